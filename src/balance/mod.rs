@@ -1,0 +1,1 @@
+//! Pick algorithms over plain numbers.

@@ -1,0 +1,5 @@
+//! Floor 0: pure pieces that every other floor may use. No sockets, no tasks, no clock.
+
+pub mod backoff;
+pub mod names;
+pub mod units;

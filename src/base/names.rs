@@ -1,0 +1,1 @@
+//! Nearest-name hints for messages.

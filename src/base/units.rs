@@ -1,0 +1,1 @@
+//! Durations and sizes with their units, as operators write them.

@@ -1,0 +1,374 @@
+//! The typed configuration: what the rest of the program sees once a file was parsed and validated.
+//!
+//! Every field is final: names are resolved, units are types, file paths are absolute or relative to the
+//! working directory (the decoder has already joined them to the configuration file's folder), and an `Option` here
+//! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// One whole configuration file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    pub global: Global,
+    pub access_log: AccessLog,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    pub pools: BTreeMap<String, Pool>,
+    /// `None`: no admin endpoint.
+    pub admin: Option<Admin>,
+    /// `None`: metrics and probes are served on the admin endpoint only.
+    pub metrics: Option<Metrics>,
+}
+
+/// `[global]`: the process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Global {
+    /// Relay threads; 0 = as many as cores the process may use. Default 0. Read at start only.
+    pub workers: usize,
+    /// Client connections open at once; 0 = what the file-descriptor budget allows. Default 0.
+    pub max_connections: u64,
+    /// Connections between accept and adoption at once. Default 10,000.
+    pub max_setup_connections: usize,
+    /// How long live connections may go on after SIGTERM. Default 30 s.
+    pub hard_stop_after: Duration,
+    /// Follow the configuration file and reload when it changed. Default true.
+    pub watch: bool,
+    /// Default `info`.
+    pub log_level: LogLevel,
+    /// Default `text`.
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[access_log]`: one line per connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Default `off`.
+    pub output: LogOutput,
+    /// Default `json`.
+    pub format: LogFormat,
+    /// When a line is written. Default `["end"]`.
+    pub log_at: LogAt,
+    /// Time between two lines of a live connection when `log_at` has `interval`. Default 1 h, at least 1 s.
+    pub interval: Duration,
+    /// Lines waiting to be written at once; more are dropped and counted. Default 8,192.
+    pub max_queue: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogOutput {
+    Off,
+    Stdout,
+    File(PathBuf),
+}
+
+/// The moments of a connection that get a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogAt {
+    /// At adoption by the relay (an HTTP request has no such moment).
+    pub open: bool,
+    pub interval: bool,
+    pub end: bool,
+}
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// `[::]` is dual-stack.
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Unique; letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    pub bind: Bind,
+    pub protocol: Protocol,
+    /// `None`: plain.
+    pub tls: Option<ListenerTls>,
+    /// Where what no route matches goes; `None`: it is refused.
+    pub pool: Option<String>,
+    /// First match wins, in file order.
+    pub routes: Vec<Route>,
+    /// Networks whose `X-Forwarded-*` headers are believed and extended. Default none.
+    pub trusted: Vec<IpNet>,
+    /// Accept to routed. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Bound of the wait for the backend's 101. Default 10 s.
+    pub upgrade_timeout: Duration,
+    /// Between two HTTP requests of one connection. Default 60 s.
+    pub keep_alive_timeout: Duration,
+    /// The kernel's queue of connections not yet accepted. Default 4,096.
+    pub backlog: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Websocket,
+}
+
+/// `listener.tls`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ListenerTls {
+    /// `tls = { passthrough = true }`, `tcp` only: the ClientHello is peeked for routes by `sni` and `alpn`.
+    Passthrough,
+    /// `tls = { certificates = [...] }`: terminated here.
+    Terminate(Vec<Certificate>),
+}
+
+/// One certificate chain and its key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Serves clients that name no host or one that no certificate covers. At most one per listener. Default false.
+    pub default: bool,
+}
+
+/// `[[listener.route]]`: all the conditions given must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `tcp` with TLS only. Exact, or `*.example.org` for one label. Lower case.
+    pub sni: Option<String>,
+    /// `tcp` with TLS passthrough only: one protocol of the client's list, e.g. `mqtt`.
+    pub alpn: Option<String>,
+    /// `websocket` only: the Host header without its port. Exact, or `*.example.org` for one label. Lower case.
+    pub host: Option<String>,
+    /// `websocket` only: prefix of the path, at a segment boundary (`/chat` matches `/chat` and `/chat/x`, not `/chatter`).
+    pub path: Option<String>,
+    pub pool: String,
+}
+
+/// `[pool.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    pub name: String,
+    /// Default `round_robin`.
+    pub balance: Balance,
+    pub backends: Vec<Backend>,
+    /// Backends from DNS, beside or in place of `backends`.
+    pub discover: Option<Discover>,
+    /// Default 5 s, per try.
+    pub connect_timeout: Duration,
+    /// No byte either way. Default 1 h.
+    pub idle_timeout: Duration,
+    /// A half-closed connection. Default 30 s.
+    pub fin_timeout: Duration,
+    /// Further tries, each on another backend, after a failed connect. Default 3.
+    pub retries: u32,
+    /// Connections waiting for a backend below its `max_connections`; 0 = refuse at once. Default 0.
+    pub max_queue: usize,
+    /// Default 5 s.
+    pub queue_timeout: Duration,
+    /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
+    pub slow_start: Duration,
+    pub outlier: Outlier,
+    /// `None`: no active checks.
+    pub check: Option<Check>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConn,
+    IpHash,
+    Random,
+    /// `balance = "hash"` with `hash_key`.
+    Hash(HashKey),
+}
+
+/// What `hash` looks at. A connection without it falls back to the client's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    Sni,
+    Path,
+    Header(String),
+    Query(String),
+    Cookie(String),
+}
+
+/// One `backend` of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backend {
+    /// Unique in its pool; default: the address.
+    pub name: String,
+    pub address: Address,
+    /// 0..=256; 0 = gets nothing new. Default 1.
+    pub weight: u16,
+    /// Live connections at once; 0 = no own limit. Default 0.
+    pub max_connections: u64,
+    /// Used only when no other backend can be. Default false.
+    pub backup: bool,
+    /// Before the first check has decided. Default `up`.
+    pub init_state: InitState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitState {
+    Up,
+    Down,
+}
+
+/// Where a backend is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp(SocketAddr),
+    /// A host name and port; resolved by the discovery plane, which keeps the last good answer.
+    Name(String, u16),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// `pool.discover`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discover {
+    pub source: DiscoverSource,
+    /// Empty: the system's (`/etc/resolv.conf`).
+    pub nameservers: Vec<SocketAddr>,
+    /// A record is looked up again no sooner than this, whatever its TTL. Default 1 s... at least 100 ms.
+    pub min_ttl: Duration,
+    /// And no later than this. Default 5 min.
+    pub max_ttl: Duration,
+    /// One lookup. Default 5 s.
+    pub timeout: Duration,
+    /// Of every `dns` backend. Default 1.
+    pub weight: u16,
+    /// Of every discovered backend; 0 = no own limit. Default 0.
+    pub max_connections: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiscoverSource {
+    /// Every A and AAAA record is a backend.
+    Dns { host: String, port: u16 },
+    /// SRV: target, port, weight; priorities above the lowest become `backup`.
+    Srv { name: String },
+}
+
+/// `pool.outlier`: passive ejection after repeated connect failures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outlier {
+    /// Connect failures within `window` that eject; 0 = never. Default 3.
+    pub connect_failures: u32,
+    /// Default 10 s.
+    pub window: Duration,
+    /// First ejection; doubles each time. Default 10 s.
+    pub base_ejection_time: Duration,
+    /// Default 5 min.
+    pub max_ejection_time: Duration,
+}
+
+/// `pool.check`: an active health check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    pub kind: CheckKind,
+    /// Default 2 s.
+    pub interval: Duration,
+    /// Interval while a backend is down. Default: `interval`.
+    pub down_interval: Duration,
+    /// Whole check. Default 2 s.
+    pub timeout: Duration,
+    /// Successes that bring a backend up. Default 2.
+    pub rise: u32,
+    /// Failures that take it down. Default 3.
+    pub fall: u32,
+    /// Part of the interval by which each wait differs, 0..=50 percent. Default 10.
+    pub jitter_percent: u8,
+    /// Check this port in place of the backend's. Default none.
+    pub port: Option<u16>,
+    /// Check this address (IP, or IP:port) in place of the backend's. Default none.
+    pub address: Option<CheckAddress>,
+    /// `None`: plain.
+    pub tls: Option<CheckTls>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckAddress {
+    pub ip: std::net::IpAddr,
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    Tcp,
+    Http {
+        /// Default `GET`.
+        method: String,
+        /// Default `/`.
+        path: String,
+        /// Default: the backend's address.
+        host: Option<String>,
+        /// Default 200..=399.
+        status: Vec<std::ops::RangeInclusive<u16>>,
+    },
+    Websocket {
+        /// Default `/`.
+        path: String,
+        host: Option<String>,
+        /// Send a ping after the handshake and wait for its pong. Default false.
+        ping: bool,
+    },
+    Expect {
+        /// Sent after connecting; may be empty.
+        send: Vec<u8>,
+        expect: Expect,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// These bytes occur in what the backend says.
+    Bytes(Vec<u8>),
+    /// This regular expression (of the `regex` crate, checked at decode) matches it.
+    Regex(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckTls {
+    /// Name sent and verified; default: the check's host.
+    pub sni: Option<String>,
+    /// Default true.
+    pub verify: bool,
+    /// PEM file of roots; `None`: the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Off loopback and off a unix socket, `tls` and a token are required.
+    pub bind: Bind,
+    /// File that holds the bearer token; read at start and reload. Default none.
+    pub token_file: Option<PathBuf>,
+    pub tls: Option<Certificate>,
+    /// Host headers accepted beside the bound address, `localhost` and loopback addresses. Default none.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// `[metrics]`: `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only, open to probes and scrapers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metrics {
+    pub bind: Bind,
+}

@@ -1,0 +1,1 @@
+//! Backends from DNS.

@@ -1,0 +1,1 @@
+//! Sockets, DNS and file descriptors: the only floor that may use `unsafe`.

@@ -1,0 +1,1 @@
+//! Records of connections, the access log and counters.

@@ -1,0 +1,1 @@
+//! The data path, from accept to adoption.

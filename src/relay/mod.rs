@@ -1,0 +1,1 @@
+//! Moving bytes between the two legs of an established session.

@@ -1,0 +1,1 @@
+//! Owns everything: build, reload, stop, signals.
