@@ -1,1 +1,20 @@
-//! Certificates and TLS configurations.
+//! Certificates and TLS configurations: what a listener serves with and what a check connects with.
+//!
+//! Files are read, parsed and checked here, when a configuration is built; a handshake finds everything in memory.
+//! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
+
+mod certificate;
+mod client;
+mod error;
+mod names;
+mod server;
+
+pub use client::client_config;
+pub use error::TlsError;
+pub use server::{LoadedTls, fingerprint, server_config};
+
+/// Makes aws-lc-rs the process's provider. May be called any number of times.
+pub fn install_provider() {
+    // An error means that a provider is there already: ours, since no other is in the tree.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

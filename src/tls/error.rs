@@ -1,0 +1,49 @@
+//! What can be wrong with a certificate, its key or a file of roots. Every message names the file.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustls_pki_types::pem;
+
+/// Why a TLS configuration could not be built. The operator's to repair; never a peer's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{}: {source}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{}: larger than {limit_bytes} bytes", file.display())]
+    TooLarge { file: PathBuf, limit_bytes: u64 },
+    #[error("{}: not valid PEM: {source}", file.display())]
+    Pem { file: PathBuf, source: pem::Error },
+    #[error("{}: no certificate found", file.display())]
+    NoCertificate { file: PathBuf },
+    #[error("{}: no private key found", file.display())]
+    NoKey { file: PathBuf },
+    #[error("{}: not a valid certificate: {why}", file.display())]
+    Certificate { file: PathBuf, why: String },
+    #[error("{}: the private key cannot be used: {source}", file.display())]
+    Key {
+        file: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("{} does not belong to {}", key.display(), cert.display())]
+    Mismatch { cert: PathBuf, key: PathBuf },
+    #[error(
+        "{}: the certificate names no host (no DNS subjectAltName), so that no client could get it; set default = true to serve it to every client",
+        file.display()
+    )]
+    NoNames { file: PathBuf },
+    #[error(
+        "the system has no trusted root certificates{}; name a file with `ca`",
+        hint(errors)
+    )]
+    NoRoots { errors: Vec<String> },
+    #[error("tls: {0}")]
+    Rustls(#[from] rustls::Error),
+}
+
+fn hint(errors: &[String]) -> String {
+    match errors.first() {
+        Some(first) => format!(" ({first})"),
+        None => String::new(),
+    }
+}
