@@ -1,0 +1,138 @@
+//! Addresses as operators write them: `10.0.0.1:9501`, `[::1]:9501`, `chat.internal:9501`, `unix:/run/chat.sock`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::model::{Address, Bind, CheckAddress};
+
+/// Longest path of a unix socket, in bytes: `sun_path` of `unix(7)` holds 108 with its closing zero.
+const UNIX_PATH_MAX: usize = 107;
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Name(host, port) => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bind::Tcp(address) => write!(f, "{address}"),
+            Bind::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Address, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(Address::Unix);
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 {
+                Err(PORT_ZERO)
+            } else {
+                Ok(Address::Tcp(address))
+            };
+        }
+        let (host, port) = host_and_port(text)?;
+        Ok(Address::Name(host, port))
+    }
+}
+
+impl FromStr for Bind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Bind, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(Bind::Unix);
+        }
+        text.parse()
+            .map(Bind::Tcp)
+            .map_err(|_| "it is not an IP address and a port")
+    }
+}
+
+impl FromStr for CheckAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<CheckAddress, Self::Err> {
+        if let Ok(ip) = text.parse() {
+            return Ok(CheckAddress { ip, port: None });
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() == 0 => Err(PORT_ZERO),
+            Ok(address) => Ok(CheckAddress {
+                ip: address.ip(),
+                port: Some(address.port()),
+            }),
+            Err(_) => Err("it is not an IP address"),
+        }
+    }
+}
+
+const PORT_ZERO: &str = "nothing can be reached on port 0";
+
+/// `host:port` with a host name, in lower case.
+pub(super) fn host_and_port(text: &str) -> Result<(String, u16), &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    let port = match port.parse::<u16>() {
+        Ok(0) => return Err(PORT_ZERO),
+        Ok(port) if !port_has_sign(text) => port,
+        _ => return Err("the port is not a number from 1 to 65535"),
+    };
+    Ok((host_name(host)?, port))
+}
+
+fn port_has_sign(text: &str) -> bool {
+    text.contains(":+")
+}
+
+/// A DNS name in lower case, as RFC 1123 and underscores (SRV) allow it; a trailing dot is kept, it stops search domains.
+pub(super) fn host_name(text: &str) -> Result<String, &'static str> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.is_empty() {
+        return Err("the host name is missing");
+    }
+    if name.len() > 253 {
+        return Err("a host name has at most 253 characters");
+    }
+    let label_is_right = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if !name.split('.').all(label_is_right) {
+        return Err("it is not a host name");
+    }
+    // RFC 3696, 2: a last label of digits alone is a mistyped address, never a name.
+    if name
+        .rsplit('.')
+        .next()
+        .is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return Err("it is not an IP address, and a host name cannot end in a number");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+fn unix_path(path: &str) -> Result<PathBuf, &'static str> {
+    if !path.starts_with('/') {
+        return Err("the path of a unix socket must be absolute");
+    }
+    if path.len() > UNIX_PATH_MAX || path.contains('\0') {
+        return Err("the path of a unix socket has at most 107 bytes");
+    }
+    Ok(Path::new(path).to_owned())
+}

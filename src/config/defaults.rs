@@ -1,0 +1,120 @@
+//! Every default of the configuration, with its reason. `balancer.toml` shows each, and a test compares the two.
+
+use std::time::Duration;
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+// [global]
+
+/// 0: as many relay threads as cores the process may use; the relay is CPU-bound and never blocks.
+pub const WORKERS: u64 = 0;
+/// 0: what the file-descriptor budget allows; any other number would be a guess at the machine.
+pub const MAX_CONNECTIONS: u64 = 0;
+/// Connections in set-up hold buffers and TLS state (about 100 KB at worst): this bounds a storm of handshakes near 1 GB.
+pub const MAX_SETUP_CONNECTIONS: u64 = 10_000;
+/// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
+pub const HARD_STOP_AFTER: Duration = seconds(30);
+/// A file that was edited and not loaded is a surprise at the next start.
+pub const WATCH: bool = true;
+/// State changes of backends and reloads, nothing per connection.
+pub const LOG_LEVEL: &str = "info";
+/// Read by people and by journald; collectors choose `json`.
+pub const LOG_FORMAT: &str = "text";
+
+// [access_log]
+
+/// A line per connection is wanted by some and a burden to the others.
+pub const ACCESS_LOG_OUTPUT: &str = "off";
+/// Access logs are read by machines.
+pub const ACCESS_LOG_FORMAT: &str = "json";
+/// One line per connection, when all is known of it.
+pub const LOG_AT: &[&str] = &["end"];
+/// Often enough to see a session of a day, seldom enough to cost nothing.
+pub const ACCESS_LOG_INTERVAL: Duration = seconds(3600);
+/// About 4 MB of lines: a pause of the disk of one second at 8,000 connections per second.
+pub const ACCESS_LOG_MAX_QUEUE: u64 = 8_192;
+
+// [[listener]]
+
+/// Enough for a TLS handshake over a bad mobile link, short enough that idle openers do not pile up.
+pub const HANDSHAKE_TIMEOUT: Duration = seconds(10);
+/// Application servers authenticate in the upgrade; beyond this the client has given up.
+pub const UPGRADE_TIMEOUT: Duration = seconds(10);
+/// Longer than the polling interval of Socket.IO (25 s), as nginx (75 s) and HAProxy users set it.
+pub const KEEP_ALIVE_TIMEOUT: Duration = seconds(60);
+/// The kernel's own maximum (`net.core.somaxconn`) since Linux 5.4: a reconnect storm waits here instead of failing.
+pub const BACKLOG: u64 = 4_096;
+
+// [pool.NAME]
+
+/// Works for every kind of load and is the easiest to reason about.
+pub const BALANCE: &str = "round_robin";
+/// Covers one lost SYN (retransmitted after 1 s) and a second (after 3 s).
+pub const CONNECT_TIMEOUT: Duration = seconds(5);
+/// Long-lived connections are quiet for long; most ping well within it.
+pub const IDLE_TIMEOUT: Duration = seconds(3600);
+/// A peer that was told the end has this long to finish its own side.
+pub const FIN_TIMEOUT: Duration = seconds(30);
+/// Four backends tried in all: more only adds delay when a cluster is down.
+pub const RETRIES: u64 = 3;
+/// 0: a full pool refuses at once; waiting is a choice.
+pub const MAX_QUEUE: u64 = 0;
+/// Longer than a burst, shorter than a client's patience.
+pub const QUEUE_TIMEOUT: Duration = seconds(5);
+/// Off: it delays recovery unless nodes really need to warm up.
+pub const SLOW_START: Duration = Duration::ZERO;
+
+// backend, discover
+
+/// All alike.
+pub const WEIGHT: u64 = 1;
+/// The largest weight, as in HAProxy.
+pub const WEIGHT_MAX: u64 = 256;
+/// 0: no own limit.
+pub const BACKEND_MAX_CONNECTIONS: u64 = 0;
+/// In use.
+pub const BACKUP: bool = false;
+/// A start or a reload must not wait for checks before it serves.
+pub const INIT_STATE: &str = "up";
+/// Floor for zones that answer with a TTL of 0.
+pub const MIN_TTL: Duration = seconds(1);
+/// A change of the set is seen after this at the latest, however long its TTL.
+pub const MAX_TTL: Duration = seconds(300);
+/// One lookup over all name servers.
+pub const DISCOVER_TIMEOUT: Duration = seconds(5);
+
+// outlier
+
+/// One failure is chance, two are bad luck.
+pub const CONNECT_FAILURES: u64 = 3;
+/// Long enough that a quiet pool gathers three failures, short enough that old ones are forgotten.
+pub const WINDOW: Duration = seconds(10);
+/// A restarting process is back by then.
+pub const BASE_EJECTION_TIME: Duration = seconds(10);
+/// A node that was repaired is tried again soon enough without an operator.
+pub const MAX_EJECTION_TIME: Duration = seconds(300);
+
+// check
+
+/// With `fall` a dead node is noticed within about 6 s.
+pub const CHECK_INTERVAL: Duration = seconds(2);
+/// A node that takes longer to answer a check will not serve users either.
+pub const CHECK_TIMEOUT: Duration = seconds(2);
+/// One lucky answer of a struggling node is not enough.
+pub const RISE: u64 = 2;
+/// Two lost packets must not take a node out.
+pub const FALL: u64 = 3;
+/// Percent. Spreads the checks of many balancers over the interval.
+pub const JITTER_PERCENT: u8 = 10;
+/// The method whose answers say most.
+pub const CHECK_METHOD: &str = "GET";
+/// Every server has it.
+pub const CHECK_PATH: &str = "/";
+/// Success and redirects, as HAProxy counts them.
+pub const CHECK_STATUS: &[&str] = &["200-399"];
+/// Few servers answer pings of a fresh session before it authenticates.
+pub const CHECK_PING: bool = false;
+/// A checked certificate is the reason to use TLS at all.
+pub const CHECK_VERIFY: bool = true;
