@@ -1,1 +1,7 @@
 //! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes.
+//!
+//! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
+
+pub mod client_hello;
+pub mod http;
+pub mod websocket;

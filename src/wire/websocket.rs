@@ -1,0 +1,201 @@
+//! The WebSocket opening handshake (RFC 6455 sections 1.3 and 4): what makes a request an upgrade, what makes an answer
+//! a real 101. A tunnel is opened only after both held; nothing here sends or frames anything.
+
+use ::http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use ::http::{HeaderMap, Method, StatusCode, Version};
+use data_encoding::BASE64;
+use sha1::{Digest, Sha1};
+
+/// RFC 6455 section 1.3.
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Bytes of the nonce behind `Sec-WebSocket-Key`.
+const KEY_BYTES: usize = 16;
+/// The one version that is spoken; sent with a 426.
+pub const VERSION: &str = "13";
+
+/// What of a checked upgrade request its answer is held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// `Sec-WebSocket-Key` as sent.
+    pub key: String,
+    /// `Sec-WebSocket-Protocol` values in the client's order.
+    pub protocols: Vec<String>,
+}
+
+/// Why a request that names `websocket` in `Upgrade` is no valid upgrade; the client's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OfferError {
+    #[error("upgrade with a method other than GET")]
+    Method,
+    #[error("upgrade over a protocol other than HTTP/1.1")]
+    Protocol,
+    #[error("connection header does not name upgrade")]
+    Connection,
+    #[error("sec-websocket-key is missing, repeated or not 16 bytes of base64")]
+    Key,
+    #[error("sec-websocket-version is not 13")]
+    Version,
+    #[error("sec-websocket-protocol is not a list of tokens")]
+    Subprotocol,
+    #[error("upgrade with a body")]
+    Body,
+}
+
+impl OfferError {
+    pub fn status(self) -> StatusCode {
+        match self {
+            OfferError::Version => StatusCode::UPGRADE_REQUIRED,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// Why an answer is no valid 101 for the request; the backend's fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    #[error("status is not 101")]
+    Status,
+    #[error("upgrade header is not websocket")]
+    Upgrade,
+    #[error("connection header does not name upgrade")]
+    Connection,
+    #[error("sec-websocket-accept is missing, repeated or wrong")]
+    Accept,
+    #[error("subprotocol was not asked for")]
+    Subprotocol,
+}
+
+/// True when the request means to become a WebSocket: one of the `Upgrade` tokens is `websocket`.
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    has_token(headers, &UPGRADE, "websocket")
+}
+
+/// Checks an upgrade request (Host is the head check's business).
+///
+/// # Errors
+/// The first rule of RFC 6455 section 4.2.1 that does not hold.
+pub fn check_request(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Offer, OfferError> {
+    if method != Method::GET {
+        return Err(OfferError::Method);
+    }
+    if version != Version::HTTP_11 || !asks_for_websocket(headers) {
+        return Err(OfferError::Protocol);
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(OfferError::Connection);
+    }
+    if has_body(headers) {
+        return Err(OfferError::Body);
+    }
+    if only(headers, &SEC_WEBSOCKET_VERSION) != Some(VERSION) {
+        return Err(OfferError::Version);
+    }
+    let key = only(headers, &SEC_WEBSOCKET_KEY)
+        .filter(|key| is_key(key))
+        .ok_or(OfferError::Key)?;
+    let protocols = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).ok_or(OfferError::Subprotocol)?;
+    Ok(Offer {
+        key: key.to_owned(),
+        protocols,
+    })
+}
+
+/// Checks a backend's (or, for a check, a node's) answer to `offer`.
+///
+/// # Errors
+/// The first rule of RFC 6455 section 4.1 that does not hold.
+pub fn check_response(
+    status: StatusCode,
+    headers: &HeaderMap,
+    offer: &Offer,
+) -> Result<(), AnswerError> {
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(AnswerError::Status);
+    }
+    if !only(headers, &UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
+        return Err(AnswerError::Upgrade);
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(AnswerError::Connection);
+    }
+    if only(headers, &SEC_WEBSOCKET_ACCEPT) != Some(accept_key(&offer.key).as_str()) {
+        return Err(AnswerError::Accept);
+    }
+    match headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().count() {
+        0 => Ok(()),
+        1 if only(headers, &SEC_WEBSOCKET_PROTOCOL)
+            .is_some_and(|one| offer.protocols.iter().any(|p| p == one)) =>
+        {
+            Ok(())
+        }
+        _ => Err(AnswerError::Subprotocol),
+    }
+}
+
+/// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` as sent.
+pub fn accept_key(key: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key.as_bytes());
+    hash.update(ACCEPT_GUID);
+    BASE64.encode(&hash.finalize())
+}
+
+/// `Sec-WebSocket-Key` for a nonce.
+pub fn encode_key(nonce: [u8; KEY_BYTES]) -> String {
+    BASE64.encode(&nonce)
+}
+
+fn is_key(key: &str) -> bool {
+    BASE64
+        .decode(key.as_bytes())
+        .is_ok_and(|nonce| nonce.len() == KEY_BYTES)
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .any(|length| length.as_bytes() != b"0")
+}
+
+/// The value of a header that must be there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values
+        .next()
+        .is_none()
+        .then(|| value.trim_matches([' ', '\t']))
+}
+
+/// True when `token` is in the comma-separated list of `name`, in any case.
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let mut items = headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The tokens of a list header in order; `None` when one of them is no token.
+fn tokens(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    for value in headers.get_all(name) {
+        for item in value.to_str().ok()?.split(',') {
+            let item = item.trim_matches([' ', '\t']);
+            if item.is_empty() || !item.bytes().all(super::http::is_token_byte) {
+                return None;
+            }
+            found.push(item.to_owned());
+        }
+    }
+    Some(found)
+}
