@@ -1,1 +1,5 @@
 //! Records of connections, the access log and counters.
+
+mod counters;
+
+pub use counters::BackendCounters;
