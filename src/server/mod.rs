@@ -6,8 +6,10 @@
 //! cannot starve them.
 
 mod follower;
+mod settle;
 mod source;
 mod status;
+mod watcher;
 
 use std::sync::Arc;
 use std::time::SystemTime;
