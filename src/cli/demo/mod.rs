@@ -1,0 +1,3 @@
+//! `evenkeel demo`.
+
+mod node;
