@@ -1,5 +1,6 @@
 //! Sockets, DNS and file descriptors: the only floor that may use `unsafe`.
 
+pub mod dns;
 mod endpoint;
 
 pub use endpoint::Endpoint;

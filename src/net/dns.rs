@@ -1,0 +1,395 @@
+//! DNS lookups: addresses and services of a name, with the time they may be trusted. The only file that knows hickory.
+//!
+//! Nothing is cached here: whoever asks follows the TTL and keeps the last good answer itself, since no resolver
+//! serves a stale one. RFC 1035, RFC 2782 (SRV).
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::{Resolver, TokioResolver, system_conf};
+
+/// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
+pub const MAX_RECORDS: usize = 1_024;
+
+/// Tries within one lookup's timeout: a lost UDP packet must not fail it.
+const TRIES: u32 = 2;
+
+/// TTL of what does not come from DNS (an address literal): a day.
+const LITERAL_TTL: Duration = Duration::from_secs(86_400);
+
+/// What a lookup found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// At least one, at most [`MAX_RECORDS`], in the answer's order, each once.
+    pub records: Vec<T>,
+    /// The smallest TTL of all records, CNAMEs included.
+    pub ttl: Duration,
+    /// Of `addresses`: the family whose lookup failed while the other one answered. That it has no records is unknown.
+    pub incomplete: Option<Family>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Whether `ip` is of this family.
+    pub fn has(self, ip: IpAddr) -> bool {
+        match self {
+            Family::V4 => ip.is_ipv4(),
+            Family::V6 => ip.is_ipv6(),
+        }
+    }
+}
+
+/// One SRV record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Host name, lower case, without the trailing dot.
+    pub target: String,
+    pub port: u16,
+    /// Lower is wanted first.
+    pub priority: u16,
+    /// 0..=65,535.
+    pub weight: u16,
+}
+
+/// Why a lookup gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    #[error("set up the resolver: {0}")]
+    SetUp(#[source] NetError),
+    /// The name does not exist, or has no record of the type asked for.
+    #[error("look up {name}: no records")]
+    NoRecords { name: String },
+    #[error("look up {name}: no answer within {after:?}")]
+    TimedOut { name: String, after: Duration },
+    #[error("look up {name}: {source}")]
+    Failed { name: String, source: NetError },
+}
+
+/// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to follow their changes.
+pub struct Dns {
+    resolver: TokioResolver,
+    timeout: Duration,
+}
+
+impl Dns {
+    /// `nameservers` empty: the system's, with its hosts file and search domains. Otherwise only these are asked, over
+    /// UDP and, for long answers, TCP. `timeout` bounds each lookup as a whole.
+    ///
+    /// # Errors
+    /// When the resolver cannot be set up.
+    pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<Dns, DnsError> {
+        let (config, mut options) = match nameservers {
+            [] => system(),
+            some => custom(some),
+        };
+        // A TTL is followed by whoever asks; a cache below would only add its own.
+        options.cache_size = 0;
+        options.timeout = timeout / TRIES;
+        options.attempts = TRIES as usize - 1;
+        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        let resolver = builder.build().map_err(DnsError::SetUp)?;
+        Ok(Dns { resolver, timeout })
+    }
+
+    /// Every A and AAAA record of `host`. A trailing dot keeps the search domains out.
+    ///
+    /// # Errors
+    /// [`DnsError::NoRecords`] when the name has none of either; another error when no family answered.
+    pub async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, DnsError> {
+        if let Ok(ip) = host.parse() {
+            return Ok(Answer {
+                records: vec![ip],
+                ttl: LITERAL_TTL,
+                incomplete: None,
+            });
+        }
+        let (v4, v6) = tokio::join!(
+            self.lookup(host, RecordType::A),
+            self.lookup(host, RecordType::AAAA)
+        );
+        both_families(host, v4, v6)
+    }
+
+    /// Every SRV record of `name`. A target of `.` (RFC 2782: decidedly not available) is left out.
+    ///
+    /// # Errors
+    /// [`DnsError::NoRecords`] when the name has none.
+    pub async fn services(&self, name: &str) -> Result<Answer<Service>, DnsError> {
+        let lookup = self.lookup(name, RecordType::SRV).await?;
+        answer(name, lookup.answers(), None, service)
+    }
+
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, DnsError> {
+        let timed_out = || DnsError::TimedOut {
+            name: name.to_owned(),
+            after: self.timeout,
+        };
+        let lookup = self.resolver.lookup(name, kind);
+        match tokio::time::timeout(self.timeout, lookup).await {
+            Err(_) | Ok(Err(NetError::Timeout)) => Err(timed_out()),
+            Ok(Err(error)) if error.is_no_records_found() => Err(DnsError::NoRecords {
+                name: name.to_owned(),
+            }),
+            Ok(Err(source)) => Err(DnsError::Failed {
+                name: name.to_owned(),
+                source,
+            }),
+            Ok(Ok(lookup)) => Ok(lookup),
+        }
+    }
+}
+
+/// What the system is set up with; without a usable `/etc/resolv.conf` a name server on this host, as glibc does, so
+/// that names of the hosts file still resolve.
+fn system() -> (ResolverConfig, ResolverOpts) {
+    system_conf::read_system_conf().unwrap_or_else(|_| {
+        let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
+        (config, ResolverOpts::default())
+    })
+}
+
+fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts) {
+    let servers = nameservers.iter().map(|server| {
+        let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        for connection in &mut connections {
+            connection.port = server.port();
+        }
+        NameServerConfig::new(server.ip(), true, connections)
+    });
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+    let mut options = ResolverOpts::default();
+    options.use_hosts_file = ResolveHosts::Never;
+    (config, options)
+}
+
+fn both_families(
+    host: &str,
+    v4: Result<Lookup, DnsError>,
+    v6: Result<Lookup, DnsError>,
+) -> Result<Answer<IpAddr>, DnsError> {
+    match (v4, v6) {
+        (Ok(v4), Ok(v6)) => {
+            let mut records = v4.answers().to_vec();
+            // Through the search domains the two may have ended at different names: those of one name are taken.
+            if v4.query().name() == v6.query().name() {
+                records.extend_from_slice(v6.answers());
+            }
+            answer(host, &records, None, address)
+        }
+        (Ok(v4), Err(error)) => answer(host, v4.answers(), missing(Family::V6, &error), address),
+        (Err(error), Ok(v6)) => answer(host, v6.answers(), missing(Family::V4, &error), address),
+        (Err(DnsError::NoRecords { .. }), Err(v6)) => Err(v6),
+        (Err(v4), Err(_)) => Err(v4),
+    }
+}
+
+fn missing(family: Family, error: &DnsError) -> Option<Family> {
+    (!matches!(error, DnsError::NoRecords { .. })).then_some(family)
+}
+
+fn answer<T: PartialEq>(
+    name: &str,
+    found: &[Record],
+    incomplete: Option<Family>,
+    wanted: impl Fn(&RData) -> Option<T>,
+) -> Result<Answer<T>, DnsError> {
+    let mut records = Vec::new();
+    for record in found.iter().filter_map(|record| wanted(&record.data)) {
+        if records.len() < MAX_RECORDS && !records.contains(&record) {
+            records.push(record);
+        }
+    }
+    if records.is_empty() {
+        return Err(DnsError::NoRecords {
+            name: name.to_owned(),
+        });
+    }
+    let ttl_seconds = found.iter().map(|record| record.ttl).min().unwrap_or(0);
+    Ok(Answer {
+        records,
+        ttl: Duration::from_secs(ttl_seconds.into()),
+        incomplete,
+    })
+}
+
+fn address(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(ip) => Some(ip.0.into()),
+        RData::AAAA(ip) => Some(ip.0.into()),
+        _ => None,
+    }
+}
+
+fn service(data: &RData) -> Option<Service> {
+    let RData::SRV(srv) = data else { return None };
+    if srv.target.is_root() {
+        return None;
+    }
+    let target = srv.target.to_ascii().to_ascii_lowercase();
+    Some(Service {
+        target: target.trim_end_matches('.').to_owned(),
+        port: srv.port,
+        priority: srv.priority,
+        weight: srv.weight,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{Fake, Reply};
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    async fn asked(fake: &Fake, host: &str) -> Result<Answer<IpAddr>, DnsError> {
+        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
+        dns.addresses(host).await
+    }
+
+    fn ips(answer: &Answer<IpAddr>) -> Vec<String> {
+        let mut ips: Vec<String> = answer.records.iter().map(ToString::to_string).collect();
+        ips.sort();
+        ips
+    }
+
+    #[tokio::test]
+    async fn both_families_are_found_with_the_smallest_ttl() {
+        let fake = Fake::start().await;
+        fake.set(
+            "chat.test.",
+            Reply::records(&["10.0.0.1", "10.0.0.2", "fd00::1"], 7),
+        );
+        let answer = asked(&fake, "chat.test").await.unwrap();
+        assert_eq!(ips(&answer), ["10.0.0.1", "10.0.0.2", "fd00::1"]);
+        assert_eq!(answer.ttl, Duration::from_secs(7));
+        assert_eq!(answer.incomplete, None);
+    }
+
+    #[tokio::test]
+    async fn a_repeated_record_counts_once() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::records(&["10.0.0.1", "10.0.0.1"], 7));
+        assert_eq!(ips(&asked(&fake, "chat.test").await.unwrap()), ["10.0.0.1"]);
+    }
+
+    #[tokio::test]
+    async fn each_lookup_asks_anew() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::records(&["10.0.0.1"], 3_600));
+        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
+        dns.addresses("chat.test").await.unwrap();
+        fake.set("chat.test.", Reply::records(&["10.0.0.2"], 3_600));
+        assert_eq!(
+            ips(&dns.addresses("chat.test").await.unwrap()),
+            ["10.0.0.2"]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_unknown_name_and_an_empty_answer_have_no_records() {
+        let fake = Fake::start().await;
+        fake.set("empty.test.", Reply::records(&[], 7));
+        for name in ["empty.test", "unknown.test"] {
+            let error = asked(&fake, name).await.unwrap_err();
+            assert!(matches!(error, DnsError::NoRecords { .. }), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_failure_is_an_error_of_its_own() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::ServerFailure);
+        let error = asked(&fake, "chat.test").await.unwrap_err();
+        assert!(matches!(error, DnsError::Failed { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_given_up_after_the_timeout() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::Silence);
+        let dns = Dns::new(&[fake.address()], Duration::from_millis(300)).unwrap();
+        let error = dns.addresses("chat.test").await.unwrap_err();
+        assert!(matches!(error, DnsError::TimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_failed_family_leaves_the_answer_incomplete() {
+        let fake = Fake::start().await;
+        fake.set(
+            "chat.test.",
+            Reply::V6Failure(vec!["10.0.0.1".parse().unwrap()]),
+        );
+        let answer = asked(&fake, "chat.test").await.unwrap();
+        assert_eq!(ips(&answer), ["10.0.0.1"]);
+        assert_eq!(answer.incomplete, Some(Family::V6));
+    }
+
+    #[tokio::test]
+    async fn a_truncated_answer_is_asked_again_over_tcp() {
+        let fake = Fake::start().await;
+        let many: Vec<String> = (0..400)
+            .map(|n| format!("10.0.{}.{}", n / 200, n % 200))
+            .collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        fake.set("big.test.", Reply::records(&many, 7));
+        assert_eq!(asked(&fake, "big.test").await.unwrap().records.len(), 400);
+    }
+
+    #[tokio::test]
+    async fn services_come_with_priority_and_weight() {
+        let fake = Fake::start().await;
+        fake.set(
+            "_ws._tcp.chat.test.",
+            Reply::services(
+                &[
+                    (10, 5, 9501, "N1.chat.test."),
+                    (20, 0, 9502, "."),
+                    (30, 1, 9503, "n3.chat.test."),
+                ],
+                9,
+            ),
+        );
+        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
+        let answer = dns.services("_ws._tcp.chat.test").await.unwrap();
+        let first = Service {
+            target: "n1.chat.test".into(),
+            port: 9501,
+            priority: 10,
+            weight: 5,
+        };
+        assert_eq!(answer.records.first(), Some(&first));
+        assert_eq!(answer.records.len(), 2, "a target of . is not a backend");
+        assert_eq!(answer.ttl, Duration::from_secs(9));
+    }
+
+    #[tokio::test]
+    async fn an_address_needs_no_lookup() {
+        let fake = Fake::start().await;
+        assert_eq!(ips(&asked(&fake, "10.1.2.3").await.unwrap()), ["10.1.2.3"]);
+        assert_eq!(fake.queries(), 0);
+    }
+
+    #[tokio::test]
+    async fn localhost_resolves_with_the_system_settings() {
+        let dns = Dns::new(&[], TIMEOUT).unwrap();
+        let answer = dns.addresses("localhost").await.unwrap();
+        assert!(answer.records.iter().all(IpAddr::is_loopback), "{answer:?}");
+    }
+}
