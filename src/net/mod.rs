@@ -2,5 +2,7 @@
 
 pub mod dns;
 mod endpoint;
+mod peer;
 
 pub use endpoint::Endpoint;
+pub use peer::Peer;

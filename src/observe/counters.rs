@@ -1,16 +1,147 @@
-//! Counters of listeners and backends.
+//! Counters of a listener and of a backend. They belong to the object they describe, survive every reload, and are
+//! read by the admin endpoint. All are totals since the object came to be, but for `live`, which is a gauge.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What happened on one backend since it was first seen.
+use super::end::{End, How, Phase, Side};
+
+/// Of one listener, by name. Every field says who writes it.
+#[derive(Debug)]
+pub struct ListenerCounters {
+    pub name: Arc<str>,
+    /// Connections taken from the kernel. Written by the accept loop.
+    pub accepted: AtomicU64,
+    /// Connections and HTTP requests in progress. Written by [`super::Record`].
+    pub live: AtomicU64,
+    /// Connections closed at once, before they had a record (a limit, a rule). Written by the accept loop.
+    pub refused: AtomicU64,
+    /// Ends in the phase [`Phase::Tls`]. Written by [`super::Record`].
+    pub handshake_failures: AtomicU64,
+    /// Bytes, counted when a connection ends or has an interval line. Written by [`super::Record`].
+    pub bytes_from_client: AtomicU64,
+    /// As `bytes_from_client`.
+    pub bytes_from_backend: AtomicU64,
+    /// HTTP requests answered, upgrades and own error answers among them. Written by [`super::Record::answered`].
+    pub requests: AtomicU64,
+    /// WebSocket upgrades with a verified 101. Written by [`super::Record::answered`].
+    pub upgrades: AtomicU64,
+    /// Connections by end. Written by [`super::Record`].
+    pub ends: EndCounts,
+}
+
+impl ListenerCounters {
+    pub fn new(name: &str) -> Arc<ListenerCounters> {
+        Arc::new(ListenerCounters {
+            name: name.into(),
+            accepted: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            handshake_failures: AtomicU64::new(0),
+            bytes_from_client: AtomicU64::new(0),
+            bytes_from_backend: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            upgrades: AtomicU64::new(0),
+            ends: EndCounts::default(),
+        })
+    }
+}
+
+/// Of one backend, by pool and name. Every field says who writes it; the live count is the backend's own.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
+    /// Connections established. Written by `pool`.
     pub connections: AtomicU64,
+    /// Connects that failed by the backend's fault. Written by `pool`.
     pub connect_failures: AtomicU64,
+    /// HTTP requests that the backend was picked for and that were answered. Written by [`super::Record::answered`].
     pub requests: AtomicU64,
+    /// Bytes, counted when a connection ends or has an interval line. Written by [`super::Record`].
     pub bytes_from_client: AtomicU64,
+    /// As `bytes_from_client`.
     pub bytes_from_backend: AtomicU64,
+    /// Active checks passed. Written by `health`.
     pub checks_ok: AtomicU64,
+    /// Active checks failed. Written by `health`.
     pub checks_failed: AtomicU64,
+    /// Changes of the effective state. Written by `pool`.
     pub state_changes: AtomicU64,
+    /// Ejections by outlier detection. Written by `pool`.
+    pub ejections: AtomicU64,
+}
+
+/// One count for every possible [`End`].
+#[derive(Debug)]
+pub struct EndCounts {
+    counts: Box<[AtomicU64]>,
+}
+
+impl Default for EndCounts {
+    fn default() -> EndCounts {
+        let size = Side::ALL.len() * Phase::ALL.len() * How::ALL.len();
+        EndCounts {
+            counts: (0..size).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl EndCounts {
+    pub fn count(&self, end: End) {
+        if let Some(count) = self.counts.get(position(end)) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn of(&self, end: End) -> u64 {
+        self.counts
+            .get(position(end))
+            .map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// Those that happened at least once.
+    pub fn seen(&self) -> Vec<(End, u64)> {
+        let ends = Side::ALL.iter().flat_map(|&side| {
+            Phase::ALL
+                .iter()
+                .flat_map(move |&phase| How::ALL.iter().map(move |&how| End { side, phase, how }))
+        });
+        ends.map(|end| (end, self.of(end)))
+            .filter(|&(_, count)| count > 0)
+            .collect()
+    }
+}
+
+fn position(end: End) -> usize {
+    (end.side as usize * Phase::ALL.len() + end.phase as usize) * How::ALL.len() + end.how as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_a_count_of_its_own() {
+        let counts = EndCounts::default();
+        let mut all = 0;
+        for &side in Side::ALL {
+            for &phase in Phase::ALL {
+                for &how in How::ALL {
+                    counts.count(End { side, phase, how });
+                    all += 1;
+                }
+            }
+        }
+        let seen = counts.seen();
+        assert_eq!(seen.len(), all);
+        assert!(seen.iter().all(|&(_, count)| count == 1));
+    }
+
+    #[test]
+    fn ends_that_never_happened_are_not_listed() {
+        let counts = EndCounts::default();
+        let end = End::new(Side::Client, Phase::Relay, How::Fin);
+        counts.count(end);
+        counts.count(end);
+        assert_eq!(counts.seen(), vec![(end, 2)]);
+    }
 }

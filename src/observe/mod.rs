@@ -1,5 +1,18 @@
-//! Records of connections, the access log and counters.
+//! What is known of each connection, and where it is told: records, the access log, counters.
+//!
+//! The data path writes to its [`Record`] only. When the connection ends, the record adds itself to the counters
+//! of its listener and backend and hands one line to the [`Journal`], which never makes it wait.
 
 mod counters;
+mod end;
+mod escape;
+mod journal;
+mod line;
+mod output;
+mod record;
+mod writer;
 
-pub use counters::BackendCounters;
+pub use counters::{BackendCounters, EndCounts, ListenerCounters};
+pub use end::{End, How, Phase, Side};
+pub use journal::{Journal, Prepared};
+pub use record::Record;

@@ -1,0 +1,127 @@
+//! Where finished records go: the front of the access log. A line is handed to the writer thread through a bounded
+//! queue; when that is full the line is dropped and counted, so the data path never waits for a disk.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, sync_channel};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::line::Line;
+use super::output::Output;
+use super::writer::{self, Load, Order};
+use crate::config::{AccessLog, LogAt, LogOutput};
+
+#[derive(Debug)]
+pub struct Journal {
+    settings: ArcSwap<AccessLog>,
+    load: Arc<Load>,
+    /// Unbounded as a channel; lines are bounded by `load.queued`, the other orders are rare.
+    orders: Sender<Order>,
+    latest_id: AtomicU64,
+}
+
+/// An access log that is opened and ready to take the present one's place.
+#[derive(Debug)]
+pub struct Prepared {
+    settings: AccessLog,
+    output: Output,
+}
+
+impl Journal {
+    /// # Errors
+    /// When the file cannot be opened or the thread not started.
+    pub fn new(settings: &AccessLog) -> io::Result<Arc<Journal>> {
+        let output = Output::open(&settings.output)?;
+        let load = Arc::new(Load::default());
+        let orders = writer::start(output, settings.format, Arc::clone(&load))?;
+        let settings = ArcSwap::from_pointee(settings.clone());
+        Ok(Arc::new(Journal {
+            settings,
+            load,
+            orders,
+            latest_id: AtomicU64::new(0),
+        }))
+    }
+
+    /// Opens what `settings` asks for and changes nothing yet: the part of a reload that may fail.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; the error names it.
+    pub fn prepare(settings: &AccessLog) -> io::Result<Prepared> {
+        Ok(Prepared {
+            settings: settings.clone(),
+            output: Output::open(&settings.output)?,
+        })
+    }
+
+    /// Takes effect with the next line; what was ordered before goes to the former output.
+    pub fn apply(&self, prepared: Prepared) {
+        self.order(Order::Replace(prepared.output, prepared.settings.format));
+        self.settings.store(Arc::new(prepared.settings));
+    }
+
+    /// [`Journal::prepare`] and [`Journal::apply`] in one.
+    ///
+    /// # Errors
+    /// When the file cannot be opened; the present log then stays.
+    pub fn reconfigure(&self, settings: &AccessLog) -> io::Result<()> {
+        self.apply(Journal::prepare(settings)?);
+        Ok(())
+    }
+
+    /// Opens the file again by its path (SIGUSR1, after a rotation). An error is logged and the present file stays.
+    pub fn reopen(&self) {
+        self.order(Order::Reopen);
+    }
+
+    /// Lines lost since the start: the queue was full, or the output could not be written.
+    pub fn dropped(&self) -> u64 {
+        self.load.dropped.load(Relaxed)
+    }
+
+    /// Waits until everything so far is written, at most `timeout`; blocks the thread. False when it took longer.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let (done, written) = sync_channel(1);
+        self.order(Order::Flush(done));
+        written.recv_timeout(timeout).is_ok()
+    }
+
+    /// When lines are wanted: never while the log is off.
+    pub(super) fn log_at(&self) -> LogAt {
+        let settings = self.settings.load();
+        match settings.output {
+            LogOutput::Off => LogAt {
+                open: false,
+                interval: false,
+                end: false,
+            },
+            LogOutput::Stdout | LogOutput::File(_) => settings.log_at,
+        }
+    }
+
+    /// Between two interval lines.
+    pub(super) fn interval(&self) -> Duration {
+        self.settings.load().interval
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        self.latest_id.fetch_add(1, Relaxed) + 1
+    }
+
+    pub(super) fn write(&self, line: Line) {
+        if self.load.queued.fetch_add(1, Relaxed) >= self.settings.load().max_queue {
+            self.load.queued.fetch_sub(1, Relaxed);
+            self.load.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        self.order(Order::Write(Box::new(line)));
+    }
+
+    fn order(&self, order: Order) {
+        // The writer lives as long as this sender; were it gone by a panic, the log is lost, not the connection.
+        let _ = self.orders.send(order);
+    }
+}

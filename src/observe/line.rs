@@ -1,0 +1,291 @@
+//! One line of the access log, as JSON or as `key=value` text. Made on the data path, formatted by the writer.
+//! What a client chose (names, paths) goes through [`escape`], so that no line can be forged and no control byte
+//! reaches the reader's terminal.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::end::End;
+use super::escape::escape;
+use super::record::Names;
+use crate::config::LogFormat;
+use crate::net::Peer;
+
+#[derive(Debug)]
+pub(super) struct Line {
+    /// When it was written; the connection began `duration` before.
+    pub time: SystemTime,
+    pub id: u64,
+    pub event: Event,
+    pub listener: Arc<str>,
+    pub client: Peer,
+    pub names: Option<Box<Names>>,
+    pub status: Option<u16>,
+    pub pool: Option<Arc<str>>,
+    pub backend: Option<Arc<str>>,
+    pub tries: u32,
+    pub connect_time: Option<Duration>,
+    pub duration: Duration,
+    pub bytes_from_client: u64,
+    pub bytes_from_backend: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    Open,
+    Interval,
+    End(End),
+}
+
+impl Event {
+    fn word(self) -> &'static str {
+        match self {
+            Event::Open => "open",
+            Event::Interval => "interval",
+            Event::End(_) => "end",
+        }
+    }
+
+    fn end(self) -> Option<End> {
+        match self {
+            Event::Open | Event::Interval => None,
+            Event::End(end) => Some(end),
+        }
+    }
+}
+
+impl Line {
+    /// Appends the line and its newline.
+    pub fn format(&self, format: LogFormat, into: &mut String) {
+        match format {
+            LogFormat::Json => self.format_json(into),
+            LogFormat::Text => self.format_text(into),
+        }
+        into.push('\n');
+    }
+
+    fn format_json(&self, into: &mut String) {
+        let mut separator = '{';
+        self.each(|key, value| {
+            into.push(separator);
+            separator = ',';
+            push(into, format_args!("\"{key}\":"));
+            match value {
+                Value::Word(text) => quote(text, into),
+                Value::Number(number) => push(into, format_args!("{number}")),
+                Value::End(End { side, phase, how }) => {
+                    push(
+                        into,
+                        format_args!(
+                            "{{\"side\":\"{side}\",\"phase\":\"{phase}\",\"how\":\"{how}\"}}"
+                        ),
+                    );
+                }
+            }
+        });
+        into.push('}');
+    }
+
+    fn format_text(&self, into: &mut String) {
+        let mut separator = "";
+        self.each(|key, value| {
+            push(into, format_args!("{separator}{key}="));
+            separator = " ";
+            match value {
+                Value::Word(text) if is_plain(text) => into.push_str(text),
+                Value::Word(text) => quote(text, into),
+                Value::Number(number) => push(into, format_args!("{number}")),
+                Value::End(end) => push(into, format_args!("\"{end}\"")),
+            }
+        });
+    }
+
+    /// The fields that are known, in the order of the line.
+    fn each(&self, mut field: impl FnMut(&'static str, Value<'_>)) {
+        let names = self.names.as_deref();
+        let time = humantime::format_rfc3339_millis(self.time).to_string();
+        let client = self.client.to_string();
+        let known = [
+            ("time", Some(Value::Word(&time))),
+            ("event", Some(Value::Word(self.event.word()))),
+            ("id", Some(Value::Number(self.id))),
+            ("listener", Some(Value::Word(&self.listener))),
+            ("client", Some(Value::Word(&client))),
+            (
+                "sni",
+                names
+                    .and_then(|names| names.sni.as_deref())
+                    .map(Value::Word),
+            ),
+            (
+                "method",
+                names
+                    .and_then(|names| names.method.as_deref())
+                    .map(Value::Word),
+            ),
+            (
+                "host",
+                names
+                    .and_then(|names| names.host.as_deref())
+                    .map(Value::Word),
+            ),
+            (
+                "path",
+                names
+                    .and_then(|names| names.path.as_deref())
+                    .map(Value::Word),
+            ),
+            ("pool", self.pool.as_deref().map(Value::Word)),
+            ("backend", self.backend.as_deref().map(Value::Word)),
+            (
+                "status",
+                self.status.map(|status| Value::Number(status.into())),
+            ),
+            ("tries", Some(Value::Number(self.tries.into()))),
+            (
+                "connect_ms",
+                self.connect_time
+                    .map(|time| Value::Number(milliseconds(time))),
+            ),
+            (
+                "duration_ms",
+                Some(Value::Number(milliseconds(self.duration))),
+            ),
+            (
+                "bytes_from_client",
+                Some(Value::Number(self.bytes_from_client)),
+            ),
+            (
+                "bytes_from_backend",
+                Some(Value::Number(self.bytes_from_backend)),
+            ),
+            ("end", self.event.end().map(Value::End)),
+        ];
+        for (key, value) in known {
+            if let Some(value) = value {
+                field(key, value);
+            }
+        }
+    }
+}
+
+enum Value<'a> {
+    Word(&'a str),
+    Number(u64),
+    End(End),
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn quote(text: &str, into: &mut String) {
+    into.push('"');
+    escape(text, into);
+    into.push('"');
+}
+
+/// Needs no quotes in the text format.
+fn is_plain(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"\"\\=".contains(&byte))
+}
+
+fn push(into: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = into.write_fmt(arguments);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::end::{How, Phase, Side};
+    use super::*;
+
+    fn line(path: &str) -> Line {
+        let names = Names {
+            host: Some("chat.example.org".into()),
+            path: Some(path.into()),
+            ..Names::default()
+        };
+        Line {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
+            id: 7,
+            event: Event::End(End::new(Side::Backend, Phase::Relay, How::Rst)),
+            listener: "chat".into(),
+            client: Peer::Tcp(([192, 0, 2, 1], 4711).into()),
+            names: Some(Box::new(names)),
+            status: Some(101),
+            pool: Some("chat".into()),
+            backend: Some("n1".into()),
+            tries: 1,
+            connect_time: Some(Duration::from_micros(1_900)),
+            duration: Duration::from_secs(60),
+            bytes_from_client: 10,
+            bytes_from_backend: 20,
+        }
+    }
+
+    fn formatted(line: &Line, format: LogFormat) -> String {
+        let mut text = String::new();
+        line.format(format, &mut text);
+        text
+    }
+
+    #[test]
+    fn a_json_line_has_every_known_field_in_order() {
+        assert_eq!(
+            formatted(&line("/socket"), LogFormat::Json),
+            concat!(
+                r#"{"time":"2023-11-14T22:13:20.042Z","event":"end","id":7,"listener":"chat","client":"192.0.2.1:4711","#,
+                r#""host":"chat.example.org","path":"/socket","pool":"chat","backend":"n1","status":101,"tries":1,"#,
+                r#""connect_ms":1,"duration_ms":60000,"bytes_from_client":10,"bytes_from_backend":20,"#,
+                r#""end":{"side":"backend","phase":"relay","how":"rst"}}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_text_line_quotes_what_is_not_plain() {
+        assert_eq!(
+            formatted(&line("/a b\n"), LogFormat::Text),
+            concat!(
+                r#"time=2023-11-14T22:13:20.042Z event=end id=7 listener=chat client=192.0.2.1:4711 host=chat.example.org "#,
+                r#"path="/a b\n" pool=chat backend=n1 status=101 tries=1 connect_ms=1 duration_ms=60000 "#,
+                r#"bytes_from_client=10 bytes_from_backend=20 end="backend relay rst""#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn only_the_end_has_an_end() {
+        let open = Line {
+            event: Event::Open,
+            ..line("/")
+        };
+        assert!(!formatted(&open, LogFormat::Json).contains("\"end\""));
+        assert!(formatted(&open, LogFormat::Json).contains(r#""event":"open""#));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_path_json_is_one_valid_line(path in any::<String>()) {
+            let text = formatted(&line(&path), LogFormat::Json);
+            prop_assert_eq!(text.matches('\n').count(), 1);
+            let value: serde_json::Value = serde_json::from_str(&text)?;
+            prop_assert_eq!(value["path"].as_str(), Some(path.as_str()));
+        }
+
+        #[test]
+        fn whatever_the_path_text_has_no_control_character(path in any::<String>()) {
+            let text = formatted(&line(&path), LogFormat::Text);
+            prop_assert!(!text.trim_end_matches('\n').chars().any(char::is_control));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Where the lines of the access log go: standard output or a file, opened by path and reopened on request after
+//! a log rotation moved it. Only the journal's writer thread writes to it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::config::LogOutput;
+
+#[derive(Debug)]
+pub(super) enum Output {
+    Off,
+    Stdout,
+    File {
+        path: PathBuf,
+        file: File,
+        /// The latest write stopped half-way in a line: the next one begins on a line of its own.
+        torn: bool,
+    },
+}
+
+impl Output {
+    /// # Errors
+    /// When the file cannot be opened for appending; the error names it.
+    pub fn open(output: &LogOutput) -> io::Result<Output> {
+        match output {
+            LogOutput::Off => Ok(Output::Off),
+            LogOutput::Stdout => Ok(Output::Stdout),
+            LogOutput::File(path) => Ok(Output::File {
+                path: path.clone(),
+                file: append(path)?,
+                torn: false,
+            }),
+        }
+    }
+
+    /// Opens the same path again; on an error the present file stays in use.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        if let Output::File { path, file, torn } = self {
+            *file = append(path)?;
+            *torn = false;
+        }
+        Ok(())
+    }
+
+    /// Writes whole lines.
+    pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Output::Off => Ok(()),
+            Output::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(lines).and_then(|()| stdout.flush())
+            }
+            Output::File { file, torn, .. } => {
+                if *torn {
+                    file.write_all(b"\n")?;
+                }
+                // Taken for torn until the last byte is written: a full disk takes a part of a write.
+                *torn = true;
+                file.write_all(lines)?;
+                *torn = false;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("open access log {}: {error}", path.display()),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let error = Output::open(&LogOutput::File("/nowhere/access.log".into())).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("open access log /nowhere/access.log: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn reopening_follows_the_path_after_a_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let mut output = Output::open(&LogOutput::File(path.clone())).unwrap();
+        output.write(b"one\n").unwrap();
+        std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+        output.write(b"two\n").unwrap();
+        output.reopen().unwrap();
+        output.write(b"three\n").unwrap();
+        assert_eq!(
+            std::fs::read(folder.path().join("access.log.1")).unwrap(),
+            b"one\ntwo\n"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+    }
+}

@@ -1,0 +1,138 @@
+//! The thread that writes the access log. It formats lines and writes them in batches; it is the only one that
+//! waits for a disk or a pipe. An error is logged at most once a minute, and the lines it cost are counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use super::line::Line;
+use super::output::Output;
+use crate::config::LogFormat;
+
+/// Text gathered before a write: large enough to make system calls rare, small enough to be negligible.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// Between two messages about a log that cannot be written (a full disk fails every write).
+const ERROR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the writer is asked to do, in order.
+pub(super) enum Order {
+    Write(Box<Line>),
+    Replace(Output, LogFormat),
+    Reopen,
+    /// Answers when everything ordered before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// What the writer shares with those who give it orders.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// Lines ordered and not yet taken.
+    pub queued: AtomicUsize,
+    /// Lines that were lost: the queue was full, or the output could not be written.
+    pub dropped: AtomicU64,
+}
+
+/// Starts the thread; it ends when every sender is gone and all is written.
+pub(super) fn start(
+    output: Output,
+    format: LogFormat,
+    load: Arc<Load>,
+) -> std::io::Result<Sender<Order>> {
+    let (orders, received) = channel();
+    let writer = Writer {
+        output,
+        format,
+        load,
+        batch: String::new(),
+        lines: 0,
+        complained: None,
+    };
+    std::thread::Builder::new()
+        .name("access-log".into())
+        .spawn(move || writer.run(&received))?;
+    Ok(orders)
+}
+
+struct Writer {
+    output: Output,
+    format: LogFormat,
+    load: Arc<Load>,
+    /// Formatted, not yet written.
+    batch: String,
+    /// Lines in `batch`.
+    lines: u64,
+    /// When an error was last logged.
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            self.obey(order);
+            while self.batch.len() < MAX_BATCH_BYTES
+                && let Ok(order) = orders.try_recv()
+            {
+                self.obey(order);
+            }
+            self.write_batch();
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Write(line) => {
+                self.load.queued.fetch_sub(1, Relaxed);
+                line.format(self.format, &mut self.batch);
+                self.lines += 1;
+            }
+            Order::Replace(output, format) => {
+                self.write_batch();
+                (self.output, self.format) = (output, format);
+                self.complained = None;
+            }
+            Order::Reopen => {
+                self.write_batch();
+                self.reopen();
+            }
+            Order::Flush(done) => {
+                self.write_batch();
+                // Whoever asked may have given up waiting.
+                let _ = done.try_send(());
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        match self.output.reopen() {
+            Ok(()) => info!("access log reopened"),
+            Err(error) => error!(%error, "access log not reopened, the present file stays in use"),
+        }
+    }
+
+    fn write_batch(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        if let Err(error) = self.output.write(self.batch.as_bytes()) {
+            self.load.dropped.fetch_add(self.lines, Relaxed);
+            self.complain(&error);
+        }
+        self.batch.clear();
+        self.lines = 0;
+    }
+
+    fn complain(&mut self, error: &std::io::Error) {
+        if self
+            .complained
+            .is_some_and(|latest| latest.elapsed() < ERROR_INTERVAL)
+        {
+            return;
+        }
+        self.complained = Some(Instant::now());
+        let dropped = self.load.dropped.load(Relaxed);
+        error!(%error, dropped, "access log cannot be written, its lines are lost");
+    }
+}
