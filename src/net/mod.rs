@@ -1,8 +1,14 @@
-//! Sockets, DNS and file descriptors: the only floor that may use `unsafe`.
+//! Sockets, DNS and file descriptors. The only floor that may use `unsafe`.
 
+mod address;
+mod bind;
+mod connect;
 pub mod dns;
-mod endpoint;
-mod peer;
+pub mod fds;
+pub mod options;
+mod stream;
 
-pub use endpoint::Endpoint;
-pub use peer::Peer;
+pub use address::{Endpoint, Peer};
+pub use bind::{BindError, Bound, bind};
+pub use connect::{ConnectError, connect};
+pub use stream::Stream;
