@@ -16,9 +16,12 @@ use std::time::SystemTime;
 
 pub use follower::{Commit, Follower};
 pub use source::{Source, SourceError};
-pub use status::ReloadStatus;
+pub use status::{CertificateStatus, ListenerState, ListenerStatus, ReloadStatus};
 
-use crate::config::Config;
+use crate::config::{Change, Config};
+use crate::discovery;
+use crate::observe::Journal;
+use crate::pool::Pool;
 
 /// Why a server did not start. The message names the listener or file and what failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,7 @@ pub struct ReloadError {
 /// One running balancer; always in an `Arc`.
 pub struct Server {
     config: arc_swap::ArcSwap<Config>,
+    journal: Arc<Journal>,
     source: Source,
     started_at: SystemTime,
 }
@@ -46,8 +50,11 @@ impl Server {
     /// # Errors
     /// Names what could not be loaded or bound; nothing is left running.
     pub async fn start(config: Config, source: Source) -> Result<Arc<Server>, StartError> {
+        let journal = Journal::new(&config.access_log)
+            .map_err(|error| StartError(format!("access_log: {error}")))?;
         Ok(Arc::new(Server {
             config: arc_swap::ArcSwap::from_pointee(config),
+            journal,
             source,
             started_at: SystemTime::now(),
         }))
@@ -66,7 +73,7 @@ impl Server {
     ///
     /// # Errors
     /// Every reason why nothing was changed.
-    pub async fn reload(&self) -> Result<Vec<String>, ReloadError> {
+    pub async fn reload(&self) -> Result<Vec<Change>, ReloadError> {
         Ok(Vec::new())
     }
 
@@ -78,6 +85,35 @@ impl Server {
     /// Where the configuration comes from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// The pools of the present configuration by name, then those that a reload removed and that have live connections.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        Vec::new()
+    }
+
+    /// The pool of that name, removed ones with live connections included.
+    pub fn pool(&self, name: &str) -> Option<Arc<Pool>> {
+        self.pools().into_iter().find(|pool| **pool.name() == *name)
+    }
+
+    /// Whether a reload removed that pool.
+    pub fn is_removed(&self, _pool: &Pool) -> bool {
+        false
+    }
+
+    /// How the DNS lookups of that pool go.
+    pub fn lookups(&self, _pool: &str) -> Option<Arc<discovery::Status>> {
+        None
+    }
+
+    /// The listeners in the order of the file.
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
+        Vec::new()
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// False once it is stopping: new connections are not accepted any more.

@@ -1,6 +1,10 @@
 //! What the server tells about itself: reloads and listeners.
 
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use crate::config::{Bind, Protocol};
+use crate::observe::ListenerCounters;
 
 /// How the reloads went since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,4 +19,47 @@ pub struct ReloadStatus {
     pub last_ok_at: Option<SystemTime>,
     /// Why the last one was refused; `None` once one was applied after it.
     pub last_error: Option<String>,
+}
+
+impl ReloadStatus {
+    pub(super) fn succeeded(&mut self, now: SystemTime) {
+        self.ok += 1;
+        self.last_at = Some(now);
+        self.last_ok_at = Some(now);
+        self.last_error = None;
+    }
+
+    pub(super) fn failed(&mut self, now: SystemTime, error: String) {
+        self.failed += 1;
+        self.last_at = Some(now);
+        self.last_error = Some(error);
+    }
+}
+
+/// One listener as it is now.
+#[derive(Debug, Clone)]
+pub struct ListenerStatus {
+    pub name: String,
+    /// The real address: with `bind = "...:0"`, the port that was given.
+    pub bind: Bind,
+    pub protocol: Protocol,
+    pub state: ListenerState,
+    pub counters: Arc<ListenerCounters>,
+    /// Empty unless TLS is terminated here.
+    pub certificates: Vec<CertificateStatus>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerState {
+    /// Accepts connections.
+    Listening,
+    /// The server is stopping: accepts nothing more.
+    Stopped,
+}
+
+/// One certificate of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateStatus {
+    pub names: Vec<String>,
+    pub not_after: SystemTime,
 }
