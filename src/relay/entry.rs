@@ -1,0 +1,256 @@
+//! One session inside a worker: two legs, two directions, and the rules of how it ends.
+//!
+//! A FIN goes on as a FIN behind the bytes before it, and the other direction goes on; a RST goes on as a RST behind
+//! the bytes before it, so that a truncated answer cannot look complete.
+
+use std::any::Any;
+use std::time::{Duration, Instant};
+
+use super::direction::{Direction, Flow};
+use super::leg::{Leg, Scratch};
+use super::{Counted, Policy};
+use crate::net::options::unacknowledged_bytes;
+use crate::observe::{End, How, Phase, Record, Side};
+
+pub(super) const CLIENT: usize = 0;
+pub(super) const BACKEND: usize = 1;
+
+/// What the worker does with an entry after its turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Wait for an event.
+    Wait,
+    /// Give it another turn.
+    Again,
+    /// Look again soon: it waits for the kernel to send what is queued.
+    Soon,
+    /// It is over.
+    Ended,
+}
+
+pub(super) struct Entry {
+    legs: [Leg; 2],
+    /// By source: `directions[CLIENT]` goes from the client to the backend.
+    directions: [Direction; 2],
+    policy: Policy,
+    record: Box<Record>,
+    last_activity: Instant,
+    last_logged: Instant,
+    /// What will be the record's end: the first event that ended the session, a fault before a FIN.
+    end: Option<End>,
+    /// The leg that gets a RST as soon as its queue is sent, at the latest at `last_activity + fin_timeout`.
+    resetting: Option<usize>,
+    lease: Box<dyn Any + Send>,
+    counted: Counted,
+}
+
+impl Entry {
+    pub fn new(session: super::Session, counted: Counted, now: Instant) -> Self {
+        let super::Session {
+            client,
+            backend,
+            policy,
+            record,
+            lease,
+        } = session;
+        Self {
+            directions: [Direction::new(client.read), Direction::new(backend.read)],
+            legs: [
+                Leg::new(client.socket, client.transport),
+                Leg::new(backend.socket, backend.transport),
+            ],
+            policy,
+            record,
+            last_activity: now,
+            last_logged: now,
+            end: None,
+            resetting: None,
+            lease,
+            counted,
+        }
+    }
+
+    pub fn leg(&mut self, side: usize) -> &mut Leg {
+        &mut self.legs[side & 1]
+    }
+
+    /// Moves what can be moved and finds out whether the session is over.
+    pub fn turn(&mut self, scratch: &mut Scratch, now: Instant) -> Turn {
+        if let Some(victim) = self.resetting {
+            return self.reset_when_sent(victim);
+        }
+        let before = self.bytes();
+        let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
+        // What one leg answered to its own peer (a key update, an alert) while the other was read.
+        let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
+        if self.bytes() != before {
+            self.last_activity = now;
+        }
+        self.note_fins();
+        if let Some(turn) = self.pass_on_fault(flows, now) {
+            return turn;
+        }
+        match flows {
+            [Flow::Finished, Flow::Finished] => Turn::Ended,
+            [Flow::OutOfBudget, _] | [_, Flow::OutOfBudget] => Turn::Again,
+            _ => Turn::Wait,
+        }
+    }
+
+    fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
+        let [client, backend] = &mut self.legs;
+        let (from, to) = match side {
+            CLIENT => (client, backend),
+            _ => (backend, client),
+        };
+        if to.fault().is_some() {
+            return Flow::Blocked;
+        }
+        self.directions[side].pump(from, to, scratch)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.directions[CLIENT].bytes + self.directions[BACKEND].bytes
+    }
+
+    fn note_fins(&mut self) {
+        for side in [CLIENT, BACKEND] {
+            if self.directions[side].has_ended() && self.end.is_none() {
+                self.end = Some(ended_by(side, How::Fin));
+            }
+        }
+    }
+
+    /// A broken leg ends the session: what it had sent is delivered, then the other leg is reset.
+    fn pass_on_fault(&mut self, flows: [Flow; 2], now: Instant) -> Option<Turn> {
+        let side = [CLIENT, BACKEND]
+            .into_iter()
+            .find(|side| self.legs[*side].is_broken())?;
+        let other = 1 - side;
+        let how = self.legs[side].fault().unwrap_or(How::Rst);
+        if self.legs[other].fault().is_some() {
+            self.end = Some(ended_by(side, how));
+            return Some(Turn::Ended);
+        }
+        if !matches!(flows[side], Flow::Broken | Flow::Finished) {
+            // Not all of what it sent before it broke has been delivered. A fault that this very turn found in a
+            // write leaves something to read, and no event may tell of it.
+            return self.legs[side].readable.then_some(Turn::Again);
+        }
+        self.end = Some(ended_by(side, how));
+        self.resetting = Some(other);
+        self.last_activity = now;
+        Some(self.reset_when_sent(other))
+    }
+
+    /// A close with linger 0 throws away what is queued, so it waits until nothing is.
+    fn reset_when_sent(&mut self, victim: usize) -> Turn {
+        let leg = &self.legs[victim];
+        if !leg.is_broken() && unacknowledged_bytes(leg.as_fd()) > 0 {
+            return Turn::Soon;
+        }
+        leg.reset();
+        Turn::Ended
+    }
+
+    /// When this entry is to be ended if nothing happens before.
+    pub fn deadline(&self) -> Instant {
+        self.last_activity + self.timeout()
+    }
+
+    /// When the sweep must look at this entry, at the latest.
+    pub fn due(&self) -> Instant {
+        let deadline = self.deadline();
+        self.log_interval_due()
+            .map_or(deadline, |due| due.min(deadline))
+    }
+
+    fn timeout(&self) -> Duration {
+        if self.is_half_over() {
+            self.policy.fin_timeout
+        } else {
+            self.policy.idle_timeout
+        }
+    }
+
+    fn is_half_over(&self) -> bool {
+        self.resetting.is_some()
+            || self.directions.iter().any(Direction::has_ended)
+            || self.legs.iter().any(Leg::is_broken)
+    }
+
+    /// Ends the entry at its deadline. What was cut short is reset, so that it cannot look complete.
+    pub fn expire(&mut self) {
+        if self.is_half_over() {
+            self.reset();
+        }
+        let fault = self.end.filter(|end| end.how != How::Fin);
+        self.end = Some(fault.unwrap_or(End {
+            side: Side::Evenkeel,
+            phase: Phase::Relay,
+            how: How::Timeout,
+        }));
+    }
+
+    /// Ends the entry by our own decision.
+    pub fn close(&mut self, how: How) {
+        self.end = Some(End {
+            side: Side::Evenkeel,
+            phase: Phase::Relay,
+            how,
+        });
+    }
+
+    /// The coming close of both legs is a RST.
+    pub fn reset(&self) {
+        self.legs.iter().for_each(Leg::reset);
+    }
+
+    /// When the next line of a live connection is due, if such lines are wanted.
+    pub fn log_interval_due(&self) -> Option<Instant> {
+        Some(self.last_logged + self.record.interval_due()?)
+    }
+
+    pub fn log_interval(&mut self, now: Instant) {
+        self.last_logged = now;
+        self.write_bytes();
+        self.record.interval();
+    }
+
+    fn write_bytes(&mut self) {
+        self.record.bytes_from_client = self.directions[CLIENT].bytes;
+        self.record.bytes_from_backend = self.directions[BACKEND].bytes;
+    }
+
+    /// Closes the sockets, finishes the record, then lets the lease go.
+    pub fn finish(mut self) {
+        self.write_bytes();
+        let Self {
+            legs,
+            record,
+            end,
+            lease,
+            counted,
+            ..
+        } = self;
+        drop(legs);
+        record.finish(end.unwrap_or(End {
+            side: Side::Evenkeel,
+            phase: Phase::Relay,
+            how: How::Error,
+        }));
+        drop(lease);
+        drop(counted);
+    }
+}
+
+fn ended_by(side: usize, how: How) -> End {
+    End {
+        side: match side {
+            CLIENT => Side::Client,
+            _ => Side::Backend,
+        },
+        phase: Phase::Relay,
+        how,
+    }
+}
