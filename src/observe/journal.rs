@@ -125,3 +125,126 @@ impl Journal {
         let _ = self.orders.send(order);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::super::{End, How, ListenerCounters, Phase, Record, Side};
+    use super::*;
+    use crate::config::LogFormat;
+    use crate::net::Peer;
+
+    const END: End = End::new(Side::Client, Phase::Relay, How::Fin);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn settings(output: LogOutput) -> AccessLog {
+        AccessLog {
+            output,
+            format: LogFormat::Json,
+            log_at: LogAt {
+                open: false,
+                interval: false,
+                end: true,
+            },
+            interval: Duration::from_secs(3600),
+            max_queue: 8,
+        }
+    }
+
+    fn file(path: &std::path::Path) -> AccessLog {
+        settings(LogOutput::File(path.into()))
+    }
+
+    fn finish_one(journal: &Arc<Journal>) {
+        Record::new(journal, &ListenerCounters::new("chat"), Peer::Unix).finish(END);
+    }
+
+    fn lines(path: &std::path::Path) -> usize {
+        std::fs::read_to_string(path).unwrap().lines().count()
+    }
+
+    #[test]
+    fn what_does_not_fit_the_queue_is_dropped_and_counted() {
+        let (orders, never_read) = channel();
+        let journal = Arc::new(Journal {
+            settings: ArcSwap::from_pointee(settings(LogOutput::Stdout)),
+            load: Arc::default(),
+            orders,
+            latest_id: AtomicU64::new(0),
+        });
+        (0..11).for_each(|_| finish_one(&journal));
+        assert_eq!(journal.dropped(), 3);
+        assert_eq!(never_read.try_iter().count(), 8);
+    }
+
+    #[test]
+    fn lines_on_a_full_disk_are_counted_and_nothing_blocks() {
+        let journal = Journal::new(&file("/dev/full".as_ref())).unwrap();
+        finish_one(&journal);
+        assert!(journal.flush(PATIENCE));
+        assert_eq!(journal.dropped(), 1);
+    }
+
+    #[test]
+    fn flush_waits_for_every_line_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let journal = Journal::new(&file(&path)).unwrap();
+        (0..5).for_each(|_| finish_one(&journal));
+        assert!(journal.flush(PATIENCE));
+        assert_eq!(lines(&path), 5);
+    }
+
+    #[test]
+    fn a_new_output_takes_over_with_the_next_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (folder.path().join("a.log"), folder.path().join("b.log"));
+        let journal = Journal::new(&file(&first)).unwrap();
+        finish_one(&journal);
+        journal.reconfigure(&file(&second)).unwrap();
+        finish_one(&journal);
+        assert!(journal.flush(PATIENCE));
+        assert_eq!((lines(&first), lines(&second)), (1, 1));
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_opened_keeps_the_present_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.log");
+        let journal = Journal::new(&file(&path)).unwrap();
+        assert!(
+            journal
+                .reconfigure(&file("/nowhere/b.log".as_ref()))
+                .is_err()
+        );
+        finish_one(&journal);
+        assert!(journal.flush(PATIENCE));
+        assert_eq!(lines(&path), 1);
+    }
+
+    #[test]
+    fn reopen_follows_a_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, rotated) = (folder.path().join("a.log"), folder.path().join("a.log.1"));
+        let journal = Journal::new(&file(&path)).unwrap();
+        finish_one(&journal);
+        assert!(journal.flush(PATIENCE));
+        std::fs::rename(&path, &rotated).unwrap();
+        journal.reopen();
+        finish_one(&journal);
+        assert!(journal.flush(PATIENCE));
+        assert_eq!((lines(&path), lines(&rotated)), (1, 1));
+    }
+
+    #[test]
+    fn nothing_is_ordered_while_the_log_is_off() {
+        let journal = Journal::new(&AccessLog {
+            max_queue: 0,
+            ..settings(LogOutput::Off)
+        })
+        .unwrap();
+        finish_one(&journal);
+        assert_eq!(journal.dropped(), 0);
+    }
+}

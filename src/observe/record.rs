@@ -277,10 +277,163 @@ fn cut(text: &str, limit: usize) -> &str {
 mod tests {
     use super::*;
 
+    use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
+
+    fn journal(log_at: LogAt, path: &std::path::Path) -> Arc<Journal> {
+        let settings = AccessLog {
+            output: LogOutput::File(path.into()),
+            format: LogFormat::Json,
+            log_at,
+            interval: Duration::from_secs(3600),
+            max_queue: 100,
+        };
+        Journal::new(&settings).unwrap()
+    }
+
+    fn quiet() -> Arc<Journal> {
+        journal(
+            LogAt {
+                open: false,
+                interval: false,
+                end: false,
+            },
+            "/dev/null".as_ref(),
+        )
+    }
+
+    fn record(journal: &Arc<Journal>, listener: &Arc<ListenerCounters>) -> Record {
+        Record::new(journal, listener, Peer::Unix)
+    }
+
+    const FIN: End = End::new(Side::Client, Phase::Relay, How::Fin);
+
     #[test]
     fn a_cut_never_splits_a_character() {
         assert_eq!(cut("aé", 2), "a");
         assert_eq!(cut("aé", 3), "aé");
         assert_eq!(cut("aé", 300), "aé");
+    }
+
+    #[test]
+    fn the_query_is_never_kept() {
+        let listener = ListenerCounters::new("chat");
+        let mut record = record(&quiet(), &listener);
+        record.set_request("GET", Some("a.example"), "/socket?token=secret#x");
+        assert_eq!(record.path(), Some("/socket"));
+        record.finish(FIN);
+    }
+
+    #[test]
+    fn host_and_path_are_cut_together() {
+        let listener = ListenerCounters::new("chat");
+        let mut record = record(&quiet(), &listener);
+        record.set_request("GET", Some(&"h".repeat(100)), &"/".repeat(100));
+        assert_eq!(record.path().map(str::len), Some(28));
+        record.set_request("GET", Some(&"h".repeat(1000)), "/x");
+        assert_eq!(
+            (record.host().map(str::len), record.path()),
+            (Some(128), Some(""))
+        );
+        record.finish(FIN);
+    }
+
+    #[test]
+    fn an_end_counts_once_and_is_no_longer_live() {
+        let listener = ListenerCounters::new("chat");
+        let record = record(&quiet(), &listener);
+        assert_eq!(listener.live.load(Relaxed), 1);
+        record.finish(FIN);
+        assert_eq!(listener.live.load(Relaxed), 0);
+        assert_eq!(listener.ends.seen(), vec![(FIN, 1)]);
+    }
+
+    #[test]
+    fn a_record_dropped_without_an_end_is_a_panic_of_ours() {
+        let listener = ListenerCounters::new("chat");
+        let mut record = record(&quiet(), &listener);
+        record.phase = Phase::Connect;
+        drop(record);
+        let panic = End::new(Side::Evenkeel, Phase::Connect, How::Panic);
+        assert_eq!(listener.ends.seen(), vec![(panic, 1)]);
+    }
+
+    #[test]
+    fn bytes_count_once_over_intervals_and_end() {
+        let listener = ListenerCounters::new("chat");
+        let backend = Arc::new(BackendCounters::default());
+        let mut record = record(&quiet(), &listener);
+        record.assigned(&"chat".into(), &"n1".into(), &backend);
+        record.bytes_from_client = 10;
+        record.interval();
+        record.bytes_from_client = 25;
+        record.bytes_from_backend = 5;
+        record.finish(FIN);
+        assert_eq!(listener.bytes_from_client.load(Relaxed), 25);
+        assert_eq!(backend.bytes_from_client.load(Relaxed), 25);
+        assert_eq!(backend.bytes_from_backend.load(Relaxed), 5);
+    }
+
+    #[test]
+    fn each_moment_that_is_wanted_has_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let journal = journal(
+            LogAt {
+                open: true,
+                interval: true,
+                end: true,
+            },
+            &path,
+        );
+        let mut record = record(&journal, &ListenerCounters::new("chat"));
+        record.opened();
+        assert!(
+            record
+                .interval_due()
+                .is_some_and(|due| due > Duration::from_secs(3000))
+        );
+        record.interval();
+        record.finish(FIN);
+        assert!(journal.flush(Duration::from_secs(30)));
+        let events: Vec<String> = std::fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<serde_json::Value>(line).unwrap()["event"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        assert_eq!(events, ["open", "interval", "end"]);
+    }
+
+    #[test]
+    fn no_interval_line_is_due_when_none_is_wanted() {
+        let record = record(&quiet(), &ListenerCounters::new("chat"));
+        assert_eq!(record.interval_due(), None);
+        record.finish(FIN);
+    }
+
+    #[test]
+    fn a_failed_handshake_is_counted_as_such() {
+        let listener = ListenerCounters::new("chat");
+        record(&quiet(), &listener).finish(End::new(Side::Client, Phase::Tls, How::Invalid));
+        assert_eq!(listener.handshake_failures.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn an_upgrade_is_a_request_too() {
+        let listener = ListenerCounters::new("chat");
+        let mut record = record(&quiet(), &listener);
+        record.answered(101);
+        record.finish(FIN);
+        assert_eq!(
+            (
+                listener.requests.load(Relaxed),
+                listener.upgrades.load(Relaxed)
+            ),
+            (1, 1)
+        );
     }
 }
