@@ -249,3 +249,215 @@ impl<'a> Bytes<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::server::Acceptor;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// A ClientHello as a rustls client sends it, in one record.
+    fn hello(name: &str, alpn: &[&[u8]], only_tls12: bool) -> Vec<u8> {
+        let versions: &[_] = match only_tls12 {
+            true => &[&rustls::version::TLS12],
+            false => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap();
+        let mut config = builder
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// The same messages in records of the given payload sizes.
+    fn split_records(bytes: &[u8], sizes: &[usize]) -> Vec<u8> {
+        let mut payload = Vec::new();
+        let mut rest = bytes;
+        while let [kind, major, minor, high, low, behind @ ..] = rest {
+            assert_eq!((*kind, *major, *minor), (22, 3, 1));
+            let (record, behind) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+            payload.extend_from_slice(record);
+            rest = behind;
+        }
+        let mut out = Vec::new();
+        let mut sizes = sizes
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(MAX_RECORD_BYTES));
+        let mut rest = &payload[..];
+        while !rest.is_empty() {
+            let (now, behind) = rest.split_at(sizes.next().unwrap().clamp(1, rest.len()));
+            out.extend_from_slice(&[22, 3, 1]);
+            out.extend_from_slice(&(now.len() as u16).to_be_bytes());
+            out.extend_from_slice(now);
+            rest = behind;
+        }
+        out
+    }
+
+    fn read(bytes: &[u8], pieces: &[usize]) -> Progress {
+        let mut reader = Reader::new();
+        let mut rest = bytes;
+        let mut last = Progress::NeedMore;
+        let mut pieces = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
+        while !rest.is_empty() {
+            let (now, behind) = rest.split_at(pieces.next().unwrap().clamp(1, rest.len()));
+            last = reader.feed(now);
+            rest = behind;
+        }
+        last
+    }
+
+    /// What rustls' own acceptor makes of the bytes: `None` when it wants more or refuses.
+    fn by_rustls(bytes: &[u8]) -> Option<ClientHello> {
+        let mut acceptor = Acceptor::default();
+        let mut cursor = Cursor::new(bytes);
+        loop {
+            if acceptor.read_tls(&mut cursor).ok()? == 0 {
+                return None;
+            }
+            if let Some(accepted) = acceptor.accept().ok()? {
+                let hello = accepted.client_hello();
+                let sni = hello.server_name().map(str::to_owned);
+                let alpn = hello
+                    .alpn()
+                    .map(|list| list.map(<[u8]>::to_vec).collect())
+                    .unwrap_or_default();
+                return Some(ClientHello { sni, alpn });
+            }
+        }
+    }
+
+    #[test]
+    fn reads_name_and_protocols() {
+        let bytes = hello("Chat.Example.org", &[b"mqtt", b"http/1.1"], false);
+        assert!(
+            bytes.len() > 1_200,
+            "a post-quantum key share does not fit one segment"
+        );
+        let expected = ClientHello {
+            sni: Some("chat.example.org".to_owned()),
+            alpn: vec![b"mqtt".to_vec(), b"http/1.1".to_vec()],
+        };
+        assert_eq!(read(&bytes, &[]), Progress::Hello(expected));
+    }
+
+    #[test]
+    fn an_address_is_no_name() {
+        let bytes = hello("10.0.0.1", &[], true);
+        assert_eq!(read(&bytes, &[]), Progress::Hello(ClientHello::default()));
+    }
+
+    #[test]
+    fn what_is_no_tls_is_refused_at_its_first_byte() {
+        for first in (0..=255u8).filter(|&byte| byte != CONTENT_TYPE_HANDSHAKE) {
+            assert_eq!(
+                read(&[first], &[]),
+                Progress::Invalid(Invalid::NotHandshake)
+            );
+        }
+        assert_eq!(
+            read(&[22, 3, 1, 0, 0], &[]),
+            Progress::Invalid(Invalid::RecordLength)
+        );
+        assert_eq!(
+            read(&[22, 3, 1, 0, 1, 2], &[]),
+            Progress::Invalid(Invalid::NotClientHello)
+        );
+    }
+
+    #[test]
+    fn bounds_the_message_and_its_records() {
+        assert_eq!(
+            read(&[22, 3, 1, 0x40, 0x01], &[]),
+            Progress::Invalid(Invalid::RecordLength)
+        );
+        assert_eq!(
+            read(&[22, 3, 1, 0, 4, 1, 0, 0x40, 0], &[]),
+            Progress::Invalid(Invalid::TooLarge)
+        );
+        let mut message = vec![1, 0, 0x20, 0];
+        message.resize(0x2000, 0);
+        let one_by_one: Vec<u8> = message
+            .iter()
+            .flat_map(|&byte| [22, 3, 1, 0, 1, byte])
+            .collect();
+        assert_eq!(read(&one_by_one, &[]), Progress::Invalid(Invalid::TooLarge));
+    }
+
+    #[test]
+    fn a_second_message_in_the_last_record_is_refused() {
+        let mut bytes = hello("a.example", &[], true);
+        bytes.push(0);
+        let length = u16::from_be_bytes([bytes[3], bytes[4]]) + 1;
+        bytes[3..5].copy_from_slice(&length.to_be_bytes());
+        assert_eq!(read(&bytes, &[]), Progress::Invalid(Invalid::Malformed));
+    }
+
+    #[test]
+    fn every_prefix_needs_more() {
+        let bytes = hello("a.example", &[b"x"], true);
+        let mut reader = Reader::new();
+        for byte in &bytes[..bytes.len() - 1] {
+            assert_eq!(reader.feed(&[*byte]), Progress::NeedMore);
+        }
+        assert!(matches!(
+            reader.feed(&bytes[bytes.len() - 1..]),
+            Progress::Hello(_)
+        ));
+        assert!(matches!(reader.feed(b"early data"), Progress::Hello(_)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn any_records_and_any_chunking_read_the_same_as_rustls(
+            name in "[a-z]{1,10}\\.[a-z]{2,5}", tls12: bool,
+            records in prop::collection::vec(1usize..700, 0..12), pieces in prop::collection::vec(1usize..900, 0..12),
+        ) {
+            let bytes = split_records(&hello(&name, &[b"h2", b"http/1.1"], tls12), &records);
+            let progress = read(&bytes, &pieces);
+            prop_assert_eq!(&progress, &read(&bytes, &[]));
+            prop_assert_eq!(progress, Progress::Hello(by_rustls(&bytes).unwrap()));
+        }
+
+        #[test]
+        fn mutated_bytes_never_give_a_name_that_rustls_would_not(
+            tls12: bool, records in prop::collection::vec(1usize..300, 0..4),
+            mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            pieces in prop::collection::vec(1usize..300, 0..8),
+        ) {
+            let mut bytes = split_records(&hello("chat.example.org", &[b"mqtt", b"x"], tls12), &records);
+            for (index, byte) in mutations {
+                let index = index.index(bytes.len());
+                bytes[index] = byte;
+            }
+            let progress = read(&bytes, &pieces);
+            prop_assert_eq!(&progress, &read(&bytes, &[]));
+            if let (Progress::Hello(ours), Some(theirs)) = (progress, by_rustls(&bytes)) {
+                prop_assert_eq!(ours, theirs);
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&body);
+            read(&body, &[]);
+        }
+    }
+}

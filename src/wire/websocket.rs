@@ -199,3 +199,181 @@ fn tokens(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const REQUEST: &[(&str, &str)] = &[
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-key", KEY),
+        ("sec-websocket-version", "13"),
+    ];
+    const RESPONSE: &[(&str, &str)] = &[
+        ("upgrade", "WebSocket"),
+        ("connection", "upgrade"),
+        ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+    ];
+
+    /// `base` with the fields of `changes` replaced; an empty value removes, a `+` before the name adds.
+    fn headers(base: &[(&str, &str)], changes: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in base.iter().chain(changes) {
+            let added = name.strip_prefix('+');
+            let name = HeaderName::try_from(added.unwrap_or(name)).unwrap();
+            match (added, value.is_empty()) {
+                (None, true) => drop(map.remove(name)),
+                (None, false) => drop(map.insert(name, value.parse().unwrap())),
+                (Some(_), _) => drop(map.append(name, value.parse().unwrap())),
+            }
+        }
+        map
+    }
+
+    fn request(changes: &[(&str, &str)]) -> Result<Offer, OfferError> {
+        check_request(&Method::GET, Version::HTTP_11, &headers(REQUEST, changes))
+    }
+
+    fn response(changes: &[(&str, &str)]) -> Result<(), AnswerError> {
+        let offer = Offer {
+            key: KEY.to_owned(),
+            protocols: vec!["chat".to_owned(), "v2.json".to_owned()],
+        };
+        check_response(
+            StatusCode::SWITCHING_PROTOCOLS,
+            &headers(RESPONSE, changes),
+            &offer,
+        )
+    }
+
+    #[test]
+    fn accepts_the_example_of_the_rfc() {
+        assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            request(&[]),
+            Ok(Offer {
+                key: KEY.to_owned(),
+                protocols: Vec::new()
+            })
+        );
+        assert_eq!(response(&[]), Ok(()));
+    }
+
+    #[test]
+    fn reads_token_lists_over_several_fields() {
+        let browser = [
+            ("connection", "keep-alive, UPGRADE"),
+            ("upgrade", "h2c"),
+            ("+upgrade", "x/1,WebSocket"),
+            ("content-length", "0"),
+        ];
+        assert!(request(&browser).is_ok());
+        let offer = request(&[
+            ("sec-websocket-protocol", "chat, v2.json"),
+            ("+sec-websocket-protocol", "x"),
+        ])
+        .unwrap();
+        assert_eq!(offer.protocols, ["chat", "v2.json", "x"]);
+    }
+
+    #[test]
+    fn refuses_each_broken_rule_of_a_request() {
+        let table: &[(&[(&str, &str)], OfferError)] = &[
+            (&[("upgrade", "h2c")], OfferError::Protocol),
+            (&[("upgrade", "xwebsocket")], OfferError::Protocol),
+            (&[("connection", "")], OfferError::Connection),
+            (&[("connection", "keep-alive")], OfferError::Connection),
+            (&[("sec-websocket-key", "")], OfferError::Key),
+            (&[("sec-websocket-key", "short")], OfferError::Key),
+            (
+                &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25j")],
+                OfferError::Key,
+            ),
+            (
+                &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZR==")],
+                OfferError::Key,
+            ),
+            (&[("+sec-websocket-key", KEY)], OfferError::Key),
+            (&[("sec-websocket-version", "")], OfferError::Version),
+            (&[("sec-websocket-version", "8")], OfferError::Version),
+            (&[("+sec-websocket-version", "13")], OfferError::Version),
+            (
+                &[("sec-websocket-protocol", "a b")],
+                OfferError::Subprotocol,
+            ),
+            (
+                &[("sec-websocket-protocol", "a,,b")],
+                OfferError::Subprotocol,
+            ),
+            (&[("content-length", "1")], OfferError::Body),
+            (&[("transfer-encoding", "chunked")], OfferError::Body),
+        ];
+        for (changes, expected) in table {
+            assert_eq!(request(changes), Err(*expected), "{changes:?}");
+        }
+        let plain = headers(REQUEST, &[]);
+        assert_eq!(
+            check_request(&Method::POST, Version::HTTP_11, &plain),
+            Err(OfferError::Method)
+        );
+        assert_eq!(
+            check_request(&Method::GET, Version::HTTP_10, &plain),
+            Err(OfferError::Protocol)
+        );
+        assert_eq!(OfferError::Version.status(), StatusCode::UPGRADE_REQUIRED);
+        assert_eq!(OfferError::Key.status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn refuses_each_kind_of_fake_101() {
+        let table: &[(&[(&str, &str)], AnswerError)] = &[
+            (&[("upgrade", "")], AnswerError::Upgrade),
+            (&[("upgrade", "h2c")], AnswerError::Upgrade),
+            (&[("upgrade", "websocket, h2c")], AnswerError::Upgrade),
+            (&[("connection", "")], AnswerError::Connection),
+            (&[("connection", "close")], AnswerError::Connection),
+            (&[("sec-websocket-accept", "")], AnswerError::Accept),
+            (&[("sec-websocket-accept", KEY)], AnswerError::Accept),
+            (
+                &[("sec-websocket-accept", "S3PPLMBITXAQ9KYGZZHZRBK+XOO=")],
+                AnswerError::Accept,
+            ),
+            (
+                &[("+sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")],
+                AnswerError::Accept,
+            ),
+            (
+                &[("sec-websocket-protocol", "mqtt")],
+                AnswerError::Subprotocol,
+            ),
+            (
+                &[("sec-websocket-protocol", "Chat")],
+                AnswerError::Subprotocol,
+            ),
+            (
+                &[
+                    ("sec-websocket-protocol", "chat"),
+                    ("+sec-websocket-protocol", "chat"),
+                ],
+                AnswerError::Subprotocol,
+            ),
+        ];
+        for (changes, expected) in table {
+            assert_eq!(response(changes), Err(*expected), "{changes:?}");
+        }
+        assert_eq!(response(&[("sec-websocket-protocol", "v2.json")]), Ok(()));
+        let offer = Offer {
+            key: KEY.to_owned(),
+            protocols: Vec::new(),
+        };
+        let answer = check_response(StatusCode::OK, &headers(RESPONSE, &[]), &offer);
+        assert_eq!(answer, Err(AnswerError::Status));
+    }
+
+    #[test]
+    fn keys_made_for_a_nonce_are_accepted() {
+        assert!(is_key(&encode_key([0xff; KEY_BYTES])));
+    }
+}

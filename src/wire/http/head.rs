@@ -1,0 +1,186 @@
+//! The check of one complete request head: request line, fields, Host, and how long the body is.
+//!
+//! httparse finds the tokens; every rule it is lenient about is checked here again.
+
+use httparse::{Error, Header, Status};
+
+use super::host::{Host, parse_host};
+use super::{Refusal, is_token_byte, is_value_byte};
+
+/// Header fields of one request. hyper's own limit, so that it never answers in our place.
+pub const MAX_HEADERS: usize = 100;
+
+/// Largest `Content-Length` or chunk: what every peer's signed 64-bit arithmetic holds.
+pub const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
+
+/// What the gate has to know of a request to find its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub body: BodyLength,
+    /// Asks for a WebSocket: one of the `Upgrade` tokens says so.
+    pub upgrade: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    Known(u64),
+    Chunked,
+}
+
+/// Checks a head that ends with its empty line.
+pub(super) fn check(head: &[u8]) -> Result<Head, Refusal> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(head) {
+        Ok(Status::Complete(length)) if length == head.len() => {}
+        Ok(_) => return Err(Refusal::RequestLine),
+        Err(error) => return Err(refusal(error)),
+    }
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(Refusal::RequestLine);
+    };
+    let line = [
+        method,
+        " ",
+        target,
+        " HTTP/1.",
+        if minor == 0 { "0" } else { "1" },
+        "\r\n",
+    ]
+    .concat();
+    if !head.starts_with(line.as_bytes()) {
+        return Err(Refusal::RequestLine);
+    }
+    for field in request.headers.iter() {
+        check_field(field)?;
+    }
+    check_target(method, target)?;
+    check_host(target, minor, request.headers)?;
+    let body = body_length(minor, request.headers)?;
+    let upgrade = values(request.headers, "upgrade").any(|list| has_token(list, b"websocket"));
+    if upgrade && body != BodyLength::Known(0) {
+        return Err(Refusal::UpgradeBody);
+    }
+    Ok(Head { body, upgrade })
+}
+
+fn refusal(error: Error) -> Refusal {
+    match error {
+        Error::Version => Refusal::Version,
+        Error::TooManyHeaders => Refusal::TooManyHeaders,
+        Error::HeaderName | Error::HeaderValue => Refusal::Field,
+        _ => Refusal::RequestLine,
+    }
+}
+
+fn check_field(field: &Header<'_>) -> Result<(), Refusal> {
+    let name_holds = !field.name.is_empty() && field.name.bytes().all(is_token_byte);
+    let value_holds = field.value.iter().copied().all(is_value_byte);
+    (name_holds && value_holds)
+        .then_some(())
+        .ok_or(Refusal::Field)
+}
+
+/// Origin form, absolute form of `http` and `https`, and `*` for OPTIONS. CONNECT is no business of a reverse proxy.
+fn check_target(method: &str, target: &str) -> Result<(), Refusal> {
+    // A fragment would be cut off by one parser and kept by another.
+    let plain = target
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let form = match target {
+        _ if method == "CONNECT" => false,
+        "*" => method == "OPTIONS",
+        _ => target.starts_with('/') || authority(target).is_some(),
+    };
+    // What the request is built from behind the gate must be able to hold it, or hyper would answer in our place.
+    (plain && form && target.parse::<::http::Uri>().is_ok())
+        .then_some(())
+        .ok_or(Refusal::Target)
+}
+
+/// The authority of an absolute-form target.
+fn authority(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    if !["http", "https"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+    {
+        return None;
+    }
+    rest.split(['/', '?']).next()
+}
+
+/// One Host, valid, and the target's own where the target names one. HTTP/1.0 may come without.
+fn check_host(target: &str, minor: u8, fields: &[Header<'_>]) -> Result<(), Refusal> {
+    let mut hosts = values(fields, "host");
+    let host = match hosts.next() {
+        Some(host) => Some(parse_host(host).ok_or(Refusal::Host)?),
+        None if minor == 0 => None,
+        None => return Err(Refusal::Host),
+    };
+    if hosts.next().is_some() {
+        return Err(Refusal::Host);
+    }
+    match authority(target) {
+        None => Ok(()),
+        Some(named) => same_host(parse_host(named.as_bytes()), host),
+    }
+}
+
+fn same_host(named: Option<Host>, host: Option<Host>) -> Result<(), Refusal> {
+    match (named, host) {
+        (Some(_), None) => Ok(()),
+        (Some(named), Some(host)) if named == host => Ok(()),
+        _ => Err(Refusal::Host),
+    }
+}
+
+fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, Refusal> {
+    let mut lengths = values(fields, "content-length");
+    let mut encodings = values(fields, "transfer-encoding");
+    let length = lengths.next();
+    if lengths.next().is_some() {
+        return Err(Refusal::Length);
+    }
+    let Some(encoding) = encodings.next() else {
+        return length.map_or(Ok(0), parse_length).map(BodyLength::Known);
+    };
+    let strict = minor == 1 && length.is_none() && encodings.next().is_none();
+    match strict && encoding.eq_ignore_ascii_case(b"chunked") {
+        true => Ok(BodyLength::Chunked),
+        false => Err(Refusal::TransferEncoding),
+    }
+}
+
+fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::Length);
+    }
+    let length = str::from_utf8(value)
+        .ok()
+        .and_then(|digits| digits.parse().ok());
+    length
+        .filter(|&length| length <= MAX_LENGTH_BYTES)
+        .ok_or(Refusal::LengthTooLarge)
+}
+
+fn values<'a>(fields: &'a [Header<'a>], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+    let named = fields
+        .iter()
+        .filter(move |field| field.name.eq_ignore_ascii_case(name));
+    named.map(|field| trim(field.value))
+}
+
+fn has_token(list: &[u8], token: &[u8]) -> bool {
+    list.split(|&byte| byte == b',')
+        .any(|item| trim(item).eq_ignore_ascii_case(token))
+}
+
+/// Without the optional white space around it (RFC 9110 section 5.6.3), and no other byte.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
