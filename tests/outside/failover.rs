@@ -1,0 +1,193 @@
+//! A backend that goes away: what was not yet sent anything is served by another, what was gets a RST, and it returns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::clients::{
+    Ending, connect, echoed, greeted, http, read_line, read_to_ending, websocket,
+};
+use crate::harness::Balancer;
+use crate::nodes::{Node, read_request, switching};
+use crate::settings::simple;
+
+const CHECK: &str = "check = { type = \"tcp\", interval = \"100ms\", timeout = \"1s\", rise = 2, fall = 2 }\nretries = 3";
+
+#[tokio::test]
+async fn killing_one_of_three_under_traffic_loses_no_new_connection() {
+    let n1 = Node::echo("n1").await;
+    let n2 = Node::echo("n2").await;
+    let n3 = Node::echo("n3").await;
+    let balancer = Balancer::start(&simple("tcp", CHECK, &[&n1, &n2, &n3]));
+    let address = balancer.address("main").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let mut traffic = Vec::new();
+    for _ in 0..4 {
+        let (stop, served) = (stop.clone(), served.clone());
+        traffic.push(tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                let mut stream = connect(address).await;
+                // A node that dies behind an accept may cut a session that it already greeted; a new one must be greeted.
+                match read_line(&mut stream).await {
+                    Ok(name) => assert!(name.starts_with('n'), "{name}"),
+                    Err(error) => panic!("a new connection was lost: {error}"),
+                }
+                served.fetch_add(1, Ordering::SeqCst);
+            }
+        }));
+    }
+    let until = async |count: usize| {
+        let from = served.load(Ordering::SeqCst);
+        while served.load(Ordering::SeqCst) < from + count {
+            tokio::task::yield_now().await;
+        }
+    };
+    until(100).await;
+    // The listening socket goes first: what it had accepted lives on, so that only new connections are judged.
+    let address_of_n2 = n2.address;
+    let from = balancer.log.position();
+    n2.kill().await;
+    until(200).await;
+    balancer
+        .backend_until("nodes", "n2", |seen| {
+            seen["state"] == "down" || seen["state"] == "ejected"
+        })
+        .await;
+    until(50).await;
+    let n2 = Node::echo_at(address_of_n2, "n2").await;
+    balancer
+        .backend_until("nodes", "n2", |seen| seen["state"] == "up")
+        .await;
+    n2.reached(10).await;
+    stop.store(true, Ordering::SeqCst);
+    for task in traffic {
+        task.await.expect("no connection lost");
+    }
+    let event = balancer
+        .event("the change of n2", from, |event| {
+            event.field("backend") == Some("n2") && event.field("to").is_some_and(|to| to != "up")
+        })
+        .await;
+    assert!(
+        event
+            .field("reason")
+            .is_some_and(|reason| !reason.is_empty()),
+        "{event:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_raw_connection_with_bytes_sent_gets_a_rst() {
+    let node = Node::echo("n1").await;
+    let other = Node::echo("n2").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&node, &other]));
+    let address = balancer.address("main").await;
+    let (mut first, name) = greeted(address).await;
+    echoed(&mut first, b"hello").await;
+    let (mut second, _) = greeted(address).await;
+    assert_eq!(name, "n1");
+    let reset = Node::scripted(|stream, _| async move {
+        crate::clients::reset(stream);
+    })
+    .await;
+    drop(reset);
+    // The node's task is aborted with a byte of ours unread: that makes a RST, as of a process that was killed.
+    first.write_all(b"unread").await.expect("write");
+    node.kill().await;
+    let (_, ending) = read_to_ending(&mut first).await;
+    assert!(matches!(ending, Ending::Rst | Ending::Fin));
+    echoed(&mut second, b"the other session goes on").await;
+}
+
+#[tokio::test]
+async fn an_upgrade_is_sent_again_when_the_backend_closes_before_its_answer() {
+    let dying = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        read_request(&mut stream, &mut buffer).await;
+    })
+    .await;
+    let living = Node::web("n2").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&dying, &living]));
+    let address = balancer.address("main").await;
+    for _ in 0..10 {
+        let mut socket = websocket(address, "/").await;
+        assert_eq!(crate::clients::node_of(&mut socket).await, "n2");
+    }
+    assert!(dying.accepted() > 0, "the dying node was never tried");
+}
+
+#[tokio::test]
+async fn an_upgrade_is_not_sent_again_after_the_first_byte_of_an_answer() {
+    let half = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        let Some(request) = read_request(&mut stream, &mut buffer).await else {
+            return;
+        };
+        let answer = switching(request.header("sec-websocket-key").expect("a key"));
+        let _ = stream.write_all(&answer.as_bytes()[..20]).await;
+    })
+    .await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&half]));
+    let address = balancer.address("main").await;
+    let page = http(
+        address,
+        "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
+    assert_eq!(page.status, 502);
+    assert_eq!(half.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_request_with_a_body_is_not_sent_twice() {
+    let dying = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        read_request(&mut stream, &mut buffer).await;
+    })
+    .await;
+    let also = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        read_request(&mut stream, &mut buffer).await;
+    })
+    .await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&dying, &also]));
+    let page = http(
+        balancer.address("main").await,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+    )
+    .await;
+    assert_eq!(page.status, 502);
+    assert_eq!(dying.accepted() + also.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_pool_whose_backends_are_all_down_answers_at_once() {
+    let node = Node::web("n1").await;
+    let raw = Node::echo("n1").await;
+    let config = crate::settings::listener("web", "websocket", "web")
+        + &crate::settings::listener("raw", "tcp", "raw")
+        + &crate::settings::pool("web", "", &[crate::settings::backend("n1", node.address)])
+        + &crate::settings::pool("raw", "", &[crate::settings::backend("n1", raw.address)]);
+    let balancer = Balancer::start(&config);
+    for pool in ["web", "raw"] {
+        balancer
+            .post(&format!("/api/v1/pools/{pool}/backends/n1/maint"), "{}")
+            .await;
+    }
+    let page = http(
+        balancer.address("web").await,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(page.status, 503);
+    assert!(
+        page.head.to_ascii_lowercase().contains("retry-after:"),
+        "{}",
+        page.head
+    );
+    let mut stream = connect(balancer.address("raw").await).await;
+    assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Rst));
+}

@@ -1,0 +1,16 @@
+//! Tests from outside: the built binary, real sockets, real peers. One binary, because each test binary is linked anew.
+//!
+//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `certificates` makes keys.
+//! Every other file is a list of behaviours. Nothing here sleeps to let something happen: tests wait for log events,
+//! for answers of the admin endpoint and for bytes.
+
+mod certificates;
+mod clients;
+mod harness;
+mod nodes;
+mod settings;
+
+mod algorithms;
+mod drain;
+mod failover;
+mod websocket;
