@@ -1,0 +1,116 @@
+//! One round of lookups: every address behind a `discover` source, with what could not be learnt.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+
+use super::snapshot::{Entry, Gap};
+use crate::config::{Discover, DiscoverSource};
+use crate::net::dns::{Answer, Dns, DnsError, Service};
+
+/// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name server.
+const MAX_PARALLEL_LOOKUPS: usize = 16;
+
+/// What one round learnt.
+pub(super) struct Round {
+    /// May be empty when every target failed: then `gaps` holds them.
+    pub entries: Vec<Entry>,
+    pub gaps: Vec<Gap>,
+    pub ttl: Duration,
+}
+
+/// The name that is looked up, for the log and the status.
+pub(super) fn name_of(source: &DiscoverSource) -> &str {
+    match source {
+        DiscoverSource::Dns { host, .. } => host,
+        DiscoverSource::Srv { name } => name,
+    }
+}
+
+/// Looks everything up once. A resolver of its own, so that a changed `/etc/resolv.conf` is followed.
+///
+/// # Errors
+/// When nothing can be said about the set: it must be kept as it is.
+pub(super) async fn round(discover: &Discover) -> Result<Round, DnsError> {
+    let dns = Dns::new(&discover.nameservers, discover.timeout)?;
+    match &discover.source {
+        DiscoverSource::Dns { host, port } => {
+            let answer = dns.addresses(host).await?;
+            let mut round = Round {
+                entries: Vec::new(),
+                gaps: Vec::new(),
+                ttl: answer.ttl,
+            };
+            // Every address weighs the same: `weight` of the settings is applied when the snapshot is made.
+            let service = Service {
+                target: host.clone(),
+                port: *port,
+                priority: 0,
+                weight: 1,
+            };
+            round.add(service, Ok(answer));
+            Ok(round)
+        }
+        DiscoverSource::Srv { name } => services(&dns, name).await,
+    }
+}
+
+async fn services(dns: &Dns, name: &str) -> Result<Round, DnsError> {
+    let services = dns.services(name).await?;
+    let mut round = Round {
+        entries: Vec::new(),
+        gaps: Vec::new(),
+        ttl: services.ttl,
+    };
+    let lookups = services.records.into_iter().map(|service| async {
+        // The trailing dot: a target is a full name, search domains must not touch it.
+        let answer = dns.addresses(&format!("{}.", service.target)).await;
+        (service, answer)
+    });
+    let mut answers = stream::iter(lookups).buffer_unordered(MAX_PARALLEL_LOOKUPS);
+    let mut failed = None;
+    while let Some((service, answer)) = answers.next().await {
+        failed = round.add(service, answer).or(failed);
+    }
+    match failed {
+        // Nothing new was learnt: an error, so that the operator is told.
+        Some(error) if round.entries.is_empty() => Err(error),
+        _ => Ok(round),
+    }
+}
+
+impl Round {
+    /// Adds what is known of one service; gives the error back when nothing is.
+    fn add(
+        &mut self,
+        service: Service,
+        answer: Result<Answer<std::net::IpAddr>, DnsError>,
+    ) -> Option<DnsError> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                if !matches!(error, DnsError::NoRecords { .. }) {
+                    self.gaps.push(Gap {
+                        service,
+                        family: None,
+                    });
+                }
+                return Some(error);
+            }
+        };
+        self.ttl = self.ttl.min(answer.ttl);
+        self.entries.extend(answer.records.iter().map(|ip| Entry {
+            service: service.clone(),
+            address: SocketAddr::new(*ip, service.port),
+        }));
+        if answer.incomplete.is_some() {
+            self.gaps.push(Gap {
+                service,
+                family: answer.incomplete,
+            });
+        }
+        None
+    }
+}

@@ -1,0 +1,96 @@
+//! Follows a pool's `discover` source: looks it up by its TTL and gives the pool whole snapshots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::lookup::{self, Round};
+use super::schedule::Schedule;
+use super::snapshot::{self, Entry};
+use super::status::Status;
+use crate::config::{Discover, DiscoverSource};
+use crate::net::dns::DnsError;
+use crate::pool::Pool;
+
+/// Ends when the pool's source is another one.
+pub(super) async fn follow(pool: Arc<Pool>, source: DiscoverSource, status: Arc<Status>) {
+    let mut last = Vec::new();
+    // One pass per version of the settings: new bounds or weights apply at once, what is known stays.
+    while let Some(discover) = settings(&pool, &source) {
+        follow_settings(&pool, &discover, &status, &mut last).await;
+    }
+}
+
+fn settings(pool: &Pool, source: &DiscoverSource) -> Option<Discover> {
+    let discover = pool.settings().discover.clone();
+    discover.filter(|discover| discover.source == *source)
+}
+
+/// Ends when the settings changed.
+async fn follow_settings(pool: &Pool, discover: &Discover, status: &Status, last: &mut Vec<Entry>) {
+    let mut schedule = Schedule::new(discover.min_ttl, discover.max_ttl);
+    loop {
+        let round = lookup::round(discover).await;
+        let ttl = take(pool, discover, status, last, round);
+        let wait = match ttl {
+            Some(ttl) => schedule.answered(ttl, fastrand::f64()),
+            None => schedule.failed(fastrand::f64()),
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = changed(pool, discover) => return,
+        }
+    }
+}
+
+/// Returns when the pool's `discover` is not `discover` any more.
+async fn changed(pool: &Pool, discover: &Discover) {
+    let mut changes = pool.changed();
+    while pool.settings().discover.as_ref() == Some(discover) {
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Gives the pool what the round found; the TTL, or `None` when the set was kept for want of an answer.
+fn take(
+    pool: &Pool,
+    discover: &Discover,
+    status: &Status,
+    last: &mut Vec<Entry>,
+    round: Result<Round, DnsError>,
+) -> Option<Duration> {
+    let name = lookup::name_of(&discover.source);
+    let failure = match round {
+        Ok(Round { entries, gaps, ttl }) => {
+            let entries = snapshot::merge(entries, &gaps, last);
+            // The settings may have changed during the lookup; their own round is about to begin.
+            if pool.settings().discover.as_ref() == Some(discover) && !entries.is_empty() {
+                let found = snapshot::found(&entries, discover);
+                let count = found.len();
+                if pool.discovered(found) {
+                    tracing::info!(pool = %pool.name(), name, backends = count, "discovered a new set of backends");
+                }
+                if count == snapshot::MAX_FOUND {
+                    tracing::warn!(pool = %pool.name(), name, backends = count, "discovery is cut off at its limit");
+                }
+                *last = entries;
+            }
+            if gaps.is_empty() {
+                if status.succeeded(name) {
+                    tracing::info!(pool = %pool.name(), name, "discovery answers again");
+                }
+                return Some(ttl);
+            }
+            format!("part of the answer failed ({} lookups)", gaps.len())
+        }
+        Err(error) => error.to_string(),
+    };
+    if status.failed(name, &failure) {
+        tracing::warn!(
+            pool = %pool.name(), name, error = failure, kept = last.len(),
+            "discovery failed, keeping the last good set"
+        );
+    }
+    None
+}

@@ -1,0 +1,259 @@
+//! From what one round of lookups found to the snapshot a pool is given. Pure.
+//!
+//! A round may have gaps: a family or a target whose lookup failed while others answered. A gap keeps what was known
+//! of it; a name that answered without a record is no gap.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use crate::config::{Discover, DiscoverSource, defaults};
+use crate::net::Endpoint;
+use crate::net::dns::{Family, Service};
+use crate::pool::Found;
+
+/// Backends taken from one round; a pool of more is a mistake in the zone.
+pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
+
+/// One address of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub service: Service,
+    pub address: SocketAddr,
+}
+
+/// A part of a round that is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Gap {
+    pub service: Service,
+    /// `None`: both.
+    pub family: Option<Family>,
+}
+
+/// Fills `gaps` from the last round's entries; sorted, each once, at most [`MAX_FOUND`].
+pub(super) fn merge(mut entries: Vec<Entry>, gaps: &[Gap], last: &[Entry]) -> Vec<Entry> {
+    for gap in gaps {
+        let kept = last.iter().filter(|entry| {
+            entry.service.target == gap.service.target
+                && entry.address.port() == gap.service.port
+                && gap
+                    .family
+                    .is_none_or(|family| family.has(entry.address.ip()))
+        });
+        entries.extend(kept.map(|entry| Entry {
+            service: gap.service.clone(),
+            address: entry.address,
+        }));
+    }
+    // Answers rotate; the snapshot must not, nor may what the cap cuts off.
+    // A target listed twice counts with its best priority.
+    entries.sort_by(|a, b| (key(a), rank(a)).cmp(&(key(b), rank(b))));
+    entries.dedup_by(|a, b| key(a) == key(b));
+    entries.truncate(MAX_FOUND);
+    entries
+}
+
+fn key(entry: &Entry) -> (&str, SocketAddr) {
+    (&entry.service.target, entry.address)
+}
+
+fn rank(entry: &Entry) -> (u16, u16) {
+    (entry.service.priority, u16::MAX - entry.service.weight)
+}
+
+/// The snapshot, in the entries' order.
+pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<Found> {
+    let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
+    let mut addresses: HashMap<(&str, u16), usize> = HashMap::new();
+    for Entry { service, .. } in entries {
+        *addresses
+            .entry((&service.target, service.port))
+            .or_default() += 1;
+    }
+    let services = || entries.iter().map(|entry| &entry.service);
+    let best = services().map(|service| service.priority).min();
+    let heaviest = services().map(|service| service.weight).max().unwrap_or(0);
+    let found = entries.iter().map(|Entry { service, address }| {
+        let Service {
+            target,
+            port,
+            priority,
+            weight,
+        } = service;
+        let alone = addresses.get(&(target.as_str(), *port)) == Some(&1);
+        let (name, weight) = match (is_srv, alone) {
+            (false, _) => (address.to_string(), discover.weight),
+            (true, true) => (format!("{target}:{port}"), scaled(*weight, heaviest)),
+            (true, false) => (
+                format!("{target}:{port}@{}", address.ip()),
+                scaled(*weight, heaviest),
+            ),
+        };
+        Found {
+            name,
+            address: Endpoint::Tcp(*address),
+            weight,
+            backup: is_srv && Some(*priority) > best,
+            max_connections: discover.max_connections,
+        }
+    });
+    found.collect()
+}
+
+/// SRV weights go to 65,535: above ours they are scaled down together. 0 means "small", not "none" (RFC 2782).
+fn scaled(weight: u16, heaviest: u16) -> u16 {
+    let largest = u32::try_from(defaults::WEIGHT_MAX).unwrap_or(u32::from(u16::MAX));
+    let mut scaled = u32::from(weight);
+    if u32::from(heaviest) > largest {
+        scaled = scaled * largest / u32::from(heaviest);
+    }
+    u16::try_from(scaled.max(1)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn discover(source: DiscoverSource) -> Discover {
+        Discover {
+            source,
+            nameservers: Vec::new(),
+            min_ttl: Duration::from_secs(1),
+            max_ttl: Duration::from_secs(300),
+            timeout: Duration::from_secs(5),
+            weight: 3,
+            max_connections: 7,
+        }
+    }
+
+    fn dns() -> Discover {
+        discover(DiscoverSource::Dns {
+            host: "chat.test".into(),
+            port: 80,
+        })
+    }
+
+    fn srv() -> Discover {
+        discover(DiscoverSource::Srv {
+            name: "_ws._tcp.chat.test".into(),
+        })
+    }
+
+    fn service(target: &str, priority: u16, weight: u16) -> Service {
+        Service {
+            target: target.into(),
+            port: 80,
+            priority,
+            weight,
+        }
+    }
+
+    fn entry(service: &Service, ip: &str) -> Entry {
+        Entry {
+            service: service.clone(),
+            address: SocketAddr::new(ip.parse().unwrap(), service.port),
+        }
+    }
+
+    fn names(found: &[Found]) -> Vec<&str> {
+        found.iter().map(|found| found.name.as_str()).collect()
+    }
+
+    #[test]
+    fn dns_backends_are_named_by_address_and_weigh_alike() {
+        let host = service("chat.test", 0, 1);
+        let entries = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
+        let found = found(&entries, &dns());
+        assert_eq!(names(&found), ["10.0.0.1:80", "[fd00::1]:80"]);
+        assert!(found.iter().all(|one| one.weight == 3 && !one.backup));
+        assert!(found.iter().all(|one| one.max_connections == 7));
+    }
+
+    #[test]
+    fn srv_targets_above_the_lowest_priority_are_backups() {
+        let (a, b) = (service("a.test", 10, 5), service("b.test", 20, 0));
+        let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        assert_eq!(names(&found), ["a.test:80", "b.test:80"]);
+        assert_eq!(
+            found.iter().map(|one| one.backup).collect::<Vec<_>>(),
+            [false, true]
+        );
+        assert_eq!(
+            found.iter().map(|one| one.weight).collect::<Vec<_>>(),
+            [5, 1]
+        );
+    }
+
+    #[test]
+    fn a_target_with_several_addresses_is_several_backends() {
+        let a = service("a.test", 10, 5);
+        let found = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
+    }
+
+    #[test]
+    fn large_srv_weights_keep_their_proportion() {
+        let (a, b) = (service("a.test", 0, 50_000), service("b.test", 0, 25_000));
+        let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        assert_eq!(
+            found.iter().map(|one| one.weight).collect::<Vec<_>>(),
+            [256, 128]
+        );
+    }
+
+    #[test]
+    fn a_family_that_failed_keeps_its_last_addresses() {
+        let host = service("chat.test", 0, 1);
+        let last = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
+        let gap = Gap {
+            service: host.clone(),
+            family: Some(Family::V6),
+        };
+        let merged = merge(vec![entry(&host, "10.0.0.2")], &[gap], &last);
+        assert_eq!(merged, [entry(&host, "10.0.0.2"), entry(&host, "fd00::1")]);
+    }
+
+    #[test]
+    fn a_target_that_failed_keeps_its_addresses_with_the_new_weight() {
+        let (old, new) = (service("a.test", 10, 5), service("a.test", 20, 9));
+        let gap = Gap {
+            service: new.clone(),
+            family: None,
+        };
+        let merged = merge(Vec::new(), &[gap], &[entry(&old, "10.0.0.1")]);
+        assert_eq!(merged, [entry(&new, "10.0.0.1")]);
+    }
+
+    #[test]
+    fn a_target_that_is_gone_from_the_services_is_gone() {
+        let (a, b) = (service("a.test", 0, 1), service("b.test", 0, 1));
+        let merged = merge(vec![entry(&a, "10.0.0.1")], &[], &[entry(&b, "10.0.0.2")]);
+        assert_eq!(merged, [entry(&a, "10.0.0.1")]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_answers_does_not_matter_and_names_are_unique(
+            answers in prop::collection::vec((0u8..4, 0u8..8, 0u16..3, 0u16..=u16::MAX), 0..24).prop_shuffle(),
+        ) {
+            let entries: Vec<Entry> = answers
+                .iter()
+                .map(|(target, ip, priority, weight)| {
+                    let service = service(&format!("t{target}.test"), *priority, *weight);
+                    entry(&service, &format!("10.0.{target}.{ip}"))
+                })
+                .collect();
+            let mut reversed = entries.clone();
+            reversed.reverse();
+            let snapshot = found(&merge(entries, &[], &[]), &srv());
+            prop_assert_eq!(&snapshot, &found(&merge(reversed, &[], &[]), &srv()));
+            let mut unique = names(&snapshot);
+            unique.sort_unstable();
+            unique.dedup();
+            prop_assert_eq!(unique.len(), snapshot.len());
+            prop_assert!(snapshot.iter().all(|one| (1..=256).contains(&one.weight)));
+            prop_assert!(snapshot.is_empty() || snapshot.iter().any(|one| !one.backup));
+        }
+    }
+}

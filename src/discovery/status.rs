@@ -1,0 +1,77 @@
+//! How the lookups of one pool go: counters for the metrics, failures for the admin endpoint and the log.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Outlives reloads of its pool.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Rounds that gave an answer; one SRV round may take many queries.
+    pub lookups_ok: AtomicU64,
+    /// Rounds that gave an error or no record: the last good set was kept.
+    pub lookups_failed: AtomicU64,
+    /// By name looked up.
+    failing: Mutex<BTreeMap<String, String>>,
+}
+
+impl Status {
+    /// Names whose last lookup failed, and why. What was found before still serves.
+    pub fn failing(&self) -> Vec<(String, String)> {
+        let failing = self.failures();
+        let pairs = failing
+            .iter()
+            .map(|(name, why)| (name.clone(), why.clone()));
+        pairs.collect()
+    }
+
+    /// True when the lookup before this one had failed.
+    pub(super) fn succeeded(&self, name: &str) -> bool {
+        self.lookups_ok.fetch_add(1, Ordering::Relaxed);
+        self.failures().remove(name).is_some()
+    }
+
+    /// True when the lookup before this one had not failed.
+    pub(super) fn failed(&self, name: &str, why: &str) -> bool {
+        self.lookups_failed.fetch_add(1, Ordering::Relaxed);
+        self.failures()
+            .insert(name.to_owned(), why.to_owned())
+            .is_none()
+    }
+
+    /// The name is not looked up any more.
+    pub(super) fn forget(&self, name: &str) {
+        self.failures().remove(name);
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        // Each change is one call on the map: a panic cannot leave it half done.
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_change_to_failing_and_back_is_told() {
+        let status = Status::default();
+        assert!(!status.succeeded("a"));
+        assert!(status.failed("a", "no records"));
+        assert!(!status.failed("a", "timed out"));
+        assert_eq!(status.failing(), [("a".to_owned(), "timed out".to_owned())]);
+        assert!(status.succeeded("a"));
+        assert_eq!(status.failing(), []);
+        assert_eq!(status.lookups_failed.load(Ordering::Relaxed), 2);
+        assert_eq!(status.lookups_ok.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_name_that_is_no_longer_asked_for_is_not_failing() {
+        let status = Status::default();
+        status.failed("a", "no records");
+        status.forget("a");
+        assert_eq!(status.failing(), []);
+    }
+}
