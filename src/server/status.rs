@@ -1,5 +1,6 @@
 //! What the server tells about itself: reloads and listeners.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -45,7 +46,9 @@ pub struct ListenerStatus {
     pub protocol: Protocol,
     pub state: ListenerState,
     pub counters: Arc<ListenerCounters>,
-    /// Empty unless TLS is terminated here.
+    /// Names that the certificates cover, sorted; empty unless TLS is terminated here.
+    pub server_names: Vec<String>,
+    /// In the order of the file.
     pub certificates: Vec<CertificateStatus>,
 }
 
@@ -60,6 +63,6 @@ pub enum ListenerState {
 /// One certificate of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateStatus {
-    pub names: Vec<String>,
+    pub cert: PathBuf,
     pub not_after: SystemTime,
 }
