@@ -10,5 +10,5 @@ mod stream;
 
 pub use address::{Endpoint, Peer};
 pub use bind::{BindError, Bound, bind};
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, connect, is_local_shortage};
 pub use stream::Stream;

@@ -1,1 +1,48 @@
-//! The data path, from accept to adoption.
+//! The data path, from accept to adoption: accept -> admit -> classify -> route -> dispatch -> adopt.
+//!
+//! One connection sees one configuration: its [`Rules`] are taken at accept, a reload swaps the next one's. Everything
+//! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
+
+mod accept;
+mod classify;
+mod client;
+mod dispatch;
+mod limits;
+mod rules;
+mod tcp;
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::net::Peer;
+use crate::observe::{Journal, ListenerCounters};
+use crate::relay::Relay;
+
+pub use accept::Listening;
+pub use client::Client;
+pub use dispatch::{DispatchError, Wanted, dispatch};
+pub use limits::{Limits, Slot};
+pub use rules::{Facts, Rules};
+
+/// What every listener's path uses.
+pub struct Proxy {
+    pub relay: Arc<Relay>,
+    pub journal: Arc<Journal>,
+    pub limits: Arc<Limits>,
+    /// Where connections are set up.
+    pub runtime: Handle,
+}
+
+/// One accepted connection on its way through set-up, beside its stream.
+pub struct Arrival {
+    pub proxy: Arc<Proxy>,
+    pub rules: Arc<Rules>,
+    pub counters: Arc<ListenerCounters>,
+    pub peer: Peer,
+    /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
+    pub deadline: Instant,
+    /// Goes with the connection to its end.
+    pub slot: Arc<Slot>,
+}

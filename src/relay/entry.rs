@@ -35,7 +35,6 @@ pub(super) struct Entry {
     policy: Policy,
     record: Box<Record>,
     last_activity: Instant,
-    last_logged: Instant,
     /// What will be the record's end: the first event that ended the session, a fault before a FIN.
     end: Option<End>,
     /// The leg that gets a RST as soon as its queue is sent, at the latest at `last_activity + fin_timeout`.
@@ -62,7 +61,6 @@ impl Entry {
             policy,
             record,
             last_activity: now,
-            last_logged: now,
             end: None,
             resetting: None,
             lease,
@@ -80,6 +78,7 @@ impl Entry {
             return self.reset_when_sent(victim);
         }
         let before = self.bytes();
+        let was_faulty = self.is_faulty();
         let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
@@ -87,7 +86,7 @@ impl Entry {
             self.last_activity = now;
         }
         self.note_fins();
-        if let Some(turn) = self.pass_on_fault(flows, now) {
+        if let Some(turn) = self.pass_on_fault(flows, was_faulty, now) {
             return turn;
         }
         match flows {
@@ -109,6 +108,10 @@ impl Entry {
         self.directions[side].pump(from, to, scratch)
     }
 
+    fn is_faulty(&self) -> bool {
+        self.legs.iter().any(|leg| leg.fault().is_some())
+    }
+
     fn bytes(&self) -> u64 {
         self.directions[CLIENT].bytes + self.directions[BACKEND].bytes
     }
@@ -122,7 +125,7 @@ impl Entry {
     }
 
     /// A broken leg ends the session: what it had sent is delivered, then the other leg is reset.
-    fn pass_on_fault(&mut self, flows: [Flow; 2], now: Instant) -> Option<Turn> {
+    fn pass_on_fault(&mut self, flows: [Flow; 2], was_faulty: bool, now: Instant) -> Option<Turn> {
         let side = [CLIENT, BACKEND]
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
@@ -135,7 +138,7 @@ impl Entry {
         if !matches!(flows[side], Flow::Broken | Flow::Finished) {
             // Not all of what it sent before it broke has been delivered. A fault that this very turn found in a
             // write leaves something to read, and no event may tell of it.
-            return self.legs[side].readable.then_some(Turn::Again);
+            return (self.is_faulty() && !was_faulty).then_some(Turn::Again);
         }
         self.end = Some(ended_by(side, how));
         self.resetting = Some(other);
@@ -159,10 +162,11 @@ impl Entry {
     }
 
     /// When the sweep must look at this entry, at the latest.
-    pub fn due(&self) -> Instant {
+    pub fn due(&self, now: Instant) -> Instant {
         let deadline = self.deadline();
-        self.log_interval_due()
-            .map_or(deadline, |due| due.min(deadline))
+        self.record
+            .interval_due()
+            .map_or(deadline, |left| deadline.min(now + left))
     }
 
     fn timeout(&self) -> Duration {
@@ -206,15 +210,16 @@ impl Entry {
         self.legs.iter().for_each(Leg::reset);
     }
 
-    /// When the next line of a live connection is due, if such lines are wanted.
-    pub fn log_interval_due(&self) -> Option<Instant> {
-        Some(self.last_logged + self.record.interval_due()?)
-    }
-
-    pub fn log_interval(&mut self, now: Instant) {
-        self.last_logged = now;
-        self.write_bytes();
-        self.record.interval();
+    /// Writes the line of a live connection when it is due.
+    pub fn log_when_due(&mut self) {
+        if self
+            .record
+            .interval_due()
+            .is_some_and(|left| left.is_zero())
+        {
+            self.write_bytes();
+            self.record.interval();
+        }
     }
 
     fn write_bytes(&mut self) {

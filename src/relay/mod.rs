@@ -59,6 +59,16 @@ pub struct Policy {
     pub fin_timeout: Duration,
 }
 
+impl Policy {
+    /// The limits that a pool's settings give its sessions.
+    pub fn of(pool: &crate::config::Pool) -> Self {
+        Self {
+            idle_timeout: pool.idle_timeout,
+            fin_timeout: pool.fin_timeout,
+        }
+    }
+}
+
 /// The relay plane's handle: its workers.
 pub struct Relay {
     workers: Vec<WorkerHandle>,

@@ -23,6 +23,8 @@ const EVENTS: usize = 1024;
 const SWEEP_SPACING: Duration = Duration::from_millis(50);
 /// And this far per thousand entries: looking at all of them costs time.
 const SWEEP_SPACING_PER_1000: Duration = Duration::from_millis(20);
+/// And never further, so that interval lines switched on by a reload begin soon.
+const LONGEST_SWEEP_SPACING: Duration = Duration::from_secs(30);
 /// Between two looks at a leg whose queue must be sent before its RST: no event tells of it.
 const RESET_POLL: Duration = Duration::from_millis(5);
 
@@ -202,7 +204,7 @@ impl Worker {
     /// A half-closed entry has a nearer deadline than the sweep may know.
     fn bring_sweep_forward(&mut self, key: Key, now: Instant) {
         if let Some(entry) = self.table.entry(key) {
-            let deadline = entry.due().max(now + SWEEP_SPACING);
+            let deadline = entry.due(now).max(now + SWEEP_SPACING);
             self.next_sweep = Some(self.next_sweep.map_or(deadline, |next| next.min(deadline)));
         }
     }
@@ -325,16 +327,14 @@ impl Worker {
                 expired.push(key);
                 continue;
             }
-            if entry.log_interval_due().is_some_and(|due| due <= now) {
-                entry.log_interval(now);
-            }
-            let due = entry.due();
+            entry.log_when_due();
+            let due = entry.due(now);
             next = Some(next.map_or(due, |next| next.min(due)));
         }
         for key in expired {
             self.end(key, Entry::expire);
         }
         let spacing = SWEEP_SPACING + SWEEP_SPACING_PER_1000 * (count / 1000);
-        self.next_sweep = next.map(|next| next.max(now + spacing));
+        self.next_sweep = next.map(|next| next.clamp(now + spacing, now + LONGEST_SWEEP_SPACING));
     }
 }

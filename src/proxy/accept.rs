@@ -1,0 +1,187 @@
+//! One bound listener and its accept task. Nothing is awaited in the loop but accept itself and room to accept.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Arrival, Proxy, Rules, tcp};
+use crate::config::{Bind, Protocol};
+use crate::net::{Bound, Peer, Stream};
+use crate::observe::ListenerCounters;
+
+/// A descriptor may be freed by others than our connections; this is how soon it is noticed.
+const RETRY_ACCEPT: Duration = Duration::from_millis(50);
+/// Between two warnings that accepting pauses.
+const WARN_SPACING: Duration = Duration::from_secs(10);
+
+/// A listener that accepts. Dropping it without [`Listening::stop`] stops it, too.
+pub struct Listening {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    proxy: Arc<Proxy>,
+    bound: Bound,
+    rules: ArcSwap<Rules>,
+    counters: Arc<ListenerCounters>,
+}
+
+impl Listening {
+    /// Starts accepting on the proxy's runtime.
+    pub fn start(
+        proxy: &Arc<Proxy>,
+        bound: Bound,
+        rules: Rules,
+        counters: Arc<ListenerCounters>,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            proxy: Arc::clone(proxy),
+            bound,
+            rules: ArcSwap::from_pointee(rules),
+            counters,
+        });
+        let stop = CancellationToken::new();
+        let task = proxy
+            .runtime
+            .spawn(accept(Arc::clone(&shared), stop.clone()));
+        Self {
+            shared,
+            stop,
+            task: Mutex::new(Some(task)),
+        }
+    }
+
+    /// The next connection sees these rules; the socket is not touched, but for the length of its queue.
+    pub fn update(&self, rules: Rules) {
+        let backlog = rules.config.backlog;
+        if backlog != self.rules().config.backlog
+            && let Err(error) = self.shared.bound.set_backlog(backlog)
+        {
+            tracing::warn!(listener = %self.shared.counters.name, %error, "backlog cannot be changed");
+        }
+        self.shared.rules.store(Arc::new(rules));
+    }
+
+    pub fn rules(&self) -> Arc<Rules> {
+        self.shared.rules.load_full()
+    }
+
+    /// The address really bound.
+    pub fn local(&self) -> &Bind {
+        self.shared.bound.local()
+    }
+
+    pub fn counters(&self) -> &Arc<ListenerCounters> {
+        &self.shared.counters
+    }
+
+    /// Serves what the kernel has already queued, then closes the socket. Live connections go on.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let task = match self.task.lock() {
+            Ok(mut slot) => slot.take(),
+            Err(poisoned) => poisoned.into_inner().take(),
+        };
+        if let Some(task) = task {
+            // A task that panicked has stopped.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut warned = Warned::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = next(&shared, &mut warned) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => arrive(&shared, stream, peer),
+            Err(error) => pause(&shared, &error, &mut warned).await,
+        }
+    }
+    // What the kernel has accepted for us before we stopped is not to be reset by the close.
+    while let Some(Ok((stream, peer))) = shared.bound.accept().now_or_never() {
+        arrive(&shared, stream, peer);
+    }
+}
+
+/// Waits for room, then for a connection. Cancel safe: both are.
+async fn next(shared: &Shared, warned: &mut Warned) -> io::Result<(Stream, Peer)> {
+    let limits = &shared.proxy.limits;
+    if !limits.has_room() {
+        if warned.is_due() {
+            tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
+                max_connections = limits.max_connections(), "accepting pauses: no room for another connection");
+        }
+        limits.room().await;
+    }
+    shared.bound.accept().await
+}
+
+/// Starts the path of one connection in a task of its own: a panic there ends that connection only.
+fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
+    shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+    let rules = shared.rules.load_full();
+    let arrival = Arrival {
+        proxy: Arc::clone(&shared.proxy),
+        deadline: Instant::now() + rules.config.handshake_timeout,
+        counters: Arc::clone(&shared.counters),
+        peer,
+        slot: Arc::new(shared.proxy.limits.slot()),
+        rules,
+    };
+    let protocol = arrival.rules.config.protocol;
+    shared.proxy.runtime.spawn(async move {
+        match protocol {
+            Protocol::Tcp => tcp::serve(arrival, stream).await,
+            Protocol::Websocket => {}
+        }
+    });
+}
+
+/// After an error of accept: go on at once when only that connection failed, else wait for a descriptor.
+async fn pause(shared: &Shared, error: &io::Error, warned: &mut Warned) {
+    if !crate::net::is_local_shortage(error) {
+        tracing::debug!(listener = %shared.counters.name, %error, "a connection was gone before it was accepted");
+        // Never a busy loop, whatever the kernel says.
+        tokio::task::yield_now().await;
+        return;
+    }
+    if warned.is_due() {
+        tracing::warn!(listener = %shared.counters.name, %error, "accepting pauses");
+    }
+    let _ = tokio::time::timeout(RETRY_ACCEPT, shared.proxy.limits.freed()).await;
+}
+
+/// When the last warning was written.
+#[derive(Default)]
+struct Warned(Option<Instant>);
+
+impl Warned {
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.0.is_none_or(|last| now - last >= WARN_SPACING);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}

@@ -1,0 +1,97 @@
+//! The client leg while it is set up: plain, or TLS after its handshake.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+
+use crate::net::Stream;
+use crate::relay::{Leg, Transport};
+
+pub enum Client {
+    Plain(Stream),
+    Tls(Box<TlsStream<Stream>>),
+}
+
+impl Client {
+    /// Makes it a leg of the relay. `read` is the plaintext that was already read from it; what the TLS connection
+    /// holds of its own goes along.
+    pub fn into_leg(self, read: Vec<u8>) -> io::Result<Leg> {
+        let (stream, transport) = match self {
+            Self::Plain(stream) => (stream, Transport::Raw),
+            Self::Tls(stream) => {
+                let (stream, connection) = stream.into_inner();
+                (stream, Transport::Tls(Box::new(connection.into())))
+            }
+        };
+        Ok(Leg {
+            socket: stream.into_owned_fd()?,
+            transport,
+            read,
+        })
+    }
+
+    /// Makes the coming close a RST, so that nothing looks like an orderly end.
+    pub fn reset_on_close(&self) {
+        match self {
+            Self::Plain(stream) => stream.reset_on_close(),
+            Self::Tls(stream) => stream.get_ref().0.reset_on_close(),
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream as &mut dyn Io),
+            Self::Tls(stream) => Pin::new(&mut **stream as &mut dyn Io),
+        }
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.io().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.io().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.io().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io().poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,136 @@
+//! From a pool to a connected backend: pick, queue, connect, and try another when a connect fails.
+//!
+//! Nothing of the client is sent here, so every failure may be tried again elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use thiserror::Error;
+
+use crate::net::{ConnectError, Stream, connect};
+use crate::observe::{End, How, Phase, Record, Side};
+use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
+
+/// Why a connection got no backend.
+#[derive(Debug, Error)]
+pub enum DispatchError {
+    /// The pool gave none; after failed connects, because no other is left.
+    #[error("{0}")]
+    Acquire(#[from] AcquireError),
+    /// The last of the tries allowed failed.
+    #[error("connect to {backend}: {source}")]
+    Connect {
+        backend: Arc<str>,
+        #[source]
+        source: ConnectError,
+    },
+}
+
+impl DispatchError {
+    /// As the record tells it.
+    pub fn end(&self) -> End {
+        let (side, phase, how) = match self {
+            Self::Acquire(AcquireError::NoBackend) => {
+                (Side::Evenkeel, Phase::Connect, How::Refused)
+            }
+            Self::Acquire(AcquireError::QueueTimeout(_)) => {
+                (Side::Evenkeel, Phase::Queue, How::Timeout)
+            }
+            Self::Acquire(AcquireError::Full | AcquireError::QueueFull) => {
+                (Side::Evenkeel, Phase::Queue, How::Full)
+            }
+            Self::Connect { source, .. } => match source {
+                ConnectError::TimedOut(_) => (Side::Backend, Phase::Connect, How::Timeout),
+                ConnectError::Refused(_) => (Side::Backend, Phase::Connect, How::Refused),
+                ConnectError::Local(_) => (Side::Evenkeel, Phase::Connect, How::Error),
+            },
+        };
+        End::new(side, phase, how)
+    }
+}
+
+/// What the connection wants of its pool.
+#[derive(Debug, Default)]
+pub struct Wanted<'a> {
+    /// For `ip_hash`, and for `hash` without a key.
+    pub client: Option<std::net::IpAddr>,
+    /// The value of the pool's `hash_key`.
+    pub key: Option<&'a [u8]>,
+    /// Backends that failed this connection already; a failed try adds to it. Its length bounds the tries.
+    pub tried: Vec<Arc<Backend>>,
+}
+
+/// Picks a backend and connects to it, with at most `retries` further tries, each on another backend.
+///
+/// # Errors
+/// See [`DispatchError`]. Nothing was sent to any backend.
+///
+/// # Cancel safety
+/// Dropping the future gives the lease back and closes a socket half connected.
+pub async fn dispatch(
+    pool: &Arc<Pool>,
+    wanted: &mut Wanted<'_>,
+    record: &mut Record,
+) -> Result<(Stream, Lease), DispatchError> {
+    let settings = pool.settings();
+    loop {
+        record.phase = Phase::Queue;
+        let lease = pool
+            .acquire(&Pick {
+                client: wanted.client,
+                key: wanted.key,
+                tried: &wanted.tried,
+            })
+            .await?;
+        let backend = Arc::clone(lease.backend());
+        count_redispatch(pool, wanted, &backend);
+        record.phase = Phase::Connect;
+        record.tries += 1;
+        record.assigned(pool.name(), backend.name(), backend.counters());
+        let begun = Instant::now();
+        let source = match attempt(&backend, settings.connect_timeout).await {
+            Ok(stream) => {
+                let now = Instant::now();
+                backend.connected(now);
+                record.connect_time = Some(now - begun);
+                return Ok((stream, lease));
+            }
+            Err(source) => source,
+        };
+        drop(lease);
+        let ours = source.is_ours();
+        if ours {
+            tracing::warn!(pool = %pool.name(), backend = %backend.name(), error = %source, "connect failed");
+        } else {
+            tracing::debug!(pool = %pool.name(), backend = %backend.name(), error = %source, "connect failed");
+            backend.connect_failed(Instant::now(), &source.to_string());
+        }
+        let name = Arc::clone(backend.name());
+        wanted.tried.push(backend);
+        if ours || wanted.tried.len() > settings.retries as usize {
+            return Err(DispatchError::Connect {
+                backend: name,
+                source,
+            });
+        }
+        pool.counters().retries.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn count_redispatch(pool: &Pool, wanted: &Wanted<'_>, backend: &Arc<Backend>) {
+    let other = |tried: &Arc<Backend>| !Arc::ptr_eq(tried, backend);
+    if wanted.tried.last().is_some_and(other) {
+        pool.counters().redispatches.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn attempt(backend: &Backend, timeout: std::time::Duration) -> Result<Stream, ConnectError> {
+    match backend.endpoint() {
+        Some(endpoint) => connect(&endpoint, timeout).await,
+        // Lost its address between pick and connect.
+        None => Err(ConnectError::Refused(std::io::Error::other(
+            "its name is not resolved",
+        ))),
+    }
+}

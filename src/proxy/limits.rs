@@ -1,0 +1,195 @@
+//! How many connections the process takes: the file-descriptor budget, `global.max_connections`, and the cap on
+//! connections in set-up. At a limit accepting pauses; nothing spins, and the admin endpoint keeps its reserve.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::config::Global;
+use crate::net::fds;
+
+/// Descriptors kept free for the admin endpoint, checks, discovery and log files.
+pub const FD_RESERVE: u64 = 32;
+/// A proxied connection has two legs.
+const FDS_PER_CONNECTION: u64 = 2;
+/// Where no limit can be read.
+const FALLBACK_FD_LIMIT: u64 = 1024;
+
+#[derive(Debug)]
+pub struct Limits {
+    fd_limit: u64,
+    /// What the descriptors allow.
+    budget: u64,
+    max_connections: AtomicU64,
+    max_setup: AtomicU64,
+    live: AtomicU64,
+    in_setup: AtomicU64,
+    freed: Notify,
+}
+
+impl Limits {
+    /// Raises the soft descriptor limit to the hard one and computes the budget from what is open already.
+    pub fn new(global: &Global) -> Arc<Self> {
+        let fd_limit = fds::raise_limit().unwrap_or_else(|error| {
+            tracing::warn!(%error, "file descriptor limit cannot be raised");
+            FALLBACK_FD_LIMIT
+        });
+        let taken = fds::open_count().unwrap_or(0) + FD_RESERVE;
+        let budget = (fd_limit.saturating_sub(taken) / FDS_PER_CONNECTION).max(1);
+        let limits = Self {
+            fd_limit,
+            budget,
+            max_connections: AtomicU64::new(0),
+            max_setup: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            in_setup: AtomicU64::new(0),
+            freed: Notify::new(),
+        };
+        limits.apply(global);
+        tracing::info!(
+            descriptors = fd_limit,
+            reserve = FD_RESERVE,
+            max_connections = limits.max_connections(),
+            "connection budget"
+        );
+        Arc::new(limits)
+    }
+
+    /// Takes over the limits of a configuration.
+    pub fn apply(&self, global: &Global) {
+        let wanted = match global.max_connections {
+            0 => self.budget,
+            wanted => wanted.min(self.budget),
+        };
+        if global.max_connections > self.budget {
+            tracing::warn!(
+                wanted = global.max_connections,
+                budget = self.budget,
+                "global.max_connections is more than the file descriptor limit allows"
+            );
+        }
+        let setup = u64::try_from(global.max_setup_connections).unwrap_or(u64::MAX);
+        self.max_connections.store(wanted, Ordering::Relaxed);
+        self.max_setup.store(setup.max(1), Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    /// The process's descriptor limit.
+    pub fn fd_limit(&self) -> u64 {
+        self.fd_limit
+    }
+
+    /// Client connections that may be open at once.
+    pub fn max_connections(&self) -> u64 {
+        self.max_connections.load(Ordering::Relaxed)
+    }
+
+    /// Client connections open now, in set-up and relayed.
+    pub fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Of these, not yet adopted by the relay.
+    pub fn in_setup(&self) -> u64 {
+        self.in_setup.load(Ordering::Relaxed)
+    }
+
+    /// Waits until another connection may be accepted.
+    ///
+    /// # Cancel safety
+    /// Takes nothing; may be dropped at any time.
+    pub async fn room(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Listening before looking: a slot freed in between is not missed.
+            freed.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.live() < self.max_connections()
+            && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
+    }
+
+    /// Waits until any connection ends.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Counts one accepted connection.
+    pub fn slot(self: &Arc<Self>) -> Slot {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.in_setup.fetch_add(1, Ordering::Relaxed);
+        Slot {
+            limits: Arc::clone(self),
+            in_setup: AtomicBool::new(true),
+        }
+    }
+}
+
+/// One client connection's place; dropping it frees the place.
+#[derive(Debug)]
+pub struct Slot {
+    limits: Arc<Limits>,
+    in_setup: AtomicBool,
+}
+
+impl Slot {
+    /// The connection has left set-up.
+    pub fn adopted(&self) {
+        if self.in_setup.swap(false, Ordering::Relaxed) {
+            self.limits.in_setup.fetch_sub(1, Ordering::Relaxed);
+            self.limits.freed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.adopted();
+        self.limits.live.fetch_sub(1, Ordering::Relaxed);
+        self.limits.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(max_connections: u64, max_setup: usize) -> Arc<Limits> {
+        Limits::new(&Global {
+            workers: 1,
+            max_connections,
+            max_setup_connections: max_setup,
+            hard_stop_after: std::time::Duration::ZERO,
+            watch: false,
+            log_level: crate::config::LogLevel::Info,
+            log_format: crate::config::LogFormat::Text,
+        })
+    }
+
+    #[tokio::test]
+    async fn accepting_goes_on_when_a_connection_ends() {
+        let limits = limits(1, 10);
+        let slot = limits.slot();
+        assert!(!limits.has_room());
+        let (_, ()) = tokio::join!(async { drop(slot) }, limits.room());
+        assert_eq!(limits.live(), 0);
+    }
+
+    #[test]
+    fn adoption_frees_the_place_in_set_up_but_not_the_connection() {
+        let limits = limits(10, 1);
+        let slot = limits.slot();
+        assert!(!limits.has_room());
+        slot.adopted();
+        assert!(limits.has_room());
+        assert_eq!((limits.live(), limits.in_setup()), (1, 0));
+    }
+}

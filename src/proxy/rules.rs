@@ -1,0 +1,154 @@
+//! One listener's snapshot: its configuration with certificates loaded and pools found. What one connection sees.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::{self, ListenerTls, Protocol, Route};
+use crate::pool::Pool;
+use crate::tls::{LoadedTls, TlsError, server_config};
+
+/// HTTP/1 only: a WebSocket over HTTP/2 would need another upgrade.
+const HTTP_ALPN: &[&[u8]] = &[b"http/1.1"];
+
+pub struct Rules {
+    pub config: Arc<config::Listener>,
+    /// Present where TLS is terminated here.
+    pub tls: Option<LoadedTls>,
+    default_pool: Option<Arc<Pool>>,
+    routes: Vec<(Route, Arc<Pool>)>,
+}
+
+/// What is known of a connection or request when it is routed. Names are lower case.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts<'a> {
+    pub sni: Option<&'a str>,
+    pub alpn: &'a [Vec<u8>],
+    /// Without its port.
+    pub host: Option<&'a str>,
+    /// Without its query.
+    pub path: Option<&'a str>,
+}
+
+impl Rules {
+    /// Loads the listener's certificates and finds its pools. A pool that is not in `pools` is left out: the decoder
+    /// has already refused such a name.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be used.
+    pub fn build(
+        listener: &config::Listener,
+        pools: &BTreeMap<String, Arc<Pool>>,
+    ) -> Result<Self, TlsError> {
+        let alpn = match listener.protocol {
+            Protocol::Tcp => &[],
+            Protocol::Websocket => HTTP_ALPN,
+        };
+        let tls = match &listener.tls {
+            Some(ListenerTls::Terminate(certificates)) => Some(server_config(certificates, alpn)?),
+            Some(ListenerTls::Passthrough) | None => None,
+        };
+        let named = |name: &String| pools.get(name).cloned();
+        Ok(Self {
+            config: Arc::new(listener.clone()),
+            tls,
+            default_pool: listener.pool.as_ref().and_then(named),
+            routes: listener
+                .routes
+                .iter()
+                .filter_map(|route| Some((route.clone(), named(&route.pool)?)))
+                .collect(),
+        })
+    }
+
+    /// The pool of the first route that matches, else the listener's own.
+    pub fn route(&self, facts: &Facts<'_>) -> Option<&Arc<Pool>> {
+        self.routes
+            .iter()
+            .find(|(route, _)| matches(route, facts))
+            .map(|(_, pool)| pool)
+            .or(self.default_pool.as_ref())
+    }
+}
+
+/// True when every condition of the route holds.
+fn matches(route: &Route, facts: &Facts<'_>) -> bool {
+    let Route {
+        sni,
+        alpn,
+        host,
+        path,
+        pool: _,
+    } = route;
+    let name = |wanted: &Option<String>, found: Option<&str>| {
+        wanted
+            .as_deref()
+            .is_none_or(|wanted| found.is_some_and(|found| covers(wanted, found)))
+    };
+    name(sni, facts.sni)
+        && name(host, facts.host)
+        && alpn
+            .as_deref()
+            .is_none_or(|wanted| facts.alpn.iter().any(|one| one == wanted.as_bytes()))
+        && path
+            .as_deref()
+            .is_none_or(|prefix| facts.path.is_some_and(|path| is_under(prefix, path)))
+}
+
+/// `*.example.org` covers one label.
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        None => pattern == name,
+        Some(parent) => name
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+    }
+}
+
+/// A prefix ends at a segment: `/chat` has `/chat` and `/chat/x` under it, not `/chatter`.
+fn is_under(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_covers_one_label() {
+        assert!(covers("*.example.org", "eu.example.org"));
+        assert!(!covers("*.example.org", "example.org"));
+        assert!(!covers("*.example.org", "a.b.example.org"));
+        assert!(!covers("*.example.org", ".example.org"));
+        assert!(covers("example.org", "example.org"));
+    }
+
+    #[test]
+    fn a_path_prefix_ends_at_a_segment() {
+        assert!(is_under("/chat", "/chat"));
+        assert!(is_under("/chat", "/chat/room"));
+        assert!(!is_under("/chat", "/chatter"));
+        assert!(is_under("/", "/anything"));
+        assert!(is_under("/chat/", "/chat/room"));
+        assert!(!is_under("/chat/", "/chat"));
+    }
+
+    #[test]
+    fn every_condition_of_a_route_must_hold() {
+        let route = Route {
+            sni: None,
+            alpn: None,
+            host: Some("a.example".into()),
+            path: Some("/x".into()),
+            pool: "p".into(),
+        };
+        let facts = |host, path| Facts {
+            host: Some(host),
+            path: Some(path),
+            ..Facts::default()
+        };
+        assert!(matches(&route, &facts("a.example", "/x/y")));
+        assert!(!matches(&route, &facts("b.example", "/x/y")));
+        assert!(!matches(&route, &facts("a.example", "/y")));
+    }
+}
