@@ -11,6 +11,10 @@ mod nodes;
 mod settings;
 
 mod algorithms;
+mod close;
 mod drain;
 mod failover;
+mod handover;
+mod http;
+mod upgrade;
 mod websocket;

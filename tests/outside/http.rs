@@ -1,0 +1,422 @@
+//! Ordinary HTTP requests on a WebSocket listener: forwarded headers, hop-by-hop headers, bodies, kept connections, and
+//! polling through a reload and a drain.
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::certificates::{Certificate, client};
+use crate::clients::{Ending, connect, http_on, read_answer, read_to_ending, tls};
+use crate::harness::{Answer, Balancer, Launch, within};
+use crate::nodes::{Node, read_request};
+use crate::settings::{backend, listener_with, pool, simple};
+
+/// The values of a header as a web node was sent them.
+fn sent(page: &Answer, name: &str) -> Vec<String> {
+    let page = page.json();
+    let headers = page["headers"].as_array().expect("headers").clone();
+    headers
+        .iter()
+        .filter(|pair| {
+            pair[0]
+                .as_str()
+                .is_some_and(|key| key.eq_ignore_ascii_case(name))
+        })
+        .map(|pair| pair[1].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+async fn one(balancer: &Balancer, request: &str) -> Answer {
+    let mut stream = connect(balancer.address("main").await).await;
+    http_on(&mut stream, request).await
+}
+
+#[tokio::test]
+async fn forwarded_headers_are_set_and_a_clients_own_are_replaced() {
+    let node = Node::web("n1").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let page = one(
+        &balancer,
+        "GET /x HTTP/1.1\r\nHost: chat.example.org:8080\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\n\
+         X-Forwarded-Host: evil.example\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n\r\n",
+    )
+    .await;
+    assert_eq!(page.status, 200);
+    assert_eq!(sent(&page, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(sent(&page, "x-forwarded-proto"), ["http"]);
+    assert_eq!(sent(&page, "x-forwarded-host"), ["chat.example.org:8080"]);
+    assert_eq!(sent(&page, "x-real-ip"), ["127.0.0.1"]);
+    assert_eq!(sent(&page, "host"), ["chat.example.org:8080"]);
+    assert!(!page.body.contains("6.6.6.6"), "{}", page.body);
+}
+
+#[tokio::test]
+async fn forwarded_headers_of_a_trusted_network_are_extended() {
+    let node = Node::web("n1").await;
+    let config = listener_with("main", "websocket", "nodes", "trusted = [\"127.0.0.0/8\"]")
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    let page = one(
+        &balancer,
+        "GET / HTTP/1.1\r\nHost: inner\r\nX-Forwarded-For: 203.0.113.9\r\nX-Forwarded-Proto: https\r\n\
+         X-Forwarded-Host: outer.example\r\nX-Real-IP: 203.0.113.9\r\n\r\n",
+    )
+    .await;
+    assert_eq!(
+        sent(&page, "x-forwarded-for").join(", "),
+        "203.0.113.9, 127.0.0.1"
+    );
+    assert_eq!(sent(&page, "x-forwarded-proto"), ["https"]);
+    assert_eq!(sent(&page, "x-forwarded-host"), ["outer.example"]);
+    assert_eq!(sent(&page, "x-real-ip"), ["203.0.113.9"]);
+}
+
+#[tokio::test]
+async fn hop_by_hop_headers_are_dropped_both_ways() {
+    let node = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        let Some(request) = read_request(&mut stream, &mut buffer).await else { return };
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nConnection: X-Back\r\nX-Back: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: x\r\n\
+             X-Kept: yes\r\nContent-Length: {}\r\n\r\n{}",
+            request.head.len(),
+            request.head
+        );
+        let _ = stream.write_all(answer.as_bytes()).await;
+    })
+    .await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let page = one(
+        &balancer,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+         Proxy-Connection: keep-alive\r\nX-CaSe: Kept\r\n\r\n",
+    )
+    .await;
+    let up = page.body.to_ascii_lowercase();
+    for name in ["x-hop:", "keep-alive:", "proxy-connection:", "\r\nte:"] {
+        assert!(
+            !up.contains(name),
+            "{name} reached the backend:\n{}",
+            page.body
+        );
+    }
+    assert!(
+        page.body.contains("X-CaSe: Kept"),
+        "header case is kept:\n{}",
+        page.body
+    );
+    let down = page.head.to_ascii_lowercase();
+    for name in ["x-back:", "keep-alive:", "proxy-authenticate:"] {
+        assert!(
+            !down.contains(name),
+            "{name} reached the client:\n{}",
+            page.head
+        );
+    }
+    assert!(page.head.contains("X-Kept: yes"), "{}", page.head);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_for_many_requests() {
+    let node = Node::web("n1").await;
+    let other = Node::web("n2").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node, &other]));
+    let mut stream = connect(balancer.address("main").await).await;
+    let mut names = Vec::new();
+    for number in 0..20 {
+        let body = "b".repeat(number * 100);
+        let page = http_on(
+            &mut stream,
+            &format!(
+                "POST /{number}?q=1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        )
+        .await;
+        assert_eq!(page.status, 200);
+        let page = page.json();
+        assert_eq!(
+            (&page["method"], &page["target"]),
+            (&Value::from("POST"), &Value::from(format!("/{number}?q=1")))
+        );
+        assert_eq!(page["body"], body);
+        names.push(page["node"].as_str().expect("a name").to_owned());
+    }
+    assert_eq!(
+        names.iter().filter(|name| *name == "n1").count(),
+        10,
+        "each request is picked for itself: {names:?}"
+    );
+}
+
+#[tokio::test]
+async fn requests_sent_in_one_piece_are_answered_in_order() {
+    let node = Node::web("n1").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let mut stream = connect(balancer.address("main").await).await;
+    let pipelined: String = (0..5)
+        .map(|i| format!("POST /{i} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"))
+        .collect();
+    stream.write_all(pipelined.as_bytes()).await.expect("write");
+    for number in 0..5 {
+        let page = read_answer(&mut stream).await.json();
+        assert_eq!(page["target"], format!("/{number}"));
+        assert_eq!(page["body"], "abc");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_follows_requests_on_the_same_connection() {
+    let node = Node::web("n1").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let address = balancer.address("main").await;
+    let mut stream = connect(address).await;
+    for _ in 0..3 {
+        assert_eq!(
+            http_on(&mut stream, "GET /poll HTTP/1.1\r\nHost: a\r\n\r\n")
+                .await
+                .status,
+            200
+        );
+    }
+    let (mut socket, _) = crate::clients::websocket_over(stream, &format!("ws://{address}/"))
+        .await
+        .expect("a WebSocket");
+    assert_eq!(crate::clients::node_of(&mut socket).await, "n1");
+}
+
+#[tokio::test]
+async fn chunked_and_long_answers_come_whole() {
+    let node = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        while let Some(request) = read_request(&mut stream, &mut buffer).await {
+            let mut answer = String::new();
+            if request.target == "/chunked" {
+                answer.push_str("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                for _ in 0..50 {
+                    answer.push_str(&format!("{:x}\r\n{}\r\n", 1000, "c".repeat(1000)));
+                }
+                answer.push_str("0\r\n\r\n");
+            } else {
+                answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n{}",
+                    "l".repeat(300_000)
+                );
+            }
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let page = one(&balancer, "GET /chunked HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(page.body, "c".repeat(50_000));
+    let page = one(&balancer, "GET /long HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(page.body.len(), 300_000);
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_never_looks_complete() {
+    let node = Node::scripted(|mut stream, number| async move {
+        let mut buffer = Vec::new();
+        read_request(&mut stream, &mut buffer).await;
+        let head = if number == 0 {
+            "Content-Length: 100"
+        } else {
+            "Transfer-Encoding: chunked"
+        };
+        let part = if number == 0 { "half" } else { "4\r\nhalf\r\n" };
+        let _ = stream
+            .write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{part}").as_bytes())
+            .await;
+    })
+    .await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    for round in 0..2 {
+        let mut stream = connect(balancer.address("main").await).await;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .expect("write");
+        let (bytes, _) = read_to_ending(&mut stream).await;
+        let text = String::from_utf8_lossy(&bytes);
+        let complete = text.ends_with("0\r\n\r\n")
+            || text.to_ascii_lowercase().contains("content-length: 4\r\n");
+        assert!(!complete, "round {round}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_have_none() {
+    let node = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        while let Some(request) = read_request(&mut stream, &mut buffer).await {
+            let answer = match request.target.as_str() {
+                "/204" => "HTTP/1.1 204 No Content\r\n\r\n",
+                "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n",
+                _ => "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n",
+            };
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let mut stream = connect(balancer.address("main").await).await;
+    for (method, target, status) in [
+        ("GET", "/204", 204),
+        ("GET", "/304", 304),
+        ("HEAD", "/", 200),
+    ] {
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("write");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(crate::clients::read_exactly(&mut stream, 1).await);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        assert!(
+            head.starts_with(&format!("HTTP/1.1 {status}")),
+            "{method} {target}: {head}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn expect_continue_lets_the_body_come() {
+    let node = Node::web("n1").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    let mut stream = connect(balancer.address("main").await).await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.expect("write");
+    let first = read_answer(&mut stream).await;
+    let page = if first.status == 100 {
+        stream.write_all(b"hello").await.expect("write");
+        read_answer(&mut stream).await
+    } else {
+        first
+    };
+    assert_eq!(
+        (page.status, page.json()["body"].clone()),
+        (200, Value::from("hello"))
+    );
+}
+
+#[tokio::test]
+async fn polling_goes_on_through_a_reload_and_a_drain() {
+    let n1 = Node::web("n1").await;
+    let n2 = Node::web("n2").await;
+    let n3 = Node::web("n3").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&n1, &n2]));
+    let address = balancer.address("main").await;
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let polls = tokio::sync::watch::channel(0_usize);
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (stop, polls) = (stop.subscribe(), polls.0.clone());
+        clients.spawn(async move {
+            let mut stream = connect(address).await;
+            while !*stop.borrow() {
+                let page =
+                    http_on(&mut stream, "POST /socket.io/?transport=polling HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n2p")
+                        .await;
+                assert_eq!(page.status, 200, "{}", page.head);
+                assert_eq!(page.json()["body"], "2p");
+                polls.send_modify(|count| *count += 1);
+            }
+        });
+    }
+    let mut count = polls.1;
+    let mut more = async |polls: usize| {
+        let from = *count.borrow();
+        within("polls", count.wait_for(|&seen| seen >= from + polls))
+            .await
+            .expect("clients");
+    };
+    more(50).await;
+    for _ in 0..10 {
+        balancer
+            .reload(&simple("websocket", "", &[&n1, &n2, &n3]))
+            .await;
+        more(10).await;
+        balancer
+            .reload(&simple(
+                "websocket",
+                "balance = \"least_conn\"",
+                &[&n1, &n2],
+            ))
+            .await;
+        more(10).await;
+    }
+    balancer
+        .reload(&simple("websocket", "", &[&n1, &n2, &n3]))
+        .await;
+    let answer = balancer
+        .post("/api/v1/pools/nodes/backends/n1/drain?wait=20s", "{}")
+        .await;
+    assert_eq!(
+        answer.json()["live"],
+        0,
+        "each request holds its lease and no longer: {}",
+        answer.body
+    );
+    let before = n1.heads.lock().unwrap().len();
+    more(50).await;
+    assert_eq!(
+        n1.heads.lock().unwrap().len(),
+        before,
+        "a draining backend got a request"
+    );
+    stop.send(true).expect("clients");
+    assert!(stopped.changed().await.is_ok());
+    while let Some(client) = clients.join_next().await {
+        client.expect("no poll lost");
+    }
+}
+
+#[tokio::test]
+async fn requests_over_tls_are_served_and_only_http_1_is_offered() {
+    let node = Node::web("n1").await;
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "c", &["a.example"]);
+    let keys = format!("tls = {{ certificates = [{}] }}", certificate.toml());
+    let config = listener_with("main", "websocket", "nodes", &keys)
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = launch.start(&config);
+    let address = balancer.address("main").await;
+    let mut offers = (*client(&[&certificate])).clone();
+    offers.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let mut stream = tls(address, "a.example", &std::sync::Arc::new(offers))
+        .await
+        .expect("TLS");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let page = http_on(&mut stream, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert_eq!(sent(&page, "x-forwarded-proto"), ["https"]);
+    let again = http_on(
+        &mut stream,
+        "GET /again HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    )
+    .await;
+    assert_eq!(again.json()["target"], "/again");
+}
+
+#[tokio::test]
+async fn a_connection_between_requests_is_closed_after_its_keep_alive_timeout() {
+    let node = Node::web("n1").await;
+    let config = listener_with(
+        "main",
+        "websocket",
+        "nodes",
+        "keep_alive_timeout = \"500ms\"",
+    ) + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    let mut stream = connect(balancer.address("main").await).await;
+    assert_eq!(
+        http_on(&mut stream, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .status,
+        200
+    );
+    assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Fin));
+}
