@@ -1,35 +1,266 @@
 //! The configuration: the typed model, the decoder that makes it from TOML, the difference of two, and the JSON schema.
+//!
+//! `parse` -> toml's recovering parser -> `table` (a cursor over one table and its declared `keys`) -> `sections` (one
+//! decoder per table) -> `model`. Nothing stops at the first problem: all are noted and drawn by `error`.
 
 mod address;
 pub mod defaults;
 mod diff;
+mod entry;
 mod error;
+mod hash_key;
+mod keys;
 pub mod model;
+mod name;
 mod schema;
+mod sections;
+mod source;
+mod table;
+mod words;
 
+use std::collections::BTreeSet;
 use std::path::Path;
+
+use toml::de::DeTable;
 
 pub use diff::{Change, diff};
 pub use error::{ConfigErrors, ConfigMessage, Fault};
 pub use model::*;
 pub use schema::schema;
+pub use words::Word;
+
+use error::Problem;
+use source::Source;
+use table::Table;
+
+/// Largest file that is read, in bytes: some 40,000 backends. Beyond it is a mistaken path.
+const FILE_MAX: usize = 8 << 20;
 
 /// Reads a configuration. Pure: no file is opened; relative paths in it are joined to the folder of `file`.
 ///
 /// # Errors
 /// All that is wrong with the text, at once.
 pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
-    let problem = error::Problem {
-        fault: Fault::Missing,
-        span: 0..0,
+    let failed =
+        |problems| ConfigErrors::new(file.display().to_string(), text.to_owned(), problems);
+    if text.len() > FILE_MAX {
+        return Err(failed(vec![too_large()]));
+    }
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    let source = Source::new(text, file);
+    let config = sections::decode(&Table::root(&source, &sections::ROOT, document.get_ref()));
+    let problems = source.into_problems();
+    if !syntax_errors.is_empty() {
+        return Err(failed(beside_syntax(text, &syntax_errors, problems)));
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(failed(problems)),
+    }
+}
+
+/// The syntax errors with what else is surely wrong. What the parser skipped seems to be missing, and what it guessed on
+/// a broken line says nothing: problems of that kind would be noise.
+fn beside_syntax(
+    text: &str,
+    syntax_errors: &[toml::de::Error],
+    problems: Vec<Problem>,
+) -> Vec<Problem> {
+    let syntax: Vec<Problem> = syntax_errors.iter().map(syntax_problem).collect();
+    let ends: Vec<usize> = text
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| *byte == b'\n')
+        .map(|(at, _)| at)
+        .collect();
+    let line = |problem: &Problem| ends.partition_point(|end| *end < problem.span.start);
+    let broken: BTreeSet<usize> = syntax.iter().map(line).collect();
+    let sure = problems.into_iter().filter(|problem| {
+        !matches!(
+            problem.fault,
+            Fault::Missing | Fault::Reference | Fault::Conflict
+        ) && !broken.contains(&line(problem))
+    });
+    let sure: Vec<Problem> = sure.collect();
+    syntax.into_iter().chain(sure).collect()
+}
+
+fn syntax_problem(error: &toml::de::Error) -> Problem {
+    Problem {
+        fault: Fault::Syntax,
+        span: error.span().unwrap_or_default(),
         key: String::new(),
-        what: "no listener".to_owned(),
+        what: format!("this is not TOML: {}", error.message()),
         allowed: None,
         hint: None,
-    };
-    Err(ConfigErrors::new(
-        file.display().to_string(),
-        text.to_owned(),
-        vec![problem],
-    ))
+    }
+}
+
+fn too_large() -> Problem {
+    Problem {
+        fault: Fault::Syntax,
+        span: 0..0,
+        key: String::new(),
+        what: format!(
+            "the file is larger than {}",
+            crate::base::units::format_size(FILE_MAX as u64)
+        ),
+        allowed: None,
+        hint: None,
+    }
+}
+
+/// What the tests of the sections share.
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// A listener and a pool that are right; `extra` follows inside the pool.
+    pub fn pool(extra: &str) -> String {
+        format!(
+            "{LISTENER}[pool.p]\nbackend = [{{ name = \"n\", address = \"10.0.0.1:80\" }}]\n{extra}\n"
+        )
+    }
+
+    /// A pool, and a listener with these keys beside its name and bind.
+    pub fn listener(keys: &str) -> String {
+        format!(
+            "[pool.p]\nbackend = [{{ address = \"10.0.0.1:80\" }}]\n[[listener]]\nname = \"l\"\nbind = \"[::]:80\"\n{keys}\n"
+        )
+    }
+
+    const LISTENER: &str =
+        "[[listener]]\nname = \"l\"\nbind = \"[::]:80\"\nprotocol = \"tcp\"\npool = \"p\"\n";
+
+    pub fn read(text: &str) -> Result<Config, ConfigErrors> {
+        parse(text, Path::new("/etc/evenkeel/a.toml"))
+    }
+
+    pub fn right(text: &str) -> Config {
+        read(text).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    /// The key and the kind of every problem.
+    pub fn faults(text: &str) -> Vec<(String, Fault)> {
+        let messages = read(text).expect_err("it should be refused").messages();
+        messages
+            .into_iter()
+            .map(|message| (message.key, message.fault))
+            .collect()
+    }
+
+    /// Each text has exactly one problem: at this key, of this kind.
+    pub fn each_refused<const N: usize>(cases: [(String, &str, Fault); N]) {
+        for (text, key, fault) in cases {
+            assert_eq!(faults(&text), [(key.to_owned(), fault)], "{text}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+
+    #[test]
+    fn a_small_file_gets_its_defaults() {
+        let config = right(&pool(""));
+        assert_eq!(config.global.max_setup_connections, 10_000);
+        assert_eq!(config.pools["p"].connect_timeout, defaults::CONNECT_TIMEOUT);
+        assert_eq!(config.pools["p"].backends[0].weight, 1);
+        assert_eq!(config.listeners[0].backlog, 4_096);
+        assert_eq!((config.admin, config.metrics), (None, None));
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once_in_the_order_of_the_text() {
+        let text = "[globl]\n[global]\nworkers = \"5\"\nhard_stop_after = 30\nlog_level = \"inf\"\n[[listener]]\nname = \"a b\"\n";
+        let expected = [
+            ("globl", Fault::UnknownKey),
+            ("global.workers", Fault::Type),
+            ("global.hard_stop_after", Fault::Type),
+            ("global.log_level", Fault::Value),
+            ("listener[0].bind", Fault::Missing),
+            ("listener[0].pool", Fault::Missing),
+            ("listener[0].protocol", Fault::Missing),
+            ("listener[0].name", Fault::Value),
+        ];
+        assert_eq!(
+            faults(text),
+            expected.map(|(key, fault)| (key.to_owned(), fault))
+        );
+    }
+
+    #[test]
+    fn a_message_says_the_value_and_what_is_allowed_and_what_was_meant() {
+        let errors =
+            read("[global]\nwatc = true\nlog_level = \"inf\"\nhard_stop_after = 30\n").unwrap_err();
+        let said: Vec<_> = errors
+            .messages()
+            .into_iter()
+            .map(|message| message.message)
+            .collect();
+        assert!(said[1].contains("did you mean `watch`?"), "{said:?}");
+        assert!(
+            said[2].starts_with("\"inf\" is not allowed; allowed: \"error\", "),
+            "{said:?}"
+        );
+        assert!(said[2].contains("did you mean \"info\"?"), "{said:?}");
+        assert!(said[3].contains("a time has its unit: \"30s\""), "{said:?}");
+    }
+
+    #[test]
+    fn syntax_errors_stand_beside_what_else_is_surely_wrong() {
+        let text = "[global]\nworkers = 5s\nlog_level = \"inf\"\nwatch = = true\n";
+        let found = faults(text);
+        assert!(
+            found.contains(&("global.log_level".to_owned(), Fault::Value)),
+            "{found:?}"
+        );
+        assert!(
+            found
+                .iter()
+                .filter(|(_, fault)| *fault == Fault::Syntax)
+                .count()
+                >= 2,
+            "{found:?}"
+        );
+        assert!(
+            found.iter().all(|(_, fault)| *fault != Fault::Missing),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_file_without_a_listener_is_refused() {
+        for text in ["", "# nothing\n", "[global]\n", "listener = []\n"] {
+            let found = faults(text);
+            assert_eq!(found, [("listener".to_owned(), Fault::Missing)], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_refused_unread() {
+        assert_eq!(
+            faults(&" ".repeat(FILE_MAX + 1)),
+            [(String::new(), Fault::Syntax)]
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_windows_line_ends_are_read() {
+        right(&format!("\u{feff}{}", pool("").replace('\n', "\r\n")));
+    }
+
+    #[test]
+    fn paths_are_joined_to_the_folder_of_the_file() {
+        let config = right(&listener(
+            "protocol = \"tcp\"\npool = \"p\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"/k/a.key\" }] }",
+        ));
+        let Some(ListenerTls::Terminate(certificates)) = &config.listeners[0].tls else {
+            panic!("no TLS")
+        };
+        assert_eq!(certificates[0].cert, Path::new("/etc/evenkeel/a.pem"));
+        assert_eq!(certificates[0].key, Path::new("/k/a.key"));
+    }
 }

@@ -1,0 +1,125 @@
+//! `[admin]` and `[metrics]`: the endpoints of the operator.
+//!
+//! Safety rule: an admin endpoint that others can reach needs TLS and a token.
+
+use super::super::address::host_name;
+use super::super::keys::{Absent, Kind, Section, key};
+use super::super::model::{Admin, Bind, Certificate, Metrics};
+use super::super::table::Table;
+use super::listener::BIND;
+use super::listener_tls::{CERT, KEY};
+
+pub static ADMIN: Section = Section {
+    doc: "The endpoint of the operator.",
+    keys: &[
+        key(
+            "bind",
+            Kind::Text(BIND),
+            Absent::Required,
+            "Where it listens. Off loopback and off a unix socket, `tls` and `token_file` are required.",
+        ),
+        key(
+            "token_file",
+            Kind::Text("the path of a file"),
+            Absent::None,
+            "File that holds the bearer token. Read at start and at reload. Without it no token is asked for.",
+        ),
+        key(
+            "tls",
+            Kind::Table(&ADMIN_TLS),
+            Absent::None,
+            "Certificate of the endpoint. Without it: plain HTTP.",
+        ),
+        key(
+            "allowed_hosts",
+            Kind::Texts("a host name or an IP address, without a port"),
+            Absent::Texts(&[]),
+            "Host headers that are accepted beside the bound address, `localhost` and loopback addresses.",
+        ),
+    ],
+};
+
+static ADMIN_TLS: Section = Section {
+    doc: "Certificate of the admin endpoint.",
+    keys: &[
+        key(
+            "cert",
+            Kind::Text(CERT),
+            Absent::Required,
+            "The certificate and its intermediates, PEM.",
+        ),
+        key(
+            "key",
+            Kind::Text(KEY),
+            Absent::Required,
+            "Its private key, PEM.",
+        ),
+    ],
+};
+
+pub static METRICS: Section = Section {
+    doc: "`/metrics`, `/healthz` and `/readyz`, read-only, open to probes and scrapers.",
+    keys: &[key(
+        "bind",
+        Kind::Text(BIND),
+        Absent::Required,
+        "Where it listens.",
+    )],
+};
+
+pub fn decode(table: &Table<'_>) -> Option<Admin> {
+    let bind = table.text("bind");
+    if bind.as_ref().is_some_and(is_reachable_by_others) {
+        for key in ["tls", "token_file"] {
+            if !table.has(key) {
+                table.missing(
+                    key,
+                    &format!("an admin endpoint off loopback needs `{key}`"),
+                    key,
+                );
+            }
+        }
+    }
+    if matches!(bind, Some(Bind::Unix(_))) {
+        table.conflict(
+            "tls",
+            "a unix socket has no TLS; the rights of its file guard it",
+        );
+    }
+    let tls = table.maybe_table("tls").map(|tls| certificate(&tls));
+    Some(Admin {
+        token_file: table.path("token_file"),
+        allowed_hosts: table.texts_by("allowed_hosts", read_host),
+        tls: super::decoded(tls)?,
+        bind: bind?,
+    })
+}
+
+fn certificate(table: &Table<'_>) -> Option<Certificate> {
+    let (cert, key) = (table.path("cert"), table.path("key"));
+    Some(Certificate {
+        cert: cert?,
+        key: key?,
+        default: true,
+    })
+}
+
+pub fn decode_metrics(table: &Table<'_>) -> Option<Metrics> {
+    Some(Metrics {
+        bind: table.text("bind")?,
+    })
+}
+
+fn is_reachable_by_others(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+        Bind::Unix(_) => false,
+    }
+}
+
+fn read_host(text: &str) -> Result<String, &'static str> {
+    match text.parse::<std::net::IpAddr>() {
+        Ok(ip) => Ok(ip.to_string()),
+        Err(_) => host_name(text),
+    }
+}

@@ -1,0 +1,67 @@
+//! `[global]`: the process.
+
+use super::super::defaults;
+use super::super::keys::{Absent, COUNT_MAX, DAY, Kind, Section, key, number, time};
+use super::super::model::{Global, LogFormat, LogLevel};
+use super::super::table::Table;
+use super::super::words::words;
+
+pub static GLOBAL: Section = Section {
+    doc: "The process.",
+    keys: &[
+        key(
+            "workers",
+            number(0, 1_024),
+            Absent::Number(defaults::WORKERS),
+            "Relay threads; 0 = as many as cores the process may use. Read at start only.",
+        ),
+        key(
+            "max_connections",
+            number(0, COUNT_MAX),
+            Absent::Number(defaults::MAX_CONNECTIONS),
+            "Client connections open at once; 0 = what the file-descriptor budget allows.",
+        ),
+        key(
+            "max_setup_connections",
+            number(1, COUNT_MAX),
+            Absent::Number(defaults::MAX_SETUP_CONNECTIONS),
+            "Connections at once that were accepted and not yet routed and connected.",
+        ),
+        key(
+            "hard_stop_after",
+            time(0, DAY),
+            Absent::Time(defaults::HARD_STOP_AFTER),
+            "How long live connections may go on after SIGTERM; over the second half they are closed, evenly spread.",
+        ),
+        key(
+            "watch",
+            Kind::Flag,
+            Absent::Flag(defaults::WATCH),
+            "Follow this file and reload when it changed and has been stable for a second.",
+        ),
+        key(
+            "log_level",
+            Kind::Word(words::<LogLevel>),
+            Absent::Text(defaults::LOG_LEVEL),
+            "Least level that is logged.",
+        ),
+        key(
+            "log_format",
+            Kind::Word(words::<LogFormat>),
+            Absent::Text(defaults::LOG_FORMAT),
+            "Form of the log on stderr.",
+        ),
+    ],
+};
+
+pub fn decode(table: &Table<'_>) -> Global {
+    Global {
+        workers: table.number("workers"),
+        max_connections: table.number("max_connections"),
+        max_setup_connections: table.number("max_setup_connections"),
+        hard_stop_after: table.time("hard_stop_after"),
+        watch: table.flag("watch"),
+        log_level: table.word("log_level"),
+        log_format: table.word("log_format"),
+    }
+}

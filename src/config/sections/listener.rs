@@ -1,0 +1,174 @@
+//! `[[listener]]`: a bound address with its protocol, TLS and rules.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::defaults;
+use super::super::error::Fault;
+use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
+use super::super::model::{Listener, ListenerTls, Protocol};
+use super::super::name::read_name;
+use super::super::table::Table;
+use super::super::words::words;
+use super::{listener_tls, route};
+
+/// What `bind` allows; the admin and the metrics endpoint have the same.
+pub const BIND: &str =
+    "an IP address and a port, such as \"0.0.0.0:8443\" or \"[::]:8443\", or \"unix:/path\"";
+
+pub static LISTENER: Section = Section {
+    doc: "A bound address with its protocol, TLS and rules.",
+    keys: &[
+        key(
+            "name",
+            Kind::Text("a unique name of letters, digits and - _ . :"),
+            Absent::Required,
+            "Its name in logs, metrics and the admin endpoint. A reload knows the listener by it.",
+        ),
+        key(
+            "bind",
+            Kind::Text(BIND),
+            Absent::Required,
+            "Where it listens; `[::]` takes IPv4 and IPv6.",
+        ),
+        key(
+            "protocol",
+            Kind::Word(words::<Protocol>),
+            Absent::Required,
+            "`tcp` relays bytes as they are; `websocket` speaks HTTP/1.1, checks WebSocket upgrades and proxies other requests.",
+        ),
+        key(
+            "tls",
+            Kind::Table(&listener_tls::TLS),
+            Absent::None,
+            "Terminate TLS, or pass it through and route by what the client says first. Without it: plain.",
+        ),
+        key(
+            "pool",
+            Kind::Text("the name of a [pool.NAME] of this file"),
+            Absent::None,
+            "Where what no route matches goes. Without it, such connections are refused.",
+        ),
+        key(
+            "route",
+            Kind::Tables(&route::ROUTE),
+            Absent::None,
+            "Rules in order; the first that matches decides.",
+        ),
+        key(
+            "trusted",
+            Kind::Texts("a network such as \"10.0.0.0/8\", or an address"),
+            Absent::Texts(&[]),
+            "`websocket` only: networks whose `X-Forwarded-*` headers are believed and extended.",
+        ),
+        key(
+            "handshake_timeout",
+            time(100, HOUR),
+            Absent::Time(defaults::HANDSHAKE_TIMEOUT),
+            "From accept to routed: TLS handshake or ClientHello, and HTTP head. Never extended by bytes.",
+        ),
+        key(
+            "upgrade_timeout",
+            time(100, HOUR),
+            Absent::Time(defaults::UPGRADE_TIMEOUT),
+            "`websocket` only: wait for the backend's answer to an upgrade.",
+        ),
+        key(
+            "keep_alive_timeout",
+            time(100, DAY),
+            Absent::Time(defaults::KEEP_ALIVE_TIMEOUT),
+            "`websocket` only: between two HTTP requests of one connection.",
+        ),
+        key(
+            "backlog",
+            number(1, 65_535),
+            Absent::Number(defaults::BACKLOG),
+            "The kernel's queue of connections not yet accepted; `net.core.somaxconn` bounds it too.",
+        ),
+    ],
+};
+
+/// Keys that mean something to HTTP only.
+const WEBSOCKET_ONLY: [&str; 3] = ["trusted", "upgrade_timeout", "keep_alive_timeout"];
+
+pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
+    let protocol = table.maybe_word("protocol");
+    let tls = listener_tls::decode(table, protocol);
+    if protocol == Some(Protocol::Tcp) {
+        for key in WEBSOCKET_ONLY {
+            table.conflict(
+                key,
+                "only a listener with protocol = \"websocket\" has this",
+            );
+        }
+    }
+    let name = table.text_by("name", read_name);
+    let bind = table.text("bind");
+    let pool = table.text_by("pool", |pool| Ok(pool.to_owned()));
+    if let (Some(pool), Some(entry)) = (&pool, table.entry("pool")) {
+        refuse_unknown_pool(pool, &entry, pools);
+    }
+    let routes = routes(table, protocol, tls.as_ref(), pools);
+    if !table.has("pool") && !table.has("route") {
+        table.missing(
+            "pool",
+            "without `pool` and without a route every connection would be refused",
+            "`pool`",
+        );
+    }
+    Some(Listener {
+        protocol: protocol?,
+        pool,
+        routes: routes?,
+        trusted: table.texts_by("trusted", read_network),
+        handshake_timeout: table.time("handshake_timeout"),
+        upgrade_timeout: table.time("upgrade_timeout"),
+        keep_alive_timeout: table.time("keep_alive_timeout"),
+        backlog: table.number("backlog"),
+        tls: tls?,
+        name: name?,
+        bind: bind?,
+    })
+}
+
+pub fn refuse_unknown_pool(pool: &str, entry: &super::super::entry::Entry<'_>, pools: &[&str]) {
+    if !pools.contains(&pool) {
+        entry.unresolved("pool", pool, pools);
+    }
+}
+
+fn routes(
+    table: &Table<'_>,
+    protocol: Option<Protocol>,
+    tls: Option<&Option<ListenerTls>>,
+    pools: &[&str],
+) -> Option<Vec<super::super::model::Route>> {
+    let tables = table.tables("route");
+    let decoded: Vec<_> = tables
+        .iter()
+        .map(|route| route::decode(route, protocol, tls, pools))
+        .collect();
+    for (index, (table, route)) in tables.iter().zip(&decoded).enumerate() {
+        let same = |earlier: &Option<_>| {
+            earlier
+                .as_ref()
+                .zip(route.as_ref())
+                .is_some_and(|(a, b)| route::same(a, b))
+        };
+        if decoded[..index].iter().any(same) {
+            table.refuse(
+                Fault::Conflict,
+                "an earlier route has the same conditions; this one is never reached",
+            );
+        }
+    }
+    decoded.into_iter().collect()
+}
+
+fn read_network(text: &str) -> Result<IpNet, &'static str> {
+    let network: Result<IpNet, _> = text.parse();
+    network
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "it is not a network")
+}

@@ -1,0 +1,105 @@
+//! `listener.tls`: TLS is terminated with certificates, or passed through.
+
+use super::super::error::Fault;
+use super::super::keys::{Absent, Kind, Section, key};
+use super::super::model::{Certificate, ListenerTls, Protocol};
+use super::super::table::Table;
+
+pub static TLS: Section = Section {
+    doc: "Either `certificates`, to terminate TLS here, or `passthrough`.",
+    keys: &[
+        key(
+            "certificates",
+            Kind::Tables(&CERTIFICATE),
+            Absent::None,
+            "Certificates, chosen by the name that the client asks for.",
+        ),
+        key(
+            "passthrough",
+            Kind::Flag,
+            Absent::Flag(false),
+            "`tcp` only: TLS goes through to the backend; routes match `sni` and `alpn` of the ClientHello.",
+        ),
+    ],
+};
+
+static CERTIFICATE: Section = Section {
+    doc: "One certificate chain and its key.",
+    keys: &[
+        key(
+            "cert",
+            Kind::Text(CERT),
+            Absent::Required,
+            "The certificate and its intermediates, PEM.",
+        ),
+        key(
+            "key",
+            Kind::Text(KEY),
+            Absent::Required,
+            "Its private key, PEM.",
+        ),
+        key(
+            "default",
+            Kind::Flag,
+            Absent::Flag(false),
+            "Serves clients that ask for no name or for one that no certificate covers; without it they are refused.",
+        ),
+    ],
+};
+
+pub const CERT: &str = "the path of a PEM file with a certificate chain";
+pub const KEY: &str = "the path of a PEM file with a private key";
+
+/// `None` when it is wrong, `Some(None)` when there is none.
+pub fn decode(listener: &Table<'_>, protocol: Option<Protocol>) -> Option<Option<ListenerTls>> {
+    if !listener.has("tls") {
+        return Some(None);
+    }
+    let tls = listener.maybe_table("tls")?;
+    let passthrough = tls.flag("passthrough");
+    let certificates = tls.tables("certificates");
+    if passthrough {
+        tls.conflict(
+            "certificates",
+            "TLS that is passed through is not terminated here: it has no certificates",
+        );
+        if protocol == Some(Protocol::Websocket) {
+            tls.conflict(
+                "passthrough",
+                "a websocket listener must read HTTP: it has to terminate TLS",
+            );
+        }
+        return Some(Some(ListenerTls::Passthrough));
+    }
+    if certificates.is_empty() {
+        tls.missing(
+            "certificates",
+            "TLS without a certificate",
+            "`certificates`, or `passthrough = true`",
+        );
+    }
+    refuse_second_default(&certificates);
+    let certificates: Option<Vec<_>> = certificates.iter().map(certificate).collect();
+    Some(Some(ListenerTls::Terminate(certificates?)))
+}
+
+fn certificate(table: &Table<'_>) -> Option<Certificate> {
+    let (cert, key) = (table.path("cert"), table.path("key"));
+    Some(Certificate {
+        cert: cert?,
+        key: key?,
+        default: table.flag("default"),
+    })
+}
+
+fn refuse_second_default(certificates: &[Table<'_>]) {
+    let defaults = certificates
+        .iter()
+        .filter_map(|table| table.entry("default"));
+    for second in defaults.filter(|entry| entry.flag() == Some(true)).skip(1) {
+        second.refuse(
+            Fault::Conflict,
+            "another certificate is the default already",
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! `[pool.NAME]`: a set of backends with one balancing algorithm, its checks and limits.
+
+use super::super::defaults;
+use super::super::error::Fault;
+use super::super::hash_key::ALLOWED as HASH_KEY;
+use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
+use super::super::model::{Address, Backend, Balance, Pool};
+use super::super::table::Table;
+use super::super::words::{Algorithm, words};
+use super::{backend, check, discover, outlier};
+
+pub static POOL: Section = Section {
+    doc: "A set of backends with one balancing algorithm, its checks and limits.",
+    keys: &[
+        key(
+            "balance",
+            Kind::Word(words::<Algorithm>),
+            Absent::Text(defaults::BALANCE),
+            "How a backend is chosen. `ip_hash` and `hash` keep a client, or a key, on its backend.",
+        ),
+        key(
+            "hash_key",
+            Kind::Text(HASH_KEY),
+            Absent::None,
+            "`balance = \"hash\"` only: what is hashed. A connection without it falls back to the client's address.",
+        ),
+        key(
+            "backend",
+            Kind::Tables(&backend::BACKEND),
+            Absent::None,
+            "The nodes. A pool needs some, or `discover`.",
+        ),
+        key(
+            "discover",
+            Kind::Table(&discover::DISCOVER),
+            Absent::None,
+            "Nodes from DNS, beside or in place of `backend`.",
+        ),
+        key(
+            "connect_timeout",
+            time(1, HOUR),
+            Absent::Time(defaults::CONNECT_TIMEOUT),
+            "Connect to a backend, per try.",
+        ),
+        key(
+            "idle_timeout",
+            time(100, YEAR),
+            Absent::Time(defaults::IDLE_TIMEOUT),
+            "A connection without a byte either way is closed.",
+        ),
+        key(
+            "fin_timeout",
+            time(100, DAY),
+            Absent::Time(defaults::FIN_TIMEOUT),
+            "How long a connection may go on that one side has ended.",
+        ),
+        key(
+            "retries",
+            number(0, 100),
+            Absent::Number(defaults::RETRIES),
+            "Further tries after a failed connect, each on another backend while there is one.",
+        ),
+        key(
+            "max_queue",
+            number(0, COUNT_MAX),
+            Absent::Number(defaults::MAX_QUEUE),
+            "Connections that wait while all backends have `max_connections`; 0 = refuse at once.",
+        ),
+        key(
+            "queue_timeout",
+            time(1, HOUR),
+            Absent::Time(defaults::QUEUE_TIMEOUT),
+            "Longest wait in that queue.",
+        ),
+        key(
+            "slow_start",
+            time(0, DAY),
+            Absent::Time(defaults::SLOW_START),
+            "Time over which the weight of a new or recovered backend grows to its full value; \"0s\" = none. Not with hashes.",
+        ),
+        key(
+            "outlier",
+            Kind::Table(&outlier::OUTLIER),
+            Absent::None,
+            "Ejection after repeated connect failures.",
+        ),
+        key(
+            "check",
+            Kind::Table(&check::CHECK),
+            Absent::None,
+            "Active health checks. Without it there are none.",
+        ),
+    ],
+};
+
+pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
+    let balance = balance(table);
+    let backends = backends(table);
+    if !table.has("discover") && !table.has("backend") {
+        table.missing(
+            "backend",
+            "a pool without backends",
+            "`backend` or `discover`",
+        );
+    }
+    let slow_start = table.time("slow_start");
+    if !slow_start.is_zero() && matches!(balance, Some(Balance::IpHash | Balance::Hash(_))) {
+        table.conflict(
+            "slow_start",
+            "a growing weight would move keys about: hashes have no slow start",
+        );
+    }
+    let discover = table
+        .maybe_table("discover")
+        .map(|table| discover::decode(&table));
+    let check = table
+        .maybe_table("check")
+        .map(|table| check::decode(&table));
+    if let (Some(Some(check)), Some(backends)) = (&check, &backends)
+        && check.port.is_some()
+        && backends
+            .iter()
+            .any(|backend| matches!(backend.address, Address::Unix(_)))
+    {
+        table.table("check").conflict(
+            "port",
+            "a backend of this pool is a unix socket: it has no port",
+        );
+    }
+    Some(Pool {
+        name: name.to_owned(),
+        connect_timeout: table.time("connect_timeout"),
+        idle_timeout: table.time("idle_timeout"),
+        fin_timeout: table.time("fin_timeout"),
+        retries: table.number("retries"),
+        max_queue: table.number("max_queue"),
+        queue_timeout: table.time("queue_timeout"),
+        slow_start,
+        outlier: outlier::decode(&table.table("outlier")),
+        discover: super::decoded(discover)?,
+        check: super::decoded(check)?,
+        balance: balance?,
+        backends: backends?,
+    })
+}
+
+fn balance(table: &Table<'_>) -> Option<Balance> {
+    let hash_key = table.text("hash_key");
+    let algorithm = table.maybe_word("balance")?;
+    if algorithm != Algorithm::Hash {
+        table.conflict("hash_key", "only `balance = \"hash\"` has a key");
+    } else if !table.has("hash_key") {
+        table.missing("hash_key", "`balance = \"hash\"` without a key", HASH_KEY);
+    }
+    Some(match algorithm {
+        Algorithm::RoundRobin => Balance::RoundRobin,
+        Algorithm::LeastConn => Balance::LeastConn,
+        Algorithm::IpHash => Balance::IpHash,
+        Algorithm::Random => Balance::Random,
+        Algorithm::Hash => Balance::Hash(hash_key?),
+    })
+}
+
+fn backends(table: &Table<'_>) -> Option<Vec<Backend>> {
+    let tables = table.tables("backend");
+    if let Some(entry) = table.entry("backend").filter(|entry| entry.is_empty_list())
+        && !table.has("discover")
+    {
+        entry.refuse(Fault::Missing, "a pool without backends");
+    }
+    let checked = table.has("check");
+    let backends: Vec<_> = tables
+        .iter()
+        .map(|table| backend::decode(table, checked))
+        .collect();
+    let mut names = std::collections::BTreeSet::new();
+    for (table, backend) in tables.iter().zip(&backends) {
+        let Some(backend) = backend else { continue };
+        if !names.insert(&backend.name) {
+            let key = if table.has("name") { "name" } else { "address" };
+            table.conflict(
+                key,
+                &format!(
+                    "another backend of this pool has the name \"{}\"",
+                    backend.name
+                ),
+            );
+        }
+    }
+    backends.into_iter().collect()
+}

@@ -1,0 +1,144 @@
+//! `[[listener.route]]`: what a connection must show to go to a pool.
+
+use super::super::address::host_name;
+use super::super::keys::{Absent, Kind, Section, key};
+use super::super::model::{ListenerTls, Protocol, Route};
+use super::super::table::Table;
+use super::listener::refuse_unknown_pool;
+
+const HOST: &str = "a host name such as \"chat.example.org\" or \"*.example.org\", without a port";
+
+pub static ROUTE: Section = Section {
+    doc: "All conditions that are given must hold.",
+    keys: &[
+        key(
+            "sni",
+            Kind::Text(HOST),
+            Absent::None,
+            "`tcp` with TLS only: name that the client asks for; `*.` stands for one label.",
+        ),
+        key(
+            "alpn",
+            Kind::Text("a protocol name of 1 to 255 characters, such as \"mqtt\""),
+            Absent::None,
+            "`tcp` with TLS passthrough only: one of the protocols that the client offers.",
+        ),
+        key(
+            "host",
+            Kind::Text(HOST),
+            Absent::None,
+            "`websocket` only: the Host header; `*.` stands for one label.",
+        ),
+        key(
+            "path",
+            Kind::Text("a path that begins with \"/\", without a query"),
+            Absent::None,
+            "`websocket` only: prefix of the path at a segment boundary: `/chat` matches `/chat/x`, not `/chatter`.",
+        ),
+        key(
+            "pool",
+            Kind::Text("the name of a [pool.NAME] of this file"),
+            Absent::Required,
+            "Where it leads.",
+        ),
+    ],
+};
+
+const CONDITIONS: [&str; 4] = ["sni", "alpn", "host", "path"];
+
+/// `protocol` and `tls` are `None` when they were wrong: then nothing is said of conditions that need them.
+pub fn decode(
+    table: &Table<'_>,
+    protocol: Option<Protocol>,
+    tls: Option<&Option<ListenerTls>>,
+    pools: &[&str],
+) -> Option<Route> {
+    if !CONDITIONS.iter().any(|key| table.has(key)) {
+        table.missing(
+            "",
+            "a route without a condition; `pool` of the listener takes the rest",
+            "sni, alpn, host or path",
+        );
+    }
+    refuse_unusable(table, protocol, tls);
+    let route = Route {
+        sni: table.text_by("sni", read_pattern),
+        alpn: table.text_by("alpn", read_alpn),
+        host: table.text_by("host", read_pattern),
+        path: table.text_by("path", read_path),
+        pool: table.text_by("pool", |pool| Ok(pool.to_owned()))?,
+    };
+    if let Some(entry) = table.entry("pool") {
+        refuse_unknown_pool(&route.pool, &entry, pools);
+    }
+    Some(route)
+}
+
+/// Whether both match the same connections.
+pub fn same(a: &Route, b: &Route) -> bool {
+    (&a.sni, &a.alpn, &a.host, &a.path) == (&b.sni, &b.alpn, &b.host, &b.path)
+}
+
+/// Refuses conditions that the listener can never know.
+fn refuse_unusable(
+    table: &Table<'_>,
+    protocol: Option<Protocol>,
+    tls: Option<&Option<ListenerTls>>,
+) {
+    let Some(protocol) = protocol else { return };
+    if protocol == Protocol::Websocket {
+        table.conflict(
+            "sni",
+            "a websocket listener routes by `host`, which a client cannot leave out",
+        );
+        table.conflict("alpn", "a websocket listener speaks http/1.1 only");
+        return;
+    }
+    for key in ["host", "path"] {
+        table.conflict(
+            key,
+            "a tcp listener does not read HTTP; protocol = \"websocket\" does",
+        );
+    }
+    if matches!(tls, Some(None)) {
+        table.conflict("sni", "a plain listener sees no name; give it `tls`");
+    }
+    if matches!(tls, Some(None | Some(ListenerTls::Terminate(_)))) {
+        table.conflict("alpn", "only `tls = { passthrough = true }` routes by it");
+    }
+}
+
+/// A host name, or `*.` before one.
+pub fn read_pattern(text: &str) -> Result<String, &'static str> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    if name.ends_with('.') {
+        return Err("a trailing dot never matches");
+    }
+    let name = host_name(name)?;
+    Ok(if text.starts_with("*.") {
+        format!("*.{name}")
+    } else {
+        name
+    })
+}
+
+fn read_alpn(text: &str) -> Result<String, &'static str> {
+    match text.len() {
+        1..=255 => Ok(text.to_owned()),
+        _ => Err("its length is wrong"),
+    }
+}
+
+/// A path as HTTP sends it.
+pub fn read_path(text: &str) -> Result<String, &'static str> {
+    if !text.starts_with('/') {
+        return Err("it must begin with \"/\"");
+    }
+    if text.contains(['?', '#']) {
+        return Err("a query or a fragment is no part of a path");
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("it has a character that must be percent-encoded");
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,121 @@
+//! The words of the file for the closed sets of the model.
+
+use super::model::{Balance, InitState, LogFormat, LogLevel, Protocol};
+
+/// A closed set whose members have a word each.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every member with its word; never empty.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word of this member.
+    fn word(self) -> &'static str {
+        let found = Self::WORDS.iter().find(|(_, member)| *member == self);
+        found.map_or("", |(word, _)| word)
+    }
+
+    /// The member of a word.
+    fn of(word: &str) -> Option<Self> {
+        Self::WORDS
+            .iter()
+            .find(|(name, _)| *name == word)
+            .map(|(_, member)| *member)
+    }
+}
+
+/// All words of a set.
+pub(super) fn words<T: Word>() -> Vec<&'static str> {
+    T::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+impl Word for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+impl Word for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+impl Word for Protocol {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("tcp", Protocol::Tcp), ("websocket", Protocol::Websocket)];
+}
+
+impl Word for InitState {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("up", InitState::Up), ("down", InitState::Down)];
+}
+
+/// A moment of `log_at`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Moment {
+    Open,
+    Interval,
+    End,
+}
+
+impl Word for Moment {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("open", Moment::Open),
+        ("interval", Moment::Interval),
+        ("end", Moment::End),
+    ];
+}
+
+/// A value of `balance`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Algorithm {
+    RoundRobin,
+    LeastConn,
+    IpHash,
+    Random,
+    Hash,
+}
+
+impl Word for Algorithm {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("round_robin", Algorithm::RoundRobin),
+        ("least_conn", Algorithm::LeastConn),
+        ("ip_hash", Algorithm::IpHash),
+        ("random", Algorithm::Random),
+        ("hash", Algorithm::Hash),
+    ];
+}
+
+impl Balance {
+    /// As the file writes it.
+    pub fn word(&self) -> &'static str {
+        let algorithm = match self {
+            Balance::RoundRobin => Algorithm::RoundRobin,
+            Balance::LeastConn => Algorithm::LeastConn,
+            Balance::IpHash => Algorithm::IpHash,
+            Balance::Random => Algorithm::Random,
+            Balance::Hash(_) => Algorithm::Hash,
+        };
+        algorithm.word()
+    }
+}
+
+/// A value of `check.type`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum CheckType {
+    Tcp,
+    Http,
+    Websocket,
+    Expect,
+}
+
+impl Word for CheckType {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tcp", CheckType::Tcp),
+        ("http", CheckType::Http),
+        ("websocket", CheckType::Websocket),
+        ("expect", CheckType::Expect),
+    ];
+}
