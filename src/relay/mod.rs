@@ -9,6 +9,8 @@ mod direction;
 mod entry;
 mod leg;
 mod table;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::any::Any;

@@ -1,0 +1,429 @@
+//! The relay over real sockets: what one side does, seen from the other.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+
+use super::*;
+use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
+use crate::net::Peer;
+use crate::net::options::reset_on_close;
+use crate::observe::{Journal, ListenerCounters};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A relay with one worker, and what its records are made of.
+struct Bench {
+    relay: Arc<Relay>,
+    journal: Arc<Journal>,
+    counters: Arc<ListenerCounters>,
+}
+
+/// The outer ends of a relayed session, and a receiver that fails once its lease is dropped.
+struct Ends {
+    client: TcpStream,
+    backend: TcpStream,
+    lease: Receiver<()>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let settings = AccessLog {
+            output: LogOutput::Off,
+            format: LogFormat::Json,
+            log_at: LogAt {
+                open: false,
+                interval: false,
+                end: true,
+            },
+            interval: LONG,
+            max_queue: 16,
+        };
+        Self {
+            relay: Relay::start(1).unwrap(),
+            journal: Journal::new(&settings).unwrap(),
+            counters: ListenerCounters::new("test"),
+        }
+    }
+
+    fn relayed(&self, policy: Policy) -> Ends {
+        let (client, inner_client) = pair();
+        let (backend, inner_backend) = pair();
+        let lease = self.adopt(raw(inner_client, &[]), raw(inner_backend, &[]), policy);
+        Ends {
+            client,
+            backend,
+            lease,
+        }
+    }
+
+    fn adopt(&self, client: Leg, backend: Leg, policy: Policy) -> Receiver<()> {
+        let (held, lease) = channel::<()>();
+        let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
+        self.relay.adopt(Session {
+            client,
+            backend,
+            policy,
+            record: Box::new(Record::new(&self.journal, &self.counters, peer)),
+            lease: Box::new(held),
+        });
+        lease
+    }
+
+    fn ends(&self) -> Vec<String> {
+        let seen = self.counters.ends.seen();
+        seen.into_iter()
+            .map(|(end, count)| format!("{end} x{count}"))
+            .collect()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.relay.shutdown();
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        idle_timeout: LONG,
+        fin_timeout: LONG,
+    }
+}
+
+/// Two ends of one TCP connection; the outer one blocks, but not for ever.
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let outer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (inner, _) = listener.accept().unwrap();
+    inner.set_nonblocking(true).unwrap();
+    outer.set_read_timeout(Some(LONG)).unwrap();
+    outer.set_write_timeout(Some(LONG)).unwrap();
+    (outer, inner)
+}
+
+fn raw(inner: TcpStream, read: &[u8]) -> Leg {
+    Leg {
+        socket: inner.into(),
+        transport: Transport::Raw,
+        read: read.to_vec(),
+    }
+}
+
+fn reset(stream: TcpStream) {
+    reset_on_close(stream.as_fd());
+}
+
+/// Waits until the lease is dropped.
+fn over(lease: &Receiver<()>) {
+    assert!(matches!(
+        lease.recv_timeout(LONG),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+    ));
+}
+
+/// Bytes up to the end, and how the end looked.
+fn drain(mut stream: impl Read) -> (Vec<u8>, io::Result<()>) {
+    let mut all = Vec::new();
+    let end = stream.read_to_end(&mut all).map(|_| ());
+    (all, end)
+}
+
+/// Numbered, so that a loss or a swap shows.
+fn numbers(length: usize) -> Vec<u8> {
+    (0u32..).flat_map(u32::to_be_bytes).take(length).collect()
+}
+
+#[test]
+fn bytes_go_both_ways_and_a_fin_leaves_the_other_way_open() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(policy());
+    ends.client.write_all(b"question").unwrap();
+    ends.client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(drain(&ends.backend).0, b"question");
+    let answer = numbers(3_000_000);
+    let sending = {
+        let answer = answer.clone();
+        std::thread::spawn(move || {
+            ends.backend.write_all(&answer).unwrap();
+            // Dropped here: a FIN behind the last byte.
+        })
+    };
+    let (read, end) = drain(&ends.client);
+    sending.join().unwrap();
+    assert!(end.is_ok() && read == answer);
+    over(&ends.lease);
+    assert_eq!(bench.ends(), ["client relay fin x1"]);
+    assert_eq!(bench.relay.live(), 0);
+}
+
+#[test]
+fn what_was_read_before_adoption_comes_first() {
+    let bench = Bench::new();
+    let ((mut client, inner_client), (mut backend, inner_backend)) = (pair(), pair());
+    client.write_all(b" and more").unwrap();
+    backend.write_all(b" world").unwrap();
+    let lease = bench.adopt(
+        raw(inner_client, b"early"),
+        raw(inner_backend, b"hello"),
+        policy(),
+    );
+    client.shutdown(Shutdown::Write).unwrap();
+    backend.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(drain(&client).0, b"hello world");
+    assert_eq!(drain(&backend).0, b"early and more");
+    over(&lease);
+}
+
+#[test]
+fn a_reset_reaches_the_other_side_behind_the_bytes_before_it() {
+    let bench = Bench::new();
+    for length in [0, 1, 1000, 200_000] {
+        let ends = bench.relayed(policy());
+        let answer = numbers(length);
+        let mut backend = ends.backend;
+        let sent = answer.clone();
+        let sending = std::thread::spawn(move || {
+            backend.write_all(&sent).unwrap();
+            // The client has it all before the reset is sent: a reset may overtake data on the wire itself.
+            let mut ready = [0];
+            backend.read_exact(&mut ready).unwrap();
+            reset(backend);
+        });
+        let mut client = ends.client;
+        let mut read = vec![0; length];
+        client.read_exact(&mut read).unwrap();
+        client.write_all(b"!").unwrap();
+        let (rest, end) = drain(&client);
+        sending.join().unwrap();
+        assert!(read == answer && rest.is_empty());
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        over(&ends.lease);
+    }
+    assert_eq!(bench.ends(), ["backend relay rst x4"]);
+}
+
+#[test]
+fn a_reset_behind_a_full_send_queue_waits_until_all_is_read() {
+    let bench = Bench::new();
+    let ends = bench.relayed(policy());
+    let mut backend = ends.backend;
+    backend.set_nonblocking(true).unwrap();
+    let bytes = numbers(1 << 20);
+    let mut sent = 0;
+    // Until every buffer on the way is full; what the relay has taken is to arrive.
+    while let Ok(count) = backend.write(&bytes[sent % 4..]) {
+        sent += count;
+        if sent > 64 << 20 {
+            break;
+        }
+    }
+    while crate::net::options::unacknowledged_bytes(backend.as_fd()) > 0 && sent < 2 << 20 {
+        std::thread::yield_now();
+    }
+    reset(backend);
+    let (read, end) = drain(&ends.client);
+    assert!(!read.is_empty());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    over(&ends.lease);
+}
+
+#[test]
+fn an_idle_session_ends_at_its_timeout() {
+    let bench = Bench::new();
+    let ends = bench.relayed(Policy {
+        idle_timeout: Duration::from_millis(100),
+        fin_timeout: LONG,
+    });
+    assert!(drain(&ends.client).1.is_ok());
+    over(&ends.lease);
+    assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
+}
+
+#[test]
+fn a_half_closed_session_ends_at_the_fin_timeout_and_looks_cut_off() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(Policy {
+        idle_timeout: LONG,
+        fin_timeout: Duration::from_millis(100),
+    });
+    ends.client.write_all(b"q").unwrap();
+    ends.client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(drain(&ends.backend).0, b"q");
+    let end = drain(&ends.client).1;
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    over(&ends.lease);
+}
+
+#[test]
+fn closing_all_is_spread_over_its_time() {
+    let bench = Bench::new();
+    let sessions: Vec<_> = (0..10).map(|_| bench.relayed(policy())).collect();
+    let begun = std::time::Instant::now();
+    bench.relay.close_all_within(Duration::from_millis(300));
+    let mut ended: Vec<_> = std::thread::scope(|scope| {
+        let waiting: Vec<_> = sessions
+            .into_iter()
+            .map(|ends: Ends| {
+                scope.spawn(move || {
+                    let (_open, lease) = ((ends.client, ends.backend), ends.lease);
+                    over(&lease);
+                    begun.elapsed()
+                })
+            })
+            .collect();
+        waiting.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    ended.sort();
+    assert!(ended[0] < Duration::from_millis(100), "{ended:?}");
+    assert!(ended[9] >= Duration::from_millis(250), "{ended:?}");
+    assert!(ended[4] >= Duration::from_millis(90), "{ended:?}");
+}
+
+#[test]
+fn shutdown_ends_what_is_left() {
+    let bench = Bench::new();
+    let ends = bench.relayed(policy());
+    bench.relay.shutdown();
+    over(&ends.lease);
+    assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
+}
+
+/// Certificates of a TLS pair of configurations.
+fn tls_configs(
+    version: &'static rustls::SupportedProtocolVersion,
+) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+    crate::tls::install_provider();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let certificate = CertificateDer::from(made.cert.der().to_vec());
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let client = ClientConfig::builder_with_protocol_versions(&[version])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_protocol_versions(&[version])
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    (Arc::new(client), Arc::new(server))
+}
+
+type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
+
+/// A client whose TLS ends in the relay, with `early` sent together with the end of its handshake.
+fn tls_session(
+    bench: &Bench,
+    version: &'static rustls::SupportedProtocolVersion,
+    early: &[u8],
+) -> (TlsClient, TcpStream, Receiver<()>) {
+    let (client_config, server_config) = tls_configs(version);
+    let ((client, mut inner_client), (backend, inner_backend)) = (pair(), pair());
+    let connection =
+        ClientConnection::new(client_config, ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut client = rustls::StreamOwned::new(connection, client);
+    inner_client.set_nonblocking(false).unwrap();
+    let mut server = ServerConnection::new(server_config).unwrap();
+    let shaking = std::thread::spawn(move || {
+        server.complete_io(&mut inner_client).unwrap();
+        (inner_client, server)
+    });
+    client.write_all(early).unwrap();
+    client.flush().unwrap();
+    let (inner_client, server) = shaking.join().unwrap();
+    inner_client.set_nonblocking(true).unwrap();
+    let leg = Leg {
+        socket: inner_client.into(),
+        transport: Transport::Tls(Box::new(server.into())),
+        read: Vec::new(),
+    };
+    let lease = bench.adopt(leg, raw(inner_backend, b"hi "), policy());
+    (client, backend, lease)
+}
+
+const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS12, &rustls::version::TLS13];
+
+#[test]
+fn a_tls_leg_loses_nothing_around_its_adoption() {
+    for version in VERSIONS {
+        for length in [0, 1, 500, 20_000, 60_000] {
+            let bench = Bench::new();
+            let early = numbers(length);
+            let (mut client, mut backend, lease) = tls_session(&bench, version, &early);
+            let mut read = vec![0; length];
+            backend.read_exact(&mut read).unwrap();
+            assert!(read == early);
+            backend.write_all(b"there").unwrap();
+            let mut hello = [0; 8];
+            client.read_exact(&mut hello).unwrap();
+            assert_eq!(&hello, b"hi there");
+            client.conn.send_close_notify();
+            client.flush().unwrap();
+            assert!(drain(&backend).1.is_ok());
+            drop(backend);
+            assert_eq!(drain(&mut client).1.map_err(|error| error.kind()), Ok(()));
+            over(&lease);
+            assert_eq!(bench.ends(), ["client relay fin x1"]);
+        }
+    }
+}
+
+#[test]
+fn a_tls_end_without_close_notify_is_a_reset() {
+    for version in VERSIONS {
+        let bench = Bench::new();
+        let (client, mut backend, lease) = tls_session(&bench, version, b"x");
+        backend.read_exact(&mut [0]).unwrap();
+        client.sock.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(
+            drain(&backend).1.unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+        over(&lease);
+        assert_eq!(bench.ends(), ["client relay rst x1"]);
+    }
+}
+
+#[test]
+fn a_backend_reset_never_becomes_a_close_notify() {
+    let bench = Bench::new();
+    let (mut client, mut backend, lease) = tls_session(&bench, &rustls::version::TLS13, b"x");
+    backend.read_exact(&mut [0]).unwrap();
+    client.read_exact(&mut [0; 3]).unwrap();
+    reset(backend);
+    assert_eq!(
+        drain(&mut client).1.unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
+    over(&lease);
+}
+
+#[test]
+fn bulk_through_tls_is_byte_exact_both_ways_with_key_updates() {
+    let bench = Bench::new();
+    let (mut client, backend, lease) = tls_session(&bench, &rustls::version::TLS13, b"");
+    client.read_exact(&mut [0; 3]).unwrap();
+    let echo = std::thread::spawn(move || io::copy(&mut &backend, &mut &backend));
+    let block = numbers(40_000);
+    for round in 0..100 {
+        if round % 7 == 0 {
+            client.conn.refresh_traffic_keys().unwrap();
+        }
+        client.write_all(&block).unwrap();
+        let mut back = vec![0; block.len()];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == block, "round {round}");
+    }
+    client.conn.send_close_notify();
+    client.flush().unwrap();
+    assert_eq!(echo.join().unwrap().unwrap(), 4_000_000);
+    assert!(drain(&mut client).1.is_ok());
+    over(&lease);
+}
