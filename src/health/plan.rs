@@ -1,0 +1,260 @@
+//! A configured check made ready: what can be wrong with it is found once, not at every round.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri};
+use regex::bytes::Regex;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+
+use crate::config::{Address, Check, CheckKind, Expect};
+use crate::net::Endpoint;
+use crate::pool::Backend;
+use crate::tls::{self, TlsError};
+
+/// Why a check cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error("check: {0}")]
+    Tls(#[from] TlsError),
+    #[error("check: {key} {value:?} cannot be sent")]
+    Value { key: &'static str, value: String },
+    #[error("check: {0}")]
+    Regex(#[from] regex::Error),
+}
+
+/// A check ready to be made.
+pub(super) struct Plan {
+    pub check: Check,
+    pub tls: Option<Arc<ClientConfig>>,
+    pub question: Question,
+}
+
+/// What is asked once the connection stands.
+pub(super) enum Question {
+    /// That it stands.
+    Connection,
+    Http {
+        method: Method,
+        path: Uri,
+    },
+    Websocket {
+        path: Uri,
+        ping: bool,
+    },
+    Expect {
+        send: Vec<u8>,
+        wanted: Wanted,
+    },
+}
+
+pub(super) enum Wanted {
+    Bytes(Vec<u8>),
+    Regex(Regex),
+}
+
+/// One backend as a check sees it.
+pub(super) struct Target {
+    pub endpoint: Endpoint,
+    /// Of the Host header.
+    pub host: HeaderValue,
+    /// Sent and verified; `None` when the host is no name a certificate could hold.
+    pub server_name: Option<ServerName<'static>>,
+}
+
+impl Plan {
+    /// # Errors
+    /// Names the file or the value and what is wrong with it.
+    pub(super) fn new(check: &Check) -> Result<Plan, CheckError> {
+        let tls = match &check.tls {
+            Some(tls) => Some(tls::client_config(tls.ca.as_deref(), tls.verify)?),
+            None => None,
+        };
+        if let Some(host) = host(&check.kind) {
+            HeaderValue::from_str(host).map_err(|_| unsendable("host", host))?;
+        }
+        if let Some(sni) = check.tls.as_ref().and_then(|tls| tls.sni.as_deref()) {
+            ServerName::try_from(sni).map_err(|_| unsendable("tls.sni", sni))?;
+        }
+        Ok(Plan {
+            check: check.clone(),
+            tls,
+            question: question(&check.kind)?,
+        })
+    }
+
+    /// Where and under which name to ask `backend`; `None` while its address is not known.
+    pub(super) fn target(&self, backend: &Backend) -> Option<Target> {
+        self.target_at(&backend.endpoint()?, &backend.address())
+    }
+
+    pub(super) fn target_at(&self, endpoint: &Endpoint, address: &Address) -> Option<Target> {
+        let host = match host(&self.check.kind) {
+            Some(host) => host.to_owned(),
+            None => own_host(address),
+        };
+        let tls = self.check.tls.as_ref();
+        let server_name = match tls.and_then(|tls| tls.sni.as_deref()) {
+            Some(sni) => sni,
+            None => without_port(&host),
+        };
+        Some(Target {
+            endpoint: self.endpoint(endpoint),
+            server_name: ServerName::try_from(server_name.to_owned()).ok(),
+            host: HeaderValue::from_str(&host).ok()?,
+        })
+    }
+
+    /// The backend's address with the check's `address` and `port` in its place.
+    fn endpoint(&self, backend: &Endpoint) -> Endpoint {
+        let Check { port, address, .. } = &self.check;
+        let own = match backend {
+            Endpoint::Tcp(own) => Some(own),
+            Endpoint::Unix(_) => None,
+        };
+        let ip = address
+            .map(|address| address.ip)
+            .or(own.map(SocketAddr::ip));
+        let port = port
+            .or(address.and_then(|address| address.port))
+            .or(own.map(SocketAddr::port));
+        match (ip, port) {
+            (Some(ip), Some(port)) => Endpoint::Tcp(SocketAddr::new(ip, port)),
+            // A unix backend, and no full address to check in its place.
+            _ => backend.clone(),
+        }
+    }
+}
+
+fn question(kind: &CheckKind) -> Result<Question, CheckError> {
+    Ok(match kind {
+        CheckKind::Tcp => Question::Connection,
+        CheckKind::Http { method, path, .. } => Question::Http {
+            method: Method::from_bytes(method.as_bytes())
+                .map_err(|_| unsendable("method", method))?,
+            path: uri(path)?,
+        },
+        CheckKind::Websocket { path, ping, .. } => Question::Websocket {
+            path: uri(path)?,
+            ping: *ping,
+        },
+        CheckKind::Expect { send, expect } => Question::Expect {
+            send: send.clone(),
+            wanted: match expect {
+                Expect::Bytes(bytes) => Wanted::Bytes(bytes.clone()),
+                Expect::Regex(regex) => Wanted::Regex(Regex::new(regex)?),
+            },
+        },
+    })
+}
+
+fn uri(path: &str) -> Result<Uri, CheckError> {
+    let parsed = path.parse::<PathAndQuery>();
+    let parsed = parsed.ok().filter(|_| path.starts_with('/'));
+    parsed
+        .map(Uri::from)
+        .ok_or_else(|| unsendable("path", path))
+}
+
+fn unsendable(key: &'static str, value: &str) -> CheckError {
+    CheckError::Value {
+        key,
+        value: value.to_owned(),
+    }
+}
+
+fn host(kind: &CheckKind) -> Option<&str> {
+    match kind {
+        CheckKind::Http { host, .. } | CheckKind::Websocket { host, .. } => host.as_deref(),
+        CheckKind::Tcp | CheckKind::Expect { .. } => None,
+    }
+}
+
+/// What a backend is called when the check names no host.
+fn own_host(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Name(host, port) => format!("{}:{port}", host.trim_end_matches('.')),
+        Address::Unix(_) => "localhost".to_owned(),
+    }
+}
+
+/// `host`, `host:port`, `1.2.3.4:port` or `[::1]:port` without the port and the brackets.
+fn without_port(host: &str) -> &str {
+    if let Some(inner) = host.strip_prefix('[') {
+        return inner.split_once(']').map_or(inner, |(ip, _)| ip);
+    }
+    match host.rsplit_once(':') {
+        Some((name, _)) if !name.contains(':') => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CheckAddress;
+
+    fn check(kind: CheckKind) -> Check {
+        super::super::probe::tests::check(kind)
+    }
+
+    fn plan(port: Option<u16>, address: Option<CheckAddress>) -> Plan {
+        let mut check = check(CheckKind::Tcp);
+        (check.port, check.address) = (port, address);
+        Plan::new(&check).unwrap()
+    }
+
+    #[test]
+    fn port_and_address_take_the_place_of_the_backends() {
+        let backend = Endpoint::Tcp("10.0.0.1:80".parse().unwrap());
+        let unix = Endpoint::Unix("/run/chat".into());
+        let address = |port| {
+            Some(CheckAddress {
+                ip: "10.9.9.9".parse().unwrap(),
+                port,
+            })
+        };
+        let at = |plan: Plan, backend: &Endpoint| plan.endpoint(backend).to_string();
+        assert_eq!(at(plan(None, None), &backend), "10.0.0.1:80");
+        assert_eq!(at(plan(Some(81), None), &backend), "10.0.0.1:81");
+        assert_eq!(at(plan(None, address(None)), &backend), "10.9.9.9:80");
+        assert_eq!(at(plan(None, address(Some(82))), &backend), "10.9.9.9:82");
+        assert_eq!(at(plan(Some(81), address(None)), &unix), "10.9.9.9:81");
+        assert_eq!(at(plan(None, address(None)), &unix), "unix:/run/chat");
+    }
+
+    #[test]
+    fn a_host_loses_its_port_and_brackets() {
+        for (host, name) in [
+            ("chat.test", "chat.test"),
+            ("chat.test:80", "chat.test"),
+            ("10.0.0.1:80", "10.0.0.1"),
+            ("[::1]:80", "::1"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(without_port(host), name);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_named() {
+        let http = |method: &str, path: &str, host: &str| CheckKind::Http {
+            method: method.into(),
+            path: path.into(),
+            host: Some(host.into()),
+            status: vec![200..=399],
+        };
+        for (kind, key) in [
+            (http("G T", "/", "a"), "method"),
+            (http("GET", "no slash", "a"), "path"),
+            (http("GET", "/", "a\nb"), "host"),
+        ] {
+            let error = Plan::new(&check(kind)).map(drop).unwrap_err();
+            assert!(error.to_string().contains(key), "{error}");
+        }
+        assert!(Plan::new(&check(http("GET", "/", "a"))).is_ok());
+    }
+}

@@ -1,0 +1,425 @@
+//! One check of one backend: connect, TLS where configured, the question, all within the check's timeout.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::plan::{Plan, Question, Target};
+use super::{expect, http, websocket};
+use crate::base::units::format_duration;
+use crate::net::{self, ConnectError, Stream};
+
+/// Why a check did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The backend's, with what is wrong with it.
+    Backend(String),
+    /// Ours: nothing was learnt about the backend (safety rule 13).
+    Ours(String),
+}
+
+/// What a question is asked over.
+pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for T {}
+
+/// Makes one check.
+pub(super) async fn probe(target: &Target, plan: &Plan) -> Result<(), Failure> {
+    let timeout = plan.check.timeout;
+    let deadline = Instant::now() + timeout;
+    let stream = net::connect(&target.endpoint, timeout)
+        .await
+        .map_err(connect_failed)?;
+    match timeout_at(deadline, ask(stream, target, plan)).await {
+        Ok(answer) => answer.map_err(Failure::Backend),
+        Err(_) => Err(Failure::Backend(format!(
+            "no answer within {}",
+            format_duration(timeout)
+        ))),
+    }
+}
+
+async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String> {
+    match &plan.tls {
+        Some(config) => {
+            let stream = encrypt(stream, config.clone(), target).await?;
+            put(stream, target, plan).await
+        }
+        None => put(stream, target, plan).await,
+    }
+}
+
+async fn encrypt(
+    stream: Stream,
+    config: Arc<ClientConfig>,
+    target: &Target,
+) -> Result<impl Connection, String> {
+    let name = target
+        .server_name
+        .clone()
+        .ok_or_else(|| "tls: no name to verify; set tls.sni".to_owned())?;
+    TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .map_err(|error| format!("tls: {}", plain(&error)))
+}
+
+async fn put(stream: impl Connection, target: &Target, plan: &Plan) -> Result<(), String> {
+    match &plan.question {
+        Question::Connection => Ok(()),
+        Question::Http { method, path } => {
+            http::ask(stream, target, method, path, &plan.check.kind).await
+        }
+        Question::Websocket { path, ping } => websocket::ask(stream, target, path, *ping).await,
+        Question::Expect { send, wanted } => expect::ask(stream, send, wanted).await,
+    }
+}
+
+fn connect_failed(error: ConnectError) -> Failure {
+    let ours = error.is_ours();
+    let why = match &error {
+        ConnectError::Refused(source) | ConnectError::Local(source) => {
+            format!("connect: {}", plain(source))
+        }
+        ConnectError::TimedOut(_) => format!("connect: {error}"),
+    };
+    match ours {
+        true => Failure::Ours(why),
+        false => Failure::Backend(why),
+    }
+}
+
+/// `connection refused` rather than `Connection refused (os error 111)`; what has no short name is left as it is.
+pub(super) fn plain(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(_) if !error.kind().to_string().contains("uncategorized") => error.kind().to_string(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::{Address, Check, CheckKind, CheckTls, Expect};
+    use crate::net::Endpoint;
+    use futures_util::{SinkExt, StreamExt};
+    use std::future::Future;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream, UnixListener};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_tungstenite::tungstenite::Message;
+
+    pub(in crate::health) fn check(kind: CheckKind) -> Check {
+        Check {
+            kind,
+            interval: Duration::from_secs(2),
+            down_interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(10),
+            rise: 2,
+            fall: 3,
+            jitter_percent: 10,
+            port: None,
+            address: None,
+            tls: None,
+        }
+    }
+
+    fn http(path: &str) -> CheckKind {
+        CheckKind::Http {
+            method: "GET".into(),
+            path: path.into(),
+            host: Some("chat.test".into()),
+            status: vec![200..=399],
+        }
+    }
+
+    fn websocket(ping: bool) -> CheckKind {
+        CheckKind::Websocket {
+            path: "/socket".into(),
+            host: None,
+            ping,
+        }
+    }
+
+    fn expect(send: &str, expect: Expect) -> CheckKind {
+        CheckKind::Expect {
+            send: send.into(),
+            expect,
+        }
+    }
+
+    fn bytes(bytes: &str) -> Expect {
+        Expect::Bytes(bytes.into())
+    }
+
+    fn backend(why: &str) -> Result<(), Failure> {
+        Err(Failure::Backend(why.into()))
+    }
+
+    async fn listen() -> (TcpListener, Endpoint) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+        (listener, endpoint)
+    }
+
+    async fn asked(endpoint: Endpoint, check: Check) -> Result<(), Failure> {
+        let address = match &endpoint {
+            Endpoint::Tcp(address) => Address::Tcp(*address),
+            Endpoint::Unix(path) => Address::Unix(path.clone()),
+        };
+        let plan = Plan::new(&check).unwrap();
+        let target = plan.target_at(&endpoint, &address).unwrap();
+        probe(&target, &plan).await
+    }
+
+    /// Checks a node that does `serve` with the one connection it gets; what both gave.
+    async fn against<T, F: Future<Output = T>>(
+        check: Check,
+        serve: impl FnOnce(TcpStream) -> F,
+    ) -> (Result<(), Failure>, T) {
+        let (listener, endpoint) = listen().await;
+        let node = async { serve(listener.accept().await.unwrap().0).await };
+        tokio::join!(asked(endpoint, check), node)
+    }
+
+    /// Reads a request head and answers with `answer`; the head.
+    async fn answer(mut stream: TcpStream, answer: &str) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tcp_check_succeeds_when_the_node_accepts() {
+        let (listener, endpoint) = listen().await;
+        assert_eq!(asked(endpoint, check(CheckKind::Tcp)).await, Ok(()));
+        drop(listener);
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused() {
+        let (listener, endpoint) = listen().await;
+        drop(listener);
+        assert_eq!(
+            asked(endpoint, check(CheckKind::Tcp)).await,
+            backend("connect: connection refused")
+        );
+    }
+
+    #[test]
+    fn a_shortage_of_our_own_is_not_the_backends_fault() {
+        let shortage = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let failure = connect_failed(shortage.into());
+        assert!(matches!(failure, Failure::Ours(_)), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node");
+        let endpoint = Endpoint::Unix(path.clone());
+        let missing = asked(endpoint.clone(), check(CheckKind::Tcp)).await;
+        assert_eq!(missing, backend("connect: entity not found"));
+        let _listener = UnixListener::bind(path).unwrap();
+        assert_eq!(asked(endpoint, check(CheckKind::Tcp)).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_http_check_asks_for_its_path_and_host() {
+        let ok = |stream| answer(stream, "HTTP/1.1 204 No Content\r\n\r\n");
+        let (outcome, head) = against(check(http("/health?full=1")), ok).await;
+        assert_eq!(outcome, Ok(()));
+        assert!(
+            head.starts_with("GET /health?full=1 HTTP/1.1\r\n"),
+            "{head}"
+        );
+        assert!(head.contains("host: chat.test\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn another_status_fails_and_is_named() {
+        let busy = |stream| answer(stream, "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+        let (outcome, _) = against(check(http("/")), busy).await;
+        assert_eq!(outcome, backend("status 503 (wanted 200-399)"));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_fails() {
+        let ssh = |stream| answer(stream, "SSH-2.0-OpenSSH_9.2\r\n\r\n");
+        let (outcome, _) = against(check(http("/")), ssh).await;
+        let Err(Failure::Backend(why)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(why.starts_with("http: "), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_says_nothing_fails_after_the_timeout() {
+        for kind in [http("/"), websocket(false), expect("", bytes("hello"))] {
+            let mut check = check(kind);
+            check.timeout = Duration::from_millis(100);
+            let (outcome, _) = against(check, |mut stream| async move {
+                let mut all = Vec::new();
+                // Ends when the check has given up.
+                let _ = stream.read_to_end(&mut all).await;
+            })
+            .await;
+            assert_eq!(outcome, backend("no answer within 100ms"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_websocket_check_shakes_hands_and_says_goodbye() {
+        let (outcome, last) = against(check(websocket(false)), |stream| async {
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            socket.next().await.unwrap().unwrap()
+        })
+        .await;
+        assert_eq!(outcome, Ok(()));
+        assert!(last.is_close(), "{last}");
+    }
+
+    #[tokio::test]
+    async fn a_ping_waits_for_its_pong_behind_other_messages() {
+        let (outcome, ()) = against(check(websocket(true)), |stream| async {
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            socket.send(Message::text("welcome")).await.unwrap();
+            // Reading answers the ping; the close ends the stream.
+            while let Some(Ok(_)) = socket.next().await {}
+        })
+        .await;
+        assert_eq!(outcome, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_closes_instead_of_a_pong_fails() {
+        let (outcome, ()) = against(check(websocket(true)), |stream| async {
+            let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+            socket.close(None).await.unwrap();
+            while let Some(Ok(_)) = socket.next().await {}
+        })
+        .await;
+        assert_eq!(outcome, backend("ping: closed before the pong"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_valid_101_fails() {
+        let ok = |stream| answer(stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let (outcome, _) = against(check(websocket(false)), ok).await;
+        assert_eq!(outcome, backend("status 200 (wanted 101)"));
+        let fake = "HTTP/1.1 101 Switching\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+                    sec-websocket-accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n\r\n";
+        let (outcome, _) = against(check(websocket(false)), |stream| answer(stream, fake)).await;
+        assert_eq!(
+            outcome,
+            backend("websocket: sec-websocket-accept is missing, repeated or wrong")
+        );
+    }
+
+    #[tokio::test]
+    async fn expected_bytes_are_found_across_reads() {
+        let kind = expect("PING\r\n", bytes("+PONG"));
+        let (outcome, asked) = against(check(kind), |mut stream| async move {
+            let mut asked = [0; 6];
+            stream.read_exact(&mut asked).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            for part in ["hi +P", "ONG\r\n"] {
+                stream.write_all(part.as_bytes()).await.unwrap();
+            }
+            // Until the check hangs up.
+            let _ = stream.read_u8().await;
+            asked
+        })
+        .await;
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(&asked, b"PING\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_regular_expression_is_matched() {
+        let say = |text: &'static str| {
+            move |mut stream: TcpStream| async move {
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        };
+        let kind = || expect("", Expect::Regex(r"^220 \w+ ready\r\n".into()));
+        let (outcome, ()) = against(check(kind()), say("220 mail ready\r\n")).await;
+        assert_eq!(outcome, Ok(()));
+        let (outcome, ()) = against(check(kind()), say("421 busy\r\n")).await;
+        assert_eq!(outcome, backend("expect: closed after 10 bytes without it"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_cut_off() {
+        let (outcome, ()) = against(check(expect("", bytes("never"))), |mut stream| async move {
+            while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
+        })
+        .await;
+        assert_eq!(
+            outcome,
+            backend("expect: not in the first 65536 bytes of the answer")
+        );
+    }
+
+    /// A TLS node named chat.test: what it does with one connection is nothing but the handshake and an HTTP answer.
+    struct TlsNode {
+        folder: tempfile::TempDir,
+        acceptor: TlsAcceptor,
+    }
+
+    impl TlsNode {
+        fn new() -> TlsNode {
+            let made = rcgen::generate_simple_self_signed(["chat.test".to_owned()]).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let (cert, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+            std::fs::write(&cert, made.cert.pem()).unwrap();
+            std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+            let certificate = crate::config::Certificate {
+                cert,
+                key,
+                default: true,
+            };
+            let loaded = crate::tls::server_config(&[certificate], &[]).unwrap();
+            TlsNode {
+                folder,
+                acceptor: loaded.config.into(),
+            }
+        }
+
+        async fn asked(&self, sni: &str, verify: bool, ca: bool) -> Result<(), Failure> {
+            let mut check = check(http("/"));
+            check.tls = Some(CheckTls {
+                sni: Some(sni.into()),
+                verify,
+                ca: ca.then(|| self.folder.path().join("c.pem")),
+            });
+            let serve = |stream| async {
+                if let Ok(mut stream) = self.acceptor.accept(stream).await {
+                    let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                    stream.write_all(ok).await.unwrap();
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                }
+            };
+            against(check, serve).await.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tls_check_verifies_the_name_unless_told_not_to() {
+        let node = TlsNode::new();
+        assert_eq!(node.asked("chat.test", true, true).await, Ok(()));
+        assert_eq!(node.asked("other.test", false, false).await, Ok(()));
+        let outcome = node.asked("other.test", true, true).await;
+        let Err(Failure::Backend(why)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(why.starts_with("tls: "), "{why}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Rise and fall: how many answers in a row change the verdict. Pure.
+
+/// The count of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Progress {
+    up: bool,
+    /// Answers in a row against the present verdict.
+    against: u32,
+    rise: u32,
+    fall: u32,
+}
+
+impl Progress {
+    /// `rise` and `fall` of 0 count as 1.
+    pub(super) fn new(up: bool, rise: u32, fall: u32) -> Progress {
+        Progress {
+            up,
+            against: 0,
+            rise,
+            fall,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Counts one answer; the new verdict when it changes.
+    pub(super) fn record(&mut self, success: bool) -> Option<bool> {
+        if success == self.up {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        let needed = if self.up { self.fall } else { self.rise };
+        if self.against < needed {
+            return None;
+        }
+        self.up = success;
+        self.against = 0;
+        Some(success)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn verdicts(progress: &mut Progress, answers: &[bool]) -> Vec<Option<bool>> {
+        answers.iter().map(|ok| progress.record(*ok)).collect()
+    }
+
+    #[test]
+    fn falls_after_failures_in_a_row_and_rises_after_successes() {
+        let mut progress = Progress::new(true, 2, 3);
+        assert_eq!(
+            verdicts(&mut progress, &[false, false, false, true, true]),
+            [None, None, Some(false), None, Some(true)]
+        );
+    }
+
+    #[test]
+    fn one_success_between_failures_begins_the_count_again() {
+        let mut progress = Progress::new(true, 2, 2);
+        assert_eq!(
+            verdicts(&mut progress, &[false, true, false, false]),
+            [None, None, None, Some(false)]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_verdict_changes_exactly_after_a_full_run(
+            rise in 1u32..6, fall in 1u32..6, up: bool, answers in prop::collection::vec(any::<bool>(), 0..200),
+        ) {
+            let mut progress = Progress::new(up, rise, fall);
+            let mut verdict = up;
+            for end in 1..=answers.len() {
+                let success = answers[end - 1];
+                let run = answers[..end].iter().rev().take_while(|ok| **ok == success).count();
+                let needed = if success { rise } else { fall };
+                let changes = success != verdict && run >= needed as usize;
+                prop_assert_eq!(progress.record(success), changes.then_some(success));
+                if changes {
+                    verdict = success;
+                }
+                prop_assert_eq!(progress.is_up(), verdict);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The checks of one backend, one after the other, for as long as it is in its pool.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::plan::Plan;
+use super::probe::{self, Failure};
+use super::progress::Progress;
+use crate::pool::{Backend, OperatorState};
+
+/// Checks under way at once in the process. Each holds a socket for up to its timeout: 256 is more than the checks of
+/// a thousand backends need, and little beside the budget of file descriptors.
+const MAX_PARALLEL_CHECKS: usize = 256;
+
+/// The first checks of a pool begin within this, so that a start or reload does not send them all in one moment.
+const MAX_FIRST_SPREAD: Duration = Duration::from_millis(200);
+
+static SLOTS: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
+
+/// Runs until it is dropped.
+pub(super) async fn run(backend: Arc<Backend>, plan: Arc<Plan>) {
+    let mut watch = Watch {
+        progress: Progress::new(backend.check_up(), plan.check.rise, plan.check.fall),
+        backend,
+        plan,
+        hindered: false,
+    };
+    let spread = MAX_FIRST_SPREAD.min(watch.plan.check.interval / 10);
+    sleep(spread.mul_f64(fastrand::f64())).await;
+    loop {
+        // From begin to begin: a check that takes its whole timeout must not stretch the interval.
+        let begun = watch.round().await;
+        sleep_until(begun + watch.wait(fastrand::f64())).await;
+    }
+}
+
+struct Watch {
+    backend: Arc<Backend>,
+    plan: Arc<Plan>,
+    progress: Progress,
+    /// The last check could not be made, for a reason of our own.
+    hindered: bool,
+}
+
+impl Watch {
+    /// Makes one check, unless there is nobody to ask. When it began.
+    async fn round(&mut self) -> Instant {
+        let permit = SLOTS.acquire().await;
+        let begun = Instant::now();
+        let checked = self.backend.operator() != OperatorState::Maint;
+        if checked && let Some(target) = self.plan.target(&self.backend) {
+            let outcome = probe::probe(&target, &self.plan).await;
+            self.take(outcome);
+        }
+        drop(permit);
+        begun
+    }
+
+    fn take(&mut self, outcome: Result<(), Failure>) {
+        let counters = self.backend.counters();
+        let (success, reason) = match outcome {
+            Ok(()) => (true, "check passed".to_owned()),
+            Err(Failure::Backend(why)) => (false, why),
+            Err(Failure::Ours(why)) => {
+                self.hindered_by(&why);
+                return;
+            }
+        };
+        self.hindered = false;
+        let count = match success {
+            true => &counters.checks_ok,
+            false => &counters.checks_failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(pool = %self.backend.pool(), backend = %self.backend.name(), success, reason, "checked");
+        if let Some(up) = self.progress.record(success) {
+            self.backend
+                .set_check(up, &reason, std::time::Instant::now());
+        }
+    }
+
+    fn hindered_by(&mut self, why: &str) {
+        if !self.hindered {
+            tracing::warn!(
+                pool = %self.backend.pool(), backend = %self.backend.name(), why,
+                "check could not be made, its verdict stays"
+            );
+        }
+        self.hindered = true;
+    }
+
+    /// The time from the begin of one check to the next. `random` is in 0..1.
+    fn wait(&self, random: f64) -> Duration {
+        let check = &self.plan.check;
+        let interval = match self.progress.is_up() {
+            true => check.interval,
+            false => check.down_interval,
+        };
+        let jitter = f64::from(check.jitter_percent.min(100)) / 100.0;
+        interval.mul_f64(1.0 + jitter * (2.0 * random - 1.0))
+    }
+}
