@@ -1,0 +1,136 @@
+// Starts the binary on a configuration in a folder of its own, learns its addresses from its log, and talks to its admin
+// endpoint. Everything here fails loudly: a rejected promise ends the script with code 1.
+
+import { spawn, execFileSync } from "node:child_process";
+import { mkdtempSync, writeFileSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { once } from "node:events";
+
+const PATIENCE = 30_000;
+
+export function fail(message) {
+  throw new Error(message);
+}
+
+export function within(promise, what) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what}: nothing after ${PATIENCE} ms`)), PATIENCE);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+const children = new Set();
+
+function end(child) {
+  children.delete(child);
+  if (child.exitCode === null) child.kill("SIGKILL");
+}
+
+process.on("exit", () => children.forEach(end));
+for (const event of ["uncaughtException", "unhandledRejection"]) {
+  process.on(event, (error) => {
+    console.error(error);
+    process.exit(1);
+  });
+}
+
+// A child process whose first line on standard output says that it is ready.
+export async function ready(command, words, options = {}) {
+  const child = spawn(command, words, { stdio: ["pipe", "pipe", "inherit"], ...options });
+  children.add(child);
+  const lines = createInterface({ input: child.stdout });
+  const [first] = await within(once(lines, "line"), `${command} ${words.join(" ")}`);
+  return { child, first, lines };
+}
+
+export class Balancer {
+  static async start(binary, config, folder = mkdtempSync(join(tmpdir(), "evenkeel-"))) {
+    const balancer = new Balancer();
+    balancer.folder = folder;
+    balancer.file = join(folder, "balancer.toml");
+    balancer.log = [];
+    balancer.waiting = new Set();
+    balancer.write(config);
+    balancer.child = spawn(binary, ["run", "--config", balancer.file], { stdio: ["ignore", "ignore", "pipe"] });
+    children.add(balancer.child);
+    createInterface({ input: balancer.child.stderr }).on("line", (line) => {
+      balancer.log.push(line);
+      balancer.waiting.forEach((look) => look());
+    });
+    return balancer;
+  }
+
+  write(config) {
+    const head = '[global]\nlog_format = "json"\nwatch = false\n\n';
+    writeFileSync(this.file, `${head}${config}\n[admin]\nbind = "127.0.0.1:0"\n`);
+  }
+
+  // The address of a listener, as its log line tells it.
+  address(listener) {
+    const find = () => {
+      for (const line of this.log) {
+        try {
+          const event = JSON.parse(line);
+          const fields = event.fields ?? event;
+          if (fields.message === "listening" && fields.listener === listener) return fields.address;
+        } catch {
+          // A line that is no JSON is no event.
+        }
+      }
+    };
+    const found = new Promise((resolve) => {
+      const look = () => {
+        const address = find();
+        if (!address) return;
+        this.waiting.delete(look);
+        resolve(address);
+      };
+      this.waiting.add(look);
+      look();
+    });
+    return within(found, `the address of ${listener}`).catch((error) => {
+      console.error(this.log.join("\n"));
+      throw error;
+    });
+  }
+
+  async admin(method, path) {
+    const options = { method };
+    if (method !== "GET") Object.assign(options, { body: "{}", headers: { "content-type": "application/json" } });
+    const answer = await fetch(`http://${await this.address("admin")}${path}`, options);
+    const text = await answer.text();
+    if (!answer.ok) fail(`${method} ${path}: ${answer.status} ${text}`);
+    return JSON.parse(text);
+  }
+
+  async reload(config) {
+    this.write(config);
+    return this.admin("POST", "/api/v1/reload");
+  }
+
+  async stop() {
+    const ended = once(this.child, "exit");
+    this.child.kill("SIGTERM");
+    const [code] = await within(ended, "the balancer to stop");
+    end(this.child);
+    if (code !== 0) fail(`the balancer ended with code ${code}:\n${this.log.slice(-40).join("\n")}`);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+// A self-signed certificate for localhost, made by OpenSSL.
+export function certificate(folder) {
+  const [cert, key] = [join(folder, "cert.pem"), join(folder, "key.pem")];
+  execFileSync("openssl", [
+    "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert,
+  ], { stdio: "pipe" });
+  return { cert, key, pem: readFileSync(cert) };
+}
+
+export function folder() {
+  return mkdtempSync(join(tmpdir(), "evenkeel-"));
+}
