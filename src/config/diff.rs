@@ -3,6 +3,7 @@
 //! Every structure is taken apart whole (`let Pool { a, b } = pool`), so that a new field does not build until it was
 //! decided here what its change means.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -73,9 +74,319 @@ pub enum Change {
     },
 }
 
-/// The changes that lead from `old` to `new`, in the order of the file; empty when both are the same.
-pub fn diff(_old: &Config, _new: &Config) -> Vec<Change> {
-    Vec::new()
+/// The changes that lead from `old` to `new`; empty when both do the same. The order of listeners says nothing.
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let Config {
+        global,
+        access_log,
+        listeners,
+        pools,
+        admin,
+        metrics,
+    } = new;
+    let mut changes = global_changes(&old.global, global);
+    let access_log_keys = access_log_keys(&old.access_log, access_log);
+    push(&mut changes, access_log_keys, |keys| {
+        Change::AccessLogChanged { keys }
+    });
+    changes.extend(listeners_changes(&old.listeners, listeners));
+    changes.extend(pools_changes(&old.pools, pools));
+    push(
+        &mut changes,
+        admin_keys(old.admin.as_ref(), admin.as_ref()),
+        |keys| Change::AdminChanged { keys },
+    );
+    push(
+        &mut changes,
+        metrics_keys(old.metrics.as_ref(), metrics.as_ref()),
+        |keys| Change::MetricsChanged { keys },
+    );
+    changes
+}
+
+type Keys = Vec<&'static str>;
+
+/// The names of the pairs that differ.
+fn differing<const N: usize>(pairs: [(&'static str, bool); N]) -> Keys {
+    pairs
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| key)
+        .collect()
+}
+
+fn push(changes: &mut Vec<Change>, keys: Keys, change: impl FnOnce(Keys) -> Change) {
+    if !keys.is_empty() {
+        changes.push(change(keys));
+    }
+}
+
+fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
+    let Global {
+        workers,
+        max_connections,
+        max_setup_connections,
+        hard_stop_after,
+        watch,
+        log_level,
+        log_format,
+    } = new;
+    let keys = differing([
+        ("max_connections", *max_connections != old.max_connections),
+        (
+            "max_setup_connections",
+            *max_setup_connections != old.max_setup_connections,
+        ),
+        ("hard_stop_after", *hard_stop_after != old.hard_stop_after),
+        ("watch", *watch != old.watch),
+        ("log_level", *log_level != old.log_level),
+        ("log_format", *log_format != old.log_format),
+    ]);
+    let mut changes = Vec::new();
+    push(&mut changes, keys, |keys| Change::GlobalChanged { keys });
+    if *workers != old.workers {
+        changes.push(Change::NeedsRestart {
+            key: "global.workers",
+        });
+    }
+    changes
+}
+
+fn access_log_keys(old: &AccessLog, new: &AccessLog) -> Keys {
+    let AccessLog {
+        output,
+        format,
+        log_at,
+        interval,
+        max_queue,
+    } = new;
+    differing([
+        ("output", *output != old.output),
+        ("format", *format != old.format),
+        ("log_at", *log_at != old.log_at),
+        ("interval", *interval != old.interval),
+        ("max_queue", *max_queue != old.max_queue),
+    ])
+}
+
+fn listeners_changes(old: &[Listener], new: &[Listener]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for listener in new {
+        match old.iter().find(|before| before.name == listener.name) {
+            Some(before) => changes.extend(listener_changes(before, listener)),
+            None => changes.push(Change::ListenerAdded {
+                listener: listener.name.clone(),
+            }),
+        }
+    }
+    let gone = old
+        .iter()
+        .filter(|before| !new.iter().any(|listener| listener.name == before.name));
+    changes.extend(gone.map(|before| Change::ListenerRemoved {
+        listener: before.name.clone(),
+    }));
+    changes
+}
+
+fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
+    let Listener {
+        name,
+        bind,
+        protocol,
+        tls,
+        pool,
+        routes,
+        trusted,
+        handshake_timeout,
+        upgrade_timeout,
+        keep_alive_timeout,
+        backlog,
+    } = new;
+    let keys = differing([
+        ("protocol", *protocol != old.protocol),
+        ("tls", *tls != old.tls),
+        ("pool", *pool != old.pool),
+        ("route", *routes != old.routes),
+        ("trusted", *trusted != old.trusted),
+        (
+            "handshake_timeout",
+            *handshake_timeout != old.handshake_timeout,
+        ),
+        ("upgrade_timeout", *upgrade_timeout != old.upgrade_timeout),
+        (
+            "keep_alive_timeout",
+            *keep_alive_timeout != old.keep_alive_timeout,
+        ),
+        ("backlog", *backlog != old.backlog),
+    ]);
+    let mut changes = Vec::new();
+    if *bind != old.bind {
+        changes.push(Change::ListenerRebound {
+            listener: name.clone(),
+        });
+    }
+    push(&mut changes, keys, |keys| Change::ListenerChanged {
+        listener: name.clone(),
+        keys,
+    });
+    changes
+}
+
+fn pools_changes(old: &BTreeMap<String, Pool>, new: &BTreeMap<String, Pool>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (name, pool) in new {
+        match old.get(name) {
+            Some(before) => changes.extend(pool_changes(before, pool)),
+            None => changes.push(Change::PoolAdded { pool: name.clone() }),
+        }
+    }
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    changes.extend(gone.map(|name| Change::PoolRemoved { pool: name.clone() }));
+    changes
+}
+
+fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
+    let Pool {
+        name,
+        balance,
+        backends,
+        discover,
+        connect_timeout,
+        idle_timeout,
+        fin_timeout,
+        retries,
+        max_queue,
+        queue_timeout,
+        slow_start,
+        outlier,
+        check,
+    } = new;
+    let keys = differing([
+        ("balance", balance.word() != old.balance.word()),
+        ("hash_key", hash_key(balance) != hash_key(&old.balance)),
+        ("backend", order_changed(&old.backends, backends)),
+        ("discover", *discover != old.discover),
+        ("connect_timeout", *connect_timeout != old.connect_timeout),
+        ("idle_timeout", *idle_timeout != old.idle_timeout),
+        ("fin_timeout", *fin_timeout != old.fin_timeout),
+        ("retries", *retries != old.retries),
+        ("max_queue", *max_queue != old.max_queue),
+        ("queue_timeout", *queue_timeout != old.queue_timeout),
+        ("slow_start", *slow_start != old.slow_start),
+        ("outlier", *outlier != old.outlier),
+        ("check", *check != old.check),
+    ]);
+    let mut changes = Vec::new();
+    push(&mut changes, keys, |keys| Change::PoolChanged {
+        pool: name.clone(),
+        keys,
+    });
+    changes.extend(backends_changes(name, &old.backends, backends));
+    changes
+}
+
+fn hash_key(balance: &Balance) -> Option<&HashKey> {
+    match balance {
+        Balance::Hash(key) => Some(key),
+        Balance::RoundRobin | Balance::LeastConn | Balance::IpHash | Balance::Random => None,
+    }
+}
+
+/// Whether backends that stay now stand in another order, which round robin follows.
+fn order_changed(old: &[Backend], new: &[Backend]) -> bool {
+    let stays_in = |other: &[Backend]| -> BTreeSet<String> {
+        other.iter().map(|backend| backend.name.clone()).collect()
+    };
+    let (in_old, in_new) = (stays_in(old), stays_in(new));
+    let stay_before = old
+        .iter()
+        .map(|backend| &backend.name)
+        .filter(|name| in_new.contains(*name));
+    let stay_now = new
+        .iter()
+        .map(|backend| &backend.name)
+        .filter(|name| in_old.contains(*name));
+    !stay_before.eq(stay_now)
+}
+
+fn backends_changes(pool: &str, old: &[Backend], new: &[Backend]) -> Vec<Change> {
+    let before: BTreeMap<&str, &Backend> = old
+        .iter()
+        .map(|backend| (backend.name.as_str(), backend))
+        .collect();
+    let now: BTreeSet<&str> = new.iter().map(|backend| backend.name.as_str()).collect();
+    let mut changes = Vec::new();
+    for backend in new {
+        let (pool, name) = (pool.to_owned(), backend.name.clone());
+        match before.get(backend.name.as_str()) {
+            Some(before) => {
+                let keys = backend_keys(before, backend);
+                push(&mut changes, keys, |keys| Change::BackendChanged {
+                    pool,
+                    backend: name,
+                    keys,
+                });
+            }
+            None => changes.push(Change::BackendAdded {
+                pool,
+                backend: name,
+            }),
+        }
+    }
+    let gone = old
+        .iter()
+        .filter(|backend| !now.contains(backend.name.as_str()));
+    let removed = |backend: &Backend| Change::BackendRemoved {
+        pool: pool.to_owned(),
+        backend: backend.name.clone(),
+    };
+    changes.extend(gone.map(removed));
+    changes
+}
+
+fn backend_keys(old: &Backend, new: &Backend) -> Keys {
+    let Backend {
+        name: _,
+        address,
+        weight,
+        max_connections,
+        backup,
+        init_state,
+    } = new;
+    differing([
+        ("address", *address != old.address),
+        ("weight", *weight != old.weight),
+        ("max_connections", *max_connections != old.max_connections),
+        ("backup", *backup != old.backup),
+        ("init_state", *init_state != old.init_state),
+    ])
+}
+
+/// An endpoint that appears or goes has another `bind`.
+fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
+    let (Some(old), Some(new)) = (old, new) else {
+        return differing([("bind", old.is_some() != new.is_some())]);
+    };
+    let Admin {
+        bind,
+        token_file,
+        tls,
+        allowed_hosts,
+    } = new;
+    differing([
+        ("bind", *bind != old.bind),
+        ("token_file", *token_file != old.token_file),
+        ("tls", *tls != old.tls),
+        ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
+    ])
+}
+
+fn metrics_keys(old: Option<&Metrics>, new: Option<&Metrics>) -> Keys {
+    let bind = |metrics: &Metrics| {
+        let Metrics { bind } = metrics;
+        bind.clone()
+    };
+    differing([("bind", old.map(bind) != new.map(bind))])
 }
 
 impl fmt::Display for Change {
@@ -117,6 +428,288 @@ impl fmt::Display for Change {
             Change::NeedsRestart { key } => {
                 write!(f, "{key}: changed, takes effect at the next start")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::right;
+    use super::*;
+    use proptest::prelude::*;
+
+    const BASE: &str = r#"
+[global]
+workers = 2
+[[listener]]
+name = "l"
+bind = "127.0.0.1:80"
+protocol = "tcp"
+pool = "p"
+[pool.p]
+backend = [
+  { name = "a", address = "10.0.0.1:80" },
+  { name = "b", address = "10.0.0.2:80" },
+]
+[admin]
+bind = "127.0.0.1:9900"
+"#;
+
+    /// What `from` replaced by `to` in the base changes, as text.
+    fn changed(from: &str, to: &str) -> Vec<String> {
+        assert!(BASE.contains(from), "{from}");
+        let (old, new) = (right(BASE), right(&BASE.replacen(from, to, 1)));
+        diff(&old, &new).iter().map(Change::to_string).collect()
+    }
+
+    /// One edit of the file for every kind of change and every key.
+    const EDITS: &[(&str, &str, &[&str])] = &[
+        (
+            "workers = 2",
+            "workers = 3",
+            &["global.workers: changed, takes effect at the next start"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nmax_connections = 9",
+            &["global: changed max_connections"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nmax_setup_connections = 9",
+            &["global: changed max_setup_connections"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nhard_stop_after = \"9s\"",
+            &["global: changed hard_stop_after"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nwatch = false",
+            &["global: changed watch"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nlog_level = \"debug\"\nlog_format = \"json\"",
+            &["global: changed log_level, log_format"],
+        ),
+        (
+            "[[listener]]",
+            "[access_log]\noutput = \"stdout\"\n[[listener]]",
+            &["access_log: changed output"],
+        ),
+        (
+            "[[listener]]",
+            "[access_log]\nformat = \"text\"\n[[listener]]",
+            &["access_log: changed format"],
+        ),
+        (
+            "[[listener]]",
+            "[access_log]\nlog_at = [\"open\"]\n[[listener]]",
+            &["access_log: changed log_at"],
+        ),
+        (
+            "[[listener]]",
+            "[access_log]\ninterval = \"9s\"\n[[listener]]",
+            &["access_log: changed interval"],
+        ),
+        (
+            "[[listener]]",
+            "[access_log]\nmax_queue = 9\n[[listener]]",
+            &["access_log: changed max_queue"],
+        ),
+        (
+            "name = \"l\"",
+            "name = \"m\"",
+            &["listener m: added", "listener l: removed"],
+        ),
+        (
+            "127.0.0.1:80",
+            "127.0.0.1:81",
+            &["listener l: bound elsewhere"],
+        ),
+        (
+            "\"tcp\"",
+            "\"websocket\"",
+            &["listener l: changed protocol"],
+        ),
+        (
+            "pool = \"p\"",
+            "pool = \"p\"\ntls = { passthrough = true }",
+            &["listener l: changed tls"],
+        ),
+        (
+            "\"tcp\"\npool = \"p\"",
+            "\"websocket\"\nroute = [{ path = \"/\", pool = \"p\" }]",
+            &["listener l: changed protocol, pool, route"],
+        ),
+        (
+            "\"tcp\"",
+            "\"websocket\"\ntrusted = [\"::1\"]\nupgrade_timeout = \"9s\"\nkeep_alive_timeout = \"9s\"",
+            &["listener l: changed protocol, trusted, upgrade_timeout, keep_alive_timeout"],
+        ),
+        (
+            "pool = \"p\"",
+            "pool = \"p\"\nhandshake_timeout = \"9s\"\nbacklog = 9",
+            &["listener l: changed handshake_timeout, backlog"],
+        ),
+        (
+            "[admin]",
+            "[pool.q]\nbackend = [{ address = \"[::1]:1\" }]\n[admin]",
+            &["pool q: added"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\nbalance = \"random\"",
+            &["pool p: changed balance"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\nbalance = \"hash\"\nhash_key = \"sni\"",
+            &["pool p: changed balance, hash_key"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\ndiscover = { dns = \"a:1\" }",
+            &["pool p: changed discover"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\nconnect_timeout = \"9s\"\nidle_timeout = \"9s\"\nfin_timeout = \"9s\"\nretries = 9",
+            &["pool p: changed connect_timeout, idle_timeout, fin_timeout, retries"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\nmax_queue = 9\nqueue_timeout = \"9s\"\nslow_start = \"9s\"",
+            &["pool p: changed max_queue, queue_timeout, slow_start"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\noutlier = { connect_failures = 9 }",
+            &["pool p: changed outlier"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\ncheck = { type = \"tcp\" }",
+            &["pool p: changed check"],
+        ),
+        (
+            "name = \"b\"",
+            "name = \"c\"",
+            &["backend p/c: added", "backend p/b: removed"],
+        ),
+        (
+            "10.0.0.2:80",
+            "10.0.0.3:80",
+            &["backend p/b: changed address"],
+        ),
+        (
+            "\"10.0.0.2:80\"",
+            "\"10.0.0.2:80\", weight = 9, max_connections = 9, backup = true",
+            &["backend p/b: changed weight, max_connections, backup"],
+        ),
+        ("127.0.0.1:9900", "127.0.0.1:9901", &["admin: changed bind"]),
+        (
+            "[admin]\nbind = \"127.0.0.1:9900\"",
+            "",
+            &["admin: changed bind"],
+        ),
+        (
+            "9900\"",
+            "9900\"\ntoken_file = \"t\"",
+            &["admin: changed token_file"],
+        ),
+        (
+            "9900\"",
+            "9900\"\ntls = { cert = \"c\", key = \"k\" }",
+            &["admin: changed tls"],
+        ),
+        (
+            "9900\"",
+            "9900\"\nallowed_hosts = [\"a\"]",
+            &["admin: changed allowed_hosts"],
+        ),
+        (
+            "9900\"",
+            "9900\"\n[metrics]\nbind = \"127.0.0.1:1\"",
+            &["metrics: changed bind"],
+        ),
+    ];
+
+    #[test]
+    fn every_edit_is_one_change() {
+        for (from, to, expected) in EDITS {
+            assert_eq!(changed(from, to), *expected, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_removed_pool_and_a_first_state_are_seen() {
+        let with = BASE.replace(
+            "[admin]",
+            "[pool.q]\nbackend = [{ address = \"[::1]:1\" }]\n[admin]",
+        );
+        assert_eq!(
+            diff(&right(&with), &right(BASE)),
+            [Change::PoolRemoved {
+                pool: "q".to_owned()
+            }]
+        );
+        let checked = BASE.replace("[pool.p]", "[pool.p]\ncheck = { type = \"tcp\" }");
+        let down = checked.replace("\"10.0.0.2:80\"", "\"10.0.0.2:80\", init_state = \"down\"");
+        let keys = vec!["init_state"];
+        let change = Change::BackendChanged {
+            pool: "p".to_owned(),
+            backend: "b".to_owned(),
+            keys,
+        };
+        assert_eq!(diff(&right(&checked), &right(&down)), [change]);
+    }
+
+    #[test]
+    fn the_order_of_backends_is_a_change_and_that_of_listeners_is_none() {
+        let mut turned = right(BASE);
+        turned.pools.get_mut("p").unwrap().backends.reverse();
+        let keys = vec!["backend"];
+        assert_eq!(
+            diff(&right(BASE), &turned),
+            [Change::PoolChanged {
+                pool: "p".to_owned(),
+                keys
+            }]
+        );
+
+        let mut two = right(BASE);
+        two.listeners.push(Listener {
+            name: "m".to_owned(),
+            ..two.listeners[0].clone()
+        });
+        let mut turned = two.clone();
+        turned.listeners.reverse();
+        assert_eq!(diff(&two, &turned), []);
+    }
+
+    #[test]
+    fn a_change_is_data_and_a_sentence() {
+        let change = Change::PoolChanged {
+            pool: "p".to_owned(),
+            keys: vec!["retries", "check"],
+        };
+        let data = serde_json::json!({ "change": "pool_changed", "pool": "p", "keys": ["retries", "check"] });
+        assert_eq!(serde_json::to_value(&change).unwrap(), data);
+        assert_eq!(change.to_string(), "pool p: changed retries, check");
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_differs_is_a_change(edits in proptest::sample::subsequence((0..EDITS.len()).collect::<Vec<_>>(), 0..3)) {
+            let text = edits.iter().fold(BASE.to_owned(), |text, edit| text.replacen(EDITS[*edit].0, EDITS[*edit].1, 1));
+            let Ok(new) = super::super::testing::read(&text) else { return Ok(()) };
+            let old = right(BASE);
+            prop_assert_eq!(diff(&new, &new), []);
+            prop_assert_eq!(diff(&old, &new).is_empty(), old == new);
+            prop_assert_eq!(diff(&new, &old).is_empty(), old == new);
         }
     }
 }
