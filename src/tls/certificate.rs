@@ -171,3 +171,102 @@ fn warn_if_expired(file: &Path, not_after: SystemTime) {
         tracing::warn!(file = %file.display(), "certificate has expired");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::server::tests::Folder;
+
+    fn error(certificate: &Certificate) -> String {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        Loaded::read(certificate, &provider)
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn ends(error: &str, end: &str) {
+        assert!(error.ends_with(end), "{error}");
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let folder = Folder::new();
+        let mut chat = folder.make("chat", &["chat.test"]);
+        chat.key = folder.make("other", &["chat.test"]).key;
+        let error = error(&chat);
+        assert!(error.contains("other.key does not belong to "), "{error}");
+        ends(&error, "chat.pem");
+    }
+
+    #[test]
+    fn files_swapped_by_mistake_are_named() {
+        let folder = Folder::new();
+        let mut chat = folder.make("chat", &["chat.test"]);
+        std::mem::swap(&mut chat.cert, &mut chat.key);
+        ends(&error(&chat), "chat.key: no certificate found");
+        chat.cert = chat.key.clone();
+        ends(&error(&chat), "chat.pem: no private key found");
+    }
+
+    #[test]
+    fn a_missing_an_empty_and_a_broken_file_are_named() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let with = |contents: &str| {
+            folder.write("chat.pem", contents);
+            error(&chat)
+        };
+        ends(&with(""), "chat.pem: no certificate found");
+        let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        assert!(with(cut).contains("chat.pem: not valid PEM: "));
+        let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(with(nonsense).contains("chat.pem: not a valid certificate: "));
+        std::fs::remove_file(&chat.cert).unwrap();
+        assert!(error(&chat).contains("chat.pem: No such file"));
+    }
+
+    #[test]
+    fn a_certificate_cut_off_anywhere_is_an_error() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let whole = std::fs::read_to_string(&chat.cert).unwrap();
+        for cut in 0..whole.trim_end().len() {
+            folder.write("chat.pem", &whole[..cut]);
+            error(&chat);
+        }
+    }
+
+    #[test]
+    fn a_file_too_large_to_be_a_certificate_is_not_read_to_its_end() {
+        let file = Path::new("/dev/zero");
+        let error = read_file(file).unwrap_err().to_string();
+        ends(&error, "/dev/zero: larger than 4194304 bytes");
+    }
+
+    #[test]
+    fn a_certificate_without_a_host_name_can_only_be_the_default() {
+        let folder = Folder::new();
+        let mut certificate = folder.make("ip", &["127.0.0.1"]);
+        assert!(error(&certificate).contains("names no host"));
+        certificate.default = true;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        assert_eq!(
+            Loaded::read(&certificate, &provider).unwrap().names,
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn an_expired_certificate_still_loads() {
+        let folder = Folder::new();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["chat.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        folder.write("old.pem", &params.self_signed(&key).unwrap().pem());
+        folder.write("old.key", &key.serialize_pem());
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let loaded = Loaded::read(&folder.certificate("old"), &provider).unwrap();
+        assert!(loaded.not_after < SystemTime::now());
+    }
+}

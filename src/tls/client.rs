@@ -105,3 +105,63 @@ impl ServerCertVerifier for AnyCertificate {
             .supported_schemes()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::tls::server::tests::Folder;
+    use rustls::SupportedProtocolVersion;
+
+    /// A client that takes any certificate.
+    pub(in crate::tls) fn any() -> Arc<ClientConfig> {
+        client_config(None, false).unwrap()
+    }
+
+    /// A client that takes any certificate, but verifies RSA signatures only.
+    pub(in crate::tls) fn rsa_only() -> Arc<ClientConfig> {
+        let mut provider = aws_lc_rs::default_provider();
+        let known = provider.signature_verification_algorithms.mapping;
+        let rsa = known
+            .iter()
+            .position(|(scheme, _)| *scheme == SignatureScheme::RSA_PSS_SHA256)
+            .unwrap();
+        provider.signature_verification_algorithms.mapping = &known[rsa..=rsa];
+        let provider = Arc::new(provider);
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    /// A client of one version that trusts `root`.
+    pub(in crate::tls) fn of_version(
+        version: &'static SupportedProtocolVersion,
+        root: &Path,
+    ) -> Arc<ClientConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(file_roots(root).unwrap())
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    #[test]
+    fn a_file_of_roots_must_hold_certificates() {
+        let folder = Folder::new();
+        let certificate = folder.make("ca", &["chat.test"]);
+        assert!(client_config(Some(&certificate.cert), true).is_ok());
+        let error = client_config(Some(&certificate.key), true).unwrap_err();
+        assert!(
+            error.to_string().ends_with("ca.key: no certificate found"),
+            "{error}"
+        );
+        let missing = folder.file("missing.pem");
+        let error = client_config(Some(&missing), true).unwrap_err();
+        assert!(error.to_string().contains("missing.pem: "), "{error}");
+    }
+}
