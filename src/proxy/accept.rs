@@ -30,7 +30,7 @@ pub struct Listening {
 
 struct Shared {
     proxy: Arc<Proxy>,
-    bound: Bound,
+    bound: Arc<Bound>,
     rules: ArcSwap<Rules>,
     counters: Arc<ListenerCounters>,
 }
@@ -39,7 +39,7 @@ impl Listening {
     /// Starts accepting on the proxy's runtime.
     pub fn start(
         proxy: &Arc<Proxy>,
-        bound: Bound,
+        bound: Arc<Bound>,
         rules: Rules,
         counters: Arc<ListenerCounters>,
     ) -> Self {
@@ -75,6 +75,11 @@ impl Listening {
         self.shared.rules.load_full()
     }
 
+    /// Its socket, for a listener that takes over the address under another name.
+    pub fn bound(&self) -> &Arc<Bound> {
+        &self.shared.bound
+    }
+
     /// The address really bound.
     pub fn local(&self) -> &Bind {
         self.shared.bound.local()
@@ -84,8 +89,9 @@ impl Listening {
         &self.shared.counters
     }
 
-    /// Serves what the kernel has already queued, then closes the socket. Live connections go on.
-    pub async fn stop(self) {
+    /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live
+    /// connections go on.
+    pub async fn stop(&self) {
         self.stop.cancel();
         let task = match self.task.lock() {
             Ok(mut slot) => slot.take(),

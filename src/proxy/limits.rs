@@ -112,6 +112,22 @@ impl Limits {
         }
     }
 
+    /// Waits until no connection is left.
+    ///
+    /// # Cancel safety
+    /// Takes nothing; may be dropped at any time.
+    pub async fn emptied(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.live() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
     pub fn has_room(&self) -> bool {
         self.live() < self.max_connections()
             && self.in_setup() < self.max_setup.load(Ordering::Relaxed)

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::net::Peer;
 use crate::observe::{Journal, ListenerCounters};
@@ -33,6 +34,8 @@ pub struct Proxy {
     pub limits: Arc<Limits>,
     /// Where connections are set up.
     pub runtime: Handle,
+    /// Cancelled when the server stops: a connection that only waits for its next request then ends.
+    pub stopping: CancellationToken,
 }
 
 /// One accepted connection on its way through set-up, beside its stream.
