@@ -21,7 +21,7 @@ async fn drains_without_touching_the_live_and_wait_returns_with_the_last() {
         .post("/api/v1/pools/nodes/backends/n1/drain", "{}")
         .await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.json()["live"], 5, "{}", answer.body);
+    assert_eq!(answer.json()["backend"]["live"], 5, "{}", answer.body);
     for _ in 0..10 {
         assert_eq!(
             greeted(address).await.1,
@@ -44,7 +44,7 @@ async fn drains_without_touching_the_live_and_wait_returns_with_the_last() {
     }
     let answer = waiting.await;
     assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.json()["live"], 0, "{}", answer.body);
+    assert_eq!(answer.json()["backend"]["live"], 0, "{}", answer.body);
     assert_eq!(greeted(address).await.1, "n2");
     balancer
         .post("/api/v1/pools/nodes/backends/n1/ready", "{}")
@@ -67,7 +67,7 @@ async fn wait_gives_up_at_its_time_and_says_how_many_are_left() {
         "wait returned after {:?}",
         began.elapsed()
     );
-    assert_eq!(answer.json()["live"], 1, "{}", answer.body);
+    assert_eq!(answer.json()["backend"]["live"], 1, "{}", answer.body);
     echoed(&mut stream, b"untouched").await;
 }
 
@@ -98,7 +98,7 @@ async fn the_drain_command_waits_and_prints() {
     let answer = balancer
         .post("/api/v1/pools/nodes/backends/n1/drain", "{}")
         .await;
-    assert_eq!(answer.json()["live"], 0);
+    assert_eq!(answer.json()["backend"]["live"], 0);
     assert_eq!(greeted(address).await.1, "n2");
     let status = balancer.get("/api/v1/status").await;
     assert_eq!(status.status, 200, "{admin}: {}", status.body);

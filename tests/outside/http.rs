@@ -356,7 +356,7 @@ async fn polling_goes_on_through_a_reload_and_a_drain() {
         .post("/api/v1/pools/nodes/backends/n1/drain?wait=20s", "{}")
         .await;
     assert_eq!(
-        answer.json()["live"],
+        answer.json()["backend"]["live"],
         0,
         "each request holds its lease and no longer: {}",
         answer.body

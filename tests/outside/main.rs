@@ -16,5 +16,6 @@ mod drain;
 mod failover;
 mod handover;
 mod http;
+mod reload;
 mod upgrade;
 mod websocket;

@@ -118,15 +118,15 @@ await balancer.reload(config(4, "least_conn"));
 
 console.log("drain n1 under traffic");
 const begun = await balancer.admin("POST", "/api/v1/pools/chat/backends/n1/drain");
-if (!(begun.live > 0)) fail(`n1 should be busy: ${JSON.stringify(begun)}`);
+if (!(begun.backend.live > 0)) fail(`n1 should be busy: ${JSON.stringify(begun)}`);
 await more(1000);
 const stays = await balancer.admin("POST", "/api/v1/pools/chat/backends/n1/drain?wait=1s");
-if (stays.live !== begun.live) fail(`a drain touched live sessions: ${begun.live} -> ${stays.live}`);
+if (stays.backend.live !== begun.backend.live) fail(`a drain touched live sessions: ${begun.backend.live} -> ${stays.backend.live}`);
 const waited = balancer.admin("POST", "/api/v1/pools/chat/backends/n1/drain?wait=25s");
 clients.filter((client) => client.node === "n1").forEach((client) => (client.leave = true));
 snake.child.stdin.write("leave n1\n");
 const done = await waited;
-if (done.live !== 0) fail(`n1 is not empty: ${JSON.stringify(done)}`);
+if (done.backend.live !== 0) fail(`n1 is not empty: ${JSON.stringify(done)}`);
 await more(1000);
 const left = clients.filter((client) => client.node === "n1").length;
 if (left) fail(`${left} clients are on a drained node`);

@@ -80,14 +80,14 @@ for (let i = 0; i < 10; i++) {
 const other = names.find((name) => name !== own);
 console.log(`drain ${other}, where nobody is`);
 const empty = await balancer.admin("POST", `/api/v1/pools/chat/backends/${other}/drain?wait=10s`);
-if (empty.live !== 0) fail(JSON.stringify(empty));
+if (empty.backend.live !== 0) fail(JSON.stringify(empty));
 await rounds(20);
 await balancer.admin("POST", `/api/v1/pools/chat/backends/${other}/ready`);
 
 console.log(`drain ${own}, where everybody is`);
 polling.forEach((session) => (session.mayBreak = true));
 const begun = await balancer.admin("POST", `/api/v1/pools/chat/backends/${own}/drain`);
-if (begun.live < upgraded.length) fail(`upgraded sessions are live: ${JSON.stringify(begun)}`);
+if (begun.backend.live < upgraded.length) fail(`upgraded sessions are live: ${JSON.stringify(begun)}`);
 await rounds(10);
 for (const session of upgraded) if ((await ask(session)) !== own) fail("a drain moved an upgraded session");
 for (const session of polling) if ((await ask(session)) !== other) fail("a polling session is on a drained node");
@@ -97,7 +97,7 @@ all.forEach((session) => {
   session.socket.close();
 });
 const done = await balancer.admin("POST", `/api/v1/pools/chat/backends/${own}/drain?wait=20s`);
-if (done.live !== 0) fail(`${own} is not empty: ${JSON.stringify(done)}`);
+if (done.backend.live !== 0) fail(`${own} is not empty: ${JSON.stringify(done)}`);
 await balancer.stop();
 const total = all.reduce((sum, session) => sum + session.sent, 0);
 console.log(`socket.io: ${total} acknowledged messages, ${polling.length} polling and ${upgraded.length} upgraded sessions`);
