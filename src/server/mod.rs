@@ -5,23 +5,42 @@
 //! discovery and the admin endpoint run on a runtime of their own (`Server::watch`), so that a storm of handshakes
 //! cannot starve them.
 
+mod beside;
+mod follow;
 mod follower;
+mod listeners;
+mod live;
+mod load;
+mod pools;
+mod reload;
 mod settle;
+mod signals;
 mod source;
 mod status;
+mod stop;
 mod watcher;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
 pub use follower::{Commit, Follower};
+pub use load::verify;
+pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
 pub use status::{CertificateStatus, ListenerState, ListenerStatus, ReloadStatus};
 
-use crate::config::{Change, Config};
+use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
+use crate::proxy::{Limits, Proxy};
+use crate::relay::Relay;
+use beside::Beside;
+use live::Live;
 
 /// Why a server did not start. The message names the listener or file and what failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +57,19 @@ pub struct ReloadError {
 
 /// One running balancer; always in an `Arc`.
 pub struct Server {
-    config: arc_swap::ArcSwap<Config>,
-    journal: Arc<Journal>,
     source: Source,
     started_at: SystemTime,
+    proxy: Arc<Proxy>,
+    live: Mutex<Live>,
+    /// Held through a whole reload: one at a time.
+    reloading: Mutex<()>,
+    reloads: Mutex<ReloadStatus>,
+    /// The text last acted on, good or bad: the file watcher leaves it alone.
+    attempted: Mutex<String>,
+    followers: Mutex<Vec<Arc<dyn Follower>>>,
+    /// `global.watch`.
+    watching: watch::Sender<bool>,
+    beside: Beside,
 }
 
 impl Server {
@@ -50,36 +78,87 @@ impl Server {
     /// # Errors
     /// Names what could not be loaded or bound; nothing is left running.
     pub async fn start(config: Config, source: Source) -> Result<Arc<Server>, StartError> {
-        let journal = Journal::new(&config.access_log)
-            .map_err(|error| StartError(format!("access_log: {error}")))?;
-        Ok(Arc::new(Server {
-            config: arc_swap::ArcSwap::from_pointee(config),
+        let server = Arc::new(Server::new(&config, source)?);
+        let first = Arc::clone(&server);
+        let started = server.watch().spawn_blocking(move || {
+            let plan = first.plan(config)?;
+            first.commit(plan)
+        });
+        match started.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(messages)) => return Err(StartError(messages.join("\n"))),
+            Err(error) => return Err(StartError(format!("start: {error}"))),
+        }
+        let followed = Arc::clone(&server).follow_file();
+        server.beside.handle().spawn(followed);
+        Ok(server)
+    }
+
+    /// Everything but what the configuration describes.
+    fn new(config: &Config, source: Source) -> Result<Server, StartError> {
+        let failed = |what: &str, error: std::io::Error| StartError(format!("{what}: {error}"));
+        let beside = Beside::start().map_err(|error| failed("start threads", error))?;
+        let journal =
+            Journal::new(&config.access_log).map_err(|error| failed("access_log", error))?;
+        let relay = Relay::start(config.global.workers)
+            .map_err(|error| failed("start relay threads", error))?;
+        let proxy = Arc::new(Proxy {
+            relay,
             journal,
+            limits: Limits::new(&config.global),
+            runtime: Handle::current(),
+            stopping: CancellationToken::new(),
+        });
+        Ok(Server {
+            attempted: Mutex::new(text_of(config, &source)),
             source,
             started_at: SystemTime::now(),
-        }))
+            proxy,
+            live: Mutex::new(Live::new(Arc::new(config.clone()))),
+            reloading: Mutex::default(),
+            reloads: Mutex::default(),
+            followers: Mutex::default(),
+            watching: watch::Sender::new(config.global.watch),
+            beside,
+        })
     }
 
     /// The runtime of everything beside the data path: checks, discovery, admin.
-    pub fn watch(&self) -> tokio::runtime::Handle {
-        tokio::runtime::Handle::current()
+    pub fn watch(&self) -> Handle {
+        self.beside.handle()
     }
 
     /// Adds one that is asked at every reload. It has already been set up from the present configuration.
-    pub fn follow(&self, _follower: Arc<dyn Follower>) {}
+    pub fn follow(&self, follower: Arc<dyn Follower>) {
+        lock(&self.followers).push(follower);
+    }
 
     /// Reads the source again and swaps the new configuration in, all or nothing. Reloads are serialised; the work
     /// goes on to its end when this future is dropped.
     ///
     /// # Errors
     /// Every reason why nothing was changed.
-    pub async fn reload(&self) -> Result<Vec<Change>, ReloadError> {
-        Ok(Vec::new())
+    pub async fn reload(self: &Arc<Self>) -> Result<Vec<Change>, ReloadError> {
+        self.reload_text(None).await
+    }
+
+    async fn reload_text(
+        self: &Arc<Self>,
+        text: Option<String>,
+    ) -> Result<Vec<Change>, ReloadError> {
+        let server = Arc::clone(self);
+        let reload = move || server.reload_now(text);
+        match self.watch().spawn_blocking(reload).await {
+            Ok(result) => result,
+            Err(error) => Err(ReloadError {
+                messages: vec![format!("reload: {error}")],
+            }),
+        }
     }
 
     /// What serves now.
     pub fn config(&self) -> Arc<Config> {
-        self.config.load_full()
+        Arc::clone(&lock(&self.live).config)
     }
 
     /// Where the configuration comes from.
@@ -89,7 +168,7 @@ impl Server {
 
     /// The pools of the present configuration by name, then those that a reload removed and that have live connections.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        Vec::new()
+        lock(&self.live).pools()
     }
 
     /// The pool of that name, removed ones with live connections included.
@@ -98,27 +177,43 @@ impl Server {
     }
 
     /// Whether a reload removed that pool.
-    pub fn is_removed(&self, _pool: &Pool) -> bool {
-        false
+    pub fn is_removed(&self, pool: &Pool) -> bool {
+        lock(&self.live).is_removed(pool)
     }
 
     /// How the DNS lookups of that pool go.
-    pub fn lookups(&self, _pool: &str) -> Option<Arc<discovery::Status>> {
-        None
+    pub fn lookups(&self, pool: &str) -> Option<Arc<discovery::Status>> {
+        let live = lock(&self.live);
+        let running = live.pools.get(pool)?;
+        Some(Arc::clone(&running.lookups))
     }
 
     /// The listeners in the order of the file.
     pub fn listeners(&self) -> Vec<ListenerStatus> {
-        Vec::new()
+        let live = lock(&self.live);
+        let listening = live.listeners.iter();
+        live.stopped.clone().unwrap_or_else(|| {
+            listening
+                .map(|listening| listeners::status(listening, ListenerState::Listening))
+                .collect()
+        })
     }
 
     pub fn journal(&self) -> &Arc<Journal> {
-        &self.journal
+        &self.proxy.journal
+    }
+
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.proxy.relay
+    }
+
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.proxy.limits
     }
 
     /// False once it is stopping: new connections are not accepted any more.
     pub fn ready(&self) -> bool {
-        true
+        lock(&self.live).stopped.is_none()
     }
 
     pub fn started_at(&self) -> SystemTime {
@@ -127,6 +222,20 @@ impl Server {
 
     /// How the reloads went so far.
     pub fn reloads(&self) -> ReloadStatus {
-        ReloadStatus::default()
+        lock(&self.reloads).clone()
+    }
+}
+
+/// A panic under a lock has left whole values behind: they are swapped, not edited.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The text that `config` was made from; empty if the file has changed since, so that the watcher sees a change.
+fn text_of(config: &Config, source: &Source) -> String {
+    let text = source.read().unwrap_or_default();
+    match config::parse(&text, source.file()) {
+        Ok(parsed) if parsed == *config => text,
+        _ => String::new(),
     }
 }

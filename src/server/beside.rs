@@ -1,0 +1,42 @@
+//! The runtime beside the data path: checks, discovery, admin, reloads.
+
+use std::io;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// They mostly wait; a second thread keeps a slow one (a large metrics page) from holding up the checks.
+const THREADS: usize = 2;
+
+/// Owns the runtime. Its threads are left to end on their own when it is dropped, which may happen in async code.
+pub(super) struct Beside {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Beside {
+    /// # Errors
+    /// The kernel refused a thread or an epoll.
+    pub fn start() -> io::Result<Beside> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("watch")
+            .enable_all()
+            .build()?;
+        Ok(Beside {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

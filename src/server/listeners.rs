@@ -1,0 +1,195 @@
+//! The step that leads the listeners from one configuration to the next.
+//!
+//! Everything that can fail (binding) happens in `plan`; `apply` only swaps. A listener is known by its name, a socket by its
+//! address: an address that stays keeps its socket, under whatever name, because closing one loses the connections
+//! queued in it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::status::{CertificateStatus, ListenerState, ListenerStatus};
+use crate::config::{Bind, Certificate, Listener, ListenerTls};
+use crate::net::{self, BindError, Bound};
+use crate::observe::ListenerCounters;
+use crate::proxy::{Listening, Proxy, Rules};
+
+/// What becomes of one listener of the new configuration.
+pub(super) enum Step {
+    /// Nothing about it changed.
+    Keep(Arc<Listening>),
+    /// Its socket stays and gets new rules.
+    Update(Arc<Listening>, Rules),
+    /// It starts on a socket that is new to it.
+    Start(Arc<Bound>, Rules),
+}
+
+/// The steps to the new listeners, in the order of the file.
+pub(super) struct Plan {
+    pub steps: Vec<Step>,
+    /// Listeners whose certificate files have another content under the same names.
+    pub renewed: Vec<String>,
+}
+
+/// Binds what is new, on sockets that listen already but that nobody accepts from yet.
+///
+/// # Errors
+/// Every address that could not be bound; what was bound is closed again.
+pub(super) fn plan(present: &[Arc<Listening>], wanted: Vec<Rules>) -> Result<Plan, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut plan = Plan {
+        steps: Vec::new(),
+        renewed: Vec::new(),
+    };
+    for rules in wanted {
+        let name = rules.config.name.clone();
+        let same = |old: &&Arc<Listening>| {
+            let old = &old.rules().config;
+            old.name == name && old.bind == rules.config.bind
+        };
+        if let Some(known) = present.iter().find(same) {
+            let known = Arc::clone(known);
+            if is_renewed(&known.rules(), &rules) {
+                plan.renewed.push(name);
+            }
+            plan.steps.push(keep_or_update(known, rules));
+            continue;
+        }
+        match socket(present, &rules.config) {
+            Ok(bound) => plan.steps.push(Step::Start(bound, rules)),
+            Err(error) => errors.push(format!("listener {name}: {error}")),
+        }
+    }
+    if errors.is_empty() {
+        Ok(plan)
+    } else {
+        Err(errors)
+    }
+}
+
+fn keep_or_update(known: Arc<Listening>, rules: Rules) -> Step {
+    let old = known.rules();
+    if old.config == rules.config && fingerprint(&old) == fingerprint(&rules) {
+        Step::Keep(known)
+    } else {
+        Step::Update(known, rules)
+    }
+}
+
+/// The content of the same files differs.
+fn is_renewed(old: &Rules, new: &Rules) -> bool {
+    let terminates = matches!(new.config.tls, Some(ListenerTls::Terminate(_)));
+    terminates && old.config.tls == new.config.tls && fingerprint(old) != fingerprint(new)
+}
+
+fn fingerprint(rules: &Rules) -> Option<[u8; 32]> {
+    rules.tls.as_ref().map(|tls| tls.fingerprint)
+}
+
+/// The socket of a listener that gives its address up, or a new one.
+fn socket(present: &[Arc<Listening>], wanted: &Listener) -> Result<Arc<Bound>, String> {
+    let holder = present
+        .iter()
+        .find(|old| old.rules().config.bind == wanted.bind);
+    if let Some(holder) = holder {
+        return Ok(Arc::clone(holder.bound()));
+    }
+    net::bind(&wanted.bind, wanted.backlog)
+        .map(Arc::new)
+        .map_err(|error| explain(&error, present, &wanted.bind))
+}
+
+/// Says so when it is our own socket that is in the way: the old one serves until the new one is bound.
+fn explain(error: &BindError, present: &[Arc<Listening>], wanted: &Bind) -> String {
+    let overlapping = |old: &&Arc<Listening>| match (old.local(), wanted) {
+        (Bind::Tcp(old), Bind::Tcp(wanted)) => old.port() == wanted.port(),
+        _ => false,
+    };
+    let in_use = error.source.kind() == io::ErrorKind::AddrInUse;
+    match present.iter().find(overlapping).filter(|_| in_use) {
+        Some(old) => format!(
+            "{error} by listener {}, which serves until the new address is bound; use another port or restart",
+            old.rules().config.name
+        ),
+        None => error.to_string(),
+    }
+}
+
+/// Takes the steps; gives the new listeners, in the order of the file.
+pub(super) fn apply(
+    steps: Vec<Step>,
+    before: &[Arc<Listening>],
+    proxy: &Arc<Proxy>,
+) -> Vec<Arc<Listening>> {
+    steps
+        .into_iter()
+        .map(|step| match step {
+            Step::Keep(known) => known,
+            Step::Update(known, rules) => {
+                known.update(rules);
+                known
+            }
+            Step::Start(bound, rules) => start(proxy, bound, rules, before),
+        })
+        .collect()
+}
+
+/// Those of `before` that are not among `now` any more.
+pub(super) fn left_over(
+    before: Vec<Arc<Listening>>,
+    now: &[Arc<Listening>],
+) -> Vec<Arc<Listening>> {
+    let is_left = |old: &Arc<Listening>| !now.iter().any(|new| Arc::ptr_eq(old, new));
+    before.into_iter().filter(is_left).collect()
+}
+
+fn start(
+    proxy: &Arc<Proxy>,
+    bound: Arc<Bound>,
+    rules: Rules,
+    before: &[Arc<Listening>],
+) -> Arc<Listening> {
+    let name = rules.config.name.clone();
+    // A listener that moved is still the same listener: its counters go with its name.
+    let moved = before.iter().find(|old| *old.counters().name == *name);
+    let counters = match moved {
+        Some(old) => Arc::clone(old.counters()),
+        None => ListenerCounters::new(&name),
+    };
+    let listening = Arc::new(Listening::start(proxy, bound, rules, counters));
+    tracing::info!(listener = name, address = %listening.local(), "listening");
+    listening
+}
+
+/// What is told of a listener.
+pub(super) fn status(listening: &Listening, state: ListenerState) -> ListenerStatus {
+    let rules = listening.rules();
+    ListenerStatus {
+        name: rules.config.name.clone(),
+        bind: listening.local().clone(),
+        protocol: rules.config.protocol,
+        state,
+        counters: Arc::clone(listening.counters()),
+        server_names: rules
+            .tls
+            .as_ref()
+            .map_or_else(Vec::new, |tls| tls.names.clone()),
+        certificates: certificates(&rules),
+    }
+}
+
+fn certificates(rules: &Rules) -> Vec<CertificateStatus> {
+    let (Some(ListenerTls::Terminate(configured)), Some(loaded)) = (&rules.config.tls, &rules.tls)
+    else {
+        return Vec::new();
+    };
+    let status = |(certificate, not_after): (&Certificate, &SystemTime)| CertificateStatus {
+        cert: certificate.cert.clone(),
+        not_after: *not_after,
+    };
+    configured
+        .iter()
+        .zip(&loaded.not_after)
+        .map(status)
+        .collect()
+}

@@ -1,0 +1,87 @@
+//! What runs now: configuration, pools and listeners, swapped as one by a reload.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::load::Pools;
+use super::pools::{RemovedPool, RunningPool};
+use super::status::ListenerStatus;
+use crate::config::Config;
+use crate::pool::Pool;
+use crate::proxy::Listening;
+
+/// Guarded by one lock, which is held for a look or a swap and never while something is waited for.
+pub(super) struct Live {
+    pub config: Arc<Config>,
+    pub pools: BTreeMap<String, RunningPool>,
+    removed: Vec<RemovedPool>,
+    /// In the order of the file.
+    pub listeners: Vec<Arc<Listening>>,
+    /// What the listeners were when they stopped; `None` before. Nothing is swapped in any more then.
+    pub stopped: Option<Vec<ListenerStatus>>,
+}
+
+impl Live {
+    pub fn new(config: Arc<Config>) -> Live {
+        Live {
+            config,
+            pools: BTreeMap::new(),
+            removed: Vec::new(),
+            listeners: Vec::new(),
+            stopped: None,
+        }
+    }
+
+    /// The pools that keep their identity if the next configuration names them: present, and removed but still in use.
+    pub fn known_pools(&self) -> Pools {
+        let pools = self.pools().into_iter();
+        pools.map(|pool| (pool.name().to_string(), pool)).collect()
+    }
+
+    /// The present pools by name, then the removed ones with live connections.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        let present = self.pools.values().map(|running| &running.pool);
+        let removed = self.removed.iter().filter(|removed| removed.is_live());
+        present
+            .chain(removed.map(|removed| &removed.pool))
+            .cloned()
+            .collect()
+    }
+
+    pub fn is_removed(&self, pool: &Pool) -> bool {
+        let mut removed = self.removed.iter();
+        removed.any(|removed| std::ptr::eq(Arc::as_ptr(&removed.pool), pool))
+    }
+
+    /// Makes `wanted` the present pools, with the settings of `config`. What is new is started, what is left over is
+    /// retired after `grace`.
+    pub fn swap_pools(&mut self, wanted: Pools, config: &Config, grace: Duration, watch: &Handle) {
+        self.removed.retain(|removed| {
+            let back = wanted
+                .get(&**removed.pool.name())
+                .is_some_and(|pool| Arc::ptr_eq(pool, &removed.pool));
+            if back {
+                removed.take_back();
+            }
+            !back && !removed.is_over()
+        });
+        let mut before = std::mem::take(&mut self.pools);
+        for (name, pool) in wanted {
+            let known = before.remove(&name);
+            if let Some(settings) = config.pools.get(&name)
+                && (known.is_none() || *pool.settings() != *settings)
+            {
+                // A pool that was taken back is retired by now, so that the same settings mean a change.
+                pool.apply(settings);
+            }
+            let running = known.unwrap_or_else(|| RunningPool::start(pool, watch));
+            self.pools.insert(name, running);
+        }
+        let left = before.into_values().map(|running| running.pool);
+        self.removed
+            .extend(left.map(|pool| RemovedPool::retire_after(pool, grace, watch)));
+    }
+}

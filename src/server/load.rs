@@ -1,0 +1,97 @@
+//! Turns a validated configuration into parts: pools, and each listener's rules with its certificates. Reads files,
+//! opens no socket.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{self, Config};
+use crate::health;
+use crate::pool::Pool;
+use crate::proxy::Rules;
+use crate::tls;
+
+/// The pools by name.
+pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
+
+/// What `load` made.
+pub(super) struct Loaded {
+    /// Every pool of the configuration; a known one is the same as before and has not been changed yet.
+    pub pools: Pools,
+    /// One per listener, in the order of the configuration.
+    pub rules: Vec<Rules>,
+}
+
+/// Loads everything that `config` names. Pools in `known` are kept.
+///
+/// # Errors
+/// Every file that could not be used.
+pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>> {
+    let mut errors = Vec::new();
+    for pool in config.pools.values() {
+        if let Some(Err(error)) = pool.check.as_ref().map(health::verify) {
+            errors.push(format!("pool {}: check: {error}", pool.name));
+        }
+    }
+    let pools = pools(config, known);
+    let mut rules = Vec::new();
+    for listener in &config.listeners {
+        match Rules::build(listener, &pools) {
+            Ok(built) => rules.push(built),
+            Err(error) => errors.push(format!("listener {}: {error}", listener.name)),
+        }
+    }
+    if errors.is_empty() {
+        Ok(Loaded { pools, rules })
+    } else {
+        Err(errors)
+    }
+}
+
+fn pools(config: &Config, known: &Pools) -> Pools {
+    let pool = |settings: &config::Pool| match known.get(&settings.name) {
+        Some(pool) => Arc::clone(pool),
+        None => Pool::new(settings),
+    };
+    config
+        .pools
+        .iter()
+        .map(|(name, settings)| (name.clone(), pool(settings)))
+        .collect()
+}
+
+/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root
+/// and token file. A provider of TLS primitives must be installed (`tls::install_provider`).
+///
+/// # Errors
+/// Every file that could not be used.
+pub fn verify(config: &Config) -> Result<(), Vec<String>> {
+    let mut errors = match load(config, &Pools::new()) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors,
+    };
+    if let Some(admin) = &config.admin {
+        errors.extend(verify_admin(admin));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
+}
+
+fn verify_admin(admin: &config::Admin) -> Vec<String> {
+    let token = admin.token_file.as_deref().and_then(unreadable);
+    let certificate = admin.tls.as_ref().and_then(|certificate| {
+        let certificates = std::slice::from_ref(certificate);
+        let loaded = tls::server_config(certificates, &[]);
+        loaded.err().map(|error| error.to_string())
+    });
+    let errors = token.into_iter().chain(certificate);
+    errors.map(|error| format!("admin: {error}")).collect()
+}
+
+fn unreadable(file: &Path) -> Option<String> {
+    let error = std::fs::read(file).err()?;
+    Some(format!("read {}: {error}", file.display()))
+}

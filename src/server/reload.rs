@@ -1,0 +1,176 @@
+//! From one configuration to the next: read -> parse -> load -> bind -> swap, all or nothing.
+//!
+//! `plan` does all that can fail and changes nothing; `commit` cannot fail and swaps everything in at once. The first
+//! configuration takes the same way, from nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::follower::Commit;
+use super::load::{Pools, load};
+use super::{ReloadError, Server, listeners, lock};
+use crate::config::{self, Change, Config, ConfigErrors};
+use crate::observe;
+
+/// A configuration that is ready to be swapped in. Dropping it closes the sockets that it bound.
+pub(super) struct Plan {
+    config: Arc<Config>,
+    changes: Vec<Change>,
+    pools: Pools,
+    listeners: Vec<listeners::Step>,
+    journal: Option<observe::Prepared>,
+    followers: Vec<Commit>,
+}
+
+impl Server {
+    /// Reloads `text`, or what the source has now. Blocks; one at a time.
+    pub(super) fn reload_now(&self, text: Option<String>) -> Result<Vec<Change>, ReloadError> {
+        let _one_at_a_time = lock(&self.reloading);
+        let result = self.try_reload(text);
+        let now = SystemTime::now();
+        match &result {
+            Ok(changes) => {
+                lock(&self.reloads).succeeded(now);
+                self.tell_changes(changes);
+            }
+            Err(messages) => {
+                lock(&self.reloads).failed(now, messages.join("\n"));
+                self.tell_refusal(messages);
+            }
+        }
+        result.map_err(|messages| ReloadError { messages })
+    }
+
+    fn try_reload(&self, text: Option<String>) -> Result<Vec<Change>, Vec<String>> {
+        let text = match text {
+            Some(text) => text,
+            None => {
+                let read = self.source.read();
+                read.map_err(|error| vec![error.to_string()])?
+            }
+        };
+        lock(&self.attempted).clone_from(&text);
+        let config = config::parse(&text, self.source.file()).map_err(|errors| lines(&errors))?;
+        let plan = self.plan(config)?;
+        self.commit(plan)
+    }
+
+    /// Loads and binds what `config` needs beside what runs.
+    ///
+    /// # Errors
+    /// Everything that could not be loaded; if all could, everything that could not be bound or prepared.
+    pub(super) fn plan(&self, config: Config) -> Result<Plan, Vec<String>> {
+        let (old, known, present) = {
+            let live = lock(&self.live);
+            (
+                Arc::clone(&live.config),
+                live.known_pools(),
+                live.listeners.clone(),
+            )
+        };
+        let loaded = load(&config, &known)?;
+        let listeners = listeners::plan(&present, loaded.rules)?;
+        let renewed = listeners.renewed.into_iter();
+        let mut changes = config::diff(&old, &config);
+        changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
+        Ok(Plan {
+            journal: prepare_journal(&old, &config)?,
+            followers: self.prepare_followers(&config)?,
+            pools: loaded.pools,
+            listeners: listeners.steps,
+            config: Arc::new(config),
+            changes,
+        })
+    }
+
+    fn prepare_followers(&self, config: &Config) -> Result<Vec<Commit>, Vec<String>> {
+        let followers = lock(&self.followers).clone();
+        let prepared = followers.iter().map(|follower| follower.prepare(config));
+        prepared
+            .collect::<Result<_, _>>()
+            .map_err(|error| vec![error])
+    }
+
+    /// Swaps the plan in.
+    ///
+    /// # Errors
+    /// Only that the server is stopping.
+    pub(super) fn commit(&self, plan: Plan) -> Result<Vec<Change>, Vec<String>> {
+        let mut live = lock(&self.live);
+        if live.stopped.is_some() {
+            return Err(vec!["the server is stopping".to_owned()]);
+        }
+        let grace = longest_set_up(&live.config);
+        self.proxy.limits.apply(&plan.config.global);
+        live.swap_pools(plan.pools, &plan.config, grace, &self.watch());
+        let before = std::mem::take(&mut live.listeners);
+        live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
+        let left = listeners::left_over(before, &live.listeners);
+        live.config = Arc::clone(&plan.config);
+        drop(live);
+        if let Some(prepared) = plan.journal {
+            self.proxy.journal.apply(prepared);
+        }
+        for commit in plan.followers {
+            commit();
+        }
+        self.watching.send_replace(plan.config.global.watch);
+        self.proxy.runtime.spawn(async move {
+            for listening in left {
+                listening.stop().await;
+            }
+        });
+        Ok(plan.changes)
+    }
+
+    fn tell_changes(&self, changes: &[Change]) {
+        for change in changes {
+            tracing::info!(%change, "reload");
+        }
+        let file = self.source.file().display();
+        tracing::info!(%file, changes = changes.len(), "reloaded");
+    }
+
+    fn tell_refusal(&self, messages: &[String]) {
+        for error in messages {
+            tracing::error!(%error, "reload refused");
+        }
+        let file = self.source.file().display();
+        tracing::error!(%file, errors = messages.len(), "reload refused, the present configuration goes on");
+    }
+}
+
+/// Each error on one line, with its place.
+fn lines(errors: &ConfigErrors) -> Vec<String> {
+    let file = errors.file();
+    let messages = errors.messages().into_iter();
+    messages
+        .map(|found| {
+            let key = match found.key.as_str() {
+                "" => String::new(),
+                key => format!("{key}: "),
+            };
+            let (line, column, message) = (found.line, found.column, found.message);
+            format!("{file}:{line}:{column}: {key}{message}")
+        })
+        .collect()
+}
+
+fn prepare_journal(old: &Config, new: &Config) -> Result<Option<observe::Prepared>, Vec<String>> {
+    if old.access_log == new.access_log {
+        return Ok(None);
+    }
+    match observe::Journal::prepare(&new.access_log) {
+        Ok(prepared) => Ok(Some(prepared)),
+        Err(error) => Err(vec![format!("access_log: {error}")]),
+    }
+}
+
+/// How long a connection accepted just now may still need to reach its pool.
+fn longest_set_up(config: &Config) -> Duration {
+    let timeouts = config.listeners.iter();
+    timeouts
+        .map(|listener| listener.handshake_timeout)
+        .max()
+        .unwrap_or_default()
+}

@@ -1,0 +1,112 @@
+//! The life of a running server: its signals, and its gentle end.
+//!
+//! At the end it accepts nothing more and lets the live connections end. Clients that are all closed in one moment all
+//! come back in one moment; so what is left at half of `hard_stop_after` is closed evenly over the second half.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ListenerState, Server, Signal, Signals, listeners, lock};
+
+/// Time between two progress lines.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// How long the access log may take to be written out at the end; a disk that hangs must not keep the process.
+const FLUSH: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at once.
+    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+        while self.answer(signals.next().await) {}
+        let stop = self.stop();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                signal = signals.next() => if !self.answer(signal) {
+                    tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
+                    break;
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Does what a signal asks for; false when it is to stop.
+    fn answer(self: &Arc<Self>, signal: Signal) -> bool {
+        match signal {
+            Signal::Stop => return false,
+            Signal::Reopen => self.journal().reopen(),
+            Signal::Reload => {
+                let server = Arc::clone(self);
+                // The result is logged and counted; the next signal must not wait for it.
+                self.watch().spawn(async move { server.reload().await });
+            }
+        }
+        true
+    }
+
+    /// Stops accepting and returns when the last connection is gone, at the latest after `hard_stop_after`.
+    pub async fn stop(&self) {
+        let allowed = self.config().global.hard_stop_after;
+        let (started, half) = (Instant::now(), allowed / 2);
+        self.stop_accepting().await;
+        let limits = self.limits();
+        tracing::info!(live = limits.live(), hard_stop_after = ?allowed, "stopping: live connections may end");
+        if !self.emptied_by(started + half).await {
+            tracing::info!(live = limits.live(), within = ?half, "stopping: closing what is left");
+            self.relay().close_all_within(half);
+            self.emptied_by(started + allowed).await;
+        }
+        tracing::info!(live = limits.live(), after = ?started.elapsed(), "stopped");
+    }
+
+    /// Closes the listeners' sockets, after what is queued in them was served.
+    async fn stop_accepting(&self) {
+        let stopped = {
+            let mut live = lock(&self.live);
+            let taken = std::mem::take(&mut live.listeners);
+            let status = |listening| listeners::status(listening, ListenerState::Stopped);
+            live.stopped
+                .get_or_insert_with(|| taken.iter().map(|one| status(one)).collect());
+            taken
+        };
+        self.proxy.stopping.cancel();
+        for listening in stopped {
+            listening.stop().await;
+        }
+    }
+
+    /// Waits until no connection is left, telling the progress; false at `deadline`.
+    async fn emptied_by(&self, deadline: Instant) -> bool {
+        let limits = self.limits();
+        tokio::select! {
+            () = limits.emptied() => true,
+            () = tokio::time::sleep_until(deadline) => false,
+            () = every(PROGRESS, || tracing::info!(live = limits.live(), "stopping")) => false,
+        }
+    }
+
+    /// Ends what is left and writes its lines.
+    async fn finish(&self) {
+        let (relay, journal) = (Arc::clone(self.relay()), Arc::clone(self.journal()));
+        let finish = move || {
+            relay.shutdown();
+            journal.flush(FLUSH)
+        };
+        let flushed = tokio::task::spawn_blocking(finish).await;
+        if !flushed.unwrap_or(false) {
+            tracing::warn!("access log not written to its end");
+        }
+    }
+}
+
+/// Does `action` after each `period`, for ever.
+async fn every(period: Duration, mut action: impl FnMut()) {
+    loop {
+        tokio::time::sleep(period).await;
+        action();
+    }
+}
