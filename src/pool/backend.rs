@@ -1,36 +1,21 @@
-//! One node of a pool.
+//! One node of a pool, as its users see it: what it is, how it does, and the words of its three writers.
+//!
+//! A backend outlives its place in the pool: live connections hold it, and a reload finds it again by its name.
+//! Every change goes through the pool, so that the very next pick sees it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
-use crate::config::Address;
+use tokio::sync::Notify;
+
+use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
-
-/// What the operator wants of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OperatorState {
-    /// Takes connections, as far as checks and outlier detection let it.
-    Ready,
-    /// Takes no new connections; live ones go on.
-    Drain,
-    /// As `Drain`, and is not checked.
-    Maint,
-}
-
-/// The effective state of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    Up,
-    /// The active check failed.
-    Down,
-    Drain,
-    Maint,
-    /// Too many connect failures: out for a while.
-    Ejected,
-    /// Its name has never been resolved.
-    Unresolved,
-}
+use crate::pool::gate::Gate;
+use crate::pool::queue::Queue;
+use crate::pool::status::Status;
+use crate::pool::{OperatorState, Pool, State, clock};
 
 /// One node of a pool: its identity is (pool, name).
 #[derive(Debug)]
@@ -38,79 +23,257 @@ pub struct Backend {
     pool: Arc<str>,
     name: Arc<str>,
     counters: Arc<BackendCounters>,
+    gate: Gate,
+    /// Notified when `live` reaches 0.
+    idle: Notify,
+    /// Whether a success has failures to clear: spares the lock on every other one.
+    failing: AtomicBool,
+    status: Mutex<Status>,
+    /// Gone when the server let the pool go.
+    home: Weak<Pool>,
+    queue: Arc<Queue>,
 }
 
-#[expect(unused_variables, reason = "signatures first")]
 impl Backend {
+    /// Closed until the pool has it in its view.
+    pub(super) fn new(home: &Home, status: Status) -> Arc<Self> {
+        Arc::new(Backend {
+            pool: home.name.clone(),
+            name: Arc::from(status.settings().name.as_str()),
+            counters: Arc::default(),
+            gate: Gate::new(status.settings().max_connections),
+            idle: Notify::new(),
+            failing: AtomicBool::new(false),
+            status: Mutex::new(status),
+            home: home.pool.clone(),
+            queue: home.queue.clone(),
+        })
+    }
+
+    /// The name of its pool.
     pub fn pool(&self) -> &Arc<str> {
         &self.pool
     }
+
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
+
     pub fn counters(&self) -> &Arc<BackendCounters> {
         &self.counters
     }
+
+    /// As configured or discovered.
     pub fn address(&self) -> Address {
-        Address::Name(String::new(), 0)
+        self.status().settings().address.clone()
     }
+
+    /// Where to connect; `None` until its name has been resolved.
     pub fn endpoint(&self) -> Option<Endpoint> {
-        None
+        self.status().endpoint().cloned()
     }
-    /// The discovery plane's answer for a static `Name` address; an error keeps the last good one.
-    pub fn resolved(&self, answer: Result<Endpoint, String>) {}
-    /// A connect succeeded.
-    pub fn connected(&self, now: Instant) {}
-    /// A connect failed, and it was the backend's fault (`!ConnectError::is_ours()`).
-    pub fn connect_failed(&self, now: Instant, why: &str) {}
-    /// The active check's verdict, after rise/fall.
-    pub fn set_check(&self, up: bool, reason: &str, now: Instant) {}
+
+    /// The answer to a lookup of a `Name` address; an error keeps the last good one. For another kind of address it does
+    /// nothing.
+    pub fn resolved(&self, answer: Result<Endpoint, String>) {
+        let mut moved = false;
+        self.write(clock(), |status| moved = status.resolved(answer));
+        if let Some(home) = self.home.upgrade().filter(|_| moved) {
+            home.bump();
+        }
+    }
+
+    /// A connect succeeded. Counts it.
+    pub fn connected(&self, _now: Instant) {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        if self.failing.swap(false, Ordering::Relaxed) {
+            self.status().outlier.succeeded();
+        }
+    }
+
+    /// A connect failed by the backend's fault: never call it for an error that is ours (`ConnectError::is_ours`).
+    /// Counts it; enough of them within the window eject the backend for a while, if the pool can spare it.
+    pub fn connect_failed(&self, now: Instant, why: &str) {
+        self.counters
+            .connect_failures
+            .fetch_add(1, Ordering::Relaxed);
+        let Some(home) = self.home.upgrade() else {
+            return;
+        };
+        self.failing.store(true, Ordering::Relaxed);
+        let settings = home.settings();
+        let enough = self.status().outlier.failed(now, &settings.outlier);
+        if enough {
+            home.eject(self, now, why);
+        }
+    }
+
+    /// The active check's verdict, after `rise` and `fall` were counted.
+    pub fn set_check(&self, up: bool, reason: &str, now: Instant) {
+        self.write(now, |status| status.set_check(up, reason));
+    }
+
+    /// The last verdict; true before the first one unless `init_state` says otherwise.
     pub fn check_up(&self) -> bool {
-        true
+        self.status().check_up()
     }
-    pub fn set_operator(&self, operator: OperatorState) {}
+
+    pub fn set_operator(&self, operator: OperatorState) {
+        self.write(clock(), |status| status.operator = operator);
+    }
+
     pub fn operator(&self) -> OperatorState {
-        OperatorState::Ready
+        self.status().operator
     }
-    /// The operator's weight; `None` = the configured one.
-    pub fn set_weight(&self, weight: Option<u16>) {}
+
+    /// The operator's weight, 0..=256; kept over reloads. `None` = the configured one.
+    pub fn set_weight(&self, weight: Option<u16>) {
+        self.write(clock(), |status| status.weight = weight);
+    }
+
+    /// In force: the operator's or the configured one.
     pub fn weight(&self) -> u16 {
-        1
+        self.status().weight()
     }
+
+    /// The operator's weight, if one is set.
+    pub fn weight_override(&self) -> Option<u16> {
+        self.status().weight
+    }
+
+    /// 0 = no own limit.
     pub fn max_connections(&self) -> u64 {
-        0
+        self.gate.max()
     }
+
     pub fn backup(&self) -> bool {
-        false
+        self.status().settings().backup
     }
+
     /// Removed by a reload or by discovery; listed until its last connection is gone.
     pub fn is_retired(&self) -> bool {
-        false
+        self.status().retired
     }
+
+    /// The effective state.
     pub fn state(&self, now: Instant) -> State {
-        State::Up
+        self.settle(now);
+        self.status().state()
     }
+
+    /// Why it is in its state.
     pub fn reason(&self) -> String {
-        String::new()
+        self.settle(clock());
+        self.status().reason().to_owned()
     }
+
+    /// When its state changed last.
     pub fn since(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
+        self.settle(clock());
+        self.status().since()
     }
+
+    /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
-        0
+        self.gate.live()
     }
-    /// Returns when no connection is live.
-    pub async fn emptied(&self) {}
+
+    /// Returns when no connection is live, at once if none is now.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn emptied(&self) {
+        loop {
+            let mut idle = std::pin::pin!(self.idle.notified());
+            idle.as_mut().enable();
+            if self.live() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(super) fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn configure(&self, settings: config::Backend, checked: bool) {
+        self.gate.set_max(settings.max_connections);
+        self.status().configure(settings, checked);
+    }
+
+    /// From now on nobody enters; the operator sees it until it is empty.
+    pub(super) fn retire(&self) {
+        self.gate.set_open(false);
+        self.status().retired = true;
+    }
+
+    /// One connection left.
+    fn left(&self) {
+        if self.gate.leave() == 0 {
+            self.idle.notify_waiters();
+        }
+        if self.queue.is_empty() {
+            return;
+        }
+        if let Some(home) = self.home.upgrade() {
+            home.serve_queue();
+        }
+    }
+
+    fn write(&self, now: Instant, change: impl FnOnce(&mut Status)) {
+        match self.home.upgrade() {
+            Some(home) => home.update(now, || change(&mut self.status())),
+            None => {
+                let mut status = self.status();
+                change(&mut status);
+                status.settle(now);
+            }
+        }
+    }
+
+    /// Lets time do its work: an ejection that is over.
+    fn settle(&self, now: Instant) {
+        if let Some(home) = self.home.upgrade() {
+            home.refresh(now);
+        }
+    }
 }
 
-/// Counts one connection on one backend; dropping it uncounts.
+/// What a backend knows of its pool.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) name: Arc<str>,
+    pub(super) pool: Weak<Pool>,
+    pub(super) queue: Arc<Queue>,
+}
+
+/// Counts one connection on one backend, from before its connect; dropping it uncounts, lets the queue move on and
+/// wakes who waits in `emptied`.
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
 }
 
 impl Lease {
+    /// `None` when the backend is closed or full.
+    pub(super) fn enter(backend: &Arc<Backend>) -> Option<Lease> {
+        backend.gate.enter().then(|| Lease {
+            backend: backend.clone(),
+        })
+    }
+
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.backend.left();
     }
 }

@@ -1,107 +1,210 @@
 //! Pools and their backends: choosing and counting.
+//!
+//! Writers (reload, discovery, checks, operator, outlier detection) change one thing under the pool's lock, compute the
+//! next [`View`] and swap it in; a pick reads the view and the live counts, and takes no lock but its algorithm's.
+//! What a pool gives is a [`Lease`]: as long as it lives, the connection counts.
 
+mod acquire;
+mod announce;
 mod backend;
+mod counters;
+mod found;
+mod gate;
+mod members;
+mod outlier;
 mod pick;
+mod queue;
+mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+mod view;
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config;
-use crate::net::Endpoint;
+use crate::pool::backend::Home;
+use crate::pool::members::Members;
+use crate::pool::queue::Queue;
+use crate::pool::view::View;
 
-pub use backend::{Backend, Lease, OperatorState, State};
+pub use backend::{Backend, Lease};
+pub use counters::PoolCounters;
+pub use found::Found;
 pub use pick::{AcquireError, Pick};
-
-/// One backend as discovery found it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Unique in the snapshot.
-    pub name: String,
-    pub address: Endpoint,
-    /// 0..=256
-    pub weight: u16,
-    pub backup: bool,
-    /// 0 = no own limit.
-    pub max_connections: u64,
-}
-
-/// What a pool counted; the data path adds `retries` and `redispatches`.
-#[derive(Debug, Default)]
-pub struct PoolCounters {
-    /// Refused because no backend can be used.
-    pub refused_no_backend: AtomicU64,
-    /// Refused because every backend is full and there is no queue.
-    pub refused_full: AtomicU64,
-    /// Refused because the queue is full.
-    pub refused_queue_full: AtomicU64,
-    /// Waited `queue_timeout` in vain.
-    pub queue_timeouts: AtomicU64,
-    /// Further tries after a failed connect.
-    pub retries: AtomicU64,
-    /// Those of them that went to another backend.
-    pub redispatches: AtomicU64,
-}
+pub use state::{OperatorState, State};
 
 /// A named set of backends with one balancing algorithm, its checks and limits.
 #[derive(Debug)]
 pub struct Pool {
     name: Arc<str>,
-    settings: Arc<config::Pool>,
+    members: Mutex<Members>,
+    view: ArcSwap<View>,
+    queue: Arc<Queue>,
+    /// The view's own, for those who wait in the queue.
+    refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
     changed: watch::Sender<u64>,
 }
 
-#[expect(unused_variables, reason = "signatures first")]
 impl Pool {
     pub fn new(config: &config::Pool) -> Arc<Pool> {
-        Arc::new(Pool {
-            name: Arc::from(config.name.as_str()),
-            settings: Arc::new(config.clone()),
-            counters: PoolCounters::default(),
-            changed: watch::Sender::new(0),
+        Arc::new_cyclic(|pool| {
+            let name: Arc<str> = Arc::from(config.name.as_str());
+            let queue = Arc::new(Queue::default());
+            let home = Home {
+                name: name.clone(),
+                pool: pool.clone(),
+                queue: queue.clone(),
+            };
+            let now = clock();
+            let members = Members::new(home, config, now);
+            let (view, _) = members.view(None, now);
+            Pool {
+                name,
+                members: Mutex::new(members),
+                view: ArcSwap::from_pointee(view),
+                queue,
+                refresh_at: watch::Sender::new(None),
+                counters: PoolCounters::default(),
+                changed: watch::Sender::new(0),
+            }
         })
     }
+
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
+
     /// The present configuration of the pool.
     pub fn settings(&self) -> Arc<config::Pool> {
-        self.settings.clone()
+        self.view.load().settings.clone()
     }
+
     pub fn counters(&self) -> &PoolCounters {
         &self.counters
     }
-    /// A reload's configuration.
-    pub fn apply(&self, config: &config::Pool) {}
-    /// The reload removed the whole pool: every backend becomes retired.
-    pub fn retire(&self) {}
-    /// A whole snapshot from discovery; true if something changed.
+
+    /// A reload's configuration. Backends found again by name keep their counters, live connections, check verdict,
+    /// ejection and operator state; the others are retired. Undoes `retire`.
+    pub fn apply(&self, config: &config::Pool) {
+        let now = clock();
+        let mut members = self.members();
+        if members.configure(config, now) {
+            self.publish(members, now);
+            self.bump();
+        }
+    }
+
+    /// A reload removed the whole pool: every backend becomes retired.
+    pub fn retire(&self) {
+        let now = clock();
+        let mut members = self.members();
+        members.retire(now);
+        self.publish(members, now);
+        self.bump();
+    }
+
+    /// A whole snapshot from discovery, beside the configured backends; true if it differs from the last one. An empty
+    /// one, or one for a pool without `discover`, changes nothing.
     pub fn discovered(&self, found: Vec<Found>) -> bool {
-        false
+        let now = clock();
+        let mut members = self.members();
+        let changed = members.discover(found, now);
+        if changed {
+            self.publish(members, now);
+            self.bump();
+        }
+        changed
     }
-    /// Present, in file order, discovered ones behind.
+
+    /// Present ones, in file order, the discovered ones behind by name.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
-        Vec::new()
+        self.view.load().present.clone()
     }
-    /// Removed, with live connections.
+
+    /// Removed ones that still have live connections.
     pub fn retired(&self) -> Vec<Arc<Backend>> {
-        Vec::new()
+        let view = self.view.load();
+        let live = view.retired.iter().filter(|backend| backend.live() > 0);
+        live.cloned().collect()
     }
-    /// Present or retired.
+
+    /// By name, present or retired.
     pub fn backend(&self, name: &str) -> Option<Arc<Backend>> {
-        None
+        let mut all = self.backends().into_iter().chain(self.retired());
+        all.find(|backend| **backend.name() == *name)
     }
-    pub async fn acquire(&self, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
-        Err(AcquireError::NoBackend)
-    }
+
     /// Connections waiting now.
     pub fn queued(&self) -> usize {
-        0
+        self.queue.len()
     }
-    /// Bumped when membership, addresses or settings change.
+
+    /// Bumped when membership, an address or a setting changes, not by states.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
+
+    /// A change of one backend, and the view that follows.
+    fn update(&self, now: Instant, change: impl FnOnce()) {
+        let members = self.members();
+        change();
+        self.publish(members, now);
+    }
+
+    fn eject(&self, backend: &Backend, now: Instant, why: &str) {
+        let members = self.members();
+        if members.spares(backend) {
+            let settings = self.settings();
+            backend.status().eject(now, &settings.outlier, why);
+            let ejections = &backend.counters().ejections;
+            ejections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.publish(members, now);
+        }
+    }
+
+    /// Lets time do its work, if it is time.
+    fn refresh(&self, now: Instant) {
+        let due = || self.view.load().refresh_at.is_some_and(|at| at <= now);
+        if !due() {
+            return;
+        }
+        let members = self.members();
+        if due() {
+            self.publish(members, now);
+        }
+    }
+
+    /// Swaps in what follows from `members`; then, unlocked, tells of it and serves who waited for it.
+    fn publish(&self, members: MutexGuard<'_, Members>, now: Instant) {
+        let (view, transitions) = members.view(Some(&self.view.load()), now);
+        let refresh_at = view.refresh_at;
+        self.view.store(Arc::new(view));
+        self.refresh_at.send_if_modified(|at| {
+            let modified = *at != refresh_at;
+            *at = refresh_at;
+            modified
+        });
+        drop(members);
+        transitions.iter().for_each(|transition| transition.log());
+        self.serve_queue();
+    }
+
+    fn bump(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Now, at the edge of the room; tokio's clock, so that tests can pause it. It needs no runtime.
+fn clock() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -1,0 +1,104 @@
+//! The way from a connection to a lease: pick at once, or wait in the queue.
+
+use std::time::Instant;
+
+use crate::balance::{address_hash, bytes_hash};
+use crate::config::Balance;
+use crate::pool::view::{Miss, View, Want};
+use crate::pool::{AcquireError, Lease, Pick, Pool, clock};
+
+impl Pool {
+    /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are full.
+    ///
+    /// Backends in `pick.tried` are avoided: another primary comes first, then a backup, and only when every usable
+    /// backend was tried, one of them again.
+    ///
+    /// # Errors
+    /// `NoBackend` at once when none can be used, also for those who wait when the last one goes; `Full` without a
+    /// queue, `QueueFull`, and `QueueTimeout` after `queue_timeout`.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the queue; a lease it was given meanwhile is freed for the next.
+    pub async fn acquire(&self, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
+        let answer = match self.at_once(pick) {
+            Some(answer) => answer,
+            None => self.wait(pick).await,
+        };
+        answer.inspect_err(|error| self.counters.refused(*error))
+    }
+
+    /// `None`: it must wait.
+    fn at_once(&self, pick: &Pick<'_>) -> Option<Result<Lease, AcquireError>> {
+        let now = clock();
+        self.refresh(now);
+        let view = self.view.load();
+        if !self.queue.is_empty() {
+            return None;
+        }
+        match view.take(&want(&view, pick), now) {
+            Ok(lease) => Some(Ok(lease)),
+            Err(Miss::NoBackend) => Some(Err(AcquireError::NoBackend)),
+            Err(Miss::Full) if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
+            Err(Miss::Full) => None,
+        }
+    }
+
+    async fn wait(&self, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
+        let mut refresh_at = self.refresh_at.subscribe();
+        let (place, timeout) = {
+            let view = self.view.load();
+            let place = self
+                .queue
+                .join(view.settings.max_queue, &want(&view, pick))
+                .ok_or(AcquireError::QueueFull)?;
+            (place, view.settings.queue_timeout)
+        };
+        let mut place = place;
+        self.serve_queue();
+        let mut deadline = std::pin::pin!(tokio::time::sleep(timeout));
+        loop {
+            let refresh = *refresh_at.borrow_and_update();
+            // Every branch may be dropped: the answer stays in its place, the others carry nothing.
+            let answer = tokio::select! {
+                biased;
+                answer = place.answer() => answer,
+                () = &mut deadline => match place.give_up() {
+                    Some(answer) => answer,
+                    None => return Err(AcquireError::QueueTimeout(timeout)),
+                },
+                () = until(refresh) => {
+                    self.refresh(clock());
+                    continue;
+                }
+                _ = refresh_at.changed() => continue,
+            };
+            return answer.map_err(|_| AcquireError::NoBackend);
+        }
+    }
+
+    /// Offers the room there is to those who wait, in order.
+    pub(super) fn serve_queue(&self) {
+        let now = clock();
+        self.queue.serve(|want| self.view.load().take(want, now));
+    }
+}
+
+fn want<'a>(view: &View, pick: &Pick<'a>) -> Want<'a> {
+    let by_address = || pick.client.map(address_hash);
+    let hash = match view.settings.balance {
+        Balance::IpHash => by_address(),
+        Balance::Hash(_) => pick.key.map(bytes_hash).or_else(by_address),
+        Balance::RoundRobin | Balance::LeastConn | Balance::Random => None,
+    };
+    Want {
+        hash,
+        tried: pick.tried,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,104 @@
+//! State changes as log lines, a bounded number of them: a backend that flaps must not fill the disk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::pool::State;
+
+/// Lines per backend and `WINDOW`: three full flaps tell what there is to tell.
+const MAX_LINES: u32 = 6;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// One change of one backend, to be logged once no lock is held.
+#[derive(Debug)]
+pub(super) struct Transition {
+    pub(super) pool: Arc<str>,
+    pub(super) backend: Arc<str>,
+    pub(super) from: State,
+    pub(super) to: State,
+    pub(super) reason: String,
+    /// Changes before this one that got no line.
+    pub(super) suppressed: u32,
+}
+
+impl Transition {
+    pub(super) fn log(&self) {
+        let Transition {
+            pool,
+            backend,
+            from,
+            to,
+            reason,
+            suppressed,
+        } = self;
+        match to {
+            State::Down | State::Ejected | State::Unresolved => {
+                tracing::warn!(%pool, %backend, %from, %to, reason, suppressed, "backend changed its state");
+            }
+            State::Up | State::Drain | State::Maint => {
+                tracing::info!(%pool, %backend, %from, %to, reason, suppressed, "backend changed its state");
+            }
+        }
+    }
+}
+
+/// How many lines a backend has had lately.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    began: Option<Instant>,
+    written: u32,
+    suppressed: u32,
+}
+
+impl Lines {
+    /// Whether a change at `now` gets a line: then how many before it got none.
+    pub(super) fn allow(&mut self, now: Instant) -> Option<u32> {
+        let fresh = |began| now.saturating_duration_since(began) >= WINDOW;
+        if self.began.is_none_or(fresh) {
+            self.began = Some(now);
+            self.written = 0;
+        }
+        if self.written >= MAX_LINES {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+
+    /// When the changes that got no line must be told, so that the last line is true again.
+    pub(super) fn owed_at(&self) -> Option<Instant> {
+        let began = self.began.filter(|_| self.suppressed > 0)?;
+        began.checked_add(WINDOW)
+    }
+
+    /// How many changes got no line, once that is due.
+    pub(super) fn owed(&mut self, now: Instant) -> Option<u32> {
+        let due = self.owed_at().is_some_and(|at| at <= now);
+        if due { self.allow(now) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flapping_backend_is_told_of_a_few_times_and_then_counted() {
+        let (mut lines, start) = (Lines::default(), Instant::now());
+        let told = (0..100).filter(|_| lines.allow(start).is_some()).count();
+        assert_eq!(told, MAX_LINES as usize);
+        let later = start + WINDOW;
+        assert_eq!(lines.owed_at(), Some(later));
+        assert_eq!(lines.owed(start), None);
+        assert_eq!(lines.owed(later), Some(100 - MAX_LINES));
+        assert_eq!(lines.owed_at(), None);
+    }
+
+    #[test]
+    fn rare_changes_are_all_told() {
+        let (mut lines, start) = (Lines::default(), Instant::now());
+        let told = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
+        assert_eq!(told.count(), 20);
+    }
+}

@@ -1,0 +1,41 @@
+//! What discovery hands over.
+
+use crate::config::{self, Address, InitState};
+use crate::net::Endpoint;
+
+/// One backend as discovery found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Unique in the snapshot; where a configured backend has the same name, that one stays.
+    pub name: String,
+    pub address: Endpoint,
+    /// 0..=256
+    pub weight: u16,
+    pub backup: bool,
+    /// 0 = no own limit.
+    pub max_connections: u64,
+}
+
+impl From<Found> for config::Backend {
+    fn from(found: Found) -> Self {
+        let Found {
+            name,
+            address,
+            weight,
+            backup,
+            max_connections,
+        } = found;
+        let address = match address {
+            Endpoint::Tcp(address) => Address::Tcp(address),
+            Endpoint::Unix(path) => Address::Unix(path),
+        };
+        config::Backend {
+            name,
+            address,
+            weight,
+            max_connections,
+            backup,
+            init_state: InitState::Up,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Who belongs to a pool: the configured backends and the discovered ones, found again by name; and the view that
+//! follows from their states. All of it under the pool's one writer lock; no pick waits for it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::config::{self, Balance};
+use crate::pool::announce::Transition;
+use crate::pool::backend::Home;
+use crate::pool::status::Status;
+use crate::pool::view::{Ramp, Slot, Tier, View};
+use crate::pool::{Backend, Found, State};
+
+#[derive(Debug)]
+pub(super) struct Members {
+    home: Home,
+    settings: Arc<config::Pool>,
+    /// The last snapshot of discovery, by name.
+    found: Vec<config::Backend>,
+    present: Vec<Arc<Backend>>,
+    retired: Vec<Arc<Backend>>,
+    /// The whole pool was removed.
+    gone: bool,
+}
+
+impl Members {
+    /// At the start of the process, or of the pool: nobody needs a slow start.
+    pub(super) fn new(home: Home, settings: &config::Pool, now: Instant) -> Self {
+        let mut members = Members {
+            home,
+            settings: Arc::new(settings.clone()),
+            found: Vec::new(),
+            present: Vec::new(),
+            retired: Vec::new(),
+            gone: false,
+        };
+        members.reconcile(false, now);
+        members
+    }
+
+    /// A reload's settings; false if they are the present ones.
+    pub(super) fn configure(&mut self, settings: &config::Pool, now: Instant) -> bool {
+        if *self.settings == *settings && !self.gone {
+            return false;
+        }
+        self.settings = Arc::new(settings.clone());
+        self.gone = false;
+        if settings.discover.is_none() {
+            self.found.clear();
+        }
+        self.reconcile(true, now);
+        true
+    }
+
+    /// A snapshot of discovery; false if it is the present one. An empty one changes nothing: no answer empties a pool.
+    pub(super) fn discover(&mut self, found: Vec<Found>, now: Instant) -> bool {
+        let mut found: Vec<config::Backend> = found.into_iter().map(Into::into).collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found.dedup_by(|a, b| a.name == b.name);
+        let unwanted = self.gone || self.settings.discover.is_none();
+        if unwanted || found.is_empty() || found == self.found {
+            return false;
+        }
+        self.found = found;
+        let ramps = !self.present.is_empty();
+        self.reconcile(ramps, now);
+        true
+    }
+
+    /// Every backend goes.
+    pub(super) fn retire(&mut self, now: Instant) {
+        self.gone = true;
+        self.reconcile(true, now);
+    }
+
+    /// Whether the pool can do without `backend` for a while: never more than half of it is ejected, and never the last
+    /// one that can be used.
+    pub(super) fn spares(&self, backend: &Backend) -> bool {
+        let is_ejected = |other: &Backend| other.status().outlier.until().is_some();
+        let ejected = self.present.iter().filter(|other| is_ejected(other));
+        let ejected_then = ejected.count() + 1;
+        let belongs = |other: &&Arc<Backend>| std::ptr::eq(Arc::as_ptr(other), backend);
+        let (same, others): (Vec<_>, Vec<_>) = self.present.iter().partition(belongs);
+        let another = others.iter().any(|other| other.status().is_usable());
+        !same.is_empty()
+            && !is_ejected(backend)
+            && another
+            && ejected_then * 2 <= self.present.len()
+    }
+
+    /// Computes every state anew, and the view that follows.
+    pub(super) fn view(&self, before: Option<&View>, now: Instant) -> (View, Vec<Transition>) {
+        let mut transitions = self.settle(now);
+        if self.readmit_if_nobody_is_left(now) {
+            transitions.extend(self.settle(now));
+        }
+        let waits = self.present.iter().flat_map(|backend| {
+            let status = backend.status();
+            [status.outlier.until(), status.lines.owed_at()]
+        });
+        let view = View {
+            settings: self.settings.clone(),
+            present: self.present.clone(),
+            retired: self.retired.clone(),
+            refresh_at: waits.flatten().min(),
+            tiers: self.tiers(before, now),
+        };
+        (view, transitions)
+    }
+
+    /// `ramps`: slow start applies to the new ones.
+    fn reconcile(&mut self, ramps: bool, now: Instant) {
+        let checked = self.settings.check.is_some();
+        let mut known = std::mem::take(&mut self.present);
+        known.append(&mut self.retired);
+        for settings in self.wanted() {
+            let position = known
+                .iter()
+                .position(|known| **known.name() == *settings.name);
+            let backend = match position {
+                Some(position) => {
+                    let backend = known.remove(position);
+                    backend.configure(settings, checked);
+                    backend
+                }
+                None => Backend::new(&self.home, Status::new(settings, checked, ramps, now)),
+            };
+            self.present.push(backend);
+        }
+        for backend in &known {
+            backend.retire();
+        }
+        known.retain(|backend| backend.live() > 0);
+        self.retired = known;
+    }
+
+    /// The configured backends, and behind them the found ones of other names.
+    fn wanted(&self) -> Vec<config::Backend> {
+        if self.gone {
+            return Vec::new();
+        }
+        let configured = &self.settings.backends;
+        let names: BTreeSet<&str> = configured.iter().map(|one| one.name.as_str()).collect();
+        let others = self.found.iter();
+        let others = others.filter(|one| !names.contains(one.name.as_str()));
+        configured.iter().chain(others).cloned().collect()
+    }
+
+    fn settle(&self, now: Instant) -> Vec<Transition> {
+        let all = self.present.iter().chain(&self.retired);
+        all.filter_map(|backend| settle(backend, now)).collect()
+    }
+
+    /// Ejection is a guess; when nobody else can be used, a guess is all there is. True if it took one back.
+    fn readmit_if_nobody_is_left(&self, now: Instant) -> bool {
+        if self.present.iter().any(|one| one.status().is_usable()) {
+            return false;
+        }
+        let mut taken_back = false;
+        for backend in &self.present {
+            let mut status = backend.status();
+            if status.state() == State::Ejected && status.weight() > 0 {
+                status.readmit(now);
+                taken_back = true;
+            }
+        }
+        taken_back
+    }
+
+    fn tiers(&self, before: Option<&View>, now: Instant) -> [Tier; 2] {
+        let (backups, primaries): (Vec<_>, Vec<_>) =
+            self.present.iter().partition(|one| one.backup());
+        let old = before.map(|view| &view.tiers);
+        let tier = |backends: Vec<&Arc<Backend>>, before| {
+            let slots = backends.into_iter().map(|one| self.slot(one, now));
+            Tier::new(slots.collect(), &self.settings.balance, before)
+        };
+        [
+            tier(primaries, old.map(|[primaries, _]| primaries)),
+            tier(backups, old.map(|[_, backups]| backups)),
+        ]
+    }
+
+    fn slot(&self, backend: &Arc<Backend>, now: Instant) -> Slot {
+        let status = backend.status();
+        let usable = status.is_usable();
+        // Before the view is swapped: nobody who picked from the old one enters a closed backend.
+        backend.gate().set_open(usable);
+        let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
+        let time = self.settings.slow_start;
+        let from = status.ramp(now, time).filter(|_| !hashes);
+        Slot {
+            backend: backend.clone(),
+            weight: status.weight(),
+            usable,
+            ramp: from.map(|from| Ramp { from, time }),
+        }
+    }
+}
+
+/// Computes one state anew; what is to be logged of it.
+fn settle(backend: &Backend, now: Instant) -> Option<Transition> {
+    let mut status = backend.status();
+    let from = status.settle(now);
+    let suppressed = match from {
+        Some(_) => {
+            let changes = &backend.counters().state_changes;
+            changes.fetch_add(1, Ordering::Relaxed);
+            status.lines.allow(now)
+        }
+        None => status.lines.owed(now),
+    }?;
+    Some(Transition {
+        pool: backend.pool().clone(),
+        backend: backend.name().clone(),
+        from: from.unwrap_or(status.state()),
+        to: status.state(),
+        reason: status.reason().to_owned(),
+        suppressed,
+    })
+}

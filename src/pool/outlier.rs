@@ -1,0 +1,141 @@
+//! Passive outlier detection of one backend: connect failures within a window put it out for a while, twice as long
+//! each time. Whether the pool can spare it is the pool's decision.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::config;
+
+#[derive(Debug, Default)]
+pub(super) struct Outlier {
+    /// The last failures since the last success; at most the configured `connect_failures`.
+    failures: VecDeque<Instant>,
+    /// Ejected until then.
+    until: Option<Instant>,
+    /// Ejections without a long quiet time between them.
+    ejections: u32,
+    /// When the last one was over.
+    returned: Option<Instant>,
+}
+
+impl Outlier {
+    /// Notes a failed connect; true when there are enough of them to eject.
+    pub(super) fn failed(&mut self, now: Instant, settings: &config::Outlier) -> bool {
+        let enough = settings.connect_failures as usize;
+        if enough == 0 || self.until.is_some() {
+            return false;
+        }
+        self.failures.push_back(now);
+        let outside = |at: &Instant| now.saturating_duration_since(*at) > settings.window;
+        while self.failures.len() > enough || self.failures.front().is_some_and(outside) {
+            self.failures.pop_front();
+        }
+        self.failures.len() >= enough
+    }
+
+    /// A connect succeeded: what failed before it does not count any more. A backend that fails one connect in a
+    /// thousand is not an outlier, however many connects there are in a window.
+    pub(super) fn succeeded(&mut self) {
+        self.failures.clear();
+    }
+
+    /// Puts it out; for how long.
+    pub(super) fn eject(&mut self, now: Instant, settings: &config::Outlier) -> Duration {
+        let quiet = self
+            .returned
+            .map(|at| now.saturating_duration_since(at) >= settings.max_ejection_time);
+        if quiet == Some(true) {
+            self.ejections = 0;
+        }
+        let factor = 1u32 << self.ejections.min(31);
+        let time = settings.base_ejection_time.saturating_mul(factor);
+        let time = time.min(settings.max_ejection_time);
+        self.ejections = self.ejections.saturating_add(1);
+        self.failures.clear();
+        self.until = now.checked_add(time);
+        time
+    }
+
+    /// Lets it back in when its time is over; whether it did.
+    pub(super) fn settle(&mut self, now: Instant) -> bool {
+        let over = self.until.is_some_and(|until| until <= now);
+        if over {
+            self.readmit(now);
+        }
+        over
+    }
+
+    /// Lets it back in at once.
+    pub(super) fn readmit(&mut self, now: Instant) {
+        self.until = None;
+        self.returned = Some(now);
+    }
+
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> config::Outlier {
+        config::Outlier {
+            connect_failures: 3,
+            window: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(10),
+            max_ejection_time: Duration::from_secs(60),
+        }
+    }
+
+    fn second(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn failures_outside_the_window_do_not_count() {
+        let (mut outlier, start) = (Outlier::default(), Instant::now());
+        assert!(!outlier.failed(start, &settings()));
+        assert!(!outlier.failed(second(start, 6), &settings()));
+        assert!(!outlier.failed(second(start, 11), &settings()));
+        assert!(outlier.failed(second(start, 12), &settings()));
+    }
+
+    #[test]
+    fn a_success_between_failures_clears_them() {
+        let (mut outlier, start) = (Outlier::default(), Instant::now());
+        outlier.failed(start, &settings());
+        outlier.failed(start, &settings());
+        outlier.succeeded();
+        assert!(!outlier.failed(start, &settings()));
+    }
+
+    #[test]
+    fn zero_failures_means_never() {
+        let never = config::Outlier {
+            connect_failures: 0,
+            ..settings()
+        };
+        let mut outlier = Outlier::default();
+        let now = Instant::now();
+        assert!((0..100).all(|_| !outlier.failed(now, &never)));
+    }
+
+    #[test]
+    fn ejections_grow_to_the_ceiling_and_shrink_after_a_quiet_time() {
+        let (mut outlier, mut now) = (Outlier::default(), Instant::now());
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            let time = outlier.eject(now, &settings());
+            times.push(time.as_secs());
+            outlier.settle(now + time - Duration::from_nanos(1));
+            assert!(outlier.until().is_some());
+            now += time;
+            outlier.settle(now);
+            assert_eq!(outlier.until(), None);
+        }
+        assert_eq!(times, [10, 20, 40, 60, 60]);
+        assert_eq!(outlier.eject(second(now, 60), &settings()).as_secs(), 10);
+    }
+}

@@ -1,0 +1,150 @@
+//! Connections that wait for a backend with room, first come first served.
+//!
+//! Whoever makes room (a lease dropped, a state changed, a limit raised) serves the queue: it picks for the first in
+//! line and hands it the lease. So a connection that comes later cannot be quicker, and no wake-up can be lost between
+//! "there is room" and "I take it". One that waits for a backend it has not tried yet is passed over while only
+//! tried ones have room.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::pool::view::{Miss, Want};
+use crate::pool::{Backend, Lease};
+
+pub(super) type Answer = Result<Lease, Miss>;
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// The length of the line, readable without its lock: a dropped lease needs no lock while nobody waits.
+    waiting: AtomicUsize,
+    line: Mutex<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    next_ticket: u64,
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    ticket: u64,
+    hash: Option<u64>,
+    tried: Vec<Arc<Backend>>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// One place in the line; dropping it leaves the line.
+#[derive(Debug)]
+pub(super) struct Place {
+    queue: Arc<Queue>,
+    ticket: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+
+    /// A place at the end of the line, unless `max` are in it. The caller must serve the queue then: room made before
+    /// it had joined is not offered to it otherwise.
+    pub(super) fn join(self: &Arc<Self>, max: usize, want: &Want<'_>) -> Option<Place> {
+        let mut line = self.line();
+        if line.entries.len() >= max {
+            return None;
+        }
+        let ticket = line.next_ticket;
+        line.next_ticket += 1;
+        let (sender, receiver) = oneshot::channel();
+        line.entries.push_back(Entry {
+            ticket,
+            hash: want.hash,
+            tried: want.tried.to_vec(),
+            answer: sender,
+        });
+        self.count(&line);
+        Some(Place {
+            queue: self.clone(),
+            ticket,
+            answer: receiver,
+        })
+    }
+
+    /// Answers everybody in line for whom `attempt` has an answer other than "full".
+    pub(super) fn serve(&self, mut attempt: impl FnMut(&Want<'_>) -> Answer) {
+        // A lease that nobody takes is dropped behind the lock: its drop serves the queue.
+        let mut unclaimed = Vec::new();
+        let mut line = self.line();
+        let mut position = 0;
+        while let Some(entry) = line.entries.get(position) {
+            let want = Want {
+                hash: entry.hash,
+                tried: &entry.tried,
+            };
+            let answer = match attempt(&want) {
+                Err(Miss::Full) if entry.tried.is_empty() => break,
+                Err(Miss::Full) => {
+                    position += 1;
+                    continue;
+                }
+                answer => answer,
+            };
+            if let Some(entry) = line.entries.remove(position) {
+                unclaimed.extend(entry.answer.send(answer).err());
+            }
+            self.count(&line);
+        }
+        drop(line);
+    }
+
+    fn leave(&self, ticket: u64) {
+        let mut line = self.line();
+        let found = line
+            .entries
+            .binary_search_by_key(&ticket, |entry| entry.ticket);
+        let entry = found.ok().and_then(|at| line.entries.remove(at));
+        self.count(&line);
+        drop(line);
+        drop(entry);
+    }
+
+    fn count(&self, line: &Line) {
+        self.waiting.store(line.entries.len(), SeqCst);
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The answer, once there is one.
+    ///
+    /// # Cancel safety
+    /// An answer that was not taken yet is given by the next call.
+    pub(super) async fn answer(&mut self) -> Answer {
+        // The sender is dropped without an answer only by `leave`, which needs this place to be gone.
+        (&mut self.answer).await.unwrap_or(Err(Miss::NoBackend))
+    }
+
+    /// Leaves the line; the answer that came at the last moment, if one did.
+    pub(super) fn give_up(mut self) -> Option<Answer> {
+        self.queue.leave(self.ticket);
+        self.answer.try_recv().ok()
+    }
+}
+
+impl Drop for Place {
+    /// Leaves the line before the receiver goes, so that no lease is handed to nobody.
+    fn drop(&mut self) {
+        self.queue.leave(self.ticket);
+    }
+}

@@ -1,0 +1,64 @@
+//! The states of a backend: what the operator wants, and what comes of all writers together.
+
+use std::fmt;
+
+/// What the operator wants of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperatorState {
+    /// Takes connections, as far as checks and outlier detection let it.
+    Ready,
+    /// Takes no new connections; live ones go on.
+    Drain,
+    /// As `Drain`, and is not checked.
+    Maint,
+}
+
+impl OperatorState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OperatorState::Ready => "ready",
+            OperatorState::Drain => "drain",
+            OperatorState::Maint => "maint",
+        }
+    }
+}
+
+impl fmt::Display for OperatorState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The effective state of a backend; only `Up` takes new connections. Where several hold, the first of `Maint`, `Drain`,
+/// `Unresolved`, `Down`, `Ejected` is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    Up,
+    /// The active check failed.
+    Down,
+    Drain,
+    Maint,
+    /// Too many connect failures: out for a while.
+    Ejected,
+    /// Its name has never been resolved.
+    Unresolved,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Up => "up",
+            State::Down => "down",
+            State::Drain => "drain",
+            State::Maint => "maint",
+            State::Ejected => "ejected",
+            State::Unresolved => "unresolved",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}

@@ -1,0 +1,390 @@
+//! All that decides whether a backend takes connections: its settings, its three writers kept apart (operator, active
+//! check, outlier detection), its address, and the effective state that follows. Pure: `now` is an argument.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::{self, Address, InitState};
+use crate::net::Endpoint;
+use crate::pool::announce::Lines;
+use crate::pool::outlier::Outlier;
+use crate::pool::{OperatorState, State};
+
+/// Under the backend's lock. What is public to the room is one writer's alone; `settle` puts them together.
+#[derive(Debug)]
+pub(super) struct Status {
+    settings: config::Backend,
+    pub(super) operator: OperatorState,
+    /// The operator's; `None` = the configured one.
+    pub(super) weight: Option<u16>,
+    check: Check,
+    pub(super) outlier: Outlier,
+    /// Why it was ejected, or why it is no more.
+    ejection: String,
+    endpoint: Option<Endpoint>,
+    /// Why the last lookup of its name gave nothing.
+    lookup_error: Option<String>,
+    pub(super) retired: bool,
+    shown: Shown,
+    pub(super) lines: Lines,
+    /// Its weight grows from then on.
+    ramp: Option<Instant>,
+    /// Whether the next change to `Up` begins a ramp: not the first one at the start of the process, when every backend
+    /// is as new as the others.
+    ramps: bool,
+}
+
+#[derive(Debug)]
+struct Check {
+    up: bool,
+    reason: String,
+}
+
+#[derive(Debug)]
+struct Shown {
+    state: State,
+    reason: String,
+    since: SystemTime,
+}
+
+impl Status {
+    /// `checked`: the pool has an active check. `ramps`: slow start applies from the beginning.
+    pub(super) fn new(settings: config::Backend, checked: bool, ramps: bool, now: Instant) -> Self {
+        let up = !checked || settings.init_state == InitState::Up;
+        let mut status = Status {
+            endpoint: direct(&settings.address),
+            settings,
+            operator: OperatorState::Ready,
+            weight: None,
+            check: Check {
+                up,
+                reason: "not checked yet".to_owned(),
+            },
+            outlier: Outlier::default(),
+            ejection: String::new(),
+            lookup_error: None,
+            retired: false,
+            shown: Shown {
+                state: State::Up,
+                reason: "in service since it was configured".to_owned(),
+                since: SystemTime::now(),
+            },
+            lines: Lines::default(),
+            ramp: ramps.then_some(now),
+            ramps,
+        };
+        let (state, reason) = status.effective();
+        status.shown.state = state;
+        if let Some(reason) = reason {
+            status.shown.reason = reason;
+        }
+        status.ramps |= state == State::Up;
+        status
+    }
+
+    /// A reload's or discovery's settings. Another address begins with a clean record of failures.
+    pub(super) fn configure(&mut self, settings: config::Backend, checked: bool) {
+        if settings.address != self.settings.address {
+            self.endpoint = direct(&settings.address)
+                .or_else(|| moved(&self.settings.address, &settings.address, &self.endpoint));
+            self.outlier = Outlier::default();
+        }
+        if !checked {
+            self.check.up = true;
+        }
+        self.settings = settings;
+        self.retired = false;
+    }
+
+    pub(super) fn settings(&self) -> &config::Backend {
+        &self.settings
+    }
+
+    pub(super) fn weight(&self) -> u16 {
+        self.weight.unwrap_or(self.settings.weight)
+    }
+
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    /// A lookup's answer; true if the address changed.
+    pub(super) fn resolved(&mut self, answer: Result<Endpoint, String>) -> bool {
+        if !matches!(self.settings.address, Address::Name(..)) {
+            return false;
+        }
+        match answer {
+            Ok(endpoint) => {
+                self.lookup_error = None;
+                let changed = self.endpoint.as_ref() != Some(&endpoint);
+                self.endpoint = Some(endpoint);
+                changed
+            }
+            Err(why) => {
+                self.lookup_error = Some(why);
+                false
+            }
+        }
+    }
+
+    pub(super) fn check_up(&self) -> bool {
+        self.check.up
+    }
+
+    pub(super) fn set_check(&mut self, up: bool, reason: &str) {
+        self.check = Check {
+            up,
+            reason: reason.to_owned(),
+        };
+    }
+
+    pub(super) fn eject(&mut self, now: Instant, settings: &config::Outlier, why: &str) {
+        let time = self.outlier.eject(now, settings);
+        let failures = settings.connect_failures;
+        let window = settings.window;
+        self.ejection =
+            format!("{failures} connect failures in {window:?}, out for {time:?}: {why}");
+    }
+
+    /// Ends its ejection early: the pool has nobody else.
+    pub(super) fn readmit(&mut self, now: Instant) {
+        self.outlier.readmit(now);
+        self.ejection = "taken back early, no other backend can be used".to_owned();
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.shown.state
+    }
+
+    pub(super) fn reason(&self) -> &str {
+        &self.shown.reason
+    }
+
+    pub(super) fn since(&self) -> SystemTime {
+        self.shown.since
+    }
+
+    /// Takes connections, as far as its own state goes.
+    pub(super) fn is_usable(&self) -> bool {
+        self.shown.state == State::Up && self.weight() > 0 && !self.retired
+    }
+
+    /// When its weight began to grow, unless it has grown for `slow_start` already.
+    pub(super) fn ramp(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
+        let growing = |from: &Instant| now.saturating_duration_since(*from) < slow_start;
+        self.ramp.filter(growing)
+    }
+
+    /// Computes the effective state anew; the one before, if it changed.
+    pub(super) fn settle(&mut self, now: Instant) -> Option<State> {
+        if self.outlier.settle(now) {
+            self.ejection = "its ejection is over".to_owned();
+        }
+        let (state, reason) = self.effective();
+        let from = self.shown.state;
+        if state == from {
+            if let Some(reason) = reason {
+                self.shown.reason = reason;
+            }
+            return None;
+        }
+        self.shown = Shown {
+            state,
+            reason: reason.unwrap_or_else(|| self.why_up_after(from)),
+            since: SystemTime::now(),
+        };
+        if state == State::Up {
+            // A drained backend kept its connections and its warm caches: it needs no slow start.
+            self.ramp = (self.ramps && from != State::Drain).then_some(now);
+            self.ramps = true;
+        }
+        Some(from)
+    }
+
+    /// The state that the writers make together, with its reason unless it is `Up`.
+    fn effective(&self) -> (State, Option<String>) {
+        match self.operator {
+            OperatorState::Maint => return (State::Maint, Some("set by the operator".to_owned())),
+            OperatorState::Drain => return (State::Drain, Some("set by the operator".to_owned())),
+            OperatorState::Ready => {}
+        }
+        if self.endpoint.is_none() {
+            let why = self.lookup_error.as_deref();
+            return (
+                State::Unresolved,
+                Some(why.unwrap_or("not resolved yet").to_owned()),
+            );
+        }
+        if !self.check.up {
+            return (State::Down, Some(self.check.reason.clone()));
+        }
+        if self.outlier.until().is_some() {
+            return (State::Ejected, Some(self.ejection.clone()));
+        }
+        (State::Up, None)
+    }
+
+    fn why_up_after(&self, from: State) -> String {
+        match from {
+            State::Down => self.check.reason.clone(),
+            State::Ejected => self.ejection.clone(),
+            State::Unresolved => match &self.endpoint {
+                Some(endpoint) => format!("resolved to {endpoint}"),
+                None => String::new(),
+            },
+            State::Up | State::Drain | State::Maint => "set ready by the operator".to_owned(),
+        }
+    }
+}
+
+/// The endpoint of an address that needs no lookup.
+fn direct(address: &Address) -> Option<Endpoint> {
+    match address {
+        Address::Tcp(address) => Some(Endpoint::Tcp(*address)),
+        Address::Unix(path) => Some(Endpoint::Unix(path.clone())),
+        Address::Name(..) => None,
+    }
+}
+
+/// The endpoint of a name of which only the port changed: it needs no new lookup either.
+fn moved(old: &Address, new: &Address, endpoint: &Option<Endpoint>) -> Option<Endpoint> {
+    match (old, new, endpoint) {
+        (Address::Name(old, _), Address::Name(new, port), Some(Endpoint::Tcp(at)))
+            if old == new =>
+        {
+            Some(Endpoint::Tcp((at.ip(), *port).into()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn settings(address: Address) -> config::Backend {
+        config::Backend {
+            name: "n1".to_owned(),
+            address,
+            weight: 1,
+            max_connections: 0,
+            backup: false,
+            init_state: InitState::Up,
+        }
+    }
+
+    fn outlier() -> config::Outlier {
+        config::Outlier {
+            connect_failures: 3,
+            window: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(10),
+            max_ejection_time: Duration::from_secs(60),
+        }
+    }
+
+    fn tcp() -> Address {
+        Address::Tcp("10.0.0.1:9501".parse().unwrap())
+    }
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint::Tcp(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_name_is_unusable_until_it_is_resolved_and_keeps_its_last_answer() {
+        let now = Instant::now();
+        let named = settings(Address::Name("chat.internal".to_owned(), 9501));
+        let mut status = Status::new(named, false, false, now);
+        assert_eq!(
+            (status.state(), status.reason()),
+            (State::Unresolved, "not resolved yet")
+        );
+        assert!(!status.resolved(Err("no such name".to_owned())));
+        status.settle(now);
+        assert_eq!(status.reason(), "no such name");
+        assert!(status.resolved(Ok(endpoint("10.0.0.7:9501"))));
+        assert_eq!(status.settle(now), Some(State::Unresolved));
+        assert!(status.is_usable());
+        assert_eq!(status.ramp(now, Duration::from_secs(60)), None);
+        assert!(!status.resolved(Err("timed out".to_owned())));
+        assert_eq!(status.settle(now), None);
+        assert_eq!(status.endpoint(), Some(&endpoint("10.0.0.7:9501")));
+    }
+
+    #[test]
+    fn a_new_port_of_a_resolved_name_needs_no_lookup() {
+        let now = Instant::now();
+        let named = |port| settings(Address::Name("chat.internal".to_owned(), port));
+        let mut status = Status::new(named(1), false, false, now);
+        status.resolved(Ok(endpoint("10.0.0.7:1")));
+        status.configure(named(2), false);
+        assert_eq!(status.endpoint(), Some(&endpoint("10.0.0.7:2")));
+        status.configure(settings(Address::Name("other".to_owned(), 2)), false);
+        assert_eq!(status.endpoint(), None);
+    }
+
+    #[test]
+    fn a_recovered_backend_ramps_and_a_drained_one_does_not() {
+        let (now, slow) = (Instant::now(), Duration::from_secs(60));
+        let mut status = Status::new(settings(tcp()), true, false, now);
+        assert_eq!(status.ramp(now, slow), None);
+        status.set_check(false, "refused");
+        status.settle(now);
+        status.set_check(true, "passed");
+        assert_eq!(status.settle(now), Some(State::Down));
+        assert_eq!(status.ramp(now, slow), Some(now));
+        assert_eq!(status.ramp(now + slow, slow), None);
+        status.operator = OperatorState::Drain;
+        status.settle(now);
+        status.operator = OperatorState::Ready;
+        assert_eq!(status.settle(now), Some(State::Drain));
+        assert_eq!(status.ramp(now, slow), None);
+    }
+
+    #[test]
+    fn a_pool_that_loses_its_check_forgets_the_verdict() {
+        let now = Instant::now();
+        let mut status = Status::new(settings(tcp()), true, false, now);
+        status.set_check(false, "refused");
+        assert_eq!(status.settle(now), Some(State::Up));
+        status.configure(settings(tcp()), false);
+        assert_eq!(status.settle(now), Some(State::Down));
+    }
+
+    proptest! {
+        /// Whatever the order of events, one writer never undoes another's word.
+        #[test]
+        fn writers_are_kept_apart(events in prop::collection::vec(0u8..7, 0..60)) {
+            let now = Instant::now();
+            let mut status = Status::new(settings(tcp()), true, false, now);
+            let (mut operator, mut up, mut ejected) = (OperatorState::Ready, true, false);
+            for event in events {
+                match event {
+                    0 => operator = OperatorState::Ready,
+                    1 => operator = OperatorState::Drain,
+                    2 => operator = OperatorState::Maint,
+                    3 => up = false,
+                    4 => up = true,
+                    5 => ejected = true,
+                    _ => ejected = false,
+                }
+                match event {
+                    0..=2 => status.operator = operator,
+                    3 | 4 => status.set_check(up, "said so"),
+                    5 => status.eject(now, &outlier(), "refused"),
+                    _ => status.readmit(now),
+                }
+                status.settle(now);
+                let expected = match (operator, up, ejected) {
+                    (OperatorState::Maint, ..) => State::Maint,
+                    (OperatorState::Drain, ..) => State::Drain,
+                    (_, false, _) => State::Down,
+                    (_, _, true) => State::Ejected,
+                    _ => State::Up,
+                };
+                prop_assert_eq!(status.state(), expected);
+                prop_assert_eq!(status.is_usable(), expected == State::Up);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for something.
+
+mod choosing;
+mod queueing;
+mod reloading;
+mod states;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::{AcquireError, Backend, Lease, Pick, Pool, clock};
+use crate::config::{self, Address, Balance, InitState, Outlier};
+
+pub(super) fn node(name: &str) -> config::Backend {
+    config::Backend {
+        name: name.to_owned(),
+        address: Address::Tcp("127.0.0.1:9501".parse().unwrap()),
+        weight: 1,
+        max_connections: 0,
+        backup: false,
+        init_state: InitState::Up,
+    }
+}
+
+pub(super) fn nodes(names: &[&str]) -> Vec<config::Backend> {
+    names.iter().map(|name| node(name)).collect()
+}
+
+pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> config::Pool {
+    config::Pool {
+        name: "chat".to_owned(),
+        balance,
+        backends,
+        discover: None,
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(3600),
+        fin_timeout: Duration::from_secs(30),
+        retries: 3,
+        max_queue: 0,
+        queue_timeout: Duration::from_secs(5),
+        slow_start: Duration::ZERO,
+        outlier: Outlier {
+            connect_failures: 3,
+            window: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(10),
+            max_ejection_time: Duration::from_secs(300),
+        },
+        check: None,
+    }
+}
+
+pub(super) fn check() -> config::Check {
+    config::Check {
+        kind: config::CheckKind::Tcp,
+        interval: Duration::from_secs(2),
+        down_interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(2),
+        rise: 2,
+        fall: 3,
+        jitter_percent: 10,
+        port: None,
+        address: None,
+        tls: None,
+    }
+}
+
+/// One node per limit, and a queue.
+pub(super) fn limited(limits: &[u64], max_queue: usize) -> config::Pool {
+    let mut backends = Vec::new();
+    for (n, limit) in limits.iter().enumerate() {
+        backends.push(config::Backend {
+            max_connections: *limit,
+            ..node(&format!("n{}", n + 1))
+        });
+    }
+    config::Pool {
+        max_queue,
+        ..settings(Balance::LeastConn, backends)
+    }
+}
+
+/// An answer that must come without waiting.
+pub(super) fn take(pool: &Pool) -> Result<Lease, AcquireError> {
+    take_for(pool, &Pick::default())
+}
+
+pub(super) fn take_for(pool: &Pool, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
+    pool.acquire(pick).now_or_never().expect("it waited")
+}
+
+pub(super) fn name(lease: &Lease) -> String {
+    lease.backend().name().to_string()
+}
+
+pub(super) fn names(pool: &Pool, picks: usize) -> Vec<String> {
+    (0..picks).map(|_| name(&take(pool).unwrap())).collect()
+}
+
+pub(super) fn backend(pool: &Pool, name: &str) -> Arc<Backend> {
+    pool.backend(name).unwrap()
+}
+
+pub(super) fn fail(backend: &Backend, times: usize) {
+    for _ in 0..times {
+        backend.connect_failed(clock(), "connection refused");
+    }
+}
+
+pub(super) fn client(n: u8) -> Pick<'static> {
+    Pick {
+        client: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))),
+        ..Pick::default()
+    }
+}
+
+/// Polls `waiting` once, so that it has joined the queue.
+pub(super) fn joined<F: Future<Output = Result<Lease, AcquireError>>>(
+    waiting: std::pin::Pin<&mut F>,
+) {
+    assert!(waiting.now_or_never().is_none(), "it did not wait");
+}

@@ -1,0 +1,144 @@
+//! Reload and discovery.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::*;
+use crate::config::{Discover, DiscoverSource};
+use crate::net::Endpoint;
+use crate::pool::{Found, OperatorState, State};
+
+#[test]
+fn a_reload_keeps_what_belongs_to_a_backend() {
+    let mut checked = settings(Balance::LeastConn, nodes(&["a", "b", "c"]));
+    checked.check = Some(check());
+    let pool = Pool::new(&checked);
+    let lease = take(&pool).unwrap();
+    let (a, b, c) = (
+        backend(&pool, "a"),
+        backend(&pool, "b"),
+        backend(&pool, "c"),
+    );
+    a.set_operator(OperatorState::Maint);
+    b.set_check(false, "refused", clock());
+    c.connected(clock());
+    let mut changed = pool.changed();
+    let mut new = checked.clone();
+    new.balance = Balance::IpHash;
+    new.backends.reverse();
+    new.backends[0].address = Address::Tcp("127.0.0.1:9999".parse().unwrap());
+    new.backends[0].max_connections = 9;
+    pool.apply(&new);
+    assert!(changed.has_changed().unwrap());
+    changed.mark_unchanged();
+    pool.apply(&new);
+    assert!(!changed.has_changed().unwrap());
+    let now: Vec<Arc<Backend>> = pool.backends();
+    assert!(Arc::ptr_eq(&now[0], &c) && Arc::ptr_eq(&now[1], &b) && Arc::ptr_eq(&now[2], &a));
+    assert_eq!(a.operator(), OperatorState::Maint);
+    assert_eq!(b.state(clock()), State::Down);
+    assert_eq!(c.counters().connections.load(SeqCst), 1);
+    assert_eq!(
+        c.endpoint(),
+        Some(Endpoint::Tcp("127.0.0.1:9999".parse().unwrap()))
+    );
+    assert_eq!(c.max_connections(), 9);
+    assert_eq!(a.live() + b.live() + c.live(), 1);
+    drop(lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_is_listed_until_its_last_connection_is_gone() {
+    let pool = Pool::new(&settings(Balance::LeastConn, nodes(&["a", "b"])));
+    let leases = [take(&pool).unwrap(), take(&pool).unwrap()];
+    let a = backend(&pool, "a");
+    let full = (*pool.settings()).clone();
+    let mut less = full.clone();
+    less.backends.remove(0);
+    pool.apply(&less);
+    assert!(a.is_retired() && pool.retired().len() == 1 && pool.backends().len() == 1);
+    assert!(names(&pool, 4).iter().all(|name| name == "b"));
+    assert!(Arc::ptr_eq(&backend(&pool, "a"), &a));
+    pool.apply(&full);
+    assert!(Arc::ptr_eq(&backend(&pool, "a"), &a) && !a.is_retired() && pool.retired().is_empty());
+    pool.apply(&less);
+    assert!(a.emptied().now_or_never().is_none());
+    drop(leases);
+    a.emptied().now_or_never().unwrap();
+    assert!(pool.retired().is_empty() && pool.backend("a").is_none());
+}
+
+#[test]
+fn a_removed_pool_takes_nothing_and_can_come_back() {
+    let pool = Pool::new(&settings(Balance::LeastConn, nodes(&["a"])));
+    let lease = take(&pool).unwrap();
+    let settings = pool.settings();
+    pool.retire();
+    assert_eq!(take(&pool).unwrap_err(), AcquireError::NoBackend);
+    assert_eq!(pool.retired().len(), 1);
+    pool.apply(&settings);
+    assert!(Arc::ptr_eq(take(&pool).unwrap().backend(), lease.backend()));
+}
+
+fn found(names: &[&str]) -> Vec<Found> {
+    let one = |name: &&str| Found {
+        name: (*name).to_owned(),
+        address: Endpoint::Tcp("127.0.0.1:9501".parse().unwrap()),
+        weight: 1,
+        backup: false,
+        max_connections: 0,
+    };
+    names.iter().map(one).collect()
+}
+
+#[test]
+fn discovered_backends_live_beside_the_configured_ones_and_an_empty_answer_keeps_them() {
+    let mut discovering = settings(Balance::RoundRobin, nodes(&["a"]));
+    discovering.discover = Some(Discover {
+        source: DiscoverSource::Srv {
+            name: "_ws._tcp.chat.internal".to_owned(),
+        },
+        nameservers: Vec::new(),
+        min_ttl: Duration::from_secs(1),
+        max_ttl: Duration::from_secs(300),
+        timeout: Duration::from_secs(5),
+        weight: 1,
+        max_connections: 0,
+    });
+    let pool = Pool::new(&discovering);
+    let present = |pool: &Pool| -> Vec<String> {
+        pool.backends()
+            .iter()
+            .map(|one| one.name().to_string())
+            .collect()
+    };
+    assert!(pool.discovered(found(&["y", "x", "a"])));
+    assert_eq!(present(&pool), ["a", "x", "y"]);
+    assert!(!pool.discovered(found(&["a", "x", "y"])));
+    assert!(!pool.discovered(Vec::new()));
+    let x = backend(&pool, "x");
+    discovering.retries = 0;
+    pool.apply(&discovering);
+    assert!(Arc::ptr_eq(&x, &backend(&pool, "x")));
+    assert!(pool.discovered(found(&["y"])));
+    assert_eq!(present(&pool), ["a", "y"]);
+    discovering.discover = None;
+    pool.apply(&discovering);
+    assert_eq!(present(&pool), ["a"]);
+    assert!(!pool.discovered(found(&["y"])));
+}
+
+#[test]
+fn a_resolved_name_is_announced_to_the_followers() {
+    let mut named = settings(Balance::RoundRobin, nodes(&["a"]));
+    named.backends[0].address = Address::Name("chat.internal".to_owned(), 9501);
+    let pool = Pool::new(&named);
+    assert_eq!(backend(&pool, "a").state(clock()), State::Unresolved);
+    assert_eq!(take(&pool).unwrap_err(), AcquireError::NoBackend);
+    let mut changed = pool.changed();
+    backend(&pool, "a").resolved(Ok(Endpoint::Tcp("10.0.0.1:9501".parse().unwrap())));
+    assert!(changed.has_changed().unwrap());
+    changed.mark_unchanged();
+    backend(&pool, "a").resolved(Err("timed out".to_owned()));
+    assert!(!changed.has_changed().unwrap());
+    assert_eq!(name(&take(&pool).unwrap()), "a");
+}

@@ -1,0 +1,209 @@
+//! What a pick sees: membership, weights and eligibility of one moment, swapped as one. Only counts are read live.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::balance::{Algorithm, Maglev, Nodes, RoundRobin};
+use crate::config::{self, Balance};
+use crate::pool::{Backend, Lease};
+
+/// Weights are multiplied by this, so that a ramp has steps even for a weight of 1.
+const WEIGHT_SCALE: u32 = 256;
+
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) settings: Arc<config::Pool>,
+    /// In file order, discovered ones behind.
+    pub(super) present: Vec<Arc<Backend>>,
+    /// Removed; those without a connection are left out by who reads it.
+    pub(super) retired: Vec<Arc<Backend>>,
+    /// Primaries and backups.
+    pub(super) tiers: [Tier; 2],
+    /// When time alone changes something: the end of an ejection.
+    pub(super) refresh_at: Option<Instant>,
+}
+
+/// What a connection wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Want<'a> {
+    /// Of its key, for hash algorithms; `None` = any will do.
+    pub(super) hash: Option<u64>,
+    pub(super) tried: &'a [Arc<Backend>],
+}
+
+/// Why there was no lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Miss {
+    NoBackend,
+    Full,
+}
+
+impl View {
+    /// One connection's backend, counted.
+    ///
+    /// Primaries that were not tried come first, then backups that were not tried, then, when every usable one was
+    /// tried, the tried ones once more (one that refused a connection a moment ago is better than none).
+    /// A full one is still usable: its tier is waited for, backups do not take its overflow.
+    pub(super) fn take(&self, want: &Want<'_>, now: Instant) -> Result<Lease, Miss> {
+        let untried = self.tiers.iter().map(|tier| (tier, want.tried));
+        let anyone = self.tiers.iter().map(|tier| (tier, &[][..]));
+        let (tier, not) = untried
+            .chain(anyone)
+            .find(|(tier, not)| tier.is_usable(not))
+            .ok_or(Miss::NoBackend)?;
+        tier.take(want.hash, not, now).ok_or(Miss::Full)
+    }
+}
+
+/// Primaries, or backups.
+#[derive(Debug)]
+pub(super) struct Tier {
+    slots: Vec<Slot>,
+    algorithm: Arc<Algorithm>,
+}
+
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) backend: Arc<Backend>,
+    /// 0..=256
+    pub(super) weight: u16,
+    /// Its state lets it take connections.
+    pub(super) usable: bool,
+    /// `slow_start`, as long as its weight grows.
+    pub(super) ramp: Option<Ramp>,
+}
+
+/// A weight that grows from nearly nothing to its full value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ramp {
+    pub(super) from: Instant,
+    pub(super) time: Duration,
+}
+
+impl Slot {
+    fn scaled_weight(&self, now: Instant) -> u32 {
+        let full = u32::from(self.weight) * WEIGHT_SCALE;
+        let Some(Ramp { from, time }) = self.ramp else {
+            return full;
+        };
+        let passed = now.saturating_duration_since(from).as_secs_f64();
+        let part = (passed / time.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
+        ((f64::from(full) * part) as u32).clamp(full.min(1), full)
+    }
+}
+
+impl Tier {
+    /// Goes on with the turns or the table of the tier `before` as far as they still fit.
+    pub(super) fn new(slots: Vec<Slot>, balance: &Balance, before: Option<&Tier>) -> Tier {
+        let algorithm = match before {
+            Some(tier) if tier.fits(&slots, balance) => tier.algorithm.clone(),
+            before => Arc::new(algorithm(&slots, balance, before)),
+        };
+        Tier { slots, algorithm }
+    }
+
+    fn fits(&self, slots: &[Slot], balance: &Balance) -> bool {
+        let same_nodes = self.slots.len() == slots.len()
+            && self
+                .slots
+                .iter()
+                .zip(slots)
+                .all(|(old, new)| Arc::ptr_eq(&old.backend, &new.backend));
+        match (&*self.algorithm, balance) {
+            (Algorithm::RoundRobin(_), Balance::RoundRobin) => same_nodes,
+            (Algorithm::LeastConn, Balance::LeastConn) => true,
+            (Algorithm::Random, Balance::Random) => true,
+            (Algorithm::Hash(_), Balance::IpHash | Balance::Hash(_)) => {
+                let mut pairs = self.slots.iter().zip(slots);
+                same_nodes && pairs.all(|(old, new)| old.weight == new.weight)
+            }
+            _ => false,
+        }
+    }
+
+    fn is_usable(&self, not: &[Arc<Backend>]) -> bool {
+        let usable = |slot: &Slot| slot.usable && !contains(not, &slot.backend);
+        self.slots.iter().any(usable)
+    }
+
+    /// `None` when all are full.
+    fn take(&self, hash: Option<u64>, not: &[Arc<Backend>], now: Instant) -> Option<Lease> {
+        let choice = Choice {
+            slots: &self.slots,
+            not,
+            now,
+        };
+        // A turn is lost only to another connection that took the last place of the picked backend, and the next
+        // turn sees that one full.
+        loop {
+            let entropy = hash.unwrap_or_else(|| fastrand::u64(..));
+            let index = self.algorithm.pick(&choice, entropy)?;
+            let slot = self.slots.get(index)?;
+            if let Some(lease) = Lease::enter(&slot.backend) {
+                return Some(lease);
+            }
+        }
+    }
+}
+
+fn algorithm(slots: &[Slot], balance: &Balance, before: Option<&Tier>) -> Algorithm {
+    match balance {
+        Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::carried(turns(slots, before))),
+        Balance::LeastConn => Algorithm::LeastConn,
+        Balance::Random => Algorithm::Random,
+        Balance::IpHash | Balance::Hash(_) => {
+            let named = slots
+                .iter()
+                .map(|slot| (&**slot.backend.name(), u32::from(slot.weight)));
+            Algorithm::Hash(Maglev::new(named))
+        }
+    }
+}
+
+/// What each of `slots` had gained in the round of the tier before.
+fn turns(slots: &[Slot], before: Option<&Tier>) -> Vec<i64> {
+    let old: Vec<(&Slot, i64)> = match before {
+        Some(tier) => match &*tier.algorithm {
+            Algorithm::RoundRobin(turns) => tier.slots.iter().zip(turns.gained()).collect(),
+            _ => Vec::new(),
+        },
+        None => Vec::new(),
+    };
+    let gained = |slot: &Slot| {
+        let mut old = old.iter();
+        old.find(|(old, _)| Arc::ptr_eq(&old.backend, &slot.backend))
+            .map_or(0, |(_, gained)| *gained)
+    };
+    slots.iter().map(gained).collect()
+}
+
+/// The slots as the algorithms see them: who cannot be picked now has the weight 0.
+struct Choice<'a> {
+    slots: &'a [Slot],
+    not: &'a [Arc<Backend>],
+    now: Instant,
+}
+
+impl Nodes for Choice<'_> {
+    fn count(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn weight(&self, index: usize) -> u32 {
+        let Some(slot) = self.slots.get(index) else {
+            return 0;
+        };
+        if !slot.usable || !slot.backend.gate().has_room() || contains(self.not, &slot.backend) {
+            return 0;
+        }
+        slot.scaled_weight(self.now)
+    }
+
+    fn live(&self, index: usize) -> u64 {
+        self.slots.get(index).map_or(0, |slot| slot.backend.live())
+    }
+}
+
+fn contains(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> bool {
+    backends.iter().any(|other| Arc::ptr_eq(other, backend))
+}
