@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrival, Proxy, Rules, tcp};
+use super::{Arrival, Proxy, Rules, http, tcp};
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Peer, Stream};
 use crate::observe::ListenerCounters;
@@ -158,7 +158,7 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
     shared.proxy.runtime.spawn(async move {
         match protocol {
             Protocol::Tcp => tcp::serve(arrival, stream).await,
-            Protocol::Websocket => {}
+            Protocol::Websocket => http::serve(arrival, stream).await,
         }
     });
 }

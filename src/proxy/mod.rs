@@ -4,12 +4,23 @@
 //! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
 
 mod accept;
+mod answer;
+mod backend_line;
 mod classify;
 mod client;
+mod dialogue;
 mod dispatch;
+mod exchange;
+mod forward;
+mod gate;
+mod http;
 mod limits;
+mod request_key;
 mod rules;
 mod tcp;
+mod ticket;
+mod upgrade;
+mod visit;
 
 use std::sync::Arc;
 

@@ -30,12 +30,14 @@ pub struct Offer {
 pub enum OfferError {
     #[error("upgrade with a method other than GET")]
     Method,
-    #[error("upgrade over a protocol other than HTTP/1.1")]
+    #[error("upgrade in a version of http other than 1.1")]
     Protocol,
     #[error("connection header does not name upgrade")]
     Connection,
     #[error("sec-websocket-key is missing, repeated or not 16 bytes of base64")]
     Key,
+    #[error("sec-websocket-version is missing or repeated")]
+    NoVersion,
     #[error("sec-websocket-version is not 13")]
     Version,
     #[error("sec-websocket-protocol is not a list of tokens")]
@@ -94,8 +96,10 @@ pub fn check_request(
     if has_body(headers) {
         return Err(OfferError::Body);
     }
-    if only(headers, &SEC_WEBSOCKET_VERSION) != Some(VERSION) {
-        return Err(OfferError::Version);
+    match only(headers, &SEC_WEBSOCKET_VERSION) {
+        Some(VERSION) => {}
+        Some(_) => return Err(OfferError::Version),
+        None => return Err(OfferError::NoVersion),
     }
     let key = only(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| is_key(key))
@@ -296,9 +300,9 @@ mod tests {
                 OfferError::Key,
             ),
             (&[("+sec-websocket-key", KEY)], OfferError::Key),
-            (&[("sec-websocket-version", "")], OfferError::Version),
+            (&[("sec-websocket-version", "")], OfferError::NoVersion),
             (&[("sec-websocket-version", "8")], OfferError::Version),
-            (&[("+sec-websocket-version", "13")], OfferError::Version),
+            (&[("+sec-websocket-version", "13")], OfferError::NoVersion),
             (
                 &[("sec-websocket-protocol", "a b")],
                 OfferError::Subprotocol,

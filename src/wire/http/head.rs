@@ -34,6 +34,7 @@ pub(super) fn check(head: &[u8]) -> Result<Head, Refusal> {
     match request.parse(head) {
         Ok(Status::Complete(length)) if length == head.len() => {}
         Ok(_) => return Err(Refusal::RequestLine),
+        Err(Error::Version) if names_other_version(head) => return Err(Refusal::Version),
         Err(error) => return Err(refusal(error)),
     }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
@@ -67,11 +68,24 @@ pub(super) fn check(head: &[u8]) -> Result<Head, Refusal> {
 
 fn refusal(error: Error) -> Refusal {
     match error {
-        Error::Version => Refusal::Version,
         Error::TooManyHeaders => Refusal::TooManyHeaders,
         Error::HeaderName | Error::HeaderValue => Refusal::Field,
         _ => Refusal::RequestLine,
     }
+}
+
+/// True for a well-formed request line of an HTTP version that is not served. The preface of HTTP/2 is no request at all.
+fn names_other_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let version = match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(method), Some(_), Some(version), None) if method != b"PRI" => version,
+        _ => return false,
+    };
+    matches!(
+        version,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']
+    )
 }
 
 fn check_field(field: &Header<'_>) -> Result<(), Refusal> {

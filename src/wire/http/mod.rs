@@ -49,7 +49,7 @@ pub enum Refusal {
     HeadTooLarge,
     #[error("more than {MAX_HEADERS} header fields")]
     TooManyHeaders,
-    #[error("malformed request line")]
+    #[error("malformed request line, or one of another protocol")]
     RequestLine,
     #[error("http version is neither 1.0 nor 1.1")]
     Version,
@@ -78,11 +78,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The status to answer with: 400, 413, 431 or 505.
+    /// The status to answer with: 400, 431 or 505.
     pub fn status(self) -> u16 {
         match self {
             Refusal::HeadTooLarge | Refusal::TooManyHeaders => 431,
-            Refusal::LengthTooLarge => 413,
             Refusal::Version => 505,
             _ => 400,
         }

@@ -1,0 +1,189 @@
+//! What is answered to a client: a backend's answer on its way through, or a short one of our own.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::backend_line::Driver;
+use super::dialogue::Dialogue;
+use super::forward;
+use super::ticket::Ticket;
+use crate::observe::{End, How, Phase, Side};
+use crate::pool::Lease;
+use crate::wire::websocket;
+
+/// Seconds after which a refused client may come again; as long as a queue waits by default.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// The body of an answer. The request's ticket ends with it.
+pub(super) enum Answer {
+    Own {
+        text: Option<Bytes>,
+        _ticket: Ticket,
+    },
+    Backend(Box<Streamed>),
+    /// Of a 101: its ticket goes on with the session.
+    Empty,
+}
+
+/// A short answer of our own. `detail` tells a client what it did wrong; nothing is told of a backend's failure.
+pub(super) fn own(
+    mut ticket: Ticket,
+    status: StatusCode,
+    end: End,
+    detail: Option<&str>,
+) -> Response<Answer> {
+    ticket.note(|record| record.answered(status.as_u16()));
+    ticket.ends(end);
+    let text = match detail {
+        Some(detail) => format!("{status}: {detail}\n"),
+        None => format!("{status}\n"),
+    };
+    let mut response = Response::new(Answer::Own {
+        text: Some(text.into()),
+        _ticket: ticket,
+    });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => drop(headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS)),
+        StatusCode::UPGRADE_REQUIRED => {
+            headers.insert(
+                SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static(websocket::VERSION),
+            );
+        }
+        _ => {}
+    }
+    response
+}
+
+/// As [`own`], and the connection is closed after it.
+pub(super) fn own_and_close(
+    ticket: Ticket,
+    status: StatusCode,
+    end: End,
+    detail: Option<&str>,
+) -> Response<Answer> {
+    let mut response = own(ticket, status, end, detail);
+    forward::close(response.headers_mut());
+    response
+}
+
+/// A backend's body on its way to the client. It holds what the request holds, to the body's end: dropping it gives
+/// the lease back, ends the backend connection and finishes the record.
+pub(super) struct Streamed {
+    pub body: Incoming,
+    pub ticket: Ticket,
+    /// Ends the backend connection with the body.
+    pub _driver: Driver,
+    pub dialogue: Arc<Dialogue>,
+    /// Bytes of the request's body that went to the backend.
+    pub sent: Arc<AtomicU64>,
+    /// The exchange was given up because nothing moved.
+    pub stalled: Arc<AtomicBool>,
+    pub _lease: Lease,
+}
+
+impl Streamed {
+    fn passed(&mut self, frame: &Frame<Bytes>) {
+        self.dialogue.moved();
+        if let Some(data) = frame.data_ref() {
+            self.ticket
+                .note(|record| record.bytes_from_backend += data.len() as u64);
+        }
+    }
+
+    fn ends(&mut self, side: Side, how: How) {
+        self.ticket.ends(End::new(side, Phase::Request, how));
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let streamed = self.get_mut();
+        let poll = Pin::new(&mut streamed.body).poll_frame(context);
+        match &poll {
+            Poll::Ready(Some(Ok(frame))) => streamed.passed(frame),
+            Poll::Ready(None) => streamed.ends(Side::Backend, How::Fin),
+            Poll::Ready(Some(Err(_))) if streamed.stalled.load(Ordering::Relaxed) => {
+                streamed.ends(Side::Evenkeel, How::Timeout);
+            }
+            Poll::Ready(Some(Err(_))) => streamed.ends(Side::Backend, How::Rst),
+            Poll::Pending => {}
+        }
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        // hyper does not ask on once the announced length has come.
+        if self.body.is_end_stream() {
+            self.ends(Side::Backend, How::Fin);
+        } else if self.stalled.load(Ordering::Relaxed) {
+            self.ends(Side::Evenkeel, How::Timeout);
+        }
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.ticket.note(|record| record.bytes_from_client = sent);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Answer::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Answer::Backend(streamed) => Pin::new(&mut **streamed).poll_frame(context),
+            Answer::Empty => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Answer::Own { text, .. } => text.is_none(),
+            Answer::Backend(streamed) => streamed.is_end_stream(),
+            Answer::Empty => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Answer::Own { text, .. } => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+            Answer::Backend(streamed) => streamed.size_hint(),
+            Answer::Empty => SizeHint::with_exact(0),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! One HTTP/1 connection to a backend, for one request, driven by a task of its own: a backend that stalls in one
+//! direction must not stall the other. It is never used again.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, Parts, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::dialogue::Dialogue;
+use crate::config;
+use crate::net::Stream;
+
+/// hyper's buffer for one direction of one connection; a backend's head may be as large as this.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+
+/// The task that moves a backend connection's bytes; it gives the stream back when the connection has become a tunnel.
+pub(super) type Driver = AbortOnDropHandle<Option<Parts<TokioIo<Heard>>>>;
+
+/// A backend connection that waits for its request.
+pub(super) struct Line {
+    pub sender: SendRequest<Upload>,
+    pub driver: Driver,
+    /// The backend has said something.
+    pub heard: Arc<AtomicBool>,
+    /// The connection was given up because no byte moved for the pool's `idle_timeout`.
+    pub stalled: Arc<AtomicBool>,
+}
+
+/// Makes a connected stream one that speaks HTTP/1.
+///
+/// # Errors
+/// hyper's; nothing was sent.
+pub(super) async fn open(
+    stream: Stream,
+    dialogue: &Arc<Dialogue>,
+    pool: &config::Pool,
+) -> hyper::Result<Line> {
+    dialogue.moved();
+    let heard = Arc::new(AtomicBool::new(false));
+    let stalled = Arc::new(AtomicBool::new(false));
+    let io = TokioIo::new(Heard {
+        stream,
+        heard: Arc::clone(&heard),
+    });
+    let mut builder = Builder::new();
+    builder
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    let (sender, connection) = builder.handshake::<_, Upload>(io).await?;
+    let (dialogue, gave_up) = (Arc::clone(dialogue), Arc::clone(&stalled));
+    let (idle, fin) = (pool.idle_timeout, pool.fin_timeout);
+    let driver = tokio::spawn(async move {
+        // Neither branch loses anything that is needed: a stall ends the connection, and so does its end.
+        tokio::select! {
+            ended = connection.without_shutdown() => ended.ok(),
+            () = dialogue.stalled(idle, fin) => {
+                gave_up.store(true, Ordering::Relaxed);
+                None
+            }
+        }
+    });
+    Ok(Line {
+        sender,
+        driver: AbortOnDropHandle::new(driver),
+        heard,
+        stalled,
+    })
+}
+
+/// A client's body on its way to the backend; trailers end at this hop.
+pub(super) struct Upload {
+    body: Option<Incoming>,
+    dialogue: Arc<Dialogue>,
+    sent: Arc<AtomicU64>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Upload {
+    pub(super) fn new(body: Option<Incoming>, dialogue: &Arc<Dialogue>) -> Upload {
+        Upload {
+            body,
+            dialogue: Arc::clone(dialogue),
+            sent: Arc::default(),
+            broken: Arc::default(),
+        }
+    }
+
+    /// Bytes given to the backend connection.
+    pub(super) fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
+    }
+
+    /// Becomes true when the client does not finish its body.
+    pub(super) fn broken(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.broken)
+    }
+
+    fn passed(&self, frame: &Frame<Bytes>) {
+        self.dialogue.moved();
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.sent.fetch_add(length, Ordering::Relaxed);
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let upload = self.get_mut();
+        let Some(body) = &mut upload.body else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            Poll::Ready(Some(Ok(frame))) => {
+                upload.passed(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                upload.broken.store(true, Ordering::Relaxed);
+                Poll::Ready(Some(Err(error)))
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A backend stream that remembers whether the backend has said anything: until then an upgrade may be sent again
+/// elsewhere.
+#[derive(Debug)]
+pub(super) struct Heard {
+    stream: Stream,
+    heard: Arc<AtomicBool>,
+}
+
+impl Heard {
+    pub(super) fn into_inner(self) -> Stream {
+        self.stream
+    }
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

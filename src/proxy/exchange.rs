@@ -1,0 +1,135 @@
+//! An ordinary HTTP request: sent to the picked backend on a connection of its own, its answer streamed back. Both
+//! bodies go at the pace of whoever takes them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use super::answer::{self, Answer, Streamed};
+use super::backend_line::{self, Line, Upload};
+use super::dispatch::Wanted;
+use super::forward::{self, Purpose};
+use super::ticket::Ticket;
+use super::visit::{Visit, refuse, unavailable};
+use crate::observe::{End, How, Phase, Side};
+use crate::pool::{Lease, Pool};
+
+/// Serves one request; it is tried again only while nothing of it was sent, which is dispatch's business.
+pub(super) async fn serve(
+    visit: &Visit,
+    pool: &Arc<Pool>,
+    request: Request<Incoming>,
+    mut ticket: Ticket,
+    ordinal: u64,
+) -> Response<Answer> {
+    let settings = pool.settings();
+    visit.dialogue.set_stall_timeout(settings.idle_timeout);
+    // Routed: what follows is no set-up any more, and a connection kept for polling must not use up its places.
+    visit.arrival.slot.adopted();
+    let (mut parts, body) = request.into_parts();
+    let key = visit.key(&settings, &parts);
+    let mut wanted = Wanted {
+        client: visit.arrival.peer.ip(),
+        key: key.as_deref(),
+        tried: Vec::new(),
+    };
+    let (stream, lease) = match ticket.dispatch(pool, &mut wanted).await {
+        Ok(connected) => connected,
+        Err(error) => return unavailable(ticket, pool, &error, Purpose::Ordinary),
+    };
+    ticket.phase(Phase::Request);
+    visit.forward(&mut parts, lease.backend(), Purpose::Ordinary);
+    // Not for us: a backend's 101 to an ordinary request is no upgrade.
+    parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let upload = Upload::new(Some(body), &visit.dialogue);
+    let (sent, broken) = (upload.sent(), upload.broken());
+    let mut line = match backend_line::open(stream, &visit.dialogue, &settings).await {
+        Ok(line) => line,
+        Err(error) => return bad_gateway(ticket, &error),
+    };
+    match line
+        .sender
+        .send_request(Request::from_parts(parts, upload))
+        .await
+    {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let end = End::new(Side::Backend, Phase::Request, How::Invalid);
+            answer::own(ticket, StatusCode::BAD_GATEWAY, end, None)
+        }
+        Ok(response) => stream_back(visit, response, ticket, line, lease, sent),
+        Err(error) => failed(visit, ticket, ordinal, &line, &broken, &error),
+    }
+}
+
+/// Passes a backend's answer on; everything the request holds goes with its body.
+pub(super) fn stream_back(
+    visit: &Visit,
+    response: Response<Incoming>,
+    mut ticket: Ticket,
+    line: Line,
+    lease: Lease,
+    sent: Arc<AtomicU64>,
+) -> Response<Answer> {
+    let (mut parts, body) = response.into_parts();
+    forward::response(&mut parts.headers, Purpose::Ordinary);
+    parts.version = Version::HTTP_11;
+    ticket.note(|record| record.answered(parts.status.as_u16()));
+    let streamed = Streamed {
+        body,
+        ticket,
+        _driver: line.driver,
+        dialogue: Arc::clone(&visit.dialogue),
+        sent,
+        stalled: line.stalled,
+        _lease: lease,
+    };
+    Response::from_parts(parts, Answer::Backend(Box::new(streamed)))
+}
+
+/// The answer when there is none from the backend, by whose fault it is.
+fn failed(
+    visit: &Visit,
+    ticket: Ticket,
+    ordinal: u64,
+    line: &Line,
+    broken: &AtomicBool,
+    error: &hyper::Error,
+) -> Response<Answer> {
+    if let Some(refused) = visit.dialogue.refused(ordinal) {
+        return refuse(ticket, refused, Phase::Request);
+    }
+    if broken.load(Ordering::Relaxed) {
+        let end = End::new(Side::Client, Phase::Request, How::Rst);
+        return answer::own_and_close(
+            ticket,
+            StatusCode::BAD_REQUEST,
+            end,
+            Some("body is incomplete"),
+        );
+    }
+    if line.stalled.load(Ordering::Relaxed) {
+        let end = End::new(Side::Backend, Phase::Request, How::Timeout);
+        return answer::own(ticket, StatusCode::GATEWAY_TIMEOUT, end, None);
+    }
+    bad_gateway(ticket, error)
+}
+
+fn bad_gateway(ticket: Ticket, error: &hyper::Error) -> Response<Answer> {
+    tracing::debug!(%error, "backend gave no answer");
+    answer::own(
+        ticket,
+        StatusCode::BAD_GATEWAY,
+        End::new(Side::Backend, Phase::Request, how(error)),
+        None,
+    )
+}
+
+/// How a backend failed to answer.
+pub(super) fn how(error: &hyper::Error) -> How {
+    match error.is_parse() {
+        true => How::Invalid,
+        false => How::Rst,
+    }
+}

@@ -1,0 +1,326 @@
+//! The header fields on their way through: what ends at this hop is dropped both ways (RFC 9110 section 7.6.1), and the
+//! backend is told who asked. PHP socket servers cannot read PROXY protocol and depend on these fields.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Fields of one hop, whether or not `Connection` names them.
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+    "proxy-connection",
+    "proxy-authorization",
+    "proxy-authenticate",
+];
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// `None`: a unix peer.
+    pub client: Option<IpAddr>,
+    /// The client is in one of the listener's `trusted` networks: its `X-Forwarded-*` are believed and extended.
+    pub trusted: bool,
+    pub tls: bool,
+}
+
+/// What becomes of the connection after the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// One request, one answer; the backend connection is never used again.
+    Ordinary,
+    Upgrade,
+}
+
+/// Makes a client's fields those of the request to the backend.
+pub(super) fn request(headers: &mut HeaderMap, origin: Origin, purpose: Purpose) {
+    let chunked = headers.contains_key(TRANSFER_ENCODING);
+    drop_hop_by_hop(headers);
+    // hyper has answered it by the time the backend reads the body.
+    headers.remove(EXPECT);
+    set_forwarded(headers, origin);
+    if chunked {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    match purpose {
+        Purpose::Ordinary => close(headers),
+        Purpose::Upgrade => upgrade(headers),
+    }
+}
+
+/// Makes a backend's fields those of the answer to the client.
+pub(super) fn response(headers: &mut HeaderMap, purpose: Purpose) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    drop_hop_by_hop(headers);
+    if purpose == Purpose::Upgrade {
+        upgrade(headers);
+    }
+}
+
+/// Says that the connection ends with this message.
+pub(super) fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn upgrade(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    for name in nominated(headers) {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// The fields that `Connection` names. Those that the message's own framing and routing hang on are no client's to drop.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter();
+    let items = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    items
+        .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
+        .filter(|name| {
+            *name != CONTENT_LENGTH && *name != HOST && !name.as_str().starts_with("sec-websocket-")
+        })
+        .collect()
+}
+
+fn set_forwarded(headers: &mut HeaderMap, origin: Origin) {
+    drop_claims(headers, origin.trusted);
+    let believed = |headers: &HeaderMap, name| origin.trusted && headers.contains_key(name);
+    if let Some(client) = origin.client.map(|client| client.to_string()) {
+        let chain = chain(headers, &client);
+        set(headers, FORWARDED_FOR, &chain);
+        if !believed(headers, REAL_IP) {
+            set(headers, REAL_IP, client.as_bytes());
+        }
+    }
+    if !believed(headers, FORWARDED_PROTO) {
+        let scheme = if origin.tls { "https" } else { "http" };
+        set(headers, FORWARDED_PROTO, scheme.as_bytes());
+    }
+    if !believed(headers, FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Drops what a client says of its own origin. CGI and PHP read `X_Forwarded_For` as the same variable as
+/// `X-Forwarded-For`, so the spelling with underscores is never believed.
+fn drop_claims(headers: &mut HeaderMap, trusted: bool) {
+    let claim = |name: &HeaderName| {
+        let plain = name.as_str().replace('_', "-");
+        let about_origin =
+            plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded";
+        about_origin && (!trusted || plain != name.as_str())
+    };
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| claim(name)).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// What earlier hops said, and this client behind it.
+fn chain(headers: &HeaderMap, client: &str) -> Vec<u8> {
+    let earlier = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    earlier
+        .chain([client.as_bytes()])
+        .collect::<Vec<_>>()
+        .join(&b", "[..])
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(value) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn origin(trusted: bool) -> Origin {
+        Origin {
+            client: Some("192.0.2.7".parse().unwrap()),
+            trusted,
+            tls: true,
+        }
+    }
+
+    fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn replaces_what_an_untrusted_client_claims() {
+        let mut headers = map(&[
+            ("host", "a.example"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x_forwarded_for", "10.0.0.2"),
+            ("x-real_ip", "10.0.0.3"),
+            ("x-forwarded-proto", "gopher"),
+            ("x-forwarded-host", "b.example"),
+            ("x-forwarded-port", "1"),
+            ("forwarded", "for=10.0.0.4"),
+        ]);
+        request(&mut headers, origin(false), Purpose::Ordinary);
+        let expected = map(&[
+            ("host", "a.example"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-real-ip", "192.0.2.7"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a.example"),
+            ("connection", "close"),
+        ]);
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn extends_what_a_trusted_client_says() {
+        let mut headers = map(&[
+            ("host", "a.example"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x_forwarded_for", "10.0.0.9"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "b.example"),
+        ]);
+        request(&mut headers, origin(true), Purpose::Ordinary);
+        assert_eq!(
+            values(&headers, "x-forwarded-for"),
+            ["10.0.0.1, 10.0.0.2, 192.0.2.7"]
+        );
+        assert_eq!(values(&headers, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&headers, "x-forwarded-host"), ["b.example"]);
+        assert_eq!(values(&headers, "x-real-ip"), ["192.0.2.7"]);
+        assert!(!headers.contains_key("x_forwarded_for"));
+    }
+
+    #[test]
+    fn drops_what_ends_at_this_hop() {
+        let fields = [
+            ("host", "a"),
+            (
+                "connection",
+                "keep-alive, X-Mine, Content-Length, Host, Upgrade, HTTP2-Settings",
+            ),
+            ("connection", "x-other"),
+            ("x-mine", "1"),
+            ("x-other", "1"),
+            ("content-length", "0"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy-authorization", "Basic x"),
+            ("expect", "100-continue"),
+            ("accept", "*/*"),
+        ];
+        let mut headers = map(&fields);
+        request(
+            &mut headers,
+            Origin {
+                client: None,
+                trusted: false,
+                tls: false,
+            },
+            Purpose::Ordinary,
+        );
+        let expected = map(&[
+            ("host", "a"),
+            ("content-length", "0"),
+            ("accept", "*/*"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "a"),
+            ("connection", "close"),
+        ]);
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn keeps_a_chunked_body_chunked() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("transfer-encoding", "Chunked"),
+            ("connection", "transfer-encoding"),
+        ]);
+        request(&mut headers, origin(false), Purpose::Ordinary);
+        assert_eq!(values(&headers, "transfer-encoding"), ["chunked"]);
+    }
+
+    #[test]
+    fn an_upgrade_asks_for_nothing_but_a_websocket() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("connection", "Upgrade, HTTP2-Settings, Sec-WebSocket-Key"),
+            ("upgrade", "h2c, websocket"),
+            ("http2-settings", "AAMAAABk"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ]);
+        request(&mut headers, origin(false), Purpose::Upgrade);
+        assert_eq!(values(&headers, "connection"), ["Upgrade"]);
+        assert_eq!(values(&headers, "upgrade"), ["websocket"]);
+        assert!(
+            headers.contains_key("sec-websocket-key") && !headers.contains_key("http2-settings")
+        );
+    }
+
+    #[test]
+    fn an_answer_loses_the_backends_hop_and_its_double_length() {
+        let mut headers = map(&[
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("upgrade", "h2c"),
+            ("server", "x"),
+        ]);
+        response(&mut headers, Purpose::Ordinary);
+        assert_eq!(headers, map(&[("server", "x")]));
+        response(&mut headers, Purpose::Upgrade);
+        assert_eq!(
+            headers,
+            map(&[
+                ("server", "x"),
+                ("connection", "Upgrade"),
+                ("upgrade", "websocket")
+            ])
+        );
+    }
+}

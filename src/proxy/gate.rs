@@ -1,0 +1,375 @@
+//! The gate in the stream: stands between a client's (decrypted) socket and hyper's server and lets only bytes through
+//! that `wire::http` has checked.
+//!
+//! A refused head is replaced by a harmless stand-in request, so that the refusal is answered in its turn, after the
+//! answers that are still due; nothing passes after it. The bytes behind an upgrade head are held back for the
+//! hand-over. The gate also keeps the client's times: a head's, the pause between two requests, a stalled write.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::dialogue::{Dialogue, Refused};
+use crate::observe::How;
+use crate::wire::http::{Gate as Wire, Phase};
+
+/// Read from the socket at once; what is behind an upgrade head in one read is held until the hand-over.
+const READ_BYTES: usize = 8 * 1024;
+
+/// What hyper sees in place of a refused head. It never leaves this process.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
+
+/// How long a closed connection is still read from and what comes thrown away. A close with unread input would turn
+/// into a RST, which can overtake the answer (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The client's times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When the first head must be complete.
+    pub first_head: Instant,
+    /// From the first byte of a later head to its last.
+    pub head: Duration,
+    /// From an answer to the first byte of the next head.
+    pub keep_alive: Duration,
+}
+
+/// A client stream of which only checked bytes can be read.
+#[derive(Debug)]
+pub(super) struct Gate<T> {
+    io: T,
+    wire: Wire,
+    dialogue: Arc<Dialogue>,
+    times: Times,
+    /// Checked bytes, and how many of them hyper has taken.
+    passed: Vec<u8>,
+    taken: usize,
+    /// Read from the socket, behind an upgrade head.
+    held: Vec<u8>,
+    /// The deadline of what is being waited for, and what that is: a phase after so many heads.
+    waiting: Option<((Phase, u64), Instant)>,
+    reading: Alarm,
+    writing: Alarm,
+    stalled_until: Option<Instant>,
+    end: End,
+    lingering_until: Option<Instant>,
+}
+
+/// How far the reading side has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// The client sent a FIN.
+    Fin,
+    /// It said nothing more for too long: closed without a word.
+    Quiet,
+    /// A stand-in has passed; nothing follows.
+    StandIn,
+    /// The body under way was refused.
+    Broken,
+}
+
+impl<T> Gate<T> {
+    pub(super) fn new(io: T, times: Times, dialogue: Arc<Dialogue>) -> Gate<T> {
+        Gate {
+            io,
+            wire: Wire::new(),
+            dialogue,
+            times,
+            passed: Vec::new(),
+            taken: 0,
+            held: Vec::new(),
+            waiting: None,
+            reading: Alarm::default(),
+            writing: Alarm::default(),
+            stalled_until: None,
+            end: End::Open,
+            lingering_until: None,
+        }
+    }
+
+    /// The stream and what was read from it behind the upgrade head.
+    pub(super) fn into_parts(self) -> (T, Vec<u8>) {
+        (self.io, self.held)
+    }
+
+    /// Moves checked bytes to hyper; false when there are none.
+    fn deliver(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let ready = self.passed.get(self.taken..).unwrap_or_default();
+        let count = ready.len().min(buffer.remaining());
+        buffer.put_slice(ready.get(..count).unwrap_or_default());
+        self.taken += count;
+        if self.taken == self.passed.len() {
+            self.passed.clear();
+            self.taken = 0;
+        }
+        count > 0
+    }
+
+    /// Puts bytes from the socket through the check.
+    fn check(&mut self, bytes: &[u8]) {
+        self.dialogue.moved();
+        let taken = self.wire.feed(bytes, &mut self.passed);
+        match self.wire.phase() {
+            Phase::Upgrade => self.held.extend(bytes.iter().skip(taken)),
+            Phase::Refused(refusal) if refusal.in_body() => {
+                self.refuse(
+                    self.wire.heads(),
+                    refusal.status(),
+                    How::Invalid,
+                    refusal.to_string(),
+                );
+                self.end = End::Broken;
+            }
+            Phase::Refused(refusal) => {
+                self.stand_in(refusal.status(), How::Invalid, refusal.to_string())
+            }
+            Phase::Idle | Phase::Head | Phase::Body => {}
+        }
+    }
+
+    fn stand_in(&mut self, status: u16, how: How, reason: String) {
+        self.refuse(self.wire.heads() + 1, status, how, reason);
+        self.passed.extend_from_slice(STAND_IN);
+        self.end = End::StandIn;
+    }
+
+    fn refuse(&self, ordinal: u64, status: u16, how: How, reason: String) {
+        self.dialogue.refuse(Refused {
+            ordinal,
+            status,
+            how,
+            reason,
+        });
+    }
+
+    /// The answer to a read when nothing is left to deliver and the end has been reached; `None` while it has not.
+    fn at_end(&self, context: &Context<'_>) -> Option<Poll<io::Result<()>>> {
+        match self.end {
+            End::Open if self.wire.phase() == Phase::Upgrade => Some(Poll::Pending),
+            End::Open => None,
+            End::Quiet => Some(Poll::Ready(Ok(()))),
+            End::StandIn => Some(Poll::Pending),
+            End::Broken => Some(Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
+            End::Fin => Some(self.at_fin(context)),
+        }
+    }
+
+    /// A FIN between two requests waits for the answers that are due: hyper would drop them. In a body it is told.
+    fn at_fin(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        let due = self.wire.phase() != Phase::Body
+            && !self
+                .dialogue
+                .all_answered(self.wire.heads(), context.waker());
+        match due {
+            true => {
+                self.dialogue.half_close();
+                Poll::Pending
+            }
+            false => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The deadline of the present wait; `None` where it is not the gate's: in a body, and while an answer is due.
+    fn deadline(&mut self, context: &Context<'_>) -> Option<Instant> {
+        let phase = self.wire.phase();
+        let heads = self.wire.heads();
+        let limit = match phase {
+            Phase::Idle | Phase::Head if heads == 0 => return Some(self.times.first_head),
+            Phase::Head => self.times.head,
+            Phase::Idle if self.dialogue.all_answered(heads, context.waker()) => {
+                self.times.keep_alive
+            }
+            _ => {
+                self.waiting = None;
+                return None;
+            }
+        };
+        match self.waiting {
+            Some((waited_for, deadline)) if waited_for == (phase, heads) => Some(deadline),
+            _ => {
+                let deadline = Instant::now() + limit;
+                self.waiting = Some(((phase, heads), deadline));
+                Some(deadline)
+            }
+        }
+    }
+
+    /// True when the present wait has lasted too long; the reading side is then at its end.
+    fn waited_too_long(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.deadline(context) else {
+            return false;
+        };
+        if !self.reading.rang(deadline, context) {
+            return false;
+        }
+        match self.wire.phase() {
+            Phase::Head => self.stand_in(
+                408,
+                How::Timeout,
+                "head was not complete in time".to_owned(),
+            ),
+            _ => {
+                self.dialogue.give_up();
+                self.end = End::Quiet;
+            }
+        }
+        true
+    }
+
+    /// As [`Gate::watch`], and what was written counts as bytes that moved.
+    fn watch_write(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if matches!(poll, Poll::Ready(Ok(1..))) {
+            self.dialogue.moved();
+        }
+        self.watch(context, poll)
+    }
+
+    /// A write that moves nothing is given up after the stall timeout.
+    fn watch<R>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        if poll.is_ready() {
+            self.stalled_until = None;
+            return poll;
+        }
+        let timeout = self.dialogue.stall_timeout();
+        let deadline = *self
+            .stalled_until
+            .get_or_insert_with(|| Instant::now() + timeout);
+        match self.writing.rang(deadline, context) {
+            true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Gate<T> {
+    /// Reads the socket once; `Ready` when something has changed.
+    fn poll_socket(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
+        match buffer.filled() {
+            [] => self.end = End::Fin,
+            filled => self.check(filled),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Throws away what still comes, until the client closes too.
+    fn poll_linger(&mut self, context: &mut Context<'_>, until: Instant) -> Poll<io::Result<()>> {
+        let mut bytes = [0; READ_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = Pin::new(&mut self.io).poll_read(context, &mut buffer);
+            if self.reading.rang(until, context) {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(read) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let gate = self.get_mut();
+        loop {
+            if gate.deliver(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(end) = gate.at_end(context) {
+                return end;
+            }
+            match gate.poll_socket(context) {
+                Poll::Ready(read) => read?,
+                Poll::Pending if gate.waited_too_long(context) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let gate = self.get_mut();
+        let poll = Pin::new(&mut gate.io).poll_write(context, bytes);
+        gate.watch_write(context, poll)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let gate = self.get_mut();
+        let poll = Pin::new(&mut gate.io).poll_write_vectored(context, slices);
+        gate.watch_write(context, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gate = self.get_mut();
+        let poll = Pin::new(&mut gate.io).poll_flush(context);
+        gate.watch(context, poll)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let gate = self.get_mut();
+        if let Some(until) = gate.lingering_until {
+            return gate.poll_linger(context, until);
+        }
+        let poll = Pin::new(&mut gate.io).poll_shutdown(context);
+        ready!(gate.watch(context, poll))?;
+        if matches!(gate.end, End::Fin | End::Quiet) {
+            return Poll::Ready(Ok(()));
+        }
+        let until = Instant::now() + LINGER;
+        gate.lingering_until = Some(until);
+        gate.poll_linger(context, until)
+    }
+}
+
+/// One timer that is set again and again.
+#[derive(Debug, Default)]
+struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// True when `deadline` has passed; otherwise the task is woken then.
+    fn rang(&mut self, deadline: Instant, context: &mut Context<'_>) -> bool {
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() != deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        sleep.as_mut().poll(context).is_ready()
+    }
+}

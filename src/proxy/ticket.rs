@@ -1,0 +1,75 @@
+//! The record of one HTTP request while it is served: finished with the end that was set, and if none was (the client
+//! left, and hyper dropped the request where it stood) with that.
+
+use std::sync::Arc;
+
+use super::dialogue::Dialogue;
+use super::dispatch::{DispatchError, Wanted, dispatch};
+use crate::net::Stream;
+use crate::observe::{End, How, Phase, Record, Side};
+use crate::pool::{AcquireError, Lease, Pool};
+
+/// Dropping it ends the request: the record is finished and the gate told.
+pub(super) struct Ticket {
+    /// Taken by the relay with the session, or by the end.
+    record: Option<Record>,
+    end: Option<End>,
+    dialogue: Arc<Dialogue>,
+}
+
+impl Ticket {
+    pub(super) fn new(record: Record, dialogue: &Arc<Dialogue>) -> Ticket {
+        Ticket {
+            record: Some(record),
+            end: None,
+            dialogue: Arc::clone(dialogue),
+        }
+    }
+
+    /// Writes to the record.
+    pub(super) fn note(&mut self, write: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            write(record);
+        }
+    }
+
+    pub(super) fn phase(&mut self, phase: Phase) {
+        self.note(|record| record.phase = phase);
+    }
+
+    /// The first end that is set is the one that counts.
+    pub(super) fn ends(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// As `dispatch`, for the record of this ticket.
+    pub(super) async fn dispatch(
+        &mut self,
+        pool: &Arc<Pool>,
+        wanted: &mut Wanted<'_>,
+    ) -> Result<(Stream, Lease), DispatchError> {
+        match &mut self.record {
+            Some(record) => dispatch(pool, wanted, record).await,
+            None => Err(AcquireError::NoBackend.into()),
+        }
+    }
+
+    /// The record, for the session that goes on.
+    pub(super) fn into_record(mut self) -> Option<Record> {
+        self.record.take()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.dialogue.answered_one();
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        // A panic is told by the record itself.
+        if !std::thread::panicking() {
+            let left = End::new(Side::Client, record.phase, How::Rst);
+            record.finish(self.end.unwrap_or(left));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A WebSocket upgrade: checked, sent to the picked backend, and handed to the relay once the backend's 101 is verified.
+//! No byte of the client goes to a backend as a tunnel before that.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::timeout;
+
+use super::answer::{self, Answer};
+use super::backend_line::{self, Line, Upload};
+use super::dispatch::Wanted;
+use super::exchange::{how, stream_back};
+use super::forward::{self, Purpose};
+use super::ticket::Ticket;
+use super::visit::{Visit, unavailable};
+use crate::config;
+use crate::net::Stream;
+use crate::observe::{End, How, Phase, Side};
+use crate::pool::{Lease, Pool};
+use crate::relay::Policy;
+use crate::wire::websocket::{self, Offer};
+
+/// A session between the verified 101 and its adoption.
+pub(super) struct Handover {
+    /// Resolves once the 101 has left for the client.
+    pub client: OnUpgrade,
+    pub backend: Stream,
+    /// What the backend sent behind its 101.
+    pub backend_read: Vec<u8>,
+    pub policy: Policy,
+    pub ticket: Ticket,
+    pub lease: Lease,
+}
+
+/// Why one backend gave no answer to an upgrade.
+enum Unanswered {
+    /// It is gone, and said nothing: another may be asked.
+    Silent,
+    TimedOut,
+    Failed(How),
+}
+
+/// Serves one upgrade request. Until a backend's first byte it may be sent again to another, within the pool's `retries`.
+pub(super) async fn serve(
+    visit: &Visit,
+    pool: &Arc<Pool>,
+    mut request: Request<Incoming>,
+    mut ticket: Ticket,
+) -> Response<Answer> {
+    let offer =
+        match websocket::check_request(request.method(), request.version(), request.headers()) {
+            Ok(offer) => offer,
+            Err(error) => {
+                let end = End::new(Side::Client, Phase::Head, How::Invalid);
+                return answer::own_and_close(
+                    ticket,
+                    error.status(),
+                    end,
+                    Some(&error.to_string()),
+                );
+            }
+        };
+    let client = hyper::upgrade::on(&mut request);
+    let settings = pool.settings();
+    visit.dialogue.set_stall_timeout(settings.idle_timeout);
+    let (parts, _no_body) = request.into_parts();
+    let key = visit.key(&settings, &parts);
+    let mut wanted = Wanted {
+        client: visit.arrival.peer.ip(),
+        key: key.as_deref(),
+        tried: Vec::new(),
+    };
+    loop {
+        let (stream, lease) = match ticket.dispatch(pool, &mut wanted).await {
+            Ok(connected) => connected,
+            Err(error) => return unavailable(ticket, pool, &error, Purpose::Upgrade),
+        };
+        ticket.phase(Phase::Upgrade);
+        match ask(visit, &settings, parts.clone(), stream, &lease).await {
+            Ok((response, line)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return switch(
+                    visit,
+                    response,
+                    &offer,
+                    Held {
+                        client,
+                        line,
+                        lease,
+                        settings,
+                    },
+                    ticket,
+                )
+                .await;
+            }
+            Ok((response, line)) => return pass_on(visit, response, ticket, line, lease),
+            Err(Unanswered::Silent) if wanted.tried.len() < settings.retries as usize => {
+                wanted.tried.push(Arc::clone(lease.backend()));
+                pool.counters().retries.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(unanswered) => return no_answer(ticket, &unanswered),
+        }
+    }
+}
+
+/// Sends the request to one backend and waits for the head of its answer.
+async fn ask(
+    visit: &Visit,
+    settings: &config::Pool,
+    mut parts: Parts,
+    stream: Stream,
+    lease: &Lease,
+) -> Result<(Response<Incoming>, Line), Unanswered> {
+    visit.forward(&mut parts, lease.backend(), Purpose::Upgrade);
+    let request = Request::from_parts(parts, Upload::new(None, &visit.dialogue));
+    let asking = async {
+        let mut line = backend_line::open(stream, &visit.dialogue, settings)
+            .await
+            .map_err(|_| Unanswered::Silent)?;
+        match line.sender.send_request(request).await {
+            Ok(response) => Ok((response, line)),
+            Err(_) if line.stalled.load(Ordering::Relaxed) => Err(Unanswered::TimedOut),
+            Err(error) => {
+                tracing::debug!(%error, backend = %lease.backend().name(), "upgrade failed");
+                match line.heard.load(Ordering::Relaxed) {
+                    true => Err(Unanswered::Failed(how(&error))),
+                    false => Err(Unanswered::Silent),
+                }
+            }
+        }
+    };
+    // Dropping the request half sent ends the backend connection, which is never used again anyway.
+    timeout(visit.arrival.rules.config.upgrade_timeout, asking)
+        .await
+        .unwrap_or(Err(Unanswered::TimedOut))
+}
+
+/// What an upgrade holds when its answer has come.
+struct Held {
+    client: OnUpgrade,
+    line: Line,
+    lease: Lease,
+    settings: Arc<config::Pool>,
+}
+
+/// Verifies the backend's 101 and passes it on; the session is handed over once it has left.
+async fn switch(
+    visit: &Visit,
+    response: Response<Incoming>,
+    offer: &Offer,
+    held: Held,
+    mut ticket: Ticket,
+) -> Response<Answer> {
+    let Held {
+        client,
+        line,
+        lease,
+        settings,
+    } = held;
+    if let Err(error) = websocket::check_response(response.status(), response.headers(), offer) {
+        tracing::debug!(%error, backend = %lease.backend().name(), "backend's 101 refused");
+        return no_answer(ticket, &Unanswered::Failed(How::Invalid));
+    }
+    let (mut parts, body) = response.into_parts();
+    parts.extensions.remove::<OnUpgrade>();
+    drop((body, line.sender));
+    let Ok(Some(backend)) = line.driver.await else {
+        return no_answer(ticket, &Unanswered::Failed(How::Rst));
+    };
+    forward::response(&mut parts.headers, Purpose::Upgrade);
+    parts.version = Version::HTTP_11;
+    ticket.note(|record| record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
+    visit.put_handover(Handover {
+        client,
+        backend: backend.io.into_inner().into_inner(),
+        backend_read: backend.read_buf.to_vec(),
+        policy: Policy::of(&settings),
+        ticket,
+        lease,
+    });
+    Response::from_parts(parts, Answer::Empty)
+}
+
+/// A backend's answer other than 101 is an ordinary one. The client may have sent tunnel bytes already, so nothing can
+/// follow it.
+fn pass_on(
+    visit: &Visit,
+    response: Response<Incoming>,
+    ticket: Ticket,
+    line: Line,
+    lease: Lease,
+) -> Response<Answer> {
+    let mut response = stream_back(visit, response, ticket, line, lease, Arc::default());
+    forward::close(response.headers_mut());
+    response
+}
+
+fn no_answer(ticket: Ticket, unanswered: &Unanswered) -> Response<Answer> {
+    let (status, how) = match unanswered {
+        Unanswered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, How::Timeout),
+        Unanswered::Silent => (StatusCode::BAD_GATEWAY, How::Rst),
+        Unanswered::Failed(how) => (StatusCode::BAD_GATEWAY, *how),
+    };
+    answer::own_and_close(
+        ticket,
+        status,
+        End::new(Side::Backend, Phase::Upgrade, how),
+        None,
+    )
+}

@@ -1,0 +1,217 @@
+//! One client connection as the service behind hyper sees it: each request is counted, recorded and routed here, then
+//! exchanged with a backend as an ordinary request or an upgrade.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::HOST;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use super::answer::{self, Answer};
+use super::dialogue::{Dialogue, Refused};
+use super::dispatch::DispatchError;
+use super::forward::{self, Origin, Purpose};
+use super::request_key::request_key;
+use super::ticket::Ticket;
+use super::upgrade::Handover;
+use super::{Arrival, Facts, exchange, upgrade};
+use crate::config::{self, Balance};
+use crate::net::{ConnectError, Endpoint};
+use crate::observe::{End, How, Phase, Record, Side};
+use crate::pool::{Backend, Pool};
+use crate::wire::http::parse_host;
+use crate::wire::websocket::asks_for_websocket;
+
+/// What the requests of one client connection share.
+pub(super) struct Visit {
+    pub arrival: Arrival,
+    pub dialogue: Arc<Dialogue>,
+    sni: Option<String>,
+    tls: bool,
+    calls: AtomicU64,
+    /// The connection's own record, which becomes that of its first request.
+    first: Mutex<Option<Record>>,
+    /// A verified upgrade whose 101 is on its way to the client.
+    handover: Mutex<Option<Handover>>,
+}
+
+impl Visit {
+    pub(super) fn new(arrival: Arrival, record: Record, sni: Option<String>, tls: bool) -> Visit {
+        let dialogue = Arc::new(Dialogue::new(arrival.rules.config.keep_alive_timeout));
+        Visit {
+            arrival,
+            dialogue,
+            sni,
+            tls,
+            calls: AtomicU64::new(0),
+            first: Mutex::new(Some(record)),
+            handover: Mutex::new(None),
+        }
+    }
+
+    /// Answers one request; the refused ones stand in the row of the others.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Infallible> {
+        let ordinal = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut ticket = Ticket::new(self.record(), &self.dialogue);
+        ticket.phase(Phase::Head);
+        if let Some(refused) = self.dialogue.refused(ordinal) {
+            return Ok(refuse(ticket, refused, Phase::Head));
+        }
+        let host = host_of(&request);
+        ticket.note(|record| {
+            record.set_request(
+                request.method().as_str(),
+                host.as_deref(),
+                request.uri().path(),
+            );
+            record.phase = Phase::Route;
+        });
+        let facts = Facts {
+            sni: self.sni.as_deref(),
+            host: host.as_deref(),
+            path: Some(request.uri().path()),
+            ..Facts::default()
+        };
+        let pool = self.arrival.rules.route(&facts).cloned();
+        let websocket = asks_for_websocket(request.headers());
+        Ok(match pool {
+            None => unrouted(ticket, websocket),
+            Some(pool) if websocket => upgrade::serve(&self, &pool, request, ticket).await,
+            Some(pool) => exchange::serve(&self, &pool, request, ticket, ordinal).await,
+        })
+    }
+
+    /// The record of the next request: the connection's own for the first.
+    fn record(&self) -> Record {
+        self.unused_record().unwrap_or_else(|| {
+            let mut record = Record::new(
+                &self.arrival.proxy.journal,
+                &self.arrival.counters,
+                self.arrival.peer,
+            );
+            if let Some(sni) = &self.sni {
+                record.set_sni(sni);
+            }
+            record
+        })
+    }
+
+    /// The connection's record, when no request has taken it.
+    pub(super) fn unused_record(&self) -> Option<Record> {
+        self.first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    pub(super) fn put_handover(&self, handover: Handover) {
+        *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(handover);
+    }
+
+    pub(super) fn take_handover(&self) -> Option<Handover> {
+        self.handover
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// What the pool hashes, where it hashes a request's value.
+    pub(super) fn key(&self, pool: &config::Pool, parts: &Parts) -> Option<Vec<u8>> {
+        match &pool.balance {
+            Balance::Hash(key) => request_key(key, self.sni.as_deref(), &parts.uri, &parts.headers),
+            _ => None,
+        }
+    }
+
+    /// Makes a client's request head that of the request to a backend.
+    pub(super) fn forward(&self, parts: &mut Parts, backend: &Backend, purpose: Purpose) {
+        let client = self.arrival.peer.ip();
+        let trusted = &self.arrival.rules.config.trusted;
+        let origin = Origin {
+            client,
+            trusted: client
+                .is_some_and(|client| trusted.iter().any(|network| network.contains(&client))),
+            tls: self.tls,
+        };
+        forward::request(&mut parts.headers, origin, purpose);
+        if !parts.headers.contains_key(HOST) {
+            parts.headers.insert(HOST, host_for(&parts.uri, backend));
+        }
+        parts.uri = origin_form(&parts.uri);
+        parts.version = Version::HTTP_11;
+    }
+}
+
+/// The host that is routed by, lower case and without its port. The gate has checked it.
+fn host_of(request: &Request<Incoming>) -> Option<String> {
+    let named = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    parse_host(named.or(authority)?.trim_ascii()).map(|host| host.name)
+}
+
+/// HTTP/1.0 may come without a Host, HTTP/1.1 may not go without.
+fn host_for(uri: &Uri, backend: &Backend) -> HeaderValue {
+    let name = match (uri.authority(), backend.endpoint()) {
+        (Some(authority), _) => authority.to_string(),
+        (None, Some(Endpoint::Tcp(address))) => address.to_string(),
+        (None, _) => "localhost".to_owned(),
+    };
+    HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("localhost"))
+}
+
+/// A backend is no proxy: it is asked for a path, whatever form the client used.
+fn origin_form(uri: &Uri) -> Uri {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    target.parse().unwrap_or_default()
+}
+
+/// The answer to what the gate has refused; the connection closes after it.
+pub(super) fn refuse(ticket: Ticket, refused: &Refused, phase: Phase) -> Response<Answer> {
+    let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST);
+    tracing::debug!(reason = %refused.reason, "request refused");
+    answer::own_and_close(
+        ticket,
+        status,
+        End::new(Side::Client, phase, refused.how),
+        Some(&refused.reason),
+    )
+}
+
+fn unrouted(ticket: Ticket, close: bool) -> Response<Answer> {
+    let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
+    match close {
+        true => answer::own_and_close(ticket, StatusCode::NOT_FOUND, end, None),
+        false => answer::own(ticket, StatusCode::NOT_FOUND, end, None),
+    }
+}
+
+/// The answer when no backend could be reached: come again (503), or why the way ends here (502, 504).
+pub(super) fn unavailable(
+    ticket: Ticket,
+    pool: &Pool,
+    error: &DispatchError,
+    purpose: Purpose,
+) -> Response<Answer> {
+    tracing::debug!(pool = %pool.name(), %error, "request refused");
+    let status = match error {
+        DispatchError::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
+        DispatchError::Connect { source, .. } => match source {
+            ConnectError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+            ConnectError::Refused(_) => StatusCode::BAD_GATEWAY,
+            ConnectError::Local(_) => StatusCode::SERVICE_UNAVAILABLE,
+        },
+    };
+    match purpose {
+        Purpose::Ordinary => answer::own(ticket, status, error.end(), None),
+        Purpose::Upgrade => answer::own_and_close(ticket, status, error.end(), None),
+    }
+}
