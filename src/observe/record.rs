@@ -235,7 +235,7 @@ impl Record {
             id: self.id,
             event,
             listener: Arc::clone(&self.listener.name),
-            client: self.client.clone(),
+            client: self.client,
             names: self.names.clone(),
             status: self.status,
             pool: self

@@ -1,0 +1,272 @@
+//! Answers one request of the admin side: the rules first, then the route, then the change or the look.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use hyper::body::Body;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::body::read_json;
+use super::gate::Gate;
+use super::reply::{Failure, Reply, json, reply};
+use super::route::{LIST, Route, Target};
+use super::view::{ListenerView, PoolView, ReloadView};
+use super::{look, metrics, rules};
+use crate::base::units::parse_duration;
+use crate::pool::{Backend, OperatorState, Pool};
+use crate::server::Server;
+
+/// Drains with `wait` at once, each of which holds a connection; more are told to ask again.
+pub(super) const MAX_WAITERS: usize = 32;
+/// The longest `wait`; a script that wants longer asks again.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// The highest weight, as in the configuration.
+const MAX_WEIGHT: u16 = 256;
+
+pub(super) struct Api {
+    /// Weak: the server owns this endpoint.
+    server: Weak<Server>,
+    waiters: Semaphore,
+}
+
+/// The body of a change that has nothing to say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightBody {
+    /// `null`: the configured one. It must be there: an empty body changes nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    weight: Option<u16>,
+}
+
+impl Api {
+    pub fn new(server: Weak<Server>) -> Api {
+        Api {
+            server,
+            waiters: Semaphore::new(MAX_WAITERS),
+        }
+    }
+
+    pub async fn answer<B>(&self, gate: &Gate, secure: bool, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (head, body) = request.into_parts();
+        let route = match admit(gate, secure, &head.method, &head.uri, &head.headers) {
+            Ok(route) => route,
+            Err(failure) => return failure.into_reply(),
+        };
+        let Some(server) = self.server.upgrade() else {
+            return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server is gone")
+                .into_reply();
+        };
+        let done = self.perform(&server, route, &head.uri, body).await;
+        done.unwrap_or_else(Failure::into_reply)
+    }
+
+    async fn perform<B>(
+        &self,
+        server: &Arc<Server>,
+        route: Route,
+        uri: &Uri,
+        body: B,
+    ) -> Result<Reply, Failure>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let ok = StatusCode::OK;
+        match route {
+            Route::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
+            Route::Readyz => Ok(readiness(server)),
+            Route::Metrics => {
+                metrics::text(server).map(|text| reply(ok, metrics::CONTENT_TYPE, text))
+            }
+            Route::Status => Ok(json(ok, &look::status(server))),
+            Route::Listeners => {
+                let listeners: Vec<ListenerView> = look::listeners(server);
+                Ok(json(ok, &serde_json::json!({ "listeners": listeners })))
+            }
+            Route::Pools => {
+                let pools: Vec<PoolView> = look::pools(server);
+                Ok(json(ok, &serde_json::json!({ "pools": pools })))
+            }
+            Route::Pool(name) => Ok(json(ok, &look::pool(server, &*find_pool(server, &name)?))),
+            Route::Backend(target) => {
+                let (pool, backend) = find(server, &target)?;
+                Ok(json(ok, &look::backend(&pool, &backend)))
+            }
+            Route::Operate(target, state) => self.operate(server, &target, state, uri, body).await,
+            Route::Weight(target) => weigh(server, &target, body).await,
+            Route::Reload => {
+                read_json::<Nothing, _>(body).await?;
+                reload(server).await
+            }
+        }
+    }
+
+    async fn operate<B>(
+        &self,
+        server: &Server,
+        target: &Target,
+        state: OperatorState,
+        uri: &Uri,
+        body: B,
+    ) -> Result<Reply, Failure>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let wait = parse_wait(uri.query(), state)?;
+        let (pool, backend) = find(server, target)?;
+        read_json::<Nothing, _>(body).await?;
+        info!(pool = %pool.name(), backend = %backend.name(), to = ?state, "operator sets the state");
+        backend.set_operator(state);
+        if let Some(wait) = wait {
+            self.wait_until_empty(&backend, wait).await?;
+        }
+        Ok(json(StatusCode::OK, &look::operated(&pool, &backend)))
+    }
+
+    /// Returns at the latest after `wait`; the answer says how many are left.
+    async fn wait_until_empty(&self, backend: &Backend, wait: Duration) -> Result<(), Failure> {
+        let busy = |_| {
+            let message = format!(
+                "the state is set, but {MAX_WAITERS} requests are waiting already; ask without wait"
+            );
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        };
+        let _slot = self.waiters.try_acquire().map_err(busy)?;
+        let _ = timeout(wait, backend.emptied()).await;
+        Ok(())
+    }
+}
+
+/// The rules of the endpoint and of the route, in the order in which they give least away.
+fn admit(
+    gate: &Gate,
+    secure: bool,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Route, Failure> {
+    let Gate::Admin(admin) = gate else {
+        let unknown = || {
+            Failure::not_found("no such page; there are GET /healthz, GET /readyz, GET /metrics")
+        };
+        return allow_method(Route::parse_probe(uri.path()).ok_or_else(unknown)?, method);
+    };
+    rules::check_host(&admin.hosts, uri, headers)?;
+    rules::check_origin(secure, headers)?;
+    let route = Route::parse(uri.path());
+    if !route.as_ref().is_some_and(Route::is_open) {
+        rules::check_token(admin.token.as_deref(), headers)?;
+    }
+    let unknown = || Failure::not_found(format!("no such route; there are {}", LIST.join(", ")));
+    let route = allow_method(route.ok_or_else(unknown)?, method)?;
+    if route.is_change() {
+        rules::check_json(headers)?;
+    }
+    Ok(route)
+}
+
+fn allow_method(route: Route, method: &Method) -> Result<Route, Failure> {
+    if route.allows(method) {
+        Ok(route)
+    } else {
+        Err(Failure::method(route.methods()))
+    }
+}
+
+fn readiness(server: &Server) -> Reply {
+    if server.ready() {
+        return reply(StatusCode::OK, "text/plain", "ready\n");
+    }
+    reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "stopping\n")
+}
+
+async fn weigh<B>(server: &Server, target: &Target, body: B) -> Result<Reply, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (pool, backend) = find(server, target)?;
+    let WeightBody { weight } = read_json(body).await?;
+    if weight.is_some_and(|weight| weight > MAX_WEIGHT) {
+        return Err(Failure::bad_request(format!(
+            "weight must be 0..={MAX_WEIGHT}, or null for the configured one"
+        )));
+    }
+    info!(pool = %pool.name(), backend = %backend.name(), ?weight, "operator sets the weight");
+    backend.set_weight(weight);
+    Ok(json(StatusCode::OK, &look::operated(&pool, &backend)))
+}
+
+async fn reload(server: &Server) -> Result<Reply, Failure> {
+    match server.reload().await {
+        Ok(changes) => {
+            let summary = changes.iter().map(ToString::to_string).collect();
+            let changes = changes
+                .iter()
+                .filter_map(|change| serde_json::to_value(change).ok())
+                .collect();
+            Ok(json(StatusCode::OK, &ReloadView { summary, changes }))
+        }
+        Err(error) => {
+            let message = "the reload was refused, the former configuration serves on";
+            Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+                .with_details(error.messages))
+        }
+    }
+}
+
+fn find_pool(server: &Server, name: &str) -> Result<Arc<Pool>, Failure> {
+    server.pool(name).ok_or_else(|| {
+        let pools = server.pools();
+        let names: Vec<&str> = pools.iter().map(|pool| &**pool.name()).collect();
+        Failure::not_found(format!("no pool {name:?}; there are: {}", names.join(", ")))
+    })
+}
+
+fn find(server: &Server, target: &Target) -> Result<(Arc<Pool>, Arc<Backend>), Failure> {
+    let pool = find_pool(server, &target.pool)?;
+    let backend = pool.backend(&target.backend).ok_or_else(|| {
+        let backends: Vec<_> = pool.backends().into_iter().chain(pool.retired()).collect();
+        let names: Vec<&str> = backends.iter().map(|backend| &**backend.name()).collect();
+        let message = format!(
+            "no backend {:?} in pool {:?}; there are: {}",
+            target.backend,
+            target.pool,
+            names.join(", ")
+        );
+        Failure::not_found(message)
+    })?;
+    Ok((pool, backend))
+}
+
+/// `wait=60s`, of a drain or maint only; anything else in the query is an error rather than ignored.
+fn parse_wait(query: Option<&str>, state: OperatorState) -> Result<Option<Duration>, Failure> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Ok(None);
+    };
+    let allowed = || {
+        Failure::bad_request(format!(
+            "query {query:?} is not understood; allowed: wait=DURATION, at most 1h, with drain or maint"
+        ))
+    };
+    let value = query
+        .strip_prefix("wait=")
+        .filter(|_| state != OperatorState::Ready)
+        .ok_or_else(allowed)?;
+    let text = percent_decode_str(value)
+        .decode_utf8()
+        .map_err(|_| allowed())?;
+    let wait = parse_duration(&text).ok().filter(|&wait| wait <= MAX_WAIT);
+    wait.map(Some).ok_or_else(allowed)
+}

@@ -1,0 +1,123 @@
+//! Reads a request's body, bounded in size and time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::reply::Failure;
+
+/// Far more than any change needs.
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Read and thrown away behind that, so that a client gets to read the refusal before the connection closes.
+const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
+/// Together with the head's time this makes 10 s for a whole request.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Nothing counts as `{}`. Unknown keys are errors where `T` says so.
+pub(super) async fn read_json<T, B>(body: B) -> Result<T, Failure>
+where
+    T: DeserializeOwned,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let read = timeout(BODY_TIMEOUT, read(body)).await;
+    let bytes = read.map_err(|_| {
+        let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
+        Failure::new(StatusCode::REQUEST_TIMEOUT, message)
+    })??;
+    let text: &[u8] = if bytes.trim_ascii().is_empty() {
+        b"{}"
+    } else {
+        &bytes
+    };
+    // Through a map: serde would take an array for a struct.
+    let object: Result<serde_json::Map<String, serde_json::Value>, _> =
+        serde_json::from_slice(text);
+    object
+        .and_then(|object| serde_json::from_value(object.into()))
+        .map_err(|error| {
+            Failure::bad_request(format!("the body is not what is expected here: {error}"))
+        })
+}
+
+async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Bytes, Failure> {
+    let mut kept = BytesMut::new();
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::bad_request("the body was cut off"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        total += data.len();
+        if total > MAX_BODY_BYTES + MAX_DISCARDED_BYTES {
+            break;
+        }
+        if total <= MAX_BODY_BYTES {
+            kept.extend_from_slice(&data);
+        }
+    }
+    if total > MAX_BODY_BYTES {
+        let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    Ok(kept.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    async fn status(body: &[u8]) -> Option<StatusCode> {
+        let body = Full::new(Bytes::copy_from_slice(body));
+        read_json::<Nothing, _>(body)
+            .await
+            .err()
+            .map(|failure| failure.status)
+    }
+
+    #[tokio::test]
+    async fn nothing_and_an_empty_object_are_the_same() {
+        assert_eq!(status(b"").await, None);
+        assert_eq!(status(b" \n").await, None);
+        assert_eq!(status(b"{}").await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_expected_is_a_bad_request() {
+        for body in [&b"{"[..], b"[]", b"1", b"{\"x\":1}", b"{} {}", b"\xff"] {
+            assert_eq!(
+                status(body).await,
+                Some(StatusCode::BAD_REQUEST),
+                "{body:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_exact() {
+        let spaces = vec![b' '; MAX_BODY_BYTES];
+        assert_eq!(status(&spaces).await, None);
+        let spaces = vec![b' '; MAX_BODY_BYTES + 1];
+        assert_eq!(status(&spaces).await, Some(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_times_out() {
+        let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
+            Result<hyper::body::Frame<Bytes>, std::io::Error>,
+        >());
+        let failure = read_json::<Nothing, _>(silent).await.unwrap_err();
+        assert_eq!(failure.status, StatusCode::REQUEST_TIMEOUT);
+    }
+}

@@ -1,0 +1,194 @@
+//! One bound address of the admin side: accepts, shakes hands, serves HTTP/1. Everything a client may take is
+//! bounded: connections, the time of a head, a body and an answer, and their sizes. It runs apart from the data
+//! path and from the health of the server; a connection that panics ends alone.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+
+use super::api::Api;
+use super::gate::Gate;
+use super::stall::Unstalled;
+use crate::config::Bind;
+use crate::net::{Bound, Stream};
+use crate::server::Server;
+
+/// Connections of one endpoint at once; further ones wait in the kernel. Twice the waiting drains that are allowed,
+/// so that those never shut out a probe.
+const MAX_CONNECTIONS: usize = 2 * super::api::MAX_WAITERS;
+/// A TLS handshake or a request head, also the idle time between two requests. Half of the 10 s that a whole
+/// request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a head may hold; more is answered with 431.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Before accepting again after an error: no descriptor is free, and one may be soon.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The kernel's queue of connections not yet accepted.
+pub(super) const BACKLOG: u32 = 128;
+
+const SLOW_HEAD: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 54\r\n\
+    connection: close\r\n\r\n{\"error\": \"the head did not arrive within 5 seconds\"}\n";
+
+/// Dropping it stops accepting; requests in progress are finished.
+pub(super) struct Endpoint {
+    /// As the configuration says, to see a change.
+    pub configured: Bind,
+    /// The real address.
+    pub local: Bind,
+    gate: Arc<ArcSwap<Gate>>,
+    _stop: DropGuard,
+}
+
+impl Endpoint {
+    pub fn start(
+        runtime: &Handle,
+        configured: Bind,
+        bound: Bound,
+        gate: Gate,
+        server: Weak<Server>,
+    ) -> Endpoint {
+        let local = bound.local().clone();
+        let gate = Arc::new(ArcSwap::from_pointee(gate));
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            gate: Arc::clone(&gate),
+            api: Api::new(server),
+            stop: stop.clone(),
+        });
+        runtime.spawn(accept(bound, shared));
+        Endpoint {
+            configured,
+            local,
+            gate,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// Rules for the next request; TLS for the next connection.
+    pub fn update(&self, gate: Gate) {
+        self.gate.store(Arc::new(gate));
+    }
+}
+
+struct Shared {
+    gate: Arc<ArcSwap<Gate>>,
+    api: Api,
+    stop: CancellationToken,
+}
+
+async fn accept(bound: Bound, shared: Arc<Shared>) {
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // Cancel safe: neither waiting for room nor accept loses a connection.
+        let accepted = tokio::select! {
+            accepted = accept_one(&bound, &room) => accepted,
+            () = shared.stop.cancelled() => return,
+        };
+        let Some((stream, permit)) = accepted else {
+            continue;
+        };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            serve(stream, &shared).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn accept_one(
+    bound: &Bound,
+    room: &Arc<Semaphore>,
+) -> Option<(Stream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    match bound.accept().await {
+        Ok((stream, _)) => Some((stream, permit)),
+        Err(error) => {
+            warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn serve(stream: Stream, shared: &Arc<Shared>) {
+    let acceptor = shared.gate.load().tls().cloned();
+    let Some(acceptor) = acceptor else {
+        return serve_http(stream, false, shared).await;
+    };
+    match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => serve_http(stream, true, shared).await,
+        Ok(Err(error)) => debug!(%error, "admin: tls handshake failed"),
+        Err(_) => debug!("admin: tls handshake timed out"),
+    }
+}
+
+async fn serve_http<S>(stream: S, secure: bool, shared: &Arc<Shared>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answering = Arc::clone(shared);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let shared = Arc::clone(&answering);
+        async move {
+            let gate = shared.gate.load_full();
+            Ok::<_, std::convert::Infallible>(shared.api.answer(&gate, secure, request).await)
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(2 * MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(Unstalled::new(stream)), service);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = shared.stop.cancelled() => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    let Err(error) = served else { return };
+    debug!(%error, "admin: connection ended");
+    let parts = connection.into_parts();
+    // Silence between two requests is no slow head.
+    if error.is_timeout() && !parts.read_buf.is_empty() {
+        refuse_slow_head(parts.io.into_inner()).await;
+    }
+}
+
+async fn refuse_slow_head<S: AsyncWrite + Unpin>(mut stream: S) {
+    if stream.write_all(SLOW_HEAD).await.is_ok() {
+        let _ = stream.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_of_a_slow_head_is_whole() {
+        let text = std::str::from_utf8(SLOW_HEAD).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let length = format!("content-length: {}", body.len());
+        assert!(
+            head.lines().any(|line| line == length),
+            "{length} is not in {head}"
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+        assert!(body.contains(&format!("{} seconds", HEAD_TIMEOUT.as_secs())));
+    }
+}

@@ -1,0 +1,221 @@
+//! Takes a look at the server and its parts and writes it down as the views of `admin::view`.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime};
+
+use super::process;
+use super::view::*;
+use crate::config::{Balance, Protocol};
+use crate::pool::{Backend, OperatorState, Pool, State};
+use crate::server::{ListenerState, ListenerStatus, Server};
+
+pub(super) fn status(server: &Server) -> StatusView {
+    StatusView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        process: process(server),
+        configuration: configuration(server),
+        access_log: AccessLogView {
+            dropped: server.journal().dropped(),
+        },
+        listeners: listeners(server),
+        pools: pools(server),
+    }
+}
+
+pub(super) fn listeners(server: &Server) -> Vec<ListenerView> {
+    server.listeners().iter().map(listener).collect()
+}
+
+pub(super) fn pools(server: &Server) -> Vec<PoolView> {
+    server.pools().iter().map(|one| pool(server, one)).collect()
+}
+
+fn process(server: &Server) -> ProcessView {
+    let uptime = server.started_at().elapsed().unwrap_or_default();
+    ProcessView {
+        id: std::process::id(),
+        ready: server.ready(),
+        started_at: stamp(server.started_at()),
+        uptime_seconds: uptime.as_secs(),
+        open_fds: process::open_fds(),
+        max_fds: process::max_fds(),
+    }
+}
+
+fn configuration(server: &Server) -> ConfigurationView {
+    let reloads = server.reloads();
+    ConfigurationView {
+        file: server.source().file().display().to_string(),
+        reloads_ok: reloads.ok,
+        reloads_failed: reloads.failed,
+        last_reload_at: reloads.last_at.map(stamp),
+        last_error: reloads.last_error,
+    }
+}
+
+fn listener(status: &ListenerStatus) -> ListenerView {
+    let counters = &status.counters;
+    let ends = counters
+        .ends
+        .seen()
+        .into_iter()
+        .map(|(end, count)| EndView {
+            side: end.side.word().to_owned(),
+            phase: end.phase.word().to_owned(),
+            how: end.how.word().to_owned(),
+            count,
+        });
+    let certificates = status
+        .certificates
+        .iter()
+        .map(|certificate| CertificateView {
+            cert: certificate.cert.display().to_string(),
+            not_after: stamp(certificate.not_after),
+        });
+    ListenerView {
+        name: status.name.clone(),
+        bind: status.bind.to_string(),
+        protocol: protocol_word(status.protocol).to_owned(),
+        state: listener_word(status.state).to_owned(),
+        live: read(&counters.live),
+        accepted: read(&counters.accepted),
+        refused: read(&counters.refused),
+        handshake_failures: read(&counters.handshake_failures),
+        requests: read(&counters.requests),
+        upgrades: read(&counters.upgrades),
+        bytes_from_client: read(&counters.bytes_from_client),
+        bytes_from_backend: read(&counters.bytes_from_backend),
+        ends: ends.collect(),
+        certificates: certificates.collect(),
+    }
+}
+
+pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
+    let counters = pool.counters();
+    let lookups = server.lookups(pool.name());
+    let failing = lookups
+        .as_ref()
+        .map(|lookups| lookups.failing())
+        .unwrap_or_default();
+    let backends = pool.backends().into_iter().chain(pool.retired());
+    PoolView {
+        name: pool.name().to_string(),
+        balance: balance_word(&pool.settings().balance).to_owned(),
+        removed: server.is_removed(pool),
+        queued: pool.queued() as u64,
+        refused_no_backend: read(&counters.refused_no_backend),
+        refused_full: read(&counters.refused_full),
+        refused_queue_full: read(&counters.refused_queue_full),
+        queue_timeouts: read(&counters.queue_timeouts),
+        retries: read(&counters.retries),
+        redispatches: read(&counters.redispatches),
+        lookups_ok: lookups
+            .as_ref()
+            .map_or(0, |lookups| read(&lookups.lookups_ok)),
+        lookups_failed: lookups
+            .as_ref()
+            .map_or(0, |lookups| read(&lookups.lookups_failed)),
+        failing_lookups: failing
+            .into_iter()
+            .map(|(name, error)| LookupView { name, error })
+            .collect(),
+        backends: backends.map(|one| backend(pool, &one)).collect(),
+    }
+}
+
+pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
+    let counters = backend.counters();
+    BackendView {
+        pool: pool.name().to_string(),
+        name: backend.name().to_string(),
+        address: backend.address().to_string(),
+        endpoint: backend.endpoint().map(|endpoint| endpoint.to_string()),
+        state: state_word(backend.state(Instant::now())).to_owned(),
+        reason: backend.reason(),
+        since: stamp(backend.since()),
+        operator: operator_word(backend.operator()).to_owned(),
+        check: check_word(pool, backend).to_owned(),
+        weight: backend.weight(),
+        backup: backend.backup(),
+        max_connections: backend.max_connections(),
+        removed: backend.is_retired(),
+        live: backend.live(),
+        connections: read(&counters.connections),
+        connect_failures: read(&counters.connect_failures),
+        requests: read(&counters.requests),
+        bytes_from_client: read(&counters.bytes_from_client),
+        bytes_from_backend: read(&counters.bytes_from_backend),
+        checks_ok: read(&counters.checks_ok),
+        checks_failed: read(&counters.checks_failed),
+        state_changes: read(&counters.state_changes),
+        ejections: read(&counters.ejections),
+    }
+}
+
+pub(super) fn operated(pool: &Pool, one: &Backend) -> OperatedView {
+    let backend = backend(pool, one);
+    OperatedView {
+        empty: backend.live == 0,
+        backend,
+    }
+}
+
+fn check_word(pool: &Pool, backend: &Backend) -> &'static str {
+    match (&pool.settings().check, backend.check_up()) {
+        (None, _) => "none",
+        (Some(_), true) => "up",
+        (Some(_), false) => "down",
+    }
+}
+
+pub(super) fn state_word(state: State) -> &'static str {
+    match state {
+        State::Up => "up",
+        State::Down => "down",
+        State::Drain => "drain",
+        State::Maint => "maint",
+        State::Ejected => "ejected",
+        State::Unresolved => "unresolved",
+    }
+}
+
+fn operator_word(state: OperatorState) -> &'static str {
+    match state {
+        OperatorState::Ready => "ready",
+        OperatorState::Drain => "drain",
+        OperatorState::Maint => "maint",
+    }
+}
+
+fn balance_word(balance: &Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastConn => "least_conn",
+        Balance::IpHash => "ip_hash",
+        Balance::Random => "random",
+        Balance::Hash(_) => "hash",
+    }
+}
+
+fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Websocket => "websocket",
+    }
+}
+
+fn listener_word(state: ListenerState) -> &'static str {
+    match state {
+        ListenerState::Listening => "listening",
+        ListenerState::Stopped => "stopped",
+    }
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+fn stamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

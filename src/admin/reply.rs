@@ -1,0 +1,123 @@
+//! Answers of the admin endpoint: JSON, and failures that say what would have been allowed.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+pub(super) type Reply = Response<Full<Bytes>>;
+
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut body) => {
+            body.push(b'\n');
+            reply(status, "application/json", body)
+        }
+        Err(error) => reply(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "text/plain",
+            format!("{error}\n"),
+        ),
+    }
+}
+
+pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
+    reply
+}
+
+/// A request that was not done, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub status: StatusCode,
+    /// One sentence: what is wrong and what is allowed.
+    pub message: String,
+    /// Every single reason, where there may be several.
+    pub details: Vec<String>,
+    header: Header,
+}
+
+/// What the status asks for besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Header {
+    None,
+    Allow(&'static str),
+    Authenticate,
+}
+
+#[derive(Serialize)]
+struct FailureBody<'a> {
+    error: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    errors: &'a [String],
+}
+
+impl Failure {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Failure {
+        Failure {
+            status,
+            message: message.into(),
+            details: Vec::new(),
+            header: Header::None,
+        }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub fn forbidden(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::FORBIDDEN, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Failure {
+        Failure::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub fn unauthorized(message: impl Into<String>) -> Failure {
+        Failure {
+            header: Header::Authenticate,
+            ..Failure::new(StatusCode::UNAUTHORIZED, message)
+        }
+    }
+
+    /// `allowed` as in the header: `GET, HEAD`.
+    pub fn method(allowed: &'static str) -> Failure {
+        let message = format!("this method is not allowed here; allowed: {allowed}");
+        Failure {
+            header: Header::Allow(allowed),
+            ..Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
+        }
+    }
+
+    pub fn with_details(self, details: Vec<String>) -> Failure {
+        Failure { details, ..self }
+    }
+
+    pub fn into_reply(self) -> Reply {
+        let body = FailureBody {
+            error: &self.message,
+            errors: &self.details,
+        };
+        let mut reply = json(self.status, &body);
+        let header = match self.header {
+            Header::None => None,
+            Header::Allow(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),
+            Header::Authenticate => {
+                let scheme = HeaderValue::from_static("Bearer realm=\"evenkeel\"");
+                Some((WWW_AUTHENTICATE, scheme))
+            }
+        };
+        reply.headers_mut().extend(header);
+        reply
+    }
+}

@@ -1,0 +1,186 @@
+//! The routes of the admin endpoint. A change has one address and one method of its own, so nothing that only
+//! reads can change anything.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::pool::OperatorState;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    Healthz,
+    Readyz,
+    Metrics,
+    Status,
+    Listeners,
+    Pools,
+    Pool(String),
+    Backend(Target),
+    Operate(Target, OperatorState),
+    Weight(Target),
+    Reload,
+}
+
+/// A backend's identity, as the path names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub pool: String,
+    pub backend: String,
+}
+
+/// Shown where a path is not known.
+pub(super) const LIST: &[&str] = &[
+    "GET /api/v1/status",
+    "GET /api/v1/listeners",
+    "GET /api/v1/pools",
+    "GET /api/v1/pools/POOL",
+    "GET /api/v1/pools/POOL/backends/BACKEND",
+    "POST /api/v1/pools/POOL/backends/BACKEND/ready",
+    "POST /api/v1/pools/POOL/backends/BACKEND/drain?wait=60s",
+    "POST /api/v1/pools/POOL/backends/BACKEND/maint",
+    "PUT /api/v1/pools/POOL/backends/BACKEND/weight",
+    "POST /api/v1/reload",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+];
+
+impl Route {
+    /// Names are percent-decoded after the path was split, so a name may hold any character.
+    pub fn parse(path: &str) -> Option<Route> {
+        let Some(api) = path.strip_prefix("/api/v1/") else {
+            return Route::parse_probe(path);
+        };
+        let segments: Vec<String> = api.split('/').map(decode).collect::<Option<_>>()?;
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let target = |pool: &str, backend: &str| Target {
+            pool: pool.into(),
+            backend: backend.into(),
+        };
+        match segments.as_slice() {
+            ["status"] => Some(Route::Status),
+            ["listeners"] => Some(Route::Listeners),
+            ["pools"] => Some(Route::Pools),
+            ["reload"] => Some(Route::Reload),
+            ["pools", pool] => Some(Route::Pool((*pool).into())),
+            ["pools", pool, "backends", backend] => Some(Route::Backend(target(pool, backend))),
+            ["pools", pool, "backends", backend, "weight"] => {
+                Some(Route::Weight(target(pool, backend)))
+            }
+            ["pools", pool, "backends", backend, state] => Some(Route::Operate(
+                target(pool, backend),
+                operator_state(state)?,
+            )),
+            _ => None,
+        }
+    }
+
+    /// `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
+    pub fn parse_probe(path: &str) -> Option<Route> {
+        match path {
+            "/healthz" => Some(Route::Healthz),
+            "/readyz" => Some(Route::Readyz),
+            "/metrics" => Some(Route::Metrics),
+            _ => None,
+        }
+    }
+
+    /// As the `Allow` header lists them.
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Route::Operate(..) | Route::Reload => "POST",
+            Route::Weight(_) => "PUT, POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    pub fn allows(&self, method: &Method) -> bool {
+        self.methods()
+            .split(", ")
+            .any(|allowed| allowed == method.as_str())
+    }
+
+    /// Needs a JSON body and the rules for changes.
+    pub fn is_change(&self) -> bool {
+        matches!(self, Route::Operate(..) | Route::Reload | Route::Weight(_))
+    }
+
+    /// Answered without a token: says nothing but yes or no, and probes cannot hold secrets.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Route::Healthz | Route::Readyz)
+    }
+}
+
+fn operator_state(word: &str) -> Option<OperatorState> {
+    match word {
+        "ready" => Some(OperatorState::Ready),
+        "drain" => Some(OperatorState::Drain),
+        "maint" => Some(OperatorState::Maint),
+        _ => None,
+    }
+}
+
+fn decode(segment: &str) -> Option<String> {
+    let decoded = percent_decode_str(segment).decode_utf8().ok()?;
+    (!decoded.is_empty()).then(|| decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(pool: &str, backend: &str) -> Target {
+        Target {
+            pool: pool.into(),
+            backend: backend.into(),
+        }
+    }
+
+    #[test]
+    fn every_listed_route_is_known_and_allows_its_method() {
+        for line in LIST {
+            let (method, path) = line.split_once(' ').unwrap();
+            let path = path.split('?').next().unwrap();
+            let route = Route::parse(path).unwrap_or_else(|| panic!("{line}"));
+            assert!(route.allows(&method.parse().unwrap()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_never_a_get() {
+        for line in LIST {
+            let path = line.split([' ', '?']).nth(1).unwrap();
+            let route = Route::parse(path).unwrap();
+            assert_ne!(route.is_change(), route.allows(&Method::GET), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_are_decoded_after_the_path_was_split() {
+        assert_eq!(
+            Route::parse("/api/v1/pools/chat/backends/unix:%2Frun%2Fa.sock/drain"),
+            Some(Route::Operate(
+                target("chat", "unix:/run/a.sock"),
+                OperatorState::Drain
+            ))
+        );
+    }
+
+    #[test]
+    fn unknown_paths_are_not_routes() {
+        for path in [
+            "/",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v2/status",
+            "/api/v1/pools/",
+            "/api/v1/pools/a/backends/b/stop",
+            "/api/v1/pools/a/backends//drain",
+            "/api/v1/status/",
+            "/api/v1/pools/%ff",
+            "/metrics/",
+        ] {
+            assert_eq!(Route::parse(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Who may ask: the rules that every request head passes before it is looked at. A browser on the operator's
+//! machine can be made to send requests to loopback, so a name that was not allowed (DNS rebinding) and any foreign
+//! `Origin` are refused whatever the method, and changes need a content type that no HTML form can send.
+
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use http::uri::{Authority, Uri};
+use subtle::ConstantTimeEq;
+
+use super::reply::Failure;
+use crate::config::Bind;
+
+/// The names under which the endpoint may be addressed.
+#[derive(Debug, Clone)]
+pub(super) struct Hosts {
+    /// `None`: a unix socket, which has no port.
+    port: Option<u16>,
+    /// The bound address, then `allowed_hosts`.
+    named: Vec<Named>,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    /// Lower case, IPv6 in brackets.
+    host: String,
+    /// `None`: any.
+    port: Option<u16>,
+}
+
+impl Hosts {
+    /// `bound` is the real address; `allowed` are further hosts, each with a port or good for any.
+    pub fn new(bound: &Bind, allowed: &[String]) -> Hosts {
+        let port = match bound {
+            Bind::Tcp(address) => Some(address.port()),
+            Bind::Unix(_) => None,
+        };
+        let own = match bound {
+            Bind::Tcp(address) => authority(&address.to_string()),
+            Bind::Unix(_) => None,
+        };
+        let further = allowed.iter().filter_map(|host| authority(host));
+        Hosts {
+            port,
+            named: own.into_iter().chain(further).collect(),
+        }
+    }
+
+    /// A host without a port is good as well: only its name could be an attacker's.
+    pub fn allow(&self, host: &str) -> bool {
+        let Some(asked) = authority(host) else {
+            return false;
+        };
+        let right_port =
+            |port: Option<u16>| port.is_none() || asked.port.is_none() || port == asked.port;
+        let loopback = is_loopback(&asked.host) && right_port(self.port);
+        loopback
+            || self
+                .named
+                .iter()
+                .any(|named| named.host == asked.host && right_port(named.port))
+    }
+
+    fn list(&self) -> String {
+        let port = self.port.map_or(String::new(), |port| format!(":{port}"));
+        let mut list = format!("localhost{port}, 127.0.0.1{port}, [::1]{port}");
+        for Named { host, port } in &self.named {
+            let port = port.map_or(String::new(), |port| format!(":{port}"));
+            list.push_str(&format!(", {host}{port}"));
+        }
+        list
+    }
+}
+
+fn authority(text: &str) -> Option<Named> {
+    let authority: Authority = text.parse().ok().filter(|_| !text.contains('@'))?;
+    let host = authority.host().to_ascii_lowercase();
+    let port = authority.port_u16();
+    // "host:" and "host:99999" are no authorities of ours, though they parse.
+    let whole = port.map_or(host.len(), |port| host.len() + 1 + port.to_string().len());
+    (!host.is_empty() && whole == text.len()).then_some(Named { host, port })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse()
+            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+/// One `Host`, and one that is allowed; a request target that names another host is refused as well.
+pub(super) fn check_host(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+    if uri.authority().is_some() {
+        return Err(Failure::bad_request(
+            "the request target must be a path, not a URL",
+        ));
+    }
+    let host =
+        single(headers, HOST)?.ok_or_else(|| Failure::bad_request("the Host header is missing"))?;
+    if hosts.allow(host) {
+        return Ok(());
+    }
+    let allowed = hosts.list();
+    Err(Failure::forbidden(format!(
+        "host {host:?} is not allowed; allowed: {allowed} (admin.allowed_hosts adds more)"
+    )))
+}
+
+/// No `Origin`, or our own. Browsers that send `Sec-Fetch-Site` are held to it too.
+pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), Failure> {
+    let site = single(headers, HeaderName::from_static("sec-fetch-site"))?;
+    if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+        return Err(Failure::forbidden(
+            "requests from another site's page are not allowed",
+        ));
+    }
+    let Some(origin) = single(headers, ORIGIN)? else {
+        return Ok(());
+    };
+    let scheme = if secure { "https" } else { "http" };
+    let own = format!("{scheme}://{}", single(headers, HOST)?.unwrap_or_default());
+    if origin.eq_ignore_ascii_case(&own) {
+        return Ok(());
+    }
+    Err(Failure::forbidden(format!(
+        "origin {origin:?} is not allowed; allowed: none, or {own}"
+    )))
+}
+
+/// A bearer token, where one is configured.
+pub(super) fn check_token(token: Option<&str>, headers: &HeaderMap) -> Result<(), Failure> {
+    let Some(token) = token else {
+        return Ok(());
+    };
+    let given = single(headers, AUTHORIZATION)?.and_then(|value| {
+        let (scheme, given) = value.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then_some(given.trim())
+    });
+    match given {
+        Some(given) if bool::from(given.as_bytes().ct_eq(token.as_bytes())) => Ok(()),
+        Some(_) => Err(Failure::unauthorized("the bearer token is wrong")),
+        None => Err(Failure::unauthorized(
+            "a token is required: send \"Authorization: Bearer TOKEN\"",
+        )),
+    }
+}
+
+/// Changes carry JSON, an empty body included: a form on a foreign page cannot send this content type.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let kind = single(headers, CONTENT_TYPE)?.unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "a change needs \"Content-Type: application/json\", with a JSON object or nothing as its body",
+    ))
+}
+
+/// The header's value; several of them, or one that is not text, are refused.
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Failure> {
+    let mut values = headers.get_all(&name).iter();
+    let (first, second) = (values.next(), values.next());
+    if second.is_some() {
+        return Err(Failure::bad_request(format!(
+            "the header {name} is given more than once"
+        )));
+    }
+    let unreadable = |_| Failure::bad_request(format!("the header {name} is not readable text"));
+    first
+        .map(|value| value.to_str().map_err(unreadable))
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn hosts() -> Hosts {
+        Hosts::new(
+            &Bind::Tcp(([10, 0, 0, 1], 9900).into()),
+            &["lb.example.org".into(), "x.example:80".into()],
+        )
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn status(result: Result<(), Failure>) -> Option<StatusCode> {
+        result.err().map(|failure| failure.status)
+    }
+
+    #[test]
+    fn the_bound_address_loopback_and_the_allowed_hosts_are_hosts() {
+        for host in [
+            "10.0.0.1:9900",
+            "10.0.0.1",
+            "localhost:9900",
+            "LOCALHOST:9900",
+            "127.0.0.1:9900",
+            "127.1.2.3:9900",
+            "[::1]:9900",
+            "[::1]",
+            "lb.example.org",
+            "lb.example.org:443",
+            "x.example:80",
+        ] {
+            assert!(hosts().allow(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn every_other_host_is_refused() {
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:9900",
+            "localhost:80",
+            "localhost.evil.example:9900",
+            "10.0.0.2:9900",
+            "localhost@evil.example",
+            "a@localhost",
+            "x.example:81",
+            "127.0.0.1.evil.example",
+            "localhost:",
+            "localhost:99999",
+            "localhost/..",
+            "::1",
+        ] {
+            assert!(!hosts().allow(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_localhost() {
+        let hosts = Hosts::new(&Bind::Unix("/run/evenkeel.sock".into()), &[]);
+        assert!(hosts.allow("localhost"));
+        assert!(!hosts.allow("evil.example"));
+    }
+
+    #[test]
+    fn a_missing_a_second_and_a_foreign_host_are_refused() {
+        let path = Uri::from_static("/");
+        let check = |pairs: &[_]| status(check_host(&hosts(), &path, &headers(pairs)));
+        assert_eq!(check(&[("host", "localhost:9900")]), None);
+        assert_eq!(check(&[]), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(
+            check(&[("host", "localhost"), ("host", "localhost")]),
+            Some(StatusCode::BAD_REQUEST)
+        );
+        assert_eq!(
+            check(&[("host", "evil.example")]),
+            Some(StatusCode::FORBIDDEN)
+        );
+        let url = Uri::from_static("http://evil.example/");
+        let result = check_host(&hosts(), &url, &headers(&[("host", "localhost")]));
+        assert_eq!(status(result), Some(StatusCode::BAD_REQUEST));
+    }
+
+    #[test]
+    fn the_refusal_lists_what_is_allowed() {
+        let failure = check_host(
+            &hosts(),
+            &Uri::from_static("/"),
+            &headers(&[("host", "evil.example")]),
+        )
+        .unwrap_err();
+        assert!(
+            failure.message.contains("localhost:9900"),
+            "{}",
+            failure.message
+        );
+        assert!(
+            failure.message.contains("lb.example.org"),
+            "{}",
+            failure.message
+        );
+    }
+
+    #[test]
+    fn only_the_own_origin_is_allowed() {
+        let check = |secure, origin: &str| {
+            status(check_origin(
+                secure,
+                &headers(&[("host", "localhost:9900"), ("origin", origin)]),
+            ))
+        };
+        assert_eq!(check(false, "http://localhost:9900"), None);
+        assert_eq!(check(true, "https://localhost:9900"), None);
+        for (secure, origin) in [
+            (false, "https://localhost:9900"),
+            (true, "http://localhost:9900"),
+            (false, "http://evil.example"),
+            (false, "null"),
+            (false, "http://localhost:3000"),
+            (false, ""),
+        ] {
+            assert_eq!(
+                check(secure, origin),
+                Some(StatusCode::FORBIDDEN),
+                "{origin}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_origin_is_no_browser() {
+        assert_eq!(
+            status(check_origin(false, &headers(&[("host", "localhost")]))),
+            None
+        );
+    }
+
+    #[test]
+    fn a_browser_that_says_cross_site_is_refused() {
+        for site in ["cross-site", "same-site"] {
+            let result = check_origin(
+                false,
+                &headers(&[("host", "localhost"), ("sec-fetch-site", site)]),
+            );
+            assert_eq!(status(result), Some(StatusCode::FORBIDDEN));
+        }
+        assert_eq!(
+            status(check_origin(
+                false,
+                &headers(&[("host", "a"), ("sec-fetch-site", "none")])
+            )),
+            None
+        );
+    }
+
+    #[test]
+    fn a_token_is_asked_for_only_where_one_is_configured() {
+        let check = |pairs: &[_]| status(check_token(Some("secret"), &headers(pairs)));
+        assert_eq!(status(check_token(None, &headers(&[]))), None);
+        assert_eq!(check(&[("authorization", "Bearer secret")]), None);
+        assert_eq!(check(&[("authorization", "bearer secret")]), None);
+        for wrong in [
+            "Bearer secre",
+            "Bearer secret2",
+            "Bearer ",
+            "Bearer",
+            "Basic secret",
+            "secret",
+        ] {
+            assert_eq!(
+                check(&[("authorization", wrong)]),
+                Some(StatusCode::UNAUTHORIZED),
+                "{wrong}"
+            );
+        }
+        assert_eq!(check(&[]), Some(StatusCode::UNAUTHORIZED));
+    }
+
+    #[test]
+    fn a_change_needs_the_json_content_type() {
+        let check = |pairs: &[_]| status(check_json(&headers(pairs)));
+        assert_eq!(check(&[("content-type", "application/json")]), None);
+        assert_eq!(
+            check(&[("content-type", "application/json; charset=utf-8")]),
+            None
+        );
+        for form in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json2",
+        ] {
+            assert_eq!(
+                check(&[("content-type", form)]),
+                Some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            );
+        }
+        assert_eq!(check(&[]), Some(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+}

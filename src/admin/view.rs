@@ -1,0 +1,173 @@
+//! What the admin endpoint shows, as JSON: plain data, written by `admin::look` and read by the command line.
+//! Times are RFC 3339, in UTC.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/status`: everything at one look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    pub version: String,
+    pub process: ProcessView,
+    pub configuration: ConfigurationView,
+    pub access_log: AccessLogView,
+    pub listeners: Vec<ListenerView>,
+    pub pools: Vec<PoolView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessView {
+    pub id: u32,
+    /// False once it is stopping.
+    pub ready: bool,
+    pub started_at: String,
+    pub uptime_seconds: u64,
+    /// File descriptors open now, where the system tells.
+    pub open_fds: Option<u64>,
+    /// File descriptors it may open.
+    pub max_fds: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationView {
+    pub file: String,
+    pub reloads_ok: u64,
+    pub reloads_failed: u64,
+    pub last_reload_at: Option<String>,
+    /// Why the latest reload was refused; absent when it was not.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLogView {
+    /// Lines lost since the start.
+    pub dropped: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerView {
+    pub name: String,
+    /// The real address: with `bind = "...:0"`, the port that was given.
+    pub bind: String,
+    /// `tcp` or `websocket`.
+    pub protocol: String,
+    /// `listening` or `stopped`.
+    pub state: String,
+    /// Connections and HTTP requests in progress.
+    pub live: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub handshake_failures: u64,
+    pub requests: u64,
+    pub upgrades: u64,
+    pub bytes_from_client: u64,
+    pub bytes_from_backend: u64,
+    pub ends: Vec<EndView>,
+    pub certificates: Vec<CertificateView>,
+}
+
+/// How often connections ended that way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndView {
+    pub side: String,
+    pub phase: String,
+    pub how: String,
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateView {
+    /// Its file.
+    pub cert: String,
+    pub not_after: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    pub name: String,
+    pub balance: String,
+    /// A reload removed it; it is listed until its last connection is gone.
+    pub removed: bool,
+    /// Connections waiting for a backend.
+    pub queued: u64,
+    pub refused_no_backend: u64,
+    pub refused_full: u64,
+    pub refused_queue_full: u64,
+    pub queue_timeouts: u64,
+    pub retries: u64,
+    pub redispatches: u64,
+    pub lookups_ok: u64,
+    pub lookups_failed: u64,
+    /// Names whose latest DNS lookup failed, and why; the set from before them still serves.
+    pub failing_lookups: Vec<LookupView>,
+    /// Present ones in file order, then removed ones that have live connections.
+    pub backends: Vec<BackendView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupView {
+    pub name: String,
+    pub error: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendView {
+    pub pool: String,
+    pub name: String,
+    /// As configured.
+    pub address: String,
+    /// Where it is reached; absent while its name is not resolved.
+    pub endpoint: Option<String>,
+    /// The effective state: `up`, `down`, `drain`, `maint`, `ejected`, `unresolved`.
+    pub state: String,
+    pub reason: String,
+    /// When that state began.
+    pub since: String,
+    /// What the operator wants: `ready`, `drain`, `maint`.
+    pub operator: String,
+    /// What the active check says: `up`, `down`; `none` without a check.
+    pub check: String,
+    /// In effect, the operator's if one was set.
+    pub weight: u16,
+    pub backup: bool,
+    /// 0: no own limit.
+    pub max_connections: u64,
+    /// Removed from the configuration or from DNS, with connections that still live.
+    pub removed: bool,
+    /// Connections now, those being set up among them.
+    pub live: u64,
+    pub connections: u64,
+    pub connect_failures: u64,
+    pub requests: u64,
+    pub bytes_from_client: u64,
+    pub bytes_from_backend: u64,
+    pub checks_ok: u64,
+    pub checks_failed: u64,
+    pub state_changes: u64,
+    pub ejections: u64,
+}
+
+/// Answer to `ready`, `drain`, `maint` and `weight`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatedView {
+    /// No connection is left on it.
+    pub empty: bool,
+    pub backend: BackendView,
+}
+
+/// Answer to `reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadView {
+    /// One sentence per change; empty when nothing differed.
+    pub summary: Vec<String>,
+    /// The same for programs: `{"change": "backend_added", "pool": "chat", "backend": "n4"}`.
+    pub changes: Vec<serde_json::Value>,
+}
+
+/// Any answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorView {
+    pub error: String,
+    /// Every single reason, where there may be several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
