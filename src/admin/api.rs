@@ -208,7 +208,7 @@ where
     Ok(json(StatusCode::OK, &look::operated(&pool, &backend)))
 }
 
-async fn reload(server: &Server) -> Result<Reply, Failure> {
+async fn reload(server: &Arc<Server>) -> Result<Reply, Failure> {
     match server.reload().await {
         Ok(changes) => {
             let summary = changes.iter().map(ToString::to_string).collect();
