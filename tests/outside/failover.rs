@@ -41,7 +41,7 @@ async fn killing_one_of_three_under_traffic_loses_no_new_connection() {
     let until = async |count: usize| {
         let from = served.load(Ordering::SeqCst);
         while served.load(Ordering::SeqCst) < from + count {
-            tokio::task::yield_now().await;
+            crate::harness::a_moment().await;
         }
     };
     until(100).await;

@@ -25,6 +25,11 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     }
 }
 
+/// Between two looks at what has no event to wait for: a child's end, an answer of the admin endpoint, a file.
+pub async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(3)).await;
+}
+
 /// The lines of one output of the balancer, as they come.
 pub struct Lines {
     lines: Mutex<Vec<String>>,
@@ -271,8 +276,7 @@ impl Balancer {
                 {
                     return status;
                 }
-                // The end of a child has no event that std can wait for; the log's end comes close before it.
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                a_moment().await;
             }
         };
         within("the balancer to end", ended).await
@@ -341,7 +345,7 @@ impl Balancer {
                 if wanted(&seen) {
                     return seen;
                 }
-                tokio::task::yield_now().await;
+                a_moment().await;
             }
         };
         within(&format!("{pool}/{backend} to be as wanted"), asked).await

@@ -10,12 +10,18 @@ mod harness;
 mod nodes;
 mod settings;
 
+mod addresses;
+mod admin;
 mod algorithms;
+mod badinput;
+mod checks;
 mod close;
 mod drain;
 mod failover;
 mod handover;
 mod http;
+mod life;
+mod limits;
 mod reload;
 mod upgrade;
 mod websocket;

@@ -76,7 +76,7 @@ impl Traffic {
         let from = self.rounds.load(Ordering::SeqCst);
         within("traffic", async {
             while self.rounds.load(Ordering::SeqCst) < from + 2 {
-                tokio::task::yield_now().await;
+                crate::harness::a_moment().await;
             }
         })
         .await;
@@ -640,7 +640,7 @@ async fn reloads(balancer: &Balancer) -> (u64, u64) {
 async fn until_reloaded(balancer: &Balancer, count: u64) {
     within("a reload by the watcher", async {
         while reloads(balancer).await.0 < count {
-            tokio::task::yield_now().await;
+            crate::harness::a_moment().await;
         }
     })
     .await;
@@ -704,7 +704,7 @@ async fn the_watcher_keeps_the_old_configuration_when_the_file_is_bad_or_gone() 
     std::fs::write(&balancer.config, "[[listener]]\nname = 5\n").expect("write");
     within("a refused reload", async {
         while reloads(&balancer).await.1 < 1 {
-            tokio::task::yield_now().await;
+            crate::harness::a_moment().await;
         }
     })
     .await;

@@ -1,0 +1,503 @@
+//! The admin endpoint from outside: every route against every kind of misuse, and what its answers hold.
+
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::certificates::{Certificate, client};
+use crate::clients::{connect, greeted, http_on, read_answer, read_to_ending, tls};
+use crate::harness::{Balancer, Launch, raw_request};
+use crate::nodes::Node;
+use crate::settings::simple;
+
+const READS: [&str; 8] = [
+    "/api/v1/status",
+    "/api/v1/listeners",
+    "/api/v1/pools",
+    "/api/v1/pools/nodes",
+    "/api/v1/pools/nodes/backends/n1",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+];
+
+const CHANGES: [(&str, &str, &str); 5] = [
+    ("POST", "/api/v1/pools/nodes/backends/n1/drain", "{}"),
+    ("POST", "/api/v1/pools/nodes/backends/n1/ready", "{}"),
+    ("POST", "/api/v1/pools/nodes/backends/n1/maint", "{}"),
+    (
+        "PUT",
+        "/api/v1/pools/nodes/backends/n1/weight",
+        "{\"weight\": 3}",
+    ),
+    ("POST", "/api/v1/reload", "{}"),
+];
+
+/// Every route with its method and a body that it takes.
+fn routes() -> Vec<(&'static str, &'static str, &'static str)> {
+    READS
+        .into_iter()
+        .map(|path| ("GET", path, ""))
+        .chain(CHANGES)
+        .collect()
+}
+
+fn request(method: &str, path: &str, host: &str, more: &str, body: &str) -> String {
+    let content = if method == "GET" {
+        String::new()
+    } else {
+        format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        )
+    };
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}{content}Connection: close\r\n\r\n{body}"
+    )
+}
+
+async fn started() -> (Balancer, SocketAddr, Node) {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&node]));
+    let admin = balancer.address("admin").await;
+    (balancer, admin, node)
+}
+
+/// Nothing was changed by whatever the test sent.
+async fn assert_unchanged(balancer: &Balancer) {
+    let seen = balancer.backend("nodes", "n1").await;
+    assert_eq!(
+        (&seen["operator"], &seen["weight"]),
+        (&"ready".into(), &1.into()),
+        "{seen}"
+    );
+    let status = balancer.get("/api/v1/status").await.json();
+    assert_eq!(status["configuration"]["reloads_ok"], 0, "{status}");
+}
+
+#[tokio::test]
+async fn every_route_answers() {
+    let (_balancer, admin, _node) = started().await;
+    for (method, path, body) in routes() {
+        let answer = raw_request(
+            admin,
+            request(method, path, &admin.to_string(), "", body).as_bytes(),
+        )
+        .await;
+        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+        if path.starts_with("/api/") {
+            assert!(
+                answer
+                    .head
+                    .to_ascii_lowercase()
+                    .contains("content-type: application/json"),
+                "{}",
+                answer.head
+            );
+            answer.json();
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_foreign_host() {
+    let (balancer, admin, _node) = started().await;
+    for (method, path, body) in routes() {
+        for host in [
+            "evil.example",
+            "evil.example:80",
+            "127.0.0.1.evil.example",
+            "localhost:1",
+            "",
+            "10.0.0.1",
+        ] {
+            let answer = raw_request(admin, request(method, path, host, "", body).as_bytes()).await;
+            assert!(
+                (400..500).contains(&answer.status),
+                "{method} {path} as {host:?}: {}",
+                answer.status
+            );
+        }
+        let without = request(method, path, "x", "", body).replace("Host: x\r\n", "");
+        let answer = raw_request(admin, without.as_bytes()).await;
+        assert!(
+            (400..500).contains(&answer.status),
+            "{method} {path} without Host: {}",
+            answer.status
+        );
+    }
+    assert_unchanged(&balancer).await;
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_foreign_origin() {
+    let (balancer, admin, _node) = started().await;
+    let host = admin.to_string();
+    for (method, path, body) in routes() {
+        for origin in [
+            "https://evil.example",
+            "http://127.0.0.1:1",
+            "null",
+            "http://localhost.evil.example",
+        ] {
+            let more = format!("Origin: {origin}\r\n");
+            let answer =
+                raw_request(admin, request(method, path, &host, &more, body).as_bytes()).await;
+            assert!(
+                (400..500).contains(&answer.status),
+                "{method} {path} from {origin}: {}",
+                answer.status
+            );
+        }
+    }
+    assert_unchanged(&balancer).await;
+}
+
+#[tokio::test]
+async fn no_change_is_made_by_a_get_or_without_json() {
+    let (balancer, admin, _node) = started().await;
+    let host = admin.to_string();
+    for (method, path, body) in CHANGES {
+        for wrong in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            let answer = raw_request(
+                admin,
+                request("GET", path, &host, "", "")
+                    .replace("GET", wrong)
+                    .as_bytes(),
+            )
+            .await;
+            assert_eq!(answer.status, 405, "{wrong} {path}");
+        }
+        for kind in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+        ] {
+            let form = request(method, path, &host, "", body).replace("application/json", kind);
+            let answer = raw_request(admin, form.as_bytes()).await;
+            assert!(
+                (400..500).contains(&answer.status),
+                "{method} {path} as {kind}: {}",
+                answer.status
+            );
+        }
+        let bad = raw_request(
+            admin,
+            request(method, path, &host, "", "{not json").as_bytes(),
+        )
+        .await;
+        assert!(
+            (400..500).contains(&bad.status),
+            "{method} {path} with a broken body: {}",
+            bad.status
+        );
+        let unknown = raw_request(
+            admin,
+            request(method, path, &host, "", "{\"wieght\": 1}").as_bytes(),
+        )
+        .await;
+        assert!(
+            (400..500).contains(&unknown.status),
+            "{method} {path} with an unknown key: {}",
+            unknown.status
+        );
+    }
+    assert_unchanged(&balancer).await;
+}
+
+#[tokio::test]
+async fn every_route_refuses_an_oversized_body_and_an_oversized_head() {
+    let (balancer, admin, _node) = started().await;
+    let host = admin.to_string();
+    for (method, path, _) in CHANGES {
+        let body = format!("{{\"x\": \"{}\"}}", "x".repeat(300_000));
+        let answer = raw_request(admin, request(method, path, &host, "", &body).as_bytes()).await;
+        assert_eq!(answer.status, 413, "{method} {path}: {}", answer.body);
+        let chunk = format!("{:x}\r\n{}\r\n", 100_000, "x".repeat(100_000));
+        let chunked = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n\
+             Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n"
+        );
+        let answer = raw_request(admin, chunked.as_bytes()).await;
+        assert_eq!(
+            answer.status, 413,
+            "{method} {path} in chunks: {}",
+            answer.body
+        );
+    }
+    for (method, path, body) in routes() {
+        let more = format!("X-Long: {}\r\n", "x".repeat(200_000));
+        let answer = raw_request(admin, request(method, path, &host, &more, body).as_bytes()).await;
+        assert!(
+            answer.status == 431 || answer.status == 400 || answer.status == 0,
+            "{method} {path}: {}",
+            answer.status
+        );
+    }
+    assert_unchanged(&balancer).await;
+}
+
+#[tokio::test]
+async fn slow_heads_and_slow_bodies_have_an_end_and_block_nobody() {
+    let (balancer, admin, _node) = started().await;
+    let mut slow = Vec::new();
+    for (method, path, _) in CHANGES {
+        let mut stream = connect(admin).await;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.expect("write");
+        slow.push(stream);
+    }
+    for _ in 0..5 {
+        let mut stream = connect(admin).await;
+        stream
+            .write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: ")
+            .await
+            .expect("write");
+        slow.push(stream);
+        // One that says nothing at all.
+        slow.push(connect(admin).await);
+    }
+    assert_eq!(
+        balancer.get("/api/v1/status").await.status,
+        200,
+        "slow clients block the others"
+    );
+    for mut stream in slow {
+        let (answer, _) = read_to_ending(&mut stream).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{answer}"
+        );
+    }
+    assert_unchanged(&balancer).await;
+}
+
+#[tokio::test]
+async fn unknown_routes_pools_and_backends_are_404() {
+    let (balancer, _, _node) = started().await;
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v1/nothing",
+        "/api/v1/pools/none",
+        "/api/v1/pools/nodes/backends/none",
+        "/../etc",
+    ] {
+        let answer = balancer.get(path).await;
+        assert_eq!(answer.status, 404, "{path}: {}", answer.body);
+    }
+    for path in [
+        "/api/v1/pools/none/backends/n1/drain",
+        "/api/v1/pools/nodes/backends/none/drain",
+    ] {
+        assert_eq!(balancer.post(path, "{}").await.status, 404, "{path}");
+    }
+    let bad = balancer
+        .post("/api/v1/pools/nodes/backends/n1/drain?wait=soon", "{}")
+        .await;
+    assert_eq!(bad.status, 400, "{}", bad.body);
+    let heavy = balancer
+        .change(
+            "PUT",
+            "/api/v1/pools/nodes/backends/n1/weight",
+            "{\"weight\": 257}",
+        )
+        .await;
+    assert_eq!(heavy.status, 400, "{}", heavy.body);
+    assert_unchanged(&balancer).await;
+}
+
+#[tokio::test]
+async fn waits_are_bounded_in_number_and_others_are_still_answered() {
+    let (balancer, admin, _node) = started().await;
+    let (live, _) = greeted(balancer.address("main").await).await;
+    let wait = request(
+        "POST",
+        "/api/v1/pools/nodes/backends/n1/drain?wait=60s",
+        &admin.to_string(),
+        "",
+        "{}",
+    );
+    let mut waiting = Vec::new();
+    for _ in 0..300 {
+        let Ok(mut stream) = TcpStream::connect(admin).await else {
+            break;
+        };
+        if stream.write_all(wait.as_bytes()).await.is_err() {
+            break;
+        }
+        waiting.push(stream);
+    }
+    assert_eq!(
+        balancer
+            .backend_until("nodes", "n1", |seen| seen["operator"] == "drain")
+            .await["live"],
+        1
+    );
+    drop(live);
+    let mut done = 0;
+    let mut refused = 0;
+    for stream in &mut waiting {
+        match read_answer(stream).await.status {
+            200 => done += 1,
+            429 | 503 => refused += 1,
+            0 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(done > 0, "nobody waited");
+    assert!(
+        refused > 0,
+        "300 waits at once were all taken: there is no bound"
+    );
+}
+
+#[tokio::test]
+async fn a_weight_takes_effect_and_is_shown() {
+    let [n1, n2] = [Node::echo("n1").await, Node::echo("n2").await];
+    let balancer = Balancer::start(&simple("tcp", "", &[&n1, &n2]));
+    let address = balancer.address("main").await;
+    let answer = balancer
+        .change(
+            "PUT",
+            "/api/v1/pools/nodes/backends/n2/weight",
+            "{\"weight\": 3}",
+        )
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(balancer.backend("nodes", "n2").await["weight"], 3);
+    let mut second = 0;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let (stream, name) = greeted(address).await;
+        second += usize::from(name == "n2");
+        held.push(stream);
+    }
+    assert_eq!(second, 15);
+}
+
+#[tokio::test]
+async fn metrics_count_and_name_no_client() {
+    let node = Node::web("n1").await;
+    let config = simple("websocket", "", &[&node]) + "[metrics]\nbind = \"127.0.0.1:0\"\n";
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let mut stream = connect(address).await;
+    for _ in 0..5 {
+        assert_eq!(
+            http_on(
+                &mut stream,
+                "GET /private?token=secret HTTP/1.1\r\nHost: a\r\n\r\n"
+            )
+            .await
+            .status,
+            200
+        );
+    }
+    let port = stream.local_addr().expect("an address").port();
+    let page = balancer.get("/metrics").await.body;
+    assert!(page.contains("# TYPE") && page.contains("# HELP"), "{page}");
+    assert!(
+        page.lines()
+            .any(|line| line.contains("evenkeel_") && line.contains("n1")),
+        "{page}"
+    );
+    for secret in ["/private", "secret", &format!(":{port}")] {
+        assert!(!page.contains(secret), "{secret} is on the metrics page");
+    }
+    let requests = balancer
+        .metric(&["evenkeel_", "requests_total", "main"])
+        .await;
+    assert_eq!(requests, 5.0, "{page}");
+    // The same page is open to scrapers on its own address, read-only and nothing else.
+    let metrics = balancer.address("metrics").await;
+    let scraped = raw_request(
+        metrics,
+        b"GET /metrics HTTP/1.1\r\nHost: prometheus.internal\r\nConnection: close\r\n\r\n",
+    );
+    let scraped = scraped.await;
+    assert_eq!(scraped.status, 200);
+    assert!(scraped.body.contains("evenkeel_"));
+    for path in ["/healthz", "/readyz"] {
+        let probe =
+            format!("GET {path} HTTP/1.1\r\nHost: 10.0.0.1:9901\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            raw_request(metrics, probe.as_bytes()).await.status,
+            200,
+            "{path}"
+        );
+    }
+    for (method, path, body) in CHANGES {
+        let answer = raw_request(
+            metrics,
+            request(method, path, &metrics.to_string(), "", body).as_bytes(),
+        )
+        .await;
+        assert!(
+            answer.status == 404 || answer.status == 405,
+            "{method} {path}: {}",
+            answer.status
+        );
+    }
+    let answer = raw_request(
+        metrics,
+        request("GET", "/api/v1/status", "x", "", "").as_bytes(),
+    )
+    .await;
+    assert_eq!(answer.status, 404);
+}
+
+#[tokio::test]
+async fn off_loopback_it_refuses_to_start_without_tls_and_a_token() {
+    let node = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&node]) + "[admin]\nbind = \"0.0.0.0:0\"\n";
+    let balancer = Balancer::start(&config);
+    assert_eq!(balancer.exit().await.code(), Some(1));
+    let log = balancer.log.all().join("\n");
+    assert!(log.contains("token") && log.contains("tls"), "{log}");
+}
+
+#[tokio::test]
+async fn off_loopback_it_answers_over_tls_to_its_token_only() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "admin", &["admin.example"]);
+    std::fs::write(launch.path("token"), "correct-horse-battery-staple\n").expect("write");
+    let config = simple("tcp", "", &[&node])
+        + &format!(
+            "[admin]\nbind = \"0.0.0.0:0\"\ntls = {}\ntoken_file = \"token\"\nallowed_hosts = [\"admin.example\"]\n",
+            certificate.toml()
+        );
+    let balancer = launch.start(&config);
+    let port = balancer.address("admin").await.port();
+    let admin = SocketAddr::from(([127, 0, 0, 1], port));
+    let config = client(&[&certificate]);
+    for (authorization, status) in [
+        ("", 401),
+        ("Authorization: Bearer wrong\r\n", 401),
+        ("Authorization: Bearer correct-horse-battery-stapl\r\n", 401),
+        ("Authorization: Basic correct-horse-battery-staple\r\n", 401),
+        (
+            "Authorization: Bearer correct-horse-battery-staple\r\n",
+            200,
+        ),
+    ] {
+        let mut stream = tls(admin, "admin.example", &config).await.expect("TLS");
+        let request = request("GET", "/api/v1/status", "admin.example", authorization, "");
+        assert_eq!(
+            http_on(&mut stream, &request).await.status,
+            status,
+            "{authorization}"
+        );
+    }
+    let plain = raw_request(
+        admin,
+        request("GET", "/api/v1/status", "admin.example", "", "").as_bytes(),
+    )
+    .await;
+    assert_ne!(plain.status, 200, "it answers without TLS");
+}

@@ -1,0 +1,339 @@
+//! Active checks of every kind: what brings a backend down, what brings it up, and that the next pick sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::clients::greeted;
+use crate::harness::Balancer;
+use crate::nodes::{Node, read_request, switching};
+use crate::settings::{backend, backend_with, listener, pool};
+
+const PACE: &str = "interval = \"100ms\", timeout = \"500ms\", rise = 2, fall = 2";
+
+/// A node that speaks the check's protocol, well or badly, as the switch says; other connections get its greeting.
+async fn switched(good: Arc<AtomicBool>, speak: fn(bool, String) -> String) -> Node {
+    Node::scripted(move |mut stream, _| {
+        let good = good.clone();
+        async move {
+            let mut buffer = Vec::new();
+            let Some(request) = read_request(&mut stream, &mut buffer).await else {
+                return;
+            };
+            let key = request
+                .header("sec-websocket-key")
+                .unwrap_or_default()
+                .to_owned();
+            let answer = speak(good.load(Ordering::SeqCst), key);
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await
+}
+
+/// The backend goes down and up again as the switch is turned, with a reason that says something.
+async fn follows_the_switch(check: &str, speak: fn(bool, String) -> String, reason: &str) {
+    let good = Arc::new(AtomicBool::new(true));
+    let node = switched(good.clone(), speak).await;
+    let other = Node::echo("other").await;
+    let config = listener("main", "tcp", "other")
+        + &pool("other", "", &[backend("n1", other.address)])
+        + &pool(
+            "nodes",
+            &format!("check = {{ {check}, {PACE} }}"),
+            &[backend("n1", node.address)],
+        )
+        + &listener("second", "tcp", "nodes");
+    let balancer = Balancer::start(&config);
+    let ok = balancer
+        .backend_until("nodes", "n1", |seen| seen["checks_ok"].as_u64() >= Some(2))
+        .await;
+    assert_eq!(ok["state"], "up", "{ok}");
+    good.store(false, Ordering::SeqCst);
+    let down = balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+    assert!(
+        down["reason"]
+            .as_str()
+            .is_some_and(|seen| seen.contains(reason)),
+        "{down}"
+    );
+    assert!(down["checks_failed"].as_u64() >= Some(2), "{down}");
+    good.store(true, Ordering::SeqCst);
+    let up = balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "up")
+        .await;
+    assert!(up["state_changes"].as_u64() >= Some(2), "{up}");
+    assert_eq!(balancer.backend("other", "n1").await["state"], "up");
+}
+
+#[tokio::test]
+async fn http_follows_the_status() {
+    follows_the_switch(
+        "type = \"http\", path = \"/health\"",
+        |good, _| {
+            let status = if good {
+                "200 OK"
+            } else {
+                "503 Service Unavailable"
+            };
+            format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        },
+        "503",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn websocket_verifies_the_accept() {
+    follows_the_switch(
+        "type = \"websocket\", path = \"/socket\"",
+        |good, key| {
+            if good {
+                switching(&key)
+            } else {
+                switching("dGhlIHNhbXBsZSBub25jZQ==")
+            }
+        },
+        "ccept",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn tcp_follows_the_port() {
+    let node = Node::echo("n1").await;
+    let address = node.address;
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            &format!("check = {{ type = \"tcp\", {PACE} }}"),
+            &[backend("n1", address)],
+        );
+    let balancer = Balancer::start(&config);
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["checks_ok"].as_u64() >= Some(2))
+        .await;
+    node.kill().await;
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+    let _node = Node::echo_at(address, "n1").await;
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "up")
+        .await;
+    assert_eq!(greeted(balancer.address("main").await).await.1, "n1");
+}
+
+#[tokio::test]
+async fn expect_sends_and_reads_bytes_or_a_pattern() {
+    let good = Arc::new(AtomicBool::new(true));
+    let switch = good.clone();
+    let node = Node::scripted(move |mut stream, _| {
+        let good = switch.clone();
+        async move {
+            let mut asked = [0; 6];
+            if stream.read_exact(&mut asked).await.is_ok() && &asked == b"PING\r\n" {
+                let answer = if good.load(Ordering::SeqCst) {
+                    "+PONG 42\r\n"
+                } else {
+                    "-ERR loading\r\n"
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    let check = |expect: &str| {
+        format!("check = {{ type = \"expect\", send = \"PING\\r\\n\", {expect}, {PACE} }}")
+    };
+    let config = listener("main", "tcp", "bytes")
+        + &pool(
+            "bytes",
+            &check("expect = \"+PONG\""),
+            &[backend("n1", node.address)],
+        )
+        + &pool(
+            "pattern",
+            &check("expect_regex = \"PONG \\\\d+\""),
+            &[backend("n1", node.address)],
+        )
+        + &listener("second", "tcp", "pattern");
+    let balancer = Balancer::start(&config);
+    for pool in ["bytes", "pattern"] {
+        let seen = balancer
+            .backend_until(pool, "n1", |seen| seen["checks_ok"].as_u64() >= Some(2))
+            .await;
+        assert_eq!(seen["state"], "up", "{seen}");
+    }
+    good.store(false, Ordering::SeqCst);
+    for pool in ["bytes", "pattern"] {
+        balancer
+            .backend_until(pool, "n1", |seen| seen["state"] == "down")
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_by_a_living_application() {
+    let alive = Node::web("n1").await;
+    // Says 101 and then nothing: a frozen application behind a living kernel.
+    let frozen = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        let Some(request) = read_request(&mut stream, &mut buffer).await else {
+            return;
+        };
+        let _ = stream
+            .write_all(
+                switching(request.header("sec-websocket-key").unwrap_or_default()).as_bytes(),
+            )
+            .await;
+        let _ = stream.read_to_end(&mut buffer).await;
+    })
+    .await;
+    let check = format!("check = {{ type = \"websocket\", ping = true, {PACE} }}");
+    let config = listener("main", "websocket", "nodes")
+        + &pool(
+            "nodes",
+            &check,
+            &[backend("n1", alive.address), backend("n2", frozen.address)],
+        );
+    let balancer = Balancer::start(&config);
+    balancer
+        .backend_until("nodes", "n2", |seen| seen["state"] == "down")
+        .await;
+    let seen = balancer
+        .backend_until("nodes", "n1", |seen| seen["checks_ok"].as_u64() >= Some(2))
+        .await;
+    assert_eq!(seen["state"], "up", "{seen}");
+    for _ in 0..4 {
+        let mut socket = crate::clients::websocket(balancer.address("main").await, "/").await;
+        assert_eq!(crate::clients::node_of(&mut socket).await, "n1");
+        let _ = socket.close(None).await;
+        while socket.next().await.is_some() {}
+    }
+}
+
+#[tokio::test]
+async fn a_silent_backend_fails_its_check_by_timeout() {
+    let seen = crate::nodes::Seen::default();
+    let node = seen.node().await;
+    let check = "check = { type = \"http\", interval = \"100ms\", timeout = \"200ms\", fall = 2 }";
+    let config =
+        listener("main", "tcp", "nodes") + &pool("nodes", check, &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    let down = balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+    assert!(
+        down["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("200ms")),
+        "{down}"
+    );
+}
+
+#[tokio::test]
+async fn another_port_may_be_checked() {
+    let node = Node::echo("n1").await;
+    let health = Node::scripted(|stream, _| async move { drop(stream) }).await;
+    let port = health.address.port();
+    let check = format!("check = {{ type = \"tcp\", port = {port}, {PACE} }}");
+    let config =
+        listener("main", "tcp", "nodes") + &pool("nodes", &check, &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    health.reached(3).await;
+    assert_eq!(node.accepted(), 0, "the backend's own port was checked");
+    health.kill().await;
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+    let _node = node;
+}
+
+#[tokio::test]
+async fn a_backend_that_starts_down_waits_for_its_first_checks() {
+    let node = Node::echo("n1").await;
+    let other = Node::echo("n2").await;
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address")
+    };
+    let backends = [
+        backend_with("n1", node.address, "init_state = \"down\""),
+        backend_with("gone", gone, "init_state = \"down\""),
+        backend("n2", other.address),
+    ];
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            &format!("check = {{ type = \"tcp\", {PACE} }}"),
+            &backends,
+        );
+    let balancer = Balancer::start(&config);
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "up")
+        .await;
+    let seen = balancer.backend("nodes", "gone").await;
+    assert_eq!(seen["state"], "down", "{seen}");
+    assert_eq!(seen["connections"], 0, "{seen}");
+}
+
+#[tokio::test]
+async fn repeated_connect_failures_eject_without_a_check() {
+    let node = Node::echo("n1").await;
+    let also = Node::echo("n2").await;
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address")
+    };
+    let keys = "outlier = { connect_failures = 3, window = \"10s\", base_ejection_time = \"1s\" }";
+    let backends = [
+        backend("n1", node.address),
+        backend("gone", gone),
+        backend("n2", also.address),
+    ];
+    let config = listener("main", "tcp", "nodes") + &pool("nodes", keys, &backends);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    for _ in 0..12 {
+        assert!(greeted(address).await.1.starts_with('n'));
+    }
+    let seen = balancer.backend("nodes", "gone").await;
+    assert_eq!(seen["state"], "ejected", "{seen}");
+    assert_eq!(
+        seen["connect_failures"], 3,
+        "an ejected backend is not tried: {seen}"
+    );
+    // It comes back by itself once its time is over.
+    let _back = Node::echo_at(gone, "gone").await;
+    balancer
+        .backend_until("nodes", "gone", |seen| seen["state"] == "up")
+        .await;
+    let names = [
+        greeted(address).await.1,
+        greeted(address).await.1,
+        greeted(address).await.1,
+    ];
+    assert!(names.contains(&"gone".to_owned()), "{names:?}");
+}
+
+#[tokio::test]
+async fn the_last_backend_is_never_ejected() {
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address")
+    };
+    let config = listener("main", "tcp", "nodes") + &pool("nodes", "", &[backend("n1", gone)]);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    for _ in 0..6 {
+        crate::clients::read_to_ending(&mut crate::clients::connect(address).await).await;
+    }
+    assert_eq!(balancer.backend("nodes", "n1").await["state"], "up");
+    let _back = Node::echo_at(gone, "n1").await;
+    assert_eq!(greeted(address).await.1, "n1");
+}

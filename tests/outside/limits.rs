@@ -1,0 +1,319 @@
+//! Every limit: connections of the process, of a backend, the queue of a pool, and file descriptors.
+
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::clients::{Ending, connect, echoed, greeted, http, read_line, read_to_ending};
+use crate::harness::{Balancer, Launch, within};
+use crate::nodes::Node;
+use crate::settings::{backend, backend_with, listener, pool, simple};
+
+/// Whether nothing comes for a while.
+async fn is_quiet(stream: &TcpStream) -> bool {
+    tokio::time::timeout(Duration::from_millis(300), stream.peek(&mut [0]))
+        .await
+        .is_err()
+}
+
+fn global(keys: &str, config: &str) -> String {
+    format!("[global]\nlog_format = \"json\"\nwatch = false\n{keys}\n\n{config}")
+}
+
+#[tokio::test]
+async fn above_max_connections_accepting_pauses_and_goes_on_when_one_ends() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&global("max_connections = 5", &simple("tcp", "", &[&node])));
+    let address = balancer.address("main").await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(greeted(address).await);
+    }
+    let mut waiting = connect(address).await;
+    assert!(is_quiet(&waiting).await, "a sixth connection was served");
+    assert_eq!(
+        balancer.get("/api/v1/status").await.status,
+        200,
+        "admin answers at the limit"
+    );
+    held.pop();
+    assert_eq!(read_line(&mut waiting).await.expect("a greeting"), "n1");
+    for (stream, _) in &mut held {
+        echoed(stream, b"still here").await;
+    }
+}
+
+#[tokio::test]
+async fn max_connections_follows_a_reload() {
+    let node = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&global("max_connections = 1", &config));
+    let address = balancer.address("main").await;
+    let _held = greeted(address).await;
+    let mut waiting = connect(address).await;
+    assert!(is_quiet(&waiting).await);
+    balancer
+        .reload(&global("max_connections = 2", &config))
+        .await;
+    assert_eq!(read_line(&mut waiting).await.expect("a greeting"), "n1");
+}
+
+#[tokio::test]
+async fn a_full_backend_is_passed_over_and_a_full_pool_refuses_at_once() {
+    let [n1, n2] = [Node::echo("n1").await, Node::echo("n2").await];
+    let backends = [
+        backend_with("n1", n1.address, "max_connections = 1"),
+        backend_with("n2", n2.address, "max_connections = 3"),
+    ];
+    let config = listener("main", "tcp", "nodes") + &pool("nodes", "", &backends);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(greeted(address).await);
+    }
+    assert_eq!(held.iter().filter(|(_, name)| name == "n1").count(), 1);
+    let mut refused = connect(address).await;
+    assert_eq!(read_to_ending(&mut refused).await, (vec![], Ending::Rst));
+    held.retain(|(_, name)| name != "n1");
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == 0)
+        .await;
+    assert_eq!(greeted(address).await.1, "n1");
+}
+
+#[tokio::test]
+async fn a_queue_serves_in_order_and_is_bounded() {
+    let node = Node::echo("n1").await;
+    let backends = [backend_with("n1", node.address, "max_connections = 1")];
+    let keys = "max_queue = 2\nqueue_timeout = \"20s\"";
+    let config = listener("main", "tcp", "nodes") + &pool("nodes", keys, &backends);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (first, _) = greeted(address).await;
+    let queued = async |count: u64| {
+        within("the queue", async {
+            loop {
+                let pools = balancer.get("/api/v1/pools/nodes").await.json();
+                if pools["queued"] == count {
+                    break;
+                }
+                crate::harness::a_moment().await;
+            }
+        })
+        .await;
+    };
+    let mut second = connect(address).await;
+    queued(1).await;
+    let mut third = connect(address).await;
+    queued(2).await;
+    let mut fourth = connect(address).await;
+    assert_eq!(
+        read_to_ending(&mut fourth).await,
+        (vec![], Ending::Rst),
+        "the queue has a bound"
+    );
+    drop(first);
+    assert_eq!(read_line(&mut second).await.expect("a greeting"), "n1");
+    assert!(
+        is_quiet(&third).await,
+        "the third was served beside the second"
+    );
+    drop(second);
+    assert_eq!(read_line(&mut third).await.expect("a greeting"), "n1");
+}
+
+#[tokio::test]
+async fn a_wait_in_the_queue_has_an_end() {
+    let raw = Node::echo("n1").await;
+    let web = Node::web("n1").await;
+    let keys = "max_queue = 10\nqueue_timeout = \"500ms\"";
+    let config = listener("raw", "tcp", "raw")
+        + &listener("web", "websocket", "web")
+        + &pool(
+            "raw",
+            keys,
+            &[backend_with("n1", raw.address, "max_connections = 1")],
+        )
+        + &pool(
+            "web",
+            keys,
+            &[backend_with("n1", web.address, "max_connections = 1")],
+        );
+    let balancer = Balancer::start(&config);
+    let raw = balancer.address("raw").await;
+    let _held = greeted(raw).await;
+    let began = Instant::now();
+    let mut waiting = connect(raw).await;
+    assert_eq!(read_to_ending(&mut waiting).await, (vec![], Ending::Rst));
+    assert!(
+        (400..5_000).contains(&began.elapsed().as_millis()),
+        "{:?}",
+        began.elapsed()
+    );
+    let web = balancer.address("web").await;
+    let _socket = crate::clients::websocket(web, "/").await;
+    let page = http(
+        web,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(page.status, 503, "{}", page.head);
+    assert!(
+        page.head.to_ascii_lowercase().contains("retry-after:"),
+        "{}",
+        page.head
+    );
+    let pools = balancer.get("/api/v1/pools/raw").await.json();
+    assert_eq!(pools["queue_timeouts"], 1, "{pools}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_the_queue_frees_its_place() {
+    let node = Node::echo("n1").await;
+    let keys = "max_queue = 1\nqueue_timeout = \"20s\"";
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            keys,
+            &[backend_with("n1", node.address, "max_connections = 1")],
+        );
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (held, _) = greeted(address).await;
+    let until = async |count: u64| {
+        within("the queue", async {
+            while balancer.get("/api/v1/pools/nodes").await.json()["queued"] != count {
+                crate::harness::a_moment().await;
+            }
+        })
+        .await;
+    };
+    let leaves = connect(address).await;
+    until(1).await;
+    crate::clients::reset(leaves);
+    until(0).await;
+    drop(held);
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == 0)
+        .await;
+    assert_eq!(greeted(address).await.1, "n1");
+    assert_eq!(
+        node.accepted(),
+        2,
+        "nothing was connected for the one that left"
+    );
+}
+
+#[tokio::test]
+async fn without_free_descriptors_accepting_pauses_admin_answers_and_it_recovers() {
+    let node = Node::echo("n1").await;
+    let balancer = Launch::new()
+        .after("ulimit -n 100")
+        .start(&simple("tcp", "", &[&node]));
+    let address = balancer.address("main").await;
+    let mut served = Vec::new();
+    let mut waiting = Vec::new();
+    for _ in 0..80 {
+        let stream = connect(address).await;
+        waiting.push(stream);
+    }
+    // Some are served, the others wait in the kernel's queue.
+    let mut still = Vec::new();
+    for mut stream in waiting {
+        match tokio::time::timeout(Duration::from_millis(200), read_line(&mut stream)).await {
+            Ok(line) => {
+                assert_eq!(line.expect("a greeting, not an end"), "n1");
+                served.push(stream);
+            }
+            Err(_) => still.push(stream),
+        }
+    }
+    assert!(
+        served.len() >= 5,
+        "{} served of 100 descriptors",
+        served.len()
+    );
+    assert!(
+        !still.is_empty(),
+        "80 sessions of two sockets in 100 descriptors"
+    );
+    for _ in 0..10 {
+        assert_eq!(
+            balancer.get("/api/v1/status").await.status,
+            200,
+            "admin answers without free descriptors"
+        );
+    }
+    let cpu = cpu_ticks(balancer.pid());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let spent = cpu_ticks(balancer.pid()) - cpu;
+    assert!(
+        spent <= 15,
+        "it spins: {spent} ticks of 10 ms in half a second"
+    );
+    for stream in &mut served {
+        echoed(stream, b"still here").await;
+    }
+    // Each end lets the next one in, until all were served.
+    while !still.is_empty() {
+        served.pop();
+        let mut next = still.remove(0);
+        assert_eq!(read_line(&mut next).await.expect("a greeting"), "n1");
+        served.insert(0, next);
+    }
+}
+
+/// The processor time of a process, in ticks of 10 ms.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, fields) = stat.rsplit_once(") ").expect("fields");
+    fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().expect("ticks"))
+        .sum()
+}
+
+#[tokio::test]
+async fn the_setup_cap_bounds_silent_clients_and_admin_still_answers() {
+    let node = Node::web("n1").await;
+    let config = simple("websocket", "", &[&node]);
+    let config = global("max_setup_connections = 10", &config).replace(
+        "pool = \"nodes\"",
+        "pool = \"nodes\"\nhandshake_timeout = \"1s\"",
+    );
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        silent.push(connect(address).await);
+    }
+    assert_eq!(balancer.get("/readyz").await.status, 200);
+    // The silent ones time out in their turn, and the one behind them is served.
+    let page = http(
+        address,
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert_eq!(page.status, 200);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn names_of_backends_default_to_their_addresses() {
+    let node = Node::echo("n1").await;
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            "",
+            &[backend("x", node.address).replace("name = \"x\", ", "")],
+        );
+    let balancer = Balancer::start(&config);
+    assert_eq!(greeted(balancer.address("main").await).await.1, "n1");
+    assert_eq!(
+        balancer.backend("nodes", &node.address.to_string()).await["live"],
+        1
+    );
+}
