@@ -136,3 +136,97 @@ fn unix_path(path: &str) -> Result<PathBuf, &'static str> {
     }
     Ok(Path::new(path).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_form_is_read_and_written() {
+        for text in [
+            "10.0.0.1:9501",
+            "[fd00::1]:9501",
+            "chat.internal:9501",
+            "_a.b_c.:1",
+            "unix:/run/a b.sock",
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in ["0.0.0.0:80", "[::]:0", "unix:/run/a.sock"] {
+            assert_eq!(text.parse::<Bind>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "Chat.Internal:1".parse(),
+            Ok(Address::Name("chat.internal".to_owned(), 1))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_refused() {
+        let long = format!("unix:/{}", "a".repeat(107));
+        for text in [
+            "",
+            "chat",
+            ":80",
+            "chat:",
+            "chat:0",
+            "chat:65536",
+            "chat:+80",
+            "chat:-1",
+            "10.0.0.1:0",
+            "10.0.0.1",
+            "10.0.0.256:80",
+            "::1:80",
+            "[::1]",
+            "-a:80",
+            "a-:80",
+            "a..b:80",
+            "a b:80",
+            "caf\u{e9}:80",
+            "http://a:80",
+            "unix:",
+            "unix:a",
+            &long,
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_binds_numbers_only() {
+        for text in [
+            "",
+            "80",
+            ":80",
+            "localhost:80",
+            "*:80",
+            "0.0.0.0",
+            "[::]",
+            "unix:run/a",
+        ] {
+            assert!(text.parse::<Bind>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_check_address_has_a_port_or_none() {
+        let read = |text: &str| {
+            text.parse::<CheckAddress>()
+                .map(|address| (address.ip.to_string(), address.port))
+        };
+        assert_eq!(read("10.0.0.1"), Ok(("10.0.0.1".to_owned(), None)));
+        assert_eq!(read("::1"), Ok(("::1".to_owned(), None)));
+        assert_eq!(read("[::1]:80"), Ok(("::1".to_owned(), Some(80))));
+        assert!(read("10.0.0.1:0").is_err() && read("a:80").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_the_same(text in "([a-z0-9.:-]|\\[|\\]){1,30}") {
+            if let Ok(address) = text.parse::<Address>() {
+                prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address));
+            }
+        }
+    }
+}

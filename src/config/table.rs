@@ -77,11 +77,12 @@ impl<'a> Table<'a> {
         });
     }
 
+    /// The path of a key of this table; of the table itself for an empty name.
     fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
+        match (self.path.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, name) => format!("{path}.{name}"),
         }
     }
 

@@ -119,3 +119,26 @@ impl Word for CheckType {
         ("expect", CheckType::Expect),
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each_word_finds_its_member<T: Word + std::fmt::Debug>() {
+        for (word, member) in T::WORDS {
+            assert_eq!(T::of(word), Some(*member));
+            assert_eq!(member.word(), *word);
+        }
+    }
+
+    #[test]
+    fn words_and_members_are_one_to_one() {
+        each_word_finds_its_member::<LogLevel>();
+        each_word_finds_its_member::<LogFormat>();
+        each_word_finds_its_member::<Protocol>();
+        each_word_finds_its_member::<InitState>();
+        each_word_finds_its_member::<Moment>();
+        each_word_finds_its_member::<Algorithm>();
+        each_word_finds_its_member::<CheckType>();
+    }
+}

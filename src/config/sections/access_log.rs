@@ -75,3 +75,62 @@ fn output(table: &Table<'_>) -> Option<LogOutput> {
     })?;
     word.or_else(|| table.path("output").map(LogOutput::File))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{each_refused, pool, right};
+    use super::*;
+
+    fn log(keys: &str) -> String {
+        format!("{}\n[access_log]\n{keys}\n", pool(""))
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        each_refused([
+            (log("output = \"\""), "access_log.output", Fault::Value),
+            (log("output = false"), "access_log.output", Fault::Type),
+            (log("log_at = []"), "access_log.log_at", Fault::Value),
+            (log("log_at = \"end\""), "access_log.log_at", Fault::Type),
+            (
+                log("log_at = [\"end\", \"close\"]"),
+                "access_log.log_at[1]",
+                Fault::Value,
+            ),
+            (log("log_at = [1]"), "access_log.log_at[0]", Fault::Type),
+            (
+                log("interval = \"999ms\""),
+                "access_log.interval",
+                Fault::Value,
+            ),
+            (log("max_queue = 0"), "access_log.max_queue", Fault::Value),
+        ]);
+    }
+
+    #[test]
+    fn outputs_and_moments_are_read() {
+        let read = |keys: &str| right(&log(keys)).access_log;
+        assert_eq!(read("output = \"stdout\"").output, LogOutput::Stdout);
+        assert_eq!(
+            read("output = \"a.log\"").output,
+            LogOutput::File("/etc/evenkeel/a.log".into())
+        );
+        assert_eq!(read("").output, LogOutput::Off);
+        assert_eq!(
+            read("").log_at,
+            LogAt {
+                open: false,
+                interval: false,
+                end: true
+            }
+        );
+        assert_eq!(
+            read("log_at = [\"open\", \"interval\"]").log_at,
+            LogAt {
+                open: true,
+                interval: true,
+                end: false
+            }
+        );
+    }
+}

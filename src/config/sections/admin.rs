@@ -123,3 +123,98 @@ fn read_host(text: &str) -> Result<String, &'static str> {
         Err(_) => host_name(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, pool, right};
+
+    fn admin(keys: &str) -> String {
+        format!("{}[admin]\n{keys}\n", pool(""))
+    }
+
+    const GUARDED: &str = "tls = { cert = \"a\", key = \"b\" }\ntoken_file = \"t\"";
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        each_refused([
+            (admin(""), "admin.bind", Fault::Missing),
+            (
+                admin("bind = \"localhost:9900\""),
+                "admin.bind",
+                Fault::Value,
+            ),
+            (
+                admin("bind = \"0.0.0.0:9900\"\ntls = { cert = \"a\", key = \"b\" }"),
+                "admin.token_file",
+                Fault::Missing,
+            ),
+            (
+                admin("bind = \"[::]:9900\"\ntoken_file = \"t\""),
+                "admin.tls",
+                Fault::Missing,
+            ),
+            (
+                admin("bind = \"10.0.0.1:9900\"\ntoken_file = \"t\""),
+                "admin.tls",
+                Fault::Missing,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\ntls = { cert = \"a\" }"),
+                "admin.tls.key",
+                Fault::Missing,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\ntls = true"),
+                "admin.tls",
+                Fault::Type,
+            ),
+            (
+                admin("bind = \"unix:/run/a\"\ntls = { cert = \"a\", key = \"b\" }"),
+                "admin.tls",
+                Fault::Conflict,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\nallowed_hosts = [\"a:80\"]"),
+                "admin.allowed_hosts[0]",
+                Fault::Value,
+            ),
+            (
+                admin("bind = \"127.0.0.1:80\""),
+                "admin.bind",
+                Fault::Conflict,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\n[metrics]\nbind = \"127.0.0.1:9900\""),
+                "metrics.bind",
+                Fault::Conflict,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\n[metrics]"),
+                "metrics.bind",
+                Fault::Missing,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn loopback_and_unix_sockets_need_no_guard_and_others_may_have_it() {
+        for bind in [
+            "127.0.0.1:9900",
+            "127.9.9.9:1",
+            "[::1]:9900",
+            "[::ffff:127.0.0.1]:9900",
+            "unix:/run/a.sock",
+        ] {
+            right(&admin(&format!("bind = \"{bind}\"")));
+        }
+        let admin = right(&admin(&format!("bind = \"0.0.0.0:9900\"\n{GUARDED}")))
+            .admin
+            .unwrap();
+        assert_eq!(
+            admin.token_file.as_deref(),
+            Some(std::path::Path::new("/etc/evenkeel/t"))
+        );
+        assert!(admin.tls.is_some());
+    }
+}

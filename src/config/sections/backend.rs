@@ -78,3 +78,70 @@ pub fn decode(table: &Table<'_>, checked: bool) -> Option<Backend> {
         init_state,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, pool, right};
+
+    fn second(backend: &str) -> String {
+        pool("").replace(" }]", &format!(" }}, {{ {backend} }}]"))
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        each_refused([
+            (
+                second("name = \"m\""),
+                "pool.p.backend[1].address",
+                Fault::Missing,
+            ),
+            (
+                second("address = \"10.0.0.2\""),
+                "pool.p.backend[1].address",
+                Fault::Value,
+            ),
+            (
+                second("name = \"n\", address = \"10.0.0.2:80\""),
+                "pool.p.backend[1].name",
+                Fault::Conflict,
+            ),
+            (
+                second("name = \"a/b\", address = \"10.0.0.2:80\""),
+                "pool.p.backend[1].name",
+                Fault::Value,
+            ),
+            (
+                second("address = \"10.0.0.2:80\" }, { address = \"10.0.0.2:80\""),
+                "pool.p.backend[2].address",
+                Fault::Conflict,
+            ),
+            (
+                second("address = \"10.0.0.2:80\", weight = 257"),
+                "pool.p.backend[1].weight",
+                Fault::Value,
+            ),
+            (
+                second("address = \"10.0.0.2:80\", backup = 1"),
+                "pool.p.backend[1].backup",
+                Fault::Type,
+            ),
+            (
+                second("address = \"10.0.0.2:80\", port = 1"),
+                "pool.p.backend[1].port",
+                Fault::UnknownKey,
+            ),
+            (
+                second("address = \"10.0.0.2:80\", init_state = \"down\""),
+                "pool.p.backend[1].init_state",
+                Fault::Conflict,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn a_backend_without_a_name_has_its_address_as_name() {
+        let config = right(&second("address = \"unix:/run/a.sock\""));
+        assert_eq!(config.pools["p"].backends[1].name, "unix:/run/a.sock");
+    }
+}

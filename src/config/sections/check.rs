@@ -189,3 +189,116 @@ fn tls(table: &Table<'_>) -> Option<CheckTls> {
         ca: table.path("ca"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, pool, right};
+    use super::*;
+
+    fn check(keys: &str) -> String {
+        pool(&format!("check = {{ {keys} }}"))
+    }
+
+    fn tcp(keys: &str) -> String {
+        check(&format!("type = \"tcp\", {keys}"))
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let unix = tcp("port = 80").replace("10.0.0.1:80", "unix:/run/a");
+        each_refused([
+            (
+                check("interval = \"2s\""),
+                "pool.p.check.type",
+                Fault::Missing,
+            ),
+            (
+                check("type = \"htp\", path = \"/\""),
+                "pool.p.check.type",
+                Fault::Value,
+            ),
+            (
+                tcp("interval = \"99ms\""),
+                "pool.p.check.interval",
+                Fault::Value,
+            ),
+            (tcp("rise = 0"), "pool.p.check.rise", Fault::Value),
+            (tcp("jitter = \"51%\""), "pool.p.check.jitter", Fault::Value),
+            (tcp("jitter = \"10\""), "pool.p.check.jitter", Fault::Value),
+            (tcp("jitter = 10"), "pool.p.check.jitter", Fault::Type),
+            (tcp("port = 65536"), "pool.p.check.port", Fault::Value),
+            (
+                tcp("address = \"node\""),
+                "pool.p.check.address",
+                Fault::Value,
+            ),
+            (
+                tcp("address = \"10.0.0.1:80\", port = 80"),
+                "pool.p.check.port",
+                Fault::Conflict,
+            ),
+            (unix, "pool.p.check.port", Fault::Conflict),
+            (tcp("tls = \"yes\""), "pool.p.check.tls", Fault::Type),
+            (
+                tcp("tls = { sni = \"a b\" }"),
+                "pool.p.check.tls.sni",
+                Fault::Value,
+            ),
+            (
+                tcp("tls = { verify = false, ca = \"a\" }"),
+                "pool.p.check.tls.ca",
+                Fault::Conflict,
+            ),
+            (
+                tcp("tls = { cert = \"a\" }"),
+                "pool.p.check.tls.cert",
+                Fault::UnknownKey,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn tls_is_a_flag_or_a_table() {
+        let read = |keys: &str| {
+            right(&tcp(keys)).pools["p"]
+                .check
+                .as_ref()
+                .unwrap()
+                .tls
+                .clone()
+        };
+        assert_eq!(read("tls = false"), None);
+        assert_eq!(
+            read("tls = true"),
+            Some(CheckTls {
+                sni: None,
+                verify: true,
+                ca: None
+            })
+        );
+        let ca = Some("/etc/evenkeel/roots.pem".into());
+        assert_eq!(
+            read("tls = { ca = \"roots.pem\" }"),
+            Some(CheckTls {
+                sni: None,
+                verify: true,
+                ca
+            })
+        );
+    }
+
+    #[test]
+    fn without_an_interval_of_its_own_a_down_backend_is_checked_as_often() {
+        let read = |keys: &str| {
+            right(&tcp(keys)).pools["p"]
+                .check
+                .as_ref()
+                .unwrap()
+                .down_interval
+                .as_secs()
+        };
+        assert_eq!(read("interval = \"7s\""), 7);
+        assert_eq!(read("interval = \"7s\", down_interval = \"1s\""), 1);
+    }
+}

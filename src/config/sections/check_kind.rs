@@ -163,3 +163,172 @@ fn read_range(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
         _ => Err("a status is from 100 to 599"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{each_refused, pool, right};
+    use super::*;
+
+    fn check(keys: &str) -> String {
+        pool(&format!("check = {{ type = {keys} }}"))
+    }
+
+    fn read(keys: &str) -> CheckKind {
+        right(&check(keys)).pools["p"].check.clone().unwrap().kind
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        each_refused([
+            (
+                check("\"http\", method = \"get\""),
+                "pool.p.check.method",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", method = \"CONNECT\""),
+                "pool.p.check.method",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", path = \"x\""),
+                "pool.p.check.path",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", path = \"/a b\""),
+                "pool.p.check.path",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", host = \"a b\""),
+                "pool.p.check.host",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", status = []"),
+                "pool.p.check.status",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", status = 200"),
+                "pool.p.check.status",
+                Fault::Type,
+            ),
+            (
+                check("\"http\", status = [200, 600]"),
+                "pool.p.check.status[1]",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", status = [\"300-200\"]"),
+                "pool.p.check.status[0]",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", status = [\"2xx\"]"),
+                "pool.p.check.status[0]",
+                Fault::Value,
+            ),
+            (
+                check("\"http\", ping = true"),
+                "pool.p.check.ping",
+                Fault::Conflict,
+            ),
+            (
+                check("\"websocket\", status = [200]"),
+                "pool.p.check.status",
+                Fault::Conflict,
+            ),
+            (
+                check("\"tcp\", path = \"/\""),
+                "pool.p.check.path",
+                Fault::Conflict,
+            ),
+            (
+                check("\"tcp\", send = \"x\""),
+                "pool.p.check.send",
+                Fault::Conflict,
+            ),
+            (
+                check("\"expect\", send = \"x\""),
+                "pool.p.check.expect",
+                Fault::Missing,
+            ),
+            (
+                check("\"expect\", expect = \"\""),
+                "pool.p.check.expect",
+                Fault::Value,
+            ),
+            (
+                check("\"expect\", expect_regex = \"(\""),
+                "pool.p.check.expect_regex",
+                Fault::Value,
+            ),
+            (
+                check("\"expect\", expect_regex = \"(a{999}){999}\""),
+                "pool.p.check.expect_regex",
+                Fault::Value,
+            ),
+            (
+                check("\"expect\", expect = \"a\", expect_regex = \"a\""),
+                "pool.p.check.expect_regex",
+                Fault::Conflict,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn each_type_reads_its_keys() {
+        let (path, host) = ("/".to_owned(), None);
+        assert_eq!(read("\"tcp\""), CheckKind::Tcp);
+        assert_eq!(
+            read("\"websocket\", ping = true"),
+            CheckKind::Websocket {
+                path,
+                host,
+                ping: true
+            }
+        );
+        let (method, path, host) = (
+            "HEAD".to_owned(),
+            "/a?b".to_owned(),
+            Some("a:80".to_owned()),
+        );
+        let status = vec![200..=200, 300..=399, 404..=404];
+        let keys = "\"http\", method = \"HEAD\", path = \"/a?b\", host = \"A:80\", status = [200, \"300-399\", \"404\"]";
+        assert_eq!(
+            read(keys),
+            CheckKind::Http {
+                method,
+                path,
+                host,
+                status
+            }
+        );
+        let (send, expect) = (b"\x00PING\r\n".to_vec(), Expect::Regex("^PONG".to_owned()));
+        let keys = "\"expect\", send = \"\\u0000PING\\r\\n\", expect_regex = \"^PONG\"";
+        assert_eq!(read(keys), CheckKind::Expect { send, expect });
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        for (host, right) in [
+            ("a", true),
+            ("10.0.0.1", true),
+            ("10.0.0.1:80", true),
+            ("[::1]", true),
+            ("[::1]:80", true),
+        ]
+        .into_iter()
+        .chain([
+            ("", false),
+            ("a/b", false),
+            ("a\r\nb", false),
+            ("10.0.0.300", false),
+            ("[a]", false),
+        ]) {
+            assert_eq!(read_host(host).is_ok(), right, "{host}");
+        }
+    }
+}

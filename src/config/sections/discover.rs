@@ -116,3 +116,85 @@ fn read_nameserver(text: &str) -> Result<SocketAddr, &'static str> {
 
 /// RFC 1035.
 const DNS_PORT: u16 = 53;
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, pool, right};
+    use super::*;
+
+    fn discover(keys: &str) -> String {
+        pool(&format!("discover = {{ {keys} }}"))
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        each_refused([
+            (
+                discover("min_ttl = \"1s\""),
+                "pool.p.discover.dns",
+                Fault::Missing,
+            ),
+            (
+                discover("dns = \"a:1\", srv = \"_a._tcp.b\""),
+                "pool.p.discover.srv",
+                Fault::Conflict,
+            ),
+            (discover("dns = \"a\""), "pool.p.discover.dns", Fault::Value),
+            (
+                discover("dns = \"10.0.0.1:80\""),
+                "pool.p.discover.dns",
+                Fault::Value,
+            ),
+            (
+                discover("srv = \"_a._tcp.b:80\""),
+                "pool.p.discover.srv",
+                Fault::Value,
+            ),
+            (
+                discover("srv = \"_a._tcp.b\", weight = 2"),
+                "pool.p.discover.weight",
+                Fault::Conflict,
+            ),
+            (
+                discover("dns = \"a:1\", nameservers = [\"dns.internal\"]"),
+                "pool.p.discover.nameservers[0]",
+                Fault::Value,
+            ),
+            (
+                discover("dns = \"a:1\", nameservers = \"10.0.0.1\""),
+                "pool.p.discover.nameservers",
+                Fault::Type,
+            ),
+            (
+                discover("dns = \"a:1\", min_ttl = \"10m\""),
+                "pool.p.discover.min_ttl",
+                Fault::Conflict,
+            ),
+            (
+                discover("dns = \"a:1\", max_ttl = \"500ms\""),
+                "pool.p.discover.max_ttl",
+                Fault::Conflict,
+            ),
+            (
+                discover("dns = \"a:1\", min_ttl = \"1ms\""),
+                "pool.p.discover.min_ttl",
+                Fault::Value,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn name_servers_have_a_port_or_that_of_dns() {
+        let text =
+            discover("dns = \"a:1\", nameservers = [\"10.0.0.53\", \"::1\", \"[::1]:5353\"]");
+        let config = right(&text);
+        let discover = config.pools["p"].discover.as_ref().unwrap();
+        let nameservers: Vec<_> = discover
+            .nameservers
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect();
+        assert_eq!(nameservers, ["10.0.0.53:53", "[::1]:53", "[::1]:5353"]);
+    }
+}

@@ -65,3 +65,70 @@ pub fn decode(table: &Table<'_>) -> Global {
         log_format: table.word("log_format"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, pool};
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let global = |keys: &str| format!("{}\n[global]\n{keys}\n", pool(""));
+        each_refused([
+            (global("workers = 1025"), "global.workers", Fault::Value),
+            (global("workers = -1"), "global.workers", Fault::Value),
+            (
+                global("workers = 99999999999999999999"),
+                "global.workers",
+                Fault::Value,
+            ),
+            (global("workers = 1.5"), "global.workers", Fault::Type),
+            (global("workers = [1]"), "global.workers", Fault::Type),
+            (
+                global("max_setup_connections = 0"),
+                "global.max_setup_connections",
+                Fault::Value,
+            ),
+            (
+                global("hard_stop_after = \"2d\""),
+                "global.hard_stop_after",
+                Fault::Value,
+            ),
+            (
+                global("hard_stop_after = \"30\""),
+                "global.hard_stop_after",
+                Fault::Value,
+            ),
+            (
+                global("hard_stop_after = 30"),
+                "global.hard_stop_after",
+                Fault::Type,
+            ),
+            (global("watch = \"yes\""), "global.watch", Fault::Type),
+            (
+                global("log_level = \"INFO\""),
+                "global.log_level",
+                Fault::Value,
+            ),
+            (
+                global("log_format = true"),
+                "global.log_format",
+                Fault::Type,
+            ),
+            (global("log = true"), "global.log", Fault::UnknownKey),
+            (format!("global = 1\n{}", pool("")), "global", Fault::Type),
+        ]);
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_toml_allows() {
+        let written = ["16", "+16", "0x10", "0b1_0000", "0o20", "1_6"];
+        for number in written {
+            let config = super::super::super::testing::right(&format!(
+                "[global]\nworkers = {number}\n{}",
+                pool("")
+            ));
+            assert_eq!(config.global.workers, 16, "{number}");
+        }
+    }
+}

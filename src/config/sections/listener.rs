@@ -172,3 +172,100 @@ fn read_network(text: &str) -> Result<IpNet, &'static str> {
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| "it is not a network")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{each_refused, listener, pool, right};
+    use super::*;
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let tcp = |keys: &str| listener(&format!("protocol = \"tcp\"\npool = \"p\"\n{keys}"));
+        let again = |name: &str, bind: &str| {
+            format!(
+                "{}[[listener]]\nname = \"{name}\"\nbind = \"{bind}\"\nprotocol = \"tcp\"\npool = \"p\"\n",
+                tcp("")
+            )
+        };
+        each_refused([
+            (
+                listener("pool = \"p\""),
+                "listener[0].protocol",
+                Fault::Missing,
+            ),
+            (
+                listener("protocol = \"udp\"\npool = \"p\"\ntrusted = []"),
+                "listener[0].protocol",
+                Fault::Value,
+            ),
+            (
+                listener("protocol = \"tcp\""),
+                "listener[0].pool",
+                Fault::Missing,
+            ),
+            (
+                listener("protocol = \"tcp\"\npool = \"q\""),
+                "listener[0].pool",
+                Fault::Reference,
+            ),
+            (tcp("backlog = 0"), "listener[0].backlog", Fault::Value),
+            (
+                tcp("handshake_timeout = \"0s\""),
+                "listener[0].handshake_timeout",
+                Fault::Value,
+            ),
+            (
+                tcp("idle_timeout = \"1h\""),
+                "listener[0].idle_timeout",
+                Fault::UnknownKey,
+            ),
+            (
+                tcp("trusted = [\"10.0.0.0/8\"]"),
+                "listener[0].trusted",
+                Fault::Conflict,
+            ),
+            (
+                tcp("upgrade_timeout = \"1s\""),
+                "listener[0].upgrade_timeout",
+                Fault::Conflict,
+            ),
+            (
+                tcp("keep_alive_timeout = \"1s\""),
+                "listener[0].keep_alive_timeout",
+                Fault::Conflict,
+            ),
+            (again("l", "[::]:81"), "listener[1].name", Fault::Conflict),
+            (
+                again("m", "127.0.0.1:80"),
+                "listener[1].bind",
+                Fault::Conflict,
+            ),
+            (
+                pool("").replace("[::]:80", "chat:80"),
+                "listener[0].bind",
+                Fault::Value,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn networks_and_single_addresses_are_trusted() {
+        let trusted = "trusted = [\"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.1\"]";
+        let config = right(&listener(&format!(
+            "protocol = \"websocket\"\npool = \"p\"\n{trusted}"
+        )));
+        let networks: Vec<_> = config.listeners[0]
+            .trusted
+            .iter()
+            .map(IpNet::to_string)
+            .collect();
+        assert_eq!(networks, ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]);
+        each_refused([(
+            listener(
+                "protocol = \"websocket\"\npool = \"p\"\ntrusted = [\"::1\", \"10.0.0.0/33\"]",
+            ),
+            "listener[0].trusted[1]",
+            Fault::Value,
+        )]);
+    }
+}

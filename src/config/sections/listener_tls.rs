@@ -71,7 +71,10 @@ pub fn decode(listener: &Table<'_>, protocol: Option<Protocol>) -> Option<Option
         }
         return Some(Some(ListenerTls::Passthrough));
     }
-    if certificates.is_empty() {
+    if tls
+        .entry("certificates")
+        .is_none_or(|entry| entry.is_empty_list())
+    {
         tls.missing(
             "certificates",
             "TLS without a certificate",
@@ -101,5 +104,65 @@ fn refuse_second_default(certificates: &[Table<'_>]) {
             Fault::Conflict,
             "another certificate is the default already",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{each_refused, listener};
+    use super::*;
+
+    fn tcp(tls: &str) -> String {
+        listener(&format!("protocol = \"tcp\"\npool = \"p\"\ntls = {tls}"))
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let twice = "{ certificates = [{ cert = \"a\", key = \"b\", default = true }, { cert = \"c\", key = \"d\", default = true }] }";
+        let websocket = "protocol = \"websocket\"\npool = \"p\"\ntls = { passthrough = true }";
+        each_refused([
+            (tcp("true"), "listener[0].tls", Fault::Type),
+            (tcp("{}"), "listener[0].tls.certificates", Fault::Missing),
+            (
+                tcp("{ passthrough = false }"),
+                "listener[0].tls.certificates",
+                Fault::Missing,
+            ),
+            (
+                tcp("{ certificates = [] }"),
+                "listener[0].tls.certificates",
+                Fault::Missing,
+            ),
+            (
+                tcp("{ certificates = [{ cert = \"a\" }] }"),
+                "listener[0].tls.certificates[0].key",
+                Fault::Missing,
+            ),
+            (
+                tcp("{ certificates = [{ cert = \"\", key = \"b\" }] }"),
+                "listener[0].tls.certificates[0].cert",
+                Fault::Value,
+            ),
+            (
+                tcp("{ certificates = [\"a.pem\"] }"),
+                "listener[0].tls.certificates[0]",
+                Fault::Type,
+            ),
+            (
+                tcp(twice),
+                "listener[0].tls.certificates[1].default",
+                Fault::Conflict,
+            ),
+            (
+                tcp("{ passthrough = true, certificates = [{ cert = \"a\", key = \"b\" }] }"),
+                "listener[0].tls.certificates",
+                Fault::Conflict,
+            ),
+            (
+                listener(websocket),
+                "listener[0].tls.passthrough",
+                Fault::Conflict,
+            ),
+        ]);
     }
 }

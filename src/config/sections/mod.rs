@@ -79,7 +79,10 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
         .iter()
         .map(|table| listener::decode(table, &pool_names))
         .collect();
-    if root.has("listener") && listener_tables.is_empty() {
+    if root
+        .entry("listener")
+        .is_some_and(|entry| entry.is_empty_list())
+    {
         root.missing(
             "listener",
             "there is no listener",

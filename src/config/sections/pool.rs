@@ -189,3 +189,95 @@ fn backends(table: &Table<'_>) -> Option<Vec<Backend>> {
     }
     backends.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::model::HashKey;
+    use super::super::super::testing::{each_refused, pool, right};
+    use super::*;
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let without = |keys: &str| {
+            pool(keys).replace(
+                "backend = [{ name = \"n\", address = \"10.0.0.1:80\" }]\n",
+                "",
+            )
+        };
+        each_refused([
+            (
+                pool("balance = \"leastconn\""),
+                "pool.p.balance",
+                Fault::Value,
+            ),
+            (
+                pool("balance = \"hash\""),
+                "pool.p.hash_key",
+                Fault::Missing,
+            ),
+            (
+                pool("hash_key = \"sni\""),
+                "pool.p.hash_key",
+                Fault::Conflict,
+            ),
+            (
+                pool("balance = \"hash\"\nhash_key = \"ip\""),
+                "pool.p.hash_key",
+                Fault::Value,
+            ),
+            (
+                pool("balance = \"ip_hash\"\nslow_start = \"1s\""),
+                "pool.p.slow_start",
+                Fault::Conflict,
+            ),
+            (
+                pool("connect_timeout = \"0s\""),
+                "pool.p.connect_timeout",
+                Fault::Value,
+            ),
+            (
+                pool("idle_timeout = \"366d\""),
+                "pool.p.idle_timeout",
+                Fault::Value,
+            ),
+            (pool("retries = 101"), "pool.p.retries", Fault::Value),
+            (
+                pool("outlier = { window = \"0s\" }"),
+                "pool.p.outlier.window",
+                Fault::Value,
+            ),
+            (
+                pool("outlier = { base_ejection_time = \"6m\" }"),
+                "pool.p.outlier.base_ejection_time",
+                Fault::Conflict,
+            ),
+            (
+                pool("outlier = { max_ejection_time = \"5s\" }"),
+                "pool.p.outlier.max_ejection_time",
+                Fault::Conflict,
+            ),
+            (without(""), "pool.p.backend", Fault::Missing),
+            (without("backend = []"), "pool.p.backend", Fault::Missing),
+            (
+                pool("[pool.\"a b\"]\nbackend = [{ address = \"a:1\" }]"),
+                "pool.a b",
+                Fault::Value,
+            ),
+            (pool("[pool]\nq = 1"), "pool.q", Fault::Type),
+        ]);
+    }
+
+    #[test]
+    fn a_hash_has_its_key() {
+        let config = right(&pool("balance = \"hash\"\nhash_key = \"cookie:sid\""));
+        assert_eq!(
+            config.pools["p"].balance,
+            Balance::Hash(HashKey::Cookie("sid".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_hash_may_say_that_it_has_no_slow_start() {
+        right(&pool("balance = \"ip_hash\"\nslow_start = \"0s\""));
+    }
+}

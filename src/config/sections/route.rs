@@ -142,3 +142,138 @@ pub fn read_path(text: &str) -> Result<String, &'static str> {
     }
     Ok(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, listener, right};
+
+    fn with_route(listener_keys: &str, route: &str) -> String {
+        listener(&format!("{listener_keys}\n[[listener.route]]\n{route}\n"))
+    }
+
+    fn websocket(route: &str) -> String {
+        with_route("protocol = \"websocket\"", route)
+    }
+
+    fn passthrough(route: &str) -> String {
+        with_route("protocol = \"tcp\"\ntls = { passthrough = true }", route)
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let plain = "protocol = \"tcp\"\npool = \"p\"";
+        let terminated =
+            "protocol = \"tcp\"\ntls = { certificates = [{ cert = \"a\", key = \"b\" }] }";
+        each_refused([
+            (
+                websocket("path = \"/\""),
+                "listener[0].route[0].pool",
+                Fault::Missing,
+            ),
+            (
+                websocket("path = \"/\"\npool = \"q\""),
+                "listener[0].route[0].pool",
+                Fault::Reference,
+            ),
+            (
+                websocket("pool = \"p\""),
+                "listener[0].route[0]",
+                Fault::Missing,
+            ),
+            (
+                websocket("pool = \"p\"\npath = \"chat\""),
+                "listener[0].route[0].path",
+                Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\npath = \"/a?b\""),
+                "listener[0].route[0].path",
+                Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\nhost = \"a:80\""),
+                "listener[0].route[0].host",
+                Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\nhost = \"a.*.org\""),
+                "listener[0].route[0].host",
+                Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\nhost = \"*\""),
+                "listener[0].route[0].host",
+                Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\nhost = \"a.org.\""),
+                "listener[0].route[0].host",
+                Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\nsni = \"a.org\""),
+                "listener[0].route[0].sni",
+                Fault::Conflict,
+            ),
+            (
+                websocket("pool = \"p\"\nalpn = \"mqtt\""),
+                "listener[0].route[0].alpn",
+                Fault::Conflict,
+            ),
+            (
+                passthrough("pool = \"p\"\nhost = \"a.org\""),
+                "listener[0].route[0].host",
+                Fault::Conflict,
+            ),
+            (
+                passthrough("pool = \"p\"\npath = \"/\""),
+                "listener[0].route[0].path",
+                Fault::Conflict,
+            ),
+            (
+                passthrough("pool = \"p\"\nalpn = \"\""),
+                "listener[0].route[0].alpn",
+                Fault::Value,
+            ),
+            (
+                with_route(plain, "pool = \"p\"\nsni = \"a.org\""),
+                "listener[0].route[0].sni",
+                Fault::Conflict,
+            ),
+            (
+                with_route(plain, "pool = \"p\"\nalpn = \"mqtt\""),
+                "listener[0].route[0].alpn",
+                Fault::Conflict,
+            ),
+            (
+                with_route(terminated, "pool = \"p\"\nalpn = \"mqtt\""),
+                "listener[0].route[0].alpn",
+                Fault::Conflict,
+            ),
+            (
+                websocket(
+                    "pool = \"p\"\nhost = \"a.org\"\n[[listener.route]]\npool = \"p\"\nhost = \"A.org\"",
+                ),
+                "listener[0].route[1]",
+                Fault::Conflict,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn names_are_compared_in_lower_case() {
+        let route =
+            &right(&websocket("pool = \"p\"\nhost = \"*.Example.ORG\"")).listeners[0].routes[0];
+        assert_eq!(route.host.as_deref(), Some("*.example.org"));
+        let route = &right(&passthrough(
+            "pool = \"p\"\nsni = \"Example.ORG\"\nalpn = \"MQTT\"",
+        ))
+        .listeners[0]
+            .routes[0];
+        assert_eq!(
+            (route.sni.as_deref(), route.alpn.as_deref()),
+            (Some("example.org"), Some("MQTT"))
+        );
+    }
+}

@@ -1,0 +1,432 @@
+//! Holds `balancer.toml`, the schema and the examples against the code: every key stands in the reference file with the
+//! default that the code has, and no damage to a file makes the reader panic or lose the place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use evenkeel::config::{self, Config, ConfigErrors, Fault};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn reference() -> String {
+    fs::read_to_string(root().join("balancer.toml")).expect("balancer.toml")
+}
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    config::parse(text, Path::new("balancer.toml"))
+}
+
+/// A line of the reference file that shows a key.
+#[derive(Debug, Clone)]
+struct Shown {
+    index: usize,
+    /// The table as the schema knows it, such as `pool.*.check`.
+    table: String,
+    key: String,
+    value: Value,
+    active: bool,
+    comment: String,
+}
+
+/// Headers and keys stand at the beginning of a line; what is commented out has `#` and no space before it.
+fn shown(text: &str) -> Vec<Shown> {
+    let mut table = String::new();
+    let mut shown = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let active = !line.starts_with('#');
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        if bare.starts_with('[') {
+            table = generic(bare);
+            let (parent, key) = table.rsplit_once('.').unwrap_or(("", &table));
+            let (table, key) = (parent.to_owned(), key.to_owned());
+            shown.push(Shown {
+                index,
+                table,
+                key,
+                value: Value::Null,
+                active,
+                comment: String::new(),
+            });
+        } else if bare.starts_with(|c: char| c.is_ascii_lowercase())
+            && let Ok(parsed) = toml::from_str::<toml::Table>(bare)
+        {
+            for (key, value) in parsed {
+                let comment = bare
+                    .split_once(" # ")
+                    .map_or("", |(_, comment)| comment)
+                    .to_owned();
+                let value = serde_json::to_value(value).expect("a value");
+                shown.push(Shown {
+                    index,
+                    table: table.clone(),
+                    key,
+                    value,
+                    active,
+                    comment,
+                });
+            }
+        }
+    }
+    shown
+}
+
+/// `[pool.chat.check]` as `pool.*.check`.
+fn generic(header: &str) -> String {
+    let name = header
+        .split(']')
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches('[');
+    let parts = name.split('.').enumerate();
+    let is_name = |index: usize| index == 1 && name.starts_with("pool.");
+    parts
+        .map(|(index, part)| if is_name(index) { "*" } else { part })
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// Every key of the schema by table and name.
+fn declared() -> BTreeMap<(String, String), Value> {
+    fn walk(schema: &Value, table: &str, found: &mut BTreeMap<(String, String), Value>) {
+        let inside = |part: &str| {
+            if table.is_empty() {
+                part.to_owned()
+            } else {
+                format!("{table}.{part}")
+            }
+        };
+        for (key, property) in schema["properties"].as_object().into_iter().flatten() {
+            found.insert((table.to_owned(), key.clone()), property.clone());
+            let path = inside(key);
+            for table in [property, &property["items"], &property["oneOf"][1]] {
+                walk(table, &path, found);
+            }
+            walk(
+                &property["additionalProperties"],
+                &format!("{path}.*"),
+                found,
+            );
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&config::schema(), "", &mut found);
+    found
+}
+
+fn with_line(text: &str, index: usize, line: &str) -> String {
+    let lines = text
+        .lines()
+        .enumerate()
+        .map(|(at, old)| if at == index { line } else { old });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_reference_file_is_a_right_configuration() {
+    let config = read(&reference()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(reference().starts_with("#:schema ./balancer.schema.json\n"));
+    assert!(config.listeners.len() > 1 && config.pools.len() > 1 && config.admin.is_some());
+}
+
+#[test]
+fn every_key_stands_in_the_reference_file_and_no_other() {
+    // `[pool.chat]` shows `pool`, whose keys are names.
+    let key = |shown: Shown| match shown.key.as_str() {
+        "*" => (String::new(), shown.table),
+        _ => (shown.table, shown.key),
+    };
+    let shown: BTreeSet<_> = shown(&reference()).into_iter().map(key).collect();
+    let declared: BTreeSet<_> = declared().into_keys().collect();
+    let missing: Vec<_> = declared.difference(&shown).collect();
+    let unknown: Vec<_> = shown.difference(&declared).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "missing {missing:?}, unknown {unknown:?}"
+    );
+}
+
+/// The first line that shows a key has its default, or names it in its comment: `# default: X`.
+#[test]
+fn every_default_that_is_written_is_the_one_of_the_code() {
+    let declared = declared();
+    let mut seen = BTreeSet::new();
+    let mut compared = 0;
+    for shown in shown(&reference()) {
+        let key = (shown.table.clone(), shown.key.clone());
+        let Some(default) = declared
+            .get(&key)
+            .and_then(|property| property.get("default"))
+        else {
+            continue;
+        };
+        if shown.value.is_null() || !seen.insert(key) {
+            continue;
+        }
+        compared += 1;
+        let named = shown.comment.contains(&format!(
+            "default: {}",
+            default.to_string().trim_matches('"')
+        ));
+        assert!(
+            shown.value == *default || named,
+            "line {}: the default is {default}",
+            shown.index + 1
+        );
+    }
+    let with_default = declared
+        .values()
+        .filter(|property| property.get("default").is_some())
+        .count();
+    assert_eq!(
+        compared, with_default,
+        "keys with a default that are compared"
+    );
+}
+
+#[test]
+fn a_default_that_is_left_out_makes_no_difference() {
+    let text = reference();
+    let (whole, declared) = (read(&text).expect("right"), declared());
+    let mut left_out = 0;
+    for shown in shown(&text).into_iter().filter(|shown| shown.active) {
+        let property = &declared.get(&(shown.table.clone(), shown.key.clone()));
+        if property.and_then(|property| property.get("default")) != Some(&shown.value) {
+            continue;
+        }
+        left_out += 1;
+        let without = read(&with_line(&text, shown.index, ""));
+        assert_eq!(without.as_ref(), Ok(&whole), "line {}", shown.index + 1);
+    }
+    assert!(left_out > 45, "{left_out}");
+}
+
+#[test]
+fn every_active_key_does_something() {
+    let text = reference();
+    let (whole, declared) = (read(&text).expect("right"), declared());
+    let mut changed = 0;
+    for shown in shown(&text).into_iter().filter(|shown| shown.active) {
+        let Some(property) = declared.get(&(shown.table.clone(), shown.key.clone())) else {
+            continue;
+        };
+        let Some(other) = another(property, &shown.value) else {
+            continue;
+        };
+        changed += 1;
+        let line = format!("{} = {other}", shown.key);
+        assert_ne!(
+            read(&with_line(&text, shown.index, &line)).as_ref(),
+            Ok(&whole),
+            "{}.{line}",
+            shown.table
+        );
+    }
+    assert!(changed > 40, "{changed}");
+}
+
+/// A value that the key allows too, where its kind says enough to find one.
+fn another(property: &Value, value: &Value) -> Option<Value> {
+    if let Some(words) = property["enum"].as_array() {
+        return words.iter().find(|word| *word != value).cloned();
+    }
+    match (property["type"].as_str()?, property["pattern"].as_str()) {
+        ("boolean", _) => Some(json!(!value.as_bool()?)),
+        ("integer", _) => Some(json!(value.as_u64()? + 1)),
+        ("string", Some(pattern)) if pattern.contains("ms|s") => Some(json!("7s")),
+        ("string", Some(_)) => Some(json!("7%")),
+        _ => None,
+    }
+}
+
+/// What makes a commented-out key usable beside what is active.
+const VARIANTS: [(&str, &str); 6] = [
+    ("", ""),
+    ("balance = \"round_robin\"", "balance = \"hash\""),
+    ("type = \"http\"", "type = \"websocket\""),
+    ("type = \"http\"", "type = \"expect\""),
+    ("dns = \"localhost:9701\"", ""),
+    ("tls = false ", "#tls = false "),
+];
+
+#[test]
+fn every_example_that_is_commented_out_is_right() {
+    let text = reference();
+    let commented: Vec<_> = shown(&text)
+        .into_iter()
+        .filter(|shown| !shown.active)
+        .collect();
+    assert!(commented.len() > 20, "{}", commented.len());
+    for shown in commented {
+        let block = block(&text, shown.index);
+        let right = VARIANTS.iter().any(|(from, to)| {
+            let variant = uncommented(&text.replacen(from, to, 1), &block);
+            let messages = read(&variant)
+                .err()
+                .map(|errors| errors.messages())
+                .unwrap_or_default();
+            messages
+                .iter()
+                .all(|message| message.fault != Fault::Syntax && message.line != shown.index + 1)
+        });
+        assert!(
+            right,
+            "line {} is wrong when it is uncommented",
+            shown.index + 1
+        );
+    }
+}
+
+/// The lines that are uncommented together: a header with its keys, or a key alone.
+fn block(text: &str, index: usize) -> RangeInclusive<usize> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_code = |at: &usize| {
+        lines[*at].starts_with('#') && !lines[*at].starts_with("# ") && lines[*at].len() > 1
+    };
+    let first = (0..=index)
+        .rev()
+        .take_while(is_code)
+        .find(|at| lines[*at].starts_with("#["));
+    let last = (index..lines.len()).take_while(is_code).last();
+    match (first, last) {
+        (Some(first), Some(last)) => first..=last,
+        _ => index..=index,
+    }
+}
+
+fn uncommented(text: &str, block: &RangeInclusive<usize>) -> String {
+    let lines = text.lines().enumerate();
+    let lines = lines.map(|(at, line)| {
+        if block.contains(&at) {
+            line.trim_start_matches('#')
+        } else {
+            line
+        }
+    });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_schema_file_is_the_schema_of_the_code() {
+    let file =
+        fs::read_to_string(root().join("balancer.schema.json")).expect("balancer.schema.json");
+    let file: Value = serde_json::from_str(&file).expect("JSON");
+    assert!(
+        file == config::schema(),
+        "out of date: evenkeel schema > balancer.schema.json"
+    );
+}
+
+fn examples() -> Vec<PathBuf> {
+    let folder = fs::read_dir(root().join("examples")).expect("examples");
+    let files = folder.map(|entry| entry.expect("entry").path());
+    files
+        .filter(|file| {
+            file.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect()
+}
+
+#[test]
+fn every_example_is_right_and_says_what_it_is_for() {
+    let examples = examples();
+    assert!(examples.len() >= 5);
+    for file in examples {
+        let text = fs::read_to_string(&file).expect("readable");
+        config::parse(&text, &file).unwrap_or_else(|errors| panic!("{errors}"));
+        let head = text
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .count();
+        assert!(
+            head > 3 && text.starts_with("#:schema ../balancer.schema.json\n"),
+            "{}",
+            file.display()
+        );
+    }
+}
+
+/// Either right, or every problem has its place in the text and can be drawn.
+fn is_survived(text: &str, draw: bool) {
+    let Err(errors) = read(text) else { return };
+    let messages = errors.messages();
+    assert!(!messages.is_empty());
+    let lines = text.matches('\n').count() + 1;
+    for message in &messages {
+        assert!(
+            (1..=lines).contains(&message.line) && message.column > 0,
+            "{message:?}"
+        );
+        assert!(!message.message.is_empty(), "{message:?}");
+    }
+    if draw {
+        assert!(errors.to_string().contains(" --> balancer.toml:"));
+    }
+}
+
+#[test]
+fn a_file_cut_off_at_any_byte_is_right_or_refused_with_a_line() {
+    let mut files: Vec<String> = examples()
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("readable"))
+        .collect();
+    files.push(reference());
+    for text in files {
+        for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+            is_survived(&text[..end], end % 64 == 0);
+        }
+    }
+}
+
+/// Pieces that mean something to the parser or to a decoder.
+const PIECES: [&str; 20] = [
+    "[",
+    "]",
+    "[[listener]]\n",
+    "{",
+    "}",
+    "\"",
+    "'''",
+    "=",
+    "\n",
+    ",",
+    "#",
+    ".",
+    "tls = true\n",
+    "pool = 1\n",
+    "0x",
+    "-1",
+    "\u{0}",
+    "é",
+    "[pool.chat]\n",
+    "1979-05-27",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn damage_to_the_reference_file_is_survived(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, prop::sample::select(&PIECES[..])), 1..6),
+    ) {
+        let mut text = reference();
+        for (at, length, piece) in edits {
+            let start = text.floor_char_boundary(at.index(text.len() + 1));
+            let end = text.floor_char_boundary((start + length).min(text.len())).max(start);
+            text.replace_range(start..end, piece);
+        }
+        is_survived(&text, text.len().is_multiple_of(8));
+    }
+
+    #[test]
+    fn any_text_is_survived(text in any::<String>(), pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..40)) {
+        is_survived(&text, true);
+        is_survived(&pieces.concat(), true);
+    }
+}
