@@ -1,3 +1,165 @@
-//! Floor 8: the command line.
+//! Floor 8: the command line. Each command is a file; this one says which there are.
+//!
+//! Exit codes: 0 done; 1 bad configuration or a failure; 2 wrong usage.
 
+mod balancer;
+mod check;
 mod demo;
+mod failure;
+mod locate;
+mod logs;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{LogFormat, LogLevel};
+use failure::Failure;
+use logs::Chosen;
+
+/// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Without a command: `run`.
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the balancer (what happens without a command)
+    Run(RunArguments),
+    /// Check a configuration and its certificates; binds nothing
+    Check(CheckArguments),
+    /// Print the JSON schema of the configuration
+    Schema,
+    /// Run three echo nodes, a balancer before them and a web page to try it
+    Demo(demo::DemoArguments),
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    #[command(flatten)]
+    logs: LogArguments,
+}
+
+#[derive(Debug, Args)]
+struct CheckArguments {
+    /// The file to check
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgument {
+    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml]
+    #[arg(short, long, value_name = "FILE", env = "EVENKEEL_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// In place of the file's `global.log_level` and `global.log_format`.
+#[derive(Debug, Clone, Copy, Args)]
+struct LogArguments {
+    /// Log level, in place of the file's
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<Level>,
+    /// Log format, in place of the file's
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl LogArguments {
+    fn chosen(self) -> Chosen {
+        Chosen {
+            level: self.log_level.map(|level| match level {
+                Level::Error => LogLevel::Error,
+                Level::Warn => LogLevel::Warn,
+                Level::Info => LogLevel::Info,
+                Level::Debug => LogLevel::Debug,
+                Level::Trace => LogLevel::Trace,
+            }),
+            format: self.log_format.map(|format| match format {
+                Format::Text => LogFormat::Text,
+                Format::Json => LogFormat::Json,
+            }),
+        }
+    }
+}
+
+/// The whole program: reads the command line, does the command, gives the exit code.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        None => run::run(arguments.run),
+        Some(Command::Run(arguments)) => run::run(arguments),
+        Some(Command::Check(arguments)) => check::check(arguments),
+        Some(Command::Schema) => schema::schema(),
+        Some(Command::Demo(arguments)) => demo::demo(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_means_run() {
+        let arguments = parse("evenkeel --config a.toml --log-format json").unwrap();
+        assert!(arguments.command.is_none());
+        assert_eq!(arguments.run.config.config, Some(PathBuf::from("a.toml")));
+        assert_eq!(arguments.run.logs.chosen().format, Some(LogFormat::Json));
+    }
+
+    #[test]
+    fn check_takes_one_file_only() {
+        assert!(parse("evenkeel check a.toml").is_ok());
+        assert!(parse("evenkeel check --config a.toml").is_ok());
+        assert!(parse("evenkeel check a.toml --config b.toml").is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! Starts the balancer with all that belongs to it; `run` and `demo` share it.
+
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::failure::Failure;
+use super::logs::Logs;
+use crate::admin::Admin;
+use crate::config::{self, Config};
+use crate::server::{Server, Source};
+use crate::tls;
+
+/// A started balancer. Its admin endpoint lives as long as this is kept.
+pub struct Balancer {
+    pub server: Arc<Server>,
+    pub admin: Arc<Admin>,
+}
+
+/// Reads and parses a configuration.
+///
+/// # Errors
+/// The file cannot be read, or all that is wrong in it.
+pub fn configuration(source: &Source) -> Result<Config, Failure> {
+    Ok(config::parse(&source.read()?, source.file())?)
+}
+
+/// The runtime of the data path, one thread per core.
+///
+/// # Errors
+/// The kernel refused a thread or an epoll.
+pub fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread()
+        .thread_name("set-up")
+        .enable_all()
+        .build()
+        .map_err(Failure::io("start threads"))
+}
+
+impl Balancer {
+    /// Binds everything and serves. The configuration's log is installed already and follows it from here on.
+    ///
+    /// # Errors
+    /// What could not be loaded or bound.
+    pub async fn start(config: Config, source: Source, logs: Logs) -> Result<Balancer, Failure> {
+        tls::install_provider();
+        let server = Server::start(config, source).await?;
+        server.follow(Arc::new(logs));
+        let admin = Admin::start(&server).map_err(Failure::Other)?;
+        Ok(Balancer { server, admin })
+    }
+}

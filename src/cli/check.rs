@@ -1,0 +1,38 @@
+//! `evenkeel check`: says whether a configuration would be taken, without binding or connecting anything.
+
+use std::io::Write;
+
+use super::CheckArguments;
+use super::balancer::configuration;
+use super::failure::Failure;
+use super::locate::locate;
+use crate::config::Config;
+use crate::server::{self, Source};
+use crate::tls;
+
+/// Parses, validates and loads all the files that the configuration names, then prints one line.
+pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
+    let source = Source::File(locate(arguments.file.or(arguments.config.config))?);
+    let config = configuration(&source)?;
+    tls::install_provider();
+    server::verify(&config).map_err(|messages| Failure::Other(messages.join("\n")))?;
+    let line = format!("{}: ok, {}", source.file().display(), summary(&config));
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::io("write the result"))
+}
+
+fn summary(config: &Config) -> String {
+    let backends = config.pools.values().map(|pool| pool.backends.len()).sum();
+    [
+        count(config.listeners.len(), "listener"),
+        count(config.pools.len(), "pool"),
+        count(backends, "backend"),
+    ]
+    .join(", ")
+}
+
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}

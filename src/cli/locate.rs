@@ -1,0 +1,48 @@
+//! Which configuration file a command uses.
+
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+
+/// Looked at in this order when neither `--config` nor `EVENKEEL_CONFIG` names a file.
+const PLACES: [&str; 2] = ["./balancer.toml", "/etc/evenkeel/balancer.toml"];
+
+/// The file named, or the first of the usual places that is there.
+///
+/// # Errors
+/// None is there.
+pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    named
+        .or_else(|| first_of(&PLACES, Path::exists))
+        .ok_or_else(|| {
+            Failure::Other(format!(
+                "no configuration: neither {} is there; name one with --config FILE",
+                PLACES.join(" nor ")
+            ))
+        })
+}
+
+fn first_of(places: &[&str], there: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let mut places = places.iter().map(PathBuf::from);
+    places.find(|place| there(place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_is_taken_even_if_it_is_not_there() {
+        let named = PathBuf::from("/nowhere/x.toml");
+        assert_eq!(locate(Some(named.clone())).unwrap(), named);
+    }
+
+    #[test]
+    fn the_working_directory_comes_before_the_system() {
+        let found = first_of(&PLACES, |_| true);
+        assert_eq!(found, Some(PathBuf::from("./balancer.toml")));
+        let found = first_of(&PLACES, |place| place.is_absolute());
+        assert_eq!(found, Some(PathBuf::from("/etc/evenkeel/balancer.toml")));
+        assert_eq!(first_of(&PLACES, |_| false), None);
+    }
+}

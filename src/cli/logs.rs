@@ -1,0 +1,104 @@
+//! The process's own log: to standard error, as text or JSON, at a level that a reload can change.
+//!
+//! `EVENKEEL_LOG` (`debug`, `evenkeel::pool=trace,info`) wins over the file, so that one run can be looked at closely. The access log
+//! is not here: it has a writer of its own.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use crate::config::{Config, LogFormat, LogLevel};
+use crate::server::{Commit, Follower};
+
+/// Environment variable with filter directives.
+const VARIABLE: &str = "EVENKEEL_LOG";
+
+type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Format = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The installed log; follows `global.log_level` and `global.log_format`.
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    format: reload::Handle<Format, Filtered>,
+    /// From the command line: wins over the file at every reload.
+    chosen: Chosen,
+}
+
+/// What the command line says in place of the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chosen {
+    pub level: Option<LogLevel>,
+    pub format: Option<LogFormat>,
+}
+
+impl Logs {
+    /// Installs the log of the process. A log that is installed already (in tests) stays.
+    ///
+    /// # Errors
+    /// `EVENKEEL_LOG` is not a filter.
+    pub fn install(config: &Config, chosen: Chosen) -> Result<Logs, String> {
+        let (filter, filter_handle) = reload::Layer::new(filter(config, chosen)?);
+        let (format, format_handle) = reload::Layer::new(format(config, chosen));
+        let _ = tracing_subscriber::registry()
+            .with(filter)
+            .with(format)
+            .try_init();
+        Ok(Logs {
+            filter: filter_handle,
+            format: format_handle,
+            chosen,
+        })
+    }
+}
+
+impl Follower for Logs {
+    fn prepare(&self, config: &Config) -> Result<Commit, String> {
+        let filter = filter(config, self.chosen)?;
+        let format = format(config, self.chosen);
+        let handles = (self.filter.clone(), self.format.clone());
+        Ok(Box::new(move || {
+            // Fails only when another log is installed, which is then not ours to change.
+            let _ = handles.0.reload(filter);
+            let _ = handles.1.reload(format);
+        }))
+    }
+}
+
+fn filter(config: &Config, chosen: Chosen) -> Result<EnvFilter, String> {
+    match std::env::var(VARIABLE) {
+        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
+            .map_err(|error| format!("{VARIABLE}={directives}: {error}")),
+        _ => {
+            let level = chosen.level.unwrap_or(config.global.log_level);
+            Ok(EnvFilter::new(directive(level)))
+        }
+    }
+}
+
+fn directive(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        // The libraries' own detail says nothing of a balancer.
+        LogLevel::Debug => "info,evenkeel=debug",
+        LogLevel::Trace => "info,evenkeel=trace",
+    }
+}
+
+fn format(config: &Config, chosen: Chosen) -> Format {
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    match chosen.format.unwrap_or(config.global.log_format) {
+        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .boxed(),
+    }
+}

@@ -1,0 +1,24 @@
+//! `evenkeel run`: the balancer, from its configuration to its last connection.
+
+use super::RunArguments;
+use super::balancer::{Balancer, configuration, runtime};
+use super::failure::Failure;
+use super::locate::locate;
+use super::logs::Logs;
+use crate::server::{Signals, Source};
+
+/// Runs until a signal asks to stop and the stop is over.
+pub fn run(arguments: RunArguments) -> Result<(), Failure> {
+    let source = Source::File(locate(arguments.config.config)?);
+    let config = configuration(&source)?;
+    let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        // Before anything is announced: who reads "listening" may already send a signal.
+        let signals = Signals::install().map_err(Failure::io("install signal handlers"))?;
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
+        let balancer = Balancer::start(config, source, logs).await?;
+        balancer.server.run(signals).await;
+        Ok(())
+    })
+}
