@@ -118,3 +118,198 @@ impl Named {
         Arc::ptr_eq(&self.backend, backend) && self.host == host && self.port == port
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::net::Endpoint;
+    use crate::net::dns::fake::{Fake, Reply};
+    use std::path::Path;
+    use std::time::{Duration, Instant};
+
+    /// A pool named chat from the keys of its table.
+    fn settings(keys: &str) -> config::Pool {
+        let text = format!(
+            "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\nprotocol = 'tcp'\npool = 'chat'\n[pool.chat]\n{keys}"
+        );
+        let mut config = config::parse(&text, Path::new("test.toml")).unwrap();
+        config.pools.remove("chat").unwrap()
+    }
+
+    fn dns(fake: &Fake, more: &str) -> config::Pool {
+        let nameserver = fake.address();
+        settings(&format!(
+            "discover = {{ dns = 'chat.test:9501', nameservers = ['{nameserver}'], min_ttl = '100ms', timeout = '10s' {more} }}"
+        ))
+    }
+
+    struct Following {
+        pool: Arc<Pool>,
+        status: Arc<Status>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Following {
+        fn start(settings: &config::Pool) -> Following {
+            let (pool, status) = (Pool::new(settings), Arc::new(Status::default()));
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(follow(pool.clone(), status.clone(), stop.clone()));
+            Following {
+                pool,
+                status,
+                stop,
+                task,
+            }
+        }
+
+        fn names(&self) -> Vec<String> {
+            let backends = self.pool.backends();
+            backends.iter().map(|one| one.name().to_string()).collect()
+        }
+
+        async fn until(&self, what: &str, reached: impl Fn(&Following) -> bool) {
+            let began = Instant::now();
+            while !reached(self) {
+                assert!(
+                    began.elapsed() < Duration::from_secs(20),
+                    "{what}: {:?}",
+                    self.names()
+                );
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+
+        async fn stop(self) {
+            self.stop.cancel();
+            self.task.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_follows_its_name_and_survives_bad_answers() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::records(&["10.0.0.1", "10.0.0.2"], 0));
+        let following = Following::start(&dns(&fake, ""));
+        following
+            .until("found", |it| {
+                it.names() == ["10.0.0.1:9501", "10.0.0.2:9501"]
+            })
+            .await;
+
+        fake.set("chat.test.", Reply::records(&["10.0.0.2", "fd00::3"], 0));
+        following
+            .until("changed", |it| {
+                it.names() == ["10.0.0.2:9501", "[fd00::3]:9501"]
+            })
+            .await;
+
+        for bad in [Reply::ServerFailure, Reply::records(&[], 0)] {
+            fake.set("chat.test.", bad);
+            following
+                .until("failing", |it| !it.status.failing().is_empty())
+                .await;
+            assert_eq!(following.names(), ["10.0.0.2:9501", "[fd00::3]:9501"]);
+            fake.set("chat.test.", Reply::records(&["10.0.0.2", "fd00::3"], 0));
+            following
+                .until("recovered", |it| it.status.failing().is_empty())
+                .await;
+        }
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_family_that_fails_keeps_its_backends() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::records(&["10.0.0.1", "fd00::1"], 0));
+        let following = Following::start(&dns(&fake, ""));
+        following.until("found", |it| it.names().len() == 2).await;
+        fake.set(
+            "chat.test.",
+            Reply::V6Failure(vec!["10.0.0.2".parse().unwrap()]),
+        );
+        following
+            .until("changed", |it| {
+                it.names() == ["10.0.0.2:9501", "[fd00::1]:9501"]
+            })
+            .await;
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn services_become_backends_with_weight_and_backup() {
+        let fake = Fake::start().await;
+        let services = [
+            (10, 5, 9501, "n1.chat.test."),
+            (20, 1, 9502, "n2.chat.test."),
+        ];
+        fake.set("_ws._tcp.chat.test.", Reply::services(&services, 60));
+        fake.set("n1.chat.test.", Reply::records(&["10.0.0.1"], 60));
+        fake.set("n2.chat.test.", Reply::records(&["10.0.0.2"], 60));
+        let nameserver = fake.address();
+        let following = Following::start(&settings(&format!(
+            "discover = {{ srv = '_ws._tcp.chat.test', nameservers = ['{nameserver}'] }}"
+        )));
+        following
+            .until("found", |it| {
+                it.names() == ["n1.chat.test:9501", "n2.chat.test:9502"]
+            })
+            .await;
+        let backends = following.pool.backends();
+        assert_eq!(backends[0].weight(), 5);
+        assert!(!backends[0].backup() && backends[1].backup());
+        let address = Endpoint::Tcp("10.0.0.2:9502".parse().unwrap());
+        assert_eq!(backends[1].endpoint(), Some(address));
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn new_settings_apply_at_once_however_long_the_ttl() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::records(&["10.0.0.1"], 3_600));
+        let following = Following::start(&dns(&fake, ""));
+        following.until("found", |it| it.names().len() == 1).await;
+        following.pool.apply(&dns(&fake, ", weight = 9"));
+        following
+            .until("applied", |it| it.pool.backends()[0].weight() == 9)
+            .await;
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_name_that_a_reload_removed_is_not_asked_for_again() {
+        let fake = Fake::start().await;
+        let following = Following::start(&dns(&fake, ""));
+        following
+            .until("failing", |it| !it.status.failing().is_empty())
+            .await;
+        following
+            .pool
+            .apply(&settings("backend = [{ address = '127.0.0.1:1' }]"));
+        following
+            .until("forgotten", |it| it.status.failing().is_empty())
+            .await;
+        assert_eq!(following.names(), ["127.0.0.1:1"]);
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_static_backend_with_a_host_name_is_resolved() {
+        let following = Following::start(&settings(
+            "backend = [{ name = 'n1', address = 'localhost:9501' }]",
+        ));
+        let endpoint = |it: &Following| it.pool.backends()[0].endpoint();
+        following
+            .until("resolved", |it| endpoint(it).is_some())
+            .await;
+        let Some(Endpoint::Tcp(address)) = endpoint(&following) else {
+            panic!("{:?}", endpoint(&following))
+        };
+        assert!(
+            address.ip().is_loopback() && address.port() == 9501,
+            "{address}"
+        );
+        following.stop().await;
+    }
+}

@@ -128,3 +128,155 @@ fn start(backend: &Arc<Backend>, endpoint: Option<Endpoint>, plan: &Arc<Plan>) -
         _task: AbortOnDropHandle::new(tokio::spawn(task)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::pool::OperatorState;
+    use futures_util::FutureExt;
+    use std::path::Path;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, UnixListener};
+
+    /// A pool named chat from the keys of its table.
+    pub(in crate::health) fn settings(keys: &str) -> config::Pool {
+        let text = format!(
+            "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\nprotocol = 'tcp'\npool = 'chat'\n[pool.chat]\n{keys}"
+        );
+        let mut config = config::parse(&text, Path::new("test.toml")).unwrap();
+        config.pools.remove("chat").unwrap()
+    }
+
+    struct Watching {
+        pool: Arc<Pool>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Watching {
+        fn start(pool: Arc<Pool>) -> Watching {
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(watch(pool.clone(), stop.clone()));
+            Watching { pool, stop, task }
+        }
+
+        fn backend(&self, name: &str) -> Arc<Backend> {
+            self.pool.backend(name).unwrap()
+        }
+
+        async fn until_up(&self, name: &str, up: bool) {
+            let began = Instant::now();
+            while self.backend(name).check_up() != up {
+                assert!(
+                    began.elapsed() < Duration::from_secs(20),
+                    "{name} is never up = {up}"
+                );
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+
+        async fn stop(self) {
+            self.stop.cancel();
+            self.task.await.unwrap();
+        }
+    }
+
+    async fn node() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn a_backend_goes_down_with_a_reason_and_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n1");
+        let keys = format!(
+            "backend = [{{ name = 'n1', address = 'unix:{}' }}]\n\
+             check = {{ type = 'tcp', interval = '100ms', timeout = '10s', rise = 2, fall = 2 }}",
+            path.display()
+        );
+        let watching = Watching::start(Pool::new(&settings(&keys)));
+        watching.until_up("n1", false).await;
+        let n1 = watching.backend("n1");
+        assert_eq!(n1.reason(), "connect: entity not found");
+        assert!(n1.counters().checks_failed.load(Ordering::Relaxed) >= 2);
+        let _listener = UnixListener::bind(&path).unwrap();
+        watching.until_up("n1", true).await;
+        assert!(n1.counters().checks_ok.load(Ordering::Relaxed) >= 2);
+        watching.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_reload_leaves_the_checks_of_unchanged_backends_alone() {
+        let ((first, a), (second, b)) = (node().await, node().await);
+        let check = "check = { type = 'expect', expect = 'hello', interval = '1h', timeout = '20s', rise = 1 }";
+        let one =
+            format!("backend = [{{ name = 'a', address = '{a}', init_state = 'down' }}]\n{check}");
+        let two = format!(
+            "backend = [{{ name = 'a', address = '{a}', init_state = 'down' }}, {{ name = 'b', address = '{b}' }}]\n{check}"
+        );
+        let watching = Watching::start(Pool::new(&settings(&one)));
+        let (mut asked, _) = first.accept().await.unwrap();
+        watching.pool.apply(&settings(&two));
+        // The new backend is checked: the reload has been followed.
+        second.accept().await.unwrap();
+        asked.write_all(b"hello").await.unwrap();
+        watching.until_up("a", true).await;
+        assert!(first.accept().now_or_never().is_none(), "a was asked once");
+        watching.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_changed_check_asks_at_once() {
+        let (listener, address) = node().await;
+        let with = |timeout: &str| {
+            settings(&format!(
+                "backend = [{{ name = 'a', address = '{address}' }}]\n\
+                 check = {{ type = 'tcp', interval = '1h', timeout = '{timeout}' }}"
+            ))
+        };
+        let watching = Watching::start(Pool::new(&with("10s")));
+        listener.accept().await.unwrap();
+        watching.pool.apply(&with("11s"));
+        listener.accept().await.unwrap();
+        watching.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_backend_in_maintenance_is_not_asked() {
+        let ((ready, a), (maint, b)) = (node().await, node().await);
+        let pool = Pool::new(&settings(&format!(
+            "backend = [{{ name = 'a', address = '{a}' }}, {{ name = 'b', address = '{b}' }}]\n\
+             check = {{ type = 'tcp', interval = '100ms', timeout = '10s' }}"
+        )));
+        let b = pool.backend("b").unwrap();
+        b.set_operator(OperatorState::Maint);
+        let watching = Watching::start(pool);
+        for _ in 0..3 {
+            ready.accept().await.unwrap();
+        }
+        assert!(maint.accept().now_or_never().is_none());
+        b.set_operator(OperatorState::Ready);
+        maint.accept().await.unwrap();
+        watching.stop().await;
+    }
+
+    #[tokio::test]
+    async fn without_its_check_a_backend_that_was_down_is_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let backend = format!(
+            "backend = [{{ name = 'n1', address = 'unix:{}' }}]",
+            folder.path().join("missing").display()
+        );
+        let check = "check = { type = 'tcp', interval = '100ms', timeout = '10s', fall = 1 }";
+        let watching = Watching::start(Pool::new(&settings(&format!("{backend}\n{check}"))));
+        watching.until_up("n1", false).await;
+        watching.pool.apply(&settings(&backend));
+        watching.until_up("n1", true).await;
+        watching.stop().await;
+    }
+}

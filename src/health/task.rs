@@ -104,3 +104,55 @@ impl Watch {
         interval.mul_f64(1.0 + jitter * (2.0 * random - 1.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::tests::settings;
+    use crate::pool::Pool;
+
+    fn watch(pool: &Pool) -> Watch {
+        let check = pool.settings().check.clone().unwrap();
+        Watch {
+            backend: pool.backends().remove(0),
+            progress: Progress::new(true, check.rise, check.fall),
+            plan: Arc::new(Plan::new(&check).unwrap()),
+            hindered: false,
+        }
+    }
+
+    fn pool() -> Arc<Pool> {
+        Pool::new(&settings(
+            "backend = [{ name = 'n1', address = '127.0.0.1:1' }]\n\
+             check = { type = 'tcp', interval = '10s', down_interval = '2s', fall = 2, jitter = '10%' }",
+        ))
+    }
+
+    #[tokio::test]
+    async fn shortages_of_our_own_say_nothing_about_a_backend() {
+        let pool = pool();
+        let mut watch = watch(&pool);
+        watch.take(Err(Failure::Backend("down".into())));
+        for _ in 0..10 {
+            watch.take(Err(Failure::Ours("connect: too many open files".into())));
+        }
+        let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
+        assert!(watch.backend.check_up());
+        assert_eq!(count(&watch.backend.counters().checks_failed), 1);
+        watch.take(Err(Failure::Backend("down".into())));
+        assert!(!watch.backend.check_up());
+    }
+
+    #[tokio::test]
+    async fn the_interval_differs_by_its_jitter_and_follows_the_verdict() {
+        let pool = pool();
+        let mut watch = watch(&pool);
+        assert_eq!(watch.wait(0.0), Duration::from_secs(9));
+        assert_eq!(watch.wait(0.5), Duration::from_secs(10));
+        assert_eq!(watch.wait(1.0), Duration::from_secs(11));
+        for _ in 0..2 {
+            watch.take(Err(Failure::Backend("down".into())));
+        }
+        assert_eq!(watch.wait(0.5), Duration::from_secs(2));
+    }
+}
