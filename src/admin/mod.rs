@@ -167,7 +167,7 @@ impl Step {
                 },
                 _,
             ) => {
-                info!(bind = %bound.local(), "{what} endpoint listens");
+                info!(listener = what, address = %bound.local(), "listening");
                 *present = Some(Endpoint::start(
                     runtime,
                     configured,
