@@ -244,8 +244,8 @@ impl Entry {
             phase: Phase::Relay,
             how: How::Error,
         }));
-        drop(lease);
         drop(counted);
+        drop(lease);
     }
 }
 

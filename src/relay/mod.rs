@@ -8,6 +8,8 @@
 mod direction;
 mod entry;
 mod leg;
+#[cfg(test)]
+mod model;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,8 @@ use crate::observe::{Journal, ListenerCounters};
 const LONG: Duration = Duration::from_secs(20);
 
 /// A relay with one worker, and what its records are made of.
-struct Bench {
-    relay: Arc<Relay>,
+pub(super) struct Bench {
+    pub relay: Arc<Relay>,
     journal: Arc<Journal>,
     counters: Arc<ListenerCounters>,
 }
@@ -33,7 +33,7 @@ struct Ends {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let settings = AccessLog {
             output: LogOutput::Off,
             format: LogFormat::Json,
@@ -63,7 +63,7 @@ impl Bench {
         }
     }
 
-    fn adopt(&self, client: Leg, backend: Leg, policy: Policy) -> Receiver<()> {
+    pub fn adopt(&self, client: Leg, backend: Leg, policy: Policy) -> Receiver<()> {
         let (held, lease) = channel::<()>();
         let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
         self.relay.adopt(Session {
@@ -76,7 +76,7 @@ impl Bench {
         lease
     }
 
-    fn ends(&self) -> Vec<String> {
+    pub fn ends(&self) -> Vec<String> {
         let seen = self.counters.ends.seen();
         seen.into_iter()
             .map(|(end, count)| format!("{end} x{count}"))
@@ -90,7 +90,7 @@ impl Drop for Bench {
     }
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         idle_timeout: LONG,
         fin_timeout: LONG,
@@ -98,7 +98,7 @@ fn policy() -> Policy {
 }
 
 /// Two ends of one TCP connection; the outer one blocks, but not for ever.
-fn pair() -> (TcpStream, TcpStream) {
+pub(super) fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let outer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (inner, _) = listener.accept().unwrap();
@@ -108,7 +108,7 @@ fn pair() -> (TcpStream, TcpStream) {
     (outer, inner)
 }
 
-fn raw(inner: TcpStream, read: &[u8]) -> Leg {
+pub(super) fn raw(inner: TcpStream, read: &[u8]) -> Leg {
     Leg {
         socket: inner.into(),
         transport: Transport::Raw,
@@ -121,7 +121,7 @@ fn reset(stream: TcpStream) {
 }
 
 /// Waits until the lease is dropped.
-fn over(lease: &Receiver<()>) {
+pub(super) fn over(lease: &Receiver<()>) {
     assert!(matches!(
         lease.recv_timeout(LONG),
         Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
@@ -136,7 +136,7 @@ fn drain(mut stream: impl Read) -> (Vec<u8>, io::Result<()>) {
 }
 
 /// Numbered, so that a loss or a swap shows.
-fn numbers(length: usize) -> Vec<u8> {
+pub(super) fn numbers(length: usize) -> Vec<u8> {
     (0u32..).flat_map(u32::to_be_bytes).take(length).collect()
 }
 
@@ -315,10 +315,10 @@ fn tls_configs(
     (Arc::new(client), Arc::new(server))
 }
 
-type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
+pub(super) type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
 
 /// A client whose TLS ends in the relay, with `early` sent together with the end of its handshake.
-fn tls_session(
+pub(super) fn tls_session(
     bench: &Bench,
     version: &'static rustls::SupportedProtocolVersion,
     early: &[u8],
