@@ -17,11 +17,11 @@ use crate::tls::{self, TlsError};
 /// Why a check cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    #[error("check: {0}")]
+    #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("check: {key} {value:?} cannot be sent")]
+    #[error("{key} {value:?} cannot be sent")]
     Value { key: &'static str, value: String },
-    #[error("check: {0}")]
+    #[error(transparent)]
     Regex(#[from] regex::Error),
 }
 

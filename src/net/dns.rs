@@ -21,8 +21,8 @@ use hickory_resolver::{Resolver, TokioResolver, system_conf};
 /// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
 pub const MAX_RECORDS: usize = 1_024;
 
-/// Tries within one lookup's timeout: a lost UDP packet must not fail it.
-const TRIES: u32 = 2;
+/// Name servers asked at once: the first that answers decides, and dead ones cannot use up a lookup's time.
+const MAX_PARALLEL_SERVERS: usize = 4;
 
 /// TTL of what does not come from DNS (an address literal): a day.
 const LITERAL_TTL: Duration = Duration::from_secs(86_400);
@@ -99,8 +99,11 @@ impl Dns {
         };
         // A TTL is followed by whoever asks; a cache below would only add its own.
         options.cache_size = 0;
-        options.timeout = timeout / TRIES;
-        options.attempts = TRIES as usize - 1;
+        // One try with the whole time: hickory sends a UDP query again within it, and a second try would only cut off a
+        // slow recursive server.
+        options.timeout = timeout;
+        options.attempts = 0;
+        options.num_concurrent_reqs = MAX_PARALLEL_SERVERS;
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = builder.build().map_err(DnsError::SetUp)?;
@@ -327,6 +330,29 @@ mod tests {
         let dns = Dns::new(&[fake.address()], Duration::from_millis(300)).unwrap();
         let error = dns.addresses("chat.test").await.unwrap_err();
         assert!(matches!(error, DnsError::TimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn dead_servers_do_not_keep_a_live_one_from_answering() {
+        let (dead, live) = (Fake::start().await, Fake::start().await);
+        dead.set("chat.test.", Reply::Silence);
+        live.set("chat.test.", Reply::records(&["10.0.0.1"], 7));
+        let servers = [dead.address(), dead.address(), live.address()];
+        let dns = Dns::new(&servers, TIMEOUT).unwrap();
+        assert_eq!(
+            ips(&dns.addresses("chat.test").await.unwrap()),
+            ["10.0.0.1"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lost_query_is_sent_again() {
+        let fake = Fake::start().await;
+        fake.set(
+            "chat.test.",
+            Reply::LateBy(1, vec!["10.0.0.1".parse().unwrap()]),
+        );
+        assert_eq!(ips(&asked(&fake, "chat.test").await.unwrap()), ["10.0.0.1"]);
     }
 
     #[tokio::test]

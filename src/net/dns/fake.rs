@@ -22,6 +22,8 @@ pub(crate) enum Reply {
     /// These A records, but a server failure for AAAA.
     V6Failure(Vec<IpAddr>),
     Silence,
+    /// These A records and no others, once so many A queries were left unanswered.
+    LateBy(usize, Vec<IpAddr>),
 }
 
 impl Reply {
@@ -131,7 +133,8 @@ fn answer(table: &Table, query: &Message) -> Option<Message> {
     let name = question.name().to_ascii().to_ascii_lowercase();
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.add_query(question.clone());
-    let reply = table.lock().unwrap().get(&name).cloned();
+    let mut table = table.lock().unwrap();
+    let reply = table.get(&name).cloned();
     let (records, ttl) = match reply {
         None => {
             answer.metadata.response_code = ResponseCode::NXDomain;
@@ -139,6 +142,14 @@ fn answer(table: &Table, query: &Message) -> Option<Message> {
         }
         Some(Reply::Silence) => return None,
         Some(Reply::Records(records, ttl)) => (records, ttl),
+        Some(Reply::LateBy(left, ips)) if question.query_type() == RecordType::A => {
+            if left > 0 {
+                table.insert(name, Reply::LateBy(left - 1, ips));
+                return None;
+            }
+            (ips.into_iter().map(RData::from).collect(), 7)
+        }
+        Some(Reply::LateBy(..)) => (Vec::new(), 7),
         Some(Reply::V6Failure(ips)) if question.query_type() == RecordType::A => {
             (ips.into_iter().map(RData::from).collect(), 7)
         }
