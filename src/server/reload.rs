@@ -91,7 +91,7 @@ impl Server {
             .map_err(|error| vec![error])
     }
 
-    /// Swaps the plan in.
+    /// Swaps the plan in and closes what is left over. Blocks: not for a thread of a runtime.
     ///
     /// # Errors
     /// Only that the server is stopping.
@@ -115,7 +115,8 @@ impl Server {
             commit();
         }
         self.watching.send_replace(plan.config.global.watch);
-        self.proxy.runtime.spawn(async move {
+        // Waited for: whoever gets the answer may rely on the old addresses being closed.
+        self.proxy.runtime.block_on(async move {
             for listening in left {
                 listening.stop().await;
             }
