@@ -24,13 +24,16 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// The body of an answer. The request's ticket ends with it.
 pub(super) enum Answer {
-    Own {
-        text: Option<Bytes>,
-        _ticket: Ticket,
-    },
+    Own(Box<Own>),
     Backend(Box<Streamed>),
     /// Of a 101: its ticket goes on with the session.
     Empty,
+}
+
+/// The body of an answer of our own, and the ticket that ends with it.
+pub(super) struct Own {
+    text: Option<Bytes>,
+    _ticket: Ticket,
 }
 
 /// A short answer of our own. `detail` tells a client what it did wrong; nothing is told of a backend's failure.
@@ -46,10 +49,10 @@ pub(super) fn own(
         Some(detail) => format!("{status}: {detail}\n"),
         None => format!("{status}\n"),
     };
-    let mut response = Response::new(Answer::Own {
+    let mut response = Response::new(Answer::Own(Box::new(Own {
         text: Some(text.into()),
         _ticket: ticket,
-    });
+    })));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -163,7 +166,7 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Answer::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Answer::Own(own) => Poll::Ready(own.text.take().map(|text| Ok(Frame::data(text)))),
             Answer::Backend(streamed) => Pin::new(&mut **streamed).poll_frame(context),
             Answer::Empty => Poll::Ready(None),
         }
@@ -171,7 +174,7 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Answer::Own { text, .. } => text.is_none(),
+            Answer::Own(own) => own.text.is_none(),
             Answer::Backend(streamed) => streamed.is_end_stream(),
             Answer::Empty => true,
         }
@@ -179,8 +182,8 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Answer::Own { text, .. } => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            Answer::Own(own) => {
+                SizeHint::with_exact(own.text.as_ref().map_or(0, |text| text.len() as u64))
             }
             Answer::Backend(streamed) => streamed.size_hint(),
             Answer::Empty => SizeHint::with_exact(0),
