@@ -40,6 +40,10 @@ fn process(server: &Server) -> ProcessView {
         uptime_seconds: uptime.as_secs(),
         open_fds: process::open_fds(),
         max_fds: process::max_fds(),
+        connections: server.limits().live(),
+        setup_connections: server.limits().in_setup(),
+        max_connections: server.limits().max_connections(),
+        relayed_sessions: server.relay().live(),
     }
 }
 

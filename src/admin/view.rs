@@ -25,6 +25,14 @@ pub struct ProcessView {
     pub open_fds: Option<u64>,
     /// File descriptors it may open.
     pub max_fds: Option<u64>,
+    /// Client connections open now.
+    pub connections: u64,
+    /// Of these, not yet handed to the relay.
+    pub setup_connections: u64,
+    /// Client connections that may be open at once.
+    pub max_connections: u64,
+    /// Sessions that the relay moves bytes for.
+    pub relayed_sessions: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 
 mod balancer;
 mod check;
+mod client;
 mod demo;
 mod failure;
 mod locate;
@@ -41,6 +42,16 @@ enum Command {
     Schema,
     /// Run three echo nodes, a balancer before them and a web page to try it
     Demo(demo::DemoArguments),
+    /// Show listeners, pools and backends of the running balancer
+    Status(client::AskArguments),
+    /// Reload the configuration of the running balancer and show what changed
+    Reload(client::AskArguments),
+    /// Give a backend no new connections; its live ones go on
+    Drain(client::WaitArguments),
+    /// Let a backend take connections again
+    Ready(client::OperateArguments),
+    /// Like drain, and stop checking it
+    Maint(client::WaitArguments),
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +141,11 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Check(arguments)) => check::check(arguments),
         Some(Command::Schema) => schema::schema(),
         Some(Command::Demo(arguments)) => demo::demo(arguments),
+        Some(Command::Status(arguments)) => client::status(arguments),
+        Some(Command::Reload(arguments)) => client::reload(arguments),
+        Some(Command::Drain(arguments)) => client::drain(arguments),
+        Some(Command::Ready(arguments)) => client::ready(arguments),
+        Some(Command::Maint(arguments)) => client::maint(arguments),
     }
 }
 

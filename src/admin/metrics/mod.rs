@@ -154,6 +154,31 @@ impl OwnPage {
             None,
             alone(Some(process.ready.into())),
         )?;
+        let now = [
+            (
+                "connections",
+                "Client connections open",
+                process.connections,
+            ),
+            (
+                "setup_connections",
+                "Of these, not yet relayed",
+                process.setup_connections,
+            ),
+            (
+                "max_connections",
+                "Client connections that may be open",
+                process.max_connections,
+            ),
+            (
+                "relayed_sessions",
+                "Sessions that bytes are moved for",
+                process.relayed_sessions,
+            ),
+        ];
+        for (name, help, value) in now {
+            page.gauge(name, help, None, alone(Some(value)))?;
+        }
         let reloads = [
             ("ok", configuration.reloads_ok),
             ("failed", configuration.reloads_failed),
@@ -271,6 +296,10 @@ mod tests {
             uptime_seconds: 1,
             open_fds: Some(20),
             max_fds: None,
+            connections: 31,
+            setup_connections: 1,
+            max_connections: 9000,
+            relayed_sessions: 30,
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),

@@ -1,0 +1,122 @@
+//! The arguments of the commands that talk to the admin endpoint.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::target::Given;
+use crate::base::units::parse_duration;
+use crate::cli::ConfigArgument;
+use crate::cli::locate::locate;
+
+#[derive(Debug, Args)]
+pub struct AskArguments {
+    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
+    admin: Option<String>,
+    /// File with the endpoint's token [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of roots for an https:// endpoint [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// How the answer is shown
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(super) output: Output,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+impl AskArguments {
+    pub(super) fn given(&self) -> Given {
+        Given {
+            admin: self.admin.clone(),
+            token_file: self.token_file.clone(),
+            ca: self.ca.clone(),
+            // A file that was not named need not be there.
+            config: match &self.config.config {
+                Some(named) => Some(named.clone()),
+                None => locate(None).ok().filter(|file| Path::exists(file)),
+            },
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct OperateArguments {
+    /// Which backend, as in chat/n1
+    #[arg(value_name = "POOL/BACKEND")]
+    pub(super) backend: BackendName,
+    #[command(flatten)]
+    pub(super) ask: AskArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct WaitArguments {
+    #[command(flatten)]
+    pub(super) operate: OperateArguments,
+    /// Return when its last connection is gone, or fail after this time, at most 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) wait: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .map_err(|error| format!("{error}; allowed: a number and ms, s, m or h, as in 60s"))
+}
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// What the admin endpoint answered
+    Json,
+}
+
+/// `POOL/BACKEND` of the command line. The backend's name may hold slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendName {
+    pub pool: String,
+    pub backend: String,
+}
+
+impl FromStr for BackendName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<BackendName, String> {
+        match text.split_once('/') {
+            Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => Ok(BackendName {
+                pool: pool.into(),
+                backend: backend.into(),
+            }),
+            _ => Err("not POOL/BACKEND, as in chat/n1".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_named_by_pool_and_name() {
+        let name: BackendName = "chat/unix:/run/a.sock".parse().unwrap();
+        assert_eq!(
+            (name.pool.as_str(), name.backend.as_str()),
+            ("chat", "unix:/run/a.sock")
+        );
+        for bad in ["chat", "chat/", "/n1", ""] {
+            assert!(bad.parse::<BackendName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wait_without_a_unit_says_what_is_allowed() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert!(duration("60").is_err_and(|error| error.contains("60s")));
+    }
+}

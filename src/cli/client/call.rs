@@ -1,0 +1,198 @@
+//! One request to the admin endpoint over TCP, TLS or a unix socket, and what went wrong in words that help.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::{InvalidDnsNameError, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::target::Target;
+use crate::admin::view::ErrorView;
+use crate::cli::failure::Failure;
+use crate::config::Bind;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A status of ten thousand backends takes about 8 MB.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// The body of a successful answer.
+///
+/// # Errors
+/// When the endpoint cannot be reached, does not answer within `patience`, or answers with an error.
+pub async fn call(
+    target: &Target,
+    method: Method,
+    path: &str,
+    patience: Duration,
+) -> Result<Bytes, Failure> {
+    let late = |_| {
+        io::Error::new(
+            ErrorKind::TimedOut,
+            format!("timed out after {CONNECT_TIMEOUT:?}"),
+        )
+    };
+    let connected = timeout(CONNECT_TIMEOUT, connect(target)).await;
+    let stream = connected
+        .map_err(late)
+        .flatten()
+        .map_err(|error| unreachable_endpoint(target, &error))?;
+    let request = request(target, method, path)?;
+    let (status, body) = timeout(patience, exchange(stream, request))
+        .await
+        .map_err(|_| unanswered(target, &format!("no answer within {patience:?}")))?
+        .map_err(|error| unanswered(target, &error))?;
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(refused(target, status, &body))
+    }
+}
+
+async fn connect(target: &Target) -> io::Result<Box<dyn Stream>> {
+    let stream: Box<dyn Stream> = match &target.address {
+        Bind::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+        Bind::Unix(path) => Box::new(UnixStream::connect(path).await?),
+    };
+    let Some(trust) = &target.tls else {
+        return Ok(stream);
+    };
+    let connector = TlsConnector::from(trust.client_config()?);
+    let name = server_name(target).map_err(io::Error::other)?;
+    Ok(Box::new(connector.connect(name, stream).await?))
+}
+
+fn server_name(target: &Target) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    match (&target.name, &target.address) {
+        (Some(name), _) => ServerName::try_from(name.clone()),
+        (None, Bind::Tcp(address)) => Ok(ServerName::from(address.ip())),
+        (None, Bind::Unix(_)) => ServerName::try_from("localhost"),
+    }
+}
+
+fn request(target: &Target, method: Method, path: &str) -> Result<Request<Full<Bytes>>, Failure> {
+    let host = match (&target.name, &target.address) {
+        (Some(name), Bind::Tcp(address)) => format!("{name}:{}", address.port()),
+        (None, Bind::Tcp(address)) => address.to_string(),
+        (_, Bind::Unix(_)) => "localhost".to_owned(),
+    };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, host);
+    request = request.header(CONTENT_TYPE, "application/json");
+    if let Some(token) = &target.token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let unfit = |error| Failure::Other(format!("the token cannot be sent: {error}"));
+    request.body(Full::default()).map_err(unfit)
+}
+
+async fn exchange(
+    stream: Box<dyn Stream>,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), String> {
+    let shake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shake.map_err(|error| error.to_string())?;
+    // An error of the connection is seen by the request as well.
+    let driver = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+        .collect()
+        .await;
+    driver.abort();
+    let body = body.map_err(|error| error.to_string())?;
+    Ok((status, body.to_bytes()))
+}
+
+fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
+    let reason = match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        ErrorKind::NotFound => "no such socket".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    };
+    let Target {
+        address, origin, ..
+    } = target;
+    Failure::Other(format!(
+        "no admin endpoint at {address} (from {origin}): {reason}; is evenkeel running, and does its configuration \
+         have [admin]?"
+    ))
+}
+
+fn unanswered(target: &Target, reason: &str) -> Failure {
+    Failure::Other(format!(
+        "no answer of the admin endpoint at {}: {reason}",
+        target.address
+    ))
+}
+
+fn refused(target: &Target, status: StatusCode, body: &[u8]) -> Failure {
+    let Ok(ErrorView { error, errors }) = serde_json::from_slice(body) else {
+        let address = &target.address;
+        return Failure::Other(format!(
+            "{address} answered {status}, which is no admin endpoint's answer"
+        ));
+    };
+    let hint = match status {
+        StatusCode::UNAUTHORIZED => "; give --token-file",
+        _ => "",
+    };
+    let details: String = errors.iter().map(|detail| format!("\n{detail}")).collect();
+    Failure::Other(format!("{error}{hint}{details}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        Target {
+            address: Bind::Tcp(([127, 0, 0, 1], 9900).into()),
+            name: None,
+            token: None,
+            tls: None,
+            origin: "balancer.toml".into(),
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_says_what_to_look_at() {
+        let error = io::Error::from(ErrorKind::ConnectionRefused);
+        assert_eq!(
+            unreachable_endpoint(&target(), &error).to_string(),
+            "no admin endpoint at 127.0.0.1:9900 (from balancer.toml): connection refused; is evenkeel running, and \
+             does its configuration have [admin]?"
+        );
+    }
+
+    #[test]
+    fn every_reason_of_a_refusal_is_shown() {
+        let body = br#"{"error": "refused", "errors": ["line 1: bad", "line 2: worse"]}"#;
+        let failure = refused(&target(), StatusCode::UNPROCESSABLE_ENTITY, body);
+        assert_eq!(failure.to_string(), "refused\nline 1: bad\nline 2: worse");
+    }
+
+    #[test]
+    fn an_answer_of_something_else_is_told_from_a_refusal() {
+        let failure = refused(&target(), StatusCode::NOT_FOUND, b"<html>");
+        assert!(
+            failure.to_string().contains("no admin endpoint's answer"),
+            "{failure}"
+        );
+    }
+}

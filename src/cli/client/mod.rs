@@ -1,0 +1,175 @@
+//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`. They speak HTTP/1
+//! to its admin endpoint (`target` says where that is, `call` asks) and print what came back (`table`).
+
+mod arguments;
+mod call;
+mod table;
+mod target;
+mod trust;
+
+use std::time::Duration;
+
+use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+
+use super::failure::Failure;
+use crate::admin::view::{BackendView, OperatedView, ReloadView, StatusView};
+use crate::base::units::format_duration;
+pub use arguments::{AskArguments, OperateArguments, WaitArguments};
+use arguments::{BackendName, Output};
+use table::Style;
+use target::Target;
+
+/// What stays as it is in a path segment: RFC 3986's unreserved characters, and `:`.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':');
+/// Longest time for an answer beyond the `wait` that was asked for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Prints listeners, pools and backends.
+pub fn status(arguments: AskArguments) -> Result<(), Failure> {
+    ask(&arguments, async |target, output| {
+        let body = call::call(target, Method::GET, "/api/v1/status", ANSWER_TIMEOUT).await?;
+        show(output, &body, |status: &StatusView| {
+            table::status(status, Style::of_stdout())
+        })
+    })
+}
+
+/// Prints what changed; a refused configuration is a failure with all its messages.
+pub fn reload(arguments: AskArguments) -> Result<(), Failure> {
+    ask(&arguments, async |target, output| {
+        let body = call::call(target, Method::POST, "/api/v1/reload", ANSWER_TIMEOUT).await?;
+        show(output, &body, |reloaded: &ReloadView| {
+            match reloaded.summary.as_slice() {
+                [] => "nothing changed\n".to_owned(),
+                changes => changes.iter().map(|change| format!("{change}\n")).collect(),
+            }
+        })
+    })
+}
+
+pub fn drain(arguments: WaitArguments) -> Result<(), Failure> {
+    operate(arguments.operate, "drain", arguments.wait)
+}
+
+pub fn maint(arguments: WaitArguments) -> Result<(), Failure> {
+    operate(arguments.operate, "maint", arguments.wait)
+}
+
+pub fn ready(arguments: OperateArguments) -> Result<(), Failure> {
+    operate(arguments, "ready", None)
+}
+
+/// Sets the operator's state of a backend. With `wait` it returns when the last connection is gone; connections that
+/// are left after it are a failure, so that a script does not go on and stop the node.
+fn operate(arguments: OperateArguments, word: &str, wait: Option<Duration>) -> Result<(), Failure> {
+    let name = &arguments.backend;
+    let path = operate_path(name, word, wait);
+    let patience = ANSWER_TIMEOUT.saturating_add(wait.unwrap_or_default());
+    ask(&arguments.ask, async |target, output| {
+        let body = call::call(target, Method::POST, &path, patience).await?;
+        show(output, &body, |done: &OperatedView| operated(&done.backend))?;
+        let done: OperatedView = understand(&body)?;
+        match wait {
+            Some(wait) if !done.empty => Err(left(name, done.backend.live, wait)),
+            _ => Ok(()),
+        }
+    })
+}
+
+fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), Failure>
+where
+    F: AsyncFnOnce(&Target, Output) -> Result<(), Failure>,
+{
+    let target = Target::find(&arguments.given())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::io("start the runtime"))?;
+    runtime.block_on(asking(&target, arguments.output))
+}
+
+fn left(name: &BackendName, live: u64, wait: Duration) -> Failure {
+    let (BackendName { pool, backend }, wait) = (name, format_duration(wait));
+    Failure::Other(format!(
+        "{pool}/{backend}: {} left after {wait}",
+        connections(live)
+    ))
+}
+
+fn operate_path(name: &BackendName, word: &str, wait: Option<Duration>) -> String {
+    let pool = utf8_percent_encode(&name.pool, SEGMENT);
+    let backend = utf8_percent_encode(&name.backend, SEGMENT);
+    let query = wait
+        .map(|wait| format!("?wait={}", format_duration(wait)))
+        .unwrap_or_default();
+    format!("/api/v1/pools/{pool}/backends/{backend}/{word}{query}")
+}
+
+fn operated(backend: &BackendView) -> String {
+    let BackendView {
+        pool,
+        name,
+        state,
+        live,
+        ..
+    } = backend;
+    format!("{pool}/{name}: {state}, {}\n", connections(*live))
+}
+
+fn connections(count: u64) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        count => format!("{count} connections"),
+    }
+}
+
+fn show<T: DeserializeOwned>(
+    output: Output,
+    body: &[u8],
+    table: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    match output {
+        Output::Json => print(&String::from_utf8_lossy(body)),
+        Output::Table => print(&table(&understand(body)?)),
+    }
+}
+
+fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::Other(format!(
+            "the answer is not understood (is it another version?): {error}"
+        ))
+    })
+}
+
+/// A reader that went away (`evenkeel status | head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::io("write the answer")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_in_the_path() {
+        let name: BackendName = "chat/unix:/run/a b.sock".parse().unwrap();
+        assert_eq!(
+            operate_path(&name, "drain", Some(Duration::from_secs(60))),
+            "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m"
+        );
+    }
+}

@@ -1,0 +1,212 @@
+//! Where the admin endpoint is and how to be let in: from the command line, else from the configuration file.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use super::trust::Trust;
+use crate::cli::failure::Failure;
+use crate::config::{self, Admin, Bind};
+
+/// Where an endpoint is looked for when nothing says otherwise.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    pub address: Bind,
+    /// The host's name, where one was given.
+    pub name: Option<String>,
+    pub token: Option<String>,
+    /// `None`: plain.
+    pub tls: Option<Trust>,
+    /// Where the address comes from, for messages.
+    pub origin: String,
+}
+
+/// What the command line said.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// `--admin` or `EVENKEEL_ADMIN`: `HOST:PORT`, `unix:/path`, or an `http://` or `https://` URL of those.
+    pub admin: Option<String>,
+    /// `--token-file`.
+    pub token_file: Option<PathBuf>,
+    /// `--ca`.
+    pub ca: Option<PathBuf>,
+    /// The configuration file that applies, where there is one.
+    pub config: Option<PathBuf>,
+}
+
+impl Target {
+    /// The command line goes before the file; a file that cannot be used matters only where it is needed.
+    ///
+    /// # Errors
+    /// When an address or a token cannot be read, or the file has no `[admin]`.
+    pub fn find(given: &Given) -> Result<Target, Failure> {
+        let mut target = match (&given.admin, &given.config) {
+            (Some(address), _) => Target::parse(address)?,
+            (None, Some(file)) => Target::configured(file)?,
+            (None, None) => Target {
+                origin: "the default".into(),
+                ..Target::parse(DEFAULT_ADMIN)?
+            },
+        };
+        if let Some(file) = &given.token_file {
+            target.token = Some(read_token(file)?);
+        }
+        if let (Some(ca), Some(_)) = (&given.ca, &target.tls) {
+            target.tls = Some(Trust::Roots(ca.to_owned()));
+        }
+        Ok(target)
+    }
+
+    fn parse(text: &str) -> Result<Target, Failure> {
+        let (address, tls) = match text.split_once("://") {
+            Some(("http", address)) => (address, None),
+            Some(("https", address)) => (address, Some(Trust::System)),
+            Some((scheme, _)) => {
+                return Err(Failure::Other(format!(
+                    "--admin {text:?}: unknown scheme {scheme:?}; allowed: http, https"
+                )));
+            }
+            None => (text, None),
+        };
+        let (address, name) = parse_address(address.trim_end_matches('/')).map_err(|why| {
+            Failure::Other(format!(
+                "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
+            ))
+        })?;
+        Ok(Target {
+            address,
+            name,
+            token: None,
+            tls,
+            origin: "--admin".into(),
+        })
+    }
+
+    fn configured(file: &Path) -> Result<Target, Failure> {
+        let shown = file.display();
+        let text = read(file)?;
+        let config = config::parse(&text, file)?;
+        let Some(Admin {
+            bind,
+            token_file,
+            tls,
+            ..
+        }) = config.admin
+        else {
+            return Err(Failure::Other(format!(
+                "{shown} has no [admin], so there is no endpoint to talk to; give --admin if there is one"
+            )));
+        };
+        Ok(Target {
+            address: reachable(bind),
+            name: None,
+            token: token_file.as_deref().map(read_token).transpose()?,
+            tls: tls.map(|certificate| Trust::Pinned(certificate.cert)),
+            origin: format!("{shown}"),
+        })
+    }
+}
+
+/// The address and the host's name, if it has one.
+fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok((Bind::Unix(path.into()), None));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok((Bind::Tcp(address), None));
+    }
+    let (name, _) = text.split_once(':').ok_or("the port is missing")?;
+    let found = text.to_socket_addrs().map_err(|error| error.to_string())?;
+    let address = found.into_iter().next().ok_or("the name has no address")?;
+    Ok((Bind::Tcp(address), Some(name.to_owned())))
+}
+
+/// An endpoint bound to every address is asked on loopback.
+fn reachable(bind: Bind) -> Bind {
+    match bind {
+        Bind::Tcp(address) if address.ip().is_unspecified() => {
+            let loopback: std::net::IpAddr = match address {
+                SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+            };
+            Bind::Tcp(SocketAddr::new(loopback, address.port()))
+        }
+        other => other,
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, Failure> {
+    Ok(read(file)?.trim().to_owned())
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Failure::Other(format!("read {}: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(admin: &str) -> Target {
+        Target::find(&Given {
+            admin: Some(admin.into()),
+            ..Given::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn an_address_is_host_and_port_a_unix_path_or_a_url() {
+        let local = Bind::Tcp(([127, 0, 0, 1], 9900).into());
+        assert_eq!(target("127.0.0.1:9900").address, local);
+        assert_eq!(target("localhost:9900").name.as_deref(), Some("localhost"));
+        assert_eq!(target("http://127.0.0.1:9900/").address, local);
+        assert_eq!(target("127.0.0.1:9900").tls, None);
+        assert_eq!(target("https://127.0.0.1:9900").tls, Some(Trust::System));
+        assert_eq!(
+            target("unix:/run/a.sock").address,
+            Bind::Unix("/run/a.sock".into())
+        );
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_error_that_shows_it() {
+        for bad in ["9900", "localhost", "ftp://127.0.0.1:1", "127.0.0.1:99999"] {
+            let given = Given {
+                admin: Some(bad.into()),
+                ..Given::default()
+            };
+            let error = Target::find(&given).unwrap_err();
+            assert!(error.to_string().contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_anything_it_is_the_default() {
+        let target = Target::find(&Given::default()).unwrap();
+        assert_eq!(target.address.to_string(), DEFAULT_ADMIN);
+    }
+
+    #[test]
+    fn the_token_file_is_read_without_its_line_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let given = Given {
+            token_file: Some(file),
+            ..Given::default()
+        };
+        assert_eq!(
+            Target::find(&given).unwrap().token.as_deref(),
+            Some("s3cret")
+        );
+    }
+
+    #[test]
+    fn an_endpoint_on_every_address_is_asked_on_loopback() {
+        let asked = reachable(Bind::Tcp("[::]:1".parse().unwrap()));
+        assert_eq!(asked.to_string(), "[::1]:1");
+    }
+}
