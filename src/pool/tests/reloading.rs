@@ -57,6 +57,7 @@ async fn a_removed_backend_is_listed_until_its_last_connection_is_gone() {
     pool.apply(&less);
     assert!(a.is_retired() && pool.retired().len() == 1 && pool.backends().len() == 1);
     assert!(names(&pool, 4).iter().all(|name| name == "b"));
+    assert!(Lease::enter(&a).is_none(), "a pick under way entered it");
     assert!(Arc::ptr_eq(&backend(&pool, "a"), &a));
     pool.apply(&full);
     assert!(Arc::ptr_eq(&backend(&pool, "a"), &a) && !a.is_retired() && pool.retired().is_empty());
