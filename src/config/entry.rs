@@ -66,21 +66,17 @@ impl<'a> Entry<'a> {
     }
 
     fn wrong_type(&self) {
-        let what = format!(
-            "{} is a {}",
-            self.source.shown(&self.span),
-            type_name(self.value)
-        );
-        let needs_unit = matches!(
-            (self.kind, self.value),
-            (Kind::Time { .. }, DeValue::Integer(_))
-        );
-        let hint = needs_unit.then(|| {
-            format!(
-                "a time has its unit: \"{}s\"",
-                self.source.shown(&self.span)
-            )
-        });
+        let shown = self.source.shown(&self.span);
+        let hint = match (self.kind, self.value) {
+            (Kind::Time { .. }, DeValue::Integer(_)) => {
+                Some(format!("a time has its unit: \"{shown}s\""))
+            }
+            (Kind::Tables(_), DeValue::Table(_)) if shown.starts_with('[') => {
+                Some(format!("write `[{shown}]`"))
+            }
+            _ => None,
+        };
+        let what = format!("{shown} is a {}", type_name(self.value));
         self.note_with_allowed(Fault::Type, what, hint);
     }
 

@@ -140,7 +140,7 @@ impl Kind {
             }
             Kind::Table(_) | Kind::Named(_) => "a table".to_owned(),
             Kind::FlagOrTable(_) => "true, false or a table".to_owned(),
-            Kind::Tables(_) => "a list of tables".to_owned(),
+            Kind::Tables(_) => "a list of tables, each written as [[name]] or { ... }".to_owned(),
         }
     }
 }

@@ -66,7 +66,10 @@ fn beside_syntax(
     syntax_errors: &[toml::de::Error],
     problems: Vec<Problem>,
 ) -> Vec<Problem> {
-    let syntax: Vec<Problem> = syntax_errors.iter().map(syntax_problem).collect();
+    let syntax: Vec<Problem> = syntax_errors
+        .iter()
+        .map(|error| syntax_problem(text, error))
+        .collect();
     let ends: Vec<usize> = text
         .bytes()
         .enumerate()
@@ -85,16 +88,30 @@ fn beside_syntax(
     syntax.into_iter().chain(sure).collect()
 }
 
-fn syntax_problem(error: &toml::de::Error) -> Problem {
+fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or_default();
+    let (before, after) = text.split_at_checked(span.start).unwrap_or((text, ""));
+    let word_length = after
+        .find(|c: char| !c.is_alphanumeric() && !"_-.:/".contains(c))
+        .unwrap_or(after.len());
+    let word = &after[..after.floor_char_boundary(word_length.min(WORD_MAX))];
+    let is_value = before.trim_end_matches([' ', '\t']).ends_with('=');
     Problem {
         fault: Fault::Syntax,
-        span: error.span().unwrap_or_default(),
+        span,
         key: String::new(),
-        what: format!("this is not TOML: {}", error.message()),
+        what: match word {
+            "" => format!("this is not TOML: {}", error.message()),
+            word => format!("`{word}` is no TOML here: {}", error.message()),
+        },
         allowed: None,
-        hint: None,
+        hint: (is_value && !word.is_empty())
+            .then(|| format!("a text stands in quotes: \"{word}\"")),
     }
 }
+
+/// Of a word in a message, in bytes.
+const WORD_MAX: usize = 40;
 
 fn too_large() -> Problem {
     Problem {
@@ -229,6 +246,16 @@ mod tests {
             found.iter().all(|(_, fault)| *fault != Fault::Missing),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_text_without_quotes_and_a_list_without_brackets_get_a_hint() {
+        let said = |text: &str| read(text).unwrap_err().to_string();
+        assert!(
+            said("[global]\nlog_level = info\n")
+                .contains("help: a text stands in quotes: \"info\"")
+        );
+        assert!(said("[listener]\nname = \"a\"\n").contains("help: write `[[listener]]`"));
     }
 
     #[test]

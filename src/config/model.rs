@@ -101,7 +101,7 @@ pub enum Bind {
 /// `[[listener]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
-    /// Unique; letters, digits, `-`, `_`, `.`.
+    /// Unique; letters, digits, `-`, `_`, `.`, `:`.
     pub name: String,
     pub bind: Bind,
     pub protocol: Protocol,
@@ -204,6 +204,7 @@ pub enum Balance {
 pub enum HashKey {
     Sni,
     Path,
+    /// In lower case.
     Header(String),
     Query(String),
     Cookie(String),
@@ -247,7 +248,7 @@ pub struct Discover {
     pub source: DiscoverSource,
     /// Empty: the system's (`/etc/resolv.conf`).
     pub nameservers: Vec<SocketAddr>,
-    /// A record is looked up again no sooner than this, whatever its TTL. Default 1 s... at least 100 ms.
+    /// A record is looked up again no sooner than this, whatever its TTL. Default 1 s, at least 100 ms.
     pub min_ttl: Duration,
     /// And no later than this. Default 5 min.
     pub max_ttl: Duration,
