@@ -109,7 +109,12 @@ impl Backend {
     }
 
     /// The active check's verdict, after `rise` and `fall` were counted.
+    ///
+    /// It may be told after every check: only another verdict than the last one changes the pool.
     pub fn set_check(&self, up: bool, reason: &str, now: Instant) {
+        if self.status().repeat_check(up, reason) {
+            return;
+        }
         self.write(now, |status| status.set_check(up, reason));
     }
 

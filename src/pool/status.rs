@@ -137,6 +137,18 @@ impl Status {
         };
     }
 
+    /// The same verdict as before brings at most a newer reason; false if it is another one.
+    pub(super) fn repeat_check(&mut self, up: bool, reason: &str) -> bool {
+        if self.check.up != up {
+            return false;
+        }
+        self.set_check(up, reason);
+        if self.shown.state == State::Down {
+            self.shown.reason = reason.to_owned();
+        }
+        true
+    }
+
     pub(super) fn eject(&mut self, now: Instant, settings: &config::Outlier, why: &str) {
         let time = self.outlier.eject(now, settings);
         let failures = settings.connect_failures;

@@ -23,6 +23,8 @@ fn every_state_change_is_seen_by_the_very_next_pick() {
         (State::Down, "connect: refused".to_owned())
     );
     assert!(names(&pool, 4).iter().all(|name| name == "b"));
+    a.set_check(false, "connect: timed out", clock());
+    assert_eq!(a.reason(), "connect: timed out");
     backend(&pool, "b").set_operator(OperatorState::Drain);
     assert_eq!(take(&pool).unwrap_err(), AcquireError::NoBackend);
     assert_eq!(a.counters().state_changes.load(SeqCst), 5);
