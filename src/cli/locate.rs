@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 
+/// Names the file when `--config` does not.
+const VARIABLE: &str = "EVENKEEL_CONFIG";
+
 /// Looked at in this order when neither `--config` nor `EVENKEEL_CONFIG` names a file.
 const PLACES: [&str; 2] = ["./balancer.toml", "/etc/evenkeel/balancer.toml"];
 
-/// The file named, or the first of the usual places that is there.
+/// The file named, here or by the environment, or the first of the usual places that is there.
 ///
 /// # Errors
 /// None is there.
 pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     named
+        .or_else(from_environment)
         .or_else(|| first_of(&PLACES, Path::exists))
         .ok_or_else(|| {
             Failure::Other(format!(
@@ -20,6 +24,11 @@ pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
                 PLACES.join(" nor ")
             ))
         })
+}
+
+fn from_environment() -> Option<PathBuf> {
+    let value = std::env::var_os(VARIABLE)?;
+    (!value.is_empty()).then(|| PathBuf::from(value))
 }
 
 fn first_of(places: &[&str], there: impl Fn(&Path) -> bool) -> Option<PathBuf> {

@@ -73,8 +73,9 @@ struct CheckArguments {
 
 #[derive(Debug, Args)]
 struct ConfigArgument {
-    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml]
-    #[arg(short, long, value_name = "FILE", env = "EVENKEEL_CONFIG")]
+    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env: EVENKEEL_CONFIG]
+    // The variable is read by `locate`: to clap it would be an argument given, and in conflict with others.
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 

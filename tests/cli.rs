@@ -1,0 +1,258 @@
+//! The command line from outside: which command does what, and its exit code. 0 done, 1 bad configuration or a failure,
+//! 2 wrong usage.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const CONFIG: &str = r#"
+[[listener]]
+name = "chat"
+bind = "127.0.0.1:0"
+protocol = "tcp"
+pool = "chat"
+
+[pool.chat]
+backend = [{ name = "n1", address = "127.0.0.1:9" }, { name = "n2", address = "127.0.0.1:10" }]
+"#;
+
+fn evenkeel(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command
+        .current_dir(folder)
+        .env_remove("EVENKEEL_CONFIG")
+        .env_remove("EVENKEEL_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(folder: &Path, words: &[&str]) -> Output {
+    evenkeel(folder).args(words).output().unwrap()
+}
+
+fn folder_with(config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("balancer.toml"), config).unwrap();
+    folder
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [
+        &["--no-such-flag"][..],
+        &["no-such-command"],
+        &["check", "a", "b"],
+    ] {
+        let output = run(folder.path(), words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(stderr(&output).contains("Usage:"), "{words:?}");
+    }
+}
+
+#[test]
+fn the_version_is_the_package_s() {
+    let output = run(Path::new("/"), &["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let version = concat!("evenkeel ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(stdout(&output), version);
+}
+
+#[test]
+fn the_schema_is_json() {
+    let output = run(Path::new("/"), &["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(schema.get("properties").is_some());
+}
+
+#[test]
+fn check_sums_up_a_good_configuration() {
+    let folder = folder_with(CONFIG);
+    let expected = "ok, 1 listener, 1 pool, 2 backends\n";
+    for words in [
+        &["check", "balancer.toml"][..],
+        &["check", "--config", "balancer.toml"],
+        &["check"],
+    ] {
+        let output = run(folder.path(), words);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).ends_with(expected), "{}", stdout(&output));
+    }
+}
+
+#[test]
+fn check_takes_the_file_from_the_environment_unless_one_is_named() {
+    let folder = folder_with(CONFIG);
+    std::fs::write(folder.path().join("bad.toml"), "nonsense = 1\n").unwrap();
+    let check = |words: &[&str]| {
+        let mut command = evenkeel(folder.path());
+        command.env("EVENKEEL_CONFIG", "bad.toml").args(words);
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(check(&["check"]), Some(1));
+    assert_eq!(check(&["check", "balancer.toml"]), Some(0));
+    assert_eq!(check(&["check", "--config", "balancer.toml"]), Some(0));
+}
+
+#[test]
+fn check_and_run_refuse_a_bad_configuration_with_its_line() {
+    let folder = folder_with(&CONFIG.replace("protocol = \"tcp\"", "protocol = \"tpc\""));
+    for words in [&["check"][..], &["run"], &[]] {
+        let output = run(folder.path(), words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let told = stderr(&output);
+        assert!(told.contains("balancer.toml:5:12"), "{words:?}: {told}");
+        assert!(told.contains("tpc"), "{words:?}: {told}");
+    }
+}
+
+#[test]
+fn check_loads_the_certificates() {
+    let tls = "tls = { certificates = [{ cert = \"gone.pem\", key = \"gone.key\" }] }";
+    let folder =
+        folder_with(&CONFIG.replace("pool = \"chat\"\n", &format!("pool = \"chat\"\n{tls}\n")));
+    let output = run(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains("listener chat: "), "{told}");
+    assert!(told.contains("gone.pem"), "{told}");
+}
+
+#[test]
+fn check_binds_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = folder_with(&CONFIG.replace("127.0.0.1:0", &address));
+    let output = run(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn run_says_which_files_it_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    if Path::new("/etc/evenkeel/balancer.toml").exists() {
+        return;
+    }
+    let output = run(folder.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stderr(&output);
+    assert!(told.contains("./balancer.toml"), "{told}");
+    assert!(told.contains("/etc/evenkeel/balancer.toml"), "{told}");
+    let output = run(folder.path(), &["--config", "gone.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("gone.toml"));
+}
+
+#[test]
+fn run_names_the_listener_whose_port_is_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = folder_with(&CONFIG.replace("127.0.0.1:0", &address));
+    let output = run(folder.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!("evenkeel: listener chat: bind {address}: address in use\n");
+    assert!(stderr(&output).ends_with(&expected), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bad_log_filter_is_told() {
+    let folder = folder_with(CONFIG);
+    let mut command = evenkeel(folder.path());
+    let output = command.env("EVENKEEL_LOG", "a=b=c").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("EVENKEEL_LOG=a=b=c"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// A demo that ends with the test.
+struct Demo(Child);
+
+impl Demo {
+    /// Starts it and gives the addresses that it prints.
+    fn start() -> (Demo, Value) {
+        let mut child = evenkeel(Path::new("/"))
+            .args(["demo", "--any-port", "--output", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let printed = child.stdout.take().unwrap();
+        BufReader::new(printed).read_line(&mut line).unwrap();
+        (Demo(child), serde_json::from_str(&line).unwrap())
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn authority(url: &Value) -> &str {
+    let (_, rest) = url.as_str().unwrap().split_once("://").unwrap();
+    rest.split('/').next().unwrap()
+}
+
+#[test]
+fn the_demo_serves_its_page_and_leaves_nothing_behind() {
+    let (mut demo, told) = Demo::start();
+    let page = authority(&told["page"]);
+    let request = format!("GET / HTTP/1.1\r\nHost: {page}\r\nConnection: close\r\n\r\n");
+    let answer = ask(page, &request);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("Evenkeel demo"));
+    let mut line = TcpStream::connect(told["tcp"].as_str().unwrap()).unwrap();
+    line.write_all(b"hello\n").unwrap();
+    line.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    line.read_to_string(&mut answer).unwrap();
+    assert!(
+        ["n1: hello\n", "n2: hello\n", "n3: hello\n"].contains(&answer.as_str()),
+        "{answer}"
+    );
+    let config = Path::new(told["config"].as_str().unwrap());
+    assert!(config.exists());
+    demo.signal(rustix::process::Signal::INT);
+    assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+    assert!(!config.exists());
+}
+
+#[test]
+fn demos_run_side_by_side() {
+    let (_one, first) = Demo::start();
+    let (_other, second) = Demo::start();
+    assert_ne!(first["page"], second["page"]);
+    let admin = authority(&second["admin"]);
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    assert!(ask(admin, &request).starts_with("HTTP/1.1 200"));
+}
