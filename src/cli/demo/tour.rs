@@ -111,7 +111,7 @@ Try
   bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo hello >&3; head -1 <&3'
   {drain}/drain
   {drain}/ready
-  {evenkeel} status --config {config}
+  {evenkeel} status --admin {admin}
 
 Ctrl-C ends it.
 
