@@ -31,7 +31,7 @@ pub struct Listening {
 struct Shared {
     proxy: Arc<Proxy>,
     bound: Arc<Bound>,
-    rules: ArcSwap<Rules>,
+    rules: Arc<ArcSwap<Rules>>,
     counters: Arc<ListenerCounters>,
 }
 
@@ -46,7 +46,7 @@ impl Listening {
         let shared = Arc::new(Shared {
             proxy: Arc::clone(proxy),
             bound,
-            rules: ArcSwap::from_pointee(rules),
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
             counters,
         });
         let stop = CancellationToken::new();
@@ -153,6 +153,7 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
         peer,
         slot: Arc::new(shared.proxy.limits.slot()),
         rules,
+        latest: Arc::clone(&shared.rules),
     };
     let protocol = arrival.rules.config.protocol;
     shared.proxy.runtime.spawn(async move {

@@ -12,18 +12,19 @@ use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::forward::{self, Purpose};
 use super::ticket::Ticket;
-use super::visit::{Visit, refuse, unavailable};
+use super::visit::{Routed, Visit, refuse, unavailable};
 use crate::observe::{End, How, Phase, Side};
-use crate::pool::{Lease, Pool};
+use crate::pool::Lease;
 
 /// Serves one request; it is tried again only while nothing of it was sent, which is dispatch's business.
 pub(super) async fn serve(
     visit: &Visit,
-    pool: &Arc<Pool>,
+    routed: &Routed,
     request: Request<Incoming>,
     mut ticket: Ticket,
     ordinal: u64,
 ) -> Response<Answer> {
+    let Routed { rules, pool } = routed;
     let settings = pool.settings();
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
     // Routed: what follows is no set-up any more, and a connection kept for polling must not use up its places.
@@ -40,7 +41,7 @@ pub(super) async fn serve(
         Err(error) => return unavailable(ticket, pool, &error, Purpose::Ordinary),
     };
     ticket.phase(Phase::Request);
-    visit.forward(&mut parts, lease.backend(), Purpose::Ordinary);
+    visit.forward(rules, &mut parts, lease.backend(), Purpose::Ordinary);
     // Not for us: a backend's 101 to an ordinary request is no upgrade.
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upload = Upload::new(Some(body), &visit.dialogue);

@@ -373,3 +373,135 @@ impl Alarm {
         sleep.as_mut().poll(context).is_ready()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http_body_util::{BodyExt, Empty};
+    use hyper::body::{Bytes, Incoming};
+    use hyper::server::conn::http1::Builder;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Every body that hyper's server makes of `stream` behind the gate, in order; one that breaks off is `None`.
+    async fn served(stream: Vec<u8>, piece: usize) -> Vec<Option<Vec<u8>>> {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let hour = Duration::from_secs(3600);
+        let dialogue = Arc::new(Dialogue::new(hour));
+        let times = Times {
+            first_head: Instant::now() + hour,
+            head: hour,
+            keep_alive: hour,
+        };
+        let gate = Gate::new(server, times, Arc::clone(&dialogue));
+        let bodies = Mutex::new(Vec::new());
+        let calls = std::sync::atomic::AtomicU64::new(0);
+        let service = service_fn(|request: Request<Incoming>| {
+            let ordinal = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            let (dialogue, bodies) = (&dialogue, &bodies);
+            async move {
+                if request
+                    .headers()
+                    .get("host")
+                    .is_none_or(|host| host != "refused")
+                {
+                    let body = request.into_body().collect().await;
+                    let body = body.ok().map(|body| body.to_bytes().to_vec());
+                    bodies.lock().unwrap().push(body);
+                }
+                let mut response = Response::new(Empty::<Bytes>::new());
+                if dialogue.refused(ordinal).is_some() {
+                    response
+                        .headers_mut()
+                        .insert("connection", "close".parse().unwrap());
+                }
+                dialogue.answered_one();
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = Builder::new().serve_connection(TokioIo::new(gate), service);
+        let talk = async {
+            for piece in stream.chunks(piece) {
+                if client.write_all(piece).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            let _ = client.shutdown().await;
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        };
+        let _ = tokio::join!(connection, talk);
+        bodies.into_inner().unwrap()
+    }
+
+    /// What `wire`'s gate alone makes of it: how many heads it passed.
+    fn heads(stream: &[u8]) -> u64 {
+        let mut wire = Wire::new();
+        wire.feed(stream, &mut Vec::new());
+        wire.heads()
+    }
+
+    fn any_stream() -> impl Strategy<Value = (Vec<u8>, Vec<Vec<u8>>)> {
+        let body = prop::collection::vec(any::<u8>(), 0..60);
+        let request = (body, any::<bool>(), 1usize..30).prop_map(|(body, chunked, size)| {
+            let mut bytes = b"POST /a HTTP/1.1\r\nHost: a\r\nX: y\r\n".to_vec();
+            if chunked {
+                bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+                for chunk in body.chunks(size) {
+                    bytes.extend(format!("{:x};e=1\r\n", chunk.len()).bytes());
+                    bytes.extend(chunk);
+                    bytes.extend(b"\r\n");
+                }
+                bytes.extend(b"0\r\nT: v\r\n\r\n");
+            } else {
+                bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
+                bytes.extend(&body);
+            }
+            (bytes, body)
+        });
+        prop::collection::vec(request, 1..5).prop_map(|requests| {
+            let (streams, bodies): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+            (streams.concat(), bodies)
+        })
+    }
+
+    fn run<F: Future>(future: F) -> F::Output {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn hyper_sees_the_requests_that_were_sent((stream, bodies) in any_stream(), piece in 1usize..200) {
+            let expected: Vec<_> = bodies.into_iter().map(Some).collect();
+            prop_assert_eq!(run(served(stream, piece)), expected);
+        }
+
+        #[test]
+        fn hyper_never_sees_another_number_of_requests_than_the_gate(
+            (mut stream, _) in any_stream(),
+            index in any::<prop::sample::Index>(),
+            byte in prop_oneof![any::<u8>(), prop::sample::select(b"\r\n :;,0123abcXT".to_vec())],
+            piece in 1usize..200,
+        ) {
+            let index = index.index(stream.len());
+            stream[index] = byte;
+            let heads = heads(&stream);
+            prop_assert_eq!(run(served(stream, piece)).len() as u64, heads);
+        }
+    }
+}

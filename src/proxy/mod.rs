@@ -1,6 +1,7 @@
 //! The data path, from accept to adoption: accept -> admit -> classify -> route -> dispatch -> adopt.
 //!
-//! One connection sees one configuration: its [`Rules`] are taken at accept, a reload swaps the next one's. Everything
+//! One connection sees one configuration: its [`Rules`] are taken at accept, a reload swaps the next one's (of a kept
+//! HTTP connection each request sees one, or polling would go on by routes and pools that are gone). Everything
 //! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
 
 mod accept;
@@ -24,6 +25,7 @@ mod visit;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +54,10 @@ pub struct Proxy {
 /// One accepted connection on its way through set-up, beside its stream.
 pub struct Arrival {
     pub proxy: Arc<Proxy>,
+    /// The listener's at accept.
     pub rules: Arc<Rules>,
+    /// The listener's now: a later HTTP request of the connection is routed by these.
+    pub latest: Arc<ArcSwap<Rules>>,
     pub counters: Arc<ListenerCounters>,
     pub peer: Peer,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.

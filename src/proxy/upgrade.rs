@@ -10,17 +10,18 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 
+use super::Rules;
 use super::answer::{self, Answer};
 use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
 use super::ticket::Ticket;
-use super::visit::{Visit, unavailable};
+use super::visit::{Routed, Visit, unavailable};
 use crate::config;
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
-use crate::pool::{Lease, Pool};
+use crate::pool::Lease;
 use crate::relay::Policy;
 use crate::wire::websocket::{self, Offer};
 
@@ -47,7 +48,7 @@ enum Unanswered {
 /// Serves one upgrade request. Until a backend's first byte it may be sent again to another, within the pool's `retries`.
 pub(super) async fn serve(
     visit: &Visit,
-    pool: &Arc<Pool>,
+    routed: &Routed,
     mut request: Request<Incoming>,
     mut ticket: Ticket,
 ) -> Response<Answer> {
@@ -65,6 +66,7 @@ pub(super) async fn serve(
             }
         };
     let client = hyper::upgrade::on(&mut request);
+    let Routed { rules, pool } = routed;
     let settings = pool.settings();
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
     let (parts, _no_body) = request.into_parts();
@@ -80,7 +82,7 @@ pub(super) async fn serve(
             Err(error) => return unavailable(ticket, pool, &error, Purpose::Upgrade),
         };
         ticket.phase(Phase::Upgrade);
-        match ask(visit, &settings, parts.clone(), stream, &lease).await {
+        match ask(visit, rules, &settings, parts.clone(), stream, &lease).await {
             Ok((response, line)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return switch(
                     visit,
@@ -109,12 +111,13 @@ pub(super) async fn serve(
 /// Sends the request to one backend and waits for the head of its answer.
 async fn ask(
     visit: &Visit,
+    rules: &Rules,
     settings: &config::Pool,
     mut parts: Parts,
     stream: Stream,
     lease: &Lease,
 ) -> Result<(Response<Incoming>, Line), Unanswered> {
-    visit.forward(&mut parts, lease.backend(), Purpose::Upgrade);
+    visit.forward(rules, &mut parts, lease.backend(), Purpose::Upgrade);
     let request = Request::from_parts(parts, Upload::new(None, &visit.dialogue));
     let asking = async {
         let mut line = backend_line::open(stream, &visit.dialogue, settings)
@@ -133,7 +136,7 @@ async fn ask(
         }
     };
     // Dropping the request half sent ends the backend connection, which is never used again anyway.
-    timeout(visit.arrival.rules.config.upgrade_timeout, asking)
+    timeout(rules.config.upgrade_timeout, asking)
         .await
         .unwrap_or(Err(Unanswered::TimedOut))
 }

@@ -17,13 +17,19 @@ use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::{Arrival, Facts, exchange, upgrade};
+use super::{Arrival, Facts, Rules, exchange, upgrade};
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pool};
 use crate::wire::http::parse_host;
 use crate::wire::websocket::asks_for_websocket;
+
+/// Where one request goes, by the configuration it sees.
+pub(super) struct Routed {
+    pub rules: Arc<Rules>,
+    pub pool: Arc<Pool>,
+}
 
 /// What the requests of one client connection share.
 pub(super) struct Visit {
@@ -78,12 +84,15 @@ impl Visit {
             path: Some(request.uri().path()),
             ..Facts::default()
         };
-        let pool = self.arrival.rules.route(&facts).cloned();
+        let rules = self.arrival.latest.load_full();
         let websocket = asks_for_websocket(request.headers());
-        Ok(match pool {
-            None => unrouted(ticket, websocket),
-            Some(pool) if websocket => upgrade::serve(&self, &pool, request, ticket).await,
-            Some(pool) => exchange::serve(&self, &pool, request, ticket, ordinal).await,
+        let Some(pool) = rules.route(&facts).cloned() else {
+            return Ok(unrouted(ticket, websocket));
+        };
+        let routed = Routed { rules, pool };
+        Ok(match websocket {
+            true => upgrade::serve(&self, &routed, request, ticket).await,
+            false => exchange::serve(&self, &routed, request, ticket, ordinal).await,
         })
     }
 
@@ -130,9 +139,15 @@ impl Visit {
     }
 
     /// Makes a client's request head that of the request to a backend.
-    pub(super) fn forward(&self, parts: &mut Parts, backend: &Backend, purpose: Purpose) {
+    pub(super) fn forward(
+        &self,
+        rules: &Rules,
+        parts: &mut Parts,
+        backend: &Backend,
+        purpose: Purpose,
+    ) {
         let client = self.arrival.peer.ip();
-        let trusted = &self.arrival.rules.config.trusted;
+        let trusted = &rules.config.trusted;
         let origin = Origin {
             client,
             trusted: client
