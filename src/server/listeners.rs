@@ -41,21 +41,18 @@ pub(super) fn plan(present: &[Arc<Listening>], wanted: Vec<Rules>) -> Result<Pla
         steps: Vec::new(),
         renewed: Vec::new(),
     };
+    let mut given_up = given_up(present, &wanted);
     for rules in wanted {
         let name = rules.config.name.clone();
-        let same = |old: &&Arc<Listening>| {
-            let old = &old.rules().config;
-            old.name == name && old.bind == rules.config.bind
-        };
-        if let Some(known) = present.iter().find(same) {
-            let known = Arc::clone(known);
+        let mut stays = present.iter().filter(|old| is_same(old, &rules.config));
+        if let Some(known) = stays.next().map(Arc::clone) {
             if is_renewed(&known.rules(), &rules) {
                 plan.renewed.push(name);
             }
             plan.steps.push(keep_or_update(known, rules));
             continue;
         }
-        match socket(present, &rules.config) {
+        match socket(&mut given_up, present, &rules.config) {
             Ok(bound) => plan.steps.push(Step::Start(bound, rules)),
             Err(error) => errors.push(format!("listener {name}: {error}")),
         }
@@ -65,6 +62,19 @@ pub(super) fn plan(present: &[Arc<Listening>], wanted: Vec<Rules>) -> Result<Pla
     } else {
         Err(errors)
     }
+}
+
+/// Same name, same address.
+fn is_same(old: &Listening, wanted: &Listener) -> bool {
+    let old = &old.rules().config;
+    old.name == wanted.name && old.bind == wanted.bind
+}
+
+/// Present listeners that no wanted one goes on as: their addresses become free.
+fn given_up(present: &[Arc<Listening>], wanted: &[Rules]) -> Vec<Arc<Listening>> {
+    let goes_on = |old: &Arc<Listening>| wanted.iter().any(|rules| is_same(old, &rules.config));
+    let given_up = present.iter().filter(|old| !goes_on(old));
+    given_up.cloned().collect()
 }
 
 fn keep_or_update(known: Arc<Listening>, rules: Rules) -> Step {
@@ -86,13 +96,17 @@ fn fingerprint(rules: &Rules) -> Option<[u8; 32]> {
     rules.tls.as_ref().map(|tls| tls.fingerprint)
 }
 
-/// The socket of a listener that gives its address up, or a new one.
-fn socket(present: &[Arc<Listening>], wanted: &Listener) -> Result<Arc<Bound>, String> {
-    let holder = present
-        .iter()
-        .find(|old| old.rules().config.bind == wanted.bind);
-    if let Some(holder) = holder {
-        return Ok(Arc::clone(holder.bound()));
+/// The socket of a listener that gives this address up, or a new one.
+fn socket(
+    given_up: &mut Vec<Arc<Listening>>,
+    present: &[Arc<Listening>],
+    wanted: &Listener,
+) -> Result<Arc<Bound>, String> {
+    let holds = |old: &Arc<Listening>| {
+        old.rules().config.bind == wanted.bind || *old.local() == wanted.bind
+    };
+    if let Some(place) = given_up.iter().position(holds) {
+        return Ok(Arc::clone(given_up.swap_remove(place).bound()));
     }
     net::bind(&wanted.bind, wanted.backlog)
         .map(Arc::new)

@@ -18,6 +18,8 @@ mod signals;
 mod source;
 mod status;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
