@@ -74,6 +74,7 @@ impl Line {
             match value {
                 Value::Word(text) => quote(text, into),
                 Value::Number(number) => push(into, format_args!("{number}")),
+                Value::Milliseconds(duration) => push_milliseconds(into, duration),
                 Value::End(End { side, phase, how }) => {
                     push(
                         into,
@@ -96,6 +97,7 @@ impl Line {
                 Value::Word(text) if is_plain(text) => into.push_str(text),
                 Value::Word(text) => quote(text, into),
                 Value::Number(number) => push(into, format_args!("{number}")),
+                Value::Milliseconds(duration) => push_milliseconds(into, duration),
                 Value::End(end) => push(into, format_args!("\"{end}\"")),
             }
         });
@@ -143,15 +145,8 @@ impl Line {
                 self.status.map(|status| Value::Number(status.into())),
             ),
             ("tries", Some(Value::Number(self.tries.into()))),
-            (
-                "connect_ms",
-                self.connect_time
-                    .map(|time| Value::Number(milliseconds(time))),
-            ),
-            (
-                "duration_ms",
-                Some(Value::Number(milliseconds(self.duration))),
-            ),
+            ("connect_ms", self.connect_time.map(Value::Milliseconds)),
+            ("duration_ms", Some(Value::Milliseconds(self.duration))),
             (
                 "bytes_from_client",
                 Some(Value::Number(self.bytes_from_client)),
@@ -173,11 +168,15 @@ impl Line {
 enum Value<'a> {
     Word(&'a str),
     Number(u64),
+    /// Shown with three places: a connect within a rack takes less than one.
+    Milliseconds(Duration),
     End(End),
 }
 
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn push_milliseconds(into: &mut String, duration: Duration) {
+    let whole = duration.as_millis();
+    let thousandths = duration.subsec_micros() % 1000;
+    push(into, format_args!("{whole}.{thousandths:03}"));
 }
 
 fn quote(text: &str, into: &mut String) {
@@ -243,7 +242,7 @@ mod tests {
             concat!(
                 r#"{"time":"2023-11-14T22:13:20.042Z","event":"end","id":7,"listener":"chat","client":"192.0.2.1:4711","#,
                 r#""host":"chat.example.org","path":"/socket","pool":"chat","backend":"n1","status":101,"tries":1,"#,
-                r#""connect_ms":1,"duration_ms":60000,"bytes_from_client":10,"bytes_from_backend":20,"#,
+                r#""connect_ms":1.900,"duration_ms":60000.000,"bytes_from_client":10,"bytes_from_backend":20,"#,
                 r#""end":{"side":"backend","phase":"relay","how":"rst"}}"#,
                 "\n"
             )
@@ -256,7 +255,7 @@ mod tests {
             formatted(&line("/a b\n"), LogFormat::Text),
             concat!(
                 r#"time=2023-11-14T22:13:20.042Z event=end id=7 listener=chat client=192.0.2.1:4711 host=chat.example.org "#,
-                r#"path="/a b\n" pool=chat backend=n1 status=101 tries=1 connect_ms=1 duration_ms=60000 "#,
+                r#"path="/a b\n" pool=chat backend=n1 status=101 tries=1 connect_ms=1.900 duration_ms=60000.000 "#,
                 r#"bytes_from_client=10 bytes_from_backend=20 end="backend relay rst""#,
                 "\n"
             )

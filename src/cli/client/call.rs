@@ -119,18 +119,18 @@ async fn exchange(
 }
 
 fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
-    let reason = match error.kind() {
-        ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        ErrorKind::NotFound => "no such socket".to_owned(),
-        ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
+    const LOOK: &str = "; is evenkeel running, and does its configuration have [admin]?";
+    let (reason, hint) = match error.kind() {
+        ErrorKind::ConnectionRefused => ("connection refused".to_owned(), LOOK),
+        ErrorKind::NotFound => ("no such socket".to_owned(), LOOK),
+        ErrorKind::PermissionDenied => ("permission denied".to_owned(), ""),
+        _ => (error.to_string(), ""),
     };
     let Target {
         address, origin, ..
     } = target;
     Failure::Other(format!(
-        "no admin endpoint at {address} (from {origin}): {reason}; is evenkeel running, and does its configuration \
-         have [admin]?"
+        "no admin endpoint at {address} (from {origin}): {reason}{hint}"
     ))
 }
 
