@@ -2,4 +2,5 @@
 
 pub mod backoff;
 pub mod names;
+pub mod pace;
 pub mod units;

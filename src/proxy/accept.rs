@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Arrival, Proxy, Rules, http, tcp};
+use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Peer, Stream};
 use crate::observe::ListenerCounters;
@@ -111,16 +112,16 @@ impl Drop for Listening {
 }
 
 async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut warned = Warned::default();
+    let warned = Pace::new(WARN_SPACING);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = next(&shared, &mut warned) => accepted,
+            accepted = next(&shared, &warned) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => arrive(&shared, stream, peer),
-            Err(error) => pause(&shared, &error, &mut warned).await,
+            Err(error) => pause(&shared, &error, &warned).await,
         }
     }
     // What the kernel has accepted for us before we stopped is not to be reset by the close.
@@ -130,10 +131,10 @@ async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 /// Waits for room, then for a connection. Cancel safe: both are.
-async fn next(shared: &Shared, warned: &mut Warned) -> io::Result<(Stream, Peer)> {
+async fn next(shared: &Shared, warned: &Pace) -> io::Result<(Stream, Peer)> {
     let limits = &shared.proxy.limits;
     if !limits.has_room() {
-        if warned.is_due() {
+        if warned.is_due(std::time::Instant::now()) {
             tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
                 max_connections = limits.max_connections(), "accepting pauses: no room for another connection");
         }
@@ -165,30 +166,15 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
 }
 
 /// After an error of accept: go on at once when only that connection failed, else wait for a descriptor.
-async fn pause(shared: &Shared, error: &io::Error, warned: &mut Warned) {
+async fn pause(shared: &Shared, error: &io::Error, warned: &Pace) {
     if !crate::net::is_local_shortage(error) {
         tracing::debug!(listener = %shared.counters.name, %error, "a connection was gone before it was accepted");
         // Never a busy loop, whatever the kernel says.
         tokio::task::yield_now().await;
         return;
     }
-    if warned.is_due() {
+    if warned.is_due(std::time::Instant::now()) {
         tracing::warn!(listener = %shared.counters.name, %error, "accepting pauses");
     }
     let _ = tokio::time::timeout(RETRY_ACCEPT, shared.proxy.limits.freed()).await;
-}
-
-/// When the last warning was written.
-#[derive(Default)]
-struct Warned(Option<Instant>);
-
-impl Warned {
-    fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.0.is_none_or(|last| now - last >= WARN_SPACING);
-        if due {
-            self.0 = Some(now);
-        }
-        due
-    }
 }

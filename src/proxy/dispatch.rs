@@ -4,13 +4,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::base::pace::Pace;
 use crate::net::{ConnectError, Stream, connect};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
+
+/// Between two warnings of a shortage: it hits every connection.
+const SHORTAGE_SPACING: Duration = Duration::from_secs(10);
 
 /// Why a connection got no backend.
 #[derive(Debug, Error)]
@@ -100,12 +104,7 @@ pub async fn dispatch(
         };
         drop(lease);
         let ours = source.is_ours();
-        if ours {
-            tracing::warn!(pool = %pool.name(), backend = %backend.name(), error = %source, "connect failed");
-        } else {
-            tracing::debug!(pool = %pool.name(), backend = %backend.name(), error = %source, "connect failed");
-            backend.connect_failed(Instant::now(), &source.to_string());
-        }
+        tell(&backend, &source);
         let name = Arc::clone(backend.name());
         wanted.tried.push(backend);
         if ours || wanted.tried.len() > settings.retries as usize {
@@ -118,6 +117,18 @@ pub async fn dispatch(
     }
 }
 
+/// Charges the backend with its failure; a shortage of our own is the operator's to know.
+fn tell(backend: &Backend, error: &ConnectError) {
+    static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
+    let now = Instant::now();
+    if !error.is_ours() {
+        tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+        backend.connect_failed(now, &error.to_string());
+    } else if SHORTAGE.is_due(now) {
+        tracing::warn!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+    }
+}
+
 fn count_redispatch(pool: &Pool, wanted: &Wanted<'_>, backend: &Arc<Backend>) {
     let other = |tried: &Arc<Backend>| !Arc::ptr_eq(tried, backend);
     if wanted.tried.last().is_some_and(other) {
@@ -125,7 +136,7 @@ fn count_redispatch(pool: &Pool, wanted: &Wanted<'_>, backend: &Arc<Backend>) {
     }
 }
 
-async fn attempt(backend: &Backend, timeout: std::time::Duration) -> Result<Stream, ConnectError> {
+async fn attempt(backend: &Backend, timeout: Duration) -> Result<Stream, ConnectError> {
     match backend.endpoint() {
         Some(endpoint) => connect(&endpoint, timeout).await,
         // Lost its address between pick and connect.

@@ -1,0 +1,46 @@
+//! A lid on repeated log lines: whatever happens a thousand times a second is told once in a while.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lets one through per `spacing`. Shared by threads; may be a `static`.
+#[derive(Debug)]
+pub struct Pace {
+    spacing: Duration,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    pub const fn new(spacing: Duration) -> Self {
+        Self {
+            spacing,
+            last: Mutex::new(None),
+        }
+    }
+
+    /// True at most once per spacing.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= self.spacing);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_due_and_the_next_after_the_spacing() {
+        let pace = Pace::new(Duration::from_secs(10));
+        let start = Instant::now();
+        let due = |seconds| pace.is_due(start + Duration::from_secs(seconds));
+        assert_eq!(
+            [due(0), due(1), due(9), due(10), due(19), due(20)],
+            [true, false, false, true, false, true]
+        );
+    }
+}
