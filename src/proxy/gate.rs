@@ -18,8 +18,12 @@ use super::dialogue::{Dialogue, Refused};
 use crate::observe::How;
 use crate::wire::http::{Gate as Wire, Phase};
 
-/// Read from the socket at once; what is behind an upgrade head in one read is held until the hand-over.
+/// Read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
+
+/// With this much held behind an upgrade head nothing more is read before the hand-over. Until then reading goes on, only
+/// to notice a client that has left, so that its place in the queue and its lease are not kept for nobody.
+const MAX_HELD_BYTES: usize = 8 * 1024;
 
 /// What hyper sees in place of a refused head. It never leaves this process.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
@@ -151,7 +155,7 @@ impl<T> Gate<T> {
     /// The answer to a read when nothing is left to deliver and the end has been reached; `None` while it has not.
     fn at_end(&self, context: &Context<'_>) -> Option<Poll<io::Result<()>>> {
         match self.end {
-            End::Open if self.wire.phase() == Phase::Upgrade => Some(Poll::Pending),
+            End::Open if self.held.len() >= MAX_HELD_BYTES => Some(Poll::Pending),
             End::Open => None,
             End::Quiet => Some(Poll::Ready(Ok(()))),
             End::StandIn => Some(Poll::Pending),

@@ -70,7 +70,9 @@ async fn converse(client: Client, visit: &Arc<Visit>) -> hyper::Result<()> {
         ended = &mut connection => ended,
         // The connection is polled on by reference: nothing of it is lost.
         () = visit.arrival.proxy.stopping.cancelled() => {
-            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            if visit.may_end() {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
             (&mut connection).await
         }
     };
@@ -363,6 +365,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_largest_head_that_passes_the_gate_is_served() {
+        let (address, seen) = answering(OK).await;
+        let bench = Bench::start("", "", &[address]);
+        let fields: String = (1..crate::wire::http::MAX_HEADERS - 1)
+            .map(|n| format!("x-{n}: {}\r\n", "y".repeat(140)))
+            .collect();
+        let answer = bench
+            .ask(&format!("{GET}{fields}Connection: close\r\n\r\n"))
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(seen.lock().unwrap().join("").contains("x-98: yyy"));
+    }
+
+    #[tokio::test]
     async fn a_refused_request_is_answered_in_its_turn_and_nothing_behind_it() {
         let (address, seen) = answering(OK).await;
         let bench = Bench::start("", "", &[address]);
@@ -472,6 +488,84 @@ mod tests {
         assert_eq!(to_end(&mut kept).await, "ok");
         gate.send(()).unwrap();
         assert!(to_end(&mut busy).await.ends_with("ok"));
+    }
+
+    #[tokio::test]
+    async fn stopping_lets_a_first_request_and_an_upgrade_through() {
+        let (gate, opened) = tokio::sync::oneshot::channel::<()>();
+        let opened = Mutex::new(Some(opened));
+        let address = node(move |mut stream, number| {
+            let opened = if number == 0 {
+                opened.lock().unwrap().take()
+            } else {
+                None
+            };
+            async move {
+                head(&mut stream).await;
+                let answer = if let Some(opened) = opened {
+                    let _ = opened.await;
+                    SWITCHING
+                } else {
+                    OK
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                to_end(&mut stream).await;
+            }
+        })
+        .await;
+        let bench = Bench::start("", "", &[address]);
+        let (mut first, mut upgraded) = (bench.connect().await, bench.connect().await);
+        upgraded.write_all(upgrade().as_bytes()).await.unwrap();
+        while bench.pool.backends()[0].live() == 0 {
+            tokio::task::yield_now().await;
+        }
+        bench.proxy.stopping.cancel();
+        first
+            .write_all(format!("{GET}\r\n").as_bytes())
+            .await
+            .unwrap();
+        assert!(to_end(&mut first).await.ends_with("ok"));
+        gate.send(()).unwrap();
+        let answer = head(&mut upgraded).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 101 ") && answer.contains("Connection: Upgrade"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_while_its_upgrade_waits_gives_its_lease_back() {
+        let address = node(|mut stream, _| async move { drop(to_end(&mut stream).await) }).await;
+        let bench = Bench::start("upgrade_timeout = \"1h\"", "", &[address]);
+        let mut stream = bench.connect().await;
+        stream
+            .write_all((upgrade() + "early").as_bytes())
+            .await
+            .unwrap();
+        while bench.pool.backends()[0].live() == 0 {
+            tokio::task::yield_now().await;
+        }
+        options::reset_on_close(stream.as_fd());
+        drop(stream);
+        bench.idle().await;
+        let ends = bench.listening.counters().ends.seen();
+        assert_eq!(ends.len(), 1);
+        assert_eq!((ends[0].0.side, ends[0].0.how), (Side::Client, How::Rst));
+    }
+
+    #[tokio::test]
+    async fn a_fin_behind_an_upgrade_is_passed_on_behind_the_early_bytes() {
+        let bench = Bench::start("", "", &[tunnel(0, 5_000).await]);
+        let mut stream = bench.connect().await;
+        stream
+            .write_all(&[upgrade().as_bytes(), &pattern(5_000)].concat())
+            .await
+            .unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        let mut bytes = Vec::new();
+        within(stream.read_to_end(&mut bytes)).await.unwrap();
+        assert_eq!(bytes.len(), 5_000);
     }
 
     #[tokio::test]

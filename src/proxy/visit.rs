@@ -2,7 +2,7 @@
 //! exchanged with a backend as an ordinary request or an upgrade.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::HOST;
@@ -38,6 +38,8 @@ pub(super) struct Visit {
     sni: Option<String>,
     tls: bool,
     calls: AtomicU64,
+    /// An upgrade is under way.
+    upgrading: AtomicBool,
     /// The connection's own record, which becomes that of its first request.
     first: Mutex<Option<Record>>,
     /// A verified upgrade whose 101 is on its way to the client.
@@ -53,6 +55,7 @@ impl Visit {
             sni,
             tls,
             calls: AtomicU64::new(0),
+            upgrading: AtomicBool::new(false),
             first: Mutex::new(Some(record)),
             handover: Mutex::new(None),
         }
@@ -63,37 +66,54 @@ impl Visit {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
+        let mut response = self.serve(request).await;
+        let stopping = self.arrival.proxy.stopping.is_cancelled();
+        if stopping && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            forward::close(response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    async fn serve(&self, request: Request<Incoming>) -> Response<Answer> {
         let ordinal = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let mut ticket = Ticket::new(self.record(), &self.dialogue);
         ticket.phase(Phase::Head);
         if let Some(refused) = self.dialogue.refused(ordinal) {
-            return Ok(refuse(ticket, refused, Phase::Head));
+            return refuse(ticket, refused, Phase::Head);
         }
         let host = host_of(&request);
+        let path = request.uri().path();
         ticket.note(|record| {
-            record.set_request(
-                request.method().as_str(),
-                host.as_deref(),
-                request.uri().path(),
-            );
+            record.set_request(request.method().as_str(), host.as_deref(), path);
             record.phase = Phase::Route;
         });
-        let facts = Facts {
-            sni: self.sni.as_deref(),
-            host: host.as_deref(),
-            path: Some(request.uri().path()),
-            ..Facts::default()
-        };
-        let rules = self.arrival.latest.load_full();
         let websocket = asks_for_websocket(request.headers());
-        let Some(pool) = rules.route(&facts).cloned() else {
-            return Ok(unrouted(ticket, websocket));
+        let rules = self.arrival.latest.load_full();
+        let Some(pool) = self.route(&rules, host.as_deref(), path) else {
+            return unrouted(ticket, websocket);
         };
         let routed = Routed { rules, pool };
-        Ok(match websocket {
-            true => upgrade::serve(&self, &routed, request, ticket).await,
-            false => exchange::serve(&self, &routed, request, ticket, ordinal).await,
-        })
+        if websocket {
+            self.upgrading.store(true, Ordering::Relaxed);
+            return upgrade::serve(self, &routed, request, ticket).await;
+        }
+        exchange::serve(self, &routed, request, ticket, ordinal).await
+    }
+
+    fn route(&self, rules: &Rules, host: Option<&str>, path: &str) -> Option<Arc<Pool>> {
+        let facts = Facts {
+            sni: self.sni.as_deref(),
+            host,
+            path: Some(path),
+            ..Facts::default()
+        };
+        rules.route(&facts).cloned()
+    }
+
+    /// True when nothing is lost by ending the connection after the answers that are due: its first request has come, and
+    /// no upgrade is under way (hyper would take its `Connection: Upgrade` from a 101).
+    pub(super) fn may_end(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > 0 && !self.upgrading.load(Ordering::Relaxed)
     }
 
     /// The record of the next request: the connection's own for the first.
