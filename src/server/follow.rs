@@ -1,33 +1,50 @@
 //! Follows the configuration file while `global.watch` is on, and reloads each settled text once.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::watch;
 
 use super::watcher::Watcher;
 use super::{Server, Source, lock};
 
 impl Server {
-    /// Runs for ever; does nothing for an embedded configuration.
-    pub(super) async fn follow_file(self: Arc<Self>) {
-        let Source::File(file) = self.source.clone() else {
-            return;
-        };
-        let mut on = self.watching.subscribe();
-        // `wait_for` fails only when the sender is gone, and the server holds it.
-        while on.wait_for(|on| *on).await.is_ok() {
-            let watcher = Watcher::start(&file);
-            tokio::select! {
-                () = self.reload_settled(watcher) => {}
-                _ = on.wait_for(|on| !*on) => {}
-            }
+    /// Starts to follow; ends with the server. Nothing to do for an embedded configuration.
+    pub(super) fn follow_file(self: &Arc<Self>) {
+        if let Source::File(file) = &self.source {
+            let (file, server, on) = (
+                file.clone(),
+                Arc::downgrade(self),
+                self.watching.subscribe(),
+            );
+            self.watch()
+                .spawn(async move { follow(&file, server, on).await });
         }
     }
+}
 
-    /// Cancel safe: a reload that has begun goes on to its end.
-    async fn reload_settled(self: &Arc<Self>, mut watcher: Watcher) {
-        loop {
-            let text = watcher.settled(|| lock(&self.attempted).clone()).await;
-            // The result was logged and counted.
-            let _ = self.reload_text(Some(text)).await;
+async fn follow(file: &Path, server: Weak<Server>, mut on: watch::Receiver<bool>) {
+    // Fails when the server is gone.
+    while on.wait_for(|on| *on).await.is_ok() {
+        tokio::select! {
+            () = reload_settled(Watcher::start(file), &server) => {}
+            _ = on.wait_for(|on| !*on) => {}
         }
+    }
+}
+
+/// Cancel safe: a reload that has begun goes on to its end.
+async fn reload_settled(mut watcher: Watcher, server: &Weak<Server>) {
+    loop {
+        let acted = || match server.upgrade() {
+            Some(server) => lock(&server.attempted).clone(),
+            None => String::new(),
+        };
+        let text = watcher.settled(acted).await;
+        let Some(server) = server.upgrade() else {
+            return;
+        };
+        // The result was logged and counted.
+        let _ = server.reload_text(Some(text)).await;
     }
 }

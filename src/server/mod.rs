@@ -91,8 +91,7 @@ impl Server {
             Ok(Err(messages)) => return Err(StartError(messages.join("\n"))),
             Err(error) => return Err(StartError(format!("start: {error}"))),
         }
-        let followed = Arc::clone(&server).follow_file();
-        server.beside.handle().spawn(followed);
+        server.follow_file();
         Ok(server)
     }
 
@@ -225,6 +224,13 @@ impl Server {
     /// How the reloads went so far.
     pub fn reloads(&self) -> ReloadStatus {
         lock(&self.reloads).clone()
+    }
+}
+
+impl Drop for Server {
+    /// The relay's threads hold nothing of the server and would outlive it.
+    fn drop(&mut self) {
+        self.proxy.relay.shutdown();
     }
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::config::Bind;
 use crate::pool::Pick;
 
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 const POOL: &str = "[pool.p]\nbackend = [{ name = \"n1\", address = \"127.0.0.1:9\" }]\n";
 
 fn listener(name: &str, bind: &str, more: &str) -> String {
@@ -339,4 +340,39 @@ async fn a_start_that_fails_names_the_listener_and_frees_what_it_bound() {
     let started = Server::start(config, Source::Text { text, file }).await;
     let error = started.err().unwrap().to_string();
     assert_eq!(error, format!("listener a: bind {address}: address in use"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_file_is_followed_and_watching_can_be_turned_off_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("balancer.toml");
+    std::fs::write(&file, one("a")).unwrap();
+    let config = config::parse(&one("a"), &file).unwrap();
+    let server = Server::start(config, Source::File(file.clone()))
+        .await
+        .unwrap();
+    let mut watching = server.watching.subscribe();
+    assert!(*watching.borrow_and_update());
+    std::fs::write(&file, unwatched(&one("b"))).unwrap();
+    let turned_off = watching.wait_for(|on| !on);
+    tokio::time::timeout(PATIENCE, turned_off)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(server.listeners()[0].name, "b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_keeps_a_dropped_server() {
+    let running = Running::start(&one("a")).await;
+    running.reload(&one("b")).await.unwrap();
+    let server = Arc::downgrade(&running.server);
+    drop(running);
+    // What still ends may hold it for a moment.
+    let gone = async {
+        while server.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
 }
