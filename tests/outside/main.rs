@@ -16,6 +16,7 @@ mod algorithms;
 mod badinput;
 mod checks;
 mod close;
+mod commands;
 mod dns;
 mod drain;
 mod failover;

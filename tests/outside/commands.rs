@@ -1,0 +1,166 @@
+//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`.
+
+use crate::certificates::Certificate;
+use crate::clients::greeted;
+use crate::harness::{Balancer, Launch, complete, run};
+use crate::nodes::Node;
+use crate::settings::simple;
+
+async fn started() -> (Balancer, String, Node) {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&node]));
+    let admin = balancer.address("admin").await.to_string();
+    (balancer, admin, node)
+}
+
+#[tokio::test]
+async fn status_shows_every_listener_and_backend_without_colour_in_a_pipe() {
+    let (balancer, admin, node) = started().await;
+    let (code, table, error) = balancer.command(&["status", "--admin", &admin]).await;
+    assert_eq!(code, 0, "{error}");
+    let listener = balancer.address("main").await.to_string();
+    for word in [
+        "main",
+        &listener,
+        "pool nodes",
+        "n1",
+        &node.address.to_string(),
+        "up",
+    ] {
+        assert!(table.contains(word), "{word} is not in\n{table}");
+    }
+    assert!(!table.contains('\u{1b}'), "{table}");
+    let (_, json, _) = balancer
+        .command(&["status", "-o", "json", "--admin", &admin])
+        .await;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["pools"][0]["backends"][0]["name"], "n1", "{json}");
+}
+
+#[tokio::test]
+async fn a_drain_that_runs_out_of_its_wait_fails_and_one_that_empties_does_not() {
+    let (balancer, admin, _node) = started().await;
+    let (stream, _) = greeted(balancer.address("main").await).await;
+    let ask = |word, wait| ["drain", "nodes/n1", word, wait, "--admin", &admin].map(str::to_owned);
+    let words = ask("--wait", "10ms");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!((code, out.as_str()), (1, "nodes/n1: drain, 1 connection\n"));
+    assert!(
+        error.contains("nodes/n1: 1 connection left after 10ms"),
+        "{error}"
+    );
+    drop(stream);
+    let words = ask("--wait", "20s");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "nodes/n1: drain, 0 connections\n"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn each_state_is_set_and_an_unknown_backend_is_told_what_there_is() {
+    let (balancer, admin, _node) = started().await;
+    for (word, operator) in [("maint", "maint"), ("drain", "drain"), ("ready", "ready")] {
+        let (code, _, error) = balancer
+            .command(&[word, "nodes/n1", "--admin", &admin])
+            .await;
+        assert_eq!(code, 0, "{error}");
+        let seen = balancer.backend("nodes", "n1").await;
+        assert_eq!(seen["operator"], operator, "{seen}");
+    }
+    let (code, _, error) = balancer
+        .command(&["drain", "nodes/n9", "--admin", &admin])
+        .await;
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("n9") && error.contains("there are: n1"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn reload_prints_the_changes_or_every_error() {
+    let (balancer, admin, node) = started().await;
+    let reload = ["reload", "--admin", &admin];
+    let (code, out, error) = balancer.command(&reload).await;
+    assert_eq!((code, out.as_str()), (0, "nothing changed\n"), "{error}");
+    let changed = simple("tcp", "balance = \"least_conn\"", &[&node]);
+    balancer.write(&complete(&changed));
+    let (code, out, error) = balancer.command(&reload).await;
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "pool nodes: changed balance\n"),
+        "{error}"
+    );
+    let wrong = simple("tcp", "balance = \"least\"\nretries = \"x\"", &[&node]);
+    balancer.write(&complete(&wrong));
+    let (code, _, error) = balancer.command(&reload).await;
+    assert_eq!(code, 1, "{error}");
+    assert!(
+        error.contains("balance") && error.contains("retries"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_configuration_says_where_the_endpoint_is_and_how_to_be_let_in() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "admin", &["admin.example"]);
+    std::fs::write(launch.path("token"), "correct-horse\n").expect("write");
+    let config = |bind: &str| {
+        let tls = certificate.toml();
+        let admin = format!("[admin]\nbind = \"{bind}\"\ntls = {tls}\ntoken_file = \"token\"\n");
+        simple("tcp", "", &[&node]) + &admin
+    };
+    let balancer = launch.start(&config("127.0.0.1:0"));
+    let admin = balancer.address("admin").await.to_string();
+    let file = balancer.path("client.toml");
+    std::fs::write(&file, config(&admin)).expect("write");
+    let (code, table, error) = balancer
+        .command(&["status", "--config", "client.toml"])
+        .await;
+    assert_eq!(code, 0, "{error}");
+    assert!(table.contains("pool nodes"), "{table}");
+    let url = format!("https://{admin}");
+    let (code, _, error) = balancer.command(&["status", "--admin", &url]).await;
+    assert_eq!(code, 1, "an unknown certificate was taken");
+    assert!(error.contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn over_a_unix_socket() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let bind = format!("unix:{}", launch.path("admin.sock").display());
+    let config = simple("tcp", "", &[&node]) + &format!("[admin]\nbind = \"{bind}\"\n");
+    let balancer = launch.start(&config);
+    balancer
+        .event("the admin endpoint", 0, |event| {
+            event.message() == "listening" && event.field("listener") == Some("admin")
+        })
+        .await;
+    let (code, table, error) = balancer
+        .command(&["status", "--config", "balancer.toml"])
+        .await;
+    assert_eq!(code, 0, "{error}");
+    assert!(table.contains("pool nodes"), "{table}");
+}
+
+#[tokio::test]
+async fn without_an_endpoint_the_error_says_where_it_looked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = format!("unix:{}", folder.path().join("none.sock").display());
+    let (code, out, error) = run(&["status", "--admin", &path], folder.path()).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        error.contains(&path) && error.contains("is evenkeel running"),
+        "{error}"
+    );
+    let (code, ..) = run(&["drain", "nodes", "--admin", &path], folder.path()).await;
+    assert_eq!(code, 2, "a wrong name is wrong usage");
+}
