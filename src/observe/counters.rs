@@ -18,7 +18,7 @@ pub struct ListenerCounters {
     pub refused: AtomicU64,
     /// Ends in the phase [`Phase::Tls`]. Written by [`super::Record`].
     pub handshake_failures: AtomicU64,
-    /// Bytes, counted when a connection ends or has an interval line. Written by [`super::Record`].
+    /// Bytes, of live sessions up to the relay's latest sweep. Written by [`super::Record::tally`].
     pub bytes_from_client: AtomicU64,
     /// As `bytes_from_client`.
     pub bytes_from_backend: AtomicU64,
@@ -56,7 +56,7 @@ pub struct BackendCounters {
     pub connect_failures: AtomicU64,
     /// HTTP requests that the backend was picked for and that were answered. Written by [`super::Record::answered`].
     pub requests: AtomicU64,
-    /// Bytes, counted when a connection ends or has an interval line. Written by [`super::Record`].
+    /// Bytes, of live sessions up to the relay's latest sweep. Written by [`super::Record::tally`].
     pub bytes_from_client: AtomicU64,
     /// As `bytes_from_client`.
     pub bytes_from_backend: AtomicU64,

@@ -178,7 +178,7 @@ impl Record {
 
     /// Writes the interval line and brings the byte counters up to date.
     pub fn interval(&mut self) {
-        self.count_bytes();
+        self.tally();
         self.last_line_seconds = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
         if self.journal.log_at().interval {
             self.journal.write(self.line(Event::Interval));
@@ -192,7 +192,7 @@ impl Record {
 
     fn close(&mut self, end: End) {
         self.ended = true;
-        self.count_bytes();
+        self.tally();
         self.listener.live.fetch_sub(1, Relaxed);
         self.listener.ends.count(end);
         if end.phase == Phase::Tls {
@@ -207,7 +207,12 @@ impl Record {
         }
     }
 
-    fn count_bytes(&mut self) {
+    /// Brings the byte counters up to date, so that a session of hours is seen in the metrics while it lasts. Call it
+    /// now and then; it costs two comparisons when nothing has moved.
+    pub fn tally(&mut self) {
+        if self.counted == (self.bytes_from_client, self.bytes_from_backend) {
+            return;
+        }
         let from_client = self.bytes_from_client.saturating_sub(self.counted.0);
         let from_backend = self.bytes_from_backend.saturating_sub(self.counted.1);
         self.counted = (self.bytes_from_client, self.bytes_from_backend);
@@ -358,12 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_count_once_over_intervals_and_end() {
+    fn bytes_count_while_it_lasts_and_count_once() {
         let listener = ListenerCounters::new("chat");
         let backend = Arc::new(BackendCounters::default());
         let mut record = record(&quiet(), &listener);
         record.assigned(&"chat".into(), &"n1".into(), &backend);
         record.bytes_from_client = 10;
+        record.tally();
+        assert_eq!(listener.bytes_from_client.load(Relaxed), 10);
         record.interval();
         record.bytes_from_client = 25;
         record.bytes_from_backend = 5;

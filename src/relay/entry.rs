@@ -210,14 +210,15 @@ impl Entry {
         self.legs.iter().for_each(Leg::reset);
     }
 
-    /// Writes the line of a live connection when it is due.
+    /// Brings the counters up to date and writes the line of a live connection when it is due.
     pub fn log_when_due(&mut self) {
+        self.write_bytes();
+        self.record.tally();
         if self
             .record
             .interval_due()
             .is_some_and(|left| left.is_zero())
         {
-            self.write_bytes();
             self.record.interval();
         }
     }
