@@ -3,7 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::config::LogOutput;
 
@@ -65,8 +68,13 @@ impl Output {
     }
 }
 
+/// Without waiting: a FIFO that nobody reads is an error, where an ordinary open would hold up the reload for ever.
 fn append(path: &Path) -> io::Result<File> {
-    let opened = File::options().append(true).create(true).open(path);
+    let opened = File::options()
+        .append(true)
+        .create(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
     opened.map_err(|error| {
         io::Error::new(
             error.kind(),
@@ -105,5 +113,14 @@ mod tests {
             b"one\ntwo\n"
         );
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_is_an_error_and_no_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(Output::open(&LogOutput::File(path)).is_err());
     }
 }
