@@ -56,9 +56,16 @@ impl Live {
         removed.any(|removed| std::ptr::eq(Arc::as_ptr(&removed.pool), pool))
     }
 
-    /// Makes `wanted` the present pools, with the settings of `config`. What is new is started, what is left over is
+    /// Makes `wanted` the present pools, with the settings of `config`; some are `started` already. What is left over is
     /// retired after `grace`.
-    pub fn swap_pools(&mut self, wanted: Pools, config: &Config, grace: Duration, watch: &Handle) {
+    pub fn swap_pools(
+        &mut self,
+        wanted: Pools,
+        mut started: BTreeMap<String, RunningPool>,
+        config: &Config,
+        grace: Duration,
+        watch: &Handle,
+    ) {
         self.removed.retain(|removed| {
             let back = wanted
                 .get(&**removed.pool.name())
@@ -77,7 +84,9 @@ impl Live {
                 // A pool that was taken back is retired by now, so that the same settings mean a change.
                 pool.apply(settings);
             }
-            let running = known.unwrap_or_else(|| RunningPool::start(pool, watch));
+            let running = known
+                .or_else(|| started.remove(&name))
+                .unwrap_or_else(|| RunningPool::start(pool, watch));
             self.pools.insert(name, running);
         }
         let left = before.into_values().map(|running| running.pool);

@@ -12,6 +12,9 @@ use crate::discovery;
 use crate::health;
 use crate::pool::Pool;
 
+/// A name server that works answers within milliseconds; one that does not must not hold up a start or a reload.
+const FIRST_LOOKUPS: Duration = Duration::from_secs(1);
+
 /// One pool of the present configuration; checks and lookups go on as long as this is kept.
 pub(super) struct RunningPool {
     pub pool: Arc<Pool>,
@@ -36,6 +39,30 @@ impl RunningPool {
             _stop: stop.drop_guard(),
         }
     }
+
+    async fn resolved(&self) {
+        let mut changed = self.pool.changed();
+        while !self.is_resolved() && changed.changed().await.is_ok() {}
+    }
+
+    fn is_resolved(&self) -> bool {
+        let backends = self.pool.backends();
+        let discovers = self.pool.settings().discover.is_some();
+        let named = backends.iter().all(|backend| backend.endpoint().is_some());
+        named && !(discovers && backends.is_empty())
+    }
+}
+
+/// Waits until the pools have their first addresses, at most `FIRST_LOOKUPS`: a pool that is served before its names are
+/// known refuses what it could have taken.
+pub(super) async fn resolved(pools: impl Iterator<Item = &RunningPool>) {
+    let all = async {
+        for running in pools {
+            running.resolved().await;
+        }
+    };
+    // What is not known by then is followed, and warned about, by discovery.
+    let _ = tokio::time::timeout(FIRST_LOOKUPS, all).await;
 }
 
 /// One pool that a reload removed.

@@ -3,11 +3,13 @@
 //! `plan` does all that can fail and changes nothing; `commit` cannot fail and swaps everything in at once. The first
 //! configuration takes the same way, from nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::follower::Commit;
 use super::load::{Pools, load};
+use super::pools::{self, RunningPool};
 use super::{ReloadError, Server, listeners, lock};
 use crate::config::{self, Change, Config, ConfigErrors};
 use crate::observe;
@@ -17,6 +19,8 @@ pub(super) struct Plan {
     config: Arc<Config>,
     changes: Vec<Change>,
     pools: Pools,
+    /// Those of `pools` that are new: checked and looked up already.
+    started: BTreeMap<String, RunningPool>,
     listeners: Vec<listeners::Step>,
     journal: Option<observe::Prepared>,
     followers: Vec<Commit>,
@@ -76,11 +80,23 @@ impl Server {
         Ok(Plan {
             journal: prepare_journal(&old, &config)?,
             followers: self.prepare_followers(&config)?,
+            started: self.start_new(&loaded.pools, &known),
             pools: loaded.pools,
             listeners: listeners.steps,
             config: Arc::new(config),
             changes,
         })
+    }
+
+    /// Starts the pools that are not known and waits for their first addresses.
+    fn start_new(&self, wanted: &Pools, known: &Pools) -> BTreeMap<String, RunningPool> {
+        let watch = self.watch();
+        let new = wanted.iter().filter(|(name, _)| !known.contains_key(*name));
+        let started: BTreeMap<_, _> = new
+            .map(|(name, pool)| (name.clone(), RunningPool::start(Arc::clone(pool), &watch)))
+            .collect();
+        watch.block_on(pools::resolved(started.values()));
+        started
     }
 
     fn prepare_followers(&self, config: &Config) -> Result<Vec<Commit>, Vec<String>> {
@@ -102,7 +118,7 @@ impl Server {
         }
         let grace = longest_set_up(&live.config);
         self.proxy.limits.apply(&plan.config.global);
-        live.swap_pools(plan.pools, &plan.config, grace, &self.watch());
+        live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
         let left = listeners::left_over(before, &live.listeners);
