@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::certificates::Certificate;
-use crate::clients::{Ending, connect, echoed, greeted, http, http_on, read_to_ending};
+use crate::clients::{connect, echoed, greeted, http, http_on, read_to_ending};
 use crate::harness::{Balancer, Launch, run};
 use crate::nodes::{Node, Seen};
 use crate::settings::{backend, listener, listener_with, pool, simple};
@@ -266,8 +266,10 @@ async fn a_backend_that_refuses_is_a_rst_or_a_502_and_is_counted() {
         + &listener("web", "websocket", "gone")
         + &pool("gone", "", &[backend("n1", gone)]);
     let balancer = Balancer::start(&config);
-    let mut stream = connect(balancer.address("raw").await).await;
-    assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Rst));
+    assert_eq!(
+        crate::clients::refused(balancer.address("raw").await).await,
+        (vec![], crate::clients::Ending::Rst)
+    );
     let page = http(
         balancer.address("web").await,
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",

@@ -331,7 +331,7 @@ async fn the_last_backend_is_never_ejected() {
     let balancer = Balancer::start(&config);
     let address = balancer.address("main").await;
     for _ in 0..6 {
-        crate::clients::read_to_ending(&mut crate::clients::connect(address).await).await;
+        crate::clients::refused(address).await;
     }
     assert_eq!(balancer.backend("nodes", "n1").await["state"], "up");
     let _back = Node::echo_at(gone, "n1").await;

@@ -33,6 +33,17 @@ pub async fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Connects to where nothing is served, and gives how that ended. A RST may be there before connect has returned.
+pub async fn refused(address: SocketAddr) -> (Vec<u8>, Ending) {
+    match within("a connection", TcpStream::connect(address)).await {
+        Ok(mut stream) => read_to_ending(&mut stream).await,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+            (Vec::new(), Ending::Rst)
+        }
+    }
+}
+
 /// Closes with a RST.
 pub fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream)
@@ -43,8 +54,16 @@ pub fn reset(stream: TcpStream) {
 
 /// Reads to the end, and tells how it ended.
 pub async fn read_to_ending(stream: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Ending) {
+    read_to_ending_of("the end of a stream", stream).await
+}
+
+/// The same, with a name for what does not end.
+pub async fn read_to_ending_of(
+    what: &str,
+    stream: &mut (impl AsyncRead + Unpin),
+) -> (Vec<u8>, Ending) {
     let mut bytes = Vec::new();
-    let ending = within("the end of a stream", stream.read_to_end(&mut bytes)).await;
+    let ending = within(what, stream.read_to_end(&mut bytes)).await;
     (
         bytes,
         if ending.is_ok() {

@@ -188,6 +188,8 @@ async fn a_pool_whose_backends_are_all_down_answers_at_once() {
         "{}",
         page.head
     );
-    let mut stream = connect(balancer.address("raw").await).await;
-    assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Rst));
+    assert_eq!(
+        crate::clients::refused(balancer.address("raw").await).await,
+        (vec![], crate::clients::Ending::Rst)
+    );
 }

@@ -258,6 +258,8 @@ impl Balancer {
             "INT" => rustix::process::Signal::INT,
             "HUP" => rustix::process::Signal::HUP,
             "USR1" => rustix::process::Signal::USR1,
+            "STOP" => rustix::process::Signal::STOP,
+            "CONT" => rustix::process::Signal::CONT,
             other => panic!("no signal {other}"),
         };
         rustix::process::kill_process(pid, signal).expect("send a signal");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use crate::clients::{Ending, connect, echoed, greeted, http, read_line, read_to_ending};
+use crate::clients::{connect, echoed, greeted, http, read_line};
 use crate::harness::{Balancer, Launch, within};
 use crate::nodes::Node;
 use crate::settings::{backend, backend_with, listener, pool, simple};
@@ -73,8 +73,10 @@ async fn a_full_backend_is_passed_over_and_a_full_pool_refuses_at_once() {
         held.push(greeted(address).await);
     }
     assert_eq!(held.iter().filter(|(_, name)| name == "n1").count(), 1);
-    let mut refused = connect(address).await;
-    assert_eq!(read_to_ending(&mut refused).await, (vec![], Ending::Rst));
+    assert_eq!(
+        crate::clients::refused(address).await,
+        (vec![], crate::clients::Ending::Rst)
+    );
     held.retain(|(_, name)| name != "n1");
     balancer
         .backend_until("nodes", "n1", |seen| seen["live"] == 0)
@@ -107,10 +109,9 @@ async fn a_queue_serves_in_order_and_is_bounded() {
     queued(1).await;
     let mut third = connect(address).await;
     queued(2).await;
-    let mut fourth = connect(address).await;
     assert_eq!(
-        read_to_ending(&mut fourth).await,
-        (vec![], Ending::Rst),
+        crate::clients::refused(address).await,
+        (vec![], crate::clients::Ending::Rst),
         "the queue has a bound"
     );
     drop(first);
@@ -144,8 +145,10 @@ async fn a_wait_in_the_queue_has_an_end() {
     let raw = balancer.address("raw").await;
     let _held = greeted(raw).await;
     let began = Instant::now();
-    let mut waiting = connect(raw).await;
-    assert_eq!(read_to_ending(&mut waiting).await, (vec![], Ending::Rst));
+    assert_eq!(
+        crate::clients::refused(raw).await,
+        (vec![], crate::clients::Ending::Rst)
+    );
     assert!(
         (400..5_000).contains(&began.elapsed().as_millis()),
         "{:?}",
@@ -311,7 +314,8 @@ async fn names_of_backends_default_to_their_addresses() {
             &[backend("x", node.address).replace("name = \"x\", ", "")],
         );
     let balancer = Balancer::start(&config);
-    assert_eq!(greeted(balancer.address("main").await).await.1, "n1");
+    let (_held, name) = greeted(balancer.address("main").await).await;
+    assert_eq!(name, "n1");
     assert_eq!(
         balancer.backend("nodes", &node.address.to_string()).await["live"],
         1
