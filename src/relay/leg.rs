@@ -66,7 +66,9 @@ impl Leg {
         Self {
             socket,
             transport,
-            readable: true,
+            // Registering reports what is there already. A read before that takes a FIN with a RST behind it for a
+            // mere FIN: only EPOLLERR tells of the RST.
+            readable: false,
             writable: true,
             fin_announced: false,
             error_announced: false,
