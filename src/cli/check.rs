@@ -22,12 +22,17 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
 
 fn summary(config: &Config) -> String {
     let backends = config.pools.values().map(|pool| pool.backends.len()).sum();
-    [
-        count(config.listeners.len(), "listener"),
-        count(config.pools.len(), "pool"),
-        count(backends, "backend"),
-    ]
-    .join(", ")
+    let discovered = config.pools.values().filter(|pool| pool.discover.is_some());
+    let from_dns = match discovered.count() {
+        0 => String::new(),
+        pools => format!(" and those of {} from DNS", count(pools, "pool")),
+    };
+    let listeners = count(config.listeners.len(), "listener");
+    let pools = count(config.pools.len(), "pool");
+    format!(
+        "{listeners}, {pools}, {}{from_dns}",
+        count(backends, "backend")
+    )
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -105,7 +105,7 @@ Evenkeel demo: three echo nodes (n1, n2, n3) behind one balancer
   config       {config}  (edit and save it: changes are applied at once)
 
 Try
-  the page, in several tabs of a browser: each gets a node
+  the page, in several tabs of a browser: each gets a node; after a drain, \"Reconnect\" finds another
   curl {page}healthz
   curl --cacert {certificate} {secure_page}healthz
   bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo hello >&3; head -1 <&3'
