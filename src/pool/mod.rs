@@ -1,7 +1,7 @@
 //! Pools and their backends: choosing and counting.
 //!
 //! Writers (reload, discovery, checks, operator, outlier detection) change one thing under the pool's lock, compute the
-//! next [`View`] and swap it in; a pick reads the view and the live counts, and takes no lock but its algorithm's.
+//! next `View` and swap it in; a pick reads the view and the live counts, and takes no lock but its algorithm's.
 //! What a pool gives is a [`Lease`]: as long as it lives, the connection counts.
 
 mod acquire;
