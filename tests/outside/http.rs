@@ -420,3 +420,30 @@ async fn a_connection_between_requests_is_closed_after_its_keep_alive_timeout() 
     );
     assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Fin));
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_while_its_request_waits_frees_the_backend() {
+    let seen = crate::nodes::Seen::default();
+    let node = seen.node().await;
+    // A FIN may come from a client that still reads, so it has `fin_timeout`; a RST does not wait.
+    for (fin_timeout, by_reset) in [("1s", false), ("1h", true)] {
+        let keys = format!("fin_timeout = \"{fin_timeout}\"");
+        let balancer = Balancer::start(&simple("websocket", &keys, &[&node]));
+        let mut stream = connect(balancer.address("main").await).await;
+        stream
+            .write_all(b"GET /poll HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .expect("write");
+        balancer
+            .backend_until("nodes", "n1", |seen| seen["live"] == 1)
+            .await;
+        if by_reset {
+            crate::clients::reset(stream);
+        } else {
+            drop(stream);
+        }
+        balancer
+            .backend_until("nodes", "n1", |seen| seen["live"] == 0)
+            .await;
+    }
+}

@@ -5,7 +5,8 @@ import { Server } from "socket.io";
 
 const name = process.argv[2];
 const http = createServer();
-const io = new Server(http);
+// A poll that its client gave up without closing it is answered by the next ping.
+const io = new Server(http, { pingInterval: 3_000 });
 io.on("connection", (socket) => {
   socket.on("message", (text, acknowledge) => acknowledge(`${name}:${text}`));
 });
