@@ -26,9 +26,13 @@ impl Server {
 async fn follow(file: &Path, server: Weak<Server>, mut on: watch::Receiver<bool>) {
     // Fails when the server is gone.
     while on.wait_for(|on| *on).await.is_ok() {
-        tokio::select! {
-            () = reload_settled(Watcher::start(file), &server) => {}
-            _ = on.wait_for(|on| !*on) => {}
+        let server_is_gone = tokio::select! {
+            () = reload_settled(Watcher::start(file), &server) => true,
+            // Fails when the sender is gone, while the last value still says to follow.
+            off = on.wait_for(|on| !*on) => off.is_err(),
+        };
+        if server_is_gone {
+            return;
         }
     }
 }

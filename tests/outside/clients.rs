@@ -192,10 +192,8 @@ pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     let mut bytes = Vec::new();
     let reading = async {
         loop {
-            if let Some(end) = answer_end(&bytes) {
-                if bytes.len() >= end {
-                    return;
-                }
+            if answer_end(&bytes).is_some_and(|end| bytes.len() >= end) {
+                return;
             }
             match stream.read_u8().await {
                 Ok(byte) => bytes.push(byte),
