@@ -53,19 +53,15 @@ enum Step {
 }
 
 impl Admin {
-    /// Binds what the server's configuration asks for and follows its reloads. Blocks on files and sockets.
-    ///
-    /// # Errors
-    /// One message that says what could not be bound or read; nothing is left open.
-    pub fn start(server: &Arc<Server>) -> Result<Arc<Admin>, String> {
+    /// The endpoints of a prepared server: bound when it opens, all or nothing with its listeners.
+    pub fn attach(server: &Arc<Server>) -> Arc<Admin> {
         let admin = Arc::new(Admin {
             server: Arc::downgrade(server),
             runtime: server.watch(),
             bound: Arc::default(),
         });
-        admin.prepare(&server.config())?();
         server.follow(Arc::clone(&admin) as Arc<dyn Follower>);
-        Ok(admin)
+        admin
     }
 
     /// The real address of `[admin]`, where there is one.

@@ -44,9 +44,10 @@ impl Balancer {
     /// What could not be loaded or bound.
     pub async fn start(config: Config, source: Source, logs: Logs) -> Result<Balancer, Failure> {
         tls::install_provider();
-        let server = Server::start(config, source).await?;
+        let server = Server::prepare(&config, source)?;
         server.follow(Arc::new(logs));
-        let admin = Admin::start(&server).map_err(Failure::Other)?;
+        let admin = Admin::attach(&server);
+        server.open().await?;
         Ok(Balancer { server, admin })
     }
 }

@@ -80,19 +80,38 @@ impl Server {
     /// # Errors
     /// Names what could not be loaded or bound; nothing is left running.
     pub async fn start(config: Config, source: Source) -> Result<Arc<Server>, StartError> {
-        let server = Arc::new(Server::new(&config, source)?);
-        let first = Arc::clone(&server);
-        let started = server.watch().spawn_blocking(move || {
-            let plan = first.plan(config)?;
-            first.commit(plan)
-        });
-        match started.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(messages)) => return Err(StartError(messages.join("\n"))),
-            Err(error) => return Err(StartError(format!("start: {error}"))),
-        }
-        server.follow_file();
+        let server = Server::prepare(&config, source)?;
+        server.open().await?;
         Ok(server)
+    }
+
+    /// A server of `config` that serves nothing yet. What follows it from here on is part of its `open`: a follower that
+    /// cannot go along (an admin port in use) fails the start before a connection is accepted. Call it inside a tokio runtime: the data path runs there.
+    ///
+    /// # Errors
+    /// Threads or the access log could not be set up.
+    pub fn prepare(config: &Config, source: Source) -> Result<Arc<Server>, StartError> {
+        Ok(Arc::new(Server::new(config, source)?))
+    }
+
+    /// Loads and binds the configuration of a prepared server and begins to serve.
+    ///
+    /// # Errors
+    /// Names what could not be loaded or bound; nothing of it is left running.
+    pub async fn open(self: &Arc<Self>) -> Result<(), StartError> {
+        let server = Arc::clone(self);
+        let opened = self.watch().spawn_blocking(move || {
+            let plan = server.plan((*server.config()).clone())?;
+            server.commit(plan)
+        });
+        match opened.await {
+            Ok(Ok(_)) => {
+                self.follow_file();
+                Ok(())
+            }
+            Ok(Err(messages)) => Err(StartError(messages.join("\n"))),
+            Err(error) => Err(StartError(format!("start: {error}"))),
+        }
     }
 
     /// Everything but what the configuration describes.
@@ -100,7 +119,7 @@ impl Server {
         let failed = |what: &str, error: std::io::Error| StartError(format!("{what}: {error}"));
         let beside = Beside::start().map_err(|error| failed("start threads", error))?;
         let journal =
-            Journal::new(&config.access_log).map_err(|error| failed("access_log", error))?;
+            Journal::new(&config.access_log).map_err(|error| StartError(error.to_string()))?;
         let relay = Relay::start(config.global.workers)
             .map_err(|error| failed("start relay threads", error))?;
         let proxy = Arc::new(Proxy {
@@ -129,7 +148,7 @@ impl Server {
         self.beside.handle()
     }
 
-    /// Adds one that is asked at every reload. It has already been set up from the present configuration.
+    /// Adds one that is asked at every reload, and at `open` if that is still to come.
     pub fn follow(&self, follower: Arc<dyn Follower>) {
         lock(&self.followers).push(follower);
     }
@@ -212,9 +231,9 @@ impl Server {
         &self.proxy.limits
     }
 
-    /// False once it is stopping: new connections are not accepted any more.
+    /// New connections are accepted: true from `open` until it is stopping.
     pub fn ready(&self) -> bool {
-        lock(&self.live).stopped.is_none()
+        !lock(&self.live).listeners.is_empty()
     }
 
     pub fn started_at(&self) -> SystemTime {

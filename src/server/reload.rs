@@ -179,7 +179,7 @@ fn prepare_journal(old: &Config, new: &Config) -> Result<Option<observe::Prepare
     }
     match observe::Journal::prepare(&new.access_log) {
         Ok(prepared) => Ok(Some(prepared)),
-        Err(error) => Err(vec![format!("access_log: {error}")]),
+        Err(error) => Err(vec![error.to_string()]),
     }
 }
 
