@@ -89,17 +89,23 @@ async fn maint_takes_nothing_new_either() {
 }
 
 #[tokio::test]
-async fn the_drain_command_waits_and_prints() {
+async fn the_drain_command_waits_for_the_last_and_fails_when_some_are_left() {
     let n1 = Node::echo("n1").await;
     let n2 = Node::echo("n2").await;
     let balancer = Balancer::start(&simple("tcp", "", &[&n1, &n2]));
     let address = balancer.address("main").await;
     let admin = balancer.address("admin").await.to_string();
-    let answer = balancer
-        .post("/api/v1/pools/nodes/backends/n1/drain", "{}")
-        .await;
-    assert_eq!(answer.json()["backend"]["live"], 0);
-    assert_eq!(greeted(address).await.1, "n2");
-    let status = balancer.get("/api/v1/status").await;
-    assert_eq!(status.status, 200, "{admin}: {}", status.body);
+    let (live, name) = greeted(address).await;
+    let backend = format!("nodes/{name}");
+    let drain = async |wait: &str| {
+        balancer
+            .command(&["drain", &backend, "--admin", &admin, "--wait", wait])
+            .await
+    };
+    let (code, out, error) = drain("300ms").await;
+    assert_eq!(code, 1, "{out}{error}");
+    let (waited, ()) = tokio::join!(drain("20s"), async { drop(live) });
+    assert_eq!(waited.0, 0, "{}{}", waited.1, waited.2);
+    assert!(waited.1.contains(&backend), "{}", waited.1);
+    assert_ne!(greeted(address).await.1, name);
 }
