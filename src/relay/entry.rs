@@ -35,6 +35,8 @@ pub(super) struct Entry {
     policy: Policy,
     record: Box<Record>,
     last_activity: Instant,
+    /// A turn is due.
+    announced: bool,
     /// What will be the record's end: the first event that ended the session, a fault before a FIN.
     end: Option<End>,
     /// The leg that gets a RST as soon as its queue is sent, at the latest at `last_activity + fin_timeout`.
@@ -61,11 +63,17 @@ impl Entry {
             policy,
             record,
             last_activity: now,
+            announced: false,
             end: None,
             resetting: None,
             lease,
             counted,
         }
+    }
+
+    /// True for the first of several announcements before a turn.
+    pub fn is_first_announced(&mut self) -> bool {
+        !std::mem::replace(&mut self.announced, true)
     }
 
     pub fn leg(&mut self, side: usize) -> &mut Leg {
@@ -74,6 +82,7 @@ impl Entry {
 
     /// Moves what can be moved and finds out whether the session is over.
     pub fn turn(&mut self, scratch: &mut Scratch, now: Instant) -> Turn {
+        self.announced = false;
         if let Some(victim) = self.resetting {
             return self.reset_when_sent(victim);
         }

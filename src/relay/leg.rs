@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Transport;
@@ -132,6 +133,8 @@ impl Leg {
 
     fn end_of_stream(&mut self) -> Input {
         self.readable = false;
+        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the error.
+        self.error_announced |= has_error(&self.socket);
         if self.is_broken() {
             self.fault.get_or_insert(How::Rst);
             return Input::Broken;
@@ -333,6 +336,14 @@ enum Decrypted {
     Data(usize),
     CloseNotify,
     Nothing,
+}
+
+/// True when the kernel holds an error for the socket. Asking does not consume it, as reading SO_ERROR would.
+fn has_error(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    // Without waiting; a failure of poll itself says nothing about the socket.
+    let _ = poll(&mut fds, Some(&Timespec::default()));
+    fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {

@@ -101,7 +101,7 @@ struct Worker {
     shared: Arc<Shared>,
     table: Table,
     scratch: Scratch,
-    /// Entries whose last turn ran out of budget.
+    /// Entries that get a turn now: an event named them, or their last turn ran out of budget.
     again: VecDeque<Key>,
     /// Entries that wait for their queue to be sent.
     soon: Vec<Key>,
@@ -128,9 +128,7 @@ impl Worker {
                 continue;
             }
             let now = Instant::now();
-            for event in &events {
-                self.event(event, now);
-            }
+            self.announce(&events);
             self.rerun(now);
             if !self.obey(now) {
                 return;
@@ -157,14 +155,20 @@ impl Worker {
             .map(|at| at.saturating_duration_since(now))
     }
 
-    fn event(&mut self, event: &mio::event::Event, now: Instant) {
-        if event.token() == WAKE {
-            return;
-        }
-        let (key, side) = Key::from_token(event.token().0);
-        if let Some(entry) = self.table.entry(key) {
-            entry.leg(side).announced(event);
-            self.turn(key, now);
+    /// Tells every leg what epoll said of it before any of them is read: a RST behind a FIN shows only here, and a
+    /// turn of one leg may read the other. Each entry named gets one turn.
+    fn announce(&mut self, events: &Events) {
+        for event in events {
+            if event.token() == WAKE {
+                continue;
+            }
+            let (key, side) = Key::from_token(event.token().0);
+            if let Some(entry) = self.table.entry(key) {
+                entry.leg(side).announced(event);
+                if entry.is_first_announced() {
+                    self.again.push_back(key);
+                }
+            }
         }
     }
 
@@ -250,7 +254,8 @@ impl Worker {
         if let Some(closing) = &mut self.closing {
             closing.queue.push_back((closing.until, key));
         }
-        self.turn(key, now);
+        // Its first turn comes with its first events, which the registration brings at once.
+        self.bring_sweep_forward(key, now);
     }
 
     fn register(&self, entry: &mut Entry, key: Key) -> io::Result<()> {
