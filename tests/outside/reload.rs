@@ -288,7 +288,7 @@ async fn a_certificate_alone_is_renewed_and_the_listener_keeps_its_socket() {
         .expect("TLS");
     read_line(&mut live).await.expect("a greeting");
     let mut before = old;
-    for _ in 0..RELOADS / 10 {
+    for _ in 0..RELOADS {
         let renewed = Certificate::write(balancer.folder.path(), "c", &["a.example"]);
         assert_eq!(
             changes(&balancer.reload(&config).await),
@@ -311,7 +311,7 @@ async fn a_certificate_alone_is_renewed_and_the_listener_keeps_its_socket() {
     let listeners = balancer.get("/api/v1/listeners").await.json();
     let listeners = listeners.get("listeners").unwrap_or(&listeners);
     assert!(
-        listeners[0]["accepted"].as_u64() > Some(20),
+        listeners[0]["accepted"].as_u64() > Some(RELOADS as u64),
         "the listener's counter went on: {listeners}"
     );
 }
@@ -492,6 +492,131 @@ async fn a_rebound_listener_moves_and_its_connections_stay() {
     assert_eq!(greeted(new).await.1, "n1");
     assert!(within("a refusal", TcpStream::connect(old)).await.is_err());
     echoed(&mut live, b"still here").await;
+}
+
+fn with_global(keys: &str, config: &str) -> String {
+    format!(
+        "[global]\nlog_format = \"json\"\nlog_level = \"debug\"\nwatch = false\n{keys}\n\n{config}"
+    )
+}
+
+#[tokio::test]
+async fn the_admin_endpoint_moves_and_nothing_else_is_touched() {
+    let n1 = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&n1]);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let old = balancer.address("admin").await;
+    let (mut live, _) = greeted(address).await;
+    let position = balancer.log.position();
+    let names =
+        format!("{config}[admin]\nbind = \"127.0.0.1:0\"\nallowed_hosts = [\"admin.example\"]\n");
+    assert_eq!(changes(&balancer.reload(&names).await), ["admin_changed"]);
+    let named = b"GET /healthz HTTP/1.1\r\nHost: admin.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(
+        crate::harness::raw_request(old, named).await.status,
+        200,
+        "the socket stays, the names are new"
+    );
+    let moved = format!("{config}[admin]\nbind = \"127.0.0.2:0\"\n");
+    assert_eq!(changes(&balancer.reload(&moved).await), ["admin_changed"]);
+    let new = balancer.address_since("admin", position).await;
+    assert_eq!(new.ip().to_string(), "127.0.0.2");
+    let health = format!("GET /healthz HTTP/1.1\r\nHost: {new}\r\nConnection: close\r\n\r\n");
+    assert_eq!(
+        crate::harness::raw_request(new, health.as_bytes())
+            .await
+            .status,
+        200
+    );
+    assert!(
+        within("a refusal", TcpStream::connect(old)).await.is_err(),
+        "the old address still answers"
+    );
+    echoed(&mut live, b"still here").await;
+    assert_eq!(greeted(address).await.1, "n1");
+}
+
+#[tokio::test]
+async fn the_metrics_endpoint_comes_and_goes() {
+    let n1 = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&n1]);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (mut live, _) = greeted(address).await;
+    let with = format!("{config}[metrics]\nbind = \"127.0.0.1:0\"\n");
+    assert_eq!(changes(&balancer.reload(&with).await), ["metrics_changed"]);
+    let metrics = balancer.address("metrics").await;
+    let scrape = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let page = crate::harness::raw_request(metrics, scrape).await;
+    assert_eq!(page.status, 200);
+    let accepted = |page: &str| {
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("evenkeel_listener_accepted_connections_total"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .expect("a count")
+    };
+    let before = accepted(&page.body);
+    assert_eq!(
+        changes(&balancer.reload(&config).await),
+        ["metrics_changed"]
+    );
+    assert!(
+        within("a refusal", TcpStream::connect(metrics))
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        accepted(&balancer.get("/metrics").await.body),
+        before,
+        "the counters stay"
+    );
+    echoed(&mut live, b"still here").await;
+}
+
+#[tokio::test]
+async fn settings_of_the_process_change_or_say_that_they_need_a_restart() {
+    let n1 = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&n1]);
+    let balancer = Balancer::start(&with_global("", &config));
+    let address = balancer.address("main").await;
+    let (mut live, _) = greeted(address).await;
+    let changed = with_global("hard_stop_after = \"1s\"", &config);
+    assert_eq!(
+        changes(&balancer.reload(&changed).await),
+        ["global_changed"]
+    );
+    let workers = with_global("hard_stop_after = \"1s\"\nworkers = 7", &config);
+    assert_eq!(
+        changes(&balancer.reload(&workers).await),
+        ["needs_restart global.workers"]
+    );
+    echoed(&mut live, b"still here").await;
+    assert_eq!(balancer.backend("nodes", "n1").await["live"], 1);
+    // The new time holds: with the old one of 30 s the stop would last 15 s at least.
+    let began = std::time::Instant::now();
+    balancer.signal("TERM");
+    balancer.exit().await;
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn live_connections_keep_the_timeouts_they_began_with() {
+    let n1 = Node::echo("n1").await;
+    let balancer = Balancer::start(&simple("tcp", "idle_timeout = \"1h\"", &[&n1]));
+    let address = balancer.address("main").await;
+    let (mut old, _) = greeted(address).await;
+    balancer
+        .reload(&simple("tcp", "idle_timeout = \"1s\"", &[&n1]))
+        .await;
+    let (mut new, _) = greeted(address).await;
+    crate::clients::read_to_ending(&mut new).await;
+    echoed(&mut old, b"still here").await;
 }
 
 #[tokio::test]
