@@ -1,0 +1,201 @@
+//! One connection of the backend: what came in, what goes out, and what is left because the other side would not take it.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use mio::net::TcpStream;
+
+use crate::plan::{BULK_REQUEST_BYTES, Direction, parse_bulk_request};
+use crate::websocket::{self, Echo, MAX_HEAD_BYTES};
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    Echo,
+    Websocket,
+    Bulk,
+}
+
+enum State {
+    Echo,
+    Head(Vec<u8>),
+    Frames(Box<Echo>),
+    Request {
+        bytes: [u8; BULK_REQUEST_BYTES],
+        seen: usize,
+    },
+    Source {
+        bytes_left: u64,
+    },
+    Sink {
+        bytes_left: u64,
+    },
+}
+
+const NEW_REQUEST: State = State::Request {
+    bytes: [0; BULK_REQUEST_BYTES],
+    seen: 0,
+};
+
+pub struct Session {
+    stream: TcpStream,
+    state: State,
+    pending: Vec<u8>,
+}
+
+impl Session {
+    pub fn new(stream: TcpStream, kind: Kind) -> Self {
+        // Without it, answers of bulk would wait for acknowledgements.
+        let _ = stream.set_nodelay(true);
+        let state = match kind {
+            Kind::Echo => State::Echo,
+            Kind::Websocket => State::Head(Vec::new()),
+            Kind::Bulk => NEW_REQUEST,
+        };
+        Self {
+            stream,
+            state,
+            pending: Vec::new(),
+        }
+    }
+
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// Does all that can be done now; false once the connection is over. A read that did not fill the buffer has emptied the
+    /// socket, so only an announced end (`to_end`) is worth another one: edges tell of everything later.
+    pub fn turn(&mut self, scratch: &mut [u8], to_end: bool) -> io::Result<bool> {
+        loop {
+            if !self.flush()? || !self.pour(scratch)? {
+                return Ok(true);
+            }
+            match self.stream.read(scratch) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    self.take(&scratch[..count])?;
+                    let more = to_end
+                        || count == scratch.len()
+                        || matches!(self.state, State::Source { .. });
+                    if !more && self.pending.is_empty() {
+                        return Ok(true);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes what is pending; false while the other side takes no more.
+    fn flush(&mut self) -> io::Result<bool> {
+        if self.pending.is_empty() {
+            return Ok(true);
+        }
+        let waiting = std::mem::take(&mut self.pending);
+        self.send(&waiting)?;
+        Ok(self.pending.is_empty())
+    }
+
+    /// Writes the rest of a bulk answer; false while the other side takes no more.
+    fn pour(&mut self, scratch: &[u8]) -> io::Result<bool> {
+        while let State::Source { bytes_left } = self.state {
+            let chunk = usize::try_from(bytes_left)
+                .unwrap_or(usize::MAX)
+                .min(scratch.len());
+            let Some(count) = written(self.stream.write(&scratch[..chunk]))? else {
+                return Ok(false);
+            };
+            let bytes_left = bytes_left - count as u64;
+            self.state = if bytes_left == 0 {
+                NEW_REQUEST
+            } else {
+                State::Source { bytes_left }
+            };
+        }
+        Ok(true)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let count = match self.pending.is_empty() {
+            true => written(self.stream.write(bytes))?.unwrap_or(0),
+            false => 0,
+        };
+        self.pending.extend_from_slice(&bytes[count..]);
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.state {
+            State::Echo => self.send(bytes),
+            State::Head(_) => self.head(bytes),
+            State::Frames(echo) => {
+                let mut out = Vec::with_capacity(bytes.len());
+                echo.feed(bytes, &mut out);
+                self.send(&out)
+            }
+            State::Request { .. } | State::Source { .. } => self.request(bytes),
+            State::Sink { bytes_left } => {
+                *bytes_left = bytes_left.saturating_sub(bytes.len() as u64);
+                if *bytes_left == 0 {
+                    self.state = NEW_REQUEST;
+                    return self.send(b"!");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let State::Head(head) = &mut self.state else {
+            return Ok(());
+        };
+        head.extend_from_slice(bytes);
+        let Some(end) = websocket::head_end(head) else {
+            return match head.len() {
+                ..MAX_HEAD_BYTES => Ok(()),
+                _ => Err(io::Error::other("a head without an end")),
+            };
+        };
+        let answer = websocket::answer(&head[..end])?;
+        let rest = head.split_off(end);
+        self.state = State::Frames(Box::default());
+        self.send(&answer)?;
+        self.take(&rest)
+    }
+
+    fn request(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let State::Request {
+            bytes: request,
+            seen,
+        } = &mut self.state
+        else {
+            return Err(io::Error::other("bytes during a bulk answer"));
+        };
+        let take = bytes.len().min(BULK_REQUEST_BYTES - *seen);
+        request[*seen..*seen + take].copy_from_slice(&bytes[..take]);
+        *seen += take;
+        if *seen < BULK_REQUEST_BYTES {
+            return Ok(());
+        }
+        self.state = match parse_bulk_request(request) {
+            (Direction::Down, bytes_left) => State::Source { bytes_left },
+            (Direction::Up, bytes_left) => State::Sink { bytes_left },
+        };
+        match &bytes[take..] {
+            [] => Ok(()),
+            rest => self.take(rest),
+        }
+    }
+}
+
+/// The bytes that a write took, or none when it would have to wait.
+fn written(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Ok(count) => Ok(Some(count)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

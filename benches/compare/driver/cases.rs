@@ -1,0 +1,328 @@
+//! The cases: what work is done through which listener, what is measured, and what Evenkeel is to reach.
+
+use anyhow::{Result, bail};
+
+use super::goal::Goal;
+use super::peer::{Kind, Peer, Ports};
+use crate::options::Options;
+use crate::pin;
+use crate::plan::{Direction, Services, Transport, Work};
+
+/// Connections of the large cases: two descriptors each, within the 20,000 that the machines allow.
+const MANY: usize = 9_000;
+/// Descriptors that a process needs beside its connections.
+const SPARE_DESCRIPTORS: u64 = 1_000;
+const MESSAGE_BYTES: usize = 128;
+const MESSAGES_PER_SECOND: u32 = 5_000;
+const GIB: u64 = 1 << 30;
+
+/// One figure of a case; smaller is better in all of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    pub of: Quantity,
+    /// As in the table: `us / message`.
+    pub unit: &'static str,
+    /// What a figure in seconds per unit, or in bytes, is multiplied by to be in `unit`.
+    pub scale: f64,
+    pub goal: Option<Goal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// The balancer's own CPU time per unit of work.
+    Cpu,
+    /// Busy time of the whole machine per unit of work.
+    Busy,
+    LatencyP50,
+    LatencyP99,
+    LatencyP999,
+    /// Growth of the balancer's memory per connection.
+    Memory,
+}
+
+/// Which of a balancer's listeners the load speaks to.
+#[derive(Debug, Clone, Copy)]
+pub enum Door {
+    Tcp,
+    Tls,
+    Websocket,
+    Bulk,
+    BulkTls,
+}
+
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub name: &'static str,
+    pub title: String,
+    pub door: Door,
+    pub work: Work,
+    pub measures: Vec<Measure>,
+}
+
+impl Door {
+    pub fn transport(self) -> Transport {
+        match self {
+            Self::Tcp | Self::Bulk => Transport::Tcp,
+            Self::Tls | Self::BulkTls => Transport::Tls,
+            Self::Websocket => Transport::Websocket,
+        }
+    }
+
+    pub fn port(self, ports: &Ports) -> u16 {
+        match self {
+            Self::Tcp => ports.tcp,
+            Self::Tls => ports.tls,
+            Self::Websocket => ports.websocket,
+            Self::Bulk => ports.bulk,
+            Self::BulkTls => ports.bulk_tls,
+        }
+    }
+
+    /// The backend behind it.
+    pub fn backend_port(self, services: &Services) -> u16 {
+        match self {
+            Self::Tcp | Self::Tls => services.echo.port(),
+            Self::Websocket => services.websocket.port(),
+            Self::Bulk | Self::BulkTls => services.bulk.port(),
+        }
+    }
+}
+
+impl Case {
+    /// Memory hardly varies from round to round, and filling it takes long: a third of the rounds, three at least.
+    pub fn rounds(&self, rounds: u32) -> u32 {
+        match self.is_of_memory() {
+            true => (rounds / 3).max(rounds.min(3)),
+            false => rounds,
+        }
+    }
+
+    pub fn is_of_memory(&self) -> bool {
+        self.measures
+            .iter()
+            .any(|measure| measure.of == Quantity::Memory)
+    }
+
+    /// Without a balancer there is latency to compare with, and nothing else.
+    pub fn suits(&self, peer: &Peer) -> bool {
+        peer.kind != Kind::Direct
+            || self
+                .measures
+                .iter()
+                .any(|measure| measure.of == Quantity::LatencyP50)
+    }
+}
+
+/// The cases that were asked for, sized for this machine and run.
+pub fn chosen(options: &Options) -> Result<Vec<Case>> {
+    let part = if options.quick { 4 } else { 1 };
+    let most = (pin::raise_descriptors().saturating_sub(SPARE_DESCRIPTORS) / 2) as usize;
+    let all = all(part, MANY.min(most) / part as usize);
+    if let Some(unknown) = options
+        .only
+        .iter()
+        .find(|name| all.iter().all(|case| case.name != **name))
+    {
+        let names: Vec<_> = all.iter().map(|case| case.name).collect();
+        bail!("unknown case {unknown:?}: allowed are {}", names.join(", "));
+    }
+    let wanted =
+        |case: &Case| options.only.is_empty() || options.only.iter().any(|name| name == case.name);
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// All cases with a `part`-th of the work.
+fn all(part: u64, many: usize) -> Vec<Case> {
+    let echo = |connections, messages: u64| Work::Echo {
+        connections,
+        messages: messages / part,
+        bytes: MESSAGE_BYTES,
+        rate: None,
+    };
+    let at_rate = |connections| Work::Echo {
+        connections,
+        messages: 20_000 / part,
+        bytes: MESSAGE_BYTES,
+        rate: Some(MESSAGES_PER_SECOND),
+    };
+    let short = |connections: u64| Work::Short {
+        connections: connections / part,
+        at_once: 32,
+        bytes: MESSAGE_BYTES,
+    };
+    let bulk = |bytes: u64, direction| Work::Bulk {
+        connections: 4,
+        bytes_each: bytes / part,
+        direction,
+    };
+    let hold = Work::Hold {
+        connections: many,
+        bytes: 1024,
+    };
+    let nginx = Some(Goal::Times(1.0, "nginx"));
+    let haproxy = Some(Goal::Times(1.0, "haproxy"));
+    let envoy = Some(Goal::Times(1.0, "envoy"));
+    let case = |name, title: &str, door, work, measures| Case {
+        name,
+        title: title.replace("MANY", &many.to_string()),
+        door,
+        work,
+        measures,
+    };
+    vec![
+        case(
+            "echo",
+            "echo of 128 B on 64 connections",
+            Door::Tcp,
+            echo(64, 100_000),
+            per_message(nginx),
+        ),
+        case(
+            "tls-echo",
+            "the same echo through TLS",
+            Door::Tls,
+            echo(64, 60_000),
+            per_message(Some(Goal::TimesBest(0.9))),
+        ),
+        case(
+            "ws-echo",
+            "the same echo through WebSocket",
+            Door::Websocket,
+            echo(64, 100_000),
+            per_message(nginx),
+        ),
+        case(
+            "short",
+            "connect, echo, close",
+            Door::Tcp,
+            short(10_000),
+            per_connection(nginx),
+        ),
+        case(
+            "tls-handshake",
+            "full TLS 1.3 handshake, echo, close",
+            Door::Tls,
+            short(3_000),
+            per_connection(envoy),
+        ),
+        case(
+            "bulk-down",
+            "bulk to the client",
+            Door::Bulk,
+            bulk(GIB, Direction::Down),
+            per_gigabyte(haproxy),
+        ),
+        case(
+            "bulk-up",
+            "bulk from the client",
+            Door::Bulk,
+            bulk(GIB, Direction::Up),
+            per_gigabyte(haproxy),
+        ),
+        case(
+            "tls-bulk",
+            "bulk to the client through TLS",
+            Door::BulkTls,
+            bulk(GIB / 2, Direction::Down),
+            per_gigabyte(envoy),
+        ),
+        case(
+            "latency",
+            "round trip, 64 connections, 5,000 messages/s",
+            Door::Tcp,
+            at_rate(64),
+            latencies(haproxy),
+        ),
+        case(
+            "sparse",
+            "sparse echo, MANY connections, 5,000 messages/s",
+            Door::Tcp,
+            at_rate(many),
+            sparse(),
+        ),
+        case(
+            "idle-tcp",
+            "MANY idle TCP connections",
+            Door::Tcp,
+            hold,
+            memory(256.0),
+        ),
+        case(
+            "idle-tls",
+            "MANY idle TLS connections",
+            Door::Tls,
+            hold,
+            memory(3072.0),
+        ),
+        case(
+            "idle-ws",
+            "MANY idle WebSocket connections",
+            Door::Websocket,
+            hold,
+            memory(512.0),
+        ),
+        case(
+            "stalled",
+            "500 readers stalled before an endless writer",
+            Door::Bulk,
+            Work::Stall { connections: 500 },
+            memory(12_000.0),
+        ),
+    ]
+}
+
+fn measure(of: Quantity, unit: &'static str, scale: f64, goal: Option<Goal>) -> Measure {
+    Measure {
+        of,
+        unit,
+        scale,
+        goal,
+    }
+}
+
+fn per_message(goal: Option<Goal>) -> Vec<Measure> {
+    cpu_and_busy("us / message", 1e6, goal)
+}
+
+fn per_connection(goal: Option<Goal>) -> Vec<Measure> {
+    cpu_and_busy("us / connection", 1e6, goal)
+}
+
+fn per_gigabyte(goal: Option<Goal>) -> Vec<Measure> {
+    cpu_and_busy("s / GB", 1e9, goal)
+}
+
+fn cpu_and_busy(unit: &'static str, scale: f64, goal: Option<Goal>) -> Vec<Measure> {
+    vec![
+        measure(Quantity::Cpu, unit, scale, goal),
+        measure(Quantity::Busy, unit, scale, None),
+    ]
+}
+
+fn latencies(goal: Option<Goal>) -> Vec<Measure> {
+    vec![
+        measure(Quantity::LatencyP50, "us", 1.0, goal),
+        measure(Quantity::LatencyP99, "us", 1.0, None),
+        measure(Quantity::LatencyP999, "us", 1.0, goal),
+        measure(Quantity::Cpu, "us / message", 1e6, None),
+    ]
+}
+
+fn sparse() -> Vec<Measure> {
+    let mut measures = per_message(None);
+    measures.extend(
+        latencies(None)
+            .into_iter()
+            .filter(|measure| measure.of != Quantity::Cpu),
+    );
+    measures
+}
+
+fn memory(most_bytes: f64) -> Vec<Measure> {
+    vec![measure(
+        Quantity::Memory,
+        "B / connection",
+        1.0,
+        Some(Goal::AtMost(most_bytes)),
+    )]
+}
