@@ -10,9 +10,11 @@ mod journal;
 mod line;
 mod output;
 mod record;
+mod summary;
 mod writer;
 
 pub use counters::{BackendCounters, EndCounts, ListenerCounters};
 pub use end::{End, How, Phase, Side};
 pub use journal::{Journal, Prepared};
 pub use record::Record;
+pub use summary::Summary;

@@ -12,6 +12,7 @@ use super::counters::{BackendCounters, ListenerCounters};
 use super::end::{End, How, Phase, Side};
 use super::journal::Journal;
 use super::line::{Event, Line};
+use super::summary::Summary;
 use crate::net::Peer;
 
 /// What host and path together may take in the log; a longer path is cut.
@@ -231,6 +232,33 @@ impl Record {
                 .counters
                 .bytes_from_backend
                 .fetch_add(from_backend, Relaxed);
+        }
+    }
+
+    /// Name of its listener.
+    pub fn listener(&self) -> &Arc<str> {
+        &self.listener.name
+    }
+
+    /// Names of the pool and backend it was assigned to.
+    pub fn assignment(&self) -> Option<(&Arc<str>, &Arc<str>)> {
+        let assigned = self.assigned.as_ref()?;
+        Some((&assigned.pool, &assigned.backend))
+    }
+
+    /// What is known of the connection now.
+    pub fn summary(&self) -> Summary {
+        let assigned = self.assigned.as_ref();
+        Summary {
+            id: self.id,
+            listener: Arc::clone(&self.listener.name),
+            client: self.client,
+            pool: assigned.map(|assigned| Arc::clone(&assigned.pool)),
+            backend: assigned.map(|assigned| Arc::clone(&assigned.backend)),
+            age: self.age(),
+            bytes_from_client: self.bytes_from_client,
+            bytes_from_backend: self.bytes_from_backend,
+            names: self.names.clone(),
         }
     }
 

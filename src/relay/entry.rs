@@ -7,6 +7,7 @@ use std::any::Any;
 use std::time::{Duration, Instant};
 
 use super::direction::{Direction, Flow};
+use super::inquiry::Connection;
 use super::leg::{Leg, Scratch};
 use super::{Counted, Policy};
 use crate::net::options::unacknowledged_bytes;
@@ -68,6 +69,25 @@ impl Entry {
             resetting: None,
             lease,
             counted,
+        }
+    }
+
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Since the last byte either way.
+    pub fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_activity)
+    }
+
+    /// As the operator sees it.
+    pub fn describe(&mut self, now: Instant) -> Connection {
+        self.write_bytes();
+        Connection {
+            summary: self.record.summary(),
+            idle: self.idle(now),
+            tls: self.legs[CLIENT].is_tls(),
         }
     }
 

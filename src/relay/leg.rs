@@ -85,6 +85,10 @@ impl Leg {
         self.socket.as_fd()
     }
 
+    pub fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
     pub fn fault(&self) -> Option<How> {
         self.fault
     }

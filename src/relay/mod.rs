@@ -7,6 +7,7 @@
 
 mod direction;
 mod entry;
+mod inquiry;
 mod leg;
 #[cfg(test)]
 mod model;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::observe::Record;
+pub use inquiry::{Connection, Cursor, Filter, MAX_PAGE, Page};
 use worker::{Command, Inbox};
 
 /// An established connection, ready to be relayed.

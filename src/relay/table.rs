@@ -67,6 +67,16 @@ impl Table {
         slot.entry.take()
     }
 
+    /// What stands at this index: `None` behind the last slot, `Some(None)` for a free one.
+    pub fn slot(&mut self, index: u32) -> Option<Option<(Key, &mut Entry)>> {
+        let slot = self.slots.get_mut(index as usize)?;
+        let key = Key {
+            index,
+            generation: slot.generation,
+        };
+        Some(slot.entry.as_deref_mut().map(|entry| (key, entry)))
+    }
+
     pub fn keys(&self) -> Vec<Key> {
         self.slots
             .iter()

@@ -295,6 +295,56 @@ fn shutdown_ends_what_is_left() {
     assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
 }
 
+/// A runtime for the questions to the relay.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+#[test]
+fn every_live_session_is_listed_once_whatever_the_page() {
+    let bench = Bench::new();
+    let sessions: Vec<_> = (0..25).map(|_| bench.relayed(policy())).collect();
+    let mut ids = Vec::new();
+    let mut from = Some(Cursor::default());
+    while let Some(cursor) = from {
+        let page = block_on(bench.relay.list(Filter::default(), cursor, 7));
+        assert!(page.connections.len() <= 7);
+        ids.extend(page.connections.iter().map(|one| one.summary.id));
+        from = page.next.map(|next| Cursor::from_number(next.to_number()));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), sessions.len());
+}
+
+#[test]
+fn closing_by_id_ends_that_session_alone() {
+    let bench = Bench::new();
+    let (one, other) = (bench.relayed(policy()), bench.relayed(policy()));
+    let page = block_on(bench.relay.list(Filter::default(), Cursor::default(), 10));
+    let first = page.connections.iter().map(|one| one.summary.id).min();
+    let filter = Filter {
+        id: first,
+        ..Filter::default()
+    };
+    assert_eq!(block_on(bench.relay.close(filter.clone())), 1);
+    over(&one.lease);
+    assert_eq!(block_on(bench.relay.close(filter)), 0);
+    assert_eq!(bench.relay.live(), 1);
+    let outside = Filter {
+        client: Some("10.0.0.0/8".parse().unwrap()),
+        ..Filter::default()
+    };
+    assert_eq!(block_on(bench.relay.close(outside)), 0);
+    let inside = Filter {
+        client: Some("192.0.2.0/24".parse().unwrap()),
+        ..Filter::default()
+    };
+    assert_eq!(block_on(bench.relay.close(inside)), 1);
+    over(&other.lease);
+}
+
 /// Certificates of a TLS pair of configurations.
 fn tls_configs(
     version: &'static rustls::SupportedProtocolVersion,

@@ -10,6 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
+use super::inquiry::Question;
 use super::leg::Scratch;
 use super::table::{Key, Table};
 use super::{Counted, LiveCount, Session, Shared, WorkerHandle};
@@ -31,6 +32,8 @@ const RESET_POLL: Duration = Duration::from_millis(5);
 /// What the set-up plane may ask of a worker.
 pub(super) enum Command {
     Adopt(Box<Session>),
+    /// Look at some of the table; perhaps end what was found.
+    Inquire(Question),
     /// Close every entry, evenly over this time; later ones at once when it is over.
     CloseAll(Duration),
     Stop,
@@ -225,6 +228,7 @@ impl Worker {
         for command in self.inbox.take() {
             match command {
                 Command::Adopt(session) => self.adopt(*session, now),
+                Command::Inquire(question) => self.answer(question, now),
                 Command::CloseAll(spread) => self.close_all(spread, now),
                 Command::Stop => go_on = false,
             }
@@ -256,6 +260,12 @@ impl Worker {
         }
         // Its first turn comes with its first events, which the registration brings at once.
         self.bring_sweep_forward(key, now);
+    }
+
+    fn answer(&mut self, question: Question, now: Instant) {
+        for key in question.ask(&mut self.table, now) {
+            self.end(key, |entry| entry.close(How::Stop));
+        }
     }
 
     fn register(&self, entry: &mut Entry, key: Key) -> io::Result<()> {

@@ -1,0 +1,38 @@
+//! A live connection as the operator sees it: what its record knows so far.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::record::Names;
+use crate::net::Peer;
+
+/// Taken from a [`super::Record`] at one moment.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Unique in this process, from 1; the same as in the access log.
+    pub id: u64,
+    pub listener: Arc<str>,
+    pub client: Peer,
+    pub pool: Option<Arc<str>>,
+    pub backend: Option<Arc<str>>,
+    /// Since accept.
+    pub age: Duration,
+    pub bytes_from_client: u64,
+    pub bytes_from_backend: u64,
+    pub(super) names: Option<Box<Names>>,
+}
+
+impl Summary {
+    pub fn sni(&self) -> Option<&str> {
+        self.names.as_ref()?.sni.as_deref()
+    }
+
+    pub fn host(&self) -> Option<&str> {
+        self.names.as_ref()?.host.as_deref()
+    }
+
+    /// Without its query; host and path are cut at 128 bytes together.
+    pub fn path(&self) -> Option<&str> {
+        self.names.as_ref()?.path.as_deref()
+    }
+}
