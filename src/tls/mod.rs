@@ -6,12 +6,16 @@
 mod certificate;
 mod client;
 mod error;
+mod handshake;
 mod names;
+pub mod record;
 mod server;
+mod stream;
 
 pub use client::client_config;
 pub use error::TlsError;
 pub use server::{LoadedTls, fingerprint, server_config};
+pub use stream::{Parts, Stream, accept};
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

@@ -45,6 +45,8 @@ pub fn server_config(certificates: &[Certificate], alpn: &[&[u8]]) -> Result<Loa
         .with_cert_resolver(Arc::new(ByName::new(&loaded)));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.ticketer = ticketer()?;
+    // The relay goes on with the traffic keys (`record::Session`).
+    config.enable_secret_extraction = true;
     Ok(LoadedTls {
         config: Arc::new(config),
         fingerprint,

@@ -1,0 +1,251 @@
+//! What is not data on an established connection: alerts (RFC 8446 section 6, RFC 5246 section 7.2), key updates (RFC 8446
+//! section 4.6.3), tickets, and refused renegotiations (RFC 5246 section 7.4.1.1). What is to be answered is noted as owed, a
+//! few bits, and sealed when there is somewhere to put it; so answers to many requests become one.
+
+use super::fault::{CLOSE_NOTIFY, Fault, NO_RENEGOTIATION, USER_CANCELED};
+use super::frame::{KIND_ALERT, KIND_HANDSHAKE};
+use super::keys::{Keys, Version};
+use super::{MAX_CONTROL_BYTES, Session, Status};
+
+const HELLO_REQUEST: u8 = 0;
+const CLIENT_HELLO: u8 = 1;
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+
+/// Bytes of one handshake message: tickets and refused hellos. rustls takes no longer ones.
+const MAX_MESSAGE_BYTES: usize = 0xffff;
+/// Key updates and tickets without data between them. As rustls and BoringSSL allow.
+const MAX_IDLE_MESSAGES: u8 = 32;
+/// Warning alerts of a connection. As rustls and BoringSSL allow.
+const MAX_WARNINGS: u8 = 4;
+
+/// What is to be sealed before any data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Owed {
+    /// A key update; true: one that asks for the peer's.
+    key_update: Option<bool>,
+    no_renegotiation: bool,
+    /// Level and description of an alert after which nothing is sealed.
+    last: Option<(u8, u8)>,
+}
+
+impl Owed {
+    /// True when nothing but an alert is to come.
+    pub fn is_last(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Owes a fatal alert, and nothing else any more.
+    pub fn fatal(&mut self, description: u8) {
+        *self = Self {
+            last: Some((FATAL, description)),
+            ..Self::default()
+        };
+    }
+}
+
+impl Session {
+    /// True when [`Session::control`] has something to seal.
+    pub fn owes(&self) -> bool {
+        self.owed != Owed::default()
+    }
+
+    /// Owes close_notify: no data can be sealed any more. Reading goes on. A second call does nothing.
+    pub fn close(&mut self) {
+        if self.may_seal() {
+            // The answer to a key update is due before the next data only, and there is none.
+            self.owed = Owed {
+                last: Some((WARNING, CLOSE_NOTIFY)),
+                ..Owed::default()
+            };
+        }
+    }
+
+    /// Owes a change of our keys, with `request` also of the peer's. TLS 1.2 knows none: nothing happens.
+    pub fn update_keys(&mut self, request: bool) {
+        if self.schedule.is_some() && self.may_seal() {
+            let request = request || self.owed.key_update == Some(true);
+            self.owed.key_update = Some(request);
+        }
+    }
+
+    /// Seals what is owed to the front of `out`, which has [`MAX_CONTROL_BYTES`], and returns its length: 0 when nothing is
+    /// owed or there is less room.
+    pub fn control(&mut self, out: &mut [u8]) -> usize {
+        if !self.owes() || out.len() < MAX_CONTROL_BYTES {
+            return 0;
+        }
+        let owed = std::mem::take(&mut self.owed);
+        let mut written = 0;
+        if let Some(request) = owed.key_update {
+            let message = [KEY_UPDATE, 0, 0, 1, u8::from(request)];
+            written += self.seal_control(KIND_HANDSHAKE, &message, out, written);
+            self.renew_write();
+        }
+        if owed.no_renegotiation {
+            let alert = [WARNING, NO_RENEGOTIATION];
+            written += self.seal_control(KIND_ALERT, &alert, out, written);
+        }
+        if let Some((level, description)) = owed.last {
+            written += self.seal_control(KIND_ALERT, &[level, description], out, written);
+            self.is_finished = true;
+        }
+        written
+    }
+
+    fn seal_control(&mut self, kind: u8, message: &[u8], out: &mut [u8], at: usize) -> usize {
+        let room = out.get_mut(at..).unwrap_or_default();
+        match self.write.seal(kind, message, room) {
+            Ok(Some(written)) => written,
+            _ => {
+                // The record cannot even carry an alert.
+                self.status = Status::Failed(Fault::Internal);
+                self.is_finished = true;
+                0
+            }
+        }
+    }
+
+    pub(super) fn renew_write(&mut self) {
+        let next = self.schedule.as_mut().and_then(|it| it.next_write().ok());
+        match next.and_then(|secrets| Keys::new(Version::Tls13, secrets)) {
+            Some(keys) => self.write = keys,
+            None => {
+                self.status = Status::Failed(Fault::Internal);
+                self.is_finished = true;
+            }
+        }
+    }
+
+    fn renew_read(&mut self) -> Result<(), Fault> {
+        let next = self.schedule.as_mut().and_then(|it| it.next_read().ok());
+        let keys = next.and_then(|secrets| Keys::new(Version::Tls13, secrets));
+        self.read = keys.ok_or(Fault::Internal)?;
+        Ok(())
+    }
+
+    /// Takes in a record that is not data.
+    pub(super) fn receive(&mut self, kind: u8, content: &[u8]) -> Result<(), Fault> {
+        match kind {
+            KIND_HANDSHAKE => self.receive_handshake(content),
+            // A handshake message may not be split around anything else (RFC 8446 section 5.1).
+            KIND_ALERT if self.handshake.is_empty() => self.receive_alert(content),
+            _ => Err(Fault::Unexpected),
+        }
+    }
+
+    fn receive_alert(&mut self, content: &[u8]) -> Result<(), Fault> {
+        let &[level, description] = content else {
+            return Err(Fault::Malformed);
+        };
+        if description == CLOSE_NOTIFY {
+            self.status = Status::Closed;
+            return Ok(());
+        }
+        let is_warning = match (self.read.version(), level) {
+            // TLS 1.3 has no warnings but this, whatever the level says.
+            (Version::Tls13, _) => description == USER_CANCELED,
+            (Version::Tls12, WARNING) => true,
+            (Version::Tls12, FATAL) => false,
+            (Version::Tls12, _) => return Err(Fault::Illegal),
+        };
+        if !is_warning {
+            return Err(Fault::Peer(description));
+        }
+        self.warnings += 1;
+        if self.warnings > MAX_WARNINGS {
+            return Err(Fault::Flood);
+        }
+        Ok(())
+    }
+
+    /// Joins what messages are split over records, and takes in each that is complete.
+    fn receive_handshake(&mut self, content: &[u8]) -> Result<(), Fault> {
+        if content.is_empty() {
+            return Err(Fault::Unexpected);
+        }
+        let mut joined = std::mem::take(&mut self.handshake);
+        joined.extend_from_slice(content);
+        let mut rest = &joined[..];
+        while let Some((&kind, _)) = rest.split_first() {
+            self.allow(kind)?;
+            let Some((&[_, a, b, c], body)) = rest.split_first_chunk() else {
+                break;
+            };
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            if length > max_length(kind) {
+                return Err(Fault::Malformed);
+            }
+            let Some((body, behind)) = body.split_at_checked(length) else {
+                break;
+            };
+            self.receive_message(kind, body, behind.is_empty())?;
+            rest = behind;
+        }
+        self.handshake = rest.to_vec();
+        Ok(())
+    }
+
+    /// Which messages the other side may send after the handshake. A client that renegotiates and a client that offers
+    /// authentication later are not ours; so tickets go to clients only and certificates to nobody.
+    fn allow(&self, kind: u8) -> Result<(), Fault> {
+        match (self.read.version(), self.is_server, kind) {
+            (Version::Tls13, _, KEY_UPDATE)
+            | (Version::Tls13, false, NEW_SESSION_TICKET)
+            | (Version::Tls12, true, CLIENT_HELLO)
+            | (Version::Tls12, false, HELLO_REQUEST) => Ok(()),
+            _ => Err(Fault::Unexpected),
+        }
+    }
+
+    fn receive_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<(), Fault> {
+        self.idle_messages += 1;
+        if self.idle_messages > MAX_IDLE_MESSAGES {
+            return Err(Fault::Flood);
+        }
+        match kind {
+            KEY_UPDATE => self.receive_key_update(body, is_last),
+            NEW_SESSION_TICKET => {
+                let schedule = self.schedule.as_mut().ok_or(Fault::Internal)?;
+                schedule.ticket(body).map_err(|_| Fault::Malformed)
+            }
+            _ => self.refuse_renegotiation(),
+        }
+    }
+
+    fn receive_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), Fault> {
+        let &[request] = body else {
+            return Err(Fault::Malformed);
+        };
+        // What stood behind it in the record would be under the old key (RFC 8446 section 5.1).
+        if !is_last {
+            return Err(Fault::Unexpected);
+        }
+        match request {
+            0 => {}
+            1 => self.update_keys(false),
+            _ => return Err(Fault::Illegal),
+        }
+        self.renew_read()
+    }
+
+    /// Once with a warning; a peer that insists is not heard again.
+    fn refuse_renegotiation(&mut self) -> Result<(), Fault> {
+        if std::mem::replace(&mut self.is_renegotiation_refused, true) {
+            return Err(Fault::Unexpected);
+        }
+        self.owed.no_renegotiation = self.may_seal();
+        Ok(())
+    }
+}
+
+fn max_length(kind: u8) -> usize {
+    match kind {
+        KEY_UPDATE => 1,
+        HELLO_REQUEST => 0,
+        _ => MAX_MESSAGE_BYTES,
+    }
+}

@@ -1,0 +1,61 @@
+//! rustls' half of an established connection: the key schedule, and a client's tickets.
+
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion, SupportedCipherSuite};
+
+use super::keys::Version;
+
+pub(super) enum Schedule {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
+}
+
+impl Schedule {
+    pub fn version(&self) -> Option<Version> {
+        let version = match self {
+            Self::Server(kernel) => kernel.protocol_version(),
+            Self::Client(kernel) => kernel.protocol_version(),
+        };
+        match version {
+            ProtocolVersion::TLSv1_2 => Some(Version::Tls12),
+            ProtocolVersion::TLSv1_3 => Some(Version::Tls13),
+            _ => None,
+        }
+    }
+
+    /// Records that one key may seal.
+    pub fn confidentiality_limit(&self) -> u64 {
+        let suite = match self {
+            Self::Server(kernel) => kernel.negotiated_cipher_suite(),
+            Self::Client(kernel) => kernel.negotiated_cipher_suite(),
+        };
+        match suite {
+            SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+            SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+        }
+    }
+
+    pub fn next_read(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Server(kernel) => kernel.update_rx_secret(),
+            Self::Client(kernel) => kernel.update_rx_secret(),
+        }
+    }
+
+    pub fn next_write(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+        match self {
+            Self::Server(kernel) => kernel.update_tx_secret(),
+            Self::Client(kernel) => kernel.update_tx_secret(),
+        }
+    }
+
+    /// Hands a ticket to the client's session store.
+    pub fn ticket(&mut self, body: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Server(_) => Err(Error::General("a server takes no ticket".into())),
+            Self::Client(kernel) => kernel.handle_new_session_ticket(body),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The client leg of a TLS listener while it is set up: a handshake by rustls' unbuffered connection, then our own record
+//! layer ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take over between any two records.
+//!
+//! rustls is fed one record at a time and let go at the client's Finished: what a client sends right behind it (data, a
+//! key update) is opened by the session that the relay goes on with. A buffered connection would keep such bytes inside.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::handshake::{Handshake, Step};
+use super::record::{MAX_CONTROL_BYTES, Session, Status};
+
+/// Read from the socket at once: a request head or a few messages. Bulk is the relay's.
+const READ_BYTES: usize = 8 * 1024;
+/// Plaintext taken by one write.
+const WRITE_BYTES: usize = 32 * 1024;
+/// Ciphertext behind which a write waits for the socket.
+const MAX_OUTPUT_BYTES: usize = 32 * 1024;
+
+/// An accepted TLS connection.
+pub struct Stream<IO> {
+    io: IO,
+    session: Session,
+    /// Plaintext not read yet; no memory otherwise.
+    plain: Pending,
+    /// Ciphertext that the socket has not taken: after the handshake the tickets, which go out with the first write.
+    output: Pending,
+    server_name: Option<String>,
+    alpn_protocol: Option<Vec<u8>>,
+}
+
+/// What the relay goes on with.
+pub struct Parts<IO> {
+    pub io: IO,
+    pub session: Session,
+    /// Plaintext of the client that nobody has read.
+    pub plain: Vec<u8>,
+    /// Ciphertext to be written before anything that the session seals. Empty after a flush.
+    pub output: Vec<u8>,
+}
+
+/// Makes the handshake on `io`. The caller sets the deadline, by dropping this.
+///
+/// # Errors
+/// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
+/// are the socket's.
+pub async fn accept<IO>(mut io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut handshake = Handshake::new(config)?;
+    loop {
+        let step = handshake.advance();
+        if !matches!(step, Ok(Step::Done)) && !handshake.output.is_empty() {
+            let sent = io.write_all(&handshake.output).await;
+            // A client that is gone does not hear what it did wrong.
+            if step.is_ok() {
+                sent?;
+            }
+            handshake.output.clear();
+        }
+        match step? {
+            Step::Done => return Stream::established(io, handshake),
+            Step::NeedInput => {}
+        }
+        if io.read_buf(handshake.input()).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+impl<IO> Stream<IO> {
+    fn established(io: IO, handshake: Handshake) -> io::Result<Self> {
+        let done = handshake.finish()?;
+        let mut stream = Self {
+            io,
+            session: done.session,
+            plain: Pending::default(),
+            output: Pending::new(done.output),
+            server_name: done.server_name,
+            alpn_protocol: done.alpn_protocol,
+        };
+        stream.receive(&done.residue);
+        Ok(stream)
+    }
+
+    /// The name the client asked for, in lower case.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The protocol agreed on.
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.alpn_protocol.as_deref()
+    }
+
+    pub fn get_ref(&self) -> &IO {
+        &self.io
+    }
+
+    /// Lets go of everything, for the relay. A flush before it is polite: `output` is empty then.
+    pub fn into_parts(mut self) -> Parts<IO> {
+        self.take_control();
+        Parts {
+            io: self.io,
+            session: self.session,
+            plain: self.plain.into_rest(),
+            output: self.output.into_rest(),
+        }
+    }
+
+    /// Opens ciphertext. Only with no plaintext waiting.
+    fn receive(&mut self, ciphertext: &[u8]) {
+        let mut plain = vec![0; ciphertext.len() + self.session.buffered()];
+        let opened = self.session.open(ciphertext, &mut plain);
+        plain.truncate(opened.filled);
+        plain.shrink_to_fit();
+        self.plain = Pending::new(plain);
+        self.take_control();
+    }
+
+    /// Puts the records that the session owes behind the output.
+    fn take_control(&mut self) {
+        if self.session.owes() {
+            let session = &mut self.session;
+            self.output
+                .append(MAX_CONTROL_BYTES, |out| (session.control(out), ()));
+        }
+    }
+
+    /// What a read says when no plaintext is left; `None`: more may come.
+    fn end(&self) -> Option<io::Result<()>> {
+        match self.session.status() {
+            Status::Open => None,
+            Status::Closed => Some(Ok(())),
+            Status::Failed(fault) => Some(Err(io::Error::new(io::ErrorKind::InvalidData, fault))),
+        }
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Stream<IO> {
+    /// Writes output until none is left.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.rest().is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, self.output.rest()))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Seals up to [`WRITE_BYTES`] behind the output.
+    fn seal(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = bytes.get(..WRITE_BYTES).unwrap_or(bytes);
+        let session = &mut self.session;
+        let sealed = self
+            .output
+            .append(Session::sealed_bound(bytes.len()), |out| {
+                match session.seal(bytes, out) {
+                    Ok(sealed) => (sealed.written, Ok(sealed.taken)),
+                    Err(error) => (0, Err(error)),
+                }
+            });
+        match sealed {
+            Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::BrokenPipe.into()),
+            Ok(taken) => Ok(taken),
+            Err(error) => Err(io::Error::new(io::ErrorKind::BrokenPipe, error)),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while this.plain.rest().is_empty() {
+            if let Some(end) = this.end() {
+                // The alert, if the socket takes it; the error matters more than its own.
+                let _ = this.poll_drain(cx);
+                return Poll::Ready(end);
+            }
+            let mut chunk = [MaybeUninit::uninit(); READ_BYTES];
+            let mut chunk = ReadBuf::uninit(&mut chunk);
+            match Pin::new(&mut this.io).poll_read(cx, &mut chunk) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    // The client may be waiting for what is not sent yet.
+                    if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    return Poll::Pending;
+                }
+            }
+            if chunk.filled().is_empty() {
+                // No close_notify: what was read may be cut short.
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            this.receive(chunk.filled());
+        }
+        let rest = this.plain.rest();
+        let (now, _) = rest.split_at(rest.len().min(buf.remaining()));
+        buf.put_slice(now);
+        let taken = now.len();
+        this.plain.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.output.rest().len() > MAX_OUTPUT_BYTES {
+            ready!(this.poll_drain(cx))?;
+        }
+        let mut taken = 0;
+        for slice in slices {
+            let sealed = this.seal(slice)?;
+            taken += sealed;
+            if sealed < slice.len() || this.output.rest().len() > MAX_OUTPUT_BYTES {
+                break;
+            }
+        }
+        // What the socket does not take now goes with the next write or flush.
+        match this.poll_drain(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.session.close();
+        this.take_control();
+        ready!(this.poll_drain(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+/// Bytes that are taken from the front; the memory goes with the last.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Pending {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, taken: 0 }
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.taken += count;
+        if self.taken >= self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+
+    /// Lets `fill` write up to `room` bytes behind the others; it returns how many, and something for the caller.
+    fn append<T>(&mut self, room: usize, fill: impl FnOnce(&mut [u8]) -> (usize, T)) -> T {
+        let end = self.bytes.len();
+        self.bytes.resize(end + room, 0);
+        let (written, answer) = fill(self.bytes.get_mut(end..).unwrap_or_default());
+        self.bytes.truncate(end + written);
+        answer
+    }
+
+    fn into_rest(mut self) -> Vec<u8> {
+        self.bytes.drain(..self.taken.min(self.bytes.len()));
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;
