@@ -157,9 +157,10 @@ impl Session {
         self.status
     }
 
-    /// Ciphertext bytes kept inside: a record of which not all has come. At most one record, 18 KiB.
+    /// Bytes kept inside: a record (at most 18 KiB) and a handshake message (16 KiB, from a server 64 KiB) of which not all
+    /// has come.
     pub fn buffered(&self) -> usize {
-        self.partial.len()
+        self.partial.len() + self.handshake.len()
     }
 
     /// Drops what can be made again: call it on a connection that idles.

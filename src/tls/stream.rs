@@ -58,7 +58,7 @@ where
     loop {
         let step = handshake.advance();
         if !matches!(step, Ok(Step::Done)) && !handshake.output.is_empty() {
-            let sent = io.write_all(&handshake.output).await;
+            let sent = send(&mut io, &handshake.output).await;
             // A client that is gone does not hear what it did wrong.
             if step.is_ok() {
                 sent?;
@@ -73,6 +73,11 @@ where
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
+}
+
+async fn send<IO: AsyncWrite + Unpin>(io: &mut IO, bytes: &[u8]) -> io::Result<()> {
+    io.write_all(bytes).await?;
+    io.flush().await
 }
 
 impl<IO> Stream<IO> {

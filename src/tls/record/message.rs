@@ -15,8 +15,10 @@ const KEY_UPDATE: u8 = 24;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 
-/// Bytes of one handshake message: tickets and refused hellos. rustls takes no longer ones.
-const MAX_MESSAGE_BYTES: usize = 0xffff;
+/// A hello that is only going to be refused, which is kept until it is whole. The bound of a first one.
+const MAX_HELLO_BYTES: usize = 16 * 1024;
+/// A ticket: rustls takes no longer handshake messages.
+const MAX_TICKET_BYTES: usize = 0xffff;
 /// Key updates and tickets without data between them. As rustls and BoringSSL allow.
 const MAX_IDLE_MESSAGES: u8 = 32;
 /// Warning alerts of a connection. As rustls and BoringSSL allow.
@@ -245,7 +247,8 @@ impl Session {
 fn max_length(kind: u8) -> usize {
     match kind {
         KEY_UPDATE => 1,
-        HELLO_REQUEST => 0,
-        _ => MAX_MESSAGE_BYTES,
+        CLIENT_HELLO => MAX_HELLO_BYTES,
+        NEW_SESSION_TICKET => MAX_TICKET_BYTES,
+        _ => 0,
     }
 }

@@ -649,7 +649,7 @@ fn misbehaviour_under_tls12_is_refused() {
                 Fault::Unexpected,
             ),
             (&[(KIND_HANDSHAKE, &[24, 0, 0, 1, 0])], Fault::Unexpected),
-            (&[(KIND_HANDSHAKE, &[1, 1, 0, 0])], Fault::Malformed),
+            (&[(KIND_HANDSHAKE, &[1, 0, 0x40, 1])], Fault::Malformed),
             (&[(20, &[1])], Fault::Unexpected),
             (&[(KIND_ALERT, &[3, 40])], Fault::Illegal),
             (&[(KIND_ALERT, &[2, 40])], Fault::Peer(40)),
