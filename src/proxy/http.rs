@@ -165,6 +165,8 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         policy,
         record: Box::new(record),
         lease: Box::new((lease, Arc::clone(&arrival.slot))),
+        // The backend has had a request.
+        give_back: None,
     });
 }
 

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::config::Global;
 use crate::net::fds;
+use crate::relay::pipe_descriptors;
 
 /// Descriptors kept free for the admin endpoint, checks, discovery and log files.
 pub const FD_RESERVE: u64 = 32;
@@ -35,7 +36,7 @@ impl Limits {
             tracing::warn!(%error, "file descriptor limit cannot be raised");
             FALLBACK_FD_LIMIT
         });
-        let taken = fds::open_count().unwrap_or(0) + FD_RESERVE;
+        let taken = fds::open_count().unwrap_or(0) + FD_RESERVE + pipe_descriptors(global.workers);
         let budget = (fd_limit.saturating_sub(taken) / FDS_PER_CONNECTION).max(1);
         let limits = Self {
             fd_limit,

@@ -11,6 +11,7 @@ mod classify;
 mod client;
 mod dialogue;
 mod dispatch;
+mod errand;
 mod exchange;
 mod forward;
 mod gate;

@@ -2,9 +2,15 @@
 //! an idle or flowing direction holds no buffer, and a stalled one holds what one read gave.
 
 use super::leg::{Input, Leg, Scratch};
+use super::pipe::{Pipe, Pipes};
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
 pub(super) const READS_PER_TURN: usize = 16;
+
+/// A read of a direction that is not bulk: what a stalled reader costs.
+const SMALL_READ: usize = 8 * 1024;
+/// Full reads in a row that prove a direction to be bulk (128 KiB).
+const BULK_READS: u8 = 16;
 
 /// Where a direction stands after it was pumped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,10 @@ pub(super) struct Direction {
     pending: Vec<u8>,
     /// How much of `pending` was taken.
     written: usize,
+    /// Between two raw legs, while bulk is under way.
+    pipe: Option<Pipe>,
+    /// Full reads in a row, up to [`BULK_READS`].
+    full_reads: u8,
     /// The source has said that no more comes.
     ended: bool,
     /// The source's end was passed on.
@@ -52,7 +62,7 @@ impl Direction {
     /// Moves what can be moved.
     pub fn pump(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch) -> Flow {
         for _ in 0..READS_PER_TURN {
-            if !self.flush(to) {
+            if !self.flush(to, &mut scratch.pipes) {
                 return Flow::Blocked;
             }
             if self.finished {
@@ -65,14 +75,55 @@ impl Direction {
                 self.finished = to.finish();
                 continue;
             }
-            match from.read(scratch) {
-                Input::Data(count) => self.deliver(&scratch.plain[..count], to),
+            match self.take(from, to, scratch) {
+                Input::Data(_) => {}
                 Input::Blocked => return Flow::Blocked,
                 Input::Fin => self.ended = true,
                 Input::Broken => self.broken = true,
             }
         }
         Flow::OutOfBudget
+    }
+
+    /// Takes what the source has and gives `to` what it takes of it.
+    fn take(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch) -> Input {
+        let bulk = self.full_reads >= BULK_READS;
+        if bulk
+            && from.is_raw()
+            && to.is_raw()
+            && let Some(pipe) = scratch.pipes.take()
+        {
+            return self.splice(from, pipe, &mut scratch.pipes);
+        }
+        let limit = if bulk { usize::MAX } else { SMALL_READ };
+        let input = from.read(scratch, limit);
+        if let Input::Data(count) = input {
+            self.note(count);
+            self.deliver(&scratch.plain[..count], to);
+        }
+        input
+    }
+
+    /// Bulk: into the pipe; the next flush takes it out.
+    fn splice(&mut self, from: &mut Leg, mut pipe: Pipe, pipes: &mut Pipes) -> Input {
+        let input = from.fill(&mut pipe);
+        match input {
+            Input::Data(count) => {
+                self.note(count);
+                self.bytes += count as u64;
+                self.pipe = Some(pipe);
+            }
+            Input::Blocked | Input::Fin | Input::Broken => pipes.give(pipe),
+        }
+        input
+    }
+
+    /// A direction that has turned chatty is copied again.
+    fn note(&mut self, count: usize) {
+        self.full_reads = match count {
+            SMALL_READ.. => (self.full_reads + 1).min(BULK_READS),
+            _ => 0,
+        };
     }
 
     fn deliver(&mut self, bytes: &[u8], to: &mut Leg) {
@@ -85,22 +136,35 @@ impl Direction {
     }
 
     /// True once `to` has taken everything that was read.
-    fn flush(&mut self, to: &mut Leg) -> bool {
+    fn flush(&mut self, to: &mut Leg, pipes: &mut Pipes) -> bool {
         if !to.flush() {
             return false;
         }
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.pipe.is_none() {
             return true;
         }
-        if !to.writable {
-            return false;
+        to.writable && self.flush_pipe(to, pipes) && self.flush_pending(to) && to.flush()
+    }
+
+    fn flush_pipe(&mut self, to: &mut Leg, pipes: &mut Pipes) -> bool {
+        let Some(mut pipe) = self.pipe.take() else {
+            return true;
+        };
+        if to.drain(&mut pipe) {
+            pipes.give(pipe);
+            return true;
         }
+        self.pipe = Some(pipe);
+        false
+    }
+
+    fn flush_pending(&mut self, to: &mut Leg) -> bool {
         self.written += to.write(&self.pending[self.written..]);
         if self.written < self.pending.len() {
             return false;
         }
         self.pending = Vec::new();
         self.written = 0;
-        to.flush()
+        true
     }
 }

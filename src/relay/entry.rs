@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::direction::{Direction, Flow};
 use super::inquiry::Connection;
 use super::leg::{Leg, Scratch};
-use super::{Counted, Policy};
+use super::{Counted, GiveBack, Policy};
 use crate::net::options::unacknowledged_bytes;
 use crate::observe::{End, How, Phase, Record, Side};
 
@@ -27,6 +27,8 @@ pub(super) enum Turn {
     Soon,
     /// It is over.
     Ended,
+    /// The backend broke untouched: the client's leg goes back to whoever gave it.
+    GivenBack,
 }
 
 pub(super) struct Entry {
@@ -43,6 +45,8 @@ pub(super) struct Entry {
     /// The leg that gets a RST as soon as its queue is sent, at the latest at `last_activity + fin_timeout`.
     resetting: Option<usize>,
     lease: Box<dyn Any + Send>,
+    /// Until the first byte.
+    give_back: Option<GiveBack>,
     counted: Counted,
 }
 
@@ -54,6 +58,7 @@ impl Entry {
             policy,
             record,
             lease,
+            give_back,
         } = session;
         Self {
             directions: [Direction::new(client.read), Direction::new(backend.read)],
@@ -68,6 +73,7 @@ impl Entry {
             end: None,
             resetting: None,
             lease,
+            give_back,
             counted,
         }
     }
@@ -111,8 +117,12 @@ impl Entry {
         let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
-        if self.bytes() != before {
+        let after = self.bytes();
+        if after != before {
             self.last_activity = now;
+        }
+        if after > 0 {
+            self.give_back = None;
         }
         self.note_fins();
         if let Some(turn) = self.pass_on_fault(flows, was_faulty, now) {
@@ -164,6 +174,9 @@ impl Entry {
             self.end = Some(ended_by(side, how));
             return Some(Turn::Ended);
         }
+        if side == BACKEND && self.can_be_given_back(flows[BACKEND]) {
+            return Some(Turn::GivenBack);
+        }
         if !matches!(flows[side], Flow::Broken | Flow::Finished) {
             // Not all of what it sent before it broke has been delivered. A fault that this very turn found in a
             // write leaves something to read, and no event may tell of it.
@@ -173,6 +186,30 @@ impl Entry {
         self.resetting = Some(other);
         self.last_activity = now;
         Some(self.reset_when_sent(other))
+    }
+
+    /// A backend that broke before a byte went either way, under a client that is still there.
+    fn can_be_given_back(&self, flow: Flow) -> bool {
+        self.give_back.is_some()
+            && flow == Flow::Broken
+            && !self.legs[CLIENT].is_broken()
+            && !self.directions.iter().any(Direction::has_ended)
+    }
+
+    /// Gives the client's leg back.
+    pub fn give_back(self) {
+        let Self {
+            legs: [client, backend],
+            record,
+            lease,
+            give_back,
+            counted,
+            ..
+        } = self;
+        drop((backend, lease, counted));
+        if let Some(give_back) = give_back {
+            give_back(client.into_session_leg(), record);
+        }
     }
 
     /// A close with linger 0 throws away what is queued, so it waits until nothing is.

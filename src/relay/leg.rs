@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Transport;
+use super::pipe::{Pipe, Pipes};
 use crate::net::options::reset_on_close;
 use crate::observe::How;
 
@@ -26,12 +27,13 @@ pub(super) enum Input {
     Broken,
 }
 
-/// The two buffers of a worker through which every byte goes.
+/// What a worker lends to the entry whose turn it is: the buffers through which every byte goes, and pipes for bulk.
 pub(super) struct Scratch {
     /// Plaintext.
     pub plain: Box<[u8]>,
     /// Ciphertext as it comes from the socket.
     pub cipher: Box<[u8]>,
+    pub pipes: Pipes,
 }
 
 impl Scratch {
@@ -42,6 +44,7 @@ impl Scratch {
         Self {
             plain: vec![0; Self::LENGTH].into_boxed_slice(),
             cipher: vec![0; Self::LENGTH].into_boxed_slice(),
+            pipes: Pipes::default(),
         }
     }
 }
@@ -77,12 +80,25 @@ impl Leg {
         }
     }
 
+    /// The way back to the set-up plane. Its epoll entry is the caller's to remove: the socket stays open.
+    pub fn into_session_leg(self) -> super::Leg {
+        super::Leg {
+            socket: self.socket,
+            transport: self.transport,
+            read: Vec::new(),
+        }
+    }
+
     pub fn raw_fd(&self) -> i32 {
         self.socket.as_raw_fd()
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    pub fn is_raw(&self) -> bool {
+        matches!(self.transport, Transport::Raw)
     }
 
     pub fn is_tls(&self) -> bool {
@@ -106,32 +122,59 @@ impl Leg {
         self.error_announced || self.fault.is_some()
     }
 
-    /// Reads plaintext into `scratch.plain`.
-    pub fn read(&mut self, scratch: &mut Scratch) -> Input {
+    /// Reads plaintext into `scratch.plain`; of a raw leg at most `limit` bytes.
+    pub fn read(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
         match &mut self.transport {
-            Transport::Raw => self.read_raw(scratch),
+            Transport::Raw => self.read_raw(scratch, limit),
             Transport::Tls(_) => self.read_tls(scratch),
         }
     }
 
-    fn read_raw(&mut self, scratch: &mut Scratch) -> Input {
+    fn read_raw(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
         if !self.readable {
-            return if self.fault.is_some() {
-                Input::Broken
-            } else {
-                Input::Blocked
-            };
+            return self.nothing_to_read();
         }
-        match receive(&self.socket, &mut scratch.plain) {
+        let limit = limit.min(scratch.plain.len());
+        let window = &mut scratch.plain[..limit];
+        match receive(&self.socket, window) {
             Ok(0) => self.end_of_stream(),
             Ok(count) => {
                 // A short read emptied the queue, unless a FIN or an error stands behind it.
-                let more =
-                    count == scratch.plain.len() || self.fin_announced || self.error_announced;
+                let more = count == limit || self.fin_announced || self.error_announced;
                 self.readable = more;
                 Input::Data(count)
             }
             Err(error) => self.failed_read(&error),
+        }
+    }
+
+    /// Moves bytes of a raw leg into an empty pipe.
+    pub fn fill(&mut self, pipe: &mut Pipe) -> Input {
+        if !self.readable {
+            return self.nothing_to_read();
+        }
+        match pipe.fill(self.socket.as_fd()) {
+            Ok(0) => self.end_of_stream(),
+            Ok(count) => Input::Data(count),
+            Err(error) => self.failed_read(&error),
+        }
+    }
+
+    /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they are lost with it.
+    pub fn drain(&mut self, pipe: &mut Pipe) -> bool {
+        while !pipe.is_empty() && self.fault.is_none() {
+            if let Err(error) = pipe.drain(self.socket.as_fd()) {
+                self.failed_write(error);
+                return self.fault.is_some();
+            }
+        }
+        true
+    }
+
+    fn nothing_to_read(&self) -> Input {
+        match self.fault {
+            Some(_) => Input::Broken,
+            None => Input::Blocked,
         }
     }
 

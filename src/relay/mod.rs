@@ -11,6 +11,7 @@ mod inquiry;
 mod leg;
 #[cfg(test)]
 mod model;
+mod pipe;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,13 @@ pub struct Session {
     pub record: Box<Record>,
     /// Dropped after the record is finished; what it guards is not the relay's business.
     pub lease: Box<dyn Any + Send>,
+    /// Called, on the relay's thread, in place of ending the session, when the backend's leg breaks before any byte
+    /// went either way. Dropped with the first byte.
+    pub give_back: Option<GiveBack>,
 }
+
+/// Takes the client's leg and the record of an untouched session back; the lease is dropped before.
+pub type GiveBack = Box<dyn FnOnce(Leg, Box<Record>) + Send>;
 
 /// One of the two sockets of a session.
 pub struct Leg {
@@ -99,10 +106,7 @@ impl Relay {
     /// # Errors
     /// The kernel refused an epoll, an eventfd or a thread.
     pub fn start(workers: usize) -> io::Result<Arc<Self>> {
-        let count = match workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
+        let count = worker_count(workers);
         let shared = Arc::new(Shared::default());
         let workers = (0..count)
             .map(|number| worker::spawn(number, &shared))
@@ -173,6 +177,19 @@ impl Relay {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+/// Descriptors that the relay's pipes take at most, beside its sessions' own.
+pub fn pipe_descriptors(workers: usize) -> u64 {
+    (worker_count(workers) * pipe::MAX_PIPES_PER_WORKER * 2) as u64
+}
+
+/// 0 = one worker per core the process may use.
+fn worker_count(workers: usize) -> usize {
+    match workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
     }
 }
 

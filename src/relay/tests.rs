@@ -72,6 +72,7 @@ impl Bench {
             policy,
             record: Box::new(Record::new(&self.journal, &self.counters, peer)),
             lease: Box::new(held),
+            give_back: None,
         });
         lease
     }
@@ -293,6 +294,66 @@ fn shutdown_ends_what_is_left() {
     bench.relay.shutdown();
     over(&ends.lease);
     assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
+}
+
+/// A session whose client comes back through the receiver when its backend breaks untouched.
+fn returning(bench: &Bench) -> (Ends, Receiver<super::Leg>) {
+    let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
+    let (held, lease) = channel::<()>();
+    let (give, given) = channel();
+    let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
+    bench.relay.adopt(Session {
+        client: raw(inner_client, &[]),
+        backend: raw(inner_backend, &[]),
+        policy: policy(),
+        record: Box::new(Record::new(&bench.journal, &bench.counters, peer)),
+        lease: Box::new(held),
+        give_back: Some(Box::new(move |client, _record| {
+            let _ = give.send(client);
+        })),
+    });
+    let ends = Ends {
+        client,
+        backend,
+        lease,
+    };
+    (ends, given)
+}
+
+#[test]
+fn a_client_whose_backend_resets_untouched_comes_back_and_is_served_by_another() {
+    let bench = Bench::new();
+    let (mut ends, given) = returning(&bench);
+    reset(ends.backend);
+    let client = given.recv_timeout(LONG).unwrap();
+    over(&ends.lease);
+    let (mut other, inner_other) = pair();
+    let lease = bench.adopt(client, raw(inner_other, &[]), policy());
+    ends.client.write_all(b"hello").unwrap();
+    let mut read = [0; 5];
+    other.read_exact(&mut read).unwrap();
+    assert_eq!(&read, b"hello");
+    drop((ends.client, other));
+    over(&lease);
+}
+
+#[test]
+fn a_client_whose_backend_resets_after_a_byte_is_reset() {
+    let bench = Bench::new();
+    for from_client in [true, false] {
+        let (mut ends, given) = returning(&bench);
+        let (one, other) = match from_client {
+            true => (&mut ends.client, &mut ends.backend),
+            false => (&mut ends.backend, &mut ends.client),
+        };
+        one.write_all(b"x").unwrap();
+        other.read_exact(&mut [0]).unwrap();
+        reset(ends.backend);
+        let end = drain(&ends.client).1;
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        over(&ends.lease);
+        assert!(given.try_recv().is_err());
+    }
 }
 
 /// A runtime for the questions to the relay.

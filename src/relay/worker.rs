@@ -197,6 +197,7 @@ impl Worker {
             Ok(Turn::Again) => self.again.push_back(key),
             Ok(Turn::Soon) => self.soon.push(key),
             Ok(Turn::Ended) => self.remove(key),
+            Ok(Turn::GivenBack) => self.give_back(key),
             Err(_) => {
                 tracing::error!("a relayed connection panicked and was reset");
                 entry.reset();
@@ -220,6 +221,20 @@ impl Worker {
         if let Some(entry) = self.table.remove(key) {
             entry.finish();
         }
+    }
+
+    fn give_back(&mut self, key: Key) {
+        let Some(mut entry) = self.table.remove(key) else {
+            return;
+        };
+        let client = entry.leg(CLIENT).raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&client)) {
+            tracing::warn!(%error, "a connection cannot be given back and is reset");
+            entry.reset();
+            entry.close(How::Error);
+            return entry.finish();
+        }
+        entry.give_back();
     }
 
     /// Carries out what was asked. False: stop.

@@ -1,0 +1,129 @@
+//! Pipes for bulk: bytes go from one raw socket to the other inside the kernel (`splice(2)`), without a copy through
+//! user space. A pipe is attached to a direction only while bytes are in it.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+/// Pipes of one worker, at most; a direction that finds none copies. Each costs two descriptors, and only stalled ones
+/// stay away for long.
+pub const MAX_PIPES_PER_WORKER: usize = 8;
+/// What one pipe is asked to hold, in bytes; the kernel may give less to an unprivileged process.
+const CAPACITY: usize = 256 * 1024;
+
+/// One pipe and the bytes in it.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    held: usize,
+    _counted: Counted,
+}
+
+impl Pipe {
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Takes what `from` has, up to the pipe's size. 0 is the end of the stream. Call it on an empty pipe only: then
+    /// `WouldBlock` means that the socket has nothing.
+    pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let count = splice(from, None, &self.writer, None, CAPACITY, flags)?;
+        self.held += count;
+        Ok(count)
+    }
+
+    /// Gives `to` what it takes; how many bytes it took.
+    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let count = splice(&self.reader, None, to, None, self.held, flags)?;
+        self.held -= count.min(self.held);
+        Ok(count)
+    }
+}
+
+/// A worker's pipes.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    free: Vec<Pipe>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Pipes {
+    /// An empty pipe; `None` when there are too many already or no descriptor is left.
+    pub fn take(&mut self) -> Option<Pipe> {
+        self.free.pop().or_else(|| self.open_one().ok())
+    }
+
+    fn open_one(&self) -> io::Result<Pipe> {
+        if self.open.load(Ordering::Relaxed) >= MAX_PIPES_PER_WORKER {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // Smaller is slower, not wrong.
+        let _ = fcntl_setpipe_size(&writer, CAPACITY);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Pipe {
+            reader,
+            writer,
+            held: 0,
+            _counted: Counted(Arc::clone(&self.open)),
+        })
+    }
+
+    /// Takes an empty pipe back; one that still holds bytes is closed with them.
+    pub fn give(&mut self, pipe: Pipe) {
+        if pipe.is_empty() {
+            self.free.push(pipe);
+        }
+    }
+}
+
+/// Uncounts a pipe when it is closed, wherever that happens.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn bytes_go_from_socket_to_socket() {
+        let ((mut one, from), (to, mut other)) =
+            (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let mut pipes = Pipes::default();
+        let mut pipe = pipes.take().unwrap();
+        one.write_all(b"through").unwrap();
+        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 7);
+        assert!(!pipe.is_empty());
+        assert_eq!(pipe.drain(to.as_fd()).unwrap(), 7);
+        let mut read = [0; 7];
+        other.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"through");
+        drop(one);
+        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 0);
+    }
+
+    #[test]
+    fn their_number_is_bounded_and_a_closed_one_makes_room() {
+        let mut pipes = Pipes::default();
+        let mut taken: Vec<Pipe> = std::iter::from_fn(|| pipes.take()).collect();
+        assert_eq!(taken.len(), MAX_PIPES_PER_WORKER);
+        drop(taken.pop());
+        assert!(pipes.take().is_some());
+    }
+}
