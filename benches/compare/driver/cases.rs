@@ -38,6 +38,10 @@ pub enum Quantity {
     LatencyP999,
     /// Growth of the balancer's memory per connection.
     Memory,
+    /// Part of a core that the balancer uses while its connections idle.
+    IdleCpu,
+    /// Of all the balancer's threads, per second, while its connections idle.
+    WakeUps,
 }
 
 /// Which of a balancer's listeners the load speaks to.
@@ -98,18 +102,16 @@ impl Case {
     }
 
     pub fn is_of_memory(&self) -> bool {
-        self.measures
-            .iter()
-            .any(|measure| measure.of == Quantity::Memory)
+        self.measures(Quantity::Memory)
+    }
+
+    pub fn measures(&self, quantity: Quantity) -> bool {
+        self.measures.iter().any(|measure| measure.of == quantity)
     }
 
     /// Without a balancer there is latency to compare with, and nothing else.
     pub fn suits(&self, peer: &Peer) -> bool {
-        peer.kind != Kind::Direct
-            || self
-                .measures
-                .iter()
-                .any(|measure| measure.of == Quantity::LatencyP50)
+        peer.kind != Kind::Direct || self.measures(Quantity::LatencyP50)
     }
 }
 
@@ -245,7 +247,7 @@ fn all(part: u64, many: usize) -> Vec<Case> {
             "MANY idle TCP connections",
             Door::Tcp,
             hold,
-            memory(256.0),
+            memory_and_idleness(256.0),
         ),
         case(
             "idle-tls",
@@ -325,4 +327,24 @@ fn memory(most_bytes: f64) -> Vec<Measure> {
         1.0,
         Some(Goal::AtMost(most_bytes)),
     )]
+}
+
+/// Idle connections are to cost nothing but memory: at most 0.1 % of a core, and one wake-up per second of the relay thread.
+fn memory_and_idleness(most_bytes: f64) -> Vec<Measure> {
+    let mut measures = memory(most_bytes);
+    measures.extend([
+        measure(
+            Quantity::IdleCpu,
+            "% of a core",
+            100.0,
+            Some(Goal::AtMost(0.1)),
+        ),
+        measure(
+            Quantity::WakeUps,
+            "per second",
+            1.0,
+            Some(Goal::AtMost(1.0)),
+        ),
+    ]);
+    measures
 }

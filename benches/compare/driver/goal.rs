@@ -18,7 +18,7 @@ impl Goal {
         match self {
             Self::Times(factor, peer) => format!("<= {factor:.1}x {peer}"),
             Self::TimesBest(factor) => format!("<= {factor:.1}x the best"),
-            Self::AtMost(most) => format!("<= {most:.0}"),
+            Self::AtMost(most) => format!("<= {most}"),
         }
     }
 

@@ -31,6 +31,21 @@ impl Threads {
     }
 }
 
+/// How often threads of a group have slept and been woken, all told.
+pub fn wake_ups(group: i32) -> u64 {
+    let tasks = members(group)
+        .into_iter()
+        .flat_map(|process| numbered(&process.join("task")));
+    let count = |task: PathBuf| {
+        let status = fs::read_to_string(task.join("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse::<u64>().ok()
+    };
+    tasks.filter_map(count).sum()
+}
+
 /// Memory of a group in bytes: private pages, and its share of shared ones.
 pub fn proportional_bytes(group: i32) -> u64 {
     let kilobytes = |process: PathBuf| {

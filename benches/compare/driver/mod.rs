@@ -99,6 +99,7 @@ fn compare(options: &Options, peers: &[Peer], cases: &[Case]) -> Result<()> {
             eprintln!("{}: round {round} done", case.name);
         }
         report.show(case);
+        report.write(&options.out)?;
     }
-    report.write(&options.out)
+    report.print(&options.out)
 }

@@ -86,17 +86,21 @@ impl Report {
         eprintln!("{}", table(&rows, &self.columns()));
     }
 
-    /// Writes table.md, chart.svg and results.json, and prints the table.
+    /// Writes table.md, chart.svg and results.json: after every case, so that a run that is cut short leaves what it has.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text = self.text()?;
-        println!("{text}");
         let save = |name: &str, text: &str| {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| path.display().to_string())
         };
         save("table.md", &text)?;
         save("results.json", &serde_json::to_string_pretty(self)?)?;
-        save("chart.svg", &chart::draw(&self.rows, &self.columns()))?;
+        save("chart.svg", &chart::draw(&self.rows, &self.columns()))
+    }
+
+    /// Prints the whole table.
+    pub fn print(&self, folder: &Path) -> Result<()> {
+        println!("{}", self.text()?);
         println!(
             "written: table.md, chart.svg and results.json in {}",
             folder.display()
@@ -172,6 +176,8 @@ impl Row {
                 Quantity::LatencyP99 => "p99",
                 Quantity::LatencyP999 => "p99.9",
                 Quantity::Memory => "memory",
+                Quantity::IdleCpu => "idle CPU",
+                Quantity::WakeUps => "wake-ups",
             },
             unit: measure.unit,
             values: BTreeMap::new(),

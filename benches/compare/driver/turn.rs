@@ -29,6 +29,8 @@ const WORK_LIMIT: Duration = Duration::from_secs(180);
 const SETTLED_PART: f64 = 0.005;
 const SETTLE_STEP: Duration = Duration::from_millis(500);
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+/// How long an idle balancer is watched: long enough to see what it does every second or two.
+const IDLE_WATCH: Duration = Duration::from_secs(10);
 
 /// What is the same in all turns.
 pub struct Stage {
@@ -107,9 +109,14 @@ impl Stage {
         load.say("go")?;
         let done: Done = serde_json::from_str(&load.line(WORK_LIMIT).context("work")?)?;
         let after = Reading::take(group, &load, &backend);
-        let grown = memory(case).saturating_sub(before_bytes) as f64;
+        let rest = Rest {
+            grown_bytes: memory(case).saturating_sub(before_bytes) as f64,
+            idle: group
+                .filter(|_| case.measures(Quantity::IdleCpu))
+                .map(Idle::watch),
+        };
         let values = (case.measures.iter())
-            .map(|measure| after.figure(measure, &before, &done, grown))
+            .map(|measure| after.figure(measure, &before, &done, &rest))
             .collect::<Result<_>>()?;
         Ok(Sample {
             values,
@@ -166,6 +173,35 @@ impl Stage {
     }
 }
 
+/// What is seen after the work, while its connections stay open.
+struct Rest {
+    grown_bytes: f64,
+    idle: Option<Idle>,
+}
+
+/// A balancer that has nothing to do.
+struct Idle {
+    /// Part of a core.
+    cpu_part: f64,
+    /// Of all its threads together.
+    wake_ups_per_second: f64,
+}
+
+impl Idle {
+    fn watch(group: i32) -> Self {
+        let (cpu, wake_ups) = (Threads::of(group), meter::wake_ups(group));
+        let began = Instant::now();
+        while let Some(left) = IDLE_WATCH.checked_sub(began.elapsed()) {
+            thread::park_timeout(left);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        Self {
+            cpu_part: Threads::of(group).seconds_since(&cpu) / seconds,
+            wake_ups_per_second: meter::wake_ups(group).saturating_sub(wake_ups) as f64 / seconds,
+        }
+    }
+}
+
 impl Reading {
     fn take(balancer: Option<i32>, load: &Twin, backend: &Twin) -> Self {
         Self {
@@ -177,22 +213,19 @@ impl Reading {
         }
     }
 
-    fn figure(
-        &self,
-        measure: &Measure,
-        before: &Self,
-        done: &Done,
-        grown_bytes: f64,
-    ) -> Result<f64> {
+    fn figure(&self, measure: &Measure, before: &Self, done: &Done, rest: &Rest) -> Result<f64> {
         let units = done.units as f64;
+        let idle = || rest.idle.as_ref().context("a case without idleness");
         let latency = || done.latency.context("a case without latencies");
         let plain = match measure.of {
             Quantity::Cpu => self.balancer.seconds_since(&before.balancer) / units,
             Quantity::Busy => (self.busy - before.busy) / units,
-            Quantity::Memory => grown_bytes / units,
+            Quantity::Memory => rest.grown_bytes / units,
             Quantity::LatencyP50 => latency()?.p50,
             Quantity::LatencyP99 => latency()?.p99,
             Quantity::LatencyP999 => latency()?.p999,
+            Quantity::IdleCpu => idle()?.cpu_part,
+            Quantity::WakeUps => idle()?.wake_ups_per_second,
         };
         Ok(plain * measure.scale)
     }
