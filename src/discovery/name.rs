@@ -29,7 +29,7 @@ pub(super) async fn follow(backend: Arc<Backend>, host: String, port: u16, statu
                 if status.failed(&host, &error) {
                     tracing::warn!(
                         pool = %backend.pool(), backend = %backend.name(), name = host, error,
-                        "name does not resolve, keeping the last good address"
+                        "name does not resolve, the last good address stays if there is one"
                     );
                 }
                 backend.resolved(Err(error));
