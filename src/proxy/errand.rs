@@ -33,7 +33,7 @@ impl Errand {
         let Some(pool) = self.pool.upgrade() else {
             return refuse(
                 client,
-                record,
+                *record,
                 End::new(Side::Evenkeel, Phase::Route, How::Refused),
             );
         };
@@ -49,7 +49,7 @@ impl Errand {
             }
             Err(error) => {
                 tracing::debug!(pool = %pool.name(), %error, "refused");
-                refuse(client, record, error.end());
+                refuse(client, *record, error.end());
             }
         }
     }
@@ -69,7 +69,7 @@ impl Errand {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
                 return refuse(
                     client,
-                    record,
+                    *record,
                     End::new(Side::Evenkeel, Phase::Connect, How::Error),
                 );
             }
@@ -103,7 +103,7 @@ impl Errand {
         else {
             return refuse(
                 client,
-                record,
+                *record,
                 End::new(Side::Backend, Phase::Connect, How::Rst),
             );
         };
@@ -115,7 +115,7 @@ impl Errand {
 }
 
 /// A refusal is a RST: nothing must look like an orderly, empty answer.
-pub(super) fn refuse(client: Leg, record: Box<Record>, end: End) {
+pub(super) fn refuse(client: Leg, record: Record, end: End) {
     reset_on_close(client.socket.as_fd());
     drop(client);
     record.finish(end);

@@ -31,7 +31,6 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
             return record.finish(End::new(Side::Evenkeel, Phase::Route, How::Error));
         }
     };
-    let record = Box::new(record);
     let Some(pool) = pool else {
         let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
         return refuse(client, record, end);
@@ -44,7 +43,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
         slot: arrival.slot,
         proxy: arrival.proxy,
     };
-    errand.run(client, record).await;
+    errand.run(client, Box::new(record)).await;
 }
 
 async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {

@@ -55,6 +55,16 @@ impl Direction {
         }
     }
 
+    /// Bytes that were read and not taken by the other leg.
+    pub fn is_blocked(&self) -> bool {
+        !self.pending.is_empty() || self.pipe.is_some()
+    }
+
+    /// The source's end was passed on.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     pub fn has_ended(&self) -> bool {
         self.ended
     }

@@ -38,8 +38,12 @@ pub(super) struct Entry {
     policy: Policy,
     record: Box<Record>,
     last_activity: Instant,
-    /// A turn is due.
-    announced: bool,
+    /// Stands in the worker's list of those that get a turn.
+    queued: bool,
+    /// Stands in the worker's list of those that are looked at soon.
+    awaited: bool,
+    /// What the kernel still held at the last deadline.
+    unsent_before: Option<usize>,
     /// What will be the record's end: the first event that ended the session, a fault before a FIN.
     end: Option<End>,
     /// The leg that gets a RST as soon as its queue is sent, at the latest at `last_activity + fin_timeout`.
@@ -69,7 +73,9 @@ impl Entry {
             policy,
             record,
             last_activity: now,
-            announced: false,
+            queued: false,
+            awaited: false,
+            unsent_before: None,
             end: None,
             resetting: None,
             lease,
@@ -97,9 +103,19 @@ impl Entry {
         }
     }
 
-    /// True for the first of several announcements before a turn.
-    pub fn is_first_announced(&mut self) -> bool {
-        !std::mem::replace(&mut self.announced, true)
+    /// True unless it waits for a turn already.
+    pub fn queue(&mut self) -> bool {
+        !std::mem::replace(&mut self.queued, true)
+    }
+
+    /// True unless it is looked at soon already.
+    pub fn look_soon(&mut self) -> bool {
+        !std::mem::replace(&mut self.awaited, true)
+    }
+
+    /// It is being looked at.
+    pub fn looked_at(&mut self) {
+        self.awaited = false;
     }
 
     pub fn leg(&mut self, side: usize) -> &mut Leg {
@@ -108,20 +124,20 @@ impl Entry {
 
     /// Moves what can be moved and finds out whether the session is over.
     pub fn turn(&mut self, scratch: &mut Scratch, now: Instant) -> Turn {
-        self.announced = false;
+        self.queued = false;
         if let Some(victim) = self.resetting {
             return self.reset_when_sent(victim);
         }
-        let before = self.bytes();
+        let before = self.moved();
         let was_faulty = self.is_faulty();
         let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
-        let after = self.bytes();
-        if after != before {
+        if self.moved() != before {
             self.last_activity = now;
+            self.unsent_before = None;
         }
-        if after > 0 {
+        if self.bytes() > 0 {
             self.give_back = None;
         }
         self.note_fins();
@@ -149,6 +165,10 @@ impl Entry {
 
     fn is_faulty(&self) -> bool {
         self.legs.iter().any(|leg| leg.fault().is_some())
+    }
+
+    fn moved(&self) -> u64 {
+        self.legs[CLIENT].moved + self.legs[BACKEND].moved
     }
 
     fn bytes(&self) -> u64 {
@@ -249,26 +269,50 @@ impl Entry {
             || self.legs.iter().any(Leg::is_broken)
     }
 
-    /// Ends the entry at its deadline. What was cut short is reset, so that it cannot look complete.
-    pub fn expire(&mut self) {
+    /// At its deadline: true when it is to be ended. While the kernel still delivers what was written, a peer is
+    /// slow, not gone. What is cut short is reset, so that it cannot look complete.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let unsent = self.unsent_bytes();
+        if unsent > 0 && self.unsent_before.is_none_or(|before| unsent < before) {
+            self.unsent_before = Some(unsent);
+            self.last_activity = now;
+            return false;
+        }
         if self.is_half_over() {
-            self.reset();
+            self.reset_cut_short();
         }
         let fault = self.end.filter(|end| end.how != How::Fin);
-        self.end = Some(fault.unwrap_or(End {
-            side: Side::Evenkeel,
-            phase: Phase::Relay,
-            how: How::Timeout,
-        }));
+        self.close(How::Timeout);
+        self.end = fault.or(self.end);
+        true
     }
 
-    /// Ends the entry by our own decision.
+    /// Ends the entry by our own decision: a quiet session with a FIN, one that is cut short with a RST.
     pub fn close(&mut self, how: How) {
-        self.end = Some(End {
-            side: Side::Evenkeel,
-            phase: Phase::Relay,
-            how,
-        });
+        if !self.is_quiet() {
+            self.reset_cut_short();
+        }
+        self.end = Some(End::new(Side::Evenkeel, Phase::Relay, how));
+    }
+
+    /// The coming close is a RST for each leg that has not been told the end of what goes to it.
+    fn reset_cut_short(&self) {
+        for side in [CLIENT, BACKEND] {
+            if !self.directions[side].is_finished() {
+                self.legs[1 - side].reset();
+            }
+        }
+    }
+
+    /// True when everything that came from either side has been delivered.
+    fn is_quiet(&self) -> bool {
+        self.unsent_bytes() == 0
+            && !self.directions.iter().any(Direction::is_blocked)
+            && !self.legs.iter().any(|leg| leg.readable)
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        self.legs.iter().map(Leg::unsent_bytes).sum()
     }
 
     /// The coming close of both legs is a RST.

@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Transport;
 use super::pipe::{Pipe, Pipes};
-use crate::net::options::reset_on_close;
+use crate::net::options::{reset_on_close, unacknowledged_bytes};
 use crate::observe::How;
 
 /// What a read gave.
@@ -61,6 +61,8 @@ pub(super) struct Leg {
     fin_announced: bool,
     /// The kernel told of an error; a 0 from `recv` is then a RST, not a FIN.
     error_announced: bool,
+    /// Bytes read from and written to the socket: any change is activity.
+    pub moved: u64,
     /// The first fault, whichever call or event told of it.
     fault: Option<How>,
 }
@@ -76,6 +78,7 @@ impl Leg {
             writable: true,
             fin_announced: false,
             error_announced: false,
+            moved: 0,
             fault: None,
         }
     }
@@ -139,6 +142,7 @@ impl Leg {
         match receive(&self.socket, window) {
             Ok(0) => self.end_of_stream(),
             Ok(count) => {
+                self.moved += count as u64;
                 // A short read emptied the queue, unless a FIN or an error stands behind it.
                 let more = count == limit || self.fin_announced || self.error_announced;
                 self.readable = more;
@@ -155,7 +159,10 @@ impl Leg {
         }
         match pipe.fill(self.socket.as_fd()) {
             Ok(0) => self.end_of_stream(),
-            Ok(count) => Input::Data(count),
+            Ok(count) => {
+                self.moved += count as u64;
+                Input::Data(count)
+            }
             Err(error) => self.failed_read(&error),
         }
     }
@@ -163,9 +170,12 @@ impl Leg {
     /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they are lost with it.
     pub fn drain(&mut self, pipe: &mut Pipe) -> bool {
         while !pipe.is_empty() && self.fault.is_none() {
-            if let Err(error) = pipe.drain(self.socket.as_fd()) {
-                self.failed_write(error);
-                return self.fault.is_some();
+            match pipe.drain(self.socket.as_fd()) {
+                Ok(count) => self.moved += count as u64,
+                Err(error) => {
+                    self.failed_write(error);
+                    return self.fault.is_some();
+                }
             }
         }
         true
@@ -241,6 +251,7 @@ impl Leg {
             Ok(count) => count,
             Err(error) => return Err(self.failed_read(&error)),
         };
+        self.moved += count as u64;
         self.readable = count == TLS_BATCH || self.fin_announced || self.error_announced;
         let mut records = &scratch.cipher[..count];
         let mut filled = 0;
@@ -308,7 +319,10 @@ impl Leg {
         let mut written = 0;
         while written < bytes.len() {
             match send(&self.socket, &bytes[written..], SendFlags::NOSIGNAL) {
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    self.moved += count as u64;
+                }
                 Err(errno) => {
                     self.failed_write(errno.into());
                     break;
@@ -338,12 +352,24 @@ impl Leg {
             return true;
         };
         while connection.wants_write() && self.fault.is_none() {
-            if let Err(error) = connection.write_tls(&mut Socket(self.socket.as_fd())) {
-                self.failed_write(error);
-                return self.fault.is_some();
+            match connection.write_tls(&mut Socket(self.socket.as_fd())) {
+                Ok(count) => self.moved += count as u64,
+                Err(error) => {
+                    self.failed_write(error);
+                    return self.fault.is_some();
+                }
             }
         }
         true
+    }
+
+    /// Bytes that the kernel and the TLS connection still hold for the peer.
+    pub fn unsent_bytes(&self) -> usize {
+        let sealed = match &self.transport {
+            Transport::Raw => false,
+            Transport::Tls(connection) => connection.wants_write(),
+        };
+        unacknowledged_bytes(self.socket.as_fd()) + usize::from(sealed)
     }
 
     /// Says that no more comes from this side: close_notify on TLS, then a FIN. True once it is said.

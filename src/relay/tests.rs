@@ -263,6 +263,66 @@ fn a_half_closed_session_ends_at_the_fin_timeout_and_looks_cut_off() {
 }
 
 #[test]
+fn a_slow_reader_of_a_finished_answer_is_not_cut_off() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(Policy {
+        idle_timeout: LONG,
+        fin_timeout: Duration::from_millis(200),
+    });
+    // A small window keeps the answer in the relay's send queue.
+    socket2::SockRef::from(&ends.client)
+        .set_recv_buffer_size(64 * 1024)
+        .unwrap();
+    let answer = numbers(1_500_000);
+    ends.backend.write_all(&answer).unwrap();
+    drop(ends.backend);
+    let (_never, pace) = channel::<()>();
+    let mut read = Vec::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        // Slower than the timeout as a whole, with progress within each.
+        let _ = pace.recv_timeout(Duration::from_millis(50));
+        match ends.client.read(&mut buffer).unwrap() {
+            0 => break,
+            count => read.extend_from_slice(&buffer[..count]),
+        }
+    }
+    assert!(read == answer, "{} of {}", read.len(), answer.len());
+    drop(ends.client);
+    over(&ends.lease);
+}
+
+#[test]
+fn an_answer_cut_short_by_our_own_close_ends_with_a_reset() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(policy());
+    ends.backend.set_nonblocking(true).unwrap();
+    let block = numbers(1 << 20);
+    let mut sent = 0;
+    // Until every buffer on the way is full.
+    while let Ok(count) = ends.backend.write(&block) {
+        sent += count;
+    }
+    assert!(sent > 0);
+    assert_eq!(block_on(bench.relay.close(Filter::default())), 1);
+    over(&ends.lease);
+    let (_, end) = drain(&ends.client);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_quiet_session_is_closed_with_a_fin() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(policy());
+    ends.client.write_all(b"x").unwrap();
+    ends.backend.read_exact(&mut [0]).unwrap();
+    assert_eq!(block_on(bench.relay.close(Filter::default())), 1);
+    assert!(drain(&ends.client).1.is_ok());
+    assert!(drain(&ends.backend).1.is_ok());
+    over(&ends.lease);
+}
+
+#[test]
 fn closing_all_is_spread_over_its_time() {
     let bench = Bench::new();
     let sessions: Vec<_> = (0..10).map(|_| bench.relayed(policy())).collect();

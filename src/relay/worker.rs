@@ -86,6 +86,7 @@ pub(super) fn spawn(number: usize, shared: &Arc<Shared>) -> io::Result<WorkerHan
         scratch: Scratch::new(),
         again: VecDeque::new(),
         soon: Vec::new(),
+        look_at: None,
         closing: None,
         next_sweep: None,
     };
@@ -108,6 +109,8 @@ struct Worker {
     again: VecDeque<Key>,
     /// Entries that wait for their queue to be sent.
     soon: Vec<Key>,
+    /// When they are looked at.
+    look_at: Option<Instant>,
     closing: Option<Closing>,
     /// When deadlines are looked at; `None` with an empty table: an idle worker never wakes.
     next_sweep: Option<Instant>,
@@ -127,12 +130,14 @@ impl Worker {
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(%error, "relay worker cannot poll");
+                    // Nothing is known to bring this about; it must not become a busy loop.
+                    std::thread::park_timeout(SWEEP_SPACING);
                 }
                 continue;
             }
             let now = Instant::now();
             self.announce(&events);
-            self.rerun(now);
+            self.take_turns(now);
             if !self.obey(now) {
                 return;
             }
@@ -145,13 +150,12 @@ impl Worker {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let soon = (!self.soon.is_empty()).then(|| now + RESET_POLL);
         let close = self
             .closing
             .as_ref()
             .and_then(|closing| closing.queue.front())
             .map(|(at, _)| *at);
-        [soon, close, self.next_sweep]
+        [self.look_at, close, self.next_sweep]
             .into_iter()
             .flatten()
             .min()
@@ -168,21 +172,27 @@ impl Worker {
             let (key, side) = Key::from_token(event.token().0);
             if let Some(entry) = self.table.entry(key) {
                 entry.leg(side).announced(event);
-                if entry.is_first_announced() {
+                if entry.queue() {
                     self.again.push_back(key);
                 }
             }
         }
     }
 
-    fn rerun(&mut self, now: Instant) {
+    fn take_turns(&mut self, now: Instant) {
         for _ in 0..self.again.len() {
             if let Some(key) = self.again.pop_front() {
                 self.turn(key, now);
             }
         }
-        for key in std::mem::take(&mut self.soon) {
-            self.turn(key, now);
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = None;
+            for key in std::mem::take(&mut self.soon) {
+                if let Some(entry) = self.table.entry(key) {
+                    entry.looked_at();
+                    self.turn(key, now);
+                }
+            }
         }
     }
 
@@ -194,8 +204,17 @@ impl Worker {
         let scratch = &mut self.scratch;
         match catch_unwind(AssertUnwindSafe(|| entry.turn(scratch, now))) {
             Ok(Turn::Wait) => {}
-            Ok(Turn::Again) => self.again.push_back(key),
-            Ok(Turn::Soon) => self.soon.push(key),
+            Ok(Turn::Again) => {
+                if entry.queue() {
+                    self.again.push_back(key);
+                }
+            }
+            Ok(Turn::Soon) => {
+                if entry.look_soon() {
+                    self.soon.push(key);
+                }
+                self.look_at.get_or_insert(now + RESET_POLL);
+            }
             Ok(Turn::Ended) => self.remove(key),
             Ok(Turn::GivenBack) => self.give_back(key),
             Err(_) => {
@@ -219,7 +238,11 @@ impl Worker {
 
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.table.remove(key) {
-            entry.finish();
+            // What hangs on the lease and the record is others' code: a panic there must not end this thread.
+            let finished = catch_unwind(AssertUnwindSafe(|| entry.finish()));
+            if finished.is_err() {
+                tracing::error!("the end of a connection panicked");
+            }
         }
     }
 
@@ -361,10 +384,14 @@ impl Worker {
             let due = entry.due(now);
             next = Some(next.map_or(due, |next| next.min(due)));
         }
-        for key in expired {
-            self.end(key, Entry::expire);
-        }
         let spacing = SWEEP_SPACING + SWEEP_SPACING_PER_1000 * (count / 1000);
+        let spacing = spacing.min(LONGEST_SWEEP_SPACING);
         self.next_sweep = next.map(|next| next.clamp(now + spacing, now + LONGEST_SWEEP_SPACING));
+        for key in expired {
+            if self.table.entry(key).is_some_and(|entry| entry.expire(now)) {
+                self.remove(key);
+            }
+            self.bring_sweep_forward(key, now);
+        }
     }
 }

@@ -23,10 +23,9 @@ async fn killing_one_of_three_under_traffic_loses_no_new_connection() {
     let address = balancer.address("main").await;
     let stop = Arc::new(AtomicBool::new(false));
     let served = Arc::new(AtomicUsize::new(0));
-    let killed = Arc::new(AtomicBool::new(false));
     let mut traffic = Vec::new();
     for _ in 0..4 {
-        let (stop, served, killed) = (stop.clone(), served.clone(), killed.clone());
+        let (stop, served) = (stop.clone(), served.clone());
         traffic.push(tokio::spawn(async move {
             while !stop.load(Ordering::SeqCst) {
                 let mut stream = connect(address).await;
@@ -48,7 +47,6 @@ async fn killing_one_of_three_under_traffic_loses_no_new_connection() {
     let address_of_n2 = n2.address;
     let from = balancer.log.position();
     n2.kill().await;
-    killed.store(true, Ordering::SeqCst);
     until(200).await;
     balancer
         .backend_until("nodes", "n2", |seen| {
