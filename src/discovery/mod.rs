@@ -253,7 +253,7 @@ mod tests {
         )));
         following
             .until("found", |it| {
-                it.names() == ["n1.chat.test:9501", "n2.chat.test:9502"]
+                it.names() == ["n1.chat.test:9501@10.0.0.1", "n2.chat.test:9502@10.0.0.2"]
             })
             .await;
         let backends = following.pool.backends();

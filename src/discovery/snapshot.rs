@@ -3,7 +3,6 @@
 //! A round may have gaps: a family or a target whose lookup failed while others answered. A gap keeps what was known
 //! of it; a name that answered without a record is no gap.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::config::{Discover, DiscoverSource, defaults};
@@ -63,12 +62,6 @@ fn rank(entry: &Entry) -> (u16, u16) {
 /// The snapshot, in the entries' order.
 pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<Found> {
     let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
-    let mut addresses: HashMap<(&str, u16), usize> = HashMap::new();
-    for Entry { service, .. } in entries {
-        *addresses
-            .entry((&service.target, service.port))
-            .or_default() += 1;
-    }
     let services = || entries.iter().map(|entry| &entry.service);
     let best = services().map(|service| service.priority).min();
     let heaviest = services().map(|service| service.weight).max().unwrap_or(0);
@@ -79,11 +72,11 @@ pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<Found> {
             priority,
             weight,
         } = service;
-        let alone = addresses.get(&(target.as_str(), *port)) == Some(&1);
-        let (name, weight) = match (is_srv, alone) {
-            (false, _) => (address.to_string(), discover.weight),
-            (true, true) => (format!("{target}:{port}"), scaled(*weight, heaviest)),
-            (true, false) => (
+        // Every address is in the name, alone or not: a backend whose name hung on its siblings would be another one,
+        // and its drain forgotten, when DNS adds or removes an address of its target.
+        let (name, weight) = match is_srv {
+            false => (address.to_string(), discover.weight),
+            true => (
                 format!("{target}:{port}@{}", address.ip()),
                 scaled(*weight, heaviest),
             ),
@@ -174,7 +167,7 @@ mod tests {
     fn srv_targets_above_the_lowest_priority_are_backups() {
         let (a, b) = (service("a.test", 10, 5), service("b.test", 20, 0));
         let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
-        assert_eq!(names(&found), ["a.test:80", "b.test:80"]);
+        assert_eq!(names(&found), ["a.test:80@10.0.0.1", "b.test:80@10.0.0.2"]);
         assert_eq!(
             found.iter().map(|one| one.backup).collect::<Vec<_>>(),
             [false, true]
@@ -190,6 +183,15 @@ mod tests {
         let a = service("a.test", 10, 5);
         let found = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
+    }
+
+    /// A drained `a.test:80` came back as a ready `a.test:80@10.0.0.1` when DNS added a second address.
+    #[test]
+    fn a_backend_keeps_its_name_when_its_target_gets_another_address() {
+        let a = service("a.test", 10, 5);
+        let alone = found(&[entry(&a, "10.0.0.1")], &srv());
+        let both = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        assert_eq!(names(&alone), names(&both)[..1]);
     }
 
     #[test]
