@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::config::{self, Balance};
 use crate::pool::announce::Transition;
 use crate::pool::backend::Home;
+use crate::pool::remembered::Remembered;
 use crate::pool::status::Status;
 use crate::pool::view::{Ramp, Slot, Tier, View};
 use crate::pool::{Backend, Found, State};
@@ -21,6 +22,8 @@ pub(super) struct Members {
     found: Vec<config::Backend>,
     present: Vec<Arc<Backend>>,
     retired: Vec<Arc<Backend>>,
+    /// Of those that are neither present nor retired.
+    remembered: Remembered,
     /// The whole pool was removed.
     gone: bool,
 }
@@ -34,6 +37,7 @@ impl Members {
             found: Vec::new(),
             present: Vec::new(),
             retired: Vec::new(),
+            remembered: Remembered::default(),
             gone: false,
         };
         members.reconcile(false, now);
@@ -125,15 +129,23 @@ impl Members {
                     backend.configure(settings, checked);
                     backend
                 }
-                None => Backend::new(&self.home, Status::new(settings, checked, ramps, now)),
+                None => {
+                    let mut status = Status::new(settings, checked, ramps, now);
+                    self.remembered.restore(&mut status);
+                    Backend::new(&self.home, status)
+                }
             };
             self.present.push(backend);
         }
         for backend in &known {
             backend.retire();
         }
-        known.retain(|backend| backend.live() > 0);
-        self.retired = known;
+        let (live, ended): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|backend| backend.live() > 0);
+        ended
+            .iter()
+            .for_each(|backend| self.remembered.keep(backend));
+        self.retired = live;
     }
 
     /// The configured backends, and behind them the found ones of other names.

@@ -14,6 +14,7 @@ mod members;
 mod outlier;
 mod pick;
 mod queue;
+mod remembered;
 mod state;
 mod status;
 #[cfg(test)]

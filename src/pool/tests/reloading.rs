@@ -91,8 +91,8 @@ fn found(names: &[&str]) -> Vec<Found> {
     names.iter().map(one).collect()
 }
 
-#[test]
-fn discovered_backends_live_beside_the_configured_ones_and_an_empty_answer_keeps_them() {
+/// Of the node `a` and what is found.
+fn discovering() -> config::Pool {
     let mut discovering = settings(Balance::RoundRobin, nodes(&["a"]));
     discovering.discover = Some(Discover {
         source: DiscoverSource::Srv {
@@ -105,6 +105,12 @@ fn discovered_backends_live_beside_the_configured_ones_and_an_empty_answer_keeps
         weight: 1,
         max_connections: 0,
     });
+    discovering
+}
+
+#[test]
+fn discovered_backends_live_beside_the_configured_ones_and_an_empty_answer_keeps_them() {
+    let mut discovering = discovering();
     let pool = Pool::new(&discovering);
     let present = |pool: &Pool| -> Vec<String> {
         pool.backends()
@@ -142,4 +148,38 @@ fn a_resolved_name_is_announced_to_the_followers() {
     backend(&pool, "a").resolved(Err("timed out".to_owned()));
     assert!(!changed.has_changed().unwrap());
     assert_eq!(name(&take(&pool).unwrap()), "a");
+}
+
+/// A drained node that one answer of DNS left out came back ready.
+#[test]
+fn a_node_that_vanished_comes_back_as_the_operator_left_it() {
+    let pool = Pool::new(&discovering());
+    pool.discovered(found(&["x", "y", "z"]));
+    backend(&pool, "x").set_operator(OperatorState::Drain);
+    backend(&pool, "y").set_weight(Some(7));
+    pool.discovered(found(&["z"]));
+    assert_eq!(pool.backends().len(), 2);
+    pool.discovered(found(&["x", "y", "z"]));
+    assert_eq!(backend(&pool, "x").operator(), OperatorState::Drain);
+    assert_eq!(backend(&pool, "x").state(clock()), State::Drain);
+    assert_eq!(backend(&pool, "y").weight_override(), Some(7));
+    assert!(names(&pool, 20).iter().all(|name| name != "x"));
+
+    backend(&pool, "x").set_operator(OperatorState::Ready);
+    pool.discovered(found(&["z"]));
+    pool.discovered(found(&["x", "z"]));
+    assert_eq!(backend(&pool, "x").operator(), OperatorState::Ready);
+}
+
+#[test]
+fn what_is_remembered_of_vanished_nodes_is_bounded() {
+    let pool = Pool::new(&discovering());
+    for n in 0..1_030 {
+        let name = format!("x{n}");
+        pool.discovered(found(&[&name]));
+        backend(&pool, &name).set_operator(OperatorState::Maint);
+    }
+    pool.discovered(found(&["x0", "x1028"]));
+    assert_eq!(backend(&pool, "x0").operator(), OperatorState::Ready);
+    assert_eq!(backend(&pool, "x1028").operator(), OperatorState::Maint);
 }
