@@ -1,13 +1,14 @@
 //! The tasks around a pool: its checks and lookups while the configuration names it, its retirement once a reload
 //! removed it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
+use super::lock;
 use crate::discovery;
 use crate::health;
 use crate::pool::Pool;
@@ -68,29 +69,69 @@ pub(super) async fn resolved(pools: impl Iterator<Item = &RunningPool>) {
 /// One pool that a reload removed.
 pub(super) struct RemovedPool {
     pub pool: Arc<Pool>,
-    retirement: JoinHandle<()>,
+    retirement: Arc<Retirement>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// The one place where it is decided whether a removed pool retires: ending its task would not stop one that retires
+/// the pool already.
+#[derive(Default)]
+struct Retirement {
+    phase: Mutex<Phase>,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Waiting,
+    Retired,
+    TakenBack,
+}
+
+impl Retirement {
+    fn retire(&self, pool: &Pool) {
+        // Held over the call: once `take_back` has returned, no retirement is under way.
+        let mut phase = lock(&self.phase);
+        if *phase == Phase::Waiting {
+            pool.retire();
+            *phase = Phase::Retired;
+        }
+    }
+
+    fn take_back(&self) {
+        *lock(&self.phase) = Phase::TakenBack;
+    }
+
+    fn is_over(&self) -> bool {
+        *lock(&self.phase) != Phase::Waiting
+    }
 }
 
 impl RemovedPool {
     /// Retires the pool after `grace`: connections accepted before the reload may still be on their way to it, and one
     /// connection sees one configuration. After it, a connection that lasts (HTTP between two requests) cannot bring new ones.
     pub fn retire_after(pool: Arc<Pool>, grace: Duration, watch: &Handle) -> RemovedPool {
-        let retired = Arc::clone(&pool);
-        let retirement = watch.spawn(async move {
+        let retirement = Arc::new(Retirement::default());
+        let (decided, retired) = (Arc::clone(&retirement), Arc::clone(&pool));
+        let task = watch.spawn(async move {
             tokio::time::sleep(grace).await;
-            retired.retire();
+            decided.retire(&retired);
         });
-        RemovedPool { pool, retirement }
+        RemovedPool {
+            pool,
+            retirement,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
-    /// A later reload names it again.
+    /// A later reload names it again: when this returns it is retired, for `Pool::apply` to undo, or never will be.
     pub fn take_back(&self) {
-        self.retirement.abort();
+        self.retirement.take_back();
     }
 
     /// Nothing is on it and nothing can come.
     pub fn is_over(&self) -> bool {
-        self.retirement.is_finished() && !self.is_live()
+        self.retirement.is_over() && !self.is_live()
     }
 
     /// Whether a connection is left on it.
@@ -100,5 +141,43 @@ impl RemovedPool {
             .iter()
             .chain(&self.pool.retired())
             .any(|backend| backend.live() > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use std::path::Path;
+
+    fn settings() -> config::Pool {
+        let text = "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\nprotocol = 'tcp'\npool = 'chat'\n\
+                    [pool.chat]\nbackend = [{ name = 'n1', address = '127.0.0.1:1' }]";
+        let mut config = config::parse(text, Path::new("test.toml")).unwrap();
+        config.pools.remove("chat").unwrap()
+    }
+
+    /// A retirement that had begun when the pool was taken back emptied it behind `apply`, for ever.
+    #[test]
+    fn a_retirement_that_comes_too_late_leaves_the_pool_that_was_taken_back() {
+        let settings = settings();
+        let pool = Pool::new(&settings);
+        let retirement = Retirement::default();
+        retirement.take_back();
+        pool.apply(&settings);
+        retirement.retire(&pool);
+        assert_eq!(pool.backends().len(), 1);
+    }
+
+    #[test]
+    fn a_pool_that_retired_before_it_was_taken_back_serves_again() {
+        let settings = settings();
+        let pool = Pool::new(&settings);
+        let retirement = Retirement::default();
+        retirement.retire(&pool);
+        assert!(retirement.is_over() && pool.backends().is_empty());
+        retirement.take_back();
+        pool.apply(&settings);
+        assert_eq!(pool.backends().len(), 1);
     }
 }
