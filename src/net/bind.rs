@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -123,7 +123,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !metadata.file_type().is_socket() {
         return Ok(());
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    // Not blocking: connecting to a live listener whose queue is full would wait for it, and with it a start or reload.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
@@ -239,6 +242,27 @@ mod tests {
         assert!(bind(&Bind::Unix(path.clone()), 16).is_err());
         drop(live);
         assert!(!path.exists());
+    }
+
+    /// A blocking probe of a listener whose queue was full never came back.
+    #[test]
+    fn a_live_listener_with_a_full_queue_is_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _live = bind(&Bind::Unix(path.clone()), 1).unwrap();
+        let address = SockAddr::unix(&path).unwrap();
+        let mut waiting = Vec::new();
+        let full = (0..16).any(|_| {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let refused = client.connect(&address).is_err();
+            waiting.push(client);
+            refused
+        });
+        assert!(full);
+        let error = bind(&Bind::Unix(path.clone()), 1).unwrap_err().to_string();
+        assert!(error.ends_with("address in use"), "{error}");
+        assert!(path.exists());
     }
 
     #[tokio::test]
