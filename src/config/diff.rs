@@ -511,8 +511,8 @@ bind = "127.0.0.1:9900"
         ),
         (
             "[[listener]]",
-            "[access_log]\ninterval = \"9s\"\n[[listener]]",
-            &["access_log: changed interval"],
+            "[access_log]\nlog_at = [\"interval\"]\ninterval = \"9s\"\n[[listener]]",
+            &["access_log: changed log_at, interval"],
         ),
         (
             "[[listener]]",
@@ -565,9 +565,12 @@ bind = "127.0.0.1:9900"
             &["pool p: changed balance"],
         ),
         (
-            "[pool.p]",
-            "[pool.p]\nbalance = \"hash\"\nhash_key = \"sni\"",
-            &["pool p: changed balance, hash_key"],
+            "\"tcp\"\npool = \"p\"\n[pool.p]",
+            "\"websocket\"\npool = \"p\"\n[pool.p]\nbalance = \"hash\"\nhash_key = \"path\"",
+            &[
+                "listener l: changed protocol",
+                "pool p: changed balance, hash_key",
+            ],
         ),
         (
             "[pool.p]",

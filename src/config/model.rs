@@ -5,7 +5,7 @@
 //! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -111,8 +111,8 @@ pub struct Listener {
     pub pool: Option<String>,
     /// First match wins, in file order.
     pub routes: Vec<Route>,
-    /// Networks whose `X-Forwarded-*` headers are believed and extended. Default none.
-    pub trusted: Vec<IpNet>,
+    /// Clients whose `X-Forwarded-*` headers are believed and extended. Default none.
+    pub trusted: Vec<Trusted>,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.
@@ -121,6 +121,25 @@ pub struct Listener {
     pub keep_alive_timeout: Duration,
     /// The kernel's queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
+}
+
+/// One of `listener.trusted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trusted {
+    Network(IpNet),
+    /// Whoever connects to a unix socket; the rights of its file guard it.
+    Unix,
+}
+
+impl Trusted {
+    /// `None` is a client without an address: that of a unix socket.
+    pub fn covers(&self, client: Option<IpAddr>) -> bool {
+        match (self, client) {
+            (Trusted::Network(network), Some(client)) => network.contains(&client),
+            (Trusted::Unix, None) => true,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

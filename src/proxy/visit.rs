@@ -167,11 +167,9 @@ impl Visit {
         purpose: Purpose,
     ) {
         let client = self.arrival.peer.ip();
-        let trusted = &rules.config.trusted;
         let origin = Origin {
             client,
-            trusted: client
-                .is_some_and(|client| trusted.iter().any(|network| network.contains(&client))),
+            trusted: rules.config.trusted.iter().any(|one| one.covers(client)),
             tls: self.tls,
         };
         forward::request(&mut parts.headers, origin, purpose);

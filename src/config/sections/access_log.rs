@@ -53,6 +53,11 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
             "no moment is given; `output = \"off\"` turns the access log off",
         );
     }
+    let interval = table.time("interval");
+    // The default says nothing: a file may show every key.
+    if !moments.contains(&Moment::Interval) && interval != defaults::ACCESS_LOG_INTERVAL {
+        table.conflict("interval", "it needs \"interval\" in `log_at`");
+    }
     Some(AccessLog {
         output: output(table)?,
         format: table.word("format"),
@@ -61,7 +66,7 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
             interval: moments.contains(&Moment::Interval),
             end: moments.contains(&Moment::End),
         },
-        interval: table.time("interval"),
+        interval,
         max_queue: table.number("max_queue"),
     })
 }
@@ -99,7 +104,12 @@ mod tests {
             ),
             (log("log_at = [1]"), "access_log.log_at[0]", Fault::Type),
             (
-                log("interval = \"999ms\""),
+                log("interval = \"2h\""),
+                "access_log.interval",
+                Fault::Conflict,
+            ),
+            (
+                log("log_at = [\"interval\"]\ninterval = \"999ms\""),
                 "access_log.interval",
                 Fault::Value,
             ),

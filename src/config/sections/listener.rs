@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::super::defaults;
 use super::super::error::Fault;
 use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
-use super::super::model::{Listener, ListenerTls, Protocol};
+use super::super::model::{Bind, Listener, ListenerTls, Protocol, Trusted};
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
@@ -58,9 +58,9 @@ pub static LISTENER: Section = Section {
         ),
         key(
             "trusted",
-            Kind::Texts("a network such as \"10.0.0.0/8\", or an address"),
+            Kind::Texts("a network such as \"10.0.0.0/8\", an address, or \"unix\""),
             Absent::Texts(&[]),
-            "`websocket` only: networks whose `X-Forwarded-*` headers are believed and extended.",
+            "`websocket` only: networks whose `X-Forwarded-*` headers are believed and extended; `unix` on a unix socket.",
         ),
         key(
             "handshake_timeout",
@@ -117,11 +117,14 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
             "`pool`",
         );
     }
+    // Where `trusted` as a whole is refused, its words are not looked at twice.
+    let peers = bind.as_ref().filter(|_| protocol != Some(Protocol::Tcp));
+    let trusted = table.texts_by("trusted", |text| read_trusted(text, peers));
     Some(Listener {
         protocol: protocol?,
         pool,
         routes: routes?,
-        trusted: table.texts_by("trusted", read_network),
+        trusted,
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),
@@ -166,10 +169,25 @@ fn routes(
     decoded.into_iter().collect()
 }
 
-fn read_network(text: &str) -> Result<IpNet, &'static str> {
+/// One that can be a client of a listener bound to `bind`; `None`: of any.
+fn read_trusted(text: &str, bind: Option<&Bind>) -> Result<Trusted, &'static str> {
+    match (read_peer(text)?, bind) {
+        (Trusted::Network(_), Some(Bind::Unix(_))) => {
+            Err("clients of a unix socket have no address; \"unix\" trusts them")
+        }
+        (Trusted::Unix, Some(Bind::Tcp(_))) => Err("this listener is no unix socket"),
+        (trusted, _) => Ok(trusted),
+    }
+}
+
+fn read_peer(text: &str) -> Result<Trusted, &'static str> {
+    if text == "unix" {
+        return Ok(Trusted::Unix);
+    }
     let network: Result<IpNet, _> = text.parse();
     network
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(Trusted::Network)
         .map_err(|_| "it is not a network")
 }
 
@@ -254,12 +272,9 @@ mod tests {
         let config = right(&listener(&format!(
             "protocol = \"websocket\"\npool = \"p\"\n{trusted}"
         )));
-        let networks: Vec<_> = config.listeners[0]
-            .trusted
-            .iter()
-            .map(IpNet::to_string)
-            .collect();
-        assert_eq!(networks, ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]);
+        let networks = ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"];
+        let networks = networks.map(|network| Trusted::Network(network.parse().unwrap()));
+        assert_eq!(config.listeners[0].trusted, networks);
         each_refused([(
             listener(
                 "protocol = \"websocket\"\npool = \"p\"\ntrusted = [\"::1\", \"10.0.0.0/33\"]",
@@ -267,5 +282,30 @@ mod tests {
             "listener[0].trusted[1]",
             Fault::Value,
         )]);
+    }
+
+    #[test]
+    fn peers_of_a_unix_socket_are_trusted_by_the_word_unix_alone() {
+        let of = |bind: &str, trusted: &str| {
+            listener(&format!(
+                "protocol = \"websocket\"\npool = \"p\"\ntrusted = [\"{trusted}\"]"
+            ))
+            .replace("[::]:80", bind)
+        };
+        let config = right(&of("unix:/run/a.sock", "unix"));
+        let trusted = &config.listeners[0].trusted[0];
+        assert!(trusted.covers(None) && !trusted.covers(Some([127, 0, 0, 1].into())));
+        each_refused([
+            (
+                of("unix:/run/a.sock", "10.0.0.0/8"),
+                "listener[0].trusted[0]",
+                Fault::Value,
+            ),
+            (
+                of("[::]:80", "unix"),
+                "listener[0].trusted[0]",
+                Fault::Value,
+            ),
+        ]);
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod check_kind;
 mod discover;
 mod global;
+mod hash_keys;
 mod listener;
 mod listener_tls;
 mod outlier;
@@ -90,6 +91,11 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
         );
     }
     refuse_same_names(&listener_tables, &listeners);
+    if let Some(listeners) = listeners.iter().cloned().collect::<Option<Vec<_>>>() {
+        let tables = named_pools.iter().zip(&pools);
+        let known = tables.filter_map(|((_, table), pool)| Some((table, &pool.as_ref()?.1)));
+        hash_keys::refuse_unknowable(known, &listeners);
+    }
 
     let admin_table = root.maybe_table("admin");
     let metrics_table = root.maybe_table("metrics");

@@ -42,6 +42,29 @@ pub fn decode(table: &Table<'_>) -> Outlier {
         base_ejection_time: table.time("base_ejection_time"),
         max_ejection_time: table.time("max_ejection_time"),
     };
+    if outlier.connect_failures == 0 {
+        let times = [
+            ("window", outlier.window, defaults::WINDOW),
+            (
+                "base_ejection_time",
+                outlier.base_ejection_time,
+                defaults::BASE_EJECTION_TIME,
+            ),
+            (
+                "max_ejection_time",
+                outlier.max_ejection_time,
+                defaults::MAX_EJECTION_TIME,
+            ),
+        ];
+        // The default says nothing: a file may show every key.
+        for (key, _, _) in times.iter().filter(|(_, time, default)| time != default) {
+            table.conflict(
+                key,
+                "with `connect_failures = 0` nothing is ever ejected; it needs `connect_failures` above 0",
+            );
+        }
+        return outlier;
+    }
     if outlier.base_ejection_time > outlier.max_ejection_time {
         let key = if table.has("base_ejection_time") {
             "base_ejection_time"

@@ -110,6 +110,14 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
             "a growing weight would move keys about: hashes have no slow start",
         );
     }
+    let (max_queue, queue_timeout) = (table.number("max_queue"), table.time("queue_timeout"));
+    // The default says nothing: a file may show every key.
+    if max_queue == 0 && queue_timeout != defaults::QUEUE_TIMEOUT {
+        table.conflict(
+            "queue_timeout",
+            "without `max_queue` above 0 nobody waits: it needs `max_queue`",
+        );
+    }
     let discover = table
         .maybe_table("discover")
         .map(|table| discover::decode(&table));
@@ -133,8 +141,8 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         idle_timeout: table.time("idle_timeout"),
         fin_timeout: table.time("fin_timeout"),
         retries: table.number("retries"),
-        max_queue: table.number("max_queue"),
-        queue_timeout: table.time("queue_timeout"),
+        max_queue,
+        queue_timeout,
         slow_start,
         outlier: outlier::decode(&table.table("outlier")),
         discover: super::decoded(discover)?,
@@ -242,6 +250,26 @@ mod tests {
             ),
             (pool("retries = 101"), "pool.p.retries", Fault::Value),
             (
+                pool("queue_timeout = \"9s\""),
+                "pool.p.queue_timeout",
+                Fault::Conflict,
+            ),
+            (
+                pool("outlier = { connect_failures = 0, window = \"9s\" }"),
+                "pool.p.outlier.window",
+                Fault::Conflict,
+            ),
+            (
+                pool("outlier = { connect_failures = 0, base_ejection_time = \"9s\" }"),
+                "pool.p.outlier.base_ejection_time",
+                Fault::Conflict,
+            ),
+            (
+                pool("outlier = { connect_failures = 0, max_ejection_time = \"9m\" }"),
+                "pool.p.outlier.max_ejection_time",
+                Fault::Conflict,
+            ),
+            (
                 pool("outlier = { window = \"0s\" }"),
                 "pool.p.outlier.window",
                 Fault::Value,
@@ -269,7 +297,9 @@ mod tests {
 
     #[test]
     fn a_hash_has_its_key() {
-        let config = right(&pool("balance = \"hash\"\nhash_key = \"cookie:sid\""));
+        let config = right(
+            &pool("balance = \"hash\"\nhash_key = \"cookie:sid\"").replace("tcp", "websocket"),
+        );
         assert_eq!(
             config.pools["p"].balance,
             Balance::Hash(HashKey::Cookie("sid".to_owned()))
