@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::process;
 use super::view::*;
 use crate::config::{Balance, Protocol};
-use crate::pool::{Backend, OperatorState, Pool, State};
+use crate::pool::{Backend, Pool};
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
@@ -135,10 +135,10 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         name: backend.name().to_string(),
         address: backend.address().to_string(),
         endpoint: backend.endpoint().map(|endpoint| endpoint.to_string()),
-        state: state_word(backend.state(Instant::now())).to_owned(),
+        state: backend.state(Instant::now()).as_str().to_owned(),
         reason: backend.reason(),
         since: stamp(backend.since()),
-        operator: operator_word(backend.operator()).to_owned(),
+        operator: backend.operator().as_str().to_owned(),
         check: check_word(pool, backend).to_owned(),
         weight: backend.weight(),
         backup: backend.backup(),
@@ -170,25 +170,6 @@ fn check_word(pool: &Pool, backend: &Backend) -> &'static str {
         (None, _) => "none",
         (Some(_), true) => "up",
         (Some(_), false) => "down",
-    }
-}
-
-pub(super) fn state_word(state: State) -> &'static str {
-    match state {
-        State::Up => "up",
-        State::Down => "down",
-        State::Drain => "drain",
-        State::Maint => "maint",
-        State::Ejected => "ejected",
-        State::Unresolved => "unresolved",
-    }
-}
-
-fn operator_word(state: OperatorState) -> &'static str {
-    match state {
-        OperatorState::Ready => "ready",
-        OperatorState::Drain => "drain",
-        OperatorState::Maint => "maint",
     }
 }
 
