@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Address, DiscoverSource};
-use crate::pool::{Backend, Pool};
+use crate::pool::{self, Backend, Pool};
 
 pub use status::Status;
 
@@ -28,24 +28,13 @@ type Task = AbortOnDropHandle<()>;
 /// # Cancel safety
 /// Dropping the future ends every lookup; what the pool was told stays.
 pub async fn follow(pool: Arc<Pool>, status: Arc<Status>, stop: CancellationToken) {
-    let mut changed = pool.changed();
     let mut followed = Followed {
-        pool,
+        pool: pool.clone(),
         status,
         set: None,
         names: HashMap::new(),
     };
-    loop {
-        changed.borrow_and_update();
-        followed.adjust();
-        let more = tokio::select! {
-            () = stop.cancelled() => false,
-            change = changed.changed() => change.is_ok(),
-        };
-        if !more {
-            return;
-        }
-    }
+    pool::follow(&pool, &stop, || followed.adjust()).await;
 }
 
 /// The lookups under way for one pool; dropping one ends it.
@@ -97,13 +86,29 @@ impl Followed {
             self.status.forget(lookup::name_of(&source));
         }
         if let Some(source) = wanted.cloned() {
-            let task = set::follow(self.pool.clone(), source.clone(), self.status.clone());
+            let task = self.set_task(source.clone());
             self.set = Some((source, AbortOnDropHandle::new(tokio::spawn(task))));
         }
     }
 
+    fn set_task(&self, source: DiscoverSource) -> impl Future<Output = ()> + Send + use<> {
+        let subject = format!(
+            "lookup of {} for {}",
+            lookup::name_of(&source),
+            self.pool.name()
+        );
+        let (pool, status) = (self.pool.clone(), self.status.clone());
+        pool::supervise(subject, move || {
+            set::follow(pool.clone(), source.clone(), status.clone())
+        })
+    }
+
     fn start_name(&self, backend: &Arc<Backend>, host: String, port: u16) -> Named {
-        let task = name::follow(backend.clone(), host.clone(), port, self.status.clone());
+        let subject = format!("lookup of {host} for {}/{}", backend.pool(), backend.name());
+        let (named, name, status) = (backend.clone(), host.clone(), self.status.clone());
+        let task = pool::supervise(subject, move || {
+            name::follow(named.clone(), name.clone(), port, status.clone())
+        });
         Named {
             backend: backend.clone(),
             host,

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Check;
 use crate::net::Endpoint;
-use crate::pool::{Backend, Pool};
+use crate::pool::{self, Backend, Pool};
 use plan::Plan;
 
 pub use plan::CheckError;
@@ -38,23 +38,12 @@ pub fn verify(check: &Check) -> Result<(), CheckError> {
 /// # Cancel safety
 /// Dropping the future ends every check; the verdicts given stay.
 pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
-    let mut changed = pool.changed();
     let mut watched = Watched {
-        pool,
+        pool: pool.clone(),
         check: None,
         backends: HashMap::new(),
     };
-    loop {
-        changed.borrow_and_update();
-        watched.adjust();
-        let more = tokio::select! {
-            () = stop.cancelled() => false,
-            change = changed.changed() => change.is_ok(),
-        };
-        if !more {
-            return;
-        }
-    }
+    pool::follow(&pool, &stop, || watched.adjust()).await;
 }
 
 /// The checks under way for one pool; dropping one ends it.
@@ -121,7 +110,9 @@ impl Watched {
 }
 
 fn start(backend: &Arc<Backend>, endpoint: Option<Endpoint>, plan: &Arc<Plan>) -> WatchedBackend {
-    let task = task::run(backend.clone(), plan.clone());
+    let subject = format!("check of {}/{}", backend.pool(), backend.name());
+    let (checked, plan) = (backend.clone(), plan.clone());
+    let task = pool::supervise(subject, move || task::run(checked.clone(), plan.clone()));
     WatchedBackend {
         backend: backend.clone(),
         endpoint,

@@ -8,6 +8,7 @@ mod acquire;
 mod announce;
 mod backend;
 mod counters;
+mod follow;
 mod found;
 mod gate;
 mod members;
@@ -17,6 +18,7 @@ mod queue;
 mod remembered;
 mod state;
 mod status;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -35,9 +37,11 @@ use crate::pool::view::View;
 
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
+pub use follow::follow;
 pub use found::Found;
 pub use pick::{AcquireError, Pick};
 pub use state::{OperatorState, State};
+pub use supervise::supervise;
 
 /// A named set of backends with one balancing algorithm, its checks and limits.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::lock;
 use crate::discovery;
 use crate::health;
-use crate::pool::Pool;
+use crate::pool::{Pool, supervise};
 
 /// A name server that works answers within milliseconds; one that does not must not hold up a start or a reload.
 const FIRST_LOOKUPS: Duration = Duration::from_secs(1);
@@ -28,12 +28,13 @@ impl RunningPool {
     pub fn start(pool: Arc<Pool>, watch: &Handle) -> RunningPool {
         let stop = CancellationToken::new();
         let lookups = Arc::new(discovery::Status::default());
-        watch.spawn(health::watch(Arc::clone(&pool), stop.clone()));
-        watch.spawn(discovery::follow(
-            Arc::clone(&pool),
-            Arc::clone(&lookups),
-            stop.clone(),
-        ));
+        let (checked, until) = (Arc::clone(&pool), stop.clone());
+        let checks = move || health::watch(Arc::clone(&checked), until.clone());
+        watch.spawn(supervise(format!("checks of {}", pool.name()), checks));
+        let (followed, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
+        let follow =
+            move || discovery::follow(Arc::clone(&followed), Arc::clone(&status), until.clone());
+        watch.spawn(supervise(format!("lookups of {}", pool.name()), follow));
         RunningPool {
             pool,
             lookups,

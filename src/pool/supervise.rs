@@ -1,0 +1,85 @@
+//! Tasks that watch a pool must outlive their own defects: a check or a lookup that ended with a panic would leave its
+//! backend as it was, for ever.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep};
+
+use crate::base::backoff::Backoff;
+
+/// Soon enough that one bad answer costs a round or two.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// What panics each time must not fill the log; a minute is soon enough once the cause has gone.
+const MAX_DELAY: Duration = Duration::from_secs(60);
+
+/// Runs what `task` makes, and makes it anew, after a growing delay, each time it panics. Ends when it ends by itself.
+///
+/// `subject` is told in the log, such as `check of chat/n1`.
+///
+/// # Cancel safety
+/// Dropping it drops the task.
+pub async fn supervise<F>(subject: String, mut task: impl FnMut() -> F)
+where
+    F: Future<Output = ()>,
+{
+    let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
+    loop {
+        let begun = Instant::now();
+        // Unwind safe: the state that the task shares is that of the pool, which recovers its locks from a panic.
+        let Err(panic) = AssertUnwindSafe(async { task().await })
+            .catch_unwind()
+            .await
+        else {
+            return;
+        };
+        if begun.elapsed() > MAX_DELAY {
+            backoff.reset();
+        }
+        let delay = backoff.next();
+        tracing::error!(task = subject, panic = text(&*panic), retry_in = ?delay, "task ended by a panic, begins again");
+        sleep(delay).await;
+    }
+}
+
+fn text(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// A panic inside a check ended the checks of its backend for ever.
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_begins_again_after_a_growing_delay() {
+        let (begun, starts) = (Instant::now(), RefCell::new(Vec::new()));
+        supervise("test".to_owned(), || async {
+            starts.borrow_mut().push(begun.elapsed().as_secs());
+            let count = starts.borrow().len();
+            assert!(count > 3, "a defect");
+        })
+        .await;
+        assert_eq!(starts.into_inner(), [0, 1, 3, 7]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_ran_for_long_begins_again_soon() {
+        let (begun, starts) = (Instant::now(), RefCell::new(Vec::new()));
+        supervise("test".to_owned(), || async {
+            starts.borrow_mut().push(begun.elapsed().as_secs());
+            let count = starts.borrow().len();
+            sleep(Duration::from_secs(100)).await;
+            assert!(count > 2, "a defect");
+        })
+        .await;
+        assert_eq!(starts.into_inner(), [0, 101, 202]);
+    }
+}
