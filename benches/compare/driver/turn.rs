@@ -25,8 +25,9 @@ const START_STEP: Duration = Duration::from_millis(20);
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 /// Longest preparation, and longest work, of one turn.
 const WORK_LIMIT: Duration = Duration::from_secs(180);
-/// Memory counts once it has not changed by more than this part over a step, at the latest after the limit.
+/// Memory counts once it has not changed by more than this part over so many steps in a row, at the latest after the limit.
 const SETTLED_PART: f64 = 0.005;
+const SETTLED_STEPS: u32 = 3;
 const SETTLE_STEP: Duration = Duration::from_millis(500);
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 /// How long an idle balancer is watched: long enough to see what it does every second or two.
@@ -244,12 +245,12 @@ impl Reading {
 fn settled_bytes(group: i32) -> u64 {
     let began = Instant::now();
     let mut last = meter::proportional_bytes(group);
-    while began.elapsed() < SETTLE_LIMIT {
+    let mut still = 0;
+    while still < SETTLED_STEPS && began.elapsed() < SETTLE_LIMIT {
         thread::park_timeout(SETTLE_STEP);
         let now = meter::proportional_bytes(group);
-        if (now.abs_diff(last) as f64) <= last as f64 * SETTLED_PART {
-            return now;
-        }
+        let stands = now.abs_diff(last) as f64 <= last as f64 * SETTLED_PART;
+        still = if stands { still + 1 } else { 0 };
         last = now;
     }
     last
