@@ -16,7 +16,7 @@ use super::statistics::{self, Interval};
 use super::turn::Sample;
 use crate::plan::Work;
 
-/// Part of the machine's time in other hands above which a run's figures are not for quoting.
+/// Part of the machine's time in other hands above which a case's figures are not for quoting.
 const NOISY_PART: f64 = 0.1;
 /// The columns; a column without a figure is left out.
 const COLUMNS: [&str; 6] = [
@@ -29,8 +29,8 @@ pub struct Report {
     machine: Machine,
     rows: Vec<Row>,
     failures: Vec<String>,
-    /// Per turn: part of the machine's time that neither the balancer nor the load nor the backend used.
-    foreign: Vec<f64>,
+    /// By case, a value per turn: part of the machine's time that neither the balancer nor the load nor the backend used.
+    foreign: BTreeMap<&'static str, Vec<f64>>,
 }
 
 /// One line of the table: one measure of one case.
@@ -53,7 +53,7 @@ impl Report {
             machine,
             rows: Vec::new(),
             failures: Vec::new(),
-            foreign: Vec::new(),
+            foreign: BTreeMap::new(),
         }
     }
 
@@ -66,7 +66,10 @@ impl Report {
         for (row, value) in rows.zip(sample.values) {
             row.values.entry(peer.name).or_default().push(value);
         }
-        self.foreign.push(sample.foreign);
+        self.foreign
+            .entry(case.name)
+            .or_default()
+            .push(sample.foreign);
     }
 
     /// A balancer that fails a turn keeps its other rounds; the report says so.
@@ -108,6 +111,20 @@ impl Report {
         Ok(())
     }
 
+    /// How much of the machine other work took, case by case.
+    fn noise(&self) -> String {
+        let one = |(case, parts): (&&str, &Vec<f64>)| {
+            let part = statistics::median(parts).unwrap_or(0.0);
+            let remark = if part > NOISY_PART {
+                " (**not for quoting**)"
+            } else {
+                ""
+            };
+            format!("{case} {:.0} %{remark}", part * 100.0)
+        };
+        self.foreign.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     fn columns(&self) -> Vec<&'static str> {
         let used = |name: &&str| self.rows.iter().any(|row| row.values.contains_key(*name));
         COLUMNS.into_iter().filter(used).collect()
@@ -138,20 +155,10 @@ impl Report {
         for (name, version) in &machine.peers {
             writeln!(text, "- {name}: {version}")?;
         }
-        let foreign = statistics::median(&self.foreign).unwrap_or(0.0);
-        write!(
-            text,
-            "- other work took {:.0} % of the machine (median of the turns)",
-            foreign * 100.0
-        )?;
         writeln!(
             text,
-            "{}",
-            if foreign > NOISY_PART {
-                ": too much for these figures to be quoted"
-            } else {
-                ""
-            }
+            "- other work on the machine, median of the turns: {}",
+            self.noise()
         )?;
         if machine.quick {
             writeln!(text, "- a quick run: its figures are not for quoting")?;
