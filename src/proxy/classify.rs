@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
 
 use super::Client;
 use super::rules::Facts;
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
+use crate::tls;
 use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
 
 /// A classified connection.
@@ -82,7 +82,12 @@ pub(super) async fn terminate(
     config: &Arc<ServerConfig>,
     deadline: Instant,
 ) -> Result<Classified, End> {
-    let accepting = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+    let accepting = async {
+        let mut stream = tls::accept(stream, Arc::clone(config)).await?;
+        // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
+        stream.flush().await?;
+        io::Result::Ok(stream)
+    };
     match timeout_at(deadline, accepting).await {
         Err(_) => Err(end(Side::Evenkeel, How::Timeout)),
         Ok(Err(error)) => {
@@ -90,11 +95,7 @@ pub(super) async fn terminate(
             Err(client_end(&error))
         }
         Ok(Ok(stream)) => {
-            let sni = stream
-                .get_ref()
-                .1
-                .server_name()
-                .map(str::to_ascii_lowercase);
+            let sni = stream.server_name().map(str::to_owned);
             Ok(Classified {
                 client: Client::Tls(Box::new(stream)),
                 read: Vec::new(),

@@ -5,25 +5,30 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
 
 use crate::net::Stream;
-use crate::relay::{Leg, Transport};
+use crate::relay::{Leg, Tls, Transport};
+use crate::tls;
 
 pub enum Client {
     Plain(Stream),
-    Tls(Box<TlsStream<Stream>>),
+    Tls(Box<tls::Stream<Stream>>),
 }
 
 impl Client {
     /// Makes it a leg of the relay. `read` is the plaintext that was already read from it; what the TLS connection
     /// holds of its own goes along.
-    pub fn into_leg(self, read: Vec<u8>) -> io::Result<Leg> {
+    pub fn into_leg(self, mut read: Vec<u8>) -> io::Result<Leg> {
         let (stream, transport) = match self {
             Self::Plain(stream) => (stream, Transport::Raw),
             Self::Tls(stream) => {
-                let (stream, connection) = stream.into_inner();
-                (stream, Transport::Tls(Box::new(connection.into())))
+                let parts = stream.into_parts();
+                read.extend_from_slice(&parts.plain);
+                let tls = Tls {
+                    session: Box::new(parts.session),
+                    output: parts.output,
+                };
+                (parts.io, Transport::Tls(tls))
             }
         };
         Ok(Leg {
@@ -37,7 +42,7 @@ impl Client {
     pub fn reset_on_close(&self) {
         match self {
             Self::Plain(stream) => stream.reset_on_close(),
-            Self::Tls(stream) => stream.get_ref().0.reset_on_close(),
+            Self::Tls(stream) => stream.get_ref().reset_on_close(),
         }
     }
 

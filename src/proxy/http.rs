@@ -99,7 +99,7 @@ async fn cut_off(gate: Gate<Client>) {
 fn queued_bytes(client: &Client) -> usize {
     let stream = match client {
         Client::Plain(stream) => stream,
-        Client::Tls(stream) => stream.get_ref().0,
+        Client::Tls(stream) => stream.get_ref(),
     };
     match stream {
         Stream::Tcp(stream) => options::unacknowledged_bytes(stream.as_fd()),

@@ -72,7 +72,7 @@ impl Direction {
     /// Moves what can be moved.
     pub fn pump(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch) -> Flow {
         for _ in 0..READS_PER_TURN {
-            if !self.flush(to, &mut scratch.pipes) {
+            if !self.flush(to, scratch) {
                 return Flow::Blocked;
             }
             if self.finished {
@@ -109,7 +109,9 @@ impl Direction {
         let input = from.read(scratch, limit);
         if let Input::Data(count) = input {
             self.note(count);
-            self.deliver(&scratch.plain[..count], to);
+            let taken = to.write(&scratch.plain[..count], &mut scratch.sealed);
+            self.bytes += count as u64;
+            self.keep(&scratch.plain[taken..count]);
         }
         input
     }
@@ -136,24 +138,25 @@ impl Direction {
         };
     }
 
-    fn deliver(&mut self, bytes: &[u8], to: &mut Leg) {
-        self.bytes += bytes.len() as u64;
-        let taken = to.write(bytes);
-        if taken < bytes.len() {
-            self.pending = bytes[taken..].to_vec();
+    fn keep(&mut self, rest: &[u8]) {
+        if !rest.is_empty() {
+            self.pending = rest.to_vec();
             self.written = 0;
         }
     }
 
     /// True once `to` has taken everything that was read.
-    fn flush(&mut self, to: &mut Leg, pipes: &mut Pipes) -> bool {
+    fn flush(&mut self, to: &mut Leg, scratch: &mut Scratch) -> bool {
         if !to.flush() {
             return false;
         }
         if self.pending.is_empty() && self.pipe.is_none() {
             return true;
         }
-        to.writable && self.flush_pipe(to, pipes) && self.flush_pending(to) && to.flush()
+        to.writable
+            && self.flush_pipe(to, &mut scratch.pipes)
+            && self.flush_pending(to, &mut scratch.sealed)
+            && to.flush()
     }
 
     fn flush_pipe(&mut self, to: &mut Leg, pipes: &mut Pipes) -> bool {
@@ -168,8 +171,8 @@ impl Direction {
         false
     }
 
-    fn flush_pending(&mut self, to: &mut Leg) -> bool {
-        self.written += to.write(&self.pending[self.written..]);
+    fn flush_pending(&mut self, to: &mut Leg, sealed: &mut [u8]) -> bool {
+        self.written += to.write(&self.pending[self.written..], sealed);
         if self.written < self.pending.len() {
             return false;
         }

@@ -3,7 +3,7 @@
 //! The first error of a leg is stored before another call is made on it: a failed `send` consumes ECONNRESET, and the
 //! next `recv` would return 0, a false FIN.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,6 +13,7 @@ use super::Transport;
 use super::pipe::{Pipe, Pipes};
 use crate::net::options::{reset_on_close, unacknowledged_bytes};
 use crate::observe::How;
+use crate::tls::record::{MAX_CONTROL_BYTES, Session, Status};
 
 /// What a read gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +32,10 @@ pub(super) enum Input {
 pub(super) struct Scratch {
     /// Plaintext.
     pub plain: Box<[u8]>,
-    /// Ciphertext as it comes from the socket.
+    /// Ciphertext as it comes from the socket. What it opens to, beside a record begun before it, fits `plain`.
     pub cipher: Box<[u8]>,
+    /// Ciphertext on its way out: room for all of `plain`.
+    pub sealed: Box<[u8]>,
     pub pipes: Pipes,
 }
 
@@ -43,7 +46,8 @@ impl Scratch {
     pub fn new() -> Self {
         Self {
             plain: vec![0; Self::LENGTH].into_boxed_slice(),
-            cipher: vec![0; Self::LENGTH].into_boxed_slice(),
+            cipher: vec![0; Self::LENGTH / 2].into_boxed_slice(),
+            sealed: vec![0; Session::sealed_bound(Self::LENGTH)].into_boxed_slice(),
             pipes: Pipes::default(),
         }
     }
@@ -98,6 +102,13 @@ impl Leg {
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Lets go of what an idle TLS leg can make again.
+    pub fn cool(&mut self) {
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.session.cool();
+        }
     }
 
     pub fn is_raw(&self) -> bool {
@@ -209,79 +220,50 @@ impl Leg {
         Input::Broken
     }
 
-    /// Plaintext that the connection holds already comes first; then ciphertext from the socket, a batch at a time.
+    /// Takes ciphertext from the socket, a batch at a time, until it gives plaintext.
     fn read_tls(&mut self, scratch: &mut Scratch) -> Input {
-        let mut filled = 0;
         loop {
-            match self.decrypted(&mut scratch.plain[filled..]) {
-                Decrypted::Data(count) => filled += count,
-                _ if filled > 0 => return Input::Data(filled),
-                Decrypted::CloseNotify => return Input::Fin,
-                Decrypted::Nothing if self.fault.is_some() => return Input::Broken,
-                Decrypted::Nothing if !self.readable => return Input::Blocked,
-                Decrypted::Nothing => match self.receive_records(scratch) {
-                    Ok(count) => filled = count,
-                    Err(input) => return input,
-                },
+            match self.tls_status() {
+                Status::Open => {}
+                Status::Closed => return Input::Fin,
+                Status::Failed(_) => return self.violated(),
+            }
+            if !self.readable {
+                return self.nothing_to_read();
+            }
+            match self.open_batch(scratch) {
+                Ok(0) => {}
+                Ok(filled) => return Input::Data(filled),
+                Err(input) => return input,
             }
         }
     }
 
-    /// Takes out what the connection has decrypted.
-    fn decrypted(&mut self, plain: &mut [u8]) -> Decrypted {
-        let Transport::Tls(connection) = &mut self.transport else {
-            return Decrypted::Nothing;
-        };
-        if plain.is_empty() {
-            return Decrypted::Nothing;
-        }
-        match connection.reader().read(plain) {
-            Ok(0) => Decrypted::CloseNotify,
-            Ok(count) => Decrypted::Data(count),
-            Err(_) => Decrypted::Nothing,
+    fn tls_status(&self) -> Status {
+        match &self.transport {
+            Transport::Raw => Status::Open,
+            Transport::Tls(tls) => tls.session.status(),
         }
     }
 
-    /// Takes one batch of ciphertext from the socket through the connection into `scratch.plain`. rustls accepts
-    /// little at a time and none while much plaintext waits, so each piece is taken out before the next goes in.
-    fn receive_records(&mut self, scratch: &mut Scratch) -> Result<usize, Input> {
-        let batch = &mut scratch.cipher[..TLS_BATCH];
-        let count = match receive(&self.socket, batch) {
+    /// One batch from the socket, opened into `scratch.plain`: how many bytes of plaintext it gave.
+    fn open_batch(&mut self, scratch: &mut Scratch) -> Result<usize, Input> {
+        let count = match receive(&self.socket, &mut scratch.cipher) {
             Ok(0) => return Err(self.truncated()),
             Ok(count) => count,
             Err(error) => return Err(self.failed_read(&error)),
         };
         self.moved += count as u64;
-        self.readable = count == TLS_BATCH || self.fin_announced || self.error_announced;
-        let mut records = &scratch.cipher[..count];
-        let mut filled = 0;
-        while !records.is_empty() {
-            match self.feed(&mut records) {
-                Ok(true) => {}
-                // After close_notify nothing counts any more.
-                Ok(false) => break,
-                Err(_) => {
-                    self.violated();
-                    break;
-                }
-            }
-            while let Decrypted::Data(count) = self.decrypted(&mut scratch.plain[filled..]) {
-                filled += count;
-            }
+        let full = count == scratch.cipher.len();
+        self.readable = full || self.fin_announced || self.error_announced;
+        match &mut self.transport {
+            Transport::Raw => Ok(0),
+            // The scratches' sizes leave room for all of it.
+            Transport::Tls(tls) => Ok(tls
+                .session
+                .open(&scratch.cipher[..count], &mut scratch.plain)
+                .filled),
         }
-        Ok(filled)
-    }
-
-    /// Moves one piece of ciphertext into the connection. False: it takes no more, ever.
-    fn feed(&mut self, records: &mut &[u8]) -> Result<bool, rustls::Error> {
-        let Transport::Tls(connection) = &mut self.transport else {
-            return Ok(false);
-        };
-        let taken = connection
-            .read_tls(records)
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        connection.process_new_packets()?;
-        Ok(taken > 0)
     }
 
     fn truncated(&mut self) -> Input {
@@ -292,32 +274,46 @@ impl Leg {
 
     /// The peer broke the protocol: its alert is sent if the socket takes it.
     fn violated(&mut self) -> Input {
+        let _ = self.flush();
         self.fault.get_or_insert(How::Invalid);
         self.readable = false;
-        let _ = self.flush();
         Input::Broken
     }
 
-    /// Writes plaintext. Returns how much of it this leg has taken; less than all means it is blocked.
-    /// Once the leg is broken everything is taken and thrown away: the fault ends the session.
-    pub fn write(&mut self, bytes: &[u8]) -> usize {
+    /// Writes plaintext, sealed in the given scratch where the leg is TLS. Returns how much of it this leg has taken; less
+    /// than all means it is blocked. Once the leg is broken everything is taken and thrown away: the fault ends the
+    /// session.
+    pub fn write(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
+        let taken = match &mut self.transport {
+            Transport::Raw => self.push(bytes),
+            Transport::Tls(_) => self.write_tls(bytes, sealed),
+        };
         if self.fault.is_some() {
-            return bytes.len();
-        }
-        match &mut self.transport {
-            Transport::Raw => self.write_raw(bytes),
-            Transport::Tls(connection) => {
-                // The connection's buffer takes a whole scratch: it is empty, as `flushed` was asked first.
-                let taken = connection.writer().write(bytes).unwrap_or(0);
-                self.flush();
-                taken
-            }
+            bytes.len()
+        } else {
+            taken
         }
     }
 
-    fn write_raw(&mut self, bytes: &[u8]) -> usize {
+    /// All is taken: records cannot be sealed twice, so what the socket does not take is kept. The caller has asked for a
+    /// flush before, so that it is never more than one scratch.
+    fn write_tls(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
+        let Transport::Tls(tls) = &mut self.transport else {
+            return 0;
+        };
+        let Ok(done) = tls.session.seal(bytes, sealed) else {
+            // Closed or used up: nothing more can be said to this peer.
+            self.fault.get_or_insert(How::Error);
+            return 0;
+        };
+        self.push_or_keep(&sealed[..done.written]);
+        done.taken
+    }
+
+    /// Gives the socket what it takes; how much that was.
+    fn push(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
-        while written < bytes.len() {
+        while written < bytes.len() && self.fault.is_none() {
             match send(&self.socket, &bytes[written..], SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     written += count;
@@ -329,10 +325,14 @@ impl Leg {
                 }
             }
         }
-        if self.fault.is_some() {
-            bytes.len()
-        } else {
-            written
+        written
+    }
+
+    /// Ciphertext that the socket does not take waits in the transport.
+    fn push_or_keep(&mut self, bytes: &[u8]) {
+        let pushed = self.push(bytes);
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.output.extend_from_slice(&bytes[pushed..]);
         }
     }
 
@@ -346,36 +346,44 @@ impl Leg {
         }
     }
 
-    /// True when nothing is left in the TLS connection to be written; tries to get there.
+    /// True when no ciphertext is left to be written; tries to get there.
     pub fn flush(&mut self) -> bool {
-        let Transport::Tls(connection) = &mut self.transport else {
+        let Transport::Tls(tls) = &mut self.transport else {
             return true;
         };
-        while connection.wants_write() && self.fault.is_none() {
-            match connection.write_tls(&mut Socket(self.socket.as_fd())) {
-                Ok(count) => self.moved += count as u64,
-                Err(error) => {
-                    self.failed_write(error);
-                    return self.fault.is_some();
-                }
-            }
+        if !tls.output.is_empty() {
+            let output = std::mem::take(&mut tls.output);
+            self.push_or_keep(&output);
         }
-        true
+        self.flush_control() || self.fault.is_some()
+    }
+
+    /// Behind what waits already: the answer to a key update, an alert.
+    fn flush_control(&mut self) -> bool {
+        let Transport::Tls(tls) = &mut self.transport else {
+            return true;
+        };
+        if tls.output.is_empty() && tls.session.owes() {
+            let mut records = [0; MAX_CONTROL_BYTES];
+            let length = tls.session.control(&mut records);
+            self.push_or_keep(&records[..length]);
+        }
+        matches!(&self.transport, Transport::Tls(tls) if tls.output.is_empty())
     }
 
     /// Bytes that the kernel and the TLS connection still hold for the peer.
     pub fn unsent_bytes(&self) -> usize {
         let sealed = match &self.transport {
-            Transport::Raw => false,
-            Transport::Tls(connection) => connection.wants_write(),
+            Transport::Raw => 0,
+            Transport::Tls(tls) => tls.output.len(),
         };
-        unacknowledged_bytes(self.socket.as_fd()) + usize::from(sealed)
+        unacknowledged_bytes(self.socket.as_fd()) + sealed
     }
 
     /// Says that no more comes from this side: close_notify on TLS, then a FIN. True once it is said.
     pub fn finish(&mut self) -> bool {
-        if let Transport::Tls(connection) = &mut self.transport {
-            connection.send_close_notify();
+        if let Transport::Tls(tls) = &mut self.transport {
+            tls.session.close();
         }
         if !self.flush() {
             return false;
@@ -401,16 +409,6 @@ impl Leg {
     }
 }
 
-/// One batch of ciphertext. What it decrypts to, beside a record begun before it, fits the plaintext scratch.
-const TLS_BATCH: usize = 32 * 1024;
-
-/// What a TLS connection had to give.
-enum Decrypted {
-    Data(usize),
-    CloseNotify,
-    Nothing,
-}
-
 /// True when the kernel holds an error for the socket. Asking does not consume it, as reading SO_ERROR would.
 fn has_error(socket: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
@@ -426,18 +424,5 @@ fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-/// A borrowed socket as rustls wants to write to it.
-struct Socket<'a>(BorrowedFd<'a>);
-
-impl Write for Socket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self.0, bytes, SendFlags::NOSIGNAL)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

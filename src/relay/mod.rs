@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::observe::Record;
+use crate::tls::record;
 pub use inquiry::{Connection, Cursor, Filter, MAX_PAGE, Page};
 use worker::{Command, Inbox};
 
@@ -59,8 +60,16 @@ pub struct Leg {
 /// How bytes are carried on a leg.
 pub enum Transport {
     Raw,
-    /// After its handshake. The connection holds its own residual ciphertext, unread plaintext and unsent records.
-    Tls(Box<rustls::Connection>),
+    /// After its handshake.
+    Tls(Tls),
+}
+
+/// An established TLS connection.
+pub struct Tls {
+    /// Holds a record of which not all has come.
+    pub session: Box<record::Session>,
+    /// Ciphertext to be written before anything that the session seals.
+    pub output: Vec<u8>,
 }
 
 /// The limits of one session.

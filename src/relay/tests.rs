@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
 use super::*;
 use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
@@ -479,10 +479,11 @@ fn tls_configs(
     let client = ClientConfig::builder_with_protocol_versions(&[version])
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let server = ServerConfig::builder_with_protocol_versions(&[version])
+    let mut server = ServerConfig::builder_with_protocol_versions(&[version])
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
+    server.enable_secret_extraction = true;
     (Arc::new(client), Arc::new(server))
 }
 
@@ -495,24 +496,38 @@ pub(super) fn tls_session(
     early: &[u8],
 ) -> (TlsClient, TcpStream, Receiver<()>) {
     let (client_config, server_config) = tls_configs(version);
-    let ((client, mut inner_client), (backend, inner_backend)) = (pair(), pair());
+    let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
     let connection =
         ClientConnection::new(client_config, ServerName::try_from("localhost").unwrap()).unwrap();
     let mut client = rustls::StreamOwned::new(connection, client);
-    inner_client.set_nonblocking(false).unwrap();
-    let mut server = ServerConnection::new(server_config).unwrap();
     let shaking = std::thread::spawn(move || {
-        server.complete_io(&mut inner_client).unwrap();
-        (inner_client, server)
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let inner = tokio::net::TcpStream::from_std(inner_client).unwrap();
+            let mut stream = crate::tls::accept(inner, server_config).await.unwrap();
+            tokio::io::AsyncWriteExt::flush(&mut stream).await.unwrap();
+            let parts = stream.into_parts();
+            (
+                parts.io.into_std().unwrap(),
+                parts.session,
+                parts.plain,
+                parts.output,
+            )
+        })
     });
     client.write_all(early).unwrap();
     client.flush().unwrap();
-    let (inner_client, server) = shaking.join().unwrap();
-    inner_client.set_nonblocking(true).unwrap();
+    let (inner_client, session, read, output) = shaking.join().unwrap();
     let leg = Leg {
         socket: inner_client.into(),
-        transport: Transport::Tls(Box::new(server.into())),
-        read: Vec::new(),
+        transport: Transport::Tls(Tls {
+            session: Box::new(session),
+            output,
+        }),
+        read,
     };
     let lease = bench.adopt(leg, raw(inner_backend, b"hi "), policy());
     (client, backend, lease)

@@ -381,6 +381,7 @@ impl Worker {
                 continue;
             }
             entry.log_when_due();
+            entry.cool_when_idle(now);
             let due = entry.due(now);
             next = Some(next.map_or(due, |next| next.min(due)));
         }
