@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::options::prepare_tcp;
 use super::{Peer, Stream};
@@ -183,6 +183,34 @@ impl Bound {
         }
     }
 
+    /// The next connection that the kernel has queued, `None` if there is none. Unlike [`Bound::accept`] it knows
+    /// nothing of tokio's readiness and budget. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Bound::accept`].
+    pub fn accept_now(&self) -> io::Result<Option<(Stream, Peer)>> {
+        let accepted = match self.listener()? {
+            Registered::Tcp(listener) => SockRef::from(listener).accept(),
+            Registered::Unix(listener) => SockRef::from(listener).accept(),
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Some(match address.as_socket() {
+            Some(address) => {
+                let stream = TcpStream::from_std(socket.into())?;
+                (Stream::Tcp(stream), Peer::tcp(address))
+            }
+            None => {
+                let stream = UnixStream::from_std(socket.into())?;
+                (Stream::Unix(stream), Peer::Unix)
+            }
+        }))
+    }
+
     fn listener(&self) -> io::Result<&Registered> {
         if let Some(listener) = self.registered.get() {
             return Ok(listener);
@@ -263,6 +291,24 @@ mod tests {
         let error = bind(&Bind::Unix(path.clone()), 1).unwrap_err().to_string();
         assert!(error.ends_with("address in use"), "{error}");
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_is_accepted_without_a_wait_and_then_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let unix = bind(&Bind::Unix(folder.path().join("s")), 16).unwrap();
+        let tcp = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 16).unwrap();
+        let (Bind::Unix(path), Bind::Tcp(address)) = (unix.local(), tcp.local()) else {
+            panic!("one of each was asked for");
+        };
+        let _unix_client = std::os::unix::net::UnixStream::connect(path).unwrap();
+        let tcp_client = std::net::TcpStream::connect(address).unwrap();
+        let (_, peer) = unix.accept_now().unwrap().unwrap();
+        assert_eq!(peer, Peer::Unix);
+        let (_, peer) = tcp.accept_now().unwrap().unwrap();
+        assert_eq!(peer, Peer::Tcp(tcp_client.local_addr().unwrap()));
+        assert!(unix.accept_now().unwrap().is_none());
+        assert!(tcp.accept_now().unwrap().is_none());
     }
 
     #[tokio::test]

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrival, Proxy, Rules, http, tcp};
+use super::{Arrival, Proxy, Rules, Slot, http, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Peer, Stream};
@@ -114,19 +113,34 @@ impl Drop for Listening {
 async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
     let warned = Pace::new(WARN_SPACING);
     loop {
+        // Cancel safe: both only wait. What accept has given is not dropped by a stop.
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             accepted = next(&shared, &warned) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => arrive(&shared, stream, peer),
+            Ok((stream, peer)) => arrive(&shared, stream, peer, shared.proxy.limits.slot()),
             Err(error) => pause(&shared, &error, &warned).await,
         }
     }
-    // What the kernel has accepted for us before we stopped is not to be reset by the close.
-    while let Some(Ok((stream, peer))) = shared.bound.accept().now_or_never() {
-        arrive(&shared, stream, peer);
+    drain(&shared);
+}
+
+/// What the kernel has accepted for us before we stopped is not to be reset by the close. This asks the kernel itself:
+/// tokio's accept says "nothing" when the task's budget is used up, and before its driver has heard of a connection.
+/// The limits are not asked: at most one queue's length more, once.
+fn drain(shared: &Arc<Shared>) {
+    for _ in 0..=shared.rules.load().config.backlog {
+        match shared.bound.accept_now() {
+            Ok(Some((stream, peer))) => arrive(shared, stream, peer, shared.proxy.limits.slot()),
+            Ok(None) => return,
+            Err(error) if crate::net::is_local_shortage(&error) => {
+                tracing::warn!(listener = %shared.counters.name, %error, "connections still queued are reset");
+                return;
+            }
+            Err(error) => lost(shared, &error),
+        }
     }
 }
 
@@ -144,7 +158,7 @@ async fn next(shared: &Shared, warned: &Pace) -> io::Result<(Stream, Peer)> {
 }
 
 /// Starts the path of one connection in a task of its own: a panic there ends that connection only.
-fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
+fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
     let rules = shared.rules.load_full();
     let arrival = Arrival {
@@ -152,7 +166,7 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
         deadline: Instant::now() + rules.config.handshake_timeout,
         counters: Arc::clone(&shared.counters),
         peer,
-        slot: Arc::new(shared.proxy.limits.slot()),
+        slot: Arc::new(slot),
         rules,
         latest: Arc::clone(&shared.rules),
     };
@@ -168,7 +182,7 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer) {
 /// After an error of accept: go on at once when only that connection failed, else wait for a descriptor.
 async fn pause(shared: &Shared, error: &io::Error, warned: &Pace) {
     if !crate::net::is_local_shortage(error) {
-        tracing::debug!(listener = %shared.counters.name, %error, "a connection was gone before it was accepted");
+        lost(shared, error);
         // Never a busy loop, whatever the kernel says.
         tokio::task::yield_now().await;
         return;
@@ -177,4 +191,9 @@ async fn pause(shared: &Shared, error: &io::Error, warned: &Pace) {
         tracing::warn!(listener = %shared.counters.name, %error, "accepting pauses");
     }
     let _ = tokio::time::timeout(RETRY_ACCEPT, shared.proxy.limits.freed()).await;
+}
+
+/// Only that connection failed, e.g. reset by its client while it was queued.
+fn lost(shared: &Shared, error: &io::Error) {
+    tracing::debug!(listener = %shared.counters.name, %error, "a connection was gone before it was accepted");
 }

@@ -43,6 +43,29 @@ async fn sigterm_stops_accepting_and_ends_with_the_last_connection() {
     );
 }
 
+// The last look into the kernel's queue ended with the task's budget of 128 accepts, and the close reset the rest.
+#[tokio::test]
+async fn what_the_kernel_has_queued_at_sigterm_is_served() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&stopping("20s", &simple("tcp", "", &[&node])));
+    let address = balancer.address("main").await;
+    // Nobody accepts while the process stands, and it wakes up with the signal.
+    balancer.signal("STOP");
+    let mut queued = Vec::new();
+    for _ in 0..300 {
+        queued.push(connect(address).await);
+    }
+    balancer.signal("TERM");
+    balancer.signal("CONT");
+    for (i, stream) in queued.iter_mut().enumerate() {
+        let greeting = read_line(stream).await;
+        assert_eq!(
+            greeting.unwrap_or_else(|error| format!("connection {i}: {error}")),
+            "n1"
+        );
+    }
+}
+
 #[tokio::test]
 async fn without_connections_sigterm_and_sigint_end_at_once() {
     let node = Node::echo("n1").await;
