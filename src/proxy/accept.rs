@@ -120,7 +120,10 @@ async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
             accepted = next(&shared, &warned) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => arrive(&shared, stream, peer, shared.proxy.limits.slot()),
+            Ok((stream, peer)) => {
+                let slot = place(&shared, &stop).await;
+                arrive(&shared, stream, peer, slot);
+            }
             Err(error) => pause(&shared, &error, &warned).await,
         }
     }
@@ -155,6 +158,17 @@ async fn next(shared: &Shared, warned: &Pace) -> io::Result<(Stream, Peer)> {
         limits.room().await;
     }
     shared.bound.accept().await
+}
+
+/// A place for a connection just accepted. There was room before the wait for it, which another listener may have
+/// taken since: then this one is held here, one for each listener, until there is room again or the listener stops.
+async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
+    let limits = &shared.proxy.limits;
+    tokio::select! {
+        biased;
+        slot = limits.enter() => slot,
+        () = stop.cancelled() => limits.slot(),
+    }
 }
 
 /// Starts the path of one connection in a task of its own: a panic there ends that connection only.

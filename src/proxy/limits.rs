@@ -101,16 +101,15 @@ impl Limits {
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
     pub async fn room(&self) {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            // Listening before looking: a slot freed in between is not missed.
-            freed.as_mut().enable();
-            if self.has_room() {
-                return;
-            }
-            freed.await;
-        }
+        self.until(|| self.has_room().then_some(())).await;
+    }
+
+    /// Counts one accepted connection, once there is room.
+    ///
+    /// # Cancel safety
+    /// Takes nothing until it is done.
+    pub async fn enter(self: &Arc<Self>) -> Slot {
+        self.until(|| self.try_slot()).await
     }
 
     /// Waits until no connection is left.
@@ -118,12 +117,18 @@ impl Limits {
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
     pub async fn emptied(&self) {
+        self.until(|| (self.live() == 0).then_some(())).await;
+    }
+
+    /// Looks again whenever a place is freed, until there is what is looked for.
+    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
+            // Listening before looking: a place freed in between is not missed.
             freed.as_mut().enable();
-            if self.live() == 0 {
-                return;
+            if let Some(found) = look() {
+                return found;
             }
             freed.await;
         }
@@ -139,10 +144,28 @@ impl Limits {
         self.freed.notified().await;
     }
 
-    /// Counts one accepted connection.
+    /// Counts one accepted connection, whether there is room or not.
     pub fn slot(self: &Arc<Self>) -> Slot {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.in_setup.fetch_add(1, Ordering::Relaxed);
+        self.counted()
+    }
+
+    /// Listeners ask at the same time, so each count is compared and raised in one step.
+    fn try_slot(self: &Arc<Self>) -> Option<Slot> {
+        let raise = |count: &AtomicU64, max: u64| {
+            let next = |now| (now < max).then_some(now + 1);
+            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        };
+        raise(&self.live, self.max_connections()).ok()?;
+        if raise(&self.in_setup, self.max_setup.load(Ordering::Relaxed)).is_err() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.counted())
+    }
+
+    fn counted(self: &Arc<Self>) -> Slot {
         Slot {
             limits: Arc::clone(self),
             in_setup: AtomicBool::new(true),
@@ -198,6 +221,22 @@ mod tests {
         assert!(!limits.has_room());
         let (_, ()) = tokio::join!(async { drop(slot) }, limits.room());
         assert_eq!(limits.live(), 0);
+    }
+
+    #[tokio::test]
+    async fn listeners_that_ask_at_once_get_no_place_more_than_there_are() {
+        let limits = limits(3, 2);
+        let first = limits.enter().await;
+        let second = limits.enter().await;
+        assert!(limits.try_slot().is_none(), "set-up is full");
+        first.adopted();
+        let third = limits.enter().await;
+        second.adopted();
+        assert!(limits.try_slot().is_none(), "the process is full");
+        let (_, fourth) = tokio::join!(async { drop(first) }, limits.enter());
+        assert_eq!((limits.live(), limits.in_setup()), (3, 2));
+        drop((second, third, fourth));
+        assert_eq!((limits.live(), limits.in_setup()), (0, 0));
     }
 
     #[test]

@@ -208,6 +208,23 @@ async fn a_client_that_leaves_the_queue_frees_its_place() {
     );
 }
 
+// Each listener looked for room before it waited for a connection, and then took one more than there was room for.
+#[tokio::test]
+async fn max_connections_holds_over_several_listeners() {
+    let node = Node::echo("n1").await;
+    let config = listener("other", "tcp", "nodes") + &simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&global("max_connections = 1", &config));
+    let (main, other) = (
+        balancer.address("main").await,
+        balancer.address("other").await,
+    );
+    let held = greeted(main).await;
+    let mut waiting = connect(other).await;
+    assert!(is_quiet(&waiting).await, "a second connection was served");
+    drop(held);
+    assert_eq!(read_line(&mut waiting).await.expect("a greeting"), "n1");
+}
+
 #[tokio::test]
 async fn without_free_descriptors_accepting_pauses_admin_answers_and_it_recovers() {
     let node = Node::echo("n1").await;
