@@ -30,6 +30,8 @@ pub(super) struct Errand {
 impl Errand {
     /// Gives the client a backend, or a RST.
     pub async fn run(mut self, client: Leg, mut record: Box<Record>) {
+        // A pool that lets its clients wait must not use up the places in set-up of all listeners.
+        self.slot.adopted();
         let Some(pool) = self.pool.upgrade() else {
             return refuse(
                 client,
@@ -75,7 +77,6 @@ impl Errand {
             }
         };
         record.opened();
-        self.slot.adopted();
         let proxy = Arc::clone(&self.proxy);
         let picked = Arc::clone(lease.backend());
         let slot = Arc::clone(&self.slot);

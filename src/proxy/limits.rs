@@ -91,7 +91,7 @@ impl Limits {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Of these, not yet adopted by the relay.
+    /// Of these, not yet routed.
     pub fn in_setup(&self) -> u64 {
         self.in_setup.load(Ordering::Relaxed)
     }
@@ -181,7 +181,11 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The connection has left set-up.
+    /// The connection is routed and has left set-up: whatever waits from here on waits for one pool, and must not
+    /// keep other pools' clients out. What a pool lets wait is bounded by its `max_queue`. Connections in connect tries
+    /// need no bound of their own: each holds a lease, which counts for its backend's `max_connections`, and no more
+    /// descriptors than the session it is to become, which the process's connection budget has room for; it ends
+    /// within `connect_timeout` for each try.
     pub fn adopted(&self) {
         if self.in_setup.swap(false, Ordering::Relaxed) {
             self.limits.in_setup.fetch_sub(1, Ordering::Relaxed);

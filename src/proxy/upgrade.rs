@@ -69,6 +69,7 @@ pub(super) async fn serve(
     let Routed { rules, pool } = routed;
     let settings = pool.settings();
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
+    visit.arrival.slot.adopted();
     let (parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
     let mut wanted = Wanted {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::clients::{connect, echoed, greeted, http, read_line};
@@ -93,22 +94,10 @@ async fn a_queue_serves_in_order_and_is_bounded() {
     let balancer = Balancer::start(&config);
     let address = balancer.address("main").await;
     let (first, _) = greeted(address).await;
-    let queued = async |count: u64| {
-        within("the queue", async {
-            loop {
-                let pools = balancer.get("/api/v1/pools/nodes").await.json();
-                if pools["queued"] == count {
-                    break;
-                }
-                crate::harness::a_moment().await;
-            }
-        })
-        .await;
-    };
     let mut second = connect(address).await;
-    queued(1).await;
+    queued(&balancer, "nodes", 1).await;
     let mut third = connect(address).await;
-    queued(2).await;
+    queued(&balancer, "nodes", 2).await;
     assert_eq!(
         crate::clients::refused(address).await,
         (vec![], crate::clients::Ending::Rst),
@@ -171,42 +160,58 @@ async fn a_wait_in_the_queue_has_an_end() {
     assert_eq!(pools["queue_timeouts"], 1, "{pools}");
 }
 
-#[tokio::test]
-async fn a_client_that_leaves_the_queue_frees_its_place() {
-    let node = Node::echo("n1").await;
-    let keys = "max_queue = 1\nqueue_timeout = \"20s\"";
-    let config = listener("main", "tcp", "nodes")
-        + &pool(
-            "nodes",
-            keys,
-            &[backend_with("n1", node.address, "max_connections = 1")],
-        );
-    let balancer = Balancer::start(&config);
-    let address = balancer.address("main").await;
-    let (held, _) = greeted(address).await;
-    let until = async |count: u64| {
-        within("the queue", async {
-            while balancer.get("/api/v1/pools/nodes").await.json()["queued"] != count {
-                crate::harness::a_moment().await;
-            }
-        })
-        .await;
-    };
-    let leaves = connect(address).await;
-    until(1).await;
-    crate::clients::reset(leaves);
-    until(0).await;
-    drop(held);
-    balancer
-        .backend_until("nodes", "n1", |seen| seen["live"] == 0)
-        .await;
-    assert_eq!(greeted(address).await.1, "n1");
-    assert_eq!(
-        node.accepted(),
-        2,
-        "nothing was connected for the one that left"
-    );
+/// Waits until so many wait in the queue of a pool.
+async fn queued(balancer: &Balancer, pool: &str, count: u64) {
+    let path = format!("/api/v1/pools/{pool}");
+    within(&format!("{count} in the queue of {pool}"), async {
+        while balancer.get(&path).await.json()["queued"] != count {
+            crate::harness::a_moment().await;
+        }
+    })
+    .await;
 }
+
+/// One backend for one connection at a time, and a queue whose patience is longer than a test's: who leaves it
+/// early was not timed out.
+fn narrow(name: &str, node: &Node) -> String {
+    pool(
+        name,
+        "max_queue = 10\nqueue_timeout = \"5m\"",
+        &[backend_with("n1", node.address, "max_connections = 1")],
+    )
+}
+
+// Those who waited for one pool held the places in set-up, and no listener accepted any more.
+#[tokio::test]
+async fn a_pool_that_lets_its_clients_wait_blocks_no_other() {
+    let [raw, free] = [Node::echo("n1").await, Node::echo("n1").await];
+    let web = Node::web("n1").await;
+    let config = listener("raw", "tcp", "raw")
+        + &listener("web", "websocket", "web")
+        + &listener("free", "tcp", "free")
+        + &narrow("raw", &raw)
+        + &narrow("web", &web)
+        + &pool("free", "", &[backend("n1", free.address)]);
+    let balancer = Balancer::start(&global("max_setup_connections = 2", &config));
+    let (raw, web) = (balancer.address("raw").await, balancer.address("web").await);
+    let _held = greeted(raw).await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(connect(raw).await);
+    }
+    queued(&balancer, "raw", 4).await;
+    let _session = crate::clients::websocket(web, "/").await;
+    for _ in 0..4 {
+        let mut stream = connect(web).await;
+        stream.write_all(UPGRADE.as_bytes()).await.expect("write");
+        waiting.push(stream);
+    }
+    queued(&balancer, "web", 4).await;
+    assert_eq!(greeted(balancer.address("free").await).await.1, "n1");
+}
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 // Each listener looked for room before it waited for a connection, and then took one more than there was room for.
 #[tokio::test]
