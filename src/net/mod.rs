@@ -5,10 +5,12 @@ mod bind;
 mod connect;
 pub mod dns;
 pub mod fds;
+mod hangup;
 pub mod options;
 mod stream;
 
 pub use address::{Endpoint, Peer};
 pub use bind::{BindError, Bound, bind};
 pub use connect::{ConnectError, connect, is_local_shortage};
+pub use hangup::hung_up;
 pub use stream::Stream;

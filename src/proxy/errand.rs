@@ -1,19 +1,25 @@
 //! The errand of a connection that is classified and routed: get it a backend and hand both to the relay. It is run
 //! again when the backend resets before any byte went either way: nothing was sent to it, so another may serve.
+//!
+//! The client is out of tokio here, with its bytes unread. While it waits only its hang-up is watched for: a FIN is
+//! no end, as a client may have said all it has to say.
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::dispatch::{Wanted, dispatch};
 use super::{Proxy, Slot};
-use crate::net::Stream;
 use crate::net::options::reset_on_close;
+use crate::net::{Stream, hung_up};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Lease, Pool};
 use crate::relay::{Leg, Policy, Session, Transport};
+
+/// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
+const WATCH_AFTER: Duration = Duration::from_millis(50);
 
 pub(super) struct Errand {
     pub proxy: Arc<Proxy>,
@@ -44,12 +50,22 @@ impl Errand {
             key: self.key.as_deref(),
             tried: std::mem::take(&mut self.tried),
         };
-        match dispatch(&pool, &mut wanted, &mut record).await {
-            Ok((backend, lease)) => {
+        // Both may be dropped: dispatch leaves the queue or gives its lease back, the watch takes nothing.
+        let dispatched = tokio::select! {
+            biased;
+            dispatched = dispatch(&pool, &mut wanted, &mut record) => Some(dispatched),
+            () = left_waiting(client.socket.as_fd()) => None,
+        };
+        match dispatched {
+            Some(Ok((backend, lease))) => {
                 self.tried = wanted.tried;
                 self.adopt(&pool, client, backend, lease, record);
             }
-            Err(error) => {
+            None => {
+                let end = End::new(Side::Client, record.phase, How::Rst);
+                refuse(client, *record, end);
+            }
+            Some(Err(error)) => {
                 tracing::debug!(pool = %pool.name(), %error, "refused");
                 refuse(client, *record, error.end());
             }
@@ -113,6 +129,12 @@ impl Errand {
         let runtime = self.proxy.runtime.clone();
         runtime.spawn(self.run(client, record));
     }
+}
+
+/// The client hung up while it waited for long.
+async fn left_waiting(client: BorrowedFd<'_>) {
+    tokio::time::sleep(WATCH_AFTER).await;
+    hung_up(client).await;
 }
 
 /// A refusal is a RST: nothing must look like an orderly, empty answer.

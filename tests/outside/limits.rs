@@ -181,6 +181,59 @@ fn narrow(name: &str, node: &Node) -> String {
     )
 }
 
+// The client was not watched while it waited: it kept its place and was given a backend connection in its turn.
+#[tokio::test]
+async fn a_client_that_leaves_the_queue_frees_its_place() {
+    let node = Node::echo("n1").await;
+    let config = listener("main", "tcp", "nodes") + &narrow("nodes", &node);
+    let balancer = Balancer::start(&format!("[access_log]\noutput = \"stdout\"\n\n{config}"));
+    let address = balancer.address("main").await;
+    let (held, _) = greeted(address).await;
+    let mut leaves = connect(address).await;
+    leaves.write_all(b"never sent on").await.expect("write");
+    queued(&balancer, "nodes", 1).await;
+    crate::clients::reset(leaves);
+    queued(&balancer, "nodes", 0).await;
+    let told = balancer
+        .access("the one that left", |line| {
+            line["end"]["side"] == "client" && line["end"]["phase"] == "queue"
+        })
+        .await;
+    assert_eq!(told["end"]["how"], "rst", "{told}");
+    drop(held);
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == 0)
+        .await;
+    assert_eq!(greeted(address).await.1, "n1");
+    assert_eq!(
+        node.accepted(),
+        2,
+        "nothing was connected for the one that left"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_keeps_its_place_and_its_bytes() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(listener("main", "tcp", "nodes") + &narrow("nodes", &node)));
+    let address = balancer.address("main").await;
+    let (held, _) = greeted(address).await;
+    let mut half = connect(address).await;
+    half.write_all(b"all I say").await.expect("write");
+    half.shutdown().await.expect("a FIN");
+    queued(&balancer, "nodes", 1).await;
+    // That this one's end is noticed shows that the first was looked at, too.
+    let leaves = connect(address).await;
+    queued(&balancer, "nodes", 2).await;
+    crate::clients::reset(leaves);
+    queued(&balancer, "nodes", 1).await;
+    drop(held);
+    assert_eq!(
+        crate::clients::read_to_ending(&mut half).await,
+        (b"n1\nall I say".to_vec(), crate::clients::Ending::Fin)
+    );
+}
+
 // Those who waited for one pool held the places in set-up, and no listener accepted any more.
 #[tokio::test]
 async fn a_pool_that_lets_its_clients_wait_blocks_no_other() {
