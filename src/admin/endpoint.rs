@@ -22,12 +22,12 @@ use super::api::Api;
 use super::gate::Gate;
 use super::stall::Unstalled;
 use crate::config::Bind;
+use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
 use crate::net::{Bound, Stream};
 use crate::server::Server;
 
-/// Connections of one endpoint at once; further ones wait in the kernel. Twice the waiting drains that are allowed,
-/// so that those never shut out a probe.
-const MAX_CONNECTIONS: usize = 2 * super::api::MAX_WAITERS;
+/// Drains that wait hold a connection each, and must not shut out a probe.
+const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
 /// A TLS handshake or a request head, also the idle time between two requests. Half of the 10 s that a whole
 /// request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,7 +90,7 @@ struct Shared {
 }
 
 async fn accept(bound: Bound, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(MAX_ENDPOINT_CONNECTIONS));
     loop {
         // Cancel safe: neither waiting for room nor accept loses a connection.
         let accepted = tokio::select! {

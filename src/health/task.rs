@@ -10,15 +10,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::plan::Plan;
 use super::probe::{self, Failure};
 use super::progress::Progress;
+use crate::net::fds::MAX_PARALLEL_CHECKS;
 use crate::pool::{Backend, OperatorState};
-
-/// Checks under way at once in the process. Each holds a socket for up to its timeout: 256 is more than the checks of
-/// a thousand backends need, and little beside the budget of file descriptors.
-const MAX_PARALLEL_CHECKS: usize = 256;
 
 /// The first checks of a pool begin within this, so that a start or reload does not send them all in one moment.
 const MAX_FIRST_SPREAD: Duration = Duration::from_millis(200);
 
+/// Checks under way in the process.
 static SLOTS: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.

@@ -1,8 +1,15 @@
-//! The process's file descriptors: how many it may have.
+//! The process's file descriptors: how many it may have, and how many those beside the data path may take. These
+//! bounds stand together here because the budget for proxied connections is what they leave.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Checks under way at once in the process. Each holds a socket for up to its timeout: 256 is more than the checks of
+/// a thousand backends need.
+pub const MAX_PARALLEL_CHECKS: usize = 256;
+/// Connections at once of the admin endpoint, and as many of the metrics endpoint; further ones wait in the kernel.
+pub const MAX_ENDPOINT_CONNECTIONS: usize = 64;
 
 /// Raises the soft NOFILE limit to the hard one. Returns the limit that holds now.
 ///

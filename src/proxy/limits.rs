@@ -10,12 +10,24 @@ use crate::config::Global;
 use crate::net::fds;
 use crate::relay::pipe_descriptors;
 
-/// Descriptors kept free for the admin endpoint, checks, discovery and log files.
-pub const FD_RESERVE: u64 = 32;
+/// Descriptors kept free for what is not bounded otherwise: listeners (they are bound after the budget is made), each
+/// with one accepted connection that waits for a place, discovery's queries, log and configuration files.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// The reserve takes at most this part of a small descriptor limit: the proxied connections are what it is for.
+const MAX_RESERVE_DIVISOR: u64 = 4;
 /// A proxied connection has two legs.
 const FDS_PER_CONNECTION: u64 = 2;
 /// Where no limit can be read.
 const FALLBACK_FD_LIMIT: u64 = 1024;
+
+/// Everything beside the data path at its own bounds at once: the admin and the metrics endpoint, checks, the rest.
+const FULL_RESERVE: u64 =
+    2 * fds::MAX_ENDPOINT_CONNECTIONS as u64 + fds::MAX_PARALLEL_CHECKS as u64 + OTHER_DESCRIPTORS;
+
+/// Descriptors that no proxied connection gets.
+fn reserve(fd_limit: u64) -> u64 {
+    FULL_RESERVE.min(fd_limit / MAX_RESERVE_DIVISOR)
+}
 
 #[derive(Debug)]
 pub struct Limits {
@@ -36,7 +48,16 @@ impl Limits {
             tracing::warn!(%error, "file descriptor limit cannot be raised");
             FALLBACK_FD_LIMIT
         });
-        let taken = fds::open_count().unwrap_or(0) + FD_RESERVE + pipe_descriptors(global.workers);
+        let reserve = reserve(fd_limit);
+        if reserve < FULL_RESERVE {
+            tracing::warn!(
+                descriptors = fd_limit,
+                reserve,
+                wanted = FULL_RESERVE,
+                "few file descriptors: checks and the admin endpoint may lack some when many are in use"
+            );
+        }
+        let taken = fds::open_count().unwrap_or(0) + reserve + pipe_descriptors(global.workers);
         let budget = (fd_limit.saturating_sub(taken) / FDS_PER_CONNECTION).max(1);
         let limits = Self {
             fd_limit,
@@ -50,7 +71,7 @@ impl Limits {
         limits.apply(global);
         tracing::info!(
             descriptors = fd_limit,
-            reserve = FD_RESERVE,
+            reserve,
             max_connections = limits.max_connections(),
             "connection budget"
         );
@@ -225,6 +246,14 @@ mod tests {
         assert!(!limits.has_room());
         let (_, ()) = tokio::join!(async { drop(slot) }, limits.room());
         assert_eq!(limits.live(), 0);
+    }
+
+    // The reserve was 32 while checks alone may take 256.
+    #[test]
+    fn the_reserve_holds_all_that_is_bounded_elsewhere_unless_the_limit_is_small() {
+        assert_eq!(reserve(1 << 20), 2 * 64 + 256 + OTHER_DESCRIPTORS);
+        assert_eq!(reserve(2048), reserve(1 << 20));
+        assert_eq!(reserve(100), 25);
     }
 
     #[tokio::test]
