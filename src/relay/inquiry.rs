@@ -135,7 +135,8 @@ impl Question {
     pub fn ask(self, table: &mut Table, now: Instant) -> Vec<Key> {
         let mut answer = Answer::default();
         let mut closing = Vec::new();
-        for slot in (self.from..).take(SLOTS_PER_LOOK) {
+        // Inclusive: a cursor comes from outside, and may be the last number there is.
+        for slot in (self.from..=u32::MAX).take(SLOTS_PER_LOOK) {
             if answer.found.len() == self.limit {
                 answer.next = Some(slot);
                 break;
