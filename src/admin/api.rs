@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::body::read_json;
+use super::body::{Nothing, read_json};
+use super::connections;
 use super::gate::Gate;
 use super::reply::{Failure, Reply, json, reply};
 use super::route::{LIST, Route, Target};
@@ -34,11 +35,6 @@ pub(super) struct Api {
     server: Weak<Server>,
     waiters: Semaphore,
 }
-
-/// The body of a change that has nothing to say.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,6 +102,8 @@ impl Api {
             }
             Route::Operate(target, state) => self.operate(server, &target, state, uri, body).await,
             Route::Weight(target) => weigh(server, &target, body).await,
+            Route::Connections => connections::list(server, uri.query()).await,
+            Route::Connection(id) => connections::close(server, &id, body).await,
             Route::Reload => {
                 read_json::<Nothing, _>(body).await?;
                 reload(server).await

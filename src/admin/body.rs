@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -17,6 +18,11 @@ pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 /// Together with the head's time this makes 10 s for a whole request.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a change that has nothing to say.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 /// Nothing counts as `{}`. Unknown keys are errors where `T` says so.
 pub(super) async fn read_json<T, B>(body: B) -> Result<T, Failure>
@@ -70,13 +76,8 @@ async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Bytes, Failu
 #[cfg(test)]
 mod tests {
     use http_body_util::Full;
-    use serde::Deserialize;
 
     use super::*;
-
-    #[derive(Debug, PartialEq, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Nothing {}
 
     async fn status(body: &[u8]) -> Option<StatusCode> {
         let body = Full::new(Bytes::copy_from_slice(body));

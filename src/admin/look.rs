@@ -8,6 +8,7 @@ use super::process;
 use super::view::*;
 use crate::config::{Balance, Protocol};
 use crate::pool::{Backend, Pool};
+use crate::relay::{Connection, Cursor, Page};
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
@@ -162,6 +163,33 @@ pub(super) fn operated(pool: &Pool, one: &Backend) -> OperatedView {
     OperatedView {
         empty: backend.live == 0,
         backend,
+    }
+}
+
+pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {
+    ConnectionsView {
+        connections: page.connections.iter().map(connection).collect(),
+        next: page.next.map(Cursor::to_number),
+        live: server.relay().live(),
+    }
+}
+
+fn connection(connection: &Connection) -> ConnectionView {
+    let Connection { summary, idle, tls } = connection;
+    ConnectionView {
+        id: summary.id,
+        listener: summary.listener.to_string(),
+        client: summary.client.to_string(),
+        sni: summary.sni().map(str::to_owned),
+        host: summary.host().map(str::to_owned),
+        path: summary.path().map(str::to_owned),
+        pool: summary.pool.as_deref().map(str::to_owned),
+        backend: summary.backend.as_deref().map(str::to_owned),
+        tls: *tls,
+        age_seconds: summary.age.as_secs(),
+        idle_seconds: idle.as_secs(),
+        bytes_from_client: summary.bytes_from_client,
+        bytes_from_backend: summary.bytes_from_backend,
     }
 }
 

@@ -1,16 +1,18 @@
 //! The admin HTTP endpoint and the metrics endpoint: floor 7, above the server.
 //!
-//! A request passes `rules` (who may ask), `route` (what is asked), `api` (doing it); `look` writes down the server
+//! A request passes `rules` (who may ask), `route` (what is asked), `api` (doing it, `connections` for those); `look` writes down the server
 //! as the plain data of `view`, `metrics` as Prometheus text. The endpoint follows reloads: a new address is bound
 //! before the old one is given up, rules and tokens change in place.
 
 mod api;
 mod body;
+mod connections;
 mod endpoint;
 mod gate;
 mod look;
 mod metrics;
 mod process;
+mod query;
 mod reply;
 mod route;
 mod rules;

@@ -18,6 +18,9 @@ pub(super) enum Route {
     Backend(Target),
     Operate(Target, OperatorState),
     Weight(Target),
+    Connections,
+    /// By its id, as the path has it.
+    Connection(String),
     Reload,
 }
 
@@ -39,6 +42,8 @@ pub(super) const LIST: &[&str] = &[
     "POST /api/v1/pools/POOL/backends/BACKEND/drain?wait=60s",
     "POST /api/v1/pools/POOL/backends/BACKEND/maint",
     "PUT /api/v1/pools/POOL/backends/BACKEND/weight",
+    "GET /api/v1/connections?pool=chat&min_idle=1h",
+    "DELETE /api/v1/connections/ID",
     "POST /api/v1/reload",
     "GET /healthz",
     "GET /readyz",
@@ -62,6 +67,8 @@ impl Route {
             ["listeners"] => Some(Route::Listeners),
             ["pools"] => Some(Route::Pools),
             ["reload"] => Some(Route::Reload),
+            ["connections"] => Some(Route::Connections),
+            ["connections", id] => Some(Route::Connection((*id).into())),
             ["pools", pool] => Some(Route::Pool((*pool).into())),
             ["pools", pool, "backends", backend] => Some(Route::Backend(target(pool, backend))),
             ["pools", pool, "backends", backend, "weight"] => {
@@ -90,6 +97,7 @@ impl Route {
         match self {
             Route::Operate(..) | Route::Reload => "POST",
             Route::Weight(_) => "PUT, POST",
+            Route::Connection(_) => "DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -102,7 +110,10 @@ impl Route {
 
     /// Needs a JSON body and the rules for changes.
     pub fn is_change(&self) -> bool {
-        matches!(self, Route::Operate(..) | Route::Reload | Route::Weight(_))
+        matches!(
+            self,
+            Route::Operate(..) | Route::Reload | Route::Weight(_) | Route::Connection(_)
+        )
     }
 
     /// Answered without a token: says nothing but yes or no, and probes cannot hold secrets.

@@ -162,6 +162,46 @@ pub struct OperatedView {
     pub backend: BackendView,
 }
 
+/// `GET /api/v1/connections`: a page of the established connections. Those still in set-up are not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionsView {
+    pub connections: Vec<ConnectionView>,
+    /// `cursor` of the next page; `null`: that was all.
+    pub next: Option<u64>,
+    /// Established connections in all, whatever was asked for.
+    pub live: u64,
+}
+
+/// What is not known of a connection is `null`. `sni`, `host` and `path` are the client's own words, of any character.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionView {
+    /// As in the access log.
+    pub id: u64,
+    pub listener: String,
+    /// Address and port, or `unix`.
+    pub client: String,
+    pub sni: Option<String>,
+    pub host: Option<String>,
+    /// Without its query; host and path are cut at 128 bytes together.
+    pub path: Option<String>,
+    pub pool: Option<String>,
+    pub backend: Option<String>,
+    /// TLS ends here on the client's side.
+    pub tls: bool,
+    /// Since accept.
+    pub age_seconds: u64,
+    /// Since the last byte either way.
+    pub idle_seconds: u64,
+    pub bytes_from_client: u64,
+    pub bytes_from_backend: u64,
+}
+
+/// Answer to `DELETE /api/v1/connections/ID`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedView {
+    pub closed: u64,
+}
+
 /// Answer to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadView {

@@ -52,6 +52,10 @@ enum Command {
     Ready(client::OperateArguments),
     /// Like drain, and stop checking it
     Maint(client::WaitArguments),
+    /// List the established connections of the running balancer
+    Connections(client::ListArguments),
+    /// End one connection
+    Close(client::CloseArguments),
 }
 
 #[derive(Debug, Args)]
@@ -147,6 +151,8 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Drain(arguments)) => client::drain(arguments),
         Some(Command::Ready(arguments)) => client::ready(arguments),
         Some(Command::Maint(arguments)) => client::maint(arguments),
+        Some(Command::Connections(arguments)) => client::list(arguments),
+        Some(Command::Close(arguments)) => client::close(arguments),
     }
 }
 

@@ -15,6 +15,7 @@ mod writer;
 
 pub use counters::{BackendCounters, EndCounts, ListenerCounters};
 pub use end::{End, How, Phase, Side};
+pub use escape::escape;
 pub use journal::{Journal, Prepared};
 pub use record::Record;
 pub use summary::Summary;

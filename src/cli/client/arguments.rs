@@ -62,9 +62,9 @@ pub struct WaitArguments {
     pub(super) wait: Option<Duration>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
-        .map_err(|error| format!("{error}; allowed: a number and ms, s, m or h, as in 60s"))
+        .map_err(|error| format!("{error}; allowed: a number and ms, s, m, h or d, as in 60s"))
 }
 
 /// `-o`.

@@ -1,8 +1,12 @@
-//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`. They speak HTTP/1
-//! to its admin endpoint (`target` says where that is, `call` asks) and print what came back (`table`).
+//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`, and in `connections`
+//! those about its connections. They speak HTTP/1 to its admin endpoint (`target` says where that is, `call` asks) and
+//! print what came back (`table`, `listing`, both laid out by `layout`).
 
 mod arguments;
 mod call;
+mod connections;
+mod layout;
+mod listing;
 mod table;
 mod target;
 mod trust;
@@ -18,7 +22,8 @@ use crate::admin::view::{BackendView, OperatedView, ReloadView, StatusView};
 use crate::base::units::format_duration;
 pub use arguments::{AskArguments, OperateArguments, WaitArguments};
 use arguments::{BackendName, Output};
-use table::Style;
+pub use connections::{CloseArguments, ListArguments, close, list};
+use layout::Style;
 use target::Target;
 
 /// What stays as it is in a path segment: RFC 3986's unreserved characters, and `:`.

@@ -1,0 +1,219 @@
+//! Reads the query of a listing of connections. Whatever is not understood is an error that names it and says what is
+//! allowed, rather than ignored: a filter that did not apply would show, or end, the wrong connections.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+
+use crate::base::names::nearest;
+use crate::base::units::parse_duration;
+use crate::relay::{Cursor, Filter, MAX_PAGE};
+
+/// Connections of one page, where nothing is said: what a person reads.
+const DEFAULT_LIMIT: usize = 100;
+
+const PARAMETERS: [&str; 8] = [
+    "listener", "pool", "backend", "client", "min_age", "min_idle", "limit", "cursor",
+];
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub filter: Filter,
+    pub from: Cursor,
+    /// 1 to [`MAX_PAGE`].
+    pub limit: usize,
+}
+
+impl Listing {
+    /// `query` as the request target has it, without its `?`.
+    ///
+    /// # Errors
+    /// Names the parameter and what is allowed.
+    pub fn parse(query: &str) -> Result<Listing, String> {
+        let mut listing = Listing {
+            filter: Filter::default(),
+            from: Cursor::default(),
+            limit: DEFAULT_LIMIT,
+        };
+        let mut seen = Vec::new();
+        // At most one more than there are parameters: the first unknown or repeated one ends it.
+        for pair in query.split('&').filter(|_| !query.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if seen.contains(&name) {
+                return Err(format!("parameter {name}: it is given more than once"));
+            }
+            listing.set(name, value)?;
+            seen.push(name);
+        }
+        Ok(listing)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let unreadable = |_| format!("parameter {name}: its value is not UTF-8");
+        let value = percent_decode_str(value).decode_utf8();
+        let value = value.map_err(unreadable)?;
+        let filter = &mut self.filter;
+        let read = match name {
+            "listener" => word(&value).map(|name| filter.listener = Some(name)),
+            "pool" => word(&value).map(|name| filter.pool = Some(name)),
+            "backend" => word(&value).map(|name| filter.backend = Some(name)),
+            "client" => network(&value).map(|network| filter.client = Some(network)),
+            "min_age" => duration(&value).map(|age| filter.min_age = age),
+            "min_idle" => duration(&value).map(|idle| filter.min_idle = idle),
+            "limit" => limit(&value).map(|limit| self.limit = limit),
+            "cursor" => cursor(&value).map(|cursor| self.from = cursor),
+            _ => return Err(unknown(name)),
+        };
+        read.map_err(|allowed| format!("parameter {name}: {value:?} is not {allowed}"))
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let hint = nearest(name, PARAMETERS);
+    let hint = hint.map_or(String::new(), |name| format!(", did you mean {name:?}?"));
+    let allowed = PARAMETERS.join(", ");
+    format!("unknown parameter {name:?}{hint}; allowed: {allowed}")
+}
+
+fn word(value: &str) -> Result<String, String> {
+    match value {
+        "" => Err("a name".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+fn network(value: &str) -> Result<IpNet, String> {
+    let network: Result<IpNet, _> = value.parse();
+    network
+        .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))
+        .map(canonical)
+        .map_err(|_| "a network or an address, as in 10.0.0.0/8 or 2001:db8::1".to_owned())
+}
+
+/// A network of IPv4-mapped addresses is the IPv4 one: clients are listed under their IPv4 addresses.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(mapped) = network else {
+        return network;
+    };
+    let length = mapped.prefix_len().checked_sub(96);
+    let within = mapped.addr().to_ipv4_mapped().zip(length);
+    within
+        .and_then(|(address, length)| IpNet::new(address.into(), length).ok())
+        .unwrap_or(network)
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    parse_duration(value)
+        .map_err(|_| "a duration: a number and ms, s, m, h or d, as in 10m".to_owned())
+}
+
+fn limit(value: &str) -> Result<usize, String> {
+    let limit = value
+        .parse()
+        .ok()
+        .filter(|limit| (1..=MAX_PAGE).contains(limit));
+    limit.ok_or_else(|| format!("a number from 1 to {MAX_PAGE}"))
+}
+
+fn cursor(value: &str) -> Result<Cursor, String> {
+    let number = value.parse().map(Cursor::from_number);
+    number.map_err(|_| "the number that was next in the page before".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refusal(query: &str) -> String {
+        Listing::parse(query).unwrap_err()
+    }
+
+    #[test]
+    fn nothing_asks_for_the_first_page_of_all() {
+        let Listing {
+            filter,
+            from,
+            limit,
+        } = Listing::parse("").unwrap();
+        assert_eq!((from, limit), (Cursor::default(), 100));
+        assert_eq!(format!("{filter:?}"), format!("{:?}", Filter::default()));
+    }
+
+    #[test]
+    fn every_parameter_is_read() {
+        let query = "listener=main&pool=chat&backend=unix:%2Frun%2Fa.sock&client=10.0.0.0/8&min_age=1h&min_idle=10m\
+                     &limit=7&cursor=4294967298";
+        let listing = Listing::parse(query).unwrap();
+        let Filter {
+            id,
+            listener,
+            pool,
+            backend,
+            client,
+            min_age,
+            min_idle,
+        } = listing.filter;
+        assert_eq!(id, None);
+        assert_eq!(listener.as_deref(), Some("main"));
+        assert_eq!(pool.as_deref(), Some("chat"));
+        assert_eq!(backend.as_deref(), Some("unix:/run/a.sock"));
+        assert_eq!(client, "10.0.0.0/8".parse().ok());
+        assert_eq!(min_age, Duration::from_secs(3600));
+        assert_eq!(min_idle, Duration::from_secs(600));
+        assert_eq!(listing.limit, 7);
+        assert_eq!(listing.from.to_number(), 4_294_967_298);
+    }
+
+    #[test]
+    fn an_address_is_a_network_of_one_and_a_mapped_one_is_ipv4() {
+        for (text, meant) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("::1", "::1/128"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text), Ok(meant.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_with_what_is_allowed() {
+        for (query, said) in [
+            ("pol=chat", "did you mean \"pool\"?"),
+            ("x=1", "allowed: listener, pool,"),
+            ("id=1", "unknown parameter \"id\""),
+            ("pool=a&", "unknown parameter \"\""),
+            ("pool=", "parameter pool: \"\" is not a name"),
+            ("pool", "parameter pool: "),
+            (
+                "pool=a&pool=b",
+                "parameter pool: it is given more than once",
+            ),
+            ("pool=%ff", "parameter pool: its value is not UTF-8"),
+            ("client=10.0.0.0/33", "as in 10.0.0.0/8"),
+            ("client=evil.example", "a network or an address"),
+            ("min_age=60", "parameter min_age: \"60\" is not a duration"),
+            ("min_idle=-1s", "parameter min_idle: "),
+            ("limit=0", "a number from 1 to 1000"),
+            ("limit=1001", "a number from 1 to 1000"),
+            ("cursor=x", "the number that was next"),
+        ] {
+            let error = refusal(query);
+            assert!(error.contains(said), "{query}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_survived(query in ".*") {
+            let _ = Listing::parse(&query);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! `evenkeel connections` and `evenkeel close`: the connection table of a running balancer, a page at a time.
+
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+use percent_encoding::utf8_percent_encode;
+
+use super::arguments::{AskArguments, Output, duration};
+use super::layout::Style;
+use super::target::Target;
+use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, listing, print, show, understand};
+use crate::admin::view::{ClosedView, ConnectionsView};
+use crate::base::units::format_duration;
+use crate::cli::failure::Failure;
+use crate::relay::MAX_PAGE;
+
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// How many to show, 1 to 1000 [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_PAGE as i64))]
+    limit: Option<u16>,
+    /// Show all of them
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    #[command(flatten)]
+    ask: AskArguments,
+}
+
+/// All that are given must hold.
+#[derive(Debug, Args)]
+struct FilterArguments {
+    /// Only those that came in there
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only those on the backend of this name
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only those of clients in this network, as in 10.0.0.0/8
+    #[arg(long, value_name = "NETWORK")]
+    client: Option<String>,
+    /// Only those accepted at least so long ago, as in 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    min_age: Option<Duration>,
+    /// Only those without a byte either way for so long, as in 10m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    min_idle: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct CloseArguments {
+    /// Which connection, by its id in `evenkeel connections` and in the access log
+    #[arg(value_name = "ID")]
+    id: u64,
+    #[command(flatten)]
+    ask: AskArguments,
+}
+
+/// Prints the established connections that match.
+pub fn list(arguments: ListArguments) -> Result<(), Failure> {
+    let ListArguments {
+        filter,
+        limit,
+        all,
+        ask: asked,
+    } = arguments;
+    ask(&asked, async |target, output| {
+        if all {
+            return show_all(target, output, &filter).await;
+        }
+        let body = page(target, &filter, limit, None).await?;
+        show(output, &body, |listed| {
+            listing::connections(listed, Style::of_stdout())
+        })
+    })
+}
+
+/// Ends one connection, as a stop of the balancer would.
+pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
+    let path = format!("/api/v1/connections/{}", arguments.id);
+    ask(&arguments.ask, async |target, output| {
+        let body = call::call(target, Method::DELETE, &path, ANSWER_TIMEOUT).await?;
+        show(output, &body, |done: &ClosedView| {
+            format!("{} closed\n", connections(done.closed))
+        })
+    })
+}
+
+/// One answer of all pages.
+async fn show_all(
+    target: &Target,
+    output: Output,
+    filter: &FilterArguments,
+) -> Result<(), Failure> {
+    let limit = u16::try_from(MAX_PAGE).ok();
+    let mut whole: ConnectionsView = understand(&page(target, filter, limit, None).await?)?;
+    while let Some(cursor) = whole.next {
+        let body = page(target, filter, limit, Some(cursor)).await?;
+        let ConnectionsView {
+            connections,
+            next,
+            live,
+        } = understand(&body)?;
+        // Each page lies behind the one before: that bounds their number, whatever answers.
+        if next.is_some_and(|next| next <= cursor) {
+            return Err(Failure::Other("the pages go round in a circle".to_owned()));
+        }
+        whole.connections.extend(connections);
+        (whole.next, whole.live) = (next, live);
+    }
+    match output {
+        Output::Table => print(&listing::connections(&whole, Style::of_stdout())),
+        Output::Json => {
+            let text = serde_json::to_string_pretty(&whole);
+            let text = text.map_err(|error| Failure::Other(error.to_string()))?;
+            print(&format!("{text}\n"))
+        }
+    }
+}
+
+async fn page(
+    target: &Target,
+    filter: &FilterArguments,
+    limit: Option<u16>,
+    cursor: Option<u64>,
+) -> Result<bytes::Bytes, Failure> {
+    let path = list_path(filter, limit, cursor);
+    call::call(target, Method::GET, &path, ANSWER_TIMEOUT).await
+}
+
+fn list_path(filter: &FilterArguments, limit: Option<u16>, cursor: Option<u64>) -> String {
+    let FilterArguments {
+        listener,
+        pool,
+        backend,
+        client,
+        min_age,
+        min_idle,
+    } = filter;
+    let parameters = [
+        ("listener", listener.clone()),
+        ("pool", pool.clone()),
+        ("backend", backend.clone()),
+        ("client", client.clone()),
+        ("min_age", min_age.map(format_duration)),
+        ("min_idle", min_idle.map(format_duration)),
+        ("limit", limit.map(|limit| limit.to_string())),
+        ("cursor", cursor.map(|cursor| cursor.to_string())),
+    ];
+    let given = parameters.into_iter().filter_map(|(name, value)| {
+        let value = value?;
+        Some(format!("{name}={}", utf8_percent_encode(&value, SEGMENT)))
+    });
+    let query = given.collect::<Vec<_>>().join("&");
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("/api/v1/connections{mark}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_given_is_asked_and_encoded() {
+        let mut filter = FilterArguments {
+            listener: None,
+            pool: None,
+            backend: None,
+            client: None,
+            min_age: None,
+            min_idle: None,
+        };
+        assert_eq!(list_path(&filter, None, None), "/api/v1/connections");
+        filter.backend = Some("a&b=c d".into());
+        filter.client = Some("10.0.0.0/8".into());
+        filter.min_idle = Some(Duration::from_secs(90));
+        assert_eq!(
+            list_path(&filter, Some(5), Some(9)),
+            "/api/v1/connections?backend=a%26b%3Dc%20d&client=10.0.0.0%2F8&min_idle=90s&limit=5&cursor=9"
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! `evenkeel connections` for people: a row per connection, and a last line that says how much of all this is.
+
+use super::layout::{Cell, Style, layout, span};
+use crate::admin::view::{ConnectionView, ConnectionsView};
+
+const HEAD: [&str; 9] = [
+    "ID",
+    "CLIENT",
+    "LISTENER",
+    "BACKEND",
+    "WHAT",
+    "AGE",
+    "IDLE",
+    "FROM CLIENT",
+    "FROM BACKEND",
+];
+/// Sizes are shown in the largest unit that leaves a whole number before the point.
+const UNITS: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
+
+/// The whole table, ending with a line end.
+pub fn connections(listed: &ConnectionsView, style: Style) -> String {
+    let rows = listed.connections.iter().map(row).collect();
+    let mut text = layout(&HEAD, rows, style);
+    let more = match listed.next {
+        Some(_) => "; there may be more: --all",
+        None => "",
+    };
+    let count = listed.connections.len();
+    text.push_str(&format!("{count} listed, {} live{more}\n", listed.live));
+    text
+}
+
+fn row(connection: &ConnectionView) -> Vec<Cell> {
+    let ConnectionView {
+        id,
+        listener,
+        client,
+        pool,
+        backend,
+        age_seconds,
+        idle_seconds,
+        bytes_from_client,
+        bytes_from_backend,
+        ..
+    } = connection;
+    let backend = match (pool, backend) {
+        (Some(pool), Some(backend)) => format!("{pool}/{backend}"),
+        _ => String::new(),
+    };
+    vec![
+        Cell::number(*id),
+        Cell::text(client),
+        Cell::text(listener),
+        Cell::text(&backend),
+        Cell::foreign(&what(connection)),
+        Cell::amount(span(*age_seconds)),
+        Cell::amount(span(*idle_seconds)),
+        Cell::amount(size(*bytes_from_client)),
+        Cell::amount(size(*bytes_from_backend)),
+    ]
+}
+
+/// Host and path of a WebSocket session, else the name of the ClientHello.
+fn what(connection: &ConnectionView) -> String {
+    let ConnectionView {
+        sni, host, path, ..
+    } = connection;
+    match (host, path) {
+        (None, None) => sni.clone().unwrap_or_default(),
+        (host, path) => [host, path]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect(),
+    }
+}
+
+/// With one decimal, cut rather than rounded: `1023.9KiB` is never `1024.0KiB`.
+fn size(bytes: u64) -> String {
+    let unit = UNITS.iter().find(|(_, factor)| bytes >= *factor);
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(unit, factor)| {
+            let tenths = bytes % factor * 10 / factor;
+            format!("{}.{tenths}{unit}", bytes / factor)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> ConnectionView {
+        ConnectionView {
+            id: 7,
+            listener: "main".into(),
+            client: "192.0.2.1:4000".into(),
+            sni: Some("a.example".into()),
+            host: Some("b.example".into()),
+            path: Some("/socket".into()),
+            pool: Some("chat".into()),
+            backend: Some("n1".into()),
+            tls: true,
+            age_seconds: 3_700,
+            idle_seconds: 5,
+            bytes_from_client: 1_536,
+            bytes_from_backend: 12,
+        }
+    }
+
+    fn table(connection: ConnectionView, next: Option<u64>) -> String {
+        let listed = ConnectionsView {
+            connections: vec![connection],
+            next,
+            live: 9,
+        };
+        connections(&listed, Style::Plain)
+    }
+
+    #[test]
+    fn a_row_tells_who_where_what_and_how_much() {
+        let text = table(connection(), None);
+        let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        let expected = [
+            "7",
+            "192.0.2.1:4000",
+            "main",
+            "chat/n1",
+            "b.example/socket",
+            "1h01m",
+            "5s",
+            "1.5KiB",
+            "12B",
+        ];
+        assert_eq!(words, expected);
+        assert!(text.ends_with("\n1 listed, 9 live\n"), "{text}");
+        assert!(table(connection(), Some(3)).ends_with("--all\n"));
+    }
+
+    #[test]
+    fn a_session_without_a_request_shows_its_server_name() {
+        let raw = ConnectionView {
+            host: None,
+            path: None,
+            ..connection()
+        };
+        assert_eq!(what(&raw), "a.example");
+        assert_eq!(what(&ConnectionView { sni: None, ..raw }), "");
+    }
+
+    #[test]
+    fn a_clients_words_cannot_act_on_the_terminal() {
+        let hostile = ConnectionView {
+            path: Some("/\u{1b}[2J\u{9b}\u{202e}\n".into()),
+            ..connection()
+        };
+        let text = table(hostile, None);
+        assert!(
+            text.contains("b.example/\\u001b[2J\\u009b\\u202e\\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn sizes_are_shown_in_a_readable_unit() {
+        for (bytes, shown) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1_024, "1.0KiB"),
+            ((1 << 20) - 1, "1023.9KiB"),
+            (5 << 30, "5.0GiB"),
+            (u64::MAX, "16777215.9TiB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+}
