@@ -11,12 +11,13 @@ use crate::harness::{Balancer, Launch, raw_request};
 use crate::nodes::Node;
 use crate::settings::simple;
 
-const READS: [&str; 8] = [
+const READS: [&str; 9] = [
     "/api/v1/status",
     "/api/v1/listeners",
     "/api/v1/pools",
     "/api/v1/pools/nodes",
     "/api/v1/pools/nodes/backends/n1",
+    "/api/v1/connections",
     "/healthz",
     "/readyz",
     "/metrics",

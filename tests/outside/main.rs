@@ -17,6 +17,7 @@ mod badinput;
 mod checks;
 mod close;
 mod commands;
+mod connections;
 mod dns;
 mod drain;
 mod failover;
