@@ -1,15 +1,15 @@
-//! The TLS configuration of a check: what it trusts.
+//! The TLS configurations of our own clients, checks and the command line: what they trust.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::TlsError;
 use super::certificate::read_chain;
+use super::verifier::{Accepted, Verifier};
 
 /// The configuration to connect with, TLS 1.2 and 1.3, without ALPN.
 ///
@@ -18,21 +18,64 @@ use super::certificate::read_chain;
 /// # Errors
 /// Names the file and what is wrong with it.
 pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?;
-    let config = if verify {
-        let roots = match ca {
-            Some(file) => file_roots(file)?,
-            None => system_roots()?,
-        };
-        builder.with_root_certificates(roots).with_no_client_auth()
-    } else {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
-            .with_no_client_auth()
+    if !verify {
+        return verified(Accepted::Any);
+    }
+    let roots = match ca {
+        Some(file) => file_roots(file)?,
+        None => system_roots()?,
     };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// The configuration of a client that takes the first certificate of a PEM file, whatever names are in it, and no other.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    verified(Accepted::Known {
+        own: read_chain(file)?.into_iter().take(1).collect(),
+        roots: None,
+    })
+}
+
+/// The configuration of a client that takes each certificate of a PEM file, whatever names are in it, and what they signed.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let own = read_chain(file)?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(own.iter().cloned());
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| TlsError::Certificate {
+            file: file.to_owned(),
+            why: error.to_string(),
+        })?;
+    verified(Accepted::Known {
+        own,
+        roots: Some(roots),
+    })
+}
+
+fn verified(accepted: Accepted) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Verifier {
+        accepted,
+        provider: provider.clone(),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
@@ -61,56 +104,11 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// `verify = false`: takes any certificate, but still wants the handshake signed by its key.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::tls::server::tests::Folder;
-    use rustls::SupportedProtocolVersion;
+    use rustls::{SignatureScheme, SupportedProtocolVersion};
 
     /// A client that takes any certificate.
     pub(in crate::tls) fn any() -> Arc<ClientConfig> {
@@ -131,7 +129,10 @@ pub(super) mod tests {
             .with_safe_default_protocol_versions()
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
+            .with_custom_certificate_verifier(Arc::new(Verifier {
+                accepted: Accepted::Any,
+                provider,
+            }))
             .with_no_client_auth();
         Arc::new(config)
     }

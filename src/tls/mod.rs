@@ -11,8 +11,9 @@ mod names;
 pub mod record;
 mod server;
 mod stream;
+mod verifier;
 
-pub use client::client_config;
+pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use server::{LoadedTls, fingerprint, server_config};
 pub use stream::{Parts, Stream, accept};
