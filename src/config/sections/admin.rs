@@ -4,10 +4,10 @@
 
 use super::super::address::host_name;
 use super::super::keys::{Absent, Kind, Section, key};
-use super::super::model::{Admin, Bind, Certificate, Metrics};
+use super::super::model::{Admin, Bind, Metrics};
 use super::super::table::Table;
 use super::listener::BIND;
-use super::listener_tls::{CERT, KEY};
+use super::listener_tls::{CERT, KEY, certificate};
 
 pub static ADMIN: Section = Section {
     doc: "The endpoint of the operator.",
@@ -41,20 +41,7 @@ pub static ADMIN: Section = Section {
 
 static ADMIN_TLS: Section = Section {
     doc: "Certificate of the admin endpoint.",
-    keys: &[
-        key(
-            "cert",
-            Kind::Text(CERT),
-            Absent::Required,
-            "The certificate and its intermediates, PEM.",
-        ),
-        key(
-            "key",
-            Kind::Text(KEY),
-            Absent::Required,
-            "Its private key, PEM.",
-        ),
-    ],
+    keys: &[CERT, KEY],
 };
 
 pub static METRICS: Section = Section {
@@ -86,21 +73,12 @@ pub fn decode(table: &Table<'_>) -> Option<Admin> {
             "a unix socket has no TLS; the rights of its file guard it",
         );
     }
-    let tls = table.maybe_table("tls").map(|tls| certificate(&tls));
+    let tls = table.maybe_table("tls").map(|tls| certificate(&tls, true));
     Some(Admin {
         token_file: table.path("token_file"),
         allowed_hosts: table.texts_by("allowed_hosts", read_host),
         tls: super::decoded(tls)?,
         bind: bind?,
-    })
-}
-
-fn certificate(table: &Table<'_>) -> Option<Certificate> {
-    let (cert, key) = (table.path("cert"), table.path("key"));
-    Some(Certificate {
-        cert: cert?,
-        key: key?,
-        default: true,
     })
 }
 

@@ -1,7 +1,7 @@
 //! `listener.tls`: TLS is terminated with certificates, or passed through.
 
 use super::super::error::Fault;
-use super::super::keys::{Absent, Kind, Section, key};
+use super::super::keys::{Absent, Key, Kind, Section, key};
 use super::super::model::{Certificate, ListenerTls, Protocol};
 use super::super::table::Table;
 
@@ -26,18 +26,8 @@ pub static TLS: Section = Section {
 static CERTIFICATE: Section = Section {
     doc: "One certificate chain and its key.",
     keys: &[
-        key(
-            "cert",
-            Kind::Text(CERT),
-            Absent::Required,
-            "The certificate and its intermediates, PEM.",
-        ),
-        key(
-            "key",
-            Kind::Text(KEY),
-            Absent::Required,
-            "Its private key, PEM.",
-        ),
+        CERT,
+        KEY,
         key(
             "default",
             Kind::Flag,
@@ -47,8 +37,21 @@ static CERTIFICATE: Section = Section {
     ],
 };
 
-pub const CERT: &str = "the path of a PEM file with a certificate chain";
-pub const KEY: &str = "the path of a PEM file with a private key";
+/// Of the admin endpoint's certificate too.
+pub const CERT: Key = key(
+    "cert",
+    Kind::Text("the path of a PEM file with a certificate chain"),
+    Absent::Required,
+    "The certificate and its intermediates, PEM.",
+);
+
+/// Of the admin endpoint's certificate too.
+pub const KEY: Key = key(
+    "key",
+    Kind::Text("the path of a PEM file with a private key"),
+    Absent::Required,
+    "Its private key, PEM.",
+);
 
 /// `None` when it is wrong, `Some(None)` when there is none.
 pub fn decode(listener: &Table<'_>, protocol: Option<Protocol>) -> Option<Option<ListenerTls>> {
@@ -82,16 +85,20 @@ pub fn decode(listener: &Table<'_>, protocol: Option<Protocol>) -> Option<Option
         );
     }
     refuse_second_default(&certificates);
-    let certificates: Option<Vec<_>> = certificates.iter().map(certificate).collect();
+    let certificates: Option<Vec<_>> = certificates
+        .iter()
+        .map(|table| certificate(table, table.flag("default")))
+        .collect();
     Some(Some(ListenerTls::Terminate(certificates?)))
 }
 
-fn certificate(table: &Table<'_>) -> Option<Certificate> {
+/// The files that [`CERT`] and [`KEY`] name.
+pub fn certificate(table: &Table<'_>, default: bool) -> Option<Certificate> {
     let (cert, key) = (table.path("cert"), table.path("key"));
     Some(Certificate {
         cert: cert?,
         key: key?,
-        default: table.flag("default"),
+        default,
     })
 }
 
