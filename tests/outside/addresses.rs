@@ -301,3 +301,28 @@ async fn an_unparsable_hello_is_closed_and_never_takes_the_default_pool() {
     }
     assert_eq!(node.accepted(), 0);
 }
+
+#[tokio::test]
+async fn a_tcp_listener_that_terminates_tls_routes_by_sni() {
+    let launch = Launch::new();
+    let names = ["one.example", "a.two.example", "other.example"];
+    let certificate = Certificate::write(launch.folder.path(), "all", &names);
+    let nodes = [Node::echo("one").await, Node::echo("two").await];
+    let other = Node::echo("other").await;
+    let keys = format!("tls = {{ certificates = [{}] }}", certificate.toml());
+    let config = crate::settings::listener_with("main", "tcp", "other", &keys)
+        + "  [[listener.route]]\n  sni = \"one.example\"\n  pool = \"one\"\n\n"
+        + "  [[listener.route]]\n  sni = \"*.two.example\"\n  pool = \"two\"\n\n"
+        + &pool("one", "", &[backend("n1", nodes[0].address)])
+        + &pool("two", "", &[backend("n1", nodes[1].address)])
+        + &pool("other", "", &[backend("n1", other.address)]);
+    let balancer = launch.start(&config);
+    let address = balancer.address("main").await;
+    let client = client(&[&certificate]);
+    for (name, node) in names.into_iter().zip(["one", "two", "other"]) {
+        let mut stream = tls(address, name, &client).await.expect(name);
+        let greeting = read_line(&mut stream).await.expect("a greeting");
+        assert_eq!(greeting, node, "{name}");
+        echoed(&mut stream, b"in the clear behind it").await;
+    }
+}

@@ -337,3 +337,70 @@ async fn the_last_backend_is_never_ejected() {
     let _back = Node::echo_at(gone, "n1").await;
     assert_eq!(greeted(address).await.1, "n1");
 }
+
+#[tokio::test]
+async fn a_check_may_ask_at_another_address() {
+    let node = Node::echo("n1").await;
+    let sidecar = Node::echo("health").await;
+    let check = format!(
+        "check = {{ type = \"tcp\", address = \"{}\", {PACE} }}",
+        sidecar.address
+    );
+    let config =
+        listener("main", "tcp", "nodes") + &pool("nodes", &check, &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    sidecar.reached(2).await;
+    assert_eq!(node.accepted(), 0, "the check went to the backend itself");
+    sidecar.kill().await;
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_is_down_is_asked_at_its_own_interval() {
+    let node = Node::echo("n1").await;
+    let address = node.address;
+    let check = "check = { type = \"tcp\", interval = \"1h\", down_interval = \"100ms\", timeout = \"500ms\", rise = 2, fall = 1 }";
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            check,
+            &[backend_with("n1", address, "init_state = \"down\"")],
+        );
+    let balancer = Balancer::start(&config);
+    // With the interval of an hour the second check would come too late for this wait.
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "up")
+        .await;
+}
+
+#[tokio::test]
+async fn a_new_backend_gets_little_until_its_slow_start_is_over() {
+    let (old, new) = (Node::echo("old").await, Node::echo("new").await);
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            "balance = \"round_robin\"\nslow_start = \"1h\"",
+            &[backend("old", old.address)],
+        );
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    greeted(address).await;
+    balancer
+        .reload(&config.replace(
+            &backend("old", old.address),
+            &format!(
+                "{},\n  {}",
+                backend("old", old.address),
+                backend("new", new.address)
+            ),
+        ))
+        .await;
+    let mut picks = Vec::new();
+    for _ in 0..40 {
+        picks.push(greeted(address).await.1);
+    }
+    let fresh = picks.iter().filter(|name| *name == "new").count();
+    assert!(fresh < 10, "{fresh} of 40 for a backend that has just come");
+}

@@ -832,3 +832,27 @@ async fn the_watcher_keeps_the_old_configuration_when_the_file_is_bad_or_gone() 
     std::fs::remove_file(&balancer.config).expect("remove");
     assert_eq!(greeted(address).await.1, "n1");
 }
+
+/// Every other bind is of a port of the kernel's choice, so that nothing is asked for twice.
+#[tokio::test]
+async fn a_listener_is_rebound_twenty_times_under_traffic_on_another() {
+    let node = Node::echo("n1").await;
+    let moving = listener("moving", "tcp", "nodes");
+    let config = simple("tcp", "", &[&node]);
+    let at = |bind: &str| config.clone() + &moving.replace("127.0.0.1:0", bind);
+    let balancer = Balancer::start(&at("127.0.0.1:0"));
+    let traffic = Traffic::start(balancer.address("main").await).await;
+    let (mut live, _) = greeted(balancer.address("moving").await).await;
+    for round in 0..20 {
+        let bind = ["127.0.0.2:0", "127.0.0.1:0"][round % 2];
+        let from = balancer.log.position();
+        balancer.reload(&at(bind)).await;
+        let address = balancer.address_since("moving", from).await;
+        let (mut fresh, name) = greeted(address).await;
+        assert_eq!(name, "n1", "round {round}");
+        echoed(&mut fresh, b"moved").await;
+        traffic.goes_on().await;
+    }
+    echoed(&mut live, b"still here").await;
+    assert!(traffic.finish().await > 0);
+}
