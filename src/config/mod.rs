@@ -59,6 +59,17 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
     }
 }
 
+/// What `[admin]` says, whatever else is wrong with the file: an operator whose file is broken must still reach what
+/// runs. `None` when there is none, or it cannot be read.
+pub fn admin_alone(text: &str, file: &Path) -> Option<Admin> {
+    if text.len() > FILE_MAX {
+        return None;
+    }
+    let (document, _) = DeTable::parse_recoverable(text);
+    let source = Source::new(text, file);
+    sections::decode_admin(&Table::root(&source, &sections::ROOT, document.get_ref()))
+}
+
 /// The syntax errors with what else is surely wrong. What the parser skipped seems to be missing, and what it guessed on
 /// a broken line says nothing: problems of that kind would be noise.
 fn beside_syntax(

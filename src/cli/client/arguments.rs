@@ -1,6 +1,6 @@
 //! The arguments of the commands that talk to the admin endpoint.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,11 +35,8 @@ impl AskArguments {
             admin: self.admin.clone(),
             token_file: self.token_file.clone(),
             ca: self.ca.clone(),
-            // A file that was not named need not be there.
-            config: match &self.config.config {
-                Some(named) => Some(named.clone()),
-                None => locate(None).ok().filter(|file| Path::exists(file)),
-            },
+            // A file that is named must be there, or another balancer would be asked; without any the default is.
+            config: locate(self.config.config.clone()).ok(),
         }
     }
 }

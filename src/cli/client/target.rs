@@ -86,13 +86,23 @@ impl Target {
     fn configured(file: &Path) -> Result<Target, Failure> {
         let shown = file.display();
         let text = read(file)?;
-        let config = config::parse(&text, file)?;
+        let admin = match config::parse(&text, file) {
+            Ok(config) => config.admin,
+            // What runs is an earlier state of the file; its endpoint is most likely the same.
+            Err(errors) => {
+                let admin = config::admin_alone(&text, file).ok_or(errors)?;
+                eprintln!(
+                    "evenkeel: {shown} has errors (evenkeel check shows them); only its [admin] is used"
+                );
+                Some(admin)
+            }
+        };
         let Some(Admin {
             bind,
             token_file,
             tls,
             ..
-        }) = config.admin
+        }) = admin
         else {
             return Err(Failure::Other(format!(
                 "{shown} has no [admin], so there is no endpoint to talk to; give --admin if there is one"
@@ -181,6 +191,32 @@ mod tests {
             let error = Target::find(&given).unwrap_err();
             assert!(error.to_string().contains(bad), "{error}");
         }
+    }
+
+    #[test]
+    fn a_broken_file_still_tells_its_admin_endpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("balancer.toml");
+        let admin = "[admin]\nbind = \"127.0.0.1:9911\"\n";
+        for broken in ["[[listener]]\nprotcol = 3\n", "[pool.x\n", ""] {
+            std::fs::write(&file, format!("{admin}{broken}")).unwrap();
+            let given = Given {
+                config: Some(file.clone()),
+                ..Given::default()
+            };
+            let target = Target::find(&given).unwrap();
+            assert_eq!(target.address.to_string(), "127.0.0.1:9911");
+        }
+    }
+
+    #[test]
+    fn a_named_file_that_is_not_there_is_an_error() {
+        let given = Given {
+            config: Some("/nowhere/balancer.toml".into()),
+            ..Given::default()
+        };
+        let error = Target::find(&given).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/balancer.toml"), "{error}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use super::error::Fault;
 use super::keys::{Absent, Kind, Section, key};
-use super::model::{Config, Listener};
+use super::model::{Admin, Config, Listener};
 use super::table::Table;
 
 pub static ROOT: Section = Section {
@@ -65,6 +65,11 @@ pub static ROOT: Section = Section {
         ),
     ],
 };
+
+/// Reads `[admin]` alone.
+pub fn decode_admin(root: &Table<'_>) -> Option<Admin> {
+    root.maybe_table("admin").as_ref().and_then(admin::decode)
+}
 
 /// Reads the whole file. `None` when something needed was wrong, which was noted.
 pub fn decode(root: &Table<'_>) -> Option<Config> {
