@@ -33,6 +33,7 @@ struct Shared {
     bound: Arc<Bound>,
     rules: Arc<ArcSwap<Rules>>,
     counters: Arc<ListenerCounters>,
+    stop: CancellationToken,
 }
 
 impl Listening {
@@ -43,13 +44,14 @@ impl Listening {
         rules: Rules,
         counters: Arc<ListenerCounters>,
     ) -> Self {
+        let stop = proxy.stopping.child_token();
         let shared = Arc::new(Shared {
             proxy: Arc::clone(proxy),
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             counters,
+            stop: stop.clone(),
         });
-        let stop = CancellationToken::new();
         let task = proxy
             .runtime
             .spawn(accept(Arc::clone(&shared), stop.clone()));
@@ -90,7 +92,7 @@ impl Listening {
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live
-    /// connections go on.
+    /// sessions go on; a kept HTTP connection ends after the answer that is due.
     pub async fn stop(&self) {
         self.stop.cancel();
         let task = match self.task.lock() {
@@ -178,6 +180,7 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
     let arrival = Arrival {
         proxy: Arc::clone(&shared.proxy),
         deadline: Instant::now() + rules.config.handshake_timeout,
+        closing: shared.stop.clone(),
         counters: Arc::clone(&shared.counters),
         peer,
         slot: Arc::new(slot),

@@ -38,6 +38,7 @@ pub(super) struct Dialogue {
     half_closed: AtomicBool,
     changed: Notify,
     gave_up: AtomicBool,
+    stopped: AtomicBool,
 }
 
 impl Dialogue {
@@ -52,6 +53,7 @@ impl Dialogue {
             half_closed: AtomicBool::new(false),
             changed: Notify::new(),
             gave_up: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
         }
     }
 
@@ -108,6 +110,15 @@ impl Dialogue {
 
     pub(super) fn gave_up(&self) -> bool {
         self.gave_up.load(Ordering::Relaxed)
+    }
+
+    /// The process ends the connection, with what is under way on it.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// Returns once no byte has moved for `idle`, or for `fin` after the client half-closed.

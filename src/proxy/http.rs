@@ -1,6 +1,7 @@
 //! A connection of a `websocket` listener: TLS, the gate, hyper's server, and the hand-over to the relay after an upgrade.
 
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,23 +67,39 @@ async fn converse(client: Client, visit: &Arc<Visit>) -> hyper::Result<()> {
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(gate), service)
         .with_upgrades();
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        // The connection is polled on by reference: nothing of it is lost.
-        () = visit.arrival.proxy.stopping.cancelled() => {
-            if visit.may_end() {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-            }
-            (&mut connection).await
-        }
+    // The connection is polled on by reference: nothing of it is lost.
+    let mut ended = tokio::select! {
+        ended = &mut connection => Some(ended),
+        () = visit.arrival.closing.cancelled() => None,
     };
-    if let Err(error) = &ended
-        && error.is_user()
-        && let Some(Parts { io, .. }) = connection.into_parts()
-    {
+    if ended.is_none() {
+        if visit.may_end() {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        ended = tokio::select! {
+            ended = &mut connection => Some(ended),
+            () = hard_stop(visit) => None,
+        };
+    }
+    let is_cut = match &ended {
+        Some(ended) => ended.as_ref().is_err_and(hyper::Error::is_user),
+        None => true,
+    };
+    if ended.is_none() {
+        visit.dialogue.stop();
+    }
+    if is_cut && let Some(Parts { io, .. }) = connection.into_parts() {
         cut_off(io.into_inner()).await;
     }
-    ended
+    ended.unwrap_or(Ok(()))
+}
+
+/// Waits for the moment at which a stop ends this connection.
+async fn hard_stop(visit: &Visit) {
+    let proxy = &visit.arrival.proxy;
+    // The listener may have been removed long before.
+    proxy.stopping.cancelled().await;
+    proxy.hard_stop.moment().await;
 }
 
 /// The answer under way has no end: what was sent of it is delivered, then the connection is reset, so that it cannot
@@ -117,6 +134,7 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
     }
     if let Some(record) = visit.unused_record() {
         let (side, how) = match ended {
+            _ if visit.dialogue.stopped() => (Side::Evenkeel, How::Stop),
             _ if visit.dialogue.gave_up() => (Side::Evenkeel, How::Timeout),
             Ok(()) => (Side::Client, How::Fin),
             Err(_) => (Side::Client, How::Rst),
@@ -132,11 +150,12 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         backend,
         backend_read,
         policy,
-        mut ticket,
+        ticket,
         lease,
     } = handover;
     let Ok(upgraded) = client.await else {
-        return ticket.ends(End::new(Side::Client, Phase::Upgrade, How::Rst));
+        // The ticket knows why.
+        return;
     };
     let Ok(client) = upgraded.downcast::<TokioIo<Gate<Client>>>() else {
         return cannot_adopt(ticket, "the client stream is of another type");
@@ -190,7 +209,7 @@ mod tests {
     use crate::net::bind;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::{OperatorState, Pool};
-    use crate::proxy::{Limits, Listening, Proxy, Rules};
+    use crate::proxy::{HardStop, Limits, Listening, Proxy, Rules};
     use crate::relay::Relay;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -234,6 +253,7 @@ mod tests {
                 limits: Limits::new(&config.global),
                 runtime: tokio::runtime::Handle::current(),
                 stopping: tokio_util::sync::CancellationToken::new(),
+                hard_stop: HardStop::default(),
             });
             let bound = bind(&listener.bind, 128).unwrap();
             let rules = Rules::build(listener, &pools).unwrap();

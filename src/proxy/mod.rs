@@ -15,6 +15,7 @@ mod errand;
 mod exchange;
 mod forward;
 mod gate;
+mod hard_stop;
 mod http;
 mod limits;
 mod request_key;
@@ -39,6 +40,7 @@ pub use accept::Listening;
 pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use limits::{Limits, Slot};
+pub use hard_stop::HardStop;
 pub use rules::{Facts, Rules};
 
 /// What every listener's path uses.
@@ -51,6 +53,8 @@ pub struct Proxy {
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.
     pub stopping: CancellationToken,
 }
+    /// When what is left of the HTTP exchanges ends; planned before `stopping` is cancelled.
+    pub hard_stop: HardStop,
 
 /// One accepted connection on its way through set-up, beside its stream.
 pub struct Arrival {
@@ -60,6 +64,8 @@ pub struct Arrival {
     /// The listener's now: a later HTTP request of the connection is routed by these.
     pub latest: Arc<ArcSwap<Rules>>,
     pub counters: Arc<ListenerCounters>,
+    /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
+    pub closing: CancellationToken,
     pub peer: Peer,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,

@@ -1,5 +1,5 @@
-//! The record of one HTTP request while it is served: finished with the end that was set, and if none was (the client
-//! left, and hyper dropped the request where it stood) with that.
+//! The record of one HTTP request while it is served: finished with the end that was set, and if none was (hyper dropped
+//! the request where it stood) with the reason for that: the client left, or the process stops.
 
 use std::sync::Arc;
 
@@ -68,8 +68,12 @@ impl Drop for Ticket {
         };
         // A panic is told by the record itself.
         if !std::thread::panicking() {
-            let left = End::new(Side::Client, record.phase, How::Rst);
-            record.finish(self.end.unwrap_or(left));
+            let (side, how) = match self.dialogue.stopped() {
+                true => (Side::Evenkeel, How::Stop),
+                false => (Side::Client, How::Rst),
+            };
+            let dropped = End::new(side, record.phase, how);
+            record.finish(self.end.unwrap_or(dropped));
         }
     }
 }

@@ -67,8 +67,8 @@ impl Visit {
         request: Request<Incoming>,
     ) -> Result<Response<Answer>, Infallible> {
         let mut response = self.serve(request).await;
-        let stopping = self.arrival.proxy.stopping.is_cancelled();
-        if stopping && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let closing = self.arrival.closing.is_cancelled();
+        if closing && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             forward::close(response.headers_mut());
         }
         Ok(response)

@@ -39,7 +39,7 @@ use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{Limits, Proxy};
+use crate::proxy::{HardStop, Limits, Proxy};
 use crate::relay::Relay;
 use beside::Beside;
 use live::Live;
@@ -128,6 +128,7 @@ impl Server {
             limits: Limits::new(&config.global),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
+            hard_stop: HardStop::default(),
         });
         Ok(Server {
             attempted: Mutex::new(text_of(config, &source)),

@@ -56,6 +56,7 @@ impl Server {
         let limits = self.limits();
         tracing::info!(live = limits.live(), hard_stop_after = ?allowed, "stopping: live connections may end");
         if !self.emptied_by(started + half).await {
+        self.proxy.hard_stop.plan(started + half, half);
             tracing::info!(live = limits.live(), within = ?half, "stopping: closing what is left");
             self.relay().close_all_within(half);
             self.emptied_by(started + allowed).await;

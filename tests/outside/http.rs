@@ -447,3 +447,59 @@ async fn a_client_that_leaves_while_its_request_waits_frees_the_backend() {
             .await;
     }
 }
+
+/// The kept connections of a removed listener went on with new requests for ever.
+#[tokio::test]
+async fn a_removed_listener_ends_its_kept_connections() {
+    let node = Node::web("n1").await;
+    let nodes = pool("nodes", "", &[backend("n1", node.address)]);
+    let other = listener_with("other", "websocket", "nodes", "") + &nodes;
+    let balancer = Balancer::start(&(listener_with("main", "websocket", "nodes", "") + &other));
+    let mut stream = connect(balancer.address("main").await).await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(http_on(&mut stream, request).await.status, 200);
+    balancer.reload(&other).await;
+    assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Fin));
+}
+
+/// All were cut in the last moment of the stop and recorded as `client request rst`.
+#[tokio::test]
+async fn waiting_polls_end_spread_over_the_second_half_of_a_stop() {
+    const POLLS: usize = 20;
+    let seen = crate::nodes::Seen::default();
+    let node = seen.node().await;
+    let config = format!(
+        "[global]\nlog_format = \"json\"\nwatch = false\nhard_stop_after = \"2s\"\n\n[access_log]\noutput = \"stdout\"\n\n{}",
+        simple("websocket", "", &[&node])
+    );
+    let balancer = Balancer::start(&config);
+    let mut polls = Vec::new();
+    for _ in 0..POLLS {
+        let mut stream = connect(balancer.address("main").await).await;
+        let poll = b"GET /poll HTTP/1.1\r\nHost: a\r\n\r\n";
+        stream.write_all(poll).await.expect("write");
+        polls.push(stream);
+    }
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == POLLS)
+        .await;
+    let begun = std::time::Instant::now();
+    balancer.signal("TERM");
+    let ends = futures_util::future::join_all(polls.iter_mut().map(|poll| async {
+        read_to_ending(poll).await;
+        begun.elapsed().as_millis()
+    }))
+    .await;
+    let (first, last) = (ends.iter().min(), ends.iter().max());
+    assert!(first >= Some(&1_000), "{ends:?}");
+    assert!(
+        last.zip(first)
+            .is_some_and(|(last, first)| last - first > 300),
+        "{ends:?}"
+    );
+    let stopped = balancer
+        .access("a stopped poll", |line| line["end"]["how"] == "stop")
+        .await;
+    assert_eq!(stopped["end"]["side"], "evenkeel");
+    assert_eq!(stopped["end"]["phase"], "request");
+}
