@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{ListenerState, Server, Signal, Signals, listeners, lock};
 
@@ -19,13 +21,18 @@ const FLUSH: Duration = Duration::from_secs(2);
 impl Server {
     /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at once.
     pub async fn run(self: Arc<Self>, mut signals: Signals) {
-        while self.answer(signals.next().await) {}
+        let asked = Arc::new(Notify::new());
+        let _reloading = AbortOnDropHandle::new(
+            self.watch()
+                .spawn(reload(Arc::clone(&self), Arc::clone(&asked))),
+        );
+        while self.answer(signals.next().await, &asked) {}
         let stop = self.stop();
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                signal = signals.next() => if !self.answer(signal) {
+                signal = signals.next() => if !self.answer(signal, &asked) {
                     tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
                     break;
                 }
@@ -35,15 +42,12 @@ impl Server {
     }
 
     /// Does what a signal asks for; false when it is to stop.
-    fn answer(self: &Arc<Self>, signal: Signal) -> bool {
+    fn answer(&self, signal: Signal, reload: &Notify) -> bool {
         match signal {
             Signal::Stop => return false,
             Signal::Reopen => self.journal().reopen(),
-            Signal::Reload => {
-                let server = Arc::clone(self);
-                // The result is logged and counted; the next signal must not wait for it.
-                self.watch().spawn(async move { server.reload().await });
-            }
+            // The next signal must not wait for it.
+            Signal::Reload => reload.notify_one(),
         }
         true
     }
@@ -52,11 +56,11 @@ impl Server {
     pub async fn stop(&self) {
         let allowed = self.config().global.hard_stop_after;
         let (started, half) = (Instant::now(), allowed / 2);
+        self.proxy.hard_stop.plan(started + half, half);
         self.stop_accepting().await;
         let limits = self.limits();
         tracing::info!(live = limits.live(), hard_stop_after = ?allowed, "stopping: live connections may end");
         if !self.emptied_by(started + half).await {
-        self.proxy.hard_stop.plan(started + half, half);
             tracing::info!(live = limits.live(), within = ?half, "stopping: closing what is left");
             self.relay().close_all_within(half);
             self.emptied_by(started + allowed).await;
@@ -101,6 +105,16 @@ impl Server {
         if !flushed.unwrap_or(false) {
             tracing::warn!("access log not written to its end");
         }
+    }
+}
+
+/// Reloads whenever it is `asked`. While one reload is under way any number of requests makes one more, which reads the
+/// file after the last of them: each holds a thread while it waits for its turn.
+async fn reload(server: Arc<Server>, asked: Arc<Notify>) {
+    loop {
+        asked.notified().await;
+        // The result was logged and counted.
+        let _ = server.reload().await;
     }
 }
 
