@@ -57,6 +57,10 @@ pub const CONNECT_TIMEOUT: Duration = seconds(5);
 pub const IDLE_TIMEOUT: Duration = seconds(3600);
 /// A peer that was told the end has this long to finish its own side.
 pub const FIN_TIMEOUT: Duration = seconds(30);
+/// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).
+pub const RESPONSE_TIMEOUT: Duration = seconds(60);
+/// As nginx's `client_body_timeout`: a client that sends nothing for longer holds a backend's place for nothing.
+pub const BODY_TIMEOUT: Duration = seconds(60);
 /// Four backends tried in all: more only adds delay when a cluster is down.
 pub const RETRIES: u64 = 3;
 /// 0: a full pool refuses at once; waiting is a choice.

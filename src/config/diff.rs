@@ -254,6 +254,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         connect_timeout,
         idle_timeout,
         fin_timeout,
+        response_timeout,
+        body_timeout,
         retries,
         max_queue,
         queue_timeout,
@@ -269,6 +271,11 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("connect_timeout", *connect_timeout != old.connect_timeout),
         ("idle_timeout", *idle_timeout != old.idle_timeout),
         ("fin_timeout", *fin_timeout != old.fin_timeout),
+        (
+            "response_timeout",
+            *response_timeout != old.response_timeout,
+        ),
+        ("body_timeout", *body_timeout != old.body_timeout),
         ("retries", *retries != old.retries),
         ("max_queue", *max_queue != old.max_queue),
         ("queue_timeout", *queue_timeout != old.queue_timeout),
@@ -581,6 +588,11 @@ bind = "127.0.0.1:9900"
             "[pool.p]",
             "[pool.p]\nconnect_timeout = \"9s\"\nidle_timeout = \"9s\"\nfin_timeout = \"9s\"\nretries = 9",
             &["pool p: changed connect_timeout, idle_timeout, fin_timeout, retries"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\nresponse_timeout = \"9s\"\nbody_timeout = \"9s\"",
+            &["pool p: changed response_timeout, body_timeout"],
         ),
         (
             "[pool.p]",

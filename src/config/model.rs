@@ -195,6 +195,10 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// A half-closed connection. Default 30 s.
     pub fin_timeout: Duration,
+    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
+    pub response_timeout: Duration,
+    /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.
+    pub body_timeout: Duration,
     /// Further tries, each on another backend, after a failed connect. Default 3.
     pub retries: u32,
     /// Connections waiting for a backend below its `max_connections`; 0 = refuse at once. Default 0.

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dialogue::Dialogue;
+use super::wait::Wait;
 use crate::config;
 use crate::net::Stream;
 
@@ -83,6 +84,7 @@ pub(super) struct Upload {
     dialogue: Arc<Dialogue>,
     sent: Arc<AtomicU64>,
     broken: Arc<AtomicBool>,
+    wait: Arc<Wait>,
 }
 
 impl Upload {
@@ -92,6 +94,7 @@ impl Upload {
             dialogue: Arc::clone(dialogue),
             sent: Arc::default(),
             broken: Arc::default(),
+            wait: Arc::new(Wait::new()),
         }
     }
 
@@ -105,10 +108,23 @@ impl Upload {
         Arc::clone(&self.broken)
     }
 
+    /// Whom the request waits for.
+    pub(super) fn wait(&self) -> Arc<Wait> {
+        Arc::clone(&self.wait)
+    }
+
     fn passed(&self, frame: &Frame<Bytes>) {
         self.dialogue.moved();
+        self.wait.for_backend();
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         self.sent.fetch_add(length, Ordering::Relaxed);
+    }
+}
+
+impl Upload {
+    fn over<T>(&self) -> Poll<Option<T>> {
+        self.wait.for_backend();
+        Poll::Ready(None)
     }
 }
 
@@ -125,7 +141,7 @@ impl Body for Upload {
             return Poll::Ready(None);
         };
         match Pin::new(body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => upload.over(),
             Poll::Ready(Some(Ok(frame))) => {
                 upload.passed(&frame);
                 Poll::Ready(Some(Ok(frame)))
@@ -134,7 +150,11 @@ impl Body for Upload {
                 upload.broken.store(true, Ordering::Relaxed);
                 Poll::Ready(Some(Err(error)))
             }
-            other => other,
+            Poll::Ready(None) => upload.over(),
+            Poll::Pending => {
+                upload.wait.for_client();
+                Poll::Pending
+            }
         }
     }
 

@@ -45,16 +45,18 @@ pub(super) async fn serve(
     // Not for us: a backend's 101 to an ordinary request is no upgrade.
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upload = Upload::new(Some(body), &visit.dialogue);
-    let (sent, broken) = (upload.sent(), upload.broken());
+    let (sent, broken, wait) = (upload.sent(), upload.broken(), upload.wait());
     let mut line = match backend_line::open(stream, &visit.dialogue, &settings).await {
         Ok(line) => line,
         Err(error) => return bad_gateway(ticket, &error),
     };
-    match line
-        .sender
-        .send_request(Request::from_parts(parts, upload))
-        .await
-    {
+    let asking = line.sender.send_request(Request::from_parts(parts, upload));
+    // Dropping the request half sent ends the backend connection, which is never used again anyway.
+    let answer = tokio::select! {
+        answer = asking => answer,
+        side = wait.overdue(&settings) => return overdue(ticket, side),
+    };
+    match answer {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let end = End::new(Side::Backend, Phase::Request, How::Invalid);
             answer::own(ticket, StatusCode::BAD_GATEWAY, end, None)
@@ -115,6 +117,20 @@ fn failed(
         return answer::own(ticket, StatusCode::GATEWAY_TIMEOUT, end, None);
     }
     bad_gateway(ticket, error)
+}
+
+/// The answer to a request that has waited too long for one of its sides.
+fn overdue(ticket: Ticket, side: Side) -> Response<Answer> {
+    let end = End::new(side, Phase::Request, How::Timeout);
+    match side {
+        Side::Client => {
+            let detail = Some("body was not complete in time");
+            answer::own_and_close(ticket, StatusCode::REQUEST_TIMEOUT, end, detail)
+        }
+        Side::Backend | Side::Evenkeel => {
+            answer::own(ticket, StatusCode::GATEWAY_TIMEOUT, end, None)
+        }
+    }
 }
 
 fn bad_gateway(ticket: Ticket, error: &hyper::Error) -> Response<Answer> {

@@ -512,6 +512,76 @@ mod tests {
         assert!(to_end(&mut busy).await.ends_with("ok"));
     }
 
+    /// Went on with new requests for ever.
+    #[tokio::test]
+    async fn a_removed_listener_takes_no_further_request_on_a_kept_connection() {
+        let (gate, opened) = tokio::sync::oneshot::channel::<()>();
+        let opened = Mutex::new(Some(opened));
+        let address = node(move |mut stream, number| {
+            let opened = opened.lock().unwrap().take_if(|_| number == 1);
+            async move {
+                head(&mut stream).await;
+                if let Some(opened) = opened {
+                    let _ = opened.await;
+                }
+                stream.write_all(OK.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let bench = Bench::start("", "", &[address]);
+        let (mut kept, mut busy) = (bench.connect().await, bench.connect().await);
+        let request = format!("{GET}\r\n");
+        kept.write_all(request.as_bytes()).await.unwrap();
+        head(&mut kept).await;
+        bench.idle().await;
+        busy.write_all(request.repeat(2).as_bytes()).await.unwrap();
+        while bench.pool.backends()[0].live() == 0 {
+            tokio::task::yield_now().await;
+        }
+        bench.listening.stop().await;
+        assert_eq!(to_end(&mut kept).await, "ok");
+        gate.send(()).unwrap();
+        let answer = to_end(&mut busy).await;
+        assert_eq!(answer.matches("200 OK").count(), 1, "{answer}");
+        assert!(
+            answer.to_lowercase().contains("connection: close"),
+            "{answer}"
+        );
+    }
+
+    /// Was cut by the end of the process and recorded as reset by the client.
+    #[tokio::test]
+    async fn an_exchange_that_outlasts_a_stop_is_ended_by_it() {
+        let address = node(|mut stream, number| async move {
+            head(&mut stream).await;
+            if number == 0 {
+                let begun = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+                stream.write_all(begun.as_bytes()).await.unwrap();
+            }
+            to_end(&mut stream).await;
+        })
+        .await;
+        let bench = Bench::start("", "", &[address]);
+        let (mut stream, mut poll) = (bench.connect().await, bench.connect().await);
+        let request = format!("{GET}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(head(&mut stream).await.contains("event-stream"));
+        poll.write_all(request.as_bytes()).await.unwrap();
+        while bench.pool.backends()[0].live() < 2 {
+            tokio::task::yield_now().await;
+        }
+        bench
+            .proxy
+            .hard_stop
+            .plan(Instant::now(), Duration::from_millis(100));
+        bench.proxy.stopping.cancel();
+        to_end(&mut stream).await;
+        assert_eq!(to_end(&mut poll).await, "");
+        bench.idle().await;
+        let stopped = End::new(Side::Evenkeel, Phase::Request, How::Stop);
+        assert_eq!(bench.listening.counters().ends.seen(), [(stopped, 2)]);
+    }
+
     #[tokio::test]
     async fn stopping_lets_a_first_request_and_an_upgrade_through() {
         let (gate, opened) = tokio::sync::oneshot::channel::<()>();
@@ -638,6 +708,63 @@ mod tests {
             assert!(!answer.contains("nonsense"), "{answer}");
         }
         bench.idle().await;
+    }
+
+    /// Either held its lease for the hour of `idle_timeout`.
+    #[tokio::test]
+    async fn an_unanswered_request_is_a_504_and_an_unfinished_one_a_408() {
+        let address = node(|mut stream, _| async move { drop(to_end(&mut stream).await) }).await;
+        let bench = Bench::start("", "response_timeout = \"300ms\"", &[address]);
+        let answer = bench.ask(&format!("{GET}Connection: close\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        let whole =
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab";
+        let answer = bench.ask(whole).await;
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        bench.idle().await;
+        let bench = Bench::start("", "body_timeout = \"300ms\"", &[address]);
+        for body in [
+            "Content-Length: 2\r\n\r\na",
+            "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+        ] {
+            let answer = bench
+                .ask(&format!("POST / HTTP/1.1\r\nHost: a\r\n{body}"))
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        }
+        bench.idle().await;
+        let late = End::new(Side::Client, Phase::Request, How::Timeout);
+        assert_eq!(bench.listening.counters().ends.seen(), [(late, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_keeps_coming_and_an_answer_that_has_begun_may_last() {
+        const STEPS: usize = 8;
+        let step = Duration::from_millis(100);
+        let address = node(move |mut stream, _| async move {
+            head(&mut stream).await;
+            stream.read_exact(&mut [0; STEPS]).await.unwrap();
+            let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: {STEPS}\r\n\r\n");
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            for _ in 0..STEPS {
+                tokio::time::sleep(step).await;
+                stream.write_all(b"b").await.unwrap();
+            }
+        })
+        .await;
+        let keys = "response_timeout = \"500ms\"\nbody_timeout = \"500ms\"";
+        let bench = Bench::start("", keys, &[address]);
+        let mut stream = bench.connect().await;
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {STEPS}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        for _ in 0..STEPS {
+            tokio::time::sleep(step).await;
+            stream.write_all(b"a").await.unwrap();
+        }
+        let answer = to_end(&mut stream).await;
+        assert!(answer.ends_with(&"b".repeat(STEPS)), "{answer}");
     }
 
     #[tokio::test]

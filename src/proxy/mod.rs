@@ -24,6 +24,7 @@ mod tcp;
 mod ticket;
 mod upgrade;
 mod visit;
+mod wait;
 
 use std::sync::Arc;
 
@@ -39,8 +40,8 @@ use crate::relay::Relay;
 pub use accept::Listening;
 pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
-pub use limits::{Limits, Slot};
 pub use hard_stop::HardStop;
+pub use limits::{Limits, Slot};
 pub use rules::{Facts, Rules};
 
 /// What every listener's path uses.
@@ -52,9 +53,9 @@ pub struct Proxy {
     pub runtime: Handle,
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.
     pub stopping: CancellationToken,
-}
     /// When what is left of the HTTP exchanges ends; planned before `stopping` is cancelled.
     pub hard_stop: HardStop,
+}
 
 /// One accepted connection on its way through set-up, beside its stream.
 pub struct Arrival {
@@ -63,9 +64,9 @@ pub struct Arrival {
     pub rules: Arc<Rules>,
     /// The listener's now: a later HTTP request of the connection is routed by these.
     pub latest: Arc<ArcSwap<Rules>>,
-    pub counters: Arc<ListenerCounters>,
     /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
     pub closing: CancellationToken,
+    pub counters: Arc<ListenerCounters>,
     pub peer: Peer,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,

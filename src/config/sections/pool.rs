@@ -55,6 +55,18 @@ pub static POOL: Section = Section {
             "How long a connection may go on that one side has ended.",
         ),
         key(
+            "response_timeout",
+            time(100, DAY),
+            Absent::Time(defaults::RESPONSE_TIMEOUT),
+            "An HTTP request that the backend does not begin to answer for this long is a 504; upgrades have `upgrade_timeout`.",
+        ),
+        key(
+            "body_timeout",
+            time(100, DAY),
+            Absent::Time(defaults::BODY_TIMEOUT),
+            "An HTTP request of whose body the client sends no byte for this long is a 408.",
+        ),
+        key(
             "retries",
             number(0, 100),
             Absent::Number(defaults::RETRIES),
@@ -140,6 +152,8 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         connect_timeout: table.time("connect_timeout"),
         idle_timeout: table.time("idle_timeout"),
         fin_timeout: table.time("fin_timeout"),
+        response_timeout: table.time("response_timeout"),
+        body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),
         max_queue,
         queue_timeout,
@@ -246,6 +260,16 @@ mod tests {
             (
                 pool("idle_timeout = \"366d\""),
                 "pool.p.idle_timeout",
+                Fault::Value,
+            ),
+            (
+                pool("response_timeout = \"25h\""),
+                "pool.p.response_timeout",
+                Fault::Value,
+            ),
+            (
+                pool("body_timeout = \"0s\""),
+                "pool.p.body_timeout",
                 Fault::Value,
             ),
             (pool("retries = 101"), "pool.p.retries", Fault::Value),

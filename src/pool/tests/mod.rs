@@ -38,6 +38,8 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(3600),
         fin_timeout: Duration::from_secs(30),
+        response_timeout: Duration::from_secs(60),
+        body_timeout: Duration::from_secs(60),
         retries: 3,
         max_queue: 0,
         queue_timeout: Duration::from_secs(5),
