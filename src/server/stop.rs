@@ -108,13 +108,21 @@ impl Server {
     }
 }
 
-/// Reloads whenever it is `asked`. While one reload is under way any number of requests makes one more, which reads the
-/// file after the last of them: each holds a thread while it waits for its turn.
+/// Reloads whenever it is asked to, one after the other: each holds a thread while it waits for its turn.
 async fn reload(server: Arc<Server>, asked: Arc<Notify>) {
+    let reload = || {
+        let server = Arc::clone(&server);
+        // The result was logged and counted.
+        async move { drop(server.reload().await) }
+    };
+    whenever(&asked, reload).await;
+}
+
+/// Does `action` whenever it is `asked` for; what is asked while one is under way makes one more behind it.
+async fn whenever<F: Future<Output = ()>>(asked: &Notify, mut action: impl FnMut() -> F) {
     loop {
         asked.notified().await;
-        // The result was logged and counted.
-        let _ = server.reload().await;
+        action().await;
     }
 }
 
@@ -123,5 +131,43 @@ async fn every(period: Duration, mut action: impl FnMut()) {
     loop {
         tokio::time::sleep(period).await;
         action();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Each SIGHUP held a thread until the reloads before it were done.
+    #[tokio::test]
+    async fn what_is_asked_for_meanwhile_is_done_once_more() {
+        let (asked, gate, begun) = (Notify::new(), Semaphore::new(0), AtomicUsize::new(0));
+        let action = || async {
+            begun.fetch_add(1, Ordering::Relaxed);
+            gate.acquire().await.unwrap().forget();
+        };
+        let asking = async {
+            for _ in 0..10 {
+                asked.notify_one();
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(begun.load(Ordering::Relaxed), 1);
+            gate.add_permits(9);
+            while begun.load(Ordering::Relaxed) < 2 {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = whenever(&asked, action) => {}
+            () = asking => {}
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
     }
 }
