@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use super::backend_line::Driver;
 use super::dialogue::Dialogue;
 use super::forward;
+use super::interval::Interval;
 use super::ticket::Ticket;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::Lease;
@@ -89,6 +90,8 @@ pub(super) fn own_and_close(
 pub(super) struct Streamed {
     pub body: Incoming,
     pub ticket: Ticket,
+    /// Rings for the interval lines.
+    pub interval: Option<Interval>,
     /// Ends the backend connection with the body.
     pub _driver: Driver,
     pub dialogue: Arc<Dialogue>,
@@ -108,6 +111,19 @@ impl Streamed {
         }
     }
 
+    fn look(&mut self, context: &mut Context<'_>) {
+        let Some(interval) = &mut self.interval else {
+            return;
+        };
+        while interval.poll(context) {
+            let sent = self.sent.load(Ordering::Relaxed);
+            self.ticket.note(|record| {
+                record.bytes_from_client = sent;
+                interval.look(record);
+            });
+        }
+    }
+
     fn ends(&mut self, side: Side, how: How) {
         self.ticket.ends(End::new(side, Phase::Request, how));
     }
@@ -122,6 +138,7 @@ impl Body for Streamed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let streamed = self.get_mut();
+        streamed.look(context);
         let poll = Pin::new(&mut streamed.body).poll_frame(context);
         match &poll {
             Poll::Ready(Some(Ok(frame))) => streamed.passed(frame),

@@ -81,6 +81,7 @@ pub(super) fn stream_back(
     ticket.note(|record| record.answered(parts.status.as_u16()));
     let streamed = Streamed {
         body,
+        interval: ticket.clock(),
         ticket,
         _driver: line.driver,
         dialogue: Arc::clone(&visit.dialogue),

@@ -17,6 +17,7 @@ mod forward;
 mod gate;
 mod hard_stop;
 mod http;
+mod interval;
 mod limits;
 mod request_key;
 mod rules;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::dialogue::Dialogue;
 use super::dispatch::{DispatchError, Wanted, dispatch};
+use super::interval::Interval;
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{AcquireError, Lease, Pool};
@@ -31,6 +32,11 @@ impl Ticket {
         if let Some(record) = &mut self.record {
             write(record);
         }
+    }
+
+    /// The clock of its interval lines.
+    pub(super) fn clock(&self) -> Option<Interval> {
+        self.record.as_ref().map(Interval::of)
     }
 
     pub(super) fn phase(&mut self, phase: Phase) {

@@ -503,3 +503,33 @@ async fn waiting_polls_end_spread_over_the_second_half_of_a_stop() {
     assert_eq!(stopped["end"]["side"], "evenkeel");
     assert_eq!(stopped["end"]["phase"], "request");
 }
+
+/// A day-long event stream was invisible until its end.
+#[tokio::test]
+async fn an_event_stream_has_interval_lines_while_it_lasts() {
+    let node = Node::scripted(|mut stream, _| async move {
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+        let begun = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+        let _ = stream.write_all(begun.as_bytes()).await;
+        let _ = read_request(&mut stream, &mut Vec::new()).await;
+    })
+    .await;
+    let config = format!(
+        "[access_log]\noutput = \"stdout\"\nlog_at = [\"interval\"]\ninterval = \"1s\"\n\n{}",
+        simple("websocket", "", &[&node])
+    );
+    let balancer = Balancer::start(&config);
+    let mut stream = connect(balancer.address("main").await).await;
+    let request = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.expect("write");
+    for seconds in 1..3 {
+        let line = balancer
+            .access("an interval line", |line| {
+                line["duration_ms"].as_f64() >= Some(f64::from(seconds) * 1_000.0)
+            })
+            .await;
+        assert_eq!(line["event"], "interval");
+        assert_eq!(line["bytes_from_backend"], "data: 1\n\n".len());
+        assert_eq!(line["path"], "/events");
+    }
+}
