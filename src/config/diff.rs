@@ -3,12 +3,14 @@
 //! Every structure is taken apart whole (`let Pool { a, b } = pool`), so that a new field does not build until it was
 //! decided here what its change means.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod pools;
+
 use std::fmt;
 
 use serde::Serialize;
 
 use super::model::*;
+use pools::pools_changes;
 
 /// One change. `keys` are the names of the file's keys that differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -230,143 +232,6 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         keys,
     });
     changes
-}
-
-fn pools_changes(old: &BTreeMap<String, Pool>, new: &BTreeMap<String, Pool>) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (name, pool) in new {
-        match old.get(name) {
-            Some(before) => changes.extend(pool_changes(before, pool)),
-            None => changes.push(Change::PoolAdded { pool: name.clone() }),
-        }
-    }
-    let gone = old.keys().filter(|name| !new.contains_key(*name));
-    changes.extend(gone.map(|name| Change::PoolRemoved { pool: name.clone() }));
-    changes
-}
-
-fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
-    let Pool {
-        name,
-        balance,
-        backends,
-        discover,
-        connect_timeout,
-        idle_timeout,
-        fin_timeout,
-        response_timeout,
-        body_timeout,
-        retries,
-        max_queue,
-        queue_timeout,
-        slow_start,
-        outlier,
-        check,
-    } = new;
-    let keys = differing([
-        ("balance", balance.word() != old.balance.word()),
-        ("hash_key", hash_key(balance) != hash_key(&old.balance)),
-        ("backend", order_changed(&old.backends, backends)),
-        ("discover", *discover != old.discover),
-        ("connect_timeout", *connect_timeout != old.connect_timeout),
-        ("idle_timeout", *idle_timeout != old.idle_timeout),
-        ("fin_timeout", *fin_timeout != old.fin_timeout),
-        (
-            "response_timeout",
-            *response_timeout != old.response_timeout,
-        ),
-        ("body_timeout", *body_timeout != old.body_timeout),
-        ("retries", *retries != old.retries),
-        ("max_queue", *max_queue != old.max_queue),
-        ("queue_timeout", *queue_timeout != old.queue_timeout),
-        ("slow_start", *slow_start != old.slow_start),
-        ("outlier", *outlier != old.outlier),
-        ("check", *check != old.check),
-    ]);
-    let mut changes = Vec::new();
-    push(&mut changes, keys, |keys| Change::PoolChanged {
-        pool: name.clone(),
-        keys,
-    });
-    changes.extend(backends_changes(name, &old.backends, backends));
-    changes
-}
-
-fn hash_key(balance: &Balance) -> Option<&HashKey> {
-    match balance {
-        Balance::Hash(key) => Some(key),
-        Balance::RoundRobin | Balance::LeastConn | Balance::IpHash | Balance::Random => None,
-    }
-}
-
-/// Whether backends that stay now stand in another order, which round robin follows.
-fn order_changed(old: &[Backend], new: &[Backend]) -> bool {
-    let stays_in = |other: &[Backend]| -> BTreeSet<String> {
-        other.iter().map(|backend| backend.name.clone()).collect()
-    };
-    let (in_old, in_new) = (stays_in(old), stays_in(new));
-    let stay_before = old
-        .iter()
-        .map(|backend| &backend.name)
-        .filter(|name| in_new.contains(*name));
-    let stay_now = new
-        .iter()
-        .map(|backend| &backend.name)
-        .filter(|name| in_old.contains(*name));
-    !stay_before.eq(stay_now)
-}
-
-fn backends_changes(pool: &str, old: &[Backend], new: &[Backend]) -> Vec<Change> {
-    let before: BTreeMap<&str, &Backend> = old
-        .iter()
-        .map(|backend| (backend.name.as_str(), backend))
-        .collect();
-    let now: BTreeSet<&str> = new.iter().map(|backend| backend.name.as_str()).collect();
-    let mut changes = Vec::new();
-    for backend in new {
-        let (pool, name) = (pool.to_owned(), backend.name.clone());
-        match before.get(backend.name.as_str()) {
-            Some(before) => {
-                let keys = backend_keys(before, backend);
-                push(&mut changes, keys, |keys| Change::BackendChanged {
-                    pool,
-                    backend: name,
-                    keys,
-                });
-            }
-            None => changes.push(Change::BackendAdded {
-                pool,
-                backend: name,
-            }),
-        }
-    }
-    let gone = old
-        .iter()
-        .filter(|backend| !now.contains(backend.name.as_str()));
-    let removed = |backend: &Backend| Change::BackendRemoved {
-        pool: pool.to_owned(),
-        backend: backend.name.clone(),
-    };
-    changes.extend(gone.map(removed));
-    changes
-}
-
-fn backend_keys(old: &Backend, new: &Backend) -> Keys {
-    let Backend {
-        name: _,
-        address,
-        weight,
-        max_connections,
-        backup,
-        init_state,
-    } = new;
-    differing([
-        ("address", *address != old.address),
-        ("weight", *weight != old.weight),
-        ("max_connections", *max_connections != old.max_connections),
-        ("backup", *backup != old.backup),
-        ("init_state", *init_state != old.init_state),
-    ])
 }
 
 /// An endpoint that appears or goes has another `bind`.
