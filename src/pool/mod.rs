@@ -24,11 +24,12 @@ mod tests;
 mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::base::pace::Pace;
 use crate::config;
 use crate::pool::backend::Home;
 use crate::pool::members::Members;
@@ -54,7 +55,12 @@ pub struct Pool {
     refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
     changed: watch::Sender<u64>,
+    /// Of log lines that tell of clients turned away.
+    refusals: Pace,
 }
+
+/// Between two log lines that tell of clients turned away: a storm of them must not fill a disk.
+const REFUSAL_SPACING: Duration = Duration::from_secs(10);
 
 impl Pool {
     pub fn new(config: &config::Pool) -> Arc<Pool> {
@@ -77,6 +83,7 @@ impl Pool {
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
                 changed: watch::Sender::new(0),
+                refusals: Pace::new(REFUSAL_SPACING),
             }
         })
     }
@@ -88,6 +95,11 @@ impl Pool {
     /// The present configuration of the pool.
     pub fn settings(&self) -> Arc<config::Pool> {
         self.view.load().settings.clone()
+    }
+
+    /// True when the log may be told again that clients of this pool are turned away.
+    pub fn may_tell_of_refusal(&self, now: Instant) -> bool {
+        self.refusals.is_due(now)
     }
 
     pub fn counters(&self) -> &PoolCounters {

@@ -77,6 +77,21 @@ pub async fn dispatch(
     wanted: &mut Wanted<'_>,
     record: &mut Record,
 ) -> Result<(Stream, Lease), DispatchError> {
+    let dispatched = seek(pool, wanted, record).await;
+    // Without this a pool whose only backend is dead, and has no check, would turn everybody away in silence.
+    if let Err(error) = &dispatched
+        && pool.may_tell_of_refusal(Instant::now())
+    {
+        tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
+    }
+    dispatched
+}
+
+async fn seek(
+    pool: &Arc<Pool>,
+    wanted: &mut Wanted<'_>,
+    record: &mut Record,
+) -> Result<(Stream, Lease), DispatchError> {
     let settings = pool.settings();
     loop {
         record.phase = Phase::Queue;

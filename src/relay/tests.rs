@@ -506,14 +506,10 @@ fn tls_configs(
 
 pub(super) type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
 
-/// A client whose TLS ends in the relay, with `early` sent together with the end of its handshake.
-pub(super) fn tls_session(
-    bench: &Bench,
-    version: &'static rustls::SupportedProtocolVersion,
-    early: &[u8],
-) -> (TlsClient, TcpStream, Receiver<()>) {
+/// A TLS leg and the client at its other end, which has sent `early` together with the end of its handshake.
+fn tls_leg(version: &'static rustls::SupportedProtocolVersion, early: &[u8]) -> (Leg, TlsClient) {
     let (client_config, server_config) = tls_configs(version);
-    let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
+    let (client, inner_client) = pair();
     let connection =
         ClientConnection::new(client_config, ServerName::try_from("localhost").unwrap()).unwrap();
     let mut client = rustls::StreamOwned::new(connection, client);
@@ -546,8 +542,41 @@ pub(super) fn tls_session(
         }),
         read,
     };
+    (leg, client)
+}
+
+/// A session whose client's TLS ends in the relay.
+pub(super) fn tls_session(
+    bench: &Bench,
+    version: &'static rustls::SupportedProtocolVersion,
+    early: &[u8],
+) -> (TlsClient, TcpStream, Receiver<()>) {
+    let (leg, client) = tls_leg(version, early);
+    let (backend, inner_backend) = pair();
     let lease = bench.adopt(leg, raw(inner_backend, b"hi "), policy());
     (client, backend, lease)
+}
+
+#[test]
+fn tls_ends_on_the_backends_leg_as_well() {
+    let bench = Bench::new();
+    for version in VERSIONS {
+        let (leg, mut far) = tls_leg(version, b"early");
+        let (mut client, inner_client) = pair();
+        let lease = bench.adopt(raw(inner_client, b"hello"), leg, policy());
+        let mut read = [0; 5];
+        client.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"early");
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"hello");
+        client.shutdown(Shutdown::Write).unwrap();
+        // The client's FIN has become a close_notify.
+        assert!(drain(&mut far).1.is_ok());
+        far.conn.send_close_notify();
+        far.flush().unwrap();
+        assert!(drain(&client).1.is_ok());
+        over(&lease);
+    }
 }
 
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] =

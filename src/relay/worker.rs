@@ -39,7 +39,8 @@ pub(super) enum Command {
     Stop,
 }
 
-/// The way in. Its length is bounded by who sends: one `Adopt` per connection in set-up, and those are capped.
+/// The way in. Its length is bounded by who sends: one `Adopt` per connection, and those are capped by `max_connections`;
+/// questions come from the admin endpoint, which serves few at a time.
 pub(super) struct Inbox {
     commands: Mutex<VecDeque<Command>>,
     waker: Waker,

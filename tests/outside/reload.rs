@@ -242,6 +242,52 @@ async fn the_access_log_changes_under_traffic() {
 }
 
 #[tokio::test]
+async fn the_metrics_endpoint_comes_and_goes_under_traffic() {
+    let n1 = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&n1]);
+    let with = format!("{config}[metrics]\nbind = \"127.0.0.1:0\"\n");
+    let expected = ["metrics_changed"; 2];
+    reloads_under_traffic(Launch::new(), &config, &with, &expected).await;
+}
+
+#[tokio::test]
+async fn settings_of_the_admin_endpoint_change_under_traffic() {
+    let n1 = Node::echo("n1").await;
+    let config = |hosts: &str| {
+        let admin = format!("[admin]\nbind = \"127.0.0.1:0\"\nallowed_hosts = [{hosts}]\n");
+        simple("tcp", "", &[&n1]) + &admin
+    };
+    let (first, second) = (config(""), config("\"ops.example.org\""));
+    let expected = ["admin_changed"; 2];
+    reloads_under_traffic(Launch::new(), &first, &second, &expected).await;
+}
+
+#[tokio::test]
+async fn settings_of_the_process_change_under_traffic() {
+    let n1 = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&n1]);
+    let (first, second) = (
+        with_global("max_connections = 500", &config),
+        with_global(
+            "max_connections = 600\nmax_setup_connections = 300",
+            &config,
+        ),
+    );
+    let expected = ["global_changed"; 2];
+    reloads_under_traffic(Launch::new(), &first, &second, &expected).await;
+}
+
+#[tokio::test]
+async fn discovery_comes_and_goes_under_traffic() {
+    let n1 = Node::echo("n1").await;
+    let discover = format!("discover = {{ dns = \"localhost:{}\" }}", n1.address.port());
+    let first = simple("tcp", "", &[&n1]);
+    let second = simple("tcp", &discover, &[&n1]);
+    let expected = ["pool_changed nodes"; 2];
+    reloads_under_traffic(Launch::new(), &first, &second, &expected).await;
+}
+
+#[tokio::test]
 async fn routes_change_under_traffic() {
     let [n1, n2] = [Node::web("n1").await, Node::web("n2").await];
     let pools = pool("nodes", "", &[backend("n1", n1.address)])
@@ -835,7 +881,7 @@ async fn the_watcher_keeps_the_old_configuration_when_the_file_is_bad_or_gone() 
 
 /// Every other bind is of a port of the kernel's choice, so that nothing is asked for twice.
 #[tokio::test]
-async fn a_listener_is_rebound_twenty_times_under_traffic_on_another() {
+async fn a_listener_is_rebound_under_traffic_on_another() {
     let node = Node::echo("n1").await;
     let moving = listener("moving", "tcp", "nodes");
     let config = simple("tcp", "", &[&node]);
@@ -843,7 +889,7 @@ async fn a_listener_is_rebound_twenty_times_under_traffic_on_another() {
     let balancer = Balancer::start(&at("127.0.0.1:0"));
     let traffic = Traffic::start(balancer.address("main").await).await;
     let (mut live, _) = greeted(balancer.address("moving").await).await;
-    for round in 0..20 {
+    for round in 0..RELOADS {
         let bind = ["127.0.0.2:0", "127.0.0.1:0"][round % 2];
         let from = balancer.log.position();
         balancer.reload(&at(bind)).await;
