@@ -770,7 +770,7 @@ async fn a_cut_file_never_stops_the_old_configuration_from_serving() {
     let balancer = Balancer::start(&text);
     let address = balancer.address("main").await;
     let (mut live, _) = greeted(address).await;
-    for cut in (0..text.len()).step_by(text.len() / 40) {
+    for cut in 0..text.len() {
         std::fs::write(&balancer.config, &text[..cut]).expect("write");
         let valid = evenkeel::config::parse(&text[..cut], &balancer.config).is_ok();
         if valid {
