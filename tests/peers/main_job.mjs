@@ -138,6 +138,17 @@ const ended = once(snake.child, "exit");
 snake.child.stdin.end();
 const [code] = await within(ended, "Python to end");
 if (code !== 0) fail(`the Python clients failed with code ${code}`);
+
+console.log("kill a node's process between new connections");
+await balancer.admin("POST", "/api/v1/pools/chat/backends/n1/ready");
+for (let i = 0; i < 60; i++) {
+  if (i === 15) nodes[2].child.kill("SIGKILL");
+  const client = i % 2 ? new Client(plain) : new Client(secure, { ca: pem });
+  await client.open();
+  if (i > 15 && client.node === "n3") fail("a killed node answered");
+  await client.close();
+}
+
 await balancer.stop();
 nodes.forEach((node) => node.child.kill());
 const total = clients.reduce((sum, client) => sum + client.sent, 0);
