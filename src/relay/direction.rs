@@ -98,14 +98,15 @@ impl Direction {
     /// Takes what the source has and gives `to` what it takes of it.
     fn take(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch) -> Input {
         let bulk = self.full_reads >= BULK_READS;
+        let raw = from.is_raw() && to.is_raw();
         if bulk
-            && from.is_raw()
-            && to.is_raw()
+            && raw
             && let Some(pipe) = scratch.pipes.take()
         {
             return self.splice(from, pipe, &mut scratch.pipes);
         }
-        let limit = if bulk { usize::MAX } else { SMALL_READ };
+        // Where every pipe is taken by a stalled reader, there are many of them: each is to cost little.
+        let limit = if bulk && !raw { usize::MAX } else { SMALL_READ };
         let input = from.read(scratch, limit);
         if let Input::Data(count) = input {
             self.note(count);
