@@ -34,6 +34,7 @@ pub async fn a_moment() {
 pub struct Lines {
     lines: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
+    ended: watch::Sender<bool>,
 }
 
 impl Lines {
@@ -41,6 +42,7 @@ impl Lines {
         let lines = Arc::new(Lines {
             lines: Mutex::default(),
             count: watch::channel(0).0,
+            ended: watch::channel(false).0,
         });
         let to = lines.clone();
         std::thread::spawn(move || {
@@ -49,8 +51,16 @@ impl Lines {
                 to.lines.lock().unwrap().push(line);
                 to.count.send_modify(|count| *count += 1);
             }
+            to.ended.send_replace(true);
         });
         lines
+    }
+
+    /// Waits until the output was read to its end.
+    async fn to_end(&self) {
+        let mut ended = self.ended.subscribe();
+        // The sender lives as long as this.
+        let _ = ended.wait_for(|ended| *ended).await;
     }
 
     /// How many lines there are: a position to wait from.
@@ -281,7 +291,11 @@ impl Balancer {
                 a_moment().await;
             }
         };
-        within("the balancer to end", ended).await
+        let status = within("the balancer to end", ended).await;
+        // Its last words may still be on their way when the process is gone.
+        within("the end of its log", self.log.to_end()).await;
+        within("the end of its output", self.stdout.to_end()).await;
+        status
     }
 
     /// Writes another configuration and does not tell the balancer.
