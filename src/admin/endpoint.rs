@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,7 +23,7 @@ use super::gate::Gate;
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
-use crate::net::{Bound, Stream};
+use crate::net::{Bound, Incoming, Stream};
 use crate::server::Server;
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
@@ -91,10 +91,13 @@ struct Shared {
 
 async fn accept(bound: Bound, shared: Arc<Shared>) {
     let room = Arc::new(Semaphore::new(MAX_ENDPOINT_CONNECTIONS));
+    let Some(incoming) = join(&bound, &shared.stop).await else {
+        return;
+    };
     loop {
         // Cancel safe: neither waiting for room nor accept loses a connection.
         let accepted = tokio::select! {
-            accepted = accept_one(&bound, &room) => accepted,
+            accepted = accept_one(&bound, &incoming, &room) => accepted,
             () = shared.stop.cancelled() => return,
         };
         let Some((stream, permit)) = accepted else {
@@ -108,13 +111,32 @@ async fn accept(bound: Bound, shared: Arc<Shared>) {
     }
 }
 
+/// Joins the listening socket to this runtime, as soon as there is a descriptor for it; `None`: stopped before.
+async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
+    loop {
+        match bound.incoming() {
+            Ok(incoming) => return Some(incoming),
+            Err(error) => {
+                warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
+                // Cancel safe: a sleep.
+                tokio::select! {
+                    () = sleep(ACCEPT_PAUSE) => {}
+                    () = stop.cancelled() => return None,
+                }
+            }
+        }
+    }
+}
+
 async fn accept_one(
     bound: &Bound,
+    incoming: &Incoming,
     room: &Arc<Semaphore>,
 ) -> Option<(Stream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    match bound.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+    let accepted = incoming.accept().await;
+    match accepted.and_then(|(socket, peer)| Stream::from_owned_fd(socket, peer)) {
+        Ok(stream) => Some((stream, permit)),
         Err(error) => {
             warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
             sleep(ACCEPT_PAUSE).await;
@@ -140,7 +162,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answering = Arc::clone(shared);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<Body>| {
         let shared = Arc::clone(&answering);
         async move {
             let gate = shared.gate.load_full();

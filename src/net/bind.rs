@@ -3,16 +3,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
 
+use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use super::Peer;
 use super::options::prepare_tcp;
-use super::{Peer, Stream};
 use crate::config::Bind;
 
 /// Why an address could not be bound.
@@ -35,26 +38,20 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A listening socket. It joins the tokio runtime on which it first accepts, not the one it was bound on.
+/// A listening socket, in no epoll: whoever accepts from it watches a duplicate of it, so that one acceptor can take
+/// over from another without losing what is queued.
 #[derive(Debug)]
 pub struct Bound {
     local: Bind,
-    unregistered: Mutex<Option<Unregistered>>,
-    registered: OnceLock<Registered>,
+    socket: Socket,
     /// Kept so that the socket file goes away with the listener, unless somebody else replaced it.
     file: Option<SocketFile>,
 }
 
+/// A bound socket joined to a tokio runtime.
 #[derive(Debug)]
-enum Unregistered {
-    Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener),
-}
-
-#[derive(Debug)]
-enum Registered {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+pub struct Incoming {
+    watched: AsyncFd<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -95,9 +92,12 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
     prepare_tcp(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(backlog_length(backlog))?;
-    let listener = std::net::TcpListener::from(socket);
-    let local = Bind::Tcp(listener.local_addr()?);
-    Ok(Bound::new(local, Unregistered::Tcp(listener), None))
+    let local = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Bound {
+        local: Bind::Tcp(local),
+        socket,
+        file: None,
+    })
 }
 
 fn bind_unix(path: &Path, backlog: u32) -> io::Result<Bound> {
@@ -110,8 +110,11 @@ fn bind_unix(path: &Path, backlog: u32) -> io::Result<Bound> {
         path: path.to_owned(),
         inode: std::fs::metadata(path)?.ino(),
     };
-    let local = Bind::Unix(path.to_owned());
-    Ok(Bound::new(local, Unregistered::Unix(listener), Some(file)))
+    Ok(Bound {
+        local: Bind::Unix(path.to_owned()),
+        socket: Socket::from(OwnedFd::from(listener)),
+        file: Some(file),
+    })
 }
 
 /// Removes a socket file whose listener is gone. A live one stays, and binding then fails with "address in use".
@@ -139,15 +142,6 @@ fn backlog_length(backlog: u32) -> i32 {
 }
 
 impl Bound {
-    fn new(local: Bind, listener: Unregistered, file: Option<SocketFile>) -> Self {
-        Self {
-            local,
-            unregistered: Mutex::new(Some(listener)),
-            registered: OnceLock::new(),
-            file,
-        }
-    }
-
     /// The address really bound: a port 0 has become the kernel's choice.
     pub fn local(&self) -> &Bind {
         &self.local
@@ -155,12 +149,39 @@ impl Bound {
 
     /// Changes the length of the kernel's queue of a listening socket in place.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
-        let length = backlog_length(backlog);
-        match self.registered.get() {
-            Some(Registered::Tcp(listener)) => SockRef::from(listener).listen(length),
-            Some(Registered::Unix(listener)) => SockRef::from(listener).listen(length),
-            None => Ok(()),
-        }
+        self.socket.listen(backlog_length(backlog))
+    }
+
+    /// A descriptor of the same socket for one acceptor's epoll. Take it out of that epoll before it is closed: the
+    /// socket itself stays open, and the entry would, too.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    /// Joins the present tokio runtime.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn incoming(&self) -> io::Result<Incoming> {
+        Incoming::join(self.duplicate()?)
+    }
+
+    /// The next connection that the kernel has queued, `None` if there is none. It knows nothing of tokio's readiness
+    /// and budget.
+    ///
+    /// # Errors
+    /// As [`Incoming::accept`].
+    pub fn accept_now(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
+        accept_now(self.socket.as_fd())
+    }
+}
+
+impl Incoming {
+    #[allow(unsafe_code)]
+    fn join(socket: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the descriptor is owned by what watches it, so it stays open and the same file until then.
+        let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+        Ok(Self { watched: watched? })
     }
 
     /// Waits for the next connection.
@@ -170,66 +191,30 @@ impl Bound {
     ///
     /// # Cancel safety
     /// Dropping the future loses no connection.
-    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match self.listener()? {
-            Registered::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Peer::tcp(address)))
-            }
-            Registered::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Peer::Unix))
-            }
-        }
+    pub async fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+        let accept = |socket: &OwnedFd| {
+            accept_now(socket.as_fd())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        };
+        self.watched.async_io(Interest::READABLE, accept).await
     }
+}
 
-    /// The next connection that the kernel has queued, `None` if there is none. Unlike [`Bound::accept`] it knows
-    /// nothing of tokio's readiness and budget. Must be called on a tokio runtime.
-    ///
-    /// # Errors
-    /// As [`Bound::accept`].
-    pub fn accept_now(&self) -> io::Result<Option<(Stream, Peer)>> {
-        let accepted = match self.listener()? {
-            Registered::Tcp(listener) => SockRef::from(listener).accept(),
-            Registered::Unix(listener) => SockRef::from(listener).accept(),
-        };
-        let (socket, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        socket.set_nonblocking(true)?;
-        Ok(Some(match address.as_socket() {
-            Some(address) => {
-                let stream = TcpStream::from_std(socket.into())?;
-                (Stream::Tcp(stream), Peer::tcp(address))
-            }
-            None => {
-                let stream = UnixStream::from_std(socket.into())?;
-                (Stream::Unix(stream), Peer::Unix)
-            }
-        }))
+/// One accept of a non-blocking listening socket; the new socket is non-blocking. `None`: nothing is queued.
+///
+/// # Errors
+/// The kernel's, of this one accept.
+pub fn accept_now(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    match acceptfrom_with(listening, flags) {
+        Ok((socket, address)) => Ok(Some((socket, peer(address)))),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
+}
 
-    fn listener(&self) -> io::Result<&Registered> {
-        if let Some(listener) = self.registered.get() {
-            return Ok(listener);
-        }
-        let taken = match self.unregistered.lock() {
-            Ok(mut slot) => slot.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        };
-        if let Some(listener) = taken {
-            let registered = match listener {
-                Unregistered::Tcp(listener) => Registered::Tcp(TcpListener::from_std(listener)?),
-                Unregistered::Unix(listener) => Registered::Unix(UnixListener::from_std(listener)?),
-            };
-            let _ = self.registered.set(registered);
-        }
-        self.registered
-            .get()
-            .ok_or_else(|| io::Error::other("listener is not registered"))
-    }
+fn peer(address: Option<SocketAddrAny>) -> Peer {
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    address.map_or(Peer::Unix, Peer::tcp)
 }
 
 impl Drop for SocketFile {
@@ -293,8 +278,8 @@ mod tests {
         assert!(path.exists());
     }
 
-    #[tokio::test]
-    async fn what_is_queued_is_accepted_without_a_wait_and_then_there_is_none() {
+    #[test]
+    fn what_is_queued_is_accepted_without_a_wait_and_then_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let unix = bind(&Bind::Unix(folder.path().join("s")), 16).unwrap();
         let tcp = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 16).unwrap();
@@ -306,7 +291,7 @@ mod tests {
         let (_, peer) = unix.accept_now().unwrap().unwrap();
         assert_eq!(peer, Peer::Unix);
         let (_, peer) = tcp.accept_now().unwrap().unwrap();
-        assert_eq!(peer, Peer::Tcp(tcp_client.local_addr().unwrap()));
+        assert_eq!(peer, Peer::tcp(tcp_client.local_addr().unwrap()));
         assert!(unix.accept_now().unwrap().is_none());
         assert!(tcp.accept_now().unwrap().is_none());
     }
@@ -318,8 +303,9 @@ mod tests {
             panic!("a tcp address was asked for");
         };
         let client = tokio::net::TcpStream::connect(("127.0.0.1", local.port()));
-        let (accepted, client) = tokio::join!(bound.accept(), client);
+        let incoming = bound.incoming().unwrap();
+        let (accepted, client) = tokio::join!(incoming.accept(), client);
         let (_, peer) = accepted.unwrap();
-        assert_eq!(peer, Peer::Tcp(client.unwrap().local_addr().unwrap()));
+        assert_eq!(peer, Peer::tcp(client.unwrap().local_addr().unwrap()));
     }
 }

@@ -2,8 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpSocket, UnixStream};
 
@@ -24,6 +27,11 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// A backend whose name has no address yet, or no more.
+    pub fn unresolved() -> Self {
+        Self::Refused(io::Error::other("its name is not resolved"))
+    }
+
     /// True where no backend is to blame.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Local(_))
@@ -42,7 +50,6 @@ impl From<io::Error> for ConnectError {
 
 /// True for errors that say this process or machine ran out of something.
 pub fn is_local_shortage(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let Some(code) = error.raw_os_error() else {
         return false;
     };
@@ -74,6 +81,36 @@ pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Stream, C
     match tokio::time::timeout(timeout, attempt).await {
         Ok(connected) => Ok(connected?),
         Err(_) => Err(ConnectError::TimedOut(timeout)),
+    }
+}
+
+/// Begins to connect without waiting; a poll for writing tells when it is done, and [`take_error`] then why it failed.
+/// Only what must be set before the first byte is set: [`super::options::prepare_tcp`] is still to come.
+///
+/// # Errors
+/// It failed at once, by the backend's fault or ours.
+pub fn begin_connect(endpoint: &Endpoint) -> Result<OwnedFd, ConnectError> {
+    let (domain, address) = match endpoint {
+        Endpoint::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Endpoint::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+    };
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    if domain != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+    }
+    match socket.connect(&address) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+            Err(error.into())
+        }
+        _ => Ok(socket.into()),
+    }
+}
+
+/// Why a connect that was begun has failed; takes the error from the socket.
+pub fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
+    match SockRef::from(&socket).take_error() {
+        Ok(Some(error)) | Err(error) => error.into(),
+        Ok(None) => ConnectError::Refused(io::ErrorKind::ConnectionReset.into()),
     }
 }
 

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::Peer;
+
 /// One connected socket, registered with the tokio runtime it was made on.
 #[derive(Debug)]
 pub enum Stream {
@@ -16,6 +18,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Joins a non-blocking socket to the present tokio runtime.
+    pub fn from_owned_fd(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
+        Ok(match peer {
+            Peer::V4(..) | Peer::V6(..) => Self::Tcp(TcpStream::from_std(socket.into())?),
+            Peer::Unix => Self::Unix(UnixStream::from_std(socket.into())?),
+        })
+    }
+
     /// Takes the socket out of tokio: it stays non-blocking and may be registered elsewhere.
     pub fn into_owned_fd(self) -> io::Result<OwnedFd> {
         Ok(match self {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::end::{End, How, Phase, Side};
+use super::journal::Journal;
 
 /// Of one listener, by name. Every field says who writes it.
 #[derive(Debug)]
 pub struct ListenerCounters {
     pub name: Arc<str>,
+    /// Where the lines of its records go.
+    pub journal: Arc<Journal>,
     /// Connections taken from the kernel. Written by the accept loop.
     pub accepted: AtomicU64,
     /// Connections and HTTP requests in progress. Written by [`super::Record`].
@@ -31,9 +34,10 @@ pub struct ListenerCounters {
 }
 
 impl ListenerCounters {
-    pub fn new(name: &str) -> Arc<ListenerCounters> {
+    pub fn new(name: &str, journal: &Arc<Journal>) -> Arc<ListenerCounters> {
         Arc::new(ListenerCounters {
             name: name.into(),
+            journal: Arc::clone(journal),
             accepted: AtomicU64::new(0),
             live: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -48,8 +52,10 @@ impl ListenerCounters {
 }
 
 /// Of one backend, by pool and name. Every field says who writes it; the live count is the backend's own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BackendCounters {
+    pub pool: Arc<str>,
+    pub name: Arc<str>,
     /// Connections established. Written by `pool`.
     pub connections: AtomicU64,
     /// Connects that failed by the backend's fault. Written by `pool`.
@@ -68,6 +74,24 @@ pub struct BackendCounters {
     pub state_changes: AtomicU64,
     /// Ejections by outlier detection. Written by `pool`.
     pub ejections: AtomicU64,
+}
+
+impl BackendCounters {
+    pub fn new(pool: Arc<str>, name: Arc<str>) -> Arc<BackendCounters> {
+        Arc::new(BackendCounters {
+            pool,
+            name,
+            connections: AtomicU64::new(0),
+            connect_failures: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            bytes_from_client: AtomicU64::new(0),
+            bytes_from_backend: AtomicU64::new(0),
+            checks_ok: AtomicU64::new(0),
+            checks_failed: AtomicU64::new(0),
+            state_changes: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
+        })
+    }
 }
 
 /// One count for every possible [`End`].

@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn finish_one(journal: &Arc<Journal>) {
-        Record::new(journal, &ListenerCounters::new("chat"), Peer::Unix).finish(END);
+        Record::new(&ListenerCounters::new("chat", journal), Peer::Unix).finish(END);
     }
 
     fn lines(path: &std::path::Path) -> usize {

@@ -216,7 +216,7 @@ mod tests {
             id: 7,
             event: Event::End(End::new(Side::Backend, Phase::Relay, How::Rst)),
             listener: "chat".into(),
-            client: Peer::Tcp(([192, 0, 2, 1], 4711).into()),
+            client: Peer::tcp(([192, 0, 2, 1], 4711).into()),
             names: Some(Box::new(names)),
             status: Some(101),
             pool: Some("chat".into()),

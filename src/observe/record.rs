@@ -4,13 +4,12 @@
 //! path. Ending it adds it to the counters and gives one line to the journal. A record dropped without an end is a
 //! defect of ours and is logged as `evenkeel PHASE panic`.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::counters::{BackendCounters, ListenerCounters};
 use super::end::{End, How, Phase, Side};
-use super::journal::Journal;
 use super::line::{Event, Line};
 use super::summary::Summary;
 use crate::net::Peer;
@@ -22,34 +21,39 @@ const MAX_SNI_BYTES: usize = 253;
 /// What a method may take in the log; the longest registered one has 17.
 const MAX_METHOD_BYTES: usize = 24;
 
+/// A live connection holds its record for hours, so it is kept small.
 #[derive(Debug)]
 pub struct Record {
     /// Unique in this process, from 1.
     pub id: u64,
-    pub client: Peer,
-    /// How far the connection has come; the steps of the path set it. Default [`Phase::Accept`].
-    pub phase: Phase,
-    /// Connects tried, the first among them.
-    pub tries: u32,
-    /// The connect that succeeded.
-    pub connect_time: Option<Duration>,
     /// Payload as the relay moved it (after TLS), running totals.
     pub bytes_from_client: u64,
     /// As `bytes_from_client`.
     pub bytes_from_backend: u64,
-    status: Option<u16>,
-    ended: bool,
-    /// Seconds from accept to the latest interval line.
-    last_line_seconds: u32,
     /// Bytes that are in the counters already.
     counted: (u64, u64),
-    accepted: Instant,
+    accepted: Moment,
     /// Nothing for a raw TCP connection.
     names: Option<Box<Names>>,
-    assigned: Option<Assigned>,
+    assigned: Option<Arc<BackendCounters>>,
     listener: Arc<ListenerCounters>,
-    journal: Arc<Journal>,
+    /// Microseconds; [`UNKNOWN_TIME`] until a connect has succeeded.
+    connect_time: u32,
+    /// Seconds from accept to the latest interval line.
+    last_line_seconds: u32,
+    pub client: Peer,
+    /// 0 = none yet.
+    status: u16,
+    /// How far the connection has come; the steps of the path set it. Default [`Phase::Accept`].
+    pub phase: Phase,
+    /// Connects tried, the first among them; stays at 255.
+    tries: u8,
+    ended: bool,
 }
+
+const _: () = assert!(size_of::<Record>() <= 112);
+
+const UNKNOWN_TIME: u32 = u32::MAX;
 
 /// What the client asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,33 +64,40 @@ pub(super) struct Names {
     pub path: Option<Box<str>>,
 }
 
-#[derive(Debug)]
-struct Assigned {
-    pool: Arc<str>,
-    backend: Arc<str>,
-    counters: Arc<BackendCounters>,
+/// A point in time in 8 bytes: nanoseconds since the first one was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Moment(u64);
+
+impl Moment {
+    fn now() -> Moment {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Moment(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn elapsed(self) -> Duration {
+        Duration::from_nanos(Moment::now().0.saturating_sub(self.0))
+    }
 }
 
 impl Record {
-    pub fn new(journal: &Arc<Journal>, listener: &Arc<ListenerCounters>, client: Peer) -> Record {
+    pub fn new(listener: &Arc<ListenerCounters>, client: Peer) -> Record {
         listener.live.fetch_add(1, Relaxed);
         Record {
-            id: journal.next_id(),
-            client,
-            phase: Phase::Accept,
-            tries: 0,
-            connect_time: None,
+            id: listener.journal.next_id(),
             bytes_from_client: 0,
             bytes_from_backend: 0,
-            status: None,
-            ended: false,
-            last_line_seconds: 0,
             counted: (0, 0),
-            accepted: Instant::now(),
+            accepted: Moment::now(),
             names: None,
             assigned: None,
             listener: Arc::clone(listener),
-            journal: Arc::clone(journal),
+            connect_time: UNKNOWN_TIME,
+            last_line_seconds: 0,
+            client,
+            status: 0,
+            phase: Phase::Accept,
+            tries: 0,
+            ended: false,
         }
     }
 
@@ -107,20 +118,15 @@ impl Record {
         names.path = Some(cut(path, left).into());
     }
 
-    /// The backend that was picked; called again when another takes its place.
-    pub fn assigned(
-        &mut self,
-        pool: &Arc<str>,
-        backend: &Arc<str>,
-        counters: &Arc<BackendCounters>,
-    ) {
-        let (pool, backend, counters) =
-            (Arc::clone(pool), Arc::clone(backend), Arc::clone(counters));
-        self.assigned = Some(Assigned {
-            pool,
-            backend,
-            counters,
-        });
+    /// The backend that was picked, and a connect to it begins; called again when another takes its place.
+    pub fn assigned(&mut self, backend: &Arc<BackendCounters>) {
+        self.tries = self.tries.saturating_add(1);
+        self.assigned = Some(Arc::clone(backend));
+    }
+
+    /// The connect has succeeded after this time; kept in microseconds, up to 71 minutes.
+    pub fn connected(&mut self, after: Duration) {
+        self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
     }
 
     /// No backend was picked after all (the try failed and there is no other).
@@ -130,13 +136,13 @@ impl Record {
 
     /// The status that the client got, once per HTTP request; 101 counts as an upgrade too.
     pub fn answered(&mut self, status: u16) {
-        self.status = Some(status);
+        self.status = status;
         self.listener.requests.fetch_add(1, Relaxed);
         if status == 101 {
             self.listener.upgrades.fetch_add(1, Relaxed);
         }
         if let Some(assigned) = &self.assigned {
-            assigned.counters.requests.fetch_add(1, Relaxed);
+            assigned.requests.fetch_add(1, Relaxed);
         }
     }
 
@@ -160,8 +166,8 @@ impl Record {
     /// The connection is established: writes the line of `log_at` "open", when it is wanted.
     pub fn opened(&mut self) {
         self.phase = Phase::Relay;
-        if self.journal.log_at().open {
-            self.journal.write(self.line(Event::Open));
+        if self.listener.journal.log_at().open {
+            self.listener.journal.write(self.line(Event::Open));
         }
     }
 
@@ -171,18 +177,18 @@ impl Record {
         let latest = Duration::from_secs(self.last_line_seconds.into());
         let due = || {
             latest
-                .saturating_add(self.journal.interval())
+                .saturating_add(self.listener.journal.interval())
                 .saturating_sub(self.age())
         };
-        self.journal.log_at().interval.then(due)
+        self.listener.journal.log_at().interval.then(due)
     }
 
     /// Writes the interval line and brings the byte counters up to date.
     pub fn interval(&mut self) {
         self.tally();
         self.last_line_seconds = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
-        if self.journal.log_at().interval {
-            self.journal.write(self.line(Event::Interval));
+        if self.listener.journal.log_at().interval {
+            self.listener.journal.write(self.line(Event::Interval));
         }
     }
 
@@ -199,9 +205,9 @@ impl Record {
         if end.phase == Phase::Tls {
             self.listener.handshake_failures.fetch_add(1, Relaxed);
         }
-        if self.journal.log_at().end {
+        if self.listener.journal.log_at().end {
             let names = self.names.take();
-            self.journal.write(Line {
+            self.listener.journal.write(Line {
                 names,
                 ..self.line(Event::End(end))
             });
@@ -224,14 +230,8 @@ impl Record {
             .bytes_from_backend
             .fetch_add(from_backend, Relaxed);
         if let Some(assigned) = &self.assigned {
-            assigned
-                .counters
-                .bytes_from_client
-                .fetch_add(from_client, Relaxed);
-            assigned
-                .counters
-                .bytes_from_backend
-                .fetch_add(from_backend, Relaxed);
+            assigned.bytes_from_client.fetch_add(from_client, Relaxed);
+            assigned.bytes_from_backend.fetch_add(from_backend, Relaxed);
         }
     }
 
@@ -243,7 +243,7 @@ impl Record {
     /// Names of the pool and backend it was assigned to.
     pub fn assignment(&self) -> Option<(&Arc<str>, &Arc<str>)> {
         let assigned = self.assigned.as_ref()?;
-        Some((&assigned.pool, &assigned.backend))
+        Some((&assigned.pool, &assigned.name))
     }
 
     /// What is known of the connection now.
@@ -254,7 +254,7 @@ impl Record {
             listener: Arc::clone(&self.listener.name),
             client: self.client,
             pool: assigned.map(|assigned| Arc::clone(&assigned.pool)),
-            backend: assigned.map(|assigned| Arc::clone(&assigned.backend)),
+            backend: assigned.map(|assigned| Arc::clone(&assigned.name)),
             age: self.age(),
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,
@@ -262,7 +262,13 @@ impl Record {
         }
     }
 
+    fn connect_time(&self) -> Option<Duration> {
+        let known = self.connect_time != UNKNOWN_TIME;
+        known.then(|| Duration::from_micros(self.connect_time.into()))
+    }
+
     fn line(&self, event: Event) -> Line {
+        let assigned = self.assigned.as_ref();
         Line {
             time: SystemTime::now(),
             id: self.id,
@@ -270,17 +276,11 @@ impl Record {
             listener: Arc::clone(&self.listener.name),
             client: self.client,
             names: self.names.clone(),
-            status: self.status,
-            pool: self
-                .assigned
-                .as_ref()
-                .map(|assigned| Arc::clone(&assigned.pool)),
-            backend: self
-                .assigned
-                .as_ref()
-                .map(|assigned| Arc::clone(&assigned.backend)),
-            tries: self.tries,
-            connect_time: self.connect_time,
+            status: (self.status != 0).then_some(self.status),
+            pool: assigned.map(|assigned| Arc::clone(&assigned.pool)),
+            backend: assigned.map(|assigned| Arc::clone(&assigned.name)),
+            tries: self.tries.into(),
+            connect_time: self.connect_time(),
             duration: self.age(),
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,
@@ -310,6 +310,7 @@ fn cut(text: &str, limit: usize) -> &str {
 mod tests {
     use super::*;
 
+    use super::super::Journal;
     use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 
     fn journal(log_at: LogAt, path: &std::path::Path) -> Arc<Journal> {
@@ -334,8 +335,12 @@ mod tests {
         )
     }
 
-    fn record(journal: &Arc<Journal>, listener: &Arc<ListenerCounters>) -> Record {
-        Record::new(journal, listener, Peer::Unix)
+    fn listener(journal: &Arc<Journal>) -> Arc<ListenerCounters> {
+        ListenerCounters::new("chat", journal)
+    }
+
+    fn record(listener: &Arc<ListenerCounters>) -> Record {
+        Record::new(listener, Peer::Unix)
     }
 
     const FIN: End = End::new(Side::Client, Phase::Relay, How::Fin);
@@ -349,8 +354,8 @@ mod tests {
 
     #[test]
     fn the_query_is_never_kept() {
-        let listener = ListenerCounters::new("chat");
-        let mut record = record(&quiet(), &listener);
+        let listener = listener(&quiet());
+        let mut record = record(&listener);
         record.set_request("GET", Some("a.example"), "/socket?token=secret#x");
         assert_eq!(record.path(), Some("/socket"));
         record.finish(FIN);
@@ -358,8 +363,8 @@ mod tests {
 
     #[test]
     fn host_and_path_are_cut_together() {
-        let listener = ListenerCounters::new("chat");
-        let mut record = record(&quiet(), &listener);
+        let listener = listener(&quiet());
+        let mut record = record(&listener);
         record.set_request("GET", Some(&"h".repeat(100)), &"/".repeat(100));
         assert_eq!(record.path().map(str::len), Some(28));
         record.set_request("GET", Some(&"h".repeat(1000)), "/x");
@@ -372,8 +377,8 @@ mod tests {
 
     #[test]
     fn an_end_counts_once_and_is_no_longer_live() {
-        let listener = ListenerCounters::new("chat");
-        let record = record(&quiet(), &listener);
+        let listener = listener(&quiet());
+        let record = record(&listener);
         assert_eq!(listener.live.load(Relaxed), 1);
         record.finish(FIN);
         assert_eq!(listener.live.load(Relaxed), 0);
@@ -382,8 +387,8 @@ mod tests {
 
     #[test]
     fn a_record_dropped_without_an_end_is_a_panic_of_ours() {
-        let listener = ListenerCounters::new("chat");
-        let mut record = record(&quiet(), &listener);
+        let listener = listener(&quiet());
+        let mut record = record(&listener);
         record.phase = Phase::Connect;
         drop(record);
         let panic = End::new(Side::Evenkeel, Phase::Connect, How::Panic);
@@ -392,10 +397,10 @@ mod tests {
 
     #[test]
     fn bytes_count_while_it_lasts_and_count_once() {
-        let listener = ListenerCounters::new("chat");
-        let backend = Arc::new(BackendCounters::default());
-        let mut record = record(&quiet(), &listener);
-        record.assigned(&"chat".into(), &"n1".into(), &backend);
+        let listener = listener(&quiet());
+        let backend = BackendCounters::new("chat".into(), "n1".into());
+        let mut record = record(&listener);
+        record.assigned(&backend);
         record.bytes_from_client = 10;
         record.tally();
         assert_eq!(listener.bytes_from_client.load(Relaxed), 10);
@@ -420,7 +425,7 @@ mod tests {
             },
             &path,
         );
-        let mut record = record(&journal, &ListenerCounters::new("chat"));
+        let mut record = record(&listener(&journal));
         record.opened();
         assert!(
             record
@@ -445,22 +450,22 @@ mod tests {
 
     #[test]
     fn no_interval_line_is_due_when_none_is_wanted() {
-        let record = record(&quiet(), &ListenerCounters::new("chat"));
+        let record = record(&listener(&quiet()));
         assert_eq!(record.interval_due(), None);
         record.finish(FIN);
     }
 
     #[test]
     fn a_failed_handshake_is_counted_as_such() {
-        let listener = ListenerCounters::new("chat");
-        record(&quiet(), &listener).finish(End::new(Side::Client, Phase::Tls, How::Invalid));
+        let listener = listener(&quiet());
+        record(&listener).finish(End::new(Side::Client, Phase::Tls, How::Invalid));
         assert_eq!(listener.handshake_failures.load(Relaxed), 1);
     }
 
     #[test]
     fn an_upgrade_is_a_request_too() {
-        let listener = ListenerCounters::new("chat");
-        let mut record = record(&quiet(), &listener);
+        let listener = listener(&quiet());
+        let mut record = record(&listener);
         record.answered(101);
         record.finish(FIN);
         assert_eq!(

@@ -1,11 +1,12 @@
 //! The way from a connection to a lease: pick at once, or wait in the queue.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::{address_hash, bytes_hash};
 use crate::config::Balance;
 use crate::pool::view::{Miss, View, Want};
-use crate::pool::{AcquireError, Lease, Pick, Pool, clock};
+use crate::pool::{AcquireError, Backend, Lease, Pick, Pool, clock};
 
 impl Pool {
     /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are full.
@@ -25,6 +26,18 @@ impl Pool {
             None => self.wait(pick).await,
         };
         answer.inspect_err(|error| self.counters.refused(*error))
+    }
+
+    /// As [`Pool::acquire`] for those who cannot wait. `None`: it would have to wait, and nothing is counted.
+    pub fn acquire_now(&self, pick: &Pick<'_>) -> Option<Result<Lease, AcquireError>> {
+        let answer = self.at_once(pick)?;
+        Some(answer.inspect_err(|error| self.counters.refused(*error)))
+    }
+
+    /// Whether a backend that is not among `tried` can be used.
+    pub fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
+        self.refresh(clock());
+        self.view.load().has_other(tried)
     }
 
     /// `None`: it must wait.

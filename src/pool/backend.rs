@@ -20,8 +20,7 @@ use crate::pool::{OperatorState, Pool, State, clock};
 /// One node of a pool: its identity is (pool, name).
 #[derive(Debug)]
 pub struct Backend {
-    pool: Arc<str>,
-    name: Arc<str>,
+    /// They know its name and its pool's.
     counters: Arc<BackendCounters>,
     gate: Gate,
     /// Notified when `live` reaches 0.
@@ -37,10 +36,9 @@ pub struct Backend {
 impl Backend {
     /// Closed until the pool has it in its view.
     pub(super) fn new(home: &Home, status: Status) -> Arc<Self> {
+        let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
-            pool: home.name.clone(),
-            name: Arc::from(status.settings().name.as_str()),
-            counters: Arc::default(),
+            counters: BackendCounters::new(home.name.clone(), name),
             gate: Gate::new(status.settings().max_connections),
             idle: Notify::new(),
             failing: AtomicBool::new(false),
@@ -52,11 +50,11 @@ impl Backend {
 
     /// The name of its pool.
     pub fn pool(&self) -> &Arc<str> {
-        &self.pool
+        &self.counters.pool
     }
 
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.counters.name
     }
 
     pub fn counters(&self) -> &Arc<BackendCounters> {

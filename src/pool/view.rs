@@ -53,6 +53,11 @@ impl View {
             .ok_or(Miss::NoBackend)?;
         tier.take(want.hash, not, now).ok_or(Miss::Full)
     }
+
+    /// Whether one that is not among `tried` can be used.
+    pub(super) fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
+        self.tiers.iter().any(|tier| tier.is_usable(tried))
+    }
 }
 
 /// Primaries, or backups.

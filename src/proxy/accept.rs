@@ -1,8 +1,9 @@
-//! One bound listener and its accept task. Nothing is awaited in the loop but accept itself and room to accept.
+//! One bound listener and its acceptor. Nothing is awaited in the accept loop but accept itself and room to accept.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,10 +11,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrival, Proxy, Rules, Slot, http, tcp};
+use super::{Arrival, Proxy, Rules, Slot, door, http, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
-use crate::net::{Bound, Peer, Stream};
+use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage};
 use crate::observe::ListenerCounters;
 
 /// A descriptor may be freed by others than our connections; this is how soon it is noticed.
@@ -25,19 +26,47 @@ const WARN_SPACING: Duration = Duration::from_secs(10);
 pub struct Listening {
     shared: Arc<Shared>,
     stop: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
+    acceptor: Mutex<Acceptor>,
 }
 
-struct Shared {
-    proxy: Arc<Proxy>,
-    bound: Arc<Bound>,
-    rules: Arc<ArcSwap<Rules>>,
-    counters: Arc<ListenerCounters>,
+pub(super) struct Shared {
+    pub proxy: Arc<Proxy>,
+    pub bound: Arc<Bound>,
+    pub rules: Arc<ArcSwap<Rules>>,
+    pub counters: Arc<ListenerCounters>,
+    warned: Pace,
     stop: CancellationToken,
 }
 
+impl Shared {
+    /// Connections that the kernel may have queued.
+    pub fn queue_length(&self) -> u32 {
+        self.rules.load().config.backlog.saturating_add(1)
+    }
+}
+
+/// Who accepts: a task of the set-up plane, or, through a task that keeps its door, a relay thread.
+struct Acceptor {
+    on_relay: bool,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Acceptor {
+    fn start(shared: &Arc<Shared>) -> Self {
+        let on_relay = door::is_plain(&shared.rules.load());
+        let stop = shared.stop.child_token();
+        let accepting = accept(Arc::clone(shared), on_relay, stop.clone());
+        Self {
+            on_relay,
+            stop,
+            task: shared.proxy.runtime.spawn(accepting),
+        }
+    }
+}
+
 impl Listening {
-    /// Starts accepting on the proxy's runtime.
+    /// Starts accepting on the proxy's runtime, or on the relay's threads where nothing has to be read to route.
     pub fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
@@ -50,15 +79,14 @@ impl Listening {
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             counters,
+            warned: Pace::new(WARN_SPACING),
             stop: stop.clone(),
         });
-        let task = proxy
-            .runtime
-            .spawn(accept(Arc::clone(&shared), stop.clone()));
+        let acceptor = Mutex::new(Acceptor::start(&shared));
         Self {
             shared,
             stop,
-            task: Mutex::new(Some(task)),
+            acceptor,
         }
     }
 
@@ -70,7 +98,15 @@ impl Listening {
         {
             tracing::warn!(listener = %self.shared.counters.name, %error, "backlog cannot be changed");
         }
+        let on_relay = door::is_plain(&rules);
         self.shared.rules.store(Arc::new(rules));
+        let mut acceptor = self.acceptor();
+        if acceptor.on_relay != on_relay {
+            // The next one begins before the last one has ended: the kernel gives each connection to one of them, and
+            // either looks at the new rules.
+            let last = std::mem::replace(&mut *acceptor, Acceptor::start(&self.shared));
+            last.stop.cancel();
+        }
     }
 
     pub fn rules(&self) -> Arc<Rules> {
@@ -95,14 +131,14 @@ impl Listening {
     /// sessions go on; a kept HTTP connection ends after the answer that is due.
     pub async fn stop(&self) {
         self.stop.cancel();
-        let task = match self.task.lock() {
-            Ok(mut slot) => slot.take(),
-            Err(poisoned) => poisoned.into_inner().take(),
-        };
-        if let Some(task) = task {
-            // A task that panicked has stopped.
-            let _ = task.await;
-        }
+        let none = tokio::spawn(async {});
+        let task = std::mem::replace(&mut self.acceptor().task, none);
+        // A task that panicked has stopped.
+        let _ = task.await;
+    }
+
+    fn acceptor(&self) -> MutexGuard<'_, Acceptor> {
+        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,23 +148,56 @@ impl Drop for Listening {
     }
 }
 
-async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
-    let warned = Pace::new(WARN_SPACING);
+async fn accept(shared: Arc<Shared>, on_relay: bool, stop: CancellationToken) {
+    let joined = tokio::select! {
+        biased;
+        // Cancel safe: the socket that was joined is left again.
+        joined = join(&shared, on_relay) => joined,
+        () = stop.cancelled() => return,
+    };
+    match joined {
+        Joined::Relay(socket) => door::keep(shared, socket, stop).await,
+        Joined::SetUp(incoming) => accept_here(shared, incoming, stop).await,
+    }
+}
+
+/// The listening socket as an acceptor watches it.
+enum Joined {
+    Relay(OwnedFd),
+    SetUp(Incoming),
+}
+
+/// Waits for the descriptor that watching takes.
+async fn join(shared: &Shared, on_relay: bool) -> Joined {
+    loop {
+        let joined = match on_relay {
+            true => shared.bound.duplicate().map(Joined::Relay),
+            false => shared.bound.incoming().map(Joined::SetUp),
+        };
+        match joined {
+            Ok(joined) => return joined,
+            Err(error) => await_room(shared, Some(error)).await,
+        }
+    }
+}
+
+async fn accept_here(shared: Arc<Shared>, incoming: Incoming, stop: CancellationToken) {
     loop {
         // Cancel safe: both only wait. What accept has given is not dropped by a stop.
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = next(&shared, &warned) => accepted,
+            accepted = next(&shared, &incoming) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let slot = place(&shared, &stop).await;
                 arrive(&shared, stream, peer, slot);
             }
-            Err(error) => pause(&shared, &error, &warned).await,
+            Err(error) => pause(&shared, error).await,
         }
     }
+    drop(incoming);
     drain(&shared);
 }
 
@@ -136,11 +205,17 @@ async fn accept(shared: Arc<Shared>, stop: CancellationToken) {
 /// tokio's accept says "nothing" when the task's budget is used up, and before its driver has heard of a connection.
 /// The limits are not asked: at most one queue's length more, once.
 fn drain(shared: &Arc<Shared>) {
-    for _ in 0..=shared.rules.load().config.backlog {
-        match shared.bound.accept_now() {
-            Ok(Some((stream, peer))) => arrive(shared, stream, peer, shared.proxy.limits.slot()),
+    for _ in 0..shared.queue_length() {
+        let accepted = match shared.bound.accept_now() {
             Ok(None) => return,
-            Err(error) if crate::net::is_local_shortage(&error) => {
+            Ok(Some((socket, peer))) => {
+                Stream::from_owned_fd(socket, peer).map(|stream| (stream, peer))
+            }
+            Err(error) => Err(error),
+        };
+        match accepted {
+            Ok((stream, peer)) => arrive(shared, stream, peer, shared.proxy.limits.slot()),
+            Err(error) if is_local_shortage(&error) => {
                 tracing::warn!(listener = %shared.counters.name, %error, "connections still queued are reset");
                 return;
             }
@@ -150,16 +225,36 @@ fn drain(shared: &Arc<Shared>) {
 }
 
 /// Waits for room, then for a connection. Cancel safe: both are.
-async fn next(shared: &Shared, warned: &Pace) -> io::Result<(Stream, Peer)> {
+async fn next(shared: &Shared, incoming: &Incoming) -> io::Result<(Stream, Peer)> {
     let limits = &shared.proxy.limits;
     if !limits.has_room() {
-        if warned.is_due(std::time::Instant::now()) {
-            tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
-                max_connections = limits.max_connections(), "accepting pauses: no room for another connection");
-        }
+        warn_of_limit(shared);
         limits.room().await;
     }
-    shared.bound.accept().await
+    let (socket, peer) = incoming.accept().await?;
+    Ok((Stream::from_owned_fd(socket, peer)?, peer))
+}
+
+fn warn_of_limit(shared: &Shared) {
+    let limits = &shared.proxy.limits;
+    if shared.warned.is_due(std::time::Instant::now()) {
+        tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
+            max_connections = limits.max_connections(), "accepting pauses: no room for another connection");
+    }
+}
+
+/// Waits until accepting may go on: the limits had no room, or the process is short of what the error says. Cancel safe: it
+/// takes nothing.
+pub(super) async fn await_room(shared: &Shared, why: Option<io::Error>) {
+    let limits = &shared.proxy.limits;
+    let Some(error) = why else {
+        warn_of_limit(shared);
+        return limits.room_to_reserve().await;
+    };
+    if shared.warned.is_due(std::time::Instant::now()) {
+        tracing::warn!(listener = %shared.counters.name, %error, "accepting pauses");
+    }
+    let _ = tokio::time::timeout(RETRY_ACCEPT, limits.freed()).await;
 }
 
 /// A place for a connection just accepted. There was room before the wait for it, which another listener may have
@@ -174,7 +269,7 @@ async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
 }
 
 /// Starts the path of one connection in a task of its own: a panic there ends that connection only.
-fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
+pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
     let rules = shared.rules.load_full();
     let arrival = Arrival {
@@ -197,20 +292,16 @@ fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
 }
 
 /// After an error of accept: go on at once when only that connection failed, else wait for a descriptor.
-async fn pause(shared: &Shared, error: &io::Error, warned: &Pace) {
-    if !crate::net::is_local_shortage(error) {
-        lost(shared, error);
-        // Never a busy loop, whatever the kernel says.
-        tokio::task::yield_now().await;
-        return;
+async fn pause(shared: &Shared, error: io::Error) {
+    if is_local_shortage(&error) {
+        return await_room(shared, Some(error)).await;
     }
-    if warned.is_due(std::time::Instant::now()) {
-        tracing::warn!(listener = %shared.counters.name, %error, "accepting pauses");
-    }
-    let _ = tokio::time::timeout(RETRY_ACCEPT, shared.proxy.limits.freed()).await;
+    lost(shared, &error);
+    // Never a busy loop, whatever the kernel says.
+    tokio::task::yield_now().await;
 }
 
 /// Only that connection failed, e.g. reset by its client while it was queued.
-fn lost(shared: &Shared, error: &io::Error) {
+pub(super) fn lost(shared: &Shared, error: &io::Error) {
     tracing::debug!(listener = %shared.counters.name, %error, "a connection was gone before it was accepted");
 }

@@ -78,13 +78,49 @@ pub async fn dispatch(
     record: &mut Record,
 ) -> Result<(Stream, Lease), DispatchError> {
     let dispatched = seek(pool, wanted, record).await;
-    // Without this a pool whose only backend is dead, and has no check, would turn everybody away in silence.
-    if let Err(error) = &dispatched
-        && pool.may_tell_of_refusal(Instant::now())
-    {
+    dispatched.inspect_err(|error| tell_of_refusal(pool, error))
+}
+
+/// Without this a pool whose only backend is dead, and has no check, would turn everybody away in silence.
+pub(super) fn tell_of_refusal(pool: &Pool, error: &DispatchError) {
+    if pool.may_tell_of_refusal(Instant::now()) {
         tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
     }
-    dispatched
+}
+
+/// A connect to `backend` has failed, or what amounts to it: charges whoever is to blame, and counts another try.
+///
+/// # Errors
+/// There is to be no other try.
+pub(super) fn failed(
+    pool: &Pool,
+    tried: &mut Vec<Arc<Backend>>,
+    backend: Arc<Backend>,
+    source: ConnectError,
+) -> Result<(), DispatchError> {
+    tell(&backend, &source);
+    let name = Arc::clone(backend.name());
+    if !source.is_ours() && try_another(pool, tried, backend) {
+        return Ok(());
+    }
+    Err(DispatchError::Connect {
+        backend: name,
+        source,
+    })
+}
+
+/// Counts a try beside `backend`, which did not serve; false when all tries are used up.
+pub(super) fn try_another(
+    pool: &Pool,
+    tried: &mut Vec<Arc<Backend>>,
+    backend: Arc<Backend>,
+) -> bool {
+    tried.push(backend);
+    let allowed = tried.len() <= pool.settings().retries as usize;
+    if allowed {
+        pool.counters().retries.fetch_add(1, Ordering::Relaxed);
+    }
+    allowed
 }
 
 async fn seek(
@@ -105,30 +141,19 @@ async fn seek(
         let backend = Arc::clone(lease.backend());
         count_redispatch(pool, wanted, &backend);
         record.phase = Phase::Connect;
-        record.tries += 1;
-        record.assigned(pool.name(), backend.name(), backend.counters());
+        record.assigned(backend.counters());
         let begun = Instant::now();
         let source = match attempt(&backend, settings.connect_timeout).await {
             Ok(stream) => {
                 let now = Instant::now();
                 backend.connected(now);
-                record.connect_time = Some(now - begun);
+                record.connected(now - begun);
                 return Ok((stream, lease));
             }
             Err(source) => source,
         };
         drop(lease);
-        let ours = source.is_ours();
-        tell(&backend, &source);
-        let name = Arc::clone(backend.name());
-        wanted.tried.push(backend);
-        if ours || wanted.tried.len() > settings.retries as usize {
-            return Err(DispatchError::Connect {
-                backend: name,
-                source,
-            });
-        }
-        pool.counters().retries.fetch_add(1, Ordering::Relaxed);
+        failed(pool, &mut wanted.tried, backend, source)?;
     }
 }
 
@@ -155,8 +180,6 @@ async fn attempt(backend: &Backend, timeout: Duration) -> Result<Stream, Connect
     match backend.endpoint() {
         Some(endpoint) => connect(&endpoint, timeout).await,
         // Lost its address between pick and connect.
-        None => Err(ConnectError::Refused(std::io::Error::other(
-            "its name is not resolved",
-        ))),
+        None => Err(ConnectError::unresolved()),
     }
 }

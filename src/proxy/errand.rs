@@ -1,22 +1,21 @@
 //! The errand of a connection that is classified and routed: get it a backend and hand both to the relay. It is run
-//! again when the backend resets before any byte went either way: nothing was sent to it, so another may serve.
+//! again when the backend does not serve and no byte went either way: nothing was sent to it, so another may.
 //!
 //! The client is out of tokio here, with its bytes unread. While it waits only its hang-up is watched for: a FIN is
 //! no end, as a client may have said all it has to say.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::dispatch::{Wanted, dispatch};
-use super::{Proxy, Slot};
+use super::dispatch::{DispatchError, Wanted, dispatch, failed, tell_of_refusal, try_another};
+use super::{Held, Place, Proxy};
 use crate::net::options::reset_on_close;
-use crate::net::{Stream, hung_up};
+use crate::net::{ConnectError, Stream, begin_connect, hung_up};
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::pool::{Backend, Lease, Pool};
-use crate::relay::{Leg, Policy, Session, Transport};
+use crate::pool::{Backend, Pick, Pool};
+use crate::relay::{Leg, Origin, Policy, Session, Transport, Unserved};
 
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
@@ -28,22 +27,15 @@ pub(super) struct Errand {
     pub client: Option<IpAddr>,
     /// The value of the pool's `hash_key`.
     pub key: Option<Box<[u8]>>,
-    /// Backends that failed this connection.
+    /// Backends that did not serve this connection.
     pub tried: Vec<Arc<Backend>>,
-    pub slot: Arc<Slot>,
 }
 
 impl Errand {
     /// Gives the client a backend, or a RST.
-    pub async fn run(mut self, client: Leg, mut record: Box<Record>) {
-        // A pool that lets its clients wait must not use up the places in set-up of all listeners.
-        self.slot.adopted();
+    pub async fn run(mut self, client: Leg, mut record: Record, place: Place) {
         let Some(pool) = self.pool.upgrade() else {
-            return refuse(
-                client,
-                *record,
-                End::new(Side::Evenkeel, Phase::Route, How::Refused),
-            );
+            return refuse(client, record, route_gone());
         };
         let mut wanted = Wanted {
             client: self.client,
@@ -59,75 +51,199 @@ impl Errand {
         match dispatched {
             Some(Ok((backend, lease))) => {
                 self.tried = wanted.tried;
-                self.adopt(&pool, client, backend, lease, record);
+                self.adopt(&pool, client, backend, record, Held { lease, place });
             }
             None => {
                 let end = End::new(Side::Client, record.phase, How::Rst);
-                refuse(client, *record, end);
+                refuse(client, record, end);
             }
             Some(Err(error)) => {
                 tracing::debug!(pool = %pool.name(), %error, "refused");
-                refuse(client, *record, error.end());
+                refuse(client, record, error.end());
+            }
+        }
+    }
+
+    /// The same without a wait, on a relay thread: picks and begins to connect. What needs a wait (a queue, another try
+    /// after one that failed at once) is run by the set-up plane instead, and there is no session yet.
+    pub fn begin(
+        self,
+        pool: &Arc<Pool>,
+        client: Leg,
+        mut record: Record,
+        place: Place,
+    ) -> Option<Session<Held>> {
+        record.phase = Phase::Queue;
+        let pick = Pick {
+            client: self.client,
+            key: self.key.as_deref(),
+            tried: &[],
+        };
+        let lease = match pool.acquire_now(&pick) {
+            Some(Ok(lease)) => lease,
+            Some(Err(error)) => {
+                let error = DispatchError::from(error);
+                tell_of_refusal(pool, &error);
+                refuse(client, record, error.end());
+                return None;
+            }
+            None => {
+                self.wait(client, record, place);
+                return None;
+            }
+        };
+        record.phase = Phase::Connect;
+        record.assigned(lease.backend().counters());
+        let held = Held { lease, place };
+        let begun = self.begun(pool, &held);
+        match begin(held.lease.backend()) {
+            Ok(socket) => Some(begun.session(pool, client, socket, record, held, true)),
+            Err(error) => {
+                Box::new(begun).unserved(Unserved::Connect(error), client, record, held);
+                None
             }
         }
     }
 
     /// Hands the session to the relay and is done with it, unless it comes back.
-    fn adopt(
-        self,
-        pool: &Pool,
-        client: Leg,
-        backend: Stream,
-        lease: Lease,
-        mut record: Box<Record>,
-    ) {
+    fn adopt(self, pool: &Pool, client: Leg, backend: Stream, mut record: Record, held: Held) {
         let socket = match backend.into_owned_fd() {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
-                return refuse(
-                    client,
-                    *record,
-                    End::new(Side::Evenkeel, Phase::Connect, How::Error),
-                );
+                let end = End::new(Side::Evenkeel, Phase::Connect, How::Error);
+                return refuse(client, record, end);
             }
         };
         record.opened();
         let proxy = Arc::clone(&self.proxy);
-        let picked = Arc::clone(lease.backend());
-        let slot = Arc::clone(&self.slot);
-        proxy.relay.adopt(Session {
+        let begun = self.begun(pool, &held);
+        let session = begun.session(pool, client, socket, record, held, false);
+        proxy.relay.adopt(session);
+    }
+
+    fn begun(self, pool: &Pool, held: &Held) -> Begun {
+        Begun {
+            connect_timeout: pool.settings().connect_timeout,
+            backend: Arc::clone(held.lease.backend()),
+            at: Instant::now(),
+            errand: self,
+        }
+    }
+
+    /// Goes on in the set-up plane.
+    fn wait(self, client: Leg, record: Record, place: Place) {
+        let runtime = self.proxy.runtime.clone();
+        runtime.spawn(self.run(client, record, place));
+    }
+}
+
+fn begin(backend: &Backend) -> Result<OwnedFd, ConnectError> {
+    match backend.endpoint() {
+        Some(endpoint) => begin_connect(&endpoint),
+        None => Err(ConnectError::unresolved()),
+    }
+}
+
+/// An errand whose backend is connected, or about to be, and has not served yet.
+struct Begun {
+    errand: Errand,
+    backend: Arc<Backend>,
+    /// When the connect began; of one that the set-up plane made, when it was done.
+    at: Instant,
+    connect_timeout: Duration,
+}
+
+impl Begun {
+    fn session(
+        self,
+        pool: &Pool,
+        client: Leg,
+        socket: OwnedFd,
+        record: Record,
+        held: Held,
+        connecting: bool,
+    ) -> Session<Held> {
+        Session {
             client,
             backend: Leg {
                 socket,
                 transport: Transport::Raw,
                 read: Vec::new(),
             },
+            connecting,
             policy: Policy::of(&pool.settings()),
             record,
-            lease: Box::new((lease, slot)),
-            give_back: Some(Box::new(move |client, record| {
-                self.again(picked, client, record)
-            })),
-        });
+            lease: held,
+            origin: Some(Box::new(self)),
+        }
     }
 
-    /// The backend accepted the connection and reset it untouched: a failed connect in all but name.
-    fn again(mut self, failed: Arc<Backend>, client: Leg, record: Box<Record>) {
-        failed.connect_failed(Instant::now(), "reset before the first byte");
-        let pool = self.pool.upgrade();
-        let Some(pool) = pool.filter(|pool| self.tried.len() < pool.settings().retries as usize)
-        else {
-            return refuse(
-                client,
-                *record,
-                End::new(Side::Backend, Phase::Connect, How::Rst),
-            );
+    /// Whether another try is to be made. A failed connect is charged to the backend, and so is a reset so early that it
+    /// can be no answer to a client's silence: that would let silent clients eject good backends. A FIN is the backend's
+    /// orderly word and charged to nobody.
+    fn may_try_another(&mut self, pool: &Pool, why: Unserved) -> Result<(), End> {
+        let failed = |tried: &mut Vec<_>, backend, error| {
+            failed(pool, tried, backend, error).map_err(|error| {
+                tell_of_refusal(pool, &error);
+                error.end()
+            })
         };
-        pool.counters().retries.fetch_add(1, Ordering::Relaxed);
-        self.tried.push(failed);
-        let runtime = self.proxy.runtime.clone();
-        runtime.spawn(self.run(client, record));
+        let (backend, tried) = (Arc::clone(&self.backend), &mut self.errand.tried);
+        match why {
+            Unserved::Connect(error) => failed(tried, backend, error),
+            Unserved::ConnectTimeout => {
+                let error = ConnectError::TimedOut(self.connect_timeout);
+                failed(tried, backend, error)
+            }
+            Unserved::Reset => {
+                let now = Instant::now();
+                if now.duration_since(self.at) <= self.connect_timeout {
+                    backend.connect_failed(now, "reset before the first byte");
+                }
+                let end = End::new(Side::Backend, Phase::Connect, How::Rst);
+                try_another(pool, tried, backend).then_some(()).ok_or(end)
+            }
+            Unserved::Fin => {
+                let end = End::new(Side::Backend, Phase::Connect, How::Fin);
+                try_another(pool, tried, backend).then_some(()).ok_or(end)
+            }
+        }
+    }
+}
+
+impl Origin<Held> for Begun {
+    fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    fn connected(&mut self, record: &mut Record) {
+        let now = Instant::now();
+        self.backend.connected(now);
+        record.connected(now.duration_since(self.at));
+        record.opened();
+    }
+
+    fn has_other(&self) -> bool {
+        let Some(pool) = self.errand.pool.upgrade() else {
+            return false;
+        };
+        let mut tried = self.errand.tried.clone();
+        tried.push(Arc::clone(&self.backend));
+        tried.len() <= pool.settings().retries as usize && pool.has_other(&tried)
+    }
+
+    fn unserved(mut self: Box<Self>, why: Unserved, client: Leg, mut record: Record, held: Held) {
+        let Held { lease, place } = held;
+        drop(lease);
+        record.phase = Phase::Connect;
+        let Some(pool) = self.errand.pool.upgrade() else {
+            return refuse(client, record, route_gone());
+        };
+        match self.may_try_another(&pool, why) {
+            Ok(()) => self.errand.wait(client, record, place),
+            Err(end) => refuse(client, record, end),
+        }
     }
 }
 
@@ -135,6 +251,11 @@ impl Errand {
 async fn left_waiting(client: BorrowedFd<'_>) {
     tokio::time::sleep(WATCH_AFTER).await;
     hung_up(client).await;
+}
+
+/// A reload has removed its pool.
+fn route_gone() -> End {
+    End::new(Side::Evenkeel, Phase::Route, How::Refused)
 }
 
 /// A refusal is a RST: nothing must look like an orderly, empty answer.

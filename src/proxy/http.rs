@@ -15,7 +15,7 @@ use super::gate::{Gate, Times};
 use super::ticket::Ticket;
 use super::upgrade::Handover;
 use super::visit::Visit;
-use super::{Arrival, Client};
+use super::{Arrival, Client, Held};
 use crate::net::{Stream, options};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::relay::{Leg, Session, Transport};
@@ -30,7 +30,7 @@ const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
 pub(super) async fn serve(arrival: Arrival, stream: Stream) {
-    let mut record = Record::new(&arrival.proxy.journal, &arrival.counters, arrival.peer);
+    let mut record = Record::new(&arrival.counters, arrival.peer);
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
         Some(tls) => classify::terminate(stream, &tls.config, arrival.deadline).await,
@@ -181,11 +181,15 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
             transport: Transport::Raw,
             read: backend_read,
         },
+        connecting: false,
         policy,
-        record: Box::new(record),
-        lease: Box::new((lease, Arc::clone(&arrival.slot))),
+        record,
+        lease: Held {
+            lease,
+            place: arrival.slot.place(),
+        },
         // The backend has had a request.
-        give_back: None,
+        origin: None,
     });
 }
 
@@ -209,8 +213,7 @@ mod tests {
     use crate::net::bind;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::{OperatorState, Pool};
-    use crate::proxy::{HardStop, Limits, Listening, Proxy, Rules};
-    use crate::relay::Relay;
+    use crate::proxy::{HardStop, Limits, Listening, Proxy, Relay, Rules};
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GET: &str = "GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n";
@@ -248,7 +251,7 @@ mod tests {
             let pools = [("nodes".to_owned(), Arc::clone(&pool))].into();
             let listener = &config.listeners[0];
             let proxy = Arc::new(Proxy {
-                relay: Relay::start(1).unwrap(),
+                relay: Relay::start(1, usize::MAX).unwrap(),
                 journal: Journal::new(&config.access_log).unwrap(),
                 limits: Limits::new(&config.global),
                 runtime: tokio::runtime::Handle::current(),
@@ -257,8 +260,12 @@ mod tests {
             });
             let bound = bind(&listener.bind, 128).unwrap();
             let rules = Rules::build(listener, &pools).unwrap();
-            let listening =
-                Listening::start(&proxy, Arc::new(bound), rules, ListenerCounters::new("web"));
+            let listening = Listening::start(
+                &proxy,
+                Arc::new(bound),
+                rules,
+                ListenerCounters::new("web", &proxy.journal),
+            );
             Bench {
                 listening,
                 pool,

@@ -174,16 +174,40 @@ impl Limits {
 
     /// Listeners ask at the same time, so each count is compared and raised in one step.
     fn try_slot(self: &Arc<Self>) -> Option<Slot> {
-        let raise = |count: &AtomicU64, max: u64| {
-            let next = |now| (now < max).then_some(now + 1);
-            count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-        };
-        raise(&self.live, self.max_connections()).ok()?;
-        if raise(&self.in_setup, self.max_setup.load(Ordering::Relaxed)).is_err() {
+        if !raise(&self.live, self.max_connections()) {
+            return None;
+        }
+        if !raise(&self.in_setup, self.max_setup.load(Ordering::Relaxed)) {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(self.counted())
+    }
+
+    /// Counts one connection that needs no set-up, if there is room; [`Limits::reserved`] makes it a place.
+    pub(super) fn reserve(&self) -> bool {
+        raise(&self.live, self.max_connections())
+    }
+
+    /// Counts one such connection whether there is room or not.
+    pub(super) fn reserve_anyway(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The place of a connection that is counted already.
+    pub(super) fn reserved(self: &Arc<Self>) -> Place {
+        Place {
+            limits: Arc::clone(self),
+        }
+    }
+
+    /// Waits until a connection that needs no set-up may be accepted.
+    ///
+    /// # Cancel safety
+    /// Takes nothing; may be dropped at any time.
+    pub(super) async fn room_to_reserve(&self) {
+        self.until(|| (self.live() < self.max_connections()).then_some(()))
+            .await;
     }
 
     fn counted(self: &Arc<Self>) -> Slot {
@@ -194,7 +218,28 @@ impl Limits {
     }
 }
 
-/// One client connection's place; dropping it frees the place.
+/// Adds one unless `max` is reached.
+fn raise(count: &AtomicU64, max: u64) -> bool {
+    let next = |now| (now < max).then_some(now + 1);
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        .is_ok()
+}
+
+/// The place of one client connection that has left set-up, for the hours it lasts; dropping it frees the place.
+#[derive(Debug)]
+pub struct Place {
+    limits: Arc<Limits>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.limits.live.fetch_sub(1, Ordering::Relaxed);
+        self.limits.freed.notify_waiters();
+    }
+}
+
+/// One client connection's place from accept on; dropping it frees the place.
 #[derive(Debug)]
 pub struct Slot {
     limits: Arc<Limits>,
@@ -202,6 +247,12 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The place of the session that this connection becomes: the slot is about to be dropped.
+    pub fn place(&self) -> Place {
+        self.limits.reserve_anyway();
+        self.limits.reserved()
+    }
+
     /// The connection is routed and has left set-up: whatever waits from here on waits for one pool, and must not
     /// keep other pools' clients out. What a pool lets wait is bounded by its `max_queue`. Connections in connect tries
     /// need no bound of their own: each holds a lease, which counts for its backend's `max_connections`, and no more

@@ -11,6 +11,7 @@ mod classify;
 mod client;
 mod dialogue;
 mod dispatch;
+mod door;
 mod errand;
 mod exchange;
 mod forward;
@@ -36,14 +37,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::net::Peer;
 use crate::observe::{Journal, ListenerCounters};
-use crate::relay::Relay;
+use crate::pool::Lease;
 
 pub use accept::Listening;
 pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use hard_stop::HardStop;
-pub use limits::{Limits, Slot};
+pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
+
+/// The relay plane as the data path uses it.
+pub type Relay = crate::relay::Relay<Held>;
+
+/// What a session holds to its end, besides its record.
+#[derive(Debug)]
+pub struct Held {
+    pub lease: Lease,
+    /// Given up behind the lease.
+    pub place: Place,
+}
 
 /// What every listener's path uses.
 pub struct Proxy {

@@ -12,7 +12,7 @@ use crate::pool::Pool;
 
 /// Serves one connection up to its adoption by the relay.
 pub(super) async fn serve(arrival: Arrival, stream: Stream) {
-    let mut record = Record::new(&arrival.proxy.journal, &arrival.counters, arrival.peer);
+    let mut record = Record::new(&arrival.counters, arrival.peer);
     record.phase = Phase::Tls;
     let classified = match classify(&arrival, stream).await {
         Ok(classified) => classified,
@@ -40,10 +40,12 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
         client: arrival.peer.ip(),
         key,
         tried: Vec::new(),
-        slot: arrival.slot,
         proxy: arrival.proxy,
     };
-    errand.run(client, Box::new(record)).await;
+    // A pool that lets its clients wait must not use up the places in set-up of all listeners.
+    let place = arrival.slot.place();
+    drop(arrival.slot);
+    errand.run(client, record, place).await;
 }
 
 async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {

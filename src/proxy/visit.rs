@@ -119,11 +119,7 @@ impl Visit {
     /// The record of the next request: the connection's own for the first.
     fn record(&self) -> Record {
         self.unused_record().unwrap_or_else(|| {
-            let mut record = Record::new(
-                &self.arrival.proxy.journal,
-                &self.arrival.counters,
-                self.arrival.peer,
-            );
+            let mut record = Record::new(&self.arrival.counters, self.arrival.peer);
             if let Some(sni) = &self.sni {
                 record.set_sni(sni);
             }

@@ -1,8 +1,10 @@
 //! One direction of a session: from one leg to the other. Nothing is read while something is still to be written, so
 //! an idle or flowing direction holds no buffer, and a stalled one holds what one read gave.
 
-use super::leg::{Input, Leg, Scratch};
-use super::pipe::{Pipe, Pipes};
+use super::clock::Tick;
+use super::leg::{Input, Leg};
+use super::pipe::Pipe;
+use super::scratch::Scratch;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
 pub(super) const READS_PER_TURN: usize = 16;
@@ -19,6 +21,10 @@ pub(super) enum Flow {
     Blocked,
     /// Has more to do; another turn is needed.
     OutOfBudget,
+    /// Reads nothing because the worker's entries hold too much; no event tells when that is over.
+    Starved,
+    /// The source's FIN has come; passing it on is left to a later turn, as the caller asked.
+    Ended,
     /// The FIN was passed on behind the last byte.
     Finished,
     /// The source broke and all that it had sent before was delivered.
@@ -27,12 +33,7 @@ pub(super) enum Flow {
 
 #[derive(Default)]
 pub(super) struct Direction {
-    /// Read and not yet taken by the other leg.
-    pending: Vec<u8>,
-    /// How much of `pending` was taken.
-    written: usize,
-    /// Between two raw legs, while bulk is under way.
-    pipe: Option<Pipe>,
+    stalled: Option<Box<Stalled>>,
     /// Full reads in a row, up to [`BULK_READS`].
     full_reads: u8,
     /// The source has said that no more comes.
@@ -41,23 +42,38 @@ pub(super) struct Direction {
     finished: bool,
     /// The source is broken, and everything it had sent was read.
     broken: bool,
-    /// Read from the source, bytes.
-    pub bytes: u64,
+}
+
+/// What was read and not taken by the other leg: bytes in memory, or in a pipe.
+struct Stalled {
+    bytes: Vec<u8>,
+    /// How much of `bytes` was taken.
+    written: usize,
+    pipe: Option<Pipe>,
+    since: Tick,
+}
+
+/// How one pump of a direction is to be done.
+pub(super) struct Pump<'a> {
+    /// Counts what is read from the source.
+    pub bytes: &'a mut u64,
+    /// Leave the source's FIN to a later turn.
+    pub hold_fin: bool,
+    /// The other direction is finished: the end of this one is followed by the close.
+    pub is_last: bool,
 }
 
 impl Direction {
     /// Starts with what was read from the source before adoption.
-    pub fn new(read: Vec<u8>) -> Self {
-        Self {
-            bytes: read.len() as u64,
-            pending: read,
-            ..Self::default()
-        }
+    pub fn new(read: Vec<u8>, now: Tick) -> Self {
+        let mut direction = Self::default();
+        direction.stall(read, None, now);
+        direction
     }
 
     /// Bytes that were read and not taken by the other leg.
     pub fn is_blocked(&self) -> bool {
-        !self.pending.is_empty() || self.pipe.is_some()
+        self.stalled.is_some()
     }
 
     /// The source's end was passed on.
@@ -69,8 +85,42 @@ impl Direction {
         self.ended
     }
 
+    /// Bytes held, in memory or in a pipe.
+    pub fn held_bytes(&self) -> usize {
+        let held = |stalled: &Stalled| {
+            stalled.bytes.len() + stalled.pipe.as_ref().map_or(0, Pipe::held_bytes)
+        };
+        self.stalled.as_deref().map_or(0, held)
+    }
+
+    /// Since when a pipe has been stalled here.
+    pub fn pipe_since(&self) -> Option<Tick> {
+        let stalled = self.stalled.as_deref()?;
+        stalled.pipe.is_some().then_some(stalled.since)
+    }
+
+    /// Takes the bytes out of a stalled pipe, so that the pipe can serve another.
+    pub fn free_pipe(&mut self, scratch: &mut Scratch) {
+        let Some(stalled) = &mut self.stalled else {
+            return;
+        };
+        if let Some(mut pipe) = stalled.pipe.take() {
+            pipe.empty_into(&mut stalled.bytes);
+            match pipe.is_empty() {
+                true => scratch.pipes.give(pipe),
+                false => stalled.pipe = Some(pipe),
+            }
+        }
+    }
+
     /// Moves what can be moved.
-    pub fn pump(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch) -> Flow {
+    pub fn pump(
+        &mut self,
+        from: &mut Leg,
+        to: &mut Leg,
+        scratch: &mut Scratch,
+        how: Pump<'_>,
+    ) -> Flow {
         for _ in 0..READS_PER_TURN {
             if !self.flush(to, scratch) {
                 return Flow::Blocked;
@@ -82,11 +132,17 @@ impl Direction {
                 return Flow::Broken;
             }
             if self.ended {
-                self.finished = to.finish();
+                if how.hold_fin {
+                    return Flow::Ended;
+                }
+                self.finished = to.finish(how.is_last);
                 continue;
             }
-            match self.take(from, to, scratch) {
-                Input::Data(_) => {}
+            let Some(limit) = self.limit(from, to, scratch) else {
+                return Flow::Starved;
+            };
+            match self.take(from, to, scratch, limit) {
+                Input::Data(count) => *how.bytes += count as u64,
                 Input::Blocked => return Flow::Blocked,
                 Input::Fin => self.ended = true,
                 Input::Broken => self.broken = true,
@@ -95,39 +151,64 @@ impl Direction {
         Flow::OutOfBudget
     }
 
-    /// Takes what the source has and gives `to` what it takes of it.
-    fn take(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch) -> Input {
-        let bulk = self.full_reads >= BULK_READS;
+    fn is_bulk(&self) -> bool {
+        self.full_reads >= BULK_READS
+    }
+
+    /// How much may be read at once. `None`: nothing, because it might have to be held and too much is held already. What
+    /// goes to a peer that has taken everything so far will not have to be.
+    fn limit(&self, from: &Leg, to: &Leg, scratch: &Scratch) -> Option<usize> {
+        if !scratch.held.has_room() {
+            let starved = from.is_readable() && to.unsent_bytes() > 0;
+            return (!starved).then_some(SMALL_READ);
+        }
         let raw = from.is_raw() && to.is_raw();
-        if bulk
-            && raw
+        // Bulk between raw legs goes through a pipe. Where every pipe is taken by a stalled reader, there are many of
+        // them: each is to cost little.
+        Some(match self.is_bulk() && !raw {
+            true => usize::MAX,
+            false => SMALL_READ,
+        })
+    }
+
+    /// Takes what the source has and gives `to` what it takes of it.
+    fn take(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch, limit: usize) -> Input {
+        if self.is_bulk()
+            && from.is_raw()
+            && to.is_raw()
+            && scratch.held.has_room()
             && let Some(pipe) = scratch.pipes.take()
         {
-            return self.splice(from, pipe, &mut scratch.pipes);
+            return self.splice(from, to, pipe, scratch);
         }
-        // Where every pipe is taken by a stalled reader, there are many of them: each is to cost little.
-        let limit = if bulk && !raw { usize::MAX } else { SMALL_READ };
         let input = from.read(scratch, limit);
         if let Input::Data(count) = input {
             self.note(count);
             let taken = to.write(&scratch.plain[..count], &mut scratch.sealed);
-            self.bytes += count as u64;
-            self.keep(&scratch.plain[taken..count]);
+            if taken < count {
+                self.stall(scratch.plain[taken..count].to_vec(), None, scratch.now);
+            }
         }
         input
     }
 
-    /// Bulk: into the pipe; the next flush takes it out.
-    fn splice(&mut self, from: &mut Leg, mut pipe: Pipe, pipes: &mut Pipes) -> Input {
-        let input = from.fill(&mut pipe);
-        match input {
-            Input::Data(count) => {
-                self.note(count);
-                self.bytes += count as u64;
-                self.pipe = Some(pipe);
+    /// Bulk: from socket to socket through a pipe.
+    fn splice(
+        &mut self,
+        from: &mut Leg,
+        to: &mut Leg,
+        mut pipe: Pipe,
+        scratch: &mut Scratch,
+    ) -> Input {
+        let input = from.fill(&mut pipe, scratch.held.room());
+        if let Input::Data(count) = input {
+            self.note(count);
+            if !to.drain(&mut pipe) {
+                self.stall(Vec::new(), Some(pipe), scratch.now);
+                return input;
             }
-            Input::Blocked | Input::Fin | Input::Broken => pipes.give(pipe),
         }
+        scratch.pipes.give(pipe);
         input
     }
 
@@ -139,10 +220,14 @@ impl Direction {
         };
     }
 
-    fn keep(&mut self, rest: &[u8]) {
-        if !rest.is_empty() {
-            self.pending = rest.to_vec();
-            self.written = 0;
+    fn stall(&mut self, bytes: Vec<u8>, pipe: Option<Pipe>, since: Tick) {
+        if !bytes.is_empty() || pipe.is_some() {
+            self.stalled = Some(Box::new(Stalled {
+                bytes,
+                written: 0,
+                pipe,
+                since,
+            }));
         }
     }
 
@@ -151,34 +236,32 @@ impl Direction {
         if !to.flush() {
             return false;
         }
-        if self.pending.is_empty() && self.pipe.is_none() {
+        let Some(stalled) = &mut self.stalled else {
             return true;
+        };
+        if !to.is_writable() || !stalled.flush(to, scratch) {
+            return false;
         }
-        to.writable
-            && self.flush_pipe(to, &mut scratch.pipes)
-            && self.flush_pending(to, &mut scratch.sealed)
-            && to.flush()
+        self.stalled = None;
+        to.flush()
     }
+}
 
-    fn flush_pipe(&mut self, to: &mut Leg, pipes: &mut Pipes) -> bool {
+impl Stalled {
+    /// True once `to` has taken everything. The bytes came before what is in the pipe.
+    fn flush(&mut self, to: &mut Leg, scratch: &mut Scratch) -> bool {
+        self.written += to.write(&self.bytes[self.written..], &mut scratch.sealed);
+        if self.written < self.bytes.len() {
+            return false;
+        }
         let Some(mut pipe) = self.pipe.take() else {
             return true;
         };
         if to.drain(&mut pipe) {
-            pipes.give(pipe);
+            scratch.pipes.give(pipe);
             return true;
         }
         self.pipe = Some(pipe);
         false
-    }
-
-    fn flush_pending(&mut self, to: &mut Leg, sealed: &mut [u8]) -> bool {
-        self.written += to.write(&self.pending[self.written..], sealed);
-        if self.written < self.pending.len() {
-            return false;
-        }
-        self.pending = Vec::new();
-        self.written = 0;
-        true
     }
 }

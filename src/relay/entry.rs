@@ -1,104 +1,151 @@
 //! One session inside a worker: two legs, two directions, and the rules of how it ends.
 //!
 //! A FIN goes on as a FIN behind the bytes before it, and the other direction goes on; a RST goes on as a RST behind
-//! the bytes before it, so that a truncated answer cannot look complete.
+//! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
+//! hours, so it is kept small.
 
-use std::any::Any;
-use std::time::{Duration, Instant};
+use std::num::NonZeroU32;
+use std::time::Duration;
 
-use super::direction::{Direction, Flow};
+use super::clock::{Tick, Ticks};
+use super::direction::{Direction, Flow, Pump};
 use super::inquiry::Connection;
-use super::leg::{Leg, Scratch};
-use super::{Counted, GiveBack, Policy};
-use crate::net::options::unacknowledged_bytes;
+use super::leg::{Connect, Leg};
+use super::origin::{Origin, Unserved};
+use super::scratch::Scratch;
 use crate::observe::{End, How, Phase, Record, Side};
 
 /// A TLS session silent for so long gives up its expanded keys (1.2 KB); a message then pays 164 ns to make them again.
 const COOL_AFTER: Duration = Duration::from_secs(10);
+/// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
+/// before, and then what the client said before it left is delivered.
+const LEAVE_AFTER: Duration = Duration::from_millis(50);
+/// A reader that leaves a pipe full for so long is slow: its pipe is to serve others.
+pub(super) const FREE_PIPE_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) const CLIENT: usize = 0;
 pub(super) const BACKEND: usize = 1;
 
 /// What the worker does with an entry after its turn.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Turn {
     /// Wait for an event.
     Wait,
     /// Give it another turn.
     Again,
-    /// Look again soon: it waits for the kernel to send what is queued.
+    /// Look again soon: it waits for something of which no event tells.
     Soon,
     /// It is over.
     Ended,
-    /// The backend broke untouched: the client's leg goes back to whoever gave it.
-    GivenBack,
+    /// The backend could not serve it, and nothing was lost: the client's leg goes back to where it came from.
+    Unserved(Unserved),
 }
 
-pub(super) struct Entry {
+pub(super) struct Entry<L> {
+    record: Record,
     legs: [Leg; 2],
     /// By source: `directions[CLIENT]` goes from the client to the backend.
     directions: [Direction; 2],
-    policy: Policy,
-    record: Box<Record>,
-    last_activity: Instant,
+    lease: L,
+    /// Until the first byte.
+    early: Option<Box<Early<L>>>,
+    idle_timeout: Ticks,
+    fin_timeout: Ticks,
+    last_activity: Tick,
+    /// What the kernel still held at the last deadline.
+    unsent_before: Option<NonZeroU32>,
+    /// Bytes that stand in the worker's account of what is held.
+    held: u32,
+    /// What will be the record's end: the first event that ended the session, a fault before a FIN.
+    end: Option<End>,
+    /// The leg that gets a RST as soon as its queue is sent, at the latest `fin_timeout` after the last activity.
+    resetting: Option<u8>,
     /// Stands in the worker's list of those that get a turn.
     queued: bool,
     /// Stands in the worker's list of those that are looked at soon.
     awaited: bool,
-    /// What the kernel still held at the last deadline.
-    unsent_before: Option<usize>,
-    /// What will be the record's end: the first event that ended the session, a fault before a FIN.
-    end: Option<End>,
-    /// The leg that gets a RST as soon as its queue is sent, at the latest at `last_activity + fin_timeout`.
-    resetting: Option<usize>,
-    lease: Box<dyn Any + Send>,
-    /// Until the first byte.
-    give_back: Option<GiveBack>,
-    counted: Counted,
+    /// Has the options that a long life needs.
+    settled: bool,
 }
 
-impl Entry {
-    pub fn new(session: super::Session, counted: Counted, now: Instant) -> Self {
+/// What a session has besides as long as nobody was sent anything.
+struct Early<L> {
+    origin: Box<dyn Origin<L>>,
+    /// Its backend's leg is not connected yet.
+    opening: bool,
+}
+
+/// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
+const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 240, "an entry has grown");
+
+impl<L> Entry<L> {
+    pub fn new(session: super::Session<L>, now: Tick) -> Self {
         let super::Session {
             client,
             backend,
             policy,
             record,
             lease,
-            give_back,
+            origin,
+            connecting,
         } = session;
         Self {
-            directions: [Direction::new(client.read), Direction::new(backend.read)],
-            legs: [
-                Leg::new(client.socket, client.transport),
-                Leg::new(backend.socket, backend.transport),
-            ],
-            policy,
             record,
+            directions: [
+                Direction::new(client.read, now),
+                Direction::new(backend.read, now),
+            ],
+            legs: [
+                Leg::new(client.socket, client.transport, false),
+                Leg::new(backend.socket, backend.transport, connecting),
+            ],
+            lease,
+            early: origin.map(|origin| {
+                Box::new(Early {
+                    origin,
+                    opening: connecting,
+                })
+            }),
+            idle_timeout: policy.idle_timeout.into(),
+            fin_timeout: policy.fin_timeout.into(),
             last_activity: now,
-            queued: false,
-            awaited: false,
             unsent_before: None,
+            held: 0,
             end: None,
             resetting: None,
-            lease,
-            give_back,
-            counted,
+            queued: false,
+            awaited: false,
+            settled: false,
         }
+        .counting_what_was_read()
+    }
+
+    fn counting_what_was_read(mut self) -> Self {
+        self.record.bytes_from_client += self.directions[CLIENT].held_bytes() as u64;
+        self.record.bytes_from_backend += self.directions[BACKEND].held_bytes() as u64;
+        self
     }
 
     pub fn record(&self) -> &Record {
         &self.record
     }
 
+    /// Not before its backend's leg is connected.
+    pub fn is_established(&self) -> bool {
+        !self.is_opening()
+    }
+
+    fn is_opening(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.opening)
+    }
+
     /// Since the last byte either way.
-    pub fn idle(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.last_activity)
+    pub fn idle(&self, now: Tick) -> Duration {
+        now.since(self.last_activity).into()
     }
 
     /// As the operator sees it.
-    pub fn describe(&mut self, now: Instant) -> Connection {
-        self.write_bytes();
+    pub fn describe(&self, now: Tick) -> Connection {
         Connection {
             summary: self.record.summary(),
             idle: self.idle(now),
@@ -126,56 +173,108 @@ impl Entry {
     }
 
     /// Moves what can be moved and finds out whether the session is over.
-    pub fn turn(&mut self, scratch: &mut Scratch, now: Instant) -> Turn {
+    pub fn turn(&mut self, scratch: &mut Scratch) -> Turn {
         self.queued = false;
-        if let Some(victim) = self.resetting {
-            return self.reset_when_sent(victim);
+        #[cfg(test)]
+        super::tests::panic_if_asked(&self.record);
+        let turn = match (self.resetting, self.is_opening()) {
+            (Some(victim), _) => self.reset_when_sent(victim),
+            (None, true) => self.open(scratch),
+            (None, false) => self.relay(scratch),
+        };
+        self.account(scratch);
+        turn
+    }
+
+    /// Waits for the backend's leg to be connected.
+    fn open(&mut self, scratch: &mut Scratch) -> Turn {
+        let has_left = self.legs[CLIENT].is_broken();
+        match self.legs[BACKEND].connect() {
+            Connect::UnderWay if has_left && self.idle(scratch.now) < LEAVE_AFTER => Turn::Soon,
+            Connect::UnderWay if !has_left => Turn::Wait,
+            Connect::UnderWay | Connect::Failed if has_left => {
+                self.end = Some(End::new(Side::Client, Phase::Connect, How::Rst));
+                Turn::Ended
+            }
+            Connect::UnderWay | Connect::Failed => {
+                Turn::Unserved(Unserved::Connect(self.legs[BACKEND].connect_error()))
+            }
+            Connect::Done => {
+                self.last_activity = scratch.now;
+                if let Some(early) = &mut self.early {
+                    early.opening = false;
+                    early.origin.connected(&mut self.record);
+                }
+                self.relay(scratch)
+            }
         }
-        let before = self.moved();
+    }
+
+    fn relay(&mut self, scratch: &mut Scratch) -> Turn {
         let was_faulty = self.is_faulty();
         let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
-        if self.moved() != before {
-            self.last_activity = now;
+        // Not short-circuited: each leg's mark is taken.
+        if self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity() {
+            self.last_activity = scratch.now;
             self.unsent_before = None;
         }
-        if self.bytes() > 0 {
-            self.give_back = None;
+        if self.early.is_some() && !self.is_untouched() {
+            self.early = None;
         }
         self.note_fins();
-        if let Some(turn) = self.pass_on_fault(flows, was_faulty, now) {
+        if let Some(turn) = self.pass_on_fault(flows, was_faulty, scratch.now) {
             return turn;
         }
         match flows {
+            [_, Flow::Ended] => self.leave_to_another(),
             [Flow::Finished, Flow::Finished] => Turn::Ended,
             [Flow::OutOfBudget, _] | [_, Flow::OutOfBudget] => Turn::Again,
+            [Flow::Starved, _] | [_, Flow::Starved] => Turn::Soon,
             _ => Turn::Wait,
         }
     }
 
     fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
+        let untouched = self.early.is_some() && self.is_untouched();
+        let is_last = self.directions[1 - side].is_finished();
         let [client, backend] = &mut self.legs;
-        let (from, to) = match side {
-            CLIENT => (client, backend),
-            _ => (backend, client),
+        let (from, to, bytes) = match side {
+            CLIENT => (client, backend, &mut self.record.bytes_from_client),
+            _ => (backend, client, &mut self.record.bytes_from_backend),
         };
         if to.fault().is_some() {
             return Flow::Blocked;
         }
-        self.directions[side].pump(from, to, scratch)
+        let how = Pump {
+            bytes,
+            hold_fin: side == BACKEND && untouched,
+            is_last,
+        };
+        self.directions[side].pump(from, to, scratch, how)
+    }
+
+    /// No byte and no FIN has gone either way.
+    fn is_untouched(&self) -> bool {
+        self.record.bytes_from_client == 0
+            && self.record.bytes_from_backend == 0
+            && !self.directions[CLIENT].has_ended()
+    }
+
+    /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.
+    fn leave_to_another(&mut self) -> Turn {
+        let has_other = |early: &Early<L>| early.origin.has_other();
+        if self.is_untouched() && self.early.as_deref().is_some_and(has_other) {
+            return Turn::Unserved(Unserved::Fin);
+        }
+        // There is none, or the client spoke in this very turn: the FIN goes on in the next.
+        self.early = None;
+        Turn::Again
     }
 
     fn is_faulty(&self) -> bool {
         self.legs.iter().any(|leg| leg.fault().is_some())
-    }
-
-    fn moved(&self) -> u64 {
-        self.legs[CLIENT].moved + self.legs[BACKEND].moved
-    }
-
-    fn bytes(&self) -> u64 {
-        self.directions[CLIENT].bytes + self.directions[BACKEND].bytes
     }
 
     fn note_fins(&mut self) {
@@ -187,7 +286,7 @@ impl Entry {
     }
 
     /// A broken leg ends the session: what it had sent is delivered, then the other leg is reset.
-    fn pass_on_fault(&mut self, flows: [Flow; 2], was_faulty: bool, now: Instant) -> Option<Turn> {
+    fn pass_on_fault(&mut self, flows: [Flow; 2], was_faulty: bool, now: Tick) -> Option<Turn> {
         let side = [CLIENT, BACKEND]
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
@@ -197,72 +296,114 @@ impl Entry {
             self.end = Some(ended_by(side, how));
             return Some(Turn::Ended);
         }
-        if side == BACKEND && self.can_be_given_back(flows[BACKEND]) {
-            return Some(Turn::GivenBack);
+        let is_over = matches!(flows[side], Flow::Broken | Flow::Finished | Flow::Ended);
+        if side == BACKEND && is_over && self.can_be_given_back() {
+            return Some(Turn::Unserved(Unserved::Reset));
         }
-        if !matches!(flows[side], Flow::Broken | Flow::Finished) {
+        if !is_over {
             // Not all of what it sent before it broke has been delivered. A fault that this very turn found in a
             // write leaves something to read, and no event may tell of it.
             return (self.is_faulty() && !was_faulty).then_some(Turn::Again);
         }
         self.end = Some(ended_by(side, how));
-        self.resetting = Some(other);
+        self.resetting = Some(other as u8);
         self.last_activity = now;
-        Some(self.reset_when_sent(other))
+        Some(self.reset_when_sent(other as u8))
     }
 
     /// A backend that broke before a byte went either way, under a client that is still there.
-    fn can_be_given_back(&self, flow: Flow) -> bool {
-        self.give_back.is_some()
-            && flow == Flow::Broken
-            && !self.legs[CLIENT].is_broken()
-            && !self.directions.iter().any(Direction::has_ended)
+    fn can_be_given_back(&self) -> bool {
+        self.early.is_some() && self.is_untouched() && !self.legs[CLIENT].is_broken()
     }
 
     /// Gives the client's leg back.
-    pub fn give_back(self) {
+    pub fn give_back(self, why: Unserved) {
         let Self {
             legs: [client, backend],
             record,
             lease,
-            give_back,
-            counted,
+            early,
             ..
         } = self;
-        drop((backend, lease, counted));
-        if let Some(give_back) = give_back {
-            give_back(client.into_session_leg(), record);
+        drop(backend);
+        match early {
+            Some(early) => early
+                .origin
+                .unserved(why, client.into_session_leg(), record, lease),
+            None => {
+                client.reset();
+                record.finish(End::new(Side::Backend, Phase::Connect, How::Rst));
+            }
         }
     }
 
     /// A close with linger 0 throws away what is queued, so it waits until nothing is.
-    fn reset_when_sent(&mut self, victim: usize) -> Turn {
-        let leg = &self.legs[victim];
-        if !leg.is_broken() && unacknowledged_bytes(leg.as_fd()) > 0 {
+    fn reset_when_sent(&mut self, victim: u8) -> Turn {
+        let leg = self.leg(victim.into());
+        if !leg.is_broken() && leg.unsent_bytes() > 0 {
             return Turn::Soon;
         }
         leg.reset();
         Turn::Ended
     }
 
-    /// When this entry is to be ended if nothing happens before.
-    pub fn deadline(&self) -> Instant {
-        self.last_activity + self.timeout()
+    /// Brings the worker's account of held bytes up to date.
+    fn account(&mut self, scratch: &mut Scratch) {
+        let held = self
+            .directions
+            .iter()
+            .map(Direction::held_bytes)
+            .sum::<usize>()
+            + self.legs.iter().map(Leg::held_bytes).sum::<usize>();
+        if held != self.held as usize {
+            scratch.held.change(self.held as usize, held);
+            self.held = u32::try_from(held).unwrap_or(u32::MAX);
+        }
     }
 
-    /// When the sweep must look at this entry, at the latest.
-    pub fn due(&self, now: Instant) -> Instant {
-        let deadline = self.deadline();
-        self.record
-            .interval_due()
-            .map_or(deadline, |left| deadline.min(now + left))
+    /// It leaves the worker: what it held is no more.
+    pub fn release(&mut self, scratch: &mut Scratch) {
+        scratch.held.change(self.held as usize, 0);
+        self.held = 0;
     }
 
-    fn timeout(&self) -> Duration {
-        if self.is_half_over() {
-            self.policy.fin_timeout
-        } else {
-            self.policy.idle_timeout
+    /// What is left until it is ended if nothing happens.
+    pub fn left(&self, now: Tick) -> Duration {
+        self.timeout().left(now.since(self.last_activity))
+    }
+
+    /// What is left until it is to be looked at after its adoption: a timeout may be shorter than that of the connect.
+    pub fn first_look_in(&self, now: Tick) -> Duration {
+        self.due_in(now).min(self.idle_timeout.into())
+    }
+
+    /// What is left until it is to be looked at: the deadline, or before it a line of the log, or a pipe to be freed.
+    pub fn due_in(&self, now: Tick) -> Duration {
+        let due = [
+            Some(self.left(now)),
+            self.record.interval_due(),
+            self.pipe_left(now),
+        ];
+        due.into_iter().flatten().min().unwrap_or(Duration::MAX)
+    }
+
+    fn pipe_left(&self, now: Tick) -> Option<Duration> {
+        let since = self.directions.iter().filter_map(Direction::pipe_since);
+        since
+            .map(|since| Ticks::from(FREE_PIPE_AFTER).left(now.since(since)))
+            .min()
+    }
+
+    /// Whether its deadline is nearer than the idle timeout that the worker's sweep goes by.
+    pub fn is_urgent(&self) -> bool {
+        self.held > 0 || self.is_opening() || self.is_half_over()
+    }
+
+    fn timeout(&self) -> Ticks {
+        match &self.early {
+            Some(early) if early.opening => early.origin.connect_timeout().into(),
+            _ if self.is_half_over() => self.fin_timeout,
+            _ => self.idle_timeout,
         }
     }
 
@@ -272,14 +413,18 @@ impl Entry {
             || self.legs.iter().any(Leg::is_broken)
     }
 
-    /// At its deadline: true when it is to be ended. While the kernel still delivers what was written, a peer is
+    /// At its deadline. While the kernel still delivers what was written, a peer is
     /// slow, not gone. What is cut short is reset, so that it cannot look complete.
-    pub fn expire(&mut self, now: Instant) -> bool {
-        let unsent = self.unsent_bytes();
-        if unsent > 0 && self.unsent_before.is_none_or(|before| unsent < before) {
+    pub fn expire(&mut self, now: Tick) -> Turn {
+        if self.is_opening() {
+            return Turn::Unserved(Unserved::ConnectTimeout);
+        }
+        let unsent = u32::try_from(self.unsent_bytes()).unwrap_or(u32::MAX);
+        let before = self.unsent_before.map_or(u32::MAX, NonZeroU32::get);
+        if let Some(unsent) = NonZeroU32::new(unsent).filter(|unsent| unsent.get() < before) {
             self.unsent_before = Some(unsent);
             self.last_activity = now;
-            return false;
+            return Turn::Wait;
         }
         if self.is_half_over() {
             self.reset_cut_short();
@@ -287,15 +432,19 @@ impl Entry {
         let fault = self.end.filter(|end| end.how != How::Fin);
         self.close(How::Timeout);
         self.end = fault.or(self.end);
-        true
+        Turn::Ended
     }
 
     /// Ends the entry by our own decision: a quiet session with a FIN, one that is cut short with a RST.
     pub fn close(&mut self, how: How) {
-        if !self.is_quiet() {
+        if self.is_opening() || !self.is_quiet() {
             self.reset_cut_short();
         }
-        self.end = Some(End::new(Side::Evenkeel, Phase::Relay, how));
+        let phase = match self.is_opening() {
+            true => Phase::Connect,
+            false => Phase::Relay,
+        };
+        self.end = Some(End::new(Side::Evenkeel, phase, how));
     }
 
     /// The coming close is a RST for each leg that has not been told the end of what goes to it.
@@ -311,7 +460,7 @@ impl Entry {
     fn is_quiet(&self) -> bool {
         self.unsent_bytes() == 0
             && !self.directions.iter().any(Direction::is_blocked)
-            && !self.legs.iter().any(|leg| leg.readable)
+            && !self.legs.iter().any(Leg::is_readable)
     }
 
     fn unsent_bytes(&self) -> usize {
@@ -323,16 +472,30 @@ impl Entry {
         self.legs.iter().for_each(Leg::reset);
     }
 
-    /// Makes a session that has been silent for a while small.
-    pub fn cool_when_idle(&mut self, now: Instant) {
-        if self.idle(now) >= COOL_AFTER {
+    /// What is done now and then while it lives: the counters and the log kept up to date, what it does not need let
+    /// go, and what only a long life needs set.
+    pub fn tend(&mut self, scratch: &mut Scratch) {
+        self.log_when_due();
+        if self.idle(scratch.now) >= COOL_AFTER {
             self.legs.iter_mut().for_each(Leg::cool);
+        }
+        if self
+            .pipe_left(scratch.now)
+            .is_some_and(|left| left.is_zero())
+        {
+            let [client, backend] = &mut self.directions;
+            client.free_pipe(scratch);
+            backend.free_pipe(scratch);
+            self.account(scratch);
+        }
+        if !self.settled && !self.is_opening() {
+            self.settled = true;
+            self.legs[BACKEND].settle();
         }
     }
 
     /// Brings the counters up to date and writes the line of a live connection when it is due.
-    pub fn log_when_due(&mut self) {
-        self.write_bytes();
+    fn log_when_due(&mut self) {
         self.record.tally();
         if self
             .record
@@ -343,30 +506,23 @@ impl Entry {
         }
     }
 
-    fn write_bytes(&mut self) {
-        self.record.bytes_from_client = self.directions[CLIENT].bytes;
-        self.record.bytes_from_backend = self.directions[BACKEND].bytes;
-    }
-
-    /// Closes the sockets, finishes the record, then lets the lease go.
-    pub fn finish(mut self) {
-        self.write_bytes();
+    /// Closes the sockets and finishes the record; the lease is let go after that.
+    pub fn finish(self) -> L {
         let Self {
             legs,
             record,
             end,
             lease,
-            counted,
+            early,
             ..
         } = self;
-        drop(legs);
+        drop((legs, early));
         record.finish(end.unwrap_or(End {
             side: Side::Evenkeel,
             phase: Phase::Relay,
             how: How::Error,
         }));
-        drop(counted);
-        drop(lease);
+        lease
     }
 }
 

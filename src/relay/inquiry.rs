@@ -2,12 +2,13 @@
 //! workers in between their events, a bounded number of slots at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::Relay;
+use super::clock::Tick;
 use super::entry::Entry;
 use super::table::{Key, Table};
 use super::worker::Command;
@@ -75,7 +76,7 @@ pub(super) struct Answer {
     next: Option<u32>,
 }
 
-impl Relay {
+impl<L: Send + 'static> Relay<L> {
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
     pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> Page {
         self.inquire(filter, from, limit, false).await
@@ -101,9 +102,9 @@ impl Relay {
         let filter = Arc::new(filter);
         let mut page = Page::default();
         let mut at = from;
-        while let Some(worker) = self.workers.get(at.worker as usize) {
+        while let Some(inbox) = self.plane.inboxes.get(at.worker as usize) {
             let (answer, answered) = oneshot::channel();
-            worker.inbox.send(Command::Inquire(Question {
+            inbox.send(Command::Inquire(Question {
                 filter: Arc::clone(&filter),
                 from: at.slot,
                 limit: limit - page.connections.len(),
@@ -124,7 +125,7 @@ impl Relay {
                 break;
             }
         }
-        let more = (at.worker as usize) < self.workers.len();
+        let more = (at.worker as usize) < self.plane.inboxes.len();
         page.next = more.then_some(at);
         page
     }
@@ -132,7 +133,7 @@ impl Relay {
 
 impl Question {
     /// Looks at the next slots. The keys are those of the entries to close.
-    pub fn ask(self, table: &mut Table, now: Instant) -> Vec<Key> {
+    pub fn ask<L>(self, table: &mut Table<L>, now: Tick) -> Vec<Key> {
         let mut answer = Answer::default();
         let mut closing = Vec::new();
         // Inclusive: a cursor comes from outside, and may be the last number there is.
@@ -201,8 +202,8 @@ impl Cursor {
     }
 }
 
-impl Entry {
-    fn matches(&self, filter: &Filter, now: Instant) -> bool {
-        filter.fits(self.record(), self.idle(now))
+impl<L> Entry<L> {
+    fn matches(&self, filter: &Filter, now: Tick) -> bool {
+        self.is_established() && filter.fits(self.record(), self.idle(now))
     }
 }

@@ -4,16 +4,18 @@
 //! next `recv` would return 0, a false FIN.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use super::Transport;
-use super::pipe::{Pipe, Pipes};
-use crate::net::options::{reset_on_close, unacknowledged_bytes};
+use super::pipe::Pipe;
+use super::scratch::Scratch;
+use super::{Tls, Transport};
+use crate::net::options::{prepare_tcp, reset_on_close, unacknowledged_bytes};
+use crate::net::{ConnectError, take_error};
 use crate::observe::How;
-use crate::tls::record::{MAX_CONTROL_BYTES, Session, Status};
+use crate::tls::record::{MAX_CONTROL_BYTES, Status};
 
 /// What a read gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,62 +30,80 @@ pub(super) enum Input {
     Broken,
 }
 
-/// What a worker lends to the entry whose turn it is: the buffers through which every byte goes, and pipes for bulk.
-pub(super) struct Scratch {
-    /// Plaintext.
-    pub plain: Box<[u8]>,
-    /// Ciphertext as it comes from the socket. What it opens to, beside a record begun before it, fits `plain`.
-    pub cipher: Box<[u8]>,
-    /// Ciphertext on its way out: room for all of `plain`.
-    pub sealed: Box<[u8]>,
-    pub pipes: Pipes,
-}
+/// What is known of a leg, in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flags(u8);
 
-impl Scratch {
-    /// Large enough that bulk costs few system calls, small enough to stay in the second-level cache.
-    const LENGTH: usize = 64 * 1024;
+impl Flags {
+    /// May have something to read: set by an event, cleared by a read that blocked.
+    const READABLE: Self = Self(1);
+    /// May take something: set by an event, cleared by a write that blocked.
+    const WRITABLE: Self = Self(1 << 1);
+    /// The kernel told of a FIN; a short read is then not the last one.
+    const FIN_ANNOUNCED: Self = Self(1 << 2);
+    /// The kernel told of an error; a 0 from `recv` is then a RST, not a FIN.
+    const ERROR_ANNOUNCED: Self = Self(1 << 3);
+    /// Its connect was begun and is not done.
+    const CONNECTING: Self = Self(1 << 4);
+    /// Bytes went in or out since it was last asked.
+    const ACTIVE: Self = Self(1 << 5);
 
-    pub fn new() -> Self {
-        Self {
-            plain: vec![0; Self::LENGTH].into_boxed_slice(),
-            cipher: vec![0; Self::LENGTH / 2].into_boxed_slice(),
-            sealed: vec![0; Session::sealed_bound(Self::LENGTH)].into_boxed_slice(),
-            pipes: Pipes::default(),
+    fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    fn set(&mut self, flag: Self, on: bool) {
+        if on {
+            self.0 |= flag.0;
+        } else {
+            self.0 &= !flag.0;
         }
     }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// How far a leg's connect has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Connect {
+    Done,
+    UnderWay,
+    Failed,
 }
 
 /// One leg of an entry.
 pub(super) struct Leg {
     socket: OwnedFd,
-    transport: Transport,
-    /// May have something to read: set by an event, cleared by a read that blocked.
-    pub readable: bool,
-    /// May take something: set by an event, cleared by a write that blocked.
-    pub writable: bool,
-    /// The kernel told of a FIN; a short read is then not the last one.
-    fin_announced: bool,
-    /// The kernel told of an error; a 0 from `recv` is then a RST, not a FIN.
-    error_announced: bool,
-    /// Bytes read from and written to the socket: any change is activity.
-    pub moved: u64,
+    flags: Flags,
     /// The first fault, whichever call or event told of it.
     fault: Option<How>,
+    /// `None`: raw.
+    tls: Option<Box<Tls>>,
 }
 
+const _: () = assert!(size_of::<Leg>() == 16);
+
 impl Leg {
-    pub fn new(socket: OwnedFd, transport: Transport) -> Self {
+    pub fn new(socket: OwnedFd, transport: Transport, connecting: bool) -> Self {
         Self {
             socket,
-            transport,
             // Registering reports what is there already. A read before that takes a FIN with a RST behind it for a
             // mere FIN: only EPOLLERR tells of the RST.
-            readable: false,
-            writable: true,
-            fin_announced: false,
-            error_announced: false,
-            moved: 0,
+            flags: match connecting {
+                true => Flags::CONNECTING,
+                false => Flags::WRITABLE,
+            },
             fault: None,
+            tls: match transport {
+                Transport::Raw => None,
+                Transport::Tls(tls) => Some(Box::new(tls)),
+            },
         }
     }
 
@@ -91,7 +111,10 @@ impl Leg {
     pub fn into_session_leg(self) -> super::Leg {
         super::Leg {
             socket: self.socket,
-            transport: self.transport,
+            transport: match self.tls {
+                None => Transport::Raw,
+                Some(tls) => Transport::Tls(*tls),
+            },
             read: Vec::new(),
         }
     }
@@ -100,52 +123,104 @@ impl Leg {
         self.socket.as_raw_fd()
     }
 
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
     /// Lets go of what an idle TLS leg can make again.
     pub fn cool(&mut self) {
-        if let Transport::Tls(tls) = &mut self.transport {
+        if let Some(tls) = &mut self.tls {
             tls.session.cool();
         }
     }
 
     pub fn is_raw(&self) -> bool {
-        matches!(self.transport, Transport::Raw)
+        self.tls.is_none()
     }
 
     pub fn is_tls(&self) -> bool {
-        matches!(self.transport, Transport::Tls(_))
+        self.tls.is_some()
     }
 
     pub fn fault(&self) -> Option<How> {
         self.fault
     }
 
+    pub fn is_readable(&self) -> bool {
+        self.flags.has(Flags::READABLE)
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.flags.has(Flags::WRITABLE)
+    }
+
     /// Takes in what epoll said.
     pub fn announced(&mut self, event: &mio::event::Event) {
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable();
-        self.fin_announced |= event.is_read_closed();
-        self.error_announced |= event.is_error();
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        for (flag, is_on) in [
+            (Flags::READABLE, readable),
+            (Flags::WRITABLE, event.is_writable()),
+            (Flags::FIN_ANNOUNCED, event.is_read_closed()),
+            (Flags::ERROR_ANNOUNCED, event.is_error()),
+        ] {
+            if is_on {
+                self.flags.set(flag, true);
+            }
+        }
+    }
+
+    /// Ask after an event: how a connect that was begun has gone.
+    pub fn connect(&mut self) -> Connect {
+        if !self.flags.has(Flags::CONNECTING) {
+            return Connect::Done;
+        }
+        if self.flags.has(Flags::ERROR_ANNOUNCED) {
+            return Connect::Failed;
+        }
+        if self.is_writable() {
+            self.flags.set(Flags::CONNECTING, false);
+            return Connect::Done;
+        }
+        Connect::UnderWay
+    }
+
+    /// Why its connect failed.
+    pub fn connect_error(&self) -> ConnectError {
+        take_error(self.socket.as_fd())
     }
 
     /// True once the kernel has said that this leg is broken, even if no call has failed yet.
     pub fn is_broken(&self) -> bool {
-        self.error_announced || self.fault.is_some()
+        self.flags.has(Flags::ERROR_ANNOUNCED) || self.fault.is_some()
+    }
+
+    /// Whether bytes went in or out since the last time this was asked.
+    pub fn take_activity(&mut self) -> bool {
+        let active = self.flags.has(Flags::ACTIVE);
+        self.flags.set(Flags::ACTIVE, false);
+        active
+    }
+
+    fn moved(&mut self) {
+        self.flags.set(Flags::ACTIVE, true);
+    }
+
+    /// After a read that was full, or short of what it might have been: whether another may give more. A short one
+    /// emptied the queue, unless a FIN or an error stands behind it.
+    fn has_read(&mut self, full: bool) {
+        self.moved();
+        let behind = self
+            .flags
+            .has(Flags::FIN_ANNOUNCED | Flags::ERROR_ANNOUNCED);
+        self.flags.set(Flags::READABLE, full || behind);
     }
 
     /// Reads plaintext into `scratch.plain`; of a raw leg at most `limit` bytes.
     pub fn read(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
-        match &mut self.transport {
-            Transport::Raw => self.read_raw(scratch, limit),
-            Transport::Tls(_) => self.read_tls(scratch),
+        match &self.tls {
+            None => self.read_raw(scratch, limit),
+            Some(_) => self.read_tls(scratch),
         }
     }
 
     fn read_raw(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
-        if !self.readable {
+        if !self.is_readable() {
             return self.nothing_to_read();
         }
         let limit = limit.min(scratch.plain.len());
@@ -153,25 +228,22 @@ impl Leg {
         match receive(&self.socket, window) {
             Ok(0) => self.end_of_stream(),
             Ok(count) => {
-                self.moved += count as u64;
-                // A short read emptied the queue, unless a FIN or an error stands behind it.
-                let more = count == limit || self.fin_announced || self.error_announced;
-                self.readable = more;
+                self.has_read(count == limit);
                 Input::Data(count)
             }
             Err(error) => self.failed_read(&error),
         }
     }
 
-    /// Moves bytes of a raw leg into an empty pipe.
-    pub fn fill(&mut self, pipe: &mut Pipe) -> Input {
-        if !self.readable {
+    /// Moves at most `limit` bytes of a raw leg into an empty pipe.
+    pub fn fill(&mut self, pipe: &mut Pipe, limit: usize) -> Input {
+        if !self.is_readable() {
             return self.nothing_to_read();
         }
-        match pipe.fill(self.socket.as_fd()) {
+        match pipe.fill(self.socket.as_fd(), limit) {
             Ok(0) => self.end_of_stream(),
             Ok(count) => {
-                self.moved += count as u64;
+                self.moved();
                 Input::Data(count)
             }
             Err(error) => self.failed_read(&error),
@@ -182,7 +254,7 @@ impl Leg {
     pub fn drain(&mut self, pipe: &mut Pipe) -> bool {
         while !pipe.is_empty() && self.fault.is_none() {
             match pipe.drain(self.socket.as_fd()) {
-                Ok(count) => self.moved += count as u64,
+                Ok(_) => self.moved(),
                 Err(error) => {
                     self.failed_write(error);
                     return self.fault.is_some();
@@ -200,9 +272,11 @@ impl Leg {
     }
 
     fn end_of_stream(&mut self) -> Input {
-        self.readable = false;
+        self.flags.set(Flags::READABLE, false);
         // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the error.
-        self.error_announced |= has_error(&self.socket);
+        if has_error(&self.socket) {
+            self.flags.set(Flags::ERROR_ANNOUNCED, true);
+        }
         if self.is_broken() {
             self.fault.get_or_insert(How::Rst);
             return Input::Broken;
@@ -212,11 +286,11 @@ impl Leg {
 
     fn failed_read(&mut self, error: &io::Error) -> Input {
         if error.kind() == io::ErrorKind::WouldBlock {
-            self.readable = false;
+            self.flags.set(Flags::READABLE, false);
             return Input::Blocked;
         }
         self.store(error);
-        self.readable = false;
+        self.flags.set(Flags::READABLE, false);
         Input::Broken
     }
 
@@ -228,7 +302,7 @@ impl Leg {
                 Status::Closed => return Input::Fin,
                 Status::Failed(_) => return self.violated(),
             }
-            if !self.readable {
+            if !self.is_readable() {
                 return self.nothing_to_read();
             }
             match self.open_batch(scratch) {
@@ -240,9 +314,9 @@ impl Leg {
     }
 
     fn tls_status(&self) -> Status {
-        match &self.transport {
-            Transport::Raw => Status::Open,
-            Transport::Tls(tls) => tls.session.status(),
+        match &self.tls {
+            None => Status::Open,
+            Some(tls) => tls.session.status(),
         }
     }
 
@@ -253,13 +327,11 @@ impl Leg {
             Ok(count) => count,
             Err(error) => return Err(self.failed_read(&error)),
         };
-        self.moved += count as u64;
-        let full = count == scratch.cipher.len();
-        self.readable = full || self.fin_announced || self.error_announced;
-        match &mut self.transport {
-            Transport::Raw => Ok(0),
+        self.has_read(count == scratch.cipher.len());
+        match &mut self.tls {
+            None => Ok(0),
             // The scratches' sizes leave room for all of it.
-            Transport::Tls(tls) => Ok(tls
+            Some(tls) => Ok(tls
                 .session
                 .open(&scratch.cipher[..count], &mut scratch.plain)
                 .filled),
@@ -267,7 +339,7 @@ impl Leg {
     }
 
     fn truncated(&mut self) -> Input {
-        self.readable = false;
+        self.flags.set(Flags::READABLE, false);
         self.fault.get_or_insert(How::Rst);
         Input::Broken
     }
@@ -276,7 +348,7 @@ impl Leg {
     fn violated(&mut self) -> Input {
         let _ = self.flush();
         self.fault.get_or_insert(How::Invalid);
-        self.readable = false;
+        self.flags.set(Flags::READABLE, false);
         Input::Broken
     }
 
@@ -284,9 +356,9 @@ impl Leg {
     /// than all means it is blocked. Once the leg is broken everything is taken and thrown away: the fault ends the
     /// session.
     pub fn write(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
-        let taken = match &mut self.transport {
-            Transport::Raw => self.push(bytes),
-            Transport::Tls(_) => self.write_tls(bytes, sealed),
+        let taken = match &self.tls {
+            None => self.push(bytes),
+            Some(_) => self.write_tls(bytes, sealed),
         };
         if self.fault.is_some() {
             bytes.len()
@@ -298,7 +370,7 @@ impl Leg {
     /// All is taken: records cannot be sealed twice, so what the socket does not take is kept. The caller has asked for a
     /// flush before, so that it is never more than one scratch.
     fn write_tls(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
-        let Transport::Tls(tls) = &mut self.transport else {
+        let Some(tls) = &mut self.tls else {
             return 0;
         };
         let Ok(done) = tls.session.seal(bytes, sealed) else {
@@ -317,7 +389,7 @@ impl Leg {
             match send(&self.socket, &bytes[written..], SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     written += count;
-                    self.moved += count as u64;
+                    self.moved();
                 }
                 Err(errno) => {
                     self.failed_write(errno.into());
@@ -331,24 +403,24 @@ impl Leg {
     /// Ciphertext that the socket does not take waits in the transport.
     fn push_or_keep(&mut self, bytes: &[u8]) {
         let pushed = self.push(bytes);
-        if let Transport::Tls(tls) = &mut self.transport {
+        if let Some(tls) = &mut self.tls {
             tls.output.extend_from_slice(&bytes[pushed..]);
         }
     }
 
     fn failed_write(&mut self, error: io::Error) {
         if error.kind() == io::ErrorKind::WouldBlock {
-            self.writable = false;
+            self.flags.set(Flags::WRITABLE, false);
         } else {
             self.store(&error);
             // What was received before the fault is still to be read.
-            self.readable = true;
+            self.flags.set(Flags::READABLE, true);
         }
     }
 
     /// True when no ciphertext is left to be written; tries to get there.
     pub fn flush(&mut self) -> bool {
-        let Transport::Tls(tls) = &mut self.transport else {
+        let Some(tls) = &mut self.tls else {
             return true;
         };
         if !tls.output.is_empty() {
@@ -360,7 +432,7 @@ impl Leg {
 
     /// Behind what waits already: the answer to a key update, an alert.
     fn flush_control(&mut self) -> bool {
-        let Transport::Tls(tls) = &mut self.transport else {
+        let Some(tls) = &mut self.tls else {
             return true;
         };
         if tls.output.is_empty() && tls.session.owes() {
@@ -368,29 +440,39 @@ impl Leg {
             let length = tls.session.control(&mut records);
             self.push_or_keep(&records[..length]);
         }
-        matches!(&self.transport, Transport::Tls(tls) if tls.output.is_empty())
+        self.tls.as_ref().is_none_or(|tls| tls.output.is_empty())
+    }
+
+    /// Ciphertext that the socket did not take yet.
+    pub fn held_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.output.len())
     }
 
     /// Bytes that the kernel and the TLS connection still hold for the peer.
     pub fn unsent_bytes(&self) -> usize {
-        let sealed = match &self.transport {
-            Transport::Raw => 0,
-            Transport::Tls(tls) => tls.output.len(),
-        };
-        unacknowledged_bytes(self.socket.as_fd()) + sealed
+        unacknowledged_bytes(self.socket.as_fd()) + self.held_bytes()
     }
 
-    /// Says that no more comes from this side: close_notify on TLS, then a FIN. True once it is said.
-    pub fn finish(&mut self) -> bool {
-        if let Transport::Tls(tls) = &mut self.transport {
+    /// Says that no more comes from this side: close_notify on TLS, then a FIN, which is left to the close where that
+    /// comes `next`. True once it is said.
+    pub fn finish(&mut self, next: bool) -> bool {
+        if let Some(tls) = &mut self.tls {
             tls.session.close();
         }
         if !self.flush() {
             return false;
         }
-        // ENOTCONN after a reset: the fault is found by the read.
-        let _ = shutdown(&self.socket, Shutdown::Write);
+        if !next {
+            // ENOTCONN after a reset: the fault is found by the read.
+            let _ = shutdown(&self.socket, Shutdown::Write);
+        }
         true
+    }
+
+    /// Sets the options that only a long life needs. Which is why they are not set with the first.
+    pub fn settle(&self) {
+        // A unix socket has none of them.
+        let _ = prepare_tcp(&self.socket);
     }
 
     /// The coming close is a RST.

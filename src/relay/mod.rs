@@ -5,23 +5,27 @@
 //! One thread per worker, each with its own epoll; no buffer while a connection idles. No tokio type crosses this
 //! seam, and the relay knows nothing of pools: the lease is an opaque guard.
 
+mod clock;
 mod direction;
+mod door;
 mod entry;
 mod inquiry;
 mod leg;
 #[cfg(test)]
 mod model;
+mod origin;
 mod pipe;
+mod scratch;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,24 +33,24 @@ use tokio::sync::Notify;
 
 use crate::observe::Record;
 use crate::tls::record;
+pub use door::{Arrivals, Door};
 pub use inquiry::{Connection, Cursor, Filter, MAX_PAGE, Page};
+pub use origin::{Origin, Unserved};
 use worker::{Command, Inbox};
 
-/// An established connection, ready to be relayed.
-pub struct Session {
+/// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.
+pub struct Session<L> {
     pub client: Leg,
     pub backend: Leg,
+    /// The connect of the backend's leg was begun and is not done; it needs an origin.
+    pub connecting: bool,
     pub policy: Policy,
-    pub record: Box<Record>,
-    /// Dropped after the record is finished; what it guards is not the relay's business.
-    pub lease: Box<dyn Any + Send>,
-    /// Called, on the relay's thread, in place of ending the session, when the backend's leg breaks before any byte
-    /// went either way. Dropped with the first byte.
-    pub give_back: Option<GiveBack>,
+    pub record: Record,
+    /// Dropped after the record is finished.
+    pub lease: L,
+    /// Takes the client back while no byte went either way. Dropped with the first byte.
+    pub origin: Option<Box<dyn Origin<L>>>,
 }
-
-/// Takes the client's leg and the record of an untouched session back; the lease is dropped before.
-pub type GiveBack = Box<dyn FnOnce(Leg, Box<Record>) + Send>;
 
 /// One of the two sockets of a session.
 pub struct Leg {
@@ -91,76 +95,101 @@ impl Policy {
     }
 }
 
-/// The relay plane's handle: its workers.
-pub struct Relay {
-    workers: Vec<WorkerHandle>,
-    shared: Arc<Shared>,
+/// The relay plane's handle: its workers. `L` is what their sessions hold as their lease.
+pub struct Relay<L> {
+    plane: Arc<Plane<L>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    doors: AtomicU32,
 }
 
-struct WorkerHandle {
-    inbox: Arc<Inbox>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the workers tell the outside.
-#[derive(Default)]
-struct Shared {
+/// What the workers know of each other, and tell the outside.
+struct Plane<L> {
+    /// One for each worker.
+    inboxes: Box<[Arc<Inbox<L>>]>,
     live: AtomicU64,
     emptied: Notify,
+    /// Bytes that the entries of one worker may hold.
+    max_held: Arc<AtomicUsize>,
 }
 
-impl Relay {
-    /// Starts the relay threads; 0 = one per core the process may use.
+impl<L: Send + 'static> Relay<L> {
+    /// Starts the relay threads; `workers` 0 = one per core the process may use. For `max_held` see
+    /// [`Relay::set_max_held`].
     ///
     /// # Errors
     /// The kernel refused an epoll, an eventfd or a thread.
-    pub fn start(workers: usize) -> io::Result<Arc<Self>> {
+    pub fn start(workers: usize, max_held: usize) -> io::Result<Arc<Self>> {
         let count = worker_count(workers);
-        let shared = Arc::new(Shared::default());
-        let workers = (0..count)
-            .map(|number| worker::spawn(number, &shared))
+        let idle = (0..count)
+            .map(|_| worker::prepare())
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Arc::new(Self { workers, shared }))
+        let plane = Arc::new(Plane {
+            inboxes: idle.iter().map(|idle| Arc::clone(&idle.inbox)).collect(),
+            live: AtomicU64::new(0),
+            emptied: Notify::new(),
+            max_held: Arc::new(AtomicUsize::new(max_held / count)),
+        });
+        let relay = Arc::new(Self {
+            plane: Arc::clone(&plane),
+            threads: Mutex::default(),
+            doors: AtomicU32::new(0),
+        });
+        for (number, idle) in idle.into_iter().enumerate() {
+            match idle.start(number, Arc::clone(&plane)) {
+                Ok(thread) => relay.threads().push(thread),
+                Err(error) => {
+                    relay.shutdown();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(relay)
+    }
+
+    /// Together the sessions hold at most `bytes` for peers that do not take them. At that limit nothing more is read for a
+    /// peer that has not taken everything before it.
+    pub fn set_max_held(&self, bytes: usize) {
+        let share = bytes / self.plane.inboxes.len();
+        self.plane.max_held.store(share, Ordering::Relaxed);
     }
 
     /// Takes a session over. It goes to the worker with fewer live ones of two candidates: connections that last must
     /// stay balanced over the threads.
-    pub fn adopt(&self, session: Session) {
-        let worker = self.lighter_of_two();
-        worker.inbox.live.fetch_add(1, Ordering::Relaxed);
-        self.shared.live.fetch_add(1, Ordering::Relaxed);
-        worker.inbox.send(Command::Adopt(Box::new(session)));
+    pub fn adopt(&self, session: Session<L>) {
+        let worker = self.plane.lighter_of_two();
+        self.plane.count(worker);
+        worker.send(Command::Adopt(Box::new(session)));
     }
 
-    fn lighter_of_two(&self) -> &WorkerHandle {
-        let (one, other) = (self.candidate(), self.candidate());
-        if one.inbox.live.load(Ordering::Relaxed) <= other.inbox.live.load(Ordering::Relaxed) {
-            one
-        } else {
-            other
-        }
-    }
-
-    fn candidate(&self) -> &WorkerHandle {
-        &self.workers[fastrand::usize(..self.workers.len())]
+    /// A number and a worker for the next door.
+    fn next_door(&self) -> (u32, Arc<Inbox<L>>) {
+        let id = self.doors.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
+        let worker = id as usize % self.plane.inboxes.len();
+        (id, Arc::clone(&self.plane.inboxes[worker]))
     }
 
     /// Sessions adopted and not ended.
     pub fn live(&self) -> u64 {
-        self.shared.live.load(Ordering::Relaxed)
+        self.plane.live.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that sessions hold for peers that do not take them.
+    pub fn held_bytes(&self) -> u64 {
+        let held = |inbox: &Arc<Inbox<L>>| inbox.held_bytes.load(Ordering::Relaxed) as u64;
+        self.plane.inboxes.iter().map(held).sum()
     }
 
     /// Closes every present session, and any adopted later, one by one, evenly over `spread`.
     pub fn close_all_within(&self, spread: Duration) {
-        for worker in &self.workers {
-            worker.inbox.send(Command::CloseAll(spread));
+        for inbox in &self.plane.inboxes {
+            inbox.send(Command::CloseAll(spread));
         }
     }
 
     /// Returns once no session is left.
     pub async fn emptied(&self) {
         loop {
-            let emptied = self.shared.emptied.notified();
+            let emptied = self.plane.emptied.notified();
             tokio::pin!(emptied);
             // Listening before looking: an end in between is not missed.
             emptied.as_mut().enable();
@@ -173,18 +202,47 @@ impl Relay {
 
     /// Ends every session at once and joins the threads.
     pub fn shutdown(&self) {
-        for worker in &self.workers {
-            worker.inbox.send(Command::Stop);
+        for inbox in &self.plane.inboxes {
+            inbox.send(Command::Stop);
         }
-        for worker in &self.workers {
-            let thread = match worker.thread.lock() {
-                Ok(mut slot) => slot.take(),
-                Err(poisoned) => poisoned.into_inner().take(),
-            };
-            if let Some(thread) = thread {
-                // A worker that panicked has nothing left to wait for.
-                let _ = thread.join();
-            }
+        for thread in self.threads().drain(..) {
+            // A worker that panicked has nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<L> Plane<L> {
+    fn lighter_of_two(&self) -> &Arc<Inbox<L>> {
+        let (one, other) = (self.candidate(), self.candidate());
+        if one.live.load(Ordering::Relaxed) <= other.live.load(Ordering::Relaxed) {
+            one
+        } else {
+            other
+        }
+    }
+
+    fn candidate(&self) -> &Arc<Inbox<L>> {
+        match &*self.inboxes {
+            [only] => only,
+            inboxes => &inboxes[fastrand::usize(..inboxes.len())],
+        }
+    }
+
+    /// Counts one session of a worker and of the plane.
+    fn count(&self, worker: &Inbox<L>) {
+        worker.live.fetch_add(1, Ordering::Relaxed);
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn uncount(&self, worker: &Inbox<L>) {
+        worker.live.fetch_sub(1, Ordering::Relaxed);
+        if self.live.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.emptied.notify_waiters();
         }
     }
 }
@@ -201,21 +259,3 @@ fn worker_count(workers: usize) -> usize {
         count => count,
     }
 }
-
-/// Uncounts one session of a worker and of the plane.
-struct Counted {
-    inbox: Arc<Inbox>,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.inbox.live.fetch_sub(1, Ordering::Relaxed);
-        if self.shared.live.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.shared.emptied.notify_waiters();
-        }
-    }
-}
-
-/// Live sessions of one worker; read by `adopt` to choose.
-type LiveCount = AtomicUsize;

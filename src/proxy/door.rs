@@ -1,0 +1,124 @@
+//! A `tcp` listener that needs no byte of a connection to route it: its connections are accepted, routed and connected on
+//! the relay's threads, which spares them the way in and out of the set-up plane.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::{Shared, arrive, await_room, lost};
+use super::errand::{Errand, refuse};
+use super::{Facts, Held, Rules};
+use crate::config::Protocol;
+use crate::net::{Peer, Stream};
+use crate::observe::{End, How, Phase, Record, Side};
+use crate::relay::{Arrivals, Leg, Session, Transport};
+
+/// True where nothing has to be read from a connection to know its pool.
+pub(super) fn is_plain(rules: &Rules) -> bool {
+    rules.config.protocol == Protocol::Tcp && rules.config.tls.is_none()
+}
+
+/// Lets a relay thread accept until `stop`; what the kernel has queued by then is still served.
+pub(super) async fn keep(shared: Arc<Shared>, socket: OwnedFd, stop: CancellationToken) {
+    // A door that pauses stays so until it is told, so there is never more than one.
+    let (pauses, mut paused) = mpsc::channel(1);
+    let front = Arc::new(Front {
+        shared: Arc::clone(&shared),
+        pauses,
+    });
+    let door = shared.proxy.relay.listen(socket, front);
+    loop {
+        // Cancel safe: a pause that came stays in the channel.
+        let why = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(why) = paused.recv() => why,
+        };
+        // Cancel safe: it only waits.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = await_room(&shared, why) => door.resume(),
+        }
+    }
+    door.close(shared.queue_length()).await;
+}
+
+/// The listener as the relay's threads see it.
+struct Front {
+    shared: Arc<Shared>,
+    pauses: mpsc::Sender<Option<io::Error>>,
+}
+
+impl Arrivals<Held> for Front {
+    fn reserve(&self, anyway: bool) -> bool {
+        let limits = &self.shared.proxy.limits;
+        if anyway {
+            limits.reserve_anyway();
+        }
+        anyway || limits.reserve()
+    }
+
+    fn unreserve(&self) {
+        drop(self.shared.proxy.limits.reserved());
+    }
+
+    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<Session<Held>> {
+        let shared = &self.shared;
+        let place = shared.proxy.limits.reserved();
+        let rules = shared.rules.load();
+        if !is_plain(&rules) {
+            self.hand_over(socket, peer);
+            return None;
+        }
+        shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let mut record = Record::new(&shared.counters, peer);
+        record.phase = Phase::Route;
+        let client = Leg {
+            socket,
+            transport: Transport::Raw,
+            read: Vec::new(),
+        };
+        let Some(pool) = rules.route(&Facts::default()) else {
+            let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
+            refuse(client, record, end);
+            return None;
+        };
+        let errand = Errand {
+            proxy: Arc::clone(&shared.proxy),
+            pool: Arc::downgrade(pool),
+            client: peer.ip(),
+            key: None,
+            tried: Vec::new(),
+        };
+        errand.begin(pool, client, record, place)
+    }
+
+    fn paused(&self, why: Option<io::Error>) {
+        // Full: its keeper has not read the one before, and will resume the door all the same.
+        let _ = self.pauses.try_send(why);
+    }
+
+    fn lost(&self, error: io::Error) {
+        lost(&self.shared, &error);
+    }
+}
+
+impl Front {
+    /// A reload has changed the listener while this connection came: it goes the new way.
+    fn hand_over(&self, socket: OwnedFd, peer: Peer) {
+        let shared = Arc::clone(&self.shared);
+        let slot = shared.proxy.limits.slot();
+        let runtime = shared.proxy.runtime.clone();
+        runtime.spawn(async move {
+            match Stream::from_owned_fd(socket, peer) {
+                Ok(stream) => arrive(&shared, stream, peer, slot),
+                Err(error) => lost(&shared, &error),
+            }
+        });
+    }
+}

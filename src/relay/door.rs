@@ -1,0 +1,138 @@
+//! Accepting on a relay thread: for listeners that need no byte of a connection to know where it goes. One worker holds the
+//! listening socket; a connection goes to the lighter of two workers, which does the rest of its life.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::worker::{Command, Inbox};
+use super::{Relay, Session};
+use crate::net::{Peer, accept_now, is_local_shortage};
+
+/// Accepts in a row before the sockets of others are looked at.
+pub(super) const ACCEPTS_PER_TURN: usize = 16;
+
+/// What a listener does with its connections. All of it is called on relay threads and must not wait.
+pub trait Arrivals<L>: Send + Sync {
+    /// Counts a connection that is to be accepted; false where there is no room for it, unless it is to be taken
+    /// `anyway`.
+    fn reserve(&self, anyway: bool) -> bool;
+
+    /// The connection that was counted did not come.
+    fn unreserve(&self);
+
+    /// A connection has come, one that was counted. The session that it is to be, or `None`: it goes another way.
+    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<Session<L>>;
+
+    /// Accepting pauses until [`Door::resume`]: there is no room, or the process is short of what the error says.
+    fn paused(&self, why: Option<io::Error>);
+
+    /// A connection was gone before it was accepted.
+    fn lost(&self, error: io::Error);
+}
+
+/// A listening socket from which a worker accepts.
+pub struct Door<L> {
+    id: u32,
+    inbox: Arc<Inbox<L>>,
+}
+
+impl<L: Send + 'static> Relay<L> {
+    /// Accepts from a listening socket from now on. `socket` is a duplicate in no epoll.
+    pub fn listen(&self, socket: OwnedFd, arrivals: Arc<dyn Arrivals<L>>) -> Door<L> {
+        let (id, inbox) = self.next_door();
+        inbox.send(Command::Listen(OpenDoor {
+            id,
+            socket,
+            arrivals,
+            is_ready: true,
+            is_paused: false,
+        }));
+        Door { id, inbox }
+    }
+}
+
+impl<L> Door<L> {
+    /// Goes on accepting after [`Arrivals::paused`].
+    pub fn resume(&self) {
+        self.inbox.send(Command::Resume(self.id));
+    }
+
+    /// Serves what the kernel has queued, at most `queued` connections whether there is room or not, and accepts no more.
+    pub async fn close(self, queued: u32) {
+        let (done, closed) = oneshot::channel();
+        self.inbox.send(Command::Unlisten {
+            door: self.id,
+            queued,
+            done,
+        });
+        // A worker that has ended accepts nothing.
+        let _ = closed.await;
+    }
+}
+
+/// A door inside its worker.
+pub(super) struct OpenDoor<L> {
+    pub id: u32,
+    pub socket: OwnedFd,
+    pub arrivals: Arc<dyn Arrivals<L>>,
+    /// The kernel may have a connection queued.
+    pub is_ready: bool,
+    pub is_paused: bool,
+}
+
+impl<L> OpenDoor<L> {
+    pub fn wants_turn(&self) -> bool {
+        self.is_ready && !self.is_paused
+    }
+
+    /// The next connection, unless there is none or accepting pauses.
+    pub fn accept(&mut self) -> Option<(OwnedFd, Peer)> {
+        while self.wants_turn() {
+            if !self.arrivals.reserve(false) {
+                self.is_paused = true;
+                self.arrivals.paused(None);
+                return None;
+            }
+            match accept_now(self.socket.as_fd()) {
+                Ok(Some(accepted)) => return Some(accepted),
+                Ok(None) => {
+                    self.is_ready = false;
+                    self.arrivals.unreserve();
+                }
+                Err(error) => self.failed(error),
+            }
+        }
+        None
+    }
+
+    fn failed(&mut self, error: io::Error) {
+        self.arrivals.unreserve();
+        if is_local_shortage(&error) {
+            self.is_paused = true;
+            self.arrivals.paused(Some(error));
+        } else {
+            self.arrivals.lost(error);
+        }
+    }
+
+    /// A connection that is still queued when the door closes.
+    pub fn accept_last(&mut self) -> Option<(OwnedFd, Peer)> {
+        loop {
+            match accept_now(self.socket.as_fd()) {
+                Ok(Some(accepted)) => {
+                    self.arrivals.reserve(true);
+                    return Some(accepted);
+                }
+                Ok(None) => return None,
+                Err(error) if is_local_shortage(&error) => {
+                    tracing::warn!(%error, "connections still queued are reset");
+                    return None;
+                }
+                Err(error) => self.arrivals.lost(error),
+            }
+        }
+    }
+}

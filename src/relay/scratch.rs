@@ -1,0 +1,70 @@
+//! What a worker lends to the entry whose turn it is: the buffers through which every byte goes, pipes for bulk, and the
+//! account of what its entries hold because a peer does not take it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::clock::Tick;
+use super::pipe::Pipes;
+use crate::tls::record::Session;
+
+/// Large enough that bulk costs few system calls, small enough to stay in the second-level cache.
+pub(super) const LENGTH: usize = 64 * 1024;
+
+pub(super) struct Scratch {
+    /// Plaintext.
+    pub plain: Box<[u8]>,
+    /// Ciphertext as it comes from the socket. What it opens to, beside a record begun before it, fits `plain`.
+    pub cipher: Box<[u8]>,
+    /// Ciphertext on its way out: room for all of `plain`.
+    pub sealed: Box<[u8]>,
+    pub pipes: Pipes,
+    pub held: Held,
+    /// Of this round of events.
+    pub now: Tick,
+}
+
+impl Scratch {
+    pub fn new(max_held: Arc<AtomicUsize>, now: Tick) -> Self {
+        Self {
+            plain: vec![0; LENGTH].into_boxed_slice(),
+            cipher: vec![0; LENGTH / 2].into_boxed_slice(),
+            sealed: vec![0; Session::sealed_bound(LENGTH)].into_boxed_slice(),
+            pipes: Pipes::default(),
+            held: Held {
+                bytes: 0,
+                max: max_held,
+            },
+            now,
+        }
+    }
+}
+
+/// Bytes that the entries of a worker hold for peers that do not take them.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: usize,
+    /// Of each worker.
+    max: Arc<AtomicUsize>,
+}
+
+impl Held {
+    /// Whether what one more read may leave behind still fits.
+    pub fn has_room(&self) -> bool {
+        self.room() >= LENGTH
+    }
+
+    /// Bytes that may still be held.
+    pub fn room(&self) -> usize {
+        self.max.load(Ordering::Relaxed).saturating_sub(self.bytes)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// An entry that held `before` holds `now`.
+    pub fn change(&mut self, before: usize, now: usize) {
+        self.bytes = (self.bytes + now).saturating_sub(before);
+    }
+}
