@@ -203,16 +203,13 @@ async fn listeners_come_and_go_under_traffic_on_another() {
 }
 
 #[tokio::test]
-async fn timeouts_of_a_listener_change_under_traffic() {
+async fn settings_of_a_listener_change_under_traffic() {
     let n1 = Node::echo("n1").await;
     let config = |keys: &str| {
         listener_with("main", "tcp", "nodes", keys)
             + &pool("nodes", "", &[backend("n1", n1.address)])
     };
-    let (first, second) = (
-        config("handshake_timeout = \"9s\""),
-        config("handshake_timeout = \"8s\"\nbacklog = 512"),
-    );
+    let (first, second) = (config("backlog = 512"), config("backlog = 1024"));
     reloads_under_traffic(
         Launch::new(),
         &first,
@@ -317,6 +314,34 @@ async fn routes_change_under_traffic() {
             "a live session was moved"
         );
     }
+}
+
+#[tokio::test]
+async fn timeouts_of_a_listener_change_under_traffic() {
+    let n1 = Node::web("n1").await;
+    let config = |keys: &str| {
+        listener_with("main", "websocket", "nodes", keys)
+            + &pool("nodes", "", &[backend("n1", n1.address)])
+    };
+    let (first, second) = (
+        config("handshake_timeout = \"9s\""),
+        config("handshake_timeout = \"8s\"\nupgrade_timeout = \"9s\"\nkeep_alive_timeout = \"9s\""),
+    );
+    let balancer = Balancer::start(&first);
+    let address = balancer.address("main").await;
+    let mut live = crate::clients::websocket(address, "/chat").await;
+    for round in 0..RELOADS {
+        let answer = balancer.reload([&second, &first][round % 2]).await;
+        assert_eq!(changes(&answer), ["listener_changed main"]);
+        let mut fresh = crate::clients::websocket(address, "/chat").await;
+        assert_eq!(crate::clients::node_of(&mut fresh).await, "n1");
+        assert_eq!(crate::clients::node_of(&mut live).await, "n1");
+    }
+    assert_eq!(
+        balancer.address("main").await,
+        address,
+        "the listener kept its socket"
+    );
 }
 
 #[tokio::test]
