@@ -904,6 +904,48 @@ async fn the_watcher_keeps_the_old_configuration_when_the_file_is_bad_or_gone() 
     assert_eq!(greeted(address).await.1, "n1");
 }
 
+/// Moves `[admin]` or `[metrics]` to and fro between `hosts`, which are the test's own: nobody else can be given a port
+/// there that was just freed.
+async fn moves_under_traffic(endpoint: &str, hosts: [&str; 2]) {
+    let node = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&node]);
+    let at = |host: &str| format!("{config}[{endpoint}]\nbind = \"{host}:0\"\n");
+    let balancer = Balancer::start(&at(hosts[0]));
+    let address = balancer.address("main").await;
+    let traffic = Traffic::start(address).await;
+    let mut old = balancer.address(endpoint).await;
+    for round in 1..=RELOADS {
+        let from = balancer.log.position();
+        let answer = balancer.reload(&at(hosts[round % 2])).await;
+        assert_eq!(changes(&answer), [format!("{endpoint}_changed")]);
+        let new = balancer.address_since(endpoint, from).await;
+        assert_eq!(new.ip().to_string(), hosts[round % 2]);
+        let health = format!("GET /healthz HTTP/1.1\r\nHost: {new}\r\nConnection: close\r\n\r\n");
+        let answer = crate::harness::raw_request(new, health.as_bytes()).await;
+        assert_eq!(answer.status, 200, "round {round}: {}", answer.body);
+        let refused = within("a refusal", TcpStream::connect(old)).await;
+        assert!(refused.is_err(), "round {round}: {old} still answers");
+        traffic.goes_on().await;
+        old = new;
+    }
+    assert!(traffic.finish().await > 0);
+    assert_eq!(
+        balancer.address("main").await,
+        address,
+        "the listener kept its socket"
+    );
+}
+
+#[tokio::test]
+async fn the_admin_endpoint_moves_under_traffic() {
+    moves_under_traffic("admin", ["127.9.1.1", "127.9.1.2"]).await;
+}
+
+#[tokio::test]
+async fn the_metrics_endpoint_moves_under_traffic() {
+    moves_under_traffic("metrics", ["127.9.2.1", "127.9.2.2"]).await;
+}
+
 /// Every other bind is of a port of the kernel's choice, so that nothing is asked for twice.
 #[tokio::test]
 async fn a_listener_is_rebound_under_traffic_on_another() {
