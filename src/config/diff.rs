@@ -373,23 +373,23 @@ bind = "127.0.0.1:9900"
         ),
         (
             "[[listener]]",
-            "[access_log]\nformat = \"text\"\n[[listener]]",
-            &["access_log: changed format"],
+            "[access_log]\noutput = \"stdout\"\nformat = \"text\"\n[[listener]]",
+            &["access_log: changed output, format"],
         ),
         (
             "[[listener]]",
-            "[access_log]\nlog_at = [\"open\"]\n[[listener]]",
-            &["access_log: changed log_at"],
+            "[access_log]\noutput = \"stdout\"\nlog_at = [\"open\"]\n[[listener]]",
+            &["access_log: changed output, log_at"],
         ),
         (
             "[[listener]]",
-            "[access_log]\nlog_at = [\"interval\"]\ninterval = \"9s\"\n[[listener]]",
-            &["access_log: changed log_at, interval"],
+            "[access_log]\noutput = \"stdout\"\nlog_at = [\"interval\"]\ninterval = \"9s\"\n[[listener]]",
+            &["access_log: changed output, log_at, interval"],
         ),
         (
             "[[listener]]",
-            "[access_log]\nmax_queue = 9\n[[listener]]",
-            &["access_log: changed max_queue"],
+            "[access_log]\noutput = \"stdout\"\nmax_queue = 9\n[[listener]]",
+            &["access_log: changed output, max_queue"],
         ),
         (
             "name = \"l\"",
@@ -422,9 +422,14 @@ bind = "127.0.0.1:9900"
             &["listener l: changed protocol, trusted, upgrade_timeout, keep_alive_timeout"],
         ),
         (
+            "\"tcp\"",
+            "\"websocket\"\nhandshake_timeout = \"9s\"",
+            &["listener l: changed protocol, handshake_timeout"],
+        ),
+        (
             "pool = \"p\"",
-            "pool = \"p\"\nhandshake_timeout = \"9s\"\nbacklog = 9",
-            &["listener l: changed handshake_timeout, backlog"],
+            "pool = \"p\"\nbacklog = 9",
+            &["listener l: changed backlog"],
         ),
         (
             "[admin]",
@@ -455,14 +460,22 @@ bind = "127.0.0.1:9900"
             &["pool p: changed connect_timeout, idle_timeout, fin_timeout, retries"],
         ),
         (
-            "[pool.p]",
-            "[pool.p]\nresponse_timeout = \"9s\"\nbody_timeout = \"9s\"",
-            &["pool p: changed response_timeout, body_timeout"],
+            "\"tcp\"\npool = \"p\"\n[pool.p]",
+            "\"websocket\"\npool = \"p\"\n[pool.p]\nresponse_timeout = \"9s\"\nbody_timeout = \"9s\"",
+            &[
+                "listener l: changed protocol",
+                "pool p: changed response_timeout, body_timeout",
+            ],
         ),
         (
             "[pool.p]",
-            "[pool.p]\nmax_queue = 9\nqueue_timeout = \"9s\"\nslow_start = \"9s\"",
-            &["pool p: changed max_queue, queue_timeout, slow_start"],
+            "[pool.p]\nmax_queue = 9\nqueue_timeout = \"9s\"\ndiscover = { dns = \"a:1\", max_connections = 9 }",
+            &["pool p: changed discover, max_queue, queue_timeout"],
+        ),
+        (
+            "[pool.p]",
+            "[pool.p]\nslow_start = \"9s\"",
+            &["pool p: changed slow_start"],
         ),
         (
             "[pool.p]",

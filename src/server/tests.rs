@@ -22,6 +22,12 @@ fn one(name: &str) -> String {
     listener(name, "127.0.0.1:0", "") + POOL
 }
 
+/// A removed pool stays for as long as a connection may still be in its handshake.
+fn with_a_short_grace() -> String {
+    let keys = "tls = { passthrough = true }\nhandshake_timeout = \"100ms\"";
+    listener("a", "127.0.0.1:0", keys) + POOL
+}
+
 /// A server on a file of its own, not watched.
 struct Running {
     server: Arc<Server>,
@@ -274,11 +280,7 @@ async fn a_removed_pool_is_listed_while_it_is_used_and_can_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_pool_gets_nothing_new_after_its_grace() {
-    let short = one("a").replace(
-        "pool = \"p\"",
-        "pool = \"p\"\nhandshake_timeout = \"100ms\"",
-    );
-    let running = Running::start(&short).await;
+    let running = Running::start(&with_a_short_grace()).await;
     let pool = running.server.pool("p").unwrap();
     let mut changed = pool.changed();
     running.reload(&elsewhere()).await.unwrap();
@@ -295,10 +297,7 @@ async fn a_removed_pool_gets_nothing_new_after_its_grace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_came_back_after_its_grace_serves_again() {
-    let short = one("a").replace(
-        "pool = \"p\"",
-        "pool = \"p\"\nhandshake_timeout = \"100ms\"",
-    );
+    let short = with_a_short_grace();
     let running = Running::start(&short).await;
     let pool = running.server.pool("p").unwrap();
     let pick = Pick {

@@ -81,6 +81,11 @@ impl Lines {
             .find_map(|line| wanted(line))
     }
 
+    fn find_last<T>(&self, wanted: &impl Fn(&str) -> Option<T>) -> Option<T> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().rev().find_map(|line| wanted(line))
+    }
+
     /// The first line at or after `from` that `wanted` makes something of; waits for it.
     pub async fn wait<T>(&self, what: &str, from: usize, wanted: impl Fn(&str) -> Option<T>) -> T {
         let mut count = self.count.subscribe();
@@ -226,24 +231,16 @@ impl Balancer {
 
     /// The real address of a listener (or of `admin`, `metrics`), the latest if it was bound again.
     pub async fn address(&self, listener: &str) -> SocketAddr {
-        self.address_since(listener, 0).await
+        let first = self.address_since(listener, 0).await;
+        let latest = self.log.find_last(&|line| bound(listener, line));
+        latest.unwrap_or(first)
     }
 
     /// The address of the first binding of `listener` that the log names at or after `from`.
     pub async fn address_since(&self, listener: &str, from: usize) -> SocketAddr {
+        let what = format!("the address of {listener}");
         self.log
-            .wait(&format!("the address of {listener}"), from, |line| {
-                let event = Event::parse(line)?;
-                (event.message() == "listening" && event.field("listener") == Some(listener)).then(
-                    || {
-                        event
-                            .field("address")
-                            .expect("an address")
-                            .parse()
-                            .expect("a socket address")
-                    },
-                )
-            })
+            .wait(&what, from, |line| bound(listener, line))
             .await
     }
 
@@ -395,6 +392,14 @@ impl Balancer {
     pub async fn command(&self, words: &[&str]) -> (i32, String, String) {
         run(words, self.folder.path()).await
     }
+}
+
+/// The address in a line of the log that says that `listener` was bound.
+fn bound(listener: &str, line: &str) -> Option<SocketAddr> {
+    let event = Event::parse(line)?;
+    let is_it = event.message() == "listening" && event.field("listener") == Some(listener);
+    let address = || event.field("address").expect("an address");
+    is_it.then(|| address().parse().expect("a socket address"))
 }
 
 /// Runs the binary to its end.

@@ -203,16 +203,13 @@ async fn listeners_come_and_go_under_traffic_on_another() {
 }
 
 #[tokio::test]
-async fn timeouts_of_a_listener_change_under_traffic() {
+async fn settings_of_a_listener_change_under_traffic() {
     let n1 = Node::echo("n1").await;
     let config = |keys: &str| {
         listener_with("main", "tcp", "nodes", keys)
             + &pool("nodes", "", &[backend("n1", n1.address)])
     };
-    let (first, second) = (
-        config("handshake_timeout = \"9s\""),
-        config("handshake_timeout = \"8s\"\nbacklog = 512"),
-    );
+    let (first, second) = (config("backlog = 512"), config("backlog = 1024"));
     reloads_under_traffic(
         Launch::new(),
         &first,
@@ -317,6 +314,34 @@ async fn routes_change_under_traffic() {
             "a live session was moved"
         );
     }
+}
+
+#[tokio::test]
+async fn timeouts_of_a_listener_change_under_traffic() {
+    let n1 = Node::web("n1").await;
+    let config = |keys: &str| {
+        listener_with("main", "websocket", "nodes", keys)
+            + &pool("nodes", "", &[backend("n1", n1.address)])
+    };
+    let (first, second) = (
+        config("handshake_timeout = \"9s\""),
+        config("handshake_timeout = \"8s\"\nupgrade_timeout = \"9s\"\nkeep_alive_timeout = \"9s\""),
+    );
+    let balancer = Balancer::start(&first);
+    let address = balancer.address("main").await;
+    let mut live = crate::clients::websocket(address, "/chat").await;
+    for round in 0..RELOADS {
+        let answer = balancer.reload([&second, &first][round % 2]).await;
+        assert_eq!(changes(&answer), ["listener_changed main"]);
+        let mut fresh = crate::clients::websocket(address, "/chat").await;
+        assert_eq!(crate::clients::node_of(&mut fresh).await, "n1");
+        assert_eq!(crate::clients::node_of(&mut live).await, "n1");
+    }
+    assert_eq!(
+        balancer.address("main").await,
+        address,
+        "the listener kept its socket"
+    );
 }
 
 #[tokio::test]
@@ -877,6 +902,48 @@ async fn the_watcher_keeps_the_old_configuration_when_the_file_is_bad_or_gone() 
     assert_eq!(greeted(address).await.1, "n1");
     std::fs::remove_file(&balancer.config).expect("remove");
     assert_eq!(greeted(address).await.1, "n1");
+}
+
+/// Moves `[admin]` or `[metrics]` to and fro between `hosts`, which are the test's own: nobody else can be given a port
+/// there that was just freed.
+async fn moves_under_traffic(endpoint: &str, hosts: [&str; 2]) {
+    let node = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&node]);
+    let at = |host: &str| format!("{config}[{endpoint}]\nbind = \"{host}:0\"\n");
+    let balancer = Balancer::start(&at(hosts[0]));
+    let address = balancer.address("main").await;
+    let traffic = Traffic::start(address).await;
+    let mut old = balancer.address(endpoint).await;
+    for round in 1..=RELOADS {
+        let from = balancer.log.position();
+        let answer = balancer.reload(&at(hosts[round % 2])).await;
+        assert_eq!(changes(&answer), [format!("{endpoint}_changed")]);
+        let new = balancer.address_since(endpoint, from).await;
+        assert_eq!(new.ip().to_string(), hosts[round % 2]);
+        let health = format!("GET /healthz HTTP/1.1\r\nHost: {new}\r\nConnection: close\r\n\r\n");
+        let answer = crate::harness::raw_request(new, health.as_bytes()).await;
+        assert_eq!(answer.status, 200, "round {round}: {}", answer.body);
+        let refused = within("a refusal", TcpStream::connect(old)).await;
+        assert!(refused.is_err(), "round {round}: {old} still answers");
+        traffic.goes_on().await;
+        old = new;
+    }
+    assert!(traffic.finish().await > 0);
+    assert_eq!(
+        balancer.address("main").await,
+        address,
+        "the listener kept its socket"
+    );
+}
+
+#[tokio::test]
+async fn the_admin_endpoint_moves_under_traffic() {
+    moves_under_traffic("admin", ["127.9.1.1", "127.9.1.2"]).await;
+}
+
+#[tokio::test]
+async fn the_metrics_endpoint_moves_under_traffic() {
+    moves_under_traffic("metrics", ["127.9.2.1", "127.9.2.2"]).await;
 }
 
 /// Every other bind is of a port of the kernel's choice, so that nothing is asked for twice.

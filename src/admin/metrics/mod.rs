@@ -114,7 +114,8 @@ impl Collector for ProcessPage {
             Some(Unit::Bytes),
             resident,
         )?;
-        page.cpu_time(self.0.cpu_seconds)?;
+        let used = alone(self.0.cpu_seconds);
+        page.counter("cpu", "User and system time", Some(Unit::Seconds), used)?;
         let started = alone(Some(epoch_seconds(self.0.started_at)));
         page.gauge(
             "start_time",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
@@ -13,70 +13,53 @@ pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 pub(super) struct Page<'a>(pub DescriptorEncoder<'a>);
 
 impl Page<'_> {
-    pub fn counter<'r, R>(
+    pub fn counter<'r, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<Unit>,
-        rows: R,
-    ) -> fmt::Result
-    where
-        R: IntoIterator<Item = (Labels<'r>, u64)>,
-    {
-        let mut family =
-            self.0
-                .encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
-        for (labels, value) in rows {
-            if labels.is_empty() {
-                family.encode_counter::<Exemplary, _, u64>(&value, None)?;
-            } else {
-                let mut row = family.encode_family(&labels)?;
-                row.encode_counter::<Exemplary, _, u64>(&value, None)?;
-            }
-        }
-        Ok(())
+        rows: impl IntoIterator<Item = (Labels<'r>, V)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Counter;
+        let family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        write(family, rows, |row, value| {
+            row.encode_counter::<Exemplary, _, u64>(value, None)
+        })
     }
 
-    pub fn gauge<'r, R>(
+    pub fn gauge<'r>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<Unit>,
-        rows: R,
-    ) -> fmt::Result
-    where
-        R: IntoIterator<Item = (Labels<'r>, u64)>,
-    {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
-        for (labels, value) in rows {
-            if labels.is_empty() {
-                family.encode_gauge(&value)?;
-            } else {
-                family.encode_family(&labels)?.encode_gauge(&value)?;
-            }
-        }
-        Ok(())
+        rows: impl IntoIterator<Item = (Labels<'r>, u64)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Gauge;
+        let family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        write(family, rows, |row, value| row.encode_gauge(value))
     }
+}
 
-    pub fn cpu_time(&mut self, seconds: Option<f64>) -> fmt::Result {
-        let help = "User and system time";
-        let mut family =
-            self.0
-                .encode_descriptor("cpu", help, Some(&Unit::Seconds), MetricType::Counter)?;
-        match seconds {
-            Some(seconds) => family.encode_counter::<Exemplary, _, u64>(&seconds, None),
-            None => Ok(()),
+fn write<'r, V>(
+    mut family: MetricEncoder<'_>,
+    rows: impl IntoIterator<Item = (Labels<'r>, V)>,
+    encode: impl Fn(&mut MetricEncoder<'_>, &V) -> fmt::Result,
+) -> fmt::Result {
+    for (labels, value) in rows {
+        if labels.is_empty() {
+            encode(&mut family, &value)?;
+        } else {
+            encode(&mut family.encode_family(&labels)?, &value)?;
         }
     }
+    Ok(())
 }
 
 /// The labels of an exemplar; there are none here.
 type Exemplary = [(&'static str, &'static str); 0];
 
 /// The one row of a family without labels; none when the value is not known.
-pub(super) fn alone(value: Option<u64>) -> Option<(Labels<'static>, u64)> {
+pub(super) fn alone<V>(value: Option<V>) -> Option<(Labels<'static>, V)> {
     value.map(|value| (Vec::new(), value))
 }
 

@@ -5,7 +5,7 @@ use super::super::error::Fault;
 use super::super::keys::{Absent, Kind, Section, YEAR, key, number, time};
 use super::super::model::{AccessLog, LogAt, LogFormat, LogOutput};
 use super::super::table::Table;
-use super::super::words::{Moment, words};
+use super::super::words::{Moment, Word, words};
 
 pub static ACCESS_LOG: Section = Section {
     doc: "One line per connection.",
@@ -53,12 +53,7 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
             "no moment is given; `output = \"off\"` turns the access log off",
         );
     }
-    let interval = table.time("interval");
-    // The default says nothing: a file may show every key.
-    if !moments.contains(&Moment::Interval) && interval != defaults::ACCESS_LOG_INTERVAL {
-        table.conflict("interval", "it needs \"interval\" in `log_at`");
-    }
-    Some(AccessLog {
+    let log = AccessLog {
         output: output(table)?,
         format: table.word("format"),
         log_at: LogAt {
@@ -66,9 +61,36 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
             interval: moments.contains(&Moment::Interval),
             end: moments.contains(&Moment::End),
         },
-        interval,
+        interval: table.time("interval"),
         max_queue: table.number("max_queue"),
-    })
+    };
+    refuse_useless(table, &log, &moments);
+    Some(log)
+}
+
+/// A default says nothing: a file may show every key.
+fn refuse_useless(table: &Table<'_>, log: &AccessLog, moments: &[Moment]) {
+    let own_interval = log.interval != defaults::ACCESS_LOG_INTERVAL;
+    if log.output == LogOutput::Off {
+        let words = moments.iter().map(|moment| moment.word());
+        let own = [
+            ("format", log.format.word() != defaults::ACCESS_LOG_FORMAT),
+            ("log_at", words.ne(defaults::LOG_AT.iter().copied())),
+            ("interval", own_interval),
+            (
+                "max_queue",
+                log.max_queue as u64 != defaults::ACCESS_LOG_MAX_QUEUE,
+            ),
+        ];
+        for (key, _) in own.iter().filter(|(_, own)| *own) {
+            table.conflict(
+                key,
+                "with `output = \"off\"`, the default, no line is written; it needs \"stdout\" or a file as `output`",
+            );
+        }
+    } else if own_interval && !log.log_at.interval {
+        table.conflict("interval", "it needs \"interval\" in `log_at`");
+    }
 }
 
 fn output(table: &Table<'_>) -> Option<LogOutput> {
@@ -90,31 +112,65 @@ mod tests {
         format!("{}\n[access_log]\n{keys}\n", pool(""))
     }
 
+    fn on(keys: &str) -> String {
+        log(&format!("output = \"stdout\"\n{keys}"))
+    }
+
     #[test]
     fn each_wrong_value_is_refused() {
         each_refused([
             (log("output = \"\""), "access_log.output", Fault::Value),
             (log("output = false"), "access_log.output", Fault::Type),
-            (log("log_at = []"), "access_log.log_at", Fault::Value),
-            (log("log_at = \"end\""), "access_log.log_at", Fault::Type),
+            (on("log_at = []"), "access_log.log_at", Fault::Value),
+            (on("log_at = \"end\""), "access_log.log_at", Fault::Type),
             (
-                log("log_at = [\"end\", \"close\"]"),
+                on("log_at = [\"end\", \"close\"]"),
                 "access_log.log_at[1]",
                 Fault::Value,
             ),
-            (log("log_at = [1]"), "access_log.log_at[0]", Fault::Type),
+            (on("log_at = [1]"), "access_log.log_at[0]", Fault::Type),
+            (
+                on("interval = \"2h\""),
+                "access_log.interval",
+                Fault::Conflict,
+            ),
+            (
+                on("log_at = [\"interval\"]\ninterval = \"999ms\""),
+                "access_log.interval",
+                Fault::Value,
+            ),
+            (on("max_queue = 0"), "access_log.max_queue", Fault::Value),
+        ]);
+    }
+
+    // A log that was set up and never turned on was accepted, and nothing was written.
+    #[test]
+    fn settings_of_a_log_that_is_off_are_refused() {
+        each_refused([
+            (
+                log("format = \"text\""),
+                "access_log.format",
+                Fault::Conflict,
+            ),
+            (
+                log("output = \"off\"\nlog_at = [\"open\"]"),
+                "access_log.log_at",
+                Fault::Conflict,
+            ),
             (
                 log("interval = \"2h\""),
                 "access_log.interval",
                 Fault::Conflict,
             ),
             (
-                log("log_at = [\"interval\"]\ninterval = \"999ms\""),
-                "access_log.interval",
-                Fault::Value,
+                log("max_queue = 9"),
+                "access_log.max_queue",
+                Fault::Conflict,
             ),
-            (log("max_queue = 0"), "access_log.max_queue", Fault::Value),
         ]);
+        right(&log(
+            "format = \"json\"\nlog_at = [\"end\"]\ninterval = \"1h\"\nmax_queue = 8192",
+        ));
     }
 
     #[test]
@@ -135,7 +191,7 @@ mod tests {
             }
         );
         assert_eq!(
-            read("log_at = [\"open\", \"interval\"]").log_at,
+            read("output = \"stdout\"\nlog_at = [\"open\", \"interval\"]").log_at,
             LogAt {
                 open: true,
                 interval: true,

@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn each_wrong_value_is_refused() {
-        let unix = tcp("port = 80").replace("10.0.0.1:80", "unix:/run/a");
+        let unix = |keys: &str| tcp(keys).replace("10.0.0.1:80", "unix:/run/a");
         each_refused([
             (
                 check("interval = \"2s\""),
@@ -238,7 +238,13 @@ mod tests {
                 "pool.p.check.port",
                 Fault::Conflict,
             ),
-            (unix, "pool.p.check.port", Fault::Conflict),
+            (unix("port = 80"), "pool.p.check.port", Fault::Conflict),
+            // The unix socket itself was checked.
+            (
+                unix("address = \"10.0.0.9\""),
+                "pool.p.check.address",
+                Fault::Conflict,
+            ),
             (tcp("tls = \"yes\""), "pool.p.check.tls", Fault::Type),
             (
                 tcp("tls = { sni = \"a b\" }"),
@@ -256,6 +262,16 @@ mod tests {
                 Fault::UnknownKey,
             ),
         ]);
+    }
+
+    #[test]
+    fn in_place_of_a_unix_socket_a_whole_address_may_be_checked() {
+        for whole in [
+            "address = \"10.0.0.9:80\"",
+            "address = \"10.0.0.9\", port = 80",
+        ] {
+            right(&tcp(whole).replace("10.0.0.1:80", "unix:/run/a"));
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub static LISTENER: Section = Section {
             "handshake_timeout",
             time(100, HOUR),
             Absent::Time(defaults::HANDSHAKE_TIMEOUT),
-            "From accept to routed: TLS handshake or ClientHello, and HTTP head. Never extended by bytes.",
+            "From accept to routed: TLS handshake or ClientHello, and HTTP head. Never extended by bytes. Not on a plain `tcp` listener, which reads nothing before it routes.",
         ),
         key(
             "upgrade_timeout",
@@ -100,6 +100,12 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
             table.conflict(
                 key,
                 "only a listener with protocol = \"websocket\" has this",
+            );
+        }
+        if matches!(tls, Some(None)) {
+            table.conflict(
+                "handshake_timeout",
+                "a plain tcp listener waits for nothing before it routes; leave it out, or give the listener `tls`",
             );
         }
     }
@@ -228,9 +234,15 @@ mod tests {
             ),
             (tcp("backlog = 0"), "listener[0].backlog", Fault::Value),
             (
-                tcp("handshake_timeout = \"0s\""),
+                listener("protocol = \"websocket\"\npool = \"p\"\nhandshake_timeout = \"0s\""),
                 "listener[0].handshake_timeout",
                 Fault::Value,
+            ),
+            // It was accepted and bounded nothing.
+            (
+                tcp("handshake_timeout = \"9s\""),
+                "listener[0].handshake_timeout",
+                Fault::Conflict,
             ),
             (
                 tcp("idle_timeout = \"1h\""),
@@ -264,6 +276,19 @@ mod tests {
                 Fault::Value,
             ),
         ]);
+    }
+
+    #[test]
+    fn a_listener_that_reads_before_it_routes_has_a_handshake_timeout() {
+        let websocket = "protocol = \"websocket\"";
+        let passthrough = "protocol = \"tcp\"\ntls = { passthrough = true }";
+        let terminated =
+            "protocol = \"tcp\"\ntls = { certificates = [{ cert = \"a\", key = \"b\" }] }";
+        for keys in [websocket, passthrough, terminated] {
+            right(&listener(&format!(
+                "{keys}\npool = \"p\"\nhandshake_timeout = \"9s\""
+            )));
+        }
     }
 
     #[test]

@@ -10,12 +10,12 @@ mod check;
 mod check_kind;
 mod discover;
 mod global;
-mod hash_keys;
 mod listener;
 mod listener_tls;
 mod outlier;
 mod pool;
 mod route;
+mod uses;
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,7 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
     if let Some(listeners) = listeners.iter().cloned().collect::<Option<Vec<_>>>() {
         let tables = named_pools.iter().zip(&pools);
         let known = tables.filter_map(|((_, table), pool)| Some((table, &pool.as_ref()?.1)));
-        hash_keys::refuse_unknowable(known, &listeners);
+        uses::refuse_useless(known, &listeners);
     }
 
     let admin_table = root.maybe_table("admin");

@@ -4,7 +4,7 @@ use super::super::defaults;
 use super::super::error::Fault;
 use super::super::hash_key::ALLOWED as HASH_KEY;
 use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
-use super::super::model::{Address, Backend, Balance, Pool};
+use super::super::model::{Address, Backend, Balance, Check, Discover, Pool};
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
 use super::{backend, check, discover, outlier};
@@ -76,7 +76,7 @@ pub static POOL: Section = Section {
             "max_queue",
             number(0, COUNT_MAX),
             Absent::Number(defaults::MAX_QUEUE),
-            "Connections that wait while all backends have `max_connections`; 0 = refuse at once.",
+            "Connections that wait while all backends are full; 0 = refuse at once. It needs `max_connections` of backends.",
         ),
         key(
             "queue_timeout",
@@ -136,16 +136,14 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let check = table
         .maybe_table("check")
         .map(|table| check::decode(&table));
-    if let (Some(Some(check)), Some(backends)) = (&check, &backends)
-        && check.port.is_some()
-        && backends
-            .iter()
-            .any(|backend| matches!(backend.address, Address::Unix(_)))
-    {
-        table.table("check").conflict(
-            "port",
-            "a backend of this pool is a unix socket: it has no port",
-        );
+    if let Some(backends) = &backends {
+        refuse_check_of_unix(table, check.as_ref().and_then(Option::as_ref), backends);
+        if max_queue > 0 && !is_bounded(backends, discover.as_ref()) {
+            table.conflict(
+                "max_queue",
+                "no backend of this pool has `max_connections`, so that nobody ever waits; it needs `max_connections` on a backend or in `discover`",
+            );
+        }
     }
     Some(Pool {
         name: name.to_owned(),
@@ -164,6 +162,30 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         balance: balance?,
         backends: backends?,
     })
+}
+
+/// In place of a unix socket only a whole address can be checked: it has no part to take over.
+fn refuse_check_of_unix(table: &Table<'_>, check: Option<&Check>, backends: &[Backend]) {
+    let is_unix = |backend: &Backend| matches!(backend.address, Address::Unix(_));
+    let Some(check) = check.filter(|_| backends.iter().any(is_unix)) else {
+        return;
+    };
+    let (key, lacks) = match (check.port, check.address) {
+        (Some(_), None) => ("port", "no IP address; give `address` too"),
+        (None, Some(address)) if address.port.is_none() => {
+            ("address", "no port; give the address with its port")
+        }
+        _ => return,
+    };
+    let why = format!("a backend of this pool is a unix socket: it has {lacks}");
+    table.table("check").conflict(key, &why);
+}
+
+/// Whether a backend can be full. `discover` that is wrong says nothing.
+fn is_bounded(backends: &[Backend], discover: Option<&Option<Discover>>) -> bool {
+    let found =
+        discover.is_some_and(|found| found.as_ref().is_none_or(|found| found.max_connections > 0));
+    found || backends.iter().any(|backend| backend.max_connections > 0)
 }
 
 fn balance(table: &Table<'_>) -> Option<Balance> {
@@ -226,6 +248,7 @@ mod tests {
                 "",
             )
         };
+        let web = |keys: &str| pool(keys).replace("\"tcp\"", "\"websocket\"");
         each_refused([
             (
                 pool("balance = \"leastconn\""),
@@ -263,12 +286,12 @@ mod tests {
                 Fault::Value,
             ),
             (
-                pool("response_timeout = \"25h\""),
+                web("response_timeout = \"25h\""),
                 "pool.p.response_timeout",
                 Fault::Value,
             ),
             (
-                pool("body_timeout = \"0s\""),
+                web("body_timeout = \"0s\""),
                 "pool.p.body_timeout",
                 Fault::Value,
             ),
@@ -276,6 +299,12 @@ mod tests {
             (
                 pool("queue_timeout = \"9s\""),
                 "pool.p.queue_timeout",
+                Fault::Conflict,
+            ),
+            (pool("max_queue = 5"), "pool.p.max_queue", Fault::Conflict),
+            (
+                pool("max_queue = 5\ndiscover = { dns = \"a:1\" }"),
+                "pool.p.max_queue",
                 Fault::Conflict,
             ),
             (
@@ -328,6 +357,14 @@ mod tests {
             config.pools["p"].balance,
             Balance::Hash(HashKey::Cookie("sid".to_owned()))
         );
+    }
+
+    #[test]
+    fn one_backend_that_can_be_full_is_enough_for_a_queue() {
+        let limited = "max_connections = 1";
+        right(&pool("max_queue = 5").replace(" }]", &format!(", {limited} }}]")));
+        let discover = format!("discover = {{ dns = \"a:1\", {limited} }}");
+        right(&pool(&format!("max_queue = 5\n{discover}")));
     }
 
     #[test]

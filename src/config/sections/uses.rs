@@ -1,0 +1,144 @@
+//! Keys of a pool beside the listeners that use it: one that no connection of theirs gives a meaning would do nothing.
+
+use super::super::model::{Balance, HashKey, Listener, Pool, Protocol};
+use super::super::table::Table;
+
+/// Keys that mean something to HTTP requests only.
+const WEBSOCKET_ONLY: [&str; 2] = ["response_timeout", "body_timeout"];
+
+/// Notes the keys of `pools` that do nothing behind `listeners`.
+pub fn refuse_useless<'a>(
+    pools: impl Iterator<Item = (&'a Table<'a>, &'a Pool)>,
+    listeners: &[Listener],
+) {
+    for (table, pool) in pools {
+        let users = listeners.iter().filter(|one| uses(one, &pool.name));
+        let users: Vec<_> = users.collect();
+        // Of a pool that nobody uses yet nothing has an effect, whatever its keys.
+        if !users.is_empty() {
+            refuse_hash_key(table, pool, &users);
+            refuse_http_keys(table, &users);
+        }
+    }
+}
+
+fn uses(listener: &Listener, pool: &str) -> bool {
+    let routed = listener.routes.iter().map(|route| &route.pool);
+    let mut targets = routed.chain(&listener.pool);
+    targets.any(|target| target == pool)
+}
+
+/// A key that no connection has would hash nothing.
+fn refuse_hash_key(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
+    let Balance::Hash(key) = &pool.balance else {
+        return;
+    };
+    if !users.iter().any(|listener| knows(listener, key)) {
+        table.conflict("hash_key", why(key));
+    }
+}
+
+fn refuse_http_keys(table: &Table<'_>, users: &[&Listener]) {
+    if users.iter().any(|listener| reads_requests(listener)) {
+        return;
+    }
+    for key in WEBSOCKET_ONLY {
+        table.conflict(
+            key,
+            "only a listener with protocol = \"websocket\" reads requests, and this pool has none; leave it out: `idle_timeout` bounds a raw connection",
+        );
+    }
+}
+
+fn knows(listener: &Listener, key: &HashKey) -> bool {
+    match key {
+        HashKey::Sni => listener.tls.is_some(),
+        HashKey::Path | HashKey::Header(_) | HashKey::Query(_) | HashKey::Cookie(_) => {
+            reads_requests(listener)
+        }
+    }
+}
+
+fn reads_requests(listener: &Listener) -> bool {
+    listener.protocol == Protocol::Websocket
+}
+
+fn why(key: &HashKey) -> &'static str {
+    match key {
+        HashKey::Sni => {
+            "no listener of this pool has `tls`, so that no client says an SNI; allowed: `balance = \"ip_hash\"`, or a listener with `tls`"
+        }
+        _ => {
+            "only a listener with protocol = \"websocket\" reads requests, and this pool has none; allowed: `balance = \"ip_hash\"`, or \"sni\" behind `tls`"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, listener, right};
+
+    const TCP: &str = "protocol = \"tcp\"\npool = \"p\"\n";
+    const WEBSOCKET: &str = "protocol = \"websocket\"\npool = \"p\"\n";
+    const ROUTED: &str = "[[listener]]\nname = \"w\"\nbind = \"[::]:81\"\nprotocol = \"websocket\"\n\
+                          route = [{ path = \"/a\", pool = \"p\" }]\n";
+
+    /// The pool with `pool_keys`, the listener with `keys`.
+    fn pool_behind(pool_keys: &str, keys: &str) -> String {
+        listener(keys).replace("[pool.p]\n", &format!("[pool.p]\n{pool_keys}\n"))
+    }
+
+    fn hashed(key: &str, keys: &str) -> String {
+        pool_behind(&format!("balance = \"hash\"\nhash_key = \"{key}\""), keys)
+    }
+
+    #[test]
+    fn a_key_that_no_listener_of_the_pool_knows_is_refused() {
+        let at = "pool.p.hash_key";
+        each_refused([
+            (hashed("path", TCP), at, Fault::Conflict),
+            (hashed("header:x", TCP), at, Fault::Conflict),
+            (hashed("query:x", TCP), at, Fault::Conflict),
+            (hashed("cookie:x", TCP), at, Fault::Conflict),
+            (hashed("sni", TCP), at, Fault::Conflict),
+            (hashed("sni", WEBSOCKET), at, Fault::Conflict),
+        ]);
+    }
+
+    #[test]
+    fn one_listener_that_knows_the_key_is_enough() {
+        let passthrough = "protocol = \"tcp\"\ntls = { passthrough = true }\npool = \"p\"";
+        right(&hashed("sni", passthrough));
+        right(&hashed("path", &format!("{TCP}{ROUTED}")));
+    }
+
+    // Both were accepted and bounded nothing.
+    #[test]
+    fn times_of_http_requests_need_a_listener_that_reads_requests() {
+        let (response, body) = ("response_timeout = \"60s\"", "body_timeout = \"9s\"");
+        each_refused([
+            (
+                pool_behind(response, TCP),
+                "pool.p.response_timeout",
+                Fault::Conflict,
+            ),
+            (
+                pool_behind(body, TCP),
+                "pool.p.body_timeout",
+                Fault::Conflict,
+            ),
+        ]);
+        for key in [response, body] {
+            right(&pool_behind(key, WEBSOCKET));
+            right(&pool_behind(key, &format!("{TCP}{ROUTED}")));
+        }
+    }
+
+    #[test]
+    fn a_pool_that_no_listener_uses_may_have_any_key() {
+        let unused = "[pool.q]\nbackend = [{ address = \"10.0.0.2:80\" }]\nbalance = \"hash\"\n\
+                      hash_key = \"path\"\nresponse_timeout = \"9s\"\nbody_timeout = \"9s\"\n";
+        right(&format!("{unused}{}", listener(TCP)));
+    }
+}
