@@ -77,11 +77,12 @@ pub enum Opcode {
     Pong,
 }
 
-/// Why bytes are no frame that may stand where they do; the sender's fault.
+/// Why bytes are no frame that may stand where they do; the sender's fault. One byte, as a result with more of them goes
+/// through memory in every step of a walk, which made it take three times as long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    #[error("reserved opcode {0}")]
-    Opcode(u8),
+    #[error("reserved opcode")]
+    ReservedOpcode,
     #[error("fragmented control frame")]
     FragmentedControl,
     #[error("control frame with more than {MAX_CONTROL_BYTES} bytes of payload")]
@@ -334,7 +335,7 @@ impl Opcode {
             8 => Opcode::Close,
             9 => Opcode::Ping,
             10 => Opcode::Pong,
-            _ => return Err(Violation::Opcode(code)),
+            _ => return Err(Violation::ReservedOpcode),
         })
     }
 
@@ -511,10 +512,10 @@ mod tests {
     #[test]
     fn each_violation_is_named() {
         let table: &[(&[u8], Violation)] = &[
-            (&[0x83], Violation::Opcode(3)),
-            (&[0x07], Violation::Opcode(7)),
-            (&[0x8b], Violation::Opcode(11)),
-            (&[0x8f], Violation::Opcode(15)),
+            (&[0x83], Violation::ReservedOpcode),
+            (&[0x07], Violation::ReservedOpcode),
+            (&[0x8b], Violation::ReservedOpcode),
+            (&[0x8f], Violation::ReservedOpcode),
             (&[0x08], Violation::FragmentedControl),
             (&[0x09], Violation::FragmentedControl),
             (&[0x0a], Violation::FragmentedControl),
@@ -573,12 +574,12 @@ mod tests {
     fn a_lost_walker_keeps_its_violation_and_is_at_no_boundary() {
         let mut walker = Walker::from_server();
         assert_eq!(walker.lost(), None);
-        let lost = Err(Violation::Opcode(3));
+        let lost = Err(Violation::ReservedOpcode);
         assert_eq!(walker.walk(&[0x81, 0x00, 0x83, 0x00]), lost);
         assert_eq!(walker.walk(&[0x81, 0x00]), lost);
         assert_eq!(walker.walk(&[]), lost);
         walker.skip(1);
-        assert_eq!(walker.lost(), Some(Violation::Opcode(3)));
+        assert_eq!(walker.lost(), Some(Violation::ReservedOpcode));
         assert!(!walker.at_boundary() && !walker.at_message_boundary());
         assert_eq!(walker.payload_left(), 0);
         assert_eq!(walker.boundary_in(&[0x81, 0x00]), None);
