@@ -1,9 +1,10 @@
-//! What every new connection pays in user space: the pick, the ClientHello, the HTTP gate.
+//! What every new connection pays in user space, the pick and the HTTP gate, and what a WebSocket pays for being followed.
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel::balance::{Algorithm, Maglev, Nodes, RoundRobin, bytes_hash};
+use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::Gate;
 
 /// Ten equal nodes with some load.
@@ -58,5 +59,54 @@ fn gate(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, picks, gate);
+/// A client's text message of `length` bytes, in one frame.
+fn message(length: u16) -> Vec<u8> {
+    let mut bytes = match u8::try_from(length) {
+        Ok(short @ ..126) => vec![0x81, 0x80 | short],
+        _ => [&[0x81, 0xfe], &length.to_be_bytes()[..]].concat(),
+    };
+    let head = bytes.len();
+    bytes.extend([0x37, 0xfa, 0x21, 0x3d]);
+    bytes.resize(head + 4 + usize::from(length), 0x55);
+    bytes
+}
+
+fn frames(criterion: &mut Criterion) {
+    const CHUNK_BYTES: usize = 64 * 1024;
+    let one = message(128);
+    let many = one.repeat(CHUNK_BYTES / one.len());
+    let tiny = message(4);
+    let tinies = tiny.repeat(CHUNK_BYTES / tiny.len());
+    // Its payload goes on beyond the chunk.
+    let mut big = vec![0x82, 0xff, 0, 0, 0, 0, 0, 16, 0, 0, 1, 2, 3, 4];
+    big.resize(CHUNK_BYTES, 0x55);
+    let mut group = criterion.benchmark_group("frames");
+    for (name, bytes, count) in [
+        ("one of 128 B", &one, 1),
+        ("64 KiB of 128 B", &many, many.len() / one.len()),
+        ("64 KiB of 4 B", &tinies, tinies.len() / tiny.len()),
+        ("64 KiB of a big one", &big, 1),
+    ] {
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut walker = black_box(Walker::from_client());
+                let walked = walker.walk(black_box(bytes));
+                black_box((walker, walked))
+            });
+        });
+    }
+    // A message read in two pieces, cut in the middle of its header.
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("one of 128 B in two pieces", |bencher| {
+        let (front, rest) = one.split_at(3);
+        bencher.iter(|| {
+            let mut walker = black_box(Walker::from_client());
+            let walked = [walker.walk(black_box(front)), walker.walk(black_box(rest))];
+            black_box((walker, walked))
+        });
+    });
+}
+
+criterion_group!(benches, picks, gate, frames);
 criterion_main!(benches);

@@ -85,17 +85,19 @@ impl Reader {
         self.done.clone().unwrap_or(Progress::NeedMore)
     }
 
-    /// The part of `bytes` that belongs to the present record header or payload, and the rest.
+    /// The part of `bytes` that belongs to the present record header or payload and is within the bound, and the rest.
     fn split<'a>(&self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let wanted = match self.record_left {
             0 => RECORD_HEADER_BYTES - self.header.len(),
             left => left,
         };
-        bytes.split_at(wanted.min(bytes.len()))
+        let room = MAX_HELLO_BYTES.saturating_sub(self.consumed);
+        bytes.split_at(wanted.min(room).min(bytes.len()))
     }
 
+    /// Looks at all that the bound lets in before it refuses the rest, so that the verdict is one in any chunking.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, Invalid> {
-        if self.consumed + bytes.len() > MAX_HELLO_BYTES {
+        if self.consumed >= MAX_HELLO_BYTES {
             return Err(Invalid::TooLarge);
         }
         self.consumed += bytes.len();
@@ -397,6 +399,17 @@ mod tests {
             .flat_map(|&byte| [22, 3, 1, 0, 1, byte])
             .collect();
         assert_eq!(read(&one_by_one, &[]), Progress::Invalid(Invalid::TooLarge));
+    }
+
+    /// A record that went beyond the bound was `TooLarge` when it came at once and `Malformed` when it came in pieces.
+    #[test]
+    fn what_is_wrong_within_the_bound_is_told_in_any_chunking() {
+        let mut bytes = vec![22, 3, 1, 0x40, 0];
+        bytes.extend([1, 0, 0, 40]);
+        bytes.resize(RECORD_HEADER_BYTES + MAX_RECORD_BYTES, 0);
+        let malformed = Progress::Invalid(Invalid::Malformed);
+        assert_eq!(read(&bytes, &[]), malformed);
+        assert_eq!(read(&bytes, &[1; 100]), malformed);
     }
 
     #[test]
