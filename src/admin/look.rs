@@ -45,6 +45,7 @@ fn process(server: &Server) -> ProcessView {
         setup_connections: server.limits().in_setup(),
         max_connections: server.limits().max_connections(),
         relayed_sessions: server.relay().live(),
+        buffered_bytes: server.relay().held_bytes(),
     }
 }
 
@@ -89,6 +90,7 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         handshake_failures: read(&counters.handshake_failures),
         requests: read(&counters.requests),
         upgrades: read(&counters.upgrades),
+        lost_frames: read(&counters.lost_frames),
         bytes_from_client: read(&counters.bytes_from_client),
         bytes_from_backend: read(&counters.bytes_from_backend),
         ends: ends.collect(),

@@ -33,6 +33,8 @@ pub struct ProcessView {
     pub max_connections: u64,
     /// Sessions that the relay moves bytes for.
     pub relayed_sessions: u64,
+    /// Bytes that these hold for peers that do not take them; bounded by `global.max_buffered`.
+    pub buffered_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub struct ListenerView {
     pub handshake_failures: u64,
     pub requests: u64,
     pub upgrades: u64,
+    /// WebSockets whose frames broke the protocol and are not followed any more.
+    pub lost_frames: u64,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
     pub ends: Vec<EndView>,

@@ -14,6 +14,8 @@ pub const WORKERS: u64 = 0;
 pub const MAX_CONNECTIONS: u64 = 0;
 /// Connections in set-up hold buffers and TLS state (about 100 KB at worst): this bounds a storm of handshakes near 1 GB.
 pub const MAX_SETUP_CONNECTIONS: u64 = 10_000;
+/// 32,000 stalled readers with a small read each; little beside what the kernel's socket buffers take for as many.
+pub const MAX_BUFFERED: u64 = 256 << 20;
 /// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
 pub const HARD_STOP_AFTER: Duration = seconds(30);
 /// A file that was edited and not loaded is a surprise at the next start.
@@ -44,6 +46,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = seconds(10);
 pub const UPGRADE_TIMEOUT: Duration = seconds(10);
 /// Longer than the polling interval of Socket.IO (25 s), as nginx (75 s) and HAProxy users set it.
 pub const KEEP_ALIVE_TIMEOUT: Duration = seconds(60);
+/// It costs nothing that can be measured, and what acts between two frames needs it.
+pub const FOLLOW_FRAMES: bool = true;
 /// The kernel's own maximum (`net.core.somaxconn`) since Linux 5.4: a reconnect storm waits here instead of failing.
 pub const BACKLOG: u64 = 4_096;
 

@@ -128,6 +128,7 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
         workers,
         max_connections,
         max_setup_connections,
+        max_buffered,
         hard_stop_after,
         watch,
         log_level,
@@ -139,6 +140,7 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
             "max_setup_connections",
             *max_setup_connections != old.max_setup_connections,
         ),
+        ("max_buffered", *max_buffered != old.max_buffered),
         ("hard_stop_after", *hard_stop_after != old.hard_stop_after),
         ("watch", *watch != old.watch),
         ("log_level", *log_level != old.log_level),
@@ -202,6 +204,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
+        follow_frames,
         backlog,
     } = new;
     let keys = differing([
@@ -219,6 +222,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
             "keep_alive_timeout",
             *keep_alive_timeout != old.keep_alive_timeout,
         ),
+        ("follow_frames", *follow_frames != old.follow_frames),
         ("backlog", *backlog != old.backlog),
     ]);
     let mut changes = Vec::new();
@@ -353,6 +357,11 @@ bind = "127.0.0.1:9900"
         ),
         (
             "workers = 2",
+            "workers = 2\nmax_buffered = \"9MiB\"",
+            &["global: changed max_buffered"],
+        ),
+        (
+            "workers = 2",
             "workers = 2\nhard_stop_after = \"9s\"",
             &["global: changed hard_stop_after"],
         ),
@@ -423,8 +432,8 @@ bind = "127.0.0.1:9900"
         ),
         (
             "\"tcp\"",
-            "\"websocket\"\nhandshake_timeout = \"9s\"",
-            &["listener l: changed protocol, handshake_timeout"],
+            "\"websocket\"\nhandshake_timeout = \"9s\"\nfollow_frames = false",
+            &["listener l: changed protocol, handshake_timeout, follow_frames"],
         ),
         (
             "pool = \"p\"",

@@ -13,7 +13,7 @@ use super::source::Source;
 use super::table::Table;
 use super::words::{Word, words};
 use crate::base::names::nearest;
-use crate::base::units::{UnitError, parse_duration};
+use crate::base::units::{UnitError, parse_duration, parse_size};
 
 /// One value of a table, or one item of a list in it.
 pub struct Entry<'a> {
@@ -151,6 +151,22 @@ impl<'a> Entry<'a> {
             Err(UnitError::NoUnit) => Err("the unit is missing"),
             Err(UnitError::Unit) => Err("the unit is unknown"),
             Err(UnitError::TooLarge) => Err("it is too long"),
+        })
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> Option<u64> {
+        let Kind::Size { min, max } = self.kind else {
+            return None;
+        };
+        self.text_by(|text| match parse_size(text) {
+            Ok(bytes) if bytes < *min => Err("it is too small"),
+            Ok(bytes) if bytes > *max => Err("it is too large"),
+            Ok(bytes) => Ok(bytes),
+            Err(UnitError::Number) => Err("it must begin with a whole number"),
+            Err(UnitError::NoUnit) => Err("the unit is missing"),
+            Err(UnitError::Unit) => Err("the unit is unknown"),
+            Err(UnitError::TooLarge) => Err("it is too large"),
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::base::units::format_duration;
+use crate::base::units::{format_duration, format_size};
 
 /// A table of the file: `[global]`, one `[[listener]]`, the value of `check`.
 pub struct Section {
@@ -33,6 +33,8 @@ pub enum Absent {
     Number(u64),
     Time(Duration),
     Percent(u8),
+    /// Bytes.
+    Size(u64),
     Text(&'static str),
     Texts(&'static [&'static str]),
 }
@@ -50,6 +52,11 @@ pub enum Kind {
     },
     Percent {
         max: u8,
+    },
+    /// In bytes.
+    Size {
+        min: u64,
+        max: u64,
     },
     /// One of these words.
     Word(fn() -> Vec<&'static str>),
@@ -99,6 +106,11 @@ pub const fn time(min_milliseconds: u64, max_seconds: u64) -> Kind {
     }
 }
 
+/// A size in these bounds, given in bytes.
+pub const fn size(min: u64, max: u64) -> Kind {
+    Kind::Size { min, max }
+}
+
 /// No setting is unlimited: nothing here is a billion.
 pub const COUNT_MAX: u64 = 1_000_000_000;
 /// Seconds. A hand-shake of an hour is a mistake.
@@ -131,6 +143,11 @@ impl Kind {
                 format_duration(*max)
             ),
             Kind::Percent { max } => format!("a percentage from \"0%\" to \"{max}%\""),
+            Kind::Size { min, max } => format!(
+                "a whole number and its unit (B, KiB, MiB, GiB), from \"{}\" to \"{}\"",
+                format_size(*min),
+                format_size(*max)
+            ),
             Kind::Word(words) => quoted(&words(), "or"),
             Kind::Words(words) => format!("a list of {}", quoted(&words(), "and")),
             Kind::Text(which) => (*which).to_owned(),

@@ -34,6 +34,8 @@ pub struct Global {
     pub max_connections: u64,
     /// Connections between accept and adoption at once. Default 10,000.
     pub max_setup_connections: usize,
+    /// Bytes that live connections hold for peers that do not take them. Default 256 MiB.
+    pub max_buffered: usize,
     /// How long live connections may go on after SIGTERM. Default 30 s.
     pub hard_stop_after: Duration,
     /// Follow the configuration file and reload when it changed. Default true.
@@ -119,6 +121,8 @@ pub struct Listener {
     pub upgrade_timeout: Duration,
     /// Between two HTTP requests of one connection. Default 60 s.
     pub keep_alive_timeout: Duration,
+    /// Whether the frames of WebSockets are followed. Default true.
+    pub follow_frames: bool,
     /// The kernel's queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Absent, Key, Kind, Section};
 use super::sections::ROOT;
-use crate::base::units::format_duration;
+use crate::base::units::{format_duration, format_size};
 
 /// The schema; `balancer.schema.json` beside `balancer.toml` holds it.
 pub fn schema() -> Value {
@@ -53,7 +53,11 @@ fn property(key: &Key) -> Value {
 /// The words of the key, and what is allowed where JSON has no form for it.
 fn description(key: &Key) -> String {
     match key.kind {
-        Kind::Text(_) | Kind::Texts(_) | Kind::Time { .. } | Kind::Percent { .. } => {
+        Kind::Text(_)
+        | Kind::Texts(_)
+        | Kind::Time { .. }
+        | Kind::Percent { .. }
+        | Kind::Size { .. } => {
             format!("{} Allowed: {}.", key.doc, key.kind.allowed())
         }
         _ => key.doc.to_owned(),
@@ -67,6 +71,7 @@ fn default(absent: &Absent) -> Option<Value> {
         Absent::Number(number) => Some(json!(number)),
         Absent::Time(time) => Some(json!(format_duration(*time))),
         Absent::Percent(percent) => Some(json!(format!("{percent}%"))),
+        Absent::Size(bytes) => Some(json!(format_size(*bytes))),
         Absent::Text(text) => Some(json!(text)),
         Absent::Texts(texts) => Some(json!(texts)),
     }
@@ -78,6 +83,7 @@ fn value(kind: &Kind) -> Value {
         Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Kind::Percent { .. } => json!({ "type": "string", "pattern": "^[0-9]{1,2}%$" }),
+        Kind::Size { .. } => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
         Kind::Word(words) => json!({ "type": "string", "enum": words() }),
         Kind::Words(words) => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "enum": words() } })

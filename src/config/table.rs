@@ -185,6 +185,17 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// In bytes.
+    pub fn size<T: TryFrom<u64> + Default>(&self, name: &str) -> T {
+        let bytes = match (self.expected(name), &self.declared(name).absent) {
+            (Some(entry), _) => entry.size(),
+            (None, Absent::Size(default)) => Some(*default),
+            _ => None,
+        };
+        let bytes = bytes.and_then(|bytes| T::try_from(bytes).ok());
+        bytes.unwrap_or_default()
+    }
+
     pub fn percent(&self, name: &str) -> u8 {
         match (self.expected(name), &self.declared(name).absent) {
             (Some(entry), _) => entry.percent().unwrap_or_default(),

@@ -29,6 +29,8 @@ pub struct ListenerCounters {
     pub requests: AtomicU64,
     /// WebSocket upgrades with a verified 101. Written by [`super::Record::answered`].
     pub upgrades: AtomicU64,
+    /// WebSockets whose frames broke the protocol, so that they are not followed any more. Written by [`super::Record`].
+    pub lost_frames: AtomicU64,
     /// Connections by end. Written by [`super::Record`].
     pub ends: EndCounts,
 }
@@ -46,6 +48,7 @@ impl ListenerCounters {
             bytes_from_backend: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             upgrades: AtomicU64::new(0),
+            lost_frames: AtomicU64::new(0),
             ends: EndCounts::default(),
         })
     }

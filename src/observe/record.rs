@@ -146,6 +146,11 @@ impl Record {
         }
     }
 
+    /// The frames of its WebSocket are not understood any more.
+    pub fn lost_frames(&self) {
+        self.listener.lost_frames.fetch_add(1, Relaxed);
+    }
+
     pub fn host(&self) -> Option<&str> {
         self.names.as_ref()?.host.as_deref()
     }

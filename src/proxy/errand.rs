@@ -15,7 +15,7 @@ use crate::net::options::reset_on_close;
 use crate::net::{ConnectError, Stream, begin_connect, hung_up};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pick, Pool};
-use crate::relay::{Leg, Origin, Policy, Session, Transport, Unserved};
+use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
 
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
@@ -171,6 +171,7 @@ impl Begun {
                 transport: Transport::Raw,
                 read: Vec::new(),
             },
+            framing: Framing::Bytes,
             connecting,
             policy: Policy::of(&pool.settings()),
             record,

@@ -283,6 +283,7 @@ mod tests {
             workers: 1,
             max_connections,
             max_setup_connections: max_setup,
+            max_buffered: 1 << 20,
             hard_stop_after: std::time::Duration::ZERO,
             watch: false,
             log_level: crate::config::LogLevel::Info,

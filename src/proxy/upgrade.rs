@@ -22,7 +22,7 @@ use crate::config;
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::Lease;
-use crate::relay::Policy;
+use crate::relay::{Framing, Policy};
 use crate::wire::websocket::{self, Offer};
 
 /// A session between the verified 101 and its adoption.
@@ -32,6 +32,7 @@ pub(super) struct Handover {
     pub backend: Stream,
     /// What the backend sent behind its 101.
     pub backend_read: Vec<u8>,
+    pub framing: Framing,
     pub policy: Policy,
     pub ticket: Ticket,
     pub lease: Lease,
@@ -94,6 +95,10 @@ pub(super) async fn serve(
                         line,
                         lease,
                         settings,
+                        framing: match rules.config.follow_frames {
+                            true => Framing::WebSocket,
+                            false => Framing::Bytes,
+                        },
                     },
                     ticket,
                 )
@@ -148,6 +153,7 @@ struct Held {
     line: Line,
     lease: Lease,
     settings: Arc<config::Pool>,
+    framing: Framing,
 }
 
 /// Verifies the backend's 101 and passes it on; the session is handed over once it has left.
@@ -163,6 +169,7 @@ async fn switch(
         line,
         lease,
         settings,
+        framing,
     } = held;
     if let Err(error) = websocket::check_response(response.status(), response.headers(), offer) {
         tracing::debug!(%error, backend = %lease.backend().name(), "backend's 101 refused");
@@ -181,6 +188,7 @@ async fn switch(
         client,
         backend: backend.io.into_inner().into_inner(),
         backend_read: backend.read_buf.to_vec(),
+        framing,
         policy: Policy::of(&settings),
         ticket,
         lease,

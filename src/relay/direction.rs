@@ -4,7 +4,8 @@
 use super::clock::Tick;
 use super::leg::{Input, Leg};
 use super::pipe::Pipe;
-use super::scratch::Scratch;
+use super::scratch::{self, Scratch};
+use crate::wire::frames::Walker;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
 pub(super) const READS_PER_TURN: usize = 16;
@@ -57,6 +58,8 @@ struct Stalled {
 pub(super) struct Pump<'a> {
     /// Counts what is read from the source.
     pub bytes: &'a mut u64,
+    /// Follows the frames of what is read.
+    pub frames: Option<&'a mut Walker>,
     /// Leave the source's FIN to a later turn.
     pub hold_fin: bool,
     /// The other direction is finished: the end of this one is followed by the close.
@@ -119,7 +122,7 @@ impl Direction {
         from: &mut Leg,
         to: &mut Leg,
         scratch: &mut Scratch,
-        how: Pump<'_>,
+        mut how: Pump<'_>,
     ) -> Flow {
         for _ in 0..READS_PER_TURN {
             if !self.flush(to, scratch) {
@@ -141,7 +144,7 @@ impl Direction {
             let Some(limit) = self.limit(from, to, scratch) else {
                 return Flow::Starved;
             };
-            match self.take(from, to, scratch, limit) {
+            match self.take(from, to, scratch, limit, &mut how.frames) {
                 Input::Data(count) => *how.bytes += count as u64,
                 Input::Blocked => return Flow::Blocked,
                 Input::Fin => self.ended = true,
@@ -172,18 +175,33 @@ impl Direction {
     }
 
     /// Takes what the source has and gives `to` what it takes of it.
-    fn take(&mut self, from: &mut Leg, to: &mut Leg, scratch: &mut Scratch, limit: usize) -> Input {
+    fn take(
+        &mut self,
+        from: &mut Leg,
+        to: &mut Leg,
+        scratch: &mut Scratch,
+        limit: usize,
+        frames: &mut Option<&mut Walker>,
+    ) -> Input {
         if self.is_bulk()
             && from.is_raw()
             && to.is_raw()
-            && scratch.held.has_room()
+            && let Some(unseen) = unseen(scratch, frames.as_deref())
             && let Some(pipe) = scratch.pipes.take()
         {
-            return self.splice(from, to, pipe, scratch);
+            let input = self.splice(from, to, pipe, scratch, unseen);
+            if let (Input::Data(count), Some(frames)) = (&input, frames) {
+                frames.skip(*count as u64);
+            }
+            return input;
         }
         let input = from.read(scratch, limit);
         if let Input::Data(count) = input {
             self.note(count);
+            if let Some(frames) = frames {
+                // A lost one is noticed at the end of the turn.
+                let _ = frames.walk(&scratch.plain[..count]);
+            }
             let taken = to.write(&scratch.plain[..count], &mut scratch.sealed);
             if taken < count {
                 self.stall(scratch.plain[taken..count].to_vec(), None, scratch.now);
@@ -199,8 +217,9 @@ impl Direction {
         to: &mut Leg,
         mut pipe: Pipe,
         scratch: &mut Scratch,
+        limit: usize,
     ) -> Input {
-        let input = from.fill(&mut pipe, scratch.held.room());
+        let input = from.fill(&mut pipe, limit);
         if let Input::Data(count) = input {
             self.note(count);
             if !to.drain(&mut pipe) {
@@ -245,6 +264,15 @@ impl Direction {
         self.stalled = None;
         to.flush()
     }
+}
+
+/// How many bytes may go through a pipe, which nobody looks into; `None` where it is not worth one. Headers of frames that
+/// are followed have to be seen.
+fn unseen(scratch: &Scratch, frames: Option<&Walker>) -> Option<usize> {
+    let payload = frames.map_or(u64::MAX, Walker::payload_left);
+    let room = scratch.held.room() as u64;
+    let most = usize::try_from(room.min(payload)).unwrap_or(usize::MAX);
+    (most >= scratch::LENGTH).then_some(most)
 }
 
 impl Stalled {

@@ -2,12 +2,15 @@
 //! listening socket; a connection goes to the lighter of two workers, which does the rest of its life.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use tokio::sync::oneshot;
 
-use super::worker::{Command, Inbox};
+use super::inbox::{Command, Inbox};
+use super::table::Key;
 use super::{Relay, Session};
 use crate::net::{Peer, accept_now, is_local_shortage};
 
@@ -83,7 +86,34 @@ pub(super) struct OpenDoor<L> {
     pub is_paused: bool,
 }
 
+/// The index in the tokens of doors, of which no table has so many slots; their generation is the door's number.
+const DOORS: u32 = u32::MAX;
+
+/// The number of the door that a token names.
+pub(super) fn door_of(key: Key) -> Option<u32> {
+    (key.index == DOORS).then_some(key.generation)
+}
+
 impl<L> OpenDoor<L> {
+    /// # Errors
+    /// The kernel's.
+    pub fn register(&self, registry: &Registry) -> io::Result<()> {
+        let key = Key {
+            index: DOORS,
+            generation: self.id,
+        };
+        let token = Token(key.token(0));
+        let fd = self.socket.as_raw_fd();
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    /// The socket itself stays open elsewhere, so closing this descriptor would not take it out of the epoll.
+    pub fn deregister(&self, registry: &Registry) {
+        let fd = self.socket.as_raw_fd();
+        // Fails only where registering has failed.
+        let _ = registry.deregister(&mut SourceFd(&fd));
+    }
+
     pub fn wants_turn(&self) -> bool {
         self.is_ready && !self.is_paused
     }

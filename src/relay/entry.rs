@@ -4,9 +4,12 @@
 //! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
 //! hours, so it is kept small.
 
+mod upkeep;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
 use super::inquiry::Connection;
@@ -14,14 +17,11 @@ use super::leg::{Connect, Leg};
 use super::origin::{Origin, Unserved};
 use super::scratch::Scratch;
 use crate::observe::{End, How, Phase, Record, Side};
+use crate::wire::frames::Walker;
 
-/// A TLS session silent for so long gives up its expanded keys (1.2 KB); a message then pays 164 ns to make them again.
-const COOL_AFTER: Duration = Duration::from_secs(10);
 /// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
 /// before, and then what the client said before it left is delivered.
 const LEAVE_AFTER: Duration = Duration::from_millis(50);
-/// A reader that leaves a pipe full for so long is slow: its pipe is to serve others.
-pub(super) const FREE_PIPE_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) const CLIENT: usize = 0;
 pub(super) const BACKEND: usize = 1;
@@ -47,6 +47,8 @@ pub(super) struct Entry<L> {
     /// By source: `directions[CLIENT]` goes from the client to the backend.
     directions: [Direction; 2],
     lease: L,
+    /// The frames of each direction, where they are followed.
+    frames: Option<Box<[Walker; 2]>>,
     /// Until the first byte.
     early: Option<Box<Early<L>>>,
     idle_timeout: Ticks,
@@ -87,8 +89,10 @@ impl<L> Entry<L> {
             record,
             lease,
             origin,
+            framing,
             connecting,
         } = session;
+        let frames = follow(framing, &client.read, &backend.read);
         Self {
             record,
             directions: [
@@ -100,6 +104,7 @@ impl<L> Entry<L> {
                 Leg::new(backend.socket, backend.transport, connecting),
             ],
             lease,
+            frames,
             early: origin.map(|origin| {
                 Box::new(Early {
                     origin,
@@ -183,7 +188,20 @@ impl<L> Entry<L> {
             (None, false) => self.relay(scratch),
         };
         self.account(scratch);
+        self.note_lost_frames();
         turn
+    }
+
+    /// Frames that are not understood any more are not followed any more; the bytes go on.
+    fn note_lost_frames(&mut self) {
+        let Some(frames) = &self.frames else {
+            return;
+        };
+        if let Some(violation) = frames.iter().find_map(Walker::lost) {
+            tracing::debug!(id = self.record.id, %violation, "websocket frames are not followed any more");
+            self.record.lost_frames();
+            self.frames = None;
+        }
     }
 
     /// Waits for the backend's leg to be connected.
@@ -247,8 +265,10 @@ impl<L> Entry<L> {
         if to.fault().is_some() {
             return Flow::Blocked;
         }
+        let frames = self.frames.as_deref_mut();
         let how = Pump {
             bytes,
+            frames: frames.and_then(|frames| frames.get_mut(side)),
             hold_fin: side == BACKEND && untouched,
             is_last,
         };
@@ -367,143 +387,9 @@ impl<L> Entry<L> {
         self.held = 0;
     }
 
-    /// What is left until it is ended if nothing happens.
-    pub fn left(&self, now: Tick) -> Duration {
-        self.timeout().left(now.since(self.last_activity))
-    }
-
-    /// What is left until it is to be looked at after its adoption: a timeout may be shorter than that of the connect.
-    pub fn first_look_in(&self, now: Tick) -> Duration {
-        self.due_in(now).min(self.idle_timeout.into())
-    }
-
-    /// What is left until it is to be looked at: the deadline, or before it a line of the log, or a pipe to be freed.
-    pub fn due_in(&self, now: Tick) -> Duration {
-        let due = [
-            Some(self.left(now)),
-            self.record.interval_due(),
-            self.pipe_left(now),
-        ];
-        due.into_iter().flatten().min().unwrap_or(Duration::MAX)
-    }
-
-    fn pipe_left(&self, now: Tick) -> Option<Duration> {
-        let since = self.directions.iter().filter_map(Direction::pipe_since);
-        since
-            .map(|since| Ticks::from(FREE_PIPE_AFTER).left(now.since(since)))
-            .min()
-    }
-
-    /// Whether its deadline is nearer than the idle timeout that the worker's sweep goes by.
-    pub fn is_urgent(&self) -> bool {
-        self.held > 0 || self.is_opening() || self.is_half_over()
-    }
-
-    fn timeout(&self) -> Ticks {
-        match &self.early {
-            Some(early) if early.opening => early.origin.connect_timeout().into(),
-            _ if self.is_half_over() => self.fin_timeout,
-            _ => self.idle_timeout,
-        }
-    }
-
-    fn is_half_over(&self) -> bool {
-        self.resetting.is_some()
-            || self.directions.iter().any(Direction::has_ended)
-            || self.legs.iter().any(Leg::is_broken)
-    }
-
-    /// At its deadline. While the kernel still delivers what was written, a peer is
-    /// slow, not gone. What is cut short is reset, so that it cannot look complete.
-    pub fn expire(&mut self, now: Tick) -> Turn {
-        if self.is_opening() {
-            return Turn::Unserved(Unserved::ConnectTimeout);
-        }
-        let unsent = u32::try_from(self.unsent_bytes()).unwrap_or(u32::MAX);
-        let before = self.unsent_before.map_or(u32::MAX, NonZeroU32::get);
-        if let Some(unsent) = NonZeroU32::new(unsent).filter(|unsent| unsent.get() < before) {
-            self.unsent_before = Some(unsent);
-            self.last_activity = now;
-            return Turn::Wait;
-        }
-        if self.is_half_over() {
-            self.reset_cut_short();
-        }
-        let fault = self.end.filter(|end| end.how != How::Fin);
-        self.close(How::Timeout);
-        self.end = fault.or(self.end);
-        Turn::Ended
-    }
-
-    /// Ends the entry by our own decision: a quiet session with a FIN, one that is cut short with a RST.
-    pub fn close(&mut self, how: How) {
-        if self.is_opening() || !self.is_quiet() {
-            self.reset_cut_short();
-        }
-        let phase = match self.is_opening() {
-            true => Phase::Connect,
-            false => Phase::Relay,
-        };
-        self.end = Some(End::new(Side::Evenkeel, phase, how));
-    }
-
-    /// The coming close is a RST for each leg that has not been told the end of what goes to it.
-    fn reset_cut_short(&self) {
-        for side in [CLIENT, BACKEND] {
-            if !self.directions[side].is_finished() {
-                self.legs[1 - side].reset();
-            }
-        }
-    }
-
-    /// True when everything that came from either side has been delivered.
-    fn is_quiet(&self) -> bool {
-        self.unsent_bytes() == 0
-            && !self.directions.iter().any(Direction::is_blocked)
-            && !self.legs.iter().any(Leg::is_readable)
-    }
-
-    fn unsent_bytes(&self) -> usize {
-        self.legs.iter().map(Leg::unsent_bytes).sum()
-    }
-
     /// The coming close of both legs is a RST.
     pub fn reset(&self) {
         self.legs.iter().for_each(Leg::reset);
-    }
-
-    /// What is done now and then while it lives: the counters and the log kept up to date, what it does not need let
-    /// go, and what only a long life needs set.
-    pub fn tend(&mut self, scratch: &mut Scratch) {
-        self.log_when_due();
-        if self.idle(scratch.now) >= COOL_AFTER {
-            self.legs.iter_mut().for_each(Leg::cool);
-        }
-        if self
-            .pipe_left(scratch.now)
-            .is_some_and(|left| left.is_zero())
-        {
-            let [client, backend] = &mut self.directions;
-            client.free_pipe(scratch);
-            backend.free_pipe(scratch);
-            self.account(scratch);
-        }
-        if !self.settled && !self.is_opening() {
-            self.settled = true;
-            self.legs[BACKEND].settle();
-        }
-    }
-
-    /// Brings the counters up to date and writes the line of a live connection when it is due.
-    fn log_when_due(&mut self) {
-        self.record.tally();
-        if self
-            .record
-            .interval_due()
-            .is_some_and(|left| left.is_zero())
-        {
-            self.record.interval();
-        }
     }
 
     /// Closes the sockets and finishes the record; the lease is let go after that.
@@ -524,6 +410,19 @@ impl<L> Entry<L> {
         }));
         lease
     }
+}
+
+/// The walkers of both directions, past what was read before.
+fn follow(framing: Framing, client: &[u8], backend: &[u8]) -> Option<Box<[Walker; 2]>> {
+    if framing == Framing::Bytes {
+        return None;
+    }
+    let mut walkers = [Walker::from_client(), Walker::from_server()];
+    for (walker, read) in walkers.iter_mut().zip([client, backend]) {
+        // A lost one is noticed in the first turn.
+        let _ = walker.walk(read);
+    }
+    Some(Box::new(walkers))
 }
 
 fn ended_by(side: usize, how: How) -> End {

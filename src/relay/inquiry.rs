@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::Relay;
 use super::clock::Tick;
 use super::entry::Entry;
+use super::inbox::Command;
 use super::table::{Key, Table};
-use super::worker::Command;
 use crate::observe::{Record, Summary};
 
 /// Slots a worker looks at for one question: well below a millisecond of its time.

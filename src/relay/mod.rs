@@ -6,9 +6,11 @@
 //! seam, and the relay knows nothing of pools: the lease is an opaque guard.
 
 mod clock;
+mod closing;
 mod direction;
 mod door;
 mod entry;
+mod inbox;
 mod inquiry;
 mod leg;
 #[cfg(test)]
@@ -34,14 +36,15 @@ use tokio::sync::Notify;
 use crate::observe::Record;
 use crate::tls::record;
 pub use door::{Arrivals, Door};
+use inbox::{Command, Inbox};
 pub use inquiry::{Connection, Cursor, Filter, MAX_PAGE, Page};
 pub use origin::{Origin, Unserved};
-use worker::{Command, Inbox};
 
 /// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.
 pub struct Session<L> {
     pub client: Leg,
     pub backend: Leg,
+    pub framing: Framing,
     /// The connect of the backend's leg was begun and is not done; it needs an origin.
     pub connecting: bool,
     pub policy: Policy,
@@ -50,6 +53,15 @@ pub struct Session<L> {
     pub lease: L,
     /// Takes the client back while no byte went either way. Dropped with the first byte.
     pub origin: Option<Box<dyn Origin<L>>>,
+}
+
+/// What the bytes of a session are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Just bytes.
+    Bytes,
+    /// WebSocket frames both ways, from the first byte: where they begin and end is followed.
+    WebSocket,
 }
 
 /// One of the two sockets of a session.

@@ -2,19 +2,20 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use tokio::sync::oneshot;
 
 use super::clock::Clock;
-use super::door::{ACCEPTS_PER_TURN, Arrivals, OpenDoor};
+use super::closing::Closing;
+use super::door::{ACCEPTS_PER_TURN, Arrivals, OpenDoor, door_of};
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
+use super::inbox::{Command, Inbox};
 use super::inquiry::Question;
 use super::origin::Unserved;
 use super::scratch::Scratch;
@@ -26,8 +27,6 @@ use crate::observe::How;
 
 /// No key's token: a table never has so many slots.
 const WAKE: Token = Token(usize::MAX);
-/// The index in the tokens of doors; their generation is the door's number.
-const DOORS: u32 = u32::MAX;
 /// Events taken at once. More only delays the commands.
 const EVENTS: usize = 1024;
 /// Between two looks at an entry that waits for something of which no event tells: a queue to be sent before a RST, room
@@ -35,60 +34,6 @@ const EVENTS: usize = 1024;
 const LOOK_SPACING: Duration = Duration::from_millis(5);
 /// And this much more for each entry that waits, so that looking never takes more than a tenth of the thread.
 const LOOK_SPACING_PER_ENTRY: Duration = Duration::from_micros(10);
-
-/// What the set-up plane may ask of a worker.
-pub(super) enum Command<L> {
-    Adopt(Box<Session<L>>),
-    Listen(OpenDoor<L>),
-    /// The door of that number accepts again.
-    Resume(u32),
-    Unlisten {
-        door: u32,
-        /// Connections that are still taken from the kernel's queue.
-        queued: u32,
-        done: oneshot::Sender<()>,
-    },
-    /// A connection that another worker has accepted.
-    Arrive(Arc<dyn Arrivals<L>>, OwnedFd, Peer),
-    /// Look at some of the table; perhaps end what was found.
-    Inquire(Question),
-    /// Close every entry, evenly over this time; later ones at once when it is over.
-    CloseAll(Duration),
-    Stop,
-}
-
-/// The way in. Its length is bounded by who sends: one `Adopt` or `Arrive` per connection, and those are capped by
-/// `max_connections`; questions come from the admin endpoint, which serves few at a time.
-pub(super) struct Inbox<L> {
-    commands: Mutex<VecDeque<Command<L>>>,
-    waker: Waker,
-    /// Live sessions, and those on their way here.
-    pub live: AtomicUsize,
-    /// Bytes that the entries hold for peers that do not take them; as of the latest round of events.
-    pub held_bytes: AtomicUsize,
-}
-
-impl<L> Inbox<L> {
-    pub fn send(&self, command: Command<L>) {
-        let was_empty = {
-            let mut commands = self.lock();
-            commands.push_back(command);
-            commands.len() == 1
-        };
-        // Whoever made it non-empty wakes the worker; it takes everything at once.
-        if was_empty && let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "relay worker cannot be woken");
-        }
-    }
-
-    fn take(&self) -> VecDeque<Command<L>> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Command<L>>> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A worker that has its epoll but does not run yet.
 pub(super) struct Idle<L> {
@@ -100,12 +45,7 @@ pub(super) struct Idle<L> {
 /// The kernel refused an epoll or an eventfd.
 pub(super) fn prepare<L>() -> io::Result<Idle<L>> {
     let poll = Poll::new()?;
-    let inbox = Arc::new(Inbox {
-        commands: Mutex::default(),
-        waker: Waker::new(poll.registry(), WAKE)?,
-        live: AtomicUsize::new(0),
-        held_bytes: AtomicUsize::new(0),
-    });
+    let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKE)?));
     Ok(Idle { poll, inbox })
 }
 
@@ -159,12 +99,6 @@ struct Worker<L> {
     sweep: Sweep,
 }
 
-/// The closing of everything, spread over time.
-struct Closing {
-    queue: VecDeque<(Instant, Key)>,
-    until: Instant,
-}
-
 impl<L: Send + 'static> Worker<L> {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
@@ -197,10 +131,9 @@ impl<L: Send + 'static> Worker<L> {
         if !self.again.is_empty() || self.doors.iter().any(OpenDoor::wants_turn) {
             return Some(Duration::ZERO);
         }
-        let closing = self.closing.as_ref();
-        let close = closing.and_then(|closing| closing.queue.front());
         let now = Instant::now();
-        let due = [self.look_at, close.map(|(at, _)| *at), self.sweep.due(now)];
+        let closing = self.closing.as_ref().and_then(Closing::next);
+        let due = [self.look_at, closing, self.sweep.due(now)];
         let next = due.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
     }
@@ -213,8 +146,8 @@ impl<L: Send + 'static> Worker<L> {
                 continue;
             }
             let (key, side) = Key::from_token(event.token().0);
-            if key.index == DOORS {
-                if let Some(door) = self.door(key.generation) {
+            if let Some(number) = door_of(key) {
+                if let Some(door) = self.door(number) {
                     door.is_ready = true;
                 }
             } else if let Some(entry) = self.table.entry(key) {
@@ -390,7 +323,9 @@ impl<L: Send + 'static> Worker<L> {
                     let _ = done.send(());
                 }
                 Command::Inquire(question) => self.answer(question),
-                Command::CloseAll(spread) => self.close_all(spread, now),
+                Command::CloseAll(spread) => {
+                    self.closing = Some(Closing::new(self.table.keys(), spread, now));
+                }
                 Command::Stop => go_on = false,
             }
         }
@@ -415,7 +350,7 @@ impl<L: Send + 'static> Worker<L> {
             return self.remove(key);
         }
         if let Some(closing) = &mut self.closing {
-            closing.queue.push_back((closing.until, key));
+            closing.add(key);
         }
         // Its first turn comes with its first events, which the registration brings at once.
         self.sweep.bring_forward(now, left);
@@ -438,14 +373,7 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     fn listen(&mut self, door: OpenDoor<L>) {
-        let key = Key {
-            index: DOORS,
-            generation: door.id,
-        };
-        let fd = door.socket.as_raw_fd();
-        let token = Token(key.token(0));
-        let registry = self.poll.registry();
-        if let Err(error) = registry.register(&mut SourceFd(&fd), token, Interest::READABLE) {
+        if let Err(error) = door.register(self.poll.registry()) {
             // The epoll has no room: the kernel's memory is used up. What is queued waits for better times.
             tracing::error!(%error, "a listening socket cannot be watched");
         }
@@ -457,9 +385,7 @@ impl<L: Send + 'static> Worker<L> {
             return;
         };
         let mut door = self.doors.swap_remove(place);
-        // The socket itself stays open elsewhere, so closing this descriptor would not take it out.
-        let fd = door.socket.as_raw_fd();
-        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        door.deregister(self.poll.registry());
         for _ in 0..queued {
             let Some((socket, peer)) = door.accept_last() else {
                 break;
@@ -474,35 +400,9 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn close_all(&mut self, spread: Duration, now: Instant) {
-        let mut keys = self.table.keys();
-        fastrand::shuffle(&mut keys);
-        let count = keys.len().max(1) as u32;
-        let queue = (0u32..)
-            .zip(keys)
-            .map(|(place, key)| {
-                (
-                    now + spread.mul_f64(f64::from(place) / f64::from(count)),
-                    key,
-                )
-            })
-            .collect();
-        self.closing = Some(Closing {
-            queue,
-            until: now + spread,
-        });
-    }
-
     fn close_due(&mut self, now: Instant) {
-        while let Some(closing) = &mut self.closing {
-            match closing.queue.front() {
-                Some((at, key)) if *at <= now => {
-                    let key = *key;
-                    closing.queue.pop_front();
-                    self.end(key);
-                }
-                _ => return,
-            }
+        while let Some(key) = self.closing.as_mut().and_then(|closing| closing.due(now)) {
+            self.end(key);
         }
     }
 

@@ -119,7 +119,7 @@ impl Server {
         let beside = Beside::start().map_err(|error| failed("start threads", error))?;
         let journal =
             Journal::new(&config.access_log).map_err(|error| StartError(error.to_string()))?;
-        let relay = Relay::start(config.global.workers, usize::MAX)
+        let relay = Relay::start(config.global.workers, config.global.max_buffered)
             .map_err(|error| failed("start relay threads", error))?;
         let proxy = Arc::new(Proxy {
             relay,

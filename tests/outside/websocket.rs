@@ -1,14 +1,15 @@
 //! WebSocket sessions through the balancer, plain and over TLS, with an independent client.
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::certificates::{Certificate, client};
-use crate::clients::{ask, connect, node_of, tls, websocket, websocket_over};
+use crate::clients::{ask, connect, node_of, read_exactly, tls, websocket, websocket_over};
 use crate::harness::{Balancer, Launch, within};
-use crate::nodes::Node;
+use crate::nodes::{Node, switching};
 use crate::settings::{backend, listener_with, pool, simple};
 
 #[tokio::test]
@@ -30,6 +31,55 @@ async fn messages_of_every_size_come_back() {
             other => panic!("{other:?}"),
         }
     }
+    let lost = balancer
+        .metric(&["evenkeel_listener_lost_frames_total"])
+        .await;
+    assert_eq!(lost, 0.0, "its frames are not understood");
+}
+
+#[tokio::test]
+async fn frames_are_followed_until_they_break_the_protocol_and_the_bytes_go_on() {
+    // A frame, and behind it what is none: a reserved opcode.
+    const SENT: &[u8] = b"\x82\x03abc\x8f\x00and so on";
+    let node = Node::scripted(|mut stream, _| async move {
+        let mut buffer = Vec::new();
+        let Some(request) = crate::nodes::read_request(&mut stream, &mut buffer).await else {
+            return;
+        };
+        let head = switching(request.header("sec-websocket-key").unwrap_or_default());
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(SENT).await;
+        crate::nodes::echo(stream).await;
+    })
+    .await;
+    let config = listener_with("off", "websocket", "nodes", "follow_frames = false")
+        + &listener_with("on", "websocket", "nodes", "")
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    for listener in ["off", "on"] {
+        let mut stream = connect(balancer.address(listener).await).await;
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.expect("ask");
+        let answer = crate::clients::read_answer(&mut stream).await;
+        assert_eq!(answer.status, 101);
+        assert_eq!(read_exactly(&mut stream, SENT.len()).await, SENT);
+        stream.write_all(b"no frame either").await.expect("send");
+        assert_eq!(read_exactly(&mut stream, 15).await, b"no frame either");
+    }
+    let lost = async |listener: &str| {
+        let label = format!("listener=\"{listener}\"");
+        balancer
+            .metric(&["evenkeel_listener_lost_frames_total", &label])
+            .await
+    };
+    within("the count", async {
+        while lost("on").await < 1.0 {
+            crate::harness::a_moment().await;
+        }
+    })
+    .await;
+    assert_eq!((lost("off").await, lost("on").await), (0.0, 1.0));
 }
 
 #[tokio::test]

@@ -61,6 +61,12 @@ pub(super) fn encode(
         None,
         rows(|l| l.upgrades),
     )?;
+    page.counter(
+        "listener_lost_frames",
+        "WebSockets whose frames broke the protocol and are not followed any more",
+        None,
+        rows(|l| l.lost_frames),
+    )?;
     let bytes = || Some(Unit::Bytes);
     page.counter(
         "listener_from_client",

@@ -180,6 +180,12 @@ impl OwnPage {
         for (name, help, value) in now {
             page.gauge(name, help, None, alone(Some(value)))?;
         }
+        page.gauge(
+            "buffered",
+            "Held for peers that do not take it",
+            Some(Unit::Bytes),
+            alone(Some(process.buffered_bytes)),
+        )?;
         let reloads = [
             ("ok", configuration.reloads_ok),
             ("failed", configuration.reloads_failed),
@@ -277,6 +283,7 @@ mod tests {
             handshake_failures: 4,
             requests: 5,
             upgrades: 6,
+            lost_frames: 10,
             bytes_from_client: 7,
             bytes_from_backend: 8,
             ends: vec![EndView {
@@ -301,6 +308,7 @@ mod tests {
             setup_connections: 1,
             max_connections: 9000,
             relayed_sessions: 30,
+            buffered_bytes: 4096,
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),

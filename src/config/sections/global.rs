@@ -1,7 +1,7 @@
 //! `[global]`: the process.
 
 use super::super::defaults;
-use super::super::keys::{Absent, COUNT_MAX, DAY, Kind, Section, key, number, time};
+use super::super::keys::{Absent, COUNT_MAX, DAY, Kind, Section, key, number, size, time};
 use super::super::model::{Global, LogFormat, LogLevel};
 use super::super::table::Table;
 use super::super::words::words;
@@ -26,6 +26,12 @@ pub static GLOBAL: Section = Section {
             number(1, COUNT_MAX),
             Absent::Number(defaults::MAX_SETUP_CONNECTIONS),
             "Connections at once that were accepted and not yet routed and connected.",
+        ),
+        key(
+            "max_buffered",
+            size(1 << 20, 1 << 40),
+            Absent::Size(defaults::MAX_BUFFERED),
+            "Bytes that live connections hold for peers that do not take them. At this limit nothing more is read for such a peer; the others go on.",
         ),
         key(
             "hard_stop_after",
@@ -59,6 +65,7 @@ pub fn decode(table: &Table<'_>) -> Global {
         workers: table.number("workers"),
         max_connections: table.number("max_connections"),
         max_setup_connections: table.number("max_setup_connections"),
+        max_buffered: table.size("max_buffered"),
         hard_stop_after: table.time("hard_stop_after"),
         watch: table.flag("watch"),
         log_level: table.word("log_level"),
@@ -84,6 +91,16 @@ mod tests {
             ),
             (global("workers = 1.5"), "global.workers", Fault::Type),
             (global("workers = [1]"), "global.workers", Fault::Type),
+            (
+                global("max_buffered = \"1KiB\""),
+                "global.max_buffered",
+                Fault::Value,
+            ),
+            (
+                global("max_buffered = \"1MB\""),
+                "global.max_buffered",
+                Fault::Value,
+            ),
             (
                 global("max_setup_connections = 0"),
                 "global.max_setup_connections",

@@ -81,6 +81,12 @@ pub static LISTENER: Section = Section {
             "`websocket` only: between two HTTP requests of one connection.",
         ),
         key(
+            "follow_frames",
+            Kind::Flag,
+            Absent::Flag(defaults::FOLLOW_FRAMES),
+            "`websocket` only: follow where the frames of a WebSocket begin and end. Payload is not looked at.",
+        ),
+        key(
             "backlog",
             number(1, 65_535),
             Absent::Number(defaults::BACKLOG),
@@ -90,7 +96,12 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 3] = ["trusted", "upgrade_timeout", "keep_alive_timeout"];
+const WEBSOCKET_ONLY: [&str; 4] = [
+    "trusted",
+    "upgrade_timeout",
+    "keep_alive_timeout",
+    "follow_frames",
+];
 
 pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     let protocol = table.maybe_word("protocol");
@@ -134,6 +145,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),
+        follow_frames: table.flag("follow_frames"),
         backlog: table.number("backlog"),
         tls: tls?,
         name: name?,
@@ -257,6 +269,11 @@ mod tests {
             (
                 tcp("upgrade_timeout = \"1s\""),
                 "listener[0].upgrade_timeout",
+                Fault::Conflict,
+            ),
+            (
+                tcp("follow_frames = false"),
+                "listener[0].follow_frames",
                 Fault::Conflict,
             ),
             (

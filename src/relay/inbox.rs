@@ -1,0 +1,79 @@
+//! The way into a worker: what other threads ask of it, and what they may read of it without asking.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mio::Waker;
+use tokio::sync::oneshot;
+
+use super::Session;
+use super::door::{Arrivals, OpenDoor};
+use super::inquiry::Question;
+use crate::net::Peer;
+
+/// What the set-up plane may ask of a worker.
+pub(super) enum Command<L> {
+    Adopt(Box<Session<L>>),
+    Listen(OpenDoor<L>),
+    /// The door of that number accepts again.
+    Resume(u32),
+    Unlisten {
+        door: u32,
+        /// Connections that are still taken from the kernel's queue.
+        queued: u32,
+        done: oneshot::Sender<()>,
+    },
+    /// A connection that another worker has accepted.
+    Arrive(Arc<dyn Arrivals<L>>, OwnedFd, Peer),
+    /// Look at some of the table; perhaps end what was found.
+    Inquire(Question),
+    /// Close every entry, evenly over this time; later ones at once when it is over.
+    CloseAll(Duration),
+    Stop,
+}
+
+/// The way in. Its length is bounded by who sends: one `Adopt` or `Arrive` per connection, and those are capped by
+/// `max_connections`; questions come from the admin endpoint, which serves few at a time.
+pub(super) struct Inbox<L> {
+    commands: Mutex<VecDeque<Command<L>>>,
+    waker: Waker,
+    /// Live sessions, and those on their way here.
+    pub live: AtomicUsize,
+    /// Bytes that the entries hold for peers that do not take them; as of the latest round of events.
+    pub held_bytes: AtomicUsize,
+}
+
+impl<L> Inbox<L> {
+    pub fn new(waker: Waker) -> Self {
+        Self {
+            commands: Mutex::default(),
+            waker,
+            live: AtomicUsize::new(0),
+            held_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn send(&self, command: Command<L>) {
+        let was_empty = {
+            let mut commands = self.lock();
+            commands.push_back(command);
+            commands.len() == 1
+        };
+        // Whoever made it non-empty wakes the worker; it takes everything at once.
+        if was_empty && let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "relay worker cannot be woken");
+        }
+    }
+
+    /// All that was sent since the last time.
+    pub fn take(&self) -> VecDeque<Command<L>> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Command<L>>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
