@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::clients::{
     Ending, connect, echoed, greeted, http, read_line, read_to_ending, websocket,
 };
-use crate::harness::Balancer;
+use crate::harness::{Balancer, within};
 use crate::nodes::{Node, read_request, switching};
-use crate::settings::simple;
+use crate::settings::{backend, listener, pool, simple};
 
 const CHECK: &str = "check = { type = \"tcp\", interval = \"100ms\", timeout = \"1s\", rise = 2, fall = 2 }\nretries = 3";
 
@@ -74,6 +75,101 @@ async fn killing_one_of_three_under_traffic_loses_no_new_connection() {
             .is_some_and(|reason| !reason.is_empty()),
         "{event:?}"
     );
+}
+
+/// Names itself to whoever has sent a line.
+async fn silent(name: &'static str) -> Node {
+    Node::scripted(move |mut stream, _| async move {
+        while read_line(&mut stream)
+            .await
+            .is_ok_and(|line| !line.is_empty())
+        {
+            let answer = format!("{name}\n");
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await
+}
+
+async fn answered(stream: &mut TcpStream) -> String {
+    within("a send", stream.write_all(b"hello\n"))
+        .await
+        .expect("send");
+    read_line(stream).await.expect("an answer")
+}
+
+/// The nodes' processes are balancers, each before one node: what the kernel does for a killed process is real.
+#[tokio::test]
+async fn of_a_killed_process_what_was_sent_nothing_is_served_by_another() {
+    const EACH: usize = 10;
+    let nodes = [silent("n1").await, silent("n2").await, silent("n3").await];
+    let processes = nodes
+        .each_ref()
+        .map(|node| Balancer::start(&simple("tcp", "", &[node])));
+    let mut backends = Vec::new();
+    for (name, process) in ["n1", "n2", "n3"].iter().zip(&processes) {
+        backends.push(backend(name, process.address("main").await));
+    }
+    let config = listener("main", "tcp", "nodes") + &pool("nodes", "", &backends);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let mut untouched = Vec::new();
+    for _ in 0..3 * EACH {
+        untouched.push(connect(address).await);
+    }
+    let mut spoken = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect(address).await;
+        let name = answered(&mut stream).await;
+        spoken.push((name, stream));
+    }
+    for node in &nodes {
+        node.reached(EACH + 1).await;
+    }
+    let [n1, n2, n3] = &nodes;
+    processes[1].signal("KILL");
+    let others = async {
+        while n1.accepted() + n3.accepted() < 3 * EACH + 2 {
+            crate::harness::a_moment().await;
+        }
+    };
+    within("the sessions of n2 at other nodes", others).await;
+    for stream in &mut untouched {
+        let name = answered(stream).await;
+        assert!(name == "n1" || name == "n3", "{name}");
+    }
+    for (name, stream) in &mut spoken {
+        if name == "n2" {
+            // Its kernel has said FIN; whatever comes now is answered with a RST.
+            let _ = stream.write_all(b"still there?\n").await;
+            let (rest, _) = read_to_ending(stream).await;
+            assert_eq!(rest, b"", "served by another in mid-session");
+        } else {
+            assert_eq!(answered(stream).await, *name);
+        }
+    }
+    assert_eq!(n1.accepted() + n2.accepted() + n3.accepted(), 4 * EACH + 3);
+}
+
+/// A backend that closes orderly without a word is asked no more, and where it is the only one its word is passed on.
+#[tokio::test]
+async fn a_fin_before_the_first_byte_leads_to_another_backend_or_goes_on_if_there_is_none() {
+    let closing = Node::scripted(|_, _| async {}).await;
+    let living = Node::echo("n2").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&closing, &living]));
+    let address = balancer.address("main").await;
+    for _ in 0..20 {
+        let (mut stream, name) = greeted(address).await;
+        assert_eq!(name, "n2");
+        echoed(&mut stream, b"here").await;
+    }
+    assert!(closing.accepted() >= 10);
+    assert_eq!(balancer.backend("nodes", "n1").await["state"], "up");
+    let alone = Balancer::start(&simple("tcp", "", &[&closing]));
+    let mut stream = connect(alone.address("main").await).await;
+    assert_eq!(read_to_ending(&mut stream).await, (vec![], Ending::Fin));
 }
 
 #[tokio::test]

@@ -265,6 +265,7 @@ impl Balancer {
             "INT" => rustix::process::Signal::INT,
             "HUP" => rustix::process::Signal::HUP,
             "USR1" => rustix::process::Signal::USR1,
+            "KILL" => rustix::process::Signal::KILL,
             "STOP" => rustix::process::Signal::STOP,
             "CONT" => rustix::process::Signal::CONT,
             other => panic!("no signal {other}"),
