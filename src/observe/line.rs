@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::end::End;
 use super::escape::escape;
-use super::record::Names;
+use super::names::Names;
 use crate::config::LogFormat;
 use crate::net::Peer;
 
@@ -20,7 +20,7 @@ pub(super) struct Line {
     pub event: Event,
     pub listener: Arc<str>,
     pub client: Peer,
-    pub names: Option<Box<Names>>,
+    pub names: Names,
     pub status: Option<u16>,
     pub pool: Option<Arc<str>>,
     pub backend: Option<Arc<str>>,
@@ -105,7 +105,7 @@ impl Line {
 
     /// The fields that are known, in the order of the line.
     fn each(&self, mut field: impl FnMut(&'static str, Value<'_>)) {
-        let names = self.names.as_deref();
+        let names = &self.names;
         let time = humantime::format_rfc3339_millis(self.time).to_string();
         let client = self.client.to_string();
         let known = [
@@ -114,30 +114,10 @@ impl Line {
             ("id", Some(Value::Number(self.id))),
             ("listener", Some(Value::Word(&self.listener))),
             ("client", Some(Value::Word(&client))),
-            (
-                "sni",
-                names
-                    .and_then(|names| names.sni.as_deref())
-                    .map(Value::Word),
-            ),
-            (
-                "method",
-                names
-                    .and_then(|names| names.method.as_deref())
-                    .map(Value::Word),
-            ),
-            (
-                "host",
-                names
-                    .and_then(|names| names.host.as_deref())
-                    .map(Value::Word),
-            ),
-            (
-                "path",
-                names
-                    .and_then(|names| names.path.as_deref())
-                    .map(Value::Word),
-            ),
+            ("sni", names.sni().map(Value::Word)),
+            ("method", names.method().map(Value::Word)),
+            ("host", names.host().map(Value::Word)),
+            ("path", names.path().map(Value::Word)),
             ("pool", self.pool.as_deref().map(Value::Word)),
             ("backend", self.backend.as_deref().map(Value::Word)),
             (
@@ -206,18 +186,14 @@ mod tests {
     use super::*;
 
     fn line(path: &str) -> Line {
-        let names = Names {
-            host: Some("chat.example.org".into()),
-            path: Some(path.into()),
-            ..Names::default()
-        };
+        let names = Names::pack([None, None, Some("chat.example.org"), Some(path)]);
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,
             event: Event::End(End::new(Side::Backend, Phase::Relay, How::Rst)),
             listener: "chat".into(),
             client: Peer::tcp(([192, 0, 2, 1], 4711).into()),
-            names: Some(Box::new(names)),
+            names,
             status: Some(101),
             pool: Some("chat".into()),
             backend: Some("n1".into()),

@@ -8,6 +8,7 @@ mod end;
 mod escape;
 mod journal;
 mod line;
+mod names;
 mod output;
 mod record;
 mod summary;

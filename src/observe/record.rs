@@ -11,15 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::counters::{BackendCounters, ListenerCounters};
 use super::end::{End, How, Phase, Side};
 use super::line::{Event, Line};
+use super::names::Names;
 use super::summary::Summary;
 use crate::net::Peer;
-
-/// What host and path together may take in the log; a longer path is cut.
-const MAX_TARGET_BYTES: usize = 128;
-/// What a server name may take in the log: the most that DNS allows.
-const MAX_SNI_BYTES: usize = 253;
-/// What a method may take in the log; the longest registered one has 17.
-const MAX_METHOD_BYTES: usize = 24;
 
 /// A live connection holds its record for hours, so it is kept small.
 #[derive(Debug)]
@@ -33,8 +27,8 @@ pub struct Record {
     /// Bytes that are in the counters already.
     counted: (u64, u64),
     accepted: Moment,
-    /// Nothing for a raw TCP connection.
-    names: Option<Box<Names>>,
+    /// What the client asked for.
+    names: Names,
     assigned: Option<Arc<BackendCounters>>,
     listener: Arc<ListenerCounters>,
     /// Microseconds; [`UNKNOWN_TIME`] until a connect has succeeded.
@@ -51,18 +45,9 @@ pub struct Record {
     ended: bool,
 }
 
-const _: () = assert!(size_of::<Record>() <= 112);
+const _: () = assert!(size_of::<Record>() <= 120);
 
 const UNKNOWN_TIME: u32 = u32::MAX;
-
-/// What the client asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Names {
-    pub sni: Option<Box<str>>,
-    pub method: Option<Box<str>>,
-    pub host: Option<Box<str>>,
-    pub path: Option<Box<str>>,
-}
 
 /// A point in time in 8 bytes: nanoseconds since the first one was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +73,7 @@ impl Record {
             bytes_from_backend: 0,
             counted: (0, 0),
             accepted: Moment::now(),
-            names: None,
+            names: Names::default(),
             assigned: None,
             listener: Arc::clone(listener),
             connect_time: UNKNOWN_TIME,
@@ -103,19 +88,13 @@ impl Record {
 
     /// The server name of the ClientHello; cut at 253 bytes.
     pub fn set_sni(&mut self, sni: &str) {
-        self.names_mut().sni = Some(cut(sni, MAX_SNI_BYTES).into());
+        self.names.set_sni(sni);
     }
 
     /// Method, host and path of an HTTP request. The query and the fragment are never kept; host and path are cut
     /// at 128 bytes together.
     pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        let host = host.map(|host| cut(host, MAX_TARGET_BYTES));
-        let left = MAX_TARGET_BYTES - host.map_or(0, str::len);
-        let names = self.names_mut();
-        names.method = Some(cut(method, MAX_METHOD_BYTES).into());
-        names.host = host.map(Into::into);
-        names.path = Some(cut(path, left).into());
+        self.names.set_request(method, host, path);
     }
 
     /// The backend that was picked, and a connect to it begins; called again when another takes its place.
@@ -152,15 +131,15 @@ impl Record {
     }
 
     pub fn host(&self) -> Option<&str> {
-        self.names.as_ref()?.host.as_deref()
+        self.names.host()
     }
 
     pub fn path(&self) -> Option<&str> {
-        self.names.as_ref()?.path.as_deref()
+        self.names.path()
     }
 
     pub fn sni(&self) -> Option<&str> {
-        self.names.as_ref()?.sni.as_deref()
+        self.names.sni()
     }
 
     /// Since accept (of an HTTP request: since its record was made).
@@ -211,7 +190,7 @@ impl Record {
             self.listener.handshake_failures.fetch_add(1, Relaxed);
         }
         if self.listener.journal.log_at().end {
-            let names = self.names.take();
+            let names = std::mem::take(&mut self.names);
             self.listener.journal.write(Line {
                 names,
                 ..self.line(Event::End(end))
@@ -291,10 +270,6 @@ impl Record {
             bytes_from_backend: self.bytes_from_backend,
         }
     }
-
-    fn names_mut(&mut self) -> &mut Names {
-        self.names.get_or_insert_default()
-    }
 }
 
 impl Drop for Record {
@@ -303,12 +278,6 @@ impl Drop for Record {
             self.close(End::new(Side::Evenkeel, self.phase, How::Panic));
         }
     }
-}
-
-/// At most `limit` bytes of `text`, at a character's boundary.
-fn cut(text: &str, limit: usize) -> &str {
-    text.get(..text.floor_char_boundary(limit))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -349,13 +318,6 @@ mod tests {
     }
 
     const FIN: End = End::new(Side::Client, Phase::Relay, How::Fin);
-
-    #[test]
-    fn a_cut_never_splits_a_character() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aé", 300), "aé");
-    }
 
     #[test]
     fn the_query_is_never_kept() {

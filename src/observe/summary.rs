@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::Names;
+use super::names::Names;
 use crate::net::Peer;
 
 /// Taken from a [`super::Record`] at one moment.
@@ -19,20 +19,20 @@ pub struct Summary {
     pub age: Duration,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
-    pub(super) names: Option<Box<Names>>,
+    pub(super) names: Names,
 }
 
 impl Summary {
     pub fn sni(&self) -> Option<&str> {
-        self.names.as_ref()?.sni.as_deref()
+        self.names.sni()
     }
 
     pub fn host(&self) -> Option<&str> {
-        self.names.as_ref()?.host.as_deref()
+        self.names.host()
     }
 
     /// Without its query; host and path are cut at 128 bytes together.
     pub fn path(&self) -> Option<&str> {
-        self.names.as_ref()?.path.as_deref()
+        self.names.path()
     }
 }
