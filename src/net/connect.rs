@@ -85,7 +85,7 @@ pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Stream, C
 }
 
 /// Begins to connect without waiting; a poll for writing tells when it is done, and [`take_error`] then why it failed.
-/// Only what must be set before the first byte is set: [`super::options::prepare_tcp`] is still to come.
+/// Only what must be set before the first byte is set: [`super::options::prepare_long_life`] is still to come.
 ///
 /// # Errors
 /// It failed at once, by the backend's fault or ours.

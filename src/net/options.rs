@@ -20,8 +20,13 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Sets NODELAY, keepalive and the user timeout on a TCP socket.
 pub fn prepare_tcp(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_nodelay(true)?;
+    prepare_long_life(socket)
+}
+
+/// Sets keepalive and the user timeout on a TCP socket: what only a connection that lasts needs.
+pub fn prepare_long_life(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
             .with_time(KEEPALIVE_TIME)

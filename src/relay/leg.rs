@@ -12,7 +12,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use super::pipe::Pipe;
 use super::scratch::Scratch;
 use super::{Tls, Transport};
-use crate::net::options::{prepare_tcp, reset_on_close, unacknowledged_bytes};
+use crate::net::options::{prepare_long_life, reset_on_close, unacknowledged_bytes};
 use crate::net::{ConnectError, take_error};
 use crate::observe::How;
 use crate::tls::record::{MAX_CONTROL_BYTES, Status};
@@ -472,7 +472,7 @@ impl Leg {
     /// Sets the options that only a long life needs. Which is why they are not set with the first.
     pub fn settle(&self) {
         // A unix socket has none of them.
-        let _ = prepare_tcp(&self.socket);
+        let _ = prepare_long_life(&self.socket);
     }
 
     /// The coming close is a RST.

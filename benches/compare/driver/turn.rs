@@ -30,11 +30,13 @@ const SETTLED_PART: f64 = 0.005;
 const SETTLED_STEPS: u32 = 3;
 const SETTLE_STEP: Duration = Duration::from_millis(500);
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
-/// How long an idle balancer is watched: long enough to see what it does every second or two.
-const IDLE_WATCH: Duration = Duration::from_secs(10);
+/// How long an idle balancer is watched: long enough to see what it does twice a minute, in a quick run every second or two.
+const IDLE_WATCH: Duration = Duration::from_secs(60);
+const QUICK_IDLE_WATCH: Duration = Duration::from_secs(10);
 
 /// What is the same in all turns.
 pub struct Stage {
+    idle_watch: Duration,
     folder: PathBuf,
     ports: Ports,
     services: Services,
@@ -85,6 +87,10 @@ impl Stage {
             },
             balancer_core: options.balancer_core,
             load_core: options.load_core,
+            idle_watch: match options.quick {
+                true => QUICK_IDLE_WATCH,
+                false => IDLE_WATCH,
+            },
         })
     }
 
@@ -114,7 +120,7 @@ impl Stage {
             grown_bytes: memory(case).saturating_sub(before_bytes) as f64,
             idle: group
                 .filter(|_| case.measures(Quantity::IdleCpu))
-                .map(Idle::watch),
+                .map(|group| Idle::watch(group, self.idle_watch)),
         };
         let values = (case.measures.iter())
             .map(|measure| after.figure(measure, &before, &done, &rest))
@@ -189,10 +195,10 @@ struct Idle {
 }
 
 impl Idle {
-    fn watch(group: i32) -> Self {
+    fn watch(group: i32, time: Duration) -> Self {
         let (cpu, wake_ups) = (Threads::of(group), meter::wake_ups(group));
         let began = Instant::now();
-        while let Some(left) = IDLE_WATCH.checked_sub(began.elapsed()) {
+        while let Some(left) = time.checked_sub(began.elapsed()) {
             thread::park_timeout(left);
         }
         let seconds = began.elapsed().as_secs_f64();
