@@ -212,6 +212,28 @@ pub fn accept_now(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer
     }
 }
 
+/// True for an error of accept that tells of the connection it would have given (accept(2), "Error handling"): it was gone
+/// before it was accepted, and the next one may be well.
+pub fn is_of_one_connection(error: &io::Error) -> bool {
+    let errnos = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::HOSTUNREACH,
+        Errno::OPNOTSUPP,
+        Errno::NETUNREACH,
+        Errno::PERM,
+    ];
+    let code = error.raw_os_error();
+    errnos
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == code)
+}
+
 fn peer(address: Option<SocketAddrAny>) -> Peer {
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());
     address.map_or(Peer::Unix, Peer::tcp)

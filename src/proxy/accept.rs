@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Arrival, Proxy, Rules, Slot, door, http, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
-use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage};
+use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
 use crate::observe::ListenerCounters;
 
 /// A descriptor may be freed by others than our connections; this is how soon it is noticed.
@@ -39,9 +39,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Connections that the kernel may have queued.
-    pub fn queue_length(&self) -> u32 {
-        self.rules.load().config.backlog.saturating_add(1)
+    /// Connections that the kernel may have queued and that the close of the socket would reset. None where the socket
+    /// stays open for another acceptor, which heeds the limits.
+    pub fn left_behind(&self) -> u32 {
+        let closes = self.stop.is_cancelled() && Arc::strong_count(&self.bound) == 1;
+        match closes {
+            true => self.rules.load().config.backlog.saturating_add(1),
+            false => 0,
+        }
     }
 }
 
@@ -205,7 +210,7 @@ async fn accept_here(shared: Arc<Shared>, incoming: Incoming, stop: Cancellation
 /// tokio's accept says "nothing" when the task's budget is used up, and before its driver has heard of a connection.
 /// The limits are not asked: at most one queue's length more, once.
 fn drain(shared: &Arc<Shared>) {
-    for _ in 0..shared.queue_length() {
+    for _ in 0..shared.left_behind() {
         let accepted = match shared.bound.accept_now() {
             Ok(None) => return,
             Ok(Some((socket, peer))) => {
@@ -291,14 +296,13 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
     });
 }
 
-/// After an error of accept: go on at once when only that connection failed, else wait for a descriptor.
+/// After an error of accept: go on at once when only that connection failed, else wait a little: whatever the kernel says,
+/// it must not become a busy loop.
 async fn pause(shared: &Shared, error: io::Error) {
-    if is_local_shortage(&error) {
-        return await_room(shared, Some(error)).await;
+    match is_of_one_connection(&error) {
+        true => lost(shared, &error),
+        false => await_room(shared, Some(error)).await,
     }
-    lost(shared, &error);
-    // Never a busy loop, whatever the kernel says.
-    tokio::task::yield_now().await;
 }
 
 /// Only that connection failed, e.g. reset by its client while it was queued.

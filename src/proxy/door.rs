@@ -45,7 +45,7 @@ pub(super) async fn keep(shared: Arc<Shared>, socket: OwnedFd, stop: Cancellatio
             () = await_room(&shared, why) => door.resume(),
         }
     }
-    door.close(shared.queue_length()).await;
+    door.close(shared.left_behind()).await;
 }
 
 /// The listener as the relay's threads see it.

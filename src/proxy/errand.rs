@@ -20,6 +20,9 @@ use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
 
+/// The wait for a descriptor: one may be freed by others than our connections.
+const RETRY_SHORTAGE: Duration = Duration::from_millis(50);
+
 pub(super) struct Errand {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
@@ -98,6 +101,11 @@ impl Errand {
         let begun = self.begun(pool, &held);
         match begin(held.lease.backend()) {
             Ok(socket) => Some(begun.session(pool, client, socket, record, held, true)),
+            // The client took the last descriptor: it waits, and the next accept finds none and pauses.
+            Err(error) if error.is_ours() => {
+                begun.errand.wait_for_room(client, record, held.place);
+                None
+            }
             Err(error) => {
                 Box::new(begun).unserved(Unserved::Connect(error), client, record, held);
                 None
@@ -129,6 +137,15 @@ impl Errand {
             at: Instant::now(),
             errand: self,
         }
+    }
+
+    /// Goes on in the set-up plane when something was freed, or soon.
+    fn wait_for_room(self, client: Leg, record: Record, place: Place) {
+        let proxy = Arc::clone(&self.proxy);
+        proxy.runtime.clone().spawn(async move {
+            let _ = tokio::time::timeout(RETRY_SHORTAGE, proxy.limits.freed()).await;
+            self.run(client, record, place).await;
+        });
     }
 
     /// Goes on in the set-up plane.

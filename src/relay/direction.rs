@@ -144,7 +144,7 @@ impl Direction {
             let Some(limit) = self.limit(from, to, scratch) else {
                 return Flow::Starved;
             };
-            match self.take(from, to, scratch, limit, &mut how.frames) {
+            match self.take(from, to, scratch, limit, &mut how) {
                 Input::Data(count) => *how.bytes += count as u64,
                 Input::Blocked => return Flow::Blocked,
                 Input::Fin => self.ended = true,
@@ -181,24 +181,27 @@ impl Direction {
         to: &mut Leg,
         scratch: &mut Scratch,
         limit: usize,
-        frames: &mut Option<&mut Walker>,
+        how: &mut Pump<'_>,
     ) -> Input {
         if self.is_bulk()
             && from.is_raw()
             && to.is_raw()
-            && let Some(unseen) = unseen(scratch, frames.as_deref())
+            && !from.is_urgent()
+            && let Some(unseen) = unseen(scratch, how.frames.as_deref())
             && let Some(pipe) = scratch.pipes.take()
         {
             let input = self.splice(from, to, pipe, scratch, unseen);
-            if let (Input::Data(count), Some(frames)) = (&input, frames) {
+            if let (Input::Data(count), Some(frames)) = (&input, &mut how.frames) {
                 frames.skip(*count as u64);
             }
-            return input;
+            if input != Input::Blocked || !from.is_readable() {
+                return input;
+            }
         }
-        let input = from.read(scratch, limit);
+        let input = from.read(scratch, limit, how.is_last);
         if let Input::Data(count) = input {
             self.note(count);
-            if let Some(frames) = frames {
+            if let Some(frames) = &mut how.frames {
                 // A lost one is noticed at the end of the turn.
                 let _ = frames.walk(&scratch.plain[..count]);
             }
@@ -278,9 +281,13 @@ fn unseen(scratch: &Scratch, frames: Option<&Walker>) -> Option<usize> {
 impl Stalled {
     /// True once `to` has taken everything. The bytes came before what is in the pipe.
     fn flush(&mut self, to: &mut Leg, scratch: &mut Scratch) -> bool {
-        self.written += to.write(&self.bytes[self.written..], &mut scratch.sealed);
-        if self.written < self.bytes.len() {
-            return false;
+        // A TLS leg takes no more than a scratch at a time.
+        while self.written < self.bytes.len() {
+            let taken = to.write(&self.bytes[self.written..], &mut scratch.sealed);
+            self.written += taken;
+            if taken == 0 || !to.is_writable() || !to.flush() {
+                return false;
+            }
         }
         let Some(mut pipe) = self.pipe.take() else {
             return true;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Command, Inbox};
 use super::table::Key;
 use super::{Relay, Session};
-use crate::net::{Peer, accept_now, is_local_shortage};
+use crate::net::{Peer, accept_now, is_of_one_connection};
 
 /// Accepts in a row before the sockets of others are looked at.
 pub(super) const ACCEPTS_PER_TURN: usize = 16;
@@ -52,6 +52,7 @@ impl<L: Send + 'static> Relay<L> {
             arrivals,
             is_ready: true,
             is_paused: false,
+            is_watched: false,
         }));
         Door { id, inbox }
     }
@@ -84,6 +85,7 @@ pub(super) struct OpenDoor<L> {
     /// The kernel may have a connection queued.
     pub is_ready: bool,
     pub is_paused: bool,
+    pub is_watched: bool,
 }
 
 /// The index in the tokens of doors, of which no table has so many slots; their generation is the door's number.
@@ -95,9 +97,19 @@ pub(super) fn door_of(key: Key) -> Option<u32> {
 }
 
 impl<L> OpenDoor<L> {
-    /// # Errors
-    /// The kernel's.
-    pub fn register(&self, registry: &Registry) -> io::Result<()> {
+    /// Watches for connections, and accepts. Where the epoll has no room for it, it pauses: resuming tries again.
+    pub fn resume(&mut self, registry: &Registry) {
+        self.is_paused = false;
+        if self.is_watched {
+            return;
+        }
+        match self.register(registry) {
+            Ok(()) => self.is_watched = true,
+            Err(error) => self.pause(Some(error)),
+        }
+    }
+
+    fn register(&self, registry: &Registry) -> io::Result<()> {
         let key = Key {
             index: DOORS,
             generation: self.id,
@@ -110,7 +122,7 @@ impl<L> OpenDoor<L> {
     /// The socket itself stays open elsewhere, so closing this descriptor would not take it out of the epoll.
     pub fn deregister(&self, registry: &Registry) {
         let fd = self.socket.as_raw_fd();
-        // Fails only where registering has failed.
+        // Fails where it was never watched.
         let _ = registry.deregister(&mut SourceFd(&fd));
     }
 
@@ -120,49 +132,59 @@ impl<L> OpenDoor<L> {
 
     /// The next connection, unless there is none or accepting pauses.
     pub fn accept(&mut self) -> Option<(OwnedFd, Peer)> {
-        while self.wants_turn() {
-            if !self.arrivals.reserve(false) {
-                self.is_paused = true;
-                self.arrivals.paused(None);
-                return None;
+        if !self.wants_turn() {
+            return None;
+        }
+        if !self.arrivals.reserve(false) {
+            self.pause(None);
+            return None;
+        }
+        let error = match accept_now(self.socket.as_fd()) {
+            Ok(Some(accepted)) => return Some(accepted),
+            Ok(None) => {
+                self.is_ready = false;
+                None
             }
-            match accept_now(self.socket.as_fd()) {
-                Ok(Some(accepted)) => return Some(accepted),
-                Ok(None) => {
-                    self.is_ready = false;
-                    self.arrivals.unreserve();
-                }
-                Err(error) => self.failed(error),
-            }
+            Err(error) => Some(error),
+        };
+        self.arrivals.unreserve();
+        match error {
+            Some(error) if is_of_one_connection(&error) => self.arrivals.lost(error),
+            // Whatever it is, it must not become a busy loop.
+            Some(error) => self.pause(Some(error)),
+            None => {}
         }
         None
     }
 
-    fn failed(&mut self, error: io::Error) {
-        self.arrivals.unreserve();
-        if is_local_shortage(&error) {
-            self.is_paused = true;
-            self.arrivals.paused(Some(error));
-        } else {
-            self.arrivals.lost(error);
-        }
-    }
-
-    /// A connection that is still queued when the door closes.
-    pub fn accept_last(&mut self) -> Option<(OwnedFd, Peer)> {
-        loop {
-            match accept_now(self.socket.as_fd()) {
-                Ok(Some(accepted)) => {
-                    self.arrivals.reserve(true);
-                    return Some(accepted);
-                }
-                Ok(None) => return None,
-                Err(error) if is_local_shortage(&error) => {
-                    tracing::warn!(%error, "connections still queued are reset");
-                    return None;
-                }
-                Err(error) => self.arrivals.lost(error),
+    /// One of the connections that are still queued when the door closes.
+    pub fn accept_last(&mut self) -> Last {
+        match accept_now(self.socket.as_fd()) {
+            Ok(Some((socket, peer))) => {
+                self.arrivals.reserve(true);
+                Last::Accepted(socket, peer)
+            }
+            Ok(None) => Last::None,
+            Err(error) if is_of_one_connection(&error) => {
+                self.arrivals.lost(error);
+                Last::Lost
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connections still queued are reset");
+                Last::None
             }
         }
     }
+
+    fn pause(&mut self, why: Option<io::Error>) {
+        self.is_paused = true;
+        self.arrivals.paused(why);
+    }
+}
+
+/// What a closing door still gave.
+pub(super) enum Last {
+    Accepted(OwnedFd, Peer),
+    Lost,
+    None,
 }

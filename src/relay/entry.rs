@@ -163,6 +163,10 @@ impl<L> Entry<L> {
         !std::mem::replace(&mut self.queued, true)
     }
 
+    pub fn is_queued(&self) -> bool {
+        self.queued
+    }
+
     /// True unless it is looked at soon already.
     pub fn look_soon(&mut self) -> bool {
         !std::mem::replace(&mut self.awaited, true)
@@ -211,6 +215,8 @@ impl<L> Entry<L> {
             Connect::UnderWay if has_left && self.idle(scratch.now) < LEAVE_AFTER => Turn::Soon,
             Connect::UnderWay if !has_left => Turn::Wait,
             Connect::UnderWay | Connect::Failed if has_left => {
+                // The backend may be connected meanwhile: no FIN of ours is to look like the client's.
+                self.legs[BACKEND].reset();
                 self.end = Some(End::new(Side::Client, Phase::Connect, How::Rst));
                 Turn::Ended
             }
@@ -230,6 +236,7 @@ impl<L> Entry<L> {
 
     fn relay(&mut self, scratch: &mut Scratch) -> Turn {
         let was_faulty = self.is_faulty();
+        let had_ended = self.directions.each_ref().map(Direction::has_ended);
         let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
@@ -237,6 +244,10 @@ impl<L> Entry<L> {
         if self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity() {
             self.last_activity = scratch.now;
             self.unsent_before = None;
+        }
+        if self.directions.each_ref().map(Direction::has_ended) != had_ended {
+            // A FIN is no byte, but what is left after it has its own time.
+            self.last_activity = scratch.now;
         }
         if self.early.is_some() && !self.is_untouched() {
             self.early = None;

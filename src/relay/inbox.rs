@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mio::Waker;
@@ -38,7 +38,8 @@ pub(super) enum Command<L> {
 /// The way in. Its length is bounded by who sends: one `Adopt` or `Arrive` per connection, and those are capped by
 /// `max_connections`; questions come from the admin endpoint, which serves few at a time.
 pub(super) struct Inbox<L> {
-    commands: Mutex<VecDeque<Command<L>>>,
+    /// `None`: the worker has ended.
+    commands: Mutex<Option<VecDeque<Command<L>>>>,
     waker: Waker,
     /// Live sessions, and those on their way here.
     pub live: AtomicUsize,
@@ -49,18 +50,21 @@ pub(super) struct Inbox<L> {
 impl<L> Inbox<L> {
     pub fn new(waker: Waker) -> Self {
         Self {
-            commands: Mutex::default(),
+            commands: Mutex::new(Some(VecDeque::new())),
             waker,
             live: AtomicUsize::new(0),
             held_bytes: AtomicUsize::new(0),
         }
     }
 
+    /// A command to a worker that has ended is dropped, and with it what it holds.
     pub fn send(&self, command: Command<L>) {
-        let was_empty = {
-            let mut commands = self.lock();
-            commands.push_back(command);
-            commands.len() == 1
+        let was_empty = match &mut *self.lock() {
+            Some(commands) => {
+                commands.push_back(command);
+                commands.len() == 1
+            }
+            None => false,
         };
         // Whoever made it non-empty wakes the worker; it takes everything at once.
         if was_empty && let Err(error) = self.waker.wake() {
@@ -70,10 +74,21 @@ impl<L> Inbox<L> {
 
     /// All that was sent since the last time.
     pub fn take(&self) -> VecDeque<Command<L>> {
-        std::mem::take(&mut *self.lock())
+        self.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Command<L>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Command<L>>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes an inbox when its worker ends, by whatever way.
+pub(super) struct Closed<L>(pub Arc<Inbox<L>>);
+
+impl<L> Drop for Closed<L> {
+    fn drop(&mut self) {
+        let left = self.0.lock().take();
+        // Behind the lock: what a command holds may send one.
+        drop(left);
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::pipe::Pipe;
@@ -47,6 +48,8 @@ impl Flags {
     const CONNECTING: Self = Self(1 << 4);
     /// Bytes went in or out since it was last asked.
     const ACTIVE: Self = Self(1 << 5);
+    /// Urgent data was announced: a read stops before its mark, so that a short one is not the last.
+    const URGENT: Self = Self(1 << 6);
 
     fn has(self, any: Self) -> bool {
         self.0 & any.0 != 0
@@ -158,6 +161,7 @@ impl Leg {
             (Flags::WRITABLE, event.is_writable()),
             (Flags::FIN_ANNOUNCED, event.is_read_closed()),
             (Flags::ERROR_ANNOUNCED, event.is_error()),
+            (Flags::URGENT, event.is_priority()),
         ] {
             if is_on {
                 self.flags.set(flag, true);
@@ -170,7 +174,9 @@ impl Leg {
         if !self.flags.has(Flags::CONNECTING) {
             return Connect::Done;
         }
-        if self.flags.has(Flags::ERROR_ANNOUNCED) {
+        // Bytes before the error say that it was connected: they are delivered first. Asking does not take the error.
+        let has_spoken = || ioctl_fionread(&self.socket).is_ok_and(|count| count > 0);
+        if self.flags.has(Flags::ERROR_ANNOUNCED) && !has_spoken() {
             return Connect::Failed;
         }
         if self.is_writable() {
@@ -190,6 +196,11 @@ impl Leg {
         self.flags.has(Flags::ERROR_ANNOUNCED) || self.fault.is_some()
     }
 
+    /// True once it has sent urgent data, before which `splice` stops for good.
+    pub fn is_urgent(&self) -> bool {
+        self.flags.has(Flags::URGENT)
+    }
+
     /// Whether bytes went in or out since the last time this was asked.
     pub fn take_activity(&mut self) -> bool {
         let active = self.flags.has(Flags::ACTIVE);
@@ -207,26 +218,26 @@ impl Leg {
         self.moved();
         let behind = self
             .flags
-            .has(Flags::FIN_ANNOUNCED | Flags::ERROR_ANNOUNCED);
+            .has(Flags::FIN_ANNOUNCED | Flags::ERROR_ANNOUNCED | Flags::URGENT);
         self.flags.set(Flags::READABLE, full || behind);
     }
 
-    /// Reads plaintext into `scratch.plain`; of a raw leg at most `limit` bytes.
-    pub fn read(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
+    /// Reads plaintext into `scratch.plain`; of a raw leg at most `limit` bytes. `is_last`: the other leg has ended.
+    pub fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         match &self.tls {
-            None => self.read_raw(scratch, limit),
+            None => self.read_raw(scratch, limit, is_last),
             Some(_) => self.read_tls(scratch),
         }
     }
 
-    fn read_raw(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
+    fn read_raw(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         if !self.is_readable() {
             return self.nothing_to_read();
         }
         let limit = limit.min(scratch.plain.len());
         let window = &mut scratch.plain[..limit];
         match receive(&self.socket, window) {
-            Ok(0) => self.end_of_stream(),
+            Ok(0) => self.end_of_stream(is_last),
             Ok(count) => {
                 self.has_read(count == limit);
                 Input::Data(count)
@@ -235,13 +246,15 @@ impl Leg {
         }
     }
 
-    /// Moves at most `limit` bytes of a raw leg into an empty pipe.
+    /// Moves at most `limit` bytes of a raw leg into an empty pipe. Blocked while it still counts as readable: only a read
+    /// tells what is the matter.
     pub fn fill(&mut self, pipe: &mut Pipe, limit: usize) -> Input {
         if !self.is_readable() {
             return self.nothing_to_read();
         }
         match pipe.fill(self.socket.as_fd(), limit) {
-            Ok(0) => self.end_of_stream(),
+            // The end, or an urgent mark with a FIN behind it: `recv` tells.
+            Ok(0) => Input::Blocked,
             Ok(count) => {
                 self.moved();
                 Input::Data(count)
@@ -271,10 +284,11 @@ impl Leg {
         }
     }
 
-    fn end_of_stream(&mut self) -> Input {
+    fn end_of_stream(&mut self, is_last: bool) -> Input {
         self.flags.set(Flags::READABLE, false);
-        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the error.
-        if has_error(&self.socket) {
+        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the error. Behind the
+        // last word of a session there is nothing that it could cut short.
+        if !is_last && has_error(&self.socket) {
             self.flags.set(Flags::ERROR_ANNOUNCED, true);
         }
         if self.is_broken() {

@@ -541,6 +541,165 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
     assert_eq!(count(&bench), 1);
 }
 
+/// A FIN is no byte: the time of what is left was counted from the last byte, and was over.
+#[test]
+fn a_half_close_after_a_long_silence_leaves_time_for_the_answer() {
+    let bench = Bench::new();
+    let fin_timeout = Duration::from_millis(500);
+    let mut ends = bench.relayed(Policy {
+        idle_timeout: LONG,
+        fin_timeout,
+    });
+    ends.client.write_all(b"q").unwrap();
+    ends.backend.read_exact(&mut [0]).unwrap();
+    let listed = || block_on(bench.relay.list(Filter::default(), Cursor::default(), 1));
+    while listed().connections[0].idle < fin_timeout * 2 {
+        std::thread::yield_now();
+    }
+    ends.client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(drain(&ends.backend).0, b"");
+    let heard = std::time::Instant::now();
+    while heard.elapsed() < fin_timeout / 2 {
+        std::thread::yield_now();
+    }
+    ends.backend.write_all(b"answer").unwrap();
+    drop(ends.backend);
+    let (read, end) = drain(&ends.client);
+    assert_eq!((read.as_slice(), end.is_ok()), (&b"answer"[..], true));
+}
+
+/// A read stops short before an urgent byte, and what was behind it lay there.
+#[test]
+fn an_urgent_byte_does_not_hold_up_what_is_behind_it() {
+    let bench = Bench::new();
+    let ((mut client, inner_client), (mut backend, inner_backend)) = (pair(), pair());
+    client.write_all(b"abc").unwrap();
+    socket2::SockRef::from(&client)
+        .send_out_of_band(b"!")
+        .unwrap();
+    client.write_all(b"def").unwrap();
+    let _lease = bench.adopt(raw(inner_client, &[]), raw(inner_backend, &[]), policy());
+    let mut read = [0; 6];
+    backend.read_exact(&mut read).unwrap();
+    assert_eq!(&read, b"abcdef");
+}
+
+/// `splice` gives 0 before an urgent byte with a FIN behind it: that was taken for the end.
+#[test]
+fn bulk_with_an_urgent_byte_arrives_whole() {
+    let bench = Bench::new();
+    let ends = bench.relayed(policy());
+    let (head, tail) = (numbers(4_000_000), numbers(100_000));
+    let expected = [&head[..], &tail].concat();
+    let mut backend = ends.backend;
+    let sending = std::thread::spawn(move || {
+        backend.write_all(&head).unwrap();
+        socket2::SockRef::from(&backend)
+            .send_out_of_band(b"!")
+            .unwrap();
+        backend.write_all(&tail).unwrap();
+        backend.shutdown(Shutdown::Write).unwrap();
+        backend
+    });
+    let (read, end) = drain(&ends.client);
+    sending.join().unwrap();
+    assert!(read == expected && end.is_ok(), "{} bytes", read.len());
+}
+
+/// A banner and a reset behind it were taken for a failed connect.
+#[test]
+fn what_a_backend_says_before_its_reset_is_delivered_though_it_was_only_just_connected() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = begin_connect(&Endpoint::Tcp(listener.local_addr().unwrap())).unwrap();
+    let (mut backend, _) = listener.accept().unwrap();
+    backend.write_all(b"busy").unwrap();
+    reset(backend);
+    let (client, lease, _given) = returning_to(&bench, socket, true);
+    let (read, end) = drain(&client);
+    assert_eq!((read.as_slice(), end.is_err()), (&b"busy"[..], true));
+    over(&lease);
+}
+
+/// A TLS leg takes no more than a scratch at a time; the rest waited for an event that never came.
+#[test]
+fn much_that_was_read_before_adoption_reaches_a_tls_client() {
+    let bench = Bench::new();
+    let (leg, mut client) = tls_leg(&rustls::version::TLS13, b"x");
+    let (_backend, inner_backend) = pair();
+    let sent = numbers(200_000);
+    let _lease = bench.adopt(leg, raw(inner_backend, &sent), policy());
+    let mut read = vec![0; sent.len()];
+    client.read_exact(&mut read).unwrap();
+    assert!(read == sent);
+}
+
+/// Counts what a door tells it, and keeps no connection.
+#[derive(Default)]
+struct Front {
+    lost: AtomicU64,
+    paused: AtomicU64,
+}
+
+impl Arrivals<Sender<()>> for Front {
+    fn reserve(&self, _anyway: bool) -> bool {
+        true
+    }
+
+    fn unreserve(&self) {}
+
+    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<Session<Sender<()>>> {
+        None
+    }
+
+    fn paused(&self, _why: Option<io::Error>) {
+        self.paused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn lost(&self, _error: io::Error) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The worker went round in the door's accept for ever.
+#[test]
+fn an_accept_that_fails_for_good_pauses_the_door_and_holds_up_no_session() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(policy());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+    let front = Arc::new(Front::default());
+    let door = bench.relay.listen(listener.into(), front.clone());
+    ends.client.write_all(b"x").unwrap();
+    ends.backend.read_exact(&mut [0]).unwrap();
+    let told = || {
+        let (lost, paused) = (&front.lost, &front.paused);
+        (lost.load(Ordering::Relaxed), paused.load(Ordering::Relaxed))
+    };
+    while told().1 == 0 {
+        std::thread::yield_now();
+    }
+    block_on(door.close(5));
+    assert_eq!(told(), (0, 1));
+}
+
+/// Whoever asked waited for ever.
+#[test]
+fn a_question_to_a_stopped_relay_is_answered() {
+    let bench = Bench::new();
+    let _ends = bench.relayed(policy());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let door = bench
+        .relay
+        .listen(listener.into(), Arc::new(Front::default()));
+    bench.relay.shutdown();
+    block_on(door.close(5));
+    let page = block_on(bench.relay.list(Filter::default(), Cursor::default(), 7));
+    assert!(page.connections.is_empty());
+}
+
 /// The client address whose sessions panic in their turn, once a byte has come.
 const CURSED: &str = "192.0.2.66:6";
 

@@ -13,9 +13,9 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Clock;
 use super::closing::Closing;
-use super::door::{ACCEPTS_PER_TURN, Arrivals, OpenDoor, door_of};
+use super::door::{ACCEPTS_PER_TURN, Arrivals, Last, OpenDoor, door_of};
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
-use super::inbox::{Command, Inbox};
+use super::inbox::{Closed, Command, Inbox};
 use super::inquiry::Question;
 use super::origin::Unserved;
 use super::scratch::Scratch;
@@ -101,6 +101,8 @@ struct Worker<L> {
 
 impl<L: Send + 'static> Worker<L> {
     fn run(mut self) {
+        // However this ends: nobody is to wait for an answer of a worker that is gone.
+        let _closed = Closed(Arc::clone(&self.inbox));
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let timeout = self.wait_at_most();
@@ -168,8 +170,12 @@ impl<L: Send + 'static> Worker<L> {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
             for key in std::mem::take(&mut self.soon) {
-                if let Some(entry) = self.table.entry(key) {
-                    entry.looked_at();
+                let Some(entry) = self.table.entry(key) else {
+                    continue;
+                };
+                entry.looked_at();
+                // One that waits for a turn anyway gets no second one.
+                if !entry.is_queued() {
                     self.turn(key, now);
                 }
             }
@@ -192,14 +198,18 @@ impl<L: Send + 'static> Worker<L> {
             Ok(Turn::Soon) => self.look_soon(key, now),
             Ok(Turn::Ended) => return self.remove(key),
             Ok(Turn::Unserved(why)) => return self.give_back(key, why),
-            Err(_) => {
-                tracing::error!("a relayed connection panicked and was reset");
-                entry.reset();
-                entry.close(How::Panic);
-                return self.remove(key);
-            }
+            Err(_) => return self.end_panicked(key),
         }
         self.bring_sweep_forward(key, now);
+    }
+
+    fn end_panicked(&mut self, key: Key) {
+        if let Some(entry) = self.table.entry(key) {
+            tracing::error!("a relayed connection panicked and was reset");
+            entry.reset();
+            entry.close(How::Panic);
+            self.remove(key);
+        }
     }
 
     fn look_soon(&mut self, key: Key, now: Instant) {
@@ -225,13 +235,15 @@ impl<L: Send + 'static> Worker<L> {
             return;
         };
         entry.release(&mut self.scratch);
+        self.finish(entry);
+    }
+
+    fn finish(&mut self, entry: Entry<L>) {
         // What hangs on the lease and the record is others' code: a panic there must not end this thread.
-        let finished = catch_unwind(AssertUnwindSafe(|| {
-            let lease = entry.finish();
-            self.plane.uncount(&self.inbox);
-            drop(lease);
-        }));
-        if finished.is_err() {
+        let finished = catch_unwind(AssertUnwindSafe(|| entry.finish()));
+        self.plane.uncount(&self.inbox);
+        let released = finished.and_then(|lease| catch_unwind(AssertUnwindSafe(|| drop(lease))));
+        if released.is_err() {
             tracing::error!("the end of a connection panicked");
         }
     }
@@ -241,15 +253,14 @@ impl<L: Send + 'static> Worker<L> {
             return;
         };
         entry.release(&mut self.scratch);
-        self.plane.uncount(&self.inbox);
         let client = entry.leg(CLIENT).raw_fd();
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&client)) {
             tracing::warn!(%error, "a connection cannot be given back and is reset");
             entry.reset();
             entry.close(How::Error);
-            drop(entry.finish());
-            return;
+            return self.finish(entry);
         }
+        self.plane.uncount(&self.inbox);
         // It is others' code that takes it.
         if catch_unwind(AssertUnwindSafe(|| entry.give_back(why))).is_err() {
             tracing::error!("giving a connection back panicked");
@@ -313,8 +324,9 @@ impl<L: Send + 'static> Worker<L> {
                 }
                 Command::Listen(door) => self.listen(door),
                 Command::Resume(number) => {
-                    if let Some(door) = self.door(number) {
-                        door.is_paused = false;
+                    let registry = self.poll.registry();
+                    if let Some(door) = self.doors.iter_mut().find(|door| door.id == number) {
+                        door.resume(registry);
                     }
                 }
                 Command::Unlisten { door, queued, done } => {
@@ -357,7 +369,7 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     fn register(&self, entry: &mut Entry<L>, key: Key) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
+        let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         for side in [CLIENT, BACKEND] {
             let fd = entry.leg(side).raw_fd();
             let token = Token(key.token(side));
@@ -372,11 +384,8 @@ impl<L: Send + 'static> Worker<L> {
         self.doors.iter_mut().find(|door| door.id == number)
     }
 
-    fn listen(&mut self, door: OpenDoor<L>) {
-        if let Err(error) = door.register(self.poll.registry()) {
-            // The epoll has no room: the kernel's memory is used up. What is queued waits for better times.
-            tracing::error!(%error, "a listening socket cannot be watched");
-        }
+    fn listen(&mut self, mut door: OpenDoor<L>) {
+        door.resume(self.poll.registry());
         self.doors.push(door);
     }
 
@@ -387,10 +396,13 @@ impl<L: Send + 'static> Worker<L> {
         let mut door = self.doors.swap_remove(place);
         door.deregister(self.poll.registry());
         for _ in 0..queued {
-            let Some((socket, peer)) = door.accept_last() else {
-                break;
-            };
-            self.assign(Arc::clone(&door.arrivals), socket, peer, now);
+            match door.accept_last() {
+                Last::Accepted(socket, peer) => {
+                    self.assign(Arc::clone(&door.arrivals), socket, peer, now);
+                }
+                Last::Lost => {}
+                Last::None => break,
+            }
         }
     }
 
@@ -428,8 +440,11 @@ impl<L: Send + 'static> Worker<L> {
             .saturating_add(SLOTS_PER_SLICE)
             .min(self.table.slots());
         for index in first..end {
-            if let Some(Some((key, _))) = self.table.slot(index) {
-                self.tend(key, now);
+            let Some(Some((key, _))) = self.table.slot(index) else {
+                continue;
+            };
+            if catch_unwind(AssertUnwindSafe(|| self.tend(key, now))).is_err() {
+                self.end_panicked(key);
             }
         }
         self.sweep.went_on_to(end, self.table.slots(), now);

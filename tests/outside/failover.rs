@@ -130,8 +130,11 @@ async fn of_a_killed_process_what_was_sent_nothing_is_served_by_another() {
     }
     let [n1, n2, n3] = &nodes;
     processes[1].signal("KILL");
+    // Workers pick side by side, so the sessions that have spoken may stand anywhere in the turns.
+    let spoken_to_n2 = spoken.iter().filter(|(name, _)| name == "n2").count();
+    let moved = EACH + 1 - spoken_to_n2;
     let others = async {
-        while n1.accepted() + n3.accepted() < 3 * EACH + 2 {
+        while n1.accepted() + n3.accepted() < 2 * (EACH + 1) + moved {
             crate::harness::a_moment().await;
         }
     };
@@ -150,7 +153,8 @@ async fn of_a_killed_process_what_was_sent_nothing_is_served_by_another() {
             assert_eq!(answered(stream).await, *name);
         }
     }
-    assert_eq!(n1.accepted() + n2.accepted() + n3.accepted(), 4 * EACH + 3);
+    let accepted = n1.accepted() + n2.accepted() + n3.accepted();
+    assert_eq!(accepted, 3 * (EACH + 1) + moved);
 }
 
 /// A backend that closes orderly without a word is asked no more, and where it is the only one its word is passed on.

@@ -396,3 +396,42 @@ async fn names_of_backends_default_to_their_addresses() {
         1
     );
 }
+
+/// The acceptor that gave way took all that was queued, whether there was room or not.
+async fn reloading_keeps_the_limit(change: impl Fn(&str) -> String) {
+    let node = Node::echo("n1").await;
+    let config = simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&global("max_connections = 5", &config));
+    let address = balancer.address("main").await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(greeted(address).await);
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        waiting.push(connect(address).await);
+    }
+    balancer
+        .reload(&global("max_connections = 5", &change(&config)))
+        .await;
+    // One more than it should would have been accepted by now: the reload is answered when the former acceptor is done.
+    let status = balancer.get("/api/v1/status").await.json();
+    assert_eq!(status["process"]["connections"], 5);
+    drop(held);
+    within("the places to be taken", async {
+        while balancer.metric(&["evenkeel_connections"]).await < 5.0 {
+            crate::harness::a_moment().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renamed_listener_keeps_the_limit() {
+    reloading_keeps_the_limit(|config| config.replace("\"main\"", "\"other\"")).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_changes_its_protocol_keeps_the_limit() {
+    reloading_keeps_the_limit(|config| config.replace("\"tcp\"", "\"websocket\"")).await;
+}
