@@ -3,6 +3,8 @@
 //! The first error of a leg is stored before another call is made on it: a failed `send` consumes ECONNRESET, and the
 //! next `recv` would return 0, a false FIN.
 
+mod flags;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -10,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use self::flags::Flags;
 use super::pipe::Pipe;
 use super::scratch::Scratch;
 use super::{Tls, Transport};
@@ -29,47 +32,6 @@ pub(super) enum Input {
     Fin,
     /// The peer is gone abnormally; [`Leg::fault`] says how.
     Broken,
-}
-
-/// What is known of a leg, in one byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Flags(u8);
-
-impl Flags {
-    /// May have something to read: set by an event, cleared by a read that blocked.
-    const READABLE: Self = Self(1);
-    /// May take something: set by an event, cleared by a write that blocked.
-    const WRITABLE: Self = Self(1 << 1);
-    /// The kernel told of a FIN; a short read is then not the last one.
-    const FIN_ANNOUNCED: Self = Self(1 << 2);
-    /// The kernel told of an error; a 0 from `recv` is then a RST, not a FIN.
-    const ERROR_ANNOUNCED: Self = Self(1 << 3);
-    /// Its connect was begun and is not done.
-    const CONNECTING: Self = Self(1 << 4);
-    /// Bytes went in or out since it was last asked.
-    const ACTIVE: Self = Self(1 << 5);
-    /// Urgent data was announced: a read stops before its mark, so that a short one is not the last.
-    const URGENT: Self = Self(1 << 6);
-
-    fn has(self, any: Self) -> bool {
-        self.0 & any.0 != 0
-    }
-
-    fn set(&mut self, flag: Self, on: bool) {
-        if on {
-            self.0 |= flag.0;
-        } else {
-            self.0 &= !flag.0;
-        }
-    }
-}
-
-impl std::ops::BitOr for Flags {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
 }
 
 /// How far a leg's connect has come.

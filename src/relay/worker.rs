@@ -1,8 +1,9 @@
 //! A relay thread: its epoll, its table, its inbox and its clock.
 
+mod doors;
+
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Clock;
 use super::closing::Closing;
-use super::door::{ACCEPTS_PER_TURN, Arrivals, Last, OpenDoor, door_of};
+use super::door::{OpenDoor, door_of};
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
 use super::inbox::{Closed, Command, Inbox};
 use super::inquiry::Question;
@@ -22,7 +23,6 @@ use super::scratch::Scratch;
 use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
 use super::table::{Key, Table};
 use super::{Plane, Session};
-use crate::net::Peer;
 use crate::observe::How;
 
 /// No key's token: a table never has so many slots.
@@ -267,52 +267,6 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    /// A few connections from each door that has some.
-    fn accept(&mut self, now: Instant) {
-        for place in 0..self.doors.len() {
-            for _ in 0..ACCEPTS_PER_TURN {
-                let Some(door) = self.doors.get_mut(place) else {
-                    break;
-                };
-                let Some((socket, peer)) = door.accept() else {
-                    break;
-                };
-                let arrivals = Arc::clone(&door.arrivals);
-                self.assign(arrivals, socket, peer, now);
-            }
-        }
-    }
-
-    /// Connections that last must stay balanced over the threads.
-    fn assign(
-        &mut self,
-        arrivals: Arc<dyn Arrivals<L>>,
-        socket: OwnedFd,
-        peer: Peer,
-        now: Instant,
-    ) {
-        let worker = self.plane.lighter_of_two();
-        self.plane.count(worker);
-        if Arc::ptr_eq(worker, &self.inbox) {
-            self.arrive(&*arrivals, socket, peer, now);
-        } else {
-            worker.send(Command::Arrive(arrivals, socket, peer));
-        }
-    }
-
-    /// One accepted connection, already counted.
-    fn arrive(&mut self, arrivals: &dyn Arrivals<L>, socket: OwnedFd, peer: Peer, now: Instant) {
-        let arrived = catch_unwind(AssertUnwindSafe(|| arrivals.arrived(socket, peer)));
-        match arrived {
-            Ok(Some(session)) => self.adopt(session, now),
-            Ok(None) => self.plane.uncount(&self.inbox),
-            Err(_) => {
-                tracing::error!("an arriving connection panicked and was closed");
-                self.plane.uncount(&self.inbox);
-            }
-        }
-    }
-
     /// Carries out what was asked. False: stop.
     fn obey(&mut self, now: Instant) -> bool {
         let mut go_on = true;
@@ -323,12 +277,7 @@ impl<L: Send + 'static> Worker<L> {
                     self.arrive(&*arrivals, socket, peer, now);
                 }
                 Command::Listen(door) => self.listen(door),
-                Command::Resume(number) => {
-                    let registry = self.poll.registry();
-                    if let Some(door) = self.doors.iter_mut().find(|door| door.id == number) {
-                        door.resume(registry);
-                    }
-                }
+                Command::Resume(number) => self.resume(number),
                 Command::Unlisten { door, queued, done } => {
                     self.unlisten(door, queued, now);
                     // Whoever asked may have left.
@@ -378,32 +327,6 @@ impl<L: Send + 'static> Worker<L> {
                 .register(&mut SourceFd(&fd), token, both)?;
         }
         Ok(())
-    }
-
-    fn door(&mut self, number: u32) -> Option<&mut OpenDoor<L>> {
-        self.doors.iter_mut().find(|door| door.id == number)
-    }
-
-    fn listen(&mut self, mut door: OpenDoor<L>) {
-        door.resume(self.poll.registry());
-        self.doors.push(door);
-    }
-
-    fn unlisten(&mut self, number: u32, queued: u32, now: Instant) {
-        let Some(place) = self.doors.iter().position(|door| door.id == number) else {
-            return;
-        };
-        let mut door = self.doors.swap_remove(place);
-        door.deregister(self.poll.registry());
-        for _ in 0..queued {
-            match door.accept_last() {
-                Last::Accepted(socket, peer) => {
-                    self.assign(Arc::clone(&door.arrivals), socket, peer, now);
-                }
-                Last::Lost => {}
-                Last::None => break,
-            }
-        }
     }
 
     fn answer(&mut self, question: Question) {

@@ -1,0 +1,43 @@
+//! What is known of a leg, in one byte.
+
+/// A set of facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flags(u8);
+
+impl Flags {
+    /// May have something to read: set by an event, cleared by a read that blocked.
+    pub const READABLE: Self = Self(1);
+    /// May take something: set by an event, cleared by a write that blocked.
+    pub const WRITABLE: Self = Self(1 << 1);
+    /// The kernel told of a FIN; a short read is then not the last one.
+    pub const FIN_ANNOUNCED: Self = Self(1 << 2);
+    /// The kernel told of an error; a 0 from `recv` is then a RST, not a FIN.
+    pub const ERROR_ANNOUNCED: Self = Self(1 << 3);
+    /// Its connect was begun and is not done.
+    pub const CONNECTING: Self = Self(1 << 4);
+    /// Bytes went in or out since it was last asked.
+    pub const ACTIVE: Self = Self(1 << 5);
+    /// Urgent data was announced: a read stops before its mark, so that a short one is not the last.
+    pub const URGENT: Self = Self(1 << 6);
+
+    /// Any of them.
+    pub fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    pub fn set(&mut self, flag: Self, on: bool) {
+        if on {
+            self.0 |= flag.0;
+        } else {
+            self.0 &= !flag.0;
+        }
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
