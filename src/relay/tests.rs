@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::model::bench::{Bench, TlsClient, numbers, over, pair, policy, raw, tls_leg};
+use super::model::bench::{
+    Bench, TlsClient, numbers, over, pair, policy, raw, tight_pair, tls_leg,
+};
 use super::*;
 use crate::net::options::reset_on_close;
 use crate::net::{Endpoint, Peer, begin_connect};
@@ -515,6 +517,35 @@ fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
         bench.relay.held_bytes()
     );
     drop(stalled);
+}
+
+/// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.
+#[test]
+fn two_resets_end_a_session_that_waits_for_room() {
+    let bench = Bench::with_max_held(0);
+    let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
+    let patient = Policy {
+        fin_timeout: 10 * LONG,
+        ..policy()
+    };
+    let lease = bench.adopt(raw(inner_client, &[]), raw(inner_backend, &[]), patient);
+    for outer in [&client, &backend] {
+        outer.set_nonblocking(true).unwrap();
+    }
+    let block = vec![7; 64 * 1024];
+    // Until the kernel's queues before and behind the relay are full both ways.
+    let mut idle_rounds = 0;
+    while idle_rounds < 200 {
+        let count = (&client).write(&block).unwrap_or(0) + (&backend).write(&block).unwrap_or(0);
+        idle_rounds = match count {
+            0 => idle_rounds + 1,
+            _ => 0,
+        };
+        std::thread::yield_now();
+    }
+    reset(client);
+    reset(backend);
+    over(&lease);
 }
 
 #[test]

@@ -172,7 +172,7 @@ impl Case {
                 60..62 => Patience::ShortIdle,
                 _ => Patience::ShortFin,
             },
-            max_held: choices.one(&[usize::MAX, usize::MAX, 100 * 1024, 64 * 1024]),
+            max_held: choices.one(&[usize::MAX, usize::MAX, 100 * 1024, 64 * 1024, 0]),
             is_tight: choices.below(2) == 1,
             tls: (choices.below(3) == 2).then(|| Ciphered {
                 side: choices.one(&[CLIENT, CLIENT, BACKEND]),
