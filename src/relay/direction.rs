@@ -162,7 +162,8 @@ impl Direction {
     /// goes to a peer that has taken everything so far will not have to be.
     fn limit(&self, from: &Leg, to: &Leg, scratch: &Scratch) -> Option<usize> {
         if !scratch.held.has_room() {
-            let starved = from.is_readable() && to.unsent_bytes() > 0;
+            // A broken leg never takes what the kernel still counts for it.
+            let starved = from.is_readable() && !to.is_broken() && to.unsent_bytes() > 0;
             return (!starved).then_some(SMALL_READ);
         }
         let raw = from.is_raw() && to.is_raw();

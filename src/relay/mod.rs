@@ -13,8 +13,8 @@ mod entry;
 mod inbox;
 mod inquiry;
 mod leg;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, fuzzing))]
+pub mod model;
 mod origin;
 mod pipe;
 mod scratch;

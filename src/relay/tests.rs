@@ -3,26 +3,17 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
-
+use super::model::bench::{
+    Bench, TlsClient, numbers, over, pair, policy, raw, tight_pair, tls_leg,
+};
 use super::*;
-use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::options::reset_on_close;
 use crate::net::{Endpoint, Peer, begin_connect};
-use crate::observe::{Journal, ListenerCounters};
 
 const LONG: Duration = Duration::from_secs(20);
-
-/// A relay with one worker, and what its records are made of.
-pub(super) struct Bench {
-    pub relay: Arc<Relay<Sender<()>>>,
-    counters: Arc<ListenerCounters>,
-}
 
 /// The outer ends of a relayed session, and a receiver that fails once its lease is dropped.
 struct Ends {
@@ -32,30 +23,6 @@ struct Ends {
 }
 
 impl Bench {
-    pub fn new() -> Self {
-        Self::with_max_held(usize::MAX)
-    }
-
-    fn with_max_held(max_held: usize) -> Self {
-        let settings = AccessLog {
-            output: LogOutput::Off,
-            format: LogFormat::Json,
-            log_at: LogAt {
-                open: false,
-                interval: false,
-                end: true,
-            },
-            interval: LONG,
-            max_queue: 16,
-        };
-        let journal = Journal::new(&settings).unwrap();
-        let counters = ListenerCounters::new("test", &journal);
-        Self {
-            relay: Relay::start(1, max_held).unwrap(),
-            counters,
-        }
-    }
-
     fn relayed(&self, policy: Policy) -> Ends {
         let (client, inner_client) = pair();
         let (backend, inner_backend) = pair();
@@ -66,73 +33,10 @@ impl Bench {
             lease,
         }
     }
-
-    pub fn adopt(&self, client: Leg, backend: Leg, policy: Policy) -> Receiver<()> {
-        let (held, lease) = channel::<()>();
-        let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
-        self.relay.adopt(Session {
-            client,
-            backend,
-            policy,
-            framing: Framing::Bytes,
-            connecting: false,
-            record: Record::new(&self.counters, peer),
-            lease: held,
-            origin: None,
-        });
-        lease
-    }
-
-    pub fn ends(&self) -> Vec<String> {
-        let seen = self.counters.ends.seen();
-        seen.into_iter()
-            .map(|(end, count)| format!("{end} x{count}"))
-            .collect()
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.relay.shutdown();
-    }
-}
-
-pub(super) fn policy() -> Policy {
-    Policy {
-        idle_timeout: LONG,
-        fin_timeout: LONG,
-    }
-}
-
-/// Two ends of one TCP connection; the outer one blocks, but not for ever.
-pub(super) fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let outer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (inner, _) = listener.accept().unwrap();
-    inner.set_nonblocking(true).unwrap();
-    outer.set_read_timeout(Some(LONG)).unwrap();
-    outer.set_write_timeout(Some(LONG)).unwrap();
-    (outer, inner)
-}
-
-pub(super) fn raw(inner: TcpStream, read: &[u8]) -> Leg {
-    Leg {
-        socket: inner.into(),
-        transport: Transport::Raw,
-        read: read.to_vec(),
-    }
 }
 
 fn reset(stream: TcpStream) {
     reset_on_close(stream.as_fd());
-}
-
-/// Waits until the lease is dropped.
-pub(super) fn over(lease: &Receiver<()>) {
-    assert!(matches!(
-        lease.recv_timeout(LONG),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
-    ));
 }
 
 /// Bytes up to the end, and how the end looked.
@@ -140,11 +44,6 @@ fn drain(mut stream: impl Read) -> (Vec<u8>, io::Result<()>) {
     let mut all = Vec::new();
     let end = stream.read_to_end(&mut all).map(|_| ());
     (all, end)
-}
-
-/// Numbered, so that a loss or a swap shows.
-pub(super) fn numbers(length: usize) -> Vec<u8> {
-    (0u32..).flat_map(u32::to_be_bytes).take(length).collect()
 }
 
 #[test]
@@ -779,6 +678,35 @@ fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
     drop(stalled);
 }
 
+/// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.
+#[test]
+fn two_resets_end_a_session_that_waits_for_room() {
+    let bench = Bench::with_max_held(0);
+    let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
+    let patient = Policy {
+        fin_timeout: 10 * LONG,
+        ..policy()
+    };
+    let lease = bench.adopt(raw(inner_client, &[]), raw(inner_backend, &[]), patient);
+    for outer in [&client, &backend] {
+        outer.set_nonblocking(true).unwrap();
+    }
+    let block = vec![7; 64 * 1024];
+    // Until the kernel's queues before and behind the relay are full both ways.
+    let mut idle_rounds = 0;
+    while idle_rounds < 200 {
+        let count = (&client).write(&block).unwrap_or(0) + (&backend).write(&block).unwrap_or(0);
+        idle_rounds = match count {
+            0 => idle_rounds + 1,
+            _ => 0,
+        };
+        std::thread::yield_now();
+    }
+    reset(client);
+    reset(backend);
+    over(&lease);
+}
+
 #[test]
 fn a_client_whose_backend_resets_untouched_comes_back_and_is_served_by_another() {
     let bench = Bench::new();
@@ -883,70 +811,8 @@ fn closing_by_id_ends_that_session_alone() {
     over(&other.lease);
 }
 
-/// Certificates of a TLS pair of configurations.
-fn tls_configs(
-    version: &'static rustls::SupportedProtocolVersion,
-) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    crate::tls::install_provider();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let certificate = CertificateDer::from(made.cert.der().to_vec());
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
-    let client = ClientConfig::builder_with_protocol_versions(&[version])
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut server = ServerConfig::builder_with_protocol_versions(&[version])
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    server.enable_secret_extraction = true;
-    (Arc::new(client), Arc::new(server))
-}
-
-pub(super) type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
-
-/// A TLS leg and the client at its other end, which has sent `early` together with the end of its handshake.
-fn tls_leg(version: &'static rustls::SupportedProtocolVersion, early: &[u8]) -> (Leg, TlsClient) {
-    let (client_config, server_config) = tls_configs(version);
-    let (client, inner_client) = pair();
-    let connection =
-        ClientConnection::new(client_config, ServerName::try_from("localhost").unwrap()).unwrap();
-    let mut client = rustls::StreamOwned::new(connection, client);
-    let shaking = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let inner = tokio::net::TcpStream::from_std(inner_client).unwrap();
-            let mut stream = crate::tls::accept(inner, server_config).await.unwrap();
-            tokio::io::AsyncWriteExt::flush(&mut stream).await.unwrap();
-            let parts = stream.into_parts();
-            (
-                parts.io.into_std().unwrap(),
-                parts.session,
-                parts.plain,
-                parts.output,
-            )
-        })
-    });
-    client.write_all(early).unwrap();
-    client.flush().unwrap();
-    let (inner_client, session, read, output) = shaking.join().unwrap();
-    let leg = Leg {
-        socket: inner_client.into(),
-        transport: Transport::Tls(Tls {
-            session: Box::new(session),
-            output,
-        }),
-        read,
-    };
-    (leg, client)
-}
-
 /// A session whose client's TLS ends in the relay.
-pub(super) fn tls_session(
+fn tls_session(
     bench: &Bench,
     version: &'static rustls::SupportedProtocolVersion,
     early: &[u8],

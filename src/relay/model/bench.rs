@@ -1,0 +1,240 @@
+//! What the relay's tests and its fuzz target stand on: a relay with one worker, legs, and the sockets at their outer
+//! ends.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
+};
+
+use super::super::{Framing, Leg, Policy, Relay, Session, Tls, Transport};
+use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
+use crate::net::Peer;
+use crate::observe::{Journal, ListenerCounters, Record};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A relay with one worker, and what its records are made of.
+pub struct Bench {
+    pub relay: Arc<Relay<Sender<()>>>,
+    pub counters: Arc<ListenerCounters>,
+}
+
+impl Bench {
+    #[expect(clippy::new_without_default, reason = "it starts a thread")]
+    pub fn new() -> Self {
+        Self::with_max_held(usize::MAX)
+    }
+
+    pub fn with_max_held(max_held: usize) -> Self {
+        let settings = AccessLog {
+            output: LogOutput::Off,
+            format: LogFormat::Json,
+            log_at: LogAt {
+                open: false,
+                interval: false,
+                end: true,
+            },
+            interval: LONG,
+            max_queue: 16,
+        };
+        let journal = Journal::new(&settings).unwrap();
+        let counters = ListenerCounters::new("test", &journal);
+        Self {
+            relay: Relay::start(1, max_held).unwrap(),
+            counters,
+        }
+    }
+
+    pub fn adopt(&self, client: Leg, backend: Leg, policy: Policy) -> Receiver<()> {
+        let (held, lease) = channel::<()>();
+        let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
+        self.relay.adopt(Session {
+            client,
+            backend,
+            policy,
+            framing: Framing::Bytes,
+            connecting: false,
+            record: Record::new(&self.counters, peer),
+            lease: held,
+            origin: None,
+        });
+        lease
+    }
+
+    pub fn ends(&self) -> Vec<String> {
+        let seen = self.counters.ends.seen();
+        seen.into_iter()
+            .map(|(end, count)| format!("{end} x{count}"))
+            .collect()
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.relay.shutdown();
+    }
+}
+
+pub fn policy() -> Policy {
+    Policy {
+        idle_timeout: LONG,
+        fin_timeout: LONG,
+    }
+}
+
+/// Two ends of one TCP connection; the outer one blocks, but not for ever.
+pub fn pair() -> (TcpStream, TcpStream) {
+    connect_to(&TcpListener::bind("127.0.0.1:0").unwrap())
+}
+
+/// The same with queues that a few hundred kilobytes fill.
+pub fn tight_pair() -> (TcpStream, TcpStream) {
+    connect_to(&tight_listener())
+}
+
+/// What it accepts has small queues, and so has what connects to it when it asks [`tighten`] before.
+pub fn tight_listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    tighten(&listener);
+    listener
+}
+
+/// Its queue is full: a connect to it gets no answer.
+pub fn full_listener() -> &'static TcpListener {
+    static MADE: OnceLock<(TcpListener, TcpStream)> = OnceLock::new();
+    let (listener, _queued) = MADE.get_or_init(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // A second call changes the queue's length.
+        socket2::SockRef::from(&listener).listen(0).unwrap();
+        let queued = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener, queued)
+    });
+    listener
+}
+
+/// Accepted sockets inherit it.
+pub fn tighten(socket: &impl AsFd) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.set_send_buffer_size(16 * 1024).unwrap();
+    socket.set_tcp_nodelay(true).unwrap();
+}
+
+fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let outer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (inner, _) = listener.accept().unwrap();
+    inner.set_nonblocking(true).unwrap();
+    outer.set_read_timeout(Some(LONG)).unwrap();
+    outer.set_write_timeout(Some(LONG)).unwrap();
+    (outer, inner)
+}
+
+pub fn raw(inner: TcpStream, read: &[u8]) -> Leg {
+    Leg {
+        socket: inner.into(),
+        transport: Transport::Raw,
+        read: read.to_vec(),
+    }
+}
+
+/// Waits until the lease is dropped.
+pub fn over(lease: &Receiver<()>) {
+    assert!(matches!(
+        lease.recv_timeout(LONG),
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+    ));
+}
+
+/// Numbered, so that a loss or a swap shows.
+pub fn numbers(length: usize) -> Vec<u8> {
+    (0u32..).flat_map(u32::to_be_bytes).take(length).collect()
+}
+
+type Configs = (Arc<ClientConfig>, Arc<ServerConfig>);
+
+/// Both ends' configurations, made once: all handshakes but a few are resumed.
+fn tls_configs(version: &'static SupportedProtocolVersion) -> Configs {
+    static MADE: [OnceLock<Configs>; 2] = [const { OnceLock::new() }; 2];
+    let place = usize::from(version.version == rustls::ProtocolVersion::TLSv1_3);
+    MADE[place]
+        .get_or_init(|| make_tls_configs(version))
+        .clone()
+}
+
+fn make_tls_configs(version: &'static SupportedProtocolVersion) -> Configs {
+    crate::tls::install_provider();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let certificate = CertificateDer::from(made.cert.der().to_vec());
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let client = ClientConfig::builder_with_protocol_versions(&[version])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut server = ServerConfig::builder_with_protocol_versions(&[version])
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    server.enable_secret_extraction = true;
+    (Arc::new(client), Arc::new(server))
+}
+
+pub type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
+
+/// A TLS leg and the client at its other end, which has sent `early` together with the end of its handshake.
+pub fn tls_leg(version: &'static SupportedProtocolVersion, early: &[u8]) -> (Leg, TlsClient) {
+    tls_leg_over(pair(), version, usize::MAX, early)
+}
+
+/// The same over a given connection, with a client that puts no more than so many bytes into a record.
+pub fn tls_leg_over(
+    (client, inner_client): (TcpStream, TcpStream),
+    version: &'static SupportedProtocolVersion,
+    fragment: usize,
+    early: &[u8],
+) -> (Leg, TlsClient) {
+    let (client_config, server_config) = tls_configs(version);
+    let mut client_config = ClientConfig::clone(&client_config);
+    client_config.max_fragment_size = Some(fragment).filter(|&size| size < 1 << 14);
+    let client_config = Arc::new(client_config);
+    let connection =
+        ClientConnection::new(client_config, ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut client = rustls::StreamOwned::new(connection, client);
+    let shaking = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let inner = tokio::net::TcpStream::from_std(inner_client).unwrap();
+            let mut stream = crate::tls::accept(inner, server_config).await.unwrap();
+            tokio::io::AsyncWriteExt::flush(&mut stream).await.unwrap();
+            let parts = stream.into_parts();
+            (
+                parts.io.into_std().unwrap(),
+                parts.session,
+                parts.plain,
+                parts.output,
+            )
+        })
+    });
+    client.write_all(early).unwrap();
+    client.flush().unwrap();
+    let (inner_client, session, read, output) = shaking.join().unwrap();
+    let leg = Leg {
+        socket: inner_client.into(),
+        transport: Transport::Tls(Tls {
+            session: Box::new(session),
+            output,
+        }),
+        read,
+    };
+    (leg, client)
+}
