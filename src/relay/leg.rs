@@ -424,6 +424,12 @@ impl Leg {
         self.tls.as_ref().map_or(0, |tls| tls.output.len())
     }
 
+    /// Its peer has sent a part of a TLS record.
+    pub fn is_within_record(&self) -> bool {
+        let buffered = self.tls.as_ref().map_or(0, |tls| tls.session.buffered());
+        buffered > 0
+    }
+
     /// Bytes that the kernel and the TLS connection still hold for the peer.
     pub fn unsent_bytes(&self) -> usize {
         unacknowledged_bytes(self.socket.as_fd()) + self.held_bytes()

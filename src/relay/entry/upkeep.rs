@@ -112,6 +112,7 @@ impl<L> Entry<L> {
         self.unsent_bytes() == 0
             && !self.directions.iter().any(Direction::is_blocked)
             && !self.legs.iter().any(Leg::is_readable)
+            && !self.legs.iter().any(Leg::is_within_record)
     }
 
     fn unsent_bytes(&self) -> usize {
