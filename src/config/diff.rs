@@ -465,8 +465,8 @@ bind = "127.0.0.1:9900"
         ),
         (
             "[pool.p]",
-            "[pool.p]\nconnect_timeout = \"9s\"\nidle_timeout = \"9s\"\nfin_timeout = \"9s\"\nretries = 9",
-            &["pool p: changed connect_timeout, idle_timeout, fin_timeout, retries"],
+            "[pool.p]\nconnect_timeout = \"9s\"\nidle_timeout = \"9s\"\nfin_timeout = \"9s\"\nmax_lifetime = \"9s\"\nretries = 9",
+            &["pool p: changed connect_timeout, idle_timeout, fin_timeout, max_lifetime, retries"],
         ),
         (
             "\"tcp\"\npool = \"p\"\n[pool.p]",

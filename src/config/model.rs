@@ -199,6 +199,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// A half-closed connection. Default 30 s.
     pub fin_timeout: Duration,
+    /// From accept to the end of a session, give or take a tenth. `None`: no bound, the default.
+    pub max_lifetime: Option<Duration>,
     /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.

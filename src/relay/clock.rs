@@ -37,6 +37,8 @@ impl Tick {
 }
 
 impl Ticks {
+    pub const MAX: Self = Self(u32::MAX);
+
     /// What is left of it after `passed`.
     pub fn left(self, passed: Ticks) -> Duration {
         TICK * self.0.saturating_sub(passed.0)

@@ -53,6 +53,7 @@ pub(super) struct Entry<L> {
     early: Option<Box<Early<L>>>,
     idle_timeout: Ticks,
     fin_timeout: Ticks,
+    lifetime: Ticks,
     last_activity: Tick,
     /// What the kernel still held at the last deadline.
     unsent_before: Option<NonZeroU32>,
@@ -78,7 +79,7 @@ struct Early<L> {
 }
 
 /// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
-const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 248, "an entry has grown");
+const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 256, "an entry has grown");
 
 impl<L> Entry<L> {
     pub fn new(session: super::Session<L>, now: Tick) -> Self {
@@ -113,6 +114,7 @@ impl<L> Entry<L> {
             }),
             idle_timeout: policy.idle_timeout.into(),
             fin_timeout: policy.fin_timeout.into(),
+            lifetime: lifetime(policy.max_lifetime),
             last_activity: now,
             unsent_before: None,
             held: 0,
@@ -421,6 +423,12 @@ impl<L> Entry<L> {
         }));
         lease
     }
+}
+
+/// With a jitter of a tenth either way; the longest there is for none.
+fn lifetime(max: Option<Duration>) -> Ticks {
+    let jitter = 0.9 + 0.2 * fastrand::f64();
+    max.map_or(Ticks::MAX, |max| max.mul_f64(jitter).into())
 }
 
 /// The walkers of both directions, past what was read before.

@@ -95,6 +95,8 @@ pub struct Policy {
     pub idle_timeout: Duration,
     /// No byte on what is left of a half-closed connection; also bounds the wait for queued bytes before a RST.
     pub fin_timeout: Duration,
+    /// From accept to the end, whatever moves; give or take a tenth, so that what came at once does not go at once.
+    pub max_lifetime: Option<Duration>,
 }
 
 impl Policy {
@@ -103,6 +105,7 @@ impl Policy {
         Self {
             idle_timeout: pool.idle_timeout,
             fin_timeout: pool.fin_timeout,
+            max_lifetime: pool.max_lifetime,
         }
     }
 }

@@ -146,6 +146,7 @@ fn an_idle_session_ends_at_its_timeout() {
     let ends = bench.relayed(Policy {
         idle_timeout: Duration::from_millis(100),
         fin_timeout: LONG,
+        max_lifetime: None,
     });
     assert!(drain(&ends.client).1.is_ok());
     over(&ends.lease);
@@ -158,6 +159,7 @@ fn a_half_closed_session_ends_at_the_fin_timeout_and_looks_cut_off() {
     let mut ends = bench.relayed(Policy {
         idle_timeout: LONG,
         fin_timeout: Duration::from_millis(100),
+        max_lifetime: None,
     });
     ends.client.write_all(b"q").unwrap();
     ends.client.shutdown(Shutdown::Write).unwrap();
@@ -173,6 +175,7 @@ fn a_slow_reader_of_a_finished_answer_is_not_cut_off() {
     let mut ends = bench.relayed(Policy {
         idle_timeout: LONG,
         fin_timeout: Duration::from_millis(200),
+        max_lifetime: None,
     });
     // A small window keeps the answer in the relay's send queue.
     socket2::SockRef::from(&ends.client)
@@ -448,6 +451,7 @@ fn a_half_close_after_a_long_silence_leaves_time_for_the_answer() {
     let mut ends = bench.relayed(Policy {
         idle_timeout: LONG,
         fin_timeout,
+        max_lifetime: None,
     });
     ends.client.write_all(b"q").unwrap();
     ends.backend.read_exact(&mut [0]).unwrap();

@@ -379,12 +379,10 @@ impl<L: Send + 'static> Worker<L> {
         let Some(entry) = self.table.entry(key) else {
             return;
         };
-        if entry.left(tick).is_zero() {
-            match entry.expire(tick) {
-                Turn::Ended => return self.remove(key),
-                Turn::Unserved(why) => return self.give_back(key, why),
-                Turn::Wait | Turn::Again | Turn::Soon => {}
-            }
+        match entry.overdue(tick) {
+            Some(Turn::Ended) => return self.remove(key),
+            Some(Turn::Unserved(why)) => return self.give_back(key, why),
+            Some(Turn::Wait | Turn::Again | Turn::Soon) | None => {}
         }
         entry.tend(&mut self.scratch);
         let left = entry.due_in(tick);

@@ -546,6 +546,37 @@ async fn a_half_closed_session_ends_after_its_fin_timeout() {
 }
 
 #[tokio::test]
+async fn a_session_ends_after_its_lifetime_whatever_moves() {
+    let node = Node::echo("n1").await;
+    let config = listener("main", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            "max_lifetime = \"1s\"",
+            &[backend("n1", node.address)],
+        );
+    let balancer = Balancer::start(&config);
+    let began = std::time::Instant::now();
+    let (mut stream, _) = crate::clients::greeted(balancer.address("main").await).await;
+    let echo = async {
+        while stream.write_all(b"busy").await.is_ok() {
+            if stream.read_exact(&mut [0; 4]).await.is_err() {
+                return;
+            }
+        }
+    };
+    within("the end of its life", echo).await;
+    let took = began.elapsed();
+    assert!(
+        took.as_millis() >= 900 && took.as_secs() < 5,
+        "ended after {took:?}"
+    );
+    let line = balancer
+        .metric(&["evenkeel_listener_ends_total", "evenkeel", "timeout"])
+        .await;
+    assert_eq!(line, 1.0);
+}
+
+#[tokio::test]
 async fn an_idle_session_ends_after_its_idle_timeout_and_a_busy_one_does_not() {
     let node = Node::echo("n1").await;
     let config = listener("main", "tcp", "nodes")

@@ -30,6 +30,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         connect_timeout,
         idle_timeout,
         fin_timeout,
+        max_lifetime,
         response_timeout,
         body_timeout,
         retries,
@@ -47,6 +48,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("connect_timeout", *connect_timeout != old.connect_timeout),
         ("idle_timeout", *idle_timeout != old.idle_timeout),
         ("fin_timeout", *fin_timeout != old.fin_timeout),
+        ("max_lifetime", *max_lifetime != old.max_lifetime),
         (
             "response_timeout",
             *response_timeout != old.response_timeout,

@@ -55,6 +55,12 @@ pub static POOL: Section = Section {
             "How long a connection may go on that one side has ended.",
         ),
         key(
+            "max_lifetime",
+            time(1_000, YEAR),
+            Absent::None,
+            "Longest life of a session, give or take a tenth; for clients that are to come back now and then. Not of ordinary HTTP requests. Without it there is no bound.",
+        ),
+        key(
             "response_timeout",
             time(100, DAY),
             Absent::Time(defaults::RESPONSE_TIMEOUT),
@@ -150,6 +156,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         connect_timeout: table.time("connect_timeout"),
         idle_timeout: table.time("idle_timeout"),
         fin_timeout: table.time("fin_timeout"),
+        max_lifetime: table.maybe_time("max_lifetime"),
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),

@@ -38,6 +38,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(3600),
         fin_timeout: Duration::from_secs(30),
+        max_lifetime: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,

@@ -19,7 +19,7 @@ const FREE_PIPE_AFTER: Duration = Duration::from_secs(1);
 
 impl<L> Entry<L> {
     /// What is left until it is ended if nothing happens.
-    pub fn left(&self, now: Tick) -> Duration {
+    fn left(&self, now: Tick) -> Duration {
         self.timeout().left(now.since(self.last_activity))
     }
 
@@ -32,10 +32,17 @@ impl<L> Entry<L> {
     pub fn due_in(&self, now: Tick) -> Duration {
         let due = [
             Some(self.left(now)),
+            self.life_left(),
             self.record.interval_due(),
             self.pipe_left(now),
         ];
         due.into_iter().flatten().min().unwrap_or(Duration::MAX)
+    }
+
+    /// What is left of a bounded life.
+    fn life_left(&self) -> Option<Duration> {
+        let is_bounded = self.lifetime < Ticks::MAX;
+        is_bounded.then(|| self.lifetime.left(self.record.age().into()))
     }
 
     fn pipe_left(&self, now: Tick) -> Option<Duration> {
@@ -64,9 +71,18 @@ impl<L> Entry<L> {
             || self.legs.iter().any(Leg::is_broken)
     }
 
+    /// What becomes of it if a deadline of its is over.
+    pub fn overdue(&mut self, now: Tick) -> Option<Turn> {
+        if self.is_established() && self.life_left().is_some_and(|left| left.is_zero()) {
+            self.close(How::Timeout);
+            return Some(Turn::Ended);
+        }
+        self.left(now).is_zero().then(|| self.expire(now))
+    }
+
     /// At its deadline. While the kernel still delivers what was written, a peer is
     /// slow, not gone. What is cut short is reset, so that it cannot look complete.
-    pub fn expire(&mut self, now: Tick) -> Turn {
+    fn expire(&mut self, now: Tick) -> Turn {
         if self.is_opening() {
             return Turn::Unserved(Unserved::ConnectTimeout);
         }

@@ -86,6 +86,7 @@ pub fn policy() -> Policy {
     Policy {
         idle_timeout: LONG,
         fin_timeout: LONG,
+        max_lifetime: None,
     }
 }
 

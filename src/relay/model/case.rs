@@ -218,6 +218,7 @@ impl Case {
         Policy {
             idle_timeout,
             fin_timeout,
+            max_lifetime: None,
         }
     }
 
