@@ -8,6 +8,9 @@
 use super::control::{self, PING_BYTES};
 use super::frames::{Frame, Opcode, Violation, Walker};
 
+/// Longest payload of a control frame (RFC 6455 section 5.5).
+const MAX_CONTROL_BYTES: u64 = 125;
+
 /// What becomes of bytes that came.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Passed {
@@ -35,6 +38,12 @@ pub struct Passage {
     is_deaf: bool,
     /// It went deaf inside a frame of which a part has passed.
     is_cut: bool,
+    /// The other side was told Close, by us or by the source.
+    is_told: bool,
+    /// See [`Passage::take_messages`].
+    messages: bool,
+    /// See [`Passage::take_inserted`].
+    inserted: bool,
     edit: Option<Box<Edit>>,
 }
 
@@ -66,6 +75,9 @@ impl Passage {
             has_closed: false,
             is_deaf: false,
             is_cut: false,
+            is_told: false,
+            messages: false,
+            inserted: false,
             edit: None,
         }
     }
@@ -85,6 +97,11 @@ impl Passage {
         self.is_cut
     }
 
+    /// The other side was told Close; nothing may follow it.
+    pub fn is_told(&self) -> bool {
+        self.is_told
+    }
+
     /// The source has said Close, and its frame has come whole.
     pub fn has_closed(&self) -> bool {
         self.has_closed && self.walker.at_boundary()
@@ -101,7 +118,18 @@ impl Passage {
 
     /// So many of them went by.
     pub fn skip(&mut self, count: u64) {
+        self.messages = true;
         self.walker.skip(count);
+    }
+
+    /// Whether a frame of a message, or a part of one, has come since the last time this was asked.
+    pub fn take_messages(&mut self) -> bool {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Whether a frame of ours went in since the last time this was asked.
+    pub fn take_inserted(&mut self) -> bool {
+        std::mem::take(&mut self.inserted)
     }
 
     /// Inside a message, or behind one frame of it.
@@ -119,7 +147,7 @@ impl Passage {
 
     /// The same with a Close: nothing passes behind it. What else was to be put in is left out.
     pub fn insert_close(&mut self, frame: Vec<u8>) {
-        if !self.is_deaf {
+        if !self.is_told && !self.is_cut {
             let edit = self.edit();
             edit.insert = frame;
             edit.is_last = true;
@@ -133,6 +161,12 @@ impl Passage {
         }
     }
 
+    /// Something is to be put in.
+    pub fn has_insert(&self) -> bool {
+        let waits = |edit: &Edit| !edit.insert.is_empty();
+        self.edit.as_deref().is_some_and(waits)
+    }
+
     fn edit(&mut self) -> &mut Edit {
         self.edit.get_or_insert_default()
     }
@@ -140,17 +174,21 @@ impl Passage {
     /// What is to be put in and may be put in here, behind all that has passed.
     pub fn take_insert(&mut self) -> Option<Vec<u8>> {
         let edit = self.edit.as_mut()?;
-        let is_due = !edit.insert.is_empty() && edit.held.is_empty() && self.walker.at_boundary();
-        if !is_due {
+        // Of a frame that was refused nothing has passed.
+        let at_boundary = self.is_deaf || self.walker.at_boundary();
+        if edit.insert.is_empty() || !edit.held.is_empty() || !at_boundary {
             return None;
         }
         let frame = std::mem::take(&mut edit.insert);
+        // The source may have said Close itself.
+        let was_told = self.is_told || (self.has_closed && !self.is_deaf);
         if edit.is_last {
             self.is_deaf = true;
+            self.is_told = true;
         }
+        self.inserted = true;
         self.forget_edit();
-        // The source has said Close itself: the other side has been told.
-        (!self.has_closed).then_some(frame)
+        (!was_told).then_some(frame)
     }
 
     /// Nothing is left to be edited.
@@ -167,13 +205,15 @@ impl Passage {
     /// a boundary among them is.
     #[inline]
     pub fn pass(&mut self, bytes: &[u8], mut watch: impl FnMut(&Frame) -> Verdict) -> Passed {
+        // A part of a payload that is too long for a control frame's.
+        self.messages |= self.walker.payload_left() > MAX_CONTROL_BYTES;
         if self.edit.is_some() || self.is_deaf {
             return Passed::Edited(self.pass_edited(bytes, watch));
         }
         let mut rest = bytes;
         // A violation is kept by the walker.
         while let Ok(Some(frame)) = self.walker.next_frame(&mut rest) {
-            self.has_closed |= frame.opcode == Opcode::Close;
+            self.note(&frame);
             if watch(&frame) == Verdict::Refuse {
                 let behind_header = bytes.len() - rest.len();
                 let kept = behind_header.checked_sub(frame.header_bytes.into());
@@ -186,8 +226,18 @@ impl Passage {
         Passed::Whole
     }
 
+    #[inline]
+    fn note(&mut self, frame: &Frame) {
+        self.has_closed |= frame.opcode == Opcode::Close;
+        self.messages |= !frame.opcode.is_control();
+    }
+
     #[cold]
-    fn pass_edited(&mut self, mut bytes: &[u8], mut watch: impl FnMut(&Frame) -> Verdict) -> Vec<u8> {
+    fn pass_edited(
+        &mut self,
+        mut bytes: &[u8],
+        mut watch: impl FnMut(&Frame) -> Verdict,
+    ) -> Vec<u8> {
         let mut passed = Vec::new();
         loop {
             if let Some(frame) = self.take_insert() {
@@ -228,10 +278,13 @@ impl Passage {
         let found = self.walker.next_frame(bytes);
         let piece = &before[..before.len() - bytes.len()];
         if let Ok(Some(frame)) = &found {
-            self.has_closed |= frame.opcode == Opcode::Close;
+            self.note(frame);
             if !self.is_deaf && watch(frame) == Verdict::Refuse {
                 self.is_deaf = true;
-                let held = self.edit.as_mut().map(|edit| std::mem::take(&mut edit.held));
+                let held = self
+                    .edit
+                    .as_mut()
+                    .map(|edit| std::mem::take(&mut edit.held));
                 self.is_cut = !begins && held.is_none_or(|held| held.is_empty());
                 return;
             }
@@ -262,7 +315,11 @@ impl Passage {
     /// What is held is let go as soon as it is known whether it is our pong.
     fn judge_held(&mut self, passed: &mut Vec<u8>) {
         let is_known = self.walker.at_boundary() || self.walker.lost().is_some();
-        let Some(edit) = self.edit.as_mut().filter(|edit| is_known && !edit.held.is_empty()) else {
+        let Some(edit) = self
+            .edit
+            .as_mut()
+            .filter(|edit| is_known && !edit.held.is_empty())
+        else {
             return;
         };
         let held = std::mem::take(&mut edit.held);
@@ -307,7 +364,10 @@ mod tests {
             if is_masked {
                 bytes.extend_from_slice(&KEY);
             }
-            let key = KEY.iter().cycle().map(|key| if is_masked { *key } else { 0 });
+            let key = KEY
+                .iter()
+                .cycle()
+                .map(|key| if is_masked { *key } else { 0 });
             bytes.extend(self.payload.iter().zip(key).map(|(byte, key)| byte ^ key));
             bytes
         }
@@ -325,7 +385,10 @@ mod tests {
         fn first(bytes: &[u8]) -> Option<(Whole, usize)> {
             let (first, second) = (*bytes.first()?, *bytes.get(1)?);
             let (length, mut at) = match second & 0x7f {
-                126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
+                126 => (
+                    usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+                    4,
+                ),
                 short => (usize::from(short), 2),
             };
             let mut key = [0; 4];
@@ -334,7 +397,10 @@ mod tests {
                 at += 4;
             }
             let payload = bytes.get(at..at + length)?;
-            let payload = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
+            let payload = payload
+                .iter()
+                .zip(key.iter().cycle())
+                .map(|(byte, key)| byte ^ key);
             let frame = Whole {
                 first,
                 payload: payload.collect(),
@@ -365,7 +431,10 @@ mod tests {
                 for (place, (payload, control)) in message.into_iter().enumerate() {
                     let opcode = if place == 0 { 2 } else { 0 };
                     let fin = if place == last { 0x80 } else { 0 };
-                    frames.push(Whole { first: opcode | fin, payload });
+                    frames.push(Whole {
+                        first: opcode | fin,
+                        payload,
+                    });
                     frames.extend(control);
                 }
             }
@@ -487,7 +556,7 @@ mod tests {
             let last = passed.pop().expect("a close");
             prop_assert_eq!(last.first, 0x88);
             prop_assert!(passed.len() <= frames.len() && passed[..] == frames[..passed.len()]);
-            prop_assert!(passage.is_deaf() && !passage.is_cut());
+            prop_assert!(passage.is_deaf() && passage.is_told() && !passage.is_cut());
             prop_assert_eq!(passage.has_closed(), answers);
         }
 
