@@ -1,6 +1,6 @@
 //! The words of the file for the closed sets of the model.
 
-use super::model::{Balance, InitState, LogFormat, LogLevel, Protocol};
+use super::model::{Balance, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite};
 
 /// A closed set whose members have a word each.
 pub trait Word: Copy + PartialEq + 'static {
@@ -50,6 +50,19 @@ impl Word for Protocol {
 impl Word for InitState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("up", InitState::Up), ("down", InitState::Down)];
+}
+
+impl Word for SameSite {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("lax", SameSite::Lax),
+        ("strict", SameSite::Strict),
+        ("none", SameSite::None),
+    ];
+}
+
+impl Word for OnDrain {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keep", OnDrain::Keep), ("repick", OnDrain::Repick)];
 }
 
 /// A moment of `log_at`.

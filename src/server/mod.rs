@@ -17,6 +17,7 @@ mod settle;
 mod signals;
 mod source;
 mod status;
+mod sticky;
 mod stop;
 #[cfg(test)]
 mod tests;

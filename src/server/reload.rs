@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::follower::Commit;
 use super::load::{Pools, load};
 use super::pools::{self, RunningPool};
-use super::{ReloadError, Server, listeners, lock};
+use super::{ReloadError, Server, listeners, lock, sticky};
 use crate::config::{self, Change, Config, ConfigErrors};
 use crate::observe;
 
@@ -19,6 +19,7 @@ pub(super) struct Plan {
     config: Arc<Config>,
     changes: Vec<Change>,
     pools: Pools,
+    keys: sticky::Keys,
     /// Those of `pools` that are new: checked and looked up already.
     started: BTreeMap<String, RunningPool>,
     listeners: Vec<listeners::Step>,
@@ -77,7 +78,9 @@ impl Server {
         let renewed = listeners.renewed.into_iter();
         let mut changes = config::diff(&old, &config);
         changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
+        changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
         Ok(Plan {
+            keys: loaded.keys,
             journal: prepare_journal(&old, &config)?,
             followers: self.prepare_followers(&config)?,
             started: self.start_new(&loaded.pools, &known),
@@ -119,6 +122,7 @@ impl Server {
         let grace = longest_set_up(&live.config);
         self.proxy.limits.apply(&plan.config.global);
         self.relay().set_max_held(plan.config.global.max_buffered);
+        sticky::apply(&plan.pools, &plan.keys);
         live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);

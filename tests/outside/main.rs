@@ -26,5 +26,6 @@ mod http;
 mod life;
 mod limits;
 mod reload;
+mod sticky;
 mod upgrade;
 mod websocket;

@@ -14,7 +14,9 @@ mod listener;
 mod listener_tls;
 mod outlier;
 mod pool;
+mod retry_after;
 mod route;
+mod sticky;
 mod uses;
 
 use std::collections::BTreeMap;
