@@ -25,6 +25,7 @@ mod handover;
 mod http;
 mod life;
 mod limits;
+mod plan;
 mod reload;
 mod sticky;
 mod upgrade;
