@@ -4,6 +4,8 @@
 //! working directory (the decoder has already joined them to the configuration file's folder), and an `Option` here
 //! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
 
+mod sticky;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ mod long_life;
 pub use long_life::*;
 
 pub use crate::base::rate::Rate;
+pub use sticky::*;
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
@@ -229,6 +232,9 @@ pub struct Pool {
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
     pub outlier: Outlier,
+    /// `None`: a client has no backend of its own.
+    pub sticky: Option<Sticky>,
+    pub retry_after: RetryAfter,
     /// `None`: no active checks.
     pub check: Option<Check>,
 }

@@ -41,6 +41,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         queue_timeout,
         slow_start,
         outlier,
+        sticky,
+        retry_after,
         check,
     } = new;
     let keys = differing([
@@ -65,6 +67,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("queue_timeout", *queue_timeout != old.queue_timeout),
         ("slow_start", *slow_start != old.slow_start),
         ("outlier", *outlier != old.outlier),
+        ("sticky", *sticky != old.sticky),
+        ("retry_after", *retry_after != old.retry_after),
         ("check", *check != old.check),
     ]);
     let mut changes = Vec::new();

@@ -15,7 +15,9 @@ mod listener_tls;
 mod long_life;
 mod outlier;
 mod pool;
+mod retry_after;
 mod route;
+mod sticky;
 mod uses;
 
 use std::collections::BTreeMap;

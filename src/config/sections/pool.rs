@@ -7,7 +7,7 @@ use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key,
 use super::super::model::{Activity, Address, Backend, Balance, Check, Discover, Pool};
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
-use super::{backend, check, discover, long_life, outlier};
+use super::{backend, check, discover, long_life, outlier, retry_after, sticky};
 
 pub static POOL: Section = Section {
     doc: "A set of backends with one balancing algorithm, its checks and limits.",
@@ -121,6 +121,18 @@ pub static POOL: Section = Section {
             "Ejection after repeated connect failures.",
         ),
         key(
+            "sticky",
+            Kind::Table(&sticky::STICKY),
+            Absent::None,
+            "A signed cookie that brings a client back to its backend; on WebSocket listeners. Without it there is none.",
+        ),
+        key(
+            "retry_after",
+            Kind::Table(&retry_after::RETRY_AFTER),
+            Absent::None,
+            "When clients that get a 503 may come again.",
+        ),
+        key(
             "check",
             Kind::Table(&check::CHECK),
             Absent::None,
@@ -157,6 +169,9 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let discover = table
         .maybe_table("discover")
         .map(|table| discover::decode(&table));
+    let sticky = table
+        .maybe_table("sticky")
+        .map(|table| sticky::decode(&table, balance.as_ref()));
     let check = table
         .maybe_table("check")
         .map(|table| check::decode(&table));
@@ -188,6 +203,8 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         queue_timeout,
         slow_start,
         outlier: outlier::decode(&table.table("outlier")),
+        sticky: super::decoded(sticky)?,
+        retry_after: retry_after::decode(&table.table("retry_after")),
         discover: super::decoded(discover)?,
         check: super::decoded(check)?,
         balance: balance?,
