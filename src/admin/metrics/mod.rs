@@ -324,6 +324,7 @@ mod tests {
             configuration,
             access_log: AccessLogView { dropped: 10 },
             listeners: vec![listener()],
+            jobs: Vec::new(),
             pools: vec![pool()],
         };
         Snapshot {
