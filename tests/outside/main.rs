@@ -21,6 +21,7 @@ mod connections;
 mod dns;
 mod drain;
 mod failover;
+mod goodbye;
 mod handover;
 mod http;
 mod life;
