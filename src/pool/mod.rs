@@ -26,7 +26,7 @@ mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::base::pace::Pace;
@@ -35,6 +35,7 @@ use crate::pool::backend::Home;
 use crate::pool::members::Members;
 use crate::pool::queue::Queue;
 use crate::pool::view::View;
+use crate::tls::Towards;
 
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
@@ -51,6 +52,7 @@ pub struct Pool {
     members: Mutex<Members>,
     view: ArcSwap<View>,
     queue: Arc<Queue>,
+    tls: ArcSwapOption<Towards>,
     /// The view's own, for those who wait in the queue.
     refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
@@ -80,6 +82,7 @@ impl Pool {
                 members: Mutex::new(members),
                 view: ArcSwap::from_pointee(view),
                 queue,
+                tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
                 changed: watch::Sender::new(0),
@@ -95,6 +98,24 @@ impl Pool {
     /// The present configuration of the pool.
     pub fn settings(&self) -> Arc<config::Pool> {
         self.view.load().settings.clone()
+    }
+
+    /// What every connection to a backend is encrypted with; `None`: it is plain.
+    pub fn tls(&self) -> Option<Arc<Towards>> {
+        self.tls.load_full()
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.tls.load().is_some()
+    }
+
+    /// What the files of the settings' `tls` hold now. To be set before the pool serves; what does the same as before
+    /// changes nothing, and keeps the sessions that can be resumed.
+    pub fn set_tls(&self, tls: Option<Arc<Towards>>) {
+        if self.tls() != tls {
+            self.tls.store(tls);
+            self.bump();
+        }
     }
 
     /// True when the log may be told again that clients of this pool are turned away.

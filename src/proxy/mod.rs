@@ -8,7 +8,6 @@ mod accept;
 mod answer;
 mod backend_line;
 mod classify;
-mod client;
 mod dialogue;
 mod dispatch;
 mod door;
@@ -20,8 +19,10 @@ mod hard_stop;
 mod http;
 mod interval;
 mod limits;
+mod reach;
 mod request_key;
 mod rules;
+mod setup_leg;
 mod tcp;
 mod ticket;
 mod upgrade;
@@ -40,11 +41,11 @@ use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Lease;
 
 pub use accept::Listening;
-pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use hard_stop::HardStop;
 pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
+pub use setup_leg::SetupLeg;
 
 /// The relay plane as the data path uses it.
 pub type Relay = crate::relay::Relay<Held>;

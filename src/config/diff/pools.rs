@@ -38,6 +38,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         queue_timeout,
         slow_start,
         outlier,
+        tls,
         check,
     } = new;
     let keys = differing([
@@ -59,6 +60,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("queue_timeout", *queue_timeout != old.queue_timeout),
         ("slow_start", *slow_start != old.slow_start),
         ("outlier", *outlier != old.outlier),
+        ("tls", *tls != old.tls),
         ("check", *check != old.check),
     ]);
     let mut changes = Vec::new();
@@ -137,6 +139,7 @@ fn backend_keys(old: &Backend, new: &Backend) -> Keys {
         max_connections,
         backup,
         init_state,
+        host: _,
     } = new;
     differing([
         ("address", *address != old.address),

@@ -1,4 +1,4 @@
-//! The client leg while it is set up: plain, or TLS after its handshake.
+//! A leg while it is set up: plain, or TLS after its handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -10,12 +10,13 @@ use crate::net::Stream;
 use crate::relay::{Leg, Tls, Transport};
 use crate::tls;
 
-pub enum Client {
+/// Of either side.
+pub enum SetupLeg {
     Plain(Stream),
     Tls(Box<tls::Stream<Stream>>),
 }
 
-impl Client {
+impl SetupLeg {
     /// Makes it a leg of the relay. `read` is the plaintext that was already read from it; what the TLS connection
     /// holds of its own goes along.
     pub fn into_leg(self, mut read: Vec<u8>) -> io::Result<Leg> {
@@ -61,7 +62,7 @@ impl Client {
 trait Io: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
-impl AsyncRead for Client {
+impl AsyncRead for SetupLeg {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +72,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl AsyncWrite for SetupLeg {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
