@@ -21,7 +21,7 @@ use super::{Rules, SetupLeg};
 use crate::config;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::Lease;
-use crate::relay::{Framing, Policy};
+use crate::relay::{Framing, Policy, Watched};
 use crate::wire::websocket::{self, Offer};
 
 /// A session between the verified 101 and its adoption.
@@ -95,7 +95,7 @@ pub(super) async fn serve(
                         lease,
                         settings,
                         framing: match rules.config.follow_frames {
-                            true => Framing::WebSocket,
+                            true => Framing::WebSocket(Watched::default()),
                             false => Framing::Bytes,
                         },
                     },
