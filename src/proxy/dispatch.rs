@@ -162,6 +162,7 @@ async fn seek(
                 let now = Instant::now();
                 backend.connected(now);
                 record.connected(now - begun);
+                record.encrypted(leg.tls_version());
                 return Ok((leg, lease));
             }
             Err(source) => source,

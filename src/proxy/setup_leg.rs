@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::config::TlsVersion;
 use crate::net::Stream;
 use crate::relay::{Leg, Tls, Transport};
 use crate::tls;
@@ -44,6 +45,14 @@ impl SetupLeg {
         match self {
             Self::Plain(stream) => stream.reset_on_close(),
             Self::Tls(stream) => stream.get_ref().reset_on_close(),
+        }
+    }
+
+    /// `None`: plain.
+    pub fn tls_version(&self) -> Option<TlsVersion> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.version()),
         }
     }
 

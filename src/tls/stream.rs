@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::client_handshake::ClientHandshake;
 use super::handshake::{Done, Handshake, Step};
 use super::record::{MAX_CONTROL_BYTES, Session, Status};
+use crate::config::TlsVersion;
 
 /// Read from the socket at once: a request head or a few messages. Bulk is the relay's.
 const READ_BYTES: usize = 8 * 1024;
@@ -134,6 +135,10 @@ impl<IO> Stream<IO> {
     /// The name the client asked for, in lower case; of an accepted one.
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
+    }
+
+    pub fn version(&self) -> TlsVersion {
+        self.session.version()
     }
 
     /// The protocol agreed on.

@@ -63,7 +63,8 @@ async fn every_pair_of_legs_carries_bytes_and_ends() {
         let (launch, certificate) = launch();
         let node = front(server_of(&certificate, &[version]), Node::echo("n1").await).await;
         let terminating = format!("tls = {{ certificates = [{}] }}", certificate.toml());
-        let config = listener("plain", "tcp", "nodes")
+        let config = String::from("[access_log]\noutput = \"stdout\"\n\n")
+            + &listener("plain", "tcp", "nodes")
             + &listener_with("tls", "tcp", "nodes", &terminating)
             + &pool(
                 "nodes",
@@ -83,6 +84,11 @@ async fn every_pair_of_legs_carries_bytes_and_ends() {
         echoed(&mut both, b"over two").await;
         both.shutdown().await.expect("half-close");
         assert_eq!(read_to_ending(&mut both).await, (vec![], Ending::Fin));
+        let spoken = if version == &TLS12 { "1.2" } else { "1.3" };
+        for name in ["plain", "tls"] {
+            let line = balancer.access("a line", |line| line["listener"] == name);
+            assert_eq!(line.await["backend_tls"], spoken);
+        }
     }
 }
 
@@ -599,4 +605,87 @@ async fn openssl_that_wants_a_certificate_gets_the_configured_one() {
     client.write_all(b"anonymous\n").await.expect("write");
     // TLS 1.3 refuses a client behind the client's end of the handshake.
     assert_eq!(read_to_ending(&mut client).await, (vec![], Ending::Rst));
+}
+
+/// Runs a script of another language with the node's files and its port 0; its first line is the port. `None`: there is no
+/// such program on this machine.
+fn script(program: &str, text: &str, certificate: &Certificate) -> Option<Script> {
+    let spawned = std::process::Command::new(program)
+        .args([if program == "node" { "-e" } else { "-c" }, text])
+        .env("CERT", &certificate.cert)
+        .env("KEY", &certificate.key)
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut child) = spawned else {
+        eprintln!("skipped: no {program} on this machine");
+        return None;
+    };
+    let mut port = String::new();
+    let output = child.stdout.take().expect("its output");
+    let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut port);
+    read.expect("its port");
+    let port: u16 = port.trim().parse().expect("a port");
+    let address = ([127, 0, 0, 1], port).into();
+    Some(Script { child, address })
+}
+
+struct Script {
+    child: std::process::Child,
+    address: std::net::SocketAddr,
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn node_js_serves_requests_over_https() {
+    let (launch, certificate) = launch();
+    let text = "const fs = require('fs'), https = require('https');\
+        const files = { cert: fs.readFileSync(process.env.CERT), key: fs.readFileSync(process.env.KEY) };\
+        const server = https.createServer(files, (request, response) => {\
+            let length = 0;\
+            request.on('data', chunk => length += chunk.length);\
+            request.on('end', () => response.end(`${request.url} ${length} ${request.socket.getProtocol()}`));\
+        });\
+        server.listen(0, '127.0.0.1', () => console.log(server.address().port));";
+    let Some(node) = script("node", text, &certificate) else {
+        return;
+    };
+    let keys = trusting(&certificate, "");
+    let config = listener("main", "websocket", "nodes")
+        + &pool("nodes", &keys, &[backend("n1", node.address)]);
+    let balancer = launch.start(&config);
+    let mut client = connect(balancer.address("main").await).await;
+    for length in [0, 1, 100_000] {
+        let head = format!("POST /poll HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        let answer = http_on(&mut client, &(head + &"x".repeat(length))).await;
+        assert_eq!(answer.body, format!("/poll {length} TLSv1.3"));
+    }
+}
+
+#[tokio::test]
+async fn python_echoes_over_its_own_tls() {
+    let (launch, certificate) = launch();
+    let text = "import os, socket, ssl\n\
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+        context.load_cert_chain(os.environ['CERT'], os.environ['KEY'])\n\
+        server = socket.create_server(('127.0.0.1', 0))\n\
+        print(server.getsockname()[1], flush=True)\n\
+        stream = context.wrap_socket(server.accept()[0], server_side=True)\n\
+        while data := stream.recv(65536): stream.sendall(data)\n\
+        stream.unwrap()\n";
+    let Some(node) = script("python3", text, &certificate) else {
+        return;
+    };
+    let balancer = launch.start(&tcp(&trusting(&certificate, ""), &[node.address]));
+    let mut client = connect(balancer.address("main").await).await;
+    for length in [1, 16_384, 16_385, 100_000] {
+        echoed(&mut client, &vec![7; length]).await;
+    }
+    client.shutdown().await.expect("half-close");
+    assert_eq!(read_to_ending(&mut client).await, (vec![], Ending::Fin));
 }
