@@ -1,6 +1,7 @@
 //! TLS towards backends: who is trusted, what a handshake that fails costs, and that bytes and ends are carried as on any
 //! other leg.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use rustls::version::{TLS12, TLS13};
@@ -10,9 +11,10 @@ use tokio::net::TcpStream;
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{
-    Ending, ask, connect, echoed, greeted, http_on, read_exactly, read_line, read_to_ending, tls,
-    websocket_over,
+    Ending, ask, connect, echoed, greeted, http_on, read_exactly, read_line, read_to_ending,
+    refused, tls, websocket_over,
 };
+use crate::dns::{NameServer, Reply, SRV, service};
 use crate::harness::{Balancer, Launch, within};
 use crate::nodes::Node;
 use crate::settings::{backend, backend_with, listener, listener_with, pool};
@@ -297,6 +299,37 @@ async fn a_backends_host_name_is_verified() {
     assert_eq!(greeted(balancer.address("main").await).await.1, "n1");
 }
 
+/// Found by name, reached by address: the certificate holds the name.
+#[tokio::test]
+async fn the_name_that_discovery_followed_is_verified() {
+    let launch = Launch::new();
+    let names = ["all.test", "one.srv.test"];
+    let certificate = Certificate::write(launch.folder.path(), "node", &names);
+    let node = front(server(&certificate), Node::echo("n1").await).await;
+    let port = node.address.port();
+    let dns = NameServer::start().await;
+    for name in ["all.test", "one.srv.test", "other.test"] {
+        dns.addresses(name, &[Ipv4Addr::LOCALHOST]);
+    }
+    let service = service(0, 1, port, "one.srv.test");
+    dns.set("_x._tcp.srv.test", SRV, Reply::Records(vec![service]));
+    let found = |name: &str, source: String| {
+        let (ca, dns) = (certificate.cert.display(), dns.address);
+        listener(name, "tcp", name)
+            + &format!("[pool.{name}]\ntls = {{ ca = \"{ca}\" }}\n")
+            + &format!("discover = {{ {source}, nameservers = [\"{dns}\"] }}\n\n")
+    };
+    let config = found("a", format!("dns = \"all.test:{port}\""))
+        + &found("srv", "srv = \"_x._tcp.srv.test\"".to_owned())
+        + &found("other", format!("dns = \"other.test:{port}\""));
+    let balancer = launch.start(&config);
+    for name in ["a", "srv"] {
+        assert_eq!(greeted(balancer.address(name).await).await.1, "n1");
+    }
+    let (seen, ending) = refused(balancer.address("other").await).await;
+    assert_eq!((seen, ending), (vec![], Ending::Rst));
+}
+
 #[tokio::test]
 async fn an_expired_certificate_is_refused_though_it_is_trusted() {
     let launch = Launch::new();
@@ -514,6 +547,27 @@ async fn renewed_files_are_taken_at_a_reload_and_broken_ones_are_not() {
     let changes = balancer.reload(&config).await;
     assert_eq!(changes["summary"].as_array().map(Vec::len), Some(0));
     echoed(&mut live, b"still there").await;
+}
+
+/// Checks went on with what the files had held when the check was planned.
+#[tokio::test]
+async fn renewed_files_are_taken_by_checks_too() {
+    let (launch, certificate) = launch();
+    let node = front(server(&certificate), Node::echo("n1").await).await;
+    let roots = launch.path("roots.pem");
+    let other = Certificate::write(launch.folder.path(), "other", &[NAME]);
+    std::fs::copy(&other.cert, &roots).expect("copy");
+    let keys = format!(
+        "tls = {{ sni = \"{NAME}\", ca = \"roots.pem\" }}\n\
+         check = {{ type = \"tcp\", interval = \"100ms\", fall = 1, rise = 1 }}"
+    );
+    let config = tcp(&keys, &[node.address]);
+    let balancer = launch.start(&config);
+    let is = |state: &'static str| move |seen: &Value| seen["state"] == state;
+    balancer.backend_until("nodes", "n1", is("down")).await;
+    std::fs::copy(&certificate.cert, &roots).expect("copy");
+    balancer.reload(&config).await;
+    balancer.backend_until("nodes", "n1", is("up")).await;
 }
 
 /// A reload may begin and end TLS; what is live stays what it is.
