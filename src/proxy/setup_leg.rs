@@ -52,7 +52,7 @@ impl SetupLeg {
     pub fn tls_version(&self) -> Option<TlsVersion> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(stream) => Some(stream.version()),
+            Self::Tls(stream) => Some(stream.tls_version()),
         }
     }
 

@@ -19,7 +19,7 @@ pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use server::{LoadedTls, fingerprint, server_config};
 pub use stream::{Parts, Stream, accept};
-pub use towards::{Towards, reason};
+pub use towards::Towards;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

@@ -137,7 +137,7 @@ impl<IO> Stream<IO> {
         self.server_name.as_deref()
     }
 
-    pub fn version(&self) -> TlsVersion {
+    pub fn tls_version(&self) -> TlsVersion {
         self.session.version()
     }
 

@@ -130,7 +130,7 @@ impl Towards {
 }
 
 /// Why a handshake failed, in few words.
-pub fn reason(error: &io::Error) -> String {
+fn reason(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return "closed before the end of the handshake".to_owned();
     }

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use futures_util::StreamExt as _;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,11 +13,11 @@ use tokio::net::TcpStream;
 use crate::certificates::{Certificate, client};
 use crate::clients::{
     Ending, ask, connect, echoed, greeted, http_on, read_exactly, read_line, read_to_ending,
-    refused, tls, websocket_over,
+    refused, reset, tls, websocket_over,
 };
 use crate::dns::{NameServer, Reply, SRV, service};
 use crate::harness::{Balancer, Launch, within};
-use crate::nodes::Node;
+use crate::nodes::{Node, switching};
 use crate::settings::{backend, backend_with, listener, listener_with, pool};
 use crate::tls_nodes::{OpenSsl, Secured, front, handed, scripted, server, server_of, telling};
 
@@ -212,6 +213,58 @@ async fn either_side_may_finish_first() {
 
 async fn next(nodes: &mut tokio::sync::mpsc::UnboundedReceiver<Secured>) -> Secured {
     within("a node's side", nodes.recv()).await.expect("a node")
+}
+
+#[tokio::test]
+async fn a_client_that_resets_does_not_look_finished_to_the_node() {
+    let (launch, certificate) = launch();
+    let (node, mut nodes) = handed(server(&certificate)).await;
+    let balancer = launch.start(&tcp(&trusting(&certificate, ""), &[node.address]));
+    let mut client = connect(balancer.address("main").await).await;
+    client.write_all(b"half a quest").await.expect("write");
+    let mut node = next(&mut nodes).await;
+    assert_eq!(read_exactly(&mut node, 12).await, b"half a quest");
+    reset(client);
+    assert_eq!(read_to_ending(&mut node).await, (vec![], Ending::Rst));
+}
+
+/// What a node says in one breath with its 101 has been read, and opened, before the relay takes over.
+#[tokio::test]
+async fn frames_right_behind_a_101_are_not_lost() {
+    const FRAMES: usize = 40;
+    let (launch, certificate) = launch();
+    let node = scripted(server(&certificate), |mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let head = String::from_utf8(head).expect("a head");
+        let named = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            let is_key = name.eq_ignore_ascii_case("sec-websocket-key");
+            is_key.then(|| value.to_owned())
+        };
+        let key = head.split("\r\n").find_map(named).expect("a key");
+        let mut said = switching(&key).into_bytes();
+        for number in 0..FRAMES {
+            said.extend([0x82, 126, 0x03, 0xe8]);
+            said.extend([number as u8; 1_000]);
+        }
+        stream.write_all(&said).await.expect("write");
+        stream.flush().await.expect("flush");
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let keys = trusting(&certificate, "");
+    let config = listener("main", "websocket", "nodes")
+        + &pool("nodes", &keys, &[backend("n1", node.address)]);
+    let balancer = launch.start(&config);
+    let client = connect(balancer.address("main").await).await;
+    let (mut socket, _) = websocket_over(client, "ws://a/").await.unwrap();
+    for number in 0..FRAMES {
+        let message = within("a frame", socket.next()).await.unwrap().unwrap();
+        assert!(message.into_data() == vec![number as u8; 1_000], "{number}");
+    }
 }
 
 #[tokio::test]
