@@ -18,6 +18,7 @@ mod queue;
 mod remembered;
 mod state;
 mod status;
+mod sticky;
 mod supervise;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use crate::pool::members::Members;
 use crate::pool::queue::Queue;
 use crate::pool::view::View;
 use crate::tls::Towards;
+use crate::wire::sticky::StickyKeys;
 
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
@@ -56,6 +58,7 @@ pub struct Pool {
     /// The view's own, for those who wait in the queue.
     refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
+    sticky_keys: ArcSwapOption<StickyKeys>,
     changed: watch::Sender<u64>,
     /// Of log lines that tell of clients turned away.
     refusals: Pace,
@@ -85,6 +88,7 @@ impl Pool {
                 tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
+                sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 refusals: Pace::new(REFUSAL_SPACING),
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sticky;
 use crate::config::{self, Config};
 use crate::health;
 use crate::pool::Pool;
@@ -22,6 +23,7 @@ pub(super) struct Loaded {
     pub tls: BTreeMap<String, Arc<Towards>>,
     /// One per listener, in the order of the configuration.
     pub rules: Vec<Rules>,
+    pub keys: sticky::Keys,
 }
 
 /// Loads everything that `config` names. Pools in `known` are kept.
@@ -37,6 +39,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
     }
     let tls = pools_tls(config, &mut errors);
     let pools = pools(config, known, &tls);
+    let keys = sticky::load(config, &mut errors);
     let mut rules = Vec::new();
     for listener in &config.listeners {
         match Rules::build(listener, &pools) {
@@ -45,7 +48,12 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
         }
     }
     if errors.is_empty() {
-        Ok(Loaded { pools, tls, rules })
+        Ok(Loaded {
+            pools,
+            tls,
+            rules,
+            keys,
+        })
     } else {
         Err(errors)
     }
@@ -83,8 +91,8 @@ fn pools(config: &Config, known: &Pools, tls: &BTreeMap<String, Arc<Towards>>) -
         .collect()
 }
 
-/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root
-/// and token file. A provider of TLS primitives must be installed (`tls::install_provider`).
+/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root,
+/// token and sticky key file. A provider of TLS primitives must be installed (`tls::install_provider`).
 ///
 /// # Errors
 /// Every file that could not be used.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::follower::Commit;
 use super::load::{Pools, load};
 use super::pools::{self, RunningPool};
-use super::{ReloadError, Server, listeners, lock};
+use super::{Condition, ReloadError, Server, listeners, lock, sticky};
 use crate::config::{self, Change, Config, ConfigErrors};
 use crate::observe;
 use crate::tls::Towards;
@@ -21,6 +21,7 @@ pub(super) struct Plan {
     changes: Vec<Change>,
     pools: Pools,
     tls: BTreeMap<String, Arc<Towards>>,
+    keys: sticky::Keys,
     /// Those of `pools` that are new: checked and looked up already.
     started: BTreeMap<String, RunningPool>,
     listeners: Vec<listeners::Step>,
@@ -30,9 +31,13 @@ pub(super) struct Plan {
 
 impl Server {
     /// Reloads `text`, or what the source has now. Blocks; one at a time.
-    pub(super) fn reload_now(&self, text: Option<String>) -> Result<Vec<Change>, ReloadError> {
+    pub(super) fn reload_now(
+        &self,
+        text: Option<String>,
+        conditions: &[Condition],
+    ) -> Result<Vec<Change>, ReloadError> {
         let _one_at_a_time = lock(&self.reloading);
-        let result = self.try_reload(text);
+        let result = self.try_reload(text, conditions);
         let now = SystemTime::now();
         match &result {
             Ok(changes) => {
@@ -47,7 +52,11 @@ impl Server {
         result.map_err(|messages| ReloadError { messages })
     }
 
-    fn try_reload(&self, text: Option<String>) -> Result<Vec<Change>, Vec<String>> {
+    fn try_reload(
+        &self,
+        text: Option<String>,
+        conditions: &[Condition],
+    ) -> Result<Vec<Change>, Vec<String>> {
         let text = match text {
             Some(text) => text,
             None => {
@@ -57,6 +66,10 @@ impl Server {
         };
         lock(&self.attempted).clone_from(&text);
         let config = config::parse(&text, self.source.file()).map_err(|errors| lines(&errors))?;
+        let objections = self.objections(conditions, &config);
+        if !objections.is_empty() {
+            return Err(objections);
+        }
         let plan = self.plan(config)?;
         self.commit(plan)
     }
@@ -80,7 +93,9 @@ impl Server {
         let mut changes = config::diff(&old, &config);
         changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
         changes.extend(renewed_tls(&old, &config, &known, &loaded.tls));
+        changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
         Ok(Plan {
+            keys: loaded.keys,
             journal: prepare_journal(&old, &config)?,
             followers: self.prepare_followers(&config)?,
             started: self.start_new(&loaded.pools, &known),
@@ -127,6 +142,7 @@ impl Server {
         for (name, pool) in &plan.pools {
             pool.set_tls(plan.tls.get(name).cloned());
         }
+        sticky::apply(&plan.pools, &plan.keys);
         live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
@@ -196,7 +212,7 @@ fn tell_unverified(new: &Config, running: &BTreeMap<String, RunningPool>) {
 }
 
 /// Each error on one line, with its place.
-fn lines(errors: &ConfigErrors) -> Vec<String> {
+pub(super) fn lines(errors: &ConfigErrors) -> Vec<String> {
     let file = errors.file();
     let messages = errors.messages().into_iter();
     messages

@@ -27,6 +27,8 @@ mod handover;
 mod http;
 mod life;
 mod limits;
+mod plan;
 mod reload;
+mod sticky;
 mod upgrade;
 mod websocket;
