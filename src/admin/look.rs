@@ -142,6 +142,7 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
 
 pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
     let counters = backend.counters();
+    let (at, error) = backend.last_error().unzip();
     BackendView {
         pool: pool.name().to_string(),
         name: backend.name().to_string(),
@@ -159,6 +160,8 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         live: backend.live(),
         connections: read(&counters.connections),
         connect_failures: read(&counters.connect_failures),
+        last_error: error.map(|why| format!("connect to {}: {why}", backend.name())),
+        last_error_at: at.map(stamp),
         requests: read(&counters.requests),
         bytes_from_client: read(&counters.bytes_from_client),
         bytes_from_backend: read(&counters.bytes_from_backend),

@@ -157,6 +157,9 @@ pub struct BackendView {
     pub live: u64,
     pub connections: u64,
     pub connect_failures: u64,
+    /// The latest of them, and when; absent when there was none.
+    pub last_error: Option<String>,
+    pub last_error_at: Option<String>,
     pub requests: u64,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,

@@ -9,10 +9,12 @@ mod clients;
 mod harness;
 mod nodes;
 mod settings;
+mod tls_nodes;
 
 mod addresses;
 mod admin;
 mod algorithms;
+mod backend_tls;
 mod badinput;
 mod checks;
 mod close;
