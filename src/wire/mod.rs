@@ -1,8 +1,10 @@
-//! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames.
+//! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames, files of
+//! ticket keys.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
 pub mod client_hello;
 pub mod frames;
 pub mod http;
+pub mod ticket_keys;
 pub mod websocket;
