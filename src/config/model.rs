@@ -4,12 +4,16 @@
 //! working directory (the decoder has already joined them to the configuration file's folder), and an `Option` here
 //! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
 
+mod listener_tls;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use listener_tls::*;
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,30 +156,12 @@ pub enum Protocol {
     Websocket,
 }
 
-/// `listener.tls`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ListenerTls {
-    /// `tls = { passthrough = true }`, `tcp` only: the ClientHello is peeked for routes by `sni` and `alpn`.
-    Passthrough,
-    /// `tls = { certificates = [...] }`: terminated here.
-    Terminate(Vec<Certificate>),
-}
-
-/// One certificate chain and its key, PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    /// Serves clients that name no host or one that no certificate covers. At most one per listener. Default false.
-    pub default: bool,
-}
-
 /// `[[listener.route]]`: all the conditions given must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// `tcp` with TLS only. Exact, or `*.example.org` for one label. Lower case.
     pub sni: Option<String>,
-    /// `tcp` with TLS passthrough only: one protocol of the client's list, e.g. `mqtt`.
+    /// `tcp` only: with TLS passthrough one protocol of the client's list, e.g. `mqtt`; where TLS ends here, the one agreed on.
     pub alpn: Option<String>,
     /// `websocket` only: the Host header without its port. Exact, or `*.example.org` for one label. Lower case.
     pub host: Option<String>,

@@ -1,6 +1,6 @@
 //! The words of the file for the closed sets of the model.
 
-use super::model::{Balance, InitState, LogFormat, LogLevel, Protocol};
+use super::model::{Balance, ClientAuthMode, InitState, LogFormat, LogLevel, Protocol, TlsVersion};
 
 /// A closed set whose members have a word each.
 pub trait Word: Copy + PartialEq + 'static {
@@ -50,6 +50,18 @@ impl Word for Protocol {
 impl Word for InitState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("up", InitState::Up), ("down", InitState::Down)];
+}
+
+impl Word for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+}
+
+impl Word for ClientAuthMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("required", ClientAuthMode::Required),
+        ("optional", ClientAuthMode::Optional),
+    ];
 }
 
 /// A moment of `log_at`.

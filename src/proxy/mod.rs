@@ -9,6 +9,7 @@ mod answer;
 mod backend_line;
 mod classify;
 mod client;
+mod client_certificate;
 mod dialogue;
 mod dispatch;
 mod door;

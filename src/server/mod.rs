@@ -13,6 +13,7 @@ mod live;
 mod load;
 mod pools;
 mod reload;
+mod renewal;
 mod settle;
 mod signals;
 mod source;
@@ -22,7 +23,7 @@ mod stop;
 mod tests;
 mod watcher;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::runtime::Handle;
@@ -33,13 +34,14 @@ pub use follower::{Commit, Follower};
 pub use load::verify;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
-pub use status::{CertificateStatus, ListenerState, ListenerStatus, ReloadStatus};
+pub use status::{ListenerState, ListenerStatus, ReloadStatus};
 
 use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
 use crate::proxy::{HardStop, Limits, Proxy, Relay};
+use crate::tls::Terminator;
 use beside::Beside;
 use live::Live;
 
@@ -68,6 +70,8 @@ pub struct Server {
     /// The text last acted on, good or bad: the file watcher leaves it alone.
     attempted: Mutex<String>,
     followers: Mutex<Vec<Arc<dyn Follower>>>,
+    /// Whose files are followed beside those of the listeners.
+    tls_above: Mutex<Vec<Weak<Terminator>>>,
     /// `global.watch`.
     watching: watch::Sender<bool>,
     beside: Beside,
@@ -106,6 +110,7 @@ impl Server {
         match opened.await {
             Ok(Ok(_)) => {
                 self.follow_file();
+                self.follow_tls_files();
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),
@@ -138,6 +143,7 @@ impl Server {
             reloading: Mutex::default(),
             reloads: Mutex::default(),
             followers: Mutex::default(),
+            tls_above: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
             beside,
         })

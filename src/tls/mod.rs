@@ -5,18 +5,26 @@
 
 mod certificate;
 mod client;
+mod clients;
 mod error;
+mod files;
 mod handshake;
+mod identity;
 mod names;
 pub mod record;
 mod server;
 mod stream;
+mod terminator;
+mod tickets;
 mod verifier;
 
+pub use certificate::CertificateFacts;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
-pub use server::{LoadedTls, fingerprint, server_config};
+pub use identity::ClientIdentity;
 pub use stream::{Parts, Stream, accept};
+pub use terminator::{Refreshed, SETTLE, Terminator};
+pub use tickets::Tickets;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

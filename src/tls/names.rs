@@ -22,10 +22,10 @@ pub(super) struct ByName {
 }
 
 impl ByName {
-    pub(super) fn new(certificates: &[Loaded]) -> ByName {
+    pub(super) fn new(certificates: &[Arc<Loaded>]) -> ByName {
         let mut names: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
         for certificate in certificates {
-            for name in &certificate.names {
+            for name in &certificate.facts.names {
                 names
                     .entry(name.clone())
                     .or_default()

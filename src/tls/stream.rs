@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::handshake::{Handshake, Step};
+use super::identity::ClientIdentity;
 use super::record::{MAX_CONTROL_BYTES, Session, Status};
 
 /// Read from the socket at once: a request head or a few messages. Bulk is the relay's.
@@ -33,6 +34,8 @@ pub struct Stream<IO> {
     output: Pending,
     server_name: Option<String>,
     alpn_protocol: Option<Vec<u8>>,
+    resumed: bool,
+    identity: Option<ClientIdentity>,
 }
 
 /// What the relay goes on with.
@@ -90,6 +93,8 @@ impl<IO> Stream<IO> {
             output: Pending::new(done.output),
             server_name: done.server_name,
             alpn_protocol: done.alpn_protocol,
+            resumed: done.resumed,
+            identity: done.identity,
         };
         stream.receive(&done.residue);
         Ok(stream)
@@ -103,6 +108,16 @@ impl<IO> Stream<IO> {
     /// The protocol agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.alpn_protocol.as_deref()
+    }
+
+    /// The session goes on from an earlier one, by a ticket.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Who the client is, where it has shown a certificate. It is given once.
+    pub fn take_identity(&mut self) -> Option<ClientIdentity> {
+        self.identity.take()
     }
 
     pub fn get_ref(&self) -> &IO {
