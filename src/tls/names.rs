@@ -46,8 +46,9 @@ impl ByName {
     fn pick(&self, name: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(offered).is_some();
         match name.and_then(|name| self.covering(name)) {
-            Some(keys) => keys.iter().find(usable).cloned(),
-            None => self.default.as_ref().filter(usable).cloned(),
+            // Where none is usable rustls has the right word for the client: handshake_failure, not access_denied.
+            Some(keys) => keys.iter().find(usable).or(keys.first()).cloned(),
+            None => self.default.clone(),
         }
     }
 

@@ -409,6 +409,19 @@ pub(super) mod tests {
         assert_eq!(got(rsa_only()), der(&certificates[0].cert));
     }
 
+    // It was access_denied, which a scanner takes for another server's answer.
+    #[test]
+    fn a_client_without_a_usable_signature_hears_that_the_handshake_failed() {
+        let folder = Folder::new();
+        let certificates = [default(folder.make("ecdsa", &["chat.test"]))];
+        let loaded = server_config(&certificates, &[]).unwrap();
+        for name in ["chat.test", "unknown.test"] {
+            let error = shake(&loaded.config(), &rsa_only(), name).err().unwrap();
+            let none = matches!(error, rustls::Error::PeerIncompatible(_));
+            assert!(none, "{name}: {error:?}");
+        }
+    }
+
     #[test]
     fn a_session_is_resumed_in_both_versions_and_after_a_reload() {
         let folder = Folder::new();
