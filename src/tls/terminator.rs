@@ -36,6 +36,9 @@ pub struct Terminator {
     provider: Arc<CryptoProvider>,
     serving: ArcSwap<Serving>,
     look: Mutex<Look>,
+    /// What was wrong with the files that were taken last; empty when nothing was. Apart from the look, which a file system that
+    /// hangs may hold.
+    errors: ArcSwap<Vec<String>>,
 }
 
 struct Serving {
@@ -53,8 +56,6 @@ struct Look {
     seen: Fingerprint,
     /// Of those that were taken last, good or bad.
     taken: Fingerprint,
-    /// What was wrong with these; empty when nothing was.
-    errors: Vec<String>,
 }
 
 /// What a look has found.
@@ -98,8 +99,8 @@ impl Terminator {
                 unsure: UNSURE_LOOKS,
                 seen,
                 taken: seen,
-                errors: Vec::new(),
             }),
+            errors: ArcSwap::default(),
         })
     }
 
@@ -136,7 +137,7 @@ impl Terminator {
 
     /// Why the files as they are now do not serve whole, each reason on one line; `None`: they do.
     pub fn error(&self) -> Option<String> {
-        let errors = &self.look().errors;
+        let errors = self.errors.load();
         (!errors.is_empty()).then(|| errors.join("\n"))
     }
 
@@ -153,7 +154,7 @@ impl Terminator {
             look.unsure = UNSURE_LOOKS;
         } else if look.unsure > 0 {
             look.unsure -= 1;
-        } else if look.errors.is_empty() {
+        } else if self.errors.load().is_empty() {
             return Refreshed::Same;
         }
         look.stamps = stamps;
@@ -168,8 +169,8 @@ impl Terminator {
         }
         look.taken = seen;
         let errors = self.take(&contents);
-        self.tell(&look.errors, &errors);
-        look.errors = errors;
+        self.tell(&self.errors.load(), &errors);
+        self.errors.store(Arc::new(errors));
         Refreshed::Taken
     }
 

@@ -321,7 +321,9 @@ async fn clients_without_a_right_certificate_are_refused_and_the_revoked_too() {
     let with = |mode: &str| {
         let clients =
             format!("client_auth = {{ ca = \"ca.pem\", mode = \"{mode}\", crl = \"crl.pem\" }}");
-        watched(&terminating("tcp", &format!("{clients}, {server}"), &node))
+        let log = "[access_log]\noutput = \"stdout\"\n\n";
+        let listener = terminating("tcp", &format!("{clients}, {server}"), &node);
+        watched(&format!("{log}{listener}"))
     };
     let balancer = launch.start(&with("required"));
     let address = balancer.address("main").await;
@@ -357,6 +359,14 @@ async fn clients_without_a_right_certificate_are_refused_and_the_revoked_too() {
         balancer.event("the new list", from, is_it).await;
         assert!(visit(address, NAME, &client).await.is_none(), "{version:?}");
     }
+    // Each good visit has its name in the log, the resumed ones too.
+    let named = async {
+        let is_good = |line: &&String| line.contains("\"client_subject\":\"CN=good,O=Example\"");
+        while balancer.stdout.all().iter().filter(is_good).count() < 8 {
+            a_moment().await;
+        }
+    };
+    within("eight lines with the name of the client", named).await;
 }
 
 #[tokio::test]
