@@ -245,8 +245,13 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 6] = [
+const VARIANTS: [(&str, &str); 8] = [
     ("", ""),
+    ("protocol = \"websocket\"", "protocol = \"tcp\""),
+    (
+        "backlog = 4096 ",
+        "tls.certificates = [{ cert = \"a\", key = \"b\" }] ",
+    ),
     ("balance = \"round_robin\"", "balance = \"hash\""),
     ("type = \"http\"", "type = \"websocket\""),
     ("type = \"http\"", "type = \"expect\""),

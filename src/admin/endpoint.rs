@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
@@ -146,10 +147,11 @@ async fn accept_one(
 }
 
 async fn serve(stream: Stream, shared: &Arc<Shared>) {
-    let acceptor = shared.gate.load().tls().cloned();
-    let Some(acceptor) = acceptor else {
+    let terminator = shared.gate.load().tls().cloned();
+    let Some(terminator) = terminator else {
         return serve_http(stream, false, shared).await;
     };
+    let acceptor = TlsAcceptor::from(terminator.config());
     match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => serve_http(stream, true, shared).await,
         Ok(Err(error)) => debug!(%error, "admin: tls handshake failed"),

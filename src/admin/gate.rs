@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::rules::Hosts;
-use crate::config::{Admin, Bind, Certificate};
-use crate::tls;
+use crate::config::{Admin, Bind, Certificate, Terminate};
+use crate::tls::Terminator;
 
 /// A token file holds one line; what is larger is another file.
 const MAX_TOKEN_FILE_BYTES: usize = 4096;
@@ -25,7 +25,7 @@ pub(super) enum Gate {
 pub(super) struct AdminGate {
     pub hosts: Hosts,
     pub token: Option<String>,
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<Terminator>>,
 }
 
 impl Gate {
@@ -35,7 +35,7 @@ impl Gate {
     /// What could not be read and why, or what an address off loopback lacks.
     pub fn load(admin: &Admin, bound: &Bind) -> Result<Gate, String> {
         let token = admin.token_file.as_deref().map(read_token).transpose()?;
-        let tls = admin.tls.as_ref().map(acceptor).transpose()?;
+        let tls = admin.tls.as_ref().map(terminator).transpose()?;
         if !is_local(bound) && (token.is_none() || tls.is_none()) {
             return Err(format!(
                 "admin.bind {bound} is not loopback: it needs admin.tls and admin.token_file"
@@ -45,7 +45,7 @@ impl Gate {
         Ok(Gate::Admin(Box::new(AdminGate { hosts, token, tls })))
     }
 
-    pub fn tls(&self) -> Option<&TlsAcceptor> {
+    pub fn tls(&self) -> Option<&Arc<Terminator>> {
         match self {
             Gate::Admin(gate) => gate.tls.as_ref(),
             Gate::Metrics => None,
@@ -63,15 +63,16 @@ fn is_local(bound: &Bind) -> bool {
     }
 }
 
-fn acceptor(certificate: &Certificate) -> Result<TlsAcceptor, String> {
+fn terminator(certificate: &Certificate) -> Result<Arc<Terminator>, String> {
     // Whatever name the operator's client uses, there is one certificate to show.
     let certificate = Certificate {
         default: true,
         ..certificate.clone()
     };
-    let loaded = tls::server_config(&[certificate], &[b"http/1.1"])
+    let settings = Terminate::with(vec![certificate]);
+    let loaded = Terminator::load("admin", &settings, &[b"http/1.1"])
         .map_err(|error| format!("admin.tls: {error}"))?;
-    Ok(TlsAcceptor::from(loaded.config))
+    Ok(Arc::new(loaded))
 }
 
 fn read_token(file: &Path) -> Result<String, String> {

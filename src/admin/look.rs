@@ -85,7 +85,9 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         .iter()
         .map(|certificate| CertificateView {
             cert: certificate.cert.display().to_string(),
+            name: certificate.subject.clone(),
             not_after: stamp(certificate.not_after),
+            days_left: days_left(certificate.not_after, SystemTime::now()),
         });
     ListenerView {
         name: status.name.clone(),
@@ -96,6 +98,8 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         accepted: read(&counters.accepted),
         refused: read(&counters.refused),
         handshake_failures: read(&counters.handshake_failures),
+        full_handshakes: read(&counters.full_handshakes),
+        resumed_handshakes: read(&counters.resumed_handshakes),
         requests: read(&counters.requests),
         upgrades: read(&counters.upgrades),
         lost_frames: read(&counters.lost_frames),
@@ -104,6 +108,17 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         bytes_from_backend: read(&counters.bytes_from_backend),
         ends: ends.collect(),
         certificates: certificates.collect(),
+        certificate_error: status.certificate_error.clone(),
+    }
+}
+
+/// Rounded down: what ends within a day has none left.
+fn days_left(end: SystemTime, now: SystemTime) -> i64 {
+    const DAY: u64 = 24 * 3600;
+    let days = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    match end.duration_since(now) {
+        Ok(left) => days(left.as_secs() / DAY),
+        Err(past) => -days(past.duration().as_secs().div_ceil(DAY)),
     }
 }
 

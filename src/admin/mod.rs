@@ -158,7 +158,10 @@ impl Step {
         server: &Weak<Server>,
     ) {
         match (self, present.as_ref()) {
-            (Step::Keep(gate), Some(endpoint)) => endpoint.update(gate),
+            (Step::Keep(gate), Some(endpoint)) => {
+                follow_tls(server, &gate);
+                endpoint.update(gate);
+            }
             (
                 Step::Open {
                     configured,
@@ -167,6 +170,7 @@ impl Step {
                 },
                 _,
             ) => {
+                follow_tls(server, &gate);
                 info!(listener = what, address = %bound.local(), "listening");
                 *present = Some(Endpoint::start(
                     runtime,
@@ -178,6 +182,13 @@ impl Step {
             }
             (Step::Close | Step::Keep(_), _) => *present = None,
         }
+    }
+}
+
+/// Its certificate is renewed as those of the listeners are.
+fn follow_tls(server: &Weak<Server>, gate: &Gate) {
+    if let (Some(server), Some(terminator)) = (server.upgrade(), gate.tls()) {
+        server.follow_tls(terminator);
     }
 }
 

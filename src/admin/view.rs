@@ -73,6 +73,10 @@ pub struct ListenerView {
     pub accepted: u64,
     pub refused: u64,
     pub handshake_failures: u64,
+    /// TLS handshakes that began a session.
+    pub full_handshakes: u64,
+    /// TLS handshakes that went on with an earlier session, by a ticket.
+    pub resumed_handshakes: u64,
     pub requests: u64,
     pub upgrades: u64,
     /// WebSockets whose frames broke the protocol and are not followed any more.
@@ -83,6 +87,8 @@ pub struct ListenerView {
     pub bytes_from_backend: u64,
     pub ends: Vec<EndView>,
     pub certificates: Vec<CertificateView>,
+    /// Why its TLS files as they are now do not serve; those before them do.
+    pub certificate_error: Option<String>,
 }
 
 /// How often connections ended that way.
@@ -98,7 +104,11 @@ pub struct EndView {
 pub struct CertificateView {
     /// Its file.
     pub cert: String,
+    /// Its first DNS name, or its subject where it has none.
+    pub name: String,
     pub not_after: String,
+    /// Whole days; negative once it has ended.
+    pub days_left: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

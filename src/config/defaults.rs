@@ -53,6 +53,11 @@ pub const FOLLOW_FRAMES: bool = true;
 /// The kernel's own maximum (`net.core.somaxconn`) since Linux 5.4: a reconnect storm waits here instead of failing.
 pub const BACKLOG: u64 = 4_096;
 
+/// What every client of the last ten years speaks; 1.0 and 1.1 are broken and not even built in.
+pub const MIN_VERSION: &str = "1.2";
+/// Whoever configures authorities wants them to be asked.
+pub const CLIENT_AUTH_MODE: &str = "required";
+
 // [pool.NAME]
 
 /// Works for every kind of load and is the easiest to reason about.
@@ -134,8 +139,6 @@ pub const DISCOVER_TIMEOUT: Duration = seconds(5);
 
 /// A verified certificate is the reason to use TLS at all.
 pub const BACKEND_TLS_VERIFY: bool = true;
-/// What every server of today speaks; what is older has no cipher that we do.
-pub const BACKEND_TLS_MIN_VERSION: &str = "1.2";
 
 // outlier
 

@@ -297,10 +297,10 @@ mod tests {
         let config = right(&listener(
             "protocol = \"tcp\"\npool = \"p\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"/k/a.key\" }] }",
         ));
-        let Some(ListenerTls::Terminate(certificates)) = &config.listeners[0].tls else {
+        let Some(ListenerTls::Terminate(tls)) = &config.listeners[0].tls else {
             panic!("no TLS")
         };
-        assert_eq!(certificates[0].cert, Path::new("/etc/evenkeel/a.pem"));
-        assert_eq!(certificates[0].key, Path::new("/k/a.key"));
+        assert_eq!(tls.certificates[0].cert, Path::new("/etc/evenkeel/a.pem"));
+        assert_eq!(tls.certificates[0].key, Path::new("/k/a.key"));
     }
 }

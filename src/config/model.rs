@@ -4,6 +4,7 @@
 //! working directory (the decoder has already joined them to the configuration file's folder), and an `Option` here
 //! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
 
+mod listener_tls;
 mod sticky;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ mod long_life;
 
 pub use crate::base::rate::Rate;
 pub use backend_tls::*;
+pub use listener_tls::*;
 pub use long_life::*;
 pub use sticky::*;
 
@@ -165,30 +167,12 @@ pub enum Protocol {
     Websocket,
 }
 
-/// `listener.tls`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ListenerTls {
-    /// `tls = { passthrough = true }`, `tcp` only: the ClientHello is peeked for routes by `sni` and `alpn`.
-    Passthrough,
-    /// `tls = { certificates = [...] }`: terminated here.
-    Terminate(Vec<Certificate>),
-}
-
-/// One certificate chain and its key, PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    /// Serves clients that name no host or one that no certificate covers. At most one per listener. Default false.
-    pub default: bool,
-}
-
 /// `[[listener.route]]`: all the conditions given must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// `tcp` with TLS only. Exact, or `*.example.org` for one label. Lower case.
     pub sni: Option<String>,
-    /// `tcp` with TLS passthrough only: one protocol of the client's list, e.g. `mqtt`.
+    /// `tcp` only: with TLS passthrough one protocol of the client's list, e.g. `mqtt`; where TLS ends here, the one agreed on.
     pub alpn: Option<String>,
     /// `websocket` only: the Host header without its port. Exact, or `*.example.org` for one label. Lower case.
     pub host: Option<String>,

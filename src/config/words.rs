@@ -1,7 +1,8 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite, TlsVersion,
+    Activity, Balance, ClientAuthMode, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite,
+    TlsVersion,
 };
 
 /// A closed set whose members have a word each.
@@ -57,6 +58,13 @@ impl Word for InitState {
 impl Word for TlsVersion {
     const WORDS: &'static [(&'static str, Self)] =
         &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+}
+
+impl Word for ClientAuthMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("required", ClientAuthMode::Required),
+        ("optional", ClientAuthMode::Optional),
+    ];
 }
 
 impl Word for Activity {

@@ -379,10 +379,11 @@ pub(super) mod tests {
                 key,
                 default: true,
             };
-            let loaded = crate::tls::server_config(&[certificate], &[]).unwrap();
+            let settings = crate::config::Terminate::with(vec![certificate]);
+            let loaded = crate::tls::Terminator::load("node", &settings, &[]).unwrap();
             TlsNode {
                 folder,
-                acceptor: loaded.config.into(),
+                acceptor: loaded.config().into(),
             }
         }
 

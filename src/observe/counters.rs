@@ -21,6 +21,10 @@ pub struct ListenerCounters {
     pub refused: AtomicU64,
     /// Ends in the phase [`Phase::Tls`]. Written by [`super::Record`].
     pub handshake_failures: AtomicU64,
+    /// TLS handshakes that began a session. Written by [`super::Record::shaken`].
+    pub full_handshakes: AtomicU64,
+    /// TLS handshakes that went on with an earlier session. Written by [`super::Record::shaken`].
+    pub resumed_handshakes: AtomicU64,
     /// Bytes, of live sessions up to the relay's latest sweep. Written by [`super::Record::tally`].
     pub bytes_from_client: AtomicU64,
     /// As `bytes_from_client`.
@@ -46,6 +50,8 @@ impl ListenerCounters {
             live: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             handshake_failures: AtomicU64::new(0),
+            full_handshakes: AtomicU64::new(0),
+            resumed_handshakes: AtomicU64::new(0),
             bytes_from_client: AtomicU64::new(0),
             bytes_from_backend: AtomicU64::new(0),
             requests: AtomicU64::new(0),

@@ -116,6 +116,8 @@ impl Line {
             ("listener", Some(Value::Word(&self.listener))),
             ("client", Some(Value::Word(&client))),
             ("sni", names.sni().map(Value::Word)),
+            ("client_subject", names.client_subject().map(Value::Word)),
+            ("client_san", names.client_san().map(Value::Word)),
             ("method", names.method().map(Value::Word)),
             ("host", names.host().map(Value::Word)),
             ("path", names.path().map(Value::Word)),
@@ -191,7 +193,7 @@ mod tests {
     use super::*;
 
     fn line(path: &str) -> Line {
-        let names = Names::pack([None, None, Some("chat.example.org"), Some(path)]);
+        let names = Names::pack([None, None, Some("chat.example.org"), Some(path), None, None]);
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,

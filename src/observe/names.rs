@@ -1,4 +1,4 @@
-//! What a client asked for, for the log and the operator: server name, method, host and path in one allocation, because a
+//! What a client asked for, for the log and the operator: server name, method, host, path and its certificate's names in one allocation, because a
 //! session keeps them for hours.
 
 /// What a server name may take: the most that DNS allows.
@@ -8,11 +8,16 @@ const MAX_METHOD_BYTES: usize = 24;
 /// What host and path together may take; a longer path is cut.
 const MAX_TARGET_BYTES: usize = 128;
 
+/// What each of a certificate's two may take: enough to know the client by, and its length fits a byte.
+const MAX_CERTIFICATE_BYTES: usize = 250;
+
 const SNI: usize = 0;
 const METHOD: usize = 1;
 const HOST: usize = 2;
 const PATH: usize = 3;
-const COUNT: usize = 4;
+const CLIENT_SUBJECT: usize = 4;
+const CLIENT_SAN: usize = 5;
+const COUNT: usize = 6;
 /// In place of a length: there is no such name. No name is that long.
 const NONE: u8 = u8::MAX;
 
@@ -42,8 +47,23 @@ impl Names {
     }
 
     pub fn set_sni(&mut self, sni: &str) {
-        let [_, method, host, path] = self.all();
-        *self = Self::pack([Some(cut(sni, MAX_SNI_BYTES)), method, host, path]);
+        self.set([(SNI, Some(cut(sni, MAX_SNI_BYTES)))]);
+    }
+
+    /// Of a client's certificate.
+    pub fn client_subject(&self) -> Option<&str> {
+        self.name(CLIENT_SUBJECT)
+    }
+
+    /// Of a client's certificate.
+    pub fn client_san(&self) -> Option<&str> {
+        self.name(CLIENT_SAN)
+    }
+
+    pub fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
+        let [subject, san] =
+            [subject, san].map(|name| name.map(|name| cut(name, MAX_CERTIFICATE_BYTES)));
+        self.set([(CLIENT_SUBJECT, subject), (CLIENT_SAN, san)]);
     }
 
     /// The query and the fragment of `path` are not kept.
@@ -52,10 +72,22 @@ impl Names {
         let host = host.map(|host| cut(host, MAX_TARGET_BYTES));
         let left = MAX_TARGET_BYTES - host.map_or(0, str::len);
         let method = cut(method, MAX_METHOD_BYTES);
-        *self = Self::pack([self.sni(), Some(method), host, Some(cut(path, left))]);
+        let path = Some(cut(path, left));
+        self.set([(METHOD, Some(method)), (HOST, host), (PATH, path)]);
     }
 
-    /// In the order of server name, method, host, path; each is shorter than 255 bytes.
+    fn set<const N: usize>(&mut self, changes: [(usize, Option<&str>); N]) {
+        let mut all = self.all();
+        for (which, name) in changes {
+            if let Some(place) = all.get_mut(which) {
+                *place = name;
+            }
+        }
+        *self = Self::pack(all);
+    }
+
+    /// In the order of server name, method, host, path, subject and alternative names of the client's certificate; each is
+    /// shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
@@ -68,7 +100,7 @@ impl Names {
     }
 
     fn all(&self) -> [Option<&str>; COUNT] {
-        [SNI, METHOD, HOST, PATH].map(|which| self.name(which))
+        [SNI, METHOD, HOST, PATH, CLIENT_SUBJECT, CLIENT_SAN].map(|which| self.name(which))
     }
 
     fn name(&self, which: usize) -> Option<&str> {
@@ -107,9 +139,9 @@ mod tests {
     #[test]
     fn what_was_not_said_is_not_there_and_what_is_empty_is() {
         let mut names = Names::default();
-        assert_eq!(names.all(), [None; 4]);
+        assert_eq!(names.all(), [None; COUNT]);
         names.set_request("GET", None, "");
-        assert_eq!(names.all(), [None, Some("GET"), None, Some("")]);
+        assert_eq!(names.all(), [None, Some("GET"), None, Some(""), None, None]);
     }
 
     proptest! {
@@ -119,13 +151,18 @@ mod tests {
             method in "[A-Z]{0,24}",
             host in proptest::option::of(".{0,50}"),
             path in "[^?#]{0,50}",
+            subject in proptest::option::of(".{0,90}"),
         ) {
             let mut names = Names::default();
             names.set_request("OLD", Some("old"), "/old");
+            names.set_client_certificate(subject.as_deref(), Some("x"));
             names.set_sni(&sni);
             names.set_request(&method, host.as_deref(), &path);
             let kept = host.as_deref().map(|host| cut(host, 128));
             let left = 128 - kept.map_or(0, str::len);
+            let subject = subject.as_deref().map(|subject| cut(subject, 250));
+            prop_assert_eq!(names.client_subject(), subject);
+            prop_assert_eq!(names.client_san(), Some("x"));
             prop_assert_eq!(names.sni(), Some(cut(&sni, 253)));
             prop_assert_eq!(names.method(), Some(method.as_str()));
             prop_assert_eq!(names.host(), kept);

@@ -95,6 +95,20 @@ impl Record {
         self.names.set_sni(sni);
     }
 
+    /// A TLS handshake has succeeded here.
+    pub fn shaken(&self, resumed: bool) {
+        let kind = match resumed {
+            true => &self.listener.resumed_handshakes,
+            false => &self.listener.full_handshakes,
+        };
+        kind.fetch_add(1, Relaxed);
+    }
+
+    /// What the client's certificate says; each cut at 250 bytes.
+    pub fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
+        self.names.set_client_certificate(subject, san);
+    }
+
     /// Method, host and path of an HTTP request. The query and the fragment are never kept; host and path are cut
     /// at 128 bytes together.
     pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {

@@ -8,11 +8,11 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::SetupLeg;
 use super::rules::Facts;
+use super::{SetupLeg, client_certificate};
 use crate::net::Stream;
-use crate::observe::{End, How, Phase, Side};
-use crate::tls;
+use crate::observe::{End, How, Phase, Record, Side};
+use crate::tls::{self, ClientIdentity};
 use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
 
 /// A classified connection.
@@ -21,9 +21,29 @@ pub(super) struct Classified {
     /// Read from the client and meant for the backend.
     pub read: Vec<u8>,
     pub hello: ClientHello,
+    /// Where TLS ended here.
+    pub shaken: Option<Shaken>,
+}
+
+/// What a TLS handshake has shown beside the names.
+pub(super) struct Shaken {
+    pub resumed: bool,
+    pub identity: Option<ClientIdentity>,
 }
 
 impl Classified {
+    /// Writes to the record what is known by now.
+    pub fn note(&self, record: &mut Record) {
+        if let Some(sni) = &self.hello.sni {
+            record.set_sni(sni);
+        }
+        let Some(shaken) = &self.shaken else { return };
+        record.shaken(shaken.resumed);
+        if let Some(identity) = &shaken.identity {
+            client_certificate::note(record, identity);
+        }
+    }
+
     pub fn facts(&self) -> Facts<'_> {
         Facts {
             sni: self.hello.sni.as_deref(),
@@ -39,6 +59,7 @@ pub(super) fn plain(stream: Stream) -> Classified {
         client: SetupLeg::Plain(stream),
         read: Vec::new(),
         hello: ClientHello::default(),
+        shaken: None,
     }
 }
 
@@ -61,6 +82,7 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
                     client: SetupLeg::Plain(stream),
                     read,
                     hello,
+                    shaken: None,
                 });
             }
             Progress::Invalid(reason) => {
@@ -79,11 +101,11 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
 /// Ends TLS here. An unknown name is refused by the configuration's resolver.
 pub(super) async fn terminate(
     stream: Stream,
-    config: &Arc<ServerConfig>,
+    config: Arc<ServerConfig>,
     deadline: Instant,
 ) -> Result<Classified, End> {
     let accepting = async {
-        let mut stream = tls::accept(stream, Arc::clone(config)).await?;
+        let mut stream = tls::accept(stream, config).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
         stream.flush().await?;
         io::Result::Ok(stream)
@@ -94,15 +116,21 @@ pub(super) async fn terminate(
             tracing::debug!(%error, "tls handshake failed");
             Err(client_end(&error))
         }
-        Ok(Ok(stream)) => {
+        Ok(Ok(mut stream)) => {
             let sni = stream.server_name().map(str::to_owned);
+            let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
+            let shaken = Shaken {
+                resumed: stream.resumed(),
+                identity: stream.take_identity(),
+            };
             Ok(Classified {
                 client: SetupLeg::Tls(Box::new(stream)),
                 read: Vec::new(),
                 hello: ClientHello {
                     sni,
-                    alpn: Vec::new(),
+                    alpn: alpn.into_iter().collect(),
                 },
+                shaken: Some(shaken),
             })
         }
     }

@@ -151,7 +151,7 @@ fn chain(headers: &HeaderMap, client: &str) -> Vec<u8> {
         .join(&b", "[..])
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
     if let Ok(value) = HeaderValue::from_bytes(value) {
         headers.insert(name, value);
     }

@@ -14,7 +14,7 @@ use super::classify::{self, Classified};
 use super::gate::{Gate, Times};
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::visit::Visit;
+use super::visit::{Caller, Visit};
 use super::{Arrival, Held, SetupLeg};
 use crate::net::{Stream, options};
 use crate::observe::{End, How, Phase, Record, Side};
@@ -33,19 +33,27 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
     let mut record = Record::new(&arrival.counters, arrival.peer);
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
-        Some(tls) => classify::terminate(stream, &tls.config, arrival.deadline).await,
+        Some(tls) => classify::terminate(stream, tls.config(), arrival.deadline).await,
         None => Ok(classify::plain(stream)),
     };
-    let Classified { client, hello, .. } = match classified {
+    let classified = match classified {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };
-    if let Some(sni) = &hello.sni {
-        record.set_sni(sni);
-    }
+    classified.note(&mut record);
     record.phase = Phase::Head;
-    let tls = client.is_tls();
-    let visit = Arc::new(Visit::new(arrival, record, hello.sni, tls));
+    let Classified {
+        client,
+        hello,
+        shaken,
+        ..
+    } = classified;
+    let caller = Caller {
+        sni: hello.sni,
+        tls: client.is_tls(),
+        identity: shaken.and_then(|shaken| shaken.identity),
+    };
+    let visit = Arc::new(Visit::new(arrival, record, caller));
     let ended = converse(client, &visit).await;
     finish(&visit, ended).await;
 }

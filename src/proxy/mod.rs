@@ -8,6 +8,7 @@ mod accept;
 mod answer;
 mod backend_line;
 mod classify;
+mod client_certificate;
 mod dialogue;
 mod dispatch;
 mod door;

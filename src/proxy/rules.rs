@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{self, ListenerTls, Protocol, Route};
 use crate::pool::Pool;
-use crate::tls::{LoadedTls, TlsError, server_config};
+use crate::tls::{Terminator, TlsError};
 
 /// HTTP/1 only: a WebSocket over HTTP/2 would need another upgrade.
 const HTTP_ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -13,7 +13,7 @@ const HTTP_ALPN: &[&[u8]] = &[b"http/1.1"];
 pub struct Rules {
     pub config: Arc<config::Listener>,
     /// Present where TLS is terminated here.
-    pub tls: Option<LoadedTls>,
+    pub tls: Option<Arc<Terminator>>,
     default_pool: Option<Arc<Pool>>,
     routes: Vec<(Route, Arc<Pool>)>,
 }
@@ -39,12 +39,16 @@ impl Rules {
         listener: &config::Listener,
         pools: &BTreeMap<String, Arc<Pool>>,
     ) -> Result<Self, TlsError> {
-        let alpn = match listener.protocol {
-            Protocol::Tcp => &[],
-            Protocol::Websocket => HTTP_ALPN,
-        };
         let tls = match &listener.tls {
-            Some(ListenerTls::Terminate(certificates)) => Some(server_config(certificates, alpn)?),
+            Some(ListenerTls::Terminate(settings)) => {
+                let chosen: Vec<_> = settings.alpn.iter().map(String::as_bytes).collect();
+                let alpn = match listener.protocol {
+                    Protocol::Tcp => &chosen[..],
+                    Protocol::Websocket => HTTP_ALPN,
+                };
+                let terminator = Terminator::load(&listener.name, settings, alpn)?;
+                Some(Arc::new(terminator))
+            }
             Some(ListenerTls::Passthrough) | None => None,
         };
         let named = |name: &String| pools.get(name).cloned();

@@ -18,9 +18,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };
-    if let Some(sni) = &classified.hello.sni {
-        record.set_sni(sni);
-    }
+    classified.note(&mut record);
     record.phase = Phase::Route;
     let pool = arrival.rules.route(&classified.facts()).cloned();
     let key = pool.as_ref().and_then(|pool| key(pool, &classified));
@@ -51,7 +49,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
 async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
         (Some(ListenerTls::Passthrough), _) => classify::peek_hello(stream, arrival.deadline).await,
-        (_, Some(tls)) => classify::terminate(stream, &tls.config, arrival.deadline).await,
+        (_, Some(tls)) => classify::terminate(stream, tls.config(), arrival.deadline).await,
         _ => Ok(classify::plain(stream)),
     }
 }

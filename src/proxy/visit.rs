@@ -18,11 +18,12 @@ use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::{Arrival, Facts, Rules, exchange, retry_after, upgrade};
+use super::{Arrival, Facts, Rules, client_certificate, exchange, retry_after, upgrade};
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pool};
+use crate::tls::ClientIdentity;
 use crate::wire::http::parse_host;
 use crate::wire::websocket::asks_for_websocket;
 
@@ -36,8 +37,7 @@ pub(super) struct Routed {
 pub(super) struct Visit {
     pub arrival: Arrival,
     pub dialogue: Arc<Dialogue>,
-    sni: Option<String>,
-    tls: bool,
+    caller: Caller,
     /// It came when the process was stopping already.
     late: bool,
     calls: AtomicU64,
@@ -49,15 +49,22 @@ pub(super) struct Visit {
     handover: Mutex<Option<Handover>>,
 }
 
+/// What is known of a client before its first request.
+pub(super) struct Caller {
+    pub sni: Option<String>,
+    pub tls: bool,
+    /// Where it has shown a certificate.
+    pub identity: Option<ClientIdentity>,
+}
+
 impl Visit {
-    pub(super) fn new(arrival: Arrival, record: Record, sni: Option<String>, tls: bool) -> Visit {
+    pub(super) fn new(arrival: Arrival, record: Record, caller: Caller) -> Visit {
         let dialogue = Arc::new(Dialogue::new(arrival.rules.config.keep_alive_timeout));
         Visit {
             late: arrival.proxy.stopping.is_cancelled(),
             arrival,
             dialogue,
-            sni,
-            tls,
+            caller,
             calls: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
             first: Mutex::new(Some(record)),
@@ -115,7 +122,7 @@ impl Visit {
 
     fn route(&self, rules: &Rules, host: Option<&str>, path: &str) -> Option<Arc<Pool>> {
         let facts = Facts {
-            sni: self.sni.as_deref(),
+            sni: self.caller.sni.as_deref(),
             host,
             path: Some(path),
             ..Facts::default()
@@ -133,8 +140,11 @@ impl Visit {
     fn record(&self) -> Record {
         self.unused_record().unwrap_or_else(|| {
             let mut record = Record::new(&self.arrival.counters, self.arrival.peer);
-            if let Some(sni) = &self.sni {
+            if let Some(sni) = &self.caller.sni {
                 record.set_sni(sni);
+            }
+            if let Some(identity) = &self.caller.identity {
+                client_certificate::note(&mut record, identity);
             }
             record
         })
@@ -162,7 +172,9 @@ impl Visit {
     /// What the pool hashes, where it hashes a request's value.
     pub(super) fn key(&self, pool: &config::Pool, parts: &Parts) -> Option<Vec<u8>> {
         match &pool.balance {
-            Balance::Hash(key) => request_key(key, self.sni.as_deref(), &parts.uri, &parts.headers),
+            Balance::Hash(key) => {
+                request_key(key, self.caller.sni.as_deref(), &parts.uri, &parts.headers)
+            }
             _ => None,
         }
     }
@@ -179,9 +191,10 @@ impl Visit {
         let origin = Origin {
             client,
             trusted: rules.config.trusted.iter().any(|one| one.covers(client)),
-            tls: self.tls,
+            tls: self.caller.tls,
         };
         forward::request(&mut parts.headers, origin, purpose);
+        client_certificate::tell(&mut parts.headers, self.caller.identity.as_ref());
         if !parts.headers.contains_key(HOST) {
             parts.headers.insert(HOST, host_for(&parts.uri, backend));
         }

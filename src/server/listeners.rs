@@ -6,10 +6,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use super::status::{CertificateStatus, ListenerState, ListenerStatus};
-use crate::config::{Bind, Certificate, Listener, ListenerTls};
+use super::status::{ListenerState, ListenerStatus};
+use crate::config::{Bind, Listener, ListenerTls};
 use crate::net::{self, BindError, Bound};
 use crate::observe::ListenerCounters;
 use crate::proxy::{Listening, Proxy, Rules};
@@ -93,7 +92,7 @@ fn is_renewed(old: &Rules, new: &Rules) -> bool {
 }
 
 fn fingerprint(rules: &Rules) -> Option<[u8; 32]> {
-    rules.tls.as_ref().map(|tls| tls.fingerprint)
+    rules.tls.as_ref().map(|tls| tls.fingerprint())
 }
 
 /// The socket of a listener that gives this address up, or a new one.
@@ -184,26 +183,11 @@ pub(super) fn status(listening: &Listening, state: ListenerState) -> ListenerSta
         protocol: rules.config.protocol,
         state,
         counters: Arc::clone(listening.counters()),
-        server_names: rules
+        server_names: rules.tls.as_ref().map_or_else(Vec::new, |tls| tls.names()),
+        certificates: rules
             .tls
             .as_ref()
-            .map_or_else(Vec::new, |tls| tls.names.clone()),
-        certificates: certificates(&rules),
+            .map_or_else(Vec::new, |tls| tls.certificates()),
+        certificate_error: rules.tls.as_ref().and_then(|tls| tls.error()),
     }
-}
-
-fn certificates(rules: &Rules) -> Vec<CertificateStatus> {
-    let (Some(ListenerTls::Terminate(configured)), Some(loaded)) = (&rules.config.tls, &rules.tls)
-    else {
-        return Vec::new();
-    };
-    let status = |(certificate, not_after): (&Certificate, &SystemTime)| CertificateStatus {
-        cert: certificate.cert.clone(),
-        not_after: *not_after,
-    };
-    configured
-        .iter()
-        .zip(&loaded.not_after)
-        .map(status)
-        .collect()
 }

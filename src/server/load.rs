@@ -114,8 +114,8 @@ pub fn verify(config: &Config) -> Result<(), Vec<String>> {
 fn verify_admin(admin: &config::Admin) -> Vec<String> {
     let token = admin.token_file.as_deref().and_then(unreadable);
     let certificate = admin.tls.as_ref().and_then(|certificate| {
-        let certificates = std::slice::from_ref(certificate);
-        let loaded = tls::server_config(certificates, &[]);
+        let settings = config::Terminate::with(vec![certificate.clone()]);
+        let loaded = tls::Terminator::load("admin", &settings, &[]);
         loaded.err().map(|error| error.to_string())
     });
     let errors = token.into_iter().chain(certificate);

@@ -16,6 +16,7 @@ mod live;
 mod load;
 mod pools;
 mod reload;
+mod renewal;
 mod settle;
 mod signals;
 mod source;
@@ -26,7 +27,7 @@ mod stop;
 mod tests;
 mod watcher;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::runtime::Handle;
@@ -39,13 +40,14 @@ pub use forecast::{Forecast, ForecastPart, Totals};
 pub use load::verify;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
-pub use status::{CertificateStatus, ListenerState, ListenerStatus, ReloadStatus};
+pub use status::{ListenerState, ListenerStatus, ReloadStatus};
 
 use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::{Backend, OperatorState, Pool};
 use crate::proxy::{HardStop, Limits, Proxy, Relay};
+use crate::tls::Terminator;
 use beside::Beside;
 use jobs::{Job, Jobs, Pace, Target, TooMany};
 use live::Live;
@@ -75,6 +77,8 @@ pub struct Server {
     /// The text last acted on, good or bad: the file watcher leaves it alone.
     attempted: Mutex<String>,
     followers: Mutex<Vec<Arc<dyn Follower>>>,
+    /// Whose files are followed beside those of the listeners.
+    tls_above: Mutex<Vec<Weak<Terminator>>>,
     /// `global.watch`.
     watching: watch::Sender<bool>,
     jobs: Jobs,
@@ -114,6 +118,7 @@ impl Server {
         match opened.await {
             Ok(Ok(_)) => {
                 self.follow_file();
+                self.follow_tls_files();
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),
@@ -146,6 +151,7 @@ impl Server {
             reloading: Mutex::default(),
             reloads: Mutex::default(),
             followers: Mutex::default(),
+            tls_above: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
             jobs: Jobs::default(),
             beside,

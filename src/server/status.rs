@@ -1,11 +1,11 @@
 //! What the server tells about itself: reloads and listeners.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::{Bind, Protocol};
 use crate::observe::ListenerCounters;
+use crate::tls::CertificateFacts;
 
 /// How the reloads went since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,8 +48,10 @@ pub struct ListenerStatus {
     pub counters: Arc<ListenerCounters>,
     /// Names that the certificates cover, sorted; empty unless TLS is terminated here.
     pub server_names: Vec<String>,
-    /// In the order of the file.
-    pub certificates: Vec<CertificateStatus>,
+    /// Those that serve, in the order of the file.
+    pub certificates: Vec<CertificateFacts>,
+    /// Why its TLS files as they are now do not serve.
+    pub certificate_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +60,4 @@ pub enum ListenerState {
     Listening,
     /// The server is stopping: accepts nothing more.
     Stopped,
-}
-
-/// One certificate of a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateStatus {
-    pub cert: PathBuf,
-    pub not_after: SystemTime,
 }

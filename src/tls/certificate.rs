@@ -3,9 +3,7 @@
 //! Expiry is only warned about: an expired certificate still serves clients that do not look, and refusing it would
 //! turn a late renewal into an outage.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,57 +16,81 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::TlsError;
+use super::files::{Contents, Fingerprint, read_file};
 use crate::config::Certificate;
-
-/// Largest PEM file read. Chains are a few KiB, a bundle of every public root is about 250 KiB; what is larger is a
-/// wrong path (a log, a device).
-const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// A certificate ready to serve.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub key: Arc<CertifiedKey>,
+    pub facts: CertificateFacts,
+    pub default: bool,
+    /// Of the contents of both files.
+    pub fingerprint: Fingerprint,
+}
+
+/// What is told of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Its file.
+    pub cert: PathBuf,
     /// DNS names of the subjectAltName, lower case; wildcards as `*.example.org`.
     pub names: Vec<String>,
+    /// Its first DNS name, or its subject where it has none.
+    pub subject: String,
+    pub not_before: SystemTime,
     pub not_after: SystemTime,
-    pub default: bool,
 }
 
 impl Loaded {
-    /// Reads and checks one configured certificate.
+    /// Checks one configured certificate.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub(super) fn read(
+    pub(super) fn take(
         certificate: &Certificate,
+        contents: &Contents,
         provider: &CryptoProvider,
     ) -> Result<Loaded, TlsError> {
         let Certificate { cert, key, default } = certificate;
-        let certified = read_pair(cert, key, provider)?;
-        let (names, not_after) = facts(cert, &certified.cert)?;
-        if names.is_empty() && !default {
+        let certified = pair(cert, key, contents, provider)?;
+        let facts = facts(cert, &certified.cert)?;
+        if facts.names.is_empty() && !default {
             return Err(TlsError::NoNames { file: cert.clone() });
         }
-        warn_if_expired(cert, not_after);
+        warn_if_expired(cert, facts.not_after);
         Ok(Loaded {
             key: Arc::new(certified),
-            names,
-            not_after,
+            facts,
             default: *default,
+            fingerprint: Loaded::fingerprint(certificate, contents)?,
         })
+    }
+
+    /// What [`Loaded::take`] would make's, without making it.
+    pub(super) fn fingerprint(
+        certificate: &Certificate,
+        contents: &Contents,
+    ) -> Result<Fingerprint, TlsError> {
+        let files = [&certificate.cert, &certificate.key];
+        contents.fingerprint_of(files.into_iter())
     }
 }
 
 /// A chain and its private key, which belong to each other. Whom it names and until when is not looked at.
-pub(super) fn read_pair(
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub(super) fn pair(
     cert: &Path,
     key: &Path,
+    contents: &Contents,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
-    let chain = read_chain(cert)?;
+    let chain = parse_chain(cert, contents.of(cert)?)?;
     let signing_key = provider
         .key_provider
-        .load_private_key(read_key(key)?)
+        .load_private_key(parse_key(key, contents.of(key)?)?)
         .map_err(|source| TlsError::Key {
             file: key.to_owned(),
             source,
@@ -78,31 +100,17 @@ pub(super) fn read_pair(
     Ok(certified)
 }
 
-/// The whole file, bounded.
-pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read {
-        file: file.to_owned(),
-        source,
-    };
-    let mut contents = Vec::new();
-    File::open(file)
-        .map_err(failed)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut contents)
-        .map_err(failed)?;
-    if contents.len() as u64 > MAX_FILE_BYTES {
-        return Err(TlsError::TooLarge {
-            file: file.to_owned(),
-            limit_bytes: MAX_FILE_BYTES,
-        });
-    }
-    Ok(contents)
-}
-
 /// Every certificate of a PEM file, in file order; at least one.
 pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let contents = read_file(file)?;
-    let chain = CertificateDer::pem_slice_iter(&contents)
+    parse_chain(file, &read_file(file)?)
+}
+
+/// As [`read_chain`], of what was read.
+pub(super) fn parse_chain(
+    file: &Path,
+    contents: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(contents)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| TlsError::Pem {
             file: file.to_owned(),
@@ -116,9 +124,8 @@ pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
     Ok(chain)
 }
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let contents = read_file(file)?;
-    PrivateKeyDer::from_pem_slice(&contents).map_err(|source| match source {
+fn parse_key(file: &Path, contents: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(contents).map_err(|source| match source {
         pem::Error::NoItemsFound => TlsError::NoKey {
             file: file.to_owned(),
         },
@@ -143,11 +150,8 @@ fn check_pair(certified: &CertifiedKey, cert: &Path, key: &Path) -> Result<(), T
     }
 }
 
-/// DNS names and end of validity of the chain's first certificate.
-fn facts(
-    file: &Path,
-    chain: &[CertificateDer<'static>],
-) -> Result<(Vec<String>, SystemTime), TlsError> {
+/// Of the chain's first certificate.
+fn facts(file: &Path, chain: &[CertificateDer<'static>]) -> Result<CertificateFacts, TlsError> {
     let wrong = |why: String| TlsError::Certificate {
         file: file.to_owned(),
         why,
@@ -168,7 +172,14 @@ fn facts(
             }
         }
     }
-    Ok((names, time(parsed.validity().not_after.timestamp())))
+    let subject = names.first().cloned();
+    Ok(CertificateFacts {
+        cert: file.to_owned(),
+        subject: subject.unwrap_or_else(|| parsed.subject().to_string()),
+        names,
+        not_before: time(parsed.validity().not_before.timestamp()),
+        not_after: time(parsed.validity().not_after.timestamp()),
+    })
 }
 
 /// A stamp before 1970 becomes 1970: long expired either way.
@@ -189,9 +200,13 @@ mod tests {
 
     fn error(certificate: &Certificate) -> String {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        Loaded::read(certificate, &provider)
-            .unwrap_err()
-            .to_string()
+        read(certificate, &provider).unwrap_err().to_string()
+    }
+
+    fn read(certificate: &Certificate, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
+        let Certificate { cert, key, .. } = certificate;
+        let contents = Contents::read([cert, key].into_iter());
+        Loaded::take(certificate, &contents, provider)
     }
 
     fn ends(error: &str, end: &str) {
@@ -247,13 +262,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_too_large_to_be_a_certificate_is_not_read_to_its_end() {
-        let file = Path::new("/dev/zero");
-        let error = read_file(file).unwrap_err().to_string();
-        ends(&error, "/dev/zero: larger than 4194304 bytes");
-    }
-
-    #[test]
     fn a_certificate_without_a_host_name_can_only_be_the_default() {
         let folder = Folder::new();
         let mut certificate = folder.make("ip", &["127.0.0.1"]);
@@ -261,7 +269,7 @@ mod tests {
         certificate.default = true;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         assert_eq!(
-            Loaded::read(&certificate, &provider).unwrap().names,
+            read(&certificate, &provider).unwrap().facts.names,
             Vec::<String>::new()
         );
     }
@@ -276,7 +284,7 @@ mod tests {
         folder.write("old.pem", &params.self_signed(&key).unwrap().pem());
         folder.write("old.key", &key.serialize_pem());
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let loaded = Loaded::read(&folder.certificate("old"), &provider).unwrap();
-        assert!(loaded.not_after < SystemTime::now());
+        let loaded = read(&folder.certificate("old"), &provider).unwrap();
+        assert!(loaded.facts.not_after < SystemTime::now());
     }
 }

@@ -126,12 +126,15 @@ impl ClientHandshake {
     pub fn finish(mut self) -> io::Result<Done> {
         let alpn_protocol = self.connection.alpn_protocol().map(<[u8]>::to_vec);
         let residue = self.input.split_off(self.shown);
+        let kind = self.connection.handshake_kind();
         Ok(Done {
             session: Session::client(self.connection).map_err(io::Error::other)?,
             output: self.output,
             residue,
             server_name: None,
             alpn_protocol,
+            resumed: kind == Some(rustls::HandshakeKind::Resumed),
+            identity: None,
         })
     }
 }
@@ -140,10 +143,11 @@ impl ClientHandshake {
 mod tests {
     use super::*;
     use crate::config::Certificate;
+    use crate::config::Terminate;
+    use crate::tls::Terminator;
     use crate::tls::client::tests::of_version;
     use crate::tls::record::Status;
     use crate::tls::server::tests::Folder;
-    use crate::tls::server_config;
     use proptest::prelude::*;
     use rustls::version::{TLS12, TLS13};
     use rustls::{HandshakeKind, ServerConfig, ServerConnection};
@@ -159,8 +163,9 @@ mod tests {
         fn new() -> Bench {
             let folder = Folder::new();
             let certificate = folder.make("chat", &["chat.test"]);
-            let loaded = server_config(std::slice::from_ref(&certificate), &[]).unwrap();
-            let mut server = (*loaded.config).clone();
+            let settings = Terminate::with(vec![certificate.clone()]);
+            let loaded = Terminator::load("chat", &settings, &[]).unwrap();
+            let mut server = (*loaded.config()).clone();
             server.send_half_rtt_data = true;
             Bench {
                 certificate,

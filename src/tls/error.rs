@@ -1,15 +1,21 @@
-//! What can be wrong with a certificate, its key or a file of roots. Every message names the file.
+//! What can be wrong with a certificate, its key, a file of roots, of revocation lists or of ticket keys. Every message names the file.
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustls_pki_types::pem;
+
+use crate::wire::ticket_keys::TicketKeysError;
 
 /// Why a TLS configuration could not be built. The operator's to repair; never a peer's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{}: {source}", file.display())]
-    Read { file: PathBuf, source: io::Error },
+    Read {
+        file: PathBuf,
+        source: Arc<io::Error>,
+    },
     #[error("{}: larger than {limit_bytes} bytes", file.display())]
     TooLarge { file: PathBuf, limit_bytes: u64 },
     #[error("{}: not valid PEM: {source}", file.display())]
@@ -32,6 +38,15 @@ pub enum TlsError {
         file.display()
     )]
     NoNames { file: PathBuf },
+    #[error("{}: {source}", file.display())]
+    TicketKeys {
+        file: PathBuf,
+        source: TicketKeysError,
+    },
+    #[error("{}: no revocation list found", file.display())]
+    NoRevocationList { file: PathBuf },
+    #[error("{}: client certificates could not be verified: {why}", file.display())]
+    ClientAuth { file: PathBuf, why: String },
     #[error(
         "the system has no trusted root certificates{}; name a file with `ca`",
         hint(errors)

@@ -7,10 +7,11 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{HandshakeKind, ServerConfig};
 
+use super::identity::ClientIdentity;
 use super::record::Session;
 use crate::wire::client_hello::{ClientHello, Progress, Reader};
 
@@ -51,6 +52,8 @@ pub(super) struct Done {
     pub residue: Vec<u8>,
     pub server_name: Option<String>,
     pub alpn_protocol: Option<Vec<u8>>,
+    pub resumed: bool,
+    pub identity: Option<ClientIdentity>,
 }
 
 /// What rustls wants next.
@@ -179,6 +182,10 @@ impl Handshake {
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<Done> {
         let alpn_protocol = self.connection.alpn_protocol().map(<[u8]>::to_vec);
+        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        // Of a resumed session the one that was verified when it began; the ticket has it.
+        let shown = self.connection.peer_certificates();
+        let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
         let residue = self.input.split_off(self.shown);
         Ok(Done {
             session: Session::server(self.connection).map_err(io::Error::other)?,
@@ -186,6 +193,8 @@ impl Handshake {
             residue,
             server_name: self.hello.and_then(|hello| hello.sni),
             alpn_protocol,
+            resumed,
+            identity,
         })
     }
 }

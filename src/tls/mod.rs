@@ -6,19 +6,27 @@
 mod certificate;
 mod client;
 mod client_handshake;
+mod clients;
 mod error;
+mod files;
 mod handshake;
+mod identity;
 mod names;
 pub mod record;
 mod server;
 mod stream;
+mod terminator;
+mod tickets;
 mod towards;
 mod verifier;
 
+pub use certificate::CertificateFacts;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
-pub use server::{LoadedTls, fingerprint, server_config};
+pub use identity::ClientIdentity;
 pub use stream::{Parts, Stream, accept};
+pub use terminator::{Refreshed, SETTLE, Terminator};
+pub use tickets::Tickets;
 pub use towards::Towards;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.

@@ -22,10 +22,10 @@ pub(super) struct ByName {
 }
 
 impl ByName {
-    pub(super) fn new(certificates: &[Loaded]) -> ByName {
+    pub(super) fn new(certificates: &[Arc<Loaded>]) -> ByName {
         let mut names: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
         for certificate in certificates {
-            for name in &certificate.names {
+            for name in &certificate.facts.names {
                 names
                     .entry(name.clone())
                     .or_default()
@@ -46,8 +46,9 @@ impl ByName {
     fn pick(&self, name: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(offered).is_some();
         match name.and_then(|name| self.covering(name)) {
-            Some(keys) => keys.iter().find(usable).cloned(),
-            None => self.default.as_ref().filter(usable).cloned(),
+            // Where none is usable rustls has the right word for the client: handshake_failure, not access_denied.
+            Some(keys) => keys.iter().find(usable).or(keys.first()).cloned(),
+            None => self.default.clone(),
         }
     }
 

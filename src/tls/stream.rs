@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::client_handshake::ClientHandshake;
 use super::handshake::{Done, Handshake, Step};
+use super::identity::ClientIdentity;
 use super::record::{MAX_CONTROL_BYTES, Session, Status};
 use crate::config::TlsVersion;
 
@@ -37,6 +38,8 @@ pub struct Stream<IO> {
     output: Pending,
     server_name: Option<String>,
     alpn_protocol: Option<Vec<u8>>,
+    resumed: bool,
+    identity: Option<ClientIdentity>,
 }
 
 /// What the relay goes on with.
@@ -127,6 +130,8 @@ impl<IO> Stream<IO> {
             output: Pending::new(done.output),
             server_name: done.server_name,
             alpn_protocol: done.alpn_protocol,
+            resumed: done.resumed,
+            identity: done.identity,
         };
         stream.receive(&done.residue);
         stream
@@ -144,6 +149,16 @@ impl<IO> Stream<IO> {
     /// The protocol agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.alpn_protocol.as_deref()
+    }
+
+    /// The session goes on from an earlier one, by a ticket.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Who the client is, where it has shown a certificate. It is given once.
+    pub fn take_identity(&mut self) -> Option<ClientIdentity> {
+        self.identity.take()
     }
 
     pub fn get_ref(&self) -> &IO {

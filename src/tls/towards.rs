@@ -16,8 +16,9 @@ use rustls::{CertificateError, ClientConfig, Error, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::certificate::{read_chain, read_file, read_pair};
+use super::certificate::{pair, parse_chain};
 use super::client::{file_roots, system_roots};
+use super::files::Contents;
 use super::verifier::{Accepted, Verifier};
 use super::{Stream, TlsError, stream};
 use crate::config::{BackendTls, TlsVersion};
@@ -52,6 +53,8 @@ impl Towards {
     /// Names the file and what is wrong with it.
     pub fn load(tls: &BackendTls) -> Result<Towards, TlsError> {
         let provider = Arc::new(crypto::default_provider());
+        let named = tls.identity.iter().flat_map(|one| [&one.cert, &one.key]);
+        let contents = Contents::read(named.chain(&tls.ca));
         let mut seen = Fingerprint::new(tls);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))?;
@@ -59,7 +62,7 @@ impl Towards {
             false => Accepted::Any,
             true => {
                 let (roots, own) = match tls.ca.as_deref() {
-                    Some(file) => (file_roots(file)?, read_chain(file)?),
+                    Some(file) => (file_roots(file)?, parse_chain(file, contents.of(file)?)?),
                     None => (system_roots()?, Vec::new()),
                 };
                 for root in &roots.roots {
@@ -80,9 +83,10 @@ impl Towards {
         let mut config = match &tls.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
-                seen.add(&read_file(&identity.cert)?);
-                seen.add(&read_file(&identity.key)?);
-                let pair = read_pair(&identity.cert, &identity.key, &provider)?;
+                let (cert, key) = (&identity.cert, &identity.key);
+                seen.add(contents.of(cert)?);
+                seen.add(contents.of(key)?);
+                let pair = pair(cert, key, &contents, &provider)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
             }
         };

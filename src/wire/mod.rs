@@ -1,5 +1,5 @@
 //! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames, the sticky
-//! cookie.
+//! cookie, files of ticket keys.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
@@ -9,4 +9,5 @@ pub mod frames;
 pub mod http;
 pub mod passage;
 pub mod sticky;
+pub mod ticket_keys;
 pub mod websocket;

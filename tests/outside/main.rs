@@ -1,9 +1,10 @@
 //! Tests from outside: the built binary, real sockets, real peers. One binary, because each test binary is linked anew.
 //!
-//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `certificates` makes keys.
+//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `certificates` and `authority` make keys.
 //! Every other file is a list of behaviours. Nothing here sleeps to let something happen: tests wait for log events,
 //! for answers of the admin endpoint and for bytes.
 
+mod authority;
 mod certificates;
 mod clients;
 mod harness;
@@ -31,5 +32,6 @@ mod limits;
 mod plan;
 mod reload;
 mod sticky;
+mod tls;
 mod upgrade;
 mod websocket;

@@ -1,18 +1,13 @@
-//! Metrics of the listeners, their ends and their certificates.
+//! Metrics of the listeners and their ends.
 
 use std::fmt;
 
 use prometheus_client::registry::Unit;
 
-use super::CertificateEnd;
-use super::page::{Labels, Page, epoch_seconds};
+use super::page::{Labels, Page};
 use crate::admin::view::ListenerView;
 
-pub(super) fn encode(
-    all: &[ListenerView],
-    certificates: &[CertificateEnd],
-    page: &mut Page<'_>,
-) -> fmt::Result {
+pub(super) fn encode(all: &[ListenerView], page: &mut Page<'_>) -> fmt::Result {
     let rows = |value: fn(&ListenerView) -> u64| {
         all.iter()
             .map(move |one| (listener_labels(one), value(one)))
@@ -49,6 +44,18 @@ pub(super) fn encode(
         None,
         rows(|l| l.handshake_failures),
     )?;
+    let handshakes = all.iter().flat_map(|listener| {
+        let kinds = [
+            ("full", listener.full_handshakes),
+            ("resumed", listener.resumed_handshakes),
+        ];
+        kinds.map(|(kind, count)| {
+            let labels = vec![("listener", listener.name.as_str()), ("kind", kind)];
+            (labels, count)
+        })
+    });
+    let help = "TLS handshakes that succeeded: full ones, and those resumed by a ticket";
+    page.counter("listener_handshakes", help, None, handshakes)?;
     page.counter(
         "listener_requests",
         "HTTP requests answered",
@@ -105,20 +112,6 @@ pub(super) fn encode(
         "Connections and requests by end",
         None,
         ends,
-    )?;
-    let expiries = certificates.iter().map(|one| {
-        let labels = vec![
-            ("listener", one.listener.as_str()),
-            ("cert", one.cert.as_str()),
-        ];
-        (labels, epoch_seconds(one.not_after))
-    });
-    let help = "End of a certificate's validity, since the epoch";
-    page.gauge(
-        "certificate_expiry_timestamp",
-        help,
-        Some(Unit::Seconds),
-        expiries,
     )
 }
 

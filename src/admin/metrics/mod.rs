@@ -1,6 +1,7 @@
 //! `/metrics`: the same look at the server as `status`, in the OpenMetrics text format. Labels are the names of
 //! listeners, pools and backends and closed sets of words, never a client's address.
 
+mod certificates;
 mod listeners;
 mod page;
 mod pools;
@@ -19,6 +20,7 @@ use super::reply::Failure;
 use super::view::StatusView;
 use super::{look, process};
 use crate::server::Server;
+use crate::tls::CertificateFacts;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -51,6 +53,8 @@ struct Snapshot {
     started_at: SystemTime,
     last_reload_ok_at: Option<SystemTime>,
     certificates: Vec<CertificateEnd>,
+    /// Name of each that terminates TLS, and whether its files as they are now serve.
+    tls_files: Vec<(String, bool)>,
     resident_bytes: Option<u64>,
     cpu_seconds: Option<f64>,
 }
@@ -60,27 +64,43 @@ struct CertificateEnd {
     listener: String,
     /// Its file.
     cert: String,
+    name: String,
     not_after: SystemTime,
 }
 
 impl Snapshot {
     fn take(server: &Server) -> Snapshot {
         let listeners = server.listeners();
-        let certificates = listeners.iter().flat_map(|listener| {
-            listener
-                .certificates
-                .iter()
-                .map(|certificate| CertificateEnd {
-                    listener: listener.name.clone(),
-                    cert: certificate.cert.display().to_string(),
-                    not_after: certificate.not_after,
-                })
-        });
+        let above = server.tls_above();
+        let certificates = listeners
+            .iter()
+            .map(|one| (one.name.as_str(), one.certificates.clone()));
+        let certificates = certificates
+            .chain(above.iter().map(|one| (one.name(), one.certificates())))
+            .flat_map(|(listener, certificates)| {
+                let end = move |one: CertificateFacts| CertificateEnd {
+                    listener: listener.to_owned(),
+                    cert: one.cert.display().to_string(),
+                    name: one.subject,
+                    not_after: one.not_after,
+                };
+                certificates.into_iter().map(end)
+            });
+        let terminating = listeners.iter().filter(|one| !one.certificates.is_empty());
+        let tls_files = terminating
+            .map(|one| (one.name.clone(), one.certificate_error.is_none()))
+            .chain(
+                above
+                    .iter()
+                    .map(|one| (one.name().to_owned(), one.error().is_none())),
+            )
+            .collect();
         Snapshot {
             status: look::status(server),
             started_at: server.started_at(),
             last_reload_ok_at: server.reloads().last_ok_at,
             certificates: certificates.collect(),
+            tls_files,
             resident_bytes: process::resident_bytes(),
             cpu_seconds: process::cpu_seconds(),
         }
@@ -133,7 +153,8 @@ impl Collector for OwnPage {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         self.encode_process(&mut page)?;
-        listeners::encode(&self.0.status.listeners, &self.0.certificates, &mut page)?;
+        listeners::encode(&self.0.status.listeners, &mut page)?;
+        certificates::encode(&self.0.certificates, &self.0.tls_files, &mut page)?;
         pools::encode(&self.0.status.pools, &mut page)
     }
 }
@@ -283,6 +304,8 @@ mod tests {
             accepted: 2,
             refused: 3,
             handshake_failures: 4,
+            full_handshakes: 11,
+            resumed_handshakes: 12,
             requests: 5,
             upgrades: 6,
             lost_frames: 10,
@@ -296,6 +319,7 @@ mod tests {
                 count: 9,
             }],
             certificates: Vec::new(),
+            certificate_error: None,
         }
     }
 
@@ -336,8 +360,10 @@ mod tests {
             certificates: vec![CertificateEnd {
                 listener: "chat".into(),
                 cert: "chat.pem".into(),
+                name: "chat.test".into(),
                 not_after: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(77),
             }],
+            tls_files: vec![("chat".into(), false)],
             resident_bytes: Some(4096),
             cpu_seconds: Some(1.5),
         }
@@ -399,7 +425,10 @@ mod tests {
             "evenkeel_access_log_dropped_lines_total 10",
             "evenkeel_listener_from_client_bytes_total{listener=\"chat\"} 7",
             "evenkeel_listener_ends_total{listener=\"chat\",side=\"client\",phase=\"relay\",how=\"fin\"} 9",
-            "evenkeel_certificate_expiry_timestamp_seconds{listener=\"chat\",cert=\"chat.pem\"} 77",
+            "evenkeel_certificate_expiry_timestamp_seconds{listener=\"chat\",cert=\"chat.pem\",name=\"chat.test\"} 77",
+            "evenkeel_certificate_error{listener=\"chat\"} 1",
+            "evenkeel_listener_handshakes_total{listener=\"chat\",kind=\"full\"} 11",
+            "evenkeel_listener_handshakes_total{listener=\"chat\",kind=\"resumed\"} 12",
             "evenkeel_pool_refused_connections_total{pool=\"chat\",reason=\"full\"} 3",
             "evenkeel_backend_live_connections{pool=\"chat\",backend=\"n1\"} 3",
             "evenkeel_backend_state{pool=\"chat\",backend=\"n1\",state=\"up\"} 1",

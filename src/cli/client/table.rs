@@ -11,6 +11,7 @@ pub fn status(status: &StatusView, style: Style) -> String {
     let mut text = heading(status);
     text.push_str("\nlisteners\n");
     text.push_str(&listeners(&status.listeners, style));
+    text.push_str(&certificates(&status.listeners, style));
     if !status.jobs.is_empty() {
         text.push_str("\njobs\n");
         text.push_str(&jobs::table(&status.jobs, style));
@@ -71,6 +72,35 @@ fn listeners(listeners: &[ListenerView], style: Style) -> String {
         ]
     });
     layout(&head, rows.collect(), style)
+}
+
+/// Nothing where TLS is terminated nowhere.
+fn certificates(listeners: &[ListenerView], style: Style) -> String {
+    let head = ["LISTENER", "NAME", "ENDS", "DAYS", "FILE"];
+    let rows = listeners.iter().flat_map(|listener| {
+        listener.certificates.iter().map(|certificate| {
+            vec![
+                Cell::text(&listener.name),
+                Cell::text(&certificate.name),
+                Cell::text(certificate.not_after.split('T').next().unwrap_or_default()),
+                Cell::amount(certificate.days_left.to_string()),
+                Cell::text(&certificate.cert),
+            ]
+        })
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\ncertificates\n{}", layout(&head, rows, style));
+    for listener in listeners {
+        let errors = listener.certificate_error.iter();
+        for error in errors.flat_map(|error| error.lines()) {
+            let (name, error) = (clean(&listener.name), clean(error));
+            text.push_str(&format!("  {name}: {error}; the last good one serves\n"));
+        }
+    }
+    text
 }
 
 fn pool_heading(pool: &PoolView) -> String {

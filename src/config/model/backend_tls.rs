@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::TlsVersion;
+
 /// How a backend is connected to over TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendTls {
@@ -24,12 +26,6 @@ pub struct BackendTls {
 pub struct Identity {
     pub cert: PathBuf,
     pub key: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
 }
 
 /// `check.tls`.

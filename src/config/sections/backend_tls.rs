@@ -52,7 +52,7 @@ pub static TLS: Section = Section {
         key(
             "min_version",
             Kind::Word(words::<TlsVersion>),
-            Absent::Text(defaults::BACKEND_TLS_MIN_VERSION),
+            Absent::Text(defaults::MIN_VERSION),
             "Oldest version of TLS that is spoken.",
         ),
         key(

@@ -103,8 +103,16 @@ fn refuse_unusable(
     if matches!(tls, Some(None)) {
         table.conflict("sni", "a plain listener sees no name; give it `tls`");
     }
-    if matches!(tls, Some(None | Some(ListenerTls::Terminate(_)))) {
-        table.conflict("alpn", "only `tls = { passthrough = true }` routes by it");
+    let agrees = match tls {
+        Some(Some(ListenerTls::Terminate(terminate))) => !terminate.alpn.is_empty(),
+        Some(None) => false,
+        Some(Some(ListenerTls::Passthrough)) | None => true,
+    };
+    if !agrees {
+        table.conflict(
+            "alpn",
+            "only `tls = { passthrough = true }`, or `tls` with `alpn`, routes by it",
+        );
     }
 }
 
@@ -122,7 +130,8 @@ pub fn read_pattern(text: &str) -> Result<String, &'static str> {
     })
 }
 
-fn read_alpn(text: &str) -> Result<String, &'static str> {
+/// The name of a protocol as RFC 7301 has it.
+pub fn read_alpn(text: &str) -> Result<String, &'static str> {
     match text.len() {
         1..=255 => Ok(text.to_owned()),
         _ => Err("its length is wrong"),

@@ -12,10 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::config::Terminate;
+use crate::tls::Terminator;
 use crate::tls::client::tests::of_version;
 use crate::tls::record::{Fault, Status};
 use crate::tls::server::tests::Folder;
-use crate::tls::server_config;
 
 const NAME: &str = "chat.test";
 
@@ -28,7 +29,9 @@ impl Bench {
     fn new() -> Bench {
         let folder = Folder::new();
         let certificates = [folder.make("chat", &[NAME])];
-        let server = server_config(&certificates, &[b"http/1.1"]).unwrap().config;
+        let settings = Terminate::with(certificates.to_vec());
+        let loaded = Terminator::load("chat", &settings, &[b"http/1.1"]).unwrap();
+        let server = loaded.config();
         Bench { folder, server }
     }
 

@@ -1,0 +1,208 @@
+//! The files that a TLS configuration is made of: read whole, bounded, each once, so that what is made of them is of one look.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+
+use super::TlsError;
+
+/// Largest PEM file read. Chains are a few KiB, a bundle of every public root is about 250 KiB; what is larger is a
+/// wrong path (a log, a device).
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// SHA-256 over contents: differs when they do, whatever the stamps of the files.
+pub type Fingerprint = [u8; 32];
+
+/// The contents of some files at one look, or why a file has none.
+pub(super) struct Contents(BTreeMap<PathBuf, Result<Vec<u8>, Unread>>);
+
+enum Unread {
+    Failed(Arc<io::Error>),
+    TooLarge,
+}
+
+impl Contents {
+    pub fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Contents {
+        let mut contents = BTreeMap::new();
+        for file in files {
+            let read = || bounded(file);
+            contents.entry(file.clone()).or_insert_with(read);
+        }
+        Contents(contents)
+    }
+
+    /// # Errors
+    /// Why this file could not be read; names it.
+    pub fn of(&self, file: &Path) -> Result<&[u8], TlsError> {
+        match self.0.get(file) {
+            Some(Ok(contents)) => Ok(contents),
+            Some(Err(Unread::Failed(source))) => Err(failed(file, Arc::clone(source))),
+            Some(Err(Unread::TooLarge)) => Err(too_large(file)),
+            None => Err(failed(file, Arc::new(io::ErrorKind::NotFound.into()))),
+        }
+    }
+
+    /// Over these files in this order.
+    ///
+    /// # Errors
+    /// Names the first that could not be read.
+    pub fn fingerprint_of<'a>(
+        &self,
+        files: impl Iterator<Item = &'a PathBuf>,
+    ) -> Result<Fingerprint, TlsError> {
+        let mut hash = Hash::new();
+        for file in files {
+            hash.add(self.of(file)?);
+        }
+        Ok(hash.finish())
+    }
+
+    /// Over all files; one that cannot be read differs from each that can.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = Hash::new();
+        for contents in self.0.values() {
+            match contents {
+                Ok(contents) => hash.add(contents),
+                Err(_) => hash.add_none(),
+            }
+        }
+        hash.finish()
+    }
+}
+
+/// The whole file, bounded.
+pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
+    bounded(file).map_err(|unread| match unread {
+        Unread::Failed(source) => failed(file, source),
+        Unread::TooLarge => too_large(file),
+    })
+}
+
+fn bounded(file: &Path) -> Result<Vec<u8>, Unread> {
+    let failed = |error| Unread::Failed(Arc::new(error));
+    let mut contents = Vec::new();
+    File::open(file)
+        .map_err(failed)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut contents)
+        .map_err(failed)?;
+    match contents.len() as u64 > MAX_FILE_BYTES {
+        true => Err(Unread::TooLarge),
+        false => Ok(contents),
+    }
+}
+
+fn failed(file: &Path, source: Arc<io::Error>) -> TlsError {
+    TlsError::Read {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+fn too_large(file: &Path) -> TlsError {
+    TlsError::TooLarge {
+        file: file.to_owned(),
+        limit_bytes: MAX_FILE_BYTES,
+    }
+}
+
+/// SHA-256 over parts that cannot run into each other.
+pub(super) struct Hash(digest::Context);
+
+impl Hash {
+    pub fn new() -> Hash {
+        Hash(digest::Context::new(&digest::SHA256))
+    }
+
+    pub fn add(&mut self, part: &[u8]) {
+        // The length keeps two parts apart: bytes moved from one to the next would hash the same.
+        self.0.update(&(part.len() as u64).to_be_bytes());
+        self.0.update(part);
+    }
+
+    /// In place of a part; no part is that long.
+    pub fn add_none(&mut self) {
+        self.0.update(&u64::MAX.to_be_bytes());
+    }
+
+    pub fn finish(self) -> Fingerprint {
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(self.0.finish().as_ref());
+        fingerprint
+    }
+}
+
+/// What the file system says of a file, behind its links. A write moves its times, a rename and a swapped link give it another
+/// inode; where it is the same, the content is, but for a write in the same tick of the kernel's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// `None`: it is not there, or cannot be asked for.
+pub(super) fn stamp(file: &Path) -> Option<Stamp> {
+    let meta = std::fs::metadata(file).ok()?;
+    Some(Stamp {
+        device: meta.dev(),
+        inode: meta.ino(),
+        length: meta.len(),
+        modified: (meta.mtime(), meta.mtime_nsec()),
+        changed: (meta.ctime(), meta.ctime_nsec()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_file_that_is_not_there_differs_from_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.pem");
+        let look = || Contents::read([&file].into_iter());
+        let gone = look();
+        assert!(
+            gone.of(&file)
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
+        );
+        std::fs::write(&file, "").unwrap();
+        assert_ne!(look().fingerprint(), gone.fingerprint());
+    }
+
+    #[test]
+    fn a_file_too_large_to_be_a_certificate_is_not_read_to_its_end() {
+        let error = read_file(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(
+            error.ends_with("/dev/zero: larger than 4194304 bytes"),
+            "{error}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_move_from_one_file_to_the_next_are_seen(
+            bytes in prop::collection::vec(any::<u8>(), 1..40), at in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(),
+        ) {
+            let hash = |at: usize| {
+                let mut hash = Hash::new();
+                hash.add(&bytes[..at]);
+                hash.add(&bytes[at..]);
+                hash.finish()
+            };
+            let (at, to) = (at.index(bytes.len()), to.index(bytes.len()));
+            prop_assert_eq!(hash(at) == hash(to), at == to);
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! TLS as one listener terminates it, kept up to date with its files: certificates, keys, authorities, revocation lists, ticket
+//! keys. Only the next handshake sees a change.
+//!
+//! What changed is taken once two looks in a row see the same, so that no half of a file is served, and part by part: a
+//! certificate that does not belong to its key yet leaves the last pair serving, and is tried again until it does.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs as crypto;
+
+use super::TlsError;
+use super::certificate::CertificateFacts;
+use super::files::{Contents, Fingerprint, Stamp, stamp};
+use super::server::{Parts, Taken, files};
+use super::tickets::Tickets;
+use crate::config::Terminate;
+
+/// Between the two looks at a change: far longer than a program takes from one write to the next.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// Looks that read the files although their stamps are the same: the kernel's clock has ticks of some milliseconds, within
+/// which a second write leaves no mark.
+const UNSURE_LOOKS: u8 = 2;
+
+/// One listener's TLS.
+pub struct Terminator {
+    /// The listener's.
+    name: String,
+    settings: Terminate,
+    alpn: Vec<Vec<u8>>,
+    provider: Arc<CryptoProvider>,
+    serving: ArcSwap<Serving>,
+    look: Mutex<Look>,
+    /// What was wrong with the files that were taken last; empty when nothing was. Apart from the look, which a file system that
+    /// hangs may hold.
+    errors: ArcSwap<Vec<String>>,
+}
+
+struct Serving {
+    parts: Parts,
+    config: Arc<ServerConfig>,
+    tickets: Tickets,
+    fingerprint: Fingerprint,
+}
+
+/// What the latest look has seen.
+struct Look {
+    stamps: Vec<Option<Stamp>>,
+    unsure: u8,
+    /// Of all contents.
+    seen: Fingerprint,
+    /// Of those that were taken last, good or bad.
+    taken: Fingerprint,
+}
+
+/// What a look has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshed {
+    /// Nothing new.
+    Same,
+    /// Something is being written: look again after [`SETTLE`].
+    Unsettled,
+    /// The files changed and were taken, as far as they can be used.
+    Taken,
+}
+
+impl Terminator {
+    /// Reads and checks everything that `settings` name, for the listener `name`. `alpn` lists the protocols offered, most wanted
+    /// first; empty: none.
+    ///
+    /// # Errors
+    /// Names the first file that cannot be used, and what is wrong with it.
+    pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<Terminator, TlsError> {
+        let provider = Arc::new(crypto::default_provider());
+        // Before the files are read: what is written meanwhile is seen by the next look.
+        let stamps = files(settings).map(|file| stamp(file)).collect();
+        let contents = Contents::read(files(settings));
+        let Taken { parts, errors } = Parts::take(settings, &contents, None, &provider);
+        if let Some(first) = errors.into_iter().next() {
+            return Err(first);
+        }
+        let alpn: Vec<_> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let parts = parts.ok_or_else(|| rustls::Error::NoCertificatesPresented)?;
+        let serving = Serving::new(name, settings, &alpn, parts, &provider)?;
+        let seen = contents.fingerprint();
+        Ok(Terminator {
+            name: name.to_owned(),
+            settings: settings.clone(),
+            alpn,
+            provider,
+            serving: ArcSwap::from_pointee(serving),
+            look: Mutex::new(Look {
+                stamps,
+                unsure: UNSURE_LOOKS,
+                seen,
+                taken: seen,
+            }),
+            errors: ArcSwap::default(),
+        })
+    }
+
+    /// For the next handshake.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.serving.load().config)
+    }
+
+    /// What opens the tickets of this listener, as they are now.
+    pub fn tickets(&self) -> Tickets {
+        self.serving.load().tickets.clone()
+    }
+
+    /// The certificates that serve, in the configuration's order.
+    pub fn certificates(&self) -> Vec<CertificateFacts> {
+        let serving = self.serving.load();
+        let loaded = serving.parts.certificates.iter();
+        loaded.map(|one| one.facts.clone()).collect()
+    }
+
+    /// Every DNS name served, sorted; wildcards as `*.example.org`.
+    pub fn names(&self) -> Vec<String> {
+        let certificates = self.certificates().into_iter();
+        let mut names: Vec<String> = certificates.flat_map(|one| one.names).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Of the contents that serve: differs when a file's content does, whatever its stamp.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.serving.load().fingerprint
+    }
+
+    /// Why the files as they are now do not serve whole, each reason on one line; `None`: they do.
+    pub fn error(&self) -> Option<String> {
+        let errors = self.errors.load();
+        (!errors.is_empty()).then(|| errors.join("\n"))
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Looks at the files and takes what changed and has settled. Blocks on file I/O. Logs each change of state once.
+    pub fn refresh(&self) -> Refreshed {
+        let mut look = self.look();
+        let stamps: Vec<_> = self.files().map(|file| stamp(file)).collect();
+        if stamps != look.stamps {
+            look.unsure = UNSURE_LOOKS;
+        } else if look.unsure > 0 {
+            look.unsure -= 1;
+        } else if self.errors.load().is_empty() {
+            return Refreshed::Same;
+        }
+        look.stamps = stamps;
+        let contents = Contents::read(self.files());
+        let seen = contents.fingerprint();
+        let before = std::mem::replace(&mut look.seen, seen);
+        if seen == look.taken {
+            return Refreshed::Same;
+        }
+        if seen != before {
+            return Refreshed::Unsettled;
+        }
+        look.taken = seen;
+        let errors = self.take(&contents);
+        self.tell(&self.errors.load(), &errors);
+        self.errors.store(Arc::new(errors));
+        Refreshed::Taken
+    }
+
+    /// Serves with what can be used; gives what cannot.
+    fn take(&self, contents: &Contents) -> Vec<String> {
+        let serving = self.serving.load();
+        let Taken { parts, mut errors } = Parts::take(
+            &self.settings,
+            contents,
+            Some(&serving.parts),
+            &self.provider,
+        );
+        let parts = parts.filter(|parts| parts.fingerprint() != serving.fingerprint);
+        if let Some(parts) = parts {
+            match Serving::new(
+                &self.name,
+                &self.settings,
+                &self.alpn,
+                parts,
+                &self.provider,
+            ) {
+                Ok(serving) => {
+                    self.serving.store(Arc::new(serving));
+                    tracing::info!(listener = self.name, "tls files renewed");
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn tell(&self, before: &[String], now: &[String]) {
+        for error in now.iter().filter(|error| !before.contains(error)) {
+            tracing::error!(
+                listener = self.name,
+                %error,
+                "tls file cannot be used, the last good one goes on"
+            );
+        }
+        if now.is_empty() && !before.is_empty() {
+            tracing::info!(listener = self.name, "every tls file can be used again");
+        }
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        files(&self.settings)
+    }
+
+    fn look(&self) -> MutexGuard<'_, Look> {
+        self.look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Serving {
+    fn new(
+        name: &str,
+        settings: &Terminate,
+        alpn: &[Vec<u8>],
+        parts: Parts,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Serving, TlsError> {
+        let tickets = parts.tickets(name)?;
+        Ok(Serving {
+            config: parts.config(settings, alpn, &tickets, provider)?,
+            fingerprint: parts.fingerprint(),
+            tickets,
+            parts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Certificate, ClientAuth, ClientAuthMode};
+    use crate::tls::client::tests::any;
+    use crate::tls::server::tests::{Folder, der, shake};
+    use data_encoding::BASE64;
+
+    fn load(settings: &Terminate) -> Terminator {
+        Terminator::load("chat", settings, &[]).unwrap()
+    }
+
+    /// Looks until nothing new is found; true when something was taken.
+    fn settle(terminator: &Terminator) -> bool {
+        let mut taken = false;
+        loop {
+            match terminator.refresh() {
+                Refreshed::Same => return taken,
+                Refreshed::Unsettled => {}
+                Refreshed::Taken => taken = true,
+            }
+        }
+    }
+
+    fn served(terminator: &Terminator, name: &str) -> Vec<u8> {
+        let shaken = shake(&terminator.config(), &any(), name);
+        shaken.unwrap().certificate
+    }
+
+    /// The files of `from` take the place of those of `to`.
+    fn copy(from: &Certificate, to: &Certificate) {
+        std::fs::copy(&from.cert, &to.cert).unwrap();
+        std::fs::copy(&from.key, &to.key).unwrap();
+    }
+
+    #[test]
+    fn a_change_is_taken_by_the_second_look_that_sees_it() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let terminator = load(&Terminate::with(vec![chat.clone()]));
+        assert_eq!(terminator.refresh(), Refreshed::Same);
+        copy(&folder.make("next", &["chat.test"]), &chat);
+        assert_eq!(terminator.refresh(), Refreshed::Unsettled);
+        copy(&folder.make("last", &["chat.test"]), &chat);
+        assert_eq!(terminator.refresh(), Refreshed::Unsettled);
+        assert_eq!(terminator.refresh(), Refreshed::Taken);
+        assert_eq!(
+            served(&terminator, "chat.test"),
+            der(&folder.file("last.pem"))
+        );
+        assert_eq!(terminator.refresh(), Refreshed::Same);
+    }
+
+    // Once with a program that writes its two files at its leisure.
+    #[test]
+    fn a_pair_that_does_not_fit_leaves_the_last_one_of_its_name_serving() {
+        let folder = Folder::new();
+        let (one, two) = (
+            folder.make("one", &["one.test"]),
+            folder.make("two", &["two.test"]),
+        );
+        let terminator = load(&Terminate::with(vec![one.clone(), two.clone()]));
+        let (first, next) = (der(&one.cert), folder.make("next", &["one.test"]));
+        std::fs::copy(&next.cert, &one.cert).unwrap();
+        copy(&folder.make("other", &["two.test"]), &two);
+        assert!(settle(&terminator));
+        assert_eq!(served(&terminator, "one.test"), first);
+        assert_eq!(
+            served(&terminator, "two.test"),
+            der(&folder.file("other.pem"))
+        );
+        let error = terminator.error().unwrap();
+        assert!(error.contains("one.key does not belong to "), "{error}");
+        std::fs::copy(&next.key, &one.key).unwrap();
+        assert!(settle(&terminator));
+        assert_eq!(terminator.error(), None);
+        assert_eq!(served(&terminator, "one.test"), der(&next.cert));
+    }
+
+    #[test]
+    fn whatever_state_a_file_is_in_the_last_good_one_serves() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let keys = folder.file("tickets.key");
+        let line = BASE64.encode(&[7; 48]);
+        std::fs::write(&keys, &line).unwrap();
+        let ca = folder.make("ca", &["ca.test"]).cert;
+        let client_auth = ClientAuth {
+            ca: ca.clone(),
+            mode: ClientAuthMode::Optional,
+            crl: None,
+        };
+        let terminator = load(&Terminate {
+            ticket_keys: Some(keys.clone()),
+            client_auth: Some(client_auth),
+            ..Terminate::with(vec![chat.clone()])
+        });
+        let (first, fingerprint) = (der(&chat.cert), terminator.fingerprint());
+        for file in [&chat.cert, &chat.key, &keys, &ca] {
+            let good = std::fs::read(file).unwrap();
+            for bad in [&b""[..], b"nonsense", &good[..good.len() / 2]] {
+                std::fs::write(file, bad).unwrap();
+                settle(&terminator);
+                let error = terminator.error().unwrap();
+                assert!(error.contains(&file.display().to_string()), "{error}");
+                assert_eq!(served(&terminator, "chat.test"), first);
+            }
+            std::fs::remove_file(file).unwrap();
+            settle(&terminator);
+            assert!(terminator.error().unwrap().contains("No such file"));
+            std::fs::write(file, good).unwrap();
+            settle(&terminator);
+            assert_eq!(terminator.error(), None);
+        }
+        assert_eq!(terminator.fingerprint(), fingerprint);
+    }
+
+    #[test]
+    fn a_change_of_the_authorities_or_the_keys_voids_tickets_and_one_of_a_certificate_does_not() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let (ca, keys) = (
+            folder.make("ca", &["ca.test"]).cert,
+            folder.file("tickets.key"),
+        );
+        std::fs::write(&keys, BASE64.encode(&[7; 48])).unwrap();
+        let with = |mode| Terminate {
+            ticket_keys: Some(keys.clone()),
+            client_auth: Some(ClientAuth {
+                ca: ca.clone(),
+                mode,
+                crl: None,
+            }),
+            ..Terminate::with(vec![chat.clone()])
+        };
+        let terminator = load(&with(ClientAuthMode::Required));
+        let ticket = || {
+            let tickets = &terminator.config().ticketer;
+            tickets.encrypt(b"state").unwrap()
+        };
+        let first = ticket();
+        assert!(
+            load(&with(ClientAuthMode::Required))
+                .tickets()
+                .opens(&first)
+        );
+        assert!(
+            !load(&with(ClientAuthMode::Optional))
+                .tickets()
+                .opens(&first)
+        );
+        let elsewhere = Terminator::load("other", &with(ClientAuthMode::Required), &[]).unwrap();
+        assert!(!elsewhere.tickets().opens(&first));
+        copy(&folder.make("next", &["chat.test"]), &chat);
+        assert!(settle(&terminator));
+        assert!(terminator.tickets().opens(&first));
+        std::fs::copy(folder.make("other", &["ca.test"]).cert, &ca).unwrap();
+        assert!(settle(&terminator));
+        assert!(!terminator.tickets().opens(&first));
+        let second = ticket();
+        let more = [[8; 48], [9; 48]].map(|key| BASE64.encode(&key)).join("\n");
+        std::fs::write(&keys, more).unwrap();
+        assert!(settle(&terminator));
+        assert!(!terminator.tickets().opens(&second));
+    }
+}

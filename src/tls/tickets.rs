@@ -1,0 +1,412 @@
+//! Session tickets (RFC 5077 section 4, RFC 8446 section 4.6.1): AES-CBC and HMAC-SHA-256 of aws-lc-rs around the state that
+//! rustls gives, each under keys of this process or keys that several balancers share by a file.
+//!
+//! A resumed session is not verified again, so every ticket is bound to a scope (listener and policy for client certificates): it
+//! goes into the HMAC, and what was sealed in another scope does not open, under whatever key.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::cipher::{
+    AES_128, AES_256, AES_CBC_IV_LEN, DecryptionContext, PaddedBlockDecryptingKey,
+    PaddedBlockEncryptingKey, UnboundCipherKey,
+};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::{hmac, iv, rand};
+use rustls::server::ProducesTickets;
+use rustls_pki_types::UnixTime;
+
+use crate::wire::ticket_keys::{MAX_KEYS, TicketKey, TicketKeys};
+
+/// How long a ticket is good for, as rustls' own. Keys of a file go when the operator rotates them; this bounds what a forgotten
+/// rotation leaves open to replay, and how old a client certificate's verification can be.
+pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// A key of this process seals for half of a lifetime and opens for a whole one after it: three are kept.
+const ROTATION: Duration = Duration::from_secs(6 * 3600);
+/// The clocks of two balancers may differ by this much.
+const MAX_SKEW_SECONDS: u64 = 60;
+/// A ticket has to come back in a ClientHello, which may have 16 KiB; a long chain of client certificates gets none.
+const MAX_TICKET_BYTES: usize = 8 * 1024;
+
+const NAME_BYTES: usize = 16;
+const TAG_BYTES: usize = 32;
+const STAMP_BYTES: usize = 8;
+
+/// What tickets of one listener and policy are bound to.
+pub type Scope = [u8; 32];
+
+/// Seals and opens the tickets of one scope.
+#[derive(Clone)]
+pub struct Tickets {
+    keys: Keys,
+    scope: Scope,
+}
+
+#[derive(Clone)]
+enum Keys {
+    /// The same for every listener, rotated by time; they outlive a reload, or every reconnect after it would be a full
+    /// handshake.
+    Own(&'static Own),
+    Shared(Arc<Ring>),
+}
+
+impl Tickets {
+    /// Under keys that this process makes and rotates.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn own(scope: Scope) -> Result<Tickets, rustls::Error> {
+        let keys = Keys::Own(Own::of_process().map_err(|Unspecified| no_randomness())?);
+        Ok(Tickets { keys, scope })
+    }
+
+    /// Under the keys of a file.
+    ///
+    /// # Errors
+    /// The provider refuses a key.
+    pub fn shared(keys: &TicketKeys, scope: Scope) -> Result<Tickets, rustls::Error> {
+        let all: Result<Vec<_>, _> = keys.all().iter().map(Key::new).collect();
+        let ring = Ring {
+            keys: all.map_err(|Unspecified| no_randomness())?,
+            sealing: keys.sealing(),
+        };
+        Ok(Tickets {
+            keys: Keys::Shared(Arc::new(ring)),
+            scope,
+        })
+    }
+
+    /// Whether this is a ticket of ours that resumes a session now: `ticket` is the ticket extension of a TLS 1.2 ClientHello or
+    /// an identity of its `pre_shared_key` extension (TLS 1.3), of any content and length.
+    pub fn opens(&self, ticket: &[u8]) -> bool {
+        self.open(ticket, UnixTime::now().as_secs()).is_some()
+    }
+
+    fn seal(&self, state: &[u8], now: u64) -> Option<Vec<u8>> {
+        let ring = self.ring();
+        let key = ring.keys.get(ring.sealing)?;
+        let plain = [&now.to_be_bytes()[..], state].concat();
+        let ticket = key.seal(plain, &self.scope)?;
+        (ticket.len() <= MAX_TICKET_BYTES).then_some(ticket)
+    }
+
+    fn open(&self, ticket: &[u8], now: u64) -> Option<Vec<u8>> {
+        if ticket.len() > MAX_TICKET_BYTES {
+            return None;
+        }
+        let ring = self.ring();
+        let mut named = ring.keys.iter().filter(|key| ticket.starts_with(&key.name));
+        let plain = named.find_map(|key| key.open(ticket, &self.scope))?;
+        let (stamp, state) = plain.split_first_chunk::<STAMP_BYTES>()?;
+        let sealed = u64::from_be_bytes(*stamp);
+        let good =
+            sealed.saturating_sub(MAX_SKEW_SECONDS)..=sealed.saturating_add(LIFETIME.as_secs());
+        good.contains(&now).then(|| state.to_vec())
+    }
+
+    fn ring(&self) -> Arc<Ring> {
+        match &self.keys {
+            Keys::Own(own) => own.ring(Instant::now()),
+            Keys::Shared(ring) => Arc::clone(ring),
+        }
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        u32::try_from(LIFETIME.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn encrypt(&self, state: &[u8]) -> Option<Vec<u8>> {
+        self.seal(state, UnixTime::now().as_secs())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.open(ticket, UnixTime::now().as_secs())
+    }
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tickets").finish_non_exhaustive()
+    }
+}
+
+fn no_randomness() -> rustls::Error {
+    rustls::Error::General("the keys of session tickets could not be made".to_owned())
+}
+
+/// The keys at one moment, the oldest first.
+struct Ring {
+    keys: Vec<Arc<Key>>,
+    /// Place of the key that seals.
+    sealing: usize,
+}
+
+/// Keys that this process makes.
+struct Own {
+    ring: ArcSwap<Aged>,
+    /// Held by the one that makes the next key; the others go on with the present ones.
+    turning: Mutex<()>,
+}
+
+struct Aged {
+    ring: Arc<Ring>,
+    since: Instant,
+}
+
+impl Own {
+    fn of_process() -> Result<&'static Own, Unspecified> {
+        static OWN: OnceLock<Own> = OnceLock::new();
+        match OWN.get() {
+            Some(own) => Ok(own),
+            None => {
+                let made = Own::new(Instant::now())?;
+                Ok(OWN.get_or_init(|| made))
+            }
+        }
+    }
+
+    fn new(now: Instant) -> Result<Own, Unspecified> {
+        let aged = Aged::with(vec![Key::random()?], now);
+        Ok(Own {
+            ring: ArcSwap::from_pointee(aged),
+            turning: Mutex::default(),
+        })
+    }
+
+    /// The present keys, after a rotation when one is due.
+    fn ring(&self, now: Instant) -> Arc<Ring> {
+        let aged = self.ring.load();
+        if now.saturating_duration_since(aged.since) >= ROTATION
+            && let Ok(_turning) = self.turning.try_lock()
+        {
+            return self.turn(now);
+        }
+        Arc::clone(&aged.ring)
+    }
+
+    fn turn(&self, now: Instant) -> Arc<Ring> {
+        let aged = self.ring.load();
+        let age = now.saturating_duration_since(aged.since);
+        let last = &aged.ring.keys;
+        // Another one may have been here before the lock; without randomness the old keys go on.
+        let next = (age >= ROTATION).then(Key::random).and_then(Result::ok);
+        let Some(next) = next else {
+            return Arc::clone(&aged.ring);
+        };
+        // Each rotation that nobody asked for in time takes its old key along.
+        let missed = usize::try_from(age.as_secs() / ROTATION.as_secs()).unwrap_or(MAX_KEYS);
+        let kept = MAX_KEYS.saturating_sub(missed);
+        let kept = last.iter().skip(last.len().saturating_sub(kept));
+        let aged = Aged::with(kept.cloned().chain([next]).collect(), now);
+        let ring = Arc::clone(&aged.ring);
+        self.ring.store(Arc::new(aged));
+        ring
+    }
+}
+
+impl Aged {
+    /// The newest seals.
+    fn with(keys: Vec<Arc<Key>>, since: Instant) -> Aged {
+        let sealing = keys.len().saturating_sub(1);
+        let ring = Arc::new(Ring { keys, sealing });
+        Aged { ring, since }
+    }
+}
+
+struct Key {
+    name: [u8; NAME_BYTES],
+    sealing: PaddedBlockEncryptingKey,
+    opening: PaddedBlockDecryptingKey,
+    mac: hmac::Key,
+}
+
+impl Key {
+    fn new(key: &TicketKey) -> Result<Arc<Key>, Unspecified> {
+        let algorithm = match key.aes.len() {
+            16 => &AES_128,
+            _ => &AES_256,
+        };
+        let cipher = || UnboundCipherKey::new(algorithm, &key.aes);
+        Ok(Arc::new(Key {
+            name: key.name,
+            sealing: PaddedBlockEncryptingKey::cbc_pkcs7(cipher()?)?,
+            opening: PaddedBlockDecryptingKey::cbc_pkcs7(cipher()?)?,
+            mac: hmac::Key::new(hmac::HMAC_SHA256, &key.hmac),
+        }))
+    }
+
+    fn random() -> Result<Arc<Key>, Unspecified> {
+        let mut secret = [0; NAME_BYTES + 64];
+        rand::fill(&mut secret)?;
+        let (name, secret) = secret.split_first_chunk().ok_or(Unspecified)?;
+        let (aes, hmac) = secret.split_at(32);
+        Key::new(&TicketKey {
+            name: *name,
+            aes: aes.to_vec(),
+            hmac: hmac.to_vec(),
+        })
+    }
+
+    /// Name, IV, ciphertext, tag.
+    fn seal(&self, mut plain: Vec<u8>, scope: &Scope) -> Option<Vec<u8>> {
+        // The IV is fresh and random.
+        let context = self.sealing.encrypt(&mut plain).ok()?;
+        let iv: &[u8] = (&context).try_into().ok()?;
+        let mut ticket = [&self.name[..], iv, &plain].concat();
+        let tag = hmac::sign(&self.mac, &authenticated(scope, &ticket));
+        ticket.extend_from_slice(tag.as_ref());
+        Some(ticket)
+    }
+
+    /// Nothing is decrypted before its tag was found right.
+    fn open(&self, ticket: &[u8], scope: &Scope) -> Option<Vec<u8>> {
+        let body = ticket.len().checked_sub(TAG_BYTES)?;
+        let (body, tag) = ticket.split_at_checked(body)?;
+        hmac::verify(&self.mac, &authenticated(scope, body), tag).ok()?;
+        let (iv, ciphertext) = body
+            .get(NAME_BYTES..)?
+            .split_first_chunk::<AES_CBC_IV_LEN>()?;
+        let mut plain = ciphertext.to_vec();
+        let context = DecryptionContext::Iv128(iv::FixedLength::from(*iv));
+        let plain = self.opening.decrypt(&mut plain, context).ok()?;
+        Some(plain.to_vec())
+    }
+}
+
+/// What a tag is made over. Scope, name and IV have fixed lengths, so that no length needs to be said.
+fn authenticated(scope: &Scope, body: &[u8]) -> Vec<u8> {
+    [&scope[..], body].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::BASE64;
+    use proptest::prelude::*;
+
+    const SCOPE: Scope = [1; 32];
+    const NOW: u64 = 1_800_000_000;
+
+    fn file(fills: &[(usize, u8)]) -> TicketKeys {
+        let lines: Vec<String> = fills
+            .iter()
+            .map(|(length, fill)| BASE64.encode(&vec![*fill; *length]))
+            .collect();
+        TicketKeys::parse(lines.join("\n").as_bytes()).unwrap()
+    }
+
+    fn shared(fills: &[(usize, u8)]) -> Tickets {
+        Tickets::shared(&file(fills), SCOPE).unwrap()
+    }
+
+    #[test]
+    fn another_balancer_with_the_same_file_opens_it() {
+        for length in [48, 80] {
+            let keys = [(length, 1), (length, 2), (length, 3)];
+            let ticket = shared(&keys).seal(b"state", NOW).unwrap();
+            assert_eq!(shared(&keys).open(&ticket, NOW), Some(b"state".to_vec()));
+            assert_eq!(shared(&[(length, 4)]).open(&ticket, NOW), None);
+        }
+    }
+
+    // While a new key goes round, some balancers have it and some do not: all open the tickets of all.
+    #[test]
+    fn a_rotation_step_by_step_loses_no_ticket() {
+        let before = shared(&[(80, 1), (80, 2), (80, 3)]);
+        let after = shared(&[(80, 2), (80, 3), (80, 4)]);
+        for (from, to) in [(&before, &after), (&after, &before)] {
+            let ticket = from.seal(b"state", NOW).unwrap();
+            assert!(to.open(&ticket, NOW).is_some());
+        }
+        let twice = shared(&[(80, 3), (80, 4), (80, 5)]);
+        let ticket = before.seal(b"state", NOW).unwrap();
+        assert_eq!(twice.open(&ticket, NOW), None, "its key has left the file");
+    }
+
+    #[test]
+    fn a_ticket_does_not_open_in_another_scope() {
+        for ours in [shared(&[(80, 1)]), Tickets::own(SCOPE).unwrap()] {
+            let other = Tickets {
+                scope: [2; 32],
+                ..ours.clone()
+            };
+            let ticket = ours.seal(b"state", NOW).unwrap();
+            assert!(ours.open(&ticket, NOW).is_some());
+            assert_eq!(other.open(&ticket, NOW), None);
+        }
+    }
+
+    #[test]
+    fn a_ticket_opens_for_its_lifetime() {
+        let tickets = shared(&[(48, 1)]);
+        let ticket = tickets.seal(b"state", NOW).unwrap();
+        let lifetime = LIFETIME.as_secs();
+        for (now, good) in [
+            (NOW - MAX_SKEW_SECONDS - 1, false),
+            (NOW - MAX_SKEW_SECONDS, true),
+            (NOW + lifetime, true),
+            (NOW + lifetime + 1, false),
+        ] {
+            assert_eq!(tickets.open(&ticket, now).is_some(), good, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_chain_too_long_for_a_client_hello_gets_no_ticket() {
+        let tickets = shared(&[(48, 1)]);
+        assert!(tickets.seal(&[0; 7000], NOW).is_some());
+        assert_eq!(tickets.seal(&[0; MAX_TICKET_BYTES], NOW), None);
+        assert_eq!(tickets.open(&[0; MAX_TICKET_BYTES + 1], NOW), None);
+    }
+
+    #[test]
+    fn own_keys_are_rotated_and_open_for_a_lifetime_after_they_sealed() {
+        let start = Instant::now();
+        let own = Own::new(start).unwrap();
+        let newest = |ring: &Ring| ring.keys[ring.sealing].name;
+        let first = newest(&own.ring(start));
+        assert_eq!(newest(&own.ring(start + ROTATION / 2)), first);
+        for turn in 1..=2 {
+            let ring = own.ring(start + ROTATION * turn);
+            assert_ne!(newest(&ring), first);
+            assert!(ring.keys.iter().any(|key| key.name == first), "{turn}");
+        }
+        let last = own.ring(start + ROTATION * 3);
+        assert!(last.keys.iter().all(|key| key.name != first));
+        assert_eq!(last.keys.len(), MAX_KEYS);
+        // Nobody came for days.
+        assert_eq!(own.ring(start + ROTATION * 30).keys.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_touched_anywhere_does_not_open(
+            state in prop::collection::vec(any::<u8>(), 0..300), place in any::<prop::sample::Index>(), bit in 0_u8..8,
+        ) {
+            let tickets = shared(&[(80, 1)]);
+            let mut ticket = tickets.seal(&state, NOW).unwrap();
+            prop_assert_eq!(tickets.open(&ticket, NOW), Some(state));
+            prop_assert_eq!(tickets.open(&ticket[..place.index(ticket.len())], NOW), None);
+            let place = place.index(ticket.len());
+            ticket[place] ^= 1 << bit;
+            prop_assert_eq!(tickets.open(&ticket, NOW), None);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(mut ticket in prop::collection::vec(any::<u8>(), 0..200), ours in any::<bool>()) {
+            let tickets = shared(&[(80, 1)]);
+            if ours && ticket.len() >= NAME_BYTES {
+                ticket[..NAME_BYTES].fill(1);
+            }
+            prop_assert_eq!(tickets.open(&ticket, NOW), None);
+        }
+    }
+}
