@@ -9,7 +9,7 @@ use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::clients::{http, http_on, node_of};
-use crate::harness::{Answer, Balancer, Launch, run};
+use crate::harness::{Answer, Balancer, Launch, run, within};
 use crate::nodes::{Node, read_request};
 use crate::settings::{backend, backend_with, listener, pool};
 
@@ -164,18 +164,55 @@ async fn a_cookie_that_is_worth_nothing_is_as_none() {
         assert_eq!(answer.status, 200, "{cookie}");
         assert!(set_cookie(&answer).is_some(), "{cookie}");
     }
-    // It is renewed before it has expired, or at the latest then.
-    let renewed = async {
-        loop {
-            let answer = get(address, Some(&good)).await;
-            assert_eq!(answer.status, 200);
-            if let Some(cookie) = set_cookie(&answer) {
-                return cookie;
-            }
+    // Behind a worthless one a good one still counts.
+    let fresh = get(address, None).await;
+    let both = format!("{forged}; {}", set_cookie(&fresh).unwrap());
+    assert_eq!(name(&get(address, Some(&both)).await), name(&fresh));
+    // In the end the good one has expired.
+    let until_expired = async {
+        while set_cookie(&get(address, Some(&good)).await).is_none() {
             crate::harness::a_moment().await;
         }
     };
-    assert_ne!(crate::harness::within("a renewal", renewed).await, good);
+    within("the expiry", until_expired).await;
+}
+
+#[tokio::test]
+async fn a_cookie_is_renewed_in_time_but_not_on_a_draining_backend() {
+    let nodes = nodes().await;
+    let balancer = start(&sticky(", ttl = \"4s\"", &three(&nodes)), KEY);
+    let address = balancer.address("main").await;
+    let fresh = get(address, None).await;
+    let (mut cookie, home) = (set_cookie(&fresh).unwrap(), name(&fresh).to_owned());
+    let renewed = async {
+        loop {
+            let answer = get(address, Some(&cookie)).await;
+            assert_eq!(name(&answer), home);
+            match set_cookie(&answer) {
+                Some(renewed) => return renewed,
+                None => crate::harness::a_moment().await,
+            }
+        }
+    };
+    let renewed = within("a renewal", renewed).await;
+    assert_ne!(renewed, cookie);
+    cookie = renewed;
+    let path = format!("/api/v1/pools/nodes/backends/{home}/drain");
+    assert_eq!(balancer.post(&path, "{}").await.status, 200);
+    let mut kept = 0;
+    let moved = async {
+        loop {
+            let answer = get(address, Some(&cookie)).await;
+            if name(&answer) != home {
+                return answer;
+            }
+            assert_eq!(set_cookie(&answer), None);
+            kept += 1;
+            crate::harness::a_moment().await;
+        }
+    };
+    let moved = within("the end of its cookie", moved).await;
+    assert!(kept > 0 && set_cookie(&moved).is_some());
 }
 
 #[tokio::test]
