@@ -214,6 +214,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         upgrade_timeout,
         keep_alive_timeout,
         follow_frames,
+        frames,
         backlog,
     } = new;
     let keys = differing([
@@ -232,6 +233,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
             *keep_alive_timeout != old.keep_alive_timeout,
         ),
         ("follow_frames", *follow_frames != old.follow_frames),
+        ("frames", *frames != old.frames),
         ("backlog", *backlog != old.backlog),
     ]);
     let mut changes = Vec::new();
