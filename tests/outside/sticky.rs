@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::clients::{http, http_on, node_of};
+use crate::clients::{http, http_on, node_of, reset};
 use crate::harness::{Answer, Balancer, Launch, run, within};
 use crate::nodes::{Node, read_request};
 use crate::settings::{backend, backend_with, listener, pool};
@@ -16,11 +16,14 @@ use crate::settings::{backend, backend_with, listener, pool};
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER_KEY: &str = "//////////////////////////////////////////8=";
 
-/// Answers every request with its name, and what it saw of cookies.
+/// Answers every request with its name, and what it saw of cookies; one for `/hold` never.
 async fn page_node(name: &'static str) -> Node {
     Node::scripted(move |mut stream, _| async move {
         let mut buffer = Vec::new();
         while let Some(request) = read_request(&mut stream, &mut buffer).await {
+            if request.target == "/hold" {
+                std::future::pending::<()>().await;
+            }
             let cookies = request.header("cookie").unwrap_or("none").to_owned();
             let body = format!("{name} saw {cookies}");
             let answer = format!(
@@ -273,6 +276,19 @@ async fn a_full_backend_and_a_dead_one_are_left_for_another() {
         cookie = set_cookie(&answer).filter(|_| name(&answer) == "n1");
     }
     let cookie = cookie.unwrap();
+    let mut held = TcpStream::connect(address).await.unwrap();
+    let hold = format!("GET /hold HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+    held.write_all(hold.as_bytes()).await.unwrap();
+    let is_full = |backend: &serde_json::Value| backend["live"] == 1;
+    balancer.backend_until("nodes", "n1", is_full).await;
+    let moved = get(address, Some(&cookie)).await;
+    assert_eq!((moved.status, name(&moved)), (200, "n2"));
+    assert!(set_cookie(&moved).is_some());
+    // A FIN might still want its answer.
+    reset(held);
+    let is_empty = |backend: &serde_json::Value| backend["live"] == 0;
+    balancer.backend_until("nodes", "n1", is_empty).await;
+    assert_eq!(name(&get(address, Some(&cookie)).await), "n1");
     one.kill().await;
     let moved = get(address, Some(&cookie)).await;
     assert_eq!((moved.status, name(&moved)), (200, "n2"));
