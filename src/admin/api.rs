@@ -15,6 +15,7 @@ use tracing::info;
 use super::body::{Nothing, read_json};
 use super::connections;
 use super::gate::Gate;
+use super::jobs::{self, DrainBody, Wish};
 use super::reply::{Failure, Reply, json, reply};
 use super::route::{LIST, Route, Target};
 use super::view::{ListenerView, PoolView, ReloadView};
@@ -114,6 +115,10 @@ impl Api {
             Route::Weight(target) => weigh(server, &target, body).await,
             Route::Connections => connections::list(server, uri.query()).await,
             Route::Connection(id) => connections::close(server, &id, body).await,
+            Route::End => jobs::end(server, body).await,
+            Route::Jobs => Ok(jobs::list(server)),
+            Route::Job(id) => jobs::show(server, &id),
+            Route::AbortJob(id) => jobs::abort(server, &id, body).await,
             Route::Reload => reload(server, read_json(body).await?).await,
             Route::Plan => plan::plan(server, &self.plans, body).await,
         }
@@ -132,13 +137,26 @@ impl Api {
     {
         let wait = parse_wait(uri.query(), state)?;
         let (pool, backend) = find(server, target)?;
-        read_json::<Nothing, _>(body).await?;
+        let wish = match state {
+            OperatorState::Drain => {
+                let body: DrainBody = read_json(body).await?;
+                body.wish(pool.settings().drain.as_ref())?
+            }
+            OperatorState::Ready | OperatorState::Maint => {
+                read_json::<Nothing, _>(body).await?;
+                Wish::Usual(None)
+            }
+        };
         info!(pool = %pool.name(), backend = %backend.name(), to = ?state, "operator sets the state");
-        backend.set_operator(state);
+        server.set_operator(&backend, state);
+        jobs::fulfil(server, &backend, wish)?;
         if let Some(wait) = wait {
             self.wait_until_empty(&backend, wait).await?;
         }
-        Ok(json(StatusCode::OK, &look::operated(&pool, &backend)))
+        Ok(json(
+            StatusCode::OK,
+            &look::operated(server, &pool, &backend),
+        ))
     }
 
     /// Returns at the latest after `wait`; the answer says how many are left.
@@ -211,7 +229,10 @@ where
     }
     info!(pool = %pool.name(), backend = %backend.name(), ?weight, "operator sets the weight");
     backend.set_weight(weight);
-    Ok(json(StatusCode::OK, &look::operated(&pool, &backend)))
+    Ok(json(
+        StatusCode::OK,
+        &look::operated(server, &pool, &backend),
+    ))
 }
 
 async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, Failure> {

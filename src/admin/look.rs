@@ -1,11 +1,12 @@
 //! Takes a look at the server and its parts and writes it down as the views of `admin::view`.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
-use super::process;
 use super::view::*;
+use super::{jobs, process};
 use crate::config::{Balance, Protocol};
 use crate::pool::{Backend, Pool};
 use crate::relay::{Connection, Cursor, Page};
@@ -21,7 +22,14 @@ pub(super) fn status(server: &Server) -> StatusView {
         },
         listeners: listeners(server),
         pools: pools(server),
+        jobs: running(server),
     }
+}
+
+fn running(server: &Server) -> Vec<JobView> {
+    let jobs = server.jobs().list();
+    let running = jobs.iter().filter(|job| !job.phase().is_over());
+    running.map(|job| jobs::view(job)).collect()
 }
 
 pub(super) fn listeners(server: &Server) -> Vec<ListenerView> {
@@ -134,6 +142,7 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
 
 pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
     let counters = backend.counters();
+    let (at, error) = backend.last_error().unzip();
     BackendView {
         pool: pool.name().to_string(),
         name: backend.name().to_string(),
@@ -151,6 +160,8 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         live: backend.live(),
         connections: read(&counters.connections),
         connect_failures: read(&counters.connect_failures),
+        last_error: error.map(|why| format!("connect to {}: {why}", backend.name())),
+        last_error_at: at.map(stamp),
         requests: read(&counters.requests),
         bytes_from_client: read(&counters.bytes_from_client),
         bytes_from_backend: read(&counters.bytes_from_backend),
@@ -161,11 +172,12 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
     }
 }
 
-pub(super) fn operated(pool: &Pool, one: &Backend) -> OperatedView {
+pub(super) fn operated(server: &Server, pool: &Pool, one: &Arc<Backend>) -> OperatedView {
     let backend = backend(pool, one);
     OperatedView {
         empty: backend.live == 0,
         backend,
+        job: server.jobs().of(one).map(|job| jobs::view(&job)),
     }
 }
 
@@ -234,6 +246,6 @@ fn read(counter: &AtomicU64) -> u64 {
     counter.load(Relaxed)
 }
 
-fn stamp(time: SystemTime) -> String {
+pub(super) fn stamp(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }

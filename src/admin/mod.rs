@@ -9,6 +9,7 @@ mod body;
 mod connections;
 mod endpoint;
 mod gate;
+mod jobs;
 mod look;
 mod metrics;
 mod plan;

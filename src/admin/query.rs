@@ -85,7 +85,7 @@ fn word(value: &str) -> Result<String, String> {
     }
 }
 
-fn network(value: &str) -> Result<IpNet, String> {
+pub(super) fn network(value: &str) -> Result<IpNet, String> {
     let network: Result<IpNet, _> = value.parse();
     network
         .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))

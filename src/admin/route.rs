@@ -21,6 +21,12 @@ pub(super) enum Route {
     Connections,
     /// By its id, as the path has it.
     Connection(String),
+    /// End what a filter finds.
+    End,
+    Jobs,
+    /// By its id, as the path has it.
+    Job(String),
+    AbortJob(String),
     Reload,
     Plan,
 }
@@ -45,6 +51,10 @@ pub(super) const LIST: &[&str] = &[
     "PUT /api/v1/pools/POOL/backends/BACKEND/weight",
     "GET /api/v1/connections?pool=chat&min_idle=1h",
     "DELETE /api/v1/connections/ID",
+    "POST /api/v1/connections/close",
+    "GET /api/v1/jobs",
+    "GET /api/v1/jobs/ID",
+    "POST /api/v1/jobs/ID/abort",
     "POST /api/v1/reload",
     "POST /api/v1/plan",
     "GET /healthz",
@@ -71,6 +81,10 @@ impl Route {
             ["reload"] => Some(Route::Reload),
             ["plan"] => Some(Route::Plan),
             ["connections"] => Some(Route::Connections),
+            ["connections", "close"] => Some(Route::End),
+            ["jobs"] => Some(Route::Jobs),
+            ["jobs", id, "abort"] => Some(Route::AbortJob((*id).into())),
+            ["jobs", id] => Some(Route::Job((*id).into())),
             ["connections", id] => Some(Route::Connection((*id).into())),
             ["pools", pool] => Some(Route::Pool((*pool).into())),
             ["pools", pool, "backends", backend] => Some(Route::Backend(target(pool, backend))),
@@ -98,7 +112,9 @@ impl Route {
     /// As the `Allow` header lists them.
     pub fn methods(&self) -> &'static str {
         match self {
-            Route::Operate(..) | Route::Reload | Route::Plan => "POST",
+            Route::Operate(..) | Route::Reload | Route::Plan | Route::End | Route::AbortJob(_) => {
+                "POST"
+            }
             Route::Weight(_) => "PUT, POST",
             Route::Connection(_) => "DELETE",
             _ => "GET, HEAD",
@@ -118,6 +134,8 @@ impl Route {
             Route::Operate(..)
                 | Route::Reload
                 | Route::Plan
+                | Route::End
+                | Route::AbortJob(_)
                 | Route::Weight(_)
                 | Route::Connection(_)
         )

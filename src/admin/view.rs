@@ -16,6 +16,8 @@ pub struct StatusView {
     pub access_log: AccessLogView,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
+    /// What is being done to live connections.
+    pub jobs: Vec<JobView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +157,9 @@ pub struct BackendView {
     pub live: u64,
     pub connections: u64,
     pub connect_failures: u64,
+    /// The latest of them, and when; absent when there was none.
+    pub last_error: Option<String>,
+    pub last_error_at: Option<String>,
     pub requests: u64,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
@@ -170,6 +175,35 @@ pub struct OperatedView {
     /// No connection is left on it.
     pub empty: bool,
     pub backend: BackendView,
+    /// What ends its connections.
+    pub job: Option<JobView>,
+}
+
+/// A job that ends connections at a pace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    pub id: u64,
+    /// `chat/n1`, or the conditions of its filter.
+    pub target: String,
+    /// `waiting`, `ending`, `done`, `aborted`.
+    pub phase: String,
+    /// Connections that were told to end.
+    pub ended: u64,
+    /// Connections still there.
+    pub left: u64,
+    /// Until it is over, as it looks now; `null` when that is not known.
+    pub left_seconds: Option<u64>,
+    /// As in `100/s, within 10m`.
+    pub pace: String,
+    /// Of the Close frame that a WebSocket gets.
+    pub code: u16,
+    pub started_at: String,
+}
+
+/// `GET /api/v1/jobs`: those that run and the latest that are over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsView {
+    pub jobs: Vec<JobView>,
 }
 
 /// `GET /api/v1/connections`: a page of the established connections. Those still in set-up are not among them.

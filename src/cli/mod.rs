@@ -48,16 +48,20 @@ enum Command {
     Reload(client::ReloadArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
     Plan(client::PlanArguments),
-    /// Give a backend no new connections; its live ones go on
-    Drain(client::WaitArguments),
+    /// Give a backend no new connections; its live ones go on, or end at a pace
+    Drain(client::DrainArguments),
     /// Let a backend take connections again
     Ready(client::OperateArguments),
     /// Like drain, and stop checking it
     Maint(client::WaitArguments),
     /// List the established connections of the running balancer
     Connections(client::ListArguments),
-    /// End one connection
+    /// End one connection, or at a pace those that a filter finds
     Close(client::CloseArguments),
+    /// List what is being done to live connections
+    Jobs(client::AskArguments),
+    /// End no more connections by a job
+    Abort(client::AbortArguments),
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +160,8 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Maint(arguments)) => client::maint(arguments),
         Some(Command::Connections(arguments)) => client::list(arguments),
         Some(Command::Close(arguments)) => client::close(arguments),
+        Some(Command::Jobs(arguments)) => client::jobs(arguments),
+        Some(Command::Abort(arguments)) => client::abort(arguments),
     }
 }
 

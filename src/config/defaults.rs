@@ -130,6 +130,13 @@ pub const MAX_TTL: Duration = seconds(300);
 /// One lookup over all name servers.
 pub const DISCOVER_TIMEOUT: Duration = seconds(5);
 
+// tls of a pool or a check
+
+/// A verified certificate is the reason to use TLS at all.
+pub const BACKEND_TLS_VERIFY: bool = true;
+/// What every server of today speaks; what is older has no cipher that we do.
+pub const BACKEND_TLS_MIN_VERSION: &str = "1.2";
+
 // outlier
 
 /// One failure is chance, two are bad luck.
@@ -161,5 +168,3 @@ pub const CHECK_PATH: &str = "/";
 pub const CHECK_STATUS: &[&str] = &["200-399"];
 /// Few servers answer pings of a fresh session before it authenticates.
 pub const CHECK_PING: bool = false;
-/// A checked certificate is the reason to use TLS at all.
-pub const CHECK_VERIFY: bool = true;

@@ -49,6 +49,10 @@ pub enum Change {
         pool: String,
         keys: Vec<&'static str>,
     },
+    /// The content of the files of its `tls` differs; [`diff`] does not read files and never yields it.
+    BackendTlsRenewed {
+        pool: String,
+    },
     BackendAdded {
         pool: String,
         backend: String,
@@ -295,6 +299,9 @@ impl fmt::Display for Change {
             Change::PoolRemoved { pool } => write!(f, "pool {pool}: removed"),
             Change::PoolChanged { pool, keys } => {
                 write!(f, "pool {pool}: changed {}", keys.join(", "))
+            }
+            Change::BackendTlsRenewed { pool } => {
+                write!(f, "pool {pool}: files of tls renewed")
             }
             Change::BackendAdded { pool, backend } => write!(f, "backend {pool}/{backend}: added"),
             Change::BackendRemoved { pool, backend } => {

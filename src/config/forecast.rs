@@ -142,7 +142,9 @@ impl Fates {
                 (Part::Global, Fate::Changed, vec![key])
             }
             // Of files, which `diff` does not read.
-            Change::CertificatesChanged { .. } | Change::StickyKeysChanged { .. } => return,
+            Change::CertificatesChanged { .. }
+            | Change::BackendTlsRenewed { .. }
+            | Change::StickyKeysChanged { .. } => return,
         };
         let (known, all) = self.known.entry(part).or_insert((fate, Vec::new()));
         *known = fate;

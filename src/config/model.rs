@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod backend_tls;
 mod long_life;
 
-pub use long_life::*;
-
 pub use crate::base::rate::Rate;
+pub use backend_tls::*;
+pub use long_life::*;
 pub use sticky::*;
 
 /// One whole configuration file.
@@ -232,6 +233,8 @@ pub struct Pool {
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
     pub outlier: Outlier,
+    /// `None`: backends are spoken to in plain.
+    pub tls: Option<BackendTls>,
     /// `None`: a client has no backend of its own.
     pub sticky: Option<Sticky>,
     pub retry_after: RetryAfter,
@@ -274,6 +277,8 @@ pub struct Backend {
     pub backup: bool,
     /// Before the first check has decided. Default `up`.
     pub init_state: InitState,
+    /// The name that discovery found it by, where its address does not tell.
+    pub host: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -351,8 +356,8 @@ pub struct Check {
     pub port: Option<u16>,
     /// Check this address (IP, or IP:port) in place of the backend's. Default none.
     pub address: Option<CheckAddress>,
-    /// `None`: plain.
-    pub tls: Option<CheckTls>,
+    /// Default: as the pool, plain where it has an address or port of its own.
+    pub tls: CheckTls,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -394,16 +399,6 @@ pub enum Expect {
     Bytes(Vec<u8>),
     /// This regular expression (of the `regex` crate, checked at decode) matches it.
     Regex(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckTls {
-    /// Name sent and verified; default: the check's host.
-    pub sni: Option<String>,
-    /// Default true.
-    pub verify: bool,
-    /// PEM file of roots; `None`: the system's.
-    pub ca: Option<PathBuf>,
 }
 
 /// `[admin]`.

@@ -1,7 +1,7 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite,
+    Activity, Balance, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite, TlsVersion,
 };
 
 /// A closed set whose members have a word each.
@@ -52,6 +52,11 @@ impl Word for Protocol {
 impl Word for InitState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("up", InitState::Up), ("down", InitState::Down)];
+}
+
+impl Word for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 }
 
 impl Word for Activity {
@@ -169,6 +174,7 @@ mod tests {
         each_word_finds_its_member::<LogFormat>();
         each_word_finds_its_member::<Protocol>();
         each_word_finds_its_member::<InitState>();
+        each_word_finds_its_member::<TlsVersion>();
         each_word_finds_its_member::<Moment>();
         each_word_finds_its_member::<Algorithm>();
         each_word_finds_its_member::<CheckType>();

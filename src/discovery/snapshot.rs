@@ -84,6 +84,7 @@ pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<Found> {
         Found {
             name,
             address: Endpoint::Tcp(*address),
+            host: target.trim_end_matches('.').to_owned(),
             weight,
             backup: is_srv && Some(*priority) > best,
             max_connections: discover.max_connections,

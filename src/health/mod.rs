@@ -21,16 +21,18 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Check;
 use crate::net::Endpoint;
 use crate::pool::{self, Backend, Pool};
+use crate::tls::Towards;
 use plan::Plan;
 
 pub use plan::CheckError;
 
-/// Whether `check` can be made: loads the roots it names, builds its request. For use before a configuration is taken.
+/// Whether `check` can be made: loads the roots it names, builds its request. The pool's TLS is the pool's business. For
+/// use before a configuration is taken.
 ///
 /// # Errors
 /// Names the file or the value and what is wrong with it.
 pub fn verify(check: &Check) -> Result<(), CheckError> {
-    Plan::new(check).map(drop)
+    Plan::new(check, None).map(drop)
 }
 
 /// Checks the backends of `pool` until `stop` is cancelled, following its membership and settings. One task per pool.
@@ -41,6 +43,7 @@ pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
     let mut watched = Watched {
         pool: pool.clone(),
         check: None,
+        tls: None,
         backends: HashMap::new(),
     };
     pool::follow(&pool, &stop, || watched.adjust()).await;
@@ -50,6 +53,8 @@ pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
 struct Watched {
     pool: Arc<Pool>,
     check: Option<(Check, Arc<Plan>)>,
+    /// The pool's TLS when the check was planned.
+    tls: Option<Arc<Towards>>,
     /// By name.
     backends: HashMap<Arc<str>, WatchedBackend>,
 }
@@ -83,15 +88,18 @@ impl Watched {
 
     fn adjust_check(&mut self) {
         let settings = self.pool.settings();
-        if self.check.as_ref().map(|(check, _)| check) == settings.check.as_ref() {
+        let tls = self.pool.tls();
+        let is_same = self.check.as_ref().map(|(check, _)| check) == settings.check.as_ref();
+        if is_same && self.tls == tls {
             return;
         }
+        self.tls = tls;
         self.check = None;
         self.backends.clear();
         let Some(check) = settings.check.clone() else {
             return;
         };
-        match Plan::new(&check) {
+        match Plan::new(&check, self.tls.as_ref()) {
             Ok(plan) => self.check = Some((check, Arc::new(plan))),
             Err(error) => {
                 tracing::error!(pool = %self.pool.name(), %error, "health check cannot be made");

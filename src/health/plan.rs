@@ -6,13 +6,11 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 use regex::bytes::Regex;
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
 
-use crate::config::{Address, Check, CheckKind, Expect};
+use crate::config::{Address, Check, CheckKind, CheckTls, Expect};
 use crate::net::Endpoint;
 use crate::pool::Backend;
-use crate::tls::{self, TlsError};
+use crate::tls::{TlsError, Towards};
 
 /// Why a check cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +26,7 @@ pub enum CheckError {
 /// A check ready to be made.
 pub(super) struct Plan {
     pub check: Check,
-    pub tls: Option<Arc<ClientConfig>>,
+    pub tls: Option<Arc<Towards>>,
     pub question: Question,
 }
 
@@ -60,23 +58,23 @@ pub(super) struct Target {
     pub endpoint: Endpoint,
     /// Of the Host header.
     pub host: HeaderValue,
-    /// Sent and verified; `None` when the host is no name a certificate could hold.
-    pub server_name: Option<ServerName<'static>>,
+    /// Asked for and verified over TLS, unless it has an `sni`.
+    pub name: String,
 }
 
 impl Plan {
+    /// `pool` is the TLS of the pool.
+    ///
     /// # Errors
     /// Names the file or the value and what is wrong with it.
-    pub(super) fn new(check: &Check) -> Result<Plan, CheckError> {
+    pub(super) fn new(check: &Check, pool: Option<&Arc<Towards>>) -> Result<Plan, CheckError> {
         let tls = match &check.tls {
-            Some(tls) => Some(tls::client_config(tls.ca.as_deref(), tls.verify)?),
-            None => None,
+            CheckTls::Own(tls) => Some(Arc::new(Towards::load(tls)?)),
+            CheckTls::Pool => pool.cloned(),
+            CheckTls::Plain => None,
         };
         if let Some(host) = host(&check.kind) {
             HeaderValue::from_str(host).map_err(|_| unsendable("host", host))?;
-        }
-        if let Some(sni) = check.tls.as_ref().and_then(|tls| tls.sni.as_deref()) {
-            ServerName::try_from(sni).map_err(|_| unsendable("tls.sni", sni))?;
         }
         Ok(Plan {
             check: check.clone(),
@@ -87,22 +85,28 @@ impl Plan {
 
     /// Where and under which name to ask `backend`; `None` while its address is not known.
     pub(super) fn target(&self, backend: &Backend) -> Option<Target> {
-        self.target_at(&backend.endpoint()?, &backend.address())
+        self.target_at(&backend.endpoint()?, &backend.address(), backend.host())
     }
 
-    pub(super) fn target_at(&self, endpoint: &Endpoint, address: &Address) -> Option<Target> {
+    /// `name` is the backend's own.
+    pub(super) fn target_at(
+        &self,
+        endpoint: &Endpoint,
+        address: &Address,
+        name: String,
+    ) -> Option<Target> {
         let host = match host(&self.check.kind) {
             Some(host) => host.to_owned(),
             None => own_host(address),
         };
-        let tls = self.check.tls.as_ref();
-        let server_name = match tls.and_then(|tls| tls.sni.as_deref()) {
-            Some(sni) => sni,
-            None => without_port(&host),
+        // As the pool's connections: a check that verified another name would pass where they fail.
+        let name = match (&self.check.tls, self::host(&self.check.kind)) {
+            (CheckTls::Own(_), Some(host)) => without_port(host).to_owned(),
+            _ => name,
         };
         Some(Target {
             endpoint: self.endpoint(endpoint),
-            server_name: ServerName::try_from(server_name.to_owned()).ok(),
+            name,
             host: HeaderValue::from_str(&host).ok()?,
         })
     }
@@ -204,7 +208,7 @@ mod tests {
     fn plan(port: Option<u16>, address: Option<CheckAddress>) -> Plan {
         let mut check = check(CheckKind::Tcp);
         (check.port, check.address) = (port, address);
-        Plan::new(&check).unwrap()
+        Plan::new(&check, None).unwrap()
     }
 
     #[test]
@@ -252,9 +256,9 @@ mod tests {
             (http("GET", "no slash", "a"), "path"),
             (http("GET", "/", "a\nb"), "host"),
         ] {
-            let error = Plan::new(&check(kind)).map(drop).unwrap_err();
+            let error = Plan::new(&check(kind), None).map(drop).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");
         }
-        assert!(Plan::new(&check(http("GET", "/", "a"))).is_ok());
+        assert!(Plan::new(&check(http("GET", "/", "a")), None).is_ok());
     }
 }

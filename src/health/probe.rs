@@ -1,17 +1,15 @@
 //! One check of one backend: connect, TLS where configured, the question, all within the check's timeout.
 
 use std::io;
-use std::sync::Arc;
 
-use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
 
 use super::plan::{Plan, Question, Target};
 use super::{expect, http, websocket};
 use crate::base::units::format_duration;
 use crate::net::{self, ConnectError, Stream};
+use crate::tls::Towards;
 
 /// Why a check did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +42,8 @@ pub(super) async fn probe(target: &Target, plan: &Plan) -> Result<(), Failure> {
 
 async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String> {
     match &plan.tls {
-        Some(config) => {
-            let stream = encrypt(stream, config.clone(), target).await?;
+        Some(tls) => {
+            let stream = encrypt(stream, tls, target).await?;
             put(stream, target, plan).await
         }
         None => put(stream, target, plan).await,
@@ -54,17 +52,11 @@ async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String>
 
 async fn encrypt(
     stream: Stream,
-    config: Arc<ClientConfig>,
+    tls: &Towards,
     target: &Target,
-) -> Result<impl Connection, String> {
-    let name = target
-        .server_name
-        .clone()
-        .ok_or_else(|| "tls: no name to verify; set tls.sni".to_owned())?;
-    TlsConnector::from(config)
-        .connect(name, stream)
-        .await
-        .map_err(|error| format!("tls: {}", plain(&error)))
+) -> Result<impl Connection + use<>, String> {
+    let connected = tls.connect(stream, &target.name).await;
+    connected.map_err(|error| format!("tls: {}", plain(&error)))
 }
 
 async fn put(stream: impl Connection, target: &Target, plan: &Plan) -> Result<(), String> {
@@ -84,7 +76,7 @@ fn connect_failed(error: ConnectError) -> Failure {
         ConnectError::Refused(source) | ConnectError::Local(source) => {
             format!("connect: {}", plain(source))
         }
-        ConnectError::TimedOut(_) => format!("connect: {error}"),
+        ConnectError::TimedOut(_) | ConnectError::Tls(_) => format!("connect: {error}"),
     };
     match ours {
         true => Failure::Ours(why),
@@ -103,7 +95,7 @@ pub(super) fn plain(error: &io::Error) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::{Address, Check, CheckKind, CheckTls, Expect};
+    use crate::config::{Address, BackendTls, Check, CheckKind, CheckTls, Expect, TlsVersion};
     use crate::net::Endpoint;
     use futures_util::{SinkExt, StreamExt};
     use std::future::Future;
@@ -124,7 +116,7 @@ pub(super) mod tests {
             jitter_percent: 10,
             port: None,
             address: None,
-            tls: None,
+            tls: CheckTls::Plain,
         }
     }
 
@@ -171,8 +163,9 @@ pub(super) mod tests {
             Endpoint::Tcp(address) => Address::Tcp(*address),
             Endpoint::Unix(path) => Address::Unix(path.clone()),
         };
-        let plan = Plan::new(&check).unwrap();
-        let target = plan.target_at(&endpoint, &address).unwrap();
+        let plan = Plan::new(&check, None).unwrap();
+        let name = "127.0.0.1".to_owned();
+        let target = plan.target_at(&endpoint, &address, name).unwrap();
         probe(&target, &plan).await
     }
 
@@ -395,10 +388,13 @@ pub(super) mod tests {
 
         async fn asked(&self, sni: &str, verify: bool, ca: bool) -> Result<(), Failure> {
             let mut check = check(http("/"));
-            check.tls = Some(CheckTls {
+            check.tls = CheckTls::Own(BackendTls {
                 sni: Some(sni.into()),
                 verify,
                 ca: ca.then(|| self.folder.path().join("c.pem")),
+                identity: None,
+                min_version: TlsVersion::Tls12,
+                alpn: Vec::new(),
             });
             let serve = |stream| async {
                 if let Ok(mut stream) = self.acceptor.accept(stream).await {

@@ -114,7 +114,7 @@ mod tests {
         Watch {
             backend: pool.backends().remove(0),
             progress: Progress::new(true, check.rise, check.fall),
-            plan: Arc::new(Plan::new(&check).unwrap()),
+            plan: Arc::new(Plan::new(&check, None).unwrap()),
             hindered: false,
         }
     }

@@ -21,6 +21,9 @@ pub enum ConnectError {
     /// The backend or the way to it.
     #[error("{0}")]
     Refused(#[source] io::Error),
+    /// It is connected, and the TLS handshake with it failed or did not end in time (`TimedOut`).
+    #[error("TLS: {0}")]
+    Tls(#[source] io::Error),
     /// This process or machine is short of something; never charged to a backend.
     #[error("{0} (this machine's own limit)")]
     Local(#[source] io::Error),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::end::End;
 use super::escape::escape;
 use super::names::Names;
-use crate::config::LogFormat;
+use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;
 
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Line {
     pub backend: Option<Arc<str>>,
     pub tries: u32,
     pub connect_time: Option<Duration>,
+    pub backend_tls: Option<TlsVersion>,
     pub duration: Duration,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
@@ -126,6 +127,10 @@ impl Line {
             ),
             ("tries", Some(Value::Number(self.tries.into()))),
             ("connect_ms", self.connect_time.map(Value::Milliseconds)),
+            (
+                "backend_tls",
+                self.backend_tls.map(|version| Value::Word(version.word())),
+            ),
             ("duration_ms", Some(Value::Milliseconds(self.duration))),
             (
                 "bytes_from_client",
@@ -199,6 +204,7 @@ mod tests {
             backend: Some("n1".into()),
             tries: 1,
             connect_time: Some(Duration::from_micros(1_900)),
+            backend_tls: None,
             duration: Duration::from_secs(60),
             bytes_from_client: 10,
             bytes_from_backend: 20,

@@ -13,6 +13,7 @@ use super::end::{End, How, Phase, Side};
 use super::line::{Event, Line};
 use super::names::Names;
 use super::summary::Summary;
+use crate::config::TlsVersion;
 use crate::net::Peer;
 
 /// A live connection holds its record for hours, so it is kept small.
@@ -38,6 +39,8 @@ pub struct Record {
     pub client: Peer,
     /// 0 = none yet.
     status: u16,
+    /// Of the backend's leg.
+    tls: Option<TlsVersion>,
     /// How far the connection has come; the steps of the path set it. Default [`Phase::Accept`].
     pub phase: Phase,
     /// Connects tried, the first among them; stays at 255.
@@ -80,6 +83,7 @@ impl Record {
             last_line_seconds: 0,
             client,
             status: 0,
+            tls: None,
             phase: Phase::Accept,
             tries: 0,
             ended: false,
@@ -106,6 +110,11 @@ impl Record {
     /// The connect has succeeded after this time; kept in microseconds, up to 71 minutes.
     pub fn connected(&mut self, after: Duration) {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
+    }
+
+    /// What the backend's leg is encrypted with; `None`: it is plain.
+    pub fn encrypted(&mut self, version: Option<TlsVersion>) {
+        self.tls = version;
     }
 
     /// No backend was picked after all (the try failed and there is no other).
@@ -270,6 +279,7 @@ impl Record {
             backend: assigned.map(|assigned| Arc::clone(&assigned.name)),
             tries: self.tries.into(),
             connect_time: self.connect_time(),
+            backend_tls: self.tls,
             duration: self.age(),
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,

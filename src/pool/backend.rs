@@ -66,6 +66,18 @@ impl Backend {
         self.status().settings().address.clone()
     }
 
+    /// What it is called by those who verify its certificate: its host name, else its IP address.
+    pub fn host(&self) -> String {
+        let status = self.status();
+        let settings = status.settings();
+        match (&settings.host, &settings.address) {
+            (Some(host), _) => host.clone(),
+            (None, Address::Name(host, _)) => host.trim_end_matches('.').to_owned(),
+            (None, Address::Tcp(address)) => address.ip().to_string(),
+            (None, Address::Unix(_)) => String::new(),
+        }
+    }
+
     /// Where to connect; `None` until its name has been resolved.
     pub fn endpoint(&self) -> Option<Endpoint> {
         self.status().endpoint().cloned()
@@ -100,10 +112,19 @@ impl Backend {
         };
         self.failing.store(true, Ordering::Relaxed);
         let settings = home.settings();
-        let enough = self.status().outlier.failed(now, &settings.outlier);
+        let enough = {
+            let mut status = self.status();
+            status.last_error = Some((SystemTime::now(), why.to_owned()));
+            status.outlier.failed(now, &settings.outlier)
+        };
         if enough {
             home.eject(self, now, why);
         }
+    }
+
+    /// When a connect failed last, and why.
+    pub fn last_error(&self) -> Option<(SystemTime, String)> {
+        self.status().last_error.clone()
     }
 
     /// The active check's verdict, after `rise` and `fall` were counted.

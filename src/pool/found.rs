@@ -9,6 +9,8 @@ pub struct Found {
     /// Unique in the snapshot; where a configured backend has the same name, that one stays.
     pub name: String,
     pub address: Endpoint,
+    /// The name that led to it; a certificate may be verified against it.
+    pub host: String,
     /// 0..=256
     pub weight: u16,
     pub backup: bool,
@@ -21,6 +23,7 @@ impl From<Found> for config::Backend {
         let Found {
             name,
             address,
+            host,
             weight,
             backup,
             max_connections,
@@ -36,6 +39,7 @@ impl From<Found> for config::Backend {
             max_connections,
             backup,
             init_state: InitState::Up,
+            host: Some(host),
         }
     }
 }

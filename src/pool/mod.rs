@@ -36,6 +36,7 @@ use crate::pool::backend::Home;
 use crate::pool::members::Members;
 use crate::pool::queue::Queue;
 use crate::pool::view::View;
+use crate::tls::Towards;
 use crate::wire::sticky::StickyKeys;
 
 pub use backend::{Backend, Lease};
@@ -53,6 +54,7 @@ pub struct Pool {
     members: Mutex<Members>,
     view: ArcSwap<View>,
     queue: Arc<Queue>,
+    tls: ArcSwapOption<Towards>,
     /// The view's own, for those who wait in the queue.
     refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
@@ -83,6 +85,7 @@ impl Pool {
                 members: Mutex::new(members),
                 view: ArcSwap::from_pointee(view),
                 queue,
+                tls: ArcSwapOption::empty(),
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
                 sticky_keys: ArcSwapOption::empty(),
@@ -99,6 +102,24 @@ impl Pool {
     /// The present configuration of the pool.
     pub fn settings(&self) -> Arc<config::Pool> {
         self.view.load().settings.clone()
+    }
+
+    /// What every connection to a backend is encrypted with; `None`: it is plain.
+    pub fn tls(&self) -> Option<Arc<Towards>> {
+        self.tls.load_full()
+    }
+
+    pub fn has_tls(&self) -> bool {
+        self.tls.load().is_some()
+    }
+
+    /// What the files of the settings' `tls` hold now. To be set before the pool serves; what does the same as before
+    /// changes nothing, and keeps the sessions that can be resumed.
+    pub fn set_tls(&self, tls: Option<Arc<Towards>>) {
+        if self.tls() != tls {
+            self.tls.store(tls);
+            self.bump();
+        }
     }
 
     /// True when the log may be told again that clients of this pool are turned away.

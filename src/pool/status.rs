@@ -20,6 +20,8 @@ pub(super) struct Status {
     pub(super) outlier: Outlier,
     /// Why it was ejected, or why it is no more.
     ejection: String,
+    /// The latest failed connect, and when.
+    pub(super) last_error: Option<(SystemTime, String)>,
     endpoint: Option<Endpoint>,
     /// Why the last lookup of its name gave nothing.
     lookup_error: Option<String>,
@@ -61,6 +63,7 @@ impl Status {
             },
             outlier: Outlier::default(),
             ejection: String::new(),
+            last_error: None,
             lookup_error: None,
             retired: false,
             shown: Shown {
@@ -288,6 +291,7 @@ mod tests {
             max_connections: 0,
             backup: false,
             init_state: InitState::Up,
+            host: None,
         }
     }
 

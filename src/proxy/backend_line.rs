@@ -15,10 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::SetupLeg;
 use super::dialogue::Dialogue;
 use super::wait::Wait;
 use crate::config;
-use crate::net::Stream;
 
 /// hyper's buffer for one direction of one connection; a backend's head may be as large as this.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -41,7 +41,7 @@ pub(super) struct Line {
 /// # Errors
 /// hyper's; nothing was sent.
 pub(super) async fn open(
-    stream: Stream,
+    stream: SetupLeg,
     dialogue: &Arc<Dialogue>,
     pool: &config::Pool,
 ) -> hyper::Result<Line> {
@@ -171,14 +171,13 @@ impl Body for Upload {
 
 /// A backend stream that remembers whether the backend has said anything: until then an upgrade may be sent again
 /// elsewhere.
-#[derive(Debug)]
 pub(super) struct Heard {
-    stream: Stream,
+    stream: SetupLeg,
     heard: Arc<AtomicBool>,
 }
 
 impl Heard {
-    pub(super) fn into_inner(self) -> Stream {
+    pub(super) fn into_inner(self) -> SetupLeg {
         self.stream
     }
 }

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::Client;
+use super::SetupLeg;
 use super::rules::Facts;
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
@@ -17,7 +17,7 @@ use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
 
 /// A classified connection.
 pub(super) struct Classified {
-    pub client: Client,
+    pub client: SetupLeg,
     /// Read from the client and meant for the backend.
     pub read: Vec<u8>,
     pub hello: ClientHello,
@@ -36,7 +36,7 @@ impl Classified {
 /// A connection about which nothing needs to be known.
 pub(super) fn plain(stream: Stream) -> Classified {
     Classified {
-        client: Client::Plain(stream),
+        client: SetupLeg::Plain(stream),
         read: Vec::new(),
         hello: ClientHello::default(),
     }
@@ -58,7 +58,7 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
         match reader.feed(&read[before..]) {
             Progress::Hello(hello) => {
                 return Ok(Classified {
-                    client: Client::Plain(stream),
+                    client: SetupLeg::Plain(stream),
                     read,
                     hello,
                 });
@@ -97,7 +97,7 @@ pub(super) async fn terminate(
         Ok(Ok(stream)) => {
             let sni = stream.server_name().map(str::to_owned);
             Ok(Classified {
-                client: Client::Tls(Box::new(stream)),
+                client: SetupLeg::Tls(Box::new(stream)),
                 read: Vec::new(),
                 hello: ClientHello {
                     sni,

@@ -1,15 +1,18 @@
-//! From a pool to a connected backend: pick, queue, connect, and try another when a connect fails.
+//! From a pool to a connected backend: pick, queue, reach, and try another when that fails.
 //!
 //! Nothing of the client is sent here, so every failure may be tried again elsewhere.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::SetupLeg;
+use super::reach::reach;
 use crate::base::pace::Pace;
-use crate::net::{ConnectError, Stream, connect};
+use crate::net::ConnectError;
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
 
@@ -47,10 +50,21 @@ impl DispatchError {
             Self::Connect { source, .. } => match source {
                 ConnectError::TimedOut(_) => (Side::Backend, Phase::Connect, How::Timeout),
                 ConnectError::Refused(_) => (Side::Backend, Phase::Connect, How::Refused),
+                ConnectError::Tls(error) => (Side::Backend, Phase::Connect, how(error)),
                 ConnectError::Local(_) => (Side::Evenkeel, Phase::Connect, How::Error),
             },
         };
         End::new(side, phase, how)
+    }
+}
+
+/// How a handshake with a backend ended.
+fn how(error: &io::Error) -> How {
+    match error.kind() {
+        io::ErrorKind::TimedOut => How::Timeout,
+        io::ErrorKind::UnexpectedEof => How::Fin,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => How::Invalid,
+        _ => How::Rst,
     }
 }
 
@@ -78,7 +92,7 @@ pub async fn dispatch(
     pool: &Arc<Pool>,
     wanted: &mut Wanted<'_>,
     record: &mut Record,
-) -> Result<(Stream, Lease), DispatchError> {
+) -> Result<(SetupLeg, Lease), DispatchError> {
     let dispatched = seek(pool, wanted, record).await;
     dispatched.inspect_err(|error| tell_of_refusal(pool, error))
 }
@@ -129,8 +143,8 @@ async fn seek(
     pool: &Arc<Pool>,
     wanted: &mut Wanted<'_>,
     record: &mut Record,
-) -> Result<(Stream, Lease), DispatchError> {
-    let settings = pool.settings();
+) -> Result<(SetupLeg, Lease), DispatchError> {
+    let (settings, tls) = (pool.settings(), pool.tls());
     loop {
         record.phase = Phase::Queue;
         let lease = pool
@@ -146,12 +160,13 @@ async fn seek(
         record.phase = Phase::Connect;
         record.assigned(backend.counters());
         let begun = Instant::now();
-        let source = match attempt(&backend, settings.connect_timeout).await {
-            Ok(stream) => {
+        let source = match reach(&backend, tls.as_deref(), settings.connect_timeout).await {
+            Ok(leg) => {
                 let now = Instant::now();
                 backend.connected(now);
                 record.connected(now - begun);
-                return Ok((stream, lease));
+                record.encrypted(leg.tls_version());
+                return Ok((leg, lease));
             }
             Err(source) => source,
         };
@@ -176,13 +191,5 @@ fn count_redispatch(pool: &Pool, wanted: &Wanted<'_>, backend: &Arc<Backend>) {
     let other = |tried: &Arc<Backend>| !Arc::ptr_eq(tried, backend);
     if wanted.tried.last().is_some_and(other) {
         pool.counters().redispatches.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-async fn attempt(backend: &Backend, timeout: Duration) -> Result<Stream, ConnectError> {
-    match backend.endpoint() {
-        Some(endpoint) => connect(&endpoint, timeout).await,
-        // Lost its address between pick and connect.
-        None => Err(ConnectError::unresolved()),
     }
 }

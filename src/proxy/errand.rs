@@ -10,9 +10,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::dispatch::{DispatchError, Wanted, dispatch, failed, tell_of_refusal, try_another};
-use super::{Held, Place, Proxy};
+use super::{Held, Place, Proxy, SetupLeg};
 use crate::net::options::reset_on_close;
-use crate::net::{ConnectError, Stream, begin_connect, hung_up};
+use crate::net::{ConnectError, begin_connect, hung_up};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pick, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
@@ -68,8 +68,9 @@ impl Errand {
         }
     }
 
-    /// The same without a wait, on a relay thread: picks and begins to connect. What needs a wait (a queue, another try
-    /// after one that failed at once) is run by the set-up plane instead, and there is no session yet.
+    /// The same without a wait, on a relay thread: picks and begins to connect. What needs a wait (a queue, a handshake
+    /// with the backend, another try after one that failed at once) is run by the set-up plane instead, and there is no
+    /// session yet.
     pub fn begin(
         self,
         pool: &Arc<Pool>,
@@ -78,6 +79,10 @@ impl Errand {
         place: Place,
     ) -> Option<Session<Held>> {
         record.phase = Phase::Queue;
+        if pool.has_tls() {
+            self.wait(client, record, place);
+            return None;
+        }
         let pick = Pick {
             client: self.client,
             key: self.key.as_deref(),
@@ -101,7 +106,14 @@ impl Errand {
         let held = Held { lease, place };
         let begun = self.begun(pool, &held);
         match begin(held.lease.backend()) {
-            Ok(socket) => Some(begun.session(pool, client, socket, record, held, true)),
+            Ok(socket) => {
+                let backend = Leg {
+                    socket,
+                    transport: Transport::Raw,
+                    read: Vec::new(),
+                };
+                Some(begun.session(pool, client, backend, record, held, true))
+            }
             // The client took the last descriptor: it waits, and the next accept finds none and pauses.
             Err(error) if error.is_ours() => {
                 begun.errand.wait_for_room(client, record, held.place);
@@ -115,9 +127,9 @@ impl Errand {
     }
 
     /// Hands the session to the relay and is done with it, unless it comes back.
-    fn adopt(self, pool: &Pool, client: Leg, backend: Stream, mut record: Record, held: Held) {
-        let socket = match backend.into_owned_fd() {
-            Ok(socket) => socket,
+    fn adopt(self, pool: &Pool, client: Leg, backend: SetupLeg, mut record: Record, held: Held) {
+        let backend = match backend.into_leg(Vec::new()) {
+            Ok(backend) => backend,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
                 let end = End::new(Side::Evenkeel, Phase::Connect, How::Error);
@@ -127,7 +139,7 @@ impl Errand {
         record.opened();
         let proxy = Arc::clone(&self.proxy);
         let begun = self.begun(pool, &held);
-        let session = begun.session(pool, client, socket, record, held, false);
+        let session = begun.session(pool, client, backend, record, held, false);
         proxy.relay.adopt(session);
     }
 
@@ -177,18 +189,14 @@ impl Begun {
         self,
         pool: &Pool,
         client: Leg,
-        socket: OwnedFd,
+        backend: Leg,
         record: Record,
         held: Held,
         connecting: bool,
     ) -> Session<Held> {
         Session {
             client,
-            backend: Leg {
-                socket,
-                transport: Transport::Raw,
-                read: Vec::new(),
-            },
+            backend,
             framing: Framing::Bytes,
             connecting,
             policy: Policy::of(&pool.settings()),

@@ -15,10 +15,10 @@ use super::gate::{Gate, Times};
 use super::ticket::Ticket;
 use super::upgrade::Handover;
 use super::visit::Visit;
-use super::{Arrival, Client, Held};
+use super::{Arrival, Held, SetupLeg};
 use crate::net::{Stream, options};
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::relay::{Leg, Session, Transport};
+use crate::relay::Session;
 
 /// hyper's buffer for one direction of one connection; above the largest head the gate lets through.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -51,7 +51,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
 }
 
 /// Runs hyper's server over the gate until the connection ends or becomes a tunnel.
-async fn converse(client: Client, visit: &Arc<Visit>) -> hyper::Result<()> {
+async fn converse(client: SetupLeg, visit: &Arc<Visit>) -> hyper::Result<()> {
     let config = &visit.arrival.rules.config;
     let times = Times {
         first_head: visit.arrival.deadline,
@@ -104,7 +104,7 @@ async fn hard_stop(visit: &Visit) {
 
 /// The answer under way has no end: what was sent of it is delivered, then the connection is reset, so that it cannot
 /// look complete.
-async fn cut_off(gate: Gate<Client>) {
+async fn cut_off(gate: Gate<SetupLeg>) {
     let (client, _) = gate.into_parts();
     let until = Instant::now() + DELIVER_TIMEOUT;
     while queued_bytes(&client) > 0 && Instant::now() < until {
@@ -113,10 +113,10 @@ async fn cut_off(gate: Gate<Client>) {
     client.reset_on_close();
 }
 
-fn queued_bytes(client: &Client) -> usize {
+fn queued_bytes(client: &SetupLeg) -> usize {
     let stream = match client {
-        Client::Plain(stream) => stream,
-        Client::Tls(stream) => stream.get_ref(),
+        SetupLeg::Plain(stream) => stream,
+        SetupLeg::Tls(stream) => stream.get_ref(),
     };
     match stream {
         Stream::Tcp(stream) => options::unacknowledged_bytes(stream.as_fd()),
@@ -158,15 +158,15 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         // The ticket knows why.
         return;
     };
-    let Ok(client) = upgraded.downcast::<TokioIo<Gate<Client>>>() else {
+    let Ok(client) = upgraded.downcast::<TokioIo<Gate<SetupLeg>>>() else {
         return cannot_adopt(ticket, "the client stream is of another type");
     };
     let (stream, held) = client.io.into_inner().into_parts();
     let read = [&client.read_buf[..], &held].concat();
     let legs = stream
         .into_leg(read)
-        .and_then(|client| Ok((client, backend.into_owned_fd()?)));
-    let (client, socket) = match legs {
+        .and_then(|client| Ok((client, backend.into_leg(backend_read)?)));
+    let (client, backend) = match legs {
         Ok(legs) => legs,
         Err(error) => return cannot_adopt(ticket, &error.to_string()),
     };
@@ -177,11 +177,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
     arrival.slot.adopted();
     arrival.proxy.relay.adopt(Session {
         client,
-        backend: Leg {
-            socket,
-            transport: Transport::Raw,
-            read: backend_read,
-        },
+        backend,
         framing,
         connecting: false,
         policy,

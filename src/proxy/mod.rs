@@ -8,7 +8,6 @@ mod accept;
 mod answer;
 mod backend_line;
 mod classify;
-mod client;
 mod dialogue;
 mod dispatch;
 mod door;
@@ -20,9 +19,11 @@ mod hard_stop;
 mod http;
 mod interval;
 mod limits;
+mod reach;
 mod request_key;
 mod retry_after;
 mod rules;
+mod setup_leg;
 mod sticky;
 mod tcp;
 mod ticket;
@@ -42,11 +43,11 @@ use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Lease;
 
 pub use accept::Listening;
-pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use hard_stop::HardStop;
 pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
+pub use setup_leg::SetupLeg;
 
 /// The relay plane as the data path uses it.
 pub type Relay = crate::relay::Relay<Held>;

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
+use super::SetupLeg;
 use super::dialogue::Dialogue;
 use super::dispatch::{DispatchError, Wanted, dispatch};
 use super::interval::Interval;
-use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{AcquireError, Lease, Pool};
 
@@ -53,7 +53,7 @@ impl Ticket {
         &mut self,
         pool: &Arc<Pool>,
         wanted: &mut Wanted<'_>,
-    ) -> Result<(Stream, Lease), DispatchError> {
+    ) -> Result<(SetupLeg, Lease), DispatchError> {
         match &mut self.record {
             Some(record) => dispatch(pool, wanted, record).await,
             None => Err(AcquireError::NoBackend.into()),

@@ -10,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 
-use super::Rules;
 use super::answer::{self, Answer};
 use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
@@ -19,8 +18,8 @@ use super::forward::{self, Purpose};
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, unavailable};
+use super::{Rules, SetupLeg};
 use crate::config;
-use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::Lease;
 use crate::relay::{Framing, Policy, Watched};
@@ -30,7 +29,7 @@ use crate::wire::websocket::{self, Offer};
 pub(super) struct Handover {
     /// Resolves once the 101 has left for the client.
     pub client: OnUpgrade,
-    pub backend: Stream,
+    pub backend: SetupLeg,
     /// What the backend sent behind its 101.
     pub backend_read: Vec<u8>,
     pub framing: Framing,
@@ -127,7 +126,7 @@ async fn ask(
     rules: &Rules,
     settings: &config::Pool,
     mut parts: Parts,
-    stream: Stream,
+    stream: SetupLeg,
     lease: &Lease,
 ) -> Result<(Response<Incoming>, Line), Unanswered> {
     visit.forward(rules, &mut parts, lease.backend(), Purpose::Upgrade);

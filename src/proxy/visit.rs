@@ -2,6 +2,7 @@
 //! exchanged with a backend as an ordinary request or an upgrade.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -255,7 +256,10 @@ pub(super) fn unavailable(
         DispatchError::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
         DispatchError::Connect { source, .. } => match source {
             ConnectError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
-            ConnectError::Refused(_) => StatusCode::BAD_GATEWAY,
+            ConnectError::Tls(error) if error.kind() == io::ErrorKind::TimedOut => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            ConnectError::Refused(_) | ConnectError::Tls(_) => StatusCode::BAD_GATEWAY,
             ConnectError::Local(_) => StatusCode::SERVICE_UNAVAILABLE,
         },
     };

@@ -14,7 +14,7 @@ use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
 use super::frames::Frames;
-use super::inquiry::{Connection, Handle};
+use super::inquiry::{Connection, Handle, Standing};
 use super::leg::{Connect, Leg};
 use super::origin::{Origin, Unserved};
 use super::scratch::Scratch;
@@ -165,6 +165,15 @@ impl<L> Entry<L> {
             idle: self.idle(now),
             tls: self.legs[CLIENT].is_tls(),
             handle,
+        }
+    }
+
+    /// As a job needs it.
+    pub fn standing(&self, handle: Handle, now: Tick) -> Standing {
+        Standing {
+            handle,
+            idle: self.idle(now),
+            is_parting: self.is_parting(),
         }
     }
 

@@ -61,10 +61,21 @@ pub struct Cursor {
     slot: u32,
 }
 
+/// One live connection, as somebody needs it who may end it.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    pub handle: Handle,
+    /// Since the last byte either way.
+    pub idle: Duration,
+    /// It is being ended already.
+    pub is_parting: bool,
+}
+
 /// A part of the table.
 #[derive(Debug, Default)]
 pub struct Page {
     pub connections: Vec<Connection>,
+    standing: Vec<Standing>,
     /// `None`: that was all.
     pub next: Option<Cursor>,
 }
@@ -75,14 +86,23 @@ pub(super) struct Question {
     from: u32,
     limit: usize,
     worker: u32,
-    /// What is found is ended with it.
-    goodbye: Option<Arc<Goodbye>>,
+    wanted: Wanted,
     answer: oneshot::Sender<Answer>,
+}
+
+/// What is to become of what is found.
+#[derive(Debug, Clone)]
+enum Wanted {
+    Described,
+    Named,
+    /// Ended, and named.
+    Ended(Arc<Goodbye>),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     found: Vec<Connection>,
+    named: Vec<Standing>,
     /// The first slot not looked at; `None`: the table ends here.
     next: Option<u32>,
 }
@@ -90,7 +110,12 @@ pub(super) struct Answer {
 impl<L: Send + 'static> Relay<L> {
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
     pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> Page {
-        self.inquire(filter, from, limit, None).await
+        self.inquire(filter, from, limit, Wanted::Described).await
+    }
+
+    /// Names every connection that matches.
+    pub async fn survey(&self, filter: Filter) -> Vec<Standing> {
+        self.inquire_all(filter, Wanted::Named).await
     }
 
     /// Ends every connection that matches; how many there were. WebSockets are told why.
@@ -98,26 +123,23 @@ impl<L: Send + 'static> Relay<L> {
     /// # Cancel safety
     /// Dropping the future leaves the rest open.
     pub async fn close(&self, filter: Filter, goodbye: &Arc<Goodbye>) -> u64 {
-        let mut closed = 0;
-        let mut from = Some(Cursor::default());
-        while let Some(cursor) = from {
-            let goodbye = Some(Arc::clone(goodbye));
-            let page = self
-                .inquire(filter.clone(), cursor, MAX_PAGE, goodbye)
-                .await;
-            closed += page.connections.len() as u64;
-            from = page.next;
-        }
-        closed
+        let wanted = Wanted::Ended(Arc::clone(goodbye));
+        self.inquire_all(filter, wanted).await.len() as u64
     }
 
-    async fn inquire(
-        &self,
-        filter: Filter,
-        from: Cursor,
-        limit: usize,
-        goodbye: Option<Arc<Goodbye>>,
-    ) -> Page {
+    async fn inquire_all(&self, filter: Filter, wanted: Wanted) -> Vec<Standing> {
+        let mut found = Vec::new();
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            let page = self.inquire(filter.clone(), cursor, MAX_PAGE, wanted.clone());
+            let page = page.await;
+            found.extend(page.standing);
+            from = page.next;
+        }
+        found
+    }
+
+    async fn inquire(&self, filter: Filter, from: Cursor, limit: usize, wanted: Wanted) -> Page {
         let limit = limit.clamp(1, MAX_PAGE);
         let filter = Arc::new(filter);
         let mut page = Page::default();
@@ -127,14 +149,15 @@ impl<L: Send + 'static> Relay<L> {
             inbox.send(Command::Inquire(Question {
                 filter: Arc::clone(&filter),
                 from: at.slot,
-                limit: limit - page.connections.len(),
+                limit: limit - page.len(),
                 worker: at.worker,
-                goodbye: goodbye.clone(),
+                wanted: wanted.clone(),
                 answer,
             }));
             // A worker that has stopped has no connections.
             let answer = answered.await.unwrap_or_default();
             page.connections.extend(answer.found);
+            page.standing.extend(answer.named);
             at = match answer.next {
                 Some(slot) => Cursor { slot, ..at },
                 None => Cursor {
@@ -142,7 +165,7 @@ impl<L: Send + 'static> Relay<L> {
                     slot: 0,
                 },
             };
-            if page.connections.len() >= limit {
+            if page.len() >= limit {
                 break;
             }
         }
@@ -152,9 +175,18 @@ impl<L: Send + 'static> Relay<L> {
     }
 }
 
+impl Page {
+    fn len(&self) -> usize {
+        self.connections.len() + self.standing.len()
+    }
+}
+
 impl Question {
     pub fn goodbye(&self) -> Option<Arc<Goodbye>> {
-        self.goodbye.clone()
+        match &self.wanted {
+            Wanted::Ended(goodbye) => Some(Arc::clone(goodbye)),
+            Wanted::Described | Wanted::Named => None,
+        }
     }
 
     /// Looks at the next slots. The keys are those of the entries to end.
@@ -163,7 +195,7 @@ impl Question {
         let mut closing = Vec::new();
         // Inclusive: a cursor comes from outside, and may be the last number there is.
         for slot in (self.from..=u32::MAX).take(SLOTS_PER_LOOK) {
-            if answer.found.len() == self.limit {
+            if answer.found.len() + answer.named.len() == self.limit {
                 answer.next = Some(slot);
                 break;
             }
@@ -176,10 +208,15 @@ impl Question {
                 && entry.matches(&self.filter, now)
             {
                 let worker = self.worker;
-                answer
-                    .found
-                    .push(entry.describe(Handle { worker, key }, now));
-                closing.extend(self.goodbye.is_some().then_some(key));
+                let handle = Handle { worker, key };
+                match &self.wanted {
+                    Wanted::Described => answer.found.push(entry.describe(handle, now)),
+                    Wanted::Named => answer.named.push(entry.standing(handle, now)),
+                    Wanted::Ended(_) => {
+                        answer.named.push(entry.standing(handle, now));
+                        closing.push(key);
+                    }
+                }
             }
         }
         // Whoever asked may have left.

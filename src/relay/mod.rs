@@ -39,7 +39,7 @@ use crate::tls::record;
 pub use door::{Arrivals, Door};
 pub use frames::{Goodbye, Watched};
 use inbox::{Command, Inbox};
-pub use inquiry::{Connection, Cursor, Filter, Handle, MAX_PAGE, Page};
+pub use inquiry::{Connection, Cursor, Filter, Handle, MAX_PAGE, Page, Standing};
 pub use origin::{Origin, Unserved};
 
 /// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.

@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::health;
 use crate::pool::Pool;
 use crate::proxy::Rules;
-use crate::tls;
+use crate::tls::{self, Towards};
 
 /// The pools by name.
 pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
@@ -19,6 +19,8 @@ pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
 pub(super) struct Loaded {
     /// Every pool of the configuration; a known one is the same as before and has not been changed yet.
     pub pools: Pools,
+    /// The TLS of each pool that has it.
+    pub tls: BTreeMap<String, Arc<Towards>>,
     /// One per listener, in the order of the configuration.
     pub rules: Vec<Rules>,
     pub keys: sticky::Keys,
@@ -35,8 +37,9 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
             errors.push(format!("pool {}: check: {error}", pool.name));
         }
     }
+    let tls = pools_tls(config, &mut errors);
+    let pools = pools(config, known, &tls);
     let keys = sticky::load(config, &mut errors);
-    let pools = pools(config, known);
     let mut rules = Vec::new();
     for listener in &config.listeners {
         match Rules::build(listener, &pools) {
@@ -45,16 +48,41 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
         }
     }
     if errors.is_empty() {
-        Ok(Loaded { pools, rules, keys })
+        Ok(Loaded {
+            pools,
+            tls,
+            rules,
+            keys,
+        })
     } else {
         Err(errors)
     }
 }
 
-fn pools(config: &Config, known: &Pools) -> Pools {
+/// Reads what the `tls` of the pools names.
+fn pools_tls(config: &Config, errors: &mut Vec<String>) -> BTreeMap<String, Arc<Towards>> {
+    let mut loaded = BTreeMap::new();
+    for pool in config.pools.values() {
+        match pool.tls.as_ref().map(Towards::load) {
+            Some(Ok(tls)) => {
+                loaded.insert(pool.name.clone(), Arc::new(tls));
+            }
+            Some(Err(error)) => errors.push(format!("pool {}: tls: {error}", pool.name)),
+            None => {}
+        }
+    }
+    loaded
+}
+
+/// A known pool is not touched, a new one is never without its TLS.
+fn pools(config: &Config, known: &Pools, tls: &BTreeMap<String, Arc<Towards>>) -> Pools {
     let pool = |settings: &config::Pool| match known.get(&settings.name) {
         Some(pool) => Arc::clone(pool),
-        None => Pool::new(settings),
+        None => {
+            let pool = Pool::new(settings);
+            pool.set_tls(tls.get(&settings.name).cloned());
+            pool
+        }
     };
     config
         .pools

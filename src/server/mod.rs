@@ -10,6 +10,7 @@ mod condition;
 mod follow;
 mod follower;
 mod forecast;
+pub mod jobs;
 mod listeners;
 mod live;
 mod load;
@@ -43,9 +44,10 @@ pub use status::{CertificateStatus, ListenerState, ListenerStatus, ReloadStatus}
 use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
-use crate::pool::Pool;
+use crate::pool::{Backend, OperatorState, Pool};
 use crate::proxy::{HardStop, Limits, Proxy, Relay};
 use beside::Beside;
+use jobs::{Job, Jobs, Pace, Target, TooMany};
 use live::Live;
 
 /// Why a server did not start. The message names the listener or file and what failed.
@@ -75,6 +77,7 @@ pub struct Server {
     followers: Mutex<Vec<Arc<dyn Follower>>>,
     /// `global.watch`.
     watching: watch::Sender<bool>,
+    jobs: Jobs,
     beside: Beside,
 }
 
@@ -144,6 +147,7 @@ impl Server {
             reloads: Mutex::default(),
             followers: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
+            jobs: Jobs::default(),
             beside,
         })
     }
@@ -256,6 +260,27 @@ impl Server {
 
     pub fn started_at(&self) -> SystemTime {
         self.started_at
+    }
+
+    /// What is being done to live connections.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// Begins to end connections at a pace.
+    ///
+    /// # Errors
+    /// As many jobs run as may.
+    pub fn end_connections(&self, target: Target, pace: Pace) -> Result<Arc<Job>, TooMany> {
+        self.jobs.start(target, pace, self.relay(), &self.watch())
+    }
+
+    /// The operator's word on a backend. One that is ready again keeps what is left of its connections.
+    pub fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
+        backend.set_operator(state);
+        if state == OperatorState::Ready {
+            self.jobs.abort_of(backend);
+        }
     }
 
     /// How the reloads went so far.

@@ -13,12 +13,14 @@ use super::pools::{self, RunningPool};
 use super::{Condition, ReloadError, Server, listeners, lock, sticky};
 use crate::config::{self, Change, Config, ConfigErrors};
 use crate::observe;
+use crate::tls::Towards;
 
 /// A configuration that is ready to be swapped in. Dropping it closes the sockets that it bound.
 pub(super) struct Plan {
     config: Arc<Config>,
     changes: Vec<Change>,
     pools: Pools,
+    tls: BTreeMap<String, Arc<Towards>>,
     keys: sticky::Keys,
     /// Those of `pools` that are new: checked and looked up already.
     started: BTreeMap<String, RunningPool>,
@@ -90,6 +92,7 @@ impl Server {
         let renewed = listeners.renewed.into_iter();
         let mut changes = config::diff(&old, &config);
         changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
+        changes.extend(renewed_tls(&old, &config, &known, &loaded.tls));
         changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
         Ok(Plan {
             keys: loaded.keys,
@@ -97,6 +100,7 @@ impl Server {
             followers: self.prepare_followers(&config)?,
             started: self.start_new(&loaded.pools, &known),
             pools: loaded.pools,
+            tls: loaded.tls,
             listeners: listeners.steps,
             config: Arc::new(config),
             changes,
@@ -134,6 +138,10 @@ impl Server {
         let grace = longest_set_up(&live.config);
         self.proxy.limits.apply(&plan.config.global);
         self.relay().set_max_held(plan.config.global.max_buffered);
+        tell_unverified(&plan.config, &live.pools);
+        for (name, pool) in &plan.pools {
+            pool.set_tls(plan.tls.get(name).cloned());
+        }
         sticky::apply(&plan.pools, &plan.keys);
         live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
         let before = std::mem::take(&mut live.listeners);
@@ -171,6 +179,35 @@ impl Server {
         }
         let file = self.source.file().display();
         tracing::error!(%file, errors = messages.len(), "reload refused, the present configuration goes on");
+    }
+}
+
+/// The pools whose files of `tls` have another content under the same names.
+fn renewed_tls(
+    old: &Config,
+    new: &Config,
+    known: &Pools,
+    loaded: &BTreeMap<String, Arc<Towards>>,
+) -> Vec<Change> {
+    let is_renewed = |name: &String, tls: &Arc<Towards>| {
+        let settings = |config: &Config| config.pools.get(name).and_then(|pool| pool.tls.clone());
+        let before = known.get(name).and_then(|pool| pool.tls());
+        settings(old) == settings(new) && before.is_some_and(|before| before != *tls)
+    };
+    let renewed = loaded.iter().filter(|(name, tls)| is_renewed(name, tls));
+    renewed
+        .map(|(name, _)| Change::BackendTlsRenewed { pool: name.clone() })
+        .collect()
+}
+
+/// Warns about each pool that begins to take whoever answers for its nodes.
+fn tell_unverified(new: &Config, running: &BTreeMap<String, RunningPool>) {
+    let unverified = |pool: &config::Pool| pool.tls.as_ref().is_some_and(|tls| !tls.verify);
+    for (name, _) in new.pools.iter().filter(|(_, pool)| unverified(pool)) {
+        let before = running.get(name);
+        if !before.is_some_and(|before| unverified(&before.pool.settings())) {
+            tracing::warn!(pool = %name, "tls.verify = false: whoever answers at the address of a backend is believed");
+        }
     }
 }
 

@@ -44,20 +44,11 @@ impl Loaded {
         provider: &CryptoProvider,
     ) -> Result<Loaded, TlsError> {
         let Certificate { cert, key, default } = certificate;
-        let chain = read_chain(cert)?;
-        let signing_key = provider
-            .key_provider
-            .load_private_key(read_key(key)?)
-            .map_err(|source| TlsError::Key {
-                file: key.clone(),
-                source,
-            })?;
-        let (names, not_after) = facts(cert, &chain)?;
+        let certified = read_pair(cert, key, provider)?;
+        let (names, not_after) = facts(cert, &certified.cert)?;
         if names.is_empty() && !default {
             return Err(TlsError::NoNames { file: cert.clone() });
         }
-        let certified = CertifiedKey::new(chain, signing_key);
-        check_pair(&certified, cert, key)?;
         warn_if_expired(cert, not_after);
         Ok(Loaded {
             key: Arc::new(certified),
@@ -66,6 +57,25 @@ impl Loaded {
             default: *default,
         })
     }
+}
+
+/// A chain and its private key, which belong to each other. Whom it names and until when is not looked at.
+pub(super) fn read_pair(
+    cert: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = read_chain(cert)?;
+    let signing_key = provider
+        .key_provider
+        .load_private_key(read_key(key)?)
+        .map_err(|source| TlsError::Key {
+            file: key.to_owned(),
+            source,
+        })?;
+    let certified = CertifiedKey::new(chain, signing_key);
+    check_pair(&certified, cert, key)?;
+    Ok(certified)
 }
 
 /// The whole file, bounded.

@@ -79,7 +79,7 @@ fn verified(accepted: Accepted) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-fn file_roots(file: &Path) -> Result<RootCertStore, TlsError> {
+pub(super) fn file_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in read_chain(file)? {
         roots
@@ -92,7 +92,7 @@ fn file_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn system_roots() -> Result<RootCertStore, TlsError> {
+pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // A root that rustls cannot parse is skipped, as every client does: systems carry some from before the rules.

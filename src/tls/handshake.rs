@@ -14,11 +14,11 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use super::record::Session;
 use crate::wire::client_hello::{ClientHello, Progress, Reader};
 
-/// The client's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
-const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
+/// A peer's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
+pub(super) const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Room for a read. A ClientHello with a post-quantum key share has about 1.8 KB.
-const READ_BYTES: usize = 4 * 1024;
-const HEADER_BYTES: usize = 5;
+pub(super) const READ_BYTES: usize = 4 * 1024;
+pub(super) const HEADER_BYTES: usize = 5;
 /// Longest record body that rustls takes.
 const MAX_BODY_BYTES: usize = (1 << 14) + 2048;
 
@@ -54,7 +54,7 @@ pub(super) struct Done {
 }
 
 /// What rustls wants next.
-enum Wants {
+pub(super) enum Wants {
     /// To be called again.
     Call,
     Record,
@@ -191,13 +191,16 @@ impl Handshake {
 }
 
 /// `None`: not the header of a record (RFC 8446 section 5.1).
-fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usize> {
+pub(super) fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usize> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     let is_record = (20..=23).contains(&kind) && major == 3 && length <= MAX_BODY_BYTES;
     is_record.then_some(length)
 }
 
-fn encode<T>(mut data: EncodeTlsData<'_, T>, output: &mut Vec<u8>) -> Result<(), rustls::Error> {
+pub(super) fn encode<T>(
+    mut data: EncodeTlsData<'_, T>,
+    output: &mut Vec<u8>,
+) -> Result<(), rustls::Error> {
     let end = output.len();
     // The first call tells the size.
     let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) else {
@@ -211,6 +214,6 @@ fn encode<T>(mut data: EncodeTlsData<'_, T>, output: &mut Vec<u8>) -> Result<(),
         .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
-fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+pub(super) fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }

@@ -1,22 +1,25 @@
-//! Certificates and TLS configurations: what a listener serves with and what a check connects with.
+//! Certificates and TLS configurations: what a listener serves with, what backends and checks are connected to with.
 //!
 //! Files are read, parsed and checked here, when a configuration is built; a handshake finds everything in memory.
 //! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
 
 mod certificate;
 mod client;
+mod client_handshake;
 mod error;
 mod handshake;
 mod names;
 pub mod record;
 mod server;
 mod stream;
+mod towards;
 mod verifier;
 
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use server::{LoadedTls, fingerprint, server_config};
 pub use stream::{Parts, Stream, accept};
+pub use towards::Towards;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

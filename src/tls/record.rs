@@ -41,6 +41,7 @@ use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, Record};
 use self::keys::{Keys, MAX_OVERHEAD_BYTES, Version};
 use self::message::Owed;
 use self::schedule::Schedule;
+use crate::config::TlsVersion;
 
 /// Room that the records owed at one time may take: a key update or a warning, and an alert.
 pub const MAX_CONTROL_BYTES: usize = 3 * (MAX_OVERHEAD_BYTES + 8);
@@ -155,6 +156,13 @@ impl Session {
 
     pub fn status(&self) -> Status {
         self.status
+    }
+
+    pub fn version(&self) -> TlsVersion {
+        match self.read.version() {
+            Version::Tls12 => TlsVersion::Tls12,
+            Version::Tls13 => TlsVersion::Tls13,
+        }
     }
 
     /// Bytes kept inside: a record (at most 18 KiB) and a handshake message (16 KiB, from a server 64 KiB) of which not all

@@ -1,8 +1,9 @@
-//! The client leg of a TLS listener while it is set up: a handshake by rustls' unbuffered connection, then our own record
-//! layer ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take over between any two records.
+//! A TLS leg while it is set up: a handshake by rustls' unbuffered connection, then our own record layer
+//! ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take over between any two records.
 //!
-//! rustls is fed one record at a time and let go at the client's Finished: what a client sends right behind it (data, a
-//! key update) is opened by the session that the relay goes on with. A buffered connection would keep such bytes inside.
+//! rustls is fed one record at a time and let go at the peer's Finished: what a peer sends right behind it (data, a
+//! ticket, a key update) is opened by the session that the relay goes on with. A buffered connection would keep such
+//! bytes inside.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,11 +11,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::handshake::{Handshake, Step};
+use super::client_handshake::ClientHandshake;
+use super::handshake::{Done, Handshake, Step};
 use super::record::{MAX_CONTROL_BYTES, Session, Status};
+use crate::config::TlsVersion;
 
 /// Read from the socket at once: a request head or a few messages. Bulk is the relay's.
 const READ_BYTES: usize = 8 * 1024;
@@ -23,7 +27,7 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// Ciphertext behind which a write waits for the socket.
 const MAX_OUTPUT_BYTES: usize = 32 * 1024;
 
-/// An accepted TLS connection.
+/// An established TLS connection, of either side.
 pub struct Stream<IO> {
     io: IO,
     session: Session,
@@ -39,7 +43,7 @@ pub struct Stream<IO> {
 pub struct Parts<IO> {
     pub io: IO,
     pub session: Session,
-    /// Plaintext of the client that nobody has read.
+    /// Plaintext of the peer that nobody has read.
     pub plain: Vec<u8>,
     /// Ciphertext to be written before anything that the session seals. Empty after a flush.
     pub output: Vec<u8>,
@@ -66,7 +70,41 @@ where
             handshake.output.clear();
         }
         match step? {
-            Step::Done => return Stream::established(io, handshake),
+            Step::Done => return Ok(Stream::established(io, handshake.finish()?)),
+            Step::NeedInput => {}
+        }
+        if io.read_buf(handshake.input()).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Makes a client's handshake on `io`, with the server called `name`. The caller sets the deadline, by dropping this.
+///
+/// # Errors
+/// `UnexpectedEof`: the server left; `InvalidData`: it is not TLS, or rustls refused it (and its alert was sent), or it
+/// exceeds a bound. Others are the socket's.
+pub async fn connect<IO>(
+    mut io: IO,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> io::Result<Stream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut handshake = ClientHandshake::new(config, name)?;
+    loop {
+        let step = handshake.advance();
+        // Our Finished too: the server waits for it, whoever speaks first.
+        if !handshake.output.is_empty() {
+            let sent = send(&mut io, &handshake.output).await;
+            if step.is_ok() {
+                sent?;
+            }
+            handshake.output.clear();
+        }
+        match step? {
+            Step::Done => return Ok(Stream::established(io, handshake.finish()?)),
             Step::NeedInput => {}
         }
         if io.read_buf(handshake.input()).await? == 0 {
@@ -81,8 +119,7 @@ async fn send<IO: AsyncWrite + Unpin>(io: &mut IO, bytes: &[u8]) -> io::Result<(
 }
 
 impl<IO> Stream<IO> {
-    fn established(io: IO, handshake: Handshake) -> io::Result<Self> {
-        let done = handshake.finish()?;
+    fn established(io: IO, done: Done) -> Self {
         let mut stream = Self {
             io,
             session: done.session,
@@ -92,12 +129,16 @@ impl<IO> Stream<IO> {
             alpn_protocol: done.alpn_protocol,
         };
         stream.receive(&done.residue);
-        Ok(stream)
+        stream
     }
 
-    /// The name the client asked for, in lower case.
+    /// The name the client asked for, in lower case; of an accepted one.
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
+    }
+
+    pub fn tls_version(&self) -> TlsVersion {
+        self.session.version()
     }
 
     /// The protocol agreed on.
@@ -200,7 +241,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
             match Pin::new(&mut this.io).poll_read(cx, &mut chunk) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
-                    // The client may be waiting for what is not sent yet.
+                    // The peer may be waiting for what is not sent yet.
                     if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
                         return Poll::Ready(Err(error));
                     }

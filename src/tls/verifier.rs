@@ -2,12 +2,15 @@
 //! Every handshake must be signed by the certificate's key nevertheless.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -23,6 +26,28 @@ pub(super) enum Accepted {
         own: Vec<CertificateDer<'static>>,
         roots: Option<Arc<WebPkiServerVerifier>>,
     },
+    /// What `roots` signed; and each of `own` itself while it is valid and names the backend: most who sign a node's
+    /// certificate with its own key make it one of an authority, which no chain may end with.
+    Trusted {
+        own: Vec<CertificateDer<'static>>,
+        roots: Arc<WebPkiServerVerifier>,
+    },
+}
+
+impl Accepted {
+    /// # Errors
+    /// There are no roots.
+    pub fn trusted(
+        own: Vec<CertificateDer<'static>>,
+        roots: RootCertStore,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
+        let roots =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .build()
+                .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self::Trusted { own, roots })
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -37,6 +62,18 @@ impl ServerCertVerifier for Verifier {
         let (own, roots) = match &self.accepted {
             Accepted::Any => return Ok(ServerCertVerified::assertion()),
             Accepted::Known { own, roots } => (own, roots),
+            Accepted::Trusted { own, .. } if own.contains(end_entity) => {
+                return verify_own(end_entity, server_name, now);
+            }
+            Accepted::Trusted { roots, .. } => {
+                return roots.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    server_name,
+                    ocsp_response,
+                    now,
+                );
+            }
         };
         if own.contains(end_entity) {
             return Ok(ServerCertVerified::assertion());
@@ -76,6 +113,42 @@ impl ServerCertVerifier for Verifier {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// A certificate that is trusted as it is: what is left is its name and its time.
+fn verify_own(
+    certificate: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<ServerCertVerified, Error> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let (not_before, not_after) = (
+        time(parsed.validity().not_before),
+        time(parsed.validity().not_after),
+    );
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before,
+        }
+        .into());
+    }
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext {
+            time: now,
+            not_after,
+        }
+        .into());
+    }
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    Ok(ServerCertVerified::assertion())
+}
+
+/// A stamp before 1970 becomes 1970.
+fn time(stamp: ASN1Time) -> UnixTime {
+    let seconds = u64::try_from(stamp.timestamp()).unwrap_or(0);
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
@@ -16,16 +17,29 @@ pub struct Certificate {
 impl Certificate {
     /// Writes `stem.pem` and `stem.key` into `folder`.
     pub fn write(folder: &Path, stem: &str, names: &[&str]) -> Certificate {
+        Certificate::write_with(folder, stem, names, |_| {})
+    }
+
+    /// The same with a change, of its time or its purpose.
+    pub fn write_with(
+        folder: &Path,
+        stem: &str,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Certificate {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let made = rcgen::generate_simple_self_signed(names).expect("make a certificate");
+        let mut params = CertificateParams::new(names).expect("names");
+        change(&mut params);
+        let signing_key = KeyPair::generate().expect("a key");
+        let made = params.self_signed(&signing_key).expect("a certificate");
         let cert = folder.join(format!("{stem}.pem"));
         let key = folder.join(format!("{stem}.key"));
-        std::fs::write(&cert, made.cert.pem()).expect("write a certificate");
-        std::fs::write(&key, made.signing_key.serialize_pem()).expect("write a key");
+        std::fs::write(&cert, made.pem()).expect("write a certificate");
+        std::fs::write(&key, signing_key.serialize_pem()).expect("write a key");
         Certificate {
             cert,
             key,
-            der: made.cert.der().clone(),
+            der: made.der().clone(),
         }
     }
 

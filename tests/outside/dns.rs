@@ -14,10 +14,10 @@ use crate::nodes::Node;
 use crate::settings::listener;
 
 const A: u16 = 1;
-const SRV: u16 = 33;
+pub const SRV: u16 = 33;
 
 #[derive(Clone)]
-enum Reply {
+pub enum Reply {
     /// Record data, one per record.
     Records(Vec<Vec<u8>>),
     /// An RCODE: 2 is SERVFAIL, 3 is NXDOMAIN.
@@ -28,15 +28,15 @@ enum Reply {
 type Zone = HashMap<(String, u16), Reply>;
 
 /// A name server on loopback; what its zone does not hold does not exist.
-struct NameServer {
-    address: SocketAddr,
+pub struct NameServer {
+    pub address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
     asked: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
 impl NameServer {
-    async fn start() -> NameServer {
+    pub async fn start() -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0")
             .await
             .expect("bind a name server");
@@ -62,14 +62,14 @@ impl NameServer {
         }
     }
 
-    fn set(&self, name: &str, kind: u16, reply: Reply) {
+    pub fn set(&self, name: &str, kind: u16, reply: Reply) {
         self.zone
             .lock()
             .unwrap()
             .insert((name.to_owned(), kind), reply);
     }
 
-    fn addresses(&self, name: &str, addresses: &[Ipv4Addr]) {
+    pub fn addresses(&self, name: &str, addresses: &[Ipv4Addr]) {
         self.set(
             name,
             A,
@@ -136,7 +136,7 @@ fn answer(query: &[u8], zone: &Zone) -> Option<Vec<u8>> {
     Some(reply)
 }
 
-fn service(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
+pub fn service(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
     let mut record = [
         priority.to_be_bytes(),
         weight.to_be_bytes(),

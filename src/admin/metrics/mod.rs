@@ -242,6 +242,8 @@ mod tests {
             live: 3,
             connections: 12,
             connect_failures: 1,
+            last_error: None,
+            last_error_at: None,
             requests: 2,
             bytes_from_client: 100,
             bytes_from_backend: 200,
@@ -324,6 +326,7 @@ mod tests {
             configuration,
             access_log: AccessLogView { dropped: 10 },
             listeners: vec![listener()],
+            jobs: Vec::new(),
             pools: vec![pool()],
         };
         Snapshot {

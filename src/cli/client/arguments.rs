@@ -5,9 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::target::Given;
-use crate::base::units::parse_duration;
+use crate::base::rate::{Rate, RateError};
+use crate::base::units::{format_duration, parse_duration};
 use crate::cli::ConfigArgument;
 use crate::cli::locate::locate;
 use crate::server::Condition;
@@ -67,6 +69,78 @@ pub struct WaitArguments {
     /// Return when its last connection is gone, or fail after this time, at most 1h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) wait: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct DrainArguments {
+    #[command(flatten)]
+    pub(super) wait: WaitArguments,
+    #[command(flatten)]
+    pub(super) pace: PaceArguments,
+    /// End nobody, whatever the pool's `drain` says
+    #[arg(long, conflicts_with_all = ["rate", "deadline", "after", "code", "reason"])]
+    pub(super) keep: bool,
+}
+
+/// How live connections are ended, quiet ones first.
+#[derive(Debug, Args)]
+pub struct PaceArguments {
+    /// End so many in a time, as in 100/s
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(super) rate: Option<Rate>,
+    /// End the last one then, as in 10m; without --rate they are spread evenly over it
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) deadline: Option<Duration>,
+    /// Let them end by themselves for so long before
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) after: Option<Duration>,
+    /// Code of the Close frame that WebSockets get [default: the pool's, else 1012]
+    #[arg(long, value_name = "CODE")]
+    pub(super) code: Option<u16>,
+    /// Its reason
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+impl PaceArguments {
+    pub(super) fn is_given(&self) -> bool {
+        let Self {
+            rate,
+            deadline,
+            after,
+            code,
+            reason,
+        } = self;
+        rate.is_some()
+            || deadline.is_some()
+            || after.is_some()
+            || code.is_some()
+            || reason.is_some()
+    }
+
+    /// As members of a request's body; what is not given is left to the endpoint.
+    pub(super) fn write(&self, body: &mut serde_json::Map<String, Value>) {
+        let rate = self.rate.map(|rate| rate.to_string());
+        let members = [
+            ("rate", rate),
+            ("deadline", self.deadline.map(format_duration)),
+            ("after", self.after.map(format_duration)),
+        ];
+        for (name, value) in members {
+            if let Some(value) = value {
+                body.insert(name.to_owned(), value.into());
+            }
+        }
+        if self.code.is_some() || self.reason.is_some() {
+            let close = serde_json::json!({ "code": self.code, "reason": self.reason });
+            body.insert("close".to_owned(), close);
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    text.parse()
+        .map_err(|error: RateError| format!("{error}; allowed: as in 100/s, 600/m"))
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -5,8 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 use percent_encoding::utf8_percent_encode;
+use serde_json::Value;
 
-use super::arguments::{AskArguments, Output, duration};
+use super::arguments::{AskArguments, Output, PaceArguments, duration};
+use super::jobs;
 use super::layout::Style;
 use super::target::Target;
 use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, listing, print, show, understand};
@@ -55,8 +57,15 @@ struct FilterArguments {
 #[derive(Debug, Args)]
 pub struct CloseArguments {
     /// Which connection, by its id in `evenkeel connections` and in the access log
-    #[arg(value_name = "ID")]
-    id: u64,
+    #[arg(value_name = "ID", conflicts_with_all = ["listener", "pool", "backend", "client", "min_age", "min_idle", "all"])]
+    id: Option<u64>,
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// Every connection
+    #[arg(long, conflicts_with_all = ["listener", "pool", "backend", "client", "min_age", "min_idle"])]
+    all: bool,
+    #[command(flatten)]
+    pace: PaceArguments,
     #[command(flatten)]
     ask: AskArguments,
 }
@@ -80,14 +89,59 @@ pub fn list(arguments: ListArguments) -> Result<(), Failure> {
     })
 }
 
-/// Ends one connection, as a stop of the balancer would.
+/// Ends one connection at once, as a stop of the balancer would, or begins a job that ends those that match.
 pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
-    let path = format!("/api/v1/connections/{}", arguments.id);
-    ask(&arguments.ask, async |target, output| {
+    let CloseArguments {
+        id,
+        filter,
+        all,
+        pace,
+        ask: asked,
+    } = arguments;
+    let Some(id) = id else {
+        return close_many(&filter, all, &pace, &asked);
+    };
+    if pace.is_given() {
+        return Err(Failure::Other(
+            "one connection is ended at once: --rate, --deadline, --after, --code and --reason go with a filter or --all".to_owned(),
+        ));
+    }
+    let path = format!("/api/v1/connections/{id}");
+    ask(&asked, async |target, output| {
         let body = call::call(target, Method::DELETE, &path, ANSWER_TIMEOUT).await?;
         show(output, &body, |done: &ClosedView| {
             format!("{} closed\n", connections(done.closed))
         })
+    })
+}
+
+fn close_many(
+    filter: &FilterArguments,
+    all: bool,
+    pace: &PaceArguments,
+    asked: &AskArguments,
+) -> Result<(), Failure> {
+    let conditions = filter.conditions().into_iter();
+    let conditions: serde_json::Map<String, Value> = conditions
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+        .collect();
+    if conditions.is_empty() && !all {
+        return Err(Failure::Other(
+            "which ones? give an ID, a filter such as --pool or --min-idle, or --all".to_owned(),
+        ));
+    }
+    let mut body = serde_json::Map::new();
+    if all {
+        body.insert("all".to_owned(), true.into());
+    } else {
+        body.insert("filter".to_owned(), conditions.into());
+    }
+    pace.write(&mut body);
+    let body = Value::from(body).to_string();
+    ask(asked, async |target, output| {
+        let path = "/api/v1/connections/close";
+        let body = call::call_with(target, Method::POST, path, body, ANSWER_TIMEOUT).await?;
+        show(output, &body, jobs::line)
     })
 }
 
@@ -133,26 +187,35 @@ async fn page(
     call::call(target, Method::GET, &path, ANSWER_TIMEOUT).await
 }
 
+impl FilterArguments {
+    /// By the names that the endpoint has for them.
+    fn conditions(&self) -> [(&'static str, Option<String>); 6] {
+        let FilterArguments {
+            listener,
+            pool,
+            backend,
+            client,
+            min_age,
+            min_idle,
+        } = self;
+        [
+            ("listener", listener.clone()),
+            ("pool", pool.clone()),
+            ("backend", backend.clone()),
+            ("client", client.clone()),
+            ("min_age", min_age.map(format_duration)),
+            ("min_idle", min_idle.map(format_duration)),
+        ]
+    }
+}
+
 fn list_path(filter: &FilterArguments, limit: Option<u16>, cursor: Option<u64>) -> String {
-    let FilterArguments {
-        listener,
-        pool,
-        backend,
-        client,
-        min_age,
-        min_idle,
-    } = filter;
-    let parameters = [
-        ("listener", listener.clone()),
-        ("pool", pool.clone()),
-        ("backend", backend.clone()),
-        ("client", client.clone()),
-        ("min_age", min_age.map(format_duration)),
-        ("min_idle", min_idle.map(format_duration)),
+    let page = [
         ("limit", limit.map(|limit| limit.to_string())),
         ("cursor", cursor.map(|cursor| cursor.to_string())),
     ];
-    let given = parameters.into_iter().filter_map(|(name, value)| {
+    let parameters = filter.conditions().into_iter().chain(page);
+    let given = parameters.filter_map(|(name, value)| {
         let value = value?;
         Some(format!("{name}={}", utf8_percent_encode(&value, SEGMENT)))
     });

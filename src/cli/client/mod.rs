@@ -5,6 +5,7 @@
 mod arguments;
 mod call;
 mod connections;
+mod jobs;
 mod layout;
 mod listing;
 mod plan;
@@ -17,13 +18,17 @@ use std::time::Duration;
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::failure::Failure;
 use crate::admin::view::{BackendView, OperatedView, ReloadView, StatusView};
 use crate::base::units::format_duration;
-pub use arguments::{AskArguments, OperateArguments, ReloadArguments, WaitArguments};
+pub use arguments::{
+    AskArguments, DrainArguments, OperateArguments, ReloadArguments, WaitArguments,
+};
 use arguments::{BackendName, Output};
 pub use connections::{CloseArguments, ListArguments, close, list};
+pub use jobs::{AbortArguments, abort, list as jobs};
 use layout::Style;
 pub use plan::{PlanArguments, plan};
 use target::Target;
@@ -65,27 +70,44 @@ pub fn reload(arguments: ReloadArguments) -> Result<(), Failure> {
     })
 }
 
-pub fn drain(arguments: WaitArguments) -> Result<(), Failure> {
-    operate(arguments.operate, "drain", arguments.wait)
+pub fn drain(arguments: DrainArguments) -> Result<(), Failure> {
+    let DrainArguments { wait, pace, keep } = arguments;
+    let mut body = serde_json::Map::new();
+    pace.write(&mut body);
+    if keep {
+        body.insert("keep".to_owned(), true.into());
+    }
+    operate(wait.operate, "drain", wait.wait, Value::from(body))
 }
 
 pub fn maint(arguments: WaitArguments) -> Result<(), Failure> {
-    operate(arguments.operate, "maint", arguments.wait)
+    operate(
+        arguments.operate,
+        "maint",
+        arguments.wait,
+        serde_json::json!({}),
+    )
 }
 
 pub fn ready(arguments: OperateArguments) -> Result<(), Failure> {
-    operate(arguments, "ready", None)
+    operate(arguments, "ready", None, serde_json::json!({}))
 }
 
 /// Sets the operator's state of a backend. With `wait` it returns when the last connection is gone; connections that
 /// are left after it are a failure, so that a script does not go on and stop the node.
-fn operate(arguments: OperateArguments, word: &str, wait: Option<Duration>) -> Result<(), Failure> {
+fn operate(
+    arguments: OperateArguments,
+    word: &str,
+    wait: Option<Duration>,
+    body: Value,
+) -> Result<(), Failure> {
     let name = &arguments.backend;
     let path = operate_path(name, word, wait);
     let patience = ANSWER_TIMEOUT.saturating_add(wait.unwrap_or_default());
     ask(&arguments.ask, async |target, output| {
-        let body = call::call(target, Method::POST, &path, patience).await?;
-        show(output, &body, |done: &OperatedView| operated(&done.backend))?;
+        let body = body.to_string();
+        let body = call::call_with(target, Method::POST, &path, body, patience).await?;
+        show(output, &body, operated)?;
         let done: OperatedView = understand(&body)?;
         match wait {
             Some(wait) if !done.empty => Err(left(name, done.backend.live, wait)),
@@ -123,15 +145,19 @@ fn operate_path(name: &BackendName, word: &str, wait: Option<Duration>) -> Strin
     format!("/api/v1/pools/{pool}/backends/{backend}/{word}{query}")
 }
 
-fn operated(backend: &BackendView) -> String {
+fn operated(done: &OperatedView) -> String {
     let BackendView {
         pool,
         name,
         state,
         live,
         ..
-    } = backend;
-    format!("{pool}/{name}: {state}, {}\n", connections(*live))
+    } = &done.backend;
+    let state = format!("{pool}/{name}: {state}, {}\n", connections(*live));
+    match &done.job {
+        Some(job) => format!("{state}{}", jobs::line(job)),
+        None => state,
+    }
 }
 
 fn connections(count: u64) -> String {

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::jobs;
 use super::layout::{Cell, Style, clean, layout, span};
 use crate::admin::view::{BackendView, ListenerView, PoolView, StatusView};
 
@@ -10,6 +11,10 @@ pub fn status(status: &StatusView, style: Style) -> String {
     let mut text = heading(status);
     text.push_str("\nlisteners\n");
     text.push_str(&listeners(&status.listeners, style));
+    if !status.jobs.is_empty() {
+        text.push_str("\njobs\n");
+        text.push_str(&jobs::table(&status.jobs, style));
+    }
     for pool in &status.pools {
         text.push('\n');
         text.push_str(&pool_heading(pool));

@@ -41,6 +41,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         queue_timeout,
         slow_start,
         outlier,
+        tls,
         sticky,
         retry_after,
         check,
@@ -67,6 +68,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("queue_timeout", *queue_timeout != old.queue_timeout),
         ("slow_start", *slow_start != old.slow_start),
         ("outlier", *outlier != old.outlier),
+        ("tls", *tls != old.tls),
         ("sticky", *sticky != old.sticky),
         ("retry_after", *retry_after != old.retry_after),
         ("check", *check != old.check),
@@ -147,6 +149,7 @@ fn backend_keys(old: &Backend, new: &Backend) -> Keys {
         max_connections,
         backup,
         init_state,
+        host: _,
     } = new;
     differing([
         ("address", *address != old.address),

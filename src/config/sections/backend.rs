@@ -76,6 +76,7 @@ pub fn decode(table: &Table<'_>, checked: bool) -> Option<Backend> {
         max_connections,
         backup,
         init_state,
+        host: None,
     })
 }
 

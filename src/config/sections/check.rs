@@ -1,12 +1,11 @@
 //! `check = {...}`: active health checks of a pool.
 
-use super::super::address::host_name;
 use super::super::defaults;
 use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
-use super::super::model::{Check, CheckAddress, CheckTls};
+use super::super::model::{Check, CheckAddress};
 use super::super::table::Table;
 use super::super::words::{CheckType, words};
-use super::check_kind;
+use super::{backend_tls, check_kind};
 
 pub static CHECK: Section = Section {
     doc: "How each backend is checked.",
@@ -67,9 +66,9 @@ pub static CHECK: Section = Section {
         ),
         key(
             "tls",
-            Kind::FlagOrTable(&TLS),
-            Absent::Flag(false),
-            "Check over TLS: `true`, or a table of details.",
+            Kind::FlagOrTable(&backend_tls::CHECK_TLS),
+            Absent::None,
+            "Check over TLS: `true`, or a table of details. Without it: as the pool, and plain where `port` or `address` is given.",
         ),
         key(
             "method",
@@ -122,31 +121,8 @@ pub static CHECK: Section = Section {
     ],
 };
 
-static TLS: Section = Section {
-    doc: "How TLS of a check is done.",
-    keys: &[
-        key(
-            "sni",
-            Kind::Text("a host name"),
-            Absent::None,
-            "Name that is asked for and verified. Without it: the check's host, or the backend's.",
-        ),
-        key(
-            "verify",
-            Kind::Flag,
-            Absent::Flag(defaults::CHECK_VERIFY),
-            "Verify the backend's certificate.",
-        ),
-        key(
-            "ca",
-            Kind::Text("the path of a PEM file with certificates"),
-            Absent::None,
-            "Roots that are trusted. Without it: the system's.",
-        ),
-    ],
-};
-
-pub fn decode(table: &Table<'_>) -> Option<Check> {
+/// `pool_has_tls`: its pool speaks TLS to the backends.
+pub fn decode(table: &Table<'_>, pool_has_tls: bool) -> Option<Check> {
     let kind = check_kind::decode(table);
     let interval = table.time("interval");
     let port = table.maybe_number("port");
@@ -154,6 +130,8 @@ pub fn decode(table: &Table<'_>) -> Option<Check> {
     if address.is_some_and(|address| address.port.is_some()) {
         table.conflict("port", "`address` has a port already");
     }
+    let elsewhere = port.is_some() || address.is_some();
+    let tls = backend_tls::decode_check(table, pool_has_tls, elsewhere);
     Some(Check {
         interval,
         down_interval: table.maybe_time("down_interval").unwrap_or(interval),
@@ -163,38 +141,16 @@ pub fn decode(table: &Table<'_>) -> Option<Check> {
         jitter_percent: table.percent("jitter"),
         port,
         address,
-        tls: tls(table),
+        tls: tls?,
         kind: kind?,
-    })
-}
-
-fn tls(table: &Table<'_>) -> Option<CheckTls> {
-    let entry = table.entry("tls")?;
-    if entry.is_flag() {
-        let wanted = entry.flag().unwrap_or_default();
-        return wanted.then_some(CheckTls {
-            sni: None,
-            verify: defaults::CHECK_VERIFY,
-            ca: None,
-        });
-    }
-    let table = entry.table()?;
-    let verify = table.flag("verify");
-    if !verify {
-        table.conflict("ca", "`verify = false` uses no roots");
-    }
-    Some(CheckTls {
-        sni: table.text_by("sni", host_name),
-        verify,
-        ca: table.path("ca"),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::super::error::Fault;
+    use super::super::super::model::CheckTls;
     use super::super::super::testing::{each_refused, pool, right};
-    use super::*;
 
     fn check(keys: &str) -> String {
         pool(&format!("check = {{ {keys} }}"))
@@ -275,33 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_a_flag_or_a_table() {
-        let read = |keys: &str| {
-            right(&tcp(keys)).pools["p"]
-                .check
-                .as_ref()
-                .unwrap()
-                .tls
-                .clone()
+    fn tls_has_details_of_its_own() {
+        let config = right(&tcp("tls = { ca = \"roots.pem\" }"));
+        let Some(CheckTls::Own(tls)) = config.pools["p"].check.as_ref().map(|it| it.tls.clone())
+        else {
+            panic!("no TLS of its own")
         };
-        assert_eq!(read("tls = false"), None);
-        assert_eq!(
-            read("tls = true"),
-            Some(CheckTls {
-                sni: None,
-                verify: true,
-                ca: None
-            })
-        );
-        let ca = Some("/etc/evenkeel/roots.pem".into());
-        assert_eq!(
-            read("tls = { ca = \"roots.pem\" }"),
-            Some(CheckTls {
-                sni: None,
-                verify: true,
-                ca
-            })
-        );
+        assert!(tls.verify && tls.sni.is_none());
+        assert_eq!(tls.ca, Some("/etc/evenkeel/roots.pem".into()));
     }
 
     #[test]

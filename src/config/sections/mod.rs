@@ -5,6 +5,7 @@
 mod access_log;
 mod admin;
 mod backend;
+mod backend_tls;
 mod binds;
 mod check;
 mod check_kind;

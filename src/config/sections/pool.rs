@@ -7,7 +7,7 @@ use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key,
 use super::super::model::{Activity, Address, Backend, Balance, Check, Discover, Pool};
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
-use super::{backend, check, discover, long_life, outlier, retry_after, sticky};
+use super::{backend, backend_tls, check, discover, long_life, outlier, retry_after, sticky};
 
 pub static POOL: Section = Section {
     doc: "A set of backends with one balancing algorithm, its checks and limits.",
@@ -121,6 +121,12 @@ pub static POOL: Section = Section {
             "Ejection after repeated connect failures.",
         ),
         key(
+            "tls",
+            Kind::FlagOrTable(&backend_tls::TLS),
+            Absent::Flag(false),
+            "TLS towards the backends: `true`, or a table of details.",
+        ),
+        key(
             "sticky",
             Kind::Table(&sticky::STICKY),
             Absent::None,
@@ -169,16 +175,20 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let discover = table
         .maybe_table("discover")
         .map(|table| discover::decode(&table));
+    let tls = backend_tls::decode(table);
+    // TLS that is wrong is TLS that was wanted.
+    let has_tls = tls.as_ref().is_none_or(Option::is_some);
+    let check = table
+        .maybe_table("check")
+        .map(|table| check::decode(&table, has_tls));
     let sticky = table
         .maybe_table("sticky")
         .map(|table| sticky::decode(&table, balance.as_ref()));
-    let check = table
-        .maybe_table("check")
-        .map(|table| check::decode(&table));
     let drain = table.maybe_table("drain");
     let drain = drain.map(|table| long_life::decode_drain(&table));
     let ping = table.maybe_table("ping");
     if let Some(backends) = &backends {
+        backend_tls::refuse_nameless(table, tls.as_ref().and_then(Option::as_ref), backends);
         refuse_check_of_unix(table, check.as_ref().and_then(Option::as_ref), backends);
         if max_queue > 0 && !is_bounded(backends, discover.as_ref()) {
             table.conflict(
@@ -206,6 +216,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         sticky: super::decoded(sticky)?,
         retry_after: retry_after::decode(&table.table("retry_after")),
         discover: super::decoded(discover)?,
+        tls: tls?,
         check: super::decoded(check)?,
         balance: balance?,
         backends: backends?,

@@ -1,6 +1,6 @@
 //! Keys of a pool beside the listeners that use it: one that no connection of theirs gives a meaning would do nothing.
 
-use super::super::model::{Activity, Balance, HashKey, Listener, Pool, Protocol};
+use super::super::model::{Activity, Balance, HashKey, Listener, ListenerTls, Pool, Protocol};
 use super::super::table::Table;
 
 /// Keys that mean something to HTTP requests only.
@@ -35,6 +35,7 @@ pub fn refuse_useless<'a>(
         if !users.is_empty() {
             refuse_hash_key(table, pool, &users);
             refuse_http_keys(table, &users);
+            refuse_tls(table, pool, &users);
             refuse_unfollowed(table, pool, &users);
         }
     }
@@ -82,6 +83,28 @@ fn refuse_unfollowed(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
         table.conflict(
             key,
             "no listener of this pool follows the frames of WebSockets; it needs one with protocol = \"websocket\" and `follow_frames`",
+        );
+    }
+}
+
+/// TLS to backends that would only break what a listener sends them.
+fn refuse_tls(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
+    let Some(tls) = &pool.tls else {
+        return;
+    };
+    let passes_through = |one: &&&Listener| matches!(one.tls, Some(ListenerTls::Passthrough));
+    if let Some(listener) = users.iter().find(passes_through) {
+        let why = format!(
+            "the listener \"{}\" passes TLS through to this pool: it would be encrypted twice",
+            listener.name
+        );
+        table.conflict("tls", &why);
+    }
+    let other = |one: &String| one != "http/1.1" && one != "http/1.0";
+    if tls.alpn.iter().any(other) && users.iter().any(|listener| reads_requests(listener)) {
+        table.table("tls").conflict(
+            "alpn",
+            "a listener with protocol = \"websocket\" speaks HTTP/1.1 to this pool; allowed: [\"http/1.1\"], or none",
         );
     }
 }
@@ -169,6 +192,26 @@ mod tests {
             right(&pool_behind(key, WEBSOCKET));
             right(&pool_behind(key, &format!("{TCP}{ROUTED}")));
         }
+    }
+
+    #[test]
+    fn tls_to_backends_fits_what_the_listeners_send() {
+        let passthrough = "protocol = \"tcp\"\ntls = { passthrough = true }\npool = \"p\"";
+        let alpn = |name: &str| format!("tls = {{ alpn = [\"{name}\"] }}");
+        each_refused([
+            (
+                pool_behind("tls = true", passthrough),
+                "pool.p.tls",
+                Fault::Conflict,
+            ),
+            (
+                pool_behind(&alpn("h2"), WEBSOCKET),
+                "pool.p.tls.alpn",
+                Fault::Conflict,
+            ),
+        ]);
+        right(&pool_behind(&alpn("http/1.1"), WEBSOCKET));
+        right(&pool_behind(&alpn("mqtt"), TCP));
     }
 
     #[test]

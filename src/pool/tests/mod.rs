@@ -23,6 +23,7 @@ pub(super) fn node(name: &str) -> config::Backend {
         max_connections: 0,
         backup: false,
         init_state: InitState::Up,
+        host: None,
     }
 }
 
@@ -55,6 +56,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
             base_ejection_time: Duration::from_secs(10),
             max_ejection_time: Duration::from_secs(300),
         },
+        tls: None,
         sticky: None,
         retry_after: config::RetryAfter {
             min: Duration::from_secs(1),
@@ -75,7 +77,7 @@ pub(super) fn check() -> config::Check {
         jitter_percent: 10,
         port: None,
         address: None,
-        tls: None,
+        tls: crate::config::CheckTls::Plain,
     }
 }
 

@@ -84,6 +84,7 @@ fn found(names: &[&str]) -> Vec<Found> {
     let one = |name: &&str| Found {
         name: (*name).to_owned(),
         address: Endpoint::Tcp("127.0.0.1:9501".parse().unwrap()),
+        host: "chat.test".to_owned(),
         weight: 1,
         backup: false,
         max_connections: 0,

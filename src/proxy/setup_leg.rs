@@ -1,4 +1,4 @@
-//! The client leg while it is set up: plain, or TLS after its handshake.
+//! A leg while it is set up: plain, or TLS after its handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -6,16 +6,18 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::config::TlsVersion;
 use crate::net::Stream;
 use crate::relay::{Leg, Tls, Transport};
 use crate::tls;
 
-pub enum Client {
+/// Of either side.
+pub enum SetupLeg {
     Plain(Stream),
     Tls(Box<tls::Stream<Stream>>),
 }
 
-impl Client {
+impl SetupLeg {
     /// Makes it a leg of the relay. `read` is the plaintext that was already read from it; what the TLS connection
     /// holds of its own goes along.
     pub fn into_leg(self, mut read: Vec<u8>) -> io::Result<Leg> {
@@ -46,6 +48,14 @@ impl Client {
         }
     }
 
+    /// `None`: plain.
+    pub fn tls_version(&self) -> Option<TlsVersion> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.tls_version()),
+        }
+    }
+
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
@@ -61,7 +71,7 @@ impl Client {
 trait Io: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
-impl AsyncRead for Client {
+impl AsyncRead for SetupLeg {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -71,7 +81,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl AsyncWrite for SetupLeg {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,0 +1,333 @@
+//! Jobs that end live connections at a pace: how a drain asks for one, `POST /api/v1/connections/close`, and the list.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::Body;
+use ipnet::IpNet;
+use serde::Deserialize;
+use tracing::info;
+
+use super::body::{Nothing, read_json};
+use super::look::stamp;
+use super::query;
+use super::reply::{Failure, Reply, json};
+use super::view::{JobView, JobsView};
+use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
+use crate::base::rate::Rate;
+use crate::base::units::{format_duration, parse_duration};
+use crate::config::{self, defaults};
+use crate::pool::Backend;
+use crate::relay::Filter;
+use crate::server::Server;
+use crate::server::jobs::{Job, Pace, Target, TooMany};
+
+/// The longest time of a job, as in the configuration.
+const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The body of a drain: what is given takes the place of the pool's `drain`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DrainBody {
+    rate: Option<String>,
+    deadline: Option<String>,
+    after: Option<String>,
+    close: Option<CloseBody>,
+    /// End nobody, whatever the pool says.
+    #[serde(default)]
+    keep: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CloseBody {
+    code: Option<u16>,
+    reason: Option<String>,
+}
+
+/// The body of `POST /api/v1/connections/close`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndBody {
+    #[serde(default)]
+    filter: FilterBody,
+    /// Every connection is meant: an empty filter is not enough for that.
+    #[serde(default)]
+    all: bool,
+    rate: Option<String>,
+    deadline: Option<String>,
+    after: Option<String>,
+    close: Option<CloseBody>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilterBody {
+    listener: Option<String>,
+    pool: Option<String>,
+    backend: Option<String>,
+    client: Option<String>,
+    min_age: Option<String>,
+    min_idle: Option<String>,
+}
+
+/// What a drain wants of the live connections.
+pub(super) enum Wish {
+    /// It says nothing: what is under way goes on; else the pool's, if it has one.
+    Usual(Option<Pace>),
+    Paced(Pace),
+    Keep,
+}
+
+impl DrainBody {
+    pub fn wish(self, pool: Option<&config::Drain>) -> Result<Wish, Failure> {
+        let DrainBody {
+            rate,
+            deadline,
+            after,
+            close,
+            keep,
+        } = self;
+        let says_something =
+            rate.is_some() || deadline.is_some() || after.is_some() || close.is_some();
+        match (keep, says_something) {
+            (true, true) => Err(Failure::bad_request(
+                "keep ends nobody: it goes without rate, deadline, after and close",
+            )),
+            (true, false) => Ok(Wish::Keep),
+            (false, false) => Ok(Wish::Usual(pool.map(Pace::from))),
+            (false, true) => pace(rate, deadline, after, close, pool).map(Wish::Paced),
+        }
+    }
+}
+
+fn pace(
+    rate: Option<String>,
+    deadline: Option<String>,
+    after: Option<String>,
+    close: Option<CloseBody>,
+    pool: Option<&config::Drain>,
+) -> Result<Pace, Failure> {
+    let mut drain = pool.cloned().unwrap_or(config::Drain {
+        rate: None,
+        deadline: None,
+        after: defaults::DRAIN_AFTER,
+        close: config::Close {
+            code: defaults::CLOSE_CODE as u16,
+            reason: String::new(),
+        },
+    });
+    if rate.is_some() || deadline.is_some() {
+        drain.rate = rate.as_deref().map(read_rate).transpose()?;
+        drain.deadline = deadline
+            .as_deref()
+            .map(|text| time("deadline", text))
+            .transpose()?;
+    }
+    if drain.deadline.is_none() {
+        drain.rate.get_or_insert(defaults::DRAIN_RATE);
+    }
+    if let Some(after) = after {
+        drain.after = time("after", &after)?;
+    }
+    let CloseBody { code, reason } = close.unwrap_or_default();
+    drain.close.code = code.unwrap_or(drain.close.code);
+    drain.close.reason = reason.unwrap_or(drain.close.reason);
+    if !may_be_sent(drain.close.code) {
+        return Err(Failure::bad_request(format!(
+            "close.code: {} may not be sent; allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999",
+            drain.close.code
+        )));
+    }
+    if drain.close.reason.len() > MAX_REASON_BYTES {
+        return Err(Failure::bad_request(format!(
+            "close.reason: at most {MAX_REASON_BYTES} bytes"
+        )));
+    }
+    Ok(Pace::from(&drain))
+}
+
+fn read_rate(text: &str) -> Result<Rate, Failure> {
+    text.parse().map_err(|error| {
+        Failure::bad_request(format!("rate: {text:?}: {error}; allowed: as in \"100/s\""))
+    })
+}
+
+fn time(name: &str, text: &str) -> Result<Duration, Failure> {
+    let read = parse_duration(text).ok().filter(|time| *time <= MAX_TIME);
+    read.ok_or_else(|| {
+        Failure::bad_request(format!(
+            "{name}: {text:?} is not a time of at most 7d, as in \"10m\""
+        ))
+    })
+}
+
+impl FilterBody {
+    fn read(self) -> Result<Option<Filter>, Failure> {
+        let FilterBody {
+            listener,
+            pool,
+            backend,
+            client,
+            min_age,
+            min_idle,
+        } = self;
+        let is_empty = [&listener, &pool, &backend, &client, &min_age, &min_idle]
+            .iter()
+            .all(|condition| condition.is_none());
+        if is_empty {
+            return Ok(None);
+        }
+        let read_time = |name, text: Option<String>| match text {
+            None => Ok(Duration::ZERO),
+            Some(text) => time(name, &text),
+        };
+        let client: Option<IpNet> = match client {
+            None => None,
+            Some(text) => Some(query::network(&text).map_err(|allowed| {
+                Failure::bad_request(format!("filter.client: {text:?} is not {allowed}"))
+            })?),
+        };
+        Ok(Some(Filter {
+            id: None,
+            listener,
+            pool,
+            backend,
+            client,
+            min_age: read_time("filter.min_age", min_age)?,
+            min_idle: read_time("filter.min_idle", min_idle)?,
+        }))
+    }
+}
+
+/// `POST /api/v1/connections/close`.
+pub(super) async fn end<B>(server: &Arc<Server>, body: B) -> Result<Reply, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let EndBody {
+        filter,
+        all,
+        rate,
+        deadline,
+        after,
+        close,
+    } = read_json(body).await?;
+    let filter = match (filter.read()?, all) {
+        (Some(filter), false) => filter,
+        (None, true) => Filter::default(),
+        (None, false) => {
+            return Err(Failure::bad_request(
+                "an empty filter means every connection; if that is meant, say \"all\": true",
+            ));
+        }
+        (Some(_), true) => {
+            return Err(Failure::bad_request("all goes without a filter"));
+        }
+    };
+    let pace = pace(rate, deadline, after, close, None)?;
+    let job = start(server, Target::Filter(filter), pace)?;
+    Ok(json(StatusCode::ACCEPTED, &view(&job)))
+}
+
+/// Does what a drain wants of the live connections of its backend.
+///
+/// # Errors
+/// As many jobs run as may; the backend is draining all the same.
+pub(super) fn fulfil(server: &Server, backend: &Arc<Backend>, wish: Wish) -> Result<(), Failure> {
+    let pace = match wish {
+        Wish::Keep => {
+            server.jobs().abort_of(backend);
+            return Ok(());
+        }
+        Wish::Usual(_) if server.jobs().of(backend).is_some() => return Ok(()),
+        Wish::Usual(None) => return Ok(()),
+        Wish::Usual(Some(pace)) | Wish::Paced(pace) => pace,
+    };
+    start(server, Target::Backend(Arc::clone(backend)), pace).map(|_| ())
+}
+
+/// Begins a job, and tells the log.
+pub(super) fn start(server: &Server, target: Target, pace: Pace) -> Result<Arc<Job>, Failure> {
+    let busy = |error: TooMany| Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+    let job = server.end_connections(target, pace).map_err(busy)?;
+    let JobView { target, pace, .. } = view(&job);
+    info!(job = job.id, target, pace, "operator ends connections");
+    Ok(job)
+}
+
+pub(super) fn list(server: &Server) -> Reply {
+    let jobs = server.jobs().list().iter().map(|job| view(job)).collect();
+    json(StatusCode::OK, &JobsView { jobs })
+}
+
+pub(super) fn show(server: &Server, id: &str) -> Result<Reply, Failure> {
+    Ok(json(StatusCode::OK, &view(&*find(server, id)?)))
+}
+
+pub(super) async fn abort<B>(server: &Server, id: &str, body: B) -> Result<Reply, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    read_json::<Nothing, _>(body).await?;
+    let job = find(server, id)?;
+    job.abort();
+    info!(job = job.id, "operator aborts a job");
+    Ok(json(StatusCode::OK, &view(&job)))
+}
+
+fn find(server: &Server, id: &str) -> Result<Arc<Job>, Failure> {
+    let found = id.parse().ok().and_then(|id| server.jobs().find(id));
+    found.ok_or_else(|| Failure::not_found(format!("no job {id:?}; GET /api/v1/jobs lists them")))
+}
+
+pub(super) fn view(job: &Job) -> JobView {
+    let Pace {
+        rate,
+        deadline,
+        after,
+        goodbye,
+    } = &job.pace;
+    let rate = rate.map(|rate| rate.to_string());
+    let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));
+    let after = (!after.is_zero()).then(|| format!("after {}", format_duration(*after)));
+    let pace: Vec<String> = [rate, within, after].into_iter().flatten().collect();
+    JobView {
+        id: job.id,
+        target: target(&job.target),
+        phase: job.phase().as_str().to_owned(),
+        ended: job.ended(),
+        left: job.left(),
+        left_seconds: job.left_in().map(|left| left.as_secs()),
+        pace: pace.join(", "),
+        code: goodbye.code,
+        started_at: stamp(job.started_at),
+    }
+}
+
+fn target(target: &Target) -> String {
+    let filter = match target {
+        Target::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
+        Target::Filter(filter) => filter,
+    };
+    let named =
+        |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name}={value}"));
+    let timed = |name: &str, value: Duration| {
+        (!value.is_zero()).then(|| format!("{name}={}", format_duration(value)))
+    };
+    let conditions = [
+        named("listener", &filter.listener),
+        named("pool", &filter.pool),
+        named("backend", &filter.backend),
+        named("client", &filter.client.map(|network| network.to_string())),
+        timed("min_age", filter.min_age),
+        timed("min_idle", filter.min_idle),
+    ];
+    let conditions: Vec<String> = conditions.into_iter().flatten().collect();
+    match conditions.is_empty() {
+        true => "all connections".to_owned(),
+        false => conditions.join(" "),
+    }
+}

@@ -1,0 +1,107 @@
+//! `evenkeel jobs` and `evenkeel abort`: what is being done to live connections.
+
+use clap::Args;
+use http::Method;
+
+use super::arguments::AskArguments;
+use super::layout::{Cell, Style, layout, span};
+use super::{ANSWER_TIMEOUT, ask, call, show};
+use crate::admin::view::{JobView, JobsView};
+use crate::cli::failure::Failure;
+
+#[derive(Debug, Args)]
+pub struct AbortArguments {
+    /// Which job, by its id in `evenkeel jobs`
+    #[arg(value_name = "JOB")]
+    id: u64,
+    #[command(flatten)]
+    ask: AskArguments,
+}
+
+/// Prints the jobs that run and the latest that are over.
+pub fn list(arguments: AskArguments) -> Result<(), Failure> {
+    ask(&arguments, async |target, output| {
+        let body = call::call(target, Method::GET, "/api/v1/jobs", ANSWER_TIMEOUT).await?;
+        show(output, &body, |jobs: &JobsView| {
+            table(&jobs.jobs, Style::of_stdout())
+        })
+    })
+}
+
+/// Ends no more connections by a job; what was told to end ends.
+pub fn abort(arguments: AbortArguments) -> Result<(), Failure> {
+    let path = format!("/api/v1/jobs/{}/abort", arguments.id);
+    ask(&arguments.ask, async |target, output| {
+        let body = call::call(target, Method::POST, &path, ANSWER_TIMEOUT).await?;
+        show(output, &body, line)
+    })
+}
+
+/// One job in a line, ending with a line end.
+pub fn line(job: &JobView) -> String {
+    let JobView {
+        id,
+        target,
+        phase,
+        ended,
+        left,
+        pace,
+        ..
+    } = job;
+    let eta = eta(job).map_or(String::new(), |eta| format!(", about {eta}"));
+    format!("job {id} on {target}: {phase}, {pace}, {ended} ended, {left} left{eta}\n")
+}
+
+fn eta(job: &JobView) -> Option<String> {
+    let is_over = matches!(job.phase.as_str(), "done" | "aborted");
+    job.left_seconds.filter(|_| !is_over).map(span)
+}
+
+/// The whole table, ending with a line end.
+pub fn table(jobs: &[JobView], style: Style) -> String {
+    if jobs.is_empty() {
+        return "no jobs\n".to_owned();
+    }
+    let head = [
+        "JOB", "ON", "PHASE", "PACE", "CLOSE", "ENDED", "LEFT", "ETA",
+    ];
+    let rows = jobs.iter().map(|job| {
+        vec![
+            Cell::number(job.id),
+            Cell::foreign(&job.target),
+            Cell::text(&job.phase),
+            Cell::text(&job.pace),
+            Cell::number(job.code.into()),
+            Cell::number(job.ended),
+            Cell::number(job.left),
+            Cell::amount(eta(job).unwrap_or_default()),
+        ]
+    });
+    layout(&head, rows.collect(), style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_is_done_to_whom() {
+        let job = JobView {
+            id: 3,
+            target: "chat/n1".into(),
+            phase: "ending".into(),
+            ended: 10,
+            left: 490,
+            left_seconds: Some(5),
+            pace: "100/s".into(),
+            code: 1012,
+            started_at: String::new(),
+        };
+        assert_eq!(
+            line(&job),
+            "job 3 on chat/n1: ending, 100/s, 10 ended, 490 left, about 5s\n"
+        );
+        assert_eq!(table(&[], Style::Plain), "no jobs\n");
+        assert!(table(&[job], Style::Plain).contains("chat/n1"));
+    }
+}

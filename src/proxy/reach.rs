@@ -1,0 +1,51 @@
+//! From a picked backend to a leg: connect, then TLS where the pool has it. Nothing of the client is sent here, so that
+//! whatever fails may be tried again elsewhere.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::SetupLeg;
+use crate::base::units::format_duration;
+use crate::net::{ConnectError, Stream, connect, is_local_shortage};
+use crate::pool::Backend;
+use crate::tls::Towards;
+
+/// Connects to `backend` and makes the handshake, both within `timeout`.
+///
+/// # Errors
+/// See [`ConnectError`].
+///
+/// # Cancel safety
+/// Dropping the future closes the socket.
+pub(super) async fn reach(
+    backend: &Backend,
+    tls: Option<&Towards>,
+    timeout: Duration,
+) -> Result<SetupLeg, ConnectError> {
+    let deadline = Instant::now() + timeout;
+    let Some(endpoint) = backend.endpoint() else {
+        // Lost its address between pick and connect.
+        return Err(ConnectError::unresolved());
+    };
+    let stream = connect(&endpoint, timeout).await?;
+    let Some(tls) = tls else {
+        return Ok(SetupLeg::Plain(stream));
+    };
+    let host = backend.host();
+    let shaking = encrypt(stream, tls, &host);
+    timeout_at(deadline, shaking).await.unwrap_or_else(|_| {
+        let why = format!("no answer within {}", format_duration(timeout));
+        let error = io::Error::new(io::ErrorKind::TimedOut, why);
+        Err(ConnectError::Tls(error))
+    })
+}
+
+async fn encrypt(stream: Stream, tls: &Towards, host: &str) -> Result<SetupLeg, ConnectError> {
+    match tls.connect(stream, host).await {
+        Ok(stream) => Ok(SetupLeg::Tls(Box::new(stream))),
+        Err(error) if is_local_shortage(&error) => Err(ConnectError::Local(error)),
+        Err(error) => Err(ConnectError::Tls(error)),
+    }
+}

@@ -1,0 +1,336 @@
+//! Ending connections at a pace: jobs of the operator, on a backend that is drained or on what a filter finds.
+//!
+//! A job asks the relay's table who is there, quiet ones first, and ends a few at a time. It lives in the server, not in a
+//! configuration: a reload does not touch it.
+
+mod quota;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lock;
+use crate::base::rate::Rate;
+use crate::config;
+use crate::pool::Backend;
+use crate::proxy::Relay;
+use crate::relay::{Filter, Goodbye, Standing};
+use quota::Quota;
+
+/// Jobs at once: each asks for the whole table now and then.
+pub const MAX_RUNNING: usize = 32;
+/// Jobs that are over and still listed.
+const KEPT: usize = 32;
+/// Between two portions, give or take a half: what is ended in one moment comes back in one moment.
+const PORTION_SPACING: Duration = Duration::from_millis(100);
+/// A look at the table is used for so long: who is quiet changes.
+const LOOK_GOOD_FOR: Duration = Duration::from_secs(5);
+/// Between two looks when nobody is there to be ended: what is left is in set-up, or is an HTTP request.
+const LOOK_SPACING: Duration = Duration::from_secs(1);
+/// Between two progress lines.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// How connections are ended.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    /// One of both is there.
+    pub rate: Option<Rate>,
+    pub deadline: Option<Duration>,
+    /// They may end by themselves for so long.
+    pub after: Duration,
+    pub goodbye: Arc<Goodbye>,
+}
+
+impl From<&config::Drain> for Pace {
+    fn from(drain: &config::Drain) -> Pace {
+        let config::Drain {
+            rate,
+            deadline,
+            after,
+            close,
+        } = drain;
+        Pace {
+            rate: *rate,
+            deadline: *deadline,
+            after: *after,
+            goodbye: Arc::new(Goodbye::new(close.code, &close.reason)),
+        }
+    }
+}
+
+/// Whose connections are ended.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// All of a backend, until it is empty.
+    Backend(Arc<Backend>),
+    /// Those that are there when it begins.
+    Filter(Filter),
+}
+
+impl Target {
+    fn filter(&self) -> Filter {
+        match self {
+            Target::Filter(filter) => filter.clone(),
+            Target::Backend(backend) => Filter {
+                pool: Some(backend.pool().to_string()),
+                backend: Some(backend.name().to_string()),
+                ..Filter::default()
+            },
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The connections may end by themselves.
+    Waiting,
+    Ending,
+    Done,
+    Aborted,
+}
+
+impl Phase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Waiting => "waiting",
+            Phase::Ending => "ending",
+            Phase::Done => "done",
+            Phase::Aborted => "aborted",
+        }
+    }
+
+    pub fn is_over(self) -> bool {
+        matches!(self, Phase::Done | Phase::Aborted)
+    }
+}
+
+/// One job.
+#[derive(Debug)]
+pub struct Job {
+    pub id: u64,
+    pub target: Target,
+    pub pace: Pace,
+    pub started_at: SystemTime,
+    /// Connections that were told to end.
+    ended: AtomicU64,
+    /// Connections still to end, as of the latest look.
+    left: AtomicU64,
+    progress: Mutex<(Phase, Option<Duration>)>,
+    stop: CancellationToken,
+}
+
+impl Job {
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub fn left(&self) -> u64 {
+        match (&self.target, self.phase().is_over()) {
+            (Target::Backend(backend), false) => backend.live(),
+            _ => self.left.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        lock(&self.progress).0
+    }
+
+    /// When it will be over, as it looks now.
+    pub fn left_in(&self) -> Option<Duration> {
+        lock(&self.progress).1
+    }
+
+    /// Ends no more; those that are told already are ended.
+    pub fn abort(&self) {
+        self.stop.cancel();
+    }
+
+    fn enter(&self, phase: Phase, left_in: Option<Duration>) {
+        *lock(&self.progress) = (phase, left_in);
+    }
+
+    fn is_for(&self, backend: &Arc<Backend>) -> bool {
+        matches!(&self.target, Target::Backend(one) if Arc::ptr_eq(one, backend))
+    }
+
+    async fn run(self: Arc<Self>, relay: Arc<Relay>) {
+        let phase = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Phase::Aborted,
+            () = self.work(&relay) => Phase::Done,
+        };
+        self.left.store(self.left(), Ordering::Relaxed);
+        self.enter(phase, None);
+        tracing::info!(
+            job = self.id,
+            ended = self.ended(),
+            left = self.left(),
+            "{}",
+            phase.as_str()
+        );
+    }
+
+    async fn work(&self, relay: &Relay) {
+        let Pace {
+            rate,
+            deadline,
+            after,
+            ..
+        } = self.pace;
+        self.enter(Phase::Waiting, Some(after));
+        match &self.target {
+            Target::Backend(backend) => {
+                let _ = tokio::time::timeout(after, backend.emptied()).await;
+            }
+            Target::Filter(_) => tokio::time::sleep(after).await,
+        }
+        let began = Instant::now();
+        let mut quota = Quota::new(rate, deadline);
+        let mut told = began;
+        let mut standing = self.look(relay).await;
+        loop {
+            let looked = Instant::now();
+            while !standing.is_empty() && looked.elapsed() < LOOK_GOOD_FOR {
+                self.end_some(relay, &mut standing, &mut quota, began);
+                if told.elapsed() >= PROGRESS {
+                    told = Instant::now();
+                    let (ended, left) = (self.ended(), self.left());
+                    tracing::info!(job = self.id, ended, left, "ending connections");
+                }
+                tokio::time::sleep(PORTION_SPACING.mul_f64(0.5 + fastrand::f64())).await;
+            }
+            match &self.target {
+                Target::Filter(_) if standing.is_empty() => return,
+                // The same ones, in the order of now.
+                Target::Filter(_) => {
+                    let now = self.look(relay).await;
+                    let still = |one: &Standing| standing.iter().any(|of| of.handle == one.handle);
+                    standing = now.into_iter().filter(still).collect();
+                }
+                Target::Backend(backend) => {
+                    if standing.is_empty() {
+                        let _ = tokio::time::timeout(LOOK_SPACING, backend.emptied()).await;
+                    }
+                    if backend.live() == 0 {
+                        return;
+                    }
+                    standing = self.look(relay).await;
+                }
+            }
+        }
+    }
+
+    /// Who is there and not told yet; the quietest stand last.
+    async fn look(&self, relay: &Relay) -> Vec<Standing> {
+        let mut standing = relay.survey(self.target.filter()).await;
+        standing.retain(|one| !one.is_parting);
+        standing.sort_by_key(|one| one.idle);
+        self.left.store(standing.len() as u64, Ordering::Relaxed);
+        standing
+    }
+
+    fn end_some(
+        &self,
+        relay: &Relay,
+        standing: &mut Vec<Standing>,
+        quota: &mut Quota,
+        began: Instant,
+    ) {
+        let now = began.elapsed();
+        for _ in 0..quota.take(standing.len() as u64, now) {
+            if let Some(one) = standing.pop() {
+                relay.part(one.handle, &self.pace.goodbye);
+                self.ended.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.left.store(standing.len() as u64, Ordering::Relaxed);
+        self.enter(Phase::Ending, quota.left_in(standing.len() as u64, now));
+    }
+}
+
+/// The jobs of a server, the latest last.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    latest: AtomicU64,
+    jobs: Mutex<VecDeque<Arc<Job>>>,
+}
+
+/// As many jobs run as may.
+#[derive(Debug, thiserror::Error)]
+#[error("{MAX_RUNNING} jobs are running already; abort one or wait")]
+pub struct TooMany;
+
+impl Jobs {
+    /// Begins a job; one on the same backend is aborted.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub(super) fn start(
+        &self,
+        target: Target,
+        pace: Pace,
+        relay: &Arc<Relay>,
+        runtime: &Handle,
+    ) -> Result<Arc<Job>, TooMany> {
+        let mut jobs = lock(&self.jobs);
+        if let Target::Backend(backend) = &target {
+            abort(&jobs, backend);
+        }
+        let is_running = |job: &&Arc<Job>| !job.phase().is_over() && !job.stop.is_cancelled();
+        if jobs.iter().filter(is_running).count() >= MAX_RUNNING {
+            return Err(TooMany);
+        }
+        let after = pace.after;
+        let job = Arc::new(Job {
+            id: self.latest.fetch_add(1, Ordering::Relaxed) + 1,
+            target,
+            pace,
+            started_at: SystemTime::now(),
+            ended: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            progress: Mutex::new((Phase::Waiting, Some(after))),
+            stop: CancellationToken::new(),
+        });
+        while jobs.len() >= MAX_RUNNING + KEPT {
+            let Some(oldest) = jobs.iter().position(|job| job.phase().is_over()) else {
+                break;
+            };
+            jobs.remove(oldest);
+        }
+        jobs.push_back(Arc::clone(&job));
+        runtime.spawn(Arc::clone(&job).run(Arc::clone(relay)));
+        Ok(job)
+    }
+
+    /// What is left of the backend's connections stays.
+    pub fn abort_of(&self, backend: &Arc<Backend>) {
+        abort(&lock(&self.jobs), backend);
+    }
+
+    pub fn list(&self) -> Vec<Arc<Job>> {
+        lock(&self.jobs).iter().cloned().collect()
+    }
+
+    pub fn find(&self, id: u64) -> Option<Arc<Job>> {
+        lock(&self.jobs).iter().find(|job| job.id == id).cloned()
+    }
+
+    /// What is being done to the connections of that backend.
+    pub fn of(&self, backend: &Arc<Backend>) -> Option<Arc<Job>> {
+        let jobs = lock(&self.jobs);
+        let is_of = |job: &&Arc<Job>| job.is_for(backend) && !job.phase().is_over();
+        jobs.iter().rev().find(is_of).cloned()
+    }
+}
+
+fn abort(jobs: &VecDeque<Arc<Job>>, backend: &Arc<Backend>) {
+    for job in jobs.iter().filter(|job| job.is_for(backend)) {
+        job.abort();
+    }
+}

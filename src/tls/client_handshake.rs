@@ -1,0 +1,325 @@
+//! A client's handshake without I/O: feeds rustls one record at a time and stops at the end of the handshake, with what the
+//! server sent behind it (tickets, data) untouched.
+//!
+//! Bound: all of the server's handshake 64 KiB, the input one record and one read beyond what is incomplete.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls_pki_types::ServerName;
+
+use super::handshake::{
+    Done, HEADER_BYTES, MAX_HANDSHAKE_BYTES, READ_BYTES, Step, Wants, body_length, encode, invalid,
+};
+use super::record::Session;
+
+pub(super) struct ClientHandshake {
+    connection: UnbufferedClientConnection,
+    /// What was read and is not done with.
+    input: Vec<u8>,
+    /// Front of the input that rustls has been shown.
+    shown: usize,
+    /// Everything shown so far.
+    total: usize,
+    /// To be sent.
+    pub output: Vec<u8>,
+}
+
+impl ClientHandshake {
+    pub fn new(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+        let connection = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
+        Ok(Self {
+            connection,
+            input: Vec::new(),
+            shown: 0,
+            total: 0,
+            output: Vec::new(),
+        })
+    }
+
+    /// Where what was read is put, behind the rest; it has room.
+    pub fn input(&mut self) -> &mut Vec<u8> {
+        self.input.reserve(READ_BYTES);
+        &mut self.input
+    }
+
+    /// Goes as far as the input reaches. On an error the output is the alert.
+    pub fn advance(&mut self) -> io::Result<Step> {
+        loop {
+            let wants = match self.call() {
+                Ok(wants) => wants,
+                Err(error) => {
+                    self.encode_alert();
+                    return Err(invalid(error));
+                }
+            };
+            // Asked before another record is shown, which would be one of data.
+            if !self.connection.is_handshaking() && !self.connection.wants_write() {
+                return Ok(Step::Done);
+            }
+            if matches!(wants, Wants::Record) && !self.show_record()? {
+                return Ok(Step::NeedInput);
+            }
+        }
+    }
+
+    fn call(&mut self) -> Result<Wants, rustls::Error> {
+        let shown = self.input.get_mut(..self.shown).unwrap_or_default();
+        let UnbufferedStatus { discard, state } = self.connection.process_tls_records(shown);
+        let wants = match state? {
+            ConnectionState::EncodeTlsData(data) => {
+                encode(data, &mut self.output)?;
+                Wants::Call
+            }
+            ConnectionState::TransmitTlsData(data) => {
+                data.done();
+                Wants::Call
+            }
+            ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Wants::Record,
+            // Data, or an end, before the end of the handshake.
+            _ => return Err(rustls::Error::HandshakeNotComplete),
+        };
+        self.input.drain(..discard.min(self.shown));
+        self.shown = self.shown.saturating_sub(discard);
+        Ok(wants)
+    }
+
+    /// Shows rustls the next record. False: it is not complete.
+    fn show_record(&mut self) -> io::Result<bool> {
+        let rest = self.input.get(self.shown..).unwrap_or_default();
+        let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
+            return Ok(false);
+        };
+        let Some(length) = body_length(header) else {
+            // rustls would say what is wrong with the bytes; this says what is wrong with the node.
+            return Err(invalid("the answer is not TLS"));
+        };
+        if rest.len() < HEADER_BYTES + length {
+            return Ok(false);
+        }
+        self.shown += HEADER_BYTES + length;
+        self.total += HEADER_BYTES + length;
+        if self.total > MAX_HANDSHAKE_BYTES {
+            return Err(invalid("tls handshake exceeds 64 KiB"));
+        }
+        Ok(true)
+    }
+
+    /// After an error only what is queued may be asked for: more input would be processed again.
+    fn encode_alert(&mut self) {
+        while self.connection.wants_write() {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(data)) = state else {
+                return;
+            };
+            if encode(data, &mut self.output).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// # Errors
+    /// The configuration does not allow it.
+    pub fn finish(mut self) -> io::Result<Done> {
+        let alpn_protocol = self.connection.alpn_protocol().map(<[u8]>::to_vec);
+        let residue = self.input.split_off(self.shown);
+        Ok(Done {
+            session: Session::client(self.connection).map_err(io::Error::other)?,
+            output: self.output,
+            residue,
+            server_name: None,
+            alpn_protocol,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Certificate;
+    use crate::tls::client::tests::of_version;
+    use crate::tls::record::Status;
+    use crate::tls::server::tests::Folder;
+    use crate::tls::server_config;
+    use proptest::prelude::*;
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+    use std::io::Write;
+
+    struct Bench {
+        _folder: Folder,
+        certificate: Certificate,
+        server: Arc<ServerConfig>,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let folder = Folder::new();
+            let certificate = folder.make("chat", &["chat.test"]);
+            let loaded = server_config(std::slice::from_ref(&certificate), &[]).unwrap();
+            let mut server = (*loaded.config).clone();
+            server.send_half_rtt_data = true;
+            Bench {
+                certificate,
+                server: Arc::new(server),
+                _folder: folder,
+            }
+        }
+
+        fn client(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+            let mut config = (*of_version(version, &self.certificate.cert)).clone();
+            config.enable_secret_extraction = true;
+            Arc::new(config)
+        }
+    }
+
+    fn handshake(config: &Arc<ClientConfig>) -> ClientHandshake {
+        let name = ServerName::try_from("chat.test").unwrap();
+        ClientHandshake::new(Arc::clone(config), name).unwrap()
+    }
+
+    /// Lets the client talk to a server that says `early` as soon as it may; the client reads `piece` bytes at a time.
+    fn shake(
+        bench: &Bench,
+        mut client: ClientHandshake,
+        early: &[u8],
+        piece: usize,
+    ) -> (Done, ServerConnection) {
+        let mut server = ServerConnection::new(Arc::clone(&bench.server)).unwrap();
+        server.writer().write_all(early).unwrap();
+        let mut wire: Vec<u8> = Vec::new();
+        loop {
+            let step = client.advance().unwrap();
+            let output = std::mem::take(&mut client.output);
+            let mut output = output.as_slice();
+            while !output.is_empty() {
+                server.read_tls(&mut output).unwrap();
+                server.process_new_packets().unwrap();
+            }
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            if matches!(step, Step::Done) {
+                // What is still on the wire is as good as read already.
+                client.input().extend_from_slice(&wire);
+                return (client.finish().unwrap(), server);
+            }
+            let now = piece.min(wire.len());
+            assert!(now > 0, "both wait");
+            client.input().extend(wire.drain(..now));
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_right_behind_its_handshake_is_for_the_session() {
+        let bench = Bench::new();
+        for version in [&TLS12, &TLS13] {
+            let config = bench.client(version);
+            for piece in [1, 7, 600, usize::MAX] {
+                let (done, server) = shake(&bench, handshake(&config), b"good day", piece);
+                assert!(!server.is_handshaking());
+                let mut session = done.session;
+                let mut plain = vec![0; done.residue.len()];
+                let opened = session.open(&done.residue, &mut plain);
+                assert_eq!(opened.status, Status::Open);
+                assert_eq!(
+                    &plain[..opened.filled],
+                    b"good day",
+                    "{version:?} by {piece}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn tickets_that_a_session_takes_resume_the_next() {
+        let bench = Bench::new();
+        for version in [&TLS12, &TLS13] {
+            let config = bench.client(version);
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let (done, server) = shake(&bench, handshake(&config), b"x", usize::MAX);
+                assert_eq!(server.handshake_kind(), Some(kind), "{version:?}");
+                let mut session = done.session;
+                session.open(&done.residue, &mut vec![0; done.residue.len()]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_tls_is_called_so() {
+        let bench = Bench::new();
+        let mut client = handshake(&bench.client(&TLS13));
+        client.advance().unwrap();
+        client.input().extend(b"HTTP/1.1 400 Bad Request\r\n");
+        let error = client.advance().err().unwrap();
+        assert_eq!(error.to_string(), "the answer is not TLS");
+    }
+
+    #[test]
+    fn a_handshake_without_end_is_cut_off() {
+        let bench = Bench::new();
+        let mut client = handshake(&bench.client(&TLS13));
+        client.advance().unwrap();
+        // A server hello that announces 60 KiB, a byte in each record.
+        let mut records: Vec<u8> = vec![22, 3, 3, 0, 4, 2, 0, 0xf0, 0];
+        for _ in 0..20_000 {
+            records.extend([22, 3, 3, 0, 1, 0]);
+        }
+        client.input().extend(records);
+        assert!(client.advance().is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_bytes_but_a_servers_end_a_handshake(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            is_record in any::<bool>(),
+        ) {
+            let bench = Bench::new();
+            let mut client = handshake(&bench.client(&TLS13));
+            client.advance().unwrap();
+            if is_record {
+                let length = u8::try_from(bytes.len()).unwrap();
+                client.input().extend([22, 3, 3, 0, length]);
+            }
+            client.input().extend(&bytes);
+            prop_assert!(!matches!(client.advance(), Ok(Step::Done)));
+        }
+
+        #[test]
+        fn a_flight_with_one_bit_changed_never_ends_a_handshake(at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let bench = Bench::new();
+            let mut client = handshake(&bench.client(&TLS13));
+            client.advance().unwrap();
+            let mut server = ServerConnection::new(Arc::clone(&bench.server)).unwrap();
+            server.read_tls(&mut client.output.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).unwrap();
+            }
+            let at = at.index(flight.len());
+            let ignored = is_ignored(&flight, at);
+            flight[at] ^= 1 << bit;
+            client.input().extend(flight);
+            prop_assert!(!matches!(client.advance(), Ok(Step::Done)) || ignored);
+        }
+    }
+
+    /// The minor version of a record that is not sealed is read by nobody (RFC 8446 section 5.1).
+    fn is_ignored(flight: &[u8], at: usize) -> bool {
+        let mut begin = 0;
+        while let Some(&[kind, _, _, high, low]) = flight[begin..].first_chunk() {
+            if at == begin + 2 {
+                return kind != 23;
+            }
+            begin += HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+        }
+        false
+    }
+}
