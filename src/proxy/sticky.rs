@@ -81,7 +81,8 @@ impl Stickiness {
             self.sticky.ttl.as_secs(),
         );
         // Twice the time: `ttl` was lowered. Less is another balancer's clock.
-        let old = opened.is_of_old_key() || left < ttl / 2 || left > ttl.saturating_mul(2);
+        let old =
+            opened.is_of_old_key() || left.saturating_mul(2) < ttl || left > ttl.saturating_mul(2);
         // Of a draining backend it runs out, or the drain would never end.
         old && backend.takes_new()
     }

@@ -8,19 +8,22 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::clients::{http, http_on, node_of};
-use crate::harness::{Answer, Balancer, Launch, run};
+use crate::clients::{http, http_on, node_of, reset};
+use crate::harness::{Answer, Balancer, Launch, run, within};
 use crate::nodes::{Node, read_request};
 use crate::settings::{backend, backend_with, listener, pool};
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER_KEY: &str = "//////////////////////////////////////////8=";
 
-/// Answers every request with its name, and what it saw of cookies.
+/// Answers every request with its name, and what it saw of cookies; one for `/hold` never.
 async fn page_node(name: &'static str) -> Node {
     Node::scripted(move |mut stream, _| async move {
         let mut buffer = Vec::new();
         while let Some(request) = read_request(&mut stream, &mut buffer).await {
+            if request.target == "/hold" {
+                std::future::pending::<()>().await;
+            }
             let cookies = request.header("cookie").unwrap_or("none").to_owned();
             let body = format!("{name} saw {cookies}");
             let answer = format!(
@@ -164,18 +167,55 @@ async fn a_cookie_that_is_worth_nothing_is_as_none() {
         assert_eq!(answer.status, 200, "{cookie}");
         assert!(set_cookie(&answer).is_some(), "{cookie}");
     }
-    // It is renewed before it has expired, or at the latest then.
-    let renewed = async {
-        loop {
-            let answer = get(address, Some(&good)).await;
-            assert_eq!(answer.status, 200);
-            if let Some(cookie) = set_cookie(&answer) {
-                return cookie;
-            }
+    // Behind a worthless one a good one still counts.
+    let fresh = get(address, None).await;
+    let both = format!("{forged}; {}", set_cookie(&fresh).unwrap());
+    assert_eq!(name(&get(address, Some(&both)).await), name(&fresh));
+    // In the end the good one has expired.
+    let until_expired = async {
+        while set_cookie(&get(address, Some(&good)).await).is_none() {
             crate::harness::a_moment().await;
         }
     };
-    assert_ne!(crate::harness::within("a renewal", renewed).await, good);
+    within("the expiry", until_expired).await;
+}
+
+#[tokio::test]
+async fn a_cookie_is_renewed_in_time_but_not_on_a_draining_backend() {
+    let nodes = nodes().await;
+    let balancer = start(&sticky(", ttl = \"4s\"", &three(&nodes)), KEY);
+    let address = balancer.address("main").await;
+    let fresh = get(address, None).await;
+    let (mut cookie, home) = (set_cookie(&fresh).unwrap(), name(&fresh).to_owned());
+    let renewed = async {
+        loop {
+            let answer = get(address, Some(&cookie)).await;
+            assert_eq!(name(&answer), home);
+            match set_cookie(&answer) {
+                Some(renewed) => return renewed,
+                None => crate::harness::a_moment().await,
+            }
+        }
+    };
+    let renewed = within("a renewal", renewed).await;
+    assert_ne!(renewed, cookie);
+    cookie = renewed;
+    let path = format!("/api/v1/pools/nodes/backends/{home}/drain");
+    assert_eq!(balancer.post(&path, "{}").await.status, 200);
+    let mut kept = 0;
+    let moved = async {
+        loop {
+            let answer = get(address, Some(&cookie)).await;
+            if name(&answer) != home {
+                return answer;
+            }
+            assert_eq!(set_cookie(&answer), None);
+            kept += 1;
+            crate::harness::a_moment().await;
+        }
+    };
+    let moved = within("the end of its cookie", moved).await;
+    assert!(kept > 0 && set_cookie(&moved).is_some());
 }
 
 #[tokio::test]
@@ -236,6 +276,19 @@ async fn a_full_backend_and_a_dead_one_are_left_for_another() {
         cookie = set_cookie(&answer).filter(|_| name(&answer) == "n1");
     }
     let cookie = cookie.unwrap();
+    let mut held = TcpStream::connect(address).await.unwrap();
+    let hold = format!("GET /hold HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+    held.write_all(hold.as_bytes()).await.unwrap();
+    let is_full = |backend: &serde_json::Value| backend["live"] == 1;
+    balancer.backend_until("nodes", "n1", is_full).await;
+    let moved = get(address, Some(&cookie)).await;
+    assert_eq!((moved.status, name(&moved)), (200, "n2"));
+    assert!(set_cookie(&moved).is_some());
+    // A FIN might still want its answer.
+    reset(held);
+    let is_empty = |backend: &serde_json::Value| backend["live"] == 0;
+    balancer.backend_until("nodes", "n1", is_empty).await;
+    assert_eq!(name(&get(address, Some(&cookie)).await), "n1");
     one.kill().await;
     let moved = get(address, Some(&cookie)).await;
     assert_eq!((moved.status, name(&moved)), (200, "n2"));
