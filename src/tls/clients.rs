@@ -3,7 +3,7 @@
 //! Revocation is asked for the whole chain, as OpenSSL's `CRL_CHECK_ALL` does: a chain with an authority that no list speaks for
 //! is refused. A list whose time is over goes on being used: refusing every client would turn a late renewal into an outage.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -83,17 +83,19 @@ impl Clients {
 }
 
 fn lists(
-    file: &PathBuf,
+    file: &Path,
     contents: &Contents,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let lists = CertificateRevocationListDer::pem_slice_iter(contents.of(file)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| TlsError::Pem {
-            file: file.clone(),
+            file: file.to_owned(),
             source,
         })?;
     if lists.is_empty() {
-        return Err(TlsError::NoRevocationList { file: file.clone() });
+        return Err(TlsError::NoRevocationList {
+            file: file.to_owned(),
+        });
     }
     Ok(lists)
 }
