@@ -139,9 +139,10 @@ fn a_frame_under_way_is_finished_before_the_close() {
     let mut first = [0; 4];
     while client.get_ref().peek(&mut first).unwrap() < 4 {}
     part_all(&bench);
-    // The other direction stands at a boundary: the backend is told at once, and still finishes its frame.
-    let heard = std::thread::spawn(move || read_out(&mut backend));
+    // The other direction stands at a boundary: the backend is told at once, and still finishes its frame before it answers.
+    while backend.get_ref().peek(&mut first).unwrap() == 0 {}
     raw_backend.write_all(&payload[30_000..]).unwrap();
+    let heard = std::thread::spawn(move || read_out(&mut backend));
     let (messages, code) = read_out(&mut client);
     assert_eq!(messages, [Message::binary(payload)]);
     assert_eq!(code, told());
