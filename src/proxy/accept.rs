@@ -244,7 +244,7 @@ fn warn_of_limit(shared: &Shared) {
     let limits = &shared.proxy.limits;
     if shared.warned.is_due(std::time::Instant::now()) {
         tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
-            max_connections = limits.max_connections(), "accepting pauses: no room for another connection");
+            max_connections = limits.max_connections(), limit = limits.reached(), "accepting pauses: no room for another connection");
     }
 }
 

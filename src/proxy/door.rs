@@ -75,6 +75,7 @@ impl Arrivals<Held> for Front {
             self.hand_over(socket, peer);
             return None;
         }
+        shared.proxy.limits.count_arrival();
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let mut record = Record::new(&shared.counters, peer);
         record.phase = Phase::Route;

@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::config::Global;
+use crate::base::rate::Bucket;
+use crate::config::{Global, Rate};
 use crate::net::fds;
 use crate::relay::pipe_descriptors;
 
@@ -38,6 +41,10 @@ pub struct Limits {
     max_setup: AtomicU64,
     live: AtomicU64,
     in_setup: AtomicU64,
+    /// Of all that is accepted.
+    max_rate: ArcSwapOption<Rate>,
+    accepted: Bucket,
+    epoch: Instant,
     freed: Notify,
 }
 
@@ -66,6 +73,9 @@ impl Limits {
             max_setup: AtomicU64::new(0),
             live: AtomicU64::new(0),
             in_setup: AtomicU64::new(0),
+            max_rate: ArcSwapOption::empty(),
+            accepted: Bucket::default(),
+            epoch: Instant::now(),
             freed: Notify::new(),
         };
         limits.apply(global);
@@ -94,6 +104,8 @@ impl Limits {
         let setup = u64::try_from(global.max_setup_connections).unwrap_or(u64::MAX);
         self.max_connections.store(wanted, Ordering::Relaxed);
         self.max_setup.store(setup.max(1), Ordering::Relaxed);
+        self.max_rate
+            .store(global.max_connection_rate.map(Arc::new));
         self.freed.notify_waiters();
     }
 
@@ -151,13 +163,49 @@ impl Limits {
             if let Some(found) = look() {
                 return found;
             }
-            freed.await;
+            match self.rate_wait() {
+                Duration::ZERO => freed.await,
+                // Over the rate nobody has to leave for the next one to come.
+                wait => {
+                    let _ = tokio::time::timeout(wait, freed).await;
+                }
+            }
         }
     }
 
     pub fn has_room(&self) -> bool {
-        self.live() < self.max_connections()
-            && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
+        self.has_room_to_reserve() && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
+    }
+
+    fn has_room_to_reserve(&self) -> bool {
+        self.live() < self.max_connections() && self.rate_wait().is_zero()
+    }
+
+    /// The limit that lets nothing more in, by its key.
+    pub(super) fn reached(&self) -> &'static str {
+        if !self.rate_wait().is_zero() {
+            "max_connection_rate"
+        } else if self.live() >= self.max_connections() {
+            "max_connections"
+        } else {
+            "max_setup_connections"
+        }
+    }
+
+    /// How long the rate lets nobody in; zero: it does.
+    fn rate_wait(&self) -> Duration {
+        let rate = self.max_rate.load();
+        rate.as_ref().map_or(Duration::ZERO, |rate| {
+            self.accepted.wait(**rate, self.epoch.elapsed())
+        })
+    }
+
+    /// Counts one accepted connection for the rate; false where that had no room for it. It is taken at arrival, not with
+    /// the look for room: of those who look at the same time some find no connection.
+    pub(super) fn count_arrival(&self) -> bool {
+        let rate = self.max_rate.load();
+        rate.as_ref()
+            .is_none_or(|rate| self.accepted.take(**rate, self.epoch.elapsed()))
     }
 
     /// Waits until any connection ends.
@@ -167,6 +215,7 @@ impl Limits {
 
     /// Counts one accepted connection, whether there is room or not.
     pub fn slot(self: &Arc<Self>) -> Slot {
+        self.count_arrival();
         self.live.fetch_add(1, Ordering::Relaxed);
         self.in_setup.fetch_add(1, Ordering::Relaxed);
         self.counted()
@@ -181,12 +230,17 @@ impl Limits {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        if !self.count_arrival() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.in_setup.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
         Some(self.counted())
     }
 
     /// Counts one connection that needs no set-up, if there is room; [`Limits::reserved`] makes it a place.
     pub(super) fn reserve(&self) -> bool {
-        raise(&self.live, self.max_connections())
+        self.rate_wait().is_zero() && raise(&self.live, self.max_connections())
     }
 
     /// Counts one such connection whether there is room or not.
@@ -206,7 +260,7 @@ impl Limits {
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
     pub(super) async fn room_to_reserve(&self) {
-        self.until(|| (self.live() < self.max_connections()).then_some(()))
+        self.until(|| self.has_room_to_reserve().then_some(()))
             .await;
     }
 
@@ -323,6 +377,19 @@ mod tests {
         assert_eq!((limits.live(), limits.in_setup()), (3, 2));
         drop((second, third, fourth));
         assert_eq!((limits.live(), limits.in_setup()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn above_the_rate_nobody_gets_in_until_it_gives_back() {
+        let limits = limits(10, 10);
+        limits.max_rate.store(Some(Arc::new(Rate::per_second(2))));
+        let held = (limits.enter().await, limits.enter().await);
+        assert!(!limits.has_room() && !limits.reserve());
+        assert_eq!(limits.reached(), "max_connection_rate");
+        limits.max_rate.store(None);
+        let third = tokio::time::timeout(Duration::from_secs(1), limits.enter()).await;
+        assert!(third.is_ok(), "no rate any more");
+        drop(held);
     }
 
     #[test]
