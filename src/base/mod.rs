@@ -4,4 +4,6 @@ pub mod backoff;
 pub mod names;
 pub mod pace;
 pub mod rate;
+pub mod source;
+pub mod turns;
 pub mod units;

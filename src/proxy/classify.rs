@@ -8,11 +8,10 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::Client;
 use super::rules::Facts;
+use super::{Arrival, Client, handshakes};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
-use crate::tls;
 use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
 
 /// A classified connection.
@@ -80,20 +79,17 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
 pub(super) async fn terminate(
     stream: Stream,
     config: &Arc<ServerConfig>,
-    deadline: Instant,
+    arrival: &Arrival,
 ) -> Result<Classified, End> {
     let accepting = async {
-        let mut stream = tls::accept(stream, Arc::clone(config)).await?;
+        let mut stream = handshakes::accept(stream, config, arrival).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
-        stream.flush().await?;
-        io::Result::Ok(stream)
+        stream.flush().await.map_err(|error| client_end(&error))?;
+        Ok(stream)
     };
-    match timeout_at(deadline, accepting).await {
+    match timeout_at(arrival.deadline, accepting).await {
         Err(_) => Err(end(Side::Evenkeel, How::Timeout)),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "tls handshake failed");
-            Err(client_end(&error))
-        }
+        Ok(Err(end)) => Err(end),
         Ok(Ok(stream)) => {
             let sni = stream.server_name().map(str::to_owned);
             Ok(Classified {
@@ -112,7 +108,7 @@ fn end(side: Side, how: How) -> End {
     End::new(side, Phase::Tls, how)
 }
 
-fn client_end(error: &io::Error) -> End {
+pub(super) fn client_end(error: &io::Error) -> End {
     end(
         Side::Client,
         match error.kind() {

@@ -5,6 +5,8 @@
 //! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
 
 mod accept;
+mod access;
+mod admission;
 mod answer;
 mod backend_line;
 mod classify;
@@ -16,12 +18,14 @@ mod errand;
 mod exchange;
 mod forward;
 mod gate;
+mod handshakes;
 mod hard_stop;
 mod http;
 mod interval;
 mod limits;
 mod request_key;
 mod rules;
+mod sources;
 mod tcp;
 mod ticket;
 mod upgrade;
@@ -35,6 +39,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use admission::Admissions;
+
 use crate::net::Peer;
 use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Lease;
@@ -42,6 +48,7 @@ use crate::pool::Lease;
 pub use accept::Listening;
 pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
+pub use handshakes::Handshakes;
 pub use hard_stop::HardStop;
 pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
@@ -62,6 +69,7 @@ pub struct Proxy {
     pub relay: Arc<Relay>,
     pub journal: Arc<Journal>,
     pub limits: Arc<Limits>,
+    pub handshakes: Arc<Handshakes>,
     /// Where connections are set up.
     pub runtime: Handle,
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.
@@ -80,6 +88,8 @@ pub struct Arrival {
     /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
     pub closing: CancellationToken,
     pub counters: Arc<ListenerCounters>,
+    /// Its listener's.
+    admissions: Arc<Admissions>,
     pub peer: Peer,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,

@@ -39,7 +39,7 @@ use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{HardStop, Limits, Proxy, Relay};
+use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
 use beside::Beside;
 use live::Live;
 
@@ -125,6 +125,7 @@ impl Server {
             relay,
             journal,
             limits: Limits::new(&config.global),
+            handshakes: Handshakes::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
             hard_stop: HardStop::default(),
@@ -229,6 +230,10 @@ impl Server {
 
     pub fn limits(&self) -> &Arc<Limits> {
         &self.proxy.limits
+    }
+
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.proxy.handshakes
     }
 
     /// New connections are accepted: true from `open` until it is stopping.

@@ -118,6 +118,7 @@ impl Server {
         }
         let grace = longest_set_up(&live.config);
         self.proxy.limits.apply(&plan.config.global);
+        self.proxy.handshakes.apply(&plan.config.global);
         self.relay().set_max_held(plan.config.global.max_buffered);
         live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
         let before = std::mem::take(&mut live.listeners);

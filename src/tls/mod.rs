@@ -16,7 +16,9 @@ mod verifier;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use server::{LoadedTls, fingerprint, server_config};
-pub use stream::{Parts, Stream, accept};
+#[cfg(test)]
+pub use stream::accept;
+pub use stream::{Parts, Stream, accept_after};
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

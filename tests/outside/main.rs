@@ -12,6 +12,7 @@ mod settings;
 
 mod addresses;
 mod admin;
+mod admission;
 mod algorithms;
 mod badinput;
 mod checks;
