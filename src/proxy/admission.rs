@@ -18,7 +18,7 @@ use crate::observe::{ListenerCounters, Refusal};
 const WARN_SPACING: Duration = Duration::from_secs(10);
 
 /// The door-keeper of one listener. What it counts outlives every reload of the rules.
-pub(super) struct Admissions {
+pub struct Admissions {
     entrance: Arc<Entrance>,
     /// Where no source is counted.
     anyone: Arc<Origin>,
@@ -52,7 +52,7 @@ impl Tracked for Origin {
 /// One connection that was let in, counted at its listener and its source; dropping it uncounts. One pointer: it lasts as
 /// long as the connection.
 #[derive(Debug)]
-pub(super) struct Admitted(Arc<Origin>);
+pub struct Admitted(Arc<Origin>);
 
 impl Admissions {
     pub fn new(limits: &Arc<Limits>, counters: &Arc<ListenerCounters>) -> Self {

@@ -39,13 +39,12 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use admission::Admissions;
-
 use crate::net::Peer;
 use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Lease;
 
 pub use accept::Listening;
+pub use admission::{Admissions, Admitted};
 pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use handshakes::Handshakes;
