@@ -215,7 +215,10 @@ pub(super) async fn accept(
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = read_hello(&mut stream, &mut read).await;
     let turn = match hello.map_err(|error| failed(&error))? {
-        Some(reader) => Some(turn(arrival, resumes(&reader, config)).await?),
+        Some(reader) => {
+            let turn = turn(arrival, resumes(&reader, config)).await;
+            Some(turn.inspect_err(|_| stream.reset_on_close())?)
+        }
         // rustls refuses it, with an alert, before anything that costs.
         None => None,
     };
