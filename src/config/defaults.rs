@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::rate::Rate;
+
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
@@ -72,6 +74,21 @@ pub const CONNECT_TIMEOUT: Duration = seconds(5);
 pub const IDLE_TIMEOUT: Duration = seconds(3600);
 /// A peer that was told the end has this long to finish its own side.
 pub const FIN_TIMEOUT: Duration = seconds(30);
+/// As everywhere: what a peer sends says that it is there.
+pub const ACTIVITY: &str = "any";
+/// Below the shortest idle limits on a path that are common: 60 s of cloud balancers and NATs.
+pub const PING_INTERVAL: Duration = seconds(30);
+/// A path that loses packets for longer is of no use to a session.
+pub const PING_TIMEOUT: Duration = seconds(10);
+/// A dead client holds a place, a dead node holds clients.
+pub const PING_TO: &[&str] = &["client", "backend"];
+/// A drain that has a pace begins at once.
+pub const DRAIN_AFTER: Duration = Duration::ZERO;
+/// Where nothing sets a pace: ten thousand sessions in less than two minutes, and a pace of reconnects that a small cluster
+/// with TLS bears.
+pub const DRAIN_RATE: Rate = Rate::per_second(100);
+/// "Service restart" (IANA): clients reconnect, and most libraries spread that.
+pub const CLOSE_CODE: u64 = 1012;
 /// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).
 pub const RESPONSE_TIMEOUT: Duration = seconds(60);
 /// As nginx's `client_body_timeout`: a client that sends nothing for longer holds a backend's place for nothing.
@@ -84,6 +101,26 @@ pub const MAX_QUEUE: u64 = 0;
 pub const QUEUE_TIMEOUT: Duration = seconds(5);
 /// Off: it delays recovery unless nodes really need to warm up.
 pub const SLOW_START: Duration = Duration::ZERO;
+
+// sticky
+
+/// Told apart from the application's own.
+pub const STICKY_COOKIE: &str = "evenkeel";
+/// A working day and the night: who comes back the next day starts anew as well as not.
+pub const STICKY_TTL: Duration = seconds(86_400);
+/// What browsers take a cookie for that says nothing of it.
+pub const STICKY_SAME_SITE: &str = "lax";
+/// Over plain HTTP a browser drops a cookie that has it; the cookie itself is no secret.
+pub const STICKY_SECURE: bool = false;
+/// A session that begins with polling lives in one node's memory: elsewhere it is unknown.
+pub const STICKY_ON_DRAIN: &str = "keep";
+
+// retry_after
+
+/// A single client that was turned away may come back at once.
+pub const RETRY_AFTER_MIN: Duration = seconds(1);
+/// Spreads a thousand clients to a hundred per second; as long as people wait for a page.
+pub const RETRY_AFTER_MAX: Duration = seconds(10);
 
 // backend, discover
 

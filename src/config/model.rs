@@ -4,6 +4,8 @@
 //! working directory (the decoder has already joined them to the configuration file's folder), and an `Option` here
 //! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
 
+mod sticky;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +13,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod long_life;
+
+pub use long_life::*;
+
 pub use crate::base::rate::Rate;
+pub use sticky::*;
 
 mod admission;
 pub use admission::*;
@@ -135,6 +142,7 @@ pub struct Listener {
     pub keep_alive_timeout: Duration,
     /// Whether the frames of WebSockets are followed. Default true.
     pub follow_frames: bool,
+    pub frames: FrameLimits,
     /// The kernel's queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
 }
@@ -215,6 +223,12 @@ pub struct Pool {
     pub fin_timeout: Duration,
     /// From accept to the end of a session, give or take a tenth. `None`: no bound, the default.
     pub max_lifetime: Option<Duration>,
+    /// What keeps a session from `idle_timeout`. Default any byte.
+    pub activity: Activity,
+    /// `None`: no pings of our own.
+    pub ping: Option<Ping>,
+    /// `None`: the connections of a drained backend end by themselves.
+    pub drain: Option<Drain>,
     /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.
@@ -228,6 +242,9 @@ pub struct Pool {
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
     pub outlier: Outlier,
+    /// `None`: a client has no backend of its own.
+    pub sticky: Option<Sticky>,
+    pub retry_after: RetryAfter,
     /// `None`: no active checks.
     pub check: Option<Check>,
 }

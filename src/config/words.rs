@@ -1,6 +1,8 @@
 //! The words of the file for the closed sets of the model.
 
-use super::model::{Balance, InitState, LogFormat, LogLevel, Protocol};
+use super::model::{
+    Activity, Balance, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite,
+};
 
 /// A closed set whose members have a word each.
 pub trait Word: Copy + PartialEq + 'static {
@@ -50,6 +52,36 @@ impl Word for Protocol {
 impl Word for InitState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("up", InitState::Up), ("down", InitState::Down)];
+}
+
+impl Word for Activity {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("any", Activity::Any), ("messages", Activity::Messages)];
+}
+
+/// One of `ping.to`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Side {
+    Client,
+    Backend,
+}
+
+impl Word for Side {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("client", Side::Client), ("backend", Side::Backend)];
+}
+
+impl Word for SameSite {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("lax", SameSite::Lax),
+        ("strict", SameSite::Strict),
+        ("none", SameSite::None),
+    ];
+}
+
+impl Word for OnDrain {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keep", OnDrain::Keep), ("repick", OnDrain::Repick)];
 }
 
 /// A moment of `log_at`.

@@ -61,6 +61,8 @@ pub struct Wanted<'a> {
     pub client: Option<std::net::IpAddr>,
     /// The value of the pool's `hash_key`.
     pub key: Option<&'a [u8]>,
+    /// Where the client was before, by its sticky cookie.
+    pub preferred: Option<Arc<Backend>>,
     /// Backends that failed this connection already; a failed try adds to it. Its length bounds the tries.
     pub tried: Vec<Arc<Backend>>,
 }
@@ -135,6 +137,7 @@ async fn seek(
             .acquire(&Pick {
                 client: wanted.client,
                 key: wanted.key,
+                preferred: wanted.preferred.as_ref(),
                 tried: &wanted.tried,
             })
             .await?;

@@ -44,6 +44,7 @@ impl Errand {
             client: self.client,
             key: self.key.as_deref(),
             tried: std::mem::take(&mut self.tried),
+            ..Wanted::default()
         };
         // Both may be dropped: dispatch leaves the queue or gives its lease back, the watch takes nothing.
         let dispatched = tokio::select! {
@@ -80,7 +81,7 @@ impl Errand {
         let pick = Pick {
             client: self.client,
             key: self.key.as_deref(),
-            tried: &[],
+            ..Pick::default()
         };
         let lease = match pool.acquire_now(&pick) {
             Some(Ok(lease)) => lease,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sticky;
 use crate::config::{self, Config};
 use crate::health;
 use crate::pool::Pool;
@@ -20,6 +21,7 @@ pub(super) struct Loaded {
     pub pools: Pools,
     /// One per listener, in the order of the configuration.
     pub rules: Vec<Rules>,
+    pub keys: sticky::Keys,
 }
 
 /// Loads everything that `config` names. Pools in `known` are kept.
@@ -33,6 +35,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
             errors.push(format!("pool {}: check: {error}", pool.name));
         }
     }
+    let keys = sticky::load(config, &mut errors);
     let pools = pools(config, known);
     let mut rules = Vec::new();
     for listener in &config.listeners {
@@ -42,7 +45,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
         }
     }
     if errors.is_empty() {
-        Ok(Loaded { pools, rules })
+        Ok(Loaded { pools, rules, keys })
     } else {
         Err(errors)
     }
@@ -60,8 +63,8 @@ fn pools(config: &Config, known: &Pools) -> Pools {
         .collect()
 }
 
-/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root
-/// and token file. A provider of TLS primitives must be installed (`tls::install_provider`).
+/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root,
+/// token and sticky key file. A provider of TLS primitives must be installed (`tls::install_provider`).
 ///
 /// # Errors
 /// Every file that could not be used.

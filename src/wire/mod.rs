@@ -1,4 +1,5 @@
-//! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames.
+//! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames, the sticky
+//! cookie.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
@@ -7,4 +8,5 @@ pub mod control;
 pub mod frames;
 pub mod http;
 pub mod passage;
+pub mod sticky;
 pub mod websocket;

@@ -31,6 +31,9 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         idle_timeout,
         fin_timeout,
         max_lifetime,
+        activity,
+        ping,
+        drain,
         response_timeout,
         body_timeout,
         retries,
@@ -38,6 +41,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         queue_timeout,
         slow_start,
         outlier,
+        sticky,
+        retry_after,
         check,
     } = new;
     let keys = differing([
@@ -49,6 +54,9 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("idle_timeout", *idle_timeout != old.idle_timeout),
         ("fin_timeout", *fin_timeout != old.fin_timeout),
         ("max_lifetime", *max_lifetime != old.max_lifetime),
+        ("activity", *activity != old.activity),
+        ("ping", *ping != old.ping),
+        ("drain", *drain != old.drain),
         (
             "response_timeout",
             *response_timeout != old.response_timeout,
@@ -59,6 +67,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("queue_timeout", *queue_timeout != old.queue_timeout),
         ("slow_start", *slow_start != old.slow_start),
         ("outlier", *outlier != old.outlier),
+        ("sticky", *sticky != old.sticky),
+        ("retry_after", *retry_after != old.retry_after),
         ("check", *check != old.check),
     ]);
     let mut changes = Vec::new();

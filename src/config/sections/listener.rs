@@ -13,7 +13,7 @@ use super::super::model::{Bind, Listener, ListenerTls, Protocol, Trusted};
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{admission, listener_tls, route};
+use super::{admission, listener_tls, long_life, route};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -119,6 +119,12 @@ pub static LISTENER: Section = Section {
             "`websocket` only: follow where the frames of a WebSocket begin and end. Payload is not looked at.",
         ),
         key(
+            "frames",
+            Kind::Table(&long_life::FRAMES),
+            Absent::None,
+            "`websocket` only: bounds on what clients send. They need `follow_frames`.",
+        ),
+        key(
             "backlog",
             number(1, 65_535),
             Absent::Number(defaults::BACKLOG),
@@ -128,11 +134,12 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 4] = [
+const WEBSOCKET_ONLY: [&str; 5] = [
     "trusted",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
+    "frames",
 ];
 
 pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
@@ -151,6 +158,10 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
                 "a plain tcp listener waits for nothing before it routes; leave it out, or give the listener `tls`",
             );
         }
+    }
+    let follow_frames = table.flag("follow_frames");
+    if !follow_frames && protocol == Some(Protocol::Websocket) {
+        table.conflict("frames", "without `follow_frames` nobody sees the frames");
     }
     let name = table.text_by("name", read_name);
     let bind = table.text("bind");
@@ -179,7 +190,8 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),
-        follow_frames: table.flag("follow_frames"),
+        follow_frames,
+        frames: long_life::decode_frames(&table.table("frames")),
         backlog: table.number("backlog"),
         tls: tls?,
         name: name?,

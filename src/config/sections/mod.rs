@@ -13,9 +13,12 @@ mod discover;
 mod global;
 mod listener;
 mod listener_tls;
+mod long_life;
 mod outlier;
 mod pool;
+mod retry_after;
 mod route;
+mod sticky;
 mod uses;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,28 @@
 //! Keys of a pool beside the listeners that use it: one that no connection of theirs gives a meaning would do nothing.
 
 use super::super::defaults;
-use super::super::model::{Balance, HashKey, Listener, ListenerTls, Pool, Protocol};
+use super::super::model::{Activity, Balance, HashKey, Listener, ListenerTls, Pool, Protocol};
 use super::super::table::Table;
 
 /// Keys that mean something to HTTP requests only.
-const WEBSOCKET_ONLY: [&str; 2] = ["response_timeout", "body_timeout"];
+const WEBSOCKET_ONLY: [(&str, &str); 4] = [
+    (
+        "response_timeout",
+        "leave it out: `idle_timeout` bounds a raw connection",
+    ),
+    (
+        "body_timeout",
+        "leave it out: `idle_timeout` bounds a raw connection",
+    ),
+    (
+        "sticky",
+        "leave it out: a raw connection has no cookies; `balance = \"ip_hash\"` goes by the address",
+    ),
+    (
+        "retry_after",
+        "leave it out: a raw connection is refused by a reset",
+    ),
+];
 
 /// Notes the keys of `pools` that do nothing behind `listeners`.
 pub fn refuse_useless<'a>(
@@ -19,6 +36,7 @@ pub fn refuse_useless<'a>(
         if !users.is_empty() {
             refuse_hash_key(table, pool, &users);
             refuse_http_keys(table, &users);
+            refuse_unfollowed(table, pool, &users);
         }
     }
 }
@@ -57,10 +75,28 @@ fn refuse_http_keys(table: &Table<'_>, users: &[&Listener]) {
     if users.iter().any(|listener| reads_requests(listener)) {
         return;
     }
-    for key in WEBSOCKET_ONLY {
+    for (key, advice) in WEBSOCKET_ONLY {
+        let why = format!(
+            "only a listener with protocol = \"websocket\" reads requests, and this pool has none; {advice}"
+        );
+        table.conflict(key, &why);
+    }
+}
+
+/// Keys that need to know where frames begin and end.
+fn refuse_unfollowed(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
+    let follows = |listener: &&Listener| reads_requests(listener) && listener.follow_frames;
+    if users.iter().any(follows) {
+        return;
+    }
+    let keys = [
+        ("ping", pool.ping.is_some()),
+        ("activity", pool.activity != Activity::Any),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
         table.conflict(
             key,
-            "only a listener with protocol = \"websocket\" reads requests, and this pool has none; leave it out: `idle_timeout` bounds a raw connection",
+            "no listener of this pool follows the frames of WebSockets; it needs one with protocol = \"websocket\" and `follow_frames`",
         );
     }
 }

@@ -4,6 +4,7 @@ mod choosing;
 mod queueing;
 mod reloading;
 mod states;
+mod sticky;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -39,6 +40,9 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         idle_timeout: Duration::from_secs(3600),
         fin_timeout: Duration::from_secs(30),
         max_lifetime: None,
+        activity: config::Activity::Any,
+        ping: None,
+        drain: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,
@@ -50,6 +54,11 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
             window: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(10),
             max_ejection_time: Duration::from_secs(300),
+        },
+        sticky: None,
+        retry_after: config::RetryAfter {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(10),
         },
         check: None,
     }
