@@ -1,9 +1,14 @@
-//! What every new connection pays in user space, the pick and the HTTP gate, and what a WebSocket pays for being followed.
+//! What every new connection pays in user space, admission, the pick and the HTTP gate, and what a WebSocket pays for being followed.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel::balance::{Algorithm, Maglev, Nodes, RoundRobin, bytes_hash};
+use evenkeel::observe::{Journal, ListenerCounters};
+use evenkeel::proxy::{Admissions, Limits, Rules};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::Gate;
 
@@ -108,5 +113,75 @@ fn frames(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, picks, gate, frames);
+/// A listener with these keys, and its door-keeper.
+fn door(keys: &str) -> (Admissions, Rules) {
+    let text = format!(
+        "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n{keys}\n\
+         [pool.p]\nbackend = [{{ address = \"127.0.0.1:1\" }}]\n"
+    );
+    let config = evenkeel::config::parse(&text, Path::new("bench.toml"))
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let journal = Journal::new(&config.access_log).expect("a journal");
+    let counters = ListenerCounters::new("l", &journal);
+    let rules = Rules::build(&config.listeners[0], &BTreeMap::new()).expect("rules");
+    let admissions = Admissions::new(&Limits::new(&config.global), &counters);
+    (admissions, rules)
+}
+
+fn address(number: u32) -> Option<IpAddr> {
+    // Neighbours in the order of arrival are strangers in the table.
+    Some(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))))
+}
+
+/// One connection let in, and its end.
+fn source_table(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("source_table");
+    let both = "per_source = { max_connections = 50, max_connection_rate = \"1000000/s\" }";
+    let slow = "per_source = { max_connection_rate = \"2/1d\" }";
+    for (name, keys, sources) in [
+        ("without limits", "", 1),
+        ("one source", both, 1),
+        ("50,000 sources", both, 50_000),
+        ("a flood, nothing remembered", both, u32::MAX),
+        ("a flood, all remembered", slow, u32::MAX),
+    ] {
+        let (admissions, rules) = door(keys);
+        let mut number = 0u32;
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                number = number.wrapping_add(1) % sources;
+                black_box(admissions.admit(&rules, address(number)).is_ok())
+            });
+        });
+    }
+    for count in [10u32, 100_000] {
+        let networks: Vec<_> = (0..count)
+            .filter_map(|number| Some(format!("\"{}/24\"", address(number)?)))
+            .collect();
+        let (admissions, rules) = door(&format!("deny = [{}]", networks.join(", ")));
+        let mut number = 0u32;
+        group.bench_function(format!("a list of {count} networks"), |bencher| {
+            bencher.iter(|| {
+                number = number.wrapping_add(1);
+                black_box(admissions.admit(&rules, address(number)).is_ok())
+            });
+        });
+    }
+    // Those that are held keep their places, so that a newcomer finds none.
+    let (admissions, rules) = door(both);
+
+    let held: Vec<_> = (0..200_000)
+        .filter_map(|number| admissions.admit(&rules, address(number)).ok())
+        .collect();
+    let mut number = 1_000_000u32;
+    group.bench_function("a full table of live sources", |bencher| {
+        bencher.iter(|| {
+            number = number.wrapping_add(1);
+            black_box(admissions.admit(&rules, address(number)).is_ok())
+        });
+    });
+    drop(held);
+}
+
+criterion_group!(benches, picks, gate, frames, source_table);
 criterion_main!(benches);

@@ -245,7 +245,7 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 8] = [
+const VARIANTS: [(&str, &str); 9] = [
     ("", ""),
     ("protocol = \"websocket\"", "protocol = \"tcp\""),
     (
@@ -257,6 +257,10 @@ const VARIANTS: [(&str, &str); 8] = [
     ("type = \"http\"", "type = \"expect\""),
     ("dns = \"localhost:9701\"", ""),
     ("tls = false ", "#tls = false "),
+    (
+        "follow_frames = true ",
+        "tls = { certificates = [{ cert = \"a\", key = \"b\" }] } # ",
+    ),
 ];
 
 #[test]

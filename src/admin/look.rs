@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::view::*;
 use super::{jobs, process};
 use crate::config::{Balance, Protocol};
+use crate::observe::{Refusal, RefusalCounts};
 use crate::pool::{Backend, Pool};
 use crate::relay::{Connection, Cursor, Page};
 use crate::server::{ListenerState, ListenerStatus, Server};
@@ -42,6 +43,7 @@ pub(super) fn pools(server: &Server) -> Vec<PoolView> {
 
 fn process(server: &Server) -> ProcessView {
     let uptime = server.started_at().elapsed().unwrap_or_default();
+    let (in_progress, waiting) = server.handshakes().counts();
     ProcessView {
         id: std::process::id(),
         ready: server.ready(),
@@ -51,6 +53,8 @@ fn process(server: &Server) -> ProcessView {
         max_fds: process::max_fds(),
         connections: server.limits().live(),
         setup_connections: server.limits().in_setup(),
+        handshakes: in_progress as u64,
+        waiting_handshakes: waiting as u64,
         max_connections: server.limits().max_connections(),
         relayed_sessions: server.relay().live(),
         buffered_bytes: server.relay().held_bytes(),
@@ -96,7 +100,9 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         state: listener_word(status.state).to_owned(),
         live: read(&counters.live),
         accepted: read(&counters.accepted),
-        refused: read(&counters.refused),
+        refused: counters.refused.total(),
+        refusals: refusals(&counters.refused),
+        untracked: read(&counters.untracked),
         handshake_failures: read(&counters.handshake_failures),
         full_handshakes: read(&counters.full_handshakes),
         resumed_handshakes: read(&counters.resumed_handshakes),
@@ -120,6 +126,14 @@ fn days_left(end: SystemTime, now: SystemTime) -> i64 {
         Ok(left) => days(left.as_secs() / DAY),
         Err(past) => -days(past.duration().as_secs().div_ceil(DAY)),
     }
+}
+
+fn refusals(counts: &RefusalCounts) -> Vec<RefusalView> {
+    let view = |&reason: &Refusal| RefusalView {
+        reason: reason.word().to_owned(),
+        count: counts.of(reason),
+    };
+    Refusal::ALL.iter().map(view).collect()
 }
 
 pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {

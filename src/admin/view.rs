@@ -35,6 +35,10 @@ pub struct ProcessView {
     pub connections: u64,
     /// Of these, not yet handed to the relay.
     pub setup_connections: u64,
+    /// TLS handshakes that count for `global.max_handshakes` now.
+    pub handshakes: u64,
+    /// TLS handshakes that wait for their turn.
+    pub waiting_handshakes: u64,
     /// Client connections that may be open at once.
     pub max_connections: u64,
     /// Sessions that the relay moves bytes for.
@@ -71,7 +75,12 @@ pub struct ListenerView {
     /// Connections and HTTP requests in progress.
     pub live: u64,
     pub accepted: u64,
+    /// Connections and requests that a limit or a rule kept out.
     pub refused: u64,
+    /// The same by reason.
+    pub refusals: Vec<RefusalView>,
+    /// Connections let in without limits of their source: its table was full.
+    pub untracked: u64,
     pub handshake_failures: u64,
     /// TLS handshakes that began a session.
     pub full_handshakes: u64,
@@ -89,6 +98,13 @@ pub struct ListenerView {
     pub certificates: Vec<CertificateView>,
     /// Why its TLS files as they are now do not serve; those before them do.
     pub certificate_error: Option<String>,
+}
+
+/// How often connections were kept out for that reason: `denied`, or the key of the limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalView {
+    pub reason: String,
+    pub count: u64,
 }
 
 /// How often connections ended that way.

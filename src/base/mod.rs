@@ -5,4 +5,6 @@ pub mod close_code;
 pub mod names;
 pub mod pace;
 pub mod rate;
+pub mod source;
+pub mod turns;
 pub mod units;

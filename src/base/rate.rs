@@ -127,6 +127,28 @@ impl Bucket {
             .is_ok()
     }
 
+    /// Takes one whether there is any or not: what is owed is given back first.
+    pub fn owe(&self, rate: Rate, now: Duration) {
+        let now = nanoseconds(now);
+        let next = |full_at: u64| Some(full_at.max(now).saturating_add(rate.interval()));
+        let _ = self
+            .full_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Gives one back that was taken and not used.
+    pub fn give_back(&self, rate: Rate) {
+        let next = |full_at: u64| Some(full_at.saturating_sub(rate.interval()));
+        let _ = self
+            .full_at
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// When all that was taken is given back.
+    pub fn full_at(&self) -> Duration {
+        Duration::from_nanos(self.full_at.load(Ordering::Relaxed))
+    }
+
     /// How long after `now` the next one may be taken; zero: at once.
     pub fn wait(&self, rate: Rate, now: Duration) -> Duration {
         let (now, full_at) = (nanoseconds(now), self.full_at.load(Ordering::Relaxed));
@@ -216,6 +238,17 @@ mod tests {
         assert_eq!(bucket.wait(rate, at(1_251)), at(249));
         assert!(!bucket.is_full(at(2_249)));
         assert!(bucket.is_full(at(2_250)));
+    }
+
+    #[test]
+    fn what_is_owed_is_given_back_before_the_next_one() {
+        let (bucket, rate, at) = (Bucket::default(), rate("1/s"), Duration::from_secs);
+        bucket.owe(rate, at(1));
+        bucket.owe(rate, at(1));
+        assert!(!bucket.take(rate, at(2)));
+        bucket.give_back(rate);
+        assert!(bucket.take(rate, at(2)));
+        assert_eq!(bucket.full_at(), at(3));
     }
 
     proptest! {

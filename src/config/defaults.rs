@@ -16,6 +16,9 @@ pub const WORKERS: u64 = 0;
 pub const MAX_CONNECTIONS: u64 = 0;
 /// Connections in set-up hold buffers and TLS state (about 100 KB at worst): this bounds a storm of handshakes near 1 GB.
 pub const MAX_SETUP_CONNECTIONS: u64 = 10_000;
+/// About 50 ms of two cores: a client that has waited its turn is served as soon as they allow, and the turns behind it stay
+/// fair. A handshake counts for a tenth of a second at most, so slow networks leave 5,120 of them per second.
+pub const MAX_HANDSHAKES: u64 = 512;
 /// 32,000 stalled readers with a small read each; little beside what the kernel's socket buffers take for as many.
 pub const MAX_BUFFERED: u64 = 256 << 20;
 /// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
@@ -42,6 +45,14 @@ pub const ACCESS_LOG_MAX_QUEUE: u64 = 8_192;
 
 // [[listener]]
 
+/// 0: no own limit; the process's bounds them.
+pub const LISTENER_MAX_CONNECTIONS: u64 = 0;
+/// 0: no limit; a carrier's address may stand for thousands of clients, and only the operator knows.
+pub const SOURCE_MAX_CONNECTIONS: u64 = 0;
+/// An address.
+pub const V4_PREFIX: u8 = 32;
+/// What one client usually has to itself; by the address it could be any of 2^64 sources.
+pub const V6_PREFIX: u8 = 64;
 /// Enough for a TLS handshake over a bad mobile link, short enough that idle openers do not pile up.
 pub const HANDSHAKE_TIMEOUT: Duration = seconds(10);
 /// Application servers authenticate in the upgrade; beyond this the client has given up.

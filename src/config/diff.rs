@@ -137,6 +137,8 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
         max_connections,
         max_connection_rate,
         max_setup_connections,
+        max_handshakes,
+        max_handshake_rate,
         max_buffered,
         hard_stop_after,
         watch,
@@ -152,6 +154,11 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
         (
             "max_setup_connections",
             *max_setup_connections != old.max_setup_connections,
+        ),
+        ("max_handshakes", *max_handshakes != old.max_handshakes),
+        (
+            "max_handshake_rate",
+            *max_handshake_rate != old.max_handshake_rate,
         ),
         ("max_buffered", *max_buffered != old.max_buffered),
         ("hard_stop_after", *hard_stop_after != old.hard_stop_after),
@@ -213,6 +220,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         tls,
         pool,
         routes,
+        admission,
         trusted,
         handshake_timeout,
         upgrade_timeout,
@@ -226,6 +234,23 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("tls", *tls != old.tls),
         ("pool", *pool != old.pool),
         ("route", *routes != old.routes),
+        (
+            "allow",
+            admission.access.allow != old.admission.access.allow,
+        ),
+        ("deny", admission.access.deny != old.admission.access.deny),
+        (
+            "max_connections",
+            admission.max_connections != old.admission.max_connections,
+        ),
+        (
+            "max_connection_rate",
+            admission.max_connection_rate != old.admission.max_connection_rate,
+        ),
+        (
+            "per_source",
+            admission.per_source != old.admission.per_source,
+        ),
         ("trusted", *trusted != old.trusted),
         (
             "handshake_timeout",
@@ -368,6 +393,21 @@ bind = "127.0.0.1:9900"
             "workers = 2",
             "workers = 2\nmax_connections = 9",
             &["global: changed max_connections"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nmax_connection_rate = \"9/s\"",
+            &["global: changed max_connection_rate"],
+        ),
+        (
+            "pool = \"p\"",
+            "pool = \"p\"\nallow = [\"::1\"]\ndeny = [\"::2\"]\nmax_connections = 9",
+            &["listener l: changed allow, deny, max_connections"],
+        ),
+        (
+            "pool = \"p\"",
+            "pool = \"p\"\nmax_connection_rate = \"9/s\"\nper_source = { max_connections = 9 }",
+            &["listener l: changed max_connection_rate, per_source"],
         ),
         (
             "workers = 2",

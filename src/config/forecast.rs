@@ -214,14 +214,27 @@ fn routes(old: Option<&Listener>, new: Option<&Listener>) -> Vec<Step> {
     };
     let present = now.iter().map(|route| match same(&before, route) {
         None => step(route, Fate::Added, Vec::new()),
-        Some(before) if before.pool != route.pool => step(route, Fate::Changed, vec!["pool"]),
-        Some(_) => step(route, Fate::Kept, Vec::new()),
+        Some(before) => match changed(&before, route) {
+            keys if keys.is_empty() => step(route, Fate::Kept, keys),
+            keys => step(route, Fate::Changed, keys),
+        },
     });
     let gone = before
         .iter()
         .filter(|route| same(&now, route).is_none())
         .map(|route| step(route, Fate::Removed, Vec::new()));
     present.chain(gone).collect()
+}
+
+/// The keys of a route beside its conditions that differ.
+fn changed(old: &Route, new: &Route) -> Vec<&'static str> {
+    let keys = [
+        ("pool", old.pool != new.pool),
+        ("allow", old.access.allow != new.access.allow),
+        ("deny", old.access.deny != new.access.deny),
+    ];
+    let differing = keys.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(key, _)| key).collect()
 }
 
 /// What a route asks for.
@@ -232,6 +245,7 @@ fn conditions(route: &Route) -> String {
         host,
         path,
         pool: _,
+        access: _,
     } = route;
     let all = [("sni", sni), ("alpn", alpn), ("host", host), ("path", path)];
     let given = all

@@ -23,6 +23,9 @@ pub use listener_tls::*;
 pub use long_life::*;
 pub use sticky::*;
 
+mod admission;
+pub use admission::*;
+
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -46,6 +49,10 @@ pub struct Global {
     pub max_connections: u64,
     /// Client connections accepted in a time; `None`: no such bound. Default none.
     pub max_connection_rate: Option<Rate>,
+    /// TLS handshakes in progress at once; more wait, source by source. Default 512.
+    pub max_handshakes: usize,
+    /// TLS handshakes begun in a time; more wait. Default none.
+    pub max_handshake_rate: Option<Rate>,
     /// Connections between accept and adoption at once. Default 10,000.
     pub max_setup_connections: usize,
     /// Bytes that live connections hold for peers that do not take them. Default 256 MiB.
@@ -127,6 +134,7 @@ pub struct Listener {
     pub pool: Option<String>,
     /// First match wins, in file order.
     pub routes: Vec<Route>,
+    pub admission: Admission,
     /// Clients whose `X-Forwarded-*` headers are believed and extended. Default none.
     pub trusted: Vec<Trusted>,
     /// Accept to routed. Default 10 s.
@@ -179,6 +187,8 @@ pub struct Route {
     /// `websocket` only: prefix of the path, at a segment boundary (`/chat` matches `/chat` and `/chat/x`, not `/chatter`).
     pub path: Option<String>,
     pub pool: String,
+    /// Who may use it, once it has matched.
+    pub access: Access,
 }
 
 /// `[pool.NAME]`.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::end::{End, How, Phase, Side};
 use super::journal::Journal;
+use super::refusal::RefusalCounts;
 
 /// Of one listener, by name. Every field says who writes it.
 #[derive(Debug)]
@@ -17,8 +18,10 @@ pub struct ListenerCounters {
     pub accepted: AtomicU64,
     /// Connections and HTTP requests in progress. Written by [`super::Record`].
     pub live: AtomicU64,
-    /// Connections closed at once, before they had a record (a limit, a rule). Written by the accept loop.
-    pub refused: AtomicU64,
+    /// Connections that a limit or a rule kept out, by reason. Written by `proxy`.
+    pub refused: RefusalCounts,
+    /// Connections of sources that the table of sources had no room for. Written by `proxy`.
+    pub untracked: AtomicU64,
     /// Ends in the phase [`Phase::Tls`]. Written by [`super::Record`].
     pub handshake_failures: AtomicU64,
     /// TLS handshakes that began a session. Written by [`super::Record::shaken`].
@@ -48,7 +51,8 @@ impl ListenerCounters {
             journal: Arc::clone(journal),
             accepted: AtomicU64::new(0),
             live: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            refused: RefusalCounts::default(),
+            untracked: AtomicU64::new(0),
             handshake_failures: AtomicU64::new(0),
             full_handshakes: AtomicU64::new(0),
             resumed_handshakes: AtomicU64::new(0),

@@ -11,6 +11,7 @@ mod line;
 mod names;
 mod output;
 mod record;
+mod refusal;
 mod summary;
 mod writer;
 
@@ -19,4 +20,5 @@ pub use end::{End, How, Phase, Side};
 pub use escape::escape;
 pub use journal::{Journal, Prepared};
 pub use record::Record;
+pub use refusal::{Refusal, RefusalCounts};
 pub use summary::Summary;

@@ -11,11 +11,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admissions;
 use super::{Arrival, Proxy, Rules, Slot, door, http, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
-use crate::observe::ListenerCounters;
+use crate::observe::{End, ListenerCounters, Phase, Record, Refusal, Side};
 
 /// A descriptor may be freed by others than our connections; this is how soon it is noticed.
 const RETRY_ACCEPT: Duration = Duration::from_millis(50);
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub bound: Arc<Bound>,
     pub rules: Arc<ArcSwap<Rules>>,
     pub counters: Arc<ListenerCounters>,
+    pub admissions: Arc<Admissions>,
     warned: Pace,
     stop: CancellationToken,
 }
@@ -83,6 +85,7 @@ impl Listening {
             proxy: Arc::clone(proxy),
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
+            admissions: Arc::new(Admissions::new(&proxy.limits, &counters)),
             counters,
             warned: Pace::new(WARN_SPACING),
             stop: stop.clone(),
@@ -244,7 +247,7 @@ fn warn_of_limit(shared: &Shared) {
     let limits = &shared.proxy.limits;
     if shared.warned.is_due(std::time::Instant::now()) {
         tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
-            max_connections = limits.max_connections(), "accepting pauses: no room for another connection");
+            max_connections = limits.max_connections(), limit = limits.reached(), "accepting pauses: no room for another connection");
     }
 }
 
@@ -277,11 +280,20 @@ async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
 pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
     let rules = shared.rules.load_full();
+    match shared.admissions.admit(&rules, peer.ip()) {
+        Ok(admitted) => slot.admit(admitted),
+        Err(refusal) => {
+            stream.reset_on_close();
+            drop(stream);
+            return kept_out(shared, peer, refusal);
+        }
+    }
     let arrival = Arrival {
         proxy: Arc::clone(&shared.proxy),
         deadline: Instant::now() + rules.config.handshake_timeout,
         closing: shared.stop.clone(),
         counters: Arc::clone(&shared.counters),
+        admissions: Arc::clone(&shared.admissions),
         peer,
         slot: Arc::new(slot),
         rules,
@@ -294,6 +306,13 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
             Protocol::Websocket => http::serve(arrival, stream).await,
         }
     });
+}
+
+/// The record of a connection that was kept out. Its socket is closed, by a reset: it costs no more than that.
+pub(super) fn kept_out(shared: &Shared, peer: Peer, refusal: Refusal) {
+    tracing::debug!(listener = %shared.counters.name, %peer, reason = refusal.word(), "kept out");
+    let record = Record::new(&shared.counters, peer);
+    record.finish(End::new(Side::Evenkeel, Phase::Accept, refusal.how()));
 }
 
 /// After an error of accept: go on at once when only that connection failed, else wait a little: whatever the kernel says,

@@ -9,10 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::rules::Facts;
-use super::{SetupLeg, client_certificate};
+use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::tls::{self, ClientIdentity};
+use crate::tls::ClientIdentity;
 use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
 
 /// A classified connection.
@@ -101,21 +101,18 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
 /// Ends TLS here. An unknown name is refused by the configuration's resolver.
 pub(super) async fn terminate(
     stream: Stream,
-    config: Arc<ServerConfig>,
-    deadline: Instant,
+    config: &Arc<ServerConfig>,
+    arrival: &Arrival,
 ) -> Result<Classified, End> {
     let accepting = async {
-        let mut stream = tls::accept(stream, config).await?;
+        let mut stream = handshakes::accept(stream, config, arrival).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
-        stream.flush().await?;
-        io::Result::Ok(stream)
+        stream.flush().await.map_err(|error| client_end(&error))?;
+        Ok(stream)
     };
-    match timeout_at(deadline, accepting).await {
+    match timeout_at(arrival.deadline, accepting).await {
         Err(_) => Err(end(Side::Evenkeel, How::Timeout)),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "tls handshake failed");
-            Err(client_end(&error))
-        }
+        Ok(Err(end)) => Err(end),
         Ok(Ok(mut stream)) => {
             let sni = stream.server_name().map(str::to_owned);
             let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
@@ -140,7 +137,7 @@ fn end(side: Side, how: How) -> End {
     End::new(side, Phase::Tls, how)
 }
 
-fn client_end(error: &io::Error) -> End {
+pub(super) fn client_end(error: &io::Error) -> End {
     end(
         Side::Client,
         match error.kind() {

@@ -2,17 +2,18 @@
 //! the relay's threads, which spares them the way in and out of the set-up plane.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{Shared, arrive, await_room, lost};
+use super::accept::{Shared, arrive, await_room, kept_out, lost};
 use super::errand::{Errand, refuse};
-use super::{Facts, Held, Rules};
+use super::{Facts, Held, Place, Rules};
 use crate::config::Protocol;
+use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::relay::{Arrivals, Leg, Session, Transport};
@@ -64,18 +65,29 @@ impl Arrivals<Held> for Front {
     }
 
     fn unreserve(&self) {
-        drop(self.shared.proxy.limits.reserved());
+        self.shared.proxy.limits.unreserve();
     }
 
     fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<Session<Held>> {
         let shared = &self.shared;
-        let place = shared.proxy.limits.reserved();
         let rules = shared.rules.load();
         if !is_plain(&rules) {
             self.hand_over(socket, peer);
+            // Its slot has counted it once more.
+            shared.proxy.limits.unreserve();
             return None;
         }
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let place = match shared.admissions.admit(&rules, peer.ip()) {
+            Ok(admitted) => Place::reserved(admitted),
+            Err(refusal) => {
+                shared.proxy.limits.release();
+                reset_on_close(socket.as_fd());
+                drop(socket);
+                kept_out(shared, peer, refusal);
+                return None;
+            }
+        };
         let mut record = Record::new(&shared.counters, peer);
         record.phase = Phase::Route;
         let client = Leg {

@@ -33,7 +33,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
     let mut record = Record::new(&arrival.counters, arrival.peer);
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
-        Some(tls) => classify::terminate(stream, tls.config(), arrival.deadline).await,
+        Some(tls) => classify::terminate(stream, &tls.config(), &arrival).await,
         None => Ok(classify::plain(stream)),
     };
     let classified = match classified {
@@ -219,7 +219,7 @@ mod tests {
     use crate::net::bind;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::{OperatorState, Pool};
-    use crate::proxy::{HardStop, Limits, Listening, Proxy, Relay, Rules};
+    use crate::proxy::{Handshakes, HardStop, Limits, Listening, Proxy, Relay, Rules};
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GET: &str = "GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n";
@@ -260,6 +260,7 @@ mod tests {
                 relay: Relay::start(1, usize::MAX).unwrap(),
                 journal: Journal::new(&config.access_log).unwrap(),
                 limits: Limits::new(&config.global),
+                handshakes: Handshakes::new(&config.global, tokio::runtime::Handle::current()),
                 runtime: tokio::runtime::Handle::current(),
                 stopping: tokio_util::sync::CancellationToken::new(),
                 hard_stop: HardStop::default(),

@@ -1,12 +1,16 @@
 //! How many connections the process takes: the file-descriptor budget, `global.max_connections`, and the cap on
 //! connections in set-up. At a limit accepting pauses; nothing spins, and the admin endpoint keeps its reserve.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use crate::config::Global;
+use super::admission::Admitted;
+use crate::base::rate::Bucket;
+use crate::config::{Global, Rate};
 use crate::net::fds;
 use crate::relay::pipe_descriptors;
 
@@ -38,6 +42,10 @@ pub struct Limits {
     max_setup: AtomicU64,
     live: AtomicU64,
     in_setup: AtomicU64,
+    /// Of all that is accepted.
+    max_rate: ArcSwapOption<Rate>,
+    accepted: Bucket,
+    epoch: Instant,
     freed: Notify,
 }
 
@@ -66,6 +74,9 @@ impl Limits {
             max_setup: AtomicU64::new(0),
             live: AtomicU64::new(0),
             in_setup: AtomicU64::new(0),
+            max_rate: ArcSwapOption::empty(),
+            accepted: Bucket::default(),
+            epoch: Instant::now(),
             freed: Notify::new(),
         };
         limits.apply(global);
@@ -94,6 +105,8 @@ impl Limits {
         let setup = u64::try_from(global.max_setup_connections).unwrap_or(u64::MAX);
         self.max_connections.store(wanted, Ordering::Relaxed);
         self.max_setup.store(setup.max(1), Ordering::Relaxed);
+        self.max_rate
+            .store(global.max_connection_rate.map(Arc::new));
         self.freed.notify_waiters();
     }
 
@@ -151,13 +164,60 @@ impl Limits {
             if let Some(found) = look() {
                 return found;
             }
-            freed.await;
+            match self.rate_wait() {
+                Duration::ZERO => freed.await,
+                // Over the rate nobody has to leave for the next one to come.
+                wait => {
+                    let _ = tokio::time::timeout(wait, freed).await;
+                }
+            }
         }
     }
 
     pub fn has_room(&self) -> bool {
-        self.live() < self.max_connections()
-            && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
+        self.has_room_to_reserve() && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
+    }
+
+    fn has_room_to_reserve(&self) -> bool {
+        self.live() < self.max_connections() && self.rate_wait().is_zero()
+    }
+
+    /// The limit that lets nothing more in, by its key.
+    pub(super) fn reached(&self) -> &'static str {
+        if !self.rate_wait().is_zero() {
+            "max_connection_rate"
+        } else if self.live() >= self.max_connections() {
+            "max_connections"
+        } else {
+            "max_setup_connections"
+        }
+    }
+
+    /// Time since these limits were made: the clock of all buckets.
+    pub(super) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// How long the rate lets nobody in; zero: it does.
+    fn rate_wait(&self) -> Duration {
+        let rate = self.max_rate.load();
+        rate.as_ref().map_or(Duration::ZERO, |rate| {
+            self.accepted.wait(**rate, self.now())
+        })
+    }
+
+    /// Counts one connection for the rate; false where that has no room for it.
+    fn take_rate(&self) -> bool {
+        let rate = self.max_rate.load();
+        rate.as_ref()
+            .is_none_or(|rate| self.accepted.take(**rate, self.now()))
+    }
+
+    /// Counts one whether there is room or not.
+    fn owe_rate(&self) {
+        if let Some(rate) = &*self.max_rate.load() {
+            self.accepted.owe(**rate, self.now());
+        }
     }
 
     /// Waits until any connection ends.
@@ -167,6 +227,7 @@ impl Limits {
 
     /// Counts one accepted connection, whether there is room or not.
     pub fn slot(self: &Arc<Self>) -> Slot {
+        self.owe_rate();
         self.live.fetch_add(1, Ordering::Relaxed);
         self.in_setup.fetch_add(1, Ordering::Relaxed);
         self.counted()
@@ -181,24 +242,44 @@ impl Limits {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        if !self.take_rate() {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            self.in_setup.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
         Some(self.counted())
     }
 
-    /// Counts one connection that needs no set-up, if there is room; [`Limits::reserved`] makes it a place.
+    /// Counts one connection that needs no set-up, if there is room; [`Place::reserved`] makes it a place.
     pub(super) fn reserve(&self) -> bool {
-        raise(&self.live, self.max_connections())
+        if !raise(&self.live, self.max_connections()) {
+            return false;
+        }
+        let has_room = self.take_rate();
+        if !has_room {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+        }
+        has_room
     }
 
     /// Counts one such connection whether there is room or not.
     pub(super) fn reserve_anyway(&self) {
+        self.owe_rate();
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The place of a connection that is counted already.
-    pub(super) fn reserved(self: &Arc<Self>) -> Place {
-        Place {
-            limits: Arc::clone(self),
+    /// The connection that was counted did not come.
+    pub(super) fn unreserve(&self) {
+        if let Some(rate) = &*self.max_rate.load() {
+            self.accepted.give_back(**rate);
         }
+        self.release();
+    }
+
+    /// A connection that was counted has ended.
+    pub(super) fn release(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.freed.notify_waiters();
     }
 
     /// Waits until a connection that needs no set-up may be accepted.
@@ -206,7 +287,7 @@ impl Limits {
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
     pub(super) async fn room_to_reserve(&self) {
-        self.until(|| (self.live() < self.max_connections()).then_some(()))
+        self.until(|| self.has_room_to_reserve().then_some(()))
             .await;
     }
 
@@ -214,6 +295,7 @@ impl Limits {
         Slot {
             limits: Arc::clone(self),
             in_setup: AtomicBool::new(true),
+            admitted: OnceLock::new(),
         }
     }
 }
@@ -228,14 +310,21 @@ fn raise(count: &AtomicU64, max: u64) -> bool {
 
 /// The place of one client connection that has left set-up, for the hours it lasts; dropping it frees the place.
 #[derive(Debug)]
-pub struct Place {
-    limits: Arc<Limits>,
+pub struct Place(Admitted);
+
+// A live connection holds one for hours.
+const _: () = assert!(size_of::<Place>() == size_of::<usize>());
+
+impl Place {
+    /// Of a connection that the process has counted already.
+    pub(super) fn reserved(admitted: Admitted) -> Self {
+        Self(admitted)
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.limits.live.fetch_sub(1, Ordering::Relaxed);
-        self.limits.freed.notify_waiters();
+        self.0.limits().release();
     }
 }
 
@@ -244,13 +333,23 @@ impl Drop for Place {
 pub struct Slot {
     limits: Arc<Limits>,
     in_setup: AtomicBool,
+    /// Its count at its listener and its source, once these are known.
+    admitted: OnceLock<Admitted>,
 }
 
 impl Slot {
+    /// The listener lets the connection in, and counts it. Only the first one counts.
+    pub(super) fn admit(&self, admitted: Admitted) {
+        let _ = self.admitted.set(admitted);
+    }
+
     /// The place of the session that this connection becomes: the slot is about to be dropped.
     pub fn place(&self) -> Place {
-        self.limits.reserve_anyway();
-        self.limits.reserved()
+        self.limits.live.fetch_add(1, Ordering::Relaxed);
+        Place(match self.admitted.get() {
+            Some(admitted) => admitted.again(),
+            None => Admitted::unlimited(&self.limits),
+        })
     }
 
     /// The connection is routed and has left set-up: whatever waits from here on waits for one pool, and must not
@@ -269,8 +368,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.adopted();
-        self.limits.live.fetch_sub(1, Ordering::Relaxed);
-        self.limits.freed.notify_waiters();
+        self.limits.release();
     }
 }
 
@@ -284,6 +382,8 @@ mod tests {
             max_connections,
             max_connection_rate: None,
             max_setup_connections: max_setup,
+            max_handshakes: 1,
+            max_handshake_rate: None,
             max_buffered: 1 << 20,
             hard_stop_after: std::time::Duration::ZERO,
             watch: false,
@@ -323,6 +423,19 @@ mod tests {
         assert_eq!((limits.live(), limits.in_setup()), (3, 2));
         drop((second, third, fourth));
         assert_eq!((limits.live(), limits.in_setup()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn above_the_rate_nobody_gets_in_until_it_gives_back() {
+        let limits = limits(10, 10);
+        limits.max_rate.store(Some(Arc::new(Rate::per_second(2))));
+        let held = (limits.enter().await, limits.enter().await);
+        assert!(!limits.has_room() && !limits.reserve());
+        assert_eq!(limits.reached(), "max_connection_rate");
+        limits.max_rate.store(None);
+        let third = tokio::time::timeout(Duration::from_secs(1), limits.enter()).await;
+        assert!(third.is_ok(), "no rate any more");
+        drop(held);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
 
 mod accept;
+mod access;
+mod admission;
 mod answer;
 mod backend_line;
 mod classify;
@@ -16,6 +18,7 @@ mod errand;
 mod exchange;
 mod forward;
 mod gate;
+mod handshakes;
 mod hard_stop;
 mod http;
 mod interval;
@@ -25,6 +28,7 @@ mod request_key;
 mod retry_after;
 mod rules;
 mod setup_leg;
+mod sources;
 mod sticky;
 mod tcp;
 mod ticket;
@@ -44,7 +48,9 @@ use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Lease;
 
 pub use accept::Listening;
+pub use admission::{Admissions, Admitted};
 pub use dispatch::{DispatchError, Wanted, dispatch};
+pub use handshakes::Handshakes;
 pub use hard_stop::HardStop;
 pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
@@ -66,6 +72,7 @@ pub struct Proxy {
     pub relay: Arc<Relay>,
     pub journal: Arc<Journal>,
     pub limits: Arc<Limits>,
+    pub handshakes: Arc<Handshakes>,
     /// Where connections are set up.
     pub runtime: Handle,
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.
@@ -84,6 +91,8 @@ pub struct Arrival {
     /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
     pub closing: CancellationToken,
     pub counters: Arc<ListenerCounters>,
+    /// Its listener's.
+    admissions: Arc<Admissions>,
     pub peer: Peer,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,

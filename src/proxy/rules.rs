@@ -1,8 +1,10 @@
 //! One listener's snapshot: its configuration with certificates loaded and pools found. What one connection sees.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::access::AccessList;
 use crate::config::{self, ListenerTls, Protocol, Route};
 use crate::pool::Pool;
 use crate::tls::{Terminator, TlsError};
@@ -14,8 +16,16 @@ pub struct Rules {
     pub config: Arc<config::Listener>,
     /// Present where TLS is terminated here.
     pub tls: Option<Arc<Terminator>>,
+    pub(super) access: AccessList,
     default_pool: Option<Arc<Pool>>,
-    routes: Vec<(Route, Arc<Pool>)>,
+    routes: Vec<Target>,
+}
+
+/// A route with its pool found.
+struct Target {
+    route: Route,
+    access: AccessList,
+    pool: Arc<Pool>,
 }
 
 /// What is known of a connection or request when it is routed. Names are lower case.
@@ -55,22 +65,41 @@ impl Rules {
         Ok(Self {
             config: Arc::new(listener.clone()),
             tls,
+            access: AccessList::new(&listener.admission.access),
             default_pool: listener.pool.as_ref().and_then(named),
             routes: listener
                 .routes
                 .iter()
-                .filter_map(|route| Some((route.clone(), named(&route.pool)?)))
+                .filter_map(|route| {
+                    Some(Target {
+                        route: route.clone(),
+                        access: AccessList::new(&route.access),
+                        pool: named(&route.pool)?,
+                    })
+                })
                 .collect(),
         })
     }
 
     /// The pool of the first route that matches, else the listener's own.
     pub fn route(&self, facts: &Facts<'_>) -> Option<&Arc<Pool>> {
+        let target = self.target(facts);
+        target
+            .map(|target| &target.pool)
+            .or(self.default_pool.as_ref())
+    }
+
+    /// Whether the route that these facts lead to takes this client; `None` is one without an address. The next route is not
+    /// tried: who may not use one is not to reach another pool by it.
+    pub fn admits(&self, facts: &Facts<'_>, client: Option<IpAddr>) -> bool {
+        self.target(facts)
+            .is_none_or(|target| target.access.admits(client))
+    }
+
+    fn target(&self, facts: &Facts<'_>) -> Option<&Target> {
         self.routes
             .iter()
-            .find(|(route, _)| matches(route, facts))
-            .map(|(_, pool)| pool)
-            .or(self.default_pool.as_ref())
+            .find(|target| matches(&target.route, facts))
     }
 }
 
@@ -82,6 +111,7 @@ fn matches(route: &Route, facts: &Facts<'_>) -> bool {
         host,
         path,
         pool: _,
+        access: _,
     } = route;
     let name = |wanted: &Option<String>, found: Option<&str>| {
         wanted
@@ -145,6 +175,7 @@ mod tests {
             host: Some("a.example".into()),
             path: Some("/x".into()),
             pool: "p".into(),
+            access: config::Access::default(),
         };
         let facts = |host, path| Facts {
             host: Some(host),

@@ -7,7 +7,7 @@ use super::classify::{self, Classified};
 use super::errand::{Errand, refuse};
 use crate::config::{Balance, HashKey, ListenerTls};
 use crate::net::Stream;
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::pool::Pool;
 
 /// Serves one connection up to its adoption by the relay.
@@ -20,7 +20,12 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
     };
     classified.note(&mut record);
     record.phase = Phase::Route;
-    let pool = arrival.rules.route(&classified.facts()).cloned();
+    let facts = classified.facts();
+    let admitted = arrival.rules.admits(&facts, arrival.peer.ip());
+    let pool = arrival.rules.route(&facts).filter(|_| admitted).cloned();
+    if !admitted {
+        arrival.admissions.refused(Refusal::Denied);
+    }
     let key = pool.as_ref().and_then(|pool| key(pool, &classified));
     let client = match classified.client.into_leg(classified.read) {
         Ok(client) => client,
@@ -49,7 +54,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
 async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
         (Some(ListenerTls::Passthrough), _) => classify::peek_hello(stream, arrival.deadline).await,
-        (_, Some(tls)) => classify::terminate(stream, tls.config(), arrival.deadline).await,
+        (_, Some(tls)) => classify::terminate(stream, &tls.config(), arrival).await,
         _ => Ok(classify::plain(stream)),
     }
 }

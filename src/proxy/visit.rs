@@ -21,7 +21,7 @@ use super::upgrade::Handover;
 use super::{Arrival, Facts, Rules, client_certificate, exchange, retry_after, upgrade};
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::pool::{Backend, Pool};
 use crate::tls::ClientIdentity;
 use crate::wire::http::parse_host;
@@ -100,8 +100,13 @@ impl Visit {
         });
         let websocket = asks_for_websocket(request.headers());
         let rules = self.arrival.latest.load_full();
-        let Some(pool) = self.route(&rules, host.as_deref(), path) else {
-            return unrouted(ticket, websocket);
+        let facts = self.facts(host.as_deref(), path);
+        if !rules.admits(&facts, self.arrival.peer.ip()) {
+            self.arrival.admissions.refused(Refusal::Denied);
+            return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+        }
+        let Some(pool) = rules.route(&facts).cloned() else {
+            return unrouted(ticket, StatusCode::NOT_FOUND, websocket);
         };
         if self.comes_too_late(websocket) {
             return stopping(ticket, &pool);
@@ -120,14 +125,13 @@ impl Visit {
         self.late || websocket && self.arrival.proxy.stopping.is_cancelled()
     }
 
-    fn route(&self, rules: &Rules, host: Option<&str>, path: &str) -> Option<Arc<Pool>> {
-        let facts = Facts {
+    fn facts<'a>(&'a self, host: Option<&'a str>, path: &'a str) -> Facts<'a> {
+        Facts {
             sni: self.caller.sni.as_deref(),
             host,
             path: Some(path),
             ..Facts::default()
-        };
-        rules.route(&facts).cloned()
+        }
     }
 
     /// True when nothing is lost by ending the connection after the answers that are due: its first request has come, and
@@ -241,11 +245,12 @@ pub(super) fn refuse(ticket: Ticket, refused: &Refused, phase: Phase) -> Respons
     )
 }
 
-fn unrouted(ticket: Ticket, close: bool) -> Response<Answer> {
+/// 404: no route; 403: not for this client.
+fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer> {
     let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
     match close {
-        true => answer::own_and_close(ticket, StatusCode::NOT_FOUND, end, None),
-        false => answer::own(ticket, StatusCode::NOT_FOUND, end, None),
+        true => answer::own_and_close(ticket, status, end, None),
+        false => answer::own(ticket, status, end, None),
     }
 }
 

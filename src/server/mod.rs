@@ -46,7 +46,7 @@ use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::{Backend, OperatorState, Pool};
-use crate::proxy::{HardStop, Limits, Proxy, Relay};
+use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
 use crate::tls::Terminator;
 use beside::Beside;
 use jobs::{Job, Jobs, Pace, Target, TooMany};
@@ -138,6 +138,7 @@ impl Server {
             relay,
             journal,
             limits: Limits::new(&config.global),
+            handshakes: Handshakes::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
             hard_stop: HardStop::default(),
@@ -257,6 +258,10 @@ impl Server {
 
     pub fn limits(&self) -> &Arc<Limits> {
         &self.proxy.limits
+    }
+
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.proxy.handshakes
     }
 
     /// New connections are accepted: true from `open` until it is stopping.

@@ -137,6 +137,7 @@ impl Server {
         }
         let grace = longest_set_up(&live.config);
         self.proxy.limits.apply(&plan.config.global);
+        self.proxy.handshakes.apply(&plan.config.global);
         self.relay().set_max_held(plan.config.global.max_buffered);
         tell_unverified(&plan.config, &live.pools);
         for (name, pool) in &plan.pools {

@@ -24,7 +24,9 @@ pub use certificate::CertificateFacts;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use identity::ClientIdentity;
-pub use stream::{Parts, Stream, accept};
+#[cfg(test)]
+pub use stream::accept;
+pub use stream::{Parts, Stream, accept_after};
 pub use terminator::{Refreshed, SETTLE, Terminator};
 pub use tickets::Tickets;
 pub use towards::Towards;

@@ -52,16 +52,31 @@ pub struct Parts<IO> {
     pub output: Vec<u8>,
 }
 
-/// Makes the handshake on `io`. The caller sets the deadline, by dropping this.
+/// Makes the handshake on `io`.
+#[cfg(test)]
+pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    accept_after(io, Vec::new(), config).await
+}
+
+/// Makes the handshake on `io`, of whose client `read` was read already. The caller sets the deadline, by dropping this.
 ///
 /// # Errors
 /// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
 /// are the socket's.
-pub async fn accept<IO>(mut io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<IO>>
+pub async fn accept_after<IO>(
+    mut io: IO,
+    read: Vec<u8>,
+    config: Arc<ServerConfig>,
+) -> io::Result<Stream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let mut handshake = Handshake::new(config)?;
+    handshake.input().extend_from_slice(&read);
+    drop(read);
     loop {
         let step = handshake.advance();
         if !matches!(step, Ok(Step::Done)) && !handshake.output.is_empty() {

@@ -435,3 +435,48 @@ async fn a_renamed_listener_keeps_the_limit() {
 async fn a_listener_that_changes_its_protocol_keeps_the_limit() {
     reloading_keeps_the_limit(|config| config.replace("\"tcp\"", "\"websocket\"")).await;
 }
+
+/// The greetings that `count` clients get, who come at once; the time until the last of them.
+async fn time_to_greet(address: std::net::SocketAddr, count: usize) -> Duration {
+    let began = Instant::now();
+    let clients = (0..count).map(|_| async move { greeted(address).await });
+    futures_util::future::join_all(clients).await;
+    began.elapsed()
+}
+
+// Nobody is turned away: the rest waits in the kernel's queue.
+#[tokio::test]
+async fn above_the_rate_of_the_process_accepting_pauses_and_nobody_is_refused() {
+    let raw = Node::echo("n1").await;
+    let other = listener("door", "tcp", "nodes");
+    let web = Node::web("n1").await;
+    let config = other
+        + &listener("main", "websocket", "web")
+        + &pool("nodes", "", &[backend("n1", raw.address)])
+        + &pool("web", "", &[backend("n1", web.address)]);
+    let balancer = Balancer::start(&global("max_connection_rate = \"10/s\"", &config));
+    let door = balancer.address("door").await;
+    let took = time_to_greet(door, 25).await;
+    assert!(
+        (1_400..8_000).contains(&took.as_millis()),
+        "10 at once, 15 more at 10 a second: {took:?}"
+    );
+    let began = Instant::now();
+    let main = balancer.address("main").await;
+    for _ in 0..5 {
+        let page = http(
+            main,
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+        assert_eq!(page.status, 200);
+    }
+    let took = began.elapsed();
+    assert!(took.as_millis() >= 400, "the other path, too: {took:?}");
+    let paused = balancer
+        .event("the pause", 0, |event| {
+            event.message().starts_with("accepting pauses")
+        })
+        .await;
+    assert_eq!(paused.field("limit"), Some("max_connection_rate"));
+}

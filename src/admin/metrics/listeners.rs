@@ -30,12 +30,23 @@ pub(super) fn encode(all: &[ListenerView], page: &mut Page<'_>) -> fmt::Result {
         None,
         rows(|l| l.accepted),
     )?;
-    let help = "Connections closed at once by a limit or a rule";
+    let refused = all.iter().flat_map(|listener| {
+        listener.refusals.iter().map(|one| {
+            let reason = ("reason", one.reason.as_str());
+            (
+                vec![("listener", listener.name.as_str()), reason],
+                one.count,
+            )
+        })
+    });
+    let help = "Connections and requests that a limit or a rule kept out";
+    page.counter("listener_refused_connections", help, None, refused)?;
+    let help = "Connections let in without limits of their source, whose table was full";
     page.counter(
-        "listener_refused_connections",
+        "listener_untracked_connections",
         help,
         None,
-        rows(|l| l.refused),
+        rows(|l| l.untracked),
     )?;
     let help = "TLS handshakes that failed";
     page.counter(

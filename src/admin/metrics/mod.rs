@@ -188,6 +188,16 @@ impl OwnPage {
                 process.setup_connections,
             ),
             (
+                "handshakes",
+                "TLS handshakes in progress",
+                process.handshakes,
+            ),
+            (
+                "waiting_handshakes",
+                "TLS handshakes that wait for their turn",
+                process.waiting_handshakes,
+            ),
+            (
                 "max_connections",
                 "Client connections that may be open",
                 process.max_connections,
@@ -303,6 +313,11 @@ mod tests {
             live: 1,
             accepted: 2,
             refused: 3,
+            refusals: vec![RefusalView {
+                reason: "denied".into(),
+                count: 3,
+            }],
+            untracked: 0,
             handshake_failures: 4,
             full_handshakes: 11,
             resumed_handshakes: 12,
@@ -333,6 +348,8 @@ mod tests {
             max_fds: None,
             connections: 31,
             setup_connections: 1,
+            handshakes: 2,
+            waiting_handshakes: 3,
             max_connections: 9000,
             relayed_sessions: 30,
             buffered_bytes: 4096,

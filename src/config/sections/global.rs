@@ -36,6 +36,18 @@ pub static GLOBAL: Section = Section {
             "Connections at once that were accepted and not yet routed and connected.",
         ),
         key(
+            "max_handshakes",
+            number(1, COUNT_MAX),
+            Absent::Number(defaults::MAX_HANDSHAKES),
+            "TLS handshakes in progress at once. More wait for their turn: resumed sessions first, then source by source.",
+        ),
+        key(
+            "max_handshake_rate",
+            rate(RATE_MAX),
+            Absent::None,
+            "TLS handshakes begun in a time; more wait for their turn. Without it there is no such bound.",
+        ),
+        key(
             "max_buffered",
             size(1 << 20, 1 << 40),
             Absent::Size(defaults::MAX_BUFFERED),
@@ -74,6 +86,8 @@ pub fn decode(table: &Table<'_>) -> Global {
         max_connections: table.number("max_connections"),
         max_connection_rate: table.maybe_rate("max_connection_rate"),
         max_setup_connections: table.number("max_setup_connections"),
+        max_handshakes: table.number("max_handshakes"),
+        max_handshake_rate: table.maybe_rate("max_handshake_rate"),
         max_buffered: table.size("max_buffered"),
         hard_stop_after: table.time("hard_stop_after"),
         watch: table.flag("watch"),

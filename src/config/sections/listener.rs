@@ -6,12 +6,14 @@ use ipnet::IpNet;
 
 use super::super::defaults;
 use super::super::error::Fault;
-use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
+use super::super::keys::{
+    Absent, COUNT_MAX, DAY, HOUR, Kind, RATE_MAX, Section, key, number, rate, time,
+};
 use super::super::model::{Bind, Listener, ListenerTls, Protocol, Trusted};
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{listener_tls, long_life, route};
+use super::{admission, listener_tls, long_life, route};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -57,8 +59,38 @@ pub static LISTENER: Section = Section {
             "Rules in order; the first that matches decides.",
         ),
         key(
+            "allow",
+            Kind::Texts(admission::NETWORKS),
+            Absent::Texts(&[]),
+            "Networks whose clients may connect; others are reset before anything is read. Empty: everybody.",
+        ),
+        key(
+            "deny",
+            Kind::Texts(admission::NETWORKS),
+            Absent::Texts(&[]),
+            "Networks whose clients may not connect, whatever `allow` says.",
+        ),
+        key(
+            "max_connections",
+            number(0, COUNT_MAX),
+            Absent::Number(defaults::LISTENER_MAX_CONNECTIONS),
+            "Live connections of this listener at once; one more is reset. 0 = no own limit.",
+        ),
+        key(
+            "max_connection_rate",
+            rate(RATE_MAX),
+            Absent::None,
+            "Connections of this listener in a time; one more is reset.",
+        ),
+        key(
+            "per_source",
+            Kind::Table(&admission::PER_SOURCE),
+            Absent::None,
+            "Limits of every source for itself. Without it: none.",
+        ),
+        key(
             "trusted",
-            Kind::Texts("a network such as \"10.0.0.0/8\", an address, or \"unix\""),
+            Kind::Texts(admission::NETWORKS),
             Absent::Texts(&[]),
             "`websocket` only: networks whose `X-Forwarded-*` headers are believed and extended; `unix` on a unix socket.",
         ),
@@ -137,7 +169,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     if let (Some(pool), Some(entry)) = (&pool, table.entry("pool")) {
         refuse_unknown_pool(pool, &entry, pools);
     }
-    let routes = routes(table, protocol, tls.as_ref(), pools);
+    let routes = routes(table, protocol, tls.as_ref(), pools, bind.as_ref());
     if !table.has("pool") && !table.has("route") {
         table.missing(
             "pool",
@@ -148,7 +180,9 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     // Where `trusted` as a whole is refused, its words are not looked at twice.
     let peers = bind.as_ref().filter(|_| protocol != Some(Protocol::Tcp));
     let trusted = table.texts_by("trusted", |text| read_trusted(text, peers));
+    let admission = admission::decode(table, bind.as_ref());
     Some(Listener {
+        admission,
         protocol: protocol?,
         pool,
         routes: routes?,
@@ -176,11 +210,12 @@ fn routes(
     protocol: Option<Protocol>,
     tls: Option<&Option<ListenerTls>>,
     pools: &[&str],
+    bind: Option<&Bind>,
 ) -> Option<Vec<super::super::model::Route>> {
     let tables = table.tables("route");
     let decoded: Vec<_> = tables
         .iter()
-        .map(|route| route::decode(route, protocol, tls, pools))
+        .map(|route| route::decode(route, protocol, tls, pools, bind))
         .collect();
     for (index, (table, route)) in tables.iter().zip(&decoded).enumerate() {
         let same = |earlier: &Option<_>| {
@@ -200,7 +235,7 @@ fn routes(
 }
 
 /// One that can be a client of a listener bound to `bind`; `None`: of any.
-fn read_trusted(text: &str, bind: Option<&Bind>) -> Result<Trusted, &'static str> {
+pub fn read_trusted(text: &str, bind: Option<&Bind>) -> Result<Trusted, &'static str> {
     match (read_peer(text)?, bind) {
         (Trusted::Network(_), Some(Bind::Unix(_))) => {
             Err("clients of a unix socket have no address; \"unix\" trusts them")

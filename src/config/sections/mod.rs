@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod admission;
 mod backend;
 mod backend_tls;
 mod binds;
@@ -104,6 +105,7 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
         let tables = named_pools.iter().zip(&pools);
         let known = tables.filter_map(|((_, table), pool)| Some((table, &pool.as_ref()?.1)));
         uses::refuse_useless(known, &listeners);
+        uses::refuse_handshake_keys(&root.table("global"), &listeners);
     }
 
     let admin_table = root.maybe_table("admin");

@@ -2,8 +2,9 @@
 
 use super::super::address::host_name;
 use super::super::keys::{Absent, Kind, Section, key};
-use super::super::model::{ListenerTls, Protocol, Route};
+use super::super::model::{Bind, ListenerTls, Protocol, Route};
 use super::super::table::Table;
+use super::admission;
 use super::listener::refuse_unknown_pool;
 
 const HOST: &str = "a host name such as \"chat.example.org\" or \"*.example.org\", without a port";
@@ -36,6 +37,18 @@ pub static ROUTE: Section = Section {
             "`websocket` only: prefix of the path at a segment boundary: `/chat` matches `/chat/x`, not `/chatter`.",
         ),
         key(
+            "allow",
+            Kind::Texts(admission::NETWORKS),
+            Absent::Texts(&[]),
+            "Networks whose clients may use this route, once its conditions hold: others get 403, on a `tcp` listener a reset. Empty: everybody.",
+        ),
+        key(
+            "deny",
+            Kind::Texts(admission::NETWORKS),
+            Absent::Texts(&[]),
+            "Networks whose clients may not use it, whatever `allow` says.",
+        ),
+        key(
             "pool",
             Kind::Text("the name of a [pool.NAME] of this file"),
             Absent::Required,
@@ -52,6 +65,7 @@ pub fn decode(
     protocol: Option<Protocol>,
     tls: Option<&Option<ListenerTls>>,
     pools: &[&str],
+    bind: Option<&Bind>,
 ) -> Option<Route> {
     if !CONDITIONS.iter().any(|key| table.has(key)) {
         table.missing(
@@ -67,6 +81,7 @@ pub fn decode(
         host: table.text_by("host", read_pattern),
         path: table.text_by("path", read_path),
         pool: table.text_by("pool", |pool| Ok(pool.to_owned()))?,
+        access: admission::access(table, bind),
     };
     if let Some(entry) = table.entry("pool") {
         refuse_unknown_pool(&route.pool, &entry, pools);

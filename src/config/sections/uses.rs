@@ -1,5 +1,6 @@
 //! Keys of a pool beside the listeners that use it: one that no connection of theirs gives a meaning would do nothing.
 
+use super::super::defaults;
 use super::super::model::{Activity, Balance, HashKey, Listener, ListenerTls, Pool, Protocol};
 use super::super::table::Table;
 
@@ -39,6 +40,20 @@ pub fn refuse_useless<'a>(
             refuse_unfollowed(table, pool, &users);
         }
     }
+}
+
+/// Notes the keys of `[global]` that bound TLS handshakes where no listener has any. The default says nothing: a file may
+/// show every key.
+pub fn refuse_handshake_keys(global: &Table<'_>, listeners: &[Listener]) {
+    let terminates = |one: &Listener| matches!(one.tls, Some(ListenerTls::Terminate(_)));
+    if listeners.iter().any(terminates) {
+        return;
+    }
+    let why = "no listener terminates TLS, so that there is no handshake to bound; leave it out";
+    if global.number::<u64>("max_handshakes") != defaults::MAX_HANDSHAKES {
+        global.conflict("max_handshakes", why);
+    }
+    global.conflict("max_handshake_rate", why);
 }
 
 fn uses(listener: &Listener, pool: &str) -> bool {
@@ -212,6 +227,24 @@ mod tests {
         ]);
         right(&pool_behind(&alpn("http/1.1"), WEBSOCKET));
         right(&pool_behind(&alpn("mqtt"), TCP));
+    }
+
+    #[test]
+    fn bounds_of_handshakes_need_a_listener_that_terminates_tls() {
+        let global = |keys: &str| format!("[global]\n{keys}\n{}", listener(TCP));
+        each_refused([
+            (
+                global("max_handshakes = 9"),
+                "global.max_handshakes",
+                Fault::Conflict,
+            ),
+            (
+                global("max_handshake_rate = \"9/s\""),
+                "global.max_handshake_rate",
+                Fault::Conflict,
+            ),
+        ]);
+        right(&global("max_handshakes = 512"));
     }
 
     #[test]

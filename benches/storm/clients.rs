@@ -1,0 +1,253 @@
+//! Those who come back at once, and those who are there all the while.
+//!
+//! The clients share the machine with the balancer, so they are made cheap: keys are made before it begins, and nobody checks
+//! the certificate.
+
+use std::io::{self, BufRead, Read, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs as crypto;
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+
+/// Between two messages of one established client.
+const BEAT: Duration = Duration::from_secs(1);
+const MESSAGE: [u8; 128] = [7; 128];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Opens `count` connections at once, each with a full handshake, and waits until each was served by a node.
+pub fn storm(target: SocketAddr, count: usize) -> Result<()> {
+    runtime()?.block_on(async {
+        let config = config();
+        let sessions = (0..count).map(|_| session(&config));
+        let sessions: Vec<_> = sessions.collect::<Result<_>>()?;
+        println!("ready");
+        wait_for_order()?;
+        let began = Instant::now();
+        let mut clients = tokio::task::JoinSet::new();
+        for session in sessions {
+            clients.spawn(async move {
+                let mut link =
+                    tokio::time::timeout(PATIENCE, Link::open(target, session)).await??;
+                tokio::time::timeout(PATIENCE, link.converse(b"x")).await??;
+                anyhow::Ok((began.elapsed(), link))
+            });
+        }
+        let mut histogram = Histogram::<u64>::new_with_max(120_000_000, 3)?;
+        let (mut failed, mut held) = (0, Vec::with_capacity(count));
+        while let Some(client) = clients.join_next().await {
+            match client? {
+                Ok((took, link)) => {
+                    histogram.record(took.as_micros() as u64)?;
+                    held.push(link);
+                }
+                Err(_) => failed += 1,
+            }
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        println!(
+            "{} served, {failed} failed; until served p50 {:.0} ms, p99 {:.0} ms, last {:.0} ms",
+            held.len(),
+            at(0.5),
+            at(0.99),
+            histogram.max() as f64 / 1e3
+        );
+        println!("{}", at(0.99) / 1e3);
+        wait_for_order()
+    })
+}
+
+/// Holds `count` connections that say something once a second each; tells the round trips since the last order at each one.
+pub fn echo(target: SocketAddr, count: usize) -> Result<()> {
+    let runtime = runtime()?;
+    let seen = Arc::new(Mutex::new(Histogram::<u64>::new_with_max(120_000_000, 3)?));
+    runtime.block_on(async {
+        let config = config();
+        for number in 0..count {
+            let mut link = Link::open(target, session(&config)?).await?;
+            link.converse(&MESSAGE).await?;
+            let seen = Arc::clone(&seen);
+            tokio::spawn(async move {
+                tokio::time::sleep(BEAT * number as u32 / count as u32).await;
+                let mut beats = tokio::time::interval(BEAT);
+                loop {
+                    // From when it is due: a late sender is a late answer.
+                    let due = beats.tick().await;
+                    if link.converse(&MESSAGE).await.is_err() {
+                        return;
+                    }
+                    let took = due.elapsed().as_micros() as u64;
+                    let _ = seen.lock().unwrap_or_else(|e| e.into_inner()).record(took);
+                }
+            });
+        }
+        println!("ready");
+        loop {
+            tokio::task::spawn_blocking(wait_for_order).await??;
+            let mut seen = seen.lock().unwrap_or_else(|e| e.into_inner());
+            let at = |quantile| seen.value_at_quantile(quantile) as f64 / 1e3;
+            println!(
+                "{} round trips, p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
+                seen.len(),
+                at(0.5),
+                at(0.99),
+                seen.max() as f64 / 1e3
+            );
+            seen.reset();
+        }
+    })
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+fn wait_for_order() -> Result<()> {
+    let mut line = String::new();
+    let count = io::stdin().lock().read_line(&mut line)?;
+    anyhow::ensure!(count > 0, "told to end");
+    Ok(())
+}
+
+/// TLS 1.3, X25519, no resumption.
+fn config() -> Arc<ClientConfig> {
+    let mut provider = crypto::default_provider();
+    provider.kx_groups = vec![crypto::kx_group::X25519];
+    provider.cipher_suites = vec![crypto::cipher_suite::TLS13_AES_128_GCM_SHA256];
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unchecked))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+fn session(config: &Arc<ClientConfig>) -> Result<ClientConnection> {
+    let name = ServerName::try_from("localhost")?;
+    Ok(ClientConnection::new(Arc::clone(config), name)?)
+}
+
+/// A connection whose TLS was begun before it was opened.
+struct Link {
+    stream: TcpStream,
+    session: ClientConnection,
+}
+
+/// The socket as rustls wants it: what would wait says so.
+struct Now<'a>(&'a TcpStream);
+
+impl Read for Now<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(into)
+    }
+}
+
+impl Write for Now<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Link {
+    async fn open(target: SocketAddr, session: ClientConnection) -> Result<Link> {
+        let stream = TcpStream::connect(target).await.context("connect")?;
+        stream.set_nodelay(true)?;
+        let mut link = Link { stream, session };
+        while link.session.is_handshaking() {
+            link.step().await?;
+        }
+        Ok(link)
+    }
+
+    async fn converse(&mut self, message: &[u8]) -> Result<()> {
+        self.session.writer().write_all(message)?;
+        let (mut answer, mut had) = ([0; 256], 0);
+        while had < message.len() {
+            self.step().await?;
+            match self.session.reader().read(&mut answer) {
+                Ok(0) => anyhow::bail!("it was closed"),
+                Ok(count) => had += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is due, then takes what comes.
+    async fn step(&mut self) -> Result<()> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Now(&self.stream)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.writable().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.stream.readable().await?;
+        match self.session.read_tls(&mut Now(&self.stream)) {
+            Ok(0) => anyhow::bail!("it was closed"),
+            Ok(_) => {
+                self.session.process_new_packets()?;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Takes any certificate for good.
+#[derive(Debug)]
+struct Unchecked;
+
+impl ServerCertVerifier for Unchecked {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}

@@ -1,0 +1,213 @@
+//! What a reconnect storm costs: thousands of clients come back over TLS at once, with full handshakes, while others that are
+//! established go on. `benches/storm.sh` runs it and says what the figures mean.
+//!
+//! The balancer, the node, the storm and the established clients are processes of their own; this one starts them, tells
+//! them when, and charges the balancer with its own CPU time.
+
+mod clients;
+mod measure;
+mod node;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Handshakes that the cost of one is taken from, before the storm.
+const CALIBRATION: usize = 1_000;
+const ESTABLISHED: usize = 500;
+/// A longest acceptable round trip of the established, at the 99th percentile.
+const ECHO_GOAL: Duration = Duration::from_millis(20);
+/// The storm is to take no longer than so many times what its handshakes cost.
+const STORM_GOAL: f64 = 1.5;
+const SETTLE: Duration = Duration::from_secs(3);
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["node"] => node::run(),
+        ["storm", target, count] => clients::storm(target.parse()?, count.parse()?),
+        ["echo", target, count] => clients::echo(target.parse()?, count.parse()?),
+        [options @ ..] => drive(
+            option(options, "--clients", 5_000)?,
+            option(options, "--max-handshakes", 512)?,
+        ),
+    }
+}
+
+fn option(words: &[&str], name: &str, default: usize) -> Result<usize> {
+    let place = words.iter().position(|word| *word == name);
+    let value = place.and_then(|place| words.get(place + 1));
+    value.map_or(Ok(default), |value| value.parse().context(name.to_owned()))
+}
+
+/// One of the processes; it is killed when this is dropped.
+struct Part {
+    name: &'static str,
+    child: Child,
+    orders: ChildStdin,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Part {
+    fn start(name: &'static str, command: &mut Command) -> Result<Part> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context(name)?;
+        let (orders, lines) = child.stdin.take().zip(child.stdout.take()).context(name)?;
+        Ok(Part {
+            name,
+            child,
+            orders,
+            lines: BufReader::new(lines),
+        })
+    }
+
+    fn role(name: &'static str, words: &[&str]) -> Result<Part> {
+        Part::start(name, Command::new(std::env::current_exe()?).args(words))
+    }
+
+    fn order(&mut self, word: &str) -> Result<()> {
+        writeln!(self.orders, "{word}")?;
+        Ok(self.orders.flush()?)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line)?;
+        if line.is_empty() {
+            bail!("{} has ended", self.name);
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    fn cpu(&self) -> Result<Duration> {
+        measure::cpu(self.child.id())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn drive(count: usize, max_handshakes: usize) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut node = Part::role("node", &["node"])?;
+    let node_at = node.line()?;
+    let (balancer, target) = balancer(folder.path(), &node_at, max_handshakes)?;
+    let cores = std::thread::available_parallelism()?.get();
+    println!("load average before: {}, cores: {cores}", measure::load()?);
+
+    let cost = {
+        let before = balancer.cpu()?;
+        storm(&target, CALIBRATION)?;
+        (balancer.cpu()? - before).as_secs_f64() / CALIBRATION as f64
+    };
+    println!(
+        "balancer's CPU per full handshake and its connection: {:.0} us",
+        cost * 1e6
+    );
+
+    let mut echo = Part::role("echo", &["echo", &target, &ESTABLISHED.to_string()])?;
+    echo.line()?;
+    std::thread::sleep(SETTLE);
+    echo.order("mark")?;
+    println!("{ESTABLISHED} established clients before: {}", echo.line()?);
+
+    let (before, node_before, echo_before) = (balancer.cpu()?, node.cpu()?, echo.cpu()?);
+    let busy = measure::busy()?;
+    let began = Instant::now();
+    echo.order("mark")?;
+    echo.line()?;
+    let told = storm(&target, count)?;
+    let wall = began.elapsed().as_secs_f64();
+    echo.order("mark")?;
+    let during = echo.line()?;
+    let spent = (balancer.cpu()? - before).as_secs_f64();
+    let others = (measure::busy()? - busy).as_secs_f64() - spent;
+    let ours = (node.cpu()? - node_before + echo.cpu()? - echo_before).as_secs_f64();
+    println!("the same during the storm:  {during}; goal: p99 <= {ECHO_GOAL:?}");
+    println!(
+        "{count} clients, max_handshakes = {max_handshakes}: {}",
+        told.text
+    );
+    let bound = STORM_GOAL * count as f64 * cost / cores as f64;
+    println!(
+        "goal: p99 <= {STORM_GOAL} x {count} x CPU / cores = {:.0} ms: {:.2} of it",
+        bound * 1e3,
+        told.p99 / bound
+    );
+    let left = (cores as f64 - (others / wall).min(cores as f64 - 0.1)).max(0.1);
+    let fair = STORM_GOAL * count as f64 * cost / left;
+    println!(
+        "within {wall:.2} s the balancer took {spent:.2} s of CPU, all others {others:.2} s (node and established clients {ours:.2} s, the storm itself {:.2} s):",
+        told.cpu
+    );
+    println!(
+        "of the cores {left:.2} were left to it; by these the goal is {:.0} ms: {:.2} of it",
+        fair * 1e3,
+        told.p99 / fair
+    );
+    println!("load average after: {}", measure::load()?);
+    Ok(())
+}
+
+struct Told {
+    text: String,
+    /// Seconds.
+    p99: f64,
+    cpu: f64,
+}
+
+/// Lets clients come at once; what they saw.
+fn storm(target: &str, count: usize) -> Result<Told> {
+    let mut storm = Part::role("storm", &["storm", target, &count.to_string()])?;
+    storm.line()?;
+    let before = storm.cpu()?;
+    storm.order("go")?;
+    let text = storm.line()?;
+    let p99 = storm.line()?.parse()?;
+    let cpu = (storm.cpu()? - before).as_secs_f64();
+    Ok(Told { text, p99, cpu })
+}
+
+/// Starts the balancer before the node; its address.
+fn balancer(folder: &Path, node: &str, max_handshakes: usize) -> Result<(Part, String)> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let made = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
+    std::fs::write(folder.join("a.pem"), made.pem())?;
+    std::fs::write(folder.join("a.key"), key.serialize_pem())?;
+    // A listener binds what it is told: a free port is found first.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
+    let target = format!("127.0.0.1:{port}");
+    let file: PathBuf = folder.join("balancer.toml");
+    std::fs::write(
+        &file,
+        format!(
+            "[global]\nwatch = false\nlog_level = \"warn\"\nmax_handshakes = {max_handshakes}\n\
+             [[listener]]\nname = \"tls\"\nbind = \"{target}\"\nprotocol = \"tcp\"\npool = \"nodes\"\nhandshake_timeout = \"1m\"\n\
+             tls = {{ certificates = [{{ cert = \"a.pem\", key = \"a.key\", default = true }}] }}\n\
+             [pool.nodes]\nbackend = [{{ address = \"{node}\" }}]\n"
+        ),
+    )?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let part = Part::start("balancer", command.args(["run", "--config"]).arg(&file))?;
+    let began = Instant::now();
+    while std::net::TcpStream::connect(&target).is_err() {
+        if began.elapsed() > Duration::from_secs(10) {
+            bail!("the balancer does not listen");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok((part, target))
+}

@@ -1,0 +1,305 @@
+//! Who is next: a bounded queue in which sources take turns, and what is urgent goes first.
+//!
+//! Each lane serves its sources round robin, whatever the length of their own queues: a source with a thousand waiting
+//! delays one with a single one by one turn of each source. Of `URGENT_IN_A_ROW + 1` turns one is left to what is not
+//! urgent, so neither lane starves. No clock, no waiting: who waits and how is the caller's.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+/// Turns of the urgent lane before the other one gets one.
+pub const URGENT_IN_A_ROW: u32 = 7;
+
+/// Names a waiting item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket<S> {
+    source: S,
+    urgent: bool,
+    number: u64,
+}
+
+#[derive(Debug)]
+pub struct Turns<S, T> {
+    urgent: Lane<S, T>,
+    other: Lane<S, T>,
+    /// Urgent turns since the last other one.
+    in_a_row: u32,
+    /// Waiting items of one source in one lane.
+    max_per_source: usize,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Lane<S, T> {
+    /// Those whose turn is to come are in `order` exactly once, with or without something that waits.
+    sources: HashMap<S, VecDeque<(u64, T)>>,
+    order: VecDeque<S>,
+    waiting: usize,
+}
+
+impl<S: Hash + Eq + Copy, T> Turns<S, T> {
+    pub fn new(max_per_source: usize) -> Self {
+        Self {
+            urgent: Lane::new(),
+            other: Lane::new(),
+            in_a_row: 0,
+            max_per_source,
+            next_number: 0,
+        }
+    }
+
+    /// Puts an item behind those of its source.
+    ///
+    /// # Errors
+    /// The item, where its source has too many waiting.
+    pub fn push(&mut self, source: S, urgent: bool, item: T) -> Result<Ticket<S>, T> {
+        let number = self.next_number;
+        let max = self.max_per_source;
+        self.lane(urgent).push(source, number, item, max)?;
+        self.next_number += 1;
+        Ok(Ticket {
+            source,
+            urgent,
+            number,
+        })
+    }
+
+    /// Takes the item whose turn it is.
+    pub fn pop(&mut self) -> Option<T> {
+        let urgent = match (self.urgent.waiting, self.other.waiting) {
+            (0, _) => false,
+            (_, 0) => true,
+            _ => self.in_a_row < URGENT_IN_A_ROW,
+        };
+        self.in_a_row = if urgent { self.in_a_row + 1 } else { 0 };
+        self.lane(urgent).pop()
+    }
+
+    /// Takes an item out of its turn; `None` when it had it.
+    pub fn remove(&mut self, ticket: &Ticket<S>) -> Option<T> {
+        self.lane(ticket.urgent)
+            .remove(&ticket.source, ticket.number)
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.urgent.waiting + self.other.waiting
+    }
+
+    fn lane(&mut self, urgent: bool) -> &mut Lane<S, T> {
+        match urgent {
+            true => &mut self.urgent,
+            false => &mut self.other,
+        }
+    }
+}
+
+impl<S: Hash + Eq + Copy, T> Lane<S, T> {
+    fn new() -> Self {
+        Self {
+            sources: HashMap::new(),
+            order: VecDeque::new(),
+            waiting: 0,
+        }
+    }
+
+    fn push(&mut self, source: S, number: u64, item: T, max: usize) -> Result<(), T> {
+        let queue = self.sources.entry(source).or_insert_with(|| {
+            self.order.push_back(source);
+            VecDeque::new()
+        });
+        if queue.len() >= max {
+            return Err(item);
+        }
+        queue.push_back((number, item));
+        self.waiting += 1;
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        while let Some(source) = self.order.pop_front() {
+            let Some(queue) = self.sources.get_mut(&source) else {
+                continue;
+            };
+            let item = queue.pop_front();
+            match queue.is_empty() {
+                true => drop(self.sources.remove(&source)),
+                false => self.order.push_back(source),
+            }
+            if let Some((_, item)) = item {
+                self.waiting -= 1;
+                return Some(item);
+            }
+        }
+        None
+    }
+
+    fn remove(&mut self, source: &S, number: u64) -> Option<T> {
+        let queue = self.sources.get_mut(source)?;
+        // Numbers rise along the queue.
+        let place = queue.binary_search_by_key(&number, |(number, _)| *number);
+        let (_, item) = queue.remove(place.ok()?)?;
+        self.waiting -= 1;
+        self.forget_empty();
+        Some(item)
+    }
+
+    /// A source that has left keeps its turn until it comes, so that leaving and coming back gains none; but those that only
+    /// left are not to pile up.
+    fn forget_empty(&mut self) {
+        if self.order.len() <= 2 * self.waiting + 64 {
+            return;
+        }
+        self.sources.retain(|_, queue| !queue.is_empty());
+        let sources = &self.sources;
+        self.order.retain(|source| sources.contains_key(source));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sources_take_turns_whatever_the_length_of_their_queues() {
+        let mut turns = Turns::new(100);
+        for item in 0..5 {
+            turns.push('a', false, ('a', item)).unwrap();
+        }
+        turns.push('b', false, ('b', 0)).unwrap();
+        turns.push('c', false, ('c', 0)).unwrap();
+        let order: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
+        let expected = [
+            ('a', 0),
+            ('b', 0),
+            ('c', 0),
+            ('a', 1),
+            ('a', 2),
+            ('a', 3),
+            ('a', 4),
+        ];
+        assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn the_urgent_go_first_and_leave_a_turn_in_eight() {
+        let mut turns = Turns::new(100);
+        for item in 0..3 {
+            turns.push(1, false, format!("other {item}")).unwrap();
+        }
+        for item in 0..20 {
+            turns.push(2, true, format!("urgent {item}")).unwrap();
+        }
+        let order: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
+        let others: Vec<_> = (0..order.len())
+            .filter(|&at| order[at].starts_with("other"))
+            .collect();
+        assert_eq!(others, [7, 15, 22]);
+    }
+
+    #[test]
+    fn a_source_has_a_bound_and_others_do_not_feel_it() {
+        let mut turns = Turns::new(2);
+        assert!(turns.push(1, false, 10).is_ok());
+        assert!(turns.push(1, false, 11).is_ok());
+        assert_eq!(turns.push(1, false, 12), Err(12));
+        assert!(turns.push(2, false, 20).is_ok());
+        assert_eq!(turns.waiting(), 3);
+    }
+
+    #[test]
+    fn who_leaves_and_comes_back_gains_no_turn() {
+        let mut turns = Turns::new(10);
+        turns.push(1, false, 10).unwrap();
+        turns.push(2, false, 20).unwrap();
+        let left = turns.push(3, false, 30).unwrap();
+        assert_eq!(turns.remove(&left), Some(30));
+        assert_eq!(turns.remove(&left), None);
+        turns.push(3, false, 31).unwrap();
+        turns.push(3, false, 32).unwrap();
+        let order: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
+        assert_eq!(order, [10, 20, 31, 32]);
+    }
+
+    #[test]
+    fn sources_that_only_came_and_left_do_not_pile_up() {
+        let mut turns = Turns::new(10);
+        for source in 0..10_000 {
+            let ticket = turns.push(source, false, ()).unwrap();
+            turns.remove(&ticket);
+        }
+        assert!(turns.other.order.len() <= 65 && turns.other.sources.len() <= 65);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Push(u8, bool),
+        Pop,
+        Remove(usize),
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let act = prop_oneof![
+            3 => (0u8..6, any::<bool>()).prop_map(|(source, urgent)| Act::Push(source, urgent)),
+            2 => Just(Act::Pop),
+            1 => any::<usize>().prop_map(Act::Remove),
+        ];
+        prop::collection::vec(act, 0..400)
+    }
+
+    proptest! {
+        /// Against a model: nothing is lost or served twice, every source stays in order and within its bound.
+        #[test]
+        fn nothing_is_lost_and_each_source_keeps_its_order(acts in acts()) {
+            const MAX: usize = 5;
+            let mut turns = Turns::new(MAX);
+            let mut waiting: Vec<(Ticket<u8>, (u8, bool, u32))> = Vec::new();
+            for (number, act) in acts.into_iter().enumerate() {
+                match act {
+                    Act::Push(source, urgent) => {
+                        let item = (source, urgent, number as u32);
+                        let mine = waiting.iter().filter(|(_, one)| (one.0, one.1) == (source, urgent)).count();
+                        match turns.push(source, urgent, item) {
+                            Ok(ticket) => { prop_assert!(mine < MAX); waiting.push((ticket, item)); }
+                            Err(_) => prop_assert_eq!(mine, MAX),
+                        }
+                    }
+                    Act::Pop => {
+                        let popped = turns.pop();
+                        prop_assert_eq!(popped.is_none(), waiting.is_empty());
+                        if let Some(item) = popped {
+                            let first = waiting.iter().position(|(_, one)| (one.0, one.1) == (item.0, item.1));
+                            let first = first.expect("it waited");
+                            prop_assert_eq!(waiting.remove(first).1, item);
+                        }
+                    }
+                    Act::Remove(which) if !waiting.is_empty() => {
+                        let (ticket, item) = waiting.remove(which % waiting.len());
+                        prop_assert_eq!(turns.remove(&ticket), Some(item));
+                    }
+                    Act::Remove(_) => {}
+                }
+                prop_assert_eq!(turns.waiting(), waiting.len());
+            }
+        }
+
+        /// Whoever waits is served before any source of its lane had two turns more, and the lanes share as they should.
+        #[test]
+        fn nobody_starves(flood in 1u8..20, urgent_flood: bool, urgent: bool) {
+            let mut turns = Turns::new(1_000);
+            for round in 0..200 {
+                for source in 0..flood {
+                    turns.push(source, urgent_flood, (source, round)).unwrap();
+                }
+            }
+            turns.push(99, urgent, (99, 0)).unwrap();
+            let served = (0..).find(|_| turns.pop().is_some_and(|item| item.0 == 99)).unwrap();
+            let limit = match (urgent, urgent_flood) {
+                (true, false) => 1,
+                (false, true) => URGENT_IN_A_ROW + 1,
+                _ => u32::from(flood) + 1,
+            };
+            prop_assert!(served < limit, "{} of {}", served, limit);
+        }
+    }
+}

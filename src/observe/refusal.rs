@@ -1,0 +1,86 @@
+//! Why a connection was kept out, before it was a backend's: a rule, or a limit by its key. Counted per listener.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::end::How;
+
+/// The reason, as the metrics and the status show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// `allow` or `deny`, of the listener or of a route.
+    Denied,
+    MaxConnections,
+    MaxConnectionRate,
+    SourceMaxConnections,
+    SourceMaxConnectionRate,
+    /// Too many handshakes of its source wait for their turn.
+    HandshakeQueue,
+}
+
+impl Refusal {
+    /// Every one, in the order of declaration.
+    pub const ALL: &'static [Refusal] = &[
+        Refusal::Denied,
+        Refusal::MaxConnections,
+        Refusal::MaxConnectionRate,
+        Refusal::SourceMaxConnections,
+        Refusal::SourceMaxConnectionRate,
+        Refusal::HandshakeQueue,
+    ];
+
+    /// The word of the log and of the metrics' label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Refusal::Denied => "denied",
+            Refusal::MaxConnections => "max_connections",
+            Refusal::MaxConnectionRate => "max_connection_rate",
+            Refusal::SourceMaxConnections => "per_source.max_connections",
+            Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
+            Refusal::HandshakeQueue => "handshake_queue",
+        }
+    }
+
+    /// How such a connection ends.
+    pub const fn how(self) -> How {
+        match self {
+            Refusal::Denied => How::Refused,
+            _ => How::Full,
+        }
+    }
+}
+
+/// One count for every reason.
+#[derive(Debug, Default)]
+pub struct RefusalCounts([AtomicU64; Refusal::ALL.len()]);
+
+impl RefusalCounts {
+    pub fn count(&self, reason: Refusal) {
+        if let Some(count) = self.0.get(reason as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn of(&self, reason: Refusal) -> u64 {
+        let count = self.0.get(reason as usize);
+        count.map_or(0, |count| count.load(Relaxed))
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_count_of_its_own() {
+        let counts = RefusalCounts::default();
+        for &reason in Refusal::ALL {
+            counts.count(reason);
+        }
+        assert!(Refusal::ALL.iter().all(|&reason| counts.of(reason) == 1));
+        assert_eq!(counts.total(), Refusal::ALL.len() as u64);
+    }
+}

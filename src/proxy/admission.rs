@@ -1,0 +1,219 @@
+//! Whether a listener lets a client in: its access list, its own limits, and those of the client's source. Decided in one
+//! place, [`Admissions::admit`], as soon as the client's address is known and before anything else is read from it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::sources::{Sources, Tracked};
+use super::{Limits, Rules};
+use crate::base::pace::Pace;
+use crate::base::rate::Bucket;
+use crate::base::source::Source;
+use crate::config::PerSource;
+use crate::observe::{ListenerCounters, Refusal};
+
+/// Between two warnings that a limit turns clients away.
+const WARN_SPACING: Duration = Duration::from_secs(10);
+
+/// The door-keeper of one listener. What it counts outlives every reload of the rules.
+pub struct Admissions {
+    entrance: Arc<Entrance>,
+    /// Where no source is counted.
+    anyone: Arc<Origin>,
+    sources: Sources<Origin>,
+    counters: Arc<ListenerCounters>,
+    warned: Pace,
+}
+
+/// What all connections of one listener share.
+#[derive(Debug)]
+struct Entrance {
+    limits: Arc<Limits>,
+    live: AtomicU64,
+    accepted: Bucket,
+}
+
+/// What the connections of one source share.
+#[derive(Debug)]
+struct Origin {
+    entrance: Arc<Entrance>,
+    live: AtomicU64,
+    accepted: Bucket,
+}
+
+impl Tracked for Origin {
+    fn forgotten_at(&self) -> Duration {
+        self.accepted.full_at()
+    }
+}
+
+/// One connection that was let in, counted at its listener and its source; dropping it uncounts. One pointer: it lasts as
+/// long as the connection.
+#[derive(Debug)]
+pub struct Admitted(Arc<Origin>);
+
+impl Admissions {
+    pub fn new(limits: &Arc<Limits>, counters: &Arc<ListenerCounters>) -> Self {
+        let entrance = Entrance::new(limits);
+        Self {
+            anyone: Arc::new(Origin::new(&entrance)),
+            entrance,
+            sources: Sources::new(),
+            counters: Arc::clone(counters),
+            warned: Pace::new(WARN_SPACING),
+        }
+    }
+
+    /// Lets a client in and counts it, or says why not, which is counted too. `None` is a client without an address. The
+    /// client is who is served: behind a proxy that announces it, not the proxy.
+    ///
+    /// # Errors
+    /// The rule or the limit that keeps it out.
+    pub fn admit(&self, rules: &Rules, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
+        let admitted = self.try_admit(rules, client);
+        if let Err(refusal) = admitted {
+            self.refused(refusal);
+        }
+        admitted
+    }
+
+    /// Counts a client that is kept out, by whatever step. A limit is told of once in a while; whom an access list keeps out
+    /// is the business of the access log.
+    pub fn refused(&self, refusal: Refusal) {
+        self.counters.refused.count(refusal);
+        if refusal != Refusal::Denied && self.warned.is_due(Instant::now()) {
+            tracing::warn!(listener = %self.counters.name, limit = refusal.word(), live = self.live(),
+                refused = self.counters.refused.total(), "clients are turned away by a limit");
+        }
+    }
+
+    /// Connections of this listener that were let in and are not over.
+    pub fn live(&self) -> u64 {
+        self.entrance.live.load(Ordering::Relaxed)
+    }
+
+    /// The source first: one that is over its limits must not use up what all others share.
+    fn try_admit(&self, rules: &Rules, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
+        if !rules.access.admits(client) {
+            return Err(Refusal::Denied);
+        }
+        let admission = &rules.config.admission;
+        let now = self.entrance.limits.now();
+        let (origin, limits) = self.origin(admission.per_source.as_ref(), client, now);
+        let origin = match limits {
+            Some(limits) => origin.enter(limits, now)?,
+            None => origin.counted(),
+        };
+        self.entrance.enter(admission, now).inspect_err(|_| {
+            origin.live.fetch_sub(1, Ordering::Relaxed);
+        })?;
+        Ok(Admitted(origin))
+    }
+
+    /// Where a client is counted, and its limits there.
+    fn origin<'a>(
+        &self,
+        limits: Option<&'a PerSource>,
+        client: Option<IpAddr>,
+        now: Duration,
+    ) -> (Arc<Origin>, Option<&'a PerSource>) {
+        let anyone = || (Arc::clone(&self.anyone), None);
+        let Some((limits, client)) = limits.zip(client) else {
+            return anyone();
+        };
+        let source = Source::of(Some(client), limits.prefixes.v4, limits.prefixes.v6);
+        let new = || Origin::new(&self.entrance);
+        match self.sources.entry(source, now, new) {
+            Some(origin) => (origin, Some(limits)),
+            None => {
+                self.counters.untracked.fetch_add(1, Ordering::Relaxed);
+                anyone()
+            }
+        }
+    }
+}
+
+impl Entrance {
+    fn new(limits: &Arc<Limits>) -> Arc<Self> {
+        Arc::new(Self {
+            limits: Arc::clone(limits),
+            live: AtomicU64::new(0),
+            accepted: Bucket::default(),
+        })
+    }
+
+    fn enter(&self, admission: &crate::config::Admission, now: Duration) -> Result<(), Refusal> {
+        if !raise(&self.live, admission.max_connections) {
+            return Err(Refusal::MaxConnections);
+        }
+        let rate = admission.max_connection_rate;
+        if rate.is_some_and(|rate| !self.accepted.take(rate, now)) {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::MaxConnectionRate);
+        }
+        Ok(())
+    }
+}
+
+impl Origin {
+    fn new(entrance: &Arc<Entrance>) -> Self {
+        Self {
+            entrance: Arc::clone(entrance),
+            live: AtomicU64::new(0),
+            accepted: Bucket::default(),
+        }
+    }
+
+    fn enter(self: Arc<Self>, limits: &PerSource, now: Duration) -> Result<Arc<Self>, Refusal> {
+        if !raise(&self.live, limits.max_connections) {
+            return Err(Refusal::SourceMaxConnections);
+        }
+        let rate = limits.max_connection_rate;
+        if rate.is_some_and(|rate| !self.accepted.take(rate, now)) {
+            self.live.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::SourceMaxConnectionRate);
+        }
+        Ok(self)
+    }
+
+    fn counted(self: Arc<Self>) -> Arc<Self> {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self
+    }
+}
+
+impl Admitted {
+    /// A connection that no listener counts.
+    pub fn unlimited(limits: &Arc<Limits>) -> Self {
+        let entrance = Entrance::new(limits);
+        entrance.live.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::new(Origin::new(&entrance)).counted())
+    }
+
+    /// Counts once more, for what takes the connection over.
+    pub fn again(&self) -> Self {
+        self.0.entrance.live.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0).counted())
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.0.entrance.limits
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
+        self.0.entrance.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Adds one unless `max` is reached; 0 is no limit.
+fn raise(count: &AtomicU64, max: u64) -> bool {
+    let next = |now| (max == 0 || now < max).then_some(now + 1);
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+        .is_ok()
+}

@@ -1,0 +1,342 @@
+//! The gate before the costly part of a TLS handshake. When all clients come back at once, `global.max_handshakes` of them are
+//! worked on and the others wait here, with their ClientHello and little more: who has begun is served soon, in place of all
+//! being served late. A session that one of our tickets resumes goes first, because it costs a fraction; beyond that sources
+//! take turns (`base::turns`), so that one of them cannot make the others wait for all of its own.
+//!
+//! A handshake counts until it is done, [`HELD`] at most: by then our part is done, and a client that stays silent, or a
+//! slow network, must not hold what others wait for. The deadline of all that comes before routing runs on meanwhile.
+
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::Arrival;
+use super::classify::client_end;
+use crate::base::rate::Bucket;
+use crate::base::source::Source;
+use crate::base::turns::{Ticket, Turns};
+use crate::config::{Global, Prefixes, Rate};
+use crate::net::Stream;
+use crate::observe::{End, Phase, Refusal, Side};
+use crate::tls;
+use crate::wire::client_hello::{Progress, Reader};
+
+/// The longest that one handshake counts.
+const HELD: Duration = Duration::from_millis(100);
+/// Fewer than the places in set-up by default, so that one source never takes all of them; more than are served within the
+/// default deadline of 10 s would wait for nothing.
+const MAX_WAITING_PER_SOURCE: usize = 8_192;
+/// A hello without a post-quantum key share; others grow it.
+const HELLO_BYTES: usize = 1_024;
+
+/// The process's TLS handshakes.
+pub struct Handshakes {
+    max: AtomicUsize,
+    rate: ArcSwapOption<Rate>,
+    begun: Bucket,
+    epoch: Instant,
+    state: Mutex<State>,
+    runtime: Handle,
+}
+
+struct State {
+    turns: Turns<Source, oneshot::Sender<()>>,
+    in_progress: usize,
+    /// A timer will look again.
+    is_timed: bool,
+}
+
+impl Handshakes {
+    pub fn new(global: &Global, runtime: Handle) -> Arc<Self> {
+        let gate = Self {
+            max: AtomicUsize::new(0),
+            rate: ArcSwapOption::empty(),
+            begun: Bucket::default(),
+            epoch: Instant::now(),
+            state: Mutex::new(State {
+                turns: Turns::new(MAX_WAITING_PER_SOURCE),
+                in_progress: 0,
+                is_timed: false,
+            }),
+            runtime,
+        };
+        let gate = Arc::new(gate);
+        gate.apply(global);
+        gate
+    }
+
+    /// Takes over the limits of a configuration.
+    pub fn apply(self: &Arc<Self>, global: &Global) {
+        self.max.store(global.max_handshakes, Ordering::Relaxed);
+        self.rate.store(global.max_handshake_rate.map(Arc::new));
+        self.advance(&mut self.lock());
+    }
+
+    /// Handshakes that count now, and those that wait.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.in_progress, state.turns.waiting())
+    }
+
+    /// Waits for a turn; `None`: too many of this source wait already.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the queue, or gives its turn to the next.
+    async fn turn(self: &Arc<Self>, source: Source, resumes: bool) -> Option<Turn> {
+        let (tell, told) = oneshot::channel();
+        let waiting = {
+            let mut state = self.lock();
+            if state.turns.waiting() == 0 && self.begin(&mut state) {
+                return Some(Turn(Arc::clone(self)));
+            }
+            let ticket = state.turns.push(source, resumes, tell).ok()?;
+            self.advance(&mut state);
+            Waiting {
+                gate: Arc::clone(self),
+                ticket: Some(ticket),
+            }
+        };
+        // It is dropped by the one who takes it out of the queue, who has told it before.
+        let _ = told.await;
+        Some(waiting.into_turn())
+    }
+
+    /// Counts one more handshake, if it may begin.
+    fn begin(&self, state: &mut State) -> bool {
+        let has_room = state.in_progress < self.max.load(Ordering::Relaxed);
+        let begins = has_room && self.take_rate();
+        state.in_progress += usize::from(begins);
+        begins
+    }
+
+    fn take_rate(&self) -> bool {
+        let rate = self.rate.load();
+        rate.as_ref()
+            .is_none_or(|rate| self.begun.take(**rate, self.epoch.elapsed()))
+    }
+
+    /// Gives turns to those who wait, as many as may begin.
+    fn advance(self: &Arc<Self>, state: &mut State) {
+        while state.turns.waiting() > 0 && self.begin(state) {
+            if let Some(next) = state.turns.pop() {
+                // One that is just leaving gives its turn back, as it finds itself out of the queue.
+                let _ = next.send(());
+            }
+        }
+        self.look_again(state);
+    }
+
+    /// Where only the rate is in the way, nobody's end brings the next turn.
+    fn look_again(self: &Arc<Self>, state: &mut State) {
+        let has_room = state.in_progress < self.max.load(Ordering::Relaxed);
+        let rate = self.rate.load();
+        let (true, false, Some(rate)) = (
+            has_room && state.turns.waiting() > 0,
+            state.is_timed,
+            rate.as_ref(),
+        ) else {
+            return;
+        };
+        state.is_timed = true;
+        let wait = self.begun.wait(**rate, self.epoch.elapsed());
+        let gate = Arc::downgrade(self);
+        // It ends by itself, within the time of one turn.
+        self.runtime.spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(gate) = Weak::upgrade(&gate) {
+                let mut state = gate.lock();
+                state.is_timed = false;
+                gate.advance(&mut state);
+            }
+        });
+    }
+
+    fn ended(self: &Arc<Self>, state: &mut State) {
+        state.in_progress = state.in_progress.saturating_sub(1);
+        self.advance(state);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that waits; dropped, it waits no more.
+struct Waiting {
+    gate: Arc<Handshakes>,
+    ticket: Option<Ticket<Source>>,
+}
+
+impl Waiting {
+    fn into_turn(mut self) -> Turn {
+        self.ticket = None;
+        Turn(Arc::clone(&self.gate))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let mut state = self.gate.lock();
+        if state.turns.remove(&ticket).is_none() {
+            self.gate.ended(&mut state);
+        }
+    }
+}
+
+/// One handshake that counts; dropping it lets the next one begin.
+struct Turn(Arc<Handshakes>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.ended(&mut self.0.lock());
+    }
+}
+
+/// Reads the ClientHello, waits for a turn, and makes the handshake. The caller sets the deadline, by dropping this.
+///
+/// # Errors
+/// The connection's end.
+pub(super) async fn accept(
+    mut stream: Stream,
+    config: &Arc<ServerConfig>,
+    arrival: &Arrival,
+) -> Result<tls::Stream<Stream>, End> {
+    let mut read = Vec::with_capacity(HELLO_BYTES);
+    let hello = read_hello(&mut stream, &mut read).await;
+    let turn = match hello.map_err(|error| failed(&error))? {
+        Some(reader) => {
+            let turn = turn(arrival, resumes(&reader, config)).await;
+            Some(turn.inspect_err(|_| stream.reset_on_close())?)
+        }
+        // rustls refuses it, with an alert, before anything that costs.
+        None => None,
+    };
+    let mut accepting = pin!(tls::accept_after(stream, read, Arc::clone(config)));
+    let soon = tokio::time::timeout(HELD, &mut accepting).await;
+    drop(turn);
+    let accepted = match soon {
+        Ok(accepted) => accepted,
+        Err(_) => accepting.await,
+    };
+    accepted.map_err(|error| failed(&error))
+}
+
+fn failed(error: &io::Error) -> End {
+    tracing::debug!(%error, "tls handshake failed");
+    client_end(error)
+}
+
+/// `None`: it is no ClientHello.
+async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Option<Reader>> {
+    let mut reader = Reader::new();
+    loop {
+        let before = read.len();
+        if stream.read_buf(read).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match reader.feed(read.get(before..).unwrap_or_default()) {
+            Progress::NeedMore => {}
+            Progress::Hello(_) => return Ok(Some(reader)),
+            Progress::Invalid(_) => return Ok(None),
+        }
+    }
+}
+
+/// Whether a ticket of this client is one that our keys open. That it has one says nothing: anybody can send bytes.
+fn resumes(reader: &Reader, config: &ServerConfig) -> bool {
+    let opens = |ticket: &[u8]| config.ticketer.decrypt(ticket).is_some();
+    config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
+}
+
+async fn turn(arrival: &Arrival, resumes: bool) -> Result<Turn, End> {
+    let limits = arrival.rules.config.admission.per_source;
+    let Prefixes { v4, v6 } = limits.map(|limits| limits.prefixes).unwrap_or_default();
+    let source = Source::of(arrival.peer.ip(), v4, v6);
+    let turn = arrival.proxy.handshakes.turn(source, resumes).await;
+    turn.ok_or_else(|| {
+        arrival.admissions.refused(Refusal::HandshakeQueue);
+        End::new(Side::Evenkeel, Phase::Tls, Refusal::HandshakeQueue.how())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn gate(max: usize) -> Arc<Handshakes> {
+        let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n\
+                    [pool.p]\nbackend = [{ address = \"127.0.0.1:1\" }]\n";
+        let config = crate::config::parse(text, std::path::Path::new("a.toml")).unwrap();
+        let mut global = config.global;
+        global.max_handshakes = max;
+        Handshakes::new(&global, Handle::current())
+    }
+
+    fn source(number: u8) -> Source {
+        Source::V4([10, 0, 0, number])
+    }
+
+    #[tokio::test]
+    async fn above_the_cap_a_handshake_waits_until_one_is_over() {
+        let gate = gate(1);
+        let first = gate.turn(source(1), false).await.unwrap();
+        let mut second = pin!(gate.turn(source(1), false));
+        assert!((&mut second).now_or_never().is_none());
+        assert_eq!(gate.counts(), (1, 1));
+        drop(first);
+        assert_eq!(gate.counts(), (1, 0));
+        drop(second.await.unwrap());
+        assert_eq!(gate.counts(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_queue_leaves_no_trace() {
+        let gate = gate(1);
+        let first = gate.turn(source(1), false).await.unwrap();
+        let mut left = Box::pin(gate.turn(source(2), false));
+        assert!((&mut left).now_or_never().is_none());
+        // Told of its turn, and gone before it heard of it.
+        let mut told = Box::pin(gate.turn(source(3), true));
+        assert!((&mut told).now_or_never().is_none());
+        drop(first);
+        assert_eq!(gate.counts(), (1, 1));
+        drop(told);
+        assert_eq!(gate.counts(), (1, 0), "its turn went on");
+        drop(left);
+        assert_eq!(gate.counts(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_brings_the_next_turn_by_itself() {
+        let gate = gate(100);
+        gate.rate.store(Some(Arc::new(Rate::per_second(2))));
+        let _one = gate.turn(source(1), false).await.unwrap();
+        let _two = gate.turn(source(1), false).await.unwrap();
+        assert!(gate.turn(source(1), false).now_or_never().is_none());
+        gate.rate.store(None);
+        assert!(gate.turn(source(1), false).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_raised_cap_lets_those_in_who_wait() {
+        let gate = gate(1);
+        let _first = gate.turn(source(1), false).await.unwrap();
+        let mut second = pin!(gate.turn(source(1), false));
+        assert!((&mut second).now_or_never().is_none());
+        gate.max.store(2, Ordering::Relaxed);
+        gate.advance(&mut gate.lock());
+        assert!(second.await.is_some());
+    }
+}

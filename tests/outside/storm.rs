@@ -1,0 +1,288 @@
+//! Clients that come in thousands: those that say nothing go at the deadline while good ones are served, and handshakes take
+//! their turns.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustls::client::Resumption;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::certificates::{Certificate, client};
+use crate::clients::{connect, echoed, http, read_to_ending, tls};
+use crate::harness::{Balancer, Launch, within};
+use crate::nodes::Node;
+use crate::settings::{backend, listener_with, pool};
+
+/// Both together are within the descriptors of a test's process.
+const SILENT: usize = 5_000;
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// A websocket listener `plain`, one with TLS `shut`, and a `tcp` one with TLS `raw`.
+async fn start() -> (Balancer, Certificate, [Node; 2]) {
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example"]);
+    let nodes = [Node::web("n1").await, Node::echo("n1").await];
+    let timeout = format!("handshake_timeout = \"{}s\"", DEADLINE.as_secs());
+    let keys = format!(
+        "{timeout}\ntls = {{ certificates = [{}] }}",
+        certificate.toml()
+    );
+    let text = "[global]\nlog_format = \"json\"\nwatch = false\n\n".to_owned()
+        + &listener_with("plain", "websocket", "web", &timeout)
+        + &listener_with("shut", "websocket", "web", &keys)
+        + &listener_with("raw", "tcp", "raw", &keys)
+        + &pool("web", "", &[backend("n1", nodes[0].address)])
+        + &pool("raw", "", &[backend("n1", nodes[1].address)]);
+    (launch.start(&text), certificate, nodes)
+}
+
+/// Memory that belongs to a process alone.
+fn resident_bytes(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.expect("its memory") * 1024
+}
+
+async fn setup_connections(balancer: &Balancer) -> u64 {
+    let status = balancer.get("/api/v1/status").await.json();
+    status["process"]["setup_connections"]
+        .as_u64()
+        .expect("a count")
+}
+
+/// Opens half of the silent ones at each address; every second of them has something to say, a byte a second.
+async fn silent_ones(addresses: [SocketAddr; 2]) -> Vec<TcpStream> {
+    let mut silent = Vec::with_capacity(SILENT);
+    for number in 0..SILENT {
+        silent.push(connect(addresses[number % 2]).await);
+    }
+    silent
+}
+
+/// What a slow client begins with: a request of HTTP, a record of TLS.
+const SLOW: [&[u8]; 2] = [b"GET / HTTP/1.1", &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]];
+
+async fn gone_at_the_deadline(first: &'static str, second: &'static str) {
+    let (balancer, certificate, _nodes) = start().await;
+    let addresses = [
+        balancer.address(first).await,
+        balancer.address(second).await,
+    ];
+    let before = resident_bytes(balancer.pid());
+    let began = Instant::now();
+    let silent = silent_ones(addresses).await;
+    let opened = began.elapsed();
+    let trusting = client(&[&certificate]);
+    let talks = async {
+        for beat in 0.. {
+            // Two neighbours, one for each address, are silent, the next two are slow.
+            for (number, stream) in silent.iter().enumerate().filter(|(n, _)| n / 2 % 2 == 1) {
+                let words = match [first, second][number % 2] {
+                    "plain" => SLOW[0],
+                    _ => SLOW[1],
+                };
+                let _ = stream.try_write(&words[beat..=beat]);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let good = async {
+        let mut most = 0;
+        let mut served = 0;
+        loop {
+            let page = http(
+                balancer.address("plain").await,
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            );
+            assert_eq!(page.await.status, 200);
+            let mut session = tls(balancer.address("raw").await, "a.example", &trusting)
+                .await
+                .expect("a handshake");
+            crate::clients::read_line(&mut session).await.expect("n1");
+            echoed(&mut session, b"good").await;
+            served += 1;
+            most = most.max(resident_bytes(balancer.pid()));
+            if began.elapsed() > DEADLINE && setup_connections(&balancer).await == 0 {
+                return (began.elapsed(), served, most);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (gone, served, most) = tokio::select! {
+        () = talks => unreachable!(),
+        done = within("the silent ones to go", good) => done,
+    };
+    assert!(gone >= DEADLINE, "{gone:?}");
+    let late = gone.saturating_sub(DEADLINE + opened);
+    assert!(
+        // With every byte the slow ones would have had seven seconds more.
+        late < Duration::from_secs(5),
+        "{late:?} after the deadline of the last"
+    );
+    assert!(served >= 10, "{served} good ones served meanwhile");
+    let each = most.saturating_sub(before) / SILENT as u64;
+    assert!(each < 16 * 1024, "{each} bytes for each silent client");
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        // 408 over plain HTTP, a close otherwise; none is left open.
+        let _ = within("an end", stream.read_to_end(&mut rest)).await;
+    }
+    let lost = balancer
+        .metric(&["evenkeel_listener_ends_total", "how=\"timeout\""])
+        .await;
+    assert!(lost >= SILENT as f64, "{lost} ended by a timeout");
+}
+
+#[tokio::test]
+async fn thousands_of_silent_and_slow_clients_are_gone_at_the_deadline() {
+    gone_at_the_deadline("plain", "shut").await;
+}
+
+#[tokio::test]
+async fn the_same_on_a_tcp_listener_that_terminates_tls() {
+    gone_at_the_deadline("raw", "raw").await;
+}
+
+/// A `tcp` listener with TLS that makes one handshake at a time.
+async fn one_at_a_time(keys: &str) -> (Balancer, Certificate, Node) {
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example"]);
+    let node = Node::echo("n1").await;
+    let tls = format!("tls = {{ certificates = [{}] }}", certificate.toml());
+    let text = format!(
+        "[global]\nlog_format = \"json\"\nlog_level = \"debug\"\nwatch = false\n{keys}\n\n"
+    ) + &listener_with("main", "tcp", "nodes", &tls)
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    (launch.start(&text), certificate, node)
+}
+
+async fn waiting_handshakes(balancer: &Balancer) -> u64 {
+    let status = balancer.get("/api/v1/status").await.json();
+    status["process"]["waiting_handshakes"]
+        .as_u64()
+        .expect("a count")
+}
+
+/// A connection from 127.0.0.`number`.
+async fn from(number: u8, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket
+        .bind(SocketAddr::from(([127, 0, 0, number], 0)))
+        .expect("bind");
+    socket.connect(address).await.expect("connect")
+}
+
+type Config = std::sync::Arc<rustls::ClientConfig>;
+
+/// Makes a handshake from there; tells when the node's greeting has come.
+async fn greeted_at(number: u8, address: SocketAddr, config: Config) -> Instant {
+    let stream = from(number, address).await;
+    let name = rustls::pki_types::ServerName::try_from("a.example").expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(config);
+    let mut session = within("a handshake", connector.connect(name, stream))
+        .await
+        .expect("a handshake");
+    // The ticket comes with it.
+    crate::clients::read_line(&mut session).await.expect("n1");
+    Instant::now()
+}
+
+/// A rate of five a second and a first handshake that uses it up for a while, so that the order of the next is seen.
+#[tokio::test]
+async fn above_the_rate_sources_take_turns_and_resumed_sessions_go_first() {
+    let (balancer, certificate, _node) = one_at_a_time("max_handshake_rate = \"1/300ms\"").await;
+    let address = balancer.address("main").await;
+    let resuming = client(&[&certificate]);
+    greeted_at(9, address, resuming.clone()).await;
+    let mut fresh = (*resuming).clone();
+    fresh.resumption = Resumption::disabled();
+    let fresh = Config::new(fresh);
+    // The turn of this one is used up at once, or after it has waited; then the queue begins.
+    greeted_at(8, address, fresh.clone()).await;
+    let mut flood = Vec::new();
+    for waiting in 1..=6 {
+        flood.push(tokio::spawn(greeted_at(1, address, fresh.clone())));
+        queued(&balancer, waiting - 1).await;
+    }
+    let single = tokio::spawn(greeted_at(2, address, fresh.clone()));
+    queued(&balancer, 5).await;
+    let resumed = tokio::spawn(greeted_at(3, address, resuming));
+    let single = single.await.expect("served");
+    let resumed = resumed.await.expect("served");
+    let mut times = Vec::new();
+    for one in flood {
+        times.push(one.await.expect("served"));
+    }
+    times.sort();
+    let before = |moment: Instant| times.iter().filter(|time| **time < moment).count();
+    assert!(
+        before(resumed) <= 3,
+        "{} of the flood before the resumed one",
+        before(resumed)
+    );
+    assert!(
+        before(single) <= 4,
+        "{} of the flood before the single one",
+        before(single)
+    );
+    assert!(before(single) < 6 && resumed < times[5] && single < times[5]);
+}
+
+/// Waits until so many handshakes wait, or more.
+async fn queued(balancer: &Balancer, count: u64) {
+    within(&format!("{count} handshakes to wait"), async {
+        while waiting_handshakes(balancer).await < count {
+            crate::harness::a_moment().await;
+        }
+    })
+    .await;
+}
+
+// A client that stays silent after its ClientHello must not hold the turn of others until the deadline.
+#[tokio::test]
+async fn clients_that_never_finish_hold_no_turn_for_long() {
+    let (balancer, certificate, _node) = one_at_a_time("max_handshakes = 1").await;
+    let address = balancer.address("main").await;
+    let config = client(&[&certificate]);
+    let mut stuck = Vec::new();
+    for _ in 0..5 {
+        let name = rustls::pki_types::ServerName::try_from("a.example").expect("a name");
+        let mut client = rustls::ClientConnection::new(config.clone(), name).expect("a client");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("a hello");
+        let mut stream = from(1, address).await;
+        stream.write_all(&hello).await.expect("write");
+        // The server's flight has come: this one has its turn, or had it.
+        within("the server's flight", stream.readable())
+            .await
+            .expect("readable");
+        stuck.push(stream);
+    }
+    let began = Instant::now();
+    greeted_at(2, address, config).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(stuck);
+}
+
+// What is no ClientHello is refused with an alert, and needs no turn for it.
+#[tokio::test]
+async fn bytes_that_are_no_hello_need_no_turn() {
+    let (balancer, certificate, _node) = one_at_a_time("max_handshake_rate = \"1/h\"").await;
+    let address = balancer.address("main").await;
+    greeted_at(1, address, client(&[&certificate])).await;
+    let mut stream = from(1, address).await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .expect("write");
+    let (bytes, _) = read_to_ending(&mut stream).await;
+    let _ = std::io::stderr().flush();
+    assert!(bytes.is_empty() || bytes[0] == 21, "an alert: {bytes:?}");
+}
