@@ -1,8 +1,9 @@
-//! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames.
+//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, WebSocket handshakes and frames.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
 pub mod client_hello;
 pub mod frames;
 pub mod http;
+pub mod proxy_protocol;
 pub mod websocket;
