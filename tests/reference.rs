@@ -245,13 +245,14 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 6] = [
+const VARIANTS: [(&str, &str); 7] = [
     ("", ""),
     ("balance = \"round_robin\"", "balance = \"hash\""),
     ("type = \"http\"", "type = \"websocket\""),
     ("type = \"http\"", "type = \"expect\""),
     ("dns = \"localhost:9701\"", ""),
     ("tls = false ", "#tls = false "),
+    ("#send_proxy = \"v2\"", "send_proxy = \"v2\""),
 ];
 
 #[test]

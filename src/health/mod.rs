@@ -83,7 +83,10 @@ impl Watched {
 
     fn adjust_check(&mut self) {
         let settings = self.pool.settings();
-        if self.check.as_ref().map(|(check, _)| check) == settings.check.as_ref() {
+        let same = |(check, plan): &(Check, Arc<Plan>)| {
+            Some(check) == settings.check.as_ref() && plan.dial == settings.dial
+        };
+        if self.check.as_ref().map_or(settings.check.is_none(), same) {
             return;
         }
         self.check = None;
@@ -92,7 +95,10 @@ impl Watched {
             return;
         };
         match Plan::new(&check) {
-            Ok(plan) => self.check = Some((check, Arc::new(plan))),
+            Ok(mut plan) => {
+                plan.dial = settings.dial.clone();
+                self.check = Some((check, Arc::new(plan)));
+            }
             Err(error) => {
                 tracing::error!(pool = %self.pool.name(), %error, "health check cannot be made");
             }

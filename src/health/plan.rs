@@ -9,7 +9,7 @@ use regex::bytes::Regex;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-use crate::config::{Address, Check, CheckKind, Expect};
+use crate::config::{Address, Check, CheckKind, Dial, Expect};
 use crate::net::Endpoint;
 use crate::pool::Backend;
 use crate::tls::{self, TlsError};
@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub check: Check,
     pub tls: Option<Arc<ClientConfig>>,
     pub question: Question,
+    /// The pool's.
+    pub dial: Dial,
 }
 
 /// What is asked once the connection stands.
@@ -82,6 +84,7 @@ impl Plan {
             check: check.clone(),
             tls,
             question: question(&check.kind)?,
+            dial: Dial::default(),
         })
     }
 

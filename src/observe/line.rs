@@ -114,6 +114,7 @@ impl Line {
             ("id", Some(Value::Number(self.id))),
             ("listener", Some(Value::Word(&self.listener))),
             ("client", Some(Value::Word(&client))),
+            ("via", names.via().map(Value::Word)),
             ("sni", names.sni().map(Value::Word)),
             ("method", names.method().map(Value::Word)),
             ("host", names.host().map(Value::Word)),
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     fn line(path: &str) -> Line {
-        let names = Names::pack([None, None, Some("chat.example.org"), Some(path)]);
+        let names = Names::pack([None, None, Some("chat.example.org"), Some(path), None]);
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,

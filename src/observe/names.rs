@@ -1,4 +1,4 @@
-//! What a client asked for, for the log and the operator: server name, method, host and path in one allocation, because a
+//! What a client asked for, for the log and the operator: server name, method, host and path (and who passed it on) in one allocation, because a
 //! session keeps them for hours.
 
 /// What a server name may take: the most that DNS allows.
@@ -12,7 +12,9 @@ const SNI: usize = 0;
 const METHOD: usize = 1;
 const HOST: usize = 2;
 const PATH: usize = 3;
-const COUNT: usize = 4;
+/// The balancer in front, with its port.
+const VIA: usize = 4;
+const COUNT: usize = 5;
 /// In place of a length: there is no such name. No name is that long.
 const NONE: u8 = u8::MAX;
 
@@ -41,9 +43,19 @@ impl Names {
         self.name(PATH)
     }
 
+    /// The balancer in front.
+    pub fn via(&self) -> Option<&str> {
+        self.name(VIA)
+    }
+
+    pub fn set_via(&mut self, via: &str) {
+        let [sni, method, host, path, _] = self.all();
+        *self = Self::pack([sni, method, host, path, Some(via)]);
+    }
+
     pub fn set_sni(&mut self, sni: &str) {
-        let [_, method, host, path] = self.all();
-        *self = Self::pack([Some(cut(sni, MAX_SNI_BYTES)), method, host, path]);
+        let [_, method, host, path, via] = self.all();
+        *self = Self::pack([Some(cut(sni, MAX_SNI_BYTES)), method, host, path, via]);
     }
 
     /// The query and the fragment of `path` are not kept.
@@ -52,10 +64,11 @@ impl Names {
         let host = host.map(|host| cut(host, MAX_TARGET_BYTES));
         let left = MAX_TARGET_BYTES - host.map_or(0, str::len);
         let method = cut(method, MAX_METHOD_BYTES);
-        *self = Self::pack([self.sni(), Some(method), host, Some(cut(path, left))]);
+        let path = cut(path, left);
+        *self = Self::pack([self.sni(), Some(method), host, Some(path), self.via()]);
     }
 
-    /// In the order of server name, method, host, path; each is shorter than 255 bytes.
+    /// In the order of server name, method, host, path, balancer in front; each is shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
@@ -68,7 +81,7 @@ impl Names {
     }
 
     fn all(&self) -> [Option<&str>; COUNT] {
-        [SNI, METHOD, HOST, PATH].map(|which| self.name(which))
+        [SNI, METHOD, HOST, PATH, VIA].map(|which| self.name(which))
     }
 
     fn name(&self, which: usize) -> Option<&str> {
@@ -107,9 +120,12 @@ mod tests {
     #[test]
     fn what_was_not_said_is_not_there_and_what_is_empty_is() {
         let mut names = Names::default();
-        assert_eq!(names.all(), [None; 4]);
+        assert_eq!(names.all(), [None; 5]);
         names.set_request("GET", None, "");
-        assert_eq!(names.all(), [None, Some("GET"), None, Some("")]);
+        assert_eq!(names.all(), [None, Some("GET"), None, Some(""), None]);
+        names.set_via("192.0.2.9:1");
+        names.set_sni("a");
+        assert_eq!((names.via(), names.sni()), (Some("192.0.2.9:1"), Some("a")));
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrival, Proxy, Rules, Slot, door, http, tcp};
+use super::{Arrival, Proxy, Rules, Slot, door, http, introduction, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -79,6 +79,7 @@ impl Listening {
         counters: Arc<ListenerCounters>,
     ) -> Self {
         let stop = proxy.stopping.child_token();
+        set_options(&bound, &rules);
         let shared = Arc::new(Shared {
             proxy: Arc::clone(proxy),
             bound,
@@ -102,6 +103,12 @@ impl Listening {
             && let Err(error) = self.shared.bound.set_backlog(backlog)
         {
             tracing::warn!(listener = %self.shared.counters.name, %error, "backlog cannot be changed");
+        }
+        let old = self.rules();
+        if old.config.tcp != rules.config.tcp
+            || old.config.tcp_defer_accept != rules.config.tcp_defer_accept
+        {
+            set_options(&self.shared.bound, &rules);
         }
         let on_relay = door::is_plain(&rules);
         self.shared.rules.store(Arc::new(rules));
@@ -150,6 +157,14 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Accepted sockets inherit them. What the kernel has accepted already keeps what it has.
+fn set_options(bound: &Bound, rules: &Rules) {
+    let config = &rules.config;
+    if let Err(error) = bound.set_options(&config.tcp, config.tcp_defer_accept) {
+        tracing::warn!(listener = %config.name, %error, "socket options cannot be set");
     }
 }
 
@@ -277,21 +292,27 @@ async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
 pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
     let rules = shared.rules.load_full();
-    let arrival = Arrival {
+    let mut arrival = Arrival {
         proxy: Arc::clone(&shared.proxy),
         deadline: Instant::now() + rules.config.handshake_timeout,
         closing: shared.stop.clone(),
         counters: Arc::clone(&shared.counters),
         peer,
+        announced: None,
         slot: Arc::new(slot),
         rules,
         latest: Arc::clone(&shared.rules),
     };
     let protocol = arrival.rules.config.protocol;
     shared.proxy.runtime.spawn(async move {
+        let (mut stream, mut record) = (stream, arrival.record());
+        if let Err(end) = introduction::receive(&mut arrival, &mut stream, &mut record).await {
+            stream.reset_on_close();
+            return record.finish(end);
+        }
         match protocol {
-            Protocol::Tcp => tcp::serve(arrival, stream).await,
-            Protocol::Websocket => http::serve(arrival, stream).await,
+            Protocol::Tcp => tcp::serve(arrival, stream, record).await,
+            Protocol::Websocket => http::serve(arrival, stream, record).await,
         }
     });
 }

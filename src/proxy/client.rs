@@ -1,14 +1,17 @@
 //! The client leg while it is set up: plain, or TLS after its handshake.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::introduction::client_tls;
 use crate::net::Stream;
 use crate::relay::{Leg, Tls, Transport};
 use crate::tls;
+use crate::wire::proxy_protocol::Details;
 
 pub enum Client {
     Plain(Stream),
@@ -43,6 +46,35 @@ impl Client {
         match self {
             Self::Plain(stream) => stream.reset_on_close(),
             Self::Tls(stream) => stream.get_ref().reset_on_close(),
+        }
+    }
+
+    /// Where the client connected to; `None` on a unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref(),
+        };
+        stream.local_address()
+    }
+
+    /// What is known of the client's TLS, for a PROXY header; `sni` may have been seen in passing.
+    pub fn details(&self, sni: Option<&str>) -> Details {
+        let (alpn, tls) = match self {
+            Self::Plain(_) => (None, None),
+            Self::Tls(stream) => (
+                stream.alpn_protocol().map(<[u8]>::to_vec),
+                Some(client_tls(
+                    stream.version(),
+                    stream.has_client_certificate(),
+                )),
+            ),
+        };
+        Details {
+            authority: sni.map(str::to_owned),
+            alpn,
+            tls,
+            unique_id: None,
         }
     }
 

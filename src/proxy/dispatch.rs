@@ -7,9 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::io::AsyncWriteExt;
 
+use super::Introduction;
 use crate::base::pace::Pace;
-use crate::net::{ConnectError, Stream, connect};
+use crate::config;
+use crate::net::{ConnectError, Peer, Stream, connect};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
 
@@ -61,6 +64,8 @@ pub struct Wanted<'a> {
     pub client: Option<std::net::IpAddr>,
     /// The value of the pool's `hash_key`.
     pub key: Option<&'a [u8]>,
+    /// What a pool with `send_proxy` tells of the client.
+    pub introduction: Option<&'a Introduction>,
     /// Backends that failed this connection already; a failed try adds to it. Its length bounds the tries.
     pub tried: Vec<Arc<Backend>>,
 }
@@ -143,7 +148,12 @@ async fn seek(
         record.phase = Phase::Connect;
         record.assigned(backend.counters());
         let begun = Instant::now();
-        let source = match attempt(&backend, settings.connect_timeout).await {
+        let header = settings.send_proxy.map(|version| {
+            let nobody = || Introduction::plain(Peer::Unix, None);
+            let known = wanted.introduction.cloned().unwrap_or_else(nobody);
+            known.header(version, record.id)
+        });
+        let source = match attempt(&backend, &settings, header).await {
             Ok(stream) => {
                 let now = Instant::now();
                 backend.connected(now);
@@ -176,10 +186,21 @@ fn count_redispatch(pool: &Pool, wanted: &Wanted<'_>, backend: &Arc<Backend>) {
     }
 }
 
-async fn attempt(backend: &Backend, timeout: Duration) -> Result<Stream, ConnectError> {
-    match backend.endpoint() {
-        Some(endpoint) => connect(&endpoint, timeout).await,
-        // Lost its address between pick and connect.
-        None => Err(ConnectError::unresolved()),
+/// Connects. A PROXY header goes before any other byte, those of TLS included; it is no byte of the client, so one that
+/// cannot be sent may be tried elsewhere.
+async fn attempt(
+    backend: &Backend,
+    pool: &config::Pool,
+    header: Option<Vec<u8>>,
+) -> Result<Stream, ConnectError> {
+    // Lost its address between pick and connect.
+    let Some(endpoint) = backend.endpoint() else {
+        return Err(ConnectError::unresolved());
+    };
+    let mut stream = connect(&endpoint, &pool.dial, pool.connect_timeout).await?;
+    if let Some(header) = header {
+        // A fresh socket has room for it.
+        stream.write_all(&header).await?;
     }
+    Ok(stream)
 }

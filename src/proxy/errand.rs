@@ -4,15 +4,15 @@
 //! The client is out of tokio here, with its bytes unread. While it waits only its hang-up is watched for: a FIN is
 //! no end, as a client may have said all it has to say.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::dispatch::{DispatchError, Wanted, dispatch, failed, tell_of_refusal, try_another};
-use super::{Held, Place, Proxy};
+use super::{Held, Introduction, Place, Proxy};
+use crate::config::Dial;
 use crate::net::options::reset_on_close;
-use crate::net::{ConnectError, Stream, begin_connect, hung_up};
+use crate::net::{ConnectError, Peer, Stream, begin_connect, hung_up, local_address};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pick, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
@@ -27,7 +27,9 @@ pub(super) struct Errand {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
     pub pool: Weak<Pool>,
-    pub client: Option<IpAddr>,
+    pub client: Peer,
+    /// For a pool that sends PROXY headers; without it the client's addresses are all that is known.
+    pub introduction: Option<Box<Introduction>>,
     /// The value of the pool's `hash_key`.
     pub key: Option<Box<[u8]>>,
     /// Backends that did not serve this connection.
@@ -40,8 +42,13 @@ impl Errand {
         let Some(pool) = self.pool.upgrade() else {
             return refuse(client, record, route_gone());
         };
+        let introduced = || Introduction::plain(self.client, local_address(client.socket.as_fd()));
+        if pool.settings().send_proxy.is_some() && self.introduction.is_none() {
+            self.introduction = Some(Box::new(introduced()));
+        }
         let mut wanted = Wanted {
-            client: self.client,
+            client: self.client.ip(),
+            introduction: self.introduction.as_deref(),
             key: self.key.as_deref(),
             tried: std::mem::take(&mut self.tried),
         };
@@ -76,9 +83,15 @@ impl Errand {
         mut record: Record,
         place: Place,
     ) -> Option<Session<Held>> {
+        let settings = pool.settings();
+        // The header is written where that may wait.
+        if settings.send_proxy.is_some() {
+            self.wait(client, record, place);
+            return None;
+        }
         record.phase = Phase::Queue;
         let pick = Pick {
-            client: self.client,
+            client: self.client.ip(),
             key: self.key.as_deref(),
             tried: &[],
         };
@@ -99,7 +112,7 @@ impl Errand {
         record.assigned(lease.backend().counters());
         let held = Held { lease, place };
         let begun = self.begun(pool, &held);
-        match begin(held.lease.backend()) {
+        match begin(held.lease.backend(), &settings.dial) {
             Ok(socket) => Some(begun.session(pool, client, socket, record, held, true)),
             // The client took the last descriptor: it waits, and the next accept finds none and pauses.
             Err(error) if error.is_ours() => {
@@ -155,9 +168,9 @@ impl Errand {
     }
 }
 
-fn begin(backend: &Backend) -> Result<OwnedFd, ConnectError> {
+fn begin(backend: &Backend, dial: &Dial) -> Result<OwnedFd, ConnectError> {
     match backend.endpoint() {
-        Some(endpoint) => begin_connect(&endpoint),
+        Some(endpoint) => begin_connect(&endpoint, dial),
         None => Err(ConnectError::unresolved()),
     }
 }

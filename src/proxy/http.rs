@@ -14,8 +14,8 @@ use super::classify::{self, Classified};
 use super::gate::{Gate, Times};
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::visit::Visit;
-use super::{Arrival, Client, Held};
+use super::visit::{Came, Visit};
+use super::{Arrival, Client, Held, Introduction};
 use crate::net::{Stream, options};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::relay::{Leg, Session, Transport};
@@ -29,8 +29,7 @@ const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
 const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream) {
-    let mut record = Record::new(&arrival.counters, arrival.peer);
+pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
         Some(tls) => classify::terminate(stream, &tls.config, arrival.deadline).await,
@@ -44,8 +43,17 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
         record.set_sni(sni);
     }
     record.phase = Phase::Head;
-    let tls = client.is_tls();
-    let visit = Arc::new(Visit::new(arrival, record, hello.sni, tls));
+    let announced = arrival.announced.as_ref();
+    let came = Came {
+        tls: client.is_tls() || announced.is_some_and(|announced| announced.is_tls()),
+        introduction: Introduction::of(
+            &arrival,
+            client.local_address(),
+            client.details(hello.sni.as_deref()),
+        ),
+        sni: hello.sni,
+    };
+    let visit = Arc::new(Visit::new(arrival, record, came));
     let ended = converse(client, &visit).await;
     finish(&visit, ended).await;
 }

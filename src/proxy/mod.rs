@@ -19,6 +19,7 @@ mod gate;
 mod hard_stop;
 mod http;
 mod interval;
+mod introduction;
 mod limits;
 mod request_key;
 mod rules;
@@ -36,13 +37,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::net::Peer;
-use crate::observe::{Journal, ListenerCounters};
+use crate::observe::{Journal, ListenerCounters, Record};
 use crate::pool::Lease;
 
 pub use accept::Listening;
 pub use client::Client;
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use hard_stop::HardStop;
+pub use introduction::{Announced, Introduction};
 pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
 
@@ -80,9 +82,23 @@ pub struct Arrival {
     /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
     pub closing: CancellationToken,
     pub counters: Arc<ListenerCounters>,
+    /// The client, once [`introduction::receive`] has decided who that is.
     pub peer: Peer,
+    /// What a balancer in front said of it.
+    pub announced: Option<Box<Announced>>,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,
     /// Goes with the connection to its end.
     pub slot: Arc<Slot>,
+}
+
+impl Arrival {
+    /// A record of this connection, or of one of its requests.
+    pub fn record(&self) -> Record {
+        let mut record = Record::new(&self.counters, self.peer);
+        if let Some(announced) = &self.announced {
+            record.announce(self.peer, announced.via);
+        }
+        record
+    }
 }

@@ -75,6 +75,7 @@ pub(super) async fn serve(
     let key = visit.key(&settings, &parts);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
+        introduction: Some(visit.introduction()),
         key: key.as_deref(),
         tried: Vec::new(),
     };

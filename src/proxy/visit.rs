@@ -17,7 +17,7 @@ use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::{Arrival, Facts, Rules, exchange, upgrade};
+use super::{Arrival, Facts, Introduction, Rules, exchange, upgrade};
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
 use crate::observe::{End, How, Phase, Record, Side};
@@ -31,12 +31,19 @@ pub(super) struct Routed {
     pub pool: Arc<Pool>,
 }
 
+/// How the client came.
+pub(super) struct Came {
+    pub sni: Option<String>,
+    /// To us, or to the balancer in front.
+    pub tls: bool,
+    pub introduction: Introduction,
+}
+
 /// What the requests of one client connection share.
 pub(super) struct Visit {
     pub arrival: Arrival,
     pub dialogue: Arc<Dialogue>,
-    sni: Option<String>,
-    tls: bool,
+    came: Came,
     calls: AtomicU64,
     /// An upgrade is under way.
     upgrading: AtomicBool,
@@ -47,13 +54,12 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(arrival: Arrival, record: Record, sni: Option<String>, tls: bool) -> Visit {
+    pub(super) fn new(arrival: Arrival, record: Record, came: Came) -> Visit {
         let dialogue = Arc::new(Dialogue::new(arrival.rules.config.keep_alive_timeout));
         Visit {
             arrival,
             dialogue,
-            sni,
-            tls,
+            came,
             calls: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
             first: Mutex::new(Some(record)),
@@ -102,7 +108,7 @@ impl Visit {
 
     fn route(&self, rules: &Rules, host: Option<&str>, path: &str) -> Option<Arc<Pool>> {
         let facts = Facts {
-            sni: self.sni.as_deref(),
+            sni: self.came.sni.as_deref(),
             host,
             path: Some(path),
             ..Facts::default()
@@ -119,8 +125,8 @@ impl Visit {
     /// The record of the next request: the connection's own for the first.
     fn record(&self) -> Record {
         self.unused_record().unwrap_or_else(|| {
-            let mut record = Record::new(&self.arrival.counters, self.arrival.peer);
-            if let Some(sni) = &self.sni {
+            let mut record = self.arrival.record();
+            if let Some(sni) = &self.came.sni {
                 record.set_sni(sni);
             }
             record
@@ -146,10 +152,17 @@ impl Visit {
             .take()
     }
 
+    /// What a backend is told of the client before the request.
+    pub(super) fn introduction(&self) -> &Introduction {
+        &self.came.introduction
+    }
+
     /// What the pool hashes, where it hashes a request's value.
     pub(super) fn key(&self, pool: &config::Pool, parts: &Parts) -> Option<Vec<u8>> {
         match &pool.balance {
-            Balance::Hash(key) => request_key(key, self.sni.as_deref(), &parts.uri, &parts.headers),
+            Balance::Hash(key) => {
+                request_key(key, self.came.sni.as_deref(), &parts.uri, &parts.headers)
+            }
             _ => None,
         }
     }
@@ -166,7 +179,8 @@ impl Visit {
         let origin = Origin {
             client,
             trusted: rules.config.trusted.iter().any(|one| one.covers(client)),
-            tls: self.tls,
+            tls: self.came.tls,
+            fields: rules.config.forwarded,
         };
         forward::request(&mut parts.headers, origin, purpose);
         if !parts.headers.contains_key(HOST) {

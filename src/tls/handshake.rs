@@ -7,9 +7,9 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{ProtocolVersion, ServerConfig};
 
 use super::record::Session;
 use crate::wire::client_hello::{ClientHello, Progress, Reader};
@@ -51,6 +51,9 @@ pub(super) struct Done {
     pub residue: Vec<u8>,
     pub server_name: Option<String>,
     pub alpn_protocol: Option<Vec<u8>>,
+    /// As OpenSSL names it, such as `TLSv1.3`.
+    pub version: Option<&'static str>,
+    pub has_client_certificate: bool,
 }
 
 /// What rustls wants next.
@@ -179,6 +182,8 @@ impl Handshake {
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<Done> {
         let alpn_protocol = self.connection.alpn_protocol().map(<[u8]>::to_vec);
+        let version = self.connection.protocol_version().and_then(name_of);
+        let has_client_certificate = self.connection.peer_certificates().is_some();
         let residue = self.input.split_off(self.shown);
         Ok(Done {
             session: Session::server(self.connection).map_err(io::Error::other)?,
@@ -186,7 +191,17 @@ impl Handshake {
             residue,
             server_name: self.hello.and_then(|hello| hello.sni),
             alpn_protocol,
+            version,
+            has_client_certificate,
         })
+    }
+}
+
+fn name_of(version: ProtocolVersion) -> Option<&'static str> {
+    match version {
+        ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        _ => None,
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Stream<IO> {
     output: Pending,
     server_name: Option<String>,
     alpn_protocol: Option<Vec<u8>>,
+    version: Option<&'static str>,
+    has_client_certificate: bool,
 }
 
 /// What the relay goes on with.
@@ -90,6 +92,8 @@ impl<IO> Stream<IO> {
             output: Pending::new(done.output),
             server_name: done.server_name,
             alpn_protocol: done.alpn_protocol,
+            version: done.version,
+            has_client_certificate: done.has_client_certificate,
         };
         stream.receive(&done.residue);
         Ok(stream)
@@ -103,6 +107,16 @@ impl<IO> Stream<IO> {
     /// The protocol agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.alpn_protocol.as_deref()
+    }
+
+    /// The version agreed on, such as `TLSv1.3`.
+    pub fn version(&self) -> Option<&'static str> {
+        self.version
+    }
+
+    /// The client showed a certificate, which was verified.
+    pub fn has_client_certificate(&self) -> bool {
+        self.has_client_certificate
     }
 
     pub fn get_ref(&self) -> &IO {

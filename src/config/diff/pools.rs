@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::model::{Backend, Balance, HashKey, Pool};
-use super::{Change, Keys, differing, push};
+use super::super::model::{Backend, Balance, Dial, HashKey, Pool};
+use super::{Change, Keys, differing, push, socket_keys};
 
 pub(super) fn pools_changes(
     old: &BTreeMap<String, Pool>,
@@ -39,6 +39,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         slow_start,
         outlier,
         check,
+        send_proxy,
+        dial: Dial { tcp, source },
     } = new;
     let keys = differing([
         ("balance", balance.word() != old.balance.word()),
@@ -60,7 +62,10 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("slow_start", *slow_start != old.slow_start),
         ("outlier", *outlier != old.outlier),
         ("check", *check != old.check),
+        ("send_proxy", *send_proxy != old.send_proxy),
+        ("source", *source != old.dial.source),
     ]);
+    let keys = [keys, socket_keys(&old.dial.tcp, tcp)].concat();
     let mut changes = Vec::new();
     push(&mut changes, keys, |keys| Change::PoolChanged {
         pool: name.clone(),

@@ -3,7 +3,7 @@
 use super::super::address::host_name;
 use super::super::defaults;
 use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
-use super::super::model::{Check, CheckAddress, CheckTls};
+use super::super::model::{Check, CheckAddress, CheckTls, ProxyVersion};
 use super::super::table::Table;
 use super::super::words::{CheckType, words};
 use super::check_kind;
@@ -70,6 +70,12 @@ pub static CHECK: Section = Section {
             Kind::FlagOrTable(&TLS),
             Absent::Flag(false),
             "Check over TLS: `true`, or a table of details.",
+        ),
+        key(
+            "send_proxy",
+            Kind::Flag,
+            Absent::None,
+            "Whether a check of a pool with `send_proxy` begins with a PROXY header of no client. Without it: yes, unless it has a `port` or `address` of its own.",
         ),
         key(
             "method",
@@ -146,7 +152,8 @@ static TLS: Section = Section {
     ],
 };
 
-pub fn decode(table: &Table<'_>) -> Option<Check> {
+/// `send_proxy` is the pool's.
+pub fn decode(table: &Table<'_>, send_proxy: Option<ProxyVersion>) -> Option<Check> {
     let kind = check_kind::decode(table);
     let interval = table.time("interval");
     let port = table.maybe_number("port");
@@ -154,7 +161,13 @@ pub fn decode(table: &Table<'_>) -> Option<Check> {
     if address.is_some_and(|address| address.port.is_some()) {
         table.conflict("port", "`address` has a port already");
     }
+    let wanted = table.entry("send_proxy").and_then(|entry| entry.flag());
+    if send_proxy.is_none() {
+        table.conflict("send_proxy", "the pool has no `send_proxy`");
+    }
+    let with_header = wanted.unwrap_or(port.is_none() && address.is_none());
     Some(Check {
+        send_proxy: send_proxy.filter(|_| with_header),
         interval,
         down_interval: table.maybe_time("down_interval").unwrap_or(interval),
         timeout: table.time("timeout"),

@@ -15,6 +15,7 @@ mod listener_tls;
 mod outlier;
 mod pool;
 mod route;
+mod socket;
 mod uses;
 
 use std::collections::BTreeMap;

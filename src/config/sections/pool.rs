@@ -4,10 +4,11 @@ use super::super::defaults;
 use super::super::error::Fault;
 use super::super::hash_key::ALLOWED as HASH_KEY;
 use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
+use super::super::model::ProxyVersion;
 use super::super::model::{Address, Backend, Balance, Check, Discover, Pool};
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
-use super::{backend, check, discover, outlier};
+use super::{backend, check, discover, outlier, socket};
 
 pub static POOL: Section = Section {
     doc: "A set of backends with one balancing algorithm, its checks and limits.",
@@ -108,6 +109,16 @@ pub static POOL: Section = Section {
             Absent::None,
             "Active health checks. Without it there are none.",
         ),
+        key(
+            "send_proxy",
+            Kind::Word(words::<ProxyVersion>),
+            Absent::None,
+            "Tell backends who the client is by a PROXY header of this version, before any other byte. Without it: none.",
+        ),
+        socket::SOURCE,
+        socket::TCP_KEEPALIVE,
+        socket::TCP_USER_TIMEOUT,
+        socket::TCP_CONGESTION,
     ],
 };
 
@@ -139,9 +150,11 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let discover = table
         .maybe_table("discover")
         .map(|table| discover::decode(&table));
+    let send_proxy = table.maybe_word("send_proxy");
+    let dial = socket::dial(table, backends.as_deref());
     let check = table
         .maybe_table("check")
-        .map(|table| check::decode(&table));
+        .map(|table| check::decode(&table, send_proxy));
     if let Some(backends) = &backends {
         refuse_check_of_unix(table, check.as_ref().and_then(Option::as_ref), backends);
         if max_queue > 0 && !is_bounded(backends, discover.as_ref()) {
@@ -166,6 +179,8 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         outlier: outlier::decode(&table.table("outlier")),
         discover: super::decoded(discover)?,
         check: super::decoded(check)?,
+        send_proxy,
+        dial,
         balance: balance?,
         backends: backends?,
     })
