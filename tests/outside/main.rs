@@ -25,6 +25,8 @@ mod handover;
 mod http;
 mod life;
 mod limits;
+mod peers;
+mod proxy_protocol;
 mod reload;
 mod upgrade;
 mod websocket;
