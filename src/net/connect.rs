@@ -160,6 +160,9 @@ async fn connect_tcp(address: SocketAddr, dial: &Dial) -> io::Result<Stream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Bind, Keepalive, TcpOptions};
+    use crate::net::bind;
+    use crate::net::options::prepare_long_life;
 
     #[tokio::test]
     async fn a_closed_port_is_the_backends_fault() {
@@ -175,6 +178,85 @@ mod tests {
         .unwrap_err();
         assert!(!error.is_ours(), "{error}");
         assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    fn options() -> TcpOptions {
+        TcpOptions {
+            keepalive: Keepalive {
+                idle: Duration::from_secs(31),
+                interval: Duration::from_secs(7),
+                count: 4,
+            },
+            user_timeout: Duration::from_secs(33),
+            congestion: Some("reno".into()),
+        }
+    }
+
+    fn options_of(socket: &impl std::os::fd::AsFd) -> TcpOptions {
+        let socket = SockRef::from(socket);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        let congestion = socket.tcp_congestion().unwrap();
+        let congestion = String::from_utf8(congestion).unwrap();
+        TcpOptions {
+            keepalive: Keepalive {
+                idle: socket.tcp_keepalive_time().unwrap(),
+                interval: socket.tcp_keepalive_interval().unwrap(),
+                count: socket.tcp_keepalive_retries().unwrap(),
+            },
+            user_timeout: socket.tcp_user_timeout().unwrap().unwrap(),
+            congestion: Some(congestion.trim_end_matches('\0').to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn both_legs_have_the_options_they_are_to_have() {
+        let bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 16).unwrap();
+        let Bind::Tcp(address) = *bound.local() else {
+            panic!("a tcp address was asked for");
+        };
+        let (endpoint, dial) = (
+            Endpoint::Tcp(address),
+            Dial {
+                tcp: options(),
+                ..Dial::default()
+            },
+        );
+        let by_set_up = connect(&endpoint, &dial, Duration::from_secs(5)).await;
+        let Stream::Tcp(by_set_up) = by_set_up.unwrap() else {
+            panic!("tcp")
+        };
+        assert_eq!(options_of(&by_set_up), options());
+        let by_relay = begin_connect(&endpoint, &dial).unwrap();
+        // They are not replaced when it has lasted for a while.
+        prepare_long_life(&by_relay).unwrap();
+        assert_eq!(options_of(&by_relay), options());
+        for _ in 0..2 {
+            let (accepted, _) = bound.accept_now().unwrap().unwrap();
+            assert_eq!(
+                options_of(&accepted).keepalive,
+                TcpOptions::DEFAULT.keepalive
+            );
+        }
+
+        bound.set_options(&options(), None).unwrap();
+        let plain = begin_connect(&endpoint, &Dial::default()).unwrap();
+        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        assert_eq!(options_of(&accepted), options());
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+        prepare_long_life(&plain).unwrap();
+        let settled = options_of(&plain);
+        assert_eq!(settled.user_timeout, TcpOptions::DEFAULT.user_timeout);
+        assert_eq!(settled.keepalive, TcpOptions::DEFAULT.keepalive);
+
+        // And back again.
+        bound.set_options(&TcpOptions::DEFAULT, None).unwrap();
+        let _last = begin_connect(&endpoint, &dial).unwrap();
+        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        assert_eq!(
+            options_of(&accepted).user_timeout,
+            TcpOptions::DEFAULT.user_timeout
+        );
+        assert_ne!(options_of(&accepted).congestion, options().congestion);
     }
 
     /// An address that is not this machine's is passed over like one without a free port.

@@ -28,5 +28,6 @@ mod limits;
 mod peers;
 mod proxy_protocol;
 mod reload;
+mod sockets;
 mod upgrade;
 mod websocket;
