@@ -14,8 +14,11 @@ use super::look;
 use super::query::Listing;
 use super::reply::{Failure, Reply, json};
 use super::view::ClosedView;
-use crate::relay::Filter;
+use crate::relay::{Filter, Goodbye};
 use crate::server::Server;
+
+/// RFC 6455 section 7.4.1.
+const GOING_AWAY: u16 = 1001;
 
 pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Reply, Failure> {
     let Listing {
@@ -38,7 +41,10 @@ where
         id: Some(number),
         ..Filter::default()
     };
-    let closed = server.relay().close(one).await;
+    let closed = server
+        .relay()
+        .close(one, &Arc::new(Goodbye::new(GOING_AWAY, "")))
+        .await;
     if closed == 0 {
         return Err(unknown());
     }

@@ -91,6 +91,7 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         requests: read(&counters.requests),
         upgrades: read(&counters.upgrades),
         lost_frames: read(&counters.lost_frames),
+        without_close: read(&counters.without_close),
         bytes_from_client: read(&counters.bytes_from_client),
         bytes_from_backend: read(&counters.bytes_from_backend),
         ends: ends.collect(),
@@ -177,7 +178,9 @@ pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {
 }
 
 fn connection(connection: &Connection) -> ConnectionView {
-    let Connection { summary, idle, tls } = connection;
+    let Connection {
+        summary, idle, tls, ..
+    } = connection;
     ConnectionView {
         id: summary.id,
         listener: summary.listener.to_string(),

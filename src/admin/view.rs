@@ -71,6 +71,8 @@ pub struct ListenerView {
     pub upgrades: u64,
     /// WebSockets whose frames broke the protocol and are not followed any more.
     pub lost_frames: u64,
+    /// WebSockets that were ended here and could not be told by a Close frame.
+    pub without_close: u64,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
     pub ends: Vec<EndView>,

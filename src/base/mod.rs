@@ -3,4 +3,5 @@
 pub mod backoff;
 pub mod names;
 pub mod pace;
+pub mod rate;
 pub mod units;

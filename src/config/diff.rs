@@ -127,6 +127,7 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
     let Global {
         workers,
         max_connections,
+        max_connection_rate,
         max_setup_connections,
         max_buffered,
         hard_stop_after,
@@ -136,6 +137,10 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
     } = new;
     let keys = differing([
         ("max_connections", *max_connections != old.max_connections),
+        (
+            "max_connection_rate",
+            *max_connection_rate != old.max_connection_rate,
+        ),
         (
             "max_setup_connections",
             *max_setup_connections != old.max_setup_connections,

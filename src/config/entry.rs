@@ -13,6 +13,7 @@ use super::source::Source;
 use super::table::Table;
 use super::words::{Word, words};
 use crate::base::names::nearest;
+use crate::base::rate::{Rate, RateError};
 use crate::base::units::{UnitError, parse_duration, parse_size};
 
 /// One value of a table, or one item of a list in it.
@@ -70,6 +71,9 @@ impl<'a> Entry<'a> {
         let hint = match (self.kind, self.value) {
             (Kind::Time { .. }, DeValue::Integer(_)) => {
                 Some(format!("a time has its unit: \"{shown}s\""))
+            }
+            (Kind::Rate { .. }, DeValue::Integer(_)) => {
+                Some(format!("a rate has its time: \"{shown}/s\""))
             }
             (Kind::Tables(_), DeValue::Table(_)) if shown.starts_with('[') => {
                 Some(format!("write `[{shown}]`"))
@@ -167,6 +171,20 @@ impl<'a> Entry<'a> {
             Err(UnitError::NoUnit) => Err("the unit is missing"),
             Err(UnitError::Unit) => Err("the unit is unknown"),
             Err(UnitError::TooLarge) => Err("it is too large"),
+        })
+    }
+
+    pub fn rate(&self) -> Option<Rate> {
+        let Kind::Rate { max } = self.kind else {
+            return None;
+        };
+        self.text_by(|text| match text.parse::<Rate>() {
+            Ok(rate) if rate.count() > *max => Err("it is too large"),
+            Ok(rate) => Ok(rate),
+            Err(RateError::Count) => Err("it must begin with a whole number above 0"),
+            Err(RateError::NoTime) => Err("the time is missing"),
+            Err(RateError::Time) => Err("the time is none, or longer than a day"),
+            Err(RateError::TooLarge) => Err("it is too large"),
         })
     }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::base::rate::Rate;
 use crate::base::units::{format_duration, format_size};
 
 /// A table of the file: `[global]`, one `[[listener]]`, the value of `check`.
@@ -35,6 +36,8 @@ pub enum Absent {
     Percent(u8),
     /// Bytes.
     Size(u64),
+    #[allow(dead_code, reason = "no rate has a default yet")]
+    Rate(Rate),
     Text(&'static str),
     Texts(&'static [&'static str]),
 }
@@ -56,6 +59,10 @@ pub enum Kind {
     /// In bytes.
     Size {
         min: u64,
+        max: u64,
+    },
+    /// A count in a time; the count is the burst, too.
+    Rate {
         max: u64,
     },
     /// One of these words.
@@ -111,8 +118,15 @@ pub const fn size(min: u64, max: u64) -> Kind {
     Kind::Size { min, max }
 }
 
+/// A rate whose count, and so its burst, is at most this.
+pub const fn rate(max: u64) -> Kind {
+    Kind::Rate { max }
+}
+
 /// No setting is unlimited: nothing here is a billion.
 pub const COUNT_MAX: u64 = 1_000_000_000;
+/// In whatever time: more than a machine accepts in a minute.
+pub const RATE_MAX: u64 = 1_000_000;
 /// Seconds. A hand-shake of an hour is a mistake.
 pub const HOUR: u64 = 3_600;
 /// Seconds.
@@ -147,6 +161,9 @@ impl Kind {
                 "a whole number and its unit (B, KiB, MiB, GiB), from \"{}\" to \"{}\"",
                 format_size(*min),
                 format_size(*max)
+            ),
+            Kind::Rate { max } => format!(
+                "a count from 1 to {max} in a time (s, m, h, or one such as 5s), as in \"20/s\"; the count may come at once"
             ),
             Kind::Word(words) => quoted(&words(), "or"),
             Kind::Words(words) => format!("a list of {}", quoted(&words(), "and")),

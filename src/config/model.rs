@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::base::rate::Rate;
 pub use introduction::*;
 pub use socket::*;
 
@@ -38,6 +39,8 @@ pub struct Global {
     pub workers: usize,
     /// Client connections open at once; 0 = what the file-descriptor budget allows. Default 0.
     pub max_connections: u64,
+    /// Client connections accepted in a time; `None`: no such bound. Default none.
+    pub max_connection_rate: Option<Rate>,
     /// Connections between accept and adoption at once. Default 10,000.
     pub max_setup_connections: usize,
     /// Bytes that live connections hold for peers that do not take them. Default 256 MiB.

@@ -57,7 +57,8 @@ fn description(key: &Key) -> String {
         | Kind::Texts(_)
         | Kind::Time { .. }
         | Kind::Percent { .. }
-        | Kind::Size { .. } => {
+        | Kind::Size { .. }
+        | Kind::Rate { .. } => {
             format!("{} Allowed: {}.", key.doc, key.kind.allowed())
         }
         _ => key.doc.to_owned(),
@@ -72,6 +73,7 @@ fn default(absent: &Absent) -> Option<Value> {
         Absent::Time(time) => Some(json!(format_duration(*time))),
         Absent::Percent(percent) => Some(json!(format!("{percent}%"))),
         Absent::Size(bytes) => Some(json!(format_size(*bytes))),
+        Absent::Rate(rate) => Some(json!(rate.to_string())),
         Absent::Text(text) => Some(json!(text)),
         Absent::Texts(texts) => Some(json!(texts)),
     }
@@ -84,6 +86,9 @@ fn value(kind: &Kind) -> Value {
         Kind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
         Kind::Percent { .. } => json!({ "type": "string", "pattern": "^[0-9]{1,2}%$" }),
         Kind::Size { .. } => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
+        Kind::Rate { .. } => {
+            json!({ "type": "string", "pattern": "^[0-9]+/(s|m|h|[0-9]+(ms|s|m|h|d))$" })
+        }
         Kind::Word(words) => json!({ "type": "string", "enum": words() }),
         Kind::Words(words) => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "enum": words() } })

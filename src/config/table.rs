@@ -16,6 +16,7 @@ use super::keys::{Absent, Key, Kind, Section};
 use super::source::Source;
 use super::words::Word;
 use crate::base::names::nearest;
+use crate::base::rate::Rate;
 
 /// One table.
 #[derive(Clone)]
@@ -194,6 +195,15 @@ impl<'a> Table<'a> {
         };
         let bytes = bytes.and_then(|bytes| T::try_from(bytes).ok());
         bytes.unwrap_or_default()
+    }
+
+    /// `None` when it is not there and has no default.
+    pub fn maybe_rate(&self, name: &str) -> Option<Rate> {
+        match (self.expected(name), &self.declared(name).absent) {
+            (Some(entry), _) => entry.rate(),
+            (None, Absent::Rate(default)) => Some(*default),
+            _ => None,
+        }
     }
 
     pub fn percent(&self, name: &str) -> u8 {

@@ -31,6 +31,8 @@ pub struct ListenerCounters {
     pub upgrades: AtomicU64,
     /// WebSockets whose frames broke the protocol, so that they are not followed any more. Written by [`super::Record`].
     pub lost_frames: AtomicU64,
+    /// WebSockets that were ended here and could not be told by a Close frame. Written by [`super::Record`].
+    pub without_close: AtomicU64,
     /// Connections by end. Written by [`super::Record`].
     pub ends: EndCounts,
 }
@@ -49,6 +51,7 @@ impl ListenerCounters {
             requests: AtomicU64::new(0),
             upgrades: AtomicU64::new(0),
             lost_frames: AtomicU64::new(0),
+            without_close: AtomicU64::new(0),
             ends: EndCounts::default(),
         })
     }

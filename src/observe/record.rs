@@ -136,6 +136,11 @@ impl Record {
         self.listener.lost_frames.fetch_add(1, Relaxed);
     }
 
+    /// It is ended by our decision, and its WebSocket could not be told.
+    pub fn without_close(&self) {
+        self.listener.without_close.fetch_add(1, Relaxed);
+    }
+
     pub fn host(&self) -> Option<&str> {
         self.names.host()
     }

@@ -282,6 +282,7 @@ mod tests {
         Limits::new(&Global {
             workers: 1,
             max_connections,
+            max_connection_rate: None,
             max_setup_connections: max_setup,
             max_buffered: 1 << 20,
             hard_stop_after: std::time::Duration::ZERO,

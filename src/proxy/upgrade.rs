@@ -22,7 +22,7 @@ use crate::config;
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::Lease;
-use crate::relay::{Framing, Policy};
+use crate::relay::{Framing, Policy, Watched};
 use crate::wire::websocket::{self, Offer};
 
 /// A session between the verified 101 and its adoption.
@@ -97,7 +97,7 @@ pub(super) async fn serve(
                         lease,
                         settings,
                         framing: match rules.config.follow_frames {
-                            true => Framing::WebSocket,
+                            true => Framing::WebSocket(Watched::default()),
                             false => Framing::Bytes,
                         },
                     },

@@ -31,6 +31,11 @@ impl Clock {
 }
 
 impl Tick {
+    /// Since the clock's origin, or since it wrapped.
+    pub fn since_origin(self) -> Duration {
+        TICK * self.0
+    }
+
     pub fn since(self, earlier: Tick) -> Ticks {
         Ticks(self.0.wrapping_sub(earlier.0))
     }

@@ -2,23 +2,27 @@
 //! moment all come back in one moment.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::frames::Goodbye;
 use super::table::Key;
 
 pub(super) struct Closing {
     queue: VecDeque<(Instant, Key)>,
     until: Instant,
+    goodbye: Arc<Goodbye>,
 }
 
 impl Closing {
-    pub fn new(mut keys: Vec<Key>, spread: Duration, now: Instant) -> Self {
+    pub fn new(mut keys: Vec<Key>, spread: Duration, goodbye: Arc<Goodbye>, now: Instant) -> Self {
         fastrand::shuffle(&mut keys);
         let count = keys.len().max(1) as f64;
         let at = |place: u32| now + spread.mul_f64(f64::from(place) / count);
         Self {
             queue: (0u32..).map(at).zip(keys).collect(),
             until: now + spread,
+            goodbye,
         }
     }
 
@@ -33,8 +37,9 @@ impl Closing {
     }
 
     /// The next one that is due now.
-    pub fn due(&mut self, now: Instant) -> Option<Key> {
+    pub fn due(&mut self, now: Instant) -> Option<(Key, Arc<Goodbye>)> {
         self.next().filter(|at| *at <= now)?;
-        self.queue.pop_front().map(|(_, key)| key)
+        let (_, key) = self.queue.pop_front()?;
+        Some((key, Arc::clone(&self.goodbye)))
     }
 }

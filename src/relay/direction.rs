@@ -2,10 +2,11 @@
 //! an idle or flowing direction holds no buffer, and a stalled one holds what one read gave.
 
 use super::clock::Tick;
+use super::frames::Way;
 use super::leg::{Input, Leg};
 use super::pipe::Pipe;
 use super::scratch::{self, Scratch};
-use crate::wire::frames::Walker;
+use crate::wire::passage::Passed;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
 pub(super) const READS_PER_TURN: usize = 16;
@@ -59,7 +60,7 @@ pub(super) struct Pump<'a> {
     /// Counts what is read from the source.
     pub bytes: &'a mut u64,
     /// Follows the frames of what is read.
-    pub frames: Option<&'a mut Walker>,
+    pub frames: Option<Way<'a>>,
     /// Leave the source's FIN to a later turn.
     pub hold_fin: bool,
     /// The other direction is finished: the end of this one is followed by the close.
@@ -86,6 +87,11 @@ impl Direction {
 
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Nothing more comes from its source, in whatever way that ended.
+    pub fn is_over(&self) -> bool {
+        self.ended || self.broken
     }
 
     /// Bytes held, in memory or in a pipe.
@@ -130,6 +136,14 @@ impl Direction {
             }
             if self.finished {
                 return Flow::Finished;
+            }
+            if let Some(frame) = how
+                .frames
+                .as_mut()
+                .and_then(|way| way.passage.take_insert())
+            {
+                self.say(to, &frame, scratch);
+                continue;
             }
             if self.broken {
                 return Flow::Broken;
@@ -188,30 +202,57 @@ impl Direction {
             && from.is_raw()
             && to.is_raw()
             && !from.is_urgent()
-            && let Some(unseen) = unseen(scratch, how.frames.as_deref())
+            && let Some(unseen) = unseen(scratch, how.frames.as_ref())
             && let Some(pipe) = scratch.pipes.take()
         {
             let input = self.splice(from, to, pipe, scratch, unseen);
             if let (Input::Data(count), Some(frames)) = (&input, &mut how.frames) {
-                frames.skip(*count as u64);
+                frames.passage.skip(*count as u64);
             }
             if input != Input::Blocked || !from.is_readable() {
                 return input;
             }
         }
+        let was_active = from.is_active();
         let input = from.read(scratch, limit, how.is_last);
         if let Input::Data(count) = input {
             self.note(count);
-            if let Some(frames) = &mut how.frames {
-                // A lost one is noticed at the end of the turn.
-                let _ = frames.walk(&scratch.plain[..count]);
-            }
-            let taken = to.write(&scratch.plain[..count], &mut scratch.sealed);
-            if taken < count {
-                self.stall(scratch.plain[taken..count].to_vec(), None, scratch.now);
+            match how
+                .frames
+                .as_mut()
+                .map(|way| way.pass(&scratch.plain[..count], scratch.now))
+            {
+                None | Some(Passed::Whole) => {
+                    let taken = to.write(&scratch.plain[..count], &mut scratch.sealed);
+                    if taken < count {
+                        self.stall(scratch.plain[taken..count].to_vec(), None, scratch.now);
+                    }
+                }
+                Some(Passed::Edited(bytes)) if bytes.is_empty() => from.mark_active(was_active),
+                Some(Passed::Edited(bytes)) => self.give(to, &bytes, scratch),
             }
         }
         input
+    }
+
+    /// Writes bytes that do not stand in the scratch.
+    fn give(&mut self, to: &mut Leg, bytes: &[u8], scratch: &mut Scratch) {
+        let mut taken = 0;
+        // A TLS leg takes no more than a scratch at a time, and needs a flush before the next.
+        while taken < bytes.len() && to.is_writable() {
+            taken += to.write(&bytes[taken..], &mut scratch.sealed);
+            if !to.flush() {
+                break;
+            }
+        }
+        self.stall(bytes[taken..].to_vec(), None, scratch.now);
+    }
+
+    /// Writes a frame of our own.
+    fn say(&mut self, to: &mut Leg, frame: &[u8], scratch: &mut Scratch) {
+        let was_active = to.is_active();
+        self.give(to, frame, scratch);
+        to.mark_active(was_active);
     }
 
     /// Bulk: from socket to socket through a pipe.
@@ -272,8 +313,8 @@ impl Direction {
 
 /// How many bytes may go through a pipe, which nobody looks into; `None` where it is not worth one. Headers of frames that
 /// are followed have to be seen.
-fn unseen(scratch: &Scratch, frames: Option<&Walker>) -> Option<usize> {
-    let payload = frames.map_or(u64::MAX, Walker::payload_left);
+fn unseen(scratch: &Scratch, frames: Option<&Way<'_>>) -> Option<usize> {
+    let payload = frames.map_or(u64::MAX, |way| way.passage.unseen());
     let room = scratch.held.room() as u64;
     let most = usize::try_from(room.min(payload)).unwrap_or(usize::MAX);
     (most >= scratch::LENGTH).then_some(most)

@@ -4,6 +4,7 @@
 //! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
 //! hours, so it is kept small.
 
+mod farewell;
 mod upkeep;
 
 use std::num::NonZeroU32;
@@ -12,12 +13,12 @@ use std::time::Duration;
 use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
-use super::inquiry::Connection;
+use super::frames::Frames;
+use super::inquiry::{Connection, Handle};
 use super::leg::{Connect, Leg};
 use super::origin::{Origin, Unserved};
 use super::scratch::Scratch;
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::wire::frames::Walker;
 
 /// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
 /// before, and then what the client said before it left is delivered.
@@ -48,7 +49,7 @@ pub(super) struct Entry<L> {
     directions: [Direction; 2],
     lease: L,
     /// The frames of each direction, where they are followed.
-    frames: Option<Box<[Walker; 2]>>,
+    frames: Option<Box<Frames>>,
     /// Until the first byte.
     early: Option<Box<Early<L>>>,
     idle_timeout: Ticks,
@@ -84,8 +85,8 @@ const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 256, "an entry has grown
 impl<L> Entry<L> {
     pub fn new(session: super::Session<L>, now: Tick) -> Self {
         let super::Session {
-            client,
-            backend,
+            mut client,
+            mut backend,
             policy,
             record,
             lease,
@@ -93,7 +94,13 @@ impl<L> Entry<L> {
             framing,
             connecting,
         } = session;
-        let frames = follow(framing, &client.read, &backend.read);
+        let frames = match framing {
+            Framing::Bytes => None,
+            Framing::WebSocket(watched) => {
+                let read = [&mut client.read, &mut backend.read];
+                Some(Box::new(Frames::new(&watched, read, now)))
+            }
+        };
         Self {
             record,
             directions: [
@@ -152,11 +159,12 @@ impl<L> Entry<L> {
     }
 
     /// As the operator sees it.
-    pub fn describe(&self, now: Tick) -> Connection {
+    pub fn describe(&self, handle: Handle, now: Tick) -> Connection {
         Connection {
             summary: self.record.summary(),
             idle: self.idle(now),
             tls: self.legs[CLIENT].is_tls(),
+            handle,
         }
     }
 
@@ -198,18 +206,6 @@ impl<L> Entry<L> {
         turn
     }
 
-    /// Frames that are not understood any more are not followed any more; the bytes go on.
-    fn note_lost_frames(&mut self) {
-        let Some(frames) = &self.frames else {
-            return;
-        };
-        if let Some(violation) = frames.iter().find_map(Walker::lost) {
-            tracing::debug!(id = self.record.id, %violation, "websocket frames are not followed any more");
-            self.record.lost_frames();
-            self.frames = None;
-        }
-    }
-
     /// Waits for the backend's leg to be connected.
     fn open(&mut self, scratch: &mut Scratch) -> Turn {
         let has_left = self.legs[CLIENT].is_broken();
@@ -243,7 +239,9 @@ impl<L> Entry<L> {
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
         // Not short-circuited: each leg's mark is taken.
-        if self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity() {
+        if self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity()
+            && self.frames.as_deref_mut().is_none_or(Frames::take_activity)
+        {
             self.last_activity = scratch.now;
             self.unsent_before = None;
         }
@@ -255,6 +253,13 @@ impl<L> Entry<L> {
             self.early = None;
         }
         self.note_fins();
+        let parting = self.judge_client(scratch.now);
+        if let Some(turn) = parting.or_else(|| self.go_on_parting(scratch.now)) {
+            return match flows.contains(&Flow::OutOfBudget) && !matches!(turn, Turn::Ended) {
+                true => Turn::Again,
+                false => turn,
+            };
+        }
         if let Some(turn) = self.pass_on_fault(flows, was_faulty, scratch.now) {
             return turn;
         }
@@ -270,6 +275,7 @@ impl<L> Entry<L> {
     fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
         let untouched = self.early.is_some() && self.is_untouched();
         let is_last = self.directions[1 - side].is_finished();
+        let hold_fin = (side == BACKEND && untouched) || self.holds_fin(side);
         let [client, backend] = &mut self.legs;
         let (from, to, bytes) = match side {
             CLIENT => (client, backend, &mut self.record.bytes_from_client),
@@ -278,14 +284,20 @@ impl<L> Entry<L> {
         if to.fault().is_some() {
             return Flow::Blocked;
         }
+        let before = *bytes;
         let frames = self.frames.as_deref_mut();
         let how = Pump {
-            bytes,
-            frames: frames.and_then(|frames| frames.get_mut(side)),
-            hold_fin: side == BACKEND && untouched,
+            bytes: &mut *bytes,
+            frames: frames.map(|frames| frames.way(side)),
+            hold_fin,
             is_last,
         };
-        self.directions[side].pump(from, to, scratch, how)
+        let flow = self.directions[side].pump(from, to, scratch, how);
+        let came = *bytes > before;
+        if let Some(frames) = &mut self.frames {
+            frames.pumped(side, came, scratch.now);
+        }
+        flow
     }
 
     /// No byte and no FIN has gone either way.
@@ -429,19 +441,6 @@ impl<L> Entry<L> {
 fn lifetime(max: Option<Duration>) -> Ticks {
     let jitter = 0.9 + 0.2 * fastrand::f64();
     max.map_or(Ticks::MAX, |max| max.mul_f64(jitter).into())
-}
-
-/// The walkers of both directions, past what was read before.
-fn follow(framing: Framing, client: &[u8], backend: &[u8]) -> Option<Box<[Walker; 2]>> {
-    if framing == Framing::Bytes {
-        return None;
-    }
-    let mut walkers = [Walker::from_client(), Walker::from_server()];
-    for (walker, read) in walkers.iter_mut().zip([client, backend]) {
-        // A lost one is noticed in the first turn.
-        let _ = walker.walk(read);
-    }
-    Some(Box::new(walkers))
 }
 
 fn ended_by(side: usize, how: How) -> End {

@@ -11,7 +11,9 @@ use tokio::sync::oneshot;
 
 use super::Session;
 use super::door::{Arrivals, OpenDoor};
+use super::frames::Goodbye;
 use super::inquiry::Question;
+use super::table::Key;
 use crate::net::Peer;
 
 /// What the set-up plane may ask of a worker.
@@ -30,8 +32,10 @@ pub(super) enum Command<L> {
     Arrive(Arc<dyn Arrivals<L>>, OwnedFd, Peer),
     /// Look at some of the table; perhaps end what was found.
     Inquire(Question),
-    /// Close every entry, evenly over this time; later ones at once when it is over.
-    CloseAll(Duration),
+    /// End one entry.
+    Part(Key, Arc<Goodbye>),
+    /// End every entry, evenly over this time; later ones at once when it is over.
+    PartAll(Duration, Arc<Goodbye>),
     Stop,
 }
 

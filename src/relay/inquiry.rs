@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Relay;
 use super::clock::Tick;
 use super::entry::Entry;
+use super::frames::Goodbye;
 use super::inbox::Command;
 use super::table::{Key, Table};
 use crate::observe::{Record, Summary};
@@ -42,6 +43,14 @@ pub struct Connection {
     pub idle: Duration,
     /// TLS ends here on the client's side.
     pub tls: bool,
+    pub handle: Handle,
+}
+
+/// Names a live connection without a search for it. One that is gone is not taken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle {
+    pub(super) worker: u32,
+    pub(super) key: Key,
 }
 
 /// Where a listing goes on. Opaque to its holder; connections that come or go in between are listed or not, but none
@@ -65,7 +74,9 @@ pub(super) struct Question {
     filter: Arc<Filter>,
     from: u32,
     limit: usize,
-    close: bool,
+    worker: u32,
+    /// What is found is ended with it.
+    goodbye: Option<Arc<Goodbye>>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -79,25 +90,34 @@ pub(super) struct Answer {
 impl<L: Send + 'static> Relay<L> {
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
     pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> Page {
-        self.inquire(filter, from, limit, false).await
+        self.inquire(filter, from, limit, None).await
     }
 
-    /// Closes every connection that matches; how many there were.
+    /// Ends every connection that matches; how many there were. WebSockets are told why.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the rest open.
-    pub async fn close(&self, filter: Filter) -> u64 {
+    pub async fn close(&self, filter: Filter, goodbye: &Arc<Goodbye>) -> u64 {
         let mut closed = 0;
         let mut from = Some(Cursor::default());
         while let Some(cursor) = from {
-            let page = self.inquire(filter.clone(), cursor, MAX_PAGE, true).await;
+            let goodbye = Some(Arc::clone(goodbye));
+            let page = self
+                .inquire(filter.clone(), cursor, MAX_PAGE, goodbye)
+                .await;
             closed += page.connections.len() as u64;
             from = page.next;
         }
         closed
     }
 
-    async fn inquire(&self, filter: Filter, from: Cursor, limit: usize, close: bool) -> Page {
+    async fn inquire(
+        &self,
+        filter: Filter,
+        from: Cursor,
+        limit: usize,
+        goodbye: Option<Arc<Goodbye>>,
+    ) -> Page {
         let limit = limit.clamp(1, MAX_PAGE);
         let filter = Arc::new(filter);
         let mut page = Page::default();
@@ -108,7 +128,8 @@ impl<L: Send + 'static> Relay<L> {
                 filter: Arc::clone(&filter),
                 from: at.slot,
                 limit: limit - page.connections.len(),
-                close,
+                worker: at.worker,
+                goodbye: goodbye.clone(),
                 answer,
             }));
             // A worker that has stopped has no connections.
@@ -132,7 +153,11 @@ impl<L: Send + 'static> Relay<L> {
 }
 
 impl Question {
-    /// Looks at the next slots. The keys are those of the entries to close.
+    pub fn goodbye(&self) -> Option<Arc<Goodbye>> {
+        self.goodbye.clone()
+    }
+
+    /// Looks at the next slots. The keys are those of the entries to end.
     pub fn ask<L>(self, table: &mut Table<L>, now: Tick) -> Vec<Key> {
         let mut answer = Answer::default();
         let mut closing = Vec::new();
@@ -150,8 +175,11 @@ impl Question {
             if let Some((key, entry)) = found
                 && entry.matches(&self.filter, now)
             {
-                answer.found.push(entry.describe(now));
-                closing.extend(self.close.then_some(key));
+                let worker = self.worker;
+                answer
+                    .found
+                    .push(entry.describe(Handle { worker, key }, now));
+                closing.extend(self.goodbye.is_some().then_some(key));
             }
         }
         // Whoever asked may have left.

@@ -170,6 +170,16 @@ impl Leg {
         active
     }
 
+    /// Whether bytes went in or out; see [`Leg::mark_active`].
+    pub fn is_active(&self) -> bool {
+        self.flags.has(Flags::ACTIVE)
+    }
+
+    /// What goes in or out of our own accord is no activity of the session: puts the mark back.
+    pub fn mark_active(&mut self, is_active: bool) {
+        self.flags.set(Flags::ACTIVE, is_active);
+    }
+
     fn moved(&mut self) {
         self.flags.set(Flags::ACTIVE, true);
     }

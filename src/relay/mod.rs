@@ -10,6 +10,7 @@ mod closing;
 mod direction;
 mod door;
 mod entry;
+mod frames;
 mod inbox;
 mod inquiry;
 mod leg;
@@ -36,8 +37,9 @@ use tokio::sync::Notify;
 use crate::observe::Record;
 use crate::tls::record;
 pub use door::{Arrivals, Door};
+pub use frames::{Goodbye, Ping, Watched};
 use inbox::{Command, Inbox};
-pub use inquiry::{Connection, Cursor, Filter, MAX_PAGE, Page};
+pub use inquiry::{Connection, Cursor, Filter, Handle, MAX_PAGE, Page};
 pub use origin::{Origin, Unserved};
 
 /// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.
@@ -61,7 +63,7 @@ pub enum Framing {
     /// Just bytes.
     Bytes,
     /// WebSocket frames both ways, from the first byte: where they begin and end is followed.
-    WebSocket,
+    WebSocket(Watched),
 }
 
 /// One of the two sockets of a session.
@@ -194,10 +196,17 @@ impl<L: Send + 'static> Relay<L> {
         self.plane.inboxes.iter().map(held).sum()
     }
 
-    /// Closes every present session, and any adopted later, one by one, evenly over `spread`.
-    pub fn close_all_within(&self, spread: Duration) {
+    /// Ends every present session, and any adopted later, one by one, evenly over `spread`; WebSockets are told why.
+    pub fn part_all_within(&self, spread: Duration, goodbye: &Arc<Goodbye>) {
         for inbox in &self.plane.inboxes {
-            inbox.send(Command::CloseAll(spread));
+            inbox.send(Command::PartAll(spread, Arc::clone(goodbye)));
+        }
+    }
+
+    /// Ends one session; a WebSocket is told why. One that is gone is no more.
+    pub fn part(&self, handle: Handle, goodbye: &Arc<Goodbye>) {
+        if let Some(inbox) = self.plane.inboxes.get(handle.worker as usize) {
+            inbox.send(Command::Part(handle.key, Arc::clone(goodbye)));
         }
     }
 

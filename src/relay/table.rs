@@ -12,7 +12,7 @@ const CHUNK: u32 = 256;
 
 /// Names one entry for as long as it lives; never reused for another while anyone may still hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
+pub struct Key {
     pub index: u32,
     pub generation: u32,
 }

@@ -14,6 +14,8 @@ use crate::config::Dial;
 use crate::net::options::reset_on_close;
 use crate::net::{Endpoint, Peer, begin_connect};
 
+mod farewell;
+
 const LONG: Duration = Duration::from_secs(20);
 
 /// The outer ends of a relayed session, and a receiver that fails once its lease is dropped.
@@ -34,6 +36,10 @@ impl Bench {
             lease,
         }
     }
+}
+
+fn goodbye() -> Arc<Goodbye> {
+    Arc::new(Goodbye::new(1012, "service restart"))
 }
 
 fn reset(stream: TcpStream) {
@@ -213,7 +219,10 @@ fn an_answer_cut_short_by_our_own_close_ends_with_a_reset() {
         sent += count;
     }
     assert!(sent > 0);
-    assert_eq!(block_on(bench.relay.close(Filter::default())), 1);
+    assert_eq!(
+        block_on(bench.relay.close(Filter::default(), &goodbye())),
+        1
+    );
     over(&ends.lease);
     let (_, end) = drain(&ends.client);
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -225,7 +234,10 @@ fn a_quiet_session_is_closed_with_a_fin() {
     let mut ends = bench.relayed(policy());
     ends.client.write_all(b"x").unwrap();
     ends.backend.read_exact(&mut [0]).unwrap();
-    assert_eq!(block_on(bench.relay.close(Filter::default())), 1);
+    assert_eq!(
+        block_on(bench.relay.close(Filter::default(), &goodbye())),
+        1
+    );
     assert!(drain(&ends.client).1.is_ok());
     assert!(drain(&ends.backend).1.is_ok());
     over(&ends.lease);
@@ -236,7 +248,9 @@ fn closing_all_is_spread_over_its_time() {
     let bench = Bench::new();
     let sessions: Vec<_> = (0..10).map(|_| bench.relayed(policy())).collect();
     let begun = std::time::Instant::now();
-    bench.relay.close_all_within(Duration::from_millis(300));
+    bench
+        .relay
+        .part_all_within(Duration::from_millis(300), &goodbye());
     let mut ended: Vec<_> = std::thread::scope(|scope| {
         let waiting: Vec<_> = sessions
             .into_iter()
@@ -417,7 +431,7 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
     bench.relay.adopt(Session {
         client: raw(inner_client, &[]),
         backend: raw(inner_backend, &frame(1000)[..500]),
-        framing: Framing::WebSocket,
+        framing: Framing::WebSocket(Watched::default()),
         connecting: false,
         policy: policy(),
         record: Record::new(&bench.counters, Peer::Unix),
@@ -803,20 +817,20 @@ fn closing_by_id_ends_that_session_alone() {
         id: first,
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(filter.clone())), 1);
+    assert_eq!(block_on(bench.relay.close(filter.clone(), &goodbye())), 1);
     over(&one.lease);
-    assert_eq!(block_on(bench.relay.close(filter)), 0);
+    assert_eq!(block_on(bench.relay.close(filter, &goodbye())), 0);
     assert_eq!(bench.relay.live(), 1);
     let outside = Filter {
         client: Some("10.0.0.0/8".parse().unwrap()),
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(outside)), 0);
+    assert_eq!(block_on(bench.relay.close(outside, &goodbye())), 0);
     let inside = Filter {
         client: Some("192.0.2.0/24".parse().unwrap()),
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(inside)), 1);
+    assert_eq!(block_on(bench.relay.close(inside, &goodbye())), 1);
     over(&other.lease);
 }
 

@@ -1,5 +1,6 @@
 //! A relay thread: its epoll, its table, its inbox and its clock.
 
+mod commands;
 mod doors;
 
 use std::collections::VecDeque;
@@ -16,8 +17,7 @@ use super::clock::Clock;
 use super::closing::Closing;
 use super::door::{OpenDoor, door_of};
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
-use super::inbox::{Closed, Command, Inbox};
-use super::inquiry::Question;
+use super::inbox::{Closed, Inbox};
 use super::origin::Unserved;
 use super::scratch::Scratch;
 use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
@@ -190,17 +190,20 @@ impl<L: Send + 'static> Worker<L> {
         let scratch = &mut self.scratch;
         match catch_unwind(AssertUnwindSafe(|| entry.turn(scratch))) {
             Ok(Turn::Wait) => {}
-            Ok(Turn::Again) => {
-                if entry.queue() {
-                    self.again.push_back(key);
-                }
-            }
+            Ok(Turn::Again) => self.queue(key),
             Ok(Turn::Soon) => self.look_soon(key, now),
             Ok(Turn::Ended) => return self.remove(key),
             Ok(Turn::Unserved(why)) => return self.give_back(key, why),
             Err(_) => return self.end_panicked(key),
         }
         self.bring_sweep_forward(key, now);
+    }
+
+    /// It gets a turn soon, behind the others.
+    fn queue(&mut self, key: Key) {
+        if self.table.entry(key).is_some_and(Entry::queue) {
+            self.again.push_back(key);
+        }
     }
 
     fn end_panicked(&mut self, key: Key) {
@@ -267,35 +270,6 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    /// Carries out what was asked. False: stop.
-    fn obey(&mut self, now: Instant) -> bool {
-        let mut go_on = true;
-        for command in self.inbox.take() {
-            match command {
-                Command::Adopt(session) => self.adopt(*session, now),
-                Command::Arrive(arrivals, socket, peer) => {
-                    self.arrive(&*arrivals, socket, peer, now);
-                }
-                Command::Listen(door) => self.listen(door),
-                Command::Resume(number) => self.resume(number),
-                Command::Unlisten { door, queued, done } => {
-                    self.unlisten(door, queued, now);
-                    // Whoever asked may have left.
-                    let _ = done.send(());
-                }
-                Command::Inquire(question) => self.answer(question),
-                Command::CloseAll(spread) => {
-                    self.closing = Some(Closing::new(self.table.keys(), spread, now));
-                }
-                Command::Stop => go_on = false,
-            }
-        }
-        if !go_on {
-            self.end_all();
-        }
-        go_on
-    }
-
     fn adopt(&mut self, session: Session<L>, now: Instant) {
         let key = self.table.reserve();
         let mut entry = Entry::new(session, self.scratch.now);
@@ -329,31 +303,6 @@ impl<L: Send + 'static> Worker<L> {
         Ok(())
     }
 
-    fn answer(&mut self, question: Question) {
-        for key in question.ask(&mut self.table, self.scratch.now) {
-            self.end(key);
-        }
-    }
-
-    fn close_due(&mut self, now: Instant) {
-        while let Some(key) = self.closing.as_mut().and_then(|closing| closing.due(now)) {
-            self.end(key);
-        }
-    }
-
-    fn end_all(&mut self) {
-        for key in self.table.keys() {
-            self.end(key);
-        }
-    }
-
-    fn end(&mut self, key: Key) {
-        if let Some(entry) = self.table.entry(key) {
-            entry.close(How::Stop);
-            self.remove(key);
-        }
-    }
-
     /// The next slice of the sweep, if one is due.
     fn sweep_due(&mut self, now: Instant) {
         let Some(first) = self.sweep.begin(now) else {
@@ -382,8 +331,12 @@ impl<L: Send + 'static> Worker<L> {
         match entry.overdue(tick) {
             Some(Turn::Ended) => return self.remove(key),
             Some(Turn::Unserved(why)) => return self.give_back(key, why),
-            Some(Turn::Wait | Turn::Again | Turn::Soon) | None => {}
+            Some(Turn::Again) => self.queue(key),
+            Some(Turn::Wait | Turn::Soon) | None => {}
         }
+        let Some(entry) = self.table.entry(key) else {
+            return;
+        };
         entry.tend(&mut self.scratch);
         let left = entry.due_in(tick);
         self.sweep.bring_forward(now, left);

@@ -11,9 +11,13 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ListenerState, Server, Signal, Signals, listeners, lock};
+use crate::relay::Goodbye;
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
+
+/// RFC 6455 section 7.4.1: "a server going down".
+const GOING_AWAY: u16 = 1001;
 
 /// How long the access log may take to be written out at the end; a disk that hangs must not keep the process.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -62,7 +66,8 @@ impl Server {
         tracing::info!(live = limits.live(), hard_stop_after = ?allowed, "stopping: live connections may end");
         if !self.emptied_by(started + half).await {
             tracing::info!(live = limits.live(), within = ?half, "stopping: closing what is left");
-            self.relay().close_all_within(half);
+            self.relay()
+                .part_all_within(half, &Arc::new(Goodbye::new(GOING_AWAY, "")));
             self.emptied_by(started + allowed).await;
         }
         tracing::info!(live = limits.live(), after = ?started.elapsed(), "stopped");

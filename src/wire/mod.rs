@@ -3,7 +3,9 @@
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
 pub mod client_hello;
+pub mod control;
 pub mod frames;
 pub mod http;
+pub mod passage;
 pub mod proxy_protocol;
 pub mod websocket;

@@ -67,6 +67,12 @@ pub(super) fn encode(
         None,
         rows(|l| l.lost_frames),
     )?;
+    page.counter(
+        "listener_without_close",
+        "WebSockets ended here without a Close frame, as none of their frames ended in time",
+        None,
+        rows(|l| l.without_close),
+    )?;
     let bytes = || Some(Unit::Bytes);
     page.counter(
         "listener_from_client",

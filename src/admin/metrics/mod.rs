@@ -284,6 +284,7 @@ mod tests {
             requests: 5,
             upgrades: 6,
             lost_frames: 10,
+            without_close: 11,
             bytes_from_client: 7,
             bytes_from_backend: 8,
             ends: vec![EndView {

@@ -1,7 +1,9 @@
 //! `[global]`: the process.
 
 use super::super::defaults;
-use super::super::keys::{Absent, COUNT_MAX, DAY, Kind, Section, key, number, size, time};
+use super::super::keys::{
+    Absent, COUNT_MAX, DAY, Kind, RATE_MAX, Section, key, number, rate, size, time,
+};
 use super::super::model::{Global, LogFormat, LogLevel};
 use super::super::table::Table;
 use super::super::words::words;
@@ -20,6 +22,12 @@ pub static GLOBAL: Section = Section {
             number(0, COUNT_MAX),
             Absent::Number(defaults::MAX_CONNECTIONS),
             "Client connections open at once; 0 = what the file-descriptor budget allows.",
+        ),
+        key(
+            "max_connection_rate",
+            rate(RATE_MAX),
+            Absent::None,
+            "Client connections accepted in a time, over all listeners; above it accepting pauses and clients wait in the kernel's queue. Without it there is no such bound.",
         ),
         key(
             "max_setup_connections",
@@ -64,6 +72,7 @@ pub fn decode(table: &Table<'_>) -> Global {
     Global {
         workers: table.number("workers"),
         max_connections: table.number("max_connections"),
+        max_connection_rate: table.maybe_rate("max_connection_rate"),
         max_setup_connections: table.number("max_setup_connections"),
         max_buffered: table.size("max_buffered"),
         hard_stop_after: table.time("hard_stop_after"),
@@ -121,6 +130,21 @@ mod tests {
                 "global.hard_stop_after",
                 Fault::Type,
             ),
+            (
+                global("max_connection_rate = \"0/s\""),
+                "global.max_connection_rate",
+                Fault::Value,
+            ),
+            (
+                global("max_connection_rate = \"1000001/s\""),
+                "global.max_connection_rate",
+                Fault::Value,
+            ),
+            (
+                global("max_connection_rate = 20"),
+                "global.max_connection_rate",
+                Fault::Type,
+            ),
             (global("watch = \"yes\""), "global.watch", Fault::Type),
             (
                 global("log_level = \"INFO\""),
@@ -135,6 +159,24 @@ mod tests {
             (global("log = true"), "global.log", Fault::UnknownKey),
             (format!("global = 1\n{}", pool("")), "global", Fault::Type),
         ]);
+    }
+
+    #[test]
+    fn a_rate_is_read_and_a_bare_number_gets_the_hint() {
+        let global = |value: &str| format!("[global]\nmax_connection_rate = {value}\n{}", pool(""));
+        let config = super::super::super::testing::right(&global("\"100/5s\""));
+        let rate = config
+            .global
+            .max_connection_rate
+            .map(|rate| rate.to_string());
+        assert_eq!(rate.as_deref(), Some("100/5s"));
+        let read = super::super::super::testing::read;
+        let error = read(&global("20")).unwrap_err().to_string();
+        assert!(error.contains("a rate has its time: \"20/s\""), "{error}");
+        assert!(
+            error.contains("a count from 1 to 1000000 in a time"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::observe::{End, How, Phase, Side};
 const COOL_AFTER: Duration = Duration::from_secs(10);
 /// A reader that leaves a pipe full for so long is slow: its pipe is to serve others.
 const FREE_PIPE_AFTER: Duration = Duration::from_secs(1);
+/// Pings are sent to about this precision.
+const PING_PRECISION: Duration = Duration::from_millis(500);
 
 impl<L> Entry<L> {
     /// What is left until it is ended if nothing happens.
@@ -35,6 +37,8 @@ impl<L> Entry<L> {
             self.life_left(),
             self.record.interval_due(),
             self.pipe_left(now),
+            self.parting_left(now),
+            self.ping_due_in(now),
         ];
         due.into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
@@ -43,6 +47,12 @@ impl<L> Entry<L> {
     fn life_left(&self) -> Option<Duration> {
         let is_bounded = self.lifetime < Ticks::MAX;
         is_bounded.then(|| self.lifetime.left(self.record.age().into()))
+    }
+
+    /// No more often than each second: a sweep looks at everybody.
+    fn ping_due_in(&self, now: Tick) -> Option<Duration> {
+        let due = self.frames.as_deref()?.ping_due_in(now)?;
+        (!self.is_parting()).then_some(due.max(PING_PRECISION))
     }
 
     fn pipe_left(&self, now: Tick) -> Option<Duration> {
@@ -54,7 +64,7 @@ impl<L> Entry<L> {
 
     /// Whether its deadline is nearer than the idle timeout that the worker's sweep goes by.
     pub fn is_urgent(&self) -> bool {
-        self.held > 0 || self.is_opening() || self.is_half_over()
+        self.held > 0 || self.is_parting() || self.is_opening() || self.is_half_over()
     }
 
     fn timeout(&self) -> Ticks {
@@ -73,6 +83,15 @@ impl<L> Entry<L> {
 
     /// What becomes of it if a deadline of its is over.
     pub fn overdue(&mut self, now: Tick) -> Option<Turn> {
+        if let Some(left) = self.parting_left(now) {
+            return left.is_zero().then(|| {
+                self.end_parting();
+                Turn::Ended
+            });
+        }
+        if let Some(turn) = self.keep_alive(now) {
+            return Some(turn);
+        }
         if self.is_established() && self.life_left().is_some_and(|left| left.is_zero()) {
             self.close(How::Timeout);
             return Some(Turn::Ended);

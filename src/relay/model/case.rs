@@ -8,7 +8,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::bench::numbers;
 use crate::relay::entry::{BACKEND, CLIENT};
-use crate::relay::{Framing, Policy};
+use crate::relay::{Framing, Policy, Watched};
 
 const LONG: Duration = Duration::from_secs(30);
 /// Long enough that what the ends do before they fall silent is over by then on a busy machine.
@@ -204,7 +204,7 @@ impl Case {
     pub fn framing(&self) -> Framing {
         match self.content {
             Content::Bytes => Framing::Bytes,
-            _ => Framing::WebSocket,
+            _ => Framing::WebSocket(Watched::default()),
         }
     }
 

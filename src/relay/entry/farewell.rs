@@ -1,0 +1,215 @@
+//! How a WebSocket is ended by our own decision: each side is told with a Close frame at a frame boundary, and has a while
+//! for its answer. And why: the operator, a bound that the client passed, a leg that does not answer.
+
+use std::time::Duration;
+
+use super::super::clock::{Tick, Ticks};
+use super::super::frames::{Alive, Farewell, Goodbye};
+use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use crate::observe::{End, How, Phase, Side};
+
+/// The wait for a place between two frames; a frame that is longer under way is cut off.
+const BOUNDARY_WAIT: Duration = Duration::from_secs(5);
+/// The wait for the peers' answers, as the closing handshake wants them (RFC 6455 section 7.1.1).
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// "Going away" (RFC 6455 section 7.4.1), for the side that did nothing wrong.
+const GOING_AWAY: u16 = 1001;
+/// "An unexpected condition": the backend does not answer.
+const UNEXPECTED: u16 = 1011;
+
+impl<L> Entry<L> {
+    /// Ends the session by the operator's decision: a WebSocket is told why, all others are closed. What is over already
+    /// takes its course.
+    pub fn part(&mut self, goodbye: &Goodbye, now: Tick) -> Turn {
+        let stop = End::new(Side::Evenkeel, Phase::Relay, How::Stop);
+        self.farewell([Some(goodbye), Some(goodbye)], stop, now)
+    }
+
+    /// Ends the session, telling each side what is given for it; what has none is not told.
+    fn farewell(&mut self, goodbyes: [Option<&Goodbye>; 2], end: End, now: Tick) -> Turn {
+        let can_tell = self.can_tell();
+        let Some(frames) = self.frames.as_deref_mut().filter(|_| can_tell) else {
+            self.close(end.how);
+            if self.is_established() {
+                self.end = Some(end);
+            }
+            return Turn::Ended;
+        };
+        if frames.farewell.is_some() {
+            return Turn::Wait;
+        }
+        for side in [CLIENT, BACKEND] {
+            if let Some(goodbye) = goodbyes[side] {
+                let frame = goodbye.frame(side);
+                frames.passages[1 - side].insert_close(frame);
+            }
+        }
+        frames.farewell = Some(Box::new(Farewell {
+            began: now,
+            said: None,
+            told: goodbyes.map(|goodbye| goodbye.is_some()),
+        }));
+        self.end.get_or_insert(end);
+        Turn::Again
+    }
+
+    /// Established, and neither side has ended or broken.
+    fn can_tell(&self) -> bool {
+        self.is_established()
+            && self.resetting.is_none()
+            && !self
+                .directions
+                .iter()
+                .any(|direction| direction.has_ended())
+            && !self.legs.iter().any(|leg| leg.is_broken())
+    }
+
+    pub(super) fn is_parting(&self) -> bool {
+        let farewell = |frames: &super::Frames| frames.farewell.is_some();
+        self.frames.as_deref().is_some_and(farewell)
+    }
+
+    /// Goes on with a farewell, if there is one, behind what was moved.
+    pub(super) fn go_on_parting(&mut self, now: Tick) -> Option<Turn> {
+        let sides = [CLIENT, BACKEND];
+        let (told, said) = {
+            let farewell = self.frames.as_deref()?.farewell.as_ref()?;
+            (farewell.told, farewell.said)
+        };
+        if said.is_none() {
+            if !sides
+                .iter()
+                .all(|side| !told[*side] || self.is_settled(*side))
+            {
+                return Some(Turn::Wait);
+            }
+            if let Some(farewell) = self
+                .frames
+                .as_mut()
+                .and_then(|frames| frames.farewell.as_mut())
+            {
+                farewell.said = Some(now);
+            }
+        }
+        let is_over = sides
+            .iter()
+            .all(|side| !told[*side] || self.has_answered(*side));
+        let is_sent = !sides.iter().any(|side| self.directions[*side].is_blocked());
+        if is_over && is_sent {
+            self.end_parting();
+            return Some(Turn::Ended);
+        }
+        Some(Turn::Wait)
+    }
+
+    /// This side was told, or never will be.
+    fn is_settled(&self, side: usize) -> bool {
+        let passage = |frames: &super::Frames| {
+            let passage = &frames.passages[1 - side];
+            passage.is_told() || passage.is_cut() || passage.lost().is_some()
+        };
+        self.legs[side].is_broken()
+            || self.directions[1 - side].is_over()
+            || self.frames.as_deref().is_none_or(passage)
+    }
+
+    /// A FIN must not make a frame look complete that the other side is not to see whole.
+    pub(super) fn holds_fin(&self, side: usize) -> bool {
+        let is_told = |frames: &super::Frames| frames.passages[side].is_told();
+        self.is_parting() && !self.frames.as_deref().is_some_and(is_told)
+    }
+
+    fn has_answered(&self, side: usize) -> bool {
+        let has_closed = |frames: &super::Frames| {
+            let passage = &frames.passages[side];
+            passage.has_closed() || passage.lost().is_some()
+        };
+        self.legs[side].is_broken()
+            || self.directions[side].has_ended()
+            || self.frames.as_deref().is_none_or(has_closed)
+    }
+
+    /// What is left of the farewell's time.
+    pub(super) fn parting_left(&self, now: Tick) -> Option<Duration> {
+        let farewell = self.frames.as_deref()?.farewell.as_ref()?;
+        let (since, wait) = match farewell.said {
+            None => (farewell.began, BOUNDARY_WAIT),
+            Some(said) => (said, ANSWER_WAIT),
+        };
+        Some(Ticks::from(wait).left(now.since(since)))
+    }
+
+    /// The coming close is a RST for whoever could not be told: what it has is cut short.
+    pub(super) fn end_parting(&mut self) {
+        let Some(farewell) = self
+            .frames
+            .as_deref()
+            .and_then(|frames| frames.farewell.as_ref())
+        else {
+            return;
+        };
+        let told = farewell.told;
+        let mut left_out = false;
+        for side in [CLIENT, BACKEND] {
+            let is_told = |frames: &super::Frames| frames.passages[1 - side].is_told();
+            if !self.frames.as_deref().is_some_and(is_told) {
+                left_out |= told[side] && !self.legs[side].is_broken();
+                self.legs[side].reset();
+            }
+        }
+        if left_out {
+            tracing::info!(
+                id = self.record.id,
+                "ended without a close frame: no frame ended in time"
+            );
+            self.record.without_close();
+        }
+    }
+
+    /// After bytes came: a bound that the client has passed ends the session.
+    pub(super) fn judge_client(&mut self, now: Tick) -> Option<Turn> {
+        let breach = self.frames.as_deref()?.breach()?;
+        if self.is_parting() {
+            return None;
+        }
+        let to_client = Goodbye::new(breach.code(), &breach.to_string());
+        let to_backend = Goodbye::new(GOING_AWAY, "");
+        let end = End::new(Side::Client, Phase::Relay, How::Full);
+        Some(self.farewell([Some(&to_client), Some(&to_backend)], end, now))
+    }
+
+    /// Pings a leg that is silent; ends the session when it does not answer.
+    pub(super) fn keep_alive(&mut self, now: Tick) -> Option<Turn> {
+        if self.is_parting() || !self.can_tell() {
+            return None;
+        }
+        let (legs, directions) = (&self.legs, &self.directions);
+        let unsent = |side: usize| legs[side].unsent_bytes() + directions[1 - side].held_bytes();
+        match self.frames.as_deref_mut()?.keep_alive(unsent, now) {
+            Alive::Yes => None,
+            Alive::Asked => Some(Turn::Again),
+            Alive::No(side) => {
+                let mut goodbyes = [None, None];
+                let code = if side == CLIENT {
+                    GOING_AWAY
+                } else {
+                    UNEXPECTED
+                };
+                let goodbye = Goodbye::new(code, "");
+                goodbyes[1 - side] = Some(&goodbye);
+                self.legs[side].reset();
+                Some(self.farewell(goodbyes, ended_by(side, How::Timeout), now))
+            }
+        }
+    }
+
+    /// Frames that are not understood any more are not followed any more; the bytes go on.
+    pub(super) fn note_lost_frames(&mut self) {
+        let lost = self.frames.as_deref().and_then(super::Frames::lost);
+        if let Some(violation) = lost.filter(|_| !self.is_parting()) {
+            tracing::debug!(id = self.record.id, %violation, "websocket frames are not followed any more");
+            self.record.lost_frames();
+            self.frames = None;
+        }
+    }
+}

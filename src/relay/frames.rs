@@ -1,0 +1,377 @@
+//! What is known and wanted of the frames of one session: its two passages, the bounds on what its client sends, and the
+//! pings that keep it alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::{Tick, Ticks};
+use super::entry::{BACKEND, CLIENT};
+use crate::base::rate::{Bucket, Rate};
+use crate::wire::control::{self, PING_BYTES, Reader};
+use crate::wire::frames::{Frame, Violation};
+use crate::wire::passage::{Passage, Passed, Verdict};
+
+/// How the frames of a WebSocket are watched. The default only follows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watched {
+    /// Longest frame of a client, payload bytes; longer ends the session with Close 1009.
+    pub max_frame: Option<u64>,
+    /// Longest message of a client, payload bytes of all its frames; longer ends the session with Close 1009.
+    pub max_message: Option<u64>,
+    /// Pings and pongs of a client; more end the session with Close 1008.
+    pub max_pings: Option<Rate>,
+    pub ping: Option<Ping>,
+    /// Only frames of messages keep a session from its idle timeout, not pings and pongs.
+    pub messages_only: bool,
+}
+
+/// Pings of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ping {
+    /// A leg that was silent for so long gets one.
+    pub interval: Duration,
+    /// And is dead when it stays silent for so long.
+    pub timeout: Duration,
+    pub client: bool,
+    pub backend: bool,
+}
+
+/// What a WebSocket is told before it is ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Of the Close frame.
+    pub code: u16,
+    pub reason: Arc<str>,
+}
+
+impl Goodbye {
+    pub fn new(code: u16, reason: &str) -> Goodbye {
+        Goodbye {
+            code,
+            reason: reason.into(),
+        }
+    }
+
+    /// Its frame for the leg of `side`.
+    pub(super) fn frame(&self, side: usize) -> Vec<u8> {
+        control::close(self.code, &self.reason, reader(side))
+    }
+}
+
+/// One direction's frames, as it is pumped.
+pub(super) struct Way<'a> {
+    pub passage: &'a mut Passage,
+    bounds: Option<&'a mut Bounds>,
+}
+
+/// What a client may send.
+struct Bounds {
+    max_frame: u64,
+    max_message: u64,
+    max_pings: Option<Rate>,
+    /// Bytes of the present message.
+    message: u64,
+    pings: Bucket,
+    breach: Option<Breach>,
+}
+
+/// The bound that a client has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Breach {
+    #[error("frame too big")]
+    Frame,
+    #[error("message too big")]
+    Message,
+    #[error("too many pings")]
+    Pings,
+}
+
+impl Breach {
+    /// RFC 6455 section 7.4.1: 1009 is "a message that is too big", 1008 a violated policy.
+    pub fn code(self) -> u16 {
+        match self {
+            Breach::Frame | Breach::Message => 1009,
+            Breach::Pings => 1008,
+        }
+    }
+}
+
+impl Way<'_> {
+    /// Takes the next bytes of the source.
+    #[inline]
+    pub fn pass(&mut self, bytes: &[u8], now: Tick) -> Passed {
+        let bounds = &mut self.bounds;
+        self.passage.pass(bytes, |frame| match bounds {
+            None => Verdict::Pass,
+            Some(bounds) => bounds.judge(frame, now),
+        })
+    }
+}
+
+impl Bounds {
+    fn new(watched: &Watched) -> Option<Box<Bounds>> {
+        let Watched {
+            max_frame,
+            max_message,
+            max_pings,
+            ..
+        } = *watched;
+        let any = max_frame.is_some() || max_message.is_some() || max_pings.is_some();
+        any.then(|| {
+            Box::new(Bounds {
+                max_frame: max_frame.unwrap_or(u64::MAX),
+                max_message: max_message.unwrap_or(u64::MAX),
+                max_pings,
+                message: 0,
+                pings: Bucket::default(),
+                breach: None,
+            })
+        })
+    }
+
+    fn judge(&mut self, frame: &Frame, now: Tick) -> Verdict {
+        self.breach = self.breach_of(frame, now);
+        match self.breach {
+            None => Verdict::Pass,
+            Some(_) => Verdict::Refuse,
+        }
+    }
+
+    #[inline]
+    fn breach_of(&mut self, frame: &Frame, now: Tick) -> Option<Breach> {
+        use crate::wire::frames::Opcode::{Close, Ping, Pong};
+        match frame.opcode {
+            Close => return None,
+            Ping | Pong => {
+                let rate = self.max_pings?;
+                return (!self.pings.take(rate, now.since_origin())).then_some(Breach::Pings);
+            }
+            _ => {}
+        }
+        self.message = self.message.saturating_add(frame.payload_bytes);
+        if frame.payload_bytes > self.max_frame {
+            return Some(Breach::Frame);
+        }
+        if self.message > self.max_message {
+            return Some(Breach::Message);
+        }
+        if frame.is_final {
+            self.message = 0;
+        }
+        None
+    }
+}
+
+/// The frames of one session.
+pub(super) struct Frames {
+    /// By source.
+    pub passages: [Passage; 2],
+    /// On what the client sends.
+    bounds: Option<Box<Bounds>>,
+    pings: Option<Box<Pings>>,
+    pub farewell: Option<Box<Farewell>>,
+    messages_only: bool,
+}
+
+/// The end of a session that was decided here.
+pub(super) struct Farewell {
+    pub began: Tick,
+    /// When everybody was told.
+    pub said: Option<Tick>,
+    /// By side: who is told.
+    pub told: [bool; 2],
+}
+
+/// A session has one, for hours.
+const _: () = assert!(size_of::<Frames>() <= 96);
+
+impl Frames {
+    /// Past what was read before, of which is left what may pass.
+    pub fn new(watched: &Watched, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
+        let mut frames = Frames {
+            passages: [Passage::from_client(), Passage::from_server()],
+            bounds: Bounds::new(watched),
+            pings: watched.ping.map(|ping| Box::new(Pings::new(&ping, now))),
+            farewell: None,
+            messages_only: watched.messages_only,
+        };
+        for (side, read) in [CLIENT, BACKEND].into_iter().zip(read) {
+            if let Passed::Edited(bytes) = frames.way(side).pass(read, now) {
+                *read = bytes;
+            }
+        }
+        frames
+    }
+
+    /// What comes from this side.
+    pub fn way(&mut self, side: usize) -> Way<'_> {
+        Way {
+            passage: &mut self.passages[side & 1],
+            bounds: self.bounds.as_deref_mut().filter(|_| side == CLIENT),
+        }
+    }
+
+    /// The bound that the client has passed.
+    pub fn breach(&self) -> Option<Breach> {
+        self.bounds.as_ref()?.breach
+    }
+
+    pub fn lost(&self) -> Option<Violation> {
+        self.passages.iter().find_map(Passage::lost)
+    }
+
+    /// Whether what has moved since the last time this was asked keeps a session from its idle timeout.
+    pub fn take_activity(&mut self) -> bool {
+        let [client, backend] = &mut self.passages;
+        // Not short-circuited: each one's mark is taken.
+        let messages = client.take_messages() | backend.take_messages();
+        messages || !self.messages_only
+    }
+
+    /// What came from this side was passed on.
+    #[inline]
+    pub fn pumped(&mut self, side: usize, came: bool, now: Tick) {
+        let inserted = self.passages[side & 1].take_inserted();
+        let Some(pings) = &mut self.pings else {
+            return;
+        };
+        if came {
+            pings.legs[side & 1].heard(now);
+        }
+        if inserted {
+            pings.legs[1 - (side & 1)].said(now);
+        }
+    }
+
+    /// Time until a leg is to be pinged, or is dead.
+    pub fn ping_due_in(&self, now: Tick) -> Option<Duration> {
+        let pings = self.pings.as_deref()?;
+        pings
+            .legs
+            .iter()
+            .filter_map(|leg| leg.due_in(pings, now))
+            .min()
+    }
+
+    /// What is to be done for the life of the legs now. `unsent`: bytes that each has still to take.
+    pub fn keep_alive(&mut self, unsent: impl Fn(usize) -> usize, now: Tick) -> Alive {
+        let Some(pings) = &mut self.pings else {
+            return Alive::Yes;
+        };
+        let mut asked = false;
+        for side in [CLIENT, BACKEND] {
+            let (interval, timeout) = (pings.interval, pings.timeout);
+            let leg = &mut pings.legs[side];
+            if !leg.is_watched || leg.due_in_time(interval, timeout, now) > Duration::ZERO {
+                continue;
+            }
+            if leg.asked.is_some() {
+                if self.passages[1 - side].has_insert() || leg.is_slow(unsent(side)) {
+                    leg.asked = Some(now);
+                    continue;
+                }
+                return Alive::No(side);
+            }
+            leg.asked = Some(now);
+            leg.unsent = usize::MAX;
+            pings.count = pings.count.wrapping_add(1);
+            let payload = payload(pings.count);
+            self.passages[1 - side].insert(&control::ping(payload, reader(side)));
+            self.passages[side].expect_pong(payload);
+            asked = true;
+        }
+        if asked { Alive::Asked } else { Alive::Yes }
+    }
+}
+
+/// How the legs of a session are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alive {
+    Yes,
+    /// A ping is to be written.
+    Asked,
+    /// This side has not answered.
+    No(usize),
+}
+
+struct Pings {
+    interval: Ticks,
+    timeout: Ticks,
+    count: u32,
+    /// By side.
+    legs: [Heard; 2],
+}
+
+struct Heard {
+    is_watched: bool,
+    at: Tick,
+    /// When our ping was written, or was to be, that was not answered yet.
+    asked: Option<Tick>,
+    /// What the leg had still to take at the last look.
+    unsent: usize,
+}
+
+impl Pings {
+    fn new(ping: &Ping, now: Tick) -> Pings {
+        let heard = |is_watched| Heard {
+            is_watched,
+            at: now,
+            asked: None,
+            unsent: usize::MAX,
+        };
+        Pings {
+            interval: ping.interval.into(),
+            timeout: ping.timeout.into(),
+            count: 0,
+            legs: [heard(ping.client), heard(ping.backend)],
+        }
+    }
+}
+
+impl Heard {
+    fn heard(&mut self, now: Tick) {
+        self.at = now;
+        self.asked = None;
+    }
+
+    /// A frame of ours went to this leg.
+    fn said(&mut self, now: Tick) {
+        self.asked = self.asked.map(|_| now);
+    }
+
+    /// Our ping waits behind bytes that the leg takes one by one: it is slow, not gone.
+    fn is_slow(&mut self, unsent: usize) -> bool {
+        let before = std::mem::replace(&mut self.unsent, unsent);
+        unsent > 0 && unsent < before
+    }
+
+    fn due_in(&self, pings: &Pings, now: Tick) -> Option<Duration> {
+        self.is_watched
+            .then(|| self.due_in_time(pings.interval, pings.timeout, now))
+    }
+
+    fn due_in_time(&self, interval: Ticks, timeout: Ticks, now: Tick) -> Duration {
+        match self.asked {
+            Some(asked) => timeout.left(now.since(asked)),
+            None => interval.left(now.since(self.at)),
+        }
+    }
+}
+
+/// It is told from all others by a secret of this process, so that no peer's own pong is taken for an answer.
+fn payload(count: u32) -> [u8; PING_BYTES] {
+    use std::sync::LazyLock;
+    static SECRET: LazyLock<[u8; 4]> = LazyLock::new(|| fastrand::u32(..).to_be_bytes());
+    let [a, b, c, d] = *SECRET;
+    let [e, f, g, h] = count.to_be_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// A key need not be a secret here: it keeps a page's script from choosing the bytes on the wire (RFC 6455 section 10.3), and
+/// no script chooses a frame of ours.
+fn reader(side: usize) -> Reader {
+    match side {
+        CLIENT => Reader::Client,
+        _ => Reader::Backend(fastrand::u32(..).to_be_bytes()),
+    }
+}

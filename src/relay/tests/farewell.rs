@@ -1,0 +1,349 @@
+//! WebSockets that are ended by our own decision, bounded and kept alive, as independent peers see it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Message, WebSocket};
+
+use super::*;
+
+type Peer = WebSocket<TcpStream>;
+
+/// What a peer has read to its end: the messages, and the code and reason of the Close.
+type Heard = (Vec<Message>, Option<(u16, String)>);
+
+/// The outer ends of a relayed WebSocket.
+struct Tunnel {
+    client: TcpStream,
+    backend: TcpStream,
+    lease: Receiver<()>,
+}
+
+fn tunnel(bench: &Bench, watched: Watched, policy: Policy) -> Tunnel {
+    tunnel_with(bench, watched, policy, &[])
+}
+
+/// `early`: what the client sent along with its handshake.
+fn tunnel_with(bench: &Bench, watched: Watched, policy: Policy, early: &[u8]) -> Tunnel {
+    let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
+    let (held, lease) = channel::<()>();
+    bench.relay.adopt(Session {
+        client: raw(inner_client, early),
+        backend: raw(inner_backend, &[]),
+        policy,
+        framing: Framing::WebSocket(watched),
+        connecting: false,
+        record: Record::new(
+            &bench.counters,
+            crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap()),
+        ),
+        lease: held,
+        origin: None,
+    });
+    Tunnel {
+        client,
+        backend,
+        lease,
+    }
+}
+
+fn peer(stream: TcpStream, role: Role) -> Peer {
+    let any_size = WebSocketConfig::default()
+        .max_message_size(None)
+        .max_frame_size(None);
+    WebSocket::from_raw_socket(stream, role, Some(any_size))
+}
+
+impl Tunnel {
+    fn peers(self) -> (Peer, Peer, Receiver<()>) {
+        let (client, backend) = (self.client, self.backend);
+        (
+            peer(client, Role::Client),
+            peer(backend, Role::Server),
+            self.lease,
+        )
+    }
+}
+
+/// Reads to the end, answering as the protocol wants.
+fn read_out(peer: &mut Peer) -> Heard {
+    let (mut messages, mut code) = (Vec::new(), None);
+    loop {
+        match peer.read() {
+            Ok(Message::Close(frame)) => {
+                code = frame.map(|frame| (u16::from(frame.code), frame.reason.to_string()));
+            }
+            Ok(message) => messages.push(message),
+            Err(_) => return (messages, code),
+        }
+    }
+}
+
+fn both_out(client: &mut Peer, backend: &mut Peer) -> [Heard; 2] {
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| read_out(client));
+        let backend = read_out(backend);
+        [client.join().unwrap(), backend]
+    })
+}
+
+fn part_all(bench: &Bench) {
+    bench.relay.part_all_within(Duration::ZERO, &goodbye());
+}
+
+fn told() -> Option<(u16, String)> {
+    Some((1012, "service restart".to_owned()))
+}
+
+fn ping(client: bool, backend: bool) -> Watched {
+    Watched {
+        ping: Some(super::super::Ping {
+            interval: Duration::from_millis(50),
+            timeout: Duration::from_millis(600),
+            client,
+            backend,
+        }),
+        ..Watched::default()
+    }
+}
+
+#[test]
+fn both_sides_are_told_and_their_answers_heard() {
+    let bench = Bench::new();
+    let (mut client, mut backend, lease) = tunnel(&bench, Watched::default(), policy()).peers();
+    client.send(Message::text("hello")).unwrap();
+    assert_eq!(backend.read().unwrap(), Message::text("hello"));
+    part_all(&bench);
+    let [client, backend] = both_out(&mut client, &mut backend);
+    assert_eq!((client, backend), ((vec![], told()), (vec![], told())));
+    over(&lease);
+    assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
+    assert_eq!(bench.counters.without_close.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_frame_under_way_is_finished_before_the_close() {
+    let bench = Bench::new();
+    let tunnel = tunnel(&bench, Watched::default(), policy());
+    let mut raw_backend = tunnel.backend.try_clone().unwrap();
+    let (mut client, mut backend, lease) = tunnel.peers();
+    let payload = numbers(60_000);
+    let mut head = vec![0x82, 126];
+    head.extend_from_slice(&(60_000u16).to_be_bytes());
+    raw_backend.write_all(&head).unwrap();
+    raw_backend.write_all(&payload[..30_000]).unwrap();
+    // It is under way once the client has some of it.
+    let mut first = [0; 4];
+    while client.get_ref().peek(&mut first).unwrap() < 4 {}
+    part_all(&bench);
+    // The other direction stands at a boundary: the backend is told at once, and still finishes its frame.
+    let heard = std::thread::spawn(move || read_out(&mut backend));
+    raw_backend.write_all(&payload[30_000..]).unwrap();
+    let (messages, code) = read_out(&mut client);
+    assert_eq!(messages, [Message::binary(payload)]);
+    assert_eq!(code, told());
+    // What it sends behind the Close that it was told reaches nobody.
+    assert_eq!(heard.join().unwrap(), (vec![], told()));
+    over(&lease);
+}
+
+#[test]
+fn a_frame_that_does_not_end_is_cut_off_and_counted() {
+    let bench = Bench::new();
+    let tunnel = tunnel(&bench, Watched::default(), policy());
+    let (mut client, mut backend) = (tunnel.client, tunnel.backend);
+    backend.write_all(&[0x82, 100, 1, 2, 3]).unwrap();
+    let mut begun = [0; 5];
+    client.read_exact(&mut begun).unwrap();
+    part_all(&bench);
+    // The backend is told at once; the client's frame is cut, which must not look complete.
+    let mut close = [0; 23];
+    backend.read_exact(&mut close).unwrap();
+    assert_eq!(close[..2], [0x88, 0x80 | 17]);
+    let end = client.read(&mut begun);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    over(&tunnel.lease);
+    assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
+    assert_eq!(bench.counters.without_close.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_left_after_a_while() {
+    let bench = Bench::new();
+    let tunnel = tunnel(&bench, Watched::default(), policy());
+    let begun = Instant::now();
+    part_all(&bench);
+    // Both read and neither answers.
+    let (mut client, backend) = (tunnel.client, tunnel.backend);
+    let mut frame = [0; 19];
+    client.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[..4], [0x88, 17, 3, 0xf4]);
+    assert!(drain(&client).1.is_ok());
+    assert!(drain(&backend).1.is_ok());
+    over(&tunnel.lease);
+    assert!(begun.elapsed() >= Duration::from_secs(4));
+    assert_eq!(bench.counters.without_close.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_frame_too_big_is_refused_and_nothing_of_it_passes() {
+    let bench = Bench::new();
+    let bounds = Watched {
+        max_frame: Some(1000),
+        ..Watched::default()
+    };
+    let (mut client, mut backend, lease) = tunnel(&bench, bounds, policy()).peers();
+    client.send(Message::binary(numbers(1000))).unwrap();
+    client.send(Message::binary(numbers(1001))).unwrap();
+    let [client, backend] = both_out(&mut client, &mut backend);
+    let reason = "frame too big".to_owned();
+    assert_eq!(client, (vec![], Some((1009, reason))));
+    assert_eq!(backend.0, [Message::binary(numbers(1000))]);
+    assert_eq!(backend.1, Some((1001, String::new())));
+    over(&lease);
+    assert_eq!(bench.ends(), ["client relay full x1"]);
+}
+
+#[test]
+fn a_frame_too_big_that_came_with_the_handshake_is_refused_too() {
+    let bench = Bench::new();
+    let bounds = Watched {
+        max_frame: Some(1000),
+        ..Watched::default()
+    };
+    let early = [0x82, 0xfe, 0x10, 0, 1, 2, 3, 4, 5, 6];
+    let (mut client, mut backend, lease) = tunnel_with(&bench, bounds, policy(), &early).peers();
+    let [client, backend] = both_out(&mut client, &mut backend);
+    assert_eq!(client.1.unwrap().0, 1009);
+    assert_eq!((backend.0, backend.1.unwrap().0), (vec![], 1001));
+    over(&lease);
+}
+
+#[test]
+fn a_message_is_bounded_over_all_of_its_frames() {
+    let bench = Bench::new();
+    let bounds = Watched {
+        max_message: Some(100),
+        ..Watched::default()
+    };
+    let tunnel = tunnel(&bench, bounds, policy());
+    let mut client = tunnel.client.try_clone().unwrap();
+    // Two messages of 60 pass; one of 60 and 60 does not.
+    let frame = |first: u8| [vec![first, 0x80 | 60, 0, 0, 0, 0], vec![7; 60]].concat();
+    for first in [0x82, 0x82, 0x02, 0x80] {
+        client.write_all(&frame(first)).unwrap();
+    }
+    let (mut client, mut backend, lease) = tunnel.peers();
+    let [client, backend] = both_out(&mut client, &mut backend);
+    assert_eq!(client.1, Some((1009, "message too big".to_owned())));
+    assert_eq!(backend.0.len(), 2);
+    over(&lease);
+}
+
+#[test]
+fn a_flood_of_pings_is_ended() {
+    let bench = Bench::new();
+    let bounds = Watched {
+        max_pings: Some("5/m".parse().unwrap()),
+        ..Watched::default()
+    };
+    let (mut client, mut backend, lease) = tunnel(&bench, bounds, policy()).peers();
+    for count in 0..6u8 {
+        client.send(Message::Ping(vec![count].into())).unwrap();
+        client.send(Message::text("hello")).unwrap();
+    }
+    let [client, backend] = both_out(&mut client, &mut backend);
+    assert_eq!(client.1, Some((1008, "too many pings".to_owned())));
+    let pings = backend.0.iter().filter(|message| message.is_ping()).count();
+    assert_eq!(pings, 5);
+    over(&lease);
+}
+
+#[test]
+fn our_pings_are_answered_and_seen_by_nobody_else() {
+    let bench = Bench::new();
+    let (mut client, mut backend, lease) = tunnel(&bench, ping(true, true), policy()).peers();
+    // Each side's own pongs pass.
+    client
+        .send(Message::Pong(Bytes::from_static(b"12345678")))
+        .unwrap();
+    let mut seen = Vec::new();
+    std::thread::scope(|scope| {
+        let pinged = scope.spawn(|| {
+            let mut pings = 0;
+            while pings < 10 {
+                pings += u32::from(client.read().unwrap().is_ping());
+            }
+            client.send(Message::text("done")).unwrap();
+        });
+        loop {
+            match backend.read().unwrap() {
+                Message::Text(_) => break,
+                message if message.is_ping() => {}
+                message => seen.push(message),
+            }
+        }
+        pinged.join().unwrap();
+    });
+    assert_eq!(seen, [Message::Pong(Bytes::from_static(b"12345678"))]);
+    drop((client, backend));
+    over(&lease);
+}
+
+#[test]
+fn a_silent_client_is_dead_and_the_backend_is_told() {
+    let bench = Bench::new();
+    let tunnel = tunnel(&bench, ping(true, true), policy());
+    let (messages, code) = read_out(&mut peer(tunnel.backend, Role::Server));
+    assert!(messages.iter().all(Message::is_ping));
+    assert_eq!(code, Some((1001, String::new())));
+    over(&tunnel.lease);
+    assert_eq!(bench.ends(), ["client relay timeout x1"]);
+}
+
+#[test]
+fn a_silent_backend_is_dead_and_the_client_is_told() {
+    let bench = Bench::new();
+    let tunnel = tunnel(&bench, ping(false, true), policy());
+    let (messages, code) = read_out(&mut peer(tunnel.client, Role::Client));
+    assert_eq!((messages, code), (vec![], Some((1011, String::new()))));
+    over(&tunnel.lease);
+    assert_eq!(bench.ends(), ["backend relay timeout x1"]);
+}
+
+#[test]
+fn our_pings_do_not_keep_an_idle_session_alive() {
+    let bench = Bench::new();
+    let policy = Policy {
+        idle_timeout: Duration::from_millis(400),
+        ..policy()
+    };
+    let (mut client, mut backend, lease) = tunnel(&bench, ping(true, true), policy).peers();
+    both_out(&mut client, &mut backend);
+    over(&lease);
+    assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
+}
+
+#[test]
+fn pings_of_a_peer_are_no_activity_where_only_messages_are() {
+    let bench = Bench::new();
+    let policy = Policy {
+        idle_timeout: Duration::from_millis(400),
+        ..policy()
+    };
+    let watched = Watched {
+        messages_only: true,
+        ..Watched::default()
+    };
+    let (mut client, mut backend, lease) = tunnel(&bench, watched, policy).peers();
+    std::thread::scope(|scope| {
+        scope.spawn(|| read_out(&mut backend));
+        // As fast as they are answered.
+        while client.send(Message::Ping(Bytes::new())).is_ok() && client.read().is_ok() {}
+    });
+    over(&lease);
+    assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
+}

@@ -1,0 +1,111 @@
+//! WebSocket control frames of our own (RFC 6455 section 5.5): Close, and pings whose pongs can be told from all others.
+
+/// Longest reason of a Close: a control frame's payload has at most 125 bytes, 2 of which are the code.
+pub const MAX_REASON_BYTES: usize = 123;
+/// Payload of our pings.
+pub const PING_BYTES: usize = 8;
+
+const FIN_CLOSE: u8 = 0x88;
+const FIN_PING: u8 = 0x89;
+const MASKED: u8 = 0x80;
+
+/// Who reads the frame. What a backend reads comes from its client, which masks (section 5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    Client,
+    /// With this masking key.
+    Backend([u8; 4]),
+}
+
+/// Close codes that may be sent (RFC 6455 section 7.4; 1012 and 1013 from the IANA registry): never 1005, 1006 or 1015, which
+/// stand for what was not sent. 3000 to 4999 are for libraries and applications.
+pub fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// A Close frame; `reason` is cut at [`MAX_REASON_BYTES`], at the end of a character.
+pub fn close(code: u16, reason: &str, reader: Reader) -> Vec<u8> {
+    let mut payload = code.to_be_bytes().to_vec();
+    let end = reason.floor_char_boundary(MAX_REASON_BYTES);
+    payload.extend_from_slice(&reason.as_bytes()[..end]);
+    frame(FIN_CLOSE, payload, reader)
+}
+
+/// A ping with this payload.
+pub fn ping(payload: [u8; PING_BYTES], reader: Reader) -> Vec<u8> {
+    frame(FIN_PING, payload.to_vec(), reader)
+}
+
+/// The payload of a control frame that came whole, unmasked. `None`: it is not whole, or no control frame.
+pub fn payload(frame: &[u8]) -> Option<Vec<u8>> {
+    let (head, rest) = frame.split_at_checked(2)?;
+    let length = usize::from(head[1] & !MASKED);
+    let is_masked = head[1] & MASKED != 0;
+    let (mask, payload) = rest.split_at_checked(if is_masked { 4 } else { 0 })?;
+    if payload.len() != length || head[0] & 0x08 == 0 {
+        return None;
+    }
+    let mask = mask.iter().chain(std::iter::repeat(&0)).copied();
+    let mask: Vec<u8> = mask.take(4).collect();
+    let unmasked = payload.iter().zip(mask.iter().cycle());
+    Some(unmasked.map(|(byte, mask)| byte ^ mask).collect())
+}
+
+fn frame(first: u8, payload: Vec<u8>, reader: Reader) -> Vec<u8> {
+    // At most 125 bytes, as all of its callers see to.
+    let length = payload.len() as u8;
+    match reader {
+        Reader::Client => [vec![first, length], payload].concat(),
+        Reader::Backend(key) => {
+            let masked = payload.iter().zip(key.iter().cycle());
+            let masked = masked.map(|(byte, key)| byte ^ key).collect();
+            [vec![first, length | MASKED], key.to_vec(), masked].concat()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::frames::{Opcode, Walker};
+
+    fn readers() -> impl Strategy<Value = Reader> {
+        prop_oneof![
+            Just(Reader::Client),
+            any::<[u8; 4]>().prop_map(Reader::Backend)
+        ]
+    }
+
+    fn walker(reader: Reader) -> Walker {
+        match reader {
+            Reader::Client => Walker::from_server(),
+            Reader::Backend(_) => Walker::from_client(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_close_is_one_whole_frame_with_its_code(code in 1000u16..5000, reason in ".{0,60}", reader in readers()) {
+            let bytes = close(code, &reason, reader);
+            let (mut walker, mut rest) = (walker(reader), &bytes[..]);
+            let found = walker.next_frame(&mut rest).unwrap().unwrap();
+            prop_assert_eq!(found.opcode, Opcode::Close);
+            prop_assert_eq!(found.payload_bytes as usize, rest.len());
+            let said = payload(&bytes).unwrap();
+            prop_assert_eq!(&said[..2], &code.to_be_bytes());
+            prop_assert!(reason.starts_with(std::str::from_utf8(&said[2..]).unwrap()));
+        }
+
+        #[test]
+        fn the_payload_of_a_ping_comes_back(token: [u8; 8], reader in readers()) {
+            prop_assert_eq!(payload(&ping(token, reader)), Some(token.to_vec()));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes: Vec<u8>) {
+            let _ = payload(&bytes);
+        }
+    }
+}
