@@ -257,13 +257,13 @@ fn may_unshare() -> bool {
             "--net",
             "sh",
             "-c",
-            "ip link set lo up && test -w /proc/sys/net/ipv4/ip_local_port_range",
+            "ip link set lo up && test -w /proc/sys/net/ipv4/ip_local_port_range && python3 -c ''",
         ])
         .stderr(Stdio::null())
         .status();
     let may = tried.is_ok_and(|status| status.success());
     if !may {
-        eprintln!("SKIPPED: no right to make a network namespace, or no `unshare` and `ip`");
+        eprintln!("SKIPPED: no right to make a network namespace, or no `unshare`, `ip` and `python3`");
     }
     may
 }
