@@ -14,11 +14,9 @@ use super::look;
 use super::query::Listing;
 use super::reply::{Failure, Reply, json};
 use super::view::ClosedView;
+use crate::base::close_code::GOING_AWAY;
 use crate::relay::{Filter, Goodbye};
 use crate::server::Server;
-
-/// RFC 6455 section 7.4.1.
-const GOING_AWAY: u16 = 1001;
 
 pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Reply, Failure> {
     let Listing {

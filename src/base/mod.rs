@@ -1,6 +1,7 @@
 //! Floor 0: pure pieces that every other floor may use. No sockets, no tasks, no clock.
 
 pub mod backoff;
+pub mod close_code;
 pub mod names;
 pub mod pace;
 pub mod rate;

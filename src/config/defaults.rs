@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::rate::Rate;
+
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
@@ -76,6 +78,21 @@ pub const CONNECT_TIMEOUT: Duration = seconds(5);
 pub const IDLE_TIMEOUT: Duration = seconds(3600);
 /// A peer that was told the end has this long to finish its own side.
 pub const FIN_TIMEOUT: Duration = seconds(30);
+/// As everywhere: what a peer sends says that it is there.
+pub const ACTIVITY: &str = "any";
+/// Below the shortest idle limits on a path that are common: 60 s of cloud balancers and NATs.
+pub const PING_INTERVAL: Duration = seconds(30);
+/// A path that loses packets for longer is of no use to a session.
+pub const PING_TIMEOUT: Duration = seconds(10);
+/// A dead client holds a place, a dead node holds clients.
+pub const PING_TO: &[&str] = &["client", "backend"];
+/// A drain that has a pace begins at once.
+pub const DRAIN_AFTER: Duration = Duration::ZERO;
+/// Where nothing sets a pace: ten thousand sessions in less than two minutes, and a pace of reconnects that a small cluster
+/// with TLS bears.
+pub const DRAIN_RATE: Rate = Rate::per_second(100);
+/// "Service restart" (IANA): clients reconnect, and most libraries spread that.
+pub const CLOSE_CODE: u64 = 1012;
 /// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).
 pub const RESPONSE_TIMEOUT: Duration = seconds(60);
 /// As nginx's `client_body_timeout`: a client that sends nothing for longer holds a backend's place for nothing.

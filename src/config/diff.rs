@@ -212,6 +212,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         upgrade_timeout,
         keep_alive_timeout,
         follow_frames,
+        frames,
         backlog,
         tcp,
         tcp_defer_accept,
@@ -234,6 +235,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
             *keep_alive_timeout != old.keep_alive_timeout,
         ),
         ("follow_frames", *follow_frames != old.follow_frames),
+        ("frames", *frames != old.frames),
         ("backlog", *backlog != old.backlog),
         (
             "tcp_defer_accept",

@@ -123,6 +123,8 @@ pub const fn rate(max: u64) -> Kind {
     Kind::Rate { max }
 }
 
+/// Bytes: as long as a frame can be (RFC 6455 section 5.2) is no bound; a tebibyte is one for all that is sent.
+pub const SIZE_MAX: u64 = 1 << 40;
 /// No setting is unlimited: nothing here is a billion.
 pub const COUNT_MAX: u64 = 1_000_000_000;
 /// In whatever time: more than a machine accepts in a minute.

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod long_life;
+
+pub use long_life::*;
+
 pub use crate::base::rate::Rate;
 pub use introduction::*;
 pub use socket::*;
@@ -137,6 +141,7 @@ pub struct Listener {
     pub keep_alive_timeout: Duration,
     /// Whether the frames of WebSockets are followed. Default true.
     pub follow_frames: bool,
+    pub frames: FrameLimits,
     /// The kernel's queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
     /// Of the client's legs.
@@ -219,6 +224,12 @@ pub struct Pool {
     pub fin_timeout: Duration,
     /// From accept to the end of a session, give or take a tenth. `None`: no bound, the default.
     pub max_lifetime: Option<Duration>,
+    /// What keeps a session from `idle_timeout`. Default any byte.
+    pub activity: Activity,
+    /// `None`: no pings of our own.
+    pub ping: Option<Ping>,
+    /// `None`: the connections of a drained backend end by themselves.
+    pub drain: Option<Drain>,
     /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.

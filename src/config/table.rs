@@ -197,6 +197,11 @@ impl<'a> Table<'a> {
         bytes.unwrap_or_default()
     }
 
+    /// In bytes; `None` when it is not there.
+    pub fn maybe_size(&self, name: &str) -> Option<u64> {
+        self.expected(name)?.size()
+    }
+
     /// `None` when it is not there and has no default.
     pub fn maybe_rate(&self, name: &str) -> Option<Rate> {
         match (self.expected(name), &self.declared(name).absent) {

@@ -1,7 +1,7 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Balance, ForwardedFields, InitState, LogFormat, LogLevel, Protocol, ProxyVersion,
+    Activity, Balance, ForwardedFields, InitState, LogFormat, LogLevel, Protocol, ProxyVersion,
 };
 
 /// A closed set whose members have a word each.
@@ -65,6 +65,23 @@ impl Word for ForwardedFields {
 impl Word for InitState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("up", InitState::Up), ("down", InitState::Down)];
+}
+
+impl Word for Activity {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("any", Activity::Any), ("messages", Activity::Messages)];
+}
+
+/// One of `ping.to`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Side {
+    Client,
+    Backend,
+}
+
+impl Word for Side {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("client", Side::Client), ("backend", Side::Backend)];
 }
 
 /// A moment of `log_at`.

@@ -95,11 +95,11 @@ pub(super) async fn serve(
                         client,
                         line,
                         lease,
-                        settings,
                         framing: match rules.config.follow_frames {
-                            true => Framing::WebSocket(Watched::default()),
+                            true => Framing::WebSocket(Watched::of(&rules.config, &settings)),
                             false => Framing::Bytes,
                         },
+                        settings,
                     },
                     ticket,
                 )

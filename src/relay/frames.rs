@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::clock::{Tick, Ticks};
 use super::entry::{BACKEND, CLIENT};
 use crate::base::rate::{Bucket, Rate};
+use crate::config::{self, Ping};
 use crate::wire::control::{self, PING_BYTES, Reader};
 use crate::wire::frames::{Frame, Violation};
 use crate::wire::passage::{Passage, Passed, Verdict};
@@ -25,15 +26,22 @@ pub struct Watched {
     pub messages_only: bool,
 }
 
-/// Pings of our own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ping {
-    /// A leg that was silent for so long gets one.
-    pub interval: Duration,
-    /// And is dead when it stays silent for so long.
-    pub timeout: Duration,
-    pub client: bool,
-    pub backend: bool,
+impl Watched {
+    /// What a listener and a pool want of the frames of their WebSockets.
+    pub fn of(listener: &config::Listener, pool: &config::Pool) -> Watched {
+        let config::FrameLimits {
+            max_frame,
+            max_message,
+            max_pings,
+        } = listener.frames;
+        Watched {
+            max_frame,
+            max_message,
+            max_pings,
+            ping: pool.ping,
+            messages_only: pool.activity == config::Activity::Messages,
+        }
+    }
 }
 
 /// What a WebSocket is told before it is ended.

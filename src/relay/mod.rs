@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use crate::observe::Record;
 use crate::tls::record;
 pub use door::{Arrivals, Door};
-pub use frames::{Goodbye, Ping, Watched};
+pub use frames::{Goodbye, Watched};
 use inbox::{Command, Inbox};
 pub use inquiry::{Connection, Cursor, Filter, Handle, MAX_PAGE, Page};
 pub use origin::{Origin, Unserved};

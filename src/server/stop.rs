@@ -11,13 +11,11 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ListenerState, Server, Signal, Signals, listeners, lock};
+use crate::base::close_code::GOING_AWAY;
 use crate::relay::Goodbye;
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
-
-/// RFC 6455 section 7.4.1: "a server going down".
-const GOING_AWAY: u16 = 1001;
 
 /// How long the access log may take to be written out at the end; a disk that hangs must not keep the process.
 const FLUSH: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! WebSocket control frames of our own (RFC 6455 section 5.5): Close, and pings whose pongs can be told from all others.
 
-/// Longest reason of a Close: a control frame's payload has at most 125 bytes, 2 of which are the code.
-pub const MAX_REASON_BYTES: usize = 123;
+use crate::base::close_code::MAX_REASON_BYTES;
+
 /// Payload of our pings.
 pub const PING_BYTES: usize = 8;
 
@@ -15,12 +15,6 @@ pub enum Reader {
     Client,
     /// With this masking key.
     Backend([u8; 4]),
-}
-
-/// Close codes that may be sent (RFC 6455 section 7.4; 1012 and 1013 from the IANA registry): never 1005, 1006 or 1015, which
-/// stand for what was not sent. 3000 to 4999 are for libraries and applications.
-pub fn may_be_sent(code: u16) -> bool {
-    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
 /// A Close frame; `reason` is cut at [`MAX_REASON_BYTES`], at the end of a character.

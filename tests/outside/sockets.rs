@@ -263,7 +263,9 @@ fn may_unshare() -> bool {
         .status();
     let may = tried.is_ok_and(|status| status.success());
     if !may {
-        eprintln!("SKIPPED: no right to make a network namespace, or no `unshare`, `ip` and `python3`");
+        eprintln!(
+            "SKIPPED: no right to make a network namespace, or no `unshare`, `ip` and `python3`"
+        );
     }
     may
 }

@@ -11,7 +11,7 @@ use super::super::model::{Bind, ForwardedFields, Listener, ListenerTls, Protocol
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{listener_tls, route, socket};
+use super::{listener_tls, long_life, route, socket};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -99,6 +99,12 @@ pub static LISTENER: Section = Section {
             "`websocket` only: follow where the frames of a WebSocket begin and end. Payload is not looked at.",
         ),
         key(
+            "frames",
+            Kind::Table(&long_life::FRAMES),
+            Absent::None,
+            "`websocket` only: bounds on what clients send. They need `follow_frames`.",
+        ),
+        key(
             "backlog",
             number(1, 65_535),
             Absent::Number(defaults::BACKLOG),
@@ -112,11 +118,12 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 4] = [
+const WEBSOCKET_ONLY: [&str; 5] = [
     "forwarded",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
+    "frames",
 ];
 
 pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
@@ -146,6 +153,10 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
                 "on a plain tcp listener the server may speak first, and would wait for the client",
             );
         }
+    }
+    let follow_frames = table.flag("follow_frames");
+    if !follow_frames && protocol == Some(Protocol::Websocket) {
+        table.conflict("frames", "without `follow_frames` nobody sees the frames");
     }
     let name = table.text_by("name", read_name);
     let bind = table.text("bind");
@@ -189,7 +200,8 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),
-        follow_frames: table.flag("follow_frames"),
+        follow_frames,
+        frames: long_life::decode_frames(&table.table("frames")),
         backlog: table.number("backlog"),
         tls: tls?,
         name: name?,

@@ -12,6 +12,7 @@ mod discover;
 mod global;
 mod listener;
 mod listener_tls;
+mod long_life;
 mod outlier;
 mod pool;
 mod route;

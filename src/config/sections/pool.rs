@@ -4,11 +4,12 @@ use super::super::defaults;
 use super::super::error::Fault;
 use super::super::hash_key::ALLOWED as HASH_KEY;
 use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
-use super::super::model::ProxyVersion;
-use super::super::model::{Address, Backend, Balance, Check, Discover, Pool};
+use super::super::model::{
+    Activity, Address, Backend, Balance, Check, Discover, Pool, ProxyVersion,
+};
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
-use super::{backend, check, discover, outlier, socket};
+use super::{backend, check, discover, long_life, outlier, socket};
 
 pub static POOL: Section = Section {
     doc: "A set of backends with one balancing algorithm, its checks and limits.",
@@ -60,6 +61,24 @@ pub static POOL: Section = Section {
             time(1_000, YEAR),
             Absent::None,
             "Longest life of a session, give or take a tenth; for clients that are to come back now and then. Not of ordinary HTTP requests. Without it there is no bound.",
+        ),
+        key(
+            "activity",
+            Kind::Word(words::<Activity>),
+            Absent::Text(defaults::ACTIVITY),
+            "What keeps a session from `idle_timeout`: any byte, or only the messages of a WebSocket and not its pings and pongs.",
+        ),
+        key(
+            "ping",
+            Kind::Table(&long_life::PING),
+            Absent::None,
+            "WebSocket pings of our own. Without it there are none.",
+        ),
+        key(
+            "drain",
+            Kind::Table(&long_life::DRAIN),
+            Absent::None,
+            "How the connections of a drained backend are ended. Without it they end by themselves.",
         ),
         key(
             "response_timeout",
@@ -155,6 +174,9 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let check = table
         .maybe_table("check")
         .map(|table| check::decode(&table, send_proxy));
+    let drain = table.maybe_table("drain");
+    let drain = drain.map(|table| long_life::decode_drain(&table));
+    let ping = table.maybe_table("ping");
     if let Some(backends) = &backends {
         refuse_check_of_unix(table, check.as_ref().and_then(Option::as_ref), backends);
         if max_queue > 0 && !is_bounded(backends, discover.as_ref()) {
@@ -170,6 +192,9 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         idle_timeout: table.time("idle_timeout"),
         fin_timeout: table.time("fin_timeout"),
         max_lifetime: table.maybe_time("max_lifetime"),
+        activity: table.word("activity"),
+        ping: ping.map(|table| long_life::decode_ping(&table)),
+        drain: super::decoded(drain)?,
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),

@@ -1,6 +1,6 @@
 //! Keys of a pool beside the listeners that use it: one that no connection of theirs gives a meaning would do nothing.
 
-use super::super::model::{Balance, HashKey, Listener, Pool, Protocol};
+use super::super::model::{Activity, Balance, HashKey, Listener, Pool, Protocol};
 use super::super::table::Table;
 
 /// Keys that mean something to HTTP requests only.
@@ -18,6 +18,7 @@ pub fn refuse_useless<'a>(
         if !users.is_empty() {
             refuse_hash_key(table, pool, &users);
             refuse_http_keys(table, &users);
+            refuse_unfollowed(table, pool, &users);
         }
     }
 }
@@ -46,6 +47,24 @@ fn refuse_http_keys(table: &Table<'_>, users: &[&Listener]) {
         table.conflict(
             key,
             "only a listener with protocol = \"websocket\" reads requests, and this pool has none; leave it out: `idle_timeout` bounds a raw connection",
+        );
+    }
+}
+
+/// Keys that need to know where frames begin and end.
+fn refuse_unfollowed(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
+    let follows = |listener: &&Listener| reads_requests(listener) && listener.follow_frames;
+    if users.iter().any(follows) {
+        return;
+    }
+    let keys = [
+        ("ping", pool.ping.is_some()),
+        ("activity", pool.activity != Activity::Any),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        table.conflict(
+            key,
+            "no listener of this pool follows the frames of WebSockets; it needs one with protocol = \"websocket\" and `follow_frames`",
         );
     }
 }

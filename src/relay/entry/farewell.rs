@@ -6,14 +6,13 @@ use std::time::Duration;
 use super::super::clock::{Tick, Ticks};
 use super::super::frames::{Alive, Farewell, Goodbye};
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use crate::base::close_code::GOING_AWAY;
 use crate::observe::{End, How, Phase, Side};
 
 /// The wait for a place between two frames; a frame that is longer under way is cut off.
 const BOUNDARY_WAIT: Duration = Duration::from_secs(5);
 /// The wait for the peers' answers, as the closing handshake wants them (RFC 6455 section 7.1.1).
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-/// "Going away" (RFC 6455 section 7.4.1), for the side that did nothing wrong.
-const GOING_AWAY: u16 = 1001;
 /// "An unexpected condition": the backend does not answer.
 const UNEXPECTED: u16 = 1011;
 

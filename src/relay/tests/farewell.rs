@@ -100,7 +100,7 @@ fn told() -> Option<(u16, String)> {
 
 fn ping(client: bool, backend: bool) -> Watched {
     Watched {
-        ping: Some(super::super::Ping {
+        ping: Some(crate::config::Ping {
             interval: Duration::from_millis(50),
             timeout: Duration::from_millis(600),
             client,

@@ -1,0 +1,14 @@
+//! The codes of WebSocket Close frames.
+
+/// Longest reason of a Close: a control frame's payload has at most 125 bytes, 2 of which are the code (RFC 6455 section
+/// 5.5.1).
+pub const MAX_REASON_BYTES: usize = 123;
+
+/// "Going away": the server is (RFC 6455 section 7.4.1).
+pub const GOING_AWAY: u16 = 1001;
+
+/// Codes that may be sent (RFC 6455 section 7.4; 1012 and 1013 from the IANA registry): never 1005, 1006 or 1015, which
+/// stand for what was not sent. 3000 to 4999 are for libraries and applications.
+pub fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
