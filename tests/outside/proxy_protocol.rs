@@ -280,6 +280,26 @@ async fn an_announced_client_of_a_trusted_network_is_believed() {
 }
 
 #[tokio::test]
+async fn the_forwarded_field_names_an_announced_ipv6_client_in_quotes() {
+    let node = Node::web("n1").await;
+    let config = accepting("websocket", &format!("{TRUSTED}\nforwarded = \"rfc7239\""))
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    let header = v2("[2001:db8::8]:1", &Details::default());
+    let mut stream = announced(balancer.address("main").await, &header).await;
+    let claims = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n";
+    let request = format!("GET / HTTP/1.1\r\nHost: a.example:80\r\n{claims}\r\n");
+    http_on(&mut stream, &request).await;
+    let head = node.heads.lock().unwrap().join("").to_ascii_lowercase();
+    let expected = "forwarded: for=\"[2001:db8::8]\";host=\"a.example:80\";proto=http\r\n";
+    assert!(head.contains(expected), "{head}");
+    assert!(
+        !head.contains("x-forwarded-for") && !head.contains("6.6.6.6"),
+        "{head}"
+    );
+}
+
+#[tokio::test]
 async fn the_header_comes_before_tls_and_before_a_websocket() {
     let node = Node::web("w1").await;
     let launch = Launch::new();
