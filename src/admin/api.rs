@@ -18,10 +18,10 @@ use super::gate::Gate;
 use super::reply::{Failure, Reply, json, reply};
 use super::route::{LIST, Route, Target};
 use super::view::{ListenerView, PoolView, ReloadView};
-use super::{look, metrics, rules};
+use super::{look, metrics, plan, rules};
 use crate::base::units::parse_duration;
 use crate::pool::{Backend, OperatorState, Pool};
-use crate::server::Server;
+use crate::server::{Condition, Server};
 
 /// Drains with `wait` at once, each of which holds a connection; more are told to ask again.
 pub(super) const MAX_WAITERS: usize = 32;
@@ -34,6 +34,7 @@ pub(super) struct Api {
     /// Weak: the server owns this endpoint.
     server: Weak<Server>,
     waiters: Semaphore,
+    plans: Semaphore,
 }
 
 #[derive(Deserialize)]
@@ -44,11 +45,20 @@ struct WeightBody {
     weight: Option<u16>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReloadBody {
+    /// What must hold of the reload for it to be done.
+    #[serde(default, rename = "if")]
+    conditions: Vec<String>,
+}
+
 impl Api {
     pub fn new(server: Weak<Server>) -> Api {
         Api {
             server,
             waiters: Semaphore::new(MAX_WAITERS),
+            plans: Semaphore::new(plan::MAX_PLANS),
         }
     }
 
@@ -104,10 +114,8 @@ impl Api {
             Route::Weight(target) => weigh(server, &target, body).await,
             Route::Connections => connections::list(server, uri.query()).await,
             Route::Connection(id) => connections::close(server, &id, body).await,
-            Route::Reload => {
-                read_json::<Nothing, _>(body).await?;
-                reload(server).await
-            }
+            Route::Reload => reload(server, read_json(body).await?).await,
+            Route::Plan => plan::plan(server, &self.plans, body).await,
         }
     }
 
@@ -206,8 +214,12 @@ where
     Ok(json(StatusCode::OK, &look::operated(&pool, &backend)))
 }
 
-async fn reload(server: &Arc<Server>) -> Result<Reply, Failure> {
-    match server.reload().await {
+async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, Failure> {
+    let conditions = body.conditions.iter().map(|text| text.parse());
+    let conditions: Vec<Condition> = conditions
+        .collect::<Result<_, String>>()
+        .map_err(Failure::bad_request)?;
+    match server.reload_if(conditions).await {
         Ok(changes) => {
             let summary = changes.iter().map(ToString::to_string).collect();
             let changes = changes

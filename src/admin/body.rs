@@ -24,13 +24,22 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-/// Nothing counts as `{}`. Unknown keys are errors where `T` says so.
+/// As [`read_json_of`], of the size that changes have.
 pub(super) async fn read_json<T, B>(body: B) -> Result<T, Failure>
 where
     T: DeserializeOwned,
     B: Body<Data = Bytes> + Unpin,
 {
-    let read = timeout(BODY_TIMEOUT, read(body)).await;
+    read_json_of(body, MAX_BODY_BYTES).await
+}
+
+/// Nothing counts as `{}`. Unknown keys are errors where `T` says so.
+pub(super) async fn read_json_of<T, B>(body: B, max_bytes: usize) -> Result<T, Failure>
+where
+    T: DeserializeOwned,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let read = timeout(BODY_TIMEOUT, read(body, max_bytes)).await;
     let bytes = read.map_err(|_| {
         let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
         Failure::new(StatusCode::REQUEST_TIMEOUT, message)
@@ -50,7 +59,10 @@ where
         })
 }
 
-async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Bytes, Failure> {
+async fn read<B: Body<Data = Bytes> + Unpin>(
+    mut body: B,
+    max_bytes: usize,
+) -> Result<Bytes, Failure> {
     let mut kept = BytesMut::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
@@ -59,15 +71,15 @@ async fn read<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Bytes, Failu
             continue;
         };
         total += data.len();
-        if total > MAX_BODY_BYTES + MAX_DISCARDED_BYTES {
+        if total > max_bytes + MAX_DISCARDED_BYTES {
             break;
         }
-        if total <= MAX_BODY_BYTES {
+        if total <= max_bytes {
             kept.extend_from_slice(&data);
         }
     }
-    if total > MAX_BODY_BYTES {
-        let message = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+    if total > max_bytes {
+        let message = format!("the body is larger than {max_bytes} bytes");
         return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     Ok(kept.freeze())

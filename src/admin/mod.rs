@@ -11,6 +11,7 @@ mod endpoint;
 mod gate;
 mod look;
 mod metrics;
+mod plan;
 mod process;
 mod query;
 mod reply;

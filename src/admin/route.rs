@@ -22,6 +22,7 @@ pub(super) enum Route {
     /// By its id, as the path has it.
     Connection(String),
     Reload,
+    Plan,
 }
 
 /// A backend's identity, as the path names it.
@@ -45,6 +46,7 @@ pub(super) const LIST: &[&str] = &[
     "GET /api/v1/connections?pool=chat&min_idle=1h",
     "DELETE /api/v1/connections/ID",
     "POST /api/v1/reload",
+    "POST /api/v1/plan",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -67,6 +69,7 @@ impl Route {
             ["listeners"] => Some(Route::Listeners),
             ["pools"] => Some(Route::Pools),
             ["reload"] => Some(Route::Reload),
+            ["plan"] => Some(Route::Plan),
             ["connections"] => Some(Route::Connections),
             ["connections", id] => Some(Route::Connection((*id).into())),
             ["pools", pool] => Some(Route::Pool((*pool).into())),
@@ -95,7 +98,7 @@ impl Route {
     /// As the `Allow` header lists them.
     pub fn methods(&self) -> &'static str {
         match self {
-            Route::Operate(..) | Route::Reload => "POST",
+            Route::Operate(..) | Route::Reload | Route::Plan => "POST",
             Route::Weight(_) => "PUT, POST",
             Route::Connection(_) => "DELETE",
             _ => "GET, HEAD",
@@ -108,11 +111,15 @@ impl Route {
             .any(|allowed| allowed == method.as_str())
     }
 
-    /// Needs a JSON body and the rules for changes.
+    /// Needs a JSON body and the rules for changes; a plan's body is a whole configuration.
     pub fn is_change(&self) -> bool {
         matches!(
             self,
-            Route::Operate(..) | Route::Reload | Route::Weight(_) | Route::Connection(_)
+            Route::Operate(..)
+                | Route::Reload
+                | Route::Plan
+                | Route::Weight(_)
+                | Route::Connection(_)
         )
     }
 

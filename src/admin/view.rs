@@ -1,7 +1,11 @@
 //! What the admin endpoint shows, as JSON: plain data, written by `admin::look` and read by the command line.
 //! Times are RFC 3339, in UTC.
 
+mod plan;
+
 use serde::{Deserialize, Serialize};
+
+pub use plan::*;
 
 /// `GET /api/v1/status`: everything at one look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

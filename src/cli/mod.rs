@@ -45,7 +45,9 @@ enum Command {
     /// Show listeners, pools and backends of the running balancer
     Status(client::AskArguments),
     /// Reload the configuration of the running balancer and show what changed
-    Reload(client::AskArguments),
+    Reload(client::ReloadArguments),
+    /// Show what a reload of a file would do, part by part, and to how many live connections
+    Plan(client::PlanArguments),
     /// Give a backend no new connections; its live ones go on
     Drain(client::WaitArguments),
     /// Let a backend take connections again
@@ -148,6 +150,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Demo(arguments)) => demo::demo(arguments),
         Some(Command::Status(arguments)) => client::status(arguments),
         Some(Command::Reload(arguments)) => client::reload(arguments),
+        Some(Command::Plan(arguments)) => client::plan(arguments),
         Some(Command::Drain(arguments)) => client::drain(arguments),
         Some(Command::Ready(arguments)) => client::ready(arguments),
         Some(Command::Maint(arguments)) => client::maint(arguments),

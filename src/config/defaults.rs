@@ -106,6 +106,26 @@ pub const QUEUE_TIMEOUT: Duration = seconds(5);
 /// Off: it delays recovery unless nodes really need to warm up.
 pub const SLOW_START: Duration = Duration::ZERO;
 
+// sticky
+
+/// Told apart from the application's own.
+pub const STICKY_COOKIE: &str = "evenkeel";
+/// A working day and the night: who comes back the next day starts anew as well as not.
+pub const STICKY_TTL: Duration = seconds(86_400);
+/// What browsers take a cookie for that says nothing of it.
+pub const STICKY_SAME_SITE: &str = "lax";
+/// Over plain HTTP a browser drops a cookie that has it; the cookie itself is no secret.
+pub const STICKY_SECURE: bool = false;
+/// A session that begins with polling lives in one node's memory: elsewhere it is unknown.
+pub const STICKY_ON_DRAIN: &str = "keep";
+
+// retry_after
+
+/// A single client that was turned away may come back at once.
+pub const RETRY_AFTER_MIN: Duration = seconds(1);
+/// Spreads a thousand clients to a hundred per second; as long as people wait for a page.
+pub const RETRY_AFTER_MAX: Duration = seconds(10);
+
 // backend, discover
 
 /// All alike.

@@ -34,6 +34,10 @@ pub enum Change {
     CertificatesChanged {
         listener: String,
     },
+    /// The keys in its sticky key file differ; never of [`diff`] either.
+    StickyKeysChanged {
+        pool: String,
+    },
     PoolAdded {
         pool: String,
     },
@@ -310,6 +314,7 @@ impl fmt::Display for Change {
             Change::CertificatesChanged { listener } => {
                 write!(f, "listener {listener}: certificates renewed")
             }
+            Change::StickyKeysChanged { pool } => write!(f, "pool {pool}: sticky keys renewed"),
             Change::PoolAdded { pool } => write!(f, "pool {pool}: added"),
             Change::PoolRemoved { pool } => write!(f, "pool {pool}: removed"),
             Change::PoolChanged { pool, keys } => {
@@ -505,6 +510,14 @@ bind = "127.0.0.1:9900"
             &[
                 "listener l: changed protocol",
                 "pool p: changed response_timeout, body_timeout",
+            ],
+        ),
+        (
+            "\"tcp\"\npool = \"p\"\n[pool.p]",
+            "\"websocket\"\npool = \"p\"\n[pool.p]\nsticky = { key_file = \"k\" }\nretry_after = { max = \"9s\" }",
+            &[
+                "listener l: changed protocol",
+                "pool p: changed sticky, retry_after",
             ],
         ),
         (

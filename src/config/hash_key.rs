@@ -29,7 +29,7 @@ impl FromStr for HashKey {
 }
 
 /// RFC 9110, 5.6.2.
-fn token(name: &str) -> Result<&str, &'static str> {
+pub(super) fn token(name: &str) -> Result<&str, &'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match name {
         "" => Err("the name is missing"),

@@ -8,6 +8,7 @@ pub mod defaults;
 mod diff;
 mod entry;
 mod error;
+mod forecast;
 mod hash_key;
 mod keys;
 pub mod model;
@@ -25,6 +26,7 @@ use toml::de::DeTable;
 
 pub use diff::{Change, diff};
 pub use error::{ConfigErrors, ConfigMessage, Fault};
+pub use forecast::{Fate, Part, Step, forecast};
 pub use model::*;
 pub use schema::schema;
 pub use words::Word;

@@ -6,6 +6,7 @@
 
 mod introduction;
 mod socket;
+mod sticky;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ pub use long_life::*;
 pub use crate::base::rate::Rate;
 pub use introduction::*;
 pub use socket::*;
+pub use sticky::*;
 
 /// One whole configuration file.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,6 +245,9 @@ pub struct Pool {
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
     pub outlier: Outlier,
+    /// `None`: a client has no backend of its own.
+    pub sticky: Option<Sticky>,
+    pub retry_after: RetryAfter,
     /// `None`: no active checks.
     pub check: Option<Check>,
     /// The PROXY header that a backend's connection begins with. `None`: none, the default.

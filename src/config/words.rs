@@ -1,7 +1,8 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, ForwardedFields, InitState, LogFormat, LogLevel, Protocol, ProxyVersion,
+    Activity, Balance, ForwardedFields, InitState, LogFormat, LogLevel, OnDrain, Protocol,
+    ProxyVersion, SameSite,
 };
 
 /// A closed set whose members have a word each.
@@ -82,6 +83,19 @@ pub(super) enum Side {
 impl Word for Side {
     const WORDS: &'static [(&'static str, Self)] =
         &[("client", Side::Client), ("backend", Side::Backend)];
+}
+
+impl Word for SameSite {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("lax", SameSite::Lax),
+        ("strict", SameSite::Strict),
+        ("none", SameSite::None),
+    ];
+}
+
+impl Word for OnDrain {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keep", OnDrain::Keep), ("repick", OnDrain::Repick)];
 }
 
 /// A moment of `log_at`.

@@ -44,6 +44,9 @@ impl Pool {
     fn at_once(&self, pick: &Pick<'_>) -> Option<Result<Lease, AcquireError>> {
         let now = clock();
         self.refresh(now);
+        if let Some(lease) = again(pick) {
+            return Some(Ok(lease));
+        }
         let view = self.view.load();
         if !self.queue.is_empty() {
             return None;
@@ -94,6 +97,13 @@ impl Pool {
         let now = clock();
         self.queue.serve(|want| self.view.load().take(want, now));
     }
+}
+
+/// Back to where the client was. The gate alone decides: it knows its backend's state and room.
+fn again(pick: &Pick<'_>) -> Option<Lease> {
+    let failed = |one: &&Arc<Backend>| pick.tried.iter().any(|tried| Arc::ptr_eq(tried, one));
+    let preferred = pick.preferred.filter(|one| !failed(one))?;
+    Lease::enter_again(preferred)
 }
 
 fn want<'a>(view: &View, pick: &Pick<'a>) -> Want<'a> {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
-use crate::pool::gate::Gate;
+use crate::pool::gate::{Door, Gate};
 use crate::pool::queue::Queue;
 use crate::pool::status::Status;
 use crate::pool::{OperatorState, Pool, State, clock};
@@ -181,6 +181,11 @@ impl Backend {
         self.gate.live()
     }
 
+    /// Whether it takes connections of new clients, as far as its state goes.
+    pub fn takes_new(&self) -> bool {
+        self.gate.is_open()
+    }
+
     /// Returns when no connection is live, at once if none is now.
     ///
     /// # Cancel safety
@@ -211,7 +216,7 @@ impl Backend {
 
     /// From now on nobody enters; the operator sees it until it is empty.
     pub(super) fn retire(&self) {
-        self.gate.set_open(false);
+        self.gate.set_door(Door::Closed);
         self.status().retired = true;
     }
 
@@ -266,6 +271,13 @@ impl Lease {
     /// `None` when the backend is closed or full.
     pub(super) fn enter(backend: &Arc<Backend>) -> Option<Lease> {
         backend.gate.enter().then(|| Lease {
+            backend: backend.clone(),
+        })
+    }
+
+    /// The same for a client that comes back, which a drain may let in.
+    pub(super) fn enter_again(backend: &Arc<Backend>) -> Option<Lease> {
+        backend.gate.enter_again().then(|| Lease {
             backend: backend.clone(),
         })
     }

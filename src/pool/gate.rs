@@ -1,12 +1,24 @@
 //! The door of one backend: how many connections are in, how many may be, and whether it is open at all.
 //!
 //! Count and door are one word, so that nobody slips in between "closed" and "counted": once `close` returned, the
-//! count only falls.
+//! count only falls. A drained backend may be kept open for those who come back to it.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// The bit of `word` that is set while closed; the others count.
+/// The bit of `word` that is set while closed.
 const CLOSED: u64 = 1 << 63;
+/// Beside `CLOSED`: open for those who come back. The other bits count.
+const KEPT: u64 = 1 << 62;
+const COUNT: u64 = !(CLOSED | KEPT);
+
+/// For whom the door is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Open,
+    /// For those who were here before, by a sticky cookie.
+    Kept,
+    Closed,
+}
 
 // Sequential consistency throughout: the queue relies on "I queued, then saw it full" and "I left, then saw nobody
 // queued" excluding each other.
@@ -32,9 +44,15 @@ impl Gate {
         self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
     }
 
+    /// The same for one who comes back.
+    pub(super) fn enter_again(&self) -> bool {
+        let admit = |word: u64| self.admits_again(word).then_some(word + 1);
+        self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
+    }
+
     /// Uncounts one that entered; how many are left.
     pub(super) fn leave(&self) -> u64 {
-        (self.word.fetch_sub(1, SeqCst) & !CLOSED).saturating_sub(1)
+        (self.word.fetch_sub(1, SeqCst) & COUNT).saturating_sub(1)
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -42,15 +60,23 @@ impl Gate {
     }
 
     pub(super) fn live(&self) -> u64 {
-        self.word.load(SeqCst) & !CLOSED
+        self.word.load(SeqCst) & COUNT
     }
 
-    pub(super) fn set_open(&self, open: bool) {
-        if open {
-            self.word.fetch_and(!CLOSED, SeqCst);
-        } else {
-            self.word.fetch_or(CLOSED, SeqCst);
-        }
+    pub(super) fn set_door(&self, door: Door) {
+        let bits = match door {
+            Door::Open => 0,
+            Door::Kept => CLOSED | KEPT,
+            Door::Closed => CLOSED,
+        };
+        let set = |word: u64| Some(word & COUNT | bits);
+        // Never refused.
+        let _ = self.word.fetch_update(SeqCst, SeqCst, set);
+    }
+
+    /// For everybody.
+    pub(super) fn is_open(&self) -> bool {
+        self.word.load(SeqCst) & CLOSED == 0
     }
 
     pub(super) fn max(&self) -> u64 {
@@ -63,8 +89,16 @@ impl Gate {
     }
 
     fn admits(&self, word: u64) -> bool {
+        word & CLOSED == 0 && self.fits(word)
+    }
+
+    fn admits_again(&self, word: u64) -> bool {
+        (word & CLOSED == 0 || word & KEPT != 0) && self.fits(word)
+    }
+
+    fn fits(&self, word: u64) -> bool {
         let max = self.max();
-        word & CLOSED == 0 && (max == 0 || word < max)
+        max == 0 || word & COUNT < max
     }
 }
 
@@ -77,17 +111,32 @@ mod tests {
     fn closed_lets_nobody_in_and_everybody_out() {
         let gate = Gate::new(0);
         assert!(!gate.enter());
-        gate.set_open(true);
+        gate.set_door(Door::Open);
         assert!(gate.enter() && gate.enter());
-        gate.set_open(false);
+        gate.set_door(Door::Closed);
+        assert!(!gate.enter_again());
         assert!(!gate.enter() && !gate.has_room());
         assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
     }
 
     #[test]
+    fn a_kept_door_lets_in_who_comes_back_up_to_the_limit() {
+        let gate = Gate::new(2);
+        gate.set_door(Door::Kept);
+        assert!(!gate.enter() && !gate.has_room() && !gate.is_open());
+        assert!(gate.enter_again() && gate.enter_again() && !gate.enter_again());
+        assert_eq!(gate.live(), 2);
+        gate.set_door(Door::Closed);
+        assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
+        assert!(!gate.enter_again());
+        gate.set_door(Door::Open);
+        assert!(gate.enter() && gate.enter_again() && !gate.enter_again());
+    }
+
+    #[test]
     fn a_lowered_limit_waits_for_those_above_it() {
         let gate = Gate::new(0);
-        gate.set_open(true);
+        gate.set_door(Door::Open);
         assert!((0..3).all(|_| gate.enter()));
         gate.set_max(2);
         assert!(!gate.enter());
@@ -100,7 +149,7 @@ mod tests {
     #[test]
     fn threads_never_exceed_the_limit() {
         let gate = Gate::new(3);
-        gate.set_open(true);
+        gate.set_door(Door::Open);
         let inside = AtomicU64::new(0);
         let most = AtomicU64::new(0);
         std::thread::scope(|scope| {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::config::{self, Balance};
+use crate::config::{self, Balance, OnDrain};
 use crate::pool::announce::Transition;
 use crate::pool::backend::Home;
+use crate::pool::gate::Door;
 use crate::pool::remembered::Remembered;
 use crate::pool::status::Status;
 use crate::pool::view::{Ramp, Slot, Tier, View};
@@ -199,7 +200,7 @@ impl Members {
         let status = backend.status();
         let usable = status.is_usable();
         // Before the view is swapped: nobody who picked from the old one enters a closed backend.
-        backend.gate().set_open(usable);
+        backend.gate().set_door(self.door(&status));
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
@@ -208,6 +209,18 @@ impl Members {
             weight: status.weight(),
             usable,
             ramp: from.map(|from| Ramp { from, time }),
+        }
+    }
+}
+
+impl Members {
+    fn door(&self, status: &Status) -> Door {
+        let sticky = self.settings.sticky.as_ref();
+        let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
+        match status.is_usable() {
+            true => Door::Open,
+            false if keeps && status.is_kept() => Door::Kept,
+            false => Door::Closed,
         }
     }
 }

@@ -18,6 +18,7 @@ mod queue;
 mod remembered;
 mod state;
 mod status;
+mod sticky;
 mod supervise;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use crate::base::pace::Pace;
@@ -35,6 +36,7 @@ use crate::pool::backend::Home;
 use crate::pool::members::Members;
 use crate::pool::queue::Queue;
 use crate::pool::view::View;
+use crate::wire::sticky::StickyKeys;
 
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
@@ -54,6 +56,7 @@ pub struct Pool {
     /// The view's own, for those who wait in the queue.
     refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
+    sticky_keys: ArcSwapOption<StickyKeys>,
     changed: watch::Sender<u64>,
     /// Of log lines that tell of clients turned away.
     refusals: Pace,
@@ -82,6 +85,7 @@ impl Pool {
                 queue,
                 refresh_at: watch::Sender::new(None),
                 counters: PoolCounters::default(),
+                sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 refusals: Pace::new(REFUSAL_SPACING),
             }

@@ -13,6 +13,9 @@ pub struct Pick<'a> {
     pub client: Option<IpAddr>,
     /// The value of the pool's `hash_key`; `None` where the connection has none: its address is hashed then.
     pub key: Option<&'a [u8]>,
+    /// Where the client was before, by its sticky cookie: taken first, while it is ready or kept open in its drain, and
+    /// has room. Nobody waits for it in the queue.
+    pub preferred: Option<&'a Arc<Backend>>,
     /// Backends that this connection already failed to reach. One of them is picked again only when no other
     /// backend can be used at all.
     pub tried: &'a [Arc<Backend>],

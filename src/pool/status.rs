@@ -180,6 +180,12 @@ impl Status {
         self.shown.state == State::Up && self.weight() > 0 && !self.retired
     }
 
+    /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
+    pub(super) fn is_kept(&self) -> bool {
+        let works = self.endpoint.is_some() && self.check.up && self.outlier.until().is_none();
+        works && self.operator != OperatorState::Maint && !self.retired
+    }
+
     /// When its weight began to grow, unless it has grown for `slow_start` already.
     pub(super) fn ramp(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
         let growing = |from: &Instant| now.saturating_duration_since(*from) < slow_start;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION};
+use http::header::{CONTENT_TYPE, SEC_WEBSOCKET_VERSION};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -19,9 +19,6 @@ use super::ticket::Ticket;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::Lease;
 use crate::wire::websocket;
-
-/// Seconds after which a refused client may come again; as long as a queue waits by default.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// The body of an answer. The request's ticket ends with it.
 pub(super) enum Answer {
@@ -60,15 +57,11 @@ pub(super) fn own(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE => drop(headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS)),
-        StatusCode::UPGRADE_REQUIRED => {
-            headers.insert(
-                SEC_WEBSOCKET_VERSION,
-                HeaderValue::from_static(websocket::VERSION),
-            );
-        }
-        _ => {}
+    if status == StatusCode::UPGRADE_REQUIRED {
+        headers.insert(
+            SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static(websocket::VERSION),
+        );
     }
     response
 }

@@ -66,6 +66,8 @@ pub struct Wanted<'a> {
     pub key: Option<&'a [u8]>,
     /// What a pool with `send_proxy` tells of the client.
     pub introduction: Option<&'a Introduction>,
+    /// Where the client was before, by its sticky cookie.
+    pub preferred: Option<Arc<Backend>>,
     /// Backends that failed this connection already; a failed try adds to it. Its length bounds the tries.
     pub tried: Vec<Arc<Backend>>,
 }
@@ -140,6 +142,7 @@ async fn seek(
             .acquire(&Pick {
                 client: wanted.client,
                 key: wanted.key,
+                preferred: wanted.preferred.as_ref(),
                 tried: &wanted.tried,
             })
             .await?;

@@ -51,6 +51,7 @@ impl Errand {
             introduction: self.introduction.as_deref(),
             key: self.key.as_deref(),
             tried: std::mem::take(&mut self.tried),
+            ..Wanted::default()
         };
         // Both may be dropped: dispatch leaves the queue or gives its lease back, the watch takes nothing.
         let dispatched = tokio::select! {
@@ -93,7 +94,7 @@ impl Errand {
         let pick = Pick {
             client: self.client.ip(),
             key: self.key.as_deref(),
-            tried: &[],
+            ..Pick::default()
         };
         let lease = match pool.acquire_now(&pick) {
             Some(Ok(lease)) => lease,

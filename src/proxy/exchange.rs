@@ -11,6 +11,7 @@ use super::answer::{self, Answer, Streamed};
 use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::forward::{self, Purpose};
+use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, refuse, unavailable};
 use crate::observe::{End, How, Phase, Side};
@@ -31,10 +32,12 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, body) = request.into_parts();
     let key = visit.key(&settings, &parts);
+    let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
         introduction: Some(visit.introduction()),
         key: key.as_deref(),
+        preferred: sticky.as_ref().and_then(Stickiness::preferred),
         tried: Vec::new(),
     };
     let (stream, lease) = match ticket.dispatch(pool, &mut wanted).await {
@@ -62,7 +65,14 @@ pub(super) async fn serve(
             let end = End::new(Side::Backend, Phase::Request, How::Invalid);
             answer::own(ticket, StatusCode::BAD_GATEWAY, end, None)
         }
-        Ok(response) => stream_back(visit, response, ticket, line, lease, sent),
+        Ok(response) => {
+            let backend = Arc::clone(lease.backend());
+            let mut response = stream_back(visit, response, ticket, line, lease, sent);
+            if let Some(sticky) = sticky {
+                sticky.set(&backend, response.headers_mut());
+            }
+            response
+        }
         Err(error) => failed(visit, ticket, ordinal, &line, &broken, &error),
     }
 }

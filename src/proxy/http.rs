@@ -642,6 +642,33 @@ mod tests {
         );
     }
 
+    /// Was given to a backend, to be cut soon after.
+    #[tokio::test]
+    async fn what_the_kernel_has_queued_at_a_stop_is_told_to_come_again() {
+        let (address, seen) = answering(OK).await;
+        let bench = Bench::start("", "", &[address]);
+        let Bind::Tcp(local) = *bench.listening.local() else {
+            panic!("not over TCP");
+        };
+        // Nobody accepts before the next await.
+        let queued = [GET.to_owned() + "\r\n", upgrade()].map(|request| {
+            let stream = std::net::TcpStream::connect(local).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            (TcpStream::from_std(stream).unwrap(), request)
+        });
+        bench.proxy.stopping.cancel();
+        for (mut stream, request) in queued {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let answer = to_end(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            assert!(answer.contains("Retry-After: "), "{answer}");
+        }
+        bench.idle().await;
+        let stopped = End::new(Side::Evenkeel, Phase::Route, How::Stop);
+        assert_eq!(bench.listening.counters().ends.seen(), [(stopped, 2)]);
+        drop(seen);
+    }
+
     #[tokio::test]
     async fn a_client_that_resets_while_its_upgrade_waits_gives_its_lease_back() {
         let address = node(|mut stream, _| async move { drop(to_end(&mut stream).await) }).await;

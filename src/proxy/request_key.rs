@@ -30,13 +30,13 @@ pub(super) fn request_key(
     Some(value.to_vec())
 }
 
-fn pairs(list: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+pub(super) fn pairs(list: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     list.split(move |&byte| byte == separator)
         .map(<[u8]>::trim_ascii)
 }
 
 /// The value of `name=value`, as it stands: not decoded, so that it is the same whatever reads it.
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 

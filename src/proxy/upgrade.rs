@@ -16,6 +16,7 @@ use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
+use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, unavailable};
 use crate::config;
@@ -71,12 +72,14 @@ pub(super) async fn serve(
     let settings = pool.settings();
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
     visit.arrival.slot.adopted();
-    let (parts, _no_body) = request.into_parts();
+    let (mut parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
+    let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
         introduction: Some(visit.introduction()),
         key: key.as_deref(),
+        preferred: sticky.as_ref().and_then(Stickiness::preferred),
         tried: Vec::new(),
     };
     loop {
@@ -85,7 +88,11 @@ pub(super) async fn serve(
             Err(error) => return unavailable(ticket, pool, &error, Purpose::Upgrade),
         };
         ticket.phase(Phase::Upgrade);
-        match ask(visit, rules, &settings, parts.clone(), stream, &lease).await {
+        let mut answered = ask(visit, rules, &settings, parts.clone(), stream, &lease).await;
+        if let (Ok((response, _)), Some(sticky)) = (&mut answered, &sticky) {
+            sticky.set(lease.backend(), response.headers_mut());
+        }
+        match answered {
             Ok((response, line)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return switch(
                     visit,

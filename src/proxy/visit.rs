@@ -17,7 +17,7 @@ use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::{Arrival, Facts, Introduction, Rules, exchange, upgrade};
+use super::{Arrival, Facts, Introduction, Rules, exchange, retry_after, upgrade};
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
 use crate::observe::{End, How, Phase, Record, Side};
@@ -44,6 +44,8 @@ pub(super) struct Visit {
     pub arrival: Arrival,
     pub dialogue: Arc<Dialogue>,
     came: Came,
+    /// It came when the process was stopping already.
+    late: bool,
     calls: AtomicU64,
     /// An upgrade is under way.
     upgrading: AtomicBool,
@@ -57,6 +59,7 @@ impl Visit {
     pub(super) fn new(arrival: Arrival, record: Record, came: Came) -> Visit {
         let dialogue = Arc::new(Dialogue::new(arrival.rules.config.keep_alive_timeout));
         Visit {
+            late: arrival.proxy.stopping.is_cancelled(),
             arrival,
             dialogue,
             came,
@@ -98,12 +101,21 @@ impl Visit {
         let Some(pool) = self.route(&rules, host.as_deref(), path) else {
             return unrouted(ticket, websocket);
         };
+        if self.comes_too_late(websocket) {
+            return stopping(ticket, &pool);
+        }
         let routed = Routed { rules, pool };
         if websocket {
             self.upgrading.store(true, Ordering::Relaxed);
             return upgrade::serve(self, &routed, request, ticket).await;
         }
         exchange::serve(self, &routed, request, ticket, ordinal).await
+    }
+
+    /// What a stop would cut soon is better told to come again, to whoever serves then. A kept connection's last requests
+    /// are short and served.
+    fn comes_too_late(&self, websocket: bool) -> bool {
+        self.late || websocket && self.arrival.proxy.stopping.is_cancelled()
     }
 
     fn route(&self, rules: &Rules, host: Option<&str>, path: &str) -> Option<Arc<Pool>> {
@@ -237,6 +249,14 @@ fn unrouted(ticket: Ticket, close: bool) -> Response<Answer> {
     }
 }
 
+/// The answer to who comes while the process stops.
+fn stopping(ticket: Ticket, pool: &Pool) -> Response<Answer> {
+    let end = End::new(Side::Evenkeel, Phase::Route, How::Stop);
+    let mut response = answer::own_and_close(ticket, StatusCode::SERVICE_UNAVAILABLE, end, None);
+    retry_after::set(response.headers_mut(), pool.settings().retry_after);
+    response
+}
+
 /// The answer when no backend could be reached: come again (503), or why the way ends here (502, 504).
 pub(super) fn unavailable(
     ticket: Ticket,
@@ -253,8 +273,12 @@ pub(super) fn unavailable(
             ConnectError::Local(_) => StatusCode::SERVICE_UNAVAILABLE,
         },
     };
-    match purpose {
+    let mut response = match purpose {
         Purpose::Ordinary => answer::own(ticket, status, error.end(), None),
         Purpose::Upgrade => answer::own_and_close(ticket, status, error.end(), None),
+    };
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        retry_after::set(response.headers_mut(), pool.settings().retry_after);
     }
+    response
 }

@@ -49,6 +49,6 @@ async fn reload_settled(mut watcher: Watcher, server: &Weak<Server>) {
             return;
         };
         // The result was logged and counted.
-        let _ = server.reload_text(Some(text)).await;
+        let _ = server.reload_text(Some(text), Vec::new()).await;
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sticky;
 use crate::config::{self, Config};
 use crate::health;
 use crate::net::options::verify_congestion;
@@ -21,6 +22,7 @@ pub(super) struct Loaded {
     pub pools: Pools,
     /// One per listener, in the order of the configuration.
     pub rules: Vec<Rules>,
+    pub keys: sticky::Keys,
 }
 
 /// Loads everything that `config` names. Pools in `known` are kept.
@@ -35,6 +37,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
         }
     }
     errors.extend(congestion_errors(config));
+    let keys = sticky::load(config, &mut errors);
     let pools = pools(config, known);
     let mut rules = Vec::new();
     for listener in &config.listeners {
@@ -44,7 +47,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
         }
     }
     if errors.is_empty() {
-        Ok(Loaded { pools, rules })
+        Ok(Loaded { pools, rules, keys })
     } else {
         Err(errors)
     }
@@ -77,8 +80,8 @@ fn pools(config: &Config, known: &Pools) -> Pools {
         .collect()
 }
 
-/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root
-/// and token file. A provider of TLS primitives must be installed (`tls::install_provider`).
+/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root,
+/// token and sticky key file. A provider of TLS primitives must be installed (`tls::install_provider`).
 ///
 /// # Errors
 /// Every file that could not be used.

@@ -6,8 +6,10 @@
 //! cannot starve them.
 
 mod beside;
+mod condition;
 mod follow;
 mod follower;
+mod forecast;
 mod listeners;
 mod live;
 mod load;
@@ -17,6 +19,7 @@ mod settle;
 mod signals;
 mod source;
 mod status;
+mod sticky;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -29,7 +32,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use condition::Condition;
 pub use follower::{Commit, Follower};
+pub use forecast::{Forecast, ForecastPart, Totals};
 pub use load::verify;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
@@ -159,15 +164,28 @@ impl Server {
     /// # Errors
     /// Every reason why nothing was changed.
     pub async fn reload(self: &Arc<Self>) -> Result<Vec<Change>, ReloadError> {
-        self.reload_text(None).await
+        self.reload_text(None, Vec::new()).await
+    }
+
+    /// The same, if all `conditions` hold of what it would do: they are judged on the very text that is then loaded, and no
+    /// other reload comes in between.
+    ///
+    /// # Errors
+    /// Every reason why nothing was changed, and every condition that does not hold.
+    pub async fn reload_if(
+        self: &Arc<Self>,
+        conditions: Vec<Condition>,
+    ) -> Result<Vec<Change>, ReloadError> {
+        self.reload_text(None, conditions).await
     }
 
     async fn reload_text(
         self: &Arc<Self>,
         text: Option<String>,
+        conditions: Vec<Condition>,
     ) -> Result<Vec<Change>, ReloadError> {
         let server = Arc::clone(self);
-        let reload = move || server.reload_now(text);
+        let reload = move || server.reload_now(text, &conditions);
         match self.watch().spawn_blocking(reload).await {
             Ok(result) => result,
             Err(error) => Err(ReloadError {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::follower::Commit;
 use super::load::{Pools, load};
 use super::pools::{self, RunningPool};
-use super::{ReloadError, Server, listeners, lock};
+use super::{Condition, ReloadError, Server, listeners, lock, sticky};
 use crate::config::{self, Change, Config, ConfigErrors};
 use crate::observe;
 
@@ -19,6 +19,7 @@ pub(super) struct Plan {
     config: Arc<Config>,
     changes: Vec<Change>,
     pools: Pools,
+    keys: sticky::Keys,
     /// Those of `pools` that are new: checked and looked up already.
     started: BTreeMap<String, RunningPool>,
     listeners: Vec<listeners::Step>,
@@ -28,9 +29,13 @@ pub(super) struct Plan {
 
 impl Server {
     /// Reloads `text`, or what the source has now. Blocks; one at a time.
-    pub(super) fn reload_now(&self, text: Option<String>) -> Result<Vec<Change>, ReloadError> {
+    pub(super) fn reload_now(
+        &self,
+        text: Option<String>,
+        conditions: &[Condition],
+    ) -> Result<Vec<Change>, ReloadError> {
         let _one_at_a_time = lock(&self.reloading);
-        let result = self.try_reload(text);
+        let result = self.try_reload(text, conditions);
         let now = SystemTime::now();
         match &result {
             Ok(changes) => {
@@ -45,7 +50,11 @@ impl Server {
         result.map_err(|messages| ReloadError { messages })
     }
 
-    fn try_reload(&self, text: Option<String>) -> Result<Vec<Change>, Vec<String>> {
+    fn try_reload(
+        &self,
+        text: Option<String>,
+        conditions: &[Condition],
+    ) -> Result<Vec<Change>, Vec<String>> {
         let text = match text {
             Some(text) => text,
             None => {
@@ -55,6 +64,10 @@ impl Server {
         };
         lock(&self.attempted).clone_from(&text);
         let config = config::parse(&text, self.source.file()).map_err(|errors| lines(&errors))?;
+        let objections = self.objections(conditions, &config);
+        if !objections.is_empty() {
+            return Err(objections);
+        }
         let plan = self.plan(config)?;
         self.commit(plan)
     }
@@ -77,7 +90,9 @@ impl Server {
         let renewed = listeners.renewed.into_iter();
         let mut changes = config::diff(&old, &config);
         changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
+        changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
         Ok(Plan {
+            keys: loaded.keys,
             journal: prepare_journal(&old, &config)?,
             followers: self.prepare_followers(&config)?,
             started: self.start_new(&loaded.pools, &known),
@@ -119,6 +134,7 @@ impl Server {
         let grace = longest_set_up(&live.config);
         self.proxy.limits.apply(&plan.config.global);
         self.relay().set_max_held(plan.config.global.max_buffered);
+        sticky::apply(&plan.pools, &plan.keys);
         live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
@@ -159,7 +175,7 @@ impl Server {
 }
 
 /// Each error on one line, with its place.
-fn lines(errors: &ConfigErrors) -> Vec<String> {
+pub(super) fn lines(errors: &ConfigErrors) -> Vec<String> {
     let file = errors.file();
     let messages = errors.messages().into_iter();
     messages

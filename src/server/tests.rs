@@ -254,11 +254,7 @@ fn elsewhere() -> String {
 async fn a_removed_pool_is_listed_while_it_is_used_and_can_come_back() {
     let running = Running::start(&one("a")).await;
     let pool = running.server.pool("p").unwrap();
-    let pick = Pick {
-        client: None,
-        key: None,
-        tried: &[],
-    };
+    let pick = Pick::default();
     let lease = pool.acquire(&pick).await.unwrap();
     running.reload(&elsewhere()).await.unwrap();
     let names: Vec<String> = running
@@ -287,11 +283,7 @@ async fn a_removed_pool_gets_nothing_new_after_its_grace() {
     while !pool.backends().is_empty() {
         changed.changed().await.unwrap();
     }
-    let pick = Pick {
-        client: None,
-        key: None,
-        tried: &[],
-    };
+    let pick = Pick::default();
     assert!(pool.acquire(&pick).await.is_err());
 }
 
@@ -300,11 +292,7 @@ async fn a_pool_that_came_back_after_its_grace_serves_again() {
     let short = with_a_short_grace();
     let running = Running::start(&short).await;
     let pool = running.server.pool("p").unwrap();
-    let pick = Pick {
-        client: None,
-        key: None,
-        tried: &[],
-    };
+    let pick = Pick::default();
     let lease = pool.acquire(&pick).await.unwrap();
     let mut changed = pool.changed();
     running.reload(&elsewhere()).await.unwrap();

@@ -1,4 +1,5 @@
-//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, WebSocket handshakes and frames.
+//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, WebSocket handshakes and frames, the sticky
+//! cookie.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
@@ -8,4 +9,5 @@ pub mod frames;
 pub mod http;
 pub mod passage;
 pub mod proxy_protocol;
+pub mod sticky;
 pub mod websocket;

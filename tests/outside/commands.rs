@@ -164,3 +164,85 @@ async fn without_an_endpoint_the_error_says_where_it_looked() {
     let (code, ..) = run(&["drain", "nodes", "--admin", &path], folder.path()).await;
     assert_eq!(code, 2, "a wrong name is wrong usage");
 }
+
+#[tokio::test]
+async fn plan_shows_what_a_file_would_change_or_its_errors_as_check_does() {
+    let (balancer, admin, node) = started().await;
+    let (_live, _) = greeted(balancer.address("main").await).await;
+    let new = balancer.path("new.toml");
+    let plan = ["plan", new.to_str().unwrap(), "--admin", &admin];
+    std::fs::write(&new, complete(&simple("tcp", "", &[&node]))).unwrap();
+    let (code, out, error) = balancer.command(&plan).await;
+    assert_eq!(code, 0, "{error}");
+    assert_eq!(
+        out,
+        "nothing would change; 3 kept; 0 connections closed, 0 left behind\n"
+    );
+    let moved = simple("tcp", "retries = 1", &[&node]).replace("\"n1\"", "\"n2\"");
+    std::fs::write(&new, complete(&moved)).unwrap();
+    let (code, out, error) = balancer.command(&plan).await;
+    assert_eq!(code, 0, "{error}");
+    let rows: Vec<Vec<&str>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[1],
+        ["pool", "nodes", "changed", "retries", "1", "0"],
+        "{out}"
+    );
+    assert_eq!(
+        rows[2],
+        ["backend", "nodes/n2", "added", "-", "0", "0"],
+        "{out}"
+    );
+    assert_eq!(
+        rows[3],
+        ["backend", "nodes/n1", "removed", "-", "1", "1"],
+        "{out}"
+    );
+    assert!(
+        out.ends_with("3 changes: 1 added, 1 changed, 1 removed; 1 kept; 0 connections closed, 1 left behind\n"),
+        "{out}"
+    );
+    let (_, out, _) = balancer
+        .command(&[&plan[..], &["-o", "json"]].concat())
+        .await;
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["totals"]["left_behind"], 1);
+    std::fs::write(&new, complete(&simple("tcp", "retries = \"x\"", &[&node]))).unwrap();
+    let (code, _, planned) = balancer.command(&plan).await;
+    let (_, _, checked) = balancer.command(&["check", plan[1]]).await;
+    assert_eq!((code, &planned), (1, &checked));
+    assert!(planned.contains("retries"), "{planned}");
+}
+
+#[tokio::test]
+async fn reload_if_takes_conditions_and_says_which_one_does_not_hold() {
+    let (balancer, admin, node) = started().await;
+    balancer.write(&complete(&simple("tcp", "retries = 1", &[&node])));
+    let reload = |condition: &'static str| {
+        let (balancer, admin) = (&balancer, &admin);
+        async move {
+            let words = [
+                "reload", "--if", "closes=0", "--if", condition, "--admin", admin,
+            ];
+            balancer.command(&words).await
+        }
+    };
+    let (code, _, error) = reload("changes<1").await;
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("changes<1 does not hold: it would be 1"),
+        "{error}"
+    );
+    let (code, _, error) = reload("changed=1").await;
+    assert_eq!(code, 2);
+    assert!(error.contains("keys: changes, adds"), "{error}");
+    let (code, out, error) = reload("changes<=1").await;
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "pool nodes: changed retries\n"),
+        "{error}"
+    );
+}

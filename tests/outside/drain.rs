@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clients::{echoed, greeted, node_of, websocket};
+use crate::clients::{echoed, greeted, http, node_of, websocket};
 use crate::harness::Balancer;
 use crate::nodes::Node;
-use crate::settings::simple;
+use crate::settings::{backend, backend_with, listener, pool, simple};
 
 #[tokio::test]
 async fn drains_without_touching_the_live_and_wait_returns_with_the_last() {
@@ -108,4 +108,43 @@ async fn the_drain_command_waits_for_the_last_and_fails_when_some_are_left() {
     assert_eq!(waited.0, 0, "{}{}", waited.1, waited.2);
     assert!(waited.1.contains(&backend), "{}", waited.1);
     assert_ne!(greeted(address).await.1, name);
+}
+
+/// A storm of clients that were turned away together must not come back together.
+#[tokio::test]
+async fn a_pool_in_drain_or_full_tells_each_client_another_time_to_come_again() {
+    let (one, two) = (Node::web("n1").await, Node::web("n2").await);
+    let keys = "retry_after = { min = \"10s\", max = \"60s\" }";
+    let backends = [
+        backend("n1", one.address),
+        backend_with("n2", two.address, "max_connections = 1"),
+    ];
+    let config = listener("main", "websocket", "nodes") + &pool("nodes", keys, &backends);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let path = |name: &str| format!("/api/v1/pools/nodes/backends/{name}/drain");
+    balancer.post(&path("n1"), "{}").await;
+    let _full = websocket(address, "/").await;
+    for what in ["full", "in drain"] {
+        let mut times = std::collections::BTreeSet::new();
+        for upgrade in [false, true].into_iter().cycle().take(20) {
+            let asks = match upgrade {
+                true => {
+                    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                }
+                false => "Connection: close\r\n",
+            };
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{asks}\r\n");
+            let answer = http(address, &request).await;
+            assert_eq!(answer.status, 503, "{what}: {}", answer.head);
+            let lower = answer.head.to_lowercase();
+            let time = lower.split("retry-after: ").nth(1).unwrap();
+            let time: u64 = time.lines().next().unwrap().parse().unwrap();
+            assert!((10..=60).contains(&time), "{what}: {time}");
+            times.insert(time);
+        }
+        assert!(times.len() > 5, "{what}: {times:?}");
+        balancer.post(&path("n2"), "{}").await;
+    }
 }

@@ -6,8 +6,10 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::certificates::{Certificate, client};
-use crate::clients::{connect, echoed, greeted, http, read_line, read_to_ending, tls, websocket};
-use crate::harness::{Balancer, Launch, within};
+use crate::clients::{
+    connect, echoed, greeted, http, http_on, read_line, read_to_ending, tls, websocket,
+};
+use crate::harness::{Balancer, Event, Launch, within};
 use crate::nodes::Node;
 use crate::settings::{backend, listener_with, pool, simple};
 
@@ -426,4 +428,33 @@ async fn a_stop_writes_the_lines_of_what_it_closed() {
             .all(|line| line["end"]["side"] == "evenkeel" && line["end"]["how"] == "stop"),
         "{ends:?}"
     );
+}
+
+// What came while the process stopped was given to a backend, to be cut seconds later.
+#[tokio::test]
+async fn what_a_websocket_listener_takes_while_it_stops_is_told_to_come_again() {
+    let node = Node::web("n1").await;
+    let keys = "retry_after = { min = \"20s\", max = \"30s\" }";
+    let balancer = Balancer::start(&stopping("20s", &simple("websocket", keys, &[&node])));
+    let address = balancer.address("main").await;
+    balancer.signal("STOP");
+    let mut upgrade = connect(address).await;
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\n\
+         Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    balancer.signal("TERM");
+    balancer.signal("CONT");
+    // The log tells it when the listeners have stopped.
+    let is_stopping = |event: &Event| event.message().starts_with("stopping");
+    balancer.event("the stop", 0, is_stopping).await;
+    let answer = http_on(&mut upgrade, &request).await;
+    assert_eq!(answer.status, 503, "{}", answer.head);
+    let lower = answer.head.to_lowercase();
+    let seconds = lower.split("retry-after: ").nth(1).unwrap();
+    let seconds: u64 = seconds.lines().next().unwrap().parse().unwrap();
+    assert!((20..=30).contains(&seconds), "{}", answer.head);
+    assert!(lower.contains("connection: close"), "{}", answer.head);
+    assert_eq!(node.accepted(), 0);
 }

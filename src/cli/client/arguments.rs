@@ -10,6 +10,7 @@ use super::target::Given;
 use crate::base::units::parse_duration;
 use crate::cli::ConfigArgument;
 use crate::cli::locate::locate;
+use crate::server::Condition;
 
 #[derive(Debug, Args)]
 pub struct AskArguments {
@@ -39,6 +40,15 @@ impl AskArguments {
             config: locate(self.config.config.clone()).ok(),
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct ReloadArguments {
+    /// Reload only if this holds of what would be done, as in closes=0, removes<=2; may be repeated
+    #[arg(long = "if", value_name = "CONDITION")]
+    pub(super) conditions: Vec<Condition>,
+    #[command(flatten)]
+    pub(super) ask: AskArguments,
 }
 
 #[derive(Debug, Args)]

@@ -27,14 +27,28 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// The body of a successful answer.
+/// As [`call_with`], with nothing to say.
 ///
 /// # Errors
-/// When the endpoint cannot be reached, does not answer within `patience`, or answers with an error.
+/// The same.
 pub async fn call(
     target: &Target,
     method: Method,
     path: &str,
+    patience: Duration,
+) -> Result<Bytes, Failure> {
+    call_with(target, method, path, String::new(), patience).await
+}
+
+/// The body of a successful answer.
+///
+/// # Errors
+/// When the endpoint cannot be reached, does not answer within `patience`, or answers with an error.
+pub async fn call_with(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: String,
     patience: Duration,
 ) -> Result<Bytes, Failure> {
     let late = |_| {
@@ -48,7 +62,7 @@ pub async fn call(
         .map_err(late)
         .flatten()
         .map_err(|error| unreachable_endpoint(target, &error))?;
-    let request = request(target, method, path)?;
+    let request = request(target, method, path, body)?;
     let (status, body) = timeout(patience, exchange(stream, request))
         .await
         .map_err(|_| unanswered(target, &format!("no answer within {patience:?}")))?
@@ -81,7 +95,12 @@ fn server_name(target: &Target) -> Result<ServerName<'static>, InvalidDnsNameErr
     }
 }
 
-fn request(target: &Target, method: Method, path: &str) -> Result<Request<Full<Bytes>>, Failure> {
+fn request(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<Request<Full<Bytes>>, Failure> {
     let host = match (&target.name, &target.address) {
         (Some(name), Bind::Tcp(address)) => format!("{name}:{}", address.port()),
         (None, Bind::Tcp(address)) => address.to_string(),
@@ -96,7 +115,7 @@ fn request(target: &Target, method: Method, path: &str) -> Result<Request<Full<B
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
     let unfit = |error| Failure::Other(format!("the token cannot be sent: {error}"));
-    request.body(Full::default()).map_err(unfit)
+    request.body(body.into()).map_err(unfit)
 }
 
 async fn exchange(

@@ -7,6 +7,7 @@ mod call;
 mod connections;
 mod layout;
 mod listing;
+mod plan;
 mod table;
 mod target;
 mod trust;
@@ -20,10 +21,11 @@ use serde::de::DeserializeOwned;
 use super::failure::Failure;
 use crate::admin::view::{BackendView, OperatedView, ReloadView, StatusView};
 use crate::base::units::format_duration;
-pub use arguments::{AskArguments, OperateArguments, WaitArguments};
+pub use arguments::{AskArguments, OperateArguments, ReloadArguments, WaitArguments};
 use arguments::{BackendName, Output};
 pub use connections::{CloseArguments, ListArguments, close, list};
 use layout::Style;
+pub use plan::{PlanArguments, plan};
 use target::Target;
 
 /// What stays as it is in a path segment: RFC 3986's unreserved characters, and `:`.
@@ -47,9 +49,13 @@ pub fn status(arguments: AskArguments) -> Result<(), Failure> {
 }
 
 /// Prints what changed; a refused configuration is a failure with all its messages.
-pub fn reload(arguments: AskArguments) -> Result<(), Failure> {
-    ask(&arguments, async |target, output| {
-        let body = call::call(target, Method::POST, "/api/v1/reload", ANSWER_TIMEOUT).await?;
+pub fn reload(arguments: ReloadArguments) -> Result<(), Failure> {
+    let conditions = arguments.conditions.iter().map(ToString::to_string);
+    let conditions: Vec<String> = conditions.collect();
+    ask(&arguments.ask, async |target, output| {
+        let body = serde_json::json!({ "if": conditions }).to_string();
+        let path = "/api/v1/reload";
+        let body = call::call_with(target, Method::POST, path, body, ANSWER_TIMEOUT).await?;
         show(output, &body, |reloaded: &ReloadView| {
             match reloaded.summary.as_slice() {
                 [] => "nothing changed\n".to_owned(),

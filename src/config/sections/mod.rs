@@ -15,8 +15,10 @@ mod listener_tls;
 mod long_life;
 mod outlier;
 mod pool;
+mod retry_after;
 mod route;
 mod socket;
+mod sticky;
 mod uses;
 
 use std::collections::BTreeMap;

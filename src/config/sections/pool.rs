@@ -9,7 +9,7 @@ use super::super::model::{
 };
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
-use super::{backend, check, discover, long_life, outlier, socket};
+use super::{backend, check, discover, long_life, outlier, retry_after, socket, sticky};
 
 pub static POOL: Section = Section {
     doc: "A set of backends with one balancing algorithm, its checks and limits.",
@@ -123,6 +123,18 @@ pub static POOL: Section = Section {
             "Ejection after repeated connect failures.",
         ),
         key(
+            "sticky",
+            Kind::Table(&sticky::STICKY),
+            Absent::None,
+            "A signed cookie that brings a client back to its backend; on WebSocket listeners. Without it there is none.",
+        ),
+        key(
+            "retry_after",
+            Kind::Table(&retry_after::RETRY_AFTER),
+            Absent::None,
+            "When clients that get a 503 may come again.",
+        ),
+        key(
             "check",
             Kind::Table(&check::CHECK),
             Absent::None,
@@ -171,6 +183,9 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         .map(|table| discover::decode(&table));
     let send_proxy = table.maybe_word("send_proxy");
     let dial = socket::dial(table, backends.as_deref());
+    let sticky = table
+        .maybe_table("sticky")
+        .map(|table| sticky::decode(&table, balance.as_ref()));
     let check = table
         .maybe_table("check")
         .map(|table| check::decode(&table, send_proxy));
@@ -202,6 +217,8 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         queue_timeout,
         slow_start,
         outlier: outlier::decode(&table.table("outlier")),
+        sticky: super::decoded(sticky)?,
+        retry_after: retry_after::decode(&table.table("retry_after")),
         discover: super::decoded(discover)?,
         check: super::decoded(check)?,
         send_proxy,

@@ -4,7 +4,24 @@ use super::super::model::{Activity, Balance, HashKey, Listener, Pool, Protocol};
 use super::super::table::Table;
 
 /// Keys that mean something to HTTP requests only.
-const WEBSOCKET_ONLY: [&str; 2] = ["response_timeout", "body_timeout"];
+const WEBSOCKET_ONLY: [(&str, &str); 4] = [
+    (
+        "response_timeout",
+        "leave it out: `idle_timeout` bounds a raw connection",
+    ),
+    (
+        "body_timeout",
+        "leave it out: `idle_timeout` bounds a raw connection",
+    ),
+    (
+        "sticky",
+        "leave it out: a raw connection has no cookies; `balance = \"ip_hash\"` goes by the address",
+    ),
+    (
+        "retry_after",
+        "leave it out: a raw connection is refused by a reset",
+    ),
+];
 
 /// Notes the keys of `pools` that do nothing behind `listeners`.
 pub fn refuse_useless<'a>(
@@ -43,11 +60,11 @@ fn refuse_http_keys(table: &Table<'_>, users: &[&Listener]) {
     if users.iter().any(|listener| reads_requests(listener)) {
         return;
     }
-    for key in WEBSOCKET_ONLY {
-        table.conflict(
-            key,
-            "only a listener with protocol = \"websocket\" reads requests, and this pool has none; leave it out: `idle_timeout` bounds a raw connection",
+    for (key, advice) in WEBSOCKET_ONLY {
+        let why = format!(
+            "only a listener with protocol = \"websocket\" reads requests, and this pool has none; {advice}"
         );
+        table.conflict(key, &why);
     }
 }
 

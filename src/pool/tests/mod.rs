@@ -4,6 +4,7 @@ mod choosing;
 mod queueing;
 mod reloading;
 mod states;
+mod sticky;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -55,6 +56,11 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
             window: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(10),
             max_ejection_time: Duration::from_secs(300),
+        },
+        sticky: None,
+        retry_after: config::RetryAfter {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(10),
         },
         check: None,
     }

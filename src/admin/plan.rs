@@ -1,0 +1,96 @@
+//! `POST /api/v1/plan`: what a reload of the text in the body would do. The text alone is looked at; no file that it
+//! names is opened, or whoever may ask could learn what there is on this machine.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use hyper::body::Body;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use super::body::read_json_of;
+use super::reply::{Failure, Reply, json};
+use super::view::{PlanPartView, PlanTotalsView, PlanView};
+use crate::server::{Forecast, ForecastPart, Server, Totals};
+
+/// A configuration of the largest size that is read, as a JSON text with every line end and quote escaped.
+const MAX_PLAN_BYTES: usize = 16 << 20;
+
+/// One at a time: each holds its text and two configurations.
+pub(super) const MAX_PLANS: usize = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanBody {
+    /// The text of a configuration file.
+    configuration: String,
+}
+
+pub(super) async fn plan<B>(
+    server: &Arc<Server>,
+    plans: &Semaphore,
+    body: B,
+) -> Result<Reply, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let busy = |_| {
+        let message = "another plan is being made; ask again";
+        Failure::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    };
+    let _turn = plans.try_acquire().map_err(busy)?;
+    let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
+    match server.forecast(configuration).await {
+        Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
+        Err(messages) => {
+            let message = "the configuration has errors";
+            Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, message).with_details(messages))
+        }
+    }
+}
+
+fn view(forecast: &Forecast) -> PlanView {
+    let Totals {
+        changes,
+        adds,
+        removes,
+        kept,
+        closes,
+        left_behind,
+    } = forecast.totals;
+    PlanView {
+        totals: PlanTotalsView {
+            changes,
+            adds,
+            removes,
+            kept,
+            closes,
+            left_behind,
+        },
+        needs_restart: forecast
+            .needs_restart
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        parts: forecast.parts.iter().map(part).collect(),
+    }
+}
+
+fn part(part: &ForecastPart) -> PlanPartView {
+    let ForecastPart {
+        step,
+        live,
+        closes,
+        left_behind,
+    } = part;
+    PlanPartView {
+        part: step.part.kind().to_owned(),
+        name: step.part.name(),
+        fate: step.fate.word().to_owned(),
+        keys: step.keys.iter().map(ToString::to_string).collect(),
+        live: *live,
+        closes: *closes,
+        left_behind: *left_behind,
+    }
+}

@@ -1,0 +1,43 @@
+//! `POST /api/v1/plan`: what a reload would do.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    pub totals: PlanTotalsView,
+    /// Keys that differ and are read at start only.
+    pub needs_restart: Vec<String>,
+    /// In the order of the file, removed ones behind.
+    pub parts: Vec<PlanPartView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanTotalsView {
+    /// Parts that differ in any way.
+    pub changes: u64,
+    pub adds: u64,
+    pub removes: u64,
+    pub kept: u64,
+    /// Connections that the reload ends.
+    pub closes: u64,
+    /// Connections that go on at what is no more in the file, over listeners and backends.
+    pub left_behind: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanPartView {
+    /// `listener`, `route`, `pool`, `backend`; `global`, `access_log`, `admin`, `metrics` where they differ.
+    pub part: String,
+    /// `chat`, `chat: path=/socket`, `chat/n1`; empty where there is one only.
+    pub name: String,
+    /// `kept`, `changed`, `added`, `removed`.
+    pub fate: String,
+    /// Of a changed one: the keys that differ.
+    pub keys: Vec<String>,
+    /// Connections on it now; `null` where they are not counted.
+    pub live: Option<u64>,
+    /// Of these: ended by the reload.
+    pub closes: u64,
+    /// Of these: they go on at what is no more in the file.
+    pub left_behind: u64,
+}

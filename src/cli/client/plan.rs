@@ -1,0 +1,90 @@
+//! `evenkeel plan`: what a reload of a file would do. The file is read and checked here, so that its errors are drawn as
+//! `check` draws them; the balancer gets its text.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use http::Method;
+
+use super::layout::{Cell, Style, layout};
+use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show};
+use crate::admin::view::{PlanPartView, PlanView};
+use crate::cli::balancer::configuration;
+use crate::cli::failure::Failure;
+use crate::server::Source;
+
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// The configuration that would be loaded
+    #[arg(value_name = "NEW.toml")]
+    file: PathBuf,
+    /// Show what is kept, too
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    ask: AskArguments,
+}
+
+pub fn plan(arguments: PlanArguments) -> Result<(), Failure> {
+    let source = Source::File(arguments.file);
+    configuration(&source)?;
+    let body = serde_json::json!({ "configuration": source.read()? });
+    ask(&arguments.ask, async |target, output| {
+        let path = "/api/v1/plan";
+        let answer =
+            call::call_with(target, Method::POST, path, body.to_string(), ANSWER_TIMEOUT).await?;
+        show(output, &answer, |plan: &PlanView| {
+            table(plan, arguments.all, Style::of_stdout())
+        })
+    })
+}
+
+fn table(plan: &PlanView, all: bool, style: Style) -> String {
+    let head = ["PART", "NAME", "FATE", "KEYS", "LIVE", "LEFT BEHIND"];
+    let shown = plan.parts.iter().filter(|part| all || part.fate != "kept");
+    let rows: Vec<_> = shown.map(row).collect();
+    let mut text = match rows.is_empty() {
+        true => String::new(),
+        false => layout(&head, rows, style),
+    };
+    text.push_str(&summary(plan));
+    text
+}
+
+fn row(part: &PlanPartView) -> Vec<Cell> {
+    let live = part
+        .live
+        .map_or_else(|| "-".to_owned(), |live| live.to_string());
+    vec![
+        Cell::text(&part.part),
+        Cell::text(&part.name),
+        Cell::text(&part.fate),
+        Cell::text(&part.keys.join(", ")),
+        Cell::amount(live),
+        Cell::number(part.left_behind),
+    ]
+}
+
+fn summary(plan: &PlanView) -> String {
+    let totals = &plan.totals;
+    let mut text = match totals.changes {
+        0 => "nothing would change".to_owned(),
+        1 => "1 change".to_owned(),
+        changes => format!("{changes} changes"),
+    };
+    if totals.changes > 0 {
+        let changed = totals.changes.saturating_sub(totals.adds + totals.removes);
+        text.push_str(&format!(
+            ": {} added, {changed} changed, {} removed",
+            totals.adds, totals.removes
+        ));
+    }
+    text.push_str(&format!(
+        "; {} kept; {} connections closed, {} left behind\n",
+        totals.kept, totals.closes, totals.left_behind
+    ));
+    for key in &plan.needs_restart {
+        text.push_str(&format!("{key} takes effect at the next start\n"));
+    }
+    text
+}
