@@ -245,7 +245,7 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 9] = [
+const VARIANTS: [(&str, &str); 10] = [
     ("", ""),
     ("protocol = \"websocket\"", "protocol = \"tcp\""),
     (
@@ -261,6 +261,7 @@ const VARIANTS: [(&str, &str); 9] = [
         "follow_frames = true ",
         "tls = { certificates = [{ cert = \"a\", key = \"b\" }] } # ",
     ),
+    ("#send_proxy = \"v2\"", "send_proxy = \"v2\""),
 ];
 
 #[test]

@@ -226,6 +226,7 @@ fn connection(connection: &Connection) -> ConnectionView {
         id: summary.id,
         listener: summary.listener.to_string(),
         client: summary.client.to_string(),
+        via: summary.via().map(str::to_owned),
         sni: summary.sni().map(str::to_owned),
         host: summary.host().map(str::to_owned),
         path: summary.path().map(str::to_owned),

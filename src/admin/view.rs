@@ -250,6 +250,8 @@ pub struct ConnectionView {
     pub listener: String,
     /// Address and port, or `unix`.
     pub client: String,
+    /// The balancer in front that announced the client.
+    pub via: Option<String>,
     pub sni: Option<String>,
     pub host: Option<String>,
     /// Without its query; host and path are cut at 128 bytes together.

@@ -63,6 +63,21 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = seconds(60);
 pub const FOLLOW_FRAMES: bool = true;
 /// The kernel's own maximum (`net.core.somaxconn`) since Linux 5.4: a reconnect storm waits here instead of failing.
 pub const BACKLOG: u64 = 4_096;
+/// A header that anybody may send would let anybody be anyone.
+pub const ACCEPT_PROXY: bool = false;
+/// What application servers read.
+pub const FORWARDED: &str = "x";
+
+// Sockets, of listeners and of pools
+
+/// NATs and cloud balancers forget silent flows after minutes.
+pub const KEEPALIVE_IDLE: Duration = seconds(60);
+/// With the count below a dead peer is noticed within two minutes.
+pub const KEEPALIVE_INTERVAL: Duration = seconds(10);
+/// A minute of probes survives a change of network.
+pub const KEEPALIVE_COUNT: u64 = 6;
+/// Keepalive does not run while data is unacknowledged: the same two minutes for such a peer.
+pub const TCP_USER_TIMEOUT: Duration = seconds(120);
 
 /// What every client of the last ten years speaks; 1.0 and 1.1 are broken and not even built in.
 pub const MIN_VERSION: &str = "1.2";

@@ -222,12 +222,16 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         routes,
         admission,
         trusted,
+        accept_proxy,
+        forwarded,
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
         follow_frames,
         frames,
         backlog,
+        tcp,
+        tcp_defer_accept,
     } = new;
     let keys = differing([
         ("protocol", *protocol != old.protocol),
@@ -252,6 +256,8 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
             admission.per_source != old.admission.per_source,
         ),
         ("trusted", *trusted != old.trusted),
+        ("accept_proxy", *accept_proxy != old.accept_proxy),
+        ("forwarded", *forwarded != old.forwarded),
         (
             "handshake_timeout",
             *handshake_timeout != old.handshake_timeout,
@@ -264,7 +270,12 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("follow_frames", *follow_frames != old.follow_frames),
         ("frames", *frames != old.frames),
         ("backlog", *backlog != old.backlog),
+        (
+            "tcp_defer_accept",
+            *tcp_defer_accept != old.tcp_defer_accept,
+        ),
     ]);
+    let keys = [keys, socket_keys(&old.tcp, tcp)].concat();
     let mut changes = Vec::new();
     if *bind != old.bind {
         changes.push(Change::ListenerRebound {
@@ -276,6 +287,19 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         keys,
     });
     changes
+}
+
+fn socket_keys(old: &TcpOptions, new: &TcpOptions) -> Keys {
+    let TcpOptions {
+        keepalive,
+        user_timeout,
+        congestion,
+    } = new;
+    differing([
+        ("tcp_keepalive", *keepalive != old.keepalive),
+        ("tcp_user_timeout", *user_timeout != old.user_timeout),
+        ("tcp_congestion", *congestion != old.congestion),
+    ])
 }
 
 /// An endpoint that appears or goes has another `bind`.

@@ -4,7 +4,9 @@
 //! working directory (the decoder has already joined them to the configuration file's folder), and an `Option` here
 //! means "the operator chose to have none", never "filled in later". Defaults live in `config::defaults`.
 
+mod introduction;
 mod listener_tls;
+mod socket;
 mod sticky;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,10 @@ mod long_life;
 
 pub use crate::base::rate::Rate;
 pub use backend_tls::*;
+pub use introduction::*;
 pub use listener_tls::*;
 pub use long_life::*;
+pub use socket::*;
 pub use sticky::*;
 
 mod admission;
@@ -135,8 +139,13 @@ pub struct Listener {
     /// First match wins, in file order.
     pub routes: Vec<Route>,
     pub admission: Admission,
-    /// Clients whose `X-Forwarded-*` headers are believed and extended. Default none.
+    /// Clients whose `X-Forwarded-*` headers are believed and extended, and, with `accept_proxy`, who may send a PROXY
+    /// header. Default none.
     pub trusted: Vec<Trusted>,
+    /// Whether every connection begins with a PROXY header, from `trusted` sources only. Default false.
+    pub accept_proxy: bool,
+    /// Which fields tell a backend of the client. Default `x`.
+    pub forwarded: ForwardedFields,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.
@@ -148,6 +157,10 @@ pub struct Listener {
     pub frames: FrameLimits,
     /// The kernel's queue of connections not yet accepted. Default 4,096.
     pub backlog: u32,
+    /// Of the client's legs.
+    pub tcp: TcpOptions,
+    /// A connection is not accepted before it has sent something, for about this long. `None`: it is; the default.
+    pub tcp_defer_accept: Option<Duration>,
 }
 
 /// One of `listener.trusted`.
@@ -234,6 +247,10 @@ pub struct Pool {
     pub retry_after: RetryAfter,
     /// `None`: no active checks.
     pub check: Option<Check>,
+    /// The PROXY header that a backend's connection begins with. `None`: none, the default.
+    pub send_proxy: Option<ProxyVersion>,
+    /// Of the backends' legs, and of checks.
+    pub dial: Dial,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -352,6 +369,8 @@ pub struct Check {
     pub address: Option<CheckAddress>,
     /// Default: as the pool, plain where it has an address or port of its own.
     pub tls: CheckTls,
+    /// A PROXY header without a client comes first. Default: the pool's, unless the check has an `address` or `port`.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

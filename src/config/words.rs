@@ -1,8 +1,8 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, ClientAuthMode, InitState, LogFormat, LogLevel, OnDrain, Protocol, SameSite,
-    TlsVersion,
+    Activity, Balance, ClientAuthMode, ForwardedFields, InitState, LogFormat, LogLevel, OnDrain,
+    Protocol, ProxyVersion, SameSite, TlsVersion,
 };
 
 /// A closed set whose members have a word each.
@@ -48,6 +48,19 @@ impl Word for LogFormat {
 impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] =
         &[("tcp", Protocol::Tcp), ("websocket", Protocol::Websocket)];
+}
+
+impl Word for ProxyVersion {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+}
+
+impl Word for ForwardedFields {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("x", ForwardedFields::X),
+        ("rfc7239", ForwardedFields::Rfc7239),
+        ("both", ForwardedFields::Both),
+    ];
 }
 
 impl Word for InitState {

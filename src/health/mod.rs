@@ -89,7 +89,10 @@ impl Watched {
     fn adjust_check(&mut self) {
         let settings = self.pool.settings();
         let tls = self.pool.tls();
-        let is_same = self.check.as_ref().map(|(check, _)| check) == settings.check.as_ref();
+        let same = |(check, plan): &(Check, Arc<Plan>)| {
+            Some(check) == settings.check.as_ref() && plan.dial == settings.dial
+        };
+        let is_same = self.check.as_ref().map_or(settings.check.is_none(), same);
         if is_same && self.tls == tls {
             return;
         }
@@ -100,7 +103,10 @@ impl Watched {
             return;
         };
         match Plan::new(&check, self.tls.as_ref()) {
-            Ok(plan) => self.check = Some((check, Arc::new(plan))),
+            Ok(mut plan) => {
+                plan.dial = settings.dial.clone();
+                self.check = Some((check, Arc::new(plan)));
+            }
             Err(error) => {
                 tracing::error!(pool = %self.pool.name(), %error, "health check cannot be made");
             }

@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
 use regex::bytes::Regex;
 
-use crate::config::{Address, Check, CheckKind, CheckTls, Expect};
+use crate::config::{Address, Check, CheckKind, CheckTls, Dial, Expect};
 use crate::net::Endpoint;
 use crate::pool::Backend;
 use crate::tls::{TlsError, Towards};
@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub check: Check,
     pub tls: Option<Arc<Towards>>,
     pub question: Question,
+    /// The pool's.
+    pub dial: Dial,
 }
 
 /// What is asked once the connection stands.
@@ -80,6 +82,7 @@ impl Plan {
             check: check.clone(),
             tls,
             question: question(&check.kind)?,
+            dial: Dial::default(),
         })
     }
 

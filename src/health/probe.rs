@@ -2,14 +2,16 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::plan::{Plan, Question, Target};
 use super::{expect, http, websocket};
 use crate::base::units::format_duration;
+use crate::config::ProxyVersion;
 use crate::net::{self, ConnectError, Stream};
 use crate::tls::Towards;
+use crate::wire::proxy_protocol::{encode_local_v2, encode_v1};
 
 /// Why a check did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,16 +30,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for T {}
 pub(super) async fn probe(target: &Target, plan: &Plan) -> Result<(), Failure> {
     let timeout = plan.check.timeout;
     let deadline = Instant::now() + timeout;
-    let stream = net::connect(&target.endpoint, timeout)
+    let mut stream = net::connect(&target.endpoint, &plan.dial, timeout)
         .await
         .map_err(connect_failed)?;
-    match timeout_at(deadline, ask(stream, target, plan)).await {
+    let asking = async {
+        introduce(&mut stream, plan.check.send_proxy).await?;
+        ask(stream, target, plan).await
+    };
+    match timeout_at(deadline, asking).await {
         Ok(answer) => answer.map_err(Failure::Backend),
         Err(_) => Err(Failure::Backend(format!(
             "no answer within {}",
             format_duration(timeout)
         ))),
     }
+}
+
+/// A node that expects a PROXY header takes a check without one for an attack.
+async fn introduce(stream: &mut Stream, version: Option<ProxyVersion>) -> Result<(), String> {
+    let header = match version {
+        None => return Ok(()),
+        Some(ProxyVersion::V1) => encode_v1(None),
+        Some(ProxyVersion::V2) => encode_local_v2(),
+    };
+    let sent = stream.write_all(&header).await;
+    sent.map_err(|error| format!("PROXY header: {}", plain(&error)))
 }
 
 async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String> {
@@ -100,7 +117,7 @@ pub(super) mod tests {
     use futures_util::{SinkExt, StreamExt};
     use std::future::Future;
     use std::time::Duration;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream, UnixListener};
     use tokio_rustls::TlsAcceptor;
     use tokio_tungstenite::tungstenite::Message;
@@ -117,6 +134,7 @@ pub(super) mod tests {
             port: None,
             address: None,
             tls: CheckTls::Plain,
+            send_proxy: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
@@ -15,8 +16,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Peer;
-use super::options::prepare_tcp;
-use crate::config::Bind;
+use super::options::{prepare_listening, prepare_tcp};
+use crate::config::{Bind, TcpOptions};
 
 /// Why an address could not be bound.
 #[derive(Debug, Error)]
@@ -89,7 +90,7 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    prepare_tcp(&socket)?;
+    prepare_tcp(&socket, &TcpOptions::DEFAULT)?;
     socket.bind(&address.into())?;
     socket.listen(backlog_length(backlog))?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
@@ -150,6 +151,21 @@ impl Bound {
     /// Changes the length of the kernel's queue of a listening socket in place.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog_length(backlog))
+    }
+
+    /// What the connections accepted from now on get. Nothing on a unix socket.
+    ///
+    /// # Errors
+    /// The kernel's: this process may not use the congestion control.
+    pub fn set_options(
+        &self,
+        options: &TcpOptions,
+        defer_accept: Option<Duration>,
+    ) -> io::Result<()> {
+        match self.local {
+            Bind::Tcp(_) => prepare_listening(&self.socket, options, defer_accept),
+            Bind::Unix(_) => Ok(()),
+        }
     }
 
     /// A descriptor of the same socket for one acceptor's epoll. Take it out of that epoll before it is closed: the
@@ -232,6 +248,13 @@ pub fn is_of_one_connection(error: &io::Error) -> bool {
     errnos
         .iter()
         .any(|errno| Some(errno.raw_os_error()) == code)
+}
+
+/// Where the peer of an accepted socket connected to; `None` of a unix socket.
+pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket)
+        .ok()
+        .and_then(|address| SocketAddr::try_from(address).ok())
 }
 
 fn peer(address: Option<SocketAddrAny>) -> Peer {

@@ -10,8 +10,10 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpSocket, UnixStream};
 
+use super::dial;
 use super::options::prepare_tcp;
 use super::{Endpoint, Stream};
+use crate::config::Dial;
 
 /// Why a connect failed.
 #[derive(Debug, Error)]
@@ -67,17 +69,21 @@ pub fn is_local_shortage(error: &io::Error) -> bool {
     .any(|errno| errno.raw_os_error() == code)
 }
 
-/// Connects within `timeout` and sets the options of a leg.
+/// Connects within `timeout`, from one of the sources of `dial` and with its options.
 ///
 /// # Errors
 /// See [`ConnectError`]; nothing was sent in any case.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.
-pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Stream, ConnectError> {
+pub async fn connect(
+    endpoint: &Endpoint,
+    dial: &Dial,
+    timeout: Duration,
+) -> Result<Stream, ConnectError> {
     let attempt = async {
         match endpoint {
-            Endpoint::Tcp(address) => connect_tcp(*address).await,
+            Endpoint::Tcp(address) => connect_tcp(*address, dial).await,
             Endpoint::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
         }
     };
@@ -92,19 +98,35 @@ pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Stream, C
 ///
 /// # Errors
 /// It failed at once, by the backend's fault or ours.
-pub fn begin_connect(endpoint: &Endpoint) -> Result<OwnedFd, ConnectError> {
-    let (domain, address) = match endpoint {
-        Endpoint::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
-        Endpoint::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+pub fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
+    let begun = match endpoint {
+        Endpoint::Tcp(address) => begin_tcp(*address, dial)?,
+        Endpoint::Unix(path) => begin(new_socket(Domain::UNIX)?, &SockAddr::unix(path)?)?,
     };
-    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)?;
-    if domain != Domain::UNIX {
-        socket.set_tcp_nodelay(true)?;
-    }
-    match socket.connect(&address) {
-        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
-            Err(error.into())
+    Ok(begun)
+}
+
+fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
+    let mut last = Errno::ADDRNOTAVAIL.into();
+    for source in dial::sources(dial, address.ip())? {
+        let socket = new_socket(Domain::for_address(address))?;
+        dial::prepare(&socket, &dial.tcp)?;
+        let begun = dial::come_from(&socket, source);
+        match begun.and_then(|()| begin(socket, &address.into())) {
+            Err(error) if dial::is_used_up(&error) => last = error,
+            begun => return begun,
         }
+    }
+    Err(last)
+}
+
+fn new_socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), None)
+}
+
+fn begin(socket: Socket, address: &SockAddr) -> io::Result<OwnedFd> {
+    match socket.connect(address) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
         _ => Ok(socket.into()),
     }
 }
@@ -117,30 +139,152 @@ pub fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
     }
 }
 
-async fn connect_tcp(address: SocketAddr) -> io::Result<Stream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    prepare_tcp(&socket)?;
-    Ok(Stream::Tcp(socket.connect(address).await?))
+async fn connect_tcp(address: SocketAddr, dial: &Dial) -> io::Result<Stream> {
+    let mut last = Errno::ADDRNOTAVAIL.into();
+    for source in dial::sources(dial, address.ip())? {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        prepare_tcp(&socket, &dial.tcp)?;
+        let connected = match dial::come_from(&socket, source) {
+            Ok(()) => socket.connect(address).await,
+            Err(error) => Err(error),
+        };
+        match connected {
+            Err(error) if dial::is_used_up(&error) => last = error,
+            connected => return connected.map(Stream::Tcp),
+        }
+    }
+    Err(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Bind, Keepalive, TcpOptions};
+    use crate::net::bind;
+    use crate::net::options::prepare_long_life;
 
     #[tokio::test]
     async fn a_closed_port_is_the_backends_fault() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let error = connect(&Endpoint::Tcp(address), Duration::from_secs(5))
-            .await
-            .unwrap_err();
+        let error = connect(
+            &Endpoint::Tcp(address),
+            &Dial::default(),
+            Duration::from_secs(5),
+        )
+        .await
+        .unwrap_err();
         assert!(!error.is_ours(), "{error}");
         assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    fn options() -> TcpOptions {
+        TcpOptions {
+            keepalive: Keepalive {
+                idle: Duration::from_secs(31),
+                interval: Duration::from_secs(7),
+                count: 4,
+            },
+            user_timeout: Duration::from_secs(33),
+            congestion: Some("reno".into()),
+        }
+    }
+
+    fn options_of(socket: &impl std::os::fd::AsFd) -> TcpOptions {
+        let socket = SockRef::from(socket);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        let congestion = socket.tcp_congestion().unwrap();
+        let congestion = String::from_utf8(congestion).unwrap();
+        TcpOptions {
+            keepalive: Keepalive {
+                idle: socket.tcp_keepalive_time().unwrap(),
+                interval: socket.tcp_keepalive_interval().unwrap(),
+                count: socket.tcp_keepalive_retries().unwrap(),
+            },
+            user_timeout: socket.tcp_user_timeout().unwrap().unwrap(),
+            congestion: Some(congestion.trim_end_matches('\0').to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn both_legs_have_the_options_they_are_to_have() {
+        let bound = bind(&Bind::Tcp("127.0.0.1:0".parse().unwrap()), 16).unwrap();
+        let Bind::Tcp(address) = *bound.local() else {
+            panic!("a tcp address was asked for");
+        };
+        let (endpoint, dial) = (
+            Endpoint::Tcp(address),
+            Dial {
+                tcp: options(),
+                ..Dial::default()
+            },
+        );
+        let by_set_up = connect(&endpoint, &dial, Duration::from_secs(5)).await;
+        let Stream::Tcp(by_set_up) = by_set_up.unwrap() else {
+            panic!("tcp")
+        };
+        assert_eq!(options_of(&by_set_up), options());
+        let by_relay = begin_connect(&endpoint, &dial).unwrap();
+        // They are not replaced when it has lasted for a while.
+        prepare_long_life(&by_relay).unwrap();
+        assert_eq!(options_of(&by_relay), options());
+        for _ in 0..2 {
+            let (accepted, _) = bound.accept_now().unwrap().unwrap();
+            assert_eq!(
+                options_of(&accepted).keepalive,
+                TcpOptions::DEFAULT.keepalive
+            );
+        }
+
+        bound.set_options(&options(), None).unwrap();
+        let plain = begin_connect(&endpoint, &Dial::default()).unwrap();
+        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        assert_eq!(options_of(&accepted), options());
+        assert!(!SockRef::from(&plain).keepalive().unwrap());
+        prepare_long_life(&plain).unwrap();
+        let settled = options_of(&plain);
+        assert_eq!(settled.user_timeout, TcpOptions::DEFAULT.user_timeout);
+        assert_eq!(settled.keepalive, TcpOptions::DEFAULT.keepalive);
+
+        // And back again.
+        bound.set_options(&TcpOptions::DEFAULT, None).unwrap();
+        let _last = begin_connect(&endpoint, &dial).unwrap();
+        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        assert_eq!(
+            options_of(&accepted).user_timeout,
+            TcpOptions::DEFAULT.user_timeout
+        );
+        assert_ne!(options_of(&accepted).congestion, options().congestion);
+    }
+
+    /// An address that is not this machine's is passed over like one without a free port.
+    #[tokio::test]
+    async fn a_source_that_cannot_be_used_is_passed_over() {
+        let node = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Tcp(node.local_addr().unwrap());
+        let mut dial = Dial::default();
+        dial.source.v4 = vec!["192.0.2.1".parse().unwrap(), "127.0.0.9".parse().unwrap()];
+        for _ in 0..8 {
+            let connected = connect(&endpoint, &dial, Duration::from_secs(5)).await;
+            let (_, peer) = node.accept().unwrap();
+            assert_eq!(peer.ip().to_string(), "127.0.0.9");
+            let begun = begin_connect(&endpoint, &dial);
+            let (_, peer) = node.accept().unwrap();
+            assert_eq!(peer.ip().to_string(), "127.0.0.9");
+            drop((connected.unwrap(), begun.unwrap()));
+        }
+        dial.source.v4.pop();
+        let error = connect(&endpoint, &dial, Duration::from_secs(5)).await;
+        assert!(error.unwrap_err().is_ours());
+        assert!(begin_connect(&endpoint, &dial).unwrap_err().is_ours());
+        // None of the backend's family.
+        (dial.source.v4, dial.source.v6) = (Vec::new(), vec!["::1".parse().unwrap()]);
+        assert!(begin_connect(&endpoint, &dial).unwrap_err().is_ours());
     }
 
     #[test]

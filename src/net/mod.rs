@@ -3,6 +3,7 @@
 mod address;
 mod bind;
 mod connect;
+mod dial;
 pub mod dns;
 pub mod fds;
 mod hangup;
@@ -10,7 +11,7 @@ pub mod options;
 mod stream;
 
 pub use address::{Endpoint, Peer};
-pub use bind::{BindError, Bound, Incoming, accept_now, bind, is_of_one_connection};
+pub use bind::{BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address};
 pub use connect::{ConnectError, begin_connect, connect, is_local_shortage, take_error};
 pub use hangup::hung_up;
 pub use stream::Stream;

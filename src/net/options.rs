@@ -7,33 +7,102 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-/// First probe on a silent connection. NATs and cloud balancers forget flows after minutes.
-pub const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
-/// Between two probes.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Unanswered probes until the connection is dead: with the two above, two minutes.
-pub const KEEPALIVE_PROBES: u32 = 6;
-/// Data unacknowledged for this long ends the connection: keepalive does not run while data is in flight.
-pub const USER_TIMEOUT: Duration = Duration::from_secs(120);
+use crate::config::TcpOptions;
 
-/// Sets NODELAY, keepalive and the user timeout on a TCP socket.
-pub fn prepare_tcp(socket: &impl AsFd) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_nodelay(true)?;
-    prepare_long_life(socket)
+/// Sets NODELAY, and what `options` say, on a TCP socket.
+pub fn prepare_tcp(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    // First, so that what comes before the rest is sent by it.
+    if let Some(congestion) = &options.congestion {
+        socket.set_tcp_congestion(congestion.as_bytes())?;
+    }
+    set_long_life(&socket, options)
 }
 
-/// Sets keepalive and the user timeout on a TCP socket: what only a connection that lasts needs.
+/// Sets the default keepalive and user timeout on a TCP socket: what only a connection that lasts needs. One that has
+/// them, or others, already is left as it is.
 pub fn prepare_long_life(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
+    match socket.keepalive()? {
+        true => Ok(()),
+        false => set_long_life(&socket, &TcpOptions::DEFAULT),
+    }
+}
+
+fn set_long_life(socket: &SockRef<'_>, options: &TcpOptions) -> io::Result<()> {
+    let keepalive = &options.keepalive;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new()
-            .with_time(KEEPALIVE_TIME)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES),
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count),
     )?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+    socket.set_tcp_user_timeout(Some(options.user_timeout))
+}
+
+/// What a listening socket's connections get. `None` takes `congestion` back to the machine's where it can be told.
+pub(super) fn prepare_listening(
+    socket: &impl AsFd,
+    options: &TcpOptions,
+    defer_accept: Option<Duration>,
+) -> io::Result<()> {
+    let machines;
+    let options = match options.congestion {
+        Some(_) => options,
+        None => {
+            machines = TcpOptions {
+                congestion: machines_congestion(),
+                ..options.clone()
+            };
+            &machines
+        }
+    };
+    prepare_tcp(socket, options)?;
+    // In whole seconds; zero: not at all.
+    let seconds = defer_accept.unwrap_or_default().as_secs();
+    let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
+    int_option::set(
+        socket.as_fd(),
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        seconds,
+    )
+}
+
+fn machines_congestion() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok()?;
+    Some(name.trim().to_owned())
+}
+
+/// Whether this process may use a congestion control.
+///
+/// # Errors
+/// It may not; what the kernel allows.
+pub fn verify_congestion(name: &str) -> Result<(), String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None);
+    let Err(error) = socket.and_then(|socket| socket.set_tcp_congestion(name.as_bytes())) else {
+        return Ok(());
+    };
+    let words = |file: &str| {
+        let words = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{file}"));
+        words.unwrap_or_default().trim().replace(' ', ", ")
+    };
+    let allowed = match error.kind() {
+        io::ErrorKind::PermissionDenied => words("tcp_allowed_congestion_control"),
+        _ => words("tcp_available_congestion_control"),
+    };
+    Err(format!(
+        "tcp_congestion \"{name}\" is not available; the kernel allows: {allowed}"
+    ))
+}
+
+/// Lets the port be chosen by the connect, of which the same source address has one for each destination, not by the bind.
+pub(super) fn choose_port_late(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // The same option for both families.
+    int_option::set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Makes the next close of a TCP socket a RST that drops whatever is queued. Has no effect on a unix socket.
@@ -45,6 +114,32 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) {
 /// Bytes written and not yet acknowledged by the peer. 0 where the kernel cannot tell.
 pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
     outq::unsent(socket).unwrap_or(0)
+}
+
+/// Sets an option that is one int, which no library at hand has a call for.
+mod int_option {
+    #![allow(unsafe_code)]
+    use std::ffi::c_int;
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    pub fn set(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+        let length = size_of::<c_int>() as libc::socklen_t;
+        // SAFETY: the pointer is to an int that lives for the call, and the length is its size.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                name,
+                (&raw const value).cast(),
+                length,
+            )
+        };
+        match done {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 mod outq {

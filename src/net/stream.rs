@@ -1,6 +1,7 @@
 //! A connected stream of the set-up plane, TCP or unix, and its way out of tokio.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -32,6 +33,14 @@ impl Stream {
             Self::Tcp(stream) => stream.into_std()?.into(),
             Self::Unix(stream) => stream.into_std()?.into(),
         })
+    }
+
+    /// Where the peer connected to; `None` of a unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
     }
 
     /// Makes the coming close a RST (a plain close on a unix socket).

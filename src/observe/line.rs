@@ -115,6 +115,7 @@ impl Line {
             ("id", Some(Value::Number(self.id))),
             ("listener", Some(Value::Word(&self.listener))),
             ("client", Some(Value::Word(&client))),
+            ("via", names.via().map(Value::Word)),
             ("sni", names.sni().map(Value::Word)),
             ("client_subject", names.client_subject().map(Value::Word)),
             ("client_san", names.client_san().map(Value::Word)),
@@ -193,7 +194,15 @@ mod tests {
     use super::*;
 
     fn line(path: &str) -> Line {
-        let names = Names::pack([None, None, Some("chat.example.org"), Some(path), None, None]);
+        let names = Names::pack([
+            None,
+            None,
+            Some("chat.example.org"),
+            Some(path),
+            None,
+            None,
+            None,
+        ]);
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,

@@ -1,4 +1,5 @@
-//! What a client asked for, for the log and the operator: server name, method, host, path and its certificate's names in one allocation, because a
+//! What a client asked for, for the log and the operator: server name, method, host, path, its certificate's names and who
+//! passed it on, in one allocation, because a
 //! session keeps them for hours.
 
 /// What a server name may take: the most that DNS allows.
@@ -17,7 +18,9 @@ const HOST: usize = 2;
 const PATH: usize = 3;
 const CLIENT_SUBJECT: usize = 4;
 const CLIENT_SAN: usize = 5;
-const COUNT: usize = 6;
+/// The balancer in front, with its port.
+const VIA: usize = 6;
+const COUNT: usize = 7;
 /// In place of a length: there is no such name. No name is that long.
 const NONE: u8 = u8::MAX;
 
@@ -44,6 +47,15 @@ impl Names {
     /// Without its query.
     pub fn path(&self) -> Option<&str> {
         self.name(PATH)
+    }
+
+    /// The balancer in front.
+    pub fn via(&self) -> Option<&str> {
+        self.name(VIA)
+    }
+
+    pub fn set_via(&mut self, via: &str) {
+        self.set([(VIA, Some(via))]);
     }
 
     pub fn set_sni(&mut self, sni: &str) {
@@ -86,8 +98,8 @@ impl Names {
         *self = Self::pack(all);
     }
 
-    /// In the order of server name, method, host, path, subject and alternative names of the client's certificate; each is
-    /// shorter than 255 bytes.
+    /// In the order of server name, method, host, path, subject and alternative names of the client's certificate,
+    /// balancer in front; each is shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
@@ -100,7 +112,7 @@ impl Names {
     }
 
     fn all(&self) -> [Option<&str>; COUNT] {
-        [SNI, METHOD, HOST, PATH, CLIENT_SUBJECT, CLIENT_SAN].map(|which| self.name(which))
+        [SNI, METHOD, HOST, PATH, CLIENT_SUBJECT, CLIENT_SAN, VIA].map(|which| self.name(which))
     }
 
     fn name(&self, which: usize) -> Option<&str> {
@@ -141,7 +153,13 @@ mod tests {
         let mut names = Names::default();
         assert_eq!(names.all(), [None; COUNT]);
         names.set_request("GET", None, "");
-        assert_eq!(names.all(), [None, Some("GET"), None, Some(""), None, None]);
+        assert_eq!(
+            names.all(),
+            [None, Some("GET"), None, Some(""), None, None, None]
+        );
+        names.set_via("192.0.2.9:1");
+        names.set_sni("a");
+        assert_eq!((names.via(), names.sni()), (Some("192.0.2.9:1"), Some("a")));
     }
 
     proptest! {

@@ -90,6 +90,12 @@ impl Record {
         }
     }
 
+    /// The balancer in front, `via`, says who the client is.
+    pub fn announce(&mut self, client: Peer, via: Peer) {
+        self.client = client;
+        self.names.set_via(&via.to_string());
+    }
+
     /// The server name of the ClientHello; cut at 253 bytes.
     pub fn set_sni(&mut self, sni: &str) {
         self.names.set_sni(sni);

@@ -23,6 +23,11 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// The balancer in front that announced the client.
+    pub fn via(&self) -> Option<&str> {
+        self.names.via()
+    }
+
     pub fn sni(&self) -> Option<&str> {
         self.names.sni()
     }

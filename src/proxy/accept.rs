@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admissions;
-use super::{Arrival, Proxy, Rules, Slot, door, http, tcp};
+use super::{Arrival, Proxy, Rules, Slot, door, http, introduction, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -81,6 +81,7 @@ impl Listening {
         counters: Arc<ListenerCounters>,
     ) -> Self {
         let stop = proxy.stopping.child_token();
+        set_options(&bound, &rules);
         let shared = Arc::new(Shared {
             proxy: Arc::clone(proxy),
             bound,
@@ -105,6 +106,12 @@ impl Listening {
             && let Err(error) = self.shared.bound.set_backlog(backlog)
         {
             tracing::warn!(listener = %self.shared.counters.name, %error, "backlog cannot be changed");
+        }
+        let old = self.rules();
+        if old.config.tcp != rules.config.tcp
+            || old.config.tcp_defer_accept != rules.config.tcp_defer_accept
+        {
+            set_options(&self.shared.bound, &rules);
         }
         let on_relay = door::is_plain(&rules);
         self.shared.rules.store(Arc::new(rules));
@@ -153,6 +160,14 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Accepted sockets inherit them. What the kernel has accepted already keeps what it has.
+fn set_options(bound: &Bound, rules: &Rules) {
+    let config = &rules.config;
+    if let Err(error) = bound.set_options(&config.tcp, config.tcp_defer_accept) {
+        tracing::warn!(listener = %config.name, %error, "socket options cannot be set");
     }
 }
 
@@ -280,39 +295,64 @@ async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
 pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
     let rules = shared.rules.load_full();
-    match shared.admissions.admit(&rules, peer.ip()) {
-        Ok(admitted) => slot.admit(admitted),
-        Err(refusal) => {
-            stream.reset_on_close();
-            drop(stream);
-            return kept_out(shared, peer, refusal);
-        }
+    // Who the client is, is said by its PROXY header.
+    let is_known = !rules.config.accept_proxy;
+    if is_known && let Err(refusal) = enter(&shared.admissions, &rules, &slot, peer) {
+        stream.reset_on_close();
+        drop(stream);
+        return kept_out(shared, peer, refusal);
     }
-    let arrival = Arrival {
+    let mut arrival = Arrival {
         proxy: Arc::clone(&shared.proxy),
         deadline: Instant::now() + rules.config.handshake_timeout,
         closing: shared.stop.clone(),
         counters: Arc::clone(&shared.counters),
         admissions: Arc::clone(&shared.admissions),
         peer,
+        announced: None,
         slot: Arc::new(slot),
         rules,
         latest: Arc::clone(&shared.rules),
     };
     let protocol = arrival.rules.config.protocol;
     shared.proxy.runtime.spawn(async move {
+        let (mut stream, mut record) = (stream, arrival.record());
+        if let Err(end) = introduction::receive(&mut arrival, &mut stream, &mut record).await {
+            stream.reset_on_close();
+            return record.finish(end);
+        }
+        if !is_known && let Err(refusal) = arrival.enter() {
+            stream.reset_on_close();
+            return record.finish(keep_out(refusal));
+        }
         match protocol {
-            Protocol::Tcp => tcp::serve(arrival, stream).await,
-            Protocol::Websocket => http::serve(arrival, stream).await,
+            Protocol::Tcp => tcp::serve(arrival, stream, record).await,
+            Protocol::Websocket => http::serve(arrival, stream, record).await,
         }
     });
+}
+
+/// Lets a client in, as the listener's rules have it.
+fn enter(admissions: &Admissions, rules: &Rules, slot: &Slot, client: Peer) -> Result<(), Refusal> {
+    slot.admit(admissions.admit(rules, client.ip())?);
+    Ok(())
+}
+
+impl Arrival {
+    fn enter(&self) -> Result<(), Refusal> {
+        enter(&self.admissions, &self.rules, &self.slot, self.peer)
+    }
+}
+
+fn keep_out(refusal: Refusal) -> End {
+    End::new(Side::Evenkeel, Phase::Accept, refusal.how())
 }
 
 /// The record of a connection that was kept out. Its socket is closed, by a reset: it costs no more than that.
 pub(super) fn kept_out(shared: &Shared, peer: Peer, refusal: Refusal) {
     tracing::debug!(listener = %shared.counters.name, %peer, reason = refusal.word(), "kept out");
     let record = Record::new(&shared.counters, peer);
-    record.finish(End::new(Side::Evenkeel, Phase::Accept, refusal.how()));
+    record.finish(keep_out(refusal));
 }
 
 /// After an error of accept: go on at once when only that connection failed, else wait a little: whatever the kernel says,

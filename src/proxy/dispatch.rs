@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::Introduction;
 use super::SetupLeg;
 use super::reach::reach;
 use crate::base::pace::Pace;
-use crate::net::ConnectError;
+use crate::net::{ConnectError, Peer};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
 
@@ -75,6 +76,8 @@ pub struct Wanted<'a> {
     pub client: Option<std::net::IpAddr>,
     /// The value of the pool's `hash_key`.
     pub key: Option<&'a [u8]>,
+    /// What a pool with `send_proxy` tells of the client.
+    pub introduction: Option<&'a Introduction>,
     /// Where the client was before, by its sticky cookie.
     pub preferred: Option<Arc<Backend>>,
     /// Backends that failed this connection already; a failed try adds to it. Its length bounds the tries.
@@ -160,7 +163,12 @@ async fn seek(
         record.phase = Phase::Connect;
         record.assigned(backend.counters());
         let begun = Instant::now();
-        let source = match reach(&backend, tls.as_deref(), settings.connect_timeout).await {
+        let header = settings.send_proxy.map(|version| {
+            let nobody = || Introduction::plain(Peer::Unix, None);
+            let known = wanted.introduction.cloned().unwrap_or_else(nobody);
+            known.header(version, record.id)
+        });
+        let source = match reach(&backend, tls.as_deref(), &settings, header).await {
             Ok(leg) => {
                 let now = Instant::now();
                 backend.connected(now);

@@ -20,7 +20,8 @@ use crate::relay::{Arrivals, Leg, Session, Transport};
 
 /// True where nothing has to be read from a connection to know its pool.
 pub(super) fn is_plain(rules: &Rules) -> bool {
-    rules.config.protocol == Protocol::Tcp && rules.config.tls.is_none()
+    let config = &rules.config;
+    config.protocol == Protocol::Tcp && config.tls.is_none() && !config.accept_proxy
 }
 
 /// Lets a relay thread accept until `stop`; what the kernel has queued by then is still served.
@@ -103,7 +104,8 @@ impl Arrivals<Held> for Front {
         let errand = Errand {
             proxy: Arc::clone(&shared.proxy),
             pool: Arc::downgrade(pool),
-            client: peer.ip(),
+            client: peer,
+            introduction: None,
             key: None,
             tried: Vec::new(),
         };

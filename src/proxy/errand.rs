@@ -4,15 +4,15 @@
 //! The client is out of tokio here, with its bytes unread. While it waits only its hang-up is watched for: a FIN is
 //! no end, as a client may have said all it has to say.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::dispatch::{DispatchError, Wanted, dispatch, failed, tell_of_refusal, try_another};
-use super::{Held, Place, Proxy, SetupLeg};
+use super::{Held, Introduction, Place, Proxy, SetupLeg};
+use crate::config::Dial;
 use crate::net::options::reset_on_close;
-use crate::net::{ConnectError, begin_connect, hung_up};
+use crate::net::{ConnectError, Peer, begin_connect, hung_up, local_address};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pick, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
@@ -27,7 +27,9 @@ pub(super) struct Errand {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
     pub pool: Weak<Pool>,
-    pub client: Option<IpAddr>,
+    pub client: Peer,
+    /// For a pool that sends PROXY headers; without it the client's addresses are all that is known.
+    pub introduction: Option<Box<Introduction>>,
     /// The value of the pool's `hash_key`.
     pub key: Option<Box<[u8]>>,
     /// Backends that did not serve this connection.
@@ -40,8 +42,13 @@ impl Errand {
         let Some(pool) = self.pool.upgrade() else {
             return refuse(client, record, route_gone());
         };
+        let introduced = || Introduction::plain(self.client, local_address(client.socket.as_fd()));
+        if pool.settings().send_proxy.is_some() && self.introduction.is_none() {
+            self.introduction = Some(Box::new(introduced()));
+        }
         let mut wanted = Wanted {
-            client: self.client,
+            client: self.client.ip(),
+            introduction: self.introduction.as_deref(),
             key: self.key.as_deref(),
             tried: std::mem::take(&mut self.tried),
             ..Wanted::default()
@@ -78,13 +85,15 @@ impl Errand {
         mut record: Record,
         place: Place,
     ) -> Option<Session<Held>> {
+        let settings = pool.settings();
         record.phase = Phase::Queue;
-        if pool.has_tls() {
+        // A PROXY header and a handshake are made where they may wait.
+        if settings.send_proxy.is_some() || pool.has_tls() {
             self.wait(client, record, place);
             return None;
         }
         let pick = Pick {
-            client: self.client,
+            client: self.client.ip(),
             key: self.key.as_deref(),
             ..Pick::default()
         };
@@ -105,7 +114,7 @@ impl Errand {
         record.assigned(lease.backend().counters());
         let held = Held { lease, place };
         let begun = self.begun(pool, &held);
-        match begin(held.lease.backend()) {
+        match begin(held.lease.backend(), &settings.dial) {
             Ok(socket) => {
                 let backend = Leg {
                     socket,
@@ -168,9 +177,9 @@ impl Errand {
     }
 }
 
-fn begin(backend: &Backend) -> Result<OwnedFd, ConnectError> {
+fn begin(backend: &Backend, dial: &Dial) -> Result<OwnedFd, ConnectError> {
     match backend.endpoint() {
-        Some(endpoint) => begin_connect(&endpoint),
+        Some(endpoint) => begin_connect(&endpoint, dial),
         None => Err(ConnectError::unresolved()),
     }
 }

@@ -4,9 +4,11 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue};
+
+use crate::config::ForwardedFields;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -35,6 +37,7 @@ pub(super) struct Origin {
     /// The client is in one of the listener's `trusted` networks: its `X-Forwarded-*` are believed and extended.
     pub trusted: bool,
     pub tls: bool,
+    pub fields: ForwardedFields,
 }
 
 /// What becomes of the connection after the message.
@@ -105,9 +108,20 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 
 fn set_forwarded(headers: &mut HeaderMap, origin: Origin) {
     drop_claims(headers, origin.trusted);
+    if origin.fields.has_rfc7239() {
+        let element = element(headers.get(HOST), origin);
+        let chain = chain(headers, &FORWARDED, &element);
+        set(headers, FORWARDED, &chain);
+    }
+    if origin.fields.has_x() {
+        set_x_forwarded(headers, origin);
+    }
+}
+
+fn set_x_forwarded(headers: &mut HeaderMap, origin: Origin) {
     let believed = |headers: &HeaderMap, name| origin.trusted && headers.contains_key(name);
     if let Some(client) = origin.client.map(|client| client.to_string()) {
-        let chain = chain(headers, &client);
+        let chain = chain(headers, &FORWARDED_FOR, client.as_bytes());
         set(headers, FORWARDED_FOR, &chain);
         if !believed(headers, REAL_IP) {
             set(headers, REAL_IP, client.as_bytes());
@@ -139,16 +153,47 @@ fn drop_claims(headers: &mut HeaderMap, trusted: bool) {
     }
 }
 
-/// What earlier hops said, and this client behind it.
-fn chain(headers: &HeaderMap, client: &str) -> Vec<u8> {
-    let earlier = headers
-        .get_all(FORWARDED_FOR)
-        .iter()
-        .map(HeaderValue::as_bytes);
-    earlier
-        .chain([client.as_bytes()])
-        .collect::<Vec<_>>()
-        .join(&b", "[..])
+/// One hop of a `Forwarded` field (RFC 7239 section 4).
+fn element(host: Option<&HeaderValue>, origin: Origin) -> Vec<u8> {
+    let client = match origin.client {
+        Some(IpAddr::V4(ip)) => format!("for={ip}"),
+        // Colons and brackets are no characters of a token.
+        Some(IpAddr::V6(ip)) => format!("for=\"[{ip}]\""),
+        None => "for=unknown".to_owned(),
+    };
+    let mut element = client.into_bytes();
+    if let Some(host) = host {
+        element.extend(b";host=");
+        element.extend(token_or_quoted(host.as_bytes()));
+    }
+    element.extend(match origin.tls {
+        true => &b";proto=https"[..],
+        false => b";proto=http",
+    });
+    element
+}
+
+/// RFC 9110 section 5.6. The gate lets no quote or backslash through in a host; should one come, it is escaped.
+fn token_or_quoted(value: &[u8]) -> Vec<u8> {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    if !value.is_empty() && value.iter().all(is_token) {
+        return value.to_vec();
+    }
+    let mut quoted = vec![b'"'];
+    for &byte in value {
+        if byte == b'"' || byte == b'\\' {
+            quoted.push(b'\\');
+        }
+        quoted.push(byte);
+    }
+    quoted.push(b'"');
+    quoted
+}
+
+/// What earlier hops said, and this one behind it.
+fn chain(headers: &HeaderMap, name: &HeaderName, own: &[u8]) -> Vec<u8> {
+    let earlier = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    earlier.chain([own]).collect::<Vec<_>>().join(&b", "[..])
 }
 
 pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
@@ -174,6 +219,7 @@ mod tests {
             client: Some("192.0.2.7".parse().unwrap()),
             trusted,
             tls: true,
+            fields: ForwardedFields::X,
         }
     }
 
@@ -230,6 +276,56 @@ mod tests {
         assert!(!headers.contains_key("x_forwarded_for"));
     }
 
+    fn forwarded(client: &str, host: &str, trusted: bool) -> (HeaderMap, String) {
+        let mut headers = map(&[
+            ("host", host),
+            ("forwarded", "for=10.0.0.1"),
+            ("forwarded", "for=\"[2001:db8::2]:80\";proto=http"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ]);
+        let origin = Origin {
+            client: Some(client.parse().unwrap()),
+            fields: ForwardedFields::Rfc7239,
+            ..origin(trusted)
+        };
+        request(&mut headers, origin, Purpose::Ordinary);
+        let value = values(&headers, "forwarded").join("|");
+        (headers, value)
+    }
+
+    #[test]
+    fn forwarded_is_written_as_the_rfc_has_it() {
+        let (headers, value) = forwarded("192.0.2.7", "a.example", false);
+        assert_eq!(value, "for=192.0.2.7;host=a.example;proto=https");
+        assert!(!headers.contains_key("x-forwarded-for"));
+        let (_, value) = forwarded("2001:db8::7", "a.example:8443", false);
+        assert_eq!(
+            value,
+            "for=\"[2001:db8::7]\";host=\"a.example:8443\";proto=https"
+        );
+    }
+
+    #[test]
+    fn forwarded_of_a_trusted_client_is_extended() {
+        let (_, value) = forwarded("192.0.2.7", "a.example", true);
+        assert_eq!(
+            value,
+            "for=10.0.0.1, for=\"[2001:db8::2]:80\";proto=http, for=192.0.2.7;host=a.example;proto=https"
+        );
+    }
+
+    #[test]
+    fn both_kinds_of_fields_can_be_sent() {
+        let mut headers = map(&[("host", "a.example")]);
+        let origin = Origin {
+            fields: ForwardedFields::Both,
+            ..origin(false)
+        };
+        request(&mut headers, origin, Purpose::Ordinary);
+        assert_eq!(values(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+        assert!(headers.contains_key("forwarded"));
+    }
+
     #[test]
     fn drops_what_ends_at_this_hop() {
         let fields = [
@@ -259,6 +355,7 @@ mod tests {
                 client: None,
                 trusted: false,
                 tls: false,
+                fields: ForwardedFields::X,
             },
             Purpose::Ordinary,
         );

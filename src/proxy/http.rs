@@ -15,7 +15,7 @@ use super::gate::{Gate, Times};
 use super::ticket::Ticket;
 use super::upgrade::Handover;
 use super::visit::{Caller, Visit};
-use super::{Arrival, Held, SetupLeg};
+use super::{Arrival, Held, Introduction, SetupLeg};
 use crate::net::{Stream, options};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::relay::Session;
@@ -29,8 +29,7 @@ const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
 const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream) {
-    let mut record = Record::new(&arrival.counters, arrival.peer);
+pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
         Some(tls) => classify::terminate(stream, &tls.config(), &arrival).await,
@@ -48,10 +47,14 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
         shaken,
         ..
     } = classified;
+    let announced = arrival.announced.as_ref();
+    let identity = shaken.and_then(|shaken| shaken.identity);
+    let details = client.details(hello.sni.as_deref(), identity.is_some());
     let caller = Caller {
+        tls: client.is_tls() || announced.is_some_and(|announced| announced.is_tls()),
+        introduction: Introduction::of(&arrival, client.local_address(), details),
         sni: hello.sni,
-        tls: client.is_tls(),
-        identity: shaken.and_then(|shaken| shaken.identity),
+        identity,
     };
     let visit = Arc::new(Visit::new(arrival, record, caller));
     let ended = converse(client, &visit).await;

@@ -22,6 +22,7 @@ mod handshakes;
 mod hard_stop;
 mod http;
 mod interval;
+mod introduction;
 mod limits;
 mod reach;
 mod request_key;
@@ -44,7 +45,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::net::Peer;
-use crate::observe::{Journal, ListenerCounters};
+use crate::observe::{Journal, ListenerCounters, Record};
 use crate::pool::Lease;
 
 pub use accept::Listening;
@@ -52,6 +53,7 @@ pub use admission::{Admissions, Admitted};
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use handshakes::Handshakes;
 pub use hard_stop::HardStop;
+pub use introduction::{Announced, Introduction};
 pub use limits::{Limits, Place, Slot};
 pub use rules::{Facts, Rules};
 pub use setup_leg::SetupLeg;
@@ -93,9 +95,23 @@ pub struct Arrival {
     pub counters: Arc<ListenerCounters>,
     /// Its listener's.
     admissions: Arc<Admissions>,
+    /// The client, once [`introduction::receive`] has decided who that is.
     pub peer: Peer,
+    /// What a balancer in front said of it.
+    pub announced: Option<Box<Announced>>,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,
     /// Goes with the connection to its end.
     pub slot: Arc<Slot>,
+}
+
+impl Arrival {
+    /// A record of this connection, or of one of its requests.
+    pub fn record(&self) -> Record {
+        let mut record = Record::new(&self.counters, self.peer);
+        if let Some(announced) = &self.announced {
+            record.announce(self.peer, announced.via);
+        }
+        record
+    }
 }

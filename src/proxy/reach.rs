@@ -1,18 +1,19 @@
-//! From a picked backend to a leg: connect, then TLS where the pool has it. Nothing of the client is sent here, so that
+//! From a picked backend to a leg: connect, then a PROXY header and TLS where the pool has them. Nothing of the client is sent here, so that
 //! whatever fails may be tried again elsewhere.
 
 use std::io;
-use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::SetupLeg;
 use crate::base::units::format_duration;
+use crate::config;
 use crate::net::{ConnectError, Stream, connect, is_local_shortage};
 use crate::pool::Backend;
 use crate::tls::Towards;
 
-/// Connects to `backend` and makes the handshake, both within `timeout`.
+/// Connects to `backend`, sends it a PROXY `header`, and makes the handshake, all within the pool's `connect_timeout`.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -22,14 +23,20 @@ use crate::tls::Towards;
 pub(super) async fn reach(
     backend: &Backend,
     tls: Option<&Towards>,
-    timeout: Duration,
+    pool: &config::Pool,
+    header: Option<Vec<u8>>,
 ) -> Result<SetupLeg, ConnectError> {
+    let timeout = pool.connect_timeout;
     let deadline = Instant::now() + timeout;
     let Some(endpoint) = backend.endpoint() else {
         // Lost its address between pick and connect.
         return Err(ConnectError::unresolved());
     };
-    let stream = connect(&endpoint, timeout).await?;
+    let mut stream = connect(&endpoint, &pool.dial, timeout).await?;
+    if let Some(header) = header {
+        // It goes before any other byte, those of TLS included. A fresh socket has room for it.
+        stream.write_all(&header).await?;
+    }
     let Some(tls) = tls else {
         return Ok(SetupLeg::Plain(stream));
     };

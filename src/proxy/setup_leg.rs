@@ -1,15 +1,18 @@
 //! A leg while it is set up: plain, or TLS after its handshake.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::introduction::client_tls;
 use crate::config::TlsVersion;
 use crate::net::Stream;
 use crate::relay::{Leg, Tls, Transport};
 use crate::tls;
+use crate::wire::proxy_protocol::Details;
 
 /// Of either side.
 pub enum SetupLeg {
@@ -53,6 +56,33 @@ impl SetupLeg {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.tls_version()),
+        }
+    }
+
+    /// Where the client connected to; `None` on a unix socket.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref(),
+        };
+        stream.local_address()
+    }
+
+    /// What is known of the client's TLS, for a PROXY header; `sni` may have been seen in passing, `certificate`: it has shown
+    /// one.
+    pub fn details(&self, sni: Option<&str>, certificate: bool) -> Details {
+        let (alpn, tls) = match self {
+            Self::Plain(_) => (None, None),
+            Self::Tls(stream) => (
+                stream.alpn_protocol().map(<[u8]>::to_vec),
+                Some(client_tls(stream.tls_version(), certificate)),
+            ),
+        };
+        Details {
+            authority: sni.map(str::to_owned),
+            alpn,
+            tls,
+            unique_id: None,
         }
     }
 

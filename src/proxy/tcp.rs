@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Arrival;
 use super::classify::{self, Classified};
 use super::errand::{Errand, refuse};
+use super::{Arrival, Introduction};
 use crate::config::{Balance, HashKey, ListenerTls};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::pool::Pool;
 
 /// Serves one connection up to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream) {
-    let mut record = Record::new(&arrival.counters, arrival.peer);
+pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
     let classified = match classify(&arrival, stream).await {
         Ok(classified) => classified,
@@ -27,6 +26,10 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
         arrival.admissions.refused(Refusal::Denied);
     }
     let key = pool.as_ref().and_then(|pool| key(pool, &classified));
+    let introduction = pool
+        .as_ref()
+        .filter(|pool| pool.settings().send_proxy.is_some())
+        .map(|_| Box::new(introduction(&arrival, &classified)));
     let client = match classified.client.into_leg(classified.read) {
         Ok(client) => client,
         Err(error) => {
@@ -40,7 +43,8 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
     };
     let errand = Errand {
         pool: Arc::downgrade(&pool),
-        client: arrival.peer.ip(),
+        client: arrival.peer,
+        introduction,
         key,
         tried: Vec::new(),
         proxy: arrival.proxy,
@@ -49,6 +53,15 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream) {
     let place = arrival.slot.place();
     drop(arrival.slot);
     errand.run(client, record, place).await;
+}
+
+fn introduction(arrival: &Arrival, classified: &Classified) -> Introduction {
+    let local = classified.client.local_address();
+    let shaken = classified.shaken.as_ref();
+    let certificate = shaken.is_some_and(|shaken| shaken.identity.is_some());
+    let sni = classified.hello.sni.as_deref();
+    let details = classified.client.details(sni, certificate);
+    Introduction::of(arrival, local, details)
 }
 
 async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {

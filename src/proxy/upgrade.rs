@@ -76,6 +76,7 @@ pub(super) async fn serve(
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
+        introduction: Some(visit.introduction()),
         key: key.as_deref(),
         preferred: sticky.as_ref().and_then(Stickiness::preferred),
         tried: Vec::new(),

@@ -18,7 +18,9 @@ use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
-use super::{Arrival, Facts, Rules, client_certificate, exchange, retry_after, upgrade};
+use super::{
+    Arrival, Facts, Introduction, Rules, client_certificate, exchange, retry_after, upgrade,
+};
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
@@ -52,7 +54,9 @@ pub(super) struct Visit {
 /// What is known of a client before its first request.
 pub(super) struct Caller {
     pub sni: Option<String>,
+    /// To us, or to the balancer in front.
     pub tls: bool,
+    pub introduction: Introduction,
     /// Where it has shown a certificate.
     pub identity: Option<ClientIdentity>,
 }
@@ -143,7 +147,7 @@ impl Visit {
     /// The record of the next request: the connection's own for the first.
     fn record(&self) -> Record {
         self.unused_record().unwrap_or_else(|| {
-            let mut record = Record::new(&self.arrival.counters, self.arrival.peer);
+            let mut record = self.arrival.record();
             if let Some(sni) = &self.caller.sni {
                 record.set_sni(sni);
             }
@@ -173,6 +177,11 @@ impl Visit {
             .take()
     }
 
+    /// What a backend is told of the client before the request.
+    pub(super) fn introduction(&self) -> &Introduction {
+        &self.caller.introduction
+    }
+
     /// What the pool hashes, where it hashes a request's value.
     pub(super) fn key(&self, pool: &config::Pool, parts: &Parts) -> Option<Vec<u8>> {
         match &pool.balance {
@@ -196,6 +205,7 @@ impl Visit {
             client,
             trusted: rules.config.trusted.iter().any(|one| one.covers(client)),
             tls: self.caller.tls,
+            fields: rules.config.forwarded,
         };
         forward::request(&mut parts.headers, origin, purpose);
         client_certificate::tell(&mut parts.headers, self.caller.identity.as_ref());

@@ -27,6 +27,7 @@ use self::case::{Content, Opening, Operation, Patience, SHORT};
 use self::end::{End, Seen};
 use super::entry::{BACKEND, CLIENT};
 use super::{Leg, Origin, Session, Transport, Unserved};
+use crate::config::Dial;
 use crate::net::{Endpoint, Peer, begin_connect};
 use crate::observe::Record;
 
@@ -425,7 +426,7 @@ fn leg(case: &Case, side: usize) -> (Leg, End) {
 fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
     let begin = |listener: &TcpListener| {
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-        begin_connect(&endpoint).ok()
+        begin_connect(&endpoint, &Dial::default()).ok()
     };
     let listener = match case.is_tight {
         true => tight_listener(),
@@ -444,7 +445,10 @@ fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
         Opening::Refused => {
             let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
             drop(listener);
-            Some((begin_connect(&endpoint).ok()?, End::absent()))
+            Some((
+                begin_connect(&endpoint, &Dial::default()).ok()?,
+                End::absent(),
+            ))
         }
         Opening::Unanswered => Some((begin(full_listener())?, End::absent())),
     }

@@ -10,6 +10,7 @@ use super::model::bench::{
     Bench, TlsClient, numbers, over, pair, policy, raw, tight_pair, tls_leg,
 };
 use super::*;
+use crate::config::Dial;
 use crate::net::options::reset_on_close;
 use crate::net::{Endpoint, Peer, begin_connect};
 
@@ -370,7 +371,7 @@ fn a_session_adopted_while_connecting_is_relayed_once_it_is_connected() {
     let bench = Bench::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-    let socket = begin_connect(&endpoint).unwrap();
+    let socket = begin_connect(&endpoint, &Dial::default()).unwrap();
     let (mut client, lease, _given) = returning_to(&bench, socket, true);
     client.write_all(b"hello").unwrap();
     let (mut backend, _) = listener.accept().unwrap();
@@ -387,7 +388,7 @@ fn a_client_whose_backend_refuses_the_connect_comes_back() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp(free.local_addr().unwrap());
     drop(free);
-    let Ok(socket) = begin_connect(&endpoint) else {
+    let Ok(socket) = begin_connect(&endpoint, &Dial::default()) else {
         return;
     };
     let (_client, _lease, given) = returning_to(&bench, socket, true);
@@ -528,7 +529,11 @@ fn bulk_with_an_urgent_byte_arrives_whole() {
 fn what_a_backend_says_before_its_reset_is_delivered_though_it_was_only_just_connected() {
     let bench = Bench::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = begin_connect(&Endpoint::Tcp(listener.local_addr().unwrap())).unwrap();
+    let socket = begin_connect(
+        &Endpoint::Tcp(listener.local_addr().unwrap()),
+        &Dial::default(),
+    )
+    .unwrap();
     let (mut backend, _) = listener.accept().unwrap();
     backend.write_all(b"busy").unwrap();
     reset(backend);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::sticky;
 use crate::config::{self, Config};
 use crate::health;
+use crate::net::options::verify_congestion;
 use crate::pool::Pool;
 use crate::proxy::Rules;
 use crate::tls::{self, Towards};
@@ -37,6 +38,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
             errors.push(format!("pool {}: check: {error}", pool.name));
         }
     }
+    errors.extend(congestion_errors(config));
     let tls = pools_tls(config, &mut errors);
     let pools = pools(config, known, &tls);
     let keys = sticky::load(config, &mut errors);
@@ -57,6 +59,21 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
     } else {
         Err(errors)
     }
+}
+
+/// What the kernel lets this process use is known only here, not to who reads the file.
+fn congestion_errors(config: &Config) -> Vec<String> {
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|one| (format!("listener {}", one.name), &one.tcp));
+    let pools = config.pools.values();
+    let pools = pools.map(|one| (format!("pool {}", one.name), &one.dial.tcp));
+    listeners
+        .chain(pools)
+        .filter_map(|(whose, tcp)| {
+            let refused = verify_congestion(tcp.congestion.as_deref()?).err()?;
+            Some(format!("{whose}: {refused}"))
+        })
+        .collect()
 }
 
 /// Reads what the `tls` of the pools names.

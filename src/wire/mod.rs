@@ -1,4 +1,4 @@
-//! Pure parsers: TLS ClientHello, HTTP/1 heads and bodies, WebSocket handshakes and frames, the sticky
+//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, WebSocket handshakes and frames, the sticky
 //! cookie, files of ticket keys.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
@@ -8,6 +8,7 @@ pub mod control;
 pub mod frames;
 pub mod http;
 pub mod passage;
+pub mod proxy_protocol;
 pub mod sticky;
 pub mod ticket_keys;
 pub mod websocket;

@@ -101,6 +101,7 @@ mod tests {
             id: 7,
             listener: "main".into(),
             client: "192.0.2.1:4000".into(),
+            via: None,
             sni: Some("a.example".into()),
             host: Some("b.example".into()),
             path: Some("/socket".into()),

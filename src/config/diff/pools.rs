@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::model::{Backend, Balance, HashKey, Pool};
-use super::{Change, Keys, differing, push};
+use super::super::model::{Backend, Balance, Dial, HashKey, Pool};
+use super::{Change, Keys, differing, push, socket_keys};
 
 pub(super) fn pools_changes(
     old: &BTreeMap<String, Pool>,
@@ -45,6 +45,8 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         sticky,
         retry_after,
         check,
+        send_proxy,
+        dial: Dial { tcp, source },
     } = new;
     let keys = differing([
         ("balance", balance.word() != old.balance.word()),
@@ -72,7 +74,10 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("sticky", *sticky != old.sticky),
         ("retry_after", *retry_after != old.retry_after),
         ("check", *check != old.check),
+        ("send_proxy", *send_proxy != old.send_proxy),
+        ("source", *source != old.dial.source),
     ]);
+    let keys = [keys, socket_keys(&old.dial.tcp, tcp)].concat();
     let mut changes = Vec::new();
     push(&mut changes, keys, |keys| Change::PoolChanged {
         pool: name.clone(),

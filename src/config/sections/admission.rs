@@ -58,8 +58,8 @@ pub fn decode(table: &Table<'_>, bind: Option<&Bind>) -> Admission {
 /// `allow` and `deny`.
 pub fn access(table: &Table<'_>, bind: Option<&Bind>) -> Access {
     Access {
-        allow: table.texts_by("allow", |text| read_trusted(text, bind)),
-        deny: table.texts_by("deny", |text| read_trusted(text, bind)),
+        allow: table.texts_by("allow", |text| read_trusted(text, bind, false)),
+        deny: table.texts_by("deny", |text| read_trusted(text, bind, false)),
     }
 }
 

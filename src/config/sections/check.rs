@@ -2,7 +2,7 @@
 
 use super::super::defaults;
 use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
-use super::super::model::{Check, CheckAddress};
+use super::super::model::{Check, CheckAddress, ProxyVersion};
 use super::super::table::Table;
 use super::super::words::{CheckType, words};
 use super::{backend_tls, check_kind};
@@ -71,6 +71,12 @@ pub static CHECK: Section = Section {
             "Check over TLS: `true`, or a table of details. Without it: as the pool, and plain where `port` or `address` is given.",
         ),
         key(
+            "send_proxy",
+            Kind::Flag,
+            Absent::None,
+            "Whether a check of a pool with `send_proxy` begins with a PROXY header of no client. Without it: yes, unless it has a `port` or `address` of its own.",
+        ),
+        key(
             "method",
             Kind::Text("an HTTP method such as \"GET\" or \"HEAD\""),
             Absent::Text(defaults::CHECK_METHOD),
@@ -121,8 +127,12 @@ pub static CHECK: Section = Section {
     ],
 };
 
-/// `pool_has_tls`: its pool speaks TLS to the backends.
-pub fn decode(table: &Table<'_>, pool_has_tls: bool) -> Option<Check> {
+/// `pool_has_tls`: its pool speaks TLS to the backends; `send_proxy` is the pool's.
+pub fn decode(
+    table: &Table<'_>,
+    pool_has_tls: bool,
+    send_proxy: Option<ProxyVersion>,
+) -> Option<Check> {
     let kind = check_kind::decode(table);
     let interval = table.time("interval");
     let port = table.maybe_number("port");
@@ -132,7 +142,13 @@ pub fn decode(table: &Table<'_>, pool_has_tls: bool) -> Option<Check> {
     }
     let elsewhere = port.is_some() || address.is_some();
     let tls = backend_tls::decode_check(table, pool_has_tls, elsewhere);
+    let wanted = table.entry("send_proxy").and_then(|entry| entry.flag());
+    if send_proxy.is_none() {
+        table.conflict("send_proxy", "the pool has no `send_proxy`");
+    }
+    let with_header = wanted.unwrap_or(!elsewhere);
     Some(Check {
+        send_proxy: send_proxy.filter(|_| with_header),
         interval,
         down_interval: table.maybe_time("down_interval").unwrap_or(interval),
         timeout: table.time("timeout"),

@@ -9,11 +9,11 @@ use super::super::error::Fault;
 use super::super::keys::{
     Absent, COUNT_MAX, DAY, HOUR, Kind, RATE_MAX, Section, key, number, rate, time,
 };
-use super::super::model::{Bind, Listener, ListenerTls, Protocol, Trusted};
+use super::super::model::{Bind, ForwardedFields, Listener, ListenerTls, Protocol, Trusted};
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{admission, listener_tls, long_life, route};
+use super::{admission, listener_tls, long_life, route, socket};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -92,7 +92,19 @@ pub static LISTENER: Section = Section {
             "trusted",
             Kind::Texts(admission::NETWORKS),
             Absent::Texts(&[]),
-            "`websocket` only: networks whose `X-Forwarded-*` headers are believed and extended; `unix` on a unix socket.",
+            "Networks whose `X-Forwarded-*` headers are believed and extended (`websocket` only), and from which PROXY headers come (`accept_proxy`); `unix` on a unix socket.",
+        ),
+        key(
+            "accept_proxy",
+            Kind::Flag,
+            Absent::Flag(defaults::ACCEPT_PROXY),
+            "Every connection begins with a PROXY header, of version 1 or 2, that says who the client is. It needs `trusted`; others are refused.",
+        ),
+        key(
+            "forwarded",
+            Kind::Word(words::<ForwardedFields>),
+            Absent::Text(defaults::FORWARDED),
+            "`websocket` only: the fields that tell a backend of the client: `x` for X-Forwarded-* and X-Real-IP, `rfc7239` for Forwarded, or `both`.",
         ),
         key(
             "handshake_timeout",
@@ -130,12 +142,16 @@ pub static LISTENER: Section = Section {
             Absent::Number(defaults::BACKLOG),
             "The kernel's queue of connections not yet accepted; `net.core.somaxconn` bounds it too.",
         ),
+        socket::TCP_KEEPALIVE,
+        socket::TCP_USER_TIMEOUT,
+        socket::TCP_CONGESTION,
+        socket::TCP_DEFER_ACCEPT,
     ],
 };
 
 /// Keys that mean something to HTTP only.
 const WEBSOCKET_ONLY: [&str; 5] = [
-    "trusted",
+    "forwarded",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
@@ -144,6 +160,7 @@ const WEBSOCKET_ONLY: [&str; 5] = [
 
 pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     let protocol = table.maybe_word("protocol");
+    let accept_proxy = table.flag("accept_proxy");
     let tls = listener_tls::decode(table, protocol);
     if protocol == Some(Protocol::Tcp) {
         for key in WEBSOCKET_ONLY {
@@ -152,10 +169,20 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
                 "only a listener with protocol = \"websocket\" has this",
             );
         }
-        if matches!(tls, Some(None)) {
+        if !accept_proxy {
+            table.conflict(
+                "trusted",
+                "only a listener with protocol = \"websocket\" or `accept_proxy` has this",
+            );
+        }
+        if matches!(tls, Some(None)) && !accept_proxy {
             table.conflict(
                 "handshake_timeout",
                 "a plain tcp listener waits for nothing before it routes; leave it out, or give the listener `tls`",
+            );
+            table.conflict(
+                "tcp_defer_accept",
+                "on a plain tcp listener the server may speak first, and would wait for the client",
             );
         }
     }
@@ -169,7 +196,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     if let (Some(pool), Some(entry)) = (&pool, table.entry("pool")) {
         refuse_unknown_pool(pool, &entry, pools);
     }
-    let routes = routes(table, protocol, tls.as_ref(), pools, bind.as_ref());
+    let routes = routes(table, protocol, tls.as_ref(), pools, bind.as_ref().filter(|_| !accept_proxy));
     if !table.has("pool") && !table.has("route") {
         table.missing(
             "pool",
@@ -178,15 +205,33 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         );
     }
     // Where `trusted` as a whole is refused, its words are not looked at twice.
-    let peers = bind.as_ref().filter(|_| protocol != Some(Protocol::Tcp));
-    let trusted = table.texts_by("trusted", |text| read_trusted(text, peers));
-    let admission = admission::decode(table, bind.as_ref());
+    // A PROXY header may announce whoever.
+    let admission = admission::decode(table, bind.as_ref().filter(|_| !accept_proxy));
+    let peers = bind
+        .as_ref()
+        .filter(|_| protocol != Some(Protocol::Tcp) || accept_proxy);
+    let trusted = table.texts_by("trusted", |text| read_trusted(text, peers, accept_proxy));
+    if accept_proxy {
+        refuse_nobody(table, bind.as_ref(), &trusted);
+    }
+    if matches!(bind, Some(Bind::Unix(_))) {
+        for key in socket::TCP_KEYS.iter().chain(&["tcp_defer_accept"]) {
+            table.conflict(key, "this listener is a unix socket");
+        }
+    }
+    let tcp_defer_accept = table
+        .has("tcp_defer_accept")
+        .then(|| socket::whole_seconds(table, "tcp_defer_accept"));
     Some(Listener {
         admission,
         protocol: protocol?,
         pool,
         routes: routes?,
         trusted,
+        accept_proxy,
+        forwarded: table.word("forwarded"),
+        tcp: socket::options(table),
+        tcp_defer_accept,
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),
@@ -235,13 +280,39 @@ fn routes(
 }
 
 /// One that can be a client of a listener bound to `bind`; `None`: of any.
-pub fn read_trusted(text: &str, bind: Option<&Bind>) -> Result<Trusted, &'static str> {
+/// A client that a PROXY header announces may have an address on a unix socket, too.
+pub fn read_trusted(
+    text: &str,
+    bind: Option<&Bind>,
+    accept_proxy: bool,
+) -> Result<Trusted, &'static str> {
     match (read_peer(text)?, bind) {
-        (Trusted::Network(_), Some(Bind::Unix(_))) => {
+        (Trusted::Network(_), Some(Bind::Unix(_))) if !accept_proxy => {
             Err("clients of a unix socket have no address; \"unix\" trusts them")
         }
         (Trusted::Unix, Some(Bind::Tcp(_))) => Err("this listener is no unix socket"),
         (trusted, _) => Ok(trusted),
+    }
+}
+
+/// Without a source that may send the header every connection would be refused.
+fn refuse_nobody(table: &Table<'_>, bind: Option<&Bind>, trusted: &[Trusted]) {
+    let may_send = |one: &Trusted| match bind {
+        Some(Bind::Unix(_)) => matches!(one, Trusted::Unix),
+        Some(Bind::Tcp(_)) | None => matches!(one, Trusted::Network(_)),
+    };
+    let (what, needed) = match bind {
+        Some(Bind::Unix(_)) => (
+            "`accept_proxy` on a unix socket without `trusted` \"unix\": every connection would be refused",
+            "`trusted = [\"unix\"]`",
+        ),
+        _ => (
+            "`accept_proxy` without `trusted` networks: every connection would be refused",
+            "`trusted`, the networks of the balancers in front",
+        ),
+    };
+    if !trusted.iter().any(may_send) {
+        table.missing("trusted", what, needed);
     }
 }
 

@@ -19,6 +19,7 @@ mod outlier;
 mod pool;
 mod retry_after;
 mod route;
+mod socket;
 mod sticky;
 mod uses;
 

@@ -4,10 +4,14 @@ use super::super::defaults;
 use super::super::error::Fault;
 use super::super::hash_key::ALLOWED as HASH_KEY;
 use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
-use super::super::model::{Activity, Address, Backend, Balance, Check, Discover, Pool};
+use super::super::model::{
+    Activity, Address, Backend, Balance, Check, Discover, Pool, ProxyVersion,
+};
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
-use super::{backend, backend_tls, check, discover, long_life, outlier, retry_after, sticky};
+use super::{
+    backend, backend_tls, check, discover, long_life, outlier, retry_after, socket, sticky,
+};
 
 pub static POOL: Section = Section {
     doc: "A set of backends with one balancing algorithm, its checks and limits.",
@@ -144,6 +148,16 @@ pub static POOL: Section = Section {
             Absent::None,
             "Active health checks. Without it there are none.",
         ),
+        key(
+            "send_proxy",
+            Kind::Word(words::<ProxyVersion>),
+            Absent::None,
+            "Tell backends who the client is by a PROXY header of this version, before any other byte. Without it: none.",
+        ),
+        socket::SOURCE,
+        socket::TCP_KEEPALIVE,
+        socket::TCP_USER_TIMEOUT,
+        socket::TCP_CONGESTION,
     ],
 };
 
@@ -178,9 +192,11 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let tls = backend_tls::decode(table);
     // TLS that is wrong is TLS that was wanted.
     let has_tls = tls.as_ref().is_none_or(Option::is_some);
+    let send_proxy = table.maybe_word("send_proxy");
+    let dial = socket::dial(table, backends.as_deref());
     let check = table
         .maybe_table("check")
-        .map(|table| check::decode(&table, has_tls));
+        .map(|table| check::decode(&table, has_tls, send_proxy));
     let sticky = table
         .maybe_table("sticky")
         .map(|table| sticky::decode(&table, balance.as_ref()));
@@ -218,6 +234,8 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         discover: super::decoded(discover)?,
         tls: tls?,
         check: super::decoded(check)?,
+        send_proxy,
+        dial,
         balance: balance?,
         backends: backends?,
     })

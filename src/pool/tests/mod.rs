@@ -33,6 +33,8 @@ pub(super) fn nodes(names: &[&str]) -> Vec<config::Backend> {
 
 pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> config::Pool {
     config::Pool {
+        send_proxy: None,
+        dial: config::Dial::default(),
         name: "chat".to_owned(),
         balance,
         backends,
@@ -68,6 +70,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
 
 pub(super) fn check() -> config::Check {
     config::Check {
+        send_proxy: None,
         kind: config::CheckKind::Tcp,
         interval: Duration::from_secs(2),
         down_interval: Duration::from_secs(2),

@@ -1,0 +1,28 @@
+//! How a client is announced: to us by another balancer, and by us to backends.
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
+}
+
+/// The header fields that tell a backend where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedFields {
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `X-Real-IP`.
+    X,
+    /// `Forwarded`.
+    Rfc7239,
+    Both,
+}
+
+impl ForwardedFields {
+    pub fn has_x(self) -> bool {
+        matches!(self, Self::X | Self::Both)
+    }
+
+    pub fn has_rfc7239(self) -> bool {
+        matches!(self, Self::Rfc7239 | Self::Both)
+    }
+}

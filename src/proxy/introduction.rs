@@ -1,0 +1,182 @@
+//! Who the client of a connection is, and how a backend is told of it.
+//!
+//! [`receive`] is the one place where "the client" is decided: who connected, or, on a listener with `accept_proxy`, whom
+//! a trusted balancer in front announces. [`Arrival::peer`] is the client from then on, for everybody.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout_at;
+
+use super::Arrival;
+use crate::config::{ProxyVersion, TlsVersion};
+use crate::net::{Peer, Stream};
+use crate::observe::{End, How, Phase, Record, Side};
+use crate::wire::proxy_protocol::{
+    Addresses, ClientTls, Details, Header, MAX_HEADER_BYTES, Progress, Proxied, encode_v1,
+    encode_v2, read,
+};
+
+/// What the balancer in front says of the client, where there is one.
+#[derive(Debug)]
+pub struct Announced {
+    /// The balancer in front.
+    pub via: Peer,
+    /// Where the client connected to.
+    destination: Option<SocketAddr>,
+    details: Details,
+}
+
+impl Announced {
+    /// The client came to the balancer in front over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.details.tls.as_ref().is_some_and(|tls| tls.over_tls)
+    }
+}
+
+/// Reads the PROXY header where the listener has `accept_proxy`, and makes the announced client the arrival's. Nothing
+/// behind the header is taken from the stream. On an error the record says why, and the connection is reset.
+pub(super) async fn receive(
+    arrival: &mut Arrival,
+    stream: &mut Stream,
+    record: &mut Record,
+) -> Result<(), End> {
+    let rules = &arrival.rules.config;
+    if !rules.accept_proxy {
+        return Ok(());
+    }
+    let sender = arrival.peer;
+    if !rules.trusted.iter().any(|one| one.covers(sender.ip())) {
+        tracing::debug!(client = %sender, "no trusted source of a PROXY header");
+        return Err(end(Side::Evenkeel, How::Refused));
+    }
+    let header = match timeout_at(arrival.deadline, header(stream)).await {
+        Ok(header) => header?,
+        Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
+    };
+    if let Header::Proxied(proxied) = header {
+        let Proxied { addresses, details } = *proxied;
+        let (client, destination) = match addresses {
+            Addresses::Ip {
+                source,
+                destination,
+            } => (Peer::tcp(source), Some(destination)),
+            Addresses::Unix => (Peer::Unix, None),
+        };
+        arrival.peer = client;
+        arrival.announced = Some(Box::new(Announced {
+            via: sender,
+            destination,
+            details,
+        }));
+        record.announce(client, sender);
+    }
+    Ok(())
+}
+
+/// Looks at what has come and takes what belongs to the header: all of it until its end is seen.
+async fn header(stream: &mut Stream) -> Result<Header, End> {
+    let mut buffer = vec![0; MAX_HEADER_BYTES];
+    let mut length = 0;
+    loop {
+        let room = buffer.get_mut(length..).unwrap_or_default();
+        let seen = match stream.peek(room).await {
+            Ok(0) => return Err(end(Side::Client, How::Fin)),
+            Ok(seen) => length + seen,
+            Err(_) => return Err(end(Side::Client, How::Rst)),
+        };
+        let (header, until) = match read(buffer.get(..seen).unwrap_or_default()) {
+            // A header of the full size has its end in sight.
+            Progress::NeedMore => (None, seen),
+            Progress::Header(header, until) => (Some(header), until),
+            Progress::Invalid(reason) => {
+                tracing::debug!(%reason, "PROXY header refused");
+                return Err(end(Side::Client, How::Invalid));
+            }
+        };
+        let taken = buffer.get_mut(length..until).unwrap_or_default();
+        if stream.read_exact(taken).await.is_err() {
+            return Err(end(Side::Client, How::Rst));
+        }
+        match header {
+            Some(header) => return Ok(header),
+            None => length = until,
+        }
+    }
+}
+
+fn end(side: Side, how: How) -> End {
+    End::new(side, Phase::Accept, how)
+}
+
+/// What a backend is told of a connection by a pool that has `send_proxy`.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    addresses: Option<Addresses>,
+    details: Details,
+}
+
+impl Introduction {
+    /// Of a client about whom nothing but its addresses is known; `local` is where it connected to.
+    pub fn plain(client: Peer, local: Option<SocketAddr>) -> Introduction {
+        let source = match client {
+            Peer::V4(ip, port) => Some(SocketAddr::new(IpAddr::V4(ip), port)),
+            Peer::V6(ip, port) => Some(SocketAddr::new(IpAddr::V6(ip), port)),
+            Peer::Unix => None,
+        };
+        let addresses = source.zip(local).map(|(source, local)| Addresses::Ip {
+            source,
+            destination: SocketAddr::new(local.ip().to_canonical(), local.port()),
+        });
+        Introduction {
+            addresses,
+            details: Details::default(),
+        }
+    }
+
+    /// Of an arrival whose `client` said what is in `details`. What was announced of it fills the gaps.
+    pub fn of(arrival: &Arrival, local: Option<SocketAddr>, own: Details) -> Introduction {
+        let announced = arrival.announced.as_deref();
+        let local = announced.and_then(|one| one.destination).or(local);
+        let mut introduction = Introduction::plain(arrival.peer, local);
+        let theirs = announced.map(|one| one.details.clone()).unwrap_or_default();
+        introduction.details = Details {
+            authority: own.authority.or(theirs.authority),
+            alpn: own.alpn.or(theirs.alpn),
+            tls: own.tls.or(theirs.tls),
+            // Ours, set with each header.
+            unique_id: None,
+        };
+        introduction
+    }
+
+    /// The header for a connection of this id.
+    pub fn header(&self, version: ProxyVersion, id: u64) -> Vec<u8> {
+        match version {
+            ProxyVersion::V1 => encode_v1(self.addresses),
+            ProxyVersion::V2 => {
+                let details = Details {
+                    unique_id: Some(id.to_string().into_bytes()),
+                    ..self.details.clone()
+                };
+                encode_v2(self.addresses, &details)
+            }
+        }
+    }
+}
+
+/// The client's TLS as a header tells it.
+pub(super) fn client_tls(version: TlsVersion, certificate: bool) -> ClientTls {
+    ClientTls {
+        over_tls: true,
+        certificate,
+        certificate_in_session: certificate,
+        // One that fails ends the handshake.
+        verified: true,
+        // As OpenSSL names it.
+        version: Some(match version {
+            TlsVersion::Tls12 => "TLSv1.2".to_owned(),
+            TlsVersion::Tls13 => "TLSv1.3".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,148 @@
+//! The header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt, 2.2 of 2020-03-05): read and written.
+//!
+//! [`read`] is given everything that has come so far and decides as soon as it can, never otherwise than it would with more:
+//! any chunking gives the same answer. Until it decides, all that was shown belongs to the header.
+
+mod checksum;
+mod v1;
+mod v2;
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+pub use v1::encode as encode_v1;
+pub use v2::{encode as encode_v2, encode_local as encode_local_v2};
+
+/// The longest header that is read. Senders have a few hundred bytes; certificates and tickets of their own making fit.
+pub const MAX_HEADER_BYTES: usize = 4096;
+
+/// What a connection's first bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The header goes on; every byte shown is part of it.
+    NeedMore,
+    /// The header, and how many bytes it took.
+    Header(Header, usize),
+    Invalid(Invalid),
+}
+
+/// Of whom the connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Header {
+    /// The sender's own (LOCAL), or it does not say whose (UNKNOWN, UNSPEC): the socket's addresses count.
+    Local,
+    Proxied(Box<Proxied>),
+}
+
+/// A connection that the sender took from a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxied {
+    pub addresses: Addresses,
+    /// Of version 2.
+    pub details: Details,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// Both of one family.
+    Ip {
+        source: SocketAddr,
+        destination: SocketAddr,
+    },
+    /// A client of a unix socket; the names are not kept.
+    Unix,
+}
+
+/// The TLVs that mean something here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// `PP2_TYPE_AUTHORITY`: the name the client asked for, its SNI. At most 255 bytes.
+    pub authority: Option<String>,
+    /// `PP2_TYPE_ALPN`: the protocol agreed on.
+    pub alpn: Option<Vec<u8>>,
+    /// `PP2_TYPE_UNIQUE_ID`, at most 128 bytes.
+    pub unique_id: Option<Vec<u8>>,
+    /// `PP2_TYPE_SSL`.
+    pub tls: Option<ClientTls>,
+}
+
+/// What the client used towards the sender.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// The connection is over TLS; without it the rest says nothing.
+    pub over_tls: bool,
+    /// The client showed a certificate on this connection.
+    pub certificate: bool,
+    /// It showed one in this TLS session, perhaps on an earlier connection.
+    pub certificate_in_session: bool,
+    /// The certificate was verified.
+    pub verified: bool,
+    /// Such as `TLSv1.3`.
+    pub version: Option<String>,
+}
+
+/// Why a connection does not begin with a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Invalid {
+    #[error("it does not begin with a PROXY header")]
+    Signature,
+    #[error("version 1: no end of the line within 107 bytes")]
+    LineTooLong,
+    #[error("version 1: the line is malformed")]
+    Line,
+    #[error("version or command is unknown")]
+    Command,
+    #[error("address family or transport is unknown")]
+    Family,
+    #[error("the header exceeds 4 KiB")]
+    TooLong,
+    #[error("the addresses are cut off")]
+    Addresses,
+    #[error("a TLV is malformed")]
+    Tlv,
+    #[error("the checksum is wrong")]
+    Checksum,
+}
+
+/// Reads the header that `bytes` begin with.
+pub fn read(bytes: &[u8]) -> Progress {
+    let read = if bytes.first() == v2::SIGNATURE.first() {
+        v2::read(bytes)
+    } else {
+        v1::read(bytes)
+    };
+    match read {
+        Ok(Some((header, length))) => Progress::Header(header, length),
+        Ok(None) => Progress::NeedMore,
+        Err(invalid) => Progress::Invalid(invalid),
+    }
+}
+
+/// What has been read: `None` while the header goes on.
+type Read = Result<Option<(Header, usize)>, Invalid>;
+
+/// # Errors
+/// `bytes` is not the beginning of `signature`, nor begins with it.
+fn expect_signature(bytes: &[u8], signature: &[u8]) -> Result<(), Invalid> {
+    let same = bytes.iter().zip(signature).all(|(is, wanted)| is == wanted);
+    same.then_some(()).ok_or(Invalid::Signature)
+}
+
+/// Both addresses in one family: where one is IPv6 the other becomes IPv4-mapped.
+fn one_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+    if source.is_ipv4() == destination.is_ipv4() {
+        return (source, destination);
+    }
+    (mapped(source), mapped(destination))
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+        SocketAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn proxied(source: &str, destination: &str) -> Header {
+    Header::Proxied(Box::new(Proxied {
+        addresses: Addresses::Ip {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+        },
+        details: Details::default(),
+    }))
+}
+
+fn header_of(bytes: &[u8]) -> Header {
+    match read(bytes) {
+        Progress::Header(header, length) if length == bytes.len() => header,
+        other => panic!("{other:?} of {bytes:?}"),
+    }
+}
+
+fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    [v2::SIGNATURE, &[command, family][..], &length, body].concat()
+}
+
+/// The addresses of 192.0.2.1:4660 to 192.0.2.2:443.
+const BODY: [u8; 12] = [192, 0, 2, 1, 192, 0, 2, 2, 0x12, 0x34, 1, 187];
+
+#[test]
+fn a_line_of_version_1_is_read() {
+    assert_eq!(
+        header_of(b"PROXY TCP4 192.0.2.1 192.0.2.2 4660 443\r\n"),
+        proxied("192.0.2.1:4660", "192.0.2.2:443")
+    );
+    assert_eq!(
+        header_of(b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n"),
+        proxied("[2001:db8::1]:1", "[::1]:65535")
+    );
+    assert_eq!(header_of(b"PROXY UNKNOWN\r\n"), Header::Local);
+    let ignored = b"PROXY UNKNOWN ffff::1 whatever 1\r\n";
+    assert_eq!(header_of(ignored), Header::Local);
+}
+
+#[test]
+fn what_is_no_line_of_version_1_is_refused() {
+    let lines = [
+        "PROXY TCP4 192.0.2.1 192.0.2.2 4660\r\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 4660 443 \r\n",
+        "PROXY TCP4  192.0.2.1 192.0.2.2 4660 443\r\n",
+        "PROXY TCP4 192.0.2.01 192.0.2.2 4660 443\r\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 04660 443\r\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 +1 443\r\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 65536 443\r\n",
+        "PROXY TCP4 ::1 ::1 1 2\r\n",
+        "PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
+        "PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n\r\n",
+        "PROXY \r\n",
+    ];
+    for line in lines {
+        assert_eq!(
+            read(line.as_bytes()),
+            Progress::Invalid(Invalid::Line),
+            "{line:?}"
+        );
+    }
+    let endless = ["PROXY UNKNOWN ", &"x".repeat(200)].concat();
+    let refused = Progress::Invalid(Invalid::LineTooLong);
+    assert_eq!(read(endless.as_bytes()), refused);
+    for line in [
+        "GET / HTTP/1.1\r\n",
+        "proxy TCP4",
+        "PROXY\t",
+        "\x16\x03\x01",
+    ] {
+        let refused = Progress::Invalid(Invalid::Signature);
+        assert_eq!(read(line.as_bytes()), refused, "{line:?}");
+    }
+}
+
+#[test]
+fn the_longest_line_fits_exactly() {
+    let rest = "x".repeat(107 - "PROXY UNKNOWN \r\n".len());
+    let line = format!("PROXY UNKNOWN {rest}\r\n");
+    assert_eq!(header_of(line.as_bytes()), Header::Local);
+}
+
+#[test]
+fn version_2_without_tlvs_is_read() {
+    let expected = proxied("192.0.2.1:4660", "192.0.2.2:443");
+    assert_eq!(header_of(&v2(0x21, 0x11, &BODY)), expected);
+    // A client over UDP is a client, too.
+    assert_eq!(header_of(&v2(0x21, 0x12, &BODY)), expected);
+    let unix = header_of(&v2(0x21, 0x31, &[0; 216]));
+    let Header::Proxied(unix) = unix else {
+        panic!("{unix:?}")
+    };
+    assert_eq!(unix.addresses, Addresses::Unix);
+}
+
+#[test]
+fn local_and_unspec_are_skipped_whatever_they_hold() {
+    assert_eq!(header_of(&v2(0x20, 0x00, &[])), Header::Local);
+    assert_eq!(header_of(&v2(0x20, 0xff, &[1, 2, 3])), Header::Local);
+    assert_eq!(header_of(&v2(0x21, 0x00, &[0xff; 40])), Header::Local);
+}
+
+#[test]
+fn what_is_wrong_in_version_2_is_refused() {
+    let with = |tlv: &[u8]| v2(0x21, 0x11, &[&BODY[..], tlv].concat());
+    let cases = [
+        (v2(0x11, 0x11, &BODY), Invalid::Command),
+        (v2(0x22, 0x11, &BODY), Invalid::Command),
+        (v2(0x21, 0x41, &BODY), Invalid::Family),
+        (v2(0x21, 0x13, &BODY), Invalid::Family),
+        (v2(0x21, 0x11, &BODY[..11]), Invalid::Addresses),
+        (v2(0x21, 0x21, &BODY), Invalid::Addresses),
+        (v2(0x21, 0x31, &[0; 215]), Invalid::Addresses),
+        (v2(0x21, 0x11, &[0; 4081]), Invalid::TooLong),
+        (with(&[0x04, 0]), Invalid::Tlv),
+        (with(&[0x04, 0, 2, 0]), Invalid::Tlv),
+        (with(&[0x02, 0, 1, 0xff]), Invalid::Tlv),
+        (
+            with(&[&[0x05, 0, 129][..], &[1; 129]].concat()),
+            Invalid::Tlv,
+        ),
+        (with(&[0x20, 0, 4, 1, 0, 0, 0]), Invalid::Tlv),
+        (with(&[0x20, 0, 7, 1, 0, 0, 0, 0, 0x21, 0]), Invalid::Tlv),
+        (with(&[0x03, 0, 3, 0, 0, 0]), Invalid::Tlv),
+        (with(&[0x03, 0, 4, 0, 0, 0, 0]), Invalid::Checksum),
+    ];
+    for (bytes, invalid) in cases {
+        assert_eq!(read(&bytes), Progress::Invalid(invalid), "{bytes:?}");
+    }
+    // The largest that is allowed.
+    let noop = [&[0x04, 0x0f, 0xe1][..], &[0; 4065]].concat();
+    assert_eq!(with(&noop).len(), MAX_HEADER_BYTES);
+    header_of(&with(&noop));
+}
+
+#[test]
+fn a_header_with_a_checksum_is_verified_byte_by_byte() {
+    let details = Details {
+        authority: Some("chat.example.org".into()),
+        ..Details::default()
+    };
+    let Header::Proxied(known) = proxied("192.0.2.1:4660", "192.0.2.2:443") else {
+        panic!("proxied")
+    };
+    let right = encode_v2(Some(known.addresses), &details);
+    header_of(&right);
+    // Behind what decides how it is read.
+    for at in 16..right.len() {
+        let mut wrong = right.clone();
+        wrong[at] ^= 1;
+        assert!(!matches!(read(&wrong), Progress::Header(..)), "byte {at}");
+    }
+}
+
+#[test]
+fn addresses_of_two_families_are_sent_as_ipv6() {
+    let addresses = Addresses::Ip {
+        source: "192.0.2.1:1".parse().unwrap(),
+        destination: "[2001:db8::1]:2".parse().unwrap(),
+    };
+    let expected = proxied("[::ffff:192.0.2.1]:1", "[2001:db8::1]:2");
+    assert_eq!(header_of(&encode_v1(Some(addresses))), expected);
+    let v2 = encode_v2(Some(addresses), &Details::default());
+    assert_eq!(header_of(&v2), expected);
+}
+
+#[test]
+fn without_addresses_nothing_is_claimed() {
+    assert_eq!(encode_v1(None), b"PROXY UNKNOWN\r\n");
+    assert_eq!(header_of(&encode_local_v2()), Header::Local);
+    let unspec = encode_v2(None, &Details::default());
+    assert_eq!(header_of(&unspec), Header::Local);
+}
+
+fn addresses() -> impl Strategy<Value = Addresses> {
+    let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(a, b)| (a.into(), b.into()));
+    let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(a, b)| (a.into(), b.into()));
+    let ips = prop_oneof![v4, v6];
+    (ips, any::<(u16, u16)>()).prop_map(|((a, b), (from, to))| Addresses::Ip {
+        source: SocketAddr::new(a, from),
+        destination: SocketAddr::new(b, to),
+    })
+}
+
+fn details() -> impl Strategy<Value = Details> {
+    let tls = (any::<[bool; 4]>(), prop::option::of("TLSv1\\.[0-3]")).prop_map(
+        |([over_tls, certificate, certificate_in_session, verified], version)| ClientTls {
+            over_tls,
+            certificate,
+            certificate_in_session,
+            verified,
+            version,
+        },
+    );
+    let bytes = |max| prop::option::of(prop::collection::vec(any::<u8>(), 0..=max));
+    (
+        prop::option::of("[a-z.]{0,60}"),
+        bytes(40),
+        bytes(128),
+        prop::option::of(tls),
+    )
+        .prop_map(|(authority, alpn, unique_id, tls)| Details {
+            authority,
+            alpn,
+            unique_id,
+            tls,
+        })
+}
+
+/// Headers that are right, nearly right, or neither.
+fn streams() -> impl Strategy<Value = Vec<u8>> {
+    let right = prop_oneof![
+        (addresses(), details()).prop_map(|(ip, details)| encode_v2(Some(ip), &details)),
+        addresses().prop_map(|ip| encode_v1(Some(ip))),
+        Just(encode_local_v2()),
+        Just(encode_v1(None)),
+    ];
+    let change = prop::option::of((any::<prop::sample::Index>(), any::<u8>()));
+    let behind = prop::collection::vec(any::<u8>(), 0..40);
+    (right, change, behind).prop_map(|(mut bytes, change, behind)| {
+        if let Some((at, byte)) = change {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.extend(behind);
+        bytes
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_chunking_gives_the_same_answer(bytes in streams()) {
+        let whole = read(&bytes);
+        let mut last = Progress::NeedMore;
+        for end in 0..=bytes.len() {
+            let now = read(&bytes[..end]);
+            prop_assert!(last == Progress::NeedMore || last == now, "{last:?}, then {now:?}");
+            if let Progress::Header(_, length) = now {
+                prop_assert!(length <= end);
+            }
+            last = now;
+        }
+        prop_assert_eq!(last, whole);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again(ip in addresses(), details in details(), behind in any::<Vec<u8>>()) {
+        let expected = Header::Proxied(Box::new(Proxied { addresses: ip, details: details.clone() }));
+        let header = encode_v2(Some(ip), &details);
+        let stream = [&header[..], &behind].concat();
+        prop_assert_eq!(read(&stream), Progress::Header(expected, header.len()));
+
+        let expected = Header::Proxied(Box::new(Proxied { addresses: ip, details: Details::default() }));
+        let header = encode_v1(Some(ip));
+        prop_assert!(header.len() <= 107);
+        let stream = [&header[..], &behind].concat();
+        prop_assert_eq!(read(&stream), Progress::Header(expected, header.len()));
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), signed in any::<bool>()) {
+        let mut stream = if signed { v2::SIGNATURE.to_vec() } else { b"PROXY ".to_vec() };
+        stream.extend(&bytes);
+        read(&stream);
+        read(&bytes);
+    }
+}

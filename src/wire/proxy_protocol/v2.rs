@@ -1,0 +1,263 @@
+//! Version 2: binary, with TLVs.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::checksum::crc32c;
+use super::{
+    Addresses, ClientTls, Details, Header, Invalid, MAX_HEADER_BYTES, Proxied, Read,
+    expect_signature, one_family,
+};
+
+pub const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, version and command, family and transport, length of the rest.
+const FIXED_BYTES: usize = 16;
+
+const LOCAL: u8 = 0x20;
+const PROXY: u8 = 0x21;
+
+const INET_STREAM: u8 = 0x11;
+const INET6_STREAM: u8 = 0x21;
+
+const TYPE_ALPN: u8 = 0x01;
+const TYPE_AUTHORITY: u8 = 0x02;
+const TYPE_CRC32C: u8 = 0x03;
+const TYPE_UNIQUE_ID: u8 = 0x05;
+const TYPE_SSL: u8 = 0x20;
+const TYPE_SSL_VERSION: u8 = 0x21;
+
+const MAX_AUTHORITY_BYTES: usize = 255;
+const MAX_UNIQUE_ID_BYTES: usize = 128;
+
+const CLIENT_SSL: u8 = 0x01;
+const CLIENT_CERT_CONN: u8 = 0x02;
+const CLIENT_CERT_SESS: u8 = 0x04;
+
+/// Each field is looked at as soon as it is there, in the order of the bytes: so more of them never changes the answer.
+pub fn read(bytes: &[u8]) -> Read {
+    expect_signature(bytes, SIGNATURE)?;
+    let is_local = match bytes.get(12) {
+        None => return Ok(None),
+        Some(&LOCAL) => true,
+        Some(&PROXY) => false,
+        Some(_) => return Err(Invalid::Command),
+    };
+    let family = match bytes.get(13) {
+        None => return Ok(None),
+        Some(&family) if is_local || is_known(family) => family,
+        Some(_) => return Err(Invalid::Family),
+    };
+    let Some(length) = bytes.get(14..FIXED_BYTES).and_then(|two| two.first_chunk()) else {
+        return Ok(None);
+    };
+    let length = FIXED_BYTES + usize::from(u16::from_be_bytes(*length));
+    if length > MAX_HEADER_BYTES {
+        return Err(Invalid::TooLong);
+    }
+    let Some(header) = bytes.get(..length) else {
+        return Ok(None);
+    };
+    // LOCAL and UNSPEC: what follows is to be skipped.
+    let header = match is_local || family >> 4 == 0 {
+        true => Header::Local,
+        false => Header::Proxied(Box::new(proxied(header, family >> 4)?)),
+    };
+    Ok(Some((header, length)))
+}
+
+/// UNSPEC, INET, INET6 or UNIX; UNSPEC, STREAM or DGRAM.
+fn is_known(family: u8) -> bool {
+    family >> 4 <= 3 && family & 0x0f <= 2
+}
+
+fn proxied(header: &[u8], family: u8) -> Result<Proxied, Invalid> {
+    let mut rest = header.get(FIXED_BYTES..).unwrap_or_default();
+    let addresses = match family {
+        1 => ip::<4>(&mut rest, |ip| Ipv4Addr::from(ip).into())?,
+        2 => ip::<16>(&mut rest, |ip| Ipv6Addr::from(ip).into())?,
+        _ => {
+            take::<216>(&mut rest).ok_or(Invalid::Addresses)?;
+            Addresses::Unix
+        }
+    };
+    Ok(Proxied {
+        addresses,
+        details: details(header, rest)?,
+    })
+}
+
+fn ip<const N: usize>(
+    rest: &mut &[u8],
+    of: impl Fn([u8; N]) -> IpAddr,
+) -> Result<Addresses, Invalid> {
+    let mut ip = || take(rest).map(&of).ok_or(Invalid::Addresses);
+    let (source, destination) = (ip()?, ip()?);
+    let mut port = || take(rest).map(u16::from_be_bytes).ok_or(Invalid::Addresses);
+    Ok(Addresses::Ip {
+        source: SocketAddr::new(source, port()?),
+        destination: SocketAddr::new(destination, port()?),
+    })
+}
+
+/// The first `N` bytes.
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, behind) = rest.split_first_chunk()?;
+    *rest = behind;
+    Some(*first)
+}
+
+fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, Invalid> {
+    let mut details = Details::default();
+    while let Some((kind, value)) = tlv(&mut rest)? {
+        match kind {
+            TYPE_ALPN => details.alpn = Some(value.to_vec()),
+            TYPE_AUTHORITY => details.authority = Some(text(value, MAX_AUTHORITY_BYTES)?),
+            TYPE_UNIQUE_ID if value.len() > MAX_UNIQUE_ID_BYTES => return Err(Invalid::Tlv),
+            TYPE_UNIQUE_ID => details.unique_id = Some(value.to_vec()),
+            TYPE_SSL => details.tls = Some(client_tls(value)?),
+            TYPE_CRC32C => verify(header, value, header.len() - rest.len())?,
+            // A NOOP, a network namespace, or one that nobody here knows.
+            _ => {}
+        }
+    }
+    Ok(details)
+}
+
+/// The next TLV.
+fn tlv<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, Invalid> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let [kind, high, low] = take(rest).ok_or(Invalid::Tlv)?;
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    let (value, behind) = rest.split_at_checked(length).ok_or(Invalid::Tlv)?;
+    *rest = behind;
+    Ok(Some((kind, value)))
+}
+
+fn text(value: &[u8], limit: usize) -> Result<String, Invalid> {
+    let text = str::from_utf8(value).ok();
+    let text = text.filter(|text| text.len() <= limit);
+    text.map(str::to_owned).ok_or(Invalid::Tlv)
+}
+
+fn client_tls(mut value: &[u8]) -> Result<ClientTls, Invalid> {
+    let [client, verify @ ..] = take::<5>(&mut value).ok_or(Invalid::Tlv)?;
+    let mut tls = ClientTls {
+        over_tls: client & CLIENT_SSL != 0,
+        certificate: client & CLIENT_CERT_CONN != 0,
+        certificate_in_session: client & CLIENT_CERT_SESS != 0,
+        verified: verify == [0; 4],
+        version: None,
+    };
+    while let Some((kind, value)) = tlv(&mut value)? {
+        if kind == TYPE_SSL_VERSION {
+            tls.version = Some(text(value, MAX_AUTHORITY_BYTES)?);
+        }
+    }
+    Ok(tls)
+}
+
+/// Compares the checksum, which ends at `end`, with that of the header with zeros in its place.
+fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), Invalid> {
+    let told = value.try_into().map(u32::from_be_bytes);
+    let told = told.map_err(|_| Invalid::Tlv)?;
+    let place = end - 4..end;
+    let zeroed = header.iter().enumerate();
+    let zeroed = zeroed.map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
+    match crc32c(zeroed) == told {
+        true => Ok(()),
+        false => Err(Invalid::Checksum),
+    }
+}
+
+/// The header of the sender's own connection, such as a check.
+pub fn encode_local() -> Vec<u8> {
+    finished(LOCAL, 0, Vec::new())
+}
+
+/// The header, with a checksum. Without IP addresses, as of a unix client, the family is UNSPEC: few receivers know another.
+pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
+    let mut body = Vec::with_capacity(128);
+    let family = match addresses {
+        Some(Addresses::Ip {
+            source,
+            destination,
+        }) => push_addresses(&mut body, source, destination),
+        Some(Addresses::Unix) | None => 0,
+    };
+    let Details {
+        authority,
+        alpn,
+        unique_id,
+        tls,
+    } = details;
+    if let Some(alpn) = alpn {
+        push(&mut body, TYPE_ALPN, alpn);
+    }
+    if let Some(authority) = authority {
+        push(&mut body, TYPE_AUTHORITY, authority.as_bytes());
+    }
+    if let Some(id) = unique_id {
+        push(&mut body, TYPE_UNIQUE_ID, id);
+    }
+    if let Some(tls) = tls {
+        push(&mut body, TYPE_SSL, &encoded_tls(tls));
+    }
+    finished(PROXY, family, body)
+}
+
+/// Gives the family and transport.
+fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) -> u8 {
+    let (source, destination) = one_family(source, destination);
+    for ip in [source.ip(), destination.ip()] {
+        match ip {
+            IpAddr::V4(ip) => body.extend(ip.octets()),
+            IpAddr::V6(ip) => body.extend(ip.octets()),
+        }
+    }
+    body.extend(source.port().to_be_bytes());
+    body.extend(destination.port().to_be_bytes());
+    match source.is_ipv4() {
+        true => INET_STREAM,
+        false => INET6_STREAM,
+    }
+}
+
+/// One that does not fit is left out.
+fn push(body: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    let Ok(length) = u16::try_from(value.len()) else {
+        return;
+    };
+    body.push(kind);
+    body.extend(length.to_be_bytes());
+    body.extend(value);
+}
+
+fn encoded_tls(tls: &ClientTls) -> Vec<u8> {
+    let flags = [
+        (tls.over_tls, CLIENT_SSL),
+        (tls.certificate, CLIENT_CERT_CONN),
+        (tls.certificate_in_session, CLIENT_CERT_SESS),
+    ];
+    let client = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag);
+    let mut value = vec![client.sum()];
+    value.extend(u32::from(!tls.verified).to_be_bytes());
+    if let Some(version) = &tls.version {
+        push(&mut value, TYPE_SSL_VERSION, version.as_bytes());
+    }
+    value
+}
+
+/// Puts the fixed part before `body` and the checksum behind it.
+fn finished(command: u8, family: u8, mut body: Vec<u8>) -> Vec<u8> {
+    push(&mut body, TYPE_CRC32C, &[0; 4]);
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+    let mut header = SIGNATURE.to_vec();
+    header.extend([command, family]);
+    header.extend(length.to_be_bytes());
+    header.extend(body);
+    let checksum = crc32c(header.iter().copied()).to_be_bytes();
+    header.truncate(header.len() - checksum.len());
+    header.extend(checksum);
+    header
+}
