@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         ["node"] => node::run(),
         ["storm", target, count] => clients::storm(target.parse()?, count.parse()?),
         ["echo", target, count] => clients::echo(target.parse()?, count.parse()?),
-        [options @ ..] => drive(
+        options => drive(
             option(options, "--clients", 5_000)?,
             option(options, "--max-handshakes", 512)?,
         ),
@@ -118,7 +118,7 @@ fn drive(count: usize, max_handshakes: usize) -> Result<()> {
 
     let mut echo = Part::role("echo", &["echo", &target, &ESTABLISHED.to_string()])?;
     echo.line()?;
-    std::thread::sleep(SETTLE);
+    std::thread::park_timeout(SETTLE);
     echo.order("mark")?;
     println!("{ESTABLISHED} established clients before: {}", echo.line()?);
 
@@ -207,7 +207,7 @@ fn balancer(folder: &Path, node: &str, max_handshakes: usize) -> Result<(Part, S
         if began.elapsed() > Duration::from_secs(10) {
             bail!("the balancer does not listen");
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
     Ok((part, target))
 }

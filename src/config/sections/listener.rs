@@ -196,7 +196,13 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     if let (Some(pool), Some(entry)) = (&pool, table.entry("pool")) {
         refuse_unknown_pool(pool, &entry, pools);
     }
-    let routes = routes(table, protocol, tls.as_ref(), pools, bind.as_ref().filter(|_| !accept_proxy));
+    let routes = routes(
+        table,
+        protocol,
+        tls.as_ref(),
+        pools,
+        bind.as_ref().filter(|_| !accept_proxy),
+    );
     if !table.has("pool") && !table.has("route") {
         table.missing(
             "pool",
