@@ -374,7 +374,7 @@ async fn a_fin_and_a_rst_before_the_first_poll_are_a_rst() {
     let address = bench.balancer.address("plain").await;
     for batch in 0..ROUNDS / 50 {
         // Stopped, the balancer polls nothing; the kernel accepts and takes the FIN and the RST for it.
-        bench.balancer.signal("STOP");
+        bench.balancer.halt().await;
         for round in 0..50 {
             let mut client = connect(address).await;
             let bytes = sequence(batch + round, length(round));

@@ -273,6 +273,29 @@ impl Balancer {
         rustix::process::kill_process(pid, signal).expect("send a signal");
     }
 
+    /// Stops the process, and returns when each of its threads stands: the signal alone does not wait for that.
+    pub async fn halt(&self) {
+        self.signal("STOP");
+        let stands = || {
+            let tasks = format!("/proc/{}/task", self.pid());
+            std::fs::read_dir(tasks).expect("its threads").all(|task| {
+                let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
+                // The state stands behind the name, which is in parentheses.
+                stat.is_ok_and(|stat| {
+                    stat.rsplit(')')
+                        .next()
+                        .is_some_and(|rest| rest.starts_with(" T"))
+                })
+            })
+        };
+        let halted = async {
+            while !stands() {
+                a_moment().await;
+            }
+        };
+        within("the balancer to stand", halted).await;
+    }
+
     /// Waits for the process to end.
     pub async fn exit(&self) -> ExitStatus {
         let ended = async {

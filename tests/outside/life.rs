@@ -52,7 +52,7 @@ async fn what_the_kernel_has_queued_at_sigterm_is_served() {
     let balancer = Balancer::start(&stopping("20s", &simple("tcp", "", &[&node])));
     let address = balancer.address("main").await;
     // Nobody accepts while the process stands, and it wakes up with the signal.
-    balancer.signal("STOP");
+    balancer.halt().await;
     let mut queued = Vec::new();
     for _ in 0..300 {
         queued.push(connect(address).await);
@@ -437,7 +437,7 @@ async fn what_a_websocket_listener_takes_while_it_stops_is_told_to_come_again() 
     let keys = "retry_after = { min = \"20s\", max = \"30s\" }";
     let balancer = Balancer::start(&stopping("20s", &simple("websocket", keys, &[&node])));
     let address = balancer.address("main").await;
-    balancer.signal("STOP");
+    balancer.halt().await;
     let mut upgrade = connect(address).await;
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\n\
