@@ -15,6 +15,8 @@ pub enum Refusal {
     SourceMaxConnectionRate,
     /// Too many handshakes of its source wait for their turn.
     HandshakeQueue,
+    /// The operator drains the listener.
+    Draining,
 }
 
 impl Refusal {
@@ -26,6 +28,7 @@ impl Refusal {
         Refusal::SourceMaxConnections,
         Refusal::SourceMaxConnectionRate,
         Refusal::HandshakeQueue,
+        Refusal::Draining,
     ];
 
     /// The word of the log and of the metrics' label.
@@ -37,6 +40,7 @@ impl Refusal {
             Refusal::SourceMaxConnections => "per_source.max_connections",
             Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
             Refusal::HandshakeQueue => "handshake_queue",
+            Refusal::Draining => "draining",
         }
     }
 
@@ -44,8 +48,14 @@ impl Refusal {
     pub const fn how(self) -> How {
         match self {
             Refusal::Denied => How::Refused,
+            Refusal::Draining => How::Stop,
             _ => How::Full,
         }
+    }
+
+    /// A limit was reached, which the operator may not know of.
+    pub const fn is_limit(self) -> bool {
+        matches!(self.how(), How::Full)
     }
 }
 

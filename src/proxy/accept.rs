@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admissions;
-use super::{Arrival, Proxy, Rules, Slot, door, http, introduction, tcp};
+use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -79,6 +79,7 @@ impl Listening {
         bound: Arc<Bound>,
         rules: Rules,
         counters: Arc<ListenerCounters>,
+        intake: Arc<Intake>,
     ) -> Self {
         let stop = proxy.stopping.child_token();
         set_options(&bound, &rules);
@@ -86,7 +87,7 @@ impl Listening {
             proxy: Arc::clone(proxy),
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
-            admissions: Arc::new(Admissions::new(&proxy.limits, &counters)),
+            admissions: Arc::new(Admissions::new(&proxy.limits, &counters, intake)),
             counters,
             warned: Pace::new(WARN_SPACING),
             stop: stop.clone(),
@@ -140,6 +141,11 @@ impl Listening {
 
     pub fn counters(&self) -> &Arc<ListenerCounters> {
         &self.shared.counters
+    }
+
+    /// The operator's word on it.
+    pub fn intake(&self) -> &Arc<Intake> {
+        self.shared.admissions.intake()
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live

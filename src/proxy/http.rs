@@ -275,6 +275,7 @@ mod tests {
                 Arc::new(bound),
                 rules,
                 ListenerCounters::new("web", &proxy.journal),
+                Arc::default(),
             );
             Bench {
                 listening,
