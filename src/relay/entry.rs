@@ -168,6 +168,11 @@ impl<L> Entry<L> {
         }
     }
 
+    /// Brings the counters up to date.
+    pub fn tally(&mut self) {
+        self.record.tally();
+    }
+
     /// As a job needs it.
     pub fn standing(&self, handle: Handle, now: Tick) -> Standing {
         Standing {

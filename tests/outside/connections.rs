@@ -378,3 +378,21 @@ async fn close_ends_one_and_fails_when_there_is_none() {
     echoed(&mut scene.near, b"still here").await;
     node_of(&mut scene.web).await;
 }
+
+/// They were up to half a minute behind.
+#[tokio::test]
+async fn bytes_of_live_connections_are_in_the_metrics_when_they_are_asked_for() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&node]));
+    let (mut stream, _) = greeted(balancer.address("main").await).await;
+    for round in 1..=3u32 {
+        echoed(&mut stream, &[7; 1000]).await;
+        let name = "evenkeel_listener_from_client_bytes_total";
+        assert_eq!(
+            balancer.metric(&[name, "main"]).await,
+            f64::from(round * 1000)
+        );
+        let seen = balancer.backend("nodes", "n1").await;
+        assert_eq!(seen["bytes_from_client"], round * 1000, "{seen}");
+    }
+}
