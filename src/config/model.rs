@@ -53,7 +53,7 @@ pub struct Global {
     pub max_connections: u64,
     /// Client connections accepted in a time; `None`: no such bound. Default none.
     pub max_connection_rate: Option<Rate>,
-    /// TLS handshakes in progress at once; more wait, source by source. Default 512.
+    /// TLS handshakes in progress at once; more wait, source by source; 0 = 64 for each core, the default.
     pub max_handshakes: usize,
     /// TLS handshakes begun in a time; more wait. Default none.
     pub max_handshake_rate: Option<Rate>,
