@@ -26,7 +26,7 @@ use crate::base::turns::{Ticket, Turns};
 use crate::config::{Global, Prefixes, Rate};
 use crate::net::Stream;
 use crate::observe::{End, Phase, Refusal, Side};
-use crate::tls;
+use crate::tls::{self, Terminator};
 use crate::wire::client_hello::{Progress, Reader};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
@@ -217,20 +217,27 @@ impl Drop for Turn {
 /// The connection's end.
 pub(super) async fn accept(
     mut stream: Stream,
-    config: &Arc<ServerConfig>,
+    terminator: &Terminator,
     arrival: &Arrival,
 ) -> Result<tls::Stream<Stream>, End> {
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = read_hello(&mut stream, &mut read).await;
+    let mut config = terminator.config();
     let turn = match hello.map_err(|error| failed(&error))? {
         Some(reader) => {
-            let turn = turn(arrival, resumes(&reader, config)).await;
+            let resumes = resumes(&reader, &config);
+            let turn = turn(arrival, resumes).await;
+            // As they are behind the wait.
+            config = match resumes {
+                true => terminator.config_of_resumed(),
+                false => terminator.config(),
+            };
             Some(turn.inspect_err(|_| stream.reset_on_close())?)
         }
         // rustls refuses it, with an alert, before anything that costs.
         None => None,
     };
-    let mut accepting = pin!(tls::accept_after(stream, read, Arc::clone(config)));
+    let mut accepting = pin!(tls::accept_after(stream, read, config));
     let soon = tokio::time::timeout(HELD, &mut accepting).await;
     drop(turn);
     let accepted = match soon {

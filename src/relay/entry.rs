@@ -269,9 +269,10 @@ impl<L> Entry<L> {
         self.note_fins();
         let parting = self.judge_client(scratch.now);
         if let Some(turn) = parting.or_else(|| self.go_on_parting(scratch.now)) {
-            return match flows.contains(&Flow::OutOfBudget) && !matches!(turn, Turn::Ended) {
-                true => Turn::Again,
-                false => turn,
+            return match turn {
+                Turn::Wait if flows.contains(&Flow::OutOfBudget) => Turn::Again,
+                Turn::Wait if flows.contains(&Flow::Starved) => Turn::Soon,
+                turn => turn,
             };
         }
         if let Some(turn) = self.pass_on_fault(flows, was_faulty, scratch.now) {

@@ -47,7 +47,7 @@ pub struct Connection {
 }
 
 /// Names a live connection without a search for it. One that is gone is not taken for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle {
     pub(super) worker: u32,
     pub(super) key: Key,

@@ -5,7 +5,7 @@
 
 mod quota;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ use crate::base::rate::Rate;
 use crate::config;
 use crate::pool::Backend;
 use crate::proxy::Relay;
-use crate::relay::{Filter, Goodbye, Standing};
+use crate::relay::{self, Filter, Goodbye, Standing};
 use quota::Quota;
 
 /// Jobs at once: each asks for the whole table now and then.
@@ -210,11 +210,17 @@ impl Job {
                 // The same ones, in the order of now.
                 Target::Filter(_) => {
                     let now = self.look(relay).await;
-                    let still = |one: &Standing| standing.iter().any(|of| of.handle == one.handle);
-                    standing = now.into_iter().filter(still).collect();
+                    let still: HashSet<relay::Handle> =
+                        standing.iter().map(|one| one.handle).collect();
+                    standing = now
+                        .into_iter()
+                        .filter(|one| still.contains(&one.handle))
+                        .collect();
                 }
                 Target::Backend(backend) => {
                     if standing.is_empty() {
+                        // What nobody was there for is not made up for.
+                        quota.take(0, began.elapsed());
                         let _ = tokio::time::timeout(LOOK_SPACING, backend.emptied()).await;
                     }
                     if backend.live() == 0 {
@@ -324,7 +330,9 @@ impl Jobs {
     /// What is being done to the connections of that backend.
     pub fn of(&self, backend: &Arc<Backend>) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
-        let is_of = |job: &&Arc<Job>| job.is_for(backend) && !job.phase().is_over();
+        let is_of = |job: &&Arc<Job>| {
+            job.is_for(backend) && !job.phase().is_over() && !job.stop.is_cancelled()
+        };
         jobs.iter().rev().find(is_of).cloned()
     }
 }
