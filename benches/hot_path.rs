@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel::balance::{Algorithm, Maglev, Nodes, RoundRobin, bytes_hash};
@@ -125,7 +124,7 @@ fn door(keys: &str) -> (Admissions, Rules) {
     let journal = Journal::new(&config.access_log).expect("a journal");
     let counters = ListenerCounters::new("l", &journal);
     let rules = Rules::build(&config.listeners[0], &BTreeMap::new()).expect("rules");
-    let admissions = Admissions::new(&Limits::new(&config.global), &counters, Arc::default());
+    let admissions = Admissions::new(&Limits::new(&config.global), &counters);
     (admissions, rules)
 }
 

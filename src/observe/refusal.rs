@@ -13,6 +13,8 @@ pub enum Refusal {
     MaxConnectionRate,
     SourceMaxConnections,
     SourceMaxConnectionRate,
+    /// No network that may send a PROXY header.
+    Untrusted,
     /// Too many handshakes of its source wait for their turn.
     HandshakeQueue,
     /// The operator drains the listener.
@@ -27,6 +29,7 @@ impl Refusal {
         Refusal::MaxConnectionRate,
         Refusal::SourceMaxConnections,
         Refusal::SourceMaxConnectionRate,
+        Refusal::Untrusted,
         Refusal::HandshakeQueue,
         Refusal::Draining,
     ];
@@ -39,6 +42,7 @@ impl Refusal {
             Refusal::MaxConnectionRate => "max_connection_rate",
             Refusal::SourceMaxConnections => "per_source.max_connections",
             Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
+            Refusal::Untrusted => "untrusted",
             Refusal::HandshakeQueue => "handshake_queue",
             Refusal::Draining => "draining",
         }
@@ -47,7 +51,7 @@ impl Refusal {
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied => How::Refused,
+            Refusal::Denied | Refusal::Untrusted => How::Refused,
             Refusal::Draining => How::Stop,
             _ => How::Full,
         }

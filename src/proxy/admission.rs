@@ -24,7 +24,7 @@ pub struct Admissions {
     anyone: Arc<Origin>,
     sources: Sources<Origin>,
     counters: Arc<ListenerCounters>,
-    intake: Arc<Intake>,
+    intake: Intake,
     warned: Pace,
 }
 
@@ -56,18 +56,14 @@ impl Tracked for Origin {
 pub struct Admitted(Arc<Origin>);
 
 impl Admissions {
-    pub fn new(
-        limits: &Arc<Limits>,
-        counters: &Arc<ListenerCounters>,
-        intake: Arc<Intake>,
-    ) -> Self {
+    pub fn new(limits: &Arc<Limits>, counters: &Arc<ListenerCounters>) -> Self {
         let entrance = Entrance::new(limits);
         Self {
             anyone: Arc::new(Origin::new(&entrance)),
             entrance,
             sources: Sources::new(),
             counters: Arc::clone(counters),
-            intake,
+            intake: Intake::default(),
             warned: Pace::new(WARN_SPACING),
         }
     }
@@ -95,7 +91,7 @@ impl Admissions {
         }
     }
 
-    pub fn intake(&self) -> &Arc<Intake> {
+    pub fn intake(&self) -> &Intake {
         &self.intake
     }
 

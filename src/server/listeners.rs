@@ -165,11 +165,12 @@ fn start(
     let name = rules.config.name.clone();
     // A listener that moved is still the same listener: its counters and the operator's word go with its name.
     let moved = before.iter().find(|old| *old.counters().name == *name);
-    let (counters, intake) = match moved {
-        Some(old) => (Arc::clone(old.counters()), Arc::clone(old.intake())),
-        None => (ListenerCounters::new(&name, &proxy.journal), Arc::default()),
+    let counters = match moved {
+        Some(old) => Arc::clone(old.counters()),
+        None => ListenerCounters::new(&name, &proxy.journal),
     };
-    let listening = Arc::new(Listening::start(proxy, bound, rules, counters, intake));
+    let moved = moved.map(Arc::as_ref);
+    let listening = Arc::new(Listening::start(proxy, bound, rules, counters, moved));
     tracing::info!(listener = name, address = %listening.local(), "listening");
     listening
 }

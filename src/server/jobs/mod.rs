@@ -6,7 +6,7 @@
 mod quota;
 mod target;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ use super::lock;
 use crate::base::rate::Rate;
 use crate::config;
 use crate::proxy::Relay;
-use crate::relay::{Goodbye, Standing};
+use crate::relay::{self, Goodbye, Standing};
 use quota::Quota;
 pub use target::Target;
 
@@ -186,11 +186,17 @@ impl Job {
                 // The same ones, in the order of now.
                 Target::Filter(_) => {
                     let now = self.look(relay).await;
-                    let still = |one: &Standing| standing.iter().any(|of| of.handle == one.handle);
-                    standing = now.into_iter().filter(still).collect();
+                    let still: HashSet<relay::Handle> =
+                        standing.iter().map(|one| one.handle).collect();
+                    standing = now
+                        .into_iter()
+                        .filter(|one| still.contains(&one.handle))
+                        .collect();
                 }
                 whole => {
                     if standing.is_empty() {
+                        // What nobody was there for is not made up for.
+                        quota.take(0, began.elapsed());
                         let _ = tokio::time::timeout(LOOK_SPACING, whole.emptied()).await;
                     }
                     if whole.is_empty(seen.elapsed()) {
