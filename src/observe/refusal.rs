@@ -17,6 +17,8 @@ pub enum Refusal {
     Untrusted,
     /// Too many handshakes of its source wait for their turn.
     HandshakeQueue,
+    /// The operator drains the listener.
+    Draining,
 }
 
 impl Refusal {
@@ -29,6 +31,7 @@ impl Refusal {
         Refusal::SourceMaxConnectionRate,
         Refusal::Untrusted,
         Refusal::HandshakeQueue,
+        Refusal::Draining,
     ];
 
     /// The word of the log and of the metrics' label.
@@ -41,6 +44,7 @@ impl Refusal {
             Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
             Refusal::Untrusted => "untrusted",
             Refusal::HandshakeQueue => "handshake_queue",
+            Refusal::Draining => "draining",
         }
     }
 
@@ -48,8 +52,14 @@ impl Refusal {
     pub const fn how(self) -> How {
         match self {
             Refusal::Denied | Refusal::Untrusted => How::Refused,
+            Refusal::Draining => How::Stop,
             _ => How::Full,
         }
+    }
+
+    /// A limit was reached, which the operator may not know of.
+    pub const fn is_limit(self) -> bool {
+        matches!(self.how(), How::Full)
     }
 }
 

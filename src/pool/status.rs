@@ -26,6 +26,8 @@ pub(super) struct Status {
     /// Why the last lookup of its name gave nothing.
     lookup_error: Option<String>,
     pub(super) retired: bool,
+    /// The operator ends its connections, or has ended them.
+    pub(super) emptying: bool,
     shown: Shown,
     pub(super) lines: Lines,
     /// Its weight grows from then on.
@@ -66,6 +68,7 @@ impl Status {
             last_error: None,
             lookup_error: None,
             retired: false,
+            emptying: false,
             shown: Shown {
                 state: State::Up,
                 reason: "in service since it was configured".to_owned(),
@@ -186,7 +189,7 @@ impl Status {
     /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
     pub(super) fn is_kept(&self) -> bool {
         let works = self.endpoint.is_some() && self.check.up && self.outlier.until().is_none();
-        works && self.operator != OperatorState::Maint && !self.retired
+        works && self.operator != OperatorState::Maint && !self.retired && !self.emptying
     }
 
     /// When its weight began to grow, unless it has grown for `slow_start` already.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admissions;
-use super::{Arrival, Proxy, Rules, Slot, door, http, introduction, tcp};
+use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -145,6 +145,11 @@ impl Listening {
 
     pub fn counters(&self) -> &Arc<ListenerCounters> {
         &self.shared.counters
+    }
+
+    /// The operator's word on it.
+    pub fn intake(&self) -> &Intake {
+        self.shared.admissions.intake()
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live
