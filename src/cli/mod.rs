@@ -48,7 +48,7 @@ enum Command {
     Reload(client::ReloadArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
     Plan(client::PlanArguments),
-    /// Give a backend, or with --listener take at a listener, no new connections; live ones go on, or end at a pace
+    /// Give a backend no new connections, or a listener no clients; live ones go on, or end at a pace
     Drain(client::DrainArguments),
     /// Let a backend or a listener take connections again
     Ready(client::ReadyArguments),

@@ -2,6 +2,7 @@
 // endpoint. Everything here fails loudly: a rejected promise ends the script with code 1.
 
 import { spawn, execFileSync } from "node:child_process";
+import { request } from "node:http";
 import { mkdtempSync, writeFileSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -98,11 +99,13 @@ export class Balancer {
   }
 
   async admin(method, path, body = {}) {
-    const options = { method };
-    if (method !== "GET") Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
-    const answer = await fetch(`http://${await this.address("admin")}${path}`, options);
-    const text = await answer.text();
-    if (!answer.ok) fail(`${method} ${path}: ${answer.status} ${text}`);
+    // A connection for each request: a kept one may be closed by the endpoint while a busy script is about to use it.
+    const options = { method, agent: false, headers: { "content-type": "application/json" } };
+    const asked = request(`http://${await this.address("admin")}${path}`, options);
+    asked.end(method === "GET" ? undefined : JSON.stringify(body));
+    const [answer] = await within(once(asked, "response"), `${method} ${path}`);
+    const text = (await answer.toArray()).join("");
+    if (answer.statusCode !== 200 && answer.statusCode !== 202) fail(`${method} ${path}: ${answer.statusCode} ${text}`);
     return JSON.parse(text);
   }
 

@@ -280,9 +280,9 @@ const actions = {
     await reload();
     return async () => {
       await pause(between(500, 4_000));
-      const pool = await balancer.admin("GET", "/api/v1/pools/chat");
-      // An empty one is not listed any more.
-      if (pool.backends.some((one) => one.name === node.name)) await drained(node);
+      // An empty one is not there any more.
+      await drained(node).catch((error) => / 404 /.test(error.message) || fail(error.message));
+      node.goodbyes.forEach((goodbye) => (goodbye.until = Math.min(goodbye.until, Date.now())));
       node.kill();
     };
   },
