@@ -46,6 +46,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         activity: config::Activity::Any,
         ping: None,
         drain: None,
+        rebalance: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,
