@@ -26,6 +26,8 @@ pub(super) struct Status {
     /// Why the last lookup of its name gave nothing.
     lookup_error: Option<String>,
     pub(super) retired: bool,
+    /// Its connections are being moved away: it gets new ones only where no other backend can take them.
+    pub(super) relieved: bool,
     shown: Shown,
     pub(super) lines: Lines,
     /// Its weight grows from then on.
@@ -66,6 +68,7 @@ impl Status {
             last_error: None,
             lookup_error: None,
             retired: false,
+            relieved: false,
             shown: Shown {
                 state: State::Up,
                 reason: "in service since it was configured".to_owned(),

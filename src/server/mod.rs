@@ -15,6 +15,7 @@ mod listeners;
 mod live;
 mod load;
 mod pools;
+mod rebalance;
 mod reload;
 mod renewal;
 mod settle;
@@ -119,6 +120,7 @@ impl Server {
             Ok(Ok(_)) => {
                 self.follow_file();
                 self.follow_tls_files();
+                self.follow_balance();
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),

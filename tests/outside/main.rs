@@ -34,6 +34,7 @@ mod limits;
 mod peers;
 mod plan;
 mod proxy_protocol;
+mod rebalance;
 mod reload;
 mod sockets;
 mod sticky;

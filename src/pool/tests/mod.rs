@@ -2,6 +2,7 @@
 
 mod choosing;
 mod queueing;
+mod relieving;
 mod reloading;
 mod states;
 mod sticky;

@@ -4,6 +4,7 @@
 //! configuration: a reload does not touch it.
 
 mod quota;
+mod surplus;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,7 @@ use crate::pool::Backend;
 use crate::proxy::Relay;
 use crate::relay::{Filter, Goodbye, Standing};
 use quota::Quota;
+pub use surplus::{Donor, Surplus};
 
 /// Jobs at once: each asks for the whole table now and then.
 pub const MAX_RUNNING: usize = 32;
@@ -70,12 +72,18 @@ pub enum Target {
     Backend(Arc<Backend>),
     /// Those that are there when it begins.
     Filter(Filter),
+    /// Those above the shares of their backends.
+    Surplus(Arc<Surplus>),
 }
 
 impl Target {
     fn filter(&self) -> Filter {
         match self {
             Target::Filter(filter) => filter.clone(),
+            Target::Surplus(surplus) => Filter {
+                pool: Some(surplus.pool.name().to_string()),
+                ..Filter::default()
+            },
             Target::Backend(backend) => Filter {
                 pool: Some(backend.pool().to_string()),
                 backend: Some(backend.name().to_string()),
@@ -155,6 +163,15 @@ impl Job {
         *lock(&self.progress) = (phase, left_in);
     }
 
+    fn count_one(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn tell(&self, left: u64, left_in: Option<Duration>) {
+        self.left.store(left, Ordering::Relaxed);
+        self.enter(Phase::Ending, left_in);
+    }
+
     fn is_for(&self, backend: &Arc<Backend>) -> bool {
         matches!(&self.target, Target::Backend(one) if Arc::ptr_eq(one, backend))
     }
@@ -185,6 +202,7 @@ impl Job {
         } = self.pace;
         self.enter(Phase::Waiting, Some(after));
         match &self.target {
+            Target::Surplus(surplus) => return surplus.work(self, relay).await,
             Target::Backend(backend) => {
                 let _ = tokio::time::timeout(after, backend.emptied()).await;
             }
@@ -206,6 +224,7 @@ impl Job {
                 tokio::time::sleep(PORTION_SPACING.mul_f64(0.5 + fastrand::f64())).await;
             }
             match &self.target {
+                Target::Surplus(_) => return,
                 Target::Filter(_) if standing.is_empty() => return,
                 // The same ones, in the order of now.
                 Target::Filter(_) => {
@@ -246,11 +265,11 @@ impl Job {
         for _ in 0..quota.take(standing.len() as u64, now) {
             if let Some(one) = standing.pop() {
                 relay.part(one.handle, &self.pace.goodbye);
-                self.ended.fetch_add(1, Ordering::Relaxed);
+                self.count_one();
             }
         }
-        self.left.store(standing.len() as u64, Ordering::Relaxed);
-        self.enter(Phase::Ending, quota.left_in(standing.len() as u64, now));
+        let left = standing.len() as u64;
+        self.tell(left, quota.left_in(left, now));
     }
 }
 
