@@ -307,7 +307,11 @@ async fn an_operator_ends_it_until_somebody_else_is_new() {
     balancer.reload(&simple("websocket", keys, &all[..2])).await;
     let begun = job_until(&balancer, |job| job["ended"].as_u64() > Some(0)).await;
     assert!(begun["left"].as_u64() > Some(0), "{begun}");
-    balancer.post("/api/v1/jobs/1/abort", "{}").await;
+    let admin = balancer.address("admin").await.to_string();
+    let (code, out, _) = balancer.command(&["jobs", "--admin", &admin]).await;
+    assert!(code == 0 && out.contains("nodes (rebalance)"), "{out}");
+    let (code, _, error) = balancer.command(&["abort", "1", "--admin", &admin]).await;
+    assert_eq!(code, 0, "{error}");
     let aborted = job_until(&balancer, |job| job["phase"] == "aborted").await;
     let moved = aborted["ended"].as_u64().unwrap() as usize;
     balancer.reload(&simple("websocket", keys, &all)).await;
