@@ -22,6 +22,7 @@ use super::view::{ListenerView, PoolView, ReloadView};
 use super::{look, metrics, plan, rules};
 use crate::base::units::parse_duration;
 use crate::pool::{Backend, OperatorState, Pool};
+use crate::server::jobs::Target as Subject;
 use crate::server::{Condition, Server};
 
 /// Drains with `wait` at once, each of which holds a connection; more are told to ask again.
@@ -91,6 +92,9 @@ impl Api {
         B: Body<Data = Bytes> + Unpin,
     {
         let ok = StatusCode::OK;
+        if route.shows_bytes() {
+            server.relay().tally().await;
+        }
         match route {
             Route::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             Route::Readyz => Ok(readiness(server)),
@@ -112,6 +116,9 @@ impl Api {
                 Ok(json(ok, &look::backend(&pool, &backend)))
             }
             Route::Operate(target, state) => self.operate(server, &target, state, uri, body).await,
+            Route::OperateListener(name, word) => {
+                self.operate_listener(server, &name, word, uri, body).await
+            }
             Route::Weight(target) => weigh(server, &target, body).await,
             Route::Connections => connections::list(server, uri.query()).await,
             Route::Connection(id) => connections::close(server, &id, body).await,
@@ -135,7 +142,7 @@ impl Api {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let wait = parse_wait(uri.query(), state)?;
+        let wait = parse_wait(uri.query(), state != OperatorState::Ready)?;
         let (pool, backend) = find(server, target)?;
         let wish = match state {
             OperatorState::Drain => {
@@ -149,9 +156,10 @@ impl Api {
         };
         info!(pool = %pool.name(), backend = %backend.name(), to = ?state, "operator sets the state");
         server.set_operator(&backend, state);
-        jobs::fulfil(server, &backend, wish)?;
+        let subject = Subject::Backend(Arc::clone(&backend));
+        jobs::fulfil(server, subject.clone(), wish)?;
         if let Some(wait) = wait {
-            self.wait_until_empty(&backend, wait).await?;
+            self.wait_until_empty(&subject, wait).await?;
         }
         Ok(json(
             StatusCode::OK,
@@ -160,7 +168,11 @@ impl Api {
     }
 
     /// Returns at the latest after `wait`; the answer says how many are left.
-    async fn wait_until_empty(&self, backend: &Backend, wait: Duration) -> Result<(), Failure> {
+    pub(super) async fn wait_until_empty(
+        &self,
+        subject: &Subject,
+        wait: Duration,
+    ) -> Result<(), Failure> {
         let busy = |_| {
             let message = format!(
                 "the state is set, but {MAX_WAITERS} requests are waiting already; ask without wait"
@@ -168,7 +180,7 @@ impl Api {
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, message)
         };
         let _slot = self.waiters.try_acquire().map_err(busy)?;
-        let _ = timeout(wait, backend.emptied()).await;
+        let _ = timeout(wait, subject.emptied()).await;
         Ok(())
     }
 }
@@ -282,7 +294,10 @@ fn find(server: &Server, target: &Target) -> Result<(Arc<Pool>, Arc<Backend>), F
 }
 
 /// `wait=60s`, of a drain or maint only; anything else in the query is an error rather than ignored.
-fn parse_wait(query: Option<&str>, state: OperatorState) -> Result<Option<Duration>, Failure> {
+pub(super) fn parse_wait(
+    query: Option<&str>,
+    allowed_here: bool,
+) -> Result<Option<Duration>, Failure> {
     let Some(query) = query.filter(|query| !query.is_empty()) else {
         return Ok(None);
     };
@@ -293,7 +308,7 @@ fn parse_wait(query: Option<&str>, state: OperatorState) -> Result<Option<Durati
     };
     let value = query
         .strip_prefix("wait=")
-        .filter(|_| state != OperatorState::Ready)
+        .filter(|_| allowed_here)
         .ok_or_else(allowed)?;
     let text = percent_decode_str(value)
         .decode_utf8()

@@ -19,7 +19,6 @@ use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::Rate;
 use crate::base::units::{format_duration, parse_duration};
 use crate::config::{self, defaults};
-use crate::pool::Backend;
 use crate::relay::Filter;
 use crate::server::Server;
 use crate::server::jobs::{Job, Pace, Target, TooMany};
@@ -232,21 +231,21 @@ where
     Ok(json(StatusCode::ACCEPTED, &view(&job)))
 }
 
-/// Does what a drain wants of the live connections of its backend.
+/// Does what a drain wants of the live connections of its backend or listener.
 ///
 /// # Errors
-/// As many jobs run as may; the backend is draining all the same.
-pub(super) fn fulfil(server: &Server, backend: &Arc<Backend>, wish: Wish) -> Result<(), Failure> {
+/// As many jobs run as may; the target is draining all the same.
+pub(super) fn fulfil(server: &Server, target: Target, wish: Wish) -> Result<(), Failure> {
     let pace = match wish {
         Wish::Keep => {
-            server.jobs().abort_of(backend);
+            server.jobs().abort_of(&target);
             return Ok(());
         }
-        Wish::Usual(_) if server.jobs().of(backend).is_some() => return Ok(()),
+        Wish::Usual(_) if server.jobs().of(&target).is_some() => return Ok(()),
         Wish::Usual(None) => return Ok(()),
         Wish::Usual(Some(pace)) | Wish::Paced(pace) => pace,
     };
-    start(server, Target::Backend(Arc::clone(backend)), pace).map(|_| ())
+    start(server, target, pace).map(|_| ())
 }
 
 /// Begins a job, and tells the log.
@@ -272,15 +271,19 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     read_json::<Nothing, _>(body).await?;
-    let job = find(server, id)?;
-    job.abort();
+    let found = id.parse().ok().and_then(|id| server.jobs().abort(id));
+    let job = found.ok_or_else(|| unknown(id))?;
     info!(job = job.id, "operator aborts a job");
     Ok(json(StatusCode::OK, &view(&job)))
 }
 
 fn find(server: &Server, id: &str) -> Result<Arc<Job>, Failure> {
     let found = id.parse().ok().and_then(|id| server.jobs().find(id));
-    found.ok_or_else(|| Failure::not_found(format!("no job {id:?}; GET /api/v1/jobs lists them")))
+    found.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::not_found(format!("no job {id:?}; GET /api/v1/jobs lists them"))
 }
 
 pub(super) fn view(job: &Job) -> JobView {
@@ -311,6 +314,7 @@ fn target(target: &Target) -> String {
     let filter = match target {
         Target::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
         Target::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
+        Target::Listener(listener) => return format!("listener {}", listener.name),
         Target::Filter(filter) => filter,
     };
     let named =

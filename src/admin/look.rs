@@ -11,6 +11,7 @@ use crate::config::{Balance, Protocol};
 use crate::observe::{Refusal, RefusalCounts};
 use crate::pool::{Backend, Pool};
 use crate::relay::{Connection, Cursor, Page};
+use crate::server::jobs::Target;
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
@@ -206,8 +207,21 @@ pub(super) fn operated(server: &Server, pool: &Pool, one: &Arc<Backend>) -> Oper
     OperatedView {
         empty: backend.live == 0,
         backend,
-        job: server.jobs().of(one).map(|job| jobs::view(&job)),
+        job: job_of(server, &Target::Backend(Arc::clone(one))),
     }
+}
+
+pub(super) fn operated_listener(server: &Server, status: &ListenerStatus) -> OperatedListenerView {
+    let listener = listener(status);
+    OperatedListenerView {
+        empty: listener.live == 0,
+        listener,
+        job: job_of(server, &Target::Listener(Arc::clone(&status.counters))),
+    }
+}
+
+fn job_of(server: &Server, target: &Target) -> Option<JobView> {
+    server.jobs().of(target).map(|job| jobs::view(&job))
 }
 
 pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {
@@ -268,6 +282,7 @@ fn protocol_word(protocol: Protocol) -> &'static str {
 fn listener_word(state: ListenerState) -> &'static str {
     match state {
         ListenerState::Listening => "listening",
+        ListenerState::Draining => "draining",
         ListenerState::Stopped => "stopped",
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Route {
     Pool(String),
     Backend(Target),
     Operate(Target, OperatorState),
+    /// Drains the listener of that name, or takes it back.
+    OperateListener(String, ListenerWord),
     Weight(Target),
     Connections,
     /// By its id, as the path has it.
@@ -38,10 +40,19 @@ pub(super) struct Target {
     pub backend: String,
 }
 
+/// What an operator may want of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListenerWord {
+    Drain,
+    Ready,
+}
+
 /// Shown where a path is not known.
 pub(super) const LIST: &[&str] = &[
     "GET /api/v1/status",
     "GET /api/v1/listeners",
+    "POST /api/v1/listeners/LISTENER/drain?wait=60s",
+    "POST /api/v1/listeners/LISTENER/ready",
     "GET /api/v1/pools",
     "GET /api/v1/pools/POOL",
     "GET /api/v1/pools/POOL/backends/BACKEND",
@@ -77,6 +88,9 @@ impl Route {
         match segments.as_slice() {
             ["status"] => Some(Route::Status),
             ["listeners"] => Some(Route::Listeners),
+            ["listeners", name, word] => {
+                Some(Route::OperateListener((*name).into(), listener_word(word)?))
+            }
             ["pools"] => Some(Route::Pools),
             ["reload"] => Some(Route::Reload),
             ["plan"] => Some(Route::Plan),
@@ -112,9 +126,12 @@ impl Route {
     /// As the `Allow` header lists them.
     pub fn methods(&self) -> &'static str {
         match self {
-            Route::Operate(..) | Route::Reload | Route::Plan | Route::End | Route::AbortJob(_) => {
-                "POST"
-            }
+            Route::Operate(..)
+            | Route::OperateListener(..)
+            | Route::Reload
+            | Route::Plan
+            | Route::End
+            | Route::AbortJob(_) => "POST",
             Route::Weight(_) => "PUT, POST",
             Route::Connection(_) => "DELETE",
             _ => "GET, HEAD",
@@ -132,12 +149,26 @@ impl Route {
         matches!(
             self,
             Route::Operate(..)
+                | Route::OperateListener(..)
                 | Route::Reload
                 | Route::Plan
                 | Route::End
                 | Route::AbortJob(_)
                 | Route::Weight(_)
                 | Route::Connection(_)
+        )
+    }
+
+    /// Shows counters of bytes.
+    pub fn shows_bytes(&self) -> bool {
+        matches!(
+            self,
+            Route::Metrics
+                | Route::Status
+                | Route::Listeners
+                | Route::Pools
+                | Route::Pool(_)
+                | Route::Backend(_)
         )
     }
 
@@ -152,6 +183,14 @@ fn operator_state(word: &str) -> Option<OperatorState> {
         "ready" => Some(OperatorState::Ready),
         "drain" => Some(OperatorState::Drain),
         "maint" => Some(OperatorState::Maint),
+        _ => None,
+    }
+}
+
+fn listener_word(word: &str) -> Option<ListenerWord> {
+    match word {
+        "drain" => Some(ListenerWord::Drain),
+        "ready" => Some(ListenerWord::Ready),
         _ => None,
     }
 }

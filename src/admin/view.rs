@@ -70,7 +70,7 @@ pub struct ListenerView {
     pub bind: String,
     /// `tcp` or `websocket`.
     pub protocol: String,
-    /// `listening` or `stopped`.
+    /// `listening`, `draining` or `stopped`.
     pub state: String,
     /// Connections and HTTP requests in progress.
     pub live: u64,
@@ -205,11 +205,21 @@ pub struct OperatedView {
     pub job: Option<JobView>,
 }
 
+/// Answer to `drain` and `ready` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatedListenerView {
+    /// No connection or request is left on it.
+    pub empty: bool,
+    pub listener: ListenerView,
+    /// What ends its connections.
+    pub job: Option<JobView>,
+}
+
 /// A job that ends connections at a pace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     pub id: u64,
-    /// `chat/n1`, or the conditions of its filter.
+    /// `chat/n1`, `listener chat`, or the conditions of its filter.
     pub target: String,
     /// `waiting`, `ending`, `done`, `aborted`.
     pub phase: String,

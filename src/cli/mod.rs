@@ -48,12 +48,12 @@ enum Command {
     Reload(client::ReloadArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
     Plan(client::PlanArguments),
-    /// Give a backend no new connections; its live ones go on, or end at a pace
+    /// Give a backend, or with --listener take at a listener, no new connections; live ones go on, or end at a pace
     Drain(client::DrainArguments),
-    /// Let a backend take connections again
-    Ready(client::OperateArguments),
+    /// Let a backend or a listener take connections again
+    Ready(client::ReadyArguments),
     /// Like drain, and stop checking it
-    Maint(client::WaitArguments),
+    Maint(client::MaintArguments),
     /// List the established connections of the running balancer
     Connections(client::ListArguments),
     /// End one connection, or at a pace those that a filter finds
@@ -186,6 +186,21 @@ mod tests {
         assert!(arguments.command.is_none());
         assert_eq!(arguments.run.config.config, Some(PathBuf::from("a.toml")));
         assert_eq!(arguments.run.logs.chosen().format, Some(LogFormat::Json));
+    }
+
+    #[test]
+    fn a_drain_is_of_a_backend_or_of_a_listener() {
+        assert!(parse("evenkeel drain chat/n1 --rate 5/s").is_ok());
+        assert!(parse("evenkeel drain --listener chat --rate 5/s").is_ok());
+        assert!(parse("evenkeel ready --listener chat").is_ok());
+        for wrong in [
+            "evenkeel drain",
+            "evenkeel drain chat/n1 --listener chat",
+            "evenkeel ready",
+            "evenkeel maint --listener chat",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

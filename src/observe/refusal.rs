@@ -13,8 +13,12 @@ pub enum Refusal {
     MaxConnectionRate,
     SourceMaxConnections,
     SourceMaxConnectionRate,
+    /// No network that may send a PROXY header.
+    Untrusted,
     /// Too many handshakes of its source wait for their turn.
     HandshakeQueue,
+    /// The operator drains the listener.
+    Draining,
 }
 
 impl Refusal {
@@ -25,7 +29,9 @@ impl Refusal {
         Refusal::MaxConnectionRate,
         Refusal::SourceMaxConnections,
         Refusal::SourceMaxConnectionRate,
+        Refusal::Untrusted,
         Refusal::HandshakeQueue,
+        Refusal::Draining,
     ];
 
     /// The word of the log and of the metrics' label.
@@ -36,16 +42,24 @@ impl Refusal {
             Refusal::MaxConnectionRate => "max_connection_rate",
             Refusal::SourceMaxConnections => "per_source.max_connections",
             Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
+            Refusal::Untrusted => "untrusted",
             Refusal::HandshakeQueue => "handshake_queue",
+            Refusal::Draining => "draining",
         }
     }
 
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied => How::Refused,
+            Refusal::Denied | Refusal::Untrusted => How::Refused,
+            Refusal::Draining => How::Stop,
             _ => How::Full,
         }
+    }
+
+    /// A limit was reached, which the operator may not know of.
+    pub const fn is_limit(self) -> bool {
+        matches!(self.how(), How::Full)
     }
 }
 

@@ -146,6 +146,11 @@ impl Backend {
         self.write(clock(), |status| status.operator = operator);
     }
 
+    /// The operator ends its connections, or has ended them: while it is drained, a sticky cookie brings nobody back.
+    pub fn set_emptying(&self, emptying: bool) {
+        self.write(clock(), |status| status.emptying = emptying);
+    }
+
     pub fn operator(&self) -> OperatorState {
         self.status().operator
     }

@@ -22,14 +22,15 @@ struct Wish {
     name: Arc<str>,
     operator: OperatorState,
     weight: Option<u16>,
+    emptying: bool,
 }
 
 impl Remembered {
     /// `backend` leaves the pool for good, unless a later snapshot or reload names it again.
     pub(super) fn keep(&mut self, backend: &Backend) {
-        let (operator, weight) = {
+        let (operator, weight, emptying) = {
             let status = backend.status();
-            (status.operator, status.weight)
+            (status.operator, status.weight, status.emptying)
         };
         if operator == OperatorState::Ready && weight.is_none() {
             return;
@@ -41,6 +42,7 @@ impl Remembered {
             name: backend.name().clone(),
             operator,
             weight,
+            emptying,
         });
     }
 
@@ -51,6 +53,7 @@ impl Remembered {
         if let Some(wish) = position.and_then(|position| self.wishes.remove(position)) {
             status.operator = wish.operator;
             status.weight = wish.weight;
+            status.emptying = wish.emptying;
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Status {
     pub(super) retired: bool,
     /// Its connections are being moved away: it gets new ones only where no other backend can take them.
     pub(super) relieved: bool,
+    /// The operator ends its connections, or has ended them.
+    pub(super) emptying: bool,
     shown: Shown,
     pub(super) lines: Lines,
     /// Its weight grows from then on.
@@ -69,6 +71,7 @@ impl Status {
             lookup_error: None,
             retired: false,
             relieved: false,
+            emptying: false,
             shown: Shown {
                 state: State::Up,
                 reason: "in service since it was configured".to_owned(),
@@ -189,7 +192,7 @@ impl Status {
     /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
     pub(super) fn is_kept(&self) -> bool {
         let works = self.endpoint.is_some() && self.check.up && self.outlier.until().is_none();
-        works && self.operator != OperatorState::Maint && !self.retired
+        works && self.operator != OperatorState::Maint && !self.retired && !self.emptying
     }
 
     /// When its weight began to grow, unless it has grown for `slow_start` already.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admissions;
-use super::{Arrival, Proxy, Rules, Slot, door, http, introduction, tcp};
+use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -73,12 +73,14 @@ impl Acceptor {
 }
 
 impl Listening {
-    /// Starts accepting on the proxy's runtime, or on the relay's threads where nothing has to be read to route.
+    /// Starts accepting on the proxy's runtime, or on the relay's threads where nothing has to be read to route. `moved`: where
+    /// it was before, so that what it has let in still counts.
     pub fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
         rules: Rules,
         counters: Arc<ListenerCounters>,
+        moved: Option<&Listening>,
     ) -> Self {
         let stop = proxy.stopping.child_token();
         set_options(&bound, &rules);
@@ -86,7 +88,10 @@ impl Listening {
             proxy: Arc::clone(proxy),
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
-            admissions: Arc::new(Admissions::new(&proxy.limits, &counters)),
+            admissions: match moved {
+                Some(old) => Arc::clone(&old.shared.admissions),
+                None => Arc::new(Admissions::new(&proxy.limits, &counters)),
+            },
             counters,
             warned: Pace::new(WARN_SPACING),
             stop: stop.clone(),
@@ -140,6 +145,11 @@ impl Listening {
 
     pub fn counters(&self) -> &Arc<ListenerCounters> {
         &self.shared.counters
+    }
+
+    /// The operator's word on it.
+    pub fn intake(&self) -> &Intake {
+        self.shared.admissions.intake()
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live

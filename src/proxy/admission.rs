@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::sources::{Sources, Tracked};
-use super::{Limits, Rules};
+use super::{Intake, Limits, Rules};
 use crate::base::pace::Pace;
 use crate::base::rate::Bucket;
 use crate::base::source::Source;
-use crate::config::PerSource;
+use crate::config::{PerSource, Protocol};
 use crate::observe::{ListenerCounters, Refusal};
 
 /// Between two warnings that a limit turns clients away.
@@ -24,6 +24,7 @@ pub struct Admissions {
     anyone: Arc<Origin>,
     sources: Sources<Origin>,
     counters: Arc<ListenerCounters>,
+    intake: Intake,
     warned: Pace,
 }
 
@@ -62,6 +63,7 @@ impl Admissions {
             entrance,
             sources: Sources::new(),
             counters: Arc::clone(counters),
+            intake: Intake::default(),
             warned: Pace::new(WARN_SPACING),
         }
     }
@@ -79,14 +81,18 @@ impl Admissions {
         admitted
     }
 
-    /// Counts a client that is kept out, by whatever step. A limit is told of once in a while; whom an access list keeps out
-    /// is the business of the access log.
+    /// Counts a client that is kept out, by whatever step. A limit is told of once in a while; whom an access list or a drain
+    /// keeps out is the business of the access log.
     pub fn refused(&self, refusal: Refusal) {
         self.counters.refused.count(refusal);
-        if refusal != Refusal::Denied && self.warned.is_due(Instant::now()) {
+        if refusal.is_limit() && self.warned.is_due(Instant::now()) {
             tracing::warn!(listener = %self.counters.name, limit = refusal.word(), live = self.live(),
                 refused = self.counters.refused.total(), "clients are turned away by a limit");
         }
+    }
+
+    pub fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// Connections of this listener that were let in and are not over.
@@ -98,6 +104,10 @@ impl Admissions {
     fn try_admit(&self, rules: &Rules, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
         if !rules.access.admits(client) {
             return Err(Refusal::Denied);
+        }
+        // A `websocket` listener tells each request when to come again.
+        if self.intake.is_draining() && rules.config.protocol == Protocol::Tcp {
+            return Err(Refusal::Draining);
         }
         let admission = &rules.config.admission;
         let now = self.entrance.limits.now();

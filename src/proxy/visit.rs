@@ -113,7 +113,11 @@ impl Visit {
             return unrouted(ticket, StatusCode::NOT_FOUND, websocket);
         };
         if self.comes_too_late(websocket) {
-            return stopping(ticket, &pool);
+            return come_again(ticket, &pool);
+        }
+        if self.arrival.admissions.intake().is_draining() {
+            self.arrival.admissions.refused(Refusal::Draining);
+            return come_again(ticket, &pool);
         }
         let routed = Routed { rules, pool };
         if websocket {
@@ -264,8 +268,8 @@ fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer>
     }
 }
 
-/// The answer to who comes while the process stops.
-fn stopping(ticket: Ticket, pool: &Pool) -> Response<Answer> {
+/// The answer to who comes while the process stops or the listener is drained.
+fn come_again(ticket: Ticket, pool: &Pool) -> Response<Answer> {
     let end = End::new(Side::Evenkeel, Phase::Route, How::Stop);
     let mut response = answer::own_and_close(ticket, StatusCode::SERVICE_UNAVAILABLE, end, None);
     retry_after::set(response.headers_mut(), pool.settings().retry_after);

@@ -163,15 +163,25 @@ fn start(
     before: &[Arc<Listening>],
 ) -> Arc<Listening> {
     let name = rules.config.name.clone();
-    // A listener that moved is still the same listener: its counters go with its name.
+    // A listener that moved is still the same listener: its counters and the operator's word go with its name.
     let moved = before.iter().find(|old| *old.counters().name == *name);
     let counters = match moved {
         Some(old) => Arc::clone(old.counters()),
         None => ListenerCounters::new(&name, &proxy.journal),
     };
-    let listening = Arc::new(Listening::start(proxy, bound, rules, counters));
+    let moved = moved.map(Arc::as_ref);
+    let listening = Arc::new(Listening::start(proxy, bound, rules, counters, moved));
     tracing::info!(listener = name, address = %listening.local(), "listening");
     listening
+}
+
+/// What is told of a listener that accepts.
+pub(super) fn present(listening: &Listening) -> ListenerStatus {
+    let state = match listening.intake().is_draining() {
+        true => ListenerState::Draining,
+        false => ListenerState::Listening,
+    };
+    status(listening, state)
 }
 
 /// What is told of a listener.

@@ -14,6 +14,7 @@ pub mod jobs;
 mod listeners;
 mod live;
 mod load;
+mod operator;
 mod pools;
 mod rebalance;
 mod reload;
@@ -46,11 +47,11 @@ pub use status::{ListenerState, ListenerStatus, ReloadStatus};
 use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
-use crate::pool::{Backend, OperatorState, Pool};
+use crate::pool::Pool;
 use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
 use crate::tls::Terminator;
 use beside::Beside;
-use jobs::{Job, Jobs, Pace, Target, TooMany};
+use jobs::Jobs;
 use live::Live;
 
 /// Why a server did not start. The message names the listener or file and what failed.
@@ -245,7 +246,7 @@ impl Server {
         let listening = live.listeners.iter();
         live.stopped.clone().unwrap_or_else(|| {
             listening
-                .map(|listening| listeners::status(listening, ListenerState::Listening))
+                .map(|listening| listeners::present(listening))
                 .collect()
         })
     }
@@ -273,27 +274,6 @@ impl Server {
 
     pub fn started_at(&self) -> SystemTime {
         self.started_at
-    }
-
-    /// What is being done to live connections.
-    pub fn jobs(&self) -> &Jobs {
-        &self.jobs
-    }
-
-    /// Begins to end connections at a pace.
-    ///
-    /// # Errors
-    /// As many jobs run as may.
-    pub fn end_connections(&self, target: Target, pace: Pace) -> Result<Arc<Job>, TooMany> {
-        self.jobs.start(target, pace, self.relay(), &self.watch())
-    }
-
-    /// The operator's word on a backend. One that is ready again keeps what is left of its connections.
-    pub fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
-        backend.set_operator(state);
-        if state == OperatorState::Ready {
-            self.jobs.abort_of(backend);
-        }
     }
 
     /// How the reloads went so far.

@@ -41,7 +41,7 @@ async fn follow(server: Weak<Server>) {
             let of = pools.iter().find(|pool| pool.name() == name);
             let stays = of.is_some_and(|pool| is_of(&server, pool).is_some());
             if !stays {
-                one.abort();
+                one.abort(&server);
             }
             stays
         });
@@ -114,9 +114,9 @@ impl Watched {
         self.takers = Some(takers);
     }
 
-    fn abort(&self) {
+    fn abort(&self, server: &Server) {
         if let Some(job) = &self.job {
-            job.abort();
+            server.jobs().abort(job.id);
         }
     }
 }

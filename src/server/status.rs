@@ -58,6 +58,8 @@ pub struct ListenerStatus {
 pub enum ListenerState {
     /// Accepts connections.
     Listening,
+    /// The operator drains it: clients that come are turned away.
+    Draining,
     /// The server is stopping: accepts nothing more.
     Stopped,
 }

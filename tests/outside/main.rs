@@ -31,6 +31,7 @@ mod handover;
 mod http;
 mod life;
 mod limits;
+mod listener_drain;
 mod peers;
 mod plan;
 mod proxy_protocol;

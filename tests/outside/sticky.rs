@@ -369,3 +369,52 @@ async fn each_request_of_a_kept_connection_goes_by_its_own_cookie() {
         assert_eq!(name(&http_on(&mut stream, &request).await), home);
     }
 }
+
+/// With `on_drain = "keep"` a client that was told goodbye came back to the draining node, and the drain did not end.
+#[tokio::test]
+async fn a_paced_drain_lets_no_cookie_bring_a_client_back() {
+    let nodes = nodes().await;
+    let balancer = start(&sticky("", &three(&nodes)), KEY);
+    let address = balancer.address("main").await;
+    let fresh = get(address, None).await;
+    let (cookie, home) = (set_cookie(&fresh).unwrap(), name(&fresh).to_owned());
+    let comes_home = async || {
+        let again = get(address, Some(&cookie)).await;
+        assert_eq!(set_cookie(&again).is_none(), name(&again) == home);
+        name(&again) == home
+    };
+    let operate = async |word: &str, body: &str| {
+        let path = format!("/api/v1/pools/nodes/backends/{home}/{word}");
+        let answer = balancer.post(&path, body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    };
+    operate("drain", "{}").await;
+    assert!(comes_home().await);
+    // A job that only waits is enough, for one connection; its abort takes that back.
+    let mut held = TcpStream::connect(address).await.unwrap();
+    let hold = format!("GET /hold HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n");
+    held.write_all(hold.as_bytes()).await.unwrap();
+    let is = |live: u64| move |backend: &serde_json::Value| backend["live"] == live;
+    balancer.backend_until("nodes", &home, is(1)).await;
+    let begun = operate("drain", "{\"rate\": \"1/s\", \"after\": \"1h\"}").await;
+    assert!(!comes_home().await);
+    let abort = format!("/api/v1/jobs/{}/abort", begun["job"]["id"]);
+    let aborted = balancer.post(&abort, "{}").await;
+    assert_eq!(aborted.status, 200, "{}", aborted.body);
+    assert!(comes_home().await);
+    operate("drain", "{\"rate\": \"1/s\", \"after\": \"1h\"}").await;
+    assert!(!comes_home().await);
+    operate("drain", "{\"keep\": true}").await;
+    assert!(comes_home().await);
+    reset(held);
+    balancer.backend_until("nodes", &home, is(0)).await;
+    // The node is empty and the job done: nobody fills it again.
+    operate("drain", "{\"rate\": \"100/s\"}").await;
+    operate("drain?wait=20s", "{}").await;
+    assert!(!comes_home().await);
+    operate("drain", "{}").await;
+    assert!(!comes_home().await);
+    operate("ready", "{}").await;
+    assert!(comes_home().await);
+}

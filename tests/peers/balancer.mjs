@@ -97,9 +97,9 @@ export class Balancer {
     });
   }
 
-  async admin(method, path) {
+  async admin(method, path, body = {}) {
     const options = { method };
-    if (method !== "GET") Object.assign(options, { body: "{}", headers: { "content-type": "application/json" } });
+    if (method !== "GET") Object.assign(options, { body: JSON.stringify(body), headers: { "content-type": "application/json" } });
     const answer = await fetch(`http://${await this.address("admin")}${path}`, options);
     const text = await answer.text();
     if (!answer.ok) fail(`${method} ${path}: ${answer.status} ${text}`);

@@ -14,7 +14,7 @@ pub(super) fn encode(all: &[ListenerView], page: &mut Page<'_>) -> fmt::Result {
     };
     page.gauge(
         "listener_listening",
-        "1 while it accepts",
+        "1 while it takes clients: 0 when it drains or has stopped",
         None,
         rows(|l| u64::from(l.state == "listening")),
     )?;

@@ -54,32 +54,51 @@ pub struct ReloadArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct OperateArguments {
+pub struct MaintArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendName,
+    /// Return when its last connection is gone, or fail after this time, at most 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(super) ask: AskArguments,
+}
+
+/// One of both.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct SubjectArguments {
+    /// Which backend, as in chat/n1
+    #[arg(value_name = "POOL/BACKEND")]
+    pub(super) backend: Option<BackendName>,
+    /// A whole listener in place of a backend
+    #[arg(long, value_name = "NAME")]
+    pub(super) listener: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReadyArguments {
+    #[command(flatten)]
+    pub(super) subject: SubjectArguments,
     #[command(flatten)]
     pub(super) ask: AskArguments,
 }
 
 #[derive(Debug, Args)]
-pub struct WaitArguments {
+pub struct DrainArguments {
     #[command(flatten)]
-    pub(super) operate: OperateArguments,
+    pub(super) subject: SubjectArguments,
     /// Return when its last connection is gone, or fail after this time, at most 1h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) wait: Option<Duration>,
-}
-
-#[derive(Debug, Args)]
-pub struct DrainArguments {
-    #[command(flatten)]
-    pub(super) wait: WaitArguments,
     #[command(flatten)]
     pub(super) pace: PaceArguments,
     /// End nobody, whatever the pool's `drain` says
     #[arg(long, conflicts_with_all = ["rate", "deadline", "after", "code", "reason"])]
     pub(super) keep: bool,
+    #[command(flatten)]
+    pub(super) ask: AskArguments,
 }
 
 /// How live connections are ended, quiet ones first.

@@ -70,7 +70,7 @@ impl Cell {
         let colour = match word {
             "up" | "listening" => Some("\x1b[32m"),
             "down" | "ejected" | "unresolved" | "stopped" => Some("\x1b[31m"),
-            "drain" | "maint" => Some("\x1b[33m"),
+            "drain" | "maint" | "draining" => Some("\x1b[33m"),
             _ => None,
         };
         Cell {

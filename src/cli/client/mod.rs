@@ -1,5 +1,5 @@
-//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`, and in `connections`
-//! those about its connections. They speak HTTP/1 to its admin endpoint (`target` says where that is, `call` asks) and
+//! The commands that talk to a running balancer: `status` and `reload`, in `operate` `drain`, `ready` and `maint`, and in
+//! `connections` those about its connections. They speak HTTP/1 to its admin endpoint (`target` says where that is, `call` asks) and
 //! print what came back (`table`, `listing`, both laid out by `layout`).
 
 mod arguments;
@@ -8,6 +8,7 @@ mod connections;
 mod jobs;
 mod layout;
 mod listing;
+mod operate;
 mod plan;
 mod table;
 mod target;
@@ -16,20 +17,19 @@ mod trust;
 use std::time::Duration;
 
 use http::Method;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::failure::Failure;
-use crate::admin::view::{BackendView, OperatedView, ReloadView, StatusView};
-use crate::base::units::format_duration;
+use crate::admin::view::{ReloadView, StatusView};
+use arguments::Output;
 pub use arguments::{
-    AskArguments, DrainArguments, OperateArguments, ReloadArguments, WaitArguments,
+    AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments,
 };
-use arguments::{BackendName, Output};
 pub use connections::{CloseArguments, ListArguments, close, list};
 pub use jobs::{AbortArguments, abort, list as jobs};
 use layout::Style;
+pub use operate::{drain, maint, ready};
 pub use plan::{PlanArguments, plan};
 use target::Target;
 
@@ -70,52 +70,6 @@ pub fn reload(arguments: ReloadArguments) -> Result<(), Failure> {
     })
 }
 
-pub fn drain(arguments: DrainArguments) -> Result<(), Failure> {
-    let DrainArguments { wait, pace, keep } = arguments;
-    let mut body = serde_json::Map::new();
-    pace.write(&mut body);
-    if keep {
-        body.insert("keep".to_owned(), true.into());
-    }
-    operate(wait.operate, "drain", wait.wait, Value::from(body))
-}
-
-pub fn maint(arguments: WaitArguments) -> Result<(), Failure> {
-    operate(
-        arguments.operate,
-        "maint",
-        arguments.wait,
-        serde_json::json!({}),
-    )
-}
-
-pub fn ready(arguments: OperateArguments) -> Result<(), Failure> {
-    operate(arguments, "ready", None, serde_json::json!({}))
-}
-
-/// Sets the operator's state of a backend. With `wait` it returns when the last connection is gone; connections that
-/// are left after it are a failure, so that a script does not go on and stop the node.
-fn operate(
-    arguments: OperateArguments,
-    word: &str,
-    wait: Option<Duration>,
-    body: Value,
-) -> Result<(), Failure> {
-    let name = &arguments.backend;
-    let path = operate_path(name, word, wait);
-    let patience = ANSWER_TIMEOUT.saturating_add(wait.unwrap_or_default());
-    ask(&arguments.ask, async |target, output| {
-        let body = body.to_string();
-        let body = call::call_with(target, Method::POST, &path, body, patience).await?;
-        show(output, &body, operated)?;
-        let done: OperatedView = understand(&body)?;
-        match wait {
-            Some(wait) if !done.empty => Err(left(name, done.backend.live, wait)),
-            _ => Ok(()),
-        }
-    })
-}
-
 fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), Failure>
 where
     F: AsyncFnOnce(&Target, Output) -> Result<(), Failure>,
@@ -126,38 +80,6 @@ where
         .build()
         .map_err(Failure::io("start the runtime"))?;
     runtime.block_on(asking(&target, arguments.output))
-}
-
-fn left(name: &BackendName, live: u64, wait: Duration) -> Failure {
-    let (BackendName { pool, backend }, wait) = (name, format_duration(wait));
-    Failure::Other(format!(
-        "{pool}/{backend}: {} left after {wait}",
-        connections(live)
-    ))
-}
-
-fn operate_path(name: &BackendName, word: &str, wait: Option<Duration>) -> String {
-    let pool = utf8_percent_encode(&name.pool, SEGMENT);
-    let backend = utf8_percent_encode(&name.backend, SEGMENT);
-    let query = wait
-        .map(|wait| format!("?wait={}", format_duration(wait)))
-        .unwrap_or_default();
-    format!("/api/v1/pools/{pool}/backends/{backend}/{word}{query}")
-}
-
-fn operated(done: &OperatedView) -> String {
-    let BackendView {
-        pool,
-        name,
-        state,
-        live,
-        ..
-    } = &done.backend;
-    let state = format!("{pool}/{name}: {state}, {}\n", connections(*live));
-    match &done.job {
-        Some(job) => format!("{state}{}", jobs::line(job)),
-        None => state,
-    }
 }
 
 fn connections(count: u64) -> String {
@@ -194,19 +116,5 @@ fn print(text: &str) -> Result<(), Failure> {
             Err(Failure::io("write the answer")(error))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_encoded_in_the_path() {
-        let name: BackendName = "chat/unix:/run/a b.sock".parse().unwrap();
-        assert_eq!(
-            operate_path(&name, "drain", Some(Duration::from_secs(60))),
-            "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m"
-        );
     }
 }

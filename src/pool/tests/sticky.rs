@@ -46,6 +46,30 @@ fn a_client_comes_back_to_its_backend_while_that_is_ready_or_draining() {
 }
 
 #[test]
+fn nobody_comes_back_to_a_backend_that_is_emptied() {
+    let pool = pool_of(OnDrain::Keep);
+    let a = backend(&pool, "a");
+    a.set_operator(OperatorState::Drain);
+    a.set_emptying(true);
+    assert_eq!(name(&back(&pool, &a).unwrap()), "b");
+    a.set_emptying(false);
+    assert_eq!(name(&back(&pool, &a).unwrap()), "a");
+    // Gone from one reload to the next, it is as it was.
+    a.set_emptying(true);
+    let with = |names: &[&str]| config::Pool {
+        sticky: sticky(OnDrain::Keep),
+        ..settings(Balance::RoundRobin, nodes(names))
+    };
+    pool.apply(&with(&["b"]));
+    pool.apply(&with(&["a", "b"]));
+    let a = backend(&pool, "a");
+    assert_eq!(name(&back(&pool, &a).unwrap()), "b");
+    // A ready one takes everybody.
+    a.set_operator(OperatorState::Ready);
+    assert_eq!(name(&back(&pool, &a).unwrap()), "a");
+}
+
+#[test]
 fn a_backend_that_cannot_serve_is_picked_anew_whatever_its_drain() {
     let pool = pool_of(OnDrain::Keep);
     let a = backend(&pool, "a");

@@ -1,12 +1,13 @@
-//! Ending connections at a pace: jobs of the operator, on a backend that is drained or on what a filter finds.
+//! Ending connections at a pace: jobs of the operator, on a backend or a listener that is drained, or on what a filter finds.
 //!
 //! A job asks the relay's table who is there, quiet ones first, and ends a few at a time. It lives in the server, not in a
 //! configuration: a reload does not touch it.
 
 mod quota;
 mod surplus;
+mod target;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -18,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use crate::base::rate::Rate;
 use crate::config;
-use crate::pool::Backend;
 use crate::proxy::Relay;
-use crate::relay::{Filter, Goodbye, Standing};
+use crate::relay::{self, Goodbye, Standing};
 use quota::Quota;
 pub use surplus::{Donor, Surplus};
+pub use target::Target;
 
 /// Jobs at once: each asks for the whole table now and then.
 pub const MAX_RUNNING: usize = 32;
@@ -61,34 +62,6 @@ impl From<&config::Drain> for Pace {
             deadline: *deadline,
             after: *after,
             goodbye: Arc::new(Goodbye::new(close.code, &close.reason)),
-        }
-    }
-}
-
-/// Whose connections are ended.
-#[derive(Debug, Clone)]
-pub enum Target {
-    /// All of a backend, until it is empty.
-    Backend(Arc<Backend>),
-    /// Those that are there when it begins.
-    Filter(Filter),
-    /// Those above the shares of their backends.
-    Surplus(Arc<Surplus>),
-}
-
-impl Target {
-    fn filter(&self) -> Filter {
-        match self {
-            Target::Filter(filter) => filter.clone(),
-            Target::Surplus(surplus) => Filter {
-                pool: Some(surplus.pool.name().to_string()),
-                ..Filter::default()
-            },
-            Target::Backend(backend) => Filter {
-                pool: Some(backend.pool().to_string()),
-                backend: Some(backend.name().to_string()),
-                ..Filter::default()
-            },
         }
     }
 }
@@ -139,8 +112,8 @@ impl Job {
     }
 
     pub fn left(&self) -> u64 {
-        match (&self.target, self.phase().is_over()) {
-            (Target::Backend(backend), false) => backend.live(),
+        match (self.target.live(), self.phase().is_over()) {
+            (Some(live), false) => live,
             _ => self.left.load(Ordering::Relaxed),
         }
     }
@@ -155,8 +128,13 @@ impl Job {
     }
 
     /// Ends no more; those that are told already are ended.
-    pub fn abort(&self) {
+    fn abort(&self) {
         self.stop.cancel();
+    }
+
+    /// Neither over nor aborted: an abort takes effect a moment later.
+    fn goes_on(&self) -> bool {
+        !self.phase().is_over() && !self.stop.is_cancelled()
     }
 
     fn enter(&self, phase: Phase, left_in: Option<Duration>) {
@@ -170,10 +148,6 @@ impl Job {
     fn tell(&self, left: u64, left_in: Option<Duration>) {
         self.left.store(left, Ordering::Relaxed);
         self.enter(Phase::Ending, left_in);
-    }
-
-    fn is_for(&self, backend: &Arc<Backend>) -> bool {
-        matches!(&self.target, Target::Backend(one) if Arc::ptr_eq(one, backend))
     }
 
     async fn run(self: Arc<Self>, relay: Arc<Relay>) {
@@ -201,14 +175,12 @@ impl Job {
             ..
         } = self.pace;
         self.enter(Phase::Waiting, Some(after));
-        match &self.target {
-            Target::Surplus(surplus) => return surplus.work(self, relay).await,
-            Target::Backend(backend) => {
-                let _ = tokio::time::timeout(after, backend.emptied()).await;
-            }
-            Target::Filter(_) => tokio::time::sleep(after).await,
+        if let Target::Surplus(surplus) = &self.target {
+            return surplus.work(self, relay).await;
         }
+        let _ = tokio::time::timeout(after, self.target.emptied()).await;
         let began = Instant::now();
+        let mut seen = began;
         let mut quota = Quota::new(rate, deadline);
         let mut told = began;
         let mut standing = self.look(relay).await;
@@ -224,22 +196,30 @@ impl Job {
                 tokio::time::sleep(PORTION_SPACING.mul_f64(0.5 + fastrand::f64())).await;
             }
             match &self.target {
-                Target::Surplus(_) => return,
                 Target::Filter(_) if standing.is_empty() => return,
                 // The same ones, in the order of now.
                 Target::Filter(_) => {
                     let now = self.look(relay).await;
-                    let still = |one: &Standing| standing.iter().any(|of| of.handle == one.handle);
-                    standing = now.into_iter().filter(still).collect();
+                    let still: HashSet<relay::Handle> =
+                        standing.iter().map(|one| one.handle).collect();
+                    standing = now
+                        .into_iter()
+                        .filter(|one| still.contains(&one.handle))
+                        .collect();
                 }
-                Target::Backend(backend) => {
+                whole => {
                     if standing.is_empty() {
-                        let _ = tokio::time::timeout(LOOK_SPACING, backend.emptied()).await;
+                        // What nobody was there for is not made up for.
+                        quota.take(0, began.elapsed());
+                        let _ = tokio::time::timeout(LOOK_SPACING, whole.emptied()).await;
                     }
-                    if backend.live() == 0 {
+                    if whole.is_empty(seen.elapsed()) {
                         return;
                     }
                     standing = self.look(relay).await;
+                    if !standing.is_empty() {
+                        seen = Instant::now();
+                    }
                 }
             }
         }
@@ -286,7 +266,7 @@ pub struct Jobs {
 pub struct TooMany;
 
 impl Jobs {
-    /// Begins a job; one on the same backend is aborted.
+    /// Begins a job; one on the same backend or listener is aborted.
     ///
     /// # Errors
     /// [`TooMany`].
@@ -298,13 +278,11 @@ impl Jobs {
         runtime: &Handle,
     ) -> Result<Arc<Job>, TooMany> {
         let mut jobs = lock(&self.jobs);
-        if let Target::Backend(backend) = &target {
-            abort(&jobs, backend);
-        }
-        let is_running = |job: &&Arc<Job>| !job.phase().is_over() && !job.stop.is_cancelled();
-        if jobs.iter().filter(is_running).count() >= MAX_RUNNING {
+        abort(&jobs, &target);
+        if jobs.iter().filter(|job| job.goes_on()).count() >= MAX_RUNNING {
             return Err(TooMany);
         }
+        target.set_emptying(true);
         let after = pace.after;
         let job = Arc::new(Job {
             id: self.latest.fetch_add(1, Ordering::Relaxed) + 1,
@@ -327,9 +305,25 @@ impl Jobs {
         Ok(job)
     }
 
-    /// What is left of the backend's connections stays.
-    pub fn abort_of(&self, backend: &Arc<Backend>) {
-        abort(&lock(&self.jobs), backend);
+    /// What is left of its connections stays.
+    pub fn abort_of(&self, target: &Target) {
+        let jobs = lock(&self.jobs);
+        abort(&jobs, target);
+        target.set_emptying(false);
+    }
+
+    /// Ends no more by that job; those that are told already are ended. `None`: there is no such job.
+    pub fn abort(&self, id: u64) -> Option<Arc<Job>> {
+        let jobs = lock(&self.jobs);
+        let job = jobs.iter().find(|job| job.id == id)?;
+        if !job.phase().is_over() {
+            job.abort();
+            let is_replaced = |later: &Arc<Job>| later.id > id && later.target.is(&job.target);
+            if !jobs.iter().any(is_replaced) {
+                job.target.set_emptying(false);
+            }
+        }
+        Some(Arc::clone(job))
     }
 
     pub fn list(&self) -> Vec<Arc<Job>> {
@@ -340,16 +334,16 @@ impl Jobs {
         lock(&self.jobs).iter().find(|job| job.id == id).cloned()
     }
 
-    /// What is being done to the connections of that backend.
-    pub fn of(&self, backend: &Arc<Backend>) -> Option<Arc<Job>> {
+    /// What is being done to the connections of that backend or listener.
+    pub fn of(&self, target: &Target) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
-        let is_of = |job: &&Arc<Job>| job.is_for(backend) && !job.phase().is_over();
+        let is_of = |job: &&Arc<Job>| job.target.is(target) && job.goes_on();
         jobs.iter().rev().find(is_of).cloned()
     }
 }
 
-fn abort(jobs: &VecDeque<Arc<Job>>, backend: &Arc<Backend>) {
-    for job in jobs.iter().filter(|job| job.is_for(backend)) {
+fn abort(jobs: &VecDeque<Arc<Job>>, target: &Target) {
+    for job in jobs.iter().filter(|job| job.target.is(target)) {
         job.abort();
     }
 }

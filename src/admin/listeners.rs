@@ -1,0 +1,63 @@
+//! `POST /api/v1/listeners/LISTENER/drain` and `/ready`: a listener that takes no clients, and one that takes them again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{StatusCode, Uri};
+use hyper::body::Body;
+use tracing::info;
+
+use super::api::{Api, parse_wait};
+use super::body::{Nothing, read_json};
+use super::jobs::{self, DrainBody, Wish};
+use super::look;
+use super::reply::{Failure, Reply, json};
+use super::route::ListenerWord;
+use crate::server::jobs::Target;
+use crate::server::{ListenerStatus, Server};
+
+impl Api {
+    pub(super) async fn operate_listener<B>(
+        &self,
+        server: &Server,
+        name: &str,
+        word: ListenerWord,
+        uri: &Uri,
+        body: B,
+    ) -> Result<Reply, Failure>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let drain = word == ListenerWord::Drain;
+        let wait = parse_wait(uri.query(), drain)?;
+        let wish = match word {
+            ListenerWord::Drain => read_json::<DrainBody, _>(body).await?.wish(None)?,
+            ListenerWord::Ready => {
+                read_json::<Nothing, _>(body).await?;
+                Wish::Usual(None)
+            }
+        };
+        let status = set(server, name, drain)?;
+        let subject = Target::Listener(Arc::clone(&status.counters));
+        jobs::fulfil(server, subject.clone(), wish)?;
+        if let Some(wait) = wait {
+            self.wait_until_empty(&subject, wait).await?;
+        }
+        let view = look::operated_listener(server, &status);
+        Ok(json(StatusCode::OK, &view))
+    }
+}
+
+fn set(server: &Server, name: &str, drain: bool) -> Result<ListenerStatus, Failure> {
+    if let Some(status) = server.drain_listener(name, drain) {
+        info!(listener = name, drain, "operator sets the state");
+        return Ok(status);
+    }
+    let all = server.listeners();
+    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    let among = names.join(", ");
+    Err(match names.contains(&name) {
+        true => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
+        false => Failure::not_found(format!("no listener {name:?}; there are: {among}")),
+    })
+}

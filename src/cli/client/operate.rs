@@ -1,0 +1,160 @@
+//! `evenkeel drain`, `ready` and `maint`: the operator's word on a backend or a listener.
+
+use std::time::Duration;
+
+use http::Method;
+use percent_encoding::utf8_percent_encode;
+use serde_json::Value;
+
+use super::arguments::{
+    AskArguments, BackendName, DrainArguments, MaintArguments, ReadyArguments, SubjectArguments,
+};
+use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, jobs, show, understand};
+use crate::admin::view::{BackendView, JobView, ListenerView, OperatedListenerView, OperatedView};
+use crate::base::units::format_duration;
+use crate::cli::failure::Failure;
+
+/// Whom the word is about.
+enum Subject {
+    Backend(BackendName),
+    Listener(String),
+}
+
+impl SubjectArguments {
+    fn subject(self) -> Result<Subject, Failure> {
+        match (self.backend, self.listener) {
+            (Some(backend), None) => Ok(Subject::Backend(backend)),
+            (None, Some(listener)) => Ok(Subject::Listener(listener)),
+            // The command line has refused it.
+            _ => Err(Failure::Other("POOL/BACKEND or --listener".to_owned())),
+        }
+    }
+}
+
+pub fn drain(arguments: DrainArguments) -> Result<(), Failure> {
+    let DrainArguments {
+        subject,
+        wait,
+        pace,
+        keep,
+        ask,
+    } = arguments;
+    let mut body = serde_json::Map::new();
+    pace.write(&mut body);
+    if keep {
+        body.insert("keep".to_owned(), true.into());
+    }
+    operate(&subject.subject()?, "drain", wait, Value::from(body), &ask)
+}
+
+pub fn maint(arguments: MaintArguments) -> Result<(), Failure> {
+    let MaintArguments { backend, wait, ask } = arguments;
+    let subject = Subject::Backend(backend);
+    operate(&subject, "maint", wait, serde_json::json!({}), &ask)
+}
+
+pub fn ready(arguments: ReadyArguments) -> Result<(), Failure> {
+    let ReadyArguments { subject, ask } = arguments;
+    let nothing = serde_json::json!({});
+    operate(&subject.subject()?, "ready", None, nothing, &ask)
+}
+
+/// Sets the operator's state. With `wait` it returns when the last connection is gone; connections that are left after it
+/// are a failure, so that a script does not go on and stop the node.
+fn operate(
+    subject: &Subject,
+    word: &str,
+    wait: Option<Duration>,
+    body: Value,
+    asked: &AskArguments,
+) -> Result<(), Failure> {
+    let path = subject.path(word, wait);
+    let patience = ANSWER_TIMEOUT.saturating_add(wait.unwrap_or_default());
+    ask(asked, async |target, output| {
+        let body = body.to_string();
+        let body = call::call_with(target, Method::POST, &path, body, patience).await?;
+        let left = match subject {
+            Subject::Backend(_) => {
+                show(output, &body, operated)?;
+                understand::<OperatedView>(&body)?.backend.live
+            }
+            Subject::Listener(_) => {
+                show(output, &body, operated_listener)?;
+                understand::<OperatedListenerView>(&body)?.listener.live
+            }
+        };
+        match wait {
+            Some(wait) if left > 0 => Err(subject.left(left, wait)),
+            _ => Ok(()),
+        }
+    })
+}
+
+impl Subject {
+    fn path(&self, word: &str, wait: Option<Duration>) -> String {
+        let encoded = |name| utf8_percent_encode(name, SEGMENT);
+        let query = wait
+            .map(|wait| format!("?wait={}", format_duration(wait)))
+            .unwrap_or_default();
+        match self {
+            Subject::Backend(BackendName { pool, backend }) => {
+                let (pool, backend) = (encoded(pool), encoded(backend));
+                format!("/api/v1/pools/{pool}/backends/{backend}/{word}{query}")
+            }
+            Subject::Listener(name) => format!("/api/v1/listeners/{}/{word}{query}", encoded(name)),
+        }
+    }
+
+    fn left(&self, live: u64, wait: Duration) -> Failure {
+        let name = match self {
+            Subject::Backend(BackendName { pool, backend }) => format!("{pool}/{backend}"),
+            Subject::Listener(name) => format!("listener {name}"),
+        };
+        let wait = format_duration(wait);
+        Failure::Other(format!("{name}: {} left after {wait}", connections(live)))
+    }
+}
+
+fn operated(done: &OperatedView) -> String {
+    let BackendView {
+        pool,
+        name,
+        state,
+        live,
+        ..
+    } = &done.backend;
+    told(&format!("{pool}/{name}"), state, *live, done.job.as_ref())
+}
+
+fn operated_listener(done: &OperatedListenerView) -> String {
+    let ListenerView {
+        name, state, live, ..
+    } = &done.listener;
+    told(&format!("listener {name}"), state, *live, done.job.as_ref())
+}
+
+fn told(name: &str, state: &str, live: u64, job: Option<&JobView>) -> String {
+    let state = format!("{name}: {state}, {}\n", connections(live));
+    match job {
+        Some(job) => format!("{state}{}", jobs::line(job)),
+        None => state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_in_the_path() {
+        let name: BackendName = "chat/unix:/run/a b.sock".parse().unwrap();
+        assert_eq!(
+            Subject::Backend(name).path("drain", Some(Duration::from_secs(60))),
+            "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m"
+        );
+        assert_eq!(
+            Subject::Listener("a/b".to_owned()).path("ready", None),
+            "/api/v1/listeners/a%2Fb/ready"
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! Whose connections a job ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Surplus;
+use crate::observe::ListenerCounters;
+use crate::pool::Backend;
+use crate::relay::Filter;
+
+/// A listener at which nobody was established for so long is empty: whoever was in set-up has had the time, and those who
+/// come and are turned away are counted for a moment, too.
+const SETTLED: Duration = Duration::from_secs(60);
+/// Between two looks at a listener's count, which nobody is told of.
+const COUNT_SPACING: Duration = Duration::from_millis(100);
+
+/// Whose connections are ended.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// All of a backend, until it is empty.
+    Backend(Arc<Backend>),
+    /// All of a listener, until it is empty. They are its own under any address: the counters go with its name.
+    Listener(Arc<ListenerCounters>),
+    /// Those that are there when it begins.
+    Filter(Filter),
+    /// Those above the shares of their backends.
+    Surplus(Arc<Surplus>),
+}
+
+impl Target {
+    pub(super) fn filter(&self) -> Filter {
+        match self {
+            Target::Filter(filter) => filter.clone(),
+            Target::Surplus(surplus) => Filter {
+                pool: Some(surplus.pool.name().to_string()),
+                ..Filter::default()
+            },
+            Target::Listener(listener) => Filter {
+                listener: Some(listener.name.to_string()),
+                ..Filter::default()
+            },
+            Target::Backend(backend) => Filter {
+                pool: Some(backend.pool().to_string()),
+                backend: Some(backend.name().to_string()),
+                ..Filter::default()
+            },
+        }
+    }
+
+    /// The same backend or listener. No filter is another's.
+    pub(super) fn is(&self, other: &Target) -> bool {
+        match (self, other) {
+            (Target::Backend(one), Target::Backend(other)) => Arc::ptr_eq(one, other),
+            (Target::Listener(one), Target::Listener(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Connections now, those in set-up among them; `None` where only a look at the table tells.
+    pub fn live(&self) -> Option<u64> {
+        match self {
+            Target::Backend(backend) => Some(backend.live()),
+            Target::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
+            Target::Filter(_) | Target::Surplus(_) => None,
+        }
+    }
+
+    /// Whether nobody is there any more. `unseen`: since somebody was seen at a look.
+    pub(super) fn is_empty(&self, unseen: Duration) -> bool {
+        let is_settled = matches!(self, Target::Listener(_)) && unseen >= SETTLED;
+        is_settled || self.live() == Some(0)
+    }
+
+    /// Nobody whose connection was ended is to come back to a backend by a sticky cookie. A listener that drains turns
+    /// everybody away by itself.
+    pub(super) fn set_emptying(&self, emptying: bool) {
+        if let Target::Backend(backend) = self {
+            backend.set_emptying(emptying);
+        }
+    }
+
+    /// Returns when no connection is live; never for a filter or a surplus.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn emptied(&self) {
+        match self {
+            Target::Backend(backend) => backend.emptied().await,
+            Target::Listener(_) => {
+                while self.live() != Some(0) {
+                    tokio::time::sleep(COUNT_SPACING).await;
+                }
+            }
+            Target::Filter(_) | Target::Surplus(_) => std::future::pending().await,
+        }
+    }
+}
