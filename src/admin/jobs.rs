@@ -313,6 +313,7 @@ pub(super) fn view(job: &Job) -> JobView {
 fn target(target: &Target) -> String {
     let filter = match target {
         Target::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
+        Target::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
         Target::Listener(listener) => return format!("listener {}", listener.name),
         Target::Filter(filter) => filter,
     };

@@ -36,7 +36,6 @@ pub enum Absent {
     Percent(u8),
     /// Bytes.
     Size(u64),
-    #[allow(dead_code, reason = "no rate has a default yet")]
     Rate(Rate),
     Text(&'static str),
     Texts(&'static [&'static str]),

@@ -2,7 +2,7 @@
 
 use super::model::{
     Activity, Balance, ClientAuthMode, ForwardedFields, InitState, LogFormat, LogLevel, OnDrain,
-    Protocol, ProxyVersion, SameSite, TlsVersion,
+    Protocol, ProxyVersion, SameSite, TlsVersion, UntoldSessions,
 };
 
 /// A closed set whose members have a word each.
@@ -108,6 +108,13 @@ impl Word for SameSite {
 impl Word for OnDrain {
     const WORDS: &'static [(&'static str, Self)] =
         &[("keep", OnDrain::Keep), ("repick", OnDrain::Repick)];
+}
+
+impl Word for UntoldSessions {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("keep", UntoldSessions::Keep),
+        ("close", UntoldSessions::Close),
+    ];
 }
 
 /// A moment of `log_at`.

@@ -16,6 +16,7 @@ mod live;
 mod load;
 mod operator;
 mod pools;
+mod rebalance;
 mod reload;
 mod renewal;
 mod settle;
@@ -120,6 +121,7 @@ impl Server {
             Ok(Ok(_)) => {
                 self.follow_file();
                 self.follow_tls_files();
+                self.follow_balance();
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),

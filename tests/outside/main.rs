@@ -35,6 +35,7 @@ mod listener_drain;
 mod peers;
 mod plan;
 mod proxy_protocol;
+mod rebalance;
 mod reload;
 mod sockets;
 mod sticky;

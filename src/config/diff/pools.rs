@@ -34,6 +34,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         activity,
         ping,
         drain,
+        rebalance,
         response_timeout,
         body_timeout,
         retries,
@@ -60,6 +61,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("activity", *activity != old.activity),
         ("ping", *ping != old.ping),
         ("drain", *drain != old.drain),
+        ("rebalance", *rebalance != old.rebalance),
         (
             "response_timeout",
             *response_timeout != old.response_timeout,

@@ -17,6 +17,7 @@ mod listener_tls;
 mod long_life;
 mod outlier;
 mod pool;
+mod rebalance;
 mod retry_after;
 mod route;
 mod socket;

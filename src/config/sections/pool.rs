@@ -10,7 +10,8 @@ use super::super::model::{
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
 use super::{
-    backend, backend_tls, check, discover, long_life, outlier, retry_after, socket, sticky,
+    backend, backend_tls, check, discover, long_life, outlier, rebalance, retry_after, socket,
+    sticky,
 };
 
 pub static POOL: Section = Section {
@@ -81,6 +82,12 @@ pub static POOL: Section = Section {
             Kind::Table(&long_life::DRAIN),
             Absent::None,
             "How the connections of a drained backend are ended. Without it they end by themselves.",
+        ),
+        key(
+            "rebalance",
+            Kind::Table(&rebalance::REBALANCE),
+            Absent::None,
+            "Moves connections to a backend that was added or has come back. Without it they stay where they are.",
         ),
         key(
             "response_timeout",
@@ -200,6 +207,9 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let sticky = table
         .maybe_table("sticky")
         .map(|table| sticky::decode(&table, balance.as_ref()));
+    let rebalance = table
+        .maybe_table("rebalance")
+        .map(|moves| rebalance::decode(table, &moves, balance.as_ref(), table.has("sticky")));
     let drain = table.maybe_table("drain");
     let drain = drain.map(|table| long_life::decode_drain(&table));
     let ping = table.maybe_table("ping");
@@ -222,6 +232,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         activity: table.word("activity"),
         ping: ping.map(|table| long_life::decode_ping(&table)),
         drain: super::decoded(drain)?,
+        rebalance: super::decoded(rebalance)?,
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),

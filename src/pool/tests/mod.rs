@@ -2,6 +2,7 @@
 
 mod choosing;
 mod queueing;
+mod relieving;
 mod reloading;
 mod states;
 mod sticky;
@@ -46,6 +47,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         activity: config::Activity::Any,
         ping: None,
         drain: None,
+        rebalance: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,

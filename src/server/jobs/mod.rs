@@ -4,6 +4,7 @@
 //! configuration: a reload does not touch it.
 
 mod quota;
+mod surplus;
 mod target;
 
 use std::collections::{HashSet, VecDeque};
@@ -21,6 +22,7 @@ use crate::config;
 use crate::proxy::Relay;
 use crate::relay::{self, Goodbye, Standing};
 use quota::Quota;
+pub use surplus::{Donor, Surplus};
 pub use target::Target;
 
 /// Jobs at once: each asks for the whole table now and then.
@@ -139,6 +141,15 @@ impl Job {
         *lock(&self.progress) = (phase, left_in);
     }
 
+    fn count_one(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn tell(&self, left: u64, left_in: Option<Duration>) {
+        self.left.store(left, Ordering::Relaxed);
+        self.enter(Phase::Ending, left_in);
+    }
+
     async fn run(self: Arc<Self>, relay: Arc<Relay>) {
         let phase = tokio::select! {
             biased;
@@ -164,6 +175,9 @@ impl Job {
             ..
         } = self.pace;
         self.enter(Phase::Waiting, Some(after));
+        if let Target::Surplus(surplus) = &self.target {
+            return surplus.work(self, relay).await;
+        }
         let _ = tokio::time::timeout(after, self.target.emptied()).await;
         let began = Instant::now();
         let mut seen = began;
@@ -231,11 +245,11 @@ impl Job {
         for _ in 0..quota.take(standing.len() as u64, now) {
             if let Some(one) = standing.pop() {
                 relay.part(one.handle, &self.pace.goodbye);
-                self.ended.fetch_add(1, Ordering::Relaxed);
+                self.count_one();
             }
         }
-        self.left.store(standing.len() as u64, Ordering::Relaxed);
-        self.enter(Phase::Ending, quota.left_in(standing.len() as u64, now));
+        let left = standing.len() as u64;
+        self.tell(left, quota.left_in(left, now));
     }
 }
 
