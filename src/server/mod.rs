@@ -7,6 +7,7 @@
 
 mod beside;
 mod condition;
+mod failover;
 mod follow;
 mod follower;
 mod forecast;
@@ -49,7 +50,8 @@ use crate::pool::{Backend, OperatorState, Pool};
 use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
 use crate::tls::Terminator;
 use beside::Beside;
-use jobs::{Job, Jobs, Pace, Target, TooMany};
+use failover::Failover;
+use jobs::{Guard, Job, Jobs, Origin, Pace, Target, TooMany, Why};
 use live::Live;
 
 /// Why a server did not start. The message names the listener or file and what failed.
@@ -82,6 +84,7 @@ pub struct Server {
     /// `global.watch`.
     watching: watch::Sender<bool>,
     jobs: Jobs,
+    failover: Failover,
     beside: Beside,
 }
 
@@ -119,6 +122,7 @@ impl Server {
             Ok(Ok(_)) => {
                 self.follow_file();
                 self.follow_tls_files();
+                self.follow_health();
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),
@@ -155,6 +159,7 @@ impl Server {
             tls_above: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
             jobs: Jobs::default(),
+            failover: Failover::default(),
             beside,
         })
     }
@@ -286,11 +291,30 @@ impl Server {
         self.jobs.start(target, pace, self.relay(), &self.watch())
     }
 
-    /// The operator's word on a backend. One that is ready again keeps what is left of its connections.
+    /// Begins to end the connections of a backend for failover; `None` where that is not to be now.
+    fn end_for_health(
+        &self,
+        backend: &Arc<Backend>,
+        pace: Pace,
+        guard: Arc<Guard>,
+        why: Why,
+    ) -> Option<Arc<Job>> {
+        let origin = Origin::Health(guard, why);
+        let (relay, runtime) = (self.relay(), self.watch());
+        self.jobs
+            .start_for_health(backend, pace, origin, relay, &runtime)
+    }
+
+    /// The operator's word on a backend; it wins over what failover does. One that is ready again keeps what is left of its
+    /// connections.
     pub fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
         backend.set_operator(state);
-        if state == OperatorState::Ready {
-            self.jobs.abort_of(backend);
+        match state {
+            OperatorState::Ready => {
+                self.jobs.abort_of(backend);
+                self.failover.keep(backend);
+            }
+            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_health_of(backend),
         }
     }
 
