@@ -33,7 +33,7 @@ fn main() -> Result<()> {
         ["echo", target, count] => clients::echo(target.parse()?, count.parse()?),
         options => drive(
             option(options, "--clients", 5_000)?,
-            option(options, "--max-handshakes", 512)?,
+            option(options, "--max-handshakes", 0)?,
         ),
     }
 }

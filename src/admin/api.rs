@@ -91,6 +91,9 @@ impl Api {
         B: Body<Data = Bytes> + Unpin,
     {
         let ok = StatusCode::OK;
+        if route.shows_bytes() {
+            server.relay().tally().await;
+        }
         match route {
             Route::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             Route::Readyz => Ok(readiness(server)),

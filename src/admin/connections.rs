@@ -2,6 +2,7 @@
 //!
 //! What is listed is what the relay holds: established connections. One in set-up has a deadline of its own.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,21 +12,46 @@ use tracing::info;
 
 use super::body::{Nothing, read_json};
 use super::look;
-use super::query::Listing;
+use super::query::{Listing, Sort};
 use super::reply::{Failure, Reply, json};
 use super::view::ClosedView;
 use crate::base::close_code::GOING_AWAY;
-use crate::relay::{Filter, Goodbye};
+use crate::relay::{Connection, Cursor, Filter, Goodbye, MAX_PAGE, Page};
 use crate::server::Server;
 
 pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Reply, Failure> {
     let Listing {
         filter,
         from,
+        sort,
         limit,
     } = Listing::parse(query.unwrap_or_default()).map_err(Failure::bad_request)?;
-    let page = server.relay().list(filter, from, limit).await;
+    let page = match sort {
+        None => server.relay().list(filter, from, limit).await,
+        Some(sort) => first(server, filter, sort, limit).await,
+    };
     Ok(json(StatusCode::OK, &look::connections(server, &page)))
+}
+
+/// Goes over the whole table and keeps the first `limit`.
+async fn first(server: &Server, filter: Filter, sort: Sort, limit: usize) -> Page {
+    let rank = |one: &Connection| match sort {
+        Sort::Age => u128::from(one.summary.age.as_nanos() as u64),
+        Sort::Idle => one.idle.as_nanos(),
+        Sort::Bytes => {
+            u128::from(one.summary.bytes_from_client) + u128::from(one.summary.bytes_from_backend)
+        }
+    };
+    let mut kept = Page::default();
+    let mut from = Some(Cursor::default());
+    while let Some(cursor) = from {
+        let page = server.relay().list(filter.clone(), cursor, MAX_PAGE).await;
+        kept.connections.extend(page.connections);
+        kept.connections.sort_by_key(|one| Reverse(rank(one)));
+        kept.connections.truncate(limit);
+        from = page.next;
+    }
+    kept
 }
 
 pub(super) async fn close<B>(server: &Arc<Server>, id: &str, body: B) -> Result<Reply, Failure>

@@ -14,15 +14,26 @@ use crate::relay::{Cursor, Filter, MAX_PAGE};
 /// Connections of one page, where nothing is said: what a person reads.
 const DEFAULT_LIMIT: usize = 100;
 
-const PARAMETERS: [&str; 8] = [
-    "listener", "pool", "backend", "client", "min_age", "min_idle", "limit", "cursor",
+const PARAMETERS: [&str; 9] = [
+    "listener", "pool", "backend", "client", "min_age", "min_idle", "sort", "limit", "cursor",
 ];
+
+/// What is shown first: the most of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    Age,
+    Idle,
+    /// Both ways together.
+    Bytes,
+}
 
 /// What was asked for.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub filter: Filter,
     pub from: Cursor,
+    /// `None`: as the table has them, page by page.
+    pub sort: Option<Sort>,
     /// 1 to [`MAX_PAGE`].
     pub limit: usize,
 }
@@ -36,6 +47,7 @@ impl Listing {
         let mut listing = Listing {
             filter: Filter::default(),
             from: Cursor::default(),
+            sort: None,
             limit: DEFAULT_LIMIT,
         };
         let mut seen = Vec::new();
@@ -47,6 +59,9 @@ impl Listing {
             }
             listing.set(name, value)?;
             seen.push(name);
+        }
+        if seen.contains(&"sort") && seen.contains(&"cursor") {
+            return Err("parameter sort: a sorted listing has one page; raise limit".to_owned());
         }
         Ok(listing)
     }
@@ -63,11 +78,21 @@ impl Listing {
             "client" => network(&value).map(|network| filter.client = Some(network)),
             "min_age" => duration(&value).map(|age| filter.min_age = age),
             "min_idle" => duration(&value).map(|idle| filter.min_idle = idle),
+            "sort" => sort(&value).map(|sort| self.sort = Some(sort)),
             "limit" => limit(&value).map(|limit| self.limit = limit),
             "cursor" => cursor(&value).map(|cursor| self.from = cursor),
             _ => return Err(unknown(name)),
         };
         read.map_err(|allowed| format!("parameter {name}: {value:?} is not {allowed}"))
+    }
+}
+
+fn sort(value: &str) -> Result<Sort, String> {
+    match value {
+        "age" => Ok(Sort::Age),
+        "idle" => Ok(Sort::Idle),
+        "bytes" => Ok(Sort::Bytes),
+        _ => Err("age, idle or bytes".to_owned()),
     }
 }
 
@@ -138,8 +163,10 @@ mod tests {
         let Listing {
             filter,
             from,
+            sort,
             limit,
         } = Listing::parse("").unwrap();
+        assert_eq!(sort, None);
         assert_eq!((from, limit), (Cursor::default(), 100));
         assert_eq!(format!("{filter:?}"), format!("{:?}", Filter::default()));
     }

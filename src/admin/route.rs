@@ -141,6 +141,19 @@ impl Route {
         )
     }
 
+    /// Shows counters of bytes.
+    pub fn shows_bytes(&self) -> bool {
+        matches!(
+            self,
+            Route::Metrics
+                | Route::Status
+                | Route::Listeners
+                | Route::Pools
+                | Route::Pool(_)
+                | Route::Backend(_)
+        )
+    }
+
     /// Answered without a token: says nothing but yes or no, and probes cannot hold secrets.
     pub fn is_open(&self) -> bool {
         matches!(self, Route::Healthz | Route::Readyz)

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 mod backend_tls;
 mod failover;
@@ -55,7 +55,7 @@ pub struct Global {
     pub max_connections: u64,
     /// Client connections accepted in a time; `None`: no such bound. Default none.
     pub max_connection_rate: Option<Rate>,
-    /// TLS handshakes in progress at once; more wait, source by source. Default 512.
+    /// TLS handshakes in progress at once; more wait, source by source; 0 = 64 for each core, the default.
     pub max_handshakes: usize,
     /// TLS handshakes begun in a time; more wait. Default none.
     pub max_handshake_rate: Option<Rate>,
@@ -174,6 +174,18 @@ pub enum Trusted {
 }
 
 impl Trusted {
+    /// Clients are canonical, so a network of v4-mapped addresses is the IPv4 network that it stands for.
+    pub fn network(network: IpNet) -> Trusted {
+        let mapped = match network {
+            IpNet::V6(v6) if v6.prefix_len() >= 96 => {
+                let ip = v6.addr().to_ipv4_mapped();
+                ip.and_then(|ip| Ipv4Net::new(ip, v6.prefix_len() - 96).ok())
+            }
+            _ => None,
+        };
+        Trusted::Network(mapped.map_or(network, IpNet::V4).trunc())
+    }
+
     /// `None` is a client without an address: that of a unix socket.
     pub fn covers(&self, client: Option<IpAddr>) -> bool {
         match (self, client) {

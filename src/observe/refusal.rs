@@ -13,6 +13,8 @@ pub enum Refusal {
     MaxConnectionRate,
     SourceMaxConnections,
     SourceMaxConnectionRate,
+    /// No network that may send a PROXY header.
+    Untrusted,
     /// Too many handshakes of its source wait for their turn.
     HandshakeQueue,
 }
@@ -25,6 +27,7 @@ impl Refusal {
         Refusal::MaxConnectionRate,
         Refusal::SourceMaxConnections,
         Refusal::SourceMaxConnectionRate,
+        Refusal::Untrusted,
         Refusal::HandshakeQueue,
     ];
 
@@ -36,6 +39,7 @@ impl Refusal {
             Refusal::MaxConnectionRate => "max_connection_rate",
             Refusal::SourceMaxConnections => "per_source.max_connections",
             Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
+            Refusal::Untrusted => "untrusted",
             Refusal::HandshakeQueue => "handshake_queue",
         }
     }
@@ -43,7 +47,7 @@ impl Refusal {
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied => How::Refused,
+            Refusal::Denied | Refusal::Untrusted => How::Refused,
             _ => How::Full,
         }
     }

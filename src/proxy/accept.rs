@@ -73,12 +73,14 @@ impl Acceptor {
 }
 
 impl Listening {
-    /// Starts accepting on the proxy's runtime, or on the relay's threads where nothing has to be read to route.
+    /// Starts accepting on the proxy's runtime, or on the relay's threads where nothing has to be read to route. `moved`: where
+    /// it was before, so that what it has let in still counts.
     pub fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
         rules: Rules,
         counters: Arc<ListenerCounters>,
+        moved: Option<&Listening>,
     ) -> Self {
         let stop = proxy.stopping.child_token();
         set_options(&bound, &rules);
@@ -86,7 +88,10 @@ impl Listening {
             proxy: Arc::clone(proxy),
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
-            admissions: Arc::new(Admissions::new(&proxy.limits, &counters)),
+            admissions: match moved {
+                Some(old) => Arc::clone(&old.shared.admissions),
+                None => Arc::new(Admissions::new(&proxy.limits, &counters)),
+            },
             counters,
             warned: Pace::new(WARN_SPACING),
             stop: stop.clone(),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use prefix_trie::joint::set::JointPrefixSet;
 
 use crate::config::{Access, Trusted};
@@ -43,7 +43,7 @@ impl Clients {
         for one in list {
             match one {
                 Trusted::Network(network) => {
-                    clients.networks.insert(canonical(*network));
+                    clients.networks.insert(network.trunc());
                 }
                 Trusted::Unix => clients.unix = true,
             }
@@ -59,25 +59,13 @@ impl Clients {
     }
 }
 
-/// Clients are canonical, so a network of v4-mapped addresses is the IPv4 network that it stands for.
-fn canonical(network: IpNet) -> IpNet {
-    let mapped = match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
-            .addr()
-            .to_ipv4_mapped()
-            .and_then(|ip| Ipv4Net::new(ip, v6.prefix_len() - 96).ok()),
-        _ => None,
-    };
-    mapped.map_or(network, IpNet::V4).trunc()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn networks(list: &[&str]) -> Vec<Trusted> {
-        let network = |text: &&str| Trusted::Network(text.parse().unwrap());
+        let network = |text: &&str| Trusted::network(text.parse().unwrap());
         list.iter().map(network).collect()
     }
 
@@ -140,7 +128,7 @@ mod tests {
                 true => near.get(&all).addr(),
                 false => IpAddr::from(v4),
             }.to_canonical();
-            let trusted = |list: &[IpNet]| list.iter().copied().map(Trusted::Network).collect();
+            let trusted = |list: &[IpNet]| list.iter().copied().map(Trusted::network).collect();
             let access = AccessList::new(&Access { allow: trusted(&allow), deny: trusted(&deny) });
             let covers = |list: &[IpNet]| list.iter().any(|network| network.contains(&client));
             let expected = !covers(&deny) && (allow.is_empty() || covers(&allow));

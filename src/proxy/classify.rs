@@ -2,9 +2,7 @@
 //! that is passed through, or the names of a TLS handshake that ends here.
 
 use std::io;
-use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -12,7 +10,7 @@ use super::rules::Facts;
 use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::tls::ClientIdentity;
+use crate::tls::{ClientIdentity, Terminator};
 use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
 
 /// A classified connection.
@@ -101,11 +99,11 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
 /// Ends TLS here. An unknown name is refused by the configuration's resolver.
 pub(super) async fn terminate(
     stream: Stream,
-    config: &Arc<ServerConfig>,
+    terminator: &Terminator,
     arrival: &Arrival,
 ) -> Result<Classified, End> {
     let accepting = async {
-        let mut stream = handshakes::accept(stream, config, arrival).await?;
+        let mut stream = handshakes::accept(stream, terminator, arrival).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
         stream.flush().await.map_err(|error| client_end(&error))?;
         Ok(stream)

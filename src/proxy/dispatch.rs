@@ -147,7 +147,6 @@ async fn seek(
     wanted: &mut Wanted<'_>,
     record: &mut Record,
 ) -> Result<(SetupLeg, Lease), DispatchError> {
-    let (settings, tls) = (pool.settings(), pool.tls());
     loop {
         record.phase = Phase::Queue;
         let lease = pool
@@ -159,6 +158,9 @@ async fn seek(
             })
             .await?;
         let backend = Arc::clone(lease.backend());
+        // Behind a wait, and in this order: a reload sets the TLS before the addresses, so that none is reached without it.
+        let (settings, endpoint) = (pool.settings(), backend.endpoint());
+        let tls = pool.tls();
         count_redispatch(pool, wanted, &backend);
         record.phase = Phase::Connect;
         record.assigned(backend.counters());
@@ -168,7 +170,7 @@ async fn seek(
             let known = wanted.introduction.cloned().unwrap_or_else(nobody);
             known.header(version, record.id)
         });
-        let source = match reach(&backend, tls.as_deref(), &settings, header).await {
+        let source = match reach(&backend, endpoint, tls.as_deref(), &settings, header).await {
             Ok(leg) => {
                 let now = Instant::now();
                 backend.connected(now);

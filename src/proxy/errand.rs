@@ -12,7 +12,7 @@ use super::dispatch::{DispatchError, Wanted, dispatch, failed, tell_of_refusal, 
 use super::{Held, Introduction, Place, Proxy, SetupLeg};
 use crate::config::Dial;
 use crate::net::options::reset_on_close;
-use crate::net::{ConnectError, Peer, begin_connect, hung_up, local_address};
+use crate::net::{ConnectError, Endpoint, Peer, begin_connect, hung_up, local_address};
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::pool::{Backend, Pick, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
@@ -110,11 +110,18 @@ impl Errand {
                 return None;
             }
         };
+        let endpoint = lease.backend().endpoint();
+        // A reload that came meanwhile sets the TLS before the addresses.
+        if pool.has_tls() {
+            drop(lease);
+            self.wait(client, record, place);
+            return None;
+        }
         record.phase = Phase::Connect;
         record.assigned(lease.backend().counters());
         let held = Held { lease, place };
         let begun = self.begun(pool, &held);
-        match begin(held.lease.backend(), &settings.dial) {
+        match begin(endpoint, &settings.dial) {
             Ok(socket) => {
                 let backend = Leg {
                     socket,
@@ -177,8 +184,8 @@ impl Errand {
     }
 }
 
-fn begin(backend: &Backend, dial: &Dial) -> Result<OwnedFd, ConnectError> {
-    match backend.endpoint() {
+fn begin(endpoint: Option<Endpoint>, dial: &Dial) -> Result<OwnedFd, ConnectError> {
+    match endpoint {
         Some(endpoint) => begin_connect(&endpoint, dial),
         None => Err(ConnectError::unresolved()),
     }

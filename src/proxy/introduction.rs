@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use super::Arrival;
 use crate::config::{ProxyVersion, TlsVersion};
 use crate::net::{Peer, Stream};
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::wire::proxy_protocol::{
     Addresses, ClientTls, Details, Header, MAX_HEADER_BYTES, Progress, Proxied, encode_v1,
     encode_v2, read,
@@ -48,6 +48,7 @@ pub(super) async fn receive(
     let sender = arrival.peer;
     if !rules.trusted.iter().any(|one| one.covers(sender.ip())) {
         tracing::debug!(client = %sender, "no trusted source of a PROXY header");
+        arrival.admissions.refused(Refusal::Untrusted);
         return Err(end(Side::Evenkeel, How::Refused));
     }
     let header = match timeout_at(arrival.deadline, header(stream)).await {
@@ -171,8 +172,8 @@ pub(super) fn client_tls(version: TlsVersion, certificate: bool) -> ClientTls {
         over_tls: true,
         certificate,
         certificate_in_session: certificate,
-        // One that fails ends the handshake.
-        verified: true,
+        // One that fails ends the handshake; without one nothing was verified.
+        verified: certificate,
         // As OpenSSL names it.
         version: Some(match version {
             TlsVersion::Tls12 => "TLSv1.2".to_owned(),

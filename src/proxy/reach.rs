@@ -9,11 +9,11 @@ use tokio::time::{Instant, timeout_at};
 use super::SetupLeg;
 use crate::base::units::format_duration;
 use crate::config;
-use crate::net::{ConnectError, Stream, connect, is_local_shortage};
+use crate::net::{ConnectError, Endpoint, Stream, connect, is_local_shortage};
 use crate::pool::Backend;
 use crate::tls::Towards;
 
-/// Connects to `backend`, sends it a PROXY `header`, and makes the handshake, all within the pool's `connect_timeout`.
+/// Connects to `backend` at `endpoint`, sends it a PROXY `header`, and makes the handshake, all within the pool's `connect_timeout`.
 ///
 /// # Errors
 /// See [`ConnectError`].
@@ -22,13 +22,14 @@ use crate::tls::Towards;
 /// Dropping the future closes the socket.
 pub(super) async fn reach(
     backend: &Backend,
+    endpoint: Option<Endpoint>,
     tls: Option<&Towards>,
     pool: &config::Pool,
     header: Option<Vec<u8>>,
 ) -> Result<SetupLeg, ConnectError> {
     let timeout = pool.connect_timeout;
     let deadline = Instant::now() + timeout;
-    let Some(endpoint) = backend.endpoint() else {
+    let Some(endpoint) = endpoint else {
         // Lost its address between pick and connect.
         return Err(ConnectError::unresolved());
     };

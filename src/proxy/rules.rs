@@ -92,8 +92,9 @@ impl Rules {
     /// Whether the route that these facts lead to takes this client; `None` is one without an address. The next route is not
     /// tried: who may not use one is not to reach another pool by it.
     pub fn admits(&self, facts: &Facts<'_>, client: Option<IpAddr>) -> bool {
-        self.target(facts)
-            .is_none_or(|target| target.access.admits(client))
+        // A kept connection may have come before a reload that keeps its client out.
+        let target = self.target(facts);
+        self.access.admits(client) && target.is_none_or(|target| target.access.admits(client))
     }
 
     fn target(&self, facts: &Facts<'_>) -> Option<&Target> {

@@ -67,7 +67,7 @@ fn introduction(arrival: &Arrival, classified: &Classified) -> Introduction {
 async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
         (Some(ListenerTls::Passthrough), _) => classify::peek_hello(stream, arrival.deadline).await,
-        (_, Some(tls)) => classify::terminate(stream, &tls.config(), arrival).await,
+        (_, Some(tls)) => classify::terminate(stream, tls, arrival).await,
         _ => Ok(classify::plain(stream)),
     }
 }

@@ -168,6 +168,11 @@ impl<L> Entry<L> {
         }
     }
 
+    /// Brings the counters up to date.
+    pub fn tally(&mut self) {
+        self.record.tally();
+    }
+
     /// As a job needs it.
     pub fn standing(&self, handle: Handle, now: Tick) -> Standing {
         Standing {
@@ -264,9 +269,10 @@ impl<L> Entry<L> {
         self.note_fins();
         let parting = self.judge_client(scratch.now);
         if let Some(turn) = parting.or_else(|| self.go_on_parting(scratch.now)) {
-            return match flows.contains(&Flow::OutOfBudget) && !matches!(turn, Turn::Ended) {
-                true => Turn::Again,
-                false => turn,
+            return match turn {
+                Turn::Wait if flows.contains(&Flow::OutOfBudget) => Turn::Again,
+                Turn::Wait if flows.contains(&Flow::Starved) => Turn::Soon,
+                turn => turn,
             };
         }
         if let Some(turn) = self.pass_on_fault(flows, was_faulty, scratch.now) {

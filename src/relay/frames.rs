@@ -92,14 +92,18 @@ pub(super) enum Breach {
     Message,
     #[error("too many pings")]
     Pings,
+    /// Behind it no bound could be held.
+    #[error("protocol error")]
+    Violation,
 }
 
 impl Breach {
-    /// RFC 6455 section 7.4.1: 1009 is "a message that is too big", 1008 a violated policy.
+    /// RFC 6455 section 7.4.1: 1009 is "a message that is too big", 1008 a violated policy, 1002 a protocol error.
     pub fn code(self) -> u16 {
         match self {
             Breach::Frame | Breach::Message => 1009,
             Breach::Pings => 1008,
+            Breach::Violation => 1002,
         }
     }
 }
@@ -109,10 +113,17 @@ impl Way<'_> {
     #[inline]
     pub fn pass(&mut self, bytes: &[u8], now: Tick) -> Passed {
         let bounds = &mut self.bounds;
-        self.passage.pass(bytes, |frame| match bounds {
+        let passed = self.passage.pass(bytes, |frame| match bounds {
             None => Verdict::Pass,
             Some(bounds) => bounds.judge(frame, now),
-        })
+        });
+        if let Some(bounds) = bounds
+            && self.passage.lost().is_some()
+        {
+            bounds.breach.get_or_insert(Breach::Violation);
+            self.passage.cut();
+        }
+        passed
     }
 }
 
@@ -224,6 +235,11 @@ impl Frames {
         self.bounds.as_ref()?.breach
     }
 
+    /// Bytes are held that are to pass.
+    pub fn holds(&self) -> bool {
+        self.passages.iter().any(Passage::holds)
+    }
+
     pub fn lost(&self) -> Option<Violation> {
         self.passages.iter().find_map(Passage::lost)
     }
@@ -261,8 +277,8 @@ impl Frames {
             .min()
     }
 
-    /// What is to be done for the life of the legs now. `unsent`: bytes that each has still to take.
-    pub fn keep_alive(&mut self, unsent: impl Fn(usize) -> usize, now: Tick) -> Alive {
+    /// What is to be done for the life of the legs now.
+    pub fn keep_alive(&mut self, taken: impl Fn(usize) -> Taken, now: Tick) -> Alive {
         let Some(pings) = &mut self.pings else {
             return Alive::Yes;
         };
@@ -274,14 +290,14 @@ impl Frames {
                 continue;
             }
             if leg.asked.is_some() {
-                if self.passages[1 - side].has_insert() || leg.is_slow(unsent(side)) {
+                if self.passages[1 - side].has_insert() || leg.is_slow(taken(side)) {
                     leg.asked = Some(now);
                     continue;
                 }
                 return Alive::No(side);
             }
             leg.asked = Some(now);
-            leg.unsent = usize::MAX;
+            leg.delivered = taken(side).delivered;
             pings.count = pings.count.wrapping_add(1);
             let payload = payload(pings.count);
             self.passages[1 - side].insert(&control::ping(payload, reader(side)));
@@ -290,6 +306,16 @@ impl Frames {
         }
         if asked { Alive::Asked } else { Alive::Yes }
     }
+}
+
+/// What a leg has done with what was meant for it.
+pub(super) struct Taken {
+    /// Bytes that it has still to take, ours before its answer.
+    pub unsent: usize,
+    /// Bytes that it has taken.
+    pub delivered: u64,
+    /// What it has sent is not read, because the other leg takes nothing: its answer may be among it.
+    pub is_unread: bool,
 }
 
 /// How the legs of a session are.
@@ -315,8 +341,8 @@ struct Heard {
     at: Tick,
     /// When our ping was written, or was to be, that was not answered yet.
     asked: Option<Tick>,
-    /// What the leg had still to take at the last look.
-    unsent: usize,
+    /// What the leg had taken at the last look.
+    delivered: u64,
 }
 
 impl Pings {
@@ -325,7 +351,7 @@ impl Pings {
             is_watched,
             at: now,
             asked: None,
-            unsent: usize::MAX,
+            delivered: 0,
         };
         Pings {
             interval: ping.interval.into(),
@@ -347,10 +373,10 @@ impl Heard {
         self.asked = self.asked.map(|_| now);
     }
 
-    /// Our ping waits behind bytes that the leg takes one by one: it is slow, not gone.
-    fn is_slow(&mut self, unsent: usize) -> bool {
-        let before = std::mem::replace(&mut self.unsent, unsent);
-        unsent > 0 && unsent < before
+    /// It may have answered, or our ping waits behind bytes that the leg takes one by one: it is slow, not gone.
+    fn is_slow(&mut self, taken: Taken) -> bool {
+        let before = std::mem::replace(&mut self.delivered, taken.delivered);
+        taken.is_unread || (taken.unsent > 0 && taken.delivered > before)
     }
 
     fn due_in(&self, pings: &Pings, now: Tick) -> Option<Duration> {

@@ -47,7 +47,7 @@ pub struct Connection {
 }
 
 /// Names a live connection without a search for it. One that is gone is not taken for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle {
     pub(super) worker: u32,
     pub(super) key: Key,
@@ -95,6 +95,8 @@ pub(super) struct Question {
 enum Wanted {
     Described,
     Named,
+    /// Its bytes brought into the counters.
+    Tallied,
     /// Ended, and named.
     Ended(Arc<Goodbye>),
 }
@@ -111,6 +113,12 @@ impl<L: Send + 'static> Relay<L> {
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
     pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> Page {
         self.inquire(filter, from, limit, Wanted::Described).await
+    }
+
+    /// Brings the byte counters of listeners and backends up to date: what live connections have moved since the latest
+    /// sweep is in their entries only.
+    pub async fn tally(&self) {
+        self.inquire_all(Filter::default(), Wanted::Tallied).await;
     }
 
     /// Names every connection that matches.
@@ -185,7 +193,7 @@ impl Question {
     pub fn goodbye(&self) -> Option<Arc<Goodbye>> {
         match &self.wanted {
             Wanted::Ended(goodbye) => Some(Arc::clone(goodbye)),
-            Wanted::Described | Wanted::Named => None,
+            Wanted::Described | Wanted::Named | Wanted::Tallied => None,
         }
     }
 
@@ -211,6 +219,7 @@ impl Question {
                 let handle = Handle { worker, key };
                 match &self.wanted {
                     Wanted::Described => answer.found.push(entry.describe(handle, now)),
+                    Wanted::Tallied => entry.tally(),
                     Wanted::Named => answer.named.push(entry.standing(handle, now)),
                     Wanted::Ended(_) => {
                         answer.named.push(entry.standing(handle, now));

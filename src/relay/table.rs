@@ -11,7 +11,7 @@ use super::entry::Entry;
 const CHUNK: u32 = 256;
 
 /// Names one entry for as long as it lives; never reused for another while anyone may still hold it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     pub index: u32,
     pub generation: u32,

@@ -169,7 +169,8 @@ fn start(
         Some(old) => Arc::clone(old.counters()),
         None => ListenerCounters::new(&name, &proxy.journal),
     };
-    let listening = Arc::new(Listening::start(proxy, bound, rules, counters));
+    let moved = moved.map(Arc::as_ref);
+    let listening = Arc::new(Listening::start(proxy, bound, rules, counters, moved));
     tracing::info!(listener = name, address = %listening.local(), "listening");
     listening
 }

@@ -17,6 +17,8 @@ use crate::relay::Goodbye;
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
 
+/// A WebSocket is ended within this time: a frame under way, and an answer to our Close.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How long the access log may take to be written out at the end; a disk that hangs must not keep the process.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -64,8 +66,10 @@ impl Server {
         tracing::info!(live = limits.live(), hard_stop_after = ?allowed, "stopping: live connections may end");
         if !self.emptied_by(started + half).await {
             tracing::info!(live = limits.live(), within = ?half, "stopping: closing what is left");
+            // The last ones are to be told, too, and to have time for their answer.
+            let spread = half.saturating_sub(FAREWELL.min(half / 5));
             self.relay()
-                .part_all_within(half, &Arc::new(Goodbye::new(GOING_AWAY, "")));
+                .part_all_within(spread, &Arc::new(Goodbye::new(GOING_AWAY, "")));
             self.emptied_by(started + allowed).await;
         }
         tracing::info!(live = limits.live(), after = ?started.elapsed(), "stopped");

@@ -24,7 +24,7 @@ pub use certificate::CertificateFacts;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use identity::ClientIdentity;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub use stream::accept;
 pub use stream::{Parts, Stream, accept_after};
 pub use terminator::{Refreshed, SETTLE, Terminator};

@@ -53,7 +53,7 @@ pub struct Parts<IO> {
 }
 
 /// Makes the handshake on `io`.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,

@@ -17,7 +17,7 @@ use super::TlsError;
 use super::certificate::CertificateFacts;
 use super::files::{Contents, Fingerprint, Stamp, stamp};
 use super::server::{Parts, Taken, files};
-use super::tickets::Tickets;
+use super::tickets::{OpenOnly, Tickets};
 use crate::config::Terminate;
 
 /// Between the two looks at a change: far longer than a program takes from one write to the next.
@@ -44,6 +44,8 @@ pub struct Terminator {
 struct Serving {
     parts: Parts,
     config: Arc<ServerConfig>,
+    /// See [`Terminator::config_of_resumed`].
+    resumed: Arc<ServerConfig>,
     tickets: Tickets,
     fingerprint: Fingerprint,
 }
@@ -107,6 +109,12 @@ impl Terminator {
     /// For the next handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.serving.load().config)
+    }
+
+    /// For a handshake that one of our tickets resumes. Where clients show certificates no new ticket comes of it: each would
+    /// begin its life anew, and a client could go on for ever by a certificate that was verified once.
+    pub fn config_of_resumed(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.serving.load().resumed)
     }
 
     /// What opens the tickets of this listener, as they are now.
@@ -233,8 +241,18 @@ impl Serving {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Serving, TlsError> {
         let tickets = parts.tickets(name)?;
+        let config = parts.config(settings, alpn, &tickets, provider)?;
+        let resumed = match settings.client_auth {
+            None => Arc::clone(&config),
+            Some(_) => {
+                let mut resumed = (*config).clone();
+                resumed.ticketer = Arc::new(OpenOnly(tickets.clone()));
+                Arc::new(resumed)
+            }
+        };
         Ok(Serving {
-            config: parts.config(settings, alpn, &tickets, provider)?,
+            config,
+            resumed,
             fingerprint: parts.fingerprint(),
             tickets,
             parts,
@@ -249,6 +267,7 @@ mod tests {
     use crate::tls::client::tests::any;
     use crate::tls::server::tests::{Folder, der, shake};
     use data_encoding::BASE64;
+    use rustls::HandshakeKind;
 
     fn load(settings: &Terminate) -> Terminator {
         Terminator::load("chat", settings, &[]).unwrap()
@@ -406,5 +425,36 @@ mod tests {
         std::fs::write(&keys, more).unwrap();
         assert!(settle(&terminator));
         assert!(!terminator.tickets().opens(&second));
+    }
+
+    /// Each resumption gave a new ticket, so that a client went on for ever by a certificate that was verified once.
+    #[test]
+    fn a_resumed_session_of_a_verified_client_gives_no_new_ticket() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let client_auth = Some(ClientAuth {
+            ca: folder.make("ca", &["ca.test"]).cert,
+            mode: ClientAuthMode::Optional,
+            crl: None,
+        });
+        let verifying = load(&Terminate {
+            client_auth,
+            ..Terminate::with(vec![chat.clone()])
+        });
+        let open = load(&Terminate::with(vec![chat]));
+        let seals = |config: Arc<ServerConfig>| config.ticketer.encrypt(b"state").is_some();
+        assert!(seals(verifying.config()) && !seals(verifying.config_of_resumed()));
+        let ticket = verifying.config().ticketer.encrypt(b"state").unwrap();
+        let opened = verifying.config_of_resumed().ticketer.decrypt(&ticket);
+        assert_eq!(opened.as_deref(), Some(&b"state"[..]));
+        assert!(seals(open.config()) && seals(open.config_of_resumed()));
+        // And rustls goes along with it.
+        let client = any();
+        let kind = |config| shake(&config, &client, "chat.test").unwrap().kind;
+        assert_eq!(kind(verifying.config()), HandshakeKind::Full);
+        // Once for each ticket that came of it.
+        let resumed =
+            (0..10).take_while(|_| kind(verifying.config_of_resumed()) == HandshakeKind::Resumed);
+        assert!((1..5).contains(&resumed.count()));
     }
 }

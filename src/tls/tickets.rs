@@ -132,6 +132,28 @@ impl ProducesTickets for Tickets {
     }
 }
 
+/// Opens tickets and makes none.
+#[derive(Debug)]
+pub(super) struct OpenOnly(pub Tickets);
+
+impl ProducesTickets for OpenOnly {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.lifetime()
+    }
+
+    fn encrypt(&self, _state: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.0.decrypt(ticket)
+    }
+}
+
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tickets").finish_non_exhaustive()

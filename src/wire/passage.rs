@@ -161,6 +161,18 @@ impl Passage {
         }
     }
 
+    /// Nothing passes from here on, in the middle of a frame.
+    pub fn cut(&mut self) {
+        self.is_deaf = true;
+        self.is_cut = true;
+        self.edit = None;
+    }
+
+    /// A part of a frame is held that may be a pong to be taken out.
+    pub fn holds(&self) -> bool {
+        self.edit.as_ref().is_some_and(|edit| !edit.held.is_empty())
+    }
+
     /// Something is to be put in.
     pub fn has_insert(&self) -> bool {
         let waits = |edit: &Edit| !edit.insert.is_empty();

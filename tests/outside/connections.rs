@@ -378,3 +378,70 @@ async fn close_ends_one_and_fails_when_there_is_none() {
     echoed(&mut scene.near, b"still here").await;
     node_of(&mut scene.web).await;
 }
+
+/// They were up to half a minute behind.
+#[tokio::test]
+async fn bytes_of_live_connections_are_in_the_metrics_when_they_are_asked_for() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&node]));
+    let (mut stream, _) = greeted(balancer.address("main").await).await;
+    for round in 1..=3u32 {
+        echoed(&mut stream, &[7; 1000]).await;
+        let name = "evenkeel_listener_from_client_bytes_total";
+        assert_eq!(
+            balancer.metric(&[name, "main"]).await,
+            f64::from(round * 1000)
+        );
+        let seen = balancer.backend("nodes", "n1").await;
+        assert_eq!(seen["bytes_from_client"], round * 1000, "{seen}");
+    }
+}
+
+#[tokio::test]
+async fn the_busiest_and_the_quietest_are_shown_first() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&simple("tcp", "", &[&node]));
+    let address = balancer.address("main").await;
+    let mut streams = Vec::new();
+    for size in [10, 3000, 200] {
+        let (mut stream, _) = greeted(address).await;
+        echoed(&mut stream, &vec![7; size]).await;
+        streams.push(stream);
+    }
+    let ids = |listed: &[Value]| listed.iter().map(id).collect::<Vec<_>>();
+    assert_eq!(ids(&listed(&balancer, "sort=bytes").await), [2, 3, 1]);
+    assert_eq!(ids(&listed(&balancer, "sort=age&limit=2").await), [1, 2]);
+    // The oldest speaks last; the clock of idleness has ticks of 10 ms.
+    within("the one that speaks to be the last by idleness", async {
+        loop {
+            echoed(&mut streams[0], b"again").await;
+            let by_idleness = ids(&listed(&balancer, "sort=idle").await);
+            if by_idleness.last() == Some(&1) {
+                return;
+            }
+        }
+    })
+    .await;
+    for bad in ["sort=size", "sort=age&cursor=0"] {
+        let answer = balancer.get(&format!("{PATH}?{bad}")).await;
+        assert_eq!(answer.status, 400, "{bad}");
+    }
+    let admin = balancer.address("admin").await.to_string();
+    let words = [
+        "connections",
+        "--sort",
+        "bytes",
+        "--limit",
+        "1",
+        "--admin",
+        &admin,
+    ];
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        out.lines()
+            .nth(1)
+            .is_some_and(|row| row.trim_start().starts_with('2')),
+        "{out}"
+    );
+}

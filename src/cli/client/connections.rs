@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
@@ -25,10 +25,30 @@ pub struct ListArguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_PAGE as i64))]
     limit: Option<u16>,
     /// Show all of them
-    #[arg(long, conflicts_with = "limit")]
+    #[arg(long, conflicts_with_all = ["limit", "sort"])]
     all: bool,
+    /// What is shown first: the oldest, the longest idle, those with the most bytes
+    #[arg(long, value_enum)]
+    sort: Option<Sort>,
     #[command(flatten)]
     ask: AskArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Age,
+    Idle,
+    Bytes,
+}
+
+impl Sort {
+    fn word(self) -> &'static str {
+        match self {
+            Sort::Age => "age",
+            Sort::Idle => "idle",
+            Sort::Bytes => "bytes",
+        }
+    }
 }
 
 /// All that are given must hold.
@@ -76,13 +96,14 @@ pub fn list(arguments: ListArguments) -> Result<(), Failure> {
         filter,
         limit,
         all,
+        sort,
         ask: asked,
     } = arguments;
     ask(&asked, async |target, output| {
         if all {
             return show_all(target, output, &filter).await;
         }
-        let body = page(target, &filter, limit, None).await?;
+        let body = page(target, &filter, sort, limit, None).await?;
         show(output, &body, |listed| {
             listing::connections(listed, Style::of_stdout())
         })
@@ -152,9 +173,9 @@ async fn show_all(
     filter: &FilterArguments,
 ) -> Result<(), Failure> {
     let limit = u16::try_from(MAX_PAGE).ok();
-    let mut whole: ConnectionsView = understand(&page(target, filter, limit, None).await?)?;
+    let mut whole: ConnectionsView = understand(&page(target, filter, None, limit, None).await?)?;
     while let Some(cursor) = whole.next {
-        let body = page(target, filter, limit, Some(cursor)).await?;
+        let body = page(target, filter, None, limit, Some(cursor)).await?;
         let ConnectionsView {
             connections,
             next,
@@ -180,10 +201,11 @@ async fn show_all(
 async fn page(
     target: &Target,
     filter: &FilterArguments,
+    sort: Option<Sort>,
     limit: Option<u16>,
     cursor: Option<u64>,
 ) -> Result<bytes::Bytes, Failure> {
-    let path = list_path(filter, limit, cursor);
+    let path = list_path(filter, sort, limit, cursor);
     call::call(target, Method::GET, &path, ANSWER_TIMEOUT).await
 }
 
@@ -209,8 +231,14 @@ impl FilterArguments {
     }
 }
 
-fn list_path(filter: &FilterArguments, limit: Option<u16>, cursor: Option<u64>) -> String {
+fn list_path(
+    filter: &FilterArguments,
+    sort: Option<Sort>,
+    limit: Option<u16>,
+    cursor: Option<u64>,
+) -> String {
     let page = [
+        ("sort", sort.map(|sort| sort.word().to_owned())),
         ("limit", limit.map(|limit| limit.to_string())),
         ("cursor", cursor.map(|cursor| cursor.to_string())),
     ];
@@ -238,13 +266,13 @@ mod tests {
             min_age: None,
             min_idle: None,
         };
-        assert_eq!(list_path(&filter, None, None), "/api/v1/connections");
+        assert_eq!(list_path(&filter, None, None, None), "/api/v1/connections");
         filter.backend = Some("a&b=c d".into());
         filter.client = Some("10.0.0.0/8".into());
         filter.min_idle = Some(Duration::from_secs(90));
         assert_eq!(
-            list_path(&filter, Some(5), Some(9)),
-            "/api/v1/connections?backend=a%26b%3Dc%20d&client=10.0.0.0%2F8&min_idle=90s&limit=5&cursor=9"
+            list_path(&filter, Some(Sort::Idle), Some(5), Some(9)),
+            "/api/v1/connections?backend=a%26b%3Dc%20d&client=10.0.0.0%2F8&min_idle=90s&sort=idle&limit=5&cursor=9"
         );
     }
 }

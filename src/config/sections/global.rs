@@ -37,9 +37,9 @@ pub static GLOBAL: Section = Section {
         ),
         key(
             "max_handshakes",
-            number(1, COUNT_MAX),
+            number(0, COUNT_MAX),
             Absent::Number(defaults::MAX_HANDSHAKES),
-            "TLS handshakes in progress at once. More wait for their turn: resumed sessions first, then source by source.",
+            "TLS handshakes in progress at once; 0 = 64 for each core. More wait for their turn: resumed sessions first, then source by source.",
         ),
         key(
             "max_handshake_rate",

@@ -329,7 +329,7 @@ fn read_peer(text: &str) -> Result<Trusted, &'static str> {
     let network: Result<IpNet, _> = text.parse();
     network
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map(Trusted::Network)
+        .map(Trusted::network)
         .map_err(|_| "it is not a network")
 }
 

@@ -244,7 +244,7 @@ mod tests {
                 Fault::Conflict,
             ),
         ]);
-        right(&global("max_handshakes = 512"));
+        right(&global("max_handshakes = 0"));
     }
 
     #[test]

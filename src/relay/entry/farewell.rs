@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::clock::{Tick, Ticks};
-use super::super::frames::{Alive, Farewell, Goodbye};
+use super::super::frames::{Alive, Farewell, Goodbye, Taken};
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
 use crate::base::close_code::GOING_AWAY;
 use crate::observe::{End, How, Phase, Side};
@@ -24,13 +24,25 @@ impl<L> Entry<L> {
         self.farewell([Some(goodbye), Some(goodbye)], stop, now)
     }
 
+    /// Ends the session because its time is over.
+    pub(super) fn time_out(&mut self, now: Tick) -> Turn {
+        let goodbye = Goodbye::new(GOING_AWAY, "");
+        let end = End::new(Side::Evenkeel, Phase::Relay, How::Timeout);
+        self.farewell([Some(&goodbye), Some(&goodbye)], end, now)
+    }
+
     /// Ends the session, telling each side what is given for it; what has none is not told.
     fn farewell(&mut self, goodbyes: [Option<&Goodbye>; 2], end: End, now: Tick) -> Turn {
         let can_tell = self.can_tell();
+        if self.resetting.is_some() {
+            // It is over and only waits for its last bytes to be sent, for a bounded time.
+            return Turn::Wait;
+        }
         let Some(frames) = self.frames.as_deref_mut().filter(|_| can_tell) else {
+            let first = self.end;
             self.close(end.how);
             if self.is_established() {
-                self.end = Some(end);
+                self.end = first.or(Some(end));
             }
             return Turn::Ended;
         };
@@ -53,7 +65,7 @@ impl<L> Entry<L> {
     }
 
     /// Established, and neither side has ended or broken.
-    fn can_tell(&self) -> bool {
+    pub(super) fn can_tell(&self) -> bool {
         self.is_established()
             && self.resetting.is_none()
             && !self
@@ -183,8 +195,19 @@ impl<L> Entry<L> {
             return None;
         }
         let (legs, directions) = (&self.legs, &self.directions);
-        let unsent = |side: usize| legs[side].unsent_bytes() + directions[1 - side].held_bytes();
-        match self.frames.as_deref_mut()?.keep_alive(unsent, now) {
+        let sent = [
+            self.record.bytes_from_backend,
+            self.record.bytes_from_client,
+        ];
+        let taken = |side: usize| {
+            let unsent = legs[side].unsent_bytes() + directions[1 - side].held_bytes();
+            Taken {
+                unsent,
+                delivered: sent[side].saturating_sub(unsent as u64),
+                is_unread: directions[side].is_blocked() || legs[side].is_readable(),
+            }
+        };
+        match self.frames.as_deref_mut()?.keep_alive(taken, now) {
             Alive::Yes => None,
             Alive::Asked => Some(Turn::Again),
             Alive::No(side) => {
@@ -205,7 +228,8 @@ impl<L> Entry<L> {
     /// Frames that are not understood any more are not followed any more; the bytes go on.
     pub(super) fn note_lost_frames(&mut self) {
         let lost = self.frames.as_deref().and_then(super::Frames::lost);
-        if let Some(violation) = lost.filter(|_| !self.is_parting()) {
+        let holds = self.frames.as_deref().is_some_and(super::Frames::holds);
+        if let Some(violation) = lost.filter(|_| !self.is_parting() && !holds) {
             tracing::debug!(id = self.record.id, %violation, "websocket frames are not followed any more");
             self.record.lost_frames();
             self.frames = None;

@@ -93,8 +93,7 @@ impl<L> Entry<L> {
             return Some(turn);
         }
         if self.is_established() && self.life_left().is_some_and(|left| left.is_zero()) {
-            self.close(How::Timeout);
-            return Some(Turn::Ended);
+            return Some(self.time_out(now));
         }
         self.left(now).is_zero().then(|| self.expire(now))
     }
@@ -111,6 +110,9 @@ impl<L> Entry<L> {
             self.unsent_before = Some(unsent);
             self.last_activity = now;
             return Turn::Wait;
+        }
+        if self.frames.is_some() && self.can_tell() {
+            return self.time_out(now);
         }
         if self.is_half_over() {
             self.reset_cut_short();

@@ -202,9 +202,11 @@ impl Case {
     }
 
     pub fn framing(&self) -> Framing {
-        match self.content {
-            Content::Bytes => Framing::Bytes,
-            _ => Framing::WebSocket(Watched::default()),
+        match (self.content, self.patience) {
+            (Content::Bytes, _) => Framing::Bytes,
+            // At a timeout a WebSocket is told, by a frame that neither end has written.
+            (_, Patience::ShortIdle | Patience::ShortFin) => Framing::Bytes,
+            (_, Patience::Long) => Framing::WebSocket(Watched::default()),
         }
     }
 

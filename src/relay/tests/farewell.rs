@@ -348,3 +348,85 @@ fn pings_of_a_peer_are_no_activity_where_only_messages_are() {
     over(&lease);
     assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
 }
+
+/// It was reset: its pong stood unread behind what the other side did not take.
+#[test]
+fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
+    let bench = Bench::new();
+    let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
+    let (held, lease) = channel::<()>();
+    bench.relay.adopt(Session {
+        client: raw(inner_client, &[]),
+        backend: raw(inner_backend, &[]),
+        policy: policy(),
+        framing: Framing::WebSocket(ping(false, true)),
+        connecting: false,
+        record: Record::new(&bench.counters, crate::net::Peer::Unix),
+        lease: held,
+        origin: None,
+    });
+    let mut backend = peer(backend, Role::Server);
+    // Until every buffer on the way to the client is full.
+    backend.get_ref().set_nonblocking(true).unwrap();
+    while backend.send(Message::binary(numbers(60_000))).is_ok() {}
+    backend.get_ref().set_nonblocking(false).unwrap();
+    std::thread::scope(|scope| {
+        // It is pinged, and answers as soon as it can.
+        scope.spawn(|| while backend.read().is_ok() {});
+        let begun = Instant::now();
+        let lives = || bench.relay.live() == 1;
+        while begun.elapsed() < Duration::from_secs(4) && lives() {
+            std::thread::yield_now();
+        }
+        assert!(lives(), "{:?}", bench.ends());
+        drop(client);
+    });
+    over(&lease);
+}
+
+#[test]
+fn what_breaks_the_protocol_does_not_get_rid_of_its_bounds() {
+    let bench = Bench::new();
+    let bounds = Watched {
+        max_frame: Some(1000),
+        ..Watched::default()
+    };
+    let mut tunnel = tunnel(&bench, bounds, policy());
+    // A length that is not in the fewest bytes, then a frame beyond the bound.
+    tunnel
+        .client
+        .write_all(&[0x82, 0xfe, 0, 1, 0, 0, 0, 0, 7])
+        .unwrap();
+    let huge = [
+        &[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+        &[7; 65536],
+    ]
+    .concat();
+    // It may be refused in the middle.
+    let _ = tunnel.client.write_all(&huge);
+    let mut close = [0; 4];
+    tunnel.client.read_exact(&mut close).unwrap();
+    assert_eq!(close[2..], 1002u16.to_be_bytes());
+    let (passed, _) = drain(&tunnel.backend);
+    assert!(passed.len() < huge.len(), "{}", passed.len());
+    drop((tunnel.client, tunnel.backend));
+    over(&tunnel.lease);
+    assert_eq!(bench.ends(), ["client relay full x1"]);
+}
+
+#[test]
+fn a_session_whose_life_is_over_is_told() {
+    let bench = Bench::new();
+    let policy = Policy {
+        max_lifetime: Some(Duration::from_millis(300)),
+        ..policy()
+    };
+    let (mut client, mut backend, lease) = tunnel(&bench, Watched::default(), policy).peers();
+    let [client, backend] = both_out(&mut client, &mut backend);
+    assert_eq!(
+        (client.1, backend.1),
+        (Some((1001, String::new())), Some((1001, String::new())))
+    );
+    over(&lease);
+    assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
+}

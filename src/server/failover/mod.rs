@@ -126,7 +126,7 @@ impl Watched {
         let seen: Vec<Seen<'_>> = backends
             .iter()
             .map(|backend| Seen {
-                name: &**backend.name(),
+                name: backend.name(),
                 health: health(backend),
                 backup: backend.backup(),
                 live: backend.live(),

@@ -8,7 +8,7 @@ mod budget;
 mod guard;
 mod quota;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ use crate::base::rate::Rate;
 use crate::config;
 use crate::pool::{Backend, OperatorState};
 use crate::proxy::Relay;
-use crate::relay::{Filter, Goodbye, Standing};
+use crate::relay::{self, Filter, Goodbye, Standing};
 pub use guard::{Guard, Panic, Why};
 use quota::Quota;
 
@@ -249,11 +249,17 @@ impl Job {
                 // The same ones, in the order of now.
                 Target::Filter(_) => {
                     let now = self.look(relay).await;
-                    let still = |one: &Standing| standing.iter().any(|of| of.handle == one.handle);
-                    standing = now.into_iter().filter(still).collect();
+                    let still: HashSet<relay::Handle> =
+                        standing.iter().map(|one| one.handle).collect();
+                    standing = now
+                        .into_iter()
+                        .filter(|one| still.contains(&one.handle))
+                        .collect();
                 }
                 Target::Backend(backend) => {
                     if standing.is_empty() {
+                        // What nobody was there for is not made up for.
+                        quota.take(0, began.elapsed());
                         let _ = tokio::time::timeout(LOOK_SPACING, backend.emptied()).await;
                     }
                     if backend.live() == 0 {
