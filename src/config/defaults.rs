@@ -184,6 +184,18 @@ pub const BASE_EJECTION_TIME: Duration = seconds(10);
 /// A node that was repaired is tried again soon enough without an operator.
 pub const MAX_EJECTION_TIME: Duration = seconds(300);
 
+// failover
+
+/// Sessions that work must not be cut by a check that does not.
+pub const ON_DOWN: &str = "keep";
+/// A node that restarts, or a network that hiccups, is back by then.
+pub const GRACE: Duration = seconds(30);
+/// Whoever works where he is should not be made to move.
+pub const ON_UP: &str = "keep";
+/// Percent per minute. One node of four may go at once; of a wider failure, which is more often one of the checks than of the
+/// nodes, the first minute costs a quarter, and an operator has time to look.
+pub const MAX_CLOSE_RATE: u8 = 25;
+
 // check
 
 /// With `fall` a dead node is noticed within about 6 s.

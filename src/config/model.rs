@@ -17,11 +17,13 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 mod backend_tls;
+mod failover;
 mod long_life;
 mod rebalance;
 
 pub use crate::base::rate::Rate;
 pub use backend_tls::*;
+pub use failover::*;
 pub use introduction::*;
 pub use listener_tls::*;
 pub use long_life::*;
@@ -256,6 +258,7 @@ pub struct Pool {
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
     pub outlier: Outlier,
+    pub failover: Failover,
     /// `None`: backends are spoken to in plain.
     pub tls: Option<BackendTls>,
     /// `None`: a client has no backend of its own.

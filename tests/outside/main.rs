@@ -28,6 +28,7 @@ mod drain;
 mod failover;
 mod goodbye;
 mod handover;
+mod health_policy;
 mod http;
 mod life;
 mod limits;

@@ -11,6 +11,7 @@ mod binds;
 mod check;
 mod check_kind;
 mod discover;
+mod failover;
 mod global;
 mod listener;
 mod listener_tls;

@@ -10,8 +10,8 @@ use super::super::model::{
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
 use super::{
-    backend, backend_tls, check, discover, long_life, outlier, rebalance, retry_after, socket,
-    sticky,
+    backend, backend_tls, check, discover, failover, long_life, outlier, rebalance, retry_after,
+    socket, sticky,
 };
 
 pub static POOL: Section = Section {
@@ -132,6 +132,12 @@ pub static POOL: Section = Section {
             "Ejection after repeated connect failures.",
         ),
         key(
+            "failover",
+            Kind::Table(&failover::FAILOVER),
+            Absent::None,
+            "What becomes of live sessions as backends go down and come back.",
+        ),
+        key(
             "tls",
             Kind::FlagOrTable(&backend_tls::TLS),
             Absent::Flag(false),
@@ -204,6 +210,11 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let check = table
         .maybe_table("check")
         .map(|table| check::decode(&table, has_tls, send_proxy));
+    let failover = failover::decode(
+        &table.table("failover"),
+        table.has("check"),
+        failover::has_backups(backends.as_deref(), discover.as_ref()),
+    );
     let sticky = table
         .maybe_table("sticky")
         .map(|table| sticky::decode(&table, balance.as_ref()));
@@ -240,6 +251,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         queue_timeout,
         slow_start,
         outlier: outlier::decode(&table.table("outlier")),
+        failover: failover?,
         sticky: super::decoded(sticky)?,
         retry_after: retry_after::decode(&table.table("retry_after")),
         discover: super::decoded(discover)?,

@@ -14,7 +14,10 @@ pub static REBALANCE: Section = Section {
     keys: &[
         key(
             "threshold",
-            Kind::Percent { max: THRESHOLD_MAX },
+            Kind::Percent {
+                min: 0,
+                max: THRESHOLD_MAX,
+            },
             Absent::Percent(defaults::REBALANCE_THRESHOLD_PERCENT),
             "It begins when one backend is above its share by more than this part of it and another one as far below.",
         ),

@@ -60,6 +60,12 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
             base_ejection_time: Duration::from_secs(10),
             max_ejection_time: Duration::from_secs(300),
         },
+        failover: config::Failover {
+            on_down: config::OnDown::Keep,
+            grace: Duration::from_secs(30),
+            on_up: config::OnUp::Keep,
+            max_close_rate: 25,
+        },
         tls: None,
         sticky: None,
         retry_after: config::RetryAfter {
