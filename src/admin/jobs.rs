@@ -299,6 +299,7 @@ pub(super) fn view(job: &Job) -> JobView {
     let pace: Vec<String> = [rate, within, after].into_iter().flatten().collect();
     JobView {
         id: job.id,
+        by: job.origin.as_str().to_owned(),
         target: target(&job.target),
         phase: job.phase().as_str().to_owned(),
         ended: job.ended(),
@@ -313,6 +314,7 @@ pub(super) fn view(job: &Job) -> JobView {
 fn target(target: &Target) -> String {
     let filter = match target {
         Target::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
+        Target::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
         Target::Listener(listener) => return format!("listener {}", listener.name),
         Target::Filter(filter) => filter,
     };

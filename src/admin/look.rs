@@ -145,6 +145,8 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
         .map(|lookups| lookups.failing())
         .unwrap_or_default();
     let backends = pool.backends().into_iter().chain(pool.retired());
+    let guard = server.guard(pool);
+    let panic = guard.as_ref().and_then(|guard| guard.panic());
     PoolView {
         name: pool.name().to_string(),
         balance: balance_word(&pool.settings().balance).to_owned(),
@@ -154,6 +156,8 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
         refused_full: read(&counters.refused_full),
         refused_queue_full: read(&counters.refused_queue_full),
         queue_timeouts: read(&counters.queue_timeouts),
+        panic: panic.map(|why| why.to_string()),
+        ended_by_health: guard.map_or(0, |guard| guard.ended()),
         retries: read(&counters.retries),
         redispatches: read(&counters.redispatches),
         lookups_ok: lookups

@@ -139,6 +139,10 @@ pub struct PoolView {
     pub refused_full: u64,
     pub refused_queue_full: u64,
     pub queue_timeouts: u64,
+    /// Why sessions are kept that `failover` was to end; `null` while none are.
+    pub panic: Option<String>,
+    /// Sessions that `failover` has ended.
+    pub ended_by_health: u64,
     pub retries: u64,
     pub redispatches: u64,
     pub lookups_ok: u64,
@@ -219,6 +223,8 @@ pub struct OperatedListenerView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     pub id: u64,
+    /// Who began it: `operator`, or `health` by `failover` of the pool.
+    pub by: String,
     /// `chat/n1`, `listener chat`, or the conditions of its filter.
     pub target: String,
     /// `waiting`, `ending`, `done`, `aborted`.

@@ -6,11 +6,13 @@
 
 mod hash;
 mod least_conn;
+mod level;
 mod maglev;
 mod random;
 mod round_robin;
 
 pub use hash::{address_hash, bytes_hash};
+pub use level::{Load, level};
 pub use maglev::Maglev;
 pub use round_robin::RoundRobin;
 

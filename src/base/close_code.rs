@@ -6,6 +6,8 @@ pub const MAX_REASON_BYTES: usize = 123;
 
 /// "Going away": the server is (RFC 6455 section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
+/// "Service restart" (IANA): the client is to reconnect.
+pub const SERVICE_RESTART: u16 = 1012;
 
 /// Codes that may be sent (RFC 6455 section 7.4; 1012 and 1013 from the IANA registry): never 1005, 1006 or 1015, which
 /// stand for what was not sent. 3000 to 4999 are for libraries and applications.

@@ -106,6 +106,14 @@ pub const DRAIN_AFTER: Duration = Duration::ZERO;
 /// Where nothing sets a pace: ten thousand sessions in less than two minutes, and a pace of reconnects that a small cluster
 /// with TLS bears.
 pub const DRAIN_RATE: Rate = Rate::per_second(100);
+/// Percent. What chance and round robin leave uneven is well below.
+pub const REBALANCE_THRESHOLD_PERCENT: u8 = 20;
+/// A cluster that was just made larger does not notice the reconnects; a thousand connections are moved in two minutes.
+pub const REBALANCE_RATE: Rate = Rate::per_second(10);
+/// Longer than clients take to come back.
+pub const REBALANCE_MIN_AGE: Duration = seconds(60);
+/// Not every protocol reconnects by itself, and a raw session is not told why it ends.
+pub const REBALANCE_TCP: &str = "keep";
 /// "Service restart" (IANA): clients reconnect, and most libraries spread that.
 pub const CLOSE_CODE: u64 = 1012;
 /// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).
@@ -175,6 +183,18 @@ pub const WINDOW: Duration = seconds(10);
 pub const BASE_EJECTION_TIME: Duration = seconds(10);
 /// A node that was repaired is tried again soon enough without an operator.
 pub const MAX_EJECTION_TIME: Duration = seconds(300);
+
+// failover
+
+/// Sessions that work must not be cut by a check that does not.
+pub const ON_DOWN: &str = "keep";
+/// A node that restarts, or a network that hiccups, is back by then.
+pub const GRACE: Duration = seconds(30);
+/// Whoever works where he is should not be made to move.
+pub const ON_UP: &str = "keep";
+/// Percent per minute. One node of four may go at once; of a wider failure, which is more often one of the checks than of the
+/// nodes, the first minute costs a quarter, and an operator has time to look.
+pub const MAX_CLOSE_RATE: u8 = 25;
 
 // check
 

@@ -583,6 +583,11 @@ bind = "127.0.0.1:9900"
             &["pool p: changed outlier"],
         ),
         (
+            "{ name = \"b\", address = \"10.0.0.2:80\" },\n]",
+            "{ name = \"b\", address = \"10.0.0.2:80\" },\n  { address = \"10.0.0.9:80\", backup = true },\n]\nfailover = { on_up = \"return\" }",
+            &["pool p: changed failover", "backend p/10.0.0.9:80: added"],
+        ),
+        (
             "[pool.p]",
             "[pool.p]\ncheck = { type = \"tcp\" }",
             &["pool p: changed check"],

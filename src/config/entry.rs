@@ -189,11 +189,13 @@ impl<'a> Entry<'a> {
     }
 
     pub fn percent(&self) -> Option<u8> {
-        let Kind::Percent { max } = self.kind else {
+        let Kind::Percent { min, max } = self.kind else {
             return None;
         };
         self.text_by(|text| match text.strip_suffix('%').map(str::parse::<u8>) {
-            Some(Ok(percent)) if percent <= *max && !text.starts_with('+') => Ok(percent),
+            Some(Ok(percent)) if (*min..=*max).contains(&percent) && !text.starts_with('+') => {
+                Ok(percent)
+            }
             Some(Ok(_)) => Err("it is out of range"),
             _ => Err("it is not a percentage"),
         })

@@ -36,7 +36,6 @@ pub enum Absent {
     Percent(u8),
     /// Bytes.
     Size(u64),
-    #[allow(dead_code, reason = "no rate has a default yet")]
     Rate(Rate),
     Text(&'static str),
     Texts(&'static [&'static str]),
@@ -54,6 +53,7 @@ pub enum Kind {
         max: Duration,
     },
     Percent {
+        min: u8,
         max: u8,
     },
     /// In bytes.
@@ -158,7 +158,7 @@ impl Kind {
                 format_duration(*min),
                 format_duration(*max)
             ),
-            Kind::Percent { max } => format!("a percentage from \"0%\" to \"{max}%\""),
+            Kind::Percent { min, max } => format!("a percentage from \"{min}%\" to \"{max}%\""),
             Kind::Size { min, max } => format!(
                 "a whole number and its unit (B, KiB, MiB, GiB), from \"{}\" to \"{}\"",
                 format_size(*min),

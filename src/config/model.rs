@@ -17,13 +17,17 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 mod backend_tls;
+mod failover;
 mod long_life;
+mod rebalance;
 
 pub use crate::base::rate::Rate;
 pub use backend_tls::*;
+pub use failover::*;
 pub use introduction::*;
 pub use listener_tls::*;
 pub use long_life::*;
+pub use rebalance::*;
 pub use socket::*;
 pub use sticky::*;
 
@@ -239,6 +243,8 @@ pub struct Pool {
     pub ping: Option<Ping>,
     /// `None`: the connections of a drained backend end by themselves.
     pub drain: Option<Drain>,
+    /// `None`: live connections stay where they are when a backend is added.
+    pub rebalance: Option<Rebalance>,
     /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.
@@ -252,6 +258,7 @@ pub struct Pool {
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
     pub outlier: Outlier,
+    pub failover: Failover,
     /// `None`: backends are spoken to in plain.
     pub tls: Option<BackendTls>,
     /// `None`: a client has no backend of its own.

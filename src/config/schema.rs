@@ -84,7 +84,7 @@ fn value(kind: &Kind) -> Value {
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
-        Kind::Percent { .. } => json!({ "type": "string", "pattern": "^[0-9]{1,2}%$" }),
+        Kind::Percent { .. } => json!({ "type": "string", "pattern": "^[0-9]{1,3}%$" }),
         Kind::Size { .. } => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
         Kind::Rate { .. } => {
             json!({ "type": "string", "pattern": "^[0-9]+/(s|m|h|[0-9]+(ms|s|m|h|d))$" })

@@ -1,8 +1,8 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, ClientAuthMode, ForwardedFields, InitState, LogFormat, LogLevel, OnDrain,
-    Protocol, ProxyVersion, SameSite, TlsVersion,
+    Activity, Balance, ClientAuthMode, ForwardedFields, InitState, LogFormat, LogLevel, OnDown,
+    OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion, UntoldSessions,
 };
 
 /// A closed set whose members have a word each.
@@ -110,6 +110,26 @@ impl Word for OnDrain {
         &[("keep", OnDrain::Keep), ("repick", OnDrain::Repick)];
 }
 
+impl Word for UntoldSessions {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("keep", UntoldSessions::Keep),
+        ("close", UntoldSessions::Close),
+    ];
+}
+
+impl Word for OnDown {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("keep", OnDown::Keep),
+        ("drain", OnDown::Drain),
+        ("close", OnDown::Close),
+    ];
+}
+
+impl Word for OnUp {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("keep", OnUp::Keep), ("return", OnUp::Return)];
+}
+
 /// A moment of `log_at`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Moment {
@@ -195,6 +215,8 @@ mod tests {
         each_word_finds_its_member::<LogFormat>();
         each_word_finds_its_member::<Protocol>();
         each_word_finds_its_member::<InitState>();
+        each_word_finds_its_member::<OnDown>();
+        each_word_finds_its_member::<OnUp>();
         each_word_finds_its_member::<TlsVersion>();
         each_word_finds_its_member::<Moment>();
         each_word_finds_its_member::<Algorithm>();

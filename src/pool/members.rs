@@ -208,6 +208,7 @@ impl Members {
             backend: backend.clone(),
             weight: status.weight(),
             usable,
+            relieved: status.relieved,
             ramp: from.map(|from| Ramp { from, time }),
         }
     }

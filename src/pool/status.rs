@@ -26,6 +26,8 @@ pub(super) struct Status {
     /// Why the last lookup of its name gave nothing.
     lookup_error: Option<String>,
     pub(super) retired: bool,
+    /// Its connections are being moved away: it gets new ones only where no other backend can take them.
+    pub(super) relieved: bool,
     /// The operator ends its connections, or has ended them.
     pub(super) emptying: bool,
     shown: Shown,
@@ -68,6 +70,7 @@ impl Status {
             last_error: None,
             lookup_error: None,
             retired: false,
+            relieved: false,
             emptying: false,
             shown: Shown {
                 state: State::Up,

@@ -54,6 +54,13 @@ impl View {
         tier.take(want.hash, not, now).ok_or(Miss::Full)
     }
 
+    /// The slots of the tier that new connections go to.
+    pub(super) fn in_use(&self) -> Option<&[Slot]> {
+        let mut tiers = self.tiers.iter();
+        let tier = tiers.find(|tier| tier.is_usable(&[]))?;
+        Some(&tier.slots)
+    }
+
     /// Whether one that is not among `tried` can be used.
     pub(super) fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
         self.tiers.iter().any(|tier| tier.is_usable(tried))
@@ -65,6 +72,8 @@ impl View {
 pub(super) struct Tier {
     slots: Vec<Slot>,
     algorithm: Arc<Algorithm>,
+    /// Some slot is relieved.
+    relieves: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +83,8 @@ pub(super) struct Slot {
     pub(super) weight: u16,
     /// Its state lets it take connections.
     pub(super) usable: bool,
+    /// Left out while another one can take the connection.
+    pub(super) relieved: bool,
     /// `slow_start`, as long as its weight grows.
     pub(super) ramp: Option<Ramp>,
 }
@@ -86,6 +97,12 @@ pub(super) struct Ramp {
 }
 
 impl Slot {
+    /// Its weight has not its full value yet.
+    pub(super) fn grows(&self, now: Instant) -> bool {
+        self.ramp
+            .is_some_and(|ramp| now.saturating_duration_since(ramp.from) < ramp.time)
+    }
+
     fn scaled_weight(&self, now: Instant) -> u32 {
         let full = u32::from(self.weight) * WEIGHT_SCALE;
         let Some(Ramp { from, time }) = self.ramp else {
@@ -104,7 +121,12 @@ impl Tier {
             Some(tier) if tier.fits(&slots, balance) => tier.algorithm.clone(),
             before => Arc::new(algorithm(&slots, balance, before)),
         };
-        Tier { slots, algorithm }
+        let relieves = slots.iter().any(|slot| slot.relieved);
+        Tier {
+            slots,
+            algorithm,
+            relieves,
+        }
     }
 
     fn fits(&self, slots: &[Slot], balance: &Balance) -> bool {
@@ -133,16 +155,23 @@ impl Tier {
 
     /// `None` when all are full.
     fn take(&self, hash: Option<u64>, not: &[Arc<Backend>], now: Instant) -> Option<Lease> {
-        let choice = Choice {
+        let mut choice = Choice {
             slots: &self.slots,
             not,
             now,
+            spares: self.relieves,
         };
         // A turn is lost only to another connection that took the last place of the picked backend, and the next
         // turn sees that one full.
         loop {
             let entropy = hash.unwrap_or_else(|| fastrand::u64(..));
-            let index = self.algorithm.pick(&choice, entropy)?;
+            let index = match self.algorithm.pick(&choice, entropy) {
+                None if choice.spares => {
+                    choice.spares = false;
+                    continue;
+                }
+                index => index?,
+            };
             let slot = self.slots.get(index)?;
             if let Some(lease) = Lease::enter(&slot.backend) {
                 return Some(lease);
@@ -187,6 +216,14 @@ struct Choice<'a> {
     slots: &'a [Slot],
     not: &'a [Arc<Backend>],
     now: Instant,
+    /// Those that are relieved cannot be picked.
+    spares: bool,
+}
+
+impl Choice<'_> {
+    fn can_take(&self, slot: &Slot) -> bool {
+        slot.usable && slot.backend.gate().has_room() && !contains(self.not, &slot.backend)
+    }
 }
 
 impl Nodes for Choice<'_> {
@@ -198,7 +235,7 @@ impl Nodes for Choice<'_> {
         let Some(slot) = self.slots.get(index) else {
             return 0;
         };
-        if !slot.usable || !slot.backend.gate().has_room() || contains(self.not, &slot.backend) {
+        if !self.can_take(slot) || (self.spares && slot.relieved) {
             return 0;
         }
         slot.scaled_weight(self.now)

@@ -179,6 +179,8 @@ impl<L> Entry<L> {
             handle,
             idle: self.idle(now),
             is_parting: self.is_parting(),
+            age: self.record.age(),
+            is_told: self.frames.is_some(),
         }
     }
 

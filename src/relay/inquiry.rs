@@ -69,6 +69,10 @@ pub struct Standing {
     pub idle: Duration,
     /// It is being ended already.
     pub is_parting: bool,
+    /// Since accept.
+    pub age: Duration,
+    /// It can be told why it is ended.
+    pub is_told: bool,
 }
 
 /// A part of the table.

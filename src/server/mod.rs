@@ -7,6 +7,7 @@
 
 mod beside;
 mod condition;
+mod failover;
 mod follow;
 mod follower;
 mod forecast;
@@ -16,6 +17,7 @@ mod live;
 mod load;
 mod operator;
 mod pools;
+mod rebalance;
 mod reload;
 mod renewal;
 mod settle;
@@ -50,6 +52,7 @@ use crate::pool::Pool;
 use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
 use crate::tls::Terminator;
 use beside::Beside;
+use failover::Failover;
 use jobs::Jobs;
 use live::Live;
 
@@ -83,6 +86,7 @@ pub struct Server {
     /// `global.watch`.
     watching: watch::Sender<bool>,
     jobs: Jobs,
+    failover: Failover,
     beside: Beside,
 }
 
@@ -120,6 +124,8 @@ impl Server {
             Ok(Ok(_)) => {
                 self.follow_file();
                 self.follow_tls_files();
+                self.follow_balance();
+                self.follow_health();
                 Ok(())
             }
             Ok(Err(messages)) => Err(StartError(messages.join("\n"))),
@@ -156,6 +162,7 @@ impl Server {
             tls_above: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
             jobs: Jobs::default(),
+            failover: Failover::default(),
             beside,
         })
     }

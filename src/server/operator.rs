@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::jobs::{Job, Jobs, Pace, Target, TooMany};
+use super::jobs::{Guard, Job, Jobs, Origin, Pace, Target, TooMany, Why};
 use super::{ListenerStatus, Server, listeners, lock};
 use crate::pool::{Backend, OperatorState};
 
@@ -20,11 +20,30 @@ impl Server {
         self.jobs.start(target, pace, self.relay(), &self.watch())
     }
 
-    /// The operator's word on a backend. One that is ready again keeps what is left of its connections.
+    /// Begins to end the connections of a backend for failover; `None` where that is not to be now.
+    pub(super) fn end_for_health(
+        &self,
+        backend: &Arc<Backend>,
+        pace: Pace,
+        guard: Arc<Guard>,
+        why: Why,
+    ) -> Option<Arc<Job>> {
+        let origin = Origin::Health(guard, why);
+        let (relay, runtime) = (self.relay(), self.watch());
+        self.jobs
+            .start_for_health(backend, pace, origin, relay, &runtime)
+    }
+
+    /// The operator's word on a backend; it wins over what failover does. One that is ready again keeps what is left of its
+    /// connections.
     pub fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
         backend.set_operator(state);
-        if state == OperatorState::Ready {
-            self.jobs.abort_of(&Target::Backend(Arc::clone(backend)));
+        match state {
+            OperatorState::Ready => {
+                self.jobs.abort_of(&Target::Backend(Arc::clone(backend)));
+                self.failover.keep(backend);
+            }
+            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_health_of(backend),
         }
     }
 

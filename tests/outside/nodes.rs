@@ -270,7 +270,8 @@ pub fn switching(key: &str) -> String {
     )
 }
 
-async fn speak(stream: TcpStream, read: Vec<u8>, name: &str) {
+/// Answers each text with `name:text`, and binary messages as they are.
+pub async fn speak(stream: TcpStream, read: Vec<u8>, name: &str) {
     let mut socket = WebSocketStream::from_partially_read(stream, read, Role::Server, None).await;
     while let Some(Ok(message)) = socket.next().await {
         let answer = match message {

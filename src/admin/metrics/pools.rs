@@ -46,6 +46,18 @@ fn encode_pools(all: &[PoolView], page: &mut Page<'_>) -> fmt::Result {
         None,
         refused,
     )?;
+    page.gauge(
+        "pool_panic",
+        "1 while sessions are kept that failover was to end",
+        None,
+        rows(|p| p.panic.is_some().into()),
+    )?;
+    page.counter(
+        "pool_failover_ended_connections",
+        "Ended by failover, of backends that are down and of backups",
+        None,
+        rows(|p| p.ended_by_health),
+    )?;
     page.counter(
         "pool_retries",
         "Further tries after a failed connect",

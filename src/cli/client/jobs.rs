@@ -41,6 +41,7 @@ pub fn abort(arguments: AbortArguments) -> Result<(), Failure> {
 pub fn line(job: &JobView) -> String {
     let JobView {
         id,
+        by,
         target,
         phase,
         ended,
@@ -48,8 +49,12 @@ pub fn line(job: &JobView) -> String {
         pace,
         ..
     } = job;
+    let by = match by.as_str() {
+        "operator" => String::new(),
+        other => format!(" by {other}"),
+    };
     let eta = eta(job).map_or(String::new(), |eta| format!(", about {eta}"));
-    format!("job {id} on {target}: {phase}, {pace}, {ended} ended, {left} left{eta}\n")
+    format!("job {id}{by} on {target}: {phase}, {pace}, {ended} ended, {left} left{eta}\n")
 }
 
 fn eta(job: &JobView) -> Option<String> {
@@ -63,11 +68,12 @@ pub fn table(jobs: &[JobView], style: Style) -> String {
         return "no jobs\n".to_owned();
     }
     let head = [
-        "JOB", "ON", "PHASE", "PACE", "CLOSE", "ENDED", "LEFT", "ETA",
+        "JOB", "BY", "ON", "PHASE", "PACE", "CLOSE", "ENDED", "LEFT", "ETA",
     ];
     let rows = jobs.iter().map(|job| {
         vec![
             Cell::number(job.id),
+            Cell::text(&job.by),
             Cell::foreign(&job.target),
             Cell::text(&job.phase),
             Cell::text(&job.pace),
@@ -88,6 +94,7 @@ mod tests {
     fn a_line_tells_what_is_done_to_whom() {
         let job = JobView {
             id: 3,
+            by: "health".into(),
             target: "chat/n1".into(),
             phase: "ending".into(),
             ended: 10,
@@ -99,7 +106,7 @@ mod tests {
         };
         assert_eq!(
             line(&job),
-            "job 3 on chat/n1: ending, 100/s, 10 ended, 490 left, about 5s\n"
+            "job 3 by health on chat/n1: ending, 100/s, 10 ended, 490 left, about 5s\n"
         );
         assert_eq!(table(&[], Style::Plain), "no jobs\n");
         assert!(table(&[job], Style::Plain).contains("chat/n1"));

@@ -114,6 +114,9 @@ fn pool_heading(pool: &PoolView) -> String {
         clean(&pool.name),
         pool.balance
     );
+    if let Some(why) = &pool.panic {
+        text.push_str(&format!("  panic mode: {}\n", clean(why)));
+    }
     for lookup in &pool.failing_lookups {
         text.push_str(&format!(
             "  dns {}: {}\n",

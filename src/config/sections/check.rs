@@ -48,7 +48,7 @@ pub static CHECK: Section = Section {
         ),
         key(
             "jitter",
-            Kind::Percent { max: 50 },
+            Kind::Percent { min: 0, max: 50 },
             Absent::Percent(defaults::JITTER_PERCENT),
             "Part of the interval by which each wait differs.",
         ),

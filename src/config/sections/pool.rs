@@ -10,7 +10,8 @@ use super::super::model::{
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
 use super::{
-    backend, backend_tls, check, discover, long_life, outlier, retry_after, socket, sticky,
+    backend, backend_tls, check, discover, failover, long_life, outlier, rebalance, retry_after,
+    socket, sticky,
 };
 
 pub static POOL: Section = Section {
@@ -83,6 +84,12 @@ pub static POOL: Section = Section {
             "How the connections of a drained backend are ended. Without it they end by themselves.",
         ),
         key(
+            "rebalance",
+            Kind::Table(&rebalance::REBALANCE),
+            Absent::None,
+            "Moves connections to a backend that was added or has come back. Without it they stay where they are.",
+        ),
+        key(
             "response_timeout",
             time(100, DAY),
             Absent::Time(defaults::RESPONSE_TIMEOUT),
@@ -123,6 +130,12 @@ pub static POOL: Section = Section {
             Kind::Table(&outlier::OUTLIER),
             Absent::None,
             "Ejection after repeated connect failures.",
+        ),
+        key(
+            "failover",
+            Kind::Table(&failover::FAILOVER),
+            Absent::None,
+            "What becomes of live sessions as backends go down and come back.",
         ),
         key(
             "tls",
@@ -197,9 +210,17 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let check = table
         .maybe_table("check")
         .map(|table| check::decode(&table, has_tls, send_proxy));
+    let failover = failover::decode(
+        &table.table("failover"),
+        table.has("check"),
+        failover::has_backups(backends.as_deref(), discover.as_ref()),
+    );
     let sticky = table
         .maybe_table("sticky")
         .map(|table| sticky::decode(&table, balance.as_ref()));
+    let rebalance = table
+        .maybe_table("rebalance")
+        .map(|moves| rebalance::decode(table, &moves, balance.as_ref(), table.has("sticky")));
     let drain = table.maybe_table("drain");
     let drain = drain.map(|table| long_life::decode_drain(&table));
     let ping = table.maybe_table("ping");
@@ -222,6 +243,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         activity: table.word("activity"),
         ping: ping.map(|table| long_life::decode_ping(&table)),
         drain: super::decoded(drain)?,
+        rebalance: super::decoded(rebalance)?,
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),
@@ -229,6 +251,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         queue_timeout,
         slow_start,
         outlier: outlier::decode(&table.table("outlier")),
+        failover: failover?,
         sticky: super::decoded(sticky)?,
         retry_after: retry_after::decode(&table.table("retry_after")),
         discover: super::decoded(discover)?,

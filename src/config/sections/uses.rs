@@ -1,7 +1,9 @@
 //! Keys of a pool beside the listeners that use it: one that no connection of theirs gives a meaning would do nothing.
 
 use super::super::defaults;
-use super::super::model::{Activity, Balance, HashKey, Listener, ListenerTls, Pool, Protocol};
+use super::super::model::{
+    Activity, Balance, HashKey, Listener, ListenerTls, Pool, Protocol, UntoldSessions,
+};
 use super::super::table::Table;
 
 /// Keys that mean something to HTTP requests only.
@@ -38,6 +40,7 @@ pub fn refuse_useless<'a>(
             refuse_http_keys(table, &users);
             refuse_tls(table, pool, &users);
             refuse_unfollowed(table, pool, &users);
+            refuse_rebalance(table, pool, &users);
         }
     }
 }
@@ -86,8 +89,7 @@ fn refuse_http_keys(table: &Table<'_>, users: &[&Listener]) {
 
 /// Keys that need to know where frames begin and end.
 fn refuse_unfollowed(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
-    let follows = |listener: &&Listener| reads_requests(listener) && listener.follow_frames;
-    if users.iter().any(follows) {
+    if users.iter().any(|listener| follows(listener)) {
         return;
     }
     let keys = [
@@ -98,6 +100,27 @@ fn refuse_unfollowed(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
         table.conflict(
             key,
             "no listener of this pool follows the frames of WebSockets; it needs one with protocol = \"websocket\" and `follow_frames`",
+        );
+    }
+}
+
+/// Moving that would move nobody, and what becomes of sessions that no listener has.
+fn refuse_rebalance(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
+    let Some(rebalance) = pool.rebalance else {
+        return;
+    };
+    let told = |listener: &&Listener| follows(listener);
+    let closes = rebalance.tcp == UntoldSessions::Close;
+    if !closes && !users.iter().any(told) {
+        table.conflict(
+            "rebalance",
+            "no listener of this pool follows the frames of WebSockets, so that no client can be told to reconnect; it needs `tcp = \"close\"` in this table, or such a listener",
+        );
+    }
+    if closes && users.iter().all(told) {
+        table.table("rebalance").conflict(
+            "tcp",
+            "every listener of this pool tells its clients by a Close frame; leave it out",
         );
     }
 }
@@ -131,6 +154,11 @@ fn knows(listener: &Listener, key: &HashKey) -> bool {
             reads_requests(listener)
         }
     }
+}
+
+/// The frames of its WebSockets are followed.
+fn follows(listener: &Listener) -> bool {
+    reads_requests(listener) && listener.follow_frames
 }
 
 fn reads_requests(listener: &Listener) -> bool {
@@ -227,6 +255,31 @@ mod tests {
         ]);
         right(&pool_behind(&alpn("http/1.1"), WEBSOCKET));
         right(&pool_behind(&alpn("mqtt"), TCP));
+    }
+
+    #[test]
+    fn moving_connections_needs_some_that_can_be_moved() {
+        let (moves, closes) = ("rebalance = {}", "rebalance = { tcp = \"close\" }");
+        let unfollowed = format!("{WEBSOCKET}follow_frames = false\n");
+        each_refused([
+            (pool_behind(moves, TCP), "pool.p.rebalance", Fault::Conflict),
+            (
+                pool_behind(moves, &unfollowed),
+                "pool.p.rebalance",
+                Fault::Conflict,
+            ),
+            (
+                pool_behind(closes, WEBSOCKET),
+                "pool.p.rebalance.tcp",
+                Fault::Conflict,
+            ),
+        ]);
+        right(&pool_behind(closes, TCP));
+        right(&pool_behind(closes, &unfollowed));
+        right(&pool_behind("rebalance = { tcp = \"keep\" }", WEBSOCKET));
+        for keys in [moves, closes] {
+            right(&pool_behind(keys, &format!("{TCP}{ROUTED}")));
+        }
     }
 
     #[test]

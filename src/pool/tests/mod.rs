@@ -2,6 +2,7 @@
 
 mod choosing;
 mod queueing;
+mod relieving;
 mod reloading;
 mod states;
 mod sticky;
@@ -46,6 +47,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         activity: config::Activity::Any,
         ping: None,
         drain: None,
+        rebalance: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,
@@ -57,6 +59,12 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
             window: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(10),
             max_ejection_time: Duration::from_secs(300),
+        },
+        failover: config::Failover {
+            on_down: config::OnDown::Keep,
+            grace: Duration::from_secs(30),
+            on_up: config::OnUp::Keep,
+            max_close_rate: 25,
         },
         tls: None,
         sticky: None,

@@ -1,9 +1,13 @@
-//! Ending connections at a pace: jobs of the operator, on a backend or a listener that is drained, or on what a filter finds.
+//! Ending connections at a pace: jobs of the operator, on a backend or a listener that is drained or on what a filter finds, of
+//! a rebalance, and those that failover begins, whose every portion their pool's guard has to grant.
 //!
 //! A job asks the relay's table who is there, quiet ones first, and ends a few at a time. It lives in the server, not in a
 //! configuration: a reload does not touch it.
 
+mod budget;
+mod guard;
 mod quota;
+mod surplus;
 mod target;
 
 use std::collections::{HashSet, VecDeque};
@@ -18,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use crate::base::rate::Rate;
 use crate::config;
+use crate::pool::{Backend, OperatorState};
 use crate::proxy::Relay;
 use crate::relay::{self, Goodbye, Standing};
+pub use guard::{Guard, Panic, Why};
 use quota::Quota;
+pub use surplus::{Donor, Surplus};
 pub use target::Target;
 
-/// Jobs at once: each asks for the whole table now and then.
+/// Jobs of one origin at once: each asks for the whole table now and then.
 pub const MAX_RUNNING: usize = 32;
 /// Jobs that are over and still listed.
 const KEPT: usize = 32;
@@ -64,6 +71,27 @@ impl From<&config::Drain> for Pace {
     }
 }
 
+/// Who began a job.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    Operator,
+    /// Failover; each portion is granted by the guard of its pool.
+    Health(Arc<Guard>, Why),
+}
+
+impl Origin {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Origin::Operator => "operator",
+            Origin::Health(..) => "health",
+        }
+    }
+
+    fn is_health(&self) -> bool {
+        matches!(self, Origin::Health(..))
+    }
+}
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -93,6 +121,7 @@ impl Phase {
 #[derive(Debug)]
 pub struct Job {
     pub id: u64,
+    pub origin: Origin,
     pub target: Target,
     pub pace: Pace,
     pub started_at: SystemTime,
@@ -130,13 +159,30 @@ impl Job {
         self.stop.cancel();
     }
 
-    /// Neither over nor aborted: an abort takes effect a moment later.
-    fn goes_on(&self) -> bool {
-        !self.phase().is_over() && !self.stop.is_cancelled()
+    pub fn is_over(&self) -> bool {
+        self.phase().is_over()
+    }
+
+    /// It was told to end no more, whether it has come to that or not.
+    pub fn is_aborted(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    fn is_running(&self) -> bool {
+        !self.is_over() && !self.is_aborted()
     }
 
     fn enter(&self, phase: Phase, left_in: Option<Duration>) {
         *lock(&self.progress) = (phase, left_in);
+    }
+
+    fn count_one(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn tell(&self, left: u64, left_in: Option<Duration>) {
+        self.left.store(left, Ordering::Relaxed);
+        self.enter(Phase::Ending, left_in);
     }
 
     async fn run(self: Arc<Self>, relay: Arc<Relay>) {
@@ -164,6 +210,9 @@ impl Job {
             ..
         } = self.pace;
         self.enter(Phase::Waiting, Some(after));
+        if let Target::Surplus(surplus) = &self.target {
+            return surplus.work(self, relay).await;
+        }
         let _ = tokio::time::timeout(after, self.target.emptied()).await;
         let began = Instant::now();
         let mut seen = began;
@@ -228,14 +277,23 @@ impl Job {
         began: Instant,
     ) {
         let now = began.elapsed();
-        for _ in 0..quota.take(standing.len() as u64, now) {
+        let due = quota.take(standing.len() as u64, now);
+        let granted = match (&self.origin, &self.target) {
+            (Origin::Health(guard, why), Target::Backend(backend)) => {
+                guard.grant(due, backend, *why)
+            }
+            _ => due,
+        };
+        for _ in 0..granted {
             if let Some(one) = standing.pop() {
                 relay.part(one.handle, &self.pace.goodbye);
-                self.ended.fetch_add(1, Ordering::Relaxed);
+                self.count_one();
             }
         }
-        self.left.store(standing.len() as u64, Ordering::Relaxed);
-        self.enter(Phase::Ending, quota.left_in(standing.len() as u64, now));
+        let left = standing.len() as u64;
+        // Nobody knows when what is held back may go.
+        let left_in = quota.left_in(left, now).filter(|_| granted == due);
+        self.tell(left, left_in);
     }
 }
 
@@ -252,7 +310,7 @@ pub struct Jobs {
 pub struct TooMany;
 
 impl Jobs {
-    /// Begins a job; one on the same backend or listener is aborted.
+    /// Begins a job of the operator, or of a rebalance; one on the same backend or listener is aborted.
     ///
     /// # Errors
     /// [`TooMany`].
@@ -265,13 +323,52 @@ impl Jobs {
     ) -> Result<Arc<Job>, TooMany> {
         let mut jobs = lock(&self.jobs);
         abort(&jobs, &target);
-        if jobs.iter().filter(|job| job.goes_on()).count() >= MAX_RUNNING {
+        let job = self.add(&mut jobs, Origin::Operator, target, pace)?;
+        runtime.spawn(Arc::clone(&job).run(Arc::clone(relay)));
+        Ok(job)
+    }
+
+    /// Begins a job of failover. `None` where the operator has the backend, one runs on it, or as many run as may.
+    pub(super) fn start_for_health(
+        &self,
+        backend: &Arc<Backend>,
+        pace: Pace,
+        origin: Origin,
+        relay: &Arc<Relay>,
+        runtime: &Handle,
+    ) -> Option<Arc<Job>> {
+        let mut jobs = lock(&self.jobs);
+        let target = Target::Backend(Arc::clone(backend));
+        let is_on_it = |job: &Arc<Job>| job.target.is(&target) && job.is_running();
+        // Asked under the lock that the operator's word takes behind its change: that aborts what is begun before it.
+        if jobs.iter().any(is_on_it) || backend.operator() != OperatorState::Ready {
+            return None;
+        }
+        let job = self.add(&mut jobs, origin, target, pace).ok()?;
+        runtime.spawn(Arc::clone(&job).run(Arc::clone(relay)));
+        Some(job)
+    }
+
+    fn add(
+        &self,
+        jobs: &mut VecDeque<Arc<Job>>,
+        origin: Origin,
+        target: Target,
+        pace: Pace,
+    ) -> Result<Arc<Job>, TooMany> {
+        let is_alike = |job: &&Arc<Job>| job.origin.is_health() == origin.is_health();
+        let running = jobs.iter().filter(is_alike).filter(|job| job.is_running());
+        if running.count() >= MAX_RUNNING {
             return Err(TooMany);
         }
-        target.set_emptying(true);
+        // Nobody comes back to a backend that is down.
+        if !origin.is_health() {
+            target.set_emptying(true);
+        }
         let after = pace.after;
         let job = Arc::new(Job {
             id: self.latest.fetch_add(1, Ordering::Relaxed) + 1,
+            origin,
             target,
             pace,
             started_at: SystemTime::now(),
@@ -280,14 +377,13 @@ impl Jobs {
             progress: Mutex::new((Phase::Waiting, Some(after))),
             stop: CancellationToken::new(),
         });
-        while jobs.len() >= MAX_RUNNING + KEPT {
-            let Some(oldest) = jobs.iter().position(|job| job.phase().is_over()) else {
+        while jobs.len() >= 2 * MAX_RUNNING + KEPT {
+            let Some(oldest) = jobs.iter().position(|job| job.is_over()) else {
                 break;
             };
             jobs.remove(oldest);
         }
         jobs.push_back(Arc::clone(&job));
-        runtime.spawn(Arc::clone(&job).run(Arc::clone(relay)));
         Ok(job)
     }
 
@@ -312,6 +408,14 @@ impl Jobs {
         Some(Arc::clone(job))
     }
 
+    /// The same of what failover began; the operator's goes on.
+    pub(super) fn abort_health_of(&self, backend: &Arc<Backend>) {
+        let jobs = lock(&self.jobs);
+        let target = Target::Backend(Arc::clone(backend));
+        let is_meant = |job: &&Arc<Job>| job.target.is(&target) && job.origin.is_health();
+        jobs.iter().filter(is_meant).for_each(|job| job.abort());
+    }
+
     pub fn list(&self) -> Vec<Arc<Job>> {
         lock(&self.jobs).iter().cloned().collect()
     }
@@ -323,7 +427,7 @@ impl Jobs {
     /// What is being done to the connections of that backend or listener.
     pub fn of(&self, target: &Target) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
-        let is_of = |job: &&Arc<Job>| job.target.is(target) && job.goes_on();
+        let is_of = |job: &&Arc<Job>| job.target.is(target) && job.is_running();
         jobs.iter().rev().find(is_of).cloned()
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Surplus;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
 use crate::relay::Filter;
@@ -23,12 +24,18 @@ pub enum Target {
     Listener(Arc<ListenerCounters>),
     /// Those that are there when it begins.
     Filter(Filter),
+    /// Those above the shares of their backends.
+    Surplus(Arc<Surplus>),
 }
 
 impl Target {
     pub(super) fn filter(&self) -> Filter {
         match self {
             Target::Filter(filter) => filter.clone(),
+            Target::Surplus(surplus) => Filter {
+                pool: Some(surplus.pool.name().to_string()),
+                ..Filter::default()
+            },
             Target::Listener(listener) => Filter {
                 listener: Some(listener.name.to_string()),
                 ..Filter::default()
@@ -55,7 +62,7 @@ impl Target {
         match self {
             Target::Backend(backend) => Some(backend.live()),
             Target::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
-            Target::Filter(_) => None,
+            Target::Filter(_) | Target::Surplus(_) => None,
         }
     }
 
@@ -73,7 +80,7 @@ impl Target {
         }
     }
 
-    /// Returns when no connection is live; never for a filter.
+    /// Returns when no connection is live; never for a filter or a surplus.
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
@@ -85,7 +92,7 @@ impl Target {
                     tokio::time::sleep(COUNT_SPACING).await;
                 }
             }
-            Target::Filter(_) => std::future::pending().await,
+            Target::Filter(_) | Target::Surplus(_) => std::future::pending().await,
         }
     }
 }

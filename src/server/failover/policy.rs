@@ -1,0 +1,373 @@
+//! What is to become of the sessions of a pool's backends as these go down and come back. Pure: `now` is an argument.
+//!
+//! Each backend that gives a cause has a course: it begins with the cause, is due after the grace, and is given up with the
+//! cause. The operator's word ends it for as long as the cause lasts.
+
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime};
+
+use crate::config::{Failover, OnDown, OnUp};
+use crate::server::jobs::Why;
+
+/// How a backend is, as far as its sessions are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It takes new connections.
+    Usable,
+    /// Its check says so, since then.
+    Down(SystemTime),
+    /// The operator has it, or it is ejected, unresolved, removed, of weight 0: no reason to end a session.
+    Apart,
+}
+
+/// What is being done to the sessions of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    None,
+    /// Our job.
+    Running,
+    /// Our job, ended by the operator since the last look.
+    Stopped,
+}
+
+/// One backend at one look.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub name: &'a str,
+    pub health: Health,
+    pub backup: bool,
+    pub live: u64,
+    pub work: Work,
+    /// The operator has said `ready` since the last look.
+    pub kept: bool,
+}
+
+/// What is to be done, by the index of the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    End(usize, Why),
+    Abort(usize),
+}
+
+/// The courses of one pool.
+#[derive(Debug, Default)]
+pub struct Policy {
+    courses: BTreeMap<String, Course>,
+    /// At the last look none could be used.
+    nobody: bool,
+}
+
+#[derive(Debug)]
+struct Course {
+    cause: Cause,
+    since: Instant,
+    /// Nothing more is to be done until there is another cause.
+    over: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Since then: down again is another cause.
+    Down(SystemTime),
+    PrimariesAreBack,
+}
+
+impl Policy {
+    pub fn decide(&mut self, failover: &Failover, seen: &[Seen<'_>], now: Instant) -> Vec<Order> {
+        let is_usable = |one: &&Seen<'_>| one.health == Health::Usable;
+        let anyone = seen.iter().any(|one| is_usable(&one));
+        let primary = seen.iter().filter(is_usable).any(|one| !one.backup);
+        let restarts = std::mem::replace(&mut self.nobody, !anyone) || !anyone;
+        let mut before = std::mem::take(&mut self.courses);
+        let mut orders = Vec::new();
+        for (index, one) in seen.iter().enumerate() {
+            let course = cause(one, failover, primary).map(|cause| {
+                let known = before.remove(one.name);
+                let mut course = known
+                    .filter(|known| known.cause == cause)
+                    .unwrap_or(Course {
+                        cause,
+                        since: now,
+                        over: false,
+                    });
+                course.over |= one.kept || one.work == Work::Stopped;
+                if restarts {
+                    // When all are down it is the checks, or the network: the grace begins with the first that is back.
+                    course.since = now;
+                }
+                course
+            });
+            let passed = |course: &Course| now.saturating_duration_since(course.since);
+            let is_due =
+                |course: &&Course| anyone && !course.over && passed(course) >= failover.grace;
+            let due = course.as_ref().filter(is_due).map(|course| course.cause);
+            match (due, one.work) {
+                (None, Work::Running) => orders.push(Order::Abort(index)),
+                (Some(cause), Work::None) if one.live > 0 => {
+                    orders.push(Order::End(index, cause.why()));
+                }
+                _ => {}
+            }
+            if let Some(mut course) = course {
+                // Once for each time that they come back: who is on a backup later was refused by the primaries, and would be
+                // sent around for ever.
+                course.over |= due == Some(Cause::PrimariesAreBack) && one.live == 0;
+                self.courses.insert(one.name.to_owned(), course);
+            }
+        }
+        orders
+    }
+}
+
+impl Cause {
+    fn why(self) -> Why {
+        match self {
+            Cause::Down(_) => Why::Down,
+            Cause::PrimariesAreBack => Why::Return,
+        }
+    }
+}
+
+/// `primary`: one can be used.
+fn cause(one: &Seen<'_>, failover: &Failover, primary: bool) -> Option<Cause> {
+    let returns = failover.on_up == OnUp::Return && one.backup && primary;
+    match one.health {
+        Health::Apart => None,
+        Health::Down(since) if failover.on_down != OnDown::Keep => Some(Cause::Down(since)),
+        Health::Down(_) | Health::Usable => returns.then_some(Cause::PrimariesAreBack),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+
+    fn failover(on_down: OnDown, on_up: OnUp) -> Failover {
+        Failover {
+            on_down,
+            grace: GRACE,
+            on_up,
+            max_close_rate: 25,
+        }
+    }
+
+    fn down() -> Health {
+        Health::Down(SystemTime::UNIX_EPOCH)
+    }
+
+    fn one(name: &str, health: Health) -> Seen<'_> {
+        Seen {
+            name,
+            health,
+            backup: false,
+            live: 10,
+            work: Work::None,
+            kept: false,
+        }
+    }
+
+    fn spare() -> Seen<'static> {
+        Seen {
+            backup: true,
+            ..one("spare", Health::Usable)
+        }
+    }
+
+    /// Looks of one pool, seconds apart.
+    struct Looks {
+        policy: Policy,
+        failover: Failover,
+        start: Instant,
+    }
+
+    impl Looks {
+        fn new(on_down: OnDown, on_up: OnUp) -> Looks {
+            Looks {
+                policy: Policy::default(),
+                failover: failover(on_down, on_up),
+                start: Instant::now(),
+            }
+        }
+
+        fn at(&mut self, second: u64, seen: &[Seen<'_>]) -> Vec<Order> {
+            let now = self.start + Duration::from_secs(second);
+            self.policy.decide(&self.failover, seen, now)
+        }
+    }
+
+    #[test]
+    fn who_is_down_for_the_grace_is_ended_and_who_is_back_is_left_alone() {
+        let mut looks = Looks::new(OnDown::Drain, OnUp::Keep);
+        let other = one("b", Health::Usable);
+        assert_eq!(looks.at(0, &[one("a", down()), other]), []);
+        assert_eq!(looks.at(29, &[one("a", down()), other]), []);
+        let end = [Order::End(0, Why::Down)];
+        assert_eq!(looks.at(30, &[one("a", down()), other]), end);
+        let running = |health| Seen {
+            work: Work::Running,
+            ..one("a", health)
+        };
+        assert_eq!(looks.at(31, &[running(down()), other]), []);
+        let back = looks.at(32, &[running(Health::Usable), other]);
+        assert_eq!(back, [Order::Abort(0)]);
+    }
+
+    #[test]
+    fn down_again_is_another_grace_though_nobody_saw_it_up() {
+        let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
+        let other = one("b", Health::Usable);
+        looks.at(0, &[one("a", down()), other]);
+        let later = Health::Down(SystemTime::UNIX_EPOCH + Duration::from_secs(20));
+        assert_eq!(looks.at(30, &[one("a", later), other]), []);
+        assert_eq!(looks.at(60, &[one("a", later), other]).len(), 1);
+    }
+
+    #[test]
+    fn when_all_are_down_the_grace_begins_with_the_first_that_is_back() {
+        let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
+        looks.at(0, &[one("a", down()), one("b", down())]);
+        assert_eq!(looks.at(100, &[one("a", down()), one("b", down())]), []);
+        let back = one("b", Health::Usable);
+        assert_eq!(looks.at(101, &[one("a", down()), back]), []);
+        assert_eq!(looks.at(130, &[one("a", down()), back]), []);
+        assert_eq!(looks.at(131, &[one("a", down()), back]).len(), 1);
+    }
+
+    #[test]
+    fn the_last_one_that_goes_takes_the_others_jobs_back() {
+        let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
+        looks.at(0, &[one("a", down()), one("b", Health::Usable)]);
+        let running = Seen {
+            work: Work::Running,
+            ..one("a", down())
+        };
+        let orders = looks.at(40, &[running, one("b", down())]);
+        assert_eq!(orders, [Order::Abort(0)]);
+    }
+
+    #[test]
+    fn what_the_operator_stopped_or_kept_is_kept_until_it_was_up() {
+        let other = one("b", Health::Usable);
+        let stopped = |seen: &mut Seen<'_>| seen.work = Work::Stopped;
+        let kept = |seen: &mut Seen<'_>| seen.kept = true;
+        for word in [stopped as fn(&mut Seen<'_>), kept] {
+            let mut looks = Looks::new(OnDown::Drain, OnUp::Keep);
+            let mut told = one("a", down());
+            word(&mut told);
+            looks.at(0, &[told, other]);
+            assert_eq!(looks.at(100, &[one("a", down()), other]), []);
+            looks.at(101, &[one("a", Health::Usable), other]);
+            looks.at(102, &[one("a", down()), other]);
+            assert_eq!(looks.at(132, &[one("a", down()), other]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_backup_returns_its_sessions_once_each_time_that_primaries_are_back() {
+        let mut looks = Looks::new(OnDown::Keep, OnUp::Return);
+        let end = [Order::End(1, Why::Return)];
+        assert_eq!(looks.at(0, &[one("a", down()), spare()]), []);
+        assert_eq!(looks.at(100, &[one("a", down()), spare()]), []);
+        assert_eq!(looks.at(101, &[one("a", Health::Usable), spare()]), []);
+        assert_eq!(looks.at(131, &[one("a", Health::Usable), spare()]), end);
+        let empty = Seen { live: 0, ..spare() };
+        assert_eq!(looks.at(140, &[one("a", Health::Usable), empty]), []);
+        // One that the primaries refused.
+        assert_eq!(looks.at(150, &[one("a", Health::Usable), spare()]), []);
+        looks.at(151, &[one("a", Health::Apart), spare()]);
+        looks.at(152, &[one("a", Health::Usable), spare()]);
+        assert_eq!(looks.at(182, &[one("a", Health::Usable), spare()]), end);
+    }
+
+    #[test]
+    fn primaries_that_go_again_take_the_return_back() {
+        let mut looks = Looks::new(OnDown::Drain, OnUp::Return);
+        looks.at(0, &[one("a", Health::Usable), spare()]);
+        let running = Seen {
+            work: Work::Running,
+            ..spare()
+        };
+        let orders = looks.at(31, &[one("a", down()), running]);
+        assert_eq!(orders, [Order::Abort(1)]);
+    }
+
+    #[test]
+    fn settings_that_keep_all_take_back_what_is_under_way() {
+        let mut looks = Looks::new(OnDown::Keep, OnUp::Keep);
+        let running = Seen {
+            work: Work::Running,
+            ..one("a", down())
+        };
+        let orders = looks.at(0, &[running, one("b", Health::Usable)]);
+        assert_eq!(orders, [Order::Abort(0)]);
+    }
+
+    fn health() -> impl Strategy<Value = Health> {
+        let since = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        prop_oneof![
+            Just(Health::Usable),
+            Just(Health::Apart),
+            (0u64..2).prop_map(move |second| Health::Down(since(second))),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens, a session is ended only where it has somewhere to go, for a cause that has lasted for the grace.
+        #[test]
+        fn nobody_is_ended_without_cause(
+            looks in prop::collection::vec((0u64..20, prop::collection::vec((health(), 0u64..3, 0u8..6), 4)), 1..60),
+            drains in any::<bool>(), returns in any::<bool>(),
+        ) {
+            let on_down = if drains { OnDown::Drain } else { OnDown::Keep };
+            let on_up = if returns { OnUp::Return } else { OnUp::Keep };
+            let mut bench = Looks::new(on_down, on_up);
+            let mut now = 0;
+            let mut history: Vec<(u64, Vec<Health>)> = Vec::new();
+            let mut running = [false; 4];
+            for (step, backends) in looks {
+                now += step;
+                let healths: Vec<_> = backends.iter().map(|(health, ..)| *health).collect();
+                history.push((now, healths.clone()));
+                let seen: Vec<_> = backends.iter().enumerate().map(|(index, (health, live, word))| Seen {
+                    name: ["a", "b", "c", "d"][index],
+                    health: *health,
+                    backup: index == 3,
+                    live: *live,
+                    work: match (running[index], word) {
+                        (true, 0) => Work::Stopped,
+                        (true, _) => Work::Running,
+                        (false, _) => Work::None,
+                    },
+                    kept: *word == 1,
+                }).collect();
+                let orders = bench.at(now, &seen);
+                for order in &orders {
+                    let Order::End(index, why) = *order else { continue };
+                    prop_assert!(seen[index].live > 0 && !seen[index].kept);
+                    prop_assert!(healths.contains(&Health::Usable));
+                    let lasts = |(_, then): &&(u64, Vec<Health>)| match why {
+                        Why::Down => then[index] == healths[index] && then.contains(&Health::Usable),
+                        Why::Return => then[..3].contains(&Health::Usable) && then[index] != Health::Apart,
+                    };
+                    let since = history.iter().rev().take_while(lasts).last().map(|(at, _)| *at);
+                    prop_assert!(since.is_some_and(|since| now - since >= GRACE.as_secs()), "{order:?} {history:?}");
+                    let allowed = if why == Why::Down { drains } else { returns && index == 3 };
+                    prop_assert!(allowed);
+                }
+                // A job goes on only where one would be begun.
+                for index in 0..4 {
+                    let ends = orders.iter().any(|order| matches!(order, Order::End(at, _) if *at == index));
+                    running[index] = ends || seen[index].work == Work::Running && !orders.contains(&Order::Abort(index));
+                    prop_assert!(!running[index] || healths.contains(&Health::Usable));
+                    prop_assert!(!running[index] || healths[index] != Health::Apart);
+                }
+            }
+        }
+    }
+}
