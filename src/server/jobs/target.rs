@@ -9,9 +9,9 @@ use crate::observe::ListenerCounters;
 use crate::pool::Backend;
 use crate::relay::Filter;
 
-/// A listener at which nobody was established for so long is empty: whoever was in set-up has had the time, and those who
-/// come and are turned away are counted for a moment, too.
-const SETTLED: Duration = Duration::from_secs(60);
+/// A listener at which nobody was established for so long is empty: whoever had been routed has had `upgrade_timeout`, and
+/// those who come and are turned away are counted for a moment, too: a storm of them would keep the job for ever.
+const SETTLED: Duration = Duration::from_secs(15);
 /// Between two looks at a listener's count, which nobody is told of.
 const COUNT_SPACING: Duration = Duration::from_millis(100);
 
