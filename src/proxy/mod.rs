@@ -97,7 +97,7 @@ pub struct Arrival {
     pub counters: Arc<ListenerCounters>,
     /// Its listener's.
     admissions: Arc<Admissions>,
-    /// The client, once [`introduction::receive`] has decided who that is.
+    /// The client, once `introduction::receive` has decided who that is.
     pub peer: Peer,
     /// What a balancer in front said of it.
     pub announced: Option<Box<Announced>>,
