@@ -15,7 +15,6 @@ use super::look;
 use super::query::{Listing, Sort};
 use super::reply::{Failure, Reply, json};
 use super::view::ClosedView;
-use crate::base::close_code::GOING_AWAY;
 use crate::relay::{Connection, Cursor, Filter, Goodbye, MAX_PAGE, Page};
 use crate::server::Server;
 
@@ -67,7 +66,7 @@ where
     };
     let closed = server
         .relay()
-        .close(one, &Arc::new(Goodbye::new(GOING_AWAY, "")))
+        .close(one, &Arc::new(Goodbye::going_away()))
         .await;
     if closed == 0 {
         return Err(unknown());

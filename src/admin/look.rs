@@ -237,9 +237,7 @@ pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {
 }
 
 fn connection(connection: &Connection) -> ConnectionView {
-    let Connection {
-        summary, idle, tls, ..
-    } = connection;
+    let Connection { summary, idle, tls } = connection;
     ConnectionView {
         id: summary.id,
         listener: summary.listener.to_string(),

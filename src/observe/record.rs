@@ -137,11 +137,6 @@ impl Record {
         self.tls = version;
     }
 
-    /// No backend was picked after all (the try failed and there is no other).
-    pub fn unassigned(&mut self) {
-        self.assigned = None;
-    }
-
     /// The status that the client got, once per HTTP request; 101 counts as an upgrade too.
     pub fn answered(&mut self, status: u16) {
         self.status = status;

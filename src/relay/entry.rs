@@ -159,12 +159,11 @@ impl<L> Entry<L> {
     }
 
     /// As the operator sees it.
-    pub fn describe(&self, handle: Handle, now: Tick) -> Connection {
+    pub fn describe(&self, now: Tick) -> Connection {
         Connection {
             summary: self.record.summary(),
             idle: self.idle(now),
             tls: self.legs[CLIENT].is_tls(),
-            handle,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
 use super::entry::{BACKEND, CLIENT};
+use crate::base::close_code::GOING_AWAY;
 use crate::base::rate::{Bucket, Rate};
 use crate::config::{self, Ping};
 use crate::wire::control::{self, PING_BYTES, Reader};
@@ -58,6 +59,11 @@ impl Goodbye {
             code,
             reason: reason.into(),
         }
+    }
+
+    /// "Going away", without a reason.
+    pub fn going_away() -> Goodbye {
+        Goodbye::new(GOING_AWAY, "")
     }
 
     /// Its frame for the leg of `side`.

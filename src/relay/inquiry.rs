@@ -43,7 +43,6 @@ pub struct Connection {
     pub idle: Duration,
     /// TLS ends here on the client's side.
     pub tls: bool,
-    pub handle: Handle,
 }
 
 /// Names a live connection without a search for it. One that is gone is not taken for another.
@@ -222,7 +221,7 @@ impl Question {
                 let worker = self.worker;
                 let handle = Handle { worker, key };
                 match &self.wanted {
-                    Wanted::Described => answer.found.push(entry.describe(handle, now)),
+                    Wanted::Described => answer.found.push(entry.describe(now)),
                     Wanted::Tallied => entry.tally(),
                     Wanted::Named => answer.named.push(entry.standing(handle, now)),
                     Wanted::Ended(_) => {

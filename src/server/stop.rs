@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ListenerState, Server, Signal, Signals, listeners, lock};
-use crate::base::close_code::GOING_AWAY;
 use crate::relay::Goodbye;
 
 /// Time between two progress lines.
@@ -69,7 +68,7 @@ impl Server {
             // The last ones are to be told, too, and to have time for their answer.
             let spread = half.saturating_sub(FAREWELL.min(half / 5));
             self.relay()
-                .part_all_within(spread, &Arc::new(Goodbye::new(GOING_AWAY, "")));
+                .part_all_within(spread, &Arc::new(Goodbye::going_away()));
             self.emptied_by(started + allowed).await;
         }
         tracing::info!(live = limits.live(), after = ?started.elapsed(), "stopped");

@@ -132,11 +132,6 @@ impl Passage {
         std::mem::take(&mut self.inserted)
     }
 
-    /// Inside a message, or behind one frame of it.
-    pub fn is_within_message(&self) -> bool {
-        !self.walker.at_message_boundary()
-    }
-
     /// Puts a frame in at the next boundary: see [`Passage::take_insert`]. Behind a Close nothing is put in.
     pub fn insert(&mut self, frame: &[u8]) {
         let says_close = self.edit.as_ref().is_some_and(|edit| edit.is_last);

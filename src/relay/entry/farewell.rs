@@ -26,7 +26,7 @@ impl<L> Entry<L> {
 
     /// Ends the session because its time is over.
     pub(super) fn time_out(&mut self, now: Tick) -> Turn {
-        let goodbye = Goodbye::new(GOING_AWAY, "");
+        let goodbye = Goodbye::going_away();
         let end = End::new(Side::Evenkeel, Phase::Relay, How::Timeout);
         self.farewell([Some(&goodbye), Some(&goodbye)], end, now)
     }
@@ -184,7 +184,7 @@ impl<L> Entry<L> {
             return None;
         }
         let to_client = Goodbye::new(breach.code(), &breach.to_string());
-        let to_backend = Goodbye::new(GOING_AWAY, "");
+        let to_backend = Goodbye::going_away();
         let end = End::new(Side::Client, Phase::Relay, How::Full);
         Some(self.farewell([Some(&to_client), Some(&to_backend)], end, now))
     }
