@@ -67,10 +67,10 @@ struct FilterArguments {
     #[arg(long, value_name = "NETWORK")]
     client: Option<String>,
     /// Only those accepted at least so long ago, as in 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, visible_alias = "age", value_name = "DURATION", value_parser = duration)]
     min_age: Option<Duration>,
     /// Only those without a byte either way for so long, as in 10m
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, visible_alias = "idle", value_name = "DURATION", value_parser = duration)]
     min_idle: Option<Duration>,
 }
 
