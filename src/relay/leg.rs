@@ -16,7 +16,7 @@ use self::flags::Flags;
 use super::pipe::Pipe;
 use super::scratch::Scratch;
 use super::{Tls, Transport};
-use crate::net::options::{prepare_long_life, reset_on_close, unacknowledged_bytes};
+use crate::net::options::{prepare_long_life, reset_on_close, send_room, unacknowledged_bytes};
 use crate::net::{ConnectError, take_error};
 use crate::observe::How;
 use crate::tls::record::{MAX_CONTROL_BYTES, Status};
@@ -443,6 +443,13 @@ impl Leg {
     /// Bytes that the kernel and the TLS connection still hold for the peer.
     pub fn unsent_bytes(&self) -> usize {
         unacknowledged_bytes(self.socket.as_fd()) + self.held_bytes()
+    }
+
+    /// Bytes that a raw leg takes now, unless the kernel runs short of memory. It counts its own overhead for each piece, too:
+    /// a twentieth where that is one packet.
+    pub fn takes_now(&self) -> usize {
+        let room = send_room(self.socket.as_fd());
+        room - room / 8
     }
 
     /// Says that no more comes from this side: close_notify on TLS, then a FIN, which is left to the close where that

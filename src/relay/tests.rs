@@ -701,6 +701,46 @@ fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
     drop(stalled);
 }
 
+/// A pipe takes more in one go than it is to be left with: 256 KiB were held for a reader that stalled at the wrong moment.
+#[test]
+fn a_reader_that_stalls_in_bulk_leaves_at_most_64_kib_in_its_pipe() {
+    const MOST: u64 = 64 * 1024;
+    const SESSIONS: u64 = 12;
+    let bench = Bench::new();
+    let block = vec![7; 1 << 20];
+    let mut stalled = Vec::new();
+    let mut most = 0;
+    for session in 1..=SESSIONS {
+        let ends = bench.relayed(policy());
+        let before = bench.relay.held_bytes();
+        ends.backend.set_nonblocking(true).unwrap();
+        ends.client.set_nonblocking(true).unwrap();
+        // Bulk for a while, each time a little longer, before the reader stalls for good.
+        let mut left_to_read = session * 300_000;
+        let mut sink = vec![0; 50_000];
+        let mut idle_rounds = 0;
+        while idle_rounds < 200 {
+            let written = (&ends.backend).write(&block).unwrap_or(0);
+            let mut read = 0;
+            if left_to_read > 0 {
+                read = (&ends.client).read(&mut sink).unwrap_or(0);
+                left_to_read = left_to_read.saturating_sub(read as u64);
+            }
+            idle_rounds = match written + read {
+                0 => idle_rounds + 1,
+                _ => 0,
+            };
+            let held = bench.relay.held_bytes().saturating_sub(before);
+            assert!(held <= MOST, "{held} in session {session}");
+            most = most.max(held);
+            std::thread::yield_now();
+        }
+        stalled.push(ends);
+    }
+    assert!(most > 8 * 1024, "no pipe has stalled: {most}");
+    assert!(bench.relay.held_bytes() <= SESSIONS * MOST);
+}
+
 /// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.
 #[test]
 fn two_resets_end_a_session_that_waits_for_room() {
