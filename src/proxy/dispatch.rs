@@ -14,14 +14,14 @@ use std::time::Instant;
 
 use super::Introduction;
 use super::SetupLeg;
-use super::reach::Way;
+use super::reach::Approach;
 use crate::net::Peer;
 use crate::observe::Record;
 use crate::pool::{Backend, Lease, Pool};
 use crate::relay::Unserved;
 
 pub use error::DispatchError;
-pub(super) use search::{Attempt, Search, Step};
+pub(super) use search::{Attempt, Search, Step, charge};
 
 /// What the connection wants of its pool.
 #[derive(Debug, Default)]
@@ -81,14 +81,14 @@ pub(super) async fn finish(
                 search.picked(pool, answer, record, Instant::now())
             }
             Step::Connect(lease) => {
-                let way = Way::to(lease.backend(), pool);
+                let approach = Approach::to(lease.backend(), pool);
                 let attempt = Attempt::new(&lease, Instant::now());
-                let header = way.settings.send_proxy.map(|version| {
+                let header = approach.settings.send_proxy.map(|version| {
                     let nobody = || Introduction::plain(Peer::Unix, None);
                     let known = introduction.cloned().unwrap_or_else(nobody);
                     known.header(version, record.id)
                 });
-                match way.reach(lease.backend(), header).await {
+                match approach.reach(lease.backend(), header).await {
                     Ok(leg) => {
                         attempt.connected(record, Instant::now());
                         record.encrypted(leg.tls_version());
@@ -96,7 +96,7 @@ pub(super) async fn finish(
                     }
                     Err(error) => {
                         let why = Unserved::Connect(error);
-                        search.unserved(pool, attempt, lease, why, record, Instant::now())
+                        search.unserved(pool, attempt, Some(lease), why, record, Instant::now())
                     }
                 }
             }

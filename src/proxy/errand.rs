@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::dispatch::{Attempt, DispatchError, Search, Step, finish};
-use super::reach::Way;
+use super::reach::Approach;
 use super::{Held, Introduction, Place, Proxy, SetupLeg};
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, hung_up, local_address};
@@ -76,13 +76,13 @@ impl Errand {
                     }
                 },
                 Step::Connect(lease) => {
-                    let way = Way::to(lease.backend(), pool);
-                    if !way.is_bare() {
+                    let approach = Approach::to(lease.backend(), pool);
+                    if !approach.is_bare() {
                         self.leave(Step::Connect(lease), caller);
                         return None;
                     }
                     let attempt = Attempt::new(&lease, Instant::now());
-                    match way.begin() {
+                    match approach.begin() {
                         Ok(socket) => {
                             let backend = Leg {
                                 socket,
@@ -99,7 +99,8 @@ impl Errand {
                         Err(error) => {
                             let why = Unserved::Connect(error);
                             let now = Instant::now();
-                            self.search.unserved(pool, attempt, lease, why, record, now)
+                            self.search
+                                .unserved(pool, attempt, Some(lease), why, record, now)
                         }
                     }
                 }
@@ -172,11 +173,9 @@ impl Errand {
             connecting,
             policy: Policy::of(&settings),
             record: caller.record,
-            lease: Held {
-                lease,
-                place: caller.place,
-            },
+            lease: Held::new(lease, caller.place),
             origin: Some(Box::new(begun)),
+            resumption: None,
         }
     }
 
@@ -323,6 +322,7 @@ mod tests {
                     runtime: tokio::runtime::Handle::current(),
                     stopping: CancellationToken::new(),
                     hard_stop: HardStop::default(),
+                    resuming: tokio::sync::Semaphore::new(1),
                 }),
                 node,
             }

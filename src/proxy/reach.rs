@@ -16,14 +16,14 @@ use crate::pool::{Backend, Pool};
 use crate::tls::Towards;
 
 /// How a backend is reached at one moment: behind a wait it is asked for anew.
-pub(super) struct Way {
+pub(super) struct Approach {
     pub settings: Arc<config::Pool>,
     /// `None`: it has lost its address between pick and connect.
     endpoint: Option<Endpoint>,
     tls: Option<Arc<Towards>>,
 }
 
-impl Way {
+impl Approach {
     /// In this order: a reload sets the TLS before the addresses, so that none is reached without it.
     pub fn to(backend: &Backend, pool: &Pool) -> Self {
         let (settings, endpoint) = (pool.settings(), backend.endpoint());

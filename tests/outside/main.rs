@@ -38,6 +38,7 @@ mod plan;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
+mod resume;
 mod sockets;
 mod sticky;
 mod storm;

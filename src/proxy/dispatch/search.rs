@@ -94,7 +94,7 @@ impl Search {
         &mut self,
         pool: &Pool,
         attempt: Attempt,
-        lease: Lease,
+        lease: Option<Lease>,
         why: Unserved,
         record: &mut Record,
         now: Instant,
@@ -169,7 +169,7 @@ fn refuse(pool: &Pool, error: DispatchError, now: Instant) -> Step {
 }
 
 /// Charges the backend with its failure; a shortage of our own is the operator's to know.
-fn charge(backend: &Backend, error: &ConnectError, now: Instant) {
+pub(in crate::proxy) fn charge(backend: &Backend, error: &ConnectError, now: Instant) {
     static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
     if !error.is_ours() {
         tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");

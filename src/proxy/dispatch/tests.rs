@@ -211,7 +211,7 @@ fn search(
                         if outcome == Outcome::ResetLate {
                             attempt.begun = now.checked_sub(long).unwrap_or(now);
                         }
-                        search.unserved(pool, attempt, lease, why, record, now)
+                        search.unserved(pool, attempt, Some(lease), why, record, now)
                     }
                 }
             }
@@ -227,6 +227,7 @@ fn counters() -> Arc<ListenerCounters> {
         log_at: config::LogAt {
             open: false,
             interval: false,
+            resume: false,
             end: false,
         },
         interval: Duration::from_secs(3600),

@@ -286,7 +286,7 @@ impl Job {
         };
         for _ in 0..granted {
             if let Some(one) = standing.pop() {
-                relay.part(one.handle, &self.pace.goodbye);
+                self.target.end(relay, one.handle, &self.pace.goodbye);
                 self.count_one();
             }
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Surplus;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
-use crate::relay::Filter;
+use crate::proxy::Relay;
+use crate::relay::{Filter, Goodbye, Handle};
 
 /// A listener at which nobody was established for so long is empty: whoever had been routed has had `upgrade_timeout`, and
 /// those who come and are turned away are counted for a moment, too: a storm of them would keep the job for ever.
@@ -77,6 +78,14 @@ impl Target {
     pub(super) fn set_emptying(&self, emptying: bool) {
         if let Target::Backend(backend) = self {
             backend.set_emptying(emptying);
+        }
+    }
+
+    /// Ends one of its connections, or leaves it to another backend where it is a backend's and can outlive it.
+    pub(super) fn end(&self, relay: &Relay, session: Handle, goodbye: &Arc<Goodbye>) {
+        match self {
+            Target::Backend(_) | Target::Surplus(_) => relay.relieve(session, goodbye),
+            Target::Listener(_) | Target::Filter(_) => relay.part(session, goodbye),
         }
     }
 
