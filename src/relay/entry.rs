@@ -193,6 +193,7 @@ impl<L> Entry<L> {
             is_parting: self.is_parting() || self.is_changing(),
             age: self.record.age(),
             is_told: self.frames.is_some(),
+            is_resumable: self.is_resumable(),
         }
     }
 

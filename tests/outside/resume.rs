@@ -469,3 +469,41 @@ async fn compression_goes_on_without_a_window_and_a_forged_note_is_dropped() {
     let heads = heads.lock().unwrap();
     assert!(!heads[0].to_ascii_lowercase().contains("evenkeel-resume"));
 }
+
+#[tokio::test]
+async fn a_move_gives_sessions_another_node_and_leaves_those_that_cannot() {
+    let nodes = [Node::web("n1").await, Node::web("n2").await];
+    let web = |keys: &str| simple("websocket", keys, &[&nodes[0], &nodes[1]]);
+    for (keys, moves) in [(RESUME, true), ("", false)] {
+        let balancer = Balancer::start(&web(keys));
+        let mut sockets = Vec::new();
+        for _ in 0..5 {
+            sockets.push(on(&balancer, "n1").await);
+        }
+        let admin = balancer.address("admin").await.to_string();
+        let command = async |words: &[&str]| {
+            let words = [&["move", "--admin", &admin], words].concat();
+            balancer.command(&words).await
+        };
+        assert_eq!(command(&[]).await.0, 1, "nobody is meant by accident");
+        let (code, out, error) = command(&["--backend", "n1", "--rate", "100/s"]).await;
+        assert_eq!(code, 0, "{error}");
+        assert!(out.starts_with("job 1 on move of backend=n1: "), "{out}");
+        let job = async {
+            loop {
+                let job = balancer.get("/api/v1/jobs/1").await.json();
+                if job["phase"] == "done" {
+                    return job;
+                }
+            }
+        };
+        let job = within("the job", job).await;
+        assert_eq!(job["ended"], if moves { 5 } else { 0 }, "{job}");
+        if moves {
+            gone(&balancer, "n1").await;
+        }
+        for socket in &mut sockets {
+            assert_eq!(node_of(socket).await, if moves { "n2" } else { "n1" });
+        }
+    }
+}
