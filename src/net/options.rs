@@ -116,6 +116,12 @@ pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
     outq::unsent(socket).unwrap_or(0)
 }
 
+/// Bytes that the send queue has room for now, with what the kernel adds to each piece; what is acknowledged meanwhile makes
+/// more. 0 where the kernel cannot tell.
+pub fn send_room(socket: BorrowedFd<'_>) -> usize {
+    meminfo::send_room(socket).unwrap_or(0)
+}
+
 /// Sets an option that is one int, which no library at hand has a call for.
 mod int_option {
     #![allow(unsafe_code)]
@@ -139,6 +145,40 @@ mod int_option {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+mod meminfo {
+    #![allow(unsafe_code)]
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    /// `SK_MEMINFO_VARS` (linux/sock_diag.h).
+    const VARIABLES: usize = 9;
+
+    pub fn send_room(socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut info = [0u32; VARIABLES];
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the pointer is to as many bytes as the length says, and they live for the call.
+        let done = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let of = |variable: libc::c_int| {
+            let at = usize::try_from(variable).ok();
+            at.and_then(|at| info.get(at)).copied().unwrap_or(0)
+        };
+        // TCP counts what is queued, a unix socket what its peer has not read.
+        let queued = of(libc::SK_MEMINFO_WMEM_QUEUED).max(of(libc::SK_MEMINFO_WMEM_ALLOC));
+        Ok(of(libc::SK_MEMINFO_SNDBUF).saturating_sub(queued) as usize)
     }
 }
 
@@ -179,11 +219,13 @@ mod tests {
             written += count;
         }
         assert!(unacknowledged_bytes(near.as_fd()) > 0);
+        assert_eq!(send_room(near.as_fd()), 0);
         let mut left = written;
         let mut sink = vec![0u8; 65536];
         while left > 0 {
             left -= far.read(&mut sink).unwrap();
         }
         assert_eq!(unacknowledged_bytes(near.as_fd()), 0);
+        assert!(send_room(near.as_fd()) > 0);
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Shared, arrive, await_room, kept_out, lost};
-use super::errand::{Errand, refuse};
+use super::dispatch::Search;
+use super::errand::{Caller, Errand};
 use super::{Facts, Held, Place, Rules};
 use crate::config::Protocol;
 use crate::net::options::reset_on_close;
@@ -91,14 +92,17 @@ impl Arrivals<Held> for Front {
         };
         let mut record = Record::new(&shared.counters, peer);
         record.phase = Phase::Route;
-        let client = Leg {
-            socket,
-            transport: Transport::Raw,
-            read: Vec::new(),
+        let caller = Caller {
+            leg: Leg {
+                socket,
+                transport: Transport::Raw,
+                read: Vec::new(),
+            },
+            record,
+            place,
         };
         let Some(pool) = rules.route(&Facts::default()) else {
-            let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
-            refuse(client, record, end);
+            caller.refuse(End::new(Side::Evenkeel, Phase::Route, How::Refused));
             return None;
         };
         let errand = Errand {
@@ -106,10 +110,12 @@ impl Arrivals<Held> for Front {
             pool: Arc::downgrade(pool),
             client: peer,
             introduction: None,
-            key: None,
-            tried: Vec::new(),
+            search: Search {
+                client: peer.ip(),
+                ..Search::default()
+            },
         };
-        errand.begin(pool, client, record, place)
+        errand.begin(pool, caller)
     }
 
     fn paused(&self, why: Option<io::Error>) {

@@ -1,20 +1,21 @@
-//! The errand of a connection that is classified and routed: get it a backend and hand both to the relay. It is run
-//! again when the backend does not serve and no byte went either way: nothing was sent to it, so another may.
+//! The errand of a connection that is classified and routed: get it a backend and hand both to the relay. It goes on when
+//! the backend does not serve and no byte went either way: nothing was sent to it, so another may.
 //!
-//! The client is out of tokio here, with its bytes unread. While it waits only its hang-up is watched for: a FIN is
-//! no end, as a client may have said all it has to say.
+//! A relay thread goes as far as it can without a wait; the set-up plane goes on with the same search. The client is out
+//! of tokio here, with its bytes unread. While it waits only its hang-up is watched for: a FIN is no end, as a client may
+//! have said all it has to say.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::dispatch::{DispatchError, Wanted, dispatch, failed, tell_of_refusal, try_another};
+use super::dispatch::{Attempt, DispatchError, Search, Step, finish};
+use super::reach::Approach;
 use super::{Held, Introduction, Place, Proxy, SetupLeg};
-use crate::config::Dial;
 use crate::net::options::reset_on_close;
-use crate::net::{ConnectError, Endpoint, Peer, begin_connect, hung_up, local_address};
+use crate::net::{Peer, hung_up, local_address};
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::pool::{Backend, Lease, Pick, Pool};
+use crate::pool::{Lease, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
 
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
@@ -30,239 +31,192 @@ pub(super) struct Errand {
     pub client: Peer,
     /// For a pool that sends PROXY headers; without it the client's addresses are all that is known.
     pub introduction: Option<Box<Introduction>>,
-    /// The value of the pool's `hash_key`.
-    pub key: Option<Box<[u8]>>,
-    /// Backends that did not serve this connection.
-    pub tried: Vec<Arc<Backend>>,
+    pub search: Search,
+}
+
+/// Who is to get a backend, and all that it holds.
+pub(super) struct Caller {
+    pub leg: Leg,
+    pub record: Record,
+    pub place: Place,
 }
 
 impl Errand {
     /// Gives the client a backend, or a RST.
-    pub async fn run(mut self, client: Leg, mut record: Record, place: Place) {
-        let Some(pool) = self.pool.upgrade() else {
-            return refuse(client, record, route_gone());
-        };
-        let introduced = || Introduction::plain(self.client, local_address(client.socket.as_fd()));
-        if pool.settings().send_proxy.is_some() && self.introduction.is_none() {
-            self.introduction = Some(Box::new(introduced()));
-        }
-        let mut wanted = Wanted {
-            client: self.client.ip(),
-            introduction: self.introduction.as_deref(),
-            key: self.key.as_deref(),
-            tried: std::mem::take(&mut self.tried),
-            ..Wanted::default()
-        };
-        // Both may be dropped: dispatch leaves the queue or gives its lease back, the watch takes nothing.
-        let dispatched = tokio::select! {
-            biased;
-            dispatched = dispatch(&pool, &mut wanted, &mut record) => Some(dispatched),
-            () = left_waiting(client.socket.as_fd()) => None,
-        };
-        match dispatched {
-            Some(Ok((backend, lease))) => {
-                self.tried = wanted.tried;
-                self.adopt(&pool, client, backend, record, lease, place);
-            }
-            None => {
-                let end = End::new(Side::Client, record.phase, How::Rst);
-                refuse(client, record, end);
-            }
-            Some(Err(error)) => {
-                tracing::debug!(pool = %pool.name(), %error, "refused");
-                refuse(client, record, error.end());
-            }
+    pub async fn run(self, mut caller: Caller) {
+        let step = Search::begin(&mut caller.record);
+        self.finish(step, caller).await;
+    }
+
+    /// The same on a relay thread, as far as that goes without a wait: there is a session once a connect has begun.
+    pub fn begin(self, pool: &Arc<Pool>, mut caller: Caller) -> Option<Session<Held>> {
+        let step = Search::begin(&mut caller.record);
+        self.advance(pool, step, caller)
+    }
+
+    /// What needs a wait (a queue, a PROXY header, a handshake with the backend) is left to the set-up plane.
+    fn advance(
+        mut self,
+        pool: &Arc<Pool>,
+        mut step: Step,
+        mut caller: Caller,
+    ) -> Option<Session<Held>> {
+        loop {
+            let record = &mut caller.record;
+            step = match step {
+                Step::Refuse(error) => {
+                    caller.turn_away(pool, &error);
+                    return None;
+                }
+                Step::Pick => match pool.acquire_now(&self.search.pick()) {
+                    Some(answer) => self.search.picked(pool, answer, record, Instant::now()),
+                    None => {
+                        self.leave(Step::Pick, caller);
+                        return None;
+                    }
+                },
+                Step::Connect(lease) => {
+                    let approach = Approach::to(lease.backend(), pool);
+                    if !approach.is_bare() {
+                        self.leave(Step::Connect(lease), caller);
+                        return None;
+                    }
+                    let attempt = Attempt::new(&lease, Instant::now());
+                    match approach.begin() {
+                        Ok(socket) => {
+                            let backend = Leg {
+                                socket,
+                                transport: Transport::Raw,
+                                read: Vec::new(),
+                            };
+                            return Some(self.session(pool, caller, backend, lease, attempt, true));
+                        }
+                        // The client took the last descriptor: it waits, and the next accept finds none and pauses.
+                        Err(error) if error.is_ours() => {
+                            self.leave_for_room(Step::Connect(lease), caller);
+                            return None;
+                        }
+                        Err(error) => {
+                            let why = Unserved::Connect(error);
+                            let now = Instant::now();
+                            self.search
+                                .unserved(pool, attempt, Some(lease), why, record, now)
+                        }
+                    }
+                }
+            };
         }
     }
 
-    /// The same without a wait, on a relay thread: picks and begins to connect. What needs a wait (a queue, a handshake
-    /// with the backend, another try after one that failed at once) is run by the set-up plane instead, and there is no
-    /// session yet.
-    pub fn begin(
-        self,
-        pool: &Arc<Pool>,
-        client: Leg,
-        mut record: Record,
-        place: Place,
-    ) -> Option<Session<Held>> {
-        let settings = pool.settings();
-        record.phase = Phase::Queue;
-        // A PROXY header and a handshake are made where they may wait.
-        if settings.send_proxy.is_some() || pool.has_tls() {
-            self.wait(client, record, place);
-            return None;
-        }
-        let pick = Pick {
-            client: self.client.ip(),
-            key: self.key.as_deref(),
-            ..Pick::default()
+    /// Takes the search to its end in the set-up plane.
+    async fn finish(mut self, step: Step, mut caller: Caller) {
+        let Some(pool) = self.pool.upgrade() else {
+            drop(step);
+            return caller.refuse(route_gone());
         };
-        let lease = match pool.acquire_now(&pick) {
-            Some(Ok(lease)) => lease,
-            Some(Err(error)) => {
-                let error = DispatchError::from(error);
-                tell_of_refusal(pool, &error);
-                refuse(client, record, error.end());
-                return None;
-            }
-            None => {
-                self.wait(client, record, place);
-                return None;
+        let client = caller.leg.socket.as_fd();
+        if pool.settings().send_proxy.is_some() && self.introduction.is_none() {
+            let known = Introduction::plain(self.client, local_address(client));
+            self.introduction = Some(Box::new(known));
+        }
+        let introduction = self.introduction.as_deref();
+        // Both may be dropped: the search leaves the queue or gives its lease back, the watch takes nothing.
+        let found = tokio::select! {
+            biased;
+            found = finish(&mut self.search, step, &pool, introduction, &mut caller.record) => found,
+            () = left_waiting(client) => {
+                let end = End::new(Side::Client, caller.record.phase, How::Rst);
+                return caller.refuse(end);
             }
         };
-        let endpoint = lease.backend().endpoint();
-        // A reload that came meanwhile sets the TLS before the addresses.
-        if pool.has_tls() {
-            drop(lease);
-            self.wait(client, record, place);
-            return None;
-        }
-        record.phase = Phase::Connect;
-        record.assigned(lease.backend().counters());
-        let begun = self.begun(pool, Arc::clone(lease.backend()));
-        let held = Held::new(lease, place);
-        match begin(endpoint, &settings.dial) {
-            Ok(socket) => {
-                let backend = Leg {
-                    socket,
-                    transport: Transport::Raw,
-                    read: Vec::new(),
-                };
-                Some(begun.session(pool, client, backend, record, held, true))
-            }
-            // The client took the last descriptor: it waits, and the next accept finds none and pauses.
-            Err(error) if error.is_ours() => {
-                begun.errand.wait_for_room(client, record, held.place);
-                None
-            }
-            Err(error) => {
-                Box::new(begun).unserved(Unserved::Connect(error), client, record, held);
-                None
-            }
+        match found {
+            Ok((backend, lease)) => self.adopt(&pool, caller, backend, lease),
+            Err(error) => caller.turn_away(&pool, &error),
         }
     }
 
     /// Hands the session to the relay and is done with it, unless it comes back.
-    fn adopt(
-        self,
-        pool: &Pool,
-        client: Leg,
-        backend: SetupLeg,
-        mut record: Record,
-        lease: Lease,
-        place: Place,
-    ) {
+    fn adopt(self, pool: &Pool, mut caller: Caller, backend: SetupLeg, lease: Lease) {
         let backend = match backend.into_leg(Vec::new()) {
             Ok(backend) => backend,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
-                let end = End::new(Side::Evenkeel, Phase::Connect, How::Error);
-                return refuse(client, record, end);
+                return caller.refuse(End::new(Side::Evenkeel, Phase::Connect, How::Error));
             }
         };
-        record.opened();
+        caller.record.opened();
         let proxy = Arc::clone(&self.proxy);
-        let begun = self.begun(pool, Arc::clone(lease.backend()));
-        let held = Held::new(lease, place);
-        let session = begun.session(pool, client, backend, record, held, false);
+        let attempt = Attempt::new(&lease, Instant::now());
+        let session = self.session(pool, caller, backend, lease, attempt, false);
         proxy.relay.adopt(session);
     }
 
-    fn begun(self, pool: &Pool, backend: Arc<Backend>) -> Begun {
-        Begun {
-            connect_timeout: pool.settings().connect_timeout,
-            backend,
-            at: Instant::now(),
+    fn session(
+        self,
+        pool: &Pool,
+        caller: Caller,
+        backend: Leg,
+        lease: Lease,
+        attempt: Attempt,
+        connecting: bool,
+    ) -> Session<Held> {
+        let settings = pool.settings();
+        let begun = Begun {
+            connect_timeout: settings.connect_timeout,
+            attempt,
             errand: self,
+        };
+        Session {
+            client: caller.leg,
+            backend,
+            framing: Framing::Bytes,
+            connecting,
+            policy: Policy::of(&settings),
+            record: caller.record,
+            lease: Held::new(lease, caller.place),
+            origin: Some(Box::new(begun)),
+            resumption: None,
         }
     }
 
-    /// Goes on in the set-up plane when something was freed, or soon.
-    fn wait_for_room(self, client: Leg, record: Record, place: Place) {
+    /// Goes on in the set-up plane.
+    fn leave(self, step: Step, caller: Caller) {
+        let runtime = self.proxy.runtime.clone();
+        runtime.spawn(self.finish(step, caller));
+    }
+
+    /// The same when something was freed, or soon.
+    fn leave_for_room(self, step: Step, caller: Caller) {
         let proxy = Arc::clone(&self.proxy);
         proxy.runtime.clone().spawn(async move {
             let _ = tokio::time::timeout(RETRY_SHORTAGE, proxy.limits.freed()).await;
-            self.run(client, record, place).await;
+            self.finish(step, caller).await;
         });
-    }
-
-    /// Goes on in the set-up plane.
-    fn wait(self, client: Leg, record: Record, place: Place) {
-        let runtime = self.proxy.runtime.clone();
-        runtime.spawn(self.run(client, record, place));
     }
 }
 
-fn begin(endpoint: Option<Endpoint>, dial: &Dial) -> Result<OwnedFd, ConnectError> {
-    match endpoint {
-        Some(endpoint) => begin_connect(&endpoint, dial),
-        None => Err(ConnectError::unresolved()),
+impl Caller {
+    fn turn_away(self, pool: &Pool, error: &DispatchError) {
+        tracing::debug!(pool = %pool.name(), %error, "refused");
+        self.refuse(error.end());
+    }
+
+    /// A refusal is a RST: nothing must look like an orderly, empty answer.
+    pub fn refuse(self, end: End) {
+        let Self { leg, record, place } = self;
+        reset_on_close(leg.socket.as_fd());
+        drop(leg);
+        record.finish(end);
+        drop(place);
     }
 }
 
 /// An errand whose backend is connected, or about to be, and has not served yet.
 struct Begun {
     errand: Errand,
-    backend: Arc<Backend>,
-    /// When the connect began; of one that the set-up plane made, when it was done.
-    at: Instant,
+    /// Of a connect that the set-up plane made it begins when that was done.
+    attempt: Attempt,
     connect_timeout: Duration,
-}
-
-impl Begun {
-    fn session(
-        self,
-        pool: &Pool,
-        client: Leg,
-        backend: Leg,
-        record: Record,
-        held: Held,
-        connecting: bool,
-    ) -> Session<Held> {
-        Session {
-            client,
-            backend,
-            framing: Framing::Bytes,
-            connecting,
-            policy: Policy::of(&pool.settings()),
-            record,
-            lease: held,
-            origin: Some(Box::new(self)),
-            resumption: None,
-        }
-    }
-
-    /// Whether another try is to be made. A failed connect is charged to the backend, and so is a reset so early that it
-    /// can be no answer to a client's silence: that would let silent clients eject good backends. A FIN is the backend's
-    /// orderly word and charged to nobody.
-    fn may_try_another(&mut self, pool: &Pool, why: Unserved) -> Result<(), End> {
-        let failed = |tried: &mut Vec<_>, backend, error| {
-            failed(pool, tried, backend, error).map_err(|error| {
-                tell_of_refusal(pool, &error);
-                error.end()
-            })
-        };
-        let (backend, tried) = (Arc::clone(&self.backend), &mut self.errand.tried);
-        match why {
-            Unserved::Connect(error) => failed(tried, backend, error),
-            Unserved::ConnectTimeout => {
-                let error = ConnectError::TimedOut(self.connect_timeout);
-                failed(tried, backend, error)
-            }
-            Unserved::Reset => {
-                let now = Instant::now();
-                if now.duration_since(self.at) <= self.connect_timeout {
-                    backend.connect_failed(now, "reset before the first byte");
-                }
-                let end = End::new(Side::Backend, Phase::Connect, How::Rst);
-                try_another(pool, tried, backend).then_some(()).ok_or(end)
-            }
-            Unserved::Fin => {
-                let end = End::new(Side::Backend, Phase::Connect, How::Fin);
-                try_another(pool, tried, backend).then_some(()).ok_or(end)
-            }
-        }
-    }
 }
 
 impl Origin<Held> for Begun {
@@ -271,31 +225,40 @@ impl Origin<Held> for Begun {
     }
 
     fn connected(&mut self, record: &mut Record) {
-        let now = Instant::now();
-        self.backend.connected(now);
-        record.connected(now.duration_since(self.at));
+        self.attempt.connected(record, Instant::now());
         record.opened();
     }
 
     fn has_other(&self) -> bool {
-        let Some(pool) = self.errand.pool.upgrade() else {
-            return false;
-        };
-        let mut tried = self.errand.tried.clone();
-        tried.push(Arc::clone(&self.backend));
-        tried.len() <= pool.settings().retries as usize && pool.has_other(&tried)
+        let Self {
+            errand, attempt, ..
+        } = self;
+        let pool = errand.pool.upgrade();
+        pool.is_some_and(|pool| errand.search.has_other(&pool, &attempt.backend))
     }
 
-    fn unserved(mut self: Box<Self>, why: Unserved, client: Leg, mut record: Record, held: Held) {
+    fn unserved(self: Box<Self>, why: Unserved, client: Leg, record: Record, held: Held) {
+        let Self {
+            mut errand,
+            attempt,
+            ..
+        } = *self;
         let Held { lease, place } = held;
-        drop(lease);
-        record.phase = Phase::Connect;
-        let Some(pool) = self.errand.pool.upgrade() else {
-            return refuse(client, record, route_gone());
+        let mut caller = Caller {
+            leg: client,
+            record,
+            place,
         };
-        match self.may_try_another(&pool, why) {
-            Ok(()) => self.errand.wait(client, record, place),
-            Err(end) => refuse(client, record, end),
+        let Some(pool) = errand.pool.upgrade() else {
+            drop(lease);
+            return caller.refuse(route_gone());
+        };
+        let (record, now) = (&mut caller.record, Instant::now());
+        let search = &mut errand.search;
+        let step = search.unserved(&pool, attempt, lease, why, record, now);
+        let relay = Arc::clone(&errand.proxy.relay);
+        if let Some(session) = errand.advance(&pool, step, caller) {
+            relay.adopt(session);
         }
     }
 }
@@ -311,9 +274,134 @@ fn route_gone() -> End {
     End::new(Side::Evenkeel, Phase::Route, How::Refused)
 }
 
-/// A refusal is a RST: nothing must look like an orderly, empty answer.
-pub(super) fn refuse(client: Leg, record: Record, end: End) {
-    reset_on_close(client.socket.as_fd());
-    drop(client);
-    record.finish(end);
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::sync::atomic::Ordering;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::config;
+    use crate::observe::{Journal, ListenerCounters};
+    use crate::pool::Pick;
+    use crate::proxy::{Handshakes, HardStop, Limits, Relay};
+
+    /// A pool of a backend whose connect fails at once, on whatever thread, and of one that listens.
+    struct Bench {
+        proxy: Arc<Proxy>,
+        pool: Arc<Pool>,
+        counters: Arc<ListenerCounters>,
+        node: TcpListener,
+    }
+
+    impl Bench {
+        async fn start(pool: &str, limit: u32) -> Bench {
+            let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let text = format!(
+                "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n\
+                 [pool.p]\n{pool}\nbackend = [\n{{ name = \"gone\", address = \"unix:/nowhere/to/be.found\" }},\n\
+                 {{ name = \"there\", address = \"{}\", max_connections = {limit} }}]\n",
+                node.local_addr().unwrap()
+            );
+            let config = config::parse(&text, Path::new("test.toml"))
+                .unwrap_or_else(|errors| panic!("{errors}"));
+            let journal = Journal::new(&config.access_log).unwrap();
+            Bench {
+                pool: Pool::new(&config.pools["p"]),
+                counters: ListenerCounters::new("l", &journal),
+                proxy: Arc::new(Proxy {
+                    relay: Relay::start(1, usize::MAX).unwrap(),
+                    journal,
+                    limits: Limits::new(&config.global),
+                    handshakes: Handshakes::new(&config.global, tokio::runtime::Handle::current()),
+                    runtime: tokio::runtime::Handle::current(),
+                    stopping: CancellationToken::new(),
+                    hard_stop: HardStop::default(),
+                    resuming: tokio::sync::Semaphore::new(1),
+                }),
+                node,
+            }
+        }
+
+        /// As the door does it for a connection that has come; and the client's end.
+        fn arrive(&self) -> (Option<Session<Held>>, UnixStream) {
+            let (client, ours) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let errand = Errand {
+                proxy: Arc::clone(&self.proxy),
+                pool: Arc::downgrade(&self.pool),
+                client: Peer::Unix,
+                introduction: None,
+                search: Search::default(),
+            };
+            let caller = Caller {
+                leg: Leg {
+                    socket: OwnedFd::from(ours),
+                    transport: Transport::Raw,
+                    read: Vec::new(),
+                },
+                record: Record::new(&self.counters, Peer::Unix),
+                place: self.proxy.limits.slot().place(),
+            };
+            (errand.begin(&self.pool, caller), client)
+        }
+
+        fn counted(&self) -> [u64; 3] {
+            let gone = self.pool.backend("gone").unwrap();
+            let failures = &gone.counters().connect_failures;
+            let counters = self.pool.counters();
+            [&counters.retries, &counters.redispatches, failures]
+                .map(|counter| counter.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            self.proxy.relay.shutdown();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_at_once_is_tried_elsewhere_at_once() {
+        let bench = Bench::start("retries = 1", 0).await;
+        let (session, _client) = bench.arrive();
+        let session = session.expect("it went to the set-up plane");
+        assert_eq!(&**session.record.assignment().unwrap().1, "there");
+        assert_eq!(bench.counted(), [1, 1, 1]);
+        assert_eq!(bench.pool.backend("gone").unwrap().live(), 0);
+        session.record.finish(route_gone());
+    }
+
+    #[tokio::test]
+    async fn what_has_to_wait_goes_on_elsewhere_with_all_it_has_counted() {
+        let bench = Bench::start("retries = 1\nmax_queue = 1", 1).await;
+        let there = bench.pool.backend("there").unwrap();
+        let pick = Pick {
+            preferred: Some(&there),
+            ..Pick::default()
+        };
+        let lease = bench.pool.acquire(&pick).await.unwrap();
+        let (session, client) = bench.arrive();
+        assert!(session.is_none(), "there was no room");
+        assert_eq!(bench.counted(), [1, 0, 1]);
+        while bench.pool.queued() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(lease);
+        let (mut backend, _) = bench.node.accept().await.unwrap();
+        assert_eq!(bench.counted(), [1, 1, 1]);
+        // Its last try is used up: the backend's FIN is the client's.
+        backend.shutdown().await.unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut client = tokio::net::UnixStream::from_std(client).unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        drop((client, backend));
+        there.emptied().await;
+        assert_eq!(bench.counted(), [1, 1, 1]);
+    }
 }

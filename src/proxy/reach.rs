@@ -2,6 +2,8 @@
 //! whatever fails may be tried again elsewhere.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
@@ -9,45 +11,77 @@ use tokio::time::{Instant, timeout_at};
 use super::SetupLeg;
 use crate::base::units::format_duration;
 use crate::config;
-use crate::net::{ConnectError, Endpoint, Stream, connect, is_local_shortage};
-use crate::pool::Backend;
+use crate::net::{ConnectError, Endpoint, Stream, begin_connect, connect, is_local_shortage};
+use crate::pool::{Backend, Pool};
 use crate::tls::Towards;
 
-/// Connects to `backend` at `endpoint`, sends it a PROXY `header`, and makes the handshake, all within the pool's `connect_timeout`.
-///
-/// # Errors
-/// See [`ConnectError`].
-///
-/// # Cancel safety
-/// Dropping the future closes the socket.
-pub(super) async fn reach(
-    backend: &Backend,
+/// How a backend is reached at one moment: behind a wait it is asked for anew.
+pub(super) struct Approach {
+    pub settings: Arc<config::Pool>,
+    /// `None`: it has lost its address between pick and connect.
     endpoint: Option<Endpoint>,
-    tls: Option<&Towards>,
-    pool: &config::Pool,
-    header: Option<Vec<u8>>,
-) -> Result<SetupLeg, ConnectError> {
-    let timeout = pool.connect_timeout;
-    let deadline = Instant::now() + timeout;
-    let Some(endpoint) = endpoint else {
-        // Lost its address between pick and connect.
-        return Err(ConnectError::unresolved());
-    };
-    let mut stream = connect(&endpoint, &pool.dial, timeout).await?;
-    if let Some(header) = header {
-        // It goes before any other byte, those of TLS included. A fresh socket has room for it.
-        stream.write_all(&header).await?;
+    tls: Option<Arc<Towards>>,
+}
+
+impl Approach {
+    /// In this order: a reload sets the TLS before the addresses, so that none is reached without it.
+    pub fn to(backend: &Backend, pool: &Pool) -> Self {
+        let (settings, endpoint) = (pool.settings(), backend.endpoint());
+        let tls = pool.tls();
+        Self {
+            settings,
+            endpoint,
+            tls,
+        }
     }
-    let Some(tls) = tls else {
-        return Ok(SetupLeg::Plain(stream));
-    };
-    let host = backend.host();
-    let shaking = encrypt(stream, tls, &host);
-    timeout_at(deadline, shaking).await.unwrap_or_else(|_| {
-        let why = format!("no answer within {}", format_duration(timeout));
-        let error = io::Error::new(io::ErrorKind::TimedOut, why);
-        Err(ConnectError::Tls(error))
-    })
+
+    /// A connect is all that it takes.
+    pub fn is_bare(&self) -> bool {
+        self.tls.is_none() && self.settings.send_proxy.is_none()
+    }
+
+    /// Begins to connect, without a wait.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn begin(&self) -> Result<OwnedFd, ConnectError> {
+        begin_connect(self.endpoint()?, &self.settings.dial)
+    }
+
+    /// Connects, sends a PROXY `header`, and makes the handshake, all within the pool's `connect_timeout`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    pub async fn reach(
+        &self,
+        backend: &Backend,
+        header: Option<Vec<u8>>,
+    ) -> Result<SetupLeg, ConnectError> {
+        let timeout = self.settings.connect_timeout;
+        let deadline = Instant::now() + timeout;
+        let mut stream = connect(self.endpoint()?, &self.settings.dial, timeout).await?;
+        if let Some(header) = header {
+            // It goes before any other byte, those of TLS included. A fresh socket has room for it.
+            stream.write_all(&header).await?;
+        }
+        let Some(tls) = &self.tls else {
+            return Ok(SetupLeg::Plain(stream));
+        };
+        let host = backend.host();
+        let shaking = encrypt(stream, tls, &host);
+        timeout_at(deadline, shaking).await.unwrap_or_else(|_| {
+            let why = format!("no answer within {}", format_duration(timeout));
+            let error = io::Error::new(io::ErrorKind::TimedOut, why);
+            Err(ConnectError::Tls(error))
+        })
+    }
+
+    fn endpoint(&self) -> Result<&Endpoint, ConnectError> {
+        self.endpoint.as_ref().ok_or_else(ConnectError::unresolved)
+    }
 }
 
 async fn encrypt(stream: Stream, tls: &Towards, host: &str) -> Result<SetupLeg, ConnectError> {

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::backend_line::{self, Upload};
 use super::dialogue::Dialogue;
 use super::dispatch::charge;
-use super::reach::reach;
+use super::reach::Approach;
 use super::{Held, Introduction, Proxy, SetupLeg};
 use crate::base::backoff::Backoff;
 use crate::config;
@@ -260,19 +260,18 @@ impl Search {
         pool: &Pool,
         backend: &Backend,
     ) -> Result<(SetupLeg, Vec<u8>, Duration), Refused> {
-        // In this order: see `dispatch`.
-        let (settings, endpoint) = (pool.settings(), backend.endpoint());
-        let tls = pool.tls();
+        let approach = Approach::to(backend, pool);
+        let settings = &approach.settings;
         let begun = Instant::now();
         let header = settings.send_proxy.map(|version| {
             let nobody = || Introduction::plain(Peer::Unix, None);
             let known = self.introduction.as_deref().cloned();
             known.unwrap_or_else(nobody).header(version, self.id)
         });
-        let leg = match reach(backend, endpoint, tls.as_deref(), &settings, header).await {
+        let leg = match approach.reach(backend, header).await {
             Ok(leg) => leg,
             Err(error) => {
-                charge(backend, &error);
+                charge(backend, &error, Instant::now());
                 return Err(Refused::ForNow(format!(
                     "connect to {}: {error}",
                     backend.name()
@@ -281,7 +280,7 @@ impl Search {
         };
         let now = Instant::now();
         backend.connected(now);
-        let shaken = timeout(self.upgrade_timeout, self.shake(leg, &settings)).await;
+        let shaken = timeout(self.upgrade_timeout, self.shake(leg, settings)).await;
         let (leg, read) =
             shaken.unwrap_or_else(|_| Err(Refused::ForNow("no 101 in time".to_owned())))?;
         Ok((leg, read, now - begun))

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::classify::{self, Classified};
-use super::errand::{Errand, refuse};
+use super::dispatch::Search;
+use super::errand::{Caller, Errand};
 use super::{Arrival, Introduction};
 use crate::config::{Balance, HashKey, ListenerTls};
 use crate::net::Stream;
@@ -30,29 +31,36 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
         .as_ref()
         .filter(|pool| pool.settings().send_proxy.is_some())
         .map(|_| Box::new(introduction(&arrival, &classified)));
-    let client = match classified.client.into_leg(classified.read) {
-        Ok(client) => client,
+    let leg = match classified.client.into_leg(classified.read) {
+        Ok(leg) => leg,
         Err(error) => {
             tracing::warn!(%error, "a connection cannot be handed to the relay");
             return record.finish(End::new(Side::Evenkeel, Phase::Route, How::Error));
         }
     };
+    let caller = Caller {
+        leg,
+        record,
+        place: arrival.slot.place(),
+    };
+    // A pool that lets its clients wait must not use up the places in set-up of all listeners.
+    drop(arrival.slot);
     let Some(pool) = pool else {
         let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
-        return refuse(client, record, end);
+        return caller.refuse(end);
     };
     let errand = Errand {
         pool: Arc::downgrade(&pool),
         client: arrival.peer,
         introduction,
-        key,
-        tried: Vec::new(),
+        search: Search {
+            client: arrival.peer.ip(),
+            key,
+            ..Search::default()
+        },
         proxy: arrival.proxy,
     };
-    // A pool that lets its clients wait must not use up the places in set-up of all listeners.
-    let place = arrival.slot.place();
-    drop(arrival.slot);
-    errand.run(client, record, place).await;
+    errand.run(caller).await;
 }
 
 fn introduction(arrival: &Arrival, classified: &Classified) -> Introduction {

@@ -286,6 +286,7 @@ pub(super) fn unavailable(
     tracing::debug!(pool = %pool.name(), %error, "request refused");
     let status = match error {
         DispatchError::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
+        DispatchError::Ended { .. } => StatusCode::BAD_GATEWAY,
         DispatchError::Connect { source, .. } => match source {
             ConnectError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             ConnectError::Tls(error) if error.kind() == io::ErrorKind::TimedOut => {

@@ -4,7 +4,7 @@
 use super::clock::Tick;
 use super::frames::Way;
 use super::leg::{Input, Leg};
-use super::pipe::Pipe;
+use super::pipe::{MAX_STALLED, Pipe};
 use super::scratch::{self, Scratch};
 use crate::wire::passage::Passed;
 
@@ -291,7 +291,8 @@ impl Direction {
         scratch: &mut Scratch,
         limit: usize,
     ) -> Input {
-        let input = from.fill(&mut pipe, limit);
+        // What is not taken stays in the pipe for as long as the other leg stalls. Asking costs less than smaller fills.
+        let input = from.fill(&mut pipe, limit.min(to.takes_now() + MAX_STALLED));
         if let Input::Data(count) = input {
             self.note(count);
             if !to.drain(&mut pipe) {

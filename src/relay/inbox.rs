@@ -46,8 +46,16 @@ pub(super) enum Command<L> {
     Stop,
 }
 
-/// The way in. Its length is bounded by who sends: one `Adopt` or `Arrive` per connection, and those are capped by
-/// `max_connections`; questions come from the admin endpoint, which serves few at a time.
+/// The way in. It has no cap of its own, as a command that is turned away would be a lost connection or somebody who waits for
+/// ever. What bounds it is who sends; a worker takes all of it once in each round of events:
+/// - `Adopt`, `Arrive`: one for each session on its way here. They are in `live`, and all of it in `max_connections`.
+/// - `Attach`, `Forsake`: the end of a search; a session has one at a time.
+/// - `Part`, `Relieve`: one for each session and job. A job's next look at the table is an `Inquire` behind them, which finds
+///   those sessions parting; of jobs there are `jobs::MAX_RUNNING` of each origin.
+/// - `Inquire`: one for each job, and for each connection of the admin and the metrics endpoint (`MAX_ENDPOINT_CONNECTIONS`): who
+///   asks waits for the answer. A client that hangs up leaves its question behind until the next round.
+/// - `Listen`, `Resume`, `Unlisten`: one of each for a door, of which a listener has one; a `Resume` answers a pause.
+/// - `PartAll`, `Stop`: once in a process's life.
 pub(super) struct Inbox<L> {
     /// `None`: the worker has ended.
     commands: Mutex<Option<VecDeque<Command<L>>>>,

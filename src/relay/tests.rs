@@ -704,6 +704,54 @@ fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
     drop(stalled);
 }
 
+/// Sends bulk to a client that takes so much of it and then stalls, until nothing moves any more; `held` is called all the while.
+fn stall_behind_bulk(ends: &Ends, mut bytes: usize, held: impl Fn() -> u64) {
+    let block = vec![7; 1 << 20];
+    let mut sink = vec![0; 50_000];
+    ends.backend.set_nonblocking(true).unwrap();
+    ends.client.set_nonblocking(true).unwrap();
+    let mut idle_rounds = 0;
+    while idle_rounds < 100 {
+        let mut moved = (&ends.backend).write(&block).unwrap_or(0);
+        if bytes > 0 {
+            let read = (&ends.client).read(&mut sink).unwrap_or(0);
+            bytes = bytes.saturating_sub(read);
+            moved += read;
+        }
+        // While the relay holds nothing it has not met a full queue yet.
+        let is_idle = held() > 0 && bytes == 0 && moved == 0;
+        idle_rounds = if is_idle { idle_rounds + 1 } else { 0 };
+        std::thread::yield_now();
+    }
+}
+
+/// A pipe takes more in one go than it is to be left with: 256 KiB were held for a reader that stalled at the wrong moment.
+#[test]
+fn a_reader_that_stalls_behind_bulk_leaves_at_most_64_kib_in_its_pipe() {
+    const MOST: u64 = 64 * 1024;
+    for round in 1..=10 {
+        let bench = Bench::new();
+        let ends = bench.relayed(policy());
+        stall_behind_bulk(&ends, round * 300_000, || {
+            let held = bench.relay.held_bytes();
+            assert!(held <= MOST, "{held} in round {round}");
+            held
+        });
+    }
+    // And so for each of more readers than there are pipes.
+    let bench = Bench::new();
+    let mut stalled = Vec::new();
+    for round in 1..=12 {
+        let ends = bench.relayed(policy());
+        stall_behind_bulk(&ends, 300_000, || {
+            let held = bench.relay.held_bytes();
+            assert!(held <= round * MOST, "{held} in round {round}");
+            held
+        });
+        stalled.push(ends);
+    }
+}
+
 /// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.
 #[test]
 fn two_resets_end_a_session_that_waits_for_room() {

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::{RecvFlags, recv};
 
 /// One for the process, which is no socket: whatever a socket is asked for fails on it, and nothing happens.
 static NOWHERE: OnceLock<OwnedFd> = OnceLock::new();
@@ -48,6 +49,25 @@ impl AsFd for Socket {
             (Socket::Nowhere, Some(nowhere)) => nowhere.as_fd(),
             // Never: see `nowhere`.
             (Socket::Nowhere, None) => rustix::stdio::stderr(),
+        }
+    }
+}
+
+/// True when the kernel holds an error for the socket. Asking does not consume it, as reading SO_ERROR would.
+pub(super) fn has_error(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
+    // Without waiting; a failure of poll itself says nothing about the socket.
+    let _ = poll(&mut fds, Some(&Timespec::default()));
+    fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
+}
+
+/// What has come, as much as fits.
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match recv(socket, &mut *buffer, RecvFlags::empty()) {
+            Ok((_, count)) => return Ok(count),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Why a connection got no backend, and how its record tells that.
+
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::net::ConnectError;
+use crate::observe::{End, How, Phase, Side};
+use crate::pool::AcquireError;
+
+/// Why a connection got no backend.
+#[derive(Debug, Error)]
+pub enum DispatchError {
+    /// The pool gave none; after failed connects, because no other is left.
+    #[error("{0}")]
+    Acquire(#[from] AcquireError),
+    /// The last of the tries allowed failed.
+    #[error("connect to {backend}: {source}")]
+    Connect {
+        backend: Arc<str>,
+        #[source]
+        source: ConnectError,
+    },
+    /// The last of the tries allowed was connected, and ended before a byte went either way.
+    #[error("{backend} ended before the first byte: {how}")]
+    Ended { backend: Arc<str>, how: How },
+}
+
+impl DispatchError {
+    /// True where no backend is to blame, so that another would not help.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.is_ours())
+    }
+
+    /// As the record tells it.
+    pub fn end(&self) -> End {
+        let (side, phase, how) = match self {
+            Self::Acquire(AcquireError::NoBackend) => {
+                (Side::Evenkeel, Phase::Connect, How::Refused)
+            }
+            Self::Acquire(AcquireError::QueueTimeout(_)) => {
+                (Side::Evenkeel, Phase::Queue, How::Timeout)
+            }
+            Self::Acquire(AcquireError::Full | AcquireError::QueueFull) => {
+                (Side::Evenkeel, Phase::Queue, How::Full)
+            }
+            Self::Connect { source, .. } => match source {
+                ConnectError::TimedOut(_) => (Side::Backend, Phase::Connect, How::Timeout),
+                ConnectError::Refused(_) => (Side::Backend, Phase::Connect, How::Refused),
+                ConnectError::Tls(error) => (Side::Backend, Phase::Connect, how(error)),
+                ConnectError::Local(_) => (Side::Evenkeel, Phase::Connect, How::Error),
+            },
+            Self::Ended { how, .. } => (Side::Backend, Phase::Connect, *how),
+        };
+        End::new(side, phase, how)
+    }
+}
+
+/// How a handshake with a backend ended.
+fn how(error: &io::Error) -> How {
+    match error.kind() {
+        io::ErrorKind::TimedOut => How::Timeout,
+        io::ErrorKind::UnexpectedEof => How::Fin,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => How::Invalid,
+        _ => How::Rst,
+    }
+}

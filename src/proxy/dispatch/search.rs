@@ -1,0 +1,180 @@
+//! The search of one connection for a backend: from what has happened, what is to be done next. Every decision of dispatch
+//! is made here, once: what to pick, whom to charge, whether to try again, when it is over.
+//!
+//! It has no socket, no clock and no wait, so that it can be driven by the set-up plane (`dispatch`) and by a relay thread
+//! (`errand`), and may begin on one and go on on the other with all it has counted.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::DispatchError;
+use crate::base::pace::Pace;
+use crate::net::ConnectError;
+use crate::observe::{How, Phase, Record};
+use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
+use crate::relay::Unserved;
+
+/// Between two warnings of a shortage: it hits every connection.
+const SHORTAGE_SPACING: Duration = Duration::from_secs(10);
+
+/// What is to be done next.
+#[derive(Debug)]
+#[must_use = "it may hold a lease"]
+pub(in crate::proxy) enum Step {
+    /// Ask the pool for [`Search::pick`], at once or in its queue, and tell [`Search::picked`].
+    Pick,
+    /// Connect to the backend of this lease, and tell [`Attempt::connected`] or [`Search::unserved`].
+    Connect(Lease),
+    /// The end: there is no backend for it.
+    Refuse(DispatchError),
+}
+
+/// One connection's search.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Search {
+    /// For `ip_hash`, and for `hash` without a key.
+    pub client: Option<IpAddr>,
+    /// The value of the pool's `hash_key`.
+    pub key: Option<Box<[u8]>>,
+    /// Where the client was before, by its sticky cookie.
+    pub preferred: Option<Arc<Backend>>,
+    /// Backends that did not serve this connection, in order. Their number bounds the tries.
+    pub tried: Vec<Arc<Backend>>,
+}
+
+/// A try that is under way, or was connected and has not served yet.
+#[derive(Debug)]
+pub(in crate::proxy) struct Attempt {
+    pub backend: Arc<Backend>,
+    /// When its connect began.
+    pub begun: Instant,
+}
+
+impl Search {
+    pub fn begin(record: &mut Record) -> Step {
+        record.phase = Phase::Queue;
+        Step::Pick
+    }
+
+    /// What is asked of the pool.
+    pub fn pick(&self) -> Pick<'_> {
+        Pick {
+            client: self.client,
+            key: self.key.as_deref(),
+            preferred: self.preferred.as_ref(),
+            tried: &self.tried,
+        }
+    }
+
+    /// The pool has answered.
+    pub fn picked(
+        &self,
+        pool: &Pool,
+        answer: Result<Lease, AcquireError>,
+        record: &mut Record,
+        now: Instant,
+    ) -> Step {
+        let lease = match answer {
+            Ok(lease) => lease,
+            Err(error) => return refuse(pool, error.into(), now),
+        };
+        let other = |tried: &Arc<Backend>| !Arc::ptr_eq(tried, lease.backend());
+        if self.tried.last().is_some_and(other) {
+            pool.counters().redispatches.fetch_add(1, Ordering::Relaxed);
+        }
+        record.phase = Phase::Connect;
+        record.assigned(lease.backend().counters());
+        Step::Connect(lease)
+    }
+
+    /// The backend of `attempt` did not serve; `lease` is what held its place.
+    pub fn unserved(
+        &mut self,
+        pool: &Pool,
+        attempt: Attempt,
+        lease: Option<Lease>,
+        why: Unserved,
+        record: &mut Record,
+        now: Instant,
+    ) -> Step {
+        // Before it is charged: an ejection serves the queue.
+        drop(lease);
+        let settings = pool.settings();
+        let error = attempt.failed(why, settings.connect_timeout, now);
+        if !error.is_ours() {
+            self.tried.push(attempt.backend);
+            if self.tried.len() <= settings.retries as usize {
+                pool.counters().retries.fetch_add(1, Ordering::Relaxed);
+                return Self::begin(record);
+            }
+        }
+        refuse(pool, error, now)
+    }
+
+    /// Whether another backend might serve where `backend` does not.
+    pub fn has_other(&self, pool: &Pool, backend: &Arc<Backend>) -> bool {
+        let mut tried = self.tried.clone();
+        tried.push(Arc::clone(backend));
+        tried.len() <= pool.settings().retries as usize && pool.has_other(&tried)
+    }
+}
+
+impl Attempt {
+    pub fn new(lease: &Lease, now: Instant) -> Self {
+        Self {
+            backend: Arc::clone(lease.backend()),
+            begun: now,
+        }
+    }
+
+    /// The connect has succeeded.
+    pub fn connected(&self, record: &mut Record, now: Instant) {
+        self.backend.connected(now);
+        record.connected(now.duration_since(self.begun));
+    }
+
+    /// Charges the backend with a failed connect, and with a reset so early that it can be no answer to a client's silence:
+    /// that would let silent clients eject good backends. A FIN is its orderly word and charged to nobody.
+    fn failed(&self, why: Unserved, connect_timeout: Duration, now: Instant) -> DispatchError {
+        let backend = Arc::clone(self.backend.name());
+        let source = match why {
+            Unserved::Connect(error) => error,
+            Unserved::ConnectTimeout => ConnectError::TimedOut(connect_timeout),
+            Unserved::Reset => {
+                if now.duration_since(self.begun) <= connect_timeout {
+                    let why = "reset before the first byte";
+                    self.backend.connect_failed(now, why);
+                }
+                let how = How::Rst;
+                return DispatchError::Ended { backend, how };
+            }
+            Unserved::Fin => {
+                let how = How::Fin;
+                return DispatchError::Ended { backend, how };
+            }
+        };
+        charge(&self.backend, &source, now);
+        DispatchError::Connect { backend, source }
+    }
+}
+
+/// Without the line in the log a pool whose only backend is dead, and has no check, would turn everybody away in silence.
+fn refuse(pool: &Pool, error: DispatchError, now: Instant) -> Step {
+    if pool.may_tell_of_refusal(now) {
+        tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
+    }
+    Step::Refuse(error)
+}
+
+/// Charges the backend with its failure; a shortage of our own is the operator's to know.
+pub(in crate::proxy) fn charge(backend: &Backend, error: &ConnectError, now: Instant) {
+    static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
+    if !error.is_ours() {
+        tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+        backend.connect_failed(now, &error.to_string());
+    } else if SHORTAGE.is_due(now) {
+        tracing::warn!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+    }
+}

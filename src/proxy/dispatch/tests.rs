@@ -1,0 +1,286 @@
+//! Searches through random pools with random outcomes, driven in turn as both planes do.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+
+use super::{Attempt, DispatchError, Search, Step};
+use crate::config;
+use crate::net::{ConnectError, Peer};
+use crate::observe::{End, How, Journal, ListenerCounters, Phase, Record, Side};
+use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
+use crate::relay::Unserved;
+
+/// What becomes of a connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Serves,
+    Refused,
+    TimedOut,
+    OurShortage,
+    ResetEarly,
+    ResetLate,
+    Fin,
+}
+
+impl Outcome {
+    fn is_charged(self) -> bool {
+        matches!(self, Self::Refused | Self::TimedOut | Self::ResetEarly)
+    }
+
+    /// Whether another backend is asked if there may be one more try.
+    fn is_tried_again(self) -> bool {
+        !matches!(self, Self::Serves | Self::OurShortage)
+    }
+
+    fn why(self) -> Option<Unserved> {
+        Some(match self {
+            Self::Serves => return None,
+            Self::Refused => {
+                let error = io::Error::from(io::ErrorKind::ConnectionRefused);
+                Unserved::Connect(ConnectError::Refused(error))
+            }
+            Self::OurShortage => Unserved::Connect(ConnectError::Local(io::Error::other("short"))),
+            Self::TimedOut => Unserved::ConnectTimeout,
+            Self::ResetEarly | Self::ResetLate => Unserved::Reset,
+            Self::Fin => Unserved::Fin,
+        })
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    max: u64,
+    taken: u64,
+    backup: bool,
+    up: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    nodes: Vec<Node>,
+    retries: usize,
+    max_queue: u64,
+    outcomes: Vec<Outcome>,
+    /// Who drives each step: a relay thread does not wait.
+    may_wait: Vec<bool>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let up = prop::bool::weighted(0.8);
+    let node = (0u64..3, 0u64..3, any::<bool>(), up).prop_map(|(max, taken, backup, up)| Node {
+        max,
+        taken,
+        backup,
+        up,
+    });
+    let outcome = prop::sample::select(vec![
+        Outcome::Serves,
+        Outcome::Refused,
+        Outcome::Refused,
+        Outcome::TimedOut,
+        Outcome::OurShortage,
+        Outcome::ResetEarly,
+        Outcome::ResetLate,
+        Outcome::Fin,
+    ]);
+    (
+        prop::collection::vec(node, 1..6),
+        0usize..6,
+        0u64..2,
+        prop::collection::vec(outcome, 8),
+        prop::collection::vec(any::<bool>(), 8),
+    )
+        .prop_map(|(nodes, retries, max_queue, outcomes, may_wait)| Case {
+            nodes,
+            retries,
+            max_queue,
+            outcomes,
+            may_wait,
+        })
+}
+
+impl Case {
+    fn pool(&self) -> Arc<Pool> {
+        let backend = |(n, node): (usize, &Node)| {
+            let state = if node.up { "up" } else { "down" };
+            format!(
+                "{{ name = \"n{n}\", address = \"127.0.0.1:{}\", max_connections = {}, backup = {}, init_state = \"{state}\" }}",
+                n + 1,
+                node.max,
+                node.backup
+            )
+        };
+        // A queue needs somebody who can be full.
+        let max_queue = match self.nodes.iter().any(|node| node.max > 0) {
+            true => self.max_queue,
+            false => 0,
+        };
+        let backends: Vec<String> = self.nodes.iter().enumerate().map(backend).collect();
+        let text = format!(
+            "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n\
+             [pool.p]\nretries = {}\nmax_queue = {}\nbackend = [{}]\ncheck = {{ type = \"tcp\" }}\n",
+            self.retries,
+            max_queue,
+            backends.join(", ")
+        );
+        let config = config::parse(&text, Path::new("a.toml")).unwrap_or_else(|e| panic!("{e}"));
+        Pool::new(&config.pools["p"])
+    }
+
+    /// Connections that were there before, where their backend has room.
+    fn occupy(&self, pool: &Arc<Pool>) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        for (backend, node) in pool.backends().iter().zip(&self.nodes) {
+            let pick = Pick {
+                preferred: Some(backend),
+                ..Pick::default()
+            };
+            for _ in 0..node.taken {
+                let lease = pool.acquire_now(&pick).and_then(Result::ok);
+                leases.extend(lease.filter(|lease| Arc::ptr_eq(lease.backend(), backend)));
+            }
+        }
+        leases
+    }
+}
+
+fn live(pool: &Pool) -> Vec<u64> {
+    pool.backends().iter().map(|one| one.live()).collect()
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// A backend that was asked, and what came of it.
+type Asked = (Arc<Backend>, Outcome);
+
+/// How a search ended.
+#[derive(Debug)]
+enum Found {
+    Served(Lease),
+    Refused(DispatchError),
+}
+
+/// Goes one search to its end, and says in which order backends were asked.
+fn search(
+    case: &Case,
+    pool: &Arc<Pool>,
+    record: &mut Record,
+) -> Result<(Found, Vec<Asked>), TestCaseError> {
+    let long = Duration::from_secs(3600);
+    let mut asked: Vec<Asked> = Vec::new();
+    let mut search = Search::default();
+    let mut step = Search::begin(record);
+    for turn in 0.. {
+        let now = Instant::now();
+        step = match step {
+            Step::Refuse(error) => return Ok((Found::Refused(error), asked)),
+            Step::Pick => {
+                prop_assert_eq!(record.phase, Phase::Queue);
+                let tried: Vec<_> = asked.iter().map(|(one, _)| Arc::clone(one)).collect();
+                let had_other = pool.has_other(&tried);
+                let answer = match case.may_wait[turn % case.may_wait.len()] {
+                    true => pool.acquire(&search.pick()).now_or_never(),
+                    false => pool.acquire_now(&search.pick()),
+                };
+                let answer = answer.unwrap_or(Err(AcquireError::QueueTimeout(long)));
+                if let Ok(lease) = &answer {
+                    let again = tried.iter().any(|one| Arc::ptr_eq(one, lease.backend()));
+                    prop_assert!(!again || !had_other, "asked twice while another was left");
+                }
+                search.picked(pool, answer, record, now)
+            }
+            Step::Connect(lease) => {
+                prop_assert_eq!(record.phase, Phase::Connect);
+                let outcome = case.outcomes[asked.len() % case.outcomes.len()];
+                let mut attempt = Attempt::new(&lease, now);
+                asked.push((Arc::clone(lease.backend()), outcome));
+                match outcome.why() {
+                    None => {
+                        attempt.connected(record, now);
+                        return Ok((Found::Served(lease), asked));
+                    }
+                    Some(why) => {
+                        if outcome == Outcome::ResetLate {
+                            attempt.begun = now.checked_sub(long).unwrap_or(now);
+                        }
+                        search.unserved(pool, attempt, Some(lease), why, record, now)
+                    }
+                }
+            }
+        };
+    }
+    unreachable!("it has an end")
+}
+
+fn counters() -> Arc<ListenerCounters> {
+    let settings = config::AccessLog {
+        output: config::LogOutput::Off,
+        format: config::LogFormat::Json,
+        log_at: config::LogAt {
+            open: false,
+            interval: false,
+            resume: false,
+            end: false,
+        },
+        interval: Duration::from_secs(3600),
+        max_queue: 16,
+    };
+    ListenerCounters::new("l", &Journal::new(&settings).unwrap())
+}
+
+proptest! {
+    #[test]
+    fn a_search_asks_each_backend_once_counts_once_and_keeps_nothing(case in case()) {
+        // For the queue's timeout.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _entered = runtime.enter();
+        let listener = counters();
+        let pool = case.pool();
+        let _occupied = case.occupy(&pool);
+        let before = live(&pool);
+        let mut record = Record::new(&listener, Peer::Unix);
+        let (found, asked) = search(&case, &pool, &mut record)?;
+
+        prop_assert!(asked.len() <= case.retries + 1);
+        let last = asked.last().map(|(_, outcome)| *outcome);
+        match found {
+            Found::Served(lease) => {
+                prop_assert_eq!(last, Some(Outcome::Serves));
+                prop_assert!(Arc::ptr_eq(lease.backend(), &asked.last().unwrap().0));
+                prop_assert_eq!(live(&pool).iter().sum::<u64>(), before.iter().sum::<u64>() + 1);
+            }
+            // Nobody has to be left: a pool gives what was tried once more.
+            Found::Refused(DispatchError::Acquire(_)) => prop_assert!(asked.len() <= case.retries),
+            Found::Refused(error) => {
+                prop_assert_eq!(error.is_ours(), last == Some(Outcome::OurShortage));
+                prop_assert!(error.is_ours() || asked.len() == case.retries + 1);
+            }
+        }
+        prop_assert_eq!(live(&pool), before);
+        prop_assert_eq!(pool.queued(), 0);
+
+        let retried = asked.iter().filter(|(_, outcome)| outcome.is_tried_again()).count();
+        let redispatched = asked.windows(2).filter(|two| !Arc::ptr_eq(&two[0].0, &two[1].0));
+        prop_assert_eq!(read(&pool.counters().retries), retried.min(case.retries) as u64);
+        prop_assert_eq!(read(&pool.counters().redispatches), redispatched.count() as u64);
+        for backend in pool.backends() {
+            let of_it = |(one, _): &&Asked| Arc::ptr_eq(one, &backend);
+            let outcomes: Vec<Outcome> = asked.iter().filter(of_it).map(|(_, how)| *how).collect();
+            let charged = outcomes.iter().filter(|how| how.is_charged()).count();
+            let served = outcomes.contains(&Outcome::Serves);
+            prop_assert_eq!(read(&backend.counters().connect_failures), charged as u64);
+            prop_assert_eq!(read(&backend.counters().connections), u64::from(served));
+        }
+        let assigned = record.assignment().map(|(_, name)| Arc::clone(name));
+        prop_assert_eq!(assigned, asked.last().map(|(one, _)| Arc::clone(one.name())));
+        record.finish(End::new(Side::Client, Phase::Relay, How::Fin));
+    }
+}
