@@ -102,6 +102,11 @@ impl Handshake {
         }
     }
 
+    /// Whether a ticket of the client was taken.
+    pub fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     fn call(&mut self) -> Result<Wants, rustls::Error> {
         let shown = self.input.get_mut(..self.shown).unwrap_or_default();
         let UnbufferedStatus { discard, state } = self.connection.process_tls_records(shown);
@@ -182,7 +187,7 @@ impl Handshake {
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<Done> {
         let alpn_protocol = self.connection.alpn_protocol().map(<[u8]>::to_vec);
-        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let resumed = self.is_resumed();
         // Of a resumed session the one that was verified when it began; the ticket has it.
         let shown = self.connection.peer_certificates();
         let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);

@@ -58,10 +58,13 @@ pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    accept_after(io, Vec::new(), config).await
+    accept_after(io, Vec::new(), config, |_| {}).await
 }
 
 /// Makes the handshake on `io`, of whose client `read` was read already. The caller sets the deadline, by dropping this.
+///
+/// `begun` is told once `read` was worked on, whether the session is resumed by then: behind a whole ClientHello that is known
+/// for good, whatever the client does next, unless it has to say hello again.
 ///
 /// # Errors
 /// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
@@ -70,6 +73,7 @@ pub async fn accept_after<IO>(
     mut io: IO,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
+    begun: impl FnOnce(bool),
 ) -> io::Result<Stream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -77,8 +81,12 @@ where
     let mut handshake = Handshake::new(config)?;
     handshake.input().extend_from_slice(&read);
     drop(read);
+    let mut begun = Some(begun);
     loop {
         let step = handshake.advance();
+        if let Some(begun) = begun.take() {
+            begun(handshake.is_resumed());
+        }
         if !matches!(step, Ok(Step::Done)) && !handshake.output.is_empty() {
             let sent = send(&mut io, &handshake.output).await;
             // A client that is gone does not hear what it did wrong.
