@@ -26,6 +26,7 @@ mod descriptors;
 mod dns;
 mod drain;
 mod failover;
+mod frames;
 mod goodbye;
 mod handover;
 mod health_policy;
