@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod handshake;
 mod identity;
+mod look;
 mod names;
 pub mod record;
 mod server;
@@ -24,10 +25,11 @@ pub use certificate::CertificateFacts;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use identity::ClientIdentity;
+pub use look::{Found, Look, SETTLE};
 #[cfg(any(test, fuzzing))]
 pub use stream::accept;
 pub use stream::{Parts, Stream, accept_after};
-pub use terminator::{Refreshed, SETTLE, Terminator};
+pub use terminator::{Refreshed, Terminator};
 pub use tickets::Tickets;
 pub use towards::Towards;
 

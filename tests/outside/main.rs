@@ -36,6 +36,7 @@ mod limits;
 mod listener_drain;
 mod peers;
 mod plan;
+mod pool_files;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
