@@ -5,7 +5,6 @@
 
 mod certificate;
 mod client;
-mod client_handshake;
 mod clients;
 mod error;
 mod files;
