@@ -1,4 +1,4 @@
-//! Jobs that end live connections at a pace: how a drain asks for one, `POST /api/v1/connections/close`, and the list.
+//! Jobs that end live connections at a pace: how a drain asks for one, `POST /api/v1/connections/close` and `/move`, and the list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ struct CloseBody {
     reason: Option<String>,
 }
 
-/// The body of `POST /api/v1/connections/close`.
+/// The body of `POST /api/v1/connections/close` and `/move`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndBody {
@@ -201,8 +201,12 @@ impl FilterBody {
     }
 }
 
-/// `POST /api/v1/connections/close`.
-pub(super) async fn end<B>(server: &Arc<Server>, body: B) -> Result<Reply, Failure>
+/// `POST /api/v1/connections/close` and `/move`: `target` makes a job's target of what is meant.
+pub(super) async fn end<B>(
+    server: &Arc<Server>,
+    body: B,
+    target: fn(Filter) -> Target,
+) -> Result<Reply, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -227,7 +231,7 @@ where
         }
     };
     let pace = pace(rate, deadline, after, close, None)?;
-    let job = start(server, Target::Filter(filter), pace)?;
+    let job = start(server, target(filter), pace)?;
     Ok(json(StatusCode::ACCEPTED, &view(&job)))
 }
 
@@ -253,7 +257,10 @@ pub(super) fn start(server: &Server, target: Target, pace: Pace) -> Result<Arc<J
     let busy = |error: TooMany| Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let job = server.end_connections(target, pace).map_err(busy)?;
     let JobView { target, pace, .. } = view(&job);
-    info!(job = job.id, target, pace, "operator ends connections");
+    info!(
+        job = job.id,
+        target, pace, "operator ends or moves connections"
+    );
     Ok(job)
 }
 
@@ -316,8 +323,13 @@ fn target(target: &Target) -> String {
         Target::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
         Target::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
         Target::Listener(listener) => return format!("listener {}", listener.name),
+        Target::Move(filter) => return format!("move of {}", conditions(filter)),
         Target::Filter(filter) => filter,
     };
+    conditions(filter)
+}
+
+fn conditions(filter: &Filter) -> String {
     let named =
         |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name}={value}"));
     let timed = |name: &str, value: Duration| {

@@ -203,6 +203,8 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         checks_failed: read(&counters.checks_failed),
         state_changes: read(&counters.state_changes),
         ejections: read(&counters.ejections),
+        resumed: read(&counters.resumed),
+        not_resumed: read(&counters.not_resumed),
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) enum Route {
     Connection(String),
     /// End what a filter finds.
     End,
+    Move,
     Jobs,
     /// By its id, as the path has it.
     Job(String),
@@ -63,6 +64,7 @@ pub(super) const LIST: &[&str] = &[
     "GET /api/v1/connections?pool=chat&min_idle=1h",
     "DELETE /api/v1/connections/ID",
     "POST /api/v1/connections/close",
+    "POST /api/v1/connections/move",
     "GET /api/v1/jobs",
     "GET /api/v1/jobs/ID",
     "POST /api/v1/jobs/ID/abort",
@@ -96,6 +98,7 @@ impl Route {
             ["plan"] => Some(Route::Plan),
             ["connections"] => Some(Route::Connections),
             ["connections", "close"] => Some(Route::End),
+            ["connections", "move"] => Some(Route::Move),
             ["jobs"] => Some(Route::Jobs),
             ["jobs", id, "abort"] => Some(Route::AbortJob((*id).into())),
             ["jobs", id] => Some(Route::Job((*id).into())),
@@ -131,6 +134,7 @@ impl Route {
             | Route::Reload
             | Route::Plan
             | Route::End
+            | Route::Move
             | Route::AbortJob(_) => "POST",
             Route::Weight(_) => "PUT, POST",
             Route::Connection(_) => "DELETE",
@@ -153,6 +157,7 @@ impl Route {
                 | Route::Reload
                 | Route::Plan
                 | Route::End
+                | Route::Move
                 | Route::AbortJob(_)
                 | Route::Weight(_)
                 | Route::Connection(_)

@@ -197,6 +197,10 @@ pub struct BackendView {
     pub checks_failed: u64,
     pub state_changes: u64,
     pub ejections: u64,
+    /// Sessions taken over from another backend.
+    pub resumed: u64,
+    /// Sessions that were to outlive it and did not.
+    pub not_resumed: u64,
 }
 
 /// Answer to `ready`, `drain`, `maint` and `weight`.

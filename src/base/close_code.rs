@@ -14,3 +14,8 @@ pub const SERVICE_RESTART: u16 = 1012;
 pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
+
+/// By which a server says that it goes away and another may serve: 1001, 1012, or 1013 "try again later" (IANA).
+pub fn is_leaving(code: u16) -> bool {
+    matches!(code, GOING_AWAY | SERVICE_RESTART | 1013)
+}

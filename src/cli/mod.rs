@@ -58,6 +58,8 @@ enum Command {
     Connections(client::ListArguments),
     /// End one connection, or at a pace those that a filter finds
     Close(client::CloseArguments),
+    /// Give those that a filter finds another backend, at a pace, where their pool has `resume`; the others stay
+    Move(client::MoveArguments),
     /// List what is being done to live connections
     Jobs(client::AskArguments),
     /// End no more connections by a job
@@ -160,6 +162,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Maint(arguments)) => client::maint(arguments),
         Some(Command::Connections(arguments)) => client::list(arguments),
         Some(Command::Close(arguments)) => client::close(arguments),
+        Some(Command::Move(arguments)) => client::move_many(arguments),
         Some(Command::Jobs(arguments)) => client::jobs(arguments),
         Some(Command::Abort(arguments)) => client::abort(arguments),
     }

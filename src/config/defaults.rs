@@ -35,8 +35,8 @@ pub const LOG_FORMAT: &str = "text";
 pub const ACCESS_LOG_OUTPUT: &str = "off";
 /// Access logs are read by machines.
 pub const ACCESS_LOG_FORMAT: &str = "json";
-/// One line per connection, when all is known of it.
-pub const LOG_AT: &[&str] = &["end"];
+/// One line per connection, when all is known of it, and one for each backend that it outlives.
+pub const LOG_AT: &[&str] = &["resume", "end"];
 /// Often enough to see a session of a day, seldom enough to cost nothing.
 pub const ACCESS_LOG_INTERVAL: Duration = seconds(3600);
 /// About 4 MB of lines: a pause of the disk of one second at 8,000 connections per second.
@@ -114,6 +114,13 @@ pub const REBALANCE_RATE: Rate = Rate::per_second(10);
 pub const REBALANCE_MIN_AGE: Duration = seconds(60);
 /// Not every protocol reconnects by itself, and a raw session is not told why it ends.
 pub const REBALANCE_TCP: &str = "keep";
+/// Where the table stands it is wanted.
+pub const RESUME_ENABLED: bool = true;
+/// A client that waits for an answer sends a few messages at most; a thousand sessions hold 64 MB at the very worst.
+pub const RESUME_MAX_BUFFER: u64 = 64 << 10;
+/// Longer than a backend takes that is there, and not so long that a client's own timeouts begin to fire.
+pub const RESUME_TIMEOUT: Duration = seconds(10);
+pub const RESUME_HEADER: &str = "Evenkeel-Resume";
 /// "Service restart" (IANA): clients reconnect, and most libraries spread that.
 pub const CLOSE_CODE: u64 = 1012;
 /// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).

@@ -20,6 +20,7 @@ mod backend_tls;
 mod failover;
 mod long_life;
 mod rebalance;
+mod resume;
 
 pub use crate::base::rate::Rate;
 pub use backend_tls::*;
@@ -28,6 +29,7 @@ pub use introduction::*;
 pub use listener_tls::*;
 pub use long_life::*;
 pub use rebalance::*;
+pub use resume::*;
 pub use socket::*;
 pub use sticky::*;
 
@@ -118,6 +120,8 @@ pub struct LogAt {
     /// At adoption by the relay (an HTTP request has no such moment).
     pub open: bool,
     pub interval: bool,
+    /// When another backend has taken a session.
+    pub resume: bool,
     pub end: bool,
 }
 
@@ -245,6 +249,8 @@ pub struct Pool {
     pub drain: Option<Drain>,
     /// `None`: live connections stay where they are when a backend is added.
     pub rebalance: Option<Rebalance>,
+    /// `None`: a session ends with its backend.
+    pub resume: Option<Resume>,
     /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.

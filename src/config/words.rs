@@ -135,6 +135,7 @@ impl Word for OnUp {
 pub(super) enum Moment {
     Open,
     Interval,
+    Resume,
     End,
 }
 
@@ -142,6 +143,7 @@ impl Word for Moment {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("open", Moment::Open),
         ("interval", Moment::Interval),
+        ("resume", Moment::Resume),
         ("end", Moment::End),
     ];
 }

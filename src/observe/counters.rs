@@ -90,6 +90,10 @@ pub struct BackendCounters {
     pub state_changes: AtomicU64,
     /// Ejections by outlier detection. Written by `pool`.
     pub ejections: AtomicU64,
+    /// Sessions that it has taken over from another backend. Written by [`super::Record::resumed`].
+    pub resumed: AtomicU64,
+    /// Sessions that were to outlive it and did not. Written by [`super::Record::not_resumed`].
+    pub not_resumed: AtomicU64,
 }
 
 impl BackendCounters {
@@ -106,6 +110,8 @@ impl BackendCounters {
             checks_failed: AtomicU64::new(0),
             state_changes: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            not_resumed: AtomicU64::new(0),
         })
     }
 }

@@ -96,6 +96,7 @@ impl Journal {
             LogOutput::Off => LogAt {
                 open: false,
                 interval: false,
+                resume: false,
                 end: false,
             },
             LogOutput::Stdout | LogOutput::File(_) => settings.log_at,
@@ -145,6 +146,7 @@ mod tests {
             log_at: LogAt {
                 open: false,
                 interval: false,
+                resume: false,
                 end: true,
             },
             interval: Duration::from_secs(3600),

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::end::End;
 use super::escape::escape;
 use super::names::Names;
+use super::record::Resumed;
 use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;
 
@@ -30,12 +31,14 @@ pub(super) struct Line {
     pub duration: Duration,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
+    pub resumed: Option<Resumed>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     Open,
     Interval,
+    Resume,
     End(End),
 }
 
@@ -44,13 +47,14 @@ impl Event {
         match self {
             Event::Open => "open",
             Event::Interval => "interval",
+            Event::Resume => "resume",
             Event::End(_) => "end",
         }
     }
 
     fn end(self) -> Option<End> {
         match self {
-            Event::Open | Event::Interval => None,
+            Event::Open | Event::Interval | Event::Resume => None,
             Event::End(end) => Some(end),
         }
     }
@@ -109,6 +113,11 @@ impl Line {
         let names = &self.names;
         let time = humantime::format_rfc3339_millis(self.time).to_string();
         let client = self.client.to_string();
+        let resumed = self.resumed.as_ref();
+        let lost = resumed.map(|resumed| match resumed.lost {
+            Some(count) => Value::Number(count.into()),
+            None => Value::Word("unknown"),
+        });
         let known = [
             ("time", Some(Value::Word(&time))),
             ("event", Some(Value::Word(self.event.word()))),
@@ -124,6 +133,17 @@ impl Line {
             ("path", names.path().map(Value::Word)),
             ("pool", self.pool.as_deref().map(Value::Word)),
             ("backend", self.backend.as_deref().map(Value::Word)),
+            (
+                "from",
+                resumed
+                    .and_then(|resumed| resumed.from.as_deref())
+                    .map(Value::Word),
+            ),
+            (
+                "gap_ms",
+                resumed.map(|resumed| Value::Milliseconds(resumed.gap)),
+            ),
+            ("lost", lost),
             (
                 "status",
                 self.status.map(|status| Value::Number(status.into())),
@@ -219,6 +239,7 @@ mod tests {
             duration: Duration::from_secs(60),
             bytes_from_client: 10,
             bytes_from_backend: 20,
+            resumed: None,
         }
     }
 

@@ -19,6 +19,6 @@ pub use counters::{BackendCounters, EndCounts, ListenerCounters};
 pub use end::{End, How, Phase, Side};
 pub use escape::escape;
 pub use journal::{Journal, Prepared};
-pub use record::Record;
+pub use record::{Record, Resumed};
 pub use refusal::{Refusal, RefusalCounts};
 pub use summary::Summary;

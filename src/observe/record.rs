@@ -16,6 +16,17 @@ use super::summary::Summary;
 use crate::config::TlsVersion;
 use crate::net::Peer;
 
+/// How a session has come to another backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resumed {
+    /// The name of the one before.
+    pub from: Option<Arc<str>>,
+    /// The time without a backend.
+    pub gap: Duration,
+    /// Messages of the client that are lost, at most; `None`: not known.
+    pub lost: Option<u32>,
+}
+
 /// A live connection holds its record for hours, so it is kept small.
 #[derive(Debug)]
 pub struct Record {
@@ -125,6 +136,32 @@ impl Record {
     pub fn assigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tries = self.tries.saturating_add(1);
         self.assigned = Some(Arc::clone(backend));
+    }
+
+    /// A live session is to be assigned to another backend: what the present one has moved is its own.
+    pub fn reassigned(&mut self, backend: &Arc<BackendCounters>) {
+        self.tally();
+        self.assigned(backend);
+    }
+
+    /// The backend that it was assigned to has taken it over: writes the line of `log_at` "resume", when it is wanted.
+    pub fn resumed(&mut self, resumed: Resumed) {
+        if let Some(assigned) = &self.assigned {
+            assigned.resumed.fetch_add(1, Relaxed);
+        }
+        if self.listener.journal.log_at().resume {
+            self.listener.journal.write(Line {
+                resumed: Some(resumed),
+                ..self.line(Event::Resume)
+            });
+        }
+    }
+
+    /// It was to outlive its backend, and is ended with it.
+    pub fn not_resumed(&self) {
+        if let Some(assigned) = &self.assigned {
+            assigned.not_resumed.fetch_add(1, Relaxed);
+        }
     }
 
     /// The connect has succeeded after this time; kept in microseconds, up to 71 minutes.
@@ -298,6 +335,7 @@ impl Record {
             duration: self.age(),
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,
+            resumed: None,
         }
     }
 }
@@ -333,6 +371,7 @@ mod tests {
             LogAt {
                 open: false,
                 interval: false,
+                resume: false,
                 end: false,
             },
             "/dev/null".as_ref(),
@@ -418,6 +457,7 @@ mod tests {
             LogAt {
                 open: true,
                 interval: true,
+                resume: false,
                 end: true,
             },
             &path,

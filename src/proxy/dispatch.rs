@@ -117,7 +117,7 @@ pub(super) fn failed(
     backend: Arc<Backend>,
     source: ConnectError,
 ) -> Result<(), DispatchError> {
-    tell(&backend, &source);
+    charge(&backend, &source);
     let name = Arc::clone(backend.name());
     if !source.is_ours() && try_another(pool, tried, backend) {
         return Ok(());
@@ -186,7 +186,7 @@ async fn seek(
 }
 
 /// Charges the backend with its failure; a shortage of our own is the operator's to know.
-fn tell(backend: &Backend, error: &ConnectError) {
+pub(super) fn charge(backend: &Backend, error: &ConnectError) {
     static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
     let now = Instant::now();
     if !error.is_ours() {

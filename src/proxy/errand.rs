@@ -14,7 +14,7 @@ use crate::config::Dial;
 use crate::net::options::reset_on_close;
 use crate::net::{ConnectError, Endpoint, Peer, begin_connect, hung_up, local_address};
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::pool::{Backend, Pick, Pool};
+use crate::pool::{Backend, Lease, Pick, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
 
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
@@ -62,7 +62,7 @@ impl Errand {
         match dispatched {
             Some(Ok((backend, lease))) => {
                 self.tried = wanted.tried;
-                self.adopt(&pool, client, backend, record, Held { lease, place });
+                self.adopt(&pool, client, backend, record, lease, place);
             }
             None => {
                 let end = End::new(Side::Client, record.phase, How::Rst);
@@ -119,8 +119,8 @@ impl Errand {
         }
         record.phase = Phase::Connect;
         record.assigned(lease.backend().counters());
-        let held = Held { lease, place };
-        let begun = self.begun(pool, &held);
+        let begun = self.begun(pool, Arc::clone(lease.backend()));
+        let held = Held::new(lease, place);
         match begin(endpoint, &settings.dial) {
             Ok(socket) => {
                 let backend = Leg {
@@ -143,7 +143,15 @@ impl Errand {
     }
 
     /// Hands the session to the relay and is done with it, unless it comes back.
-    fn adopt(self, pool: &Pool, client: Leg, backend: SetupLeg, mut record: Record, held: Held) {
+    fn adopt(
+        self,
+        pool: &Pool,
+        client: Leg,
+        backend: SetupLeg,
+        mut record: Record,
+        lease: Lease,
+        place: Place,
+    ) {
         let backend = match backend.into_leg(Vec::new()) {
             Ok(backend) => backend,
             Err(error) => {
@@ -154,15 +162,16 @@ impl Errand {
         };
         record.opened();
         let proxy = Arc::clone(&self.proxy);
-        let begun = self.begun(pool, &held);
+        let begun = self.begun(pool, Arc::clone(lease.backend()));
+        let held = Held::new(lease, place);
         let session = begun.session(pool, client, backend, record, held, false);
         proxy.relay.adopt(session);
     }
 
-    fn begun(self, pool: &Pool, held: &Held) -> Begun {
+    fn begun(self, pool: &Pool, backend: Arc<Backend>) -> Begun {
         Begun {
             connect_timeout: pool.settings().connect_timeout,
-            backend: Arc::clone(held.lease.backend()),
+            backend,
             at: Instant::now(),
             errand: self,
         }
@@ -219,6 +228,7 @@ impl Begun {
             record,
             lease: held,
             origin: Some(Box::new(self)),
+            resumption: None,
         }
     }
 

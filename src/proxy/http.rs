@@ -164,6 +164,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         policy,
         ticket,
         lease,
+        way,
     } = handover;
     let Ok(upgraded) = client.await else {
         // The ticket knows why.
@@ -193,12 +194,10 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         connecting: false,
         policy,
         record,
-        lease: Held {
-            lease,
-            place: arrival.slot.place(),
-        },
+        lease: Held::new(lease, arrival.slot.place()),
         // The backend has had a request.
         origin: None,
+        resumption: way,
     });
 }
 
@@ -264,6 +263,7 @@ mod tests {
                 journal: Journal::new(&config.access_log).unwrap(),
                 limits: Limits::new(&config.global),
                 handshakes: Handshakes::new(&config.global, tokio::runtime::Handle::current()),
+                resuming: tokio::sync::Semaphore::new(crate::proxy::MAX_RESUMING),
                 runtime: tokio::runtime::Handle::current(),
                 stopping: tokio_util::sync::CancellationToken::new(),
                 hard_stop: HardStop::default(),

@@ -27,6 +27,7 @@ mod introduction;
 mod limits;
 mod reach;
 mod request_key;
+mod resume;
 mod retry_after;
 mod rules;
 mod setup_leg;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +59,7 @@ pub use hard_stop::HardStop;
 pub use intake::Intake;
 pub use introduction::{Announced, Introduction};
 pub use limits::{Limits, Place, Slot};
+pub use resume::MAX_RESUMING;
 pub use rules::{Facts, Rules};
 pub use setup_leg::SetupLeg;
 
@@ -66,9 +69,19 @@ pub type Relay = crate::relay::Relay<Held>;
 /// What a session holds to its end, besides its record.
 #[derive(Debug)]
 pub struct Held {
-    pub lease: Lease,
+    /// `None`: its session has lost one backend and looks for another.
+    pub lease: Option<Lease>,
     /// Given up behind the lease.
     pub place: Place,
+}
+
+impl Held {
+    pub fn new(lease: Lease, place: Place) -> Held {
+        Held {
+            lease: Some(lease),
+            place,
+        }
+    }
 }
 
 /// What every listener's path uses.
@@ -77,6 +90,8 @@ pub struct Proxy {
     pub journal: Arc<Journal>,
     pub limits: Arc<Limits>,
     pub handshakes: Arc<Handshakes>,
+    /// Turns of sessions that look for another backend: [`MAX_RESUMING`].
+    pub resuming: Semaphore,
     /// Where connections are set up.
     pub runtime: Handle,
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.

@@ -1,11 +1,13 @@
 //! A WebSocket upgrade: checked, sent to the picked backend, and handed to the relay once the backend's 101 is verified.
 //! No byte of the client goes to a backend as a tunnel before that.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use http::header::{HeaderName, SEC_WEBSOCKET_EXTENSIONS};
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
@@ -15,14 +17,15 @@ use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
+use super::resume::{Handshake, Way};
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, unavailable};
 use super::{Rules, SetupLeg};
 use crate::config;
 use crate::observe::{End, How, Phase, Side};
-use crate::pool::Lease;
-use crate::relay::{Framing, Policy, Watched};
+use crate::pool::{Lease, Pool};
+use crate::relay::{Framing, Policy, Resumption, Watched};
 use crate::wire::websocket::{self, Offer};
 
 /// A session between the verified 101 and its adoption.
@@ -36,6 +39,8 @@ pub(super) struct Handover {
     pub policy: Policy,
     pub ticket: Ticket,
     pub lease: Lease,
+    /// To another backend, where the pool has its sessions outlive theirs.
+    pub way: Option<Box<Resumption<super::Held>>>,
 }
 
 /// Why one backend gave no answer to an upgrade.
@@ -73,6 +78,10 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
+    if let Some(resume) = &settings.resume {
+        // What a backend is told there is ours to tell.
+        parts.headers.remove(&*resume.header);
+    }
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
@@ -87,7 +96,14 @@ pub(super) async fn serve(
             Err(error) => return unavailable(ticket, pool, &error, Purpose::Upgrade),
         };
         ticket.phase(Phase::Upgrade);
-        let mut answered = ask(visit, rules, &settings, parts.clone(), stream, &lease).await;
+        let mut sent = parts.clone();
+        visit.forward(rules, &mut sent, lease.backend(), Purpose::Upgrade);
+        let resume = settings
+            .resume
+            .as_ref()
+            .filter(|_| rules.config.follow_frames);
+        let kept = resume.map(|_| (sent.uri.clone(), sent.headers.clone()));
+        let mut answered = ask(visit, rules, &settings, sent, stream, &lease).await;
         if let (Ok((response, _)), Some(sticky)) = (&mut answered, &sticky) {
             sticky.set(lease.backend(), response.headers_mut());
         }
@@ -101,6 +117,10 @@ pub(super) async fn serve(
                         client,
                         line,
                         lease,
+                        kept,
+                        key: key.clone(),
+                        pool: Arc::downgrade(pool),
+                        upgrade_timeout: rules.config.upgrade_timeout,
                         framing: match rules.config.follow_frames {
                             true => Framing::WebSocket(Watched::of(&rules.config, &settings)),
                             false => Framing::Bytes,
@@ -126,11 +146,10 @@ async fn ask(
     visit: &Visit,
     rules: &Rules,
     settings: &config::Pool,
-    mut parts: Parts,
+    parts: Parts,
     stream: SetupLeg,
     lease: &Lease,
 ) -> Result<(Response<Incoming>, Line), Unanswered> {
-    visit.forward(rules, &mut parts, lease.backend(), Purpose::Upgrade);
     let request = Request::from_parts(parts, Upload::new(None, &visit.dialogue));
     let asking = async {
         let mut line = backend_line::open(stream, &visit.dialogue, settings)
@@ -161,6 +180,48 @@ struct Held {
     lease: Lease,
     settings: Arc<config::Pool>,
     framing: Framing,
+    /// The request as it was sent, where its session may outlive its backend.
+    kept: Option<(Uri, HeaderMap)>,
+    key: Option<Vec<u8>>,
+    pool: Weak<Pool>,
+    upgrade_timeout: Duration,
+}
+
+impl Held {
+    /// The session's way to another backend, if it has one, and makes the answer one that another backend can go on with.
+    fn way(
+        &self,
+        visit: &Visit,
+        offer: &Offer,
+        answer: &mut HeaderMap,
+        id: u64,
+    ) -> Option<Box<Resumption<super::Held>>> {
+        let resume = self.settings.resume.as_ref()?;
+        let (target, sent) = self.kept.as_ref()?;
+        let handshake = Handshake::of(target, sent, offer, answer)?;
+        let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
+        let edited: Vec<_> = extensions
+            .map(websocket::without_context_takeover)
+            .collect();
+        answer.remove(SEC_WEBSOCKET_EXTENSIONS);
+        for value in edited {
+            answer.append(SEC_WEBSOCKET_EXTENSIONS, value);
+        }
+        let introduction = || Box::new(visit.introduction().clone());
+        let way = Way {
+            proxy: Arc::clone(&visit.arrival.proxy),
+            pool: self.pool.clone(),
+            client: visit.arrival.peer,
+            introduction: self.settings.send_proxy.map(|_| introduction()),
+            key: self.key.as_deref().map(Arc::from),
+            handshake,
+            header: HeaderName::try_from(&resume.header).ok()?,
+            upgrade_timeout: self.upgrade_timeout,
+            id,
+            count: 0,
+        };
+        Some(way.into_resumption(resume))
+    }
 }
 
 /// Verifies the backend's 101 and passes it on; the session is handed over once it has left.
@@ -171,18 +232,22 @@ async fn switch(
     held: Held,
     mut ticket: Ticket,
 ) -> Response<Answer> {
+    if let Err(error) = websocket::check_response(response.status(), response.headers(), offer) {
+        tracing::debug!(%error, backend = %held.lease.backend().name(), "backend's 101 refused");
+        return no_answer(ticket, &Unanswered::Failed(How::Invalid));
+    }
+    let (mut parts, body) = response.into_parts();
+    let mut id = 0;
+    ticket.note(|record| id = record.id);
+    let way = held.way(visit, offer, &mut parts.headers, id);
     let Held {
         client,
         line,
         lease,
         settings,
         framing,
+        ..
     } = held;
-    if let Err(error) = websocket::check_response(response.status(), response.headers(), offer) {
-        tracing::debug!(%error, backend = %lease.backend().name(), "backend's 101 refused");
-        return no_answer(ticket, &Unanswered::Failed(How::Invalid));
-    }
-    let (mut parts, body) = response.into_parts();
     parts.extensions.remove::<OnUpgrade>();
     drop((body, line.sender));
     let Ok(Some(backend)) = line.driver.await else {
@@ -199,6 +264,7 @@ async fn switch(
         policy: Policy::of(&settings),
         ticket,
         lease,
+        way,
     });
     Response::from_parts(parts, Answer::Empty)
 }

@@ -12,7 +12,7 @@ use crate::wire::passage::Passed;
 pub(super) const READS_PER_TURN: usize = 16;
 
 /// A read of a direction that is not bulk: what a stalled reader costs.
-const SMALL_READ: usize = 8 * 1024;
+pub(super) const SMALL_READ: usize = 8 * 1024;
 /// Full reads in a row that prove a direction to be bulk (128 KiB).
 const BULK_READS: u8 = 16;
 
@@ -73,6 +73,29 @@ impl Direction {
         let mut direction = Self::default();
         direction.stall(read, None, now);
         direction
+    }
+
+    /// Its source is gone and another one takes its place. What was read is still to be taken.
+    pub fn reopen(&mut self) {
+        let stalled = self.stalled.take();
+        *self = Self {
+            stalled,
+            ..Self::default()
+        };
+    }
+
+    /// Puts bytes behind what was read and not taken.
+    pub fn append(&mut self, bytes: Vec<u8>, now: Tick) {
+        match &mut self.stalled {
+            // Frames that are followed are in a pipe only up to the end of their payload; it is emptied first.
+            Some(stalled) => {
+                if let Some(pipe) = &mut stalled.pipe {
+                    pipe.empty_into(&mut stalled.bytes);
+                }
+                stalled.bytes.extend(bytes);
+            }
+            None => self.stall(bytes, None, now),
+        }
     }
 
     /// Bytes that were read and not taken by the other leg.
@@ -144,6 +167,10 @@ impl Direction {
             {
                 self.say(to, &frame, scratch);
                 continue;
+            }
+            let is_paused = |way: &Way<'_>| way.passage.is_paused();
+            if how.frames.as_ref().is_some_and(is_paused) {
+                return Flow::Blocked;
             }
             if self.broken {
                 return Flow::Broken;

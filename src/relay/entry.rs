@@ -5,11 +5,15 @@
 //! hours, so it is kept small.
 
 mod farewell;
+mod gap;
+mod resume;
 mod upkeep;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+pub(super) use self::gap::Unwanted;
+use self::resume::Resume;
 use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
@@ -38,6 +42,8 @@ pub(super) enum Turn {
     Soon,
     /// It is over.
     Ended,
+    /// It has lost its backend, and may go on with another one.
+    Bereft,
     /// The backend could not serve it, and nothing was lost: the client's leg goes back to where it came from.
     Unserved(Unserved),
 }
@@ -52,6 +58,8 @@ pub(super) struct Entry<L> {
     frames: Option<Box<Frames>>,
     /// Until the first byte.
     early: Option<Box<Early<L>>>,
+    /// Where it may outlive its backend.
+    resume: Option<Box<Resume<L>>>,
     idle_timeout: Ticks,
     fin_timeout: Ticks,
     lifetime: Ticks,
@@ -93,12 +101,14 @@ impl<L> Entry<L> {
             origin,
             framing,
             connecting,
+            resumption,
         } = session;
         let frames = match framing {
             Framing::Bytes => None,
             Framing::WebSocket(watched) => {
                 let read = [&mut client.read, &mut backend.read];
-                Some(Box::new(Frames::new(&watched, read, now)))
+                let outlives = resumption.is_some();
+                Some(Box::new(Frames::new(&watched, outlives, read, now)))
             }
         };
         Self {
@@ -119,6 +129,9 @@ impl<L> Entry<L> {
                     opening: connecting,
                 })
             }),
+            resume: resumption
+                .filter(|_| framing != Framing::Bytes)
+                .map(|resumption| Resume::new(*resumption)),
             idle_timeout: policy.idle_timeout.into(),
             fin_timeout: policy.fin_timeout.into(),
             lifetime: lifetime(policy.max_lifetime),
@@ -177,9 +190,10 @@ impl<L> Entry<L> {
         Standing {
             handle,
             idle: self.idle(now),
-            is_parting: self.is_parting(),
+            is_parting: self.is_parting() || self.is_changing(),
             age: self.record.age(),
             is_told: self.frames.is_some(),
+            is_resumable: self.is_resumable(),
         }
     }
 
@@ -214,6 +228,7 @@ impl<L> Entry<L> {
         let turn = match (self.resetting, self.is_opening()) {
             (Some(victim), _) => self.reset_when_sent(victim),
             (None, true) => self.open(scratch),
+            (None, false) if self.is_in_gap() => self.bridge(scratch),
             (None, false) => self.relay(scratch),
         };
         self.account(scratch);
@@ -250,7 +265,11 @@ impl<L> Entry<L> {
     fn relay(&mut self, scratch: &mut Scratch) -> Turn {
         let was_faulty = self.is_faulty();
         let had_ended = self.directions.each_ref().map(Direction::has_ended);
-        let flows = [self.pump(CLIENT, scratch), self.pump(BACKEND, scratch)];
+        let from_client = match self.is_left_alone() {
+            true => Flow::Blocked,
+            false => self.pump(CLIENT, scratch),
+        };
+        let flows = [from_client, self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
         // Not short-circuited: each leg's mark is taken.
@@ -276,6 +295,9 @@ impl<L> Entry<L> {
                 turn => turn,
             };
         }
+        if let Some(turn) = self.go_on_leaving(flows[BACKEND], scratch.now) {
+            return turn;
+        }
         if let Some(turn) = self.pass_on_fault(flows, was_faulty, scratch.now) {
             return turn;
         }
@@ -291,7 +313,8 @@ impl<L> Entry<L> {
     fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
         let untouched = self.early.is_some() && self.is_untouched();
         let is_last = self.directions[1 - side].is_finished();
-        let hold_fin = (side == BACKEND && untouched) || self.holds_fin(side);
+        let may_resume = || self.resume.is_some() && self.is_resumable();
+        let hold_fin = (side == BACKEND && (untouched || may_resume())) || self.holds_fin(side);
         let [client, backend] = &mut self.legs;
         let (from, to, bytes) = match side {
             CLIENT => (client, backend, &mut self.record.bytes_from_client),
@@ -387,14 +410,13 @@ impl<L> Entry<L> {
             ..
         } = self;
         drop(backend);
-        match early {
-            Some(early) => early
-                .origin
-                .unserved(why, client.into_session_leg(), record, lease),
-            None => {
-                client.reset();
-                record.finish(End::new(Side::Backend, Phase::Connect, How::Rst));
-            }
+        let is_early = early.is_some();
+        if !is_early {
+            client.reset();
+        }
+        match (early, client.into_session_leg()) {
+            (Some(early), Some(client)) => early.origin.unserved(why, client, record, lease),
+            _ => record.finish(End::new(Side::Backend, Phase::Connect, How::Rst)),
         }
     }
 
@@ -415,7 +437,8 @@ impl<L> Entry<L> {
             .iter()
             .map(Direction::held_bytes)
             .sum::<usize>()
-            + self.legs.iter().map(Leg::held_bytes).sum::<usize>();
+            + self.legs.iter().map(Leg::held_bytes).sum::<usize>()
+            + self.resume.as_deref().map_or(0, Resume::held_bytes);
         if held != self.held as usize {
             scratch.held.change(self.held as usize, held);
             self.held = u32::try_from(held).unwrap_or(u32::MAX);
@@ -441,9 +464,10 @@ impl<L> Entry<L> {
             end,
             lease,
             early,
+            resume,
             ..
         } = self;
-        drop((legs, early));
+        drop((legs, early, resume));
         record.finish(end.unwrap_or(End {
             side: Side::Evenkeel,
             phase: Phase::Relay,

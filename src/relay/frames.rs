@@ -196,6 +196,8 @@ pub(super) struct Frames {
     pings: Option<Box<Pings>>,
     pub farewell: Option<Box<Farewell>>,
     messages_only: bool,
+    /// The backend's side stands empty.
+    no_backend: bool,
 }
 
 /// The end of a session that was decided here.
@@ -212,13 +214,21 @@ const _: () = assert!(size_of::<Frames>() <= 96);
 
 impl Frames {
     /// Past what was read before, of which is left what may pass.
-    pub fn new(watched: &Watched, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
+    /// `outlives`: a Close by which the backend goes away is not for the client.
+    pub fn new(watched: &Watched, outlives: bool, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
         let mut frames = Frames {
-            passages: [Passage::from_client(), Passage::from_server()],
+            passages: [
+                Passage::from_client(),
+                match outlives {
+                    true => Passage::from_server().taking_leave(),
+                    false => Passage::from_server(),
+                },
+            ],
             bounds: Bounds::new(watched),
             pings: watched.ping.map(|ping| Box::new(Pings::new(&ping, now))),
             farewell: None,
             messages_only: watched.messages_only,
+            no_backend: false,
         };
         for (side, read) in [CLIENT, BACKEND].into_iter().zip(read) {
             if let Passed::Edited(bytes) = frames.way(side).pass(read, now) {
@@ -276,11 +286,25 @@ impl Frames {
     /// Time until a leg is to be pinged, or is dead.
     pub fn ping_due_in(&self, now: Tick) -> Option<Duration> {
         let pings = self.pings.as_deref()?;
-        pings
-            .legs
-            .iter()
-            .filter_map(|leg| leg.due_in(pings, now))
+        let [client, backend] = &pings.legs;
+        let backend = (!self.no_backend).then(|| backend.due_in(pings, now));
+        [client.due_in(pings, now), backend.flatten()]
+            .into_iter()
+            .flatten()
             .min()
+    }
+
+    /// The backend's side stands empty from here on.
+    pub fn backend_gone(&mut self) {
+        self.no_backend = true;
+    }
+
+    /// Another backend has taken its place.
+    pub fn backend_changed(&mut self, now: Tick) {
+        self.no_backend = false;
+        if let Some(pings) = &mut self.pings {
+            pings.legs[BACKEND].heard(now);
+        }
     }
 
     /// What is to be done for the life of the legs now.
@@ -292,7 +316,11 @@ impl Frames {
         for side in [CLIENT, BACKEND] {
             let (interval, timeout) = (pings.interval, pings.timeout);
             let leg = &mut pings.legs[side];
-            if !leg.is_watched || leg.due_in_time(interval, timeout, now) > Duration::ZERO {
+            let is_gone = side == BACKEND && self.no_backend;
+            if is_gone
+                || !leg.is_watched
+                || leg.due_in_time(interval, timeout, now) > Duration::ZERO
+            {
                 continue;
             }
             if leg.asked.is_some() {
@@ -409,7 +437,7 @@ fn payload(count: u32) -> [u8; PING_BYTES] {
 
 /// A key need not be a secret here: it keeps a page's script from choosing the bytes on the wire (RFC 6455 section 10.3), and
 /// no script chooses a frame of ours.
-fn reader(side: usize) -> Reader {
+pub(super) fn reader(side: usize) -> Reader {
     match side {
         CLIENT => Reader::Client,
         _ => Reader::Backend(fastrand::u32(..).to_be_bytes()),

@@ -13,6 +13,7 @@ use super::Session;
 use super::door::{Arrivals, OpenDoor};
 use super::frames::Goodbye;
 use super::inquiry::Question;
+use super::resumption::Successor;
 use super::table::Key;
 use crate::net::Peer;
 
@@ -34,6 +35,12 @@ pub(super) enum Command<L> {
     Inquire(Question),
     /// End one entry.
     Part(Key, Arc<Goodbye>),
+    /// Take one entry from its backend.
+    Relieve(Key, Arc<Goodbye>),
+    /// Another backend for an entry that has lost its own.
+    Attach(Key, Box<Successor<L>>),
+    /// There is none for it.
+    Forsake(Key),
     /// End every entry, evenly over this time; later ones at once when it is over.
     PartAll(Duration, Arc<Goodbye>),
     Stop,

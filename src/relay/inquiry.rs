@@ -72,6 +72,8 @@ pub struct Standing {
     pub age: Duration,
     /// It can be told why it is ended.
     pub is_told: bool,
+    /// Another backend can take it.
+    pub is_resumable: bool,
 }
 
 /// A part of the table.

@@ -4,15 +4,18 @@
 //! next `recv` would return 0, a false FIN.
 
 mod flags;
+mod socket;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use self::flags::Flags;
+use self::socket::Socket;
+pub(super) use self::socket::prepare;
 use super::pipe::Pipe;
 use super::scratch::Scratch;
 use super::{Tls, Transport};
@@ -44,7 +47,7 @@ pub(super) enum Connect {
 
 /// One leg of an entry.
 pub(super) struct Leg {
-    socket: OwnedFd,
+    socket: Socket,
     flags: Flags,
     /// The first fault, whichever call or event told of it.
     fault: Option<How>,
@@ -57,7 +60,7 @@ const _: () = assert!(size_of::<Leg>() == 16);
 impl Leg {
     pub fn new(socket: OwnedFd, transport: Transport, connecting: bool) -> Self {
         Self {
-            socket,
+            socket: Socket::Own(socket),
             // Registering reports what is there already. A read before that takes a FIN with a RST behind it for a
             // mere FIN: only EPOLLERR tells of the RST.
             flags: match connecting {
@@ -72,20 +75,32 @@ impl Leg {
         }
     }
 
-    /// The way back to the set-up plane. Its epoll entry is the caller's to remove: the socket stays open.
-    pub fn into_session_leg(self) -> super::Leg {
-        super::Leg {
-            socket: self.socket,
+    /// The place of one that is gone: nothing comes from it and it takes nothing. `None`: there is no such place, see
+    /// [`prepare`].
+    pub fn absent() -> Option<Self> {
+        Some(Self {
+            socket: Socket::nowhere()?,
+            flags: Flags::NONE,
+            fault: None,
+            tls: None,
+        })
+    }
+
+    /// The way back to the set-up plane. Its epoll entry is the caller's to remove: the socket stays open. `None`: it is an
+    /// absent one's.
+    pub fn into_session_leg(self) -> Option<super::Leg> {
+        Some(super::Leg {
+            socket: self.socket.into_owned()?,
             transport: match self.tls {
                 None => Transport::Raw,
                 Some(tls) => Transport::Tls(*tls),
             },
             read: Vec::new(),
-        }
+        })
     }
 
     pub fn raw_fd(&self) -> i32 {
-        self.socket.as_raw_fd()
+        self.socket.as_fd().as_raw_fd()
     }
 
     /// Lets go of what an idle TLS leg can make again.
@@ -158,6 +173,11 @@ impl Leg {
         self.flags.has(Flags::ERROR_ANNOUNCED) || self.fault.is_some()
     }
 
+    /// The kernel has told of a FIN or an error of it.
+    pub fn is_ending(&self) -> bool {
+        self.is_broken() || self.flags.has(Flags::FIN_ANNOUNCED)
+    }
+
     /// True once it has sent urgent data, before which `splice` stops for good.
     pub fn is_urgent(&self) -> bool {
         self.flags.has(Flags::URGENT)
@@ -208,7 +228,7 @@ impl Leg {
         }
         let limit = limit.min(scratch.plain.len());
         let window = &mut scratch.plain[..limit];
-        match receive(&self.socket, window) {
+        match receive(self.socket.as_fd(), window) {
             Ok(0) => self.end_of_stream(is_last),
             Ok(count) => {
                 self.has_read(count == limit);
@@ -260,7 +280,7 @@ impl Leg {
         self.flags.set(Flags::READABLE, false);
         // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the error. Behind the
         // last word of a session there is nothing that it could cut short.
-        if !is_last && has_error(&self.socket) {
+        if !is_last && has_error(self.socket.as_fd()) {
             self.flags.set(Flags::ERROR_ANNOUNCED, true);
         }
         if self.is_broken() {
@@ -308,7 +328,7 @@ impl Leg {
 
     /// One batch from the socket, opened into `scratch.plain`: how many bytes of plaintext it gave.
     fn open_batch(&mut self, scratch: &mut Scratch) -> Result<usize, Input> {
-        let count = match receive(&self.socket, &mut scratch.cipher) {
+        let count = match receive(self.socket.as_fd(), &mut scratch.cipher) {
             Ok(0) => return Err(self.truncated()),
             Ok(count) => count,
             Err(error) => return Err(self.failed_read(&error)),
@@ -484,14 +504,14 @@ impl Leg {
 }
 
 /// True when the kernel holds an error for the socket. Asking does not consume it, as reading SO_ERROR would.
-fn has_error(socket: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+fn has_error(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
     // Without waiting; a failure of poll itself says nothing about the socket.
     let _ = poll(&mut fds, Some(&Timespec::default()));
     fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {
             Ok((_, count)) => return Ok(count),

@@ -18,6 +18,7 @@ mod leg;
 pub mod model;
 mod origin;
 mod pipe;
+mod resumption;
 mod scratch;
 mod sweep;
 mod table;
@@ -41,6 +42,8 @@ pub use frames::{Goodbye, Watched};
 use inbox::{Command, Inbox};
 pub use inquiry::{Connection, Cursor, Filter, Handle, MAX_PAGE, Page, Standing};
 pub use origin::{Origin, Unserved};
+pub use resumption::{Gone, Lost, Resumption, Seeker, Successor};
+use table::Key;
 
 /// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.
 pub struct Session<L> {
@@ -55,6 +58,8 @@ pub struct Session<L> {
     pub lease: L,
     /// Takes the client back while no byte went either way. Dropped with the first byte.
     pub origin: Option<Box<dyn Origin<L>>>,
+    /// Lets it outlive its backend; its frames are to be followed.
+    pub resumption: Option<Box<Resumption<L>>>,
 }
 
 /// What the bytes of a session are.
@@ -137,6 +142,7 @@ impl<L: Send + 'static> Relay<L> {
     /// The kernel refused an epoll, an eventfd or a thread.
     pub fn start(workers: usize, max_held: usize) -> io::Result<Arc<Self>> {
         let count = worker_count(workers);
+        leg::prepare()?;
         let idle = (0..count)
             .map(|_| worker::prepare())
             .collect::<io::Result<Vec<_>>>()?;
@@ -204,9 +210,19 @@ impl<L: Send + 'static> Relay<L> {
     }
 
     /// Ends one session; a WebSocket is told why. One that is gone is no more.
-    pub fn part(&self, handle: Handle, goodbye: &Arc<Goodbye>) {
-        if let Some(inbox) = self.plane.inboxes.get(handle.worker as usize) {
-            inbox.send(Command::Part(handle.key, Arc::clone(goodbye)));
+    pub fn part(&self, session: Handle, goodbye: &Arc<Goodbye>) {
+        self.tell(session, |key| Command::Part(key, Arc::clone(goodbye)));
+    }
+
+    /// Takes one session from its backend: another one takes it where it is resumable, or else it is ended, and a WebSocket
+    /// told why.
+    pub fn relieve(&self, session: Handle, goodbye: &Arc<Goodbye>) {
+        self.tell(session, |key| Command::Relieve(key, Arc::clone(goodbye)));
+    }
+
+    fn tell(&self, session: Handle, command: impl FnOnce(Key) -> Command<L>) {
+        if let Some(inbox) = self.plane.inboxes.get(session.worker as usize) {
+            inbox.send(command(session.key));
         }
     }
 

@@ -391,6 +391,7 @@ fn adopt(
         record,
         lease: held,
         origin: origin.map(|origin| Box::new(origin) as Box<dyn Origin<Sender<()>>>),
+        resumption: None,
     });
     lease
 }

@@ -340,6 +340,7 @@ fn returning_to(
         record: Record::new(&bench.counters, peer),
         lease: held,
         origin: Some(Box::new(Returning(give))),
+        resumption: None,
     });
     (client, lease, given)
 }
@@ -437,6 +438,7 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
         record: Record::new(&bench.counters, Peer::Unix),
         lease: held,
         origin: None,
+        resumption: None,
     });
     sent.splice(0..0, frame(1000)[500..].iter().copied());
     let count = |bench: &Bench| bench.counters.lost_frames.load(Ordering::Relaxed);
@@ -650,6 +652,7 @@ fn a_panic_in_one_session_ends_that_session_alone() {
         record: Record::new(&bench.counters, peer),
         lease: given_up.0,
         origin: None,
+        resumption: None,
     });
     client.write_all(b"x").unwrap();
     backend.read_exact(&mut [0]).unwrap();

@@ -74,6 +74,7 @@ impl<L: Send + 'static> Idle<L> {
             look_at: None,
             closing: None,
             sweep: Sweep::default(),
+            number: number as u32,
         };
         std::thread::Builder::new()
             .name(format!("relay-{number}"))
@@ -97,6 +98,8 @@ struct Worker<L> {
     look_at: Option<Instant>,
     closing: Option<Closing>,
     sweep: Sweep,
+    /// Its place among the workers.
+    number: u32,
 }
 
 impl<L: Send + 'static> Worker<L> {
@@ -194,6 +197,7 @@ impl<L: Send + 'static> Worker<L> {
             Ok(Turn::Soon) => self.look_soon(key, now),
             Ok(Turn::Ended) => return self.remove(key),
             Ok(Turn::Unserved(why)) => return self.give_back(key, why),
+            Ok(Turn::Bereft) => return self.seek(key, now),
             Err(_) => return self.end_panicked(key),
         }
         self.bring_sweep_forward(key, now);
@@ -273,7 +277,8 @@ impl<L: Send + 'static> Worker<L> {
     fn adopt(&mut self, session: Session<L>, now: Instant) {
         let key = self.table.reserve();
         let mut entry = Entry::new(session, self.scratch.now);
-        let registered = self.register(&mut entry, key);
+        let mut register = |side| self.register(key, side, entry.leg(side).raw_fd());
+        let registered = register(CLIENT).and_then(|()| register(BACKEND));
         if registered.is_err() {
             entry.reset();
             entry.close(How::Error);
@@ -291,16 +296,12 @@ impl<L: Send + 'static> Worker<L> {
         self.sweep.bring_forward(now, left);
     }
 
-    fn register(&self, entry: &mut Entry<L>, key: Key) -> io::Result<()> {
+    fn register(&self, key: Key, side: usize, fd: i32) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        for side in [CLIENT, BACKEND] {
-            let fd = entry.leg(side).raw_fd();
-            let token = Token(key.token(side));
-            self.poll
-                .registry()
-                .register(&mut SourceFd(&fd), token, both)?;
-        }
-        Ok(())
+        let token = Token(key.token(side));
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), token, both)
     }
 
     /// The next slice of the sweep, if one is due.
@@ -331,6 +332,7 @@ impl<L: Send + 'static> Worker<L> {
         match entry.overdue(tick) {
             Some(Turn::Ended) => return self.remove(key),
             Some(Turn::Unserved(why)) => return self.give_back(key, why),
+            Some(Turn::Bereft) => return self.seek(key, now),
             Some(Turn::Again) => self.queue(key),
             Some(Turn::Wait | Turn::Soon) | None => {}
         }

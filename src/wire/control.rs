@@ -7,6 +7,7 @@ pub const PING_BYTES: usize = 8;
 
 const FIN_CLOSE: u8 = 0x88;
 const FIN_PING: u8 = 0x89;
+const FIN_PONG: u8 = 0x8a;
 const MASKED: u8 = 0x80;
 
 /// Who reads the frame. What a backend reads comes from its client, which masks (section 5.3).
@@ -28,6 +29,11 @@ pub fn close(code: u16, reason: &str, reader: Reader) -> Vec<u8> {
 /// A ping with this payload.
 pub fn ping(payload: [u8; PING_BYTES], reader: Reader) -> Vec<u8> {
     frame(FIN_PING, payload.to_vec(), reader)
+}
+
+/// The answer to a ping with this payload, of at most 125 bytes (RFC 6455 section 5.5.3).
+pub fn pong(payload: Vec<u8>, reader: Reader) -> Vec<u8> {
+    frame(FIN_PONG, payload, reader)
 }
 
 /// The payload of a control frame that came whole, unmasked. `None`: it is not whole, or no control frame.

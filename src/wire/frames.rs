@@ -191,6 +191,25 @@ impl Walker {
         self.at_boundary() && !self.is_message_open
     }
 
+    /// A message has begun, and the header of its last frame has not come.
+    pub fn is_message_open(&self) -> bool {
+        self.is_message_open
+    }
+
+    /// Bytes of a header that have come before its rest; 0 elsewhere.
+    #[inline]
+    pub fn header_come(&self) -> usize {
+        match self.place {
+            Place::Header { count, .. } => count.into(),
+            _ => 0,
+        }
+    }
+
+    /// One for another stream of the same kind of sender.
+    pub const fn renewed(&self) -> Walker {
+        Walker::new(self.is_masked)
+    }
+
     /// Bytes of the present frame's payload that are still to come; 0 between frames, in a header, and when lost.
     pub fn payload_left(&self) -> u64 {
         match self.place {

@@ -4,12 +4,22 @@
 //!
 //! What passes unedited is not copied. RFC 6455 sections 5.4 and 5.5: control frames may stand between the fragments of a
 //! message, and nothing may follow a Close.
+//!
+//! Its source or its far end may change: see `handover`.
 
+mod handover;
+
+use self::handover::Takes;
 use super::control::{self, PING_BYTES};
 use super::frames::{Frame, Opcode, Violation, Walker};
 
 /// Longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL_BYTES: u64 = 125;
+/// Opcodes of control frames, and what they have in common.
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+const IS_CONTROL: u8 = 0x8;
 
 /// What becomes of bytes that came.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,6 +54,12 @@ pub struct Passage {
     messages: bool,
     /// See [`Passage::take_inserted`].
     inserted: bool,
+    /// A frame of a message has passed since the far end took its place.
+    has_spoken: bool,
+    /// Which Close of the source is taken out.
+    takes: Takes,
+    /// One was; nothing passes behind it.
+    has_left: bool,
     edit: Option<Box<Edit>>,
 }
 
@@ -56,8 +72,20 @@ struct Edit {
     is_last: bool,
     /// Our latest ping that was not answered yet.
     pong: Option<[u8; PING_BYTES]>,
-    /// What has come of a frame that may be a pong to be taken out.
+    /// What has come of a frame that may be one to be taken out.
     held: Vec<u8>,
+    /// Nothing more passes between two messages: see [`Passage::pause`].
+    pauses: bool,
+    /// What came behind the pause.
+    rest: Vec<u8>,
+    /// See [`Passage::bridge`].
+    is_bridged: bool,
+    /// Payload of the latest ping that was taken out and not answered.
+    ping: Option<Vec<u8>>,
+    /// The present frame is thrown away to its end, ...
+    drops_frame: bool,
+    /// ... and what is still to come of the present message.
+    drops_message: bool,
 }
 
 impl Passage {
@@ -78,6 +106,9 @@ impl Passage {
             is_told: false,
             messages: false,
             inserted: false,
+            has_spoken: false,
+            takes: Takes::None,
+            has_left: false,
             edit: None,
         }
     }
@@ -130,6 +161,16 @@ impl Passage {
     /// Whether a frame of ours went in since the last time this was asked.
     pub fn take_inserted(&mut self) -> bool {
         std::mem::take(&mut self.inserted)
+    }
+
+    /// Between two messages, with nothing held.
+    pub fn at_message_boundary(&self) -> bool {
+        self.walker.at_message_boundary() && !self.holds()
+    }
+
+    /// Between two frames, with nothing held.
+    pub fn at_frame_boundary(&self) -> bool {
+        self.walker.at_boundary() && !self.holds()
     }
 
     /// Puts a frame in at the next boundary: see [`Passage::take_insert`]. Behind a Close nothing is put in.
@@ -200,10 +241,12 @@ impl Passage {
 
     /// Nothing is left to be edited.
     fn forget_edit(&mut self) {
-        let is_idle = |edit: &Edit| {
-            edit.insert.is_empty() && edit.held.is_empty() && (edit.pong.is_none() || self.is_deaf)
-        };
-        if self.edit.as_deref().is_some_and(is_idle) {
+        let is_deaf = self.is_deaf;
+        if self
+            .edit
+            .as_deref()
+            .is_some_and(|edit| edit.is_idle(is_deaf))
+        {
             self.edit = None;
         }
     }
@@ -220,6 +263,9 @@ impl Passage {
         let mut rest = bytes;
         // A violation is kept by the walker.
         while let Ok(Some(frame)) = self.walker.next_frame(&mut rest) {
+            if self.takes != Takes::None && frame.opcode == Opcode::Close {
+                return Passed::Edited(self.pass_close(bytes, rest, &frame, watch));
+            }
             self.note(&frame);
             if watch(&frame) == Verdict::Refuse {
                 let behind_header = bytes.len() - rest.len();
@@ -230,13 +276,50 @@ impl Passage {
                 return Passed::Edited(bytes[..kept.unwrap_or(0)].to_vec());
             }
         }
+        match self.takes {
+            Takes::None => Passed::Whole,
+            Takes::Leaving | Takes::Any => self.hold_close(bytes),
+        }
+    }
+
+    /// The header of a Close that may be one to be taken out ends where `rest` begins.
+    #[cold]
+    fn pass_close(
+        &mut self,
+        bytes: &[u8],
+        rest: &[u8],
+        frame: &Frame,
+        watch: impl FnMut(&Frame) -> Verdict,
+    ) -> Vec<u8> {
+        let behind_header = bytes.len() - rest.len();
+        // None of it has passed: see `hold_close`.
+        let before = behind_header.saturating_sub(frame.header_bytes.into());
+        let (before, header) = bytes[..behind_header].split_at(before);
+        let mut passed = before.to_vec();
+        self.edit().held.extend_from_slice(header);
+        self.judge_held(&mut passed);
+        passed.extend(self.pass_edited(rest, watch));
+        passed
+    }
+
+    /// The part of a header with which `bytes` end is held where it is a Close's.
+    #[inline]
+    fn hold_close(&mut self, bytes: &[u8]) -> Passed {
+        let come = self.walker.header_come();
+        let (before, part) = bytes.split_at(bytes.len().saturating_sub(come));
+        if part.first().is_some_and(|first| is(*first, CLOSE)) {
+            self.edit().held.extend_from_slice(part);
+            return Passed::Edited(before.to_vec());
+        }
         Passed::Whole
     }
 
     #[inline]
     fn note(&mut self, frame: &Frame) {
-        self.has_closed |= frame.opcode == Opcode::Close;
-        self.messages |= !frame.opcode.is_control();
+        let is_message = !frame.opcode.is_control();
+        self.has_closed |= frame.opcode == Opcode::Close && self.takes == Takes::None;
+        self.messages |= is_message;
+        self.has_spoken |= is_message;
     }
 
     #[cold]
@@ -251,6 +334,12 @@ impl Passage {
                 passed.extend_from_slice(&frame);
             }
             if bytes.is_empty() {
+                break;
+            }
+            if self.is_paused()
+                && let Some(edit) = &mut self.edit
+            {
+                edit.rest.extend_from_slice(bytes);
                 break;
             }
             if self.walker.lost().is_some() {
@@ -268,6 +357,11 @@ impl Passage {
                 }
             }
             self.judge_held(&mut passed);
+            if self.walker.at_boundary()
+                && let Some(edit) = &mut self.edit
+            {
+                edit.drops_frame = false;
+            }
         }
         self.forget_edit();
         passed
@@ -284,8 +378,16 @@ impl Passage {
         let before = *bytes;
         let found = self.walker.next_frame(bytes);
         let piece = &before[..before.len() - bytes.len()];
+        let first = piece.first().copied().filter(|_| begins);
+        if let (Some(first), Some(edit)) = (first, &mut self.edit) {
+            edit.drops_frame = edit.drops_message && first & IS_CONTROL == 0;
+        }
         if let Ok(Some(frame)) = &found {
             self.note(frame);
+            if let Some(edit) = self.edit.as_mut().filter(|edit| edit.drops_frame) {
+                edit.drops_message &= frame.opcode.is_control();
+                edit.drops_message |= !frame.is_final;
+            }
             if !self.is_deaf && watch(frame) == Verdict::Refuse {
                 self.is_deaf = true;
                 let held = self
@@ -301,13 +403,22 @@ impl Passage {
             *bytes = &[];
             return self.keep(before, passed);
         }
-        let awaits = self.edit.as_ref().is_some_and(|edit| edit.pong.is_some());
-        let may_be_pong = piece.first().is_some_and(|first| first & 0x0f == 0x0a);
-        if begins && awaits && may_be_pong && !self.is_deaf {
+        if first.is_some_and(|first| self.may_take(first)) && !self.is_deaf {
             self.edit().held.extend_from_slice(piece);
         } else {
             self.keep(piece, passed);
         }
+    }
+
+    /// Whether a frame with this first byte may be one to be taken out.
+    fn may_take(&self, first: u8) -> bool {
+        let edit = self.edit.as_deref();
+        let awaits_pong = edit.is_some_and(|edit| edit.pong.is_some());
+        let is_bridged = edit.is_some_and(|edit| edit.is_bridged);
+        let takes_close = self.takes != Takes::None;
+        (is(first, PONG) && awaits_pong)
+            || (is(first, CLOSE) && takes_close)
+            || (first & IS_CONTROL != 0 && is_bridged)
     }
 
     /// Where bytes of a frame belong: to what is held, to what passes, or nowhere.
@@ -315,11 +426,12 @@ impl Passage {
         match &mut self.edit {
             _ if self.is_deaf => {}
             Some(edit) if !edit.held.is_empty() => edit.held.extend_from_slice(bytes),
+            Some(edit) if edit.drops_frame => {}
             _ => passed.extend_from_slice(bytes),
         }
     }
 
-    /// What is held is let go as soon as it is known whether it is our pong.
+    /// What is held is let go as soon as it is known whether it is to be taken out.
     fn judge_held(&mut self, passed: &mut Vec<u8>) {
         let is_known = self.walker.at_boundary() || self.walker.lost().is_some();
         let Some(edit) = self
@@ -330,13 +442,52 @@ impl Passage {
             return;
         };
         let held = std::mem::take(&mut edit.held);
-        let awaited = edit.pong.as_ref().map(|payload| &payload[..]);
-        if awaited.is_some() && control::payload(&held).as_deref() == awaited {
+        let Some(payload) = control::payload(&held) else {
+            // A violation: the rest of it is not known.
+            return passed.extend_from_slice(&held);
+        };
+        let first = held.first().copied().unwrap_or(0);
+        if is(first, PONG) && edit.pong.as_ref().is_some_and(|pong| pong[..] == payload) {
             edit.pong = None;
+        } else if edit.is_bridged {
+            if is(first, PING) {
+                // RFC 6455 section 5.5.3: the latest one is answered.
+                edit.ping = Some(payload);
+            }
+        } else if is(first, CLOSE) && self.takes.is_meant(&payload) {
+            self.has_left = true;
+            self.is_deaf = true;
         } else {
+            self.has_closed |= is(first, CLOSE);
             passed.extend_from_slice(&held);
         }
     }
+}
+
+impl Edit {
+    /// Nothing is left to be edited.
+    fn is_idle(&self, is_deaf: bool) -> bool {
+        let Edit {
+            insert,
+            is_last: _,
+            pong,
+            held,
+            pauses,
+            rest,
+            is_bridged,
+            ping,
+            drops_frame,
+            drops_message,
+        } = self;
+        let is_empty = insert.is_empty() && held.is_empty() && rest.is_empty() && ping.is_none();
+        let acts = *pauses || *is_bridged || *drops_frame || *drops_message;
+        is_empty && !acts && (pong.is_none() || is_deaf)
+    }
+}
+
+/// The first byte of a frame says that it is one of this opcode.
+fn is(first: u8, opcode: u8) -> bool {
+    first & 0x0f == opcode
 }
 
 #[cfg(test)]
@@ -600,6 +751,135 @@ mod tests {
             prop_assert!(bytes.starts_with(&out) || passage.lost().is_none());
             if passage.lost().is_some() {
                 prop_assert_eq!(out, bytes);
+            }
+        }
+    }
+
+    /// What a far end reads: whole frames, or the parts of one.
+    fn pass_all(passage: &mut Passage, bytes: &[u8]) -> Vec<u8> {
+        match passage.pass(bytes, |_| Verdict::Pass) {
+            Passed::Whole => bytes.to_vec(),
+            Passed::Edited(bytes) => bytes,
+        }
+    }
+
+    fn is_data(frame: &Whole) -> bool {
+        frame.first & 0x08 == 0
+    }
+
+    /// Only frames of messages, and whether each ends one.
+    fn messages(frames: &[Whole]) -> Vec<Whole> {
+        frames
+            .iter()
+            .filter(|frame| is_data(frame))
+            .cloned()
+            .collect()
+    }
+
+    proptest! {
+        /// Whatever the far end had when it went: the next one gets whole messages, each frame once and in order, and of the
+        /// frames of messages only those are missing that belong to the message that was cut.
+        #[test]
+        fn a_far_end_that_goes_gets_a_prefix_and_the_next_one_whole_messages(
+            frames in streams(), at in any::<prop::sample::Index>(), size in 1usize..40, back in prop::option::of(0usize..200),
+        ) {
+            let stream: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(true)).collect();
+            let at = at.index(stream.len() + 1);
+            let mut passage = Passage::from_client();
+            let mut first = Vec::new();
+            for chunk in stream[..at].chunks(size) {
+                first.extend(pass_all(&mut passage, chunk));
+            }
+            let (cut, rest) = passage.bridge();
+            prop_assert!(rest.is_empty());
+            let behind = back.map_or(stream.len(), |back| (at + back).min(stream.len()));
+            let mut second = Vec::new();
+            let mut pings = 0;
+            for chunk in stream[at..behind].chunks(size) {
+                second.extend(pass_all(&mut passage, chunk));
+                pings += usize::from(passage.take_ping().is_some());
+            }
+            passage.arrive();
+            for chunk in stream[behind..].chunks(size) {
+                second.extend(pass_all(&mut passage, chunk));
+            }
+            prop_assert!(passage.edit.is_none());
+            let (had, part) = Whole::decode(&first);
+            let (has, left) = Whole::decode(&second);
+            prop_assert!(left.is_empty());
+            // The first frame of the next far end begins a message.
+            let has_messages = messages(&has);
+            prop_assert!(has_messages.first().is_none_or(|frame| frame.first & 0x0f != 0));
+            let had_messages = messages(&had);
+            let all = messages(&frames);
+            prop_assert_eq!(&had_messages[..], &all[..had_messages.len()]);
+            prop_assert_eq!(&has_messages[..], &all[all.len() - has_messages.len()..]);
+            let missing = &all[had_messages.len()..all.len() - has_messages.len()];
+            // What is missing continues what was cut: at most one message's end.
+            let begun = missing.iter().skip(usize::from(!part.is_empty())).filter(|frame| frame.first & 0x0f != 0);
+            prop_assert_eq!(begun.count(), 0);
+            prop_assert!(missing.is_empty() || cut);
+            let asked = frames.iter().filter(|frame| frame.first == 0x89).count();
+            let passed = had.iter().chain(&has).filter(|frame| frame.first == 0x89).count();
+            prop_assert!(pings + passed <= asked);
+        }
+
+        /// A pause falls between two messages, and nothing is lost at it.
+        #[test]
+        fn a_pause_falls_between_two_messages(
+            frames in streams(), at in any::<prop::sample::Index>(), size in 1usize..400,
+        ) {
+            let stream: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(true)).collect();
+            let at = at.index(stream.len() + 1);
+            let mut passage = Passage::from_client();
+            let mut first = pass_all(&mut passage, &stream[..at]);
+            passage.pause();
+            let mut come = at;
+            for chunk in stream[at..].chunks(size) {
+                if passage.is_paused() {
+                    break;
+                }
+                come += chunk.len();
+                first.extend(pass_all(&mut passage, chunk));
+            }
+            prop_assume!(passage.is_paused());
+            let (cut, rest) = passage.bridge();
+            prop_assert!(!cut);
+            let mut second = pass_all(&mut passage, &rest);
+            second.extend(pass_all(&mut passage, &stream[come..]));
+            let (had, part) = Whole::decode(&first);
+            prop_assert!(part.is_empty());
+            let (has, left) = Whole::decode(&second);
+            prop_assert!(left.is_empty());
+            let both = [messages(&had), messages(&has)].concat();
+            prop_assert_eq!(both, messages(&frames));
+            prop_assert!(messages(&had).last().is_none_or(|frame| frame.first & 0x80 != 0));
+        }
+
+        /// A Close by which a server goes away is not seen by its client, in any chunking, and any other is.
+        #[test]
+        fn only_a_close_of_who_goes_away_is_taken_out(
+            frames in streams(), code in prop_oneof![Just(1000u16), Just(1001), Just(1012), Just(1013), Just(4000)],
+            reason in "[a-z]{0,20}", size in 1usize..40, behind in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let payload = [&code.to_be_bytes()[..], reason.as_bytes()].concat();
+            let close = Whole { first: 0x88, payload };
+            let before: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(false)).collect();
+            let stream = [before.clone(), close.encode(false)].concat();
+            let mut passage = Passage::from_server().taking_leave();
+            let mut passed = Vec::new();
+            for chunk in stream.chunks(size) {
+                passed.extend(pass_all(&mut passage, chunk));
+            }
+            let leaves = code != 1000 && code != 4000;
+            prop_assert_eq!(passage.has_left(), leaves);
+            prop_assert_eq!(passage.has_closed(), !leaves);
+            prop_assert_eq!(&passed, if leaves { &before } else { &stream });
+            if leaves {
+                prop_assert!(pass_all(&mut passage, &behind).is_empty());
+                passage.renew();
+                prop_assert_eq!(&pass_all(&mut passage, &stream[..before.len()]), &before);
+                prop_assert!(passage.edit.is_none());
             }
         }
     }

@@ -5,7 +5,7 @@ use ::http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use ::http::{HeaderMap, Method, StatusCode, Version};
+use ::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use data_encoding::BASE64;
 use sha1::{Digest, Sha1};
 
@@ -13,6 +13,9 @@ use sha1::{Digest, Sha1};
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Bytes of the nonce behind `Sec-WebSocket-Key`.
 const KEY_BYTES: usize = 16;
+/// RFC 7692 section 7, and its parameter.
+const DEFLATE: &[u8] = b"permessage-deflate";
+const NO_TAKEOVER: &[u8] = b"client_no_context_takeover";
 /// The one version that is spoken; sent with a 426.
 pub const VERSION: &str = "13";
 
@@ -141,6 +144,40 @@ pub fn check_response(
         }
         _ => Err(AnswerError::Subprotocol),
     }
+}
+
+/// Whether each extension of a `Sec-WebSocket-Extensions` value is one whose messages do not hang on earlier ones once
+/// [`without_context_takeover`] has made it so: permessage-deflate is (RFC 7692); of all others it is not known.
+pub fn is_resumable(extensions: &HeaderValue) -> bool {
+    let is_known = |one: &[u8]| {
+        let name = one.split(|&byte| byte == b';').next().unwrap_or(one);
+        name.trim_ascii().eq_ignore_ascii_case(DEFLATE)
+    };
+    extensions
+        .as_bytes()
+        .split(|&byte| byte == b',')
+        .all(is_known)
+}
+
+/// A server's agreement to permessage-deflate that has the client compress each message by itself: a server may ask for that
+/// whether or not the client has offered it (RFC 7692 section 7.1.1.2). Another server can then read what comes next.
+pub fn without_context_takeover(extensions: &HeaderValue) -> HeaderValue {
+    let has = |one: &[u8]| {
+        let mut parameters = one.split(|&byte| byte == b';');
+        parameters.any(|parameter| parameter.trim_ascii().eq_ignore_ascii_case(NO_TAKEOVER))
+    };
+    let mut edited = Vec::new();
+    for one in extensions.as_bytes().split(|&byte| byte == b',') {
+        if !edited.is_empty() {
+            edited.extend_from_slice(b", ");
+        }
+        edited.extend_from_slice(one.trim_ascii());
+        if !has(one) {
+            edited.extend_from_slice(b"; ");
+            edited.extend_from_slice(NO_TAKEOVER);
+        }
+    }
+    HeaderValue::from_bytes(&edited).unwrap_or_else(|_| extensions.clone())
 }
 
 /// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` as sent.
@@ -374,6 +411,31 @@ mod tests {
         };
         let answer = check_response(StatusCode::OK, &headers(RESPONSE, &[]), &offer);
         assert_eq!(answer, Err(AnswerError::Status));
+    }
+
+    #[test]
+    fn an_agreement_to_compress_goes_on_without_a_window() {
+        let value = HeaderValue::from_static;
+        let table = [
+            (
+                "permessage-deflate",
+                "permessage-deflate; client_no_context_takeover",
+            ),
+            (
+                "permessage-deflate; server_max_window_bits=10",
+                "permessage-deflate; server_max_window_bits=10; client_no_context_takeover",
+            ),
+            (
+                "permessage-deflate;Client_No_Context_Takeover",
+                "permessage-deflate;Client_No_Context_Takeover",
+            ),
+        ];
+        for (before, after) in table {
+            assert!(is_resumable(&value(before)));
+            assert_eq!(without_context_takeover(&value(before)), value(after));
+        }
+        assert!(!is_resumable(&value("permessage-deflate, x-own")));
+        assert!(!is_resumable(&value("x-own")));
     }
 
     #[test]

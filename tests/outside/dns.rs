@@ -151,7 +151,7 @@ pub fn service(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
     record
 }
 
-fn ip(last: u8) -> Ipv4Addr {
+pub fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 5, last)
 }
 

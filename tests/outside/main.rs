@@ -40,6 +40,7 @@ mod pool_files;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
+mod resume;
 mod sockets;
 mod sticky;
 mod storm;

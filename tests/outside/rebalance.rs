@@ -114,7 +114,9 @@ async fn spread(balancer: &Balancer, count: usize) -> Vec<u64> {
     live
 }
 
-async fn a_fourth_node_gets_its_share(balance: &str) {
+/// `count` connections on three nodes, a fourth is added: it gets a quarter, at so many a second.
+async fn a_fourth_node_gets_its_share(balance: &str, count: usize, rate: usize) {
+    let (third, quarter) = (count as u64 / 3, count as u64 / 4);
     let nodes = [
         Node::web("n1").await,
         Node::web("n2").await,
@@ -123,11 +125,11 @@ async fn a_fourth_node_gets_its_share(balance: &str) {
     ];
     let all: Vec<&Node> = nodes.iter().collect();
     let keys =
-        format!("balance = \"{balance}\"\nrebalance = {{ rate = \"15/s\", min_age = \"1s\" }}");
+        format!("balance = \"{balance}\"\nrebalance = {{ rate = \"{rate}/s\", min_age = \"1s\" }}");
     let balancer = Balancer::start(&simple("websocket", &keys, &all[..3]));
     let address = balancer.address("main").await;
-    let clients = clients(address, 300).await;
-    assert_eq!(spread(&balancer, 3).await, [100; 3]);
+    let clients = clients(address, count).await;
+    assert_eq!(spread(&balancer, 3).await, [third; 3]);
     let position = balancer.log.position();
     balancer.reload(&simple("websocket", &keys, &all)).await;
     let began = balancer
@@ -138,36 +140,125 @@ async fn a_fourth_node_gets_its_share(balance: &str) {
     assert_eq!(began.level(), "INFO");
     let job = job_until(&balancer, |job| job["phase"] == "done").await;
     assert_eq!(job["target"], "nodes (rebalance)", "{job}");
-    assert_eq!((&job["ended"], &job["left"]), (&75.into(), &0.into()));
+    assert_eq!((&job["ended"], &job["left"]), (&quarter.into(), &0.into()));
     // Who was told last is on its way.
     balancer
-        .backend_until("nodes", "n4", |node| node["live"] == 75)
+        .backend_until("nodes", "n4", |node| node["live"] == quarter)
         .await;
-    assert_eq!(spread(&balancer, 4).await, [75; 4], "{balance}");
+    assert_eq!(spread(&balancer, 4).await, [quarter; 4], "{balance}");
     let moves = moves(&clients);
     assert!(moves.iter().all(|moves| moves.len() < 2), "nobody twice");
     let moved: Vec<_> = moves.into_iter().flatten().collect();
-    assert_eq!(moved.len(), 75);
+    assert_eq!(moved.len() as u64, quarter);
     for one in &moved {
         assert_eq!((one.code, &*one.reason), (1012, "rebalance"));
         assert!(one.age >= Duration::from_secs(1), "{one:?}");
     }
     let first = moved.iter().map(|one| one.at).min().unwrap();
     let last = moved.iter().map(|one| one.at).max().unwrap();
-    // 75 at 15 a second, the first of them at once.
-    let least = Duration::from_millis(74 * 1000 / 15 * 8 / 10);
+    // The first of them at once.
+    let computed = Duration::from_secs_f64((quarter - 1) as f64 / rate as f64);
+    let least = computed.mul_f64(0.8);
     assert!(last - first >= least, "{:?}", last - first);
     assert!(last - first < PATIENCE / 2, "{:?}", last - first);
 }
 
 #[tokio::test]
 async fn a_fourth_node_gets_its_share_with_least_conn() {
-    a_fourth_node_gets_its_share("least_conn").await;
+    a_fourth_node_gets_its_share("least_conn", 3_000, 150).await;
 }
 
 #[tokio::test]
 async fn a_fourth_node_gets_its_share_with_round_robin() {
-    a_fourth_node_gets_its_share("round_robin").await;
+    a_fourth_node_gets_its_share("round_robin", 300, 15).await;
+}
+
+/// Where sessions outlive their backend nobody is told anything.
+#[tokio::test]
+async fn a_fourth_node_gets_its_share_and_no_client_notices() {
+    const COUNT: usize = 3_000;
+    const RATE: usize = 150;
+    let nodes = [
+        Node::web("n1").await,
+        Node::web("n2").await,
+        Node::web("n3").await,
+        Node::web("n4").await,
+    ];
+    let all: Vec<&Node> = nodes.iter().collect();
+    let keys = format!(
+        "balance = \"least_conn\"\nresume = {{}}\nrebalance = {{ rate = \"{RATE}/s\", min_age = \"0s\" }}"
+    );
+    let config = |count: usize| {
+        let log = "[access_log]\noutput = \"stdout\"\nlog_at = [\"resume\", \"end\"]\n\n";
+        format!("{log}{}", simple("websocket", &keys, &all[..count]))
+    };
+    let balancer = Balancer::start(&config(3));
+    let address = balancer.address("main").await;
+    let connecting = (0..COUNT).map(async |_| {
+        let mut socket = websocket(address, "/").await;
+        node_of(&mut socket).await;
+        socket
+    });
+    let mut sockets = join_all(connecting).await;
+    assert_eq!(spread(&balancer, 3).await, [COUNT as u64 / 3; 3]);
+    balancer.reload(&config(4)).await;
+    let began = Instant::now();
+    job_until(&balancer, |job| job["phase"] == "done").await;
+    let took = began.elapsed();
+    let quarter = COUNT / 4;
+    // The job looks for who is new every two seconds, and at the end at what has come of it.
+    let computed = Duration::from_secs_f64(quarter as f64 / RATE as f64);
+    assert!(took >= computed.mul_f64(0.8), "{took:?}");
+    assert!(took < computed + Duration::from_secs(8), "{took:?}");
+    balancer
+        .backend_until("nodes", "n4", |node| node["live"] == quarter)
+        .await;
+    assert_eq!(spread(&balancer, 4).await, [quarter as u64; 4]);
+    let mut on = std::collections::HashMap::new();
+    for socket in &mut sockets {
+        *on.entry(node_of(socket).await).or_insert(0) += 1;
+    }
+    assert!(
+        on.len() == 4 && on.values().all(|count| *count == quarter),
+        "{on:?}"
+    );
+    let ids: Vec<u64> = balancer
+        .stdout
+        .all()
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|line| line["event"] == "resume")
+        .filter_map(|line| line["id"].as_u64())
+        .collect();
+    let different: std::collections::HashSet<_> = ids.iter().collect();
+    assert_eq!(
+        (ids.len(), different.len()),
+        (quarter, quarter),
+        "nobody twice"
+    );
+}
+
+/// A node that a name begins to resolve to is as new as one that a reload adds.
+#[tokio::test]
+async fn a_node_that_is_discovered_gets_its_share() {
+    use crate::dns::{NameServer, ip};
+    let n1 = Node::web_at((ip(1), 0).into(), "n1").await;
+    let port = n1.address.port();
+    let _n2 = Node::web_at((ip(2), port).into(), "n2").await;
+    let server = NameServer::start().await;
+    server.addresses("nodes.test", &[ip(1)]);
+    let config = format!(
+        "{}[pool.nodes]\nrebalance = {{ rate = \"100/s\", min_age = \"0s\" }}\n\
+         discover = {{ dns = \"nodes.test:{port}\", nameservers = [\"{}\"], min_ttl = \"200ms\" }}\n",
+        listener("main", "websocket", "nodes"),
+        server.address
+    );
+    let balancer = Balancer::start(&config);
+    let clients = clients(balancer.address("main").await, 40).await;
+    server.addresses("nodes.test", &[ip(1), ip(2)]);
+    let job = job_until(&balancer, |job| job["phase"] == "done").await;
+    assert_eq!(job["ended"], 20, "{job}");
+    assert_eq!(moves(&clients).iter().flatten().count(), 20);
 }
 
 #[tokio::test]
@@ -246,6 +337,10 @@ async fn raw_sessions_are_moved_only_where_that_is_said() {
     balancer.reload(&simple("tcp", keys, &[&n1, &n2])).await;
     let job = job_until(&balancer, |job| job["ended"] == 5).await;
     assert_eq!(job["target"], "nodes (rebalance)", "{job}");
+    // Told is not ended yet.
+    balancer
+        .backend_until("nodes", "n1", |node| node["live"] == 5)
+        .await;
     let mut ended = 0;
     for stream in &mut streams {
         let mut byte = [0];

@@ -50,6 +50,8 @@ pub enum Door {
     Tcp,
     Tls,
     Websocket,
+    /// With every setting of WebSockets on; ours alone.
+    WebsocketAll,
     Bulk,
     BulkTls,
 }
@@ -68,7 +70,7 @@ impl Door {
         match self {
             Self::Tcp | Self::Bulk => Transport::Tcp,
             Self::Tls | Self::BulkTls => Transport::Tls,
-            Self::Websocket => Transport::Websocket,
+            Self::Websocket | Self::WebsocketAll => Transport::Websocket,
         }
     }
 
@@ -76,7 +78,7 @@ impl Door {
         match self {
             Self::Tcp => ports.tcp,
             Self::Tls => ports.tls,
-            Self::Websocket => ports.websocket,
+            Self::Websocket | Self::WebsocketAll => ports.websocket,
             Self::Bulk => ports.bulk,
             Self::BulkTls => ports.bulk_tls,
         }
@@ -86,7 +88,7 @@ impl Door {
     pub fn backend_port(self, services: &Services) -> u16 {
         match self {
             Self::Tcp | Self::Tls => services.echo.port(),
-            Self::Websocket => services.websocket.port(),
+            Self::Websocket | Self::WebsocketAll => services.websocket.port(),
             Self::Bulk | Self::BulkTls => services.bulk.port(),
         }
     }
@@ -111,7 +113,11 @@ impl Case {
 
     /// Without a balancer there is latency to compare with, and nothing else.
     pub fn suits(&self, peer: &Peer) -> bool {
-        peer.kind != Kind::Direct || self.measures(Quantity::LatencyP50)
+        match (self.door, peer.kind) {
+            (Door::WebsocketAll, kind) => kind == Kind::Evenkeel,
+            (_, Kind::Direct) => self.measures(Quantity::LatencyP50),
+            _ => true,
+        }
     }
 }
 
@@ -262,6 +268,13 @@ fn all(part: u64, many: usize) -> Vec<Case> {
             Door::Websocket,
             hold,
             memory(512.0),
+        ),
+        case(
+            "idle-ws-all",
+            "MANY idle WebSocket connections, resumable, pinged and bounded",
+            Door::WebsocketAll,
+            hold,
+            memory(768.0),
         ),
         case(
             "stalled",

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::cases::Door;
 use super::certificate::Certificate;
 use super::child::Group;
 use crate::options::Options;
@@ -106,6 +107,7 @@ impl Peer {
     /// Starts it with a configuration of its own in `folder`.
     pub fn start(
         &self,
+        door: Door,
         folder: &Path,
         core: usize,
         ports: Ports,
@@ -113,6 +115,10 @@ impl Peer {
         tls: &Certificate,
     ) -> Result<Group> {
         let (file, template) = match self.kind {
+            Kind::Evenkeel if matches!(door, Door::WebsocketAll) => (
+                "evenkeel-all.toml",
+                include_str!("../peers/evenkeel-all.toml"),
+            ),
             Kind::Evenkeel => ("evenkeel.toml", include_str!("../peers/evenkeel.toml")),
             Kind::Haproxy => ("haproxy.cfg", include_str!("../peers/haproxy.cfg")),
             Kind::Nginx => ("nginx.conf", include_str!("../peers/nginx.conf")),

@@ -159,6 +159,7 @@ impl Stage {
             return Ok((None, case.door.backend_port(&self.services)));
         }
         let mut group = peer.start(
+            case.door,
             &self.folder,
             self.balancer_core,
             self.ports,

@@ -285,6 +285,8 @@ mod tests {
             checks_failed: 6,
             state_changes: 7,
             ejections: 8,
+            resumed: 9,
+            not_resumed: 10,
         }
     }
 

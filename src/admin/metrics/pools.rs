@@ -165,6 +165,19 @@ fn encode_backends(pools: &[PoolView], page: &mut Page<'_>) -> fmt::Result {
         })
     });
     page.counter("backend_checks", "Active checks by result", None, checks)?;
+    let resumes = all().flat_map(|one| {
+        let results = [("resumed", one.resumed), ("ended", one.not_resumed)];
+        results.map(|(result, count)| {
+            let labels = [backend_labels(one), vec![("result", result)]].concat();
+            (labels, count)
+        })
+    });
+    page.counter(
+        "backend_resumes",
+        "Sessions taken over from another backend, and sessions that were to outlive this one and ended with it",
+        None,
+        resumes,
+    )?;
     let help = "Changes of the effective state";
     page.counter(
         "backend_state_changes",

@@ -1,4 +1,4 @@
-//! `evenkeel connections` and `evenkeel close`: the connection table of a running balancer, a page at a time.
+//! `evenkeel connections`, `close` and `move`: the connection table of a running balancer, a page at a time.
 
 use std::time::Duration;
 
@@ -90,6 +90,19 @@ pub struct CloseArguments {
     ask: AskArguments,
 }
 
+#[derive(Debug, Args)]
+pub struct MoveArguments {
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// Every connection
+    #[arg(long, conflicts_with_all = ["listener", "pool", "backend", "client", "min_age", "min_idle"])]
+    all: bool,
+    #[command(flatten)]
+    pace: PaceArguments,
+    #[command(flatten)]
+    ask: AskArguments,
+}
+
 /// Prints the established connections that match.
 pub fn list(arguments: ListArguments) -> Result<(), Failure> {
     let ListArguments {
@@ -120,7 +133,8 @@ pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
         ask: asked,
     } = arguments;
     let Some(id) = id else {
-        return close_many(&filter, all, &pace, &asked);
+        let path = "/api/v1/connections/close";
+        return begin(path, &filter, all, &pace, &asked);
     };
     if pace.is_given() {
         return Err(Failure::Other(
@@ -136,7 +150,21 @@ pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
     })
 }
 
-fn close_many(
+/// Begins a job that gives those that match another backend, where they can outlive their own.
+pub fn move_many(arguments: MoveArguments) -> Result<(), Failure> {
+    let MoveArguments {
+        filter,
+        all,
+        pace,
+        ask: asked,
+    } = arguments;
+    let path = "/api/v1/connections/move";
+    begin(path, &filter, all, &pace, &asked)
+}
+
+/// Begins a job on those that match.
+fn begin(
+    path: &str,
     filter: &FilterArguments,
     all: bool,
     pace: &PaceArguments,
@@ -148,7 +176,7 @@ fn close_many(
         .collect();
     if conditions.is_empty() && !all {
         return Err(Failure::Other(
-            "which ones? give an ID, a filter such as --pool or --min-idle, or --all".to_owned(),
+            "which ones? give a filter such as --pool or --min-idle, or --all".to_owned(),
         ));
     }
     let mut body = serde_json::Map::new();
@@ -160,7 +188,6 @@ fn close_many(
     pace.write(&mut body);
     let body = Value::from(body).to_string();
     ask(asked, async |target, output| {
-        let path = "/api/v1/connections/close";
         let body = call::call_with(target, Method::POST, path, body, ANSWER_TIMEOUT).await?;
         show(output, &body, jobs::line)
     })

@@ -26,7 +26,7 @@ use arguments::Output;
 pub use arguments::{
     AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments,
 };
-pub use connections::{CloseArguments, ListArguments, close, list};
+pub use connections::{CloseArguments, ListArguments, MoveArguments, close, list, move_many};
 pub use jobs::{AbortArguments, abort, list as jobs};
 use layout::Style;
 pub use operate::{drain, maint, ready};

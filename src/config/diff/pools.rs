@@ -35,6 +35,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ping,
         drain,
         rebalance,
+        resume,
         response_timeout,
         body_timeout,
         retries,
@@ -63,6 +64,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("ping", *ping != old.ping),
         ("drain", *drain != old.drain),
         ("rebalance", *rebalance != old.rebalance),
+        ("resume", *resume != old.resume),
         (
             "response_timeout",
             *response_timeout != old.response_timeout,

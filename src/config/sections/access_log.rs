@@ -26,7 +26,7 @@ pub static ACCESS_LOG: Section = Section {
             "log_at",
             Kind::Words(words::<Moment>),
             Absent::Texts(defaults::LOG_AT),
-            "Moments of a connection that get a line: when it opens, at an interval while it lives, when it ends.",
+            "Moments of a connection that get a line: when it opens, at an interval while it lives, when another backend has taken it, when it ends.",
         ),
         key(
             "interval",
@@ -59,6 +59,7 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
         log_at: LogAt {
             open: moments.contains(&Moment::Open),
             interval: moments.contains(&Moment::Interval),
+            resume: moments.contains(&Moment::Resume),
             end: moments.contains(&Moment::End),
         },
         interval: table.time("interval"),
@@ -169,7 +170,7 @@ mod tests {
             ),
         ]);
         right(&log(
-            "format = \"json\"\nlog_at = [\"end\"]\ninterval = \"1h\"\nmax_queue = 8192",
+            "format = \"json\"\nlog_at = [\"resume\", \"end\"]\ninterval = \"1h\"\nmax_queue = 8192",
         ));
     }
 
@@ -187,6 +188,7 @@ mod tests {
             LogAt {
                 open: false,
                 interval: false,
+                resume: true,
                 end: true
             }
         );
@@ -195,6 +197,7 @@ mod tests {
             LogAt {
                 open: true,
                 interval: true,
+                resume: false,
                 end: false
             }
         );

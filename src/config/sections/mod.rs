@@ -19,6 +19,7 @@ mod long_life;
 mod outlier;
 mod pool;
 mod rebalance;
+mod resume;
 mod retry_after;
 mod route;
 mod socket;

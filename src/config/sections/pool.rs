@@ -10,8 +10,8 @@ use super::super::model::{
 use super::super::table::Table;
 use super::super::words::{Algorithm, words};
 use super::{
-    backend, backend_tls, check, discover, failover, long_life, outlier, rebalance, retry_after,
-    socket, sticky,
+    backend, backend_tls, check, discover, failover, long_life, outlier, rebalance, resume,
+    retry_after, socket, sticky,
 };
 
 pub static POOL: Section = Section {
@@ -88,6 +88,12 @@ pub static POOL: Section = Section {
             Kind::Table(&rebalance::REBALANCE),
             Absent::None,
             "Moves connections to a backend that was added or has come back. Without it they stay where they are.",
+        ),
+        key(
+            "resume",
+            Kind::Table(&resume::RESUME),
+            Absent::None,
+            "WebSockets that outlive their backend. Without it a session ends with its backend.",
         ),
         key(
             "response_timeout",
@@ -221,6 +227,9 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let rebalance = table
         .maybe_table("rebalance")
         .map(|moves| rebalance::decode(table, &moves, balance.as_ref(), table.has("sticky")));
+    let resume = table
+        .maybe_table("resume")
+        .map(|table| resume::decode(&table));
     let drain = table.maybe_table("drain");
     let drain = drain.map(|table| long_life::decode_drain(&table));
     let ping = table.maybe_table("ping");
@@ -244,6 +253,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         ping: ping.map(|table| long_life::decode_ping(&table)),
         drain: super::decoded(drain)?,
         rebalance: super::decoded(rebalance)?,
+        resume: super::decoded(resume)?.flatten(),
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),

@@ -95,6 +95,7 @@ fn refuse_unfollowed(table: &Table<'_>, pool: &Pool, users: &[&Listener]) {
     let keys = [
         ("ping", pool.ping.is_some()),
         ("activity", pool.activity != Activity::Any),
+        ("resume", pool.resume.is_some()),
     ];
     for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
         table.conflict(

@@ -48,6 +48,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         ping: None,
         drain: None,
         rebalance: None,
+        resume: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,

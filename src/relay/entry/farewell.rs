@@ -10,9 +10,9 @@ use crate::base::close_code::GOING_AWAY;
 use crate::observe::{End, How, Phase, Side};
 
 /// The wait for a place between two frames; a frame that is longer under way is cut off.
-const BOUNDARY_WAIT: Duration = Duration::from_secs(5);
+pub(super) const BOUNDARY_WAIT: Duration = Duration::from_secs(5);
 /// The wait for the peers' answers, as the closing handshake wants them (RFC 6455 section 7.1.1).
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// "An unexpected condition": the backend does not answer.
 const UNEXPECTED: u16 = 1011;
 
@@ -32,8 +32,16 @@ impl<L> Entry<L> {
     }
 
     /// Ends the session, telling each side what is given for it; what has none is not told.
-    fn farewell(&mut self, goodbyes: [Option<&Goodbye>; 2], end: End, now: Tick) -> Turn {
+    pub(super) fn farewell(
+        &mut self,
+        mut goodbyes: [Option<&Goodbye>; 2],
+        end: End,
+        now: Tick,
+    ) -> Turn {
         let can_tell = self.can_tell();
+        if self.stop_seeking() {
+            goodbyes[BACKEND] = None;
+        }
         if self.resetting.is_some() {
             // It is over and only waits for its last bytes to be sent, for a bounded time.
             return Turn::Wait;

@@ -38,6 +38,7 @@ impl<L> Entry<L> {
             self.record.interval_due(),
             self.pipe_left(now),
             self.parting_left(now),
+            self.change_left(now),
             self.ping_due_in(now),
         ];
         due.into_iter().flatten().min().unwrap_or(Duration::MAX)
@@ -64,7 +65,11 @@ impl<L> Entry<L> {
 
     /// Whether its deadline is nearer than the idle timeout that the worker's sweep goes by.
     pub fn is_urgent(&self) -> bool {
-        self.held > 0 || self.is_parting() || self.is_opening() || self.is_half_over()
+        self.held > 0
+            || self.is_parting()
+            || self.is_changing()
+            || self.is_opening()
+            || self.is_half_over()
     }
 
     fn timeout(&self) -> Ticks {
@@ -89,7 +94,7 @@ impl<L> Entry<L> {
                 Turn::Ended
             });
         }
-        if let Some(turn) = self.keep_alive(now) {
+        if let Some(turn) = self.change_overdue(now).or_else(|| self.keep_alive(now)) {
             return Some(turn);
         }
         if self.is_established() && self.life_left().is_some_and(|left| left.is_zero()) {
@@ -172,7 +177,7 @@ impl<L> Entry<L> {
             backend.free_pipe(scratch);
             self.account(scratch);
         }
-        if !self.settled && !self.is_opening() {
+        if !self.settled && !self.is_opening() && !self.is_in_gap() {
             self.settled = true;
             self.legs[BACKEND].settle();
         }

@@ -5,6 +5,7 @@
 pub(super) struct Flags(u8);
 
 impl Flags {
+    pub const NONE: Self = Self(0);
     /// May have something to read: set by an event, cleared by a read that blocked.
     pub const READABLE: Self = Self(1);
     /// May take something: set by an event, cleared by a write that blocked.

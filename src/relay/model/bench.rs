@@ -39,6 +39,7 @@ impl Bench {
             log_at: LogAt {
                 open: false,
                 interval: false,
+                resume: false,
                 end: true,
             },
             interval: LONG,
@@ -64,6 +65,7 @@ impl Bench {
             record: Record::new(&self.counters, peer),
             lease: held,
             origin: None,
+            resumption: None,
         });
         lease
     }

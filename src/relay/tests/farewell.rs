@@ -42,6 +42,7 @@ fn tunnel_with(bench: &Bench, watched: Watched, policy: Policy, early: &[u8]) ->
         ),
         lease: held,
         origin: None,
+        resumption: None,
     });
     Tunnel {
         client,
@@ -364,6 +365,7 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
         record: Record::new(&bench.counters, crate::net::Peer::Unix),
         lease: held,
         origin: None,
+        resumption: None,
     });
     let mut backend = peer(backend, Role::Server);
     // Until every buffer on the way to the client is full.

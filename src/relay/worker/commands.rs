@@ -3,11 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::super::clock::Tick;
 use super::super::closing::Closing;
-use super::super::entry::Turn;
+use super::super::entry::{BACKEND, Entry, Turn, Unwanted};
 use super::super::frames::Goodbye;
 use super::super::inbox::Command;
-use super::super::inquiry::Question;
+use super::super::inquiry::{Handle, Question};
+use super::super::resumption::Successor;
 use super::super::table::Key;
 use super::Worker;
 use crate::observe::How;
@@ -31,6 +33,11 @@ impl<L: Send + 'static> Worker<L> {
                 }
                 Command::Inquire(question) => self.answer(question, now),
                 Command::Part(key, goodbye) => self.part(key, &goodbye, now),
+                Command::Relieve(key, goodbye) => {
+                    self.end_by(key, now, |entry, tick| entry.relieve(&goodbye, tick));
+                }
+                Command::Attach(key, successor) => self.attach(key, *successor, now),
+                Command::Forsake(key) => self.end_by(key, now, Entry::forsake),
                 Command::PartAll(spread, goodbye) => {
                     self.closing = Some(Closing::new(self.table.keys(), spread, goodbye, now));
                 }
@@ -61,11 +68,16 @@ impl<L: Send + 'static> Worker<L> {
 
     /// Ends an entry, which may take a while where its ends are told. One that is gone is no more.
     fn part(&mut self, key: Key, goodbye: &Goodbye, now: Instant) {
+        self.end_by(key, now, |entry, tick| entry.part(goodbye, tick));
+    }
+
+    /// The same by whatever way.
+    fn end_by(&mut self, key: Key, now: Instant, end: impl FnOnce(&mut Entry<L>, Tick) -> Turn) {
         let tick = self.scratch.now;
         let Some(entry) = self.table.entry(key) else {
             return;
         };
-        match catch_unwind(AssertUnwindSafe(|| entry.part(goodbye, tick))) {
+        match catch_unwind(AssertUnwindSafe(|| end(entry, tick))) {
             Ok(Turn::Ended) => self.remove(key),
             Ok(_) => {
                 self.queue(key);
@@ -73,6 +85,47 @@ impl<L: Send + 'static> Worker<L> {
             }
             Err(_) => self.end_panicked(key),
         }
+    }
+
+    /// Another backend for an entry. For one that is gone, or wants none, it is closed.
+    fn attach(&mut self, key: Key, successor: Successor<L>, now: Instant) {
+        let scratch = &mut self.scratch;
+        let Some(entry) = self.table.entry(key) else {
+            return;
+        };
+        match catch_unwind(AssertUnwindSafe(|| entry.attach(successor, scratch))) {
+            Ok(Ok(())) => {}
+            Ok(Err(Unwanted)) => return,
+            Err(_) => return self.end_panicked(key),
+        }
+        let fd = entry.leg(BACKEND).raw_fd();
+        if let Err(error) = self.register(key, BACKEND, fd) {
+            tracing::warn!(%error, "another backend cannot be watched; its connection is reset");
+            if let Some(entry) = self.table.entry(key) {
+                entry.reset();
+                entry.close(How::Error);
+            }
+            return self.remove(key);
+        }
+        self.queue(key);
+        self.bring_sweep_forward(key, now);
+    }
+
+    /// An entry has lost its backend: a search for another one begins.
+    pub(super) fn seek(&mut self, key: Key, now: Instant) {
+        let session = Handle {
+            worker: self.number,
+            key,
+        };
+        let Some(entry) = self.table.entry(key) else {
+            return;
+        };
+        // It is others' code that looks for it.
+        if catch_unwind(AssertUnwindSafe(|| entry.seek(session))).is_err() {
+            return self.end_panicked(key);
+        }
+        self.queue(key);
+        self.bring_sweep_forward(key, now);
     }
 
     fn end_all(&mut self) {

@@ -231,9 +231,9 @@ impl Job {
                 tokio::time::sleep(PORTION_SPACING.mul_f64(0.5 + fastrand::f64())).await;
             }
             match &self.target {
-                Target::Filter(_) if standing.is_empty() => return,
+                Target::Filter(_) | Target::Move(_) if standing.is_empty() => return,
                 // The same ones, in the order of now.
-                Target::Filter(_) => {
+                Target::Filter(_) | Target::Move(_) => {
                     let now = self.look(relay).await;
                     let still: HashSet<relay::Handle> =
                         standing.iter().map(|one| one.handle).collect();
@@ -263,7 +263,7 @@ impl Job {
     /// Who is there and not told yet; the quietest stand last.
     async fn look(&self, relay: &Relay) -> Vec<Standing> {
         let mut standing = relay.survey(self.target.filter()).await;
-        standing.retain(|one| !one.is_parting);
+        standing.retain(|one| self.target.means(one));
         standing.sort_by_key(|one| one.idle);
         self.left.store(standing.len() as u64, Ordering::Relaxed);
         standing
@@ -286,7 +286,7 @@ impl Job {
         };
         for _ in 0..granted {
             if let Some(one) = standing.pop() {
-                relay.part(one.handle, &self.pace.goodbye);
+                self.target.end(relay, one.handle, &self.pace.goodbye);
                 self.count_one();
             }
         }

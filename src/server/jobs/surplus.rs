@@ -141,9 +141,10 @@ impl Surplus {
     }
 }
 
-/// The one place where a connection is moved: its end makes the client come back, to where there is room.
+/// The one place where a connection is moved: to another backend where it can outlive its own, or else by its end, which makes
+/// the client come back, to where there is room.
 fn send_away(job: &Job, relay: &Relay, one: &Standing) {
-    relay.part(one.handle, &job.pace.goodbye);
+    job.target.end(relay, one.handle, &job.pace.goodbye);
     job.count_one();
 }
 

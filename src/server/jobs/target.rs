@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Surplus;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
-use crate::relay::Filter;
+use crate::proxy::Relay;
+use crate::relay::{Filter, Goodbye, Handle, Standing};
 
 /// A listener at which nobody was established for so long is empty: whoever had been routed has had `upgrade_timeout`, and
 /// those who come and are turned away are counted for a moment, too: a storm of them would keep the job for ever.
@@ -24,6 +25,8 @@ pub enum Target {
     Listener(Arc<ListenerCounters>),
     /// Those that are there when it begins.
     Filter(Filter),
+    /// Of those that are there when it begins the ones that another backend can take; the others stay.
+    Move(Filter),
     /// Those above the shares of their backends.
     Surplus(Arc<Surplus>),
 }
@@ -31,7 +34,7 @@ pub enum Target {
 impl Target {
     pub(super) fn filter(&self) -> Filter {
         match self {
-            Target::Filter(filter) => filter.clone(),
+            Target::Filter(filter) | Target::Move(filter) => filter.clone(),
             Target::Surplus(surplus) => Filter {
                 pool: Some(surplus.pool.name().to_string()),
                 ..Filter::default()
@@ -62,7 +65,7 @@ impl Target {
         match self {
             Target::Backend(backend) => Some(backend.live()),
             Target::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
-            Target::Filter(_) | Target::Surplus(_) => None,
+            Target::Filter(_) | Target::Move(_) | Target::Surplus(_) => None,
         }
     }
 
@@ -80,6 +83,22 @@ impl Target {
         }
     }
 
+    /// Whether that connection is one of those that are meant.
+    pub(super) fn means(&self, one: &Standing) -> bool {
+        let may_go = one.is_resumable || !matches!(self, Target::Move(_));
+        may_go && !one.is_parting
+    }
+
+    /// Ends one of its connections, or leaves it to another backend where it is a backend's and can outlive it.
+    pub(super) fn end(&self, relay: &Relay, session: Handle, goodbye: &Arc<Goodbye>) {
+        match self {
+            Target::Backend(_) | Target::Surplus(_) | Target::Move(_) => {
+                relay.relieve(session, goodbye);
+            }
+            Target::Listener(_) | Target::Filter(_) => relay.part(session, goodbye),
+        }
+    }
+
     /// Returns when no connection is live; never for a filter or a surplus.
     ///
     /// # Cancel safety
@@ -92,7 +111,9 @@ impl Target {
                     tokio::time::sleep(COUNT_SPACING).await;
                 }
             }
-            Target::Filter(_) | Target::Surplus(_) => std::future::pending().await,
+            Target::Filter(_) | Target::Move(_) | Target::Surplus(_) => {
+                std::future::pending().await
+            }
         }
     }
 }

@@ -1,0 +1,240 @@
+//! A session between two backends: what its client sends is held, its pings are answered, and another backend takes the place
+//! of the one that is gone.
+
+use std::sync::Arc;
+
+use tokio_util::sync::DropGuard;
+
+use super::super::clock::Tick;
+use super::super::direction::{Direction, Flow, READS_PER_TURN, SMALL_READ};
+use super::super::frames::{Frames, Goodbye, reader};
+use super::super::inquiry::Handle;
+use super::super::leg::{Input, Leg};
+use super::super::resumption::{Gone, Lost, Successor};
+use super::super::scratch::Scratch;
+use super::resume::{Resume, State};
+use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use crate::base::close_code::GOING_AWAY;
+use crate::observe::{End, How, Phase, Resumed, Side};
+use crate::wire::control;
+use crate::wire::passage::Passed;
+
+/// Between two backends.
+pub(super) struct Gap {
+    pub since: Tick,
+    /// What the client has sent since then.
+    pub held: Vec<u8>,
+    lost: Lost,
+    /// How the backend's leg ended.
+    how: How,
+    /// Of the search; there as soon as it was begun.
+    search: Option<DropGuard>,
+}
+
+impl Gap {
+    /// `lost` with the backend whose leg ended in this way.
+    pub fn new(lost: Lost, how: How, since: Tick) -> Gap {
+        Gap {
+            since,
+            held: Vec::new(),
+            lost,
+            how,
+            search: None,
+        }
+    }
+}
+
+/// The session wants no other backend.
+#[derive(Debug)]
+pub(in super::super) struct Unwanted;
+
+/// What reading the client in a gap gave.
+enum Held {
+    /// All there was.
+    All,
+    /// There may be more.
+    More,
+    /// Reads nothing because the worker's entries hold too much.
+    Starved,
+    /// More than may be held.
+    TooMuch,
+    /// The client's end.
+    Ended(How),
+}
+
+impl<L> Entry<L> {
+    fn gap(&mut self) -> Option<&mut Gap> {
+        match &mut self.resume.as_deref_mut()?.state {
+            State::Gap(gap) => Some(gap),
+            State::Served | State::Leaving(_) => None,
+        }
+    }
+
+    /// Begins the search for another backend.
+    pub fn seek(&mut self, session: Handle) {
+        let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
+        let Some(resume) = &mut self.resume else {
+            return;
+        };
+        if let State::Gap(gap) = &mut resume.state {
+            let lost = gap.lost;
+            let gone = Gone {
+                session,
+                lost,
+                from,
+            };
+            gap.search = Some(resume.seeker.seek(gone, &mut self.lease));
+        }
+    }
+
+    /// One turn without a backend.
+    pub(super) fn bridge(&mut self, scratch: &mut Scratch) -> Turn {
+        let flow = self.pump(BACKEND, scratch);
+        let held = self.read_into_gap(scratch);
+        if self.legs[CLIENT].take_activity()
+            && self.frames.as_deref_mut().is_none_or(Frames::take_activity)
+        {
+            self.last_activity = scratch.now;
+        }
+        if let Some(turn) = self.judge_client(scratch.now) {
+            return turn;
+        }
+        match held {
+            Held::TooMuch => return self.forsake(scratch.now),
+            Held::Ended(how) => {
+                self.end = Some(ended_by(CLIENT, how));
+                return Turn::Ended;
+            }
+            _ => {}
+        }
+        let [client, backend] = match self.frames.as_deref() {
+            Some(frames) => &frames.passages,
+            None => return self.forsake(scratch.now),
+        };
+        if client.has_closed() {
+            let goodbye = Goodbye::new(GOING_AWAY, "");
+            return self.farewell(
+                [Some(&goodbye), None],
+                ended_by(CLIENT, How::Fin),
+                scratch.now,
+            );
+        }
+        match (held, flow) {
+            (Held::Starved, _) => Turn::Soon,
+            (Held::More, _) | (_, Flow::OutOfBudget) => Turn::Again,
+            _ if backend.has_insert() && !self.directions[BACKEND].is_blocked() => Turn::Again,
+            _ => Turn::Wait,
+        }
+    }
+
+    fn read_into_gap(&mut self, scratch: &mut Scratch) -> Held {
+        for _ in 0..READS_PER_TURN {
+            if !scratch.held.has_room() {
+                return Held::Starved;
+            }
+            match self.legs[CLIENT].read(scratch, SMALL_READ, false) {
+                Input::Data(count) => {
+                    self.record.bytes_from_client += count as u64;
+                    self.hold(&scratch.plain[..count], scratch.now);
+                }
+                Input::Blocked => return Held::All,
+                Input::Fin => return Held::Ended(How::Fin),
+                Input::Broken => {
+                    let how = self.legs[CLIENT].fault().unwrap_or(How::Rst);
+                    return Held::Ended(how);
+                }
+            }
+            if self.holds_too_much() {
+                return Held::TooMuch;
+            }
+        }
+        Held::More
+    }
+
+    fn holds_too_much(&self) -> bool {
+        let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer;
+        self.resume.as_deref().is_some_and(is_more)
+    }
+
+    /// Holds what the client has sent, and answers its ping.
+    pub(super) fn hold(&mut self, bytes: &[u8], now: Tick) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
+        let passed = frames.way(CLIENT).pass(bytes, now);
+        frames.pumped(CLIENT, true, now);
+        let [client, backend] = &mut frames.passages;
+        if let Some(payload) = client.take_ping() {
+            backend.insert(&control::pong(payload, reader(CLIENT)));
+        }
+        if let Some(gap) = self.gap() {
+            match passed {
+                Passed::Whole => gap.held.extend_from_slice(bytes),
+                Passed::Edited(edited) => gap.held.extend_from_slice(&edited),
+            }
+        }
+    }
+
+    /// Another backend takes the place of the one that is gone.
+    ///
+    /// # Errors
+    /// It has one, or is about to end.
+    pub fn attach(
+        &mut self,
+        successor: Successor<L>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Unwanted> {
+        let now = scratch.now;
+        let Some(frames) = self.frames.as_deref_mut() else {
+            return Err(Unwanted);
+        };
+        let Some(resume) = &mut self.resume else {
+            return Err(Unwanted);
+        };
+        let gap = match std::mem::replace(&mut resume.state, State::Served) {
+            State::Gap(gap) => gap,
+            other => {
+                resume.state = other;
+                return Err(Unwanted);
+            }
+        };
+        let Successor { leg, seat } = successor;
+        if let Some(search) = gap.search {
+            // It has found what it looked for.
+            search.disarm();
+        }
+        let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
+        seat(&mut self.lease, &mut self.record);
+        self.record.resumed(Resumed {
+            from,
+            gap: now.since(gap.since).into(),
+            lost: gap.lost.at_most(),
+        });
+        self.record.bytes_from_backend += leg.read.len() as u64;
+        self.legs[BACKEND] = Leg::new(leg.socket, leg.transport, false);
+        self.directions[CLIENT] = Direction::new(gap.held, now);
+        let read = match frames.way(BACKEND).pass(&leg.read, now) {
+            Passed::Whole => leg.read,
+            Passed::Edited(edited) => edited,
+        };
+        self.directions[BACKEND].append(read, now);
+        frames.passages[CLIENT].arrive();
+        frames.backend_changed(now);
+        self.settled = false;
+        self.account(scratch);
+        Ok(())
+    }
+
+    /// No other backend takes it.
+    pub fn forsake(&mut self, now: Tick) -> Turn {
+        let Some(gap) = self.gap() else {
+            return Turn::Wait;
+        };
+        let end = match gap.how {
+            How::Stop => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
+            how => ended_by(BACKEND, how),
+        };
+        self.record.not_resumed();
+        self.say_restart(end, now)
+    }
+}

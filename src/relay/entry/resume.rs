@@ -1,0 +1,295 @@
+//! A WebSocket that outlives its backend: how it loses it. When the backend's leg ends and the client has whole messages, the
+//! client's socket stays open, and the session is in a gap: see `gap`.
+//!
+//! A backend that is to lose the session by our decision is left between two messages of the client, with a Close, and what
+//! it still sends until it answers is delivered. See `Passage` for what is taken out of the frames meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::clock::{Tick, Ticks};
+use super::super::direction::{Direction, Flow};
+use super::super::frames::{Frames, Goodbye};
+use super::super::leg::Leg;
+use super::super::resumption::{Lost, Resumption, Seeker};
+use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
+use super::gap::Gap;
+use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
+use crate::observe::{End, How, Phase, Side};
+use crate::tls::record::Session;
+use crate::wire::passage::Verdict;
+
+/// What a resumable session has besides.
+pub(super) struct Resume<L> {
+    pub seeker: Box<dyn Seeker<L>>,
+    timeout: Ticks,
+    pub max_buffer: usize,
+    pub state: State,
+}
+
+pub(super) enum State {
+    /// Its backend serves.
+    Served,
+    Leaving(Leaving),
+    Gap(Gap),
+}
+
+/// Its backend is to lose it.
+pub(super) struct Leaving {
+    /// Of its beginning; then of the Close to the backend.
+    since: Tick,
+    is_told: bool,
+    /// For everybody, when it does not come to that.
+    goodbye: Arc<Goodbye>,
+}
+
+impl<L> Resume<L> {
+    pub fn new(resumption: Resumption<L>) -> Box<Resume<L>> {
+        let Resumption {
+            max_buffer,
+            timeout,
+            seeker,
+        } = resumption;
+        Box::new(Resume {
+            seeker,
+            timeout: timeout.into(),
+            max_buffer,
+            state: State::Served,
+        })
+    }
+
+    pub fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Gap(gap) => gap.held.len(),
+            State::Served | State::Leaving(_) => 0,
+        }
+    }
+
+    fn left(&self, now: Tick) -> Option<Duration> {
+        let (since, wait) = match &self.state {
+            State::Served => return None,
+            State::Leaving(leaving) if leaving.is_told => (leaving.since, ANSWER_WAIT.into()),
+            State::Leaving(leaving) => (leaving.since, BOUNDARY_WAIT.into()),
+            State::Gap(gap) => (gap.since, self.timeout),
+        };
+        Some(wait.left(now.since(since)))
+    }
+}
+
+impl<L> Entry<L> {
+    /// It has no backend at present.
+    pub(super) fn is_in_gap(&self) -> bool {
+        let is_gap = |resume: &Resume<L>| matches!(resume.state, State::Gap(_));
+        self.resume.as_deref().is_some_and(is_gap)
+    }
+
+    fn leaving(&mut self) -> Option<&mut Leaving> {
+        match &mut self.resume.as_deref_mut()?.state {
+            State::Leaving(leaving) => Some(leaving),
+            State::Served | State::Gap(_) => None,
+        }
+    }
+
+    /// It is changing its backend.
+    pub(super) fn is_changing(&self) -> bool {
+        let is_served = |resume: &Resume<L>| matches!(resume.state, State::Served);
+        !self.resume.as_deref().is_none_or(is_served)
+    }
+
+    /// Neither end has said Close or gone wrong: if its backend goes, another may take its place.
+    pub(super) fn is_resumable(&self) -> bool {
+        let stands = |frames: &Frames| {
+            let [client, backend] = &frames.passages;
+            let is_lost = client.lost().is_some() || backend.lost().is_some();
+            let is_closed = client.has_closed() || backend.has_closed() || backend.is_told();
+            let is_deaf = client.is_deaf() || (backend.is_deaf() && !backend.has_left());
+            frames.farewell.is_none() && !is_lost && !is_closed && !is_deaf
+        };
+        self.resume.is_some()
+            && self.resetting.is_none()
+            && self.frames.as_deref().is_some_and(stands)
+            && !self.directions[CLIENT].is_over()
+            && !self.legs[CLIENT].is_broken()
+    }
+
+    /// Its backend's end is known and not read yet: what the client sends is better held for the next one.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.resume.is_some() && self.legs[BACKEND].is_ending() && self.is_resumable()
+    }
+
+    /// Takes the session from its backend by our decision: another one takes it if it is resumable, or else it is ended with
+    /// this goodbye.
+    pub fn relieve(&mut self, goodbye: &Arc<Goodbye>, now: Tick) -> Turn {
+        if self.is_changing() {
+            return Turn::Wait;
+        }
+        if !self.is_resumable() {
+            return self.part(goodbye, now);
+        }
+        if let (Some(resume), Some(frames)) = (&mut self.resume, &mut self.frames) {
+            frames.passages[CLIENT].pause();
+            resume.state = State::Leaving(Leaving {
+                since: now,
+                is_told: false,
+                goodbye: Arc::clone(goodbye),
+            });
+        }
+        Turn::Again
+    }
+
+    /// After a turn: whether the backend's leg has ended, or is to be left now.
+    pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<Turn> {
+        self.resume.as_ref()?;
+        if !self.is_resumable() {
+            return None;
+        }
+        let frames = self.frames.as_deref_mut()?;
+        let has_left = frames.passages[BACKEND].has_left();
+        let has_ended = matches!(flow, Flow::Ended | Flow::Finished | Flow::Broken);
+        let is_paused = frames.passages[CLIENT].is_paused();
+        if has_left || has_ended {
+            return Some(self.lose_backend(now));
+        }
+        let leaving = self.leaving()?;
+        if leaving.is_told || !is_paused {
+            return None;
+        }
+        leaving.is_told = true;
+        leaving.since = now;
+        let frame = Arc::clone(&leaving.goodbye).frame(BACKEND);
+        let [client, backend] = &mut self.frames.as_deref_mut()?.passages;
+        client.insert(&frame);
+        backend.take_any_close();
+        Some(Turn::Again)
+    }
+
+    /// The backend's leg is over: the session is without one, or is ended where its client has a part of a message.
+    fn lose_backend(&mut self, now: Tick) -> Turn {
+        let was_told = self.leaving().is_some_and(|leaving| leaving.is_told);
+        let how = self.legs[BACKEND].fault().unwrap_or(How::Fin);
+        let end = match was_told {
+            true => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
+            false => ended_by(BACKEND, how),
+        };
+        let (Some(absent), Some(frames)) = (Leg::absent(), self.frames.as_deref_mut()) else {
+            return self.break_off(end, now);
+        };
+        let [client, backend] = &mut frames.passages;
+        let has_answered = was_told && backend.has_left();
+        let is_whole = backend.at_message_boundary() && !client.is_deaf();
+        if !is_whole {
+            return self.break_off(end, now);
+        }
+        let answers = backend.has_left() && !was_told && client.at_frame_boundary();
+        let has_spoken = client.has_spoken();
+        let (is_cut, rest) = client.bridge();
+        let lost = match has_spoken && !has_answered {
+            true => Lost::Unknown,
+            false => Lost::AtMost(is_cut.into()),
+        };
+        backend.renew();
+        frames.backend_gone();
+        if answers {
+            self.answer_close();
+        }
+        self.legs[BACKEND].finish(true);
+        self.legs[BACKEND] = absent;
+        self.directions[CLIENT] = Direction::default();
+        self.directions[BACKEND].reopen();
+        let Some(resume) = &mut self.resume else {
+            return Turn::Ended;
+        };
+        resume.state = State::Gap(Gap::new(lost, end.how, now));
+        self.hold(&rest, now);
+        Turn::Bereft
+    }
+
+    /// A backend that said Close waits for ours before it lets its socket go (RFC 6455 section 7.1.1). What does not fit into
+    /// the socket now is not worth a wait.
+    fn answer_close(&mut self) {
+        if !self.directions[CLIENT].is_blocked() {
+            let frame = Goodbye::new(GOING_AWAY, "").frame(BACKEND);
+            let mut sealed = vec![0; Session::sealed_bound(frame.len())];
+            self.legs[BACKEND].write(&frame, &mut sealed);
+        }
+    }
+
+    /// The client has a part of a message that nobody can end, or a part of a frame.
+    fn break_off(&mut self, end: End, now: Tick) -> Turn {
+        self.record.not_resumed();
+        self.resume = None;
+        if let Some(absent) = Leg::absent() {
+            self.legs[BACKEND] = absent;
+            self.directions[CLIENT] = Direction::default();
+            self.directions[BACKEND].reopen();
+        }
+        let passages = self
+            .frames
+            .as_deref_mut()
+            .map(|frames| &mut frames.passages);
+        if let Some([client, backend]) = passages
+            && backend.at_frame_boundary()
+        {
+            client.cut();
+            return self.say_restart(end, now);
+        }
+        // A part of a frame must not look whole.
+        self.end = Some(end);
+        self.resetting = Some(CLIENT as u8);
+        self.last_activity = now;
+        self.reset_when_sent(CLIENT as u8)
+    }
+
+    pub(super) fn say_restart(&mut self, end: End, now: Tick) -> Turn {
+        let goodbye = Goodbye::new(SERVICE_RESTART, "");
+        self.farewell([Some(&goodbye), None], end, now)
+    }
+
+    /// It is to be ended: no other backend is looked for any more. Whether there is none that is to be told.
+    pub(super) fn stop_seeking(&mut self) -> bool {
+        let Some(resume) = self.resume.take() else {
+            return false;
+        };
+        let Some(frames) = &mut self.frames else {
+            return false;
+        };
+        let [client, backend] = &mut frames.passages;
+        backend.take_no_close();
+        let has_none = match resume.state {
+            State::Served => return false,
+            State::Leaving(leaving) => leaving.is_told,
+            State::Gap(_) => true,
+        };
+        if !has_none {
+            client.go_on();
+            return false;
+        }
+        let (_, rest) = client.bridge();
+        let _ = client.pass(&rest, |_| Verdict::Pass);
+        client.cut();
+        true
+    }
+
+    /// What is left until a change of its backend has taken too long.
+    pub(super) fn change_left(&self, now: Tick) -> Option<Duration> {
+        self.resume.as_deref()?.left(now)
+    }
+
+    /// A change of its backend has taken too long.
+    pub(super) fn change_overdue(&mut self, now: Tick) -> Option<Turn> {
+        if !self.change_left(now)?.is_zero() {
+            return None;
+        }
+        if self.is_in_gap() {
+            return Some(self.forsake(now));
+        }
+        let leaving = self.leaving()?;
+        if leaving.is_told {
+            // It does not answer the Close. Whatever it has not read is lost.
+            return Some(self.lose_backend(now));
+        }
+        let goodbye = Arc::clone(&leaving.goodbye);
+        Some(self.part(&goodbye, now))
+    }
+}

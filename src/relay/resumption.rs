@@ -1,0 +1,87 @@
+//! A session that outlives its backend, as the relay sees it: who finds another one, what that one is told, and how it takes
+//! its place.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::DropGuard;
+
+use super::inbox::Command;
+use super::{Handle, Leg, Relay};
+use crate::observe::Record;
+
+/// What lets a WebSocket go on with another backend.
+pub struct Resumption<L> {
+    /// Payload and headers that are held of its client in between; more end the session.
+    pub max_buffer: usize,
+    /// From the end of one backend's leg to the beginning of the next one's.
+    pub timeout: Duration,
+    pub seeker: Box<dyn Seeker<L>>,
+}
+
+/// Finds a session another backend. Kept for the session's whole life; its calls are made on a relay thread and must not wait.
+pub trait Seeker<L>: Send {
+    /// The session has lost its backend: gives up what its lease holds there, and begins to look for another one. The answer
+    /// is a [`Relay::attach`] or a [`Relay::forsake`]. Dropping what is returned ends the search.
+    fn seek(&mut self, gone: Gone, lease: &mut L) -> DropGuard;
+}
+
+/// What is known of a backend's leg that is gone.
+#[derive(Debug, Clone)]
+pub struct Gone {
+    pub session: Handle,
+    pub lost: Lost,
+    /// The name of its backend.
+    pub from: Option<Arc<str>>,
+}
+
+/// Messages of the client that the backend may not have taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// It was told messages, and did not answer a Close of ours behind them.
+    Unknown,
+    /// So many at most.
+    AtMost(u32),
+}
+
+impl Lost {
+    /// `None`: not known.
+    pub fn at_most(self) -> Option<u32> {
+        match self {
+            Lost::Unknown => None,
+            Lost::AtMost(count) => Some(count),
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::Unknown => f.write_str("unknown"),
+            Lost::AtMost(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+/// The leg of another backend, after its handshake.
+pub struct Successor<L> {
+    pub leg: Leg,
+    /// Puts its lease into the session's, and writes to the record.
+    pub seat: Seat<L>,
+}
+
+/// What is done to a session's lease and record as it changes its backend.
+pub type Seat<L> = Box<dyn FnOnce(&mut L, &mut Record) + Send>;
+
+impl<L: Send + 'static> Relay<L> {
+    /// Gives a session that has lost its backend another one. If the session is gone meanwhile, the leg is closed.
+    pub fn attach(&self, session: Handle, successor: Successor<L>) {
+        self.tell(session, |key| Command::Attach(key, Box::new(successor)));
+    }
+
+    /// There is no other backend for the session: it is ended.
+    pub fn forsake(&self, session: Handle) {
+        self.tell(session, Command::Forsake);
+    }
+}
