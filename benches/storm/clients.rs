@@ -1,12 +1,9 @@
-//! Those who come back at once, and those who are there all the while.
-//!
-//! The clients share the machine with the balancer, so they are made cheap: keys are made before it begins, and nobody checks
-//! the certificate.
+//! Those who are there all the while, and what all clients have in common.
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -20,49 +17,6 @@ use tokio::net::TcpStream;
 /// Between two messages of one established client.
 const BEAT: Duration = Duration::from_secs(1);
 const MESSAGE: [u8; 128] = [7; 128];
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Opens `count` connections at once, each with a full handshake, and waits until each was served by a node.
-pub fn storm(target: SocketAddr, count: usize) -> Result<()> {
-    runtime()?.block_on(async {
-        let config = config();
-        let sessions = (0..count).map(|_| session(&config));
-        let sessions: Vec<_> = sessions.collect::<Result<_>>()?;
-        println!("ready");
-        wait_for_order()?;
-        let began = Instant::now();
-        let mut clients = tokio::task::JoinSet::new();
-        for session in sessions {
-            clients.spawn(async move {
-                let mut link =
-                    tokio::time::timeout(PATIENCE, Link::open(target, session)).await??;
-                tokio::time::timeout(PATIENCE, link.converse(b"x")).await??;
-                anyhow::Ok((began.elapsed(), link))
-            });
-        }
-        let mut histogram = Histogram::<u64>::new_with_max(120_000_000, 3)?;
-        let (mut failed, mut held) = (0, Vec::with_capacity(count));
-        while let Some(client) = clients.join_next().await {
-            match client? {
-                Ok((took, link)) => {
-                    histogram.record(took.as_micros() as u64)?;
-                    held.push(link);
-                }
-                Err(_) => failed += 1,
-            }
-        }
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        println!(
-            "{} served, {failed} failed; until served p50 {:.0} ms, p99 {:.0} ms, last {:.0} ms",
-            held.len(),
-            at(0.5),
-            at(0.99),
-            histogram.max() as f64 / 1e3
-        );
-        println!("{}", at(0.99) / 1e3);
-        wait_for_order()
-    })
-}
 
 /// Holds `count` connections that say something once a second each; tells the round trips since the last order at each one.
 pub fn echo(target: SocketAddr, count: usize) -> Result<()> {
@@ -111,7 +65,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-fn wait_for_order() -> Result<()> {
+pub fn wait_for_order() -> Result<()> {
     let mut line = String::new();
     let count = io::stdin().lock().read_line(&mut line)?;
     anyhow::ensure!(count > 0, "told to end");
@@ -119,7 +73,7 @@ fn wait_for_order() -> Result<()> {
 }
 
 /// TLS 1.3, X25519, no resumption.
-fn config() -> Arc<ClientConfig> {
+pub fn config() -> Arc<ClientConfig> {
     let mut provider = crypto::default_provider();
     provider.kx_groups = vec![crypto::kx_group::X25519];
     provider.cipher_suites = vec![crypto::cipher_suite::TLS13_AES_128_GCM_SHA256];
@@ -133,7 +87,7 @@ fn config() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn session(config: &Arc<ClientConfig>) -> Result<ClientConnection> {
+pub fn session(config: &Arc<ClientConfig>) -> Result<ClientConnection> {
     let name = ServerName::try_from("localhost")?;
     Ok(ClientConnection::new(Arc::clone(config), name)?)
 }

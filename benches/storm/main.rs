@@ -7,6 +7,7 @@
 mod clients;
 mod measure;
 mod node;
+mod storm;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ fn main() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["node"] => node::run(),
-        ["storm", target, count] => clients::storm(target.parse()?, count.parse()?),
+        ["storm", target, count] => storm::storm(target.parse()?, count.parse()?),
         ["echo", target, count] => clients::echo(target.parse()?, count.parse()?),
         options => drive(
             option(options, "--clients", 5_000)?,
@@ -108,7 +109,7 @@ fn drive(count: usize, max_handshakes: usize) -> Result<()> {
 
     let cost = {
         let before = balancer.cpu()?;
-        storm(&target, CALIBRATION)?;
+        let_go(prepared(&target, CALIBRATION)?)?;
         (balancer.cpu()? - before).as_secs_f64() / CALIBRATION as f64
     };
     println!(
@@ -122,18 +123,20 @@ fn drive(count: usize, max_handshakes: usize) -> Result<()> {
     echo.order("mark")?;
     println!("{ESTABLISHED} established clients before: {}", echo.line()?);
 
-    let (before, node_before, echo_before) = (balancer.cpu()?, node.cpu()?, echo.cpu()?);
-    let busy = measure::busy()?;
+    let storm = prepared(&target, count)?;
+    let before = cpus(&[&balancer, &node, &echo])?;
+    let (busy, dropped) = (measure::busy()?, measure::dropped()?);
     let began = Instant::now();
     echo.order("mark")?;
     echo.line()?;
-    let told = storm(&target, count)?;
+    let told = let_go(storm)?;
     let wall = began.elapsed().as_secs_f64();
     echo.order("mark")?;
     let during = echo.line()?;
-    let spent = (balancer.cpu()? - before).as_secs_f64();
-    let others = (measure::busy()? - busy).as_secs_f64() - spent;
-    let ours = (node.cpu()? - node_before + echo.cpu()? - echo_before).as_secs_f64();
+    let after = cpus(&[&balancer, &node, &echo])?;
+    let [spent, by_node, by_echo] = std::array::from_fn(|place| after[place] - before[place]);
+    let busy = (measure::busy()? - busy).as_secs_f64();
+    let dropped = measure::dropped()? - dropped;
     println!("the same during the storm:  {during}; goal: p99 <= {ECHO_GOAL:?}");
     println!(
         "{count} clients, max_handshakes = {max_handshakes}: {}",
@@ -145,19 +148,43 @@ fn drive(count: usize, max_handshakes: usize) -> Result<()> {
         bound * 1e3,
         told.p99 / bound
     );
+    println!(
+        "balancer's CPU per handshake in the storm: {:.0} us ({:.2} of the one before)",
+        spent / count as f64 * 1e6,
+        spent / count as f64 / cost
+    );
+    let strangers = (busy - spent - by_node - by_echo - told.cpu).max(0.0);
+    println!(
+        "CPU within {wall:.2} s on {cores} cores: balancer {spent:.2} s, clients {:.2} s, node {by_node:.2} s, established {by_echo:.2} s, \
+         whatever else runs here {strangers:.2} s, idle {:.2} s",
+        told.cpu,
+        (cores as f64 * wall - busy).max(0.0)
+    );
+    println!(
+        "clients' CPU each: {:.0} us; if no core were ever idle, all CPU but the strangers' would take {:.0} ms",
+        told.cpu / count as f64 * 1e6,
+        (spent + told.cpu + by_node + by_echo) / cores as f64 * 1e3
+    );
+    let others = busy - spent;
     let left = (cores as f64 - (others / wall).min(cores as f64 - 0.1)).max(0.1);
     let fair = STORM_GOAL * count as f64 * cost / left;
     println!(
-        "within {wall:.2} s the balancer took {spent:.2} s of CPU, all others {others:.2} s (node and established clients {ours:.2} s, the storm itself {:.2} s):",
-        told.cpu
-    );
-    println!(
-        "of the cores {left:.2} were left to it; by these the goal is {:.0} ms: {:.2} of it",
+        "of the cores {left:.2} were left to the balancer; by these the goal is {:.0} ms: {:.2} of it",
         fair * 1e3,
         told.p99 / fair
     );
+    println!("connections that found the queue of a listener full: {dropped}");
     println!("load average after: {}", measure::load()?);
     Ok(())
+}
+
+/// Seconds of CPU of each.
+fn cpus(parts: &[&Part; 3]) -> Result<[f64; 3]> {
+    let mut seconds = [0.0; 3];
+    for (part, seconds) in parts.iter().zip(&mut seconds) {
+        *seconds = part.cpu()?.as_secs_f64();
+    }
+    Ok(seconds)
 }
 
 struct Told {
@@ -167,10 +194,15 @@ struct Told {
     cpu: f64,
 }
 
-/// Lets clients come at once; what they saw.
-fn storm(target: &str, count: usize) -> Result<Told> {
+/// Clients with their hellos made.
+fn prepared(target: &str, count: usize) -> Result<Part> {
     let mut storm = Part::role("storm", &["storm", target, &count.to_string()])?;
     storm.line()?;
+    Ok(storm)
+}
+
+/// Lets the clients come at once; what they saw.
+fn let_go(mut storm: Part) -> Result<Told> {
     let before = storm.cpu()?;
     storm.order("go")?;
     let text = storm.line()?;

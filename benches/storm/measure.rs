@@ -1,4 +1,4 @@
-//! CPU time of a process and of the machine, and the load.
+//! CPU time of a process and of the machine, its load, and what its kernel dropped.
 
 use std::fs;
 use std::time::Duration;
@@ -36,6 +36,16 @@ pub fn busy() -> Result<Duration> {
         .map(|(_, ticks)| ticks)
         .sum();
     Ok(Duration::from_millis(busy * 10))
+}
+
+/// Connections that the kernel dropped because an accept queue was full; they come again after a second.
+pub fn dropped() -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/netstat")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = lines.next().zip(lines.next()).context("TcpExt")?;
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let found = pairs.find(|(name, _)| *name == "ListenOverflows");
+    Ok(found.context("ListenOverflows")?.1.parse()?)
 }
 
 pub fn load() -> Result<String> {

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod close_code;
+pub mod lately;
 pub mod names;
 pub mod pace;
 pub mod rate;

@@ -77,8 +77,21 @@ impl<S: Hash + Eq + Copy, T> Turns<S, T> {
 
     /// Takes an item out of its turn; `None` when it had it.
     pub fn remove(&mut self, ticket: &Ticket<S>) -> Option<T> {
-        self.lane(ticket.urgent)
-            .remove(&ticket.source, ticket.number)
+        let Ticket {
+            source,
+            urgent,
+            number,
+        } = ticket;
+        let found = self.lane(*urgent).remove(source, *number);
+        // It may have been made to wait with the others.
+        found.or_else(|| self.other.remove(source, *number))
+    }
+
+    /// Makes what waits of a source in the urgent lane wait in the other one, in the order in which it came. There the source
+    /// can so have what two lanes hold.
+    pub fn demote(&mut self, source: S) {
+        let moved = self.urgent.take(&source);
+        self.other.merge(source, moved);
     }
 
     pub fn waiting(&self) -> usize {
@@ -131,6 +144,29 @@ impl<S: Hash + Eq + Copy, T> Lane<S, T> {
             }
         }
         None
+    }
+
+    /// Everything of a source.
+    fn take(&mut self, source: &S) -> VecDeque<(u64, T)> {
+        let queue = self.sources.get_mut(source);
+        let taken = queue.map(std::mem::take).unwrap_or_default();
+        self.waiting -= taken.len();
+        self.forget_empty();
+        taken
+    }
+
+    fn merge(&mut self, source: S, items: VecDeque<(u64, T)>) {
+        if items.is_empty() {
+            return;
+        }
+        self.waiting += items.len();
+        let queue = self.sources.entry(source).or_insert_with(|| {
+            self.order.push_back(source);
+            VecDeque::new()
+        });
+        queue.extend(items);
+        // Two runs in order, which is quick.
+        queue.make_contiguous().sort_by_key(|(number, _)| *number);
     }
 
     fn remove(&mut self, source: &S, number: u64) -> Option<T> {
@@ -222,6 +258,22 @@ mod tests {
     }
 
     #[test]
+    fn a_demoted_source_waits_with_the_others_and_in_its_order() {
+        let mut turns = Turns::new(10);
+        turns.push(1, true, 10).unwrap();
+        turns.push(1, false, 11).unwrap();
+        let left = turns.push(1, true, 12).unwrap();
+        turns.push(2, false, 20).unwrap();
+        turns.push(3, true, 30).unwrap();
+        turns.demote(1);
+        assert_eq!(turns.waiting(), 5);
+        assert_eq!(turns.remove(&left), Some(12));
+        assert_eq!(turns.remove(&left), None);
+        let order: Vec<_> = std::iter::from_fn(|| turns.pop()).collect();
+        assert_eq!(order, [30, 10, 20, 11]);
+    }
+
+    #[test]
     fn sources_that_only_came_and_left_do_not_pile_up() {
         let mut turns = Turns::new(10);
         for source in 0..10_000 {
@@ -236,6 +288,7 @@ mod tests {
         Push(u8, bool),
         Pop,
         Remove(usize),
+        Demote(u8),
     }
 
     fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -243,6 +296,7 @@ mod tests {
             3 => (0u8..6, any::<bool>()).prop_map(|(source, urgent)| Act::Push(source, urgent)),
             2 => Just(Act::Pop),
             1 => any::<usize>().prop_map(Act::Remove),
+            1 => (0u8..6).prop_map(Act::Demote),
         ];
         prop::collection::vec(act, 0..400)
     }
@@ -253,6 +307,7 @@ mod tests {
         fn nothing_is_lost_and_each_source_keeps_its_order(acts in acts()) {
             const MAX: usize = 5;
             let mut turns = Turns::new(MAX);
+            // In the order in which they came; the lane is the one in which they wait.
             let mut waiting: Vec<(Ticket<u8>, (u8, bool, u32))> = Vec::new();
             for (number, act) in acts.into_iter().enumerate() {
                 match act {
@@ -261,21 +316,29 @@ mod tests {
                         let mine = waiting.iter().filter(|(_, one)| (one.0, one.1) == (source, urgent)).count();
                         match turns.push(source, urgent, item) {
                             Ok(ticket) => { prop_assert!(mine < MAX); waiting.push((ticket, item)); }
-                            Err(_) => prop_assert_eq!(mine, MAX),
+                            // Only what was demoted goes beyond.
+                            Err(_) => prop_assert!(mine >= MAX),
                         }
                     }
                     Act::Pop => {
                         let popped = turns.pop();
                         prop_assert_eq!(popped.is_none(), waiting.is_empty());
                         if let Some(item) = popped {
-                            let first = waiting.iter().position(|(_, one)| (one.0, one.1) == (item.0, item.1));
-                            let first = first.expect("it waited");
-                            prop_assert_eq!(waiting.remove(first).1, item);
+                            let at = waiting.iter().position(|(_, one)| one.2 == item.2).expect("it waited");
+                            let (_, one) = waiting.remove(at);
+                            let earlier = waiting.iter().take(at);
+                            prop_assert_eq!(earlier.filter(|(_, other)| (other.0, other.1) == (one.0, one.1)).count(), 0);
+                        }
+                    }
+                    Act::Demote(source) => {
+                        turns.demote(source);
+                        for (_, one) in waiting.iter_mut().filter(|(_, one)| one.0 == source) {
+                            one.1 = false;
                         }
                     }
                     Act::Remove(which) if !waiting.is_empty() => {
                         let (ticket, item) = waiting.remove(which % waiting.len());
-                        prop_assert_eq!(turns.remove(&ticket), Some(item));
+                        prop_assert_eq!(turns.remove(&ticket).map(|found| found.2), Some(item.2));
                     }
                     Act::Remove(_) => {}
                 }

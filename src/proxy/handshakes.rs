@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::Arrival;
 use super::classify::client_end;
+use crate::base::lately::Lately;
 use crate::base::rate::Bucket;
 use crate::base::source::Source;
 use crate::base::turns::{Ticket, Turns};
@@ -38,6 +39,11 @@ const PER_CORE: usize = 64;
 /// Fewer than the places in set-up by default, so that one source never takes all of them; more than are served within the
 /// default deadline of 10 s would wait for nothing.
 const MAX_WAITING_PER_SOURCE: usize = 8_192;
+/// One full handshake of a source in this time goes before those who wait, in place of all that its tickets would bring; a
+/// network with one odd client is back among the first soon.
+const DISTRUSTED: Duration = Duration::from_secs(60);
+/// Of about 60 bytes each; who has more networks than that has a turn for each in either lane.
+const MAX_DISTRUSTED: usize = 16_384;
 /// A hello without a post-quantum key share; others grow it.
 const HELLO_BYTES: usize = 1_024;
 
@@ -52,6 +58,8 @@ pub struct Handshakes {
 }
 
 struct State {
+    /// Those whose tickets did not resume.
+    distrusted: Lately<Source>,
     turns: Turns<Source, oneshot::Sender<()>>,
     in_progress: usize,
     /// A timer will look again.
@@ -66,6 +74,7 @@ impl Handshakes {
             begun: Bucket::default(),
             epoch: Instant::now(),
             state: Mutex::new(State {
+                distrusted: Lately::new(DISTRUSTED, MAX_DISTRUSTED),
                 turns: Turns::new(MAX_WAITING_PER_SOURCE),
                 in_progress: 0,
                 is_timed: false,
@@ -94,6 +103,13 @@ impl Handshakes {
         (state.in_progress, state.turns.waiting())
     }
 
+    /// Of this source a ticket had a turn and did not resume: what waits of it goes on among the others.
+    fn distrust(&self, source: Source) {
+        let mut state = self.lock();
+        state.distrusted.insert(source, self.epoch.elapsed());
+        state.turns.demote(source);
+    }
+
     /// Waits for a turn; `None`: too many of this source wait already.
     ///
     /// # Cancel safety
@@ -105,7 +121,8 @@ impl Handshakes {
             if state.turns.waiting() == 0 && self.begin(&mut state) {
                 return Some(Turn(Arc::clone(self)));
             }
-            let ticket = state.turns.push(source, resumes, tell).ok()?;
+            let urgent = resumes && !state.distrusted.contains(&source, self.epoch.elapsed());
+            let ticket = state.turns.push(source, urgent, tell).ok()?;
             self.advance(&mut state);
             Waiting {
                 gate: Arc::clone(self),
@@ -223,10 +240,13 @@ pub(super) async fn accept(
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = read_hello(&mut stream, &mut read).await;
     let mut config = terminator.config();
+    let mut hurried = None;
     let turn = match hello.map_err(|error| failed(&error))? {
         Some(reader) => {
+            let source = source(arrival);
             let resumes = resumes(&reader, &config);
-            let turn = turn(arrival, resumes).await;
+            let turn = turn(arrival, source, resumes).await;
+            hurried = resumes.then_some(source);
             // As they are behind the wait.
             config = match resumes {
                 true => terminator.config_of_resumed(),
@@ -237,7 +257,11 @@ pub(super) async fn accept(
         // rustls refuses it, with an alert, before anything that costs.
         None => None,
     };
-    let mut accepting = pin!(tls::accept_after(stream, read, config));
+    let begun = |is_resumed: bool| match hurried {
+        Some(source) if !is_resumed => arrival.proxy.handshakes.distrust(source),
+        _ => {}
+    };
+    let mut accepting = pin!(tls::accept_after(stream, read, config, begun));
     let soon = tokio::time::timeout(HELD, &mut accepting).await;
     drop(turn);
     let accepted = match soon {
@@ -274,10 +298,13 @@ fn resumes(reader: &Reader, config: &ServerConfig) -> bool {
     config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
 }
 
-async fn turn(arrival: &Arrival, resumes: bool) -> Result<Turn, End> {
+fn source(arrival: &Arrival) -> Source {
     let limits = arrival.rules.config.admission.per_source;
     let Prefixes { v4, v6 } = limits.map(|limits| limits.prefixes).unwrap_or_default();
-    let source = Source::of(arrival.peer.ip(), v4, v6);
+    Source::of(arrival.peer.ip(), v4, v6)
+}
+
+async fn turn(arrival: &Arrival, source: Source, resumes: bool) -> Result<Turn, End> {
     let turn = arrival.proxy.handshakes.turn(source, resumes).await;
     turn.ok_or_else(|| {
         arrival.admissions.refused(Refusal::HandshakeQueue);
@@ -330,6 +357,35 @@ mod tests {
         drop(told);
         assert_eq!(gate.counts(), (1, 0), "its turn went on");
         drop(left);
+        assert_eq!(gate.counts(), (0, 0));
+    }
+
+    // With one good ticket a source had all of its full handshakes before everybody else's.
+    #[tokio::test]
+    async fn a_source_whose_ticket_did_not_resume_waits_with_the_others() {
+        let gate = gate(1);
+        let first = gate.turn(source(1), true).await.unwrap();
+        let mut waiting: Vec<_> = (0..3)
+            .map(|_| Box::pin(gate.turn(source(1), true)))
+            .collect();
+        for one in &mut waiting {
+            assert!(one.now_or_never().is_none());
+        }
+        let mut other = pin!(gate.turn(source(2), false));
+        assert!((&mut other).now_or_never().is_none());
+        gate.distrust(source(1));
+        let mut late = pin!(gate.turn(source(1), true));
+        assert!((&mut late).now_or_never().is_none());
+        let mut resumed = pin!(gate.turn(source(3), true));
+        assert!((&mut resumed).now_or_never().is_none());
+        drop(first);
+        drop(resumed.now_or_never().unwrap());
+        // The demoted source came into this lane behind the other one.
+        drop(other.now_or_never().unwrap());
+        for one in &mut waiting {
+            drop(one.now_or_never().unwrap());
+        }
+        drop(late.now_or_never().unwrap());
         assert_eq!(gate.counts(), (0, 0));
     }
 

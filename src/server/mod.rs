@@ -16,6 +16,7 @@ mod listeners;
 mod live;
 mod load;
 mod operator;
+mod pool_files;
 mod pools;
 mod rebalance;
 mod reload;
@@ -41,6 +42,7 @@ pub use condition::Condition;
 pub use follower::{Commit, Follower};
 pub use forecast::{Forecast, ForecastPart, Totals};
 pub use load::verify;
+pub use pool_files::PoolFileStatus;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
@@ -83,6 +85,8 @@ pub struct Server {
     followers: Mutex<Vec<Arc<dyn Follower>>>,
     /// Whose files are followed beside those of the listeners.
     tls_above: Mutex<Vec<Weak<Terminator>>>,
+    /// As of the latest look.
+    pool_files: Mutex<Vec<PoolFileStatus>>,
     /// `global.watch`.
     watching: watch::Sender<bool>,
     jobs: Jobs,
@@ -161,6 +165,7 @@ impl Server {
             reloads: Mutex::default(),
             followers: Mutex::default(),
             tls_above: Mutex::default(),
+            pool_files: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
             jobs: Jobs::default(),
             failover: Failover::default(),

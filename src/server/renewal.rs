@@ -1,4 +1,4 @@
-//! Follows the files that TLS is made of while `global.watch` is on, and warns of certificates that end soon.
+//! Follows the files that TLS is made of, and those of pools, while `global.watch` is on; warns of certificates that end soon.
 //!
 //! Only a poll: a link that is swapped in another folder, a network file system or a write within a mapped file raise no event,
 //! and two seconds are nothing to a certificate.
@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::pool_files::PoolFiles;
 use super::{Server, lock};
 use crate::tls::{CertificateFacts, Refreshed, SETTLE, Terminator};
 
@@ -45,12 +46,13 @@ impl Server {
     }
 
     /// Time until the next look. Blocks on file I/O.
-    fn look_at_tls_files(&self) -> Duration {
+    fn look_at_files(&self, of_pools: &mut PoolFiles) -> Duration {
         let looks = self.terminators().into_iter();
         let unsettled = looks.filter(|one| one.refresh() == Refreshed::Unsettled);
-        match unsettled.count() {
-            0 => POLL,
-            _ => SETTLE,
+        let unsettled = unsettled.count();
+        match self.look_at_pool_files(of_pools) || unsettled > 0 {
+            false => POLL,
+            true => SETTLE,
         }
     }
 
@@ -73,6 +75,7 @@ impl Server {
 
 async fn follow(server: Weak<Server>) {
     let mut wait = POLL;
+    let mut of_pools = PoolFiles::new();
     let mut warned: Option<Instant> = None;
     loop {
         let Some(running) = server.upgrade() else {
@@ -85,9 +88,13 @@ async fn follow(server: Weak<Server>) {
         let watch = running.watch();
         let is_on = *running.watching.borrow();
         if is_on {
+            let mut looked_at = std::mem::take(&mut of_pools);
+            let look = watch.spawn_blocking(move || {
+                let wait = running.look_at_files(&mut looked_at);
+                (wait, looked_at)
+            });
             // A look that panicked is made again.
-            let look = watch.spawn_blocking(move || running.look_at_tls_files());
-            wait = look.await.unwrap_or(POLL);
+            (wait, of_pools) = look.await.unwrap_or((POLL, PoolFiles::new()));
         } else {
             drop(running);
         }

@@ -29,7 +29,7 @@ pub(super) fn load(config: &Config, errors: &mut Vec<String>) -> Keys {
     keys
 }
 
-fn read(file: &Path) -> Result<StickyKeys, String> {
+pub(super) fn read(file: &Path) -> Result<StickyKeys, String> {
     let shown = file.display();
     let mut text = String::new();
     // One byte more than allowed tells a file that is too large.

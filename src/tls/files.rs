@@ -19,7 +19,7 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 pub type Fingerprint = [u8; 32];
 
 /// The contents of some files at one look, or why a file has none.
-pub(super) struct Contents(BTreeMap<PathBuf, Result<Vec<u8>, Unread>>);
+pub struct Contents(BTreeMap<PathBuf, Result<Vec<u8>, Unread>>);
 
 enum Unread {
     Failed(Arc<io::Error>),

@@ -1,30 +1,31 @@
-//! A server's handshake without I/O: feeds rustls one record at a time and stops at the end of the handshake, with what the
-//! client sent behind it untouched.
+//! A handshake without I/O: feeds rustls one record at a time and stops at the end of the handshake, with what the peer sent
+//! behind it (data, tickets) untouched. What the two ends do differently is theirs ([`server`], [`client`]).
 //!
-//! Bounds: the ClientHello as `wire::client_hello` has it (16 KiB), all of the client's handshake 64 KiB, the input one record
-//! and one read beyond what is incomplete.
+//! Bounds: all of the peer's handshake 64 KiB, a ClientHello as `wire::client_hello` has it (16 KiB), the input one record and
+//! one read beyond what is incomplete.
+
+mod client;
+mod server;
 
 use std::io;
-use std::sync::Arc;
 
-use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{CommonState, HandshakeKind};
 
 use super::identity::ClientIdentity;
 use super::record::Session;
-use crate::wire::client_hello::{ClientHello, Progress, Reader};
+use crate::wire::client_hello::Invalid;
 
 /// A peer's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
-pub(super) const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
+const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Room for a read. A ClientHello with a post-quantum key share has about 1.8 KB.
-pub(super) const READ_BYTES: usize = 4 * 1024;
-pub(super) const HEADER_BYTES: usize = 5;
+const READ_BYTES: usize = 4 * 1024;
+const HEADER_BYTES: usize = 5;
 /// Longest record body that rustls takes.
 const MAX_BODY_BYTES: usize = (1 << 14) + 2048;
 
-pub(super) struct Handshake {
-    connection: UnbufferedServerConnection,
+pub(super) struct Handshake<E> {
+    end: E,
     /// What was read and is not done with.
     input: Vec<u8>,
     /// Front of the input that rustls has been shown.
@@ -33,14 +34,42 @@ pub(super) struct Handshake {
     total: usize,
     /// To be sent.
     pub output: Vec<u8>,
-    reader: Reader,
-    hello: Option<ClientHello>,
+}
+
+/// One end of a handshake.
+pub(super) trait End {
+    /// rustls' own of this end.
+    type Data;
+    /// Its last flight is waited for. The other end's goes out with the first data.
+    const IS_AWAITED: bool;
+
+    fn state(&self) -> &CommonState;
+
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
+    -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// Looks at what rustls is to be shown next: a record, or bytes that are none.
+    fn judge(&mut self, bytes: &[u8], is_record: bool) -> Result<(), Refusal>;
+
+    /// The session, and what only this end knows: the name that the client asked for, and who the client is.
+    ///
+    /// # Errors
+    /// The configuration does not allow it.
+    fn finish(self) -> Result<(Session, Option<String>, Option<ClientIdentity>), rustls::Error>;
+}
+
+/// Why the peer's bytes are not taken.
+pub(super) enum Refusal {
+    /// Without an answer.
+    Silent(&'static str),
+    /// By rustls' alert, if it sees it the same way.
+    Answered(Invalid),
 }
 
 pub(super) enum Step {
     /// Send the output, then read more.
     NeedInput,
-    /// The client has finished; the output is the server's last flight, tickets perhaps.
+    /// The peer has finished; the output is our last flight: a client's Finished, a server's tickets perhaps.
     Done,
 }
 
@@ -57,23 +86,21 @@ pub(super) struct Done {
 }
 
 /// What rustls wants next.
-pub(super) enum Wants {
+enum Wants {
     /// To be called again.
     Call,
     Record,
 }
 
-impl Handshake {
-    pub fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
-        Ok(Self {
-            connection: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
+impl<E: End> Handshake<E> {
+    fn of(end: E) -> Self {
+        Self {
+            end,
             input: Vec::new(),
             shown: 0,
             total: 0,
             output: Vec::new(),
-            reader: Reader::new(),
-            hello: None,
-        })
+        }
     }
 
     /// Where what was read is put, behind the rest; it has room.
@@ -93,7 +120,7 @@ impl Handshake {
                 }
             };
             // Asked before another record is shown, which would be one of data.
-            if !self.connection.is_handshaking() && !self.connection.wants_write() {
+            if !self.end.state().is_handshaking() && !self.end.state().wants_write() {
                 return Ok(Step::Done);
             }
             if matches!(wants, Wants::Record) && !self.show_record()? {
@@ -102,9 +129,14 @@ impl Handshake {
         }
     }
 
+    /// Whether the session goes on from an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        self.end.state().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     fn call(&mut self) -> Result<Wants, rustls::Error> {
         let shown = self.input.get_mut(..self.shown).unwrap_or_default();
-        let UnbufferedStatus { discard, state } = self.connection.process_tls_records(shown);
+        let UnbufferedStatus { discard, state } = self.end.process(shown);
         let wants = match state? {
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, &mut self.output)?;
@@ -115,7 +147,7 @@ impl Handshake {
                 Wants::Call
             }
             ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Wants::Record,
-            // Neither early data nor data before the end of the handshake is ever accepted.
+            // Neither early data, nor data or an end before the end of the handshake, is ever accepted.
             _ => return Err(rustls::Error::HandshakeNotComplete),
         };
         self.input.drain(..discard.min(self.shown));
@@ -129,17 +161,14 @@ impl Handshake {
         let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
             return Ok(false);
         };
-        // What is no record is shown as it is, for rustls to refuse.
-        let length = body_length(header).map_or(rest.len(), |length| HEADER_BYTES + length);
+        let body = body_length(header);
+        // What is no record is looked at, and shown, as it is.
+        let length = body.map_or(rest.len(), |body| HEADER_BYTES + body);
         let Some(record) = rest.get(..length) else {
             return Ok(false);
         };
-        if self.hello.is_none() {
-            match self.reader.feed(record) {
-                Progress::NeedMore => {}
-                Progress::Hello(hello) => self.hello = Some(hello),
-                Progress::Invalid(reason) => return Err(self.refuse(length, reason)),
-            }
+        if let Err(refusal) = self.end.judge(record, body.is_some()) {
+            return Err(self.refuse(length, refusal));
         }
         self.shown += length;
         self.total += length;
@@ -149,12 +178,11 @@ impl Handshake {
         Ok(true)
     }
 
-    /// What `wire` does not take for a ClientHello is refused, by rustls' alert if it sees it the same way.
-    fn refuse(
-        &mut self,
-        length: usize,
-        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> io::Error {
+    fn refuse(&mut self, length: usize, refusal: Refusal) -> io::Error {
+        let reason = match refusal {
+            Refusal::Silent(reason) => return invalid(reason),
+            Refusal::Answered(reason) => reason,
+        };
         self.shown += length;
         match self.call() {
             Ok(_) => invalid(reason),
@@ -167,8 +195,8 @@ impl Handshake {
 
     /// After an error only what is queued may be asked for: more input would be processed again.
     fn encode_alert(&mut self) {
-        while self.connection.wants_write() {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        while self.end.state().wants_write() {
+            let UnbufferedStatus { state, .. } = self.end.process(&mut []);
             let Ok(ConnectionState::EncodeTlsData(data)) = state else {
                 return;
             };
@@ -181,17 +209,16 @@ impl Handshake {
     /// # Errors
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<Done> {
-        let alpn_protocol = self.connection.alpn_protocol().map(<[u8]>::to_vec);
-        let resumed = self.connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        // Of a resumed session the one that was verified when it began; the ticket has it.
-        let shown = self.connection.peer_certificates();
-        let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
+        let alpn_protocol = self.end.state().alpn_protocol().map(<[u8]>::to_vec);
+        let resumed = self.is_resumed();
         let residue = self.input.split_off(self.shown);
+        let finished = self.end.finish().map_err(io::Error::other)?;
+        let (session, server_name, identity) = finished;
         Ok(Done {
-            session: Session::server(self.connection).map_err(io::Error::other)?,
+            session,
             output: self.output,
             residue,
-            server_name: self.hello.and_then(|hello| hello.sni),
+            server_name,
             alpn_protocol,
             resumed,
             identity,
@@ -200,16 +227,13 @@ impl Handshake {
 }
 
 /// `None`: not the header of a record (RFC 8446 section 5.1).
-pub(super) fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usize> {
+fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usize> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     let is_record = (20..=23).contains(&kind) && major == 3 && length <= MAX_BODY_BYTES;
     is_record.then_some(length)
 }
 
-pub(super) fn encode<T>(
-    mut data: EncodeTlsData<'_, T>,
-    output: &mut Vec<u8>,
-) -> Result<(), rustls::Error> {
+fn encode<T>(mut data: EncodeTlsData<'_, T>, output: &mut Vec<u8>) -> Result<(), rustls::Error> {
     let end = output.len();
     // The first call tells the size.
     let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) else {
@@ -223,6 +247,6 @@ pub(super) fn encode<T>(
         .map_err(|error| rustls::Error::General(error.to_string()))
 }
 
-pub(super) fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }

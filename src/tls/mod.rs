@@ -5,12 +5,12 @@
 
 mod certificate;
 mod client;
-mod client_handshake;
 mod clients;
 mod error;
 mod files;
 mod handshake;
 mod identity;
+mod look;
 mod names;
 pub mod record;
 mod server;
@@ -24,10 +24,11 @@ pub use certificate::CertificateFacts;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use identity::ClientIdentity;
+pub use look::{Found, Look, SETTLE};
 #[cfg(any(test, fuzzing))]
 pub use stream::accept;
 pub use stream::{Parts, Stream, accept_after};
-pub use terminator::{Refreshed, SETTLE, Terminator};
+pub use terminator::{Refreshed, Terminator};
 pub use tickets::Tickets;
 pub use towards::Towards;
 

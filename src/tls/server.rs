@@ -43,7 +43,7 @@ pub(super) struct Taken {
 }
 
 /// Every file that these settings name.
-pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> {
+pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> + Clone {
     let pairs = settings.certificates.iter();
     let pairs = pairs.flat_map(|Certificate { cert, key, .. }| [cert, key]);
     let clients = settings.client_auth.iter();

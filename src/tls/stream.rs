@@ -15,8 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::client_handshake::ClientHandshake;
-use super::handshake::{Done, Handshake, Step};
+use super::handshake::{Done, End, Handshake, Step};
 use super::identity::ClientIdentity;
 use super::record::{MAX_CONTROL_BYTES, Session, Status};
 use crate::config::TlsVersion;
@@ -58,43 +57,30 @@ pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    accept_after(io, Vec::new(), config).await
+    accept_after(io, Vec::new(), config, |_| {}).await
 }
 
 /// Makes the handshake on `io`, of whose client `read` was read already. The caller sets the deadline, by dropping this.
+///
+/// `begun` is told once `read` was worked on, whether the session is resumed by then: behind a whole ClientHello that is known
+/// for good, whatever the client does next, unless it has to say hello again.
 ///
 /// # Errors
 /// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
 /// are the socket's.
 pub async fn accept_after<IO>(
-    mut io: IO,
+    io: IO,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
+    begun: impl FnOnce(bool),
 ) -> io::Result<Stream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = Handshake::new(config)?;
+    let mut handshake = Handshake::server(config)?;
     handshake.input().extend_from_slice(&read);
     drop(read);
-    loop {
-        let step = handshake.advance();
-        if !matches!(step, Ok(Step::Done)) && !handshake.output.is_empty() {
-            let sent = send(&mut io, &handshake.output).await;
-            // A client that is gone does not hear what it did wrong.
-            if step.is_ok() {
-                sent?;
-            }
-            handshake.output.clear();
-        }
-        match step? {
-            Step::Done => return Ok(Stream::established(io, handshake.finish()?)),
-            Step::NeedInput => {}
-        }
-        if io.read_buf(handshake.input()).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
+    shake(io, handshake, begun).await
 }
 
 /// Makes a client's handshake on `io`, with the server called `name`. The caller sets the deadline, by dropping this.
@@ -103,19 +89,36 @@ where
 /// `UnexpectedEof`: the server left; `InvalidData`: it is not TLS, or rustls refused it (and its alert was sent), or it
 /// exceeds a bound. Others are the socket's.
 pub async fn connect<IO>(
-    mut io: IO,
+    io: IO,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> io::Result<Stream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut handshake = ClientHandshake::new(config, name)?;
+    shake(io, Handshake::client(config, name)?, |_| {}).await
+}
+
+/// `begun` is told after the first step.
+async fn shake<IO, E>(
+    mut io: IO,
+    mut handshake: Handshake<E>,
+    begun: impl FnOnce(bool),
+) -> io::Result<Stream<IO>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+    E: End,
+{
+    let mut begun = Some(begun);
     loop {
         let step = handshake.advance();
-        // Our Finished too: the server waits for it, whoever speaks first.
-        if !handshake.output.is_empty() {
+        if let Some(begun) = begun.take() {
+            begun(handshake.is_resumed());
+        }
+        let is_last = matches!(step, Ok(Step::Done));
+        if (!is_last || E::IS_AWAITED) && !handshake.output.is_empty() {
             let sent = send(&mut io, &handshake.output).await;
+            // A peer that is gone does not hear what it did wrong.
             if step.is_ok() {
                 sent?;
             }

@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -15,17 +14,11 @@ use rustls::crypto::aws_lc_rs as crypto;
 
 use super::TlsError;
 use super::certificate::CertificateFacts;
-use super::files::{Contents, Fingerprint, Stamp, stamp};
+use super::files::{Contents, Fingerprint};
+use super::look::{Found, Look};
 use super::server::{Parts, Taken, files};
 use super::tickets::{OpenOnly, Tickets};
 use crate::config::Terminate;
-
-/// Between the two looks at a change: far longer than a program takes from one write to the next.
-pub const SETTLE: Duration = Duration::from_millis(500);
-
-/// Looks that read the files although their stamps are the same: the kernel's clock has ticks of some milliseconds, within
-/// which a second write leaves no mark.
-const UNSURE_LOOKS: u8 = 2;
 
 /// One listener's TLS.
 pub struct Terminator {
@@ -50,22 +43,12 @@ struct Serving {
     fingerprint: Fingerprint,
 }
 
-/// What the latest look has seen.
-struct Look {
-    stamps: Vec<Option<Stamp>>,
-    unsure: u8,
-    /// Of all contents.
-    seen: Fingerprint,
-    /// Of those that were taken last, good or bad.
-    taken: Fingerprint,
-}
-
 /// What a look has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refreshed {
     /// Nothing new.
     Same,
-    /// Something is being written: look again after [`SETTLE`].
+    /// Something is being written: look again after [`super::SETTLE`].
     Unsettled,
     /// The files changed and were taken, as far as they can be used.
     Taken,
@@ -79,9 +62,7 @@ impl Terminator {
     /// Names the first file that cannot be used, and what is wrong with it.
     pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<Terminator, TlsError> {
         let provider = Arc::new(crypto::default_provider());
-        // Before the files are read: what is written meanwhile is seen by the next look.
-        let stamps = files(settings).map(|file| stamp(file)).collect();
-        let contents = Contents::read(files(settings));
+        let (look, contents) = Look::first(files(settings));
         let Taken { parts, errors } = Parts::take(settings, &contents, None, &provider);
         if let Some(first) = errors.into_iter().next() {
             return Err(first);
@@ -89,19 +70,13 @@ impl Terminator {
         let alpn: Vec<_> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let parts = parts.ok_or_else(|| rustls::Error::NoCertificatesPresented)?;
         let serving = Serving::new(name, settings, &alpn, parts, &provider)?;
-        let seen = contents.fingerprint();
         Ok(Terminator {
             name: name.to_owned(),
             settings: settings.clone(),
             alpn,
             provider,
             serving: ArcSwap::from_pointee(serving),
-            look: Mutex::new(Look {
-                stamps,
-                unsure: UNSURE_LOOKS,
-                seen,
-                taken: seen,
-            }),
+            look: Mutex::new(look),
             errors: ArcSwap::default(),
         })
     }
@@ -157,25 +132,12 @@ impl Terminator {
     /// Looks at the files and takes what changed and has settled. Blocks on file I/O. Logs each change of state once.
     pub fn refresh(&self) -> Refreshed {
         let mut look = self.look();
-        let stamps: Vec<_> = self.files().map(|file| stamp(file)).collect();
-        if stamps != look.stamps {
-            look.unsure = UNSURE_LOOKS;
-        } else if look.unsure > 0 {
-            look.unsure -= 1;
-        } else if self.errors.load().is_empty() {
-            return Refreshed::Same;
-        }
-        look.stamps = stamps;
-        let contents = Contents::read(self.files());
-        let seen = contents.fingerprint();
-        let before = std::mem::replace(&mut look.seen, seen);
-        if seen == look.taken {
-            return Refreshed::Same;
-        }
-        if seen != before {
-            return Refreshed::Unsettled;
-        }
-        look.taken = seen;
+        let always = !self.errors.load().is_empty();
+        let contents = match look.again(self.files(), always) {
+            Found::Same => return Refreshed::Same,
+            Found::Unsettled => return Refreshed::Unsettled,
+            Found::Changed(contents) => contents,
+        };
         let errors = self.take(&contents);
         self.tell(&self.errors.load(), &errors);
         self.errors.store(Arc::new(errors));
@@ -223,7 +185,7 @@ impl Terminator {
         }
     }
 
-    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> + Clone {
         files(&self.settings)
     }
 

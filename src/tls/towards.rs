@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -53,8 +54,7 @@ impl Towards {
     /// Names the file and what is wrong with it.
     pub fn load(tls: &BackendTls) -> Result<Towards, TlsError> {
         let provider = Arc::new(crypto::default_provider());
-        let named = tls.identity.iter().flat_map(|one| [&one.cert, &one.key]);
-        let contents = Contents::read(named.chain(&tls.ca));
+        let contents = Contents::read(Towards::files(tls));
         let mut seen = Fingerprint::new(tls);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))?;
@@ -98,6 +98,12 @@ impl Towards {
             sni: tls.sni.as_deref().and_then(server_name),
             fingerprint: seen.finish(),
         })
+    }
+
+    /// The files that `tls` names.
+    pub fn files(tls: &BackendTls) -> impl Iterator<Item = &PathBuf> + Clone {
+        let named = tls.identity.iter().flat_map(|one| [&one.cert, &one.key]);
+        named.chain(&tls.ca)
     }
 
     /// For a client that does without our record layer.

@@ -5,7 +5,11 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustls::client::Resumption;
+use rustls::NamedGroup;
+use rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -149,7 +153,7 @@ async fn the_same_on_a_tcp_listener_that_terminates_tls() {
 /// A `tcp` listener with TLS that makes one handshake at a time.
 async fn one_at_a_time(keys: &str) -> (Balancer, Certificate, Node) {
     let launch = Launch::new();
-    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example"]);
+    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example", "b.example"]);
     let node = Node::echo("n1").await;
     let tls = format!("tls = {{ certificates = [{}] }}", certificate.toml());
     let text = format!(
@@ -179,8 +183,12 @@ type Config = std::sync::Arc<rustls::ClientConfig>;
 
 /// Makes a handshake from there; tells when the node's greeting has come.
 async fn greeted_at(number: u8, address: SocketAddr, config: Config) -> Instant {
+    greeted_by(number, address, config, "a.example").await
+}
+
+async fn greeted_by(number: u8, address: SocketAddr, config: Config, name: &str) -> Instant {
     let stream = from(number, address).await;
-    let name = rustls::pki_types::ServerName::try_from("a.example").expect("a name");
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
     let connector = tokio_rustls::TlsConnector::from(config);
     let mut session = within("a handshake", connector.connect(name, stream))
         .await
@@ -231,6 +239,69 @@ async fn above_the_rate_sources_take_turns_and_resumed_sessions_go_first() {
     assert!(before(single) < 6 && resumed < times[5] && single < times[5]);
 }
 
+/// Offers the tickets of `a.example` under another name only: the balancer's keys open them, and none resumes.
+#[derive(Debug, Default)]
+struct WrongName(std::sync::Mutex<Vec<Tls13ClientSessionValue>>);
+
+impl ClientSessionStore for WrongName {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        if name.to_str() == "a.example" {
+            self.0.lock().expect("no panic").push(value);
+        }
+    }
+
+    fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let mut tickets = self.0.lock().expect("no panic");
+        (name.to_str() != "a.example").then(|| tickets.pop())?
+    }
+}
+
+// A source with one good ticket put all of its full handshakes before everybody else's.
+#[tokio::test]
+async fn a_ticket_that_does_not_resume_puts_its_source_back_among_the_others() {
+    let (balancer, certificate, _node) = one_at_a_time("max_handshake_rate = \"1/300ms\"").await;
+    let address = balancer.address("main").await;
+    let mut abusing = (*client(&[&certificate])).clone();
+    abusing.resumption = Resumption::store(std::sync::Arc::new(WrongName::default()));
+    let abusing = Config::new(abusing);
+    // Two tickets each.
+    for _ in 0..3 {
+        greeted_at(1, address, abusing.clone()).await;
+    }
+    let mut fresh = (*abusing).clone();
+    fresh.resumption = Resumption::disabled();
+    let fresh = Config::new(fresh);
+    // The turn of this one is used up at once, or after it has waited; then the queue begins.
+    greeted_at(8, address, fresh.clone()).await;
+    let mut flood = Vec::new();
+    for waiting in 1..=6 {
+        let full = greeted_by(1, address, abusing.clone(), "b.example");
+        flood.push(tokio::spawn(full));
+        queued(&balancer, waiting - 1).await;
+    }
+    let single = greeted_at(2, address, fresh).await;
+    let mut times = Vec::new();
+    for one in flood {
+        times.push(one.await.expect("served"));
+    }
+    let before = times.iter().filter(|time| **time < single).count();
+    assert!(before <= 4, "{before} of the flood before the single one");
+}
+
 /// Waits until so many handshakes wait, or more.
 async fn queued(balancer: &Balancer, count: u64) {
     within(&format!("{count} handshakes to wait"), async {
@@ -249,7 +320,7 @@ async fn clients_that_never_finish_hold_no_turn_for_long() {
     let config = client(&[&certificate]);
     let mut stuck = Vec::new();
     for _ in 0..5 {
-        let name = rustls::pki_types::ServerName::try_from("a.example").expect("a name");
+        let name = ServerName::try_from("a.example").expect("a name");
         let mut client = rustls::ClientConnection::new(config.clone(), name).expect("a client");
         let mut hello = Vec::new();
         client.write_tls(&mut hello).expect("a hello");

@@ -6,6 +6,7 @@ use prometheus_client::registry::Unit;
 
 use super::CertificateEnd;
 use super::page::{Page, epoch_seconds};
+use crate::server::PoolFileStatus;
 
 pub(super) fn encode(
     certificates: &[CertificateEnd],
@@ -32,4 +33,14 @@ pub(super) fn encode(
         .map(|(listener, is_good)| (vec![("listener", listener.as_str())], u64::from(!is_good)));
     let help = "1: a file of its TLS cannot be used as it is now, and the last good one serves";
     page.gauge("certificate_error", help, None, errors)
+}
+
+/// What pools are made of.
+pub(super) fn encode_pool_files(files: &[PoolFileStatus], page: &mut Page<'_>) -> fmt::Result {
+    let errors = files.iter().map(|one| {
+        let labels = vec![("pool", one.pool.as_str()), ("kind", one.kind)];
+        (labels, u64::from(!one.is_good))
+    });
+    let help = "1: a file of its tls, or of its sticky keys, cannot be used as it is now, and the last good one goes on";
+    page.gauge("pool_file_error", help, None, errors)
 }

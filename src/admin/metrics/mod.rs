@@ -19,7 +19,7 @@ use page::{Page, alone, epoch_seconds};
 use super::reply::Failure;
 use super::view::StatusView;
 use super::{look, process};
-use crate::server::Server;
+use crate::server::{PoolFileStatus, Server};
 use crate::tls::CertificateFacts;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,6 +55,7 @@ struct Snapshot {
     certificates: Vec<CertificateEnd>,
     /// Name of each that terminates TLS, and whether its files as they are now serve.
     tls_files: Vec<(String, bool)>,
+    pool_files: Vec<PoolFileStatus>,
     resident_bytes: Option<u64>,
     cpu_seconds: Option<f64>,
 }
@@ -101,6 +102,7 @@ impl Snapshot {
             last_reload_ok_at: server.reloads().last_ok_at,
             certificates: certificates.collect(),
             tls_files,
+            pool_files: server.pool_files(),
             resident_bytes: process::resident_bytes(),
             cpu_seconds: process::cpu_seconds(),
         }
@@ -155,6 +157,7 @@ impl Collector for OwnPage {
         self.encode_process(&mut page)?;
         listeners::encode(&self.0.status.listeners, &mut page)?;
         certificates::encode(&self.0.certificates, &self.0.tls_files, &mut page)?;
+        certificates::encode_pool_files(&self.0.pool_files, &mut page)?;
         pools::encode(&self.0.status.pools, &mut page)
     }
 }
@@ -385,6 +388,11 @@ mod tests {
                 not_after: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(77),
             }],
             tls_files: vec![("chat".into(), false)],
+            pool_files: vec![PoolFileStatus {
+                pool: "chat".into(),
+                kind: "tls",
+                is_good: true,
+            }],
             resident_bytes: Some(4096),
             cpu_seconds: Some(1.5),
         }

@@ -158,7 +158,8 @@ impl<L> Entry<L> {
         Some(Ticks::from(wait).left(now.since(since)))
     }
 
-    /// The coming close is a RST for whoever could not be told: what it has is cut short.
+    /// The coming close is a RST for whoever could not be told: what it has is cut short. For the others it is an end in order,
+    /// which TLS says for itself.
     pub(super) fn end_parting(&mut self) {
         let Some(farewell) = self
             .frames
@@ -174,6 +175,8 @@ impl<L> Entry<L> {
             if !self.frames.as_deref().is_some_and(is_told) {
                 left_out |= told[side] && !self.legs[side].is_broken();
                 self.legs[side].reset();
+            } else {
+                self.legs[side].finish(true);
             }
         }
         if left_out {

@@ -95,7 +95,7 @@ impl Ends {
     /// Two sessions, so that the client's can be made to misbehave.
     fn sessions(&self) -> (Session, Session) {
         let mut client = UnbufferedClientConnection::new(self.client.clone(), name()).unwrap();
-        let mut server = Handshake::new(self.server.clone()).unwrap();
+        let mut server = Handshake::server(self.server.clone()).unwrap();
         let mut to_client = Vec::new();
         let mut done = false;
         while !done || !to_client.is_empty() {
@@ -161,7 +161,7 @@ fn shake(
     early: &[u8],
     piece: usize,
 ) -> (Session, Vec<u8>) {
-    let mut server = Handshake::new(ends.server.clone()).unwrap();
+    let mut server = Handshake::server(ends.server.clone()).unwrap();
     // Sent as soon as the client is done.
     client.writer().write_all(early).unwrap();
     loop {
@@ -315,7 +315,7 @@ fn what_stands_behind_the_finished_is_not_lost() {
 fn a_key_update_right_behind_the_finished_is_answered() {
     let ends = one_of(true);
     let mut client = ends.client();
-    let mut server = Handshake::new(ends.server.clone()).unwrap();
+    let mut server = Handshake::server(ends.server.clone()).unwrap();
     server.input().extend(taken(&mut client));
     assert!(matches!(server.advance().unwrap(), Step::NeedInput));
     deliver(&mut client, &std::mem::take(&mut server.output)).unwrap();

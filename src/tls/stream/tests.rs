@@ -105,6 +105,47 @@ async fn bytes_pass_both_ways_and_close_notify_ends_them() {
 }
 
 #[tokio::test]
+async fn what_resumes_is_told_as_soon_as_the_hello_was_answered() {
+    let bench = Bench::new();
+    for version in [&TLS12, &TLS13] {
+        let config = bench.client(version);
+        for is_resumed in [false, true] {
+            let (mut near, far) = tokio::io::duplex(64 * 1024);
+            let name = ServerName::try_from(NAME).unwrap();
+            let mut client = ClientConnection::new(config.clone(), name).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            let told = std::sync::Mutex::new(None);
+            let begun = |resumes| *told.lock().unwrap() = Some(resumes);
+            let mut accepting =
+                std::pin::pin!(accept_after(far, hello, bench.server.clone(), begun));
+            // The client says nothing more.
+            let is_done = futures_util::poll!(&mut accepting).is_ready();
+            assert_eq!((is_done, *told.lock().unwrap()), (false, Some(is_resumed)));
+            // Reads on until it was told something, and so has the tickets.
+            let finish = async {
+                let (mut flight, mut word) = (vec![0; 8 * 1024], [0; 1]);
+                while client.reader().read(&mut word).is_err() {
+                    let count = near.read(&mut flight).await.unwrap();
+                    client.read_tls(&mut &flight[..count]).unwrap();
+                    client.process_new_packets().unwrap();
+                    let mut answer = Vec::new();
+                    client.write_tls(&mut answer).unwrap();
+                    near.write_all(&answer).await.unwrap();
+                }
+            };
+            let serve = async {
+                let mut stream = accepting.await.unwrap();
+                stream.write_all(b"x").await.unwrap();
+                stream.flush().await.unwrap();
+                stream.resumed()
+            };
+            assert_eq!(tokio::join!(serve, finish).0, is_resumed, "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_end_without_close_notify_is_a_truncation() {
     let bench = Bench::new();
     let (listener, address) = listen().await;

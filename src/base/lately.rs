@@ -1,0 +1,91 @@
+//! Keys of which something was true lately: each is remembered for a while, and where there are too many the oldest is
+//! forgotten. No clock: `now` is the caller's, counted from a moment of its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub struct Lately<K> {
+    lasts: Duration,
+    max: usize,
+    until: HashMap<K, Duration>,
+    /// As they came, which is the order in which they go: each lasts as long.
+    order: VecDeque<K>,
+}
+
+impl<K: Hash + Eq + Copy> Lately<K> {
+    pub fn new(lasts: Duration, max: usize) -> Self {
+        Self {
+            lasts,
+            max,
+            until: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Remembers a key from now on; one that is remembered already goes when it would have gone.
+    pub fn insert(&mut self, key: K, now: Duration) {
+        if self.contains(&key, now) {
+            return;
+        }
+        while self.order.len() >= self.max || self.is_over(now) {
+            let Some(first) = self.order.pop_front() else {
+                return;
+            };
+            self.until.remove(&first);
+        }
+        self.until.insert(key, now.saturating_add(self.lasts));
+        self.order.push_back(key);
+    }
+
+    pub fn contains(&self, key: &K, now: Duration) -> bool {
+        self.until.get(key).is_some_and(|until| *until > now)
+    }
+
+    /// Whether the oldest has had its time.
+    fn is_over(&self, now: Duration) -> bool {
+        let first = self.order.front();
+        first.is_some_and(|first| !self.contains(first, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_key_is_remembered_for_the_while_it_was_given() {
+        let mut lately = Lately::new(at(10), 100);
+        lately.insert('a', at(5));
+        lately.insert('a', at(14));
+        assert!(lately.contains(&'a', at(14)) && !lately.contains(&'b', at(14)));
+        assert!(!lately.contains(&'a', at(15)));
+        lately.insert('a', at(20));
+        assert!(lately.contains(&'a', at(29)) && !lately.contains(&'a', at(30)));
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_what_is_over_takes_none() {
+        let mut lately = Lately::new(at(10), 3);
+        for key in 1..=4 {
+            lately.insert(key, at(key));
+        }
+        let kept = |lately: &Lately<u64>, now| {
+            (1..=9)
+                .filter(|key| lately.contains(key, now))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kept(&lately, at(5)), [2, 3, 4]);
+        lately.insert(9, at(100));
+        assert_eq!((lately.order.len(), lately.until.len()), (1, 1));
+        for key in 0..10_000 {
+            lately.insert(key, at(100));
+            assert!(lately.order.len() <= 3 && lately.until.len() == lately.order.len());
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The server's end of a handshake: the client's hello is read by `wire`, too, which refuses what is none.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::UnbufferedStatus;
+use rustls::{CommonState, ServerConfig};
+
+use super::{End, Handshake, Refusal};
+use crate::tls::identity::ClientIdentity;
+use crate::tls::record::Session;
+use crate::wire::client_hello::{ClientHello, Progress, Reader};
+
+pub(in crate::tls) struct ServerEnd {
+    connection: UnbufferedServerConnection,
+    reader: Reader,
+    hello: Option<ClientHello>,
+}
+
+impl Handshake<ServerEnd> {
+    pub fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
+        Ok(Self::of(ServerEnd {
+            connection: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
+            reader: Reader::new(),
+            hello: None,
+        }))
+    }
+}
+
+impl End for ServerEnd {
+    type Data = ServerConnectionData;
+    const IS_AWAITED: bool = false;
+
+    fn state(&self) -> &CommonState {
+        &self.connection
+    }
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.connection.process_tls_records(records)
+    }
+
+    /// What is no record is for rustls to refuse, behind the hello.
+    fn judge(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), Refusal> {
+        if self.hello.is_some() {
+            return Ok(());
+        }
+        match self.reader.feed(bytes) {
+            Progress::NeedMore => {}
+            Progress::Hello(hello) => self.hello = Some(hello),
+            Progress::Invalid(reason) => return Err(Refusal::Answered(reason)),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Session, Option<String>, Option<ClientIdentity>), rustls::Error> {
+        // Of a resumed session the one that was verified when it began; the ticket has it.
+        let shown = self.connection.peer_certificates();
+        let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
+        let server_name = self.hello.and_then(|hello| hello.sni);
+        Ok((Session::server(self.connection)?, server_name, identity))
+    }
+}

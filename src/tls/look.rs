@@ -1,0 +1,89 @@
+//! Looks at files again and again, and says when their contents have changed and settled: when two looks in a row saw the same.
+//! So no half of a write is taken, whatever way the files are written, renamed over or swapped behind a link.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::files::{Contents, Fingerprint, Stamp, stamp};
+
+/// Between the two looks at a change: far longer than a program takes from one write to the next.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// Looks that read the files although their stamps are the same: the kernel's clock has ticks of some milliseconds, within
+/// which a second write leaves no mark.
+const UNSURE_LOOKS: u8 = 2;
+
+/// What the latest look at some files has seen.
+pub struct Look {
+    stamps: Vec<Option<Stamp>>,
+    unsure: u8,
+    /// Of all contents; `None`: no look was made.
+    seen: Option<Fingerprint>,
+    /// Of those that were taken last, good or bad.
+    taken: Option<Fingerprint>,
+}
+
+/// What a look has found.
+pub enum Found {
+    /// Nothing new.
+    Same,
+    /// Something is being written: look again after [`SETTLE`].
+    Unsettled,
+    /// To be taken, good or bad.
+    Changed(Contents),
+}
+
+impl Look {
+    /// Before anything was seen: what the first looks find counts as a change.
+    pub fn unseen() -> Look {
+        Look {
+            stamps: Vec::new(),
+            unsure: UNSURE_LOOKS,
+            seen: None,
+            taken: None,
+        }
+    }
+
+    /// With contents that are taken now.
+    pub fn first<'a>(files: impl Iterator<Item = &'a PathBuf> + Clone) -> (Look, Contents) {
+        // Before the files are read: what is written meanwhile is seen by the next look.
+        let stamps = files.clone().map(|file| stamp(file)).collect();
+        let contents = Contents::read(files);
+        let seen = Some(contents.fingerprint());
+        let look = Look {
+            stamps,
+            unsure: UNSURE_LOOKS,
+            seen,
+            taken: seen,
+        };
+        (look, contents)
+    }
+
+    /// Looks at the files; `always` reads them whatever their stamps say. Blocks on file I/O.
+    pub fn again<'a>(
+        &mut self,
+        files: impl Iterator<Item = &'a PathBuf> + Clone,
+        always: bool,
+    ) -> Found {
+        let stamps: Vec<_> = files.clone().map(|file| stamp(file)).collect();
+        if stamps != self.stamps {
+            self.unsure = UNSURE_LOOKS;
+        } else if self.unsure > 0 {
+            self.unsure -= 1;
+        } else if !always {
+            return Found::Same;
+        }
+        self.stamps = stamps;
+        let contents = Contents::read(files);
+        let seen = Some(contents.fingerprint());
+        let before = std::mem::replace(&mut self.seen, seen);
+        if seen == self.taken {
+            return Found::Same;
+        }
+        if seen != before {
+            return Found::Unsettled;
+        }
+        self.taken = seen;
+        Found::Changed(contents)
+    }
+}
