@@ -6,8 +6,13 @@ pub const MAX_REASON_BYTES: usize = 123;
 
 /// "Going away": the server is (RFC 6455 section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
+/// A violation of the protocol (RFC 6455 section 7.4.1).
+pub const PROTOCOL_ERROR: u16 = 1002;
 /// "Service restart" (IANA): the client is to reconnect.
 pub const SERVICE_RESTART: u16 = 1012;
+
+/// "Try again later" (IANA).
+pub const TRY_AGAIN_LATER: u16 = 1013;
 
 /// Codes that may be sent (RFC 6455 section 7.4; 1012 and 1013 from the IANA registry): never 1005, 1006 or 1015, which
 /// stand for what was not sent. 3000 to 4999 are for libraries and applications.
@@ -15,7 +20,7 @@ pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// By which a server says that it goes away and another may serve: 1001, 1012, or 1013 "try again later" (IANA).
+/// By which a server says that it goes away and another may serve.
 pub fn is_leaving(code: u16) -> bool {
-    matches!(code, GOING_AWAY | SERVICE_RESTART | 1013)
+    matches!(code, GOING_AWAY | SERVICE_RESTART | TRY_AGAIN_LATER)
 }

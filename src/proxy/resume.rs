@@ -64,6 +64,8 @@ pub(super) struct Way {
     pub id: u64,
     /// Backends that it has lost.
     pub count: u32,
+    /// Before a search, as long as each backend goes as soon as it comes.
+    pub spacing: Backoff,
 }
 
 impl Handshake {
@@ -115,6 +117,11 @@ fn list(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 impl Way {
+    /// What [`Way::spacing`] begins with.
+    pub(super) fn spacing() -> Backoff {
+        Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX)
+    }
+
     /// As the relay takes it.
     pub(super) fn into_resumption(self, resume: &config::Resume) -> Box<Resumption<Held>> {
         Box::new(Resumption {
@@ -129,6 +136,13 @@ impl Seeker<Held> for Way {
     fn seek(&mut self, gone: Gone, held: &mut Held) -> DropGuard {
         let before = held.lease.take().map(|lease| Arc::clone(lease.backend()));
         self.count = self.count.saturating_add(1);
+        let wait = match gone.was_short {
+            true => jittered(self.spacing.next()),
+            false => {
+                self.spacing.reset();
+                Duration::ZERO
+            }
+        };
         let stop = CancellationToken::new();
         let search = Search {
             proxy: Arc::clone(&self.proxy),
@@ -150,7 +164,10 @@ impl Seeker<Held> for Way {
             let found = tokio::select! {
                 biased;
                 () = stopped.cancelled() => return,
-                found = search.run(tried) => found,
+                found = async {
+                    sleep(wait).await;
+                    search.run(tried).await
+                } => found,
             };
             match found {
                 Some(successor) => proxy.relay.attach(gone.session, successor),
@@ -196,16 +213,14 @@ enum Refused {
 impl Search {
     /// Goes on until it is dropped: the relay bounds it. `None`: there will be no other.
     async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<Successor<Held>> {
-        let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
+        let mut spacing = Way::spacing();
         loop {
             // Looked up each time: a reload may have removed it.
             let pool = self.pool.upgrade()?;
-            let turn = self.proxy.resuming.acquire().await.ok()?;
             let refused = match self.try_one(&pool, &mut tried).await {
                 Ok(successor) => return Some(successor),
                 Err(refused) => refused,
             };
-            drop(turn);
             match refused {
                 Refused::ForNow(why) => {
                     tracing::debug!(id = self.id, pool = %pool.name(), why, "not resumed yet");
@@ -215,7 +230,7 @@ impl Search {
                     return None;
                 }
             }
-            sleep(spacing.next().mul_f64(0.5 + fastrand::f64())).await;
+            sleep(jittered(spacing.next())).await;
         }
     }
 
@@ -234,7 +249,11 @@ impl Search {
         let lease = pool.acquire(&pick).await;
         let lease = lease.map_err(|error| Refused::ForNow(error.to_string()))?;
         let backend = Arc::clone(lease.backend());
+        // Behind the pick: who waits in the queue of one pool must not keep those of others from theirs.
+        let turn = self.proxy.resuming.acquire().await;
+        let turn = turn.map_err(|error| Refused::ForGood(error.to_string()))?;
         let taken = self.take(pool, &backend).await;
+        drop(turn);
         if taken.is_err() && !tried.iter().any(|one| Arc::ptr_eq(one, &backend)) {
             tried.push(Arc::clone(&backend));
         }
@@ -337,6 +356,11 @@ impl Search {
         headers.insert(name, value);
         Some(request)
     }
+}
+
+/// So that what was lost together does not come together.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64())
 }
 
 /// A client's error that may be none at the next try: 408, 425, 429 (RFC 9110, 8470, 6585).

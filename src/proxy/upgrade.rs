@@ -219,6 +219,7 @@ impl Held {
             upgrade_timeout: self.upgrade_timeout,
             id,
             count: 0,
+            spacing: Way::spacing(),
         };
         Some(way.into_resumption(resume))
     }

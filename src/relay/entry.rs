@@ -269,6 +269,7 @@ impl<L> Entry<L> {
             true => Flow::Blocked,
             false => self.pump(CLIENT, scratch),
         };
+        self.heed_close();
         let flows = [from_client, self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();

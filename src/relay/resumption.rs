@@ -32,6 +32,8 @@ pub trait Seeker<L>: Send {
 pub struct Gone {
     pub session: Handle,
     pub lost: Lost,
+    /// The backend went as soon as it came: the next may do the same, and nothing is gained by haste.
+    pub was_short: bool,
     /// The name of its backend.
     pub from: Option<Arc<str>>,
 }
@@ -51,6 +53,16 @@ impl Lost {
         match self {
             Lost::Unknown => None,
             Lost::AtMost(count) => Some(count),
+        }
+    }
+}
+
+impl Lost {
+    /// With two backends, one after the other.
+    pub fn and(self, other: Lost) -> Lost {
+        match (self.at_most(), other.at_most()) {
+            (Some(one), Some(other)) => Lost::AtMost(one.saturating_add(other)),
+            _ => Lost::Unknown,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod handover;
 
+pub use self::handover::Left;
 use self::handover::Takes;
 use super::control::{self, PING_BYTES};
 use super::frames::{Frame, Opcode, Violation, Walker};
@@ -59,7 +60,7 @@ pub struct Passage {
     /// Which Close of the source is taken out.
     takes: Takes,
     /// One was; nothing passes behind it.
-    has_left: bool,
+    left: Option<Left>,
     edit: Option<Box<Edit>>,
 }
 
@@ -108,7 +109,7 @@ impl Passage {
             inserted: false,
             has_spoken: false,
             takes: Takes::None,
-            has_left: false,
+            left: None,
             edit: None,
         }
     }
@@ -140,7 +141,8 @@ impl Passage {
 
     /// Bytes of the present frame that need not be seen; 0 where all must be.
     pub fn unseen(&self) -> u64 {
-        let may_skip = !self.is_deaf && self.edit.as_ref().is_none_or(|edit| edit.held.is_empty());
+        let passes = |edit: &Edit| edit.held.is_empty() && !edit.drops_frame;
+        let may_skip = !self.is_deaf && self.edit.as_deref().is_none_or(passes);
         match may_skip {
             true => self.walker.payload_left(),
             false => 0,
@@ -305,8 +307,9 @@ impl Passage {
     /// The part of a header with which `bytes` end is held where it is a Close's.
     #[inline]
     fn hold_close(&mut self, bytes: &[u8]) -> Passed {
-        let come = self.walker.header_come();
-        let (before, part) = bytes.split_at(bytes.len().saturating_sub(come));
+        // The part of one that began in earlier bytes has passed, and its first byte is not among these.
+        let begin = bytes.len().checked_sub(self.walker.header_come());
+        let (before, part) = bytes.split_at(begin.unwrap_or(bytes.len()));
         if part.first().is_some_and(|first| is(*first, CLOSE)) {
             self.edit().held.extend_from_slice(part);
             return Passed::Edited(before.to_vec());
@@ -455,7 +458,7 @@ impl Passage {
                 edit.ping = Some(payload);
             }
         } else if is(first, CLOSE) && self.takes.is_meant(&payload) {
-            self.has_left = true;
+            self.left = Some(Left::of(&payload));
             self.is_deaf = true;
         } else {
             self.has_closed |= is(first, CLOSE);

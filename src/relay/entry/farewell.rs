@@ -39,7 +39,7 @@ impl<L> Entry<L> {
         now: Tick,
     ) -> Turn {
         let can_tell = self.can_tell();
-        if self.stop_seeking() {
+        if self.stop_seeking(now) {
             goodbyes[BACKEND] = None;
         }
         if self.resetting.is_some() {
@@ -202,7 +202,8 @@ impl<L> Entry<L> {
 
     /// Pings a leg that is silent; ends the session when it does not answer.
     pub(super) fn keep_alive(&mut self, now: Tick) -> Option<Turn> {
-        if self.is_parting() || !self.can_tell() {
+        // One that was told Close is to be told nothing more, and its answer is waited for.
+        if self.is_parting() || self.is_leaving() || !self.can_tell() {
             return None;
         }
         let (legs, directions) = (&self.legs, &self.directions);

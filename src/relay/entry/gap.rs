@@ -12,9 +12,9 @@ use super::super::inquiry::Handle;
 use super::super::leg::{Input, Leg};
 use super::super::resumption::{Gone, Lost, Successor};
 use super::super::scratch::Scratch;
-use super::resume::{Resume, State};
+use super::resume::{Resume, Served, State};
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
-use crate::base::close_code::GOING_AWAY;
+use crate::base::close_code::{GOING_AWAY, PROTOCOL_ERROR};
 use crate::observe::{End, How, Phase, Resumed, Side};
 use crate::wire::control;
 use crate::wire::passage::Passed;
@@ -27,18 +27,21 @@ pub(super) struct Gap {
     lost: Lost,
     /// How the backend's leg ended.
     how: How,
+    /// The backend went as soon as it came.
+    was_short: bool,
     /// Of the search; there as soon as it was begun.
     search: Option<DropGuard>,
 }
 
 impl Gap {
     /// `lost` with the backend whose leg ended in this way.
-    pub fn new(lost: Lost, how: How, since: Tick) -> Gap {
+    pub fn new(lost: Lost, how: How, since: Tick, was_short: bool) -> Gap {
         Gap {
             since,
             held: Vec::new(),
             lost,
             how,
+            was_short,
             search: None,
         }
     }
@@ -77,10 +80,10 @@ impl<L> Entry<L> {
             return;
         };
         if let State::Gap(gap) = &mut resume.state {
-            let lost = gap.lost;
             let gone = Gone {
                 session,
-                lost,
+                lost: gap.lost,
+                was_short: gap.was_short,
                 from,
             };
             gap.search = Some(resume.seeker.seek(gone, &mut self.lease));
@@ -91,6 +94,9 @@ impl<L> Entry<L> {
     pub(super) fn bridge(&mut self, scratch: &mut Scratch) -> Turn {
         let flow = self.pump(BACKEND, scratch);
         let held = self.read_into_gap(scratch);
+        // What it answered to its own peer while it was read.
+        self.legs[CLIENT].flush();
+        self.answer_ping();
         if self.legs[CLIENT].take_activity()
             && self.frames.as_deref_mut().is_none_or(Frames::take_activity)
         {
@@ -111,6 +117,11 @@ impl<L> Entry<L> {
             Some(frames) => &frames.passages,
             None => return self.forsake(scratch.now),
         };
+        if client.lost().is_some() {
+            let goodbye = Goodbye::new(PROTOCOL_ERROR, "");
+            let end = ended_by(CLIENT, How::Invalid);
+            return self.farewell([Some(&goodbye), None], end, scratch.now);
+        }
         if client.has_closed() {
             let goodbye = Goodbye::new(GOING_AWAY, "");
             return self.farewell(
@@ -156,17 +167,27 @@ impl<L> Entry<L> {
         self.resume.as_deref().is_some_and(is_more)
     }
 
-    /// Holds what the client has sent, and answers its ping.
+    /// Answers the client's latest ping, but for one that does not read the answer before.
+    fn answer_ping(&mut self) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
+        let [client, backend] = &mut frames.passages;
+        if !backend.has_insert()
+            && !self.directions[BACKEND].is_blocked()
+            && let Some(payload) = client.take_ping()
+        {
+            backend.insert(&control::pong(payload, reader(CLIENT)));
+        }
+    }
+
+    /// Holds what the client has sent.
     pub(super) fn hold(&mut self, bytes: &[u8], now: Tick) {
         let Some(frames) = &mut self.frames else {
             return;
         };
         let passed = frames.way(CLIENT).pass(bytes, now);
         frames.pumped(CLIENT, true, now);
-        let [client, backend] = &mut frames.passages;
-        if let Some(payload) = client.take_ping() {
-            backend.insert(&control::pong(payload, reader(CLIENT)));
-        }
         if let Some(gap) = self.gap() {
             match passed {
                 Passed::Whole => gap.held.extend_from_slice(bytes),
@@ -185,6 +206,9 @@ impl<L> Entry<L> {
         scratch: &mut Scratch,
     ) -> Result<(), Unwanted> {
         let now = scratch.now;
+        if self.is_in_gap() {
+            self.answer_ping();
+        }
         let Some(frames) = self.frames.as_deref_mut() else {
             return Err(Unwanted);
         };
@@ -198,6 +222,11 @@ impl<L> Entry<L> {
                 return Err(Unwanted);
             }
         };
+        resume.served = Some(Served {
+            since: gap.since,
+            from: now,
+            lost: gap.lost,
+        });
         let Successor { leg, seat } = successor;
         if let Some(search) = gap.search {
             // It has found what it looked for.

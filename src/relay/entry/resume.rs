@@ -18,7 +18,11 @@ use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::observe::{End, How, Phase, Side};
 use crate::tls::record::Session;
-use crate::wire::passage::Verdict;
+use crate::wire::passage::{Passed, Verdict};
+
+/// A backend that goes without an answer after less time than this has not served the session, whose gap goes on and is bounded
+/// as one: what takes a connection and closes it again would otherwise be asked for ever.
+const SHORT_SERVICE: Duration = Duration::from_secs(1);
 
 /// What a resumable session has besides.
 pub(super) struct Resume<L> {
@@ -26,6 +30,26 @@ pub(super) struct Resume<L> {
     timeout: Ticks,
     pub max_buffer: usize,
     pub state: State,
+    /// By the backend that took it over, if one has.
+    pub served: Option<Served>,
+}
+
+/// How a session came to its backend.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Served {
+    /// When it had lost the one before.
+    pub since: Tick,
+    /// When this one took its place.
+    pub from: Tick,
+    /// With the one before. Whether this one has made anything of what it was told of that is not known before it answers a
+    /// Close of ours.
+    pub lost: Lost,
+}
+
+impl Served {
+    fn is_short(self, now: Tick) -> bool {
+        Duration::from(now.since(self.from)) < SHORT_SERVICE
+    }
 }
 
 pub(super) enum State {
@@ -56,6 +80,7 @@ impl<L> Resume<L> {
             timeout: timeout.into(),
             max_buffer,
             state: State::Served,
+            served: None,
         })
     }
 
@@ -89,6 +114,11 @@ impl<L> Entry<L> {
             State::Leaving(leaving) => Some(leaving),
             State::Served | State::Gap(_) => None,
         }
+    }
+
+    /// Its backend is to lose it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_changing() && !self.is_in_gap()
     }
 
     /// It is changing its backend.
@@ -142,7 +172,7 @@ impl<L> Entry<L> {
     pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<Turn> {
         self.resume.as_ref()?;
         if !self.is_resumable() {
-            return None;
+            return self.leave_no_more(now);
         }
         let frames = self.frames.as_deref_mut()?;
         let has_left = frames.passages[BACKEND].has_left();
@@ -164,9 +194,32 @@ impl<L> Entry<L> {
         Some(Turn::Again)
     }
 
+    /// It was to lose its backend, and cannot go on with another one any more: it ends with this one.
+    fn leave_no_more(&mut self, now: Tick) -> Option<Turn> {
+        let goodbye = Arc::clone(&self.leaving()?.goodbye);
+        if self.legs[CLIENT].is_broken() || self.directions[CLIENT].is_over() {
+            // What the client said before its end is delivered where it can be.
+            self.stop_seeking(now);
+            return Some(Turn::Again);
+        }
+        Some(self.part(&goodbye, now))
+    }
+
+    /// The client has said Close: whatever Close comes from the backend is for it.
+    pub(super) fn heed_close(&mut self) {
+        if self.resume.is_some()
+            && let Some(frames) = &mut self.frames
+            && frames.passages[CLIENT].has_closed()
+        {
+            frames.passages[BACKEND].take_no_close();
+        }
+    }
+
     /// The backend's leg is over: the session is without one, or is ended where its client has a part of a message.
     fn lose_backend(&mut self, now: Tick) -> Turn {
-        let was_told = self.leaving().is_some_and(|leaving| leaving.is_told);
+        let told = self.leaving().filter(|leaving| leaving.is_told);
+        let code = told.map(|leaving| leaving.goodbye.code);
+        let was_told = code.is_some();
         let how = self.legs[BACKEND].fault().unwrap_or(How::Fin);
         let end = match was_told {
             true => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
@@ -176,8 +229,9 @@ impl<L> Entry<L> {
             return self.break_off(end, now);
         };
         let [client, backend] = &mut frames.passages;
-        let has_answered = was_told && backend.has_left();
-        let is_whole = backend.at_message_boundary() && !client.is_deaf();
+        let left = backend.left();
+        let has_answered = code.is_some_and(|code| left.is_some_and(|left| left.answers(code)));
+        let is_whole = backend.has_passed_whole() && !client.is_deaf();
         if !is_whole {
             return self.break_off(end, now);
         }
@@ -188,6 +242,11 @@ impl<L> Entry<L> {
             true => Lost::Unknown,
             false => Lost::AtMost(is_cut.into()),
         };
+        let served = self.resume.as_deref().and_then(|resume| resume.served);
+        let served = served.filter(|_| !has_answered);
+        let lost = served.map_or(lost, |served| lost.and(served.lost));
+        let short = served.filter(|served| served.is_short(now));
+        let since = short.map_or(now, |served| served.since);
         backend.renew();
         frames.backend_gone();
         if answers {
@@ -200,7 +259,9 @@ impl<L> Entry<L> {
         let Some(resume) = &mut self.resume else {
             return Turn::Ended;
         };
-        resume.state = State::Gap(Gap::new(lost, end.how, now));
+        resume.state = State::Gap(Gap::new(lost, end.how, since, short.is_some()));
+        // That leg's end is none of the session's.
+        self.end = None;
         self.hold(&rest, now);
         Turn::Bereft
     }
@@ -229,8 +290,10 @@ impl<L> Entry<L> {
             .as_deref_mut()
             .map(|frames| &mut frames.passages);
         if let Some([client, backend]) = passages
-            && backend.at_frame_boundary()
+            && backend.has_passed_whole_frames()
         {
+            // Of a frame that is held the client has nothing, and gets nothing.
+            backend.renew();
             client.cut();
             return self.say_restart(end, now);
         }
@@ -247,7 +310,7 @@ impl<L> Entry<L> {
     }
 
     /// It is to be ended: no other backend is looked for any more. Whether there is none that is to be told.
-    pub(super) fn stop_seeking(&mut self) -> bool {
+    pub(super) fn stop_seeking(&mut self, now: Tick) -> bool {
         let Some(resume) = self.resume.take() else {
             return false;
         };
@@ -262,7 +325,12 @@ impl<L> Entry<L> {
             State::Gap(_) => true,
         };
         if !has_none {
-            client.go_on();
+            let rest = client.go_on();
+            let passed = match frames.way(CLIENT).pass(&rest, now) {
+                Passed::Whole => rest,
+                Passed::Edited(edited) => edited,
+            };
+            self.directions[CLIENT].append(passed, now);
             return false;
         }
         let (_, rest) = client.bridge();

@@ -2,7 +2,7 @@
 //! between two of its messages, and while nobody is there to read it its control frames are taken out.
 
 use super::{Edit, Passage};
-use crate::base::close_code;
+use crate::base::close_code::{self, GOING_AWAY, SERVICE_RESTART, TRY_AGAIN_LATER};
 
 /// Which Close of a source is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +15,47 @@ pub(super) enum Takes {
 
 impl Takes {
     pub fn is_meant(self, payload: &[u8]) -> bool {
-        let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+        let code = code_of(payload);
         match self {
             Takes::None => false,
             Takes::Leaving => code.is_some_and(close_code::is_leaving),
             Takes::Any => true,
         }
     }
+}
+
+/// How a source went that said Close and whose Close was taken out. In one byte: a session has it for hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// By 1001.
+    GoingAway,
+    /// By 1012.
+    Restart,
+    /// By 1013.
+    Later,
+    /// By another code, or by none.
+    Otherwise,
+}
+
+impl Left {
+    pub(super) fn of(payload: &[u8]) -> Left {
+        match code_of(payload) {
+            Some(GOING_AWAY) => Left::GoingAway,
+            Some(SERVICE_RESTART) => Left::Restart,
+            Some(TRY_AGAIN_LATER) => Left::Later,
+            _ => Left::Otherwise,
+        }
+    }
+
+    /// Whether its Close answers one with this code: an answer "typically echos the status code" (RFC 6455 section 5.5.1).
+    /// One that only goes away says so by itself, and has not seen ours.
+    pub fn answers(self, code: u16) -> bool {
+        self == Left::Otherwise || self == Left::of(&code.to_be_bytes())
+    }
+}
+
+fn code_of(payload: &[u8]) -> Option<u16> {
+    payload.first_chunk().map(|code| u16::from_be_bytes(*code))
 }
 
 impl Passage {
@@ -38,7 +72,22 @@ impl Passage {
 
     /// The source has gone away with a Close that was taken out. What it sent behind it is thrown away.
     pub fn has_left(&self) -> bool {
-        self.has_left
+        self.left.is_some()
+    }
+
+    /// How it has.
+    pub fn left(&self) -> Option<Left> {
+        self.left
+    }
+
+    /// What the far end has is whole messages: of what is held it has nothing.
+    pub fn has_passed_whole(&self) -> bool {
+        !self.walker.is_message_open() && self.has_passed_whole_frames()
+    }
+
+    /// What the far end has is whole frames.
+    pub fn has_passed_whole_frames(&self) -> bool {
+        self.walker.at_boundary() || self.holds()
     }
 
     /// From here on whatever Close comes is taken out: the source was asked for it.
@@ -56,7 +105,7 @@ impl Passage {
         self.walker = self.walker.renewed();
         self.has_closed = false;
         self.is_deaf = false;
-        self.has_left = false;
+        self.left = None;
         if self.takes == Takes::Any {
             self.takes = Takes::Leaving;
         }
@@ -72,12 +121,15 @@ impl Passage {
         self.edit().pauses = true;
     }
 
-    /// Lets everything pass again, where nothing has come behind the pause.
-    pub fn go_on(&mut self) {
-        if let Some(edit) = &mut self.edit {
+    /// Lets everything pass again. Returns what had come behind the pause: the next bytes to be passed.
+    #[must_use]
+    pub fn go_on(&mut self) -> Vec<u8> {
+        let rest = self.edit.as_mut().map(|edit| {
             edit.pauses = false;
-        }
+            std::mem::take(&mut edit.rest)
+        });
         self.forget_edit();
+        rest.unwrap_or_default()
     }
 
     /// It has come to where it was to pause.
@@ -121,5 +173,58 @@ impl Passage {
             edit.ping = None;
         }
         self.forget_edit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Passed, Verdict};
+    use super::*;
+
+    fn pass(passage: &mut Passage, bytes: &[u8]) -> Passed {
+        passage.pass(bytes, |_| Verdict::Pass)
+    }
+
+    /// A byte of a length, first in what was read, was taken for the begin of a Close, and the frame was held to its end.
+    #[test]
+    fn a_length_that_looks_like_a_close_is_not_held() {
+        let mut passage = Passage::from_server().taking_leave();
+        let pieces: [&[u8]; 4] = [&[0x82, 126], &[0x08], &[0x00], &[1; 1000]];
+        for piece in pieces {
+            assert_eq!(pass(&mut passage, piece), Passed::Whole, "{piece:?}");
+            assert!(!passage.holds());
+        }
+    }
+
+    /// A long frame that was cut went on to the next far end where nobody looked at it: through a pipe.
+    #[test]
+    fn what_is_thrown_away_is_not_let_by_unseen() {
+        let mut passage = Passage::from_client();
+        let head = [0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0];
+        assert_eq!(pass(&mut passage, &head), Passed::Whole);
+        assert!(passage.unseen() > 0);
+        assert_eq!(passage.bridge(), (true, Vec::new()));
+        passage.arrive();
+        assert_eq!(passage.unseen(), 0);
+        assert_eq!(pass(&mut passage, &[7; 0x1000]), Passed::Edited(Vec::new()));
+    }
+
+    #[test]
+    fn a_part_of_a_frame_that_is_held_is_not_at_the_far_end() {
+        let mut passage = Passage::from_server().taking_leave();
+        pass(&mut passage, &[0x01, 1, b'a', 0x88]);
+        assert!(passage.has_passed_whole_frames() && !passage.has_passed_whole());
+        let mut passage = Passage::from_server().taking_leave();
+        pass(&mut passage, &[0x81, 1, b'a', 0x88, 2, 3]);
+        assert!(passage.has_passed_whole() && !passage.at_message_boundary());
+    }
+
+    #[test]
+    fn only_a_close_of_the_same_code_or_of_no_leaving_one_is_an_answer() {
+        for (code, answers) in [(1012u16, true), (1000, true), (1001, false), (1013, false)] {
+            let left = Left::of(&code.to_be_bytes());
+            assert_eq!(left.answers(1012), answers, "{code}");
+        }
+        assert!(Left::of(&[]).answers(1012));
     }
 }
