@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::header::{HeaderName, SEC_WEBSOCKET_EXTENSIONS};
+use http::header::SEC_WEBSOCKET_EXTENSIONS;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
-use super::resume::{Handshake, Way};
+use super::resume::{Handshake, Kept};
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, unavailable};
@@ -192,13 +192,12 @@ impl Held {
     fn way(
         &self,
         visit: &Visit,
-        offer: &Offer,
         answer: &mut HeaderMap,
         id: u64,
     ) -> Option<Box<Resumption<super::Held>>> {
         let resume = self.settings.resume.as_ref()?;
         let (target, sent) = self.kept.as_ref()?;
-        let handshake = Handshake::of(target, sent, offer, answer)?;
+        let handshake = Handshake::of(target, sent, answer)?;
         let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
         let edited: Vec<_> = extensions
             .map(websocket::without_context_takeover)
@@ -208,20 +207,18 @@ impl Held {
             answer.append(SEC_WEBSOCKET_EXTENSIONS, value);
         }
         let introduction = || Box::new(visit.introduction().clone());
-        let way = Way {
+        let kept = Kept {
             proxy: Arc::clone(&visit.arrival.proxy),
             pool: self.pool.clone(),
             client: visit.arrival.peer,
             introduction: self.settings.send_proxy.map(|_| introduction()),
-            key: self.key.as_deref().map(Arc::from),
+            key: self.key.as_deref().map(Box::from),
             handshake,
-            header: HeaderName::try_from(&resume.header).ok()?,
+            header: Arc::clone(&resume.header),
             upgrade_timeout: self.upgrade_timeout,
             id,
-            count: 0,
-            spacing: Way::spacing(),
         };
-        Some(way.into_resumption(resume))
+        Some(kept.into_resumption(resume))
     }
 }
 
@@ -240,7 +237,7 @@ async fn switch(
     let (mut parts, body) = response.into_parts();
     let mut id = 0;
     ticket.note(|record| id = record.id);
-    let way = held.way(visit, offer, &mut parts.headers, id);
+    let way = held.way(visit, &mut parts.headers, id);
     let Held {
         client,
         line,

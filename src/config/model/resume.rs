@@ -1,5 +1,6 @@
 //! `pool.resume`: WebSocket sessions that outlive their backend.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A WebSocket goes on with another backend when its own goes.
@@ -10,5 +11,5 @@ pub struct Resume {
     /// Longest time without a backend. Default 10 s.
     pub timeout: Duration,
     /// Tells the next backend what it takes over. Lower case. Default `evenkeel-resume`.
-    pub header: String,
+    pub header: Arc<str>,
 }

@@ -1,5 +1,7 @@
 //! `resume = {...}` of a pool: a WebSocket goes on with another backend when its own goes.
 
+use std::sync::Arc;
+
 use super::super::defaults;
 use super::super::keys::{Absent, Kind, Section, key, size, time};
 use super::super::model::Resume;
@@ -70,13 +72,13 @@ pub fn decode(table: &Table<'_>) -> Option<Option<Resume>> {
     Some(table.flag("enabled").then_some(resume))
 }
 
-fn header(name: &str) -> Result<String, &'static str> {
+fn header(name: &str) -> Result<Arc<str>, &'static str> {
     let name = name.to_ascii_lowercase();
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_taken =
         TAKEN.contains(&&*name) || TAKEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     match !name.is_empty() && name.bytes().all(is_token) && !is_taken {
-        true => Ok(name),
+        true => Ok(name.into()),
         false => Err(HEADER),
     }
 }
@@ -99,7 +101,7 @@ mod tests {
         let expected = Resume {
             max_buffer: 64 << 10,
             timeout: Duration::from_secs(10),
-            header: "evenkeel-resume".to_owned(),
+            header: "evenkeel-resume".into(),
         };
         assert_eq!(resume("resume = {}"), Some(expected));
         assert_eq!(resume("resume = { enabled = false }"), None);

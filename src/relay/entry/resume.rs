@@ -56,7 +56,7 @@ pub(super) enum State {
     /// Its backend serves.
     Served,
     Leaving(Leaving),
-    Gap(Gap),
+    Gap(Box<Gap>),
 }
 
 /// Its backend is to lose it.
@@ -259,7 +259,7 @@ impl<L> Entry<L> {
         let Some(resume) = &mut self.resume else {
             return Turn::Ended;
         };
-        resume.state = State::Gap(Gap::new(lost, end.how, since, short.is_some()));
+        resume.state = State::Gap(Box::new(Gap::new(lost, end.how, since, short.is_some())));
         // That leg's end is none of the session's.
         self.end = None;
         self.hold(&rest, now);

@@ -1,0 +1,105 @@
+//! What is kept of a client's handshake, for hours, so that another backend can be asked with it: small, and read only then.
+
+use http::header::{HeaderName, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Uri};
+
+use crate::wire::websocket;
+
+/// A request as it was sent to the first backend, and what the answer agreed to.
+pub(in crate::proxy) struct Handshake {
+    /// The target, then a line for each field.
+    head: Box<[u8]>,
+    /// What the client goes by to its end: see [`agreement`].
+    pub agreed: Box<str>,
+}
+
+impl Handshake {
+    /// Of a request as it was sent, and its answer. `None`: they agreed to what another backend could not go on with, as it
+    /// is not known here.
+    pub fn of(target: &Uri, sent: &HeaderMap, answer: &HeaderMap) -> Option<Handshake> {
+        let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS);
+        if !extensions.iter().all(websocket::is_resumable) {
+            return None;
+        }
+        let mut head = target.to_string().into_bytes();
+        for (name, value) in sent {
+            // No name and no value has a line feed.
+            head.push(b'\n');
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.push(b':');
+            head.extend_from_slice(value.as_bytes());
+        }
+        Some(Handshake {
+            head: head.into(),
+            agreed: agreement(answer),
+        })
+    }
+
+    /// The request again. `None`: never, of what [`Handshake::of`] has kept.
+    pub fn request(&self) -> Option<Parts> {
+        let mut lines = self.head.split(|byte| *byte == b'\n');
+        let target = std::str::from_utf8(lines.next()?).ok()?;
+        let mut request = Request::builder().uri(target).body(()).ok()?.into_parts().0;
+        for line in lines {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let (name, value) = line.split_at(colon);
+            request.headers.append(
+                HeaderName::from_bytes(name).ok()?,
+                HeaderValue::from_bytes(&value[1..]).ok()?,
+            );
+        }
+        Some(request)
+    }
+}
+
+/// Subprotocol and extensions of an answer, without what may be written in more than one way.
+pub(in crate::proxy) fn agreement(answer: &HeaderMap) -> Box<str> {
+    let list = |name: &HeaderName| {
+        let values = answer.get_all(name).iter();
+        let plain = |value: &HeaderValue| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            text.split_ascii_whitespace().collect::<String>()
+        };
+        values.map(plain).collect::<Vec<_>>().join(",")
+    };
+    let [protocol, extensions] = [&SEC_WEBSOCKET_PROTOCOL, &SEC_WEBSOCKET_EXTENSIONS].map(list);
+    format!("{protocol};{extensions}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_head_comes_back_as_it_was() {
+        let mut sent = HeaderMap::new();
+        for (name, value) in [
+            ("host", "a.example"),
+            ("x-odd", "a:b \u{e9}"),
+            ("x-twice", "1"),
+            ("x-twice", "2"),
+        ] {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            sent.append(HeaderName::from_static(name), value);
+        }
+        let mut answer = HeaderMap::new();
+        let target: Uri = "/x?y=1".parse().unwrap();
+        let kept = Handshake::of(&target, &sent, &answer).unwrap();
+        let request = kept.request().unwrap();
+        assert_eq!(
+            (request.uri, request.headers),
+            (target.clone(), sent.clone())
+        );
+        let deflate = HeaderValue::from_static("permessage-deflate;  Server_no_context_takeover");
+        answer.insert(SEC_WEBSOCKET_EXTENSIONS, deflate);
+        let kept = Handshake::of(&target, &sent, &answer).unwrap();
+        let spaced = HeaderValue::from_static("permessage-deflate; Server_no_context_takeover");
+        answer.insert(SEC_WEBSOCKET_EXTENSIONS, spaced);
+        assert_eq!(agreement(&answer), kept.agreed);
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat"));
+        assert_ne!(agreement(&answer), kept.agreed);
+        answer.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("x-own"));
+        assert!(Handshake::of(&target, &sent, &answer).is_none());
+    }
+}

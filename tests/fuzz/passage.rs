@@ -1,0 +1,158 @@
+//! A passage whose far end comes and goes, in two chunkings: what passes, what is taken out and what is left does not hang on how
+//! the bytes came.
+
+#![no_main]
+
+use evenkeel::wire::passage::{Passage, Passed, Verdict};
+use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Debug, Arbitrary)]
+struct Case {
+    from_client: bool,
+    takes_leave: bool,
+    deeds: Vec<Deed>,
+    /// Sizes of the pieces that the second passage gets, over and over.
+    pieces: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Arbitrary)]
+enum Deed {
+    Bytes(Vec<u8>),
+    /// A frame with so many bytes of payload, of which the first are these.
+    Frame {
+        first: u8,
+        length: u16,
+        payload: [u8; 8],
+    },
+    /// A Close with this code.
+    Close(u16),
+    Insert,
+    InsertClose,
+    ExpectPong([u8; 8]),
+    Pause,
+    GoOn,
+    Bridge,
+    Arrive,
+    Renew,
+    TakeAnyClose,
+    TakeNoClose,
+}
+
+fuzz_target!(|case: Case| {
+    let new = || {
+        let passage = match case.from_client {
+            true => Passage::from_client(),
+            false => Passage::from_server(),
+        };
+        match case.takes_leave {
+            true => passage.taking_leave(),
+            false => passage,
+        }
+    };
+    let (mut whole, mut pieced) = (new(), new());
+    let mut sizes = case.pieces.iter().cycle();
+    let mut came = 0;
+    let mut passed = 0;
+    for deed in &case.deeds {
+        let bytes = match deed {
+            Deed::Bytes(bytes) => bytes.clone(),
+            Deed::Frame {
+                first,
+                length,
+                payload,
+            } => frame(*first, usize::from(length % 512), payload, case.from_client),
+            Deed::Close(code) => frame(0x88, 2, &code.to_be_bytes(), case.from_client),
+            other => {
+                let ends = [&mut whole, &mut pieced].map(|passage| act(passage, other));
+                assert_eq!(ends[0], ends[1], "{other:?}");
+                // What had waited behind a pause has its turn now.
+                let rest = &ends[0];
+                let outs = [&mut whole, &mut pieced].map(|passage| pass(passage, rest));
+                assert_eq!(outs[0], outs[1]);
+                vec![]
+            }
+        };
+        came += bytes.len();
+        let expected = pass(&mut whole, &bytes);
+        passed += expected.len();
+        let mut found = Vec::new();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let size = usize::from(sizes.next().map_or(1, |&size| size.max(1))).min(rest.len());
+            let (piece, behind) = rest.split_at(size);
+            found.extend(pass(&mut pieced, piece));
+            rest = behind;
+        }
+        assert_eq!(found, expected);
+        assert_eq!(look(&whole), look(&pieced));
+        assert_eq!(whole.take_ping(), pieced.take_ping());
+    }
+    // Nothing is made up but what was put in.
+    let inserts = case
+        .deeds
+        .iter()
+        .filter(|deed| matches!(deed, Deed::Insert | Deed::InsertClose));
+    assert!(passed <= came + 64 * inserts.count());
+});
+
+fn look(passage: &Passage) -> [bool; 9] {
+    [
+        passage.is_deaf(),
+        passage.is_cut(),
+        passage.is_told(),
+        passage.has_closed(),
+        passage.has_left(),
+        passage.holds(),
+        passage.has_insert(),
+        passage.is_paused(),
+        passage.at_message_boundary(),
+    ]
+}
+
+/// What passes, with what is put in at its end.
+fn pass(passage: &mut Passage, bytes: &[u8]) -> Vec<u8> {
+    let mut passed = match passage.pass(bytes, |_| Verdict::Pass) {
+        Passed::Whole => bytes.to_vec(),
+        Passed::Edited(bytes) => bytes,
+    };
+    passed.extend(passage.take_insert().unwrap_or_default());
+    passed
+}
+
+/// What is to be passed again.
+fn act(passage: &mut Passage, deed: &Deed) -> Vec<u8> {
+    match deed {
+        Deed::Insert => passage.insert(b"\x89\x01x"),
+        Deed::InsertClose => passage.insert_close(b"\x88\x02\x03\xe8".to_vec()),
+        Deed::ExpectPong(payload) => passage.expect_pong(*payload),
+        Deed::Pause => passage.pause(),
+        Deed::GoOn => return passage.go_on(),
+        Deed::Bridge => return passage.bridge().1,
+        Deed::Arrive => passage.arrive(),
+        Deed::Renew if passage.at_message_boundary() || passage.has_left() => passage.renew(),
+        Deed::TakeAnyClose => passage.take_any_close(),
+        Deed::TakeNoClose => passage.take_no_close(),
+        _ => {}
+    }
+    vec![]
+}
+
+fn frame(first: u8, length: usize, payload: &[u8], is_masked: bool) -> Vec<u8> {
+    let mask = u8::from(is_masked) << 7;
+    let mut bytes = vec![first];
+    match length {
+        0..126 => bytes.push(mask | length as u8),
+        _ => {
+            bytes.push(mask | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+    }
+    if is_masked {
+        bytes.extend([0; 4]);
+    }
+    let end = bytes.len() + length;
+    bytes.extend(payload.iter().take(length));
+    bytes.resize(end, 0x81);
+    bytes
+}
