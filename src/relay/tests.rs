@@ -15,6 +15,7 @@ use crate::net::options::reset_on_close;
 use crate::net::{Endpoint, Peer, begin_connect};
 
 mod farewell;
+mod resume;
 
 const LONG: Duration = Duration::from_secs(20);
 

@@ -48,7 +48,8 @@ impl Left {
     }
 
     /// Whether its Close answers one with this code: an answer "typically echos the status code" (RFC 6455 section 5.5.1).
-    /// One that only goes away says so by itself, and has not seen ours.
+    /// One that only goes away says so by itself, and has not seen ours; where it does so by the same code at the same moment,
+    /// nothing tells that from an answer.
     pub fn answers(self, code: u16) -> bool {
         self == Left::Otherwise || self == Left::of(&code.to_be_bytes())
     }
