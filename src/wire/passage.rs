@@ -436,7 +436,8 @@ impl Passage {
 
     /// What is held is let go as soon as it is known whether it is to be taken out.
     fn judge_held(&mut self, passed: &mut Vec<u8>) {
-        let is_known = self.walker.at_boundary() || self.walker.lost().is_some();
+        let is_lost = self.walker.lost().is_some();
+        let is_known = self.walker.at_boundary() || is_lost;
         let Some(edit) = self
             .edit
             .as_mut()
@@ -445,7 +446,7 @@ impl Passage {
             return;
         };
         let held = std::mem::take(&mut edit.held);
-        let Some(payload) = control::payload(&held) else {
+        let Some(payload) = control::payload(&held).filter(|_| !is_lost) else {
             // A violation: the rest of it is not known.
             return passed.extend_from_slice(&held);
         };
