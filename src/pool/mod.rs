@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::base::pace::Pace;
 use crate::config;
@@ -64,12 +64,26 @@ pub struct Pool {
     changed: watch::Sender<u64>,
     /// Of log lines that tell of clients turned away.
     refusals: Pace,
+    takeovers: Semaphore,
 }
+
+/// Sessions of one pool that are given another backend at once: what a backend of thousands leaves behind must not come to the
+/// others in one moment, and each takes a few milliseconds.
+const MAX_TAKEOVERS: usize = 128;
 
 /// Between two log lines that tell of clients turned away: a storm of them must not fill a disk.
 const REFUSAL_SPACING: Duration = Duration::from_secs(10);
 
 impl Pool {
+    /// Waits for a turn to give a session another backend; it is over when it is dropped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up its place in the row.
+    pub async fn takeover(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.takeovers.acquire().await.ok()
+    }
+
     pub fn new(config: &config::Pool) -> Arc<Pool> {
         Arc::new_cyclic(|pool| {
             let name: Arc<str> = Arc::from(config.name.as_str());
@@ -93,6 +107,7 @@ impl Pool {
                 sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 refusals: Pace::new(REFUSAL_SPACING),
+                takeovers: Semaphore::new(MAX_TAKEOVERS),
             }
         })
     }

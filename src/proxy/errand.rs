@@ -322,7 +322,6 @@ mod tests {
                     runtime: tokio::runtime::Handle::current(),
                     stopping: CancellationToken::new(),
                     hard_stop: HardStop::default(),
-                    resuming: tokio::sync::Semaphore::new(1),
                 }),
                 node,
             }

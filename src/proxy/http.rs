@@ -263,7 +263,6 @@ mod tests {
                 journal: Journal::new(&config.access_log).unwrap(),
                 limits: Limits::new(&config.global),
                 handshakes: Handshakes::new(&config.global, tokio::runtime::Handle::current()),
-                resuming: tokio::sync::Semaphore::new(crate::proxy::MAX_RESUMING),
                 runtime: tokio::runtime::Handle::current(),
                 stopping: tokio_util::sync::CancellationToken::new(),
                 hard_stop: HardStop::default(),

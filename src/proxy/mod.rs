@@ -43,7 +43,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +58,6 @@ pub use hard_stop::HardStop;
 pub use intake::Intake;
 pub use introduction::{Announced, Introduction};
 pub use limits::{Limits, Place, Slot};
-pub use resume::MAX_RESUMING;
 pub use rules::{Facts, Rules};
 pub use setup_leg::SetupLeg;
 
@@ -90,8 +88,6 @@ pub struct Proxy {
     pub journal: Arc<Journal>,
     pub limits: Arc<Limits>,
     pub handshakes: Arc<Handshakes>,
-    /// Turns of sessions that look for another backend: [`MAX_RESUMING`].
-    pub resuming: Semaphore,
     /// Where connections are set up.
     pub runtime: Handle,
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.

@@ -27,9 +27,6 @@ use crate::pool::{Backend, Pick, Pool};
 use crate::relay::{Gone, Resumption, Seeker, Successor};
 use crate::wire::websocket;
 
-/// Handshakes of this kind under way at once: what a backend of thousands leaves behind must not come to the others in one
-/// moment, and each takes a few milliseconds.
-pub const MAX_RESUMING: usize = 128;
 /// Between two tries of one session: the first after a moment in which a restarting node may have come back.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
@@ -190,9 +187,8 @@ impl Search {
         let lease = pool.acquire(&pick).await;
         let lease = lease.map_err(|error| Refused::ForNow(error.to_string()))?;
         let backend = Arc::clone(lease.backend());
-        // Behind the pick: who waits in the queue of one pool must not keep those of others from theirs.
-        let turn = self.kept.proxy.resuming.acquire().await;
-        let turn = turn.map_err(|error| Refused::ForGood(error.to_string()))?;
+        // Behind the pick: who waits in the queue must not keep from their turn those who do not.
+        let turn = pool.takeover().await;
         let taken = self.take(pool, &backend).await;
         drop(turn);
         if taken.is_err() && !tried.iter().any(|one| Arc::ptr_eq(one, &backend)) {

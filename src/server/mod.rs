@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use condition::Condition;
@@ -51,7 +51,7 @@ use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{Handshakes, HardStop, Limits, MAX_RESUMING, Proxy, Relay};
+use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
 use crate::tls::Terminator;
 use beside::Beside;
 use failover::Failover;
@@ -150,7 +150,6 @@ impl Server {
             journal,
             limits: Limits::new(&config.global),
             handshakes: Handshakes::new(&config.global, Handle::current()),
-            resuming: Semaphore::new(MAX_RESUMING),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
             hard_stop: HardStop::default(),

@@ -216,6 +216,24 @@ async fn a_node_that_says_it_goes_is_answered_and_its_close_is_not_seen() {
 }
 
 #[tokio::test]
+async fn a_node_that_does_not_answer_a_ping_is_left() {
+    // Shakes hands, answers once, and reads no more.
+    let n1 = Node::scripted(|stream, _| async {
+        let (mut socket, _) = upgraded(stream, "").await;
+        let _ = socket.next().await;
+        let _ = socket.send(Message::text("n1:who")).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let n2 = Node::web("n2").await;
+    let ping = "ping = { interval = \"1s\", timeout = \"1s\", to = [\"backend\"] }";
+    let balancer = balancer(&format!("{RESUME}\n{ping}"), &[&n1, &n2]);
+    let mut socket = on(&balancer, "n1").await;
+    gone(&balancer, "n1").await;
+    assert_eq!(node_of(&mut socket).await, "n2");
+}
+
+#[tokio::test]
 async fn an_ordinary_close_of_a_node_is_the_client_s() {
     let n1 = Node::scripted(|stream, _| async {
         let (mut socket, _) = upgraded(stream, "").await;

@@ -172,7 +172,8 @@ impl<L> Entry<L> {
         let mut left_out = false;
         for side in [CLIENT, BACKEND] {
             let is_told = |frames: &super::Frames| frames.passages[1 - side].is_told();
-            if !self.frames.as_deref().is_some_and(is_told) {
+            // What it has not taken ends in the middle of a frame, perhaps that of the Close.
+            if !self.frames.as_deref().is_some_and(is_told) || self.owes(side) {
                 left_out |= told[side] && !self.legs[side].is_broken();
                 self.legs[side].reset();
             } else {
@@ -186,6 +187,11 @@ impl<L> Entry<L> {
             );
             self.record.without_close();
         }
+    }
+
+    /// This side has not taken all that goes to it.
+    pub(super) fn owes(&self, side: usize) -> bool {
+        self.directions[1 - side].is_blocked() || self.legs[side].held_bytes() > 0
     }
 
     /// After bytes came: a bound that the client has passed ends the session.
@@ -232,6 +238,9 @@ impl<L> Entry<L> {
                 let goodbye = Goodbye::new(code, "");
                 goodbyes[1 - side] = Some(&goodbye);
                 self.legs[side].reset();
+                if side == BACKEND && self.is_resumable() {
+                    return Some(self.lose_backend(How::Timeout, now));
+                }
                 Some(self.farewell(goodbyes, ended_by(side, How::Timeout), now))
             }
         }

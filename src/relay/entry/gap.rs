@@ -108,6 +108,10 @@ impl<L> Entry<L> {
         match held {
             Held::TooMuch => return self.forsake(scratch.now),
             Held::Ended(how) => {
+                if self.owes(CLIENT) {
+                    // A part of a frame must not look whole.
+                    self.legs[CLIENT].reset();
+                }
                 self.end = Some(ended_by(CLIENT, how));
                 return Turn::Ended;
             }

@@ -179,7 +179,7 @@ impl<L> Entry<L> {
         let has_ended = matches!(flow, Flow::Ended | Flow::Finished | Flow::Broken);
         let is_paused = frames.passages[CLIENT].is_paused();
         if has_left || has_ended {
-            return Some(self.lose_backend(now));
+            return Some(self.lose_backend(self.how_gone(), now));
         }
         let leaving = self.leaving()?;
         if leaving.is_told || !is_paused {
@@ -216,11 +216,10 @@ impl<L> Entry<L> {
     }
 
     /// The backend's leg is over: the session is without one, or is ended where its client has a part of a message.
-    fn lose_backend(&mut self, now: Tick) -> Turn {
+    pub(super) fn lose_backend(&mut self, how: How, now: Tick) -> Turn {
         let told = self.leaving().filter(|leaving| leaving.is_told);
         let code = told.map(|leaving| leaving.goodbye.code);
         let was_told = code.is_some();
-        let how = self.legs[BACKEND].fault().unwrap_or(How::Fin);
         let end = match was_told {
             true => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
             false => ended_by(BACKEND, how),
@@ -264,6 +263,10 @@ impl<L> Entry<L> {
         self.end = None;
         self.hold(&rest, now);
         Turn::Bereft
+    }
+
+    fn how_gone(&self) -> How {
+        self.legs[BACKEND].fault().unwrap_or(How::Fin)
     }
 
     /// A backend that said Close waits for ours before it lets its socket go (RFC 6455 section 7.1.1). What does not fit into
@@ -355,7 +358,7 @@ impl<L> Entry<L> {
         let leaving = self.leaving()?;
         if leaving.is_told {
             // It does not answer the Close. Whatever it has not read is lost.
-            return Some(self.lose_backend(now));
+            return Some(self.lose_backend(self.how_gone(), now));
         }
         let goodbye = Arc::clone(&leaving.goodbye);
         Some(self.part(&goodbye, now))
