@@ -5,6 +5,7 @@
 
 mod handshake;
 
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,68 +32,66 @@ use crate::wire::websocket;
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
-/// A session's way to another backend.
+/// A session's way to another backend: what is kept for it as long as the session lives.
 pub(super) struct Way {
-    kept: Arc<Kept>,
-    /// Backends that it has lost.
-    count: u32,
-    /// Of them the latest that went as soon as they had come.
-    short: u8,
-}
-
-/// What is kept of a session for it.
-pub(super) struct Kept {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
     pub pool: Weak<Pool>,
     pub client: Peer,
-    /// For a pool that sends PROXY headers.
-    pub introduction: Option<Box<Introduction>>,
-    /// The value of the pool's `hash_key`.
-    pub key: Option<Box<[u8]>>,
     pub handshake: Handshake,
     /// The name of the field that tells what is taken over.
     pub header: Arc<str>,
-    /// Bounds the wait for a 101.
-    pub upgrade_timeout: Duration,
+    /// Bounds the wait for a 101; milliseconds.
+    pub upgrade_timeout: u32,
     /// The record's.
     pub id: u64,
+    /// What few pools need.
+    pub more: Option<Box<More>>,
+    /// Backends that it has lost.
+    pub count: AtomicU32,
+    /// Of them the latest that went as soon as they had come.
+    pub short: AtomicU8,
+}
+
+pub(super) struct More {
+    /// For a pool that sends PROXY headers.
+    pub introduction: Option<Introduction>,
+    /// The value of the pool's `hash_key`.
+    pub key: Option<Box<[u8]>>,
 }
 
 /// What a live session costs for it beside its head.
-const _: () = assert!(size_of::<Kept>() <= 144 && size_of::<Way>() <= 16);
+const _: () = assert!(size_of::<Way>() <= 104);
 
-impl Kept {
+impl Way {
     /// As the relay takes it.
     pub(super) fn into_resumption(self, resume: &config::Resume) -> Box<Resumption<Held>> {
         Box::new(Resumption {
-            max_buffer: resume.max_buffer as usize,
+            max_buffer: resume.max_buffer,
             timeout: resume.timeout,
-            seeker: Box::new(Way {
-                kept: Arc::new(self),
-                count: 0,
-                short: 0,
-            }),
+            seeker: Arc::new(self),
         })
     }
 }
 
 impl Seeker<Held> for Way {
-    fn seek(&mut self, gone: Gone, held: &mut Held) -> DropGuard {
+    fn seek(self: Arc<Self>, gone: Gone, held: &mut Held) -> DropGuard {
         let before = held.lease.take().map(|lease| Arc::clone(lease.backend()));
-        self.count = self.count.saturating_add(1);
-        self.short = match gone.was_short {
-            true => self.short.saturating_add(1),
+        let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let short = match gone.was_short {
+            true => self.short.load(Ordering::Relaxed).saturating_add(1),
             false => 0,
         };
-        let wait = wait_before(self.short);
+        self.short.store(short, Ordering::Relaxed);
+        let wait = wait_before(short);
         let stop = CancellationToken::new();
+        let runtime = self.proxy.runtime.clone();
         let search = Search {
-            kept: Arc::clone(&self.kept),
-            note: note(self.count, &gone),
+            way: self,
+            note: note(count, &gone),
         };
         let stopped = stop.clone();
-        self.kept.proxy.runtime.spawn(async move {
+        runtime.spawn(async move {
             let tried = before.into_iter().collect();
             // Dropping the search closes what it has begun.
             let found = tokio::select! {
@@ -103,7 +102,7 @@ impl Seeker<Held> for Way {
                     search.run(tried).await
                 } => found,
             };
-            let relay = &search.kept.proxy.relay;
+            let relay = &search.way.proxy.relay;
             match found {
                 Some(successor) => relay.attach(gone.session, successor),
                 None => relay.forsake(gone.session),
@@ -135,7 +134,7 @@ fn note(count: u32, gone: &Gone) -> HeaderValue {
 
 /// One search for a backend.
 struct Search {
-    kept: Arc<Kept>,
+    way: Arc<Way>,
     note: HeaderValue,
 }
 
@@ -148,13 +147,17 @@ enum Refused {
 }
 
 impl Search {
+    fn more(&self) -> Option<&More> {
+        self.way.more.as_deref()
+    }
+
     /// Goes on until it is dropped: the relay bounds it. `None`: there will be no other.
     async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<Successor<Held>> {
         let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
-        let id = self.kept.id;
+        let id = self.way.id;
         loop {
             // Looked up each time: a reload may have removed it.
-            let pool = self.kept.pool.upgrade()?;
+            let pool = self.way.pool.upgrade()?;
             let refused = match self.try_one(&pool, &mut tried).await {
                 Ok(successor) => return Some(successor),
                 Err(refused) => refused,
@@ -179,8 +182,8 @@ impl Search {
         tried: &mut Vec<Arc<Backend>>,
     ) -> Result<Successor<Held>, Refused> {
         let pick = Pick {
-            client: self.kept.client.ip(),
-            key: self.kept.key.as_deref(),
+            client: self.way.client.ip(),
+            key: self.more().and_then(|more| more.key.as_deref()),
             preferred: None,
             tried,
         };
@@ -221,8 +224,8 @@ impl Search {
         let begun = Instant::now();
         let header = settings.send_proxy.map(|version| {
             let nobody = || Introduction::plain(Peer::Unix, None);
-            let known = self.kept.introduction.as_deref().cloned();
-            known.unwrap_or_else(nobody).header(version, self.kept.id)
+            let known = self.more().and_then(|more| more.introduction.clone());
+            known.unwrap_or_else(nobody).header(version, self.way.id)
         });
         let leg = match approach.reach(backend, header).await {
             Ok(leg) => leg,
@@ -236,7 +239,8 @@ impl Search {
         };
         let now = Instant::now();
         backend.connected(now);
-        let shaken = timeout(self.kept.upgrade_timeout, self.shake(leg, settings)).await;
+        let patience = Duration::from_millis(self.way.upgrade_timeout.into());
+        let shaken = timeout(patience, self.shake(leg, settings)).await;
         let (leg, read) =
             shaken.unwrap_or_else(|_| Err(Refused::ForNow("no 101 in time".to_owned())))?;
         Ok((leg, read, now - begun))
@@ -251,10 +255,10 @@ impl Search {
         let dialogue = Arc::new(Dialogue::new(settings.idle_timeout));
         let line = backend_line::open(leg, &dialogue, settings).await;
         let mut line = line.map_err(|error| for_now(&error))?;
-        let mut parts = self.kept.handshake.request().ok_or_else(lost_head)?;
+        let mut parts = self.way.handshake.request().ok_or_else(lost_head)?;
         let offer = websocket::check_request(&parts.method, parts.version, &parts.headers);
         let offer = offer.map_err(|_| lost_head())?;
-        let header = HeaderName::try_from(&*self.kept.header).map_err(|_| lost_head())?;
+        let header = HeaderName::try_from(&*self.way.header).map_err(|_| lost_head())?;
         parts.headers.insert(header, self.note.clone());
         let request = Request::from_parts(parts, Upload::new(None, &dialogue));
         let response = line.sender.send_request(request).await;
@@ -268,8 +272,8 @@ impl Search {
         }
         websocket::check_response(status, response.headers(), &offer)
             .map_err(|error| for_now(&error))?;
-        let (agreed, before) = (agreement(response.headers()), &self.kept.handshake.agreed);
-        if agreed != *before {
+        let (agreed, before) = (agreement(response.headers()), self.way.handshake.agreed());
+        if *agreed != *before {
             let why = format!("it agrees to {agreed:?} in place of {before:?}");
             return Err(Refused::ForGood(why));
         }

@@ -1,7 +1,7 @@
 //! A WebSocket upgrade: checked, sent to the picked backend, and handed to the relay once the backend's 101 is verified.
 //! No byte of the client goes to a backend as a tunnel before that.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
-use super::resume::{Handshake, Kept};
+use super::resume::{Handshake, More, Way};
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, unavailable};
@@ -206,19 +206,25 @@ impl Held {
         for value in edited {
             answer.append(SEC_WEBSOCKET_EXTENSIONS, value);
         }
-        let introduction = || Box::new(visit.introduction().clone());
-        let kept = Kept {
+        let introduction = self
+            .settings
+            .send_proxy
+            .map(|_| visit.introduction().clone());
+        let key = self.key.as_deref().map(Box::from);
+        let is_more = introduction.is_some() || key.is_some();
+        let way = Way {
             proxy: Arc::clone(&visit.arrival.proxy),
             pool: self.pool.clone(),
             client: visit.arrival.peer,
-            introduction: self.settings.send_proxy.map(|_| introduction()),
-            key: self.key.as_deref().map(Box::from),
             handshake,
             header: Arc::clone(&resume.header),
-            upgrade_timeout: self.upgrade_timeout,
+            upgrade_timeout: u32::try_from(self.upgrade_timeout.as_millis()).unwrap_or(u32::MAX),
             id,
+            more: is_more.then(|| Box::new(More { introduction, key })),
+            count: AtomicU32::new(0),
+            short: AtomicU8::new(0),
         };
-        Some(kept.into_resumption(resume))
+        Some(way.into_resumption(resume))
     }
 }
 

@@ -14,17 +14,17 @@ use crate::observe::Record;
 /// What lets a WebSocket go on with another backend.
 pub struct Resumption<L> {
     /// Payload and headers that are held of its client in between; more end the session.
-    pub max_buffer: usize,
+    pub max_buffer: u32,
     /// From the end of one backend's leg to the beginning of the next one's.
     pub timeout: Duration,
-    pub seeker: Box<dyn Seeker<L>>,
+    pub seeker: Arc<dyn Seeker<L>>,
 }
 
 /// Finds a session another backend. Kept for the session's whole life; its calls are made on a relay thread and must not wait.
-pub trait Seeker<L>: Send {
+pub trait Seeker<L>: Send + Sync {
     /// The session has lost its backend: gives up what its lease holds there, and begins to look for another one. The answer
     /// is a [`Relay::attach`] or a [`Relay::forsake`]. Dropping what is returned ends the search.
-    fn seek(&mut self, gone: Gone, lease: &mut L) -> DropGuard;
+    fn seek(self: Arc<Self>, gone: Gone, lease: &mut L) -> DropGuard;
 }
 
 /// What is known of a backend's leg that is gone.

@@ -8,10 +8,8 @@ use crate::wire::websocket;
 
 /// A request as it was sent to the first backend, and what the answer agreed to.
 pub(in crate::proxy) struct Handshake {
-    /// The target, then a line for each field.
-    head: Box<[u8]>,
-    /// What the client goes by to its end: see [`agreement`].
-    pub agreed: Box<str>,
+    /// What the client goes by to its end (see [`agreement`]), the target, then a line for each field.
+    text: Box<[u8]>,
 }
 
 impl Handshake {
@@ -22,23 +20,28 @@ impl Handshake {
         if !extensions.iter().all(websocket::is_resumable) {
             return None;
         }
-        let mut head = target.to_string().into_bytes();
+        // None of them has a line feed.
+        let mut head = format!("{}\n{target}", agreement(answer)).into_bytes();
         for (name, value) in sent {
-            // No name and no value has a line feed.
             head.push(b'\n');
             head.extend_from_slice(name.as_str().as_bytes());
             head.push(b':');
             head.extend_from_slice(value.as_bytes());
         }
-        Some(Handshake {
-            head: head.into(),
-            agreed: agreement(answer),
-        })
+        Some(Handshake { text: head.into() })
+    }
+
+    /// What the answer agreed to.
+    pub fn agreed(&self) -> &str {
+        let first = self.text.split(|byte| *byte == b'\n').next();
+        first
+            .and_then(|line| std::str::from_utf8(line).ok())
+            .unwrap_or("")
     }
 
     /// The request again. `None`: never, of what [`Handshake::of`] has kept.
     pub fn request(&self) -> Option<Parts> {
-        let mut lines = self.head.split(|byte| *byte == b'\n');
+        let mut lines = self.text.split(|byte| *byte == b'\n').skip(1);
         let target = std::str::from_utf8(lines.next()?).ok()?;
         let mut request = Request::builder().uri(target).body(()).ok()?.into_parts().0;
         for line in lines {
@@ -54,7 +57,7 @@ impl Handshake {
 }
 
 /// Subprotocol and extensions of an answer, without what may be written in more than one way.
-pub(in crate::proxy) fn agreement(answer: &HeaderMap) -> Box<str> {
+pub(in crate::proxy) fn agreement(answer: &HeaderMap) -> String {
     let list = |name: &HeaderName| {
         let values = answer.get_all(name).iter();
         let plain = |value: &HeaderValue| {
@@ -64,7 +67,7 @@ pub(in crate::proxy) fn agreement(answer: &HeaderMap) -> Box<str> {
         values.map(plain).collect::<Vec<_>>().join(",")
     };
     let [protocol, extensions] = [&SEC_WEBSOCKET_PROTOCOL, &SEC_WEBSOCKET_EXTENSIONS].map(list);
-    format!("{protocol};{extensions}").into()
+    format!("{protocol};{extensions}")
 }
 
 #[cfg(test)]
@@ -96,9 +99,9 @@ mod tests {
         let kept = Handshake::of(&target, &sent, &answer).unwrap();
         let spaced = HeaderValue::from_static("permessage-deflate; Server_no_context_takeover");
         answer.insert(SEC_WEBSOCKET_EXTENSIONS, spaced);
-        assert_eq!(agreement(&answer), kept.agreed);
+        assert_eq!(agreement(&answer), kept.agreed());
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat"));
-        assert_ne!(agreement(&answer), kept.agreed);
+        assert_ne!(agreement(&answer), kept.agreed());
         answer.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("x-own"));
         assert!(Handshake::of(&target, &sent, &answer).is_none());
     }

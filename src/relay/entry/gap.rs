@@ -86,7 +86,7 @@ impl<L> Entry<L> {
                 was_short: gap.was_short,
                 from,
             };
-            gap.search = Some(resume.seeker.seek(gone, &mut self.lease));
+            gap.search = Some(Arc::clone(&resume.seeker).seek(gone, &mut self.lease));
         }
     }
 
@@ -167,7 +167,7 @@ impl<L> Entry<L> {
     }
 
     fn holds_too_much(&self) -> bool {
-        let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer;
+        let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer as usize;
         self.resume.as_deref().is_some_and(is_more)
     }
 

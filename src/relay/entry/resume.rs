@@ -26,9 +26,9 @@ const SHORT_SERVICE: Duration = Duration::from_secs(1);
 
 /// What a resumable session has besides.
 pub(super) struct Resume<L> {
-    pub seeker: Box<dyn Seeker<L>>,
+    pub seeker: Arc<dyn Seeker<L>>,
     timeout: Ticks,
-    pub max_buffer: usize,
+    pub max_buffer: u32,
     pub state: State,
     /// By the backend that took it over, if one has.
     pub served: Option<Served>,

@@ -23,7 +23,7 @@ pub struct Sought {
 pub struct Asks(pub Sender<Sought>);
 
 impl Seeker<Sender<()>> for Asks {
-    fn seek(&mut self, gone: Gone, _: &mut Sender<()>) -> DropGuard {
+    fn seek(self: Arc<Self>, gone: Gone, _: &mut Sender<()>) -> DropGuard {
         let stop = CancellationToken::new();
         let sought = Sought {
             gone,
@@ -130,7 +130,7 @@ impl<'a> World<'a> {
             resumption: Some(Box::new(Resumption {
                 max_buffer,
                 timeout: LONG,
-                seeker: Box::new(Asks(asks)),
+                seeker: Arc::new(Asks(asks)),
             })),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
