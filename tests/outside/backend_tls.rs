@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{
-    Ending, ask, connect, echoed, greeted, http_on, read_exactly, read_line, read_to_ending,
-    refused, reset, tls, websocket_over,
+    Ending, ask, connect, echoed, greeted, http_on, node_of, read_exactly, read_line,
+    read_to_ending, refused, reset, tls, websocket_over,
 };
 use crate::dns::{NameServer, Reply, SRV, service};
 use crate::harness::{Balancer, Launch, within};
@@ -170,6 +170,47 @@ async fn requests_and_websockets_reach_a_node_over_tls() {
     let stream = tls(secured, NAME, &trust).await.unwrap();
     let (mut socket, _) = websocket_over(stream, "wss://a/socket").await.unwrap();
     assert_eq!(ask(&mut socket, "hello").await, "n1:hello");
+}
+
+/// TLS on both legs, of which one changes.
+#[tokio::test]
+async fn a_session_outlives_its_node_over_tls() {
+    let (launch, certificate) = launch();
+    let acceptor = server(&certificate);
+    let n1 = front(acceptor.clone(), Node::web("n1").await).await;
+    let n2 = front(acceptor, Node::web("n2").await).await;
+    let terminating = format!("tls = {{ certificates = [{}] }}", certificate.toml());
+    let config = listener_with("main", "websocket", "nodes", &terminating)
+        + &pool(
+            "nodes",
+            &(trusting(&certificate, "") + "\nresume = {}"),
+            &[backend("n1", n1.address), backend("n2", n2.address)],
+        );
+    let balancer = launch.start(&config);
+    let trust = client(&[&certificate]);
+    let stream = tls(balancer.address("main").await, NAME, &trust).await;
+    let (mut socket, _) = websocket_over(stream.unwrap(), "wss://a/chat")
+        .await
+        .unwrap();
+    let first = node_of(&mut socket).await;
+    let drain = format!("/api/v1/pools/nodes/backends/{first}/drain");
+    let answer = balancer.post(&drain, r#"{"rate": "100/s"}"#).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let empty = |node: &serde_json::Value| node["live"] == 0;
+    balancer.backend_until("nodes", &first, empty).await;
+    let second = node_of(&mut socket).await;
+    assert_ne!(second, first);
+    let ready = format!("/api/v1/pools/nodes/backends/{first}/ready");
+    assert_eq!(balancer.post(&ready, "{}").await.status, 200);
+    match second.as_str() {
+        "n1" => n1.kill().await,
+        _ => n2.kill().await,
+    }
+    balancer.backend_until("nodes", &second, empty).await;
+    // More than is held in between.
+    assert_eq!(node_of(&mut socket).await, first);
+    let large = "x".repeat(100_000);
+    assert_eq!(ask(&mut socket, &large).await, format!("{first}:{large}"));
 }
 
 /// A client that has finished is still answered, and a node that has finished is still spoken to.
