@@ -122,9 +122,10 @@ impl Visit {
         let routed = Routed { rules, pool };
         if websocket {
             self.upgrading.store(true, Ordering::Relaxed);
-            return upgrade::serve(self, &routed, request, ticket).await;
+            // Apart, as what follows: a client that has said nothing yet is not to hold room for it.
+            return Box::pin(upgrade::serve(self, &routed, request, ticket)).await;
         }
-        exchange::serve(self, &routed, request, ticket, ordinal).await
+        Box::pin(exchange::serve(self, &routed, request, ticket, ordinal)).await
     }
 
     /// What a stop would cut soon is better told to come again, to whoever serves then. A kept connection's last requests
