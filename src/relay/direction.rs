@@ -4,8 +4,9 @@
 use super::clock::Tick;
 use super::frames::Way;
 use super::leg::{Input, Leg};
-use super::pipe::{MAX_STALLED, Pipe};
+use super::pipe::Pipe;
 use super::scratch::{self, Scratch};
+use crate::tls::record::{self, Session};
 use crate::wire::passage::Passed;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
@@ -13,6 +14,15 @@ pub(super) const READS_PER_TURN: usize = 16;
 
 /// A read of a direction that is not bulk: what a stalled reader costs.
 pub(super) const SMALL_READ: usize = 8 * 1024;
+/// What one session holds at most for peers that do not take it, both ways together. What comes to it from elsewhere has its
+/// own bound: what was read before its adoption, and what it held between two backends (`resume.max_buffer`).
+pub(super) const MAX_HELD: usize = 64 * 1024;
+/// What sealing adds to that much.
+const SEALING: usize = Session::sealed_bound(MAX_HELD) - MAX_HELD;
+/// A TLS leg is read up to the end of a record, whatever else is held: with less, the rest of a long one would never come.
+const WHOLE_RECORD: usize = record::MAX_RECORD_BYTES + SEALING;
+const _: () = assert!(2 * WHOLE_RECORD <= MAX_HELD, "each direction has its share");
+
 /// Full reads in a row that prove a direction to be bulk (128 KiB).
 const BULK_READS: u8 = 16;
 
@@ -61,6 +71,8 @@ pub(super) struct Pump<'a> {
     pub bytes: &'a mut u64,
     /// Follows the frames of what is read.
     pub frames: Option<Way<'a>>,
+    /// What the other direction holds.
+    pub other_held: usize,
     /// Leave the source's FIN to a later turn.
     pub hold_fin: bool,
     /// The other direction is finished: the end of this one is followed by the close.
@@ -182,10 +194,10 @@ impl Direction {
                 self.finished = to.finish(how.is_last);
                 continue;
             }
-            let Some(limit) = self.limit(from, to, scratch) else {
+            if is_starved(from, to, scratch) {
                 return Flow::Starved;
-            };
-            match self.take(from, to, scratch, limit, &mut how) {
+            }
+            match self.take(from, to, scratch, &mut how) {
                 Input::Data(count) => *how.bytes += count as u64,
                 Input::Blocked => return Flow::Blocked,
                 Input::Fin => self.ended = true,
@@ -199,21 +211,19 @@ impl Direction {
         self.full_reads >= BULK_READS
     }
 
-    /// How much may be read at once. `None`: nothing, because it might have to be held and too much is held already. What
-    /// goes to a peer that has taken everything so far will not have to be.
-    fn limit(&self, from: &Leg, to: &Leg, scratch: &Scratch) -> Option<usize> {
-        if !scratch.held.has_room() {
-            // A broken leg never takes what the kernel still counts for it.
-            let starved = from.is_readable() && !to.is_broken() && to.unsent_bytes() > 0;
-            return (!starved).then_some(SMALL_READ);
-        }
+    /// How much may be read at once, into memory.
+    fn limit(&self, from: &Leg, to: &Leg, scratch: &Scratch, share: usize) -> usize {
         let raw = from.is_raw() && to.is_raw();
         // Bulk between raw legs goes through a pipe. Where every pipe is taken by a stalled reader, there are many of
         // them: each is to cost little.
-        Some(match self.is_bulk() && !raw {
-            true => usize::MAX,
-            false => SMALL_READ,
-        })
+        let is_small = match self.is_bulk() {
+            true => raw,
+            false => from.is_raw(),
+        };
+        match is_small || !scratch.held.has_room() {
+            true => least_read(from).min(share),
+            false => share,
+        }
     }
 
     /// Takes what the source has and gives `to` what it takes of it.
@@ -222,9 +232,9 @@ impl Direction {
         from: &mut Leg,
         to: &mut Leg,
         scratch: &mut Scratch,
-        limit: usize,
         how: &mut Pump<'_>,
     ) -> Input {
+        let share = share(from, to, how.other_held);
         if self.is_bulk()
             && from.is_raw()
             && to.is_raw()
@@ -232,7 +242,9 @@ impl Direction {
             && let Some(unseen) = unseen(scratch, how.frames.as_ref())
             && let Some(pipe) = scratch.pipes.take()
         {
-            let input = self.splice(from, to, pipe, scratch, unseen);
+            // What is not taken stays in the pipe for as long as the other leg stalls. Asking costs less than smaller fills.
+            let limit = unseen.min(to.takes_now() + share);
+            let input = self.splice(from, to, pipe, scratch, limit);
             if let (Input::Data(count), Some(frames)) = (&input, &mut how.frames) {
                 frames.passage.skip(*count as u64);
             }
@@ -241,6 +253,7 @@ impl Direction {
             }
         }
         let was_active = from.is_active();
+        let limit = self.limit(from, to, scratch, share);
         let input = from.read(scratch, limit, how.is_last);
         if let Input::Data(count) = input {
             self.note(count);
@@ -291,8 +304,7 @@ impl Direction {
         scratch: &mut Scratch,
         limit: usize,
     ) -> Input {
-        // What is not taken stays in the pipe for as long as the other leg stalls. Asking costs less than smaller fills.
-        let input = from.fill(&mut pipe, limit.min(to.takes_now() + MAX_STALLED));
+        let input = from.fill(&mut pipe, limit);
         if let Input::Data(count) = input {
             self.note(count);
             if !to.drain(&mut pipe) {
@@ -336,6 +348,30 @@ impl Direction {
         }
         self.stalled = None;
         to.flush()
+    }
+}
+
+/// The worker's entries hold too much already for what is read to be held as well. What goes to a peer that has taken everything
+/// so far will not have to be.
+fn is_starved(from: &Leg, to: &Leg, scratch: &Scratch) -> bool {
+    // A broken leg never takes what the kernel still counts for it.
+    !scratch.held.has_room() && from.is_readable() && !to.is_broken() && to.unsent_bytes() > 0
+}
+
+/// What one read of a direction may leave behind: of [`MAX_HELD`] what the other direction has not taken, which is left enough
+/// for a read of its own. Two peers that write before they read would otherwise wait for each other for ever.
+fn share(from: &Leg, to: &Leg, other_held: usize) -> usize {
+    let other = other_held + to.begun_bytes() + from.held_bytes();
+    let share = MAX_HELD.saturating_sub(other.max(least_read(to)));
+    let sealing = if to.is_raw() { 0 } else { SEALING };
+    share.max(least_read(from)) - sealing
+}
+
+/// What a leg is always read, or what is begun would never end.
+pub(super) fn least_read(from: &Leg) -> usize {
+    match from.is_raw() {
+        true => SMALL_READ,
+        false => WHOLE_RECORD,
     }
 }
 

@@ -329,6 +329,7 @@ impl<L> Entry<L> {
         let how = Pump {
             bytes: &mut *bytes,
             frames: frames.map(|frames| frames.way(side)),
+            other_held: self.directions[1 - side].held_bytes(),
             hold_fin,
             is_last,
         };
@@ -439,6 +440,7 @@ impl<L> Entry<L> {
             .map(Direction::held_bytes)
             .sum::<usize>()
             + self.legs.iter().map(Leg::held_bytes).sum::<usize>()
+            + self.legs.iter().map(Leg::begun_bytes).sum::<usize>()
             + self.resume.as_deref().map_or(0, Resume::held_bytes);
         if held != self.held as usize {
             scratch.held.change(self.held as usize, held);

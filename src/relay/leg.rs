@@ -213,11 +213,12 @@ impl Leg {
         self.flags.set(Flags::READABLE, full || behind);
     }
 
-    /// Reads plaintext into `scratch.plain`; of a raw leg at most `limit` bytes. `is_last`: the other leg has ended.
+    /// Reads plaintext into `scratch.plain`: at most `limit` bytes, of a TLS leg with a record that has begun and what sealed it.
+    /// `is_last`: the other leg has ended.
     pub fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         match &self.tls {
             None => self.read_raw(scratch, limit, is_last),
-            Some(_) => self.read_tls(scratch),
+            Some(_) => self.read_tls(scratch, limit),
         }
     }
 
@@ -300,7 +301,7 @@ impl Leg {
     }
 
     /// Takes ciphertext from the socket, a batch at a time, until it gives plaintext.
-    fn read_tls(&mut self, scratch: &mut Scratch) -> Input {
+    fn read_tls(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
         loop {
             match self.tls_status() {
                 Status::Open => {}
@@ -310,7 +311,7 @@ impl Leg {
             if !self.is_readable() {
                 return self.nothing_to_read();
             }
-            match self.open_batch(scratch) {
+            match self.open_batch(scratch, limit.saturating_sub(self.begun_bytes())) {
                 Ok(0) => {}
                 Ok(filled) => return Input::Data(filled),
                 Err(input) => return input,
@@ -326,13 +327,15 @@ impl Leg {
     }
 
     /// One batch from the socket, opened into `scratch.plain`: how many bytes of plaintext it gave.
-    fn open_batch(&mut self, scratch: &mut Scratch) -> Result<usize, Input> {
-        let count = match receive(self.socket.as_fd(), &mut scratch.cipher) {
+    fn open_batch(&mut self, scratch: &mut Scratch, limit: usize) -> Result<usize, Input> {
+        // Never a read of nothing, which looks like an end.
+        let limit = limit.clamp(1, scratch.cipher.len());
+        let count = match receive(self.socket.as_fd(), &mut scratch.cipher[..limit]) {
             Ok(0) => return Err(self.truncated()),
             Ok(count) => count,
             Err(error) => return Err(self.failed_read(&error)),
         };
-        self.has_read(count == scratch.cipher.len());
+        self.has_read(count == limit);
         match &mut self.tls {
             None => Ok(0),
             // The scratches' sizes leave room for all of it.
@@ -451,6 +454,11 @@ impl Leg {
     /// Ciphertext that the socket did not take yet.
     pub fn held_bytes(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.output.len())
+    }
+
+    /// Ciphertext of a record of which not all has come.
+    pub fn begun_bytes(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.session.begun())
     }
 
     /// Its peer has sent a part of a TLS record.

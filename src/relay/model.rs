@@ -25,6 +25,7 @@ use self::bench::{
 pub use self::case::{Case, Choices};
 use self::case::{Content, Opening, Operation, Patience, SHORT};
 use self::end::{End, Seen};
+use super::direction::MAX_HELD;
 use super::entry::{BACKEND, CLIENT};
 use super::{Leg, Origin, Session, Transport, Unserved};
 use crate::config::Dial;
@@ -160,6 +161,9 @@ impl<'a> World<'a> {
             Operation::Arrive(side) => self.arrive(side),
             Operation::Yield => std::thread::yield_now(),
         }
+        let early = self.case.early.iter().sum::<usize>();
+        let held = self.bench.relay.held_bytes();
+        assert!(held <= (MAX_HELD + early) as u64, "{held} bytes are held");
     }
 
     /// The other side reads where it must for the FIN to be sent.

@@ -14,8 +14,6 @@ pub const MAX_PIPES_PER_WORKER: usize = 8;
 /// What one pipe is asked to hold, in bytes; the kernel may give less to an unprivileged process. With 64 KiB a byte of bulk
 /// took 15 % more CPU time. So much goes through it at once only where the other socket has room for it.
 const CAPACITY: usize = 256 * 1024;
-/// What a pipe is left with, at most, when its reader stalls: as much as a read into memory leaves.
-pub(super) const MAX_STALLED: usize = 64 * 1024;
 
 /// One pipe and the bytes in it.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use crate::net::options::reset_on_close;
 use crate::net::{Endpoint, Peer, begin_connect};
 
 mod farewell;
+mod held;
 mod resume;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -665,92 +666,6 @@ fn a_panic_in_one_session_ends_that_session_alone() {
     well.backend.read_exact(&mut [0]).unwrap();
     assert_eq!(bench.ends(), ["evenkeel relay panic x1"]);
     assert_eq!(bench.relay.live(), 1);
-}
-
-#[test]
-fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
-    const MAX_HELD: usize = 256 * 1024;
-    let bench = Bench::with_max_held(MAX_HELD);
-    let stalled: Vec<Ends> = (0..60).map(|_| bench.relayed(policy())).collect();
-    let block = vec![7; 64 * 1024];
-    for ends in &stalled {
-        ends.backend.set_nonblocking(true).unwrap();
-        // Until the kernel's queues before and behind the relay are full; what the relay holds is between.
-        let mut idle_rounds = 0;
-        while idle_rounds < 20 {
-            let count = (&ends.backend).write(&block).unwrap_or(0);
-            idle_rounds = match count {
-                0 => idle_rounds + 1,
-                _ => 0,
-            };
-            std::thread::yield_now();
-        }
-    }
-    assert!(bench.relay.held_bytes() > 0);
-    let mut well = bench.relayed(policy());
-    let question = numbers(300_000);
-    let sent = question.clone();
-    let mut sender = well.client.try_clone().unwrap();
-    let sending = std::thread::spawn(move || sender.write_all(&sent).unwrap());
-    let mut read = vec![0; question.len()];
-    well.backend.read_exact(&mut read).unwrap();
-    sending.join().unwrap();
-    assert!(read == question);
-    // A read that was begun below the limit may go beyond it by what it gave.
-    assert!(
-        bench.relay.held_bytes() <= MAX_HELD as u64,
-        "{}",
-        bench.relay.held_bytes()
-    );
-    drop(stalled);
-}
-
-/// Sends bulk to a client that takes so much of it and then stalls, until nothing moves any more; `held` is called all the while.
-fn stall_behind_bulk(ends: &Ends, mut bytes: usize, held: impl Fn() -> u64) {
-    let block = vec![7; 1 << 20];
-    let mut sink = vec![0; 50_000];
-    ends.backend.set_nonblocking(true).unwrap();
-    ends.client.set_nonblocking(true).unwrap();
-    let mut idle_rounds = 0;
-    while idle_rounds < 100 {
-        let mut moved = (&ends.backend).write(&block).unwrap_or(0);
-        if bytes > 0 {
-            let read = (&ends.client).read(&mut sink).unwrap_or(0);
-            bytes = bytes.saturating_sub(read);
-            moved += read;
-        }
-        // While the relay holds nothing it has not met a full queue yet.
-        let is_idle = held() > 0 && bytes == 0 && moved == 0;
-        idle_rounds = if is_idle { idle_rounds + 1 } else { 0 };
-        std::thread::yield_now();
-    }
-}
-
-/// A pipe takes more in one go than it is to be left with: 256 KiB were held for a reader that stalled at the wrong moment.
-#[test]
-fn a_reader_that_stalls_behind_bulk_leaves_at_most_64_kib_in_its_pipe() {
-    const MOST: u64 = 64 * 1024;
-    for round in 1..=10 {
-        let bench = Bench::new();
-        let ends = bench.relayed(policy());
-        stall_behind_bulk(&ends, round * 300_000, || {
-            let held = bench.relay.held_bytes();
-            assert!(held <= MOST, "{held} in round {round}");
-            held
-        });
-    }
-    // And so for each of more readers than there are pipes.
-    let bench = Bench::new();
-    let mut stalled = Vec::new();
-    for round in 1..=12 {
-        let ends = bench.relayed(policy());
-        stall_behind_bulk(&ends, 300_000, || {
-            let held = bench.relay.held_bytes();
-            assert!(held <= round * MOST, "{held} in round {round}");
-            held
-        });
-        stalled.push(ends);
-    }
 }
 
 /// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.

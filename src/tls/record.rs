@@ -37,6 +37,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
 pub use self::fault::Fault;
+pub use self::frame::MAX_RECORD_BYTES;
 use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, Record};
 use self::keys::{Keys, MAX_OVERHEAD_BYTES, Version};
 use self::message::Owed;
@@ -171,6 +172,11 @@ impl Session {
         self.partial.len() + self.handshake.len()
     }
 
+    /// Bytes of a record of which not all has come, at most [`MAX_RECORD_BYTES`].
+    pub fn begun(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Drops what can be made again: call it on a connection that idles.
     pub fn cool(&mut self) {
         self.read.cool();
@@ -285,7 +291,7 @@ impl Session {
     }
 
     /// Bytes that are enough to seal `length` bytes of plaintext and what is owed before them.
-    pub fn sealed_bound(length: usize) -> usize {
+    pub const fn sealed_bound(length: usize) -> usize {
         // A key update, once in 2^24 records, may stand between any two of them.
         length + length.div_ceil(MAX_FRAGMENT_BYTES) * MAX_OVERHEAD_BYTES + 2 * MAX_CONTROL_BYTES
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::DropGuard;
 
 use super::super::clock::Tick;
-use super::super::direction::{Direction, Flow, READS_PER_TURN, SMALL_READ};
+use super::super::direction::{Direction, Flow, READS_PER_TURN, least_read};
 use super::super::frames::{Frames, Goodbye, reader};
 use super::super::inquiry::Handle;
 use super::super::leg::{Input, Leg};
@@ -147,7 +147,8 @@ impl<L> Entry<L> {
             if !scratch.held.has_room() {
                 return Held::Starved;
             }
-            match self.legs[CLIENT].read(scratch, SMALL_READ, false) {
+            let limit = least_read(&self.legs[CLIENT]);
+            match self.legs[CLIENT].read(scratch, limit, false) {
                 Input::Data(count) => {
                     self.record.bytes_from_client += count as u64;
                     self.hold(&scratch.plain[..count], scratch.now);

@@ -12,6 +12,9 @@ pub(super) const MAX_FRAGMENT_BYTES: usize = 1 << 14;
 const MAX_EXPANSION_TLS13: usize = 256;
 const MAX_EXPANSION_TLS12: usize = 2048;
 
+/// The longest record there is, with its header.
+pub const MAX_RECORD_BYTES: usize = HEADER_BYTES + MAX_FRAGMENT_BYTES + MAX_EXPANSION_TLS12;
+
 pub(super) const KIND_ALERT: u8 = 21;
 pub(super) const KIND_HANDSHAKE: u8 = 22;
 pub(super) const KIND_DATA: u8 = 23;
