@@ -89,6 +89,8 @@ pub struct Server {
     pool_files: Mutex<Vec<PoolFileStatus>>,
     /// `global.watch`.
     watching: watch::Sender<bool>,
+    /// Told of every configuration that begins to serve.
+    committed: watch::Sender<()>,
     jobs: Jobs,
     failover: Failover,
     beside: Beside,
@@ -166,6 +168,7 @@ impl Server {
             tls_above: Mutex::default(),
             pool_files: Mutex::default(),
             watching: watch::Sender::new(config.global.watch),
+            committed: watch::Sender::new(()),
             jobs: Jobs::default(),
             failover: Failover::default(),
             beside,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Server;
@@ -28,12 +29,13 @@ impl Server {
     /// Starts to look at the pools; ends with the server.
     pub(super) fn follow_balance(self: &Arc<Self>) {
         let server = Arc::downgrade(self);
-        let looks = move || follow(Weak::clone(&server));
+        let committed = self.committed.subscribe();
+        let looks = move || follow(Weak::clone(&server), committed.clone());
         self.watch().spawn(supervise("rebalance".to_owned(), looks));
     }
 }
 
-async fn follow(server: Weak<Server>) {
+async fn follow(server: Weak<Server>, mut committed: watch::Receiver<()>) {
     let mut watched: BTreeMap<Arc<str>, Watched> = BTreeMap::new();
     while let Some(server) = server.upgrade() {
         let pools = server.pools();
@@ -52,7 +54,12 @@ async fn follow(server: Weak<Server>) {
             }
         }
         drop(server);
-        tokio::time::sleep(LOOK_SPACING).await;
+        if !watched.is_empty() {
+            tokio::time::sleep(LOOK_SPACING).await;
+        } else {
+            // Until a reload no pool wants to be looked at. Fails when the server is gone.
+            let _ = committed.changed().await;
+        }
     }
 }
 

@@ -157,6 +157,7 @@ impl Server {
             commit();
         }
         self.watching.send_replace(plan.config.global.watch);
+        self.committed.send_replace(());
         // Waited for: whoever gets the answer may rely on the old addresses being closed.
         self.proxy.runtime.block_on(async move {
             for listening in left {

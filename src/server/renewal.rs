@@ -6,6 +6,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
+
 use super::pool_files::PoolFiles;
 use super::{Server, lock};
 use crate::tls::{CertificateFacts, Refreshed, SETTLE, Terminator};
@@ -36,7 +38,8 @@ impl Server {
     /// Starts to follow; ends with the server.
     pub(super) fn follow_tls_files(self: &Arc<Self>) {
         let server = Arc::downgrade(self);
-        self.watch().spawn(follow(server));
+        self.watch()
+            .spawn(follow(server, self.committed.subscribe()));
     }
 
     fn terminators(&self) -> Vec<Arc<Terminator>> {
@@ -45,15 +48,19 @@ impl Server {
         own.chain(self.tls_above()).collect()
     }
 
-    /// Time until the next look. Blocks on file I/O.
-    fn look_at_files(&self, of_pools: &mut PoolFiles) -> Duration {
-        let looks = self.terminators().into_iter();
-        let unsettled = looks.filter(|one| one.refresh() == Refreshed::Unsettled);
+    /// Time until the next look; `None`: there is no file to look at. Blocks on file I/O.
+    fn look_at_files(&self, of_pools: &mut PoolFiles) -> Option<Duration> {
+        let terminators = self.terminators();
+        let unsettled = terminators
+            .iter()
+            .filter(|one| one.refresh() == Refreshed::Unsettled);
         let unsettled = unsettled.count();
-        match self.look_at_pool_files(of_pools) || unsettled > 0 {
+        let wait = match self.look_at_pool_files(of_pools) || unsettled > 0 {
             false => POLL,
             true => SETTLE,
-        }
+        };
+        let is_none = terminators.is_empty() && of_pools.is_empty();
+        (!is_none).then_some(wait)
     }
 
     fn warn_of_expiry(&self, now: SystemTime) {
@@ -73,8 +80,7 @@ impl Server {
     }
 }
 
-async fn follow(server: Weak<Server>) {
-    let mut wait = POLL;
+async fn follow(server: Weak<Server>, mut committed: watch::Receiver<()>) {
     let mut of_pools = PoolFiles::new();
     let mut warned: Option<Instant> = None;
     loop {
@@ -87,6 +93,7 @@ async fn follow(server: Weak<Server>) {
         }
         let watch = running.watch();
         let is_on = *running.watching.borrow();
+        let mut wait = None;
         if is_on {
             let mut looked_at = std::mem::take(&mut of_pools);
             let look = watch.spawn_blocking(move || {
@@ -94,11 +101,13 @@ async fn follow(server: Weak<Server>) {
                 (wait, looked_at)
             });
             // A look that panicked is made again.
-            (wait, of_pools) = look.await.unwrap_or((POLL, PoolFiles::new()));
+            (wait, of_pools) = look.await.unwrap_or((Some(POLL), PoolFiles::new()));
         } else {
             drop(running);
         }
-        tokio::time::sleep(wait).await;
+        // Behind a reload there may be other files. That the server is gone is seen above.
+        let wait = wait.unwrap_or(WARN_SPACING);
+        let _ = tokio::time::timeout(wait, committed.changed()).await;
     }
 }
 

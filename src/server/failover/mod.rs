@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::policy::{Health, Order, Policy, Seen, Work};
@@ -39,6 +40,11 @@ impl Failover {
         }
     }
 
+    /// What was said while nobody looked counts for nothing.
+    fn forget_kept(&self) {
+        lock(&self.kept).clear();
+    }
+
     fn guard_of(&self, pool: &Arc<Pool>) -> Arc<Guard> {
         let mut guards = lock(&self.guards);
         let known = guards.get(&**pool.name());
@@ -62,21 +68,29 @@ impl Server {
     /// Starts to follow the health of all pools; ends with the server.
     pub(super) fn follow_health(self: &Arc<Self>) {
         let server = Arc::downgrade(self);
-        let follow = move || follow(server.clone());
+        let committed = self.committed.subscribe();
+        let follow = move || follow(server.clone(), committed.clone());
         self.watch().spawn(supervise("failover".to_owned(), follow));
     }
 }
 
-async fn follow(server: Weak<Server>) {
+async fn follow(server: Weak<Server>, mut committed: watch::Receiver<()>) {
     let mut watched = BTreeMap::new();
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let Some(server) = server.upgrade() else {
-            return;
-        };
+    while let Some(running) = server.upgrade() {
         // A process that stops ends all sessions anyway, at its own pace.
-        if server.ready() {
-            look(&server, &mut watched);
+        let is_ready = running.ready();
+        if is_ready {
+            look(&running, &mut watched);
+        }
+        drop(running);
+        if !is_ready || !watched.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        } else {
+            // Until a reload no pool wants to be looked at. Fails when the server is gone.
+            let _ = committed.changed().await;
+            if let Some(server) = server.upgrade() {
+                server.failover.forget_kept();
+            }
         }
     }
 }
