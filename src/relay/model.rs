@@ -10,26 +10,23 @@
 pub mod bench;
 mod case;
 mod end;
+mod legs;
 
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, Timespec, poll};
 
-use self::bench::{
-    Bench, full_listener, over, pair, raw, tight_listener, tight_pair, tighten, tls_leg_over,
-};
+use self::bench::{Bench, over, raw};
 pub use self::case::{Case, Choices};
 use self::case::{Content, Opening, Operation, Patience, SHORT};
 use self::end::{End, Seen};
+use self::legs::{bare, connecting, leg, sockets};
 use super::direction::MAX_HELD;
 use super::entry::{BACKEND, CLIENT};
-use super::{Leg, Origin, Session, Transport, Unserved};
-use crate::config::Dial;
-use crate::net::{Endpoint, Peer, begin_connect};
+use super::{Leg, Origin, Session, Unserved};
+use crate::net::Peer;
 use crate::observe::Record;
 
 /// Whatever an end waits for takes no longer.
@@ -398,73 +395,6 @@ fn adopt(
         resumption: None,
     });
     lease
-}
-
-/// An outer and an inner socket.
-fn sockets(case: &Case) -> (TcpStream, TcpStream) {
-    match case.is_tight {
-        true => tight_pair(),
-        false => pair(),
-    }
-}
-
-/// A connected leg and its outer end.
-fn leg(case: &Case, side: usize) -> (Leg, End) {
-    let stream = case.stream(side);
-    let early = &stream[..case.early[side]];
-    let (outer, inner) = sockets(case);
-    match case.tls.filter(|tls| tls.side == side) {
-        None => (
-            raw(inner, early),
-            End::new(outer, None, stream, early.len()),
-        ),
-        Some(tls) => {
-            let (leg, client) = tls_leg_over((outer, inner), tls.version(), tls.fragment, early);
-            let end = End::new(client.sock, Some(client.conn), stream, early.len());
-            (leg, end)
-        }
-    }
-}
-
-/// A socket whose connect is under way, and the end it will have. `None`: the case asks for none, or the kernel has refused
-/// it at once.
-fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
-    let begin = |listener: &TcpListener| {
-        let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-        begin_connect(&endpoint, &Dial::default()).ok()
-    };
-    let listener = match case.is_tight {
-        true => tight_listener(),
-        false => TcpListener::bind("127.0.0.1:0").unwrap(),
-    };
-    match case.opening {
-        Opening::Plain | Opening::Returning => None,
-        Opening::Connecting => {
-            let socket = begin(&listener)?;
-            let (outer, _) = listener.accept().unwrap();
-            if case.is_tight {
-                tighten(&socket);
-            }
-            Some((socket, End::new(outer, None, case.stream(BACKEND), 0)))
-        }
-        Opening::Refused => {
-            let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-            drop(listener);
-            Some((
-                begin_connect(&endpoint, &Dial::default()).ok()?,
-                End::absent(),
-            ))
-        }
-        Opening::Unanswered => Some((begin(full_listener())?, End::absent())),
-    }
-}
-
-fn bare(socket: OwnedFd) -> Leg {
-    Leg {
-        socket,
-        transport: Transport::Raw,
-        read: Vec::new(),
-    }
 }
 
 #[cfg(test)]
