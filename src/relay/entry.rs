@@ -7,6 +7,7 @@
 mod farewell;
 mod gap;
 mod resume;
+mod role;
 mod upkeep;
 
 use std::num::NonZeroU32;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub(super) use self::gap::Unwanted;
 use self::resume::Resume;
+use self::role::Role;
 use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
@@ -56,10 +58,7 @@ pub(super) struct Entry<L> {
     lease: L,
     /// The frames of each direction, where they are followed.
     frames: Option<Box<Frames>>,
-    /// Until the first byte.
-    early: Option<Box<Early<L>>>,
-    /// Where it may outlive its backend.
-    resume: Option<Box<Resume<L>>>,
+    role: Role<L>,
     idle_timeout: Ticks,
     fin_timeout: Ticks,
     lifetime: Ticks,
@@ -88,7 +87,7 @@ struct Early<L> {
 }
 
 /// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
-const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 256, "an entry has grown");
+const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 248, "an entry has grown");
 
 impl<L> Entry<L> {
     pub fn new(session: super::Session<L>, now: Tick) -> Self {
@@ -123,15 +122,15 @@ impl<L> Entry<L> {
             ],
             lease,
             frames,
-            early: origin.map(|origin| {
-                Box::new(Early {
+            role: Role::new(
+                origin.map(|origin| Early {
                     origin,
                     opening: connecting,
-                })
-            }),
-            resume: resumption
-                .filter(|_| framing != Framing::Bytes)
-                .map(|resumption| Resume::new(*resumption)),
+                }),
+                resumption
+                    .filter(|_| framing != Framing::Bytes)
+                    .map(|resumption| Resume::new(*resumption)),
+            ),
             idle_timeout: policy.idle_timeout.into(),
             fin_timeout: policy.fin_timeout.into(),
             lifetime: lifetime(policy.max_lifetime),
@@ -163,7 +162,7 @@ impl<L> Entry<L> {
     }
 
     fn is_opening(&self) -> bool {
-        self.early.as_ref().is_some_and(|early| early.opening)
+        self.role.early().is_some_and(|early| early.opening)
     }
 
     /// Since the last byte either way.
@@ -253,7 +252,7 @@ impl<L> Entry<L> {
             }
             Connect::Done => {
                 self.last_activity = scratch.now;
-                if let Some(early) = &mut self.early {
+                if let Some(early) = self.role.early_mut() {
                     early.opening = false;
                     early.origin.connected(&mut self.record);
                 }
@@ -284,8 +283,8 @@ impl<L> Entry<L> {
             // A FIN is no byte, but what is left after it has its own time.
             self.last_activity = scratch.now;
         }
-        if self.early.is_some() && !self.is_untouched() {
-            self.early = None;
+        if self.role.early().is_some() && !self.is_untouched() {
+            self.role.end_early();
         }
         self.note_fins();
         let parting = self.judge_client(scratch.now);
@@ -312,9 +311,9 @@ impl<L> Entry<L> {
     }
 
     fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
-        let untouched = self.early.is_some() && self.is_untouched();
+        let untouched = self.role.early().is_some() && self.is_untouched();
         let is_last = self.directions[1 - side].is_finished();
-        let may_resume = || self.resume.is_some() && self.is_resumable();
+        let may_resume = || self.role.resume().is_some() && self.is_resumable();
         let hold_fin = (side == BACKEND && (untouched || may_resume())) || self.holds_fin(side);
         let [client, backend] = &mut self.legs;
         let (from, to, bytes) = match side {
@@ -351,11 +350,11 @@ impl<L> Entry<L> {
     /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.
     fn leave_to_another(&mut self) -> Turn {
         let has_other = |early: &Early<L>| early.origin.has_other();
-        if self.is_untouched() && self.early.as_deref().is_some_and(has_other) {
+        if self.is_untouched() && self.role.early().is_some_and(has_other) {
             return Turn::Unserved(Unserved::Fin);
         }
         // There is none, or the client spoke in this very turn: the FIN goes on in the next.
-        self.early = None;
+        self.role.end_early();
         Turn::Again
     }
 
@@ -399,7 +398,7 @@ impl<L> Entry<L> {
 
     /// A backend that broke before a byte went either way, under a client that is still there.
     fn can_be_given_back(&self) -> bool {
-        self.early.is_some() && self.is_untouched() && !self.legs[CLIENT].is_broken()
+        self.role.early().is_some() && self.is_untouched() && !self.legs[CLIENT].is_broken()
     }
 
     /// Gives the client's leg back.
@@ -408,10 +407,11 @@ impl<L> Entry<L> {
             legs: [client, backend],
             record,
             lease,
-            early,
+            role,
             ..
         } = self;
         drop(backend);
+        let early = role.into_early();
         let is_early = early.is_some();
         if !is_early {
             client.reset();
@@ -441,7 +441,7 @@ impl<L> Entry<L> {
             .sum::<usize>()
             + self.legs.iter().map(Leg::held_bytes).sum::<usize>()
             + self.legs.iter().map(Leg::begun_bytes).sum::<usize>()
-            + self.resume.as_deref().map_or(0, Resume::held_bytes);
+            + self.role.resume().map_or(0, Resume::held_bytes);
         if held != self.held as usize {
             scratch.held.change(self.held as usize, held);
             self.held = u32::try_from(held).unwrap_or(u32::MAX);
@@ -466,11 +466,10 @@ impl<L> Entry<L> {
             record,
             end,
             lease,
-            early,
-            resume,
+            role,
             ..
         } = self;
-        drop((legs, early, resume));
+        drop((legs, role));
         record.finish(end.unwrap_or(End {
             side: Side::Evenkeel,
             phase: Phase::Relay,

@@ -67,7 +67,7 @@ enum Held {
 
 impl<L> Entry<L> {
     fn gap(&mut self) -> Option<&mut Gap> {
-        match &mut self.resume.as_deref_mut()?.state {
+        match &mut self.role.resume_mut()?.state {
             State::Gap(gap) => Some(gap),
             State::Served | State::Leaving(_) => None,
         }
@@ -76,7 +76,7 @@ impl<L> Entry<L> {
     /// Begins the search for another backend.
     pub fn seek(&mut self, session: Handle) {
         let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
-        let Some(resume) = &mut self.resume else {
+        let Some(resume) = self.role.resume_mut() else {
             return;
         };
         if let State::Gap(gap) = &mut resume.state {
@@ -169,7 +169,7 @@ impl<L> Entry<L> {
 
     fn holds_too_much(&self) -> bool {
         let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer as usize;
-        self.resume.as_deref().is_some_and(is_more)
+        self.role.resume().is_some_and(is_more)
     }
 
     /// Answers the client's latest ping, but for one that does not read the answer before.
@@ -217,7 +217,7 @@ impl<L> Entry<L> {
         let Some(frames) = self.frames.as_deref_mut() else {
             return Err(Unwanted);
         };
-        let Some(resume) = &mut self.resume else {
+        let Some(resume) = self.role.resume_mut() else {
             return Err(Unwanted);
         };
         let gap = match std::mem::replace(&mut resume.state, State::Served) {

@@ -69,19 +69,19 @@ pub(super) struct Leaving {
 }
 
 impl<L> Resume<L> {
-    pub fn new(resumption: Resumption<L>) -> Box<Resume<L>> {
+    pub fn new(resumption: Resumption<L>) -> Resume<L> {
         let Resumption {
             max_buffer,
             timeout,
             seeker,
         } = resumption;
-        Box::new(Resume {
+        Resume {
             seeker,
             timeout: timeout.into(),
             max_buffer,
             state: State::Served,
             served: None,
-        })
+        }
     }
 
     pub fn held_bytes(&self) -> usize {
@@ -106,11 +106,11 @@ impl<L> Entry<L> {
     /// It has no backend at present.
     pub(super) fn is_in_gap(&self) -> bool {
         let is_gap = |resume: &Resume<L>| matches!(resume.state, State::Gap(_));
-        self.resume.as_deref().is_some_and(is_gap)
+        self.role.resume().is_some_and(is_gap)
     }
 
     fn leaving(&mut self) -> Option<&mut Leaving> {
-        match &mut self.resume.as_deref_mut()?.state {
+        match &mut self.role.resume_mut()?.state {
             State::Leaving(leaving) => Some(leaving),
             State::Served | State::Gap(_) => None,
         }
@@ -124,7 +124,7 @@ impl<L> Entry<L> {
     /// It is changing its backend.
     pub(super) fn is_changing(&self) -> bool {
         let is_served = |resume: &Resume<L>| matches!(resume.state, State::Served);
-        !self.resume.as_deref().is_none_or(is_served)
+        !self.role.resume().is_none_or(is_served)
     }
 
     /// Neither end has said Close or gone wrong: if its backend goes, another may take its place.
@@ -136,7 +136,7 @@ impl<L> Entry<L> {
             let is_deaf = client.is_deaf() || (backend.is_deaf() && !backend.has_left());
             frames.farewell.is_none() && !is_lost && !is_closed && !is_deaf
         };
-        self.resume.is_some()
+        self.role.resume().is_some()
             && self.resetting.is_none()
             && self.frames.as_deref().is_some_and(stands)
             && !self.directions[CLIENT].is_over()
@@ -145,7 +145,7 @@ impl<L> Entry<L> {
 
     /// Its backend's end is known and not read yet: what the client sends is better held for the next one.
     pub(super) fn is_left_alone(&self) -> bool {
-        self.resume.is_some() && self.legs[BACKEND].is_ending() && self.is_resumable()
+        self.role.resume().is_some() && self.legs[BACKEND].is_ending() && self.is_resumable()
     }
 
     /// Takes the session from its backend by our decision: another one takes it if it is resumable, or else it is ended with
@@ -157,7 +157,7 @@ impl<L> Entry<L> {
         if !self.is_resumable() {
             return self.part(goodbye, now);
         }
-        if let (Some(resume), Some(frames)) = (&mut self.resume, &mut self.frames) {
+        if let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) {
             frames.passages[CLIENT].pause();
             resume.state = State::Leaving(Leaving {
                 since: now,
@@ -170,7 +170,7 @@ impl<L> Entry<L> {
 
     /// After a turn: whether the backend's leg has ended, or is to be left now.
     pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<Turn> {
-        self.resume.as_ref()?;
+        self.role.resume()?;
         if !self.is_resumable() {
             return self.leave_no_more(now);
         }
@@ -207,7 +207,7 @@ impl<L> Entry<L> {
 
     /// The client has said Close: whatever Close comes from the backend is for it.
     pub(super) fn heed_close(&mut self) {
-        if self.resume.is_some()
+        if self.role.resume().is_some()
             && let Some(frames) = &mut self.frames
             && frames.passages[CLIENT].has_closed()
         {
@@ -241,7 +241,7 @@ impl<L> Entry<L> {
             true => Lost::Unknown,
             false => Lost::AtMost(is_cut.into()),
         };
-        let served = self.resume.as_deref().and_then(|resume| resume.served);
+        let served = self.role.resume().and_then(|resume| resume.served);
         let served = served.filter(|_| !has_answered);
         let lost = served.map_or(lost, |served| lost.and(served.lost));
         let short = served.filter(|served| served.is_short(now));
@@ -255,7 +255,7 @@ impl<L> Entry<L> {
         self.legs[BACKEND] = absent;
         self.directions[CLIENT] = Direction::default();
         self.directions[BACKEND].reopen();
-        let Some(resume) = &mut self.resume else {
+        let Some(resume) = self.role.resume_mut() else {
             return Turn::Ended;
         };
         resume.state = State::Gap(Box::new(Gap::new(lost, end.how, since, short.is_some())));
@@ -282,7 +282,7 @@ impl<L> Entry<L> {
     /// The client has a part of a message that nobody can end, or a part of a frame.
     fn break_off(&mut self, end: End, now: Tick) -> Turn {
         self.record.not_resumed();
-        self.resume = None;
+        self.role.take_resume();
         if let Some(absent) = Leg::absent() {
             self.legs[BACKEND] = absent;
             self.directions[CLIENT] = Direction::default();
@@ -314,7 +314,7 @@ impl<L> Entry<L> {
 
     /// It is to be ended: no other backend is looked for any more. Whether there is none that is to be told.
     pub(super) fn stop_seeking(&mut self, now: Tick) -> bool {
-        let Some(resume) = self.resume.take() else {
+        let Some(resume) = self.role.take_resume() else {
             return false;
         };
         let Some(frames) = &mut self.frames else {
@@ -344,7 +344,7 @@ impl<L> Entry<L> {
 
     /// What is left until a change of its backend has taken too long.
     pub(super) fn change_left(&self, now: Tick) -> Option<Duration> {
-        self.resume.as_deref()?.left(now)
+        self.role.resume()?.left(now)
     }
 
     /// A change of its backend has taken too long.

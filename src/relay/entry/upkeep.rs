@@ -73,7 +73,7 @@ impl<L> Entry<L> {
     }
 
     fn timeout(&self) -> Ticks {
-        match &self.early {
+        match self.role.early() {
             Some(early) if early.opening => early.origin.connect_timeout().into(),
             _ if self.is_half_over() => self.fin_timeout,
             _ => self.idle_timeout,
