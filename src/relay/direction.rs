@@ -4,7 +4,7 @@
 use super::clock::Tick;
 use super::frames::Way;
 use super::leg::{Input, Leg};
-use super::pipe::Pipe;
+use super::pipe::{CAPACITY, Pipe};
 use super::scratch::{self, Scratch};
 use crate::tls::record::{self, Session};
 use crate::wire::passage::Passed;
@@ -165,6 +165,8 @@ impl Direction {
         scratch: &mut Scratch,
         mut how: Pump<'_>,
     ) -> Flow {
+        // What the sink has room for, as far as is known.
+        let mut room = 0;
         for _ in 0..READS_PER_TURN {
             if !self.flush(to, scratch) {
                 return Flow::Blocked;
@@ -197,7 +199,7 @@ impl Direction {
             if is_starved(from, to, scratch) {
                 return Flow::Starved;
             }
-            match self.take(from, to, scratch, &mut how) {
+            match self.take(from, to, scratch, &mut room, &mut how) {
                 Input::Data(count) => *how.bytes += count as u64,
                 Input::Blocked => return Flow::Blocked,
                 Input::Fin => self.ended = true,
@@ -232,6 +234,7 @@ impl Direction {
         from: &mut Leg,
         to: &mut Leg,
         scratch: &mut Scratch,
+        room: &mut usize,
         how: &mut Pump<'_>,
     ) -> Input {
         let share = share(from, to, how.other_held);
@@ -242,11 +245,18 @@ impl Direction {
             && let Some(unseen) = unseen(scratch, how.frames.as_ref())
             && let Some(pipe) = scratch.pipes.take()
         {
-            // What is not taken stays in the pipe for as long as the other leg stalls. Asking costs less than smaller fills.
-            let limit = unseen.min(to.takes_now() + share);
+            // What is not taken stays in the pipe for as long as the other leg stalls. Asking costs less than smaller fills;
+            // until what it has told is used up it is not asked again.
+            if *room < CAPACITY {
+                *room = to.takes_now();
+            }
+            let limit = unseen.min(*room + share);
             let input = self.splice(from, to, pipe, scratch, limit);
-            if let (Input::Data(count), Some(frames)) = (&input, &mut how.frames) {
-                frames.passage.skip(*count as u64);
+            if let Input::Data(count) = input {
+                *room = room.saturating_sub(count + count / 8);
+                if let Some(frames) = &mut how.frames {
+                    frames.passage.skip(count as u64);
+                }
             }
             if input != Input::Blocked || !from.is_readable() {
                 return input;

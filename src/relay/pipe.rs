@@ -13,7 +13,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 pub const MAX_PIPES_PER_WORKER: usize = 8;
 /// What one pipe is asked to hold, in bytes; the kernel may give less to an unprivileged process. With 64 KiB a byte of bulk
 /// took 15 % more CPU time. So much goes through it at once only where the other socket has room for it.
-const CAPACITY: usize = 256 * 1024;
+pub(super) const CAPACITY: usize = 256 * 1024;
 
 /// One pipe and the bytes in it.
 #[derive(Debug)]
