@@ -7,8 +7,13 @@ use std::collections::BinaryHeap;
 
 use super::entry::Entry;
 
-/// Slots of one chunk: about 60 KB, little beside what a process takes anyway.
-const CHUNK: u32 = 256;
+/// Slots of one chunk: they fill 64 KiB, little beside what a process takes anyway, and a size that an allocator gives without
+/// rounding it up.
+const CHUNK: u32 = 264;
+const _: () = {
+    let left = (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Entry<[usize; 2]>>());
+    assert!(matches!(left, Some(..256)), "a chunk wastes memory");
+};
 
 /// Names one entry for as long as it lives; never reused for another while anyone may still hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
