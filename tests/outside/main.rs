@@ -31,6 +31,7 @@ mod goodbye;
 mod handover;
 mod health_policy;
 mod http;
+mod idle;
 mod life;
 mod limits;
 mod listener_drain;
