@@ -2,11 +2,14 @@
 //! established go on. `benches/storm.sh` runs it and says what the figures mean.
 //!
 //! The balancer, the node, the storm and the established clients are processes of their own; this one starts them, tells
-//! them when, and charges the balancer with its own CPU time.
+//! them when, and charges the balancer with its own CPU time. As in `benches/compare` the balancer has one core for itself and
+//! the load another one; with `--shared` all of them run on all cores.
 
 mod clients;
 mod measure;
 mod node;
+#[path = "../compare/pin.rs"]
+mod pin;
 mod storm;
 
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Handshakes that the cost of one is taken from, before the storm.
 const CALIBRATION: usize = 1_000;
@@ -24,6 +27,9 @@ const ECHO_GOAL: Duration = Duration::from_millis(20);
 /// The storm is to take no longer than so many times what its handshakes cost.
 const STORM_GOAL: f64 = 1.5;
 const SETTLE: Duration = Duration::from_secs(3);
+/// Where the balancer runs, and where everything else does.
+const BALANCER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -32,9 +38,14 @@ fn main() -> Result<()> {
         ["node"] => node::run(),
         ["storm", target, count] => storm::storm(target.parse()?, count.parse()?),
         ["echo", target, count] => clients::echo(target.parse()?, count.parse()?),
+        ["alone", program, arguments @ ..] => {
+            pin::to_core(BALANCER_CORE)?;
+            Err(pin::become_program(program, arguments)).with_context(|| format!("start {program}"))
+        }
         options => drive(
             option(options, "--clients", 5_000)?,
             option(options, "--max-handshakes", 0)?,
+            options.contains(&"--shared"),
         ),
     }
 }
@@ -99,13 +110,24 @@ impl Drop for Part {
     }
 }
 
-fn drive(count: usize, max_handshakes: usize) -> Result<()> {
+fn drive(count: usize, max_handshakes: usize, shared: bool) -> Result<()> {
+    let all = std::thread::available_parallelism()?.get();
+    if !shared {
+        ensure!(all > LOAD_CORE, "one core: only --shared can be run");
+        pin::to_core(LOAD_CORE)?;
+    }
+    let (cores, whose) = match shared {
+        true => (all, "shared by all"),
+        false => (1, "the balancer's own"),
+    };
     let folder = tempfile::tempdir()?;
     let mut node = Part::role("node", &["node"])?;
     let node_at = node.line()?;
-    let (balancer, target) = balancer(folder.path(), &node_at, max_handshakes)?;
-    let cores = std::thread::available_parallelism()?.get();
-    println!("load average before: {}, cores: {cores}", measure::load()?);
+    let (balancer, target) = balancer(folder.path(), &node_at, max_handshakes, shared)?;
+    println!(
+        "load average before: {}, cores: {cores}, {whose}",
+        measure::load()?
+    );
 
     let cost = {
         let before = balancer.cpu()?;
@@ -142,37 +164,28 @@ fn drive(count: usize, max_handshakes: usize) -> Result<()> {
         "{count} clients, max_handshakes = {max_handshakes}: {}",
         told.text
     );
-    let bound = STORM_GOAL * count as f64 * cost / cores as f64;
-    println!(
-        "goal: p99 <= {STORM_GOAL} x {count} x CPU / cores = {:.0} ms: {:.2} of it",
-        bound * 1e3,
-        told.p99 / bound
-    );
+    let own = spent / count as f64;
     println!(
         "balancer's CPU per handshake in the storm: {:.0} us ({:.2} of the one before)",
-        spent / count as f64 * 1e6,
-        spent / count as f64 / cost
+        own * 1e6,
+        own / cost
     );
+    for (cost, when) in [(cost, "before the storm"), (own, "in the storm")] {
+        let bound = STORM_GOAL * count as f64 * cost / cores as f64;
+        println!(
+            "goal: p99 <= {STORM_GOAL} x {count} x CPU {when} / {cores} = {:.0} ms: {:.2} of it",
+            bound * 1e3,
+            told.p99 / bound
+        );
+    }
     let strangers = (busy - spent - by_node - by_echo - told.cpu).max(0.0);
     println!(
-        "CPU within {wall:.2} s on {cores} cores: balancer {spent:.2} s, clients {:.2} s, node {by_node:.2} s, established {by_echo:.2} s, \
+        "CPU within {wall:.2} s on {all} cores: balancer {spent:.2} s, clients {:.2} s, node {by_node:.2} s, established {by_echo:.2} s, \
          whatever else runs here {strangers:.2} s, idle {:.2} s",
         told.cpu,
-        (cores as f64 * wall - busy).max(0.0)
+        (all as f64 * wall - busy).max(0.0)
     );
-    println!(
-        "clients' CPU each: {:.0} us; if no core were ever idle, all CPU but the strangers' would take {:.0} ms",
-        told.cpu / count as f64 * 1e6,
-        (spent + told.cpu + by_node + by_echo) / cores as f64 * 1e3
-    );
-    let others = busy - spent;
-    let left = (cores as f64 - (others / wall).min(cores as f64 - 0.1)).max(0.1);
-    let fair = STORM_GOAL * count as f64 * cost / left;
-    println!(
-        "of the cores {left:.2} were left to the balancer; by these the goal is {:.0} ms: {:.2} of it",
-        fair * 1e3,
-        told.p99 / fair
-    );
+    println!("clients' CPU each: {:.0} us", told.cpu / count as f64 * 1e6);
     println!("connections that found the queue of a listener full: {dropped}");
     println!("load average after: {}", measure::load()?);
     Ok(())
@@ -212,7 +225,12 @@ fn let_go(mut storm: Part) -> Result<Told> {
 }
 
 /// Starts the balancer before the node; its address.
-fn balancer(folder: &Path, node: &str, max_handshakes: usize) -> Result<(Part, String)> {
+fn balancer(
+    folder: &Path,
+    node: &str,
+    max_handshakes: usize,
+    shared: bool,
+) -> Result<(Part, String)> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let made = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
     std::fs::write(folder.join("a.pem"), made.pem())?;
@@ -232,7 +250,15 @@ fn balancer(folder: &Path, node: &str, max_handshakes: usize) -> Result<(Part, S
              [pool.nodes]\nbackend = [{{ address = \"{node}\" }}]\n"
         ),
     )?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let evenkeel = env!("CARGO_BIN_EXE_evenkeel");
+    let mut command = match shared {
+        true => Command::new(evenkeel),
+        false => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["alone", evenkeel]);
+            command
+        }
+    };
     let part = Part::start("balancer", command.args(["run", "--config"]).arg(&file))?;
     let began = Instant::now();
     while std::net::TcpStream::connect(&target).is_err() {
