@@ -11,7 +11,8 @@ use super::entry::Entry;
 /// rounding it up.
 const CHUNK: u32 = 264;
 const _: () = {
-    let left = (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Entry<[usize; 2]>>());
+    let left =
+        (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Option<Entry<[usize; 2]>>>());
     assert!(matches!(left, Some(..256)), "a chunk wastes memory");
 };
 
