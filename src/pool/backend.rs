@@ -27,6 +27,8 @@ pub struct Backend {
     idle: Notify,
     /// Whether a success has failures to clear: spares the lock on every other one.
     failing: AtomicBool,
+    /// It accepted and reset, and has served nobody since.
+    unanswering: AtomicBool,
     status: Mutex<Status>,
     /// Gone when the server let the pool go.
     home: Weak<Pool>,
@@ -42,6 +44,7 @@ impl Backend {
             gate: Gate::new(status.settings().max_connections),
             idle: Notify::new(),
             failing: AtomicBool::new(false),
+            unanswering: AtomicBool::new(false),
             status: Mutex::new(status),
             home: home.pool.clone(),
             queue: home.queue.clone(),
@@ -96,6 +99,27 @@ impl Backend {
     /// A connect succeeded. Counts it.
     pub fn connected(&self, _now: Instant) {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        if !self.unanswering.load(Ordering::Relaxed) {
+            self.succeeded();
+        }
+    }
+
+    /// It accepted and reset in place of serving. Counts as a failed connect, and until it serves no mere connect makes up
+    /// for it: whoever accepts and resets would never be ejected.
+    pub fn unanswered(&self, now: Instant, why: &str) {
+        self.unanswering.store(true, Ordering::Relaxed);
+        self.connect_failed(now, why);
+    }
+
+    /// It has answered a request, or a raw connection to it has moved a byte.
+    pub fn answered(&self) {
+        if self.unanswering.load(Ordering::Relaxed) {
+            self.unanswering.store(false, Ordering::Relaxed);
+            self.succeeded();
+        }
+    }
+
+    fn succeeded(&self) {
         if self.failing.swap(false, Ordering::Relaxed) {
             self.status().outlier.succeeded();
         }
@@ -205,6 +229,12 @@ impl Backend {
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
         self.gate.live()
+    }
+
+    /// Whether its leave is announced: drained, in maintenance or removed.
+    pub fn is_leaving(&self) -> bool {
+        let status = self.status();
+        status.retired || status.operator != OperatorState::Ready
     }
 
     /// Whether it takes connections of new clients, as far as its state goes.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -11,6 +12,7 @@ use super::answer::{self, Answer, Streamed};
 use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::forward::{self, Purpose};
+use super::repeat::charge_reset;
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, refuse, unavailable};
@@ -50,6 +52,7 @@ pub(super) async fn serve(
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upload = Upload::new(Some(body), &visit.dialogue);
     let (sent, broken, wait) = (upload.sent(), upload.broken(), upload.wait());
+    let begun = Instant::now();
     let mut line = match backend_line::open(stream, &visit.dialogue, &settings).await {
         Ok(line) => line,
         Err(error) => return bad_gateway(ticket, &error),
@@ -67,13 +70,22 @@ pub(super) async fn serve(
         }
         Ok(response) => {
             let backend = Arc::clone(lease.backend());
+            backend.answered();
             let mut response = stream_back(visit, response, ticket, line, lease, sent);
             if let Some(sticky) = sticky {
                 sticky.set(&backend, response.headers_mut());
             }
             response
         }
-        Err(error) => failed(visit, ticket, ordinal, &line, &broken, &error),
+        Err(error) => {
+            charge_reset(
+                &line.contact,
+                lease.backend(),
+                begun,
+                settings.connect_timeout,
+            );
+            failed(visit, ticket, ordinal, &line, &broken, &error)
+        }
     }
 }
 

@@ -43,6 +43,7 @@ mod pool_files;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
+mod repeat;
 mod resume;
 mod sockets;
 mod sticky;
