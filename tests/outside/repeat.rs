@@ -7,8 +7,8 @@ use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use crate::clients::{ask, connect, http_on, node_of, websocket};
-use crate::harness::{Answer, Balancer, within};
+use crate::clients::{ask, connect, greeted, http_on, node_of, reset, websocket};
+use crate::harness::{Answer, Balancer, a_moment, within};
 use crate::nodes::{Node, read_request, speak, switching};
 use crate::settings::{backend, listener, pool, simple};
 
@@ -126,6 +126,25 @@ async fn a_node_that_accepts_and_resets_handshakes_is_ejected() {
     let seen = balancer.backend("nodes", "n1").await;
     assert_eq!(seen["state"], "ejected", "{seen}");
     assert_eq!((refused, bad.accepted()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_raw_node_that_accepts_and_resets_is_ejected_although_it_accepts() {
+    let bad = Node::scripted(|stream, _| async move {
+        // Not so soon that it looks like a failed connect.
+        a_moment().await;
+        reset(stream);
+    })
+    .await;
+    let (good, also) = (Node::echo("n2").await, Node::echo("n3").await);
+    let keys = "outlier = { connect_failures = 3, window = \"60s\", base_ejection_time = \"60s\" }";
+    let balancer = Balancer::start(&simple("tcp", keys, &[&bad, &good, &also]));
+    for _ in 0..12 {
+        greeted(balancer.address("main").await).await;
+    }
+    let seen = balancer.backend("nodes", "n1").await;
+    assert_eq!(seen["state"], "ejected", "{seen}");
+    assert_eq!(bad.accepted(), 3);
 }
 
 #[tokio::test]
