@@ -179,6 +179,72 @@ fn a_bad_log_filter_is_told() {
     );
 }
 
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).unwrap();
+}
+
+/// Until its handlers stood, each of them ended the process.
+#[test]
+fn signals_that_come_before_the_handlers_wait_for_them() {
+    use rustix::process::Signal;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("balancer.toml");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let child = evenkeel(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It opens once the process, which has no handlers yet, reads its configuration.
+    let mut writer = std::fs::File::options().write(true).open(&path).unwrap();
+    for one in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::WINCH,
+        Signal::PIPE,
+        Signal::QUIT,
+    ] {
+        signal(&child, one);
+    }
+    // What reads the file from now on finds a plain one.
+    std::fs::remove_file(&path).unwrap();
+    let config = format!("[global]\nwatch = false\n{CONFIG}");
+    std::fs::write(&path, &config).unwrap();
+    writer.write_all(config.as_bytes()).unwrap();
+    drop(writer);
+    let output = child.wait_with_output().unwrap();
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("listening"), "{told}");
+    assert!(told.contains("stopped"), "{told}");
+}
+
+#[test]
+fn a_signal_that_asks_for_nothing_leaves_it_running_and_quit_stops_it() {
+    use rustix::process::Signal;
+    let folder = folder_with(CONFIG);
+    let mut child = evenkeel(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut until = |word: &str| {
+        told.find(|line| line.as_ref().is_ok_and(|line| line.contains(word)))
+            .unwrap_or_else(|| panic!("it ended without {word:?}"))
+            .unwrap()
+    };
+    until("listening");
+    for one in [Signal::WINCH, Signal::PIPE, Signal::ALARM, Signal::USR1] {
+        signal(&child, one);
+    }
+    signal(&child, Signal::USR2);
+    until("SIGUSR2 is reserved");
+    signal(&child, Signal::QUIT);
+    until("stopped");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// A demo that ends with the test.
 struct Demo(Child);
 

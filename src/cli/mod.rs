@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{LogFormat, LogLevel};
+use crate::net::signals;
 use failure::Failure;
 use logs::Chosen;
 
@@ -137,13 +138,29 @@ impl LogArguments {
 
 /// The whole program: reads the command line, does the command, gives the exit code.
 pub fn main() -> ExitCode {
+    // Before anything else: the default of most signals is the end of the process.
+    signals::block();
     let arguments = Arguments::parse();
+    if !arguments.serves() {
+        signals::unblock();
+    }
     match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell();
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Arguments {
+    /// Runs until a signal asks to stop, and unblocks them itself; any other command ends by the
+    /// first.
+    fn serves(&self) -> bool {
+        matches!(
+            self.command,
+            None | Some(Command::Run(_) | Command::Demo(_))
+        )
     }
 }
 

@@ -8,6 +8,7 @@ pub mod dns;
 pub mod fds;
 mod hangup;
 pub mod options;
+pub mod signals;
 mod stream;
 
 pub use address::{Endpoint, Peer};

@@ -4,38 +4,52 @@ use std::io;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
+use crate::net::signals::unblock;
+
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM, SIGINT
+    /// SIGTERM, SIGINT, SIGQUIT
     Stop,
     /// SIGHUP
     Reload,
     /// SIGUSR1
     Reopen,
+    /// SIGUSR2: nothing yet
+    Reserved,
 }
 
-/// The installed handlers. Install them before anything is announced: until then a SIGHUP ends the process.
+/// The installed handlers. Install them before anything is announced.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Stream,
     interrupt: Stream,
+    quit: Stream,
     hangup: Stream,
     user1: Stream,
+    user2: Stream,
+    /// Handler that is never asked: with it SIGALRM no longer ends the process.
+    _alarm: Stream,
 }
 
 impl Signals {
-    /// Call it inside a tokio runtime.
+    /// Call it inside a tokio runtime, in the thread that blocked the signals: those that came
+    /// meanwhile are answered.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn install() -> io::Result<Signals> {
-        Ok(Signals {
+        let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
-        })
+            user2: signal(SignalKind::user_defined2())?,
+            _alarm: signal(SignalKind::alarm())?,
+        };
+        unblock();
+        Ok(signals)
     }
 
     /// Waits for the next one.
@@ -46,8 +60,10 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.quit.recv() => Signal::Stop,
             _ = self.hangup.recv() => Signal::Reload,
             _ = self.user1.recv() => Signal::Reopen,
+            _ = self.user2.recv() => Signal::Reserved,
         }
     }
 }

@@ -49,6 +49,7 @@ impl Server {
         match signal {
             Signal::Stop => return false,
             Signal::Reopen => self.journal().reopen(),
+            Signal::Reserved => tracing::info!("SIGUSR2 is reserved: nothing was done"),
             // The next signal must not wait for it.
             Signal::Reload => reload.notify_one(),
         }

@@ -1,0 +1,38 @@
+//! The signals of the process held back until their handlers stand. One that arrives before would
+//! end the process, as the kernel does by default with all but a few.
+
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use libc::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, c_int, sigset_t};
+
+/// Signals that a running balancer handles. PIPE is ignored by the runtime of Rust, WINCH by the
+/// kernel.
+const ANSWERED: [c_int; 7] = [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+
+/// Holds the signals back in this thread and in those that it starts from now on; what comes
+/// meanwhile waits.
+pub fn block() {
+    mask(libc::SIG_BLOCK);
+}
+
+/// Lets the signals through in this thread again, those first that came meanwhile. One thread that
+/// takes them is enough for the process.
+pub fn unblock() {
+    mask(libc::SIG_UNBLOCK);
+}
+
+fn mask(how: c_int) {
+    let mut set = MaybeUninit::<sigset_t>::uninit();
+    // SAFETY: `sigemptyset` initialises the set that the other calls are given, all live on this stack; the numbers are
+    // signals, so that none of the calls can fail.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in ANSWERED {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(how, set.as_ptr(), ptr::null_mut());
+    }
+}
