@@ -81,7 +81,7 @@ pub(super) async fn serve(
     let key = visit.key(&settings, &parts);
     if let Some(resume) = &settings.resume {
         // What a backend is told there is ours to tell.
-        parts.headers.remove(&*resume.header);
+        forward::drop_field(&mut parts.headers, &resume.header);
     }
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {

@@ -38,6 +38,7 @@ mod life;
 mod limits;
 mod listener_drain;
 mod peers;
+mod pem_files;
 mod plan;
 mod pool_files;
 mod proxy_protocol;
