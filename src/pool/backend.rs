@@ -25,6 +25,8 @@ pub struct Backend {
     gate: Gate,
     /// Notified when `live` reaches 0.
     idle: Notify,
+    /// Notified when a check is wanted before its time.
+    check_wanted: Notify,
     /// Whether a success has failures to clear: spares the lock on every other one.
     failing: AtomicBool,
     /// It accepted and reset, and has served nobody since.
@@ -43,6 +45,7 @@ impl Backend {
             counters: BackendCounters::new(home.name.clone(), name),
             gate: Gate::new(status.settings().max_connections),
             idle: Notify::new(),
+            check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
             unanswering: AtomicBool::new(false),
             status: Mutex::new(status),
@@ -166,8 +169,38 @@ impl Backend {
         self.status().check_up()
     }
 
+    /// Whether a check has said so: not before the first one, nor since maintenance or at another address. Then the next
+    /// check decides alone.
+    pub fn is_checked(&self) -> bool {
+        self.status().is_checked()
+    }
+
+    /// Whether a check has succeeded since the first one. While none has, one success brings it up.
+    pub fn is_proven(&self) -> bool {
+        self.status().is_proven()
+    }
+
+    /// Grows when a running check is about what has been: maintenance has ended, or the address is another one.
+    pub fn check_epoch(&self) -> u64 {
+        self.status().check_epoch()
+    }
+
+    /// Returns when a check is wanted before its time: the backend has left maintenance. For the one task that checks it.
+    ///
+    /// # Cancel safety
+    /// What is wanted stays until it is taken.
+    pub async fn check_wanted(&self) {
+        self.check_wanted.notified().await;
+    }
+
     pub fn set_operator(&self, operator: OperatorState) {
-        self.write(clock(), |status| status.operator = operator);
+        let mut left_maintenance = false;
+        self.write(clock(), |status| {
+            left_maintenance = status.set_operator(operator);
+        });
+        if left_maintenance {
+            self.check_wanted.notify_one();
+        }
     }
 
     /// The operator ends its connections, or has ended them: while it is drained, a sticky cookie brings nobody back.
