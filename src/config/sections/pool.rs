@@ -419,7 +419,7 @@ mod tests {
             (pool("retries = 101"), "pool.p.retries", Fault::Value),
             (
                 pool("retry_on = [\"timeout\"]"),
-                "pool.p.retry_on",
+                "pool.p.retry_on[0]",
                 Fault::Value,
             ),
             (
