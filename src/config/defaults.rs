@@ -123,8 +123,8 @@ pub const RESUME_TIMEOUT: Duration = seconds(10);
 pub const RESUME_HEADER: &str = "Evenkeel-Resume";
 /// "Service restart" (IANA): clients reconnect, and most libraries spread that.
 pub const CLOSE_CODE: u64 = 1012;
-/// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).
-pub const RESPONSE_TIMEOUT: Duration = seconds(60);
+/// Above the long polls of the field: SignalR's take 90 to 120 s, Socket.IO's 25 s and a pong of 20 s.
+pub const RESPONSE_TIMEOUT: Duration = seconds(180);
 /// As nginx's `client_body_timeout`: a client that sends nothing for longer holds a backend's place for nothing.
 pub const BODY_TIMEOUT: Duration = seconds(60);
 /// Four backends tried in all: more only adds delay when a cluster is down.

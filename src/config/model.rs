@@ -251,7 +251,7 @@ pub struct Pool {
     pub rebalance: Option<Rebalance>,
     /// `None`: a session ends with its backend.
     pub resume: Option<Resume>,
-    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
+    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 3 min.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.
     pub body_timeout: Duration,

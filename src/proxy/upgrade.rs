@@ -253,6 +253,7 @@ async fn switch(
         return no_answer(ticket, &Unanswered::Failed(How::Invalid));
     }
     let (mut parts, body) = response.into_parts();
+    websocket::drop_empty_subprotocols(&mut parts.headers);
     let mut id = 0;
     ticket.note(|record| id = record.id);
     let way = held.way(visit, &mut parts.headers, id);
