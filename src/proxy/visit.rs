@@ -197,6 +197,19 @@ impl Visit {
         }
     }
 
+    /// The peer may tell whom it asks for: it is in `trusted`. A PROXY header that announces nobody leaves its sender as the
+    /// peer, and whose fields those are it does not say.
+    fn is_believed(&self, config: &config::Listener) -> bool {
+        let Arrival {
+            rules,
+            announced,
+            peer,
+            ..
+        } = &self.arrival;
+        let unannounced = rules.config.accept_proxy && announced.is_none();
+        !unannounced && config.trusted.iter().any(|one| one.covers(peer.ip()))
+    }
+
     /// Makes a client's request head that of the request to a backend.
     pub(super) fn forward(
         &self,
@@ -208,7 +221,7 @@ impl Visit {
         let client = self.arrival.peer.ip();
         let origin = Origin {
             client,
-            trusted: rules.config.trusted.iter().any(|one| one.covers(client)),
+            trusted: self.is_believed(&rules.config),
             tls: self.caller.tls,
             fields: rules.config.forwarded,
         };
