@@ -34,10 +34,7 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    if let Some(resume) = &settings.resume {
-        // As of upgrades: no client is to tell a backend that a session was resumed.
-        forward::drop_field(&mut parts.headers, &resume.header);
-    }
+    forward::drop_resume_note(&mut parts.headers, settings.resume.as_ref());
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),

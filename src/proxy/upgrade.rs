@@ -79,10 +79,7 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    if let Some(resume) = &settings.resume {
-        // What a backend is told there is ours to tell.
-        forward::drop_field(&mut parts.headers, &resume.header);
-    }
+    forward::drop_resume_note(&mut parts.headers, settings.resume.as_ref());
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
