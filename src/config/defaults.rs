@@ -66,6 +66,8 @@ pub const BACKLOG: u64 = 4_096;
 pub const ACCEPT_PROXY: bool = false;
 /// What application servers read.
 pub const FORWARDED: &str = "x";
+/// A balancer in front carries many clients on one connection; who trusts it wants to tell them apart.
+pub const CLIENT_IP_FROM: &str = "forwarded";
 
 // Sockets, of listeners and of pools
 

@@ -12,10 +12,10 @@ use http::{HeaderMap, HeaderValue};
 use crate::config::defaults::RESUME_HEADER;
 use crate::config::{ForwardedFields, Resume};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(super) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Fields of one hop, whether or not `Connection` names them.
 const HOP_BY_HOP: [&str; 10] = [
@@ -52,6 +52,8 @@ const END_TO_END_PREFIXES: [&str; 3] = ["sec-websocket-", "x-forwarded-", "x-cli
 pub(super) struct Origin {
     /// `None`: a unix peer.
     pub client: Option<IpAddr>,
+    /// What `X-Real-IP` tells, where that is not left to the balancer in front.
+    pub real_ip: Option<IpAddr>,
     /// The client is in one of the listener's `trusted` networks: its `X-Forwarded-*` are believed and extended.
     pub trusted: bool,
     pub tls: bool,
@@ -183,6 +185,9 @@ fn set_x_forwarded(headers: &mut HeaderMap, origin: Origin) {
             set(headers, REAL_IP, client.as_bytes());
         }
     }
+    if let Some(real) = origin.real_ip {
+        set(headers, REAL_IP, real.to_string().as_bytes());
+    }
     if !believed(headers, FORWARDED_PROTO) {
         let scheme = if origin.tls { "https" } else { "http" };
         set(headers, FORWARDED_PROTO, scheme.as_bytes());
@@ -268,6 +273,7 @@ mod tests {
     fn origin(trusted: bool) -> Origin {
         Origin {
             client: Some("192.0.2.7".parse().unwrap()),
+            real_ip: None,
             trusted,
             tls: true,
             fields: ForwardedFields::X,
@@ -404,6 +410,7 @@ mod tests {
             &mut headers,
             Origin {
                 client: None,
+                real_ip: None,
                 trusted: false,
                 tls: false,
                 fields: ForwardedFields::X,

@@ -11,7 +11,7 @@ use crate::nodes::{Node, read_request};
 use crate::settings::{backend, listener_with, pool, simple};
 
 /// The values of a header as a web node was sent them.
-fn sent(page: &Answer, name: &str) -> Vec<String> {
+pub fn sent(page: &Answer, name: &str) -> Vec<String> {
     let page = page.json();
     let headers = page["headers"].as_array().expect("headers").clone();
     headers
@@ -25,7 +25,8 @@ fn sent(page: &Answer, name: &str) -> Vec<String> {
         .collect()
 }
 
-async fn one(balancer: &Balancer, request: &str) -> Answer {
+/// The answer to one request of a connection of its own.
+pub async fn one(balancer: &Balancer, request: &str) -> Answer {
     let mut stream = connect(balancer.address("main").await).await;
     http_on(&mut stream, request).await
 }

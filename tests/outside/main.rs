@@ -42,6 +42,7 @@ mod pem_files;
 mod plan;
 mod pool_files;
 mod proxy_protocol;
+mod real_client;
 mod rebalance;
 mod reload;
 mod repeat;
