@@ -32,6 +32,7 @@ mod frames;
 mod goodbye;
 mod handover;
 mod health_policy;
+mod hosts_file;
 mod http;
 mod idle;
 mod life;
