@@ -29,7 +29,7 @@ const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
 const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
+pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
         Some(tls) => classify::terminate(stream, tls, &arrival).await,
@@ -47,6 +47,9 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
         shaken,
         ..
     } = classified;
+    arrival.deadline += shaken
+        .as_ref()
+        .map_or(Duration::ZERO, |shaken| shaken.waited);
     let announced = arrival.announced.as_ref();
     let identity = shaken.and_then(|shaken| shaken.identity);
     let details = client.details(hello.sni.as_deref(), identity.is_some());
