@@ -308,7 +308,7 @@ async fn before<T>(alarm: Pin<&mut Sleep>, doing: impl Future<Output = T>) -> Re
     }
 }
 
-/// A turn; where it is not to be had at once the alarm is set back by what it took.
+/// A turn; where it is not to be had at once the alarm is set back by what it took. Who has left gets none.
 async fn take_turn(
     stream: &Stream,
     arrival: &Arrival,
@@ -317,6 +317,10 @@ async fn take_turn(
     mut alarm: Pin<&mut Sleep>,
     waited: &mut Duration,
 ) -> Result<Turn, End> {
+    let mut left = pin!(stream.read_closed());
+    if let Some(error) = left.as_mut().now_or_never() {
+        return Err(failed(&error));
+    }
     let turn = turn(arrival, source, resumes);
     let mut turn = pin!(turn.map(|turn| turn.inspect_err(|_| stream.reset_on_close())));
     if let Some(turn) = turn.as_mut().now_or_never() {
@@ -324,7 +328,11 @@ async fn take_turn(
     }
     let (deadline, begun) = (alarm.deadline(), tokio::time::Instant::now());
     alarm.as_mut().reset(begun + TURN_TIMEOUT);
-    let turn = before(alarm.as_mut(), turn).await??;
+    let turn = tokio::select! {
+        biased;
+        error = left => return Err(failed(&error)),
+        turn = before(alarm.as_mut(), turn) => turn??,
+    };
     *waited = begun.elapsed();
     alarm.reset(deadline + *waited);
     Ok(turn)

@@ -128,11 +128,7 @@ async fn cut_off(gate: Gate<SetupLeg>) {
 }
 
 fn queued_bytes(client: &SetupLeg) -> usize {
-    let stream = match client {
-        SetupLeg::Plain(stream) => stream,
-        SetupLeg::Tls(stream) => stream.get_ref(),
-    };
-    match stream {
+    match client.socket() {
         Stream::Tcp(stream) => options::unacknowledged_bytes(stream.as_fd()),
         Stream::Unix(_) => 0,
     }
@@ -693,15 +689,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fin_behind_an_upgrade_is_passed_on_behind_the_early_bytes() {
+    async fn a_fin_behind_the_101_is_passed_on_behind_the_early_bytes() {
         let bench = Bench::start("", "", &[tunnel(0, 5_000).await]);
         let mut stream = bench.connect().await;
         stream
             .write_all(&[upgrade().as_bytes(), &pattern(5_000)].concat())
             .await
             .unwrap();
-        stream.shutdown().await.unwrap();
         assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        stream.shutdown().await.unwrap();
         let mut bytes = Vec::new();
         within(stream.read_to_end(&mut bytes)).await.unwrap();
         assert_eq!(bytes.len(), 5_000);

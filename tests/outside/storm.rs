@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::certificates::{Certificate, client};
-use crate::clients::{Ending, connect, echoed, http, http_on, read_to_ending, tls};
+use crate::clients::{Ending, connect, echoed, http, http_on, read_to_ending, reset, tls};
 use crate::harness::{Balancer, Launch, within};
 use crate::nodes::Node;
 use crate::settings::{backend, listener_with, pool};
@@ -377,6 +377,40 @@ async fn who_waits_too_long_for_a_turn_is_closed() {
         end["side"] == "evenkeel" && end["phase"] == "tls" && end["how"] == "timeout"
     };
     balancer.access("who waited too long", line).await;
+}
+
+// A turn for who has left would be taken from who waits, or cost what nobody has any use for.
+#[tokio::test]
+async fn clients_that_leave_give_up_their_turn() {
+    let (balancer, certificate, _node) = one_at_a_time("max_handshake_rate = \"1/h\"").await;
+    let address = balancer.address("main").await;
+    let config = client(&[&certificate]);
+    greeted_at(1, address, config.clone()).await;
+    let mut waiting = Vec::new();
+    for behind in [0, 0, 4_000, 4_000] {
+        let name = ServerName::try_from("a.example").expect("a name");
+        let mut client = rustls::ClientConnection::new(config.clone(), name).expect("a client");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("a hello");
+        // What is unread behind the hello hides no end.
+        hello.resize(hello.len() + behind, 0);
+        let mut stream = from(1, address).await;
+        stream.write_all(&hello).await.expect("write");
+        waiting.push(stream);
+    }
+    queued(&balancer, 4).await;
+    for (number, stream) in waiting.into_iter().enumerate() {
+        match number % 2 {
+            0 => drop(stream),
+            _ => reset(stream),
+        }
+    }
+    within("the queue to be empty", async {
+        while waiting_handshakes(&balancer).await > 0 {
+            crate::harness::a_moment().await;
+        }
+    })
+    .await;
 }
 
 // A client that has said all it can is not to be closed for a wait that is ours.
