@@ -330,7 +330,6 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
     shared.proxy.runtime.spawn(async move {
         let (mut stream, mut record) = (stream, arrival.record());
         if let Err(end) = introduction::receive(&mut arrival, &mut stream, &mut record).await {
-            stream.reset_on_close();
             return record.finish(end);
         }
         if !is_known && let Err(refusal) = arrival.enter() {

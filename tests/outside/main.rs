@@ -24,6 +24,7 @@ mod checks;
 mod close;
 mod commands;
 mod connections;
+mod departed;
 mod descriptors;
 mod dns;
 mod drain;
