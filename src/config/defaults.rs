@@ -66,6 +66,8 @@ pub const BACKLOG: u64 = 4_096;
 pub const ACCEPT_PROXY: bool = false;
 /// What application servers read.
 pub const FORWARDED: &str = "x";
+/// Readers differ on whether it separates, and a guard by path must not be read two ways.
+pub const ENCODED_SLASH: &str = "refuse";
 
 // Sockets, of listeners and of pools
 

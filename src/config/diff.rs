@@ -224,6 +224,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         trusted,
         accept_proxy,
         forwarded,
+        encoded_slash,
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
@@ -258,6 +259,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("trusted", *trusted != old.trusted),
         ("accept_proxy", *accept_proxy != old.accept_proxy),
         ("forwarded", *forwarded != old.forwarded),
+        ("encoded_slash", *encoded_slash != old.encoded_slash),
         (
             "handshake_timeout",
             *handshake_timeout != old.handshake_timeout,

@@ -154,6 +154,8 @@ pub struct Listener {
     pub accept_proxy: bool,
     /// Which fields tell a backend of the client. Default `x`.
     pub forwarded: ForwardedFields,
+    /// Where a path route has `allow` or `deny`. Default `Refuse`.
+    pub encoded_slash: EncodedSlash,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.

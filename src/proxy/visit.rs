@@ -21,6 +21,7 @@ use super::upgrade::Handover;
 use super::{
     Arrival, Facts, Introduction, Rules, client_certificate, exchange, retry_after, upgrade,
 };
+use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
@@ -104,12 +105,23 @@ impl Visit {
         });
         let websocket = asks_for_websocket(request.headers());
         let rules = self.arrival.latest.load_full();
-        let facts = self.facts(host.as_deref(), path);
-        if !rules.admits(&facts, self.arrival.peer.ip()) {
-            self.arrival.admissions.refused(Refusal::Denied);
-            return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+        if rules.refuses_path(path) {
+            self.arrival.admissions.refused(Refusal::EncodedSlash);
+            return ambiguous(ticket, websocket);
         }
-        let Some(pool) = rules.route(&facts).cloned() else {
+        let pool = {
+            let (normal, ambiguous) = (normalize_path(path), rules.ambiguous(path));
+            let facts = Facts {
+                ambiguous: ambiguous.as_ref(),
+                ..self.facts(host.as_deref(), &normal)
+            };
+            if !rules.admits(&facts, self.arrival.peer.ip()) {
+                self.arrival.admissions.refused(Refusal::Denied);
+                return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+            }
+            rules.route(&facts).cloned()
+        };
+        let Some(pool) = pool else {
             return unrouted(ticket, StatusCode::NOT_FOUND, websocket);
         };
         if self.comes_too_late(websocket) {
@@ -266,6 +278,19 @@ fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer>
     match close {
         true => answer::own_and_close(ticket, status, end, None),
         false => answer::own(ticket, status, end, None),
+    }
+}
+
+/// 400: a path that guards and a backend may read in different ways.
+fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
+    let reason = Refusal::EncodedSlash.word();
+    tracing::debug!(reason, "request refused");
+    let status = StatusCode::BAD_REQUEST;
+    let end = End::new(Side::Client, Phase::Route, How::Refused);
+    let detail = Some("encoded slash, backslash or NUL in the path");
+    match close {
+        true => answer::own_and_close(ticket, status, end, detail),
+        false => answer::own(ticket, status, end, detail),
     }
 }
 

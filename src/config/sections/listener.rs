@@ -9,7 +9,9 @@ use super::super::error::Fault;
 use super::super::keys::{
     Absent, COUNT_MAX, DAY, HOUR, Kind, RATE_MAX, Section, key, number, rate, time,
 };
-use super::super::model::{Bind, ForwardedFields, Listener, ListenerTls, Protocol, Trusted};
+use super::super::model::{
+    Bind, EncodedSlash, ForwardedFields, Listener, ListenerTls, Protocol, Trusted,
+};
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
@@ -107,6 +109,12 @@ pub static LISTENER: Section = Section {
             "`websocket` only: the fields that tell a backend of the client: `x` for X-Forwarded-* and X-Real-IP, `rfc7239` for Forwarded, or `both`.",
         ),
         key(
+            "encoded_slash",
+            Kind::Word(words::<EncodedSlash>),
+            Absent::Text(defaults::ENCODED_SLASH),
+            "`websocket` only: what becomes of `%2f`, `%5c`, `%00` and `\\` in a path where a route with `path` has `allow` or `deny`: `refuse` answers 400. Other listeners pass them.",
+        ),
+        key(
             "handshake_timeout",
             time(100, HOUR),
             Absent::Time(defaults::HANDSHAKE_TIMEOUT),
@@ -150,8 +158,9 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 5] = [
+const WEBSOCKET_ONLY: [&str; 6] = [
     "forwarded",
+    "encoded_slash",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
@@ -236,6 +245,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         trusted,
         accept_proxy,
         forwarded: table.word("forwarded"),
+        encoded_slash: table.word("encoded_slash"),
         tcp: socket::options(table),
         tcp_defer_accept,
         handshake_timeout: table.time("handshake_timeout"),
