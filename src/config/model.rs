@@ -156,6 +156,8 @@ pub struct Listener {
     pub forwarded: ForwardedFields,
     /// Who is the client of a request from a `trusted` peer. Default `forwarded`.
     pub client_ip_from: ClientIpFrom,
+    /// Where a path route has `allow` or `deny`. Default `Refuse`.
+    pub encoded_slash: EncodedSlash,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.

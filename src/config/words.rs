@@ -1,8 +1,9 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, ClientAuthMode, ClientIpFrom, ForwardedFields, InitState, LogFormat,
-    LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion, UntoldSessions,
+    Activity, Balance, ClientAuthMode, ClientIpFrom, EncodedSlash, ForwardedFields, InitState,
+    LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion,
+    UntoldSessions,
 };
 
 /// A closed set whose members have a word each.
@@ -59,6 +60,13 @@ impl Word for ClientIpFrom {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("forwarded", ClientIpFrom::Forwarded),
         ("peer", ClientIpFrom::Peer),
+    ];
+}
+
+impl Word for EncodedSlash {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("refuse", EncodedSlash::Refuse),
+        ("pass", EncodedSlash::Pass),
     ];
 }
 

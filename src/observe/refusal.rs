@@ -9,6 +9,8 @@ use super::end::How;
 pub enum Refusal {
     /// `allow` or `deny`, of the listener or of a route.
     Denied,
+    /// `encoded_slash`: its path can be read in two ways, past a guard.
+    EncodedSlash,
     MaxConnections,
     MaxConnectionRate,
     SourceMaxConnections,
@@ -25,6 +27,7 @@ impl Refusal {
     /// Every one, in the order of declaration.
     pub const ALL: &'static [Refusal] = &[
         Refusal::Denied,
+        Refusal::EncodedSlash,
         Refusal::MaxConnections,
         Refusal::MaxConnectionRate,
         Refusal::SourceMaxConnections,
@@ -38,6 +41,7 @@ impl Refusal {
     pub const fn word(self) -> &'static str {
         match self {
             Refusal::Denied => "denied",
+            Refusal::EncodedSlash => "encoded_slash",
             Refusal::MaxConnections => "max_connections",
             Refusal::MaxConnectionRate => "max_connection_rate",
             Refusal::SourceMaxConnections => "per_source.max_connections",
@@ -51,7 +55,7 @@ impl Refusal {
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied | Refusal::Untrusted => How::Refused,
+            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted => How::Refused,
             Refusal::Draining => How::Stop,
             _ => How::Full,
         }

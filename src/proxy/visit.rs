@@ -22,6 +22,7 @@ use super::upgrade::Handover;
 use super::{
     Arrival, Facts, Introduction, Rules, client_certificate, exchange, retry_after, upgrade,
 };
+use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint, Peer};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
@@ -107,7 +108,6 @@ impl Visit {
         });
         let websocket = asks_for_websocket(request.headers());
         let rules = self.arrival.latest.load_full();
-        let facts = self.facts(host.as_deref(), path);
         let peer = self.arrival.peer;
         let named = self.arrival.named(&rules.config, request.headers());
         let client = named.unwrap_or(peer);
@@ -116,11 +116,23 @@ impl Visit {
             let via = announced.map_or(peer, |announced| announced.via);
             ticket.note(|record| record.announce(client, via));
         }
-        if !rules.admits(&facts, peer.ip(), client.ip()) {
-            self.arrival.admissions.refused(Refusal::Denied);
-            return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+        if rules.refuses_path(path) {
+            self.arrival.admissions.refused(Refusal::EncodedSlash);
+            return ambiguous(ticket, websocket);
         }
-        let Some(pool) = rules.route(&facts).cloned() else {
+        let pool = {
+            let (normal, ambiguous) = (normalize_path(path), rules.ambiguous(path));
+            let facts = Facts {
+                ambiguous: ambiguous.as_ref(),
+                ..self.facts(host.as_deref(), &normal)
+            };
+            if !rules.admits(&facts, peer.ip(), client.ip()) {
+                self.arrival.admissions.refused(Refusal::Denied);
+                return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+            }
+            rules.route(&facts).cloned()
+        };
+        let Some(pool) = pool else {
             return unrouted(ticket, StatusCode::NOT_FOUND, websocket);
         };
         if self.comes_too_late(websocket) {
@@ -301,6 +313,19 @@ pub(super) fn too_many(ticket: Ticket, pool: &Pool, refusal: Refusal) -> Respons
     let mut response = answer::own_and_close(ticket, StatusCode::TOO_MANY_REQUESTS, end, None);
     retry_after::set(response.headers_mut(), pool.settings().retry_after);
     response
+}
+
+/// 400: a path that guards and a backend may read in different ways.
+fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
+    let reason = Refusal::EncodedSlash.word();
+    tracing::debug!(reason, "request refused");
+    let status = StatusCode::BAD_REQUEST;
+    let end = End::new(Side::Client, Phase::Route, How::Refused);
+    let detail = Some("encoded slash, backslash or NUL in the path");
+    match close {
+        true => answer::own_and_close(ticket, status, end, detail),
+        false => answer::own(ticket, status, end, detail),
+    }
 }
 
 /// The answer to who comes while the process stops or the listener is drained.

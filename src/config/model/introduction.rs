@@ -26,6 +26,14 @@ pub enum ForwardedFields {
     Both,
 }
 
+/// What a listener with a guarded path does with `%2f`, `%5c`, `%00` and `\` in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// 400.
+    Refuse,
+    Pass,
+}
+
 impl ForwardedFields {
     pub fn has_x(self) -> bool {
         matches!(self, Self::X | Self::Both)

@@ -10,7 +10,7 @@ use super::super::keys::{
     Absent, COUNT_MAX, DAY, HOUR, Kind, RATE_MAX, Section, key, number, rate, time,
 };
 use super::super::model::{
-    Bind, ClientIpFrom, ForwardedFields, Listener, ListenerTls, Protocol, Trusted,
+    Bind, ClientIpFrom, EncodedSlash, ForwardedFields, Listener, ListenerTls, Protocol, Trusted,
 };
 use super::super::name::read_name;
 use super::super::table::Table;
@@ -115,6 +115,12 @@ pub static LISTENER: Section = Section {
             "`websocket` only: who is the client of a request from a `trusted` peer: `forwarded`, the rightmost address that is not `trusted` in the field that `forwarded` names, or `peer`.",
         ),
         key(
+            "encoded_slash",
+            Kind::Word(words::<EncodedSlash>),
+            Absent::Text(defaults::ENCODED_SLASH),
+            "`websocket` only: what becomes of `%2f`, `%5c`, `%00` and `\\` in a path where a route with `path` has `allow` or `deny`: `refuse` answers 400. Other listeners pass them.",
+        ),
+        key(
             "handshake_timeout",
             time(100, HOUR),
             Absent::Time(defaults::HANDSHAKE_TIMEOUT),
@@ -158,9 +164,10 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 6] = [
+const WEBSOCKET_ONLY: [&str; 7] = [
     "forwarded",
     "client_ip_from",
+    "encoded_slash",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
@@ -256,6 +263,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         accept_proxy,
         forwarded: table.word("forwarded"),
         client_ip_from,
+        encoded_slash: table.word("encoded_slash"),
         tcp: socket::options(table),
         tcp_defer_accept,
         handshake_timeout: table.time("handshake_timeout"),
