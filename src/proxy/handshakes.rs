@@ -19,16 +19,16 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::Arrival;
-use super::classify::client_end;
+use super::classify::{client_end, refuse_too_large, send_alert};
 use crate::base::lately::Lately;
 use crate::base::rate::Bucket;
 use crate::base::source::Source;
 use crate::base::turns::{Ticket, Turns};
 use crate::config::{Global, Prefixes, Rate};
 use crate::net::Stream;
-use crate::observe::{End, Phase, Refusal, Side};
+use crate::observe::{End, Phase, Record, Refusal, Side};
 use crate::tls::{self, Terminator};
-use crate::wire::client_hello::{Progress, Reader};
+use crate::wire::client_hello::{ClientHello, Invalid, Progress, Reader};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
 /// leaves [`PER_CORE`] / 10 ms = 6,400 handshakes per second and core, above the 5,500 that a core can make.
@@ -46,6 +46,10 @@ const DISTRUSTED: Duration = Duration::from_secs(60);
 const MAX_DISTRUSTED: usize = 16_384;
 /// A hello without a post-quantum key share; others grow it.
 const HELLO_BYTES: usize = 1_024;
+/// The alert for a name that no certificate is for (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: u8 = 112;
+/// The alert for no name where one is needed (RFC 8446 section 9.2).
+const MISSING_EXTENSION: u8 = 109;
 
 /// The process's TLS handshakes.
 pub struct Handshakes {
@@ -236,13 +240,30 @@ pub(super) async fn accept(
     mut stream: Stream,
     terminator: &Terminator,
     arrival: &Arrival,
+    record: &mut Record,
 ) -> Result<tls::Stream<Stream>, End> {
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = read_hello(&mut stream, &mut read).await;
     let mut config = terminator.config();
     let mut hurried = None;
     let turn = match hello.map_err(|error| failed(&error))? {
-        Some(reader) => {
+        Ok((
+            _,
+            ClientHello {
+                odd_name: Some(name),
+                ..
+            },
+        )) => {
+            record.set_sni(&name);
+            let reason = "it is not a host name";
+            arrival.admissions.tell_of_name(&name, reason);
+            // rustls refuses it, as the last.
+            None
+        }
+        Ok((_, hello)) if !terminator.serves(hello.sni.as_deref()) => {
+            return Err(refuse_name(stream, hello.sni, arrival, record).await);
+        }
+        Ok((reader, _)) => {
             let source = source(arrival);
             let resumes = resumes(&reader, &config);
             let turn = turn(arrival, source, resumes).await;
@@ -254,8 +275,9 @@ pub(super) async fn accept(
             };
             Some(turn.inspect_err(|_| stream.reset_on_close())?)
         }
+        Err(Invalid::TooLarge) => return Err(refuse_too_large(stream).await),
         // rustls refuses it, with an alert, before anything that costs.
-        None => None,
+        Err(_) => None,
     };
     let begun = |is_resumed: bool| match hurried {
         Some(source) if !is_resumed => arrival.proxy.handshakes.distrust(source),
@@ -271,13 +293,37 @@ pub(super) async fn accept(
     accepted.map_err(|error| failed(&error))
 }
 
+/// Tells the client that no certificate is for its name, or that it has to send one.
+async fn refuse_name(
+    mut stream: Stream,
+    name: Option<String>,
+    arrival: &Arrival,
+    record: &mut Record,
+) -> End {
+    let (alert, reason) = match name {
+        Some(_) => (UNRECOGNIZED_NAME, "no certificate is for it"),
+        None => (
+            MISSING_EXTENSION,
+            "none was sent, and no certificate is the default",
+        ),
+    };
+    let name = name.unwrap_or_default();
+    record.set_sni(&name);
+    arrival.admissions.tell_of_name(&name, reason);
+    arrival.admissions.refused(Refusal::UnknownName);
+    send_alert(&mut stream, alert).await;
+    End::new(Side::Evenkeel, Phase::Tls, Refusal::UnknownName.how())
+}
+
 fn failed(error: &io::Error) -> End {
     tracing::debug!(%error, "tls handshake failed");
     client_end(error)
 }
 
-/// `None`: it is no ClientHello.
-async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Option<Reader>> {
+async fn read_hello(
+    stream: &mut Stream,
+    read: &mut Vec<u8>,
+) -> io::Result<Result<(Reader, ClientHello), Invalid>> {
     let mut reader = Reader::new();
     loop {
         let before = read.len();
@@ -286,8 +332,8 @@ async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Optio
         }
         match reader.feed(read.get(before..).unwrap_or_default()) {
             Progress::NeedMore => {}
-            Progress::Hello(_) => return Ok(Some(reader)),
-            Progress::Invalid(_) => return Ok(None),
+            Progress::Hello(hello) => return Ok(Ok((reader, hello))),
+            Progress::Invalid(reason) => return Ok(Err(reason)),
         }
     }
 }

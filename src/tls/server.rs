@@ -149,6 +149,7 @@ impl Parts {
         settings: &Terminate,
         alpn: &[Vec<u8>],
         tickets: &Tickets,
+        names: Arc<ByName>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
@@ -157,7 +158,7 @@ impl Parts {
             Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&self.certificates)));
+        let mut config = builder.with_cert_resolver(names);
         config.alpn_protocols = alpn.to_vec();
         config.ticketer = Arc::new(tickets.clone());
         // The relay goes on with the traffic keys (`record::Session`).

@@ -16,6 +16,7 @@ use super::TlsError;
 use super::certificate::CertificateFacts;
 use super::files::{Contents, Fingerprint};
 use super::look::{Found, Look};
+use super::names::ByName;
 use super::server::{Parts, Taken, files};
 use super::tickets::{OpenOnly, Tickets};
 use crate::config::Terminate;
@@ -36,6 +37,7 @@ pub struct Terminator {
 
 struct Serving {
     parts: Parts,
+    names: Arc<ByName>,
     config: Arc<ServerConfig>,
     /// See [`Terminator::config_of_resumed`].
     resumed: Arc<ServerConfig>,
@@ -90,6 +92,11 @@ impl Terminator {
     /// begin its life anew, and a client could go on for ever by a certificate that was verified once.
     pub fn config_of_resumed(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.serving.load().resumed)
+    }
+
+    /// Whether a client that asks for this name, or for none, gets a certificate.
+    pub fn serves(&self, name: Option<&str>) -> bool {
+        self.serving.load().names.serves(name)
     }
 
     /// What opens the tickets of this listener, as they are now.
@@ -203,7 +210,8 @@ impl Serving {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Serving, TlsError> {
         let tickets = parts.tickets(name)?;
-        let config = parts.config(settings, alpn, &tickets, provider)?;
+        let names = Arc::new(ByName::new(&parts.certificates));
+        let config = parts.config(settings, alpn, &tickets, Arc::clone(&names), provider)?;
         let resumed = match settings.client_auth {
             None => Arc::clone(&config),
             Some(_) => {
@@ -213,6 +221,7 @@ impl Serving {
             }
         };
         Ok(Serving {
+            names,
             config,
             resumed,
             fingerprint: parts.fingerprint(),
