@@ -27,7 +27,7 @@ use crate::base::turns::{Ticket, Turns};
 use crate::config::{Global, Prefixes, Rate};
 use crate::net::Stream;
 use crate::observe::{End, Phase, Record, Refusal, Side};
-use crate::tls::{self, Terminator};
+use crate::tls::{self, CipherOrder, Terminator};
 use crate::wire::client_hello::{ClientHello, Invalid, Progress, Reader};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
@@ -269,9 +269,13 @@ pub(super) async fn accept(
             let turn = turn(arrival, source, resumes).await;
             hurried = resumes.then_some(source);
             // As they are behind the wait.
+            let order = match reader.prefers_chacha() {
+                true => CipherOrder::Client,
+                false => CipherOrder::Server,
+            };
             config = match resumes {
-                true => terminator.config_of_resumed(),
-                false => terminator.config(),
+                true => terminator.config_of_resumed(order),
+                false => terminator.config_of(order),
             };
             Some(turn.inspect_err(|_| stream.reset_on_close())?)
         }

@@ -4,6 +4,7 @@
 //! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
 
 mod certificate;
+mod ciphers;
 mod client;
 mod clients;
 mod error;
@@ -21,6 +22,7 @@ mod towards;
 mod verifier;
 
 pub use certificate::CertificateFacts;
+pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::TlsError;
 pub use identity::ClientIdentity;

@@ -151,7 +151,7 @@ impl Parts {
         tickets: &Tickets,
         names: Arc<ByName>,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Arc<ServerConfig>, TlsError> {
+    ) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions(settings.min_version))?;
         let builder = match &self.clients {
@@ -163,7 +163,7 @@ impl Parts {
         config.ticketer = Arc::new(tickets.clone());
         // The relay goes on with the traffic keys (`record::Session`).
         config.enable_secret_extraction = true;
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 

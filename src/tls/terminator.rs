@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs as crypto;
 
 use super::TlsError;
 use super::certificate::CertificateFacts;
+use super::ciphers::{self, ByOrder, CipherOrder};
 use super::files::{Contents, Fingerprint};
 use super::look::{Found, Look};
 use super::names::ByName;
@@ -38,9 +38,9 @@ pub struct Terminator {
 struct Serving {
     parts: Parts,
     names: Arc<ByName>,
-    config: Arc<ServerConfig>,
+    configs: Arc<ByOrder>,
     /// See [`Terminator::config_of_resumed`].
-    resumed: Arc<ServerConfig>,
+    resumed: Arc<ByOrder>,
     tickets: Tickets,
     fingerprint: Fingerprint,
 }
@@ -63,7 +63,7 @@ impl Terminator {
     /// # Errors
     /// Names the first file that cannot be used, and what is wrong with it.
     pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<Terminator, TlsError> {
-        let provider = Arc::new(crypto::default_provider());
+        let provider = Arc::new(ciphers::provider());
         let (look, contents) = Look::first(files(settings));
         let Taken { parts, errors } = Parts::take(settings, &contents, None, &provider);
         if let Some(first) = errors.into_iter().next() {
@@ -83,15 +83,20 @@ impl Terminator {
         })
     }
 
-    /// For the next handshake.
+    /// For the next handshake of any client.
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.serving.load().config)
+        self.config_of(CipherOrder::Server)
+    }
+
+    /// For the next handshake of a client whose hello was read.
+    pub fn config_of(&self, order: CipherOrder) -> Arc<ServerConfig> {
+        Arc::clone(self.serving.load().configs.of(order))
     }
 
     /// For a handshake that one of our tickets resumes. Where clients show certificates no new ticket comes of it: each would
     /// begin its life anew, and a client could go on for ever by a certificate that was verified once.
-    pub fn config_of_resumed(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.serving.load().resumed)
+    pub fn config_of_resumed(&self, order: CipherOrder) -> Arc<ServerConfig> {
+        Arc::clone(self.serving.load().resumed.of(order))
     }
 
     /// Whether a client that asks for this name, or for none, gets a certificate.
@@ -212,18 +217,16 @@ impl Serving {
         let tickets = parts.tickets(name)?;
         let names = Arc::new(ByName::new(&parts.certificates));
         let config = parts.config(settings, alpn, &tickets, Arc::clone(&names), provider)?;
-        let resumed = match settings.client_auth {
-            None => Arc::clone(&config),
-            Some(_) => {
-                let mut resumed = (*config).clone();
-                resumed.ticketer = Arc::new(OpenOnly(tickets.clone()));
-                Arc::new(resumed)
-            }
-        };
+        let resumed = settings.client_auth.as_ref().map(|_| {
+            let mut resumed = config.clone();
+            resumed.ticketer = Arc::new(OpenOnly(tickets.clone()));
+            ByOrder::new(resumed)
+        });
+        let configs = ByOrder::new(config);
         Ok(Serving {
             names,
-            config,
-            resumed,
+            resumed: resumed.unwrap_or_else(|| Arc::clone(&configs)),
+            configs,
             fingerprint: parts.fingerprint(),
             tickets,
             parts,
@@ -414,18 +417,24 @@ mod tests {
         });
         let open = load(&Terminate::with(vec![chat]));
         let seals = |config: Arc<ServerConfig>| config.ticketer.encrypt(b"state").is_some();
-        assert!(seals(verifying.config()) && !seals(verifying.config_of_resumed()));
+        assert!(
+            seals(verifying.config()) && !seals(verifying.config_of_resumed(CipherOrder::Server))
+        );
         let ticket = verifying.config().ticketer.encrypt(b"state").unwrap();
-        let opened = verifying.config_of_resumed().ticketer.decrypt(&ticket);
+        let opened = verifying
+            .config_of_resumed(CipherOrder::Server)
+            .ticketer
+            .decrypt(&ticket);
         assert_eq!(opened.as_deref(), Some(&b"state"[..]));
-        assert!(seals(open.config()) && seals(open.config_of_resumed()));
+        assert!(seals(open.config()) && seals(open.config_of_resumed(CipherOrder::Server)));
         // And rustls goes along with it.
         let client = any();
         let kind = |config| shake(&config, &client, "chat.test").unwrap().kind;
         assert_eq!(kind(verifying.config()), HandshakeKind::Full);
         // Once for each ticket that came of it.
-        let resumed =
-            (0..10).take_while(|_| kind(verifying.config_of_resumed()) == HandshakeKind::Resumed);
+        let resumed = (0..10).take_while(|_| {
+            kind(verifying.config_of_resumed(CipherOrder::Server)) == HandshakeKind::Resumed
+        });
         assert!((1..5).contains(&resumed.count()));
     }
 }

@@ -4,6 +4,7 @@
 //! Records are reassembled whatever their number and however the bytes arrive. What is not a ClientHello to the last
 //! byte is `Invalid`: it must be closed, never sent a default way. Nothing is decrypted and nothing is answered here.
 
+mod suites;
 mod tickets;
 
 use std::ops::Range;
