@@ -320,7 +320,7 @@ async fn refuse_name(
 }
 
 fn failed(error: &io::Error) -> End {
-    tracing::debug!(%error, "tls handshake failed");
+    tracing::debug!(error = tls::words(error), "tls handshake failed");
     client_end(error)
 }
 

@@ -83,6 +83,12 @@ impl Terminator {
         })
     }
 
+    /// All that is wrong with the files of `settings`, where [`Terminator::load`] names the first.
+    pub fn faults(settings: &Terminate) -> Vec<TlsError> {
+        let (_, contents) = Look::first(files(settings));
+        Parts::take(settings, &contents, None, &Arc::new(ciphers::provider())).errors
+    }
+
     /// For the next handshake of any client.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config_of(CipherOrder::Server)
