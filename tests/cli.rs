@@ -126,7 +126,10 @@ fn check_loads_the_certificates() {
     let output = run(folder.path(), &["check"]);
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);
-    assert!(told.contains("listener chat: "), "{told}");
+    assert!(
+        told.contains("listener[0].tls.certificates[0].cert: "),
+        "{told}"
+    );
     assert!(told.contains("gone.pem"), "{told}");
 }
 

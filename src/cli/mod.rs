@@ -80,6 +80,9 @@ struct CheckArguments {
     /// The file to check
     #[arg(value_name = "FILE", conflicts_with = "config")]
     file: Option<PathBuf>,
+    /// Fail on warnings, too
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     config: ConfigArgument,
 }

@@ -21,6 +21,8 @@ pub enum Refusal {
     HandshakeQueue,
     /// The operator drains the listener.
     Draining,
+    /// No certificate is for the server name that the client asks for.
+    UnknownName,
 }
 
 impl Refusal {
@@ -35,6 +37,7 @@ impl Refusal {
         Refusal::Untrusted,
         Refusal::HandshakeQueue,
         Refusal::Draining,
+        Refusal::UnknownName,
     ];
 
     /// The word of the log and of the metrics' label.
@@ -49,13 +52,14 @@ impl Refusal {
             Refusal::Untrusted => "untrusted",
             Refusal::HandshakeQueue => "handshake_queue",
             Refusal::Draining => "draining",
+            Refusal::UnknownName => "unknown_name",
         }
     }
 
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted => How::Refused,
+            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted | Refusal::UnknownName => How::Refused,
             Refusal::Draining => How::Stop,
             _ => How::Full,
         }

@@ -14,7 +14,7 @@ use crate::base::source::Source;
 use crate::config::{PerSource, Protocol};
 use crate::observe::{ListenerCounters, Refusal};
 
-/// Between two warnings that a limit turns clients away.
+/// Between two lines of one kind about clients that are turned away.
 const WARN_SPACING: Duration = Duration::from_secs(10);
 
 /// The door-keeper of one listener. What it counts outlives every reload of the rules.
@@ -26,6 +26,7 @@ pub struct Admissions {
     counters: Arc<ListenerCounters>,
     intake: Intake,
     warned: Pace,
+    names_told: Pace,
 }
 
 /// What all connections of one listener share.
@@ -69,6 +70,7 @@ impl Admissions {
             counters: Arc::clone(counters),
             intake: Intake::default(),
             warned: Pace::new(WARN_SPACING),
+            names_told: Pace::new(WARN_SPACING),
         }
     }
 
@@ -118,6 +120,13 @@ impl Admissions {
         if refusal.is_limit() && self.warned.is_due(Instant::now()) {
             tracing::warn!(listener = %self.counters.name, limit = refusal.word(), live = self.live(),
                 refused = self.counters.refused.total(), "clients are turned away by a limit");
+        }
+    }
+
+    /// Tells, once in a while, of a server name that no client can be served by. The access log has all of them.
+    pub fn tell_of_name(&self, sni: &str, reason: &'static str) {
+        if self.names_told.is_due(Instant::now()) {
+            tracing::info!(listener = %self.counters.name, sni, reason, "clients are refused by their server name");
         }
     }
 

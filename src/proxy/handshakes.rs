@@ -22,16 +22,16 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::Arrival;
-use super::classify::client_end;
+use super::classify::{client_end, refuse_too_large, send_alert};
 use crate::base::lately::Lately;
 use crate::base::rate::Bucket;
 use crate::base::source::Source;
 use crate::base::turns::{Ticket, Turns};
 use crate::config::{Global, Prefixes, Rate};
 use crate::net::Stream;
-use crate::observe::{End, How, Phase, Refusal, Side};
-use crate::tls::{self, Terminator};
-use crate::wire::client_hello::{Progress, Reader};
+use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::tls::{self, CipherOrder, Terminator};
+use crate::wire::client_hello::{ClientHello, Invalid, Progress, Reader};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
 /// leaves [`PER_CORE`] / 10 ms = 6,400 handshakes per second and core, above the 5,500 that a core can make.
@@ -51,6 +51,10 @@ const MAX_DISTRUSTED: usize = 16_384;
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hello without a post-quantum key share; others grow it.
 const HELLO_BYTES: usize = 1_024;
+/// The alert for a name that no certificate is for (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: u8 = 112;
+/// The alert for no name where one is needed (RFC 8446 section 9.2).
+const MISSING_EXTENSION: u8 = 109;
 
 /// The process's TLS handshakes.
 pub struct Handshakes {
@@ -248,6 +252,7 @@ pub(super) async fn accept(
     mut stream: Stream,
     terminator: &Terminator,
     arrival: &Arrival,
+    record: &mut Record,
 ) -> Result<Accepted, End> {
     let mut alarm = pin!(tokio::time::sleep_until(arrival.deadline));
     let mut read = Vec::with_capacity(HELLO_BYTES);
@@ -256,7 +261,23 @@ pub(super) async fn accept(
     let mut hurried = None;
     let mut waited = Duration::ZERO;
     let turn = match hello.map_err(|error| failed(&error))? {
-        Some(reader) => {
+        Ok((
+            _,
+            ClientHello {
+                odd_name: Some(name),
+                ..
+            },
+        )) => {
+            record.set_sni(&name);
+            let reason = "it is not a host name";
+            arrival.admissions.tell_of_name(&name, reason);
+            // rustls refuses it, as the last.
+            None
+        }
+        Ok((_, hello)) if !terminator.serves(hello.sni.as_deref()) => {
+            return Err(refuse_name(stream, hello.sni, arrival, record).await);
+        }
+        Ok((reader, _)) => {
             let source = source(arrival);
             let resumes = resumes(&reader, &config);
             let turn = take_turn(
@@ -270,14 +291,19 @@ pub(super) async fn accept(
             .await;
             hurried = resumes.then_some(source);
             // As they are behind the wait.
+            let order = match reader.prefers_chacha() {
+                true => CipherOrder::Client,
+                false => CipherOrder::Server,
+            };
             config = match resumes {
-                true => terminator.config_of_resumed(),
-                false => terminator.config(),
+                true => terminator.config_of_resumed(order),
+                false => terminator.config_of(order),
             };
             Some(turn?)
         }
+        Err(Invalid::TooLarge) => return Err(refuse_too_large(stream).await),
         // rustls refuses it, with an alert, before anything that costs.
-        None => None,
+        Err(_) => None,
     };
     let begun = |is_resumed: bool| match hurried {
         Some(source) if !is_resumed => arrival.proxy.handshakes.distrust(source),
@@ -338,13 +364,37 @@ async fn take_turn(
     Ok(turn)
 }
 
+/// Tells the client that no certificate is for its name, or that it has to send one.
+async fn refuse_name(
+    mut stream: Stream,
+    name: Option<String>,
+    arrival: &Arrival,
+    record: &mut Record,
+) -> End {
+    let (alert, reason) = match name {
+        Some(_) => (UNRECOGNIZED_NAME, "no certificate is for it"),
+        None => (
+            MISSING_EXTENSION,
+            "none was sent, and no certificate is the default",
+        ),
+    };
+    let name = name.unwrap_or_default();
+    record.set_sni(&name);
+    arrival.admissions.tell_of_name(&name, reason);
+    arrival.admissions.refused(Refusal::UnknownName);
+    send_alert(&mut stream, alert).await;
+    End::new(Side::Evenkeel, Phase::Tls, Refusal::UnknownName.how())
+}
+
 fn failed(error: &io::Error) -> End {
-    tracing::debug!(%error, "tls handshake failed");
+    tracing::debug!(error = tls::words(error), "tls handshake failed");
     client_end(error)
 }
 
-/// `None`: it is no ClientHello.
-async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Option<Reader>> {
+async fn read_hello(
+    stream: &mut Stream,
+    read: &mut Vec<u8>,
+) -> io::Result<Result<(Reader, ClientHello), Invalid>> {
     let mut reader = Reader::new();
     loop {
         let before = read.len();
@@ -353,8 +403,8 @@ async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Optio
         }
         match reader.feed(read.get(before..).unwrap_or_default()) {
             Progress::NeedMore => {}
-            Progress::Hello(_) => return Ok(Some(reader)),
-            Progress::Invalid(_) => return Ok(None),
+            Progress::Hello(hello) => return Ok(Ok((reader, hello))),
+            Progress::Invalid(reason) => return Ok(Err(reason)),
         }
     }
 }

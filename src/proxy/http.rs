@@ -32,7 +32,7 @@ const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
-        Some(tls) => classify::terminate(stream, tls, &arrival).await,
+        Some(tls) => classify::terminate(stream, tls, &arrival, &mut record).await,
         None => Ok(classify::plain(stream)),
     };
     let classified = match classified {

@@ -49,6 +49,7 @@ mod rebalance;
 mod reload;
 mod repeat;
 mod resume;
+mod server_names;
 mod sockets;
 mod sticky;
 mod storm;

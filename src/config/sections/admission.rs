@@ -6,6 +6,7 @@ use super::super::keys::{Absent, COUNT_MAX, RATE_MAX, Section, key, number, rate
 use super::super::model::{Access, Admission, Bind, PerSource, Prefixes};
 use super::super::table::Table;
 use super::listener::read_trusted;
+use super::warnings::warn_of_host_bits;
 
 pub const NETWORKS: &str = "a network such as \"10.0.0.0/8\", an address, or \"unix\"";
 
@@ -57,6 +58,9 @@ pub fn decode(table: &Table<'_>, bind: Option<&Bind>, names_clients: bool) -> Ad
 
 /// `allow` and `deny`.
 pub fn access(table: &Table<'_>, bind: Option<&Bind>) -> Access {
+    for key in ["allow", "deny"] {
+        warn_of_host_bits(table, key);
+    }
     Access {
         allow: table.texts_by("allow", |text| read_trusted(text, bind, false)),
         deny: table.texts_by("deny", |text| read_trusted(text, bind, false)),

@@ -242,6 +242,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     let peers = bind
         .as_ref()
         .filter(|_| protocol != Some(Protocol::Tcp) || accept_proxy);
+    super::warnings::warn_of_host_bits(table, "trusted");
     let trusted = table.texts_by("trusted", |text| read_trusted(text, peers, accept_proxy));
     if accept_proxy {
         refuse_nobody(table, bind.as_ref(), &trusted);
