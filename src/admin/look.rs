@@ -261,6 +261,7 @@ fn connection(connection: &Connection) -> ConnectionView {
 fn check_word(pool: &Pool, backend: &Backend) -> &'static str {
     match (&pool.settings().check, backend.check_up()) {
         (None, _) => "none",
+        (Some(_), _) if !backend.is_checked() => "unchecked",
         (Some(_), true) => "up",
         (Some(_), false) => "down",
     }

@@ -174,7 +174,8 @@ pub struct BackendView {
     pub since: String,
     /// What the operator wants: `ready`, `drain`, `maint`.
     pub operator: String,
-    /// What the active check says: `up`, `down`; `none` without a check.
+    /// What the active check says: `up`, `down`; `unchecked` before the first one and after maintenance, `none` without
+    /// a check.
     pub check: String,
     /// In effect, the operator's if one was set.
     pub weight: u16,

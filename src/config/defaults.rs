@@ -129,6 +129,8 @@ pub const RESPONSE_TIMEOUT: Duration = seconds(60);
 pub const BODY_TIMEOUT: Duration = seconds(60);
 /// Four backends tried in all: more only adds delay when a cluster is down.
 pub const RETRIES: u64 = 3;
+/// A handshake that kills its backend must not go round the pool.
+pub const RETRY_ON: &[&str] = &["connect"];
 /// 0: a full pool refuses at once; waiting is a choice.
 pub const MAX_QUEUE: u64 = 0;
 /// Longer than a burst, shorter than a client's patience.

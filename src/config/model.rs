@@ -257,6 +257,8 @@ pub struct Pool {
     pub body_timeout: Duration,
     /// Further tries, each on another backend, after a failed connect. Default 3.
     pub retries: u32,
+    /// Default: a failed connect only.
+    pub retry_on: RetryOn,
     /// Connections waiting for a backend below its `max_connections`; 0 = refuse at once. Default 0.
     pub max_queue: usize,
     /// Default 5 s.
@@ -276,6 +278,13 @@ pub struct Pool {
     pub send_proxy: Option<ProxyVersion>,
     /// Of the backends' legs, and of checks.
     pub dial: Dial,
+}
+
+/// Failures beyond a failed connect after which a WebSocket's handshake is sent to another backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// The backend took the handshake and ended without a byte of an answer.
+    pub empty_response: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -148,6 +148,20 @@ impl Word for Moment {
     ];
 }
 
+/// One of `retry_on`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum RetryCause {
+    Connect,
+    EmptyResponse,
+}
+
+impl Word for RetryCause {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("connect", RetryCause::Connect),
+        ("empty_response", RetryCause::EmptyResponse),
+    ];
+}
+
 /// A value of `balance`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Algorithm {

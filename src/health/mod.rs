@@ -143,7 +143,7 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, UnixListener};
 
     /// A pool named chat from the keys of its table.
@@ -208,10 +208,10 @@ mod tests {
         watching.until_up("n1", false).await;
         let n1 = watching.backend("n1");
         assert_eq!(n1.reason(), "connect: entity not found");
-        assert!(n1.counters().checks_failed.load(Ordering::Relaxed) >= 2);
+        assert!(n1.counters().checks_failed.load(Ordering::Relaxed) >= 1);
         let _listener = UnixListener::bind(&path).unwrap();
         watching.until_up("n1", true).await;
-        assert!(n1.counters().checks_ok.load(Ordering::Relaxed) >= 2);
+        assert!(n1.counters().checks_ok.load(Ordering::Relaxed) >= 1);
         watching.stop().await;
     }
 
@@ -267,6 +267,27 @@ mod tests {
         assert!(maint.accept().now_or_never().is_none());
         b.set_operator(OperatorState::Ready);
         maint.accept().await.unwrap();
+        watching.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_check_that_runs_into_maintenance_is_made_again() {
+        let (listener, address) = node().await;
+        let pool = Pool::new(&settings(&format!(
+            "backend = [{{ name = 'n1', address = '{address}' }}]\n\
+             check = {{ type = 'expect', expect = 'hello', interval = '1h', timeout = '1h' }}"
+        )));
+        let watching = Watching::start(pool);
+        let n1 = watching.backend("n1");
+        let (mut before, _) = listener.accept().await.unwrap();
+        n1.set_operator(OperatorState::Maint);
+        n1.set_operator(OperatorState::Ready);
+        let (after, _) = listener.accept().await.unwrap();
+        let _ = before.write_all(b"goodbye").await;
+        assert_eq!(before.read(&mut [0; 8]).await.unwrap_or(0), 0);
+        assert!(!n1.is_checked());
+        drop(after);
+        watching.until_up("n1", false).await;
         watching.stop().await;
     }
 

@@ -88,7 +88,7 @@ async fn put(stream: impl Connection, target: &Target, plan: &Plan) -> Result<()
 }
 
 fn connect_failed(error: ConnectError) -> Failure {
-    let ours = error.is_ours();
+    let ours = error.is_ours() || is_unroutable(&error);
     let why = match &error {
         ConnectError::Refused(source) | ConnectError::Local(source) => {
             format!("connect: {}", plain(source))
@@ -99,6 +99,18 @@ fn connect_failed(error: ConnectError) -> Failure {
         true => Failure::Ours(why),
         false => Failure::Backend(why),
     }
+}
+
+/// No way leads to its network: that is our table of routes, or an interface that is not there yet.
+fn is_unroutable(error: &ConnectError) -> bool {
+    let ConnectError::Refused(source) = error else {
+        return false;
+    };
+    let kind = source.kind();
+    matches!(
+        kind,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown
+    )
 }
 
 /// `connection refused` rather than `Connection refused (os error 111)`; what has no short name is left as it is.
@@ -351,6 +363,20 @@ pub(super) mod tests {
         .await;
         assert_eq!(outcome, Ok(()));
         assert_eq!(&asked, b"PING\r\n");
+    }
+
+    #[test]
+    fn a_network_that_no_route_leads_to_is_ours() {
+        for (errno, ours) in [
+            (rustix::io::Errno::NETUNREACH, true),
+            (rustix::io::Errno::NETDOWN, true),
+            (rustix::io::Errno::HOSTUNREACH, false),
+            (rustix::io::Errno::CONNREFUSED, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            let failure = connect_failed(ConnectError::Refused(error));
+            assert_eq!(matches!(failure, Failure::Ours(_)), ours, "{failure:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Rise and fall: how many answers in a row change the verdict. Pure.
+//! Rise and fall: how many answers in a row change the verdict; the first answer of all decides alone. Pure.
 
 /// The count of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,17 +8,45 @@ pub(super) struct Progress {
     against: u32,
     rise: u32,
     fall: u32,
+    /// Whether a check has succeeded since the first one.
+    proven: bool,
+    /// The first answer was a failure, and there has been no other one.
+    failed_first: bool,
 }
 
 impl Progress {
-    /// `rise` and `fall` of 0 count as 1.
+    /// Goes on with a verdict that checks have made. `rise` and `fall` of 0 count as 1.
     pub(super) fn new(up: bool, rise: u32, fall: u32) -> Progress {
         Progress {
             up,
             against: 0,
             rise,
             fall,
+            proven: true,
+            failed_first: false,
         }
+    }
+
+    /// `unproven`: no check has succeeded yet, so one success brings the backend up.
+    pub(super) fn unproven(self, unproven: bool) -> Progress {
+        Progress {
+            proven: !unproven,
+            ..self
+        }
+    }
+
+    /// Takes the first answer for the verdict, whatever was believed before. While none has been a success, one brings
+    /// the backend up.
+    pub(super) fn begin(&mut self, success: bool) {
+        self.up = success;
+        self.against = 0;
+        self.proven = success;
+        self.failed_first = !success;
+    }
+
+    /// The first check failed and has not been repeated yet.
+    pub(super) fn failed_first(&self) -> bool {
+        self.failed_first
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -27,16 +55,22 @@ impl Progress {
 
     /// Counts one answer; the new verdict when it changes.
     pub(super) fn record(&mut self, success: bool) -> Option<bool> {
+        self.failed_first = false;
         if success == self.up {
             self.against = 0;
             return None;
         }
         self.against += 1;
-        let needed = if self.up { self.fall } else { self.rise };
+        let needed = match (self.up, self.proven) {
+            (true, _) => self.fall,
+            (false, true) => self.rise,
+            (false, false) => 1,
+        };
         if self.against < needed {
             return None;
         }
         self.up = success;
+        self.proven |= success;
         self.against = 0;
         Some(success)
     }
@@ -66,6 +100,34 @@ mod tests {
         assert_eq!(
             verdicts(&mut progress, &[false, true, false, false]),
             [None, None, None, Some(false)]
+        );
+    }
+
+    #[test]
+    fn the_first_answer_decides_and_one_success_brings_up_who_never_was() {
+        let mut progress = Progress::new(true, 3, 3);
+        progress.begin(false);
+        assert!(!progress.is_up() && progress.failed_first());
+        assert_eq!(
+            verdicts(&mut progress, &[false, false, true]),
+            [None, None, Some(true)]
+        );
+        assert!(!progress.failed_first());
+        // From now on it has been up: rise and fall count.
+        assert_eq!(
+            verdicts(&mut progress, &[false, false, false, true, true, true]),
+            [None, None, Some(false), None, None, Some(true)]
+        );
+    }
+
+    #[test]
+    fn a_first_success_leaves_fall_its_meaning() {
+        let mut progress = Progress::new(false, 3, 2);
+        progress.begin(true);
+        assert!(progress.is_up());
+        assert_eq!(
+            verdicts(&mut progress, &[false, false]),
+            [None, Some(false)]
         );
     }
 

@@ -16,13 +16,18 @@ use crate::pool::{Backend, OperatorState};
 /// The first checks of a pool begin within this, so that a start or reload does not send them all in one moment.
 const MAX_FIRST_SPREAD: Duration = Duration::from_millis(200);
 
+/// From a first check that failed to the next one: a backend that was only a moment late is not left out for a whole
+/// interval.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+
 /// Checks under way in the process.
 static SLOTS: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.
 pub(super) async fn run(backend: Arc<Backend>, plan: Arc<Plan>) {
     let mut watch = Watch {
-        progress: Progress::new(backend.check_up(), plan.check.rise, plan.check.fall),
+        progress: Progress::new(backend.check_up(), plan.check.rise, plan.check.fall)
+            .unproven(!backend.is_proven()),
         backend,
         plan,
         hindered: false,
@@ -32,7 +37,12 @@ pub(super) async fn run(backend: Arc<Backend>, plan: Arc<Plan>) {
     loop {
         // From begin to begin: a check that takes its whole timeout must not stretch the interval.
         let begun = watch.round().await;
-        sleep_until(begun + watch.wait(fastrand::f64())).await;
+        let next = begun + watch.wait(fastrand::f64());
+        // Either may be dropped: a wish to check at once stays with the backend until it is taken.
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = watch.backend.check_wanted() => {}
+        }
     }
 }
 
@@ -47,15 +57,29 @@ struct Watch {
 impl Watch {
     /// Makes one check, unless there is nobody to ask. When it began.
     async fn round(&mut self) -> Instant {
-        let permit = SLOTS.acquire().await;
-        let begun = Instant::now();
-        let checked = self.backend.operator() != OperatorState::Maint;
-        if checked && let Some(target) = self.plan.target(&self.backend) {
-            let outcome = probe::probe(&target, &self.plan).await;
+        let _permit = SLOTS.acquire().await;
+        loop {
+            let begun = Instant::now();
+            let epoch = self.backend.check_epoch();
+            let asked = self.backend.operator() != OperatorState::Maint;
+            let Some(target) = self.plan.target(&self.backend).filter(|_| asked) else {
+                return begun;
+            };
+            // A dropped check is made again: its answer would be about the time before maintenance.
+            tokio::select! {
+                biased;
+                () = self.backend.check_wanted() => continue,
+                outcome = probe::probe(&target, &self.plan) => self.take_of(epoch, outcome),
+            }
+            return begun;
+        }
+    }
+
+    /// Takes the answer to a check that began in `epoch`, unless another one has begun.
+    fn take_of(&mut self, epoch: u64, outcome: Result<(), Failure>) {
+        if self.backend.check_epoch() == epoch {
             self.take(outcome);
         }
-        drop(permit);
-        begun
     }
 
     fn take(&mut self, outcome: Result<(), Failure>) {
@@ -75,7 +99,14 @@ impl Watch {
         };
         count.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(pool = %self.backend.pool(), backend = %self.backend.name(), success, reason, "checked");
-        if let Some(up) = self.progress.record(success) {
+        let verdict = match self.backend.is_checked() {
+            true => self.progress.record(success),
+            false => {
+                self.progress.begin(success);
+                Some(success)
+            }
+        };
+        if let Some(up) = verdict {
             self.backend
                 .set_check(up, &reason, std::time::Instant::now());
         }
@@ -97,6 +128,10 @@ impl Watch {
         let interval = match self.progress.is_up() {
             true => check.interval,
             false => check.down_interval,
+        };
+        let interval = match self.progress.failed_first() {
+            true => interval.min(FIRST_RETRY),
+            false => interval,
         };
         let jitter = f64::from(check.jitter_percent.min(100)) / 100.0;
         interval.mul_f64(1.0 + jitter * (2.0 * random - 1.0))
@@ -130,6 +165,9 @@ mod tests {
     async fn shortages_of_our_own_say_nothing_about_a_backend() {
         let pool = pool();
         let mut watch = watch(&pool);
+        watch.take(Err(Failure::Ours("connect: too many open files".into())));
+        assert!(watch.backend.check_up() && !watch.backend.is_checked());
+        watch.take(Ok(()));
         watch.take(Err(Failure::Backend("down".into())));
         for _ in 0..10 {
             watch.take(Err(Failure::Ours("connect: too many open files".into())));
@@ -152,5 +190,28 @@ mod tests {
             watch.take(Err(Failure::Backend("down".into())));
         }
         assert_eq!(watch.wait(0.5), Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_failed_first_check_is_repeated_soon_and_after_maintenance_again() {
+        let pool = pool();
+        let mut watch = watch(&pool);
+        let down = || Err(Failure::Backend("down".into()));
+        let is_up = |watch: &Watch| watch.backend.check_up();
+        watch.take(down());
+        assert!(!is_up(&watch));
+        assert_eq!(watch.wait(0.5), Duration::from_millis(250));
+        watch.take(down());
+        assert_eq!(watch.wait(0.5), Duration::from_secs(2));
+        watch.take(Ok(()));
+        assert!(is_up(&watch));
+        watch.take(down());
+        assert!(is_up(&watch), "one failure of two");
+        watch.backend.set_operator(OperatorState::Maint);
+        watch.backend.set_operator(OperatorState::Ready);
+        watch.backend.check_wanted().await;
+        assert!(!watch.backend.is_checked());
+        watch.take(down());
+        assert!(!is_up(&watch));
     }
 }

@@ -25,8 +25,12 @@ pub struct Backend {
     gate: Gate,
     /// Notified when `live` reaches 0.
     idle: Notify,
+    /// Notified when a check is wanted before its time.
+    check_wanted: Notify,
     /// Whether a success has failures to clear: spares the lock on every other one.
     failing: AtomicBool,
+    /// It accepted and reset, and has served nobody since.
+    unanswering: AtomicBool,
     status: Mutex<Status>,
     /// Gone when the server let the pool go.
     home: Weak<Pool>,
@@ -41,7 +45,9 @@ impl Backend {
             counters: BackendCounters::new(home.name.clone(), name),
             gate: Gate::new(status.settings().max_connections),
             idle: Notify::new(),
+            check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
+            unanswering: AtomicBool::new(false),
             status: Mutex::new(status),
             home: home.pool.clone(),
             queue: home.queue.clone(),
@@ -96,6 +102,27 @@ impl Backend {
     /// A connect succeeded. Counts it.
     pub fn connected(&self, _now: Instant) {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        if !self.unanswering.load(Ordering::Relaxed) {
+            self.succeeded();
+        }
+    }
+
+    /// It accepted and reset in place of serving. Counts as a failed connect, and until it serves no mere connect makes up
+    /// for it: whoever accepts and resets would never be ejected.
+    pub fn unanswered(&self, now: Instant, why: &str) {
+        self.unanswering.store(true, Ordering::Relaxed);
+        self.connect_failed(now, why);
+    }
+
+    /// It has answered a request, or a raw connection to it has moved a byte.
+    pub fn answered(&self) {
+        if self.unanswering.load(Ordering::Relaxed) {
+            self.unanswering.store(false, Ordering::Relaxed);
+            self.succeeded();
+        }
+    }
+
+    fn succeeded(&self) {
         if self.failing.swap(false, Ordering::Relaxed) {
             self.status().outlier.succeeded();
         }
@@ -142,8 +169,38 @@ impl Backend {
         self.status().check_up()
     }
 
+    /// Whether a check has said so: not before the first one, nor since maintenance or at another address. Then the next
+    /// check decides alone.
+    pub fn is_checked(&self) -> bool {
+        self.status().is_checked()
+    }
+
+    /// Whether a check has succeeded since the first one. While none has, one success brings it up.
+    pub fn is_proven(&self) -> bool {
+        self.status().is_proven()
+    }
+
+    /// Grows when a running check is about what has been: maintenance has ended, or the address is another one.
+    pub fn check_epoch(&self) -> u64 {
+        self.status().check_epoch()
+    }
+
+    /// Returns when a check is wanted before its time: the backend has left maintenance. For the one task that checks it.
+    ///
+    /// # Cancel safety
+    /// What is wanted stays until it is taken.
+    pub async fn check_wanted(&self) {
+        self.check_wanted.notified().await;
+    }
+
     pub fn set_operator(&self, operator: OperatorState) {
-        self.write(clock(), |status| status.operator = operator);
+        let mut left_maintenance = false;
+        self.write(clock(), |status| {
+            left_maintenance = status.set_operator(operator);
+        });
+        if left_maintenance {
+            self.check_wanted.notify_one();
+        }
     }
 
     /// The operator ends its connections, or has ended them: while it is drained, a sticky cookie brings nobody back.
@@ -205,6 +262,12 @@ impl Backend {
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
         self.gate.live()
+    }
+
+    /// Whether its leave is announced: drained, in maintenance or removed.
+    pub fn is_leaving(&self) -> bool {
+        let status = self.status();
+        status.retired || status.operator != OperatorState::Ready
     }
 
     /// Whether it takes connections of new clients, as far as its state goes.

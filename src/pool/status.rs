@@ -42,7 +42,22 @@ pub(super) struct Status {
 #[derive(Debug)]
 struct Check {
     up: bool,
+    /// `up` is what a check said of this address, since it was last in maintenance.
+    checked: bool,
+    /// A check has succeeded since then.
+    proven: bool,
+    /// Counts the first checks: one that began in an earlier epoch says nothing.
+    epoch: u64,
     reason: String,
+}
+
+impl Check {
+    /// The next answer is the first one.
+    fn begin_anew(&mut self) {
+        self.checked = false;
+        self.proven = false;
+        self.epoch += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +78,9 @@ impl Status {
             weight: None,
             check: Check {
                 up,
+                checked: false,
+                proven: false,
+                epoch: 0,
                 reason: "not checked yet".to_owned(),
             },
             outlier: Outlier::default(),
@@ -96,9 +114,11 @@ impl Status {
             self.endpoint = direct(&settings.address)
                 .or_else(|| moved(&self.settings.address, &settings.address, &self.endpoint));
             self.outlier = Outlier::default();
+            self.check.begin_anew();
         }
         if !checked {
             self.check.up = true;
+            self.check.begin_anew();
         }
         self.settings = settings;
         self.retired = false;
@@ -126,6 +146,9 @@ impl Status {
                 self.lookup_error = None;
                 let changed = self.endpoint.as_ref() != Some(&endpoint);
                 self.endpoint = Some(endpoint);
+                if changed {
+                    self.check.begin_anew();
+                }
                 changed
             }
             Err(why) => {
@@ -139,11 +162,35 @@ impl Status {
         self.check.up
     }
 
+    /// A check has said whether it is up. Not before the first one, nor after maintenance: the next one decides alone.
+    pub(super) fn is_checked(&self) -> bool {
+        self.check.checked
+    }
+
+    /// A check has succeeded since the first one.
+    pub(super) fn is_proven(&self) -> bool {
+        self.check.proven
+    }
+
+    pub(super) fn check_epoch(&self) -> u64 {
+        self.check.epoch
+    }
+
+    /// Whether it leaves maintenance, in which nobody asked how it does.
+    pub(super) fn set_operator(&mut self, operator: OperatorState) -> bool {
+        let left = self.operator == OperatorState::Maint && operator != OperatorState::Maint;
+        self.operator = operator;
+        if left {
+            self.check.begin_anew();
+        }
+        left
+    }
+
     pub(super) fn set_check(&mut self, up: bool, reason: &str) {
-        self.check = Check {
-            up,
-            reason: reason.to_owned(),
-        };
+        self.check.up = up;
+        self.check.checked = true;
+        self.check.proven |= up;
+        self.check.reason = reason.to_owned();
     }
 
     /// The same verdict as before brings at most a newer reason; false if it is another one.

@@ -30,8 +30,7 @@ pub(super) type Driver = AbortOnDropHandle<Option<Parts<TokioIo<Heard>>>>;
 pub(super) struct Line {
     pub sender: SendRequest<Upload>,
     pub driver: Driver,
-    /// The backend has said something.
-    pub heard: Arc<AtomicBool>,
+    pub contact: Arc<Contact>,
     /// The connection was given up because no byte moved for the pool's `idle_timeout`.
     pub stalled: Arc<AtomicBool>,
 }
@@ -46,11 +45,11 @@ pub(super) async fn open(
     pool: &config::Pool,
 ) -> hyper::Result<Line> {
     dialogue.moved();
-    let heard = Arc::new(AtomicBool::new(false));
+    let contact = Arc::new(Contact::default());
     let stalled = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Heard {
         stream,
-        heard: Arc::clone(&heard),
+        contact: Arc::clone(&contact),
     });
     let mut builder = Builder::new();
     builder
@@ -73,9 +72,49 @@ pub(super) async fn open(
     Ok(Line {
         sender,
         driver: AbortOnDropHandle::new(driver),
-        heard,
+        contact,
         stalled,
     })
+}
+
+/// What has passed between us and a backend.
+#[derive(Debug, Default)]
+pub(super) struct Contact {
+    sent: AtomicBool,
+    heard: AtomicBool,
+    reset: AtomicBool,
+}
+
+impl Contact {
+    /// A byte of the request has left.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The backend has said something.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// The backend has reset the connection in place of an answer.
+    pub(super) fn was_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed) && !self.has_heard()
+    }
+
+    fn note<T>(&self, poll: &Poll<io::Result<T>>) {
+        if let Poll::Ready(Err(error)) = poll
+            && error.kind() == io::ErrorKind::ConnectionReset
+        {
+            self.reset.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn note_write(&self, poll: &Poll<io::Result<usize>>) {
+        self.note(poll);
+        if matches!(poll, Poll::Ready(Ok(1..))) {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A client's body on its way to the backend; trailers end at this hop.
@@ -169,11 +208,10 @@ impl Body for Upload {
     }
 }
 
-/// A backend stream that remembers whether the backend has said anything: until then an upgrade may be sent again
-/// elsewhere.
+/// A backend stream that remembers what has passed: that decides whether a handshake may be sent again elsewhere.
 pub(super) struct Heard {
     stream: SetupLeg,
-    heard: Arc<AtomicBool>,
+    contact: Arc<Contact>,
 }
 
 impl Heard {
@@ -191,8 +229,9 @@ impl AsyncRead for Heard {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.heard.store(true, Ordering::Relaxed);
+            self.contact.heard.store(true, Ordering::Relaxed);
         }
+        self.contact.note(&poll);
         poll
     }
 }
@@ -203,7 +242,9 @@ impl AsyncWrite for Heard {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.contact.note_write(&poll);
+        poll
     }
 
     fn poll_write_vectored(
@@ -211,7 +252,9 @@ impl AsyncWrite for Heard {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.contact.note_write(&poll);
+        poll
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -229,6 +229,10 @@ impl Origin<Held> for Begun {
         record.opened();
     }
 
+    fn served(&self) {
+        self.attempt.backend.answered();
+    }
+
     fn has_other(&self) -> bool {
         let Self {
             errand, attempt, ..

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -11,6 +12,7 @@ use super::answer::{self, Answer, Streamed};
 use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::forward::{self, Purpose};
+use super::repeat::charge_reset;
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, refuse, unavailable};
@@ -32,6 +34,10 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, body) = request.into_parts();
     let key = visit.key(&settings, &parts);
+    if let Some(resume) = &settings.resume {
+        // As of upgrades: no client is to tell a backend that a session was resumed.
+        forward::drop_field(&mut parts.headers, &resume.header);
+    }
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: visit.arrival.peer.ip(),
@@ -50,6 +56,7 @@ pub(super) async fn serve(
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upload = Upload::new(Some(body), &visit.dialogue);
     let (sent, broken, wait) = (upload.sent(), upload.broken(), upload.wait());
+    let begun = Instant::now();
     let mut line = match backend_line::open(stream, &visit.dialogue, &settings).await {
         Ok(line) => line,
         Err(error) => return bad_gateway(ticket, &error),
@@ -67,13 +74,22 @@ pub(super) async fn serve(
         }
         Ok(response) => {
             let backend = Arc::clone(lease.backend());
+            backend.answered();
             let mut response = stream_back(visit, response, ticket, line, lease, sent);
             if let Some(sticky) = sticky {
                 sticky.set(&backend, response.headers_mut());
             }
             response
         }
-        Err(error) => failed(visit, ticket, ordinal, &line, &broken, &error),
+        Err(error) => {
+            charge_reset(
+                &line.contact,
+                lease.backend(),
+                begun,
+                settings.connect_timeout,
+            );
+            failed(visit, ticket, ordinal, &line, &broken, &error)
+        }
     }
 }
 

@@ -29,6 +29,22 @@ const HOP_BY_HOP: [&str; 10] = [
     "proxy-authenticate",
 ];
 
+/// Fields that `Connection` cannot remove: framing, routing, and what a backend decides by who asks. A client behind a
+/// trusted proxy would else erase what that proxy has said (the kind of CVE-2022-31813).
+const END_TO_END: [&str; 8] = [
+    "content-length",
+    "host",
+    "forwarded",
+    "x-real-ip",
+    "cookie",
+    "set-cookie",
+    "authorization",
+    "origin",
+];
+
+/// Families of such fields.
+const END_TO_END_PREFIXES: [&str; 3] = ["sec-websocket-", "x-forwarded-", "x-client-cert-"];
+
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
@@ -52,6 +68,7 @@ pub(super) enum Purpose {
 pub(super) fn request(headers: &mut HeaderMap, origin: Origin, purpose: Purpose) {
     let chunked = headers.contains_key(TRANSFER_ENCODING);
     drop_hop_by_hop(headers);
+    drop_aliases(headers);
     // hyper has answered it by the time the backend reads the body.
     headers.remove(EXPECT);
     set_forwarded(headers, origin);
@@ -94,16 +111,41 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The fields that `Connection` names. Those that the message's own framing and routing hang on are no client's to drop.
+/// The fields that `Connection` names and may.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     let items = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     items
         .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| {
-            *name != CONTENT_LENGTH && *name != HOST && !name.as_str().starts_with("sec-websocket-")
-        })
+        .filter(|name| !is_end_to_end(name.as_str()))
         .collect()
+}
+
+fn is_end_to_end(name: &str) -> bool {
+    END_TO_END.contains(&name) || END_TO_END_PREFIXES.iter().any(|one| name.starts_with(one))
+}
+
+/// Drops names with underscores that CGI and PHP read as a field that decides something here: `Content_Length` is the same
+/// variable as `Content-Length`.
+fn drop_aliases(headers: &mut HeaderMap) {
+    let is_alias = |name: &&HeaderName| {
+        let plain = name.as_str().replace('_', "-");
+        plain != name.as_str() && (HOP_BY_HOP.contains(&&*plain) || is_end_to_end(&plain))
+    };
+    let aliases: Vec<HeaderName> = headers.keys().filter(is_alias).cloned().collect();
+    for name in aliases {
+        headers.remove(name);
+    }
+}
+
+/// Removes a field in each spelling that reads as the same: `-` and `_` are one.
+pub(super) fn drop_field(headers: &mut HeaderMap, name: &str) {
+    let plain = name.replace('_', "-");
+    let is_it = |one: &&HeaderName| one.as_str().replace('_', "-").eq_ignore_ascii_case(&plain);
+    let spellings: Vec<HeaderName> = headers.keys().filter(is_it).cloned().collect();
+    for spelling in spellings {
+        headers.remove(spelling);
+    }
 }
 
 fn set_forwarded(headers: &mut HeaderMap, origin: Origin) {
@@ -368,6 +410,69 @@ mod tests {
             ("connection", "close"),
         ]);
         assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn connection_removes_nothing_that_tells_who_asks() {
+        let kept = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "b.example"),
+            ("x-forwarded-port", "80"),
+            ("x-real-ip", "10.0.0.1"),
+            ("x-client-cert-subject", "CN=a"),
+            ("forwarded", "for=10.0.0.1"),
+            ("cookie", "a=b"),
+            ("authorization", "Basic x"),
+            ("origin", "null"),
+            ("sec-websocket-protocol", "chat"),
+        ];
+        for (name, value) in kept {
+            let nomination = name.to_uppercase();
+            let mut headers = map(&[(name, value), ("host", "a"), ("connection", &nomination)]);
+            request(&mut headers, origin(true), Purpose::Ordinary);
+            let found = headers.get(name).map(HeaderValue::as_bytes);
+            assert!(
+                found.is_some_and(|found| found.starts_with(value.as_bytes())),
+                "{name}"
+            );
+        }
+        let mut answer = map(&[("connection", "Set-Cookie"), ("set-cookie", "a=b")]);
+        response(&mut answer, Purpose::Ordinary);
+        assert_eq!(values(&answer, "set-cookie"), ["a=b"]);
+    }
+
+    #[test]
+    fn names_with_underscores_alias_no_field_that_decides() {
+        let names = [
+            "Transfer_Encoding",
+            "Content_Length",
+            "Sec_WebSocket_Key",
+            "Sec-WebSocket_Protocol",
+            "X_Forwarded_Port",
+            "X_Real_IP",
+            "X_Client-Cert_Subject",
+            "Proxy_Authorization",
+        ];
+        for name in names {
+            let mut headers = map(&[(name, "1"), ("user_id", "7")]);
+            request(&mut headers, origin(true), Purpose::Ordinary);
+            assert!(
+                !headers.contains_key(name) && headers.contains_key("user_id"),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_field_is_dropped_in_every_spelling() {
+        let mut headers = map(&[
+            ("Evenkeel_Resume", "count=1"),
+            ("EVENKEEL-RESUME", "count=1"),
+            ("evenkeel-resumed", "kept"),
+        ]);
+        drop_field(&mut headers, "evenkeel-resume");
+        assert_eq!(headers, map(&[("evenkeel-resumed", "kept")]));
     }
 
     #[test]

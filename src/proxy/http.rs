@@ -1123,7 +1123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_upgrade_is_sent_again_until_a_first_byte_came() {
+    async fn an_upgrade_is_sent_again_until_a_first_byte_came_where_that_is_chosen() {
         let tried = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&tried);
         let silent = node(move |mut stream, _| {
@@ -1131,7 +1131,8 @@ mod tests {
             async move { drop(head(&mut stream).await) }
         })
         .await;
-        let bench = Bench::start("", "", &[silent, tunnel(0, 3).await]);
+        let keys = "retry_on = [\"connect\", \"empty_response\"]";
+        let bench = Bench::start("", keys, &[silent, tunnel(0, 3).await]);
         for _ in 0..4 {
             session(bench.connect().await, 0, 3).await;
         }

@@ -20,6 +20,7 @@ use super::backend_line::{self, Upload};
 use super::dialogue::Dialogue;
 use super::dispatch::charge;
 use super::reach::Approach;
+use super::repeat::{Repeat, charge_reset};
 use super::{Held, Introduction, Proxy, SetupLeg};
 use crate::base::backoff::Backoff;
 use crate::config;
@@ -142,6 +143,8 @@ struct Search {
 enum Refused {
     /// Another one may, or the same one later.
     ForNow(String),
+    /// It took the handshake, and ended without an answer: another may within the pool's `retries`.
+    Unanswered(String),
     /// No other will.
     ForGood(String),
 }
@@ -155,6 +158,7 @@ impl Search {
     async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<Successor<Held>> {
         let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         let id = self.way.id;
+        let mut unanswered = 0;
         loop {
             // Looked up each time: a reload may have removed it.
             let pool = self.way.pool.upgrade()?;
@@ -166,7 +170,11 @@ impl Search {
                 Refused::ForNow(why) => {
                     tracing::debug!(id, pool = %pool.name(), why, "not resumed yet");
                 }
-                Refused::ForGood(why) => {
+                Refused::Unanswered(why) if unanswered < pool.settings().retries => {
+                    unanswered += 1;
+                    tracing::debug!(id, pool = %pool.name(), why, unanswered, "not resumed yet");
+                }
+                Refused::Unanswered(why) | Refused::ForGood(why) => {
                     tracing::debug!(id, pool = %pool.name(), why, "not resumed");
                     return None;
                 }
@@ -240,9 +248,15 @@ impl Search {
         let now = Instant::now();
         backend.connected(now);
         let patience = Duration::from_millis(self.way.upgrade_timeout.into());
-        let shaken = timeout(patience, self.shake(leg, settings)).await;
-        let (leg, read) =
-            shaken.unwrap_or_else(|_| Err(Refused::ForNow("no 101 in time".to_owned())))?;
+        let shaken = timeout(patience, self.shake(leg, settings, backend)).await;
+        let (leg, read) = shaken.unwrap_or_else(|_| {
+            let why = "no 101 in time".to_owned();
+            // It has the handshake, and may hang of it.
+            Err(match backend.is_leaving() {
+                true => Refused::ForNow(why),
+                false => Refused::ForGood(why),
+            })
+        })?;
         Ok((leg, read, now - begun))
     }
 
@@ -250,7 +264,9 @@ impl Search {
         &self,
         leg: SetupLeg,
         settings: &config::Pool,
+        backend: &Backend,
     ) -> Result<(SetupLeg, Vec<u8>), Refused> {
+        let begun = Instant::now();
         let for_now = |error: &dyn std::fmt::Display| Refused::ForNow(error.to_string());
         let dialogue = Arc::new(Dialogue::new(settings.idle_timeout));
         let line = backend_line::open(leg, &dialogue, settings).await;
@@ -262,7 +278,16 @@ impl Search {
         parts.headers.insert(header, self.note.clone());
         let request = Request::from_parts(parts, Upload::new(None, &dialogue));
         let response = line.sender.send_request(request).await;
-        let response = response.map_err(|error| for_now(&error))?;
+        let response = response.map_err(|error| {
+            charge_reset(&line.contact, backend, begun, settings.connect_timeout);
+            let why = error.to_string();
+            match Repeat::of(&line.contact, backend, settings) {
+                Repeat::Free => Refused::ForNow(why),
+                Repeat::Chosen => Refused::Unanswered(why),
+                Repeat::Never => Refused::ForGood(why),
+            }
+        })?;
+        backend.answered();
         let status = response.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(match status.is_client_error() && !may_change(status) {

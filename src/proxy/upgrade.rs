@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::SEC_WEBSOCKET_EXTENSIONS;
 use http::request::Parts;
@@ -17,6 +17,7 @@ use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
+use super::repeat::{Repeat, charge_reset};
 use super::resume::{Handshake, More, Way};
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
@@ -45,13 +46,13 @@ pub(super) struct Handover {
 
 /// Why one backend gave no answer to an upgrade.
 enum Unanswered {
-    /// It is gone, and said nothing: another may be asked.
-    Silent,
+    /// It is gone, and said nothing.
+    Silent(Repeat),
     TimedOut,
     Failed(How),
 }
 
-/// Serves one upgrade request. Until a backend's first byte it may be sent again to another, within the pool's `retries`.
+/// Serves one upgrade request. It is sent to another backend within the pool's `retries`, as [`Repeat`] allows.
 pub(super) async fn serve(
     visit: &Visit,
     routed: &Routed,
@@ -80,7 +81,7 @@ pub(super) async fn serve(
     let key = visit.key(&settings, &parts);
     if let Some(resume) = &settings.resume {
         // What a backend is told there is ours to tell.
-        parts.headers.remove(&*resume.header);
+        forward::drop_field(&mut parts.headers, &resume.header);
     }
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
@@ -132,7 +133,9 @@ pub(super) async fn serve(
                 .await;
             }
             Ok((response, line)) => return pass_on(visit, response, ticket, line, lease),
-            Err(Unanswered::Silent) if wanted.tried.len() < settings.retries as usize => {
+            Err(Unanswered::Silent(Repeat::Free | Repeat::Chosen))
+                if wanted.tried.len() < settings.retries as usize =>
+            {
                 wanted.tried.push(Arc::clone(lease.backend()));
                 pool.counters().retries.fetch_add(1, Ordering::Relaxed);
             }
@@ -151,18 +154,27 @@ async fn ask(
     lease: &Lease,
 ) -> Result<(Response<Incoming>, Line), Unanswered> {
     let request = Request::from_parts(parts, Upload::new(None, &visit.dialogue));
+    let begun = Instant::now();
     let asking = async {
         let mut line = backend_line::open(stream, &visit.dialogue, settings)
             .await
-            .map_err(|_| Unanswered::Silent)?;
+            .map_err(|_| Unanswered::Silent(Repeat::Free))?;
         match line.sender.send_request(request).await {
-            Ok(response) => Ok((response, line)),
+            Ok(response) => {
+                lease.backend().answered();
+                Ok((response, line))
+            }
             Err(_) if line.stalled.load(Ordering::Relaxed) => Err(Unanswered::TimedOut),
             Err(error) => {
-                tracing::debug!(%error, backend = %lease.backend().name(), "upgrade failed");
-                match line.heard.load(Ordering::Relaxed) {
+                let backend = lease.backend();
+                tracing::debug!(%error, backend = %backend.name(), "upgrade failed");
+                charge_reset(&line.contact, backend, begun, settings.connect_timeout);
+                match line.contact.has_heard() {
                     true => Err(Unanswered::Failed(how(&error))),
-                    false => Err(Unanswered::Silent),
+                    false => {
+                        let repeat = Repeat::of(&line.contact, backend, settings);
+                        Err(Unanswered::Silent(repeat))
+                    }
                 }
             }
         }
@@ -290,7 +302,7 @@ fn pass_on(
 fn no_answer(ticket: Ticket, unanswered: &Unanswered) -> Response<Answer> {
     let (status, how) = match unanswered {
         Unanswered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, How::Timeout),
-        Unanswered::Silent => (StatusCode::BAD_GATEWAY, How::Rst),
+        Unanswered::Silent(_) => (StatusCode::BAD_GATEWAY, How::Rst),
         Unanswered::Failed(how) => (StatusCode::BAD_GATEWAY, *how),
     };
     answer::own_and_close(

@@ -283,9 +283,7 @@ impl<L> Entry<L> {
             // A FIN is no byte, but what is left after it has its own time.
             self.last_activity = scratch.now;
         }
-        if self.role.early().is_some() && !self.is_untouched() {
-            self.role.end_early();
-        }
+        self.leave_origin();
         self.note_fins();
         let parting = self.judge_client(scratch.now);
         if let Some(turn) = parting.or_else(|| self.go_on_parting(scratch.now)) {
@@ -345,6 +343,17 @@ impl<L> Entry<L> {
         self.record.bytes_from_client == 0
             && self.record.bytes_from_backend == 0
             && !self.directions[CLIENT].has_ended()
+    }
+
+    /// Behind the first byte it goes back no more.
+    fn leave_origin(&mut self) {
+        let Some(early) = self.role.early().filter(|_| !self.is_untouched()) else {
+            return;
+        };
+        if self.record.bytes_from_client + self.record.bytes_from_backend > 0 {
+            early.origin.served();
+        }
+        self.role.end_early();
     }
 
     /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.

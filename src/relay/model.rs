@@ -365,6 +365,8 @@ impl Origin<Sender<()>> for Returning {
         record.opened();
     }
 
+    fn served(&self) {}
+
     fn has_other(&self) -> bool {
         self.has_other
     }

@@ -15,6 +15,9 @@ pub trait Origin<L>: Send {
     /// The backend's leg of a session that was adopted while connecting is connected.
     fn connected(&mut self, record: &mut Record);
 
+    /// A byte went either way: the backend serves.
+    fn served(&self);
+
     /// Whether another backend might serve the session in place of one that has finished before a byte went either way.
     fn has_other(&self) -> bool;
 

@@ -293,6 +293,8 @@ impl Origin<Sender<()>> for Returning {
         record.opened();
     }
 
+    fn served(&self) {}
+
     fn has_other(&self) -> bool {
         true
     }

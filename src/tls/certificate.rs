@@ -126,6 +126,9 @@ pub(super) fn parse_chain(
 
 fn parse_key(file: &Path, contents: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(contents).map_err(|source| match source {
+        _ if is_encrypted(contents) => TlsError::EncryptedKey {
+            file: file.to_owned(),
+        },
         pem::Error::NoItemsFound => TlsError::NoKey {
             file: file.to_owned(),
         },
@@ -134,6 +137,20 @@ fn parse_key(file: &Path, contents: &[u8]) -> Result<PrivateKeyDer<'static>, Tls
             source,
         },
     })
+}
+
+/// A key behind a passphrase, as PKCS#8 has it or as OpenSSL's older form does (RFC 1421, 4.6.1.1).
+fn is_encrypted(contents: &[u8]) -> bool {
+    const PKCS8: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+    let line_is_it = |line: &[u8]| {
+        let traditional = line.strip_prefix(b"Proc-Type:");
+        let traditional =
+            traditional.is_some_and(|value| value.trim_ascii().ends_with(b",ENCRYPTED"));
+        line.starts_with(PKCS8) || traditional
+    };
+    contents
+        .split(|byte| *byte == b'\n' || *byte == b'\r')
+        .any(line_is_it)
 }
 
 fn check_pair(certified: &CertifiedKey, cert: &Path, key: &Path) -> Result<(), TlsError> {

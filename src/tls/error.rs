@@ -18,12 +18,18 @@ pub enum TlsError {
     },
     #[error("{}: larger than {limit_bytes} bytes", file.display())]
     TooLarge { file: PathBuf, limit_bytes: u64 },
-    #[error("{}: not valid PEM: {source}", file.display())]
+    #[error("{}: not valid PEM: {}", file.display(), pem_words(source))]
     Pem { file: PathBuf, source: pem::Error },
     #[error("{}: no certificate found", file.display())]
     NoCertificate { file: PathBuf },
     #[error("{}: no private key found", file.display())]
     NoKey { file: PathBuf },
+    #[error(
+        "{}: the private key is encrypted, and nobody is there to give the passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
+        file.display(),
+        file.display()
+    )]
+    EncryptedKey { file: PathBuf },
     #[error("{}: not a valid certificate: {why}", file.display())]
     Certificate { file: PathBuf, why: String },
     #[error("{}: the private key cannot be used: {source}", file.display())]
@@ -60,5 +66,20 @@ fn hint(errors: &[String]) -> String {
     match errors.first() {
         Some(first) => format!(" ({first})"),
         None => String::new(),
+    }
+}
+
+/// The library shows lines as lists of numbers.
+fn pem_words(error: &pem::Error) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("the line `{}` is missing", text(end_marker).trim_end())
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("the line `{}` begins nothing", text(line).trim_end())
+        }
+        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64".to_owned(),
+        other => other.to_string(),
     }
 }

@@ -15,6 +15,9 @@ use super::TlsError;
 /// wrong path (a log, a device).
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// SHA-256 over contents: differs when they do, whatever the stamps of the files.
 pub type Fingerprint = [u8; 32];
 
@@ -93,8 +96,20 @@ fn bounded(file: &Path) -> Result<Vec<u8>, Unread> {
         .map_err(failed)?;
     match contents.len() as u64 > MAX_FILE_BYTES {
         true => Err(Unread::TooLarge),
-        false => Ok(contents),
+        false => Ok(without_marks(contents)),
     }
+}
+
+/// Drops the byte order marks that editors put before a line of text. Several in one file come of joined files, and the line behind
+/// one, which begins a certificate, would be no such line.
+fn without_marks(contents: Vec<u8>) -> Vec<u8> {
+    let begins_with_mark = |line: &[u8]| line.starts_with(BYTE_ORDER_MARK);
+    if !contents.split(|byte| *byte == b'\n').any(begins_with_mark) {
+        return contents;
+    }
+    let lines = contents.split_inclusive(|byte| *byte == b'\n');
+    let bare = lines.map(|line| line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line));
+    bare.flatten().copied().collect()
 }
 
 fn failed(file: &Path, source: Arc<io::Error>) -> TlsError {

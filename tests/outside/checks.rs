@@ -404,3 +404,78 @@ async fn a_new_backend_gets_little_until_its_slow_start_is_over() {
     let fresh = picks.iter().filter(|name| *name == "new").count();
     assert!(fresh < 10, "{fresh} of 40 for a backend that has just come");
 }
+
+/// The check's own pace must not matter: with these numbers the second check comes in an hour, and `fall` asks for nine.
+const SLOW: &str =
+    "check = { type = \"tcp\", interval = \"1h\", timeout = \"5s\", rise = 9, fall = 9 }";
+
+#[tokio::test]
+async fn the_first_check_decides_at_start_after_maintenance_and_for_an_added_backend() {
+    let (dead, alive) = (Node::echo("dead").await, Node::echo("alive").await);
+    let address = dead.address;
+    dead.kill().await;
+    let with =
+        |backends: &[String]| listener("main", "tcp", "nodes") + &pool("nodes", SLOW, backends);
+    let first = backend("n1", address);
+    let balancer = Balancer::start(&with(std::slice::from_ref(&first)));
+    let down = balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+    assert!(
+        down["reason"].as_str().unwrap().contains("refused"),
+        "{down}"
+    );
+    // One success brings up a backend that never was: soon after the first failure it is asked again.
+    let node = Node::echo_at(address, "n1").await;
+    let both = [first, backend("n2", alive.address)];
+    balancer.reload(&with(&both)).await;
+    balancer
+        .backend_until("nodes", "n2", |seen| seen["check"] == "up")
+        .await;
+    // Only after maintenance it is asked again in this hour.
+    let operate = |word: &str| format!("/api/v1/pools/nodes/backends/n1/{word}");
+    balancer.post(&operate("maint"), "{}").await;
+    balancer.post(&operate("ready"), "{}").await;
+    balancer
+        .backend_until("nodes", "n1", |seen| {
+            seen["state"] == "up" && seen["check"] == "up"
+        })
+        .await;
+    balancer.post(&operate("maint"), "{}").await;
+    node.kill().await;
+    balancer.post(&operate("ready"), "{}").await;
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "down")
+        .await;
+    // A reload carries the verdict, and an added dead backend is out after one check.
+    let added = [both[0].clone(), both[1].clone(), backend("n3", address)];
+    balancer.reload(&with(&added)).await;
+    assert_eq!(balancer.backend("nodes", "n1").await["check"], "down");
+    balancer
+        .backend_until("nodes", "n3", |seen| seen["state"] == "down")
+        .await;
+    assert_eq!(greeted(balancer.address("main").await).await.1, "alive");
+}
+
+/// A node that takes the check's connection and says nothing.
+#[tokio::test]
+async fn until_its_first_check_is_done_a_backend_is_unchecked() {
+    let silent = Node::scripted(|mut stream, _| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let check =
+        "check = { type = \"expect\", expect = \"hello\", interval = \"1h\", timeout = \"1h\" }";
+    let config =
+        listener("main", "tcp", "nodes") + &pool("nodes", check, &[backend("n1", silent.address)]);
+    let balancer = Balancer::start(&config);
+    silent.reached(1).await;
+    let seen = balancer.backend("nodes", "n1").await;
+    assert_eq!(
+        (&seen["state"], &seen["check"]),
+        (&"up".into(), &"unchecked".into())
+    );
+    let admin = balancer.address("admin").await.to_string();
+    let (_, status, error) = balancer.command(&["status", "--admin", &admin]).await;
+    assert!(status.contains("unchecked"), "{status}{error}");
+}

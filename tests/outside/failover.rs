@@ -207,7 +207,8 @@ async fn an_upgrade_is_sent_again_when_the_backend_closes_before_its_answer() {
     })
     .await;
     let living = Node::web("n2").await;
-    let balancer = Balancer::start(&simple("websocket", "", &[&dying, &living]));
+    let keys = "retry_on = [\"connect\", \"empty_response\"]";
+    let balancer = Balancer::start(&simple("websocket", keys, &[&dying, &living]));
     let address = balancer.address("main").await;
     for _ in 0..10 {
         let mut socket = websocket(address, "/").await;

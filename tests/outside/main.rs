@@ -1,6 +1,7 @@
 //! Tests from outside: the built binary, real sockets, real peers. One binary, because each test binary is linked anew.
 //!
-//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `certificates` and `authority` make keys.
+//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `certificates` and `authority` make keys,
+//! `threads` counts what a process does.
 //! Every other file is a list of behaviours. Nothing here sleeps to let something happen: tests wait for log events,
 //! for answers of the admin endpoint and for bytes.
 
@@ -10,6 +11,7 @@ mod clients;
 mod harness;
 mod nodes;
 mod settings;
+mod threads;
 mod tls_nodes;
 
 mod addresses;
@@ -36,11 +38,13 @@ mod life;
 mod limits;
 mod listener_drain;
 mod peers;
+mod pem_files;
 mod plan;
 mod pool_files;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
+mod repeat;
 mod resume;
 mod sockets;
 mod sticky;

@@ -5,10 +5,10 @@ use super::super::error::Fault;
 use super::super::hash_key::ALLOWED as HASH_KEY;
 use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
 use super::super::model::{
-    Activity, Address, Backend, Balance, Check, Discover, Pool, ProxyVersion,
+    Activity, Address, Backend, Balance, Check, Discover, Pool, ProxyVersion, RetryOn,
 };
 use super::super::table::Table;
-use super::super::words::{Algorithm, words};
+use super::super::words::{Algorithm, RetryCause, words};
 use super::{
     backend, backend_tls, check, discover, failover, long_life, outlier, rebalance, resume,
     retry_after, socket, sticky,
@@ -112,6 +112,12 @@ pub static POOL: Section = Section {
             number(0, 100),
             Absent::Number(defaults::RETRIES),
             "Further tries after a failed connect, each on another backend while there is one.",
+        ),
+        key(
+            "retry_on",
+            Kind::Words(words::<RetryCause>),
+            Absent::Texts(defaults::RETRY_ON),
+            "What the tries of a WebSocket's handshake repeat: a failed connect always; with `empty_response` also a backend that took the handshake and ended without a byte of an answer.",
         ),
         key(
             "max_queue",
@@ -257,6 +263,11 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),
+        retry_on: RetryOn {
+            empty_response: table
+                .words::<RetryCause>("retry_on")
+                .contains(&RetryCause::EmptyResponse),
+        },
         max_queue,
         queue_timeout,
         slow_start,
@@ -406,6 +417,11 @@ mod tests {
                 Fault::Value,
             ),
             (pool("retries = 101"), "pool.p.retries", Fault::Value),
+            (
+                pool("retry_on = [\"timeout\"]"),
+                "pool.p.retry_on[0]",
+                Fault::Value,
+            ),
             (
                 pool("queue_timeout = \"9s\""),
                 "pool.p.queue_timeout",

@@ -52,6 +52,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,
+        retry_on: config::RetryOn::default(),
         max_queue: 0,
         queue_timeout: Duration::from_secs(5),
         slow_start: Duration::ZERO,

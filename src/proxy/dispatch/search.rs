@@ -145,7 +145,7 @@ impl Attempt {
             Unserved::Reset => {
                 if now.duration_since(self.begun) <= connect_timeout {
                     let why = "reset before the first byte";
-                    self.backend.connect_failed(now, why);
+                    self.backend.unanswered(now, why);
                 }
                 let how = How::Rst;
                 return DispatchError::Ended { backend, how };
