@@ -164,6 +164,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         policy,
         ticket,
         lease,
+        source,
         way,
     } = handover;
     let Ok(upgraded) = client.await else {
@@ -194,7 +195,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         connecting: false,
         policy,
         record,
-        lease: Held::new(lease, arrival.slot.place()),
+        lease: Held::new(lease, arrival.slot.place_of(source)),
         // The backend has had a request.
         origin: None,
         resumption: way,
