@@ -30,8 +30,10 @@ use tracing::info;
 use crate::config::{Bind, Config};
 use crate::net::{self, Bound};
 use crate::server::{Commit, Follower, Server};
+pub use api::MAX_WAIT;
 use endpoint::{BACKLOG, Endpoint};
 use gate::Gate;
+pub use jobs::MAX_TIME;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.
 pub struct Admin {

@@ -1,8 +1,14 @@
 //! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`.
 
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
 use crate::certificates::Certificate;
 use crate::clients::greeted;
-use crate::harness::{Balancer, Launch, complete, run};
+use crate::harness::{Balancer, Launch, complete, run, within};
 use crate::nodes::Node;
 use crate::settings::simple;
 
@@ -59,6 +65,53 @@ async fn a_drain_that_runs_out_of_its_wait_fails_and_one_that_empties_does_not()
         (0, "nodes/n1: drain, 0 connections\n"),
         "{error}"
     );
+}
+
+/// Passes each request on to `admin`, with a `wait` of 10 ms in place of the longest that the endpoint has, and says that it came.
+async fn impatient(admin: SocketAddr, came: mpsc::UnboundedSender<String>) -> SocketAddr {
+    let gate = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = gate.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = gate.accept().await {
+            let mut head = vec![0; 16 * 1024];
+            let read = client.read(&mut head).await.expect("a request");
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            let _ = came.send(head.lines().next().unwrap_or_default().to_owned());
+            let head = head
+                .replace("wait=1h", "wait=10ms")
+                .replace(&address.to_string(), &admin.to_string());
+            let mut endpoint = TcpStream::connect(admin).await.expect("connect");
+            endpoint.write_all(head.as_bytes()).await.expect("write");
+            let _ = copy_bidirectional(&mut client, &mut endpoint).await;
+        }
+    });
+    address
+}
+
+/// It waits for an hour at most, and a longer `--wait` was refused by it.
+#[tokio::test]
+async fn a_wait_goes_on_when_the_endpoint_waits_no_longer() {
+    let (balancer, _, _node) = started().await;
+    let (came, mut requests) = mpsc::unbounded_channel();
+    let gate = impatient(balancer.address("admin").await, came).await;
+    let (stream, _) = greeted(balancer.address("main").await).await;
+    let gate = gate.to_string();
+    let words = ["drain", "nodes/n1", "--wait", "2h", "--admin", &gate];
+    let looks = async {
+        let first = within("a drain", requests.recv()).await.expect("a drain");
+        let path = "POST /api/v1/pools/nodes/backends/n1/drain?wait=1h ";
+        assert!(first.starts_with(path), "{first}");
+        // Two looks of two requests each.
+        for _ in 0..4 {
+            let look = within("a look", requests.recv()).await.expect("a look");
+            assert!(look.starts_with("GET "), "{look}");
+        }
+        drop(stream);
+    };
+    let ((code, out, error), ()) = tokio::join!(balancer.command(&words), looks);
+    let expected = (0, "nodes/n1: drain, 0 connections\n");
+    assert_eq!((code, out.as_str()), expected, "{error}");
+    assert_eq!(error, "", "nobody looks at it");
 }
 
 #[tokio::test]

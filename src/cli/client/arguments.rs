@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::target::Given;
+use crate::admin::MAX_TIME;
 use crate::base::rate::{Rate, RateError};
 use crate::base::units::{format_duration, parse_duration};
 use crate::cli::ConfigArgument;
@@ -58,8 +59,8 @@ pub struct MaintArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendName,
-    /// Return when its last connection is gone, or fail after this time, at most 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Return when its last connection is gone, or fail after this time, at most 7d
+    #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) wait: Option<Duration>,
     #[command(flatten)]
     pub(super) ask: AskArguments,
@@ -89,8 +90,8 @@ pub struct ReadyArguments {
 pub struct DrainArguments {
     #[command(flatten)]
     pub(super) subject: SubjectArguments,
-    /// Return when its last connection is gone, or fail after this time, at most 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Return when its last connection is gone, or fail after this time, at most 7d
+    #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) wait: Option<Duration>,
     #[command(flatten)]
     pub(super) pace: PaceArguments,
@@ -160,6 +161,15 @@ impl PaceArguments {
 fn rate(text: &str) -> Result<Rate, String> {
     text.parse()
         .map_err(|error: RateError| format!("{error}; allowed: as in 100/s, 600/m"))
+}
+
+/// A time of a job, or of the wait for its end.
+fn job_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time <= MAX_TIME {
+        true => Ok(time),
+        false => Err(format!("at most {}", format_duration(MAX_TIME))),
+    }
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

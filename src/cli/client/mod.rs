@@ -13,6 +13,7 @@ mod plan;
 mod table;
 mod target;
 mod trust;
+mod wait;
 
 use std::time::Duration;
 
