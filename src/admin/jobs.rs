@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use super::body::{Nothing, read_json};
+use super::known;
 use super::look::stamp;
 use super::query;
 use super::reply::{Failure, Reply, json};
@@ -234,7 +235,12 @@ where
         }
     };
     let pace = pace(rate, deadline, after, close, None)?;
-    let job = start(server, target(filter), pace).await?;
+    known::verify(server, &filter).await?;
+    let target = target(filter);
+    if let Target::Move(filter) = &target {
+        known::verify_move(server, filter)?;
+    }
+    let job = start(server, target, pace).await?;
     Ok(json(StatusCode::ACCEPTED, &view(&job)))
 }
 

@@ -10,6 +10,7 @@ mod connections;
 mod endpoint;
 mod gate;
 mod jobs;
+mod known;
 mod listeners;
 mod look;
 mod metrics;
