@@ -30,7 +30,7 @@ pub(super) const MAX_WAITERS: usize = 32;
 /// The longest `wait`; a script that wants longer asks again.
 pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// The highest weight, as in the configuration.
-const MAX_WEIGHT: u16 = 256;
+pub const MAX_WEIGHT: u16 = 256;
 
 pub(super) struct Api {
     /// Weak: the server owns this endpoint.

@@ -31,10 +31,11 @@ use tracing::info;
 use crate::config::{Bind, Config};
 use crate::net::{self, Bound};
 use crate::server::{Commit, Follower, Server};
-pub use api::MAX_WAIT;
+pub use api::{MAX_WAIT, MAX_WEIGHT};
 use endpoint::{BACKLOG, Endpoint};
 use gate::Gate;
 pub use jobs::MAX_TIME;
+pub use query::network;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.
 pub struct Admin {

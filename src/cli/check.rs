@@ -1,11 +1,10 @@
 //! `evenkeel check`: says whether a configuration would be taken, without binding or connecting anything.
 
-use std::io::Write;
-
 use super::CheckArguments;
 use super::balancer::configuration;
 use super::failure::Failure;
 use super::locate::locate;
+use super::output::print;
 use crate::config::Config;
 use crate::server::{self, Source};
 use crate::tls;
@@ -16,8 +15,8 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = configuration(&source)?;
     tls::install_provider();
     server::verify(&config).map_err(|messages| Failure::Other(messages.join("\n")))?;
-    let line = format!("{}: ok, {}", source.file().display(), summary(&config));
-    writeln!(std::io::stdout(), "{line}").map_err(Failure::io("write the result"))
+    let file = source.file().display();
+    print(&format!("{file}: ok, {}\n", summary(&config)))
 }
 
 fn summary(config: &Config) -> String {

@@ -435,7 +435,7 @@ async fn the_command_shows_a_table_or_json_and_follows_the_pages() {
         "{json}"
     );
     let (code, _, error) = command(&["connections", "--client", "evil"]).await;
-    assert_eq!(code, 1);
+    assert_eq!(code, 2, "{error}");
     assert!(error.contains("10.0.0.0/8"), "{error}");
     let (code, ..) = command(&["connections", "--min-idle", "60"]).await;
     assert_eq!(code, 2, "a duration without a unit is wrong usage");

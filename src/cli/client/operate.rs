@@ -1,4 +1,4 @@
-//! `evenkeel drain`, `ready` and `maint`: the operator's word on a backend or a listener.
+//! `evenkeel drain`, `ready`, `maint` and `weight`: the operator's word on a backend or a listener.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::arguments::{
     AskArguments, BackendName, DrainArguments, MaintArguments, ReadyArguments, SubjectArguments,
+    WeightArguments,
 };
 use super::wait::Watch;
 use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, jobs, show};
@@ -58,6 +59,33 @@ pub fn ready(arguments: ReadyArguments) -> Result<(), Failure> {
     let ReadyArguments { subject, ask } = arguments;
     let nothing = serde_json::json!({});
     operate(&subject.subject()?, "ready", None, nothing, &ask)
+}
+
+pub fn weight(arguments: WeightArguments) -> Result<(), Failure> {
+    let WeightArguments {
+        backend,
+        weight,
+        reset: _,
+        ask: asked,
+    } = arguments;
+    let path = Subject::Backend(backend).path("weight", None);
+    // `null` is the configured one.
+    let body = serde_json::json!({ "weight": weight }).to_string();
+    ask(&asked, async |target, output| {
+        let body = call::call_with(target, Method::PUT, &path, body, ANSWER_TIMEOUT).await?;
+        show(output, &body, |done: &OperatedView| {
+            let BackendView {
+                pool,
+                name,
+                state,
+                weight,
+                live,
+                ..
+            } = &done.backend;
+            let live = connections(*live);
+            format!("{pool}/{name}: weight {weight}, {state}, {live}\n")
+        })
+    })
 }
 
 /// Sets the operator's state. With `wait` it returns when the last connection is gone; connections that are left after it
