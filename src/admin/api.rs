@@ -28,9 +28,9 @@ use crate::server::{Condition, Server};
 /// Drains with `wait` at once, each of which holds a connection; more are told to ask again.
 pub(super) const MAX_WAITERS: usize = 32;
 /// The longest `wait`; a script that wants longer asks again.
-const MAX_WAIT: Duration = Duration::from_secs(3600);
+pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// The highest weight, as in the configuration.
-const MAX_WEIGHT: u16 = 256;
+pub const MAX_WEIGHT: u16 = 256;
 
 pub(super) struct Api {
     /// Weak: the server owns this endpoint.
@@ -158,7 +158,7 @@ impl Api {
         info!(pool = %pool.name(), backend = %backend.name(), to = ?state, "operator sets the state");
         server.set_operator(&backend, state);
         let subject = Subject::Backend(Arc::clone(&backend));
-        jobs::fulfil(server, subject.clone(), wish)?;
+        jobs::fulfil(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }

@@ -10,6 +10,7 @@ mod connections;
 mod endpoint;
 mod gate;
 mod jobs;
+mod known;
 mod listeners;
 mod look;
 mod metrics;
@@ -30,8 +31,11 @@ use tracing::info;
 use crate::config::{Bind, Config};
 use crate::net::{self, Bound};
 use crate::server::{Commit, Follower, Server};
+pub use api::{MAX_WAIT, MAX_WEIGHT};
 use endpoint::{BACKLOG, Endpoint};
 use gate::Gate;
+pub use jobs::MAX_TIME;
+pub use query::network;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.
 pub struct Admin {

@@ -1,11 +1,11 @@
 //! `evenkeel check`: says whether a configuration would be taken, without binding or connecting anything.
 
-use std::io::Write;
 use std::time::SystemTime;
 
 use super::CheckArguments;
 use super::failure::Failure;
 use super::locate::locate;
+use super::output::print;
 use crate::config::{Config, Draft};
 use crate::server::{self, Source};
 use crate::tls;
@@ -27,8 +27,8 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
     if arguments.strict && warnings.is_some() {
         return Err(Failure::Other("warnings are errors by --strict".to_owned()));
     }
-    let line = format!("{}: ok, {}", source.file().display(), summary(&config));
-    writeln!(std::io::stdout(), "{line}").map_err(Failure::io("write the result"))
+    let file = source.file().display();
+    print(&format!("{file}: ok, {}\n", summary(&config)))
 }
 
 fn summary(config: &Config) -> String {

@@ -125,7 +125,7 @@ impl Arrival {
     pub fn record(&self) -> Record {
         let mut record = Record::new(&self.counters, self.peer);
         if let Some(announced) = &self.announced {
-            record.announce(self.peer, announced.via);
+            record.announce(self.peer, announced.via, announced.tlvs());
         }
         record
     }

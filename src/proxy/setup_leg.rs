@@ -83,7 +83,7 @@ impl SetupLeg {
             authority: sni.map(str::to_owned),
             alpn,
             tls,
-            unique_id: None,
+            ..Details::default()
         }
     }
 

@@ -114,7 +114,8 @@ impl Visit {
         if named.is_some() {
             let announced = self.arrival.announced.as_ref();
             let via = announced.map_or(peer, |announced| announced.via);
-            ticket.note(|record| record.announce(client, via));
+            let tlvs = announced.and_then(|announced| announced.tlvs());
+            ticket.note(|record| record.announce(client, via, tlvs));
         }
         if rules.refuses_path(path) {
             self.arrival.admissions.refused(Refusal::EncodedSlash);
