@@ -316,21 +316,31 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
         token_file,
         tls,
         allowed_hosts,
+        access: Access { allow, deny },
     } = new;
     differing([
         ("bind", *bind != old.bind),
         ("token_file", *token_file != old.token_file),
         ("tls", *tls != old.tls),
         ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
+        ("allow", *allow != old.access.allow),
+        ("deny", *deny != old.access.deny),
     ])
 }
 
 fn metrics_keys(old: Option<&Metrics>, new: Option<&Metrics>) -> Keys {
-    let bind = |metrics: &Metrics| {
-        let Metrics { bind } = metrics;
-        bind.clone()
+    let (Some(old), Some(new)) = (old, new) else {
+        return differing([("bind", old.is_some() != new.is_some())]);
     };
-    differing([("bind", old.map(bind) != new.map(bind))])
+    let Metrics {
+        bind,
+        access: Access { allow, deny },
+    } = new;
+    differing([
+        ("bind", *bind != old.bind),
+        ("allow", *allow != old.access.allow),
+        ("deny", *deny != old.access.deny),
+    ])
 }
 
 impl fmt::Display for Change {
@@ -631,6 +641,11 @@ bind = "127.0.0.1:9900"
             "9900\"",
             "9900\"\nallowed_hosts = [\"a\"]",
             &["admin: changed allowed_hosts"],
+        ),
+        (
+            "9900\"",
+            "9900\"\nallow = [\"::1\"]\ndeny = [\"10.0.0.1\"]",
+            &["admin: changed allow, deny"],
         ),
         (
             "9900\"",

@@ -462,10 +462,14 @@ pub struct Admin {
     pub tls: Option<Certificate>,
     /// Host headers accepted beside the bound address, `localhost` and loopback addresses. Default none.
     pub allowed_hosts: Vec<String>,
+    /// Who may connect. Default everybody.
+    pub access: Access,
 }
 
 /// `[metrics]`: `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only, open to probes and scrapers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     pub bind: Bind,
+    /// Who may connect. Default everybody.
+    pub access: Access,
 }

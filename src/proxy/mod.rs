@@ -53,6 +53,7 @@ use crate::observe::{Journal, ListenerCounters, Record};
 use crate::pool::Lease;
 
 pub use accept::Listening;
+pub use access::AccessList;
 pub use admission::{Admissions, Admitted};
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use handshakes::Handshakes;

@@ -283,6 +283,7 @@ mod tests {
     fn led(rules: &Rules, path: &str) -> (Option<String>, bool) {
         let (normal, ambiguous) = (normalize_path(path), rules.ambiguous(path));
         let facts = Facts {
+            host: Some("a"),
             path: Some(&normal),
             ambiguous: ambiguous.as_ref(),
             ..Facts::default()
@@ -334,8 +335,9 @@ mod tests {
 
     #[test]
     fn what_leaves_an_open_path_meets_the_guard_of_the_rest() {
-        let rules =
-            rules(r#"{ path = "/open", pool = "p" }, { pool = "p", allow = ["10.0.0.0/8"] }"#);
+        let rules = rules(
+            r#"{ path = "/open", pool = "p" }, { host = "a", pool = "p", allow = ["10.0.0.0/8"] }"#,
+        );
         for path in ["/open", "/open/x", "/open/%20", "/open/x/../y", "/open/;p"] {
             assert!(led(&rules, path).1, "{path}");
         }
