@@ -33,6 +33,7 @@ use tracing::info;
 use crate::config::{Bind, Config};
 use crate::net::{self, Bound};
 use crate::server::{Commit, Follower, Server};
+use api::Api;
 pub use api::{MAX_WAIT, MAX_WEIGHT};
 use endpoint::{BACKLOG, Endpoint};
 use gate::Gate;

@@ -59,7 +59,9 @@ impl Refusal {
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted | Refusal::UnknownName => How::Refused,
+            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted | Refusal::UnknownName => {
+                How::Refused
+            }
             Refusal::Draining => How::Stop,
             _ => How::Full,
         }
