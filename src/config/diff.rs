@@ -224,6 +224,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         trusted,
         accept_proxy,
         forwarded,
+        client_ip_from,
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
@@ -258,6 +259,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("trusted", *trusted != old.trusted),
         ("accept_proxy", *accept_proxy != old.accept_proxy),
         ("forwarded", *forwarded != old.forwarded),
+        ("client_ip_from", *client_ip_from != old.client_ip_from),
         (
             "handshake_timeout",
             *handshake_timeout != old.handshake_timeout,

@@ -154,6 +154,8 @@ pub struct Listener {
     pub accept_proxy: bool,
     /// Which fields tell a backend of the client. Default `x`.
     pub forwarded: ForwardedFields,
+    /// Who is the client of a request from a `trusted` peer. Default `forwarded`.
+    pub client_ip_from: ClientIpFrom,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.
@@ -251,7 +253,7 @@ pub struct Pool {
     pub rebalance: Option<Rebalance>,
     /// `None`: a session ends with its backend.
     pub resume: Option<Resume>,
-    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
+    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 3 min.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.
     pub body_timeout: Duration,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::handshakes::Accepted;
 use super::rules::Facts;
 use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
@@ -34,6 +35,8 @@ pub(super) struct Classified {
 /// What a TLS handshake has shown beside the names.
 pub(super) struct Shaken {
     pub resumed: bool,
+    /// For its turn: no part of the client's time.
+    pub waited: Duration,
     pub identity: Option<ClientIdentity>,
 }
 
@@ -131,34 +134,25 @@ pub(super) async fn terminate(
     arrival: &Arrival,
     record: &mut Record,
 ) -> Result<Classified, End> {
-    let accepting = async {
-        let mut stream = handshakes::accept(stream, terminator, arrival, record).await?;
-        // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
-        stream.flush().await.map_err(|error| client_end(&error))?;
-        Ok(stream)
+    let accepted = handshakes::accept(stream, terminator, arrival, record).await?;
+    let Accepted { mut stream, waited } = accepted;
+    let sni = stream.server_name().map(str::to_owned);
+    let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
+    let shaken = Shaken {
+        resumed: stream.resumed(),
+        identity: stream.take_identity(),
+        waited,
     };
-    match timeout_at(arrival.deadline, accepting).await {
-        Err(_) => Err(end(Side::Evenkeel, How::Timeout)),
-        Ok(Err(end)) => Err(end),
-        Ok(Ok(mut stream)) => {
-            let sni = stream.server_name().map(str::to_owned);
-            let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
-            let shaken = Shaken {
-                resumed: stream.resumed(),
-                identity: stream.take_identity(),
-            };
-            Ok(Classified {
-                client: SetupLeg::Tls(Box::new(stream)),
-                read: Vec::new(),
-                hello: ClientHello {
-                    sni,
-                    alpn: alpn.into_iter().collect(),
-                    odd_name: None,
-                },
-                shaken: Some(shaken),
-            })
-        }
-    }
+    Ok(Classified {
+        client: SetupLeg::Tls(Box::new(stream)),
+        read: Vec::new(),
+        hello: ClientHello {
+            sni,
+            alpn: alpn.into_iter().collect(),
+            odd_name: None,
+        },
+        shaken: Some(shaken),
+    })
 }
 
 fn end(side: Side, how: How) -> End {

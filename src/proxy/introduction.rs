@@ -35,11 +35,26 @@ impl Announced {
 }
 
 /// Reads the PROXY header where the listener has `accept_proxy`, and makes the announced client the arrival's. Nothing
-/// behind the header is taken from the stream. On an error the record says why, and the connection is reset.
+/// behind the header is taken from the stream. On an error the record says why, and the connection is reset, but where
+/// nothing was said: silence is no mistake.
 pub(super) async fn receive(
     arrival: &mut Arrival,
     stream: &mut Stream,
     record: &mut Record,
+) -> Result<(), End> {
+    let mut silent = false;
+    let received = learn(arrival, stream, record, &mut silent).await;
+    if received.is_err() && !silent {
+        stream.reset_on_close();
+    }
+    received
+}
+
+async fn learn(
+    arrival: &mut Arrival,
+    stream: &mut Stream,
+    record: &mut Record,
+    silent: &mut bool,
 ) -> Result<(), End> {
     let rules = &arrival.rules.config;
     if !rules.accept_proxy {
@@ -51,7 +66,8 @@ pub(super) async fn receive(
         arrival.admissions.refused(Refusal::Untrusted);
         return Err(end(Side::Evenkeel, How::Refused));
     }
-    let header = match timeout_at(arrival.deadline, header(stream)).await {
+    *silent = true;
+    let header = match timeout_at(arrival.deadline, header(stream, silent)).await {
         Ok(header) => header?,
         Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
     };
@@ -76,14 +92,17 @@ pub(super) async fn receive(
 }
 
 /// Looks at what has come and takes what belongs to the header: all of it until its end is seen.
-async fn header(stream: &mut Stream) -> Result<Header, End> {
+async fn header(stream: &mut Stream, silent: &mut bool) -> Result<Header, End> {
     let mut buffer = vec![0; MAX_HEADER_BYTES];
     let mut length = 0;
     loop {
         let room = buffer.get_mut(length..).unwrap_or_default();
         let seen = match stream.peek(room).await {
             Ok(0) => return Err(end(Side::Client, How::Fin)),
-            Ok(seen) => length + seen,
+            Ok(seen) => {
+                *silent = false;
+                length + seen
+            }
             Err(_) => return Err(end(Side::Client, How::Rst)),
         };
         let (header, until) = match read(buffer.get(..seen).unwrap_or_default()) {

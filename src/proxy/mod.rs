@@ -26,6 +26,7 @@ mod interval;
 mod introduction;
 mod limits;
 mod reach;
+mod real_client;
 mod repeat;
 mod request_key;
 mod resume;

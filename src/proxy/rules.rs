@@ -89,12 +89,12 @@ impl Rules {
             .or(self.default_pool.as_ref())
     }
 
-    /// Whether the route that these facts lead to takes this client; `None` is one without an address. The next route is not
-    /// tried: who may not use one is not to reach another pool by it.
-    pub fn admits(&self, facts: &Facts<'_>, client: Option<IpAddr>) -> bool {
+    /// Whether the listener takes this peer, and the route that these facts lead to this client; `None` is one without an
+    /// address. The next route is not tried: who may not use one is not to reach another pool by it.
+    pub fn admits(&self, facts: &Facts<'_>, peer: Option<IpAddr>, client: Option<IpAddr>) -> bool {
         // A kept connection may have come before a reload that keeps its client out.
         let target = self.target(facts);
-        self.access.admits(client) && target.is_none_or(|target| target.access.admits(client))
+        self.access.admits(peer) && target.is_none_or(|target| target.access.admits(client))
     }
 
     fn target(&self, facts: &Facts<'_>) -> Option<&Target> {

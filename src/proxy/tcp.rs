@@ -21,7 +21,9 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
     classified.note(&mut record);
     record.phase = Phase::Route;
     let facts = classified.facts();
-    let admitted = arrival.rules.admits(&facts, arrival.peer.ip());
+    let admitted = arrival
+        .rules
+        .admits(&facts, arrival.peer.ip(), arrival.peer.ip());
     let pool = arrival.rules.route(&facts).filter(|_| admitted).cloned();
     if !admitted {
         arrival.admissions.refused(Refusal::Denied);

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::authority::{Authority, ECDSA};
 use crate::certificates::Certificate;
-use crate::clients::{connect, echoed, greeted, http, http_on, read_to_ending};
+use crate::clients::{Ending, connect, echoed, greeted, http, http_on, read_to_ending};
 use crate::harness::{Balancer, Launch, run};
 use crate::nodes::{Node, Seen};
 use crate::settings::{backend, listener, listener_with, pool, simple};
@@ -309,7 +309,11 @@ async fn a_silent_client_ends_at_the_handshake_timeout() {
                     }
                 }
             }
-            let (bytes, _) = read_to_ending(&mut stream).await;
+            let (bytes, ending) = read_to_ending(&mut stream).await;
+            assert!(
+                drip || ending == Ending::Fin,
+                "{listener}: silence was reset"
+            );
             let said = String::from_utf8_lossy(&bytes);
             assert!(!said.starts_with("HTTP/1.1 2"), "{listener}: {said}");
             let took = began.elapsed();

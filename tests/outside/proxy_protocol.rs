@@ -158,12 +158,11 @@ async fn what_is_no_header_is_reset_and_silence_has_an_end() {
     let nodes = pool("nodes", "", &[backend("n1", node.address)]);
     let mut corrupt = v2("203.0.113.8:1", &Details::default());
     corrupt[17] ^= 1;
-    let cases: [(&[u8], &str); 5] = [
+    let cases: [(&[u8], &str); 4] = [
         (b"GET / HTTP/1.1\r\n\r\n", "client accept invalid"),
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "client accept invalid"),
         (&corrupt, "client accept invalid"),
         (b"PROXY TCP4 1.2.3.4", "evenkeel accept timeout"),
-        (b"", "evenkeel accept timeout"),
     ];
     for (bytes, end) in cases {
         let balancer = Balancer::start(&(accepting("tcp", &keys) + &nodes));
@@ -172,6 +171,11 @@ async fn what_is_no_header_is_reset_and_silence_has_an_end() {
         assert_eq!((answer, ending), (Vec::new(), Ending::Rst), "{bytes:?}");
         assert_eq!(refused(&balancer).await, end, "{bytes:?}");
     }
+    let balancer = Balancer::start(&(accepting("tcp", &keys) + &nodes));
+    let mut stream = connect(balancer.address("main").await).await;
+    let (answer, ending) = read_to_ending(&mut stream).await;
+    assert_eq!((answer, ending), (Vec::new(), Ending::Fin));
+    assert_eq!(refused(&balancer).await, "evenkeel accept timeout");
     assert_eq!(node.accepted(), 0);
 }
 
@@ -277,6 +281,44 @@ async fn an_announced_client_of_a_trusted_network_is_believed() {
     let head = node.heads.lock().unwrap().join("").to_ascii_lowercase();
     let expected = "x-forwarded-for: 192.0.2.1, 203.0.113.7\r\n";
     assert!(head.contains(expected), "{head}");
+}
+
+/// The sender of the header is trusted to announce clients. Where it announces nobody it may be a balancer that passes
+/// what its own clients claim.
+#[tokio::test]
+async fn fields_behind_a_header_that_announces_nobody_are_replaced() {
+    let node = Node::web("n1").await;
+    let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\n\
+                  X-Forwarded-Port: 66\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6;host=evil.example\r\n";
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for fields in ["x", "rfc7239", "both"] {
+        let keys = format!("{TRUSTED}\nforwarded = \"{fields}\"");
+        let config =
+            accepting("websocket", &keys) + &pool("nodes", "", &[backend("n1", node.address)]);
+        let balancer = Balancer::start(&config);
+        let address = balancer.address("main").await;
+        let unspec = encode_v2(None, &Details::default());
+        let v1 = &b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"[..];
+        for header in [b"PROXY UNKNOWN\r\n", v1, &encode_local_v2(), &unspec] {
+            for (more, status) in [("", 200), (upgrade, 101)] {
+                let mut stream = announced(address, header).await;
+                let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{claims}{more}\r\n");
+                let answer = http_on(&mut stream, &request).await;
+                assert_eq!(answer.status, status, "{}", answer.head);
+                let head = node.heads.lock().unwrap().pop().expect("a request");
+                for word in ["6.6.6.6", "evil", "https", "66"] {
+                    assert!(!head.contains(word), "{fields} {header:?} {word}:\n{head}");
+                }
+                let head = head.to_ascii_lowercase();
+                let told = match fields {
+                    "rfc7239" => "forwarded: for=127.0.0.1;host=a.example;proto=http\r\n",
+                    _ => "x-forwarded-for: 127.0.0.1\r\n",
+                };
+                assert!(head.contains(told), "{fields} {header:?}:\n{head}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
