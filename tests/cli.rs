@@ -59,6 +59,17 @@ fn wrong_usage_exits_2() {
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         assert!(stderr(&output).contains("Usage:"), "{words:?}");
     }
+    // What does not go together, or would do nothing.
+    for words in [
+        &["check", "a", "-c", "b"][..],
+        &["-c", "a", "check", "b"],
+        &["-c", "a", "schema"],
+        &["demo", "-c", "a"],
+        &["--log-level", "debug", "check"],
+    ] {
+        let output = run(folder.path(), words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+    }
 }
 
 #[test]
@@ -77,6 +88,26 @@ fn the_schema_is_json() {
     assert!(schema.get("properties").is_some());
 }
 
+/// As `evenkeel schema | head -1`: the reader has gone before all is written.
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = folder_with(CONFIG);
+    for words in [&["schema"][..], &["check"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = evenkeel(folder.path())
+            .args(words)
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
+        assert_eq!(stderr(&output), "", "{words:?}");
+    }
+}
+
 #[test]
 fn check_sums_up_a_good_configuration() {
     let folder = folder_with(CONFIG);
@@ -84,6 +115,7 @@ fn check_sums_up_a_good_configuration() {
     for words in [
         &["check", "balancer.toml"][..],
         &["check", "--config", "balancer.toml"],
+        &["-c", "balancer.toml", "check"],
         &["check"],
     ] {
         let output = run(folder.path(), words);
@@ -126,7 +158,10 @@ fn check_loads_the_certificates() {
     let output = run(folder.path(), &["check"]);
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);
-    assert!(told.contains("listener chat: "), "{told}");
+    assert!(
+        told.contains("listener[0].tls.certificates[0].cert: "),
+        "{told}"
+    );
     assert!(told.contains("gone.pem"), "{told}");
 }
 

@@ -25,7 +25,6 @@ declare -A LEFT=(
   [engine_problem]="of the scanner's own OpenSSL"
   [sessionresumption_ticket]="its client may leave before the ticket comes; tests/outside/tls.rs holds resumption"
   [cert_revocation]="no authority answers for a certificate made here"
-  [cipher_order]="all suites are strong; as Mozilla's profile has it, the client knows whether its AES is in hardware"
   [HSTS]="a header of the backend's"
   [security_headers]="headers of the backend's"
 )

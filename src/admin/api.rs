@@ -16,6 +16,7 @@ use super::body::{Nothing, read_json};
 use super::connections;
 use super::gate::Gate;
 use super::jobs::{self, DrainBody, Wish};
+use super::refused::Refused;
 use super::reply::{Failure, Reply, json, reply};
 use super::route::{LIST, Route, Target};
 use super::view::{ListenerView, PoolView, ReloadView};
@@ -28,13 +29,14 @@ use crate::server::{Condition, Server};
 /// Drains with `wait` at once, each of which holds a connection; more are told to ask again.
 pub(super) const MAX_WAITERS: usize = 32;
 /// The longest `wait`; a script that wants longer asks again.
-const MAX_WAIT: Duration = Duration::from_secs(3600);
+pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// The highest weight, as in the configuration.
-const MAX_WEIGHT: u16 = 256;
+pub const MAX_WEIGHT: u16 = 256;
 
 pub(super) struct Api {
     /// Weak: the server owns this endpoint.
     server: Weak<Server>,
+    pub refused: Arc<Refused>,
     waiters: Semaphore,
     plans: Semaphore,
 }
@@ -56,9 +58,10 @@ struct ReloadBody {
 }
 
 impl Api {
-    pub fn new(server: Weak<Server>) -> Api {
+    pub fn new(server: Weak<Server>, refused: Arc<Refused>) -> Api {
         Api {
             server,
+            refused,
             waiters: Semaphore::new(MAX_WAITERS),
             plans: Semaphore::new(plan::MAX_PLANS),
         }
@@ -98,9 +101,8 @@ impl Api {
         match route {
             Route::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             Route::Readyz => Ok(readiness(server)),
-            Route::Metrics => {
-                metrics::text(server).map(|text| reply(ok, metrics::CONTENT_TYPE, text))
-            }
+            Route::Metrics => metrics::text(server, &self.refused)
+                .map(|text| reply(ok, metrics::CONTENT_TYPE, text)),
             Route::Status => Ok(json(ok, &look::status(server))),
             Route::Listeners => {
                 let listeners: Vec<ListenerView> = look::listeners(server);
@@ -158,7 +160,7 @@ impl Api {
         info!(pool = %pool.name(), backend = %backend.name(), to = ?state, "operator sets the state");
         server.set_operator(&backend, state);
         let subject = Subject::Backend(Arc::clone(&backend));
-        jobs::fulfil(server, subject.clone(), wish)?;
+        jobs::fulfil(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }

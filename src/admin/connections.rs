@@ -11,10 +11,10 @@ use hyper::body::Body;
 use tracing::info;
 
 use super::body::{Nothing, read_json};
-use super::look;
 use super::query::{Listing, Sort};
 use super::reply::{Failure, Reply, json};
 use super::view::ClosedView;
+use super::{known, look};
 use crate::relay::{Connection, Cursor, Filter, Goodbye, MAX_PAGE, Page};
 use crate::server::Server;
 
@@ -25,6 +25,7 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
         sort,
         limit,
     } = Listing::parse(query.unwrap_or_default()).map_err(Failure::bad_request)?;
+    known::verify(server, &filter).await?;
     let page = match sort {
         None => server.relay().list(filter, from, limit).await,
         Some(sort) => first(server, filter, sort, limit).await,

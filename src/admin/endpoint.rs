@@ -2,7 +2,7 @@
 //! bounded: connections, the time of a head, a body and an answer, and their sizes. It runs apart from the data
 //! path and from the health of the server; a connection that panics ends alone.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,11 +20,11 @@ use tracing::{debug, warn};
 
 use super::api::Api;
 use super::gate::Gate;
+use super::room::{Guest, Room};
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
 use crate::net::{Bound, Incoming, Stream};
-use crate::server::Server;
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
 const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
@@ -34,6 +33,8 @@ const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a head may hold; more is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// For the rest of an answer, where a connection has to leave.
+const LEAVE_GRACE: Duration = Duration::from_millis(100);
 /// Before accepting again after an error: no descriptor is free, and one may be soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The kernel's queue of connections not yet accepted.
@@ -59,14 +60,14 @@ impl Endpoint {
         configured: Bind,
         bound: Bound,
         gate: Gate,
-        server: Weak<Server>,
+        api: Api,
     ) -> Endpoint {
         let local = bound.local().clone();
         let gate = Arc::new(ArcSwap::from_pointee(gate));
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             gate: Arc::clone(&gate),
-            api: Api::new(server),
+            api,
             stop: stop.clone(),
         });
         runtime.spawn(accept(bound, shared));
@@ -90,25 +91,35 @@ struct Shared {
     stop: CancellationToken,
 }
 
+impl Shared {
+    fn denies(&self, stream: &Stream) {
+        debug!(reason = "denied", "admin: connection refused");
+        self.gate.load().refused(&self.api.refused).denied();
+        stream.reset_on_close();
+    }
+
+    fn shows_out(&self) {
+        debug!(reason = "silent", "admin: connection leaves its place");
+        self.gate.load().refused(&self.api.refused).silent();
+    }
+}
+
 async fn accept(bound: Bound, shared: Arc<Shared>) {
-    let room = Arc::new(Semaphore::new(MAX_ENDPOINT_CONNECTIONS));
+    let room = Room::new(MAX_ENDPOINT_CONNECTIONS);
     let Some(incoming) = join(&bound, &shared.stop).await else {
         return;
     };
     loop {
         // Cancel safe: neither waiting for room nor accept loses a connection.
         let accepted = tokio::select! {
-            accepted = accept_one(&bound, &incoming, &room) => accepted,
+            accepted = accept_one(&bound, &incoming, &room, &shared) => accepted,
             () = shared.stop.cancelled() => return,
         };
-        let Some((stream, permit)) = accepted else {
+        let Some((stream, guest)) = accepted else {
             continue;
         };
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            serve(stream, &shared).await;
-            drop(permit);
-        });
+        tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
     }
 }
 
@@ -132,12 +143,21 @@ async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
 async fn accept_one(
     bound: &Bound,
     incoming: &Incoming,
-    room: &Arc<Semaphore>,
-) -> Option<(Stream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.ok()?;
-    let accepted = incoming.accept().await;
-    match accepted.and_then(|(socket, peer)| Stream::from_owned_fd(socket, peer)) {
-        Ok(stream) => Some((stream, permit)),
+    room: &Arc<Room>,
+    shared: &Shared,
+) -> Option<(Stream, Guest)> {
+    // Before there is a client for it: the last place is kept free.
+    let place = room.place().await?;
+    let accepted = incoming.accept().await.and_then(|(socket, peer)| {
+        let client = peer.ip();
+        Ok((Stream::from_owned_fd(socket, peer)?, client))
+    });
+    match accepted {
+        Ok((stream, client)) if !shared.gate.load().admits(client) => {
+            shared.denies(&stream);
+            None
+        }
+        Ok((stream, client)) => Some((stream, room.enter(client, place))),
         Err(error) => {
             warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
             sleep(ACCEPT_PAUSE).await;
@@ -146,29 +166,36 @@ async fn accept_one(
     }
 }
 
-async fn serve(stream: Stream, shared: &Arc<Shared>) {
+async fn serve(stream: Stream, guest: Arc<Guest>, shared: &Arc<Shared>) {
     let terminator = shared.gate.load().tls().cloned();
     let Some(terminator) = terminator else {
-        return serve_http(stream, false, shared).await;
+        return serve_http(stream, false, guest, shared).await;
     };
     let acceptor = TlsAcceptor::from(terminator.config());
-    match timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => serve_http(stream, true, shared).await,
+    let shaken = tokio::select! {
+        shaken = timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken,
+        () = guest.leave.cancelled() => return shared.shows_out(),
+    };
+    match shaken {
+        Ok(Ok(stream)) => serve_http(stream, true, guest, shared).await,
         Ok(Err(error)) => debug!(%error, "admin: tls handshake failed"),
         Err(_) => debug!("admin: tls handshake timed out"),
     }
 }
 
-async fn serve_http<S>(stream: S, secure: bool, shared: &Arc<Shared>)
+async fn serve_http<S>(stream: S, secure: bool, guest: Arc<Guest>, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answering = Arc::clone(shared);
+    let answering = (Arc::clone(shared), Arc::clone(&guest));
     let service = service_fn(move |request: Request<Body>| {
-        let shared = Arc::clone(&answering);
+        let (shared, guest) = answering.clone();
         async move {
+            guest.speak();
             let gate = shared.gate.load_full();
-            Ok::<_, std::convert::Infallible>(shared.api.answer(&gate, secure, request).await)
+            let reply = shared.api.answer(&gate, secure, request).await;
+            guest.fall_silent();
+            Ok::<_, std::convert::Infallible>(reply)
         }
     });
     let mut connection = http1::Builder::new()
@@ -178,10 +205,23 @@ where
         .max_buf_size(2 * MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(Unstalled::new(stream)), service);
     let served = tokio::select! {
+        // A request that has come is answered before its connection is found silent.
+        biased;
         served = &mut connection => served,
         () = shared.stop.cancelled() => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
+        }
+        () = guest.leave.cancelled() => {
+            shared.shows_out();
+            if !guest.has_spoken() {
+                return;
+            }
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            match guest.is_silent() {
+                true => timeout(LEAVE_GRACE, &mut connection).await.unwrap_or(Ok(())),
+                false => (&mut connection).await,
+            }
         }
     };
     let Err(error) = served else { return };

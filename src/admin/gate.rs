@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::refused::{Counts, Refused};
 use super::rules::Hosts;
-use crate::config::{Admin, Bind, Certificate, Terminate};
+use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
+use crate::proxy::AccessList;
 use crate::tls::Terminator;
 
 /// A token file holds one line; what is larger is another file.
@@ -18,14 +20,16 @@ const MAX_TOKEN_FILE_BYTES: usize = 4096;
 pub(super) enum Gate {
     /// `[admin]`: everything, behind all the rules.
     Admin(Box<AdminGate>),
-    /// `[metrics]`: probes and metrics only, open to whoever reaches it.
-    Metrics,
+    /// `[metrics]`: probes and metrics only, open to whoever reaches it and passes `allow` and
+    /// `deny`.
+    Metrics(AccessList),
 }
 
 pub(super) struct AdminGate {
     pub hosts: Hosts,
     pub token: Option<String>,
     pub tls: Option<Arc<Terminator>>,
+    access: AccessList,
 }
 
 impl Gate {
@@ -42,13 +46,39 @@ impl Gate {
             ));
         }
         let hosts = Hosts::new(bound, &admin.allowed_hosts);
-        Ok(Gate::Admin(Box::new(AdminGate { hosts, token, tls })))
+        let access = AccessList::new(&admin.access);
+        Ok(Gate::Admin(Box::new(AdminGate {
+            hosts,
+            token,
+            tls,
+            access,
+        })))
+    }
+
+    pub fn metrics(metrics: &Metrics) -> Gate {
+        Gate::Metrics(AccessList::new(&metrics.access))
+    }
+
+    /// Whether this client may connect; `None` is one of a unix socket.
+    pub fn admits(&self, client: Option<IpAddr>) -> bool {
+        match self {
+            Gate::Admin(gate) => gate.access.admits(client),
+            Gate::Metrics(access) => access.admits(client),
+        }
+    }
+
+    /// Counts of the endpoint whose gate it is.
+    pub fn refused<'a>(&self, all: &'a Refused) -> &'a Counts {
+        match self {
+            Gate::Admin(_) => &all.admin,
+            Gate::Metrics(_) => &all.metrics,
+        }
     }
 
     pub fn tls(&self) -> Option<&Arc<Terminator>> {
         match self {
             Gate::Admin(gate) => gate.tls.as_ref(),
-            Gate::Metrics => None,
+            Gate::Metrics(_) => None,
         }
     }
 }
@@ -103,6 +133,7 @@ fn warn_if_readable_by_others(file: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Access;
 
     fn admin(bind: &str) -> Admin {
         let bind = Bind::Tcp(bind.parse().unwrap());
@@ -111,6 +142,7 @@ mod tests {
             token_file: None,
             tls: None,
             allowed_hosts: Vec::new(),
+            access: Access::default(),
         }
     }
 

@@ -8,9 +8,11 @@ use http::StatusCode;
 use hyper::body::Body;
 use ipnet::IpNet;
 use serde::Deserialize;
+use tokio::time::timeout;
 use tracing::info;
 
 use super::body::{Nothing, read_json};
+use super::known;
 use super::look::stamp;
 use super::query;
 use super::reply::{Failure, Reply, json};
@@ -23,8 +25,10 @@ use crate::relay::Filter;
 use crate::server::Server;
 use crate::server::jobs::{Job, Pace, Target, TooMany};
 
+/// How long an answer waits for the first count of a job.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time of a job, as in the configuration.
-const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The body of a drain: what is given takes the place of the pool's `drain`.
 #[derive(Debug, Default, Deserialize)]
@@ -231,7 +235,12 @@ where
         }
     };
     let pace = pace(rate, deadline, after, close, None)?;
-    let job = start(server, target(filter), pace)?;
+    known::verify(server, &filter).await?;
+    let target = target(filter);
+    if let Target::Move(filter) = &target {
+        known::verify_move(server, filter)?;
+    }
+    let job = start(server, target, pace).await?;
     Ok(json(StatusCode::ACCEPTED, &view(&job)))
 }
 
@@ -239,7 +248,7 @@ where
 ///
 /// # Errors
 /// As many jobs run as may; the target is draining all the same.
-pub(super) fn fulfil(server: &Server, target: Target, wish: Wish) -> Result<(), Failure> {
+pub(super) async fn fulfil(server: &Server, target: Target, wish: Wish) -> Result<(), Failure> {
     let pace = match wish {
         Wish::Keep => {
             server.jobs().abort_of(&target);
@@ -249,13 +258,14 @@ pub(super) fn fulfil(server: &Server, target: Target, wish: Wish) -> Result<(), 
         Wish::Usual(None) => return Ok(()),
         Wish::Usual(Some(pace)) | Wish::Paced(pace) => pace,
     };
-    start(server, target, pace).map(|_| ())
+    start(server, target, pace).await.map(|_| ())
 }
 
-/// Begins a job, and tells the log.
-pub(super) fn start(server: &Server, target: Target, pace: Pace) -> Result<Arc<Job>, Failure> {
+/// Begins a job, and tells the log. What is said of it then is what it has counted.
+async fn start(server: &Server, target: Target, pace: Pace) -> Result<Arc<Job>, Failure> {
     let busy = |error: TooMany| Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let job = server.end_connections(target, pace).map_err(busy)?;
+    let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
     let JobView { target, pace, .. } = view(&job);
     info!(
         job = job.id,

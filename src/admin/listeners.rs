@@ -39,7 +39,7 @@ impl Api {
         };
         let status = set(server, name, drain)?;
         let subject = Target::Listener(Arc::clone(&status.counters));
-        jobs::fulfil(server, subject.clone(), wish)?;
+        jobs::fulfil(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }

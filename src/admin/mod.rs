@@ -10,13 +10,16 @@ mod connections;
 mod endpoint;
 mod gate;
 mod jobs;
+mod known;
 mod listeners;
 mod look;
 mod metrics;
 mod plan;
 mod process;
 mod query;
+mod refused;
 mod reply;
+mod room;
 mod route;
 mod rules;
 mod stall;
@@ -30,14 +33,19 @@ use tracing::info;
 use crate::config::{Bind, Config};
 use crate::net::{self, Bound};
 use crate::server::{Commit, Follower, Server};
+pub use api::{MAX_WAIT, MAX_WEIGHT};
 use endpoint::{BACKLOG, Endpoint};
 use gate::Gate;
+pub use jobs::MAX_TIME;
+pub use query::network;
+use refused::Refused;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.
 pub struct Admin {
     server: Weak<Server>,
     runtime: Handle,
     bound: Arc<Mutex<Endpoints>>,
+    refused: Arc<Refused>,
 }
 
 #[derive(Default)]
@@ -64,6 +72,7 @@ impl Admin {
             server: Arc::downgrade(server),
             runtime: server.watch(),
             bound: Arc::default(),
+            refused: Arc::default(),
         });
         server.follow(Arc::clone(&admin) as Arc<dyn Follower>);
         admin
@@ -114,9 +123,9 @@ impl Admin {
             .as_ref()
             .is_some_and(|present| present.configured == metrics.bind)
         {
-            return Ok(Step::Keep(Gate::Metrics));
+            return Ok(Step::Keep(Gate::metrics(metrics)));
         }
-        Admin::open("metrics", &metrics.bind, |_| Ok(Gate::Metrics))
+        Admin::open("metrics", &metrics.bind, |_| Ok(Gate::metrics(metrics)))
     }
 
     fn open(
@@ -137,15 +146,12 @@ impl Admin {
 impl Follower for Admin {
     fn prepare(&self, config: &Config) -> Result<Commit, String> {
         let (admin, metrics) = (self.prepare_admin(config)?, self.prepare_metrics(config)?);
-        let (bound, runtime, server) = (
-            Arc::clone(&self.bound),
-            self.runtime.clone(),
-            Weak::clone(&self.server),
-        );
+        let (bound, runtime) = (Arc::clone(&self.bound), self.runtime.clone());
+        let (server, refused) = (Weak::clone(&self.server), Arc::clone(&self.refused));
         Ok(Box::new(move || {
             let mut bound = lock(&bound);
-            admin.take("admin", &mut bound.admin, &runtime, &server);
-            metrics.take("metrics", &mut bound.metrics, &runtime, &server);
+            admin.take("admin", &mut bound.admin, &runtime, (&server, &refused));
+            metrics.take("metrics", &mut bound.metrics, &runtime, (&server, &refused));
         }))
     }
 }
@@ -156,7 +162,7 @@ impl Step {
         what: &str,
         present: &mut Option<Endpoint>,
         runtime: &Handle,
-        server: &Weak<Server>,
+        (server, refused): (&Weak<Server>, &Arc<Refused>),
     ) {
         match (self, present.as_ref()) {
             (Step::Keep(gate), Some(endpoint)) => {
@@ -178,7 +184,7 @@ impl Step {
                     configured,
                     bound,
                     gate,
-                    Weak::clone(server),
+                    Api::new(Weak::clone(server), Arc::clone(refused)),
                 ));
             }
             (Step::Close | Step::Keep(_), _) => *present = None,

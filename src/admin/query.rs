@@ -110,7 +110,11 @@ fn word(value: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn network(value: &str) -> Result<IpNet, String> {
+/// A network, or an address as a network of one.
+///
+/// # Errors
+/// Says what is allowed.
+pub fn network(value: &str) -> Result<IpNet, String> {
     let network: Result<IpNet, _> = value.parse();
     network
         .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))

@@ -5,6 +5,7 @@ pub mod close_code;
 pub mod lately;
 pub mod names;
 pub mod pace;
+pub mod path;
 pub mod rate;
 pub mod source;
 pub mod turns;

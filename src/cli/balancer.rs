@@ -7,8 +7,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::failure::Failure;
 use super::logs::Logs;
 use crate::admin::Admin;
-use crate::config::{self, Config};
-use crate::server::{Server, Source};
+use crate::config::{Config, Draft};
+use crate::server::{self, Server, Source};
 use crate::tls;
 
 /// A started balancer. Its admin endpoint lives as long as this is kept.
@@ -17,12 +17,15 @@ pub struct Balancer {
     pub admin: Arc<Admin>,
 }
 
-/// Reads and parses a configuration.
+/// Reads and parses a configuration, and looks at the files that it names.
 ///
 /// # Errors
-/// The file cannot be read, or all that is wrong in it.
+/// The file cannot be read, or all that is wrong in it and in those that it names.
 pub fn configuration(source: &Source) -> Result<Config, Failure> {
-    Ok(config::parse(&source.read()?, source.file())?)
+    tls::install_provider();
+    let mut draft = Draft::read(&source.read()?, source.file());
+    server::verify(&mut draft);
+    Ok(draft.finish()?)
 }
 
 /// The runtime of the data path, one thread per core.

@@ -1,23 +1,34 @@
 //! `evenkeel check`: says whether a configuration would be taken, without binding or connecting anything.
 
-use std::io::Write;
+use std::time::SystemTime;
 
 use super::CheckArguments;
-use super::balancer::configuration;
 use super::failure::Failure;
 use super::locate::locate;
-use crate::config::Config;
+use super::output::print;
+use crate::config::{Config, Draft};
 use crate::server::{self, Source};
 use crate::tls;
 
-/// Parses, validates and loads all the files that the configuration names, then prints one line.
+/// Parses, validates and loads all the files that the configuration names, then prints warnings, or
+/// errors, and one line.
 pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let source = Source::File(locate(arguments.file.or(arguments.config.config))?);
-    let config = configuration(&source)?;
     tls::install_provider();
-    server::verify(&config).map_err(|messages| Failure::Other(messages.join("\n")))?;
-    let line = format!("{}: ok, {}", source.file().display(), summary(&config));
-    writeln!(std::io::stdout(), "{line}").map_err(Failure::io("write the result"))
+    let mut draft = Draft::read(&source.read()?, source.file());
+    server::verify(&mut draft);
+    server::warn_of_files(&mut draft, SystemTime::now());
+    let warnings = draft.warnings();
+    let config = draft.finish()?;
+    // Beside errors they would hide what comes first.
+    if let Some(warnings) = &warnings {
+        eprintln!("{warnings}");
+    }
+    if arguments.strict && warnings.is_some() {
+        return Err(Failure::Other("warnings are errors by --strict".to_owned()));
+    }
+    let file = source.file().display();
+    print(&format!("{file}: ok, {}\n", summary(&config)))
 }
 
 fn summary(config: &Config) -> String {

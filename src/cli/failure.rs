@@ -1,4 +1,6 @@
-//! Why a command failed, as told on standard error before the exit code 1.
+//! Why a command failed, as told on standard error before the exit code.
+
+use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
 use crate::server::{SourceError, StartError};
@@ -18,6 +20,9 @@ pub enum Failure {
         what: &'static str,
         source: std::io::Error,
     },
+    /// What the command line asks for does not go together.
+    #[error("{0}")]
+    Usage(String),
     #[error("{0}")]
     Other(String),
 }
@@ -28,10 +33,22 @@ impl Failure {
         move |source| Failure::Io { what, source }
     }
 
+    /// 2 for wrong usage, as clap has it, else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
     /// Prints it on standard error.
     pub fn tell(&self) {
         match self {
             Failure::Config(errors) => eprintln!("{errors}"),
+            // As clap writes it.
+            Failure::Usage(message) => {
+                eprintln!("error: {message}\n\nFor more information, try '--help'.");
+            }
             other => {
                 for line in other.to_string().lines() {
                     eprintln!("evenkeel: {line}");

@@ -80,8 +80,9 @@ fn filter(config: &Config, chosen: Chosen) -> Result<EnvFilter, String> {
 fn directive(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
+        // The resolver warns at each try of each name; we tell once that a name fails and once that it answers again.
+        LogLevel::Warn => "warn,hickory_resolver=error,hickory_net=error,hickory_proto=error",
+        LogLevel::Info => "info,hickory_resolver=error,hickory_net=error,hickory_proto=error",
         // The libraries' own detail says nothing of a balancer.
         LogLevel::Debug => "info,evenkeel=debug",
         LogLevel::Trace => "info,evenkeel=trace",

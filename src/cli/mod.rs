@@ -9,6 +9,7 @@ mod demo;
 mod failure;
 mod locate;
 mod logs;
+mod output;
 mod run;
 mod schema;
 
@@ -24,7 +25,7 @@ use logs::Chosen;
 
 /// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, args_conflicts_with_subcommands = true)]
+#[command(name = "evenkeel", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -44,7 +45,7 @@ enum Command {
     /// Run three echo nodes, a balancer before them and a web page to try it
     Demo(demo::DemoArguments),
     /// Show listeners, pools and backends of the running balancer
-    Status(client::AskArguments),
+    Status(client::StatusArguments),
     /// Reload the configuration of the running balancer and show what changed
     Reload(client::ReloadArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
@@ -55,6 +56,8 @@ enum Command {
     Ready(client::ReadyArguments),
     /// Like drain, and stop checking it
     Maint(client::MaintArguments),
+    /// Give a backend another share of the new connections, until the process ends
+    Weight(client::WeightArguments),
     /// List the established connections of the running balancer
     Connections(client::ListArguments),
     /// End one connection, or at a pace those that a filter finds
@@ -78,8 +81,11 @@ struct RunArguments {
 #[derive(Debug, Args)]
 struct CheckArguments {
     /// The file to check
-    #[arg(value_name = "FILE", conflicts_with = "config")]
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Fail on warnings, too
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     config: ConfigArgument,
 }
@@ -88,7 +94,7 @@ struct CheckArguments {
 struct ConfigArgument {
     /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env: EVENKEEL_CONFIG]
     // The variable is read by `locate`: to clap it would be an argument given, and in conflict with others.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -119,6 +125,10 @@ enum Format {
 }
 
 impl LogArguments {
+    fn is_given(self) -> bool {
+        self.log_level.is_some() || self.log_format.is_some()
+    }
+
     fn chosen(self) -> Chosen {
         Chosen {
             level: self.log_level.map(|level| match level {
@@ -144,16 +154,34 @@ pub fn main() -> ExitCode {
     if !arguments.serves() {
         signals::unblock();
     }
-    match execute(arguments) {
+    match arguments.verify().and_then(|()| execute(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell();
-            ExitCode::FAILURE
+            failure.exit_code()
         }
     }
 }
 
 impl Arguments {
+    /// Nothing is given that would do nothing, before the command's name or behind it.
+    fn verify(&self) -> Result<(), Failure> {
+        let is_configured = self.run.config.config.is_some();
+        let wrong = match &self.command {
+            Some(_) if self.run.logs.is_given() => {
+                "--log-level and --log-format stand behind the command's name, of run or demo"
+            }
+            Some(Command::Schema | Command::Demo(_)) if is_configured => {
+                "this command reads no configuration, so it goes without --config"
+            }
+            Some(Command::Check(arguments)) if is_configured && arguments.file.is_some() => {
+                "check takes one file: FILE or --config"
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::Usage(wrong.to_owned()))
+    }
+
     /// Runs until a signal asks to stop, and unblocks them itself; any other command ends by the
     /// first.
     fn serves(&self) -> bool {
@@ -177,6 +205,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Drain(arguments)) => client::drain(arguments),
         Some(Command::Ready(arguments)) => client::ready(arguments),
         Some(Command::Maint(arguments)) => client::maint(arguments),
+        Some(Command::Weight(arguments)) => client::weight(arguments),
         Some(Command::Connections(arguments)) => client::list(arguments),
         Some(Command::Close(arguments)) => client::close(arguments),
         Some(Command::Move(arguments)) => client::move_many(arguments),
@@ -227,6 +256,34 @@ mod tests {
     fn check_takes_one_file_only() {
         assert!(parse("evenkeel check a.toml").is_ok());
         assert!(parse("evenkeel check --config a.toml").is_ok());
-        assert!(parse("evenkeel check a.toml --config b.toml").is_err());
+        for both in [
+            "evenkeel check a.toml --config b.toml",
+            "evenkeel -c b.toml check a.toml",
+        ] {
+            assert!(parse(both).unwrap().verify().is_err(), "{both}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_named_before_the_command_or_behind_it() {
+        for line in [
+            "evenkeel -c a.toml run",
+            "evenkeel run -c a.toml",
+            "evenkeel -c b.toml run --config a.toml",
+        ] {
+            let arguments = parse(line).unwrap();
+            assert!(arguments.verify().is_ok(), "{line}");
+            let Some(Command::Run(run)) = arguments.command else {
+                panic!("{line}")
+            };
+            assert_eq!(run.config.config, Some(PathBuf::from("a.toml")), "{line}");
+        }
+        for idle in [
+            "evenkeel -c a.toml schema",
+            "evenkeel demo -c a.toml",
+            "evenkeel --log-level debug status",
+        ] {
+            assert!(parse(idle).unwrap().verify().is_err(), "{idle}");
+        }
     }
 }

@@ -66,6 +66,10 @@ pub const BACKLOG: u64 = 4_096;
 pub const ACCEPT_PROXY: bool = false;
 /// What application servers read.
 pub const FORWARDED: &str = "x";
+/// A balancer in front carries many clients on one connection; who trusts it wants to tell them apart.
+pub const CLIENT_IP_FROM: &str = "forwarded";
+/// Readers differ on whether it separates, and a guard by path must not be read two ways.
+pub const ENCODED_SLASH: &str = "refuse";
 
 // Sockets, of listeners and of pools
 
@@ -123,8 +127,8 @@ pub const RESUME_TIMEOUT: Duration = seconds(10);
 pub const RESUME_HEADER: &str = "Evenkeel-Resume";
 /// "Service restart" (IANA): clients reconnect, and most libraries spread that.
 pub const CLOSE_CODE: u64 = 1012;
-/// As nginx's `proxy_read_timeout`; a long poll is answered well within it (Socket.IO: 25 s and a pong of 20 s).
-pub const RESPONSE_TIMEOUT: Duration = seconds(60);
+/// Above the long polls of the field: SignalR's take 90 to 120 s, Socket.IO's 25 s and a pong of 20 s.
+pub const RESPONSE_TIMEOUT: Duration = seconds(180);
 /// As nginx's `client_body_timeout`: a client that sends nothing for longer holds a backend's place for nothing.
 pub const BODY_TIMEOUT: Duration = seconds(60);
 /// Four backends tried in all: more only adds delay when a cluster is down.

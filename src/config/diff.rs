@@ -224,6 +224,8 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         trusted,
         accept_proxy,
         forwarded,
+        client_ip_from,
+        encoded_slash,
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
@@ -258,6 +260,8 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("trusted", *trusted != old.trusted),
         ("accept_proxy", *accept_proxy != old.accept_proxy),
         ("forwarded", *forwarded != old.forwarded),
+        ("client_ip_from", *client_ip_from != old.client_ip_from),
+        ("encoded_slash", *encoded_slash != old.encoded_slash),
         (
             "handshake_timeout",
             *handshake_timeout != old.handshake_timeout,
@@ -312,21 +316,31 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
         token_file,
         tls,
         allowed_hosts,
+        access: Access { allow, deny },
     } = new;
     differing([
         ("bind", *bind != old.bind),
         ("token_file", *token_file != old.token_file),
         ("tls", *tls != old.tls),
         ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
+        ("allow", *allow != old.access.allow),
+        ("deny", *deny != old.access.deny),
     ])
 }
 
 fn metrics_keys(old: Option<&Metrics>, new: Option<&Metrics>) -> Keys {
-    let bind = |metrics: &Metrics| {
-        let Metrics { bind } = metrics;
-        bind.clone()
+    let (Some(old), Some(new)) = (old, new) else {
+        return differing([("bind", old.is_some() != new.is_some())]);
     };
-    differing([("bind", old.map(bind) != new.map(bind))])
+    let Metrics {
+        bind,
+        access: Access { allow, deny },
+    } = new;
+    differing([
+        ("bind", *bind != old.bind),
+        ("allow", *allow != old.access.allow),
+        ("deny", *deny != old.access.deny),
+    ])
 }
 
 impl fmt::Display for Change {
@@ -627,6 +641,11 @@ bind = "127.0.0.1:9900"
             "9900\"",
             "9900\"\nallowed_hosts = [\"a\"]",
             &["admin: changed allowed_hosts"],
+        ),
+        (
+            "9900\"",
+            "9900\"\nallow = [\"::1\"]\ndeny = [\"10.0.0.1\"]",
+            &["admin: changed allow, deny"],
         ),
         (
             "9900\"",

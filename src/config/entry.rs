@@ -1,6 +1,7 @@
 //! One value of the file beside the kind that was declared for it: it reads itself, or notes why it cannot.
 
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -64,6 +65,23 @@ impl<'a> Entry<'a> {
     pub fn refuse_value(&self, why: &str) {
         let what = format!("{} is not allowed: {why}", self.source.shown(&self.span));
         self.note_with_allowed(Fault::Value, what, None);
+    }
+
+    /// Notes something that the operator should know, and that refuses nothing.
+    pub fn warn(&self, what: String) {
+        self.source.warn(Problem {
+            fault: Fault::Value,
+            span: self.span.clone(),
+            key: self.path.clone(),
+            what,
+            allowed: None,
+            hint: None,
+        });
+    }
+
+    /// Remembers that this value names a file.
+    pub fn mark_file(&self, file: &Path) {
+        self.source.mark(&self.path, &self.span, Some(file));
     }
 
     fn wrong_type(&self) {
@@ -226,6 +244,10 @@ impl<'a> Entry<'a> {
 
     pub fn is_string(&self) -> bool {
         self.value.is_str()
+    }
+
+    pub fn is_list(&self) -> bool {
+        self.value.is_array()
     }
 
     pub fn is_empty_list(&self) -> bool {

@@ -29,6 +29,17 @@ pub enum Fault {
     Conflict,
     /// It names something that does not exist.
     Reference,
+    /// A file that it names, or what it asks of this machine, cannot be used.
+    File,
+}
+
+/// What problems mean for the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Severity {
+    /// It is refused.
+    Error,
+    /// It is taken.
+    Warning,
 }
 
 /// One problem and its place.
@@ -61,12 +72,14 @@ pub struct ConfigMessage {
     pub message: String,
 }
 
-/// All that is wrong with a configuration file; at least one problem. `Display` draws each with its line and a caret.
+/// All that is wrong with a configuration file, or all that it is warned of; at least one problem.
+/// `Display` draws each with its line and a caret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigErrors {
     file: String,
     text: String,
     problems: Vec<Problem>,
+    severity: Severity,
 }
 
 impl ConfigErrors {
@@ -80,7 +93,12 @@ impl ConfigErrors {
             file,
             text,
             problems,
+            severity: Severity::Error,
         }
+    }
+
+    pub(super) fn with(self, severity: Severity) -> ConfigErrors {
+        ConfigErrors { severity, ..self }
     }
 
     /// The file as it was named.
@@ -115,8 +133,12 @@ impl ConfigErrors {
         let snippet = Snippet::source(&self.text)
             .path(&self.file)
             .annotation(caret);
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
         let mut report =
-            vec![Group::with_title(Level::ERROR.primary_title(problem.title())).element(snippet)];
+            vec![Group::with_title(level.primary_title(problem.title())).element(snippet)];
         if let Some(hint) = &problem.hint {
             report.push(Group::with_title(
                 Level::HELP.secondary_title(hint.as_str()),
@@ -131,14 +153,17 @@ impl fmt::Display for ConfigErrors {
         for problem in self.problems.iter().take(SHOWN) {
             writeln!(f, "{}\n", self.render(problem))?;
         }
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let file = &self.file;
         match self.problems.len() {
-            1 => write!(f, "{}: 1 error", self.file),
-            count if count > SHOWN => write!(
-                f,
-                "{}: {count} errors, the first {SHOWN} are shown",
-                self.file
-            ),
-            count => write!(f, "{}: {count} errors", self.file),
+            1 => write!(f, "{file}: 1 {word}"),
+            count if count > SHOWN => {
+                write!(f, "{file}: {count} {word}s, the first {SHOWN} are shown")
+            }
+            count => write!(f, "{file}: {count} {word}s"),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod address;
 pub mod defaults;
 mod diff;
+mod draft;
 mod entry;
 mod error;
 mod forecast;
@@ -25,6 +26,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use diff::{Change, diff};
+pub use draft::{Draft, Finding};
 pub use error::{ConfigErrors, ConfigMessage, Fault};
 pub use forecast::{Fate, Part, Step, forecast};
 pub use model::*;
@@ -43,22 +45,7 @@ const FILE_MAX: usize = 8 << 20;
 /// # Errors
 /// All that is wrong with the text, at once.
 pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
-    let failed =
-        |problems| ConfigErrors::new(file.display().to_string(), text.to_owned(), problems);
-    if text.len() > FILE_MAX {
-        return Err(failed(vec![too_large()]));
-    }
-    let (document, syntax_errors) = DeTable::parse_recoverable(text);
-    let source = Source::new(text, file);
-    let config = sections::decode(&Table::root(&source, &sections::ROOT, document.get_ref()));
-    let problems = source.into_problems();
-    if !syntax_errors.is_empty() {
-        return Err(failed(beside_syntax(text, &syntax_errors, problems)));
-    }
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
-        _ => Err(failed(problems)),
-    }
+    Draft::read(text, file).finish()
 }
 
 /// What `[admin]` says, whatever else is wrong with the file: an operator whose file is broken must still reach what

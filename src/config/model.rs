@@ -154,6 +154,10 @@ pub struct Listener {
     pub accept_proxy: bool,
     /// Which fields tell a backend of the client. Default `x`.
     pub forwarded: ForwardedFields,
+    /// Who is the client of a request from a `trusted` peer. Default `forwarded`.
+    pub client_ip_from: ClientIpFrom,
+    /// Where a path route has `allow` or `deny`. Default `Refuse`.
+    pub encoded_slash: EncodedSlash,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.
@@ -251,7 +255,7 @@ pub struct Pool {
     pub rebalance: Option<Rebalance>,
     /// `None`: a session ends with its backend.
     pub resume: Option<Resume>,
-    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 60 s.
+    /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 3 min.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.
     pub body_timeout: Duration,
@@ -458,10 +462,14 @@ pub struct Admin {
     pub tls: Option<Certificate>,
     /// Host headers accepted beside the bound address, `localhost` and loopback addresses. Default none.
     pub allowed_hosts: Vec<String>,
+    /// Who may connect. Default everybody.
+    pub access: Access,
 }
 
 /// `[metrics]`: `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only, open to probes and scrapers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     pub bind: Bind,
+    /// Who may connect. Default everybody.
+    pub access: Access,
 }

@@ -12,6 +12,17 @@ pub struct Source<'a> {
     /// Relative paths are joined to it.
     pub folder: PathBuf,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+    places: RefCell<Vec<Place>>,
+}
+
+/// Where a table stands, or the path of a file.
+pub struct Place {
+    /// Path of the key.
+    pub key: String,
+    pub span: Range<usize>,
+    /// `None`: a table.
+    pub file: Option<PathBuf>,
 }
 
 /// Longest value shown in a message, in characters.
@@ -24,6 +35,8 @@ impl<'a> Source<'a> {
             text,
             folder,
             problems: RefCell::default(),
+            warnings: RefCell::default(),
+            places: RefCell::default(),
         }
     }
 
@@ -31,8 +44,26 @@ impl<'a> Source<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    pub fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    pub fn warn(&self, problem: Problem) {
+        self.warnings.borrow_mut().push(problem);
+    }
+
+    /// Remembers where something stands, for what is found out about it later.
+    pub fn mark(&self, key: &str, span: &Range<usize>, file: Option<&Path>) {
+        self.places.borrow_mut().push(Place {
+            key: key.to_owned(),
+            span: span.clone(),
+            file: file.map(Path::to_owned),
+        });
+    }
+
+    /// The problems, the warnings and the places.
+    pub fn into_parts(self) -> (Vec<Problem>, Vec<Problem>, Vec<Place>) {
+        (
+            self.problems.into_inner(),
+            self.warnings.into_inner(),
+            self.places.into_inner(),
+        )
     }
 
     /// A value as it is written, cut and without control characters.

@@ -54,6 +54,7 @@ impl<'a> Table<'a> {
             span,
             path,
         };
+        source.mark(&table.path, &table.span, None);
         for key in entries
             .keys()
             .filter(|key| section.key(key.get_ref()).is_none())
@@ -139,6 +140,18 @@ impl<'a> Table<'a> {
             span: self.span.clone(),
             key: self.path.clone(),
             what: what.to_owned(),
+            allowed: None,
+            hint: None,
+        });
+    }
+
+    /// Notes something about this table that the operator should know, and that refuses nothing.
+    pub fn warn(&self, what: String) {
+        self.source.warn(Problem {
+            fault: Fault::Conflict,
+            span: self.span.clone(),
+            key: self.path.clone(),
+            what,
             allowed: None,
             hint: None,
         });
@@ -276,13 +289,17 @@ impl<'a> Table<'a> {
     /// The path of a file, joined to the folder of the configuration.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         let folder = &self.source.folder;
-        self.text_by(name, |text| {
+        let path = self.text_by(name, |text| {
             if text.is_empty() {
                 Err("it is empty")
             } else {
                 Ok(folder.join(text))
             }
-        })
+        })?;
+        if let Some(entry) = self.entry(name) {
+            entry.mark_file(&path);
+        }
+        Some(path)
     }
 
     /// A table in this one; when it is not there, one of defaults.

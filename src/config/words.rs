@@ -1,8 +1,9 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, ClientAuthMode, ForwardedFields, InitState, LogFormat, LogLevel, OnDown,
-    OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion, UntoldSessions,
+    Activity, Balance, ClientAuthMode, ClientIpFrom, EncodedSlash, ForwardedFields, InitState,
+    LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion,
+    UntoldSessions,
 };
 
 /// A closed set whose members have a word each.
@@ -53,6 +54,20 @@ impl Word for Protocol {
 impl Word for ProxyVersion {
     const WORDS: &'static [(&'static str, Self)] =
         &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+}
+
+impl Word for ClientIpFrom {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("forwarded", ClientIpFrom::Forwarded),
+        ("peer", ClientIpFrom::Peer),
+    ];
+}
+
+impl Word for EncodedSlash {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("refuse", EncodedSlash::Refuse),
+        ("pass", EncodedSlash::Pass),
+    ];
 }
 
 impl Word for ForwardedFields {

@@ -29,6 +29,17 @@ pub(super) fn name_of(source: &DiscoverSource) -> &str {
     }
 }
 
+/// An address lookup as a service. Every address weighs the same: `weight` of the settings is applied when the snapshot
+/// is made.
+pub(super) fn service(host: &str, port: u16) -> Service {
+    Service {
+        target: host.to_owned(),
+        port,
+        priority: 0,
+        weight: 1,
+    }
+}
+
 /// Looks everything up once. A resolver of its own, so that a changed `/etc/resolv.conf` is followed.
 ///
 /// # Errors
@@ -43,14 +54,7 @@ pub(super) async fn round(discover: &Discover) -> Result<Round, DnsError> {
                 gaps: Vec::new(),
                 ttl: answer.ttl,
             };
-            // Every address weighs the same: `weight` of the settings is applied when the snapshot is made.
-            let service = Service {
-                target: host.clone(),
-                port: *port,
-                priority: 0,
-                weight: 1,
-            };
-            round.add(service, Ok(answer));
+            round.add(service(host, *port), Ok(answer));
             Ok(round)
         }
         DiscoverSource::Srv { name } => services(&dns, name).await,

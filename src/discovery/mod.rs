@@ -82,16 +82,22 @@ impl Followed {
         if self.set.as_ref().map(|(source, _)| source) == wanted {
             return;
         }
-        if let Some((source, _)) = self.set.take() {
-            self.status.forget(lookup::name_of(&source));
+        let old = self.set.take().map(|(source, _)| source);
+        if let Some(source) = &old {
+            self.status.forget(lookup::name_of(source));
         }
         if let Some(source) = wanted.cloned() {
-            let task = self.set_task(source.clone());
+            let known = old.map(|old| set::known(&self.pool, &old, &source));
+            let task = self.set_task(source.clone(), known.unwrap_or_default());
             self.set = Some((source, AbortOnDropHandle::new(tokio::spawn(task))));
         }
     }
 
-    fn set_task(&self, source: DiscoverSource) -> impl Future<Output = ()> + Send + use<> {
+    fn set_task(
+        &self,
+        source: DiscoverSource,
+        known: Vec<snapshot::Entry>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let subject = format!(
             "lookup of {} for {}",
             lookup::name_of(&source),
@@ -99,7 +105,7 @@ impl Followed {
         );
         let (pool, status) = (self.pool.clone(), self.status.clone());
         pool::supervise(subject, move || {
-            set::follow(pool.clone(), source.clone(), status.clone())
+            set::follow(pool.clone(), source.clone(), status.clone(), known.clone())
         })
     }
 
@@ -279,6 +285,47 @@ mod tests {
         following
             .until("applied", |it| it.pool.backends()[0].weight() == 9)
             .await;
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_new_port_is_used_while_no_name_server_answers() {
+        let fake = Fake::start().await;
+        fake.set(
+            "chat.test.",
+            Reply::records(&["10.0.0.1", "fd00::1"], 3_600),
+        );
+        let following = Following::start(&dns(&fake, ""));
+        following.until("found", |it| it.names().len() == 2).await;
+        fake.set("chat.test.", Reply::Silence);
+        let nameserver = fake.address();
+        following.pool.apply(&settings(&format!(
+            "discover = {{ dns = 'chat.test:9502', nameservers = ['{nameserver}'] }}"
+        )));
+        following
+            .until("moved", |it| {
+                it.names() == ["10.0.0.1:9502", "[fd00::1]:9502"]
+            })
+            .await;
+        following.stop().await;
+    }
+
+    #[tokio::test]
+    async fn answers_that_no_backend_can_have_keep_the_last_good_set() {
+        let fake = Fake::start().await;
+        fake.set("chat.test.", Reply::records(&["10.0.0.1"], 0));
+        let following = Following::start(&dns(&fake, ""));
+        following.until("found", |it| it.names().len() == 1).await;
+        fake.set("chat.test.", Reply::records(&["0.0.0.0", "::"], 0));
+        following
+            .until("failing", |it| {
+                it.status
+                    .failing()
+                    .iter()
+                    .any(|(_, why)| why.contains("no backend can have"))
+            })
+            .await;
+        assert_eq!(following.names(), ["10.0.0.1:9501"]);
         following.stop().await;
     }
 

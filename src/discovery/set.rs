@@ -1,5 +1,6 @@
 //! Follows a pool's `discover` source: looks it up by its TTL and gives the pool whole snapshots.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +9,56 @@ use super::schedule::Schedule;
 use super::snapshot::{self, Entry};
 use super::status::Status;
 use crate::config::{Discover, DiscoverSource};
+use crate::net::Endpoint;
 use crate::net::dns::DnsError;
 use crate::pool::Pool;
 
-/// Ends when the pool's source is another one.
-pub(super) async fn follow(pool: Arc<Pool>, source: DiscoverSource, status: Arc<Status>) {
-    let mut last = Vec::new();
+/// Ends when the pool's source is another one. `known` serves until the first answer: what the source before this one
+/// had found, if it still holds.
+pub(super) async fn follow(
+    pool: Arc<Pool>,
+    source: DiscoverSource,
+    status: Arc<Status>,
+    known: Vec<Entry>,
+) {
+    let mut last = known;
+    if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
+        pool.discovered(snapshot::found(&last, &discover));
+    }
     // One pass per version of the settings: new bounds or weights apply at once, what is known stays.
     while let Some(discover) = settings(&pool, &source) {
         follow_settings(&pool, &discover, &status, &mut last).await;
     }
+}
+
+/// What `old` had found, as `new` would: when only the port of a name changed, its addresses need no new lookup, and
+/// the port takes effect while no name server answers. Empty otherwise.
+pub(super) fn known(pool: &Pool, old: &DiscoverSource, new: &DiscoverSource) -> Vec<Entry> {
+    let (
+        DiscoverSource::Dns {
+            host: before,
+            port: from,
+        },
+        DiscoverSource::Dns { host, port },
+    ) = (old, new)
+    else {
+        return Vec::new();
+    };
+    if before != host || from == port {
+        return Vec::new();
+    }
+    let found = pool.backends().into_iter().filter_map(|backend| {
+        let address = match backend.endpoint()? {
+            Endpoint::Tcp(address) => address,
+            Endpoint::Unix(_) => return None,
+        };
+        let is_found = address.port() == *from && *backend.host() == *host.trim_end_matches('.');
+        is_found.then(|| Entry {
+            service: lookup::service(host, *port),
+            address: SocketAddr::new(address.ip(), *port),
+        })
+    });
+    found.collect()
 }
 
 fn settings(pool: &Pool, source: &DiscoverSource) -> Option<Discover> {

@@ -23,6 +23,16 @@ pub enum CheckError {
     Regex(#[from] regex::Error),
 }
 
+impl CheckError {
+    /// The file that it is about.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        match self {
+            CheckError::Tls(error) => error.file(),
+            CheckError::Value { .. } | CheckError::Regex(_) => None,
+        }
+    }
+}
+
 /// A check ready to be made.
 pub(super) struct Plan {
     pub check: Check,

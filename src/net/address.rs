@@ -54,6 +54,9 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Named by a header field, which tells no port.
+            Self::V4(ip, 0) => ip.fmt(f),
+            Self::V6(ip, 0) => ip.fmt(f),
             Self::V4(ip, port) => SocketAddrV4::new(*ip, *port).fmt(f),
             Self::V6(ip, port) => SocketAddrV6::new(*ip, *port, 0, 0).fmt(f),
             Self::Unix => f.write_str("unix"),

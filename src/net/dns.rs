@@ -7,6 +7,7 @@
 pub(crate) mod fake;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use hickory_resolver::config::{
@@ -15,8 +16,9 @@ use hickory_resolver::config::{
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
-use hickory_resolver::{Resolver, TokioResolver, system_conf};
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 
 /// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
 pub const MAX_RECORDS: usize = 1_024;
@@ -26,6 +28,12 @@ const MAX_PARALLEL_SERVERS: usize = 4;
 
 /// TTL of what does not come from DNS (an address literal): a day.
 const LITERAL_TTL: Duration = Duration::from_secs(86_400);
+
+/// TTL of what stands in the hosts file, which has none: the file is cheap to read, and a change is soon followed.
+const HOSTS_TTL: Duration = Duration::from_secs(10);
+
+/// CNAMEs followed from one SRV name. As many as other resolvers follow; a longer chain is a loop.
+const MAX_ALIASES: usize = 8;
 
 /// What a lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +82,9 @@ pub enum DnsError {
     /// The name does not exist, or has no record of the type asked for.
     #[error("look up {name}: no records")]
     NoRecords { name: String },
+    /// It has addresses, but none that a backend can have.
+    #[error("look up {name}: no backend can have the address {ip}")]
+    Unusable { name: String, ip: IpAddr },
     #[error("look up {name}: no answer within {after:?}")]
     TimedOut { name: String, after: Duration },
     #[error("look up {name}: {source}")]
@@ -83,6 +94,8 @@ pub enum DnsError {
 /// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to follow their changes.
 pub struct Dns {
     resolver: TokioResolver,
+    /// Asked before any name server and any search domain, as the system's own resolver does.
+    hosts: Option<Hosts>,
     timeout: Duration,
 }
 
@@ -93,10 +106,12 @@ impl Dns {
     /// # Errors
     /// When the resolver cannot be set up.
     pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<Dns, DnsError> {
-        let (config, mut options) = match nameservers {
+        let (config, mut options, hosts) = match nameservers {
             [] => system(),
             some => custom(some),
         };
+        // hickory asks the file for the names that the search domains make, not for the name as it stands.
+        options.use_hosts_file = ResolveHosts::Never;
         // A TTL is followed by whoever asks; a cache below would only add its own.
         options.cache_size = 0;
         // One try with the whole time: hickory sends a UDP query again within it, and a second try would only cut off a
@@ -107,13 +122,19 @@ impl Dns {
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = builder.build().map_err(DnsError::SetUp)?;
-        Ok(Dns { resolver, timeout })
+        Ok(Dns {
+            resolver,
+            hosts,
+            timeout,
+        })
     }
 
-    /// Every A and AAAA record of `host`. A trailing dot keeps the search domains out.
+    /// Every A and AAAA record of `host` that a backend can have. A name of the hosts file has what stands there and
+    /// nothing else. A trailing dot keeps the search domains out.
     ///
     /// # Errors
-    /// [`DnsError::NoRecords`] when the name has none of either; another error when no family answered.
+    /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no backend can have them;
+    /// another error when no family answered.
     pub async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, DnsError> {
         if let Ok(ip) = host.parse() {
             return Ok(Answer {
@@ -122,30 +143,82 @@ impl Dns {
                 incomplete: None,
             });
         }
+        if let Some(answer) = self.in_hosts(host) {
+            return usable(host, answer);
+        }
         let (v4, v6) = tokio::join!(
             self.lookup(host, RecordType::A),
             self.lookup(host, RecordType::AAAA)
         );
-        both_families(host, v4, v6)
+        usable(host, both_families(host, v4, v6)?)
     }
 
-    /// Every SRV record of `name`. A target of `.` (RFC 2782: decidedly not available) is left out.
+    /// What the hosts file says of `host`, of both families.
+    fn in_hosts(&self, host: &str) -> Option<Answer<IpAddr>> {
+        let hosts = self.hosts.as_ref()?;
+        let name = Name::from_str(host).ok()?.to_lowercase();
+        let mut records = Vec::new();
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let found = hosts.lookup_static_host(&Query::query(name.clone(), kind));
+            records.extend(found.iter().flat_map(|found| found.answers().to_vec()));
+        }
+        let answer = answer(host, &records, None, address).ok()?;
+        Some(Answer {
+            ttl: HOSTS_TTL,
+            ..answer
+        })
+    }
+
+    /// Every SRV record of `name`, which may be a CNAME. A target of `.` (RFC 2782: decidedly not available) is left out.
     ///
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none.
     pub async fn services(&self, name: &str) -> Result<Answer<Service>, DnsError> {
-        let lookup = self.lookup(name, RecordType::SRV).await?;
-        answer(name, lookup.answers(), None, service)
+        let followed = self.services_through_aliases(name);
+        match tokio::time::timeout(self.timeout, followed).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.timed_out(name)),
+        }
+    }
+
+    /// hickory takes an SRV record behind a CNAME for one more link of the chain and asks its target for SRV. So the
+    /// CNAMEs are followed here, one by one; a name without one costs no query more.
+    async fn services_through_aliases(&self, name: &str) -> Result<Answer<Service>, DnsError> {
+        let (mut asked, mut ttl) = (name.to_owned(), LITERAL_TTL);
+        for _ in 0..MAX_ALIASES {
+            let failed = match self.lookup(&asked, RecordType::SRV).await {
+                Ok(lookup) => {
+                    let answer = answer(name, lookup.answers(), None, service)?;
+                    let ttl = answer.ttl.min(ttl);
+                    return Ok(Answer { ttl, ..answer });
+                }
+                Err(failed) => failed,
+            };
+            let Ok(lookup) = self.lookup(&asked, RecordType::CNAME).await else {
+                return Err(failed);
+            };
+            let Ok(alias) = answer(&asked, lookup.answers(), None, alias) else {
+                return Err(failed);
+            };
+            ttl = ttl.min(alias.ttl);
+            asked = alias.records.into_iter().next().unwrap_or_default();
+        }
+        Err(DnsError::NoRecords {
+            name: name.to_owned(),
+        })
+    }
+
+    fn timed_out(&self, name: &str) -> DnsError {
+        DnsError::TimedOut {
+            name: name.to_owned(),
+            after: self.timeout,
+        }
     }
 
     async fn lookup(&self, name: &str, kind: RecordType) -> Result<Lookup, DnsError> {
-        let timed_out = || DnsError::TimedOut {
-            name: name.to_owned(),
-            after: self.timeout,
-        };
         let lookup = self.resolver.lookup(name, kind);
         match tokio::time::timeout(self.timeout, lookup).await {
-            Err(_) | Ok(Err(NetError::Timeout)) => Err(timed_out()),
+            Err(_) | Ok(Err(NetError::Timeout)) => Err(self.timed_out(name)),
             Ok(Err(error)) if error.is_no_records_found() => Err(DnsError::NoRecords {
                 name: name.to_owned(),
             }),
@@ -160,15 +233,16 @@ impl Dns {
 
 /// What the system is set up with; without a usable `/etc/resolv.conf` a name server on this host, as glibc does, so
 /// that names of the hosts file still resolve.
-fn system() -> (ResolverConfig, ResolverOpts) {
-    system_conf::read_system_conf().unwrap_or_else(|_| {
+fn system() -> (ResolverConfig, ResolverOpts, Option<Hosts>) {
+    let (config, options) = system_conf::read_system_conf().unwrap_or_else(|_| {
         let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![local]);
         (config, ResolverOpts::default())
-    })
+    });
+    (config, options, Hosts::from_system().ok())
 }
 
-fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts) {
+fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts, Option<Hosts>) {
     let servers = nameservers.iter().map(|server| {
         let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
         for connection in &mut connections {
@@ -177,9 +251,32 @@ fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts) {
         NameServerConfig::new(server.ip(), true, connections)
     });
     let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-    let mut options = ResolverOpts::default();
-    options.use_hosts_file = ResolveHosts::Never;
-    (config, options)
+    (config, ResolverOpts::default(), None)
+}
+
+/// Leaves out what no backend can have: 0.0.0.0/8 and `::`, multicast, broadcast, and link-local IPv6 addresses, which
+/// need a zone that DNS cannot tell. Such answers come from blocking name servers and from slips in a zone.
+fn usable(host: &str, mut answer: Answer<IpAddr>) -> Result<Answer<IpAddr>, DnsError> {
+    let unusable = answer
+        .records
+        .iter()
+        .copied()
+        .find(|ip| !can_be_backend(*ip));
+    answer.records.retain(|ip| can_be_backend(*ip));
+    match unusable {
+        Some(ip) if answer.records.is_empty() => Err(DnsError::Unusable {
+            name: host.to_owned(),
+            ip,
+        }),
+        _ => Ok(answer),
+    }
+}
+
+fn can_be_backend(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.octets()[0] != 0 && !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_unicast_link_local(),
+    }
 }
 
 fn both_families(
@@ -236,6 +333,14 @@ fn address(data: &RData) -> Option<IpAddr> {
     match data {
         RData::A(ip) => Some(ip.0.into()),
         RData::AAAA(ip) => Some(ip.0.into()),
+        _ => None,
+    }
+}
+
+/// The target of a CNAME, as a full name.
+fn alias(data: &RData) -> Option<String> {
+    match data {
+        RData::CNAME(target) => Some(target.0.to_ascii()),
         _ => None,
     }
 }
@@ -403,6 +508,57 @@ mod tests {
         assert_eq!(answer.records.first(), Some(&first));
         assert_eq!(answer.records.len(), 2, "a target of . is not a backend");
         assert_eq!(answer.ttl, Duration::from_secs(9));
+    }
+
+    #[tokio::test]
+    async fn services_are_found_through_aliases() {
+        let fake = Fake::start().await;
+        fake.set(
+            "_ws._tcp.chat.test.",
+            Reply::Alias("_ws._tcp.blue.test.".into()),
+        );
+        fake.set(
+            "_ws._tcp.blue.test.",
+            Reply::Alias("_ws._tcp.real.test.".into()),
+        );
+        fake.set(
+            "_ws._tcp.real.test.",
+            Reply::services(&[(10, 5, 9501, "n1.chat.test.")], 9),
+        );
+        fake.set("_loop._tcp.test.", Reply::Alias("_loop._tcp.test.".into()));
+        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
+        let answer = dns.services("_ws._tcp.chat.test").await.unwrap();
+        assert_eq!(answer.records.len(), 1);
+        assert_eq!(answer.records[0].target, "n1.chat.test");
+        let error = dns.services("_loop._tcp.test").await.unwrap_err();
+        assert!(error.to_string().contains("_loop._tcp.test"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn addresses_that_no_backend_can_have_are_left_out() {
+        let fake = Fake::start().await;
+        let unusable = [
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "ff02::1",
+            "fe80::1",
+            "::ffff:0.0.0.0",
+        ];
+        for ip in unusable {
+            fake.set("chat.test.", Reply::records(&[ip], 7));
+            let error = asked(&fake, "chat.test").await.unwrap_err();
+            assert!(matches!(error, DnsError::Unusable { .. }), "{ip}: {error}");
+        }
+        let mut mixed = unusable.to_vec();
+        mixed.extend(["10.0.0.1", "fd00::1"]);
+        fake.set("chat.test.", Reply::records(&mixed, 7));
+        assert_eq!(
+            ips(&asked(&fake, "chat.test").await.unwrap()),
+            ["10.0.0.1", "fd00::1"]
+        );
     }
 
     #[tokio::test]

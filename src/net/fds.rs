@@ -30,6 +30,12 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(maximum)
 }
 
+/// What [`raise_limit`] can reach.
+pub fn limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
 /// Descriptors that are open now, as `/proc/self/fd` lists them; `None` where that cannot be read.
 pub fn open_count() -> Option<u64> {
     let entries = std::fs::read_dir("/proc/self/fd").ok()?;

@@ -4,9 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Peer;
@@ -51,6 +52,51 @@ impl Stream {
         }
     }
 
+    /// Waits until the peer has finished or reset, with bytes before that or without, and says which; nothing is read.
+    /// epoll's RDHUP tells of it: no timer and no system call before it comes.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn read_closed(&self) -> io::Error {
+        // Not asked for: what tokio tells with it is the end of the reading side.
+        let closed = match self {
+            Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
+            Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
+        };
+        let error = closed.and_then(|_| match self {
+            Self::Tcp(stream) => stream.take_error(),
+            Self::Unix(stream) => stream.take_error(),
+        });
+        match error {
+            Ok(Some(error)) | Err(error) => error,
+            Ok(None) => io::ErrorKind::UnexpectedEof.into(),
+        }
+    }
+
+    /// The same for a task that polls. That there is something to read is forgotten until more of it comes: from here on the
+    /// stream is read elsewhere, or closed.
+    pub fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            if let Some(closed) = self.read_closed().now_or_never() {
+                return Poll::Ready(closed);
+            }
+            let forget = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let more = match self {
+                Self::Tcp(stream) => {
+                    let _ = stream.try_io(Interest::READABLE, forget);
+                    stream.poll_read_ready(context)
+                }
+                Self::Unix(stream) => {
+                    let _ = stream.try_io(Interest::READABLE, forget);
+                    stream.poll_read_ready(context)
+                }
+            };
+            if let Err(error) = ready!(more) {
+                return Poll::Ready(error);
+            }
+        }
+    }
+
     /// Reads what is there without taking it; waits for the first byte. 0 is the end of the stream.
     ///
     /// # Cancel safety
@@ -60,7 +106,7 @@ impl Stream {
             Self::Tcp(stream) => stream.peek(buffer).await,
             Self::Unix(stream) => loop {
                 stream.readable().await?;
-                let peeked = stream.try_io(tokio::io::Interest::READABLE, || {
+                let peeked = stream.try_io(Interest::READABLE, || {
                     let (_, count) =
                         rustix::net::recv(stream, &mut *buffer, rustix::net::RecvFlags::PEEK)?;
                     Ok(count)
@@ -126,5 +172,73 @@ impl AsyncWrite for Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::net::options::reset_on_close;
+
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Stream::Tcp(near.unwrap().0), far.unwrap())
+    }
+
+    async fn a_while() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+
+    #[tokio::test]
+    async fn a_fin_behind_bytes_is_seen_and_the_bytes_stay() {
+        let (mut near, mut far) = pair().await;
+        far.write_all(b"unread").await.unwrap();
+        a_while().await;
+        assert!(near.read_closed().now_or_never().is_none());
+        far.shutdown().await.unwrap();
+        let error = near.read_closed().await;
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let mut rest = String::new();
+        near.read_to_string(&mut rest).await.unwrap();
+        assert_eq!(rest, "unread");
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_seen_as_one() {
+        use std::os::fd::AsFd;
+        let (near, mut far) = pair().await;
+        far.write_all(b"unread").await.unwrap();
+        a_while().await;
+        reset_on_close(far.as_fd());
+        drop(far);
+        let error = near.read_closed().await;
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_polls_sleeps_over_bytes_and_wakes_at_the_end() {
+        let (near, mut far) = pair().await;
+        let mut polls = 0;
+        let mut closed = std::pin::pin!(poll_fn(|context| {
+            polls += 1;
+            near.poll_read_closed(context)
+        }));
+        for _ in 0..3 {
+            far.write_all(b"unread").await.unwrap();
+            tokio::select! {
+                error = &mut closed => panic!("it is open: {error}"),
+                () = a_while() => {}
+            }
+        }
+        drop(far);
+        assert_eq!(closed.await.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(polls < 20, "{polls} polls");
     }
 }

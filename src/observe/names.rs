@@ -1,6 +1,5 @@
-//! What a client asked for, for the log and the operator: server name, method, host, path, its certificate's names and who
-//! passed it on, in one allocation, because a
-//! session keeps them for hours.
+//! What a client asked for, for the log and the operator: server name, method, host, path, its certificate's names, who
+//! passed it on and what that one says of it, in one allocation, because a session keeps them for hours.
 
 /// What a server name may take: the most that DNS allows.
 const MAX_SNI_BYTES: usize = 253;
@@ -11,6 +10,8 @@ const MAX_TARGET_BYTES: usize = 128;
 
 /// What each of a certificate's two may take: enough to know the client by, and its length fits a byte.
 const MAX_CERTIFICATE_BYTES: usize = 250;
+/// What the TLVs of a PROXY header may take, as `MAX_CERTIFICATE_BYTES`.
+const MAX_TLVS_BYTES: usize = 250;
 
 const SNI: usize = 0;
 const METHOD: usize = 1;
@@ -20,7 +21,9 @@ const CLIENT_SUBJECT: usize = 4;
 const CLIENT_SAN: usize = 5;
 /// The balancer in front, with its port.
 const VIA: usize = 6;
-const COUNT: usize = 7;
+/// What the balancer in front says of the client in TLVs.
+const PROXY_TLVS: usize = 7;
+const COUNT: usize = 8;
 /// In place of a length: there is no such name. No name is that long.
 const NONE: u8 = u8::MAX;
 
@@ -54,8 +57,14 @@ impl Names {
         self.name(VIA)
     }
 
-    pub fn set_via(&mut self, via: &str) {
-        self.set([(VIA, Some(via))]);
+    /// What the balancer in front says of the client in TLVs.
+    pub fn proxy_tlvs(&self) -> Option<&str> {
+        self.name(PROXY_TLVS)
+    }
+
+    pub fn set_announced(&mut self, via: &str, tlvs: Option<&str>) {
+        let tlvs = tlvs.map(|tlvs| cut(tlvs, MAX_TLVS_BYTES));
+        self.set([(VIA, Some(via)), (PROXY_TLVS, tlvs)]);
     }
 
     pub fn set_sni(&mut self, sni: &str) {
@@ -99,7 +108,7 @@ impl Names {
     }
 
     /// In the order of server name, method, host, path, subject and alternative names of the client's certificate,
-    /// balancer in front; each is shorter than 255 bytes.
+    /// balancer in front and its TLVs; each is shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
@@ -112,7 +121,7 @@ impl Names {
     }
 
     fn all(&self) -> [Option<&str>; COUNT] {
-        [SNI, METHOD, HOST, PATH, CLIENT_SUBJECT, CLIENT_SAN, VIA].map(|which| self.name(which))
+        std::array::from_fn(|which| self.name(which))
     }
 
     fn name(&self, which: usize) -> Option<&str> {
@@ -155,11 +164,15 @@ mod tests {
         names.set_request("GET", None, "");
         assert_eq!(
             names.all(),
-            [None, Some("GET"), None, Some(""), None, None, None]
+            [None, Some("GET"), None, Some(""), None, None, None, None]
         );
-        names.set_via("192.0.2.9:1");
+        names.set_announced("192.0.2.9:1", None);
         names.set_sni("a");
         assert_eq!((names.via(), names.sni()), (Some("192.0.2.9:1"), Some("a")));
+        assert_eq!(names.proxy_tlvs(), None);
+        names.set_announced("192.0.2.9:1", Some(&"x".repeat(300)));
+        assert_eq!(names.proxy_tlvs().map(str::len), Some(MAX_TLVS_BYTES));
+        assert_eq!(names.path(), Some(""));
     }
 
     proptest! {

@@ -101,10 +101,10 @@ impl Record {
         }
     }
 
-    /// The balancer in front, `via`, says who the client is.
-    pub fn announce(&mut self, client: Peer, via: Peer) {
+    /// The balancer in front, `via`, says who the client is, and more in TLVs; these are cut at 250 bytes.
+    pub fn announce(&mut self, client: Peer, via: Peer, tlvs: Option<&str>) {
         self.client = client;
-        self.names.set_via(&via.to_string());
+        self.names.set_announced(&via.to_string(), tlvs);
     }
 
     /// The server name of the ClientHello; cut at 253 bytes.

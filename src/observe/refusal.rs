@@ -9,6 +9,8 @@ use super::end::How;
 pub enum Refusal {
     /// `allow` or `deny`, of the listener or of a route.
     Denied,
+    /// `encoded_slash`: its path can be read in two ways, past a guard.
+    EncodedSlash,
     MaxConnections,
     MaxConnectionRate,
     SourceMaxConnections,
@@ -19,12 +21,15 @@ pub enum Refusal {
     HandshakeQueue,
     /// The operator drains the listener.
     Draining,
+    /// No certificate is for the server name that the client asks for.
+    UnknownName,
 }
 
 impl Refusal {
     /// Every one, in the order of declaration.
     pub const ALL: &'static [Refusal] = &[
         Refusal::Denied,
+        Refusal::EncodedSlash,
         Refusal::MaxConnections,
         Refusal::MaxConnectionRate,
         Refusal::SourceMaxConnections,
@@ -32,12 +37,14 @@ impl Refusal {
         Refusal::Untrusted,
         Refusal::HandshakeQueue,
         Refusal::Draining,
+        Refusal::UnknownName,
     ];
 
     /// The word of the log and of the metrics' label.
     pub const fn word(self) -> &'static str {
         match self {
             Refusal::Denied => "denied",
+            Refusal::EncodedSlash => "encoded_slash",
             Refusal::MaxConnections => "max_connections",
             Refusal::MaxConnectionRate => "max_connection_rate",
             Refusal::SourceMaxConnections => "per_source.max_connections",
@@ -45,13 +52,16 @@ impl Refusal {
             Refusal::Untrusted => "untrusted",
             Refusal::HandshakeQueue => "handshake_queue",
             Refusal::Draining => "draining",
+            Refusal::UnknownName => "unknown_name",
         }
     }
 
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied | Refusal::Untrusted => How::Refused,
+            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted | Refusal::UnknownName => {
+                How::Refused
+            }
             Refusal::Draining => How::Stop,
             _ => How::Full,
         }

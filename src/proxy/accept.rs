@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admissions;
-use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, tcp};
+use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, real_client, tcp};
 use crate::base::pace::Pace;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -307,7 +307,9 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
     let rules = shared.rules.load_full();
     // Who the client is, is said by its PROXY header.
     let is_known = !rules.config.accept_proxy;
-    if is_known && let Err(refusal) = enter(&shared.admissions, &rules, &slot, peer) {
+    let names_clients = is_known && real_client::names_clients(&rules.config, peer);
+    if is_known && let Err(refusal) = enter(&shared.admissions, &rules, &slot, peer, names_clients)
+    {
         stream.reset_on_close();
         drop(stream);
         return kept_out(shared, peer, refusal);
@@ -328,7 +330,6 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
     shared.proxy.runtime.spawn(async move {
         let (mut stream, mut record) = (stream, arrival.record());
         if let Err(end) = introduction::receive(&mut arrival, &mut stream, &mut record).await {
-            stream.reset_on_close();
             return record.finish(end);
         }
         if !is_known && let Err(refusal) = arrival.enter() {
@@ -343,14 +344,27 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
 }
 
 /// Lets a client in, as the listener's rules have it.
-fn enter(admissions: &Admissions, rules: &Rules, slot: &Slot, client: Peer) -> Result<(), Refusal> {
-    slot.admit(admissions.admit(rules, client.ip())?);
+fn enter(
+    admissions: &Admissions,
+    rules: &Rules,
+    slot: &Slot,
+    client: Peer,
+    names_clients: bool,
+) -> Result<(), Refusal> {
+    slot.admit(admissions.admit(rules, client.ip(), names_clients)?);
     Ok(())
 }
 
 impl Arrival {
     fn enter(&self) -> Result<(), Refusal> {
-        enter(&self.admissions, &self.rules, &self.slot, self.peer)
+        let names_clients = self.names_clients(&self.rules.config);
+        enter(
+            &self.admissions,
+            &self.rules,
+            &self.slot,
+            self.peer,
+            names_clients,
+        )
     }
 }
 

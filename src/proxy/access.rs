@@ -8,7 +8,7 @@ use prefix_trie::joint::set::JointPrefixSet;
 use crate::config::{Access, Trusted};
 
 /// Who may come in.
-pub(super) struct AccessList {
+pub struct AccessList {
     /// `None`: everybody.
     allow: Option<Clients>,
     /// Wins.

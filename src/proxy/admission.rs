@@ -14,7 +14,7 @@ use crate::base::source::Source;
 use crate::config::{PerSource, Protocol};
 use crate::observe::{ListenerCounters, Refusal};
 
-/// Between two warnings that a limit turns clients away.
+/// Between two lines of one kind about clients that are turned away.
 const WARN_SPACING: Duration = Duration::from_secs(10);
 
 /// The door-keeper of one listener. What it counts outlives every reload of the rules.
@@ -26,6 +26,7 @@ pub struct Admissions {
     counters: Arc<ListenerCounters>,
     intake: Intake,
     warned: Pace,
+    names_told: Pace,
 }
 
 /// What all connections of one listener share.
@@ -53,7 +54,11 @@ impl Tracked for Origin {
 /// One connection that was let in, counted at its listener and its source; dropping it uncounts. One pointer: it lasts as
 /// long as the connection.
 #[derive(Debug)]
-pub struct Admitted(Arc<Origin>);
+pub struct Admitted(SourcePermit);
+
+/// One count at a source; dropping it uncounts.
+#[derive(Debug)]
+pub struct SourcePermit(Arc<Origin>);
 
 impl Admissions {
     pub fn new(limits: &Arc<Limits>, counters: &Arc<ListenerCounters>) -> Self {
@@ -65,20 +70,47 @@ impl Admissions {
             counters: Arc::clone(counters),
             intake: Intake::default(),
             warned: Pace::new(WARN_SPACING),
+            names_told: Pace::new(WARN_SPACING),
         }
     }
 
     /// Lets a client in and counts it, or says why not, which is counted too. `None` is a client without an address. The
-    /// client is who is served: behind a proxy that announces it, not the proxy.
+    /// client is who is served: behind a proxy that announces it, not the proxy. One that `names_clients` is many: not its
+    /// connections are counted by source but their sessions, by [`Admissions::admit_session`].
     ///
     /// # Errors
     /// The rule or the limit that keeps it out.
-    pub fn admit(&self, rules: &Rules, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
-        let admitted = self.try_admit(rules, client);
+    pub fn admit(
+        &self,
+        rules: &Rules,
+        client: Option<IpAddr>,
+        names_clients: bool,
+    ) -> Result<Admitted, Refusal> {
+        let admitted = self.try_admit(rules, client, names_clients);
         if let Err(refusal) = admitted {
             self.refused(refusal);
         }
         admitted
+    }
+
+    /// Counts a session of a client whose connection no source has, or says why not, which is counted too. `None`: it has no
+    /// limits.
+    ///
+    /// # Errors
+    /// The limit of the source that keeps it out.
+    pub fn admit_session(
+        &self,
+        rules: &Rules,
+        client: Option<IpAddr>,
+    ) -> Result<Option<SourcePermit>, Refusal> {
+        let now = self.entrance.limits.now();
+        let per_source = rules.config.admission.per_source.as_ref();
+        let (origin, limits) = self.origin(per_source, client, now);
+        let permit = limits.map(|limits| origin.enter(limits, now)).transpose();
+        if let Err(refusal) = permit {
+            self.refused(refusal);
+        }
+        permit
     }
 
     /// Counts a client that is kept out, by whatever step. A limit is told of once in a while; whom an access list or a drain
@@ -88,6 +120,13 @@ impl Admissions {
         if refusal.is_limit() && self.warned.is_due(Instant::now()) {
             tracing::warn!(listener = %self.counters.name, limit = refusal.word(), live = self.live(),
                 refused = self.counters.refused.total(), "clients are turned away by a limit");
+        }
+    }
+
+    /// Tells, once in a while, of a server name that no client can be served by. The access log has all of them.
+    pub fn tell_of_name(&self, sni: &str, reason: &'static str) {
+        if self.names_told.is_due(Instant::now()) {
+            tracing::info!(listener = %self.counters.name, sni, reason, "clients are refused by their server name");
         }
     }
 
@@ -101,7 +140,12 @@ impl Admissions {
     }
 
     /// The source first: one that is over its limits must not use up what all others share.
-    fn try_admit(&self, rules: &Rules, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
+    fn try_admit(
+        &self,
+        rules: &Rules,
+        client: Option<IpAddr>,
+        names_clients: bool,
+    ) -> Result<Admitted, Refusal> {
         if !rules.access.admits(client) {
             return Err(Refusal::Denied);
         }
@@ -111,15 +155,14 @@ impl Admissions {
         }
         let admission = &rules.config.admission;
         let now = self.entrance.limits.now();
-        let (origin, limits) = self.origin(admission.per_source.as_ref(), client, now);
-        let origin = match limits {
+        let per_source = admission.per_source.as_ref().filter(|_| !names_clients);
+        let (origin, limits) = self.origin(per_source, client, now);
+        let permit = match limits {
             Some(limits) => origin.enter(limits, now)?,
             None => origin.counted(),
         };
-        self.entrance.enter(admission, now).inspect_err(|_| {
-            origin.live.fetch_sub(1, Ordering::Relaxed);
-        })?;
-        Ok(Admitted(origin))
+        self.entrance.enter(admission, now)?;
+        Ok(Admitted(permit))
     }
 
     /// Where a client is counted, and its limits there.
@@ -176,7 +219,7 @@ impl Origin {
         }
     }
 
-    fn enter(self: Arc<Self>, limits: &PerSource, now: Duration) -> Result<Arc<Self>, Refusal> {
+    fn enter(self: Arc<Self>, limits: &PerSource, now: Duration) -> Result<SourcePermit, Refusal> {
         if !raise(&self.live, limits.max_connections) {
             return Err(Refusal::SourceMaxConnections);
         }
@@ -185,12 +228,12 @@ impl Origin {
             self.live.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::SourceMaxConnectionRate);
         }
-        Ok(self)
+        Ok(SourcePermit(self))
     }
 
-    fn counted(self: Arc<Self>) -> Arc<Self> {
+    fn counted(self: Arc<Self>) -> SourcePermit {
         self.live.fetch_add(1, Ordering::Relaxed);
-        self
+        SourcePermit(self)
     }
 }
 
@@ -198,25 +241,34 @@ impl Admitted {
     /// A connection that no listener counts.
     pub fn unlimited(limits: &Arc<Limits>) -> Self {
         let entrance = Entrance::new(limits);
-        entrance.live.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::new(Origin::new(&entrance)).counted())
+        Self::of(Arc::new(Origin::new(&entrance)).counted())
+    }
+
+    /// Counts at the listener what is counted at its source.
+    pub(super) fn of(source: SourcePermit) -> Self {
+        source.0.entrance.live.fetch_add(1, Ordering::Relaxed);
+        Self(source)
     }
 
     /// Counts once more, for what takes the connection over.
     pub fn again(&self) -> Self {
-        self.0.entrance.live.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0).counted())
+        Self::of(Arc::clone(&self.0.0).counted())
     }
 
     pub fn limits(&self) -> &Limits {
-        &self.0.entrance.limits
+        &self.0.0.entrance.limits
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        self.0.0.entrance.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for SourcePermit {
+    fn drop(&mut self) {
         self.0.live.fetch_sub(1, Ordering::Relaxed);
-        self.0.entrance.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -2,16 +2,25 @@
 //! that is passed through, or the names of a TLS handshake that ends here.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::handshakes::Accepted;
 use super::rules::Facts;
 use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Side};
 use crate::tls::{ClientIdentity, Terminator};
-use crate::wire::client_hello::{ClientHello, MAX_HELLO_BYTES, Progress, Reader};
+use crate::wire::client_hello::{ClientHello, Invalid, MAX_HELLO_BYTES, Progress, Reader};
+
+/// The alert for a ClientHello above the bound, as OpenSSL and BoringSSL have it.
+const ILLEGAL_PARAMETER: u8 = 47;
+/// Bytes of a refused ClientHello that are read and dropped; its extensions are at most 64 KiB.
+const MAX_DISCARDED_BYTES: u64 = 128 * 1024;
+/// How long the client of a refused ClientHello may take to stop sending.
+const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// A classified connection.
 pub(super) struct Classified {
@@ -26,13 +35,15 @@ pub(super) struct Classified {
 /// What a TLS handshake has shown beside the names.
 pub(super) struct Shaken {
     pub resumed: bool,
+    /// For its turn: no part of the client's time.
+    pub waited: Duration,
     pub identity: Option<ClientIdentity>,
 }
 
 impl Classified {
     /// Writes to the record what is known by now.
     pub fn note(&self, record: &mut Record) {
-        if let Some(sni) = &self.hello.sni {
+        if let Some(sni) = self.hello.sni.as_ref().or(self.hello.odd_name.as_ref()) {
             record.set_sni(sni);
         }
         let Some(shaken) = &self.shaken else { return };
@@ -83,6 +94,7 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
                     shaken: None,
                 });
             }
+            Progress::Invalid(Invalid::TooLarge) => return Err(refuse_too_large(stream).await),
             Progress::Invalid(reason) => {
                 tracing::debug!(%reason, "client hello refused");
                 return Err(end(Side::Client, How::Invalid));
@@ -96,39 +108,51 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
     }
 }
 
-/// Ends TLS here. An unknown name is refused by the configuration's resolver.
+/// Refuses a ClientHello above the bound, by an alert. The rest of it is taken in: unread, it would
+/// make the close a RST that overtakes the alert.
+pub(super) async fn refuse_too_large(mut stream: Stream) -> End {
+    tracing::debug!(reason = %Invalid::TooLarge, "client hello refused");
+    let telling = async {
+        send_alert(&mut stream, ILLEGAL_PARAMETER).await;
+        let _ = stream.shutdown().await;
+        let mut rest = stream.take(MAX_DISCARDED_BYTES);
+        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    };
+    let _ = timeout(MAX_DISCARD_TIME, telling).await;
+    end(Side::Client, How::Invalid)
+}
+
+/// Sends a record with a fatal alert. A client that is gone does not hear it.
+pub(super) async fn send_alert(stream: &mut Stream, alert: u8) {
+    let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await;
+}
+
+/// Ends TLS here. The record gets the name of a client that is refused for it.
 pub(super) async fn terminate(
     stream: Stream,
     terminator: &Terminator,
     arrival: &Arrival,
+    record: &mut Record,
 ) -> Result<Classified, End> {
-    let accepting = async {
-        let mut stream = handshakes::accept(stream, terminator, arrival).await?;
-        // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
-        stream.flush().await.map_err(|error| client_end(&error))?;
-        Ok(stream)
+    let accepted = handshakes::accept(stream, terminator, arrival, record).await?;
+    let Accepted { mut stream, waited } = accepted;
+    let sni = stream.server_name().map(str::to_owned);
+    let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
+    let shaken = Shaken {
+        resumed: stream.resumed(),
+        identity: stream.take_identity(),
+        waited,
     };
-    match timeout_at(arrival.deadline, accepting).await {
-        Err(_) => Err(end(Side::Evenkeel, How::Timeout)),
-        Ok(Err(end)) => Err(end),
-        Ok(Ok(mut stream)) => {
-            let sni = stream.server_name().map(str::to_owned);
-            let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
-            let shaken = Shaken {
-                resumed: stream.resumed(),
-                identity: stream.take_identity(),
-            };
-            Ok(Classified {
-                client: SetupLeg::Tls(Box::new(stream)),
-                read: Vec::new(),
-                hello: ClientHello {
-                    sni,
-                    alpn: alpn.into_iter().collect(),
-                },
-                shaken: Some(shaken),
-            })
-        }
-    }
+    Ok(Classified {
+        client: SetupLeg::Tls(Box::new(stream)),
+        read: Vec::new(),
+        hello: ClientHello {
+            sni,
+            alpn: alpn.into_iter().collect(),
+            odd_name: None,
+        },
+        shaken: Some(shaken),
+    })
 }
 
 fn end(side: Side, how: How) -> End {

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::forward::set;
+use super::forward::{drop_where, set};
 use crate::observe::Record;
 use crate::tls::ClientIdentity;
 
@@ -25,7 +25,8 @@ pub(super) fn note(record: &mut Record, identity: &ClientIdentity) {
 
 /// Makes the fields of a request say who the client is. What is not known has no field.
 pub(super) fn tell(headers: &mut HeaderMap, identity: Option<&ClientIdentity>) {
-    drop_claims(headers);
+    // CGI and PHP read `X_Client_Cert_Subject` as the same variable.
+    drop_where(headers, |_, plain| plain.starts_with(PREFIX));
     let Some(identity) = identity else { return };
     let told = [
         (SUBJECT, &identity.subject),
@@ -35,15 +36,6 @@ pub(super) fn tell(headers: &mut HeaderMap, identity: Option<&ClientIdentity>) {
         if let Some(value) = value {
             set(headers, name, value.as_bytes());
         }
-    }
-}
-
-/// CGI and PHP read `X_Client_Cert_Subject` as the same variable.
-fn drop_claims(headers: &mut HeaderMap) {
-    let is_claim = |name: &&HeaderName| name.as_str().replace('_', "-").starts_with(PREFIX);
-    let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
-    for name in claims {
-        headers.remove(name);
     }
 }
 

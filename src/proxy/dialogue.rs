@@ -37,6 +37,7 @@ pub(super) struct Dialogue {
     stall_ms: AtomicU64,
     half_closed: AtomicBool,
     changed: Notify,
+    left: AtomicBool,
     gave_up: AtomicBool,
     stopped: AtomicBool,
 }
@@ -52,6 +53,7 @@ impl Dialogue {
             stall_ms: AtomicU64::new(milliseconds(stall_timeout)),
             half_closed: AtomicBool::new(false),
             changed: Notify::new(),
+            left: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }
@@ -101,6 +103,15 @@ impl Dialogue {
     pub(super) fn half_close(&self) {
         self.half_closed.store(true, Ordering::Release);
         self.changed.notify_waiters();
+    }
+
+    /// The client finished while it waited for an upgrade.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// The gate closes a client that said nothing for too long.

@@ -80,7 +80,7 @@ impl Arrivals<Held> for Front {
             return None;
         }
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let place = match shared.admissions.admit(&rules, peer.ip()) {
+        let place = match shared.admissions.admit(&rules, peer.ip(), false) {
             Ok(admitted) => Place::reserved(admitted),
             Err(refusal) => {
                 shared.proxy.limits.release();

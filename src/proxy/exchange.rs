@@ -27,20 +27,17 @@ pub(super) async fn serve(
     mut ticket: Ticket,
     ordinal: u64,
 ) -> Response<Answer> {
-    let Routed { rules, pool } = routed;
+    let Routed { pool, .. } = routed;
     let settings = pool.settings();
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
     // Routed: what follows is no set-up any more, and a connection kept for polling must not use up its places.
     visit.arrival.slot.adopted();
     let (mut parts, body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    if let Some(resume) = &settings.resume {
-        // As of upgrades: no client is to tell a backend that a session was resumed.
-        forward::drop_field(&mut parts.headers, &resume.header);
-    }
+    forward::drop_resume_note(&mut parts.headers, settings.resume.as_ref());
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
-        client: visit.arrival.peer.ip(),
+        client: routed.client.ip(),
         introduction: Some(visit.introduction()),
         key: key.as_deref(),
         preferred: sticky.as_ref().and_then(Stickiness::preferred),
@@ -51,7 +48,7 @@ pub(super) async fn serve(
         Err(error) => return unavailable(ticket, pool, &error, Purpose::Ordinary),
     };
     ticket.phase(Phase::Request);
-    visit.forward(rules, &mut parts, lease.backend(), Purpose::Ordinary);
+    visit.forward(routed, &mut parts, lease.backend(), Purpose::Ordinary);
     // Not for us: a backend's 101 to an ordinary request is no upgrade.
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upload = Upload::new(Some(body), &visit.dialogue);

@@ -1,6 +1,7 @@
 //! The header fields on their way through: what ends at this hop is dropped both ways (RFC 9110 section 7.6.1), and the
 //! backend is told who asked. PHP socket servers cannot read PROXY protocol and depend on these fields.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::{
@@ -8,12 +9,13 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use crate::config::ForwardedFields;
+use crate::config::defaults::RESUME_HEADER;
+use crate::config::{ForwardedFields, Resume};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(super) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Fields of one hop, whether or not `Connection` names them.
 const HOP_BY_HOP: [&str; 10] = [
@@ -50,6 +52,8 @@ const END_TO_END_PREFIXES: [&str; 3] = ["sec-websocket-", "x-forwarded-", "x-cli
 pub(super) struct Origin {
     /// `None`: a unix peer.
     pub client: Option<IpAddr>,
+    /// What `X-Real-IP` tells, where that is not left to the balancer in front.
+    pub real_ip: Option<IpAddr>,
     /// The client is in one of the listener's `trusted` networks: its `X-Forwarded-*` are believed and extended.
     pub trusted: bool,
     pub tls: bool,
@@ -125,27 +129,39 @@ fn is_end_to_end(name: &str) -> bool {
     END_TO_END.contains(&name) || END_TO_END_PREFIXES.iter().any(|one| name.starts_with(one))
 }
 
-/// Drops names with underscores that CGI and PHP read as a field that decides something here: `Content_Length` is the same
-/// variable as `Content-Length`.
+/// Drops aliases of fields that decide something here, such as `Content_Length`.
 fn drop_aliases(headers: &mut HeaderMap) {
-    let is_alias = |name: &&HeaderName| {
-        let plain = name.as_str().replace('_', "-");
-        plain != name.as_str() && (HOP_BY_HOP.contains(&&*plain) || is_end_to_end(&plain))
-    };
-    let aliases: Vec<HeaderName> = headers.keys().filter(is_alias).cloned().collect();
-    for name in aliases {
+    drop_where(headers, |name, plain| {
+        plain != name && (HOP_BY_HOP.contains(&plain) || is_end_to_end(plain))
+    });
+}
+
+/// Drops a client's forged note that its session was resumed, which is ours to write. Any pool may share its backends with
+/// one that has `resume`, so the default name goes in every pool, and the pool's own beside it.
+pub(super) fn drop_resume_note(headers: &mut HeaderMap, resume: Option<&Resume>) {
+    let is_note = |plain: &str, header: &str| unaliased(header).eq_ignore_ascii_case(plain);
+    drop_where(headers, |_, plain| {
+        is_note(plain, RESUME_HEADER) || resume.is_some_and(|resume| is_note(plain, &resume.header))
+    });
+}
+
+/// Drops the fields of which `is_dropped`, given the name and its [`unaliased`] form, is true.
+pub(super) fn drop_where(headers: &mut HeaderMap, is_dropped: impl Fn(&str, &str) -> bool) {
+    let wanted = |name: &&HeaderName| is_dropped(name.as_str(), &unaliased(name.as_str()));
+    let names: Vec<HeaderName> = headers.keys().filter(wanted).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }
 
-/// Removes a field in each spelling that reads as the same: `-` and `_` are one.
-pub(super) fn drop_field(headers: &mut HeaderMap, name: &str) {
-    let plain = name.replace('_', "-");
-    let is_it = |one: &&HeaderName| one.as_str().replace('_', "-").eq_ignore_ascii_case(&plain);
-    let spellings: Vec<HeaderName> = headers.keys().filter(is_it).cloned().collect();
-    for spelling in spellings {
-        headers.remove(spelling);
+/// The name that a backend may take a field's name for: CGI and PHP read `Content_Length` and `Content.Length` as the same
+/// variable as `Content-Length`.
+fn unaliased(name: &str) -> Cow<'_, str> {
+    let is_odd = |letter: char| !letter.is_ascii_alphanumeric() && letter != '-';
+    if name.contains(is_odd) {
+        return Cow::Owned(name.replace(is_odd, "-"));
     }
+    Cow::Borrowed(name)
 }
 
 fn set_forwarded(headers: &mut HeaderMap, origin: Origin) {
@@ -169,6 +185,9 @@ fn set_x_forwarded(headers: &mut HeaderMap, origin: Origin) {
             set(headers, REAL_IP, client.as_bytes());
         }
     }
+    if let Some(real) = origin.real_ip {
+        set(headers, REAL_IP, real.to_string().as_bytes());
+    }
     if !believed(headers, FORWARDED_PROTO) {
         let scheme = if origin.tls { "https" } else { "http" };
         set(headers, FORWARDED_PROTO, scheme.as_bytes());
@@ -183,16 +202,11 @@ fn set_x_forwarded(headers: &mut HeaderMap, origin: Origin) {
 /// Drops what a client says of its own origin. CGI and PHP read `X_Forwarded_For` as the same variable as
 /// `X-Forwarded-For`, so the spelling with underscores is never believed.
 fn drop_claims(headers: &mut HeaderMap, trusted: bool) {
-    let claim = |name: &HeaderName| {
-        let plain = name.as_str().replace('_', "-");
+    drop_where(headers, |name, plain| {
         let about_origin =
             plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded";
-        about_origin && (!trusted || plain != name.as_str())
-    };
-    let claims: Vec<HeaderName> = headers.keys().filter(|name| claim(name)).cloned().collect();
-    for name in claims {
-        headers.remove(name);
-    }
+        about_origin && (!trusted || plain != name)
+    });
 }
 
 /// One hop of a `Forwarded` field (RFC 7239 section 4).
@@ -259,6 +273,7 @@ mod tests {
     fn origin(trusted: bool) -> Origin {
         Origin {
             client: Some("192.0.2.7".parse().unwrap()),
+            real_ip: None,
             trusted,
             tls: true,
             fields: ForwardedFields::X,
@@ -395,6 +410,7 @@ mod tests {
             &mut headers,
             Origin {
                 client: None,
+                real_ip: None,
                 trusted: false,
                 tls: false,
                 fields: ForwardedFields::X,
@@ -449,6 +465,7 @@ mod tests {
             "Content_Length",
             "Sec_WebSocket_Key",
             "Sec-WebSocket_Protocol",
+            "Content.Length",
             "X_Forwarded_Port",
             "X_Real_IP",
             "X_Client-Cert_Subject",
@@ -465,14 +482,30 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_dropped_in_every_spelling() {
-        let mut headers = map(&[
-            ("Evenkeel_Resume", "count=1"),
-            ("EVENKEEL-RESUME", "count=1"),
-            ("evenkeel-resumed", "kept"),
-        ]);
-        drop_field(&mut headers, "evenkeel-resume");
-        assert_eq!(headers, map(&[("evenkeel-resumed", "kept")]));
+    fn a_forged_resume_note_is_dropped_in_every_spelling() {
+        let resume = |header: &str| Resume {
+            max_buffer: 1,
+            timeout: std::time::Duration::from_secs(1),
+            header: header.into(),
+        };
+        for (resume, name) in [
+            (None, "evenkeel-resume"),
+            (Some(resume("evenkeel-resume")), "evenkeel-resume"),
+            (Some(resume("x.back_again")), "x-back-again"),
+        ] {
+            let mut headers = map(&[("Evenkeel_RESUME", "count=1")]);
+            for alias in [
+                name.to_owned(),
+                name.replace('-', "_"),
+                name.replacen('-', ".", 1),
+            ] {
+                let alias = HeaderName::try_from(alias).unwrap();
+                headers.insert(alias, HeaderValue::from_static("count=1"));
+            }
+            headers.insert("evenkeel-resumed", HeaderValue::from_static("kept"));
+            drop_resume_note(&mut headers, resume.as_ref());
+            assert_eq!(headers, map(&[("evenkeel-resumed", "kept")]));
+        }
     }
 
     #[test]

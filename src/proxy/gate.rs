@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::SetupLeg;
 use super::dialogue::{Dialogue, Refused};
 use crate::observe::How;
 use crate::wire::http::{Gate as Wire, Phase};
@@ -21,8 +22,9 @@ use crate::wire::http::{Gate as Wire, Phase};
 /// Read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
 
-/// With this much held behind an upgrade head nothing more is read before the hand-over. Until then reading goes on, only
-/// to notice a client that has left, so that its place in the queue and its lease are not kept for nobody.
+/// With this much held behind an upgrade head nothing more is read before the hand-over. Reading goes on until then, and
+/// behind it the end of the stream is watched for, to notice a client that has left: its place in the queue and its lease
+/// are not kept for nobody.
 const MAX_HELD_BYTES: usize = 8 * 1024;
 
 /// What hyper sees in place of a refused head. It never leaves this process.
@@ -31,6 +33,18 @@ const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r
 /// How long a closed connection is still read from and what comes thrown away. A close with unread input would turn
 /// into a RST, which can overtake the answer (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
+
+/// A stream whose end can be seen behind bytes that are left unread.
+pub(super) trait ReadClosed {
+    /// Ready once the peer has finished or reset, with which of the two.
+    fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error>;
+}
+
+impl ReadClosed for SetupLeg {
+    fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        self.socket().poll_read_closed(context)
+    }
+}
 
 /// The client's times.
 #[derive(Debug, Clone, Copy)]
@@ -155,7 +169,6 @@ impl<T> Gate<T> {
     /// The answer to a read when nothing is left to deliver and the end has been reached; `None` while it has not.
     fn at_end(&self, context: &Context<'_>) -> Option<Poll<io::Result<()>>> {
         match self.end {
-            End::Open if self.held.len() >= MAX_HELD_BYTES => Some(Poll::Pending),
             End::Open => None,
             End::Quiet => Some(Poll::Ready(Ok(()))),
             End::StandIn => Some(Poll::Pending),
@@ -164,19 +177,23 @@ impl<T> Gate<T> {
         }
     }
 
-    /// A FIN between two requests waits for the answers that are due: hyper would drop them. In a body it is told.
+    /// A FIN between two requests waits for the answers that are due: hyper would drop them. In a body it is told, and
+    /// behind an upgrade, once it is that one's turn: there is no tunnel for who has left.
     fn at_fin(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
-        let due = self.wire.phase() != Phase::Body
-            && !self
-                .dialogue
-                .all_answered(self.wire.heads(), context.waker());
-        match due {
-            true => {
-                self.dialogue.half_close();
-                Poll::Pending
-            }
-            false => Poll::Ready(Ok(())),
+        let (phase, heads) = (self.wire.phase(), self.wire.heads());
+        let due = match phase {
+            Phase::Body => 0,
+            Phase::Upgrade => heads.saturating_sub(1),
+            _ => heads,
+        };
+        if !self.dialogue.all_answered(due, context.waker()) {
+            self.dialogue.half_close();
+            return Poll::Pending;
         }
+        if phase == Phase::Upgrade {
+            self.dialogue.leave();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The deadline of the present wait; `None` where it is not the gate's: in a body, and while an answer is due.
@@ -289,7 +306,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
+impl<T: AsyncRead + ReadClosed + Unpin> AsyncRead for Gate<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -302,6 +319,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gate<T> {
             }
             if let Some(end) = gate.at_end(context) {
                 return end;
+            }
+            if gate.held.len() >= MAX_HELD_BYTES {
+                let error = ready!(gate.io.poll_read_closed(context));
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    return Poll::Ready(Err(error));
+                }
+                gate.end = End::Fin;
+                continue;
             }
             match gate.poll_socket(context) {
                 Poll::Ready(read) => read?,
@@ -393,6 +418,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    impl ReadClosed for tokio::io::DuplexStream {
+        fn poll_read_closed(&self, _context: &mut Context<'_>) -> Poll<io::Error> {
+            Poll::Pending
+        }
+    }
 
     /// Every body that hyper's server makes of `stream` behind the gate, in order; one that breaks off is `None`.
     async fn served(stream: Vec<u8>, piece: usize) -> Vec<Option<Vec<u8>>> {

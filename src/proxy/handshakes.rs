@@ -4,31 +4,34 @@
 //! take turns (`base::turns`), so that one of them cannot make the others wait for all of its own.
 //!
 //! A handshake counts until it is done, [`HELD`] at most: by then our part is done, and a client that stays silent, or a
-//! slow network, must not hold what others wait for. The deadline of all that comes before routing runs on meanwhile.
+//! slow network, must not hold what others wait for. What a client waits here is not counted against its deadline: it has
+//! done its part.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
 use rustls::ServerConfig;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 use super::Arrival;
-use super::classify::client_end;
+use super::classify::{client_end, refuse_too_large, send_alert};
 use crate::base::lately::Lately;
 use crate::base::rate::Bucket;
 use crate::base::source::Source;
 use crate::base::turns::{Ticket, Turns};
 use crate::config::{Global, Prefixes, Rate};
 use crate::net::Stream;
-use crate::observe::{End, Phase, Refusal, Side};
-use crate::tls::{self, Terminator};
-use crate::wire::client_hello::{Progress, Reader};
+use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::tls::{self, CipherOrder, Terminator};
+use crate::wire::client_hello::{ClientHello, Invalid, Progress, Reader};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
 /// leaves [`PER_CORE`] / 10 ms = 6,400 handshakes per second and core, above the 5,500 that a core can make.
@@ -44,8 +47,14 @@ const MAX_WAITING_PER_SOURCE: usize = 8_192;
 const DISTRUSTED: Duration = Duration::from_secs(60);
 /// Of about 60 bytes each; who has more networks than that has a turn for each in either lane.
 const MAX_DISTRUSTED: usize = 16_384;
+/// The longest wait for a turn: who is not served by then has given up, or will soon.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hello without a post-quantum key share; others grow it.
 const HELLO_BYTES: usize = 1_024;
+/// The alert for a name that no certificate is for (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: u8 = 112;
+/// The alert for no name where one is needed (RFC 8446 section 9.2).
+const MISSING_EXTENSION: u8 = 109;
 
 /// The process's TLS handshakes.
 pub struct Handshakes {
@@ -228,7 +237,14 @@ impl Drop for Turn {
     }
 }
 
-/// Reads the ClientHello, waits for a turn, and makes the handshake. The caller sets the deadline, by dropping this.
+/// A client's TLS connection, and how long it had to wait for us.
+pub(super) struct Accepted {
+    pub stream: tls::Stream<Stream>,
+    pub waited: Duration,
+}
+
+/// Reads the ClientHello, waits for a turn, and makes the handshake, by the arrival's deadline and what was waited for a
+/// turn.
 ///
 /// # Errors
 /// The connection's end.
@@ -236,48 +252,149 @@ pub(super) async fn accept(
     mut stream: Stream,
     terminator: &Terminator,
     arrival: &Arrival,
-) -> Result<tls::Stream<Stream>, End> {
+    record: &mut Record,
+) -> Result<Accepted, End> {
+    let mut alarm = pin!(tokio::time::sleep_until(arrival.deadline));
     let mut read = Vec::with_capacity(HELLO_BYTES);
-    let hello = read_hello(&mut stream, &mut read).await;
+    let hello = before(alarm.as_mut(), read_hello(&mut stream, &mut read)).await?;
     let mut config = terminator.config();
     let mut hurried = None;
+    let mut waited = Duration::ZERO;
     let turn = match hello.map_err(|error| failed(&error))? {
-        Some(reader) => {
+        Ok((
+            _,
+            ClientHello {
+                odd_name: Some(name),
+                ..
+            },
+        )) => {
+            record.set_sni(&name);
+            let reason = "it is not a host name";
+            arrival.admissions.tell_of_name(&name, reason);
+            // rustls refuses it, as the last.
+            None
+        }
+        Ok((_, hello)) if !terminator.serves(hello.sni.as_deref()) => {
+            return Err(refuse_name(stream, hello.sni, arrival, record).await);
+        }
+        Ok((reader, _)) => {
             let source = source(arrival);
             let resumes = resumes(&reader, &config);
-            let turn = turn(arrival, source, resumes).await;
+            let turn = take_turn(
+                &stream,
+                arrival,
+                source,
+                resumes,
+                alarm.as_mut(),
+                &mut waited,
+            )
+            .await;
             hurried = resumes.then_some(source);
             // As they are behind the wait.
-            config = match resumes {
-                true => terminator.config_of_resumed(),
-                false => terminator.config(),
+            let order = match reader.prefers_chacha() {
+                true => CipherOrder::Client,
+                false => CipherOrder::Server,
             };
-            Some(turn.inspect_err(|_| stream.reset_on_close())?)
+            config = match resumes {
+                true => terminator.config_of_resumed(order),
+                false => terminator.config_of(order),
+            };
+            Some(turn?)
         }
+        Err(Invalid::TooLarge) => return Err(refuse_too_large(stream).await),
         // rustls refuses it, with an alert, before anything that costs.
-        None => None,
+        Err(_) => None,
     };
     let begun = |is_resumed: bool| match hurried {
         Some(source) if !is_resumed => arrival.proxy.handshakes.distrust(source),
         _ => {}
     };
-    let mut accepting = pin!(tls::accept_after(stream, read, config, begun));
+    let mut accepting = pin!(async {
+        let mut stream = tls::accept_after(stream, read, config, begun).await?;
+        // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
+        stream.flush().await?;
+        Ok(stream)
+    });
     let soon = tokio::time::timeout(HELD, &mut accepting).await;
     drop(turn);
     let accepted = match soon {
         Ok(accepted) => accepted,
-        Err(_) => accepting.await,
+        Err(_) => before(alarm, accepting).await?,
     };
-    accepted.map_err(|error| failed(&error))
+    let stream = accepted.map_err(|error| failed(&error))?;
+    Ok(Accepted { stream, waited })
+}
+
+/// What `doing` gives, if it does so before the alarm.
+async fn before<T>(alarm: Pin<&mut Sleep>, doing: impl Future<Output = T>) -> Result<T, End> {
+    tokio::select! {
+        biased;
+        done = doing => Ok(done),
+        () = alarm => Err(End::new(Side::Evenkeel, Phase::Tls, How::Timeout)),
+    }
+}
+
+/// A turn; where it is not to be had at once the alarm is set back by what it took. Who has left gets none.
+async fn take_turn(
+    stream: &Stream,
+    arrival: &Arrival,
+    source: Source,
+    resumes: bool,
+    mut alarm: Pin<&mut Sleep>,
+    waited: &mut Duration,
+) -> Result<Turn, End> {
+    let mut left = pin!(stream.read_closed());
+    if let Some(error) = left.as_mut().now_or_never() {
+        return Err(failed(&error));
+    }
+    let turn = turn(arrival, source, resumes);
+    let mut turn = pin!(turn.map(|turn| turn.inspect_err(|_| stream.reset_on_close())));
+    if let Some(turn) = turn.as_mut().now_or_never() {
+        return turn;
+    }
+    let (deadline, begun) = (alarm.deadline(), tokio::time::Instant::now());
+    alarm.as_mut().reset(begun + TURN_TIMEOUT);
+    let turn = tokio::select! {
+        biased;
+        error = left => return Err(failed(&error)),
+        turn = before(alarm.as_mut(), turn) => turn??,
+    };
+    *waited = begun.elapsed();
+    alarm.reset(deadline + *waited);
+    Ok(turn)
+}
+
+/// Tells the client that no certificate is for its name, or that it has to send one.
+async fn refuse_name(
+    mut stream: Stream,
+    name: Option<String>,
+    arrival: &Arrival,
+    record: &mut Record,
+) -> End {
+    let (alert, reason) = match name {
+        Some(_) => (UNRECOGNIZED_NAME, "no certificate is for it"),
+        None => (
+            MISSING_EXTENSION,
+            "none was sent, and no certificate is the default",
+        ),
+    };
+    let name = name.unwrap_or_default();
+    record.set_sni(&name);
+    arrival.admissions.tell_of_name(&name, reason);
+    arrival.admissions.refused(Refusal::UnknownName);
+    send_alert(&mut stream, alert).await;
+    End::new(Side::Evenkeel, Phase::Tls, Refusal::UnknownName.how())
 }
 
 fn failed(error: &io::Error) -> End {
-    tracing::debug!(%error, "tls handshake failed");
+    tracing::debug!(error = tls::words(error), "tls handshake failed");
     client_end(error)
 }
 
-/// `None`: it is no ClientHello.
-async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Option<Reader>> {
+async fn read_hello(
+    stream: &mut Stream,
+    read: &mut Vec<u8>,
+) -> io::Result<Result<(Reader, ClientHello), Invalid>> {
     let mut reader = Reader::new();
     loop {
         let before = read.len();
@@ -286,8 +403,8 @@ async fn read_hello(stream: &mut Stream, read: &mut Vec<u8>) -> io::Result<Optio
         }
         match reader.feed(read.get(before..).unwrap_or_default()) {
             Progress::NeedMore => {}
-            Progress::Hello(_) => return Ok(Some(reader)),
-            Progress::Invalid(_) => return Ok(None),
+            Progress::Hello(hello) => return Ok(Ok((reader, hello))),
+            Progress::Invalid(reason) => return Ok(Err(reason)),
         }
     }
 }
@@ -315,7 +432,6 @@ async fn turn(arrival: &Arrival, source: Source, resumes: bool) -> Result<Turn, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::FutureExt;
 
     fn gate(max: usize) -> Arc<Handshakes> {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n\

@@ -29,10 +29,10 @@ const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
 const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
+pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
     let classified = match &arrival.rules.tls {
-        Some(tls) => classify::terminate(stream, tls, &arrival).await,
+        Some(tls) => classify::terminate(stream, tls, &arrival, &mut record).await,
         None => Ok(classify::plain(stream)),
     };
     let classified = match classified {
@@ -47,6 +47,9 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
         shaken,
         ..
     } = classified;
+    arrival.deadline += shaken
+        .as_ref()
+        .map_or(Duration::ZERO, |shaken| shaken.waited);
     let announced = arrival.announced.as_ref();
     let identity = shaken.and_then(|shaken| shaken.identity);
     let details = client.details(hello.sni.as_deref(), identity.is_some());
@@ -125,11 +128,7 @@ async fn cut_off(gate: Gate<SetupLeg>) {
 }
 
 fn queued_bytes(client: &SetupLeg) -> usize {
-    let stream = match client {
-        SetupLeg::Plain(stream) => stream,
-        SetupLeg::Tls(stream) => stream.get_ref(),
-    };
-    match stream {
+    match client.socket() {
         Stream::Tcp(stream) => options::unacknowledged_bytes(stream.as_fd()),
         Stream::Unix(_) => 0,
     }
@@ -164,6 +163,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         policy,
         ticket,
         lease,
+        source,
         way,
     } = handover;
     let Ok(upgraded) = client.await else {
@@ -194,7 +194,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         connecting: false,
         policy,
         record,
-        lease: Held::new(lease, arrival.slot.place()),
+        lease: Held::new(lease, arrival.slot.place_of(source)),
         // The backend has had a request.
         origin: None,
         resumption: way,
@@ -690,15 +690,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fin_behind_an_upgrade_is_passed_on_behind_the_early_bytes() {
+    async fn a_fin_behind_the_101_is_passed_on_behind_the_early_bytes() {
         let bench = Bench::start("", "", &[tunnel(0, 5_000).await]);
         let mut stream = bench.connect().await;
         stream
             .write_all(&[upgrade().as_bytes(), &pattern(5_000)].concat())
             .await
             .unwrap();
-        stream.shutdown().await.unwrap();
         assert!(head(&mut stream).await.starts_with("HTTP/1.1 101 "));
+        stream.shutdown().await.unwrap();
         let mut bytes = Vec::new();
         within(stream.read_to_end(&mut bytes)).await.unwrap();
         assert_eq!(bytes.len(), 5_000);

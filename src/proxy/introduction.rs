@@ -13,9 +13,12 @@ use crate::config::{ProxyVersion, TlsVersion};
 use crate::net::{Peer, Stream};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::wire::proxy_protocol::{
-    Addresses, ClientTls, Details, Header, MAX_HEADER_BYTES, Progress, Proxied, encode_v1,
-    encode_v2, read,
+    Addresses, ClientTls, Details, Header, MAX_HEADER_BYTES, Progress, Proxied, Tlvs, describe,
+    encode_v1, encode_v2, read,
 };
+
+/// Room for a header at first: most fit, and it grows to what comes.
+const FIRST_HEADER_BYTES: usize = 256;
 
 /// What the balancer in front says of the client, where there is one.
 #[derive(Debug)]
@@ -25,9 +28,16 @@ pub struct Announced {
     /// Where the client connected to.
     destination: Option<SocketAddr>,
     details: Details,
+    /// What `details` say, for the access log.
+    tlvs: Option<Box<str>>,
 }
 
 impl Announced {
+    /// What the TLVs of its header say, in one line.
+    pub fn tlvs(&self) -> Option<&str> {
+        self.tlvs.as_deref()
+    }
+
     /// The client came to the balancer in front over TLS.
     pub fn is_tls(&self) -> bool {
         self.details.tls.as_ref().is_some_and(|tls| tls.over_tls)
@@ -35,11 +45,26 @@ impl Announced {
 }
 
 /// Reads the PROXY header where the listener has `accept_proxy`, and makes the announced client the arrival's. Nothing
-/// behind the header is taken from the stream. On an error the record says why, and the connection is reset.
+/// behind the header is taken from the stream. On an error the record says why, and the connection is reset, but where
+/// nothing was said: silence is no mistake.
 pub(super) async fn receive(
     arrival: &mut Arrival,
     stream: &mut Stream,
     record: &mut Record,
+) -> Result<(), End> {
+    let mut silent = false;
+    let received = learn(arrival, stream, record, &mut silent).await;
+    if received.is_err() && !silent {
+        stream.reset_on_close();
+    }
+    received
+}
+
+async fn learn(
+    arrival: &mut Arrival,
+    stream: &mut Stream,
+    record: &mut Record,
+    silent: &mut bool,
 ) -> Result<(), End> {
     let rules = &arrival.rules.config;
     if !rules.accept_proxy {
@@ -51,7 +76,8 @@ pub(super) async fn receive(
         arrival.admissions.refused(Refusal::Untrusted);
         return Err(end(Side::Evenkeel, How::Refused));
     }
-    let header = match timeout_at(arrival.deadline, header(stream)).await {
+    *silent = true;
+    let header = match timeout_at(arrival.deadline, header(stream, silent)).await {
         Ok(header) => header?,
         Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
     };
@@ -65,25 +91,33 @@ pub(super) async fn receive(
             Addresses::Unix => (Peer::Unix, None),
         };
         arrival.peer = client;
+        let tlvs = describe(&details).map(String::into_boxed_str);
+        record.announce(client, sender, tlvs.as_deref());
         arrival.announced = Some(Box::new(Announced {
             via: sender,
             destination,
             details,
+            tlvs,
         }));
-        record.announce(client, sender);
     }
     Ok(())
 }
 
 /// Looks at what has come and takes what belongs to the header: all of it until its end is seen.
-async fn header(stream: &mut Stream) -> Result<Header, End> {
-    let mut buffer = vec![0; MAX_HEADER_BYTES];
+async fn header(stream: &mut Stream, silent: &mut bool) -> Result<Header, End> {
+    let mut buffer = vec![0; FIRST_HEADER_BYTES];
     let mut length = 0;
     loop {
+        if length == buffer.len() {
+            buffer.resize((2 * length).min(MAX_HEADER_BYTES), 0);
+        }
         let room = buffer.get_mut(length..).unwrap_or_default();
         let seen = match stream.peek(room).await {
             Ok(0) => return Err(end(Side::Client, How::Fin)),
-            Ok(seen) => length + seen,
+            Ok(seen) => {
+                *silent = false;
+                length + seen
+            }
             Err(_) => return Err(end(Side::Client, How::Rst)),
         };
         let (header, until) = match read(buffer.get(..seen).unwrap_or_default()) {
@@ -147,6 +181,7 @@ impl Introduction {
             tls: own.tls.or(theirs.tls),
             // Ours, set with each header.
             unique_id: None,
+            others: theirs.others,
         };
         introduction
     }
@@ -173,11 +208,12 @@ pub(super) fn client_tls(version: TlsVersion, certificate: bool) -> ClientTls {
         certificate,
         certificate_in_session: certificate,
         // One that fails ends the handshake; without one nothing was verified.
-        verified: certificate,
+        verify: u32::from(!certificate),
         // As OpenSSL names it.
         version: Some(match version {
             TlsVersion::Tls12 => "TLSv1.2".to_owned(),
             TlsVersion::Tls13 => "TLSv1.3".to_owned(),
         }),
+        others: Tlvs::default(),
     }
 }

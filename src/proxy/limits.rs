@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, SourcePermit};
 use crate::base::rate::Bucket;
 use crate::config::{Global, Rate};
 use crate::net::fds;
@@ -345,10 +345,16 @@ impl Slot {
 
     /// The place of the session that this connection becomes: the slot is about to be dropped.
     pub fn place(&self) -> Place {
+        self.place_of(None)
+    }
+
+    /// As [`Slot::place`], of a session that counts for another source than the connection has.
+    pub(super) fn place_of(&self, source: Option<SourcePermit>) -> Place {
         self.limits.live.fetch_add(1, Ordering::Relaxed);
-        Place(match self.admitted.get() {
-            Some(admitted) => admitted.again(),
-            None => Admitted::unlimited(&self.limits),
+        Place(match (source, self.admitted.get()) {
+            (Some(source), _) => Admitted::of(source),
+            (None, Some(admitted)) => admitted.again(),
+            (None, None) => Admitted::unlimited(&self.limits),
         })
     }
 

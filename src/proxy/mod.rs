@@ -26,6 +26,7 @@ mod interval;
 mod introduction;
 mod limits;
 mod reach;
+mod real_client;
 mod repeat;
 mod request_key;
 mod resume;
@@ -52,6 +53,7 @@ use crate::observe::{Journal, ListenerCounters, Record};
 use crate::pool::Lease;
 
 pub use accept::Listening;
+pub use access::AccessList;
 pub use admission::{Admissions, Admitted};
 pub use dispatch::{DispatchError, Wanted, dispatch};
 pub use handshakes::Handshakes;
@@ -124,7 +126,7 @@ impl Arrival {
     pub fn record(&self) -> Record {
         let mut record = Record::new(&self.counters, self.peer);
         if let Some(announced) = &self.announced {
-            record.announce(self.peer, announced.via);
+            record.announce(self.peer, announced.via, announced.tlvs());
         }
         record
     }

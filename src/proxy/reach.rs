@@ -64,8 +64,10 @@ impl Approach {
         let deadline = Instant::now() + timeout;
         let mut stream = connect(self.endpoint()?, &self.settings.dial, timeout).await?;
         if let Some(header) = header {
-            // It goes before any other byte, those of TLS included. A fresh socket has room for it.
-            stream.write_all(&header).await?;
+            // It goes before any other byte, those of TLS included. A fresh socket has room for most of them.
+            timeout_at(deadline, stream.write_all(&header))
+                .await
+                .map_err(|_| ConnectError::TimedOut(timeout))??;
         }
         let Some(tls) = &self.tls else {
             return Ok(SetupLeg::Plain(stream));

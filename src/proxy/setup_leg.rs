@@ -43,12 +43,17 @@ impl SetupLeg {
         })
     }
 
+    /// What carries it.
+    pub fn socket(&self) -> &Stream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref(),
+        }
+    }
+
     /// Makes the coming close a RST, so that nothing looks like an orderly end.
     pub fn reset_on_close(&self) {
-        match self {
-            Self::Plain(stream) => stream.reset_on_close(),
-            Self::Tls(stream) => stream.get_ref().reset_on_close(),
-        }
+        self.socket().reset_on_close();
     }
 
     /// `None`: plain.
@@ -61,11 +66,7 @@ impl SetupLeg {
 
     /// Where the client connected to; `None` on a unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        let stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref(),
-        };
-        stream.local_address()
+        self.socket().local_address()
     }
 
     /// What is known of the client's TLS, for a PROXY header; `sni` may have been seen in passing, `certificate`: it has shown
@@ -82,7 +83,7 @@ impl SetupLeg {
             authority: sni.map(str::to_owned),
             alpn,
             tls,
-            unique_id: None,
+            ..Details::default()
         }
     }
 

@@ -14,14 +14,16 @@ use crate::pool::Pool;
 /// Serves one connection up to its adoption by the relay.
 pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
-    let classified = match classify(&arrival, stream).await {
+    let classified = match classify(&arrival, stream, &mut record).await {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };
     classified.note(&mut record);
     record.phase = Phase::Route;
     let facts = classified.facts();
-    let admitted = arrival.rules.admits(&facts, arrival.peer.ip());
+    let admitted = arrival
+        .rules
+        .admits(&facts, arrival.peer.ip(), arrival.peer.ip());
     let pool = arrival.rules.route(&facts).filter(|_| admitted).cloned();
     if !admitted {
         arrival.admissions.refused(Refusal::Denied);
@@ -72,10 +74,14 @@ fn introduction(arrival: &Arrival, classified: &Classified) -> Introduction {
     Introduction::of(arrival, local, details)
 }
 
-async fn classify(arrival: &Arrival, stream: Stream) -> Result<Classified, End> {
+async fn classify(
+    arrival: &Arrival,
+    stream: Stream,
+    record: &mut Record,
+) -> Result<Classified, End> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
         (Some(ListenerTls::Passthrough), _) => classify::peek_hello(stream, arrival.deadline).await,
-        (_, Some(tls)) => classify::terminate(stream, tls, arrival).await,
+        (_, Some(tls)) => classify::terminate(stream, tls, arrival, record).await,
         _ => Ok(classify::plain(stream)),
     }
 }

@@ -76,6 +76,7 @@ impl Drop for Ticket {
         if !std::thread::panicking() {
             let (side, how) = match self.dialogue.stopped() {
                 true => (Side::Evenkeel, How::Stop),
+                false if self.dialogue.has_left() => (Side::Client, How::Fin),
                 false => (Side::Client, How::Rst),
             };
             let dropped = End::new(side, record.phase, how);

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 
+use super::admission::SourcePermit;
 use super::answer::{self, Answer};
 use super::backend_line::{self, Line, Upload};
 use super::dispatch::Wanted;
@@ -21,9 +22,10 @@ use super::repeat::{Repeat, charge_reset};
 use super::resume::{Handshake, More, Way};
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
-use super::visit::{Routed, Visit, unavailable};
+use super::visit::{Routed, Visit, too_many, unavailable};
 use super::{Rules, SetupLeg};
 use crate::config;
+use crate::net::Peer;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::{Lease, Pool};
 use crate::relay::{Framing, Policy, Resumption, Watched};
@@ -40,6 +42,8 @@ pub(super) struct Handover {
     pub policy: Policy,
     pub ticket: Ticket,
     pub lease: Lease,
+    /// Where the client is another than the one whose connection was let in.
+    pub source: Option<SourcePermit>,
     /// To another backend, where the pool has its sessions outlive theirs.
     pub way: Option<Box<Resumption<super::Held>>>,
 }
@@ -73,19 +77,20 @@ pub(super) async fn serve(
             }
         };
     let client = hyper::upgrade::on(&mut request);
-    let Routed { rules, pool } = routed;
+    let Routed { rules, pool, .. } = routed;
     let settings = pool.settings();
+    let source = match visit.source_permit(routed) {
+        Ok(source) => source,
+        Err(refusal) => return too_many(ticket, pool, refusal),
+    };
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
     visit.arrival.slot.adopted();
     let (mut parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    if let Some(resume) = &settings.resume {
-        // What a backend is told there is ours to tell.
-        forward::drop_field(&mut parts.headers, &resume.header);
-    }
+    forward::drop_resume_note(&mut parts.headers, settings.resume.as_ref());
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
-        client: visit.arrival.peer.ip(),
+        client: routed.client.ip(),
         introduction: Some(visit.introduction()),
         key: key.as_deref(),
         preferred: sticky.as_ref().and_then(Stickiness::preferred),
@@ -98,7 +103,7 @@ pub(super) async fn serve(
         };
         ticket.phase(Phase::Upgrade);
         let mut sent = parts.clone();
-        visit.forward(rules, &mut sent, lease.backend(), Purpose::Upgrade);
+        visit.forward(routed, &mut sent, lease.backend(), Purpose::Upgrade);
         let resume = settings
             .resume
             .as_ref()
@@ -116,8 +121,10 @@ pub(super) async fn serve(
                     &offer,
                     Held {
                         client,
+                        peer: routed.client,
                         line,
                         lease,
+                        source,
                         kept,
                         key: key.clone(),
                         pool: Arc::downgrade(pool),
@@ -188,8 +195,11 @@ async fn ask(
 /// What an upgrade holds when its answer has come.
 struct Held {
     client: OnUpgrade,
+    /// Who is served.
+    peer: Peer,
     line: Line,
     lease: Lease,
+    source: Option<SourcePermit>,
     settings: Arc<config::Pool>,
     framing: Framing,
     /// The request as it was sent, where its session may outlive its backend.
@@ -227,7 +237,7 @@ impl Held {
         let way = Way {
             proxy: Arc::clone(&visit.arrival.proxy),
             pool: self.pool.clone(),
-            client: visit.arrival.peer,
+            client: self.peer,
             handshake,
             header: Arc::clone(&resume.header),
             upgrade_timeout: u32::try_from(self.upgrade_timeout.as_millis()).unwrap_or(u32::MAX),
@@ -253,6 +263,7 @@ async fn switch(
         return no_answer(ticket, &Unanswered::Failed(How::Invalid));
     }
     let (mut parts, body) = response.into_parts();
+    websocket::drop_empty_subprotocols(&mut parts.headers);
     let mut id = 0;
     ticket.note(|record| id = record.id);
     let way = held.way(visit, &mut parts.headers, id);
@@ -260,6 +271,7 @@ async fn switch(
         client,
         line,
         lease,
+        source,
         settings,
         framing,
         ..
@@ -280,6 +292,7 @@ async fn switch(
         policy: Policy::of(&settings),
         ticket,
         lease,
+        source,
         way,
     });
     Response::from_parts(parts, Answer::Empty)

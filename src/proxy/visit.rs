@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
+use super::admission::SourcePermit;
 use super::answer::{self, Answer};
 use super::dialogue::{Dialogue, Refused};
 use super::dispatch::DispatchError;
@@ -21,8 +22,9 @@ use super::upgrade::Handover;
 use super::{
     Arrival, Facts, Introduction, Rules, client_certificate, exchange, retry_after, upgrade,
 };
+use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
-use crate::net::{ConnectError, Endpoint};
+use crate::net::{ConnectError, Endpoint, Peer};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::pool::{Backend, Pool};
 use crate::tls::ClientIdentity;
@@ -33,6 +35,8 @@ use crate::wire::websocket::asks_for_websocket;
 pub(super) struct Routed {
     pub rules: Arc<Rules>,
     pub pool: Arc<Pool>,
+    /// Who is served: the peer, or whom a trusted one names.
+    pub client: Peer,
 }
 
 /// What the requests of one client connection share.
@@ -104,12 +108,32 @@ impl Visit {
         });
         let websocket = asks_for_websocket(request.headers());
         let rules = self.arrival.latest.load_full();
-        let facts = self.facts(host.as_deref(), path);
-        if !rules.admits(&facts, self.arrival.peer.ip()) {
-            self.arrival.admissions.refused(Refusal::Denied);
-            return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+        let peer = self.arrival.peer;
+        let named = self.arrival.named(&rules.config, request.headers());
+        let client = named.unwrap_or(peer);
+        if named.is_some() {
+            let announced = self.arrival.announced.as_ref();
+            let via = announced.map_or(peer, |announced| announced.via);
+            let tlvs = announced.and_then(|announced| announced.tlvs());
+            ticket.note(|record| record.announce(client, via, tlvs));
         }
-        let Some(pool) = rules.route(&facts).cloned() else {
+        if rules.refuses_path(path) {
+            self.arrival.admissions.refused(Refusal::EncodedSlash);
+            return ambiguous(ticket, websocket);
+        }
+        let pool = {
+            let (normal, ambiguous) = (normalize_path(path), rules.ambiguous(path));
+            let facts = Facts {
+                ambiguous: ambiguous.as_ref(),
+                ..self.facts(host.as_deref(), &normal)
+            };
+            if !rules.admits(&facts, peer.ip(), client.ip()) {
+                self.arrival.admissions.refused(Refusal::Denied);
+                return unrouted(ticket, StatusCode::FORBIDDEN, websocket);
+            }
+            rules.route(&facts).cloned()
+        };
+        let Some(pool) = pool else {
             return unrouted(ticket, StatusCode::NOT_FOUND, websocket);
         };
         if self.comes_too_late(websocket) {
@@ -119,7 +143,11 @@ impl Visit {
             self.arrival.admissions.refused(Refusal::Draining);
             return come_again(ticket, &pool);
         }
-        let routed = Routed { rules, pool };
+        let routed = Routed {
+            rules,
+            pool,
+            client,
+        };
         if websocket {
             self.upgrading.store(true, Ordering::Relaxed);
             // Apart, as what follows: a client that has said nothing yet is not to hold room for it.
@@ -197,20 +225,31 @@ impl Visit {
         }
     }
 
+    /// Counts the session that this request is to become at the source of its client, where no source has its connection.
+    pub(super) fn source_permit(&self, routed: &Routed) -> Result<Option<SourcePermit>, Refusal> {
+        let Routed { rules, client, .. } = routed;
+        match self.arrival.names_clients(&rules.config) {
+            true => self.arrival.admissions.admit_session(rules, client.ip()),
+            false => Ok(None),
+        }
+    }
+
     /// Makes a client's request head that of the request to a backend.
     pub(super) fn forward(
         &self,
-        rules: &Rules,
+        routed: &Routed,
         parts: &mut Parts,
         backend: &Backend,
         purpose: Purpose,
     ) {
-        let client = self.arrival.peer.ip();
+        let arrival = &self.arrival;
+        let config = &routed.rules.config;
         let origin = Origin {
-            client,
-            trusted: rules.config.trusted.iter().any(|one| one.covers(client)),
+            client: arrival.peer.ip(),
+            real_ip: arrival.real_ip(config, routed.client, &parts.headers),
+            trusted: arrival.is_believed(config),
             tls: self.caller.tls,
-            fields: rules.config.forwarded,
+            fields: config.forwarded,
         };
         forward::request(&mut parts.headers, origin, purpose);
         client_certificate::tell(&mut parts.headers, self.caller.identity.as_ref());
@@ -266,6 +305,27 @@ fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer>
     match close {
         true => answer::own_and_close(ticket, status, end, None),
         false => answer::own(ticket, status, end, None),
+    }
+}
+
+/// 429: the sessions of the client's source are at their limit.
+pub(super) fn too_many(ticket: Ticket, pool: &Pool, refusal: Refusal) -> Response<Answer> {
+    let end = End::new(Side::Evenkeel, Phase::Route, refusal.how());
+    let mut response = answer::own_and_close(ticket, StatusCode::TOO_MANY_REQUESTS, end, None);
+    retry_after::set(response.headers_mut(), pool.settings().retry_after);
+    response
+}
+
+/// 400: a path that guards and a backend may read in different ways.
+fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
+    let reason = Refusal::EncodedSlash.word();
+    tracing::debug!(reason, "request refused");
+    let status = StatusCode::BAD_REQUEST;
+    let end = End::new(Side::Client, Phase::Route, How::Refused);
+    let detail = Some("encoded slash, backslash or NUL in the path");
+    match close {
+        true => answer::own_and_close(ticket, status, end, detail),
+        false => answer::own(ticket, status, end, detail),
     }
 }
 

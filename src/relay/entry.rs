@@ -4,6 +4,7 @@
 //! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
 //! hours, so it is kept small.
 
+mod early;
 mod farewell;
 mod gap;
 mod resume;
@@ -13,6 +14,7 @@ mod upkeep;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use self::early::Early;
 pub(super) use self::gap::Unwanted;
 use self::resume::Resume;
 use self::role::Role;
@@ -21,14 +23,10 @@ use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
 use super::frames::Frames;
 use super::inquiry::{Connection, Handle, Standing};
-use super::leg::{Connect, Leg};
-use super::origin::{Origin, Unserved};
+use super::leg::Leg;
+use super::origin::Unserved;
 use super::scratch::Scratch;
 use crate::observe::{End, How, Phase, Record, Side};
-
-/// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
-/// before, and then what the client said before it left is delivered.
-const LEAVE_AFTER: Duration = Duration::from_millis(50);
 
 pub(super) const CLIENT: usize = 0;
 pub(super) const BACKEND: usize = 1;
@@ -77,13 +75,6 @@ pub(super) struct Entry<L> {
     awaited: bool,
     /// Has the options that a long life needs.
     settled: bool,
-}
-
-/// What a session has besides as long as nobody was sent anything.
-struct Early<L> {
-    origin: Box<dyn Origin<L>>,
-    /// Its backend's leg is not connected yet.
-    opening: bool,
 }
 
 /// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
@@ -235,32 +226,6 @@ impl<L> Entry<L> {
         turn
     }
 
-    /// Waits for the backend's leg to be connected.
-    fn open(&mut self, scratch: &mut Scratch) -> Turn {
-        let has_left = self.legs[CLIENT].is_broken();
-        match self.legs[BACKEND].connect() {
-            Connect::UnderWay if has_left && self.idle(scratch.now) < LEAVE_AFTER => Turn::Soon,
-            Connect::UnderWay if !has_left => Turn::Wait,
-            Connect::UnderWay | Connect::Failed if has_left => {
-                // The backend may be connected meanwhile: no FIN of ours is to look like the client's.
-                self.legs[BACKEND].reset();
-                self.end = Some(End::new(Side::Client, Phase::Connect, How::Rst));
-                Turn::Ended
-            }
-            Connect::UnderWay | Connect::Failed => {
-                Turn::Unserved(Unserved::Connect(self.legs[BACKEND].connect_error()))
-            }
-            Connect::Done => {
-                self.last_activity = scratch.now;
-                if let Some(early) = self.role.early_mut() {
-                    early.opening = false;
-                    early.origin.connected(&mut self.record);
-                }
-                self.relay(scratch)
-            }
-        }
-    }
-
     fn relay(&mut self, scratch: &mut Scratch) -> Turn {
         let was_faulty = self.is_faulty();
         let had_ended = self.directions.each_ref().map(Direction::has_ended);
@@ -338,35 +303,6 @@ impl<L> Entry<L> {
         flow
     }
 
-    /// No byte and no FIN has gone either way.
-    fn is_untouched(&self) -> bool {
-        self.record.bytes_from_client == 0
-            && self.record.bytes_from_backend == 0
-            && !self.directions[CLIENT].has_ended()
-    }
-
-    /// Behind the first byte it goes back no more.
-    fn leave_origin(&mut self) {
-        let Some(early) = self.role.early().filter(|_| !self.is_untouched()) else {
-            return;
-        };
-        if self.record.bytes_from_client + self.record.bytes_from_backend > 0 {
-            early.origin.served();
-        }
-        self.role.end_early();
-    }
-
-    /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.
-    fn leave_to_another(&mut self) -> Turn {
-        let has_other = |early: &Early<L>| early.origin.has_other();
-        if self.is_untouched() && self.role.early().is_some_and(has_other) {
-            return Turn::Unserved(Unserved::Fin);
-        }
-        // There is none, or the client spoke in this very turn: the FIN goes on in the next.
-        self.role.end_early();
-        Turn::Again
-    }
-
     fn is_faulty(&self) -> bool {
         self.legs.iter().any(|leg| leg.fault().is_some())
     }
@@ -403,32 +339,6 @@ impl<L> Entry<L> {
         self.resetting = Some(other as u8);
         self.last_activity = now;
         Some(self.reset_when_sent(other as u8))
-    }
-
-    /// A backend that broke before a byte went either way, under a client that is still there.
-    fn can_be_given_back(&self) -> bool {
-        self.role.early().is_some() && self.is_untouched() && !self.legs[CLIENT].is_broken()
-    }
-
-    /// Gives the client's leg back.
-    pub fn give_back(self, why: Unserved) {
-        let Self {
-            legs: [client, backend],
-            record,
-            lease,
-            role,
-            ..
-        } = self;
-        drop(backend);
-        let early = role.into_early();
-        let is_early = early.is_some();
-        if !is_early {
-            client.reset();
-        }
-        match (early, client.into_session_leg()) {
-            (Some(early), Some(client)) => early.origin.unserved(why, client, record, lease),
-            _ => record.finish(End::new(Side::Backend, Phase::Connect, How::Rst)),
-        }
     }
 
     /// A close with linger 0 throws away what is queued, so it waits until nothing is.

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::net::fds;
 use crate::observe::Record;
 use crate::tls::record;
 pub use door::{Arrivals, Door};
@@ -132,6 +133,8 @@ struct Plane<L> {
     emptied: Notify,
     /// Bytes that the entries of one worker may hold.
     max_held: Arc<AtomicUsize>,
+    /// Of each worker.
+    pipes: usize,
 }
 
 impl<L: Send + 'static> Relay<L> {
@@ -151,6 +154,7 @@ impl<L: Send + 'static> Relay<L> {
             live: AtomicU64::new(0),
             emptied: Notify::new(),
             max_held: Arc::new(AtomicUsize::new(max_held / count)),
+            pipes: pipe::pipes_per_worker(fds::limit(), count),
         });
         let relay = Arc::new(Self {
             plane: Arc::clone(&plane),
@@ -289,7 +293,8 @@ impl<L> Plane<L> {
 
 /// Descriptors that the relay's pipes take at most, beside its sessions' own.
 pub fn pipe_descriptors(workers: usize) -> u64 {
-    (worker_count(workers) * pipe::MAX_PIPES_PER_WORKER * 2) as u64
+    let count = worker_count(workers);
+    (count * pipe::pipes_per_worker(fds::limit(), count) * 2) as u64
 }
 
 /// 0 = one worker per core the process may use.

@@ -10,7 +10,9 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 
 /// Pipes of one worker, at most; a direction that finds none copies. Each costs two descriptors, and only stalled ones
 /// stay away for long.
-pub const MAX_PIPES_PER_WORKER: usize = 8;
+const MAX_PIPES_PER_WORKER: usize = 8;
+/// All pipes take at most this part of the process's descriptors.
+const MAX_SHARE_DIVISOR: u64 = 8;
 /// What one pipe is asked to hold, in bytes; the kernel may give less to an unprivileged process, whose user has 64 MiB of it.
 /// With 64 KiB a byte of bulk took 15 % more CPU time than with 256, with 256 2 to 6 % more than with this. So much goes through it
 /// at once only where the other socket has room for it.
@@ -72,16 +74,31 @@ impl Pipe {
 pub(super) struct Pipes {
     free: Vec<Pipe>,
     open: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// Pipes of each of `workers`, where the process may open `descriptors`: small limits are for connections.
+pub(super) fn pipes_per_worker(descriptors: u64, workers: usize) -> usize {
+    let share = descriptors / MAX_SHARE_DIVISOR / 2;
+    let share = usize::try_from(share).unwrap_or(usize::MAX);
+    MAX_PIPES_PER_WORKER.min(share / workers.max(1))
 }
 
 impl Pipes {
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            ..Self::default()
+        }
+    }
+
     /// An empty pipe; `None` when there are too many already or no descriptor is left.
     pub fn take(&mut self) -> Option<Pipe> {
         self.free.pop().or_else(|| self.open_one().ok())
     }
 
     fn open_one(&self) -> io::Result<Pipe> {
-        if self.open.load(Ordering::Relaxed) >= MAX_PIPES_PER_WORKER {
+        if self.open.load(Ordering::Relaxed) >= self.max {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -126,7 +143,7 @@ mod tests {
     fn bytes_go_from_socket_to_socket() {
         let ((mut one, from), (to, mut other)) =
             (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
-        let mut pipes = Pipes::default();
+        let mut pipes = Pipes::new(MAX_PIPES_PER_WORKER);
         let mut pipe = pipes.take().unwrap();
         one.write_all(b"through").unwrap();
         assert_eq!(pipe.fill(from.as_fd(), 100).unwrap(), 7);
@@ -140,8 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn few_descriptors_or_many_workers_leave_fewer_pipes() {
+        let of = |descriptors, workers| pipes_per_worker(descriptors, workers);
+        assert_eq!(
+            [of(80, 2), of(80, 64), of(1_024, 2)],
+            [2, 0, MAX_PIPES_PER_WORKER]
+        );
+        assert_eq!([of(1_024, 64), of(0, 0)], [1, 0]);
+    }
+
+    #[test]
     fn their_number_is_bounded_and_a_closed_one_makes_room() {
-        let mut pipes = Pipes::default();
+        let mut pipes = Pipes::new(MAX_PIPES_PER_WORKER);
         let mut taken: Vec<Pipe> = std::iter::from_fn(|| pipes.take()).collect();
         assert_eq!(taken.len(), MAX_PIPES_PER_WORKER);
         drop(taken.pop());

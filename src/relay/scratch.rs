@@ -25,12 +25,12 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub fn new(max_held: Arc<AtomicUsize>, now: Tick) -> Self {
+    pub fn new(max_held: Arc<AtomicUsize>, pipes: usize, now: Tick) -> Self {
         Self {
             plain: vec![0; LENGTH].into_boxed_slice(),
             cipher: vec![0; LENGTH / 2].into_boxed_slice(),
             sealed: vec![0; Session::sealed_bound(LENGTH)].into_boxed_slice(),
-            pipes: Pipes::default(),
+            pipes: Pipes::new(pipes),
             held: Held {
                 bytes: 0,
                 max: max_held,

@@ -65,7 +65,7 @@ impl<L: Send + 'static> Idle<L> {
             poll: self.poll,
             inbox: self.inbox,
             table: Table::default(),
-            scratch: Scratch::new(Arc::clone(&plane.max_held), clock.tick(origin)),
+            scratch: Scratch::new(Arc::clone(&plane.max_held), plane.pipes, clock.tick(origin)),
             plane,
             clock,
             doors: Vec::new(),

@@ -2,16 +2,17 @@
 //! opens no socket.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::sticky;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Draft, Finding, ListenerTls};
 use crate::health;
 use crate::net::options::verify_congestion;
 use crate::pool::Pool;
 use crate::proxy::Rules;
-use crate::tls::{self, Towards};
+use crate::tls::{self, TlsError, Towards};
 
 /// The pools by name.
 pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
@@ -31,11 +32,11 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// Every file that could not be used.
-pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>> {
+pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<LoadError>> {
     let mut errors = Vec::new();
     for pool in config.pools.values() {
         if let Some(Err(error)) = pool.check.as_ref().map(health::verify) {
-            errors.push(format!("pool {}: check: {error}", pool.name));
+            errors.push(LoadError::of_pool(pool, "check", error.file(), &error));
         }
     }
     errors.extend(congestion_errors(config));
@@ -43,10 +44,10 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
     let pools = pools(config, known, &tls);
     let keys = sticky::load(config, &mut errors);
     let mut rules = Vec::new();
-    for listener in &config.listeners {
+    for (place, listener) in config.listeners.iter().enumerate() {
         match Rules::build(listener, &pools) {
             Ok(built) => rules.push(built),
-            Err(error) => errors.push(format!("listener {}: {error}", listener.name)),
+            Err(first) => errors.extend(listener_errors(place, listener, first)),
         }
     }
     if errors.is_empty() {
@@ -61,30 +62,91 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<String>
     }
 }
 
+/// Something that a part of a configuration needs and that cannot be used.
+#[derive(Debug)]
+pub(super) struct LoadError {
+    /// The part, as it is called where no file is shown.
+    part: String,
+    finding: Finding,
+}
+
+impl LoadError {
+    fn new(part: &str, key: String, file: Option<&Path>, what: &impl Display) -> LoadError {
+        LoadError {
+            part: part.to_owned(),
+            finding: Finding {
+                key,
+                file: file.map(Path::to_owned),
+                what: what.to_string(),
+            },
+        }
+    }
+
+    pub(super) fn of_pool(
+        pool: &config::Pool,
+        key: &str,
+        file: Option<&Path>,
+        what: &impl Display,
+    ) -> LoadError {
+        let part = format!("pool {}: {key}", pool.name);
+        LoadError::new(&part, format!("pool.{}.{key}", pool.name), file, what)
+    }
+}
+
+impl Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.part, self.finding.what)
+    }
+}
+
+/// All that is wrong with the files of a listener, of which `first` was found.
+fn listener_errors(place: usize, listener: &config::Listener, first: TlsError) -> Vec<LoadError> {
+    let mut found = match &listener.tls {
+        Some(ListenerTls::Terminate(settings)) => tls::Terminator::faults(settings),
+        Some(ListenerTls::Passthrough) | None => Vec::new(),
+    };
+    if found.is_empty() {
+        found.push(first);
+    }
+    let part = format!("listener {}", listener.name);
+    let error = |error: &TlsError| {
+        LoadError::new(&part, format!("listener[{place}].tls"), error.file(), error)
+    };
+    found.iter().map(error).collect()
+}
+
 /// What the kernel lets this process use is known only here, not to who reads the file.
-fn congestion_errors(config: &Config) -> Vec<String> {
-    let listeners = config.listeners.iter();
-    let listeners = listeners.map(|one| (format!("listener {}", one.name), &one.tcp));
+fn congestion_errors(config: &Config) -> Vec<LoadError> {
+    let listeners = config.listeners.iter().enumerate();
+    let listeners = listeners.map(|(place, one)| {
+        let part = format!("listener {}", one.name);
+        (part, format!("listener[{place}]"), &one.tcp)
+    });
     let pools = config.pools.values();
-    let pools = pools.map(|one| (format!("pool {}", one.name), &one.dial.tcp));
+    let pools = pools.map(|one| {
+        let part = format!("pool {}", one.name);
+        (part, format!("pool.{}", one.name), &one.dial.tcp)
+    });
     listeners
         .chain(pools)
-        .filter_map(|(whose, tcp)| {
+        .filter_map(|(part, key, tcp)| {
             let refused = verify_congestion(tcp.congestion.as_deref()?).err()?;
-            Some(format!("{whose}: {refused}"))
+            Some(LoadError::new(&part, key, None, &refused))
         })
         .collect()
 }
 
 /// Reads what the `tls` of the pools names.
-fn pools_tls(config: &Config, errors: &mut Vec<String>) -> BTreeMap<String, Arc<Towards>> {
+fn pools_tls(config: &Config, errors: &mut Vec<LoadError>) -> BTreeMap<String, Arc<Towards>> {
     let mut loaded = BTreeMap::new();
     for pool in config.pools.values() {
         match pool.tls.as_ref().map(Towards::load) {
             Some(Ok(tls)) => {
                 loaded.insert(pool.name.clone(), Arc::new(tls));
             }
-            Some(Err(error)) => errors.push(format!("pool {}: tls: {error}", pool.name)),
+            Some(Err(error)) => {
+                errors.push(LoadError::of_pool(pool, "tls", error.file(), &error));
+            }
             None => {}
         }
     }
@@ -108,38 +170,57 @@ fn pools(config: &Config, known: &Pools, tls: &BTreeMap<String, Arc<Towards>>) -
         .collect()
 }
 
-/// Whether `config` could be served, as far as that can be told without binding anything: loads every certificate, key, root,
-/// token and sticky key file. A provider of TLS primitives must be installed (`tls::install_provider`).
-///
-/// # Errors
-/// Every file that could not be used.
-pub fn verify(config: &Config) -> Result<(), Vec<String>> {
+/// Notes what keeps `draft` from being served, as far as that can be told without binding anything:
+/// loads every certificate, key, root, token and sticky key file. A provider of TLS primitives must
+/// be installed (`tls::install_provider`).
+pub fn verify(draft: &mut Draft) {
+    let errors = match draft.config() {
+        Some(config) => load_errors(config)
+            .into_iter()
+            .map(|error| error.finding)
+            .collect(),
+        None => unreadable(draft),
+    };
+    for error in errors {
+        draft.refuse(&error);
+    }
+}
+
+/// Where no model could be made: the files that cannot be opened.
+fn unreadable(draft: &Draft) -> Vec<Finding> {
+    let finding = |(key, file): (&str, &Path)| {
+        let error = std::fs::File::open(file).err()?;
+        Some(Finding {
+            key: key.to_owned(),
+            file: Some(file.to_owned()),
+            what: format!("{}: {error}", file.display()),
+        })
+    };
+    draft.files_to_read().filter_map(finding).collect()
+}
+
+fn load_errors(config: &Config) -> Vec<LoadError> {
     let mut errors = match load(config, &Pools::new()) {
         Ok(_) => Vec::new(),
         Err(errors) => errors,
     };
-    if let Some(admin) = &config.admin {
-        errors.extend(verify_admin(admin));
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
+    errors.extend(config.admin.iter().flat_map(admin_errors));
+    errors
 }
 
-fn verify_admin(admin: &config::Admin) -> Vec<String> {
-    let token = admin.token_file.as_deref().and_then(unreadable);
-    let certificate = admin.tls.as_ref().and_then(|certificate| {
+fn admin_errors(admin: &config::Admin) -> Vec<LoadError> {
+    let error = |file, what: &dyn Display| LoadError::new("admin", "admin".to_owned(), file, &what);
+    let mut errors = Vec::new();
+    if let Some(file) = admin.token_file.as_deref()
+        && let Err(refused) = std::fs::read(file)
+    {
+        let what = format!("read {}: {refused}", file.display());
+        errors.push(error(Some(file), &what));
+    }
+    if let Some(certificate) = &admin.tls {
         let settings = config::Terminate::with(vec![certificate.clone()]);
-        let loaded = tls::Terminator::load("admin", &settings, &[]);
-        loaded.err().map(|error| error.to_string())
-    });
-    let errors = token.into_iter().chain(certificate);
-    errors.map(|error| format!("admin: {error}")).collect()
-}
-
-fn unreadable(file: &Path) -> Option<String> {
-    let error = std::fs::read(file).err()?;
-    Some(format!("read {}: {error}", file.display()))
+        let faults = tls::Terminator::faults(&settings);
+        errors.extend(faults.iter().map(|one| error(one.file(), one)));
+    }
+    errors
 }

@@ -29,6 +29,7 @@ mod sticky;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod watcher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -46,6 +47,7 @@ pub use pool_files::PoolFileStatus;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
+pub use warnings::warn_of_files;
 
 use crate::config::{self, Change, Config};
 use crate::discovery;

@@ -87,7 +87,8 @@ impl Server {
                 live.listeners.clone(),
             )
         };
-        let loaded = load(&config, &known)?;
+        let loaded = load(&config, &known)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let listeners = listeners::plan(&present, loaded.rules)?;
         let renewed = listeners.renewed.into_iter();
         let mut changes = config::diff(&old, &config);

@@ -112,7 +112,7 @@ async fn follow(server: Weak<Server>, mut committed: watch::Receiver<()>) {
 }
 
 /// The time left, when that is little; zero when it is over.
-fn ends_soon(certificate: &CertificateFacts, now: SystemTime) -> Option<Duration> {
+pub(super) fn ends_soon(certificate: &CertificateFacts, now: SystemTime) -> Option<Duration> {
     let end = certificate.not_after;
     let life = end.duration_since(certificate.not_before);
     let least = WARN_BEFORE.min(life.unwrap_or_default() / WARN_PART);

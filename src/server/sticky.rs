@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::load::Pools;
+use super::load::{LoadError, Pools};
 use crate::config::{Change, Config};
 use crate::wire::sticky::{MAX_FILE_BYTES, StickyKeys};
 
@@ -15,7 +15,7 @@ use crate::wire::sticky::{MAX_FILE_BYTES, StickyKeys};
 pub(super) type Keys = BTreeMap<String, Arc<StickyKeys>>;
 
 /// Reads the key files of `config`; what cannot be used is added to `errors`.
-pub(super) fn load(config: &Config, errors: &mut Vec<String>) -> Keys {
+pub(super) fn load(config: &Config, errors: &mut Vec<LoadError>) -> Keys {
     let mut keys = Keys::new();
     for (name, pool) in &config.pools {
         let Some(sticky) = &pool.sticky else {
@@ -23,7 +23,10 @@ pub(super) fn load(config: &Config, errors: &mut Vec<String>) -> Keys {
         };
         match read(&sticky.key_file) {
             Ok(read) => drop(keys.insert(name.clone(), Arc::new(read))),
-            Err(error) => errors.push(format!("pool {name}: sticky: {error}")),
+            Err(error) => {
+                let file = Some(sticky.key_file.as_path());
+                errors.push(LoadError::of_pool(pool, "sticky", file, &error));
+            }
         }
     }
     keys

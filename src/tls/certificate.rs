@@ -13,10 +13,10 @@ use rustls::{Error, InconsistentKeys};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::TlsError;
 use super::files::{Contents, Fingerprint, read_file};
+use super::{TlsError, words};
 use crate::config::Certificate;
 
 /// A certificate ready to serve.
@@ -88,6 +88,7 @@ pub(super) fn pair(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let chain = parse_chain(cert, contents.of(cert)?)?;
+    refuse_old_version(cert, &chain)?;
     let signing_key = provider
         .key_provider
         .load_private_key(parse_key(key, contents.of(key)?)?)
@@ -98,6 +99,11 @@ pub(super) fn pair(
     let certified = CertifiedKey::new(chain, signing_key);
     check_pair(&certified, cert, key)?;
     Ok(certified)
+}
+
+/// What is to be told of the first certificate of a PEM file; `None`: it cannot be read.
+pub fn certificate_facts(file: &Path) -> Option<CertificateFacts> {
+    facts(file, &read_chain(file).ok()?).ok()
 }
 
 /// Every certificate of a PEM file, in file order; at least one.
@@ -162,8 +168,26 @@ fn check_pair(certified: &CertifiedKey, cert: &Path, key: &Path) -> Result<(), T
         }),
         Err(other) => Err(TlsError::Certificate {
             file: cert.to_owned(),
-            why: other.to_string(),
+            why: own_words(&other),
         }),
+    }
+}
+
+/// rustls takes every certificate for a peer's.
+fn own_words(error: &Error) -> String {
+    let text = words(error);
+    let text = text.strip_prefix("invalid peer certificate: ");
+    text.map_or_else(|| words(error), str::to_owned)
+}
+
+/// The library refuses version 1, too, but without a word for it.
+fn refuse_old_version(file: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {
+    match chain.first().map(|first| X509Certificate::from_der(first)) {
+        Some(Ok((_, parsed))) if parsed.version() != X509Version::V3 => Err(TlsError::OldVersion {
+            file: file.to_owned(),
+            version: parsed.version().0 + 1,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -177,11 +201,11 @@ fn facts(file: &Path, chain: &[CertificateDer<'static>]) -> Result<CertificateFa
         file: file.to_owned(),
     })?;
     let (_, parsed) =
-        X509Certificate::from_der(end_entity).map_err(|error| wrong(error.to_string()))?;
+        X509Certificate::from_der(end_entity).map_err(|error| wrong(words(&error)))?;
     let mut names = Vec::new();
     if let Some(alternative) = parsed
         .subject_alternative_name()
-        .map_err(|error| wrong(error.to_string()))?
+        .map_err(|error| wrong(words(&error)))?
     {
         for name in &alternative.value.general_names {
             if let GeneralName::DNSName(name) = name {
@@ -248,6 +272,66 @@ mod tests {
         ends(&error(&chat), "chat.key: no certificate found");
         chat.cert = chat.key.clone();
         ends(&error(&chat), "chat.pem: no private key found");
+    }
+
+    #[test]
+    fn an_encrypted_key_says_so_in_either_form() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let good = std::fs::read_to_string(&chat.key).unwrap();
+        let pkcs8 = good.replace(" PRIVATE", " ENCRYPTED PRIVATE");
+        let header = "KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,00\r\n\r\n";
+        let traditional = good.replace(
+            "BEGIN PRIVATE KEY-----\n",
+            &format!("BEGIN RSA PRIVATE {header}"),
+        );
+        assert!(traditional.contains("DEK-Info"), "{good}");
+        for encrypted in [pkcs8, traditional] {
+            folder.write("chat.key", &encrypted);
+            let error = error(&chat);
+            assert!(
+                error.contains("chat.key: the private key is encrypted"),
+                "{error}"
+            );
+        }
+        // What can be used wins over what cannot.
+        folder.write("chat.key", &format!("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n{good}"));
+        assert!(read(&chat, &rustls::crypto::aws_lc_rs::default_provider()).is_ok());
+    }
+
+    #[test]
+    fn byte_order_marks_are_passed_over_in_joined_files_too() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        let mark = |file: &Path| format!("\u{feff}{}", std::fs::read_to_string(file).unwrap());
+        let (chain, key) = (mark(&chat.cert).repeat(2), mark(&chat.key));
+        folder.write("chat.pem", &chain);
+        folder.write("chat.key", &key);
+        let loaded = read(&chat, &rustls::crypto::aws_lc_rs::default_provider()).unwrap();
+        assert_eq!(loaded.key.cert.len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_in_words() {
+        let folder = Folder::new();
+        let chat = folder.make("chat", &["chat.test"]);
+        for (text, says) in [
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n",
+                "the line `-----END CERTIFICATE-----` is missing",
+            ),
+            (
+                "-----BEGIN CERTIFICATE\nAAAA\n",
+                "the line `-----BEGIN CERTIFICATE` begins nothing",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n",
+                "is not base64",
+            ),
+        ] {
+            folder.write("chat.pem", text);
+            ends(&error(&chat), says);
+        }
     }
 
     #[test]

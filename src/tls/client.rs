@@ -7,9 +7,9 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::TlsError;
 use super::certificate::read_chain;
 use super::verifier::{Accepted, Verifier};
+use super::{TlsError, words};
 
 /// The configuration to connect with, TLS 1.2 and 1.3, without ALPN.
 ///
@@ -57,7 +57,7 @@ pub fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
         .build()
         .map_err(|error| TlsError::Certificate {
             file: file.to_owned(),
-            why: error.to_string(),
+            why: words(&error),
         })?;
     verified(Accepted::Known {
         own,
@@ -86,7 +86,7 @@ pub(super) fn file_roots(file: &Path) -> Result<RootCertStore, TlsError> {
             .add(certificate)
             .map_err(|error| TlsError::Certificate {
                 file: file.to_owned(),
-                why: error.to_string(),
+                why: words(&error),
             })?;
     }
     Ok(roots)

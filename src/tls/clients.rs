@@ -13,9 +13,9 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::TlsError;
 use super::certificate::parse_chain;
 use super::files::{Contents, Fingerprint, Hash};
+use super::{TlsError, words};
 use crate::config::{ClientAuth, ClientAuthMode};
 
 /// How clients are verified.
@@ -41,7 +41,7 @@ impl Clients {
                 .add(authority)
                 .map_err(|error| TlsError::Certificate {
                     file: ca.clone(),
-                    why: error.to_string(),
+                    why: words(&error),
                 })?;
         }
         let lists = match crl {
@@ -55,7 +55,7 @@ impl Clients {
         }
         let verifier = builder.build().map_err(|error| TlsError::ClientAuth {
             file: crl.as_ref().unwrap_or(ca).clone(),
-            why: error.to_string(),
+            why: words(&error),
         })?;
         Ok(Clients {
             verifier,

@@ -1,7 +1,8 @@
 //! What can be wrong with a certificate, its key, a file of roots, of revocation lists or of ticket keys. Every message names the file.
 
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::pem;
@@ -32,7 +33,12 @@ pub enum TlsError {
     EncryptedKey { file: PathBuf },
     #[error("{}: not a valid certificate: {why}", file.display())]
     Certificate { file: PathBuf, why: String },
-    #[error("{}: the private key cannot be used: {source}", file.display())]
+    #[error(
+        "{}: an X.509 certificate of version {version}, which TLS clients refuse; issue one of version 3, with a subjectAltName",
+        file.display()
+    )]
+    OldVersion { file: PathBuf, version: u32 },
+    #[error("{}: the private key cannot be used: {}", file.display(), words(source))]
     Key {
         file: PathBuf,
         source: rustls::Error,
@@ -58,8 +64,31 @@ pub enum TlsError {
         hint(errors)
     )]
     NoRoots { errors: Vec<String> },
-    #[error("tls: {0}")]
+    #[error("tls: {}", words(.0))]
     Rustls(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// The file that it is about; the key of a pair.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            TlsError::Read { file, .. }
+            | TlsError::TooLarge { file, .. }
+            | TlsError::Pem { file, .. }
+            | TlsError::NoCertificate { file }
+            | TlsError::NoKey { file }
+            | TlsError::EncryptedKey { file }
+            | TlsError::Certificate { file, .. }
+            | TlsError::OldVersion { file, .. }
+            | TlsError::Key { file, .. }
+            | TlsError::Mismatch { key: file, .. }
+            | TlsError::NoNames { file }
+            | TlsError::TicketKeys { file, .. }
+            | TlsError::NoRevocationList { file }
+            | TlsError::ClientAuth { file, .. } => Some(file),
+            TlsError::NoRoots { .. } | TlsError::Rustls(_) => None,
+        }
+    }
 }
 
 fn hint(errors: &[String]) -> String {
@@ -69,17 +98,79 @@ fn hint(errors: &[String]) -> String {
     }
 }
 
+/// What a library says, with the names of its variants as text: "bad encoding" for `BadEncoding`.
+/// The fields of one are left out.
+pub fn words(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let text = text.split(" {").next().unwrap_or_default();
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// As it is, unless it is two words or more in one.
+fn word(word: &str) -> String {
+    let letters = word.as_bytes();
+    let begins = |pair: &[u8; 2]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
+    let is_variant = word.starts_with(|c: char| c.is_ascii_uppercase())
+        && letters.iter().all(u8::is_ascii_alphanumeric)
+        && letters.array_windows().any(begins);
+    if !is_variant {
+        return word.to_owned();
+    }
+    let mut text = String::new();
+    for letter in word.chars() {
+        if letter.is_ascii_uppercase() && text.ends_with(|c: char| c.is_ascii_lowercase()) {
+            text.push(' ');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
 /// The library shows lines as lists of numbers.
 fn pem_words(error: &pem::Error) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
-            format!("the line `{}` is missing", text(end_marker).trim_end())
+            format!("the line `-----END {}-----` is missing", text(end_marker))
         }
         pem::Error::IllegalSectionStart { line } => {
             format!("the line `{}` begins nothing", text(line).trim_end())
         }
         pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64".to_owned(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+
+    #[test]
+    fn no_name_of_a_variant_is_shown() {
+        let said = |error: Error| words(&error);
+        assert_eq!(
+            said(Error::PeerIncompatible(
+                PeerIncompatible::NoCipherSuitesInCommon
+            )),
+            "peer is incompatible: no cipher suites in common"
+        );
+        assert_eq!(
+            said(Error::AlertReceived(AlertDescription::HandshakeFailure)),
+            "received fatal alert: handshake failure"
+        );
+        assert_eq!(
+            said(Error::InvalidCertificate(CertificateError::BadEncoding)),
+            "invalid peer certificate: bad encoding"
+        );
+        let context = "Unusable UnsupportedThing { signature_id: [1, 2] }";
+        assert_eq!(words(&context), "Unusable unsupported thing");
+        for plain in [
+            "a PKCS#8 key of O=ExampleCorp, TLS 1.3",
+            "",
+            "lb.Example.org",
+        ] {
+            assert_eq!(words(&plain), plain);
+        }
     }
 }

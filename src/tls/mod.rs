@@ -4,6 +4,7 @@
 //! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
 
 mod certificate;
+mod ciphers;
 mod client;
 mod clients;
 mod error;
@@ -20,9 +21,10 @@ mod tickets;
 mod towards;
 mod verifier;
 
-pub use certificate::CertificateFacts;
+pub use certificate::{CertificateFacts, certificate_facts};
+pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
-pub use error::TlsError;
+pub use error::{TlsError, words};
 pub use identity::ClientIdentity;
 pub use look::{Found, Look, SETTLE};
 #[cfg(any(test, fuzzing))]

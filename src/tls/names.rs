@@ -1,8 +1,8 @@
 //! Which certificate a client gets: by the name it asks for, then by the signatures it can verify.
 //!
 //! Exact name first, then a wildcard of one label (RFC 6125, 6.4.3), then the default; a name that none covers is
-//! refused. Of several certificates for one name, the first whose key can make a signature the client accepts: ECDSA
-//! before RSA, since signing costs a tenth.
+//! refused. Case and a trailing dot make no difference. Of several certificates for one name, the first whose key can
+//! make a signature the client accepts: ECDSA before RSA, since signing costs a tenth.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -52,8 +52,13 @@ impl ByName {
         }
     }
 
+    /// Whether a client that asks for this name, or for none, gets a certificate.
+    pub(super) fn serves(&self, name: Option<&str>) -> bool {
+        self.default.is_some() || name.is_some_and(|name| self.covering(name).is_some())
+    }
+
     fn covering(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
-        let name = name.to_ascii_lowercase();
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if let Some(keys) = self.names.get(&name) {
             return Some(keys);
         }

@@ -149,20 +149,21 @@ impl Parts {
         settings: &Terminate,
         alpn: &[Vec<u8>],
         tickets: &Tickets,
+        names: Arc<ByName>,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Arc<ServerConfig>, TlsError> {
+    ) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions(settings.min_version))?;
         let builder = match &self.clients {
             Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&self.certificates)));
+        let mut config = builder.with_cert_resolver(names);
         config.alpn_protocols = alpn.to_vec();
         config.ticketer = Arc::new(tickets.clone());
         // The relay goes on with the traffic keys (`record::Session`).
         config.enable_secret_extraction = true;
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 

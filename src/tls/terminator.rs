@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs as crypto;
 
 use super::TlsError;
 use super::certificate::CertificateFacts;
+use super::ciphers::{self, ByOrder, CipherOrder};
 use super::files::{Contents, Fingerprint};
 use super::look::{Found, Look};
+use super::names::ByName;
 use super::server::{Parts, Taken, files};
 use super::tickets::{OpenOnly, Tickets};
 use crate::config::Terminate;
@@ -36,9 +37,10 @@ pub struct Terminator {
 
 struct Serving {
     parts: Parts,
-    config: Arc<ServerConfig>,
+    names: Arc<ByName>,
+    configs: Arc<ByOrder>,
     /// See [`Terminator::config_of_resumed`].
-    resumed: Arc<ServerConfig>,
+    resumed: Arc<ByOrder>,
     tickets: Tickets,
     fingerprint: Fingerprint,
 }
@@ -61,7 +63,7 @@ impl Terminator {
     /// # Errors
     /// Names the first file that cannot be used, and what is wrong with it.
     pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<Terminator, TlsError> {
-        let provider = Arc::new(crypto::default_provider());
+        let provider = Arc::new(ciphers::provider());
         let (look, contents) = Look::first(files(settings));
         let Taken { parts, errors } = Parts::take(settings, &contents, None, &provider);
         if let Some(first) = errors.into_iter().next() {
@@ -81,15 +83,31 @@ impl Terminator {
         })
     }
 
-    /// For the next handshake.
+    /// All that is wrong with the files of `settings`, where [`Terminator::load`] names the first.
+    pub fn faults(settings: &Terminate) -> Vec<TlsError> {
+        let (_, contents) = Look::first(files(settings));
+        Parts::take(settings, &contents, None, &Arc::new(ciphers::provider())).errors
+    }
+
+    /// For the next handshake of any client.
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.serving.load().config)
+        self.config_of(CipherOrder::Server)
+    }
+
+    /// For the next handshake of a client whose hello was read.
+    pub fn config_of(&self, order: CipherOrder) -> Arc<ServerConfig> {
+        Arc::clone(self.serving.load().configs.of(order))
     }
 
     /// For a handshake that one of our tickets resumes. Where clients show certificates no new ticket comes of it: each would
     /// begin its life anew, and a client could go on for ever by a certificate that was verified once.
-    pub fn config_of_resumed(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.serving.load().resumed)
+    pub fn config_of_resumed(&self, order: CipherOrder) -> Arc<ServerConfig> {
+        Arc::clone(self.serving.load().resumed.of(order))
+    }
+
+    /// Whether a client that asks for this name, or for none, gets a certificate.
+    pub fn serves(&self, name: Option<&str>) -> bool {
+        self.serving.load().names.serves(name)
     }
 
     /// What opens the tickets of this listener, as they are now.
@@ -203,18 +221,18 @@ impl Serving {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Serving, TlsError> {
         let tickets = parts.tickets(name)?;
-        let config = parts.config(settings, alpn, &tickets, provider)?;
-        let resumed = match settings.client_auth {
-            None => Arc::clone(&config),
-            Some(_) => {
-                let mut resumed = (*config).clone();
-                resumed.ticketer = Arc::new(OpenOnly(tickets.clone()));
-                Arc::new(resumed)
-            }
-        };
+        let names = Arc::new(ByName::new(&parts.certificates));
+        let config = parts.config(settings, alpn, &tickets, Arc::clone(&names), provider)?;
+        let resumed = settings.client_auth.as_ref().map(|_| {
+            let mut resumed = config.clone();
+            resumed.ticketer = Arc::new(OpenOnly(tickets.clone()));
+            ByOrder::new(resumed)
+        });
+        let configs = ByOrder::new(config);
         Ok(Serving {
-            config,
-            resumed,
+            names,
+            resumed: resumed.unwrap_or_else(|| Arc::clone(&configs)),
+            configs,
             fingerprint: parts.fingerprint(),
             tickets,
             parts,
@@ -405,18 +423,24 @@ mod tests {
         });
         let open = load(&Terminate::with(vec![chat]));
         let seals = |config: Arc<ServerConfig>| config.ticketer.encrypt(b"state").is_some();
-        assert!(seals(verifying.config()) && !seals(verifying.config_of_resumed()));
+        assert!(
+            seals(verifying.config()) && !seals(verifying.config_of_resumed(CipherOrder::Server))
+        );
         let ticket = verifying.config().ticketer.encrypt(b"state").unwrap();
-        let opened = verifying.config_of_resumed().ticketer.decrypt(&ticket);
+        let opened = verifying
+            .config_of_resumed(CipherOrder::Server)
+            .ticketer
+            .decrypt(&ticket);
         assert_eq!(opened.as_deref(), Some(&b"state"[..]));
-        assert!(seals(open.config()) && seals(open.config_of_resumed()));
+        assert!(seals(open.config()) && seals(open.config_of_resumed(CipherOrder::Server)));
         // And rustls goes along with it.
         let client = any();
         let kind = |config| shake(&config, &client, "chat.test").unwrap().kind;
         assert_eq!(kind(verifying.config()), HandshakeKind::Full);
         // Once for each ticket that came of it.
-        let resumed =
-            (0..10).take_while(|_| kind(verifying.config_of_resumed()) == HandshakeKind::Resumed);
+        let resumed = (0..10).take_while(|_| {
+            kind(verifying.config_of_resumed(CipherOrder::Server)) == HandshakeKind::Resumed
+        });
         assert!((1..5).contains(&resumed.count()));
     }
 }

@@ -10,7 +10,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -47,6 +47,26 @@ impl Accepted {
                 .build()
                 .map_err(|error| Error::General(error.to_string()))?;
         Ok(Self::Trusted { own, roots })
+    }
+}
+
+impl Verifier {
+    /// Whether the server has shown the key of its certificate. The library reads version 3 alone:
+    /// where every certificate is taken, one of another version is taken unsigned, which keeps out
+    /// nobody who could not have made one of version 3.
+    fn checked(
+        &self,
+        cert: &CertificateDer<'_>,
+        signed: Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let is_old = || {
+            let parsed = X509Certificate::from_der(cert);
+            parsed.is_ok_and(|(_, parsed)| parsed.version() != X509Version::V3)
+        };
+        match (&self.accepted, signed) {
+            (Accepted::Any, Err(_)) if is_old() => Ok(HandshakeSignatureValid::assertion()),
+            (_, signed) => signed,
+        }
     }
 }
 
@@ -95,7 +115,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        self.checked(cert, verify_tls12_signature(message, cert, dss, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -105,7 +125,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        self.checked(cert, verify_tls13_signature(message, cert, dss, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -4,6 +4,7 @@
 //! Records are reassembled whatever their number and however the bytes arrive. What is not a ClientHello to the last
 //! byte is `Invalid`: it must be closed, never sent a default way. Nothing is decrypted and nothing is answered here.
 
+mod suites;
 mod tickets;
 
 use std::ops::Range;
@@ -23,6 +24,8 @@ const MESSAGE_HEADER_BYTES: usize = 4;
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
 const NAME_TYPE_HOST: u8 = 0;
+/// Longest name of DNS, RFC 1035 section 2.3.4.
+const MAX_NAME_BYTES: usize = 255;
 
 /// What is known after the bytes fed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +40,11 @@ pub enum Progress {
 /// The facts of one ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientHello {
-    /// Lower case. `None`: no name was sent, or an IP address (which RFC 6066 does not count as a name).
+    /// Lower case, without a trailing dot. `None`: no name was sent, or an IP address (which RFC 6066
+    /// does not count as a name).
     pub sni: Option<String>,
+    /// What was sent in place of a name and is none, such as `host:8443`; no rule has it.
+    pub odd_name: Option<String>,
     /// The client's protocols in its order; empty when it sent none.
     pub alpn: Vec<Vec<u8>>,
 }
@@ -181,21 +187,24 @@ fn parse(body: &[u8]) -> Result<ClientHello, Invalid> {
     while !extensions.0.is_empty() {
         let kind = extensions.u16()?;
         let data = extensions.list(2, 0..65_536)?;
-        if seen.contains(&kind) {
-            return Err(Invalid::Malformed);
-        }
         seen.push(kind);
         match kind {
-            EXTENSION_SERVER_NAME => hello.sni = server_name(data)?,
+            EXTENSION_SERVER_NAME => (hello.sni, hello.odd_name) = server_name(data)?,
             EXTENSION_ALPN => hello.alpn = protocols(data)?,
             _ => {}
         }
     }
+    // Thousands fit the bound: each against all before it would cost a peer nothing and us half a millisecond.
+    seen.sort_unstable();
+    if seen.array_windows().any(|[one, next]| one == next) {
+        return Err(Invalid::Malformed);
+    }
     Ok(hello)
 }
 
-/// One host name, as RFC 6066 allows no second and no other kind exists.
-fn server_name(mut data: Bytes<'_>) -> Result<Option<String>, Invalid> {
+/// Reads one host name, as RFC 6066 allows no second and no other kind exists; or the text that
+/// stands in its place.
+fn server_name(mut data: Bytes<'_>) -> Result<(Option<String>, Option<String>), Invalid> {
     let mut names = data.list(2, 1..65_536)?;
     if names.u8()? != NAME_TYPE_HOST {
         return Err(Invalid::ServerName);
@@ -205,10 +214,21 @@ fn server_name(mut data: Bytes<'_>) -> Result<Option<String>, Invalid> {
         return Err(Invalid::ServerName);
     }
     match ServerName::try_from(name.0) {
-        Ok(ServerName::DnsName(name)) => Ok(Some(name.as_ref().to_ascii_lowercase())),
-        Ok(ServerName::IpAddress(_)) => Ok(None),
-        _ => Err(Invalid::ServerName),
+        Ok(ServerName::DnsName(name)) => {
+            let name = name.as_ref().to_ascii_lowercase();
+            let bare = name.strip_suffix('.').map(str::to_owned);
+            Ok((Some(bare.unwrap_or(name)), None))
+        }
+        Ok(ServerName::IpAddress(_)) => Ok((None, None)),
+        _ => Ok((None, Some(odd_name(name.0)?))),
     }
+}
+
+/// Takes text that a log may show.
+fn odd_name(bytes: &[u8]) -> Result<String, Invalid> {
+    let is_text = bytes.len() <= MAX_NAME_BYTES && bytes.iter().all(u8::is_ascii_graphic);
+    let text = str::from_utf8(bytes).ok().filter(|_| is_text);
+    text.map(str::to_ascii_lowercase).ok_or(Invalid::ServerName)
 }
 
 fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, Invalid> {
@@ -336,12 +356,17 @@ mod tests {
             }
             if let Some(accepted) = acceptor.accept().ok()? {
                 let hello = accepted.client_hello();
-                let sni = hello.server_name().map(str::to_owned);
+                let name = hello.server_name();
+                let sni = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_owned());
                 let alpn = hello
                     .alpn()
                     .map(|list| list.map(<[u8]>::to_vec).collect())
                     .unwrap_or_default();
-                return Some(ClientHello { sni, alpn });
+                return Some(ClientHello {
+                    sni,
+                    alpn,
+                    odd_name: None,
+                });
             }
         }
     }
@@ -356,8 +381,78 @@ mod tests {
         let expected = ClientHello {
             sni: Some("chat.example.org".to_owned()),
             alpn: vec![b"mqtt".to_vec(), b"http/1.1".to_vec()],
+            odd_name: None,
         };
         assert_eq!(read(&bytes, &[]), Progress::Hello(expected));
+    }
+
+    /// The hello of `placeholder`, with these bytes in its place.
+    fn naming(placeholder: &str, name: &[u8]) -> Progress {
+        let mut bytes = hello(placeholder, &[], true);
+        let length = placeholder.len();
+        let mut windows = bytes.windows(length);
+        let at = windows.position(|window| window == placeholder.as_bytes());
+        bytes[at.unwrap()..][..length].copy_from_slice(name);
+        read(&bytes, &[])
+    }
+
+    #[test]
+    fn a_name_is_known_in_any_form_and_what_is_none_is_kept_apart() {
+        let with = |sni: Option<&str>, odd_name: Option<&str>| {
+            Progress::Hello(ClientHello {
+                sni: sni.map(str::to_owned),
+                odd_name: odd_name.map(str::to_owned),
+                alpn: Vec::new(),
+            })
+        };
+        assert_eq!(
+            naming("a.example", b"A.EXAMPL."),
+            with(Some("a.exampl"), None)
+        );
+        assert_eq!(
+            naming("a.example", b"a_b.examp"),
+            with(Some("a_b.examp"), None)
+        );
+        for odd in [
+            "a.exam:80",
+            "-A.exampl",
+            "a-.exampl",
+            "a..exampl",
+            "*.example",
+        ] {
+            let lower = odd.to_ascii_lowercase();
+            assert_eq!(
+                naming("a.example", odd.as_bytes()),
+                with(None, Some(&lower))
+            );
+        }
+        for nonsense in [b"a.ex\0mple", b"a.ex mple", b"a.ex\xffmple", b"a.ex\nmple"] {
+            assert_eq!(
+                naming("a.example", nonsense),
+                Progress::Invalid(Invalid::ServerName)
+            );
+        }
+    }
+
+    #[test]
+    fn an_extension_that_comes_twice_is_malformed_wherever_it_stands() {
+        let body = |kinds: &[u16]| {
+            let mut body = vec![3, 3];
+            body.extend([7; 32]);
+            body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+            body.extend((4 * kinds.len() as u16).to_be_bytes());
+            for kind in kinds {
+                body.extend(kind.to_be_bytes());
+                body.extend([0, 0]);
+            }
+            body
+        };
+        let many: Vec<u16> = (1000..4900).rev().collect();
+        assert!(parse(&body(&many)).is_ok());
+        for at in [0, 1, 2000, 3899] {
+            let twice = [&many[..], &[many[at]]].concat();
+            assert_eq!(parse(&body(&twice)), Err(Invalid::Malformed));
+        }
     }
 
     #[test]

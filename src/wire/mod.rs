@@ -1,10 +1,11 @@
-//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, WebSocket handshakes and frames, the sticky
-//! cookie, files of ticket keys.
+//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, forwarding fields, WebSocket handshakes and
+//! frames, the sticky cookie, files of ticket keys.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
 
 pub mod client_hello;
 pub mod control;
+pub mod forwarded;
 pub mod frames;
 pub mod http;
 pub mod passage;

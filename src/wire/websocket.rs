@@ -135,15 +135,33 @@ pub fn check_response(
     if only(headers, &SEC_WEBSOCKET_ACCEPT) != Some(accept_key(&offer.key).as_str()) {
         return Err(AnswerError::Accept);
     }
-    match headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().count() {
-        0 => Ok(()),
-        1 if only(headers, &SEC_WEBSOCKET_PROTOCOL)
-            .is_some_and(|one| offer.protocols.iter().any(|p| p == one)) =>
-        {
-            Ok(())
-        }
+    match &chosen(headers)[..] {
+        [] => Ok(()),
+        [one] if offer.protocols.iter().any(|p| p.as_bytes() == *one) => Ok(()),
         _ => Err(AnswerError::Subprotocol),
     }
+}
+
+/// The subprotocols that an answer names: none, or one. Some servers send an empty field, which names none.
+fn chosen(headers: &HeaderMap) -> Vec<&[u8]> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let items = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    items
+        .map(<[u8]>::trim_ascii)
+        .filter(|item| !item.is_empty())
+        .collect()
+}
+
+/// Leaves of an answer's `Sec-WebSocket-Protocol` only the subprotocol that it names: browsers fail a connection over an
+/// empty one.
+pub fn drop_empty_subprotocols(headers: &mut HeaderMap) {
+    let named = chosen(headers)
+        .first()
+        .map(|one| HeaderValue::from_bytes(one));
+    match named {
+        Some(Ok(one)) => headers.insert(SEC_WEBSOCKET_PROTOCOL, one),
+        _ => headers.remove(SEC_WEBSOCKET_PROTOCOL),
+    };
 }
 
 /// Whether each extension of a `Sec-WebSocket-Extensions` value is one whose messages do not hang on earlier ones once
@@ -226,13 +244,17 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The tokens of a list header in order; `None` when one of them is no token.
+/// The tokens of a list header in order; `None` when one of them is no token. Empty elements are ignored (RFC 9110
+/// section 5.6.1.2).
 fn tokens(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
     let mut found = Vec::new();
     for value in headers.get_all(name) {
         for item in value.to_str().ok()?.split(',') {
             let item = item.trim_matches([' ', '\t']);
-            if item.is_empty() || !item.bytes().all(super::http::is_token_byte) {
+            if item.is_empty() {
+                continue;
+            }
+            if !item.bytes().all(super::http::is_token_byte) {
                 return None;
             }
             found.push(item.to_owned());
@@ -320,6 +342,40 @@ mod tests {
     }
 
     #[test]
+    fn empty_elements_of_a_subprotocol_list_are_ignored() {
+        let table: [(&str, &[&str]); 4] = [
+            (" ", &[]),
+            ("a, ,b", &["a", "b"]),
+            ("a,", &["a"]),
+            (",,a", &["a"]),
+        ];
+        for (value, expected) in table {
+            let offer = request(&[("sec-websocket-protocol", value)]).unwrap();
+            assert_eq!(offer.protocols, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_subprotocol_in_an_answer_means_none_chosen() {
+        let field = |value| ("+sec-websocket-protocol", value);
+        let none = headers(RESPONSE, &[]);
+        let chat = headers(RESPONSE, &[field("chat")]);
+        let table = [
+            (vec![field("")], &none),
+            (vec![field(" , ")], &none),
+            (vec![field("chat")], &chat),
+            (vec![field("chat,")], &chat),
+            (vec![field(""), field("chat")], &chat),
+        ];
+        for (fields, expected) in table {
+            assert_eq!(response(&fields), Ok(()), "{fields:?}");
+            let mut answer = headers(RESPONSE, &fields);
+            drop_empty_subprotocols(&mut answer);
+            assert_eq!(answer, *expected, "{fields:?}");
+        }
+    }
+
+    #[test]
     fn refuses_each_broken_rule_of_a_request() {
         let table: &[(&[(&str, &str)], OfferError)] = &[
             (&[("upgrade", "h2c")], OfferError::Protocol),
@@ -342,10 +398,6 @@ mod tests {
             (&[("+sec-websocket-version", "13")], OfferError::NoVersion),
             (
                 &[("sec-websocket-protocol", "a b")],
-                OfferError::Subprotocol,
-            ),
-            (
-                &[("sec-websocket-protocol", "a,,b")],
                 OfferError::Subprotocol,
             ),
             (&[("content-length", "1")], OfferError::Body),

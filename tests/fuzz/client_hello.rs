@@ -87,7 +87,10 @@ fn by_rustls(bytes: &[u8]) -> Option<ClientHello> {
         if let Some(accepted) = acceptor.accept().ok()? {
             let hello = accepted.client_hello();
             return Some(ClientHello {
-                sni: hello.server_name().map(str::to_owned),
+                sni: hello
+                    .server_name()
+                    .map(|name| name.strip_suffix('.').unwrap_or(name).to_owned()),
+                odd_name: None,
                 alpn: hello
                     .alpn()
                     .map(|list| list.map(<[u8]>::to_vec).collect())

@@ -41,7 +41,7 @@ enum Built {
         authority: Option<String>,
         alpn: Option<Vec<u8>>,
         unique_id: Option<Vec<u8>>,
-        tls: Option<(bool, bool, bool, bool, Option<String>)>,
+        tls: Option<(bool, bool, bool, u32, Option<String>)>,
     },
 }
 
@@ -102,7 +102,7 @@ impl Built {
                     body.extend((value.len() as u16).to_be_bytes());
                     body.extend(value);
                 }
-                body.extend(vec![0; usize::from(padding % 4200)]);
+                body.extend(vec![0; usize::from(padding % 16_600)]);
                 let length = length.unwrap_or(body.len() as u16).to_be_bytes();
                 [SIGNATURE, &[*command, *family], &length, &body].concat()
             }
@@ -124,16 +124,18 @@ impl Built {
                     alpn: alpn.clone(),
                     unique_id: unique_id.clone(),
                     tls: tls.clone().map(
-                        |(over_tls, certificate, certificate_in_session, verified, version)| {
+                        |(over_tls, certificate, certificate_in_session, verify, version)| {
                             ClientTls {
                                 over_tls,
                                 certificate,
                                 certificate_in_session,
-                                verified,
+                                verify,
                                 version,
+                                ..ClientTls::default()
                             }
                         },
                     ),
+                    ..Details::default()
                 };
                 encode_v2(Some(addresses), &details)
             }

@@ -1,6 +1,7 @@
 //! The admin endpoint from outside: every route against every kind of misuse, and what its answers hold.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -275,6 +276,103 @@ async fn slow_heads_and_slow_bodies_have_an_end_and_block_nobody() {
         );
     }
     assert_unchanged(&balancer).await;
+}
+
+// 64 clients that said nothing locked out probes and the operator until their time was over.
+#[tokio::test]
+async fn silent_connections_give_their_places_to_others() {
+    let (balancer, admin, _node) = started().await;
+    let mut silent = Vec::new();
+    for _ in 0..70 {
+        let mut stream = connect(admin).await;
+        // Half a head is silence, too.
+        stream.write_all(b"GET /heal").await.expect("write");
+        silent.push(stream);
+    }
+    for path in ["/healthz", "/api/v1/status"] {
+        assert_eq!(balancer.get(path).await.status, 200, "{path}");
+    }
+    // The youngest are still there: nobody waited for the time of all of them to be over.
+    let mut youngest = silent.pop().expect("a connection");
+    let rest = format!("thz HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+    assert_eq!(http_on(&mut youngest, &rest).await.status, 200);
+    let (answer, _) = read_to_ending(&mut silent[0]).await;
+    assert_eq!(String::from_utf8_lossy(&answer), "", "the oldest left");
+    let left = ["endpoint_refused", "admin", "silent"];
+    assert!(balancer.metric(&left).await >= 6.0, "it is counted");
+}
+
+// A flood goes on after the places are taken.
+#[tokio::test]
+async fn a_flood_of_silence_delays_nobody() {
+    let (balancer, admin, _node) = started().await;
+    let flood = tokio::spawn(async move {
+        let mut silent = std::collections::VecDeque::new();
+        loop {
+            silent.push_back(TcpStream::connect(admin).await);
+            if silent.len() > 200 {
+                silent.pop_front();
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(balancer.get("/healthz").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{begun:?}");
+    flood.abort();
+}
+
+/// How a connection from this loopback address is answered; `None`: it is reset.
+async fn status_from(number: u8, address: SocketAddr, path: &str) -> Option<u16> {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let source = SocketAddr::from(([127, 0, 0, number], 0));
+    socket.bind(source).expect("bind");
+    let mut stream = socket.connect(address).await.expect("connect");
+    let text = request("GET", path, &address.to_string(), "", "");
+    // It may be reset already.
+    let _ = stream.write_all(text.as_bytes()).await;
+    let (answer, _) = read_to_ending(&mut stream).await;
+    let answer = String::from_utf8_lossy(&answer);
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+#[tokio::test]
+async fn endpoints_take_only_clients_that_their_lists_admit() {
+    let node = Node::echo("n1").await;
+    let lists = |allowed: u8| {
+        simple("tcp", "", &[&node])
+            + &format!(
+                "[admin]\nbind = \"127.0.0.1:0\"\nallow = [\"127.0.0.1\", \"127.0.0.{allowed}\"]\n\
+                 [metrics]\nbind = \"127.0.0.1:0\"\ndeny = [\"127.0.0.{allowed}\"]\n"
+            )
+    };
+    let balancer = Balancer::start(&lists(2));
+    let (admin, metrics) = (
+        balancer.address("admin").await,
+        balancer.address("metrics").await,
+    );
+    for (client, of_admin, of_metrics) in [
+        (1, Some(200), Some(200)),
+        (2, Some(200), None),
+        (3, None, Some(200)),
+    ] {
+        let status = status_from(client, admin, "/healthz").await;
+        assert_eq!(status, of_admin, "{client}");
+        let status = status_from(client, metrics, "/metrics").await;
+        assert_eq!(status, of_metrics, "{client}");
+    }
+    for endpoint in ["admin", "metrics"] {
+        let denied = ["endpoint_refused", endpoint, "denied"];
+        assert_eq!(balancer.metric(&denied).await, 1.0, "{endpoint}");
+    }
+    // A reload changes the next connection.
+    balancer.reload(&lists(3)).await;
+    assert_eq!(status_from(3, admin, "/healthz").await, Some(200));
+    assert_eq!(status_from(2, admin, "/healthz").await, None);
+    assert_eq!(status_from(3, metrics, "/metrics").await, None);
 }
 
 #[tokio::test]

@@ -175,6 +175,174 @@ async fn a_route_that_denies_answers_403_and_no_other_route_is_tried() {
     assert_eq!(refused(&balancer, "web", "denied").await, 2.0);
 }
 
+/// Spellings of `/admin` that one server or another takes for it.
+const ADMIN: [&str; 21] = [
+    "/admin",
+    "//admin",
+    "/./admin",
+    "/%61dmin",
+    "/%61%64%6D%69%6e/x",
+    "/admin;x=1",
+    "/admin;x=1/y",
+    "/;x/admin",
+    "/x/../admin",
+    "/x/%2e%2e/admin",
+    "/x/.%2E/./admin",
+    "/x/..;/admin",
+    "/open/../admin",
+    "/../admin",
+    "/ADMIN",
+    "/Admin/",
+    "/%41dmin",
+    "/%2561dmin",
+    "/%252561dmin",
+    "/x/%252e%252e/admin",
+    "///x//..//%2e//%61DMIN;a=/x",
+];
+
+/// Spellings with a separator that only some servers see.
+const HIDDEN: [&str; 7] = [
+    "/admin%2f",
+    "/admin%2Fx",
+    "/x%2f..%2fadmin",
+    "/admin%5cx",
+    "/x\\..\\admin",
+    "/admin%00",
+    "/open/..%5C../admin%00.png",
+];
+
+/// A listener `web` of pool `open` whose route `/admin` leads 127.0.0.1 alone to pool `admin`, and
+/// a listener `plain` with the same route for everybody.
+async fn guarded(keys: &str) -> (Balancer, [Node; 2]) {
+    let nodes = [Node::web("admin").await, Node::web("open").await];
+    let open = "[[listener.route]]\npath = \"/open\"\npool = \"open\"\n";
+    let admin = "[[listener.route]]\npath = \"/admin\"\npool = \"admin\"\n";
+    let guard = format!("{keys}\n{open}{admin}allow = [\"127.0.0.1\"]\n");
+    let text = "[access_log]\noutput = \"stdout\"\n\n".to_owned()
+        + &listener_with("web", "websocket", "open", &guard)
+        + &listener_with("plain", "websocket", "open", &format!("{open}{admin}"))
+        + &pool("admin", "", &[backend("n1", nodes[0].address)])
+        + &pool("open", "", &[backend("n1", nodes[1].address)]);
+    (Balancer::start(&text), nodes)
+}
+
+/// The status for `target` from there, and the node's name and the target that it was sent.
+async fn got(number: u8, address: SocketAddr, target: &str) -> (u16, Value) {
+    let mut stream = from(number, address).await.expect("connect");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = http_on(&mut stream, &request).await;
+    let page = match answer.status {
+        200 => answer.json(),
+        _ => Value::Null,
+    };
+    (answer.status, page)
+}
+
+// `/admin` was kept from a client that was let in by `//admin`.
+#[tokio::test]
+async fn no_spelling_of_a_path_passes_its_guard() {
+    let (balancer, [admin, open]) = guarded("").await;
+    let web = balancer.address("web").await;
+    for target in ADMIN {
+        assert_eq!(got(2, web, target).await.0, 403, "{target}");
+        let (status, page) = got(1, web, target).await;
+        assert_eq!((status, &page["node"]), (200, &"admin".into()), "{target}");
+        assert_eq!(page["target"], target, "it goes on as it came");
+    }
+    // A server that resolves no dot segments, or to which `//` is no `/`, would take these for the guarded path.
+    let others = ["/admin/../open", "/admin/..;/x", "/x/../admin//../y"];
+    for target in others {
+        assert_eq!(got(2, web, target).await.0, 403, "{target}");
+    }
+    let denied = refused(&balancer, "web", "denied").await;
+    assert_eq!(denied, (ADMIN.len() + others.len()) as f64);
+    for target in [
+        "/",
+        "/administrator",
+        "/x/admin",
+        "/admin/../open",
+        "/open/%20",
+    ] {
+        let (status, page) = got(1, web, target).await;
+        assert_eq!((status, &page["node"]), (200, &"open".into()), "{target}");
+        assert_eq!(page["target"], target);
+    }
+    let heads = [admin, open].map(|node| node.heads.lock().expect("heads").len());
+    assert_eq!(heads, [ADMIN.len(), 5]);
+}
+
+#[tokio::test]
+async fn hidden_separators_are_refused_where_a_path_is_guarded() {
+    let (balancer, nodes) = guarded("").await;
+    let (web, plain) = (
+        balancer.address("web").await,
+        balancer.address("plain").await,
+    );
+    for target in HIDDEN.into_iter().chain(["/open/a%2Fb"]) {
+        for client in [1, 2] {
+            assert_eq!(got(client, web, target).await.0, 400, "{target}");
+        }
+        // Nobody is kept out by path there.
+        let (status, page) = got(2, plain, target).await;
+        assert_eq!((status, &page["target"]), (200, &target.into()));
+    }
+    let told = balancer
+        .access("a refused path", |line| line["path"] == "/open/a%2Fb")
+        .await;
+    assert_eq!(told["end"]["how"], "refused", "{told}");
+    assert_eq!(refused(&balancer, "web", "encoded_slash").await, 16.0);
+    assert_eq!(refused(&balancer, "plain", "encoded_slash").await, 0.0);
+    let heads = nodes
+        .each_ref()
+        .map(|node| node.heads.lock().expect("heads").len());
+    assert_eq!(heads.iter().sum::<usize>(), 8);
+    // The connection goes on behind a refused request.
+    let mut stream = from(2, web).await.expect("connect");
+    let bad = "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(http_on(&mut stream, bad).await.status, 400);
+    assert_eq!(http_on(&mut stream, GET).await.status, 200);
+}
+
+#[tokio::test]
+async fn hidden_separators_pass_where_told_to_but_never_a_guard() {
+    let (balancer, _nodes) = guarded("encoded_slash = \"pass\"").await;
+    let web = balancer.address("web").await;
+    for target in HIDDEN {
+        assert_eq!(got(2, web, target).await.0, 403, "{target}");
+    }
+    let target = "/api/queues/%2f/jobs";
+    let (status, page) = got(2, web, target).await;
+    assert_eq!((status, &page["node"]), (200, &"open".into()));
+    assert_eq!(page["target"], target);
+    assert_eq!(refused(&balancer, "web", "encoded_slash").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_upgrade_by_another_spelling_meets_the_same_guard() {
+    let (balancer, nodes) = guarded("").await;
+    let web = balancer.address("web").await;
+    let upgrade = async |client, path: &str| {
+        let stream = from(client, web).await.expect("connect");
+        websocket_over(stream, &format!("ws://{web}{path}")).await
+    };
+    for (path, status) in [
+        ("//ADMIN/chat", "403"),
+        ("/x/%2e%2e/admin", "403"),
+        ("/a%5cb", "400"),
+    ] {
+        let denied = upgrade(2, path).await.err().map(|error| error.to_string());
+        let told = denied.as_ref().is_some_and(|error| error.contains(status));
+        assert!(told, "{path}: {denied:?}");
+    }
+    let (mut session, _) = upgrade(1, "//%61dmin/chat").await.expect("a session");
+    assert_eq!(crate::clients::node_of(&mut session).await, "admin");
+    let heads = nodes[0].heads.lock().expect("heads").clone();
+    assert!(
+        heads[0].starts_with("GET //%61dmin/chat HTTP/1.1\r\n"),
+        "{heads:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_route_of_a_tcp_listener_that_denies_resets() {
     let launch = Launch::new();

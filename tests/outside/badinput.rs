@@ -1,11 +1,13 @@
 //! Bad input: each gives a clear error or a bounded end, and nothing else is lost.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt as _;
 
+use crate::authority::{Authority, ECDSA};
 use crate::certificates::Certificate;
-use crate::clients::{connect, echoed, greeted, http, http_on, read_to_ending};
+use crate::clients::{Ending, connect, echoed, greeted, http, http_on, read_to_ending};
 use crate::harness::{Balancer, Launch, run, within};
 use crate::nodes::{Node, Seen};
 use crate::settings::{backend, listener, listener_with, pool, simple};
@@ -90,6 +92,110 @@ async fn a_file_that_is_not_there_is_named() {
             format!("evenkeel {}", env!("CARGO_PKG_VERSION")).as_str()
         )
     );
+}
+
+/// Each mistake used to hide the ones behind it: keys those of files, a listener those of its later certificates.
+#[tokio::test]
+async fn files_that_cannot_be_used_are_drawn_beside_all_other_mistakes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = "[[listener]]\nname = \"one\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"nodes\"\n\
+        [[listener.tls.certificates]]\ncert = \"first.pem\"\nkey = \"first.key\"\n\
+        [[listener.tls.certificates]]\ncert = \"second.pem\"\nkey = \"second.key\"\n\
+        [[listener]]\nname = \"two\"\nbind = \"127.0.0.1:0\"\nprotocol = \"websocket\"\npool = \"web\"\nbaklog = 5\n\
+        [listener.tls]\ncertificates = [{ cert = \"third.pem\", key = \"third.key\" }]\n\
+        [pool.nodes]\nbackend = [{ address = \"127.0.0.1:1\" }]\ntls = { ca = \"roots.pem\" }\nretries = \"x\"\ncheck = { type = \"tcp\" }\n\
+        [pool.web]\nbackend = [{ address = \"127.0.0.1:2\" }]\nsticky = { key_file = \"sticky.keys\" }\n\
+        check = { type = \"http\", tls = { ca = \"check.pem\" } }\n";
+    std::fs::write(folder.path().join("balancer.toml"), config).expect("write");
+    for command in ["check", "run"] {
+        let (code, _, error) = run(&[command, "--config", "balancer.toml"], folder.path()).await;
+        assert_eq!(code, 1, "{error}");
+        for wanted in [
+            "listener[0].tls.certificates[0].cert: ",
+            "listener[0].tls.certificates[1].cert: ",
+            "listener[1].tls.certificates[0].cert: ",
+            "listener[1].baklog: unknown key",
+            "pool.nodes.tls.ca: ",
+            "pool.nodes.retries: ",
+            "pool.web.sticky.key_file: ",
+            "pool.web.check.tls.ca: ",
+            "balancer.toml: 8 errors",
+        ] {
+            assert!(
+                error.contains(wanted),
+                "{command}: {wanted} is not in\n{error}"
+            );
+        }
+        assert_eq!(error.matches("No such file").count(), 6, "{error}");
+        assert_eq!(error.matches(" ^^").count(), 8, "{error}");
+    }
+}
+
+/// All that `check` warns of, in one file; none of it keeps the balancer from starting.
+#[tokio::test]
+async fn check_warns_of_what_is_hardly_meant_and_strict_makes_it_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new(folder.path(), "ca");
+    authority.ending("over", "over.example", 0);
+    authority.ending("soon", "soon.example", 86_400 + 3_600);
+    let good = authority.server("good", &["good.example"], ECDSA);
+    let closed = |stem: &str, mode: u32| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path().join(format!("{stem}.key")), permissions)
+            .expect("a mode");
+    };
+    closed("over", 0o600);
+    closed("soon", 0o640);
+    closed("good", 0o644);
+    let config = |certificates: &str, keys: &str, pools: &str| {
+        format!(
+            "[[listener]]\nname = \"main\"\nbind = \"127.0.0.1:4433\"\nprotocol = \"tcp\"\npool = \"nodes\"\n\
+             {keys}\ntls = {{ certificates = [{certificates}] }}\n[pool.nodes]\n{pools}"
+        )
+    };
+    let certificates = ["over", "soon", "good"]
+        .map(|stem| format!("{{ cert = \"{stem}.pem\", key = \"{stem}.key\" }}"))
+        .join(", ");
+    let bad = config(
+        &certificates,
+        "allow = [\"10.1.2.3/8\"]",
+        "backend = [{ address = \"127.0.0.1:4433\" }]\n\
+         [pool.spare]\nbackend = [{ address = \"127.0.0.1:1\" }]\n",
+    );
+    let write = |text: &str| {
+        std::fs::write(folder.path().join("balancer.toml"), text).expect("write");
+    };
+    write(&bad);
+    let (code, out, error) = run(&["check", "balancer.toml"], folder.path()).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("balancer.toml: ok, 1 listener"), "{out}");
+    for wanted in [
+        "warning: listener[0].tls.certificates[0].cert: ",
+        "over.pem: the certificate has expired",
+        "warning: listener[0].tls.certificates[1].cert: ",
+        "soon.pem: the certificate expires in 1 day",
+        "warning: listener[0].tls.certificates[2].key: ",
+        "good.key: every user of this machine can read this secret",
+        "warning: listener[0].allow[0]: ",
+        "stands for 10.0.0.0/8",
+        "warning: pool.nodes: without `check`",
+        "warning: pool.nodes.backend[0]: this backend is the listener \"main\" itself",
+        "warning: pool.spare: no listener uses this pool",
+        "balancer.toml: 7 warnings",
+    ] {
+        assert!(error.contains(wanted), "{wanted} is not in\n{error}");
+    }
+    let (code, out, error) = run(&["check", "--strict", "balancer.toml"], folder.path()).await;
+    assert_eq!((code, out.as_str()), (1, ""), "{error}");
+    assert!(error.contains("warnings are errors by --strict"), "{error}");
+    closed("good", 0o600);
+    write(&config(
+        &good.toml(),
+        "allow = [\"10.0.0.0/8\"]",
+        "backend = [{ address = \"127.0.0.1:1\" }]\ncheck = { type = \"tcp\" }\n",
+    ));
+    let (code, _, error) = run(&["check", "--strict", "balancer.toml"], folder.path()).await;
+    assert_eq!((code, error.as_str()), (0, ""));
 }
 
 #[tokio::test]
@@ -203,7 +309,11 @@ async fn a_silent_client_ends_at_the_handshake_timeout() {
                 };
                 within("the end of one that drips", dripping).await;
             }
-            let (bytes, _) = read_to_ending(&mut stream).await;
+            let (bytes, ending) = read_to_ending(&mut stream).await;
+            assert!(
+                drip || ending == Ending::Fin,
+                "{listener}: silence was reset"
+            );
             let said = String::from_utf8_lossy(&bytes);
             assert!(!said.starts_with("HTTP/1.1 2"), "{listener}: {said}");
             let took = began.elapsed();

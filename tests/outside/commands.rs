@@ -1,10 +1,16 @@
-//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`.
+//! The commands that talk to a running balancer: `status`, `reload`, `drain`, `ready`, `maint`, `weight`.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use crate::certificates::Certificate;
 use crate::clients::greeted;
-use crate::harness::{Balancer, Launch, complete, run};
+use crate::harness::{Balancer, Launch, complete, run, within};
 use crate::nodes::Node;
-use crate::settings::simple;
+use crate::settings::{backend, listener, listener_with, pool, simple};
 
 async fn started() -> (Balancer, String, Node) {
     let node = Node::echo("n1").await;
@@ -38,6 +44,127 @@ async fn status_shows_every_listener_and_backend_without_colour_in_a_pipe() {
 }
 
 #[tokio::test]
+async fn status_of_one_pool_or_of_what_is_not_up() {
+    let (balancer, admin, _node) = started().await;
+    let status = async |words: &[&str]| {
+        let words = [&["status", "--admin", &admin], words].concat();
+        balancer.command(&words).await
+    };
+    let (code, table, error) = status(&["nodes"]).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        table.starts_with("pool nodes (") && !table.contains("listeners"),
+        "{table}"
+    );
+    let (code, out, error) = status(&["nope"]).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        error.contains("no pool \"nope\"; there are: nodes"),
+        "{error}"
+    );
+    for words in [&["--down"][..], &["nodes", "--down"]] {
+        let (code, table, error) = status(words).await;
+        let expected = (0, "every backend is up\n");
+        assert_eq!((code, table.as_str()), expected, "{error}");
+    }
+    balancer
+        .command(&["drain", "nodes/n1", "--admin", &admin])
+        .await;
+    let (_, table, _) = status(&["--down"]).await;
+    assert!(table.contains("n1") && table.contains("drain"), "{table}");
+    let (_, json, _) = status(&["nodes", "--down", "-o", "json"]).await;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["backends"][0]["state"], "drain", "{json}");
+}
+
+#[tokio::test]
+async fn a_weight_is_set_and_reset() {
+    let (balancer, admin, _node) = started().await;
+    let weight = async |words: &[&str]| {
+        let words = [&["weight", "--admin", &admin, "nodes/n1"], words].concat();
+        balancer.command(&words).await
+    };
+    for (word, now) in [("7", 7), ("0", 0), ("--reset", 1)] {
+        let (code, out, error) = weight(&[word]).await;
+        assert_eq!(code, 0, "{error}");
+        assert_eq!(out, format!("nodes/n1: weight {now}, up, 0 connections\n"));
+        assert_eq!(balancer.backend("nodes", "n1").await["weight"], now);
+    }
+    for wrong in [&["257"][..], &["-1"], &["x"], &[], &["7", "--reset"]] {
+        assert_eq!(weight(wrong).await.0, 2, "{wrong:?}");
+    }
+}
+
+/// Each was asked of the endpoint and told as a failure.
+#[tokio::test]
+async fn what_can_be_seen_to_be_wrong_is_wrong_usage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for words in [
+        &["drain", "nodes/n1", "--wait", "8d"][..],
+        &["drain", "nodes/n1", "--code", "99"],
+        &["drain", "nodes/n1", "--deadline", "8d"],
+        &["close", "--all", "--code", "1005"],
+        &["connections", "--client", "1.2.3"],
+        &["close", "--client", "10.0.0.0/33"],
+        &["close", "7", "--rate", "5/s"],
+        &["close"],
+        &["move"],
+    ] {
+        let words = [words, &["--admin", "127.0.0.1:1"]].concat();
+        let (code, out, error) = run(&words, folder.path()).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}: {error}");
+        assert!(error.starts_with("error: "), "{words:?}: {error}");
+    }
+    for admin in ["9900", "localhost", "ftp://127.0.0.1:1", "127.0.0.1:99999"] {
+        let words = ["status", "--admin", admin];
+        let (code, out, error) = run(&words, folder.path()).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{admin}: {error}");
+        assert!(error.contains(admin), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_no_admin_endpoint_is_told_as_what_it_is() {
+    let tcp = Node::echo("n1").await;
+    let web = Node::web("w1").await;
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example"]);
+    let tls = format!("tls = {{ certificates = [{}] }}", certificate.toml());
+    let nodes = |name: &str, node: &Node| pool(name, "", &[backend("n1", node.address)]);
+    let config = listener("tcp", "tcp", "nodes")
+        + &listener_with("tls", "tcp", "nodes", &tls)
+        + &listener("web", "websocket", "web")
+        + &nodes("nodes", &tcp)
+        + &nodes("web", &web);
+    let balancer = launch.start(&config);
+    let admin = balancer.address("admin").await.to_string();
+    let of = async |name: &str| balancer.address(name).await.to_string();
+    let (tcp, tls, web) = (of("tcp").await, of("tls").await, of("web").await);
+    for (address, said) in [
+        (
+            tcp.clone(),
+            "it does not speak HTTP, what it says begins with \"n1\"",
+        ),
+        (tls, "it speaks TLS; ask it by https://"),
+        (web, "which is no admin endpoint's answer"),
+        (
+            format!("https://{tcp}"),
+            "does not speak TLS; ask it by http://",
+        ),
+        (
+            format!("https://{admin}"),
+            "does not speak TLS; ask it by http://",
+        ),
+    ] {
+        let (code, out, error) = balancer.command(&["status", "--admin", &address]).await;
+        assert_eq!((code, out.as_str()), (1, ""), "{address}");
+        let here = address.trim_start_matches("https://");
+        let expected = format!("no admin endpoint at {here} (from --admin): ");
+        assert!(error.contains(&expected) && error.contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_drain_that_runs_out_of_its_wait_fails_and_one_that_empties_does_not() {
     let (balancer, admin, _node) = started().await;
     let (stream, _) = greeted(balancer.address("main").await).await;
@@ -59,6 +186,53 @@ async fn a_drain_that_runs_out_of_its_wait_fails_and_one_that_empties_does_not()
         (0, "nodes/n1: drain, 0 connections\n"),
         "{error}"
     );
+}
+
+/// Passes each request on to `admin`, with a `wait` of 10 ms in place of the longest that the endpoint has, and says that it came.
+async fn impatient(admin: SocketAddr, came: mpsc::UnboundedSender<String>) -> SocketAddr {
+    let gate = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = gate.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = gate.accept().await {
+            let mut head = vec![0; 16 * 1024];
+            let read = client.read(&mut head).await.expect("a request");
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            let _ = came.send(head.lines().next().unwrap_or_default().to_owned());
+            let head = head
+                .replace("wait=1h", "wait=10ms")
+                .replace(&address.to_string(), &admin.to_string());
+            let mut endpoint = TcpStream::connect(admin).await.expect("connect");
+            endpoint.write_all(head.as_bytes()).await.expect("write");
+            let _ = copy_bidirectional(&mut client, &mut endpoint).await;
+        }
+    });
+    address
+}
+
+/// It waits for an hour at most, and a longer `--wait` was refused by it.
+#[tokio::test]
+async fn a_wait_goes_on_when_the_endpoint_waits_no_longer() {
+    let (balancer, _, _node) = started().await;
+    let (came, mut requests) = mpsc::unbounded_channel();
+    let gate = impatient(balancer.address("admin").await, came).await;
+    let (stream, _) = greeted(balancer.address("main").await).await;
+    let gate = gate.to_string();
+    let words = ["drain", "nodes/n1", "--wait", "2h", "--admin", &gate];
+    let looks = async {
+        let first = within("a drain", requests.recv()).await.expect("a drain");
+        let path = "POST /api/v1/pools/nodes/backends/n1/drain?wait=1h ";
+        assert!(first.starts_with(path), "{first}");
+        // Two looks of two requests each.
+        for _ in 0..4 {
+            let look = within("a look", requests.recv()).await.expect("a look");
+            assert!(look.starts_with("GET "), "{look}");
+        }
+        drop(stream);
+    };
+    let ((code, out, error), ()) = tokio::join!(balancer.command(&words), looks);
+    let expected = (0, "nodes/n1: drain, 0 connections\n");
+    assert_eq!((code, out.as_str()), expected, "{error}");
+    assert_eq!(error, "", "nobody looks at it");
 }
 
 #[tokio::test]
@@ -121,11 +295,14 @@ async fn the_configuration_says_where_the_endpoint_is_and_how_to_be_let_in() {
     let admin = balancer.address("admin").await.to_string();
     let file = balancer.path("client.toml");
     std::fs::write(&file, config(&admin)).expect("write");
-    let (code, table, error) = balancer
-        .command(&["status", "--config", "client.toml"])
-        .await;
-    assert_eq!(code, 0, "{error}");
-    assert!(table.contains("pool nodes"), "{table}");
+    for words in [
+        ["status", "--config", "client.toml"],
+        ["-c", "client.toml", "status"],
+    ] {
+        let (code, table, error) = balancer.command(&words).await;
+        assert_eq!(code, 0, "{error}");
+        assert!(table.contains("pool nodes"), "{table}");
+    }
     let url = format!("https://{admin}");
     let (code, _, error) = balancer.command(&["status", "--admin", &url]).await;
     assert_eq!(code, 1, "an unknown certificate was taken");

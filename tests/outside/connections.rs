@@ -156,11 +156,10 @@ async fn every_filter_holds_and_all_of_them_together() {
     for (query, wanted) in [
         ("", 3),
         ("listener=main", 2),
-        ("listener=none", 0),
         ("pool=nodes", 2),
         ("pool=chat", 1),
         ("backend=n2", 1),
-        ("backend=w1&pool=nodes", 0),
+        ("listener=web&pool=nodes", 0),
         ("client=127.0.0.0/8", 3),
         ("client=127.0.0.2", 1),
         (
@@ -177,6 +176,89 @@ async fn every_filter_holds_and_all_of_them_together() {
     }
     listed_until(&scene.balancer, "min_age=200ms&min_idle=200ms", 3).await;
     drop((scene.near, scene.far, scene.web, scene.nodes));
+}
+
+/// It found nobody, which looks like the end of the work.
+#[tokio::test]
+async fn a_name_that_nothing_has_is_an_error_and_no_job() {
+    let scene = Scene::new().await;
+    let balancer = &scene.balancer;
+    for (filter, said) in [
+        (
+            "listener=none",
+            "no listener \"none\"; there are: main, web",
+        ),
+        ("pool=nope", "no pool \"nope\"; there are: chat, nodes"),
+        (
+            "backend=n9",
+            "no backend \"n9\" in any pool; there are: n1, n2, w1",
+        ),
+        (
+            "pool=nodes&backend=w1",
+            "no backend \"w1\" in pool \"nodes\"; there are: n1, n2",
+        ),
+    ] {
+        let answer = balancer.get(&format!("{PATH}?{filter}")).await;
+        assert_eq!(answer.status, 404, "{filter}: {}", answer.body);
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert_eq!(error, said, "{filter}");
+        let conditions: serde_json::Map<String, Value> = filter
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        let body = serde_json::json!({ "filter": conditions }).to_string();
+        for word in ["close", "move"] {
+            let answer = balancer.post(&format!("{PATH}/{word}"), &body).await;
+            assert_eq!(answer.status, 404, "{filter}: {}", answer.body);
+            assert!(answer.json()["error"] == said, "{}", answer.body);
+        }
+    }
+    let admin = balancer.address("admin").await.to_string();
+    let words = ["connections", "--pool", "nope", "--admin", &admin];
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(error.contains("there are: chat, nodes"), "{error}");
+    let jobs = balancer.get("/api/v1/jobs").await.json();
+    assert_eq!(jobs["jobs"], serde_json::json!([]));
+    assert_eq!(listed(balancer, "").await.len(), 3);
+}
+
+#[tokio::test]
+async fn what_cannot_move_is_told_so() {
+    let scene = Scene::new().await;
+    let balancer = &scene.balancer;
+    for (body, said) in [
+        (
+            r#"{"filter": {"pool": "chat"}}"#,
+            "pool \"chat\" has no `resume`",
+        ),
+        (
+            r#"{"filter": {"backend": "n1"}}"#,
+            "pool \"nodes\" has no `resume`",
+        ),
+        (r#"{"all": true}"#, "has `resume`, so no session can move"),
+    ] {
+        let answer = balancer.post(&format!("{PATH}/move"), body).await;
+        assert_eq!(answer.status, 409, "{body}: {}", answer.body);
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(said), "{body}: {error}");
+    }
+    let jobs = balancer.get("/api/v1/jobs").await.json();
+    assert_eq!(jobs["jobs"], serde_json::json!([]));
+}
+
+/// A pool that a reload removed is still named by those that it left.
+#[tokio::test]
+async fn what_was_removed_is_found_while_it_has_connections() {
+    let scene = Scene::new().await;
+    let balancer = &scene.balancer;
+    let kept = listener("web", "websocket", "chat")
+        + &pool("chat", "", &[backend("w1", scene.nodes[2].address)]);
+    balancer.reload(&kept).await;
+    for filter in ["listener=main", "pool=nodes", "pool=nodes&backend=n2"] {
+        assert!(!listed(balancer, filter).await.is_empty(), "{filter}");
+    }
 }
 
 #[tokio::test]
@@ -353,7 +435,7 @@ async fn the_command_shows_a_table_or_json_and_follows_the_pages() {
         "{json}"
     );
     let (code, _, error) = command(&["connections", "--client", "evil"]).await;
-    assert_eq!(code, 1);
+    assert_eq!(code, 2, "{error}");
     assert!(error.contains("10.0.0.0/8"), "{error}");
     let (code, ..) = command(&["connections", "--min-idle", "60"]).await;
     assert_eq!(code, 2, "a duration without a unit is wrong usage");

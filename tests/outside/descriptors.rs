@@ -67,6 +67,19 @@ async fn the_budget_is_logged_at_start_and_the_reserve_is_kept() {
 }
 
 #[tokio::test]
+async fn a_small_limit_is_for_connections() {
+    let (balancer, _nodes) = start(Launch::new().after("ulimit -n 80")).await;
+    let number = budget(&balancer).await;
+    assert_eq!((number("descriptors"), number("reserve")), (80, 20));
+    let (mut served, _waiting) = until_paused(&balancer).await;
+    assert!(served.len() > 5, "{} are served", served.len());
+    for stream in &mut served {
+        echoed(stream, b"here").await;
+    }
+    assert_eq!(balancer.get("/api/v1/status").await.status, 200);
+}
+
+#[tokio::test]
 async fn at_the_limit_it_pauses_without_work_and_goes_on_at_once() {
     let (balancer, _nodes) = start(Launch::new().after("ulimit -n 120")).await;
     let (mut served, mut waiting) = until_paused(&balancer).await;

@@ -179,6 +179,68 @@ async fn raw_connections_of_a_paced_drain_end_with_a_fin() {
     assert_eq!((rest, format!("{end:?}")), (vec![], "Fin".to_owned()));
 }
 
+/// It said that none was left, before it had looked, and that it would be over at once.
+#[tokio::test]
+async fn the_first_answer_of_a_job_has_counted() {
+    let (n1, n2) = (Node::web("n1").await, Node::web("n2").await);
+    let balancer = Balancer::start(&simple("websocket", "", &[&n1, &n2]));
+    let (first, _second) = on(&balancer, 30, "n1").await;
+    let count = first.len() as u64;
+    let filter = json!({ "backend": "n1" });
+    for (pace, seconds) in [
+        (json!({ "filter": filter, "deadline": "10m" }), 600),
+        (
+            json!({ "filter": filter, "deadline": "10m", "after": "1m" }),
+            660,
+        ),
+        (
+            json!({ "filter": filter, "rate": "1/m", "after": "1m" }),
+            60 * (count + 1),
+        ),
+    ] {
+        let path = "/api/v1/connections/close";
+        let job = balancer.post(path, &pace.to_string()).await.json();
+        assert_eq!(job["left"].as_u64(), Some(count), "{job}");
+        let left = job["left_seconds"].as_u64().expect("an ETA");
+        assert!((seconds - 30..=seconds).contains(&left), "{job}");
+        let id = job["id"].as_u64().expect("an id");
+        balancer
+            .post(&format!("/api/v1/jobs/{id}/abort"), "{}")
+            .await;
+    }
+    let admin = balancer.address("admin").await.to_string();
+    let words = ["drain", "nodes/n1", "--deadline", "10m", "--admin", &admin];
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains(&format!("{count} left, about ")), "{out}");
+    assert!(!out.contains("about 0s"), "{out}");
+}
+
+/// `ready` came between the last Close and the last answer to it, and the job was called aborted.
+#[tokio::test]
+async fn a_job_that_told_everyone_stays_done() {
+    let node = Node::web("n1").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    // They do not read, so nobody answers the Close.
+    let (silent, _) = on(&balancer, 5, "n1").await;
+    let body = json!({ "rate": "100/s" }).to_string();
+    balancer.post(&drain("n1"), &body).await;
+    job_until(&balancer, |job| job["ended"] == 5).await;
+    let ready = "/api/v1/pools/nodes/backends/n1/ready";
+    assert_eq!(balancer.post(ready, "{}").await.status, 200);
+    let job = job_until(&balancer, |job| job["phase"] != "ending").await;
+    let seen = (&job["phase"], &job["ended"], &job["left"]);
+    assert_eq!(seen, (&json!("done"), &json!(5), &json!(0)), "{job}");
+    drop(silent);
+    // One that did not is aborted, and says what it left.
+    let (_kept, _) = on(&balancer, 5, "n1").await;
+    let body = json!({ "rate": "1/h" }).to_string();
+    balancer.post(&drain("n1"), &body).await;
+    assert_eq!(balancer.post(ready, "{}").await.status, 200);
+    let job = job_until(&balancer, |job| job["id"] == 2 && job["phase"] == "aborted").await;
+    assert_ne!(job["left"], 0, "{job}");
+}
+
 #[tokio::test]
 async fn what_a_filter_finds_is_ended_and_nothing_by_accident() {
     let (n1, n2) = (Node::web("n1").await, Node::web("n2").await);
@@ -189,7 +251,7 @@ async fn what_a_filter_finds_is_ended_and_nothing_by_accident() {
         let words = [&["close", "--admin", &admin], words].concat();
         balancer.command(&words).await
     };
-    assert_eq!(close(&[]).await.0, 1);
+    assert_eq!(close(&[]).await.0, 2);
     assert_eq!(close(&["--backend", "n1", "--all"]).await.0, 2);
     for body in [
         "{}",

@@ -11,7 +11,7 @@ use crate::nodes::{Node, read_request};
 use crate::settings::{backend, listener_with, pool, simple};
 
 /// The values of a header as a web node was sent them.
-fn sent(page: &Answer, name: &str) -> Vec<String> {
+pub fn sent(page: &Answer, name: &str) -> Vec<String> {
     let page = page.json();
     let headers = page["headers"].as_array().expect("headers").clone();
     headers
@@ -25,7 +25,8 @@ fn sent(page: &Answer, name: &str) -> Vec<String> {
         .collect()
 }
 
-async fn one(balancer: &Balancer, request: &str) -> Answer {
+/// The answer to one request of a connection of its own.
+pub async fn one(balancer: &Balancer, request: &str) -> Answer {
     let mut stream = connect(balancer.address("main").await).await;
     http_on(&mut stream, request).await
 }
@@ -113,6 +114,94 @@ async fn hop_by_hop_headers_are_dropped_both_ways() {
         );
     }
     assert!(page.head.contains("X-Kept: yes"), "{}", page.head);
+}
+
+/// The same fields in an ordinary request and in an upgrade; each is a request of its own.
+fn both_ways(fields: &str) -> [String; 2] {
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    ["", upgrade].map(|more| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}{more}\r\n"))
+}
+
+/// CVE-2022-31813: the proxy in front passes a client's Connection on, which names what that proxy has said.
+#[tokio::test]
+async fn connection_of_a_client_erases_nothing_that_a_trusted_proxy_said() {
+    let node = Node::web("n1").await;
+    let config = listener_with("main", "websocket", "nodes", "trusted = [\"127.0.0.0/8\"]")
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = Balancer::start(&config);
+    let said = [
+        "X-Forwarded-For: 203.0.113.9",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: outer.example",
+        "X-Forwarded-Port: 8443",
+        "X-Real-IP: 203.0.113.9",
+        "Cookie: session=7",
+        "Authorization: Bearer x",
+        "Origin: https://a.example",
+    ];
+    let names = said.map(|line| line.split_once(':').expect("a field").0);
+    let fields = format!(
+        "{}\r\nConnection: {}, X-Mine\r\nX-Mine: 1\r\n",
+        said.join("\r\n"),
+        names.join(", ")
+    );
+    let statuses = [200, 101];
+    for (request, status) in both_ways(&fields).iter().zip(statuses) {
+        let answer = one(&balancer, request).await;
+        assert_eq!(answer.status, status, "{}", answer.head);
+        let head = node.heads.lock().unwrap().pop().expect("a request");
+        for line in said {
+            assert!(head.contains(line), "{line} is missing:\n{head}");
+        }
+        assert!(
+            head.contains("203.0.113.9, 127.0.0.1") && !head.contains("X-Mine"),
+            "{head}"
+        );
+    }
+}
+
+/// CGI, PHP and others know a field by its letters: `Content_Length` is Content-Length to them.
+#[tokio::test]
+async fn aliases_of_fields_that_decide_reach_no_backend() {
+    let node = Node::web("n1").await;
+    let aliases = [
+        "Evenkeel_Resume",
+        "evenkeel-RESUME",
+        "Evenkeel.Resume",
+        "Transfer_Encoding",
+        "Content_Length",
+        "Sec_WebSocket_Protocol",
+        "Sec-WebSocket_Extensions",
+        "X_Forwarded_Port",
+        "X_Client_Cert_Subject",
+    ];
+    let fields = aliases.map(|name| format!("{name}: forged\r\n")).concat();
+    let fields = fields + "User_Id: 7\r\n";
+    for resume in ["", "resume = {}"] {
+        let balancer = Balancer::start(&simple("websocket", resume, &[&node]));
+        let statuses = [200, 101];
+        for (request, status) in both_ways(&fields).iter().zip(statuses) {
+            let answer = one(&balancer, request).await;
+            assert_eq!(answer.status, status, "{}", answer.head);
+            let head = node.heads.lock().unwrap().pop().expect("a request");
+            assert!(!head.contains("forged"), "{resume}:\n{head}");
+            assert!(head.contains("User_Id: 7"), "{resume}:\n{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resume_note_of_another_name_cannot_be_forged_either() {
+    let node = Node::web("n1").await;
+    let keys = "resume = { header = \"X-Back-Again\" }";
+    let balancer = Balancer::start(&simple("websocket", keys, &[&node]));
+    let fields = "X-Back-Again: forged\r\nX_Back-AGAIN: forged\r\nEvenkeel-Resume: forged\r\n";
+    for request in both_ways(fields) {
+        one(&balancer, &request).await;
+        let head = node.heads.lock().unwrap().pop().expect("a request");
+        assert!(!head.contains("forged"), "{head}");
+    }
 }
 
 #[tokio::test]

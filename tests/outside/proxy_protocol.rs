@@ -158,12 +158,17 @@ async fn what_is_no_header_is_reset_and_silence_has_an_end() {
     let nodes = pool("nodes", "", &[backend("n1", node.address)]);
     let mut corrupt = v2("203.0.113.8:1", &Details::default());
     corrupt[17] ^= 1;
-    let cases: [(&[u8], &str); 5] = [
+    let mut datagram = v2("203.0.113.8:1", &Details::default());
+    datagram[13] = 0x12;
+    let cases: [(&[u8], &str); 7] = [
         (b"GET / HTTP/1.1\r\n\r\n", "client accept invalid"),
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", "client accept invalid"),
         (&corrupt, "client accept invalid"),
+        (&datagram, "client accept invalid"),
+        // One byte of a line's end is no end, and no more is waited for.
+        (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n", "client accept invalid"),
+        (b"PROXY UNKNOWN\rx", "client accept invalid"),
         (b"PROXY TCP4 1.2.3.4", "evenkeel accept timeout"),
-        (b"", "evenkeel accept timeout"),
     ];
     for (bytes, end) in cases {
         let balancer = Balancer::start(&(accepting("tcp", &keys) + &nodes));
@@ -172,6 +177,11 @@ async fn what_is_no_header_is_reset_and_silence_has_an_end() {
         assert_eq!((answer, ending), (Vec::new(), Ending::Rst), "{bytes:?}");
         assert_eq!(refused(&balancer).await, end, "{bytes:?}");
     }
+    let balancer = Balancer::start(&(accepting("tcp", &keys) + &nodes));
+    let mut stream = connect(balancer.address("main").await).await;
+    let (answer, ending) = read_to_ending(&mut stream).await;
+    assert_eq!((answer, ending), (Vec::new(), Ending::Fin));
+    assert_eq!(refused(&balancer).await, "evenkeel accept timeout");
     assert_eq!(node.accepted(), 0);
 }
 
@@ -277,6 +287,44 @@ async fn an_announced_client_of_a_trusted_network_is_believed() {
     let head = node.heads.lock().unwrap().join("").to_ascii_lowercase();
     let expected = "x-forwarded-for: 192.0.2.1, 203.0.113.7\r\n";
     assert!(head.contains(expected), "{head}");
+}
+
+/// The sender of the header is trusted to announce clients. Where it announces nobody it may be a balancer that passes
+/// what its own clients claim.
+#[tokio::test]
+async fn fields_behind_a_header_that_announces_nobody_are_replaced() {
+    let node = Node::web("n1").await;
+    let claims = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\n\
+                  X-Forwarded-Port: 66\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6;host=evil.example\r\n";
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for fields in ["x", "rfc7239", "both"] {
+        let keys = format!("{TRUSTED}\nforwarded = \"{fields}\"");
+        let config =
+            accepting("websocket", &keys) + &pool("nodes", "", &[backend("n1", node.address)]);
+        let balancer = Balancer::start(&config);
+        let address = balancer.address("main").await;
+        let unspec = encode_v2(None, &Details::default());
+        let v1 = &b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"[..];
+        for header in [b"PROXY UNKNOWN\r\n", v1, &encode_local_v2(), &unspec] {
+            for (more, status) in [("", 200), (upgrade, 101)] {
+                let mut stream = announced(address, header).await;
+                let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{claims}{more}\r\n");
+                let answer = http_on(&mut stream, &request).await;
+                assert_eq!(answer.status, status, "{}", answer.head);
+                let head = node.heads.lock().unwrap().pop().expect("a request");
+                for word in ["6.6.6.6", "evil", "https", "66"] {
+                    assert!(!head.contains(word), "{fields} {header:?} {word}:\n{head}");
+                }
+                let head = head.to_ascii_lowercase();
+                let told = match fields {
+                    "rfc7239" => "forwarded: for=127.0.0.1;host=a.example;proto=http\r\n",
+                    _ => "x-forwarded-for: 127.0.0.1\r\n",
+                };
+                assert!(head.contains(told), "{fields} {header:?}:\n{head}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -535,10 +583,10 @@ async fn what_was_announced_is_passed_on() {
         unique_id: Some(b"theirs".to_vec()),
         tls: Some(ClientTls {
             over_tls: true,
-            verified: true,
             version: Some("TLSv1.2".into()),
             ..ClientTls::default()
         }),
+        ..Details::default()
     };
     let header = v2("203.0.113.7:40007", &details);
     let mut stream = announced(balancer.address("main").await, &header).await;
@@ -555,6 +603,80 @@ async fn what_was_announced_is_passed_on() {
             ..details
         }
     );
+}
+
+/// A header of version 2 with these TLVs, without a checksum.
+fn v2_with(tlvs: &[u8]) -> Vec<u8> {
+    let addresses = [203, 0, 113, 7, 198, 51, 100, 1, 0x9c, 0x47, 1, 187];
+    let length = u16::try_from(addresses.len() + tlvs.len()).expect("a header");
+    let fixed = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
+    [fixed, &length.to_be_bytes()[..], &addresses, tlvs].concat()
+}
+
+fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).expect("a value").to_be_bytes();
+    [&[kind][..], &length, value].concat()
+}
+
+/// As a network balancer of a cloud sends it, with a certificate of the client in front of it: over tcp, and over HTTP for each
+/// request.
+#[tokio::test]
+async fn tlvs_of_the_balancer_in_front_are_passed_on_and_logged() {
+    let certificate = tlv(0x28, &[7; 3000]);
+    let ssl = [&[1, 0, 0, 0, 18][..], &certificate].concat();
+    let vpce = tlv(0xEA, b"\x01vpce-08d2bf15fac5001c9");
+    let header = v2_with(&[tlv(0x20, &ssl), tlv(0x04, &[0; 9]), vpce.clone()].concat());
+    for protocol in ["tcp", "websocket"] {
+        let told = Told::greeting("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        let config = accepting(protocol, TRUSTED)
+            + &pool(
+                "nodes",
+                "send_proxy = \"v2\"",
+                &[backend("n1", told.node.address)],
+            );
+        let balancer = Balancer::start(&config);
+        let mut stream = connect(balancer.address("main").await).await;
+        // The last byte of the header comes by itself.
+        let (first, last) = header.split_at(header.len() - 1);
+        stream.write_all(first).await.expect("write");
+        stream.write_all(last).await.expect("write");
+        let request = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+        stream.write_all(request).await.expect("write");
+        let details = told.header().await.details;
+        assert_eq!(details.others.bytes(), vpce, "{protocol}");
+        let tls = details.tls.expect("TLS");
+        assert_eq!((tls.verify, tls.others.bytes()), (18, &certificate[..]));
+        drop(stream);
+        let line = balancer
+            .access("its line", |line| line["event"] == "end")
+            .await;
+        let expected = "aws_vpce_id=vpce-08d2bf15fac5001c9";
+        assert_eq!(line["proxy_tlvs"], expected, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_of_16_kib_is_taken_and_a_longer_one_is_reset() {
+    let told = Told::greeting("n1\n").await;
+    let nodes = pool(
+        "nodes",
+        "send_proxy = \"v2\"",
+        &[backend("n1", told.node.address)],
+    );
+    let balancer = Balancer::start(&(accepting("tcp", TRUSTED) + &nodes));
+    let address = balancer.address("main").await;
+    let sized = |bytes: usize| {
+        let noop = tlv(0x04, &vec![0; bytes - v2_with(&[]).len() - 3]);
+        let header = v2_with(&noop);
+        assert_eq!(header.len(), bytes);
+        header
+    };
+    let mut stream = announced(address, &sized(16 * 1024)).await;
+    assert_eq!(read_line(&mut stream).await.expect("a greeting"), "n1");
+    echoed(&mut stream, b"hello").await;
+    let mut stream = announced(address, &sized(16 * 1024 + 1)).await;
+    let (answer, ending) = read_to_ending(&mut stream).await;
+    assert_eq!((answer, ending), (Vec::new(), Ending::Rst));
 }
 
 #[tokio::test]
@@ -577,7 +699,7 @@ async fn a_backend_is_told_of_the_clients_tls() {
     assert_eq!(details.authority.as_deref(), Some("a.example"));
     let tls = details.tls.expect("TLS");
     // Nothing was shown, so nothing was verified.
-    assert!(tls.over_tls && !tls.verified && !tls.certificate);
+    assert!(tls.over_tls && tls.verify != 0 && !tls.certificate);
     assert_eq!(tls.version.as_deref(), Some("TLSv1.3"));
 }
 

@@ -158,7 +158,7 @@ async fn check_refuses_a_congestion_control_that_is_not_there() {
     .await;
     assert_eq!(code, 1, "{errors}");
     assert!(
-        errors.contains("pool nodes: tcp_congestion \"nosuch\""),
+        errors.contains("pool.nodes: tcp_congestion \"nosuch\""),
         "{errors}"
     );
     assert!(errors.contains("reno"), "{errors}");

@@ -263,6 +263,82 @@ async fn a_ticket_is_good_on_every_balancer_that_shares_its_key_and_nowhere_else
 }
 
 #[tokio::test]
+async fn aes_128_is_agreed_on_unless_the_client_puts_chacha20_first() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let authority = Authority::new(launch.folder.path(), "ca");
+    let ecdsa = authority.server("ecdsa", &[NAME], ECDSA);
+    let rsa = authority.server("rsa", &[NAME], RSA);
+    let server = certificates(&[&ecdsa, &rsa]);
+    let balancer = launch.start(&terminating("tcp", &server, &node));
+    let address = balancer.address("main").await;
+    let agrees = async |words: &[&str], suite: &str| {
+        let said = openssl(address, words).await;
+        let found = said.contains(&format!("Cipher is {suite}\n"));
+        assert!(found, "{words:?} {suite}: {said}");
+    };
+    let (aes128, aes256) = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384");
+    let chacha = "TLS_CHACHA20_POLY1305_SHA256";
+    for (offered, suite) in [
+        ([aes256, chacha, aes128], aes128),
+        ([aes128, aes256, chacha], aes128),
+        ([chacha, aes256, aes128], chacha),
+        ([aes256, chacha, chacha], aes256),
+    ] {
+        let offered = offered.join(":");
+        agrees(&["-tls1_3", "-ciphersuites", &offered], suite).await;
+    }
+    for (key, scheme) in [("ECDSA", "ECDSA+SHA256"), ("RSA", "RSA-PSS+SHA256")] {
+        let aes128 = format!("ECDHE-{key}-AES128-GCM-SHA256");
+        let aes256 = format!("ECDHE-{key}-AES256-GCM-SHA384");
+        let chacha = format!("ECDHE-{key}-CHACHA20-POLY1305");
+        for (offered, suite) in [
+            ([&aes256, &chacha, &aes128], &aes128),
+            ([&chacha, &aes256, &aes128], &chacha),
+        ] {
+            let offered = offered.map(String::as_str).join(":");
+            let words = ["-tls1_2", "-sigalgs", scheme, "-cipher", &offered];
+            agrees(&words, suite).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_whoever_orders_the_cipher_suites() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let authority = Authority::new(launch.folder.path(), "ca");
+    let server = certificates(&[&authority.server("server", &[NAME], ECDSA)]);
+    let balancer = launch.start(&terminating("tcp", &server, &node));
+    let address = balancer.address("main").await;
+    let file = balancer.path("session.pem");
+    let session = file.to_str().expect("a path");
+    for (version, key, chacha, unknown) in [
+        (
+            "-tls1_3",
+            "-ciphersuites",
+            "TLS_CHACHA20_POLY1305_SHA256",
+            "TLS_AES_128_CCM_SHA256",
+        ),
+        (
+            "-tls1_2",
+            "-cipher",
+            "ECDHE-ECDSA-CHACHA20-POLY1305",
+            "ECDHE-ECDSA-AES128-CCM",
+        ),
+    ] {
+        // A suite that is unknown here stands first: the server's order.
+        let by_server = format!("{unknown}:{chacha}");
+        for (first, then) in [(chacha, &by_server[..]), (&by_server, chacha)] {
+            let made = openssl(address, &[version, key, first, "-sess_out", session]).await;
+            assert!(made.contains("New, TLSv1."), "{made}");
+            let back = openssl(address, &[version, key, then, "-sess_in", session]).await;
+            assert!(back.contains("Reused, TLSv1."), "{version}: {back}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn ticket_keys_are_rotated_without_a_reload() {
     let node = Node::echo("n1").await;
     let launch = Launch::new();

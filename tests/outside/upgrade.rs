@@ -55,6 +55,60 @@ async fn a_right_upgrade_is_tunnelled() {
 }
 
 #[tokio::test]
+async fn empty_elements_of_a_subprotocol_offer_are_ignored() {
+    let node = Node::web("n1").await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    for offer in [
+        "",
+        " ",
+        "a, ,b",
+        "a,",
+        ",a",
+        "a\r\nSec-WebSocket-Protocol: b",
+    ] {
+        let field = format!("Sec-WebSocket-Protocol:{offer}\r\n{KEY}");
+        let answer = send(&balancer, &upgrade(KEY, &field)).await;
+        assert_eq!(answer.status, 101, "{offer:?}\n{}", answer.head);
+    }
+}
+
+/// Browsers fail a connection over an empty subprotocol, and over one that they did not offer.
+#[tokio::test]
+async fn an_empty_subprotocol_in_an_answer_means_none_chosen() {
+    let field = |value: &str| format!("Sec-WebSocket-Protocol: {value}\r\n");
+    let offer = field("chat, v2") + KEY;
+    for (answered, chosen) in [
+        (field(""), None),
+        (field(" , "), None),
+        (field("chat"), Some("chat")),
+        (field("chat,"), Some("chat")),
+        (field("") + &field("chat"), Some("chat")),
+    ] {
+        for resume in ["", "resume = {}"] {
+            let right = switching("dGhlIHNhbXBsZSBub25jZQ==");
+            let (node, _) = answering(right.replace(ACCEPT, &(answered.clone() + ACCEPT))).await;
+            let balancer = Balancer::start(&simple("websocket", resume, &[&node]));
+            for request in [upgrade("", ""), upgrade(KEY, &offer)] {
+                let unasked = !request.contains(&offer) && chosen.is_some();
+                let answer = send(&balancer, &request).await;
+                if unasked {
+                    assert_eq!(answer.status, 502, "{answered:?}\n{}", answer.head);
+                    continue;
+                }
+                assert_eq!(answer.status, 101, "{answered:?}\n{}", answer.head);
+                let head = answer.head.to_ascii_lowercase();
+                let fields = head.lines().filter_map(|line| line.split_once(": "));
+                let protocols: Vec<&str> = fields
+                    .filter(|(name, _)| *name == "sec-websocket-protocol")
+                    .map(|(_, value)| value)
+                    .collect();
+                assert_eq!(protocols, Vec::from_iter(chosen), "{answered:?}\n{head}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_upgrade_never_becomes_a_tunnel() {
     let seen = Seen::default();
     let node = seen.node().await;

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use page::{Page, alone, epoch_seconds};
 
+use super::refused::{Refused, Row};
 use super::reply::Failure;
 use super::view::StatusView;
 use super::{look, process};
@@ -24,14 +25,14 @@ use crate::tls::CertificateFacts;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) fn text(server: &Server) -> Result<String, Failure> {
+pub(super) fn text(server: &Server, refused: &Refused) -> Result<String, Failure> {
     let broken = |_| {
         Failure::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the metrics could not be written",
         )
     };
-    write(Snapshot::take(server)).map_err(broken)
+    write(Snapshot::take(server, refused)).map_err(broken)
 }
 
 fn write(snapshot: Snapshot) -> Result<String, fmt::Error> {
@@ -56,6 +57,8 @@ struct Snapshot {
     /// Name of each that terminates TLS, and whether its files as they are now serve.
     tls_files: Vec<(String, bool)>,
     pool_files: Vec<PoolFileStatus>,
+    /// Of the endpoints.
+    refused: Vec<Row>,
     resident_bytes: Option<u64>,
     cpu_seconds: Option<f64>,
 }
@@ -70,7 +73,7 @@ struct CertificateEnd {
 }
 
 impl Snapshot {
-    fn take(server: &Server) -> Snapshot {
+    fn take(server: &Server, refused: &Refused) -> Snapshot {
         let listeners = server.listeners();
         let above = server.tls_above();
         let certificates = listeners
@@ -103,6 +106,7 @@ impl Snapshot {
             certificates: certificates.collect(),
             tls_files,
             pool_files: server.pool_files(),
+            refused: refused.rows(),
             resident_bytes: process::resident_bytes(),
             cpu_seconds: process::cpu_seconds(),
         }
@@ -155,6 +159,7 @@ impl Collector for OwnPage {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         self.encode_process(&mut page)?;
+        self.encode_endpoints(&mut page)?;
         listeners::encode(&self.0.status.listeners, &mut page)?;
         certificates::encode(&self.0.certificates, &self.0.tls_files, &mut page)?;
         certificates::encode_pool_files(&self.0.pool_files, &mut page)?;
@@ -163,6 +168,15 @@ impl Collector for OwnPage {
 }
 
 impl OwnPage {
+    fn encode_endpoints(&self, page: &mut Page<'_>) -> fmt::Result {
+        let rows = self.0.refused.iter().map(|row| {
+            let labels = vec![("endpoint", row.endpoint), ("reason", row.reason)];
+            (labels, row.count)
+        });
+        let help = "Connections to [admin] and [metrics] that were turned away";
+        page.counter("endpoint_refused_connections", help, None, rows)
+    }
+
     fn encode_process(&self, page: &mut Page<'_>) -> fmt::Result {
         let StatusView {
             version,
@@ -393,6 +407,7 @@ mod tests {
                 kind: "tls",
                 is_good: true,
             }],
+            refused: Refused::default().rows(),
             resident_bytes: Some(4096),
             cpu_seconds: Some(1.5),
         }

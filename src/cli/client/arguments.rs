@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::target::Given;
+use crate::admin::{MAX_TIME, MAX_WEIGHT, network};
+use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::{Rate, RateError};
 use crate::base::units::{format_duration, parse_duration};
 use crate::cli::ConfigArgument;
@@ -58,9 +60,24 @@ pub struct MaintArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendName,
-    /// Return when its last connection is gone, or fail after this time, at most 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Return when its last connection is gone, or fail after this time, at most 7d
+    #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(super) ask: AskArguments,
+}
+
+#[derive(Debug, Args)]
+pub struct WeightArguments {
+    /// Which backend, as in chat/n1
+    #[arg(value_name = "POOL/BACKEND")]
+    pub(super) backend: BackendName,
+    /// Its share beside the others' weights, 0 to 256; 0: no new connections
+    #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_WEIGHT)), required_unless_present = "reset")]
+    pub(super) weight: Option<u16>,
+    /// The configured weight again
+    #[arg(long, conflicts_with = "weight")]
+    pub(super) reset: bool,
     #[command(flatten)]
     pub(super) ask: AskArguments,
 }
@@ -89,8 +106,8 @@ pub struct ReadyArguments {
 pub struct DrainArguments {
     #[command(flatten)]
     pub(super) subject: SubjectArguments,
-    /// Return when its last connection is gone, or fail after this time, at most 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// Return when its last connection is gone, or fail after this time, at most 7d
+    #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) wait: Option<Duration>,
     #[command(flatten)]
     pub(super) pace: PaceArguments,
@@ -108,16 +125,16 @@ pub struct PaceArguments {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(super) rate: Option<Rate>,
     /// End the last one then, as in 10m; without --rate they are spread evenly over it
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) deadline: Option<Duration>,
     /// Let them end by themselves for so long before
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) after: Option<Duration>,
     /// Code of the Close frame that WebSockets get [default: the pool's, else 1012]
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = close_code)]
     pub(super) code: Option<u16>,
     /// Its reason
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(super) reason: Option<String>,
 }
 
@@ -160,6 +177,34 @@ impl PaceArguments {
 fn rate(text: &str) -> Result<Rate, String> {
     text.parse()
         .map_err(|error: RateError| format!("{error}; allowed: as in 100/s, 600/m"))
+}
+
+/// A time of a job, or of the wait for its end.
+fn job_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time <= MAX_TIME {
+        true => Ok(time),
+        false => Err(format!("at most {}", format_duration(MAX_TIME))),
+    }
+}
+
+fn close_code(text: &str) -> Result<u16, String> {
+    let code = text.parse().ok().filter(|code| may_be_sent(*code));
+    code.ok_or_else(|| "allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999".to_owned())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    match text.len() <= MAX_REASON_BYTES {
+        true => Ok(text.to_owned()),
+        false => Err(format!("at most {MAX_REASON_BYTES} bytes")),
+    }
+}
+
+/// A network or an address.
+pub(super) fn client(text: &str) -> Result<String, String> {
+    network(text)
+        .map(|network| network.to_string())
+        .map_err(|allowed| format!("not {allowed}"))
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -218,5 +263,17 @@ mod tests {
     fn a_wait_without_a_unit_says_what_is_allowed() {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert!(duration("60").is_err_and(|error| error.contains("60s")));
+    }
+
+    #[test]
+    fn what_the_endpoint_would_refuse_is_refused_here() {
+        assert_eq!(client("10.1.2.3"), Ok("10.1.2.3/32".to_owned()));
+        assert!(client("1.2.3").is_err_and(|error| error.contains("10.0.0.0/8")));
+        assert_eq!(close_code("1012"), Ok(1012));
+        for wrong in ["99", "1005", "5000", "x"] {
+            assert!(close_code(wrong).is_err(), "{wrong}");
+        }
+        assert!(job_time("7d").is_ok() && job_time("8d").is_err());
+        assert!(reason(&"x".repeat(123)).is_ok() && reason(&"x".repeat(124)).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, SERVER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::found::{Seen, Watched};
 use super::target::Target;
 use crate::admin::view::ErrorView;
 use crate::cli::failure::Failure;
@@ -63,14 +64,33 @@ pub async fn call_with(
         .flatten()
         .map_err(|error| unreachable_endpoint(target, &error))?;
     let request = request(target, method, path, body)?;
-    let (status, body) = timeout(patience, exchange(stream, request))
-        .await
-        .map_err(|_| unanswered(target, &format!("no answer within {patience:?}")))?
-        .map_err(|error| unanswered(target, &error))?;
-    if status.is_success() {
-        Ok(body)
-    } else {
-        Err(refused(target, status, &body))
+    let seen = Seen::default();
+    let answer = exchange(Watched::new(stream, &seen), request);
+    let answer = match timeout(patience, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
+        Err(_) => {
+            let error = format!("no answer within {patience:?}");
+            return Err(unanswered(target, &seen, &error));
+        }
+    };
+    match answer.status.is_success() && answer.is_json() {
+        true => Ok(answer.body),
+        false => Err(refused(target, &answer)),
+    }
+}
+
+/// Whatever is at the address says.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn is_json(&self) -> bool {
+        let kind = self.headers.get(CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
     }
 }
 
@@ -119,27 +139,33 @@ fn request(
 }
 
 async fn exchange(
-    stream: Box<dyn Stream>,
+    stream: Watched<Box<dyn Stream>>,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), String> {
+) -> Result<Answer, String> {
     let shake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shake.map_err(|error| error.to_string())?;
     // An error of the connection is seen by the request as well.
     let driver = tokio::spawn(connection);
     let answer = sender.send_request(request).await;
     let answer = answer.map_err(|error| error.to_string())?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
-        .collect()
-        .await;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     driver.abort();
     let body = body.map_err(|error| error.to_string())?;
-    Ok((status, body.to_bytes()))
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+    })
 }
 
 fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
     const LOOK: &str = "; is evenkeel running, and does its configuration have [admin]?";
     let (reason, hint) = match error.kind() {
+        _ if is_no_tls(error) => (
+            "what is there does not speak TLS; ask it by http://".to_owned(),
+            "",
+        ),
         ErrorKind::ConnectionRefused => ("connection refused".to_owned(), LOOK),
         ErrorKind::NotFound => ("no such socket".to_owned(), LOOK),
         ErrorKind::PermissionDenied => ("permission denied".to_owned(), ""),
@@ -153,21 +179,41 @@ fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
     ))
 }
 
-fn unanswered(target: &Target, reason: &str) -> Failure {
-    Failure::Other(format!(
-        "no answer of the admin endpoint at {}: {reason}",
-        target.address
-    ))
+/// A handshake whose answer was no TLS.
+fn is_no_tls(error: &io::Error) -> bool {
+    use tokio_rustls::rustls::Error;
+    let cause = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(cause, Some(Error::InvalidMessage(_)))
 }
 
-fn refused(target: &Target, status: StatusCode, body: &[u8]) -> Failure {
+fn unanswered(target: &Target, seen: &Seen, reason: &str) -> Failure {
+    let Target {
+        address, origin, ..
+    } = target;
+    Failure::Other(match seen.describe() {
+        Some(what) => format!("no admin endpoint at {address} (from {origin}): {what}"),
+        None => format!("no answer of the admin endpoint at {address} (from {origin}): {reason}"),
+    })
+}
+
+fn refused(target: &Target, answer: &Answer) -> Failure {
+    let Answer {
+        status,
+        headers,
+        body,
+    } = answer;
     let Ok(ErrorView { error, errors }) = serde_json::from_slice(body) else {
-        let address = &target.address;
+        let Target {
+            address, origin, ..
+        } = target;
+        let server = headers.get(SERVER).map(|name| name.as_bytes());
+        let server = server.map_or(String::new(), |name| format!(" ({})", name.escape_ascii()));
         return Failure::Other(format!(
-            "{address} answered {status}, which is no admin endpoint's answer"
+            "no admin endpoint at {address} (from {origin}): it answered {status}{server}, which is no admin \
+             endpoint's answer"
         ));
     };
-    let hint = match status {
+    let hint = match *status {
         StatusCode::UNAUTHORIZED => "; give --token-file",
         _ => "",
     };
@@ -199,19 +245,27 @@ mod tests {
         );
     }
 
+    fn answer(status: StatusCode, body: &'static [u8]) -> Answer {
+        Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body),
+        }
+    }
+
     #[test]
     fn every_reason_of_a_refusal_is_shown() {
         let body = br#"{"error": "refused", "errors": ["line 1: bad", "line 2: worse"]}"#;
-        let failure = refused(&target(), StatusCode::UNPROCESSABLE_ENTITY, body);
+        let failure = refused(&target(), &answer(StatusCode::UNPROCESSABLE_ENTITY, body));
         assert_eq!(failure.to_string(), "refused\nline 1: bad\nline 2: worse");
     }
 
     #[test]
     fn an_answer_of_something_else_is_told_from_a_refusal() {
-        let failure = refused(&target(), StatusCode::NOT_FOUND, b"<html>");
-        assert!(
-            failure.to_string().contains("no admin endpoint's answer"),
-            "{failure}"
-        );
+        let mut answer = answer(StatusCode::NOT_FOUND, b"<html>");
+        answer.headers.insert(SERVER, "nginx".parse().unwrap());
+        let failure = refused(&target(), &answer).to_string();
+        let expected = "it answered 404 Not Found (nginx), which is no admin endpoint's answer";
+        assert!(failure.contains(expected), "{failure}");
     }
 }

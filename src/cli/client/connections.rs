@@ -7,7 +7,7 @@ use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::arguments::{AskArguments, Output, PaceArguments, duration};
+use super::arguments::{AskArguments, Output, PaceArguments, client, duration};
 use super::jobs;
 use super::layout::Style;
 use super::target::Target;
@@ -64,7 +64,7 @@ struct FilterArguments {
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Only those of clients in this network, as in 10.0.0.0/8
-    #[arg(long, value_name = "NETWORK")]
+    #[arg(long, value_name = "NETWORK", value_parser = client)]
     client: Option<String>,
     /// Only those accepted at least so long ago, as in 1h
     #[arg(long, visible_alias = "age", value_name = "DURATION", value_parser = duration)]
@@ -137,7 +137,7 @@ pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
         return begin(path, &filter, all, &pace, &asked);
     };
     if pace.is_given() {
-        return Err(Failure::Other(
+        return Err(Failure::Usage(
             "one connection is ended at once: --rate, --deadline, --after, --code and --reason go with a filter or --all".to_owned(),
         ));
     }
@@ -175,7 +175,7 @@ fn begin(
         .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
         .collect();
     if conditions.is_empty() && !all {
-        return Err(Failure::Other(
+        return Err(Failure::Usage(
             "which ones? give a filter such as --pool or --min-idle, or --all".to_owned(),
         ));
     }

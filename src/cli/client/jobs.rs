@@ -57,9 +57,12 @@ pub fn line(job: &JobView) -> String {
     format!("job {id}{by} on {target}: {phase}, {pace}, {ended} ended, {left} left{eta}\n")
 }
 
-fn eta(job: &JobView) -> Option<String> {
-    let is_over = matches!(job.phase.as_str(), "done" | "aborted");
-    job.left_seconds.filter(|_| !is_over).map(span)
+pub(super) fn eta(job: &JobView) -> Option<String> {
+    job.left_seconds.filter(|_| !is_over(job)).map(span)
+}
+
+pub(super) fn is_over(job: &JobView) -> bool {
+    matches!(job.phase.as_str(), "done" | "aborted")
 }
 
 /// The whole table, ending with a line end.

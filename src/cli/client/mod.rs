@@ -1,18 +1,21 @@
-//! The commands that talk to a running balancer: `status` and `reload`, in `operate` `drain`, `ready` and `maint`, and in
-//! `connections` those about its connections. They speak HTTP/1 to its admin endpoint (`target` says where that is, `call` asks) and
-//! print what came back (`table`, `listing`, both laid out by `layout`).
+//! The commands that talk to a running balancer: `reload`, in `status` what it shows, in `operate` `drain`, `ready`, `maint`
+//! and `weight`, and in `connections` those about its connections. They speak HTTP/1 to its admin endpoint (`target` says
+//! where that is, `call` asks) and print what came back (`table`, `listing`, both laid out by `layout`).
 
 mod arguments;
 mod call;
 mod connections;
+mod found;
 mod jobs;
 mod layout;
 mod listing;
 mod operate;
 mod plan;
+mod status;
 mod table;
 mod target;
 mod trust;
+mod wait;
 
 use std::time::Duration;
 
@@ -21,16 +24,17 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serde::de::DeserializeOwned;
 
 use super::failure::Failure;
-use crate::admin::view::{ReloadView, StatusView};
+use super::output::print;
+use crate::admin::view::ReloadView;
 use arguments::Output;
 pub use arguments::{
-    AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments,
+    AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments, WeightArguments,
 };
 pub use connections::{CloseArguments, ListArguments, MoveArguments, close, list, move_many};
 pub use jobs::{AbortArguments, abort, list as jobs};
-use layout::Style;
-pub use operate::{drain, maint, ready};
+pub use operate::{drain, maint, ready, weight};
 pub use plan::{PlanArguments, plan};
+pub use status::{StatusArguments, status};
 use target::Target;
 
 /// What stays as it is in a path segment: RFC 3986's unreserved characters, and `:`.
@@ -42,16 +46,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b':');
 /// Longest time for an answer beyond the `wait` that was asked for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Prints listeners, pools and backends.
-pub fn status(arguments: AskArguments) -> Result<(), Failure> {
-    ask(&arguments, async |target, output| {
-        let body = call::call(target, Method::GET, "/api/v1/status", ANSWER_TIMEOUT).await?;
-        show(output, &body, |status: &StatusView| {
-            table::status(status, Style::of_stdout())
-        })
-    })
-}
 
 /// Prints what changed; a refused configuration is a failure with all its messages.
 pub fn reload(arguments: ReloadArguments) -> Result<(), Failure> {
@@ -106,15 +100,4 @@ fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
             "the answer is not understood (is it another version?): {error}"
         ))
     })
-}
-
-/// A reader that went away (`evenkeel status | head`) is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    use std::io::{ErrorKind, Write};
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::io("write the answer")(error))
-        }
-        _ => Ok(()),
-    }
 }

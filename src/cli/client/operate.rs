@@ -1,4 +1,4 @@
-//! `evenkeel drain`, `ready` and `maint`: the operator's word on a backend or a listener.
+//! `evenkeel drain`, `ready`, `maint` and `weight`: the operator's word on a backend or a listener.
 
 use std::time::Duration;
 
@@ -8,14 +8,16 @@ use serde_json::Value;
 
 use super::arguments::{
     AskArguments, BackendName, DrainArguments, MaintArguments, ReadyArguments, SubjectArguments,
+    WeightArguments,
 };
-use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, jobs, show, understand};
+use super::wait::Watch;
+use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, jobs, show};
 use crate::admin::view::{BackendView, JobView, ListenerView, OperatedListenerView, OperatedView};
 use crate::base::units::format_duration;
 use crate::cli::failure::Failure;
 
 /// Whom the word is about.
-enum Subject {
+pub(super) enum Subject {
     Backend(BackendName),
     Listener(String),
 }
@@ -59,6 +61,33 @@ pub fn ready(arguments: ReadyArguments) -> Result<(), Failure> {
     operate(&subject.subject()?, "ready", None, nothing, &ask)
 }
 
+pub fn weight(arguments: WeightArguments) -> Result<(), Failure> {
+    let WeightArguments {
+        backend,
+        weight,
+        reset: _,
+        ask: asked,
+    } = arguments;
+    let path = Subject::Backend(backend).path("weight", None);
+    // `null` is the configured one.
+    let body = serde_json::json!({ "weight": weight }).to_string();
+    ask(&asked, async |target, output| {
+        let body = call::call_with(target, Method::PUT, &path, body, ANSWER_TIMEOUT).await?;
+        show(output, &body, |done: &OperatedView| {
+            let BackendView {
+                pool,
+                name,
+                state,
+                weight,
+                live,
+                ..
+            } = &done.backend;
+            let live = connections(*live);
+            format!("{pool}/{name}: weight {weight}, {state}, {live}\n")
+        })
+    })
+}
+
 /// Sets the operator's state. With `wait` it returns when the last connection is gone; connections that are left after it
 /// are a failure, so that a script does not go on and stop the node.
 fn operate(
@@ -68,54 +97,53 @@ fn operate(
     body: Value,
     asked: &AskArguments,
 ) -> Result<(), Failure> {
-    let path = subject.path(word, wait);
-    let patience = ANSWER_TIMEOUT.saturating_add(wait.unwrap_or_default());
     ask(asked, async |target, output| {
-        let body = body.to_string();
-        let body = call::call_with(target, Method::POST, &path, body, patience).await?;
-        let left = match subject {
-            Subject::Backend(_) => {
-                show(output, &body, operated)?;
-                understand::<OperatedView>(&body)?.backend.live
-            }
-            Subject::Listener(_) => {
-                show(output, &body, operated_listener)?;
-                understand::<OperatedListenerView>(&body)?.listener.live
-            }
-        };
-        match wait {
-            Some(wait) if left > 0 => Err(subject.left(left, wait)),
+        let watch = Watch::new(target, subject, output);
+        let done = watch.operate(word, wait, body.to_string()).await?;
+        show(output, &done.body, |_: &Value| done.told())?;
+        match (wait, done.live()) {
+            (Some(wait), left) if left > 0 => Err(subject.left(left, wait)),
             _ => Ok(()),
         }
     })
 }
 
 impl Subject {
-    fn path(&self, word: &str, wait: Option<Duration>) -> String {
-        let encoded = |name| utf8_percent_encode(name, SEGMENT);
+    pub(super) fn path(&self, word: &str, wait: Option<Duration>) -> String {
         let query = wait
             .map(|wait| format!("?wait={}", format_duration(wait)))
             .unwrap_or_default();
+        format!("{}/{word}{query}", self.base())
+    }
+
+    /// Where it stands.
+    pub(super) fn base(&self) -> String {
+        let encoded = |name| utf8_percent_encode(name, SEGMENT);
         match self {
             Subject::Backend(BackendName { pool, backend }) => {
                 let (pool, backend) = (encoded(pool), encoded(backend));
-                format!("/api/v1/pools/{pool}/backends/{backend}/{word}{query}")
+                format!("/api/v1/pools/{pool}/backends/{backend}")
             }
-            Subject::Listener(name) => format!("/api/v1/listeners/{}/{word}{query}", encoded(name)),
+            Subject::Listener(name) => format!("/api/v1/listeners/{}", encoded(name)),
+        }
+    }
+
+    /// As a job names its target.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Subject::Backend(BackendName { pool, backend }) => format!("{pool}/{backend}"),
+            Subject::Listener(name) => format!("listener {name}"),
         }
     }
 
     fn left(&self, live: u64, wait: Duration) -> Failure {
-        let name = match self {
-            Subject::Backend(BackendName { pool, backend }) => format!("{pool}/{backend}"),
-            Subject::Listener(name) => format!("listener {name}"),
-        };
+        let name = self.name();
         let wait = format_duration(wait);
         Failure::Other(format!("{name}: {} left after {wait}", connections(live)))
     }
 }
 
-fn operated(done: &OperatedView) -> String {
+pub(super) fn operated(done: &OperatedView) -> String {
     let BackendView {
         pool,
         name,
@@ -126,7 +154,7 @@ fn operated(done: &OperatedView) -> String {
     told(&format!("{pool}/{name}"), state, *live, done.job.as_ref())
 }
 
-fn operated_listener(done: &OperatedListenerView) -> String {
+pub(super) fn operated_listener(done: &OperatedListenerView) -> String {
     let ListenerView {
         name, state, live, ..
     } = &done.listener;

@@ -9,8 +9,8 @@ use http::Method;
 use super::layout::{Cell, Style, layout};
 use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show};
 use crate::admin::view::{PlanPartView, PlanView};
-use crate::cli::balancer::configuration;
 use crate::cli::failure::Failure;
+use crate::config;
 use crate::server::Source;
 
 #[derive(Debug, Args)]
@@ -27,8 +27,10 @@ pub struct PlanArguments {
 
 pub fn plan(arguments: PlanArguments) -> Result<(), Failure> {
     let source = Source::File(arguments.file);
-    configuration(&source)?;
-    let body = serde_json::json!({ "configuration": source.read()? });
+    let text = source.read()?;
+    // The files that it names are the balancer's, which may run elsewhere or as somebody else.
+    config::parse(&text, source.file())?;
+    let body = serde_json::json!({ "configuration": text });
     ask(&arguments.ask, async |target, output| {
         let path = "/api/v1/plan";
         let answer =

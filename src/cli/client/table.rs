@@ -16,12 +16,26 @@ pub fn status(status: &StatusView, style: Style) -> String {
         text.push_str("\njobs\n");
         text.push_str(&jobs::table(&status.jobs, style));
     }
-    for pool in &status.pools {
+    for one in &status.pools {
         text.push('\n');
-        text.push_str(&pool_heading(pool));
-        text.push_str(&backends(&pool.backends, style));
+        text.push_str(&pool(one, style));
     }
     text
+}
+
+/// One pool, ending with a line end.
+pub fn pool(pool: &PoolView, style: Style) -> String {
+    pool_heading(pool) + &backends(&pool.backends, style)
+}
+
+/// Those pools that have backends here, which are not up.
+pub fn pools_down(pools: &[PoolView], style: Style) -> String {
+    let with_some = pools.iter().filter(|pool| !pool.backends.is_empty());
+    let tables: Vec<String> = with_some.map(|one| pool(one, style)).collect();
+    match tables.is_empty() {
+        true => "every backend is up\n".to_owned(),
+        false => tables.join("\n"),
+    }
 }
 
 fn heading(status: &StatusView) -> String {

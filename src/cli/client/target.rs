@@ -63,16 +63,22 @@ impl Target {
             Some(("http", address)) => (address, None),
             Some(("https", address)) => (address, Some(Trust::System)),
             Some((scheme, _)) => {
-                return Err(Failure::Other(format!(
+                return Err(Failure::Usage(format!(
                     "--admin {text:?}: unknown scheme {scheme:?}; allowed: http, https"
                 )));
             }
             None => (text, None),
         };
-        let (address, name) = parse_address(address.trim_end_matches('/')).map_err(|why| {
-            Failure::Other(format!(
-                "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
-            ))
+        let address = address.trim_end_matches('/');
+        let (address, name) = parse_address(address).map_err(|why| {
+            let port = address.rsplit_once(':').map(|(_, port)| port);
+            match port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+                // As a name that is not found.
+                true => Failure::Other(format!("--admin {text:?}: {why}")),
+                false => Failure::Usage(format!(
+                    "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
+                )),
+            }
         })?;
         Ok(Target {
             address,

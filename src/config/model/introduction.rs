@@ -7,6 +7,15 @@ pub enum ProxyVersion {
     V2,
 }
 
+/// Who is the client of a request that a `trusted` peer passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientIpFrom {
+    /// Whom the forwarding field names.
+    Forwarded,
+    /// The peer itself.
+    Peer,
+}
+
 /// The header fields that tell a backend where a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForwardedFields {
@@ -15,6 +24,14 @@ pub enum ForwardedFields {
     /// `Forwarded`.
     Rfc7239,
     Both,
+}
+
+/// What a listener with a guarded path does with `%2f`, `%5c`, `%00` and `\` in a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// 400.
+    Refuse,
+    Pass,
 }
 
 impl ForwardedFields {

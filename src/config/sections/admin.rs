@@ -3,11 +3,25 @@
 //! Safety rule: an admin endpoint that others can reach needs TLS and a token.
 
 use super::super::address::host_name;
-use super::super::keys::{Absent, Kind, Section, key};
+use super::super::keys::{Absent, Key, Kind, Section, key};
 use super::super::model::{Admin, Bind, Metrics};
 use super::super::table::Table;
+use super::admission;
 use super::listener::BIND;
 use super::listener_tls::{CERT, KEY, certificate};
+
+const ALLOW: Key = key(
+    "allow",
+    Kind::Texts(admission::NETWORKS),
+    Absent::Texts(&[]),
+    "Networks whose clients may connect; others are reset before anything is read. Empty: everybody.",
+);
+const DENY: Key = key(
+    "deny",
+    Kind::Texts(admission::NETWORKS),
+    Absent::Texts(&[]),
+    "Networks whose clients may not connect, whatever `allow` says.",
+);
 
 pub static ADMIN: Section = Section {
     doc: "The endpoint of the operator.",
@@ -36,6 +50,8 @@ pub static ADMIN: Section = Section {
             Absent::Texts(&[]),
             "Host headers that are accepted beside the bound address, `localhost` and loopback addresses.",
         ),
+        ALLOW,
+        DENY,
     ],
 };
 
@@ -46,12 +62,16 @@ static ADMIN_TLS: Section = Section {
 
 pub static METRICS: Section = Section {
     doc: "`/metrics`, `/healthz` and `/readyz`, read-only, open to probes and scrapers.",
-    keys: &[key(
-        "bind",
-        Kind::Text(BIND),
-        Absent::Required,
-        "Where it listens.",
-    )],
+    keys: &[
+        key(
+            "bind",
+            Kind::Text(BIND),
+            Absent::Required,
+            "Where it listens.",
+        ),
+        ALLOW,
+        DENY,
+    ],
 };
 
 pub fn decode(table: &Table<'_>) -> Option<Admin> {
@@ -77,14 +97,17 @@ pub fn decode(table: &Table<'_>) -> Option<Admin> {
     Some(Admin {
         token_file: table.path("token_file"),
         allowed_hosts: table.texts_by("allowed_hosts", read_host),
+        access: admission::access(table, bind.as_ref()),
         tls: super::decoded(tls)?,
         bind: bind?,
     })
 }
 
 pub fn decode_metrics(table: &Table<'_>) -> Option<Metrics> {
+    let bind = table.text("bind");
     Some(Metrics {
-        bind: table.text("bind")?,
+        access: admission::access(table, bind.as_ref()),
+        bind: bind?,
     })
 }
 
@@ -155,6 +178,16 @@ mod tests {
             (
                 admin("bind = \"127.0.0.1:9900\"\nallowed_hosts = [\"a:80\"]"),
                 "admin.allowed_hosts[0]",
+                Fault::Value,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\nallow = [\"unix\"]"),
+                "admin.allow[0]",
+                Fault::Value,
+            ),
+            (
+                admin("bind = \"127.0.0.1:9900\"\n[metrics]\nbind = \"[::]:1\"\ndeny = [\"x\"]"),
+                "metrics.deny[0]",
                 Fault::Value,
             ),
             (

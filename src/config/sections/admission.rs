@@ -6,6 +6,7 @@ use super::super::keys::{Absent, COUNT_MAX, RATE_MAX, Section, key, number, rate
 use super::super::model::{Access, Admission, Bind, PerSource, Prefixes};
 use super::super::table::Table;
 use super::listener::read_trusted;
+use super::warnings::warn_of_host_bits;
 
 pub const NETWORKS: &str = "a network such as \"10.0.0.0/8\", an address, or \"unix\"";
 
@@ -16,13 +17,13 @@ pub static PER_SOURCE: Section = Section {
             "max_connections",
             number(0, COUNT_MAX),
             Absent::Number(defaults::SOURCE_MAX_CONNECTIONS),
-            "Live connections of one source at once; one more is reset. 0 = no limit.",
+            "Live connections of one source at once; one more is reset. 0 = no limit. Of a client that a `trusted` HTTP balancer names: its WebSockets; one more is told 429.",
         ),
         key(
             "max_connection_rate",
             rate(RATE_MAX),
             Absent::None,
-            "Connections of one source in a time; one more is reset.",
+            "Connections of one source in a time; one more is reset. Of a client that a `trusted` HTTP balancer names: its WebSockets; one more is told 429.",
         ),
         key(
             "v4_prefix",
@@ -39,9 +40,9 @@ pub static PER_SOURCE: Section = Section {
     ],
 };
 
-/// Reads the keys of a listener; of one on a unix socket no client has an address.
-pub fn decode(table: &Table<'_>, bind: Option<&Bind>) -> Admission {
-    if matches!(bind, Some(Bind::Unix(_))) {
+/// Reads the keys of a listener; of one on a unix socket no client has an address, unless its peers name their clients.
+pub fn decode(table: &Table<'_>, bind: Option<&Bind>, names_clients: bool) -> Admission {
+    if matches!(bind, Some(Bind::Unix(_))) && !names_clients {
         table.conflict(
             "per_source",
             "clients of a unix socket have no address; `max_connections` and `max_connection_rate` of the listener bound them together",
@@ -57,6 +58,9 @@ pub fn decode(table: &Table<'_>, bind: Option<&Bind>) -> Admission {
 
 /// `allow` and `deny`.
 pub fn access(table: &Table<'_>, bind: Option<&Bind>) -> Access {
+    for key in ["allow", "deny"] {
+        warn_of_host_bits(table, key);
+    }
     Access {
         allow: table.texts_by("allow", |text| read_trusted(text, bind, false)),
         deny: table.texts_by("deny", |text| read_trusted(text, bind, false)),
@@ -164,5 +168,22 @@ mod tests {
     fn a_route_has_lists_of_its_own() {
         let config = right(&routed("deny = [\"10.0.0.1\"]"));
         assert_eq!(config.listeners[0].routes[0].access.deny.len(), 1);
+    }
+
+    #[test]
+    fn a_balancer_behind_a_unix_socket_names_clients_that_have_addresses() {
+        let unix = |keys: &str| {
+            let keys =
+                format!("protocol = \"websocket\"\npool = \"p\"\ntrusted = [\"unix\"]\n{keys}");
+            listener(&keys).replace("[::]:80", "unix:/run/a.sock")
+        };
+        let limit = "per_source = { max_connections = 1 }";
+        let list = "route = [{ path = \"/a\", pool = \"p\", deny = [\"10.0.0.1\"] }]";
+        right(&unix(&format!("{limit}\n{list}")));
+        let of_peer = |key: &str| unix(&format!("client_ip_from = \"peer\"\n{key}"));
+        each_refused([
+            (of_peer(limit), "listener[0].per_source", Fault::Conflict),
+            (of_peer(list), "listener[0].route[0].deny[0]", Fault::Value),
+        ]);
     }
 }

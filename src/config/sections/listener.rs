@@ -9,7 +9,9 @@ use super::super::error::Fault;
 use super::super::keys::{
     Absent, COUNT_MAX, DAY, HOUR, Kind, RATE_MAX, Section, key, number, rate, time,
 };
-use super::super::model::{Bind, ForwardedFields, Listener, ListenerTls, Protocol, Trusted};
+use super::super::model::{
+    Bind, ClientIpFrom, EncodedSlash, ForwardedFields, Listener, ListenerTls, Protocol, Trusted,
+};
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
@@ -107,6 +109,18 @@ pub static LISTENER: Section = Section {
             "`websocket` only: the fields that tell a backend of the client: `x` for X-Forwarded-* and X-Real-IP, `rfc7239` for Forwarded, or `both`.",
         ),
         key(
+            "client_ip_from",
+            Kind::Word(words::<ClientIpFrom>),
+            Absent::Text(defaults::CLIENT_IP_FROM),
+            "`websocket` only: who is the client of a request from a `trusted` peer: `forwarded`, the rightmost address that is not `trusted` in the field that `forwarded` names, or `peer`.",
+        ),
+        key(
+            "encoded_slash",
+            Kind::Word(words::<EncodedSlash>),
+            Absent::Text(defaults::ENCODED_SLASH),
+            "`websocket` only: what becomes of `%2f`, `%5c`, `%00` and `\\` in a path where a route with `path` has `allow` or `deny`: `refuse` answers 400. Other listeners pass them.",
+        ),
+        key(
             "handshake_timeout",
             time(100, HOUR),
             Absent::Time(defaults::HANDSHAKE_TIMEOUT),
@@ -150,8 +164,10 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 5] = [
+const WEBSOCKET_ONLY: [&str; 7] = [
     "forwarded",
+    "client_ip_from",
+    "encoded_slash",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
@@ -196,12 +212,18 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     if let (Some(pool), Some(entry)) = (&pool, table.entry("pool")) {
         refuse_unknown_pool(pool, &entry, pools);
     }
+    let client_ip_from: ClientIpFrom = table.word("client_ip_from");
+    let names_clients = protocol == Some(Protocol::Websocket)
+        && client_ip_from == ClientIpFrom::Forwarded
+        && table.has("trusted");
+    let of_unix_clients = |bind: &&Bind| names_clients && matches!(bind, Bind::Unix(_));
     let routes = routes(
         table,
         protocol,
         tls.as_ref(),
         pools,
-        bind.as_ref().filter(|_| !accept_proxy),
+        bind.as_ref()
+            .filter(|bind| !accept_proxy && !of_unix_clients(bind)),
     );
     if !table.has("pool") && !table.has("route") {
         table.missing(
@@ -212,10 +234,15 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
     }
     // Where `trusted` as a whole is refused, its words are not looked at twice.
     // A PROXY header may announce whoever.
-    let admission = admission::decode(table, bind.as_ref().filter(|_| !accept_proxy));
+    let admission = admission::decode(
+        table,
+        bind.as_ref().filter(|_| !accept_proxy),
+        names_clients,
+    );
     let peers = bind
         .as_ref()
         .filter(|_| protocol != Some(Protocol::Tcp) || accept_proxy);
+    super::warnings::warn_of_host_bits(table, "trusted");
     let trusted = table.texts_by("trusted", |text| read_trusted(text, peers, accept_proxy));
     if accept_proxy {
         refuse_nobody(table, bind.as_ref(), &trusted);
@@ -236,6 +263,8 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         trusted,
         accept_proxy,
         forwarded: table.word("forwarded"),
+        client_ip_from,
+        encoded_slash: table.word("encoded_slash"),
         tcp: socket::options(table),
         tcp_defer_accept,
         handshake_timeout: table.time("handshake_timeout"),
@@ -404,6 +433,16 @@ mod tests {
                 tcp("keep_alive_timeout = \"1s\""),
                 "listener[0].keep_alive_timeout",
                 Fault::Conflict,
+            ),
+            (
+                tcp("client_ip_from = \"peer\""),
+                "listener[0].client_ip_from",
+                Fault::Conflict,
+            ),
+            (
+                listener("protocol = \"websocket\"\npool = \"p\"\nclient_ip_from = \"x\""),
+                "listener[0].client_ip_from",
+                Fault::Value,
             ),
             (again("l", "[::]:81"), "listener[1].name", Fault::Conflict),
             (

@@ -60,8 +60,8 @@ static CERTIFICATE: Section = Section {
         key(
             "default",
             Kind::Flag,
-            Absent::Flag(false),
-            "Serves clients that ask for no name or for one that no certificate covers; without it they are refused.",
+            Absent::None,
+            "Serves clients that ask for no name or for one that no certificate covers; without a default they are refused by an alert. A sole certificate is the default unless it says `false`.",
         ),
     ],
 };
@@ -134,9 +134,14 @@ pub fn decode(listener: &Table<'_>, protocol: Option<Protocol>) -> Option<Option
         );
     }
     refuse_second_default(&certificates);
+    let is_sole = certificates.len() == 1;
+    let is_default = |table: &Table<'_>| match table.entry("default") {
+        Some(_) => table.flag("default"),
+        None => is_sole,
+    };
     let certificates: Option<Vec<_>> = certificates
         .iter()
-        .map(|table| certificate(table, table.flag("default")))
+        .map(|table| certificate(table, is_default(table)))
         .collect();
     let client_auth = tls.maybe_table("client_auth");
     Some(Some(ListenerTls::Terminate(Terminate {
@@ -235,6 +240,22 @@ mod tests {
             crl: Some(file("d")),
         };
         assert_eq!(most.client_auth, Some(client_auth));
+    }
+
+    #[test]
+    fn a_sole_certificate_is_the_default_unless_it_says_otherwise() {
+        let defaults = |certificates: &str| -> Vec<bool> {
+            let tls = terminate(&format!("{{ certificates = [{certificates}] }}"));
+            let certificates = tls.certificates.iter();
+            certificates.map(|one| one.default).collect()
+        };
+        assert_eq!(defaults("{ cert = \"a\", key = \"b\" }"), [true]);
+        assert_eq!(
+            defaults("{ cert = \"a\", key = \"b\", default = false }"),
+            [false]
+        );
+        let two = "{ cert = \"a\", key = \"b\" }, { cert = \"c\", key = \"d\" }";
+        assert_eq!(defaults(two), [false, false]);
     }
 
     #[test]

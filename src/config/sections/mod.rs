@@ -25,6 +25,7 @@ mod route;
 mod socket;
 mod sticky;
 mod uses;
+mod warnings;
 
 use std::collections::BTreeMap;
 
@@ -108,7 +109,8 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
     if let Some(listeners) = listeners.iter().cloned().collect::<Option<Vec<_>>>() {
         let tables = named_pools.iter().zip(&pools);
         let known = tables.filter_map(|((_, table), pool)| Some((table, &pool.as_ref()?.1)));
-        uses::refuse_useless(known, &listeners);
+        uses::refuse_useless(known.clone(), &listeners);
+        warnings::warn_of_pools(known, &listeners);
         uses::refuse_handshake_keys(&root.table("global"), &listeners);
     }
 

@@ -6,6 +6,7 @@ use super::super::model::{Bind, ListenerTls, Protocol, Route};
 use super::super::table::Table;
 use super::admission;
 use super::listener::refuse_unknown_pool;
+use crate::base::path::normalize_path;
 
 const HOST: &str = "a host name such as \"chat.example.org\" or \"*.example.org\", without a port";
 
@@ -34,7 +35,7 @@ pub static ROUTE: Section = Section {
             "path",
             Kind::Text("a path that begins with \"/\", without a query"),
             Absent::None,
-            "`websocket` only: prefix of the path at a segment boundary: `/chat` matches `/chat/x`, not `/chatter`.",
+            "`websocket` only: prefix of the path at a segment boundary: `/chat` matches `/chat/x`, not `/chatter`. It is compared with the normal form of the request's path; with `allow` or `deny` also without regard to case.",
         ),
         key(
             "allow",
@@ -153,7 +154,7 @@ pub fn read_alpn(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A path as HTTP sends it.
+/// A path as HTTP sends it, in the form that paths of requests are compared in.
 pub fn read_path(text: &str) -> Result<String, &'static str> {
     if !text.starts_with('/') {
         return Err("it must begin with \"/\"");
@@ -164,7 +165,10 @@ pub fn read_path(text: &str) -> Result<String, &'static str> {
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("it has a character that must be percent-encoded");
     }
-    Ok(text.to_owned())
+    if text.contains(';') {
+        return Err("parameters behind a \";\" are left out when a path is matched");
+    }
+    Ok(normalize_path(text).into_owned())
 }
 
 #[cfg(test)]
@@ -214,6 +218,18 @@ mod tests {
                 websocket("pool = \"p\"\npath = \"/a?b\""),
                 "listener[0].route[0].path",
                 Fault::Value,
+            ),
+            (
+                websocket("pool = \"p\"\npath = \"/a;b\""),
+                "listener[0].route[0].path",
+                Fault::Value,
+            ),
+            (
+                websocket(
+                    "pool = \"p\"\npath = \"/a\"\n[[listener.route]]\npool = \"p\"\npath = \"//%61\"",
+                ),
+                "listener[0].route[1]",
+                Fault::Conflict,
             ),
             (
                 websocket("pool = \"p\"\nhost = \"a:80\""),

@@ -59,7 +59,8 @@ pub fn refuse_handshake_keys(global: &Table<'_>, listeners: &[Listener]) {
     global.conflict("max_handshake_rate", why);
 }
 
-fn uses(listener: &Listener, pool: &str) -> bool {
+/// Whether a listener has this pool for some of its clients.
+pub fn uses(listener: &Listener, pool: &str) -> bool {
     let routed = listener.routes.iter().map(|route| &route.pool);
     let mut targets = routed.chain(&listener.pool);
     targets.any(|target| target == pool)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hickory_resolver::proto::op::{Message, ResponseCode};
-use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
@@ -22,6 +22,8 @@ pub(crate) enum Reply {
     /// These A records, but a server failure for AAAA.
     V6Failure(Vec<IpAddr>),
     Silence,
+    /// A CNAME of this name, in lower case with its trailing dot, and behind it what that name has.
+    Alias(String),
     /// These A records and no others, once so many A queries were left unanswered.
     LateBy(usize, Vec<IpAddr>),
 }
@@ -134,7 +136,18 @@ fn answer(table: &Table, query: &Message) -> Option<Message> {
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.add_query(question.clone());
     let mut table = table.lock().unwrap();
-    let reply = table.get(&name).cloned();
+    let mut owner = question.name().clone();
+    let mut reply = table.get(&name).cloned();
+    while let Some(Reply::Alias(target)) = &reply {
+        let target = Name::from_ascii(target).unwrap();
+        let alias = RData::CNAME(CNAME(target.clone()));
+        answer.add_answer(Record::from_rdata(owner.clone(), 7, alias));
+        if question.query_type() == RecordType::CNAME || target == owner {
+            return Some(answer);
+        }
+        reply = table.get(&target.to_ascii()).cloned();
+        owner = target;
+    }
     let (records, ttl) = match reply {
         None => {
             answer.metadata.response_code = ResponseCode::NXDomain;
@@ -149,7 +162,7 @@ fn answer(table: &Table, query: &Message) -> Option<Message> {
             }
             (ips.into_iter().map(RData::from).collect(), 7)
         }
-        Some(Reply::LateBy(..)) => (Vec::new(), 7),
+        Some(Reply::LateBy(..) | Reply::Alias(_)) => (Vec::new(), 7),
         Some(Reply::V6Failure(ips)) if question.query_type() == RecordType::A => {
             (ips.into_iter().map(RData::from).collect(), 7)
         }
@@ -160,7 +173,7 @@ fn answer(table: &Table, query: &Message) -> Option<Message> {
     };
     for data in records {
         if data.record_type() == question.query_type() {
-            answer.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
+            answer.add_answer(Record::from_rdata(owner.clone(), ttl, data));
         }
     }
     Some(answer)

@@ -64,7 +64,10 @@ pub(in crate::proxy) fn agreement(answer: &HeaderMap) -> String {
             let text = String::from_utf8_lossy(value.as_bytes());
             text.split_ascii_whitespace().collect::<String>()
         };
-        values.map(plain).collect::<Vec<_>>().join(",")
+        let all = values.map(plain).collect::<Vec<_>>().join(",");
+        // An empty element chooses nothing.
+        let chosen = all.split(',').filter(|item| !item.is_empty());
+        chosen.collect::<Vec<_>>().join(",")
     };
     let [protocol, extensions] = [&SEC_WEBSOCKET_PROTOCOL, &SEC_WEBSOCKET_EXTENSIONS].map(list);
     format!("{protocol};{extensions}")

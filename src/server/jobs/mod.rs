@@ -6,6 +6,7 @@
 
 mod budget;
 mod guard;
+mod phase;
 mod quota;
 mod surplus;
 mod target;
@@ -26,6 +27,7 @@ use crate::pool::{Backend, OperatorState};
 use crate::proxy::Relay;
 use crate::relay::{self, Goodbye, Standing};
 pub use guard::{Guard, Panic, Why};
+pub use phase::Phase;
 use quota::Quota;
 pub use surplus::{Donor, Surplus};
 pub use target::Target;
@@ -92,31 +94,6 @@ impl Origin {
     }
 }
 
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// The connections may end by themselves.
-    Waiting,
-    Ending,
-    Done,
-    Aborted,
-}
-
-impl Phase {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Waiting => "waiting",
-            Phase::Ending => "ending",
-            Phase::Done => "done",
-            Phase::Aborted => "aborted",
-        }
-    }
-
-    pub fn is_over(self) -> bool {
-        matches!(self, Phase::Done | Phase::Aborted)
-    }
-}
-
 /// One job.
 #[derive(Debug)]
 pub struct Job {
@@ -129,7 +106,10 @@ pub struct Job {
     ended: AtomicU64,
     /// Connections still to end, as of the latest look.
     left: AtomicU64,
-    progress: Mutex<(Phase, Option<Duration>)>,
+    /// And when it will be over, as it looks now.
+    progress: Mutex<(Phase, Option<Instant>)>,
+    /// It has counted its connections for the first time.
+    counted: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -149,9 +129,18 @@ impl Job {
         lock(&self.progress).0
     }
 
-    /// When it will be over, as it looks now.
+    /// Until it is over, as it looks now.
     pub fn left_in(&self) -> Option<Duration> {
-        lock(&self.progress).1
+        let over_at = lock(&self.progress).1?;
+        Some(over_at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Returns once it is known how many are left.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub async fn counted(&self) {
+        self.counted.cancelled().await;
     }
 
     /// Ends no more; those that are told already are ended.
@@ -173,7 +162,8 @@ impl Job {
     }
 
     fn enter(&self, phase: Phase, left_in: Option<Duration>) {
-        *lock(&self.progress) = (phase, left_in);
+        let over_at = left_in.and_then(|left_in| Instant::now().checked_add(left_in));
+        *lock(&self.progress) = (phase, over_at);
     }
 
     fn count_one(&self) {
@@ -186,13 +176,22 @@ impl Job {
     }
 
     async fn run(self: Arc<Self>, relay: Arc<Relay>) {
-        let phase = tokio::select! {
+        let is_stopped = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Phase::Aborted,
-            () = self.work(&relay) => Phase::Done,
+            () = self.stop.cancelled() => true,
+            () = self.work(&relay) => false,
         };
-        self.left.store(self.left(), Ordering::Relaxed);
+        let left = match is_stopped {
+            true => self.untold(&relay).await,
+            false => self.left(),
+        };
+        let phase = match is_stopped && (left > 0 || self.phase() != Phase::Ending) {
+            true => Phase::Aborted,
+            false => Phase::Done,
+        };
+        self.left.store(left, Ordering::Relaxed);
         self.enter(phase, None);
+        self.counted.cancel();
         tracing::info!(
             job = self.id,
             ended = self.ended(),
@@ -209,7 +208,7 @@ impl Job {
             after,
             ..
         } = self.pace;
-        self.enter(Phase::Waiting, Some(after));
+        self.count(relay).await;
         if let Target::Surplus(surplus) = &self.target {
             return surplus.work(self, relay).await;
         }
@@ -260,6 +259,26 @@ impl Job {
         }
     }
 
+    /// Says how many are meant and how long they will take, before the first is told.
+    async fn count(&self, relay: &Relay) {
+        match &self.target {
+            Target::Surplus(surplus) => self.left.store(surplus.count(), Ordering::Relaxed),
+            _ => drop(self.look(relay).await),
+        }
+        let Pace {
+            rate,
+            deadline,
+            after,
+            ..
+        } = self.pace;
+        let ending = Quota::new(rate, deadline).left_in(self.left(), Duration::ZERO);
+        self.enter(
+            Phase::Waiting,
+            ending.map(|ending| after.saturating_add(ending)),
+        );
+        self.counted.cancel();
+    }
+
     /// Who is there and not told yet; the quietest stand last.
     async fn look(&self, relay: &Relay) -> Vec<Standing> {
         let mut standing = relay.survey(self.target.filter()).await;
@@ -267,6 +286,18 @@ impl Job {
         standing.sort_by_key(|one| one.idle);
         self.left.store(standing.len() as u64, Ordering::Relaxed);
         standing
+    }
+
+    /// How many it leaves when it is stopped: who was told is on its way out, and who came since is not meant.
+    async fn untold(&self, relay: &Relay) -> u64 {
+        if self.target.live().is_none() {
+            return self.left.load(Ordering::Relaxed);
+        }
+        let stopped = Instant::now();
+        let standing = relay.survey(self.target.filter()).await;
+        let since = stopped.elapsed();
+        let is_left = |one: &&Standing| one.age >= since && self.target.means(one);
+        standing.iter().filter(is_left).count() as u64
     }
 
     fn end_some(
@@ -365,7 +396,6 @@ impl Jobs {
         if !origin.is_health() {
             target.set_emptying(true);
         }
-        let after = pace.after;
         let job = Arc::new(Job {
             id: self.latest.fetch_add(1, Ordering::Relaxed) + 1,
             origin,
@@ -374,7 +404,8 @@ impl Jobs {
             started_at: SystemTime::now(),
             ended: AtomicU64::new(0),
             left: AtomicU64::new(0),
-            progress: Mutex::new((Phase::Waiting, Some(after))),
+            progress: Mutex::new((Phase::Waiting, None)),
+            counted: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
         while jobs.len() >= 2 * MAX_RUNNING + KEPT {

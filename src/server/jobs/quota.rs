@@ -41,6 +41,9 @@ impl Quota {
 
     /// When the last of `left` is ended, as it looks at `now`.
     pub fn left_in(&self, left: u64, now: Duration) -> Option<Duration> {
+        if left == 0 {
+            return Some(Duration::ZERO);
+        }
         let by_rate = self.per_second().map(|rate| left as f64 / rate);
         let by_rate = by_rate.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let by_deadline = self.deadline.map(|deadline| deadline.saturating_sub(now));
@@ -100,6 +103,25 @@ mod tests {
             taken.iter().all(|taken| (8..=12).contains(taken)),
             "{taken:?}"
         );
+    }
+
+    #[test]
+    fn the_last_one_goes_by_the_faster_of_both() {
+        let deadline = Some(Duration::from_secs(600));
+        let (slow, fast) = ("1/s".parse().ok(), "100/s".parse().ok());
+        for (rate, left, seconds) in [
+            (None, 15, 600),
+            (slow, 1000, 600),
+            (fast, 1000, 10),
+            (None, 0, 0),
+        ] {
+            let left_in = Quota::new(rate, deadline).left_in(left, Duration::ZERO);
+            assert_eq!(
+                left_in,
+                Some(Duration::from_secs(seconds)),
+                "{rate:?}, {left}"
+            );
+        }
     }
 
     #[test]

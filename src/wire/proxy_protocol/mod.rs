@@ -4,6 +4,8 @@
 //! any chunking gives the same answer. Until it decides, all that was shown belongs to the header.
 
 mod checksum;
+mod describe;
+mod tlvs;
 mod v1;
 mod v2;
 
@@ -11,11 +13,14 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+pub use describe::describe;
+pub use tlvs::Tlvs;
 pub use v1::encode as encode_v1;
 pub use v2::{encode as encode_v2, encode_local as encode_local_v2};
 
-/// The longest header that is read. Senders have a few hundred bytes; certificates and tickets of their own making fit.
-pub const MAX_HEADER_BYTES: usize = 4096;
+/// The longest header that is read. Senders have a few hundred bytes; with the client's certificate in it some have several
+/// thousand.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// What a connection's first bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +59,7 @@ pub enum Addresses {
     Unix,
 }
 
-/// The TLVs that mean something here.
+/// What the TLVs say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
     /// `PP2_TYPE_AUTHORITY`: the name the client asked for, its SNI. At most 255 bytes.
@@ -65,6 +70,8 @@ pub struct Details {
     pub unique_id: Option<Vec<u8>>,
     /// `PP2_TYPE_SSL`.
     pub tls: Option<ClientTls>,
+    /// The types that mean nothing here, such as those of cloud balancers. Padding and checksum are not among them.
+    pub others: Tlvs,
 }
 
 /// What the client used towards the sender.
@@ -76,10 +83,12 @@ pub struct ClientTls {
     pub certificate: bool,
     /// It showed one in this TLS session, perhaps on an earlier connection.
     pub certificate_in_session: bool,
-    /// The certificate was verified.
-    pub verified: bool,
+    /// 0: the certificate was verified; else the sender's reason, or that there was none.
+    pub verify: u32,
     /// Such as `TLSv1.3`.
     pub version: Option<String>,
+    /// Its other sub-TLVs: common name, cipher, certificate.
+    pub others: Tlvs,
 }
 
 /// Why a connection does not begin with a header.
@@ -95,7 +104,9 @@ pub enum Invalid {
     Command,
     #[error("address family or transport is unknown")]
     Family,
-    #[error("the header exceeds 4 KiB")]
+    #[error("a datagram cannot come over a stream")]
+    Datagram,
+    #[error("the header exceeds 16 KiB")]
     TooLong,
     #[error("the addresses are cut off")]
     Addresses,

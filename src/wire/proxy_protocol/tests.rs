@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::v2::TYPE_NETNS;
 use super::*;
 
 fn proxied(source: &str, destination: &str) -> Header {
@@ -56,6 +57,11 @@ fn what_is_no_line_of_version_1_is_refused() {
         "PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n",
         "PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n",
         "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n\r\n",
+        // One of the two that end a line is not its end, and nothing is waited for behind it.
+        "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\rGET",
+        "PROXY UNKNOWN\n",
+        "PROXY UNKNOWN a\rb\r\n",
         "PROXY \r\n",
     ];
     for line in lines {
@@ -90,8 +96,6 @@ fn the_longest_line_fits_exactly() {
 fn version_2_without_tlvs_is_read() {
     let expected = proxied("192.0.2.1:4660", "192.0.2.2:443");
     assert_eq!(header_of(&v2(0x21, 0x11, &BODY)), expected);
-    // A client over UDP is a client, too.
-    assert_eq!(header_of(&v2(0x21, 0x12, &BODY)), expected);
     let unix = header_of(&v2(0x21, 0x31, &[0; 216]));
     let Header::Proxied(unix) = unix else {
         panic!("{unix:?}")
@@ -114,10 +118,15 @@ fn what_is_wrong_in_version_2_is_refused() {
         (v2(0x22, 0x11, &BODY), Invalid::Command),
         (v2(0x21, 0x41, &BODY), Invalid::Family),
         (v2(0x21, 0x13, &BODY), Invalid::Family),
+        (v2(0x21, 0x12, &BODY), Invalid::Datagram),
+        (v2(0x21, 0x22, &[0; 36]), Invalid::Datagram),
+        (v2(0x21, 0x32, &[0; 216]), Invalid::Datagram),
+        (v2(0x21, 0x02, &[]), Invalid::Datagram),
+        (v2(0x21, 0x42, &BODY), Invalid::Family),
         (v2(0x21, 0x11, &BODY[..11]), Invalid::Addresses),
         (v2(0x21, 0x21, &BODY), Invalid::Addresses),
         (v2(0x21, 0x31, &[0; 215]), Invalid::Addresses),
-        (v2(0x21, 0x11, &[0; 4081]), Invalid::TooLong),
+        (v2(0x21, 0x11, &[0; 16_369]), Invalid::TooLong),
         (with(&[0x04, 0]), Invalid::Tlv),
         (with(&[0x04, 0, 2, 0]), Invalid::Tlv),
         (with(&[0x02, 0, 1, 0xff]), Invalid::Tlv),
@@ -134,7 +143,7 @@ fn what_is_wrong_in_version_2_is_refused() {
         assert_eq!(read(&bytes), Progress::Invalid(invalid), "{bytes:?}");
     }
     // The largest that is allowed.
-    let noop = [&[0x04, 0x0f, 0xe1][..], &[0; 4065]].concat();
+    let noop = [&[0x04, 0x3f, 0xe1][..], &[0; 16_353]].concat();
     assert_eq!(with(&noop).len(), MAX_HEADER_BYTES);
     header_of(&with(&noop));
 }
@@ -156,6 +165,53 @@ fn a_header_with_a_checksum_is_verified_byte_by_byte() {
         wrong[at] ^= 1;
         assert!(!matches!(read(&wrong), Progress::Header(..)), "byte {at}");
     }
+}
+
+/// In their order, padding and checksum aside.
+#[test]
+fn what_nobody_here_knows_is_kept_to_be_passed_on() {
+    let vpce = [&[0xEA, 0, 5][..], b"\x01vpce"].concat();
+    let ssl = [&[0x20, 0, 10, 7, 0, 0, 0, 18, 0x22, 0, 2][..], b"me"].concat();
+    let body = [&BODY[..], &vpce, &[0x04, 0, 1, 0], &ssl, &[0xF5, 0, 0]].concat();
+    let Header::Proxied(read) = header_of(&v2(0x21, 0x11, &body)) else {
+        panic!("proxied")
+    };
+    let others: Vec<_> = read.details.others.iter().collect();
+    assert_eq!(others, [(0xEA, &b"\x01vpce"[..]), (0xF5, b"")]);
+    let tls = read.details.tls.as_ref().unwrap();
+    assert_eq!((tls.verify, tls.others.bytes()), (18, &b"\x22\0\x02me"[..]));
+    let again = encode_v2(Some(read.addresses), &read.details);
+    assert_eq!(header_of(&again), Header::Proxied(read));
+}
+
+#[test]
+fn a_log_names_what_is_known_and_numbers_the_rest() {
+    let described = |tlvs: &[&[u8]]| {
+        let body = [&BODY[..], &tlvs.concat()].concat();
+        match header_of(&v2(0x21, 0x11, &body)) {
+            Header::Proxied(read) => describe(&read.details),
+            Header::Local => None,
+        }
+    };
+    assert_eq!(described(&[]), None);
+    let clouds = described(&[
+        b"\xEA\0\x07\x01vpce-1",
+        b"\xEE\0\x05\x01\x02\0\0\0",
+        b"\xE0\0\x08\0\0\0\0\0\0\x01\0",
+    ]);
+    let expected = "aws_vpce_id=vpce-1 azure_pel_id=2 gcp_conn_id=256";
+    assert_eq!(clouds.as_deref(), Some(expected));
+    let others = described(&[
+        b"\x05\0\x01u",
+        b"\x20\0\x0B\x01\0\0\0\0\x22\0\x03a b",
+        b"\xE0\0\x03a b",
+        b"\xF5\0\x01q",
+    ]);
+    let expected = "0xE0=0x612062 0xF5=q unique_id=u ssl_cn=0x612062";
+    assert_eq!(others.as_deref(), Some(expected));
+    let long = described(&[&[&[0xE0, 0x01, 0x00][..], &[b'c'; 256]].concat()]);
+    let expected = format!("0xE0={}...", "c".repeat(64));
+    assert_eq!(long, Some(expected));
 }
 
 #[test]
@@ -189,13 +245,16 @@ fn addresses() -> impl Strategy<Value = Addresses> {
 }
 
 fn details() -> impl Strategy<Value = Details> {
-    let tls = (any::<[bool; 4]>(), prop::option::of("TLSv1\\.[0-3]")).prop_map(
-        |([over_tls, certificate, certificate_in_session, verified], version)| ClientTls {
+    // Any type but the version's.
+    let version = prop::option::of("TLSv1\\.[0-3]");
+    let tls = (any::<[bool; 3]>(), any::<u32>(), version, tlvs(0x22)).prop_map(
+        |([over_tls, certificate, certificate_in_session], verify, version, others)| ClientTls {
             over_tls,
             certificate,
             certificate_in_session,
-            verified,
+            verify,
             version,
+            others,
         },
     );
     let bytes = |max| prop::option::of(prop::collection::vec(any::<u8>(), 0..=max));
@@ -204,13 +263,27 @@ fn details() -> impl Strategy<Value = Details> {
         bytes(40),
         bytes(128),
         prop::option::of(tls),
+        tlvs(TYPE_NETNS),
     )
-        .prop_map(|(authority, alpn, unique_id, tls)| Details {
+        .prop_map(|(authority, alpn, unique_id, tls, others)| Details {
             authority,
             alpn,
             unique_id,
             tls,
+            others,
         })
+}
+
+/// TLVs of types from `first` on.
+fn tlvs(first: u8) -> impl Strategy<Value = Tlvs> {
+    let one = (first..=u8::MAX, prop::collection::vec(any::<u8>(), 0..300));
+    prop::collection::vec(one, 0..4).prop_map(|all| {
+        let mut bytes = Vec::new();
+        for (kind, value) in all {
+            tlvs::push(&mut bytes, kind, &value);
+        }
+        Tlvs::of(&bytes)
+    })
 }
 
 /// Headers that are right, nearly right, or neither.

@@ -12,12 +12,17 @@ const MAX_LINE_BYTES: usize = 107;
 pub fn read(bytes: &[u8]) -> Read {
     expect_signature(bytes, SIGNATURE)?;
     let line = bytes.get(..MAX_LINE_BYTES).unwrap_or(bytes);
-    let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
-        return match line.len() {
-            MAX_LINE_BYTES => Err(Invalid::LineTooLong),
-            _ => Ok(None),
-        };
-    };
+    let end = line
+        .iter()
+        .position(|byte| matches!(byte, b'\r' | b'\n'))
+        .unwrap_or(line.len());
+    match line.get(end..).unwrap_or_default() {
+        [b'\r', b'\n', ..] => {}
+        [] | [b'\r'] if line.len() == MAX_LINE_BYTES => return Err(Invalid::LineTooLong),
+        [] | [b'\r'] => return Ok(None),
+        // No line of a sender ends by one of the two alone; what follows would not mend it.
+        _ => return Err(Invalid::Line),
+    }
     let text = line.get(..end).and_then(|line| str::from_utf8(line).ok());
     let header = text.and_then(parse).ok_or(Invalid::Line)?;
     Ok(Some((header, end + 2)))

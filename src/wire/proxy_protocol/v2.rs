@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::checksum::crc32c;
+use super::tlvs::{self, Tlvs, push};
 use super::{
     Addresses, ClientTls, Details, Header, Invalid, MAX_HEADER_BYTES, Proxied, Read,
     expect_signature, one_family,
@@ -15,15 +16,18 @@ const FIXED_BYTES: usize = 16;
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 
+const DGRAM: u8 = 0x02;
 const INET_STREAM: u8 = 0x11;
 const INET6_STREAM: u8 = 0x21;
 
 const TYPE_ALPN: u8 = 0x01;
 const TYPE_AUTHORITY: u8 = 0x02;
 const TYPE_CRC32C: u8 = 0x03;
+const TYPE_NOOP: u8 = 0x04;
 const TYPE_UNIQUE_ID: u8 = 0x05;
 const TYPE_SSL: u8 = 0x20;
 const TYPE_SSL_VERSION: u8 = 0x21;
+pub const TYPE_NETNS: u8 = 0x30;
 
 const MAX_AUTHORITY_BYTES: usize = 255;
 const MAX_UNIQUE_ID_BYTES: usize = 128;
@@ -44,6 +48,10 @@ pub fn read(bytes: &[u8]) -> Read {
     let family = match bytes.get(13) {
         None => return Ok(None),
         Some(&family) if is_local || is_known(family) => family,
+        // Of a listener for UDP that forwards here by mistake.
+        Some(&family) if is_known(family & 0xf0) && family & 0x0f == DGRAM => {
+            return Err(Invalid::Datagram);
+        }
         Some(_) => return Err(Invalid::Family),
     };
     let Some(length) = bytes.get(14..FIXED_BYTES).and_then(|two| two.first_chunk()) else {
@@ -64,9 +72,9 @@ pub fn read(bytes: &[u8]) -> Read {
     Ok(Some((header, length)))
 }
 
-/// UNSPEC, INET, INET6 or UNIX; UNSPEC, STREAM or DGRAM.
+/// UNSPEC, INET, INET6 or UNIX; UNSPEC or STREAM.
 fn is_known(family: u8) -> bool {
-    family >> 4 <= 3 && family & 0x0f <= 2
+    family >> 4 <= 3 && family & 0x0f <= 1
 }
 
 fn proxied(header: &[u8], family: u8) -> Result<Proxied, Invalid> {
@@ -107,7 +115,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, Invalid> {
     let mut details = Details::default();
-    while let Some((kind, value)) = tlv(&mut rest)? {
+    let mut others = Vec::new();
+    while let Some((kind, value)) = tlvs::next(&mut rest)? {
         match kind {
             TYPE_ALPN => details.alpn = Some(value.to_vec()),
             TYPE_AUTHORITY => details.authority = Some(text(value, MAX_AUTHORITY_BYTES)?),
@@ -115,23 +124,13 @@ fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, Invalid> {
             TYPE_UNIQUE_ID => details.unique_id = Some(value.to_vec()),
             TYPE_SSL => details.tls = Some(client_tls(value)?),
             TYPE_CRC32C => verify(header, value, header.len() - rest.len())?,
-            // A NOOP, a network namespace, or one that nobody here knows.
-            _ => {}
+            TYPE_NOOP => {}
+            // A network namespace, or one that nobody here knows.
+            _ => push(&mut others, kind, value),
         }
     }
+    details.others = Tlvs::of(&others);
     Ok(details)
-}
-
-/// The next TLV.
-fn tlv<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, Invalid> {
-    if rest.is_empty() {
-        return Ok(None);
-    }
-    let [kind, high, low] = take(rest).ok_or(Invalid::Tlv)?;
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    let (value, behind) = rest.split_at_checked(length).ok_or(Invalid::Tlv)?;
-    *rest = behind;
-    Ok(Some((kind, value)))
 }
 
 fn text(value: &[u8], limit: usize) -> Result<String, Invalid> {
@@ -146,14 +145,18 @@ fn client_tls(mut value: &[u8]) -> Result<ClientTls, Invalid> {
         over_tls: client & CLIENT_SSL != 0,
         certificate: client & CLIENT_CERT_CONN != 0,
         certificate_in_session: client & CLIENT_CERT_SESS != 0,
-        verified: verify == [0; 4],
+        verify: u32::from_be_bytes(verify),
         version: None,
+        others: Tlvs::default(),
     };
-    while let Some((kind, value)) = tlv(&mut value)? {
-        if kind == TYPE_SSL_VERSION {
-            tls.version = Some(text(value, MAX_AUTHORITY_BYTES)?);
+    let mut others = Vec::new();
+    while let Some((kind, value)) = tlvs::next(&mut value)? {
+        match kind {
+            TYPE_SSL_VERSION => tls.version = Some(text(value, MAX_AUTHORITY_BYTES)?),
+            _ => push(&mut others, kind, value),
         }
     }
+    tls.others = Tlvs::of(&others);
     Ok(tls)
 }
 
@@ -190,6 +193,7 @@ pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
         alpn,
         unique_id,
         tls,
+        others,
     } = details;
     if let Some(alpn) = alpn {
         push(&mut body, TYPE_ALPN, alpn);
@@ -203,6 +207,7 @@ pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
     if let Some(tls) = tls {
         push(&mut body, TYPE_SSL, &encoded_tls(tls));
     }
+    body.extend(others.bytes());
     finished(PROXY, family, body)
 }
 
@@ -223,16 +228,6 @@ fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAdd
     }
 }
 
-/// One that does not fit is left out.
-fn push(body: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    let Ok(length) = u16::try_from(value.len()) else {
-        return;
-    };
-    body.push(kind);
-    body.extend(length.to_be_bytes());
-    body.extend(value);
-}
-
 fn encoded_tls(tls: &ClientTls) -> Vec<u8> {
     let flags = [
         (tls.over_tls, CLIENT_SSL),
@@ -241,10 +236,11 @@ fn encoded_tls(tls: &ClientTls) -> Vec<u8> {
     ];
     let client = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag);
     let mut value = vec![client.sum()];
-    value.extend(u32::from(!tls.verified).to_be_bytes());
+    value.extend(tls.verify.to_be_bytes());
     if let Some(version) = &tls.version {
         push(&mut value, TYPE_SSL_VERSION, version.as_bytes());
     }
+    value.extend(tls.others.bytes());
     value
 }
 

@@ -1,0 +1,122 @@
+//! The names in a filter of connections: one that nothing has is an error with the names there are, because what it finds
+//! is nobody, which looks like the end of the work.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::reply::Failure;
+use crate::pool::Pool;
+use crate::relay::{Cursor, Filter};
+use crate::server::Server;
+
+/// Listeners, pools and backends of `filter` are there, or were removed and have live connections.
+///
+/// # Errors
+/// Names the one that is not there, and those that are.
+pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), Failure> {
+    let Filter {
+        listener,
+        pool,
+        backend,
+        ..
+    } = filter;
+    if let Some(name) = listener {
+        let listeners = server.listeners();
+        let names = listeners.iter().map(|one| one.name.clone()).collect();
+        let only = Filter {
+            listener: Some(name.clone()),
+            ..Filter::default()
+        };
+        among(server, format!("no listener {name:?}"), name, names, only).await?;
+    }
+    if let Some(name) = pool {
+        let pools = server.pools();
+        let names = pools.iter().map(|pool| pool.name().to_string()).collect();
+        let only = Filter {
+            pool: Some(name.clone()),
+            ..Filter::default()
+        };
+        among(server, format!("no pool {name:?}"), name, names, only).await?;
+    }
+    if let Some(name) = backend {
+        let what = match pool {
+            Some(pool) => format!("no backend {name:?} in pool {pool:?}"),
+            None => format!("no backend {name:?} in any pool"),
+        };
+        let pools = meant(server, pool.as_deref());
+        let names = pools.iter().flat_map(|pool| backends(pool)).collect();
+        let only = Filter {
+            pool: pool.clone(),
+            backend: Some(name.clone()),
+            ..Filter::default()
+        };
+        among(server, what, name, names, only).await?;
+    }
+    Ok(())
+}
+
+/// A connection that is to move can find another backend: a pool that `filter` means has `resume`.
+///
+/// # Errors
+/// Names those without it.
+pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), Failure> {
+    let mut pools = meant(server, filter.pool.as_deref());
+    if let Some(name) = &filter.backend {
+        pools.retain(|pool| backends(pool).contains(name));
+    }
+    if pools.iter().any(|pool| pool.settings().resume.is_some()) {
+        return Ok(());
+    }
+    let names: Vec<String> = pools
+        .iter()
+        .map(|pool| format!("{:?}", pool.name()))
+        .collect();
+    let whose = match names.as_slice() {
+        [one] => format!("pool {one} has no `resume`"),
+        _ => format!("none of the pools {} has `resume`", names.join(", ")),
+    };
+    Err(Failure::new(
+        StatusCode::CONFLICT,
+        format!("{whose}, so no session can move to another backend; close or drain ends them"),
+    ))
+}
+
+fn meant(server: &Server, name: Option<&str>) -> Vec<Arc<Pool>> {
+    let mut pools = server.pools();
+    pools.retain(|pool| name.is_none_or(|name| **pool.name() == *name));
+    pools
+}
+
+fn backends(pool: &Pool) -> Vec<String> {
+    let all = pool.backends().into_iter().chain(pool.retired());
+    all.map(|backend| backend.name().to_string()).collect()
+}
+
+/// A connection of `only` shows that a removed one is meant.
+async fn among(
+    server: &Server,
+    what: String,
+    name: &str,
+    mut names: Vec<String>,
+    only: Filter,
+) -> Result<(), Failure> {
+    if names.iter().any(|one| one == name) {
+        return Ok(());
+    }
+    let mut from = Some(Cursor::default());
+    while let Some(cursor) = from {
+        let page = server.relay().list(only.clone(), cursor, 1).await;
+        if !page.connections.is_empty() {
+            return Ok(());
+        }
+        from = page.next;
+    }
+    names.sort();
+    names.dedup();
+    let there = match names.is_empty() {
+        true => "there is none".to_owned(),
+        false => format!("there are: {}", names.join(", ")),
+    };
+    Err(Failure::not_found(format!("{what}; {there}")))
+}

@@ -1,0 +1,51 @@
+//! Counts of the connections that an endpoint turned away.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Of both endpoints: whichever is asked shows them all.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    pub admin: Counts,
+    pub metrics: Counts,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// By `allow` or `deny`.
+    denied: AtomicU64,
+    /// Told to leave, while places ran short.
+    silent: AtomicU64,
+}
+
+/// Number of connections that one endpoint turned away for one reason.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub endpoint: &'static str,
+    pub reason: &'static str,
+    pub count: u64,
+}
+
+impl Refused {
+    pub fn rows(&self) -> Vec<Row> {
+        let both = [("admin", &self.admin), ("metrics", &self.metrics)];
+        let rows = both.into_iter().flat_map(|(endpoint, counts)| {
+            let reasons = [("denied", &counts.denied), ("silent", &counts.silent)];
+            reasons.map(|(reason, count)| Row {
+                endpoint,
+                reason,
+                count: count.load(Ordering::Relaxed),
+            })
+        });
+        rows.collect()
+    }
+}
+
+impl Counts {
+    pub fn denied(&self) {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn silent(&self) {
+        self.silent.fetch_add(1, Ordering::Relaxed);
+    }
+}

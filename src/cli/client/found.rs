@@ -1,0 +1,114 @@
+//! What answers at an address where an admin endpoint was looked for: the first bytes tell it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are kept and shown.
+const MAX_SEEN_BYTES: usize = 64;
+
+/// The first bytes that came.
+#[derive(Debug, Clone, Default)]
+pub struct Seen(Arc<Mutex<Vec<u8>>>);
+
+impl Seen {
+    fn add(&self, bytes: &[u8]) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_SEEN_BYTES.saturating_sub(seen.len());
+        seen.extend(bytes.iter().take(room));
+    }
+
+    /// What speaks there, where it is not HTTP; `None`: it is, or nothing came.
+    pub fn describe(&self) -> Option<String> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen.as_slice() {
+            [] => None,
+            bytes if bytes.starts_with(b"HTTP/") => None,
+            // A record of an alert or a handshake.
+            [0x15 | 0x16, 0x03, ..] => Some("it speaks TLS; ask it by https://".to_owned()),
+            bytes => {
+                let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
+                let line = line.unwrap_or_default().escape_ascii();
+                Some(format!(
+                    "it does not speak HTTP, what it says begins with \"{line}\""
+                ))
+            }
+        }
+    }
+}
+
+/// A stream whose first bytes are noted.
+#[derive(Debug)]
+pub struct Watched<S> {
+    stream: S,
+    seen: Seen,
+}
+
+impl<S> Watched<S> {
+    pub fn new(stream: S, seen: &Seen) -> Self {
+        Self {
+            stream,
+            seen: seen.clone(),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.seen
+            .add(buf.filled().get(before..).unwrap_or_default());
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(bytes: &[u8]) -> Option<String> {
+        let seen = Seen::default();
+        seen.add(bytes);
+        seen.describe()
+    }
+
+    #[test]
+    fn what_speaks_there_is_told_by_its_first_bytes() {
+        assert_eq!(said(b""), None);
+        assert_eq!(said(b"HTTP/1.1 404 Not Found\r\n"), None);
+        let tls = said(b"\x15\x03\x03\0\x02\x02\x32").unwrap();
+        assert!(tls.contains("https://"), "{tls}");
+        let ssh = said(b"SSH-2.0-OpenSSH_9.6\r\n\x1b[2J").unwrap();
+        assert!(
+            ssh.ends_with("begins with \"SSH-2.0-OpenSSH_9.6\""),
+            "{ssh}"
+        );
+        assert!(said(&[0x1b; 500]).is_some_and(|text| text.len() < 400));
+    }
+}

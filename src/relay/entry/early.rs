@@ -1,0 +1,104 @@
+//! The beginning of a session: its backend's leg is being connected, or nobody was sent anything yet. Until the first
+//! byte it may go back to where it came from, to be given another backend.
+
+use std::time::Duration;
+
+use super::super::leg::Connect;
+use super::super::origin::{Origin, Unserved};
+use super::super::scratch::Scratch;
+use super::{BACKEND, CLIENT, Entry, Turn};
+use crate::observe::{End, How, Phase, Side};
+
+/// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
+/// before, and then what the client said before it left is delivered.
+const LEAVE_AFTER: Duration = Duration::from_millis(50);
+
+/// What a session has besides as long as nobody was sent anything.
+pub(super) struct Early<L> {
+    pub origin: Box<dyn Origin<L>>,
+    /// Its backend's leg is not connected yet.
+    pub opening: bool,
+}
+
+impl<L> Entry<L> {
+    /// Waits for the backend's leg to be connected.
+    pub(super) fn open(&mut self, scratch: &mut Scratch) -> Turn {
+        let has_left = self.legs[CLIENT].is_broken();
+        match self.legs[BACKEND].connect() {
+            Connect::UnderWay if has_left && self.idle(scratch.now) < LEAVE_AFTER => Turn::Soon,
+            Connect::UnderWay if !has_left => Turn::Wait,
+            Connect::UnderWay | Connect::Failed if has_left => {
+                // The backend may be connected meanwhile: no FIN of ours is to look like the client's.
+                self.legs[BACKEND].reset();
+                self.end = Some(End::new(Side::Client, Phase::Connect, How::Rst));
+                Turn::Ended
+            }
+            Connect::UnderWay | Connect::Failed => {
+                Turn::Unserved(Unserved::Connect(self.legs[BACKEND].connect_error()))
+            }
+            Connect::Done => {
+                self.last_activity = scratch.now;
+                if let Some(early) = self.role.early_mut() {
+                    early.opening = false;
+                    early.origin.connected(&mut self.record);
+                }
+                self.relay(scratch)
+            }
+        }
+    }
+
+    /// No byte and no FIN has gone either way.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.record.bytes_from_client == 0
+            && self.record.bytes_from_backend == 0
+            && !self.directions[CLIENT].has_ended()
+    }
+
+    /// Behind the first byte it goes back no more.
+    pub(super) fn leave_origin(&mut self) {
+        let Some(early) = self.role.early().filter(|_| !self.is_untouched()) else {
+            return;
+        };
+        if self.record.bytes_from_client + self.record.bytes_from_backend > 0 {
+            early.origin.served();
+        }
+        self.role.end_early();
+    }
+
+    /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.
+    pub(super) fn leave_to_another(&mut self) -> Turn {
+        let has_other = |early: &Early<L>| early.origin.has_other();
+        if self.is_untouched() && self.role.early().is_some_and(has_other) {
+            return Turn::Unserved(Unserved::Fin);
+        }
+        // There is none, or the client spoke in this very turn: the FIN goes on in the next.
+        self.role.end_early();
+        Turn::Again
+    }
+
+    /// A backend that broke before a byte went either way, under a client that is still there.
+    pub(super) fn can_be_given_back(&self) -> bool {
+        self.role.early().is_some() && self.is_untouched() && !self.legs[CLIENT].is_broken()
+    }
+
+    /// Gives the client's leg back.
+    pub fn give_back(self, why: Unserved) {
+        let Self {
+            legs: [client, backend],
+            record,
+            lease,
+            role,
+            ..
+        } = self;
+        drop(backend);
+        let early = role.into_early();
+        let is_early = early.is_some();
+        if !is_early {
+            client.reset();
+        }
+        match (early, client.into_session_leg()) {
+            (Some(early), Some(client)) => early.origin.unserved(why, client, record, lease),
+            _ => record.finish(End::new(Side::Backend, Phase::Connect, How::Rst)),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the files of a configuration show that its operator should know: `evenkeel check` tells it,
+//! nothing refuses it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::renewal::ends_soon;
+use crate::config::{Certificate, Config, Draft, Finding, ListenerTls, Terminate};
+use crate::tls;
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// Adds the warnings of the files that `draft` names.
+pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
+    let Some(config) = draft.config() else { return };
+    let certificates = certificates(config).into_iter();
+    let expiring = certificates.filter_map(|(key, file)| finding(key, file, expiry(file, now)?));
+    let secrets = secrets(config).into_iter();
+    let readable = secrets.filter_map(|(key, file)| finding(key, file, readable(file)?));
+    for found in expiring.chain(readable).collect::<Vec<_>>() {
+        draft.warn(&found);
+    }
+}
+
+/// The parts of a configuration, each with a file that it names.
+type Files<'a> = Vec<(String, &'a Path)>;
+
+/// The certificates that we show.
+fn certificates(config: &Config) -> Files<'_> {
+    let mut found: Files<'_> = Vec::new();
+    for (key, settings) in terminating(config) {
+        let certificates = settings.certificates.iter();
+        found.extend(certificates.map(|one| (key.clone(), one.cert.as_path())));
+    }
+    for (key, identity) in identities(config) {
+        found.push((key, identity.0));
+    }
+    found
+}
+
+/// The files that nobody else is to read.
+fn secrets(config: &Config) -> Files<'_> {
+    let mut found: Files<'_> = Vec::new();
+    for (key, settings) in terminating(config) {
+        let keys = settings.certificates.iter().map(|one| &one.key);
+        let files = keys.chain(&settings.ticket_keys);
+        found.extend(files.map(|file| (key.clone(), file.as_path())));
+    }
+    for (key, identity) in identities(config) {
+        found.push((key, identity.1));
+    }
+    for (name, pool) in &config.pools {
+        let file = pool.sticky.as_ref().map(|sticky| sticky.key_file.as_path());
+        found.extend(file.map(|file| (format!("pool.{name}.sticky"), file)));
+    }
+    let token = config
+        .admin
+        .as_ref()
+        .and_then(|admin| admin.token_file.as_deref());
+    found.extend(token.map(|file| ("admin".to_owned(), file)));
+    found
+}
+
+fn terminating(config: &Config) -> impl Iterator<Item = (String, &Terminate)> {
+    let listeners = config.listeners.iter().enumerate();
+    listeners.filter_map(|(place, listener)| match &listener.tls {
+        Some(ListenerTls::Terminate(settings)) => {
+            Some((format!("listener[{place}].tls"), settings))
+        }
+        _ => None,
+    })
+}
+
+/// Certificate and key, of the admin endpoint and of those pools that have some.
+fn identities(config: &Config) -> impl Iterator<Item = (String, (&Path, &Path))> {
+    let pools = config.pools.iter().filter_map(|(name, pool)| {
+        let identity = pool.tls.as_ref()?.identity.as_ref()?;
+        let files = (identity.cert.as_path(), identity.key.as_path());
+        Some((format!("pool.{name}.tls"), files))
+    });
+    let admin = config.admin.iter().filter_map(|admin| {
+        let Certificate { cert, key, .. } = admin.tls.as_ref()?;
+        Some(("admin.tls".to_owned(), (cert.as_path(), key.as_path())))
+    });
+    pools.chain(admin)
+}
+
+fn finding(key: String, file: &Path, what: String) -> Option<Finding> {
+    Some(Finding {
+        key,
+        file: Some(file.to_owned()),
+        what: format!("{}: {what}", file.display()),
+    })
+}
+
+fn expiry(file: &Path, now: SystemTime) -> Option<String> {
+    let certificate = tls::certificate_facts(file)?;
+    let left = ends_soon(&certificate, now)?.as_secs();
+    Some(match (left, left / DAY_SECONDS) {
+        (0, _) => "the certificate has expired".to_owned(),
+        (_, 0) => "the certificate expires within a day".to_owned(),
+        (_, 1) => "the certificate expires in 1 day".to_owned(),
+        (_, days) => format!("the certificate expires in {days} days"),
+    })
+}
+
+fn readable(file: &Path) -> Option<String> {
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| "every user of this machine can read this secret".to_owned())
+}
