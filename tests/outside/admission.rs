@@ -483,7 +483,7 @@ async fn three_in_three_seconds(keys: &str, reason: &str) -> (Balancer, [Node; 2
         served >= 3 && served <= 3 + took.as_secs(),
         "{served} in {took:?}"
     );
-    assert!(refused(&balancer, "raw", reason).await >= 6.0);
+    assert!(refused(&balancer, "raw", reason).await >= (10 - served) as f64);
     within("the next one", async {
         while ended_or_served(raw).await.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -581,11 +581,8 @@ async fn waiting_polls_end_spread_over_the_second_half_of_a_stop() {
     .await;
     let (first, last) = (ends.iter().min(), ends.iter().max());
     assert!(first >= Some(&1_000), "{ends:?}");
-    assert!(
-        last.zip(first)
-            .is_some_and(|(last, first)| last - first > 300),
-        "{ends:?}"
-    );
+    // Not all of them at the beginning of the second half.
+    assert!(last > Some(&1_300), "{ends:?}");
     let stopped = balancer
         .access("a stopped poll", |line| line["end"]["how"] == "stop")
         .await;

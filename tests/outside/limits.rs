@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -9,6 +11,7 @@ use crate::clients::{connect, echoed, greeted, http, read_line};
 use crate::harness::{Balancer, Launch, within};
 use crate::nodes::Node;
 use crate::settings::{backend, backend_with, listener, pool, simple};
+use crate::threads::wakes_at_most;
 
 /// Whether nothing comes for a while.
 async fn is_quiet(stream: &TcpStream) -> bool {
@@ -139,7 +142,7 @@ async fn a_wait_in_the_queue_has_an_end() {
         (vec![], crate::clients::Ending::Rst)
     );
     assert!(
-        (400..5_000).contains(&began.elapsed().as_millis()),
+        began.elapsed() >= Duration::from_millis(400),
         "{:?}",
         began.elapsed()
     );
@@ -297,25 +300,26 @@ async fn without_free_descriptors_accepting_pauses_admin_answers_and_it_recovers
         waiting.push(stream);
     }
     // Some are served, the others wait in the kernel's queue.
-    let mut still = Vec::new();
-    for mut stream in waiting {
-        match tokio::time::timeout(Duration::from_millis(200), read_line(&mut stream)).await {
-            Ok(line) => {
-                assert_eq!(line.expect("a greeting, not an end"), "n1");
-                served.push(stream);
-            }
-            Err(_) => still.push(stream),
-        }
+    let room = balancer
+        .log
+        .wait("the budget", 0, |line| {
+            let line = line.contains("connection budget").then_some(line)?;
+            let told: serde_json::Value = serde_json::from_str(line).ok()?;
+            told["max_connections"].as_u64()
+        })
+        .await as usize;
+    assert!((5..80).contains(&room), "{room} of 100 descriptors");
+    let mut greetings: FuturesUnordered<_> = waiting
+        .into_iter()
+        .map(async |mut stream: TcpStream| {
+            let line = read_line(&mut stream).await;
+            assert_eq!(line.expect("a greeting, not an end"), "n1");
+            stream
+        })
+        .collect();
+    while served.len() < room {
+        served.push(greetings.next().await.expect("one more"));
     }
-    assert!(
-        served.len() >= 5,
-        "{} served of 100 descriptors",
-        served.len()
-    );
-    assert!(
-        !still.is_empty(),
-        "80 sessions of two sockets in 100 descriptors"
-    );
     for _ in 0..10 {
         assert_eq!(
             balancer.get("/api/v1/status").await.status,
@@ -323,35 +327,16 @@ async fn without_free_descriptors_accepting_pauses_admin_answers_and_it_recovers
             "admin answers without free descriptors"
         );
     }
-    let cpu = cpu_ticks(balancer.pid());
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let spent = cpu_ticks(balancer.pid()) - cpu;
-    assert!(
-        spent <= 15,
-        "it spins: {spent} ticks of 10 ms in half a second"
-    );
+    wakes_at_most(balancer.pid(), 100, Duration::from_millis(500)).await;
     for stream in &mut served {
         echoed(stream, b"still here").await;
     }
     // Each end lets the next one in, until all were served.
-    while !still.is_empty() {
+    while !greetings.is_empty() {
         served.pop();
-        let mut next = still.remove(0);
-        assert_eq!(read_line(&mut next).await.expect("a greeting"), "n1");
+        let next = greetings.next().await.expect("one that waits");
         served.insert(0, next);
     }
-}
-
-/// The processor time of a process, in ticks of 10 ms.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let (_, fields) = stat.rsplit_once(") ").expect("fields");
-    fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(|ticks| ticks.parse::<u64>().expect("ticks"))
-        .sum()
 }
 
 #[tokio::test]
@@ -458,7 +443,7 @@ async fn above_the_rate_of_the_process_accepting_pauses_and_nobody_is_refused() 
     let door = balancer.address("door").await;
     let took = time_to_greet(door, 25).await;
     assert!(
-        (1_400..8_000).contains(&took.as_millis()),
+        took.as_millis() >= 1_400,
         "10 at once, 15 more at 10 a second: {took:?}"
     );
     let began = Instant::now();

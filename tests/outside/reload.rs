@@ -650,7 +650,7 @@ async fn the_metrics_endpoint_comes_and_goes() {
 async fn settings_of_the_process_change_or_say_that_they_need_a_restart() {
     let n1 = Node::echo("n1").await;
     let config = simple("tcp", "", &[&n1]);
-    let balancer = Balancer::start(&with_global("", &config));
+    let balancer = Balancer::start(&with_global("hard_stop_after = \"10m\"", &config));
     let address = balancer.address("main").await;
     let (mut live, _) = greeted(address).await;
     let changed = with_global("hard_stop_after = \"1s\"", &config);
@@ -665,15 +665,9 @@ async fn settings_of_the_process_change_or_say_that_they_need_a_restart() {
     );
     echoed(&mut live, b"still here").await;
     assert_eq!(balancer.backend("nodes", "n1").await["live"], 1);
-    // The new time holds: with the old one of 30 s the stop would last 15 s at least.
-    let began = std::time::Instant::now();
+    // The new time holds: with the old one the stop would last five minutes at least.
     balancer.signal("TERM");
     balancer.exit().await;
-    assert!(
-        began.elapsed() < std::time::Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
 }
 
 #[tokio::test]

@@ -36,12 +36,15 @@ async function session(url, options) {
   return { socket, sent: 0, disconnects: 0 };
 }
 
+// One generous time for what is only late. Where a session may break, a message may be lost for good: it is asked for sooner.
+const [PATIENCE, RETRY] = [30_000, 2_000];
+
 // The answer names the node. A message that a lost session swallowed is sent again with the same number.
 async function ask(session) {
   const text = `message ${session.sent++} ${"z".repeat(session.sent % 500)}`;
   for (;;) {
     try {
-      const answer = await session.socket.timeout(2_000).emitWithAck("message", text);
+      const answer = await session.socket.timeout(session.mayBreak ? RETRY : PATIENCE).emitWithAck("message", text);
       const [name, echoed] = [answer.slice(0, 2), answer.slice(3)];
       if (echoed !== text) fail(`expected ${text}, got ${echoed}`);
       return name;

@@ -11,7 +11,7 @@ use crate::relay::entry::{BACKEND, CLIENT};
 use crate::relay::{Framing, Policy, Watched};
 
 const LONG: Duration = Duration::from_secs(30);
-/// Long enough that what the ends do before they fall silent is over by then on a busy machine.
+/// Where it is too short for what the ends do before they fall silent, the case runs again with a longer one.
 pub const SHORT: Duration = Duration::from_millis(120);
 /// What is written and read at once, at most.
 const MAX_BYTES: usize = 100_000;
@@ -210,12 +210,13 @@ impl Case {
         }
     }
 
-    pub fn policy(&self) -> Policy {
+    /// `short`: the timeout that its patience has.
+    pub fn policy(&self, short: Duration) -> Policy {
         let [idle_timeout, fin_timeout] = match self.patience {
             Patience::Long => [LONG, LONG],
-            Patience::ShortIdle => [SHORT, SHORT],
+            Patience::ShortIdle => [short, short],
             // What is not half-closed ends by the idle timeout.
-            Patience::ShortFin => [3 * SHORT, SHORT],
+            Patience::ShortFin => [3 * short, short],
         };
         Policy {
             idle_timeout,

@@ -162,7 +162,7 @@ impl Watched {
         self.jobs
             .retain(|name, _| seen.iter().any(|one| *one.name == **name));
         let is_stranded = |one: &Seen<'_>| matches!(one.health, Health::Down(_)) && one.live > 0;
-        let nobody = !seen.iter().any(|one| one.health == Health::Usable);
+        let nobody = !seen.iter().any(|one| one.is_usable());
         let stranded = failover.on_down != OnDown::Keep && nobody && seen.iter().any(is_stranded);
         if stranded {
             self.guard.hold(Panic::NoBackend);
@@ -220,7 +220,7 @@ fn health(backend: &Backend) -> Health {
     // Its time first: an ejection may be over.
     let since = backend.since();
     match (backend.takes_new(), backend.check_up()) {
-        (true, _) => Health::Usable,
+        (true, _) => Health::Usable(since),
         (false, false) => Health::Down(since),
         (false, true) => Health::Apart,
     }

@@ -12,8 +12,8 @@ use crate::server::jobs::Why;
 /// How a backend is, as far as its sessions are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It takes new connections.
-    Usable,
+    /// It takes new connections, since then.
+    Usable(SystemTime),
     /// Its check says so, since then.
     Down(SystemTime),
     /// The operator has it, or it is ejected, unresolved, removed, of weight 0: no reason to end a session.
@@ -42,6 +42,12 @@ pub struct Seen<'a> {
     pub kept: bool,
 }
 
+impl Seen<'_> {
+    pub fn is_usable(&self) -> bool {
+        matches!(self.health, Health::Usable(_))
+    }
+}
+
 /// What is to be done, by the index of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -55,6 +61,8 @@ pub struct Policy {
     courses: BTreeMap<String, Course>,
     /// At the last look none could be used.
     nobody: bool,
+    /// Primaries that could be used at the last look, and since when.
+    primaries: BTreeMap<String, SystemTime>,
 }
 
 #[derive(Debug)]
@@ -74,9 +82,9 @@ enum Cause {
 
 impl Policy {
     pub fn decide(&mut self, failover: &Failover, seen: &[Seen<'_>], now: Instant) -> Vec<Order> {
-        let is_usable = |one: &&Seen<'_>| one.health == Health::Usable;
-        let anyone = seen.iter().any(|one| is_usable(&one));
-        let primary = seen.iter().filter(is_usable).any(|one| !one.backup);
+        let anyone = seen.iter().any(Seen::is_usable);
+        let primary = seen.iter().any(|one| one.is_usable() && !one.backup);
+        let stayed = self.primaries_stayed(seen);
         let restarts = std::mem::replace(&mut self.nobody, !anyone) || !anyone;
         let mut before = std::mem::take(&mut self.courses);
         let mut orders = Vec::new();
@@ -85,6 +93,7 @@ impl Policy {
                 let known = before.remove(one.name);
                 let mut course = known
                     .filter(|known| known.cause == cause)
+                    .filter(|_| stayed || cause != Cause::PrimariesAreBack)
                     .unwrap_or(Course {
                         cause,
                         since: now,
@@ -117,6 +126,20 @@ impl Policy {
         }
         orders
     }
+
+    /// Whether a primary has been usable since the last look. All may have gone and come back between two looks: that is
+    /// another return.
+    fn primaries_stayed(&mut self, seen: &[Seen<'_>]) -> bool {
+        let mut now = BTreeMap::new();
+        for one in seen.iter().filter(|one| !one.backup) {
+            if let Health::Usable(since) = one.health {
+                now.insert(one.name.to_owned(), since);
+            }
+        }
+        let before = std::mem::replace(&mut self.primaries, now);
+        let stayed = |(name, since): (&String, &SystemTime)| before.get(name) == Some(since);
+        self.primaries.iter().any(stayed)
+    }
 }
 
 impl Cause {
@@ -134,7 +157,7 @@ fn cause(one: &Seen<'_>, failover: &Failover, primary: bool) -> Option<Cause> {
     match one.health {
         Health::Apart => None,
         Health::Down(since) if failover.on_down != OnDown::Keep => Some(Cause::Down(since)),
-        Health::Down(_) | Health::Usable => returns.then_some(Cause::PrimariesAreBack),
+        Health::Down(_) | Health::Usable(_) => returns.then_some(Cause::PrimariesAreBack),
     }
 }
 
@@ -147,6 +170,7 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(30);
+    const UP: Health = Health::Usable(SystemTime::UNIX_EPOCH);
 
     fn failover(on_down: OnDown, on_up: OnUp) -> Failover {
         Failover {
@@ -175,7 +199,7 @@ mod tests {
     fn spare() -> Seen<'static> {
         Seen {
             backup: true,
-            ..one("spare", Health::Usable)
+            ..one("spare", UP)
         }
     }
 
@@ -204,7 +228,7 @@ mod tests {
     #[test]
     fn who_is_down_for_the_grace_is_ended_and_who_is_back_is_left_alone() {
         let mut looks = Looks::new(OnDown::Drain, OnUp::Keep);
-        let other = one("b", Health::Usable);
+        let other = one("b", UP);
         assert_eq!(looks.at(0, &[one("a", down()), other]), []);
         assert_eq!(looks.at(29, &[one("a", down()), other]), []);
         let end = [Order::End(0, Why::Down)];
@@ -214,14 +238,14 @@ mod tests {
             ..one("a", health)
         };
         assert_eq!(looks.at(31, &[running(down()), other]), []);
-        let back = looks.at(32, &[running(Health::Usable), other]);
+        let back = looks.at(32, &[running(UP), other]);
         assert_eq!(back, [Order::Abort(0)]);
     }
 
     #[test]
     fn down_again_is_another_grace_though_nobody_saw_it_up() {
         let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
-        let other = one("b", Health::Usable);
+        let other = one("b", UP);
         looks.at(0, &[one("a", down()), other]);
         let later = Health::Down(SystemTime::UNIX_EPOCH + Duration::from_secs(20));
         assert_eq!(looks.at(30, &[one("a", later), other]), []);
@@ -233,7 +257,7 @@ mod tests {
         let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
         looks.at(0, &[one("a", down()), one("b", down())]);
         assert_eq!(looks.at(100, &[one("a", down()), one("b", down())]), []);
-        let back = one("b", Health::Usable);
+        let back = one("b", UP);
         assert_eq!(looks.at(101, &[one("a", down()), back]), []);
         assert_eq!(looks.at(130, &[one("a", down()), back]), []);
         assert_eq!(looks.at(131, &[one("a", down()), back]).len(), 1);
@@ -242,7 +266,7 @@ mod tests {
     #[test]
     fn the_last_one_that_goes_takes_the_others_jobs_back() {
         let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
-        looks.at(0, &[one("a", down()), one("b", Health::Usable)]);
+        looks.at(0, &[one("a", down()), one("b", UP)]);
         let running = Seen {
             work: Work::Running,
             ..one("a", down())
@@ -253,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_stopped_or_kept_is_kept_until_it_was_up() {
-        let other = one("b", Health::Usable);
+        let other = one("b", UP);
         let stopped = |seen: &mut Seen<'_>| seen.work = Work::Stopped;
         let kept = |seen: &mut Seen<'_>| seen.kept = true;
         for word in [stopped as fn(&mut Seen<'_>), kept] {
@@ -262,7 +286,7 @@ mod tests {
             word(&mut told);
             looks.at(0, &[told, other]);
             assert_eq!(looks.at(100, &[one("a", down()), other]), []);
-            looks.at(101, &[one("a", Health::Usable), other]);
+            looks.at(101, &[one("a", UP), other]);
             looks.at(102, &[one("a", down()), other]);
             assert_eq!(looks.at(132, &[one("a", down()), other]).len(), 1);
         }
@@ -274,21 +298,45 @@ mod tests {
         let end = [Order::End(1, Why::Return)];
         assert_eq!(looks.at(0, &[one("a", down()), spare()]), []);
         assert_eq!(looks.at(100, &[one("a", down()), spare()]), []);
-        assert_eq!(looks.at(101, &[one("a", Health::Usable), spare()]), []);
-        assert_eq!(looks.at(131, &[one("a", Health::Usable), spare()]), end);
+        assert_eq!(looks.at(101, &[one("a", UP), spare()]), []);
+        assert_eq!(looks.at(131, &[one("a", UP), spare()]), end);
         let empty = Seen { live: 0, ..spare() };
-        assert_eq!(looks.at(140, &[one("a", Health::Usable), empty]), []);
+        assert_eq!(looks.at(140, &[one("a", UP), empty]), []);
         // One that the primaries refused.
-        assert_eq!(looks.at(150, &[one("a", Health::Usable), spare()]), []);
+        assert_eq!(looks.at(150, &[one("a", UP), spare()]), []);
         looks.at(151, &[one("a", Health::Apart), spare()]);
-        looks.at(152, &[one("a", Health::Usable), spare()]);
-        assert_eq!(looks.at(182, &[one("a", Health::Usable), spare()]), end);
+        looks.at(152, &[one("a", UP), spare()]);
+        assert_eq!(looks.at(182, &[one("a", UP), spare()]), end);
+    }
+
+    #[test]
+    fn primaries_that_were_away_between_two_looks_are_back_again() {
+        let mut looks = Looks::new(OnDown::Keep, OnUp::Return);
+        let end = [Order::End(2, Why::Return)];
+        let since = |second| Health::Usable(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        let empty = Seen { live: 0, ..spare() };
+        let mut look = |second, health, other, spare| {
+            looks.at(second, &[one("a", health), one("b", other), spare])
+        };
+        assert_eq!(look(0, UP, down(), empty), []);
+        assert_eq!(look(29, UP, down(), empty), []);
+        // Neither the time before counts for those that came to the backup meanwhile, nor that it was empty before.
+        assert_eq!(look(30, since(30), down(), spare()), []);
+        assert_eq!(look(59, since(30), down(), spare()), []);
+        assert_eq!(look(60, since(30), down(), spare()), end);
+        assert_eq!(look(61, since(30), down(), empty), []);
+        assert_eq!(look(62, since(62), down(), spare()), []);
+        assert_eq!(look(92, since(62), down(), spare()), end);
+        // Another one that comes or goes is no return: the first was there all the time.
+        assert_eq!(look(93, since(62), since(93), empty), []);
+        assert_eq!(look(94, since(62), since(94), spare()), []);
+        assert_eq!(look(200, since(62), down(), spare()), []);
     }
 
     #[test]
     fn primaries_that_go_again_take_the_return_back() {
         let mut looks = Looks::new(OnDown::Drain, OnUp::Return);
-        looks.at(0, &[one("a", Health::Usable), spare()]);
+        looks.at(0, &[one("a", UP), spare()]);
         let running = Seen {
             work: Work::Running,
             ..spare()
@@ -304,14 +352,14 @@ mod tests {
             work: Work::Running,
             ..one("a", down())
         };
-        let orders = looks.at(0, &[running, one("b", Health::Usable)]);
+        let orders = looks.at(0, &[running, one("b", UP)]);
         assert_eq!(orders, [Order::Abort(0)]);
     }
 
     fn health() -> impl Strategy<Value = Health> {
         let since = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         prop_oneof![
-            Just(Health::Usable),
+            (0u64..2).prop_map(move |second| Health::Usable(since(second))),
             Just(Health::Apart),
             (0u64..2).prop_map(move |second| Health::Down(since(second))),
         ]
@@ -326,6 +374,7 @@ mod tests {
         ) {
             let on_down = if drains { OnDown::Drain } else { OnDown::Keep };
             let on_up = if returns { OnUp::Return } else { OnUp::Keep };
+            let any_usable = |healths: &[Health]| healths.iter().any(|one| matches!(one, Health::Usable(_)));
             let mut bench = Looks::new(on_down, on_up);
             let mut now = 0;
             let mut history: Vec<(u64, Vec<Health>)> = Vec::new();
@@ -350,10 +399,10 @@ mod tests {
                 for order in &orders {
                     let Order::End(index, why) = *order else { continue };
                     prop_assert!(seen[index].live > 0 && !seen[index].kept);
-                    prop_assert!(healths.contains(&Health::Usable));
+                    prop_assert!(any_usable(&healths));
                     let lasts = |(_, then): &&(u64, Vec<Health>)| match why {
-                        Why::Down => then[index] == healths[index] && then.contains(&Health::Usable),
-                        Why::Return => then[..3].contains(&Health::Usable) && then[index] != Health::Apart,
+                        Why::Down => then[index] == healths[index] && any_usable(then),
+                        Why::Return => any_usable(&then[..3]) && then[index] != Health::Apart,
                     };
                     let since = history.iter().rev().take_while(lasts).last().map(|(at, _)| *at);
                     prop_assert!(since.is_some_and(|since| now - since >= GRACE.as_secs()), "{order:?} {history:?}");
@@ -364,7 +413,7 @@ mod tests {
                 for index in 0..4 {
                     let ends = orders.iter().any(|order| matches!(order, Order::End(at, _) if *at == index));
                     running[index] = ends || seen[index].work == Work::Running && !orders.contains(&Order::Abort(index));
-                    prop_assert!(!running[index] || healths.contains(&Health::Usable));
+                    prop_assert!(!running[index] || any_usable(&healths));
                     prop_assert!(!running[index] || healths[index] != Health::Apart);
                 }
             }
