@@ -188,10 +188,10 @@ pub const BACKEND_TLS_VERIFY: bool = true;
 pub const CONNECT_FAILURES: u64 = 3;
 /// Long enough that a quiet pool gathers three failures, short enough that old ones are forgotten.
 pub const WINDOW: Duration = seconds(10);
-/// A restarting process is back by then.
-pub const BASE_EJECTION_TIME: Duration = seconds(10);
-/// A node that was repaired is tried again soon enough without an operator.
-pub const MAX_EJECTION_TIME: Duration = seconds(300);
+/// One connection probes it then, and goes elsewhere if it fails: an early probe costs little.
+pub const BASE_EJECTION_TIME: Duration = Duration::from_millis(500);
+/// A node that has come back serves again within two seconds, the gap to the next connection included.
+pub const MAX_EJECTION_TIME: Duration = seconds(1);
 
 // failover
 

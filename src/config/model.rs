@@ -375,9 +375,9 @@ pub struct Outlier {
     pub connect_failures: u32,
     /// Default 10 s.
     pub window: Duration,
-    /// First ejection; doubles each time. Default 10 s.
+    /// First ejection; each failed probe doubles it. Default 500 ms.
     pub base_ejection_time: Duration,
-    /// Default 5 min.
+    /// Default 1 s, or `base_ejection_time` if that is longer.
     pub max_ejection_time: Duration,
 }
 

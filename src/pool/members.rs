@@ -81,9 +81,12 @@ impl Members {
     }
 
     /// Whether the pool can do without `backend` for a while: never more than half of it is ejected, and never the last
-    /// one that can be used.
+    /// one that can be used. One whose probe failed is out already.
     pub(super) fn spares(&self, backend: &Backend) -> bool {
-        let is_ejected = |other: &Backend| other.status().outlier.until().is_some();
+        if backend.status().outlier.is_probed() {
+            return true;
+        }
+        let is_ejected = |other: &Backend| other.status().outlier.is_ejected();
         let ejected = self.present.iter().filter(|other| is_ejected(other));
         let ejected_then = ejected.count() + 1;
         let belongs = |other: &&Arc<Backend>| std::ptr::eq(Arc::as_ptr(other), backend);
@@ -103,7 +106,7 @@ impl Members {
         }
         let waits = self.present.iter().flat_map(|backend| {
             let status = backend.status();
-            [status.outlier.until(), status.lines.owed_at()]
+            [status.outlier.ends_at(), status.lines.owed_at()]
         });
         let view = View {
             settings: self.settings.clone(),
@@ -166,7 +169,8 @@ impl Members {
         all.filter_map(|backend| settle(backend, now)).collect()
     }
 
-    /// Ejection is a guess; when nobody else can be used, a guess is all there is. True if it took one back.
+    /// Ejection is a guess; when nobody else can be used, a guess is all there is, and everybody probes: to turn the
+    /// others away while one connects would cost more than a failed connect. True if it took one back.
     fn readmit_if_nobody_is_left(&self, now: Instant) -> bool {
         if self.present.iter().any(|one| one.status().is_usable()) {
             return false;
@@ -175,7 +179,7 @@ impl Members {
         for backend in &self.present {
             let mut status = backend.status();
             if status.state() == State::Ejected && status.weight() > 0 {
-                status.readmit(now);
+                status.readmit_early(now);
                 taken_back = true;
             }
         }
@@ -198,16 +202,16 @@ impl Members {
 
     fn slot(&self, backend: &Arc<Backend>, now: Instant) -> Slot {
         let status = backend.status();
-        let usable = status.is_usable();
+        let door = self.door(&status);
         // Before the view is swapped: nobody who picked from the old one enters a closed backend.
-        backend.gate().set_door(self.door(&status));
+        backend.gate().set_door(door);
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
         Slot {
             backend: backend.clone(),
             weight: status.weight(),
-            usable,
+            door,
             relieved: status.relieved,
             ramp: from.map(|from| Ramp { from, time }),
         }
@@ -220,6 +224,7 @@ impl Members {
         let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
         match status.is_usable() {
             true => Door::Open,
+            false if status.is_probed() => Door::Probe,
             false if keeps && status.is_kept() => Door::Kept,
             false => Door::Closed,
         }

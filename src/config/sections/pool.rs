@@ -454,12 +454,12 @@ mod tests {
                 Fault::Value,
             ),
             (
-                pool("outlier = { base_ejection_time = \"6m\" }"),
+                pool("outlier = { base_ejection_time = \"6m\", max_ejection_time = \"5m\" }"),
                 "pool.p.outlier.base_ejection_time",
                 Fault::Conflict,
             ),
             (
-                pool("outlier = { max_ejection_time = \"5s\" }"),
+                pool("outlier = { max_ejection_time = \"400ms\" }"),
                 "pool.p.outlier.max_ejection_time",
                 Fault::Conflict,
             ),

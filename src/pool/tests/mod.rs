@@ -1,6 +1,7 @@
 //! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for something.
 
 mod choosing;
+mod probing;
 mod queueing;
 mod relieving;
 mod reloading;
