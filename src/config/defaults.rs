@@ -137,6 +137,8 @@ pub const MAX_QUEUE: u64 = 0;
 pub const QUEUE_TIMEOUT: Duration = seconds(5);
 /// Off: it delays recovery unless nodes really need to warm up.
 pub const SLOW_START: Duration = Duration::ZERO;
+/// A client that is refused at once may go to another site; one that waits for dead nodes may not.
+pub const WHEN_ALL_DOWN: &str = "refuse";
 
 // sticky
 

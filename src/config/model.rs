@@ -265,6 +265,8 @@ pub struct Pool {
     pub queue_timeout: Duration,
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
+    /// What becomes of a client when no backend can be used. Default refuse.
+    pub when_all_down: WhenAllDown,
     pub outlier: Outlier,
     pub failover: Failover,
     /// `None`: backends are spoken to in plain.

@@ -2,7 +2,7 @@
 
 use super::model::{
     Activity, Balance, ClientAuthMode, ForwardedFields, InitState, LogFormat, LogLevel, OnDown,
-    OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion, UntoldSessions,
+    OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion, UntoldSessions, WhenAllDown,
 };
 
 /// A closed set whose members have a word each.
@@ -78,6 +78,11 @@ impl Word for ClientAuthMode {
         ("required", ClientAuthMode::Required),
         ("optional", ClientAuthMode::Optional),
     ];
+}
+
+impl Word for WhenAllDown {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
 }
 
 impl Word for Activity {

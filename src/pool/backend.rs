@@ -130,13 +130,14 @@ impl Backend {
         }
     }
 
-    /// Clears what failed before a success; whether that was the first one of an ejected backend.
+    /// Clears what failed before a success; whether that was the first one of an ejected backend, or of one that was taken
+    /// back for want of others.
     fn has_recovered(&self) -> bool {
         let mut status = self.status();
         let counts = status.outlier.succeeded();
         // Under the lock, as it is set: no failure is left behind without it.
         self.failing.store(!counts, Ordering::Relaxed);
-        counts && status.outlier.is_ejected()
+        counts && (status.outlier.is_ejected() || status.outlier.is_last_resort())
     }
 
     /// A connect failed by the backend's fault: never call it for an error that is ours (`ConnectError::is_ours`).

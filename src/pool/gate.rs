@@ -11,9 +11,11 @@ const CLOSED: u64 = 1 << 63;
 const KEPT: u64 = 1 << 62;
 /// Beside `CLOSED`: one may enter, to probe the backend.
 const PROBE: u64 = 1 << 61;
-/// Beside `CLOSED`: the one that probes it is in. The other bits count.
+/// Beside `CLOSED`: the one that probes it is in.
 const PROBED: u64 = 1 << 60;
-const COUNT: u64 = !(CLOSED | KEPT | PROBE | PROBED);
+/// Beside `CLOSED`: it is tried, as nobody else is left. The other bits count.
+const TRIED: u64 = 1 << 59;
+const COUNT: u64 = !(CLOSED | KEPT | PROBE | PROBED | TRIED);
 
 /// For whom the door is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Door {
     Kept,
     /// For one, whose connect shows whether the backend works again.
     Probe,
+    /// For everybody, though the backend is down: no other one is left.
+    Try,
     Closed,
 }
 
@@ -87,6 +91,7 @@ impl Gate {
             Door::Kept => CLOSED | KEPT,
             Door::Probe if word & PROBED != 0 => CLOSED | PROBED,
             Door::Probe => CLOSED | PROBE,
+            Door::Try => CLOSED | TRIED,
             Door::Closed => CLOSED,
         };
         let set = |word: u64| Some(word & COUNT | bits(word));
@@ -94,7 +99,7 @@ impl Gate {
         let _ = self.word.fetch_update(SeqCst, SeqCst, set);
     }
 
-    /// For everybody.
+    /// For everybody, and not only for a try.
     pub(super) fn is_open(&self) -> bool {
         self.word.load(SeqCst) & CLOSED == 0
     }
@@ -109,7 +114,7 @@ impl Gate {
     }
 
     fn admits(&self, word: u64) -> bool {
-        (word & CLOSED == 0 || word & PROBE != 0) && self.fits(word)
+        (word & CLOSED == 0 || word & (PROBE | TRIED) != 0) && self.fits(word)
     }
 
     fn admits_again(&self, word: u64) -> bool {
@@ -178,6 +183,17 @@ mod tests {
         assert_eq!((gate.leave(), gate.leave(), gate.leave()), (2, 1, 0));
         gate.set_door(Door::Closed);
         assert!(!gate.enter() && !gate.has_room());
+    }
+
+    #[test]
+    fn a_door_for_a_try_lets_in_up_to_the_limit_and_is_not_open() {
+        let gate = Gate::new(2);
+        gate.set_door(Door::Try);
+        assert!(gate.has_room() && !gate.is_open());
+        assert!(gate.enter() && gate.enter_again() && !gate.enter() && !gate.has_room());
+        assert_eq!((gate.leave(), gate.live()), (1, 1));
+        gate.set_door(Door::Closed);
+        assert!(!gate.enter() && !gate.enter_again());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::config::{self, Balance, OnDrain};
+use crate::config::{self, Balance, OnDrain, WhenAllDown};
 use crate::pool::announce::Transition;
 use crate::pool::backend::Home;
 use crate::pool::gate::Door;
@@ -190,8 +190,9 @@ impl Members {
         let (backups, primaries): (Vec<_>, Vec<_>) =
             self.present.iter().partition(|one| one.backup());
         let old = before.map(|view| &view.tiers);
+        let tries = self.tries();
         let tier = |backends: Vec<&Arc<Backend>>, before| {
-            let slots = backends.into_iter().map(|one| self.slot(one, now));
+            let slots = backends.into_iter().map(|one| self.slot(one, tries, now));
             Tier::new(slots.collect(), &self.settings.balance, before)
         };
         [
@@ -200,9 +201,19 @@ impl Members {
         ]
     }
 
-    fn slot(&self, backend: &Arc<Backend>, now: Instant) -> Slot {
+    /// Whether those that are down are tried: the pool is to, and no other can be used, or only ejected ones that were
+    /// taken back for want of others.
+    fn tries(&self) -> bool {
+        let serves = |one: &Arc<Backend>| {
+            let status = one.status();
+            status.is_usable() && !status.outlier.is_last_resort()
+        };
+        self.settings.when_all_down == WhenAllDown::Try && !self.present.iter().any(serves)
+    }
+
+    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> Slot {
         let status = backend.status();
-        let door = self.door(&status);
+        let door = self.door(&status, tries);
         // Before the view is swapped: nobody who picked from the old one enters a closed backend.
         backend.gate().set_door(door);
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
@@ -219,12 +230,13 @@ impl Members {
 }
 
 impl Members {
-    fn door(&self, status: &Status) -> Door {
+    fn door(&self, status: &Status, tries: bool) -> Door {
         let sticky = self.settings.sticky.as_ref();
         let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
         match status.is_usable() {
             true => Door::Open,
             false if status.is_probed() => Door::Probe,
+            false if tries && status.is_tried() => Door::Try,
             false if keeps && status.is_kept() => Door::Kept,
             false => Door::Closed,
         }

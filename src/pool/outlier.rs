@@ -15,6 +15,8 @@ pub(super) struct Outlier {
     until: Option<Instant>,
     /// That time is over: one connection may probe it.
     probed: bool,
+    /// Let in early, for want of others, and without a success since.
+    last_resort: bool,
     /// Ejections without a success or a long quiet time between them.
     ejections: u32,
     /// When the last one was over.
@@ -64,6 +66,7 @@ impl Outlier {
         self.failures.clear();
         self.until = now.checked_add(time);
         self.probed = false;
+        self.last_resort = false;
         time
     }
 
@@ -78,7 +81,14 @@ impl Outlier {
     pub(super) fn readmit(&mut self, now: Instant) {
         self.until = None;
         self.probed = false;
+        self.last_resort = false;
         self.returned = Some(now);
+    }
+
+    /// The same for want of others.
+    pub(super) fn readmit_early(&mut self, now: Instant) {
+        self.readmit(now);
+        self.last_resort = true;
     }
 
     pub(super) fn is_ejected(&self) -> bool {
@@ -88,6 +98,11 @@ impl Outlier {
     /// Ejected, and one connection may probe it.
     pub(super) fn is_probed(&self) -> bool {
         self.probed
+    }
+
+    /// Let in early, and nothing shows yet that it was right.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.last_resort
     }
 
     /// When one connection may probe it, unless it may already.

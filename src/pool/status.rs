@@ -223,7 +223,7 @@ impl Status {
 
     /// Ends its ejection early: the pool has nobody else.
     pub(super) fn readmit_early(&mut self, now: Instant) {
-        self.outlier.readmit(now);
+        self.outlier.readmit_early(now);
         self.ejection = "taken back early, no other backend can be used".to_owned();
     }
 
@@ -248,6 +248,11 @@ impl Status {
     pub(super) fn is_probed(&self) -> bool {
         let probed = self.shown.state == State::Ejected && self.outlier.is_probed();
         probed && self.weight() > 0 && !self.retired
+    }
+
+    /// Its check alone keeps it away: where nobody else is left it may be tried.
+    pub(super) fn is_tried(&self) -> bool {
+        self.shown.state == State::Down && self.weight() > 0 && !self.retired
     }
 
     /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.

@@ -107,7 +107,7 @@ pub(super) struct Ramp {
 impl Slot {
     /// Its backend takes whoever comes, as far as there is room.
     fn serves(&self) -> bool {
-        self.door == Door::Open
+        matches!(self.door, Door::Open | Door::Try)
     }
 
     /// Its weight has not its full value yet.

@@ -506,3 +506,38 @@ async fn until_its_first_check_is_done_a_backend_is_unchecked() {
     let (_, status, error) = balancer.command(&["status", "--admin", &admin]).await;
     assert!(status.contains("unchecked"), "{status}{error}");
 }
+
+/// Checks that are wrong about every backend at once: the sessions work.
+#[tokio::test]
+async fn when_all_are_down_they_are_tried_or_not_as_the_pool_says() {
+    let (n1, n2) = (Node::echo("n1").await, Node::echo("n2").await);
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address")
+    };
+    let check = format!("check = {{ type = \"tcp\", interval = \"1h\", address = \"{gone}\" }}");
+    let backends = [backend("n1", n1.address), backend("n2", n2.address)];
+    let with = |key: &str| {
+        listener("main", "tcp", "nodes") + &pool("nodes", &format!("{check}\n{key}"), &backends)
+    };
+    let balancer = Balancer::start(&with(""));
+    let address = balancer.address("main").await;
+    for name in ["n1", "n2"] {
+        balancer
+            .backend_until("nodes", name, |seen| seen["state"] == "down")
+            .await;
+    }
+    crate::clients::refused(address).await;
+    balancer.reload(&with("when_all_down = \"try\"")).await;
+    let names = [greeted(address).await.1, greeted(address).await.1];
+    assert!(names.contains(&"n1".to_owned()) && names.contains(&"n2".to_owned()));
+    assert_eq!(balancer.backend("nodes", "n1").await["state"], "down");
+    // The operator's word is no guess.
+    let maint = "/api/v1/pools/nodes/backends/n1/maint";
+    assert_eq!(balancer.post(maint, "{}").await.status, 200);
+    for _ in 0..3 {
+        assert_eq!(greeted(address).await.1, "n2");
+    }
+    balancer.reload(&with("when_all_down = \"refuse\"")).await;
+    crate::clients::refused(address).await;
+}
