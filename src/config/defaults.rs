@@ -141,6 +141,8 @@ pub const MAX_QUEUE: u64 = 0;
 pub const QUEUE_TIMEOUT: Duration = seconds(5);
 /// Off: it delays recovery unless nodes really need to warm up.
 pub const SLOW_START: Duration = Duration::ZERO;
+/// A client that is refused at once may go to another site; one that waits for dead nodes may not.
+pub const WHEN_ALL_DOWN: &str = "refuse";
 
 // sticky
 
@@ -192,10 +194,10 @@ pub const BACKEND_TLS_VERIFY: bool = true;
 pub const CONNECT_FAILURES: u64 = 3;
 /// Long enough that a quiet pool gathers three failures, short enough that old ones are forgotten.
 pub const WINDOW: Duration = seconds(10);
-/// A restarting process is back by then.
-pub const BASE_EJECTION_TIME: Duration = seconds(10);
-/// A node that was repaired is tried again soon enough without an operator.
-pub const MAX_EJECTION_TIME: Duration = seconds(300);
+/// One connection probes it then, and goes elsewhere if it fails: an early probe costs little.
+pub const BASE_EJECTION_TIME: Duration = Duration::from_millis(500);
+/// A node that has come back serves again within two seconds, the gap to the next connection included.
+pub const MAX_EJECTION_TIME: Duration = seconds(1);
 
 // failover
 

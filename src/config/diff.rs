@@ -593,6 +593,11 @@ bind = "127.0.0.1:9900"
         ),
         (
             "[pool.p]",
+            "[pool.p]\nwhen_all_down = \"try\"",
+            &["pool p: changed when_all_down"],
+        ),
+        (
+            "[pool.p]",
             "[pool.p]\noutlier = { connect_failures = 9 }",
             &["pool p: changed outlier"],
         ),

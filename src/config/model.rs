@@ -269,6 +269,8 @@ pub struct Pool {
     pub queue_timeout: Duration,
     /// Time over which the weight of a new or recovered backend grows to its full value; 0 = none. Default 0. Never with hash algorithms.
     pub slow_start: Duration,
+    /// What becomes of a client when no backend can be used. Default refuse.
+    pub when_all_down: WhenAllDown,
     pub outlier: Outlier,
     pub failover: Failover,
     /// `None`: backends are spoken to in plain.
@@ -379,9 +381,9 @@ pub struct Outlier {
     pub connect_failures: u32,
     /// Default 10 s.
     pub window: Duration,
-    /// First ejection; doubles each time. Default 10 s.
+    /// First ejection; each failed probe doubles it. Default 500 ms.
     pub base_ejection_time: Duration,
-    /// Default 5 min.
+    /// Default 1 s, or `base_ejection_time` if that is longer.
     pub max_ejection_time: Duration,
 }
 

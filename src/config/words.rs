@@ -3,7 +3,7 @@
 use super::model::{
     Activity, Balance, ClientAuthMode, ClientIpFrom, EncodedSlash, ForwardedFields, InitState,
     LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion,
-    UntoldSessions,
+    UntoldSessions, WhenAllDown,
 };
 
 /// A closed set whose members have a word each.
@@ -93,6 +93,11 @@ impl Word for ClientAuthMode {
         ("required", ClientAuthMode::Required),
         ("optional", ClientAuthMode::Optional),
     ];
+}
+
+impl Word for WhenAllDown {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
 }
 
 impl Word for Activity {

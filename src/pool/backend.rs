@@ -100,10 +100,12 @@ impl Backend {
     }
 
     /// A connect succeeded. Counts it.
-    pub fn connected(&self, _now: Instant) {
+    pub fn connected(&self, now: Instant) {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
-        if !self.unanswering.load(Ordering::Relaxed) {
-            self.succeeded();
+        match self.unanswering.load(Ordering::Relaxed) {
+            // It is not back yet, and it may be long until it shows: others may try meanwhile.
+            true => self.gate.renew_probe(),
+            false => self.succeeded(now),
         }
     }
 
@@ -118,14 +120,24 @@ impl Backend {
     pub fn answered(&self) {
         if self.unanswering.load(Ordering::Relaxed) {
             self.unanswering.store(false, Ordering::Relaxed);
-            self.succeeded();
+            self.succeeded(clock());
         }
     }
 
-    fn succeeded(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
-            self.status().outlier.succeeded();
+    fn succeeded(&self, now: Instant) {
+        if self.failing.load(Ordering::Relaxed) && self.has_recovered() {
+            self.write(now, |status| status.readmit(now));
         }
+    }
+
+    /// Clears what failed before a success; whether that was the first one of an ejected backend, or of one that was taken
+    /// back for want of others.
+    fn has_recovered(&self) -> bool {
+        let mut status = self.status();
+        let counts = status.outlier.succeeded();
+        // Under the lock, as it is set: no failure is left behind without it.
+        self.failing.store(!counts, Ordering::Relaxed);
+        counts && (status.outlier.is_ejected() || status.outlier.is_last_resort())
     }
 
     /// A connect failed by the backend's fault: never call it for an error that is ours (`ConnectError::is_ours`).
@@ -137,10 +149,10 @@ impl Backend {
         let Some(home) = self.home.upgrade() else {
             return;
         };
-        self.failing.store(true, Ordering::Relaxed);
         let settings = home.settings();
         let enough = {
             let mut status = self.status();
+            self.failing.store(true, Ordering::Relaxed);
             status.last_error = Some((SystemTime::now(), why.to_owned()));
             status.outlier.failed(now, &settings.outlier)
         };
@@ -288,6 +300,15 @@ impl Backend {
             }
             idle.await;
         }
+    }
+
+    /// Puts it out for a while.
+    pub(super) fn eject(&self, now: Instant, settings: &config::Outlier, why: &str) {
+        self.counters.ejections.fetch_add(1, Ordering::Relaxed);
+        let mut status = self.status();
+        status.eject(now, settings, why);
+        // The success of its probe must find that there is something to end.
+        self.failing.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn gate(&self) -> &Gate {

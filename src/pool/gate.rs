@@ -7,9 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// The bit of `word` that is set while closed.
 const CLOSED: u64 = 1 << 63;
-/// Beside `CLOSED`: open for those who come back. The other bits count.
+/// Beside `CLOSED`: open for those who come back.
 const KEPT: u64 = 1 << 62;
-const COUNT: u64 = !(CLOSED | KEPT);
+/// Beside `CLOSED`: one may enter, to probe the backend.
+const PROBE: u64 = 1 << 61;
+/// Beside `CLOSED`: the one that probes it is in.
+const PROBED: u64 = 1 << 60;
+/// Beside `CLOSED`: it is tried, as nobody else is left. The other bits count.
+const TRIED: u64 = 1 << 59;
+const COUNT: u64 = !(CLOSED | KEPT | PROBE | PROBED | TRIED);
 
 /// For whom the door is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +23,10 @@ pub(super) enum Door {
     Open,
     /// For those who were here before, by a sticky cookie.
     Kept,
+    /// For one, whose connect shows whether the backend works again.
+    Probe,
+    /// For everybody, though the backend is down: no other one is left.
+    Try,
     Closed,
 }
 
@@ -40,19 +50,31 @@ impl Gate {
 
     /// Counts one more, unless closed or full.
     pub(super) fn enter(&self) -> bool {
-        let admit = |word: u64| self.admits(word).then_some(word + 1);
+        let admit = |word: u64| self.admits(word).then(|| entered(word));
         self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
     }
 
     /// The same for one who comes back.
     pub(super) fn enter_again(&self) -> bool {
-        let admit = |word: u64| self.admits_again(word).then_some(word + 1);
+        let admit = |word: u64| self.admits_again(word).then(|| entered(word));
         self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
     }
 
-    /// Uncounts one that entered; how many are left.
+    /// Uncounts one that entered; how many are left. The place of a probe is free again: whether it was the probe that
+    /// left is not known, and a second one does no harm.
     pub(super) fn leave(&self) -> u64 {
-        (self.word.fetch_sub(1, SeqCst) & COUNT).saturating_sub(1)
+        let before = self.word.fetch_sub(1, SeqCst);
+        if before & PROBED != 0 {
+            self.renew_probe();
+        }
+        (before & COUNT).saturating_sub(1)
+    }
+
+    /// Lets in the next one that probes, where one is in.
+    pub(super) fn renew_probe(&self) {
+        let free = |word: u64| (word & PROBED != 0).then_some(word & !PROBED | PROBE);
+        // Refused where nobody probes.
+        let _ = self.word.fetch_update(SeqCst, SeqCst, free);
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -64,17 +86,20 @@ impl Gate {
     }
 
     pub(super) fn set_door(&self, door: Door) {
-        let bits = match door {
+        let bits = |word: u64| match door {
             Door::Open => 0,
             Door::Kept => CLOSED | KEPT,
+            Door::Probe if word & PROBED != 0 => CLOSED | PROBED,
+            Door::Probe => CLOSED | PROBE,
+            Door::Try => CLOSED | TRIED,
             Door::Closed => CLOSED,
         };
-        let set = |word: u64| Some(word & COUNT | bits);
+        let set = |word: u64| Some(word & COUNT | bits(word));
         // Never refused.
         let _ = self.word.fetch_update(SeqCst, SeqCst, set);
     }
 
-    /// For everybody.
+    /// For everybody, and not only for a try.
     pub(super) fn is_open(&self) -> bool {
         self.word.load(SeqCst) & CLOSED == 0
     }
@@ -89,16 +114,24 @@ impl Gate {
     }
 
     fn admits(&self, word: u64) -> bool {
-        word & CLOSED == 0 && self.fits(word)
+        (word & CLOSED == 0 || word & (PROBE | TRIED) != 0) && self.fits(word)
     }
 
     fn admits_again(&self, word: u64) -> bool {
-        (word & CLOSED == 0 || word & KEPT != 0) && self.fits(word)
+        self.admits(word) || word & KEPT != 0 && self.fits(word)
     }
 
     fn fits(&self, word: u64) -> bool {
         let max = self.max();
         max == 0 || word & COUNT < max
+    }
+}
+
+/// One more is in. Whoever takes the place of the probe closes the door behind him.
+fn entered(word: u64) -> u64 {
+    match word & PROBE {
+        0 => word + 1,
+        _ => (word & !PROBE | PROBED) + 1,
     }
 }
 
@@ -131,6 +164,36 @@ mod tests {
         assert!(!gate.enter_again());
         gate.set_door(Door::Open);
         assert!(gate.enter() && gate.enter_again() && !gate.enter_again());
+    }
+
+    #[test]
+    fn the_door_of_a_probe_lets_in_one_until_it_has_left() {
+        let gate = Gate::new(0);
+        gate.set_door(Door::Open);
+        assert!(gate.enter());
+        gate.set_door(Door::Probe);
+        assert!(gate.has_room() && !gate.is_open());
+        assert!(gate.enter() && !gate.enter() && !gate.enter_again() && !gate.has_room());
+        gate.set_door(Door::Probe);
+        assert!(!gate.enter(), "the probe is still under way");
+        assert_eq!(gate.leave(), 1);
+        assert!(gate.enter_again() && !gate.enter());
+        gate.set_door(Door::Open);
+        assert!(gate.enter());
+        assert_eq!((gate.leave(), gate.leave(), gate.leave()), (2, 1, 0));
+        gate.set_door(Door::Closed);
+        assert!(!gate.enter() && !gate.has_room());
+    }
+
+    #[test]
+    fn a_door_for_a_try_lets_in_up_to_the_limit_and_is_not_open() {
+        let gate = Gate::new(2);
+        gate.set_door(Door::Try);
+        assert!(gate.has_room() && !gate.is_open());
+        assert!(gate.enter() && gate.enter_again() && !gate.enter() && !gate.has_room());
+        assert_eq!((gate.leave(), gate.live()), (1, 1));
+        gate.set_door(Door::Closed);
+        assert!(!gate.enter() && !gate.enter_again());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::pool::gate::Door;
 use crate::pool::{Backend, Pool, clock};
 
 /// One backend that takes new connections.
@@ -32,7 +33,7 @@ impl Pool {
         self.refresh(now);
         let view = self.view.load();
         let slots = view.in_use().into_iter().flatten();
-        let takes = slots.filter(|slot| slot.usable);
+        let takes = slots.filter(|slot| slot.door == Door::Open);
         takes
             .map(|slot| Load {
                 backend: slot.backend.clone(),

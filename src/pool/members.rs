@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::config::{self, Balance, OnDrain};
+use crate::config::{self, Balance, OnDrain, WhenAllDown};
 use crate::pool::announce::Transition;
 use crate::pool::backend::Home;
 use crate::pool::gate::Door;
@@ -81,9 +81,12 @@ impl Members {
     }
 
     /// Whether the pool can do without `backend` for a while: never more than half of it is ejected, and never the last
-    /// one that can be used.
+    /// one that can be used. One whose probe failed is out already.
     pub(super) fn spares(&self, backend: &Backend) -> bool {
-        let is_ejected = |other: &Backend| other.status().outlier.until().is_some();
+        if backend.status().outlier.is_probed() {
+            return true;
+        }
+        let is_ejected = |other: &Backend| other.status().outlier.is_ejected();
         let ejected = self.present.iter().filter(|other| is_ejected(other));
         let ejected_then = ejected.count() + 1;
         let belongs = |other: &&Arc<Backend>| std::ptr::eq(Arc::as_ptr(other), backend);
@@ -103,7 +106,7 @@ impl Members {
         }
         let waits = self.present.iter().flat_map(|backend| {
             let status = backend.status();
-            [status.outlier.until(), status.lines.owed_at()]
+            [status.outlier.ends_at(), status.lines.owed_at()]
         });
         let view = View {
             settings: self.settings.clone(),
@@ -166,7 +169,8 @@ impl Members {
         all.filter_map(|backend| settle(backend, now)).collect()
     }
 
-    /// Ejection is a guess; when nobody else can be used, a guess is all there is. True if it took one back.
+    /// Ejection is a guess; when nobody else can be used, a guess is all there is, and everybody probes: to turn the
+    /// others away while one connects would cost more than a failed connect. True if it took one back.
     fn readmit_if_nobody_is_left(&self, now: Instant) -> bool {
         if self.present.iter().any(|one| one.status().is_usable()) {
             return false;
@@ -175,7 +179,7 @@ impl Members {
         for backend in &self.present {
             let mut status = backend.status();
             if status.state() == State::Ejected && status.weight() > 0 {
-                status.readmit(now);
+                status.readmit_early(now);
                 taken_back = true;
             }
         }
@@ -186,8 +190,9 @@ impl Members {
         let (backups, primaries): (Vec<_>, Vec<_>) =
             self.present.iter().partition(|one| one.backup());
         let old = before.map(|view| &view.tiers);
+        let tries = self.tries();
         let tier = |backends: Vec<&Arc<Backend>>, before| {
-            let slots = backends.into_iter().map(|one| self.slot(one, now));
+            let slots = backends.into_iter().map(|one| self.slot(one, tries, now));
             Tier::new(slots.collect(), &self.settings.balance, before)
         };
         [
@@ -196,18 +201,28 @@ impl Members {
         ]
     }
 
-    fn slot(&self, backend: &Arc<Backend>, now: Instant) -> Slot {
+    /// Whether those that are down are tried: the pool is to, and no other can be used, or only ejected ones that were
+    /// taken back for want of others.
+    fn tries(&self) -> bool {
+        let serves = |one: &Arc<Backend>| {
+            let status = one.status();
+            status.is_usable() && !status.outlier.is_last_resort()
+        };
+        self.settings.when_all_down == WhenAllDown::Try && !self.present.iter().any(serves)
+    }
+
+    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> Slot {
         let status = backend.status();
-        let usable = status.is_usable();
+        let door = self.door(&status, tries);
         // Before the view is swapped: nobody who picked from the old one enters a closed backend.
-        backend.gate().set_door(self.door(&status));
+        backend.gate().set_door(door);
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
         Slot {
             backend: backend.clone(),
             weight: status.weight(),
-            usable,
+            door,
             relieved: status.relieved,
             ramp: from.map(|from| Ramp { from, time }),
         }
@@ -215,11 +230,13 @@ impl Members {
 }
 
 impl Members {
-    fn door(&self, status: &Status) -> Door {
+    fn door(&self, status: &Status, tries: bool) -> Door {
         let sticky = self.settings.sticky.as_ref();
         let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
         match status.is_usable() {
             true => Door::Open,
+            false if status.is_probed() => Door::Probe,
+            false if tries && status.is_tried() => Door::Try,
             false if keeps && status.is_kept() => Door::Kept,
             false => Door::Closed,
         }

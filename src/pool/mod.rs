@@ -219,10 +219,7 @@ impl Pool {
     fn eject(&self, backend: &Backend, now: Instant, why: &str) {
         let members = self.members();
         if members.spares(backend) {
-            let settings = self.settings();
-            backend.status().eject(now, &settings.outlier, why);
-            let ejections = &backend.counters().ejections;
-            ejections.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            backend.eject(now, &self.settings().outlier, why);
             self.publish(members, now);
         }
     }

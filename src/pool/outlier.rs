@@ -1,5 +1,6 @@
-//! Passive outlier detection of one backend: connect failures within a window put it out for a while, twice as long
-//! each time. Whether the pool can spare it is the pool's decision.
+//! Passive outlier detection of one backend: connect failures within a window put it out for a while. Then one
+//! connection probes it: a success ends the ejection, a failure makes the next one twice as long. Whether the pool can
+//! spare it is the pool's decision.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,20 +11,24 @@ use crate::config;
 pub(super) struct Outlier {
     /// The last failures since the last success; at most the configured `connect_failures`.
     failures: VecDeque<Instant>,
-    /// Ejected until then.
+    /// Ejected until then, and as long after it as no probe has succeeded.
     until: Option<Instant>,
-    /// Ejections without a long quiet time between them.
+    /// That time is over: one connection may probe it.
+    probed: bool,
+    /// Let in early, for want of others, and without a success since.
+    last_resort: bool,
+    /// Ejections without a success or a long quiet time between them.
     ejections: u32,
     /// When the last one was over.
     returned: Option<Instant>,
 }
 
 impl Outlier {
-    /// Notes a failed connect; true when there are enough of them to eject.
+    /// Notes a failed connect; true when there are enough of them to eject: the failure of a probe is.
     pub(super) fn failed(&mut self, now: Instant, settings: &config::Outlier) -> bool {
         let enough = settings.connect_failures as usize;
         if enough == 0 || self.until.is_some() {
-            return false;
+            return enough > 0 && self.probed;
         }
         self.failures.push_back(now);
         let outside = |at: &Instant| now.saturating_duration_since(*at) > settings.window;
@@ -33,10 +38,17 @@ impl Outlier {
         self.failures.len() >= enough
     }
 
-    /// A connect succeeded: what failed before it does not count any more. A backend that fails one connect in a
-    /// thousand is not an outlier, however many connects there are in a window.
-    pub(super) fn succeeded(&mut self) {
-        self.failures.clear();
+    /// A connect succeeded: what failed before it does not count any more, and the next ejection is short again. A
+    /// backend that fails one connect in a thousand is not an outlier, however many connects there are in a window.
+    ///
+    /// False while it is out: the connect began before that, and says nothing.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let counts = self.until.is_none() || self.probed;
+        if counts {
+            self.failures.clear();
+            self.ejections = 0;
+        }
+        counts
     }
 
     /// Puts it out; for how long.
@@ -53,26 +65,49 @@ impl Outlier {
         self.ejections = self.ejections.saturating_add(1);
         self.failures.clear();
         self.until = now.checked_add(time);
+        self.probed = false;
+        self.last_resort = false;
         time
     }
 
-    /// Lets it back in when its time is over; whether it did.
+    /// Lets one connection probe it when its time is over; whether it is over since now.
     pub(super) fn settle(&mut self, now: Instant) -> bool {
-        let over = self.until.is_some_and(|until| until <= now);
-        if over {
-            self.readmit(now);
-        }
+        let over = self.ends_at().is_some_and(|until| until <= now);
+        self.probed |= over;
         over
     }
 
     /// Lets it back in at once.
     pub(super) fn readmit(&mut self, now: Instant) {
         self.until = None;
+        self.probed = false;
+        self.last_resort = false;
         self.returned = Some(now);
     }
 
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.until
+    /// The same for want of others.
+    pub(super) fn readmit_early(&mut self, now: Instant) {
+        self.readmit(now);
+        self.last_resort = true;
+    }
+
+    pub(super) fn is_ejected(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Ejected, and one connection may probe it.
+    pub(super) fn is_probed(&self) -> bool {
+        self.probed
+    }
+
+    /// Let in early, and nothing shows yet that it was right.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.last_resort
+    }
+
+    /// When one connection may probe it, unless it may already.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.until.filter(|_| !self.probed)
     }
 }
 
@@ -107,7 +142,7 @@ mod tests {
         let (mut outlier, start) = (Outlier::default(), Instant::now());
         outlier.failed(start, &settings());
         outlier.failed(start, &settings());
-        outlier.succeeded();
+        assert!(outlier.succeeded());
         assert!(!outlier.failed(start, &settings()));
     }
 
@@ -129,13 +164,28 @@ mod tests {
         for _ in 0..5 {
             let time = outlier.eject(now, &settings());
             times.push(time.as_secs());
-            outlier.settle(now + time - Duration::from_nanos(1));
-            assert!(outlier.until().is_some());
+            assert!(!outlier.settle(now + time - Duration::from_nanos(1)));
+            assert!(!outlier.is_probed());
             now += time;
-            outlier.settle(now);
-            assert_eq!(outlier.until(), None);
+            assert!(outlier.settle(now) && outlier.is_probed());
+            assert!(outlier.failed(now, &settings()), "one failed probe ejects");
         }
         assert_eq!(times, [10, 20, 40, 60, 60]);
+        outlier.readmit(now);
         assert_eq!(outlier.eject(second(now, 60), &settings()).as_secs(), 10);
+    }
+
+    #[test]
+    fn a_probe_that_succeeds_ends_the_doubling_and_an_older_success_does_not() {
+        let (mut outlier, start) = (Outlier::default(), Instant::now());
+        outlier.eject(start, &settings());
+        outlier.settle(second(start, 10));
+        outlier.eject(second(start, 10), &settings());
+        assert!(!outlier.succeeded() && outlier.is_ejected());
+        outlier.settle(second(start, 30));
+        assert!(outlier.succeeded());
+        outlier.readmit(second(start, 30));
+        assert!(!outlier.is_ejected() && !outlier.is_probed());
+        assert_eq!(outlier.eject(second(start, 31), &settings()).as_secs(), 10);
     }
 }

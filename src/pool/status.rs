@@ -206,16 +206,24 @@ impl Status {
     }
 
     pub(super) fn eject(&mut self, now: Instant, settings: &config::Outlier, why: &str) {
+        let (failures, window) = (settings.connect_failures, settings.window);
+        let cause = match self.outlier.is_probed() {
+            true => "its probe failed".to_owned(),
+            false => format!("{failures} connect failures in {window:?}"),
+        };
         let time = self.outlier.eject(now, settings);
-        let failures = settings.connect_failures;
-        let window = settings.window;
-        self.ejection =
-            format!("{failures} connect failures in {window:?}, out for {time:?}: {why}");
+        self.ejection = format!("{cause}, out for {time:?}: {why}");
+    }
+
+    /// Ends its ejection: a connect to it has succeeded.
+    pub(super) fn readmit(&mut self, now: Instant) {
+        self.outlier.readmit(now);
+        self.ejection = "its probe succeeded".to_owned();
     }
 
     /// Ends its ejection early: the pool has nobody else.
-    pub(super) fn readmit(&mut self, now: Instant) {
-        self.outlier.readmit(now);
+    pub(super) fn readmit_early(&mut self, now: Instant) {
+        self.outlier.readmit_early(now);
         self.ejection = "taken back early, no other backend can be used".to_owned();
     }
 
@@ -236,9 +244,20 @@ impl Status {
         self.shown.state == State::Up && self.weight() > 0 && !self.retired
     }
 
+    /// Ejected, but its time is over: it takes one connection, to see whether it works again.
+    pub(super) fn is_probed(&self) -> bool {
+        let probed = self.shown.state == State::Ejected && self.outlier.is_probed();
+        probed && self.weight() > 0 && !self.retired
+    }
+
+    /// Its check alone keeps it away: where nobody else is left it may be tried.
+    pub(super) fn is_tried(&self) -> bool {
+        self.shown.state == State::Down && self.weight() > 0 && !self.retired
+    }
+
     /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
     pub(super) fn is_kept(&self) -> bool {
-        let works = self.endpoint.is_some() && self.check.up && self.outlier.until().is_none();
+        let works = self.endpoint.is_some() && self.check.up && !self.outlier.is_ejected();
         works && self.operator != OperatorState::Maint && !self.retired && !self.emptying
     }
 
@@ -251,7 +270,7 @@ impl Status {
     /// Computes the effective state anew; the one before, if it changed.
     pub(super) fn settle(&mut self, now: Instant) -> Option<State> {
         if self.outlier.settle(now) {
-            self.ejection = "its ejection is over".to_owned();
+            self.ejection = "its ejection is over, one connection probes it".to_owned();
         }
         let (state, reason) = self.effective();
         let from = self.shown.state;
@@ -291,7 +310,7 @@ impl Status {
         if !self.check.up {
             return (State::Down, Some(self.check.reason.clone()));
         }
-        if self.outlier.until().is_some() {
+        if self.outlier.is_ejected() {
             return (State::Ejected, Some(self.ejection.clone()));
         }
         (State::Up, None)

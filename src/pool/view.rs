@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{Algorithm, Maglev, Nodes, RoundRobin};
 use crate::config::{self, Balance};
+use crate::pool::gate::Door;
 use crate::pool::{Backend, Lease};
 
 /// Weights are multiplied by this, so that a ramp has steps even for a weight of 1.
@@ -43,27 +44,34 @@ impl View {
     ///
     /// Primaries that were not tried come first, then backups that were not tried, then, when every usable one was
     /// tried, the tried ones once more (one that refused a connection a moment ago is better than none).
-    /// A full one is still usable: its tier is waited for, backups do not take its overflow.
+    /// A full one is still usable: its tier is waited for, backups do not take its overflow. A connection that failed
+    /// once probes an ejected backend only where no other one takes it: several dead ones must not use up its tries.
     pub(super) fn take(&self, want: &Want<'_>, now: Instant) -> Result<Lease, Miss> {
-        let untried = self.tiers.iter().map(|tier| (tier, want.tried));
-        let anyone = self.tiers.iter().map(|tier| (tier, &[][..]));
-        let (tier, not) = untried
-            .chain(anyone)
-            .find(|(tier, not)| tier.is_usable(not))
-            .ok_or(Miss::NoBackend)?;
-        tier.take(want.hash, not, now).ok_or(Miss::Full)
+        let first = want.tried.is_empty();
+        for (not, probes) in [(want.tried, first), (want.tried, true), (&[], true)] {
+            for tier in self.tiers.iter().filter(|tier| tier.is_usable(not, probes)) {
+                let probe = || tier.take(want.hash, not, true, now);
+                match tier.take(want.hash, not, probes, now).or_else(probe) {
+                    Some(lease) => return Ok(lease),
+                    None if tier.serves(not) => return Err(Miss::Full),
+                    // Others were quicker to take what this tier had, the place of a probe.
+                    None => continue,
+                }
+            }
+        }
+        Err(Miss::NoBackend)
     }
 
     /// The slots of the tier that new connections go to.
     pub(super) fn in_use(&self) -> Option<&[Slot]> {
         let mut tiers = self.tiers.iter();
-        let tier = tiers.find(|tier| tier.is_usable(&[]))?;
+        let tier = tiers.find(|tier| tier.serves(&[]))?;
         Some(&tier.slots)
     }
 
     /// Whether one that is not among `tried` can be used.
     pub(super) fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
-        self.tiers.iter().any(|tier| tier.is_usable(tried))
+        self.tiers.iter().any(|tier| tier.is_usable(tried, true))
     }
 }
 
@@ -81,8 +89,8 @@ pub(super) struct Slot {
     pub(super) backend: Arc<Backend>,
     /// 0..=256
     pub(super) weight: u16,
-    /// Its state lets it take connections.
-    pub(super) usable: bool,
+    /// Whom its state lets in.
+    pub(super) door: Door,
     /// Left out while another one can take the connection.
     pub(super) relieved: bool,
     /// `slow_start`, as long as its weight grows.
@@ -97,6 +105,11 @@ pub(super) struct Ramp {
 }
 
 impl Slot {
+    /// Its backend takes whoever comes, as far as there is room.
+    fn serves(&self) -> bool {
+        matches!(self.door, Door::Open | Door::Try)
+    }
+
     /// Its weight has not its full value yet.
     pub(super) fn grows(&self, now: Instant) -> bool {
         self.ramp
@@ -148,16 +161,32 @@ impl Tier {
         }
     }
 
-    fn is_usable(&self, not: &[Arc<Backend>]) -> bool {
-        let usable = |slot: &Slot| slot.usable && !contains(not, &slot.backend);
-        self.slots.iter().any(usable)
+    /// `probes`: one that waits to be probed will do.
+    fn is_usable(&self, not: &[Arc<Backend>], probes: bool) -> bool {
+        let may_probe = |slot: &Slot| {
+            let waits = slot.door == Door::Probe && slot.backend.gate().has_room();
+            waits && !contains(not, &slot.backend)
+        };
+        self.serves(not) || probes && self.slots.iter().any(may_probe)
+    }
+
+    fn serves(&self, not: &[Arc<Backend>]) -> bool {
+        let serves = |slot: &Slot| slot.serves() && !contains(not, &slot.backend);
+        self.slots.iter().any(serves)
     }
 
     /// `None` when all are full.
-    fn take(&self, hash: Option<u64>, not: &[Arc<Backend>], now: Instant) -> Option<Lease> {
+    fn take(
+        &self,
+        hash: Option<u64>,
+        not: &[Arc<Backend>],
+        probes: bool,
+        now: Instant,
+    ) -> Option<Lease> {
         let mut choice = Choice {
             slots: &self.slots,
             not,
+            probes,
             now,
             spares: self.relieves,
         };
@@ -215,6 +244,8 @@ fn turns(slots: &[Slot], before: Option<&Tier>) -> Vec<i64> {
 struct Choice<'a> {
     slots: &'a [Slot],
     not: &'a [Arc<Backend>],
+    /// Those that wait to be probed can be picked.
+    probes: bool,
     now: Instant,
     /// Those that are relieved cannot be picked.
     spares: bool,
@@ -222,7 +253,8 @@ struct Choice<'a> {
 
 impl Choice<'_> {
     fn can_take(&self, slot: &Slot) -> bool {
-        slot.usable && slot.backend.gate().has_room() && !contains(self.not, &slot.backend)
+        let takes = slot.serves() || self.probes && slot.door == Door::Probe;
+        takes && slot.backend.gate().has_room() && !contains(self.not, &slot.backend)
     }
 }
 

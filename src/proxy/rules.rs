@@ -289,9 +289,10 @@ mod tests {
             ..Facts::default()
         };
         let target = rules.target(&facts);
+        let outsider = Some("192.0.2.1".parse().expect("an address"));
         (
             target.and_then(|target| target.route.path.clone()),
-            rules.admits(&facts, Some("192.0.2.1".parse().expect("an address"))),
+            rules.admits(&facts, outsider, outsider),
         )
     }
 

@@ -504,7 +504,7 @@ async fn a_node_that_fails_its_handshake_is_charged_and_another_serves() {
     let wrong = Certificate::write(launch.folder.path(), "wrong", &["wrong.test"]);
     let bad = front(server(&wrong), Node::echo("bad").await).await;
     let good = front(server(&certificate), Node::echo("good").await).await;
-    let keys = trusting(&certificate, "");
+    let keys = trusting(&certificate, "") + "\noutlier = { base_ejection_time = \"1h\" }";
     let balancer = launch.start(&tcp(&keys, &[bad.address, good.address]));
     let address = balancer.address("main").await;
     for _ in 0..8 {

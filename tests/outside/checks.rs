@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::clients::greeted;
-use crate::harness::Balancer;
+use crate::harness::{Balancer, a_moment, within};
 use crate::nodes::{Node, read_request, switching};
 use crate::settings::{backend, backend_with, listener, pool};
 
@@ -290,7 +290,7 @@ async fn repeated_connect_failures_eject_without_a_check() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.local_addr().expect("its address")
     };
-    let keys = "outlier = { connect_failures = 3, window = \"10s\", base_ejection_time = \"1s\" }";
+    let keys = "outlier = { connect_failures = 3, window = \"1h\", base_ejection_time = \"1h\" }";
     let backends = [
         backend("n1", node.address),
         backend("gone", gone),
@@ -308,17 +308,44 @@ async fn repeated_connect_failures_eject_without_a_check() {
         seen["connect_failures"], 3,
         "an ejected backend is not tried: {seen}"
     );
-    // It comes back by itself once its time is over.
-    let _back = Node::echo_at(gone, "gone").await;
-    balancer
-        .backend_until("nodes", "gone", |seen| seen["state"] == "up")
+}
+
+/// One that was down for 12 s stayed out for another 16 s. Counts show it, no clock: no ejection lasts longer than a
+/// second, and the first connection that probes the backend after its return stays there.
+#[tokio::test]
+async fn a_backend_that_was_down_for_long_serves_from_its_first_probe() {
+    let (n1, n2) = (Node::echo("n1").await, Node::echo("n2").await);
+    let gone = n1.address;
+    n1.kill().await;
+    let backends = [backend("n1", gone), backend("n2", n2.address)];
+    let config = listener("main", "tcp", "nodes") + &pool("nodes", "", &backends);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let probed_in_vain = async {
+        loop {
+            assert_eq!(greeted(address).await.1, "n2");
+            let seen = balancer.backend("nodes", "n1").await;
+            let longest = seen["reason"].as_str().unwrap().contains("out for 1s");
+            if longest && seen["ejections"].as_u64() >= Some(5) {
+                return seen;
+            }
+            a_moment().await;
+        }
+    };
+    let before = within("five ejections", probed_in_vain).await;
+    let _back = Node::echo_at(gone, "n1").await;
+    let served = async {
+        while greeted(address).await.1 != "n1" {
+            a_moment().await;
+        }
+    };
+    within("the backend that is back", served).await;
+    let after = balancer
+        .backend_until("nodes", "n1", |seen| seen["state"] == "up")
         .await;
-    let names = [
-        greeted(address).await.1,
-        greeted(address).await.1,
-        greeted(address).await.1,
-    ];
-    assert!(names.contains(&"gone".to_owned()), "{names:?}");
+    assert_eq!(after["connect_failures"], before["connect_failures"]);
+    let names = [greeted(address).await.1, greeted(address).await.1];
+    assert!(names.contains(&"n1".to_owned()), "{names:?}");
 }
 
 #[tokio::test]
@@ -478,4 +505,39 @@ async fn until_its_first_check_is_done_a_backend_is_unchecked() {
     let admin = balancer.address("admin").await.to_string();
     let (_, status, error) = balancer.command(&["status", "--admin", &admin]).await;
     assert!(status.contains("unchecked"), "{status}{error}");
+}
+
+/// Checks that are wrong about every backend at once: the sessions work.
+#[tokio::test]
+async fn when_all_are_down_they_are_tried_or_not_as_the_pool_says() {
+    let (n1, n2) = (Node::echo("n1").await, Node::echo("n2").await);
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.local_addr().expect("its address")
+    };
+    let check = format!("check = {{ type = \"tcp\", interval = \"1h\", address = \"{gone}\" }}");
+    let backends = [backend("n1", n1.address), backend("n2", n2.address)];
+    let with = |key: &str| {
+        listener("main", "tcp", "nodes") + &pool("nodes", &format!("{check}\n{key}"), &backends)
+    };
+    let balancer = Balancer::start(&with(""));
+    let address = balancer.address("main").await;
+    for name in ["n1", "n2"] {
+        balancer
+            .backend_until("nodes", name, |seen| seen["state"] == "down")
+            .await;
+    }
+    crate::clients::refused(address).await;
+    balancer.reload(&with("when_all_down = \"try\"")).await;
+    let names = [greeted(address).await.1, greeted(address).await.1];
+    assert!(names.contains(&"n1".to_owned()) && names.contains(&"n2".to_owned()));
+    assert_eq!(balancer.backend("nodes", "n1").await["state"], "down");
+    // The operator's word is no guess.
+    let maint = "/api/v1/pools/nodes/backends/n1/maint";
+    assert_eq!(balancer.post(maint, "{}").await.status, 200);
+    for _ in 0..3 {
+        assert_eq!(greeted(address).await.1, "n2");
+    }
+    balancer.reload(&with("when_all_down = \"refuse\"")).await;
+    crate::clients::refused(address).await;
 }

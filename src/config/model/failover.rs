@@ -39,3 +39,11 @@ pub enum OnUp {
     /// Ended at the pace of the pool's `drain`, so that they come back to primaries.
     Return,
 }
+
+/// What becomes of a client when no backend of the pool can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenAllDown {
+    Refuse,
+    /// Backends that the check or outlier detection holds down are tried; those in maintenance or drained never.
+    Try,
+}

@@ -24,19 +24,19 @@ pub static OUTLIER: Section = Section {
             "base_ejection_time",
             time(100, DAY),
             Absent::Time(defaults::BASE_EJECTION_TIME),
-            "The first ejection; it doubles each time.",
+            "The first ejection; then one connection probes the backend, and each failed probe doubles it.",
         ),
         key(
             "max_ejection_time",
             time(100, DAY),
             Absent::Time(defaults::MAX_EJECTION_TIME),
-            "The longest ejection.",
+            "The longest ejection; never below `base_ejection_time` where only that is given.",
         ),
     ],
 };
 
 pub fn decode(table: &Table<'_>) -> Outlier {
-    let outlier = Outlier {
+    let mut outlier = Outlier {
         connect_failures: table.number("connect_failures"),
         window: table.time("window"),
         base_ejection_time: table.time("base_ejection_time"),
@@ -64,6 +64,9 @@ pub fn decode(table: &Table<'_>) -> Outlier {
             );
         }
         return outlier;
+    }
+    if !table.has("max_ejection_time") {
+        outlier.max_ejection_time = outlier.max_ejection_time.max(outlier.base_ejection_time);
     }
     if outlier.base_ejection_time > outlier.max_ejection_time {
         let key = if table.has("base_ejection_time") {

@@ -5,7 +5,7 @@ use super::super::error::Fault;
 use super::super::hash_key::ALLOWED as HASH_KEY;
 use super::super::keys::{Absent, COUNT_MAX, DAY, HOUR, Kind, Section, YEAR, key, number, time};
 use super::super::model::{
-    Activity, Address, Backend, Balance, Check, Discover, Pool, ProxyVersion, RetryOn,
+    Activity, Address, Backend, Balance, Check, Discover, Pool, ProxyVersion, RetryOn, WhenAllDown,
 };
 use super::super::table::Table;
 use super::super::words::{Algorithm, RetryCause, words};
@@ -136,6 +136,12 @@ pub static POOL: Section = Section {
             time(0, DAY),
             Absent::Time(defaults::SLOW_START),
             "Time over which the weight of a new or recovered backend grows to its full value; \"0s\" = none. Not with hashes.",
+        ),
+        key(
+            "when_all_down",
+            Kind::Word(words::<WhenAllDown>),
+            Absent::Text(defaults::WHEN_ALL_DOWN),
+            "What becomes of a client when no backend can be used: it is refused, or those that check or outlier hold down are tried.",
         ),
         key(
             "outlier",
@@ -271,6 +277,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         max_queue,
         queue_timeout,
         slow_start,
+        when_all_down: table.word("when_all_down"),
         outlier: outlier::decode(&table.table("outlier")),
         failover: failover?,
         sticky: super::decoded(sticky)?,
@@ -454,12 +461,12 @@ mod tests {
                 Fault::Value,
             ),
             (
-                pool("outlier = { base_ejection_time = \"6m\" }"),
+                pool("outlier = { base_ejection_time = \"6m\", max_ejection_time = \"5m\" }"),
                 "pool.p.outlier.base_ejection_time",
                 Fault::Conflict,
             ),
             (
-                pool("outlier = { max_ejection_time = \"5s\" }"),
+                pool("outlier = { max_ejection_time = \"400ms\" }"),
                 "pool.p.outlier.max_ejection_time",
                 Fault::Conflict,
             ),

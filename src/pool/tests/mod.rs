@@ -1,6 +1,8 @@
 //! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for something.
 
+mod all_down;
 mod choosing;
+mod probing;
 mod queueing;
 mod relieving;
 mod reloading;
@@ -56,6 +58,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         max_queue: 0,
         queue_timeout: Duration::from_secs(5),
         slow_start: Duration::ZERO,
+        when_all_down: config::WhenAllDown::Refuse,
         outlier: Outlier {
             connect_failures: 3,
             window: Duration::from_secs(10),

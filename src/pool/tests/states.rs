@@ -2,8 +2,6 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use tokio::time::advance;
-
 use super::*;
 use crate::pool::{OperatorState, State};
 
@@ -40,27 +38,6 @@ fn a_checked_backend_may_begin_down() {
     assert!(names(&pool, 3).iter().all(|name| name == "b"));
     backend(&pool, "a").set_check(true, "passed", clock());
     assert!(names(&pool, 2).contains(&"a".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn repeated_connect_failures_eject_for_a_growing_while() {
-    let pool = Pool::new(&settings(Balance::RoundRobin, nodes(&["a", "b"])));
-    let a = backend(&pool, "a");
-    for seconds in [10, 20, 40] {
-        fail(&a, 2);
-        assert_eq!(a.state(clock()), State::Up);
-        fail(&a, 1);
-        assert_eq!(a.state(clock()), State::Ejected);
-        assert!(a.reason().contains("connection refused"), "{}", a.reason());
-        assert!(names(&pool, 4).iter().all(|name| name == "b"));
-        advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
-        assert_eq!(a.state(clock()), State::Ejected);
-        advance(Duration::from_millis(1)).await;
-        assert!(names(&pool, 2).contains(&"a".to_owned()));
-        assert_eq!(a.state(clock()), State::Up);
-    }
-    assert_eq!(a.counters().ejections.load(SeqCst), 3);
-    assert_eq!(a.counters().connect_failures.load(SeqCst), 9);
 }
 
 #[tokio::test(start_paused = true)]
