@@ -150,7 +150,7 @@ fn source_table(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 number = number.wrapping_add(1) % sources;
-                black_box(admissions.admit(&rules, address(number)).is_ok())
+                black_box(admissions.admit(&rules, address(number), false).is_ok())
             });
         });
     }
@@ -163,7 +163,7 @@ fn source_table(criterion: &mut Criterion) {
         group.bench_function(format!("a list of {count} networks"), |bencher| {
             bencher.iter(|| {
                 number = number.wrapping_add(1);
-                black_box(admissions.admit(&rules, address(number)).is_ok())
+                black_box(admissions.admit(&rules, address(number), false).is_ok())
             });
         });
     }
@@ -171,13 +171,13 @@ fn source_table(criterion: &mut Criterion) {
     let (admissions, rules) = door(both);
 
     let held: Vec<_> = (0..200_000)
-        .filter_map(|number| admissions.admit(&rules, address(number)).ok())
+        .filter_map(|number| admissions.admit(&rules, address(number), false).ok())
         .collect();
     let mut number = 1_000_000u32;
     group.bench_function("a full table of live sources", |bencher| {
         bencher.iter(|| {
             number = number.wrapping_add(1);
-            black_box(admissions.admit(&rules, address(number)).is_ok())
+            black_box(admissions.admit(&rules, address(number), false).is_ok())
         });
     });
     drop(held);

@@ -22,7 +22,7 @@ pub(super) enum Gate {
     Admin(Box<AdminGate>),
     /// `[metrics]`: probes and metrics only, open to whoever reaches it and passes `allow` and
     /// `deny`.
-    Metrics(AccessList),
+    Metrics(Box<AccessList>),
 }
 
 pub(super) struct AdminGate {
@@ -56,7 +56,7 @@ impl Gate {
     }
 
     pub fn metrics(metrics: &Metrics) -> Gate {
-        Gate::Metrics(AccessList::new(&metrics.access))
+        Gate::Metrics(Box::new(AccessList::new(&metrics.access)))
     }
 
     /// Whether this client may connect; `None` is one of a unix socket.
