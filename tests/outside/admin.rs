@@ -330,9 +330,12 @@ async fn status_from(number: u8, address: SocketAddr, path: &str) -> Option<u16>
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     let source = SocketAddr::from(([127, 0, 0, number], 0));
     socket.bind(source).expect("bind");
-    let mut stream = socket.connect(address).await.expect("connect");
+    // It may be reset already, before the connect is told of or behind it.
+    let mut stream = match socket.connect(address).await {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+        connected => connected.expect("connect"),
+    };
     let text = request("GET", path, &address.to_string(), "", "");
-    // It may be reset already.
     let _ = stream.write_all(text.as_bytes()).await;
     let (answer, _) = read_to_ending(&mut stream).await;
     let answer = String::from_utf8_lossy(&answer);
