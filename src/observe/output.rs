@@ -68,17 +68,31 @@ impl Output {
     }
 }
 
-/// Without waiting: a FIFO that nobody reads is an error, where an ordinary open would hold up the reload for ever.
+/// Who may read a new file: it has addresses of clients, and log collectors come by the group.
+const MODE: u32 = 0o640;
+
+/// Without waiting: a FIFO that nobody reads is an error, where an ordinary open would hold up the reload for ever. A
+/// symbolic link is an error, too: whoever may write to the folder could have any file of ours written to. Those of
+/// `/dev` (`/dev/stderr`) are the system's.
 fn append(path: &Path) -> io::Result<File> {
+    let mut flags = OFlags::NONBLOCK;
+    if !path.starts_with("/dev") {
+        flags |= OFlags::NOFOLLOW;
+    }
     let opened = File::options()
         .append(true)
         .create(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .mode(MODE)
+        .custom_flags(flags.bits().cast_signed())
         .open(path);
     opened.map_err(|error| {
+        let why = match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            true => "it is a symbolic link; give the file that it leads to".to_owned(),
+            false => error.to_string(),
+        };
         io::Error::new(
             error.kind(),
-            format!("open access log {}: {error}", path.display()),
+            format!("open access log {}: {why}", path.display()),
         )
     })
 }
@@ -113,6 +127,19 @@ mod tests {
             b"one\ntwo\n"
         );
         assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+    }
+
+    #[test]
+    fn a_new_file_is_for_owner_and_group_and_no_link_is_followed() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a.log"), folder.path().join("link"));
+        Output::open(&LogOutput::File(path.clone())).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{mode:o}");
+        symlink(&path, &link).unwrap();
+        let error = Output::open(&LogOutput::File(link)).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub struct Target {
 /// What the command line said.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
-    /// `--admin` or `EVENKEEL_ADMIN`: `HOST:PORT`, `unix:/path`, or an `http://` or `https://` URL of those.
+    /// `--admin` or `EVENKEEL_ADMIN`: `HOST:PORT`, `unix:/path`, or an `http://` or `https://` URL of those. Without a
+    /// scheme it is https off loopback.
     pub admin: Option<String>,
     /// `--token-file`.
     pub token_file: Option<PathBuf>,
@@ -39,7 +40,8 @@ impl Target {
     /// The command line goes before the file; a file that cannot be used matters only where it is needed.
     ///
     /// # Errors
-    /// When an address or a token cannot be read, or the file has no `[admin]`.
+    /// When an address or a token cannot be read, the file has no `[admin]`, or the token would go over a network in
+    /// clear text.
     pub fn find(given: &Given) -> Result<Target, Failure> {
         let mut target = match (&given.admin, &given.config) {
             (Some(address), _) => Target::parse(address)?,
@@ -55,13 +57,18 @@ impl Target {
         if let (Some(ca), Some(_)) = (&given.ca, &target.tls) {
             target.tls = Some(Trust::Roots(ca.to_owned()));
         }
+        if target.token.is_some() && target.tls.is_none() && !is_local(&target.address) {
+            return Err(Failure::Usage(format!(
+                "{} is not on this host, and by http:// the token would go there in clear text; give https://{0}",
+                target.address
+            )));
+        }
         Ok(target)
     }
 
     fn parse(text: &str) -> Result<Target, Failure> {
-        let (address, tls) = match text.split_once("://") {
-            Some(("http", address)) => (address, None),
-            Some(("https", address)) => (address, Some(Trust::System)),
+        let (address, scheme) = match text.split_once("://") {
+            Some((scheme @ ("http" | "https"), address)) => (address, Some(scheme)),
             Some((scheme, _)) => {
                 return Err(Failure::Usage(format!(
                     "--admin {text:?}: unknown scheme {scheme:?}; allowed: http, https"
@@ -80,11 +87,16 @@ impl Target {
                 )),
             }
         })?;
+        let is_tls = match scheme {
+            Some(scheme) => scheme == "https",
+            // An endpoint off loopback has TLS.
+            None => !is_local(&address),
+        };
         Ok(Target {
             address,
             name,
             token: None,
-            tls,
+            tls: is_tls.then_some(Trust::System),
             origin: "--admin".into(),
         })
     }
@@ -138,6 +150,14 @@ fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
     Ok((Bind::Tcp(address), Some(name.to_owned())))
 }
 
+/// Whether what is said there stays on this host.
+fn is_local(address: &Bind) -> bool {
+    match address {
+        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Bind::Unix(_) => true,
+    }
+}
+
 /// An endpoint bound to every address is asked on loopback.
 fn reachable(bind: Bind) -> Bind {
     match bind {
@@ -185,6 +205,36 @@ mod tests {
             target("unix:/run/a.sock").address,
             Bind::Unix("/run/a.sock".into())
         );
+    }
+
+    #[test]
+    fn off_loopback_it_is_https_and_no_token_goes_there_in_clear_text() {
+        assert_eq!(target("192.0.2.1:9900").tls, Some(Trust::System));
+        assert_eq!(target("http://192.0.2.1:9900").tls, None);
+        assert_eq!(target("[::ffff:127.0.0.1]:9900").tls, None);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let find = |admin: &str| {
+            Target::find(&Given {
+                admin: Some(admin.into()),
+                token_file: Some(file.clone()),
+                ..Given::default()
+            })
+        };
+        let error = find("http://192.0.2.1:9900").unwrap_err();
+        assert!(matches!(error, Failure::Usage(_)), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("https://192.0.2.1:9900"), "{error}");
+        for right in [
+            "192.0.2.1:9900",
+            "https://192.0.2.1:9900",
+            "http://127.0.0.1:9900",
+            "http://[::1]:9900",
+            "unix:/run/a.sock",
+        ] {
+            assert!(find(right).unwrap().token.is_some(), "{right}");
+        }
     }
 
     #[test]
