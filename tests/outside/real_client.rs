@@ -8,7 +8,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::clients::{Ending, connect, http_on, node_of, read_to_ending};
+use crate::clients::{Ending, connect, http_on, node_of};
 use crate::harness::{Balancer, Launch, within};
 use crate::http::{one, sent};
 use crate::nodes::Node;
@@ -274,14 +274,6 @@ async fn sessions_come_at_a_rate_for_each_client_that_the_balancer_names() {
     );
 }
 
-/// How a connection ends at once, without a byte.
-async fn ended(address: SocketAddr) -> Ending {
-    let mut stream = connect(address).await;
-    let (bytes, ending) = read_to_ending(&mut stream).await;
-    assert_eq!(bytes, b"", "it was answered");
-    ending
-}
-
 #[tokio::test]
 async fn the_peer_is_limited_at_accept_where_it_is_the_client() {
     for keys in ["client_ip_from = \"peer\"", "trusted = [\"192.0.2.1\"]"] {
@@ -299,7 +291,11 @@ async fn the_peer_is_limited_at_accept_where_it_is_the_client() {
             session(address, "203.0.113.1").await.expect("the first"),
             session(address, "203.0.113.2").await.expect("the second"),
         ];
-        assert_eq!(ended(address).await, Ending::Rst, "{keys}");
+        assert_eq!(
+            crate::clients::refused(address).await,
+            (vec![], Ending::Rst),
+            "{keys}"
+        );
     }
 }
 
