@@ -9,7 +9,7 @@ use super::*;
 use crate::config::Bind;
 use crate::pool::Pick;
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 const POOL: &str = "[pool.p]\nbackend = [{ name = \"n1\", address = \"127.0.0.1:9\" }]\n";
 
 fn listener(name: &str, bind: &str, more: &str) -> String {
