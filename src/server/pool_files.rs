@@ -49,6 +49,21 @@ enum Made {
     Tls(Arc<Towards>),
 }
 
+/// What a look at one kind of files found.
+enum Looked {
+    Same,
+    /// One is being written.
+    Unsettled,
+    Taken([Option<Event>; 2]),
+}
+
+/// A change of state that the log tells once.
+enum Event {
+    Renewed,
+    Good,
+    Bad(String),
+}
+
 impl Server {
     /// The followed files of pools.
     pub fn pool_files(&self) -> Vec<PoolFileStatus> {
@@ -63,13 +78,20 @@ impl Server {
         };
         let mut known = std::mem::take(files);
         let mut is_unsettled = false;
+        let mut news = Vec::new();
         for (name, pool) in pools {
             let settings = config.pools.get(&name).map(Settings::of);
             for settings in settings.into_iter().flatten() {
                 let key = (name.clone(), settings.kind());
                 let before = known.remove(&key);
                 let mut followed = Followed::go_on(before, settings, &pool);
-                is_unsettled |= self.look_at(&mut followed, &pool);
+                match self.look_at(&mut followed, &pool) {
+                    Looked::Same => {}
+                    Looked::Unsettled => is_unsettled = true,
+                    Looked::Taken(told) => {
+                        news.extend(told.into_iter().flatten().map(|event| (key.clone(), event)))
+                    }
+                }
                 files.insert(key, followed);
             }
         }
@@ -79,42 +101,40 @@ impl Server {
             is_good: followed.error.is_none(),
         });
         *lock(&self.pool_files) = status.collect();
+        // The status says it before the log does.
+        for ((pool, files), event) in news {
+            event.tell(&pool, files);
+        }
         is_unsettled
     }
 
-    fn look_at(&self, followed: &mut Followed, pool: &Pool) -> bool {
+    fn look_at(&self, followed: &mut Followed, pool: &Pool) -> Looked {
         let files = followed.settings.files();
-        let found = followed.look.again(files.iter(), followed.error.is_some());
-        match found {
-            Found::Same => false,
-            Found::Unsettled => true,
-            Found::Changed(_) => {
-                self.take(followed, pool);
-                false
-            }
+        match followed.look.again(files.iter(), followed.error.is_some()) {
+            Found::Same => Looked::Same,
+            Found::Unsettled => Looked::Unsettled,
+            Found::Changed(_) => Looked::Taken(self.take(followed, pool)),
         }
     }
 
-    fn take(&self, followed: &mut Followed, pool: &Pool) {
-        let (name, files) = (pool.name(), followed.settings.kind());
+    fn take(&self, followed: &mut Followed, pool: &Pool) -> [Option<Event>; 2] {
         let before = followed.error.take();
-        match followed.settings.make() {
+        let events = match followed.settings.make() {
             Ok(made) => {
-                if self.give(&followed.settings, &made, pool) {
-                    tracing::info!(pool = %name, files, "pool files renewed");
-                }
-                if before.is_some() {
-                    tracing::info!(pool = %name, files, "every pool file can be used again");
-                }
+                let is_new = self.give(&followed.settings, &made, pool);
+                [
+                    is_new.then_some(Event::Renewed),
+                    before.map(|_| Event::Good),
+                ]
             }
             Err(error) => {
-                if before.as_ref() != Some(&error) {
-                    tracing::error!(pool = %name, files, %error, "pool file cannot be used, the last good one goes on");
-                }
-                followed.error = Some(error);
+                let is_new = before.as_ref() != Some(&error);
+                followed.error = Some(error.clone());
+                [is_new.then_some(Event::Bad(error)), None]
             }
-        }
+        };
         followed.serving = followed.settings.serving(pool);
+        events
     }
 
     /// False: the pool does so already, or a reload has given it other settings meanwhile.
@@ -131,6 +151,19 @@ impl Server {
             made.give_to(pool);
         }
         gives
+    }
+}
+
+impl Event {
+    fn tell(self, pool: &str, files: &str) {
+        match self {
+            Event::Renewed => tracing::info!(pool, files, "pool files renewed"),
+            Event::Good => tracing::info!(pool, files, "every pool file can be used again"),
+            Event::Bad(error) => tracing::error!(
+                pool, files, %error,
+                "pool file cannot be used, the last good one goes on"
+            ),
+        }
     }
 }
 

@@ -156,9 +156,10 @@ impl Terminator {
             Found::Unsettled => return Refreshed::Unsettled,
             Found::Changed(contents) => contents,
         };
-        let errors = self.take(&contents);
-        self.tell(&self.errors.load(), &errors);
-        self.errors.store(Arc::new(errors));
+        let errors = Arc::new(self.take(&contents));
+        // The status says it before the log does.
+        let before = self.errors.swap(Arc::clone(&errors));
+        self.tell(&before, &errors);
         Refreshed::Taken
     }
 
