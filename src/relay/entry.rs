@@ -7,6 +7,7 @@
 mod early;
 mod farewell;
 mod gap;
+mod refuse;
 mod resume;
 mod role;
 mod upkeep;

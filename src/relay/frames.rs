@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
 use super::entry::{BACKEND, CLIENT};
-use crate::base::close_code::GOING_AWAY;
+use crate::base::close_code::{self, GOING_AWAY};
 use crate::base::rate::{Bucket, Rate};
 use crate::config::{self, Ping};
+use crate::observe::How;
 use crate::wire::control::{self, PING_BYTES, Reader};
 use crate::wire::frames::{Frame, Violation};
 use crate::wire::passage::{Passage, Passed, Verdict};
@@ -100,7 +101,7 @@ pub(super) enum Breach {
     Pings,
     /// Behind it no bound could be held.
     #[error("protocol error")]
-    Violation,
+    Violation(Violation),
 }
 
 impl Breach {
@@ -109,7 +110,22 @@ impl Breach {
         match self {
             Breach::Frame | Breach::Message => 1009,
             Breach::Pings => 1008,
-            Breach::Violation => 1002,
+            Breach::Violation(_) => close_code::PROTOCOL_ERROR,
+        }
+    }
+
+    pub fn how(self) -> How {
+        match self {
+            Breach::Frame | Breach::Message | Breach::Pings => How::Full,
+            Breach::Violation(_) => How::Invalid,
+        }
+    }
+
+    /// For the log: more than the client is told.
+    pub fn cause(self) -> String {
+        match self {
+            Breach::Violation(violation) => violation.to_string(),
+            bound => bound.to_string(),
         }
     }
 }
@@ -124,10 +140,9 @@ impl Way<'_> {
             Some(bounds) => bounds.judge(frame, now),
         });
         if let Some(bounds) = bounds
-            && self.passage.lost().is_some()
+            && let Some(violation) = self.passage.lost()
         {
-            bounds.breach.get_or_insert(Breach::Violation);
-            self.passage.cut();
+            bounds.breach.get_or_insert(Breach::Violation(violation));
         }
         passed
     }
@@ -207,6 +222,8 @@ pub(super) struct Farewell {
     pub said: Option<Tick>,
     /// By side: who is told.
     pub told: [bool; 2],
+    /// For the client, behind what the backend still answers to what came before.
+    pub last_word: Option<Goodbye>,
 }
 
 /// A session has one, for hours.
@@ -216,15 +233,19 @@ impl Frames {
     /// Past what was read before, of which is left what may pass.
     /// `outlives`: a Close by which the backend goes away is not for the client.
     pub fn new(watched: &Watched, outlives: bool, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
+        let bounds = Bounds::new(watched);
         let mut frames = Frames {
             passages: [
-                Passage::from_client(),
+                match bounds {
+                    Some(_) => Passage::from_client().guarded(),
+                    None => Passage::from_client(),
+                },
                 match outlives {
                     true => Passage::from_server().taking_leave(),
                     false => Passage::from_server(),
                 },
             ],
-            bounds: Bounds::new(watched),
+            bounds,
             pings: watched.ping.map(|ping| Box::new(Pings::new(&ping, now))),
             farewell: None,
             messages_only: watched.messages_only,

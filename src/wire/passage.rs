@@ -5,8 +5,10 @@
 //! What passes unedited is not copied. RFC 6455 sections 5.4 and 5.5: control frames may stand between the fragments of a
 //! message, and nothing may follow a Close.
 //!
-//! Its source or its far end may change: see `handover`.
+//! Its source or its far end may change: see `handover`. Of a source that is bounded no part of a bad frame passes: see
+//! `guard`.
 
+mod guard;
 mod handover;
 
 pub use self::handover::Left;
@@ -57,6 +59,8 @@ pub struct Passage {
     inserted: bool,
     /// A frame of a message has passed since the far end took its place.
     has_spoken: bool,
+    /// See [`Passage::guarded`].
+    is_guarded: bool,
     /// Which Close of the source is taken out.
     takes: Takes,
     /// One was; nothing passes behind it.
@@ -108,6 +112,7 @@ impl Passage {
             messages: false,
             inserted: false,
             has_spoken: false,
+            is_guarded: false,
             takes: Takes::None,
             left: None,
             edit: None,
@@ -279,6 +284,7 @@ impl Passage {
             }
         }
         match self.takes {
+            _ if self.is_guarded => self.guard(bytes, rest),
             Takes::None => Passed::Whole,
             Takes::Leaving | Takes::Any => self.hold_close(bytes),
         }
@@ -392,21 +398,21 @@ impl Passage {
                 edit.drops_message |= !frame.is_final;
             }
             if !self.is_deaf && watch(frame) == Verdict::Refuse {
-                self.is_deaf = true;
-                let held = self
-                    .edit
-                    .as_mut()
-                    .map(|edit| std::mem::take(&mut edit.held));
-                self.is_cut = !begins && held.is_none_or(|held| held.is_empty());
-                return;
+                return self.refuse_held(begins);
             }
+        }
+        if found.is_err() && self.is_guarded {
+            *bytes = &[];
+            return self.refuse_held(begins);
         }
         if found.is_err() {
             // What the walker made of them is not known: all goes on as it came.
             *bytes = &[];
             return self.keep(before, passed);
         }
-        if first.is_some_and(|first| self.may_take(first)) && !self.is_deaf {
+        let is_begun = matches!(found, Ok(None)) && self.guards_header();
+        let is_held = |first| is_begun || self.may_take(first);
+        if first.is_some_and(is_held) && !self.is_deaf {
             self.edit().held.extend_from_slice(piece);
         } else {
             self.keep(piece, passed);
@@ -437,7 +443,7 @@ impl Passage {
     /// What is held is let go as soon as it is known whether it is to be taken out.
     fn judge_held(&mut self, passed: &mut Vec<u8>) {
         let is_lost = self.walker.lost().is_some();
-        let is_known = self.walker.at_boundary() || is_lost;
+        let is_known = self.walker.at_boundary() || is_lost || self.has_guarded_header();
         let Some(edit) = self
             .edit
             .as_mut()
@@ -447,7 +453,7 @@ impl Passage {
         };
         let held = std::mem::take(&mut edit.held);
         let Some(payload) = control::payload(&held).filter(|_| !is_lost) else {
-            // A violation: the rest of it is not known.
+            // A violation, or a header that was guarded: the rest of it is not known.
             return passed.extend_from_slice(&held);
         };
         let first = held.first().copied().unwrap_or(0);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{Socket, ask, tls, websocket, websocket_over};
-use crate::harness::{Balancer, Launch, a_moment, within};
+use crate::harness::{Balancer, Event, Launch, a_moment, within};
 use crate::nodes::{Node, read_request, switching};
 use crate::settings::{backend, listener_with, pool};
 
@@ -42,9 +42,8 @@ async fn keep(mut stream: TcpStream, heard: Arc<Mutex<Heard>>) {
     let mut read = Vec::new();
     let request = read_request(&mut stream, &mut read).await.expect("a head");
     let answer = switching(request.header("sec-websocket-key").expect("a key"));
-    tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
-        .await
-        .expect("an answer");
+    let answered = stream.write_all(answer.as_bytes()).await;
+    answered.expect("an answer");
     let mut socket = WebSocketStream::from_partially_read(stream, read, Role::Server, None).await;
     let mut in_order = true;
     while let Some(message) = socket.next().await {
@@ -214,4 +213,59 @@ async fn a_flood_of_pings_and_pongs_ends_its_session_and_no_other() {
     assert_eq!(ask(&mut other, "still here").await, "10");
     assert_eq!(quiet_heard.lock().unwrap().pings, 5);
     assert_eq!(logged(&balancer).await, passed_a_bound());
+}
+
+/// Each breaks RFC 6455 in another place of its header.
+const BROKEN: [(&str, &[u8]); 4] = [
+    ("a reserved opcode", &[0x83, 0x80, 0, 0, 0, 0]),
+    ("no mask", &[0x81, 5, b'p', b'l', b'a', b'i', b'n']),
+    ("a long ping", &[0x89, 0xfe, 0, 126, 0, 0, 0, 0]),
+    ("a continuation of nothing", &[0x80, 0x81, 0, 0, 0, 0, b'x']),
+];
+
+/// The broken frame went on to the node, the answers under way were lost, and a RST followed the Close.
+#[tokio::test]
+async fn a_broken_frame_goes_nowhere_and_the_answers_before_it_come() {
+    let (node, heard) = listening_node().await;
+    let balancer = Balancer::start(&config("max_frame = \"1KiB\"", "", &node));
+    for (what, broken) in BROKEN {
+        *heard.lock().unwrap() = Heard::default();
+        let mut socket = websocket(balancer.address("main").await, "/").await;
+        for length in 1..=3 {
+            let text = Message::text("x".repeat(length));
+            socket.feed(text).await.expect("feed");
+        }
+        socket.flush().await.expect("flush");
+        // In two pieces: a part of a header is not passed on either.
+        let (first, rest) = broken.split_at(1);
+        for piece in [first, rest] {
+            let sent = socket.get_mut().write_all(piece).await;
+            sent.expect("send");
+        }
+        let (mut answers, mut said) = (Vec::new(), None);
+        within("the end of a websocket", async {
+            while let Some(message) = socket.next().await {
+                match message.expect("an end in order") {
+                    Message::Close(close) => said = close.map(plain),
+                    answer => answers.push(answer.into_text().expect("a text").to_string()),
+                }
+            }
+        })
+        .await;
+        assert_eq!(answers, ["1", "2", "3"], "{what}");
+        assert_eq!(said, Some((1002, "protocol error".to_owned())), "{what}");
+        drop(socket);
+        let heard = ended(&heard).await;
+        let close = heard.close.map(|(code, _)| code);
+        assert_eq!((heard.texts, close), (vec![1, 2, 3], Some(1001)), "{what}");
+        assert_eq!(heard.in_order, Some(true), "{what}");
+    }
+    let broke = json!({ "how": "invalid", "phase": "relay", "side": "client" });
+    assert_eq!(logged(&balancer).await, broke);
+    // What a client does wrong is nothing that the operator has to read.
+    let log = balancer.log.all();
+    let events = log.iter().filter_map(|line| Event::parse(line));
+    let refusals = events.filter(|event| event.message().contains("client is refused"));
+    let levels: Vec<String> = refusals.map(|event| event.level().to_owned()).collect();
+    assert_eq!(levels, ["DEBUG"; 4], "{log:?}");
 }

@@ -1,5 +1,5 @@
 //! How a WebSocket is ended by our own decision: each side is told with a Close frame at a frame boundary, and has a while
-//! for its answer. And why: the operator, a bound that the client passed, a leg that does not answer.
+//! for its answer. And why: the operator, a leg that does not answer; for what the client did wrong see `refuse`.
 
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ impl<L> Entry<L> {
             began: now,
             said: None,
             told: goodbyes.map(|goodbye| goodbye.is_some()),
+            last_word: None,
         }));
         self.end.get_or_insert(end);
         Turn::Again
@@ -90,6 +91,9 @@ impl<L> Entry<L> {
 
     /// Goes on with a farewell, if there is one, behind what was moved.
     pub(super) fn go_on_parting(&mut self, now: Tick) -> Option<Turn> {
+        if let Some(turn) = self.go_on_refusing(now) {
+            return Some(turn);
+        }
         let sides = [CLIENT, BACKEND];
         let (told, said) = {
             let farewell = self.frames.as_deref()?.farewell.as_ref()?;
@@ -110,6 +114,7 @@ impl<L> Entry<L> {
                 farewell.said = Some(now);
             }
         }
+        self.hang_up_on_lost_client();
         let is_over = sides
             .iter()
             .all(|side| !told[*side] || self.has_answered(*side));
@@ -125,7 +130,8 @@ impl<L> Entry<L> {
     fn is_settled(&self, side: usize) -> bool {
         let passage = |frames: &super::Frames| {
             let passage = &frames.passages[1 - side];
-            passage.is_told() || passage.is_cut() || passage.lost().is_some()
+            let is_lost = passage.lost().is_some() && !passage.has_insert();
+            passage.is_told() || passage.is_cut() || is_lost
         };
         self.legs[side].is_broken()
             || self.directions[1 - side].is_over()
@@ -138,10 +144,12 @@ impl<L> Entry<L> {
         self.is_parting() && !self.frames.as_deref().is_some_and(is_told)
     }
 
-    fn has_answered(&self, side: usize) -> bool {
+    /// A client that is not understood any more answers with its FIN: see [`Entry::hang_up_on_lost_client`].
+    pub(super) fn has_answered(&self, side: usize) -> bool {
         let has_closed = |frames: &super::Frames| {
             let passage = &frames.passages[side];
-            passage.has_closed() || passage.lost().is_some()
+            let is_lost = side == BACKEND && passage.lost().is_some();
+            passage.has_closed() || passage.has_left() || is_lost
         };
         self.legs[side].is_broken()
             || self.directions[side].has_ended()
@@ -181,7 +189,7 @@ impl<L> Entry<L> {
             }
         }
         if left_out {
-            tracing::info!(
+            tracing::debug!(
                 id = self.record.id,
                 "ended without a close frame: no frame ended in time"
             );
@@ -192,18 +200,6 @@ impl<L> Entry<L> {
     /// This side has not taken all that goes to it.
     pub(super) fn owes(&self, side: usize) -> bool {
         self.directions[1 - side].is_blocked() || self.legs[side].held_bytes() > 0
-    }
-
-    /// After bytes came: a bound that the client has passed ends the session.
-    pub(super) fn judge_client(&mut self, now: Tick) -> Option<Turn> {
-        let breach = self.frames.as_deref()?.breach()?;
-        if self.is_parting() {
-            return None;
-        }
-        let to_client = Goodbye::new(breach.code(), &breach.to_string());
-        let to_backend = Goodbye::going_away();
-        let end = End::new(Side::Client, Phase::Relay, How::Full);
-        Some(self.farewell([Some(&to_client), Some(&to_backend)], end, now))
     }
 
     /// Pings a leg that is silent; ends the session when it does not answer.

@@ -38,6 +38,7 @@ impl<L> Entry<L> {
             self.record.interval_due(),
             self.pipe_left(now),
             self.parting_left(now),
+            self.answers_left(now),
             self.change_left(now),
             self.ping_due_in(now),
         ];
@@ -88,6 +89,9 @@ impl<L> Entry<L> {
 
     /// What becomes of it if a deadline of its is over.
     pub fn overdue(&mut self, now: Tick) -> Option<Turn> {
+        if let Some(left) = self.answers_left(now) {
+            return left.is_zero().then_some(Turn::Again);
+        }
         if let Some(left) = self.parting_left(now) {
             return left.is_zero().then(|| {
                 self.end_parting();
