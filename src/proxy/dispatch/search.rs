@@ -174,6 +174,9 @@ pub(in crate::proxy) fn charge(backend: &Backend, error: &ConnectError, now: Ins
     if !error.is_ours() {
         tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
         backend.connect_failed(now, &error.to_string());
+        if error.is_refusal() {
+            backend.losses().refused(now);
+        }
     } else if SHORTAGE.is_due(now) {
         tracing::warn!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
     }
