@@ -56,7 +56,8 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), Failu
     Ok(())
 }
 
-/// A connection that is to move can find another backend: a pool that `filter` means has `resume`.
+/// A connection that is to move can find another backend: a pool that `filter` means has `resume`,
+/// on drains too.
 ///
 /// # Errors
 /// Names those without it.
@@ -65,7 +66,14 @@ pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), Failur
     if let Some(name) = &filter.backend {
         pools.retain(|pool| backends(pool).contains(name));
     }
-    if pools.iter().any(|pool| pool.settings().resume.is_some()) {
+    let may_move = |pool: &Arc<Pool>| {
+        let settings = pool.settings();
+        settings
+            .resume
+            .as_ref()
+            .is_some_and(|resume| resume.on.drain)
+    };
+    if pools.iter().any(may_move) {
         return Ok(());
     }
     let names: Vec<String> = pools

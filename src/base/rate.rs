@@ -43,6 +43,14 @@ impl Rate {
         }
     }
 
+    /// So many per minute; at least one.
+    pub const fn per_minute(count: u64) -> Rate {
+        Rate {
+            per: Duration::from_secs(60),
+            ..Rate::per_second(count)
+        }
+    }
+
     /// What may come at once.
     pub fn count(self) -> u64 {
         self.count

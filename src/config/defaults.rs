@@ -120,6 +120,14 @@ pub const REBALANCE_MIN_AGE: Duration = seconds(60);
 pub const REBALANCE_TCP: &str = "keep";
 /// Where the table stands it is wanted.
 pub const RESUME_ENABLED: bool = true;
+/// Many servers kick a client by a mere FIN: by itself that is no loss.
+pub const RESUME_ON: &[&str] = &["drain", "down", "close_code", "burst"];
+/// A process that dies ends all of its sessions within a few milliseconds; a client hardly notices
+/// half a second.
+pub const RESUME_SETTLE: Duration = Duration::from_millis(500);
+/// A rolling restart moves a session once or twice; a backend that keeps ending it would do so for
+/// ever.
+pub const RESUME_MAX: Rate = Rate::per_minute(3);
 /// A client that waits for an answer sends a few messages at most; a thousand sessions hold 64 MB at the very worst.
 pub const RESUME_MAX_BUFFER: u64 = 64 << 10;
 /// Longer than a backend takes that is there, and not so long that a client's own timeouts begin to fire.

@@ -182,6 +182,26 @@ impl Word for RetryCause {
     ];
 }
 
+/// One of `resume.on`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Loss {
+    Drain,
+    Down,
+    CloseCode,
+    Burst,
+    Eof,
+}
+
+impl Word for Loss {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("drain", Loss::Drain),
+        ("down", Loss::Down),
+        ("close_code", Loss::CloseCode),
+        ("burst", Loss::Burst),
+        ("eof", Loss::Eof),
+    ];
+}
+
 /// A value of `balance`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Algorithm {
@@ -255,6 +275,7 @@ mod tests {
         each_word_finds_its_member::<OnUp>();
         each_word_finds_its_member::<TlsVersion>();
         each_word_finds_its_member::<Moment>();
+        each_word_finds_its_member::<Loss>();
         each_word_finds_its_member::<Algorithm>();
         each_word_finds_its_member::<CheckType>();
     }

@@ -42,6 +42,13 @@ impl ConnectError {
         Self::Refused(io::Error::other("its name is not resolved"))
     }
 
+    /// Nobody listens there.
+    pub fn is_refusal(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        // Of a unix socket the file may be gone.
+        matches!(self, Self::Refused(error) if [ConnectionRefused, NotFound].contains(&error.kind()))
+    }
+
     /// True where no backend is to blame.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Local(_))

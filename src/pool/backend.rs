@@ -13,6 +13,7 @@ use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
 use crate::pool::gate::{Door, Gate};
+use crate::pool::losses::Losses;
 use crate::pool::queue::Queue;
 use crate::pool::status::Status;
 use crate::pool::{OperatorState, Pool, State, clock};
@@ -31,6 +32,7 @@ pub struct Backend {
     failing: AtomicBool,
     /// It accepted and reset, and has served nobody since.
     unanswering: AtomicBool,
+    losses: Losses,
     status: Mutex<Status>,
     /// Gone when the server let the pool go.
     home: Weak<Pool>,
@@ -48,6 +50,7 @@ impl Backend {
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
             unanswering: AtomicBool::new(false),
+            losses: Losses::default(),
             status: Mutex::new(status),
             home: home.pool.clone(),
             queue: home.queue.clone(),
@@ -190,6 +193,7 @@ impl Backend {
             return;
         }
         self.write(now, |status| status.set_check(up, reason));
+        self.losses.tell();
     }
 
     /// The last verdict; true before the first one unless `init_state` says otherwise.
@@ -229,6 +233,7 @@ impl Backend {
         if left_maintenance {
             self.check_wanted.notify_one();
         }
+        self.losses.tell();
     }
 
     /// The operator ends its connections, or has ended them: while it is drained, a sticky cookie brings nobody back.
@@ -298,6 +303,11 @@ impl Backend {
         status.retired || status.operator != OperatorState::Ready
     }
 
+    /// Sessions that it ended without a Close, and what tells whether they are lost.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     /// Whether it takes connections of new clients, as far as its state goes.
     pub fn takes_new(&self) -> bool {
         self.gate.is_open()
@@ -344,6 +354,7 @@ impl Backend {
     pub(super) fn retire(&self) {
         self.gate.set_door(Door::Closed);
         self.status().retired = true;
+        self.losses.tell();
     }
 
     /// One connection left.

@@ -484,6 +484,9 @@ mod tests {
     #[test]
     fn a_forged_resume_note_is_dropped_in_every_spelling() {
         let resume = |header: &str| Resume {
+            on: crate::config::ResumeOn::default(),
+            settle: std::time::Duration::ZERO,
+            max: crate::config::Rate::per_minute(3),
             max_buffer: 1,
             timeout: std::time::Duration::from_secs(1),
             header: header.into(),

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
@@ -12,7 +13,7 @@ use super::SetupLeg;
 use crate::base::units::format_duration;
 use crate::config;
 use crate::net::{
-    ConnectError, Endpoint, Stream, begin_connect, connect_unless, is_local_shortage,
+    ConnectError, Endpoint, Stream, begin_connect, connect, connect_unless, is_local_shortage,
 };
 use crate::pool::{Backend, Pool};
 use crate::tls::Towards;
@@ -48,6 +49,15 @@ impl Approach {
     /// See [`ConnectError`].
     pub fn begin(&self) -> Result<OwnedFd, ConnectError> {
         begin_connect(self.endpoint()?, &self.settings.dial)
+    }
+
+    /// Connects and closes the connection again: whether somebody is there.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn knock(&self, timeout: Duration) -> Result<(), ConnectError> {
+        let connected = connect(self.endpoint()?, &self.settings.dial, timeout).await;
+        connected.map(drop)
     }
 
     /// Connects, sends a PROXY `header`, and makes the handshake, all within the pool's

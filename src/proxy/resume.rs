@@ -4,6 +4,7 @@
 //! The client knows nothing of it, so nothing of the second 101 is told to it.
 
 mod handshake;
+mod inquest;
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(super) use self::handshake::Handshake;
 use self::handshake::agreement;
+use self::inquest::Inquest;
 use super::backend_line::{self, Upload};
 use super::dialogue::Dialogue;
 use super::dispatch::Attempt;
@@ -26,7 +28,7 @@ use crate::base::backoff::Backoff;
 use crate::config;
 use crate::net::Peer;
 use crate::pool::{Backend, Lease, Pick, Pool};
-use crate::relay::{Gone, Resumption, Seeker, Successor};
+use crate::relay::{Gone, Handle, Resumption, Seeker, Successor};
 use crate::wire::websocket;
 
 /// Between two tries of one session: the first after a moment in which a restarting node may have come back.
@@ -66,16 +68,28 @@ const _: () = assert!(size_of::<Way>() <= 104);
 
 impl Way {
     /// As the relay takes it.
-    pub(super) fn into_resumption(self, resume: &config::Resume) -> Box<Resumption<Held>> {
+    pub(super) fn into_resumption(self, resume: &Arc<config::Resume>) -> Box<Resumption<Held>> {
         Box::new(Resumption {
-            max_buffer: resume.max_buffer,
-            timeout: resume.timeout,
+            settings: Arc::clone(resume),
             seeker: Arc::new(self),
         })
     }
 }
 
 impl Seeker<Held> for Way {
+    fn judge(&self, session: Handle, settings: &config::Resume, held: &Held) -> Option<DropGuard> {
+        // Without a lease there is nobody to ask about, and no way for that to be.
+        let lease = held.lease.as_ref()?;
+        let inquest = Inquest {
+            pool: self.pool.clone(),
+            backend: Arc::clone(lease.backend()),
+            on: settings.on,
+            settle: settings.settle,
+            ended: Instant::now(),
+        };
+        inquest.begin(Arc::clone(&self.proxy), session)
+    }
+
     fn seek(self: Arc<Self>, gone: Gone, held: &mut Held) -> DropGuard {
         let before = held.lease.take().map(|lease| Arc::clone(lease.backend()));
         let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);

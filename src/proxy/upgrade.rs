@@ -87,7 +87,7 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    forward::drop_resume_note(&mut parts.headers, settings.resume.as_ref());
+    forward::drop_resume_note(&mut parts.headers, settings.resume.as_deref());
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: routed.client.ip(),

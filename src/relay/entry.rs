@@ -4,6 +4,7 @@
 //! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
 //! hours, so it is kept small.
 
+mod doubt;
 mod early;
 mod farewell;
 mod gap;
@@ -26,6 +27,7 @@ use super::frames::Frames;
 use super::inquiry::{Connection, Handle, Standing};
 use super::leg::Leg;
 use super::origin::Unserved;
+use super::resumption::Resumption;
 use super::scratch::Scratch;
 use crate::observe::{End, How, Phase, Record, Side};
 
@@ -43,6 +45,8 @@ pub(super) enum Turn {
     Soon,
     /// It is over.
     Ended,
+    /// Its backend has ended it without a Close: whether that is a loss is to be asked.
+    Judge,
     /// It has lost its backend, and may go on with another one.
     Bereft,
     /// The backend could not serve it, and nothing was lost: the client's leg goes back to where it came from.
@@ -98,8 +102,9 @@ impl<L> Entry<L> {
             Framing::Bytes => None,
             Framing::WebSocket(watched) => {
                 let read = [&mut client.read, &mut backend.read];
-                let outlives = resumption.is_some();
-                Some(Box::new(Frames::new(&watched, outlives, read, now)))
+                let takes_leave = |resumption: &Resumption<L>| resumption.settings.on.close_code;
+                let takes_leave = resumption.as_deref().is_some_and(takes_leave);
+                Some(Box::new(Frames::new(&watched, takes_leave, read, now)))
             }
         };
         Self {
@@ -184,7 +189,7 @@ impl<L> Entry<L> {
             is_parting: self.is_parting() || self.is_changing(),
             age: self.record.age(),
             is_told: self.frames.is_some(),
-            is_resumable: self.is_resumable(),
+            is_resumable: self.may_move(),
         }
     }
 

@@ -231,8 +231,8 @@ const _: () = assert!(size_of::<Frames>() <= 96);
 
 impl Frames {
     /// Past what was read before, of which is left what may pass.
-    /// `outlives`: a Close by which the backend goes away is not for the client.
-    pub fn new(watched: &Watched, outlives: bool, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
+    /// `takes_leave`: a Close by which the backend goes away is not for the client.
+    pub fn new(watched: &Watched, takes_leave: bool, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
         let bounds = Bounds::new(watched);
         let mut frames = Frames {
             passages: [
@@ -240,7 +240,7 @@ impl Frames {
                     Some(_) => Passage::from_client().guarded(),
                     None => Passage::from_client(),
                 },
-                match outlives {
+                match takes_leave {
                     true => Passage::from_server().taking_leave(),
                     false => Passage::from_server(),
                 },

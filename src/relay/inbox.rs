@@ -37,6 +37,8 @@ pub(super) enum Command<L> {
     Part(Key, Arc<Goodbye>),
     /// Take one entry from its backend.
     Relieve(Key, Arc<Goodbye>),
+    /// Whether the backend that has ended an entry is lost to it.
+    Judged(Key, bool),
     /// Another backend for an entry that has lost its own.
     Attach(Key, Box<Successor<L>>),
     /// There is none for it.
@@ -50,6 +52,7 @@ pub(super) enum Command<L> {
 /// ever. What bounds it is who sends; a worker takes all of it once in each round of events:
 /// - `Adopt`, `Arrive`: one for each session on its way here. They are in `live`, and all of it in `max_connections`.
 /// - `Attach`, `Forsake`: the end of a search; a session has one at a time.
+/// - `Judged`: the end of a wait; a session has one at a time.
 /// - `Part`, `Relieve`: one for each session and job. A job's next look at the table is an `Inquire` behind them, which finds
 ///   those sessions parting; of jobs there are `jobs::MAX_RUNNING` of each origin.
 /// - `Inquire`: one for each job, and for each connection of the admin and the metrics endpoint (`MAX_ENDPOINT_CONNECTIONS`): who

@@ -3,25 +3,28 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::DropGuard;
 
 use super::inbox::Command;
 use super::{Handle, Leg, Relay};
+use crate::config;
 use crate::observe::Record;
 
 /// What lets a WebSocket go on with another backend.
 pub struct Resumption<L> {
-    /// Payload and headers that are held of its client in between; more end the session.
-    pub max_buffer: u32,
-    /// From the end of one backend's leg to the beginning of the next one's.
-    pub timeout: Duration,
+    /// As they were when the session began.
+    pub settings: Arc<config::Resume>,
     pub seeker: Arc<dyn Seeker<L>>,
 }
 
 /// Finds a session another backend. Kept for the session's whole life; its calls are made on a relay thread and must not wait.
 pub trait Seeker<L>: Send + Sync {
+    /// The backend has ended the session without a Close. `None`: it is lost to the session.
+    /// Otherwise a [`Relay::judged`] tells within the settings' `settle` whether it is. Dropping
+    /// what is returned ends the wait.
+    fn judge(&self, session: Handle, settings: &config::Resume, lease: &L) -> Option<DropGuard>;
+
     /// The session has lost its backend: gives up what its lease holds there, and begins to look for another one. The answer
     /// is a [`Relay::attach`] or a [`Relay::forsake`]. Dropping what is returned ends the search.
     fn seek(self: Arc<Self>, gone: Gone, lease: &mut L) -> DropGuard;
@@ -87,6 +90,11 @@ pub struct Successor<L> {
 pub type Seat<L> = Box<dyn FnOnce(&mut L, &mut Record) + Send>;
 
 impl<L: Send + 'static> Relay<L> {
+    /// Tells whether the backend that ended a session without a Close is lost to it.
+    pub fn judged(&self, session: Handle, is_lost: bool) {
+        self.tell(session, |key| Command::Judged(key, is_lost));
+    }
+
     /// Gives a session that has lost its backend another one. If the session is gone meanwhile, the leg is closed.
     pub fn attach(&self, session: Handle, successor: Successor<L>) {
         self.tell(session, |key| Command::Attach(key, Box::new(successor)));

@@ -206,6 +206,7 @@ impl<L: Send + 'static> Worker<L> {
             Ok(Turn::Soon) => self.look_soon(key, now),
             Ok(Turn::Ended) => return self.remove(key),
             Ok(Turn::Unserved(why)) => return self.give_back(key, why),
+            Ok(Turn::Judge) => return self.judge(key, now),
             Ok(Turn::Bereft) => return self.seek(key, now),
             Err(_) => return self.end_panicked(key),
         }
@@ -360,6 +361,7 @@ impl<L: Send + 'static> Worker<L> {
         match entry.overdue(tick) {
             Some(Turn::Ended) => return self.remove(key),
             Some(Turn::Unserved(why)) => return self.give_back(key, why),
+            Some(Turn::Judge) => return self.judge(key, now),
             Some(Turn::Bereft) => return self.seek(key, now),
             Some(Turn::Again) => self.queue(key),
             Some(Turn::Wait | Turn::Soon) | None => {}

@@ -17,16 +17,18 @@ use crate::harness::{Balancer, within};
 use crate::nodes::{Node, read_request, speak, switching};
 use crate::settings::simple;
 
-const RESUME: &str = "resume = { timeout = \"5s\", max_buffer = \"4KiB\" }";
+pub const RESUME: &str = "resume = { timeout = \"5s\", max_buffer = \"4KiB\" }";
+/// Every end of a node is a loss.
+const RESUME_ON_EOF: &str = "resume = { on = [\"eof\"], timeout = \"5s\" }";
 
 /// A balancer before these nodes, of which the first takes everybody.
-fn balancer(keys: &str, nodes: &[&Node]) -> Balancer {
+pub fn balancer(keys: &str, nodes: &[&Node]) -> Balancer {
     let config = simple("websocket", keys, nodes);
     Balancer::start(&format!("[access_log]\noutput = \"stdout\"\n\n{config}"))
 }
 
 /// What the latest handshake said of the one before.
-fn note(node: &Node) -> Option<String> {
+pub fn note(node: &Node) -> Option<String> {
     let heads = node.heads.lock().unwrap();
     let line = |line: &str| {
         let (name, value) = line.split_once(':')?;
@@ -36,7 +38,7 @@ fn note(node: &Node) -> Option<String> {
     heads.last()?.lines().find_map(line)
 }
 
-async fn close_of(socket: &mut Socket) -> Option<u16> {
+pub async fn close_of(socket: &mut Socket) -> Option<u16> {
     let mut code = None;
     let reading = async {
         while let Some(Ok(message)) = socket.next().await {
@@ -51,7 +53,7 @@ async fn close_of(socket: &mut Socket) -> Option<u16> {
 }
 
 /// A client on the node of that name.
-async fn on(balancer: &Balancer, name: &str) -> Socket {
+pub async fn on(balancer: &Balancer, name: &str) -> Socket {
     let address = balancer.address("main").await;
     loop {
         let mut socket = websocket(address, "/chat?room=1").await;
@@ -62,19 +64,19 @@ async fn on(balancer: &Balancer, name: &str) -> Socket {
 }
 
 /// Nobody is on that node: what is sent from now on is not sent to it.
-async fn gone(balancer: &Balancer, name: &str) {
+pub async fn gone(balancer: &Balancer, name: &str) {
     balancer
         .backend_until("nodes", name, |node| node["live"] == 0)
         .await;
 }
 
-async fn operate(balancer: &Balancer, name: &str, what: &str) {
+pub async fn operate(balancer: &Balancer, name: &str, what: &str) {
     let path = format!("/api/v1/pools/nodes/backends/{name}/{what}");
     let answer = balancer.post(&path, "{}").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-async fn not_resumed(balancer: &Balancer) -> f64 {
+pub async fn not_resumed(balancer: &Balancer) -> f64 {
     balancer
         .metric(&["evenkeel_backend_resumes_total", "result=\"ended\""])
         .await
@@ -158,7 +160,7 @@ async fn a_drain_moves_sessions_with_nothing_lost() {
 }
 
 /// A `ws`-like node for one session: what it reads goes to `act`, with the socket.
-async fn upgraded(mut stream: TcpStream, extra: &str) -> (WebSocketStream<TcpStream>, String) {
+pub async fn upgraded(mut stream: TcpStream, extra: &str) -> (WebSocketStream<TcpStream>, String) {
     let mut buffer = Vec::new();
     let request = read_request(&mut stream, &mut buffer)
         .await
@@ -255,13 +257,13 @@ async fn an_ordinary_close_of_a_node_is_the_client_s() {
 }
 
 /// A frame of a client, masked by zeros.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126);
     let head = [first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
     [&head[..], payload].concat()
 }
 
-async fn raw(balancer: &Balancer) -> TcpStream {
+pub async fn raw(balancer: &Balancer) -> TcpStream {
     let mut stream = connect(balancer.address("main").await).await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -275,7 +277,7 @@ async fn raw(balancer: &Balancer) -> TcpStream {
 }
 
 /// One frame of a server with a short payload.
-async fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+pub async fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     within("a frame", stream.read_exact(&mut head))
         .await
@@ -324,7 +326,7 @@ async fn a_message_that_was_half_sent_is_lost_alone() {
     })
     .await;
     let n2 = Node::web("n2").await;
-    let balancer = balancer(RESUME, &[&n1, &n2]);
+    let balancer = balancer(RESUME_ON_EOF, &[&n1, &n2]);
     operate(&balancer, "n2", "maint").await;
     let mut stream = raw(&balancer).await;
     operate(&balancer, "n2", "ready").await;
@@ -351,7 +353,7 @@ async fn a_client_with_half_a_message_is_told_to_reconnect() {
     })
     .await;
     let n2 = Node::web("n2").await;
-    let balancer = balancer(RESUME, &[&n1, &n2]);
+    let balancer = balancer(RESUME_ON_EOF, &[&n1, &n2]);
     operate(&balancer, "n2", "maint").await;
     let mut stream = raw(&balancer).await;
     assert_eq!(frame(&mut stream).await, (0x01, b"half".to_vec()));
@@ -378,7 +380,7 @@ async fn a_client_with_half_a_frame_is_reset() {
     })
     .await;
     let n2 = Node::web("n2").await;
-    let balancer = balancer(RESUME, &[&n1, &n2]);
+    let balancer = balancer(RESUME_ON_EOF, &[&n1, &n2]);
     operate(&balancer, "n2", "maint").await;
     let mut stream = raw(&balancer).await;
     let mut part = [0; 5];
@@ -399,7 +401,7 @@ async fn another_subprotocol_ends_it() {
         })
     };
     let (n1, n2) = (offers("v1").await, offers("v2").await);
-    let balancer = balancer(RESUME, &[&n1, &n2]);
+    let balancer = balancer(RESUME_ON_EOF, &[&n1, &n2]);
     operate(&balancer, "n2", "maint").await;
     let mut stream = connect(balancer.address("main").await).await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: v1, v2\r\n\

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::super::defaults;
-use super::super::keys::{Absent, Kind, Section, key, size, time};
-use super::super::model::Resume;
+use super::super::error::Fault;
+use super::super::keys::{Absent, Kind, RATE_MAX, Section, key, rate, size, time};
+use super::super::model::{Resume, ResumeOn};
 use super::super::table::Table;
+use super::super::words::{Loss, words};
 
 const MAX_BUFFER: (u64, u64) = (1024, 16 << 20);
 const HEADER: &str = "a header's name that no other part of the request has";
@@ -41,6 +43,24 @@ pub static RESUME: Section = Section {
             "Without it the table has no effect.",
         ),
         key(
+            "on",
+            Kind::Words(words::<Loss>),
+            Absent::Texts(defaults::RESUME_ON),
+            "What counts as the loss of a backend: it is drained or removed; it is down; it says Close 1001, 1012 or 1013; at least 3 and 10 % of its sessions end without a Close within `settle`; `eof`: every end without a Close, kicks among them.",
+        ),
+        key(
+            "settle",
+            time(10, 10),
+            Absent::Time(defaults::RESUME_SETTLE),
+            "A session that its backend ended without a Close is held for so long, until it is known whether that was a loss.",
+        ),
+        key(
+            "max",
+            rate(RATE_MAX),
+            Absent::Rate(defaults::RESUME_MAX),
+            "A session changes its backend so often in a time; one more ends it with Close 1012.",
+        ),
+        key(
             "max_buffer",
             size(MAX_BUFFER.0, MAX_BUFFER.1),
             Absent::Size(defaults::RESUME_MAX_BUFFER),
@@ -62,14 +82,34 @@ pub static RESUME: Section = Section {
 };
 
 /// `None`: something is wrong; `Some(None)`: it is switched off.
-pub fn decode(table: &Table<'_>) -> Option<Option<Resume>> {
+pub fn decode(table: &Table<'_>) -> Option<Option<Arc<Resume>>> {
     let header = table.text_by("header", header);
+    if let Some(entry) = table.entry("on").filter(|entry| entry.is_empty_list()) {
+        entry.refuse(
+            Fault::Value,
+            "nothing is a loss; `enabled = false` turns the table off",
+        );
+    }
     let resume = Resume {
+        on: on(&table.words("on")),
+        settle: table.time("settle"),
+        max: table.maybe_rate("max")?,
         max_buffer: table.size("max_buffer"),
         timeout: table.time("timeout"),
         header: header?,
     };
-    Some(table.flag("enabled").then_some(resume))
+    Some(table.flag("enabled").then(|| Arc::new(resume)))
+}
+
+fn on(losses: &[Loss]) -> ResumeOn {
+    let has = |loss| losses.contains(&loss);
+    ResumeOn {
+        drain: has(Loss::Drain),
+        down: has(Loss::Down),
+        close_code: has(Loss::CloseCode),
+        burst: has(Loss::Burst),
+        eof: has(Loss::Eof),
+    }
 }
 
 fn header(name: &str) -> Result<Arc<str>, &'static str> {
@@ -98,14 +138,35 @@ mod tests {
     #[test]
     fn an_empty_table_has_the_defaults_and_none_is_off() {
         let resume = |keys: &str| right(&web(keys)).pools["p"].resume.clone();
-        let expected = Resume {
+        let expected = Arc::new(Resume {
+            on: ResumeOn {
+                drain: true,
+                down: true,
+                close_code: true,
+                burst: true,
+                eof: false,
+            },
+            settle: Duration::from_millis(500),
+            max: "3/m".parse().unwrap(),
             max_buffer: 64 << 10,
             timeout: Duration::from_secs(10),
             header: "evenkeel-resume".into(),
-        };
+        });
         assert_eq!(resume("resume = {}"), Some(expected));
         assert_eq!(resume("resume = { enabled = false }"), None);
         assert_eq!(resume(""), None);
+    }
+
+    #[test]
+    fn losses_are_named_and_there_is_at_least_one() {
+        let on = |keys: &str| right(&web(keys)).pools["p"].resume.clone().unwrap().on;
+        let only = ResumeOn {
+            eof: true,
+            ..ResumeOn::default()
+        };
+        assert_eq!(on("resume = { on = [\"eof\"] }"), only);
+        let at = "pool.p.resume.on";
+        each_refused([(web("resume = { on = [] }"), at, Fault::Value)]);
     }
 
     #[test]

@@ -180,6 +180,9 @@ impl Attempt {
             return;
         }
         tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+        if error.is_refusal() {
+            backend.losses().refused(now);
+        }
         let is_silent = matches!(error, ConnectError::TimedOut(_));
         match is_silent && (self.is_blamed || self.is_overtaken()) {
             true => backend.connect_given_up(&error.to_string()),

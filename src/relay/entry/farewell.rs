@@ -234,7 +234,7 @@ impl<L> Entry<L> {
                 let goodbye = Goodbye::new(code, "");
                 goodbyes[1 - side] = Some(&goodbye);
                 self.legs[side].reset();
-                if side == BACKEND && self.is_resumable() {
+                if side == BACKEND && self.outlives_a_dead_backend() {
                     return Some(self.lose_backend(How::Timeout, now));
                 }
                 Some(self.farewell(goodbyes, ended_by(side, How::Timeout), now))

@@ -69,7 +69,7 @@ impl<L> Entry<L> {
     fn gap(&mut self) -> Option<&mut Gap> {
         match &mut self.role.resume_mut()?.state {
             State::Gap(gap) => Some(gap),
-            State::Served | State::Leaving(_) => None,
+            State::Served | State::Doubt(_) | State::Leaving(_) => None,
         }
     }
 
@@ -168,7 +168,7 @@ impl<L> Entry<L> {
     }
 
     fn holds_too_much(&self) -> bool {
-        let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer as usize;
+        let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer();
         self.role.resume().is_some_and(is_more)
     }
 

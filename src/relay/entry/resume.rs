@@ -7,15 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::clock::{Tick, Ticks};
+use super::super::clock::Tick;
 use super::super::direction::{Direction, Flow};
 use super::super::frames::{Frames, Goodbye};
 use super::super::leg::Leg;
 use super::super::resumption::{Lost, Resumption, Seeker};
+use super::doubt::{Doubt, longest_doubt};
 use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
 use super::gap::Gap;
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
+use crate::base::rate::Bucket;
+use crate::config;
 use crate::observe::{End, How, Phase, Side};
 use crate::tls::record::Session;
 use crate::wire::passage::{Passed, Verdict};
@@ -27,8 +30,9 @@ const SHORT_SERVICE: Duration = Duration::from_secs(1);
 /// What a resumable session has besides.
 pub(super) struct Resume<L> {
     pub seeker: Arc<dyn Seeker<L>>,
-    timeout: Ticks,
-    pub max_buffer: u32,
+    pub settings: Arc<config::Resume>,
+    /// Of changes of its backend.
+    changes: Bucket,
     pub state: State,
     /// By the backend that took it over, if one has.
     pub served: Option<Served>,
@@ -55,6 +59,7 @@ impl Served {
 pub(super) enum State {
     /// Its backend serves.
     Served,
+    Doubt(Doubt),
     Leaving(Leaving),
     Gap(Box<Gap>),
 }
@@ -70,15 +75,11 @@ pub(super) struct Leaving {
 
 impl<L> Resume<L> {
     pub fn new(resumption: Resumption<L>) -> Resume<L> {
-        let Resumption {
-            max_buffer,
-            timeout,
-            seeker,
-        } = resumption;
+        let Resumption { settings, seeker } = resumption;
         Resume {
             seeker,
-            timeout: timeout.into(),
-            max_buffer,
+            settings,
+            changes: Bucket::default(),
             state: State::Served,
             served: None,
         }
@@ -87,16 +88,26 @@ impl<L> Resume<L> {
     pub fn held_bytes(&self) -> usize {
         match &self.state {
             State::Gap(gap) => gap.held.len(),
-            State::Served | State::Leaving(_) => 0,
+            State::Served | State::Doubt(_) | State::Leaving(_) => 0,
         }
+    }
+
+    pub fn max_buffer(&self) -> usize {
+        self.settings.max_buffer as usize
+    }
+
+    /// One more change of its backend; false: it has had too many.
+    fn may_change(&self, now: Tick) -> bool {
+        self.changes.take(self.settings.max, now.since_origin())
     }
 
     fn left(&self, now: Tick) -> Option<Duration> {
         let (since, wait) = match &self.state {
             State::Served => return None,
+            State::Doubt(doubt) => (doubt.since, longest_doubt(self.settings.settle)),
             State::Leaving(leaving) if leaving.is_told => (leaving.since, ANSWER_WAIT.into()),
             State::Leaving(leaving) => (leaving.since, BOUNDARY_WAIT.into()),
-            State::Gap(gap) => (gap.since, self.timeout),
+            State::Gap(gap) => (gap.since, self.settings.timeout.into()),
         };
         Some(wait.left(now.since(since)))
     }
@@ -112,7 +123,7 @@ impl<L> Entry<L> {
     fn leaving(&mut self) -> Option<&mut Leaving> {
         match &mut self.role.resume_mut()?.state {
             State::Leaving(leaving) => Some(leaving),
-            State::Served | State::Gap(_) => None,
+            State::Served | State::Doubt(_) | State::Gap(_) => None,
         }
     }
 
@@ -143,9 +154,25 @@ impl<L> Entry<L> {
             && !self.legs[CLIENT].is_broken()
     }
 
-    /// Its backend's end is known and not read yet: what the client sends is better held for the next one.
+    /// The same by our decision.
+    pub(super) fn may_move(&self) -> bool {
+        let on_drain = |resume: &Resume<L>| resume.settings.on.drain;
+        self.role.resume().is_some_and(on_drain) && self.is_resumable()
+    }
+
+    /// The same when its backend does not answer a ping.
+    pub(super) fn outlives_a_dead_backend(&self) -> bool {
+        let on_death = |resume: &Resume<L>| resume.settings.on.down || resume.settings.on.eof;
+        self.role.resume().is_some_and(on_death) && self.is_resumable()
+    }
+
+    /// Its backend's end is known, and not read yet or not judged: what the client sends is better
+    /// left for the next one.
     pub(super) fn is_left_alone(&self) -> bool {
-        self.role.resume().is_some() && self.legs[BACKEND].is_ending() && self.is_resumable()
+        let is_ending = |resume: &Resume<L>| {
+            matches!(resume.state, State::Doubt(_)) || self.legs[BACKEND].is_ending()
+        };
+        self.role.resume().is_some_and(is_ending) && self.is_resumable()
     }
 
     /// Takes the session from its backend by our decision: another one takes it if it is resumable, or else it is ended with
@@ -154,7 +181,7 @@ impl<L> Entry<L> {
         if self.is_changing() {
             return Turn::Wait;
         }
-        if !self.is_resumable() {
+        if !self.may_move() {
             return self.part(goodbye, now);
         }
         if let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) {
@@ -178,8 +205,11 @@ impl<L> Entry<L> {
         let has_left = frames.passages[BACKEND].has_left();
         let has_ended = matches!(flow, Flow::Ended | Flow::Finished | Flow::Broken);
         let is_paused = frames.passages[CLIENT].is_paused();
-        if has_left || has_ended {
+        if has_left || (has_ended && self.ends_by_our_will()) {
             return Some(self.lose_backend(self.how_gone(), now));
+        }
+        if has_ended {
+            return Some(self.doubt(now));
         }
         let leaving = self.leaving()?;
         if leaving.is_told || !is_paused {
@@ -231,7 +261,8 @@ impl<L> Entry<L> {
         let left = backend.left();
         let has_answered = code.is_some_and(|code| left.is_some_and(|left| left.answers(code)));
         let is_whole = backend.has_passed_whole() && !client.is_deaf();
-        if !is_whole {
+        let resume = self.role.resume();
+        if !is_whole || !resume.is_some_and(|resume| resume.may_change(now)) {
             return self.break_off(end, now);
         }
         let answers = backend.has_left() && !was_told && client.at_frame_boundary();
@@ -241,12 +272,15 @@ impl<L> Entry<L> {
             true => Lost::Unknown,
             false => Lost::AtMost(is_cut.into()),
         };
-        let served = self.role.resume().and_then(|resume| resume.served);
+        let served = resume.and_then(|resume| resume.served);
         let served = served.filter(|_| !has_answered);
         let lost = served.map_or(lost, |served| lost.and(served.lost));
         let short = served.filter(|served| served.is_short(now));
         let since = short.map_or(now, |served| served.since);
         backend.renew();
+        if !resume.is_some_and(|resume| resume.settings.on.close_code) {
+            backend.take_no_close();
+        }
         frames.backend_gone();
         if answers {
             self.answer_close();
@@ -265,7 +299,7 @@ impl<L> Entry<L> {
         Turn::Bereft
     }
 
-    fn how_gone(&self) -> How {
+    pub(super) fn how_gone(&self) -> How {
         self.legs[BACKEND].fault().unwrap_or(How::Fin)
     }
 
@@ -323,7 +357,7 @@ impl<L> Entry<L> {
         let [client, backend] = &mut frames.passages;
         backend.take_no_close();
         let has_none = match resume.state {
-            State::Served => return false,
+            State::Served | State::Doubt(_) => return false,
             State::Leaving(leaving) => leaving.is_told,
             State::Gap(_) => true,
         };
@@ -354,6 +388,9 @@ impl<L> Entry<L> {
         }
         if self.is_in_gap() {
             return Some(self.forsake(now));
+        }
+        if self.is_in_doubt() {
+            return Some(self.take_its_word(now));
         }
         let leaving = self.leaving()?;
         if leaving.is_told {

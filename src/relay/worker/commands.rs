@@ -36,6 +36,9 @@ impl<L: Send + 'static> Worker<L> {
                 Command::Relieve(key, goodbye) => {
                     self.end_by(key, now, |entry, tick| entry.relieve(&goodbye, tick));
                 }
+                Command::Judged(key, is_lost) => {
+                    self.end_by(key, now, |entry, _| entry.judged(is_lost));
+                }
                 Command::Attach(key, successor) => self.attach(key, *successor, now),
                 Command::Forsake(key) => self.end_by(key, now, Entry::forsake),
                 Command::PartAll(spread, goodbye) => {
@@ -111,8 +114,17 @@ impl<L: Send + 'static> Worker<L> {
         self.bring_sweep_forward(key, now);
     }
 
+    /// An entry's backend has ended it: whether that is a loss is asked.
+    pub(super) fn judge(&mut self, key: Key, now: Instant) {
+        self.ask(key, now, Entry::judge);
+    }
+
     /// An entry has lost its backend: a search for another one begins.
     pub(super) fn seek(&mut self, key: Key, now: Instant) {
+        self.ask(key, now, Entry::seek);
+    }
+
+    fn ask(&mut self, key: Key, now: Instant, ask: impl FnOnce(&mut Entry<L>, Handle)) {
         let session = Handle {
             worker: self.number,
             key,
@@ -120,8 +132,8 @@ impl<L: Send + 'static> Worker<L> {
         let Some(entry) = self.table.entry(key) else {
             return;
         };
-        // It is others' code that looks for it.
-        if catch_unwind(AssertUnwindSafe(|| entry.seek(session))).is_err() {
+        // It is others' code that answers.
+        if catch_unwind(AssertUnwindSafe(|| ask(entry, session))).is_err() {
             return self.end_panicked(key);
         }
         self.queue(key);

@@ -101,6 +101,17 @@ impl Passage {
         self.takes = Takes::None;
     }
 
+    /// The source has ended: from here on no Close is taken out. Returns what was held of a frame
+    /// that might have been one.
+    #[must_use]
+    pub fn let_go(&mut self) -> Vec<u8> {
+        self.takes = Takes::None;
+        let edit = self.edit.as_mut();
+        let held = edit.map(|edit| std::mem::take(&mut edit.held));
+        self.forget_edit();
+        held.unwrap_or_default()
+    }
+
     /// Another source has taken the place of this one, which had come to a message's end.
     pub fn renew(&mut self) {
         self.walker = self.walker.renewed();
@@ -218,6 +229,18 @@ mod tests {
         let mut passage = Passage::from_server().taking_leave();
         pass(&mut passage, &[0x81, 1, b'a', 0x88, 2, 3]);
         assert!(passage.has_passed_whole() && !passage.at_message_boundary());
+    }
+
+    /// It was kept for good, where its source ended behind it and that was no loss.
+    #[test]
+    fn a_part_of_a_close_is_let_go_as_it_came() {
+        let mut passage = Passage::from_server().taking_leave();
+        assert_eq!(
+            pass(&mut passage, &[0x81, 1, b'a', 0x88, 2]),
+            Passed::Edited(vec![0x81, 1, b'a'])
+        );
+        assert_eq!(passage.let_go(), [0x88, 2]);
+        assert!(!passage.holds() && passage.let_go().is_empty());
     }
 
     #[test]

@@ -20,16 +20,29 @@ pub struct Sought {
     pub stop: CancellationToken,
 }
 
-pub struct Asks(pub Sender<Sought>);
+pub struct Asks {
+    pub losses: Sender<Sought>,
+    pub doubts: Sender<Handle>,
+}
 
 impl Seeker<Sender<()>> for Asks {
+    fn judge(
+        &self,
+        session: Handle,
+        _: &crate::config::Resume,
+        _: &Sender<()>,
+    ) -> Option<DropGuard> {
+        self.doubts.send(session).unwrap();
+        Some(CancellationToken::new().drop_guard())
+    }
+
     fn seek(self: Arc<Self>, gone: Gone, _: &mut Sender<()>) -> DropGuard {
         let stop = CancellationToken::new();
         let sought = Sought {
             gone,
             stop: stop.clone(),
         };
-        self.0.send(sought).unwrap();
+        self.losses.send(sought).unwrap();
         stop.drop_guard()
     }
 }
@@ -58,6 +71,8 @@ pub struct World<'a> {
     pub went: Vec<Went>,
     pub gaps: Vec<Past>,
     pub sought: Receiver<Sought>,
+    /// Whether a backend is lost is asked here, and always answered by yes.
+    pub doubts: Receiver<Handle>,
     /// A gap that waits.
     pub open_gap: Option<Sought>,
     /// The relay's handle for it.
@@ -112,7 +127,8 @@ impl<'a> World<'a> {
     pub fn new(bench: &'a Bench, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let (is_tight, has_tls) = (rng.bool(), rng.bool());
-        let (asks, sought) = channel();
+        let (losses, sought) = channel();
+        let (asked, doubts) = channel();
         let (client, client_wire) = wire(&mut rng, is_tight, has_tls, &[]);
         let (backend, backend_wire) = wire(&mut rng, is_tight, has_tls, &[]);
         let max_buffer = if rng.u8(..8) == 0 { 2000 } else { 16 << 20 };
@@ -128,9 +144,24 @@ impl<'a> World<'a> {
             lease: held,
             origin: None,
             resumption: Some(Box::new(Resumption {
-                max_buffer,
-                timeout: LONG,
-                seeker: Arc::new(Asks(asks)),
+                settings: Arc::new(crate::config::Resume {
+                    on: crate::config::ResumeOn {
+                        drain: true,
+                        down: true,
+                        close_code: true,
+                        burst: true,
+                        eof: rng.bool(),
+                    },
+                    settle: LONG,
+                    max: crate::config::Rate::per_second(1000),
+                    max_buffer,
+                    timeout: LONG,
+                    header: "evenkeel-resume".into(),
+                }),
+                seeker: Arc::new(Asks {
+                    losses,
+                    doubts: asked,
+                }),
             })),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -146,6 +177,7 @@ impl<'a> World<'a> {
             went: vec![Went::Asked],
             gaps: Vec::new(),
             sought,
+            doubts,
             open_gap: None,
             session,
             lease,
@@ -196,6 +228,13 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Says that a backend is lost, where that is asked.
+    pub fn answer(&mut self) {
+        for session in self.doubts.try_iter() {
+            self.bench.relay.judged(session, true);
+        }
+    }
+
     pub fn attach(&mut self) {
         let Some(sought) = self.open_gap.take() else {
             return;
@@ -230,7 +269,7 @@ impl<'a> World<'a> {
     pub fn act(&mut self) {
         let piece = self.piece();
         let may_die = self.backends.len() < MAX_BACKENDS && self.open_gap.is_none();
-        match self.rng.u8(..40) {
+        match self.rng.u8(..41) {
             0..9 => self.client.write(piece),
             9..15 => self.backend().write(piece),
             15..21 => drop(self.client.read(piece)),
@@ -279,6 +318,7 @@ impl<'a> World<'a> {
                 self.client.wire.reset();
                 self.client.seen = Some(Seen::Reset);
             }
+            39 => self.answer(),
             _ => self.attach(),
         }
         self.collect();
@@ -325,6 +365,7 @@ impl<'a> World<'a> {
             moved |= peer.read(70_000);
             peer.write(usize::MAX);
         }
+        self.answer();
         self.collect();
         if self.open_gap.is_some() && self.client.seen.is_none() {
             self.attach();

@@ -1,0 +1,104 @@
+//! Whether a backend that has ended a session without a Close is lost to it, or has only said its
+//! word: it is leaving, it is down, nobody is there any more, or it has ended many at once.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::super::Proxy;
+use super::super::reach::Approach;
+use crate::config::ResumeOn;
+use crate::pool::{Backend, Pool};
+use crate::relay::Handle;
+
+/// Connects within `settle` that ask whether somebody is there: the first one may come before the
+/// listening socket of a process that ends is closed.
+const KNOCKS: u32 = 2;
+
+/// The question about one session.
+pub(super) struct Inquest {
+    pub pool: Weak<Pool>,
+    pub backend: Arc<Backend>,
+    pub on: ResumeOn,
+    pub settle: Duration,
+    /// When the session was.
+    pub ended: Instant,
+}
+
+impl Inquest {
+    /// `None`: the backend is lost. Otherwise the relay is told within `settle`, unless what is
+    /// returned is dropped before.
+    pub fn begin(self, proxy: Arc<Proxy>, session: Handle) -> Option<DropGuard> {
+        let losses = self.backend.losses();
+        losses.ended(self.backend.live(), self.settle, self.ended);
+        if self.has_found_a_loss() {
+            return None;
+        }
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let runtime = proxy.runtime.clone();
+        runtime.spawn(async move {
+            let is_lost = tokio::select! {
+                biased;
+                () = stopped.cancelled() => return,
+                is_lost = self.find_out() => is_lost,
+            };
+            proxy.relay.judged(session, is_lost);
+        });
+        Some(stop.drop_guard())
+    }
+
+    async fn find_out(&self) -> bool {
+        // Before the first look: what changes behind it is not missed.
+        let mut changes = self.backend.losses().changes();
+        let mut knocking = std::pin::pin!(self.knock());
+        let mut is_knocking = self.on.down;
+        let mut settled = std::pin::pin!(sleep_until((self.ended + self.settle).into()));
+        loop {
+            if self.has_found_a_loss() {
+                return true;
+            }
+            tokio::select! {
+                // The backend's own: it is not dropped while we hold it.
+                _ = changes.changed() => {}
+                () = &mut knocking, if is_knocking => is_knocking = false,
+                () = &mut settled => return self.has_found_a_loss(),
+            }
+        }
+    }
+
+    fn has_found_a_loss(&self) -> bool {
+        let Inquest { backend, on, .. } = self;
+        let losses = backend.losses();
+        let since = self.ended.checked_sub(self.settle).unwrap_or(self.ended);
+        (on.drain && backend.is_leaving())
+            || (on.down && (!backend.check_up() || losses.was_refused(since)))
+            || (on.burst && losses.is_burst(self.ended))
+    }
+
+    /// Asks by a connect whether somebody is there; for all sessions that wait for it together.
+    async fn knock(&self) {
+        let spacing = self.settle / KNOCKS;
+        for number in 0..KNOCKS {
+            if number > 0 {
+                sleep(spacing).await;
+            }
+            // Half of the spacing: whoever comes a moment later has a turn of its own.
+            if !self.backend.losses().may_probe(spacing / 2, Instant::now()) {
+                continue;
+            }
+            let Some(pool) = self.pool.upgrade() else {
+                return;
+            };
+            let approach = Approach::to(&self.backend, &pool);
+            drop(pool);
+            if let Err(error) = approach.knock(self.settle).await
+                && error.is_refusal()
+            {
+                self.backend.losses().refused(Instant::now());
+            }
+        }
+    }
+}
