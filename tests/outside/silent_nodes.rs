@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -163,16 +164,37 @@ async fn websockets_of_a_silent_node_are_served_elsewhere() {
 }
 
 /// The second SYN goes out one second after the first.
+const SECOND_SYN: Duration = Duration::from_secs(1);
+
 #[tokio::test]
 async fn a_node_that_answers_the_second_syn_is_not_ejected() {
+    let seen = async {
+        loop {
+            if let Some(seen) = ejections_where_the_second_syn_is_answered().await {
+                break seen;
+            }
+        }
+    };
+    assert_eq!(within("a machine that is not too busy", seen).await, 0);
+}
+
+/// `None`: the machine was too busy for the node to speak in time.
+async fn ejections_where_the_second_syn_is_answered() -> Option<u64> {
     let (silent, other) = (Silent::losing(1000), Node::echo("n2").await);
     let backends = [backend("n1", silent.address), backend("n2", other.address)];
     let config = listener("main", "tcp", "nodes") + &pool("nodes", PATIENT, &backends);
     let balancer = Balancer::start(&config);
     let address = balancer.address("main").await;
     for _ in 0..2 {
+        let begun = Instant::now();
         let served = tokio::spawn(join_all((0..12).map(|_| greeted(address))));
-        silent.unanswered_until(|count| count >= 6).await;
+        while silent.unanswered() < 6 {
+            a_moment().await;
+            if begun.elapsed() > SECOND_SYN {
+                served.abort();
+                return None;
+            }
+        }
         silent.speaks();
         within("everybody to be served", served)
             .await
@@ -181,10 +203,7 @@ async fn a_node_that_answers_the_second_syn_is_not_ejected() {
     }
     assert!(silent.accepted() > 0);
     let seen = balancer.backend("nodes", "n1").await;
-    assert_eq!(
-        (&seen["state"], count(&seen, "ejections")),
-        (&"up".into(), 0)
-    );
+    Some(count(&seen, "ejections"))
 }
 
 #[tokio::test]
