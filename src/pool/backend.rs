@@ -31,6 +31,8 @@ pub struct Backend {
     failing: AtomicBool,
     /// It accepted and reset, and has served nobody since.
     unanswering: AtomicBool,
+    /// See [`Backend::take_fall`].
+    fell: AtomicBool,
     status: Mutex<Status>,
     /// Gone when the server let the pool go.
     home: Weak<Pool>,
@@ -48,6 +50,7 @@ impl Backend {
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
             unanswering: AtomicBool::new(false),
+            fell: AtomicBool::new(false),
             status: Mutex::new(status),
             home: home.pool.clone(),
             queue: home.queue.clone(),
@@ -174,6 +177,15 @@ impl Backend {
             return;
         }
         self.write(now, |status| status.set_check(up, reason));
+        if !up && let Some(home) = self.home.upgrade() {
+            self.fell.store(true, Ordering::Relaxed);
+            home.falls.send_replace(());
+        }
+    }
+
+    /// Whether a check has taken it down since the last time this was asked.
+    pub fn take_fall(&self) -> bool {
+        self.fell.swap(false, Ordering::Relaxed)
     }
 
     /// The last verdict; true before the first one unless `init_state` says otherwise.
