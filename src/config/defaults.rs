@@ -103,8 +103,8 @@ pub const ACTIVITY: &str = "any";
 pub const PING_INTERVAL: Duration = seconds(30);
 /// A path that loses packets for longer is of no use to a session.
 pub const PING_TIMEOUT: Duration = seconds(10);
-/// A dead client holds a place, a dead node holds clients.
-pub const PING_TO: &[&str] = &["client", "backend"];
+/// A dead client holds a place. What a backend hears from us would keep it from finding that out by its own heartbeat.
+pub const PING_TO: &[&str] = &["client"];
 /// A drain that has a pace begins at once.
 pub const DRAIN_AFTER: Duration = Duration::ZERO;
 /// Where nothing sets a pace: ten thousand sessions in less than two minutes, and a pace of reconnects that a small cluster

@@ -256,6 +256,8 @@ pub struct Pool {
     pub rebalance: Option<Rebalance>,
     /// `None`: a session ends with its backend.
     pub resume: Option<Arc<Resume>>,
+    /// The field that tells a backend its own name, in lower case. `None`: it is not told, the default.
+    pub name_header: Option<Arc<str>>,
     /// An ordinary HTTP request that a backend neither takes nor begins to answer. Default 3 min.
     pub response_timeout: Duration,
     /// No byte of the body of an ordinary HTTP request that is not answered yet. Default 60 s.

@@ -33,6 +33,8 @@ pub struct Backend {
     /// It accepted and reset, and has served nobody since.
     unanswering: AtomicBool,
     losses: Losses,
+    /// See [`Backend::take_fall`].
+    fell: AtomicBool,
     status: Mutex<Status>,
     /// Gone when the server let the pool go.
     home: Weak<Pool>,
@@ -51,6 +53,7 @@ impl Backend {
             failing: AtomicBool::new(false),
             unanswering: AtomicBool::new(false),
             losses: Losses::default(),
+            fell: AtomicBool::new(false),
             status: Mutex::new(status),
             home: home.pool.clone(),
             queue: home.queue.clone(),
@@ -194,6 +197,15 @@ impl Backend {
         }
         self.write(now, |status| status.set_check(up, reason));
         self.losses.tell();
+        if !up && let Some(home) = self.home.upgrade() {
+            self.fell.store(true, Ordering::Relaxed);
+            home.falls.send_replace(());
+        }
+    }
+
+    /// Whether a check has taken it down since the last time this was asked.
+    pub fn take_fall(&self) -> bool {
+        self.fell.swap(false, Ordering::Relaxed)
     }
 
     /// The last verdict; true before the first one unless `init_state` says otherwise.

@@ -64,6 +64,8 @@ pub struct Pool {
     counters: PoolCounters,
     sticky_keys: ArcSwapOption<StickyKeys>,
     changed: watch::Sender<u64>,
+    /// Told when a check takes a backend down.
+    falls: watch::Sender<()>,
     /// Of log lines that tell of clients turned away.
     refusals: Pace,
     takeovers: Semaphore,
@@ -108,6 +110,7 @@ impl Pool {
                 counters: PoolCounters::default(),
                 sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
+                falls: watch::Sender::new(()),
                 refusals: Pace::new(REFUSAL_SPACING),
                 takeovers: Semaphore::new(MAX_TAKEOVERS),
             }
@@ -251,6 +254,11 @@ impl Pool {
         drop(members);
         transitions.iter().for_each(|transition| transition.log());
         self.serve_queue();
+    }
+
+    /// Tells that a check has taken a backend down; [`Backend::take_fall`] says which one.
+    pub fn falls(&self) -> watch::Receiver<()> {
+        self.falls.subscribe()
     }
 
     fn bump(&self) {

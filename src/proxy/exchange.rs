@@ -34,7 +34,11 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    forward::drop_resume_note(&mut parts.headers, settings.resume.as_deref());
+    forward::drop_notes(
+        &mut parts.headers,
+        settings.resume.as_deref(),
+        settings.name_header.as_deref(),
+    );
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: routed.client.ip(),
@@ -49,6 +53,7 @@ pub(super) async fn serve(
     };
     ticket.phase(Phase::Request);
     visit.forward(routed, &mut parts, lease.backend(), Purpose::Ordinary);
+    forward::tell_name(&mut parts.headers, &settings, lease.backend());
     // Not for us: a backend's 101 to an ordinary request is no upgrade.
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upload = Upload::new(Some(body), &visit.dialogue);

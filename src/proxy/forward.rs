@@ -10,7 +10,8 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use crate::config::defaults::RESUME_HEADER;
-use crate::config::{ForwardedFields, Resume};
+use crate::config::{self, ForwardedFields, Resume};
+use crate::pool::Backend;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -136,13 +137,25 @@ fn drop_aliases(headers: &mut HeaderMap) {
     });
 }
 
-/// Drops a client's forged note that its session was resumed, which is ours to write. Any pool may share its backends with
-/// one that has `resume`, so the default name goes in every pool, and the pool's own beside it.
-pub(super) fn drop_resume_note(headers: &mut HeaderMap, resume: Option<&Resume>) {
+/// Drops what a client forges of the notes that are ours to write: that its session was resumed, and the backend's name. Any
+/// pool may share its backends with one that has `resume`, so the default name goes in every pool, and the pool's own beside it.
+pub(super) fn drop_notes(headers: &mut HeaderMap, resume: Option<&Resume>, name: Option<&str>) {
+    let resume = resume.map(|resume| &*resume.header);
+    let notes = [Some(RESUME_HEADER), resume, name];
     let is_note = |plain: &str, header: &str| unaliased(header).eq_ignore_ascii_case(plain);
     drop_where(headers, |_, plain| {
-        is_note(plain, RESUME_HEADER) || resume.is_some_and(|resume| is_note(plain, &resume.header))
+        notes.iter().flatten().any(|header| is_note(plain, header))
     });
+}
+
+/// Tells a backend its own name, where the pool has a field for that.
+pub(super) fn tell_name(headers: &mut HeaderMap, pool: &config::Pool, backend: &Backend) {
+    let field = pool.name_header.as_deref().map(HeaderName::try_from);
+    if let Some(Ok(field)) = field
+        && let Ok(name) = HeaderValue::from_str(backend.name())
+    {
+        headers.insert(field, name);
+    }
 }
 
 /// Drops the fields of which `is_dropped`, given the name and its [`unaliased`] form, is true.
@@ -482,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_resume_note_is_dropped_in_every_spelling() {
+    fn a_forged_note_is_dropped_in_every_spelling() {
         let resume = |header: &str| Resume {
             on: crate::config::ResumeOn::default(),
             settle: std::time::Duration::ZERO,
@@ -505,8 +518,14 @@ mod tests {
                 let alias = HeaderName::try_from(alias).unwrap();
                 headers.insert(alias, HeaderValue::from_static("count=1"));
             }
+            for own in ["x-backend", "X_Backend"] {
+                headers.insert(
+                    HeaderName::try_from(own).unwrap(),
+                    HeaderValue::from_static("n2"),
+                );
+            }
             headers.insert("evenkeel-resumed", HeaderValue::from_static("kept"));
-            drop_resume_note(&mut headers, resume.as_ref());
+            drop_notes(&mut headers, resume.as_ref(), Some("x-backend"));
             assert_eq!(headers, map(&[("evenkeel-resumed", "kept")]));
         }
     }

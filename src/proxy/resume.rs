@@ -298,6 +298,7 @@ impl Search {
         let offer = offer.map_err(|_| lost_head())?;
         let header = HeaderName::try_from(&*self.way.header).map_err(|_| lost_head())?;
         parts.headers.insert(header, self.note.clone());
+        super::forward::tell_name(&mut parts.headers, settings, backend);
         let request = Request::from_parts(parts, Upload::new(None, &dialogue));
         let response = line.sender.send_request(request).await;
         let response = response.map_err(|error| {

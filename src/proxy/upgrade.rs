@@ -87,7 +87,11 @@ pub(super) async fn serve(
     visit.arrival.slot.adopted();
     let (mut parts, _no_body) = request.into_parts();
     let key = visit.key(&settings, &parts);
-    forward::drop_resume_note(&mut parts.headers, settings.resume.as_deref());
+    forward::drop_notes(
+        &mut parts.headers,
+        settings.resume.as_deref(),
+        settings.name_header.as_deref(),
+    );
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
     let mut wanted = Wanted {
         client: routed.client.ip(),
@@ -109,6 +113,8 @@ pub(super) async fn serve(
             .as_ref()
             .filter(|_| rules.config.follow_frames);
         let kept = resume.map(|_| (sent.uri.clone(), sent.headers.clone()));
+        // Behind what is kept: another backend has another name.
+        forward::tell_name(&mut sent.headers, &settings, lease.backend());
         let mut answered = ask(visit, rules, &settings, sent, stream, &lease).await;
         if let (Ok((response, _)), Some(sticky)) = (&mut answered, &sticky) {
             sticky.set(lease.backend(), response.headers_mut());

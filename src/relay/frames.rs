@@ -333,13 +333,13 @@ impl Frames {
         let Some(pings) = &mut self.pings else {
             return Alive::Yes;
         };
-        let mut asked = false;
+        let mut due = [false; 2];
         for side in [CLIENT, BACKEND] {
             let (interval, timeout) = (pings.interval, pings.timeout);
             let leg = &mut pings.legs[side];
             let is_gone = side == BACKEND && self.no_backend;
             if is_gone
-                || !leg.is_watched
+                || !leg.is_awaited()
                 || leg.due_in_time(interval, timeout, now) > Duration::ZERO
             {
                 continue;
@@ -351,15 +351,32 @@ impl Frames {
                 }
                 return Alive::No(side);
             }
-            leg.asked = Some(now);
-            leg.delivered = taken(side).delivered;
-            pings.count = pings.count.wrapping_add(1);
-            let payload = payload(pings.count);
-            self.passages[1 - side].insert(&control::ping(payload, reader(side)));
-            self.passages[side].expect_pong(payload);
-            asked = true;
+            due[side] = true;
         }
-        if asked { Alive::Asked } else { Alive::Yes }
+        // Not short-circuited: each that is due is asked.
+        let asked = [CLIENT, BACKEND]
+            .into_iter()
+            .filter(|side| due[*side] && self.ask(*side, taken(*side).delivered, now))
+            .count();
+        if asked > 0 { Alive::Asked } else { Alive::Yes }
+    }
+
+    /// Pings this side, which has taken so many bytes, unless its answer is awaited already. False where there are no pings.
+    pub fn ask(&mut self, side: usize, delivered: u64, now: Tick) -> bool {
+        let Some(pings) = &mut self.pings else {
+            return false;
+        };
+        let leg = &mut pings.legs[side];
+        if leg.asked.is_some() {
+            return false;
+        }
+        leg.asked = Some(now);
+        leg.delivered = delivered;
+        pings.count = pings.count.wrapping_add(1);
+        let payload = payload(pings.count);
+        self.passages[1 - side].insert(&control::ping(payload, reader(side)));
+        self.passages[side].expect_pong(payload);
+        true
     }
 }
 
@@ -434,8 +451,13 @@ impl Heard {
         taken.is_unread || (taken.unsent > 0 && taken.delivered > before)
     }
 
+    /// It is pinged when it is silent, or was asked once.
+    fn is_awaited(&self) -> bool {
+        self.is_watched || self.asked.is_some()
+    }
+
     fn due_in(&self, pings: &Pings, now: Tick) -> Option<Duration> {
-        self.is_watched
+        self.is_awaited()
             .then(|| self.due_in_time(pings.interval, pings.timeout, now))
     }
 

@@ -35,6 +35,8 @@ pub(super) enum Command<L> {
     Inquire(Question),
     /// End one entry.
     Part(Key, Arc<Goodbye>),
+    /// Ping the backend of one entry.
+    Ping(Key),
     /// Take one entry from its backend.
     Relieve(Key, Arc<Goodbye>),
     /// Whether the backend that has ended an entry is lost to it.
@@ -55,6 +57,7 @@ pub(super) enum Command<L> {
 /// - `Judged`: the end of a wait; a session has one at a time.
 /// - `Part`, `Relieve`: one for each session and job. A job's next look at the table is an `Inquire` behind them, which finds
 ///   those sessions parting; of jobs there are `jobs::MAX_RUNNING` of each origin.
+/// - `Ping`: one for each session of a backend whose check has taken it down, a portion at a time.
 /// - `Inquire`: one for each job, and for each connection of the admin and the metrics endpoint (`MAX_ENDPOINT_CONNECTIONS`): who
 ///   asks waits for the answer. A client that hangs up leaves its question behind until the next round.
 /// - `Listen`, `Resume`, `Unlisten`: one of each for a door, of which a listener has one; a `Resume` answers a pause.

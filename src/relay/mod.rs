@@ -225,6 +225,11 @@ impl<L: Send + 'static> Relay<L> {
         self.tell(session, |key| Command::Relieve(key, Arc::clone(goodbye)));
     }
 
+    /// Pings the backend of one session, which ends when it does not answer in time. Nothing to one without pings.
+    pub fn ping_backend(&self, session: Handle) {
+        self.tell(session, Command::Ping);
+    }
+
     fn tell(&self, session: Handle, command: impl FnOnce(Key) -> Command<L>) {
         if let Some(inbox) = self.plane.inboxes.get(session.worker as usize) {
             inbox.send(command(session.key));

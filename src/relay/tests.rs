@@ -16,6 +16,7 @@ use crate::net::{ConnectError, Endpoint, Peer, begin_connect};
 
 mod farewell;
 mod held;
+mod refused;
 mod resume;
 
 const LONG: Duration = Duration::from_secs(20);

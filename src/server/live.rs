@@ -11,7 +11,7 @@ use super::pools::{RemovedPool, RunningPool};
 use super::status::ListenerStatus;
 use crate::config::Config;
 use crate::pool::Pool;
-use crate::proxy::Listening;
+use crate::proxy::{Listening, Relay};
 
 /// Guarded by one lock, which is held for a look or a swap and never while something is waited for.
 pub(super) struct Live {
@@ -64,6 +64,7 @@ impl Live {
         mut started: BTreeMap<String, RunningPool>,
         config: &Config,
         grace: Duration,
+        relay: &Arc<Relay>,
         watch: &Handle,
     ) {
         self.removed.retain(|removed| {
@@ -86,7 +87,7 @@ impl Live {
             }
             let running = known
                 .or_else(|| started.remove(&name))
-                .unwrap_or_else(|| RunningPool::start(pool, watch));
+                .unwrap_or_else(|| RunningPool::start(pool, relay, watch));
             self.pools.insert(name, running);
         }
         let left = before.into_values().map(|running| running.pool);

@@ -16,6 +16,7 @@ mod listeners;
 mod live;
 mod load;
 mod operator;
+mod pings;
 mod pool_files;
 mod pools;
 mod rebalance;

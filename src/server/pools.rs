@@ -8,10 +8,11 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::lock;
+use super::{lock, pings};
 use crate::discovery;
 use crate::health;
 use crate::pool::{Pool, supervise};
+use crate::proxy::Relay;
 
 /// A name server that works answers within milliseconds; one that does not must not hold up a start or a reload.
 const FIRST_LOOKUPS: Duration = Duration::from_secs(1);
@@ -24,8 +25,8 @@ pub(super) struct RunningPool {
 }
 
 impl RunningPool {
-    /// Starts checks and lookups on `watch`.
-    pub fn start(pool: Arc<Pool>, watch: &Handle) -> RunningPool {
+    /// Starts checks, lookups, and the pings that follow checks, on `watch`.
+    pub fn start(pool: Arc<Pool>, relay: &Arc<Relay>, watch: &Handle) -> RunningPool {
         let stop = CancellationToken::new();
         let lookups = Arc::new(discovery::Status::default());
         let (checked, until) = (Arc::clone(&pool), stop.clone());
@@ -35,6 +36,9 @@ impl RunningPool {
         let follow =
             move || discovery::follow(Arc::clone(&followed), Arc::clone(&status), until.clone());
         watch.spawn(supervise(format!("lookups of {}", pool.name()), follow));
+        let (asked, relay, until) = (Arc::clone(&pool), Arc::clone(relay), stop.clone());
+        let ask = move || pings::follow(Arc::clone(&asked), Arc::clone(&relay), until.clone());
+        watch.spawn(supervise(format!("pings of {}", pool.name()), ask));
         RunningPool {
             pool,
             lookups,

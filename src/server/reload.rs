@@ -113,7 +113,12 @@ impl Server {
         let watch = self.watch();
         let new = wanted.iter().filter(|(name, _)| !known.contains_key(*name));
         let started: BTreeMap<_, _> = new
-            .map(|(name, pool)| (name.clone(), RunningPool::start(Arc::clone(pool), &watch)))
+            .map(|(name, pool)| {
+                (
+                    name.clone(),
+                    RunningPool::start(Arc::clone(pool), &self.proxy.relay, &watch),
+                )
+            })
             .collect();
         watch.block_on(pools::resolved(started.values()));
         started
@@ -145,7 +150,8 @@ impl Server {
             pool.set_tls(plan.tls.get(name).cloned());
         }
         sticky::apply(&plan.pools, &plan.keys);
-        live.swap_pools(plan.pools, plan.started, &plan.config, grace, &self.watch());
+        let (relay, watch) = (&self.proxy.relay, self.watch());
+        live.swap_pools(plan.pools, plan.started, &plan.config, grace, relay, &watch);
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
         let left = listeners::left_over(before, &live.listeners);

@@ -18,6 +18,7 @@ mod addresses;
 mod admin;
 mod admission;
 mod algorithms;
+mod asked;
 mod backend_tls;
 mod badinput;
 mod checks;

@@ -36,6 +36,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         drain,
         rebalance,
         resume,
+        name_header,
         response_timeout,
         body_timeout,
         retries,
@@ -67,6 +68,7 @@ fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
         ("drain", *drain != old.drain),
         ("rebalance", *rebalance != old.rebalance),
         ("resume", *resume != old.resume),
+        ("name_header", *name_header != old.name_header),
         (
             "response_timeout",
             *response_timeout != old.response_timeout,

@@ -32,7 +32,7 @@ pub struct Ping {
     pub interval: Duration,
     /// And dead when it stays silent for so long. Default 10 s.
     pub timeout: Duration,
-    /// At least one of both.
+    /// At least one of both. Default the client alone.
     pub client: bool,
     pub backend: bool,
 }

@@ -79,7 +79,7 @@ pub static PING: Section = Section {
             "to",
             Kind::Words(words::<Side>),
             Absent::Texts(defaults::PING_TO),
-            "Which sides are pinged.",
+            "Which sides are pinged. Pings keep a backend's own heartbeat from ending a client that it has not heard. Whatever it says, the sessions of a backend whose check is down are pinged once.",
         ),
     ],
 };
@@ -185,17 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn pings_go_to_both_sides_unless_it_says_otherwise() {
+    fn pings_go_to_clients_unless_it_says_otherwise() {
         let websocket = |keys: &str| {
             listener("protocol = \"websocket\"\npool = \"p\"")
                 .replace("[pool.p]\n", &format!("[pool.p]\n{keys}\n"))
         };
         let ping = |keys: &str| right(&websocket(keys)).pools["p"].ping.unwrap();
-        let both = ping("ping = {}");
-        assert_eq!((both.client, both.backend), (true, true));
-        assert_eq!(both.interval, Duration::from_secs(30));
-        let one = ping("ping = { interval = \"9s\", to = [\"client\"] }");
+        let one = ping("ping = {}");
         assert_eq!((one.client, one.backend), (true, false));
+        assert_eq!(one.interval, Duration::from_secs(30));
+        let both = ping("ping = { interval = \"9s\", to = [\"client\", \"backend\"] }");
+        assert_eq!((both.client, both.backend), (true, true));
     }
 
     #[test]

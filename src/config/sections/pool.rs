@@ -96,6 +96,12 @@ pub static POOL: Section = Section {
             "WebSockets that outlive their backend. Without it a session ends with its backend.",
         ),
         key(
+            "name_header",
+            Kind::Text(resume::HEADER),
+            Absent::None,
+            "The field of each request that tells a backend its own name, so that it can say where its clients are. A client's own field of that name is dropped. Without it there is none.",
+        ),
+        key(
             "response_timeout",
             time(100, DAY),
             Absent::Time(defaults::RESPONSE_TIMEOUT),
@@ -242,6 +248,11 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
     let resume = table
         .maybe_table("resume")
         .map(|table| resume::decode(&table));
+    let name_header = table.text_by("name_header", resume::header);
+    let resumed = resume
+        .as_ref()
+        .and_then(|resume| resume.as_ref()?.as_deref());
+    resume::refuse_same(table, name_header.as_deref(), resumed);
     let drain = table.maybe_table("drain");
     let drain = drain.map(|table| long_life::decode_drain(&table));
     let ping = table.maybe_table("ping");
@@ -266,6 +277,7 @@ pub fn decode(name: &str, table: &Table<'_>) -> Option<Pool> {
         drain: super::decoded(drain)?,
         rebalance: super::decoded(rebalance)?,
         resume: super::decoded(resume)?.flatten(),
+        name_header,
         response_timeout: table.time("response_timeout"),
         body_timeout: table.time("body_timeout"),
         retries: table.number("retries"),

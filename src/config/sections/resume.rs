@@ -10,7 +10,7 @@ use super::super::table::Table;
 use super::super::words::{Loss, words};
 
 const MAX_BUFFER: (u64, u64) = (1024, 16 << 20);
-const HEADER: &str = "a header's name that no other part of the request has";
+pub(super) const HEADER: &str = "a header's name that no other part of the request has";
 
 /// Fields that the handshake itself, or the balancer, sets.
 const TAKEN: [&str; 16] = [
@@ -112,7 +112,15 @@ fn on(losses: &[Loss]) -> ResumeOn {
     }
 }
 
-fn header(name: &str) -> Result<Arc<str>, &'static str> {
+/// One field cannot tell two things.
+pub(super) fn refuse_same(pool: &Table<'_>, name_header: Option<&str>, resume: Option<&Resume>) {
+    if resume.is_some_and(|resume| name_header == Some(&*resume.header)) {
+        let why = "`resume.header` has this name already; each needs its own";
+        pool.conflict("name_header", why);
+    }
+}
+
+pub(super) fn header(name: &str) -> Result<Arc<str>, &'static str> {
     let name = name.to_ascii_lowercase();
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let is_taken =
@@ -184,6 +192,21 @@ mod tests {
             ]
             .map(|name| (with(name), at, Fault::Value)),
         );
+    }
+
+    #[test]
+    fn the_name_of_a_backend_has_a_field_of_its_own() {
+        let named = |keys: &str| right(&web(keys)).pools["p"].name_header.clone();
+        let name = named("name_header = \"X-Backend\"");
+        assert_eq!(name.as_deref(), Some("x-backend"));
+        assert_eq!(named(""), None);
+        let at = "pool.p.name_header";
+        let both = "name_header = \"x-note\"\nresume = { header = \"X-Note\" }";
+        each_refused([
+            (web("name_header = \"Host\""), at, Fault::Value),
+            (web(both), at, Fault::Conflict),
+            (pool("name_header = \"X-Backend\""), at, Fault::Conflict),
+        ]);
     }
 
     #[test]

@@ -7,7 +7,11 @@ use super::super::model::{
 use super::super::table::Table;
 
 /// Keys that mean something to HTTP requests only.
-const WEBSOCKET_ONLY: [(&str, &str); 4] = [
+const WEBSOCKET_ONLY: [(&str, &str); 5] = [
+    (
+        "name_header",
+        "leave it out: a raw connection has no fields",
+    ),
     (
         "response_timeout",
         "leave it out: `idle_timeout` bounds a raw connection",

@@ -51,6 +51,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         drain: None,
         rebalance: None,
         resume: None,
+        name_header: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
         retries: 3,

@@ -204,24 +204,13 @@ impl<L> Entry<L> {
 
     /// Pings a leg that is silent; ends the session when it does not answer.
     pub(super) fn keep_alive(&mut self, now: Tick) -> Option<Turn> {
-        // One that was told Close is to be told nothing more, and its answer is waited for.
-        if self.is_parting() || self.is_leaving() || !self.can_tell() {
+        if !self.may_ping() {
             return None;
         }
-        let (legs, directions) = (&self.legs, &self.directions);
-        let sent = [
-            self.record.bytes_from_backend,
-            self.record.bytes_from_client,
-        ];
-        let taken = |side: usize| {
-            let unsent = legs[side].unsent_bytes() + directions[1 - side].held_bytes();
-            Taken {
-                unsent,
-                delivered: sent[side].saturating_sub(unsent as u64),
-                is_unread: directions[side].is_blocked() || legs[side].is_readable(),
-            }
-        };
-        match self.frames.as_deref_mut()?.keep_alive(taken, now) {
+        let mut frames = self.frames.take()?;
+        let alive = frames.keep_alive(|side| self.taken(side), now);
+        self.frames = Some(frames);
+        match alive {
             Alive::Yes => None,
             Alive::Asked => Some(Turn::Again),
             Alive::No(side) => {
@@ -239,6 +228,37 @@ impl<L> Entry<L> {
                 }
                 Some(self.farewell(goodbyes, ended_by(side, How::Timeout), now))
             }
+        }
+    }
+
+    /// One that was told Close is to be told nothing more, and its answer is waited for.
+    fn may_ping(&self) -> bool {
+        !self.is_parting() && !self.is_leaving() && self.can_tell()
+    }
+
+    fn taken(&self, side: usize) -> Taken {
+        let unsent = self.legs[side].unsent_bytes() + self.directions[1 - side].held_bytes();
+        let sent = match side {
+            CLIENT => self.record.bytes_from_backend,
+            _ => self.record.bytes_from_client,
+        };
+        Taken {
+            unsent,
+            delivered: sent.saturating_sub(unsent as u64),
+            is_unread: self.directions[side].is_blocked() || self.legs[side].is_readable(),
+        }
+    }
+
+    /// Pings the backend once, whichever sides are pinged otherwise: its check says that it is down.
+    pub fn ping_backend(&mut self, now: Tick) -> Turn {
+        if !self.may_ping() || self.is_in_gap() {
+            return Turn::Wait;
+        }
+        let delivered = self.taken(BACKEND).delivered;
+        let frames = self.frames.as_deref_mut();
+        match frames.is_some_and(|frames| frames.ask(BACKEND, delivered, now)) {
+            true => Turn::Again,
+            false => Turn::Wait,
         }
     }
 

@@ -33,6 +33,7 @@ impl<L: Send + 'static> Worker<L> {
                 }
                 Command::Inquire(question) => self.answer(question, now),
                 Command::Part(key, goodbye) => self.part(key, &goodbye, now),
+                Command::Ping(key) => self.ping_backend(key, now),
                 Command::Relieve(key, goodbye) => {
                     self.end_by(key, now, |entry, tick| entry.relieve(&goodbye, tick));
                 }
@@ -87,6 +88,16 @@ impl<L: Send + 'static> Worker<L> {
                 self.bring_sweep_forward(key, now);
             }
             Err(_) => self.end_panicked(key),
+        }
+    }
+
+    fn ping_backend(&mut self, key: Key, now: Instant) {
+        self.end_by(key, now, Entry::ping_backend);
+        let tick = self.scratch.now;
+        if let Some(entry) = self.table.entry(key) {
+            // Its answer is awaited for less time than the sweep may sleep.
+            let due = entry.due_in(tick);
+            self.sweep.bring_forward(now, due);
         }
     }
 
