@@ -125,8 +125,8 @@ pub const RESUME_ON: &[&str] = &["drain", "down", "close_code", "burst"];
 /// A process that dies ends all of its sessions within a few milliseconds; a client hardly notices
 /// half a second.
 pub const RESUME_SETTLE: Duration = Duration::from_millis(500);
-/// A rolling restart moves a session once or twice; a backend that keeps ending it would do so for
-/// ever.
+/// Nodes that crash one after the other take a session along once or twice; one that keeps ending
+/// its sessions would do so for ever.
 pub const RESUME_MAX: Rate = Rate::per_minute(3);
 /// A client that waits for an answer sends a few messages at most; a thousand sessions hold 64 MB at the very worst.
 pub const RESUME_MAX_BUFFER: u64 = 64 << 10;

@@ -11,6 +11,7 @@ mod gap;
 mod refuse;
 mod resume;
 mod role;
+mod talk;
 mod upkeep;
 
 use std::num::NonZeroU32;
@@ -98,7 +99,7 @@ impl<L> Entry<L> {
             connecting,
             resumption,
         } = session;
-        let frames = match framing {
+        let mut frames = match framing {
             Framing::Bytes => None,
             Framing::WebSocket(watched) => {
                 let read = [&mut client.read, &mut backend.read];
@@ -107,6 +108,18 @@ impl<L> Entry<L> {
                 Some(Box::new(Frames::new(&watched, takes_leave, read, now)))
             }
         };
+        let role = Role::new(
+            origin.map(|origin| Early {
+                origin,
+                opening: connecting,
+            }),
+            resumption
+                .zip(frames.as_deref_mut())
+                .map(|(resumption, frames)| {
+                    let has_spoken = frames.passages[CLIENT].take_spoken();
+                    Resume::new(*resumption, has_spoken, now)
+                }),
+        );
         Self {
             record,
             directions: [
@@ -119,15 +132,7 @@ impl<L> Entry<L> {
             ],
             lease,
             frames,
-            role: Role::new(
-                origin.map(|origin| Early {
-                    origin,
-                    opening: connecting,
-                }),
-                resumption
-                    .filter(|_| framing != Framing::Bytes)
-                    .map(|resumption| Resume::new(*resumption)),
-            ),
+            role,
             idle_timeout: policy.idle_timeout.into(),
             fin_timeout: policy.fin_timeout.into(),
             lifetime: lifetime(policy.max_lifetime),
@@ -275,7 +280,7 @@ impl<L> Entry<L> {
             [Flow::Finished, Flow::Finished] => Turn::Ended,
             [Flow::OutOfBudget, _] | [_, Flow::OutOfBudget] => Turn::Again,
             [Flow::Starved, _] | [_, Flow::Starved] => Turn::Soon,
-            _ => Turn::Wait,
+            _ => self.rest(),
         }
     }
 
@@ -305,6 +310,9 @@ impl<L> Entry<L> {
         let came = *bytes > before;
         if let Some(frames) = &mut self.frames {
             frames.pumped(side, came, scratch.now);
+        }
+        if came {
+            self.note_speech(side, scratch.now);
         }
         flow
     }

@@ -57,7 +57,7 @@ pub struct Passage {
     messages: bool,
     /// See [`Passage::take_inserted`].
     inserted: bool,
-    /// A frame of a message has passed since the far end took its place.
+    /// See [`Passage::take_spoken`].
     has_spoken: bool,
     /// See [`Passage::guarded`].
     is_guarded: bool,
@@ -157,6 +157,7 @@ impl Passage {
     /// So many of them went by.
     pub fn skip(&mut self, count: u64) {
         self.messages = true;
+        self.has_spoken = true;
         self.walker.skip(count);
     }
 
@@ -263,7 +264,9 @@ impl Passage {
     #[inline]
     pub fn pass(&mut self, bytes: &[u8], mut watch: impl FnMut(&Frame) -> Verdict) -> Passed {
         // A part of a payload that is too long for a control frame's.
-        self.messages |= self.walker.payload_left() > MAX_CONTROL_BYTES;
+        let is_message = self.walker.payload_left() > MAX_CONTROL_BYTES;
+        self.messages |= is_message;
+        self.has_spoken |= is_message;
         if self.edit.is_some() || self.is_deaf {
             return Passed::Edited(self.pass_edited(bytes, watch));
         }

@@ -299,6 +299,22 @@ async fn a_session_changes_its_node_so_often_and_no_more() {
     assert_eq!(not_resumed(&balancer).await as u64, 1);
 }
 
+/// A rolling restart has its own pace.
+#[tokio::test]
+async fn moves_of_the_operator_are_not_counted() {
+    let (n1, n2) = (Node::web("n1").await, Node::web("n2").await);
+    let balancer = balancer("resume = { max = \"1/h\" }", &[&n1, &n2]);
+    let mut sockets = clients(&balancer, 1).await;
+    for (from, to) in [("n1", "n2"), ("n2", "n1"), ("n1", "n2")] {
+        let path = format!("/api/v1/pools/nodes/backends/{from}/drain");
+        let answer = balancer.post(&path, r#"{"rate": "100/s"}"#).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        gone(&balancer, from).await;
+        assert_eq!(node_of(&mut sockets[0]).await, to);
+        operate(&balancer, from, "ready").await;
+    }
+}
+
 /// What the client says while its backend is in doubt is the next one's.
 #[tokio::test]
 async fn what_is_said_in_doubt_goes_to_the_next_node() {

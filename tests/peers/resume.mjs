@@ -65,7 +65,7 @@ pool = "chat"
 
 [pool.chat]
 balance = "least_conn"
-resume = { timeout = "10s" }
+resume = { timeout = "10s", settle = "200ms", max = "1000/m" }
 check = { type = "websocket", path = "/", interval = "500ms" }
 backend = [
 ${backends.join("\n")}

@@ -13,9 +13,10 @@ pub struct Resume {
     /// How long a session is held whose backend ended it without a Close, until it is known whether
     /// that was a loss. 10 ms to 10 s. Default 500 ms.
     pub settle: Duration,
-    /// Changes of the backend of one session; one more ends it. Default 3/m.
+    /// Backends that one session loses, but for moves of ours; one more ends it. Default 3/m.
     pub max: Rate,
-    /// Bytes of a client that are held between two backends, 1 KiB to 16 MiB; more end the session. Default 64 KiB.
+    /// Bytes of a client that are held between two backends, 1 KiB to 16 MiB; more are left in the
+    /// kernel. Default 64 KiB.
     pub max_buffer: u32,
     /// Longest time without a backend. Default 10 s.
     pub timeout: Duration,

@@ -52,19 +52,19 @@ pub static RESUME: Section = Section {
             "settle",
             time(10, 10),
             Absent::Time(defaults::RESUME_SETTLE),
-            "A session that its backend ended without a Close is held for so long, until it is known whether that was a loss.",
+            "A session that its backend ended without a Close is held for so long, until it is known whether that was a loss. A client's messages wait for at most as long before a backend that answers is told Close.",
         ),
         key(
             "max",
             rate(RATE_MAX),
             Absent::Rate(defaults::RESUME_MAX),
-            "A session changes its backend so often in a time; one more ends it with Close 1012.",
+            "A session loses so many backends in a time, moves of ours not counted; one more ends it with Close 1012.",
         ),
         key(
             "max_buffer",
             size(MAX_BUFFER.0, MAX_BUFFER.1),
             Absent::Size(defaults::RESUME_MAX_BUFFER),
-            "Bytes of a client that are held meanwhile; more end the session with Close 1012.",
+            "Bytes of a client that are held meanwhile; more are left in the kernel, and the client waits.",
         ),
         key(
             "timeout",

@@ -13,6 +13,7 @@ use super::super::leg::{Input, Leg};
 use super::super::resumption::{Gone, Lost, Successor};
 use super::super::scratch::Scratch;
 use super::resume::{Resume, Served, State};
+use super::talk::Talk;
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
 use crate::base::close_code::{GOING_AWAY, PROTOCOL_ERROR};
 use crate::observe::{End, How, Phase, Resumed, Side};
@@ -53,14 +54,12 @@ pub(in super::super) struct Unwanted;
 
 /// What reading the client in a gap gave.
 enum Held {
-    /// All there was.
+    /// All there was, or may be held: the rest is left to the kernel.
     All,
     /// There may be more.
     More,
     /// Reads nothing because the worker's entries hold too much.
     Starved,
-    /// More than may be held.
-    TooMuch,
     /// The client's end.
     Ended(How),
 }
@@ -105,17 +104,13 @@ impl<L> Entry<L> {
         if let Some(turn) = self.judge_client(scratch.now) {
             return turn;
         }
-        match held {
-            Held::TooMuch => return self.forsake(scratch.now),
-            Held::Ended(how) => {
-                if self.owes(CLIENT) {
-                    // A part of a frame must not look whole.
-                    self.legs[CLIENT].reset();
-                }
-                self.end = Some(ended_by(CLIENT, how));
-                return Turn::Ended;
+        if let Held::Ended(how) = held {
+            if self.owes(CLIENT) {
+                // A part of a frame must not look whole.
+                self.legs[CLIENT].reset();
             }
-            _ => {}
+            self.end = Some(ended_by(CLIENT, how));
+            return Turn::Ended;
         }
         let [client, backend] = match self.frames.as_deref() {
             Some(frames) => &frames.passages,
@@ -147,7 +142,21 @@ impl<L> Entry<L> {
             if !scratch.held.has_room() {
                 return Held::Starved;
             }
-            let limit = least_read(&self.legs[CLIENT]);
+            let room = self.gap_room();
+            let client = &self.legs[CLIENT];
+            if room == 0 {
+                // Nothing is read that would tell of a reset.
+                let how = client.fault().unwrap_or(How::Rst);
+                return match client.is_broken() {
+                    true => Held::Ended(how),
+                    false => Held::All,
+                };
+            }
+            let limit = match client.is_raw() {
+                true => least_read(client).min(room),
+                // With less, the rest of a record would never come.
+                false => least_read(client),
+            };
             match self.legs[CLIENT].read(scratch, limit, false) {
                 Input::Data(count) => {
                     self.record.bytes_from_client += count as u64;
@@ -160,16 +169,14 @@ impl<L> Entry<L> {
                     return Held::Ended(how);
                 }
             }
-            if self.holds_too_much() {
-                return Held::TooMuch;
-            }
         }
         Held::More
     }
 
-    fn holds_too_much(&self) -> bool {
-        let is_more = |resume: &Resume<L>| resume.held_bytes() > resume.max_buffer();
-        self.role.resume().is_some_and(is_more)
+    /// How much more of the client may be held.
+    fn gap_room(&self) -> usize {
+        let room = |resume: &Resume<L>| resume.max_buffer().saturating_sub(resume.held_bytes());
+        self.role.resume().map_or(0, room)
     }
 
     /// Answers the client's latest ping, but for one that does not read the answer before.
@@ -227,6 +234,7 @@ impl<L> Entry<L> {
                 return Err(Unwanted);
             }
         };
+        resume.talk = Talk::new(frames.passages[CLIENT].take_spoken(), now);
         resume.served = Some(Served {
             since: gap.since,
             from: now,

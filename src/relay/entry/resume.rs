@@ -15,6 +15,7 @@ use super::super::resumption::{Lost, Resumption, Seeker};
 use super::doubt::{Doubt, longest_doubt};
 use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
 use super::gap::Gap;
+use super::talk::Talk;
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::base::rate::Bucket;
@@ -31,9 +32,11 @@ const SHORT_SERVICE: Duration = Duration::from_secs(1);
 pub(super) struct Resume<L> {
     pub seeker: Arc<dyn Seeker<L>>,
     pub settings: Arc<config::Resume>,
-    /// Of changes of its backend.
+    /// Of changes that its backends have caused.
     changes: Bucket,
     pub state: State,
+    /// With the present backend.
+    pub talk: Talk,
     /// By the backend that took it over, if one has.
     pub served: Option<Served>,
 }
@@ -66,21 +69,34 @@ pub(super) enum State {
 
 /// Its backend is to lose it.
 pub(super) struct Leaving {
-    /// Of its beginning; then of the Close to the backend.
+    /// Of its beginning; then of the pause of the client's messages, then of the Close to the
+    /// backend.
     since: Tick,
-    is_told: bool,
+    step: Step,
     /// For everybody, when it does not come to that.
     goodbye: Arc<Goodbye>,
 }
 
+/// How far the leave has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The present message of the client passes.
+    Boundary,
+    /// The client's messages are left to the kernel, and the backend answers what it has.
+    Answers,
+    /// It was told Close. `was_quiet`: it had been sent nothing for `settle`.
+    Told { was_quiet: bool },
+}
+
 impl<L> Resume<L> {
-    pub fn new(resumption: Resumption<L>) -> Resume<L> {
+    pub fn new(resumption: Resumption<L>, has_spoken: bool, now: Tick) -> Resume<L> {
         let Resumption { settings, seeker } = resumption;
         Resume {
             seeker,
             settings,
             changes: Bucket::default(),
             state: State::Served,
+            talk: Talk::new(has_spoken, now),
             served: None,
         }
     }
@@ -96,17 +112,25 @@ impl<L> Resume<L> {
         self.settings.max_buffer as usize
     }
 
-    /// One more change of its backend; false: it has had too many.
+    /// One more change that a backend has caused; false: there were too many.
     fn may_change(&self, now: Tick) -> bool {
         self.changes.take(self.settings.max, now.since_origin())
+    }
+
+    /// The backend was sent nothing for `settle`.
+    fn is_quiet(&self, now: Tick) -> bool {
+        self.talk.is_quiet(self.settings.settle, now)
     }
 
     fn left(&self, now: Tick) -> Option<Duration> {
         let (since, wait) = match &self.state {
             State::Served => return None,
             State::Doubt(doubt) => (doubt.since, longest_doubt(self.settings.settle)),
-            State::Leaving(leaving) if leaving.is_told => (leaving.since, ANSWER_WAIT.into()),
-            State::Leaving(leaving) => (leaving.since, BOUNDARY_WAIT.into()),
+            State::Leaving(leaving) => match leaving.step {
+                Step::Boundary => (leaving.since, BOUNDARY_WAIT.into()),
+                Step::Answers => (leaving.since, self.settings.settle.into()),
+                Step::Told { .. } => (leaving.since, ANSWER_WAIT.into()),
+            },
             State::Gap(gap) => (gap.since, self.settings.timeout.into()),
         };
         Some(wait.left(now.since(since)))
@@ -188,7 +212,7 @@ impl<L> Entry<L> {
             frames.passages[CLIENT].pause();
             resume.state = State::Leaving(Leaving {
                 since: now,
-                is_told: false,
+                step: Step::Boundary,
                 goodbye: Arc::clone(goodbye),
             });
         }
@@ -211,11 +235,33 @@ impl<L> Entry<L> {
         if has_ended {
             return Some(self.doubt(now));
         }
-        let leaving = self.leaving()?;
-        if leaving.is_told || !is_paused {
-            return None;
+        if is_paused {
+            return self.tell_when_answered(now);
         }
-        leaving.is_told = true;
+        None
+    }
+
+    /// Behind the client's last message: the backend has a while to answer it, and is told Close.
+    fn tell_when_answered(&mut self, now: Tick) -> Option<Turn> {
+        let has_all = self.has_taken_all(BACKEND);
+        let resume = self.role.resume_mut()?;
+        let is_over = resume.left(now).is_none_or(|left| left.is_zero());
+        let may_answer = resume.talk.may_answer(resume.settings.settle, now);
+        let was_quiet = has_all && resume.is_quiet(now);
+        let State::Leaving(leaving) = &mut resume.state else {
+            return None;
+        };
+        match leaving.step {
+            Step::Boundary => {
+                leaving.step = Step::Answers;
+                leaving.since = now;
+                return Some(Turn::Again);
+            }
+            Step::Answers if may_answer && !is_over => return None,
+            Step::Answers => {}
+            Step::Told { .. } => return None,
+        }
+        leaving.step = Step::Told { was_quiet };
         leaving.since = now;
         let frame = Arc::clone(&leaving.goodbye).frame(BACKEND);
         let [client, backend] = &mut self.frames.as_deref_mut()?.passages;
@@ -247,9 +293,9 @@ impl<L> Entry<L> {
 
     /// The backend's leg is over: the session is without one, or is ended where its client has a part of a message.
     pub(super) fn lose_backend(&mut self, how: How, now: Tick) -> Turn {
-        let told = self.leaving().filter(|leaving| leaving.is_told);
-        let code = told.map(|leaving| leaving.goodbye.code);
-        let was_told = code.is_some();
+        let (told, has_all) = (self.told(), self.has_taken_all(BACKEND));
+        let is_our_move = self.leaving().is_some();
+        let was_told = told.is_some();
         let end = match was_told {
             true => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
             false => ended_by(BACKEND, how),
@@ -259,21 +305,29 @@ impl<L> Entry<L> {
         };
         let [client, backend] = &mut frames.passages;
         let left = backend.left();
-        let has_answered = code.is_some_and(|code| left.is_some_and(|left| left.answers(code)));
         let is_whole = backend.has_passed_whole() && !client.is_deaf();
         let resume = self.role.resume();
-        if !is_whole || !resume.is_some_and(|resume| resume.may_change(now)) {
+        let may_change = |resume: &Resume<L>| is_our_move || resume.may_change(now);
+        if !is_whole || !resume.is_some_and(may_change) {
             return self.break_off(end, now);
         }
         let answers = backend.has_left() && !was_told && client.at_frame_boundary();
-        let has_spoken = client.has_spoken();
+        // Its Close says something of the messages only where it has had time for them.
+        let has_closed = match told {
+            Some((code, was_quiet)) => was_quiet && left.is_some_and(|left| left.answers(code)),
+            None => {
+                let was_quiet = resume.is_some_and(|resume| resume.is_quiet(now));
+                left.is_some() && has_all && was_quiet
+            }
+        };
+        let has_spoken = resume.is_some_and(|resume| resume.talk.has_begun());
         let (is_cut, rest) = client.bridge();
-        let lost = match has_spoken && !has_answered {
+        let lost = match has_spoken && !has_closed {
             true => Lost::Unknown,
             false => Lost::AtMost(is_cut.into()),
         };
         let served = resume.and_then(|resume| resume.served);
-        let served = served.filter(|_| !has_answered);
+        let served = served.filter(|_| !has_closed);
         let lost = served.map_or(lost, |served| lost.and(served.lost));
         let short = served.filter(|served| served.is_short(now));
         let since = short.map_or(now, |served| served.since);
@@ -297,6 +351,40 @@ impl<L> Entry<L> {
         self.end = None;
         self.hold(&rest, now);
         Turn::Bereft
+    }
+
+    /// Its kernel has taken all that goes to this side.
+    fn has_taken_all(&self, side: usize) -> bool {
+        !self.owes(side) && self.legs[side].unsent_bytes() == 0
+    }
+
+    /// The code of the Close that its backend was told, and whether nothing had gone there before.
+    fn told(&mut self) -> Option<(u16, bool)> {
+        let leaving = self.leaving()?;
+        match leaving.step {
+            Step::Told { was_quiet } => Some((leaving.goodbye.code, was_quiet)),
+            Step::Boundary | Step::Answers => None,
+        }
+    }
+
+    /// Where nothing else is to be done: its backend's silence is looked for soon.
+    pub(super) fn rest(&self) -> Turn {
+        match self.role.resume().map(|resume| &resume.state) {
+            Some(State::Leaving(leaving)) if leaving.step == Step::Answers => Turn::Soon,
+            _ => Turn::Wait,
+        }
+    }
+
+    /// Bytes have come from this side.
+    pub(super) fn note_speech(&mut self, side: usize, now: Tick) {
+        let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) else {
+            return;
+        };
+        if side == BACKEND {
+            resume.talk.heard(now);
+        } else if frames.passages[CLIENT].take_spoken() {
+            resume.talk.spoke(now);
+        }
     }
 
     pub(super) fn how_gone(&self) -> How {
@@ -358,7 +446,7 @@ impl<L> Entry<L> {
         backend.take_no_close();
         let has_none = match resume.state {
             State::Served | State::Doubt(_) => return false,
-            State::Leaving(leaving) => leaving.is_told,
+            State::Leaving(leaving) => matches!(leaving.step, Step::Told { .. }),
             State::Gap(_) => true,
         };
         if !has_none {
@@ -393,11 +481,12 @@ impl<L> Entry<L> {
             return Some(self.take_its_word(now));
         }
         let leaving = self.leaving()?;
-        if leaving.is_told {
-            // It does not answer the Close. Whatever it has not read is lost.
-            return Some(self.lose_backend(self.how_gone(), now));
-        }
         let goodbye = Arc::clone(&leaving.goodbye);
-        Some(self.part(&goodbye, now))
+        Some(match leaving.step {
+            Step::Boundary => self.part(&goodbye, now),
+            Step::Answers => Turn::Again,
+            // It does not answer the Close. Whatever it has not read is lost.
+            Step::Told { .. } => self.lose_backend(self.how_gone(), now),
+        })
     }
 }

@@ -66,9 +66,10 @@ impl Passage {
         self
     }
 
-    /// Whether a frame of a message has passed to the present far end.
-    pub fn has_spoken(&self) -> bool {
-        self.has_spoken
+    /// Whether a part of a message has passed, or is held for the next far end, since this was last
+    /// asked.
+    pub fn take_spoken(&mut self) -> bool {
+        std::mem::take(&mut self.has_spoken)
     }
 
     /// The source has gone away with a Close that was taken out. What it sent behind it is thrown away.
