@@ -229,5 +229,7 @@ pub const CHECK_METHOD: &str = "GET";
 pub const CHECK_PATH: &str = "/";
 /// Success and redirects, as HAProxy counts them.
 pub const CHECK_STATUS: &[&str] = &["200-399"];
+/// Of a WebSocket's handshake: what a client needs.
+pub const CHECK_HANDSHAKE_STATUS: std::ops::RangeInclusive<u16> = 101..=101;
 /// Few servers answer pings of a fresh session before it authenticates.
 pub const CHECK_PING: bool = false;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 mod backend_tls;
+mod check;
 mod failover;
 mod long_life;
 mod rebalance;
@@ -24,6 +25,7 @@ mod resume;
 
 pub use crate::base::rate::Rate;
 pub use backend_tls::*;
+pub use check::*;
 pub use failover::*;
 pub use introduction::*;
 pub use listener_tls::*;
@@ -385,73 +387,6 @@ pub struct Outlier {
     pub base_ejection_time: Duration,
     /// Default 1 s, or `base_ejection_time` if that is longer.
     pub max_ejection_time: Duration,
-}
-
-/// `pool.check`: an active health check.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    pub kind: CheckKind,
-    /// Default 2 s.
-    pub interval: Duration,
-    /// Interval while a backend is down. Default: `interval`.
-    pub down_interval: Duration,
-    /// Whole check. Default 2 s.
-    pub timeout: Duration,
-    /// Successes that bring a backend up. Default 2.
-    pub rise: u32,
-    /// Failures that take it down. Default 3.
-    pub fall: u32,
-    /// Part of the interval by which each wait differs, 0..=50 percent. Default 10.
-    pub jitter_percent: u8,
-    /// Check this port in place of the backend's. Default none.
-    pub port: Option<u16>,
-    /// Check this address (IP, or IP:port) in place of the backend's. Default none.
-    pub address: Option<CheckAddress>,
-    /// Default: as the pool, plain where it has an address or port of its own.
-    pub tls: CheckTls,
-    /// A PROXY header without a client comes first. Default: the pool's, unless the check has an `address` or `port`.
-    pub send_proxy: Option<ProxyVersion>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckAddress {
-    pub ip: std::net::IpAddr,
-    pub port: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum CheckKind {
-    Tcp,
-    Http {
-        /// Default `GET`.
-        method: String,
-        /// Default `/`.
-        path: String,
-        /// Default: the backend's address.
-        host: Option<String>,
-        /// Default 200..=399.
-        status: Vec<std::ops::RangeInclusive<u16>>,
-    },
-    Websocket {
-        /// Default `/`.
-        path: String,
-        host: Option<String>,
-        /// Send a ping after the handshake and wait for its pong. Default false.
-        ping: bool,
-    },
-    Expect {
-        /// Sent after connecting; may be empty.
-        send: Vec<u8>,
-        expect: Expect,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expect {
-    /// These bytes occur in what the backend says.
-    Bytes(Vec<u8>),
-    /// This regular expression (of the `regex` crate, checked at decode) matches it.
-    Regex(String),
 }
 
 /// `[admin]`.

@@ -2,8 +2,8 @@
 
 use super::model::{
     Activity, Balance, ClientAuthMode, ClientIpFrom, EncodedSlash, ForwardedFields, InitState,
-    LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion,
-    UntoldSessions, WhenAllDown,
+    LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, RedisRole, SameSite,
+    TlsVersion, UntoldSessions, WhenAllDown,
 };
 
 /// A closed set whose members have a word each.
@@ -223,6 +223,7 @@ pub(super) enum CheckType {
     Http,
     Websocket,
     Expect,
+    Redis,
 }
 
 impl Word for CheckType {
@@ -231,6 +232,14 @@ impl Word for CheckType {
         ("http", CheckType::Http),
         ("websocket", CheckType::Websocket),
         ("expect", CheckType::Expect),
+        ("redis", CheckType::Redis),
+    ];
+}
+
+impl Word for RedisRole {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("primary", RedisRole::Primary),
+        ("replica", RedisRole::Replica),
     ];
 }
 
@@ -257,5 +266,6 @@ mod tests {
         each_word_finds_its_member::<Moment>();
         each_word_finds_its_member::<Algorithm>();
         each_word_finds_its_member::<CheckType>();
+        each_word_finds_its_member::<RedisRole>();
     }
 }

@@ -9,10 +9,12 @@ pub mod fds;
 mod hangup;
 pub mod options;
 pub mod signals;
+mod spelled;
 mod stream;
 
 pub use address::{Endpoint, Peer};
 pub use bind::{BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address};
 pub use connect::{ConnectError, begin_connect, connect, is_local_shortage, take_error};
 pub use hangup::hung_up;
+pub use spelled::{Names, Spelled};
 pub use stream::Stream;

@@ -9,6 +9,8 @@ mod backend;
 mod backend_tls;
 mod binds;
 mod check;
+mod check_expect;
+mod check_headers;
 mod check_kind;
 mod discover;
 mod failover;
