@@ -20,7 +20,7 @@ use super::view::{JobView, JobsView};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::Rate;
 use crate::base::units::{format_duration, parse_duration};
-use crate::config::{self, defaults};
+use crate::config::{self, BackendName, defaults};
 use crate::relay::Filter;
 use crate::server::Server;
 use crate::server::jobs::{Job, Pace, Target, TooMany};
@@ -292,6 +292,18 @@ where
     let job = found.ok_or_else(|| unknown(id))?;
     info!(job = job.id, "operator aborts a job");
     Ok(json(StatusCode::OK, &view(&job)))
+}
+
+/// The backend that the job `id` empties. `None`: it is no such job.
+pub(super) fn backend_of(server: &Server, id: &str) -> Option<BackendName> {
+    let job = find(server, id).ok()?;
+    let Target::Backend(backend) = &job.target else {
+        return None;
+    };
+    Some(BackendName {
+        pool: backend.pool().to_string(),
+        backend: backend.name().to_string(),
+    })
 }
 
 fn find(server: &Server, id: &str) -> Result<Arc<Job>, Failure> {

@@ -314,6 +314,7 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
     let Admin {
         bind,
         token_file,
+        tokens,
         tls,
         allowed_hosts,
         access: Access { allow, deny },
@@ -321,6 +322,7 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
     differing([
         ("bind", *bind != old.bind),
         ("token_file", *token_file != old.token_file),
+        ("token", *tokens != old.tokens),
         ("tls", *tls != old.tls),
         ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
         ("allow", *allow != old.access.allow),

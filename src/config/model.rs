@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+mod admin;
 mod backend_tls;
 mod check;
 mod failover;
@@ -24,6 +25,7 @@ mod rebalance;
 mod resume;
 
 pub use crate::base::rate::Rate;
+pub use admin::*;
 pub use backend_tls::*;
 pub use check::*;
 pub use failover::*;
@@ -387,26 +389,4 @@ pub struct Outlier {
     pub base_ejection_time: Duration,
     /// Default 1 s, or `base_ejection_time` if that is longer.
     pub max_ejection_time: Duration,
-}
-
-/// `[admin]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Off loopback and off a unix socket, `tls` and a token are required.
-    pub bind: Bind,
-    /// File that holds the bearer token; read at start and reload. Default none.
-    pub token_file: Option<PathBuf>,
-    pub tls: Option<Certificate>,
-    /// Host headers accepted beside the bound address, `localhost` and loopback addresses. Default none.
-    pub allowed_hosts: Vec<String>,
-    /// Who may connect. Default everybody.
-    pub access: Access,
-}
-
-/// `[metrics]`: `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only, open to probes and scrapers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metrics {
-    pub bind: Bind,
-    /// Who may connect. Default everybody.
-    pub access: Access,
 }

@@ -16,6 +16,7 @@ mod tls_nodes;
 
 mod addresses;
 mod admin;
+mod admin_tokens;
 mod admission;
 mod algorithms;
 mod backend_tls;

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod admin;
+mod admin_token;
 mod admission;
 mod backend;
 mod backend_tls;
@@ -80,7 +81,9 @@ pub static ROOT: Section = Section {
 
 /// Reads `[admin]` alone.
 pub fn decode_admin(root: &Table<'_>) -> Option<Admin> {
-    root.maybe_table("admin").as_ref().and_then(admin::decode)
+    root.maybe_table("admin")
+        .as_ref()
+        .and_then(|table| admin::decode(table, None))
 }
 
 /// Reads the whole file. `None` when something needed was wrong, which was noted.
@@ -125,10 +128,18 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
             .chain(&metrics_table),
     );
 
+    let known = admin_token::Pools {
+        names: &pool_names,
+        right: pools.iter().flatten().map(|(_, pool)| pool).collect(),
+    };
     Some(Config {
         global: global::decode(&root.table("global")),
         access_log: access_log::decode(&root.table("access_log"))?,
-        admin: decoded(admin_table.as_ref().map(admin::decode))?,
+        admin: decoded(
+            admin_table
+                .as_ref()
+                .map(|table| admin::decode(table, Some(&known))),
+        )?,
         metrics: decoded(metrics_table.as_ref().map(admin::decode_metrics))?,
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         pools: pools.into_iter().collect::<Option<BTreeMap<_, _>>>()?,
