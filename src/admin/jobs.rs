@@ -72,6 +72,11 @@ struct FilterBody {
     pool: Option<String>,
     backend: Option<String>,
     client: Option<String>,
+    tag: Option<String>,
+    host: Option<String>,
+    path: Option<String>,
+    sni: Option<String>,
+    subject: Option<String>,
     min_age: Option<String>,
     min_idle: Option<String>,
 }
@@ -174,12 +179,19 @@ impl FilterBody {
             pool,
             backend,
             client,
+            tag,
+            host,
+            path,
+            sni,
+            subject,
             min_age,
             min_idle,
         } = self;
-        let is_empty = [&listener, &pool, &backend, &client, &min_age, &min_idle]
-            .iter()
-            .all(|condition| condition.is_none());
+        let conditions = [
+            &listener, &pool, &backend, &client, &tag, &host, &path, &sni, &subject, &min_age,
+            &min_idle,
+        ];
+        let is_empty = conditions.iter().all(|condition| condition.is_none());
         if is_empty {
             return Ok(None);
         }
@@ -199,6 +211,11 @@ impl FilterBody {
             pool,
             backend,
             client,
+            tag,
+            host,
+            path,
+            sni,
+            subject,
             min_age: read_time("filter.min_age", min_age)?,
             min_idle: read_time("filter.min_idle", min_idle)?,
         }))
@@ -362,6 +379,11 @@ fn conditions(filter: &Filter) -> String {
         named("pool", &filter.pool),
         named("backend", &filter.backend),
         named("client", &filter.client.map(|network| network.to_string())),
+        named("tag", &filter.tag),
+        named("host", &filter.host),
+        named("path", &filter.path),
+        named("sni", &filter.sni),
+        named("subject", &filter.subject),
         timed("min_age", filter.min_age),
         timed("min_idle", filter.min_idle),
     ];

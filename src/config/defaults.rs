@@ -211,6 +211,11 @@ pub const ON_UP: &str = "keep";
 /// nodes, the first minute costs a quarter, and an operator has time to look.
 pub const MAX_CLOSE_RATE: u8 = 25;
 
+// tag
+
+/// Whoever names a tag wants to find it in the log.
+pub const TAG_HASH: bool = false;
+
 // check
 
 /// With `fall` a dead node is noticed within about 6 s.

@@ -226,6 +226,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         forwarded,
         client_ip_from,
         encoded_slash,
+        tag,
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
@@ -262,6 +263,8 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("forwarded", *forwarded != old.forwarded),
         ("client_ip_from", *client_ip_from != old.client_ip_from),
         ("encoded_slash", *encoded_slash != old.encoded_slash),
+        ("tag", tag_key(tag) != tag_key(&old.tag)),
+        ("tag_hash", is_hashed(tag) != is_hashed(&old.tag)),
         (
             "handshake_timeout",
             *handshake_timeout != old.handshake_timeout,
@@ -304,6 +307,14 @@ fn socket_keys(old: &TcpOptions, new: &TcpOptions) -> Keys {
         ("tcp_user_timeout", *user_timeout != old.user_timeout),
         ("tcp_congestion", *congestion != old.congestion),
     ])
+}
+
+fn tag_key(tag: &Option<Tag>) -> Option<&HashKey> {
+    tag.as_ref().map(|tag| &tag.key)
+}
+
+fn is_hashed(tag: &Option<Tag>) -> bool {
+    tag.as_ref().is_some_and(|tag| tag.is_hashed)
 }
 
 /// An endpoint that appears or goes has another `bind`.

@@ -162,6 +162,8 @@ pub struct Listener {
     pub client_ip_from: ClientIpFrom,
     /// Where a path route has `allow` or `deny`. Default `Refuse`.
     pub encoded_slash: EncodedSlash,
+    /// What its sessions are known by. Default none.
+    pub tag: Option<Tag>,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.
@@ -177,6 +179,15 @@ pub struct Listener {
     pub tcp: TcpOptions,
     /// A connection is not accepted before it has sent something, for about this long. `None`: it is; the default.
     pub tcp_defer_accept: Option<Duration>,
+}
+
+/// `listener.tag`: what tells the operator whose a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// A header, a cookie or a parameter of the query.
+    pub key: HashKey,
+    /// The access log has a hash of it. Default false.
+    pub is_hashed: bool,
 }
 
 /// One of `listener.trusted`.

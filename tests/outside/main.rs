@@ -56,6 +56,7 @@ mod sockets;
 mod spelling;
 mod sticky;
 mod storm;
+mod tags;
 mod tls;
 mod upgrade;
 mod websocket;

@@ -27,6 +27,7 @@ mod retry_after;
 mod route;
 mod socket;
 mod sticky;
+mod tag;
 mod uses;
 mod warnings;
 
