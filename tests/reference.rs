@@ -245,7 +245,7 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 10] = [
+const VARIANTS: [(&str, &str); 11] = [
     ("", ""),
     ("protocol = \"websocket\"", "protocol = \"tcp\""),
     (
@@ -255,6 +255,7 @@ const VARIANTS: [(&str, &str); 10] = [
     ("balance = \"round_robin\"", "balance = \"hash\""),
     ("type = \"http\"", "type = \"websocket\""),
     ("type = \"http\"", "type = \"expect\""),
+    ("type = \"http\"", "type = \"redis\""),
     ("dns = \"localhost:9701\"", ""),
     ("tls = false ", "#tls = false "),
     (

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::body::{Nothing, read_json};
 use super::connections;
@@ -19,9 +19,11 @@ use super::jobs::{self, DrainBody, Wish};
 use super::refused::Refused;
 use super::reply::{Failure, Reply, json, reply};
 use super::route::{LIST, Route, Target};
+use super::tokens::Holder;
 use super::view::{ListenerView, PoolView, ReloadView};
 use super::{look, metrics, plan, rules};
 use crate::base::units::parse_duration;
+use crate::net::Peer;
 use crate::pool::{Backend, OperatorState, Pool};
 use crate::server::jobs::Target as Subject;
 use crate::server::{Condition, Server};
@@ -67,19 +69,37 @@ impl Api {
         }
     }
 
-    pub async fn answer<B>(&self, gate: &Gate, secure: bool, request: Request<B>) -> Reply
+    /// `peer` has sent it.
+    pub async fn answer<B>(
+        &self,
+        gate: &Gate,
+        secure: bool,
+        peer: Peer,
+        request: Request<B>,
+    ) -> Reply
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let (head, body) = request.into_parts();
-        let route = match admit(gate, secure, &head.method, &head.uri, &head.headers) {
-            Ok(route) => route,
+        let admitted = admit(gate, secure, &head.method, &head.uri, &head.headers);
+        let (route, holder) = match admitted {
+            Ok(admitted) => admitted,
             Err(failure) => return failure.into_reply(),
         };
         let Some(server) = self.server.upgrade() else {
             return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server is gone")
                 .into_reply();
         };
+        if let Some(holder) = holder.filter(|_| route.is_change()) {
+            let may = holder.may(&route, |id| jobs::backend_of(&server, id));
+            let (token, path) = (&holder.name, head.uri.path());
+            if let Err(failure) = may {
+                warn!(token, %peer, method = %head.method, path, reason = "forbidden", "admin request refused");
+                gate.refused(&self.refused).forbidden();
+                return failure.into_reply();
+            }
+            info!(token, %peer, method = %head.method, path, "operator acts");
+        }
         let done = self.perform(&server, route, &head.uri, body).await;
         done.unwrap_or_else(Failure::into_reply)
     }
@@ -188,32 +208,35 @@ impl Api {
     }
 }
 
-/// The rules of the endpoint and of the route, in the order in which they give least away.
+/// The rules of the endpoint and of the route, in the order in which they give least away. Who asks is not known where
+/// everybody may ask.
 fn admit(
     gate: &Gate,
     secure: bool,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<Route, Failure> {
+) -> Result<(Route, Option<Arc<Holder>>), Failure> {
     let Gate::Admin(admin) = gate else {
         let unknown = || {
             Failure::not_found("no such page; there are GET /healthz, GET /readyz, GET /metrics")
         };
-        return allow_method(Route::parse_probe(uri.path()).ok_or_else(unknown)?, method);
+        let route = Route::parse_probe(uri.path()).ok_or_else(unknown)?;
+        return Ok((allow_method(route, method)?, None));
     };
     rules::check_host(&admin.hosts, uri, headers)?;
     rules::check_origin(secure, headers)?;
     let route = Route::parse(uri.path());
-    if !route.as_ref().is_some_and(Route::is_open) {
-        rules::check_token(admin.token.as_deref(), headers)?;
-    }
+    let holder = match route.as_ref().is_some_and(Route::is_open) {
+        true => None,
+        false => Some(admin.tokens.holder(headers)?),
+    };
     let unknown = || Failure::not_found(format!("no such route; there are {}", LIST.join(", ")));
     let route = allow_method(route.ok_or_else(unknown)?, method)?;
     if route.is_change() {
         rules::check_json(headers)?;
     }
-    Ok(route)
+    Ok((route, holder))
 }
 
 fn allow_method(route: Route, method: &Method) -> Result<Route, Failure> {

@@ -148,16 +148,16 @@ async fn accept_one(
 ) -> Option<(Stream, Guest)> {
     // Before there is a client for it: the last place is kept free.
     let place = room.place().await?;
-    let accepted = incoming.accept().await.and_then(|(socket, peer)| {
-        let client = peer.ip();
-        Ok((Stream::from_owned_fd(socket, peer)?, client))
-    });
+    let accepted = incoming
+        .accept()
+        .await
+        .and_then(|(socket, peer)| Ok((Stream::from_owned_fd(socket, peer)?, peer)));
     match accepted {
-        Ok((stream, client)) if !shared.gate.load().admits(client) => {
+        Ok((stream, peer)) if !shared.gate.load().admits(peer.ip()) => {
             shared.denies(&stream);
             None
         }
-        Ok((stream, client)) => Some((stream, room.enter(client, place))),
+        Ok((stream, peer)) => Some((stream, room.enter(peer, place))),
         Err(error) => {
             warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
             sleep(ACCEPT_PAUSE).await;
@@ -193,7 +193,7 @@ where
         async move {
             guest.speak();
             let gate = shared.gate.load_full();
-            let reply = shared.api.answer(&gate, secure, request).await;
+            let reply = shared.api.answer(&gate, secure, guest.peer, request).await;
             guest.fall_silent();
             Ok::<_, std::convert::Infallible>(reply)
         }

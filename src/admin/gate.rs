@@ -1,21 +1,15 @@
-//! The settings of one endpoint that a reload may change while it stays bound: its names, its token, its
+//! The settings of one endpoint that a reload may change while it stays bound: its names, its tokens, its
 //! certificate. Loading them is the part of a reload that may fail.
 
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
-
-use tracing::warn;
 
 use super::refused::{Counts, Refused};
 use super::rules::Hosts;
+use super::tokens::Tokens;
 use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
 use crate::proxy::AccessList;
 use crate::tls::Terminator;
-
-/// A token file holds one line; what is larger is another file.
-const MAX_TOKEN_FILE_BYTES: usize = 4096;
 
 pub(super) enum Gate {
     /// `[admin]`: everything, behind all the rules.
@@ -27,7 +21,7 @@ pub(super) enum Gate {
 
 pub(super) struct AdminGate {
     pub hosts: Hosts,
-    pub token: Option<String>,
+    pub tokens: Tokens,
     pub tls: Option<Arc<Terminator>>,
     access: AccessList,
 }
@@ -38,18 +32,18 @@ impl Gate {
     /// # Errors
     /// What could not be read and why, or what an address off loopback lacks.
     pub fn load(admin: &Admin, bound: &Bind) -> Result<Gate, String> {
-        let token = admin.token_file.as_deref().map(read_token).transpose()?;
+        let tokens = Tokens::load(admin)?;
         let tls = admin.tls.as_ref().map(terminator).transpose()?;
-        if !is_local(bound) && (token.is_none() || tls.is_none()) {
+        if !is_local(bound) && (tokens.is_empty() || tls.is_none()) {
             return Err(format!(
-                "admin.bind {bound} is not loopback: it needs admin.tls and admin.token_file"
+                "admin.bind {bound} is not loopback: it needs admin.tls, and admin.token_file or [[admin.token]]"
             ));
         }
         let hosts = Hosts::new(bound, &admin.allowed_hosts);
         let access = AccessList::new(&admin.access);
         Ok(Gate::Admin(Box::new(AdminGate {
             hosts,
-            token,
+            tokens,
             tls,
             access,
         })))
@@ -105,31 +99,6 @@ fn terminator(certificate: &Certificate) -> Result<Arc<Terminator>, String> {
     Ok(Arc::new(loaded))
 }
 
-fn read_token(file: &Path) -> Result<String, String> {
-    let shown = file.display();
-    let text = std::fs::read(file).map_err(|error| format!("admin.token_file {shown}: {error}"))?;
-    warn_if_readable_by_others(file);
-    let token = text.trim_ascii();
-    if token.is_empty()
-        || text.len() > MAX_TOKEN_FILE_BYTES
-        || !token.iter().all(u8::is_ascii_graphic)
-    {
-        return Err(format!(
-            "admin.token_file {shown}: it must hold one line of visible ASCII, at most {MAX_TOKEN_FILE_BYTES} bytes"
-        ));
-    }
-    Ok(String::from_utf8_lossy(token).into_owned())
-}
-
-fn warn_if_readable_by_others(file: &Path) {
-    let mode = std::fs::metadata(file)
-        .map(|found| found.permissions().mode())
-        .unwrap_or_default();
-    if mode & 0o004 != 0 {
-        warn!(file = %file.display(), "the admin token can be read by every user of this machine");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +109,7 @@ mod tests {
         Admin {
             bind,
             token_file: None,
+            tokens: Vec::new(),
             tls: None,
             allowed_hosts: Vec::new(),
             access: Access::default(),
@@ -157,24 +127,7 @@ mod tests {
         let error = load(&admin("0.0.0.0:1")).err().unwrap();
         assert_eq!(
             error,
-            "admin.bind 0.0.0.0:1 is not loopback: it needs admin.tls and admin.token_file"
-        );
-    }
-
-    #[test]
-    fn a_token_is_one_visible_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("token");
-        std::fs::write(&file, "s3cret\n").unwrap();
-        assert_eq!(read_token(&file).unwrap(), "s3cret");
-        for bad in ["", "\n", "two words", "a\nb", "\u{e9}", &"x".repeat(5000)] {
-            std::fs::write(&file, bad).unwrap();
-            assert!(read_token(&file).is_err(), "{bad:?}");
-        }
-        assert!(
-            read_token(&folder.path().join("none"))
-                .unwrap_err()
-                .contains("none: ")
+            "admin.bind 0.0.0.0:1 is not loopback: it needs admin.tls, and admin.token_file or [[admin.token]]"
         );
     }
 }

@@ -20,7 +20,7 @@ use super::view::{JobView, JobsView};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::Rate;
 use crate::base::units::{format_duration, parse_duration};
-use crate::config::{self, defaults};
+use crate::config::{self, BackendName, defaults};
 use crate::relay::Filter;
 use crate::server::Server;
 use crate::server::jobs::{Job, Pace, Target, TooMany};
@@ -72,6 +72,11 @@ struct FilterBody {
     pool: Option<String>,
     backend: Option<String>,
     client: Option<String>,
+    tag: Option<String>,
+    host: Option<String>,
+    path: Option<String>,
+    sni: Option<String>,
+    subject: Option<String>,
     min_age: Option<String>,
     min_idle: Option<String>,
 }
@@ -174,12 +179,19 @@ impl FilterBody {
             pool,
             backend,
             client,
+            tag,
+            host,
+            path,
+            sni,
+            subject,
             min_age,
             min_idle,
         } = self;
-        let is_empty = [&listener, &pool, &backend, &client, &min_age, &min_idle]
-            .iter()
-            .all(|condition| condition.is_none());
+        let conditions = [
+            &listener, &pool, &backend, &client, &tag, &host, &path, &sni, &subject, &min_age,
+            &min_idle,
+        ];
+        let is_empty = conditions.iter().all(|condition| condition.is_none());
         if is_empty {
             return Ok(None);
         }
@@ -199,6 +211,11 @@ impl FilterBody {
             pool,
             backend,
             client,
+            tag,
+            host,
+            path,
+            sni,
+            subject,
             min_age: read_time("filter.min_age", min_age)?,
             min_idle: read_time("filter.min_idle", min_idle)?,
         }))
@@ -294,6 +311,18 @@ where
     Ok(json(StatusCode::OK, &view(&job)))
 }
 
+/// The backend that the job `id` empties. `None`: it is no such job.
+pub(super) fn backend_of(server: &Server, id: &str) -> Option<BackendName> {
+    let job = find(server, id).ok()?;
+    let Target::Backend(backend) = &job.target else {
+        return None;
+    };
+    Some(BackendName {
+        pool: backend.pool().to_string(),
+        backend: backend.name().to_string(),
+    })
+}
+
 fn find(server: &Server, id: &str) -> Result<Arc<Job>, Failure> {
     let found = id.parse().ok().and_then(|id| server.jobs().find(id));
     found.ok_or_else(|| unknown(id))
@@ -350,6 +379,11 @@ fn conditions(filter: &Filter) -> String {
         named("pool", &filter.pool),
         named("backend", &filter.backend),
         named("client", &filter.client.map(|network| network.to_string())),
+        named("tag", &filter.tag),
+        named("host", &filter.host),
+        named("path", &filter.path),
+        named("sni", &filter.sni),
+        named("subject", &filter.subject),
         timed("min_age", filter.min_age),
         timed("min_idle", filter.min_idle),
     ];

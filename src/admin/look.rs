@@ -248,6 +248,8 @@ fn connection(connection: &Connection) -> ConnectionView {
         sni: summary.sni().map(str::to_owned),
         host: summary.host().map(str::to_owned),
         path: summary.path().map(str::to_owned),
+        tag: summary.tag().map(str::to_owned),
+        client_subject: summary.client_subject().map(str::to_owned),
         pool: summary.pool.as_deref().map(str::to_owned),
         backend: summary.backend.as_deref().map(str::to_owned),
         tls: *tls,

@@ -23,6 +23,7 @@ mod room;
 mod route;
 mod rules;
 mod stall;
+mod tokens;
 pub mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

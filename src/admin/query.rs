@@ -14,8 +14,9 @@ use crate::relay::{Cursor, Filter, MAX_PAGE};
 /// Connections of one page, where nothing is said: what a person reads.
 const DEFAULT_LIMIT: usize = 100;
 
-const PARAMETERS: [&str; 9] = [
-    "listener", "pool", "backend", "client", "min_age", "min_idle", "sort", "limit", "cursor",
+const PARAMETERS: [&str; 14] = [
+    "listener", "pool", "backend", "client", "tag", "host", "path", "sni", "subject", "min_age",
+    "min_idle", "sort", "limit", "cursor",
 ];
 
 /// What is shown first: the most of it.
@@ -76,6 +77,11 @@ impl Listing {
             "pool" => word(&value).map(|name| filter.pool = Some(name)),
             "backend" => word(&value).map(|name| filter.backend = Some(name)),
             "client" => network(&value).map(|network| filter.client = Some(network)),
+            "tag" => word(&value).map(|tag| filter.tag = Some(tag)),
+            "host" => word(&value).map(|host| filter.host = Some(host)),
+            "path" => word(&value).map(|path| filter.path = Some(path)),
+            "sni" => word(&value).map(|sni| filter.sni = Some(sni)),
+            "subject" => word(&value).map(|subject| filter.subject = Some(subject)),
             "min_age" => duration(&value).map(|age| filter.min_age = age),
             "min_idle" => duration(&value).map(|idle| filter.min_idle = idle),
             "sort" => sort(&value).map(|sort| self.sort = Some(sort)),
@@ -178,6 +184,7 @@ mod tests {
     #[test]
     fn every_parameter_is_read() {
         let query = "listener=main&pool=chat&backend=unix:%2Frun%2Fa.sock&client=10.0.0.0/8&min_age=1h&min_idle=10m\
+                     &tag=u%207&host=a.example&path=/chat/*&sni=b.example&subject=CN%3Da\
                      &limit=7&cursor=4294967298";
         let listing = Listing::parse(query).unwrap();
         let Filter {
@@ -186,9 +193,19 @@ mod tests {
             pool,
             backend,
             client,
+            tag,
+            host,
+            path,
+            sni,
+            subject,
             min_age,
             min_idle,
         } = listing.filter;
+        assert_eq!(tag.as_deref(), Some("u 7"));
+        assert_eq!(host.as_deref(), Some("a.example"));
+        assert_eq!(path.as_deref(), Some("/chat/*"));
+        assert_eq!(sni.as_deref(), Some("b.example"));
+        assert_eq!(subject.as_deref(), Some("CN=a"));
         assert_eq!(id, None);
         assert_eq!(listener.as_deref(), Some("main"));
         assert_eq!(pool.as_deref(), Some("chat"));

@@ -1,4 +1,4 @@
-//! Counts of the connections that an endpoint turned away.
+//! Counts of the connections and requests that an endpoint turned away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,9 +15,11 @@ pub(super) struct Counts {
     denied: AtomicU64,
     /// Told to leave, while places ran short.
     silent: AtomicU64,
+    /// Requests whose token may not do what they ask for.
+    forbidden: AtomicU64,
 }
 
-/// Number of connections that one endpoint turned away for one reason.
+/// Number of connections or requests that one endpoint turned away for one reason.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
     pub endpoint: &'static str,
@@ -29,7 +31,11 @@ impl Refused {
     pub fn rows(&self) -> Vec<Row> {
         let both = [("admin", &self.admin), ("metrics", &self.metrics)];
         let rows = both.into_iter().flat_map(|(endpoint, counts)| {
-            let reasons = [("denied", &counts.denied), ("silent", &counts.silent)];
+            let reasons = [
+                ("denied", &counts.denied),
+                ("silent", &counts.silent),
+                ("forbidden", &counts.forbidden),
+            ];
             reasons.map(|(reason, count)| Row {
                 endpoint,
                 reason,
@@ -47,5 +53,9 @@ impl Counts {
 
     pub fn silent(&self) {
         self.silent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn forbidden(&self) {
+        self.forbidden.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -2,7 +2,6 @@
 //! up: silence must lock neither a probe nor the operator out.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::source::Source;
+use crate::net::Peer;
 
 /// Bits of an address that make a source, of IPv4 and IPv6.
 const PREFIXES: (u8, u8) = (32, 64);
@@ -32,6 +32,7 @@ struct Silent {
 /// One connection. It is silent until a request's head is there, and again after its answer.
 pub(super) struct Guest {
     room: Arc<Room>,
+    pub peer: Peer,
     source: Source,
     has_spoken: AtomicBool,
     /// Its number among the silent ones; `None` while a request is under way.
@@ -70,10 +71,11 @@ impl Room {
         }
     }
 
-    pub fn enter(self: &Arc<Room>, client: Option<IpAddr>, place: OwnedSemaphorePermit) -> Guest {
+    pub fn enter(self: &Arc<Room>, peer: Peer, place: OwnedSemaphorePermit) -> Guest {
         let guest = Guest {
             room: Arc::clone(self),
-            source: Source::of(client, PREFIXES.0, PREFIXES.1),
+            peer,
+            source: Source::of(peer.ip(), PREFIXES.0, PREFIXES.1),
             has_spoken: AtomicBool::new(false),
             silent: Mutex::new(None),
             leave: CancellationToken::new(),
@@ -154,10 +156,12 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use std::net::IpAddr;
 
     async fn guest(room: &Arc<Room>, client: &str) -> Guest {
         let place = room.place().await.expect("a place");
-        room.enter(Some(client.parse().expect("an address")), place)
+        let ip: IpAddr = client.parse().expect("an address");
+        room.enter(Peer::tcp((ip, 1).into()), place)
     }
 
     fn leaving(guests: &[Guest]) -> Vec<bool> {

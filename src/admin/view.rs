@@ -277,6 +277,10 @@ pub struct ConnectionView {
     pub host: Option<String>,
     /// Without its query; host and path are cut at 128 bytes together.
     pub path: Option<String>,
+    /// What the session is known by.
+    pub tag: Option<String>,
+    /// Of the client's certificate.
+    pub client_subject: Option<String>,
     pub pool: Option<String>,
     pub backend: Option<String>,
     /// TLS ends here on the client's side.

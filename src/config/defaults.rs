@@ -219,6 +219,11 @@ pub const ON_UP: &str = "keep";
 /// nodes, the first minute costs a quarter, and an operator has time to look.
 pub const MAX_CLOSE_RATE: u8 = 25;
 
+// tag
+
+/// Whoever names a tag wants to find it in the log.
+pub const TAG_HASH: bool = false;
+
 // check
 
 /// With `fall` a dead node is noticed within about 6 s.
@@ -237,5 +242,7 @@ pub const CHECK_METHOD: &str = "GET";
 pub const CHECK_PATH: &str = "/";
 /// Success and redirects, as HAProxy counts them.
 pub const CHECK_STATUS: &[&str] = &["200-399"];
+/// Of a WebSocket's handshake: what a client needs.
+pub const CHECK_HANDSHAKE_STATUS: std::ops::RangeInclusive<u16> = 101..=101;
 /// Few servers answer pings of a fresh session before it authenticates.
 pub const CHECK_PING: bool = false;

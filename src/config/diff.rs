@@ -226,6 +226,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         forwarded,
         client_ip_from,
         encoded_slash,
+        tag,
         handshake_timeout,
         upgrade_timeout,
         keep_alive_timeout,
@@ -262,6 +263,8 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("forwarded", *forwarded != old.forwarded),
         ("client_ip_from", *client_ip_from != old.client_ip_from),
         ("encoded_slash", *encoded_slash != old.encoded_slash),
+        ("tag", tag_key(tag) != tag_key(&old.tag)),
+        ("tag_hash", is_hashed(tag) != is_hashed(&old.tag)),
         (
             "handshake_timeout",
             *handshake_timeout != old.handshake_timeout,
@@ -306,6 +309,14 @@ fn socket_keys(old: &TcpOptions, new: &TcpOptions) -> Keys {
     ])
 }
 
+fn tag_key(tag: &Option<Tag>) -> Option<&HashKey> {
+    tag.as_ref().map(|tag| &tag.key)
+}
+
+fn is_hashed(tag: &Option<Tag>) -> bool {
+    tag.as_ref().is_some_and(|tag| tag.is_hashed)
+}
+
 /// An endpoint that appears or goes has another `bind`.
 fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
     let (Some(old), Some(new)) = (old, new) else {
@@ -314,6 +325,7 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
     let Admin {
         bind,
         token_file,
+        tokens,
         tls,
         allowed_hosts,
         access: Access { allow, deny },
@@ -321,6 +333,7 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
     differing([
         ("bind", *bind != old.bind),
         ("token_file", *token_file != old.token_file),
+        ("token", *tokens != old.tokens),
         ("tls", *tls != old.tls),
         ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
         ("allow", *allow != old.access.allow),

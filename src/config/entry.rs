@@ -276,6 +276,14 @@ impl<'a> Entry<'a> {
 
     /// The values of a table whose keys are names that the operator chose; a bad name is noted.
     pub fn children(&self) -> Vec<(String, Entry<'a>)> {
+        self.children_by(read_name)
+    }
+
+    /// The same, of names that `read` judges.
+    pub fn children_by(
+        &self,
+        read: impl Fn(&str) -> Result<String, &'static str>,
+    ) -> Vec<(String, Entry<'a>)> {
         let DeValue::Table(entries) = self.value else {
             self.wrong_type();
             return Vec::new();
@@ -283,7 +291,7 @@ impl<'a> Entry<'a> {
         let child = |(key, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| {
             let name = key.get_ref().to_string();
             let path = format!("{}.{name}", self.path);
-            if let Err(why) = read_name(&name) {
+            if let Err(why) = read(&name) {
                 let at_key = Entry {
                     span: key.span(),
                     path: path.clone(),

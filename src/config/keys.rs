@@ -75,6 +75,8 @@ pub enum Kind {
     Texts(&'static str),
     /// A list of HTTP statuses and ranges of them.
     Statuses,
+    /// A table of header names, each with its value.
+    Headers,
     Table(&'static Section),
     /// `true` for a table of defaults, `false` for none.
     FlagOrTable(&'static Section),
@@ -174,6 +176,7 @@ impl Kind {
             Kind::Statuses => {
                 "a list of statuses and ranges, such as [200, \"300-399\"]".to_owned()
             }
+            Kind::Headers => "a table of header names with their values".to_owned(),
             Kind::Table(_) | Kind::Named(_) => "a table".to_owned(),
             Kind::FlagOrTable(_) => "true, false or a table".to_owned(),
             Kind::Tables(_) => "a list of tables, each written as [[name]] or { ... }".to_owned(),

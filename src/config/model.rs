@@ -17,14 +17,18 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+mod admin;
 mod backend_tls;
+mod check;
 mod failover;
 mod long_life;
 mod rebalance;
 mod resume;
 
 pub use crate::base::rate::Rate;
+pub use admin::*;
 pub use backend_tls::*;
+pub use check::*;
 pub use failover::*;
 pub use introduction::*;
 pub use listener_tls::*;
@@ -159,6 +163,8 @@ pub struct Listener {
     pub client_ip_from: ClientIpFrom,
     /// Where a path route has `allow` or `deny`. Default `Refuse`.
     pub encoded_slash: EncodedSlash,
+    /// What its sessions are known by. Default none.
+    pub tag: Option<Tag>,
     /// Accept to routed. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bound of the wait for the backend's 101. Default 10 s.
@@ -174,6 +180,15 @@ pub struct Listener {
     pub tcp: TcpOptions,
     /// A connection is not accepted before it has sent something, for about this long. `None`: it is; the default.
     pub tcp_defer_accept: Option<Duration>,
+}
+
+/// `listener.tag`: what tells the operator whose a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// A header, a cookie or a parameter of the query.
+    pub key: HashKey,
+    /// The access log has a hash of it. Default false.
+    pub is_hashed: bool,
 }
 
 /// One of `listener.trusted`.
@@ -388,93 +403,4 @@ pub struct Outlier {
     pub base_ejection_time: Duration,
     /// Default 1 s, or `base_ejection_time` if that is longer.
     pub max_ejection_time: Duration,
-}
-
-/// `pool.check`: an active health check.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    pub kind: CheckKind,
-    /// Default 2 s.
-    pub interval: Duration,
-    /// Interval while a backend is down. Default: `interval`.
-    pub down_interval: Duration,
-    /// Whole check. Default 2 s.
-    pub timeout: Duration,
-    /// Successes that bring a backend up. Default 2.
-    pub rise: u32,
-    /// Failures that take it down. Default 3.
-    pub fall: u32,
-    /// Part of the interval by which each wait differs, 0..=50 percent. Default 10.
-    pub jitter_percent: u8,
-    /// Check this port in place of the backend's. Default none.
-    pub port: Option<u16>,
-    /// Check this address (IP, or IP:port) in place of the backend's. Default none.
-    pub address: Option<CheckAddress>,
-    /// Default: as the pool, plain where it has an address or port of its own.
-    pub tls: CheckTls,
-    /// A PROXY header without a client comes first. Default: the pool's, unless the check has an `address` or `port`.
-    pub send_proxy: Option<ProxyVersion>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckAddress {
-    pub ip: std::net::IpAddr,
-    pub port: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum CheckKind {
-    Tcp,
-    Http {
-        /// Default `GET`.
-        method: String,
-        /// Default `/`.
-        path: String,
-        /// Default: the backend's address.
-        host: Option<String>,
-        /// Default 200..=399.
-        status: Vec<std::ops::RangeInclusive<u16>>,
-    },
-    Websocket {
-        /// Default `/`.
-        path: String,
-        host: Option<String>,
-        /// Send a ping after the handshake and wait for its pong. Default false.
-        ping: bool,
-    },
-    Expect {
-        /// Sent after connecting; may be empty.
-        send: Vec<u8>,
-        expect: Expect,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expect {
-    /// These bytes occur in what the backend says.
-    Bytes(Vec<u8>),
-    /// This regular expression (of the `regex` crate, checked at decode) matches it.
-    Regex(String),
-}
-
-/// `[admin]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Off loopback and off a unix socket, `tls` and a token are required.
-    pub bind: Bind,
-    /// File that holds the bearer token; read at start and reload. Default none.
-    pub token_file: Option<PathBuf>,
-    pub tls: Option<Certificate>,
-    /// Host headers accepted beside the bound address, `localhost` and loopback addresses. Default none.
-    pub allowed_hosts: Vec<String>,
-    /// Who may connect. Default everybody.
-    pub access: Access,
-}
-
-/// `[metrics]`: `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only, open to probes and scrapers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metrics {
-    pub bind: Bind,
-    /// Who may connect. Default everybody.
-    pub access: Access,
 }

@@ -99,6 +99,11 @@ fn value(kind: &Kind) -> Value {
             { "type": "integer", "minimum": 100, "maximum": 599 },
             { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
         ] } }),
+        Kind::Headers => json!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
+            "additionalProperties": { "type": "string" },
+        }),
         Kind::Table(section) => table(section),
         Kind::FlagOrTable(section) => json!({ "oneOf": [{ "type": "boolean" }, table(section)] }),
         Kind::Tables(section) => json!({ "type": "array", "items": table(section) }),

@@ -1,9 +1,9 @@
 //! The words of the file for the closed sets of the model.
 
 use super::model::{
-    Activity, Balance, ClientAuthMode, ClientIpFrom, EncodedSlash, ForwardedFields, InitState,
-    LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, SameSite, TlsVersion,
-    UntoldSessions, WhenAllDown,
+    Activity, AdminRole, Balance, ClientAuthMode, ClientIpFrom, EncodedSlash, ForwardedFields,
+    InitState, LogFormat, LogLevel, OnDown, OnDrain, OnUp, Protocol, ProxyVersion, RedisRole,
+    SameSite, TlsVersion, UntoldSessions, WhenAllDown,
 };
 
 /// A closed set whose members have a word each.
@@ -29,6 +29,11 @@ pub trait Word: Copy + PartialEq + 'static {
 /// All words of a set.
 pub(super) fn words<T: Word>() -> Vec<&'static str> {
     T::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+impl Word for AdminRole {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("read", AdminRole::Read), ("operate", AdminRole::Operate)];
 }
 
 impl Word for LogLevel {
@@ -243,6 +248,7 @@ pub(super) enum CheckType {
     Http,
     Websocket,
     Expect,
+    Redis,
 }
 
 impl Word for CheckType {
@@ -251,6 +257,14 @@ impl Word for CheckType {
         ("http", CheckType::Http),
         ("websocket", CheckType::Websocket),
         ("expect", CheckType::Expect),
+        ("redis", CheckType::Redis),
+    ];
+}
+
+impl Word for RedisRole {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("primary", RedisRole::Primary),
+        ("replica", RedisRole::Replica),
     ];
 }
 
@@ -278,5 +292,7 @@ mod tests {
         each_word_finds_its_member::<Loss>();
         each_word_finds_its_member::<Algorithm>();
         each_word_finds_its_member::<CheckType>();
+        each_word_finds_its_member::<RedisRole>();
+        each_word_finds_its_member::<AdminRole>();
     }
 }

@@ -4,14 +4,16 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
-use http::{Method, Request, StatusCode, Uri};
+use http::request::Builder;
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::plan::Target;
+use super::plan::{Ask, Target};
 use super::probe::Connection;
-use crate::config::CheckKind;
+use crate::net::Spelled;
+use crate::wire::field_names::OF_A_HANDSHAKE;
 
 /// How a check names itself in the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
@@ -24,31 +26,49 @@ pub(super) async fn ask(
     stream: impl Connection,
     target: &Target,
     method: &Method,
-    path: &Uri,
-    kind: &CheckKind,
+    request: &Ask,
 ) -> Result<(), String> {
-    let request = Request::builder()
+    let sent = begin(target, request)
         .method(method)
-        .uri(path)
-        .header(HOST, &target.host)
-        .header(USER_AGENT, AGENT)
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("http: {error}"))?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| reason(&error))?;
-    let answer = async { sender.send_request(request).await };
+    let (mut sender, connection) = open(stream, request).await?;
+    let answer = async { sender.send_request(sent).await };
     let answer = super::websocket::drive(connection, answer).await;
-    judge(answer.map_err(|error| reason(&error))?.status(), kind)
+    let status = answer.map_err(|error| reason(&error))?.status();
+    judge(status, &request.status)
 }
 
-fn judge(status: StatusCode, kind: &CheckKind) -> Result<(), String> {
-    let CheckKind::Http { status: wanted, .. } = kind else {
-        return Ok(());
-    };
+/// A request with the fields that all have. One of the operator takes the place of ours.
+pub(super) fn begin(target: &Target, request: &Ask) -> Builder {
+    let mut begun = Request::builder().uri(&request.path);
+    if let Some(headers) = begun.headers_mut() {
+        headers.insert(HOST, target.host.clone());
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.extend(request.headers.clone());
+    }
+    begun
+}
+
+/// A connection for one request, whose header names are spelled as people write them.
+pub(super) async fn open<S: Connection>(
+    stream: S,
+    request: &Ask,
+) -> Result<(SendRequest<Empty<Bytes>>, Line<S>), String> {
+    let stream = Spelled::new(stream, &[OF_A_HANDSHAKE], request.names.clone());
+    let opened = http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .title_case_headers(true)
+        .handshake(TokioIo::new(stream))
+        .await;
+    opened.map_err(|error| reason(&error))
+}
+
+/// hyper's end of the connection.
+pub(super) type Line<S> = http1::Connection<TokioIo<Spelled<S>>, Empty<Bytes>>;
+
+pub(super) fn judge(status: StatusCode, wanted: &[RangeInclusive<u16>]) -> Result<(), String> {
     if wanted.iter().any(|range| range.contains(&status.as_u16())) {
         return Ok(());
     }
@@ -83,16 +103,11 @@ mod tests {
 
     #[test]
     fn a_status_outside_the_ranges_is_named_with_them() {
-        let kind = CheckKind::Http {
-            method: "GET".into(),
-            path: "/".into(),
-            host: None,
-            status: vec![200..=399, 418..=418],
-        };
-        assert_eq!(judge(StatusCode::NO_CONTENT, &kind), Ok(()));
-        assert_eq!(judge(StatusCode::IM_A_TEAPOT, &kind), Ok(()));
+        let wanted = [200..=399, 418..=418];
+        assert_eq!(judge(StatusCode::NO_CONTENT, &wanted), Ok(()));
+        assert_eq!(judge(StatusCode::IM_A_TEAPOT, &wanted), Ok(()));
         assert_eq!(
-            judge(StatusCode::SERVICE_UNAVAILABLE, &kind),
+            judge(StatusCode::SERVICE_UNAVAILABLE, &wanted),
             Err("status 503 (wanted 200-399, 418)".into())
         );
     }

@@ -8,6 +8,7 @@ mod http;
 mod plan;
 mod probe;
 mod progress;
+mod redis;
 mod task;
 mod websocket;
 

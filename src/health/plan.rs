@@ -1,14 +1,15 @@
 //! A configured check made ready: what can be wrong with it is found once, not at every round.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Uri};
-use regex::bytes::Regex;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use crate::config::{Address, Check, CheckKind, CheckTls, Dial, Expect};
-use crate::net::Endpoint;
+use super::expect::Expectation;
+use crate::config::{Address, Check, CheckHeaders, CheckKind, CheckTls, Dial, RedisRole};
+use crate::net::{Endpoint, Names};
 use crate::pool::Backend;
 use crate::tls::{TlsError, Towards};
 
@@ -48,21 +49,30 @@ pub(super) enum Question {
     Connection,
     Http {
         method: Method,
-        path: Uri,
+        request: Ask,
     },
     Websocket {
-        path: Uri,
+        request: Ask,
+        protocol: Option<HeaderValue>,
         ping: bool,
     },
     Expect {
         send: Vec<u8>,
-        wanted: Wanted,
+        wanted: Expectation,
+    },
+    Redis {
+        role: Option<RedisRole>,
     },
 }
 
-pub(super) enum Wanted {
-    Bytes(Vec<u8>),
-    Regex(Regex),
+/// What HTTP requests of checks have in common.
+pub(super) struct Ask {
+    pub path: Uri,
+    /// The operator's.
+    pub headers: HeaderMap,
+    /// Their names as the operator spells them.
+    pub names: Names,
+    pub status: Vec<RangeInclusive<u16>>,
 }
 
 /// One backend as a check sees it.
@@ -86,12 +96,12 @@ impl Plan {
             CheckTls::Plain => None,
         };
         if let Some(host) = host(&check.kind) {
-            HeaderValue::from_str(host).map_err(|_| unsendable("host", host))?;
+            value("host", host)?;
         }
         Ok(Plan {
             check: check.clone(),
             tls,
-            question: question(&check.kind)?,
+            question: question(check)?,
             dial: Dial::default(),
         })
     }
@@ -145,26 +155,70 @@ impl Plan {
     }
 }
 
-fn question(kind: &CheckKind) -> Result<Question, CheckError> {
-    Ok(match kind {
+fn question(check: &Check) -> Result<Question, CheckError> {
+    Ok(match &check.kind {
         CheckKind::Tcp => Question::Connection,
-        CheckKind::Http { method, path, .. } => Question::Http {
+        CheckKind::Http {
+            method,
+            path,
+            status,
+            headers,
+            host: _,
+        } => Question::Http {
             method: Method::from_bytes(method.as_bytes())
                 .map_err(|_| unsendable("method", method))?,
-            path: uri(path)?,
+            request: Ask::new(path, headers, status)?,
         },
-        CheckKind::Websocket { path, ping, .. } => Question::Websocket {
-            path: uri(path)?,
+        CheckKind::Websocket {
+            path,
+            ping,
+            protocol,
+            status,
+            headers,
+            host: _,
+        } => Question::Websocket {
+            request: Ask::new(path, headers, status)?,
+            protocol: protocol
+                .as_deref()
+                .map(|text| value("protocol", text))
+                .transpose()?,
             ping: *ping,
         },
-        CheckKind::Expect { send, expect } => Question::Expect {
+        CheckKind::Expect {
+            send,
+            expect,
+            unwanted,
+        } => Question::Expect {
             send: send.clone(),
-            wanted: match expect {
-                Expect::Bytes(bytes) => Wanted::Bytes(bytes.clone()),
-                Expect::Regex(regex) => Wanted::Regex(Regex::new(regex)?),
-            },
+            wanted: Expectation::new(expect.as_ref(), unwanted.as_deref(), check.timeout)?,
         },
+        CheckKind::Redis { role } => Question::Redis { role: *role },
     })
+}
+
+impl Ask {
+    fn new(
+        path: &str,
+        headers: &CheckHeaders,
+        status: &[RangeInclusive<u16>],
+    ) -> Result<Ask, CheckError> {
+        let mut fields = HeaderMap::new();
+        for (name, text) in headers {
+            let key = HeaderName::try_from(name).map_err(|_| unsendable("headers", name))?;
+            fields.append(key, value("headers", text)?);
+        }
+        let names = headers.iter().map(|(name, _)| name.clone());
+        Ok(Ask {
+            path: uri(path)?,
+            headers: fields,
+            names: names.collect(),
+            status: status.to_vec(),
+        })
+    }
+}
+
+fn value(key: &'static str, text: &str) -> Result<HeaderValue, CheckError> {
+    HeaderValue::from_str(text).map_err(|_| unsendable(key, text))
 }
 
 fn uri(path: &str) -> Result<Uri, CheckError> {
@@ -185,7 +239,7 @@ fn unsendable(key: &'static str, value: &str) -> CheckError {
 fn host(kind: &CheckKind) -> Option<&str> {
     match kind {
         CheckKind::Http { host, .. } | CheckKind::Websocket { host, .. } => host.as_deref(),
-        CheckKind::Tcp | CheckKind::Expect { .. } => None,
+        CheckKind::Tcp | CheckKind::Expect { .. } | CheckKind::Redis { .. } => None,
     }
 }
 
@@ -263,6 +317,7 @@ mod tests {
             path: path.into(),
             host: Some(host.into()),
             status: vec![200..=399],
+            headers: Vec::new(),
         };
         for (kind, key) in [
             (http("G T", "/", "a"), "method"),

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::plan::{Plan, Question, Target};
-use super::{expect, http, websocket};
+use super::{expect, http, redis, websocket};
 use crate::base::units::format_duration;
 use crate::config::ProxyVersion;
 use crate::net::{self, ConnectError, Stream};
@@ -79,11 +79,14 @@ async fn encrypt(
 async fn put(stream: impl Connection, target: &Target, plan: &Plan) -> Result<(), String> {
     match &plan.question {
         Question::Connection => Ok(()),
-        Question::Http { method, path } => {
-            http::ask(stream, target, method, path, &plan.check.kind).await
-        }
-        Question::Websocket { path, ping } => websocket::ask(stream, target, path, *ping).await,
+        Question::Http { method, request } => http::ask(stream, target, method, request).await,
+        Question::Websocket {
+            request,
+            protocol,
+            ping,
+        } => websocket::ask(stream, target, request, protocol.as_ref(), *ping).await,
         Question::Expect { send, wanted } => expect::ask(stream, send, wanted).await,
+        Question::Redis { role } => redis::ask(stream, *role).await,
     }
 }
 
@@ -156,6 +159,7 @@ pub(super) mod tests {
             path: path.into(),
             host: Some("chat.test".into()),
             status: vec![200..=399],
+            headers: Vec::new(),
         }
     }
 
@@ -164,13 +168,17 @@ pub(super) mod tests {
             path: "/socket".into(),
             host: None,
             ping,
+            protocol: None,
+            status: vec![101..=101],
+            headers: Vec::new(),
         }
     }
 
     fn expect(send: &str, expect: Expect) -> CheckKind {
         CheckKind::Expect {
             send: send.into(),
-            expect,
+            expect: Some(expect),
+            unwanted: None,
         }
     }
 
@@ -263,7 +271,7 @@ pub(super) mod tests {
             head.starts_with("GET /health?full=1 HTTP/1.1\r\n"),
             "{head}"
         );
-        assert!(head.contains("host: chat.test\r\n"), "{head}");
+        assert!(head.contains("Host: chat.test\r\n"), "{head}");
     }
 
     #[tokio::test]

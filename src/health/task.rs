@@ -113,6 +113,7 @@ impl Watch {
     }
 
     fn hindered_by(&mut self, why: &str) {
+        self.backend.check_hindered(why);
         if !self.hindered {
             tracing::warn!(
                 pool = %self.backend.pool(), backend = %self.backend.name(), why,
@@ -177,6 +178,23 @@ mod tests {
         assert_eq!(count(&watch.backend.counters().checks_failed), 1);
         watch.take(Err(Failure::Backend("down".into())));
         assert!(!watch.backend.check_up());
+    }
+
+    #[tokio::test]
+    async fn what_hinders_the_first_check_is_why_nothing_is_known() {
+        let pool = Pool::new(&settings(
+            "backend = [{ name = 'n1', address = '127.0.0.1:1', init_state = 'down' }]\n\
+             check = { type = 'tcp' }",
+        ));
+        let mut watch = watch(&pool);
+        assert_eq!(watch.backend.reason(), "not checked yet");
+        let ours = || Err(Failure::Ours("connect: network unreachable".into()));
+        watch.take(ours());
+        let unchecked = "not checked: connect: network unreachable";
+        assert_eq!(watch.backend.reason(), unchecked);
+        watch.take(Err(Failure::Backend("refused".into())));
+        watch.take(ours());
+        assert_eq!(watch.backend.reason(), "refused");
     }
 
     #[tokio::test]

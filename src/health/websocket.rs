@@ -5,19 +5,18 @@ use std::future::Future;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::header::{
-    CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+    CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{Request, Uri};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::http::{AGENT, MAX_HEAD_BYTES, reason};
-use super::plan::Target;
+use super::http::{begin, judge, open, reason};
+use super::plan::{Ask, Target};
 use super::probe::Connection;
 use crate::wire::websocket::{self, Offer};
 
@@ -29,14 +28,17 @@ const PING: &[u8] = b"evenkeel check";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Succeeds on a valid 101, with `ping` on the pong behind it.
+/// Succeeds on a valid 101, with `ping` on the pong behind it, and on another status that is wanted.
 pub(super) async fn ask(
     stream: impl Connection,
     target: &Target,
-    path: &Uri,
+    request: &Ask,
+    protocol: Option<&HeaderValue>,
     ping: bool,
 ) -> Result<(), String> {
-    let mut socket = open(stream, target, path).await?;
+    let Some(mut socket) = shake(stream, target, request, protocol).await? else {
+        return Ok(());
+    };
     let answer = match ping {
         true => pong(&mut socket).await,
         false => Ok(()),
@@ -46,53 +48,63 @@ pub(super) async fn ask(
     answer
 }
 
-async fn open(stream: impl Connection, target: &Target, path: &Uri) -> Result<Socket, String> {
+/// `None`: the answer has another status, and it is a wanted one.
+async fn shake(
+    stream: impl Connection,
+    target: &Target,
+    request: &Ask,
+    protocol: Option<&HeaderValue>,
+) -> Result<Option<Socket>, String> {
     let offer = Offer {
         key: websocket::encode_key(fastrand::u128(..).to_be_bytes()),
-        protocols: Vec::new(),
+        protocols: protocol.map(read_protocol).into_iter().collect(),
     };
-    let request = request(target, path, &offer)?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| reason(&error))?;
+    let handshake = handshake(target, request, &offer)?;
+    let (mut sender, connection) = open(stream, request).await?;
     let upgraded = async {
-        let mut answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| reason(&error))?;
-        let status = answer.status();
-        websocket::check_response(status, answer.headers(), &offer).map_err(
-            |error| match error {
-                websocket::AnswerError::Status => {
-                    format!("status {} (wanted 101)", status.as_u16())
-                }
-                error => format!("websocket: {error}"),
-            },
-        )?;
+        let answer = sender.send_request(handshake).await;
+        let mut answer = answer.map_err(|error| reason(&error))?;
+        judge(answer.status(), &request.status)?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(None);
+        }
+        websocket::check_response(answer.status(), answer.headers(), &offer)
+            .map_err(|error| format!("websocket: {error}"))?;
         let upgraded = hyper::upgrade::on(&mut answer).await;
-        upgraded.map_err(|error| reason(&error))
+        upgraded.map(Some).map_err(|error| reason(&error))
     };
-    let upgraded = drive(connection.with_upgrades(), upgraded).await?;
+    let Some(upgraded) = drive(connection.with_upgrades(), upgraded).await? else {
+        return Ok(None);
+    };
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     let io = TokioIo::new(upgraded);
-    Ok(WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await)
+    Ok(Some(
+        WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await,
+    ))
 }
 
-fn request(target: &Target, path: &Uri, offer: &Offer) -> Result<Request<Empty<Bytes>>, String> {
-    Request::builder()
-        .uri(path)
-        .header(HOST, &target.host)
-        .header(USER_AGENT, AGENT)
+/// It was a string of ASCII when it was configured.
+fn read_protocol(protocol: &HeaderValue) -> String {
+    String::from_utf8_lossy(protocol.as_bytes()).into_owned()
+}
+
+fn handshake(
+    target: &Target,
+    request: &Ask,
+    offer: &Offer,
+) -> Result<Request<Empty<Bytes>>, String> {
+    let mut begun = begin(target, request)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, websocket::VERSION)
-        .header(SEC_WEBSOCKET_KEY, &offer.key)
-        .body(Empty::new())
-        .map_err(|error| format!("http: {error}"))
+        .header(SEC_WEBSOCKET_KEY, &offer.key);
+    for protocol in &offer.protocols {
+        begun = begun.header(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    let handshake = begun.body(Empty::new());
+    handshake.map_err(|error| format!("http: {error}"))
 }
 
 /// Polls hyper's connection while `answer` is waited for: without a task of its own it ends with the check.

@@ -9,6 +9,7 @@ pub mod fds;
 mod hangup;
 pub mod options;
 pub mod signals;
+mod spelled;
 mod stream;
 
 pub use address::{Endpoint, Peer};
@@ -18,4 +19,5 @@ pub use connect::{
     take_error,
 };
 pub use hangup::hung_up;
+pub use spelled::{Names, Spelled};
 pub use stream::Stream;

@@ -113,6 +113,7 @@ impl Line {
         let names = &self.names;
         let time = humantime::format_rfc3339_millis(self.time).to_string();
         let client = self.client.to_string();
+        let tag = names.logged_tag();
         let resumed = self.resumed.as_ref();
         let lost = resumed.map(|resumed| match resumed.lost {
             Some(count) => Value::Number(count.into()),
@@ -132,6 +133,7 @@ impl Line {
             ("method", names.method().map(Value::Word)),
             ("host", names.host().map(Value::Word)),
             ("path", names.path().map(Value::Word)),
+            ("tag", tag.as_deref().map(Value::Word)),
             ("pool", self.pool.as_deref().map(Value::Word)),
             ("backend", self.backend.as_deref().map(Value::Word)),
             (
@@ -220,6 +222,7 @@ mod tests {
             None,
             Some("chat.example.org"),
             Some(path),
+            None,
             None,
             None,
             None,

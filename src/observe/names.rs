@@ -1,5 +1,10 @@
 //! What a client asked for, for the log and the operator: server name, method, host, path, its certificate's names, who
-//! passed it on and what that one says of it, in one allocation, because a session keeps them for hours.
+//! passed it on, what that one says of it, and its tag, in one allocation, because a session keeps them for hours.
+
+use std::borrow::Cow;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 
 /// What a server name may take: the most that DNS allows.
 const MAX_SNI_BYTES: usize = 253;
@@ -13,6 +18,15 @@ const MAX_CERTIFICATE_BYTES: usize = 250;
 /// What the TLVs of a PROXY header may take, as `MAX_CERTIFICATE_BYTES`.
 const MAX_TLVS_BYTES: usize = 250;
 
+/// What a tag may take: the id of a user, or a token of a session.
+const MAX_TAG_BYTES: usize = 64;
+/// Stands before a tag that the log has as it is.
+const OPEN: char = '=';
+/// Stands before a tag of which the log has a hash.
+const HASHED: char = '#';
+/// Bytes of a SHA-256 that the log has: enough that no two tags look alike.
+const HASH_BYTES: usize = 8;
+
 const SNI: usize = 0;
 const METHOD: usize = 1;
 const HOST: usize = 2;
@@ -23,14 +37,16 @@ const CLIENT_SAN: usize = 5;
 const VIA: usize = 6;
 /// What the balancer in front says of the client in TLVs.
 const PROXY_TLVS: usize = 7;
-const COUNT: usize = 8;
+/// What a session is known by, behind its mark.
+const TAG: usize = 8;
+const COUNT: usize = 9;
 /// In place of a length: there is no such name. No name is that long.
 const NONE: u8 = u8::MAX;
 
 /// Nothing for a raw TCP connection, and then no allocation either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// The length of each, then all of them.
+    /// How many lengths follow, the length of each up to the last one that is there, then all of them.
     packed: Option<Box<[u8]>>,
 }
 
@@ -97,6 +113,25 @@ impl Names {
         self.set([(METHOD, Some(method)), (HOST, host), (PATH, path)]);
     }
 
+    /// What the session is known by.
+    pub fn tag(&self) -> Option<&str> {
+        self.name(TAG)?.strip_prefix([OPEN, HASHED])
+    }
+
+    /// The tag as the log has it.
+    pub fn logged_tag(&self) -> Option<Cow<'_, str>> {
+        let marked = self.name(TAG)?;
+        let open = marked.strip_prefix(OPEN).map(Cow::Borrowed);
+        open.or_else(|| Some(hash(marked.strip_prefix(HASHED)?).into()))
+    }
+
+    /// `is_hashed`: the log has a hash of it.
+    pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
+        let mark = if is_hashed { HASHED } else { OPEN };
+        let marked = format!("{mark}{}", cut(tag, MAX_TAG_BYTES));
+        self.set([(TAG, Some(&marked))]);
+    }
+
     fn set<const N: usize>(&mut self, changes: [(usize, Option<&str>); N]) {
         let mut all = self.all();
         for (which, name) in changes {
@@ -108,15 +143,19 @@ impl Names {
     }
 
     /// In the order of server name, method, host, path, subject and alternative names of the client's certificate,
-    /// balancer in front and its TLVs; each is shorter than 255 bytes.
+    /// balancer in front and its TLVs, tag behind its mark; each is shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
             None => NONE,
         };
+        let used = names.iter().rposition(Option::is_some);
+        let used = used.map_or(0, |last| last + 1);
+        let lengths = names.iter().take(used).map(|name| length(*name));
         let text = names.iter().flatten().flat_map(|name| name.bytes());
+        let count = u8::try_from(used).unwrap_or(0);
         Self {
-            packed: Some(names.map(length).into_iter().chain(text).collect()),
+            packed: Some([count].into_iter().chain(lengths).chain(text).collect()),
         }
     }
 
@@ -125,8 +164,8 @@ impl Names {
     }
 
     fn name(&self, which: usize) -> Option<&str> {
-        let packed = self.packed.as_deref()?;
-        let (lengths, text) = packed.split_at_checked(COUNT)?;
+        let (count, packed) = self.packed.as_deref()?.split_first()?;
+        let (lengths, text) = packed.split_at_checked(usize::from(*count))?;
         let length = |length: &u8| match *length {
             NONE => 0,
             length => usize::from(length),
@@ -136,6 +175,13 @@ impl Names {
         let name = text.get(begin..begin + length(own))?;
         std::str::from_utf8(name).ok()
     }
+}
+
+/// The same for the same tag everywhere, so that an operator can look for it.
+fn hash(tag: &str) -> String {
+    let digest = digest(&SHA256, tag.as_bytes());
+    let first = digest.as_ref().get(..HASH_BYTES).unwrap_or_default();
+    HEXLOWER.encode(first)
 }
 
 /// At most `limit` bytes of `text`, at a character's boundary.
@@ -164,7 +210,17 @@ mod tests {
         names.set_request("GET", None, "");
         assert_eq!(
             names.all(),
-            [None, Some("GET"), None, Some(""), None, None, None, None]
+            [
+                None,
+                Some("GET"),
+                None,
+                Some(""),
+                None,
+                None,
+                None,
+                None,
+                None
+            ]
         );
         names.set_announced("192.0.2.9:1", None);
         names.set_sni("a");
@@ -173,6 +229,32 @@ mod tests {
         names.set_announced("192.0.2.9:1", Some(&"x".repeat(300)));
         assert_eq!(names.proxy_tlvs().map(str::len), Some(MAX_TLVS_BYTES));
         assert_eq!(names.path(), Some(""));
+    }
+
+    #[test]
+    fn a_tag_is_kept_as_it_is_and_logged_as_it_may_be() {
+        let mut names = Names::default();
+        assert_eq!((names.tag(), names.logged_tag()), (None, None));
+        names.set_tag("123", false);
+        assert_eq!(names.tag(), Some("123"));
+        assert_eq!(names.logged_tag().as_deref(), Some("123"));
+        names.set_tag("123", true);
+        assert_eq!(names.tag(), Some("123"));
+        // printf 123 | sha256sum | cut -c1-16
+        assert_eq!(names.logged_tag().as_deref(), Some("a665a45920422f9d"));
+        names.set_tag(&"x".repeat(100), false);
+        assert_eq!(names.tag().map(str::len), Some(64));
+    }
+
+    /// A session keeps them for hours.
+    #[test]
+    fn names_that_are_not_there_take_no_room_behind_the_last_one() {
+        let mut names = Names::default();
+        names.set_request("GET", None, "/");
+        let taken = |names: &Names| names.packed.as_ref().map(|packed| packed.len());
+        assert_eq!(taken(&names), Some(1 + 4 + "GET/".len()));
+        names.set_tag("7", false);
+        assert_eq!(taken(&names), Some(1 + COUNT + "GET/=7".len()));
     }
 
     proptest! {

@@ -132,6 +132,11 @@ impl Record {
         self.names.set_request(method, host, path);
     }
 
+    /// What the session is known by, cut at 64 bytes; `is_hashed`: the log has a hash of it.
+    pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
+        self.names.set_tag(tag, is_hashed);
+    }
+
     /// The backend that was picked, and a connect to it begins; called again when another takes its place.
     pub fn assigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tries = self.tries.saturating_add(1);
@@ -206,6 +211,16 @@ impl Record {
 
     pub fn sni(&self) -> Option<&str> {
         self.names.sni()
+    }
+
+    /// What the session is known by.
+    pub fn tag(&self) -> Option<&str> {
+        self.names.tag()
+    }
+
+    /// Of the client's certificate.
+    pub fn client_subject(&self) -> Option<&str> {
+        self.names.client_subject()
     }
 
     /// Since accept (of an HTTP request: since its record was made).

@@ -36,6 +36,16 @@ impl Summary {
         self.names.host()
     }
 
+    /// What the session is known by.
+    pub fn tag(&self) -> Option<&str> {
+        self.names.tag()
+    }
+
+    /// Of the client's certificate.
+    pub fn client_subject(&self) -> Option<&str> {
+        self.names.client_subject()
+    }
+
     /// Without its query; host and path are cut at 128 bytes together.
     pub fn path(&self) -> Option<&str> {
         self.names.path()

@@ -208,6 +208,11 @@ impl Backend {
         self.fell.swap(false, Ordering::Relaxed)
     }
 
+    /// A check could not be made for a reason of our own: that decides nothing, and is told while no check has been made.
+    pub fn check_hindered(&self, why: &str) {
+        self.status().check_hindered(why);
+    }
+
     /// The last verdict; true before the first one unless `init_state` says otherwise.
     pub fn check_up(&self) -> bool {
         self.status().check_up()

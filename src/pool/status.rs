@@ -193,6 +193,17 @@ impl Status {
         self.check.reason = reason.to_owned();
     }
 
+    /// A check could not be made. Until one has, that is why nothing is known.
+    pub(super) fn check_hindered(&mut self, why: &str) {
+        if self.check.checked {
+            return;
+        }
+        self.check.reason = format!("not checked: {why}");
+        if self.shown.state == State::Down {
+            self.shown.reason.clone_from(&self.check.reason);
+        }
+    }
+
     /// The same verdict as before brings at most a newer reason; false if it is another one.
     pub(super) fn repeat_check(&mut self, up: bool, reason: &str) -> bool {
         if self.check.up != up {

@@ -19,6 +19,8 @@ use super::SetupLeg;
 use super::dialogue::Dialogue;
 use super::wait::Wait;
 use crate::config;
+use crate::net::{Names, Spelled};
+use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
 
 /// hyper's buffer for one direction of one connection; a backend's head may be as large as this.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -35,6 +37,14 @@ pub(super) struct Line {
     pub stalled: Arc<AtomicBool>,
 }
 
+/// Header names that are spelled as servers look for them.
+pub(super) type Spelling = &'static [&'static [&'static str]];
+
+/// Of a client's request: what we set; the rest has the client's spelling.
+pub(super) const OURS: Spelling = &[OF_A_HOP];
+/// Of a handshake that was kept without the client's spelling.
+pub(super) const KEPT: Spelling = &[OF_A_HOP, OF_A_HANDSHAKE];
+
 /// Makes a connected stream one that speaks HTTP/1.
 ///
 /// # Errors
@@ -43,12 +53,13 @@ pub(super) async fn open(
     stream: SetupLeg,
     dialogue: &Arc<Dialogue>,
     pool: &config::Pool,
+    names: Spelling,
 ) -> hyper::Result<Line> {
     dialogue.moved();
     let contact = Arc::new(Contact::default());
     let stalled = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Heard {
-        stream,
+        stream: Spelled::new(stream, names, Names::default()),
         contact: Arc::clone(&contact),
     });
     let mut builder = Builder::new();
@@ -210,13 +221,13 @@ impl Body for Upload {
 
 /// A backend stream that remembers what has passed: that decides whether a handshake may be sent again elsewhere.
 pub(super) struct Heard {
-    stream: SetupLeg,
+    stream: Spelled<SetupLeg>,
     contact: Arc<Contact>,
 }
 
 impl Heard {
     pub(super) fn into_inner(self) -> SetupLeg {
-        self.stream
+        self.stream.into_inner()
     }
 }
 

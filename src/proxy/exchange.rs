@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::answer::{self, Answer, Streamed};
-use super::backend_line::{self, Line, Upload};
+use super::backend_line::{self, Line, OURS, Upload};
 use super::dispatch::Wanted;
 use super::forward::{self, Purpose};
 use super::repeat::charge_reset;
@@ -59,7 +59,7 @@ pub(super) async fn serve(
     let upload = Upload::new(Some(body), &visit.dialogue);
     let (sent, broken, wait) = (upload.sent(), upload.broken(), upload.wait());
     let begun = Instant::now();
-    let mut line = match backend_line::open(stream, &visit.dialogue, &settings).await {
+    let mut line = match backend_line::open(stream, &visit.dialogue, &settings, OURS).await {
         Ok(line) => line,
         Err(error) => return bad_gateway(ticket, &error),
     };

@@ -35,6 +35,7 @@ mod rules;
 mod setup_leg;
 mod sources;
 mod sticky;
+mod tag;
 mod tcp;
 mod ticket;
 mod upgrade;

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(super) use self::handshake::Handshake;
 use self::handshake::agreement;
 use self::inquest::Inquest;
-use super::backend_line::{self, Upload};
+use super::backend_line::{self, KEPT, Upload};
 use super::dialogue::Dialogue;
 use super::dispatch::Attempt;
 use super::reach::Approach;
@@ -291,7 +291,7 @@ impl Search {
         let begun = Instant::now();
         let for_now = |error: &dyn std::fmt::Display| Refused::ForNow(error.to_string());
         let dialogue = Arc::new(Dialogue::new(settings.idle_timeout));
-        let line = backend_line::open(leg, &dialogue, settings).await;
+        let line = backend_line::open(leg, &dialogue, settings, KEPT).await;
         let mut line = line.map_err(|error| for_now(&error))?;
         let mut parts = self.way.handshake.request().ok_or_else(lost_head)?;
         let offer = websocket::check_request(&parts.method, parts.version, &parts.headers);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::admission::SourcePermit;
 use super::answer::{self, Answer};
-use super::backend_line::{self, Line, Upload};
+use super::backend_line::{self, Line, OURS, Upload};
 use super::dispatch::Wanted;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
@@ -169,7 +169,7 @@ async fn ask(
     let request = Request::from_parts(parts, Upload::new(None, &visit.dialogue));
     let begun = Instant::now();
     let asking = async {
-        let mut line = backend_line::open(stream, &visit.dialogue, settings)
+        let mut line = backend_line::open(stream, &visit.dialogue, settings, OURS)
             .await
             .map_err(|_| Unanswered::Silent(Repeat::Free))?;
         match line.sender.send_request(request).await {

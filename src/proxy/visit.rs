@@ -17,6 +17,7 @@ use super::dialogue::{Dialogue, Refused};
 use super::dispatch::DispatchError;
 use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
+use super::tag::tag_of;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
 use super::{
@@ -108,6 +109,11 @@ impl Visit {
         });
         let websocket = asks_for_websocket(request.headers());
         let rules = self.arrival.latest.load_full();
+        if let Some(tag) = &rules.config.tag
+            && let Some(value) = tag_of(tag, request.uri(), request.headers())
+        {
+            ticket.note(|record| record.set_tag(&value, tag.is_hashed));
+        }
         let peer = self.arrival.peer;
         let named = self.arrival.named(&rules.config, request.headers());
         let client = named.unwrap_or(peer);

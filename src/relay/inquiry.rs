@@ -4,36 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use super::Relay;
 use super::clock::Tick;
 use super::entry::Entry;
+use super::filter::Filter;
 use super::frames::Goodbye;
 use super::inbox::Command;
 use super::table::{Key, Table};
-use crate::observe::{Record, Summary};
+use crate::observe::Summary;
 
 /// Slots a worker looks at for one question: well below a millisecond of its time.
 const SLOTS_PER_LOOK: usize = 2048;
 /// Connections of one page, at most.
 pub const MAX_PAGE: usize = 1000;
-
-/// Which connections are meant; every condition that is given must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub id: Option<u64>,
-    pub listener: Option<String>,
-    pub pool: Option<String>,
-    pub backend: Option<String>,
-    /// The client's network. A unix client is in none.
-    pub client: Option<IpNet>,
-    /// Since accept, at least.
-    pub min_age: Duration,
-    /// Without a byte either way, at least.
-    pub min_idle: Duration,
-}
 
 /// One live connection of the table.
 #[derive(Debug, Clone)]
@@ -236,34 +221,6 @@ impl Question {
         // Whoever asked may have left.
         let _ = self.answer.send(answer);
         closing
-    }
-}
-
-impl Filter {
-    pub(super) fn fits(&self, record: &Record, idle: Duration) -> bool {
-        let Self {
-            id,
-            listener,
-            pool,
-            backend,
-            client,
-            min_age,
-            min_idle,
-        } = self;
-        let named = |wanted: &Option<String>, name: Option<&Arc<str>>| {
-            wanted
-                .as_deref()
-                .is_none_or(|wanted| name.is_some_and(|name| **name == *wanted))
-        };
-        let assignment = record.assignment();
-        id.is_none_or(|id| id == record.id)
-            && named(listener, Some(record.listener()))
-            && named(pool, assignment.map(|(pool, _)| pool))
-            && named(backend, assignment.map(|(_, backend)| backend))
-            && client
-                .is_none_or(|network| record.client.ip().is_some_and(|ip| network.contains(&ip)))
-            && idle >= *min_idle
-            && (min_age.is_zero() || record.age() >= *min_age)
     }
 }
 

@@ -211,11 +211,12 @@ fn load_errors(config: &Config) -> Vec<LoadError> {
 fn admin_errors(admin: &config::Admin) -> Vec<LoadError> {
     let error = |file, what: &dyn Display| LoadError::new("admin", "admin".to_owned(), file, &what);
     let mut errors = Vec::new();
-    if let Some(file) = admin.token_file.as_deref()
-        && let Err(refused) = std::fs::read(file)
-    {
-        let what = format!("read {}: {refused}", file.display());
-        errors.push(error(Some(file), &what));
+    let files = admin.tokens.iter().map(|token| &token.file);
+    for file in files.chain(&admin.token_file) {
+        if let Err(refused) = std::fs::read(file) {
+            let what = format!("read {}: {refused}", file.display());
+            errors.push(error(Some(file), &what));
+        }
     }
     if let Some(certificate) = &admin.tls {
         let settings = config::Terminate::with(vec![certificate.clone()]);

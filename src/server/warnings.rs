@@ -54,11 +54,11 @@ fn secrets(config: &Config) -> Files<'_> {
         let file = pool.sticky.as_ref().map(|sticky| sticky.key_file.as_path());
         found.extend(file.map(|file| (format!("pool.{name}.sticky"), file)));
     }
-    let token = config
-        .admin
-        .as_ref()
-        .and_then(|admin| admin.token_file.as_deref());
-    found.extend(token.map(|file| ("admin".to_owned(), file)));
+    if let Some(admin) = &config.admin {
+        let files = admin.tokens.iter().map(|token| &token.file);
+        let files = files.chain(&admin.token_file);
+        found.extend(files.map(|file| ("admin".to_owned(), file.as_path())));
+    }
     found
 }
 

@@ -5,6 +5,7 @@
 
 pub mod client_hello;
 pub mod control;
+pub mod field_names;
 pub mod forwarded;
 pub mod frames;
 pub mod http;

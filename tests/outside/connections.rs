@@ -160,6 +160,9 @@ async fn every_filter_holds_and_all_of_them_together() {
         ("pool=chat", 1),
         ("backend=n2", 1),
         ("listener=web&pool=nodes", 0),
+        ("sni=CHAT.example.org", 1),
+        ("sni=example.org", 0),
+        ("path=/socket&host=chat.example.org", 1),
         ("client=127.0.0.0/8", 3),
         ("client=127.0.0.2", 1),
         (

@@ -173,7 +173,7 @@ impl OwnPage {
             let labels = vec![("endpoint", row.endpoint), ("reason", row.reason)];
             (labels, row.count)
         });
-        let help = "Connections to [admin] and [metrics] that were turned away";
+        let help = "Connections and requests to [admin] and [metrics] that were turned away";
         page.counter("endpoint_refused_connections", help, None, rows)
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use http::Method;
 use percent_encoding::utf8_percent_encode;
@@ -51,6 +52,12 @@ impl Sort {
     }
 }
 
+/// Options of a filter: what is meant by them is not one connection, nor all.
+const CONDITIONS: [&str; 11] = [
+    "listener", "pool", "backend", "client", "tag", "host", "path", "sni", "subject", "min_age",
+    "min_idle",
+];
+
 /// All that are given must hold.
 #[derive(Debug, Args)]
 struct FilterArguments {
@@ -66,6 +73,21 @@ struct FilterArguments {
     /// Only those of clients in this network, as in 10.0.0.0/8
     #[arg(long, value_name = "NETWORK", value_parser = client)]
     client: Option<String>,
+    /// Only those with this tag, see `tag` of a listener
+    #[arg(long, value_name = "TAG", value_parser = NonEmptyStringValueParser::new())]
+    tag: Option<String>,
+    /// Only those that asked for this host, whatever its port
+    #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
+    host: Option<String>,
+    /// Only those that asked for this path; `/chat/*` for all below
+    #[arg(long, value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
+    path: Option<String>,
+    /// Only those that asked for this name in their TLS hello
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    sni: Option<String>,
+    /// Only those whose certificate has this subject, or this as a part of it, as in CN=alice
+    #[arg(long, value_name = "SUBJECT", value_parser = NonEmptyStringValueParser::new())]
+    subject: Option<String>,
     /// Only those accepted at least so long ago, as in 1h
     #[arg(long, visible_alias = "age", value_name = "DURATION", value_parser = duration)]
     min_age: Option<Duration>,
@@ -77,12 +99,12 @@ struct FilterArguments {
 #[derive(Debug, Args)]
 pub struct CloseArguments {
     /// Which connection, by its id in `evenkeel connections` and in the access log
-    #[arg(value_name = "ID", conflicts_with_all = ["listener", "pool", "backend", "client", "min_age", "min_idle", "all"])]
+    #[arg(value_name = "ID", conflicts_with_all = CONDITIONS, conflicts_with = "all")]
     id: Option<u64>,
     #[command(flatten)]
     filter: FilterArguments,
     /// Every connection
-    #[arg(long, conflicts_with_all = ["listener", "pool", "backend", "client", "min_age", "min_idle"])]
+    #[arg(long, conflicts_with_all = CONDITIONS)]
     all: bool,
     #[command(flatten)]
     pace: PaceArguments,
@@ -95,7 +117,7 @@ pub struct MoveArguments {
     #[command(flatten)]
     filter: FilterArguments,
     /// Every connection
-    #[arg(long, conflicts_with_all = ["listener", "pool", "backend", "client", "min_age", "min_idle"])]
+    #[arg(long, conflicts_with_all = CONDITIONS)]
     all: bool,
     #[command(flatten)]
     pace: PaceArguments,
@@ -238,12 +260,17 @@ async fn page(
 
 impl FilterArguments {
     /// By the names that the endpoint has for them.
-    fn conditions(&self) -> [(&'static str, Option<String>); 6] {
+    fn conditions(&self) -> [(&'static str, Option<String>); 11] {
         let FilterArguments {
             listener,
             pool,
             backend,
             client,
+            tag,
+            host,
+            path,
+            sni,
+            subject,
             min_age,
             min_idle,
         } = self;
@@ -252,6 +279,11 @@ impl FilterArguments {
             ("pool", pool.clone()),
             ("backend", backend.clone()),
             ("client", client.clone()),
+            ("tag", tag.clone()),
+            ("host", host.clone()),
+            ("path", path.clone()),
+            ("sni", sni.clone()),
+            ("subject", subject.clone()),
             ("min_age", min_age.map(format_duration)),
             ("min_idle", min_idle.map(format_duration)),
         ]
@@ -290,6 +322,11 @@ mod tests {
             pool: None,
             backend: None,
             client: None,
+            tag: None,
+            host: None,
+            path: None,
+            sni: None,
+            subject: None,
             min_age: None,
             min_idle: None,
         };

@@ -14,6 +14,8 @@ const HEAD: [&str; 9] = [
     "FROM CLIENT",
     "FROM BACKEND",
 ];
+/// Where tags stand, if there are any.
+const TAG_COLUMN: usize = 4;
 /// Sizes are shown in the largest unit that leaves a whole number before the point.
 const UNITS: [(&str, u64); 4] = [
     ("TiB", 1 << 40),
@@ -24,8 +26,13 @@ const UNITS: [(&str, u64); 4] = [
 
 /// The whole table, ending with a line end.
 pub fn connections(listed: &ConnectionsView, style: Style) -> String {
-    let rows = listed.connections.iter().map(row).collect();
-    let mut text = layout(&HEAD, rows, style);
+    let is_tagged = listed.connections.iter().any(|one| one.tag.is_some());
+    let rows = listed.connections.iter().map(|one| row(one, is_tagged));
+    let mut head = HEAD.to_vec();
+    if is_tagged {
+        head.insert(TAG_COLUMN, "TAG");
+    }
+    let mut text = layout(&head, rows.collect(), style);
     let more = match listed.next {
         Some(_) => "; there may be more: --all",
         None => "",
@@ -35,13 +42,14 @@ pub fn connections(listed: &ConnectionsView, style: Style) -> String {
     text
 }
 
-fn row(connection: &ConnectionView) -> Vec<Cell> {
+fn row(connection: &ConnectionView, is_tagged: bool) -> Vec<Cell> {
     let ConnectionView {
         id,
         listener,
         client,
         pool,
         backend,
+        tag,
         age_seconds,
         idle_seconds,
         bytes_from_client,
@@ -52,7 +60,7 @@ fn row(connection: &ConnectionView) -> Vec<Cell> {
         (Some(pool), Some(backend)) => format!("{pool}/{backend}"),
         _ => String::new(),
     };
-    vec![
+    let mut cells = vec![
         Cell::number(*id),
         Cell::text(client),
         Cell::text(listener),
@@ -62,7 +70,14 @@ fn row(connection: &ConnectionView) -> Vec<Cell> {
         Cell::amount(span(*idle_seconds)),
         Cell::amount(size(*bytes_from_client)),
         Cell::amount(size(*bytes_from_backend)),
-    ]
+    ];
+    if is_tagged {
+        cells.insert(
+            TAG_COLUMN,
+            Cell::foreign(tag.as_deref().unwrap_or_default()),
+        );
+    }
+    cells
 }
 
 /// Host and path of a WebSocket session, else the name of the ClientHello.
@@ -105,6 +120,8 @@ mod tests {
             sni: Some("a.example".into()),
             host: Some("b.example".into()),
             path: Some("/socket".into()),
+            tag: None,
+            client_subject: None,
             pool: Some("chat".into()),
             backend: Some("n1".into()),
             tls: true,
@@ -142,6 +159,20 @@ mod tests {
         assert_eq!(words, expected);
         assert!(text.ends_with("\n1 listed, 9 live\n"), "{text}");
         assert!(table(connection(), Some(3)).ends_with("--all\n"));
+    }
+
+    #[test]
+    fn tags_have_a_column_where_there_are_any() {
+        let tagged = ConnectionView {
+            tag: Some("u\u{1b}7".into()),
+            ..connection()
+        };
+        let text = table(tagged, None);
+        let words = |line: usize| -> Vec<&str> {
+            text.lines().nth(line).unwrap().split_whitespace().collect()
+        };
+        assert_eq!((words(0)[4], words(1)[4]), ("TAG", "u\\u001b7"));
+        assert!(!table(connection(), None).contains("TAG"));
     }
 
     #[test]

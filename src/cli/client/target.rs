@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::trust::Trust;
 use crate::cli::failure::Failure;
-use crate::config::{self, Admin, Bind};
+use crate::config::{self, Admin, AdminRole, Bind};
 
 /// Where an endpoint is looked for when nothing says otherwise.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
@@ -115,22 +115,16 @@ impl Target {
                 Some(admin)
             }
         };
-        let Some(Admin {
-            bind,
-            token_file,
-            tls,
-            ..
-        }) = admin
-        else {
+        let Some(admin) = admin else {
             return Err(Failure::Other(format!(
                 "{shown} has no [admin], so there is no endpoint to talk to; give --admin if there is one"
             )));
         };
         Ok(Target {
-            address: reachable(bind),
+            token: own_token(&admin)?,
+            address: reachable(admin.bind),
             name: None,
-            token: token_file.as_deref().map(read_token).transpose()?,
-            tls: tls.map(|certificate| Trust::Pinned(certificate.cert)),
+            tls: admin.tls.map(|certificate| Trust::Pinned(certificate.cert)),
             origin: format!("{shown}"),
         })
     }
@@ -170,6 +164,22 @@ fn reachable(bind: Bind) -> Bind {
         }
         other => other,
     }
+}
+
+/// The token that may do most of those that this user can read.
+fn own_token(admin: &Admin) -> Result<Option<String>, Failure> {
+    let mut tokens: Vec<_> = admin.tokens.iter().collect();
+    tokens.sort_by_key(|token| (token.role == AdminRole::Read, token.backend.is_some()));
+    let files = admin.token_file.iter();
+    let files = files.chain(tokens.iter().map(|token| &token.file));
+    let mut refused = Ok(None);
+    for file in files {
+        match read_token(file) {
+            Ok(token) => return Ok(Some(token)),
+            Err(failure) => refused = refused.and(Err(failure)),
+        }
+    }
+    refused
 }
 
 fn read_token(file: &Path) -> Result<String, Failure> {
@@ -294,6 +304,31 @@ mod tests {
             Target::find(&given).unwrap().token.as_deref(),
             Some("s3cret")
         );
+    }
+
+    #[test]
+    fn of_the_tokens_in_the_file_the_mightiest_that_can_be_read_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("balancer.toml");
+        let token = |name: &str, keys: &str| {
+            format!("[[admin.token]]\nname = \"{name}\"\nfile = \"{name}.token\"\n{keys}\n")
+        };
+        let text = "[admin]\nbind = \"127.0.0.1:9911\"\n".to_owned()
+            + &token("eyes", "role = \"read\"")
+            + &token("node", "role = \"operate\"\nbackend = \"p/n\"")
+            + &token("hands", "role = \"operate\"");
+        std::fs::write(&file, text).unwrap();
+        let find = || {
+            Target::find(&Given {
+                config: Some(file.clone()),
+                ..Given::default()
+            })
+        };
+        assert!(find().is_err(), "none can be read");
+        for name in ["eyes", "node", "hands"] {
+            std::fs::write(folder.path().join(format!("{name}.token")), name).unwrap();
+            assert_eq!(find().unwrap().token.as_deref(), Some(name));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::super::address::host_name;
 use super::super::keys::{Absent, Key, Kind, Section, key};
 use super::super::model::{Admin, Bind, Metrics};
 use super::super::table::Table;
+use super::admin_token::{self, Pools};
 use super::admission;
 use super::listener::BIND;
 use super::listener_tls::{CERT, KEY, certificate};
@@ -30,13 +31,19 @@ pub static ADMIN: Section = Section {
             "bind",
             Kind::Text(BIND),
             Absent::Required,
-            "Where it listens. Off loopback and off a unix socket, `tls` and `token_file` are required.",
+            "Where it listens. Off loopback and off a unix socket, `tls` and `token_file` or `token` are required.",
         ),
         key(
             "token_file",
             Kind::Text("the path of a file"),
             Absent::None,
-            "File that holds the bearer token. Read at start and at reload. Without it no token is asked for.",
+            "File that holds the bearer token. It may do everything. Read at start and at reload. Without it and without `token` none is asked for.",
+        ),
+        key(
+            "token",
+            Kind::Tables(&admin_token::TOKEN),
+            Absent::None,
+            "Further bearer tokens, each with a name and what it may do.",
         ),
         key(
             "tls",
@@ -74,18 +81,11 @@ pub static METRICS: Section = Section {
     ],
 };
 
-pub fn decode(table: &Table<'_>) -> Option<Admin> {
+/// Without `pools` the names of pools and backends are not looked up.
+pub fn decode(table: &Table<'_>, pools: Option<&Pools<'_>>) -> Option<Admin> {
     let bind = table.text("bind");
     if bind.as_ref().is_some_and(is_reachable_by_others) {
-        for key in ["tls", "token_file"] {
-            if !table.has(key) {
-                table.missing(
-                    key,
-                    &format!("an admin endpoint off loopback needs `{key}`"),
-                    key,
-                );
-            }
-        }
+        refuse_unguarded(table);
     }
     if matches!(bind, Some(Bind::Unix(_))) {
         table.conflict(
@@ -94,13 +94,28 @@ pub fn decode(table: &Table<'_>) -> Option<Admin> {
         );
     }
     let tls = table.maybe_table("tls").map(|tls| certificate(&tls, true));
+    let tokens = admin_token::decode(table, pools);
     Some(Admin {
         token_file: table.path("token_file"),
+        tokens: tokens?,
         allowed_hosts: table.texts_by("allowed_hosts", read_host),
         access: admission::access(table, bind.as_ref()),
         tls: super::decoded(tls)?,
         bind: bind?,
     })
+}
+
+fn refuse_unguarded(table: &Table<'_>) {
+    let missing = |key: &str, needed: &str| {
+        let what = format!("an admin endpoint off loopback needs {needed}");
+        table.missing(key, &what, needed);
+    };
+    if !table.has("tls") {
+        missing("tls", "`tls`");
+    }
+    if !table.has("token_file") && !table.has("token") {
+        missing("token_file", "`token_file` or `[[admin.token]]`");
+    }
 }
 
 pub fn decode_metrics(table: &Table<'_>) -> Option<Metrics> {

@@ -2,10 +2,13 @@
 
 use super::super::defaults;
 use super::super::keys::{Absent, DAY, HOUR, Kind, Section, key, number, time};
-use super::super::model::{Check, CheckAddress, ProxyVersion};
+use super::super::model::{Check, CheckAddress, ProxyVersion, RedisRole};
 use super::super::table::Table;
 use super::super::words::{CheckType, words};
 use super::{backend_tls, check_kind};
+
+/// What `send_binary` and its kin allow.
+const HEX: &str = "bytes in hexadecimal, with or without spaces, such as \"00 0a ff\"";
 
 pub static CHECK: Section = Section {
     doc: "How each backend is checked.",
@@ -14,7 +17,7 @@ pub static CHECK: Section = Section {
             "type",
             Kind::Word(words::<CheckType>),
             Absent::Required,
-            "`tcp`: it connects. `http`: a request gets an expected status. `websocket`: a handshake succeeds. `expect`: it says what it should.",
+            "`tcp`: it connects. `http`: a request gets an expected status. `websocket`: a handshake succeeds. `expect`: it says what it should. `redis`: it answers a PING, in its `role`.",
         ),
         key(
             "interval",
@@ -98,7 +101,19 @@ pub static CHECK: Section = Section {
             "status",
             Kind::Statuses,
             Absent::Texts(defaults::CHECK_STATUS),
-            "`http` only: statuses that are a success.",
+            "`http` and `websocket` only: statuses that are a success. Of `websocket` without it: 101; another one is a success without a handshake.",
+        ),
+        key(
+            "headers",
+            Kind::Headers,
+            Absent::None,
+            "`http` and `websocket` only: further header fields of the request, spelled as they are here, such as { Origin = \"https://chat.example.org\" }.",
+        ),
+        key(
+            "protocol",
+            Kind::Text("a token of RFC 9110 such as \"wamp.2.json\""),
+            Absent::None,
+            "`websocket` only: the subprotocol that the handshake offers.",
         ),
         key(
             "ping",
@@ -113,16 +128,40 @@ pub static CHECK: Section = Section {
             "`expect` only: sent after connecting. Without it: nothing is sent.",
         ),
         key(
+            "send_binary",
+            Kind::Text(HEX),
+            Absent::None,
+            "`expect` only: the same as `send`, in hexadecimal.",
+        ),
+        key(
             "expect",
             Kind::Text("a string that is not empty"),
             Absent::None,
             "`expect` only: a success is when the backend says this.",
         ),
         key(
+            "expect_binary",
+            Kind::Text(HEX),
+            Absent::None,
+            "`expect` only: the same as `expect`, in hexadecimal.",
+        ),
+        key(
             "expect_regex",
             Kind::Text("a regular expression of the Rust regex crate"),
             Absent::None,
             "`expect` only: a success is when what the backend says matches this.",
+        ),
+        key(
+            "expect_not",
+            Kind::Text("a string that is not empty"),
+            Absent::None,
+            "`expect` only: a failure is when the backend says this. Judged once its answer has ended or paused for 100 ms. Without another `expect`: whatever else it says is a success.",
+        ),
+        key(
+            "role",
+            Kind::Word(words::<RedisRole>),
+            Absent::None,
+            "`redis` only: what `INFO replication` must say. Without it: any role.",
         ),
     ],
 };

@@ -7,20 +7,27 @@ use super::super::address::{host_and_port, host_name};
 use super::super::defaults;
 use super::super::entry::Entry;
 use super::super::error::Fault;
-use super::super::model::{CheckKind, Expect};
+use super::super::model::CheckKind;
 use super::super::table::Table;
 use super::super::words::{CheckType, Word};
+use super::{check_expect, check_headers};
 
 /// Keys that only some types have.
-const KEYS: [(&str, &[CheckType]); 8] = [
+const KEYS: [(&str, &[CheckType]); 14] = [
     ("method", &[CheckType::Http]),
     ("path", &[CheckType::Http, CheckType::Websocket]),
     ("host", &[CheckType::Http, CheckType::Websocket]),
-    ("status", &[CheckType::Http]),
+    ("status", &[CheckType::Http, CheckType::Websocket]),
+    ("headers", &[CheckType::Http, CheckType::Websocket]),
+    ("protocol", &[CheckType::Websocket]),
     ("ping", &[CheckType::Websocket]),
     ("send", &[CheckType::Expect]),
     ("expect", &[CheckType::Expect]),
     ("expect_regex", &[CheckType::Expect]),
+    ("send_binary", &[CheckType::Expect]),
+    ("expect_binary", &[CheckType::Expect]),
+    ("expect_not", &[CheckType::Expect]),
+    ("role", &[CheckType::Redis]),
 ];
 
 pub fn decode(table: &Table<'_>) -> Option<CheckKind> {
@@ -39,46 +46,23 @@ pub fn decode(table: &Table<'_>) -> Option<CheckKind> {
             method: table.text_by("method", read_method)?,
             path: table.text_by("path", read_target)?,
             host: table.text_by("host", read_host),
-            status: status(table),
+            status: status(table).unwrap_or_else(default_status),
+            headers: check_headers::decode(table),
         },
         CheckType::Websocket => CheckKind::Websocket {
             path: table.text_by("path", read_target)?,
             host: table.text_by("host", read_host),
             ping: table.flag("ping"),
+            protocol: table.text_by("protocol", read_token),
+            status: status(table).unwrap_or_else(|| vec![defaults::CHECK_HANDSHAKE_STATUS]),
+            headers: check_headers::decode(table),
         },
-        CheckType::Expect => CheckKind::Expect {
-            send: table
-                .text_by("send", |text| Ok(text.as_bytes().to_vec()))
-                .unwrap_or_default(),
-            expect: expect(table)?,
+        CheckType::Expect => check_expect::decode(table)?,
+        CheckType::Redis => CheckKind::Redis {
+            role: table.maybe_word("role"),
         },
     };
     Some(kind)
-}
-
-fn expect(table: &Table<'_>) -> Option<Expect> {
-    match (table.has("expect"), table.has("expect_regex")) {
-        (true, true) => table.conflict("expect_regex", "`expect` is given too; give one of them"),
-        (false, false) => table.missing(
-            "expect",
-            "nothing is expected",
-            "`expect` or `expect_regex`",
-        ),
-        _ => {}
-    }
-    let bytes = table.text_by("expect", |text| match text {
-        "" => Err("it is empty: every backend says that"),
-        _ => Ok(Expect::Bytes(text.as_bytes().to_vec())),
-    });
-    bytes.or_else(|| table.text_by("expect_regex", read_regex).map(Expect::Regex))
-}
-
-fn read_regex(text: &str) -> Result<String, &'static str> {
-    match regex::bytes::Regex::new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(regex::Error::CompiledTooBig(_)) => Err("it is too large when compiled"),
-        Err(_) => Err("it is not a regular expression"),
-    }
 }
 
 /// A token of RFC 9110, 5.6.2. CONNECT is refused: its target is not a path.
@@ -89,6 +73,16 @@ fn read_method(text: &str) -> Result<String, &'static str> {
         _ if !text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') => {
             Err("it is not a method in upper case")
         }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// RFC 9110, 5.6.2.
+pub(super) fn read_token(text: &str) -> Result<String, &'static str> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    match text {
+        "" => Err("it is empty"),
+        _ if !text.bytes().all(is_token) => Err("it has a character that no token has"),
         _ => Ok(text.to_owned()),
     }
 }
@@ -117,20 +111,21 @@ fn read_host(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn status(table: &Table<'_>) -> Vec<RangeInclusive<u16>> {
-    let Some(entry) = table.entry("status") else {
-        return defaults::CHECK_STATUS
-            .iter()
-            .filter_map(|range| read_range(range).ok())
-            .collect();
-    };
+/// `None`: it is not there.
+fn status(table: &Table<'_>) -> Option<Vec<RangeInclusive<u16>>> {
+    let entry = table.entry("status")?;
     if entry.is_empty_list() {
         entry.refuse(
             Fault::Value,
             "no status is a success: every backend would be down",
         );
     }
-    entry.items().filter_map(|item| one_status(&item)).collect()
+    Some(entry.items().filter_map(|item| one_status(&item)).collect())
+}
+
+fn default_status() -> Vec<RangeInclusive<u16>> {
+    let ranges = defaults::CHECK_STATUS.iter();
+    ranges.filter_map(|range| read_range(range).ok()).collect()
 }
 
 fn one_status(item: &Entry<'_>) -> Option<RangeInclusive<u16>> {
@@ -166,6 +161,7 @@ fn read_range(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::model::RedisRole;
     use super::super::super::testing::{each_refused, pool, right};
     use super::*;
 
@@ -236,8 +232,28 @@ mod tests {
                 Fault::Conflict,
             ),
             (
-                check("\"websocket\", status = [200]"),
+                check("\"tcp\", status = [200]"),
                 "pool.p.check.status",
+                Fault::Conflict,
+            ),
+            (
+                check("\"http\", protocol = \"chat\""),
+                "pool.p.check.protocol",
+                Fault::Conflict,
+            ),
+            (
+                check("\"websocket\", protocol = \"a b\""),
+                "pool.p.check.protocol",
+                Fault::Value,
+            ),
+            (
+                check("\"redis\", role = \"master\""),
+                "pool.p.check.role",
+                Fault::Value,
+            ),
+            (
+                check("\"expect\", expect = \"a\", role = \"primary\""),
+                "pool.p.check.role",
                 Fault::Conflict,
             ),
             (
@@ -248,31 +264,6 @@ mod tests {
             (
                 check("\"tcp\", send = \"x\""),
                 "pool.p.check.send",
-                Fault::Conflict,
-            ),
-            (
-                check("\"expect\", send = \"x\""),
-                "pool.p.check.expect",
-                Fault::Missing,
-            ),
-            (
-                check("\"expect\", expect = \"\""),
-                "pool.p.check.expect",
-                Fault::Value,
-            ),
-            (
-                check("\"expect\", expect_regex = \"(\""),
-                "pool.p.check.expect_regex",
-                Fault::Value,
-            ),
-            (
-                check("\"expect\", expect_regex = \"(a{999}){999}\""),
-                "pool.p.check.expect_regex",
-                Fault::Value,
-            ),
-            (
-                check("\"expect\", expect = \"a\", expect_regex = \"a\""),
-                "pool.p.check.expect_regex",
                 Fault::Conflict,
             ),
         ]);
@@ -287,7 +278,16 @@ mod tests {
             CheckKind::Websocket {
                 path,
                 host,
-                ping: true
+                ping: true,
+                protocol: None,
+                status: vec![101..=101],
+                headers: Vec::new(),
+            }
+        );
+        assert_eq!(
+            read("\"redis\", role = \"replica\""),
+            CheckKind::Redis {
+                role: Some(RedisRole::Replica)
             }
         );
         let (method, path, host) = (
@@ -303,12 +303,10 @@ mod tests {
                 method,
                 path,
                 host,
-                status
+                status,
+                headers: Vec::new(),
             }
         );
-        let (send, expect) = (b"\x00PING\r\n".to_vec(), Expect::Regex("^PONG".to_owned()));
-        let keys = "\"expect\", send = \"\\u0000PING\\r\\n\", expect_regex = \"^PONG\"";
-        assert_eq!(read(keys), CheckKind::Expect { send, expect });
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::super::model::{
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{admission, listener_tls, long_life, route, socket};
+use super::{admission, listener_tls, long_life, route, socket, tag};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -120,6 +120,8 @@ pub static LISTENER: Section = Section {
             Absent::Text(defaults::ENCODED_SLASH),
             "`websocket` only: what becomes of `%2f`, `%5c`, `%00` and `\\` in a path where a route with `path` has `allow` or `deny`: `refuse` answers 400. Other listeners pass them.",
         ),
+        tag::TAG,
+        tag::TAG_HASH,
         key(
             "handshake_timeout",
             time(100, HOUR),
@@ -164,10 +166,12 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 7] = [
+const WEBSOCKET_ONLY: [&str; 9] = [
     "forwarded",
     "client_ip_from",
     "encoded_slash",
+    "tag",
+    "tag_hash",
     "upgrade_timeout",
     "keep_alive_timeout",
     "follow_frames",
@@ -265,6 +269,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         forwarded: table.word("forwarded"),
         client_ip_from,
         encoded_slash: table.word("encoded_slash"),
+        tag: tag::decode(table),
         tcp: socket::options(table),
         tcp_defer_accept,
         handshake_timeout: table.time("handshake_timeout"),

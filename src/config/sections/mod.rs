@@ -4,11 +4,14 @@
 
 mod access_log;
 mod admin;
+mod admin_token;
 mod admission;
 mod backend;
 mod backend_tls;
 mod binds;
 mod check;
+mod check_expect;
+mod check_headers;
 mod check_kind;
 mod discover;
 mod failover;
@@ -24,6 +27,7 @@ mod retry_after;
 mod route;
 mod socket;
 mod sticky;
+mod tag;
 mod uses;
 mod warnings;
 
@@ -78,7 +82,9 @@ pub static ROOT: Section = Section {
 
 /// Reads `[admin]` alone.
 pub fn decode_admin(root: &Table<'_>) -> Option<Admin> {
-    root.maybe_table("admin").as_ref().and_then(admin::decode)
+    root.maybe_table("admin")
+        .as_ref()
+        .and_then(|table| admin::decode(table, None))
 }
 
 /// Reads the whole file. `None` when something needed was wrong, which was noted.
@@ -123,10 +129,18 @@ pub fn decode(root: &Table<'_>) -> Option<Config> {
             .chain(&metrics_table),
     );
 
+    let known = admin_token::Pools {
+        names: &pool_names,
+        right: pools.iter().flatten().map(|(_, pool)| pool).collect(),
+    };
     Some(Config {
         global: global::decode(&root.table("global")),
         access_log: access_log::decode(&root.table("access_log"))?,
-        admin: decoded(admin_table.as_ref().map(admin::decode))?,
+        admin: decoded(
+            admin_table
+                .as_ref()
+                .map(|table| admin::decode(table, Some(&known))),
+        )?,
         metrics: decoded(metrics_table.as_ref().map(admin::decode_metrics))?,
         listeners: listeners.into_iter().collect::<Option<_>>()?,
         pools: pools.into_iter().collect::<Option<BTreeMap<_, _>>>()?,

@@ -1,0 +1,320 @@
+//! The bearer tokens of the admin endpoint: whose a request is, and what it may do.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use subtle::ConstantTimeEq;
+use tracing::warn;
+
+use super::reply::Failure;
+use super::route::Route;
+use super::rules;
+use crate::config::{Admin, AdminRole, BackendName};
+
+/// A token file holds one line; what is larger is another file.
+const MAX_TOKEN_FILE_BYTES: usize = 4096;
+
+/// All that are good. None: whoever reaches the endpoint may do everything.
+#[derive(Default)]
+pub(super) struct Tokens(Vec<Token>);
+
+struct Token {
+    secret: String,
+    holder: Arc<Holder>,
+}
+
+/// Who asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// Of the token, for the log.
+    pub name: String,
+    role: AdminRole,
+    /// The only backend that it may act on.
+    backend: Option<BackendName>,
+}
+
+impl Tokens {
+    /// # Errors
+    /// The file that could not be read and why, or the two that hold the same token.
+    pub fn load(admin: &Admin) -> Result<Tokens, String> {
+        let mut tokens = Tokens::default();
+        if let Some(file) = &admin.token_file {
+            let holder = Holder::operator("token_file");
+            tokens.add("admin.token_file", file, holder)?;
+        }
+        for token in &admin.tokens {
+            let holder = Holder {
+                name: token.name.clone(),
+                role: token.role,
+                backend: token.backend.clone(),
+            };
+            let key = format!("admin.token {:?}:", token.name);
+            tokens.add(&key, &token.file, holder)?;
+        }
+        Ok(tokens)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, key: &str, file: &Path, holder: Holder) -> Result<(), String> {
+        let secret = read(key, file)?;
+        if let Some(same) = self.0.iter().find(|token| token.secret == secret) {
+            let shown = file.display();
+            return Err(format!(
+                "{key} {shown}: {:?} has the same token",
+                same.holder.name
+            ));
+        }
+        self.0.push(Token {
+            secret,
+            holder: Arc::new(holder),
+        });
+        Ok(())
+    }
+
+    /// Whose request it is.
+    ///
+    /// # Errors
+    /// Its token is missing, or nobody's.
+    pub fn holder(&self, headers: &HeaderMap) -> Result<Arc<Holder>, Failure> {
+        if self.is_empty() {
+            return Ok(Arc::new(Holder::operator("none")));
+        }
+        let Some(given) = rules::bearer(headers)? else {
+            return Err(Failure::unauthorized(
+                "a token is required: send \"Authorization: Bearer TOKEN\"",
+            ));
+        };
+        let mut holder = None;
+        // Against all of them, so that the time tells nothing.
+        for token in &self.0 {
+            if bool::from(given.as_bytes().ct_eq(token.secret.as_bytes())) {
+                holder = Some(Arc::clone(&token.holder));
+            }
+        }
+        holder.ok_or_else(|| Failure::unauthorized("the bearer token is wrong"))
+    }
+}
+
+impl Holder {
+    /// May do everything.
+    fn operator(name: &str) -> Holder {
+        Holder {
+            name: name.to_owned(),
+            role: AdminRole::Operate,
+            backend: None,
+        }
+    }
+
+    /// `of_job`: the backend that the job of the route empties, if it is one of a backend.
+    ///
+    /// # Errors
+    /// Says what the token may do.
+    pub fn may(
+        &self,
+        route: &Route,
+        of_job: impl FnOnce(&str) -> Option<BackendName>,
+    ) -> Result<(), Failure> {
+        // A plan tells what a reload would do.
+        if !route.is_change() || matches!(route, Route::Plan) {
+            return Ok(());
+        }
+        let Holder {
+            name,
+            role,
+            backend,
+        } = self;
+        if *role == AdminRole::Read {
+            return Err(Failure::forbidden(format!("token {name:?} may only read")));
+        }
+        let Some(backend) = backend else {
+            return Ok(());
+        };
+        let named = match route {
+            Route::Operate(target, _) | Route::Weight(target) => Some(BackendName {
+                pool: target.pool.clone(),
+                backend: target.backend.clone(),
+            }),
+            Route::AbortJob(id) => of_job(id),
+            _ => None,
+        };
+        match named.as_ref() == Some(backend) {
+            true => Ok(()),
+            false => Err(Failure::forbidden(format!(
+                "token {name:?} may only act on backend {backend}"
+            ))),
+        }
+    }
+}
+
+fn read(key: &str, file: &Path) -> Result<String, String> {
+    let shown = file.display();
+    let text = std::fs::read(file).map_err(|error| format!("{key} {shown}: {error}"))?;
+    warn_if_readable_by_others(file);
+    let token = text.trim_ascii();
+    if token.is_empty()
+        || text.len() > MAX_TOKEN_FILE_BYTES
+        || !token.iter().all(u8::is_ascii_graphic)
+    {
+        return Err(format!(
+            "{key} {shown}: it must hold one line of visible ASCII, at most {MAX_TOKEN_FILE_BYTES} bytes"
+        ));
+    }
+    Ok(String::from_utf8_lossy(token).into_owned())
+}
+
+fn warn_if_readable_by_others(file: &Path) {
+    let mode = std::fs::metadata(file)
+        .map(|found| found.permissions().mode())
+        .unwrap_or_default();
+    if mode & 0o004 != 0 {
+        warn!(file = %file.display(), "the admin token can be read by every user of this machine");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AdminToken, Bind};
+    use http::StatusCode;
+
+    fn backend() -> BackendName {
+        BackendName {
+            pool: "chat".into(),
+            backend: "n1".into(),
+        }
+    }
+
+    fn holder(role: AdminRole, backend: Option<BackendName>) -> Holder {
+        Holder {
+            name: "a".into(),
+            role,
+            backend,
+        }
+    }
+
+    fn may(holder: &Holder, path: &str) -> bool {
+        let route = Route::parse(path).unwrap();
+        let of_job = |id: &str| (id == "7").then(backend);
+        holder.may(&route, of_job).is_ok()
+    }
+
+    const LOOKS: [&str; 4] = [
+        "/api/v1/status",
+        "/api/v1/connections",
+        "/api/v1/plan",
+        "/metrics",
+    ];
+    const OF_N1: [&str; 3] = [
+        "/api/v1/pools/chat/backends/n1/drain",
+        "/api/v1/pools/chat/backends/n1/weight",
+        "/api/v1/jobs/7/abort",
+    ];
+    const OF_OTHERS: [&str; 7] = [
+        "/api/v1/pools/chat/backends/n2/ready",
+        "/api/v1/pools/other/backends/n1/maint",
+        "/api/v1/jobs/8/abort",
+        "/api/v1/listeners/main/drain",
+        "/api/v1/connections/close",
+        "/api/v1/connections/1",
+        "/api/v1/reload",
+    ];
+
+    #[test]
+    fn a_token_does_what_its_role_and_its_backend_allow() {
+        let cases = [
+            (holder(AdminRole::Read, None), false, false),
+            (holder(AdminRole::Operate, Some(backend())), true, false),
+            (holder(AdminRole::Operate, None), true, true),
+        ];
+        for (holder, own, others) in cases {
+            let all = |paths: &[&str]| paths.iter().map(|path| may(&holder, path)).collect();
+            let (looks, of_n1, of_others): (Vec<_>, Vec<_>, Vec<_>) =
+                (all(&LOOKS), all(&OF_N1), all(&OF_OTHERS));
+            assert_eq!(looks, [true; LOOKS.len()], "{holder:?}");
+            assert_eq!(of_n1, [own; OF_N1.len()], "{holder:?}");
+            assert_eq!(of_others, [others; OF_OTHERS.len()], "{holder:?}");
+        }
+    }
+
+    fn admin(folder: &Path) -> Admin {
+        let token = |name: &str| AdminToken {
+            name: name.into(),
+            file: folder.join(name),
+            role: AdminRole::Operate,
+            backend: None,
+        };
+        Admin {
+            bind: Bind::Unix("/run/a".into()),
+            token_file: Some(folder.join("old")),
+            tokens: vec![token("anna"), token("bert")],
+            tls: None,
+            allowed_hosts: Vec::new(),
+            access: Default::default(),
+        }
+    }
+
+    #[test]
+    fn each_token_is_somebodys_and_no_two_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, token: &str| {
+            std::fs::write(folder.path().join(name), format!("{token}\n")).unwrap();
+        };
+        for name in ["old", "anna", "bert"] {
+            write(name, &format!("secret-{name}"));
+        }
+        let admin = admin(folder.path());
+        let tokens = Tokens::load(&admin).unwrap();
+        let ask = |token: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(token) = token {
+                let value = format!("Bearer {token}").parse().unwrap();
+                headers.insert("authorization", value);
+            }
+            let holder = tokens.holder(&headers);
+            holder.map_or_else(
+                |failure| failure.into_reply().status().to_string(),
+                |one| one.name.clone(),
+            )
+        };
+        assert_eq!(ask(Some("secret-old")), "token_file");
+        assert_eq!(ask(Some("secret-anna")), "anna");
+        assert_eq!(ask(Some("secret-bert")), "bert");
+        for wrong in [None, Some("secret-"), Some("secret-bert2"), Some("")] {
+            assert_eq!(ask(wrong), StatusCode::UNAUTHORIZED.to_string());
+        }
+        write("bert", "secret-anna");
+        let error = Tokens::load(&admin).err().unwrap();
+        assert!(error.contains("\"anna\" has the same token"), "{error}");
+    }
+
+    #[test]
+    fn without_any_everybody_may_ask() {
+        let holder = Tokens::default().holder(&HeaderMap::new()).ok().unwrap();
+        assert_eq!(
+            (holder.name.as_str(), holder.role),
+            ("none", AdminRole::Operate)
+        );
+    }
+
+    #[test]
+    fn a_token_is_one_visible_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        assert_eq!(read("admin.token_file", &file).unwrap(), "s3cret");
+        for bad in ["", "\n", "two words", "a\nb", "\u{e9}", &"x".repeat(5000)] {
+            std::fs::write(&file, bad).unwrap();
+            assert!(read("admin.token_file", &file).is_err(), "{bad:?}");
+        }
+        assert!(
+            read("admin.token_file", &folder.path().join("none"))
+                .unwrap_err()
+                .contains("none: ")
+        );
+    }
+}

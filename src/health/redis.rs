@@ -1,0 +1,106 @@
+//! The `redis` check: a server that answers PING, in the role that it should have.
+//!
+//! A replica that became the primary, and a primary that came back as a replica, tell it at the next check: writes go where
+//! they can be made.
+
+use super::expect::Answer;
+use super::probe::Connection;
+use crate::config::RedisRole;
+use crate::config::Word as _;
+
+/// As inline commands. A server that still loads its data refuses a PING.
+const PING: &[u8] = b"PING\r\n";
+const PING_AND_ROLE: &[u8] = b"PING\r\nINFO replication\r\n";
+
+/// Succeeds on a PONG, with `role` on that role.
+pub(super) async fn ask(stream: impl Connection, role: Option<RedisRole>) -> Result<(), String> {
+    let send = match role {
+        Some(_) => PING_AND_ROLE,
+        None => PING,
+    };
+    let mut answer = Answer::after(stream, send).await?;
+    loop {
+        if let Some(verdict) = judge(&answer.bytes, role) {
+            return verdict;
+        }
+        answer.read_on().await?;
+    }
+}
+
+/// `None`: more must come.
+fn judge(answer: &[u8], role: Option<RedisRole>) -> Option<Result<(), String>> {
+    let text = String::from_utf8_lossy(answer);
+    let mut lines = text.split_inclusive("\r\n").map(|line| {
+        let whole = line.strip_suffix("\r\n");
+        whole.ok_or(())
+    });
+    let refused = |line: &str| Some(Err(format!("redis: {}", line.trim_start_matches('-'))));
+    match lines.next()?.ok()? {
+        "+PONG" => {}
+        line => return refused(line),
+    }
+    let Some(wanted) = role else {
+        return Some(Ok(()));
+    };
+    for line in lines {
+        let line = line.ok()?;
+        if line.starts_with('-') {
+            return refused(line);
+        }
+        if let Some(said) = line.strip_prefix("role:") {
+            return Some(is_role(said, wanted));
+        }
+    }
+    None
+}
+
+fn is_role(said: &str, wanted: RedisRole) -> Result<(), String> {
+    let said = match said {
+        "master" => RedisRole::Primary,
+        "slave" => RedisRole::Replica,
+        other => return Err(format!("redis: its role is {other}")),
+    };
+    match said == wanted {
+        true => Ok(()),
+        false => Err(format!(
+            "redis: its role is {} (wanted {})",
+            said.word(),
+            wanted.word()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &str = "+PONG\r\n$30\r\n# Replication\r\nrole:slave\r\nx:1\r\n\r\n";
+
+    fn judged(answer: &str, role: Option<RedisRole>) -> Option<Result<(), String>> {
+        judge(answer.as_bytes(), role)
+    }
+
+    #[test]
+    fn the_role_is_read_once_its_line_is_whole() {
+        let replica = Some(RedisRole::Replica);
+        let end = INFO.find("role:slave\r\n").unwrap() + "role:slave\r\n".len();
+        for length in 0..INFO.len() {
+            let expected = (length >= end).then_some(Ok(()));
+            assert_eq!(judged(&INFO[..length], replica), expected, "{length}");
+        }
+        let wrong = judged(INFO, Some(RedisRole::Primary));
+        let why = "redis: its role is replica (wanted primary)".to_owned();
+        assert_eq!(wrong, Some(Err(why)));
+    }
+
+    #[test]
+    fn without_a_role_a_pong_is_enough_and_an_error_is_told() {
+        assert_eq!(judged("+PON", None), None);
+        assert_eq!(judged("+PONG\r\n", None), Some(Ok(())));
+        for role in [None, Some(RedisRole::Primary)] {
+            let error = judged("-NOAUTH Authentication required.\r\n", role);
+            let why = "redis: NOAUTH Authentication required.".to_owned();
+            assert_eq!(error, Some(Err(why)));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A stream whose first message has its header names spelled as they are usually written.
+//!
+//! hyper keeps the spelling of a client and writes the rest in its own; a field that we replace would have either. The
+//! lengths stay, so what hyper counts as written holds.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::wire::field_names::respell;
+
+/// Which names are spelled, besides those that the code declares.
+pub type Names = Arc<[String]>;
+/// Lists of names that the code declares.
+type Lists = &'static [&'static [&'static str]];
+
+/// A stream of which nothing has been written yet.
+pub struct Spelled<S> {
+    stream: S,
+    head: Head,
+}
+
+enum Head {
+    Expected {
+        declared: Lists,
+        own: Names,
+    },
+    /// What hyper gave first, respelled, and how much of it has left.
+    Leaving {
+        bytes: Vec<u8>,
+        gone: usize,
+    },
+    Gone,
+}
+
+impl<S> Spelled<S> {
+    /// hyper gives a head in one piece.
+    pub fn new(stream: S, declared: Lists, own: Names) -> Spelled<S> {
+        Spelled {
+            stream,
+            head: Head::Expected { declared, own },
+        }
+    }
+
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl Head {
+    /// What stands in the place of `bytes`, the first that are to be written. `None`: they themselves.
+    fn spelled(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        if let Head::Expected { declared, own } = self {
+            let mut first = bytes.to_vec();
+            for names in *declared {
+                respell(&mut first, names);
+            }
+            respell(&mut first, own);
+            *self = Head::Leaving {
+                bytes: first,
+                gone: 0,
+            };
+        }
+        match self {
+            Head::Leaving { bytes, gone } => bytes.get(*gone..),
+            Head::Expected { .. } | Head::Gone => None,
+        }
+    }
+
+    fn left(&mut self, count: usize) {
+        if let Head::Leaving { bytes, gone } = self {
+            *gone += count;
+            if *gone >= bytes.len() {
+                *self = Head::Gone;
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Spelled<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Spelled { stream, head } = self.get_mut();
+        let spelled = head.spelled(bytes).unwrap_or(bytes);
+        let written = ready!(Pin::new(stream).poll_write(context, spelled))?;
+        head.left(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Spelled { stream, head } = self.get_mut();
+        let stream = Pin::new(stream);
+        let Some((first, others)) = slices.split_first() else {
+            return stream.poll_write_vectored(context, slices);
+        };
+        let Some(spelled) = head.spelled(first) else {
+            return stream.poll_write_vectored(context, slices);
+        };
+        let written = match spelled.len() == first.len() {
+            true => {
+                let mut all = Vec::with_capacity(slices.len());
+                all.push(IoSlice::new(spelled));
+                all.extend(others.iter().map(|slice| IoSlice::new(slice)));
+                ready!(stream.poll_write_vectored(context, &all))?
+            }
+            false => ready!(stream.poll_write(context, spelled))?,
+        };
+        head.left(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const GIVEN: &str = "GET / HTTP/1.1\r\nx-real-ip: 1\r\nx-own: 2\r\n\r\nx-real-ip";
+    const SENT: &str = "GET / HTTP/1.1\r\nX-Real-IP: 1\r\nX-oWn: 2\r\n\r\nx-real-ip";
+
+    fn spelled(room: usize) -> (Spelled<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+        let (near, far) = tokio::io::duplex(room);
+        let own: Names = Arc::from(vec!["X-oWn".to_owned()]);
+        (Spelled::new(near, &[&["X-Real-IP"]], own), far)
+    }
+
+    /// However little is taken at a time.
+    #[tokio::test]
+    async fn a_head_that_leaves_in_pieces_is_spelled() {
+        for room in [1, 5, 17, 1000] {
+            let (mut near, mut far) = spelled(room);
+            let mut sent = String::new();
+            let write = async move {
+                near.write_all(GIVEN.as_bytes()).await.unwrap();
+                near.write_all(b"; x-real-ip: 3").await.unwrap();
+            };
+            let ((), read) = tokio::join!(write, far.read_to_string(&mut sent));
+            read.unwrap();
+            assert_eq!(sent, format!("{SENT}; x-real-ip: 3"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_before_a_body_of_its_own_is_spelled() {
+        let (mut near, mut far) = spelled(1000);
+        let (head, body) = GIVEN.split_at(GIVEN.len() - 9);
+        let slices = [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())];
+        let written = near.write_vectored(&slices).await.unwrap();
+        near.write_all(&GIVEN.as_bytes()[written..]).await.unwrap();
+        drop(near);
+        let mut sent = String::new();
+        far.read_to_string(&mut sent).await.unwrap();
+        assert_eq!(sent, SENT);
+    }
+}
