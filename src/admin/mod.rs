@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use tracing::info;
 
 use crate::config::{Bind, Config};
-use crate::net::{self, Bound};
+use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, Follower, Server};
 use api::Api;
 pub use api::{MAX_WAIT, MAX_WEIGHT};
@@ -60,7 +60,7 @@ enum Step {
     Keep(Gate),
     Open {
         configured: Bind,
-        bound: Bound,
+        bound: Arc<Bound>,
         gate: Gate,
     },
     Close,
@@ -111,7 +111,10 @@ impl Admin {
         {
             return Gate::load(admin, &present.local).map(Step::Keep);
         }
-        Admin::open("admin", &admin.bind, |local| Gate::load(admin, local))
+        let present = self.bound_by(|endpoints| &endpoints.admin);
+        open("admin", &admin.bind, present, |local| {
+            Gate::load(admin, local)
+        })
     }
 
     fn prepare_metrics(&self, config: &Config) -> Result<Step, String> {
@@ -126,22 +129,60 @@ impl Admin {
         {
             return Ok(Step::Keep(Gate::metrics(metrics)));
         }
-        Admin::open("metrics", &metrics.bind, |_| Ok(Gate::metrics(metrics)))
-    }
-
-    fn open(
-        what: &str,
-        bind: &Bind,
-        gate: impl Fn(&Bind) -> Result<Gate, String>,
-    ) -> Result<Step, String> {
-        let bound = net::bind(bind, BACKLOG).map_err(|error| format!("{what}: {error}"))?;
-        let gate = gate(bound.local())?;
-        Ok(Step::Open {
-            configured: bind.clone(),
-            bound,
-            gate,
+        let present = self.bound_by(|endpoints| &endpoints.metrics);
+        open("metrics", &metrics.bind, present, |_| {
+            Ok(Gate::metrics(metrics))
         })
     }
+
+    /// The socket of an endpoint that is there.
+    fn bound_by(&self, of: impl Fn(&Endpoints) -> &Option<Endpoint>) -> Option<Arc<Bound>> {
+        of(&self.endpoints()).as_ref().and_then(Endpoint::bound)
+    }
+}
+
+fn open(
+    what: &str,
+    bind: &Bind,
+    present: Option<Arc<Bound>>,
+    gate: impl Fn(&Bind) -> Result<Gate, String>,
+) -> Result<Step, String> {
+    let failed = |error: BindError| format!("{what}: {error}");
+    let beside: Vec<_> = present
+        .filter(|old| old.local().overlaps(bind))
+        .into_iter()
+        .collect();
+    let (bound, overlap) = match bind {
+        Bind::Tcp(address) if !beside.is_empty() => {
+            let overlap = Overlap::bind(*address, BACKLOG, &beside).map_err(failed)?;
+            (Arc::clone(overlap.bound()), Some(overlap))
+        }
+        bind => (Arc::new(net::bind(bind, BACKLOG).map_err(failed)?), None),
+    };
+    let gate = gate(bound.local())?;
+    if let Some(overlap) = overlap {
+        overlap.listen().map_err(failed)?;
+    }
+    Ok(Step::Open {
+        configured: bind.clone(),
+        bound,
+        gate,
+    })
+}
+
+/// Why an endpoint could not be bound where it is to go.
+fn foresee(what: &str, bind: &Bind, present: Option<(Bind, Option<Arc<Bound>>)>) -> Option<String> {
+    let Bind::Tcp(address) = bind else {
+        return None;
+    };
+    let (configured, bound) = present.unzip();
+    if configured.as_ref() == Some(bind) {
+        return None;
+    }
+    let beside = bound.flatten().filter(|old| old.local().overlaps(bind));
+    let beside: Vec<_> = beside.into_iter().collect();
+    let tried = Overlap::bind(*address, BACKLOG, &beside);
+    Some(format!("{what}: {}", tried.err()?))
 }
 
 impl Follower for Admin {
@@ -154,6 +195,20 @@ impl Follower for Admin {
             admin.take("admin", &mut bound.admin, &runtime, (&server, &refused));
             metrics.take("metrics", &mut bound.metrics, &runtime, (&server, &refused));
         }))
+    }
+
+    fn foresee(&self, config: &Config) -> Vec<String> {
+        let endpoints = self.endpoints();
+        let present = |endpoint: &Option<Endpoint>| {
+            let endpoint = endpoint.as_ref();
+            endpoint.map(|endpoint| (endpoint.configured.clone(), endpoint.bound()))
+        };
+        let admin = config.admin.iter();
+        let admin = admin.filter_map(|one| foresee("admin", &one.bind, present(&endpoints.admin)));
+        let metrics = config.metrics.iter();
+        let metrics =
+            metrics.filter_map(|one| foresee("metrics", &one.bind, present(&endpoints.metrics)));
+        admin.chain(metrics).collect()
     }
 }
 
@@ -180,13 +235,16 @@ impl Step {
             ) => {
                 follow_tls(server, &gate);
                 info!(listener = what, address = %bound.local(), "listening");
-                *present = Some(Endpoint::start(
+                let next = Endpoint::start(
                     runtime,
                     configured,
                     bound,
                     gate,
                     Api::new(Weak::clone(server), Arc::clone(refused)),
-                ));
+                );
+                if let Some(before) = present.replace(next) {
+                    before.leave(runtime);
+                }
             }
             (Step::Close | Step::Keep(_), _) => *present = None,
         }

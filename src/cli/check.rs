@@ -1,4 +1,5 @@
-//! `evenkeel check`: says whether a configuration would be taken, without binding or connecting anything.
+//! `evenkeel check`: says whether a configuration would be taken. It connects nothing; addresses are bound and let go at once,
+//! without a listen.
 
 use std::time::SystemTime;
 
@@ -18,6 +19,7 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);
     server::warn_of_files(&mut draft, SystemTime::now());
+    server::warn_of_binds(&mut draft);
     let warnings = draft.warnings();
     let config = draft.finish()?;
     // Beside errors they would hide what comes first.

@@ -84,6 +84,11 @@ impl<'a> Entry<'a> {
         self.source.mark(&self.path, &self.span, Some(file));
     }
 
+    /// Remembers where it stands, for what is found out about it later.
+    pub fn mark(&self) {
+        self.source.mark(&self.path, &self.span, None);
+    }
+
     fn wrong_type(&self) {
         let shown = self.source.shown(&self.span);
         let hint = match (self.kind, self.value) {

@@ -1,5 +1,5 @@
 //! Binding and accepting. One listening socket per address: SO_REUSEPORT would hide a port in use and lose queued
-//! connections when a listener closes.
+//! connections when a listener closes. Only [`super::Overlap`] has it, for a moment.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Peer;
-use super::options::{prepare_listening, prepare_tcp};
+use super::options::{prepare_listening, prepare_tcp, set_interface};
 use crate::config::{Bind, TcpOptions};
 
 /// Why an address could not be bound.
@@ -61,6 +61,9 @@ struct SocketFile {
     inode: u64,
 }
 
+/// The index of an interface that no machine has: they are counted from 1.
+const NO_INTERFACE: i32 = i32::MAX;
+
 /// Binds and listens. `[::]` takes IPv4 as well. A unix socket file that nobody answers on any more is replaced.
 ///
 /// # Errors
@@ -70,29 +73,42 @@ pub fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
         Bind::Tcp(address) => bind_tcp(*address, backlog),
         Bind::Unix(path) => bind_unix(path, backlog),
     };
-    bound.map_err(|source| BindError {
-        address: describe(address),
-        source,
-    })
+    bound.map_err(BindError::of(address))
 }
 
-fn describe(address: &Bind) -> String {
-    match address {
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix(path) => format!("unix:{}", path.display()),
+/// Whether an address can be bound: binds it and lets it go.
+///
+/// # Errors
+/// [`BindError`] names the address and the reason.
+pub fn probe(address: SocketAddr) -> Result<(), BindError> {
+    let opened = open_tcp(address, false).map(drop);
+    opened.map_err(BindError::of(&Bind::Tcp(address)))
+}
+
+impl BindError {
+    pub(super) fn of(address: &Bind) -> impl FnOnce(io::Error) -> BindError {
+        let address = address.to_string();
+        move |source| BindError { address, source }
     }
 }
 
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
+    let bound = open_tcp(address, false)?;
+    bound.set_backlog(backlog)?;
+    Ok(bound)
+}
+
+/// Binds and does not listen yet.
+pub(super) fn open_tcp(address: SocketAddr, shares_port: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(shares_port)?;
     prepare_tcp(&socket, &TcpOptions::DEFAULT)?;
     socket.bind(&address.into())?;
-    socket.listen(backlog_length(backlog))?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Bound {
         local: Bind::Tcp(local),
@@ -148,7 +164,21 @@ impl Bound {
         &self.local
     }
 
-    /// Changes the length of the kernel's queue of a listening socket in place.
+    /// Lets another socket of this process be bound to the port beside this one, or no more.
+    pub(super) fn share_port(&self, shares: bool) -> io::Result<()> {
+        self.socket.set_reuse_port(shares)
+    }
+
+    /// Takes no new connection; another socket that listens at the port gets them. Those that the kernel
+    /// has queued, and those whose handshake is under way, still come here.
+    ///
+    /// # Errors
+    /// The kernel's: one before Linux 5.7 without CAP_NET_RAW. Then nothing has changed.
+    pub fn turn_away(&self) -> io::Result<()> {
+        set_interface(self.socket.as_fd(), NO_INTERFACE)
+    }
+
+    /// Changes the length of the kernel's queue of a listening socket in place; the first time, it begins to listen.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog_length(backlog))
     }

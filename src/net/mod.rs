@@ -8,11 +8,15 @@ pub mod dns;
 pub mod fds;
 mod hangup;
 pub mod options;
+mod overlap;
 pub mod signals;
 mod stream;
 
 pub use address::{Endpoint, Peer};
-pub use bind::{BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address};
+pub use bind::{
+    BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address, probe,
+};
 pub use connect::{ConnectError, begin_connect, connect, is_local_shortage, take_error};
 pub use hangup::hung_up;
+pub use overlap::{HALF_OPEN, Overlap};
 pub use stream::Stream;

@@ -47,7 +47,7 @@ pub use pool_files::PoolFileStatus;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
-pub use warnings::warn_of_files;
+pub use warnings::{warn_of_binds, warn_of_files};
 
 use crate::config::{self, Change, Config};
 use crate::discovery;

@@ -89,17 +89,21 @@ impl Server {
         };
         let loaded = load(&config, &known)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let listeners = listeners::plan(&present, loaded.rules)?;
-        let renewed = listeners.renewed.into_iter();
+        let mut listeners = listeners::plan(&present, loaded.rules)?;
+        let renewed = std::mem::take(&mut listeners.renewed).into_iter();
         let mut changes = config::diff(&old, &config);
         changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
         changes.extend(renewed_tls(&old, &config, &known, &loaded.tls));
         changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
+        let journal = prepare_journal(&old, &config)?;
+        let started = self.start_new(&loaded.pools, &known);
+        let followers = self.prepare_followers(&config)?;
+        listeners.listen()?;
         Ok(Plan {
             keys: loaded.keys,
-            journal: prepare_journal(&old, &config)?,
-            followers: self.prepare_followers(&config)?,
-            started: self.start_new(&loaded.pools, &known),
+            journal,
+            followers,
+            started,
             pools: loaded.pools,
             tls: loaded.tls,
             listeners: listeners.steps,
@@ -149,6 +153,7 @@ impl Server {
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
         let left = listeners::left_over(before, &live.listeners);
+        let now = live.listeners.clone();
         live.config = Arc::clone(&plan.config);
         drop(live);
         if let Some(prepared) = plan.journal {
@@ -160,11 +165,7 @@ impl Server {
         self.watching.send_replace(plan.config.global.watch);
         self.committed.send_replace(());
         // Waited for: whoever gets the answer may rely on the old addresses being closed.
-        self.proxy.runtime.block_on(async move {
-            for listening in left {
-                listening.stop().await;
-            }
-        });
+        self.proxy.runtime.block_on(listeners::stop(left, &now));
         Ok(plan.changes)
     }
 

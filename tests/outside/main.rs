@@ -46,6 +46,7 @@ mod pool_files;
 mod proxy_protocol;
 mod real_client;
 mod rebalance;
+mod rebind;
 mod reload;
 mod repeat;
 mod resume;
