@@ -28,9 +28,9 @@ pub mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::config::{Bind, Config};
+use crate::config::{Bind, Config, FileRights};
 use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, Follower, Server};
 use api::Api;
@@ -57,7 +57,7 @@ struct Endpoints {
 
 /// What a reload does to one endpoint.
 enum Step {
-    Keep(Gate),
+    Keep(Gate, FileRights),
     Open {
         configured: Bind,
         bound: Arc<Bound>,
@@ -109,12 +109,12 @@ impl Admin {
             .as_ref()
             .filter(|present| present.configured == admin.bind)
         {
-            return Gate::load(admin, &present.local).map(Step::Keep);
+            let gate = Gate::load(admin, &present.local)?;
+            return Ok(Step::Keep(gate, admin.file.clone()));
         }
         let present = self.bound_by(|endpoints| &endpoints.admin);
-        open("admin", &admin.bind, present, |local| {
-            Gate::load(admin, local)
-        })
+        let gate = |local: &Bind| Gate::load(admin, local);
+        open("admin", (&admin.bind, &admin.file), present, gate)
     }
 
     fn prepare_metrics(&self, config: &Config) -> Result<Step, String> {
@@ -127,12 +127,11 @@ impl Admin {
             .as_ref()
             .is_some_and(|present| present.configured == metrics.bind)
         {
-            return Ok(Step::Keep(Gate::metrics(metrics)));
+            return Ok(Step::Keep(Gate::metrics(metrics), metrics.file.clone()));
         }
         let present = self.bound_by(|endpoints| &endpoints.metrics);
-        open("metrics", &metrics.bind, present, |_| {
-            Ok(Gate::metrics(metrics))
-        })
+        let gate = |_: &Bind| Ok(Gate::metrics(metrics));
+        open("metrics", (&metrics.bind, &metrics.file), present, gate)
     }
 
     /// The socket of an endpoint that is there.
@@ -143,7 +142,7 @@ impl Admin {
 
 fn open(
     what: &str,
-    bind: &Bind,
+    (bind, rights): (&Bind, &FileRights),
     present: Option<Arc<Bound>>,
     gate: impl Fn(&Bind) -> Result<Gate, String>,
 ) -> Result<Step, String> {
@@ -157,7 +156,10 @@ fn open(
             let overlap = Overlap::bind(*address, BACKLOG, &beside).map_err(failed)?;
             (Arc::clone(overlap.bound()), Some(overlap))
         }
-        bind => (Arc::new(net::bind(bind, BACKLOG).map_err(failed)?), None),
+        bind => {
+            let bound = net::bind_with(bind, BACKLOG, rights).map_err(failed)?;
+            (Arc::new(bound), None)
+        }
     };
     let gate = gate(bound.local())?;
     if let Some(overlap) = overlap {
@@ -221,9 +223,13 @@ impl Step {
         (server, refused): (&Weak<Server>, &Arc<Refused>),
     ) {
         match (self, present.as_ref()) {
-            (Step::Keep(gate), Some(endpoint)) => {
+            (Step::Keep(gate, rights), Some(endpoint)) => {
                 follow_tls(server, &gate);
                 endpoint.update(gate);
+                let set = endpoint.bound().map(|bound| bound.set_rights(&rights));
+                if let Some(Err(error)) = set {
+                    warn!(listener = what, %error, "rights of the socket's file cannot be set");
+                }
             }
             (
                 Step::Open {
@@ -246,7 +252,7 @@ impl Step {
                     before.leave(runtime);
                 }
             }
-            (Step::Close | Step::Keep(_), _) => *present = None,
+            (Step::Close | Step::Keep(..), _) => *present = None,
         }
     }
 }

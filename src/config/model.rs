@@ -105,6 +105,8 @@ pub struct AccessLog {
     pub interval: Duration,
     /// Lines waiting to be written at once; more are dropped and counted. Default 8,192.
     pub max_queue: usize,
+    /// Whether connections without a byte get a line. Default true.
+    pub log_null: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +175,8 @@ pub struct Listener {
     pub tcp: TcpOptions,
     /// A connection is not accepted before it has sent something, for about this long. `None`: it is; the default.
     pub tcp_defer_accept: Option<Duration>,
+    /// Of a unix socket. Default as the umask has it.
+    pub file: FileRights,
 }
 
 /// One of `listener.trusted`.
@@ -466,6 +470,8 @@ pub struct Admin {
     pub allowed_hosts: Vec<String>,
     /// Who may connect. Default everybody.
     pub access: Access,
+    /// Of a unix socket. Default 0600.
+    pub file: FileRights,
 }
 
 /// `[metrics]`: `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only, open to probes and scrapers.
@@ -474,4 +480,6 @@ pub struct Metrics {
     pub bind: Bind,
     /// Who may connect. Default everybody.
     pub access: Access,
+    /// Of a unix socket. Default as the umask has it.
+    pub file: FileRights,
 }

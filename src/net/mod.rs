@@ -1,5 +1,6 @@
 //! Sockets, DNS and file descriptors. The only floor that may use `unsafe`.
 
+mod accounts;
 mod address;
 mod bind;
 mod connect;
@@ -11,12 +12,15 @@ pub mod options;
 mod overlap;
 pub mod signals;
 mod stream;
+mod unix;
 
 pub use address::{Endpoint, Peer};
 pub use bind::{
-    BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address, probe,
+    BindError, Bound, Incoming, accept_now, bind, bind_with, is_of_one_connection, local_address,
+    probe,
 };
 pub use connect::{ConnectError, begin_connect, connect, is_local_shortage, take_error};
 pub use hangup::hung_up;
 pub use overlap::{HALF_OPEN, Overlap};
 pub use stream::Stream;
+pub use unix::verify_rights;

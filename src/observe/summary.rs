@@ -36,7 +36,7 @@ impl Summary {
         self.names.host()
     }
 
-    /// Without its query; host and path are cut at 128 bytes together.
+    /// Without its query; host and path are cut at 128 bytes each.
     pub fn path(&self) -> Option<&str> {
         self.names.path()
     }

@@ -163,7 +163,10 @@ fn socket(
         Bind::Tcp(address) if !beside.is_empty() => {
             Overlap::bind(*address, wanted.backlog, &beside).map(Place::Beside)
         }
-        bind => net::bind(bind, wanted.backlog).map(|bound| Place::Bound(Arc::new(bound))),
+        bind => {
+            let bound = net::bind_with(bind, wanted.backlog, &wanted.file);
+            bound.map(|bound| Place::Bound(Arc::new(bound)))
+        }
     };
     bound.map_err(|error| explain(&error, present, given_up, &wanted.bind))
 }

@@ -15,7 +15,7 @@ use super::super::model::{
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{admission, listener_tls, long_life, route, socket};
+use super::{admission, listener_tls, long_life, route, socket, socket_file};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -36,6 +36,9 @@ pub static LISTENER: Section = Section {
             Absent::Required,
             "Where it listens; `[::]` takes IPv4 and IPv6.",
         ),
+        socket_file::MODE,
+        socket_file::OWNER,
+        socket_file::GROUP,
         key(
             "protocol",
             Kind::Word(words::<Protocol>),
@@ -267,6 +270,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         encoded_slash: table.word("encoded_slash"),
         tcp: socket::options(table),
         tcp_defer_accept,
+        file: socket_file::decode(table, bind.as_ref()),
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),

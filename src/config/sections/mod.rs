@@ -23,6 +23,7 @@ mod resume;
 mod retry_after;
 mod route;
 mod socket;
+mod socket_file;
 mod sticky;
 mod uses;
 mod warnings;
