@@ -8,6 +8,7 @@ mod dial;
 pub mod dns;
 pub mod fds;
 mod hangup;
+mod holder;
 pub mod options;
 mod overlap;
 pub mod signals;
@@ -21,6 +22,7 @@ pub use bind::{
 };
 pub use connect::{ConnectError, begin_connect, connect, is_local_shortage, take_error};
 pub use hangup::hung_up;
+pub use holder::{Holder, holder};
 pub use overlap::{HALF_OPEN, Overlap};
 pub use stream::Stream;
 pub use unix::verify_rights;

@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use super::renewal::ends_soon;
 use crate::config::{Bind, Certificate, Config, Draft, Finding, ListenerTls, Terminate};
-use crate::{net, tls};
+use crate::net::{self, Holder};
+use crate::tls;
 
 const DAY_SECONDS: u64 = 24 * 3600;
 
@@ -24,8 +25,8 @@ pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
     }
 }
 
-/// Adds the endpoints that could not be bound here. An address in use is none: mostly the balancer
-/// that the file is for has it.
+/// Adds the endpoints that could not be bound here. An address that a balancer of ours has is none: mostly
+/// the file is for that one.
 pub fn warn_of_binds(draft: &mut Draft) {
     let Some(config) = draft.config() else { return };
     let listeners = config.listeners.iter().enumerate();
@@ -52,7 +53,11 @@ fn trouble(bind: &Bind) -> Option<String> {
     match bind {
         Bind::Tcp(address) => {
             let error = net::probe(*address).err()?;
-            (error.source.kind() != io::ErrorKind::AddrInUse).then(|| error.to_string())
+            if error.source.kind() != io::ErrorKind::AddrInUse {
+                return Some(error.to_string());
+            }
+            let Holder { pid, name } = net::holder(*address)?;
+            (name != env!("CARGO_PKG_NAME")).then(|| format!("{error} by {name} (process {pid})"))
         }
         Bind::Unix(path) => {
             let folder = path.parent().filter(|folder| !folder.is_dir());

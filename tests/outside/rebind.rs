@@ -191,8 +191,17 @@ async fn check_warns_of_an_address_that_this_machine_has_not() {
     assert!(told.contains("a.toml:3:8"), "{told}");
     let (_, _, told) = check("unix:/nowhere/at/all").await;
     assert!(told.contains("/nowhere/at is no folder"), "{told}");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = other.local_addr().expect("its address").to_string();
+    let (code, _, told) = check(&taken).await;
+    assert_eq!(code, 0, "{told}");
+    let own = format!("(process {})", std::process::id());
+    assert!(
+        told.contains(&format!("bind {taken}: address in use by ")) && told.contains(&own),
+        "{told}"
+    );
     // The balancer that runs has its own.
-    let running = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let (code, _, told) = check(&running.local_addr().expect("its address").to_string()).await;
+    let running = Balancer::start(&bound("127.0.0.1:0", "tcp", &node));
+    let (code, _, told) = check(&running.address("main").await.to_string()).await;
     assert_eq!((code, told.as_str()), (0, ""));
 }
