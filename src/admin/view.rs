@@ -320,4 +320,7 @@ pub struct ErrorView {
     /// Every single reason, where there may be several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+    /// Of a configuration: the same for a person, with lines and carets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<String>,
 }

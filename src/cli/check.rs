@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::CheckArguments;
 use super::failure::Failure;
 use super::locate::locate;
-use super::output::print;
+use super::output::{colour_on_stderr, print};
 use crate::config::{Config, Draft};
 use crate::server::{self, Source};
 use crate::tls;
@@ -24,7 +24,7 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = draft.finish()?;
     // Beside errors they would hide what comes first.
     if let Some(warnings) = &warnings {
-        eprintln!("{warnings}");
+        eprintln!("{}", warnings.drawn(colour_on_stderr()));
     }
     if arguments.strict && warnings.is_some() {
         return Err(Failure::Other("warnings are errors by --strict".to_owned()));

@@ -71,6 +71,17 @@ pub struct StartError(pub String);
 pub struct ReloadError {
     /// Every reason found, at least one.
     pub messages: Vec<String>,
+    /// Those that are of the file or of the files that it names, each with its line and a caret, as `check` draws them.
+    pub drawn: Option<String>,
+}
+
+impl From<Vec<String>> for ReloadError {
+    fn from(messages: Vec<String>) -> ReloadError {
+        ReloadError {
+            messages,
+            drawn: None,
+        }
+    }
 }
 
 /// One running balancer; always in an `Arc`.
@@ -217,9 +228,7 @@ impl Server {
         let reload = move || server.reload_now(text, &conditions);
         match self.watch().spawn_blocking(reload).await {
             Ok(result) => result,
-            Err(error) => Err(ReloadError {
-                messages: vec![format!("reload: {error}")],
-            }),
+            Err(error) => Err(vec![format!("reload: {error}")].into()),
         }
     }
 
