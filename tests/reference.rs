@@ -245,7 +245,7 @@ fn another(property: &Value, value: &Value) -> Option<Value> {
 }
 
 /// What makes a commented-out key usable beside what is active.
-const VARIANTS: [(&str, &str); 11] = [
+const VARIANTS: [(&str, &str); 14] = [
     ("", ""),
     ("protocol = \"websocket\"", "protocol = \"tcp\""),
     (
@@ -263,6 +263,9 @@ const VARIANTS: [(&str, &str); 11] = [
         "tls = { certificates = [{ cert = \"a\", key = \"b\" }] } # ",
     ),
     ("#send_proxy = \"v2\"", "send_proxy = \"v2\""),
+    ("bind = \"127.0.0.1:8080\"", "bind = \"unix:/run/a\""),
+    ("bind = \"127.0.0.1:9900\"", "bind = \"unix:/run/b\""),
+    ("bind = \"127.0.0.1:9901\"", "bind = \"unix:/run/c\""),
 ];
 
 #[test]

@@ -290,7 +290,8 @@ async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, Failure
         Err(error) => {
             let message = "the reload was refused, the former configuration serves on";
             Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, message)
-                .with_details(error.messages))
+                .with_details(error.messages)
+                .with_drawn(error.drawn))
         }
     }
 }

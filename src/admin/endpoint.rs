@@ -2,7 +2,7 @@
 //! bounded: connections, the time of a head, a body and an answer, and their sizes. It runs apart from the data
 //! path and from the health of the server; a connection that panics ends alone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -24,7 +24,7 @@ use super::room::{Guest, Room};
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
-use crate::net::{Bound, Incoming, Stream};
+use crate::net::{Bound, HALF_OPEN, Incoming, Stream};
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
 const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
@@ -51,6 +51,8 @@ pub(super) struct Endpoint {
     /// The real address.
     pub local: Bind,
     gate: Arc<ArcSwap<Gate>>,
+    /// Whoever accepts holds it.
+    bound: Weak<Bound>,
     _stop: DropGuard,
 }
 
@@ -58,7 +60,7 @@ impl Endpoint {
     pub fn start(
         runtime: &Handle,
         configured: Bind,
-        bound: Bound,
+        bound: Arc<Bound>,
         gate: Gate,
         api: Api,
     ) -> Endpoint {
@@ -70,13 +72,33 @@ impl Endpoint {
             api,
             stop: stop.clone(),
         });
+        let held = Arc::downgrade(&bound);
         runtime.spawn(accept(bound, shared));
         Endpoint {
             configured,
             local,
             gate,
+            bound: held,
             _stop: stop.drop_guard(),
         }
+    }
+
+    pub fn bound(&self) -> Option<Arc<Bound>> {
+        self.bound.upgrade()
+    }
+
+    /// Gives what comes to the endpoint that has taken its place, and stops when the handshakes under way have
+    /// had their time.
+    pub fn leave(self, runtime: &Handle) {
+        if let Some(bound) = self.bound()
+            && let Err(error) = bound.turn_away()
+        {
+            debug!(%error, "admin: connections that come while the old address closes are reset");
+        }
+        runtime.spawn(async move {
+            sleep(HALF_OPEN).await;
+            drop(self);
+        });
     }
 
     /// Rules for the next request; TLS for the next connection.
@@ -104,7 +126,7 @@ impl Shared {
     }
 }
 
-async fn accept(bound: Bound, shared: Arc<Shared>) {
+async fn accept(bound: Arc<Bound>, shared: Arc<Shared>) {
     let room = Room::new(MAX_ENDPOINT_CONNECTIONS);
     let Some(incoming) = join(&bound, &shared.stop).await else {
         return;
@@ -113,12 +135,35 @@ async fn accept(bound: Bound, shared: Arc<Shared>) {
         // Cancel safe: neither waiting for room nor accept loses a connection.
         let accepted = tokio::select! {
             accepted = accept_one(&bound, &incoming, &room, &shared) => accepted,
-            () = shared.stop.cancelled() => return,
+            () = shared.stop.cancelled() => break,
         };
-        let Some((stream, guest)) = accepted else {
+        if let Some((stream, guest)) = accepted {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
+        }
+    }
+    drop(incoming);
+    serve_queued(&bound, &room, &shared).await;
+}
+
+/// The close would reset what the kernel has queued.
+async fn serve_queued(bound: &Bound, room: &Arc<Room>, shared: &Arc<Shared>) {
+    for _ in 0..=BACKLOG {
+        let Some(place) = room.place().await else {
+            return;
+        };
+        let Ok(Some((socket, peer))) = bound.accept_now() else {
+            return;
+        };
+        let client = peer.ip();
+        let Ok(stream) = Stream::from_owned_fd(socket, peer) else {
             continue;
         };
-        let shared = Arc::clone(&shared);
+        if !shared.gate.load().admits(client) {
+            shared.denies(&stream);
+            continue;
+        }
+        let (guest, shared) = (room.enter(peer, place), Arc::clone(shared));
         tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
     }
 }

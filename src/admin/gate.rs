@@ -107,6 +107,7 @@ mod tests {
     fn admin(bind: &str) -> Admin {
         let bind = Bind::Tcp(bind.parse().unwrap());
         Admin {
+            file: Default::default(),
             bind,
             token_file: None,
             tokens: Vec::new(),

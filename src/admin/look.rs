@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::view::*;
 use super::{jobs, process};
 use crate::config::{Balance, Protocol};
-use crate::observe::{Refusal, RefusalCounts};
+use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
 use crate::relay::{Connection, Cursor, Page};
 use crate::server::jobs::Target;
@@ -21,6 +21,9 @@ pub(super) fn status(server: &Server) -> StatusView {
         configuration: configuration(server),
         access_log: AccessLogView {
             dropped: server.journal().dropped(),
+        },
+        log: LogView {
+            dropped: dropped_log_lines(),
         },
         listeners: listeners(server),
         pools: pools(server),

@@ -29,10 +29,10 @@ pub mod view;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::config::{Bind, Config};
-use crate::net::{self, Bound};
+use crate::config::{Bind, Config, FileRights};
+use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, Follower, Server};
 use api::Api;
 pub use api::{MAX_WAIT, MAX_WEIGHT};
@@ -58,10 +58,10 @@ struct Endpoints {
 
 /// What a reload does to one endpoint.
 enum Step {
-    Keep(Gate),
+    Keep(Gate, FileRights),
     Open {
         configured: Bind,
-        bound: Bound,
+        bound: Arc<Bound>,
         gate: Gate,
     },
     Close,
@@ -110,9 +110,12 @@ impl Admin {
             .as_ref()
             .filter(|present| present.configured == admin.bind)
         {
-            return Gate::load(admin, &present.local).map(Step::Keep);
+            let gate = Gate::load(admin, &present.local)?;
+            return Ok(Step::Keep(gate, admin.file.clone()));
         }
-        Admin::open("admin", &admin.bind, |local| Gate::load(admin, local))
+        let present = self.bound_by(|endpoints| &endpoints.admin);
+        let gate = |local: &Bind| Gate::load(admin, local);
+        open("admin", (&admin.bind, &admin.file), present, gate)
     }
 
     fn prepare_metrics(&self, config: &Config) -> Result<Step, String> {
@@ -125,24 +128,64 @@ impl Admin {
             .as_ref()
             .is_some_and(|present| present.configured == metrics.bind)
         {
-            return Ok(Step::Keep(Gate::metrics(metrics)));
+            return Ok(Step::Keep(Gate::metrics(metrics), metrics.file.clone()));
         }
-        Admin::open("metrics", &metrics.bind, |_| Ok(Gate::metrics(metrics)))
+        let present = self.bound_by(|endpoints| &endpoints.metrics);
+        let gate = |_: &Bind| Ok(Gate::metrics(metrics));
+        open("metrics", (&metrics.bind, &metrics.file), present, gate)
     }
 
-    fn open(
-        what: &str,
-        bind: &Bind,
-        gate: impl Fn(&Bind) -> Result<Gate, String>,
-    ) -> Result<Step, String> {
-        let bound = net::bind(bind, BACKLOG).map_err(|error| format!("{what}: {error}"))?;
-        let gate = gate(bound.local())?;
-        Ok(Step::Open {
-            configured: bind.clone(),
-            bound,
-            gate,
-        })
+    /// The socket of an endpoint that is there.
+    fn bound_by(&self, of: impl Fn(&Endpoints) -> &Option<Endpoint>) -> Option<Arc<Bound>> {
+        of(&self.endpoints()).as_ref().and_then(Endpoint::bound)
     }
+}
+
+fn open(
+    what: &str,
+    (bind, rights): (&Bind, &FileRights),
+    present: Option<Arc<Bound>>,
+    gate: impl Fn(&Bind) -> Result<Gate, String>,
+) -> Result<Step, String> {
+    let failed = |error: BindError| format!("{what}: {error}");
+    let beside: Vec<_> = present
+        .filter(|old| old.local().overlaps(bind))
+        .into_iter()
+        .collect();
+    let (bound, overlap) = match bind {
+        Bind::Tcp(address) if !beside.is_empty() => {
+            let overlap = Overlap::bind(*address, BACKLOG, &beside).map_err(failed)?;
+            (Arc::clone(overlap.bound()), Some(overlap))
+        }
+        bind => {
+            let bound = net::bind_with(bind, BACKLOG, rights).map_err(failed)?;
+            (Arc::new(bound), None)
+        }
+    };
+    let gate = gate(bound.local())?;
+    if let Some(overlap) = overlap {
+        overlap.listen().map_err(failed)?;
+    }
+    Ok(Step::Open {
+        configured: bind.clone(),
+        bound,
+        gate,
+    })
+}
+
+/// Why an endpoint could not be bound where it is to go.
+fn foresee(what: &str, bind: &Bind, present: Option<(Bind, Option<Arc<Bound>>)>) -> Option<String> {
+    let Bind::Tcp(address) = bind else {
+        return None;
+    };
+    let (configured, bound) = present.unzip();
+    if configured.as_ref() == Some(bind) {
+        return None;
+    }
+    let beside = bound.flatten().filter(|old| old.local().overlaps(bind));
+    let beside: Vec<_> = beside.into_iter().collect();
+    let tried = Overlap::bind(*address, BACKLOG, &beside);
+    Some(format!("{what}: {}", tried.err()?))
 }
 
 impl Follower for Admin {
@@ -156,6 +199,20 @@ impl Follower for Admin {
             metrics.take("metrics", &mut bound.metrics, &runtime, (&server, &refused));
         }))
     }
+
+    fn foresee(&self, config: &Config) -> Vec<String> {
+        let endpoints = self.endpoints();
+        let present = |endpoint: &Option<Endpoint>| {
+            let endpoint = endpoint.as_ref();
+            endpoint.map(|endpoint| (endpoint.configured.clone(), endpoint.bound()))
+        };
+        let admin = config.admin.iter();
+        let admin = admin.filter_map(|one| foresee("admin", &one.bind, present(&endpoints.admin)));
+        let metrics = config.metrics.iter();
+        let metrics =
+            metrics.filter_map(|one| foresee("metrics", &one.bind, present(&endpoints.metrics)));
+        admin.chain(metrics).collect()
+    }
 }
 
 impl Step {
@@ -167,9 +224,13 @@ impl Step {
         (server, refused): (&Weak<Server>, &Arc<Refused>),
     ) {
         match (self, present.as_ref()) {
-            (Step::Keep(gate), Some(endpoint)) => {
+            (Step::Keep(gate, rights), Some(endpoint)) => {
                 follow_tls(server, &gate);
                 endpoint.update(gate);
+                let set = endpoint.bound().map(|bound| bound.set_rights(&rights));
+                if let Some(Err(error)) = set {
+                    warn!(listener = what, %error, "rights of the socket's file cannot be set");
+                }
             }
             (
                 Step::Open {
@@ -181,15 +242,18 @@ impl Step {
             ) => {
                 follow_tls(server, &gate);
                 info!(listener = what, address = %bound.local(), "listening");
-                *present = Some(Endpoint::start(
+                let next = Endpoint::start(
                     runtime,
                     configured,
                     bound,
                     gate,
                     Api::new(Weak::clone(server), Arc::clone(refused)),
-                ));
+                );
+                if let Some(before) = present.replace(next) {
+                    before.leave(runtime);
+                }
             }
-            (Step::Close | Step::Keep(_), _) => *present = None,
+            (Step::Close | Step::Keep(..), _) => *present = None,
         }
     }
 }

@@ -73,6 +73,7 @@ fn view(forecast: &Forecast) -> PlanView {
             .iter()
             .map(ToString::to_string)
             .collect(),
+        refusals: forecast.refusals.clone(),
         parts: forecast.parts.iter().map(part).collect(),
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Failure {
     pub message: String,
     /// Every single reason, where there may be several.
     pub details: Vec<String>,
+    /// The same for a person, with lines and carets.
+    drawn: Option<String>,
     header: Header,
 }
 
@@ -59,6 +61,8 @@ struct FailureBody<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     errors: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drawn: Option<&'a str>,
 }
 
 impl Failure {
@@ -67,6 +71,7 @@ impl Failure {
             status,
             message: message.into(),
             details: Vec::new(),
+            drawn: None,
             header: Header::None,
         }
     }
@@ -103,10 +108,15 @@ impl Failure {
         Failure { details, ..self }
     }
 
+    pub fn with_drawn(self, drawn: Option<String>) -> Failure {
+        Failure { drawn, ..self }
+    }
+
     pub fn into_reply(self) -> Reply {
         let body = FailureBody {
             error: &self.message,
             errors: &self.details,
+            drawn: self.drawn.as_deref(),
         };
         let mut reply = json(self.status, &body);
         let header = match self.header {

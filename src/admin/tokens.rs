@@ -255,6 +255,7 @@ mod tests {
             tls: None,
             allowed_hosts: Vec::new(),
             access: Default::default(),
+            file: Default::default(),
         }
     }
 

@@ -14,6 +14,8 @@ pub struct StatusView {
     pub process: ProcessView,
     pub configuration: ConfigurationView,
     pub access_log: AccessLogView,
+    #[serde(default)]
+    pub log: LogView,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
     /// What is being done to live connections.
@@ -55,6 +57,13 @@ pub struct ConfigurationView {
     pub last_reload_at: Option<String>,
     /// Why the latest reload was refused; absent when it was not.
     pub last_error: Option<String>,
+}
+
+/// The process's own log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Lines lost since the start.
+    pub dropped: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,7 +284,7 @@ pub struct ConnectionView {
     pub via: Option<String>,
     pub sni: Option<String>,
     pub host: Option<String>,
-    /// Without its query; host and path are cut at 128 bytes together.
+    /// Without its query; host and path are cut at 128 bytes each.
     pub path: Option<String>,
     /// What the session is known by.
     pub tag: Option<String>,
@@ -315,4 +324,7 @@ pub struct ErrorView {
     /// Every single reason, where there may be several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+    /// Of a configuration: the same for a person, with lines and carets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn: Option<String>,
 }

@@ -1,11 +1,12 @@
-//! `evenkeel check`: says whether a configuration would be taken, without binding or connecting anything.
+//! `evenkeel check`: says whether a configuration would be taken. It connects nothing; addresses are bound and let go at once,
+//! without a listen.
 
 use std::time::SystemTime;
 
 use super::CheckArguments;
 use super::failure::Failure;
 use super::locate::locate;
-use super::output::print;
+use super::output::{colour_on_stderr, print};
 use crate::config::{Config, Draft};
 use crate::server::{self, Source};
 use crate::tls;
@@ -18,11 +19,12 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);
     server::warn_of_files(&mut draft, SystemTime::now());
+    server::warn_of_binds(&mut draft);
     let warnings = draft.warnings();
     let config = draft.finish()?;
     // Beside errors they would hide what comes first.
     if let Some(warnings) = &warnings {
-        eprintln!("{warnings}");
+        eprintln!("{}", warnings.drawn(colour_on_stderr()));
     }
     if arguments.strict && warnings.is_some() {
         return Err(Failure::Other("warnings are errors by --strict".to_owned()));

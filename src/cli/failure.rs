@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::output::colour_on_stderr;
 use crate::config::ConfigErrors;
 use crate::server::{SourceError, StartError};
 
@@ -11,6 +12,9 @@ pub enum Failure {
     /// Draws each problem with its line; needs no word before it.
     #[error("{0}")]
     Config(#[from] ConfigErrors),
+    /// The running balancer has refused a configuration, and drew its problems.
+    #[error("{error}\n{drawn}")]
+    Drawn { error: String, drawn: String },
     #[error("{0}")]
     Source(#[from] SourceError),
     #[error("{0}")]
@@ -44,7 +48,8 @@ impl Failure {
     /// Prints it on standard error.
     pub fn tell(&self) {
         match self {
-            Failure::Config(errors) => eprintln!("{errors}"),
+            Failure::Config(errors) => eprintln!("{}", errors.drawn(colour_on_stderr())),
+            Failure::Drawn { error, drawn } => eprintln!("evenkeel: {error}\n{drawn}"),
             // As clap writes it.
             Failure::Usage(message) => {
                 eprintln!("error: {message}\n\nFor more information, try '--help'.");

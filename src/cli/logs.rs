@@ -1,15 +1,19 @@
-//! The process's own log: to standard error, as text or JSON, at a level that a reload can change.
+//! The process's own log: to standard error, as text or JSON, at a level that a reload can change. A thread of its own writes
+//! it, so that nobody waits for who reads it.
 //!
 //! `EVENKEEL_LOG` (`debug`, `evenkeel::pool=trace,info`) wins over the file, so that one run can be looked at closely. The access log
 //! is not here: it has a writer of its own.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
 
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Config, LogFormat, LogLevel};
+use crate::observe::ProcessLog;
 use crate::server::{Commit, Follower};
 
 /// Environment variable with filter directives.
@@ -24,6 +28,19 @@ pub struct Logs {
     format: reload::Handle<Format, Filtered>,
     /// From the command line: wins over the file at every reload.
     chosen: Chosen,
+    queue: ProcessLog,
+}
+
+/// How long the last lines may take at the end of the process, where they are taken.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Writes the last lines when it is dropped.
+pub struct Flush(ProcessLog);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH);
+    }
 }
 
 /// What the command line says in place of the file.
@@ -37,10 +54,12 @@ impl Logs {
     /// Installs the log of the process. A log that is installed already (in tests) stays.
     ///
     /// # Errors
-    /// `EVENKEEL_LOG` is not a filter.
+    /// `EVENKEEL_LOG` is not a filter, or the kernel refused a thread.
     pub fn install(config: &Config, chosen: Chosen) -> Result<Logs, String> {
+        let queue = ProcessLog::start(io::stderr());
+        let queue = queue.map_err(|error| format!("start the log's thread: {error}"))?;
         let (filter, filter_handle) = reload::Layer::new(filter(config, chosen)?);
-        let (format, format_handle) = reload::Layer::new(format(config, chosen));
+        let (format, format_handle) = reload::Layer::new(format(config, chosen, &queue));
         let _ = tracing_subscriber::registry()
             .with(filter)
             .with(format)
@@ -49,14 +68,44 @@ impl Logs {
             filter: filter_handle,
             format: format_handle,
             chosen,
+            queue,
         })
+    }
+
+    /// To be kept until the process ends.
+    pub fn flush_at_end(&self) -> Flush {
+        Flush(self.queue.clone())
+    }
+}
+
+/// One event's way into the queue.
+struct Lines(ProcessLog);
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&self) -> Line {
+        Line(self.0.clone())
+    }
+}
+
+struct Line(ProcessLog);
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 impl Follower for Logs {
     fn prepare(&self, config: &Config) -> Result<Commit, String> {
         let filter = filter(config, self.chosen)?;
-        let format = format(config, self.chosen);
+        let format = format(config, self.chosen, &self.queue);
         let handles = (self.filter.clone(), self.format.clone());
         Ok(Box::new(move || {
             // Fails only when another log is installed, which is then not ours to change.
@@ -89,9 +138,9 @@ fn directive(level: LogLevel) -> &'static str {
     }
 }
 
-fn format(config: &Config, chosen: Chosen) -> Format {
+fn format(config: &Config, chosen: Chosen, queue: &ProcessLog) -> Format {
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(Lines(queue.clone()))
         .with_target(false);
     match chosen.format.unwrap_or(config.global.log_format) {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),

@@ -38,7 +38,7 @@ struct Arguments {
 enum Command {
     /// Run the balancer (what happens without a command)
     Run(RunArguments),
-    /// Check a configuration and its certificates; binds nothing
+    /// Check a configuration, its certificates and its addresses; serves nothing
     Check(CheckArguments),
     /// Print the JSON schema of the configuration
     Schema,

@@ -12,6 +12,7 @@ pub fn run(arguments: RunArguments) -> Result<(), Failure> {
     let source = Source::File(locate(arguments.config.config)?);
     let config = configuration(&source)?;
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
+    let _flush = logs.flush_at_end();
     let runtime = runtime()?;
     runtime.block_on(async {
         // Before anything is announced: who reads "listening" may already send a signal.

@@ -1,7 +1,7 @@
 //! Addresses as operators write them: `10.0.0.1:9501`, `[::1]:9501`, `chat.internal:9501`, `unix:/run/chat.sock`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -59,6 +59,29 @@ impl FromStr for Bind {
             .map(Bind::Tcp)
             .map_err(|_| "it is not an IP address and a port")
     }
+}
+
+impl Bind {
+    /// Whether the kernel refuses to bind one beside the other.
+    pub fn overlaps(&self, other: &Bind) -> bool {
+        match (self, other) {
+            (Bind::Unix(a), Bind::Unix(b)) => a == b,
+            (Bind::Tcp(a), Bind::Tcp(b)) => {
+                a.port() == b.port() && a.port() != 0 && addresses_overlap(a, b)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn addresses_overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
+    let covers = |wide: IpAddr, narrow: IpAddr| match wide {
+        IpAddr::V4(wide) => wide.is_unspecified() && narrow.is_ipv4(),
+        // `[::]` is bound dual-stack.
+        IpAddr::V6(wide) => wide.is_unspecified(),
+    };
+    let (a, b) = (a.ip().to_canonical(), b.ip().to_canonical());
+    a == b || covers(a, b) || covers(b, a)
 }
 
 impl FromStr for CheckAddress {
@@ -207,6 +230,36 @@ mod tests {
         ] {
             assert!(text.parse::<Bind>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_overlaps() {
+        let overlapping = [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "127.0.0.1:80"),
+            ("[::]:80", "0.0.0.0:80"),
+            ("[::1]:80", "[::]:80"),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+            ("unix:/run/a", "unix:/run/a"),
+        ];
+        let apart = [
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("0.0.0.0:80", "0.0.0.0:81"),
+            ("0.0.0.0:80", "[::1]:80"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("unix:/run/a", "unix:/run/b"),
+        ];
+        let check = |(a, b): (&str, &str)| {
+            let (a, b): (Bind, Bind) = (a.parse().unwrap(), b.parse().unwrap());
+            (a.overlaps(&b), b.overlaps(&a))
+        };
+        assert!(
+            overlapping
+                .into_iter()
+                .all(|pair| check(pair) == (true, true))
+        );
+        assert!(apart.into_iter().all(|pair| check(pair) == (false, false)));
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub const LOG_AT: &[&str] = &["resume", "end"];
 pub const ACCESS_LOG_INTERVAL: Duration = seconds(3600);
 /// About 4 MB of lines: a pause of the disk of one second at 8,000 connections per second.
 pub const ACCESS_LOG_MAX_QUEUE: u64 = 8_192;
+/// A log that leaves something out must be asked to.
+pub const LOG_NULL: bool = true;
+
+// [admin]
+
+/// Who can connect can drain and close: nobody but the user that runs it.
+pub const ADMIN_SOCKET_MODE: u32 = 0o600;
 
 // [[listener]]
 

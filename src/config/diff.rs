@@ -183,6 +183,7 @@ fn access_log_keys(old: &AccessLog, new: &AccessLog) -> Keys {
         log_at,
         interval,
         max_queue,
+        log_null,
     } = new;
     differing([
         ("output", *output != old.output),
@@ -190,6 +191,7 @@ fn access_log_keys(old: &AccessLog, new: &AccessLog) -> Keys {
         ("log_at", *log_at != old.log_at),
         ("interval", *interval != old.interval),
         ("max_queue", *max_queue != old.max_queue),
+        ("log_null", *log_null != old.log_null),
     ])
 }
 
@@ -235,6 +237,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         backlog,
         tcp,
         tcp_defer_accept,
+        file,
     } = new;
     let keys = differing([
         ("protocol", *protocol != old.protocol),
@@ -282,7 +285,8 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
             *tcp_defer_accept != old.tcp_defer_accept,
         ),
     ]);
-    let keys = [keys, socket_keys(&old.tcp, tcp)].concat();
+    let file_keys = rights_keys(&old.file, file);
+    let keys = [keys, socket_keys(&old.tcp, tcp), file_keys].concat();
     let mut changes = Vec::new();
     if *bind != old.bind {
         changes.push(Change::ListenerRebound {
@@ -317,6 +321,15 @@ fn is_hashed(tag: &Option<Tag>) -> bool {
     tag.as_ref().is_some_and(|tag| tag.is_hashed)
 }
 
+fn rights_keys(old: &FileRights, new: &FileRights) -> Keys {
+    let FileRights { mode, owner, group } = new;
+    differing([
+        ("mode", *mode != old.mode),
+        ("owner", *owner != old.owner),
+        ("group", *group != old.group),
+    ])
+}
+
 /// An endpoint that appears or goes has another `bind`.
 fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
     let (Some(old), Some(new)) = (old, new) else {
@@ -329,8 +342,9 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
         tls,
         allowed_hosts,
         access: Access { allow, deny },
+        file,
     } = new;
-    differing([
+    let keys = differing([
         ("bind", *bind != old.bind),
         ("token_file", *token_file != old.token_file),
         ("token", *tokens != old.tokens),
@@ -338,7 +352,8 @@ fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
         ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
         ("allow", *allow != old.access.allow),
         ("deny", *deny != old.access.deny),
-    ])
+    ]);
+    [keys, rights_keys(&old.file, file)].concat()
 }
 
 fn metrics_keys(old: Option<&Metrics>, new: Option<&Metrics>) -> Keys {
@@ -348,12 +363,14 @@ fn metrics_keys(old: Option<&Metrics>, new: Option<&Metrics>) -> Keys {
     let Metrics {
         bind,
         access: Access { allow, deny },
+        file,
     } = new;
-    differing([
+    let keys = differing([
         ("bind", *bind != old.bind),
         ("allow", *allow != old.access.allow),
         ("deny", *deny != old.access.deny),
-    ])
+    ]);
+    [keys, rights_keys(&old.file, file)].concat()
 }
 
 impl fmt::Display for Change {

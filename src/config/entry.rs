@@ -1,5 +1,7 @@
 //! One value of the file beside the kind that was declared for it: it reads itself, or notes why it cannot.
 
+mod hint;
+
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -64,7 +66,8 @@ impl<'a> Entry<'a> {
     /// Notes that the value has the right type but is not allowed.
     pub fn refuse_value(&self, why: &str) {
         let what = format!("{} is not allowed: {why}", self.source.shown(&self.span));
-        self.note_with_allowed(Fault::Value, what, None);
+        let hint = self.value.as_str().and_then(|text| self.meant(text));
+        self.note_with_allowed(Fault::Value, what, hint);
     }
 
     /// Notes something that the operator should know, and that refuses nothing.
@@ -84,20 +87,14 @@ impl<'a> Entry<'a> {
         self.source.mark(&self.path, &self.span, Some(file));
     }
 
+    /// Remembers where it stands, for what is found out about it later.
+    pub fn mark(&self) {
+        self.source.mark(&self.path, &self.span, None);
+    }
+
     fn wrong_type(&self) {
         let shown = self.source.shown(&self.span);
-        let hint = match (self.kind, self.value) {
-            (Kind::Time { .. }, DeValue::Integer(_)) => {
-                Some(format!("a time has its unit: \"{shown}s\""))
-            }
-            (Kind::Rate { .. }, DeValue::Integer(_)) => {
-                Some(format!("a rate has its time: \"{shown}/s\""))
-            }
-            (Kind::Tables(_), DeValue::Table(_)) if shown.starts_with('[') => {
-                Some(format!("write `[{shown}]`"))
-            }
-            _ => None,
-        };
+        let hint = self.right_form(&shown);
         let what = format!("{shown} is a {}", type_name(self.value));
         self.note_with_allowed(Fault::Type, what, hint);
     }
@@ -223,13 +220,10 @@ impl<'a> Entry<'a> {
         let word = self.string()?;
         let found = T::of(word);
         if found.is_none() {
-            let near = nearest(word, words::<T>());
+            let near =
+                || nearest(word, words::<T>()).map(|near| format!("did you mean \"{near}\"?"));
             let what = format!("{} is not allowed", self.source.shown(&self.span));
-            self.note_with_allowed(
-                Fault::Value,
-                what,
-                near.map(|near| format!("did you mean \"{near}\"?")),
-            );
+            self.note_with_allowed(Fault::Value, what, self.meant(word).or_else(near));
         }
         found
     }

@@ -68,7 +68,7 @@ pub struct ConfigMessage {
     pub column: usize,
     /// Path of the key, such as `pool.chat.check.interval`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, what is allowed and the hint, on one line.
+    /// What is wrong, the hint and what is allowed, on one line.
     pub message: String,
 }
 
@@ -122,13 +122,41 @@ impl ConfigErrors {
         self.problems.iter().map(message).collect()
     }
 
-    fn render(&self, problem: &Problem) -> String {
-        let label = problem.allowed.clone().unwrap_or_default();
+    /// As `Display` writes it, with colours for a terminal if they are wanted.
+    pub fn drawn(&self, colour: bool) -> String {
+        let renderer = match colour {
+            true => Renderer::styled(),
+            false => Renderer::plain(),
+        };
+        let problems = self.problems.iter().take(SHOWN);
+        let drawn = problems.map(|problem| format!("{}\n\n", self.render(problem, &renderer)));
+        let mut text: String = drawn.collect();
+        text.push_str(&self.count());
+        text
+    }
+
+    fn count(&self) -> String {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let file = &self.file;
+        match self.problems.len() {
+            1 => format!("{file}: 1 {word}"),
+            count if count > SHOWN => {
+                format!("{file}: {count} {word}s, the first {SHOWN} are shown")
+            }
+            count => format!("{file}: {count} {word}s"),
+        }
+    }
+
+    /// The help stands at the caret, where it is read first; what is allowed beside it comes below.
+    fn render(&self, problem: &Problem, renderer: &Renderer) -> String {
         let caret = AnnotationKind::Primary.span(problem.span.clone());
-        let caret = if label.is_empty() {
-            caret
-        } else {
-            caret.label(label)
+        let (label, note) = problem.remarks();
+        let caret = match label {
+            Some(label) => caret.label(label),
+            None => caret,
         };
         let snippet = Snippet::source(&self.text)
             .path(&self.file)
@@ -137,34 +165,17 @@ impl ConfigErrors {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut report =
-            vec![Group::with_title(level.primary_title(problem.title())).element(snippet)];
-        if let Some(hint) = &problem.hint {
-            report.push(Group::with_title(
-                Level::HELP.secondary_title(hint.as_str()),
-            ));
+        let mut report = Group::with_title(level.primary_title(problem.title())).element(snippet);
+        if let Some(note) = note {
+            report = report.element(Level::NOTE.message(note));
         }
-        Renderer::plain().render(&report)
+        renderer.render(&[report])
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.problems.iter().take(SHOWN) {
-            writeln!(f, "{}\n", self.render(problem))?;
-        }
-        let word = match self.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        let file = &self.file;
-        match self.problems.len() {
-            1 => write!(f, "{file}: 1 {word}"),
-            count if count > SHOWN => {
-                write!(f, "{file}: {count} {word}s, the first {SHOWN} are shown")
-            }
-            count => write!(f, "{file}: {count} {word}s"),
-        }
+        f.write_str(&self.drawn(false))
     }
 }
 
@@ -183,12 +194,50 @@ impl Problem {
             key => format!("{key}: {}", self.what),
         }
     }
+
+    /// What stands at the caret, and what below.
+    fn remarks(&self) -> (Option<String>, Option<String>) {
+        let help = self.hint.as_ref().map(|hint| format!("help: {hint}"));
+        let allowed = self.allowed_beside_hint();
+        match (help, allowed) {
+            (None, Some(short)) if short.len() <= SHORT => (Some(short.to_owned()), None),
+            (help, allowed) => (help, allowed.map(wrapped)),
+        }
+    }
+
+    /// A key that is found needs no list of all others.
+    fn allowed_beside_hint(&self) -> Option<&str> {
+        let is_found = self.fault == Fault::UnknownKey && self.hint.is_some();
+        self.allowed.as_deref().filter(|_| !is_found)
+    }
+}
+
+/// Longest remark at a caret, in bytes; it stands behind the value.
+const SHORT: usize = 60;
+/// Columns of a remark below.
+const WIDTH: usize = 88;
+
+/// Broken behind blanks.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines
+            .last_mut()
+            .filter(|line| line.len() + word.len() < WIDTH);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => *line = format!("{line} {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.what)?;
-        for more in [&self.allowed, &self.hint].into_iter().flatten() {
+        let more = [self.hint.as_deref(), self.allowed_beside_hint()];
+        for more in more.into_iter().flatten() {
             write!(f, "; {more}")?;
         }
         Ok(())
@@ -262,9 +311,38 @@ mod tests {
             "{shown}"
         );
         assert!(shown.contains("--> a.toml:2:11"), "{shown}");
-        assert!(shown.contains("^^^ allowed is a number"), "{shown}");
-        assert!(shown.contains("help: write 1"), "{shown}");
+        assert!(shown.contains("^^^ help: write 1"), "{shown}");
+        assert!(shown.contains("note: allowed is a number"), "{shown}");
         assert!(shown.ends_with("a.toml: 1 error"), "{shown}");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_change_no_word() {
+        let found = errors("[global]\nworkers = 'x'\n", vec![problem(19..22)]);
+        let (plain, coloured) = (found.drawn(false), found.drawn(true));
+        assert!(!plain.contains('\u{1b}') && coloured.contains('\u{1b}'));
+        let mut words = String::new();
+        for (at, part) in coloured.split('\u{1b}').enumerate() {
+            let text = part.split_once('m').filter(|_| at > 0);
+            words.push_str(text.map_or(part, |(_, behind)| behind));
+        }
+        assert_eq!(words, plain);
+    }
+
+    #[test]
+    fn a_key_that_is_found_is_shown_without_the_list_of_all_and_a_long_list_is_broken() {
+        let allowed = format!("allowed: {}", ["some_key"; 30].join(", "));
+        let mut unknown = Problem {
+            fault: Fault::UnknownKey,
+            allowed: Some(allowed),
+            ..problem(0..1)
+        };
+        let drawn = errors("a = 1\n", vec![unknown.clone()]).to_string();
+        assert!(!drawn.contains("allowed"), "{drawn}");
+        unknown.hint = None;
+        let drawn = errors("a = 1\n", vec![unknown]).to_string();
+        assert!(drawn.contains("note: allowed: some_key"), "{drawn}");
+        assert!(drawn.lines().all(|line| line.len() <= 100), "{drawn}");
     }
 
     #[test]
@@ -277,7 +355,7 @@ mod tests {
         assert_eq!(places, [(1, 3), (2, 1)]);
         assert_eq!(
             found[0].message,
-            "\"x\" is wrong; allowed is a number; write 1"
+            "\"x\" is wrong; write 1; allowed is a number"
         );
     }
 

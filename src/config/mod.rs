@@ -12,8 +12,11 @@ mod error;
 mod forecast;
 mod hash_key;
 mod keys;
+mod meant;
+mod misplaced;
 pub mod model;
 mod name;
+mod peers;
 mod schema;
 mod sections;
 mod source;
@@ -95,7 +98,6 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
         .find(|c: char| !c.is_alphanumeric() && !"_-.:/".contains(c))
         .unwrap_or(after.len());
     let word = &after[..after.floor_char_boundary(word_length.min(WORD_MAX))];
-    let is_value = before.trim_end_matches([' ', '\t']).ends_with('=');
     Problem {
         fault: Fault::Syntax,
         span,
@@ -105,9 +107,26 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
             word => format!("`{word}` is no TOML here: {}", error.message()),
         },
         allowed: None,
-        hint: (is_value && !word.is_empty())
-            .then(|| format!("a text stands in quotes: \"{word}\"")),
+        hint: unquoted(before, after, word),
     }
+}
+
+/// How the value of a key is written that begins with `word`, between what stands before and behind it.
+fn unquoted(before: &str, after: &str, word: &str) -> Option<String> {
+    let key = before.trim_end_matches([' ', '\t']).strip_suffix('=')?;
+    let key = key.rsplit(['\n', '{', ',']).next().unwrap_or_default();
+    let value = after
+        .split(['\n', '#', ',', '}'])
+        .next()
+        .unwrap_or_default();
+    let value = &value[..value.floor_char_boundary(WORD_MAX)];
+    let is_word = word.starts_with(char::is_alphabetic);
+    if let Some(flag) = meant::flag(word).filter(|_| is_word) {
+        return Some(format!("it has no quotes: {flag}"));
+    }
+    let guess = meant::quoted(key.trim(), value.trim());
+    let guess = guess.or_else(|| (!word.is_empty()).then(|| word.to_owned()))?;
+    Some(format!("a text stands in quotes: \"{guess}\""))
 }
 
 /// Of a word in a message, in bytes.
@@ -219,10 +238,9 @@ mod tests {
             .collect();
         assert!(said[1].contains("did you mean `watch`?"), "{said:?}");
         assert!(
-            said[2].starts_with("\"inf\" is not allowed; allowed: \"error\", "),
+            said[2].starts_with("\"inf\" is not allowed; did you mean \"info\"?; allowed: "),
             "{said:?}"
         );
-        assert!(said[2].contains("did you mean \"info\"?"), "{said:?}");
         assert!(said[3].contains("a time has its unit: \"30s\""), "{said:?}");
     }
 

@@ -110,6 +110,8 @@ pub struct AccessLog {
     pub interval: Duration,
     /// Lines waiting to be written at once; more are dropped and counted. Default 8,192.
     pub max_queue: usize,
+    /// Whether connections without a byte get a line. Default true.
+    pub log_null: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +182,8 @@ pub struct Listener {
     pub tcp: TcpOptions,
     /// A connection is not accepted before it has sent something, for about this long. `None`: it is; the default.
     pub tcp_defer_accept: Option<Duration>,
+    /// Of a unix socket. Default as the umask has it.
+    pub file: FileRights,
 }
 
 /// `listener.tag`: what tells the operator whose a session is.

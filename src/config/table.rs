@@ -13,6 +13,8 @@ use toml::de::DeTable;
 use super::entry::Entry;
 use super::error::{Fault, Problem};
 use super::keys::{Absent, Key, Kind, Section};
+use super::misplaced::elsewhere;
+use super::peers;
 use super::source::Source;
 use super::words::Word;
 use crate::base::names::nearest;
@@ -66,6 +68,9 @@ impl<'a> Table<'a> {
 
     fn unknown(&self, name: &str, span: Range<usize>) {
         let names = || self.section.keys.iter().map(|key| key.name);
+        let peers = peers::key(&self.path, name).map(str::to_owned);
+        let near = || nearest(name, names()).map(|near| format!("did you mean `{near}`?"));
+        let elsewhere = || elsewhere(&self.path, self.section, name);
         self.source.note(Problem {
             fault: Fault::UnknownKey,
             span,
@@ -75,7 +80,7 @@ impl<'a> Table<'a> {
                 "allowed: {}",
                 names().collect::<Vec<_>>().join(", ")
             )),
-            hint: nearest(name, names()).map(|near| format!("did you mean `{near}`?")),
+            hint: peers.or_else(elsewhere).or_else(near),
         });
     }
 

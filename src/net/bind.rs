@@ -1,23 +1,23 @@
 //! Binding and accepting. One listening socket per address: SO_REUSEPORT would hide a port in use and lose queued
-//! connections when a listener closes.
+//! connections when a listener closes. Only [`super::Overlap`] has it, for a moment.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Peer;
-use super::options::{prepare_listening, prepare_tcp};
-use crate::config::{Bind, TcpOptions};
+use super::options::{prepare_listening, prepare_tcp, set_interface};
+use super::unix::{self, SocketFile};
+use crate::config::{Bind, FileRights, TcpOptions};
 
 /// Why an address could not be bound.
 #[derive(Debug, Error)]
@@ -28,9 +28,18 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+impl BindError {
+    pub(super) fn of(address: &Bind) -> impl FnOnce(io::Error) -> BindError {
+        let address = address.to_string();
+        move |source| BindError { address, source }
+    }
+}
+
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address in use".to_owned(),
+        // The text is that of an unix socket's file, which says what was not permitted.
+        _ if error.get_ref().is_some() => error.to_string(),
         io::ErrorKind::PermissionDenied => {
             "permission denied (a port below 1024 needs CAP_NET_BIND_SERVICE)".to_owned()
         }
@@ -55,44 +64,56 @@ pub struct Incoming {
     watched: AsyncFd<OwnedFd>,
 }
 
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-}
+/// The index of an interface that no machine has: they are counted from 1.
+const NO_INTERFACE: i32 = i32::MAX;
 
-/// Binds and listens. `[::]` takes IPv4 as well. A unix socket file that nobody answers on any more is replaced.
+/// Binds and listens. `[::]` takes IPv4 as well. A unix socket file that nobody answers on any more is replaced; its
+/// rights are the umask's.
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
 pub fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
-    let bound = match address {
-        Bind::Tcp(address) => bind_tcp(*address, backlog),
-        Bind::Unix(path) => bind_unix(path, backlog),
-    };
-    bound.map_err(|source| BindError {
-        address: describe(address),
-        source,
-    })
+    bind_with(address, backlog, &FileRights::default())
 }
 
-fn describe(address: &Bind) -> String {
-    match address {
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix(path) => format!("unix:{}", path.display()),
-    }
+/// As [`bind`], with the rights of a unix socket's file, which it has before anybody can connect.
+///
+/// # Errors
+/// As [`bind`]; the rights cannot be given.
+pub fn bind_with(address: &Bind, backlog: u32, rights: &FileRights) -> Result<Bound, BindError> {
+    let bound = match address {
+        Bind::Tcp(address) => bind_tcp(*address, backlog),
+        Bind::Unix(path) => bind_unix(path, backlog, rights),
+    };
+    bound.map_err(BindError::of(address))
+}
+
+/// Whether an address can be bound: binds it and lets it go.
+///
+/// # Errors
+/// [`BindError`] names the address and the reason.
+pub fn probe(address: SocketAddr) -> Result<(), BindError> {
+    let opened = open_tcp(address, false).map(drop);
+    opened.map_err(BindError::of(&Bind::Tcp(address)))
 }
 
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
+    let bound = open_tcp(address, false)?;
+    bound.set_backlog(backlog)?;
+    Ok(bound)
+}
+
+/// Binds and does not listen yet.
+pub(super) fn open_tcp(address: SocketAddr, shares_port: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(shares_port)?;
     prepare_tcp(&socket, &TcpOptions::DEFAULT)?;
     socket.bind(&address.into())?;
-    socket.listen(backlog_length(backlog))?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Bound {
         local: Bind::Tcp(local),
@@ -101,41 +122,15 @@ fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
     })
 }
 
-fn bind_unix(path: &Path, backlog: u32) -> io::Result<Bound> {
-    remove_stale(path)?;
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
-    // std listens with a backlog of its own; listening again only changes the length.
-    SockRef::from(&listener).listen(backlog_length(backlog))?;
-    listener.set_nonblocking(true)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        inode: std::fs::metadata(path)?.ino(),
-    };
-    Ok(Bound {
+fn bind_unix(path: &Path, backlog: u32, rights: &FileRights) -> io::Result<Bound> {
+    let (socket, file) = unix::open(path, rights)?;
+    let bound = Bound {
         local: Bind::Unix(path.to_owned()),
-        socket: Socket::from(OwnedFd::from(listener)),
+        socket,
         file: Some(file),
-    })
-}
-
-/// Removes a socket file whose listener is gone. A live one stays, and binding then fails with "address in use".
-fn remove_stale(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let Ok(metadata) = std::fs::symlink_metadata(path) else {
-        return Ok(());
     };
-    if !metadata.file_type().is_socket() {
-        return Ok(());
-    }
-    // Not blocking: connecting to a live listener whose queue is full would wait for it, and with it a start or reload.
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    probe.set_nonblocking(true)?;
-    match probe.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)
-        }
-        _ => Ok(()),
-    }
+    bound.set_backlog(backlog)?;
+    Ok(bound)
 }
 
 fn backlog_length(backlog: u32) -> i32 {
@@ -148,7 +143,21 @@ impl Bound {
         &self.local
     }
 
-    /// Changes the length of the kernel's queue of a listening socket in place.
+    /// Lets another socket of this process be bound to the port beside this one, or no more.
+    pub(super) fn share_port(&self, shares: bool) -> io::Result<()> {
+        self.socket.set_reuse_port(shares)
+    }
+
+    /// Takes no new connection; another socket that listens at the port gets them. Those that the kernel
+    /// has queued, and those whose handshake is under way, still come here.
+    ///
+    /// # Errors
+    /// The kernel's: one before Linux 5.7 without CAP_NET_RAW. Then nothing has changed.
+    pub fn turn_away(&self) -> io::Result<()> {
+        set_interface(self.socket.as_fd(), NO_INTERFACE)
+    }
+
+    /// Changes the length of the kernel's queue of a listening socket in place; the first time, it begins to listen.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog_length(backlog))
     }
@@ -165,6 +174,17 @@ impl Bound {
         match self.local {
             Bind::Tcp(_) => prepare_listening(&self.socket, options, defer_accept),
             Bind::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Gives a unix socket's file other rights. Nothing of a TCP socket.
+    ///
+    /// # Errors
+    /// The rights cannot be given, or the file is another one's by now.
+    pub fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
+        match &self.file {
+            Some(file) => file.set_rights(rights),
+            None => Ok(()),
         }
     }
 
@@ -262,15 +282,6 @@ fn peer(address: Option<SocketAddrAny>) -> Peer {
     address.map_or(Peer::Unix, Peer::tcp)
 }
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = std::fs::metadata(&self.path).is_ok_and(|now| now.ino() == self.inode);
-        if ours {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
 impl Drop for Bound {
     fn drop(&mut self) {
         // The file goes before the socket closes, so that nobody connects to a name without a listener.
@@ -288,39 +299,6 @@ mod tests {
         let error = bind(first.local(), 16).unwrap_err().to_string();
         assert!(error.ends_with("address in use"), "{error}");
         assert!(error.starts_with("bind 127.0.0.1:"), "{error}");
-    }
-
-    #[test]
-    fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        let live = bind(&Bind::Unix(path.clone()), 16).unwrap();
-        assert!(bind(&Bind::Unix(path.clone()), 16).is_err());
-        drop(live);
-        assert!(!path.exists());
-    }
-
-    /// A blocking probe of a listener whose queue was full never came back.
-    #[test]
-    fn a_live_listener_with_a_full_queue_is_told_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s");
-        let _live = bind(&Bind::Unix(path.clone()), 1).unwrap();
-        let address = SockAddr::unix(&path).unwrap();
-        let mut waiting = Vec::new();
-        let full = (0..16).any(|_| {
-            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-            client.set_nonblocking(true).unwrap();
-            let refused = client.connect(&address).is_err();
-            waiting.push(client);
-            refused
-        });
-        assert!(full);
-        let error = bind(&Bind::Unix(path.clone()), 1).unwrap_err().to_string();
-        assert!(error.ends_with("address in use"), "{error}");
-        assert!(path.exists());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Sockets, DNS and file descriptors. The only floor that may use `unsafe`.
 
+mod accounts;
 mod address;
 mod bind;
 mod connect;
@@ -7,17 +8,26 @@ mod dial;
 pub mod dns;
 pub mod fds;
 mod hangup;
+mod holder;
 pub mod options;
+mod overlap;
 pub mod signals;
 mod spelled;
 mod stream;
+mod unix;
 
 pub use address::{Endpoint, Peer};
-pub use bind::{BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address};
+pub use bind::{
+    BindError, Bound, Incoming, accept_now, bind, bind_with, is_of_one_connection, local_address,
+    probe,
+};
 pub use connect::{
     ConnectError, OVERDUE_AFTER, begin_connect, connect, connect_unless, is_local_shortage,
     take_error,
 };
 pub use hangup::hung_up;
+pub use holder::{Holder, holder};
+pub use overlap::{HALF_OPEN, Overlap};
 pub use spelled::{Names, Spelled};
 pub use stream::Stream;
+pub use unix::verify_rights;

@@ -105,6 +105,11 @@ pub(super) fn choose_port_late(socket: BorrowedFd<'_>) -> io::Result<()> {
     int_option::set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
+/// A listening socket gets only what comes by this interface from now on; what has begun goes on.
+pub(super) fn set_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
+    int_option::set(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)
+}
+
 /// Makes the next close of a TCP socket a RST that drops whatever is queued. Has no effect on a unix socket.
 pub fn reset_on_close(socket: BorrowedFd<'_>) {
     // A socket that is already gone has nothing left to reset.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::early_lines::EarlyLines;
 use super::end::{End, How, Phase, Side};
 use super::journal::Journal;
 use super::refusal::RefusalCounts;
@@ -42,6 +43,8 @@ pub struct ListenerCounters {
     pub without_close: AtomicU64,
     /// Connections by end. Written by [`super::Record`].
     pub ends: EndCounts,
+    /// Paces the lines of those that end before they are routed.
+    pub(super) early_lines: EarlyLines,
 }
 
 impl ListenerCounters {
@@ -63,6 +66,7 @@ impl ListenerCounters {
             lost_frames: AtomicU64::new(0),
             without_close: AtomicU64::new(0),
             ends: EndCounts::default(),
+            early_lines: EarlyLines::default(),
         })
     }
 }

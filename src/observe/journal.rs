@@ -4,11 +4,12 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Sender, sync_channel};
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use super::flush::{written_by, written_out};
 use super::line::Line;
 use super::output::Output;
 use super::writer::{self, Load, Order};
@@ -82,11 +83,18 @@ impl Journal {
         self.load.dropped.load(Relaxed)
     }
 
-    /// Waits until everything so far is written, at most `timeout`; blocks the thread. False when it took longer.
+    /// Waits until everything so far is written, at most `timeout`, and no longer than standard output takes lines;
+    /// blocks the thread. False when something was left.
     pub fn flush(&self, timeout: Duration) -> bool {
-        let (done, written) = sync_channel(1);
-        self.order(Order::Flush(done));
-        written.recv_timeout(timeout).is_ok()
+        let order = |flushed| {
+            self.order(Order::Flush(flushed));
+            Ok(())
+        };
+        match self.settings.load().output {
+            LogOutput::Stdout => written_out(timeout, &self.load.batches, order),
+            // A disk may pause, and nobody else has its lines.
+            LogOutput::Off | LogOutput::File(_) => written_by(timeout, order),
+        }
     }
 
     /// When lines are wanted: never while the log is off.
@@ -101,6 +109,12 @@ impl Journal {
             },
             LogOutput::Stdout | LogOutput::File(_) => settings.log_at,
         }
+    }
+
+    /// Connections without a byte get no line, where none has told that they opened.
+    pub(super) fn leaves_null_out(&self) -> bool {
+        let settings = self.settings.load();
+        !settings.log_null && !settings.log_at.open
     }
 
     /// Between two interval lines.
@@ -151,6 +165,7 @@ mod tests {
             },
             interval: Duration::from_secs(3600),
             max_queue: 8,
+            log_null: true,
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Line {
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
     pub resumed: Option<Resumed>,
+    /// Lines of this listener that were left out before this one; see [`super::early_lines`].
+    pub skipped: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +169,10 @@ impl Line {
                 Some(Value::Number(self.bytes_from_backend)),
             ),
             ("end", self.event.end().map(Value::End)),
+            (
+                "skipped",
+                (self.skipped > 0).then_some(Value::Number(self.skipped)),
+            ),
         ];
         for (key, value) in known {
             if let Some(value) = value {
@@ -245,6 +251,7 @@ mod tests {
             bytes_from_client: 10,
             bytes_from_backend: 20,
             resumed: None,
+            skipped: 0,
         }
     }
 

@@ -4,12 +4,15 @@
 //! of its listener and backend and hands one line to the [`Journal`], which never makes it wait.
 
 mod counters;
+mod early_lines;
 mod end;
 mod escape;
+mod flush;
 mod journal;
 mod line;
 mod names;
 mod output;
+mod process_log;
 mod record;
 mod refusal;
 mod summary;
@@ -19,6 +22,7 @@ pub use counters::{BackendCounters, EndCounts, ListenerCounters};
 pub use end::{End, How, Phase, Side};
 pub use escape::escape;
 pub use journal::{Journal, Prepared};
+pub use process_log::{ProcessLog, dropped_log_lines};
 pub use record::{Record, Resumed};
 pub use refusal::{Refusal, RefusalCounts};
 pub use summary::Summary;

@@ -57,6 +57,8 @@ pub struct Record {
     /// Connects tried, the first among them; stays at 255.
     tries: u8,
     ended: bool,
+    /// A byte of the client was read in its set-up.
+    heard: bool,
 }
 
 const _: () = assert!(size_of::<Record>() <= 120);
@@ -71,6 +73,10 @@ impl Moment {
     fn now() -> Moment {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         Moment(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn since_origin(self) -> Duration {
+        Duration::from_nanos(self.0)
     }
 
     fn elapsed(self) -> Duration {
@@ -98,7 +104,13 @@ impl Record {
             phase: Phase::Accept,
             tries: 0,
             ended: false,
+            heard: false,
         }
+    }
+
+    /// The client has said something, whatever became of it. The relay counts its bytes itself.
+    pub fn heard(&mut self) {
+        self.heard = true;
     }
 
     /// The balancer in front, `via`, says who the client is, and more in TLVs; these are cut at 250 bytes.
@@ -127,7 +139,7 @@ impl Record {
     }
 
     /// Method, host and path of an HTTP request. The query and the fragment are never kept; host and path are cut
-    /// at 128 bytes together.
+    /// at 128 bytes each.
     pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
         self.names.set_request(method, host, path);
     }
@@ -270,12 +282,36 @@ impl Record {
         if end.phase == Phase::Tls {
             self.listener.handshake_failures.fetch_add(1, Relaxed);
         }
-        if self.listener.journal.log_at().end {
+        if self.listener.journal.log_at().end
+            && !self.is_left_out(end)
+            && let Some(skipped) = self.admit_line(end.phase)
+        {
             let names = std::mem::take(&mut self.names);
             self.listener.journal.write(Line {
                 names,
+                skipped,
                 ..self.line(Event::End(end))
             });
+        }
+    }
+
+    /// `log_null = false`, and no byte has come or gone: a probe, or a connection opened in advance. What we refuse is
+    /// no such one, and neither is one that a line has told of.
+    fn is_left_out(&self, end: End) -> bool {
+        let moved = self.bytes_from_client + self.bytes_from_backend > 0;
+        let spoke = self.heard || moved || self.status != 0;
+        let theirs = end.side == Side::Client || end.how == How::Timeout;
+        !spoke && theirs && self.listener.journal.leaves_null_out()
+    }
+
+    /// How many lines were left out before this one; `None`: it is left out, too.
+    fn admit_line(&self, phase: Phase) -> Option<u64> {
+        match phase {
+            Phase::Accept | Phase::Tls | Phase::Head => self
+                .listener
+                .early_lines
+                .admit(Moment::now().since_origin()),
+            _ => Some(0),
         }
     }
 
@@ -351,6 +387,7 @@ impl Record {
             bytes_from_client: self.bytes_from_client,
             bytes_from_backend: self.bytes_from_backend,
             resumed: None,
+            skipped: 0,
         }
     }
 }
@@ -377,6 +414,7 @@ mod tests {
             log_at,
             interval: Duration::from_secs(3600),
             max_queue: 100,
+            log_null: true,
         };
         Journal::new(&settings).unwrap()
     }
@@ -413,15 +451,17 @@ mod tests {
     }
 
     #[test]
-    fn host_and_path_are_cut_together() {
+    fn host_and_path_are_cut_each() {
         let listener = listener(&quiet());
         let mut record = record(&listener);
         record.set_request("GET", Some(&"h".repeat(100)), &"/".repeat(100));
-        assert_eq!(record.path().map(str::len), Some(28));
+        assert_eq!(record.path().map(str::len), Some(100));
+        record.set_request("GET", None, &"/".repeat(200));
+        assert_eq!(record.path().map(str::len), Some(128));
         record.set_request("GET", Some(&"h".repeat(1000)), "/x");
         assert_eq!(
             (record.host().map(str::len), record.path()),
-            (Some(128), Some(""))
+            (Some(128), Some("/x"))
         );
         record.finish(FIN);
     }

@@ -46,7 +46,7 @@ impl Summary {
         self.names.client_subject()
     }
 
-    /// Without its query; host and path are cut at 128 bytes together.
+    /// Without its query; host and path are cut at 128 bytes each.
     pub fn path(&self) -> Option<&str> {
         self.names.path()
     }

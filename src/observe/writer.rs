@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
+use super::flush::Flushed;
 use super::line::Line;
 use super::output::Output;
 use crate::config::LogFormat;
@@ -23,7 +24,7 @@ pub(super) enum Order {
     Replace(Output, LogFormat),
     Reopen,
     /// Answers when everything ordered before it is written.
-    Flush(SyncSender<()>),
+    Flush(Flushed),
 }
 
 /// What the writer shares with those who give it orders.
@@ -33,6 +34,8 @@ pub(super) struct Load {
     pub queued: AtomicUsize,
     /// Lines that were lost: the queue was full, or the output could not be written.
     pub dropped: AtomicU64,
+    /// Batches that the writer has got through.
+    pub batches: AtomicU64,
 }
 
 /// Starts the thread; it ends when every sender is gone and all is written.
@@ -99,8 +102,7 @@ impl Writer {
             }
             Order::Flush(done) => {
                 self.write_batch();
-                // Whoever asked may have given up waiting.
-                let _ = done.try_send(());
+                done.tell();
             }
         }
     }
@@ -120,6 +122,7 @@ impl Writer {
             self.load.dropped.fetch_add(self.lines, Relaxed);
             self.complain(&error);
         }
+        self.load.batches.fetch_add(1, Relaxed);
         self.batch.clear();
         self.lines = 0;
     }

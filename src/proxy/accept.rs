@@ -115,6 +115,7 @@ impl Listening {
         let old = self.rules();
         if old.config.tcp != rules.config.tcp
             || old.config.tcp_defer_accept != rules.config.tcp_defer_accept
+            || old.config.file != rules.config.file
         {
             set_options(&self.shared.bound, &rules);
         }
@@ -178,6 +179,9 @@ fn set_options(bound: &Bound, rules: &Rules) {
     let config = &rules.config;
     if let Err(error) = bound.set_options(&config.tcp, config.tcp_defer_accept) {
         tracing::warn!(listener = %config.name, %error, "socket options cannot be set");
+    }
+    if let Err(error) = bound.set_rights(&config.file) {
+        tracing::warn!(listener = %config.name, %error, "rights of the socket's file cannot be set");
     }
 }
 

@@ -73,7 +73,11 @@ pub(super) fn plain(stream: Stream) -> Classified {
 }
 
 /// Reads the ClientHello and keeps its bytes for the backend. What cannot be parsed is closed, never routed.
-pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<Classified, End> {
+pub(super) async fn peek_hello(
+    mut stream: Stream,
+    deadline: Instant,
+    record: &mut Record,
+) -> Result<Classified, End> {
     let mut read = Vec::with_capacity(1024);
     let mut reader = Reader::new();
     loop {
@@ -83,7 +87,7 @@ pub(super) async fn peek_hello(mut stream: Stream, deadline: Instant) -> Result<
             Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
             Ok(Err(error)) => return Err(client_end(&error)),
             Ok(Ok(0)) => return Err(end(Side::Client, How::Fin)),
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => record.heard(),
         }
         match reader.feed(&read[before..]) {
             Progress::Hello(hello) => {

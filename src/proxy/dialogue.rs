@@ -85,8 +85,13 @@ impl Dialogue {
 
     /// Bytes have moved on either side.
     pub(super) fn moved(&self) {
-        let now = milliseconds(self.start.elapsed());
+        let now = milliseconds(self.start.elapsed()).max(1);
         self.moved_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// Whether bytes have moved at all.
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved_ms.load(Ordering::Relaxed) > 0
     }
 
     /// How long a write to the client may stall from now on.

@@ -256,7 +256,11 @@ pub(super) async fn accept(
 ) -> Result<Accepted, End> {
     let mut alarm = pin!(tokio::time::sleep_until(arrival.deadline));
     let mut read = Vec::with_capacity(HELLO_BYTES);
-    let hello = before(alarm.as_mut(), read_hello(&mut stream, &mut read)).await?;
+    let hello = before(alarm.as_mut(), read_hello(&mut stream, &mut read)).await;
+    if !read.is_empty() {
+        record.heard();
+    }
+    let hello = hello?;
     let mut config = terminator.config();
     let mut hurried = None;
     let mut waited = Duration::ZERO;

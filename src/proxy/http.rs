@@ -142,7 +142,10 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
     if let Some(handover) = visit.take_handover() {
         return adopt(&visit.arrival, handover).await;
     }
-    if let Some(record) = visit.unused_record() {
+    if let Some(mut record) = visit.unused_record() {
+        if visit.dialogue.has_moved() {
+            record.heard();
+        }
         let (side, how) = match ended {
             _ if visit.dialogue.stopped() => (Side::Evenkeel, How::Stop),
             _ if visit.dialogue.gave_up() => (Side::Evenkeel, How::Timeout),

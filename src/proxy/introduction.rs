@@ -56,6 +56,7 @@ pub(super) async fn receive(
     let received = learn(arrival, stream, record, &mut silent).await;
     if received.is_err() && !silent {
         stream.reset_on_close();
+        record.heard();
     }
     received
 }

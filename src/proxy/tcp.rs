@@ -80,7 +80,9 @@ async fn classify(
     record: &mut Record,
 ) -> Result<Classified, End> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
-        (Some(ListenerTls::Passthrough), _) => classify::peek_hello(stream, arrival.deadline).await,
+        (Some(ListenerTls::Passthrough), _) => {
+            classify::peek_hello(stream, arrival.deadline, record).await
+        }
         (_, Some(tls)) => classify::terminate(stream, tls, arrival, record).await,
         _ => Ok(classify::plain(stream)),
     }

@@ -14,4 +14,9 @@ pub trait Follower: Send + Sync {
     /// # Errors
     /// One message that says what failed and with what; the whole reload is given up.
     fn prepare(&self, config: &Config) -> Result<Commit, String>;
+
+    /// Why `prepare` would fail for an address that cannot be bound. Tries and lets go; opens no file.
+    fn foresee(&self, _config: &Config) -> Vec<String> {
+        Vec::new()
+    }
 }

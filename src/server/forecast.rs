@@ -1,11 +1,11 @@
-//! What a reload of a text would do, with the live connections that each part has now. Nothing is loaded, bound or
-//! changed, and no file that the text names is opened: it may come from far away.
+//! What a reload of a text would do, with the live connections that each part has now. Nothing is loaded or changed, and no
+//! file that the text names is opened: it may come from far away. Addresses are tried: bound and let go, without a listen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::reload::lines;
-use super::{Condition, Server};
+use super::{Condition, Server, listeners, lock};
 use crate::config::{self, Change, Config, Fate, Part, Step};
 use crate::pool::Pool;
 
@@ -15,6 +15,8 @@ pub struct Forecast {
     pub parts: Vec<ForecastPart>,
     /// Keys that differ and are read at start only.
     pub needs_restart: Vec<&'static str>,
+    /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
+    pub refusals: Vec<String>,
     pub totals: Totals,
 }
 
@@ -54,7 +56,9 @@ impl Server {
         let forecast = move || {
             let parsed = config::parse(&text, server.source.file());
             let new = parsed.map_err(|errors| lines(&errors))?;
-            Ok(server.foresee(&new))
+            let mut forecast = server.foresee(&new);
+            forecast.refusals = server.foresee_binds(&new);
+            Ok(forecast)
         };
         let done = self.watch().spawn_blocking(forecast).await;
         done.unwrap_or_else(|error| Err(vec![format!("plan: {error}")]))
@@ -82,6 +86,7 @@ impl Server {
         Forecast {
             totals: Totals::of(&parts),
             parts,
+            refusals: Vec::new(),
             needs_restart: restart
                 .filter_map(|change| match change {
                     Change::NeedsRestart { key } => Some(key),
@@ -89,6 +94,18 @@ impl Server {
                 })
                 .collect(),
         }
+    }
+
+    /// What a reload could not bind.
+    fn foresee_binds(&self, new: &Config) -> Vec<String> {
+        // A reload shares ports for a moment, as this does.
+        let _one_at_a_time = lock(&self.reloading);
+        let present = lock(&self.live).listeners.clone();
+        let mut refusals = listeners::foresee(&present, &new.listeners);
+        for follower in lock(&self.followers).clone() {
+            refusals.extend(follower.foresee(new));
+        }
+        refusals
     }
 
     /// Backends that no file names, but DNS: they stay as long as their pool discovers.

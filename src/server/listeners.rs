@@ -2,14 +2,14 @@
 //!
 //! Everything that can fail (binding) happens in `plan`; `apply` only swaps. A listener is known by its name, a socket by its
 //! address: an address that stays keeps its socket, under whatever name, because closing one loses the connections
-//! queued in it.
+//! queued in it. An address that only overlaps the one before is bound beside it.
 
 use std::io;
 use std::sync::Arc;
 
 use super::status::{ListenerState, ListenerStatus};
 use crate::config::{Bind, Listener, ListenerTls};
-use crate::net::{self, BindError, Bound};
+use crate::net::{self, BindError, Bound, HALF_OPEN, Overlap};
 use crate::observe::ListenerCounters;
 use crate::proxy::{Listening, Proxy, Rules};
 
@@ -28,9 +28,26 @@ pub(super) struct Plan {
     pub steps: Vec<Step>,
     /// Listeners whose certificate files have another content under the same names.
     pub renewed: Vec<String>,
+    /// Sockets of `steps` that do not listen yet: until nothing else can fail, what comes to their port
+    /// is for the sockets before.
+    overlaps: Vec<(String, Overlap)>,
 }
 
-/// Binds what is new, on sockets that listen already but that nobody accepts from yet.
+impl Plan {
+    /// Lets all sockets listen; the last step that may fail.
+    ///
+    /// # Errors
+    /// Another process has taken a port meanwhile.
+    pub fn listen(&mut self) -> Result<(), Vec<String>> {
+        for (name, overlap) in self.overlaps.drain(..) {
+            let listening = overlap.listen();
+            listening.map_err(|error| vec![format!("listener {name}: {error}")])?;
+        }
+        Ok(())
+    }
+}
+
+/// Binds what is new, on sockets that nobody accepts from yet.
 ///
 /// # Errors
 /// Every address that could not be bound; what was bound is closed again.
@@ -39,8 +56,9 @@ pub(super) fn plan(present: &[Arc<Listening>], wanted: Vec<Rules>) -> Result<Pla
     let mut plan = Plan {
         steps: Vec::new(),
         renewed: Vec::new(),
+        overlaps: Vec::new(),
     };
-    let mut given_up = given_up(present, &wanted);
+    let mut given_up = given_up(present, wanted.iter().map(|rules| &*rules.config));
     for rules in wanted {
         let name = rules.config.name.clone();
         let mut stays = present.iter().filter(|old| is_same(old, &rules.config));
@@ -52,7 +70,12 @@ pub(super) fn plan(present: &[Arc<Listening>], wanted: Vec<Rules>) -> Result<Pla
             continue;
         }
         match socket(&mut given_up, present, &rules.config) {
-            Ok(bound) => plan.steps.push(Step::Start(bound, rules)),
+            Ok(Place::Bound(bound)) => plan.steps.push(Step::Start(bound, rules)),
+            Ok(Place::Beside(overlap)) => {
+                let bound = Arc::clone(overlap.bound());
+                plan.steps.push(Step::Start(bound, rules));
+                plan.overlaps.push((name, overlap));
+            }
             Err(error) => errors.push(format!("listener {name}: {error}")),
         }
     }
@@ -69,9 +92,33 @@ fn is_same(old: &Listening, wanted: &Listener) -> bool {
     old.name == wanted.name && old.bind == wanted.bind
 }
 
+/// Why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as the text that
+/// names them may come from far away. Not while a plan is made: both share ports for a moment.
+pub(super) fn foresee(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
+    let mut given_up = given_up(present, wanted.iter());
+    let mut refusals = Vec::new();
+    for wanted in wanted {
+        let stays = present.iter().any(|old| is_same(old, wanted));
+        if stays || take(&mut given_up, wanted).is_some() {
+            continue;
+        }
+        let Bind::Tcp(address) = &wanted.bind else {
+            continue;
+        };
+        if let Err(error) = Overlap::bind(*address, wanted.backlog, &beside(&given_up, wanted)) {
+            let why = explain(&error, present, &given_up, &wanted.bind);
+            refusals.push(format!("listener {}: {why}", wanted.name));
+        }
+    }
+    refusals
+}
+
 /// Present listeners that no wanted one goes on as: their addresses become free.
-fn given_up(present: &[Arc<Listening>], wanted: &[Rules]) -> Vec<Arc<Listening>> {
-    let goes_on = |old: &Arc<Listening>| wanted.iter().any(|rules| is_same(old, &rules.config));
+fn given_up<'a>(
+    present: &[Arc<Listening>],
+    wanted: impl Iterator<Item = &'a Listener> + Clone,
+) -> Vec<Arc<Listening>> {
+    let goes_on = |old: &Arc<Listening>| wanted.clone().any(|wanted| is_same(old, wanted));
     let given_up = present.iter().filter(|old| !goes_on(old));
     given_up.cloned().collect()
 }
@@ -95,35 +142,64 @@ fn fingerprint(rules: &Rules) -> Option<[u8; 32]> {
     rules.tls.as_ref().map(|tls| tls.fingerprint())
 }
 
+/// The socket of a listener that is not there yet.
+enum Place {
+    Bound(Arc<Bound>),
+    /// Beside the sockets of listeners that give their addresses up.
+    Beside(Overlap),
+}
+
 /// The socket of a listener that gives this address up, or a new one.
 fn socket(
     given_up: &mut Vec<Arc<Listening>>,
     present: &[Arc<Listening>],
     wanted: &Listener,
-) -> Result<Arc<Bound>, String> {
+) -> Result<Place, String> {
+    if let Some(bound) = take(given_up, wanted) {
+        return Ok(Place::Bound(bound));
+    }
+    let beside = beside(given_up, wanted);
+    let bound = match &wanted.bind {
+        Bind::Tcp(address) if !beside.is_empty() => {
+            Overlap::bind(*address, wanted.backlog, &beside).map(Place::Beside)
+        }
+        bind => {
+            let bound = net::bind_with(bind, wanted.backlog, &wanted.file);
+            bound.map(|bound| Place::Bound(Arc::new(bound)))
+        }
+    };
+    bound.map_err(|error| explain(&error, present, given_up, &wanted.bind))
+}
+
+/// Takes the socket of the very address.
+fn take(given_up: &mut Vec<Arc<Listening>>, wanted: &Listener) -> Option<Arc<Bound>> {
     let holds = |old: &Arc<Listening>| {
         old.rules().config.bind == wanted.bind || *old.local() == wanted.bind
     };
-    if let Some(place) = given_up.iter().position(holds) {
-        return Ok(Arc::clone(given_up.swap_remove(place).bound()));
-    }
-    net::bind(&wanted.bind, wanted.backlog)
-        .map(Arc::new)
-        .map_err(|error| explain(&error, present, &wanted.bind))
+    let place = given_up.iter().position(holds)?;
+    Some(Arc::clone(given_up.swap_remove(place).bound()))
 }
 
-/// Says so when it is our own socket that is in the way: the old one serves until the new one is bound.
-fn explain(error: &BindError, present: &[Arc<Listening>], wanted: &Bind) -> String {
-    let overlapping = |old: &&Arc<Listening>| match (old.local(), wanted) {
-        (Bind::Tcp(old), Bind::Tcp(wanted)) => old.port() == wanted.port(),
-        _ => false,
-    };
+/// The sockets whose address covers this one, or is covered by it.
+fn beside(given_up: &[Arc<Listening>], wanted: &Listener) -> Vec<Arc<Bound>> {
+    let overlapping = given_up
+        .iter()
+        .filter(|old| old.local().overlaps(&wanted.bind));
+    overlapping.map(|old| Arc::clone(old.bound())).collect()
+}
+
+/// Says so when it is a socket of ours that is in the way and stays.
+fn explain(
+    error: &BindError,
+    present: &[Arc<Listening>],
+    given_up: &[Arc<Listening>],
+    wanted: &Bind,
+) -> String {
+    let leaves = |old: &Arc<Listening>| given_up.iter().any(|other| Arc::ptr_eq(old, other));
+    let in_the_way = |old: &&Arc<Listening>| old.local().overlaps(wanted) && !leaves(old);
     let in_use = error.source.kind() == io::ErrorKind::AddrInUse;
-    match present.iter().find(overlapping).filter(|_| in_use) {
-        Some(old) => format!(
-            "{error} by listener {}, which serves until the new address is bound; use another port or restart",
-            old.rules().config.name
-        ),
+    match present.iter().find(in_the_way).filter(|_| in_use) {
+        Some(old) => format!("{error} by listener {}", old.rules().config.name),
         None => error.to_string(),
     }
 }
@@ -154,6 +230,28 @@ pub(super) fn left_over(
 ) -> Vec<Arc<Listening>> {
     let is_left = |old: &Arc<Listening>| !now.iter().any(|new| Arc::ptr_eq(old, new));
     before.into_iter().filter(is_left).collect()
+}
+
+/// Stops them. One whose port goes on at another address gives what comes to that one first, and has
+/// time for the handshakes under way; without that they would be reset.
+pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
+    let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
+    let (overlapped, gone): (Vec<_>, Vec<_>) = left.into_iter().partition(goes_on);
+    for listening in &overlapped {
+        if let Err(error) = listening.bound().turn_away() {
+            let listener = &listening.counters().name;
+            tracing::warn!(%listener, %error, "connections that come while the old address closes are reset");
+        }
+    }
+    for listening in gone {
+        listening.stop().await;
+    }
+    if !overlapped.is_empty() {
+        tokio::time::sleep(HALF_OPEN).await;
+    }
+    for listening in overlapped {
+        listening.stop().await;
+    }
 }
 
 fn start(

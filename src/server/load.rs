@@ -10,6 +10,7 @@ use super::sticky;
 use crate::config::{self, Config, Draft, Finding, ListenerTls};
 use crate::health;
 use crate::net::options::verify_congestion;
+use crate::net::verify_rights;
 use crate::pool::Pool;
 use crate::proxy::Rules;
 use crate::tls::{self, TlsError, Towards};
@@ -40,6 +41,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<LoadErr
         }
     }
     errors.extend(congestion_errors(config));
+    errors.extend(rights_errors(config));
     let tls = pools_tls(config, &mut errors);
     let pools = pools(config, known, &tls);
     let keys = sticky::load(config, &mut errors);
@@ -134,6 +136,27 @@ fn congestion_errors(config: &Config) -> Vec<LoadError> {
             Some(LoadError::new(&part, key, None, &refused))
         })
         .collect()
+}
+
+/// Whom a unix socket's file is to belong to is known to this machine only.
+fn rights_errors(config: &Config) -> Vec<LoadError> {
+    let listeners = config.listeners.iter().enumerate();
+    let listeners = listeners.map(|(place, one)| {
+        let part = format!("listener {}", one.name);
+        (part, format!("listener[{place}]"), &one.file)
+    });
+    let own = |part: &str| (part.to_owned(), part.to_owned());
+    let admin = config.admin.iter().map(|one| (own("admin"), &one.file));
+    let metrics = config.metrics.iter();
+    let metrics = metrics.map(|one| (own("metrics"), &one.file));
+    let endpoints = admin.chain(metrics);
+    let endpoints = endpoints.map(|((part, key), file)| (part, key, file));
+    let all = listeners.chain(endpoints);
+    all.filter_map(|(part, key, file)| {
+        let error = verify_rights(file).err()?;
+        Some(LoadError::new(&part, key, None, &error))
+    })
+    .collect()
 }
 
 /// Reads what the `tls` of the pools names.

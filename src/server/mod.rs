@@ -48,7 +48,7 @@ pub use pool_files::PoolFileStatus;
 pub use signals::{Signal, Signals};
 pub use source::{Source, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
-pub use warnings::warn_of_files;
+pub use warnings::{warn_of_binds, warn_of_files};
 
 use crate::config::{self, Change, Config};
 use crate::discovery;
@@ -72,6 +72,17 @@ pub struct StartError(pub String);
 pub struct ReloadError {
     /// Every reason found, at least one.
     pub messages: Vec<String>,
+    /// Those that are of the file or of the files that it names, each with its line and a caret, as `check` draws them.
+    pub drawn: Option<String>,
+}
+
+impl From<Vec<String>> for ReloadError {
+    fn from(messages: Vec<String>) -> ReloadError {
+        ReloadError {
+            messages,
+            drawn: None,
+        }
+    }
 }
 
 /// One running balancer; always in an `Arc`.
@@ -218,9 +229,7 @@ impl Server {
         let reload = move || server.reload_now(text, &conditions);
         match self.watch().spawn_blocking(reload).await {
             Ok(result) => result,
-            Err(error) => Err(ReloadError {
-                messages: vec![format!("reload: {error}")],
-            }),
+            Err(error) => Err(vec![format!("reload: {error}")].into()),
         }
     }
 

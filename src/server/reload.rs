@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::follower::Commit;
-use super::load::{Pools, load};
+use super::load::{Pools, load, verify};
 use super::pools::{self, RunningPool};
 use super::{Condition, ReloadError, Server, listeners, lock, sticky};
-use crate::config::{self, Change, Config, ConfigErrors};
+use crate::config::{self, Change, Config, ConfigErrors, Draft};
 use crate::observe;
 use crate::tls::Towards;
 
@@ -44,19 +44,19 @@ impl Server {
                 lock(&self.reloads).succeeded(now);
                 self.tell_changes(changes);
             }
-            Err(messages) => {
-                lock(&self.reloads).failed(now, messages.join("\n"));
-                self.tell_refusal(messages);
+            Err(refused) => {
+                lock(&self.reloads).failed(now, refused.messages.join("\n"));
+                self.tell_refusal(&refused.messages);
             }
         }
-        result.map_err(|messages| ReloadError { messages })
+        result
     }
 
     fn try_reload(
         &self,
         text: Option<String>,
         conditions: &[Condition],
-    ) -> Result<Vec<Change>, Vec<String>> {
+    ) -> Result<Vec<Change>, ReloadError> {
         let text = match text {
             Some(text) => text,
             None => {
@@ -65,13 +65,20 @@ impl Server {
             }
         };
         lock(&self.attempted).clone_from(&text);
-        let config = config::parse(&text, self.source.file()).map_err(|errors| lines(&errors))?;
+        let draft = || Draft::read(&text, self.source.file());
+        let config = draft().finish().map_err(|errors| ReloadError {
+            messages: lines(&errors),
+            drawn: Some(errors.to_string()),
+        })?;
         let objections = self.objections(conditions, &config);
         if !objections.is_empty() {
-            return Err(objections);
+            return Err(objections.into());
         }
-        let plan = self.plan(config)?;
-        self.commit(plan)
+        let plan = self.plan(config).map_err(|messages| ReloadError {
+            messages,
+            drawn: drawn_by_check(draft()),
+        })?;
+        Ok(self.commit(plan)?)
     }
 
     /// Loads and binds what `config` needs beside what runs.
@@ -89,17 +96,21 @@ impl Server {
         };
         let loaded = load(&config, &known)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let listeners = listeners::plan(&present, loaded.rules)?;
-        let renewed = listeners.renewed.into_iter();
+        let mut listeners = listeners::plan(&present, loaded.rules)?;
+        let renewed = std::mem::take(&mut listeners.renewed).into_iter();
         let mut changes = config::diff(&old, &config);
         changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
         changes.extend(renewed_tls(&old, &config, &known, &loaded.tls));
         changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
+        let journal = prepare_journal(&old, &config)?;
+        let started = self.start_new(&loaded.pools, &known);
+        let followers = self.prepare_followers(&config)?;
+        listeners.listen()?;
         Ok(Plan {
             keys: loaded.keys,
-            journal: prepare_journal(&old, &config)?,
-            followers: self.prepare_followers(&config)?,
-            started: self.start_new(&loaded.pools, &known),
+            journal,
+            followers,
+            started,
             pools: loaded.pools,
             tls: loaded.tls,
             listeners: listeners.steps,
@@ -155,6 +166,7 @@ impl Server {
         let before = std::mem::take(&mut live.listeners);
         live.listeners = listeners::apply(plan.listeners, &before, &self.proxy);
         let left = listeners::left_over(before, &live.listeners);
+        let now = live.listeners.clone();
         live.config = Arc::clone(&plan.config);
         drop(live);
         if let Some(prepared) = plan.journal {
@@ -166,11 +178,7 @@ impl Server {
         self.watching.send_replace(plan.config.global.watch);
         self.committed.send_replace(());
         // Waited for: whoever gets the answer may rely on the old addresses being closed.
-        self.proxy.runtime.block_on(async move {
-            for listening in left {
-                listening.stop().await;
-            }
-        });
+        self.proxy.runtime.block_on(listeners::stop(left, &now));
         Ok(plan.changes)
     }
 
@@ -189,6 +197,13 @@ impl Server {
         let file = self.source.file().display();
         tracing::error!(%file, errors = messages.len(), "reload refused, the present configuration goes on");
     }
+}
+
+/// What `check` would say of the files that a sound text names. `None`: nothing, so an address or the like is at fault.
+fn drawn_by_check(mut draft: Draft) -> Option<String> {
+    verify(&mut draft);
+    let errors = draft.finish().err()?;
+    Some(errors.to_string())
 }
 
 /// The pools whose files of `tls` have another content under the same names.

@@ -1,12 +1,14 @@
-//! What the files of a configuration show that its operator should know: `evenkeel check` tells it,
-//! nothing refuses it.
+//! What the files of a configuration and this machine's addresses show that its operator should know:
+//! `evenkeel check` tells it, nothing refuses it.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::renewal::ends_soon;
-use crate::config::{Certificate, Config, Draft, Finding, ListenerTls, Terminate};
+use crate::config::{Bind, Certificate, Config, Draft, Finding, ListenerTls, Terminate};
+use crate::net::{self, Holder};
 use crate::tls;
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -20,6 +22,52 @@ pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
     let readable = secrets.filter_map(|(key, file)| finding(key, file, readable(file)?));
     for found in expiring.chain(readable).collect::<Vec<_>>() {
         draft.warn(&found);
+    }
+}
+
+/// Adds the endpoints that could not be bound here. An address that a balancer of ours has is none: mostly
+/// the file is for that one.
+pub fn warn_of_binds(draft: &mut Draft) {
+    let Some(config) = draft.config() else { return };
+    let listeners = config.listeners.iter().enumerate();
+    let listeners = listeners.map(|(place, one)| (format!("listener[{place}].bind"), &one.bind));
+    let admin = config.admin.iter();
+    let admin = admin.map(|one| ("admin.bind".to_owned(), &one.bind));
+    let metrics = config.metrics.iter();
+    let metrics = metrics.map(|one| ("metrics.bind".to_owned(), &one.bind));
+    let all = listeners.chain(admin).chain(metrics);
+    let found = all.filter_map(|(key, bind)| {
+        let what = trouble(bind)?;
+        Some(Finding {
+            key,
+            file: None,
+            what,
+        })
+    });
+    for found in found.collect::<Vec<_>>() {
+        draft.warn(&found);
+    }
+}
+
+fn trouble(bind: &Bind) -> Option<String> {
+    match bind {
+        Bind::Tcp(address) => {
+            let error = net::probe(*address).err()?;
+            if error.source.kind() != io::ErrorKind::AddrInUse {
+                return Some(error.to_string());
+            }
+            let Holder { pid, name } = net::holder(*address)?;
+            (name != env!("CARGO_PKG_NAME")).then(|| format!("{error} by {name} (process {pid})"))
+        }
+        Bind::Unix(path) => {
+            let folder = path.parent().filter(|folder| !folder.is_dir());
+            if let Some(folder) = folder {
+                return Some(format!("bind {bind}: {} is no folder", folder.display()));
+            }
+            let file = std::fs::symlink_metadata(path).ok()?;
+            let is_other = !file.file_type().is_socket();
+            is_other.then(|| format!("bind {bind}: there is another file"))
+        }
     }
 }
 

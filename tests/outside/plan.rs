@@ -193,3 +193,38 @@ async fn a_reload_whose_condition_does_not_hold_changes_nothing() {
         0.0
     );
 }
+
+/// What a reload finds wrong was told without the line that it is about.
+#[tokio::test]
+async fn a_refused_reload_shows_each_line_with_a_caret_as_check_does() {
+    let bench = Bench::start().await;
+    let missing = "[[listener]]\nname = \"tls\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p1\"\n\
+                   tls = { certificates = [{ cert = \"nowhere.pem\", key = \"nowhere.key\" }] }\n";
+    for (config, line, told) in [
+        (
+            after(&bench.nodes).replace("retries = 1", "maxconn = 1"),
+            "maxconn = 1",
+            "help: it is `max_connections` of each backend here",
+        ),
+        (
+            missing.to_owned() + &after(&bench.nodes),
+            "tls = { certificates = [{ cert = \"nowhere.pem\"",
+            "nowhere.pem: ",
+        ),
+    ] {
+        let refused = bench.balancer.try_reload(&config).await;
+        assert_eq!(refused.status, 422, "{}", refused.body);
+        let drawn = refused.json()["drawn"].as_str().unwrap().to_owned();
+        let admin = bench.balancer.address("admin").await.to_string();
+        let (code, _, shown) = bench.balancer.command(&["reload", "--admin", &admin]).await;
+        assert_eq!(code, 1);
+        let file = bench.balancer.config.display().to_string();
+        let (_, _, checked) = bench.balancer.command(&["check", &file]).await;
+        assert!(shown.contains(drawn.trim_end()), "{shown}\n{drawn}");
+        assert_eq!(drawn.trim_end(), checked.trim_end());
+        assert!(
+            drawn.contains(line) && drawn.contains('^') && drawn.contains(told),
+            "{drawn}"
+        );
+    }
+}

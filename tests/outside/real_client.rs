@@ -333,34 +333,37 @@ async fn behind_a_proxy_header_that_announces_nobody_no_chain_is_read() {
 #[tokio::test]
 async fn a_balancer_behind_a_unix_socket_names_clients_too() {
     let node = Node::web("n1").await;
-    let launch = Launch::new();
-    let path = launch.path("web.sock");
-    let keys = "trusted = [\"unix\"]\nper_source = { max_connections = 1 }";
-    let config = listener_with("main", "websocket", "nodes", keys).replacen(
-        "127.0.0.1:0",
-        &format!("unix:{}", path.display()),
-        1,
-    ) + "[[listener.route]]\npath = \"/\"\npool = \"nodes\"\ndeny = [\"203.0.113.0/24\"]\n"
-        + &pool("nodes", "", &[backend("n1", node.address)]);
-    let balancer = launch.start(&config);
-    balancer
-        .event("the listener", 0, |event| {
-            event.message() == "listening" && event.field("listener") == Some("main")
-        })
-        .await;
-    for (client, status) in [("198.51.100.1", "200"), ("203.0.113.1", "403")] {
-        let mut stream = UnixStream::connect(&path).await.expect("connect");
-        let request = format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: {client}\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.expect("write");
-        let mut answer = String::new();
-        within("an answer", stream.read_to_string(&mut answer))
-            .await
-            .expect("read");
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
-        );
+    // A balancer on this machine, and one behind another of the network.
+    for (trusted, hops) in [("\"unix\"", ""), ("\"unix\", \"10.0.0.0/8\"", ", 10.0.0.9")] {
+        let launch = Launch::new();
+        let path = launch.path("web.sock");
+        let keys = format!("trusted = [{trusted}]\nper_source = {{ max_connections = 1 }}");
+        let config = listener_with("main", "websocket", "nodes", &keys).replacen(
+            "127.0.0.1:0",
+            &format!("unix:{}", path.display()),
+            1,
+        ) + "[[listener.route]]\npath = \"/\"\npool = \"nodes\"\ndeny = [\"203.0.113.0/24\"]\n"
+            + &pool("nodes", "", &[backend("n1", node.address)]);
+        let balancer = launch.start(&config);
+        balancer
+            .event("the listener", 0, |event| {
+                event.message() == "listening" && event.field("listener") == Some("main")
+            })
+            .await;
+        for (client, status) in [("198.51.100.1", "200"), ("203.0.113.1", "403")] {
+            let mut stream = UnixStream::connect(&path).await.expect("connect");
+            let request = format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: {client}{hops}\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.expect("write");
+            let mut answer = String::new();
+            within("an answer", stream.read_to_string(&mut answer))
+                .await
+                .expect("read");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+        }
     }
 }

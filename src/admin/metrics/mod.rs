@@ -183,6 +183,7 @@ impl OwnPage {
             process,
             configuration,
             access_log,
+            log,
             ..
         } = &self.0.status;
         let build = [(vec![("version", version.as_str())], 1)];
@@ -261,6 +262,12 @@ impl OwnPage {
             "Access-log lines that were lost",
             None,
             dropped,
+        )?;
+        page.counter(
+            "log_dropped_lines",
+            "Lines of the process's own log that were lost",
+            None,
+            alone(Some(log.dropped)),
         )
     }
 }
@@ -387,6 +394,7 @@ mod tests {
             process,
             configuration,
             access_log: AccessLogView { dropped: 10 },
+            log: LogView { dropped: 13 },
             listeners: vec![listener()],
             jobs: Vec::new(),
             pools: vec![pool()],
@@ -467,6 +475,7 @@ mod tests {
             "evenkeel_reloads_total{result=\"failed\"} 2",
             "evenkeel_configuration_error 1",
             "evenkeel_access_log_dropped_lines_total 10",
+            "evenkeel_log_dropped_lines_total 13",
             "evenkeel_listener_from_client_bytes_total{listener=\"chat\"} 7",
             "evenkeel_listener_ends_total{listener=\"chat\",side=\"client\",phase=\"relay\",how=\"fin\"} 9",
             "evenkeel_certificate_expiry_timestamp_seconds{listener=\"chat\",cert=\"chat.pem\",name=\"chat.test\"} 77",

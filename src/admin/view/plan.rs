@@ -7,6 +7,9 @@ pub struct PlanView {
     pub totals: PlanTotalsView,
     /// Keys that differ and are read at start only.
     pub needs_restart: Vec<String>,
+    /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
+    #[serde(default)]
+    pub refusals: Vec<String>,
     /// In the order of the file, removed ones behind.
     pub parts: Vec<PlanPartView>,
 }

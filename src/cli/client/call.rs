@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::found::{Seen, Watched};
+use super::layout::clean;
 use super::target::Target;
 use crate::admin::view::ErrorView;
 use crate::cli::failure::Failure;
@@ -202,7 +203,12 @@ fn refused(target: &Target, answer: &Answer) -> Failure {
         headers,
         body,
     } = answer;
-    let Ok(ErrorView { error, errors }) = serde_json::from_slice(body) else {
+    let Ok(ErrorView {
+        error,
+        errors,
+        drawn,
+    }) = serde_json::from_slice(body)
+    else {
         let Target {
             address, origin, ..
         } = target;
@@ -217,6 +223,12 @@ fn refused(target: &Target, answer: &Answer) -> Failure {
         StatusCode::UNAUTHORIZED => "; give --token-file",
         _ => "",
     };
+    if let Some(drawn) = drawn {
+        // It shows lines of a file of another machine.
+        let lines: Vec<String> = drawn.lines().map(clean).collect();
+        let drawn = lines.join("\n");
+        return Failure::Drawn { error, drawn };
+    }
     let details: String = errors.iter().map(|detail| format!("\n{detail}")).collect();
     Failure::Other(format!("{error}{hint}{details}"))
 }

@@ -1,7 +1,6 @@
 //! Tables for people: aligned columns, with colour only where a terminal shows it.
 
-use std::io::IsTerminal;
-
+use crate::cli::output::colour_on_stdout;
 use crate::observe::escape;
 
 /// Colours or none.
@@ -14,9 +13,7 @@ pub enum Style {
 impl Style {
     /// Colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
     pub fn of_stdout() -> Style {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        match std::io::stdout().is_terminal() && !refused && !dumb {
+        match colour_on_stdout() {
             true => Style::Colour,
             false => Style::Plain,
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use http::Method;
 
 use super::layout::{Cell, Style, layout};
-use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show};
+use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show, understand};
 use crate::admin::view::{PlanPartView, PlanView};
 use crate::cli::failure::Failure;
 use crate::config;
@@ -37,7 +37,15 @@ pub fn plan(arguments: PlanArguments) -> Result<(), Failure> {
             call::call_with(target, Method::POST, path, body.to_string(), ANSWER_TIMEOUT).await?;
         show(output, &answer, |plan: &PlanView| {
             table(plan, arguments.all, Style::of_stdout())
-        })
+        })?;
+        let plan: PlanView = understand(&answer)?;
+        match plan.refusals.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Other(format!(
+                "such a reload would be refused:\n{}",
+                plan.refusals.join("\n")
+            ))),
+        }
     })
 }
 

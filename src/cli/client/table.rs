@@ -67,6 +67,9 @@ fn heading(status: &StatusView) -> String {
             status.access_log.dropped
         ));
     }
+    if status.log.dropped > 0 {
+        text.push_str(&format!("log: {} lines lost\n", status.log.dropped));
+    }
     text
 }
 

@@ -56,6 +56,7 @@ pub fn demo(arguments: DemoArguments) -> Result<(), Failure> {
         let source = Source::File(folder.configuration());
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
+        let _flush = logs.flush_at_end();
         let balancer = Balancer::start(config, source, logs).await?;
         let tour = Tour::new(&balancer, &folder, !arguments.any_port)?;
         tour.print(arguments.output == Output::Json)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Access, Bind, Certificate};
+use super::{Access, Bind, Certificate, FileRights};
 
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Admin {
     pub allowed_hosts: Vec<String>,
     /// Who may connect. Default everybody.
     pub access: Access,
+    /// Of a unix socket. Default 0600.
+    pub file: FileRights,
 }
 
 /// `[[admin.token]]`: somebody who may ask.
@@ -60,4 +62,6 @@ pub struct Metrics {
     pub bind: Bind,
     /// Who may connect. Default everybody.
     pub access: Access,
+    /// Of a unix socket. Default as the umask has it.
+    pub file: FileRights,
 }

@@ -43,6 +43,17 @@ impl Default for TcpOptions {
     }
 }
 
+/// The rights of a unix socket's file; `None` leaves what the umask and the process give.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileRights {
+    /// Its lowest nine bits.
+    pub mode: Option<u32>,
+    /// By name or number.
+    pub owner: Option<String>,
+    /// By name or number.
+    pub group: Option<String>,
+}
+
 /// How connections to backends are made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dial {

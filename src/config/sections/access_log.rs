@@ -40,6 +40,12 @@ pub static ACCESS_LOG: Section = Section {
             Absent::Number(defaults::ACCESS_LOG_MAX_QUEUE),
             "Lines waiting to be written at once; more are dropped and counted.",
         ),
+        key(
+            "log_null",
+            Kind::Flag,
+            Absent::Flag(defaults::LOG_NULL),
+            "Whether connections that end without a byte of either side get a line: TCP probes of a balancer in front, and what browsers open in advance.",
+        ),
     ],
 };
 
@@ -64,13 +70,15 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
         },
         interval: table.time("interval"),
         max_queue: table.number("max_queue"),
+        log_null: table.flag("log_null"),
     };
-    refuse_useless(table, &log, &moments);
+    tell_useless(table, &log, &moments);
     Some(log)
 }
 
-/// A default says nothing: a file may show every key.
-fn refuse_useless(table: &Table<'_>, log: &AccessLog, moments: &[Moment]) {
+/// A default says nothing: a file may show every key. What waits for `output` is only warned of: a log is turned off for
+/// a while by that one key.
+fn tell_useless(table: &Table<'_>, log: &AccessLog, moments: &[Moment]) {
     let own_interval = log.interval != defaults::ACCESS_LOG_INTERVAL;
     if log.output == LogOutput::Off {
         let words = moments.iter().map(|moment| moment.word());
@@ -82,11 +90,13 @@ fn refuse_useless(table: &Table<'_>, log: &AccessLog, moments: &[Moment]) {
                 "max_queue",
                 log.max_queue as u64 != defaults::ACCESS_LOG_MAX_QUEUE,
             ),
+            ("log_null", log.log_null != defaults::LOG_NULL),
         ];
-        for (key, _) in own.iter().filter(|(_, own)| *own) {
-            table.conflict(
-                key,
-                "with `output = \"off\"`, the default, no line is written; it needs \"stdout\" or a file as `output`",
+        let own = own.iter().filter(|(_, own)| *own);
+        for entry in own.filter_map(|(key, _)| table.entry(key)) {
+            entry.warn(
+                "with `output = \"off\"`, the default, no line is written; it needs \"stdout\" or a file as `output`"
+                    .to_owned(),
             );
         }
     } else if own_interval && !log.log_at.interval {
@@ -106,6 +116,9 @@ fn output(table: &Table<'_>) -> Option<LogOutput> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::super::draft::Draft;
     use super::super::super::testing::{each_refused, pool, right};
     use super::*;
 
@@ -144,34 +157,30 @@ mod tests {
         ]);
     }
 
-    // A log that was set up and never turned on was accepted, and nothing was written.
+    // A log that was set up and never turned on was accepted in silence, and nothing was written.
     #[test]
-    fn settings_of_a_log_that_is_off_are_refused() {
-        each_refused([
-            (
-                log("format = \"text\""),
-                "access_log.format",
-                Fault::Conflict,
-            ),
-            (
-                log("output = \"off\"\nlog_at = [\"open\"]"),
-                "access_log.log_at",
-                Fault::Conflict,
-            ),
-            (
-                log("interval = \"2h\""),
-                "access_log.interval",
-                Fault::Conflict,
-            ),
-            (
-                log("max_queue = 9"),
-                "access_log.max_queue",
-                Fault::Conflict,
-            ),
-        ]);
-        right(&log(
-            "format = \"json\"\nlog_at = [\"resume\", \"end\"]\ninterval = \"1h\"\nmax_queue = 8192",
-        ));
+    fn settings_of_a_log_that_is_off_are_warned_of() {
+        let warned = |keys: &str| -> Vec<String> {
+            let draft = Draft::read(&log(keys), Path::new("a.toml"));
+            assert!(draft.is_sound(), "{keys}");
+            let found = draft.warnings().map(|found| found.messages());
+            let found = found.unwrap_or_default().into_iter();
+            let keys = found.map(|one| one.key);
+            keys.filter(|key| key.starts_with("access_log")).collect()
+        };
+        for key in [
+            "format = \"text\"",
+            "log_at = [\"open\"]",
+            "interval = \"2h\"",
+            "max_queue = 9",
+            "log_null = false",
+        ] {
+            let name = key.split(' ').next().unwrap();
+            assert_eq!(warned(key), [format!("access_log.{name}")]);
+            assert_eq!(warned(&format!("output = \"off\"\n{key}")).len(), 1);
+        }
+        let defaults = "format = \"json\"\nlog_at = [\"resume\", \"end\"]\ninterval = \"1h\"\nmax_queue = 8192";
+        assert!(warned(defaults).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Safety rule: an admin endpoint that others can reach needs TLS and a token.
 
 use super::super::address::host_name;
+use super::super::defaults;
 use super::super::keys::{Absent, Key, Kind, Section, key};
 use super::super::model::{Admin, Bind, Metrics};
 use super::super::table::Table;
@@ -10,6 +11,7 @@ use super::admin_token::{self, Pools};
 use super::admission;
 use super::listener::BIND;
 use super::listener_tls::{CERT, KEY, certificate};
+use super::socket_file::{self, ADMIN_MODE, GROUP, MODE, OWNER};
 
 const ALLOW: Key = key(
     "allow",
@@ -33,6 +35,9 @@ pub static ADMIN: Section = Section {
             Absent::Required,
             "Where it listens. Off loopback and off a unix socket, `tls` and `token_file` or `token` are required.",
         ),
+        ADMIN_MODE,
+        OWNER,
+        GROUP,
         key(
             "token_file",
             Kind::Text("the path of a file"),
@@ -76,6 +81,9 @@ pub static METRICS: Section = Section {
             Absent::Required,
             "Where it listens.",
         ),
+        MODE,
+        OWNER,
+        GROUP,
         ALLOW,
         DENY,
     ],
@@ -95,7 +103,12 @@ pub fn decode(table: &Table<'_>, pools: Option<&Pools<'_>>) -> Option<Admin> {
     }
     let tls = table.maybe_table("tls").map(|tls| certificate(&tls, true));
     let tokens = admin_token::decode(table, pools);
+    let mut file = socket_file::decode(table, bind.as_ref());
+    if matches!(bind, Some(Bind::Unix(_))) {
+        file.mode = file.mode.or(Some(defaults::ADMIN_SOCKET_MODE));
+    }
     Some(Admin {
+        file,
         token_file: table.path("token_file"),
         tokens: tokens?,
         allowed_hosts: table.texts_by("allowed_hosts", read_host),
@@ -121,6 +134,7 @@ fn refuse_unguarded(table: &Table<'_>) {
 pub fn decode_metrics(table: &Table<'_>) -> Option<Metrics> {
     let bind = table.text("bind");
     Some(Metrics {
+        file: socket_file::decode(table, bind.as_ref()),
         access: admission::access(table, bind.as_ref()),
         bind: bind?,
     })

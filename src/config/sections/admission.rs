@@ -62,8 +62,8 @@ pub fn access(table: &Table<'_>, bind: Option<&Bind>) -> Access {
         warn_of_host_bits(table, key);
     }
     Access {
-        allow: table.texts_by("allow", |text| read_trusted(text, bind, false)),
-        deny: table.texts_by("deny", |text| read_trusted(text, bind, false)),
+        allow: table.texts_by("allow", |text| read_trusted(text, bind, false, false)),
+        deny: table.texts_by("deny", |text| read_trusted(text, bind, false, false)),
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::model::{
 use super::super::name::read_name;
 use super::super::table::Table;
 use super::super::words::words;
-use super::{admission, listener_tls, long_life, route, socket, tag};
+use super::{admission, listener_tls, long_life, route, socket, socket_file, tag};
 
 /// What `bind` allows; the admin and the metrics endpoint have the same.
 pub const BIND: &str =
@@ -36,6 +36,9 @@ pub static LISTENER: Section = Section {
             Absent::Required,
             "Where it listens; `[::]` takes IPv4 and IPv6.",
         ),
+        socket_file::MODE,
+        socket_file::OWNER,
+        socket_file::GROUP,
         key(
             "protocol",
             Kind::Word(words::<Protocol>),
@@ -247,7 +250,9 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         .as_ref()
         .filter(|_| protocol != Some(Protocol::Tcp) || accept_proxy);
     super::warnings::warn_of_host_bits(table, "trusted");
-    let trusted = table.texts_by("trusted", |text| read_trusted(text, peers, accept_proxy));
+    let in_chains = names_clients && trusts_unix(table);
+    let read = |text: &str| read_trusted(text, peers, accept_proxy, in_chains);
+    let trusted = table.texts_by("trusted", read);
     if accept_proxy {
         refuse_nobody(table, bind.as_ref(), &trusted);
     }
@@ -272,6 +277,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         tag: tag::decode(table),
         tcp: socket::options(table),
         tcp_defer_accept,
+        file: socket_file::decode(table, bind.as_ref()),
         handshake_timeout: table.time("handshake_timeout"),
         upgrade_timeout: table.time("upgrade_timeout"),
         keep_alive_timeout: table.time("keep_alive_timeout"),
@@ -319,20 +325,29 @@ fn routes(
     decoded.into_iter().collect()
 }
 
-/// One that can be a client of a listener bound to `bind`; `None`: of any.
-/// A client that a PROXY header announces may have an address on a unix socket, too.
+/// One that can be a client of a listener bound to `bind`; `None`: of any. A PROXY header may announce a client of
+/// either kind. `in_chains`: the peer is trusted to name its client in a chain, whose other hops have addresses.
 pub fn read_trusted(
     text: &str,
     bind: Option<&Bind>,
     accept_proxy: bool,
+    in_chains: bool,
 ) -> Result<Trusted, &'static str> {
     match (read_peer(text)?, bind) {
-        (Trusted::Network(_), Some(Bind::Unix(_))) if !accept_proxy => {
+        (Trusted::Network(_), Some(Bind::Unix(_))) if !accept_proxy && !in_chains => {
             Err("clients of a unix socket have no address; \"unix\" trusts them")
         }
-        (Trusted::Unix, Some(Bind::Tcp(_))) => Err("this listener is no unix socket"),
+        (Trusted::Unix, Some(Bind::Tcp(_))) if !accept_proxy => {
+            Err("this listener is no unix socket")
+        }
         (trusted, _) => Ok(trusted),
     }
+}
+
+fn trusts_unix(table: &Table<'_>) -> bool {
+    let entry = table.entry("trusted").filter(|entry| entry.is_list());
+    let mut items = entry.iter().flat_map(|entry| entry.items());
+    items.any(|item| item.is_string() && item.string() == Some("unix"))
 }
 
 /// Without a source that may send the header every connection would be refused.
@@ -502,6 +517,21 @@ mod tests {
             ))
             .replace("[::]:80", bind)
         };
+        // The peer of a chain that goes on over networks.
+        let both = "unix\", \"10.0.0.0/8";
+        assert_eq!(
+            right(&of("unix:/run/a.sock", both)).listeners[0]
+                .trusted
+                .len(),
+            2
+        );
+        let peers_only = of("unix:/run/a.sock", both)
+            .replace("pool = \"p\"", "pool = \"p\"\nclient_ip_from = \"peer\"");
+        let announced = |bind: &str| {
+            of(bind, both).replace("pool = \"p\"", "pool = \"p\"\naccept_proxy = true")
+        };
+        right(&announced("unix:/run/a.sock"));
+        right(&announced("[::]:80"));
         let config = right(&of("unix:/run/a.sock", "unix"));
         let trusted = &config.listeners[0].trusted[0];
         assert!(trusted.covers(None) && !trusted.covers(Some([127, 0, 0, 1].into())));
@@ -516,6 +546,7 @@ mod tests {
                 "listener[0].trusted[0]",
                 Fault::Value,
             ),
+            (peers_only, "listener[0].trusted[1]", Fault::Value),
         ]);
     }
 }

@@ -26,6 +26,7 @@ mod resume;
 mod retry_after;
 mod route;
 mod socket;
+mod socket_file;
 mod sticky;
 mod tag;
 mod uses;

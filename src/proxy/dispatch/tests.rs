@@ -232,6 +232,7 @@ fn counters() -> Arc<ListenerCounters> {
         },
         interval: Duration::from_secs(3600),
         max_queue: 16,
+        log_null: true,
     };
     ListenerCounters::new("l", &Journal::new(&settings).unwrap())
 }

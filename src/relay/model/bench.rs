@@ -44,6 +44,7 @@ impl Bench {
             },
             interval: LONG,
             max_queue: 16,
+            log_null: true,
         };
         let journal = Journal::new(&settings).unwrap();
         let counters = ListenerCounters::new("test", &journal);

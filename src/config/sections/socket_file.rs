@@ -1,0 +1,105 @@
+//! `mode`, `owner`, `group`: the rights of a unix socket's file.
+
+use super::super::keys::{Absent, Key, Kind, key};
+use super::super::model::{Bind, FileRights};
+use super::super::table::Table;
+
+pub const MODE: Key = key(
+    "mode",
+    Kind::Text("octal digits in quotes, such as \"0660\""),
+    Absent::None,
+    "Rights of the file of a `unix:` bind, in force before anybody can connect. Without it the umask decides.",
+);
+/// Who may ask may also drain and close.
+pub const ADMIN_MODE: Key = key(
+    "mode",
+    Kind::Text("octal digits in quotes, such as \"0660\""),
+    Absent::None,
+    "Rights of the file of a `unix:` bind, in force before anybody can connect. Without it 0600, whatever the umask.",
+);
+pub const OWNER: Key = key(
+    "owner",
+    Kind::Text("the name or number of a user"),
+    Absent::None,
+    "Who owns the file of a `unix:` bind. Without it the user of the process.",
+);
+pub const GROUP: Key = key(
+    "group",
+    Kind::Text("the name or number of a group"),
+    Absent::None,
+    "Group of the file of a `unix:` bind; connecting takes the right to write. Without it that of the process.",
+);
+
+const KEYS: [&str; 3] = ["mode", "owner", "group"];
+
+pub fn decode(table: &Table<'_>, bind: Option<&Bind>) -> FileRights {
+    if matches!(bind, Some(Bind::Tcp(_))) {
+        for key in KEYS {
+            table.conflict(key, "only a `unix:` bind has a file");
+        }
+    }
+    FileRights {
+        mode: table.text_by("mode", read_mode),
+        owner: table.text_by("owner", read_name),
+        group: table.text_by("group", read_name),
+    }
+}
+
+fn read_mode(text: &str) -> Result<u32, &'static str> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let is_octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => Ok(mode),
+        Ok(_) if is_octal => Err("it has more than nine bits"),
+        _ => Err("it is no octal number"),
+    }
+}
+
+fn read_name(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("it is empty"),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::error::Fault;
+    use super::super::super::testing::{each_refused, pool, right};
+    use super::*;
+
+    fn unix(keys: &str) -> String {
+        let text = format!("bind = \"unix:/run/a\"\n{keys}");
+        pool("").replace("bind = \"[::]:80\"", &text)
+    }
+
+    #[test]
+    fn rights_are_read_and_the_admin_endpoint_is_its_owners() {
+        let keys = "mode = \"0660\"\nowner = \"www\"\ngroup = \"33\"";
+        let file = right(&unix(keys)).listeners.remove(0).file;
+        let names = (file.owner.as_deref(), file.group.as_deref());
+        assert_eq!((file.mode, names), (Some(0o660), (Some("www"), Some("33"))));
+        let admin = |keys: &str| {
+            let text = format!("{}[admin]\nbind = \"unix:/run/b\"\n{keys}\n", pool(""));
+            right(&text).admin.unwrap().file.mode
+        };
+        assert_eq!(admin(""), Some(0o600));
+        assert_eq!(admin("mode = \"666\""), Some(0o666));
+        assert_eq!(right(&unix("")).listeners[0].file, FileRights::default());
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        let tcp = |keys: &str| format!("{}[admin]\nbind = \"127.0.0.1:1\"\n{keys}\n", pool(""));
+        each_refused([
+            (unix("mode = \"0888\""), "listener[0].mode", Fault::Value),
+            (unix("mode = \"1777\""), "listener[0].mode", Fault::Value),
+            (unix("mode = \"\""), "listener[0].mode", Fault::Value),
+            (unix("mode = \"u+x\""), "listener[0].mode", Fault::Value),
+            (unix("mode = 660"), "listener[0].mode", Fault::Type),
+            (unix("owner = \"\""), "listener[0].owner", Fault::Value),
+            (tcp("mode = \"0660\""), "admin.mode", Fault::Conflict),
+            (tcp("group = \"x\""), "admin.group", Fault::Conflict),
+        ]);
+    }
+}

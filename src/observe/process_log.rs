@@ -1,0 +1,157 @@
+//! The process's own log on its way out: a bounded queue and one thread that writes. Nobody waits for a
+//! terminal, a pipe or a journal that takes nothing; what does not fit is dropped, counted and told.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::flush::{Flushed, written_out};
+
+/// Lines waiting to be written at once; about 1 MB.
+const MAX_LINES: usize = 8_192;
+
+/// Of this process: it has one log.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum Order {
+    Write(Vec<u8>),
+    Flush(Flushed),
+}
+
+/// Where lines are handed in.
+#[derive(Debug, Clone)]
+pub struct ProcessLog {
+    orders: SyncSender<Order>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Lines that there was no room for.
+    full: AtomicU64,
+    /// Lines that the thread has got through.
+    written: AtomicU64,
+}
+
+impl ProcessLog {
+    /// Starts the thread; it ends with the last clone of this.
+    ///
+    /// # Errors
+    /// The kernel refused a thread.
+    pub fn start(output: impl Write + Send + 'static) -> io::Result<ProcessLog> {
+        let (orders, received) = sync_channel(MAX_LINES);
+        let counts = Arc::default();
+        let log = ProcessLog {
+            orders,
+            counts: Arc::clone(&counts),
+        };
+        let thread = std::thread::Builder::new().name("log".into());
+        thread.spawn(move || write_all(&received, output, &counts))?;
+        Ok(log)
+    }
+
+    /// Hands in one line; it never waits.
+    pub fn write(&self, line: &[u8]) {
+        if self.orders.try_send(Order::Write(line.to_vec())).is_err() {
+            self.counts.full.fetch_add(1, Relaxed);
+            DROPPED.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Waits until all so far is written, at most `timeout`, and no longer than lines are taken; blocks the thread.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        written_out(timeout, &self.counts.written, |flushed| {
+            match self.orders.try_send(Order::Flush(flushed)) {
+                Ok(()) => Ok(()),
+                Err(TrySendError::Full(Order::Flush(flushed))) => Err(flushed),
+                // The thread has gone, and so has what it had.
+                Err(_) => Ok(()),
+            }
+        })
+    }
+}
+
+/// Lines that did not fit since the start of the process.
+pub fn dropped_log_lines() -> u64 {
+    DROPPED.load(Relaxed)
+}
+
+fn write_all(orders: &Receiver<Order>, mut output: impl Write, counts: &Counts) {
+    let mut told = 0;
+    while let Ok(order) = orders.recv() {
+        match order {
+            Order::Write(line) => {
+                // Where the log cannot be written there is nowhere to tell it, and a line about it would fail like this one.
+                if output
+                    .write_all(&line)
+                    .and_then(|()| output.flush())
+                    .is_err()
+                {
+                    DROPPED.fetch_add(1, Relaxed);
+                }
+                counts.written.fetch_add(1, Relaxed);
+            }
+            Order::Flush(flushed) => flushed.tell(),
+        }
+        let full = counts.full.load(Relaxed);
+        if full != told {
+            told = full;
+            let dropped = dropped_log_lines();
+            // It goes through the queue as any other, in the log's own format.
+            warn!(dropped, "log lines were dropped: nobody took them");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Takes nothing until it is let go; then tells what it gets.
+    struct Stuck {
+        gate: Option<Receiver<()>>,
+        lines: std::sync::mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(gate) = self.gate.take() {
+                let _ = gate.recv();
+            }
+            let _ = self.lines.send(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_output_blocks_nobody_and_its_losses_are_counted() {
+        let (open, gate) = channel();
+        let (lines, received) = channel();
+        let gate = Some(gate);
+        let log = ProcessLog::start(Stuck { gate, lines }).unwrap();
+        let before = dropped_log_lines();
+        // One is in the hands of the thread, at least.
+        let all = MAX_LINES + 10;
+        (0..all).for_each(|_| log.write(b"x\n"));
+        let dropped = dropped_log_lines() - before;
+        assert!((9..=10).contains(&dropped), "{dropped}");
+        assert!(!log.flush(Duration::from_secs(3600)), "nothing moves");
+        open.send(()).unwrap();
+        let patience = Duration::from_secs(30);
+        let taken = all - usize::try_from(dropped).unwrap();
+        for _ in 0..taken {
+            received.recv_timeout(patience).unwrap();
+        }
+        assert!(log.flush(patience));
+    }
+}
