@@ -8,6 +8,7 @@ mod doubt;
 mod early;
 mod farewell;
 mod gap;
+mod leaving;
 mod refuse;
 mod resume;
 mod role;

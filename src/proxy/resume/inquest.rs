@@ -45,6 +45,8 @@ impl Inquest {
                 () = stopped.cancelled() => return,
                 is_lost = self.find_out() => is_lost,
             };
+            let (pool, backend) = (self.backend.pool(), self.backend.name());
+            tracing::debug!(%pool, %backend, is_lost, "a session was ended without a close");
             proxy.relay.judged(session, is_lost);
         });
         Some(stop.drop_guard())

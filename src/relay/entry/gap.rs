@@ -22,7 +22,10 @@ use crate::wire::passage::Passed;
 
 /// Between two backends.
 pub(super) struct Gap {
+    /// Its time is counted from then.
     pub since: Tick,
+    /// When the backend's leg ended: before that was known to be a loss.
+    pub ended: Tick,
     /// What the client has sent since then.
     pub held: Vec<u8>,
     lost: Lost,
@@ -39,6 +42,7 @@ impl Gap {
     pub fn new(lost: Lost, how: How, since: Tick, was_short: bool) -> Gap {
         Gap {
             since,
+            ended: since,
             held: Vec::new(),
             lost,
             how,
@@ -249,7 +253,7 @@ impl<L> Entry<L> {
         seat(&mut self.lease, &mut self.record);
         self.record.resumed(Resumed {
             from,
-            gap: now.since(gap.since).into(),
+            gap: now.since(gap.ended).into(),
             lost: gap.lost.at_most(),
         });
         self.record.bytes_from_backend += leg.read.len() as u64;

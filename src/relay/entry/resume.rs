@@ -1,20 +1,19 @@
-//! A WebSocket that outlives its backend: how it loses it. When the backend's leg ends and the client has whole messages, the
-//! client's socket stays open, and the session is in a gap: see `gap`.
-//!
-//! A backend that is to lose the session by our decision is left between two messages of the client, with a Close, and what
-//! it still sends until it answers is delivered. See `Passage` for what is taken out of the frames meanwhile.
+//! A WebSocket that outlives its backend: how it loses it. When the backend's leg ends and the
+//! client has whole messages, the client's socket stays open, and the session is in a gap: see
+//! `gap`. A backend that is to lose it by our decision is left before: see `leaving`. See `Passage`
+//! for what is taken out of the frames meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::clock::Tick;
-use super::super::direction::{Direction, Flow};
+use super::super::direction::Direction;
 use super::super::frames::{Frames, Goodbye};
 use super::super::leg::Leg;
 use super::super::resumption::{Lost, Resumption, Seeker};
 use super::doubt::{Doubt, longest_doubt};
-use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
 use super::gap::Gap;
+use super::leaving::{Leaving, Step};
 use super::talk::Talk;
 use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
@@ -67,27 +66,6 @@ pub(super) enum State {
     Gap(Box<Gap>),
 }
 
-/// Its backend is to lose it.
-pub(super) struct Leaving {
-    /// Of its beginning; then of the pause of the client's messages, then of the Close to the
-    /// backend.
-    since: Tick,
-    step: Step,
-    /// For everybody, when it does not come to that.
-    goodbye: Arc<Goodbye>,
-}
-
-/// How far the leave has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// The present message of the client passes.
-    Boundary,
-    /// The client's messages are left to the kernel, and the backend answers what it has.
-    Answers,
-    /// It was told Close. `was_quiet`: it had been sent nothing for `settle`.
-    Told { was_quiet: bool },
-}
-
 impl<L> Resume<L> {
     pub fn new(resumption: Resumption<L>, has_spoken: bool, now: Tick) -> Resume<L> {
         let Resumption { settings, seeker } = resumption;
@@ -117,20 +95,24 @@ impl<L> Resume<L> {
         self.changes.take(self.settings.max, now.since_origin())
     }
 
+    /// When the backend's leg ended that is known to be lost now.
+    fn ended_at(&self, now: Tick) -> Tick {
+        match &self.state {
+            State::Doubt(doubt) => doubt.since,
+            State::Served | State::Leaving(_) | State::Gap(_) => now,
+        }
+    }
+
     /// The backend was sent nothing for `settle`.
-    fn is_quiet(&self, now: Tick) -> bool {
+    pub fn is_quiet(&self, now: Tick) -> bool {
         self.talk.is_quiet(self.settings.settle, now)
     }
 
-    fn left(&self, now: Tick) -> Option<Duration> {
+    pub fn left(&self, now: Tick) -> Option<Duration> {
         let (since, wait) = match &self.state {
             State::Served => return None,
             State::Doubt(doubt) => (doubt.since, longest_doubt(self.settings.settle)),
-            State::Leaving(leaving) => match leaving.step {
-                Step::Boundary => (leaving.since, BOUNDARY_WAIT.into()),
-                Step::Answers => (leaving.since, self.settings.settle.into()),
-                Step::Told { .. } => (leaving.since, ANSWER_WAIT.into()),
-            },
+            State::Leaving(leaving) => leaving.time(self.settings.settle),
             State::Gap(gap) => (gap.since, self.settings.timeout.into()),
         };
         Some(wait.left(now.since(since)))
@@ -142,18 +124,6 @@ impl<L> Entry<L> {
     pub(super) fn is_in_gap(&self) -> bool {
         let is_gap = |resume: &Resume<L>| matches!(resume.state, State::Gap(_));
         self.role.resume().is_some_and(is_gap)
-    }
-
-    fn leaving(&mut self) -> Option<&mut Leaving> {
-        match &mut self.role.resume_mut()?.state {
-            State::Leaving(leaving) => Some(leaving),
-            State::Served | State::Doubt(_) | State::Gap(_) => None,
-        }
-    }
-
-    /// Its backend is to lose it.
-    pub(super) fn is_leaving(&self) -> bool {
-        self.is_changing() && !self.is_in_gap()
     }
 
     /// It is changing its backend.
@@ -197,88 +167,6 @@ impl<L> Entry<L> {
             matches!(resume.state, State::Doubt(_)) || self.legs[BACKEND].is_ending()
         };
         self.role.resume().is_some_and(is_ending) && self.is_resumable()
-    }
-
-    /// Takes the session from its backend by our decision: another one takes it if it is resumable, or else it is ended with
-    /// this goodbye.
-    pub fn relieve(&mut self, goodbye: &Arc<Goodbye>, now: Tick) -> Turn {
-        if self.is_changing() {
-            return Turn::Wait;
-        }
-        if !self.may_move() {
-            return self.part(goodbye, now);
-        }
-        if let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) {
-            frames.passages[CLIENT].pause();
-            resume.state = State::Leaving(Leaving {
-                since: now,
-                step: Step::Boundary,
-                goodbye: Arc::clone(goodbye),
-            });
-        }
-        Turn::Again
-    }
-
-    /// After a turn: whether the backend's leg has ended, or is to be left now.
-    pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<Turn> {
-        self.role.resume()?;
-        if !self.is_resumable() {
-            return self.leave_no_more(now);
-        }
-        let frames = self.frames.as_deref_mut()?;
-        let has_left = frames.passages[BACKEND].has_left();
-        let has_ended = matches!(flow, Flow::Ended | Flow::Finished | Flow::Broken);
-        let is_paused = frames.passages[CLIENT].is_paused();
-        if has_left || (has_ended && self.ends_by_our_will()) {
-            return Some(self.lose_backend(self.how_gone(), now));
-        }
-        if has_ended {
-            return Some(self.doubt(now));
-        }
-        if is_paused {
-            return self.tell_when_answered(now);
-        }
-        None
-    }
-
-    /// Behind the client's last message: the backend has a while to answer it, and is told Close.
-    fn tell_when_answered(&mut self, now: Tick) -> Option<Turn> {
-        let has_all = self.has_taken_all(BACKEND);
-        let resume = self.role.resume_mut()?;
-        let is_over = resume.left(now).is_none_or(|left| left.is_zero());
-        let may_answer = resume.talk.may_answer(resume.settings.settle, now);
-        let was_quiet = has_all && resume.is_quiet(now);
-        let State::Leaving(leaving) = &mut resume.state else {
-            return None;
-        };
-        match leaving.step {
-            Step::Boundary => {
-                leaving.step = Step::Answers;
-                leaving.since = now;
-                return Some(Turn::Again);
-            }
-            Step::Answers if may_answer && !is_over => return None,
-            Step::Answers => {}
-            Step::Told { .. } => return None,
-        }
-        leaving.step = Step::Told { was_quiet };
-        leaving.since = now;
-        let frame = Arc::clone(&leaving.goodbye).frame(BACKEND);
-        let [client, backend] = &mut self.frames.as_deref_mut()?.passages;
-        client.insert(&frame);
-        backend.take_any_close();
-        Some(Turn::Again)
-    }
-
-    /// It was to lose its backend, and cannot go on with another one any more: it ends with this one.
-    fn leave_no_more(&mut self, now: Tick) -> Option<Turn> {
-        let goodbye = Arc::clone(&self.leaving()?.goodbye);
-        if self.legs[CLIENT].is_broken() || self.directions[CLIENT].is_over() {
-            // What the client said before its end is delivered where it can be.
-            self.stop_seeking(now);
-            return Some(Turn::Again);
-        }
-        Some(self.part(&goodbye, now))
     }
 
     /// The client has said Close: whatever Close comes from the backend is for it.
@@ -329,7 +217,8 @@ impl<L> Entry<L> {
         let served = resume.and_then(|resume| resume.served);
         let served = served.filter(|_| !has_closed);
         let lost = served.map_or(lost, |served| lost.and(served.lost));
-        let short = served.filter(|served| served.is_short(now));
+        let ended = resume.map_or(now, |resume| resume.ended_at(now));
+        let short = served.filter(|served| served.is_short(ended));
         let since = short.map_or(now, |served| served.since);
         backend.renew();
         if !resume.is_some_and(|resume| resume.settings.on.close_code) {
@@ -346,33 +235,13 @@ impl<L> Entry<L> {
         let Some(resume) = self.role.resume_mut() else {
             return Turn::Ended;
         };
-        resume.state = State::Gap(Box::new(Gap::new(lost, end.how, since, short.is_some())));
+        let mut gap = Box::new(Gap::new(lost, end.how, since, short.is_some()));
+        gap.ended = short.map_or(ended, |served| served.since);
+        resume.state = State::Gap(gap);
         // That leg's end is none of the session's.
         self.end = None;
         self.hold(&rest, now);
         Turn::Bereft
-    }
-
-    /// Its kernel has taken all that goes to this side.
-    fn has_taken_all(&self, side: usize) -> bool {
-        !self.owes(side) && self.legs[side].unsent_bytes() == 0
-    }
-
-    /// The code of the Close that its backend was told, and whether nothing had gone there before.
-    fn told(&mut self) -> Option<(u16, bool)> {
-        let leaving = self.leaving()?;
-        match leaving.step {
-            Step::Told { was_quiet } => Some((leaving.goodbye.code, was_quiet)),
-            Step::Boundary | Step::Answers => None,
-        }
-    }
-
-    /// Where nothing else is to be done: its backend's silence is looked for soon.
-    pub(super) fn rest(&self) -> Turn {
-        match self.role.resume().map(|resume| &resume.state) {
-            Some(State::Leaving(leaving)) if leaving.step == Step::Answers => Turn::Soon,
-            _ => Turn::Wait,
-        }
     }
 
     /// Bytes have come from this side.

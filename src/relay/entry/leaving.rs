@@ -1,0 +1,168 @@
+//! A WebSocket that is taken from its backend by our decision: left between two messages of the
+//! client, once the backend has answered those before, with a Close. What the backend still sends
+//! until it answers that is delivered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::clock::{Tick, Ticks};
+use super::super::direction::Flow;
+use super::super::frames::Goodbye;
+use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
+use super::resume::State;
+use super::{BACKEND, CLIENT, Entry, Turn};
+
+/// Its backend is to lose it.
+pub(super) struct Leaving {
+    /// Of its beginning; then of the pause of the client's messages, then of the Close to the
+    /// backend.
+    since: Tick,
+    pub step: Step,
+    /// For everybody, when it does not come to that.
+    pub goodbye: Arc<Goodbye>,
+}
+
+/// How far the leave has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The present message of the client passes.
+    Boundary,
+    /// The client's messages are left to the kernel, and the backend answers what it has.
+    Answers,
+    /// It was told Close. `was_quiet`: it had been sent nothing for `settle`.
+    Told { was_quiet: bool },
+}
+
+impl Leaving {
+    fn new(goodbye: &Arc<Goodbye>, now: Tick) -> Leaving {
+        Leaving {
+            since: now,
+            step: Step::Boundary,
+            goodbye: Arc::clone(goodbye),
+        }
+    }
+
+    /// When its present step began, and how long that may take.
+    pub fn time(&self, settle: Duration) -> (Tick, Ticks) {
+        let wait = match self.step {
+            Step::Boundary => BOUNDARY_WAIT,
+            Step::Answers => settle,
+            Step::Told { .. } => ANSWER_WAIT,
+        };
+        (self.since, wait.into())
+    }
+}
+
+impl<L> Entry<L> {
+    pub(super) fn leaving(&mut self) -> Option<&mut Leaving> {
+        match &mut self.role.resume_mut()?.state {
+            State::Leaving(leaving) => Some(leaving),
+            State::Served | State::Doubt(_) | State::Gap(_) => None,
+        }
+    }
+
+    /// Its backend is to lose it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_changing() && !self.is_in_gap()
+    }
+
+    /// Takes the session from its backend by our decision: another one takes it if it is resumable, or else it is ended with
+    /// this goodbye.
+    pub fn relieve(&mut self, goodbye: &Arc<Goodbye>, now: Tick) -> Turn {
+        if self.is_changing() {
+            return Turn::Wait;
+        }
+        if !self.may_move() {
+            return self.part(goodbye, now);
+        }
+        if let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) {
+            frames.passages[CLIENT].pause();
+            resume.state = State::Leaving(Leaving::new(goodbye, now));
+        }
+        Turn::Again
+    }
+
+    /// After a turn: whether the backend's leg has ended, or is to be left now.
+    pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<Turn> {
+        self.role.resume()?;
+        if !self.is_resumable() {
+            return self.leave_no_more(now);
+        }
+        let frames = self.frames.as_deref_mut()?;
+        let has_left = frames.passages[BACKEND].has_left();
+        let has_ended = matches!(flow, Flow::Ended | Flow::Finished | Flow::Broken);
+        let is_paused = frames.passages[CLIENT].is_paused();
+        if has_left || (has_ended && self.ends_by_our_will()) {
+            return Some(self.lose_backend(self.how_gone(), now));
+        }
+        if has_ended {
+            return Some(self.doubt(now));
+        }
+        if is_paused {
+            return self.tell_when_answered(now);
+        }
+        None
+    }
+
+    /// Behind the client's last message: the backend has a while to answer it, and is told Close.
+    fn tell_when_answered(&mut self, now: Tick) -> Option<Turn> {
+        let has_all = self.has_taken_all(BACKEND);
+        let resume = self.role.resume_mut()?;
+        let is_over = resume.left(now).is_none_or(|left| left.is_zero());
+        let may_answer = resume.talk.may_answer(resume.settings.settle, now);
+        let was_quiet = has_all && resume.is_quiet(now);
+        let State::Leaving(leaving) = &mut resume.state else {
+            return None;
+        };
+        match leaving.step {
+            Step::Boundary => {
+                leaving.step = Step::Answers;
+                leaving.since = now;
+                return Some(Turn::Again);
+            }
+            Step::Answers if may_answer && !is_over => return None,
+            Step::Answers => {}
+            Step::Told { .. } => return None,
+        }
+        leaving.step = Step::Told { was_quiet };
+        leaving.since = now;
+        let frame = Arc::clone(&leaving.goodbye).frame(BACKEND);
+        let [client, backend] = &mut self.frames.as_deref_mut()?.passages;
+        client.insert(&frame);
+        backend.take_any_close();
+        Some(Turn::Again)
+    }
+
+    /// It was to lose its backend, and cannot go on with another one any more: it ends with this one.
+    fn leave_no_more(&mut self, now: Tick) -> Option<Turn> {
+        let goodbye = Arc::clone(&self.leaving()?.goodbye);
+        if self.legs[CLIENT].is_broken() || self.directions[CLIENT].is_over() {
+            // What the client said before its end is delivered where it can be.
+            self.stop_seeking(now);
+            return Some(Turn::Again);
+        }
+        Some(self.part(&goodbye, now))
+    }
+
+    /// Its kernel has taken all that goes to this side.
+    pub(super) fn has_taken_all(&self, side: usize) -> bool {
+        !self.owes(side) && self.legs[side].unsent_bytes() == 0
+    }
+
+    /// The code of the Close that its backend was told, and whether nothing had gone there before.
+    pub(super) fn told(&mut self) -> Option<(u16, bool)> {
+        let leaving = self.leaving()?;
+        match leaving.step {
+            Step::Told { was_quiet } => Some((leaving.goodbye.code, was_quiet)),
+            Step::Boundary | Step::Answers => None,
+        }
+    }
+
+    /// Where nothing else is to be done: its backend's silence is looked for soon.
+    pub(super) fn rest(&self) -> Turn {
+        match self.role.resume().map(|resume| &resume.state) {
+            Some(State::Leaving(leaving)) if leaving.step == Step::Answers => Turn::Soon,
+            _ => Turn::Wait,
+        }
+    }
+}
