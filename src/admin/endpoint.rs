@@ -87,8 +87,8 @@ impl Endpoint {
         self.bound.upgrade()
     }
 
-    /// Gives what comes to the endpoint that has taken its place, and stops when the handshakes under way have
-    /// had their time.
+    /// Gives what comes to the endpoint that has taken its place, and stops when the handshakes
+    /// under way have had their time.
     pub fn leave(self, runtime: &Handle) {
         if let Some(bound) = self.bound()
             && let Err(error) = bound.turn_away()

@@ -1,5 +1,5 @@
-//! The process's own log: to standard error, as text or JSON, at a level that a reload can change. A thread of its own writes
-//! it, so that nobody waits for who reads it.
+//! The process's own log: to standard error, as text or JSON, at a level that a reload can change.
+//! A thread of its own writes it, so that nobody waits for who reads it.
 //!
 //! `EVENKEEL_LOG` (`debug`, `evenkeel::pool=trace,info`) wins over the file, so that one run can be looked at closely. The access log
 //! is not here: it has a writer of its own.

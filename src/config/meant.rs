@@ -1,5 +1,6 @@
-//! What a value was most likely meant to be, in the one form that the file has: `"1.5s"` is `"1500ms"`, `256MB` is
-//! `"256MiB"`, `:8443` is `"[::]:8443"`. Guesses for messages only: nothing here is read as a value.
+//! What a value was most likely meant to be, in the one form that the file has: `"1.5s"` is
+//! `"1500ms"`, `256MB` is `"256MiB"`, `:8443` is `"[::]:8443"`. Guesses for messages only: nothing
+//! here is read as a value.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -73,7 +74,8 @@ pub fn percent(text: &str) -> Option<String> {
     (number <= 100).then(|| format!("{number}%"))
 }
 
-/// Where a listener binds: `:8443`, `*:80`, `8443`, `localhost:80`, `tcp://0.0.0.0:80`, `/run/a.sock`.
+/// Where a listener binds: `:8443`, `*:80`, `8443`, `localhost:80`, `tcp://0.0.0.0:80`,
+/// `/run/a.sock`.
 pub fn bind(text: &str) -> Option<String> {
     let (_, rest) = without_scheme(text);
     let guess = match host_and_port(rest) {

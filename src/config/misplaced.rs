@@ -1,5 +1,6 @@
-//! A key that stands in another table than its own: behind the header of a sub-table, or a table too high. TOML gives
-//! every key to the header before it, which is easily forgotten. For messages only.
+//! A key that stands in another table than its own: behind the header of a sub-table, or a table
+//! too high. TOML gives every key to the header before it, which is easily forgotten. For messages
+//! only.
 
 use super::keys::{Kind, Section};
 use super::sections::ROOT;

@@ -111,7 +111,8 @@ fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
     }
 }
 
-/// How the value of a key is written that begins with `word`, between what stands before and behind it.
+/// How the value of a key is written that begins with `word`, between what stands before and behind
+/// it.
 fn unquoted(before: &str, after: &str, word: &str) -> Option<String> {
     let key = before.trim_end_matches([' ', '\t']).strip_suffix('=')?;
     let key = key.rsplit(['\n', '{', ',']).next().unwrap_or_default();

@@ -1,11 +1,12 @@
-//! The words of other balancers for what is a key or a value here: HAProxy's `maxconn`, nginx's `upstream`, Envoy's
-//! `cluster`. For messages only.
+//! The words of other balancers for what is a key or a value here: HAProxy's `maxconn`, nginx's
+//! `upstream`, Envoy's `cluster`. For messages only.
 
-/// In which tables, or for which keys; which words; and what they are here. Words are parted by blanks.
+/// In which tables, or for which keys; which words; and what they are here. Words are parted by
+/// blanks.
 type Words = &'static [(&'static str, &'static str, &'static str)];
 
-/// A table is its path without names and numbers, `top` the file as a whole. Words are in lower case, with `_` for each
-/// `-` and blank.
+/// A table is its path without names and numbers, `top` the file as a whole. Words are in lower
+/// case, with `_` for each `-` and blank.
 const KEYS: Words = &[
     (
         "top",
@@ -268,7 +269,8 @@ const VALUES: Words = &[
     ("send_proxy", "2", "write \"v2\""),
 ];
 
-/// What a key of another program is here. `table` is the path of the table, such as `pool.chat.check`.
+/// What a key of another program is here. `table` is the path of the table, such as
+/// `pool.chat.check`.
 pub fn key(table: &str, name: &str) -> Option<&'static str> {
     find(KEYS, &shape(table), name)
 }
@@ -286,7 +288,8 @@ fn find(words: Words, place: &str, word: &str) -> Option<&'static str> {
     found.map(|(_, _, here)| *here)
 }
 
-/// A path without the names that the operator chose, and without numbers: `pool.chat.backend[1]` is `pool.backend`.
+/// A path without the names that the operator chose, and without numbers: `pool.chat.backend[1]` is
+/// `pool.backend`.
 fn shape(path: &str) -> String {
     let mut parts: Vec<&str> = path
         .split('.')

@@ -17,7 +17,8 @@ pub fn user_id(name: &str) -> io::Result<u32> {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         let mut found = std::ptr::null_mut();
         let (start, length) = (buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: the name ends in a zero, entry, buffer and result live for the call, and the length is the buffer's.
+        // SAFETY: the name ends in a zero, entry, buffer and result live for the call, and the
+        // length is the buffer's.
         let code =
             unsafe { libc::getpwnam_r(name, entry.as_mut_ptr(), start, length, &raw mut found) };
         // SAFETY: where the result is set, it is the entry, which is filled in then.

@@ -67,8 +67,8 @@ pub struct Incoming {
 /// The index of an interface that no machine has: they are counted from 1.
 const NO_INTERFACE: i32 = i32::MAX;
 
-/// Binds and listens. `[::]` takes IPv4 as well. A unix socket file that nobody answers on any more is replaced; its
-/// rights are the umask's.
+/// Binds and listens. `[::]` takes IPv4 as well. A unix socket file that nobody answers on any more
+/// is replaced; its rights are the umask's.
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
@@ -148,8 +148,8 @@ impl Bound {
         self.socket.set_reuse_port(shares)
     }
 
-    /// Takes no new connection; another socket that listens at the port gets them. Those that the kernel
-    /// has queued, and those whose handshake is under way, still come here.
+    /// Takes no new connection; another socket that listens at the port gets them. Those that the
+    /// kernel has queued, and those whose handshake is under way, still come here.
     ///
     /// # Errors
     /// The kernel's: one before Linux 5.7 without CAP_NET_RAW. Then nothing has changed.
@@ -157,7 +157,8 @@ impl Bound {
         set_interface(self.socket.as_fd(), NO_INTERFACE)
     }
 
-    /// Changes the length of the kernel's queue of a listening socket in place; the first time, it begins to listen.
+    /// Changes the length of the kernel's queue of a listening socket in place; the first time, it
+    /// begins to listen.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog_length(backlog))
     }

@@ -15,7 +15,8 @@ pub struct Holder {
 /// State `TCP_LISTEN` (net/tcp_states.h).
 const LISTENS: &str = "0A";
 
-/// The process whose socket is in the way of `address`. `None`: there is none, or it is another user's.
+/// The process whose socket is in the way of `address`. `None`: there is none, or it is another
+/// user's.
 pub fn holder(address: SocketAddr) -> Option<Holder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables

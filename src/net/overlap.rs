@@ -66,7 +66,8 @@ impl Overlap {
     }
 }
 
-/// The sockets that share their port; weak, so that an old one closes when its listener has stopped.
+/// The sockets that share their port; weak, so that an old one closes when its listener has
+/// stopped.
 #[derive(Debug, Default)]
 struct Sharing(Vec<Weak<Bound>>);
 

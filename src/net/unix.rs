@@ -1,5 +1,5 @@
-//! The path of a unix socket that listens: a stale file is replaced, and the file has its rights before
-//! anybody can connect. Until the socket listens, the kernel refuses every connect.
+//! The path of a unix socket that listens: a stale file is replaced, and the file has its rights
+//! before anybody can connect. Until the socket listens, the kernel refuses every connect.
 
 use std::fs::Permissions;
 use std::io;
@@ -34,7 +34,8 @@ pub(super) fn open(path: &Path, rights: &FileRights) -> io::Result<(Socket, Sock
     Ok((socket, file))
 }
 
-/// Removes a socket file whose listener is gone. A live one stays, and binding then fails with "address in use".
+/// Removes a socket file whose listener is gone. A live one stays, and binding then fails with
+/// "address in use".
 fn remove_stale(path: &Path) -> io::Result<()> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else {
         return Ok(());
@@ -42,7 +43,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !metadata.file_type().is_socket() {
         return Ok(());
     }
-    // Not blocking: connecting to a live listener whose queue is full would wait for it, and with it a start or reload.
+    // Not blocking: connecting to a live listener whose queue is full would wait for it, and with
+    // it a start or reload.
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(path)?) {

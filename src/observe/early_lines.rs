@@ -1,5 +1,6 @@
-//! A lid on the access-log lines of connections that end before they are routed. They cost their client next
-//! to nothing: without it a flood of them decides how much is written. Each is counted in the metrics all the same.
+//! A lid on the access-log lines of connections that end before they are routed. They cost their
+//! client next to nothing: without it a flood of them decides how much is written. Each is counted
+//! in the metrics all the same.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,8 @@ struct Window {
 }
 
 impl EarlyLines {
-    /// Whether one more is written at `now`, since whatever moment; then how many were left out before it.
+    /// Whether one more is written at `now`, since whatever moment; then how many were left out
+    /// before it.
     pub(super) fn admit(&self, now: Duration) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if window.second != now.as_secs() {

@@ -27,8 +27,9 @@ pub(super) fn written_by(
     order(Flushed(done)).is_ok() && told.recv_timeout(timeout).is_ok()
 }
 
-/// Orders a flush and waits for it, at most `timeout`. `written` counts what the writer has got through; where it
-/// stands for [`STUCK`], the wait ends. `order` gives the flush back where there is no room for it yet.
+/// Orders a flush and waits for it, at most `timeout`. `written` counts what the writer has got
+/// through; where it stands for [`STUCK`], the wait ends. `order` gives the flush back where there
+/// is no room for it yet.
 pub(super) fn written_out(
     timeout: Duration,
     written: &AtomicU64,

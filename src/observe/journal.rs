@@ -83,8 +83,8 @@ impl Journal {
         self.load.dropped.load(Relaxed)
     }
 
-    /// Waits until everything so far is written, at most `timeout`, and no longer than standard output takes lines;
-    /// blocks the thread. False when something was left.
+    /// Waits until everything so far is written, at most `timeout`, and no longer than standard
+    /// output takes lines; blocks the thread. False when something was left.
     pub fn flush(&self, timeout: Duration) -> bool {
         let order = |flushed| {
             self.order(Order::Flush(flushed));

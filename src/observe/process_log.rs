@@ -1,5 +1,6 @@
-//! The process's own log on its way out: a bounded queue and one thread that writes. Nobody waits for a
-//! terminal, a pipe or a journal that takes nothing; what does not fit is dropped, counted and told.
+//! The process's own log on its way out: a bounded queue and one thread that writes. Nobody waits
+//! for a terminal, a pipe or a journal that takes nothing; what does not fit is dropped, counted
+//! and told.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -62,7 +63,8 @@ impl ProcessLog {
         }
     }
 
-    /// Waits until all so far is written, at most `timeout`, and no longer than lines are taken; blocks the thread.
+    /// Waits until all so far is written, at most `timeout`, and no longer than lines are taken;
+    /// blocks the thread.
     pub fn flush(&self, timeout: Duration) -> bool {
         written_out(timeout, &self.counts.written, |flushed| {
             match self.orders.try_send(Order::Flush(flushed)) {
@@ -85,7 +87,8 @@ fn write_all(orders: &Receiver<Order>, mut output: impl Write, counts: &Counts) 
     while let Ok(order) = orders.recv() {
         match order {
             Order::Write(line) => {
-                // Where the log cannot be written there is nowhere to tell it, and a line about it would fail like this one.
+                // Where the log cannot be written there is nowhere to tell it, and a line about it
+                // would fail like this one.
                 if output
                     .write_all(&line)
                     .and_then(|()| output.flush())

@@ -295,8 +295,8 @@ impl Record {
         }
     }
 
-    /// `log_null = false`, and no byte has come or gone: a probe, or a connection opened in advance. What we refuse is
-    /// no such one, and neither is one that a line has told of.
+    /// `log_null = false`, and no byte has come or gone: a probe, or a connection opened in
+    /// advance. What we refuse is no such one, and neither is one that a line has told of.
     fn is_left_out(&self, end: End) -> bool {
         let moved = self.bytes_from_client + self.bytes_from_backend > 0;
         let spoke = self.heard || moved || self.status != 0;

@@ -15,7 +15,8 @@ pub trait Follower: Send + Sync {
     /// One message that says what failed and with what; the whole reload is given up.
     fn prepare(&self, config: &Config) -> Result<Commit, String>;
 
-    /// Why `prepare` would fail for an address that cannot be bound. Tries and lets go; opens no file.
+    /// Why `prepare` would fail for an address that cannot be bound. Tries and lets go; opens no
+    /// file.
     fn foresee(&self, _config: &Config) -> Vec<String> {
         Vec::new()
     }

@@ -1,5 +1,6 @@
-//! What a reload of a text would do, with the live connections that each part has now. Nothing is loaded or changed, and no
-//! file that the text names is opened: it may come from far away. Addresses are tried: bound and let go, without a listen.
+//! What a reload of a text would do, with the live connections that each part has now. Nothing is
+//! loaded or changed, and no file that the text names is opened: it may come from far away.
+//! Addresses are tried: bound and let go, without a listen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

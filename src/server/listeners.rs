@@ -28,8 +28,8 @@ pub(super) struct Plan {
     pub steps: Vec<Step>,
     /// Listeners whose certificate files have another content under the same names.
     pub renewed: Vec<String>,
-    /// Sockets of `steps` that do not listen yet: until nothing else can fail, what comes to their port
-    /// is for the sockets before.
+    /// Sockets of `steps` that do not listen yet: until nothing else can fail, what comes to their
+    /// port is for the sockets before.
     overlaps: Vec<(String, Overlap)>,
 }
 
@@ -92,8 +92,8 @@ fn is_same(old: &Listening, wanted: &Listener) -> bool {
     old.name == wanted.name && old.bind == wanted.bind
 }
 
-/// Why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as the text that
-/// names them may come from far away. Not while a plan is made: both share ports for a moment.
+/// Why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as the text
+/// that names them may come from far away. Not while a plan is made: both share ports for a moment.
 pub(super) fn foresee(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
     let mut given_up = given_up(present, wanted.iter());
     let mut refusals = Vec::new();
@@ -232,8 +232,8 @@ pub(super) fn left_over(
     before.into_iter().filter(is_left).collect()
 }
 
-/// Stops them. One whose port goes on at another address gives what comes to that one first, and has
-/// time for the handshakes under way; without that they would be reset.
+/// Stops them. One whose port goes on at another address gives what comes to that one first, and
+/// has time for the handshakes under way; without that they would be reset.
 pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
     let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
     let (overlapped, gone): (Vec<_>, Vec<_>) = left.into_iter().partition(goes_on);

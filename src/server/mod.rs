@@ -72,7 +72,8 @@ pub struct StartError(pub String);
 pub struct ReloadError {
     /// Every reason found, at least one.
     pub messages: Vec<String>,
-    /// Those that are of the file or of the files that it names, each with its line and a caret, as `check` draws them.
+    /// Those that are of the file or of the files that it names, each with its line and a caret, as
+    /// `check` draws them.
     pub drawn: Option<String>,
 }
 

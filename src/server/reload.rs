@@ -199,7 +199,8 @@ impl Server {
     }
 }
 
-/// What `check` would say of the files that a sound text names. `None`: nothing, so an address or the like is at fault.
+/// What `check` would say of the files that a sound text names. `None`: nothing, so an address or
+/// the like is at fault.
 fn drawn_by_check(mut draft: Draft) -> Option<String> {
     verify(&mut draft);
     let errors = draft.finish().err()?;

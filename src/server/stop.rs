@@ -18,8 +18,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 
 /// A WebSocket is ended within this time: a frame under way, and an answer to our Close.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// How long the access log may take to be written out at the end; a disk that hangs must not keep the process. A pipe that
-/// takes nothing is not waited for.
+/// How long the access log may take to be written out at the end; a disk that hangs must not keep
+/// the process. A pipe that takes nothing is not waited for.
 const FLUSH: Duration = Duration::from_secs(2);
 
 impl Server {

@@ -1,5 +1,5 @@
-//! What the files of a configuration and this machine's addresses show that its operator should know:
-//! `evenkeel check` tells it, nothing refuses it.
+//! What the files of a configuration and this machine's addresses show that its operator should
+//! know: `evenkeel check` tells it, nothing refuses it.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -25,8 +25,8 @@ pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
     }
 }
 
-/// Adds the endpoints that could not be bound here. An address that a balancer of ours has is none: mostly
-/// the file is for that one.
+/// Adds the endpoints that could not be bound here. An address that a balancer of ours has is none:
+/// mostly the file is for that one.
 pub fn warn_of_binds(draft: &mut Draft) {
     let Some(config) = draft.config() else { return };
     let listeners = config.listeners.iter().enumerate();

@@ -1,5 +1,5 @@
-//! A reload that keeps a port and changes its address: nobody is refused, and what cannot be bound is told
-//! before it is tried.
+//! A reload that keeps a port and changes its address: nobody is refused, and what cannot be bound
+//! is told before it is tried.
 
 use std::net::{SocketAddr, TcpListener};
 

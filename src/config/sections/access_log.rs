@@ -76,8 +76,8 @@ pub fn decode(table: &Table<'_>) -> Option<AccessLog> {
     Some(log)
 }
 
-/// A default says nothing: a file may show every key. What waits for `output` is only warned of: a log is turned off for
-/// a while by that one key.
+/// A default says nothing: a file may show every key. What waits for `output` is only warned of: a
+/// log is turned off for a while by that one key.
 fn tell_useless(table: &Table<'_>, log: &AccessLog, moments: &[Moment]) {
     let own_interval = log.interval != defaults::ACCESS_LOG_INTERVAL;
     if log.output == LogOutput::Off {

@@ -325,8 +325,9 @@ fn routes(
     decoded.into_iter().collect()
 }
 
-/// One that can be a client of a listener bound to `bind`; `None`: of any. A PROXY header may announce a client of
-/// either kind. `in_chains`: the peer is trusted to name its client in a chain, whose other hops have addresses.
+/// One that can be a client of a listener bound to `bind`; `None`: of any. A PROXY header may
+/// announce a client of either kind. `in_chains`: the peer is trusted to name its client in a
+/// chain, whose other hops have addresses.
 pub fn read_trusted(
     text: &str,
     bind: Option<&Bind>,
