@@ -225,6 +225,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         accept_proxy,
         forwarded,
         client_ip_from,
+        request_id,
         encoded_slash,
         handshake_timeout,
         upgrade_timeout,
@@ -261,6 +262,7 @@ fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
         ("accept_proxy", *accept_proxy != old.accept_proxy),
         ("forwarded", *forwarded != old.forwarded),
         ("client_ip_from", *client_ip_from != old.client_ip_from),
+        ("request_id", *request_id != old.request_id),
         ("encoded_slash", *encoded_slash != old.encoded_slash),
         (
             "handshake_timeout",

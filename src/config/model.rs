@@ -157,6 +157,8 @@ pub struct Listener {
     pub forwarded: ForwardedFields,
     /// Who is the client of a request from a `trusted` peer. Default `forwarded`.
     pub client_ip_from: ClientIpFrom,
+    /// Each request has an X-Request-Id. Default true.
+    pub request_id: bool,
     /// Where a path route has `allow` or `deny`. Default `Refuse`.
     pub encoded_slash: EncodedSlash,
     /// Accept to routed. Default 10 s.
