@@ -84,7 +84,7 @@ pub struct ListenerView {
     /// Connections and HTTP requests in progress.
     pub live: u64,
     pub accepted: u64,
-    /// Connections and requests that a limit or a rule kept out.
+    /// Connections and requests that were turned away.
     pub refused: u64,
     /// The same by reason.
     pub refusals: Vec<RefusalView>,
@@ -109,7 +109,7 @@ pub struct ListenerView {
     pub certificate_error: Option<String>,
 }
 
-/// How often connections were kept out for that reason: `denied`, or the key of the limit.
+/// How often that was the reason to turn somebody away: `denied`, the key of a limit, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalView {
     pub reason: String,

@@ -8,6 +8,8 @@ pub const MAX_REASON_BYTES: usize = 123;
 pub const GOING_AWAY: u16 = 1001;
 /// A violation of the protocol (RFC 6455 section 7.4.1).
 pub const PROTOCOL_ERROR: u16 = 1002;
+/// Stands for the code of a Close without one (RFC 6455 section 7.4.1); never sent.
+pub const NO_CODE: u16 = 1005;
 /// "Service restart" (IANA): the client is to reconnect.
 pub const SERVICE_RESTART: u16 = 1012;
 

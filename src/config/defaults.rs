@@ -75,6 +75,8 @@ pub const ACCEPT_PROXY: bool = false;
 pub const FORWARDED: &str = "x";
 /// A balancer in front carries many clients on one connection; who trusts it wants to tell them apart.
 pub const CLIENT_IP_FROM: &str = "forwarded";
+/// A request that nobody can name cannot be followed through the logs of those who handled it.
+pub const REQUEST_ID: bool = true;
 /// Readers differ on whether it separates, and a guard by path must not be read two ways.
 pub const ENCODED_SLASH: &str = "refuse";
 

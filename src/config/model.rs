@@ -163,6 +163,8 @@ pub struct Listener {
     pub forwarded: ForwardedFields,
     /// Who is the client of a request from a `trusted` peer. Default `forwarded`.
     pub client_ip_from: ClientIpFrom,
+    /// Each request has an X-Request-Id. Default true.
+    pub request_id: bool,
     /// Where a path route has `allow` or `deny`. Default `Refuse`.
     pub encoded_slash: EncodedSlash,
     /// What its sessions are known by. Default none.

@@ -49,6 +49,14 @@ impl Peer {
             Self::Unix => None,
         }
     }
+
+    /// 0 where only the address is known.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::V4(_, port) | Self::V6(_, port) => Some(*port),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

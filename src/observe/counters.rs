@@ -19,7 +19,7 @@ pub struct ListenerCounters {
     pub accepted: AtomicU64,
     /// Connections and HTTP requests in progress. Written by [`super::Record`].
     pub live: AtomicU64,
-    /// Connections that a limit or a rule kept out, by reason. Written by `proxy`.
+    /// Who was turned away, by reason. Written by `proxy`, and by [`super::Record`] where the end says why.
     pub refused: RefusalCounts,
     /// Connections of sources that the table of sources had no room for. Written by `proxy`.
     pub untracked: AtomicU64,

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::client_tls::ClientTls;
 use super::end::End;
 use super::escape::escape;
 use super::names::Names;
@@ -81,6 +82,7 @@ impl Line {
             match value {
                 Value::Word(text) => quote(text, into),
                 Value::Number(number) => push(into, format_args!("{number}")),
+                Value::Flag(flag) => push(into, format_args!("{flag}")),
                 Value::Milliseconds(duration) => push_milliseconds(into, duration),
                 Value::End(End { side, phase, how }) => {
                     push(
@@ -104,6 +106,7 @@ impl Line {
                 Value::Word(text) if is_plain(text) => into.push_str(text),
                 Value::Word(text) => quote(text, into),
                 Value::Number(number) => push(into, format_args!("{number}")),
+                Value::Flag(flag) => push(into, format_args!("{flag}")),
                 Value::Milliseconds(duration) => push_milliseconds(into, duration),
                 Value::End(end) => push(into, format_args!("\"{end}\"")),
             }
@@ -117,25 +120,52 @@ impl Line {
         let client = self.client.to_string();
         let tag = names.logged_tag();
         let resumed = self.resumed.as_ref();
+        // Of one type, whatever is known: who stores lines by the type of a field takes the first one for all.
         let lost = resumed.map(|resumed| match resumed.lost {
-            Some(count) => Value::Number(count.into()),
-            None => Value::Word("unknown"),
+            Some(count) => count.to_string(),
+            None => "unknown".to_owned(),
         });
+        let client_ip = self.client.ip().map(|ip| ip.to_string());
+        let client_port = self.client.port().filter(|port| *port != 0);
+        let tls = names.client_tls();
+        let tls = tls.as_ref();
+        let cipher = tls.map(ClientTls::cipher_name);
+        let close = |is_client| {
+            names
+                .close_code(is_client)
+                .map(|code| Value::Number(code.into()))
+        };
         let known = [
             ("time", Some(Value::Word(&time))),
             ("event", Some(Value::Word(self.event.word()))),
             ("id", Some(Value::Number(self.id))),
             ("listener", Some(Value::Word(&self.listener))),
             ("client", Some(Value::Word(&client))),
+            ("client_ip", client_ip.as_deref().map(Value::Word)),
+            (
+                "client_port",
+                client_port.map(|port| Value::Number(port.into())),
+            ),
             ("via", names.via().map(Value::Word)),
             ("proxy_tlvs", names.proxy_tlvs().map(Value::Word)),
             ("sni", names.sni().map(Value::Word)),
+            (
+                "tls_version",
+                tls.map(|tls| Value::Word(tls.version.word())),
+            ),
+            ("tls_cipher", cipher.as_deref().map(Value::Word)),
+            (
+                "tls_alpn",
+                tls.and_then(|tls| tls.alpn.as_deref()).map(Value::Word),
+            ),
+            ("tls_resumed", tls.map(|tls| Value::Flag(tls.resumed))),
             ("client_subject", names.client_subject().map(Value::Word)),
             ("client_san", names.client_san().map(Value::Word)),
             ("method", names.method().map(Value::Word)),
             ("host", names.host().map(Value::Word)),
             ("path", names.path().map(Value::Word)),
             ("tag", tag.as_deref().map(Value::Word)),
+            ("request_id", names.request_id().map(Value::Word)),
             ("pool", self.pool.as_deref().map(Value::Word)),
             ("backend", self.backend.as_deref().map(Value::Word)),
             (
@@ -148,7 +178,7 @@ impl Line {
                 "gap_ms",
                 resumed.map(|resumed| Value::Milliseconds(resumed.gap)),
             ),
-            ("lost", lost),
+            ("lost", lost.as_deref().map(Value::Word)),
             (
                 "status",
                 self.status.map(|status| Value::Number(status.into())),
@@ -168,6 +198,8 @@ impl Line {
                 "bytes_from_backend",
                 Some(Value::Number(self.bytes_from_backend)),
             ),
+            ("client_close", close(true)),
+            ("backend_close", close(false)),
             ("end", self.event.end().map(Value::End)),
             (
                 "skipped",
@@ -185,6 +217,7 @@ impl Line {
 enum Value<'a> {
     Word(&'a str),
     Number(u64),
+    Flag(bool),
     /// Shown with three places: a connect within a rack takes less than one.
     Milliseconds(Duration),
     End(End),
@@ -223,17 +256,10 @@ mod tests {
     use super::*;
 
     fn line(path: &str) -> Line {
-        let names = Names::pack([
-            None,
-            None,
-            Some("chat.example.org"),
-            Some(path),
-            None,
-            None,
-            None,
-            None,
-            None,
-        ]);
+        let mut all = [None; super::super::names::COUNT];
+        all[2] = Some("chat.example.org");
+        all[3] = Some(path);
+        let names = Names::pack(all);
         Line {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,
@@ -267,6 +293,7 @@ mod tests {
             formatted(&line("/socket"), LogFormat::Json),
             concat!(
                 r#"{"time":"2023-11-14T22:13:20.042Z","event":"end","id":7,"listener":"chat","client":"192.0.2.1:4711","#,
+                r#""client_ip":"192.0.2.1","client_port":4711,"#,
                 r#""host":"chat.example.org","path":"/socket","pool":"chat","backend":"n1","status":101,"tries":1,"#,
                 r#""connect_ms":1.900,"duration_ms":60000.000,"bytes_from_client":10,"bytes_from_backend":20,"#,
                 r#""end":{"side":"backend","phase":"relay","how":"rst"}}"#,
@@ -280,11 +307,52 @@ mod tests {
         assert_eq!(
             formatted(&line("/a b\n"), LogFormat::Text),
             concat!(
-                r#"time=2023-11-14T22:13:20.042Z event=end id=7 listener=chat client=192.0.2.1:4711 host=chat.example.org "#,
+                r#"time=2023-11-14T22:13:20.042Z event=end id=7 listener=chat client=192.0.2.1:4711 "#,
+                r#"client_ip=192.0.2.1 client_port=4711 host=chat.example.org "#,
                 r#"path="/a b\n" pool=chat backend=n1 status=101 tries=1 connect_ms=1.900 duration_ms=60000.000 "#,
                 r#"bytes_from_client=10 bytes_from_backend=20 end="backend relay rst""#,
                 "\n"
             )
+        );
+    }
+
+    #[test]
+    fn what_the_handshake_and_the_closes_said_has_fields() {
+        let mut line = line("/");
+        let mut names = std::mem::take(&mut line.names);
+        names.set_client_tls(&ClientTls {
+            version: TlsVersion::Tls13,
+            cipher: 0x1301,
+            resumed: true,
+            alpn: Some("http/1.1".to_owned()),
+        });
+        names.set_request_id("abc");
+        names.set_close_code(true, Some(1000));
+        names.set_close_code(false, Some(4001));
+        line.names = names;
+        line.resumed = Some(Resumed {
+            from: None,
+            gap: Duration::ZERO,
+            lost: Some(0),
+        });
+        let value: serde_json::Value =
+            serde_json::from_str(&formatted(&line, LogFormat::Json)).unwrap();
+        let expected = serde_json::json!({
+            "tls_version": "1.3", "tls_cipher": "TLS_AES_128_GCM_SHA256", "tls_alpn": "http/1.1", "tls_resumed": true,
+            "request_id": "abc", "client_close": 1000, "backend_close": 4001, "lost": "0",
+        });
+        for (key, expected) in expected.as_object().unwrap() {
+            assert_eq!(&value[key], expected, "{key}");
+        }
+        line.resumed = Some(Resumed {
+            from: None,
+            gap: Duration::ZERO,
+            lost: None,
+        });
+        let text = formatted(&line, LogFormat::Text);
+        assert!(
+            text.contains(" lost=unknown ") && text.contains(" tls_resumed=true "),
+            "{text}"
         );
     }
 

@@ -3,6 +3,7 @@
 //! The data path writes to its [`Record`] only. When the connection ends, the record adds itself to the counters
 //! of its listener and backend and hands one line to the [`Journal`], which never makes it wait.
 
+mod client_tls;
 mod counters;
 mod early_lines;
 mod end;
@@ -18,6 +19,7 @@ mod refusal;
 mod summary;
 mod writer;
 
+pub use client_tls::ClientTls;
 pub use counters::{BackendCounters, EndCounts, ListenerCounters};
 pub use end::{End, How, Phase, Side};
 pub use escape::escape;

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 
+use super::client_tls::ClientTls;
+
 /// What a server name may take: the most that DNS allows.
 const MAX_SNI_BYTES: usize = 253;
 /// What a method may take; the longest registered one has 17.
@@ -15,6 +17,8 @@ const MAX_TARGET_BYTES: usize = 128;
 
 /// What each of a certificate's two may take: enough to know the client by, and its length fits a byte.
 const MAX_CERTIFICATE_BYTES: usize = 250;
+/// What the id of a request may take.
+const MAX_REQUEST_ID_BYTES: usize = 128;
 /// What the TLVs of a PROXY header may take, as `MAX_CERTIFICATE_BYTES`.
 const MAX_TLVS_BYTES: usize = 250;
 
@@ -37,9 +41,14 @@ const CLIENT_SAN: usize = 5;
 const VIA: usize = 6;
 /// What the balancer in front says of the client in TLVs.
 const PROXY_TLVS: usize = 7;
+/// What its TLS handshake agreed on.
+const CLIENT_TLS: usize = 8;
+const REQUEST_ID: usize = 9;
+/// The codes of the Close frames that each side has said, in digits.
+const CLOSES: [usize; 2] = [10, 11];
 /// What a session is known by, behind its mark.
-const TAG: usize = 8;
-const COUNT: usize = 9;
+const TAG: usize = 12;
+pub(super) const COUNT: usize = 13;
 /// In place of a length: there is no such name. No name is that long.
 const NONE: u8 = u8::MAX;
 
@@ -76,6 +85,35 @@ impl Names {
     /// What the balancer in front says of the client in TLVs.
     pub fn proxy_tlvs(&self) -> Option<&str> {
         self.name(PROXY_TLVS)
+    }
+
+    pub fn client_tls(&self) -> Option<ClientTls> {
+        ClientTls::unpack(self.name(CLIENT_TLS)?)
+    }
+
+    pub fn set_client_tls(&mut self, tls: &ClientTls) {
+        self.set([(CLIENT_TLS, Some(&tls.pack()))]);
+    }
+
+    pub fn request_id(&self) -> Option<&str> {
+        self.name(REQUEST_ID)
+    }
+
+    pub fn set_request_id(&mut self, id: &str) {
+        self.set([(REQUEST_ID, Some(cut(id, MAX_REQUEST_ID_BYTES)))]);
+    }
+
+    /// The code of the Close frame that the client, or its backend, has said.
+    pub fn close_code(&self, is_client: bool) -> Option<u16> {
+        self.name(close_of(is_client))?.parse().ok()
+    }
+
+    pub fn set_close_code(&mut self, is_client: bool, code: Option<u16>) {
+        if code.is_none() && self.name(close_of(is_client)).is_none() {
+            return;
+        }
+        let code = code.map(|code| code.to_string());
+        self.set([(close_of(is_client), code.as_deref())]);
     }
 
     pub fn set_announced(&mut self, via: &str, tlvs: Option<&str>) {
@@ -141,8 +179,7 @@ impl Names {
         *self = Self::pack(all);
     }
 
-    /// In the order of server name, method, host, path, subject and alternative names of the client's certificate,
-    /// balancer in front and its TLVs, tag behind its mark; each is shorter than 255 bytes.
+    /// In the order of their numbers above; each is shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
@@ -183,6 +220,10 @@ fn hash(tag: &str) -> String {
     HEXLOWER.encode(first)
 }
 
+fn close_of(is_client: bool) -> usize {
+    CLOSES[usize::from(!is_client)]
+}
+
 /// At most `limit` bytes of `text`, at a character's boundary.
 fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit))
@@ -209,17 +250,11 @@ mod tests {
         names.set_request("GET", None, "");
         assert_eq!(
             names.all(),
-            [
-                None,
-                Some("GET"),
-                None,
-                Some(""),
-                None,
-                None,
-                None,
-                None,
-                None
-            ]
+            std::array::from_fn(|which| match which {
+                METHOD => Some("GET"),
+                PATH => Some(""),
+                _ => None,
+            })
         );
         names.set_announced("192.0.2.9:1", None);
         names.set_sni("a");
@@ -227,6 +262,14 @@ mod tests {
         assert_eq!(names.proxy_tlvs(), None);
         names.set_announced("192.0.2.9:1", Some(&"x".repeat(300)));
         assert_eq!(names.proxy_tlvs().map(str::len), Some(MAX_TLVS_BYTES));
+        names.set_close_code(false, None);
+        names.set_close_code(true, Some(1001));
+        names.set_request_id(&"x".repeat(300));
+        assert_eq!(
+            (names.close_code(true), names.close_code(false)),
+            (Some(1001), None)
+        );
+        assert_eq!(names.request_id().map(str::len), Some(MAX_REQUEST_ID_BYTES));
         assert_eq!(names.path(), Some(""));
     }
 

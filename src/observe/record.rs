@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::client_tls::ClientTls;
 use super::counters::{BackendCounters, ListenerCounters};
 use super::end::{End, How, Phase, Side};
 use super::line::{Event, Line};
 use super::names::Names;
+use super::refusal::Refusal;
 use super::summary::Summary;
 use crate::config::TlsVersion;
 use crate::net::Peer;
@@ -124,13 +126,34 @@ impl Record {
         self.names.set_sni(sni);
     }
 
-    /// A TLS handshake has succeeded here.
-    pub fn shaken(&self, resumed: bool) {
-        let kind = match resumed {
+    /// A TLS handshake of this connection has succeeded here.
+    pub fn shaken(&mut self, tls: &ClientTls) {
+        self.set_client_tls(tls);
+        let kind = match tls.resumed {
             true => &self.listener.resumed_handshakes,
             false => &self.listener.full_handshakes,
         };
         kind.fetch_add(1, Relaxed);
+    }
+
+    /// What the connection's TLS handshake agreed on.
+    pub fn set_client_tls(&mut self, tls: &ClientTls) {
+        self.names.set_client_tls(tls);
+    }
+
+    /// Cut at 128 bytes.
+    pub fn set_request_id(&mut self, id: &str) {
+        self.names.set_request_id(id);
+    }
+
+    /// The client or its backend has said Close, with this code or 1005 for none.
+    pub fn said_close(&mut self, side: Side, code: u16) {
+        self.names.set_close_code(side == Side::Client, Some(code));
+    }
+
+    /// It is turned away for a reason that its end does not tell.
+    pub fn refused(&self, refusal: Refusal) {
+        self.listener.refused.count(refusal);
     }
 
     /// What the client's certificate says; each cut at 250 bytes.
@@ -158,6 +181,8 @@ impl Record {
     /// A live session is to be assigned to another backend: what the present one has moved is its own.
     pub fn reassigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tally();
+        // It was that of the one before.
+        self.names.set_close_code(false, None);
         self.assigned(backend);
     }
 
@@ -279,6 +304,9 @@ impl Record {
         self.tally();
         self.listener.live.fetch_sub(1, Relaxed);
         self.listener.ends.count(end);
+        if let Some(refusal) = Refusal::of(end) {
+            self.listener.refused.count(refusal);
+        }
         if end.phase == Phase::Tls {
             self.listener.handshake_failures.fetch_add(1, Relaxed);
         }

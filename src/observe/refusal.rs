@@ -1,8 +1,9 @@
-//! Why a connection was kept out, before it was a backend's: a rule, or a limit by its key. Counted per listener.
+//! Why a connection or request was turned away before a backend served it: a rule, a limit by its key, what the client did
+//! wrong, or that no backend was there. Counted per listener.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::end::How;
+use super::end::{End, How, Phase, Side};
 
 /// The reason, as the metrics and the status show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,26 @@ pub enum Refusal {
     Draining,
     /// No certificate is for the server name that the client asks for.
     UnknownName,
+    /// No route leads anywhere from what it asks for.
+    NoRoute,
+    /// The process stops.
+    Stopping,
+    /// Its PROXY header is none.
+    ProxyHeader,
+    /// It was not through its set-up in `handshake_timeout`.
+    HandshakeTimeout,
+    /// Its TLS handshake, or ClientHello, cannot be taken.
+    TlsHandshake,
+    /// Its HTTP request cannot be taken.
+    BadRequest,
+    /// No backend of its pool can be used.
+    NoBackend,
+    QueueFull,
+    QueueTimeout,
+    /// No backend that was tried has taken it.
+    ConnectFailed,
+    /// This process is short of something: descriptors, ports.
+    Shortage,
 }
 
 impl Refusal {
@@ -38,7 +59,40 @@ impl Refusal {
         Refusal::HandshakeQueue,
         Refusal::Draining,
         Refusal::UnknownName,
+        Refusal::NoRoute,
+        Refusal::Stopping,
+        Refusal::ProxyHeader,
+        Refusal::HandshakeTimeout,
+        Refusal::TlsHandshake,
+        Refusal::BadRequest,
+        Refusal::NoBackend,
+        Refusal::QueueFull,
+        Refusal::QueueTimeout,
+        Refusal::ConnectFailed,
+        Refusal::Shortage,
     ];
+
+    /// What the end of a connection says by itself. Where a rule or a limit has decided, the step that asked it counts.
+    pub(super) const fn of(end: End) -> Option<Refusal> {
+        Some(match (end.side, end.phase, end.how) {
+            (Side::Client, Phase::Accept, How::Invalid) => Refusal::ProxyHeader,
+            (Side::Evenkeel, Phase::Accept | Phase::Tls | Phase::Head, How::Timeout) => {
+                Refusal::HandshakeTimeout
+            }
+            (Side::Client, Phase::Tls, How::Invalid) => Refusal::TlsHandshake,
+            (
+                Side::Client,
+                Phase::Head | Phase::Request,
+                How::Invalid | How::Full | How::Refused,
+            ) => Refusal::BadRequest,
+            (Side::Evenkeel, Phase::Connect, How::Refused) => Refusal::NoBackend,
+            (Side::Evenkeel, Phase::Connect, How::Error) => Refusal::Shortage,
+            (Side::Evenkeel, Phase::Queue, How::Full) => Refusal::QueueFull,
+            (Side::Evenkeel, Phase::Queue, How::Timeout) => Refusal::QueueTimeout,
+            (Side::Backend, Phase::Connect, _) => Refusal::ConnectFailed,
+            _ => return None,
+        })
+    }
 
     /// The word of the log and of the metrics' label.
     pub const fn word(self) -> &'static str {
@@ -53,16 +107,34 @@ impl Refusal {
             Refusal::HandshakeQueue => "handshake_queue",
             Refusal::Draining => "draining",
             Refusal::UnknownName => "unknown_name",
+            Refusal::NoRoute => "no_route",
+            Refusal::Stopping => "stopping",
+            Refusal::ProxyHeader => "proxy_header",
+            Refusal::HandshakeTimeout => "handshake_timeout",
+            Refusal::TlsHandshake => "tls_handshake",
+            Refusal::BadRequest => "bad_request",
+            Refusal::NoBackend => "no_backend",
+            Refusal::QueueFull => "queue_full",
+            Refusal::QueueTimeout => "queue_timeout",
+            Refusal::ConnectFailed => "connect_failed",
+            Refusal::Shortage => "shortage",
         }
     }
 
     /// How such a connection ends.
     pub const fn how(self) -> How {
         match self {
-            Refusal::Denied | Refusal::EncodedSlash | Refusal::Untrusted | Refusal::UnknownName => {
-                How::Refused
-            }
-            Refusal::Draining => How::Stop,
+            Refusal::Denied
+            | Refusal::EncodedSlash
+            | Refusal::Untrusted
+            | Refusal::UnknownName
+            | Refusal::NoRoute
+            | Refusal::NoBackend
+            | Refusal::ConnectFailed => How::Refused,
+            Refusal::Draining | Refusal::Stopping => How::Stop,
+            Refusal::ProxyHeader | Refusal::TlsHandshake | Refusal::BadRequest => How::Invalid,
+            Refusal::HandshakeTimeout | Refusal::QueueTimeout => How::Timeout,
+            Refusal::Shortage => How::Error,
             _ => How::Full,
         }
     }
@@ -97,6 +169,26 @@ impl RefusalCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_of_which_a_step_counts_the_reason_are_not_counted_again() {
+        for (phase, refusal) in [
+            (Phase::Accept, Refusal::Denied),
+            (Phase::Accept, Refusal::Untrusted),
+            (Phase::Accept, Refusal::MaxConnections),
+            (Phase::Accept, Refusal::Draining),
+            (Phase::Tls, Refusal::HandshakeQueue),
+            (Phase::Tls, Refusal::UnknownName),
+            (Phase::Route, Refusal::SourceMaxConnections),
+            (Phase::Route, Refusal::NoRoute),
+            (Phase::Route, Refusal::Stopping),
+        ] {
+            let end = End::new(Side::Evenkeel, phase, refusal.how());
+            assert_eq!(Refusal::of(end), None, "{end}");
+        }
+        let served = End::new(Side::Client, Phase::Relay, How::Invalid);
+        assert_eq!(Refusal::of(served), None);
+    }
 
     #[test]
     fn every_reason_has_a_count_of_its_own() {

@@ -11,7 +11,7 @@ use super::handshakes::Accepted;
 use super::rules::Facts;
 use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{ClientTls, End, How, Phase, Record, Side};
 use crate::tls::{ClientIdentity, Terminator};
 use crate::wire::client_hello::{ClientHello, Invalid, MAX_HELLO_BYTES, Progress, Reader};
 
@@ -34,7 +34,7 @@ pub(super) struct Classified {
 
 /// What a TLS handshake has shown beside the names.
 pub(super) struct Shaken {
-    pub resumed: bool,
+    pub tls: ClientTls,
     /// For its turn: no part of the client's time.
     pub waited: Duration,
     pub identity: Option<ClientIdentity>,
@@ -47,7 +47,7 @@ impl Classified {
             record.set_sni(sni);
         }
         let Some(shaken) = &self.shaken else { return };
-        record.shaken(shaken.resumed);
+        record.shaken(&shaken.tls);
         if let Some(identity) = &shaken.identity {
             client_certificate::note(record, identity);
         }
@@ -142,8 +142,14 @@ pub(super) async fn terminate(
     let Accepted { mut stream, waited } = accepted;
     let sni = stream.server_name().map(str::to_owned);
     let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
+    let name = |alpn: &Vec<u8>| String::from_utf8_lossy(alpn).into_owned();
     let shaken = Shaken {
-        resumed: stream.resumed(),
+        tls: ClientTls {
+            version: stream.tls_version(),
+            cipher: stream.cipher(),
+            resumed: stream.resumed(),
+            alpn: alpn.as_ref().map(name),
+        },
         identity: stream.take_identity(),
         waited,
     };

@@ -16,7 +16,7 @@ use super::{Facts, Held, Place, Rules};
 use crate::config::Protocol;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{Phase, Record};
 use crate::relay::{Arrivals, Leg, Session, Transport};
 
 /// True where nothing has to be read from a connection to know its pool.
@@ -102,7 +102,7 @@ impl Arrivals<Held> for Front {
             place,
         };
         let Some(pool) = rules.route(&Facts::default()) else {
-            caller.refuse(End::new(Side::Evenkeel, Phase::Route, How::Refused));
+            caller.refuse_unrouted();
             return None;
         };
         let errand = Errand {

@@ -14,7 +14,7 @@ use super::reach::Approach;
 use super::{Held, Introduction, Place, Proxy, SetupLeg};
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, hung_up, local_address};
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::pool::{Lease, Pool};
 use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
 
@@ -112,7 +112,7 @@ impl Errand {
     async fn finish(mut self, step: Step, mut caller: Caller) {
         let Some(pool) = self.pool.upgrade() else {
             drop(step);
-            return caller.refuse(route_gone());
+            return caller.refuse_unrouted();
         };
         let client = caller.leg.socket.as_fd();
         if pool.settings().send_proxy.is_some() && self.introduction.is_none() {
@@ -201,6 +201,12 @@ impl Caller {
         self.refuse(error.end());
     }
 
+    /// Nothing leads anywhere from what it asks for, or a reload has removed its pool.
+    pub fn refuse_unrouted(self) {
+        self.record.refused(Refusal::NoRoute);
+        self.refuse(End::new(Side::Evenkeel, Phase::Route, How::Refused));
+    }
+
     /// A refusal is a RST: nothing must look like an orderly, empty answer.
     pub fn refuse(self, end: End) {
         let Self { leg, record, place } = self;
@@ -263,7 +269,7 @@ impl Origin<Held> for Begun {
         };
         let Some(pool) = errand.pool.upgrade() else {
             drop(lease);
-            return caller.refuse(route_gone());
+            return caller.refuse_unrouted();
         };
         let (record, now) = (&mut caller.record, Instant::now());
         let search = &mut errand.search;
@@ -279,11 +285,6 @@ impl Origin<Held> for Begun {
 async fn left_waiting(client: BorrowedFd<'_>) {
     tokio::time::sleep(WATCH_AFTER).await;
     hung_up(client).await;
-}
-
-/// A reload has removed its pool.
-fn route_gone() -> End {
-    End::new(Side::Evenkeel, Phase::Route, How::Refused)
 }
 
 #[cfg(test)]
@@ -385,7 +386,8 @@ mod tests {
         assert_eq!(&**session.record.assignment().unwrap().1, "there");
         assert_eq!(bench.counted(), [1, 1, 1]);
         assert_eq!(bench.pool.backend("gone").unwrap().live(), 0);
-        session.record.finish(route_gone());
+        let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
+        session.record.finish(end);
     }
 
     #[tokio::test]

@@ -34,11 +34,12 @@ const HOP_BY_HOP: [&str; 10] = [
 
 /// Fields that `Connection` cannot remove: framing, routing, and what a backend decides by who asks. A client behind a
 /// trusted proxy would else erase what that proxy has said (the kind of CVE-2022-31813).
-const END_TO_END: [&str; 8] = [
+const END_TO_END: [&str; 9] = [
     "content-length",
     "host",
     "forwarded",
     "x-real-ip",
+    "x-request-id",
     "cookie",
     "set-cookie",
     "authorization",

@@ -51,12 +51,16 @@ pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Reco
         .as_ref()
         .map_or(Duration::ZERO, |shaken| shaken.waited);
     let announced = arrival.announced.as_ref();
-    let identity = shaken.and_then(|shaken| shaken.identity);
+    let (tls, identity) = match shaken {
+        Some(shaken) => (Some(shaken.tls), shaken.identity),
+        None => (None, None),
+    };
     let details = client.details(hello.sni.as_deref(), identity.is_some());
     let caller = Caller {
         tls: client.is_tls() || announced.is_some_and(|announced| announced.is_tls()),
         introduction: Introduction::of(&arrival, client.local_address(), details),
         sni: hello.sni,
+        shaken: tls,
         identity,
     };
     let visit = Arc::new(Visit::new(arrival, record, caller));

@@ -28,6 +28,7 @@ mod limits;
 mod reach;
 mod real_client;
 mod repeat;
+mod request_id;
 mod request_key;
 mod resume;
 mod retry_after;

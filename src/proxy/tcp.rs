@@ -48,8 +48,11 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
     // A pool that lets its clients wait must not use up the places in set-up of all listeners.
     drop(arrival.slot);
     let Some(pool) = pool else {
-        let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
-        return caller.refuse(end);
+        // Whom a rule keeps out is counted by it.
+        return match admitted {
+            true => caller.refuse_unrouted(),
+            false => caller.refuse(End::new(Side::Evenkeel, Phase::Route, How::Refused)),
+        };
     };
     let errand = Errand {
         pool: Arc::downgrade(&pool),

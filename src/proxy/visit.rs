@@ -21,12 +21,13 @@ use super::tag::tag_of;
 use super::ticket::Ticket;
 use super::upgrade::Handover;
 use super::{
-    Arrival, Facts, Introduction, Rules, client_certificate, exchange, retry_after, upgrade,
+    Arrival, Facts, Introduction, Rules, client_certificate, exchange, request_id, retry_after,
+    upgrade,
 };
 use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint, Peer};
-use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::observe::{ClientTls, End, How, Phase, Record, Refusal, Side};
 use crate::pool::{Backend, Pool};
 use crate::tls::ClientIdentity;
 use crate::wire::http::parse_host;
@@ -62,6 +63,8 @@ pub(super) struct Caller {
     /// To us, or to the balancer in front.
     pub tls: bool,
     pub introduction: Introduction,
+    /// Where TLS ends here.
+    pub shaken: Option<ClientTls>,
     /// Where it has shown a certificate.
     pub identity: Option<ClientIdentity>,
 }
@@ -94,7 +97,7 @@ impl Visit {
         Ok(response)
     }
 
-    async fn serve(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn serve(&self, mut request: Request<Incoming>) -> Response<Answer> {
         let ordinal = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let mut ticket = Ticket::new(self.record(), &self.dialogue);
         ticket.phase(Phase::Head);
@@ -102,9 +105,12 @@ impl Visit {
             return refuse(ticket, refused, Phase::Head);
         }
         let host = host_of(&request);
-        let path = request.uri().path();
         ticket.note(|record| {
-            record.set_request(request.method().as_str(), host.as_deref(), path);
+            record.set_request(
+                request.method().as_str(),
+                host.as_deref(),
+                request.uri().path(),
+            );
             record.phase = Phase::Route;
         });
         let websocket = asks_for_websocket(request.headers());
@@ -113,6 +119,11 @@ impl Visit {
             && let Some(value) = tag_of(tag, request.uri(), request.headers())
         {
             ticket.note(|record| record.set_tag(&value, tag.is_hashed));
+        }
+        if rules.config.request_id {
+            let is_believed = self.arrival.is_believed(&rules.config);
+            let id = request_id::settle(request.headers_mut(), is_believed);
+            ticket.note(|record| record.set_request_id(&id));
         }
         let peer = self.arrival.peer;
         let named = self.arrival.named(&rules.config, request.headers());
@@ -123,6 +134,7 @@ impl Visit {
             let tlvs = announced.and_then(|announced| announced.tlvs());
             ticket.note(|record| record.announce(client, via, tlvs));
         }
+        let path = request.uri().path();
         if rules.refuses_path(path) {
             self.arrival.admissions.refused(Refusal::EncodedSlash);
             return ambiguous(ticket, websocket);
@@ -140,9 +152,11 @@ impl Visit {
             rules.route(&facts).cloned()
         };
         let Some(pool) = pool else {
+            ticket.note(|record| record.refused(Refusal::NoRoute));
             return unrouted(ticket, StatusCode::NOT_FOUND, websocket);
         };
         if self.comes_too_late(websocket) {
+            ticket.note(|record| record.refused(Refusal::Stopping));
             return come_again(ticket, &pool);
         }
         if self.arrival.admissions.intake().is_draining() {
@@ -189,6 +203,9 @@ impl Visit {
             let mut record = self.arrival.record();
             if let Some(sni) = &self.caller.sni {
                 record.set_sni(sni);
+            }
+            if let Some(tls) = &self.caller.shaken {
+                record.set_client_tls(tls);
             }
             if let Some(identity) = &self.caller.identity {
                 client_certificate::note(&mut record, identity);

@@ -234,6 +234,7 @@ impl<L> Entry<L> {
             (None, false) => self.relay(scratch),
         };
         self.account(scratch);
+        self.note_close_codes();
         self.note_lost_frames();
         turn
     }

@@ -81,6 +81,8 @@ pub(super) struct Done {
     pub residue: Vec<u8>,
     pub server_name: Option<String>,
     pub alpn_protocol: Option<Vec<u8>>,
+    /// Its number in IANA's registry.
+    pub cipher: u16,
     pub resumed: bool,
     pub identity: Option<ClientIdentity>,
 }
@@ -210,6 +212,8 @@ impl<E: End> Handshake<E> {
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<Done> {
         let alpn_protocol = self.end.state().alpn_protocol().map(<[u8]>::to_vec);
+        let suite = self.end.state().negotiated_cipher_suite();
+        let cipher = suite.map_or(0, |suite| suite.suite().into());
         let resumed = self.is_resumed();
         let residue = self.input.split_off(self.shown);
         let finished = self.end.finish().map_err(io::Error::other)?;
@@ -220,6 +224,7 @@ impl<E: End> Handshake<E> {
             residue,
             server_name,
             alpn_protocol,
+            cipher,
             resumed,
             identity,
         })

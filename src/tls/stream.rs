@@ -37,6 +37,7 @@ pub struct Stream<IO> {
     output: Pending,
     server_name: Option<String>,
     alpn_protocol: Option<Vec<u8>>,
+    cipher: u16,
     resumed: bool,
     identity: Option<ClientIdentity>,
 }
@@ -148,6 +149,7 @@ impl<IO> Stream<IO> {
             output: Pending::new(done.output),
             server_name: done.server_name,
             alpn_protocol: done.alpn_protocol,
+            cipher: done.cipher,
             resumed: done.resumed,
             identity: done.identity,
         };
@@ -167,6 +169,11 @@ impl<IO> Stream<IO> {
     /// The protocol agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
         self.alpn_protocol.as_deref()
+    }
+
+    /// The cipher suite, by its number in IANA's registry.
+    pub fn cipher(&self) -> u16 {
+        self.cipher
     }
 
     /// The session goes on from an earlier one, by a ticket.

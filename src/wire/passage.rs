@@ -15,6 +15,7 @@ pub use self::handover::Left;
 use self::handover::Takes;
 use super::control::{self, PING_BYTES};
 use super::frames::{Frame, Opcode, Violation, Walker};
+use crate::base::close_code::NO_CODE;
 
 /// Longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL_BYTES: u64 = 125;
@@ -77,7 +78,7 @@ struct Edit {
     is_last: bool,
     /// Our latest ping that was not answered yet.
     pong: Option<[u8; PING_BYTES]>,
-    /// What has come of a frame that may be one to be taken out.
+    /// What has come of a Close, or of another frame that may have to be taken out.
     held: Vec<u8>,
     /// Nothing more passes between two messages: see [`Passage::pause`].
     pauses: bool,
@@ -91,6 +92,8 @@ struct Edit {
     drops_frame: bool,
     /// ... and what is still to come of the present message.
     drops_message: bool,
+    /// See [`Passage::take_close_code`].
+    said: Option<u16>,
 }
 
 impl Passage {
@@ -273,7 +276,7 @@ impl Passage {
         let mut rest = bytes;
         // A violation is kept by the walker.
         while let Ok(Some(frame)) = self.walker.next_frame(&mut rest) {
-            if self.takes != Takes::None && frame.opcode == Opcode::Close {
+            if frame.opcode == Opcode::Close {
                 return Passed::Edited(self.pass_close(bytes, rest, &frame, watch));
             }
             self.note(&frame);
@@ -286,14 +289,14 @@ impl Passage {
                 return Passed::Edited(bytes[..kept.unwrap_or(0)].to_vec());
             }
         }
-        match self.takes {
-            _ if self.is_guarded => self.guard(bytes, rest),
-            Takes::None => Passed::Whole,
-            Takes::Leaving | Takes::Any => self.hold_close(bytes),
+        match self.is_guarded {
+            true => self.guard(bytes, rest),
+            false => self.hold_close(bytes),
         }
     }
 
-    /// The header of a Close that may be one to be taken out ends where `rest` begins.
+    /// The header of a Close ends where `rest` begins. It is held until it is whole: it may have to be taken out, and its code
+    /// is kept.
     #[cold]
     fn pass_close(
         &mut self,
@@ -329,7 +332,6 @@ impl Passage {
     #[inline]
     fn note(&mut self, frame: &Frame) {
         let is_message = !frame.opcode.is_control();
-        self.has_closed |= frame.opcode == Opcode::Close && self.takes == Takes::None;
         self.messages |= is_message;
         self.has_spoken |= is_message;
     }
@@ -414,8 +416,11 @@ impl Passage {
             return self.keep(before, passed);
         }
         let is_begun = matches!(found, Ok(None)) && self.guards_header();
-        let is_held = |first| is_begun || self.may_take(first);
-        if first.is_some_and(is_held) && !self.is_deaf {
+        let is_held = |first| match self.is_deaf {
+            true => is(first, CLOSE),
+            false => is_begun || self.may_take(first),
+        };
+        if first.is_some_and(is_held) {
             self.edit().held.extend_from_slice(piece);
         } else {
             self.keep(piece, passed);
@@ -427,17 +432,16 @@ impl Passage {
         let edit = self.edit.as_deref();
         let awaits_pong = edit.is_some_and(|edit| edit.pong.is_some());
         let is_bridged = edit.is_some_and(|edit| edit.is_bridged);
-        let takes_close = self.takes != Takes::None;
         (is(first, PONG) && awaits_pong)
-            || (is(first, CLOSE) && takes_close)
+            || is(first, CLOSE)
             || (first & IS_CONTROL != 0 && is_bridged)
     }
 
     /// Where bytes of a frame belong: to what is held, to what passes, or nowhere.
     fn keep(&mut self, bytes: &[u8], passed: &mut Vec<u8>) {
         match &mut self.edit {
-            _ if self.is_deaf => {}
             Some(edit) if !edit.held.is_empty() => edit.held.extend_from_slice(bytes),
+            _ if self.is_deaf => {}
             Some(edit) if edit.drops_frame => {}
             _ => passed.extend_from_slice(bytes),
         }
@@ -457,10 +461,18 @@ impl Passage {
         let held = std::mem::take(&mut edit.held);
         let Some(payload) = control::payload(&held).filter(|_| !is_lost) else {
             // A violation, or a header that was guarded: the rest of it is not known.
-            return passed.extend_from_slice(&held);
+            return match self.is_deaf {
+                true => {}
+                false => passed.extend_from_slice(&held),
+            };
         };
         let first = held.first().copied().unwrap_or(0);
-        if is(first, PONG) && edit.pong.as_ref().is_some_and(|pong| pong[..] == payload) {
+        if is(first, CLOSE) {
+            edit.said = Some(handover::code_of(&payload).unwrap_or(NO_CODE));
+        }
+        if is(first, CLOSE) && (self.is_deaf || edit.is_bridged) {
+            self.has_closed |= self.takes == Takes::None;
+        } else if is(first, PONG) && edit.pong.as_ref().is_some_and(|pong| pong[..] == payload) {
             edit.pong = None;
         } else if edit.is_bridged {
             if is(first, PING) {
@@ -491,8 +503,13 @@ impl Edit {
             ping,
             drops_frame,
             drops_message,
+            said,
         } = self;
-        let is_empty = insert.is_empty() && held.is_empty() && rest.is_empty() && ping.is_none();
+        let is_empty = said.is_none()
+            && insert.is_empty()
+            && held.is_empty()
+            && rest.is_empty()
+            && ping.is_none();
         let acts = *pauses || *is_bridged || *drops_frame || *drops_message;
         is_empty && !acts && (pong.is_none() || is_deaf)
     }
@@ -729,6 +746,7 @@ mod tests {
             prop_assert!(passed.len() <= frames.len() && passed[..] == frames[..passed.len()]);
             prop_assert!(passage.is_deaf() && passage.is_told() && !passage.is_cut());
             prop_assert_eq!(passage.has_closed(), answers);
+            prop_assert_eq!(passage.take_close_code(), answers.then_some(1001));
         }
 
         #[test]
@@ -888,6 +906,8 @@ mod tests {
             prop_assert_eq!(passage.has_left(), leaves);
             prop_assert_eq!(passage.has_closed(), !leaves);
             prop_assert_eq!(&passed, if leaves { &before } else { &stream });
+            prop_assert_eq!(passage.take_close_code(), Some(code));
+            prop_assert_eq!(passage.take_close_code(), None);
             if leaves {
                 prop_assert!(pass_all(&mut passage, &behind).is_empty());
                 passage.renew();

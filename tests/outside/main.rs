@@ -14,6 +14,7 @@ mod settings;
 mod threads;
 mod tls_nodes;
 
+mod access_log;
 mod addresses;
 mod admin;
 mod admin_tokens;

@@ -39,7 +39,7 @@ pub(super) fn encode(all: &[ListenerView], page: &mut Page<'_>) -> fmt::Result {
             )
         })
     });
-    let help = "Connections and requests that a limit or a rule kept out";
+    let help = "Connections and requests that were turned away";
     page.counter("listener_refused_connections", help, None, refused)?;
     let help = "Connections let in without limits of their source, whose table was full";
     page.counter(

@@ -118,6 +118,12 @@ pub static LISTENER: Section = Section {
             "`websocket` only: who is the client of a request from a `trusted` peer: `forwarded`, the rightmost address that is not `trusted` in the field that `forwarded` names, or `peer`.",
         ),
         key(
+            "request_id",
+            Kind::Flag,
+            Absent::Flag(defaults::REQUEST_ID),
+            "`websocket` only: each request has an X-Request-Id, a `trusted` peer's or a new one, for its backend and the access log. Without it the field passes as it came.",
+        ),
+        key(
             "encoded_slash",
             Kind::Word(words::<EncodedSlash>),
             Absent::Text(defaults::ENCODED_SLASH),
@@ -169,7 +175,8 @@ pub static LISTENER: Section = Section {
 };
 
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 9] = [
+const WEBSOCKET_ONLY: [&str; 10] = [
+    "request_id",
     "forwarded",
     "client_ip_from",
     "encoded_slash",
@@ -273,6 +280,7 @@ pub fn decode(table: &Table<'_>, pools: &[&str]) -> Option<Listener> {
         accept_proxy,
         forwarded: table.word("forwarded"),
         client_ip_from,
+        request_id: table.flag("request_id"),
         encoded_slash: table.word("encoded_slash"),
         tag: tag::decode(table),
         tcp: socket::options(table),

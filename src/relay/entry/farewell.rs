@@ -262,6 +262,21 @@ impl<L> Entry<L> {
         }
     }
 
+    /// What each side has said at its end is for the log.
+    pub(super) fn note_close_codes(&mut self) {
+        let Some(frames) = &mut self.frames else {
+            return;
+        };
+        for (side, passage) in [Side::Client, Side::Backend]
+            .into_iter()
+            .zip(&mut frames.passages)
+        {
+            if let Some(code) = passage.take_close_code() {
+                self.record.said_close(side, code);
+            }
+        }
+    }
+
     /// Frames that are not understood any more are not followed any more; the bytes go on.
     pub(super) fn note_lost_frames(&mut self) {
         let lost = self.frames.as_deref().and_then(super::Frames::lost);

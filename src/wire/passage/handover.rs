@@ -55,7 +55,7 @@ impl Left {
     }
 }
 
-fn code_of(payload: &[u8]) -> Option<u16> {
+pub(super) fn code_of(payload: &[u8]) -> Option<u16> {
     payload.first_chunk().map(|code| u16::from_be_bytes(*code))
 }
 
@@ -90,6 +90,13 @@ impl Passage {
     /// What the far end has is whole frames.
     pub fn has_passed_whole_frames(&self) -> bool {
         self.walker.at_boundary() || self.holds()
+    }
+
+    /// The code of the source's Close, once: 1005 for one without a code.
+    pub fn take_close_code(&mut self) -> Option<u16> {
+        let code = self.edit.as_mut()?.said.take()?;
+        self.forget_edit();
+        Some(code)
     }
 
     /// From here on whatever Close comes is taken out: the source was asked for it.
