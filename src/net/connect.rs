@@ -9,11 +9,16 @@ use rustix::io::Errno;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpSocket, UnixStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::dial;
 use super::options::prepare_tcp;
 use super::{Endpoint, Stream};
 use crate::config::Dial;
+
+/// A connect is overdue after this long: the SYN that followed a lost one after 1 s (RFC 6298
+/// section 2) has had half a second for its answer.
+pub const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
 
 /// Why a connect failed.
 #[derive(Debug, Error)]
@@ -81,15 +86,41 @@ pub async fn connect(
     dial: &Dial,
     timeout: Duration,
 ) -> Result<Stream, ConnectError> {
+    connect_unless(endpoint, dial, timeout, || false).await
+}
+
+/// Connects likewise, and asks `gives_up` each time the connect has been under way for another
+/// [`OVERDUE_AFTER`]. One timer does for both.
+///
+/// # Errors
+/// As [`connect`]; `TimedOut` also where it was given up.
+///
+/// # Cancel safety
+/// Dropping the future abandons the attempt and closes its socket.
+pub async fn connect_unless(
+    endpoint: &Endpoint,
+    dial: &Dial,
+    timeout: Duration,
+    mut gives_up: impl FnMut() -> bool,
+) -> Result<Stream, ConnectError> {
     let attempt = async {
         match endpoint {
             Endpoint::Tcp(address) => connect_tcp(*address, dial).await,
             Endpoint::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
         }
     };
-    match tokio::time::timeout(timeout, attempt).await {
-        Ok(connected) => Ok(connected?),
-        Err(_) => Err(ConnectError::TimedOut(timeout)),
+    let mut attempt = std::pin::pin!(attempt);
+    let begun = Instant::now();
+    let mut waited = Duration::ZERO;
+    loop {
+        waited = timeout.min(waited + OVERDUE_AFTER);
+        match timeout_at(begun + waited, attempt.as_mut()).await {
+            Ok(connected) => return Ok(connected?),
+            Err(_) if waited == timeout || gives_up() => {
+                return Err(ConnectError::TimedOut(waited));
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -13,6 +13,9 @@ mod stream;
 
 pub use address::{Endpoint, Peer};
 pub use bind::{BindError, Bound, Incoming, accept_now, bind, is_of_one_connection, local_address};
-pub use connect::{ConnectError, begin_connect, connect, is_local_shortage, take_error};
+pub use connect::{
+    ConnectError, OVERDUE_AFTER, begin_connect, connect, connect_unless, is_local_shortage,
+    take_error,
+};
 pub use hangup::hung_up;
 pub use stream::Stream;

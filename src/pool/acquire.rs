@@ -40,6 +40,12 @@ impl Pool {
         self.view.load().has_other(tried)
     }
 
+    /// Whether a backend that is not among `tried` would take a connection at once.
+    pub fn has_room_elsewhere(&self, tried: &[Arc<Backend>]) -> bool {
+        self.refresh(clock());
+        self.queue.is_empty() && self.view.load().has_room_elsewhere(tried)
+    }
+
     /// `None`: it must wait.
     fn at_once(&self, pick: &Pick<'_>) -> Option<Result<Lease, AcquireError>> {
         let now = clock();

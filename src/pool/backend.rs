@@ -141,11 +141,23 @@ impl Backend {
     }
 
     /// A connect failed by the backend's fault: never call it for an error that is ours (`ConnectError::is_ours`).
-    /// Counts it; enough of them within the window eject the backend for a while, if the pool can spare it.
+    /// Counts it and holds it against the backend.
     pub fn connect_failed(&self, now: Instant, why: &str) {
+        self.connect_given_up(why);
+        self.blame(now, why);
+    }
+
+    /// A connect failed, and nothing more is held against the backend for it. Counts it.
+    pub fn connect_given_up(&self, why: &str) {
         self.counters
             .connect_failures
             .fetch_add(1, Ordering::Relaxed);
+        self.status().last_error = Some((SystemTime::now(), why.to_owned()));
+    }
+
+    /// Holds a connect against the backend, one that has failed or that is overdue. Enough of them
+    /// within the window eject it for a while, if the pool can spare it.
+    pub fn blame(&self, now: Instant, why: &str) {
         let Some(home) = self.home.upgrade() else {
             return;
         };
@@ -153,12 +165,16 @@ impl Backend {
         let enough = {
             let mut status = self.status();
             self.failing.store(true, Ordering::Relaxed);
-            status.last_error = Some((SystemTime::now(), why.to_owned()));
             status.outlier.failed(now, &settings.outlier)
         };
         if enough {
             home.eject(self, now, why);
         }
+    }
+
+    /// Connects to it that have succeeded so far.
+    pub fn connects(&self) -> u64 {
+        self.counters.connections.load(Ordering::Relaxed)
     }
 
     /// When a connect failed last, and why.

@@ -73,6 +73,13 @@ impl View {
     pub(super) fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
         self.tiers.iter().any(|tier| tier.is_usable(tried, true))
     }
+
+    /// Whether one that is not among `tried` serves and has room. A probe may fail as well.
+    pub(super) fn has_room_elsewhere(&self, tried: &[Arc<Backend>]) -> bool {
+        let mut tiers = self.tiers.iter();
+        let tier = tiers.find(|tier| tier.serves(tried));
+        tier.is_some_and(|tier| tier.has_room(tried))
+    }
 }
 
 /// Primaries, or backups.
@@ -173,6 +180,14 @@ impl Tier {
     fn serves(&self, not: &[Arc<Backend>]) -> bool {
         let serves = |slot: &Slot| slot.serves() && !contains(not, &slot.backend);
         self.slots.iter().any(serves)
+    }
+
+    fn has_room(&self, not: &[Arc<Backend>]) -> bool {
+        let mut others = self
+            .slots
+            .iter()
+            .filter(|slot| !contains(not, &slot.backend));
+        others.any(|slot| slot.serves() && slot.backend.gate().has_room())
     }
 
     /// `None` when all are full.

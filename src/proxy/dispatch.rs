@@ -21,7 +21,7 @@ use crate::pool::{Backend, Lease, Pool};
 use crate::relay::Unserved;
 
 pub use error::DispatchError;
-pub(super) use search::{Attempt, Search, Step, charge};
+pub(super) use search::{Attempt, Search, Step};
 
 /// What the connection wants of its pool.
 #[derive(Debug, Default)]
@@ -82,13 +82,14 @@ pub(super) async fn finish(
             }
             Step::Connect(lease) => {
                 let approach = Approach::to(lease.backend(), pool);
-                let attempt = Attempt::new(&lease, Instant::now());
+                let mut attempt = Attempt::new(&lease, Instant::now());
                 let header = approach.settings.send_proxy.map(|version| {
                     let nobody = || Introduction::plain(Peer::Unix, None);
                     let known = introduction.cloned().unwrap_or_else(nobody);
                     known.header(version, record.id)
                 });
-                match approach.reach(lease.backend(), header).await {
+                let gives_up = || search.gives_up(pool, &mut attempt, Instant::now());
+                match approach.reach(lease.backend(), header, gives_up).await {
                     Ok(leg) => {
                         attempt.connected(record, Instant::now());
                         record.encrypted(leg.tls_version());

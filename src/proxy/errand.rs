@@ -224,6 +224,14 @@ impl Origin<Held> for Begun {
         self.connect_timeout
     }
 
+    fn gives_up(&mut self) -> bool {
+        let Self {
+            errand, attempt, ..
+        } = self;
+        let pool = errand.pool.upgrade();
+        pool.is_some_and(|pool| errand.search.gives_up(&pool, attempt, Instant::now()))
+    }
+
     fn connected(&mut self, record: &mut Record) {
         self.attempt.connected(record, Instant::now());
         record.opened();

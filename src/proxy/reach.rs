@@ -11,7 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::SetupLeg;
 use crate::base::units::format_duration;
 use crate::config;
-use crate::net::{ConnectError, Endpoint, Stream, begin_connect, connect, is_local_shortage};
+use crate::net::{
+    ConnectError, Endpoint, Stream, begin_connect, connect_unless, is_local_shortage,
+};
 use crate::pool::{Backend, Pool};
 use crate::tls::Towards;
 
@@ -48,7 +50,8 @@ impl Approach {
         begin_connect(self.endpoint()?, &self.settings.dial)
     }
 
-    /// Connects, sends a PROXY `header`, and makes the handshake, all within the pool's `connect_timeout`.
+    /// Connects, sends a PROXY `header`, and makes the handshake, all within the pool's
+    /// `connect_timeout`. `gives_up` is asked when the connect is overdue.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -59,10 +62,12 @@ impl Approach {
         &self,
         backend: &Backend,
         header: Option<Vec<u8>>,
+        gives_up: impl FnMut() -> bool,
     ) -> Result<SetupLeg, ConnectError> {
         let timeout = self.settings.connect_timeout;
         let deadline = Instant::now() + timeout;
-        let mut stream = connect(self.endpoint()?, &self.settings.dial, timeout).await?;
+        let connecting = connect_unless(self.endpoint()?, &self.settings.dial, timeout, gives_up);
+        let mut stream = connecting.await?;
         if let Some(header) = header {
             // It goes before any other byte, those of TLS included. A fresh socket has room for most of them.
             timeout_at(deadline, stream.write_all(&header))

@@ -18,14 +18,14 @@ pub(super) use self::handshake::Handshake;
 use self::handshake::agreement;
 use super::backend_line::{self, Upload};
 use super::dialogue::Dialogue;
-use super::dispatch::charge;
+use super::dispatch::Attempt;
 use super::reach::Approach;
 use super::repeat::{Repeat, charge_reset};
 use super::{Held, Introduction, Proxy, SetupLeg};
 use crate::base::backoff::Backoff;
 use crate::config;
 use crate::net::Peer;
-use crate::pool::{Backend, Pick, Pool};
+use crate::pool::{Backend, Lease, Pick, Pool};
 use crate::relay::{Gone, Resumption, Seeker, Successor};
 use crate::wire::websocket;
 
@@ -200,7 +200,7 @@ impl Search {
         let backend = Arc::clone(lease.backend());
         // Behind the pick: who waits in the queue must not keep from their turn those who do not.
         let turn = pool.takeover().await;
-        let taken = self.take(pool, &backend).await;
+        let taken = self.take(pool, &lease, tried).await;
         drop(turn);
         if taken.is_err() && !tried.iter().any(|one| Arc::ptr_eq(one, &backend)) {
             tried.push(Arc::clone(&backend));
@@ -225,8 +225,10 @@ impl Search {
     async fn take(
         &self,
         pool: &Pool,
-        backend: &Backend,
+        lease: &Lease,
+        tried: &[Arc<Backend>],
     ) -> Result<(SetupLeg, Vec<u8>, Duration), Refused> {
+        let backend = lease.backend();
         let approach = Approach::to(backend, pool);
         let settings = &approach.settings;
         let begun = Instant::now();
@@ -235,10 +237,16 @@ impl Search {
             let known = self.more().and_then(|more| more.introduction.clone());
             known.unwrap_or_else(nobody).header(version, self.way.id)
         });
-        let leg = match approach.reach(backend, header).await {
+        let mut attempt = Attempt::new(lease, begun);
+        let gives_up = || {
+            attempt.overdue(Instant::now());
+            let one = std::slice::from_ref(backend);
+            pool.has_room_elsewhere(&[tried, one].concat())
+        };
+        let leg = match approach.reach(backend, header, gives_up).await {
             Ok(leg) => leg,
             Err(error) => {
-                charge(backend, &error, Instant::now());
+                attempt.charge(&error, Instant::now());
                 return Err(Refused::ForNow(format!(
                     "connect to {}: {error}",
                     backend.name()

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::io::ioctl_fionread;
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::net::{SendFlags, Shutdown, getpeername, send, shutdown};
 
 use self::flags::Flags;
 pub(super) use self::socket::prepare;
@@ -160,6 +160,11 @@ impl Leg {
             return Connect::Done;
         }
         Connect::UnderWay
+    }
+
+    /// Whether its connect is done by now, told of or not.
+    pub fn is_reached(&self) -> bool {
+        getpeername(&self.socket).is_ok()
     }
 
     /// Why its connect failed.

@@ -16,6 +16,7 @@ mod inquiry;
 mod leg;
 #[cfg(any(test, fuzzing))]
 pub mod model;
+mod opening;
 mod origin;
 mod pipe;
 mod resumption;

@@ -377,6 +377,10 @@ impl Origin<Sender<()>> for Returning {
         self.connect_timeout
     }
 
+    fn gives_up(&mut self) -> bool {
+        self.has_other
+    }
+
     fn connected(&mut self, record: &mut Record) {
         record.opened();
     }

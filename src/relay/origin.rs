@@ -12,6 +12,10 @@ pub trait Origin<L>: Send {
     /// Bounds the connect of a session that was adopted while connecting.
     fn connect_timeout(&self) -> Duration;
 
+    /// Asked when the connect of a session that was adopted while connecting is overdue. True: another
+    /// backend is to serve. Otherwise it is asked again when as much time has passed once more.
+    fn gives_up(&mut self) -> bool;
+
     /// The backend's leg of a session that was adopted while connecting is connected.
     fn connected(&mut self, record: &mut Record);
 

@@ -12,7 +12,7 @@ use super::model::bench::{
 use super::*;
 use crate::config::Dial;
 use crate::net::options::reset_on_close;
-use crate::net::{Endpoint, Peer, begin_connect};
+use crate::net::{ConnectError, Endpoint, Peer, begin_connect};
 
 mod farewell;
 mod held;
@@ -312,6 +312,10 @@ impl Origin<Sender<()>> for Returning {
         LONG
     }
 
+    fn gives_up(&mut self) -> bool {
+        true
+    }
+
     fn connected(&mut self, record: &mut Record) {
         record.opened();
     }
@@ -426,6 +430,34 @@ fn a_client_whose_backend_refuses_the_connect_comes_back() {
         "{why:?}"
     );
     assert_eq!(bench.relay.live(), 0);
+}
+
+#[test]
+fn an_overdue_connect_is_abandoned_and_its_client_comes_back() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Takes no packet, as a network that drops them.
+    let dropping = [socket2::SockFilter::new(0x06, 0, 0, 0)];
+    let socket = socket2::SockRef::from(&listener);
+    socket.attach_filter(&dropping).unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = begin_connect(&Endpoint::Tcp(address), &Dial::default()).unwrap();
+    let (mut client, _lease, given) = returning_to(&bench, socket, true);
+    client.write_all(b"hello").unwrap();
+    let (returned, why) = given.recv_timeout(LONG).unwrap();
+    assert!(
+        matches!(why, Unserved::Connect(ConnectError::TimedOut(_))),
+        "{why:?}"
+    );
+    let mut read = [0; 5];
+    TcpStream::from(returned.socket)
+        .read_exact(&mut read)
+        .unwrap();
+    assert_eq!(&read, b"hello", "a byte of it was taken");
+    socket2::SockRef::from(&listener).detach_filter().unwrap();
+    let next = TcpStream::connect(address).unwrap();
+    let (_, first) = listener.accept().unwrap();
+    assert_eq!(first, next.local_addr().unwrap(), "a phantom came");
 }
 
 /// A server's frame of so many bytes of payload.

@@ -18,6 +18,7 @@ use super::closing::Closing;
 use super::door::{OpenDoor, door_of};
 use super::entry::{BACKEND, CLIENT, Entry, Turn};
 use super::inbox::{Closed, Inbox};
+use super::opening::Opening;
 use super::origin::Unserved;
 use super::scratch::Scratch;
 use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
@@ -74,6 +75,7 @@ impl<L: Send + 'static> Idle<L> {
             look_at: None,
             closing: None,
             sweep: Sweep::default(),
+            opening: Opening::default(),
             number: number as u32,
         };
         std::thread::Builder::new()
@@ -98,6 +100,7 @@ struct Worker<L> {
     look_at: Option<Instant>,
     closing: Option<Closing>,
     sweep: Sweep,
+    opening: Opening,
     /// Its place among the workers.
     number: u32,
 }
@@ -126,6 +129,7 @@ impl<L: Send + 'static> Worker<L> {
                 return;
             }
             self.close_due(now);
+            self.give_up_overdue(now);
             self.sweep_due(now);
             self.publish();
         }
@@ -138,7 +142,12 @@ impl<L: Send + 'static> Worker<L> {
         }
         let now = Instant::now();
         let closing = self.closing.as_ref().and_then(Closing::next);
-        let due = [self.look_at, closing, self.sweep.due(now)];
+        let due = [
+            self.look_at,
+            closing,
+            self.sweep.due(now),
+            self.opening.due(),
+        ];
         let next = due.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
     }
@@ -284,6 +293,9 @@ impl<L: Send + 'static> Worker<L> {
             entry.close(How::Error);
         }
         let left = entry.first_look_in(self.scratch.now);
+        if !entry.is_established() {
+            self.opening.push(key, self.scratch.now, now);
+        }
         self.table.put(key, entry);
         if let Err(error) = registered {
             tracing::warn!(%error, "a connection cannot be watched and is reset");
@@ -321,6 +333,22 @@ impl<L: Send + 'static> Worker<L> {
             }
         }
         self.sweep.went_on_to(end, self.table.slots(), now);
+    }
+
+    /// Gives back those whose connect is overdue and whom another backend is to serve.
+    fn give_up_overdue(&mut self, now: Instant) {
+        let tick = self.scratch.now;
+        for key in self.opening.take_due(tick, now) {
+            let Some(entry) = self.table.entry(key).filter(|one| !one.is_established()) else {
+                continue;
+            };
+            // It is others' code that decides.
+            match catch_unwind(AssertUnwindSafe(|| entry.give_up_connect(tick))) {
+                Ok(Some(Turn::Unserved(why))) => self.give_back(key, why),
+                Ok(_) => self.opening.push(key, tick, now),
+                Err(_) => self.end_panicked(key),
+            }
+        }
     }
 
     /// Ends an entry that is past its deadline; does for another what is to be done now and then.

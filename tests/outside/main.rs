@@ -50,6 +50,7 @@ mod reload;
 mod repeat;
 mod resume;
 mod server_names;
+mod silent_nodes;
 mod sockets;
 mod sticky;
 mod storm;

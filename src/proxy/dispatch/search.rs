@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::DispatchError;
 use crate::base::pace::Pace;
-use crate::net::ConnectError;
+use crate::base::units::format_duration;
+use crate::net::{ConnectError, OVERDUE_AFTER};
 use crate::observe::{How, Phase, Record};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
 use crate::relay::Unserved;
@@ -50,6 +51,10 @@ pub(in crate::proxy) struct Attempt {
     pub backend: Arc<Backend>,
     /// When its connect began.
     pub begun: Instant,
+    /// Connects to its backend that had succeeded by then.
+    connects_before: u64,
+    /// That it is overdue was held against its backend.
+    is_blamed: bool,
 }
 
 impl Search {
@@ -115,17 +120,70 @@ impl Search {
 
     /// Whether another backend might serve where `backend` does not.
     pub fn has_other(&self, pool: &Pool, backend: &Arc<Backend>) -> bool {
+        let tried = self.tried_with(backend);
+        tried.len() <= pool.settings().retries as usize && pool.has_other(&tried)
+    }
+
+    /// Notes that the connect of `attempt` is overdue. True: it is given up, as another backend would
+    /// take the connection at once.
+    pub fn gives_up(&self, pool: &Pool, attempt: &mut Attempt, now: Instant) -> bool {
+        attempt.overdue(now);
+        let tried = self.tried_with(&attempt.backend);
+        tried.len() <= pool.settings().retries as usize && pool.has_room_elsewhere(&tried)
+    }
+
+    fn tried_with(&self, backend: &Arc<Backend>) -> Vec<Arc<Backend>> {
         let mut tried = self.tried.clone();
         tried.push(Arc::clone(backend));
-        tried.len() <= pool.settings().retries as usize && pool.has_other(&tried)
+        tried
     }
 }
 
 impl Attempt {
     pub fn new(lease: &Lease, now: Instant) -> Self {
+        let backend = Arc::clone(lease.backend());
         Self {
-            backend: Arc::clone(lease.backend()),
+            connects_before: backend.connects(),
+            backend,
             begun: now,
+            is_blamed: false,
+        }
+    }
+
+    /// Holds an overdue connect against the backend. While others succeed a packet was lost, and
+    /// nobody is to blame.
+    pub fn overdue(&mut self, now: Instant) {
+        if !self.is_blamed && !self.is_overtaken() {
+            self.is_blamed = true;
+            let why = format!(
+                "no answer to a connect within {}",
+                format_duration(OVERDUE_AFTER)
+            );
+            self.backend.blame(now, &why);
+        }
+    }
+
+    /// A connect to its backend has succeeded since its own began.
+    fn is_overtaken(&self) -> bool {
+        self.backend.connects() != self.connects_before
+    }
+
+    /// Charges the backend with its failure; a shortage of our own is the operator's to know. Nobody
+    /// is charged twice, nor for a connect without an answer while others succeed.
+    pub fn charge(&self, error: &ConnectError, now: Instant) {
+        static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
+        let backend = &self.backend;
+        if error.is_ours() {
+            if SHORTAGE.is_due(now) {
+                tracing::warn!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+            }
+            return;
+        }
+        tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
+        let is_silent = matches!(error, ConnectError::TimedOut(_));
+        match is_silent && (self.is_blamed || self.is_overtaken()) {
+            true => backend.connect_given_up(&error.to_string()),
+            false => backend.connect_failed(now, &error.to_string()),
         }
     }
 
@@ -155,7 +213,7 @@ impl Attempt {
                 return DispatchError::Ended { backend, how };
             }
         };
-        charge(&self.backend, &source, now);
+        self.charge(&source, now);
         DispatchError::Connect { backend, source }
     }
 }
@@ -166,15 +224,4 @@ fn refuse(pool: &Pool, error: DispatchError, now: Instant) -> Step {
         tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
     }
     Step::Refuse(error)
-}
-
-/// Charges the backend with its failure; a shortage of our own is the operator's to know.
-pub(in crate::proxy) fn charge(backend: &Backend, error: &ConnectError, now: Instant) {
-    static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
-    if !error.is_ours() {
-        tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
-        backend.connect_failed(now, &error.to_string());
-    } else if SHORTAGE.is_due(now) {
-        tracing::warn!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
-    }
 }

@@ -284,3 +284,85 @@ proptest! {
         record.finish(End::new(Side::Client, Phase::Relay, How::Fin));
     }
 }
+
+/// A connection to each of `names`, in turn, whose connect has just begun.
+fn attempts(pool: &Pool, names: &[&str]) -> Vec<(Attempt, Lease)> {
+    let begin = |name: &&str| {
+        let preferred = pool.backend(name).unwrap();
+        let pick = Pick {
+            preferred: Some(&preferred),
+            ..Pick::default()
+        };
+        let lease = pool.acquire_now(&pick).unwrap().unwrap();
+        (Attempt::new(&lease, Instant::now()), lease)
+    };
+    names.iter().map(begin).collect()
+}
+
+fn two(keys: &str, limit: u64) -> Arc<Pool> {
+    let text = format!(
+        "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n\
+         [pool.p]\n{keys}\nbackend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}, \
+         {{ name = \"b\", address = \"127.0.0.1:2\", max_connections = {limit} }}]\n\
+         outlier = {{ connect_failures = 3 }}\n"
+    );
+    let config = config::parse(&text, Path::new("a.toml")).unwrap_or_else(|e| panic!("{e}"));
+    Pool::new(&config.pools["p"])
+}
+
+#[test]
+fn an_overdue_connect_is_held_against_its_backend_once() {
+    let (pool, search, now) = (two("retries = 0", 0), Search::default(), Instant::now());
+    let a = pool.backend("a").unwrap();
+    let mut begun = attempts(&pool, &["a", "a"]);
+    for (attempt, _) in &mut begun {
+        for _ in 0..3 {
+            assert!(!search.gives_up(&pool, attempt, now), "there is no retry");
+        }
+    }
+    assert_eq!(read(&a.counters().connect_failures), 0, "they may succeed");
+    let error = ConnectError::TimedOut(Duration::from_secs(5));
+    begun
+        .iter()
+        .for_each(|(attempt, _)| attempt.charge(&error, now));
+    let counted = read(&a.counters().connect_failures);
+    assert_eq!((counted, read(&a.counters().ejections)), (2, 0));
+    for (attempt, _) in &mut attempts(&pool, &["a"]) {
+        attempt.overdue(now);
+    }
+    assert_eq!(read(&a.counters().ejections), 1);
+}
+
+#[test]
+fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
+    let (pool, search, now) = (two("", 0), Search::default(), Instant::now());
+    let (listener, a) = (counters(), pool.backend("a").unwrap());
+    let mut record = Record::new(&listener, Peer::Unix);
+    let mut begun = attempts(&pool, &["a"; 8]);
+    attempts(&pool, &["a"])[0].0.connected(&mut record, now);
+    let timed_out = ConnectError::TimedOut(Duration::from_secs(5));
+    for (attempt, _) in &mut begun {
+        assert!(
+            search.gives_up(&pool, attempt, now),
+            "another one may serve"
+        );
+        attempt.charge(&timed_out, now);
+    }
+    let counted = read(&a.counters().connect_failures);
+    assert_eq!((counted, read(&a.counters().ejections)), (8, 0));
+    record.finish(End::new(Side::Client, Phase::Relay, How::Fin));
+}
+
+#[test]
+fn a_connect_is_given_up_only_for_a_backend_with_room() {
+    let (pool, search, now) = (two("", 1), Search::default(), Instant::now());
+    let mut begun = attempts(&pool, &["a", "b"]);
+    assert!(!search.gives_up(&pool, &mut begun[0].0, now), "it is full");
+    begun.truncate(1);
+    assert!(search.gives_up(&pool, &mut begun[0].0, now));
+    let tried = Search {
+        tried: vec![pool.backend("b").unwrap()],
+        ..Search::default()
+    };
+    assert!(!tried.gives_up(&pool, &mut begun[0].0, now));
+}

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use super::super::clock::Tick;
 use super::super::leg::Connect;
 use super::super::origin::{Origin, Unserved};
 use super::super::scratch::Scratch;
 use super::{BACKEND, CLIENT, Entry, Turn};
+use crate::net::ConnectError;
 use crate::observe::{End, How, Phase, Side};
 
 /// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
@@ -45,6 +47,21 @@ impl<L> Entry<L> {
                 self.relay(scratch)
             }
         }
+    }
+
+    /// Its connect is overdue: it goes back where another backend is to serve.
+    pub fn give_up_connect(&mut self, now: Tick) -> Option<Turn> {
+        // What epoll has not told yet is no fault of the backend's.
+        if !self.is_opening() || self.legs[BACKEND].is_reached() {
+            return None;
+        }
+        let gives_up = self.role.early_mut()?.origin.gives_up();
+        gives_up.then(|| {
+            // It may be connected this very moment: no FIN is to look like a client's.
+            self.legs[BACKEND].reset();
+            let waited = self.idle(now);
+            Turn::Unserved(Unserved::Connect(ConnectError::TimedOut(waited)))
+        })
     }
 
     /// No byte and no FIN has gone either way.

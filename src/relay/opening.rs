@@ -1,0 +1,91 @@
+//! Connects under way, in the order in which they began. Each is looked at after the same time, so
+//! that the head of the row is due first: no connect has a timer, and a worker with a large table
+//! finds them without a sweep.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::clock::{Tick, Ticks};
+use super::table::Key;
+use crate::net::OVERDUE_AFTER;
+
+/// Two looks are at least this far apart.
+const SPACING: Duration = Duration::from_millis(50);
+/// Room that an empty row keeps: a storm's is given back.
+const KEPT: usize = 1024;
+
+/// The row of one worker. Most of those in it are connected, or gone, when their time comes.
+#[derive(Debug, Default)]
+pub(super) struct Opening {
+    row: VecDeque<(Tick, Key)>,
+    next: Option<Instant>,
+}
+
+impl Opening {
+    /// A connect begins.
+    pub fn push(&mut self, key: Key, tick: Tick, now: Instant) {
+        self.row.push_back((tick, key));
+        self.next.get_or_insert(now + OVERDUE_AFTER);
+    }
+
+    /// When the worker must look here again.
+    pub fn due(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Those that are due.
+    pub fn take_due(&mut self, tick: Tick, now: Instant) -> Vec<Key> {
+        if self.next.is_none_or(|next| next > now) {
+            return Vec::new();
+        }
+        let wait = Ticks::from(OVERDUE_AFTER);
+        let is_due = |begun: &Tick| wait.left(tick.since(*begun)).is_zero();
+        let count = self.row.partition_point(|(begun, _)| is_due(begun));
+        let due = self.row.drain(..count).map(|(_, key)| key).collect();
+        let left = |(begun, _): &(Tick, Key)| wait.left(tick.since(*begun)).max(SPACING);
+        self.next = self.row.front().map(|first| now + left(first));
+        if self.row.is_empty() {
+            self.row.shrink_to(KEPT);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::Clock;
+    use super::*;
+
+    fn key(index: u32) -> Key {
+        Key {
+            index,
+            generation: 0,
+        }
+    }
+
+    #[test]
+    fn each_is_due_once_after_its_time_and_an_empty_row_wakes_nobody() {
+        let start = Instant::now();
+        let clock = Clock::new(start);
+        let mut opening = Opening::default();
+        let push = |opening: &mut Opening, index, millis| {
+            let now = start + Duration::from_millis(millis);
+            opening.push(key(index), clock.tick(now), now);
+        };
+        let take = |opening: &mut Opening, after: Duration| {
+            let now = start + after;
+            opening.take_due(clock.tick(now), now)
+        };
+        assert_eq!(opening.due(), None);
+        push(&mut opening, 1, 0);
+        push(&mut opening, 2, 10);
+        push(&mut opening, 3, 700);
+        assert_eq!(opening.due(), Some(start + OVERDUE_AFTER));
+        assert_eq!(take(&mut opening, OVERDUE_AFTER / 2), []);
+        assert_eq!(take(&mut opening, OVERDUE_AFTER), [key(1)]);
+        assert_eq!(opening.due(), Some(start + OVERDUE_AFTER + SPACING));
+        assert_eq!(take(&mut opening, OVERDUE_AFTER + SPACING), [key(2)]);
+        assert_eq!(take(&mut opening, 2 * OVERDUE_AFTER), [key(3)]);
+        assert_eq!(opening.due(), None);
+    }
+}
