@@ -23,6 +23,8 @@ pub enum Refusal {
     Draining,
     /// No certificate is for the server name that the client asks for.
     UnknownName,
+    /// It was silent in set-up when places ran short, and left its own to another client.
+    Silent,
 }
 
 impl Refusal {
@@ -38,6 +40,7 @@ impl Refusal {
         Refusal::HandshakeQueue,
         Refusal::Draining,
         Refusal::UnknownName,
+        Refusal::Silent,
     ];
 
     /// The word of the log and of the metrics' label.
@@ -53,6 +56,7 @@ impl Refusal {
             Refusal::HandshakeQueue => "handshake_queue",
             Refusal::Draining => "draining",
             Refusal::UnknownName => "unknown_name",
+            Refusal::Silent => "silent",
         }
     }
 

@@ -33,6 +33,7 @@ mod resume;
 mod retry_after;
 mod rules;
 mod setup_leg;
+mod silence;
 mod sources;
 mod sticky;
 mod tcp;

@@ -50,6 +50,7 @@ mod reload;
 mod repeat;
 mod resume;
 mod server_names;
+mod silence;
 mod silent_nodes;
 mod sockets;
 mod sticky;
