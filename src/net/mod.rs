@@ -7,6 +7,7 @@ mod dial;
 pub mod dns;
 pub mod fds;
 mod hangup;
+pub mod memory;
 pub mod options;
 pub mod signals;
 mod stream;

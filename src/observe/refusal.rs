@@ -23,6 +23,8 @@ pub enum Refusal {
     Draining,
     /// No certificate is for the server name that the client asks for.
     UnknownName,
+    /// The process takes more memory than it should.
+    MaxMemory,
     /// It was silent in set-up when places ran short, and left its own to another client.
     Silent,
 }
@@ -40,6 +42,7 @@ impl Refusal {
         Refusal::HandshakeQueue,
         Refusal::Draining,
         Refusal::UnknownName,
+        Refusal::MaxMemory,
         Refusal::Silent,
     ];
 
@@ -56,6 +59,7 @@ impl Refusal {
             Refusal::HandshakeQueue => "handshake_queue",
             Refusal::Draining => "draining",
             Refusal::UnknownName => "unknown_name",
+            Refusal::MaxMemory => "max_memory",
             Refusal::Silent => "silent",
         }
     }

@@ -309,8 +309,12 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
     // Who the client is, is said by its PROXY header.
     let is_known = !rules.config.accept_proxy;
     let names_clients = is_known && real_client::names_clients(&rules.config, peer);
-    if is_known && let Err(refusal) = enter(&shared.admissions, &rules, &slot, peer, names_clients)
-    {
+    let admissions = &shared.admissions;
+    let entered = match is_known {
+        true => enter(admissions, &rules, &slot, peer, names_clients),
+        false => admissions.admit_unknown(),
+    };
+    if let Err(refusal) = entered {
         stream.reset_on_close();
         drop(stream);
         return kept_out(shared, peer, refusal);

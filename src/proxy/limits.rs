@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, SourcePermit};
+use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
 use crate::base::silence::Silent;
@@ -52,6 +53,7 @@ pub struct Limits {
     epoch: Instant,
     freed: Notify,
     silent: SilentConnections,
+    memory: MemoryBound,
 }
 
 impl Limits {
@@ -84,6 +86,7 @@ impl Limits {
             epoch: Instant::now(),
             freed: Notify::new(),
             silent: SilentConnections::default(),
+            memory: MemoryBound::default(),
         };
         limits.apply(global);
         tracing::info!(
@@ -113,7 +116,18 @@ impl Limits {
         self.max_setup.store(setup.max(1), Ordering::Relaxed);
         self.max_rate
             .store(global.max_connection_rate.map(Arc::new));
+        self.memory.apply(global.max_memory);
         self.freed.notify_waiters();
+    }
+
+    /// Whether the process takes more memory than it should: new connections are refused.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.memory.is_short(self.now())
+    }
+
+    /// Bytes of anonymous memory above which that is; 0: never.
+    pub fn max_memory(&self) -> u64 {
+        self.memory.max()
     }
 
     /// The process's descriptor limit.
@@ -466,6 +480,7 @@ mod tests {
             max_handshakes: 1,
             max_handshake_rate: None,
             max_buffered: 1 << 20,
+            max_memory: None,
             hard_stop_after: std::time::Duration::ZERO,
             watch: false,
             log_level: crate::config::LogLevel::Info,

@@ -25,6 +25,7 @@ mod intake;
 mod interval;
 mod introduction;
 mod limits;
+mod memory;
 mod reach;
 mod real_client;
 mod repeat;

@@ -39,6 +39,7 @@ mod idle;
 mod life;
 mod limits;
 mod listener_drain;
+mod memory;
 mod peers;
 mod pem_files;
 mod plan;
