@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::view::*;
 use super::{jobs, process};
 use crate::config::{Balance, Protocol};
+use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
 use crate::relay::{Connection, Cursor, Page};
@@ -62,6 +63,8 @@ fn process(server: &Server) -> ProcessView {
         max_connections: server.limits().max_connections(),
         relayed_sessions: server.relay().live(),
         buffered_bytes: server.relay().held_bytes(),
+        anonymous_bytes: anonymous_bytes(),
+        max_memory: server.limits().max_memory(),
     }
 }
 

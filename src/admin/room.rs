@@ -1,7 +1,6 @@
 //! Places of one endpoint's connections. Once all are taken, a silent connection gives its place
 //! up: silence must lock neither a probe nor the operator out.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::silence::{self, Silence};
 use crate::base::source::Source;
 use crate::net::Peer;
 
@@ -17,16 +17,10 @@ const PREFIXES: (u8, u8) = (32, 64);
 
 pub(super) struct Room {
     places: Arc<Semaphore>,
-    silent: Mutex<Silent>,
+    /// Connections without a request under way.
+    silent: Mutex<Silence<CancellationToken>>,
     /// Told when a connection falls silent, or one that should leave has not been silent after all.
     changed: Notify,
-}
-
-/// Connections without a request under way, by the order in which they fell silent.
-#[derive(Default)]
-struct Silent {
-    connections: BTreeMap<u64, (Source, CancellationToken)>,
-    next: u64,
 }
 
 /// One connection. It is silent until a request's head is there, and again after its answer.
@@ -35,8 +29,8 @@ pub(super) struct Guest {
     pub peer: Peer,
     source: Source,
     has_spoken: AtomicBool,
-    /// Its number among the silent ones; `None` while a request is under way.
-    silent: Mutex<Option<u64>>,
+    /// Its place among the silent ones; `None` while a request is under way.
+    silent: Mutex<Option<silence::Silent>>,
     /// Cancelled when its place is needed.
     pub leave: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -63,7 +57,9 @@ impl Room {
         let mut place = pin!(Arc::clone(&self.places).acquire_owned());
         loop {
             let changed = self.changed.notified();
-            lock(&self.silent).tell_one_to_leave();
+            if let Some(leave) = lock(&self.silent).pop() {
+                leave.cancel();
+            }
             tokio::select! {
                 place = &mut place => return place.ok(),
                 () = changed => {}
@@ -86,34 +82,10 @@ impl Room {
     }
 }
 
-impl Silent {
-    fn tell_one_to_leave(&mut self) {
-        let of = |source: Source| {
-            let all = self.connections.values();
-            all.filter(|(other, _)| *other == source).count()
-        };
-        let oldest_of_most = self
-            .connections
-            .iter()
-            .rev()
-            .max_by_key(|(_, (source, _))| of(*source))
-            .map(|(number, _)| *number);
-        let leaving = oldest_of_most.and_then(|number| self.connections.remove(&number));
-        if let Some((_, leave)) = leaving {
-            leave.cancel();
-        }
-    }
-}
-
 impl Guest {
     pub fn fall_silent(&self) {
-        let mut silent = lock(&self.room.silent);
-        let number = silent.next;
-        silent.next += 1;
-        let connection = (self.source, self.leave.clone());
-        silent.connections.insert(number, connection);
-        drop(silent);
-        *lock(&self.silent) = Some(number);
+        let silent = lock(&self.room.silent).push(self.source, self.leave.clone());
+        *lock(&self.silent) = Some(silent);
         self.room.changed.notify_waiters();
     }
 
@@ -123,8 +95,8 @@ impl Guest {
     }
 
     fn end_silence(&self) {
-        let number = lock(&self.silent).take();
-        let found = number.map(|number| lock(&self.room.silent).connections.remove(&number));
+        let silent = lock(&self.silent).take();
+        let found = silent.map(|silent| lock(&self.room.silent).remove(silent));
         if found.is_some_and(|connection| connection.is_none()) {
             self.room.changed.notify_waiters();
         }

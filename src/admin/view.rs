@@ -47,6 +47,10 @@ pub struct ProcessView {
     pub relayed_sessions: u64,
     /// Bytes that these hold for peers that do not take them; bounded by `global.max_buffered`.
     pub buffered_bytes: u64,
+    /// Bytes of anonymous memory, where the system tells.
+    pub anonymous_bytes: Option<u64>,
+    /// Above so many bytes of it new connections are refused; 0: no bound.
+    pub max_memory: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ pub mod names;
 pub mod pace;
 pub mod path;
 pub mod rate;
+pub mod silence;
 pub mod source;
 pub mod turns;
 pub mod units;

@@ -20,6 +20,9 @@ pub const MAX_SETUP_CONNECTIONS: u64 = 10_000;
 pub const MAX_HANDSHAKES: u64 = 0;
 /// 32,000 stalled readers with a small read each; little beside what the kernel's socket buffers take for as many.
 pub const MAX_BUFFERED: u64 = 256 << 20;
+/// Of the smallest limit of the control groups above the process, where `max_memory` is left out. What
+/// is left is for what they count beside it: socket buffers, and page tables.
+pub const MAX_MEMORY_PERCENT: u8 = 85;
 /// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
 pub const HARD_STOP_AFTER: Duration = seconds(30);
 /// A file that was edited and not loaded is a surprise at the next start.

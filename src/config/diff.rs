@@ -140,6 +140,7 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
         max_handshakes,
         max_handshake_rate,
         max_buffered,
+        max_memory,
         hard_stop_after,
         watch,
         log_level,
@@ -161,6 +162,7 @@ fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
             *max_handshake_rate != old.max_handshake_rate,
         ),
         ("max_buffered", *max_buffered != old.max_buffered),
+        ("max_memory", *max_memory != old.max_memory),
         ("hard_stop_after", *hard_stop_after != old.hard_stop_after),
         ("watch", *watch != old.watch),
         ("log_level", *log_level != old.log_level),
@@ -488,6 +490,11 @@ bind = "127.0.0.1:9900"
             "workers = 2",
             "workers = 2\nmax_buffered = \"9MiB\"",
             &["global: changed max_buffered"],
+        ),
+        (
+            "workers = 2",
+            "workers = 2\nmax_memory = \"9GiB\"",
+            &["global: changed max_memory"],
         ),
         (
             "workers = 2",

@@ -72,6 +72,9 @@ pub struct Global {
     pub max_setup_connections: usize,
     /// Bytes that live connections hold for peers that do not take them. Default 256 MiB.
     pub max_buffered: usize,
+    /// Bytes of anonymous memory above which new connections are refused; 0 = no bound. `None`: 85 % of
+    /// the smallest limit of the control groups above the process, the default.
+    pub max_memory: Option<u64>,
     /// How long live connections may go on after SIGTERM. Default 30 s.
     pub hard_stop_after: Duration,
     /// Follow the configuration file and reload when it changed. Default true.

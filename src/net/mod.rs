@@ -9,6 +9,7 @@ pub mod dns;
 pub mod fds;
 mod hangup;
 mod holder;
+pub mod memory;
 pub mod options;
 mod overlap;
 pub mod signals;

@@ -127,6 +127,12 @@ pub fn send_room(socket: BorrowedFd<'_>) -> usize {
     meminfo::send_room(socket).unwrap_or(0)
 }
 
+/// Whether a third of the receive queue is taken, after which it may be closed to its peer. A packet
+/// of which a byte is left counts whole. True where the kernel cannot tell.
+pub fn is_crowded(socket: BorrowedFd<'_>) -> bool {
+    meminfo::received(socket).map_or(true, |(taken, all)| taken >= all / 3)
+}
+
 /// Sets an option that is one int, which no library at hand has a call for.
 mod int_option {
     #![allow(unsafe_code)]
@@ -162,6 +168,20 @@ mod meminfo {
     const VARIABLES: usize = 9;
 
     pub fn send_room(socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let of = read(socket)?;
+        // TCP counts what is queued, a unix socket what its peer has not read.
+        let queued = of(libc::SK_MEMINFO_WMEM_QUEUED).max(of(libc::SK_MEMINFO_WMEM_ALLOC));
+        Ok(of(libc::SK_MEMINFO_SNDBUF).saturating_sub(queued) as usize)
+    }
+
+    /// What of the receive queue is taken, and all of it.
+    pub fn received(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+        let of = read(socket)?;
+        Ok((of(libc::SK_MEMINFO_RMEM_ALLOC), of(libc::SK_MEMINFO_RCVBUF)))
+    }
+
+    /// The variables by their numbers.
+    fn read(socket: BorrowedFd<'_>) -> io::Result<impl Fn(libc::c_int) -> u32> {
         let mut info = [0u32; VARIABLES];
         let mut length = size_of_val(&info) as libc::socklen_t;
         // SAFETY: the pointer is to as many bytes as the length says, and they live for the call.
@@ -177,13 +197,10 @@ mod meminfo {
         if done != 0 {
             return Err(io::Error::last_os_error());
         }
-        let of = |variable: libc::c_int| {
+        Ok(move |variable| {
             let at = usize::try_from(variable).ok();
             at.and_then(|at| info.get(at)).copied().unwrap_or(0)
-        };
-        // TCP counts what is queued, a unix socket what its peer has not read.
-        let queued = of(libc::SK_MEMINFO_WMEM_QUEUED).max(of(libc::SK_MEMINFO_WMEM_ALLOC));
-        Ok(of(libc::SK_MEMINFO_SNDBUF).saturating_sub(queued) as usize)
+        })
     }
 }
 

@@ -44,6 +44,10 @@ pub enum Refusal {
     ConnectFailed,
     /// This process is short of something: descriptors, ports.
     Shortage,
+    /// The process takes more memory than it should.
+    MaxMemory,
+    /// It was silent in set-up when places ran short, and left its own to another client.
+    Silent,
 }
 
 impl Refusal {
@@ -70,6 +74,8 @@ impl Refusal {
         Refusal::QueueTimeout,
         Refusal::ConnectFailed,
         Refusal::Shortage,
+        Refusal::MaxMemory,
+        Refusal::Silent,
     ];
 
     /// What the end of a connection says by itself. Where a rule or a limit has decided, the step that asked it counts.
@@ -118,6 +124,8 @@ impl Refusal {
             Refusal::QueueTimeout => "queue_timeout",
             Refusal::ConnectFailed => "connect_failed",
             Refusal::Shortage => "shortage",
+            Refusal::MaxMemory => "max_memory",
+            Refusal::Silent => "silent",
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -312,8 +313,12 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
     // Who the client is, is said by its PROXY header.
     let is_known = !rules.config.accept_proxy;
     let names_clients = is_known && real_client::names_clients(&rules.config, peer);
-    if is_known && let Err(refusal) = enter(&shared.admissions, &rules, &slot, peer, names_clients)
-    {
+    let admissions = &shared.admissions;
+    let entered = match is_known {
+        true => enter(admissions, &rules, &slot, peer, names_clients),
+        false => admissions.admit_unknown(),
+    };
+    if let Err(refusal) = entered {
         stream.reset_on_close();
         drop(stream);
         return kept_out(shared, peer, refusal);
@@ -330,11 +335,20 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
         rules,
         latest: Arc::clone(&shared.rules),
     };
+    arrival.fall_silent();
     let protocol = arrival.rules.config.protocol;
     shared.proxy.runtime.spawn(async move {
         let (mut stream, mut record) = (stream, arrival.record());
-        if let Err(end) = introduction::receive(&mut arrival, &mut stream, &mut record).await {
+        let slot = Arc::clone(&arrival.slot);
+        let received = {
+            let receiving = introduction::receive(&mut arrival, &mut stream, &mut record);
+            slot.unless_shown_out(pin!(receiving)).await
+        };
+        if let Err(end) = received.unwrap_or_else(|| Err(arrival.shown_out(record.phase))) {
             return record.finish(end);
+        }
+        if !is_known {
+            arrival.fall_silent();
         }
         if !is_known && let Err(refusal) = arrival.enter() {
             stream.reset_on_close();

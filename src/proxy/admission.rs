@@ -130,6 +130,22 @@ impl Admissions {
         }
     }
 
+    /// Lets in a client that will say who it is, or says why not, which is counted too.
+    ///
+    /// # Errors
+    /// The limit that keeps it out.
+    pub fn admit_unknown(&self) -> Result<(), Refusal> {
+        self.has_memory()
+            .inspect_err(|refusal| self.refused(*refusal))
+    }
+
+    fn has_memory(&self) -> Result<(), Refusal> {
+        match self.entrance.limits.is_short_of_memory() {
+            true => Err(Refusal::MaxMemory),
+            false => Ok(()),
+        }
+    }
+
     pub fn intake(&self) -> &Intake {
         &self.intake
     }
@@ -149,6 +165,7 @@ impl Admissions {
         if !rules.access.admits(client) {
             return Err(Refusal::Denied);
         }
+        self.has_memory()?;
         // A `websocket` listener tells each request when to come again.
         if self.intake.is_draining() && rules.config.protocol == Protocol::Tcp {
             return Err(Refusal::Draining);

@@ -27,7 +27,7 @@ use crate::base::lately::Lately;
 use crate::base::rate::Bucket;
 use crate::base::source::Source;
 use crate::base::turns::{Ticket, Turns};
-use crate::config::{Global, Prefixes, Rate};
+use crate::config::{Global, Rate};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::tls::{self, CipherOrder, Terminator};
@@ -282,7 +282,7 @@ pub(super) async fn accept(
             return Err(refuse_name(stream, hello.sni, arrival, record).await);
         }
         Ok((reader, _)) => {
-            let source = source(arrival);
+            let source = arrival.source();
             let resumes = resumes(&reader, &config);
             let turn = take_turn(
                 &stream,
@@ -356,6 +356,8 @@ async fn take_turn(
     if let Some(turn) = turn.as_mut().now_or_never() {
         return turn;
     }
+    // It has spoken, and waits for us.
+    arrival.slot.speak();
     let (deadline, begun) = (alarm.deadline(), tokio::time::Instant::now());
     alarm.as_mut().reset(begun + TURN_TIMEOUT);
     let turn = tokio::select! {
@@ -363,6 +365,7 @@ async fn take_turn(
         error = left => return Err(failed(&error)),
         turn = before(alarm.as_mut(), turn) => turn??,
     };
+    arrival.slot.fall_silent(source);
     *waited = begun.elapsed();
     alarm.reset(deadline + *waited);
     Ok(turn)
@@ -417,12 +420,6 @@ async fn read_hello(
 fn resumes(reader: &Reader, config: &ServerConfig) -> bool {
     let opens = |ticket: &[u8]| config.ticketer.decrypt(ticket).is_some();
     config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
-}
-
-fn source(arrival: &Arrival) -> Source {
-    let limits = arrival.rules.config.admission.per_source;
-    let Prefixes { v4, v6 } = limits.map(|limits| limits.prefixes).unwrap_or_default();
-    Source::of(arrival.peer.ip(), v4, v6)
 }
 
 async fn turn(arrival: &Arrival, source: Source, resumes: bool) -> Result<Turn, End> {

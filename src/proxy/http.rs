@@ -1,7 +1,7 @@
 //! A connection of a `websocket` listener: TLS, the gate, hyper's server, and the hand-over to the relay after an upgrade.
 
 use std::os::fd::AsFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,11 +31,16 @@ const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 /// Serves one connection to its end, or to its adoption by the relay.
 pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
-    let classified = match &arrival.rules.tls {
-        Some(tls) => classify::terminate(stream, tls, &arrival, &mut record).await,
-        None => Ok(classify::plain(stream)),
+    let classified = {
+        let classifying = pin!(async {
+            match &arrival.rules.tls {
+                Some(tls) => classify::terminate(stream, tls, &arrival, &mut record).await,
+                None => Ok(classify::plain(stream)),
+            }
+        });
+        arrival.slot.unless_shown_out(classifying).await
     };
-    let classified = match classified {
+    let classified = match classified.unwrap_or_else(|| Err(arrival.shown_out(record.phase))) {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };
@@ -89,6 +94,7 @@ async fn converse(client: SetupLeg, visit: &Arc<Visit>) -> hyper::Result<()> {
     let mut ended = tokio::select! {
         ended = &mut connection => Some(ended),
         () = visit.arrival.closing.cancelled() => None,
+        () = visit.arrival.slot.shown_out() => return Ok(()),
     };
     if ended.is_none() {
         if visit.may_end() {
@@ -146,6 +152,10 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
     if let Some(handover) = visit.take_handover() {
         return adopt(&visit.arrival, handover).await;
     }
+    let slot = &visit.arrival.slot;
+    let shown_out = slot
+        .is_shown_out()
+        .then(|| visit.arrival.shown_out(Phase::Head));
     if let Some(mut record) = visit.unused_record() {
         if visit.dialogue.has_moved() {
             record.heard();
@@ -156,7 +166,7 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
             Ok(()) => (Side::Client, How::Fin),
             Err(_) => (Side::Client, How::Rst),
         };
-        record.finish(End::new(side, Phase::Head, how));
+        record.finish(shown_out.unwrap_or(End::new(side, Phase::Head, how)));
     }
 }
 

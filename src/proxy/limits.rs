@@ -2,14 +2,19 @@
 //! connections in set-up. At a limit accepting pauses; nothing spins, and the admin endpoint keeps its reserve.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, SourcePermit};
+use super::memory::MemoryBound;
+use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
+use crate::base::silence::Silent;
+use crate::base::source::Source;
 use crate::config::{Global, Rate};
 use crate::net::fds;
 use crate::relay::pipe_descriptors;
@@ -47,6 +52,8 @@ pub struct Limits {
     accepted: Bucket,
     epoch: Instant,
     freed: Notify,
+    silent: SilentConnections,
+    memory: MemoryBound,
 }
 
 impl Limits {
@@ -78,6 +85,8 @@ impl Limits {
             accepted: Bucket::default(),
             epoch: Instant::now(),
             freed: Notify::new(),
+            silent: SilentConnections::default(),
+            memory: MemoryBound::default(),
         };
         limits.apply(global);
         tracing::info!(
@@ -107,7 +116,18 @@ impl Limits {
         self.max_setup.store(setup.max(1), Ordering::Relaxed);
         self.max_rate
             .store(global.max_connection_rate.map(Arc::new));
+        self.memory.apply(global.max_memory);
         self.freed.notify_waiters();
+    }
+
+    /// Whether the process takes more memory than it should: new connections are refused.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        self.memory.is_short(self.now())
+    }
+
+    /// Bytes of anonymous memory above which that is; 0: never.
+    pub fn max_memory(&self) -> u64 {
+        self.memory.max()
     }
 
     /// The process's descriptor limit.
@@ -130,7 +150,7 @@ impl Limits {
         self.in_setup.load(Ordering::Relaxed)
     }
 
-    /// Waits until another connection may be accepted.
+    /// Waits until another connection may be accepted; a silent one leaves its place for it.
     ///
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
@@ -151,11 +171,39 @@ impl Limits {
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
     pub async fn emptied(&self) {
-        self.until(|| (self.live() == 0).then_some(())).await;
+        let is_empty = || (self.live() == 0).then_some(());
+        self.look_until(is_empty, || None).await;
     }
 
     /// Looks again whenever a place is freed, until there is what is looked for.
     async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
+        // Over the rate nobody has to leave for the next one to come.
+        let wait = || match self.rate_wait() {
+            Duration::ZERO => self.make_room(),
+            wait => Some(wait),
+        };
+        self.look_until(look, wait).await
+    }
+
+    /// Tells a silent connection to leave where a limit lets nobody in. How long until there is one
+    /// that may be told, or no time where no limit is in the way.
+    fn make_room(&self) -> Option<Duration> {
+        let (live, setup) = (
+            self.max_connections(),
+            self.max_setup.load(Ordering::Relaxed),
+        );
+        match self.live() >= live || self.in_setup() >= setup {
+            true => self.silent.show_out(setup.min(live), Instant::now()),
+            false => Some(Duration::ZERO),
+        }
+    }
+
+    /// Looks again whenever a place is freed, or after the time that `wait` gives.
+    async fn look_until<T>(
+        &self,
+        look: impl Fn() -> Option<T>,
+        wait: impl Fn() -> Option<Duration>,
+    ) -> T {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -164,10 +212,9 @@ impl Limits {
             if let Some(found) = look() {
                 return found;
             }
-            match self.rate_wait() {
-                Duration::ZERO => freed.await,
-                // Over the rate nobody has to leave for the next one to come.
-                wait => {
+            match wait() {
+                None => freed.await,
+                Some(wait) => {
                     let _ = tokio::time::timeout(wait, freed).await;
                 }
             }
@@ -296,6 +343,8 @@ impl Limits {
             limits: Arc::clone(self),
             in_setup: AtomicBool::new(true),
             admitted: OnceLock::new(),
+            silent: Mutex::new(None),
+            leave: CancellationToken::new(),
         }
     }
 }
@@ -335,9 +384,48 @@ pub struct Slot {
     in_setup: AtomicBool,
     /// Its count at its listener and its source, once these are known.
     admitted: OnceLock<Admitted>,
+    /// While set-up waits for a word of its client.
+    silent: Mutex<Option<Silent>>,
+    /// Cancelled when it is to leave its place.
+    leave: CancellationToken,
 }
 
 impl Slot {
+    /// Set-up waits for the client, which counts for `source`.
+    pub(super) fn fall_silent(&self, source: Source) {
+        self.speak();
+        let silents = &self.limits.silent;
+        *self.silent() = Some(silents.enter(source, &self.leave, Instant::now()));
+    }
+
+    /// Set-up waits for the client no more, or not at the moment.
+    pub(super) fn speak(&self) {
+        if let Some(silent) = self.silent().take() {
+            self.limits.silent.leave(silent);
+        }
+    }
+
+    /// Waits until the connection has to leave its place in set-up.
+    ///
+    /// # Cancel safety
+    /// Takes nothing.
+    pub(super) async fn shown_out(&self) {
+        self.leave.cancelled().await;
+        // It was routed meanwhile.
+        if !self.in_setup.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// It had to leave its place.
+    pub(super) fn is_shown_out(&self) -> bool {
+        self.leave.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Option<Silent>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The listener lets the connection in, and counts it. Only the first one counts.
     pub(super) fn admit(&self, admitted: Admitted) {
         let _ = self.admitted.set(admitted);
@@ -365,6 +453,7 @@ impl Slot {
     /// within `connect_timeout` for each try.
     pub fn adopted(&self) {
         if self.in_setup.swap(false, Ordering::Relaxed) {
+            self.speak();
             self.limits.in_setup.fetch_sub(1, Ordering::Relaxed);
             self.limits.freed.notify_waiters();
         }
@@ -391,6 +480,7 @@ mod tests {
             max_handshakes: 1,
             max_handshake_rate: None,
             max_buffered: 1 << 20,
+            max_memory: None,
             hard_stop_after: std::time::Duration::ZERO,
             watch: false,
             log_level: crate::config::LogLevel::Info,

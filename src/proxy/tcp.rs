@@ -1,5 +1,6 @@
 //! A connection of a `tcp` listener: classify, route, and send the errand for a backend.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::classify::{self, Classified};
@@ -14,7 +15,11 @@ use crate::pool::Pool;
 /// Serves one connection up to its adoption by the relay.
 pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
     record.phase = Phase::Tls;
-    let classified = match classify(&arrival, stream, &mut record).await {
+    let classified = {
+        let classifying = pin!(classify(&arrival, stream, &mut record));
+        arrival.slot.unless_shown_out(classifying).await
+    };
+    let classified = match classified.unwrap_or_else(|| Err(arrival.shown_out(record.phase))) {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };

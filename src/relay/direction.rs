@@ -202,6 +202,7 @@ impl Direction {
             match self.take(from, to, scratch, &mut room, &mut how) {
                 Input::Data(count) => *how.bytes += count as u64,
                 Input::Blocked => return Flow::Blocked,
+                Input::Short => return Flow::Starved,
                 Input::Fin => self.ended = true,
                 Input::Broken => self.broken = true,
             }

@@ -4,6 +4,7 @@
 //! next `recv` would return 0, a false FIN.
 
 mod flags;
+mod records;
 mod socket;
 
 use std::io;
@@ -21,7 +22,7 @@ use super::{Tls, Transport};
 use crate::net::options::{prepare_long_life, reset_on_close, send_room, unacknowledged_bytes};
 use crate::net::{ConnectError, take_error};
 use crate::observe::How;
-use crate::tls::record::{MAX_CONTROL_BYTES, Status};
+use crate::tls::record::MAX_CONTROL_BYTES;
 
 /// What a read gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(super) enum Input {
     Data(usize),
     /// Nothing now; an event will tell.
     Blocked,
+    /// There is no room to hold what has come of a TLS record, and it has not come whole.
+    Short,
     /// The peer said it is done: a FIN, or close_notify.
     Fin,
     /// The peer is gone abnormally; [`Leg::fault`] says how.
@@ -223,7 +226,8 @@ impl Leg {
     pub fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         match &self.tls {
             None => self.read_raw(scratch, limit, is_last),
-            Some(_) => self.read_tls(scratch, limit),
+            Some(_) if scratch.held.has_room() => self.read_tls(scratch, limit),
+            Some(_) => self.read_records(scratch, limit),
         }
     }
 
@@ -301,66 +305,6 @@ impl Leg {
             return Input::Blocked;
         }
         self.store(error);
-        self.flags.set(Flags::READABLE, false);
-        Input::Broken
-    }
-
-    /// Takes ciphertext from the socket, a batch at a time, until it gives plaintext.
-    fn read_tls(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
-        loop {
-            match self.tls_status() {
-                Status::Open => {}
-                Status::Closed => return Input::Fin,
-                Status::Failed(_) => return self.violated(),
-            }
-            if !self.is_readable() {
-                return self.nothing_to_read();
-            }
-            match self.open_batch(scratch, limit.saturating_sub(self.begun_bytes())) {
-                Ok(0) => {}
-                Ok(filled) => return Input::Data(filled),
-                Err(input) => return input,
-            }
-        }
-    }
-
-    fn tls_status(&self) -> Status {
-        match &self.tls {
-            None => Status::Open,
-            Some(tls) => tls.session.status(),
-        }
-    }
-
-    /// One batch from the socket, opened into `scratch.plain`: how many bytes of plaintext it gave.
-    fn open_batch(&mut self, scratch: &mut Scratch, limit: usize) -> Result<usize, Input> {
-        // Never a read of nothing, which looks like an end.
-        let limit = limit.clamp(1, scratch.cipher.len());
-        let count = match receive(self.socket.as_fd(), &mut scratch.cipher[..limit]) {
-            Ok(0) => return Err(self.truncated()),
-            Ok(count) => count,
-            Err(error) => return Err(self.failed_read(&error)),
-        };
-        self.has_read(count == limit);
-        match &mut self.tls {
-            None => Ok(0),
-            // The scratches' sizes leave room for all of it.
-            Some(tls) => Ok(tls
-                .session
-                .open(&scratch.cipher[..count], &mut scratch.plain)
-                .filled),
-        }
-    }
-
-    fn truncated(&mut self) -> Input {
-        self.flags.set(Flags::READABLE, false);
-        self.fault.get_or_insert(How::Rst);
-        Input::Broken
-    }
-
-    /// The peer broke the protocol: its alert is sent if the socket takes it.
-    fn violated(&mut self) -> Input {
-        let _ = self.flush();
-        self.fault.get_or_insert(How::Invalid);
         self.flags.set(Flags::READABLE, false);
         Input::Broken
     }

@@ -37,7 +37,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
 pub use self::fault::Fault;
-pub use self::frame::MAX_RECORD_BYTES;
+pub use self::frame::{HEADER_BYTES, MAX_RECORD_BYTES};
 use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, Record};
 use self::keys::{Keys, MAX_OVERHEAD_BYTES, Version};
 use self::message::Owed;
@@ -175,6 +175,13 @@ impl Session {
     /// Bytes of a record of which not all has come, at most [`MAX_RECORD_BYTES`].
     pub fn begun(&self) -> usize {
         self.partial.len()
+    }
+
+    /// Bytes to come of the record that is next: of its header, then of the rest.
+    pub fn missing(&self) -> usize {
+        let length = frame::total_length(&self.partial, self.read.version());
+        let length = length.ok().flatten().unwrap_or(HEADER_BYTES);
+        length.saturating_sub(self.partial.len()).max(1)
     }
 
     /// Drops what can be made again: call it on a connection that idles.

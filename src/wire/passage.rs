@@ -316,19 +316,6 @@ impl Passage {
         passed
     }
 
-    /// The part of a header with which `bytes` end is held where it is a Close's.
-    #[inline]
-    fn hold_close(&mut self, bytes: &[u8]) -> Passed {
-        // The part of one that began in earlier bytes has passed, and its first byte is not among these.
-        let begin = bytes.len().checked_sub(self.walker.header_come());
-        let (before, part) = bytes.split_at(begin.unwrap_or(bytes.len()));
-        if part.first().is_some_and(|first| is(*first, CLOSE)) {
-            self.edit().held.extend_from_slice(part);
-            return Passed::Edited(before.to_vec());
-        }
-        Passed::Whole
-    }
-
     #[inline]
     fn note(&mut self, frame: &Frame) {
         let is_message = !frame.opcode.is_control();
@@ -467,7 +454,8 @@ impl Passage {
             };
         };
         let first = held.first().copied().unwrap_or(0);
-        if is(first, CLOSE) {
+        // What comes behind the first one is no word of the source any more.
+        if is(first, CLOSE) && self.left.is_none() && !self.has_closed {
             edit.said = Some(handover::code_of(&payload).unwrap_or(NO_CODE));
         }
         if is(first, CLOSE) && (self.is_deaf || edit.is_bridged) {

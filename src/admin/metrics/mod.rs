@@ -235,6 +235,18 @@ impl OwnPage {
             Some(Unit::Bytes),
             alone(Some(process.buffered_bytes)),
         )?;
+        page.gauge(
+            "anonymous_memory",
+            "Memory that the kernel cannot drop",
+            Some(Unit::Bytes),
+            alone(process.anonymous_bytes),
+        )?;
+        page.gauge(
+            "max_memory",
+            "Above so much of it new connections are refused; 0: no bound",
+            Some(Unit::Bytes),
+            alone(Some(process.max_memory)),
+        )?;
         let reloads = [
             ("ok", configuration.reloads_ok),
             ("failed", configuration.reloads_failed),
@@ -381,6 +393,8 @@ mod tests {
             max_connections: 9000,
             relayed_sessions: 30,
             buffered_bytes: 4096,
+            anonymous_bytes: Some(8192),
+            max_memory: 1 << 30,
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),

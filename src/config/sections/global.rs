@@ -54,6 +54,12 @@ pub static GLOBAL: Section = Section {
             "Bytes that live connections hold for peers that do not take them. At this limit nothing more is read for such a peer; the others go on.",
         ),
         key(
+            "max_memory",
+            size(0, 1 << 50),
+            Absent::None,
+            "Anonymous memory of the process above which new connections are refused; live ones, checks and the admin endpoint go on. Without it 85 % of the smallest limit of the control groups above the process, or no bound where there is none; \"0B\" = no bound.",
+        ),
+        key(
             "hard_stop_after",
             time(0, DAY),
             Absent::Time(defaults::HARD_STOP_AFTER),
@@ -89,6 +95,7 @@ pub fn decode(table: &Table<'_>) -> Global {
         max_handshakes: table.number("max_handshakes"),
         max_handshake_rate: table.maybe_rate("max_handshake_rate"),
         max_buffered: table.size("max_buffered"),
+        max_memory: table.maybe_size("max_memory"),
         hard_stop_after: table.time("hard_stop_after"),
         watch: table.flag("watch"),
         log_level: table.word("log_level"),

@@ -143,6 +143,7 @@ impl<L> Entry<L> {
 
     fn read_into_gap(&mut self, scratch: &mut Scratch) -> Held {
         for _ in 0..READS_PER_TURN {
+            self.account(scratch);
             if !scratch.held.has_room() {
                 return Held::Starved;
             }
@@ -167,6 +168,7 @@ impl<L> Entry<L> {
                     self.hold(&scratch.plain[..count], scratch.now);
                 }
                 Input::Blocked => return Held::All,
+                Input::Short => return Held::Starved,
                 Input::Fin => return Held::Ended(How::Fin),
                 Input::Broken => {
                     let how = self.legs[CLIENT].fault().unwrap_or(How::Rst);

@@ -42,6 +42,64 @@ fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
     drop(stalled);
 }
 
+/// All of a record of a client's but its end, and the end.
+fn cut_record(client: &mut TlsClient, message: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    client.conn.writer().write_all(message).unwrap();
+    let mut record = Vec::new();
+    while client.conn.wants_write() {
+        client.conn.write_tls(&mut record).unwrap();
+    }
+    let end = record.split_off(record.len() - 10);
+    (record, end)
+}
+
+/// A part of a record was kept for each session, whatever was held: 16 KiB of each client.
+#[test]
+fn records_that_have_not_come_whole_are_left_to_the_kernel_where_too_much_is_held() {
+    const MAX_HELD: u64 = 256 * 1024;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let bench = Bench::with_max_held(MAX_HELD as usize);
+        let message = numbers(16_000);
+        let mut sessions: Vec<_> = (0..40)
+            .map(|_| {
+                let (leg, client) = tls_leg(version, &[]);
+                let (backend, inner) = pair();
+                let lease = bench.adopt(leg, raw(inner, &[]), policy());
+                (client, backend, lease)
+            })
+            .collect();
+        let check = || {
+            let held = bench.relay.held_bytes();
+            assert!(held <= MAX_HELD, "{held} are held");
+        };
+        let ends: Vec<Vec<u8>> = sessions
+            .iter_mut()
+            .map(|(client, ..)| {
+                let (record, end) = cut_record(client, &message);
+                client.sock.write_all(&record).unwrap();
+                check();
+                end
+            })
+            .collect();
+        // Those whose records come whole go on meanwhile.
+        let (leg, mut client) = tls_leg(version, &[]);
+        let (mut backend, inner) = pair();
+        let _lease = bench.adopt(leg, raw(inner, &[]), policy());
+        let mut read = vec![0; message.len()];
+        for _ in 0..20 {
+            client.write_all(&message).unwrap();
+            backend.read_exact(&mut read).unwrap();
+            assert!(read == message);
+            check();
+        }
+        for ((client, backend, _), end) in sessions.iter_mut().zip(ends) {
+            client.sock.write_all(&end).unwrap();
+            backend.read_exact(&mut read).unwrap();
+            assert!(read == message);
+        }
+    }
+}
+
 /// Sends bulk to a client that takes so much of it and then stalls, until nothing moves any more; `held` is called all the while.
 fn stall_behind_bulk(ends: &Ends, mut bytes: usize, held: impl Fn() -> u64) {
     let block = vec![7; 1 << 20];

@@ -5,7 +5,8 @@
 use super::fault::Fault;
 use super::keys::Version;
 
-pub(super) const HEADER_BYTES: usize = 5;
+/// Of a header.
+pub const HEADER_BYTES: usize = 5;
 /// Plaintext of one record at most, both versions.
 pub(super) const MAX_FRAGMENT_BYTES: usize = 1 << 14;
 /// What encryption may add to the plaintext, header aside: RFC 8446 section 5.2 and RFC 5246 section 6.2.3.

@@ -1,7 +1,7 @@
 //! A passage whose source is bounded: of a frame that is refused or breaks the protocol nothing passes, in any chunking.
-//! A header that has come in part is held until it is whole; payload never is.
+//! A header that has come in part is held until it is whole; payload never is. Of other passages a Close's header is.
 
-use super::{Passage, Passed};
+use super::{CLOSE, Passage, Passed, is};
 
 impl Passage {
     /// The same, with nothing of a refused or broken frame let by.
@@ -23,6 +23,19 @@ impl Passage {
         let (before, part) = bytes.split_at(bytes.len() - begun);
         self.edit().held.extend_from_slice(part);
         Passed::Edited(before.to_vec())
+    }
+
+    /// The part of a header with which `bytes` end is held where it is a Close's.
+    #[inline]
+    pub(super) fn hold_close(&mut self, bytes: &[u8]) -> Passed {
+        // The part of one that began in earlier bytes has passed, and its first byte is not among these.
+        let begin = bytes.len().checked_sub(self.walker.header_come());
+        let (before, part) = bytes.split_at(begin.unwrap_or(bytes.len()));
+        if part.first().is_some_and(|first| is(*first, CLOSE)) {
+            self.edit().held.extend_from_slice(part);
+            return Passed::Edited(before.to_vec());
+        }
+        Passed::Whole
     }
 
     /// Lets nothing pass from the present header on, with which these bytes begin or not.
