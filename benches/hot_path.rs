@@ -1,4 +1,5 @@
-//! What every new connection pays in user space, admission, the pick and the HTTP gate, and what a WebSocket pays for being followed.
+//! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a WebSocket
+//! whose frames are followed.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -9,6 +10,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel::balance::{Algorithm, Maglev, Nodes, RoundRobin, bytes_hash};
 use evenkeel::observe::{Journal, ListenerCounters};
 use evenkeel::proxy::{Admissions, Limits, Rules};
+use evenkeel::wire::client_hello::{Progress, Reader};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::Gate;
 
@@ -74,6 +76,38 @@ fn message(length: u16) -> Vec<u8> {
     bytes.extend([0x37, 0xfa, 0x21, 0x3d]);
     bytes.resize(head + 4 + usize::from(length), 0x55);
     bytes
+}
+
+/// A ClientHello in one record, with so many extensions of no content, each of its own type.
+fn hello(extensions: u16) -> Vec<u8> {
+    // No type that is known has such a number.
+    let listed: Vec<u8> = (0..extensions)
+        .flat_map(|number| [(0x4000 + number).to_be_bytes(), [0; 2]].concat())
+        .collect();
+    let mut body = vec![3, 3];
+    body.extend([0; 32]);
+    body.extend([0, 0, 2, 0x13, 0x01, 1, 0]);
+    body.extend((listed.len() as u16).to_be_bytes());
+    body.extend(listed);
+    let length = (body.len() as u32).to_be_bytes();
+    let message = [&[1], &length[1..], &body].concat();
+    let length = (message.len() as u16).to_be_bytes();
+    [&[22, 3, 1], &length[..], &message].concat()
+}
+
+/// The time of each extension must not grow with their count.
+fn hellos(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("client hello");
+    for count in [39, 390, 3900] {
+        let bytes = hello(count);
+        let is_read = |progress| matches!(progress, Progress::Hello(_));
+        assert!(is_read(Reader::new().feed(&bytes)), "{count} extensions");
+        group.throughput(Throughput::Elements(count.into()));
+        group.bench_function(format!("{count} extensions"), |bencher| {
+            bencher.iter(|| black_box(Reader::new().feed(&bytes)));
+        });
+    }
+    group.finish();
 }
 
 fn frames(criterion: &mut Criterion) {
@@ -183,5 +217,5 @@ fn source_table(criterion: &mut Criterion) {
     drop(held);
 }
 
-criterion_group!(benches, picks, gate, frames, source_table);
+criterion_group!(benches, picks, gate, hellos, frames, source_table);
 criterion_main!(benches);

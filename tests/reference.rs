@@ -391,11 +391,21 @@ fn a_file_cut_off_at_any_byte_is_right_or_refused_with_a_line() {
         .map(|file| fs::read_to_string(file).expect("readable"))
         .collect();
     files.push(reference());
-    for text in files {
-        for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
-            is_survived(&text[..end], end % 64 == 0);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for part in 0..threads {
+            let files = &files;
+            scope.spawn(move || {
+                for text in files {
+                    for end in (part..text.len()).step_by(threads) {
+                        if text.is_char_boundary(end) {
+                            is_survived(&text[..end], end % 64 == 0);
+                        }
+                    }
+                }
+            });
         }
-    }
+    });
 }
 
 /// Pieces that mean something to the parser or to a decoder.
