@@ -117,6 +117,11 @@ impl Event {
         fields.get(name).and_then(Value::as_str)
     }
 
+    pub fn number(&self, name: &str) -> Option<u64> {
+        let fields = self.0.get("fields").unwrap_or(&self.0);
+        fields.get(name).and_then(Value::as_u64)
+    }
+
     pub fn message(&self) -> &str {
         self.field("message").unwrap_or("")
     }

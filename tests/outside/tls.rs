@@ -774,6 +774,8 @@ async fn expiry_is_in_the_metrics_the_status_and_the_log() {
     let line = table.lines().find(|line| line.contains("near.example"));
     let days = line.expect("its line").split_whitespace().nth(3);
     assert_eq!(days, Some("2"), "{table}");
+    let is_warning = |event: &Event| event.message() == "certificate ends soon";
+    balancer.event("the warning", 0, is_warning).await;
     let told = balancer.log.all();
     let told = told
         .iter()
