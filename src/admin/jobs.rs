@@ -21,6 +21,7 @@ use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::Rate;
 use crate::base::units::{format_duration, parse_duration};
 use crate::config::{self, BackendName, defaults};
+use crate::observe::kept_tag;
 use crate::relay::Filter;
 use crate::server::Server;
 use crate::server::jobs::{Job, Pace, Target, TooMany};
@@ -211,7 +212,7 @@ impl FilterBody {
             pool,
             backend,
             client,
-            tag,
+            tag: tag.map(|tag| kept_tag(&tag).into_owned()),
             host,
             path,
             sni,

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::base::names::nearest;
 use crate::base::units::parse_duration;
+use crate::observe::kept_tag;
 use crate::relay::{Cursor, Filter, MAX_PAGE};
 
 /// Connections of one page, where nothing is said: what a person reads.
@@ -77,7 +78,7 @@ impl Listing {
             "pool" => word(&value).map(|name| filter.pool = Some(name)),
             "backend" => word(&value).map(|name| filter.backend = Some(name)),
             "client" => network(&value).map(|network| filter.client = Some(network)),
-            "tag" => word(&value).map(|tag| filter.tag = Some(tag)),
+            "tag" => word(&value).map(|tag| filter.tag = Some(kept_tag(&tag).into_owned())),
             "host" => word(&value).map(|host| filter.host = Some(host)),
             "path" => word(&value).map(|path| filter.path = Some(path)),
             "sni" => word(&value).map(|sni| filter.sni = Some(sni)),

@@ -17,6 +17,7 @@ mod process_log;
 mod record;
 mod refusal;
 mod summary;
+mod tag;
 mod writer;
 
 pub use client_tls::ClientTls;
@@ -28,3 +29,4 @@ pub use process_log::{ProcessLog, dropped_log_lines};
 pub use record::{Record, Resumed};
 pub use refusal::{Refusal, RefusalCounts};
 pub use summary::Summary;
+pub use tag::kept_tag;

@@ -3,10 +3,8 @@
 
 use std::borrow::Cow;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use data_encoding::HEXLOWER;
-
 use super::client_tls::ClientTls;
+use super::tag;
 
 /// What a server name may take: the most that DNS allows.
 const MAX_SNI_BYTES: usize = 253;
@@ -21,15 +19,6 @@ const MAX_CERTIFICATE_BYTES: usize = 250;
 const MAX_REQUEST_ID_BYTES: usize = 128;
 /// What the TLVs of a PROXY header may take, as `MAX_CERTIFICATE_BYTES`.
 const MAX_TLVS_BYTES: usize = 250;
-
-/// What a tag may take: the id of a user, or a token of a session.
-const MAX_TAG_BYTES: usize = 64;
-/// Stands before a tag that the log has as it is.
-const OPEN: char = '=';
-/// Stands before a tag of which the log has a hash.
-const HASHED: char = '#';
-/// Bytes of a SHA-256 that the log has: enough that no two tags look alike.
-const HASH_BYTES: usize = 8;
 
 const SNI: usize = 0;
 const METHOD: usize = 1;
@@ -152,21 +141,17 @@ impl Names {
 
     /// What the session is known by.
     pub fn tag(&self) -> Option<&str> {
-        self.name(TAG)?.strip_prefix([OPEN, HASHED])
+        tag::tag(self.name(TAG)?)
     }
 
     /// The tag as the log has it.
     pub fn logged_tag(&self) -> Option<Cow<'_, str>> {
-        let marked = self.name(TAG)?;
-        let open = marked.strip_prefix(OPEN).map(Cow::Borrowed);
-        open.or_else(|| Some(hash(marked.strip_prefix(HASHED)?).into()))
+        tag::logged(self.name(TAG)?)
     }
 
     /// `is_hashed`: the log has a hash of it.
     pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
-        let mark = if is_hashed { HASHED } else { OPEN };
-        let marked = format!("{mark}{}", cut(tag, MAX_TAG_BYTES));
-        self.set([(TAG, Some(&marked))]);
+        self.set([(TAG, Some(&tag::mark(tag, is_hashed)))]);
     }
 
     fn set<const N: usize>(&mut self, changes: [(usize, Option<&str>); N]) {
@@ -213,19 +198,12 @@ impl Names {
     }
 }
 
-/// The same for the same tag everywhere, so that an operator can look for it.
-fn hash(tag: &str) -> String {
-    let digest = digest(&SHA256, tag.as_bytes());
-    let first = digest.as_ref().get(..HASH_BYTES).unwrap_or_default();
-    HEXLOWER.encode(first)
-}
-
 fn close_of(is_client: bool) -> usize {
     CLOSES[usize::from(!is_client)]
 }
 
 /// At most `limit` bytes of `text`, at a character's boundary.
-fn cut(text: &str, limit: usize) -> &str {
+pub(super) fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit))
         .unwrap_or_default()
 }
@@ -271,21 +249,6 @@ mod tests {
         );
         assert_eq!(names.request_id().map(str::len), Some(MAX_REQUEST_ID_BYTES));
         assert_eq!(names.path(), Some(""));
-    }
-
-    #[test]
-    fn a_tag_is_kept_as_it_is_and_logged_as_it_may_be() {
-        let mut names = Names::default();
-        assert_eq!((names.tag(), names.logged_tag()), (None, None));
-        names.set_tag("123", false);
-        assert_eq!(names.tag(), Some("123"));
-        assert_eq!(names.logged_tag().as_deref(), Some("123"));
-        names.set_tag("123", true);
-        assert_eq!(names.tag(), Some("123"));
-        // printf 123 | sha256sum | cut -c1-16
-        assert_eq!(names.logged_tag().as_deref(), Some("a665a45920422f9d"));
-        names.set_tag(&"x".repeat(100), false);
-        assert_eq!(names.tag().map(str::len), Some(64));
     }
 
     /// A session keeps them for hours.

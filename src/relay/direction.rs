@@ -190,7 +190,7 @@ impl Direction {
                 return Flow::Broken;
             }
             if self.ended {
-                if how.hold_fin {
+                if how.hold_fin || how.frames.as_ref().is_some_and(Way::holds_fin) {
                     return Flow::Ended;
                 }
                 self.finished = to.finish(how.is_last);

@@ -192,7 +192,8 @@ impl<L> Entry<L> {
         Standing {
             handle,
             idle: self.idle(now),
-            is_parting: self.is_parting() || self.is_changing(),
+            is_parting: self.is_parting(),
+            is_changing: self.is_changing(),
             age: self.record.age(),
             is_told: self.frames.is_some(),
             is_resumable: self.may_move(),

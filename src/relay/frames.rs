@@ -131,6 +131,15 @@ impl Breach {
 }
 
 impl Way<'_> {
+    /// The source was refused, and the other side is to be told before it hears of its end.
+    pub fn holds_fin(&self) -> bool {
+        let is_refused = self
+            .bounds
+            .as_ref()
+            .is_some_and(|bounds| bounds.breach.is_some());
+        is_refused && !self.passage.is_told()
+    }
+
     /// Takes the next bytes of the source.
     #[inline]
     pub fn pass(&mut self, bytes: &[u8], now: Tick) -> Passed {

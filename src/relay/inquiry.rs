@@ -53,6 +53,8 @@ pub struct Standing {
     pub idle: Duration,
     /// It is being ended already.
     pub is_parting: bool,
+    /// It is between two backends: it goes on with the next one, unless it is ended.
+    pub is_changing: bool,
     /// Since accept.
     pub age: Duration,
     /// It can be told why it is ended.

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use crate::certificates::{Certificate, client};
-use crate::clients::{Socket, ask, tls, websocket, websocket_over};
+use crate::clients::{Ending, Socket, ask, read_to_ending, tls, websocket, websocket_over};
 use crate::harness::{Balancer, Event, Launch, a_moment, within};
 use crate::nodes::{Node, read_request, switching};
 use crate::settings::{backend, listener_with, pool};
@@ -269,5 +269,37 @@ async fn a_broken_frame_goes_nowhere_and_the_answers_before_it_come() {
         };
         let told = balancer.event("a refusal", 0, is_its).await;
         assert_eq!(told.level(), "DEBUG");
+    }
+}
+
+/// Both come in one turn, most of the time: the FIN must not stand for what the client did wrong.
+#[tokio::test]
+async fn a_fin_behind_a_broken_frame_changes_nothing() {
+    const ROUNDS: usize = 8;
+    let (node, heard) = listening_node().await;
+    let balancer = Balancer::start(&config("max_frame = \"1KiB\"", "", &node));
+    let long = [&[0x82, 0xfe, 8, 0, 0, 0, 0, 0][..], &[0; 2048]].concat();
+    let wrong = [(BROKEN[0].1, 1002), (&long[..], 1009)];
+    for (bytes, code) in std::iter::repeat_n(wrong, ROUNDS).flatten() {
+        *heard.lock().unwrap() = Heard::default();
+        let mut socket = websocket(balancer.address("main").await, "/").await;
+        let text = Message::text("xx").into_data();
+        let good = [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], &text[..]].concat();
+        let stream = socket.get_mut();
+        let both = [&good, bytes].concat();
+        stream.write_all(&both).await.expect("send");
+        stream.shutdown().await.expect("a FIN");
+        let (answer, ending) = read_to_ending(stream).await;
+        let said = [
+            &[0x81, 1, b'2', 0x88][..],
+            &answer[4..5],
+            &u16::to_be_bytes(code),
+        ]
+        .concat();
+        assert!(answer.starts_with(&said), "{answer:?}");
+        assert_eq!(ending, Ending::Fin);
+        let heard = ended(&heard).await;
+        let close = heard.close.map(|(code, _)| code);
+        assert_eq!((heard.texts, close), (vec![2], Some(1001)), "{code}");
     }
 }

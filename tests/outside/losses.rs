@@ -340,3 +340,49 @@ async fn what_is_said_in_doubt_goes_to_the_next_node() {
         assert_eq!(answer.unwrap().unwrap(), Message::text("n2:more"));
     }
 }
+
+/// Ends all sessions by a filter, with a Close of its own.
+async fn close_all(balancer: &Balancer) {
+    let admin = balancer.address("admin").await.to_string();
+    let words = [
+        "close",
+        "--admin",
+        &admin,
+        "--listener",
+        "main",
+        "--code",
+        "4001",
+    ];
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+#[tokio::test]
+async fn who_is_between_two_nodes_is_ended_by_a_filter_too() {
+    let (n1, n2) = (Node::web("n1").await, Node::web("n2").await);
+    let balancer = balancer("resume = { on = [\"eof\"] }", &[&n1, &n2]);
+    let mut sockets = clients(&balancer, 3).await;
+    n2.kill().await;
+    n1.kill().await;
+    let is_gone = |backend: &serde_json::Value| backend["live"] == 0;
+    balancer.backend_until("nodes", "n1", is_gone).await;
+    close_all(&balancer).await;
+    for socket in &mut sockets {
+        assert_eq!(close_of(socket).await, Some(4001));
+    }
+}
+
+#[tokio::test]
+async fn who_was_kicked_and_is_held_is_ended_by_a_filter_too() {
+    let (mut n1, n2) = (workers().await, Node::web("n2").await);
+    // Longer than anything here takes.
+    let keys = "resume = { settle = \"10s\", on = [\"burst\"] }";
+    let balancer = balancer(keys, &[&n1.node, &n2]);
+    let mut sockets = clients(&balancer, 1).await;
+    let kick = Message::text("kick");
+    sockets[0].send(kick).await.unwrap();
+    let is_kicked = n1.ended.wait_for(|ended| *ended == 1);
+    within("the kick", is_kicked).await.unwrap();
+    close_all(&balancer).await;
+    assert_eq!(close_of(&mut sockets[0]).await, Some(4001));
+}

@@ -9,7 +9,7 @@ pub(super) const TAG: Key = key(
     "tag",
     Kind::Text("\"query:NAME\", \"header:NAME\" or \"cookie:NAME\""),
     Absent::None,
-    "`websocket` only: where a request says whose it is. The value, up to 64 bytes, is kept with the session, for `connections --tag`, `close --tag` and the access log.",
+    "`websocket` only: where a request says whose it is. The value (of one above 64 bytes its beginning and a hash) is kept with the session, for `connections --tag`, `close --tag` and the access log.",
 );
 pub(super) const TAG_HASH: Key = key(
     "tag_hash",

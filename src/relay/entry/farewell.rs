@@ -20,6 +20,13 @@ impl<L> Entry<L> {
     /// Ends the session by the operator's decision: a WebSocket is told why, all others are closed. What is over already
     /// takes its course.
     pub fn part(&mut self, goodbye: &Goodbye, now: Tick) -> Turn {
+        if self.is_in_doubt() {
+            // Its backend is gone whatever the verdict: the client is told by us.
+            let turn = self.lose_backend(self.how_gone(), now);
+            if !matches!(turn, Turn::Bereft) {
+                return turn;
+            }
+        }
         let stop = End::new(Side::Evenkeel, Phase::Relay, How::Stop);
         self.farewell([Some(goodbye), Some(goodbye)], stop, now)
     }
@@ -73,14 +80,15 @@ impl<L> Entry<L> {
         Turn::Again
     }
 
-    /// Established, and neither side has ended or broken.
+    /// Established, and neither side has ended or broken. The FIN of a client that is refused is held,
+    /// and it still listens.
     pub(super) fn can_tell(&self) -> bool {
+        let is_refused = |frames: &super::Frames| frames.breach().is_some();
+        let has_ended = [CLIENT, BACKEND].map(|side| self.directions[side].has_ended());
         self.is_established()
             && self.resetting.is_none()
-            && !self
-                .directions
-                .iter()
-                .any(|direction| direction.has_ended())
+            && !has_ended[BACKEND]
+            && (!has_ended[CLIENT] || self.frames.as_deref().is_some_and(is_refused))
             && !self.legs.iter().any(|leg| leg.is_broken())
     }
 

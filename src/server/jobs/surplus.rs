@@ -55,10 +55,11 @@ impl Surplus {
             backend: Some(backend.name().to_string()),
             ..Filter::default()
         };
+        let is_going = |one: &Standing| one.is_parting || one.is_changing;
         let mut standing = relay.survey(of_backend).await;
-        let parting = standing.iter().filter(|one| one.is_parting).count() as u64;
+        let parting = standing.iter().filter(|one| is_going(one)).count() as u64;
         standing.retain(|one| {
-            !one.is_parting && one.age >= self.min_age && (one.is_told || self.untold)
+            !is_going(one) && one.age >= self.min_age && (one.is_told || self.untold)
         });
         standing.sort_by_key(|one| one.idle);
         (standing, parting)

@@ -85,7 +85,12 @@ impl Target {
 
     /// Whether that connection is one of those that are meant.
     pub(super) fn means(&self, one: &Standing) -> bool {
-        let may_go = one.is_resumable || !matches!(self, Target::Move(_));
+        let may_go = match self {
+            // Who is between two backends goes on with the next one, unless it is ended.
+            Target::Filter(_) | Target::Listener(_) => true,
+            Target::Move(_) => one.is_resumable && !one.is_changing,
+            Target::Backend(_) | Target::Surplus(_) => !one.is_changing,
+        };
         may_go && !one.is_parting
     }
 
