@@ -248,10 +248,14 @@ fn allow_method(route: Route, method: &Method) -> Result<Route, Failure> {
 }
 
 fn readiness(server: &Server) -> Reply {
-    if server.ready() {
+    let why = if !server.ready() {
+        "stopping\n"
+    } else if server.limits().is_short_of_memory() {
+        "short of memory: new connections are refused\n"
+    } else {
         return reply(StatusCode::OK, "text/plain", "ready\n");
-    }
-    reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "stopping\n")
+    };
+    reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why)
 }
 
 async fn weigh<B>(server: &Server, target: &Target, body: B) -> Result<Reply, Failure>

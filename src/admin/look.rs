@@ -65,6 +65,7 @@ fn process(server: &Server) -> ProcessView {
         buffered_bytes: server.relay().held_bytes(),
         anonymous_bytes: anonymous_bytes(),
         max_memory: server.limits().max_memory(),
+        short_of_memory: server.limits().is_short_of_memory(),
     }
 }
 
@@ -176,8 +177,19 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
             .into_iter()
             .map(|(name, error)| LookupView { name, error })
             .collect(),
+        file_errors: file_errors(server, pool.name()),
         backends: backends.map(|one| backend(pool, &one)).collect(),
     }
+}
+
+fn file_errors(server: &Server, pool: &str) -> Vec<FileErrorView> {
+    let files = server.pool_files();
+    let of_pool = files.into_iter().filter(|one| one.pool == pool);
+    let errors = of_pool.filter_map(|one| {
+        let kind = one.kind.to_owned();
+        one.error.map(|error| FileErrorView { kind, error })
+    });
+    errors.collect()
 }
 
 pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {

@@ -2,6 +2,7 @@
 
 use super::layout::{Cell, Style, layout, span};
 use crate::admin::view::{ConnectionView, ConnectionsView};
+use crate::base::units::readable_size;
 
 const HEAD: [&str; 9] = [
     "ID",
@@ -16,13 +17,6 @@ const HEAD: [&str; 9] = [
 ];
 /// Where tags stand, if there are any.
 const TAG_COLUMN: usize = 4;
-/// Sizes are shown in the largest unit that leaves a whole number before the point.
-const UNITS: [(&str, u64); 4] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-];
 
 /// The whole table, ending with a line end.
 pub fn connections(listed: &ConnectionsView, style: Style) -> String {
@@ -68,8 +62,8 @@ fn row(connection: &ConnectionView, is_tagged: bool) -> Vec<Cell> {
         Cell::foreign(&what(connection)),
         Cell::amount(span(*age_seconds)),
         Cell::amount(span(*idle_seconds)),
-        Cell::amount(size(*bytes_from_client)),
-        Cell::amount(size(*bytes_from_backend)),
+        Cell::amount(readable_size(*bytes_from_client)),
+        Cell::amount(readable_size(*bytes_from_backend)),
     ];
     if is_tagged {
         cells.insert(
@@ -93,18 +87,6 @@ fn what(connection: &ConnectionView) -> String {
             .map(String::as_str)
             .collect(),
     }
-}
-
-/// With one decimal, cut rather than rounded: `1023.9KiB` is never `1024.0KiB`.
-fn size(bytes: u64) -> String {
-    let unit = UNITS.iter().find(|(_, factor)| bytes >= *factor);
-    unit.map_or_else(
-        || format!("{bytes}B"),
-        |(unit, factor)| {
-            let tenths = bytes % factor * 10 / factor;
-            format!("{}.{tenths}{unit}", bytes / factor)
-        },
-    )
 }
 
 #[cfg(test)]
@@ -197,19 +179,5 @@ mod tests {
             text.contains("b.example/\\u001b[2J\\u009b\\u202e\\n"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn sizes_are_shown_in_a_readable_unit() {
-        for (bytes, shown) in [
-            (0, "0B"),
-            (1_023, "1023B"),
-            (1_024, "1.0KiB"),
-            ((1 << 20) - 1, "1023.9KiB"),
-            (5 << 30, "5.0GiB"),
-            (u64::MAX, "16777215.9TiB"),
-        ] {
-            assert_eq!(size(bytes), shown);
-        }
     }
 }
