@@ -260,7 +260,10 @@ pub struct JobView {
     pub target: String,
     /// `waiting`, `ending`, `done`, `aborted`.
     pub phase: String,
-    /// Connections that were told to end.
+    /// It moves sessions to other backends, and ends none.
+    #[serde(default)]
+    pub moves: bool,
+    /// Connections that were told to end, or were moved.
     pub ended: u64,
     /// Connections still there.
     pub left: u64,

@@ -18,8 +18,16 @@ const HEAD: [&str; 9] = [
 /// Where tags stand, if there are any.
 const TAG_COLUMN: usize = 4;
 
+/// How the rest is shown, where there is one.
+#[derive(Debug, Clone, Copy)]
+pub enum More {
+    Paged,
+    /// These many were asked for, and there are no pages.
+    Sorted(usize),
+}
+
 /// The whole table, ending with a line end.
-pub fn connections(listed: &ConnectionsView, style: Style) -> String {
+pub fn connections(listed: &ConnectionsView, more: More, style: Style) -> String {
     let is_tagged = listed.connections.iter().any(|one| one.tag.is_some());
     let rows = listed.connections.iter().map(|one| row(one, is_tagged));
     let mut head = HEAD.to_vec();
@@ -27,11 +35,14 @@ pub fn connections(listed: &ConnectionsView, style: Style) -> String {
         head.insert(TAG_COLUMN, "TAG");
     }
     let mut text = layout(&head, rows.collect(), style);
-    let more = match listed.next {
-        Some(_) => "; there may be more: --all",
-        None => "",
-    };
     let count = listed.connections.len();
+    let more = match more {
+        More::Paged if listed.next.is_some() => "; there may be more: --all",
+        More::Sorted(limit) if count >= limit && listed.live > count as u64 => {
+            "; there may be more: a higher --limit"
+        }
+        _ => "",
+    };
     text.push_str(&format!("{count} listed, {} live{more}\n", listed.live));
     text
 }
@@ -120,7 +131,7 @@ mod tests {
             next,
             live: 9,
         };
-        connections(&listed, Style::Plain)
+        connections(&listed, More::Paged, Style::Plain)
     }
 
     #[test]
