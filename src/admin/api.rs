@@ -98,7 +98,9 @@ impl Api {
                 gate.refused(&self.refused).forbidden();
                 return failure.into_reply();
             }
-            info!(token, %peer, method = %head.method, path, "operator acts");
+            if route.acts() {
+                info!(token, %peer, method = %head.method, path, "operator acts");
+            }
         }
         let done = self.perform(&server, route, &head.uri, body).await;
         done.unwrap_or_else(Failure::into_reply)
@@ -177,16 +179,16 @@ impl Api {
                 Wish::Usual(None)
             }
         };
-        info!(pool = %pool.name(), backend = %backend.name(), to = ?state, "operator sets the state");
+        info!(pool = %pool.name(), backend = %backend.name(), to = %state, "operator sets the state");
         server.set_operator(&backend, state);
         let subject = Subject::Backend(Arc::clone(&backend));
-        jobs::fulfil(server, subject.clone(), wish).await?;
+        let job = jobs::fulfil(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }
         Ok(json(
             StatusCode::OK,
-            &look::operated(server, &pool, &backend),
+            &look::operated(&pool, &backend, job.as_deref()),
         ))
     }
 
@@ -248,10 +250,14 @@ fn allow_method(route: Route, method: &Method) -> Result<Route, Failure> {
 }
 
 fn readiness(server: &Server) -> Reply {
-    if server.ready() {
+    let why = if !server.ready() {
+        "stopping\n"
+    } else if server.limits().is_short_of_memory() {
+        "short of memory: new connections are refused\n"
+    } else {
         return reply(StatusCode::OK, "text/plain", "ready\n");
-    }
-    reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "stopping\n")
+    };
+    reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why)
 }
 
 async fn weigh<B>(server: &Server, target: &Target, body: B) -> Result<Reply, Failure>
@@ -265,11 +271,13 @@ where
             "weight must be 0..={MAX_WEIGHT}, or null for the configured one"
         )));
     }
-    info!(pool = %pool.name(), backend = %backend.name(), ?weight, "operator sets the weight");
+    let shown = weight.map_or("configured".to_owned(), |weight| weight.to_string());
+    info!(pool = %pool.name(), backend = %backend.name(), weight = shown, "operator sets the weight");
     backend.set_weight(weight);
+    let job = server.jobs().of(&Subject::Backend(Arc::clone(&backend)));
     Ok(json(
         StatusCode::OK,
-        &look::operated(server, &pool, &backend),
+        &look::operated(&pool, &backend, job.as_deref()),
     ))
 }
 

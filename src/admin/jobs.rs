@@ -262,21 +262,27 @@ where
     Ok(json(StatusCode::ACCEPTED, &view(&job)))
 }
 
-/// Does what a drain wants of the live connections of its backend or listener.
+/// Does what a drain wants of the live connections of its backend or listener. The job that ends
+/// them, where there is one; it may be over already.
 ///
 /// # Errors
 /// As many jobs run as may; the target is draining all the same.
-pub(super) async fn fulfil(server: &Server, target: Target, wish: Wish) -> Result<(), Failure> {
+pub(super) async fn fulfil(
+    server: &Server,
+    target: Target,
+    wish: Wish,
+) -> Result<Option<Arc<Job>>, Failure> {
+    let running = server.jobs().of(&target);
     let pace = match wish {
         Wish::Keep => {
             server.jobs().abort_of(&target);
-            return Ok(());
+            return Ok(None);
         }
-        Wish::Usual(_) if server.jobs().of(&target).is_some() => return Ok(()),
-        Wish::Usual(None) => return Ok(()),
+        Wish::Usual(_) if running.is_some() => return Ok(running),
+        Wish::Usual(None) => return Ok(None),
         Wish::Usual(Some(pace)) | Wish::Paced(pace) => pace,
     };
-    start(server, target, pace).await.map(|_| ())
+    start(server, target, pace).await.map(Some)
 }
 
 /// Begins a job, and tells the log. What is said of it then is what it has counted.
@@ -330,7 +336,9 @@ fn find(server: &Server, id: &str) -> Result<Arc<Job>, Failure> {
 }
 
 fn unknown(id: &str) -> Failure {
-    Failure::not_found(format!("no job {id:?}; GET /api/v1/jobs lists them"))
+    Failure::not_found(format!(
+        "no job {id}; `evenkeel jobs` and GET /api/v1/jobs list them"
+    ))
 }
 
 pub(super) fn view(job: &Job) -> JobView {
@@ -349,6 +357,7 @@ pub(super) fn view(job: &Job) -> JobView {
         by: job.origin.as_str().to_owned(),
         target: target(&job.target),
         phase: job.phase().as_str().to_owned(),
+        moves: matches!(job.target, Target::Move(_)),
         ended: job.ended(),
         left: job.left(),
         left_seconds: job.left_in().map(|left| left.as_secs()),

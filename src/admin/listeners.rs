@@ -39,11 +39,11 @@ impl Api {
         };
         let status = set(server, name, drain)?;
         let subject = Target::Listener(Arc::clone(&status.counters));
-        jobs::fulfil(server, subject.clone(), wish).await?;
+        let job = jobs::fulfil(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }
-        let view = look::operated_listener(server, &status);
+        let view = look::operated_listener(&status, job.as_deref());
         Ok(json(StatusCode::OK, &view))
     }
 }

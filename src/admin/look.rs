@@ -1,6 +1,5 @@
 //! Takes a look at the server and its parts and writes it down as the views of `admin::view`.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
@@ -12,7 +11,7 @@ use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
 use crate::relay::{Connection, Cursor, Page};
-use crate::server::jobs::Target;
+use crate::server::jobs::Job;
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
@@ -34,7 +33,10 @@ pub(super) fn status(server: &Server) -> StatusView {
 
 fn running(server: &Server) -> Vec<JobView> {
     let jobs = server.jobs().list();
-    let running = jobs.iter().filter(|job| !job.phase().is_over());
+    // One that was aborted may still count what it leaves.
+    let running = jobs
+        .iter()
+        .filter(|job| !job.is_over() && !job.is_aborted());
     running.map(|job| jobs::view(job)).collect()
 }
 
@@ -65,6 +67,7 @@ fn process(server: &Server) -> ProcessView {
         buffered_bytes: server.relay().held_bytes(),
         anonymous_bytes: anonymous_bytes(),
         max_memory: server.limits().max_memory(),
+        short_of_memory: server.limits().is_short_of_memory(),
     }
 }
 
@@ -176,8 +179,19 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
             .into_iter()
             .map(|(name, error)| LookupView { name, error })
             .collect(),
+        file_errors: file_errors(server, pool.name()),
         backends: backends.map(|one| backend(pool, &one)).collect(),
     }
+}
+
+fn file_errors(server: &Server, pool: &str) -> Vec<FileErrorView> {
+    let files = server.pool_files();
+    let of_pool = files.into_iter().filter(|one| one.pool == pool);
+    let errors = of_pool.filter_map(|one| {
+        let kind = one.kind.to_owned();
+        one.error.map(|error| FileErrorView { kind, error })
+    });
+    errors.collect()
 }
 
 pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
@@ -214,26 +228,25 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
     }
 }
 
-pub(super) fn operated(server: &Server, pool: &Pool, one: &Arc<Backend>) -> OperatedView {
+pub(super) fn operated(pool: &Pool, one: &Backend, job: Option<&Job>) -> OperatedView {
     let backend = backend(pool, one);
     OperatedView {
         empty: backend.live == 0,
         backend,
-        job: job_of(server, &Target::Backend(Arc::clone(one))),
+        job: job.map(jobs::view),
     }
 }
 
-pub(super) fn operated_listener(server: &Server, status: &ListenerStatus) -> OperatedListenerView {
+pub(super) fn operated_listener(
+    status: &ListenerStatus,
+    job: Option<&Job>,
+) -> OperatedListenerView {
     let listener = listener(status);
     OperatedListenerView {
         empty: listener.live == 0,
         listener,
-        job: job_of(server, &Target::Listener(Arc::clone(&status.counters))),
+        job: job.map(jobs::view),
     }
-}
-
-fn job_of(server: &Server, target: &Target) -> Option<JobView> {
-    server.jobs().of(target).map(|job| jobs::view(&job))
 }
 
 pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {

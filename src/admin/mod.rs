@@ -39,7 +39,7 @@ pub use api::{MAX_WAIT, MAX_WEIGHT};
 use endpoint::{BACKLOG, Endpoint};
 use gate::Gate;
 pub use jobs::MAX_TIME;
-pub use query::network;
+pub use query::{DEFAULT_LIMIT, network};
 use refused::Refused;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.

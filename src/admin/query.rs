@@ -13,7 +13,7 @@ use crate::observe::kept_tag;
 use crate::relay::{Cursor, Filter, MAX_PAGE};
 
 /// Connections of one page, where nothing is said: what a person reads.
-const DEFAULT_LIMIT: usize = 100;
+pub const DEFAULT_LIMIT: usize = 100;
 
 const PARAMETERS: [&str; 14] = [
     "listener", "pool", "backend", "client", "tag", "host", "path", "sni", "subject", "min_age",

@@ -164,6 +164,11 @@ impl Route {
         )
     }
 
+    /// Changes something: a plan only looks.
+    pub fn acts(&self) -> bool {
+        self.is_change() && *self != Route::Plan
+    }
+
     /// Shows counters of bytes.
     pub fn shows_bytes(&self) -> bool {
         matches!(

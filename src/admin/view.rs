@@ -51,6 +51,9 @@ pub struct ProcessView {
     pub anonymous_bytes: Option<u64>,
     /// Above so many bytes of it new connections are refused; 0: no bound.
     pub max_memory: u64,
+    /// They are refused now.
+    #[serde(default)]
+    pub short_of_memory: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,8 +165,18 @@ pub struct PoolView {
     pub lookups_failed: u64,
     /// Names whose latest DNS lookup failed, and why; the set from before them still serves.
     pub failing_lookups: Vec<LookupView>,
+    /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones go on.
+    #[serde(default)]
+    pub file_errors: Vec<FileErrorView>,
     /// Present ones in file order, then removed ones that have live connections.
     pub backends: Vec<BackendView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileErrorView {
+    /// What the files are for: `tls` or `sticky`.
+    pub kind: String,
+    pub error: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,7 +260,10 @@ pub struct JobView {
     pub target: String,
     /// `waiting`, `ending`, `done`, `aborted`.
     pub phase: String,
-    /// Connections that were told to end.
+    /// It moves sessions to other backends, and ends none.
+    #[serde(default)]
+    pub moves: bool,
+    /// Connections that were told to end, or were moved.
     pub ended: u64,
     /// Connections still there.
     pub left: u64,

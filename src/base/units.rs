@@ -68,6 +68,25 @@ pub fn format_size(bytes: u64) -> String {
     }
 }
 
+/// A size for people, in the largest unit that leaves a whole number before the point. With one
+/// decimal, cut rather than rounded: `1023.9KiB` is never `1024.0KiB`.
+pub fn readable_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    let unit = UNITS.iter().find(|(_, factor)| bytes >= *factor);
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(unit, factor)| {
+            let tenths = bytes % factor * 10 / factor;
+            format!("{}.{tenths}{unit}", bytes / factor)
+        },
+    )
+}
+
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -177,6 +196,20 @@ mod tests {
         #[test]
         fn any_text_is_survived(text in ".*") {
             let _ = (parse_duration(&text), parse_size(&text));
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_in_a_readable_unit() {
+        for (bytes, shown) in [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1_024, "1.0KiB"),
+            ((1 << 20) - 1, "1023.9KiB"),
+            (5 << 30, "5.0GiB"),
+            (u64::MAX, "16777215.9TiB"),
+        ] {
+            assert_eq!(readable_size(bytes), shown);
         }
     }
 }

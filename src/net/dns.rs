@@ -20,6 +20,8 @@ use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 
+use crate::base::units::format_duration;
+
 /// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
 pub const MAX_RECORDS: usize = 1_024;
 
@@ -85,7 +87,7 @@ pub enum DnsError {
     /// It has addresses, but none that a backend can have.
     #[error("look up {name}: no backend can have the address {ip}")]
     Unusable { name: String, ip: IpAddr },
-    #[error("look up {name}: no answer within {after:?}")]
+    #[error("look up {name}: no answer within {}", format_duration(*after))]
     TimedOut { name: String, after: Duration },
     #[error("look up {name}: {source}")]
     Failed { name: String, source: NetError },

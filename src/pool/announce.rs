@@ -14,7 +14,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 pub(super) struct Transition {
     pub(super) pool: Arc<str>,
     pub(super) backend: Arc<str>,
-    pub(super) from: State,
+    /// The state before; `unchecked` where that was a guess.
+    pub(super) from: &'static str,
     pub(super) to: State,
     pub(super) reason: String,
     /// Changes before this one that got no line.
@@ -31,12 +32,13 @@ impl Transition {
             reason,
             suppressed,
         } = self;
+        let suppressed = (*suppressed > 0).then_some(*suppressed);
         match to {
             State::Down | State::Ejected | State::Unresolved => {
-                tracing::warn!(%pool, %backend, %from, %to, reason, suppressed, "backend changed its state");
+                tracing::warn!(%pool, %backend, from, %to, reason, suppressed, "backend changed its state");
             }
             State::Up | State::Drain | State::Maint => {
-                tracing::info!(%pool, %backend, %from, %to, reason, suppressed, "backend changed its state");
+                tracing::info!(%pool, %backend, from, %to, reason, suppressed, "backend changed its state");
             }
         }
     }

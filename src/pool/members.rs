@@ -258,7 +258,10 @@ fn settle(backend: &Backend, now: Instant) -> Option<Transition> {
     Some(Transition {
         pool: backend.pool().clone(),
         backend: backend.name().clone(),
-        from: from.unwrap_or(status.state()),
+        from: match from {
+            Some(from) => status.shown_as(from),
+            None => status.state().as_str(),
+        },
         to: status.state(),
         reason: status.reason().to_owned(),
         suppressed,

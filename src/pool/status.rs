@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::base::units::format_duration;
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
 use crate::pool::announce::Lines;
@@ -31,6 +32,8 @@ pub(super) struct Status {
     /// The operator ends its connections, or has ended them.
     pub(super) emptying: bool,
     shown: Shown,
+    /// The latest change was the first check's.
+    was_unchecked: bool,
     pub(super) lines: Lines,
     /// Its weight grows from then on.
     ramp: Option<Instant>,
@@ -63,6 +66,8 @@ impl Check {
 #[derive(Debug)]
 struct Shown {
     state: State,
+    /// No check has said anything yet, and one will.
+    unchecked: bool,
     reason: String,
     since: SystemTime,
 }
@@ -92,9 +97,11 @@ impl Status {
             emptying: false,
             shown: Shown {
                 state: State::Up,
+                unchecked: checked,
                 reason: "in service since it was configured".to_owned(),
                 since: SystemTime::now(),
             },
+            was_unchecked: false,
             lines: Lines::default(),
             ramp: ramps.then_some(now),
             ramps,
@@ -220,10 +227,11 @@ impl Status {
         let (failures, window) = (settings.connect_failures, settings.window);
         let cause = match self.outlier.is_probed() {
             true => "its probe failed".to_owned(),
-            false => format!("{failures} connect failures in {window:?}"),
+            false => format!("{failures} connect failures in {}", format_duration(window)),
         };
         let time = self.outlier.eject(now, settings);
-        self.ejection = format!("{cause}, out for {time:?}: {why}");
+        let time = format_duration(time);
+        self.ejection = format!("{cause}, out for {time}: {why}");
     }
 
     /// Ends its ejection: a connect to it has succeeded.
@@ -285,14 +293,19 @@ impl Status {
         }
         let (state, reason) = self.effective();
         let from = self.shown.state;
+        let unchecked = self.shown.unchecked && !self.check.checked;
         if state == from {
+            self.shown.unchecked = unchecked;
             if let Some(reason) = reason {
                 self.shown.reason = reason;
             }
             return None;
         }
+        let is_guess = matches!(from, State::Up | State::Down);
+        self.was_unchecked = self.shown.unchecked && !unchecked && is_guess;
         self.shown = Shown {
             state,
+            unchecked,
             reason: reason.unwrap_or_else(|| self.why_up_after(from)),
             since: SystemTime::now(),
         };
@@ -302,6 +315,14 @@ impl Status {
             self.ramps = true;
         }
         Some(from)
+    }
+
+    /// The word for the state before the latest change.
+    pub(super) fn shown_as(&self, from: State) -> &'static str {
+        match self.was_unchecked {
+            true => "unchecked",
+            false => from.as_str(),
+        }
     }
 
     /// The state that the writers make together, with its reason unless it is `Up`.

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use crate::base::backoff::Backoff;
+use crate::base::units::format_duration;
 
 /// Soon enough that one bad answer costs a round or two.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -40,7 +41,12 @@ where
             backoff.reset();
         }
         let delay = backoff.next();
-        tracing::error!(task = subject, panic = text(&*panic), retry_in = ?delay, "task ended by a panic, begins again");
+        tracing::error!(
+            task = subject,
+            panic = text(&*panic),
+            retry_in = format_duration(delay),
+            "task ended by a panic, begins again"
+        );
         sleep(delay).await;
     }
 }

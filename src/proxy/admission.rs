@@ -117,9 +117,36 @@ impl Admissions {
     /// keeps out is the business of the access log.
     pub fn refused(&self, refusal: Refusal) {
         self.counters.refused.count(refusal);
-        if refusal.is_limit() && self.warned.is_due(Instant::now()) {
-            tracing::warn!(listener = %self.counters.name, limit = refusal.word(), live = self.live(),
-                refused = self.counters.refused.total(), "clients are turned away by a limit");
+        // The bound of memory is of the process, and tells of itself.
+        if !refusal.is_limit() || refusal == Refusal::MaxMemory {
+            return;
+        }
+        if self.warned.is_due(Instant::now()) {
+            self.warn_of(refusal);
+        }
+    }
+
+    fn warn_of(&self, refusal: Refusal) {
+        let (listener, live) = (&*self.counters.name, self.live());
+        let refused = self.counters.refused.total();
+        if refusal == Refusal::Silent {
+            let limit = self.entrance.limits.left_for();
+            tracing::warn!(
+                listener,
+                limit,
+                live,
+                refused,
+                "silent connections leave their places to others: a limit is reached"
+            );
+        } else {
+            let limit = refusal.word();
+            tracing::warn!(
+                listener,
+                limit,
+                live,
+                refused,
+                "clients are turned away by a limit"
+            );
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Limits {
     epoch: Instant,
     freed: Notify,
     silent: SilentConnections,
+    /// The limit that silent ones left for last: `max_connections`, else `max_setup_connections`.
+    left_for_live: AtomicBool,
     memory: MemoryBound,
 }
 
@@ -86,6 +88,7 @@ impl Limits {
             epoch: Instant::now(),
             freed: Notify::new(),
             silent: SilentConnections::default(),
+            left_for_live: AtomicBool::new(false),
             memory: MemoryBound::default(),
         };
         limits.apply(global);
@@ -121,7 +124,7 @@ impl Limits {
     }
 
     /// Whether the process takes more memory than it should: new connections are refused.
-    pub(super) fn is_short_of_memory(&self) -> bool {
+    pub fn is_short_of_memory(&self) -> bool {
         self.memory.is_short(self.now())
     }
 
@@ -192,9 +195,19 @@ impl Limits {
             self.max_connections(),
             self.max_setup.load(Ordering::Relaxed),
         );
-        match self.live() >= live || self.in_setup() >= setup {
-            true => self.silent.show_out(setup.min(live), Instant::now()),
-            false => Some(Duration::ZERO),
+        let is_full = self.live() >= live;
+        if !is_full && self.in_setup() < setup {
+            return Some(Duration::ZERO);
+        }
+        self.left_for_live.store(is_full, Ordering::Relaxed);
+        self.silent.show_out(setup.min(live), Instant::now())
+    }
+
+    /// The limit, by its key, for which a silent connection was told to leave last.
+    pub(super) fn left_for(&self) -> &'static str {
+        match self.left_for_live.load(Ordering::Relaxed) {
+            true => "max_connections",
+            false => "max_setup_connections",
         }
     }
 

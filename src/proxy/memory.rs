@@ -2,9 +2,10 @@
 //! it does not kill the process and with it all that live. Nobody watches: who comes asks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::base::units::format_size;
+use crate::base::pace::Pace;
+use crate::base::units::{format_size, readable_size};
 use crate::config::defaults::MAX_MEMORY_PERCENT;
 use crate::net::memory::{anonymous_bytes, give_back, group_limit};
 
@@ -12,6 +13,8 @@ use crate::net::memory::{anonymous_bytes, give_back, group_limit};
 const SPACING: Duration = Duration::from_millis(50);
 /// And two orders to give memory back, which cost more.
 const GIVE_BACK_SPACING: Duration = Duration::from_millis(500);
+/// Between two lines that say that memory is short.
+const WARN_SPACING: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct MemoryBound {
@@ -20,6 +23,7 @@ pub(super) struct MemoryBound {
     is_short: AtomicBool,
     looked: Moment,
     given_back: Moment,
+    told: Told,
 }
 
 impl MemoryBound {
@@ -29,6 +33,9 @@ impl MemoryBound {
         let before = self.max.swap(max, Ordering::Relaxed);
         self.is_short.store(false, Ordering::Relaxed);
         self.looked.forget();
+        if max == 0 {
+            self.told.room();
+        }
         if max != before {
             let max_memory = format_size(max);
             tracing::info!(max_memory, "memory budget");
@@ -55,11 +62,55 @@ impl MemoryBound {
     }
 
     fn takes_too_much(&self, max: u64, now: Duration) -> bool {
-        let is_above = || anonymous_bytes().is_some_and(|bytes| bytes >= max);
-        if is_above() && self.given_back.is_due(now, GIVE_BACK_SPACING) {
+        let used = || anonymous_bytes().unwrap_or(0);
+        let mut bytes = used();
+        if bytes >= max && self.given_back.is_due(now, GIVE_BACK_SPACING) {
             give_back();
+            bytes = used();
         }
-        is_above()
+        if bytes >= max {
+            self.told.short(bytes, max);
+        } else {
+            self.told.room();
+        }
+        bytes >= max
+    }
+}
+
+/// State of the log: it says once in a while that memory is short, and once that it is so no more.
+#[derive(Debug)]
+struct Told {
+    pace: Pace,
+    is_short: AtomicBool,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            pace: Pace::new(WARN_SPACING),
+            is_short: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Told {
+    fn short(&self, used: u64, max: u64) {
+        if self.pace.is_due(Instant::now()) {
+            self.is_short.store(true, Ordering::Relaxed);
+            let (used, max_memory) = (readable_size(used), format_size(max));
+            tracing::warn!(
+                limit = "max_memory",
+                used,
+                max_memory,
+                "memory is short: new connections are refused"
+            );
+        }
+    }
+
+    fn room(&self) {
+        if self.is_short.swap(false, Ordering::Relaxed) {
+            tracing::info!("memory is short no more: new connections are taken");
+        }
     }
 }
 

@@ -17,13 +17,14 @@ use crate::wire::sticky::StickyKeys;
 /// By pool and what they are for.
 pub(super) type PoolFiles = BTreeMap<(String, &'static str), Followed>;
 
-/// Whether some files of a pool can be used as they are now.
+/// Some files of a pool as they are now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolFileStatus {
     pub pool: String,
     /// What they are for: `tls` or `sticky`.
     pub kind: &'static str,
-    pub is_good: bool,
+    /// Why they cannot be used.
+    pub error: Option<String>,
 }
 
 /// The files of one kind of one pool.
@@ -98,7 +99,7 @@ impl Server {
         let status = files.iter().map(|((pool, kind), followed)| PoolFileStatus {
             pool: pool.clone(),
             kind,
-            is_good: followed.error.is_none(),
+            error: followed.error.clone(),
         });
         *lock(&self.pool_files) = status.collect();
         // The status says it before the log does.

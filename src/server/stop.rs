@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ListenerState, Server, Signal, Signals, listeners, lock};
+use crate::base::units::format_duration;
 use crate::relay::Goodbye;
 
 /// Time between two progress lines.
@@ -64,16 +65,28 @@ impl Server {
         self.proxy.hard_stop.plan(started + half, half);
         self.stop_accepting().await;
         let limits = self.limits();
-        tracing::info!(live = limits.live(), hard_stop_after = ?allowed, "stopping: live connections may end");
+        tracing::info!(
+            live = limits.live(),
+            hard_stop_after = format_duration(allowed),
+            "stopping: live connections may end"
+        );
         if !self.emptied_by(started + half).await {
-            tracing::info!(live = limits.live(), within = ?half, "stopping: closing what is left");
+            tracing::info!(
+                live = limits.live(),
+                within = format_duration(half),
+                "stopping: closing what is left"
+            );
             // The last ones are to be told, too, and to have time for their answer.
             let spread = half.saturating_sub(FAREWELL.min(half / 5));
             self.relay()
                 .part_all_within(spread, &Arc::new(Goodbye::going_away()));
             self.emptied_by(started + allowed).await;
         }
-        tracing::info!(live = limits.live(), after = ?started.elapsed(), "stopped");
+        tracing::info!(
+            live = limits.live(),
+            after = format_duration(started.elapsed()),
+            "stopped"
+        );
     }
 
     /// Closes the listeners' sockets, after what is queued in them was served.

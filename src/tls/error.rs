@@ -1,11 +1,14 @@
 //! What can be wrong with a certificate, its key, a file of roots, of revocation lists or of ticket keys. Every message names the file.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
-use rustls_pki_types::pem;
+use rustls::CertificateError;
+use rustls_pki_types::{UnixTime, pem};
 
 use crate::wire::ticket_keys::TicketKeysError;
 
@@ -98,22 +101,68 @@ fn hint(errors: &[String]) -> String {
     }
 }
 
+/// What a failed handshake says.
+pub fn handshake_words(error: &io::Error) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            validity(why).unwrap_or_else(|| words(error))
+        }
+        Some(_) => words(error),
+        None => error.to_string(),
+    }
+}
+
+/// The library counts in seconds since the epoch.
+fn validity(error: &CertificateError) -> Option<String> {
+    let date = |time: &UnixTime| {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))?;
+        Some(humantime::format_rfc3339_seconds(time).to_string())
+    };
+    match error {
+        CertificateError::ExpiredContext { not_after, .. } => {
+            Some(format!("certificate expired at {}", date(not_after)?))
+        }
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            let begin = date(not_before)?;
+            Some(format!("certificate is not valid before {begin}"))
+        }
+        _ => None,
+    }
+}
+
 /// What a library says, with the names of its variants as text: "bad encoding" for `BadEncoding`.
 /// The fields of one are left out.
 pub fn words(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text.split(" {").next().unwrap_or_default();
-    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    let words = text.split(' ').map(|one| word(&unwrapped(one)));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// `a.example` of `DnsName("a.example")`; any other word as it is.
+fn unwrapped(word: &str) -> Cow<'_, str> {
+    let parts = word.split_once('(').and_then(|(variant, rest)| {
+        let (inner, behind) = rest.rsplit_once(')')?;
+        is_variant(variant).then_some((inner, behind))
+    });
+    parts.map_or(Cow::Borrowed(word), |(inner, behind)| {
+        Cow::Owned(format!("{}{behind}", inner.trim_matches('"')))
+    })
+}
+
+/// Two words or more in one.
+fn is_variant(word: &str) -> bool {
+    let letters = word.as_bytes();
+    let begins = |pair: &[u8; 2]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
+    word.starts_with(|c: char| c.is_ascii_uppercase())
+        && letters.iter().all(u8::is_ascii_alphanumeric)
+        && letters.array_windows().any(begins)
 }
 
 /// As it is, unless it is two words or more in one.
 fn word(word: &str) -> String {
-    let letters = word.as_bytes();
-    let begins = |pair: &[u8; 2]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
-    let is_variant = word.starts_with(|c: char| c.is_ascii_uppercase())
-        && letters.iter().all(u8::is_ascii_alphanumeric)
-        && letters.array_windows().any(begins);
-    if !is_variant {
+    if !is_variant(word) {
         return word.to_owned();
     }
     let mut text = String::new();
@@ -144,7 +193,8 @@ fn pem_words(error: &pem::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+    use rustls::{AlertDescription, Error, PeerIncompatible};
+    use rustls_pki_types::ServerName;
 
     #[test]
     fn no_name_of_a_variant_is_shown() {
@@ -154,6 +204,19 @@ mod tests {
                 PeerIncompatible::NoCipherSuitesInCommon
             )),
             "peer is incompatible: no cipher suites in common"
+        );
+        let expected = ServerName::try_from("10.0.0.1").unwrap();
+        let presented = ["DnsName(\"a.example\")", "IpAddress(192.0.2.1)"];
+        let presented = presented.map(str::to_owned).to_vec();
+        assert_eq!(
+            said(Error::InvalidCertificate(
+                CertificateError::NotValidForNameContext {
+                    expected,
+                    presented
+                }
+            )),
+            "invalid peer certificate: certificate not valid for name \"10.0.0.1\"; certificate is only valid \
+             for a.example or 192.0.2.1"
         );
         assert_eq!(
             said(Error::AlertReceived(AlertDescription::HandshakeFailure)),
@@ -165,6 +228,15 @@ mod tests {
         );
         let context = "Unusable UnsupportedThing { signature_id: [1, 2] }";
         assert_eq!(words(&context), "Unusable unsupported thing");
+        let expired = CertificateError::ExpiredContext {
+            time: UnixTime::since_unix_epoch(Duration::from_secs(86_400)),
+            not_after: UnixTime::since_unix_epoch(Duration::from_secs(60)),
+        };
+        let error = io::Error::other(Error::InvalidCertificate(expired));
+        assert_eq!(
+            handshake_words(&error),
+            "certificate expired at 1970-01-01T00:01:00Z"
+        );
         for plain in [
             "a PKCS#8 key of O=ExampleCorp, TLS 1.3",
             "",

@@ -24,7 +24,7 @@ mod verifier;
 pub use certificate::{CertificateFacts, certificate_facts};
 pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
-pub use error::{TlsError, words};
+pub use error::{TlsError, handshake_words, words};
 pub use identity::ClientIdentity;
 pub use look::{Found, Look, SETTLE};
 #[cfg(any(test, fuzzing))]

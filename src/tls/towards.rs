@@ -21,7 +21,7 @@ use super::certificate::{pair, parse_chain};
 use super::client::{file_roots, system_roots};
 use super::files::Contents;
 use super::verifier::{Accepted, Verifier};
-use super::{Stream, TlsError, stream, words};
+use super::{Stream, TlsError, handshake_words, stream};
 use crate::config::{BackendTls, TlsVersion};
 
 /// An operator reads the reason, a certificate of a thousand names does not belong in it.
@@ -148,7 +148,7 @@ fn reason(error: &io::Error) -> String {
     if let Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) = inner {
         return "certificate of an unknown issuer; name it with tls.ca".to_owned();
     }
-    let whole = words(error);
+    let whole = handshake_words(error);
     let short = whole
         .strip_prefix("invalid peer certificate: ")
         .unwrap_or(&whole);

@@ -135,6 +135,9 @@ async fn a_node_drains_itself_and_nobody_else() {
 #[tokio::test]
 async fn each_action_is_logged_with_the_name_and_the_peer() {
     let tokens = Tokens::start().await;
+    let plan = "{\"configuration\": \"\"}";
+    let eyes = secret("eyes");
+    tokens.ask(eyes.trim(), "POST", "/api/v1/plan", plan).await;
     tokens.operate("node-1", "n1", "drain").await;
     tokens.operate("eyes", "n2", "drain").await;
     let balancer = &tokens.balancer;

@@ -234,6 +234,11 @@ async fn a_silent_backend_fails_its_check_by_timeout() {
             .is_some_and(|reason| reason.contains("200ms")),
         "{down}"
     );
+    let told = |event: &crate::harness::Event| event.message() == "backend changed its state";
+    let told = balancer.event("the change", 0, told).await;
+    assert_eq!(told.field("from"), Some("unchecked"));
+    assert_eq!(told.field("to"), Some("down"));
+    assert_eq!(told.number("suppressed"), None);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::certificates::Certificate;
 use crate::clients::greeted;
-use crate::harness::{Balancer, Launch, complete, run, within};
+use crate::harness::{Balancer, Event, Launch, complete, run, within};
 use crate::nodes::Node;
 use crate::settings::{backend, listener, listener_with, pool, simple};
 
@@ -188,6 +188,50 @@ async fn a_drain_that_runs_out_of_its_wait_fails_and_one_that_empties_does_not()
     );
 }
 
+#[tokio::test]
+async fn a_drain_with_a_pace_ends_with_a_job_that_is_done() {
+    let (balancer, admin, _node) = started().await;
+    let _live = greeted(balancer.address("main").await).await;
+    for after in ["0s", "10ms"] {
+        let words = [
+            "drain", "nodes/n1", "--rate", "100/s", "--after", after, "--wait", "20s", "--admin",
+            &admin,
+        ];
+        let (code, out, error) = balancer.command(&words).await;
+        assert_eq!(code, 0, "{error}");
+        assert!(out.contains(": done, ") && !out.contains("ending"), "{out}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_as_that() {
+    let (balancer, admin, _node) = started().await;
+    let command = async |words: &[&str]| {
+        let words = [words, &["--admin", &admin]].concat();
+        balancer.command(&words).await
+    };
+    let (code, _, error) = command(&["abort", "99"]).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("no job 99; `evenkeel jobs`"), "{error}");
+    for word in ["abort", "close"] {
+        let (code, _, error) = command(&[word, "abc"]).await;
+        assert_eq!(code, 2);
+        assert!(error.contains("not a number"), "{error}");
+    }
+    let (code, out, error) = command(&["close", "--tag", "nobody"]).await;
+    let nobody = "nobody matches: tag=nobody\n";
+    assert_eq!((code, out.as_str()), (0, nobody), "{error}");
+    let address = balancer.address("main").await;
+    let _live = (greeted(address).await, greeted(address).await);
+    for (limit, is_more) in [("1", true), ("2", false)] {
+        let words = ["connections", "--sort", "bytes", "--limit", limit];
+        let (code, out, error) = command(&words).await;
+        assert_eq!(code, 0, "{error}");
+        let more = "; there may be more: a higher --limit\n";
+        assert_eq!(out.ends_with(more), is_more, "{out}");
+    }
+}
+
 /// Passes each request on to `admin`, with a `wait` of 10 ms in place of the longest that the endpoint has, and says that it came.
 async fn impatient(admin: SocketAddr, came: mpsc::UnboundedSender<String>) -> SocketAddr {
     let gate = TcpListener::bind("127.0.0.1:0").await.expect("bind");
@@ -245,6 +289,10 @@ async fn each_state_is_set_and_an_unknown_backend_is_told_what_there_is() {
         assert_eq!(code, 0, "{error}");
         let seen = balancer.backend("nodes", "n1").await;
         assert_eq!(seen["operator"], operator, "{seen}");
+        let is_it = |event: &Event| {
+            event.message() == "operator sets the state" && event.field("to") == Some(operator)
+        };
+        balancer.event("the word in the log", 0, is_it).await;
     }
     let (code, _, error) = balancer
         .command(&["drain", "nodes/n9", "--admin", &admin])

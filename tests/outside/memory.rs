@@ -71,9 +71,23 @@ async fn above_max_memory_new_clients_are_refused_until_there_is_room() {
     // What lives goes on, and the operator is served.
     assert_eq!(crate::clients::ask(&mut live, "b").await, "n1:b");
     assert_eq!(balancer.get("/api/v1/status").await.status, 200);
+    assert_eq!(balancer.get("/readyz").await.status, 503);
+    let admin = balancer.address("admin").await.to_string();
+    let (_, table, _) = balancer.command(&["status", "--admin", &admin]).await;
+    let line = table
+        .lines()
+        .find(|line| line.starts_with("new connections are refused: memory "));
+    let line = line.unwrap_or_else(|| panic!("the head does not say so: {table}"));
+    assert!(
+        line.contains("MiB of ") && line.ends_with(", max_memory"),
+        "{line}"
+    );
+    assert!(table.contains("(max_memory)"), "{table}");
     balancer.reload(&bounded.replace("1h", "59m")).await;
     let told = |event: &crate::harness::Event| event.field("limit") == Some("max_memory");
-    balancer.event("the limit to be told of", 0, told).await;
+    let told = balancer.event("the limit to be told of", 0, told).await;
+    assert!(told.field("used").is_some_and(|used| used.ends_with("MiB")));
+    assert!(told.field("max_memory").is_some());
 
     drop(held);
     let emptied = async {
@@ -87,4 +101,8 @@ async fn above_max_memory_new_clients_are_refused_until_there_is_room() {
         "{} of {bound} bytes are still taken",
         anonymous_bytes(balancer.pid())
     );
+    let over =
+        |event: &crate::harness::Event| event.message().starts_with("memory is short no more");
+    balancer.event("the end to be told of", 0, over).await;
+    assert_eq!(balancer.get("/readyz").await.status, 200);
 }

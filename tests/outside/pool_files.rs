@@ -84,11 +84,20 @@ async fn the_authorities_of_backends_are_followed_and_a_bad_file_leaves_the_last
     let event = told(&balancer, 0, BAD, "tls").await;
     assert!(event.field("error").expect("why").contains("roots.pem"));
     assert_eq!(error(&balancer, "tls").await, 1.0);
+    let status = async || {
+        let admin = balancer.address("admin").await.to_string();
+        balancer.command(&["status", "--admin", &admin]).await.1
+    };
+    let table = status().await;
+    let line = table.lines().find(|line| line.starts_with("  tls files: "));
+    let line = line.unwrap_or_else(|| panic!("the error is not in {table}"));
+    assert!(line.contains("roots.pem"), "{line}");
     assert_eq!(greeted(address).await.1, "n1");
 
     copy(&certificate.cert);
     told(&balancer, 0, GOOD, "tls").await;
     assert_eq!(error(&balancer, "tls").await, 0.0);
+    assert!(!status().await.contains("tls files"));
     assert_eq!(greeted(address).await.1, "n1");
     echoed(&mut live, b"still there").await;
     assert_eq!(errors_told(&balancer), 1, "one line for a change of state");

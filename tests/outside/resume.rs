@@ -668,6 +668,16 @@ async fn a_move_gives_sessions_another_node_and_leaves_those_that_cannot() {
             };
             let job = within("the job", job).await;
             assert_eq!(job["ended"], 5, "{job}");
+            let (_, table, _) = balancer.command(&["jobs", "--admin", &admin]).await;
+            let rows = table
+                .lines()
+                .map(|row| row.split_whitespace().collect::<Vec<_>>());
+            let rows: Vec<Vec<&str>> = rows.collect();
+            assert!(
+                rows[0].ends_with(&["CLOSE", "ENDED", "MOVED", "LEFT", "ETA"]),
+                "{table}"
+            );
+            assert!(rows[1].ends_with(&["-", "-", "5", "0"]), "{table}");
             gone(&balancer, "n1").await;
         } else {
             assert_eq!(code, 1, "{out}");

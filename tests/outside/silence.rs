@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{http_on, read_line, read_to_ending};
-use crate::harness::{Balancer, Launch, within};
+use crate::harness::{Balancer, Event, Launch, within};
 use crate::nodes::Node;
 use crate::settings::{backend, listener_with, pool};
 
@@ -73,6 +73,12 @@ async fn silent_connections_of_one_source_leave_their_places_to_another() {
         let silent = flood(address, said.as_bytes()).await;
         assert_eq!(status(&mut from(2, address).await).await, 200);
         assert!(refused(&balancer).await >= 1.0);
+        let told = |event: &Event| event.message().starts_with("silent connections leave");
+        let told = balancer.event("silence to be told of", 0, told).await;
+        assert_eq!(told.field("limit"), Some(limit));
+        let admin = balancer.address("admin").await.to_string();
+        let (_, table, _) = balancer.command(&["status", "--admin", &admin]).await;
+        assert!(table.contains(" (silent)"), "{table}");
         assert_eq!(status(&mut third).await, 200);
         let mut oldest = silent.into_iter().next().expect("the first");
         let (answer, _) = read_to_ending(&mut oldest).await;

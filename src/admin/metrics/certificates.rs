@@ -39,7 +39,7 @@ pub(super) fn encode(
 pub(super) fn encode_pool_files(files: &[PoolFileStatus], page: &mut Page<'_>) -> fmt::Result {
     let errors = files.iter().map(|one| {
         let labels = vec![("pool", one.pool.as_str()), ("kind", one.kind)];
-        (labels, u64::from(!one.is_good))
+        (labels, u64::from(one.error.is_some()))
     });
     let help = "1: a file of its tls, or of its sticky keys, cannot be used as it is now, and the last good one goes on";
     page.gauge("pool_file_error", help, None, errors)

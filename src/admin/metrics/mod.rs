@@ -339,6 +339,7 @@ mod tests {
             redispatches: 7,
             lookups_ok: 8,
             lookups_failed: 9,
+            file_errors: Vec::new(),
             failing_lookups: Vec::new(),
             backends: vec![backend("n1"), backend("quote\"d\\\n")],
         }
@@ -395,6 +396,7 @@ mod tests {
             buffered_bytes: 4096,
             anonymous_bytes: Some(8192),
             max_memory: 1 << 30,
+            short_of_memory: false,
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),
@@ -427,7 +429,7 @@ mod tests {
             pool_files: vec![PoolFileStatus {
                 pool: "chat".into(),
                 kind: "tls",
-                is_good: true,
+                error: None,
             }],
             refused: Refused::default().rows(),
             resident_bytes: Some(4096),

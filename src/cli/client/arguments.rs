@@ -200,6 +200,11 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
+/// An id.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "not a number".to_owned())
+}
+
 /// A network or an address.
 pub(super) fn client(text: &str) -> Result<String, String> {
     network(text)

@@ -19,8 +19,10 @@ use super::found::{Seen, Watched};
 use super::layout::clean;
 use super::target::Target;
 use crate::admin::view::ErrorView;
+use crate::base::units::format_duration;
 use crate::cli::failure::Failure;
 use crate::config::Bind;
+use crate::tls::handshake_words;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A status of ten thousand backends takes about 8 MB.
@@ -56,7 +58,7 @@ pub async fn call_with(
     let late = |_| {
         io::Error::new(
             ErrorKind::TimedOut,
-            format!("timed out after {CONNECT_TIMEOUT:?}"),
+            format!("timed out after {}", format_duration(CONNECT_TIMEOUT)),
         )
     };
     let connected = timeout(CONNECT_TIMEOUT, connect(target)).await;
@@ -71,7 +73,7 @@ pub async fn call_with(
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
         Err(_) => {
-            let error = format!("no answer within {patience:?}");
+            let error = format!("no answer within {}", format_duration(patience));
             return Err(unanswered(target, &seen, &error));
         }
     };
@@ -169,14 +171,34 @@ fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
         ),
         ErrorKind::ConnectionRefused => ("connection refused".to_owned(), LOOK),
         ErrorKind::NotFound => ("no such socket".to_owned(), LOOK),
-        ErrorKind::PermissionDenied => ("permission denied".to_owned(), ""),
-        _ => (error.to_string(), ""),
+        ErrorKind::PermissionDenied => return denied(target),
+        _ => (handshake_words(error), ""),
     };
     let Target {
         address, origin, ..
     } = target;
     Failure::Other(format!(
         "no admin endpoint at {address} (from {origin}): {reason}{hint}"
+    ))
+}
+
+/// It may well run: who asks may not open its socket.
+fn denied(target: &Target) -> Failure {
+    use std::os::unix::fs::MetadataExt as _;
+    let Target {
+        address, origin, ..
+    } = target;
+    let file = match address {
+        Bind::Unix(path) => std::fs::metadata(path).ok(),
+        Bind::Tcp(_) => None,
+    };
+    let whose = file.map(|file| {
+        let (user, group, mode) = (file.uid(), file.gid(), file.mode() & 0o777);
+        format!(": its file is of user {user}, group {group}, mode {mode:04o}")
+    });
+    let whose = whose.unwrap_or_default();
+    Failure::Other(format!(
+        "permission to ask at {address} (from {origin}) is denied{whose}"
     ))
 }
 
@@ -254,6 +276,30 @@ mod tests {
             unreachable_endpoint(&target(), &error).to_string(),
             "no admin endpoint at 127.0.0.1:9900 (from balancer.toml): connection refused; is evenkeel running, and \
              does its configuration have [admin]?"
+        );
+    }
+
+    #[test]
+    fn a_socket_of_another_user_is_told_with_its_owner() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        let target = Target {
+            address: Bind::Unix(path.clone()),
+            ..target()
+        };
+        let error = io::Error::from(ErrorKind::PermissionDenied);
+        assert_eq!(
+            unreachable_endpoint(&target, &error).to_string(),
+            format!(
+                "permission to ask at unix:{} (from balancer.toml) is denied: its file is of user {}, group {}, mode 0600",
+                path.display(),
+                file.uid(),
+                file.gid()
+            )
         );
     }
 

@@ -8,12 +8,14 @@ use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::arguments::{AskArguments, Output, PaceArguments, client, duration};
+use super::arguments::{AskArguments, Output, PaceArguments, client, duration, number};
 use super::jobs;
-use super::layout::Style;
+use super::layout::{Style, clean};
+use super::listing::More;
 use super::target::Target;
 use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, listing, print, show, understand};
-use crate::admin::view::{ClosedView, ConnectionsView};
+use crate::admin::DEFAULT_LIMIT;
+use crate::admin::view::{ClosedView, ConnectionsView, JobView};
 use crate::base::units::format_duration;
 use crate::cli::failure::Failure;
 use crate::relay::MAX_PAGE;
@@ -99,7 +101,7 @@ struct FilterArguments {
 #[derive(Debug, Args)]
 pub struct CloseArguments {
     /// Which connection, by its id in `evenkeel connections` and in the access log
-    #[arg(value_name = "ID", conflicts_with_all = CONDITIONS, conflicts_with = "all")]
+    #[arg(value_name = "ID", value_parser = number, conflicts_with_all = CONDITIONS, conflicts_with = "all")]
     id: Option<u64>,
     #[command(flatten)]
     filter: FilterArguments,
@@ -139,8 +141,13 @@ pub fn list(arguments: ListArguments) -> Result<(), Failure> {
             return show_all(target, output, &filter).await;
         }
         let body = page(target, &filter, sort, limit, None).await?;
+        // In another order than the table's there are no further pages.
+        let more = match sort {
+            Some(_) => More::Sorted(limit.map_or(DEFAULT_LIMIT, usize::from)),
+            None => More::Paged,
+        };
         show(output, &body, |listed| {
-            listing::connections(listed, Style::of_stdout())
+            listing::connections(listed, more, Style::of_stdout())
         })
     })
 }
@@ -211,7 +218,12 @@ fn begin(
     let body = Value::from(body).to_string();
     ask(asked, async |target, output| {
         let body = call::call_with(target, Method::POST, path, body, ANSWER_TIMEOUT).await?;
-        show(output, &body, jobs::line)
+        show(output, &body, |job: &JobView| {
+            if job.ended == 0 && job.left == 0 {
+                return format!("nobody matches: {}\n", clean(&job.target));
+            }
+            jobs::line(job)
+        })
     })
 }
 
@@ -238,7 +250,11 @@ async fn show_all(
         (whole.next, whole.live) = (next, live);
     }
     match output {
-        Output::Table => print(&listing::connections(&whole, Style::of_stdout())),
+        Output::Table => print(&listing::connections(
+            &whole,
+            More::Paged,
+            Style::of_stdout(),
+        )),
         Output::Json => {
             let text = serde_json::to_string_pretty(&whole);
             let text = text.map_err(|error| Failure::Other(error.to_string()))?;

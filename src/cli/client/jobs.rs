@@ -3,7 +3,7 @@
 use clap::Args;
 use http::Method;
 
-use super::arguments::AskArguments;
+use super::arguments::{AskArguments, number};
 use super::layout::{Cell, Style, layout, span};
 use super::{ANSWER_TIMEOUT, ask, call, show};
 use crate::admin::view::{JobView, JobsView};
@@ -12,11 +12,14 @@ use crate::cli::failure::Failure;
 #[derive(Debug, Args)]
 pub struct AbortArguments {
     /// Which job, by its id in `evenkeel jobs`
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", value_parser = number)]
     id: u64,
     #[command(flatten)]
     ask: AskArguments,
 }
+
+/// Where moved sessions stand, if a job moves some.
+const MOVED_COLUMN: usize = 7;
 
 /// Prints the jobs that run and the latest that are over.
 pub fn list(arguments: AskArguments) -> Result<(), Failure> {
@@ -47,6 +50,7 @@ pub fn line(job: &JobView) -> String {
         ended,
         left,
         pace,
+        moves,
         ..
     } = job;
     let by = match by.as_str() {
@@ -54,7 +58,8 @@ pub fn line(job: &JobView) -> String {
         other => format!(" by {other}"),
     };
     let eta = eta(job).map_or(String::new(), |eta| format!(", about {eta}"));
-    format!("job {id}{by} on {target}: {phase}, {pace}, {ended} ended, {left} left{eta}\n")
+    let done = if *moves { "moved" } else { "ended" };
+    format!("job {id}{by} on {target}: {phase}, {pace}, {ended} {done}, {left} left{eta}\n")
 }
 
 pub(super) fn eta(job: &JobView) -> Option<String> {
@@ -70,21 +75,33 @@ pub fn table(jobs: &[JobView], style: Style) -> String {
     if jobs.is_empty() {
         return "no jobs\n".to_owned();
     }
-    let head = [
+    let mut head = vec![
         "JOB", "BY", "ON", "PHASE", "PACE", "CLOSE", "ENDED", "LEFT", "ETA",
     ];
+    let any_moves = jobs.iter().any(|job| job.moves);
+    if any_moves {
+        head.insert(MOVED_COLUMN, "MOVED");
+    }
     let rows = jobs.iter().map(|job| {
-        vec![
+        let none = || Cell::amount("-".to_owned());
+        let of = |is_it: bool, number: u64| {
+            if is_it { Cell::number(number) } else { none() }
+        };
+        let mut cells = vec![
             Cell::number(job.id),
             Cell::text(&job.by),
             Cell::foreign(&job.target),
             Cell::text(&job.phase),
             Cell::text(&job.pace),
-            Cell::number(job.code.into()),
-            Cell::number(job.ended),
+            of(!job.moves, job.code.into()),
+            of(!job.moves, job.ended),
             Cell::number(job.left),
             Cell::amount(eta(job).unwrap_or_default()),
-        ]
+        ];
+        if any_moves {
+            cells.insert(MOVED_COLUMN, of(job.moves, job.ended));
+        }
+        cells
     });
     layout(&head, rows.collect(), style)
 }
@@ -105,6 +122,7 @@ mod tests {
             left_seconds: Some(5),
             pace: "100/s".into(),
             code: 1012,
+            moves: false,
             started_at: String::new(),
         };
         assert_eq!(
@@ -112,6 +130,25 @@ mod tests {
             "job 3 by health on chat/n1: ending, 100/s, 10 ended, 490 left, about 5s\n"
         );
         assert_eq!(table(&[], Style::Plain), "no jobs\n");
-        assert!(table(&[job], Style::Plain).contains("chat/n1"));
+        let plain = table(std::slice::from_ref(&job), Style::Plain);
+        assert!(
+            plain.contains("chat/n1") && !plain.contains("MOVED"),
+            "{plain}"
+        );
+        let moved = JobView {
+            id: 4,
+            moves: true,
+            ended: 2,
+            ..job.clone()
+        };
+        assert!(line(&moved).contains(", 2 moved, "));
+        let both = table(&[job, moved], Style::Plain);
+        let rows: Vec<Vec<&str>> = both
+            .lines()
+            .map(|row| row.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows[0][5..8], ["CLOSE", "ENDED", "MOVED"]);
+        assert_eq!(rows[1][5..8], ["1012", "10", "-"]);
+        assert_eq!(rows[2][5..8], ["-", "-", "2"]);
     }
 }

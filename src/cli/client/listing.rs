@@ -2,6 +2,7 @@
 
 use super::layout::{Cell, Style, layout, span};
 use crate::admin::view::{ConnectionView, ConnectionsView};
+use crate::base::units::readable_size;
 
 const HEAD: [&str; 9] = [
     "ID",
@@ -16,16 +17,17 @@ const HEAD: [&str; 9] = [
 ];
 /// Where tags stand, if there are any.
 const TAG_COLUMN: usize = 4;
-/// Sizes are shown in the largest unit that leaves a whole number before the point.
-const UNITS: [(&str, u64); 4] = [
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-];
+
+/// How the rest is shown, where there is one.
+#[derive(Debug, Clone, Copy)]
+pub enum More {
+    Paged,
+    /// These many were asked for, and there are no pages.
+    Sorted(usize),
+}
 
 /// The whole table, ending with a line end.
-pub fn connections(listed: &ConnectionsView, style: Style) -> String {
+pub fn connections(listed: &ConnectionsView, more: More, style: Style) -> String {
     let is_tagged = listed.connections.iter().any(|one| one.tag.is_some());
     let rows = listed.connections.iter().map(|one| row(one, is_tagged));
     let mut head = HEAD.to_vec();
@@ -33,11 +35,14 @@ pub fn connections(listed: &ConnectionsView, style: Style) -> String {
         head.insert(TAG_COLUMN, "TAG");
     }
     let mut text = layout(&head, rows.collect(), style);
-    let more = match listed.next {
-        Some(_) => "; there may be more: --all",
-        None => "",
-    };
     let count = listed.connections.len();
+    let more = match more {
+        More::Paged if listed.next.is_some() => "; there may be more: --all",
+        More::Sorted(limit) if count >= limit && listed.live > count as u64 => {
+            "; there may be more: a higher --limit"
+        }
+        _ => "",
+    };
     text.push_str(&format!("{count} listed, {} live{more}\n", listed.live));
     text
 }
@@ -68,8 +73,8 @@ fn row(connection: &ConnectionView, is_tagged: bool) -> Vec<Cell> {
         Cell::foreign(&what(connection)),
         Cell::amount(span(*age_seconds)),
         Cell::amount(span(*idle_seconds)),
-        Cell::amount(size(*bytes_from_client)),
-        Cell::amount(size(*bytes_from_backend)),
+        Cell::amount(readable_size(*bytes_from_client)),
+        Cell::amount(readable_size(*bytes_from_backend)),
     ];
     if is_tagged {
         cells.insert(
@@ -93,18 +98,6 @@ fn what(connection: &ConnectionView) -> String {
             .map(String::as_str)
             .collect(),
     }
-}
-
-/// With one decimal, cut rather than rounded: `1023.9KiB` is never `1024.0KiB`.
-fn size(bytes: u64) -> String {
-    let unit = UNITS.iter().find(|(_, factor)| bytes >= *factor);
-    unit.map_or_else(
-        || format!("{bytes}B"),
-        |(unit, factor)| {
-            let tenths = bytes % factor * 10 / factor;
-            format!("{}.{tenths}{unit}", bytes / factor)
-        },
-    )
 }
 
 #[cfg(test)]
@@ -138,7 +131,7 @@ mod tests {
             next,
             live: 9,
         };
-        connections(&listed, Style::Plain)
+        connections(&listed, More::Paged, Style::Plain)
     }
 
     #[test]
@@ -197,19 +190,5 @@ mod tests {
             text.contains("b.example/\\u001b[2J\\u009b\\u202e\\n"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn sizes_are_shown_in_a_readable_unit() {
-        for (bytes, shown) in [
-            (0, "0B"),
-            (1_023, "1023B"),
-            (1_024, "1.0KiB"),
-            ((1 << 20) - 1, "1023.9KiB"),
-            (5 << 30, "5.0GiB"),
-            (u64::MAX, "16777215.9TiB"),
-        ] {
-            assert_eq!(size(bytes), shown);
-        }
     }
 }

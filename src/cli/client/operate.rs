@@ -164,6 +164,15 @@ pub(super) fn operated_listener(done: &OperatedListenerView) -> String {
 fn told(name: &str, state: &str, live: u64, job: Option<&JobView>) -> String {
     let state = format!("{name}: {state}, {}\n", connections(live));
     match job {
+        // It has not looked yet.
+        Some(job) if live == 0 && job.left == 0 && !jobs::is_over(job) => {
+            let phase = "done".to_owned();
+            let job = JobView {
+                phase,
+                ..job.clone()
+            };
+            format!("{state}{}", jobs::line(&job))
+        }
         Some(job) => format!("{state}{}", jobs::line(job)),
         None => state,
     }

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use super::jobs;
 use super::layout::{Cell, Style, clean, layout, span};
-use crate::admin::view::{BackendView, ListenerView, PoolView, StatusView};
+use crate::admin::view::{BackendView, ListenerView, PoolView, ProcessView, StatusView};
+use crate::base::units::readable_size;
 
 /// The whole table, ending with a line end.
 pub fn status(status: &StatusView, style: Style) -> String {
@@ -46,7 +47,11 @@ fn heading(status: &StatusView) -> String {
         ..
     } = status;
     let up = span(process.uptime_seconds);
-    let state = if process.ready { "ready" } else { "stopping" };
+    let state = match (process.ready, process.short_of_memory) {
+        (false, _) => "stopping",
+        (true, true) => "not ready",
+        (true, false) => "ready",
+    };
     let (open, most) = (process.connections, process.max_connections);
     let mut text = format!(
         "evenkeel {version}, process {}, up {up}, {state}, {open} of {most} connections\n{}, reloads {} ok, {} refused\n",
@@ -55,6 +60,7 @@ fn heading(status: &StatusView) -> String {
         configuration.reloads_ok,
         configuration.reloads_failed
     );
+    text.push_str(&shortage(process));
     if let Some(error) = &configuration.last_error {
         text.push_str("the latest reload was refused:\n");
         error
@@ -73,6 +79,18 @@ fn heading(status: &StatusView) -> String {
     text
 }
 
+/// Why the process takes nobody.
+fn shortage(process: &ProcessView) -> String {
+    if !process.short_of_memory {
+        return String::new();
+    }
+    let used = process
+        .anonymous_bytes
+        .map_or("all".to_owned(), readable_size);
+    let most = readable_size(process.max_memory);
+    format!("new connections are refused: memory {used} of {most}, max_memory\n")
+}
+
 fn listeners(listeners: &[ListenerView], style: Style) -> String {
     let head = [
         "NAME", "BIND", "PROTOCOL", "STATE", "LIVE", "ACCEPTED", "REFUSED",
@@ -85,10 +103,23 @@ fn listeners(listeners: &[ListenerView], style: Style) -> String {
             Cell::state(&listener.state),
             Cell::number(listener.live),
             Cell::number(listener.accepted),
-            Cell::number(listener.refused),
+            Cell::amount(refused(listener)),
         ]
     });
     layout(&head, rows.collect(), style)
+}
+
+/// How many, and why most of them.
+fn refused(listener: &ListenerView) -> String {
+    let total = listener.refused;
+    let reasons = listener.refusals.iter().filter(|one| one.count > 0);
+    // The first of those that are as many.
+    let top = reasons.rev().max_by_key(|one| one.count);
+    match top {
+        None => total.to_string(),
+        Some(top) if top.count >= total => format!("{total} ({})", clean(&top.reason)),
+        Some(top) => format!("{total} (mostly {})", clean(&top.reason)),
+    }
 }
 
 /// Nothing where TLS is terminated nowhere.
@@ -133,6 +164,14 @@ fn pool_heading(pool: &PoolView) -> String {
     );
     if let Some(why) = &pool.panic {
         text.push_str(&format!("  panic mode: {}\n", clean(why)));
+    }
+    for file in &pool.file_errors {
+        let (kind, errors) = (clean(&file.kind), file.error.lines());
+        for error in errors.map(clean) {
+            text.push_str(&format!(
+                "  {kind} files: {error}; the last good one goes on\n"
+            ));
+        }
     }
     for lookup in &pool.failing_lookups {
         text.push_str(&format!(

@@ -183,7 +183,10 @@ fn own_token(admin: &Admin) -> Result<Option<String>, Failure> {
 }
 
 fn read_token(file: &Path) -> Result<String, Failure> {
-    Ok(read(file)?.trim().to_owned())
+    match read(file)?.trim() {
+        "" => Err(Failure::Other(format!("{} is empty", file.display()))),
+        token => Ok(token.to_owned()),
+    }
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -304,6 +307,19 @@ mod tests {
             Target::find(&given).unwrap().token.as_deref(),
             Some("s3cret")
         );
+    }
+
+    #[test]
+    fn an_empty_token_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, " \n").unwrap();
+        let error = Target::find(&Given {
+            token_file: Some(file.clone()),
+            ..Given::default()
+        });
+        let said = error.unwrap_err().to_string();
+        assert_eq!(said, format!("{} is empty", file.display()));
     }
 
     #[test]

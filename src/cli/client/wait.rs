@@ -85,7 +85,8 @@ impl<'a> Watch<'a> {
         let until = began + wait.unwrap_or_default();
         while done.live() > 0 && Instant::now() < until {
             sleep(LOOK_SPACING.min(until - Instant::now())).await;
-            done.set(self.look().await?)?;
+            let job = done.view.facts().1.map(|job| job.id);
+            done.set(self.look(job).await?)?;
             self.tell(&done.view);
         }
         if wait.is_some() {
@@ -108,7 +109,7 @@ impl<'a> Watch<'a> {
                     return answer;
                 }
                 // One that fails is not told: the answer will say why.
-                _ = looks.tick() => if let Ok(view) = self.look().await {
+                _ = looks.tick() => if let Ok(view) = self.look(None).await {
                     self.tell(&view);
                 },
             }
@@ -116,8 +117,8 @@ impl<'a> Watch<'a> {
     }
 
     /// The subject as it is now, with what is done to it.
-    async fn look(&self) -> Result<View, Failure> {
-        let job = self.job().await?;
+    async fn look(&self, known: Option<u64>) -> Result<View, Failure> {
+        let job = self.job(known).await?;
         match self.subject {
             Subject::Backend(_) => {
                 let path = self.subject.base();
@@ -146,11 +147,13 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn job(&self) -> Result<Option<JobView>, Failure> {
+    /// The one that runs, or `known` that is over.
+    async fn job(&self, known: Option<u64>) -> Result<Option<JobView>, Failure> {
         let body = call::call(self.target, Method::GET, "/api/v1/jobs", ANSWER_TIMEOUT).await?;
         let JobsView { jobs } = understand(&body)?;
         let name = self.subject.name();
-        let is_of = |job: &JobView| job.target == name && !jobs::is_over(job);
+        let is_of =
+            |job: &JobView| job.target == name && (!jobs::is_over(job) || Some(job.id) == known);
         Ok(jobs.into_iter().rev().find(is_of))
     }
 
@@ -208,12 +211,24 @@ impl Done {
 fn progress(name: &str, live: u64, job: Option<&JobView>) -> String {
     let mut line = format!("{name}: {} left", connections(live));
     if let Some(job) = job {
-        line.push_str(&format!(", {} ended", job.ended));
+        match waits_for(job) {
+            Some(after) => line.push_str(&format!(", waits for `after` ({after})")),
+            None => line.push_str(&format!(", {} ended", job.ended)),
+        }
         if let Some(eta) = jobs::eta(job) {
             line.push_str(&format!(", about {eta}"));
         }
     }
     line
+}
+
+/// The time that it leaves them to end by themselves, while it does.
+fn waits_for(job: &JobView) -> Option<&str> {
+    let after = job
+        .pace
+        .split(", ")
+        .find_map(|part| part.strip_prefix("after "));
+    after.filter(|_| job.phase == "waiting")
 }
 
 #[cfg(test)]
@@ -233,11 +248,21 @@ mod tests {
             left_seconds: Some(5),
             pace: "100/s".into(),
             code: 1012,
+            moves: false,
             started_at: String::new(),
         };
         assert_eq!(
             progress("chat/n1", 490, Some(&job)),
             "chat/n1: 490 connections left, 10 ended, about 5s"
+        );
+        let job = JobView {
+            phase: "waiting".into(),
+            pace: "100/s, after 10m".into(),
+            ..job
+        };
+        assert_eq!(
+            progress("chat/n1", 500, Some(&job)),
+            "chat/n1: 500 connections left, waits for `after` (10m), about 5s"
         );
     }
 }
