@@ -168,6 +168,7 @@ impl<'a> Entry<'a> {
             Ok(time) => Ok(time),
             Err(UnitError::Number) => Err("it must begin with a whole number"),
             Err(UnitError::NoUnit) => Err("the unit is missing"),
+            Err(UnitError::Fraction) => Err(FRACTION),
             Err(UnitError::Unit) => Err("the unit is unknown"),
             Err(UnitError::TooLarge) => Err("it is too long"),
         })
@@ -184,6 +185,7 @@ impl<'a> Entry<'a> {
             Ok(bytes) => Ok(bytes),
             Err(UnitError::Number) => Err("it must begin with a whole number"),
             Err(UnitError::NoUnit) => Err("the unit is missing"),
+            Err(UnitError::Fraction) => Err(FRACTION),
             Err(UnitError::Unit) => Err("the unit is unknown"),
             Err(UnitError::TooLarge) => Err("it is too large"),
         })
@@ -197,6 +199,7 @@ impl<'a> Entry<'a> {
             Ok(rate) if rate.count() > *max => Err("it is too large"),
             Ok(rate) => Ok(rate),
             Err(RateError::Count) => Err("it must begin with a whole number above 0"),
+            Err(RateError::Fraction) => Err(FRACTION),
             Err(RateError::NoTime) => Err("the time is missing"),
             Err(RateError::Time) => Err("the time is none, or longer than a day"),
             Err(RateError::TooLarge) => Err("it is too large"),
@@ -317,6 +320,8 @@ impl<'a> Entry<'a> {
             })
     }
 }
+
+const FRACTION: &str = "a fraction is not taken, only a whole number";
 
 fn whole(integer: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str().trim_start_matches('+'), integer.radix()).ok()

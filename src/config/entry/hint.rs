@@ -45,7 +45,9 @@ impl Entry<'_> {
             (Kind::Size { .. }, DeValue::Integer(_) | DeValue::Float(_)) => {
                 quoted(meant::size(shown))
             }
-            (Kind::Percent { .. }, DeValue::Integer(_)) => quoted(meant::percent(shown)),
+            (Kind::Percent { .. }, DeValue::Integer(_) | DeValue::Float(_)) => {
+                quoted(meant::percent(shown))
+            }
             (Kind::Number { .. }, DeValue::String(text)) => {
                 let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 let number = is_number.then(|| format!("write {text}"));
@@ -214,6 +216,20 @@ mod tests {
                 drawn.contains(&format!("help: {wanted}")),
                 "{text}\n{drawn}"
             );
+        }
+    }
+
+    #[test]
+    fn a_fraction_is_refused_as_one_and_shown_as_a_whole_number() {
+        let global = |keys: &str| format!("[global]\n{keys}\n{}", pool(""));
+        for (text, whole) in [
+            (pool("idle_timeout = \"1.5s\""), "write \"1500ms\""),
+            (global("max_buffered = \"1.5GiB\""), "write \"1536MiB\""),
+            (global("max_connection_rate = \"1.5/s\""), ""),
+        ] {
+            let said = read(&text).unwrap_err().messages().remove(0).message;
+            assert!(said.contains("a fraction is not taken"), "{said}");
+            assert!(said.contains(whole), "{said}");
         }
     }
 
