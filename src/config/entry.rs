@@ -1,6 +1,7 @@
 //! One value of the file beside the kind that was declared for it: it reads itself, or notes why it cannot.
 
 mod hint;
+mod table_form;
 
 use std::ops::Range;
 use std::path::Path;
@@ -59,7 +60,7 @@ impl<'a> Entry<'a> {
             key: self.path.clone(),
             what: format!("{} cannot stand here: {why}", self.source.shown(&self.span)),
             allowed: None,
-            hint: None,
+            hint: self.meant_by_peers(),
         });
     }
 
@@ -105,15 +106,27 @@ impl<'a> Entry<'a> {
             span: self.span.clone(),
             key: self.path.clone(),
             what,
-            allowed: Some(format!("allowed: {}", self.kind.allowed())),
+            allowed: Some(format!("allowed: {}", self.kind.allowed_at(&self.path))),
             hint,
         });
     }
 
     /// Notes that what this value names does not exist.
     pub fn unresolved(&self, what: &str, name: &str, existing: &[&str]) {
-        let hint =
-            nearest(name, existing.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+        self.unresolved_part(what, name, existing, str::to_owned);
+    }
+
+    /// The same of a part of the value; `whole` is the value with another name there.
+    pub fn unresolved_part(
+        &self,
+        what: &str,
+        name: &str,
+        existing: &[&str],
+        whole: impl Fn(&str) -> String,
+    ) {
+        let near = nearest(name, existing.iter().copied());
+        let hint = near.map(|near| format!("did you mean \"{}\"?", whole(near)));
+        let name: String = name.chars().take(NAME_SHOWN).collect();
         let allowed = match existing {
             [] => format!("there is no {what}"),
             _ => format!("there are: {}", existing.join(", ")),
@@ -320,6 +333,9 @@ impl<'a> Entry<'a> {
             })
     }
 }
+
+/// Longest name in a message, in characters: no name of a file that is right is longer.
+const NAME_SHOWN: usize = 64;
 
 const FRACTION: &str = "a fraction is not taken, only a whole number";
 

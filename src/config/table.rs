@@ -119,7 +119,7 @@ impl<'a> Table<'a> {
             self.missing(
                 name,
                 &format!("`{name}` is missing"),
-                &declared.kind.allowed(),
+                &declared.kind.allowed_at(&self.path_of(name)),
             );
         }
         entry

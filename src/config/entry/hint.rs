@@ -30,6 +30,14 @@ impl Entry<'_> {
         Some(format!("write \"{guess}\""))
     }
 
+    /// Of a free text that cannot stand here, and is a word of another program.
+    pub(super) fn meant_by_peers(&self) -> Option<String> {
+        let text = self.value.as_str()?;
+        let is_free = matches!(self.kind, Kind::Text(_));
+        let here = peers::value(self.key(), text).filter(|_| is_free)?;
+        Some(here.to_owned())
+    }
+
     /// Of a value of another type; `shown` is as it is written.
     pub(super) fn right_form(&self, shown: &str) -> Option<String> {
         let write = |form: String| Some(format!("write {form}"));
@@ -69,53 +77,14 @@ impl Entry<'_> {
         }
     }
 
-    /// Of a table, or of what stands in place of one.
-    fn right_table(&self, shown: &str) -> Option<String> {
-        let names = self
-            .path
-            .split('.')
-            .map(|part| part.split('[').next().unwrap_or_default());
-        let path = names.collect::<Vec<_>>().join(".");
-        let is_list = matches!(self.value, DeValue::Array(_));
-        match self.kind {
-            Kind::Tables(_) if shown.starts_with('[') && self.value.is_table() => {
-                Some(format!("write `[[{path}]]`"))
-            }
-            Kind::Tables(_) if shown.starts_with('{') && shown.ends_with('}') => {
-                Some(format!("write `[{shown}]`"))
-            }
-            Kind::Table(_) | Kind::FlagOrTable(_) if is_list => Some(format!("write `[{path}]`")),
-            Kind::Named(section) if section.key(self.key()).is_some() && path.contains('.') => {
-                let outer = path.split('.').next().unwrap_or_default();
-                Some(format!(
-                    "a {outer} has a name: write it below `[{outer}.NAME]`"
-                ))
-            }
-            Kind::Named(_) if is_list && path.contains('.') => Some(format!("write `[{path}]`")),
-            Kind::Named(_) if is_list => {
-                let name = self.first_name().unwrap_or("NAME");
-                Some(format!(
-                    "a {path} has its name in its header: write `[{path}.{name}]`"
-                ))
-            }
-            _ => None,
-        }
-    }
-
-    /// The `name` of the first table of a list.
-    fn first_name(&self) -> Option<&str> {
-        let first = self.value.as_array()?.iter().next()?;
-        first.get_ref().as_table()?.get("name")?.get_ref().as_str()
-    }
-
     /// Its own key, without the place in a list.
-    fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         let last = self.path.rsplit('.').next().unwrap_or_default();
         last.split('[').next().unwrap_or_default()
     }
 }
 
-fn flag(value: &DeValue<'_>) -> Option<bool> {
+pub(super) fn flag(value: &DeValue<'_>) -> Option<bool> {
     match value {
         DeValue::String(text) => meant::flag(text),
         DeValue::Integer(number) => meant::flag(number.as_str()),
@@ -186,36 +155,6 @@ mod tests {
             ),
         ] {
             assert_eq!(help(&text), wanted, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_table_of_the_wrong_form_is_shown_in_its_own() {
-        let pool = pool("");
-        for (text, wanted) in [
-            (
-                pool.replace("[pool.p]", "[[pool]]\nname = \"p\""),
-                "a pool has its name in its header: write `[pool.p]`",
-            ),
-            (pool.replace("[pool.p]", "[[pool.p]]"), "write `[pool.p]`"),
-            (
-                pool.replace("[pool.p]", "[pool]"),
-                "a pool has a name: write it below `[pool.NAME]`",
-            ),
-            (
-                pool.replace("[[listener]]", "[listener]"),
-                "write `[[listener]]`",
-            ),
-            (
-                format!("[[global]]\nworkers = 1\n{pool}"),
-                "write `[global]`",
-            ),
-        ] {
-            let drawn = read(&text).unwrap_err().to_string();
-            assert!(
-                drawn.contains(&format!("help: {wanted}")),
-                "{text}\n{drawn}"
-            );
         }
     }
 
