@@ -149,7 +149,7 @@ mod tests {
             ),
             ("listener:\n  - name: a\n    bind: 0.0.0.0:80\n", "YAML"),
             ("{\"listener\": [\n{\"name\": \"a\"}\n]}\n", "JSON"),
-            ("[\0g\0]\0\n\0a\0=\0001\0", "UTF-16"),
+            ("[\0g\0]\0\n\0a\0=\x001\0", "UTF-16"),
             ("frontend a\n  bind *:80\nbackend b\n", "no TOML"),
         ] {
             let messages = read(text).unwrap_err().messages();
