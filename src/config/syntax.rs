@@ -139,6 +139,7 @@ fn other_format(text: &str, document: &DeTable<'_>, errors: &[Error]) -> Option<
 #[cfg(test)]
 mod tests {
     use super::super::testing::{pool, read};
+    use proptest::prelude::*;
 
     #[test]
     fn a_file_of_another_program_is_one_problem() {
@@ -163,6 +164,25 @@ mod tests {
         let text = pool(&format!("{} {}", "a".repeat(3_000), "b".repeat(3_000)));
         for message in read(&text).unwrap_err().messages() {
             assert!(message.message.len() < 200, "{message:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived_and_drawn(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "[", "[[", "]", "{", "}", "=", ",", "\n", "\r\n", " ", "\"", "'", "#", ";", ".", "0", "07",
+                    "bind", "weight", "pool", "é", "“", "”", "%", "\0", "[pool.p]\n", "retries = 3\n",
+                ]),
+                0..24,
+            ),
+            start in any::<bool>(),
+        ) {
+            let text = format!("{}{}", if start { pool("") } else { String::new() }, parts.concat());
+            if let Err(errors) = read(&text) {
+                prop_assert!(!errors.to_string().is_empty());
+            }
         }
     }
 }
