@@ -26,6 +26,8 @@ pub struct Rate {
 pub enum RateError {
     #[error("it must begin with a whole number above 0")]
     Count,
+    #[error("a fraction is not taken, only a whole number")]
+    Fraction,
     #[error("the time is missing, as in \"20/s\"")]
     NoTime,
     #[error("its time must be a unit (s, m, h) or a whole time such as 5s, at most a day")]
@@ -75,6 +77,9 @@ impl FromStr for Rate {
         let (count, rest) = text.split_at(digits);
         if count.is_empty() {
             return Err(RateError::Count);
+        }
+        if rest.starts_with(['.', ',']) {
+            return Err(RateError::Fraction);
         }
         let per = per(rest.strip_prefix('/').ok_or(RateError::NoTime)?)?;
         let count: u64 = count.parse().map_err(|_| RateError::TooLarge)?;
@@ -221,7 +226,7 @@ mod tests {
             ("20/x", RateError::Time),
             ("20/0s", RateError::Time),
             ("20/2d", RateError::Time),
-            ("1.5/s", RateError::NoTime),
+            ("1.5/s", RateError::Fraction),
             ("20/s/s", RateError::Time),
             ("2000000000/s", RateError::TooLarge),
             ("99999999999999999999/s", RateError::TooLarge),

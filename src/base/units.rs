@@ -29,6 +29,8 @@ pub enum UnitError {
     Number,
     #[error("the unit is missing")]
     NoUnit,
+    #[error("a fraction is not taken, only a whole number")]
+    Fraction,
     #[error("the unit is unknown")]
     Unit,
     #[error("it is too large")]
@@ -96,6 +98,9 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     if unit.is_empty() {
         return Err(UnitError::NoUnit);
     }
+    if unit.starts_with(['.', ',']) {
+        return Err(UnitError::Fraction);
+    }
     let factor = units
         .iter()
         .find(|(name, _)| *name == unit)
@@ -159,7 +164,8 @@ mod tests {
             (" 5s", UnitError::Number),
             ("5", UnitError::NoUnit),
             ("5 s", UnitError::Unit),
-            ("1.5s", UnitError::Unit),
+            ("1.5s", UnitError::Fraction),
+            ("1,5s", UnitError::Fraction),
             ("5S", UnitError::Unit),
             ("5sec", UnitError::Unit),
             ("99999999999999999999s", UnitError::TooLarge),

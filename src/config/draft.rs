@@ -12,7 +12,7 @@ use super::error::{ConfigErrors, Fault, Problem, Severity};
 use super::model::Config;
 use super::source::{Place, Source};
 use super::table::Table;
-use super::{FILE_MAX, beside_syntax, sections, too_large};
+use super::{FILE_MAX, sections, syntax, too_large};
 
 /// What is found out about a part of a configuration from outside of its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Draft {
             // What the parser guessed is not worth a look.
             draft.config = None;
             draft.places.clear();
-            draft.problems = beside_syntax(text, &syntax_errors, draft.problems);
+            let tree = document.get_ref();
+            draft.problems = syntax::beside(text, tree, &syntax_errors, draft.problems);
         }
         draft
     }

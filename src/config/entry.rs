@@ -1,6 +1,7 @@
 //! One value of the file beside the kind that was declared for it: it reads itself, or notes why it cannot.
 
 mod hint;
+mod table_form;
 
 use std::ops::Range;
 use std::path::Path;
@@ -59,7 +60,7 @@ impl<'a> Entry<'a> {
             key: self.path.clone(),
             what: format!("{} cannot stand here: {why}", self.source.shown(&self.span)),
             allowed: None,
-            hint: None,
+            hint: self.meant_by_peers(),
         });
     }
 
@@ -105,15 +106,27 @@ impl<'a> Entry<'a> {
             span: self.span.clone(),
             key: self.path.clone(),
             what,
-            allowed: Some(format!("allowed: {}", self.kind.allowed())),
+            allowed: Some(format!("allowed: {}", self.kind.allowed_at(&self.path))),
             hint,
         });
     }
 
     /// Notes that what this value names does not exist.
     pub fn unresolved(&self, what: &str, name: &str, existing: &[&str]) {
-        let hint =
-            nearest(name, existing.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+        self.unresolved_part(what, name, existing, str::to_owned);
+    }
+
+    /// The same of a part of the value; `whole` is the value with another name there.
+    pub fn unresolved_part(
+        &self,
+        what: &str,
+        name: &str,
+        existing: &[&str],
+        whole: impl Fn(&str) -> String,
+    ) {
+        let near = nearest(name, existing.iter().copied());
+        let hint = near.map(|near| format!("did you mean \"{}\"?", whole(near)));
+        let name: String = name.chars().take(NAME_SHOWN).collect();
         let allowed = match existing {
             [] => format!("there is no {what}"),
             _ => format!("there are: {}", existing.join(", ")),
@@ -168,6 +181,7 @@ impl<'a> Entry<'a> {
             Ok(time) => Ok(time),
             Err(UnitError::Number) => Err("it must begin with a whole number"),
             Err(UnitError::NoUnit) => Err("the unit is missing"),
+            Err(UnitError::Fraction) => Err(FRACTION),
             Err(UnitError::Unit) => Err("the unit is unknown"),
             Err(UnitError::TooLarge) => Err("it is too long"),
         })
@@ -184,6 +198,7 @@ impl<'a> Entry<'a> {
             Ok(bytes) => Ok(bytes),
             Err(UnitError::Number) => Err("it must begin with a whole number"),
             Err(UnitError::NoUnit) => Err("the unit is missing"),
+            Err(UnitError::Fraction) => Err(FRACTION),
             Err(UnitError::Unit) => Err("the unit is unknown"),
             Err(UnitError::TooLarge) => Err("it is too large"),
         })
@@ -197,6 +212,7 @@ impl<'a> Entry<'a> {
             Ok(rate) if rate.count() > *max => Err("it is too large"),
             Ok(rate) => Ok(rate),
             Err(RateError::Count) => Err("it must begin with a whole number above 0"),
+            Err(RateError::Fraction) => Err(FRACTION),
             Err(RateError::NoTime) => Err("the time is missing"),
             Err(RateError::Time) => Err("the time is none, or longer than a day"),
             Err(RateError::TooLarge) => Err("it is too large"),
@@ -317,6 +333,11 @@ impl<'a> Entry<'a> {
             })
     }
 }
+
+/// Longest name in a message, in characters: no name of a file that is right is longer.
+const NAME_SHOWN: usize = 64;
+
+const FRACTION: &str = "a fraction is not taken, only a whole number";
 
 fn whole(integer: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str().trim_start_matches('+'), integer.radix()).ok()

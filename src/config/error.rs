@@ -11,6 +11,9 @@ use serde::Serialize;
 /// Problems shown to a person; what is beyond is counted. Each costs a pass over the text to draw, and nobody reads more.
 const SHOWN: usize = 50;
 
+/// Longest path of a key that is drawn, in characters: four names of the longest, and lists.
+const KEY_SHOWN: usize = 160;
+
 /// The kind of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,6 +194,10 @@ impl Problem {
     fn title(&self) -> String {
         match self.key.as_str() {
             "" => self.what.clone(),
+            key if key.chars().nth(KEY_SHOWN).is_some() => {
+                let key: String = key.chars().take(KEY_SHOWN).collect();
+                format!("{key}...: {}", self.what)
+            }
             key => format!("{key}: {}", self.what),
         }
     }

@@ -150,7 +150,20 @@ impl Kind {
         }
     }
 
-    /// What is allowed, for messages.
+    /// What is allowed at the path of a key, for messages.
+    pub fn allowed_at(&self, path: &str) -> String {
+        match self {
+            Kind::Tables(_) => {
+                let names = path.split('.');
+                let names = names.map(|part| part.split('[').next().unwrap_or_default());
+                let header = names.collect::<Vec<_>>().join(".");
+                format!("a list of tables, each written as [[{header}]] or {{ ... }}")
+            }
+            _ => self.allowed(),
+        }
+    }
+
+    /// What is allowed, for the schema and for messages.
     pub fn allowed(&self) -> String {
         match self {
             Kind::Flag => "true or false".to_owned(),

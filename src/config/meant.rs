@@ -5,9 +5,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::keys::Kind;
 use super::model::{Address, Bind};
+use super::peers;
 use crate::base::rate::Rate;
-use crate::base::units::{format_duration, format_size, parse_duration, parse_size};
+use crate::base::units::{format_duration, format_size};
 
 /// Units as people and other programs write them, in lower case, with their length in milliseconds.
 const TIMES: [(&[&str], u64); 6] = [
@@ -68,9 +70,13 @@ pub fn rate(text: &str) -> Option<String> {
     guess.parse::<Rate>().is_ok().then_some(guess)
 }
 
-/// A percentage: `15`, `15 %`.
+/// A percentage: `15`, `15 %`, `0.15`.
 pub fn percent(text: &str) -> Option<String> {
-    let number: u8 = text.trim().trim_end_matches('%').trim().parse().ok()?;
+    let text = text.trim();
+    let number = match text.starts_with("0.") && !text.ends_with('%') {
+        true => times(text, 100)?,
+        false => text.trim_end_matches('%').trim().parse().ok()?,
+    };
     (number <= 100).then(|| format!("{number}%"))
 }
 
@@ -114,18 +120,33 @@ pub fn flag(word: &str) -> Option<bool> {
     }
 }
 
-/// A value that stands without quotes, in quotes.
-pub fn quoted(key: &str, text: &str) -> Option<String> {
-    let stands = parse_duration(text).is_ok() || parse_size(text).is_ok();
-    let guess = match key {
-        "bind" => bind(text)?,
-        "address" => address(text)?,
-        _ if stands => text.to_owned(),
-        _ if !text.starts_with(|c: char| c.is_ascii_digit()) => return None,
-        _ => time(text).or_else(|| size(text)).or_else(|| rate(text))?,
-    };
-    Some(guess)
+/// The help for a value that stands without quotes, or is a number with a zero in front.
+pub fn written(kind: &Kind, key: &str, text: &str) -> Option<String> {
+    let quoted = |guess: Option<String>| Some(format!("a text stands in quotes: \"{}\"", guess?));
+    match kind {
+        Kind::Number { .. } => match text.trim_start_matches('0') {
+            digits if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => {
+                peers::value(key, text).map(str::to_owned)
+            }
+            digits => Some(format!("write {digits}")),
+        },
+        Kind::Flag => Some(format!("it has no quotes: {}", flag(text)?)),
+        Kind::Time { .. } => quoted(time(text)),
+        Kind::Size { .. } => quoted(size(text)),
+        Kind::Rate { .. } => quoted(rate(text)),
+        Kind::Percent { .. } => quoted(percent(text)),
+        Kind::Word(_) | Kind::Text(_) => match key {
+            "bind" => quoted(bind(text)),
+            "address" => quoted(address(text)),
+            _ if text.contains([' ', '"', '[', '{']) => None,
+            _ => quoted(Some(text.chars().take(LONGEST).collect())),
+        },
+        _ => None,
+    }
 }
+
+/// Longest text in a message, in characters.
+const LONGEST: usize = 40;
 
 /// The port that a scheme stands for, and what is behind it, without a path.
 fn without_scheme(text: &str) -> (Option<u16>, &str) {
@@ -185,6 +206,7 @@ fn times(number: &str, factor: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::units::{parse_duration, parse_size};
     use proptest::prelude::*;
 
     fn all(guess: fn(&str) -> Option<String>, cases: &[(&str, &str)]) {
@@ -234,7 +256,16 @@ mod tests {
                 ("x/s", ""),
             ],
         );
-        all(percent, &[("15", "15%"), ("15 %", "15%"), ("x", "")]);
+        all(
+            percent,
+            &[
+                ("15", "15%"),
+                ("15 %", "15%"),
+                ("0.2", "20%"),
+                ("0.005", ""),
+                ("x", ""),
+            ],
+        );
     }
 
     #[test]
@@ -271,17 +302,27 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_without_quotes_gets_them_and_its_form() {
-        for (key, text, wanted) in [
-            ("interval", "5s", "5s"),
-            ("interval", "1 hour", "1h"),
-            ("max_buffered", "256MB", "256MiB"),
-            ("bind", "*:80", "[::]:80"),
-            ("address", "10.0.0.1:80", "10.0.0.1:80"),
+    fn what_stands_without_quotes_gets_the_form_of_its_key() {
+        let time = super::super::keys::time(0, 9);
+        let size = super::super::keys::size(0, 9);
+        let number = super::super::keys::number(0, 9);
+        let percent = Kind::Percent { min: 0, max: 9 };
+        let text = Kind::Text("");
+        for (kind, key, written, wanted) in [
+            (&time, "interval", "5s", "\"5s\""),
+            (&time, "interval", "1 hour", "\"1h\""),
+            (&size, "max_buffered", "256MB", "\"256MiB\""),
+            (&number, "weight", "007", "7"),
+            (&percent, "threshold", "20%", "\"20%\""),
+            (&text, "mode", "0660", "\"0660\""),
+            (&text, "bind", "*:80", "\"[::]:80\""),
+            (&text, "bind", "0.0.0.0:80", "\"0.0.0.0:80\""),
+            (&text, "address", "10.0.0.1:80", "\"10.0.0.1:80\""),
         ] {
-            assert_eq!(quoted(key, text).as_deref(), Some(wanted), "{text}");
+            let guess = super::written(kind, key, written).unwrap_or_default();
+            assert!(guess.ends_with(&format!(" {wanted}")), "{written}: {guess}");
         }
-        assert_eq!(quoted("log_level", "info"), None);
+        assert_eq!(super::written(&number, "weight", "5s"), None);
     }
 
     proptest! {
@@ -298,7 +339,8 @@ mod tests {
         #[test]
         fn any_text_is_survived(text in ".*") {
             let _ = (time(&text), size(&text), rate(&text), percent(&text));
-            let _ = (bind(&text), address(&text), quoted("x", &text));
+            let _ = (bind(&text), address(&text));
+            let _ = written(&Kind::Text(""), "x", &text);
         }
     }
 }

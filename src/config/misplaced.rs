@@ -34,6 +34,77 @@ pub fn elsewhere(path: &str, section: &'static Section, name: &str) -> Option<St
     }
 }
 
+/// A key of some table of the file.
+pub struct PlaceOfKey {
+    /// Its table as the file writes it: `[pool.NAME.check]`.
+    pub header: String,
+    pub kind: &'static Kind,
+}
+
+/// Every table that has a key of this name.
+pub fn places_of(name: &str) -> Vec<PlaceOfKey> {
+    let mut places = Vec::new();
+    collect(&ROOT, "", name, &mut places);
+    places
+}
+
+fn collect(section: &'static Section, path: &str, name: &str, places: &mut Vec<PlaceOfKey>) {
+    if let Some(key) = section.key(name) {
+        places.push(PlaceOfKey {
+            header: header(path),
+            kind: &key.kind,
+        });
+    }
+    for key in section.keys {
+        let Some(inner) = key.kind.section() else {
+            continue;
+        };
+        let end = match key.kind {
+            Kind::Named(_) => ".NAME",
+            Kind::Tables(_) => "[0]",
+            _ => "",
+        };
+        let dot = if path.is_empty() { "" } else { "." };
+        collect(
+            inner,
+            &format!("{path}{dot}{}{end}", key.name),
+            name,
+            places,
+        );
+    }
+}
+
+/// The tables that have this key, where none on the way to `path` has it: those that share most of
+/// the way, if they are few.
+pub fn far(path: &str, name: &str) -> Option<String> {
+    let way = header(path);
+    let way: Vec<&str> = names(&way).collect();
+    let places = places_of(name);
+    let near = |place: &PlaceOfKey| {
+        let own: Vec<&str> = names(&place.header).collect();
+        let pairs = own.iter().zip(&way);
+        // The name of a pool is the operator's.
+        pairs.take_while(|(a, b)| a == b || **a == "NAME").count()
+    };
+    let nearest = places.iter().map(near).max()?;
+    let nearest: Vec<&str> = places
+        .iter()
+        .filter(|place| near(place) == nearest && !place.header.is_empty())
+        .map(|place| place.header.as_str())
+        .collect();
+    match nearest.len() {
+        1..=FEW => Some(format!("`{name}` is a key of {}", nearest.join(" and of "))),
+        _ => None,
+    }
+}
+
+/// More tables in a message than these help nobody.
+const FEW: usize = 4;
+
+fn names(header: &str) -> impl Iterator<Item = &str> {
+    header.trim_matches(['[', ']']).split('.')
+}
+
 struct TableAround {
     /// As the file writes it; empty for the root.
     header: String,
@@ -65,13 +136,14 @@ fn tables_around(path: &str) -> Option<Vec<TableAround>> {
 }
 
 /// `listener[0].tls` as `[listener.tls]`, `listener[0]` as `[[listener]]`.
-fn header(path: &str) -> String {
+pub fn header(path: &str) -> String {
     let is_list = path.ends_with(']');
     let names = path
         .split('.')
         .map(|part| part.split('[').next().unwrap_or_default());
     let names: Vec<&str> = names.collect();
     match is_list {
+        _ if path.is_empty() => String::new(),
         true => format!("[[{}]]", names.join(".")),
         false => format!("[{}]", names.join(".")),
     }
@@ -112,6 +184,41 @@ mod tests {
         assert!(told.contains("`check`"), "{told}");
         let told = hint(&format!("workers = 2\n{}", pool("")));
         assert!(told.contains("`workers` is a key of `global`"), "{told}");
+    }
+
+    #[test]
+    fn a_key_of_another_table_is_told_where_it_belongs() {
+        let check = |key: &str| pool(&format!("[pool.p.check]\ntype = \"tcp\"\n{key}"));
+        let listener = |keys: &str| listener(&format!("protocol = \"tcp\"\npool = \"p\"\n{keys}"));
+        for (text, told) in [
+            (
+                pool("handshake_timeout = \"5s\""),
+                "`handshake_timeout` is a key of [[listener]]",
+            ),
+            (
+                listener("max_handshakes = 5"),
+                "`max_handshakes` is a key of [global]",
+            ),
+            (
+                format!("maxconn = 5\n{}", pool("")),
+                "it is `max_connections` of `[global]`",
+            ),
+            (
+                check("max_connections = 5"),
+                "`max_connections` is a key of [[pool.NAME.backend]] and of [pool.NAME.discover]",
+            ),
+            (
+                check("bind = \"a\""),
+                "`bind` is a key of [[listener]] and of [admin] and of [metrics]",
+            ),
+            (
+                check("log_level = \"info\""),
+                "`log_level` is a key of [global]",
+            ),
+        ] {
+            let said = hint(&text);
+            assert!(said.contains(told), "{text}\n{said}");
+        }
     }
 
     #[test]

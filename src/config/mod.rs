@@ -20,10 +20,10 @@ mod peers;
 mod schema;
 mod sections;
 mod source;
+mod syntax;
 mod table;
 mod words;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -61,77 +61,6 @@ pub fn admin_alone(text: &str, file: &Path) -> Option<Admin> {
     let source = Source::new(text, file);
     sections::decode_admin(&Table::root(&source, &sections::ROOT, document.get_ref()))
 }
-
-/// The syntax errors with what else is surely wrong. What the parser skipped seems to be missing, and what it guessed on
-/// a broken line says nothing: problems of that kind would be noise.
-fn beside_syntax(
-    text: &str,
-    syntax_errors: &[toml::de::Error],
-    problems: Vec<Problem>,
-) -> Vec<Problem> {
-    let syntax: Vec<Problem> = syntax_errors
-        .iter()
-        .map(|error| syntax_problem(text, error))
-        .collect();
-    let ends: Vec<usize> = text
-        .bytes()
-        .enumerate()
-        .filter(|(_, byte)| *byte == b'\n')
-        .map(|(at, _)| at)
-        .collect();
-    let line = |problem: &Problem| ends.partition_point(|end| *end < problem.span.start);
-    let broken: BTreeSet<usize> = syntax.iter().map(line).collect();
-    let sure = problems.into_iter().filter(|problem| {
-        !matches!(
-            problem.fault,
-            Fault::Missing | Fault::Reference | Fault::Conflict
-        ) && !broken.contains(&line(problem))
-    });
-    let sure: Vec<Problem> = sure.collect();
-    syntax.into_iter().chain(sure).collect()
-}
-
-fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
-    let span = error.span().unwrap_or_default();
-    let (before, after) = text.split_at_checked(span.start).unwrap_or((text, ""));
-    let word_length = after
-        .find(|c: char| !c.is_alphanumeric() && !"_-.:/".contains(c))
-        .unwrap_or(after.len());
-    let word = &after[..after.floor_char_boundary(word_length.min(WORD_MAX))];
-    Problem {
-        fault: Fault::Syntax,
-        span,
-        key: String::new(),
-        what: match word {
-            "" => format!("this is not TOML: {}", error.message()),
-            word => format!("`{word}` is no TOML here: {}", error.message()),
-        },
-        allowed: None,
-        hint: unquoted(before, after, word),
-    }
-}
-
-/// How the value of a key is written that begins with `word`, between what stands before and behind
-/// it.
-fn unquoted(before: &str, after: &str, word: &str) -> Option<String> {
-    let key = before.trim_end_matches([' ', '\t']).strip_suffix('=')?;
-    let key = key.rsplit(['\n', '{', ',']).next().unwrap_or_default();
-    let value = after
-        .split(['\n', '#', ',', '}'])
-        .next()
-        .unwrap_or_default();
-    let value = &value[..value.floor_char_boundary(WORD_MAX)];
-    let is_word = word.starts_with(char::is_alphabetic);
-    if let Some(flag) = meant::flag(word).filter(|_| is_word) {
-        return Some(format!("it has no quotes: {flag}"));
-    }
-    let guess = meant::quoted(key.trim(), value.trim());
-    let guess = guess.or_else(|| (!word.is_empty()).then(|| word.to_owned()))?;
-    Some(format!("a text stands in quotes: \"{guess}\""))
-}
-
-/// Of a word in a message, in bytes.
-const WORD_MAX: usize = 40;
 
 fn too_large() -> Problem {
     Problem {

@@ -23,6 +23,11 @@ const KEYS: Words = &[
         "defaults",
         "nothing is inherited here: each key has a default of its own",
     ),
+    (
+        "top",
+        "maxconn max_conns max_conn worker_connections",
+        "it is `max_connections` of `[global]`, a `[[listener]]` or a backend here",
+    ),
     ("top", "api stats dashboard control", "it is `[admin]` here"),
     ("top", "prometheus telemetry", "it is `[metrics]` here"),
     (

@@ -13,7 +13,7 @@ use toml::de::DeTable;
 use super::entry::Entry;
 use super::error::{Fault, Problem};
 use super::keys::{Absent, Key, Kind, Section};
-use super::misplaced::elsewhere;
+use super::misplaced::{elsewhere, far};
 use super::peers;
 use super::source::Source;
 use super::words::Word;
@@ -80,7 +80,10 @@ impl<'a> Table<'a> {
                 "allowed: {}",
                 names().collect::<Vec<_>>().join(", ")
             )),
-            hint: peers.or_else(elsewhere).or_else(near),
+            hint: peers
+                .or_else(elsewhere)
+                .or_else(near)
+                .or_else(|| far(&self.path, name)),
         });
     }
 
@@ -116,7 +119,7 @@ impl<'a> Table<'a> {
             self.missing(
                 name,
                 &format!("`{name}` is missing"),
-                &declared.kind.allowed(),
+                &declared.kind.allowed_at(&self.path_of(name)),
             );
         }
         entry

@@ -87,6 +87,7 @@ pub(super) fn pair(
     contents: &Contents,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
+    refuse_swapped(cert, key, contents)?;
     let chain = parse_chain(cert, contents.of(cert)?)?;
     refuse_old_version(cert, &chain)?;
     let signing_key = provider
@@ -99,6 +100,21 @@ pub(super) fn pair(
     let certified = CertifiedKey::new(chain, signing_key);
     check_pair(&certified, cert, key)?;
     Ok(certified)
+}
+
+fn refuse_swapped(cert: &Path, key: &Path, contents: &Contents) -> Result<(), TlsError> {
+    let (cert_contents, key_contents) = (contents.of(cert)?, contents.of(key)?);
+    let has_key = PrivateKeyDer::from_pem_slice(cert_contents).is_ok();
+    let has_certificate =
+        |contents: &[u8]| CertificateDer::pem_slice_iter(contents).any(|one| one.is_ok());
+    let is_swapped = has_key && !has_certificate(cert_contents) && has_certificate(key_contents);
+    match is_swapped {
+        true => Err(TlsError::Swapped {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// What is to be told of the first certificate of a PEM file; `None`: it cannot be read.
@@ -269,7 +285,15 @@ mod tests {
         let folder = Folder::new();
         let mut chat = folder.make("chat", &["chat.test"]);
         std::mem::swap(&mut chat.cert, &mut chat.key);
+        let said = error(&chat);
+        assert!(
+            said.contains("chat.key holds the private key and "),
+            "{said}"
+        );
+        ends(&said, "chat.pem the certificate: swap the two");
+        let cert = std::mem::replace(&mut chat.key, chat.cert.clone());
         ends(&error(&chat), "chat.key: no certificate found");
+        chat.key = cert;
         chat.cert = chat.key.clone();
         ends(&error(&chat), "chat.pem: no private key found");
     }

@@ -48,6 +48,8 @@ pub enum TlsError {
     },
     #[error("{} does not belong to {}", key.display(), cert.display())]
     Mismatch { cert: PathBuf, key: PathBuf },
+    #[error("{} holds the private key and {} the certificate: swap the two", cert.display(), key.display())]
+    Swapped { cert: PathBuf, key: PathBuf },
     #[error(
         "{}: the certificate names no host (no DNS subjectAltName), so that no client could get it; set default = true to serve it to every client",
         file.display()
@@ -85,6 +87,7 @@ impl TlsError {
             | TlsError::OldVersion { file, .. }
             | TlsError::Key { file, .. }
             | TlsError::Mismatch { key: file, .. }
+            | TlsError::Swapped { key: file, .. }
             | TlsError::NoNames { file }
             | TlsError::TicketKeys { file, .. }
             | TlsError::NoRevocationList { file }

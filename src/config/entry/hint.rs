@@ -30,6 +30,14 @@ impl Entry<'_> {
         Some(format!("write \"{guess}\""))
     }
 
+    /// Of a free text that cannot stand here, and is a word of another program.
+    pub(super) fn meant_by_peers(&self) -> Option<String> {
+        let text = self.value.as_str()?;
+        let is_free = matches!(self.kind, Kind::Text(_));
+        let here = peers::value(self.key(), text).filter(|_| is_free)?;
+        Some(here.to_owned())
+    }
+
     /// Of a value of another type; `shown` is as it is written.
     pub(super) fn right_form(&self, shown: &str) -> Option<String> {
         let write = |form: String| Some(format!("write {form}"));
@@ -45,7 +53,9 @@ impl Entry<'_> {
             (Kind::Size { .. }, DeValue::Integer(_) | DeValue::Float(_)) => {
                 quoted(meant::size(shown))
             }
-            (Kind::Percent { .. }, DeValue::Integer(_)) => quoted(meant::percent(shown)),
+            (Kind::Percent { .. }, DeValue::Integer(_) | DeValue::Float(_)) => {
+                quoted(meant::percent(shown))
+            }
             (Kind::Number { .. }, DeValue::String(text)) => {
                 let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 let number = is_number.then(|| format!("write {text}"));
@@ -67,53 +77,14 @@ impl Entry<'_> {
         }
     }
 
-    /// Of a table, or of what stands in place of one.
-    fn right_table(&self, shown: &str) -> Option<String> {
-        let names = self
-            .path
-            .split('.')
-            .map(|part| part.split('[').next().unwrap_or_default());
-        let path = names.collect::<Vec<_>>().join(".");
-        let is_list = matches!(self.value, DeValue::Array(_));
-        match self.kind {
-            Kind::Tables(_) if shown.starts_with('[') && self.value.is_table() => {
-                Some(format!("write `[[{path}]]`"))
-            }
-            Kind::Tables(_) if shown.starts_with('{') && shown.ends_with('}') => {
-                Some(format!("write `[{shown}]`"))
-            }
-            Kind::Table(_) | Kind::FlagOrTable(_) if is_list => Some(format!("write `[{path}]`")),
-            Kind::Named(section) if section.key(self.key()).is_some() && path.contains('.') => {
-                let outer = path.split('.').next().unwrap_or_default();
-                Some(format!(
-                    "a {outer} has a name: write it below `[{outer}.NAME]`"
-                ))
-            }
-            Kind::Named(_) if is_list && path.contains('.') => Some(format!("write `[{path}]`")),
-            Kind::Named(_) if is_list => {
-                let name = self.first_name().unwrap_or("NAME");
-                Some(format!(
-                    "a {path} has its name in its header: write `[{path}.{name}]`"
-                ))
-            }
-            _ => None,
-        }
-    }
-
-    /// The `name` of the first table of a list.
-    fn first_name(&self) -> Option<&str> {
-        let first = self.value.as_array()?.iter().next()?;
-        first.get_ref().as_table()?.get("name")?.get_ref().as_str()
-    }
-
     /// Its own key, without the place in a list.
-    fn key(&self) -> &str {
+    pub(super) fn key(&self) -> &str {
         let last = self.path.rsplit('.').next().unwrap_or_default();
         last.split('[').next().unwrap_or_default()
     }
 }
 
-fn flag(value: &DeValue<'_>) -> Option<bool> {
+pub(super) fn flag(value: &DeValue<'_>) -> Option<bool> {
     match value {
         DeValue::String(text) => meant::flag(text),
         DeValue::Integer(number) => meant::flag(number.as_str()),
@@ -188,32 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_the_wrong_form_is_shown_in_its_own() {
-        let pool = pool("");
-        for (text, wanted) in [
-            (
-                pool.replace("[pool.p]", "[[pool]]\nname = \"p\""),
-                "a pool has its name in its header: write `[pool.p]`",
-            ),
-            (pool.replace("[pool.p]", "[[pool.p]]"), "write `[pool.p]`"),
-            (
-                pool.replace("[pool.p]", "[pool]"),
-                "a pool has a name: write it below `[pool.NAME]`",
-            ),
-            (
-                pool.replace("[[listener]]", "[listener]"),
-                "write `[[listener]]`",
-            ),
-            (
-                format!("[[global]]\nworkers = 1\n{pool}"),
-                "write `[global]`",
-            ),
+    fn a_fraction_is_refused_as_one_and_shown_as_a_whole_number() {
+        let global = |keys: &str| format!("[global]\n{keys}\n{}", pool(""));
+        for (text, whole) in [
+            (pool("idle_timeout = \"1.5s\""), "write \"1500ms\""),
+            (global("max_buffered = \"1.5GiB\""), "write \"1536MiB\""),
+            (global("max_connection_rate = \"1.5/s\""), ""),
         ] {
-            let drawn = read(&text).unwrap_err().to_string();
-            assert!(
-                drawn.contains(&format!("help: {wanted}")),
-                "{text}\n{drawn}"
-            );
+            let said = read(&text).unwrap_err().messages().remove(0).message;
+            assert!(said.contains("a fraction is not taken"), "{said}");
+            assert!(said.contains(whole), "{said}");
         }
     }
 

@@ -106,13 +106,15 @@ fn refuse_unknown(table: &Table<'_>, named: &BackendName, pools: &Pools<'_>) {
         return;
     };
     if !pools.names.contains(&named.pool.as_str()) {
-        entry.unresolved("pool", &named.pool, pools.names);
+        let whole = |pool: &str| format!("{pool}/{}", named.backend);
+        entry.unresolved_part("pool", &named.pool, pools.names, whole);
     }
     let pool = pools.right.iter().find(|pool| pool.name == named.pool);
     if let Some(pool) = pool.filter(|pool| pool.discover.is_none()) {
         let names: Vec<&str> = pool.backends.iter().map(|one| one.name.as_str()).collect();
         if !names.contains(&named.backend.as_str()) {
-            entry.unresolved("backend", &named.backend, &names);
+            let whole = |backend: &str| format!("{}/{backend}", named.pool);
+            entry.unresolved_part("backend", &named.backend, &names, whole);
         }
     }
 }
@@ -120,7 +122,7 @@ fn refuse_unknown(table: &Table<'_>, named: &BackendName, pools: &Pools<'_>) {
 #[cfg(test)]
 mod tests {
     use super::super::super::error::Fault;
-    use super::super::super::testing::{each_refused, pool, right};
+    use super::super::super::testing::{each_refused, pool, read, right};
     use super::*;
 
     fn tokens(keys: &str) -> String {
@@ -184,6 +186,20 @@ mod tests {
                 Fault::Conflict,
             ),
         ]);
+    }
+
+    #[test]
+    fn a_backend_that_is_nearly_there_is_shown_with_its_pool() {
+        let text = one(&format!("{WHOLE}backend = \"chat/nx\""));
+        let text = text
+            .replace("\"n\"", "\"n1\"")
+            .replace("[pool.p]", "[pool.chat]");
+        let text = text.replace("\"p\"", "\"chat\"");
+        let said = |text: &str| read(text).unwrap_err().messages().remove(0).message;
+        let told = said(&text);
+        assert!(told.contains("did you mean \"chat/n1\"?"), "{told}");
+        let told = said(&text.replace("chat/nx", "chatt/n1"));
+        assert!(told.contains("did you mean \"chat/n1\"?"), "{told}");
     }
 
     #[test]

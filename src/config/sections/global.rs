@@ -1,12 +1,14 @@
 //! `[global]`: the process.
 
 use super::super::defaults;
+use super::super::entry::Entry;
 use super::super::keys::{
     Absent, COUNT_MAX, DAY, Kind, RATE_MAX, Section, key, number, rate, size, time,
 };
 use super::super::model::{Global, LogFormat, LogLevel};
 use super::super::table::Table;
 use super::super::words::words;
+use crate::base::units::{format_size, parse_size};
 
 pub static GLOBAL: Section = Section {
     doc: "The process.",
@@ -86,7 +88,12 @@ pub static GLOBAL: Section = Section {
     ],
 };
 
+/// An idle process takes about 4 MiB of anonymous memory. Handshakes, and buffers of 64 KiB for each
+/// slow peer, soon take tens more: below this a burst of clients shuts the next ones out.
+const USABLE_MEMORY: u64 = 64 << 20;
+
 pub fn decode(table: &Table<'_>) -> Global {
+    warn_of_little_memory(table);
     Global {
         workers: table.number("workers"),
         max_connections: table.number("max_connections"),
@@ -103,8 +110,21 @@ pub fn decode(table: &Table<'_>) -> Global {
     }
 }
 
+fn warn_of_little_memory(table: &Table<'_>) {
+    let entry = table.entry("max_memory").filter(Entry::is_string);
+    let text = entry.as_ref().and_then(Entry::string);
+    let bytes = text.and_then(|text| parse_size(text).ok());
+    if let (Some(entry), Some(1..USABLE_MEMORY)) = (entry, bytes) {
+        entry.warn(format!(
+            "the process itself and a burst of clients take more than this, and then clients are refused; less than \"{}\" is hardly meant",
+            format_size(USABLE_MEMORY)
+        ));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::super::draft::Draft;
     use super::super::super::error::Fault;
     use super::super::super::testing::{each_refused, pool};
 
@@ -180,6 +200,22 @@ mod tests {
             (global("log = true"), "global.log", Fault::UnknownKey),
             (format!("global = 1\n{}", pool("")), "global", Fault::Type),
         ]);
+    }
+
+    #[test]
+    fn memory_that_the_process_itself_needs_is_warned_of() {
+        for (value, warns) in [
+            ("1B", true),
+            ("32MiB", true),
+            ("0B", false),
+            ("64MiB", false),
+        ] {
+            let text = format!("{}[global]\nmax_memory = \"{value}\"\n", pool(""));
+            let draft = Draft::read(&text, std::path::Path::new("a.toml"));
+            let warned = draft.warnings().unwrap().messages();
+            let is_it = |key: &str| key == "global.max_memory";
+            assert_eq!(warned.iter().any(|one| is_it(&one.key)), warns, "{value}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use super::super::model::{Balance, Rebalance, UntoldSessions};
 use super::super::table::Table;
 use super::super::words::words;
 
+/// With none at all, connections that come and go would be moved for ever.
+const THRESHOLD_MIN: u8 = 1;
 /// Nobody is below a share by all of it and more.
 const THRESHOLD_MAX: u8 = 90;
 
@@ -15,7 +17,7 @@ pub static REBALANCE: Section = Section {
         key(
             "threshold",
             Kind::Percent {
-                min: 0,
+                min: THRESHOLD_MIN,
                 max: THRESHOLD_MAX,
             },
             Absent::Percent(defaults::REBALANCE_THRESHOLD_PERCENT),
@@ -61,17 +63,6 @@ pub fn decode(
             "the cookie of `sticky` brings a client back to where it was; it needs a pool without `sticky`",
         );
     }
-    let written = table.entry("threshold").filter(|entry| entry.is_string());
-    let is_none = |text: &str| text.trim_start_matches('0') == "%";
-    if written
-        .and_then(|entry| entry.string())
-        .is_some_and(is_none)
-    {
-        table.conflict(
-            "threshold",
-            "connections that come and go would be moved for ever; allowed: \"1%\" to \"90%\"",
-        );
-    }
     Some(Rebalance {
         threshold_percent: table.percent("threshold"),
         rate: table.maybe_rate("rate")?,
@@ -85,7 +76,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::super::error::Fault;
-    use super::super::super::testing::{each_refused, pool, right};
+    use super::super::super::testing::{each_refused, pool, read, right};
     use super::*;
 
     fn web(keys: &str) -> String {
@@ -112,7 +103,7 @@ mod tests {
             (
                 keys("threshold = \"0%\""),
                 "pool.p.rebalance.threshold",
-                Fault::Conflict,
+                Fault::Value,
             ),
             (
                 keys("threshold = \"91%\""),
@@ -126,6 +117,21 @@ mod tests {
             ),
             (keys("tcp = \"fin\""), "pool.p.rebalance.tcp", Fault::Value),
         ]);
+    }
+
+    #[test]
+    fn every_wrong_threshold_is_told_the_same_bounds() {
+        let said = |threshold: &str| {
+            let text = web(&format!("rebalance = {{ threshold = {threshold} }}"));
+            read(&text).unwrap_err().messages().remove(0).message
+        };
+        for threshold in ["0.2", "\"0.2\"", "\"0%\"", "20"] {
+            let said = said(threshold);
+            assert!(said.contains("\"1%\" to \"90%\""), "{said}");
+        }
+        for threshold in ["0.2", "\"0.2\"", "20"] {
+            assert!(said(threshold).contains("write \"20%\""), "{threshold}");
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn decode(table: &Table<'_>, bind: Option<&Bind>) -> FileRights {
         for key in KEYS {
             table.conflict(key, "only a `unix:` bind has a file");
         }
+        return FileRights::default();
     }
     FileRights {
         mode: table.text_by("mode", read_mode),
@@ -65,7 +66,7 @@ fn read_name(text: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::super::super::error::Fault;
-    use super::super::super::testing::{each_refused, pool, right};
+    use super::super::super::testing::{each_refused, listener, pool, read, right};
     use super::*;
 
     fn unix(keys: &str) -> String {
@@ -89,6 +90,16 @@ mod tests {
     }
 
     #[test]
+    fn a_mode_that_is_a_protocol_elsewhere_is_one_problem_and_told_so() {
+        let text = listener("protocol = \"tcp\"\npool = \"p\"\nmode = \"http\"");
+        let messages = read(&text).unwrap_err().messages();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        let said = &messages[0].message;
+        assert!(said.contains("only a `unix:` bind has a file"), "{said}");
+        assert!(said.contains("write `protocol = \"websocket\"`"), "{said}");
+    }
+
+    #[test]
     fn each_wrong_value_is_refused() {
         let tcp = |keys: &str| format!("{}[admin]\nbind = \"127.0.0.1:1\"\n{keys}\n", pool(""));
         each_refused([
@@ -99,6 +110,7 @@ mod tests {
             (unix("mode = 660"), "listener[0].mode", Fault::Type),
             (unix("owner = \"\""), "listener[0].owner", Fault::Value),
             (tcp("mode = \"0660\""), "admin.mode", Fault::Conflict),
+            (tcp("mode = \"http\""), "admin.mode", Fault::Conflict),
             (tcp("group = \"x\""), "admin.group", Fault::Conflict),
         ]);
     }
