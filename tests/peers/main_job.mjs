@@ -142,7 +142,12 @@ if (code !== 0) fail(`the Python clients failed with code ${code}`);
 console.log("kill a node's process between new connections");
 await balancer.admin("POST", "/api/v1/pools/chat/backends/n1/ready");
 for (let i = 0; i < 60; i++) {
-  if (i === 15) nodes[2].child.kill("SIGKILL");
+  if (i === 15) {
+    // What has reached a node that dies is not repeated: it has to be gone.
+    const gone = once(nodes[2].child, "exit");
+    nodes[2].child.kill("SIGKILL");
+    await within(gone, "the node's end");
+  }
   const client = i % 2 ? new Client(plain) : new Client(secure, { ca: pem });
   await client.open();
   if (i > 15 && client.node === "n3") fail("a killed node answered");
