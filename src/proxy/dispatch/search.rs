@@ -51,8 +51,8 @@ pub(in crate::proxy) struct Attempt {
     pub backend: Arc<Backend>,
     /// When its connect began.
     pub begun: Instant,
-    /// Connects to its backend that had succeeded by then.
-    connects_before: u64,
+    /// Connects to its backend that had succeeded by then, modulo 2^32.
+    connects_before: u32,
     /// That it is overdue was held against its backend.
     is_blamed: bool,
 }
@@ -143,7 +143,7 @@ impl Attempt {
     pub fn new(lease: &Lease, now: Instant) -> Self {
         let backend = Arc::clone(lease.backend());
         Self {
-            connects_before: backend.connects(),
+            connects_before: backend.connects() as u32,
             backend,
             begun: now,
             is_blamed: false,
@@ -165,7 +165,7 @@ impl Attempt {
 
     /// A connect to its backend has succeeded since its own began.
     fn is_overtaken(&self) -> bool {
-        self.backend.connects() != self.connects_before
+        self.backend.connects() as u32 != self.connects_before
     }
 
     /// Charges the backend with its failure; a shortage of our own is the operator's to know. Nobody
