@@ -10,15 +10,17 @@ pub(super) struct Role<L>(Option<Box<Kind<L>>>);
 enum Kind<L> {
     /// Until the first byte.
     Early(Early<L>),
-    /// It may outlive its backend.
-    Resume(Resume<L>),
+    /// It may outlive its backend. Apart, so that those who have no byte yet do not pay for it.
+    Resume(Box<Resume<L>>),
 }
+
+const _: () = assert!(size_of::<Kind<[usize; 2]>>() <= 24);
 
 impl<L> Role<L> {
     pub fn new(early: Option<Early<L>>, resume: Option<Resume<L>>) -> Self {
         let kind = match (early, resume) {
             (Some(early), _) => Some(Kind::Early(early)),
-            (None, resume) => resume.map(Kind::Resume),
+            (None, resume) => resume.map(|resume| Kind::Resume(Box::new(resume))),
         };
         Self(kind.map(Box::new))
     }
@@ -68,7 +70,7 @@ impl<L> Role<L> {
     pub fn take_resume(&mut self) -> Option<Resume<L>> {
         let taken = self.0.take_if(|kind| matches!(**kind, Kind::Resume(_)));
         match taken.map(|kind| *kind) {
-            Some(Kind::Resume(resume)) => Some(resume),
+            Some(Kind::Resume(resume)) => Some(*resume),
             _ => None,
         }
     }
