@@ -342,9 +342,9 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
         let slot = Arc::clone(&arrival.slot);
         let received = {
             let receiving = introduction::receive(&mut arrival, &mut stream, &mut record);
-            slot.unless_shown_out(pin!(receiving)).await
+            slot.unless_evicted(pin!(receiving)).await
         };
-        if let Err(end) = received.unwrap_or_else(|| Err(arrival.shown_out(record.phase))) {
+        if let Err(end) = received.unwrap_or_else(|| Err(arrival.evicted(record.phase))) {
             return record.finish(end);
         }
         if !is_known {

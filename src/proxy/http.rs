@@ -38,9 +38,9 @@ pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Reco
                 None => Ok(classify::plain(stream)),
             }
         });
-        arrival.slot.unless_shown_out(classifying).await
+        arrival.slot.unless_evicted(classifying).await
     };
-    let classified = match classified.unwrap_or_else(|| Err(arrival.shown_out(record.phase))) {
+    let classified = match classified.unwrap_or_else(|| Err(arrival.evicted(record.phase))) {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };
@@ -94,7 +94,7 @@ async fn converse(client: SetupLeg, visit: &Arc<Visit>) -> hyper::Result<()> {
     let mut ended = tokio::select! {
         ended = &mut connection => Some(ended),
         () = visit.arrival.closing.cancelled() => None,
-        () = visit.arrival.slot.shown_out() => return Ok(()),
+        () = visit.arrival.slot.evicted() => return Ok(()),
     };
     if ended.is_none() {
         if visit.may_end() {
@@ -153,9 +153,9 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
         return adopt(&visit.arrival, handover).await;
     }
     let slot = &visit.arrival.slot;
-    let shown_out = slot
-        .is_shown_out()
-        .then(|| visit.arrival.shown_out(Phase::Head));
+    let evicted = slot
+        .is_evicted()
+        .then(|| visit.arrival.evicted(Phase::Head));
     if let Some(mut record) = visit.unused_record() {
         if visit.dialogue.has_moved() {
             record.heard();
@@ -166,7 +166,7 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
             Ok(()) => (Side::Client, How::Fin),
             Err(_) => (Side::Client, How::Rst),
         };
-        record.finish(shown_out.unwrap_or(End::new(side, Phase::Head, how)));
+        record.finish(evicted.unwrap_or(End::new(side, Phase::Head, how)));
     }
 }
 

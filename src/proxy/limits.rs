@@ -200,7 +200,7 @@ impl Limits {
             return Some(Duration::ZERO);
         }
         self.left_for_live.store(is_full, Ordering::Relaxed);
-        self.silent.show_out(setup.min(live), Instant::now())
+        self.silent.evict(setup.min(live), Instant::now())
     }
 
     /// The limit, by its key, for which a silent connection was told to leave last.
@@ -422,7 +422,7 @@ impl Slot {
     ///
     /// # Cancel safety
     /// Takes nothing.
-    pub(super) async fn shown_out(&self) {
+    pub(super) async fn evicted(&self) {
         self.leave.cancelled().await;
         // It was routed meanwhile.
         if !self.in_setup.load(Ordering::Relaxed) {
@@ -431,7 +431,7 @@ impl Slot {
     }
 
     /// It had to leave its place.
-    pub(super) fn is_shown_out(&self) -> bool {
+    pub(super) fn is_evicted(&self) -> bool {
         self.leave.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
     }
 

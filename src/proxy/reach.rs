@@ -55,7 +55,7 @@ impl Approach {
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn knock(&self, timeout: Duration) -> Result<(), ConnectError> {
+    pub async fn probe(&self, timeout: Duration) -> Result<(), ConnectError> {
         let connected = connect(self.endpoint()?, &self.settings.dial, timeout).await;
         connected.map(drop)
     }

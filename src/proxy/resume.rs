@@ -4,7 +4,7 @@
 //! The client knows nothing of it, so nothing of the second 101 is told to it.
 
 mod handshake;
-mod inquest;
+mod loss_check;
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(super) use self::handshake::Handshake;
 use self::handshake::agreement;
-use self::inquest::Inquest;
+use self::loss_check::LossCheck;
 use super::backend_line::{self, KEPT, Upload};
 use super::dialogue::Dialogue;
 use super::dispatch::Attempt;
@@ -80,14 +80,14 @@ impl Seeker<Held> for Way {
     fn judge(&self, session: Handle, settings: &config::Resume, held: &Held) -> Option<DropGuard> {
         // Without a lease there is nobody to ask about, and no way for that to be.
         let lease = held.lease.as_ref()?;
-        let inquest = Inquest {
+        let loss_check = LossCheck {
             pool: self.pool.clone(),
             backend: Arc::clone(lease.backend()),
             on: settings.on,
             settle: settings.settle,
             ended: Instant::now(),
         };
-        inquest.begin(Arc::clone(&self.proxy), session)
+        loss_check.begin(Arc::clone(&self.proxy), session)
     }
 
     fn seek(self: Arc<Self>, gone: Gone, held: &mut Held) -> DropGuard {

@@ -37,7 +37,7 @@ impl SilentConnections {
 
     /// Tells the oldest one of the source that has most to leave, and a few more where they take more
     /// than half of `places`. How long until it has been silent for long enough.
-    pub fn show_out(&self, places: u64, now: Instant) -> Option<Duration> {
+    pub fn evict(&self, places: u64, now: Instant) -> Option<Duration> {
         let mut silence = self.lock();
         let ((since, _), count) = silence.first()?;
         let is_flood = count >= FLOOD && count as u64 > places / 2;
@@ -77,7 +77,7 @@ impl Arrival {
     }
 
     /// The end of a connection that has left its place to another one.
-    pub(super) fn shown_out(&self, phase: Phase) -> End {
+    pub(super) fn evicted(&self, phase: Phase) -> End {
         self.admissions.refused(Refusal::Silent);
         End::new(Side::Evenkeel, phase, How::Full)
     }
@@ -89,14 +89,11 @@ impl Slot {
     ///
     /// # Cancel safety
     /// That of `doing`.
-    pub(super) async fn unless_shown_out<F: Future>(
-        &self,
-        doing: Pin<&mut F>,
-    ) -> Option<F::Output> {
+    pub(super) async fn unless_evicted<F: Future>(&self, doing: Pin<&mut F>) -> Option<F::Output> {
         tokio::select! {
             biased;
             done = doing => Some(done),
-            () = self.shown_out() => None,
+            () = self.evicted() => None,
         }
     }
 }
@@ -117,14 +114,14 @@ mod tests {
         let places = 2 * FLOOD as u64 - 1;
         let all: Vec<_> = (0..FLOOD).map(|_| enter(&silent, 1, start)).collect();
         let gone = || all.iter().filter(|(leave, _)| leave.is_cancelled()).count();
-        assert_eq!(silent.show_out(places, start), Some(MIN_SILENCE_OF_FLOOD));
-        assert_eq!(silent.show_out(2 * places, start), Some(MIN_SILENCE));
+        assert_eq!(silent.evict(places, start), Some(MIN_SILENCE_OF_FLOOD));
+        assert_eq!(silent.evict(2 * places, start), Some(MIN_SILENCE));
         let soon = start + MIN_SILENCE_OF_FLOOD;
-        assert_eq!(silent.show_out(places, soon), None);
+        assert_eq!(silent.evict(places, soon), None);
         assert!(gone() == 1 && all[0].0.is_cancelled());
         let left = MIN_SILENCE - MIN_SILENCE_OF_FLOOD;
-        assert_eq!(silent.show_out(places, soon), Some(left), "a flood no more");
-        assert_eq!(silent.show_out(places, start + MIN_SILENCE), None);
+        assert_eq!(silent.evict(places, soon), Some(left), "a flood no more");
+        assert_eq!(silent.evict(places, start + MIN_SILENCE), None);
         assert_eq!(gone(), 2);
     }
 
@@ -132,7 +129,7 @@ mod tests {
     fn a_large_flood_leaves_in_batches() {
         let (silent, start) = (SilentConnections::default(), Instant::now());
         let all: Vec<_> = (0..1000).map(|_| enter(&silent, 1, start)).collect();
-        assert_eq!(silent.show_out(1024, start + MIN_SILENCE_OF_FLOOD), None);
+        assert_eq!(silent.evict(1024, start + MIN_SILENCE_OF_FLOOD), None);
         let gone = all.iter().filter(|(leave, _)| leave.is_cancelled());
         assert_eq!(gone.count(), 5);
     }
@@ -142,7 +139,7 @@ mod tests {
         let (silent, start) = (SilentConnections::default(), Instant::now());
         let (leave, ticket) = enter(&silent, 1, start);
         silent.leave(ticket);
-        silent.show_out(1, start + 2 * MIN_SILENCE);
+        silent.evict(1, start + 2 * MIN_SILENCE);
         assert!(!leave.is_cancelled());
     }
 }

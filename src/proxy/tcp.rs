@@ -17,9 +17,9 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
     record.phase = Phase::Tls;
     let classified = {
         let classifying = pin!(classify(&arrival, stream, &mut record));
-        arrival.slot.unless_shown_out(classifying).await
+        arrival.slot.unless_evicted(classifying).await
     };
-    let classified = match classified.unwrap_or_else(|| Err(arrival.shown_out(record.phase))) {
+    let classified = match classified.unwrap_or_else(|| Err(arrival.evicted(record.phase))) {
         Ok(classified) => classified,
         Err(end) => return record.finish(end),
     };

@@ -15,10 +15,10 @@ use crate::relay::Handle;
 
 /// Connects within `settle` that ask whether somebody is there: the first one may come before the
 /// listening socket of a process that ends is closed.
-const KNOCKS: u32 = 2;
+const PROBES: u32 = 2;
 
 /// The question about one session.
-pub(super) struct Inquest {
+pub(super) struct LossCheck {
     pub pool: Weak<Pool>,
     pub backend: Arc<Backend>,
     pub on: ResumeOn,
@@ -27,7 +27,7 @@ pub(super) struct Inquest {
     pub ended: Instant,
 }
 
-impl Inquest {
+impl LossCheck {
     /// `None`: the backend is lost. Otherwise the relay is told within `settle`, unless what is
     /// returned is dropped before.
     pub fn begin(self, proxy: Arc<Proxy>, session: Handle) -> Option<DropGuard> {
@@ -55,8 +55,8 @@ impl Inquest {
     async fn find_out(&self) -> bool {
         // Before the first look: what changes behind it is not missed.
         let mut changes = self.backend.losses().changes();
-        let mut knocking = std::pin::pin!(self.knock());
-        let mut is_knocking = self.on.down;
+        let mut probing = std::pin::pin!(self.probe());
+        let mut is_probing = self.on.down;
         let mut settled = std::pin::pin!(sleep_until((self.ended + self.settle).into()));
         loop {
             if self.has_found_a_loss() {
@@ -65,14 +65,14 @@ impl Inquest {
             tokio::select! {
                 // The backend's own: it is not dropped while we hold it.
                 _ = changes.changed() => {}
-                () = &mut knocking, if is_knocking => is_knocking = false,
+                () = &mut probing, if is_probing => is_probing = false,
                 () = &mut settled => return self.has_found_a_loss(),
             }
         }
     }
 
     fn has_found_a_loss(&self) -> bool {
-        let Inquest { backend, on, .. } = self;
+        let LossCheck { backend, on, .. } = self;
         let losses = backend.losses();
         let since = self.ended.checked_sub(self.settle).unwrap_or(self.ended);
         (on.drain && backend.is_leaving())
@@ -81,9 +81,9 @@ impl Inquest {
     }
 
     /// Asks by a connect whether somebody is there; for all sessions that wait for it together.
-    async fn knock(&self) {
-        let spacing = self.settle / KNOCKS;
-        for number in 0..KNOCKS {
+    async fn probe(&self) {
+        let spacing = self.settle / PROBES;
+        for number in 0..PROBES {
             if number > 0 {
                 sleep(spacing).await;
             }
@@ -96,7 +96,7 @@ impl Inquest {
             };
             let approach = Approach::to(&self.backend, &pool);
             drop(pool);
-            if let Err(error) = approach.knock(self.settle).await
+            if let Err(error) = approach.probe(self.settle).await
                 && error.is_refusal()
             {
                 self.backend.losses().refused(Instant::now());
