@@ -15,7 +15,7 @@ use super::query::{Listing, Sort};
 use super::reply::{Failure, Reply, json};
 use super::view::ClosedView;
 use super::{known, look};
-use crate::relay::{Connection, Cursor, Filter, Goodbye, MAX_PAGE, Page};
+use crate::relay::{CloseFrame, ConnectionInfo, Cursor, Filter, MAX_PAGE, TablePage};
 use crate::server::Server;
 
 pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Reply, Failure> {
@@ -34,15 +34,15 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
 }
 
 /// Goes over the whole table and keeps the first `limit`.
-async fn first(server: &Server, filter: Filter, sort: Sort, limit: usize) -> Page {
-    let rank = |one: &Connection| match sort {
+async fn first(server: &Server, filter: Filter, sort: Sort, limit: usize) -> TablePage {
+    let rank = |one: &ConnectionInfo| match sort {
         Sort::Age => u128::from(one.summary.age.as_nanos() as u64),
         Sort::Idle => one.idle.as_nanos(),
         Sort::Bytes => {
             u128::from(one.summary.bytes_from_client) + u128::from(one.summary.bytes_from_backend)
         }
     };
-    let mut kept = Page::default();
+    let mut kept = TablePage::default();
     let mut from = Some(Cursor::default());
     while let Some(cursor) = from {
         let page = server.relay().list(filter.clone(), cursor, MAX_PAGE).await;
@@ -67,7 +67,7 @@ where
     };
     let closed = server
         .relay()
-        .close(one, &Arc::new(Goodbye::going_away()))
+        .close(one, &Arc::new(CloseFrame::going_away()))
         .await;
     if closed == 0 {
         return Err(unknown());

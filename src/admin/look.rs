@@ -10,7 +10,7 @@ use crate::config::{Balance, Protocol};
 use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
-use crate::relay::{Connection, Cursor, Page};
+use crate::relay::{ConnectionInfo, Cursor, TablePage};
 use crate::server::jobs::Job;
 use crate::server::{ListenerState, ListenerStatus, Server};
 
@@ -249,7 +249,7 @@ pub(super) fn operated_listener(
     }
 }
 
-pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {
+pub(super) fn connections(server: &Server, page: &TablePage) -> ConnectionsView {
     ConnectionsView {
         connections: page.connections.iter().map(connection).collect(),
         next: page.next.map(Cursor::to_number),
@@ -257,8 +257,8 @@ pub(super) fn connections(server: &Server, page: &Page) -> ConnectionsView {
     }
 }
 
-fn connection(connection: &Connection) -> ConnectionView {
-    let Connection { summary, idle, tls } = connection;
+fn connection(connection: &ConnectionInfo) -> ConnectionView {
+    let ConnectionInfo { summary, idle, tls } = connection;
     ConnectionView {
         id: summary.id,
         listener: summary.listener.to_string(),

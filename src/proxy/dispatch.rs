@@ -18,7 +18,7 @@ use super::reach::Approach;
 use crate::net::Peer;
 use crate::observe::Record;
 use crate::pool::{Backend, Lease, Pool};
-use crate::relay::Unserved;
+use crate::relay::ConnectFailure;
 
 pub use error::DispatchError;
 pub(super) use search::{Attempt, Search, Step};
@@ -96,7 +96,7 @@ pub(super) async fn finish(
                         return Ok((leg, lease));
                     }
                     Err(error) => {
-                        let why = Unserved::Connect(error);
+                        let why = ConnectFailure::Connect(error);
                         search.unserved(pool, attempt, Some(lease), why, record, Instant::now())
                     }
                 }

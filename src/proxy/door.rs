@@ -17,7 +17,7 @@ use crate::config::Protocol;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
 use crate::observe::{Phase, Record};
-use crate::relay::{Arrivals, Leg, Session, Transport};
+use crate::relay::{NewSession, OnAccept, SocketHandoff, Transport};
 
 /// True where nothing has to be read from a connection to know its pool.
 pub(super) fn is_plain(rules: &Rules) -> bool {
@@ -57,7 +57,7 @@ struct Front {
     pauses: mpsc::Sender<Option<io::Error>>,
 }
 
-impl Arrivals<Held> for Front {
+impl OnAccept<Held> for Front {
     fn reserve(&self, anyway: bool) -> bool {
         let limits = &self.shared.proxy.limits;
         if anyway {
@@ -70,7 +70,7 @@ impl Arrivals<Held> for Front {
         self.shared.proxy.limits.unreserve();
     }
 
-    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<Session<Held>> {
+    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession<Held>> {
         let shared = &self.shared;
         let rules = shared.rules.load();
         if !is_plain(&rules) {
@@ -93,7 +93,7 @@ impl Arrivals<Held> for Front {
         let mut record = Record::new(&shared.counters, peer);
         record.phase = Phase::Route;
         let caller = Caller {
-            leg: Leg {
+            leg: SocketHandoff {
                 socket,
                 transport: Transport::Raw,
                 read: Vec::new(),

@@ -16,7 +16,9 @@ use crate::net::options::reset_on_close;
 use crate::net::{Peer, hung_up, local_address};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::pool::{Lease, Pool};
-use crate::relay::{Framing, Leg, Origin, Policy, Session, Transport, Unserved};
+use crate::relay::{
+    ConnectFailure, ConnectHandler, Framing, NewSession, SessionLimits, SocketHandoff, Transport,
+};
 
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
@@ -36,7 +38,7 @@ pub(super) struct Errand {
 
 /// Who is to get a backend, and all that it holds.
 pub(super) struct Caller {
-    pub leg: Leg,
+    pub leg: SocketHandoff,
     pub record: Record,
     pub place: Place,
 }
@@ -49,7 +51,7 @@ impl Errand {
     }
 
     /// The same on a relay thread, as far as that goes without a wait: there is a session once a connect has begun.
-    pub fn begin(self, pool: &Arc<Pool>, mut caller: Caller) -> Option<Session<Held>> {
+    pub fn begin(self, pool: &Arc<Pool>, mut caller: Caller) -> Option<NewSession<Held>> {
         let step = Search::begin(&mut caller.record);
         self.advance(pool, step, caller)
     }
@@ -60,7 +62,7 @@ impl Errand {
         pool: &Arc<Pool>,
         mut step: Step,
         mut caller: Caller,
-    ) -> Option<Session<Held>> {
+    ) -> Option<NewSession<Held>> {
         loop {
             let record = &mut caller.record;
             step = match step {
@@ -84,7 +86,7 @@ impl Errand {
                     let attempt = Attempt::new(&lease, Instant::now());
                     match approach.begin() {
                         Ok(socket) => {
-                            let backend = Leg {
+                            let backend = SocketHandoff {
                                 socket,
                                 transport: Transport::Raw,
                                 read: Vec::new(),
@@ -97,7 +99,7 @@ impl Errand {
                             return None;
                         }
                         Err(error) => {
-                            let why = Unserved::Connect(error);
+                            let why = ConnectFailure::Connect(error);
                             let now = Instant::now();
                             self.search
                                 .unserved(pool, attempt, Some(lease), why, record, now)
@@ -155,23 +157,23 @@ impl Errand {
         self,
         pool: &Pool,
         caller: Caller,
-        backend: Leg,
+        backend: SocketHandoff,
         lease: Lease,
         attempt: Attempt,
         connecting: bool,
-    ) -> Session<Held> {
+    ) -> NewSession<Held> {
         let settings = pool.settings();
         let begun = Begun {
             connect_timeout_ms: milliseconds(settings.connect_timeout),
             attempt,
             errand: self,
         };
-        Session {
+        NewSession {
             client: caller.leg,
             backend,
             framing: Framing::Bytes,
             connecting,
-            policy: Policy::of(&settings),
+            policy: SessionLimits::of(&settings),
             record: caller.record,
             lease: Held::new(lease, caller.place),
             origin: Some(Box::new(begun)),
@@ -233,7 +235,7 @@ fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
-impl Origin<Held> for Begun {
+impl ConnectHandler<Held> for Begun {
     fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms.into())
     }
@@ -263,7 +265,13 @@ impl Origin<Held> for Begun {
         pool.is_some_and(|pool| errand.search.has_other(&pool, &attempt.backend))
     }
 
-    fn unserved(self: Box<Self>, why: Unserved, client: Leg, record: Record, held: Held) {
+    fn failed(
+        self: Box<Self>,
+        why: ConnectFailure,
+        client: SocketHandoff,
+        record: Record,
+        held: Held,
+    ) {
         let Self {
             mut errand,
             attempt,
@@ -349,7 +357,7 @@ mod tests {
         }
 
         /// As the door does it for a connection that has come; and the client's end.
-        fn arrive(&self) -> (Option<Session<Held>>, UnixStream) {
+        fn arrive(&self) -> (Option<NewSession<Held>>, UnixStream) {
             let (client, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let errand = Errand {
@@ -360,7 +368,7 @@ mod tests {
                 search: Search::default(),
             };
             let caller = Caller {
-                leg: Leg {
+                leg: SocketHandoff {
                     socket: OwnedFd::from(ours),
                     transport: Transport::Raw,
                     read: Vec::new(),

@@ -18,7 +18,7 @@ use super::visit::{Caller, Visit};
 use super::{Arrival, Held, Introduction, SetupLeg};
 use crate::net::{Stream, options};
 use crate::observe::{End, How, Phase, Record, Side};
-use crate::relay::Session;
+use crate::relay::NewSession;
 
 /// hyper's buffer for one direction of one connection; above the largest head the gate lets through.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -204,7 +204,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
     };
     record.opened();
     arrival.slot.adopted();
-    arrival.proxy.relay.adopt(Session {
+    arrival.proxy.relay.adopt(NewSession {
         client,
         backend,
         framing,

@@ -28,7 +28,7 @@ use crate::base::backoff::Backoff;
 use crate::config;
 use crate::net::Peer;
 use crate::pool::{Backend, Lease, Pick, Pool};
-use crate::relay::{Gone, Handle, Resumption, Seeker, Successor};
+use crate::relay::{Handle, LostBackend, Migrator, NewBackend, ResumePolicy};
 use crate::wire::websocket;
 
 /// Between two tries of one session: the first after a moment in which a restarting node may have come back.
@@ -68,16 +68,21 @@ const _: () = assert!(size_of::<Way>() <= 104);
 
 impl Way {
     /// As the relay takes it.
-    pub(super) fn into_resumption(self, resume: &Arc<config::Resume>) -> Box<Resumption<Held>> {
-        Box::new(Resumption {
+    pub(super) fn into_resumption(self, resume: &Arc<config::Resume>) -> Box<ResumePolicy<Held>> {
+        Box::new(ResumePolicy {
             settings: Arc::clone(resume),
             seeker: Arc::new(self),
         })
     }
 }
 
-impl Seeker<Held> for Way {
-    fn judge(&self, session: Handle, settings: &config::Resume, held: &Held) -> Option<DropGuard> {
+impl Migrator<Held> for Way {
+    fn judge_loss(
+        &self,
+        session: Handle,
+        settings: &config::Resume,
+        held: &Held,
+    ) -> Option<DropGuard> {
         // Without a lease there is nobody to ask about, and no way for that to be.
         let lease = held.lease.as_ref()?;
         let loss_check = LossCheck {
@@ -90,7 +95,7 @@ impl Seeker<Held> for Way {
         loss_check.begin(Arc::clone(&self.proxy), session)
     }
 
-    fn seek(self: Arc<Self>, gone: Gone, held: &mut Held) -> DropGuard {
+    fn find_backend(self: Arc<Self>, gone: LostBackend, held: &mut Held) -> DropGuard {
         let before = held.lease.take().map(|lease| Arc::clone(lease.backend()));
         let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let short = match gone.was_short {
@@ -120,7 +125,7 @@ impl Seeker<Held> for Way {
             let relay = &search.way.proxy.relay;
             match found {
                 Some(successor) => relay.attach(gone.session, successor),
-                None => relay.forsake(gone.session),
+                None => relay.give_up_migration(gone.session),
             }
         });
         stop.drop_guard()
@@ -140,7 +145,7 @@ fn wait_before(short: u8) -> Duration {
 
 /// What the next backend is told: how many there were, the latest of them, and how many messages of the client may be lost.
 /// In the form of parameters (RFC 9110 section 5.6.6).
-fn note(count: u32, gone: &Gone) -> HeaderValue {
+fn note(count: u32, gone: &LostBackend) -> HeaderValue {
     let from = gone.from.as_deref().unwrap_or("");
     let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
     let text = format!("count={count}; from=\"{escaped}\"; lost={}", gone.lost);
@@ -169,7 +174,7 @@ impl Search {
     }
 
     /// Goes on until it is dropped: the relay bounds it. `None`: there will be no other.
-    async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<Successor<Held>> {
+    async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<NewBackend<Held>> {
         let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         let id = self.way.id;
         let mut unanswered = 0;
@@ -202,7 +207,7 @@ impl Search {
         &self,
         pool: &Arc<Pool>,
         tried: &mut Vec<Arc<Backend>>,
-    ) -> Result<Successor<Held>, Refused> {
+    ) -> Result<NewBackend<Held>, Refused> {
         let pick = Pick {
             client: self.way.client.ip(),
             key: self.more().and_then(|more| more.key.as_deref()),
@@ -224,7 +229,7 @@ impl Search {
         let leg = leg
             .into_leg(read)
             .map_err(|error| Refused::ForNow(error.to_string()))?;
-        Ok(Successor {
+        Ok(NewBackend {
             leg,
             seat: Box::new(move |held, record| {
                 record.reassigned(lease.backend().counters());

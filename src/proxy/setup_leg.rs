@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::introduction::client_tls;
 use crate::config::TlsVersion;
 use crate::net::Stream;
-use crate::relay::{Leg, Tls, Transport};
+use crate::relay::{SocketHandoff, Tls, Transport};
 use crate::tls;
 use crate::wire::proxy_protocol::Details;
 
@@ -23,7 +23,7 @@ pub enum SetupLeg {
 impl SetupLeg {
     /// Makes it a leg of the relay. `read` is the plaintext that was already read from it; what the TLS connection
     /// holds of its own goes along.
-    pub fn into_leg(self, mut read: Vec<u8>) -> io::Result<Leg> {
+    pub fn into_leg(self, mut read: Vec<u8>) -> io::Result<SocketHandoff> {
         let (stream, transport) = match self {
             Self::Plain(stream) => (stream, Transport::Raw),
             Self::Tls(stream) => {
@@ -36,7 +36,7 @@ impl SetupLeg {
                 (parts.io, Transport::Tls(tls))
             }
         };
-        Ok(Leg {
+        Ok(SocketHandoff {
             socket: stream.into_owned_fd()?,
             transport,
             read,

@@ -28,7 +28,7 @@ use crate::config;
 use crate::net::Peer;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::{Lease, Pool};
-use crate::relay::{Framing, Policy, Resumption, Watched};
+use crate::relay::{FramePolicy, Framing, ResumePolicy, SessionLimits};
 use crate::wire::websocket::{self, Offer};
 
 /// A session between the verified 101 and its adoption.
@@ -39,13 +39,13 @@ pub(super) struct Handover {
     /// What the backend sent behind its 101.
     pub backend_read: Vec<u8>,
     pub framing: Framing,
-    pub policy: Policy,
+    pub policy: SessionLimits,
     pub ticket: Ticket,
     pub lease: Lease,
     /// Where the client is another than the one whose connection was let in.
     pub source: Option<SourcePermit>,
     /// To another backend, where the pool has its sessions outlive theirs.
-    pub way: Option<Box<Resumption<super::Held>>>,
+    pub way: Option<Box<ResumePolicy<super::Held>>>,
 }
 
 /// Why one backend gave no answer to an upgrade.
@@ -136,7 +136,7 @@ pub(super) async fn serve(
                         pool: Arc::downgrade(pool),
                         upgrade_timeout: rules.config.upgrade_timeout,
                         framing: match rules.config.follow_frames {
-                            true => Framing::WebSocket(Watched::of(&rules.config, &settings)),
+                            true => Framing::WebSocket(FramePolicy::of(&rules.config, &settings)),
                             false => Framing::Bytes,
                         },
                         settings,
@@ -222,7 +222,7 @@ impl Held {
         visit: &Visit,
         answer: &mut HeaderMap,
         id: u64,
-    ) -> Option<Box<Resumption<super::Held>>> {
+    ) -> Option<Box<ResumePolicy<super::Held>>> {
         let resume = self.settings.resume.as_ref()?;
         let (target, sent) = self.kept.as_ref()?;
         let handshake = Handshake::of(target, sent, answer)?;
@@ -295,7 +295,7 @@ async fn switch(
         backend: backend.io.into_inner().into_inner(),
         backend_read: backend.read_buf.to_vec(),
         framing,
-        policy: Policy::of(&settings),
+        policy: SessionLimits::of(&settings),
         ticket,
         lease,
         source,

@@ -5,17 +5,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::frames::Goodbye;
-use super::table::Key;
+use super::frames::CloseFrame;
+use super::table::SessionKey;
 
 pub(super) struct Closing {
-    queue: VecDeque<(Instant, Key)>,
+    queue: VecDeque<(Instant, SessionKey)>,
     until: Instant,
-    goodbye: Arc<Goodbye>,
+    goodbye: Arc<CloseFrame>,
 }
 
 impl Closing {
-    pub fn new(mut keys: Vec<Key>, spread: Duration, goodbye: Arc<Goodbye>, now: Instant) -> Self {
+    pub fn new(
+        mut keys: Vec<SessionKey>,
+        spread: Duration,
+        goodbye: Arc<CloseFrame>,
+        now: Instant,
+    ) -> Self {
         fastrand::shuffle(&mut keys);
         let count = keys.len().max(1) as f64;
         let at = |place: u32| now + spread.mul_f64(f64::from(place) / count);
@@ -27,7 +32,7 @@ impl Closing {
     }
 
     /// One that came later: closed when all others are.
-    pub fn add(&mut self, key: Key) {
+    pub fn add(&mut self, key: SessionKey) {
         self.queue.push_back((self.until, key));
     }
 
@@ -37,7 +42,7 @@ impl Closing {
     }
 
     /// The next one that is due now.
-    pub fn due(&mut self, now: Instant) -> Option<(Key, Arc<Goodbye>)> {
+    pub fn due(&mut self, now: Instant) -> Option<(SessionKey, Arc<CloseFrame>)> {
         self.next().filter(|at| *at <= now)?;
         let (_, key) = self.queue.pop_front()?;
         Some((key, Arc::clone(&self.goodbye)))

@@ -2,7 +2,7 @@
 //! an idle or flowing direction holds no buffer, and a stalled one holds what one read gave.
 
 use super::clock::Tick;
-use super::frames::Way;
+use super::frames::DirectionFrames;
 use super::leg::{Input, Leg};
 use super::pipe::{CAPACITY, Pipe};
 use super::scratch::{self, Scratch};
@@ -70,7 +70,7 @@ pub(super) struct Pump<'a> {
     /// Counts what is read from the source.
     pub bytes: &'a mut u64,
     /// Follows the frames of what is read.
-    pub frames: Option<Way<'a>>,
+    pub frames: Option<DirectionFrames<'a>>,
     /// What the other direction holds.
     pub other_held: usize,
     /// Leave the source's FIN to a later turn.
@@ -182,7 +182,7 @@ impl Direction {
                 self.say(to, &frame, scratch);
                 continue;
             }
-            let is_paused = |way: &Way<'_>| way.passage.is_paused();
+            let is_paused = |way: &DirectionFrames<'_>| way.passage.is_paused();
             if how.frames.as_ref().is_some_and(is_paused) {
                 return Flow::Blocked;
             }
@@ -190,7 +190,7 @@ impl Direction {
                 return Flow::Broken;
             }
             if self.ended {
-                if how.hold_fin || how.frames.as_ref().is_some_and(Way::holds_fin) {
+                if how.hold_fin || how.frames.as_ref().is_some_and(DirectionFrames::holds_fin) {
                     return Flow::Ended;
                 }
                 self.finished = to.finish(how.is_last);
@@ -388,7 +388,7 @@ pub(super) fn least_read(from: &Leg) -> usize {
 
 /// How many bytes may go through a pipe, which nobody looks into; `None` where it is not worth one. Headers of frames that
 /// are followed have to be seen.
-fn unseen(scratch: &Scratch, frames: Option<&Way<'_>>) -> Option<usize> {
+fn unseen(scratch: &Scratch, frames: Option<&DirectionFrames<'_>>) -> Option<usize> {
     let payload = frames.map_or(u64::MAX, |way| way.passage.unseen());
     let room = scratch.held.room() as u64;
     let most = usize::try_from(room.min(payload)).unwrap_or(usize::MAX);

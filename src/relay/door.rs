@@ -9,16 +9,16 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use tokio::sync::oneshot;
 
-use super::inbox::{Command, Inbox};
-use super::table::Key;
-use super::{Relay, Session};
+use super::inbox::{Inbox, WorkerCommand};
+use super::table::SessionKey;
+use super::{NewSession, Relay};
 use crate::net::{Peer, accept_now, is_of_one_connection};
 
 /// Accepts in a row before the sockets of others are looked at.
 pub(super) const ACCEPTS_PER_TURN: usize = 16;
 
 /// What a listener does with its connections. All of it is called on relay threads and must not wait.
-pub trait Arrivals<L>: Send + Sync {
+pub trait OnAccept<L>: Send + Sync {
     /// Counts a connection that is to be accepted; false where there is no room for it, unless it is to be taken
     /// `anyway`.
     fn reserve(&self, anyway: bool) -> bool;
@@ -27,7 +27,7 @@ pub trait Arrivals<L>: Send + Sync {
     fn unreserve(&self);
 
     /// A connection has come, one that was counted. The session that it is to be, or `None`: it goes another way.
-    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<Session<L>>;
+    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession<L>>;
 
     /// Accepting pauses until [`Door::resume`]: there is no room, or the process is short of what the error says.
     fn paused(&self, why: Option<io::Error>);
@@ -37,16 +37,16 @@ pub trait Arrivals<L>: Send + Sync {
 }
 
 /// A listening socket from which a worker accepts.
-pub struct Door<L> {
+pub struct RelayListener<L> {
     id: u32,
     inbox: Arc<Inbox<L>>,
 }
 
 impl<L: Send + 'static> Relay<L> {
     /// Accepts from a listening socket from now on. `socket` is a duplicate in no epoll.
-    pub fn listen(&self, socket: OwnedFd, arrivals: Arc<dyn Arrivals<L>>) -> Door<L> {
+    pub fn listen(&self, socket: OwnedFd, arrivals: Arc<dyn OnAccept<L>>) -> RelayListener<L> {
         let (id, inbox) = self.next_door();
-        inbox.send(Command::Listen(OpenDoor {
+        inbox.send(WorkerCommand::Listen(OpenListener {
             id,
             socket,
             arrivals,
@@ -54,20 +54,20 @@ impl<L: Send + 'static> Relay<L> {
             is_paused: false,
             is_watched: false,
         }));
-        Door { id, inbox }
+        RelayListener { id, inbox }
     }
 }
 
-impl<L> Door<L> {
+impl<L> RelayListener<L> {
     /// Goes on accepting after [`Arrivals::paused`].
     pub fn resume(&self) {
-        self.inbox.send(Command::Resume(self.id));
+        self.inbox.send(WorkerCommand::Resume(self.id));
     }
 
     /// Serves what the kernel has queued, at most `queued` connections whether there is room or not, and accepts no more.
     pub async fn close(self, queued: u32) {
         let (done, closed) = oneshot::channel();
-        self.inbox.send(Command::Unlisten {
+        self.inbox.send(WorkerCommand::Unlisten {
             door: self.id,
             queued,
             done,
@@ -78,10 +78,10 @@ impl<L> Door<L> {
 }
 
 /// A door inside its worker.
-pub(super) struct OpenDoor<L> {
+pub(super) struct OpenListener<L> {
     pub id: u32,
     pub socket: OwnedFd,
-    pub arrivals: Arc<dyn Arrivals<L>>,
+    pub arrivals: Arc<dyn OnAccept<L>>,
     /// The kernel may have a connection queued.
     pub is_ready: bool,
     pub is_paused: bool,
@@ -92,11 +92,11 @@ pub(super) struct OpenDoor<L> {
 const DOORS: u32 = u32::MAX;
 
 /// The number of the door that a token names.
-pub(super) fn door_of(key: Key) -> Option<u32> {
+pub(super) fn door_of(key: SessionKey) -> Option<u32> {
     (key.index == DOORS).then_some(key.generation)
 }
 
-impl<L> OpenDoor<L> {
+impl<L> OpenListener<L> {
     /// Watches for connections, and accepts. Where the epoll has no room for it, it pauses: resuming tries again.
     pub fn resume(&mut self, registry: &Registry) {
         self.is_paused = false;
@@ -110,7 +110,7 @@ impl<L> OpenDoor<L> {
     }
 
     fn register(&self, registry: &Registry) -> io::Result<()> {
-        let key = Key {
+        let key = SessionKey {
             index: DOORS,
             generation: self.id,
         };

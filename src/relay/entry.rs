@@ -18,18 +18,18 @@ mod upkeep;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use self::early::Early;
-pub(super) use self::gap::Unwanted;
-use self::resume::Resume;
+use self::early::Connecting;
+pub(super) use self::gap::MigrationDeclined;
+use self::resume::ResumeState;
 use self::role::Role;
 use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::direction::{Direction, Flow, Pump};
 use super::frames::Frames;
-use super::inquiry::{Connection, Handle, Standing};
+use super::inquiry::{ConnectionInfo, Handle, SessionInfo};
 use super::leg::Leg;
-use super::origin::Unserved;
-use super::resumption::Resumption;
+use super::origin::ConnectFailure;
+use super::resumption::ResumePolicy;
 use super::scratch::Scratch;
 use crate::observe::{End, How, Phase, Record, Side};
 
@@ -38,7 +38,7 @@ pub(super) const BACKEND: usize = 1;
 
 /// What the worker does with an entry after its turn.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum TurnOutcome {
     /// Wait for an event.
     Wait,
     /// Give it another turn.
@@ -50,12 +50,12 @@ pub(super) enum Turn {
     /// Its backend has ended it without a Close: whether that is a loss is to be asked.
     Judge,
     /// It has lost its backend, and may go on with another one.
-    Bereft,
+    BackendLost,
     /// The backend could not serve it, and nothing was lost: the client's leg goes back to where it came from.
-    Unserved(Unserved),
+    ConnectFailed(ConnectFailure),
 }
 
-pub(super) struct Entry<L> {
+pub(super) struct Session<L> {
     record: Record,
     legs: [Leg; 2],
     /// By source: `directions[CLIENT]` goes from the client to the backend.
@@ -85,11 +85,14 @@ pub(super) struct Entry<L> {
 }
 
 /// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
-const _: () = assert!(size_of::<Entry<[usize; 2]>>() <= 248, "an entry has grown");
+const _: () = assert!(
+    size_of::<Session<[usize; 2]>>() <= 248,
+    "an entry has grown"
+);
 
-impl<L> Entry<L> {
-    pub fn new(session: super::Session<L>, now: Tick) -> Self {
-        let super::Session {
+impl<L> Session<L> {
+    pub fn new(session: super::NewSession<L>, now: Tick) -> Self {
+        let super::NewSession {
             mut client,
             mut backend,
             policy,
@@ -104,13 +107,13 @@ impl<L> Entry<L> {
             Framing::Bytes => None,
             Framing::WebSocket(watched) => {
                 let read = [&mut client.read, &mut backend.read];
-                let takes_leave = |resumption: &Resumption<L>| resumption.settings.on.close_code;
+                let takes_leave = |resumption: &ResumePolicy<L>| resumption.settings.on.close_code;
                 let takes_leave = resumption.as_deref().is_some_and(takes_leave);
                 Some(Box::new(Frames::new(&watched, takes_leave, read, now)))
             }
         };
         let role = Role::new(
-            origin.map(|origin| Early {
+            origin.map(|origin| Connecting {
                 origin,
                 opening: connecting,
             }),
@@ -118,7 +121,7 @@ impl<L> Entry<L> {
                 .zip(frames.as_deref_mut())
                 .map(|(resumption, frames)| {
                     let has_spoken = frames.passages[CLIENT].take_spoken();
-                    Resume::new(*resumption, has_spoken, now)
+                    ResumeState::new(*resumption, has_spoken, now)
                 }),
         );
         Self {
@@ -174,8 +177,8 @@ impl<L> Entry<L> {
     }
 
     /// As the operator sees it.
-    pub fn describe(&self, now: Tick) -> Connection {
-        Connection {
+    pub fn describe(&self, now: Tick) -> ConnectionInfo {
+        ConnectionInfo {
             summary: self.record.summary(),
             idle: self.idle(now),
             tls: self.legs[CLIENT].is_tls(),
@@ -188,8 +191,8 @@ impl<L> Entry<L> {
     }
 
     /// As a job needs it.
-    pub fn standing(&self, handle: Handle, now: Tick) -> Standing {
-        Standing {
+    pub fn standing(&self, handle: Handle, now: Tick) -> SessionInfo {
+        SessionInfo {
             handle,
             idle: self.idle(now),
             is_parting: self.is_parting(),
@@ -224,14 +227,14 @@ impl<L> Entry<L> {
     }
 
     /// Moves what can be moved and finds out whether the session is over.
-    pub fn turn(&mut self, scratch: &mut Scratch) -> Turn {
+    pub fn turn(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         self.queued = false;
         #[cfg(test)]
         super::tests::panic_if_asked(&self.record);
         let turn = match (self.resetting, self.is_opening()) {
             (Some(victim), _) => self.reset_when_sent(victim),
             (None, true) => self.open(scratch),
-            (None, false) if self.is_in_gap() => self.bridge(scratch),
+            (None, false) if self.is_in_gap() => self.turn_in_gap(scratch),
             (None, false) => self.relay(scratch),
         };
         self.account(scratch);
@@ -240,14 +243,14 @@ impl<L> Entry<L> {
         turn
     }
 
-    fn relay(&mut self, scratch: &mut Scratch) -> Turn {
+    fn relay(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let was_faulty = self.is_faulty();
         let had_ended = self.directions.each_ref().map(Direction::has_ended);
         let from_client = match self.is_left_alone() {
             true => Flow::Blocked,
             false => self.pump(CLIENT, scratch),
         };
-        self.heed_close();
+        self.keep_client_close();
         let flows = [from_client, self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
@@ -267,8 +270,8 @@ impl<L> Entry<L> {
         let parting = self.judge_client(scratch.now);
         if let Some(turn) = parting.or_else(|| self.go_on_parting(scratch.now)) {
             return match turn {
-                Turn::Wait if flows.contains(&Flow::OutOfBudget) => Turn::Again,
-                Turn::Wait if flows.contains(&Flow::Starved) => Turn::Soon,
+                TurnOutcome::Wait if flows.contains(&Flow::OutOfBudget) => TurnOutcome::Again,
+                TurnOutcome::Wait if flows.contains(&Flow::Starved) => TurnOutcome::Soon,
                 turn => turn,
             };
         }
@@ -280,9 +283,9 @@ impl<L> Entry<L> {
         }
         match flows {
             [_, Flow::Ended] => self.leave_to_another(),
-            [Flow::Finished, Flow::Finished] => Turn::Ended,
-            [Flow::OutOfBudget, _] | [_, Flow::OutOfBudget] => Turn::Again,
-            [Flow::Starved, _] | [_, Flow::Starved] => Turn::Soon,
+            [Flow::Finished, Flow::Finished] => TurnOutcome::Ended,
+            [Flow::OutOfBudget, _] | [_, Flow::OutOfBudget] => TurnOutcome::Again,
+            [Flow::Starved, _] | [_, Flow::Starved] => TurnOutcome::Soon,
             _ => self.rest(),
         }
     }
@@ -333,7 +336,12 @@ impl<L> Entry<L> {
     }
 
     /// A broken leg ends the session: what it had sent is delivered, then the other leg is reset.
-    fn pass_on_fault(&mut self, flows: [Flow; 2], was_faulty: bool, now: Tick) -> Option<Turn> {
+    fn pass_on_fault(
+        &mut self,
+        flows: [Flow; 2],
+        was_faulty: bool,
+        now: Tick,
+    ) -> Option<TurnOutcome> {
         let side = [CLIENT, BACKEND]
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
@@ -341,16 +349,16 @@ impl<L> Entry<L> {
         let how = self.legs[side].fault().unwrap_or(How::Rst);
         if self.legs[other].fault().is_some() {
             self.end = Some(ended_by(side, how));
-            return Some(Turn::Ended);
+            return Some(TurnOutcome::Ended);
         }
         let is_over = matches!(flows[side], Flow::Broken | Flow::Finished | Flow::Ended);
         if side == BACKEND && is_over && self.can_be_given_back() {
-            return Some(Turn::Unserved(Unserved::Reset));
+            return Some(TurnOutcome::ConnectFailed(ConnectFailure::Reset));
         }
         if !is_over {
             // Not all of what it sent before it broke has been delivered. A fault that this very turn found in a
             // write leaves something to read, and no event may tell of it.
-            return (self.is_faulty() && !was_faulty).then_some(Turn::Again);
+            return (self.is_faulty() && !was_faulty).then_some(TurnOutcome::Again);
         }
         self.end = Some(ended_by(side, how));
         self.resetting = Some(other as u8);
@@ -359,13 +367,13 @@ impl<L> Entry<L> {
     }
 
     /// A close with linger 0 throws away what is queued, so it waits until nothing is.
-    fn reset_when_sent(&mut self, victim: u8) -> Turn {
+    fn reset_when_sent(&mut self, victim: u8) -> TurnOutcome {
         let leg = self.leg(victim.into());
         if !leg.is_broken() && leg.unsent_bytes() > 0 {
-            return Turn::Soon;
+            return TurnOutcome::Soon;
         }
         leg.reset();
-        Turn::Ended
+        TurnOutcome::Ended
     }
 
     /// Brings the worker's account of held bytes up to date.
@@ -377,7 +385,7 @@ impl<L> Entry<L> {
             .sum::<usize>()
             + self.legs.iter().map(Leg::held_bytes).sum::<usize>()
             + self.legs.iter().map(Leg::begun_bytes).sum::<usize>()
-            + self.role.resume().map_or(0, Resume::held_bytes);
+            + self.role.resume().map_or(0, ResumeState::held_bytes);
         if held != self.held as usize {
             scratch.held.change(self.held as usize, held);
             self.held = u32::try_from(held).unwrap_or(u32::MAX);

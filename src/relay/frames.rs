@@ -16,7 +16,7 @@ use crate::wire::passage::{Passage, Passed, Verdict};
 
 /// How the frames of a WebSocket are watched. The default only follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Watched {
+pub struct FramePolicy {
     /// Longest frame of a client, payload bytes; longer ends the session with Close 1009.
     pub max_frame: Option<u64>,
     /// Longest message of a client, payload bytes of all its frames; longer ends the session with Close 1009.
@@ -28,15 +28,15 @@ pub struct Watched {
     pub messages_only: bool,
 }
 
-impl Watched {
+impl FramePolicy {
     /// What a listener and a pool want of the frames of their WebSockets.
-    pub fn of(listener: &config::Listener, pool: &config::Pool) -> Watched {
+    pub fn of(listener: &config::Listener, pool: &config::Pool) -> FramePolicy {
         let config::FrameLimits {
             max_frame,
             max_message,
             max_pings,
         } = listener.frames;
-        Watched {
+        FramePolicy {
             max_frame,
             max_message,
             max_pings,
@@ -48,23 +48,23 @@ impl Watched {
 
 /// What a WebSocket is told before it is ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Goodbye {
+pub struct CloseFrame {
     /// Of the Close frame.
     pub code: u16,
     pub reason: Arc<str>,
 }
 
-impl Goodbye {
-    pub fn new(code: u16, reason: &str) -> Goodbye {
-        Goodbye {
+impl CloseFrame {
+    pub fn new(code: u16, reason: &str) -> CloseFrame {
+        CloseFrame {
             code,
             reason: reason.into(),
         }
     }
 
     /// "Going away", without a reason.
-    pub fn going_away() -> Goodbye {
-        Goodbye::new(GOING_AWAY, "")
+    pub fn going_away() -> CloseFrame {
+        CloseFrame::new(GOING_AWAY, "")
     }
 
     /// Its frame for the leg of `side`.
@@ -74,25 +74,25 @@ impl Goodbye {
 }
 
 /// One direction's frames, as it is pumped.
-pub(super) struct Way<'a> {
+pub(super) struct DirectionFrames<'a> {
     pub passage: &'a mut Passage,
-    bounds: Option<&'a mut Bounds>,
+    bounds: Option<&'a mut ClientFrameLimits>,
 }
 
 /// What a client may send.
-struct Bounds {
+struct ClientFrameLimits {
     max_frame: u64,
     max_message: u64,
     max_pings: Option<Rate>,
     /// Bytes of the present message.
     message: u64,
     pings: Bucket,
-    breach: Option<Breach>,
+    breach: Option<LimitExceeded>,
 }
 
 /// The bound that a client has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Breach {
+pub(super) enum LimitExceeded {
     #[error("frame too big")]
     Frame,
     #[error("message too big")]
@@ -104,33 +104,33 @@ pub(super) enum Breach {
     Violation(Violation),
 }
 
-impl Breach {
+impl LimitExceeded {
     /// RFC 6455 section 7.4.1: 1009 is "a message that is too big", 1008 a violated policy, 1002 a protocol error.
     pub fn code(self) -> u16 {
         match self {
-            Breach::Frame | Breach::Message => 1009,
-            Breach::Pings => 1008,
-            Breach::Violation(_) => close_code::PROTOCOL_ERROR,
+            LimitExceeded::Frame | LimitExceeded::Message => 1009,
+            LimitExceeded::Pings => 1008,
+            LimitExceeded::Violation(_) => close_code::PROTOCOL_ERROR,
         }
     }
 
     pub fn how(self) -> How {
         match self {
-            Breach::Frame | Breach::Message | Breach::Pings => How::Full,
-            Breach::Violation(_) => How::Invalid,
+            LimitExceeded::Frame | LimitExceeded::Message | LimitExceeded::Pings => How::Full,
+            LimitExceeded::Violation(_) => How::Invalid,
         }
     }
 
     /// For the log: more than the client is told.
     pub fn cause(self) -> String {
         match self {
-            Breach::Violation(violation) => violation.to_string(),
+            LimitExceeded::Violation(violation) => violation.to_string(),
             bound => bound.to_string(),
         }
     }
 }
 
-impl Way<'_> {
+impl DirectionFrames<'_> {
     /// The source was refused, and the other side is to be told before it hears of its end.
     pub fn holds_fin(&self) -> bool {
         let is_refused = self
@@ -151,15 +151,17 @@ impl Way<'_> {
         if let Some(bounds) = bounds
             && let Some(violation) = self.passage.lost()
         {
-            bounds.breach.get_or_insert(Breach::Violation(violation));
+            bounds
+                .breach
+                .get_or_insert(LimitExceeded::Violation(violation));
         }
         passed
     }
 }
 
-impl Bounds {
-    fn new(watched: &Watched) -> Option<Box<Bounds>> {
-        let Watched {
+impl ClientFrameLimits {
+    fn new(watched: &FramePolicy) -> Option<Box<ClientFrameLimits>> {
+        let FramePolicy {
             max_frame,
             max_message,
             max_pings,
@@ -167,7 +169,7 @@ impl Bounds {
         } = *watched;
         let any = max_frame.is_some() || max_message.is_some() || max_pings.is_some();
         any.then(|| {
-            Box::new(Bounds {
+            Box::new(ClientFrameLimits {
                 max_frame: max_frame.unwrap_or(u64::MAX),
                 max_message: max_message.unwrap_or(u64::MAX),
                 max_pings,
@@ -187,22 +189,23 @@ impl Bounds {
     }
 
     #[inline]
-    fn breach_of(&mut self, frame: &Frame, now: Tick) -> Option<Breach> {
+    fn breach_of(&mut self, frame: &Frame, now: Tick) -> Option<LimitExceeded> {
         use crate::wire::frames::Opcode::{Close, Ping, Pong};
         match frame.opcode {
             Close => return None,
             Ping | Pong => {
                 let rate = self.max_pings?;
-                return (!self.pings.take(rate, now.since_origin())).then_some(Breach::Pings);
+                return (!self.pings.take(rate, now.since_origin()))
+                    .then_some(LimitExceeded::Pings);
             }
             _ => {}
         }
         self.message = self.message.saturating_add(frame.payload_bytes);
         if frame.payload_bytes > self.max_frame {
-            return Some(Breach::Frame);
+            return Some(LimitExceeded::Frame);
         }
         if self.message > self.max_message {
-            return Some(Breach::Message);
+            return Some(LimitExceeded::Message);
         }
         if frame.is_final {
             self.message = 0;
@@ -216,23 +219,23 @@ pub(super) struct Frames {
     /// By source.
     pub passages: [Passage; 2],
     /// On what the client sends.
-    bounds: Option<Box<Bounds>>,
+    bounds: Option<Box<ClientFrameLimits>>,
     pings: Option<Box<Pings>>,
-    pub farewell: Option<Box<Farewell>>,
+    pub farewell: Option<Box<ClosingHandshake>>,
     messages_only: bool,
     /// The backend's side stands empty.
     no_backend: bool,
 }
 
 /// The end of a session that was decided here.
-pub(super) struct Farewell {
+pub(super) struct ClosingHandshake {
     pub began: Tick,
     /// When everybody was told.
     pub said: Option<Tick>,
     /// By side: who is told.
     pub told: [bool; 2],
     /// For the client, behind what the backend still answers to what came before.
-    pub last_word: Option<Goodbye>,
+    pub last_word: Option<CloseFrame>,
 }
 
 /// A session has one, for hours.
@@ -241,8 +244,13 @@ const _: () = assert!(size_of::<Frames>() <= 96);
 impl Frames {
     /// Past what was read before, of which is left what may pass.
     /// `takes_leave`: a Close by which the backend goes away is not for the client.
-    pub fn new(watched: &Watched, takes_leave: bool, read: [&mut Vec<u8>; 2], now: Tick) -> Frames {
-        let bounds = Bounds::new(watched);
+    pub fn new(
+        watched: &FramePolicy,
+        takes_leave: bool,
+        read: [&mut Vec<u8>; 2],
+        now: Tick,
+    ) -> Frames {
+        let bounds = ClientFrameLimits::new(watched);
         let mut frames = Frames {
             passages: [
                 match bounds {
@@ -269,15 +277,15 @@ impl Frames {
     }
 
     /// What comes from this side.
-    pub fn way(&mut self, side: usize) -> Way<'_> {
-        Way {
+    pub fn way(&mut self, side: usize) -> DirectionFrames<'_> {
+        DirectionFrames {
             passage: &mut self.passages[side & 1],
             bounds: self.bounds.as_deref_mut().filter(|_| side == CLIENT),
         }
     }
 
     /// The bound that the client has passed.
-    pub fn breach(&self) -> Option<Breach> {
+    pub fn breach(&self) -> Option<LimitExceeded> {
         self.bounds.as_ref()?.breach
     }
 
@@ -338,7 +346,7 @@ impl Frames {
     }
 
     /// What is to be done for the life of the legs now.
-    pub fn keep_alive(&mut self, taken: impl Fn(usize) -> Taken, now: Tick) -> Alive {
+    pub fn keep_alive(&mut self, taken: impl Fn(usize) -> LegProgress, now: Tick) -> Alive {
         let Some(pings) = &mut self.pings else {
             return Alive::Yes;
         };
@@ -390,7 +398,7 @@ impl Frames {
 }
 
 /// What a leg has done with what was meant for it.
-pub(super) struct Taken {
+pub(super) struct LegProgress {
     /// Bytes that it has still to take, ours before its answer.
     pub unsent: usize,
     /// Bytes that it has taken.
@@ -414,10 +422,10 @@ struct Pings {
     timeout: Ticks,
     count: u32,
     /// By side.
-    legs: [Heard; 2],
+    legs: [HeardFrames; 2],
 }
 
-struct Heard {
+struct HeardFrames {
     is_watched: bool,
     at: Tick,
     /// When our ping was written, or was to be, that was not answered yet.
@@ -428,7 +436,7 @@ struct Heard {
 
 impl Pings {
     fn new(ping: &Ping, now: Tick) -> Pings {
-        let heard = |is_watched| Heard {
+        let heard = |is_watched| HeardFrames {
             is_watched,
             at: now,
             asked: None,
@@ -443,7 +451,7 @@ impl Pings {
     }
 }
 
-impl Heard {
+impl HeardFrames {
     fn heard(&mut self, now: Tick) {
         self.at = now;
         self.asked = None;
@@ -455,7 +463,7 @@ impl Heard {
     }
 
     /// It may have answered, or our ping waits behind bytes that the leg takes one by one: it is slow, not gone.
-    fn is_slow(&mut self, taken: Taken) -> bool {
+    fn is_slow(&mut self, taken: LegProgress) -> bool {
         let before = std::mem::replace(&mut self.delivered, taken.delivered);
         taken.is_unread || (taken.unsent > 0 && taken.delivered > before)
     }

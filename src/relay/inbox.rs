@@ -9,18 +9,18 @@ use std::time::Duration;
 use mio::Waker;
 use tokio::sync::oneshot;
 
-use super::Session;
-use super::door::{Arrivals, OpenDoor};
-use super::frames::Goodbye;
-use super::inquiry::Question;
-use super::resumption::Successor;
-use super::table::Key;
+use super::NewSession;
+use super::door::{OnAccept, OpenListener};
+use super::frames::CloseFrame;
+use super::inquiry::Query;
+use super::resumption::NewBackend;
+use super::table::SessionKey;
 use crate::net::Peer;
 
 /// What the set-up plane may ask of a worker.
-pub(super) enum Command<L> {
-    Adopt(Box<Session<L>>),
-    Listen(OpenDoor<L>),
+pub(super) enum WorkerCommand<L> {
+    Adopt(Box<NewSession<L>>),
+    Listen(OpenListener<L>),
     /// The door of that number accepts again.
     Resume(u32),
     Unlisten {
@@ -30,23 +30,23 @@ pub(super) enum Command<L> {
         done: oneshot::Sender<()>,
     },
     /// A connection that another worker has accepted.
-    Arrive(Arc<dyn Arrivals<L>>, OwnedFd, Peer),
+    Arrive(Arc<dyn OnAccept<L>>, OwnedFd, Peer),
     /// Look at some of the table; perhaps end what was found.
-    Inquire(Question),
+    Inquire(Query),
     /// End one entry.
-    Part(Key, Arc<Goodbye>),
+    Close(SessionKey, Arc<CloseFrame>),
     /// Ping the backend of one entry.
-    Ping(Key),
+    Ping(SessionKey),
     /// Take one entry from its backend.
-    Relieve(Key, Arc<Goodbye>),
+    Migrate(SessionKey, Arc<CloseFrame>),
     /// Whether the backend that has ended an entry is lost to it.
-    Judged(Key, bool),
+    Judged(SessionKey, bool),
     /// Another backend for an entry that has lost its own.
-    Attach(Key, Box<Successor<L>>),
+    Attach(SessionKey, Box<NewBackend<L>>),
     /// There is none for it.
-    Forsake(Key),
+    Forsake(SessionKey),
     /// End every entry, evenly over this time; later ones at once when it is over.
-    PartAll(Duration, Arc<Goodbye>),
+    CloseAll(Duration, Arc<CloseFrame>),
     Stop,
 }
 
@@ -64,7 +64,7 @@ pub(super) enum Command<L> {
 /// - `PartAll`, `Stop`: once in a process's life.
 pub(super) struct Inbox<L> {
     /// `None`: the worker has ended.
-    commands: Mutex<Option<VecDeque<Command<L>>>>,
+    commands: Mutex<Option<VecDeque<WorkerCommand<L>>>>,
     waker: Waker,
     /// Live sessions, and those on their way here.
     pub live: AtomicUsize,
@@ -83,7 +83,7 @@ impl<L> Inbox<L> {
     }
 
     /// A command to a worker that has ended is dropped, and with it what it holds.
-    pub fn send(&self, command: Command<L>) {
+    pub fn send(&self, command: WorkerCommand<L>) {
         let was_empty = match &mut *self.lock() {
             Some(commands) => {
                 commands.push_back(command);
@@ -98,19 +98,19 @@ impl<L> Inbox<L> {
     }
 
     /// All that was sent since the last time.
-    pub fn take(&self) -> VecDeque<Command<L>> {
+    pub fn take(&self) -> VecDeque<WorkerCommand<L>> {
         self.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Command<L>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<WorkerCommand<L>>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closes an inbox when its worker ends, by whatever way.
-pub(super) struct Closed<L>(pub Arc<Inbox<L>>);
+pub(super) struct CloseInbox<L>(pub Arc<Inbox<L>>);
 
-impl<L> Drop for Closed<L> {
+impl<L> Drop for CloseInbox<L> {
     fn drop(&mut self) {
         let left = self.0.lock().take();
         // Behind the lock: what a command holds may send one.

@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use super::Relay;
 use super::clock::Tick;
-use super::entry::Entry;
+use super::entry::Session;
 use super::filter::Filter;
-use super::frames::Goodbye;
-use super::inbox::Command;
-use super::table::{Key, Table};
+use super::frames::CloseFrame;
+use super::inbox::WorkerCommand;
+use super::table::{SessionKey, SessionTable};
 use crate::observe::Summary;
 
 /// Slots a worker looks at for one question: well below a millisecond of its time.
@@ -22,7 +22,7 @@ pub const MAX_PAGE: usize = 1000;
 
 /// One live connection of the table.
 #[derive(Debug, Clone)]
-pub struct Connection {
+pub struct ConnectionInfo {
     pub summary: Summary,
     /// Since the last byte either way.
     pub idle: Duration,
@@ -34,7 +34,7 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle {
     pub(super) worker: u32,
-    pub(super) key: Key,
+    pub(super) key: SessionKey,
 }
 
 /// Where a listing goes on. Opaque to its holder; connections that come or go in between are listed or not, but none
@@ -47,7 +47,7 @@ pub struct Cursor {
 
 /// One live connection, as somebody needs it who may end it.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct SessionInfo {
     pub handle: Handle,
     /// Since the last byte either way.
     pub idle: Duration,
@@ -65,69 +65,71 @@ pub struct Standing {
 
 /// A part of the table.
 #[derive(Debug, Default)]
-pub struct Page {
-    pub connections: Vec<Connection>,
-    standing: Vec<Standing>,
+pub struct TablePage {
+    pub connections: Vec<ConnectionInfo>,
+    standing: Vec<SessionInfo>,
     /// `None`: that was all.
     pub next: Option<Cursor>,
 }
 
 /// A question to one worker.
-pub(super) struct Question {
+pub(super) struct Query {
     filter: Arc<Filter>,
     from: u32,
     limit: usize,
     worker: u32,
-    wanted: Wanted,
-    answer: oneshot::Sender<Answer>,
+    wanted: QueryScope,
+    answer: oneshot::Sender<QueryReply>,
 }
 
 /// What is to become of what is found.
 #[derive(Debug, Clone)]
-enum Wanted {
+enum QueryScope {
     Described,
     Named,
     /// Its bytes brought into the counters.
     Tallied,
     /// Ended, and named.
-    Ended(Arc<Goodbye>),
+    Ended(Arc<CloseFrame>),
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    found: Vec<Connection>,
-    named: Vec<Standing>,
+pub(super) struct QueryReply {
+    found: Vec<ConnectionInfo>,
+    named: Vec<SessionInfo>,
     /// The first slot not looked at; `None`: the table ends here.
     next: Option<u32>,
 }
 
 impl<L: Send + 'static> Relay<L> {
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
-    pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> Page {
-        self.inquire(filter, from, limit, Wanted::Described).await
+    pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> TablePage {
+        self.inquire(filter, from, limit, QueryScope::Described)
+            .await
     }
 
     /// Brings the byte counters of listeners and backends up to date: what live connections have moved since the latest
     /// sweep is in their entries only.
     pub async fn tally(&self) {
-        self.inquire_all(Filter::default(), Wanted::Tallied).await;
+        self.inquire_all(Filter::default(), QueryScope::Tallied)
+            .await;
     }
 
     /// Names every connection that matches.
-    pub async fn survey(&self, filter: Filter) -> Vec<Standing> {
-        self.inquire_all(filter, Wanted::Named).await
+    pub async fn list_all(&self, filter: Filter) -> Vec<SessionInfo> {
+        self.inquire_all(filter, QueryScope::Named).await
     }
 
     /// Ends every connection that matches; how many there were. WebSockets are told why.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the rest open.
-    pub async fn close(&self, filter: Filter, goodbye: &Arc<Goodbye>) -> u64 {
-        let wanted = Wanted::Ended(Arc::clone(goodbye));
+    pub async fn close(&self, filter: Filter, goodbye: &Arc<CloseFrame>) -> u64 {
+        let wanted = QueryScope::Ended(Arc::clone(goodbye));
         self.inquire_all(filter, wanted).await.len() as u64
     }
 
-    async fn inquire_all(&self, filter: Filter, wanted: Wanted) -> Vec<Standing> {
+    async fn inquire_all(&self, filter: Filter, wanted: QueryScope) -> Vec<SessionInfo> {
         let mut found = Vec::new();
         let mut from = Some(Cursor::default());
         while let Some(cursor) = from {
@@ -139,14 +141,20 @@ impl<L: Send + 'static> Relay<L> {
         found
     }
 
-    async fn inquire(&self, filter: Filter, from: Cursor, limit: usize, wanted: Wanted) -> Page {
+    async fn inquire(
+        &self,
+        filter: Filter,
+        from: Cursor,
+        limit: usize,
+        wanted: QueryScope,
+    ) -> TablePage {
         let limit = limit.clamp(1, MAX_PAGE);
         let filter = Arc::new(filter);
-        let mut page = Page::default();
+        let mut page = TablePage::default();
         let mut at = from;
         while let Some(inbox) = self.plane.inboxes.get(at.worker as usize) {
             let (answer, answered) = oneshot::channel();
-            inbox.send(Command::Inquire(Question {
+            inbox.send(WorkerCommand::Inquire(Query {
                 filter: Arc::clone(&filter),
                 from: at.slot,
                 limit: limit - page.len(),
@@ -175,23 +183,23 @@ impl<L: Send + 'static> Relay<L> {
     }
 }
 
-impl Page {
+impl TablePage {
     fn len(&self) -> usize {
         self.connections.len() + self.standing.len()
     }
 }
 
-impl Question {
-    pub fn goodbye(&self) -> Option<Arc<Goodbye>> {
+impl Query {
+    pub fn goodbye(&self) -> Option<Arc<CloseFrame>> {
         match &self.wanted {
-            Wanted::Ended(goodbye) => Some(Arc::clone(goodbye)),
-            Wanted::Described | Wanted::Named | Wanted::Tallied => None,
+            QueryScope::Ended(goodbye) => Some(Arc::clone(goodbye)),
+            QueryScope::Described | QueryScope::Named | QueryScope::Tallied => None,
         }
     }
 
     /// Looks at the next slots. The keys are those of the entries to end.
-    pub fn ask<L>(self, table: &mut Table<L>, now: Tick) -> Vec<Key> {
-        let mut answer = Answer::default();
+    pub fn ask<L>(self, table: &mut SessionTable<L>, now: Tick) -> Vec<SessionKey> {
+        let mut answer = QueryReply::default();
         let mut closing = Vec::new();
         // Inclusive: a cursor comes from outside, and may be the last number there is.
         for slot in (self.from..=u32::MAX).take(SLOTS_PER_LOOK) {
@@ -210,10 +218,10 @@ impl Question {
                 let worker = self.worker;
                 let handle = Handle { worker, key };
                 match &self.wanted {
-                    Wanted::Described => answer.found.push(entry.describe(now)),
-                    Wanted::Tallied => entry.tally(),
-                    Wanted::Named => answer.named.push(entry.standing(handle, now)),
-                    Wanted::Ended(_) => {
+                    QueryScope::Described => answer.found.push(entry.describe(now)),
+                    QueryScope::Tallied => entry.tally(),
+                    QueryScope::Named => answer.named.push(entry.standing(handle, now)),
+                    QueryScope::Ended(_) => {
                         answer.named.push(entry.standing(handle, now));
                         closing.push(key);
                     }
@@ -240,7 +248,7 @@ impl Cursor {
     }
 }
 
-impl<L> Entry<L> {
+impl<L> Session<L> {
     fn matches(&self, filter: &Filter, now: Tick) -> bool {
         self.is_established() && filter.fits(self.record(), self.idle(now))
     }

@@ -90,8 +90,8 @@ impl Leg {
 
     /// The way back to the set-up plane. Its epoll entry is the caller's to remove: the socket stays open. `None`: it is an
     /// absent one's.
-    pub fn into_session_leg(self) -> Option<super::Leg> {
-        Some(super::Leg {
+    pub fn into_session_leg(self) -> Option<super::SocketHandoff> {
+        Some(super::SocketHandoff {
             socket: self.socket.into_owned()?,
             transport: match self.tls {
                 None => Transport::Raw,
@@ -106,7 +106,7 @@ impl Leg {
     }
 
     /// Lets go of what an idle TLS leg can make again.
-    pub fn cool(&mut self) {
+    pub fn drop_keys(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.cool();
         }

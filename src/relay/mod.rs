@@ -40,30 +40,30 @@ use tokio::sync::Notify;
 use crate::net::fds;
 use crate::observe::Record;
 use crate::tls::record;
-pub use door::{Arrivals, Door};
+pub use door::{OnAccept, RelayListener};
 pub use filter::Filter;
-pub use frames::{Goodbye, Watched};
-use inbox::{Command, Inbox};
-pub use inquiry::{Connection, Cursor, Handle, MAX_PAGE, Page, Standing};
-pub use origin::{Origin, Unserved};
-pub use resumption::{Gone, Lost, Resumption, Seeker, Successor};
-use table::Key;
+pub use frames::{CloseFrame, FramePolicy};
+use inbox::{Inbox, WorkerCommand};
+pub use inquiry::{ConnectionInfo, Cursor, Handle, MAX_PAGE, SessionInfo, TablePage};
+pub use origin::{ConnectFailure, ConnectHandler};
+pub use resumption::{LostBackend, LostMessages, Migrator, NewBackend, ResumePolicy};
+use table::SessionKey;
 
 /// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.
-pub struct Session<L> {
-    pub client: Leg,
-    pub backend: Leg,
+pub struct NewSession<L> {
+    pub client: SocketHandoff,
+    pub backend: SocketHandoff,
     pub framing: Framing,
     /// The connect of the backend's leg was begun and is not done; it needs an origin.
     pub connecting: bool,
-    pub policy: Policy,
+    pub policy: SessionLimits,
     pub record: Record,
     /// Dropped after the record is finished.
     pub lease: L,
     /// Takes the client back while no byte went either way. Dropped with the first byte.
-    pub origin: Option<Box<dyn Origin<L>>>,
+    pub origin: Option<Box<dyn ConnectHandler<L>>>,
     /// Lets it outlive its backend; its frames are to be followed.
-    pub resumption: Option<Box<Resumption<L>>>,
+    pub resumption: Option<Box<ResumePolicy<L>>>,
 }
 
 /// What the bytes of a session are.
@@ -72,11 +72,11 @@ pub enum Framing {
     /// Just bytes.
     Bytes,
     /// WebSocket frames both ways, from the first byte: where they begin and end is followed.
-    WebSocket(Watched),
+    WebSocket(FramePolicy),
 }
 
 /// One of the two sockets of a session.
-pub struct Leg {
+pub struct SocketHandoff {
     /// Non-blocking, in no other epoll.
     pub socket: OwnedFd,
     pub transport: Transport,
@@ -101,7 +101,7 @@ pub struct Tls {
 
 /// The limits of one session.
 #[derive(Debug, Clone, Copy)]
-pub struct Policy {
+pub struct SessionLimits {
     /// No byte either way.
     pub idle_timeout: Duration,
     /// No byte on what is left of a half-closed connection; also bounds the wait for queued bytes before a RST.
@@ -110,7 +110,7 @@ pub struct Policy {
     pub max_lifetime: Option<Duration>,
 }
 
-impl Policy {
+impl SessionLimits {
     /// The limits that a pool's settings give its sessions.
     pub fn of(pool: &crate::config::Pool) -> Self {
         Self {
@@ -185,10 +185,10 @@ impl<L: Send + 'static> Relay<L> {
 
     /// Takes a session over. It goes to the worker with fewer live ones of two candidates: connections that last must
     /// stay balanced over the threads.
-    pub fn adopt(&self, session: Session<L>) {
+    pub fn adopt(&self, session: NewSession<L>) {
         let worker = self.plane.lighter_of_two();
         self.plane.count(worker);
-        worker.send(Command::Adopt(Box::new(session)));
+        worker.send(WorkerCommand::Adopt(Box::new(session)));
     }
 
     /// A number and a worker for the next door.
@@ -210,29 +210,33 @@ impl<L: Send + 'static> Relay<L> {
     }
 
     /// Ends every present session, and any adopted later, one by one, evenly over `spread`; WebSockets are told why.
-    pub fn part_all_within(&self, spread: Duration, goodbye: &Arc<Goodbye>) {
+    pub fn close_all_within(&self, spread: Duration, goodbye: &Arc<CloseFrame>) {
         for inbox in &self.plane.inboxes {
-            inbox.send(Command::PartAll(spread, Arc::clone(goodbye)));
+            inbox.send(WorkerCommand::CloseAll(spread, Arc::clone(goodbye)));
         }
     }
 
     /// Ends one session; a WebSocket is told why. One that is gone is no more.
-    pub fn part(&self, session: Handle, goodbye: &Arc<Goodbye>) {
-        self.tell(session, |key| Command::Part(key, Arc::clone(goodbye)));
+    pub fn part(&self, session: Handle, goodbye: &Arc<CloseFrame>) {
+        self.tell(session, |key| {
+            WorkerCommand::Close(key, Arc::clone(goodbye))
+        });
     }
 
     /// Takes one session from its backend: another one takes it where it is resumable, or else it is ended, and a WebSocket
     /// told why.
-    pub fn relieve(&self, session: Handle, goodbye: &Arc<Goodbye>) {
-        self.tell(session, |key| Command::Relieve(key, Arc::clone(goodbye)));
+    pub fn migrate(&self, session: Handle, goodbye: &Arc<CloseFrame>) {
+        self.tell(session, |key| {
+            WorkerCommand::Migrate(key, Arc::clone(goodbye))
+        });
     }
 
     /// Pings the backend of one session, which ends when it does not answer in time. Nothing to one without pings.
     pub fn ping_backend(&self, session: Handle) {
-        self.tell(session, Command::Ping);
+        self.tell(session, WorkerCommand::Ping);
     }
 
-    fn tell(&self, session: Handle, command: impl FnOnce(Key) -> Command<L>) {
+    fn tell(&self, session: Handle, command: impl FnOnce(SessionKey) -> WorkerCommand<L>) {
         if let Some(inbox) = self.plane.inboxes.get(session.worker as usize) {
             inbox.send(command(session.key));
         }
@@ -255,7 +259,7 @@ impl<L: Send + 'static> Relay<L> {
     /// Ends every session at once and joins the threads.
     pub fn shutdown(&self) {
         for inbox in &self.plane.inboxes {
-            inbox.send(Command::Stop);
+            inbox.send(WorkerCommand::Stop);
         }
         for thread in self.threads().drain(..) {
             // A worker that panicked has nothing left to wait for.

@@ -25,7 +25,7 @@ use self::end::{End, Seen};
 use self::legs::{bare, connecting, leg, sockets};
 use super::direction::MAX_HELD;
 use super::entry::{BACKEND, CLIENT};
-use super::{Leg, Origin, Policy, Session, Unserved};
+use super::{ConnectFailure, ConnectHandler, NewSession, SessionLimits, SocketHandoff};
 use crate::net::Peer;
 use crate::observe::Record;
 
@@ -58,7 +58,7 @@ struct World<'a> {
 }
 
 /// The client's leg, and what comes back with it.
-type Given = (Leg, Unserved, Record);
+type Given = (SocketHandoff, ConnectFailure, Record);
 
 /// Runs one case on a relay without sessions; again with more patience where a timeout may have come before the silence,
 /// so that what is judged does not depend on how busy the machine is.
@@ -306,10 +306,10 @@ impl<'a> World<'a> {
         assert!(
             match &why {
                 // A reset that comes before the relay has seen the connection looks like a refusal.
-                Unserved::Connect(_) => backend_end.reset,
-                Unserved::ConnectTimeout => opening == Opening::Unanswered,
-                Unserved::Reset => backend_end.reset,
-                Unserved::Fin => backend_end.finished && self.case.has_other,
+                ConnectFailure::Connect(_) => backend_end.reset,
+                ConnectFailure::ConnectTimeout => opening == Opening::Unanswered,
+                ConnectFailure::Reset => backend_end.reset,
+                ConnectFailure::Fin => backend_end.finished && self.case.has_other,
             },
             "{why:?}"
         );
@@ -372,7 +372,7 @@ struct Returning {
     connect_timeout: Duration,
 }
 
-impl Origin<Sender<()>> for Returning {
+impl ConnectHandler<Sender<()>> for Returning {
     fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }
@@ -391,7 +391,13 @@ impl Origin<Sender<()>> for Returning {
         self.has_other
     }
 
-    fn unserved(self: Box<Self>, why: Unserved, client: Leg, record: Record, _lease: Sender<()>) {
+    fn failed(
+        self: Box<Self>,
+        why: ConnectFailure,
+        client: SocketHandoff,
+        record: Record,
+        _lease: Sender<()>,
+    ) {
         let _ = self.give.send((client, why, record));
     }
 }
@@ -399,14 +405,14 @@ impl Origin<Sender<()>> for Returning {
 fn adopt(
     bench: &Bench,
     case: &Case,
-    [client, backend]: [Leg; 2],
-    policy: Policy,
+    [client, backend]: [SocketHandoff; 2],
+    policy: SessionLimits,
     record: Record,
     connecting: bool,
     origin: Option<Returning>,
 ) -> Receiver<()> {
     let (held, lease) = channel();
-    bench.relay.adopt(Session {
+    bench.relay.adopt(NewSession {
         client,
         backend,
         framing: case.framing(),
@@ -414,7 +420,7 @@ fn adopt(
         policy,
         record,
         lease: held,
-        origin: origin.map(|origin| Box::new(origin) as Box<dyn Origin<Sender<()>>>),
+        origin: origin.map(|origin| Box::new(origin) as Box<dyn ConnectHandler<Sender<()>>>),
         resumption: None,
     });
     lease

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::clock::{Tick, Ticks};
-use super::table::Key;
+use super::table::SessionKey;
 use crate::net::OVERDUE_AFTER;
 
 /// Two looks are at least this far apart.
@@ -16,14 +16,14 @@ const KEPT: usize = 1024;
 
 /// The row of one worker. Most of those in it are connected, or gone, when their time comes.
 #[derive(Debug, Default)]
-pub(super) struct Opening {
-    row: VecDeque<(Tick, Key)>,
+pub(super) struct ConnectingQueue {
+    row: VecDeque<(Tick, SessionKey)>,
     next: Option<Instant>,
 }
 
-impl Opening {
+impl ConnectingQueue {
     /// A connect begins.
-    pub fn push(&mut self, key: Key, tick: Tick, now: Instant) {
+    pub fn push(&mut self, key: SessionKey, tick: Tick, now: Instant) {
         self.row.push_back((tick, key));
         self.next.get_or_insert(now + OVERDUE_AFTER);
     }
@@ -34,7 +34,7 @@ impl Opening {
     }
 
     /// Those that are due.
-    pub fn take_due(&mut self, tick: Tick, now: Instant) -> Vec<Key> {
+    pub fn take_due(&mut self, tick: Tick, now: Instant) -> Vec<SessionKey> {
         if self.next.is_none_or(|next| next > now) {
             return Vec::new();
         }
@@ -42,7 +42,7 @@ impl Opening {
         let is_due = |begun: &Tick| wait.left(tick.since(*begun)).is_zero();
         let count = self.row.partition_point(|(begun, _)| is_due(begun));
         let due = self.row.drain(..count).map(|(_, key)| key).collect();
-        let left = |(begun, _): &(Tick, Key)| wait.left(tick.since(*begun)).max(SPACING);
+        let left = |(begun, _): &(Tick, SessionKey)| wait.left(tick.since(*begun)).max(SPACING);
         self.next = self.row.front().map(|first| now + left(first));
         if self.row.is_empty() {
             self.row.shrink_to(KEPT);
@@ -56,8 +56,8 @@ mod tests {
     use super::super::clock::Clock;
     use super::*;
 
-    fn key(index: u32) -> Key {
-        Key {
+    fn key(index: u32) -> SessionKey {
+        SessionKey {
             index,
             generation: 0,
         }
@@ -67,12 +67,12 @@ mod tests {
     fn each_is_due_once_after_its_time_and_an_empty_row_wakes_nobody() {
         let start = Instant::now();
         let clock = Clock::new(start);
-        let mut opening = Opening::default();
-        let push = |opening: &mut Opening, index, millis| {
+        let mut opening = ConnectingQueue::default();
+        let push = |opening: &mut ConnectingQueue, index, millis| {
             let now = start + Duration::from_millis(millis);
             opening.push(key(index), clock.tick(now), now);
         };
-        let take = |opening: &mut Opening, after: Duration| {
+        let take = |opening: &mut ConnectingQueue, after: Duration| {
             let now = start + after;
             opening.take_due(clock.tick(now), now)
         };

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use super::Leg;
+use super::SocketHandoff;
 use crate::net::ConnectError;
 use crate::observe::Record;
 
 /// Kept by the relay until the first byte goes either way. Its calls are made on a relay thread: they must not wait.
-pub trait Origin<L>: Send {
+pub trait ConnectHandler<L>: Send {
     /// Bounds the connect of a session that was adopted while connecting.
     fn connect_timeout(&self) -> Duration;
 
@@ -27,12 +27,18 @@ pub trait Origin<L>: Send {
 
     /// The backend could not serve the session, to which nothing was sent: the client's leg, its bytes unread, goes
     /// back with all that belongs to it.
-    fn unserved(self: Box<Self>, why: Unserved, client: Leg, record: Record, lease: L);
+    fn failed(
+        self: Box<Self>,
+        why: ConnectFailure,
+        client: SocketHandoff,
+        record: Record,
+        lease: L,
+    );
 }
 
 /// Why a backend did not serve.
 #[derive(Debug)]
-pub enum Unserved {
+pub enum ConnectFailure {
     /// Its connect failed.
     Connect(ConnectError),
     /// Its connect was not done within [`Origin::connect_timeout`].

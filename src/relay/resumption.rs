@@ -6,35 +6,40 @@ use std::sync::Arc;
 
 use tokio_util::sync::DropGuard;
 
-use super::inbox::Command;
-use super::{Handle, Leg, Relay};
+use super::inbox::WorkerCommand;
+use super::{Handle, Relay, SocketHandoff};
 use crate::config;
 use crate::observe::Record;
 
 /// What lets a WebSocket go on with another backend.
-pub struct Resumption<L> {
+pub struct ResumePolicy<L> {
     /// As they were when the session began.
     pub settings: Arc<config::Resume>,
-    pub seeker: Arc<dyn Seeker<L>>,
+    pub seeker: Arc<dyn Migrator<L>>,
 }
 
 /// Finds a session another backend. Kept for the session's whole life; its calls are made on a relay thread and must not wait.
-pub trait Seeker<L>: Send + Sync {
+pub trait Migrator<L>: Send + Sync {
     /// The backend has ended the session without a Close. `None`: it is lost to the session.
     /// Otherwise a [`Relay::judged`] tells within the settings' `settle` whether it is. Dropping
     /// what is returned ends the wait.
-    fn judge(&self, session: Handle, settings: &config::Resume, lease: &L) -> Option<DropGuard>;
+    fn judge_loss(
+        &self,
+        session: Handle,
+        settings: &config::Resume,
+        lease: &L,
+    ) -> Option<DropGuard>;
 
     /// The session has lost its backend: gives up what its lease holds there, and begins to look for another one. The answer
     /// is a [`Relay::attach`] or a [`Relay::forsake`]. Dropping what is returned ends the search.
-    fn seek(self: Arc<Self>, gone: Gone, lease: &mut L) -> DropGuard;
+    fn find_backend(self: Arc<Self>, gone: LostBackend, lease: &mut L) -> DropGuard;
 }
 
 /// What is known of a backend's leg that is gone.
 #[derive(Debug, Clone)]
-pub struct Gone {
+pub struct LostBackend {
     pub session: Handle,
-    pub lost: Lost,
+    pub lost: LostMessages,
     /// The backend went as soon as it came: the next may do the same, and nothing is gained by haste.
     pub was_short: bool,
     /// The name of its backend.
@@ -43,45 +48,45 @@ pub struct Gone {
 
 /// Messages of the client that the backend may not have taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
+pub enum LostMessages {
     /// It was told messages, and did not answer a Close of ours behind them.
     Unknown,
     /// So many at most.
     AtMost(u32),
 }
 
-impl Lost {
+impl LostMessages {
     /// `None`: not known.
     pub fn at_most(self) -> Option<u32> {
         match self {
-            Lost::Unknown => None,
-            Lost::AtMost(count) => Some(count),
+            LostMessages::Unknown => None,
+            LostMessages::AtMost(count) => Some(count),
         }
     }
 }
 
-impl Lost {
+impl LostMessages {
     /// With two backends, one after the other.
-    pub fn and(self, other: Lost) -> Lost {
+    pub fn and(self, other: LostMessages) -> LostMessages {
         match (self.at_most(), other.at_most()) {
-            (Some(one), Some(other)) => Lost::AtMost(one.saturating_add(other)),
-            _ => Lost::Unknown,
+            (Some(one), Some(other)) => LostMessages::AtMost(one.saturating_add(other)),
+            _ => LostMessages::Unknown,
         }
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for LostMessages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Lost::Unknown => f.write_str("unknown"),
-            Lost::AtMost(count) => write!(f, "{count}"),
+            LostMessages::Unknown => f.write_str("unknown"),
+            LostMessages::AtMost(count) => write!(f, "{count}"),
         }
     }
 }
 
 /// The leg of another backend, after its handshake.
-pub struct Successor<L> {
-    pub leg: Leg,
+pub struct NewBackend<L> {
+    pub leg: SocketHandoff,
     /// Puts its lease into the session's, and writes to the record.
     pub seat: Seat<L>,
 }
@@ -92,16 +97,18 @@ pub type Seat<L> = Box<dyn FnOnce(&mut L, &mut Record) + Send>;
 impl<L: Send + 'static> Relay<L> {
     /// Tells whether the backend that ended a session without a Close is lost to it.
     pub fn judged(&self, session: Handle, is_lost: bool) {
-        self.tell(session, |key| Command::Judged(key, is_lost));
+        self.tell(session, |key| WorkerCommand::Judged(key, is_lost));
     }
 
     /// Gives a session that has lost its backend another one. If the session is gone meanwhile, the leg is closed.
-    pub fn attach(&self, session: Handle, successor: Successor<L>) {
-        self.tell(session, |key| Command::Attach(key, Box::new(successor)));
+    pub fn attach(&self, session: Handle, successor: NewBackend<L>) {
+        self.tell(session, |key| {
+            WorkerCommand::Attach(key, Box::new(successor))
+        });
     }
 
     /// There is no other backend for the session: it is ended.
-    pub fn forsake(&self, session: Handle) {
-        self.tell(session, Command::Forsake);
+    pub fn give_up_migration(&self, session: Handle) {
+        self.tell(session, WorkerCommand::Forsake);
     }
 }

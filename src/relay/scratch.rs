@@ -19,7 +19,7 @@ pub(super) struct Scratch {
     /// Ciphertext on its way out: room for all of `plain`.
     pub sealed: Box<[u8]>,
     pub pipes: Pipes,
-    pub held: Held,
+    pub held: BufferBudget,
     /// Of this round of events.
     pub now: Tick,
 }
@@ -31,7 +31,7 @@ impl Scratch {
             cipher: vec![0; LENGTH / 2].into_boxed_slice(),
             sealed: vec![0; Session::sealed_bound(LENGTH)].into_boxed_slice(),
             pipes: Pipes::new(pipes),
-            held: Held {
+            held: BufferBudget {
                 bytes: 0,
                 max: max_held,
             },
@@ -42,13 +42,13 @@ impl Scratch {
 
 /// Bytes that the entries of a worker hold for peers that do not take them.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BufferBudget {
     bytes: usize,
     /// Of each worker.
     max: Arc<AtomicUsize>,
 }
 
-impl Held {
+impl BufferBudget {
     /// Whether what one more read may leave behind still fits.
     pub fn has_room(&self) -> bool {
         self.room() >= LENGTH

@@ -5,25 +5,25 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::entry::Entry;
+use super::entry::Session;
 
 /// Slots of one chunk: they fill 64 KiB, little beside what a process takes anyway, and a size that an allocator gives without
 /// rounding it up.
 const CHUNK: u32 = 264;
 const _: () = {
     let left =
-        (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Option<Entry<[usize; 2]>>>());
+        (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Option<Session<[usize; 2]>>>());
     assert!(matches!(left, Some(..256)), "a chunk wastes memory");
 };
 
 /// Names one entry for as long as it lives; never reused for another while anyone may still hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct SessionKey {
     pub index: u32,
     pub generation: u32,
 }
 
-pub(super) struct Table<L> {
+pub(super) struct SessionTable<L> {
     chunks: Vec<Chunk<L>>,
     free: BinaryHeap<Reverse<u32>>,
 }
@@ -32,11 +32,11 @@ struct Chunk<L> {
     /// Outlives the entries: a key stays stale when its chunk was given back.
     generations: Box<[u32; CHUNK as usize]>,
     /// Empty while none is live.
-    entries: Vec<Option<Entry<L>>>,
+    entries: Vec<Option<Session<L>>>,
     live: u32,
 }
 
-impl<L> Default for Table<L> {
+impl<L> Default for SessionTable<L> {
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
@@ -45,9 +45,9 @@ impl<L> Default for Table<L> {
     }
 }
 
-impl<L> Table<L> {
+impl<L> SessionTable<L> {
     /// Reserves the key that the next [`Table::put`] fills.
-    pub fn reserve(&mut self) -> Key {
+    pub fn reserve(&mut self) -> SessionKey {
         if self.free.is_empty() {
             let first = self.slots();
             self.chunks.push(Chunk::new());
@@ -55,17 +55,17 @@ impl<L> Table<L> {
         }
         let index = self.free.pop().map_or(0, |Reverse(index)| index);
         let generation = self.generation(index).unwrap_or(0);
-        Key { index, generation }
+        SessionKey { index, generation }
     }
 
-    pub fn put(&mut self, key: Key, entry: Entry<L>) {
+    pub fn put(&mut self, key: SessionKey, entry: Session<L>) {
         if let Some(chunk) = self.chunks.get_mut((key.index / CHUNK) as usize) {
             chunk.put(key.index % CHUNK, entry);
         }
     }
 
     #[inline]
-    pub fn entry(&mut self, key: Key) -> Option<&mut Entry<L>> {
+    pub fn entry(&mut self, key: SessionKey) -> Option<&mut Session<L>> {
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
         let place = (key.index % CHUNK) as usize;
         if chunk.generations[place] != key.generation {
@@ -75,7 +75,7 @@ impl<L> Table<L> {
     }
 
     /// Takes the entry out and makes its key stale.
-    pub fn remove(&mut self, key: Key) -> Option<Entry<L>> {
+    pub fn remove(&mut self, key: SessionKey) -> Option<Session<L>> {
         self.entry(key)?;
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
         self.free.push(Reverse(key.index));
@@ -88,10 +88,10 @@ impl<L> Table<L> {
     }
 
     /// What stands at this index: `None` behind the last slot, `Some(None)` for a free one.
-    pub fn slot(&mut self, index: u32) -> Option<Option<(Key, &mut Entry<L>)>> {
+    pub fn slot(&mut self, index: u32) -> Option<Option<(SessionKey, &mut Session<L>)>> {
         let chunk = self.chunks.get_mut((index / CHUNK) as usize)?;
         let place = (index % CHUNK) as usize;
-        let key = Key {
+        let key = SessionKey {
             index,
             generation: chunk.generations[place],
         };
@@ -99,14 +99,14 @@ impl<L> Table<L> {
         Some(entry.map(|entry| (key, entry)))
     }
 
-    pub fn keys(&self) -> Vec<Key> {
+    pub fn keys(&self) -> Vec<SessionKey> {
         let chunks = (0u32..).zip(&self.chunks);
         chunks
             .flat_map(|(number, chunk)| {
                 let places = (0u32..).zip(&chunk.entries);
                 places
                     .filter(|(_, entry)| entry.is_some())
-                    .map(move |(place, _)| Key {
+                    .map(move |(place, _)| SessionKey {
                         index: number * CHUNK + place,
                         generation: chunk.generations[place as usize],
                     })
@@ -129,7 +129,7 @@ impl<L> Chunk<L> {
         }
     }
 
-    fn put(&mut self, place: u32, entry: Entry<L>) {
+    fn put(&mut self, place: u32, entry: Session<L>) {
         if self.entries.is_empty() {
             self.entries.reserve_exact(CHUNK as usize);
             self.entries.resize_with(CHUNK as usize, || None);
@@ -140,10 +140,10 @@ impl<L> Chunk<L> {
         }
     }
 
-    fn take(&mut self, place: u32) -> Option<Entry<L>> {
+    fn take(&mut self, place: u32) -> Option<Session<L>> {
         let taken = self.entries.get_mut(place as usize)?.take()?;
         let generation = &mut self.generations[place as usize];
-        *generation = generation.wrapping_add(1) & Key::GENERATION_MASK;
+        *generation = generation.wrapping_add(1) & SessionKey::GENERATION_MASK;
         self.live -= 1;
         if self.live == 0 {
             self.entries = Vec::new();
@@ -152,7 +152,7 @@ impl<L> Chunk<L> {
     }
 }
 
-impl Key {
+impl SessionKey {
     /// A token has 64 bits: 31 of generation, 32 of index, 1 for the leg.
     const GENERATION_MASK: u32 = 0x7fff_ffff;
 
@@ -178,8 +178,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_names_its_key_and_leg(index: u32, generation in 0u32..0x7fff_ffff, side in 0usize..2) {
-            let key = Key { index, generation };
-            prop_assert_eq!(Key::from_token(key.token(side)), (key, side));
+            let key = SessionKey { index, generation };
+            prop_assert_eq!(SessionKey::from_token(key.token(side)), (key, side));
         }
     }
 }

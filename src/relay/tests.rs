@@ -31,7 +31,7 @@ struct Ends {
 }
 
 impl Bench {
-    fn relayed(&self, policy: Policy) -> Ends {
+    fn relayed(&self, policy: SessionLimits) -> Ends {
         let (client, inner_client) = pair();
         let (backend, inner_backend) = pair();
         let lease = self.adopt(raw(inner_client, &[]), raw(inner_backend, &[]), policy);
@@ -43,8 +43,8 @@ impl Bench {
     }
 }
 
-fn goodbye() -> Arc<Goodbye> {
-    Arc::new(Goodbye::new(1012, "service restart"))
+fn goodbye() -> Arc<CloseFrame> {
+    Arc::new(CloseFrame::new(1012, "service restart"))
 }
 
 fn reset(stream: TcpStream) {
@@ -155,7 +155,7 @@ fn a_reset_behind_a_full_send_queue_waits_until_all_is_read() {
 #[test]
 fn an_idle_session_ends_at_its_timeout() {
     let bench = Bench::new();
-    let ends = bench.relayed(Policy {
+    let ends = bench.relayed(SessionLimits {
         idle_timeout: Duration::from_millis(100),
         fin_timeout: LONG,
         max_lifetime: None,
@@ -168,7 +168,7 @@ fn an_idle_session_ends_at_its_timeout() {
 #[test]
 fn a_half_closed_session_ends_at_the_fin_timeout_and_looks_cut_off() {
     let bench = Bench::new();
-    let mut ends = bench.relayed(Policy {
+    let mut ends = bench.relayed(SessionLimits {
         idle_timeout: LONG,
         fin_timeout: Duration::from_millis(100),
         max_lifetime: None,
@@ -186,7 +186,7 @@ fn a_slow_reader_of_a_finished_answer_is_not_cut_off() {
     let bench = Bench::new();
     // Forty times what lies between two reads.
     let fin_timeout = Duration::from_secs(2);
-    let mut ends = bench.relayed(Policy {
+    let mut ends = bench.relayed(SessionLimits {
         idle_timeout: LONG,
         fin_timeout,
         max_lifetime: None,
@@ -259,7 +259,7 @@ fn closing_all_is_spread_over_its_time() {
     let begun = Instant::now();
     bench
         .relay
-        .part_all_within(Duration::from_millis(300), &goodbye());
+        .close_all_within(Duration::from_millis(300), &goodbye());
     let mut ended: Vec<_> = std::thread::scope(|scope| {
         let waiting: Vec<_> = sessions
             .into_iter()
@@ -282,12 +282,12 @@ fn closing_all_is_spread_over_its_time() {
 #[test]
 fn closing_all_begins_at_once_with_one() {
     let bench = Bench::new();
-    let patient = || Policy {
+    let patient = || SessionLimits {
         idle_timeout: 100 * LONG,
         ..policy()
     };
     let _sessions: Vec<_> = (0..10).map(|_| bench.relayed(patient())).collect();
-    bench.relay.part_all_within(100 * LONG, &goodbye());
+    bench.relay.close_all_within(100 * LONG, &goodbye());
     let begun = Instant::now();
     while bench.relay.live() == 10 {
         assert!(begun.elapsed() < LONG, "none was closed");
@@ -306,9 +306,9 @@ fn shutdown_ends_what_is_left() {
 }
 
 /// Gives the client that comes back to a receiver, with the reason.
-struct Returning(Sender<(super::Leg, Unserved)>);
+struct Returning(Sender<(super::SocketHandoff, ConnectFailure)>);
 
-impl Origin<Sender<()>> for Returning {
+impl ConnectHandler<Sender<()>> for Returning {
     fn connect_timeout(&self) -> Duration {
         LONG
     }
@@ -327,10 +327,10 @@ impl Origin<Sender<()>> for Returning {
         true
     }
 
-    fn unserved(
+    fn failed(
         self: Box<Self>,
-        why: Unserved,
-        client: super::Leg,
+        why: ConnectFailure,
+        client: super::SocketHandoff,
         _record: Record,
         _lease: Sender<()>,
     ) {
@@ -339,7 +339,7 @@ impl Origin<Sender<()>> for Returning {
 }
 
 /// A session whose client comes back through the receiver when its backend does not serve.
-fn returning(bench: &Bench) -> (Ends, Receiver<(super::Leg, Unserved)>) {
+fn returning(bench: &Bench) -> (Ends, Receiver<(super::SocketHandoff, ConnectFailure)>) {
     let (backend, inner_backend) = pair();
     let (client, lease, given) = returning_to(bench, inner_backend.into(), false);
     let ends = Ends {
@@ -354,14 +354,18 @@ fn returning_to(
     bench: &Bench,
     backend: OwnedFd,
     connecting: bool,
-) -> (TcpStream, Receiver<()>, Receiver<(super::Leg, Unserved)>) {
+) -> (
+    TcpStream,
+    Receiver<()>,
+    Receiver<(super::SocketHandoff, ConnectFailure)>,
+) {
     let (client, inner_client) = pair();
     let (held, lease) = channel::<()>();
     let (give, given) = channel();
     let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
-    bench.relay.adopt(Session {
+    bench.relay.adopt(NewSession {
         client: raw(inner_client, &[]),
-        backend: super::Leg {
+        backend: super::SocketHandoff {
             socket: backend,
             transport: Transport::Raw,
             read: Vec::new(),
@@ -383,7 +387,7 @@ fn a_backend_that_finishes_untouched_gives_the_client_back_and_after_a_byte_it_d
     let (mut ends, given) = returning(&bench);
     drop(ends.backend);
     let (client, why) = given.recv_timeout(LONG).unwrap();
-    assert!(matches!(why, Unserved::Fin), "{why:?}");
+    assert!(matches!(why, ConnectFailure::Fin), "{why:?}");
     let (mut other, inner_other) = pair();
     let _lease = bench.adopt(client, raw(inner_other, &[]), policy());
     ends.client.write_all(b"x").unwrap();
@@ -427,7 +431,7 @@ fn a_client_whose_backend_refuses_the_connect_comes_back() {
     let (_client, _lease, given) = returning_to(&bench, socket, true);
     let (_, why) = given.recv_timeout(LONG).unwrap();
     assert!(
-        matches!(&why, Unserved::Connect(error) if !error.is_ours()),
+        matches!(&why, ConnectFailure::Connect(error) if !error.is_ours()),
         "{why:?}"
     );
     assert_eq!(bench.relay.live(), 0);
@@ -447,7 +451,7 @@ fn an_overdue_connect_is_abandoned_and_its_client_comes_back() {
     client.write_all(b"hello").unwrap();
     let (returned, why) = given.recv_timeout(LONG).unwrap();
     assert!(
-        matches!(why, Unserved::Connect(ConnectError::TimedOut(_))),
+        matches!(why, ConnectFailure::Connect(ConnectError::TimedOut(_))),
         "{why:?}"
     );
     let mut read = [0; 5];
@@ -489,10 +493,10 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
         3_000_000, 10, 0, 126, 5_000_000, 70_000, 125, 65_536, 2_000_000,
     ];
     let mut sent: Vec<u8> = sizes.into_iter().flat_map(frame).collect();
-    bench.relay.adopt(Session {
+    bench.relay.adopt(NewSession {
         client: raw(inner_client, &[]),
         backend: raw(inner_backend, &frame(1000)[..500]),
-        framing: Framing::WebSocket(Watched::default()),
+        framing: Framing::WebSocket(FramePolicy::default()),
         connecting: false,
         policy: policy(),
         record: Record::new(&bench.counters, Peer::Unix),
@@ -525,7 +529,7 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
 fn a_half_close_after_a_long_silence_leaves_time_for_the_answer() {
     let bench = Bench::new();
     let fin_timeout = Duration::from_secs(4);
-    let mut ends = bench.relayed(Policy {
+    let mut ends = bench.relayed(SessionLimits {
         idle_timeout: LONG,
         fin_timeout,
         max_lifetime: None,
@@ -626,14 +630,14 @@ struct Front {
     paused: AtomicU64,
 }
 
-impl Arrivals<Sender<()>> for Front {
+impl OnAccept<Sender<()>> for Front {
     fn reserve(&self, _anyway: bool) -> bool {
         true
     }
 
     fn unreserve(&self) {}
 
-    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<Session<Sender<()>>> {
+    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession<Sender<()>>> {
         None
     }
 
@@ -704,7 +708,7 @@ fn a_panic_in_one_session_ends_that_session_alone() {
         (raw(inner_client, &[]), raw(inner_backend, &[])),
         channel::<()>(),
     );
-    bench.relay.adopt(Session {
+    bench.relay.adopt(NewSession {
         client: legs.0,
         backend: legs.1,
         framing: Framing::Bytes,
@@ -732,7 +736,7 @@ fn a_panic_in_one_session_ends_that_session_alone() {
 fn two_resets_end_a_session_that_waits_for_room() {
     let bench = Bench::with_max_held(0);
     let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
-    let patient = Policy {
+    let patient = SessionLimits {
         fin_timeout: 10 * LONG,
         ..policy()
     };
@@ -762,7 +766,7 @@ fn a_client_whose_backend_resets_untouched_comes_back_and_is_served_by_another()
     let (mut ends, given) = returning(&bench);
     reset(ends.backend);
     let (client, why) = given.recv_timeout(LONG).unwrap();
-    assert!(matches!(why, Unserved::Reset), "{why:?}");
+    assert!(matches!(why, ConnectFailure::Reset), "{why:?}");
     over(&ends.lease);
     let (mut other, inner_other) = pair();
     let lease = bench.adopt(client, raw(inner_other, &[]), policy());

@@ -15,15 +15,15 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Clock;
 use super::closing::Closing;
-use super::door::{OpenDoor, door_of};
-use super::entry::{BACKEND, CLIENT, Entry, Turn};
-use super::inbox::{Closed, Inbox};
-use super::opening::Opening;
-use super::origin::Unserved;
+use super::door::{OpenListener, door_of};
+use super::entry::{BACKEND, CLIENT, Session, TurnOutcome};
+use super::inbox::{CloseInbox, Inbox};
+use super::opening::ConnectingQueue;
+use super::origin::ConnectFailure;
 use super::scratch::Scratch;
 use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
-use super::table::{Key, Table};
-use super::{Plane, Session};
+use super::table::{SessionKey, SessionTable};
+use super::{NewSession, Plane};
 use crate::observe::How;
 
 /// No key's token: a table never has so many slots.
@@ -37,20 +37,20 @@ const LOOK_SPACING: Duration = Duration::from_millis(5);
 const LOOK_SPACING_PER_ENTRY: Duration = Duration::from_micros(10);
 
 /// A worker that has its epoll but does not run yet.
-pub(super) struct Idle<L> {
+pub(super) struct ReadyWorker<L> {
     poll: Poll,
     pub inbox: Arc<Inbox<L>>,
 }
 
 /// # Errors
 /// The kernel refused an epoll or an eventfd.
-pub(super) fn prepare<L>() -> io::Result<Idle<L>> {
+pub(super) fn prepare<L>() -> io::Result<ReadyWorker<L>> {
     let poll = Poll::new()?;
     let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKE)?));
-    Ok(Idle { poll, inbox })
+    Ok(ReadyWorker { poll, inbox })
 }
 
-impl<L: Send + 'static> Idle<L> {
+impl<L: Send + 'static> ReadyWorker<L> {
     /// Starts the thread.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl<L: Send + 'static> Idle<L> {
         let worker = Worker {
             poll: self.poll,
             inbox: self.inbox,
-            table: Table::default(),
+            table: SessionTable::default(),
             scratch: Scratch::new(Arc::clone(&plane.max_held), plane.pipes, clock.tick(origin)),
             plane,
             clock,
@@ -75,7 +75,7 @@ impl<L: Send + 'static> Idle<L> {
             look_at: None,
             closing: None,
             sweep: Sweep::default(),
-            opening: Opening::default(),
+            opening: ConnectingQueue::default(),
             number: number as u32,
         };
         std::thread::Builder::new()
@@ -88,19 +88,19 @@ struct Worker<L> {
     poll: Poll,
     inbox: Arc<Inbox<L>>,
     plane: Arc<Plane<L>>,
-    table: Table<L>,
+    table: SessionTable<L>,
     scratch: Scratch,
     clock: Clock,
-    doors: Vec<OpenDoor<L>>,
+    doors: Vec<OpenListener<L>>,
     /// Entries that get a turn now: an event named them, or their last turn ran out of budget.
-    again: VecDeque<Key>,
+    again: VecDeque<SessionKey>,
     /// Entries that wait for something of which no event tells.
-    soon: Vec<Key>,
+    soon: Vec<SessionKey>,
     /// When they are looked at.
     look_at: Option<Instant>,
     closing: Option<Closing>,
     sweep: Sweep,
-    opening: Opening,
+    opening: ConnectingQueue,
     /// Its place among the workers.
     number: u32,
 }
@@ -108,7 +108,7 @@ struct Worker<L> {
 impl<L: Send + 'static> Worker<L> {
     fn run(mut self) {
         // However this ends: nobody is to wait for an answer of a worker that is gone.
-        let _closed = Closed(Arc::clone(&self.inbox));
+        let _closed = CloseInbox(Arc::clone(&self.inbox));
         let mut events = Events::with_capacity(EVENTS);
         loop {
             let timeout = self.wait_at_most();
@@ -125,7 +125,7 @@ impl<L: Send + 'static> Worker<L> {
             self.announce(&events);
             self.take_turns(now);
             self.accept(now);
-            if !self.obey(now) {
+            if !self.handle_commands(now) {
                 return;
             }
             self.close_due(now);
@@ -137,7 +137,7 @@ impl<L: Send + 'static> Worker<L> {
 
     /// `None`: until something happens. An idle worker with an empty table never wakes.
     fn wait_at_most(&self) -> Option<Duration> {
-        if !self.again.is_empty() || self.doors.iter().any(OpenDoor::wants_turn) {
+        if !self.again.is_empty() || self.doors.iter().any(OpenListener::wants_turn) {
             return Some(Duration::ZERO);
         }
         let now = Instant::now();
@@ -159,7 +159,7 @@ impl<L: Send + 'static> Worker<L> {
             if event.token() == WAKE {
                 continue;
             }
-            let (key, side) = Key::from_token(event.token().0);
+            let (key, side) = SessionKey::from_token(event.token().0);
             if let Some(number) = door_of(key) {
                 if let Some(door) = self.door(number) {
                     door.is_ready = true;
@@ -195,32 +195,32 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// One turn of one entry. A panic in it ends that entry alone.
-    fn turn(&mut self, key: Key, now: Instant) {
+    fn turn(&mut self, key: SessionKey, now: Instant) {
         let Some(entry) = self.table.entry(key) else {
             return;
         };
         let scratch = &mut self.scratch;
         match catch_unwind(AssertUnwindSafe(|| entry.turn(scratch))) {
-            Ok(Turn::Wait) => {}
-            Ok(Turn::Again) => self.queue(key),
-            Ok(Turn::Soon) => self.look_soon(key, now),
-            Ok(Turn::Ended) => return self.remove(key),
-            Ok(Turn::Unserved(why)) => return self.give_back(key, why),
-            Ok(Turn::Judge) => return self.judge(key, now),
-            Ok(Turn::Bereft) => return self.seek(key, now),
+            Ok(TurnOutcome::Wait) => {}
+            Ok(TurnOutcome::Again) => self.queue(key),
+            Ok(TurnOutcome::Soon) => self.look_soon(key, now),
+            Ok(TurnOutcome::Ended) => return self.remove(key),
+            Ok(TurnOutcome::ConnectFailed(why)) => return self.give_back(key, why),
+            Ok(TurnOutcome::Judge) => return self.judge_loss(key, now),
+            Ok(TurnOutcome::BackendLost) => return self.find_backend(key, now),
             Err(_) => return self.end_panicked(key),
         }
-        self.bring_sweep_forward(key, now);
+        self.schedule_sweep(key, now);
     }
 
     /// It gets a turn soon, behind the others.
-    fn queue(&mut self, key: Key) {
-        if self.table.entry(key).is_some_and(Entry::queue) {
+    fn queue(&mut self, key: SessionKey) {
+        if self.table.entry(key).is_some_and(Session::queue) {
             self.again.push_back(key);
         }
     }
 
-    fn end_panicked(&mut self, key: Key) {
+    fn end_panicked(&mut self, key: SessionKey) {
         if let Some(entry) = self.table.entry(key) {
             tracing::error!("a relayed connection panicked and was reset");
             entry.reset();
@@ -229,8 +229,8 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn look_soon(&mut self, key: Key, now: Instant) {
-        if self.table.entry(key).is_some_and(Entry::look_soon) {
+    fn look_soon(&mut self, key: SessionKey, now: Instant) {
+        if self.table.entry(key).is_some_and(Session::look_soon) {
             self.soon.push(key);
         }
         let spacing = LOOK_SPACING + LOOK_SPACING_PER_ENTRY * self.soon.len() as u32;
@@ -238,7 +238,7 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// An entry that is opening, half-closed or stalled has a nearer deadline than the sweep may know.
-    fn bring_sweep_forward(&mut self, key: Key, now: Instant) {
+    fn schedule_sweep(&mut self, key: SessionKey, now: Instant) {
         if let Some(entry) = self.table.entry(key)
             && entry.is_urgent()
         {
@@ -247,7 +247,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn remove(&mut self, key: Key) {
+    fn remove(&mut self, key: SessionKey) {
         let Some(mut entry) = self.table.remove(key) else {
             return;
         };
@@ -255,7 +255,7 @@ impl<L: Send + 'static> Worker<L> {
         self.finish(entry);
     }
 
-    fn finish(&mut self, entry: Entry<L>) {
+    fn finish(&mut self, entry: Session<L>) {
         // What hangs on the lease and the record is others' code: a panic there must not end this thread.
         let finished = catch_unwind(AssertUnwindSafe(|| entry.finish()));
         self.plane.uncount(&self.inbox);
@@ -265,7 +265,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn give_back(&mut self, key: Key, why: Unserved) {
+    fn give_back(&mut self, key: SessionKey, why: ConnectFailure) {
         let Some(mut entry) = self.table.remove(key) else {
             return;
         };
@@ -284,9 +284,9 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn adopt(&mut self, session: Session<L>, now: Instant) {
+    fn adopt(&mut self, session: NewSession<L>, now: Instant) {
         let key = self.table.reserve();
-        let mut entry = Entry::new(session, self.scratch.now);
+        let mut entry = Session::new(session, self.scratch.now);
         let mut register = |side| self.register(key, side, entry.leg(side).raw_fd());
         let registered = register(CLIENT).and_then(|()| register(BACKEND));
         if registered.is_err() {
@@ -309,7 +309,7 @@ impl<L: Send + 'static> Worker<L> {
         self.sweep.bring_forward(now, left);
     }
 
-    fn register(&self, key: Key, side: usize, fd: i32) -> io::Result<()> {
+    fn register(&self, key: SessionKey, side: usize, fd: i32) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = Token(key.token(side));
         self.poll
@@ -329,7 +329,7 @@ impl<L: Send + 'static> Worker<L> {
             let Some(Some((key, _))) = self.table.slot(index) else {
                 continue;
             };
-            if catch_unwind(AssertUnwindSafe(|| self.tend(key, now))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.maintain(key, now))).is_err() {
                 self.end_panicked(key);
             }
         }
@@ -345,7 +345,7 @@ impl<L: Send + 'static> Worker<L> {
             };
             // It is others' code that decides.
             match catch_unwind(AssertUnwindSafe(|| entry.give_up_connect(tick))) {
-                Ok(Some(Turn::Unserved(why))) => self.give_back(key, why),
+                Ok(Some(TurnOutcome::ConnectFailed(why))) => self.give_back(key, why),
                 Ok(_) => self.opening.push(key, tick, now),
                 Err(_) => self.end_panicked(key),
             }
@@ -353,23 +353,23 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// Ends an entry that is past its deadline; does for another what is to be done now and then.
-    fn tend(&mut self, key: Key, now: Instant) {
+    fn maintain(&mut self, key: SessionKey, now: Instant) {
         let tick = self.scratch.now;
         let Some(entry) = self.table.entry(key) else {
             return;
         };
         match entry.overdue(tick) {
-            Some(Turn::Ended) => return self.remove(key),
-            Some(Turn::Unserved(why)) => return self.give_back(key, why),
-            Some(Turn::Judge) => return self.judge(key, now),
-            Some(Turn::Bereft) => return self.seek(key, now),
-            Some(Turn::Again) => self.queue(key),
-            Some(Turn::Wait | Turn::Soon) | None => {}
+            Some(TurnOutcome::Ended) => return self.remove(key),
+            Some(TurnOutcome::ConnectFailed(why)) => return self.give_back(key, why),
+            Some(TurnOutcome::Judge) => return self.judge_loss(key, now),
+            Some(TurnOutcome::BackendLost) => return self.find_backend(key, now),
+            Some(TurnOutcome::Again) => self.queue(key),
+            Some(TurnOutcome::Wait | TurnOutcome::Soon) | None => {}
         }
         let Some(entry) = self.table.entry(key) else {
             return;
         };
-        entry.tend(&mut self.scratch);
+        entry.maintain(&mut self.scratch);
         let left = entry.due_in(tick);
         self.sweep.bring_forward(now, left);
     }

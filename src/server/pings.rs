@@ -48,7 +48,7 @@ async fn ask(relay: Arc<Relay>, backend: Arc<Backend>, interval: Duration) {
         backend: Some(backend.name().to_string()),
         ..Filter::default()
     };
-    let standing = relay.survey(filter).await;
+    let standing = relay.list_all(filter).await;
     if !standing.is_empty() {
         tracing::info!(pool = %backend.pool(), backend = %backend.name(), sessions = standing.len(), "sessions of a backend that is down are pinged");
     }

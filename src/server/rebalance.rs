@@ -16,7 +16,7 @@ use crate::balance::{self, level};
 use crate::base::close_code::SERVICE_RESTART;
 use crate::config::{Rebalance, UntoldSessions};
 use crate::pool::{Backend, Load, Pool, supervise};
-use crate::relay::Goodbye;
+use crate::relay::CloseFrame;
 
 /// Between two looks: soon beside the time that moving takes.
 const LOOK_SPACING: Duration = Duration::from_secs(2);
@@ -176,7 +176,7 @@ async fn begin(server: &Server, mut surplus: Surplus, settings: &Rebalance) -> O
         rate: Some(settings.rate),
         deadline: None,
         after: Duration::ZERO,
-        goodbye: Arc::new(Goodbye::new(SERVICE_RESTART, REASON)),
+        goodbye: Arc::new(CloseFrame::new(SERVICE_RESTART, REASON)),
     };
     let (pool, connections) = (Arc::clone(surplus.pool.name()), surplus.count());
     let target = Target::Surplus(Arc::new(surplus));

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{ListenerState, Server, Signal, Signals, listeners, lock};
 use crate::base::units::format_duration;
-use crate::relay::Goodbye;
+use crate::relay::CloseFrame;
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ impl Server {
             // The last ones are to be told, too, and to have time for their answer.
             let spread = half.saturating_sub(FAREWELL.min(half / 5));
             self.relay()
-                .part_all_within(spread, &Arc::new(Goodbye::going_away()));
+                .close_all_within(spread, &Arc::new(CloseFrame::going_away()));
             self.emptied_by(started + allowed).await;
         }
         tracing::info!(

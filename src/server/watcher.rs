@@ -169,6 +169,6 @@ mod tests {
         std::fs::write(&file, "two").unwrap();
         let written = Instant::now();
         settled(&mut watcher, "one").await;
-        assert!(written.elapsed() >= super::super::settle::STABLE);
+        assert!(written.elapsed() >= crate::server::settle::STABLE);
     }
 }

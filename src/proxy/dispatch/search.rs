@@ -15,7 +15,7 @@ use crate::base::units::format_duration;
 use crate::net::{ConnectError, OVERDUE_AFTER};
 use crate::observe::{How, Phase, Record};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
-use crate::relay::Unserved;
+use crate::relay::ConnectFailure;
 
 /// Between two warnings of a shortage: it hits every connection.
 const SHORTAGE_SPACING: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ impl Search {
         pool: &Pool,
         attempt: Attempt,
         lease: Option<Lease>,
-        why: Unserved,
+        why: ConnectFailure,
         record: &mut Record,
         now: Instant,
     ) -> Step {
@@ -198,12 +198,17 @@ impl Attempt {
 
     /// Charges the backend with a failed connect, and with a reset so early that it can be no answer to a client's silence:
     /// that would let silent clients eject good backends. A FIN is its orderly word and charged to nobody.
-    fn failed(&self, why: Unserved, connect_timeout: Duration, now: Instant) -> DispatchError {
+    fn failed(
+        &self,
+        why: ConnectFailure,
+        connect_timeout: Duration,
+        now: Instant,
+    ) -> DispatchError {
         let backend = Arc::clone(self.backend.name());
         let source = match why {
-            Unserved::Connect(error) => error,
-            Unserved::ConnectTimeout => ConnectError::TimedOut(connect_timeout),
-            Unserved::Reset => {
+            ConnectFailure::Connect(error) => error,
+            ConnectFailure::ConnectTimeout => ConnectError::TimedOut(connect_timeout),
+            ConnectFailure::Reset => {
                 if now.duration_since(self.begun) <= connect_timeout {
                     let why = "reset before the first byte";
                     self.backend.unanswered(now, why);
@@ -211,7 +216,7 @@ impl Attempt {
                 let how = How::Rst;
                 return DispatchError::Ended { backend, how };
             }
-            Unserved::Fin => {
+            ConnectFailure::Fin => {
                 let how = How::Fin;
                 return DispatchError::Ended { backend, how };
             }

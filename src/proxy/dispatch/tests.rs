@@ -14,7 +14,7 @@ use crate::config;
 use crate::net::{ConnectError, Peer};
 use crate::observe::{End, How, Journal, ListenerCounters, Phase, Record, Side};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
-use crate::relay::Unserved;
+use crate::relay::ConnectFailure;
 
 /// What becomes of a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +38,19 @@ impl Outcome {
         !matches!(self, Self::Serves | Self::OurShortage)
     }
 
-    fn why(self) -> Option<Unserved> {
+    fn why(self) -> Option<ConnectFailure> {
         Some(match self {
             Self::Serves => return None,
             Self::Refused => {
                 let error = io::Error::from(io::ErrorKind::ConnectionRefused);
-                Unserved::Connect(ConnectError::Refused(error))
+                ConnectFailure::Connect(ConnectError::Refused(error))
             }
-            Self::OurShortage => Unserved::Connect(ConnectError::Local(io::Error::other("short"))),
-            Self::TimedOut => Unserved::ConnectTimeout,
-            Self::ResetEarly | Self::ResetLate => Unserved::Reset,
-            Self::Fin => Unserved::Fin,
+            Self::OurShortage => {
+                ConnectFailure::Connect(ConnectError::Local(io::Error::other("short")))
+            }
+            Self::TimedOut => ConnectFailure::ConnectTimeout,
+            Self::ResetEarly | Self::ResetLate => ConnectFailure::Reset,
+            Self::Fin => ConnectFailure::Fin,
         })
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::super::clock::Tick;
 use super::super::leg::Connect;
-use super::super::origin::{Origin, Unserved};
+use super::super::origin::{ConnectFailure, ConnectHandler};
 use super::super::scratch::Scratch;
-use super::{BACKEND, CLIENT, Entry, Turn};
+use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::net::ConnectError;
 use crate::observe::{End, How, Phase, Side};
 
@@ -16,28 +16,30 @@ use crate::observe::{End, How, Phase, Side};
 const LEAVE_AFTER: Duration = Duration::from_millis(50);
 
 /// What a session has besides as long as nobody was sent anything.
-pub(super) struct Early<L> {
-    pub origin: Box<dyn Origin<L>>,
+pub(super) struct Connecting<L> {
+    pub origin: Box<dyn ConnectHandler<L>>,
     /// Its backend's leg is not connected yet.
     pub opening: bool,
 }
 
-impl<L> Entry<L> {
+impl<L> Session<L> {
     /// Waits for the backend's leg to be connected.
-    pub(super) fn open(&mut self, scratch: &mut Scratch) -> Turn {
+    pub(super) fn open(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let has_left = self.legs[CLIENT].is_broken();
         match self.legs[BACKEND].connect() {
-            Connect::UnderWay if has_left && self.idle(scratch.now) < LEAVE_AFTER => Turn::Soon,
-            Connect::UnderWay if !has_left => Turn::Wait,
+            Connect::UnderWay if has_left && self.idle(scratch.now) < LEAVE_AFTER => {
+                TurnOutcome::Soon
+            }
+            Connect::UnderWay if !has_left => TurnOutcome::Wait,
             Connect::UnderWay | Connect::Failed if has_left => {
                 // The backend may be connected meanwhile: no FIN of ours is to look like the client's.
                 self.legs[BACKEND].reset();
                 self.end = Some(End::new(Side::Client, Phase::Connect, How::Rst));
-                Turn::Ended
+                TurnOutcome::Ended
             }
-            Connect::UnderWay | Connect::Failed => {
-                Turn::Unserved(Unserved::Connect(self.legs[BACKEND].connect_error()))
-            }
+            Connect::UnderWay | Connect::Failed => TurnOutcome::ConnectFailed(
+                ConnectFailure::Connect(self.legs[BACKEND].connect_error()),
+            ),
             Connect::Done => {
                 self.last_activity = scratch.now;
                 if let Some(early) = self.role.early_mut() {
@@ -50,7 +52,7 @@ impl<L> Entry<L> {
     }
 
     /// Its connect is overdue: it goes back where another backend is to serve.
-    pub fn give_up_connect(&mut self, now: Tick) -> Option<Turn> {
+    pub fn give_up_connect(&mut self, now: Tick) -> Option<TurnOutcome> {
         // What epoll has not told yet is no fault of the backend's.
         if !self.is_opening() || self.legs[BACKEND].is_reached() {
             return None;
@@ -60,7 +62,7 @@ impl<L> Entry<L> {
             // It may be connected this very moment: no FIN is to look like a client's.
             self.legs[BACKEND].reset();
             let waited = self.idle(now);
-            Turn::Unserved(Unserved::Connect(ConnectError::TimedOut(waited)))
+            TurnOutcome::ConnectFailed(ConnectFailure::Connect(ConnectError::TimedOut(waited)))
         })
     }
 
@@ -83,14 +85,14 @@ impl<L> Entry<L> {
     }
 
     /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.
-    pub(super) fn leave_to_another(&mut self) -> Turn {
-        let has_other = |early: &Early<L>| early.origin.has_other();
+    pub(super) fn leave_to_another(&mut self) -> TurnOutcome {
+        let has_other = |early: &Connecting<L>| early.origin.has_other();
         if self.is_untouched() && self.role.early().is_some_and(has_other) {
-            return Turn::Unserved(Unserved::Fin);
+            return TurnOutcome::ConnectFailed(ConnectFailure::Fin);
         }
         // There is none, or the client spoke in this very turn: the FIN goes on in the next.
         self.role.end_early();
-        Turn::Again
+        TurnOutcome::Again
     }
 
     /// A backend that broke before a byte went either way, under a client that is still there.
@@ -99,7 +101,7 @@ impl<L> Entry<L> {
     }
 
     /// Gives the client's leg back.
-    pub fn give_back(self, why: Unserved) {
+    pub fn give_back(self, why: ConnectFailure) {
         let Self {
             legs: [client, backend],
             record,
@@ -114,7 +116,7 @@ impl<L> Entry<L> {
             client.reset();
         }
         match (early, client.into_session_leg()) {
-            (Some(early), Some(client)) => early.origin.unserved(why, client, record, lease),
+            (Some(early), Some(client)) => early.origin.failed(why, client, record, lease),
             _ => record.finish(End::new(Side::Backend, Phase::Connect, How::Rst)),
         }
     }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::super::clock::{Tick, Ticks};
-use super::super::frames::{Alive, Farewell, Goodbye, Taken};
-use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use super::super::frames::{Alive, CloseFrame, ClosingHandshake, LegProgress};
+use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::GOING_AWAY;
 use crate::observe::{End, How, Phase, Side};
 
@@ -16,14 +16,14 @@ pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// "An unexpected condition": the backend does not answer.
 const UNEXPECTED: u16 = 1011;
 
-impl<L> Entry<L> {
+impl<L> Session<L> {
     /// Ends the session by the operator's decision: a WebSocket is told why, all others are closed. What is over already
     /// takes its course.
-    pub fn part(&mut self, goodbye: &Goodbye, now: Tick) -> Turn {
+    pub fn part(&mut self, goodbye: &CloseFrame, now: Tick) -> TurnOutcome {
         if self.is_in_doubt() {
             // Its backend is gone whatever the verdict: the client is told by us.
             let turn = self.lose_backend(self.how_gone(), now);
-            if !matches!(turn, Turn::Bereft) {
+            if !matches!(turn, TurnOutcome::BackendLost) {
                 return turn;
             }
         }
@@ -32,8 +32,8 @@ impl<L> Entry<L> {
     }
 
     /// Ends the session because its time is over.
-    pub(super) fn time_out(&mut self, now: Tick) -> Turn {
-        let goodbye = Goodbye::going_away();
+    pub(super) fn time_out(&mut self, now: Tick) -> TurnOutcome {
+        let goodbye = CloseFrame::going_away();
         let end = End::new(Side::Evenkeel, Phase::Relay, How::Timeout);
         self.farewell([Some(&goodbye), Some(&goodbye)], end, now)
     }
@@ -41,17 +41,17 @@ impl<L> Entry<L> {
     /// Ends the session, telling each side what is given for it; what has none is not told.
     pub(super) fn farewell(
         &mut self,
-        mut goodbyes: [Option<&Goodbye>; 2],
+        mut goodbyes: [Option<&CloseFrame>; 2],
         end: End,
         now: Tick,
-    ) -> Turn {
+    ) -> TurnOutcome {
         let can_tell = self.can_tell();
         if self.stop_seeking(now) {
             goodbyes[BACKEND] = None;
         }
         if self.resetting.is_some() {
             // It is over and only waits for its last bytes to be sent, for a bounded time.
-            return Turn::Wait;
+            return TurnOutcome::Wait;
         }
         let Some(frames) = self.frames.as_deref_mut().filter(|_| can_tell) else {
             let first = self.end;
@@ -59,10 +59,10 @@ impl<L> Entry<L> {
             if self.is_established() {
                 self.end = first.or(Some(end));
             }
-            return Turn::Ended;
+            return TurnOutcome::Ended;
         };
         if frames.farewell.is_some() {
-            return Turn::Wait;
+            return TurnOutcome::Wait;
         }
         for side in [CLIENT, BACKEND] {
             if let Some(goodbye) = goodbyes[side] {
@@ -70,14 +70,14 @@ impl<L> Entry<L> {
                 frames.passages[1 - side].insert_close(frame);
             }
         }
-        frames.farewell = Some(Box::new(Farewell {
+        frames.farewell = Some(Box::new(ClosingHandshake {
             began: now,
             said: None,
             told: goodbyes.map(|goodbye| goodbye.is_some()),
             last_word: None,
         }));
         self.end.get_or_insert(end);
-        Turn::Again
+        TurnOutcome::Again
     }
 
     /// Established, and neither side has ended or broken. The FIN of a client that is refused is held,
@@ -98,7 +98,7 @@ impl<L> Entry<L> {
     }
 
     /// Goes on with a farewell, if there is one, behind what was moved.
-    pub(super) fn go_on_parting(&mut self, now: Tick) -> Option<Turn> {
+    pub(super) fn go_on_parting(&mut self, now: Tick) -> Option<TurnOutcome> {
         if let Some(turn) = self.go_on_refusing(now) {
             return Some(turn);
         }
@@ -112,7 +112,7 @@ impl<L> Entry<L> {
                 .iter()
                 .all(|side| !told[*side] || self.is_settled(*side))
             {
-                return Some(Turn::Wait);
+                return Some(TurnOutcome::Wait);
             }
             if let Some(farewell) = self
                 .frames
@@ -129,9 +129,9 @@ impl<L> Entry<L> {
         let is_sent = !sides.iter().any(|side| self.directions[*side].is_blocked());
         if is_over && is_sent {
             self.end_parting();
-            return Some(Turn::Ended);
+            return Some(TurnOutcome::Ended);
         }
-        Some(Turn::Wait)
+        Some(TurnOutcome::Wait)
     }
 
     /// This side was told, or never will be.
@@ -211,7 +211,7 @@ impl<L> Entry<L> {
     }
 
     /// Pings a leg that is silent; ends the session when it does not answer.
-    pub(super) fn keep_alive(&mut self, now: Tick) -> Option<Turn> {
+    pub(super) fn keep_alive(&mut self, now: Tick) -> Option<TurnOutcome> {
         if !self.may_ping() {
             return None;
         }
@@ -220,7 +220,7 @@ impl<L> Entry<L> {
         self.frames = Some(frames);
         match alive {
             Alive::Yes => None,
-            Alive::Asked => Some(Turn::Again),
+            Alive::Asked => Some(TurnOutcome::Again),
             Alive::No(side) => {
                 let mut goodbyes = [None, None];
                 let code = if side == CLIENT {
@@ -228,7 +228,7 @@ impl<L> Entry<L> {
                 } else {
                     UNEXPECTED
                 };
-                let goodbye = Goodbye::new(code, "");
+                let goodbye = CloseFrame::new(code, "");
                 goodbyes[1 - side] = Some(&goodbye);
                 self.legs[side].reset();
                 if side == BACKEND && self.outlives_a_dead_backend() {
@@ -244,13 +244,13 @@ impl<L> Entry<L> {
         !self.is_parting() && !self.is_leaving() && self.can_tell()
     }
 
-    fn taken(&self, side: usize) -> Taken {
+    fn taken(&self, side: usize) -> LegProgress {
         let unsent = self.legs[side].unsent_bytes() + self.directions[1 - side].held_bytes();
         let sent = match side {
             CLIENT => self.record.bytes_from_backend,
             _ => self.record.bytes_from_client,
         };
-        Taken {
+        LegProgress {
             unsent,
             delivered: sent.saturating_sub(unsent as u64),
             is_unread: self.directions[side].is_blocked() || self.legs[side].is_readable(),
@@ -258,15 +258,15 @@ impl<L> Entry<L> {
     }
 
     /// Pings the backend once, whichever sides are pinged otherwise: its check says that it is down.
-    pub fn ping_backend(&mut self, now: Tick) -> Turn {
+    pub fn ping_backend(&mut self, now: Tick) -> TurnOutcome {
         if !self.may_ping() || self.is_in_gap() {
-            return Turn::Wait;
+            return TurnOutcome::Wait;
         }
         let delivered = self.taken(BACKEND).delivered;
         let frames = self.frames.as_deref_mut();
         match frames.is_some_and(|frames| frames.ask(BACKEND, delivered, now)) {
-            true => Turn::Again,
-            false => Turn::Wait,
+            true => TurnOutcome::Again,
+            false => TurnOutcome::Wait,
         }
     }
 

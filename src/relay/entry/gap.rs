@@ -7,28 +7,28 @@ use tokio_util::sync::DropGuard;
 
 use super::super::clock::Tick;
 use super::super::direction::{Direction, Flow, READS_PER_TURN, least_read};
-use super::super::frames::{Frames, Goodbye, reader};
+use super::super::frames::{CloseFrame, Frames, reader};
 use super::super::inquiry::Handle;
 use super::super::leg::{Input, Leg};
-use super::super::resumption::{Gone, Lost, Successor};
+use super::super::resumption::{LostBackend, LostMessages, NewBackend};
 use super::super::scratch::Scratch;
-use super::resume::{Resume, Served, State};
+use super::resume::{BackendPhase, ResumeState, Served};
 use super::talk::Talk;
-use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, PROTOCOL_ERROR};
 use crate::observe::{End, How, Phase, Resumed, Side};
 use crate::wire::control;
 use crate::wire::passage::Passed;
 
 /// Between two backends.
-pub(super) struct Gap {
+pub(super) struct BackendGap {
     /// Its time is counted from then.
     pub since: Tick,
     /// When the backend's leg ended: before that was known to be a loss.
     pub ended: Tick,
     /// What the client has sent since then.
     pub held: Vec<u8>,
-    lost: Lost,
+    lost: LostMessages,
     /// How the backend's leg ended.
     how: How,
     /// The backend went as soon as it came.
@@ -37,10 +37,10 @@ pub(super) struct Gap {
     search: Option<DropGuard>,
 }
 
-impl Gap {
+impl BackendGap {
     /// `lost` with the backend whose leg ended in this way.
-    pub fn new(lost: Lost, how: How, since: Tick, was_short: bool) -> Gap {
-        Gap {
+    pub fn new(lost: LostMessages, how: How, since: Tick, was_short: bool) -> BackendGap {
+        BackendGap {
             since,
             ended: since,
             held: Vec::new(),
@@ -54,10 +54,10 @@ impl Gap {
 
 /// The session wants no other backend.
 #[derive(Debug)]
-pub(in super::super) struct Unwanted;
+pub(in super::super) struct MigrationDeclined;
 
 /// What reading the client in a gap gave.
-enum Held {
+enum GapRead {
     /// All there was, or may be held: the rest is left to the kernel.
     All,
     /// There may be more.
@@ -68,33 +68,33 @@ enum Held {
     Ended(How),
 }
 
-impl<L> Entry<L> {
-    fn gap(&mut self) -> Option<&mut Gap> {
+impl<L> Session<L> {
+    fn gap(&mut self) -> Option<&mut BackendGap> {
         match &mut self.role.resume_mut()?.state {
-            State::Gap(gap) => Some(gap),
-            State::Served | State::Doubt(_) | State::Leaving(_) => None,
+            BackendPhase::Gap(gap) => Some(gap),
+            BackendPhase::Served | BackendPhase::Doubt(_) | BackendPhase::Leaving(_) => None,
         }
     }
 
     /// Begins the search for another backend.
-    pub fn seek(&mut self, session: Handle) {
+    pub fn find_backend(&mut self, session: Handle) {
         let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
         let Some(resume) = self.role.resume_mut() else {
             return;
         };
-        if let State::Gap(gap) = &mut resume.state {
-            let gone = Gone {
+        if let BackendPhase::Gap(gap) = &mut resume.state {
+            let gone = LostBackend {
                 session,
                 lost: gap.lost,
                 was_short: gap.was_short,
                 from,
             };
-            gap.search = Some(Arc::clone(&resume.seeker).seek(gone, &mut self.lease));
+            gap.search = Some(Arc::clone(&resume.seeker).find_backend(gone, &mut self.lease));
         }
     }
 
     /// One turn without a backend.
-    pub(super) fn bridge(&mut self, scratch: &mut Scratch) -> Turn {
+    pub(super) fn turn_in_gap(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let flow = self.pump(BACKEND, scratch);
         let held = self.read_into_gap(scratch);
         // What it answered to its own peer while it was read.
@@ -108,25 +108,25 @@ impl<L> Entry<L> {
         if let Some(turn) = self.judge_client(scratch.now) {
             return turn;
         }
-        if let Held::Ended(how) = held {
+        if let GapRead::Ended(how) = held {
             if self.owes(CLIENT) {
                 // A part of a frame must not look whole.
                 self.legs[CLIENT].reset();
             }
             self.end = Some(ended_by(CLIENT, how));
-            return Turn::Ended;
+            return TurnOutcome::Ended;
         }
         let [client, backend] = match self.frames.as_deref() {
             Some(frames) => &frames.passages,
-            None => return self.forsake(scratch.now),
+            None => return self.give_up_migration(scratch.now),
         };
         if client.lost().is_some() {
-            let goodbye = Goodbye::new(PROTOCOL_ERROR, "");
+            let goodbye = CloseFrame::new(PROTOCOL_ERROR, "");
             let end = ended_by(CLIENT, How::Invalid);
             return self.farewell([Some(&goodbye), None], end, scratch.now);
         }
         if client.has_closed() {
-            let goodbye = Goodbye::new(GOING_AWAY, "");
+            let goodbye = CloseFrame::new(GOING_AWAY, "");
             return self.farewell(
                 [Some(&goodbye), None],
                 ended_by(CLIENT, How::Fin),
@@ -134,18 +134,20 @@ impl<L> Entry<L> {
             );
         }
         match (held, flow) {
-            (Held::Starved, _) => Turn::Soon,
-            (Held::More, _) | (_, Flow::OutOfBudget) => Turn::Again,
-            _ if backend.has_insert() && !self.directions[BACKEND].is_blocked() => Turn::Again,
-            _ => Turn::Wait,
+            (GapRead::Starved, _) => TurnOutcome::Soon,
+            (GapRead::More, _) | (_, Flow::OutOfBudget) => TurnOutcome::Again,
+            _ if backend.has_insert() && !self.directions[BACKEND].is_blocked() => {
+                TurnOutcome::Again
+            }
+            _ => TurnOutcome::Wait,
         }
     }
 
-    fn read_into_gap(&mut self, scratch: &mut Scratch) -> Held {
+    fn read_into_gap(&mut self, scratch: &mut Scratch) -> GapRead {
         for _ in 0..READS_PER_TURN {
             self.account(scratch);
             if !scratch.held.has_room() {
-                return Held::Starved;
+                return GapRead::Starved;
             }
             let room = self.gap_room();
             let client = &self.legs[CLIENT];
@@ -153,8 +155,8 @@ impl<L> Entry<L> {
                 // Nothing is read that would tell of a reset.
                 let how = client.fault().unwrap_or(How::Rst);
                 return match client.is_broken() {
-                    true => Held::Ended(how),
-                    false => Held::All,
+                    true => GapRead::Ended(how),
+                    false => GapRead::All,
                 };
             }
             let limit = match client.is_raw() {
@@ -167,21 +169,22 @@ impl<L> Entry<L> {
                     self.record.bytes_from_client += count as u64;
                     self.hold(&scratch.plain[..count], scratch.now);
                 }
-                Input::Blocked => return Held::All,
-                Input::Short => return Held::Starved,
-                Input::Fin => return Held::Ended(How::Fin),
+                Input::Blocked => return GapRead::All,
+                Input::Short => return GapRead::Starved,
+                Input::Fin => return GapRead::Ended(How::Fin),
                 Input::Broken => {
                     let how = self.legs[CLIENT].fault().unwrap_or(How::Rst);
-                    return Held::Ended(how);
+                    return GapRead::Ended(how);
                 }
             }
         }
-        Held::More
+        GapRead::More
     }
 
     /// How much more of the client may be held.
     fn gap_room(&self) -> usize {
-        let room = |resume: &Resume<L>| resume.max_buffer().saturating_sub(resume.held_bytes());
+        let room =
+            |resume: &ResumeState<L>| resume.max_buffer().saturating_sub(resume.held_bytes());
         self.role.resume().map_or(0, room)
     }
 
@@ -220,24 +223,24 @@ impl<L> Entry<L> {
     /// It has one, or is about to end.
     pub fn attach(
         &mut self,
-        successor: Successor<L>,
+        successor: NewBackend<L>,
         scratch: &mut Scratch,
-    ) -> Result<(), Unwanted> {
+    ) -> Result<(), MigrationDeclined> {
         let now = scratch.now;
         if self.is_in_gap() {
             self.answer_ping();
         }
         let Some(frames) = self.frames.as_deref_mut() else {
-            return Err(Unwanted);
+            return Err(MigrationDeclined);
         };
         let Some(resume) = self.role.resume_mut() else {
-            return Err(Unwanted);
+            return Err(MigrationDeclined);
         };
-        let gap = match std::mem::replace(&mut resume.state, State::Served) {
-            State::Gap(gap) => gap,
+        let gap = match std::mem::replace(&mut resume.state, BackendPhase::Served) {
+            BackendPhase::Gap(gap) => gap,
             other => {
                 resume.state = other;
-                return Err(Unwanted);
+                return Err(MigrationDeclined);
             }
         };
         resume.talk = Talk::new(frames.passages[CLIENT].take_spoken(), now);
@@ -246,7 +249,7 @@ impl<L> Entry<L> {
             from: now,
             lost: gap.lost,
         });
-        let Successor { leg, seat } = successor;
+        let NewBackend { leg, seat } = successor;
         if let Some(search) = gap.search {
             // It has found what it looked for.
             search.disarm();
@@ -274,9 +277,9 @@ impl<L> Entry<L> {
     }
 
     /// No other backend takes it.
-    pub fn forsake(&mut self, now: Tick) -> Turn {
+    pub fn give_up_migration(&mut self, now: Tick) -> TurnOutcome {
         let Some(gap) = self.gap() else {
-            return Turn::Wait;
+            return TurnOutcome::Wait;
         };
         let end = match gap.how {
             How::Stop => End::new(Side::Evenkeel, Phase::Relay, How::Stop),

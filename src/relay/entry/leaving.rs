@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use super::super::clock::{Tick, Ticks};
 use super::super::direction::Flow;
-use super::super::frames::Goodbye;
+use super::super::frames::CloseFrame;
 use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
-use super::resume::State;
-use super::{BACKEND, CLIENT, Entry, Turn};
+use super::resume::BackendPhase;
+use super::{BACKEND, CLIENT, Session, TurnOutcome};
 
 /// Its backend is to lose it.
-pub(super) struct Leaving {
+pub(super) struct Migration {
     /// Of its beginning; then of the pause of the client's messages, then of the Close to the
     /// backend.
     since: Tick,
-    pub step: Step,
+    pub step: MigrationStep,
     /// For everybody, when it does not come to that.
-    pub goodbye: Arc<Goodbye>,
+    pub goodbye: Arc<CloseFrame>,
 }
 
 /// How far the leave has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum MigrationStep {
     /// The present message of the client passes.
     Boundary,
     /// The client's messages are left to the kernel, and the backend answers what it has.
@@ -33,11 +33,11 @@ pub(super) enum Step {
     Told { was_quiet: bool },
 }
 
-impl Leaving {
-    fn new(goodbye: &Arc<Goodbye>, now: Tick) -> Leaving {
-        Leaving {
+impl Migration {
+    fn new(goodbye: &Arc<CloseFrame>, now: Tick) -> Migration {
+        Migration {
             since: now,
-            step: Step::Boundary,
+            step: MigrationStep::Boundary,
             goodbye: Arc::clone(goodbye),
         }
     }
@@ -45,19 +45,19 @@ impl Leaving {
     /// When its present step began, and how long that may take.
     pub fn time(&self, settle: Duration) -> (Tick, Ticks) {
         let wait = match self.step {
-            Step::Boundary => BOUNDARY_WAIT,
-            Step::Answers => settle,
-            Step::Told { .. } => ANSWER_WAIT,
+            MigrationStep::Boundary => BOUNDARY_WAIT,
+            MigrationStep::Answers => settle,
+            MigrationStep::Told { .. } => ANSWER_WAIT,
         };
         (self.since, wait.into())
     }
 }
 
-impl<L> Entry<L> {
-    pub(super) fn leaving(&mut self) -> Option<&mut Leaving> {
+impl<L> Session<L> {
+    pub(super) fn leaving(&mut self) -> Option<&mut Migration> {
         match &mut self.role.resume_mut()?.state {
-            State::Leaving(leaving) => Some(leaving),
-            State::Served | State::Doubt(_) | State::Gap(_) => None,
+            BackendPhase::Leaving(leaving) => Some(leaving),
+            BackendPhase::Served | BackendPhase::Doubt(_) | BackendPhase::Gap(_) => None,
         }
     }
 
@@ -68,22 +68,22 @@ impl<L> Entry<L> {
 
     /// Takes the session from its backend by our decision: another one takes it if it is resumable, or else it is ended with
     /// this goodbye.
-    pub fn relieve(&mut self, goodbye: &Arc<Goodbye>, now: Tick) -> Turn {
+    pub fn migrate(&mut self, goodbye: &Arc<CloseFrame>, now: Tick) -> TurnOutcome {
         if self.is_changing() {
-            return Turn::Wait;
+            return TurnOutcome::Wait;
         }
         if !self.may_move() {
             return self.part(goodbye, now);
         }
         if let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) {
             frames.passages[CLIENT].pause();
-            resume.state = State::Leaving(Leaving::new(goodbye, now));
+            resume.state = BackendPhase::Leaving(Migration::new(goodbye, now));
         }
-        Turn::Again
+        TurnOutcome::Again
     }
 
     /// After a turn: whether the backend's leg has ended, or is to be left now.
-    pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<Turn> {
+    pub(super) fn go_on_leaving(&mut self, flow: Flow, now: Tick) -> Option<TurnOutcome> {
         self.role.resume()?;
         if !self.is_resumable() {
             return self.leave_no_more(now);
@@ -105,41 +105,41 @@ impl<L> Entry<L> {
     }
 
     /// Behind the client's last message: the backend has a while to answer it, and is told Close.
-    fn tell_when_answered(&mut self, now: Tick) -> Option<Turn> {
+    fn tell_when_answered(&mut self, now: Tick) -> Option<TurnOutcome> {
         let has_all = self.has_taken_all(BACKEND);
         let resume = self.role.resume_mut()?;
         let is_over = resume.left(now).is_none_or(|left| left.is_zero());
         let may_answer = resume.talk.may_answer(resume.settings.settle, now);
         let was_quiet = has_all && resume.is_quiet(now);
-        let State::Leaving(leaving) = &mut resume.state else {
+        let BackendPhase::Leaving(leaving) = &mut resume.state else {
             return None;
         };
         match leaving.step {
-            Step::Boundary => {
-                leaving.step = Step::Answers;
+            MigrationStep::Boundary => {
+                leaving.step = MigrationStep::Answers;
                 leaving.since = now;
-                return Some(Turn::Again);
+                return Some(TurnOutcome::Again);
             }
-            Step::Answers if may_answer && !is_over => return None,
-            Step::Answers => {}
-            Step::Told { .. } => return None,
+            MigrationStep::Answers if may_answer && !is_over => return None,
+            MigrationStep::Answers => {}
+            MigrationStep::Told { .. } => return None,
         }
-        leaving.step = Step::Told { was_quiet };
+        leaving.step = MigrationStep::Told { was_quiet };
         leaving.since = now;
         let frame = Arc::clone(&leaving.goodbye).frame(BACKEND);
         let [client, backend] = &mut self.frames.as_deref_mut()?.passages;
         client.insert(&frame);
         backend.take_any_close();
-        Some(Turn::Again)
+        Some(TurnOutcome::Again)
     }
 
     /// It was to lose its backend, and cannot go on with another one any more: it ends with this one.
-    fn leave_no_more(&mut self, now: Tick) -> Option<Turn> {
+    fn leave_no_more(&mut self, now: Tick) -> Option<TurnOutcome> {
         let goodbye = Arc::clone(&self.leaving()?.goodbye);
         if self.legs[CLIENT].is_broken() || self.directions[CLIENT].is_over() {
             // What the client said before its end is delivered where it can be.
             self.stop_seeking(now);
-            return Some(Turn::Again);
+            return Some(TurnOutcome::Again);
         }
         Some(self.part(&goodbye, now))
     }
@@ -150,19 +150,21 @@ impl<L> Entry<L> {
     }
 
     /// The code of the Close that its backend was told, and whether nothing had gone there before.
-    pub(super) fn told(&mut self) -> Option<(u16, bool)> {
+    pub(super) fn notified(&mut self) -> Option<(u16, bool)> {
         let leaving = self.leaving()?;
         match leaving.step {
-            Step::Told { was_quiet } => Some((leaving.goodbye.code, was_quiet)),
-            Step::Boundary | Step::Answers => None,
+            MigrationStep::Told { was_quiet } => Some((leaving.goodbye.code, was_quiet)),
+            MigrationStep::Boundary | MigrationStep::Answers => None,
         }
     }
 
     /// Where nothing else is to be done: its backend's silence is looked for soon.
-    pub(super) fn rest(&self) -> Turn {
+    pub(super) fn rest(&self) -> TurnOutcome {
         match self.role.resume().map(|resume| &resume.state) {
-            Some(State::Leaving(leaving)) if leaving.step == Step::Answers => Turn::Soon,
-            _ => Turn::Wait,
+            Some(BackendPhase::Leaving(leaving)) if leaving.step == MigrationStep::Answers => {
+                TurnOutcome::Soon
+            }
+            _ => TurnOutcome::Wait,
         }
     }
 }

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use super::super::clock::{Tick, Ticks};
 use super::super::direction::Direction;
-use super::super::frames::{Farewell, Goodbye};
+use super::super::frames::{CloseFrame, ClosingHandshake};
 use super::super::leg::Leg;
 use super::farewell::BOUNDARY_WAIT;
-use super::{BACKEND, CLIENT, Entry, Turn};
+use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::observe::{End, Phase, Side};
 
 /// The client hears why once its backend was silent for so long: as long as one is given to answer elsewhere.
 const ANSWERS_WAIT: Duration = Duration::from_millis(500);
 
-impl<L> Entry<L> {
+impl<L> Session<L> {
     /// After bytes came: a client that did wrong ends its session.
-    pub(super) fn judge_client(&mut self, now: Tick) -> Option<Turn> {
+    pub(super) fn judge_client(&mut self, now: Tick) -> Option<TurnOutcome> {
         let breach = self.frames.as_deref()?.breach()?;
         if self.is_parting() {
             return None;
@@ -29,11 +29,11 @@ impl<L> Entry<L> {
             "websocket client is refused"
         );
         let end = End::new(Side::Client, Phase::Relay, breach.how());
-        let turn = self.farewell([None, Some(&Goodbye::going_away())], end, now);
+        let turn = self.farewell([None, Some(&CloseFrame::going_away())], end, now);
         if let Some(frames) = self.frames.as_deref_mut()
             && let Some(farewell) = &mut frames.farewell
         {
-            farewell.last_word = Some(Goodbye::new(breach.code(), &breach.to_string()));
+            farewell.last_word = Some(CloseFrame::new(breach.code(), &breach.to_string()));
             farewell.told[CLIENT] = true;
             // The client hears our Close, not the backend's answer to one.
             if farewell.told[BACKEND] {
@@ -43,7 +43,7 @@ impl<L> Entry<L> {
         Some(turn)
     }
 
-    fn refusing(&self) -> Option<&Farewell> {
+    fn refusing(&self) -> Option<&ClosingHandshake> {
         let farewell = self.frames.as_deref()?.farewell.as_deref()?;
         farewell.last_word.is_some().then_some(farewell)
     }
@@ -57,11 +57,11 @@ impl<L> Entry<L> {
     }
 
     /// Waits for the backend's answers, then tells the client. `None`: nobody is refused, or the client is told.
-    pub(super) fn go_on_refusing(&mut self, now: Tick) -> Option<Turn> {
+    pub(super) fn go_on_refusing(&mut self, now: Tick) -> Option<TurnOutcome> {
         let left = self.answers_left(now)?;
         let can_come = self.refusing()?.told[BACKEND] && !self.legs[CLIENT].is_broken();
         if can_come && !left.is_zero() && !self.has_answered(BACKEND) && !self.is_cut_off() {
-            return Some(Turn::Wait);
+            return Some(TurnOutcome::Wait);
         }
         self.let_backend_go();
         let frames = self.frames.as_deref_mut()?;
@@ -70,7 +70,7 @@ impl<L> Entry<L> {
         farewell.began = now;
         farewell.told[BACKEND] = false;
         frames.passages[BACKEND].insert_close(goodbye.frame(CLIENT));
-        Some(Turn::Again)
+        Some(TurnOutcome::Again)
     }
 
     /// The backend has a part of a frame, behind which no Close can be put.

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::super::clock::Tick;
 use super::super::direction::Direction;
-use super::super::frames::{Frames, Goodbye};
+use super::super::frames::{CloseFrame, Frames};
 use super::super::leg::Leg;
-use super::super::resumption::{Lost, Resumption, Seeker};
-use super::doubt::{Doubt, longest_doubt};
-use super::gap::Gap;
-use super::leaving::{Leaving, Step};
+use super::super::resumption::{LostMessages, Migrator, ResumePolicy};
+use super::doubt::{LossQuery, longest_doubt};
+use super::gap::BackendGap;
+use super::leaving::{Migration, MigrationStep};
 use super::talk::Talk;
-use super::{BACKEND, CLIENT, Entry, Turn, ended_by};
+use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::base::rate::Bucket;
 use crate::config;
@@ -28,12 +28,12 @@ use crate::wire::passage::{Passed, Verdict};
 const SHORT_SERVICE: Duration = Duration::from_secs(1);
 
 /// What a resumable session has besides.
-pub(super) struct Resume<L> {
-    pub seeker: Arc<dyn Seeker<L>>,
+pub(super) struct ResumeState<L> {
+    pub seeker: Arc<dyn Migrator<L>>,
     pub settings: Arc<config::Resume>,
     /// Of changes that its backends have caused.
     changes: Bucket,
-    pub state: State,
+    pub state: BackendPhase,
     /// With the present backend.
     pub talk: Talk,
     /// By the backend that took it over, if one has.
@@ -49,7 +49,7 @@ pub(super) struct Served {
     pub from: Tick,
     /// With the one before. Whether this one has made anything of what it was told of that is not known before it answers a
     /// Close of ours.
-    pub lost: Lost,
+    pub lost: LostMessages,
 }
 
 impl Served {
@@ -58,22 +58,22 @@ impl Served {
     }
 }
 
-pub(super) enum State {
+pub(super) enum BackendPhase {
     /// Its backend serves.
     Served,
-    Doubt(Doubt),
-    Leaving(Leaving),
-    Gap(Box<Gap>),
+    Doubt(LossQuery),
+    Leaving(Migration),
+    Gap(Box<BackendGap>),
 }
 
-impl<L> Resume<L> {
-    pub fn new(resumption: Resumption<L>, has_spoken: bool, now: Tick) -> Resume<L> {
-        let Resumption { settings, seeker } = resumption;
-        Resume {
+impl<L> ResumeState<L> {
+    pub fn new(resumption: ResumePolicy<L>, has_spoken: bool, now: Tick) -> ResumeState<L> {
+        let ResumePolicy { settings, seeker } = resumption;
+        ResumeState {
             seeker,
             settings,
             changes: Bucket::default(),
-            state: State::Served,
+            state: BackendPhase::Served,
             talk: Talk::new(has_spoken, now),
             served: None,
         }
@@ -81,8 +81,8 @@ impl<L> Resume<L> {
 
     pub fn held_bytes(&self) -> usize {
         match &self.state {
-            State::Gap(gap) => gap.held.len(),
-            State::Served | State::Doubt(_) | State::Leaving(_) => 0,
+            BackendPhase::Gap(gap) => gap.held.len(),
+            BackendPhase::Served | BackendPhase::Doubt(_) | BackendPhase::Leaving(_) => 0,
         }
     }
 
@@ -98,8 +98,8 @@ impl<L> Resume<L> {
     /// When the backend's leg ended that is known to be lost now.
     fn ended_at(&self, now: Tick) -> Tick {
         match &self.state {
-            State::Doubt(doubt) => doubt.since,
-            State::Served | State::Leaving(_) | State::Gap(_) => now,
+            BackendPhase::Doubt(doubt) => doubt.since,
+            BackendPhase::Served | BackendPhase::Leaving(_) | BackendPhase::Gap(_) => now,
         }
     }
 
@@ -110,25 +110,25 @@ impl<L> Resume<L> {
 
     pub fn left(&self, now: Tick) -> Option<Duration> {
         let (since, wait) = match &self.state {
-            State::Served => return None,
-            State::Doubt(doubt) => (doubt.since, longest_doubt(self.settings.settle)),
-            State::Leaving(leaving) => leaving.time(self.settings.settle),
-            State::Gap(gap) => (gap.since, self.settings.timeout.into()),
+            BackendPhase::Served => return None,
+            BackendPhase::Doubt(doubt) => (doubt.since, longest_doubt(self.settings.settle)),
+            BackendPhase::Leaving(leaving) => leaving.time(self.settings.settle),
+            BackendPhase::Gap(gap) => (gap.since, self.settings.timeout.into()),
         };
         Some(wait.left(now.since(since)))
     }
 }
 
-impl<L> Entry<L> {
+impl<L> Session<L> {
     /// It has no backend at present.
     pub(super) fn is_in_gap(&self) -> bool {
-        let is_gap = |resume: &Resume<L>| matches!(resume.state, State::Gap(_));
+        let is_gap = |resume: &ResumeState<L>| matches!(resume.state, BackendPhase::Gap(_));
         self.role.resume().is_some_and(is_gap)
     }
 
     /// It is changing its backend.
     pub(super) fn is_changing(&self) -> bool {
-        let is_served = |resume: &Resume<L>| matches!(resume.state, State::Served);
+        let is_served = |resume: &ResumeState<L>| matches!(resume.state, BackendPhase::Served);
         !self.role.resume().is_none_or(is_served)
     }
 
@@ -150,27 +150,27 @@ impl<L> Entry<L> {
 
     /// The same by our decision.
     pub(super) fn may_move(&self) -> bool {
-        let on_drain = |resume: &Resume<L>| resume.settings.on.drain;
+        let on_drain = |resume: &ResumeState<L>| resume.settings.on.drain;
         self.role.resume().is_some_and(on_drain) && self.is_resumable()
     }
 
     /// The same when its backend does not answer a ping.
     pub(super) fn outlives_a_dead_backend(&self) -> bool {
-        let on_death = |resume: &Resume<L>| resume.settings.on.down || resume.settings.on.eof;
+        let on_death = |resume: &ResumeState<L>| resume.settings.on.down || resume.settings.on.eof;
         self.role.resume().is_some_and(on_death) && self.is_resumable()
     }
 
     /// Its backend's end is known, and not read yet or not judged: what the client sends is better
     /// left for the next one.
     pub(super) fn is_left_alone(&self) -> bool {
-        let is_ending = |resume: &Resume<L>| {
-            matches!(resume.state, State::Doubt(_)) || self.legs[BACKEND].is_ending()
+        let is_ending = |resume: &ResumeState<L>| {
+            matches!(resume.state, BackendPhase::Doubt(_)) || self.legs[BACKEND].is_ending()
         };
         self.role.resume().is_some_and(is_ending) && self.is_resumable()
     }
 
     /// The client has said Close: whatever Close comes from the backend is for it.
-    pub(super) fn heed_close(&mut self) {
+    pub(super) fn keep_client_close(&mut self) {
         if self.role.resume().is_some()
             && let Some(frames) = &mut self.frames
             && frames.passages[CLIENT].has_closed()
@@ -180,8 +180,8 @@ impl<L> Entry<L> {
     }
 
     /// The backend's leg is over: the session is without one, or is ended where its client has a part of a message.
-    pub(super) fn lose_backend(&mut self, how: How, now: Tick) -> Turn {
-        let (told, has_all) = (self.told(), self.has_taken_all(BACKEND));
+    pub(super) fn lose_backend(&mut self, how: How, now: Tick) -> TurnOutcome {
+        let (told, has_all) = (self.notified(), self.has_taken_all(BACKEND));
         let is_our_move = self.leaving().is_some();
         let was_told = told.is_some();
         let end = match was_told {
@@ -195,7 +195,7 @@ impl<L> Entry<L> {
         let left = backend.left();
         let is_whole = backend.has_passed_whole() && !client.is_deaf();
         let resume = self.role.resume();
-        let may_change = |resume: &Resume<L>| is_our_move || resume.may_change(now);
+        let may_change = |resume: &ResumeState<L>| is_our_move || resume.may_change(now);
         if !is_whole || !resume.is_some_and(may_change) {
             return self.break_off(end, now);
         }
@@ -211,8 +211,8 @@ impl<L> Entry<L> {
         let has_spoken = resume.is_some_and(|resume| resume.talk.has_begun());
         let (is_cut, rest) = client.bridge();
         let lost = match has_spoken && !has_closed {
-            true => Lost::Unknown,
-            false => Lost::AtMost(is_cut.into()),
+            true => LostMessages::Unknown,
+            false => LostMessages::AtMost(is_cut.into()),
         };
         let served = resume.and_then(|resume| resume.served);
         let served = served.filter(|_| !has_closed);
@@ -233,15 +233,15 @@ impl<L> Entry<L> {
         self.directions[CLIENT] = Direction::default();
         self.directions[BACKEND].reopen();
         let Some(resume) = self.role.resume_mut() else {
-            return Turn::Ended;
+            return TurnOutcome::Ended;
         };
-        let mut gap = Box::new(Gap::new(lost, end.how, since, short.is_some()));
+        let mut gap = Box::new(BackendGap::new(lost, end.how, since, short.is_some()));
         gap.ended = short.map_or(ended, |served| served.since);
-        resume.state = State::Gap(gap);
+        resume.state = BackendPhase::Gap(gap);
         // That leg's end is none of the session's.
         self.end = None;
         self.hold(&rest, now);
-        Turn::Bereft
+        TurnOutcome::BackendLost
     }
 
     /// Bytes have come from this side.
@@ -264,14 +264,14 @@ impl<L> Entry<L> {
     /// the socket now is not worth a wait.
     fn answer_close(&mut self) {
         if !self.directions[CLIENT].is_blocked() {
-            let frame = Goodbye::new(GOING_AWAY, "").frame(BACKEND);
+            let frame = CloseFrame::new(GOING_AWAY, "").frame(BACKEND);
             let mut sealed = vec![0; Session::sealed_bound(frame.len())];
             self.legs[BACKEND].write(&frame, &mut sealed);
         }
     }
 
     /// The client has a part of a message that nobody can end, or a part of a frame.
-    fn break_off(&mut self, end: End, now: Tick) -> Turn {
+    fn break_off(&mut self, end: End, now: Tick) -> TurnOutcome {
         self.record.not_resumed();
         self.role.take_resume();
         if let Some(absent) = Leg::absent() {
@@ -298,8 +298,8 @@ impl<L> Entry<L> {
         self.reset_when_sent(CLIENT as u8)
     }
 
-    pub(super) fn say_restart(&mut self, end: End, now: Tick) -> Turn {
-        let goodbye = Goodbye::new(SERVICE_RESTART, "");
+    pub(super) fn say_restart(&mut self, end: End, now: Tick) -> TurnOutcome {
+        let goodbye = CloseFrame::new(SERVICE_RESTART, "");
         self.farewell([Some(&goodbye), None], end, now)
     }
 
@@ -314,9 +314,9 @@ impl<L> Entry<L> {
         let [client, backend] = &mut frames.passages;
         backend.take_no_close();
         let has_none = match resume.state {
-            State::Served | State::Doubt(_) => return false,
-            State::Leaving(leaving) => matches!(leaving.step, Step::Told { .. }),
-            State::Gap(_) => true,
+            BackendPhase::Served | BackendPhase::Doubt(_) => return false,
+            BackendPhase::Leaving(leaving) => matches!(leaving.step, MigrationStep::Told { .. }),
+            BackendPhase::Gap(_) => true,
         };
         if !has_none {
             let rest = client.go_on();
@@ -339,12 +339,12 @@ impl<L> Entry<L> {
     }
 
     /// A change of its backend has taken too long.
-    pub(super) fn change_overdue(&mut self, now: Tick) -> Option<Turn> {
+    pub(super) fn change_overdue(&mut self, now: Tick) -> Option<TurnOutcome> {
         if !self.change_left(now)?.is_zero() {
             return None;
         }
         if self.is_in_gap() {
-            return Some(self.forsake(now));
+            return Some(self.give_up_migration(now));
         }
         if self.is_in_doubt() {
             return Some(self.take_its_word(now));
@@ -352,10 +352,10 @@ impl<L> Entry<L> {
         let leaving = self.leaving()?;
         let goodbye = Arc::clone(&leaving.goodbye);
         Some(match leaving.step {
-            Step::Boundary => self.part(&goodbye, now),
-            Step::Answers => Turn::Again,
+            MigrationStep::Boundary => self.part(&goodbye, now),
+            MigrationStep::Answers => TurnOutcome::Again,
             // It does not answer the Close. Whatever it has not read is lost.
-            Step::Told { .. } => self.lose_backend(self.how_gone(), now),
+            MigrationStep::Told { .. } => self.lose_backend(self.how_gone(), now),
         })
     }
 }

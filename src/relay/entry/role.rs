@@ -1,76 +1,76 @@
 //! What only some sessions have beside the rest of their entry, in one place of a pointer's size: one that may go back to where it
 //! came from has not been sent a byte, and one that may outlive its backend follows frames, which begin behind that.
 
-use super::Early;
-use super::resume::Resume;
+use super::Connecting;
+use super::resume::ResumeState;
 
 /// Nothing for most of the sessions, and most of the time.
-pub(super) struct Role<L>(Option<Box<Kind<L>>>);
+pub(super) struct Role<L>(Option<Box<RoleKind<L>>>);
 
-enum Kind<L> {
+enum RoleKind<L> {
     /// Until the first byte.
-    Early(Early<L>),
+    Early(Connecting<L>),
     /// It may outlive its backend. Apart, so that those who have no byte yet do not pay for it.
-    Resume(Box<Resume<L>>),
+    Resume(Box<ResumeState<L>>),
 }
 
-const _: () = assert!(size_of::<Kind<[usize; 2]>>() <= 24);
+const _: () = assert!(size_of::<RoleKind<[usize; 2]>>() <= 24);
 
 impl<L> Role<L> {
-    pub fn new(early: Option<Early<L>>, resume: Option<Resume<L>>) -> Self {
+    pub fn new(early: Option<Connecting<L>>, resume: Option<ResumeState<L>>) -> Self {
         let kind = match (early, resume) {
-            (Some(early), _) => Some(Kind::Early(early)),
-            (None, resume) => resume.map(|resume| Kind::Resume(Box::new(resume))),
+            (Some(early), _) => Some(RoleKind::Early(early)),
+            (None, resume) => resume.map(|resume| RoleKind::Resume(Box::new(resume))),
         };
         Self(kind.map(Box::new))
     }
 
-    pub fn early(&self) -> Option<&Early<L>> {
+    pub fn early(&self) -> Option<&Connecting<L>> {
         match self.0.as_deref() {
-            Some(Kind::Early(early)) => Some(early),
+            Some(RoleKind::Early(early)) => Some(early),
             _ => None,
         }
     }
 
-    pub fn early_mut(&mut self) -> Option<&mut Early<L>> {
+    pub fn early_mut(&mut self) -> Option<&mut Connecting<L>> {
         match self.0.as_deref_mut() {
-            Some(Kind::Early(early)) => Some(early),
+            Some(RoleKind::Early(early)) => Some(early),
             _ => None,
         }
     }
 
-    pub fn resume(&self) -> Option<&Resume<L>> {
+    pub fn resume(&self) -> Option<&ResumeState<L>> {
         match self.0.as_deref() {
-            Some(Kind::Resume(resume)) => Some(resume),
+            Some(RoleKind::Resume(resume)) => Some(resume),
             _ => None,
         }
     }
 
-    pub fn resume_mut(&mut self) -> Option<&mut Resume<L>> {
+    pub fn resume_mut(&mut self) -> Option<&mut ResumeState<L>> {
         match self.0.as_deref_mut() {
-            Some(Kind::Resume(resume)) => Some(resume),
+            Some(RoleKind::Resume(resume)) => Some(resume),
             _ => None,
         }
     }
 
     /// It is no longer early.
     pub fn end_early(&mut self) {
-        self.0.take_if(|kind| matches!(**kind, Kind::Early(_)));
+        self.0.take_if(|kind| matches!(**kind, RoleKind::Early(_)));
     }
 
     /// It goes back, if it may.
-    pub fn into_early(self) -> Option<Early<L>> {
+    pub fn into_early(self) -> Option<Connecting<L>> {
         match self.0.map(|kind| *kind) {
-            Some(Kind::Early(early)) => Some(early),
+            Some(RoleKind::Early(early)) => Some(early),
             _ => None,
         }
     }
 
     /// It outlives no backend any more.
-    pub fn take_resume(&mut self) -> Option<Resume<L>> {
-        let taken = self.0.take_if(|kind| matches!(**kind, Kind::Resume(_)));
+    pub fn take_resume(&mut self) -> Option<ResumeState<L>> {
+        let taken = self.0.take_if(|kind| matches!(**kind, RoleKind::Resume(_)));
         match taken.map(|kind| *kind) {
-            Some(Kind::Resume(resume)) => Some(*resume),
+            Some(RoleKind::Resume(resume)) => Some(*resume),
             _ => None,
         }
     }

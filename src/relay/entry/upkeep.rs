@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::super::clock::{Tick, Ticks};
 use super::super::direction::Direction;
 use super::super::leg::Leg;
-use super::super::origin::Unserved;
+use super::super::origin::ConnectFailure;
 use super::super::scratch::Scratch;
-use super::{BACKEND, CLIENT, Entry, Turn};
+use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::observe::{End, How, Phase, Side};
 
 /// A TLS session silent for so long gives up its expanded keys (1.2 KB); a message then pays 164 ns to make them again.
@@ -19,7 +19,7 @@ const FREE_PIPE_AFTER: Duration = Duration::from_secs(1);
 /// Pings are sent to about this precision.
 const PING_PRECISION: Duration = Duration::from_millis(500);
 
-impl<L> Entry<L> {
+impl<L> Session<L> {
     /// What is left until it is ended if nothing happens.
     fn left(&self, now: Tick) -> Duration {
         self.timeout().left(now.since(self.last_activity))
@@ -88,14 +88,14 @@ impl<L> Entry<L> {
     }
 
     /// What becomes of it if a deadline of its is over.
-    pub fn overdue(&mut self, now: Tick) -> Option<Turn> {
+    pub fn overdue(&mut self, now: Tick) -> Option<TurnOutcome> {
         if let Some(left) = self.answers_left(now) {
-            return left.is_zero().then_some(Turn::Again);
+            return left.is_zero().then_some(TurnOutcome::Again);
         }
         if let Some(left) = self.parting_left(now) {
             return left.is_zero().then(|| {
                 self.end_parting();
-                Turn::Ended
+                TurnOutcome::Ended
             });
         }
         if let Some(turn) = self.change_overdue(now).or_else(|| self.keep_alive(now)) {
@@ -109,16 +109,16 @@ impl<L> Entry<L> {
 
     /// At its deadline. While the kernel still delivers what was written, a peer is
     /// slow, not gone. What is cut short is reset, so that it cannot look complete.
-    fn expire(&mut self, now: Tick) -> Turn {
+    fn expire(&mut self, now: Tick) -> TurnOutcome {
         if self.is_opening() {
-            return Turn::Unserved(Unserved::ConnectTimeout);
+            return TurnOutcome::ConnectFailed(ConnectFailure::ConnectTimeout);
         }
         let unsent = u32::try_from(self.unsent_bytes()).unwrap_or(u32::MAX);
         let before = self.unsent_before.map_or(u32::MAX, NonZeroU32::get);
         if let Some(unsent) = NonZeroU32::new(unsent).filter(|unsent| unsent.get() < before) {
             self.unsent_before = Some(unsent);
             self.last_activity = now;
-            return Turn::Wait;
+            return TurnOutcome::Wait;
         }
         if self.frames.is_some() && self.can_tell() {
             return self.time_out(now);
@@ -129,7 +129,7 @@ impl<L> Entry<L> {
         let fault = self.end.filter(|end| end.how != How::Fin);
         self.close(How::Timeout);
         self.end = fault.or(self.end);
-        Turn::Ended
+        TurnOutcome::Ended
     }
 
     /// Ends the entry by our own decision: a quiet session with a FIN, one that is cut short with a RST.
@@ -167,10 +167,10 @@ impl<L> Entry<L> {
 
     /// What is done now and then while it lives: the counters and the log kept up to date, what it does not need let
     /// go, and what only a long life needs set.
-    pub fn tend(&mut self, scratch: &mut Scratch) {
+    pub fn maintain(&mut self, scratch: &mut Scratch) {
         self.log_when_due();
         if self.idle(scratch.now) >= COOL_AFTER {
-            self.legs.iter_mut().for_each(Leg::cool);
+            self.legs.iter_mut().for_each(Leg::drop_keys);
         }
         if self
             .pipe_left(scratch.now)

@@ -13,7 +13,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
 };
 
-use super::super::{Framing, Leg, Policy, Relay, Session, Tls, Transport};
+use super::super::{Framing, NewSession, Relay, SessionLimits, SocketHandoff, Tls, Transport};
 use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::Peer;
 use crate::observe::{Journal, ListenerCounters, Record};
@@ -54,10 +54,15 @@ impl Bench {
         }
     }
 
-    pub fn adopt(&self, client: Leg, backend: Leg, policy: Policy) -> Receiver<()> {
+    pub fn adopt(
+        &self,
+        client: SocketHandoff,
+        backend: SocketHandoff,
+        policy: SessionLimits,
+    ) -> Receiver<()> {
         let (held, lease) = channel::<()>();
         let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
-        self.relay.adopt(Session {
+        self.relay.adopt(NewSession {
             client,
             backend,
             policy,
@@ -85,8 +90,8 @@ impl Drop for Bench {
     }
 }
 
-pub fn policy() -> Policy {
-    Policy {
+pub fn policy() -> SessionLimits {
+    SessionLimits {
         idle_timeout: LONG,
         fin_timeout: LONG,
         max_lifetime: None,
@@ -140,8 +145,8 @@ fn connect_to(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (outer, inner)
 }
 
-pub fn raw(inner: TcpStream, read: &[u8]) -> Leg {
-    Leg {
+pub fn raw(inner: TcpStream, read: &[u8]) -> SocketHandoff {
+    SocketHandoff {
         socket: inner.into(),
         transport: Transport::Raw,
         read: read.to_vec(),
@@ -193,7 +198,10 @@ fn make_tls_configs(version: &'static SupportedProtocolVersion) -> Configs {
 pub type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
 
 /// A TLS leg and the client at its other end, which has sent `early` together with the end of its handshake.
-pub fn tls_leg(version: &'static SupportedProtocolVersion, early: &[u8]) -> (Leg, TlsClient) {
+pub fn tls_leg(
+    version: &'static SupportedProtocolVersion,
+    early: &[u8],
+) -> (SocketHandoff, TlsClient) {
     tls_leg_over(pair(), version, usize::MAX, early)
 }
 
@@ -203,7 +211,7 @@ pub fn tls_leg_over(
     version: &'static SupportedProtocolVersion,
     fragment: usize,
     early: &[u8],
-) -> (Leg, TlsClient) {
+) -> (SocketHandoff, TlsClient) {
     let (client_config, server_config) = tls_configs(version);
     let mut client_config = ClientConfig::clone(&client_config);
     client_config.max_fragment_size = Some(fragment).filter(|&size| size < 1 << 14);
@@ -232,7 +240,7 @@ pub fn tls_leg_over(
     client.write_all(early).unwrap();
     client.flush().unwrap();
     let (inner_client, session, read, output) = shaking.join().unwrap();
-    let leg = Leg {
+    let leg = SocketHandoff {
         socket: inner_client.into(),
         transport: Transport::Tls(Tls {
             session: Box::new(session),

@@ -8,7 +8,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::bench::numbers;
 use crate::relay::entry::{BACKEND, CLIENT};
-use crate::relay::{Framing, Policy, Watched};
+use crate::relay::{FramePolicy, Framing, SessionLimits};
 
 const LONG: Duration = Duration::from_secs(30);
 /// Where it is too short for what the ends do before they fall silent, the case runs again with a longer one.
@@ -206,19 +206,19 @@ impl Case {
             (Content::Bytes, _) => Framing::Bytes,
             // At a timeout a WebSocket is told, by a frame that neither end has written.
             (_, Patience::ShortIdle | Patience::ShortFin) => Framing::Bytes,
-            (_, Patience::Long) => Framing::WebSocket(Watched::default()),
+            (_, Patience::Long) => Framing::WebSocket(FramePolicy::default()),
         }
     }
 
     /// `short`: the timeout that its patience has.
-    pub fn policy(&self, short: Duration) -> Policy {
+    pub fn policy(&self, short: Duration) -> SessionLimits {
         let [idle_timeout, fin_timeout] = match self.patience {
             Patience::Long => [LONG, LONG],
             Patience::ShortIdle => [short, short],
             // What is not half-closed ends by the idle timeout.
             Patience::ShortFin => [3 * short, short],
         };
-        Policy {
+        SessionLimits {
             idle_timeout,
             fin_timeout,
             max_lifetime: None,

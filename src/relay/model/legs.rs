@@ -9,7 +9,7 @@ use super::end::End;
 use crate::config::Dial;
 use crate::net::{Endpoint, begin_connect};
 use crate::relay::entry::BACKEND;
-use crate::relay::{Leg, Transport};
+use crate::relay::{SocketHandoff, Transport};
 
 /// An outer and an inner socket.
 pub(super) fn sockets(case: &Case) -> (TcpStream, TcpStream) {
@@ -20,7 +20,7 @@ pub(super) fn sockets(case: &Case) -> (TcpStream, TcpStream) {
 }
 
 /// A connected leg and its outer end.
-pub(super) fn leg(case: &Case, side: usize) -> (Leg, End) {
+pub(super) fn leg(case: &Case, side: usize) -> (SocketHandoff, End) {
     let stream = case.stream(side);
     let early = &stream[..case.early[side]];
     let (outer, inner) = sockets(case);
@@ -70,8 +70,8 @@ pub(super) fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
     }
 }
 
-pub(super) fn bare(socket: OwnedFd) -> Leg {
-    Leg {
+pub(super) fn bare(socket: OwnedFd) -> SocketHandoff {
+    SocketHandoff {
         socket,
         transport: Transport::Raw,
         read: Vec::new(),

@@ -22,15 +22,20 @@ pub(super) struct Tunnel {
     pub lease: Receiver<()>,
 }
 
-pub(super) fn tunnel(bench: &Bench, watched: Watched, policy: Policy) -> Tunnel {
+pub(super) fn tunnel(bench: &Bench, watched: FramePolicy, policy: SessionLimits) -> Tunnel {
     tunnel_with(bench, watched, policy, &[])
 }
 
 /// `early`: what the client sent along with its handshake.
-pub(super) fn tunnel_with(bench: &Bench, watched: Watched, policy: Policy, early: &[u8]) -> Tunnel {
+pub(super) fn tunnel_with(
+    bench: &Bench,
+    watched: FramePolicy,
+    policy: SessionLimits,
+    early: &[u8],
+) -> Tunnel {
     let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
     let (held, lease) = channel::<()>();
-    bench.relay.adopt(Session {
+    bench.relay.adopt(NewSession {
         client: raw(inner_client, early),
         backend: raw(inner_backend, &[]),
         policy,
@@ -92,7 +97,7 @@ pub(super) fn both_out(client: &mut Peer, backend: &mut Peer) -> [Heard; 2] {
 }
 
 fn part_all(bench: &Bench) {
-    bench.relay.part_all_within(Duration::ZERO, &goodbye());
+    bench.relay.close_all_within(Duration::ZERO, &goodbye());
 }
 
 fn told() -> Option<(u16, String)> {
@@ -104,22 +109,22 @@ const PATIENT: Duration = LONG;
 /// For a leg that never answers.
 const BRIEF: Duration = Duration::from_millis(600);
 
-fn ping(client: bool, backend: bool, timeout: Duration) -> Watched {
-    Watched {
+fn ping(client: bool, backend: bool, timeout: Duration) -> FramePolicy {
+    FramePolicy {
         ping: Some(crate::config::Ping {
             interval: Duration::from_millis(50),
             timeout,
             client,
             backend,
         }),
-        ..Watched::default()
+        ..FramePolicy::default()
     }
 }
 
 #[test]
 fn both_sides_are_told_and_their_answers_heard() {
     let bench = Bench::new();
-    let (mut client, mut backend, lease) = tunnel(&bench, Watched::default(), policy()).peers();
+    let (mut client, mut backend, lease) = tunnel(&bench, FramePolicy::default(), policy()).peers();
     client.send(Message::text("hello")).unwrap();
     assert_eq!(backend.read().unwrap(), Message::text("hello"));
     part_all(&bench);
@@ -133,7 +138,7 @@ fn both_sides_are_told_and_their_answers_heard() {
 #[test]
 fn a_frame_under_way_is_finished_before_the_close() {
     let bench = Bench::new();
-    let tunnel = tunnel(&bench, Watched::default(), policy());
+    let tunnel = tunnel(&bench, FramePolicy::default(), policy());
     let mut raw_backend = tunnel.backend.try_clone().unwrap();
     let (mut client, mut backend, lease) = tunnel.peers();
     let payload = numbers(60_000);
@@ -160,7 +165,7 @@ fn a_frame_under_way_is_finished_before_the_close() {
 #[test]
 fn a_frame_that_does_not_end_is_cut_off_and_counted() {
     let bench = Bench::new();
-    let tunnel = tunnel(&bench, Watched::default(), policy());
+    let tunnel = tunnel(&bench, FramePolicy::default(), policy());
     let (mut client, mut backend) = (tunnel.client, tunnel.backend);
     backend.write_all(&[0x82, 100, 1, 2, 3]).unwrap();
     let mut begun = [0; 5];
@@ -180,7 +185,7 @@ fn a_frame_that_does_not_end_is_cut_off_and_counted() {
 #[test]
 fn a_peer_that_does_not_answer_is_left_after_a_while() {
     let bench = Bench::new();
-    let tunnel = tunnel(&bench, Watched::default(), policy());
+    let tunnel = tunnel(&bench, FramePolicy::default(), policy());
     let begun = Instant::now();
     part_all(&bench);
     // Both read and neither answers.
@@ -252,7 +257,7 @@ fn a_silent_backend_is_dead_and_the_client_is_told() {
 fn our_pings_do_not_keep_an_idle_session_alive() {
     let bench = Bench::new();
     // Some pings are sent and answered in it.
-    let policy = Policy {
+    let policy = SessionLimits {
         idle_timeout: Duration::from_secs(2),
         ..policy()
     };
@@ -268,13 +273,13 @@ fn our_pings_do_not_keep_an_idle_session_alive() {
 #[test]
 fn pings_of_a_peer_are_no_activity_where_only_messages_are() {
     let bench = Bench::new();
-    let policy = Policy {
+    let policy = SessionLimits {
         idle_timeout: Duration::from_millis(400),
         ..policy()
     };
-    let watched = Watched {
+    let watched = FramePolicy {
         messages_only: true,
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     let (mut client, mut backend, lease) = tunnel(&bench, watched, policy).peers();
     std::thread::scope(|scope| {
@@ -292,7 +297,7 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
     let bench = Bench::new();
     let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
     let (held, lease) = channel::<()>();
-    bench.relay.adopt(Session {
+    bench.relay.adopt(NewSession {
         client: raw(inner_client, &[]),
         backend: raw(inner_backend, &[]),
         policy: policy(),
@@ -321,11 +326,11 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
 #[test]
 fn a_session_whose_life_is_over_is_told() {
     let bench = Bench::new();
-    let policy = Policy {
+    let policy = SessionLimits {
         max_lifetime: Some(Duration::from_millis(300)),
         ..policy()
     };
-    let (mut client, mut backend, lease) = tunnel(&bench, Watched::default(), policy).peers();
+    let (mut client, mut backend, lease) = tunnel(&bench, FramePolicy::default(), policy).peers();
     let [client, backend] = both_out(&mut client, &mut backend);
     assert_eq!(
         (client.1, backend.1),

@@ -165,7 +165,7 @@ const SPEECHES: [Speech; 3] = [
     Speech::Tls(&rustls::version::TLS13),
 ];
 
-fn outer(speech: Speech) -> (Leg, Box<dyn Outer>) {
+fn outer(speech: Speech) -> (SocketHandoff, Box<dyn Outer>) {
     match speech {
         Speech::Raw => {
             let (outer, inner) = tight_pair();

@@ -10,9 +10,9 @@ use super::*;
 #[test]
 fn a_frame_too_big_is_refused_and_nothing_of_it_passes() {
     let bench = Bench::new();
-    let bounds = Watched {
+    let bounds = FramePolicy {
         max_frame: Some(1000),
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     let (mut client, mut backend, lease) = tunnel(&bench, bounds, policy()).peers();
     client.send(Message::binary(numbers(1000))).unwrap();
@@ -29,9 +29,9 @@ fn a_frame_too_big_is_refused_and_nothing_of_it_passes() {
 #[test]
 fn a_frame_too_big_that_came_with_the_handshake_is_refused_too() {
     let bench = Bench::new();
-    let bounds = Watched {
+    let bounds = FramePolicy {
         max_frame: Some(1000),
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     let early = [0x82, 0xfe, 0x10, 0, 1, 2, 3, 4, 5, 6];
     let (mut client, mut backend, lease) = tunnel_with(&bench, bounds, policy(), &early).peers();
@@ -44,9 +44,9 @@ fn a_frame_too_big_that_came_with_the_handshake_is_refused_too() {
 #[test]
 fn a_message_is_bounded_over_all_of_its_frames() {
     let bench = Bench::new();
-    let bounds = Watched {
+    let bounds = FramePolicy {
         max_message: Some(100),
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     let tunnel = tunnel(&bench, bounds, policy());
     let mut client = tunnel.client.try_clone().unwrap();
@@ -65,9 +65,9 @@ fn a_message_is_bounded_over_all_of_its_frames() {
 #[test]
 fn a_flood_of_pings_is_ended() {
     let bench = Bench::new();
-    let bounds = Watched {
+    let bounds = FramePolicy {
         max_pings: Some("5/m".parse().unwrap()),
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     let (mut client, mut backend, lease) = tunnel(&bench, bounds, policy()).peers();
     for count in 0..6u8 {
@@ -84,9 +84,9 @@ fn a_flood_of_pings_is_ended() {
 #[test]
 fn what_breaks_the_protocol_does_not_get_rid_of_its_bounds() {
     let bench = Bench::new();
-    let bounds = Watched {
+    let bounds = FramePolicy {
         max_frame: Some(1000),
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     let mut tunnel = tunnel(&bench, bounds, policy());
     // A length that is not in the fewest bytes, then a frame beyond the bound.
@@ -115,9 +115,9 @@ fn what_breaks_the_protocol_does_not_get_rid_of_its_bounds() {
 const BROKEN: [u8; 4] = [0x82, 2, 1, 2];
 
 fn bounded(bench: &Bench) -> Tunnel {
-    let bounds = Watched {
+    let bounds = FramePolicy {
         max_frame: Some(1000),
-        ..Watched::default()
+        ..FramePolicy::default()
     };
     tunnel(bench, bounds, policy())
 }

@@ -5,47 +5,47 @@ use std::time::Instant;
 
 use super::super::clock::Tick;
 use super::super::closing::Closing;
-use super::super::entry::{BACKEND, Entry, Turn, Unwanted};
-use super::super::frames::Goodbye;
-use super::super::inbox::Command;
-use super::super::inquiry::{Handle, Question};
-use super::super::resumption::Successor;
-use super::super::table::Key;
+use super::super::entry::{BACKEND, MigrationDeclined, Session, TurnOutcome};
+use super::super::frames::CloseFrame;
+use super::super::inbox::WorkerCommand;
+use super::super::inquiry::{Handle, Query};
+use super::super::resumption::NewBackend;
+use super::super::table::SessionKey;
 use super::Worker;
 use crate::observe::How;
 
 impl<L: Send + 'static> Worker<L> {
     /// Carries out what was asked. False: stop.
-    pub(super) fn obey(&mut self, now: Instant) -> bool {
+    pub(super) fn handle_commands(&mut self, now: Instant) -> bool {
         let mut go_on = true;
         for command in self.inbox.take() {
             match command {
-                Command::Adopt(session) => self.adopt(*session, now),
-                Command::Arrive(arrivals, socket, peer) => {
+                WorkerCommand::Adopt(session) => self.adopt(*session, now),
+                WorkerCommand::Arrive(arrivals, socket, peer) => {
                     self.arrive(&*arrivals, socket, peer, now);
                 }
-                Command::Listen(door) => self.listen(door),
-                Command::Resume(number) => self.resume(number),
-                Command::Unlisten { door, queued, done } => {
+                WorkerCommand::Listen(door) => self.listen(door),
+                WorkerCommand::Resume(number) => self.resume(number),
+                WorkerCommand::Unlisten { door, queued, done } => {
                     self.unlisten(door, queued, now);
                     // Whoever asked may have left.
                     let _ = done.send(());
                 }
-                Command::Inquire(question) => self.answer(question, now),
-                Command::Part(key, goodbye) => self.part(key, &goodbye, now),
-                Command::Ping(key) => self.ping_backend(key, now),
-                Command::Relieve(key, goodbye) => {
-                    self.end_by(key, now, |entry, tick| entry.relieve(&goodbye, tick));
+                WorkerCommand::Inquire(question) => self.answer(question, now),
+                WorkerCommand::Close(key, goodbye) => self.part(key, &goodbye, now),
+                WorkerCommand::Ping(key) => self.ping_backend(key, now),
+                WorkerCommand::Migrate(key, goodbye) => {
+                    self.end_by(key, now, |entry, tick| entry.migrate(&goodbye, tick));
                 }
-                Command::Judged(key, is_lost) => {
+                WorkerCommand::Judged(key, is_lost) => {
                     self.end_by(key, now, |entry, _| entry.judged(is_lost));
                 }
-                Command::Attach(key, successor) => self.attach(key, *successor, now),
-                Command::Forsake(key) => self.end_by(key, now, Entry::forsake),
-                Command::PartAll(spread, goodbye) => {
+                WorkerCommand::Attach(key, successor) => self.attach(key, *successor, now),
+                WorkerCommand::Forsake(key) => self.end_by(key, now, Session::give_up_migration),
+                WorkerCommand::CloseAll(spread, goodbye) => {
                     self.closing = Some(Closing::new(self.table.keys(), spread, goodbye, now));
                 }
-                Command::Stop => go_on = false,
+                WorkerCommand::Stop => go_on = false,
             }
         }
         if !go_on {
@@ -54,7 +54,7 @@ impl<L: Send + 'static> Worker<L> {
         go_on
     }
 
-    fn answer(&mut self, question: Question, now: Instant) {
+    fn answer(&mut self, question: Query, now: Instant) {
         let goodbye = question.goodbye();
         for key in question.ask(&mut self.table, self.scratch.now) {
             if let Some(goodbye) = &goodbye {
@@ -71,28 +71,33 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// Ends an entry, which may take a while where its ends are told. One that is gone is no more.
-    fn part(&mut self, key: Key, goodbye: &Goodbye, now: Instant) {
+    fn part(&mut self, key: SessionKey, goodbye: &CloseFrame, now: Instant) {
         self.end_by(key, now, |entry, tick| entry.part(goodbye, tick));
     }
 
     /// The same by whatever way.
-    fn end_by(&mut self, key: Key, now: Instant, end: impl FnOnce(&mut Entry<L>, Tick) -> Turn) {
+    fn end_by(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+        end: impl FnOnce(&mut Session<L>, Tick) -> TurnOutcome,
+    ) {
         let tick = self.scratch.now;
         let Some(entry) = self.table.entry(key) else {
             return;
         };
         match catch_unwind(AssertUnwindSafe(|| end(entry, tick))) {
-            Ok(Turn::Ended) => self.remove(key),
+            Ok(TurnOutcome::Ended) => self.remove(key),
             Ok(_) => {
                 self.queue(key);
-                self.bring_sweep_forward(key, now);
+                self.schedule_sweep(key, now);
             }
             Err(_) => self.end_panicked(key),
         }
     }
 
-    fn ping_backend(&mut self, key: Key, now: Instant) {
-        self.end_by(key, now, Entry::ping_backend);
+    fn ping_backend(&mut self, key: SessionKey, now: Instant) {
+        self.end_by(key, now, Session::ping_backend);
         let tick = self.scratch.now;
         if let Some(entry) = self.table.entry(key) {
             // Its answer is awaited for less time than the sweep may sleep.
@@ -102,14 +107,14 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// Another backend for an entry. For one that is gone, or wants none, it is closed.
-    fn attach(&mut self, key: Key, successor: Successor<L>, now: Instant) {
+    fn attach(&mut self, key: SessionKey, successor: NewBackend<L>, now: Instant) {
         let scratch = &mut self.scratch;
         let Some(entry) = self.table.entry(key) else {
             return;
         };
         match catch_unwind(AssertUnwindSafe(|| entry.attach(successor, scratch))) {
             Ok(Ok(())) => {}
-            Ok(Err(Unwanted)) => return,
+            Ok(Err(MigrationDeclined)) => return,
             Err(_) => return self.end_panicked(key),
         }
         let fd = entry.leg(BACKEND).raw_fd();
@@ -122,20 +127,20 @@ impl<L: Send + 'static> Worker<L> {
             return self.remove(key);
         }
         self.queue(key);
-        self.bring_sweep_forward(key, now);
+        self.schedule_sweep(key, now);
     }
 
     /// An entry's backend has ended it: whether that is a loss is asked.
-    pub(super) fn judge(&mut self, key: Key, now: Instant) {
-        self.ask(key, now, Entry::judge);
+    pub(super) fn judge_loss(&mut self, key: SessionKey, now: Instant) {
+        self.ask(key, now, Session::judge_loss);
     }
 
     /// An entry has lost its backend: a search for another one begins.
-    pub(super) fn seek(&mut self, key: Key, now: Instant) {
-        self.ask(key, now, Entry::seek);
+    pub(super) fn find_backend(&mut self, key: SessionKey, now: Instant) {
+        self.ask(key, now, Session::find_backend);
     }
 
-    fn ask(&mut self, key: Key, now: Instant, ask: impl FnOnce(&mut Entry<L>, Handle)) {
+    fn ask(&mut self, key: SessionKey, now: Instant, ask: impl FnOnce(&mut Session<L>, Handle)) {
         let session = Handle {
             worker: self.number,
             key,
@@ -148,7 +153,7 @@ impl<L: Send + 'static> Worker<L> {
             return self.end_panicked(key);
         }
         self.queue(key);
-        self.bring_sweep_forward(key, now);
+        self.schedule_sweep(key, now);
     }
 
     fn end_all(&mut self) {
@@ -157,7 +162,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn end(&mut self, key: Key) {
+    fn end(&mut self, key: SessionKey) {
         if let Some(entry) = self.table.entry(key) {
             entry.close(How::Stop);
             self.remove(key);

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::door::{ACCEPTS_PER_TURN, Arrivals, Last, OpenDoor};
-use super::super::inbox::Command;
+use super::super::door::{ACCEPTS_PER_TURN, Last, OnAccept, OpenListener};
+use super::super::inbox::WorkerCommand;
 use super::Worker;
 use crate::net::Peer;
 
@@ -30,7 +30,7 @@ impl<L: Send + 'static> Worker<L> {
     /// Connections that last must stay balanced over the threads.
     fn assign(
         &mut self,
-        arrivals: Arc<dyn Arrivals<L>>,
+        arrivals: Arc<dyn OnAccept<L>>,
         socket: OwnedFd,
         peer: Peer,
         now: Instant,
@@ -40,14 +40,14 @@ impl<L: Send + 'static> Worker<L> {
         if Arc::ptr_eq(worker, &self.inbox) {
             self.arrive(&*arrivals, socket, peer, now);
         } else {
-            worker.send(Command::Arrive(arrivals, socket, peer));
+            worker.send(WorkerCommand::Arrive(arrivals, socket, peer));
         }
     }
 
     /// One accepted connection, already counted.
     pub(super) fn arrive(
         &mut self,
-        arrivals: &dyn Arrivals<L>,
+        arrivals: &dyn OnAccept<L>,
         socket: OwnedFd,
         peer: Peer,
         now: Instant,
@@ -63,7 +63,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    pub(super) fn door(&mut self, number: u32) -> Option<&mut OpenDoor<L>> {
+    pub(super) fn door(&mut self, number: u32) -> Option<&mut OpenListener<L>> {
         self.doors.iter_mut().find(|door| door.id == number)
     }
 
@@ -74,7 +74,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    pub(super) fn listen(&mut self, mut door: OpenDoor<L>) {
+    pub(super) fn listen(&mut self, mut door: OpenListener<L>) {
         door.resume(self.poll.registry());
         self.doors.push(door);
     }

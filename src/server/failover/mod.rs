@@ -15,7 +15,7 @@ use super::jobs::{Guard, Job, Pace, Panic, Why};
 use super::{Server, lock};
 use crate::config::{self, OnDown, defaults};
 use crate::pool::{Backend, OperatorState, Pool, supervise};
-use crate::relay::Goodbye;
+use crate::relay::CloseFrame;
 
 /// Between two looks: little beside any grace, and nothing to a pool of thousands.
 const LOOK: Duration = Duration::from_millis(250);
@@ -232,7 +232,7 @@ fn pace(settings: &config::Pool, why: Why) -> Pace {
         rate: Some(defaults::DRAIN_RATE),
         deadline: None,
         after: Duration::ZERO,
-        goodbye: Arc::new(Goodbye::new(defaults::CLOSE_CODE as u16, "")),
+        goodbye: Arc::new(CloseFrame::new(defaults::CLOSE_CODE as u16, "")),
     };
     let pace = settings.drain.as_ref().map_or_else(usual, Pace::from);
     let at_once = why == Why::Down && settings.failover.on_down == OnDown::Close;

@@ -25,7 +25,7 @@ use crate::base::rate::Rate;
 use crate::config;
 use crate::pool::{Backend, OperatorState};
 use crate::proxy::Relay;
-use crate::relay::{self, Goodbye, Standing};
+use crate::relay::{self, CloseFrame, SessionInfo};
 pub use guard::{Guard, Panic, Why};
 pub use phase::Phase;
 use quota::Quota;
@@ -53,7 +53,7 @@ pub struct Pace {
     pub deadline: Option<Duration>,
     /// They may end by themselves for so long.
     pub after: Duration,
-    pub goodbye: Arc<Goodbye>,
+    pub goodbye: Arc<CloseFrame>,
 }
 
 impl From<&config::Drain> for Pace {
@@ -68,7 +68,7 @@ impl From<&config::Drain> for Pace {
             rate: *rate,
             deadline: *deadline,
             after: *after,
-            goodbye: Arc::new(Goodbye::new(close.code, &close.reason)),
+            goodbye: Arc::new(CloseFrame::new(close.code, &close.reason)),
         }
     }
 }
@@ -280,8 +280,8 @@ impl Job {
     }
 
     /// Who is there and not told yet; the quietest stand last.
-    async fn look(&self, relay: &Relay) -> Vec<Standing> {
-        let mut standing = relay.survey(self.target.filter()).await;
+    async fn look(&self, relay: &Relay) -> Vec<SessionInfo> {
+        let mut standing = relay.list_all(self.target.filter()).await;
         standing.retain(|one| self.target.means(one));
         standing.sort_by_key(|one| one.idle);
         self.left.store(standing.len() as u64, Ordering::Relaxed);
@@ -294,16 +294,16 @@ impl Job {
             return self.left.load(Ordering::Relaxed);
         }
         let stopped = Instant::now();
-        let standing = relay.survey(self.target.filter()).await;
+        let standing = relay.list_all(self.target.filter()).await;
         let since = stopped.elapsed();
-        let is_left = |one: &&Standing| one.age >= since && self.target.means(one);
+        let is_left = |one: &&SessionInfo| one.age >= since && self.target.means(one);
         standing.iter().filter(is_left).count() as u64
     }
 
     fn end_some(
         &self,
         relay: &Relay,
-        standing: &mut Vec<Standing>,
+        standing: &mut Vec<SessionInfo>,
         quota: &mut Quota,
         began: Instant,
     ) {

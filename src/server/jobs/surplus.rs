@@ -13,7 +13,7 @@ use super::quota::Quota;
 use super::{Job, PORTION_SPACING};
 use crate::pool::{Backend, Pool};
 use crate::proxy::Relay;
-use crate::relay::{Filter, Standing};
+use crate::relay::{Filter, SessionInfo};
 
 /// A look at the table is used for so long: it says how many of those that were told are still counted.
 const LOOK_GOOD_FOR: Duration = Duration::from_secs(1);
@@ -49,14 +49,14 @@ impl Surplus {
     }
 
     /// Those of a backend that may be moved, the quietest last; and how many are on their way out.
-    pub async fn movable(&self, backend: &Backend, relay: &Relay) -> (Vec<Standing>, u64) {
+    pub async fn movable(&self, backend: &Backend, relay: &Relay) -> (Vec<SessionInfo>, u64) {
         let of_backend = Filter {
             pool: Some(backend.pool().to_string()),
             backend: Some(backend.name().to_string()),
             ..Filter::default()
         };
-        let is_going = |one: &Standing| one.is_parting || one.is_changing;
-        let mut standing = relay.survey(of_backend).await;
+        let is_going = |one: &SessionInfo| one.is_parting || one.is_changing;
+        let mut standing = relay.list_all(of_backend).await;
         let parting = standing.iter().filter(|one| is_going(one)).count() as u64;
         standing.retain(|one| {
             !is_going(one) && one.age >= self.min_age && (one.is_told || self.untold)
@@ -144,7 +144,7 @@ impl Surplus {
 
 /// The one place where a connection is moved: to another backend where it can outlive its own, or else by its end, which makes
 /// the client come back, to where there is room.
-fn send_away(job: &Job, relay: &Relay, one: &Standing) {
+fn send_away(job: &Job, relay: &Relay, one: &SessionInfo) {
     job.target.end(relay, one.handle, &job.pace.goodbye);
     job.count_one();
 }
@@ -171,5 +171,5 @@ struct Progress {
 struct Turn {
     /// Its place among the donors.
     donor: usize,
-    one: Standing,
+    one: SessionInfo,
 }

@@ -8,7 +8,7 @@ use super::Surplus;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
 use crate::proxy::Relay;
-use crate::relay::{Filter, Goodbye, Handle, Standing};
+use crate::relay::{CloseFrame, Filter, Handle, SessionInfo};
 
 /// A listener at which nobody was established for so long is empty: whoever had been routed has had `upgrade_timeout`, and
 /// those who come and are turned away are counted for a moment, too: a storm of them would keep the job for ever.
@@ -84,7 +84,7 @@ impl Target {
     }
 
     /// Whether that connection is one of those that are meant.
-    pub(super) fn means(&self, one: &Standing) -> bool {
+    pub(super) fn means(&self, one: &SessionInfo) -> bool {
         let may_go = match self {
             // Who is between two backends goes on with the next one, unless it is ended.
             Target::Filter(_) | Target::Listener(_) => true,
@@ -95,10 +95,10 @@ impl Target {
     }
 
     /// Ends one of its connections, or leaves it to another backend where it is a backend's and can outlive it.
-    pub(super) fn end(&self, relay: &Relay, session: Handle, goodbye: &Arc<Goodbye>) {
+    pub(super) fn end(&self, relay: &Relay, session: Handle, goodbye: &Arc<CloseFrame>) {
         match self {
             Target::Backend(_) | Target::Surplus(_) | Target::Move(_) => {
-                relay.relieve(session, goodbye);
+                relay.migrate(session, goodbye);
             }
             Target::Listener(_) | Target::Filter(_) => relay.part(session, goodbye),
         }

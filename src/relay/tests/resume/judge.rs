@@ -51,7 +51,7 @@ impl World<'_> {
     /// What came of the client's messages.
     pub fn judge_backends(&self) {
         let mut before: Option<u32> = None;
-        let mut lost = Lost::AtMost(0);
+        let mut lost = LostMessages::AtMost(0);
         for (number, backend) in self.backends.iter().enumerate() {
             if let Some(gap) = number.checked_sub(1).map(|gap| &self.gaps[gap]) {
                 lost = lost.and(gap.lost);
@@ -75,7 +75,7 @@ impl World<'_> {
                 before = Some(*message);
             }
             if !backend.messages.is_empty() {
-                lost = Lost::AtMost(0);
+                lost = LostMessages::AtMost(0);
             }
         }
     }

@@ -16,7 +16,7 @@ pub const MAX_BACKENDS: usize = 6;
 
 /// What the relay has asked for.
 pub struct Sought {
-    pub gone: Gone,
+    pub gone: LostBackend,
     pub stop: CancellationToken,
 }
 
@@ -25,8 +25,8 @@ pub struct Asks {
     pub doubts: Sender<Handle>,
 }
 
-impl Seeker<Sender<()>> for Asks {
-    fn judge(
+impl Migrator<Sender<()>> for Asks {
+    fn judge_loss(
         &self,
         session: Handle,
         _: &crate::config::Resume,
@@ -36,7 +36,7 @@ impl Seeker<Sender<()>> for Asks {
         Some(CancellationToken::new().drop_guard())
     }
 
-    fn seek(self: Arc<Self>, gone: Gone, _: &mut Sender<()>) -> DropGuard {
+    fn find_backend(self: Arc<Self>, gone: LostBackend, _: &mut Sender<()>) -> DropGuard {
         let stop = CancellationToken::new();
         let sought = Sought {
             gone,
@@ -49,7 +49,7 @@ impl Seeker<Sender<()>> for Asks {
 
 /// What is known of a gap.
 pub struct Past {
-    pub lost: Lost,
+    pub lost: LostMessages,
     /// Messages of this number and above were begun in it.
     pub begun: u32,
 }
@@ -87,7 +87,7 @@ pub struct World<'a> {
     pub has_tls: bool,
 }
 
-pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (Leg, Wire) {
+pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (SocketHandoff, Wire) {
     let (outer, inner) = match is_tight {
         true => tight_pair(),
         false => pair(),
@@ -139,16 +139,16 @@ impl<'a> World<'a> {
         };
         let (held, lease) = channel::<()>();
         let address = crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap());
-        bench.relay.adopt(Session {
+        bench.relay.adopt(NewSession {
             client,
             backend,
             policy: policy(),
-            framing: Framing::WebSocket(Watched::default()),
+            framing: Framing::WebSocket(FramePolicy::default()),
             connecting: false,
             record: Record::new(&bench.counters, address),
             lease: held,
             origin: None,
-            resumption: Some(Box::new(Resumption {
+            resumption: Some(Box::new(ResumePolicy {
                 settings: Arc::new(crate::config::Resume {
                     on: crate::config::ResumeOn {
                         drain: true,
@@ -172,7 +172,7 @@ impl<'a> World<'a> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        let session = runtime.block_on(bench.relay.survey(Filter::default()))[0].handle;
+        let session = runtime.block_on(bench.relay.list_all(Filter::default()))[0].handle;
         let mut first = Peer::new(backend_wire, false);
         first.frames = speech(&mut rng, 0);
         let mut world = World {
@@ -265,7 +265,7 @@ impl<'a> World<'a> {
         self.went.push(Went::Asked);
         self.bench.relay.attach(
             sought.gone.session,
-            Successor {
+            NewBackend {
                 leg,
                 seat: Box::new(|_, _| {}),
             },
@@ -311,11 +311,11 @@ impl<'a> World<'a> {
                     false => Some("relieved, and answers within a message"),
                 });
                 self.is_relieved = true;
-                self.bench.relay.relieve(self.session, &goodbye());
+                self.bench.relay.migrate(self.session, &goodbye());
             }
             36 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("forsaken");
-                self.bench.relay.forsake(self.session);
+                self.bench.relay.give_up_migration(self.session);
             }
             37 if self.rng.u8(..20) == 0 => {
                 self.may_end = Some("parted");
