@@ -10,9 +10,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel::balance::{Algorithm, Maglev, Nodes, RoundRobin, bytes_hash};
 use evenkeel::observe::{Journal, ListenerCounters};
 use evenkeel::proxy::{Admissions, Limits, Rules};
-use evenkeel::wire::client_hello::{Progress, Reader};
+use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
-use evenkeel::wire::http::Gate;
+use evenkeel::wire::http::RequestValidator;
 
 /// Ten equal nodes with some load.
 struct Ten([u64; 10]);
@@ -61,7 +61,7 @@ fn gate(criterion: &mut Criterion) {
         let mut passed = Vec::with_capacity(1024);
         bencher.iter(|| {
             passed.clear();
-            black_box(Gate::new().feed(black_box(upgrade), &mut passed))
+            black_box(RequestValidator::new().feed(black_box(upgrade), &mut passed))
         });
     });
 }
@@ -100,11 +100,14 @@ fn hellos(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("client hello");
     for count in [39, 390, 3900] {
         let bytes = hello(count);
-        let is_read = |progress| matches!(progress, Progress::Hello(_));
-        assert!(is_read(Reader::new().feed(&bytes)), "{count} extensions");
+        let is_read = |progress| matches!(progress, HelloProgress::Hello(_));
+        assert!(
+            is_read(ClientHelloReader::new().feed(&bytes)),
+            "{count} extensions"
+        );
         group.throughput(Throughput::Elements(count.into()));
         group.bench_function(format!("{count} extensions"), |bencher| {
-            bencher.iter(|| black_box(Reader::new().feed(&bytes)));
+            bencher.iter(|| black_box(ClientHelloReader::new().feed(&bytes)));
         });
     }
     group.finish();

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::http::{begin, judge, open, reason};
 use super::plan::{Ask, Target};
 use super::probe::Connection;
-use crate::wire::websocket::{self, Offer};
+use crate::wire::websocket::{self, UpgradeOffer};
 
 /// Largest message taken while a pong is waited for; a backend may greet first.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -55,7 +55,7 @@ async fn shake(
     request: &Ask,
     protocol: Option<&HeaderValue>,
 ) -> Result<Option<Socket>, String> {
-    let offer = Offer {
+    let offer = UpgradeOffer {
         key: websocket::encode_key(fastrand::u128(..).to_be_bytes()),
         protocols: protocol.map(read_protocol).into_iter().collect(),
     };
@@ -93,7 +93,7 @@ fn read_protocol(protocol: &HeaderValue) -> String {
 fn handshake(
     target: &Target,
     request: &Ask,
-    offer: &Offer,
+    offer: &UpgradeOffer,
 ) -> Result<Request<Empty<Bytes>>, String> {
     let mut begun = begin(target, request)
         .header(CONNECTION, "Upgrade")

@@ -13,7 +13,9 @@ use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
 use crate::observe::{ClientTls, End, How, Phase, Record, Side};
 use crate::tls::{ClientIdentity, Terminator};
-use crate::wire::client_hello::{ClientHello, Invalid, MAX_HELLO_BYTES, Progress, Reader};
+use crate::wire::client_hello::{
+    ClientHello, ClientHelloError, ClientHelloReader, HelloProgress, MAX_HELLO_BYTES,
+};
 
 /// The alert for a ClientHello above the bound, as OpenSSL and BoringSSL have it.
 const ILLEGAL_PARAMETER: u8 = 47;
@@ -79,7 +81,7 @@ pub(super) async fn peek_hello(
     record: &mut Record,
 ) -> Result<Classified, End> {
     let mut read = Vec::with_capacity(1024);
-    let mut reader = Reader::new();
+    let mut reader = ClientHelloReader::new();
     loop {
         let before = read.len();
         let reading = stream.read_buf(&mut read);
@@ -90,7 +92,7 @@ pub(super) async fn peek_hello(
             Ok(Ok(_)) => record.heard(),
         }
         match reader.feed(&read[before..]) {
-            Progress::Hello(hello) => {
+            HelloProgress::Hello(hello) => {
                 return Ok(Classified {
                     client: SetupLeg::Plain(stream),
                     read,
@@ -98,16 +100,18 @@ pub(super) async fn peek_hello(
                     shaken: None,
                 });
             }
-            Progress::Invalid(Invalid::TooLarge) => return Err(refuse_too_large(stream).await),
-            Progress::Invalid(reason) => {
+            HelloProgress::Invalid(ClientHelloError::TooLarge) => {
+                return Err(refuse_too_large(stream).await);
+            }
+            HelloProgress::Invalid(reason) => {
                 tracing::debug!(%reason, "client hello refused");
                 return Err(end(Side::Client, How::Invalid));
             }
             // The reader refuses what is too long; this only keeps the promise local.
-            Progress::NeedMore if read.len() > 2 * MAX_HELLO_BYTES => {
+            HelloProgress::NeedMore if read.len() > 2 * MAX_HELLO_BYTES => {
                 return Err(end(Side::Client, How::Invalid));
             }
-            Progress::NeedMore => {}
+            HelloProgress::NeedMore => {}
         }
     }
 }
@@ -115,7 +119,7 @@ pub(super) async fn peek_hello(
 /// Refuses a ClientHello above the bound, by an alert. The rest of it is taken in: unread, it would
 /// make the close a RST that overtakes the alert.
 pub(super) async fn refuse_too_large(mut stream: Stream) -> End {
-    tracing::debug!(reason = %Invalid::TooLarge, "client hello refused");
+    tracing::debug!(reason = %ClientHelloError::TooLarge, "client hello refused");
     let telling = async {
         send_alert(&mut stream, ILLEGAL_PARAMETER).await;
         let _ = stream.shutdown().await;

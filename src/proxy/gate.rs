@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::SetupLeg;
 use super::dialogue::{Dialogue, Refused};
 use crate::observe::How;
-use crate::wire::http::{Gate as Wire, Phase};
+use crate::wire::http::{RequestValidator as Wire, StreamPhase};
 
 /// Read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
@@ -70,7 +70,7 @@ pub(super) struct Gate<T> {
     /// Read from the socket, behind an upgrade head.
     held: Vec<u8>,
     /// The deadline of what is being waited for, and what that is: a phase after so many heads.
-    waiting: Option<((Phase, u64), Instant)>,
+    waiting: Option<((StreamPhase, u64), Instant)>,
     reading: Alarm,
     writing: Alarm,
     stalled_until: Option<Instant>,
@@ -134,8 +134,8 @@ impl<T> Gate<T> {
         self.dialogue.moved();
         let taken = self.wire.feed(bytes, &mut self.passed);
         match self.wire.phase() {
-            Phase::Upgrade => self.held.extend(bytes.iter().skip(taken)),
-            Phase::Refused(refusal) if refusal.in_body() => {
+            StreamPhase::Upgrade => self.held.extend(bytes.iter().skip(taken)),
+            StreamPhase::Refused(refusal) if refusal.in_body() => {
                 self.refuse(
                     self.wire.heads(),
                     refusal.status(),
@@ -144,10 +144,10 @@ impl<T> Gate<T> {
                 );
                 self.end = End::Broken;
             }
-            Phase::Refused(refusal) => {
+            StreamPhase::Refused(refusal) => {
                 self.stand_in(refusal.status(), How::Invalid, refusal.to_string())
             }
-            Phase::Idle | Phase::Head | Phase::Body => {}
+            StreamPhase::Idle | StreamPhase::Head | StreamPhase::Body => {}
         }
     }
 
@@ -182,15 +182,15 @@ impl<T> Gate<T> {
     fn at_fin(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         let (phase, heads) = (self.wire.phase(), self.wire.heads());
         let due = match phase {
-            Phase::Body => 0,
-            Phase::Upgrade => heads.saturating_sub(1),
+            StreamPhase::Body => 0,
+            StreamPhase::Upgrade => heads.saturating_sub(1),
             _ => heads,
         };
         if !self.dialogue.all_answered(due, context.waker()) {
             self.dialogue.half_close();
             return Poll::Pending;
         }
-        if phase == Phase::Upgrade {
+        if phase == StreamPhase::Upgrade {
             self.dialogue.leave();
         }
         Poll::Ready(Ok(()))
@@ -201,9 +201,11 @@ impl<T> Gate<T> {
         let phase = self.wire.phase();
         let heads = self.wire.heads();
         let limit = match phase {
-            Phase::Idle | Phase::Head if heads == 0 => return Some(self.times.first_head),
-            Phase::Head => self.times.head,
-            Phase::Idle if self.dialogue.all_answered(heads, context.waker()) => {
+            StreamPhase::Idle | StreamPhase::Head if heads == 0 => {
+                return Some(self.times.first_head);
+            }
+            StreamPhase::Head => self.times.head,
+            StreamPhase::Idle if self.dialogue.all_answered(heads, context.waker()) => {
                 self.times.keep_alive
             }
             _ => {
@@ -230,7 +232,7 @@ impl<T> Gate<T> {
             return false;
         }
         match self.wire.phase() {
-            Phase::Head => self.stand_in(
+            StreamPhase::Head => self.stand_in(
                 408,
                 How::Timeout,
                 "head was not complete in time".to_owned(),

@@ -31,7 +31,7 @@ use crate::config::{Global, Rate};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::tls::{self, CipherOrder, Terminator};
-use crate::wire::client_hello::{ClientHello, Invalid, Progress, Reader};
+use crate::wire::client_hello::{ClientHello, ClientHelloError, ClientHelloReader, HelloProgress};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
 /// leaves [`PER_CORE`] / 10 ms = 6,400 handshakes per second and core, above the 5,500 that a core can make.
@@ -305,7 +305,7 @@ pub(super) async fn accept(
             };
             Some(turn?)
         }
-        Err(Invalid::TooLarge) => return Err(refuse_too_large(stream).await),
+        Err(ClientHelloError::TooLarge) => return Err(refuse_too_large(stream).await),
         // rustls refuses it, with an alert, before anything that costs.
         Err(_) => None,
     };
@@ -401,23 +401,23 @@ fn failed(error: &io::Error) -> End {
 async fn read_hello(
     stream: &mut Stream,
     read: &mut Vec<u8>,
-) -> io::Result<Result<(Reader, ClientHello), Invalid>> {
-    let mut reader = Reader::new();
+) -> io::Result<Result<(ClientHelloReader, ClientHello), ClientHelloError>> {
+    let mut reader = ClientHelloReader::new();
     loop {
         let before = read.len();
         if stream.read_buf(read).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match reader.feed(read.get(before..).unwrap_or_default()) {
-            Progress::NeedMore => {}
-            Progress::Hello(hello) => return Ok(Ok((reader, hello))),
-            Progress::Invalid(reason) => return Ok(Err(reason)),
+            HelloProgress::NeedMore => {}
+            HelloProgress::Hello(hello) => return Ok(Ok((reader, hello))),
+            HelloProgress::Invalid(reason) => return Ok(Err(reason)),
         }
     }
 }
 
 /// Whether a ticket of this client is one that our keys open. That it has one says nothing: anybody can send bytes.
-fn resumes(reader: &Reader, config: &ServerConfig) -> bool {
+fn resumes(reader: &ClientHelloReader, config: &ServerConfig) -> bool {
     let opens = |ticket: &[u8]| config.ticketer.decrypt(ticket).is_some();
     config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
 }

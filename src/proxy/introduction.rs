@@ -13,8 +13,8 @@ use crate::config::{ProxyVersion, TlsVersion};
 use crate::net::{Peer, Stream};
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
 use crate::wire::proxy_protocol::{
-    Addresses, ClientTls, Details, Header, MAX_HEADER_BYTES, Progress, Proxied, Tlvs, describe,
-    encode_v1, encode_v2, read,
+    Addresses, Details, HeaderProgress, MAX_HEADER_BYTES, Proxied, ProxyHeader, SslDetails, Tlvs,
+    describe, encode_v1, encode_v2, read,
 };
 
 /// Room for a header at first: most fit, and it grows to what comes.
@@ -82,7 +82,7 @@ async fn learn(
         Ok(header) => header?,
         Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
     };
-    if let Header::Proxied(proxied) = header {
+    if let ProxyHeader::Proxied(proxied) = header {
         let Proxied { addresses, details } = *proxied;
         let (client, destination) = match addresses {
             Addresses::Ip {
@@ -105,7 +105,7 @@ async fn learn(
 }
 
 /// Looks at what has come and takes what belongs to the header: all of it until its end is seen.
-async fn header(stream: &mut Stream, silent: &mut bool) -> Result<Header, End> {
+async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, End> {
     let mut buffer = vec![0; FIRST_HEADER_BYTES];
     let mut length = 0;
     loop {
@@ -123,9 +123,9 @@ async fn header(stream: &mut Stream, silent: &mut bool) -> Result<Header, End> {
         };
         let (header, until) = match read(buffer.get(..seen).unwrap_or_default()) {
             // A header of the full size has its end in sight.
-            Progress::NeedMore => (None, seen),
-            Progress::Header(header, until) => (Some(header), until),
-            Progress::Invalid(reason) => {
+            HeaderProgress::NeedMore => (None, seen),
+            HeaderProgress::Header(header, until) => (Some(header), until),
+            HeaderProgress::Invalid(reason) => {
                 tracing::debug!(%reason, "PROXY header refused");
                 return Err(end(Side::Client, How::Invalid));
             }
@@ -203,8 +203,8 @@ impl Introduction {
 }
 
 /// The client's TLS as a header tells it.
-pub(super) fn client_tls(version: TlsVersion, certificate: bool) -> ClientTls {
-    ClientTls {
+pub(super) fn client_tls(version: TlsVersion, certificate: bool) -> SslDetails {
+    SslDetails {
         over_tls: true,
         certificate,
         certificate_in_session: certificate,

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use super::request_key::{pairs, value_of};
 use crate::config::{self, Word};
 use crate::pool::{Backend, Pool};
-use crate::wire::sticky::{Opened, StickyKeys};
+use crate::wire::sticky::{StickyCookie, StickyKeys};
 
 /// A browser sends two of a name when their paths or domains differ; each one looked at costs an HMAC.
 const MAX_CANDIDATES: usize = 4;
@@ -22,7 +22,7 @@ pub(super) struct Stickiness {
     pool: Arc<str>,
     sticky: config::Sticky,
     keys: Arc<StickyKeys>,
-    brought: Option<(Opened, Arc<Backend>)>,
+    brought: Option<(StickyCookie, Arc<Backend>)>,
 }
 
 impl Stickiness {

@@ -29,7 +29,7 @@ use crate::net::Peer;
 use crate::observe::{End, How, Phase, Side};
 use crate::pool::{Lease, Pool};
 use crate::relay::{FramePolicy, Framing, ResumePolicy, SessionLimits};
-use crate::wire::websocket::{self, Offer};
+use crate::wire::websocket::{self, UpgradeOffer};
 
 /// A session between the verified 101 and its adoption.
 pub(super) struct Handover {
@@ -260,7 +260,7 @@ impl Held {
 async fn switch(
     visit: &Visit,
     response: Response<Incoming>,
-    offer: &Offer,
+    offer: &UpgradeOffer,
     held: Held,
     mut ticket: Ticket,
 ) -> Response<Answer> {

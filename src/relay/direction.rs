@@ -7,7 +7,7 @@ use super::leg::{Input, Leg};
 use super::pipe::{CAPACITY, Pipe};
 use super::scratch::{self, Scratch};
 use crate::tls::record::{self, Session};
-use crate::wire::passage::Passed;
+use crate::wire::passage::Filtered;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
 pub(super) const READS_PER_TURN: usize = 16;
@@ -273,14 +273,14 @@ impl Direction {
                 .as_mut()
                 .map(|way| way.pass(&scratch.plain[..count], scratch.now))
             {
-                None | Some(Passed::Whole) => {
+                None | Some(Filtered::Whole) => {
                     let taken = to.write(&scratch.plain[..count], &mut scratch.sealed);
                     if taken < count {
                         self.stall(scratch.plain[taken..count].to_vec(), None, scratch.now);
                     }
                 }
-                Some(Passed::Edited(bytes)) if bytes.is_empty() => from.mark_active(was_active),
-                Some(Passed::Edited(bytes)) => self.give(to, &bytes, scratch),
+                Some(Filtered::Edited(bytes)) if bytes.is_empty() => from.mark_active(was_active),
+                Some(Filtered::Edited(bytes)) => self.give(to, &bytes, scratch),
             }
         }
         input

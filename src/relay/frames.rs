@@ -10,9 +10,9 @@ use crate::base::close_code::{self, GOING_AWAY};
 use crate::base::rate::{Bucket, Rate};
 use crate::config::{self, Ping};
 use crate::observe::How;
-use crate::wire::control::{self, PING_BYTES, Reader};
+use crate::wire::control::{self, ControlReader, PING_BYTES};
 use crate::wire::frames::{Frame, Violation};
-use crate::wire::passage::{Passage, Passed, Verdict};
+use crate::wire::passage::{Filtered, FrameAction, FrameFilter};
 
 /// How the frames of a WebSocket are watched. The default only follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,7 +75,7 @@ impl CloseFrame {
 
 /// One direction's frames, as it is pumped.
 pub(super) struct DirectionFrames<'a> {
-    pub passage: &'a mut Passage,
+    pub passage: &'a mut FrameFilter,
     bounds: Option<&'a mut ClientFrameLimits>,
 }
 
@@ -142,10 +142,10 @@ impl DirectionFrames<'_> {
 
     /// Takes the next bytes of the source.
     #[inline]
-    pub fn pass(&mut self, bytes: &[u8], now: Tick) -> Passed {
+    pub fn pass(&mut self, bytes: &[u8], now: Tick) -> Filtered {
         let bounds = &mut self.bounds;
         let passed = self.passage.pass(bytes, |frame| match bounds {
-            None => Verdict::Pass,
+            None => FrameAction::Pass,
             Some(bounds) => bounds.judge(frame, now),
         });
         if let Some(bounds) = bounds
@@ -180,11 +180,11 @@ impl ClientFrameLimits {
         })
     }
 
-    fn judge(&mut self, frame: &Frame, now: Tick) -> Verdict {
+    fn judge(&mut self, frame: &Frame, now: Tick) -> FrameAction {
         self.breach = self.breach_of(frame, now);
         match self.breach {
-            None => Verdict::Pass,
-            Some(_) => Verdict::Refuse,
+            None => FrameAction::Pass,
+            Some(_) => FrameAction::Refuse,
         }
     }
 
@@ -217,7 +217,7 @@ impl ClientFrameLimits {
 /// The frames of one session.
 pub(super) struct Frames {
     /// By source.
-    pub passages: [Passage; 2],
+    pub passages: [FrameFilter; 2],
     /// On what the client sends.
     bounds: Option<Box<ClientFrameLimits>>,
     pings: Option<Box<Pings>>,
@@ -254,12 +254,12 @@ impl Frames {
         let mut frames = Frames {
             passages: [
                 match bounds {
-                    Some(_) => Passage::from_client().guarded(),
-                    None => Passage::from_client(),
+                    Some(_) => FrameFilter::from_client().guarded(),
+                    None => FrameFilter::from_client(),
                 },
                 match takes_leave {
-                    true => Passage::from_server().taking_leave(),
-                    false => Passage::from_server(),
+                    true => FrameFilter::from_server().taking_leave(),
+                    false => FrameFilter::from_server(),
                 },
             ],
             bounds,
@@ -269,7 +269,7 @@ impl Frames {
             no_backend: false,
         };
         for (side, read) in [CLIENT, BACKEND].into_iter().zip(read) {
-            if let Passed::Edited(bytes) = frames.way(side).pass(read, now) {
+            if let Filtered::Edited(bytes) = frames.way(side).pass(read, now) {
                 *read = bytes;
             }
         }
@@ -291,11 +291,11 @@ impl Frames {
 
     /// Bytes are held that are to pass.
     pub fn holds(&self) -> bool {
-        self.passages.iter().any(Passage::holds)
+        self.passages.iter().any(FrameFilter::holds)
     }
 
     pub fn lost(&self) -> Option<Violation> {
-        self.passages.iter().find_map(Passage::lost)
+        self.passages.iter().find_map(FrameFilter::lost)
     }
 
     /// Whether what has moved since the last time this was asked keeps a session from its idle timeout.
@@ -497,9 +497,9 @@ fn payload(count: u32) -> [u8; PING_BYTES] {
 
 /// A key need not be a secret here: it keeps a page's script from choosing the bytes on the wire (RFC 6455 section 10.3), and
 /// no script chooses a frame of ours.
-pub(super) fn reader(side: usize) -> Reader {
+pub(super) fn reader(side: usize) -> ControlReader {
     match side {
-        CLIENT => Reader::Client,
-        _ => Reader::Backend(fastrand::u32(..).to_be_bytes()),
+        CLIENT => ControlReader::Client,
+        _ => ControlReader::Backend(fastrand::u32(..).to_be_bytes()),
     }
 }

@@ -14,7 +14,7 @@ use rustls::{CommonState, HandshakeKind};
 
 use super::identity::ClientIdentity;
 use super::record::Session;
-use crate::wire::client_hello::Invalid;
+use crate::wire::client_hello::ClientHelloError;
 
 /// A peer's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
@@ -63,7 +63,7 @@ pub(super) enum Refusal {
     /// Without an answer.
     Silent(&'static str),
     /// By rustls' alert, if it sees it the same way.
-    Answered(Invalid),
+    Answered(ClientHelloError),
 }
 
 pub(super) enum Step {

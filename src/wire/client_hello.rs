@@ -29,12 +29,12 @@ const MAX_NAME_BYTES: usize = 255;
 
 /// What is known after the bytes fed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum HelloProgress {
     /// The message is not complete.
     NeedMore,
     Hello(ClientHello),
     /// Not a ClientHello; the connection is to be closed.
-    Invalid(Invalid),
+    Invalid(ClientHelloError),
 }
 
 /// The facts of one ClientHello.
@@ -51,7 +51,7 @@ pub struct ClientHello {
 
 /// Why the bytes are no ClientHello; always the client's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub enum ClientHelloError {
     #[error("not a tls handshake record")]
     NotHandshake,
     #[error("record length out of range")]
@@ -69,28 +69,28 @@ pub enum Invalid {
 /// Reads one ClientHello from a stream in any chunking. The caller keeps the bytes itself (to replay them); this keeps
 /// only the reassembled message.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct ClientHelloReader {
     header: Vec<u8>,
     /// Bytes of the present record's payload still to come.
     record_left: usize,
     message: Vec<u8>,
     consumed: usize,
-    done: Option<Progress>,
+    done: Option<HelloProgress>,
 }
 
-impl Reader {
-    pub fn new() -> Reader {
-        Reader::default()
+impl ClientHelloReader {
+    pub fn new() -> ClientHelloReader {
+        ClientHelloReader::default()
     }
 
     /// Takes the next bytes. Once it has answered `Hello` or `Invalid` it keeps answering that, and looks at nothing more.
-    pub fn feed(&mut self, mut bytes: &[u8]) -> Progress {
+    pub fn feed(&mut self, mut bytes: &[u8]) -> HelloProgress {
         while self.done.is_none() && !bytes.is_empty() {
             let (now, rest) = self.split(bytes);
             bytes = rest;
             self.done = self.take(now).transpose().map(progress);
         }
-        self.done.clone().unwrap_or(Progress::NeedMore)
+        self.done.clone().unwrap_or(HelloProgress::NeedMore)
     }
 
     /// The part of `bytes` that belongs to the present record header or payload and is within the bound, and the rest.
@@ -104,9 +104,9 @@ impl Reader {
     }
 
     /// Looks at all that the bound lets in before it refuses the rest, so that the verdict is one in any chunking.
-    fn take(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, Invalid> {
+    fn take(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, ClientHelloError> {
         if self.consumed >= MAX_HELLO_BYTES {
-            return Err(Invalid::TooLarge);
+            return Err(ClientHelloError::TooLarge);
         }
         self.consumed += bytes.len();
         if self.record_left > 0 {
@@ -119,15 +119,17 @@ impl Reader {
     }
 
     /// Checks the record header as far as it is known, so that what is no TLS at all is refused at its first byte.
-    fn record_header(&mut self) -> Result<(), Invalid> {
+    fn record_header(&mut self) -> Result<(), ClientHelloError> {
         match self.header[..] {
-            [kind, ..] if kind != CONTENT_TYPE_HANDSHAKE => return Err(Invalid::NotHandshake),
-            [_, major, ..] if major != 3 => return Err(Invalid::NotHandshake),
+            [kind, ..] if kind != CONTENT_TYPE_HANDSHAKE => {
+                return Err(ClientHelloError::NotHandshake);
+            }
+            [_, major, ..] if major != 3 => return Err(ClientHelloError::NotHandshake),
             [_, _, _, high, low] => {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 // An empty handshake record is forbidden (RFC 8446 section 5.1) and would cost a peer nothing to repeat.
                 if !(1..=MAX_RECORD_BYTES).contains(&length) {
-                    return Err(Invalid::RecordLength);
+                    return Err(ClientHelloError::RecordLength);
                 }
                 self.record_left = length;
                 self.header.clear();
@@ -137,39 +139,39 @@ impl Reader {
         Ok(())
     }
 
-    fn message_so_far(&self) -> Result<Option<ClientHello>, Invalid> {
+    fn message_so_far(&self) -> Result<Option<ClientHello>, ClientHelloError> {
         let Some(&kind) = self.message.first() else {
             return Ok(None);
         };
         if kind != MESSAGE_CLIENT_HELLO {
-            return Err(Invalid::NotClientHello);
+            return Err(ClientHelloError::NotClientHello);
         }
         let Some(&[_, a, b, c]) = self.message.first_chunk::<MESSAGE_HEADER_BYTES>() else {
             return Ok(None);
         };
         let end = MESSAGE_HEADER_BYTES + u32::from_be_bytes([0, a, b, c]) as usize;
         if end > MAX_HELLO_BYTES {
-            return Err(Invalid::TooLarge);
+            return Err(ClientHelloError::TooLarge);
         }
         match self.message.get(MESSAGE_HEADER_BYTES..end) {
             // A second message in the record of the first flight is nothing a client may send.
-            Some(_) if self.message.len() > end => Err(Invalid::Malformed),
-            Some(_) if self.record_left > 0 => Err(Invalid::Malformed),
+            Some(_) if self.message.len() > end => Err(ClientHelloError::Malformed),
+            Some(_) if self.record_left > 0 => Err(ClientHelloError::Malformed),
             Some(body) => parse(body).map(Some),
             None => Ok(None),
         }
     }
 }
 
-fn progress(outcome: Result<ClientHello, Invalid>) -> Progress {
+fn progress(outcome: Result<ClientHello, ClientHelloError>) -> HelloProgress {
     match outcome {
-        Ok(hello) => Progress::Hello(hello),
-        Err(invalid) => Progress::Invalid(invalid),
+        Ok(hello) => HelloProgress::Hello(hello),
+        Err(invalid) => HelloProgress::Invalid(invalid),
     }
 }
 
 /// The body of a ClientHello message.
-fn parse(body: &[u8]) -> Result<ClientHello, Invalid> {
+fn parse(body: &[u8]) -> Result<ClientHello, ClientHelloError> {
     let mut body = Bytes(body);
     body.take(2 + 32)?; // legacy_version, random
     body.list(1, 0..33)?; // legacy_session_id
@@ -181,7 +183,7 @@ fn parse(body: &[u8]) -> Result<ClientHello, Invalid> {
     }
     let mut extensions = body.list(2, 0..65_536)?;
     if !body.0.is_empty() {
-        return Err(Invalid::Malformed);
+        return Err(ClientHelloError::Malformed);
     }
     let mut seen = Vec::new();
     while !extensions.0.is_empty() {
@@ -197,21 +199,21 @@ fn parse(body: &[u8]) -> Result<ClientHello, Invalid> {
     // Thousands fit the bound: each against all before it would cost a peer nothing and us half a millisecond.
     seen.sort_unstable();
     if seen.array_windows().any(|[one, next]| one == next) {
-        return Err(Invalid::Malformed);
+        return Err(ClientHelloError::Malformed);
     }
     Ok(hello)
 }
 
 /// Reads one host name, as RFC 6066 allows no second and no other kind exists; or the text that
 /// stands in its place.
-fn server_name(mut data: Bytes<'_>) -> Result<(Option<String>, Option<String>), Invalid> {
+fn server_name(mut data: Bytes<'_>) -> Result<(Option<String>, Option<String>), ClientHelloError> {
     let mut names = data.list(2, 1..65_536)?;
     if names.u8()? != NAME_TYPE_HOST {
-        return Err(Invalid::ServerName);
+        return Err(ClientHelloError::ServerName);
     }
     let name = names.list(2, 1..65_536)?;
     if !names.0.is_empty() || !data.0.is_empty() {
-        return Err(Invalid::ServerName);
+        return Err(ClientHelloError::ServerName);
     }
     match ServerName::try_from(name.0) {
         Ok(ServerName::DnsName(name)) => {
@@ -225,13 +227,14 @@ fn server_name(mut data: Bytes<'_>) -> Result<(Option<String>, Option<String>), 
 }
 
 /// Takes text that a log may show.
-fn odd_name(bytes: &[u8]) -> Result<String, Invalid> {
+fn odd_name(bytes: &[u8]) -> Result<String, ClientHelloError> {
     let is_text = bytes.len() <= MAX_NAME_BYTES && bytes.iter().all(u8::is_ascii_graphic);
     let text = str::from_utf8(bytes).ok().filter(|_| is_text);
-    text.map(str::to_ascii_lowercase).ok_or(Invalid::ServerName)
+    text.map(str::to_ascii_lowercase)
+        .ok_or(ClientHelloError::ServerName)
 }
 
-fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, Invalid> {
+fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, ClientHelloError> {
     let mut list = data.list(2, 1..65_536)?;
     let mut found = Vec::new();
     while !list.0.is_empty() {
@@ -239,7 +242,7 @@ fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, Invalid> {
     }
     match data.0.is_empty() {
         true => Ok(found),
-        false => Err(Invalid::Malformed),
+        false => Err(ClientHelloError::Malformed),
     }
 }
 
@@ -247,29 +250,32 @@ fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, Invalid> {
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Invalid> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Invalid::Malformed)?;
+    fn take(&mut self, length: usize) -> Result<&'a [u8], ClientHelloError> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(length)
+            .ok_or(ClientHelloError::Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn u8(&mut self) -> Result<u8, Invalid> {
+    fn u8(&mut self) -> Result<u8, ClientHelloError> {
         Ok(self.take(1)?.iter().copied().sum())
     }
 
-    fn u16(&mut self) -> Result<u16, Invalid> {
+    fn u16(&mut self) -> Result<u16, ClientHelloError> {
         Ok((u16::from(self.u8()?) << 8) | u16::from(self.u8()?))
     }
 
     /// A vector behind a length of `width` bytes (1 or 2) that must be in `allowed`.
-    fn list(&mut self, width: u8, allowed: Range<usize>) -> Result<Bytes<'a>, Invalid> {
+    fn list(&mut self, width: u8, allowed: Range<usize>) -> Result<Bytes<'a>, ClientHelloError> {
         let length = match width {
             1 => usize::from(self.u8()?),
             _ => usize::from(self.u16()?),
         };
         match allowed.contains(&length) {
             true => self.take(length).map(Bytes),
-            false => Err(Invalid::Malformed),
+            false => Err(ClientHelloError::Malformed),
         }
     }
 }
@@ -333,10 +339,10 @@ mod tests {
         out
     }
 
-    fn read(bytes: &[u8], pieces: &[usize]) -> Progress {
-        let mut reader = Reader::new();
+    fn read(bytes: &[u8], pieces: &[usize]) -> HelloProgress {
+        let mut reader = ClientHelloReader::new();
         let mut rest = bytes;
-        let mut last = Progress::NeedMore;
+        let mut last = HelloProgress::NeedMore;
         let mut pieces = pieces.iter().copied().chain(std::iter::repeat(usize::MAX));
         while !rest.is_empty() {
             let (now, behind) = rest.split_at(pieces.next().unwrap().clamp(1, rest.len()));
@@ -383,11 +389,11 @@ mod tests {
             alpn: vec![b"mqtt".to_vec(), b"http/1.1".to_vec()],
             odd_name: None,
         };
-        assert_eq!(read(&bytes, &[]), Progress::Hello(expected));
+        assert_eq!(read(&bytes, &[]), HelloProgress::Hello(expected));
     }
 
     /// The hello of `placeholder`, with these bytes in its place.
-    fn naming(placeholder: &str, name: &[u8]) -> Progress {
+    fn naming(placeholder: &str, name: &[u8]) -> HelloProgress {
         let mut bytes = hello(placeholder, &[], true);
         let length = placeholder.len();
         let mut windows = bytes.windows(length);
@@ -399,7 +405,7 @@ mod tests {
     #[test]
     fn a_name_is_known_in_any_form_and_what_is_none_is_kept_apart() {
         let with = |sni: Option<&str>, odd_name: Option<&str>| {
-            Progress::Hello(ClientHello {
+            HelloProgress::Hello(ClientHello {
                 sni: sni.map(str::to_owned),
                 odd_name: odd_name.map(str::to_owned),
                 alpn: Vec::new(),
@@ -429,7 +435,7 @@ mod tests {
         for nonsense in [b"a.ex\0mple", b"a.ex mple", b"a.ex\xffmple", b"a.ex\nmple"] {
             assert_eq!(
                 naming("a.example", nonsense),
-                Progress::Invalid(Invalid::ServerName)
+                HelloProgress::Invalid(ClientHelloError::ServerName)
             );
         }
     }
@@ -451,14 +457,17 @@ mod tests {
         assert!(parse(&body(&many)).is_ok());
         for at in [0, 1, 2000, 3899] {
             let twice = [&many[..], &[many[at]]].concat();
-            assert_eq!(parse(&body(&twice)), Err(Invalid::Malformed));
+            assert_eq!(parse(&body(&twice)), Err(ClientHelloError::Malformed));
         }
     }
 
     #[test]
     fn an_address_is_no_name() {
         let bytes = hello("10.0.0.1", &[], true);
-        assert_eq!(read(&bytes, &[]), Progress::Hello(ClientHello::default()));
+        assert_eq!(
+            read(&bytes, &[]),
+            HelloProgress::Hello(ClientHello::default())
+        );
     }
 
     #[test]
@@ -466,16 +475,16 @@ mod tests {
         for first in (0..=255u8).filter(|&byte| byte != CONTENT_TYPE_HANDSHAKE) {
             assert_eq!(
                 read(&[first], &[]),
-                Progress::Invalid(Invalid::NotHandshake)
+                HelloProgress::Invalid(ClientHelloError::NotHandshake)
             );
         }
         assert_eq!(
             read(&[22, 3, 1, 0, 0], &[]),
-            Progress::Invalid(Invalid::RecordLength)
+            HelloProgress::Invalid(ClientHelloError::RecordLength)
         );
         assert_eq!(
             read(&[22, 3, 1, 0, 1, 2], &[]),
-            Progress::Invalid(Invalid::NotClientHello)
+            HelloProgress::Invalid(ClientHelloError::NotClientHello)
         );
     }
 
@@ -483,11 +492,11 @@ mod tests {
     fn bounds_the_message_and_its_records() {
         assert_eq!(
             read(&[22, 3, 1, 0x40, 0x01], &[]),
-            Progress::Invalid(Invalid::RecordLength)
+            HelloProgress::Invalid(ClientHelloError::RecordLength)
         );
         assert_eq!(
             read(&[22, 3, 1, 0, 4, 1, 0, 0x40, 0], &[]),
-            Progress::Invalid(Invalid::TooLarge)
+            HelloProgress::Invalid(ClientHelloError::TooLarge)
         );
         let mut message = vec![1, 0, 0x20, 0];
         message.resize(0x2000, 0);
@@ -495,7 +504,10 @@ mod tests {
             .iter()
             .flat_map(|&byte| [22, 3, 1, 0, 1, byte])
             .collect();
-        assert_eq!(read(&one_by_one, &[]), Progress::Invalid(Invalid::TooLarge));
+        assert_eq!(
+            read(&one_by_one, &[]),
+            HelloProgress::Invalid(ClientHelloError::TooLarge)
+        );
     }
 
     /// A record that went beyond the bound was `TooLarge` when it came at once and `Malformed` when it came in pieces.
@@ -504,7 +516,7 @@ mod tests {
         let mut bytes = vec![22, 3, 1, 0x40, 0];
         bytes.extend([1, 0, 0, 40]);
         bytes.resize(RECORD_HEADER_BYTES + MAX_RECORD_BYTES, 0);
-        let malformed = Progress::Invalid(Invalid::Malformed);
+        let malformed = HelloProgress::Invalid(ClientHelloError::Malformed);
         assert_eq!(read(&bytes, &[]), malformed);
         assert_eq!(read(&bytes, &[1; 100]), malformed);
     }
@@ -515,21 +527,27 @@ mod tests {
         bytes.push(0);
         let length = u16::from_be_bytes([bytes[3], bytes[4]]) + 1;
         bytes[3..5].copy_from_slice(&length.to_be_bytes());
-        assert_eq!(read(&bytes, &[]), Progress::Invalid(Invalid::Malformed));
+        assert_eq!(
+            read(&bytes, &[]),
+            HelloProgress::Invalid(ClientHelloError::Malformed)
+        );
     }
 
     #[test]
     fn every_prefix_needs_more() {
         let bytes = hello("a.example", &[b"x"], true);
-        let mut reader = Reader::new();
+        let mut reader = ClientHelloReader::new();
         for byte in &bytes[..bytes.len() - 1] {
-            assert_eq!(reader.feed(&[*byte]), Progress::NeedMore);
+            assert_eq!(reader.feed(&[*byte]), HelloProgress::NeedMore);
         }
         assert!(matches!(
             reader.feed(&bytes[bytes.len() - 1..]),
-            Progress::Hello(_)
+            HelloProgress::Hello(_)
         ));
-        assert!(matches!(reader.feed(b"early data"), Progress::Hello(_)));
+        assert!(matches!(
+            reader.feed(b"early data"),
+            HelloProgress::Hello(_)
+        ));
     }
 
     proptest! {
@@ -543,7 +561,7 @@ mod tests {
             let bytes = split_records(&hello(&name, &[b"h2", b"http/1.1"], tls12), &records);
             let progress = read(&bytes, &pieces);
             prop_assert_eq!(&progress, &read(&bytes, &[]));
-            prop_assert_eq!(progress, Progress::Hello(by_rustls(&bytes).unwrap()));
+            prop_assert_eq!(progress, HelloProgress::Hello(by_rustls(&bytes).unwrap()));
         }
 
         #[test]
@@ -559,7 +577,7 @@ mod tests {
             }
             let progress = read(&bytes, &pieces);
             prop_assert_eq!(&progress, &read(&bytes, &[]));
-            if let (Progress::Hello(ours), Some(theirs)) = (progress, by_rustls(&bytes)) {
+            if let (HelloProgress::Hello(ours), Some(theirs)) = (progress, by_rustls(&bytes)) {
                 prop_assert_eq!(ours, theirs);
             }
         }

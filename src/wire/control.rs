@@ -12,14 +12,14 @@ const MASKED: u8 = 0x80;
 
 /// Who reads the frame. What a backend reads comes from its client, which masks (section 5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
+pub enum ControlReader {
     Client,
     /// With this masking key.
     Backend([u8; 4]),
 }
 
 /// A Close frame; `reason` is cut at [`MAX_REASON_BYTES`], at the end of a character.
-pub fn close(code: u16, reason: &str, reader: Reader) -> Vec<u8> {
+pub fn close(code: u16, reason: &str, reader: ControlReader) -> Vec<u8> {
     let mut payload = code.to_be_bytes().to_vec();
     let end = reason.floor_char_boundary(MAX_REASON_BYTES);
     payload.extend_from_slice(&reason.as_bytes()[..end]);
@@ -27,12 +27,12 @@ pub fn close(code: u16, reason: &str, reader: Reader) -> Vec<u8> {
 }
 
 /// A ping with this payload.
-pub fn ping(payload: [u8; PING_BYTES], reader: Reader) -> Vec<u8> {
+pub fn ping(payload: [u8; PING_BYTES], reader: ControlReader) -> Vec<u8> {
     frame(FIN_PING, payload.to_vec(), reader)
 }
 
 /// The answer to a ping with this payload, of at most 125 bytes (RFC 6455 section 5.5.3).
-pub fn pong(payload: Vec<u8>, reader: Reader) -> Vec<u8> {
+pub fn pong(payload: Vec<u8>, reader: ControlReader) -> Vec<u8> {
     frame(FIN_PONG, payload, reader)
 }
 
@@ -51,12 +51,12 @@ pub fn payload(frame: &[u8]) -> Option<Vec<u8>> {
     Some(unmasked.map(|(byte, mask)| byte ^ mask).collect())
 }
 
-fn frame(first: u8, payload: Vec<u8>, reader: Reader) -> Vec<u8> {
+fn frame(first: u8, payload: Vec<u8>, reader: ControlReader) -> Vec<u8> {
     // At most 125 bytes, as all of its callers see to.
     let length = payload.len() as u8;
     match reader {
-        Reader::Client => [vec![first, length], payload].concat(),
-        Reader::Backend(key) => {
+        ControlReader::Client => [vec![first, length], payload].concat(),
+        ControlReader::Backend(key) => {
             let masked = payload.iter().zip(key.iter().cycle());
             let masked = masked.map(|(byte, key)| byte ^ key).collect();
             [vec![first, length | MASKED], key.to_vec(), masked].concat()
@@ -71,17 +71,17 @@ mod tests {
     use super::*;
     use crate::wire::frames::{Opcode, Walker};
 
-    fn readers() -> impl Strategy<Value = Reader> {
+    fn readers() -> impl Strategy<Value = ControlReader> {
         prop_oneof![
-            Just(Reader::Client),
-            any::<[u8; 4]>().prop_map(Reader::Backend)
+            Just(ControlReader::Client),
+            any::<[u8; 4]>().prop_map(ControlReader::Backend)
         ]
     }
 
-    fn walker(reader: Reader) -> Walker {
+    fn walker(reader: ControlReader) -> Walker {
         match reader {
-            Reader::Client => Walker::from_server(),
-            Reader::Backend(_) => Walker::from_client(),
+            ControlReader::Client => Walker::from_server(),
+            ControlReader::Backend(_) => Walker::from_client(),
         }
     }
 

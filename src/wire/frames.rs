@@ -29,7 +29,7 @@ const TOP_BIT: u8 = 0x80;
 /// further walk with that violation, at no cost, and is at no boundary. The bytes may be relayed all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walker {
-    place: Place,
+    place: FrameRange,
     /// RFC 6455 section 5.1: every frame of a client is masked, and none of a server.
     is_masked: bool,
     /// A message has begun, and the header of its last frame has not come. Control frames may stand in between.
@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<Walker>() <= 14);
 
 /// The integer is kept as bytes, so that its alignment does not add to the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FrameRange {
     Between,
     /// 1 to 13 bytes of a header have come.
     Header {
@@ -119,7 +119,7 @@ impl Walker {
 
     const fn new(is_masked: bool) -> Walker {
         Walker {
-            place: Place::Between,
+            place: FrameRange::Between,
             is_masked,
             is_message_open: false,
         }
@@ -144,13 +144,13 @@ impl Walker {
     #[inline]
     pub fn next_frame(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>, Violation> {
         let found = match self.place {
-            Place::Between => self.begin(bytes),
-            Place::Payload { left } => self.leave_payload(u64::from_ne_bytes(left), bytes),
-            Place::Header { count, kept } => self.go_on(count, kept, bytes),
-            Place::Lost(violation) => Err(violation),
+            FrameRange::Between => self.begin(bytes),
+            FrameRange::Payload { left } => self.leave_payload(u64::from_ne_bytes(left), bytes),
+            FrameRange::Header { count, kept } => self.go_on(count, kept, bytes),
+            FrameRange::Lost(violation) => Err(violation),
         };
         if let Err(violation) = found {
-            self.place = Place::Lost(violation);
+            self.place = FrameRange::Lost(violation);
         }
         found
     }
@@ -174,16 +174,16 @@ impl Walker {
     /// [`Walker::payload_left`]. With more the walker is lost, as the headers among them were not seen.
     pub fn skip(&mut self, count: u64) {
         self.place = match (self.place, self.payload_left().checked_sub(count)) {
-            (lost @ Place::Lost(_), _) => lost,
+            (lost @ FrameRange::Lost(_), _) => lost,
             (place, _) if count == 0 => place,
             (_, Some(left)) => in_payload(left),
-            (_, None) => Place::Lost(Violation::Skipped),
+            (_, None) => FrameRange::Lost(Violation::Skipped),
         };
     }
 
     /// Between two frames: a control frame may be put in here.
     pub fn at_boundary(&self) -> bool {
-        self.place == Place::Between
+        self.place == FrameRange::Between
     }
 
     /// Between two messages: any frame may be put in here.
@@ -200,7 +200,7 @@ impl Walker {
     #[inline]
     pub fn header_come(&self) -> usize {
         match self.place {
-            Place::Header { count, .. } => count.into(),
+            FrameRange::Header { count, .. } => count.into(),
             _ => 0,
         }
     }
@@ -213,7 +213,7 @@ impl Walker {
     /// Bytes of the present frame's payload that are still to come; 0 between frames, in a header, and when lost.
     pub fn payload_left(&self) -> u64 {
         match self.place {
-            Place::Payload { left } => u64::from_ne_bytes(left),
+            FrameRange::Payload { left } => u64::from_ne_bytes(left),
             _ => 0,
         }
     }
@@ -221,7 +221,7 @@ impl Walker {
     /// The violation after which nothing is known any more.
     pub fn lost(&self) -> Option<Violation> {
         match self.place {
-            Place::Lost(violation) => Some(violation),
+            FrameRange::Lost(violation) => Some(violation),
             _ => None,
         }
     }
@@ -248,7 +248,7 @@ impl Walker {
         {
             Some(behind) => {
                 *bytes = behind;
-                self.place = Place::Between;
+                self.place = FrameRange::Between;
                 self.begin(bytes)
             }
             None => {
@@ -282,8 +282,8 @@ impl Walker {
             }
         }
         self.place = match count {
-            0 => Place::Between,
-            _ => Place::Header { count, kept },
+            0 => FrameRange::Between,
+            _ => FrameRange::Header { count, kept },
         };
         Ok(None)
     }
@@ -366,10 +366,10 @@ impl Opcode {
 }
 
 #[inline]
-fn in_payload(left: u64) -> Place {
+fn in_payload(left: u64) -> FrameRange {
     match left {
-        0 => Place::Between,
-        _ => Place::Payload {
+        0 => FrameRange::Between,
+        _ => FrameRange::Payload {
             left: left.to_ne_bytes(),
         },
     }

@@ -11,8 +11,8 @@
 mod guard;
 mod handover;
 
-pub use self::handover::Left;
-use self::handover::Takes;
+pub use self::handover::CloseCause;
+use self::handover::CloseFilter;
 use super::control::{self, PING_BYTES};
 use super::frames::{Frame, Opcode, Violation, Walker};
 use crate::base::close_code::NO_CODE;
@@ -27,7 +27,7 @@ const IS_CONTROL: u8 = 0x8;
 
 /// What becomes of bytes that came.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Passed {
+pub enum Filtered {
     /// All of them pass as they are.
     Whole,
     /// These go on in their place.
@@ -36,7 +36,7 @@ pub enum Passed {
 
 /// What is to become of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FrameAction {
     Pass,
     /// Nothing passes from here on.
     Refuse,
@@ -44,7 +44,7 @@ pub enum Verdict {
 
 /// Follows and edits one direction.
 #[derive(Debug)]
-pub struct Passage {
+pub struct FrameFilter {
     walker: Walker,
     /// The header of the source's Close has come.
     has_closed: bool,
@@ -63,15 +63,15 @@ pub struct Passage {
     /// See [`Passage::guarded`].
     is_guarded: bool,
     /// Which Close of the source is taken out.
-    takes: Takes,
+    takes: CloseFilter,
     /// One was; nothing passes behind it.
-    left: Option<Left>,
-    edit: Option<Box<Edit>>,
+    left: Option<CloseCause>,
+    edit: Option<Box<FrameEdits>>,
 }
 
 /// What is to be edited; only there while something is.
 #[derive(Debug, Default)]
-struct Edit {
+struct FrameEdits {
     /// Goes in at the next boundary.
     insert: Vec<u8>,
     /// Nothing passes behind it.
@@ -96,17 +96,17 @@ struct Edit {
     said: Option<u16>,
 }
 
-impl Passage {
-    pub const fn from_client() -> Passage {
-        Passage::new(Walker::from_client())
+impl FrameFilter {
+    pub const fn from_client() -> FrameFilter {
+        FrameFilter::new(Walker::from_client())
     }
 
-    pub const fn from_server() -> Passage {
-        Passage::new(Walker::from_server())
+    pub const fn from_server() -> FrameFilter {
+        FrameFilter::new(Walker::from_server())
     }
 
-    const fn new(walker: Walker) -> Passage {
-        Passage {
+    const fn new(walker: Walker) -> FrameFilter {
+        FrameFilter {
             walker,
             has_closed: false,
             is_deaf: false,
@@ -116,7 +116,7 @@ impl Passage {
             inserted: false,
             has_spoken: false,
             is_guarded: false,
-            takes: Takes::None,
+            takes: CloseFilter::None,
             left: None,
             edit: None,
         }
@@ -149,7 +149,7 @@ impl Passage {
 
     /// Bytes of the present frame that need not be seen; 0 where all must be.
     pub fn unseen(&self) -> u64 {
-        let passes = |edit: &Edit| edit.held.is_empty() && !edit.drops_frame;
+        let passes = |edit: &FrameEdits| edit.held.is_empty() && !edit.drops_frame;
         let may_skip = !self.is_deaf && self.edit.as_deref().is_none_or(passes);
         match may_skip {
             true => self.walker.payload_left(),
@@ -222,11 +222,11 @@ impl Passage {
 
     /// Something is to be put in.
     pub fn has_insert(&self) -> bool {
-        let waits = |edit: &Edit| !edit.insert.is_empty();
+        let waits = |edit: &FrameEdits| !edit.insert.is_empty();
         self.edit.as_deref().is_some_and(waits)
     }
 
-    fn edit(&mut self) -> &mut Edit {
+    fn edit(&mut self) -> &mut FrameEdits {
         self.edit.get_or_insert_default()
     }
 
@@ -265,28 +265,28 @@ impl Passage {
     /// Takes the next bytes of the source; `watch` sees each frame as soon as its header is whole. What was to be put in at
     /// a boundary among them is.
     #[inline]
-    pub fn pass(&mut self, bytes: &[u8], mut watch: impl FnMut(&Frame) -> Verdict) -> Passed {
+    pub fn pass(&mut self, bytes: &[u8], mut watch: impl FnMut(&Frame) -> FrameAction) -> Filtered {
         // A part of a payload that is too long for a control frame's.
         let is_message = self.walker.payload_left() > MAX_CONTROL_BYTES;
         self.messages |= is_message;
         self.has_spoken |= is_message;
         if self.edit.is_some() || self.is_deaf {
-            return Passed::Edited(self.pass_edited(bytes, watch));
+            return Filtered::Edited(self.pass_edited(bytes, watch));
         }
         let mut rest = bytes;
         // A violation is kept by the walker.
         while let Ok(Some(frame)) = self.walker.next_frame(&mut rest) {
             if frame.opcode == Opcode::Close {
-                return Passed::Edited(self.pass_close(bytes, rest, &frame, watch));
+                return Filtered::Edited(self.pass_close(bytes, rest, &frame, watch));
             }
             self.note(&frame);
-            if watch(&frame) == Verdict::Refuse {
+            if watch(&frame) == FrameAction::Refuse {
                 let behind_header = bytes.len() - rest.len();
                 let kept = behind_header.checked_sub(frame.header_bytes.into());
                 self.is_deaf = true;
                 self.is_cut = kept.is_none();
                 let _ = self.pass_edited(rest, watch);
-                return Passed::Edited(bytes[..kept.unwrap_or(0)].to_vec());
+                return Filtered::Edited(bytes[..kept.unwrap_or(0)].to_vec());
             }
         }
         match self.is_guarded {
@@ -303,7 +303,7 @@ impl Passage {
         bytes: &[u8],
         rest: &[u8],
         frame: &Frame,
-        watch: impl FnMut(&Frame) -> Verdict,
+        watch: impl FnMut(&Frame) -> FrameAction,
     ) -> Vec<u8> {
         let behind_header = bytes.len() - rest.len();
         // None of it has passed: see `hold_close`.
@@ -327,7 +327,7 @@ impl Passage {
     fn pass_edited(
         &mut self,
         mut bytes: &[u8],
-        mut watch: impl FnMut(&Frame) -> Verdict,
+        mut watch: impl FnMut(&Frame) -> FrameAction,
     ) -> Vec<u8> {
         let mut passed = Vec::new();
         loop {
@@ -373,7 +373,7 @@ impl Passage {
         &mut self,
         bytes: &mut &[u8],
         passed: &mut Vec<u8>,
-        watch: &mut impl FnMut(&Frame) -> Verdict,
+        watch: &mut impl FnMut(&Frame) -> FrameAction,
     ) {
         let begins = self.walker.at_boundary();
         let before = *bytes;
@@ -389,7 +389,7 @@ impl Passage {
                 edit.drops_message &= frame.opcode.is_control();
                 edit.drops_message |= !frame.is_final;
             }
-            if !self.is_deaf && watch(frame) == Verdict::Refuse {
+            if !self.is_deaf && watch(frame) == FrameAction::Refuse {
                 return self.refuse_held(begins);
             }
         }
@@ -459,7 +459,7 @@ impl Passage {
             edit.said = Some(handover::code_of(&payload).unwrap_or(NO_CODE));
         }
         if is(first, CLOSE) && (self.is_deaf || edit.is_bridged) {
-            self.has_closed |= self.takes == Takes::None;
+            self.has_closed |= self.takes == CloseFilter::None;
         } else if is(first, PONG) && edit.pong.as_ref().is_some_and(|pong| pong[..] == payload) {
             edit.pong = None;
         } else if edit.is_bridged {
@@ -468,7 +468,7 @@ impl Passage {
                 edit.ping = Some(payload);
             }
         } else if is(first, CLOSE) && self.takes.is_meant(&payload) {
-            self.left = Some(Left::of(&payload));
+            self.left = Some(CloseCause::of(&payload));
             self.is_deaf = true;
         } else {
             self.has_closed |= is(first, CLOSE);
@@ -477,10 +477,10 @@ impl Passage {
     }
 }
 
-impl Edit {
+impl FrameEdits {
     /// Nothing is left to be edited.
     fn is_idle(&self, is_deaf: bool) -> bool {
-        let Edit {
+        let FrameEdits {
             insert,
             is_last: _,
             pong,
@@ -513,7 +513,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::control::Reader;
+    use crate::wire::control::ControlReader;
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     const TOKEN: [u8; PING_BYTES] = *b"\x01token-\x02";
@@ -625,26 +625,26 @@ mod tests {
         at.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
     }
 
-    fn passage(is_masked: bool) -> Passage {
+    fn passage(is_masked: bool) -> FrameFilter {
         match is_masked {
-            true => Passage::from_client(),
-            false => Passage::from_server(),
+            true => FrameFilter::from_client(),
+            false => FrameFilter::from_server(),
         }
     }
 
-    fn reader(is_masked: bool) -> Reader {
+    fn reader(is_masked: bool) -> ControlReader {
         match is_masked {
-            true => Reader::Backend(KEY),
-            false => Reader::Client,
+            true => ControlReader::Backend(KEY),
+            false => ControlReader::Client,
         }
     }
 
     /// Passes the chunks, with `act` before the one of that number and a look for what may be put in after each.
     fn run(
-        passage: &mut Passage,
+        passage: &mut FrameFilter,
         chunks: &[&[u8]],
         at: usize,
-        mut act: impl FnMut(&mut Passage),
+        mut act: impl FnMut(&mut FrameFilter),
     ) -> Vec<u8> {
         let mut out = Vec::new();
         for (number, chunk) in chunks.iter().enumerate() {
@@ -652,9 +652,9 @@ mod tests {
                 act(passage);
                 out.extend(passage.take_insert().unwrap_or_default());
             }
-            match passage.pass(chunk, |_| Verdict::Pass) {
-                Passed::Whole => out.extend_from_slice(chunk),
-                Passed::Edited(bytes) => out.extend(bytes),
+            match passage.pass(chunk, |_| FrameAction::Pass) {
+                Filtered::Whole => out.extend_from_slice(chunk),
+                Filtered::Edited(bytes) => out.extend(bytes),
             }
             out.extend(passage.take_insert().unwrap_or_default());
         }
@@ -749,11 +749,11 @@ mod tests {
             for chunk in chunks(&bytes, &cuts) {
                 let watch = |_: &Frame| {
                     seen += 1;
-                    if seen > refused { Verdict::Refuse } else { Verdict::Pass }
+                    if seen > refused { FrameAction::Refuse } else { FrameAction::Pass }
                 };
                 match passage.pass(chunk, watch) {
-                    Passed::Whole => out.extend_from_slice(chunk),
-                    Passed::Edited(bytes) => out.extend(bytes),
+                    Filtered::Whole => out.extend_from_slice(chunk),
+                    Filtered::Edited(bytes) => out.extend(bytes),
                 }
             }
             let (passed, rest) = Whole::decode(&out);
@@ -775,10 +775,10 @@ mod tests {
     }
 
     /// What a far end reads: whole frames, or the parts of one.
-    fn pass_all(passage: &mut Passage, bytes: &[u8]) -> Vec<u8> {
-        match passage.pass(bytes, |_| Verdict::Pass) {
-            Passed::Whole => bytes.to_vec(),
-            Passed::Edited(bytes) => bytes,
+    fn pass_all(passage: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
+        match passage.pass(bytes, |_| FrameAction::Pass) {
+            Filtered::Whole => bytes.to_vec(),
+            Filtered::Edited(bytes) => bytes,
         }
     }
 
@@ -804,7 +804,7 @@ mod tests {
         ) {
             let stream: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(true)).collect();
             let at = at.index(stream.len() + 1);
-            let mut passage = Passage::from_client();
+            let mut passage = FrameFilter::from_client();
             let mut first = Vec::new();
             for chunk in stream[..at].chunks(size) {
                 first.extend(pass_all(&mut passage, chunk));
@@ -850,7 +850,7 @@ mod tests {
         ) {
             let stream: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(true)).collect();
             let at = at.index(stream.len() + 1);
-            let mut passage = Passage::from_client();
+            let mut passage = FrameFilter::from_client();
             let mut first = pass_all(&mut passage, &stream[..at]);
             passage.pause();
             let mut come = at;
@@ -885,7 +885,7 @@ mod tests {
             let close = Whole { first: 0x88, payload };
             let before: Vec<u8> = frames.iter().flat_map(|frame| frame.encode(false)).collect();
             let stream = [before.clone(), close.encode(false)].concat();
-            let mut passage = Passage::from_server().taking_leave();
+            let mut passage = FrameFilter::from_server().taking_leave();
             let mut passed = Vec::new();
             for chunk in stream.chunks(size) {
                 passed.extend(pass_all(&mut passage, chunk));

@@ -30,7 +30,7 @@ const COOKIE_BYTES: usize = SIGNED_BYTES + TAG_BYTES;
 /// What one file of keys holds.
 pub struct StickyKeys {
     /// The first signs; cookies of all are honoured. Never empty.
-    keys: Vec<Key>,
+    keys: Vec<StickyKey>,
 }
 
 /// Why a file of keys is not usable. No key is shown.
@@ -54,7 +54,7 @@ pub enum StickyKeysError {
 
 /// A cookie that is genuine and has not expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
+pub struct StickyCookie {
     mark: [u8; MARK_BYTES],
     /// Which of the keys signed it.
     key: usize,
@@ -62,7 +62,7 @@ pub struct Opened {
     pub expires: u64,
 }
 
-impl Opened {
+impl StickyCookie {
     /// Another key signs by now: the cookie is to be renewed before its key is gone.
     pub fn is_of_old_key(&self) -> bool {
         self.key != 0
@@ -78,7 +78,7 @@ impl StickyKeys {
         if text.len() > MAX_FILE_BYTES {
             return Err(StickyKeysError::TooLarge);
         }
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<StickyKey> = Vec::new();
         for (line, text) in (1..).zip(text.lines().map(str::trim)) {
             if text.is_empty() || text.starts_with('#') {
                 continue;
@@ -93,7 +93,7 @@ impl StickyKeys {
             if !(MIN_KEY_BYTES..=MAX_KEY_BYTES).contains(&bytes) {
                 return Err(StickyKeysError::Length { line, bytes });
             }
-            let key = Key::new(&secret);
+            let key = StickyKey::new(&secret);
             if keys.iter().any(|other| other.id == key.id) {
                 return Err(StickyKeysError::Repeated { line });
             }
@@ -119,7 +119,7 @@ impl StickyKeys {
     }
 
     /// `None` for whatever is not a cookie that `seal` made for this pool with one of these keys, and for an expired one.
-    pub fn open(&self, pool: &str, value: &[u8], now: u64) -> Option<Opened> {
+    pub fn open(&self, pool: &str, value: &[u8], now: u64) -> Option<StickyCookie> {
         // Before anything is decoded: a client may send 16 KiB of it.
         if value.len() != BASE64URL_NOPAD.encode_len(COOKIE_BYTES) {
             return None;
@@ -134,7 +134,7 @@ impl StickyKeys {
         let expires = u64::from_be_bytes(*expires);
         let good = version == VERSION && genuine && now < expires;
         let mark = mark.try_into().ok()?;
-        good.then_some(Opened {
+        good.then_some(StickyCookie {
             mark,
             key: index,
             expires,
@@ -142,7 +142,7 @@ impl StickyKeys {
     }
 
     /// Whether the cookie was made for the backend of this name.
-    pub fn names(&self, opened: &Opened, backend: &str) -> bool {
+    pub fn names(&self, opened: &StickyCookie, backend: &str) -> bool {
         let key = self.keys.get(opened.key);
         key.is_some_and(|key| key.mark(backend) == opened.mark)
     }
@@ -164,17 +164,17 @@ impl std::fmt::Debug for StickyKeys {
 }
 
 /// One secret, as the three that are made of it.
-struct Key {
+struct StickyKey {
     /// Says in a cookie which key signed it.
     id: [u8; ID_BYTES],
     signing: hmac::Key,
     marking: SipHasher24,
 }
 
-impl Key {
-    fn new(secret: &[u8]) -> Key {
+impl StickyKey {
+    fn new(secret: &[u8]) -> StickyKey {
         let root = hmac::Key::new(HMAC_SHA256, secret);
-        Key {
+        StickyKey {
             id: derived(&root, "evenkeel sticky id"),
             signing: hmac::Key::new(
                 HMAC_SHA256,

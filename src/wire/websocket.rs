@@ -21,7 +21,7 @@ pub const VERSION: &str = "13";
 
 /// What of a checked upgrade request its answer is held against.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct UpgradeOffer {
     /// `Sec-WebSocket-Key` as sent.
     pub key: String,
     /// `Sec-WebSocket-Protocol` values in the client's order.
@@ -30,7 +30,7 @@ pub struct Offer {
 
 /// Why a request that names `websocket` in `Upgrade` is no valid upgrade; the client's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OfferError {
+pub enum UpgradeOfferError {
     #[error("upgrade with a method other than GET")]
     Method,
     #[error("upgrade in a version of http other than 1.1")]
@@ -49,10 +49,10 @@ pub enum OfferError {
     Body,
 }
 
-impl OfferError {
+impl UpgradeOfferError {
     pub fn status(self) -> StatusCode {
         match self {
-            OfferError::Version => StatusCode::UPGRADE_REQUIRED,
+            UpgradeOfferError::Version => StatusCode::UPGRADE_REQUIRED,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -86,29 +86,30 @@ pub fn check_request(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
-) -> Result<Offer, OfferError> {
+) -> Result<UpgradeOffer, UpgradeOfferError> {
     if method != Method::GET {
-        return Err(OfferError::Method);
+        return Err(UpgradeOfferError::Method);
     }
     if version != Version::HTTP_11 || !asks_for_websocket(headers) {
-        return Err(OfferError::Protocol);
+        return Err(UpgradeOfferError::Protocol);
     }
     if !has_token(headers, &CONNECTION, "upgrade") {
-        return Err(OfferError::Connection);
+        return Err(UpgradeOfferError::Connection);
     }
     if has_body(headers) {
-        return Err(OfferError::Body);
+        return Err(UpgradeOfferError::Body);
     }
     match only(headers, &SEC_WEBSOCKET_VERSION) {
         Some(VERSION) => {}
-        Some(_) => return Err(OfferError::Version),
-        None => return Err(OfferError::NoVersion),
+        Some(_) => return Err(UpgradeOfferError::Version),
+        None => return Err(UpgradeOfferError::NoVersion),
     }
     let key = only(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| is_key(key))
-        .ok_or(OfferError::Key)?;
-    let protocols = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).ok_or(OfferError::Subprotocol)?;
-    Ok(Offer {
+        .ok_or(UpgradeOfferError::Key)?;
+    let protocols =
+        tokens(headers, &SEC_WEBSOCKET_PROTOCOL).ok_or(UpgradeOfferError::Subprotocol)?;
+    Ok(UpgradeOffer {
         key: key.to_owned(),
         protocols,
     })
@@ -121,7 +122,7 @@ pub fn check_request(
 pub fn check_response(
     status: StatusCode,
     headers: &HeaderMap,
-    offer: &Offer,
+    offer: &UpgradeOffer,
 ) -> Result<(), AnswerError> {
     if status != StatusCode::SWITCHING_PROTOCOLS {
         return Err(AnswerError::Status);
@@ -295,12 +296,12 @@ mod tests {
         map
     }
 
-    fn request(changes: &[(&str, &str)]) -> Result<Offer, OfferError> {
+    fn request(changes: &[(&str, &str)]) -> Result<UpgradeOffer, UpgradeOfferError> {
         check_request(&Method::GET, Version::HTTP_11, &headers(REQUEST, changes))
     }
 
     fn response(changes: &[(&str, &str)]) -> Result<(), AnswerError> {
-        let offer = Offer {
+        let offer = UpgradeOffer {
             key: KEY.to_owned(),
             protocols: vec!["chat".to_owned(), "v2.json".to_owned()],
         };
@@ -316,7 +317,7 @@ mod tests {
         assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(
             request(&[]),
-            Ok(Offer {
+            Ok(UpgradeOffer {
                 key: KEY.to_owned(),
                 protocols: Vec::new()
             })
@@ -377,31 +378,43 @@ mod tests {
 
     #[test]
     fn refuses_each_broken_rule_of_a_request() {
-        let table: &[(&[(&str, &str)], OfferError)] = &[
-            (&[("upgrade", "h2c")], OfferError::Protocol),
-            (&[("upgrade", "xwebsocket")], OfferError::Protocol),
-            (&[("connection", "")], OfferError::Connection),
-            (&[("connection", "keep-alive")], OfferError::Connection),
-            (&[("sec-websocket-key", "")], OfferError::Key),
-            (&[("sec-websocket-key", "short")], OfferError::Key),
+        let table: &[(&[(&str, &str)], UpgradeOfferError)] = &[
+            (&[("upgrade", "h2c")], UpgradeOfferError::Protocol),
+            (&[("upgrade", "xwebsocket")], UpgradeOfferError::Protocol),
+            (&[("connection", "")], UpgradeOfferError::Connection),
+            (
+                &[("connection", "keep-alive")],
+                UpgradeOfferError::Connection,
+            ),
+            (&[("sec-websocket-key", "")], UpgradeOfferError::Key),
+            (&[("sec-websocket-key", "short")], UpgradeOfferError::Key),
             (
                 &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25j")],
-                OfferError::Key,
+                UpgradeOfferError::Key,
             ),
             (
                 &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZR==")],
-                OfferError::Key,
+                UpgradeOfferError::Key,
             ),
-            (&[("+sec-websocket-key", KEY)], OfferError::Key),
-            (&[("sec-websocket-version", "")], OfferError::NoVersion),
-            (&[("sec-websocket-version", "8")], OfferError::Version),
-            (&[("+sec-websocket-version", "13")], OfferError::NoVersion),
+            (&[("+sec-websocket-key", KEY)], UpgradeOfferError::Key),
+            (
+                &[("sec-websocket-version", "")],
+                UpgradeOfferError::NoVersion,
+            ),
+            (
+                &[("sec-websocket-version", "8")],
+                UpgradeOfferError::Version,
+            ),
+            (
+                &[("+sec-websocket-version", "13")],
+                UpgradeOfferError::NoVersion,
+            ),
             (
                 &[("sec-websocket-protocol", "a b")],
-                OfferError::Subprotocol,
+                UpgradeOfferError::Subprotocol,
             ),
-            (&[("content-length", "1")], OfferError::Body),
-            (&[("transfer-encoding", "chunked")], OfferError::Body),
+            (&[("content-length", "1")], UpgradeOfferError::Body),
+            (&[("transfer-encoding", "chunked")], UpgradeOfferError::Body),
         ];
         for (changes, expected) in table {
             assert_eq!(request(changes), Err(*expected), "{changes:?}");
@@ -409,14 +422,17 @@ mod tests {
         let plain = headers(REQUEST, &[]);
         assert_eq!(
             check_request(&Method::POST, Version::HTTP_11, &plain),
-            Err(OfferError::Method)
+            Err(UpgradeOfferError::Method)
         );
         assert_eq!(
             check_request(&Method::GET, Version::HTTP_10, &plain),
-            Err(OfferError::Protocol)
+            Err(UpgradeOfferError::Protocol)
         );
-        assert_eq!(OfferError::Version.status(), StatusCode::UPGRADE_REQUIRED);
-        assert_eq!(OfferError::Key.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            UpgradeOfferError::Version.status(),
+            StatusCode::UPGRADE_REQUIRED
+        );
+        assert_eq!(UpgradeOfferError::Key.status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]
@@ -457,7 +473,7 @@ mod tests {
             assert_eq!(response(changes), Err(*expected), "{changes:?}");
         }
         assert_eq!(response(&[("sec-websocket-protocol", "v2.json")]), Ok(()));
-        let offer = Offer {
+        let offer = UpgradeOffer {
             key: KEY.to_owned(),
             protocols: Vec::new(),
         };

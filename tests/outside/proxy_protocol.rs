@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use evenkeel::wire::proxy_protocol::{
-    Addresses, ClientTls, Details, Header, Progress, Proxied, encode_local_v2, encode_v2, read,
+    Addresses, Details, HeaderProgress, Proxied, ProxyHeader, SslDetails, encode_local_v2,
+    encode_v2, read,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -247,9 +248,9 @@ async fn an_announced_client_is_not_trusted_for_what_its_balancer_is() {
         accepting("websocket", TRUSTED) + &pool("nodes", "", &[backend("n1", node.address)]);
     let balancer = Balancer::start(&config);
     let details = Details {
-        tls: Some(ClientTls {
+        tls: Some(SslDetails {
             over_tls: true,
-            ..ClientTls::default()
+            ..SslDetails::default()
         }),
         ..Details::default()
     };
@@ -449,7 +450,7 @@ async fn a_reload_turns_it_on_and_off() {
 /// A node that keeps the headers of its connections and echoes what is behind them.
 struct Told {
     node: Node,
-    headers: watch::Receiver<Vec<Header>>,
+    headers: watch::Receiver<Vec<ProxyHeader>>,
 }
 
 impl Told {
@@ -476,7 +477,7 @@ impl Told {
     }
 
     /// The first so many headers.
-    async fn headers(&self, count: usize) -> Vec<Header> {
+    async fn headers(&self, count: usize) -> Vec<ProxyHeader> {
         let mut headers = self.headers.clone();
         let seen = headers.wait_for(|headers| headers.len() >= count);
         within("headers", seen)
@@ -487,20 +488,22 @@ impl Told {
 
     async fn header(&self) -> Proxied {
         match self.headers(1).await.remove(0) {
-            Header::Proxied(proxied) => *proxied,
-            Header::Local => panic!("nobody is announced"),
+            ProxyHeader::Proxied(proxied) => *proxied,
+            ProxyHeader::Local => panic!("nobody is announced"),
         }
     }
 }
 
 /// The header that a connection begins with, and what came with it.
-async fn take_header(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
+async fn take_header(stream: &mut TcpStream) -> Option<(ProxyHeader, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         match read(&bytes) {
-            Progress::Header(header, length) => return Some((header, bytes.split_off(length))),
-            Progress::Invalid(reason) => panic!("{reason}: {bytes:?}"),
-            Progress::NeedMore => {}
+            HeaderProgress::Header(header, length) => {
+                return Some((header, bytes.split_off(length)));
+            }
+            HeaderProgress::Invalid(reason) => panic!("{reason}: {bytes:?}"),
+            HeaderProgress::NeedMore => {}
         }
         if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
             return None;
@@ -582,10 +585,10 @@ async fn what_was_announced_is_passed_on() {
         authority: Some("a.example".into()),
         alpn: Some(b"mqtt".to_vec()),
         unique_id: Some(b"theirs".to_vec()),
-        tls: Some(ClientTls {
+        tls: Some(SslDetails {
             over_tls: true,
             version: Some("TLSv1.2".into()),
-            ..ClientTls::default()
+            ..SslDetails::default()
         }),
         ..Details::default()
     };
@@ -734,7 +737,7 @@ async fn told_web(sources: Arc<Mutex<Vec<String>>>) -> Node {
     Node::scripted(move |mut stream, _| {
         let sources = sources.clone();
         async move {
-            let Some((Header::Proxied(proxied), mut behind)) = take_header(&mut stream).await
+            let Some((ProxyHeader::Proxied(proxied), mut behind)) = take_header(&mut stream).await
             else {
                 return;
             };
@@ -791,7 +794,7 @@ async fn a_check_of_such_a_pool_announces_nobody() {
                 seen["checks_ok"].as_u64().is_some_and(|ok| ok > 0)
             })
             .await;
-        assert_eq!(told.headers(1).await[0], Header::Local);
+        assert_eq!(told.headers(1).await[0], ProxyHeader::Local);
     }
 }
 

@@ -18,7 +18,7 @@ use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, PROTOCOL_ERROR};
 use crate::observe::{End, How, Phase, Resumed, Side};
 use crate::wire::control;
-use crate::wire::passage::Passed;
+use crate::wire::passage::Filtered;
 
 /// Between two backends.
 pub(super) struct BackendGap {
@@ -211,8 +211,8 @@ impl<L> Session<L> {
         frames.pumped(CLIENT, true, now);
         if let Some(gap) = self.gap() {
             match passed {
-                Passed::Whole => gap.held.extend_from_slice(bytes),
-                Passed::Edited(edited) => gap.held.extend_from_slice(&edited),
+                Filtered::Whole => gap.held.extend_from_slice(bytes),
+                Filtered::Edited(edited) => gap.held.extend_from_slice(&edited),
             }
         }
     }
@@ -265,8 +265,8 @@ impl<L> Session<L> {
         self.legs[BACKEND] = Leg::new(leg.socket, leg.transport, false);
         self.directions[CLIENT] = Direction::new(gap.held, now);
         let read = match frames.way(BACKEND).pass(&leg.read, now) {
-            Passed::Whole => leg.read,
-            Passed::Edited(edited) => edited,
+            Filtered::Whole => leg.read,
+            Filtered::Edited(edited) => edited,
         };
         self.directions[BACKEND].append(read, now);
         frames.passages[CLIENT].arrive();

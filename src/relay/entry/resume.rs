@@ -21,7 +21,7 @@ use crate::base::rate::Bucket;
 use crate::config;
 use crate::observe::{End, How, Phase, Side};
 use crate::tls::record::Session;
-use crate::wire::passage::{Passed, Verdict};
+use crate::wire::passage::{Filtered, FrameAction};
 
 /// A backend that goes without an answer after less time than this has not served the session, whose gap goes on and is bounded
 /// as one: what takes a connection and closes it again would otherwise be asked for ever.
@@ -321,14 +321,14 @@ impl<L> Session<L> {
         if !has_none {
             let rest = client.go_on();
             let passed = match frames.way(CLIENT).pass(&rest, now) {
-                Passed::Whole => rest,
-                Passed::Edited(edited) => edited,
+                Filtered::Whole => rest,
+                Filtered::Edited(edited) => edited,
             };
             self.directions[CLIENT].append(passed, now);
             return false;
         }
         let (_, rest) = client.bridge();
-        let _ = client.pass(&rest, |_| Verdict::Pass);
+        let _ = client.pass(&rest, |_| FrameAction::Pass);
         client.cut();
         true
     }

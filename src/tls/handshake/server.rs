@@ -10,11 +10,11 @@ use rustls::{CommonState, ServerConfig};
 use super::{End, Handshake, Refusal};
 use crate::tls::identity::ClientIdentity;
 use crate::tls::record::Session;
-use crate::wire::client_hello::{ClientHello, Progress, Reader};
+use crate::wire::client_hello::{ClientHello, ClientHelloReader, HelloProgress};
 
 pub(in crate::tls) struct ServerEnd {
     connection: UnbufferedServerConnection,
-    reader: Reader,
+    reader: ClientHelloReader,
     hello: Option<ClientHello>,
 }
 
@@ -22,7 +22,7 @@ impl Handshake<ServerEnd> {
     pub fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
         Ok(Self::of(ServerEnd {
             connection: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
-            reader: Reader::new(),
+            reader: ClientHelloReader::new(),
             hello: None,
         }))
     }
@@ -49,9 +49,9 @@ impl End for ServerEnd {
             return Ok(());
         }
         match self.reader.feed(bytes) {
-            Progress::NeedMore => {}
-            Progress::Hello(hello) => self.hello = Some(hello),
-            Progress::Invalid(reason) => return Err(Refusal::Answered(reason)),
+            HelloProgress::NeedMore => {}
+            HelloProgress::Hello(hello) => self.hello = Some(hello),
+            HelloProgress::Invalid(reason) => return Err(Refusal::Answered(reason)),
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! Whether a client puts ChaCha20 first among its cipher suites, as those without AES in hardware do (phones, small boards).
 
-use super::{Bytes, Invalid, MESSAGE_HEADER_BYTES, Reader};
+use super::{Bytes, ClientHelloError, ClientHelloReader, MESSAGE_HEADER_BYTES};
 
 /// Of TLS 1.3 (RFC 8446, B.4), and of TLS 1.2 with RSA and ECDSA (RFC 7905).
 const CHACHA20_POLY1305: [[u8; 2]; 3] = [[0x13, 0x03], [0xcc, 0xa8], [0xcc, 0xa9]];
 
-impl Reader {
+impl ClientHelloReader {
     /// Of a hello that was read to its end. What is malformed prefers nothing: a hint is no verdict.
     pub fn prefers_chacha(&self) -> bool {
         let body = self.message.get(MESSAGE_HEADER_BYTES..);
@@ -14,7 +14,7 @@ impl Reader {
     }
 }
 
-fn first_suite(body: &[u8]) -> Result<Option<[u8; 2]>, Invalid> {
+fn first_suite(body: &[u8]) -> Result<Option<[u8; 2]>, ClientHelloError> {
     let mut body = Bytes(body);
     body.take(2 + 32)?;
     body.list(1, 0..33)?;
@@ -43,7 +43,7 @@ mod tests {
         message.extend(body);
         let mut record = vec![22, 3, 1, 0, message.len() as u8];
         record.extend(message);
-        let mut reader = Reader::new();
+        let mut reader = ClientHelloReader::new();
         reader.feed(&record);
         reader.prefers_chacha()
     }
@@ -56,6 +56,6 @@ mod tests {
         assert!(!prefers(&[0x13, 1, 0x13, 3]));
         assert!(!prefers(&[0x0a, 0x0a, 0x13, 2, 0x13, 3]));
         assert!(!prefers(&[0x0a, 0x0a]));
-        assert!(!Reader::new().prefers_chacha());
+        assert!(!ClientHelloReader::new().prefers_chacha());
     }
 }

@@ -2,7 +2,7 @@
 //! 8446 section 4.2.11), if it takes them with a key exchange (`psk_dhe_ke`, the only mode that rustls knows), in one of TLS 1.2
 //! the ticket of RFC 5077. Whether one is good only their key can tell.
 
-use super::{Bytes, Invalid, MESSAGE_HEADER_BYTES, Reader};
+use super::{Bytes, ClientHelloError, ClientHelloReader, MESSAGE_HEADER_BYTES};
 
 const EXTENSION_SESSION_TICKET: u16 = 35;
 const EXTENSION_PRE_SHARED_KEY: u16 = 41;
@@ -13,7 +13,7 @@ const PSK_DHE_KE: u8 = 1;
 /// Clients offer one or two; each more costs a try of the keys.
 const MAX_TICKETS: usize = 4;
 
-impl Reader {
+impl ClientHelloReader {
     /// The tickets of a hello that was read to its end, at most four. What is malformed has none: a hint is no verdict.
     pub fn tickets(&self) -> Vec<&[u8]> {
         let body = self.message.get(MESSAGE_HEADER_BYTES..);
@@ -21,7 +21,7 @@ impl Reader {
     }
 }
 
-fn tickets(body: &[u8]) -> Result<Vec<&[u8]>, Invalid> {
+fn tickets(body: &[u8]) -> Result<Vec<&[u8]>, ClientHelloError> {
     let mut body = Bytes(body);
     body.take(2 + 32)?;
     body.list(1, 0..33)?;
@@ -57,7 +57,7 @@ fn tickets(body: &[u8]) -> Result<Vec<&[u8]>, Invalid> {
     })
 }
 
-fn offered(mut identities: Bytes<'_>) -> Result<Vec<&[u8]>, Invalid> {
+fn offered(mut identities: Bytes<'_>) -> Result<Vec<&[u8]>, ClientHelloError> {
     let mut found = Vec::new();
     while !identities.0.is_empty() && found.len() < MAX_TICKETS {
         found.push(identities.list(2, 0..65_536)?.0);
@@ -68,7 +68,7 @@ fn offered(mut identities: Bytes<'_>) -> Result<Vec<&[u8]>, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Progress;
+    use super::super::HelloProgress;
     use super::*;
     use proptest::prelude::*;
 
@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Vec<Vec<u8>> {
-        let mut reader = Reader::new();
+        let mut reader = ClientHelloReader::new();
         let _ = reader.feed(bytes);
         reader.tickets().into_iter().map(<[u8]>::to_vec).collect()
     }
@@ -103,7 +103,10 @@ mod tests {
 
     fn of(extensions: &[&[u8]]) -> Vec<Vec<u8>> {
         let hello = with_extensions(&extensions.concat());
-        assert!(matches!(Reader::new().feed(&hello), Progress::Hello(_)));
+        assert!(matches!(
+            ClientHelloReader::new().feed(&hello),
+            HelloProgress::Hello(_)
+        ));
         read(&hello)
     }
 

@@ -5,7 +5,7 @@
 use httparse::{Error, Header, Status};
 
 use super::host::{Host, parse_host};
-use super::{Refusal, is_token_byte, is_value_byte};
+use super::{RequestError, is_token_byte, is_value_byte};
 
 /// Header fields of one request. hyper's own limit, so that it never answers in our place.
 pub const MAX_HEADERS: usize = 100;
@@ -15,7 +15,7 @@ pub const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
 
 /// What the gate has to know of a request to find its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct RequestFraming {
     pub body: BodyLength,
     /// Asks for a WebSocket: one of the `Upgrade` tokens says so.
     pub upgrade: bool,
@@ -28,18 +28,18 @@ pub(super) enum BodyLength {
 }
 
 /// Checks a head that ends with its empty line.
-pub(super) fn check(head: &[u8]) -> Result<Head, Refusal> {
+pub(super) fn check(head: &[u8]) -> Result<RequestFraming, RequestError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
         Ok(Status::Complete(length)) if length == head.len() => {}
-        Ok(_) => return Err(Refusal::RequestLine),
-        Err(Error::Version) if names_other_version(head) => return Err(Refusal::Version),
+        Ok(_) => return Err(RequestError::RequestLine),
+        Err(Error::Version) if names_other_version(head) => return Err(RequestError::Version),
         Err(error) => return Err(refusal(error)),
     }
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
-        return Err(Refusal::RequestLine);
+        return Err(RequestError::RequestLine);
     };
     let line = [
         method,
@@ -51,7 +51,7 @@ pub(super) fn check(head: &[u8]) -> Result<Head, Refusal> {
     ]
     .concat();
     if !head.starts_with(line.as_bytes()) {
-        return Err(Refusal::RequestLine);
+        return Err(RequestError::RequestLine);
     }
     for field in request.headers.iter() {
         check_field(field)?;
@@ -61,16 +61,16 @@ pub(super) fn check(head: &[u8]) -> Result<Head, Refusal> {
     let body = body_length(minor, request.headers)?;
     let upgrade = values(request.headers, "upgrade").any(|list| has_token(list, b"websocket"));
     if upgrade && body != BodyLength::Known(0) {
-        return Err(Refusal::UpgradeBody);
+        return Err(RequestError::UpgradeBody);
     }
-    Ok(Head { body, upgrade })
+    Ok(RequestFraming { body, upgrade })
 }
 
-fn refusal(error: Error) -> Refusal {
+fn refusal(error: Error) -> RequestError {
     match error {
-        Error::TooManyHeaders => Refusal::TooManyHeaders,
-        Error::HeaderName | Error::HeaderValue => Refusal::Field,
-        _ => Refusal::RequestLine,
+        Error::TooManyHeaders => RequestError::TooManyHeaders,
+        Error::HeaderName | Error::HeaderValue => RequestError::Field,
+        _ => RequestError::RequestLine,
     }
 }
 
@@ -88,16 +88,16 @@ fn names_other_version(head: &[u8]) -> bool {
     )
 }
 
-fn check_field(field: &Header<'_>) -> Result<(), Refusal> {
+fn check_field(field: &Header<'_>) -> Result<(), RequestError> {
     let name_holds = !field.name.is_empty() && field.name.bytes().all(is_token_byte);
     let value_holds = field.value.iter().copied().all(is_value_byte);
     (name_holds && value_holds)
         .then_some(())
-        .ok_or(Refusal::Field)
+        .ok_or(RequestError::Field)
 }
 
 /// Origin form, absolute form of `http` and `https`, and `*` for OPTIONS. CONNECT is no business of a reverse proxy.
-fn check_target(method: &str, target: &str) -> Result<(), Refusal> {
+fn check_target(method: &str, target: &str) -> Result<(), RequestError> {
     // A fragment would be cut off by one parser and kept by another.
     let plain = target
         .bytes()
@@ -110,7 +110,7 @@ fn check_target(method: &str, target: &str) -> Result<(), Refusal> {
     // What the request is built from behind the gate must be able to hold it, or hyper would answer in our place.
     (plain && form && target.parse::<::http::Uri>().is_ok())
         .then_some(())
-        .ok_or(Refusal::Target)
+        .ok_or(RequestError::Target)
 }
 
 /// The authority of an absolute-form target.
@@ -126,15 +126,15 @@ fn authority(target: &str) -> Option<&str> {
 }
 
 /// One Host, valid, and the target's own where the target names one. HTTP/1.0 may come without.
-fn check_host(target: &str, minor: u8, fields: &[Header<'_>]) -> Result<(), Refusal> {
+fn check_host(target: &str, minor: u8, fields: &[Header<'_>]) -> Result<(), RequestError> {
     let mut hosts = values(fields, "host");
     let host = match hosts.next() {
-        Some(host) => Some(parse_host(host).ok_or(Refusal::Host)?),
+        Some(host) => Some(parse_host(host).ok_or(RequestError::Host)?),
         None if minor == 0 => None,
-        None => return Err(Refusal::Host),
+        None => return Err(RequestError::Host),
     };
     if hosts.next().is_some() {
-        return Err(Refusal::Host);
+        return Err(RequestError::Host);
     }
     match authority(target) {
         None => Ok(()),
@@ -142,20 +142,20 @@ fn check_host(target: &str, minor: u8, fields: &[Header<'_>]) -> Result<(), Refu
     }
 }
 
-fn same_host(named: Option<Host>, host: Option<Host>) -> Result<(), Refusal> {
+fn same_host(named: Option<Host>, host: Option<Host>) -> Result<(), RequestError> {
     match (named, host) {
         (Some(_), None) => Ok(()),
         (Some(named), Some(host)) if named == host => Ok(()),
-        _ => Err(Refusal::Host),
+        _ => Err(RequestError::Host),
     }
 }
 
-fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, Refusal> {
+fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, RequestError> {
     let mut lengths = values(fields, "content-length");
     let mut encodings = values(fields, "transfer-encoding");
     let length = lengths.next();
     if lengths.next().is_some() {
-        return Err(Refusal::Length);
+        return Err(RequestError::Length);
     }
     let Some(encoding) = encodings.next() else {
         return length.map_or(Ok(0), parse_length).map(BodyLength::Known);
@@ -163,20 +163,20 @@ fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, Refusal> 
     let strict = minor == 1 && length.is_none() && encodings.next().is_none();
     match strict && encoding.eq_ignore_ascii_case(b"chunked") {
         true => Ok(BodyLength::Chunked),
-        false => Err(Refusal::TransferEncoding),
+        false => Err(RequestError::TransferEncoding),
     }
 }
 
-fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
+fn parse_length(value: &[u8]) -> Result<u64, RequestError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::Length);
+        return Err(RequestError::Length);
     }
     let length = str::from_utf8(value)
         .ok()
         .and_then(|digits| digits.parse().ok());
     length
         .filter(|&length| length <= MAX_LENGTH_BYTES)
-        .ok_or(Refusal::LengthTooLarge)
+        .ok_or(RequestError::LengthTooLarge)
 }
 
 fn values<'a>(fields: &'a [Header<'a>], name: &'static str) -> impl Iterator<Item = &'a [u8]> {

@@ -14,14 +14,14 @@ pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use host::{Host, parse_host};
 
 use chunked::Chunked;
-use head::{BodyLength, Head};
+use head::{BodyLength, RequestFraming};
 
 /// One request head, request line to empty line. DESIGN's cap.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Where the client's stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum StreamPhase {
     /// Between two requests: no byte of the next head has come.
     Idle,
     Head,
@@ -29,12 +29,12 @@ pub enum Phase {
     /// A head that asks for a WebSocket has passed; nothing follows it.
     Upgrade,
     /// Nothing passes any more.
-    Refused(Refusal),
+    Refused(RequestError),
 }
 
 /// Why a stream is refused; always the client's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum RequestError {
     #[error("line feed without carriage return")]
     BareLineFeed,
     #[error("carriage return without line feed")]
@@ -77,12 +77,12 @@ pub enum Refusal {
     Trailer,
 }
 
-impl Refusal {
+impl RequestError {
     /// The status to answer with: 400, 431 or 505.
     pub fn status(self) -> u16 {
         match self {
-            Refusal::HeadTooLarge | Refusal::TooManyHeaders => 431,
-            Refusal::Version => 505,
+            RequestError::HeadTooLarge | RequestError::TooManyHeaders => 431,
+            RequestError::Version => 505,
             _ => 400,
         }
     }
@@ -91,48 +91,48 @@ impl Refusal {
     pub fn in_body(self) -> bool {
         matches!(
             self,
-            Refusal::Chunk | Refusal::Extensions | Refusal::Trailer
+            RequestError::Chunk | RequestError::Extensions | RequestError::Trailer
         )
     }
 }
 
 /// The gate over one client's stream. Pure: bytes in, passed bytes and a phase out.
 #[derive(Debug)]
-pub struct Gate {
-    state: State,
+pub struct RequestValidator {
+    state: ValidatorState,
     heads: u64,
 }
 
 #[derive(Debug)]
-enum State {
+enum ValidatorState {
     Head(Collector),
     Length(u64),
     Chunked(Chunked),
     Upgrade,
-    Refused(Refusal),
+    Refused(RequestError),
 }
 
-impl Default for Gate {
-    fn default() -> Gate {
-        Gate {
-            state: State::Head(Collector::default()),
+impl Default for RequestValidator {
+    fn default() -> RequestValidator {
+        RequestValidator {
+            state: ValidatorState::Head(Collector::default()),
             heads: 0,
         }
     }
 }
 
-impl Gate {
-    pub fn new() -> Gate {
-        Gate::default()
+impl RequestValidator {
+    pub fn new() -> RequestValidator {
+        RequestValidator::default()
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> StreamPhase {
         match &self.state {
-            State::Head(collector) if collector.head.is_empty() => Phase::Idle,
-            State::Head(_) => Phase::Head,
-            State::Length(_) | State::Chunked(_) => Phase::Body,
-            State::Upgrade => Phase::Upgrade,
-            State::Refused(refusal) => Phase::Refused(*refusal),
+            ValidatorState::Head(collector) if collector.head.is_empty() => StreamPhase::Idle,
+            ValidatorState::Head(_) => StreamPhase::Head,
+            ValidatorState::Length(_) | ValidatorState::Chunked(_) => StreamPhase::Body,
+            ValidatorState::Upgrade => StreamPhase::Upgrade,
+            ValidatorState::Refused(refusal) => StreamPhase::Refused(*refusal),
         }
     }
 
@@ -150,7 +150,7 @@ impl Gate {
                 Ok(0) => break,
                 Ok(count) => taken += count,
                 Err(refusal) => {
-                    self.state = State::Refused(refusal);
+                    self.state = ValidatorState::Refused(refusal);
                     break;
                 }
             }
@@ -158,9 +158,9 @@ impl Gate {
         taken
     }
 
-    fn step(&mut self, input: &[u8], passed: &mut Vec<u8>) -> Result<usize, Refusal> {
+    fn step(&mut self, input: &[u8], passed: &mut Vec<u8>) -> Result<usize, RequestError> {
         match &mut self.state {
-            State::Head(collector) => {
+            ValidatorState::Head(collector) => {
                 let (taken, complete) = collector.collect(input)?;
                 if complete {
                     let head = head::check(&collector.head)?;
@@ -170,35 +170,35 @@ impl Gate {
                 }
                 Ok(taken)
             }
-            State::Length(left) => {
+            ValidatorState::Length(left) => {
                 let taken =
                     usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
                 passed.extend(input.iter().take(taken));
                 *left -= taken as u64;
                 if *left == 0 {
-                    self.state = State::Head(Collector::default());
+                    self.state = ValidatorState::Head(Collector::default());
                 }
                 Ok(taken)
             }
-            State::Chunked(chunked) => {
+            ValidatorState::Chunked(chunked) => {
                 let (taken, refused) = chunked.follow(input);
                 passed.extend(input.iter().take(taken));
                 if chunked.is_done() {
-                    self.state = State::Head(Collector::default());
+                    self.state = ValidatorState::Head(Collector::default());
                 }
                 refused.map_or(Ok(taken), Err)
             }
-            State::Upgrade | State::Refused(_) => Ok(0),
+            ValidatorState::Upgrade | ValidatorState::Refused(_) => Ok(0),
         }
     }
 }
 
-fn after(head: &Head) -> State {
+fn after(head: &RequestFraming) -> ValidatorState {
     match head.body {
-        _ if head.upgrade => State::Upgrade,
-        BodyLength::Known(0) => State::Head(Collector::default()),
-        BodyLength::Known(length) => State::Length(length),
-        BodyLength::Chunked => State::Chunked(Chunked::default()),
+        _ if head.upgrade => ValidatorState::Upgrade,
+        BodyLength::Known(0) => ValidatorState::Head(Collector::default()),
+        BodyLength::Known(length) => ValidatorState::Length(length),
+        BodyLength::Chunked => ValidatorState::Chunked(Chunked::default()),
     }
 }
 
@@ -212,7 +212,7 @@ struct Collector {
 
 impl Collector {
     /// Takes bytes up to the end of the head; says how many, and whether the head is complete.
-    fn collect(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
+    fn collect(&mut self, input: &[u8]) -> Result<(usize, bool), RequestError> {
         for (index, &byte) in input.iter().enumerate() {
             self.push(byte)?;
             if self.head == b"\r\n" {
@@ -225,27 +225,27 @@ impl Collector {
         Ok((input.len(), false))
     }
 
-    fn push(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn push(&mut self, byte: u8) -> Result<(), RequestError> {
         let after_carriage_return = self.head.last() == Some(&b'\r');
         match byte {
-            b'\n' if !after_carriage_return => return Err(Refusal::BareLineFeed),
+            b'\n' if !after_carriage_return => return Err(RequestError::BareLineFeed),
             b'\n' => {}
-            _ if after_carriage_return => return Err(Refusal::BareCarriageReturn),
-            b' ' | b'\t' if self.head.ends_with(b"\n") => return Err(Refusal::Fold),
+            _ if after_carriage_return => return Err(RequestError::BareCarriageReturn),
+            b' ' | b'\t' if self.head.ends_with(b"\n") => return Err(RequestError::Fold),
             b'\r' | b'\t' => {}
-            _ if byte.is_ascii_control() => return Err(Refusal::ControlByte),
+            _ if byte.is_ascii_control() => return Err(RequestError::ControlByte),
             _ => {}
         }
         if self.head.len() == MAX_HEAD_BYTES {
-            return Err(Refusal::HeadTooLarge);
+            return Err(RequestError::HeadTooLarge);
         }
         self.head.push(byte);
         Ok(())
     }
 
-    fn forgive(&mut self) -> Result<(), Refusal> {
+    fn forgive(&mut self) -> Result<(), RequestError> {
         if self.forgave_empty_line {
-            return Err(Refusal::EmptyLine);
+            return Err(RequestError::EmptyLine);
         }
         self.forgave_empty_line = true;
         self.head.clear();
@@ -270,8 +270,8 @@ mod tests {
     use super::*;
 
     /// Feeds the whole of `input` in pieces of the given sizes (the last one repeats).
-    fn run(input: &[u8], sizes: &[usize]) -> (Vec<u8>, Phase, usize) {
-        let mut gate = Gate::new();
+    fn run(input: &[u8], sizes: &[usize]) -> (Vec<u8>, StreamPhase, usize) {
+        let mut gate = RequestValidator::new();
         let mut passed = Vec::new();
         let mut taken = 0;
         let mut rest = input;
@@ -285,102 +285,107 @@ mod tests {
         (passed, gate.phase(), taken)
     }
 
-    fn phase(input: &[u8]) -> Phase {
+    fn phase(input: &[u8]) -> StreamPhase {
         run(input, &[]).1
     }
 
-    fn refusal(input: &[u8]) -> Option<Refusal> {
+    fn refusal(input: &[u8]) -> Option<RequestError> {
         match phase(input) {
-            Phase::Refused(refusal) => Some(refusal),
+            StreamPhase::Refused(refusal) => Some(refusal),
             _ => None,
         }
     }
 
     /// Everything a peer's parser was once fooled by, and what the gate says to it.
-    const SMUGGLING: &[(&[u8], Refusal)] = &[
+    const SMUGGLING: &[(&[u8], RequestError)] = &[
         // Two lengths, or a length and an encoding.
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nX", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", Refusal::Length),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", Refusal::LengthTooLarge),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", Refusal::LengthTooLarge),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nX", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", RequestError::Length),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", RequestError::LengthTooLarge),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", RequestError::LengthTooLarge),
         // Encodings that one parser reads as chunked and another does not.
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::TransferEncoding),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", Refusal::ControlByte),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", Refusal::Field),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n", Refusal::Field),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nX: y\r\n Transfer-Encoding: chunked\r\n\r\n", Refusal::Fold),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n", Refusal::Fold),
-        (b"POST / HTTP/1.1\r\n Host: a\r\n\r\n", Refusal::Fold),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", RequestError::TransferEncoding),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n", RequestError::ControlByte),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", RequestError::Field),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding\t: chunked\r\n\r\n", RequestError::Field),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nX: y\r\n Transfer-Encoding: chunked\r\n\r\n", RequestError::Fold),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\tchunked\r\n\r\n", RequestError::Fold),
+        (b"POST / HTTP/1.1\r\n Host: a\r\n\r\n", RequestError::Fold),
         // Line ends.
-        (b"GET / HTTP/1.1\nHost: a\r\n\r\n", Refusal::BareLineFeed),
-        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", Refusal::BareLineFeed),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\n", Refusal::BareLineFeed),
-        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BareLineFeed),
-        (b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Refusal::BareCarriageReturn),
-        (b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", Refusal::BareCarriageReturn),
-        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::EmptyLine),
+        (b"GET / HTTP/1.1\nHost: a\r\n\r\n", RequestError::BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", RequestError::BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\n", RequestError::BareLineFeed),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::BareLineFeed),
+        (b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", RequestError::BareCarriageReturn),
+        (b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", RequestError::BareCarriageReturn),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::EmptyLine),
         // Bytes.
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", Refusal::ControlByte),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", Refusal::ControlByte),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x7fb\r\n\r\n", Refusal::ControlByte),
-        (b"\x16\x03\x01\x02\x00\x01\x00", Refusal::ControlByte),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", RequestError::ControlByte),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", RequestError::ControlByte),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x7fb\r\n\r\n", RequestError::ControlByte),
+        (b"\x16\x03\x01\x02\x00\x01\x00", RequestError::ControlByte),
         // Field names.
-        (b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", Refusal::Field),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: b\r\n\r\n", Refusal::Field),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", Refusal::Field),
-        (b"GET / HTTP/1.1\r\nHost: a\r\n\xc3\xa9: b\r\n\r\n", Refusal::Field),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", RequestError::Field),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX Y: b\r\n\r\n", RequestError::Field),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", RequestError::Field),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\xc3\xa9: b\r\n\r\n", RequestError::Field),
         // Host.
-        (b"GET / HTTP/1.1\r\n\r\n", Refusal::Host),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Refusal::Host),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Refusal::Host),
-        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", Refusal::Host),
-        (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", Refusal::Host),
-        (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", Refusal::Host),
-        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Refusal::Host),
-        (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Host),
-        (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Host),
+        (b"GET / HTTP/1.1\r\n\r\n", RequestError::Host),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", RequestError::Host),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", RequestError::Host),
+        (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", RequestError::Host),
+        (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", RequestError::Host),
+        (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", RequestError::Host),
+        (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", RequestError::Host),
+        (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Host),
+        (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Host),
         // Request lines.
-        (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", Refusal::Target),
-        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Target),
-        (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Target),
-        (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Target),
-        (b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Target),
-        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Target),
-        (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::RequestLine),
-        (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::RequestLine),
-        (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", Refusal::RequestLine),
-        (b"GET / x HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::RequestLine),
-        (b"GET /\tx HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::RequestLine),
-        (b"GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::RequestLine),
-        (b"GET /\r\n\r\n", Refusal::RequestLine),
-        (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refusal::Version),
-        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", Refusal::Version),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::RequestLine),
+        (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", RequestError::Target),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Target),
+        (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Target),
+        (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Target),
+        (b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Target),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::Target),
+        (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::RequestLine),
+        (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::RequestLine),
+        (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", RequestError::RequestLine),
+        (b"GET / x HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::RequestLine),
+        (b"GET /\tx HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::RequestLine),
+        (b"GE(T / HTTP/1.1\r\nHost: a\r\n\r\n", RequestError::RequestLine),
+        (b"GET /\r\n\r\n", RequestError::RequestLine),
+        (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", RequestError::Version),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", RequestError::Version),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", RequestError::RequestLine),
         // Upgrades.
-        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 1\r\n\r\nx", Refusal::UpgradeBody),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, WebSocket\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::UpgradeBody),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 1\r\n\r\nx", RequestError::UpgradeBody),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, WebSocket\r\nTransfer-Encoding: chunked\r\n\r\n", RequestError::UpgradeBody),
     ];
 
     #[test]
     fn refuses_the_smuggling_corpus_and_passes_nothing_of_it() {
         for (input, expected) in SMUGGLING {
             let (passed, phase, _) = run(input, &[]);
-            assert_eq!(phase, Phase::Refused(*expected), "{}", input.escape_ascii());
+            assert_eq!(
+                phase,
+                StreamPhase::Refused(*expected),
+                "{}",
+                input.escape_ascii()
+            );
             assert!(passed.is_empty(), "{}", input.escape_ascii());
         }
     }
@@ -390,34 +395,34 @@ mod tests {
     #[test]
     fn refuses_chunks_that_parsers_disagree_on() {
         let table = [
-            ("0x5\r\nhello\r\n0\r\n\r\n", Refusal::Chunk),
-            ("+5\r\nhello\r\n0\r\n\r\n", Refusal::Chunk),
-            (" 5\r\nhello\r\n0\r\n\r\n", Refusal::Chunk),
-            ("5 \r\nhello\r\n0\r\n\r\n", Refusal::Chunk),
-            ("5\nhello\r\n0\r\n\r\n", Refusal::Chunk),
-            ("5\rhello\r\n0\r\n\r\n", Refusal::Chunk),
-            ("\r\nhello", Refusal::Chunk),
-            (";a\r\nhello", Refusal::Chunk),
-            ("5\r\nhello0\r\n\r\n", Refusal::Chunk),
-            ("5\r\nhello\n0\r\n\r\n", Refusal::Chunk),
-            ("5\r\nhello!\r\n", Refusal::Chunk),
-            ("ffffffffffffffff\r\n", Refusal::Chunk),
-            ("8000000000000000\r\n", Refusal::Chunk),
-            ("10000000000000005\r\n", Refusal::Chunk),
-            ("00000000000000005\r\n", Refusal::Chunk),
-            ("5;a\nb\r\nhello", Refusal::Chunk),
-            ("5;a\u{1}\r\nhello", Refusal::Chunk),
-            ("0\r\n\n", Refusal::Trailer),
-            ("0\r\n x: y\r\n\r\n", Refusal::Trailer),
-            ("0\r\nx : y\r\n\r\n", Refusal::Trailer),
-            ("0\r\n: y\r\n\r\n", Refusal::Trailer),
-            ("0\r\nx: a\nb\r\n\r\n", Refusal::Trailer),
-            ("0\r\nx: a\0\r\n\r\n", Refusal::Trailer),
+            ("0x5\r\nhello\r\n0\r\n\r\n", RequestError::Chunk),
+            ("+5\r\nhello\r\n0\r\n\r\n", RequestError::Chunk),
+            (" 5\r\nhello\r\n0\r\n\r\n", RequestError::Chunk),
+            ("5 \r\nhello\r\n0\r\n\r\n", RequestError::Chunk),
+            ("5\nhello\r\n0\r\n\r\n", RequestError::Chunk),
+            ("5\rhello\r\n0\r\n\r\n", RequestError::Chunk),
+            ("\r\nhello", RequestError::Chunk),
+            (";a\r\nhello", RequestError::Chunk),
+            ("5\r\nhello0\r\n\r\n", RequestError::Chunk),
+            ("5\r\nhello\n0\r\n\r\n", RequestError::Chunk),
+            ("5\r\nhello!\r\n", RequestError::Chunk),
+            ("ffffffffffffffff\r\n", RequestError::Chunk),
+            ("8000000000000000\r\n", RequestError::Chunk),
+            ("10000000000000005\r\n", RequestError::Chunk),
+            ("00000000000000005\r\n", RequestError::Chunk),
+            ("5;a\nb\r\nhello", RequestError::Chunk),
+            ("5;a\u{1}\r\nhello", RequestError::Chunk),
+            ("0\r\n\n", RequestError::Trailer),
+            ("0\r\n x: y\r\n\r\n", RequestError::Trailer),
+            ("0\r\nx : y\r\n\r\n", RequestError::Trailer),
+            ("0\r\n: y\r\n\r\n", RequestError::Trailer),
+            ("0\r\nx: a\nb\r\n\r\n", RequestError::Trailer),
+            ("0\r\nx: a\0\r\n\r\n", RequestError::Trailer),
         ];
         for (body, expected) in table {
             let input = [CHUNKED_HEAD, body].concat();
             let (passed, phase, _) = run(input.as_bytes(), &[]);
-            assert_eq!(phase, Phase::Refused(expected), "{body:?}");
+            assert_eq!(phase, StreamPhase::Refused(expected), "{body:?}");
             assert!(expected.in_body() && passed.len() < input.len(), "{body:?}");
         }
     }
@@ -425,17 +430,20 @@ mod tests {
     #[test]
     fn bounds_extensions_and_trailers() {
         let extensions = [CHUNKED_HEAD, "1;", &"x".repeat(MAX_EXTENSION_BYTES)].concat();
-        assert_eq!(refusal(extensions.as_bytes()), Some(Refusal::Extensions));
+        assert_eq!(
+            refusal(extensions.as_bytes()),
+            Some(RequestError::Extensions)
+        );
         let spread = [
             CHUNKED_HEAD,
             &"1;ab\r\nx\r\n".repeat(MAX_EXTENSION_BYTES / 3 + 1),
         ]
         .concat();
-        assert_eq!(refusal(spread.as_bytes()), Some(Refusal::Extensions));
+        assert_eq!(refusal(spread.as_bytes()), Some(RequestError::Extensions));
         let trailers = [CHUNKED_HEAD, "0\r\nx: ", &"y".repeat(MAX_TRAILER_BYTES)].concat();
-        assert_eq!(refusal(trailers.as_bytes()), Some(Refusal::Trailer));
+        assert_eq!(refusal(trailers.as_bytes()), Some(RequestError::Trailer));
         let many = [CHUNKED_HEAD, "0\r\n", &"x:\r\n".repeat(MAX_HEADERS + 1)].concat();
-        assert_eq!(refusal(many.as_bytes()), Some(Refusal::Trailer));
+        assert_eq!(refusal(many.as_bytes()), Some(RequestError::Trailer));
     }
 
     #[test]
@@ -453,7 +461,10 @@ mod tests {
             let (passed, phase, taken) = run(stream.as_bytes(), &[]);
             assert_eq!(
                 (passed.escape_ascii().to_string(), phase),
-                (stream.as_bytes().escape_ascii().to_string(), Phase::Idle)
+                (
+                    stream.as_bytes().escape_ascii().to_string(),
+                    StreamPhase::Idle
+                )
             );
             assert_eq!(taken, stream.len());
         }
@@ -462,7 +473,10 @@ mod tests {
     #[test]
     fn forgives_one_empty_line_before_a_request_line_and_drops_it() {
         let (passed, phase, taken) = run(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", &[]);
-        assert_eq!((&passed[..3], phase, taken), (&b"GET"[..], Phase::Idle, 29));
+        assert_eq!(
+            (&passed[..3], phase, taken),
+            (&b"GET"[..], StreamPhase::Idle, 29)
+        );
     }
 
     #[test]
@@ -470,7 +484,7 @@ mod tests {
         let fields = "GET / HTTP/1.1\r\nHost: a\r\n".to_owned() + &"x: y\r\n".repeat(MAX_HEADERS);
         assert_eq!(
             refusal([&fields, "\r\n"].concat().as_bytes()),
-            Some(Refusal::TooManyHeaders)
+            Some(RequestError::TooManyHeaders)
         );
         let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
         let head = |length: usize| {
@@ -479,12 +493,12 @@ mod tests {
                 "y".repeat(length - frame)
             )
         };
-        assert_eq!(phase(head(MAX_HEAD_BYTES).as_bytes()), Phase::Idle);
+        assert_eq!(phase(head(MAX_HEAD_BYTES).as_bytes()), StreamPhase::Idle);
         assert_eq!(
             refusal(head(MAX_HEAD_BYTES + 1).as_bytes()),
-            Some(Refusal::HeadTooLarge)
+            Some(RequestError::HeadTooLarge)
         );
-        assert_eq!(Refusal::HeadTooLarge.status(), 431);
+        assert_eq!(RequestError::HeadTooLarge.status(), 431);
     }
 
     #[test]
@@ -494,7 +508,7 @@ mod tests {
         let (passed, phase, taken) = run(&input, &[]);
         assert_eq!(
             (passed.as_slice(), phase, taken),
-            (&head[..], Phase::Upgrade, head.len())
+            (&head[..], StreamPhase::Upgrade, head.len())
         );
     }
 

@@ -1,41 +1,41 @@
 //! A passage whose source is bounded: of a frame that is refused or breaks the protocol nothing passes, in any chunking.
 //! A header that has come in part is held until it is whole; payload never is. Of other passages a Close's header is.
 
-use super::{CLOSE, Passage, Passed, is};
+use super::{CLOSE, Filtered, FrameFilter, is};
 
-impl Passage {
+impl FrameFilter {
     /// The same, with nothing of a refused or broken frame let by.
-    pub const fn guarded(mut self) -> Passage {
+    pub const fn guarded(mut self) -> FrameFilter {
         self.is_guarded = true;
         self
     }
 
     /// The header that is not whole, or is none, ends `bytes` or begins where `rest` does.
-    pub(super) fn guard(&mut self, bytes: &[u8], rest: &[u8]) -> Passed {
+    pub(super) fn guard(&mut self, bytes: &[u8], rest: &[u8]) -> Filtered {
         if self.walker.lost().is_some() {
             self.is_deaf = true;
-            return Passed::Edited(bytes[..bytes.len() - rest.len()].to_vec());
+            return Filtered::Edited(bytes[..bytes.len() - rest.len()].to_vec());
         }
         let begun = self.walker.header_come().min(bytes.len());
         if begun == 0 {
-            return Passed::Whole;
+            return Filtered::Whole;
         }
         let (before, part) = bytes.split_at(bytes.len() - begun);
         self.edit().held.extend_from_slice(part);
-        Passed::Edited(before.to_vec())
+        Filtered::Edited(before.to_vec())
     }
 
     /// The part of a header with which `bytes` end is held where it is a Close's.
     #[inline]
-    pub(super) fn hold_close(&mut self, bytes: &[u8]) -> Passed {
+    pub(super) fn hold_close(&mut self, bytes: &[u8]) -> Filtered {
         // The part of one that began in earlier bytes has passed, and its first byte is not among these.
         let begin = bytes.len().checked_sub(self.walker.header_come());
         let (before, part) = bytes.split_at(begin.unwrap_or(bytes.len()));
         if part.first().is_some_and(|first| is(*first, CLOSE)) {
             self.edit().held.extend_from_slice(part);
-            return Passed::Edited(before.to_vec());
+            return Filtered::Edited(before.to_vec());
         }
-        Passed::Whole
+        Filtered::Whole
     }
 
     /// Lets nothing pass from the present header on, with which these bytes begin or not.
@@ -56,7 +56,7 @@ impl Passage {
 
     /// What is held is a header that has become whole, of a frame that is not to be taken out.
     pub(super) fn has_guarded_header(&self) -> bool {
-        let first = |edit: &super::Edit| edit.held.first().copied();
+        let first = |edit: &super::FrameEdits| edit.held.first().copied();
         self.is_guarded
             && self.walker.header_come() == 0
             && self
@@ -71,9 +71,9 @@ impl Passage {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Passed, Verdict};
+    use super::super::{Filtered, FrameAction};
     use super::*;
-    use crate::wire::control::{self, Reader};
+    use crate::wire::control::{self, ControlReader};
     use crate::wire::frames::Walker;
 
     /// A masked frame with this first byte.
@@ -109,10 +109,10 @@ mod tests {
         ]
     }
 
-    fn passed(passage: &mut Passage, bytes: &[u8]) -> Vec<u8> {
-        match passage.pass(bytes, |_| Verdict::Pass) {
-            Passed::Whole => bytes.to_vec(),
-            Passed::Edited(edited) => edited,
+    fn passed(passage: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
+        match passage.pass(bytes, |_| FrameAction::Pass) {
+            Filtered::Whole => bytes.to_vec(),
+            Filtered::Edited(edited) => edited,
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
         fn nothing_of_a_broken_frame_passes_in_any_chunking(
             before in whole_messages(), broken in broken(), behind: Vec<u8>, size in 1usize..40, pings: bool,
         ) {
-            let mut passage = Passage::from_client().guarded();
+            let mut passage = FrameFilter::from_client().guarded();
             if pings {
                 passage.expect_pong(*b"awaited!");
             }
@@ -131,14 +131,14 @@ mod tests {
             }
             prop_assert_eq!(out, before);
             prop_assert!(passage.lost().is_some() && passage.is_deaf() && !passage.is_cut());
-            let close = control::close(1001, "", Reader::Backend([1, 2, 3, 4]));
+            let close = control::close(1001, "", ControlReader::Backend([1, 2, 3, 4]));
             passage.insert_close(close.clone());
             prop_assert_eq!(passage.take_insert(), Some(close));
         }
 
         #[test]
         fn all_of_good_frames_passes_and_nothing_is_kept(stream in whole_messages(), size in 1usize..40) {
-            let mut passage = Passage::from_client().guarded();
+            let mut passage = FrameFilter::from_client().guarded();
             let mut out = Vec::new();
             for chunk in stream.chunks(size) {
                 out.extend(passed(&mut passage, chunk));
@@ -154,16 +154,16 @@ mod tests {
 
         #[test]
         fn a_refused_frame_cuts_nothing_in_two(stream in whole_messages(), size in 1usize..20, limit in 0usize..12) {
-            let mut passage = Passage::from_client().guarded();
+            let mut passage = FrameFilter::from_client().guarded();
             let (mut out, mut seen) = (Vec::new(), 0);
             for chunk in stream.chunks(size) {
                 let watch = |_: &_| {
                     seen += 1;
-                    if seen > limit { Verdict::Refuse } else { Verdict::Pass }
+                    if seen > limit { FrameAction::Refuse } else { FrameAction::Pass }
                 };
                 match passage.pass(chunk, watch) {
-                    Passed::Whole => out.extend_from_slice(chunk),
-                    Passed::Edited(edited) => out.extend(edited),
+                    Filtered::Whole => out.extend_from_slice(chunk),
+                    Filtered::Edited(edited) => out.extend(edited),
                 }
             }
             let mut walker = Walker::from_client();

@@ -1,32 +1,32 @@
 //! A passage whose source or far end changes: a Close by which a source only goes away is taken out, a source can be paused
 //! between two of its messages, and while nobody is there to read it its control frames are taken out.
 
-use super::{Edit, Passage};
+use super::{FrameEdits, FrameFilter};
 use crate::base::close_code::{self, GOING_AWAY, SERVICE_RESTART, TRY_AGAIN_LATER};
 
 /// Which Close of a source is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum CloseFilter {
     None,
     /// By which it goes away: RFC 6455 section 7.4.1, and 1012 and 1013 of its registry.
     Leaving,
     Any,
 }
 
-impl Takes {
+impl CloseFilter {
     pub fn is_meant(self, payload: &[u8]) -> bool {
         let code = code_of(payload);
         match self {
-            Takes::None => false,
-            Takes::Leaving => code.is_some_and(close_code::is_leaving),
-            Takes::Any => true,
+            CloseFilter::None => false,
+            CloseFilter::Leaving => code.is_some_and(close_code::is_leaving),
+            CloseFilter::Any => true,
         }
     }
 }
 
 /// How a source went that said Close and whose Close was taken out. In one byte: a session has it for hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum CloseCause {
     /// By 1001.
     GoingAway,
     /// By 1012.
@@ -37,13 +37,13 @@ pub enum Left {
     Otherwise,
 }
 
-impl Left {
-    pub(super) fn of(payload: &[u8]) -> Left {
+impl CloseCause {
+    pub(super) fn of(payload: &[u8]) -> CloseCause {
         match code_of(payload) {
-            Some(GOING_AWAY) => Left::GoingAway,
-            Some(SERVICE_RESTART) => Left::Restart,
-            Some(TRY_AGAIN_LATER) => Left::Later,
-            _ => Left::Otherwise,
+            Some(GOING_AWAY) => CloseCause::GoingAway,
+            Some(SERVICE_RESTART) => CloseCause::Restart,
+            Some(TRY_AGAIN_LATER) => CloseCause::Later,
+            _ => CloseCause::Otherwise,
         }
     }
 
@@ -51,7 +51,7 @@ impl Left {
     /// One that only goes away says so by itself, and has not seen ours; where it does so by the same code at the same moment,
     /// nothing tells that from an answer.
     pub fn answers(self, code: u16) -> bool {
-        self == Left::Otherwise || self == Left::of(&code.to_be_bytes())
+        self == CloseCause::Otherwise || self == CloseCause::of(&code.to_be_bytes())
     }
 }
 
@@ -59,10 +59,10 @@ pub(super) fn code_of(payload: &[u8]) -> Option<u16> {
     payload.first_chunk().map(|code| u16::from_be_bytes(*code))
 }
 
-impl Passage {
+impl FrameFilter {
     /// The same, with a Close by which the source goes away (1001, 1012, 1013) taken out: see [`Passage::has_left`].
-    pub const fn taking_leave(mut self) -> Passage {
-        self.takes = Takes::Leaving;
+    pub const fn taking_leave(mut self) -> FrameFilter {
+        self.takes = CloseFilter::Leaving;
         self
     }
 
@@ -78,7 +78,7 @@ impl Passage {
     }
 
     /// How it has.
-    pub fn left(&self) -> Option<Left> {
+    pub fn left(&self) -> Option<CloseCause> {
         self.left
     }
 
@@ -101,19 +101,19 @@ impl Passage {
 
     /// From here on whatever Close comes is taken out: the source was asked for it.
     pub fn take_any_close(&mut self) {
-        self.takes = Takes::Any;
+        self.takes = CloseFilter::Any;
     }
 
     /// From here on no Close is taken out.
     pub fn take_no_close(&mut self) {
-        self.takes = Takes::None;
+        self.takes = CloseFilter::None;
     }
 
     /// The source has ended: from here on no Close is taken out. Returns what was held of a frame
     /// that might have been one.
     #[must_use]
     pub fn let_go(&mut self) -> Vec<u8> {
-        self.takes = Takes::None;
+        self.takes = CloseFilter::None;
         let edit = self.edit.as_mut();
         let held = edit.map(|edit| std::mem::take(&mut edit.held));
         self.forget_edit();
@@ -126,8 +126,8 @@ impl Passage {
         self.has_closed = false;
         self.is_deaf = false;
         self.left = None;
-        if self.takes == Takes::Any {
-            self.takes = Takes::Leaving;
+        if self.takes == CloseFilter::Any {
+            self.takes = CloseFilter::Leaving;
         }
         if let Some(edit) = &mut self.edit {
             edit.held.clear();
@@ -154,7 +154,7 @@ impl Passage {
 
     /// It has come to where it was to pause.
     pub fn is_paused(&self) -> bool {
-        let pauses = |edit: &Edit| edit.pauses && edit.held.is_empty();
+        let pauses = |edit: &FrameEdits| edit.pauses && edit.held.is_empty();
         self.edit.as_deref().is_some_and(pauses) && self.walker.at_message_boundary()
     }
 
@@ -171,12 +171,12 @@ impl Passage {
             std::mem::take(&mut edit.held),
             std::mem::take(&mut edit.rest),
         );
-        *edit = Edit {
+        *edit = FrameEdits {
             held,
             is_bridged: true,
             drops_frame: is_within,
             drops_message: is_open,
-            ..Edit::default()
+            ..FrameEdits::default()
         };
         (is_within || is_open, rest)
     }
@@ -198,20 +198,20 @@ impl Passage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Passed, Verdict};
+    use super::super::{Filtered, FrameAction};
     use super::*;
 
-    fn pass(passage: &mut Passage, bytes: &[u8]) -> Passed {
-        passage.pass(bytes, |_| Verdict::Pass)
+    fn pass(passage: &mut FrameFilter, bytes: &[u8]) -> Filtered {
+        passage.pass(bytes, |_| FrameAction::Pass)
     }
 
     /// A byte of a length, first in what was read, was taken for the begin of a Close, and the frame was held to its end.
     #[test]
     fn a_length_that_looks_like_a_close_is_not_held() {
-        let mut passage = Passage::from_server().taking_leave();
+        let mut passage = FrameFilter::from_server().taking_leave();
         let pieces: [&[u8]; 4] = [&[0x82, 126], &[0x08], &[0x00], &[1; 1000]];
         for piece in pieces {
-            assert_eq!(pass(&mut passage, piece), Passed::Whole, "{piece:?}");
+            assert_eq!(pass(&mut passage, piece), Filtered::Whole, "{piece:?}");
             assert!(!passage.holds());
         }
     }
@@ -219,22 +219,25 @@ mod tests {
     /// A long frame that was cut went on to the next far end where nobody looked at it: through a pipe.
     #[test]
     fn what_is_thrown_away_is_not_let_by_unseen() {
-        let mut passage = Passage::from_client();
+        let mut passage = FrameFilter::from_client();
         let head = [0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0];
-        assert_eq!(pass(&mut passage, &head), Passed::Whole);
+        assert_eq!(pass(&mut passage, &head), Filtered::Whole);
         assert!(passage.unseen() > 0);
         assert_eq!(passage.bridge(), (true, Vec::new()));
         passage.arrive();
         assert_eq!(passage.unseen(), 0);
-        assert_eq!(pass(&mut passage, &[7; 0x1000]), Passed::Edited(Vec::new()));
+        assert_eq!(
+            pass(&mut passage, &[7; 0x1000]),
+            Filtered::Edited(Vec::new())
+        );
     }
 
     #[test]
     fn a_part_of_a_frame_that_is_held_is_not_at_the_far_end() {
-        let mut passage = Passage::from_server().taking_leave();
+        let mut passage = FrameFilter::from_server().taking_leave();
         pass(&mut passage, &[0x01, 1, b'a', 0x88]);
         assert!(passage.has_passed_whole_frames() && !passage.has_passed_whole());
-        let mut passage = Passage::from_server().taking_leave();
+        let mut passage = FrameFilter::from_server().taking_leave();
         pass(&mut passage, &[0x81, 1, b'a', 0x88, 2, 3]);
         assert!(passage.has_passed_whole() && !passage.at_message_boundary());
     }
@@ -242,10 +245,10 @@ mod tests {
     /// It was kept for good, where its source ended behind it and that was no loss.
     #[test]
     fn a_part_of_a_close_is_let_go_as_it_came() {
-        let mut passage = Passage::from_server().taking_leave();
+        let mut passage = FrameFilter::from_server().taking_leave();
         assert_eq!(
             pass(&mut passage, &[0x81, 1, b'a', 0x88, 2]),
-            Passed::Edited(vec![0x81, 1, b'a'])
+            Filtered::Edited(vec![0x81, 1, b'a'])
         );
         assert_eq!(passage.let_go(), [0x88, 2]);
         assert!(!passage.holds() && passage.let_go().is_empty());
@@ -254,9 +257,9 @@ mod tests {
     #[test]
     fn only_a_close_of_the_same_code_or_of_no_leaving_one_is_an_answer() {
         for (code, answers) in [(1012u16, true), (1000, true), (1001, false), (1013, false)] {
-            let left = Left::of(&code.to_be_bytes());
+            let left = CloseCause::of(&code.to_be_bytes());
             assert_eq!(left.answers(1012), answers, "{code}");
         }
-        assert!(Left::of(&[]).answers(1012));
+        assert!(CloseCause::of(&[]).answers(1012));
     }
 }

@@ -24,17 +24,17 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// What a connection's first bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub enum HeaderProgress {
     /// The header goes on; every byte shown is part of it.
     NeedMore,
     /// The header, and how many bytes it took.
-    Header(Header, usize),
-    Invalid(Invalid),
+    Header(ProxyHeader, usize),
+    Invalid(ProxyHeaderError),
 }
 
 /// Of whom the connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Header {
+pub enum ProxyHeader {
     /// The sender's own (LOCAL), or it does not say whose (UNKNOWN, UNSPEC): the socket's addresses count.
     Local,
     Proxied(Box<Proxied>),
@@ -69,14 +69,14 @@ pub struct Details {
     /// `PP2_TYPE_UNIQUE_ID`, at most 128 bytes.
     pub unique_id: Option<Vec<u8>>,
     /// `PP2_TYPE_SSL`.
-    pub tls: Option<ClientTls>,
+    pub tls: Option<SslDetails>,
     /// The types that mean nothing here, such as those of cloud balancers. Padding and checksum are not among them.
     pub others: Tlvs,
 }
 
 /// What the client used towards the sender.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClientTls {
+pub struct SslDetails {
     /// The connection is over TLS; without it the rest says nothing.
     pub over_tls: bool,
     /// The client showed a certificate on this connection.
@@ -93,7 +93,7 @@ pub struct ClientTls {
 
 /// Why a connection does not begin with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Invalid {
+pub enum ProxyHeaderError {
     #[error("it does not begin with a PROXY header")]
     Signature,
     #[error("version 1: no end of the line within 107 bytes")]
@@ -117,27 +117,27 @@ pub enum Invalid {
 }
 
 /// Reads the header that `bytes` begin with.
-pub fn read(bytes: &[u8]) -> Progress {
+pub fn read(bytes: &[u8]) -> HeaderProgress {
     let read = if bytes.first() == v2::SIGNATURE.first() {
         v2::read(bytes)
     } else {
         v1::read(bytes)
     };
     match read {
-        Ok(Some((header, length))) => Progress::Header(header, length),
-        Ok(None) => Progress::NeedMore,
-        Err(invalid) => Progress::Invalid(invalid),
+        Ok(Some((header, length))) => HeaderProgress::Header(header, length),
+        Ok(None) => HeaderProgress::NeedMore,
+        Err(invalid) => HeaderProgress::Invalid(invalid),
     }
 }
 
 /// What has been read: `None` while the header goes on.
-type Read = Result<Option<(Header, usize)>, Invalid>;
+type Read = Result<Option<(ProxyHeader, usize)>, ProxyHeaderError>;
 
 /// # Errors
 /// `bytes` is not the beginning of `signature`, nor begins with it.
-fn expect_signature(bytes: &[u8], signature: &[u8]) -> Result<(), Invalid> {
+fn expect_signature(bytes: &[u8], signature: &[u8]) -> Result<(), ProxyHeaderError> {
     let same = bytes.iter().zip(signature).all(|(is, wanted)| is == wanted);
-    same.then_some(()).ok_or(Invalid::Signature)
+    same.then_some(()).ok_or(ProxyHeaderError::Signature)
 }
 
 /// Both addresses in one family: where one is IPv6 the other becomes IPv4-mapped.

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::v2::TYPE_NETNS;
 use super::*;
 
-fn proxied(source: &str, destination: &str) -> Header {
-    Header::Proxied(Box::new(Proxied {
+fn proxied(source: &str, destination: &str) -> ProxyHeader {
+    ProxyHeader::Proxied(Box::new(Proxied {
         addresses: Addresses::Ip {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
@@ -13,9 +13,9 @@ fn proxied(source: &str, destination: &str) -> Header {
     }))
 }
 
-fn header_of(bytes: &[u8]) -> Header {
+fn header_of(bytes: &[u8]) -> ProxyHeader {
     match read(bytes) {
-        Progress::Header(header, length) if length == bytes.len() => header,
+        HeaderProgress::Header(header, length) if length == bytes.len() => header,
         other => panic!("{other:?} of {bytes:?}"),
     }
 }
@@ -38,9 +38,9 @@ fn a_line_of_version_1_is_read() {
         header_of(b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n"),
         proxied("[2001:db8::1]:1", "[::1]:65535")
     );
-    assert_eq!(header_of(b"PROXY UNKNOWN\r\n"), Header::Local);
+    assert_eq!(header_of(b"PROXY UNKNOWN\r\n"), ProxyHeader::Local);
     let ignored = b"PROXY UNKNOWN ffff::1 whatever 1\r\n";
-    assert_eq!(header_of(ignored), Header::Local);
+    assert_eq!(header_of(ignored), ProxyHeader::Local);
 }
 
 #[test]
@@ -67,12 +67,12 @@ fn what_is_no_line_of_version_1_is_refused() {
     for line in lines {
         assert_eq!(
             read(line.as_bytes()),
-            Progress::Invalid(Invalid::Line),
+            HeaderProgress::Invalid(ProxyHeaderError::Line),
             "{line:?}"
         );
     }
     let endless = ["PROXY UNKNOWN ", &"x".repeat(200)].concat();
-    let refused = Progress::Invalid(Invalid::LineTooLong);
+    let refused = HeaderProgress::Invalid(ProxyHeaderError::LineTooLong);
     assert_eq!(read(endless.as_bytes()), refused);
     for line in [
         "GET / HTTP/1.1\r\n",
@@ -80,7 +80,7 @@ fn what_is_no_line_of_version_1_is_refused() {
         "PROXY\t",
         "\x16\x03\x01",
     ] {
-        let refused = Progress::Invalid(Invalid::Signature);
+        let refused = HeaderProgress::Invalid(ProxyHeaderError::Signature);
         assert_eq!(read(line.as_bytes()), refused, "{line:?}");
     }
 }
@@ -89,7 +89,7 @@ fn what_is_no_line_of_version_1_is_refused() {
 fn the_longest_line_fits_exactly() {
     let rest = "x".repeat(107 - "PROXY UNKNOWN \r\n".len());
     let line = format!("PROXY UNKNOWN {rest}\r\n");
-    assert_eq!(header_of(line.as_bytes()), Header::Local);
+    assert_eq!(header_of(line.as_bytes()), ProxyHeader::Local);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn version_2_without_tlvs_is_read() {
     let expected = proxied("192.0.2.1:4660", "192.0.2.2:443");
     assert_eq!(header_of(&v2(0x21, 0x11, &BODY)), expected);
     let unix = header_of(&v2(0x21, 0x31, &[0; 216]));
-    let Header::Proxied(unix) = unix else {
+    let ProxyHeader::Proxied(unix) = unix else {
         panic!("{unix:?}")
     };
     assert_eq!(unix.addresses, Addresses::Unix);
@@ -105,42 +105,45 @@ fn version_2_without_tlvs_is_read() {
 
 #[test]
 fn local_and_unspec_are_skipped_whatever_they_hold() {
-    assert_eq!(header_of(&v2(0x20, 0x00, &[])), Header::Local);
-    assert_eq!(header_of(&v2(0x20, 0xff, &[1, 2, 3])), Header::Local);
-    assert_eq!(header_of(&v2(0x21, 0x00, &[0xff; 40])), Header::Local);
+    assert_eq!(header_of(&v2(0x20, 0x00, &[])), ProxyHeader::Local);
+    assert_eq!(header_of(&v2(0x20, 0xff, &[1, 2, 3])), ProxyHeader::Local);
+    assert_eq!(header_of(&v2(0x21, 0x00, &[0xff; 40])), ProxyHeader::Local);
 }
 
 #[test]
 fn what_is_wrong_in_version_2_is_refused() {
     let with = |tlv: &[u8]| v2(0x21, 0x11, &[&BODY[..], tlv].concat());
     let cases = [
-        (v2(0x11, 0x11, &BODY), Invalid::Command),
-        (v2(0x22, 0x11, &BODY), Invalid::Command),
-        (v2(0x21, 0x41, &BODY), Invalid::Family),
-        (v2(0x21, 0x13, &BODY), Invalid::Family),
-        (v2(0x21, 0x12, &BODY), Invalid::Datagram),
-        (v2(0x21, 0x22, &[0; 36]), Invalid::Datagram),
-        (v2(0x21, 0x32, &[0; 216]), Invalid::Datagram),
-        (v2(0x21, 0x02, &[]), Invalid::Datagram),
-        (v2(0x21, 0x42, &BODY), Invalid::Family),
-        (v2(0x21, 0x11, &BODY[..11]), Invalid::Addresses),
-        (v2(0x21, 0x21, &BODY), Invalid::Addresses),
-        (v2(0x21, 0x31, &[0; 215]), Invalid::Addresses),
-        (v2(0x21, 0x11, &[0; 16_369]), Invalid::TooLong),
-        (with(&[0x04, 0]), Invalid::Tlv),
-        (with(&[0x04, 0, 2, 0]), Invalid::Tlv),
-        (with(&[0x02, 0, 1, 0xff]), Invalid::Tlv),
+        (v2(0x11, 0x11, &BODY), ProxyHeaderError::Command),
+        (v2(0x22, 0x11, &BODY), ProxyHeaderError::Command),
+        (v2(0x21, 0x41, &BODY), ProxyHeaderError::Family),
+        (v2(0x21, 0x13, &BODY), ProxyHeaderError::Family),
+        (v2(0x21, 0x12, &BODY), ProxyHeaderError::Datagram),
+        (v2(0x21, 0x22, &[0; 36]), ProxyHeaderError::Datagram),
+        (v2(0x21, 0x32, &[0; 216]), ProxyHeaderError::Datagram),
+        (v2(0x21, 0x02, &[]), ProxyHeaderError::Datagram),
+        (v2(0x21, 0x42, &BODY), ProxyHeaderError::Family),
+        (v2(0x21, 0x11, &BODY[..11]), ProxyHeaderError::Addresses),
+        (v2(0x21, 0x21, &BODY), ProxyHeaderError::Addresses),
+        (v2(0x21, 0x31, &[0; 215]), ProxyHeaderError::Addresses),
+        (v2(0x21, 0x11, &[0; 16_369]), ProxyHeaderError::TooLong),
+        (with(&[0x04, 0]), ProxyHeaderError::Tlv),
+        (with(&[0x04, 0, 2, 0]), ProxyHeaderError::Tlv),
+        (with(&[0x02, 0, 1, 0xff]), ProxyHeaderError::Tlv),
         (
             with(&[&[0x05, 0, 129][..], &[1; 129]].concat()),
-            Invalid::Tlv,
+            ProxyHeaderError::Tlv,
         ),
-        (with(&[0x20, 0, 4, 1, 0, 0, 0]), Invalid::Tlv),
-        (with(&[0x20, 0, 7, 1, 0, 0, 0, 0, 0x21, 0]), Invalid::Tlv),
-        (with(&[0x03, 0, 3, 0, 0, 0]), Invalid::Tlv),
-        (with(&[0x03, 0, 4, 0, 0, 0, 0]), Invalid::Checksum),
+        (with(&[0x20, 0, 4, 1, 0, 0, 0]), ProxyHeaderError::Tlv),
+        (
+            with(&[0x20, 0, 7, 1, 0, 0, 0, 0, 0x21, 0]),
+            ProxyHeaderError::Tlv,
+        ),
+        (with(&[0x03, 0, 3, 0, 0, 0]), ProxyHeaderError::Tlv),
+        (with(&[0x03, 0, 4, 0, 0, 0, 0]), ProxyHeaderError::Checksum),
     ];
     for (bytes, invalid) in cases {
-        assert_eq!(read(&bytes), Progress::Invalid(invalid), "{bytes:?}");
+        assert_eq!(read(&bytes), HeaderProgress::Invalid(invalid), "{bytes:?}");
     }
     // The largest that is allowed.
     let noop = [&[0x04, 0x3f, 0xe1][..], &[0; 16_353]].concat();
@@ -154,7 +157,7 @@ fn a_header_with_a_checksum_is_verified_byte_by_byte() {
         authority: Some("chat.example.org".into()),
         ..Details::default()
     };
-    let Header::Proxied(known) = proxied("192.0.2.1:4660", "192.0.2.2:443") else {
+    let ProxyHeader::Proxied(known) = proxied("192.0.2.1:4660", "192.0.2.2:443") else {
         panic!("proxied")
     };
     let right = encode_v2(Some(known.addresses), &details);
@@ -163,7 +166,10 @@ fn a_header_with_a_checksum_is_verified_byte_by_byte() {
     for at in 16..right.len() {
         let mut wrong = right.clone();
         wrong[at] ^= 1;
-        assert!(!matches!(read(&wrong), Progress::Header(..)), "byte {at}");
+        assert!(
+            !matches!(read(&wrong), HeaderProgress::Header(..)),
+            "byte {at}"
+        );
     }
 }
 
@@ -173,7 +179,7 @@ fn what_nobody_here_knows_is_kept_to_be_passed_on() {
     let vpce = [&[0xEA, 0, 5][..], b"\x01vpce"].concat();
     let ssl = [&[0x20, 0, 10, 7, 0, 0, 0, 18, 0x22, 0, 2][..], b"me"].concat();
     let body = [&BODY[..], &vpce, &[0x04, 0, 1, 0], &ssl, &[0xF5, 0, 0]].concat();
-    let Header::Proxied(read) = header_of(&v2(0x21, 0x11, &body)) else {
+    let ProxyHeader::Proxied(read) = header_of(&v2(0x21, 0x11, &body)) else {
         panic!("proxied")
     };
     let others: Vec<_> = read.details.others.iter().collect();
@@ -181,7 +187,7 @@ fn what_nobody_here_knows_is_kept_to_be_passed_on() {
     let tls = read.details.tls.as_ref().unwrap();
     assert_eq!((tls.verify, tls.others.bytes()), (18, &b"\x22\0\x02me"[..]));
     let again = encode_v2(Some(read.addresses), &read.details);
-    assert_eq!(header_of(&again), Header::Proxied(read));
+    assert_eq!(header_of(&again), ProxyHeader::Proxied(read));
 }
 
 #[test]
@@ -189,8 +195,8 @@ fn a_log_names_what_is_known_and_numbers_the_rest() {
     let described = |tlvs: &[&[u8]]| {
         let body = [&BODY[..], &tlvs.concat()].concat();
         match header_of(&v2(0x21, 0x11, &body)) {
-            Header::Proxied(read) => describe(&read.details),
-            Header::Local => None,
+            ProxyHeader::Proxied(read) => describe(&read.details),
+            ProxyHeader::Local => None,
         }
     };
     assert_eq!(described(&[]), None);
@@ -229,9 +235,9 @@ fn addresses_of_two_families_are_sent_as_ipv6() {
 #[test]
 fn without_addresses_nothing_is_claimed() {
     assert_eq!(encode_v1(None), b"PROXY UNKNOWN\r\n");
-    assert_eq!(header_of(&encode_local_v2()), Header::Local);
+    assert_eq!(header_of(&encode_local_v2()), ProxyHeader::Local);
     let unspec = encode_v2(None, &Details::default());
-    assert_eq!(header_of(&unspec), Header::Local);
+    assert_eq!(header_of(&unspec), ProxyHeader::Local);
 }
 
 fn addresses() -> impl Strategy<Value = Addresses> {
@@ -248,7 +254,7 @@ fn details() -> impl Strategy<Value = Details> {
     // Any type but the version's.
     let version = prop::option::of("TLSv1\\.[0-3]");
     let tls = (any::<[bool; 3]>(), any::<u32>(), version, tlvs(0x22)).prop_map(
-        |([over_tls, certificate, certificate_in_session], verify, version, others)| ClientTls {
+        |([over_tls, certificate, certificate_in_session], verify, version, others)| SslDetails {
             over_tls,
             certificate,
             certificate_in_session,
@@ -310,11 +316,11 @@ proptest! {
     #[test]
     fn any_chunking_gives_the_same_answer(bytes in streams()) {
         let whole = read(&bytes);
-        let mut last = Progress::NeedMore;
+        let mut last = HeaderProgress::NeedMore;
         for end in 0..=bytes.len() {
             let now = read(&bytes[..end]);
-            prop_assert!(last == Progress::NeedMore || last == now, "{last:?}, then {now:?}");
-            if let Progress::Header(_, length) = now {
+            prop_assert!(last == HeaderProgress::NeedMore || last == now, "{last:?}, then {now:?}");
+            if let HeaderProgress::Header(_, length) = now {
                 prop_assert!(length <= end);
             }
             last = now;
@@ -324,16 +330,16 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read_again(ip in addresses(), details in details(), behind in any::<Vec<u8>>()) {
-        let expected = Header::Proxied(Box::new(Proxied { addresses: ip, details: details.clone() }));
+        let expected = ProxyHeader::Proxied(Box::new(Proxied { addresses: ip, details: details.clone() }));
         let header = encode_v2(Some(ip), &details);
         let stream = [&header[..], &behind].concat();
-        prop_assert_eq!(read(&stream), Progress::Header(expected, header.len()));
+        prop_assert_eq!(read(&stream), HeaderProgress::Header(expected, header.len()));
 
-        let expected = Header::Proxied(Box::new(Proxied { addresses: ip, details: Details::default() }));
+        let expected = ProxyHeader::Proxied(Box::new(Proxied { addresses: ip, details: Details::default() }));
         let header = encode_v1(Some(ip));
         prop_assert!(header.len() <= 107);
         let stream = [&header[..], &behind].concat();
-        prop_assert_eq!(read(&stream), Progress::Header(expected, header.len()));
+        prop_assert_eq!(read(&stream), HeaderProgress::Header(expected, header.len()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Invalid;
+use super::ProxyHeaderError;
 
 /// TLVs kept byte by byte to be passed on, in their order; shared by all that tell of the same client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,13 +31,15 @@ impl Tlvs {
 }
 
 /// Takes the next TLV off `rest`.
-pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, Invalid> {
+pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, ProxyHeaderError> {
     if rest.is_empty() {
         return Ok(None);
     }
-    let ([kind, high, low], behind) = rest.split_first_chunk().ok_or(Invalid::Tlv)?;
+    let ([kind, high, low], behind) = rest.split_first_chunk().ok_or(ProxyHeaderError::Tlv)?;
     let length = usize::from(u16::from_be_bytes([*high, *low]));
-    let (value, behind) = behind.split_at_checked(length).ok_or(Invalid::Tlv)?;
+    let (value, behind) = behind
+        .split_at_checked(length)
+        .ok_or(ProxyHeaderError::Tlv)?;
     *rest = behind;
     Ok(Some((*kind, value)))
 }

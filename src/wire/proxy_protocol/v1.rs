@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Addresses, Details, Header, Invalid, Proxied, Read, expect_signature, one_family};
+use super::{
+    Addresses, Details, Proxied, ProxyHeader, ProxyHeaderError, Read, expect_signature, one_family,
+};
 
 const SIGNATURE: &[u8] = b"PROXY ";
 /// The longest line, its end included.
@@ -18,22 +20,22 @@ pub fn read(bytes: &[u8]) -> Read {
         .unwrap_or(line.len());
     match line.get(end..).unwrap_or_default() {
         [b'\r', b'\n', ..] => {}
-        [] | [b'\r'] if line.len() == MAX_LINE_BYTES => return Err(Invalid::LineTooLong),
+        [] | [b'\r'] if line.len() == MAX_LINE_BYTES => return Err(ProxyHeaderError::LineTooLong),
         [] | [b'\r'] => return Ok(None),
         // No line of a sender ends by one of the two alone; what follows would not mend it.
-        _ => return Err(Invalid::Line),
+        _ => return Err(ProxyHeaderError::Line),
     }
     let text = line.get(..end).and_then(|line| str::from_utf8(line).ok());
-    let header = text.and_then(parse).ok_or(Invalid::Line)?;
+    let header = text.and_then(parse).ok_or(ProxyHeaderError::Line)?;
     Ok(Some((header, end + 2)))
 }
 
 /// A line without its end.
-fn parse(line: &str) -> Option<Header> {
+fn parse(line: &str) -> Option<ProxyHeader> {
     let mut words = line.split(' ').skip(1);
     let header = match words.next()? {
         // Whatever follows is to be ignored.
-        "UNKNOWN" => return Some(Header::Local),
+        "UNKNOWN" => return Some(ProxyHeader::Local),
         "TCP4" => tcp::<Ipv4Addr>(&mut words)?,
         "TCP6" => tcp::<Ipv6Addr>(&mut words)?,
         _ => return None,
@@ -41,7 +43,7 @@ fn parse(line: &str) -> Option<Header> {
     words.next().is_none().then_some(header)
 }
 
-fn tcp<'a, I>(words: &mut impl Iterator<Item = &'a str>) -> Option<Header>
+fn tcp<'a, I>(words: &mut impl Iterator<Item = &'a str>) -> Option<ProxyHeader>
 where
     I: std::str::FromStr + Into<IpAddr>,
 {
@@ -49,7 +51,7 @@ where
     let (source, destination): (IpAddr, IpAddr) = (ip()?, ip()?);
     let mut port = || read_port(words.next()?);
     let (from, to) = (port()?, port()?);
-    Some(Header::Proxied(Box::new(Proxied {
+    Some(ProxyHeader::Proxied(Box::new(Proxied {
         addresses: Addresses::Ip {
             source: SocketAddr::new(source, from),
             destination: SocketAddr::new(destination, to),

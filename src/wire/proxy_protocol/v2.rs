@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::checksum::crc32c;
 use super::tlvs::{self, Tlvs, push};
 use super::{
-    Addresses, ClientTls, Details, Header, Invalid, MAX_HEADER_BYTES, Proxied, Read,
+    Addresses, Details, MAX_HEADER_BYTES, Proxied, ProxyHeader, ProxyHeaderError, Read, SslDetails,
     expect_signature, one_family,
 };
 
@@ -43,31 +43,31 @@ pub fn read(bytes: &[u8]) -> Read {
         None => return Ok(None),
         Some(&LOCAL) => true,
         Some(&PROXY) => false,
-        Some(_) => return Err(Invalid::Command),
+        Some(_) => return Err(ProxyHeaderError::Command),
     };
     let family = match bytes.get(13) {
         None => return Ok(None),
         Some(&family) if is_local || is_known(family) => family,
         // Of a listener for UDP that forwards here by mistake.
         Some(&family) if is_known(family & 0xf0) && family & 0x0f == DGRAM => {
-            return Err(Invalid::Datagram);
+            return Err(ProxyHeaderError::Datagram);
         }
-        Some(_) => return Err(Invalid::Family),
+        Some(_) => return Err(ProxyHeaderError::Family),
     };
     let Some(length) = bytes.get(14..FIXED_BYTES).and_then(|two| two.first_chunk()) else {
         return Ok(None);
     };
     let length = FIXED_BYTES + usize::from(u16::from_be_bytes(*length));
     if length > MAX_HEADER_BYTES {
-        return Err(Invalid::TooLong);
+        return Err(ProxyHeaderError::TooLong);
     }
     let Some(header) = bytes.get(..length) else {
         return Ok(None);
     };
     // LOCAL and UNSPEC: what follows is to be skipped.
     let header = match is_local || family >> 4 == 0 {
-        true => Header::Local,
-        false => Header::Proxied(Box::new(proxied(header, family >> 4)?)),
+        true => ProxyHeader::Local,
+        false => ProxyHeader::Proxied(Box::new(proxied(header, family >> 4)?)),
     };
     Ok(Some((header, length)))
 }
@@ -77,13 +77,13 @@ fn is_known(family: u8) -> bool {
     family >> 4 <= 3 && family & 0x0f <= 1
 }
 
-fn proxied(header: &[u8], family: u8) -> Result<Proxied, Invalid> {
+fn proxied(header: &[u8], family: u8) -> Result<Proxied, ProxyHeaderError> {
     let mut rest = header.get(FIXED_BYTES..).unwrap_or_default();
     let addresses = match family {
         1 => ip::<4>(&mut rest, |ip| Ipv4Addr::from(ip).into())?,
         2 => ip::<16>(&mut rest, |ip| Ipv6Addr::from(ip).into())?,
         _ => {
-            take::<216>(&mut rest).ok_or(Invalid::Addresses)?;
+            take::<216>(&mut rest).ok_or(ProxyHeaderError::Addresses)?;
             Addresses::Unix
         }
     };
@@ -96,10 +96,14 @@ fn proxied(header: &[u8], family: u8) -> Result<Proxied, Invalid> {
 fn ip<const N: usize>(
     rest: &mut &[u8],
     of: impl Fn([u8; N]) -> IpAddr,
-) -> Result<Addresses, Invalid> {
-    let mut ip = || take(rest).map(&of).ok_or(Invalid::Addresses);
+) -> Result<Addresses, ProxyHeaderError> {
+    let mut ip = || take(rest).map(&of).ok_or(ProxyHeaderError::Addresses);
     let (source, destination) = (ip()?, ip()?);
-    let mut port = || take(rest).map(u16::from_be_bytes).ok_or(Invalid::Addresses);
+    let mut port = || {
+        take(rest)
+            .map(u16::from_be_bytes)
+            .ok_or(ProxyHeaderError::Addresses)
+    };
     Ok(Addresses::Ip {
         source: SocketAddr::new(source, port()?),
         destination: SocketAddr::new(destination, port()?),
@@ -113,14 +117,16 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*first)
 }
 
-fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, Invalid> {
+fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, ProxyHeaderError> {
     let mut details = Details::default();
     let mut others = Vec::new();
     while let Some((kind, value)) = tlvs::next(&mut rest)? {
         match kind {
             TYPE_ALPN => details.alpn = Some(value.to_vec()),
             TYPE_AUTHORITY => details.authority = Some(text(value, MAX_AUTHORITY_BYTES)?),
-            TYPE_UNIQUE_ID if value.len() > MAX_UNIQUE_ID_BYTES => return Err(Invalid::Tlv),
+            TYPE_UNIQUE_ID if value.len() > MAX_UNIQUE_ID_BYTES => {
+                return Err(ProxyHeaderError::Tlv);
+            }
             TYPE_UNIQUE_ID => details.unique_id = Some(value.to_vec()),
             TYPE_SSL => details.tls = Some(client_tls(value)?),
             TYPE_CRC32C => verify(header, value, header.len() - rest.len())?,
@@ -133,15 +139,15 @@ fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, Invalid> {
     Ok(details)
 }
 
-fn text(value: &[u8], limit: usize) -> Result<String, Invalid> {
+fn text(value: &[u8], limit: usize) -> Result<String, ProxyHeaderError> {
     let text = str::from_utf8(value).ok();
     let text = text.filter(|text| text.len() <= limit);
-    text.map(str::to_owned).ok_or(Invalid::Tlv)
+    text.map(str::to_owned).ok_or(ProxyHeaderError::Tlv)
 }
 
-fn client_tls(mut value: &[u8]) -> Result<ClientTls, Invalid> {
-    let [client, verify @ ..] = take::<5>(&mut value).ok_or(Invalid::Tlv)?;
-    let mut tls = ClientTls {
+fn client_tls(mut value: &[u8]) -> Result<SslDetails, ProxyHeaderError> {
+    let [client, verify @ ..] = take::<5>(&mut value).ok_or(ProxyHeaderError::Tlv)?;
+    let mut tls = SslDetails {
         over_tls: client & CLIENT_SSL != 0,
         certificate: client & CLIENT_CERT_CONN != 0,
         certificate_in_session: client & CLIENT_CERT_SESS != 0,
@@ -161,15 +167,15 @@ fn client_tls(mut value: &[u8]) -> Result<ClientTls, Invalid> {
 }
 
 /// Compares the checksum, which ends at `end`, with that of the header with zeros in its place.
-fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), Invalid> {
+fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), ProxyHeaderError> {
     let told = value.try_into().map(u32::from_be_bytes);
-    let told = told.map_err(|_| Invalid::Tlv)?;
+    let told = told.map_err(|_| ProxyHeaderError::Tlv)?;
     let place = end - 4..end;
     let zeroed = header.iter().enumerate();
     let zeroed = zeroed.map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
     match crc32c(zeroed) == told {
         true => Ok(()),
-        false => Err(Invalid::Checksum),
+        false => Err(ProxyHeaderError::Checksum),
     }
 }
 
@@ -228,7 +234,7 @@ fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAdd
     }
 }
 
-fn encoded_tls(tls: &ClientTls) -> Vec<u8> {
+fn encoded_tls(tls: &SslDetails) -> Vec<u8> {
     let flags = [
         (tls.over_tls, CLIENT_SSL),
         (tls.certificate, CLIENT_CERT_CONN),
