@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel::balance::{Algorithm, Maglev, Nodes, RoundRobin, bytes_hash};
+use evenkeel::balance::{Maglev, Nodes, Picker, RoundRobin, bytes_hash};
 use evenkeel::observe::{Journal, ListenerCounters};
 use evenkeel::proxy::{Admissions, Limits, Rules};
 use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
@@ -33,12 +33,12 @@ fn picks(criterion: &mut Criterion) {
     let names: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
     let nodes = Ten([5, 3, 8, 1, 9, 2, 7, 4, 6, 0]);
     let algorithms = [
-        ("round_robin", Algorithm::RoundRobin(RoundRobin::new(10))),
-        ("least_conn", Algorithm::LeastConn),
-        ("random", Algorithm::Random),
+        ("round_robin", Picker::RoundRobin(RoundRobin::new(10))),
+        ("least_conn", Picker::LeastConn),
+        ("random", Picker::Random),
         (
             "maglev",
-            Algorithm::Hash(Maglev::new(names.iter().map(|name| (name.as_str(), 1)))),
+            Picker::Hash(Maglev::new(names.iter().map(|name| (name.as_str(), 1)))),
         ),
     ];
     let mut group = criterion.benchmark_group("pick of 10");

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::silence::{self, Silence};
-use crate::base::source::Source;
+use crate::base::source::SourcePrefix;
 use crate::net::Peer;
 
 /// Bits of an address that make a source, of IPv4 and IPv6.
@@ -27,7 +27,7 @@ pub(super) struct Room {
 pub(super) struct Guest {
     room: Arc<Room>,
     pub peer: Peer,
-    source: Source,
+    source: SourcePrefix,
     has_spoken: AtomicBool,
     /// Its place among the silent ones; `None` while a request is under way.
     silent: Mutex<Option<silence::Silent>>,
@@ -71,7 +71,7 @@ impl Room {
         let guest = Guest {
             room: Arc::clone(self),
             peer,
-            source: Source::of(peer.ip(), PREFIXES.0, PREFIXES.1),
+            source: SourcePrefix::of(peer.ip(), PREFIXES.0, PREFIXES.1),
             has_spoken: AtomicBool::new(false),
             silent: Mutex::new(None),
             leave: CancellationToken::new(),

@@ -3,7 +3,7 @@
 
 /// One node that takes connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
+pub struct NodeLoad {
     pub live: u64,
     /// Only the proportion of weights counts; 0 = its share is nothing.
     pub weight: u32,
@@ -11,7 +11,7 @@ pub struct Load {
     pub max: u64,
 }
 
-impl Load {
+impl NodeLoad {
     fn limit(&self) -> u64 {
         match self.max {
             0 => u64::MAX,
@@ -24,7 +24,7 @@ impl Load {
 /// another one below its own.
 ///
 /// The numbers add up to what all carry now. A node above its share is never brought below it (rounded down).
-pub fn level(loads: &[Load], threshold_percent: u8) -> Option<Vec<u64>> {
+pub fn level(loads: &[NodeLoad], threshold_percent: u8) -> Option<Vec<u64>> {
     let targets = targets(loads);
     let threshold = u128::from(threshold_percent);
     let pairs = || loads.iter().zip(&targets);
@@ -38,7 +38,7 @@ pub fn level(loads: &[Load], threshold_percent: u8) -> Option<Vec<u64>> {
 }
 
 /// Whole numbers as close to the shares as can be.
-fn targets(loads: &[Load]) -> Vec<u64> {
+fn targets(loads: &[NodeLoad]) -> Vec<u64> {
     let mut targets = vec![0; loads.len()];
     let mut rest: u64 = loads.iter().map(|load| load.live).sum();
     let mut open: Vec<usize> = (0..loads.len())
@@ -65,7 +65,7 @@ fn targets(loads: &[Load]) -> Vec<u64> {
 }
 
 /// What the division left over stays where the most are. What nobody has room for stays where it is.
-fn give_out_the_rest(loads: &[Load], targets: &mut [u64], mut open: Vec<usize>) {
+fn give_out_the_rest(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usize>) {
     let all: u64 = loads.iter().map(|load| load.live).sum();
     let mut rest = all - targets.iter().sum::<u64>();
     open.sort_by_key(|at| std::cmp::Reverse(loads[*at].live));
@@ -93,8 +93,8 @@ mod tests {
 
     use super::*;
 
-    fn load(live: u64, weight: u32) -> Load {
-        Load {
+    fn load(live: u64, weight: u32) -> NodeLoad {
+        NodeLoad {
             live,
             weight,
             max: 0,
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_full_node_takes_no_more_and_the_others_share_the_more() {
-        let full = Load {
+        let full = NodeLoad {
             max: 40,
             ..load(40, 1)
         };
@@ -138,10 +138,10 @@ mod tests {
         assert_eq!(level(&[load(130, 1), full, load(130, 1)], 20), None);
     }
 
-    fn loads() -> impl Strategy<Value = Vec<Load>> {
+    fn loads() -> impl Strategy<Value = Vec<NodeLoad>> {
         let max = prop_oneof![Just(0u64), 1u64..500];
         let one = (0u64..1000, 0u32..5, max);
-        let one = one.prop_map(|(live, weight, max)| Load { live, weight, max });
+        let one = one.prop_map(|(live, weight, max)| NodeLoad { live, weight, max });
         prop::collection::vec(one, 0..12)
     }
 
@@ -164,7 +164,7 @@ mod tests {
         #[test]
         fn what_is_level_is_left_alone(loads in loads(), threshold in 1u8..90) {
             let Some(targets) = level(&loads, threshold) else { return Ok(()) };
-            let after: Vec<Load> = loads.iter().zip(&targets).map(|(load, live)| Load { live: *live, ..*load }).collect();
+            let after: Vec<NodeLoad> = loads.iter().zip(&targets).map(|(load, live)| NodeLoad { live: *live, ..*load }).collect();
             prop_assert_eq!(level(&after, threshold), None);
         }
 

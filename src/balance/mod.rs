@@ -12,7 +12,7 @@ mod random;
 mod round_robin;
 
 pub use hash::{address_hash, bytes_hash};
-pub use level::{Load, level};
+pub use level::{NodeLoad, level};
 pub use maglev::Maglev;
 pub use round_robin::RoundRobin;
 
@@ -29,7 +29,7 @@ pub trait Nodes {
 
 /// One of the closed set of algorithms, with what it remembers from pick to pick.
 #[derive(Debug)]
-pub enum Algorithm {
+pub enum Picker {
     RoundRobin(RoundRobin),
     LeastConn,
     /// The better of two drawn by weight.
@@ -38,16 +38,16 @@ pub enum Algorithm {
     Hash(Maglev),
 }
 
-impl Algorithm {
+impl Picker {
     /// The node for one connection; `None` when every weight is 0.
     ///
     /// `entropy` is the key's hash (`address_hash`, `bytes_hash`) for `Hash`, and a fresh random number for the others.
     pub fn pick(&self, nodes: &impl Nodes, entropy: u64) -> Option<usize> {
         match self {
-            Algorithm::RoundRobin(turns) => turns.pick(nodes),
-            Algorithm::LeastConn => least_conn::pick(nodes, entropy),
-            Algorithm::Random => random::pick(nodes, entropy),
-            Algorithm::Hash(table) => table.pick(nodes, entropy),
+            Picker::RoundRobin(turns) => turns.pick(nodes),
+            Picker::LeastConn => least_conn::pick(nodes, entropy),
+            Picker::Random => random::pick(nodes, entropy),
+            Picker::Hash(table) => table.pick(nodes, entropy),
         }
     }
 }
@@ -98,13 +98,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn all(names: &[String], weights: &[u32]) -> [Algorithm; 4] {
+    fn all(names: &[String], weights: &[u32]) -> [Picker; 4] {
         let named = names.iter().map(String::as_str);
         [
-            Algorithm::RoundRobin(RoundRobin::new(weights.len())),
-            Algorithm::LeastConn,
-            Algorithm::Random,
-            Algorithm::Hash(Maglev::new(named.zip(weights.iter().copied()))),
+            Picker::RoundRobin(RoundRobin::new(weights.len())),
+            Picker::LeastConn,
+            Picker::Random,
+            Picker::Hash(Maglev::new(named.zip(weights.iter().copied()))),
         ]
     }
 

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 #[derive(Debug)]
-pub struct Lately<K> {
+pub struct ExpiringSet<K> {
     lasts: Duration,
     max: usize,
     until: HashMap<K, Duration>,
@@ -14,7 +14,7 @@ pub struct Lately<K> {
     order: VecDeque<K>,
 }
 
-impl<K: Hash + Eq + Copy> Lately<K> {
+impl<K: Hash + Eq + Copy> ExpiringSet<K> {
     pub fn new(lasts: Duration, max: usize) -> Self {
         Self {
             lasts,
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_key_is_remembered_for_the_while_it_was_given() {
-        let mut lately = Lately::new(at(10), 100);
+        let mut lately = ExpiringSet::new(at(10), 100);
         lately.insert('a', at(5));
         lately.insert('a', at(14));
         assert!(lately.contains(&'a', at(14)) && !lately.contains(&'b', at(14)));
@@ -71,11 +71,11 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room_and_what_is_over_takes_none() {
-        let mut lately = Lately::new(at(10), 3);
+        let mut lately = ExpiringSet::new(at(10), 3);
         for key in 1..=4 {
             lately.insert(key, at(key));
         }
-        let kept = |lately: &Lately<u64>, now| {
+        let kept = |lately: &ExpiringSet<u64>, now| {
             (1..=9)
                 .filter(|key| lately.contains(key, now))
                 .collect::<Vec<_>>()

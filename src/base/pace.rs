@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 /// Lets one through per `spacing`. Shared by threads; may be a `static`.
 #[derive(Debug)]
-pub struct Pace {
+pub struct LogThrottle {
     spacing: Duration,
     last: Mutex<Option<Instant>>,
 }
 
-impl Pace {
+impl LogThrottle {
     pub const fn new(spacing: Duration) -> Self {
         Self {
             spacing,
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn the_first_is_due_and_the_next_after_the_spacing() {
-        let pace = Pace::new(Duration::from_secs(10));
+        let pace = LogThrottle::new(Duration::from_secs(10));
         let start = Instant::now();
         let due = |seconds| pace.is_due(start + Duration::from_secs(seconds));
         assert_eq!(

@@ -29,11 +29,11 @@ pub struct AmbiguousPath<'a> {
     /// Decoded as far as it goes.
     resolved: Vec<u8>,
     /// Without empty names and `.`: to leave `..` alone comes to the same.
-    steps: Vec<Step>,
+    steps: Vec<PathStep>,
 }
 
 #[derive(Debug, Clone)]
-struct Step {
+struct PathStep {
     name: Vec<u8>,
     /// By a separator that is escaped or a `\`: to some, both are one name.
     is_joined: bool,
@@ -77,7 +77,7 @@ impl<'a> AmbiguousPath<'a> {
         let mut to_leave = vec![None; wanted.len()];
         to_leave[..1].fill(Some(0_usize));
         for step in &self.steps {
-            let found = |name: &Step| name.name.eq_ignore_ascii_case(&step.name);
+            let found = |name: &PathStep| name.name.eq_ignore_ascii_case(&step.name);
             for place in (0..wanted.len()).rev() {
                 let Some(Some(names)) = to_leave.get(place).copied() else {
                     continue;
@@ -121,18 +121,18 @@ impl<'a> AmbiguousPath<'a> {
     }
 }
 
-impl Step {
+impl PathStep {
     fn climbs(&self) -> bool {
         self.name == b".."
     }
 }
 
-fn steps(path: &[u8]) -> Vec<Step> {
+fn steps(path: &[u8]) -> Vec<PathStep> {
     let segments = path.split(|&byte| byte == b'/');
     let names = segments.flat_map(|segment| {
         let decoded = decode(segment, |_| true);
         let parts = decoded.split(|byte| b"/\\".contains(byte));
-        let parts = parts.enumerate().map(|(index, part)| Step {
+        let parts = parts.enumerate().map(|(index, part)| PathStep {
             name: name_of(part).to_owned(),
             is_joined: index > 0,
         });

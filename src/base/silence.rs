@@ -4,22 +4,22 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::source::Source;
+use super::source::SourcePrefix;
 
 /// Silent connections in the order in which they fell silent, each with what its owner keeps of it.
 /// No step takes longer than a search in a tree: an attacker decides how many there are.
 #[derive(Debug)]
 pub struct Silence<T> {
-    sources: HashMap<Source, BTreeMap<u64, T>>,
+    sources: HashMap<SourcePrefix, BTreeMap<u64, T>>,
     /// Number of connections and oldest one of each source.
-    sizes: BTreeSet<(usize, Reverse<u64>, Source)>,
+    sizes: BTreeSet<(usize, Reverse<u64>, SourcePrefix)>,
     next: u64,
 }
 
 /// Names one silent connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silent {
-    source: Source,
+    source: SourcePrefix,
     number: u64,
 }
 
@@ -35,7 +35,7 @@ impl<T> Default for Silence<T> {
 
 impl<T> Silence<T> {
     /// A connection falls silent.
-    pub fn push(&mut self, source: Source, kept: T) -> Silent {
+    pub fn push(&mut self, source: SourcePrefix, kept: T) -> Silent {
         let number = self.next;
         self.next += 1;
         self.change(source, |silent| silent.insert(number, kept));
@@ -60,7 +60,11 @@ impl<T> Silence<T> {
         self.remove(Silent { source, number })
     }
 
-    fn change<R>(&mut self, source: Source, change: impl FnOnce(&mut BTreeMap<u64, T>) -> R) -> R {
+    fn change<R>(
+        &mut self,
+        source: SourcePrefix,
+        change: impl FnOnce(&mut BTreeMap<u64, T>) -> R,
+    ) -> R {
         let all = self.sources.entry(source).or_default();
         let size = |all: &BTreeMap<u64, T>| {
             let oldest = *all.first_key_value()?.0;
@@ -84,8 +88,8 @@ mod tests {
 
     use super::*;
 
-    fn source(number: u8) -> Source {
-        Source::V4([192, 0, 2, number])
+    fn source(number: u8) -> SourcePrefix {
+        SourcePrefix::V4([192, 0, 2, number])
     }
 
     #[test]

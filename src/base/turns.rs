@@ -12,16 +12,16 @@ pub const URGENT_IN_A_ROW: u32 = 7;
 
 /// Names a waiting item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket<S> {
+pub struct QueueTicket<S> {
     source: S,
     urgent: bool,
     number: u64,
 }
 
 #[derive(Debug)]
-pub struct Turns<S, T> {
-    urgent: Lane<S, T>,
-    other: Lane<S, T>,
+pub struct FairQueue<S, T> {
+    urgent: SourceQueue<S, T>,
+    other: SourceQueue<S, T>,
     /// Urgent turns since the last other one.
     in_a_row: u32,
     /// Waiting items of one source in one lane.
@@ -30,18 +30,18 @@ pub struct Turns<S, T> {
 }
 
 #[derive(Debug)]
-struct Lane<S, T> {
+struct SourceQueue<S, T> {
     /// Those whose turn is to come are in `order` exactly once, with or without something that waits.
     sources: HashMap<S, VecDeque<(u64, T)>>,
     order: VecDeque<S>,
     waiting: usize,
 }
 
-impl<S: Hash + Eq + Copy, T> Turns<S, T> {
+impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
     pub fn new(max_per_source: usize) -> Self {
         Self {
-            urgent: Lane::new(),
-            other: Lane::new(),
+            urgent: SourceQueue::new(),
+            other: SourceQueue::new(),
             in_a_row: 0,
             max_per_source,
             next_number: 0,
@@ -52,12 +52,12 @@ impl<S: Hash + Eq + Copy, T> Turns<S, T> {
     ///
     /// # Errors
     /// The item, where its source has too many waiting.
-    pub fn push(&mut self, source: S, urgent: bool, item: T) -> Result<Ticket<S>, T> {
+    pub fn push(&mut self, source: S, urgent: bool, item: T) -> Result<QueueTicket<S>, T> {
         let number = self.next_number;
         let max = self.max_per_source;
         self.lane(urgent).push(source, number, item, max)?;
         self.next_number += 1;
-        Ok(Ticket {
+        Ok(QueueTicket {
             source,
             urgent,
             number,
@@ -76,8 +76,8 @@ impl<S: Hash + Eq + Copy, T> Turns<S, T> {
     }
 
     /// Takes an item out of its turn; `None` when it had it.
-    pub fn remove(&mut self, ticket: &Ticket<S>) -> Option<T> {
-        let Ticket {
+    pub fn remove(&mut self, ticket: &QueueTicket<S>) -> Option<T> {
+        let QueueTicket {
             source,
             urgent,
             number,
@@ -98,7 +98,7 @@ impl<S: Hash + Eq + Copy, T> Turns<S, T> {
         self.urgent.waiting + self.other.waiting
     }
 
-    fn lane(&mut self, urgent: bool) -> &mut Lane<S, T> {
+    fn lane(&mut self, urgent: bool) -> &mut SourceQueue<S, T> {
         match urgent {
             true => &mut self.urgent,
             false => &mut self.other,
@@ -106,7 +106,7 @@ impl<S: Hash + Eq + Copy, T> Turns<S, T> {
     }
 }
 
-impl<S: Hash + Eq + Copy, T> Lane<S, T> {
+impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
     fn new() -> Self {
         Self {
             sources: HashMap::new(),
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn sources_take_turns_whatever_the_length_of_their_queues() {
-        let mut turns = Turns::new(100);
+        let mut turns = FairQueue::new(100);
         for item in 0..5 {
             turns.push('a', false, ('a', item)).unwrap();
         }
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_urgent_go_first_and_leave_a_turn_in_eight() {
-        let mut turns = Turns::new(100);
+        let mut turns = FairQueue::new(100);
         for item in 0..3 {
             turns.push(1, false, format!("other {item}")).unwrap();
         }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_source_has_a_bound_and_others_do_not_feel_it() {
-        let mut turns = Turns::new(2);
+        let mut turns = FairQueue::new(2);
         assert!(turns.push(1, false, 10).is_ok());
         assert!(turns.push(1, false, 11).is_ok());
         assert_eq!(turns.push(1, false, 12), Err(12));
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn who_leaves_and_comes_back_gains_no_turn() {
-        let mut turns = Turns::new(10);
+        let mut turns = FairQueue::new(10);
         turns.push(1, false, 10).unwrap();
         turns.push(2, false, 20).unwrap();
         let left = turns.push(3, false, 30).unwrap();
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_demoted_source_waits_with_the_others_and_in_its_order() {
-        let mut turns = Turns::new(10);
+        let mut turns = FairQueue::new(10);
         turns.push(1, true, 10).unwrap();
         turns.push(1, false, 11).unwrap();
         let left = turns.push(1, true, 12).unwrap();
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn sources_that_only_came_and_left_do_not_pile_up() {
-        let mut turns = Turns::new(10);
+        let mut turns = FairQueue::new(10);
         for source in 0..10_000 {
             let ticket = turns.push(source, false, ()).unwrap();
             turns.remove(&ticket);
@@ -306,9 +306,9 @@ mod tests {
         #[test]
         fn nothing_is_lost_and_each_source_keeps_its_order(acts in acts()) {
             const MAX: usize = 5;
-            let mut turns = Turns::new(MAX);
+            let mut turns = FairQueue::new(MAX);
             // In the order in which they came; the lane is the one in which they wait.
-            let mut waiting: Vec<(Ticket<u8>, (u8, bool, u32))> = Vec::new();
+            let mut waiting: Vec<(QueueTicket<u8>, (u8, bool, u32))> = Vec::new();
             for (number, act) in acts.into_iter().enumerate() {
                 match act {
                     Act::Push(source, urgent) => {
@@ -349,7 +349,7 @@ mod tests {
         /// Whoever waits is served before any source of its lane had two turns more, and the lanes share as they should.
         #[test]
         fn nobody_starves(flood in 1u8..20, urgent_flood: bool, urgent: bool) {
-            let mut turns = Turns::new(1_000);
+            let mut turns = FairQueue::new(1_000);
             for round in 0..200 {
                 for source in 0..flood {
                     turns.push(source, urgent_flood, (source, round)).unwrap();

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use crate::base::pace::Pace;
+use crate::base::pace::LogThrottle;
 use crate::config;
 use crate::pool::backend::Home;
 use crate::pool::members::Members;
@@ -67,7 +67,7 @@ pub struct Pool {
     /// Told when a check takes a backend down.
     falls: watch::Sender<()>,
     /// Of log lines that tell of clients turned away.
-    refusals: Pace,
+    refusals: LogThrottle,
     takeovers: Semaphore,
 }
 
@@ -111,7 +111,7 @@ impl Pool {
                 sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 falls: watch::Sender::new(()),
-                refusals: Pace::new(REFUSAL_SPACING),
+                refusals: LogThrottle::new(REFUSAL_SPACING),
                 takeovers: Semaphore::new(MAX_TAKEOVERS),
             }
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::balance::{Algorithm, Maglev, Nodes, RoundRobin};
+use crate::balance::{Maglev, Nodes, Picker, RoundRobin};
 use crate::config::{self, Balance};
 use crate::pool::gate::Door;
 use crate::pool::{Backend, Lease};
@@ -86,7 +86,7 @@ impl View {
 #[derive(Debug)]
 pub(super) struct Tier {
     slots: Vec<Slot>,
-    algorithm: Arc<Algorithm>,
+    algorithm: Arc<Picker>,
     /// Some slot is relieved.
     relieves: bool,
 }
@@ -157,10 +157,10 @@ impl Tier {
                 .zip(slots)
                 .all(|(old, new)| Arc::ptr_eq(&old.backend, &new.backend));
         match (&*self.algorithm, balance) {
-            (Algorithm::RoundRobin(_), Balance::RoundRobin) => same_nodes,
-            (Algorithm::LeastConn, Balance::LeastConn) => true,
-            (Algorithm::Random, Balance::Random) => true,
-            (Algorithm::Hash(_), Balance::IpHash | Balance::Hash(_)) => {
+            (Picker::RoundRobin(_), Balance::RoundRobin) => same_nodes,
+            (Picker::LeastConn, Balance::LeastConn) => true,
+            (Picker::Random, Balance::Random) => true,
+            (Picker::Hash(_), Balance::IpHash | Balance::Hash(_)) => {
                 let mut pairs = self.slots.iter().zip(slots);
                 same_nodes && pairs.all(|(old, new)| old.weight == new.weight)
             }
@@ -224,16 +224,16 @@ impl Tier {
     }
 }
 
-fn algorithm(slots: &[Slot], balance: &Balance, before: Option<&Tier>) -> Algorithm {
+fn algorithm(slots: &[Slot], balance: &Balance, before: Option<&Tier>) -> Picker {
     match balance {
-        Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::carried(turns(slots, before))),
-        Balance::LeastConn => Algorithm::LeastConn,
-        Balance::Random => Algorithm::Random,
+        Balance::RoundRobin => Picker::RoundRobin(RoundRobin::carried(turns(slots, before))),
+        Balance::LeastConn => Picker::LeastConn,
+        Balance::Random => Picker::Random,
         Balance::IpHash | Balance::Hash(_) => {
             let named = slots
                 .iter()
                 .map(|slot| (&**slot.backend.name(), u32::from(slot.weight)));
-            Algorithm::Hash(Maglev::new(named))
+            Picker::Hash(Maglev::new(named))
         }
     }
 }
@@ -242,7 +242,7 @@ fn algorithm(slots: &[Slot], balance: &Balance, before: Option<&Tier>) -> Algori
 fn turns(slots: &[Slot], before: Option<&Tier>) -> Vec<i64> {
     let old: Vec<(&Slot, i64)> = match before {
         Some(tier) => match &*tier.algorithm {
-            Algorithm::RoundRobin(turns) => tier.slots.iter().zip(turns.gained()).collect(),
+            Picker::RoundRobin(turns) => tier.slots.iter().zip(turns.gained()).collect(),
             _ => Vec::new(),
         },
         None => Vec::new(),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admissions;
 use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, real_client, tcp};
-use crate::base::pace::Pace;
+use crate::base::pace::LogThrottle;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
 use crate::observe::{End, ListenerCounters, Phase, Record, Refusal, Side};
@@ -37,7 +37,7 @@ pub(super) struct Shared {
     pub rules: Arc<ArcSwap<Rules>>,
     pub counters: Arc<ListenerCounters>,
     pub admissions: Arc<Admissions>,
-    warned: Pace,
+    warned: LogThrottle,
     stop: CancellationToken,
 }
 
@@ -94,7 +94,7 @@ impl Listening {
                 None => Arc::new(Admissions::new(&proxy.limits, &counters)),
             },
             counters,
-            warned: Pace::new(WARN_SPACING),
+            warned: LogThrottle::new(WARN_SPACING),
             stop: stop.clone(),
         });
         let acceptor = Mutex::new(Acceptor::start(&shared));

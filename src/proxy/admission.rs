@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::sources::{Sources, Tracked};
 use super::{Intake, Limits, Rules};
-use crate::base::pace::Pace;
+use crate::base::pace::LogThrottle;
 use crate::base::rate::Bucket;
-use crate::base::source::Source;
+use crate::base::source::SourcePrefix;
 use crate::config::{PerSource, Protocol};
 use crate::observe::{ListenerCounters, Refusal};
 
@@ -25,8 +25,8 @@ pub struct Admissions {
     sources: Sources<Origin>,
     counters: Arc<ListenerCounters>,
     intake: Intake,
-    warned: Pace,
-    names_told: Pace,
+    warned: LogThrottle,
+    names_told: LogThrottle,
 }
 
 /// What all connections of one listener share.
@@ -69,8 +69,8 @@ impl Admissions {
             sources: Sources::new(),
             counters: Arc::clone(counters),
             intake: Intake::default(),
-            warned: Pace::new(WARN_SPACING),
-            names_told: Pace::new(WARN_SPACING),
+            warned: LogThrottle::new(WARN_SPACING),
+            names_told: LogThrottle::new(WARN_SPACING),
         }
     }
 
@@ -220,7 +220,7 @@ impl Admissions {
         let Some((limits, client)) = limits.zip(client) else {
             return anyone();
         };
-        let source = Source::of(Some(client), limits.prefixes.v4, limits.prefixes.v6);
+        let source = SourcePrefix::of(Some(client), limits.prefixes.v4, limits.prefixes.v6);
         let new = || Origin::new(&self.entrance);
         match self.sources.entry(source, now, new) {
             Some(origin) => (origin, Some(limits)),

@@ -23,10 +23,10 @@ use tokio::time::Sleep;
 
 use super::Arrival;
 use super::classify::{client_end, refuse_too_large, send_alert};
-use crate::base::lately::Lately;
+use crate::base::lately::ExpiringSet;
 use crate::base::rate::Bucket;
-use crate::base::source::Source;
-use crate::base::turns::{Ticket, Turns};
+use crate::base::source::SourcePrefix;
+use crate::base::turns::{FairQueue, QueueTicket};
 use crate::config::{Global, Rate};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
@@ -68,8 +68,8 @@ pub struct Handshakes {
 
 struct State {
     /// Those whose tickets did not resume.
-    distrusted: Lately<Source>,
-    turns: Turns<Source, oneshot::Sender<()>>,
+    distrusted: ExpiringSet<SourcePrefix>,
+    turns: FairQueue<SourcePrefix, oneshot::Sender<()>>,
     in_progress: usize,
     /// A timer will look again.
     is_timed: bool,
@@ -83,8 +83,8 @@ impl Handshakes {
             begun: Bucket::default(),
             epoch: Instant::now(),
             state: Mutex::new(State {
-                distrusted: Lately::new(DISTRUSTED, MAX_DISTRUSTED),
-                turns: Turns::new(MAX_WAITING_PER_SOURCE),
+                distrusted: ExpiringSet::new(DISTRUSTED, MAX_DISTRUSTED),
+                turns: FairQueue::new(MAX_WAITING_PER_SOURCE),
                 in_progress: 0,
                 is_timed: false,
             }),
@@ -113,7 +113,7 @@ impl Handshakes {
     }
 
     /// Of this source a ticket had a turn and did not resume: what waits of it goes on among the others.
-    fn distrust(&self, source: Source) {
+    fn distrust(&self, source: SourcePrefix) {
         let mut state = self.lock();
         state.distrusted.insert(source, self.epoch.elapsed());
         state.turns.demote(source);
@@ -123,7 +123,7 @@ impl Handshakes {
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queue, or gives its turn to the next.
-    async fn turn(self: &Arc<Self>, source: Source, resumes: bool) -> Option<Turn> {
+    async fn turn(self: &Arc<Self>, source: SourcePrefix, resumes: bool) -> Option<Turn> {
         let (tell, told) = oneshot::channel();
         let waiting = {
             let mut state = self.lock();
@@ -206,7 +206,7 @@ impl Handshakes {
 /// One that waits; dropped, it waits no more.
 struct Waiting {
     gate: Arc<Handshakes>,
-    ticket: Option<Ticket<Source>>,
+    ticket: Option<QueueTicket<SourcePrefix>>,
 }
 
 impl Waiting {
@@ -342,7 +342,7 @@ async fn before<T>(alarm: Pin<&mut Sleep>, doing: impl Future<Output = T>) -> Re
 async fn take_turn(
     stream: &Stream,
     arrival: &Arrival,
-    source: Source,
+    source: SourcePrefix,
     resumes: bool,
     mut alarm: Pin<&mut Sleep>,
     waited: &mut Duration,
@@ -422,7 +422,7 @@ fn resumes(reader: &ClientHelloReader, config: &ServerConfig) -> bool {
     config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
 }
 
-async fn turn(arrival: &Arrival, source: Source, resumes: bool) -> Result<Turn, End> {
+async fn turn(arrival: &Arrival, source: SourcePrefix, resumes: bool) -> Result<Turn, End> {
     let turn = arrival.proxy.handshakes.turn(source, resumes).await;
     turn.ok_or_else(|| {
         arrival.admissions.refused(Refusal::HandshakeQueue);
@@ -443,8 +443,8 @@ mod tests {
         Handshakes::new(&global, Handle::current())
     }
 
-    fn source(number: u8) -> Source {
-        Source::V4([10, 0, 0, number])
+    fn source(number: u8) -> SourcePrefix {
+        SourcePrefix::V4([10, 0, 0, number])
     }
 
     #[tokio::test]

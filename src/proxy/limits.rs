@@ -14,7 +14,7 @@ use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
 use crate::base::silence::Silent;
-use crate::base::source::Source;
+use crate::base::source::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::fds;
 use crate::relay::pipe_descriptors;
@@ -405,7 +405,7 @@ pub struct Slot {
 
 impl Slot {
     /// Set-up waits for the client, which counts for `source`.
-    pub(super) fn fall_silent(&self, source: Source) {
+    pub(super) fn fall_silent(&self, source: SourcePrefix) {
         self.speak();
         let silents = &self.limits.silent;
         *self.silent() = Some(silents.enter(source, &self.leave, Instant::now()));

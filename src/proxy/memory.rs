@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::pace::Pace;
+use crate::base::pace::LogThrottle;
 use crate::base::units::{format_size, readable_size};
 use crate::config::defaults::MAX_MEMORY_PERCENT;
 use crate::net::memory::{anonymous_bytes, give_back, group_limit};
@@ -80,14 +80,14 @@ impl MemoryBound {
 /// State of the log: it says once in a while that memory is short, and once that it is so no more.
 #[derive(Debug)]
 struct Told {
-    pace: Pace,
+    pace: LogThrottle,
     is_short: AtomicBool,
 }
 
 impl Default for Told {
     fn default() -> Self {
         Self {
-            pace: Pace::new(WARN_SPACING),
+            pace: LogThrottle::new(WARN_SPACING),
             is_short: AtomicBool::new(false),
         }
     }

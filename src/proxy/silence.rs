@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Arrival, Slot};
 use crate::base::silence::{Silence, Silent};
-use crate::base::source::Source;
+use crate::base::source::SourcePrefix;
 use crate::config::Prefixes;
 use crate::observe::{End, How, Phase, Refusal, Side};
 
@@ -27,7 +27,7 @@ const BATCHES: u64 = 256;
 pub(super) struct SilentConnections(Mutex<Silence<(Instant, CancellationToken)>>);
 
 impl SilentConnections {
-    pub fn enter(&self, source: Source, leave: &CancellationToken, now: Instant) -> Silent {
+    pub fn enter(&self, source: SourcePrefix, leave: &CancellationToken, now: Instant) -> Silent {
         self.lock().push(source, (now, leave.clone()))
     }
 
@@ -65,10 +65,10 @@ impl SilentConnections {
 
 impl Arrival {
     /// The network that its client counts for.
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> SourcePrefix {
         let limits = self.rules.config.admission.per_source;
         let Prefixes { v4, v6 } = limits.map(|limits| limits.prefixes).unwrap_or_default();
-        Source::of(self.peer.ip(), v4, v6)
+        SourcePrefix::of(self.peer.ip(), v4, v6)
     }
 
     /// Set-up waits for its client's next word.
@@ -104,7 +104,7 @@ mod tests {
 
     fn enter(silent: &SilentConnections, number: u8, now: Instant) -> (CancellationToken, Silent) {
         let leave = CancellationToken::new();
-        let ticket = silent.enter(Source::V4([192, 0, 2, number]), &leave, now);
+        let ticket = silent.enter(SourcePrefix::V4([192, 0, 2, number]), &leave, now);
         (leave, ticket)
     }
 

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::source::Source;
+use crate::base::source::SourcePrefix;
 
 /// A lock is held for a look-up of 50 ns: 256 of them are never a queue.
 const SHARDS: usize = 256;
@@ -29,7 +29,7 @@ pub(super) struct Sources<T> {
     shards: Box<[Mutex<Shard<T>>]>,
 }
 
-type Shard<T> = HashMap<Source, Arc<T>, RandomState>;
+type Shard<T> = HashMap<SourcePrefix, Arc<T>, RandomState>;
 
 impl<T: Tracked> Sources<T> {
     pub fn new() -> Self {
@@ -43,7 +43,12 @@ impl<T: Tracked> Sources<T> {
 
     /// The entry of a source, a new one where there is none; `None` where there is no room for it. An entry is idle when
     /// nobody but the table holds it.
-    pub fn entry(&self, source: Source, now: Duration, new: impl FnOnce() -> T) -> Option<Arc<T>> {
+    pub fn entry(
+        &self,
+        source: SourcePrefix,
+        now: Duration,
+        new: impl FnOnce() -> T,
+    ) -> Option<Arc<T>> {
         let place = self.hasher.hash_one(source) as usize % SHARDS;
         let shard = self.shards.get(place)?;
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,8 +98,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(10);
 
-    fn source(number: usize) -> Source {
-        Source::V4((number as u32).to_be_bytes())
+    fn source(number: usize) -> SourcePrefix {
+        SourcePrefix::V4((number as u32).to_be_bytes())
     }
 
     fn table() -> Sources<Kept> {

@@ -152,8 +152,8 @@ fn plan(pool: &Arc<Pool>, loads: &[Load], settings: &Rebalance) -> Option<Surplu
     })
 }
 
-fn count(load: &Load) -> balance::Load {
-    balance::Load {
+fn count(load: &Load) -> balance::NodeLoad {
+    balance::NodeLoad {
         live: load.live,
         weight: load.weight.into(),
         max: load.max_connections,

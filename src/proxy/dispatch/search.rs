@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::DispatchError;
-use crate::base::pace::Pace;
+use crate::base::pace::LogThrottle;
 use crate::base::units::format_duration;
 use crate::net::{ConnectError, OVERDUE_AFTER};
 use crate::observe::{How, Phase, Record};
@@ -171,7 +171,7 @@ impl Attempt {
     /// Charges the backend with its failure; a shortage of our own is the operator's to know. Nobody
     /// is charged twice, nor for a connect without an answer while others succeed.
     pub fn charge(&self, error: &ConnectError, now: Instant) {
-        static SHORTAGE: Pace = Pace::new(SHORTAGE_SPACING);
+        static SHORTAGE: LogThrottle = LogThrottle::new(SHORTAGE_SPACING);
         let backend = &self.backend;
         if error.is_ours() {
             if SHORTAGE.is_due(now) {
