@@ -8,7 +8,7 @@ use futures_util::stream;
 
 use super::snapshot::{Entry, Gap};
 use crate::config::{Discover, DiscoverSource};
-use crate::net::dns::{Answer, Dns, DnsError, Service};
+use crate::net::dns::{Dns, DnsAnswer, DnsError, Service};
 
 /// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name server.
 const MAX_PARALLEL_LOOKUPS: usize = 16;
@@ -90,7 +90,7 @@ impl Round {
     fn add(
         &mut self,
         service: Service,
-        answer: Result<Answer<std::net::IpAddr>, DnsError>,
+        answer: Result<DnsAnswer<std::net::IpAddr>, DnsError>,
     ) -> Option<DnsError> {
         let answer = match answer {
             Ok(answer) => answer,

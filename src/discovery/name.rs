@@ -7,7 +7,7 @@ use super::schedule::Schedule;
 use super::status::Status;
 use crate::config::defaults::{DISCOVER_TIMEOUT, MAX_TTL, MIN_TTL};
 use crate::net::Endpoint;
-use crate::net::dns::{Answer, Dns, DnsError};
+use crate::net::dns::{Dns, DnsAnswer, DnsError};
 use crate::pool::Backend;
 
 /// Runs until it is dropped.
@@ -41,7 +41,7 @@ pub(super) async fn follow(backend: Arc<Backend>, host: String, port: u16, statu
 }
 
 /// A resolver of its own each time, so that a changed `/etc/resolv.conf` or `/etc/hosts` is followed.
-async fn look_up(host: &str) -> Result<Answer<IpAddr>, DnsError> {
+async fn look_up(host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
     Dns::new(&[], DISCOVER_TIMEOUT)?.addresses(host).await
 }
 
@@ -53,7 +53,7 @@ fn present(backend: &Backend, port: u16) -> Option<IpAddr> {
 }
 
 /// The present address while it is listed, or may be: answers rotate, and a backend must not move with each.
-fn choose(answer: &Answer<IpAddr>, present: Option<IpAddr>) -> Option<IpAddr> {
+fn choose(answer: &DnsAnswer<IpAddr>, present: Option<IpAddr>) -> Option<IpAddr> {
     let unknown = |ip: &IpAddr| answer.incomplete.is_some_and(|family| family.has(*ip));
     present
         .filter(|ip| answer.records.contains(ip) || unknown(ip))
@@ -66,8 +66,8 @@ mod tests {
     use crate::net::dns::Family;
     use std::time::Duration;
 
-    fn answer(ips: &[&str], incomplete: Option<Family>) -> Answer<IpAddr> {
-        Answer {
+    fn answer(ips: &[&str], incomplete: Option<Family>) -> DnsAnswer<IpAddr> {
+        DnsAnswer {
             records: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             ttl: Duration::from_secs(1),
             incomplete,

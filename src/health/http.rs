@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 
 use super::plan::{Ask, Target};
 use super::probe::Connection;
-use crate::net::Spelled;
+use crate::net::RespelledStream;
 use crate::wire::field_names::OF_A_HANDSHAKE;
 
 /// How a check names itself in the backend's log.
@@ -56,7 +56,7 @@ pub(super) async fn open<S: Connection>(
     stream: S,
     request: &Ask,
 ) -> Result<(SendRequest<Empty<Bytes>>, Line<S>), String> {
-    let stream = Spelled::new(stream, &[OF_A_HANDSHAKE], request.names.clone());
+    let stream = RespelledStream::new(stream, &[OF_A_HANDSHAKE], request.names.clone());
     let opened = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .title_case_headers(true)
@@ -66,7 +66,7 @@ pub(super) async fn open<S: Connection>(
 }
 
 /// hyper's end of the connection.
-pub(super) type Line<S> = http1::Connection<TokioIo<Spelled<S>>, Empty<Bytes>>;
+pub(super) type Line<S> = http1::Connection<TokioIo<RespelledStream<S>>, Empty<Bytes>>;
 
 pub(super) fn judge(status: StatusCode, wanted: &[RangeInclusive<u16>]) -> Result<(), String> {
     if wanted.iter().any(|range| range.contains(&status.as_u16())) {

@@ -39,7 +39,7 @@ const MAX_ALIASES: usize = 8;
 
 /// What a lookup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer<T> {
+pub struct DnsAnswer<T> {
     /// At least one, at most [`MAX_RECORDS`], in the answer's order, each once.
     pub records: Vec<T>,
     /// The smallest TTL of all records, CNAMEs included.
@@ -137,9 +137,9 @@ impl Dns {
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no backend can have them;
     /// another error when no family answered.
-    pub async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, DnsError> {
+    pub async fn addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
         if let Ok(ip) = host.parse() {
-            return Ok(Answer {
+            return Ok(DnsAnswer {
                 records: vec![ip],
                 ttl: LITERAL_TTL,
                 incomplete: None,
@@ -156,7 +156,7 @@ impl Dns {
     }
 
     /// What the hosts file says of `host`, of both families.
-    fn in_hosts(&self, host: &str) -> Option<Answer<IpAddr>> {
+    fn in_hosts(&self, host: &str) -> Option<DnsAnswer<IpAddr>> {
         let hosts = self.hosts.as_ref()?;
         let name = Name::from_str(host).ok()?.to_lowercase();
         let mut records = Vec::new();
@@ -165,7 +165,7 @@ impl Dns {
             records.extend(found.iter().flat_map(|found| found.answers().to_vec()));
         }
         let answer = answer(host, &records, None, address).ok()?;
-        Some(Answer {
+        Some(DnsAnswer {
             ttl: HOSTS_TTL,
             ..answer
         })
@@ -175,7 +175,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none.
-    pub async fn services(&self, name: &str) -> Result<Answer<Service>, DnsError> {
+    pub async fn services(&self, name: &str) -> Result<DnsAnswer<Service>, DnsError> {
         let followed = self.services_through_aliases(name);
         match tokio::time::timeout(self.timeout, followed).await {
             Ok(answer) => answer,
@@ -185,14 +185,14 @@ impl Dns {
 
     /// hickory takes an SRV record behind a CNAME for one more link of the chain and asks its target for SRV. So the
     /// CNAMEs are followed here, one by one; a name without one costs no query more.
-    async fn services_through_aliases(&self, name: &str) -> Result<Answer<Service>, DnsError> {
+    async fn services_through_aliases(&self, name: &str) -> Result<DnsAnswer<Service>, DnsError> {
         let (mut asked, mut ttl) = (name.to_owned(), LITERAL_TTL);
         for _ in 0..MAX_ALIASES {
             let failed = match self.lookup(&asked, RecordType::SRV).await {
                 Ok(lookup) => {
                     let answer = answer(name, lookup.answers(), None, service)?;
                     let ttl = answer.ttl.min(ttl);
-                    return Ok(Answer { ttl, ..answer });
+                    return Ok(DnsAnswer { ttl, ..answer });
                 }
                 Err(failed) => failed,
             };
@@ -258,7 +258,7 @@ fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts, Option<H
 
 /// Leaves out what no backend can have: 0.0.0.0/8 and `::`, multicast, broadcast, and link-local IPv6 addresses, which
 /// need a zone that DNS cannot tell. Such answers come from blocking name servers and from slips in a zone.
-fn usable(host: &str, mut answer: Answer<IpAddr>) -> Result<Answer<IpAddr>, DnsError> {
+fn usable(host: &str, mut answer: DnsAnswer<IpAddr>) -> Result<DnsAnswer<IpAddr>, DnsError> {
     let unusable = answer
         .records
         .iter()
@@ -285,7 +285,7 @@ fn both_families(
     host: &str,
     v4: Result<Lookup, DnsError>,
     v6: Result<Lookup, DnsError>,
-) -> Result<Answer<IpAddr>, DnsError> {
+) -> Result<DnsAnswer<IpAddr>, DnsError> {
     match (v4, v6) {
         (Ok(v4), Ok(v6)) => {
             let mut records = v4.answers().to_vec();
@@ -311,7 +311,7 @@ fn answer<T: PartialEq>(
     found: &[Record],
     incomplete: Option<Family>,
     wanted: impl Fn(&RData) -> Option<T>,
-) -> Result<Answer<T>, DnsError> {
+) -> Result<DnsAnswer<T>, DnsError> {
     let mut records = Vec::new();
     for record in found.iter().filter_map(|record| wanted(&record.data)) {
         if records.len() < MAX_RECORDS && !records.contains(&record) {
@@ -324,7 +324,7 @@ fn answer<T: PartialEq>(
         });
     }
     let ttl_seconds = found.iter().map(|record| record.ttl).min().unwrap_or(0);
-    Ok(Answer {
+    Ok(DnsAnswer {
         records,
         ttl: Duration::from_secs(ttl_seconds.into()),
         incomplete,
@@ -368,12 +368,12 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    async fn asked(fake: &Fake, host: &str) -> Result<Answer<IpAddr>, DnsError> {
+    async fn asked(fake: &Fake, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
         let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
         dns.addresses(host).await
     }
 
-    fn ips(answer: &Answer<IpAddr>) -> Vec<String> {
+    fn ips(answer: &DnsAnswer<IpAddr>) -> Vec<String> {
         let mut ips: Vec<String> = answer.records.iter().map(ToString::to_string).collect();
         ips.sort();
         ips

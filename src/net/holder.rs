@@ -6,7 +6,7 @@ use crate::config::Bind;
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct PortHolder {
     pub pid: u32,
     /// Of the program, cut at 15 bytes by the kernel.
     pub name: String,
@@ -17,7 +17,7 @@ const LISTENS: &str = "0A";
 
 /// The process whose socket is in the way of `address`. `None`: there is none, or it is another
 /// user's.
-pub fn holder(address: SocketAddr) -> Option<Holder> {
+pub fn holder(address: SocketAddr) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables
         .iter()
@@ -33,7 +33,7 @@ pub fn holder(address: SocketAddr) -> Option<Holder> {
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let pid: u32 = pids.find(|pid| holds(*pid, &links))?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(Holder {
+    Some(PortHolder {
         pid,
         name: name.trim_end().to_owned(),
     })

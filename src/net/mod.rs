@@ -27,8 +27,8 @@ pub use connect::{
     take_error,
 };
 pub use hangup::hung_up;
-pub use holder::{Holder, holder};
+pub use holder::{PortHolder, holder};
 pub use overlap::{HALF_OPEN, Overlap};
-pub use spelled::{Names, Spelled};
+pub use spelled::{Names, RespelledStream};
 pub use stream::Stream;
 pub use unix::verify_rights;

@@ -18,12 +18,12 @@ pub type Names = Arc<[String]>;
 type Lists = &'static [&'static [&'static str]];
 
 /// A stream of which nothing has been written yet.
-pub struct Spelled<S> {
+pub struct RespelledStream<S> {
     stream: S,
-    head: Head,
+    head: BufferedHead,
 }
 
-enum Head {
+enum BufferedHead {
     Expected {
         declared: Lists,
         own: Names,
@@ -36,12 +36,12 @@ enum Head {
     Gone,
 }
 
-impl<S> Spelled<S> {
+impl<S> RespelledStream<S> {
     /// hyper gives a head in one piece.
-    pub fn new(stream: S, declared: Lists, own: Names) -> Spelled<S> {
-        Spelled {
+    pub fn new(stream: S, declared: Lists, own: Names) -> RespelledStream<S> {
+        RespelledStream {
             stream,
-            head: Head::Expected { declared, own },
+            head: BufferedHead::Expected { declared, own },
         }
     }
 
@@ -50,37 +50,37 @@ impl<S> Spelled<S> {
     }
 }
 
-impl Head {
+impl BufferedHead {
     /// What stands in the place of `bytes`, the first that are to be written. `None`: they themselves.
     fn spelled(&mut self, bytes: &[u8]) -> Option<&[u8]> {
-        if let Head::Expected { declared, own } = self {
+        if let BufferedHead::Expected { declared, own } = self {
             let mut first = bytes.to_vec();
             for names in *declared {
                 respell(&mut first, names);
             }
             respell(&mut first, own);
-            *self = Head::Leaving {
+            *self = BufferedHead::Leaving {
                 bytes: first,
                 gone: 0,
             };
         }
         match self {
-            Head::Leaving { bytes, gone } => bytes.get(*gone..),
-            Head::Expected { .. } | Head::Gone => None,
+            BufferedHead::Leaving { bytes, gone } => bytes.get(*gone..),
+            BufferedHead::Expected { .. } | BufferedHead::Gone => None,
         }
     }
 
     fn left(&mut self, count: usize) {
-        if let Head::Leaving { bytes, gone } = self {
+        if let BufferedHead::Leaving { bytes, gone } = self {
             *gone += count;
             if *gone >= bytes.len() {
-                *self = Head::Gone;
+                *self = BufferedHead::Gone;
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Spelled<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RespelledStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,13 +90,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Spelled<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RespelledStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Spelled { stream, head } = self.get_mut();
+        let RespelledStream { stream, head } = self.get_mut();
         let spelled = head.spelled(bytes).unwrap_or(bytes);
         let written = ready!(Pin::new(stream).poll_write(context, spelled))?;
         head.left(written);
@@ -108,7 +108,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Spelled<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Spelled { stream, head } = self.get_mut();
+        let RespelledStream { stream, head } = self.get_mut();
         let stream = Pin::new(stream);
         let Some((first, others)) = slices.split_first() else {
             return stream.poll_write_vectored(context, slices);
@@ -150,10 +150,15 @@ mod tests {
     const GIVEN: &str = "GET / HTTP/1.1\r\nx-real-ip: 1\r\nx-own: 2\r\n\r\nx-real-ip";
     const SENT: &str = "GET / HTTP/1.1\r\nX-Real-IP: 1\r\nX-oWn: 2\r\n\r\nx-real-ip";
 
-    fn spelled(room: usize) -> (Spelled<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+    fn spelled(
+        room: usize,
+    ) -> (
+        RespelledStream<tokio::io::DuplexStream>,
+        tokio::io::DuplexStream,
+    ) {
         let (near, far) = tokio::io::duplex(room);
         let own: Names = Arc::from(vec!["X-oWn".to_owned()]);
-        (Spelled::new(near, &[&["X-Real-IP"]], own), far)
+        (RespelledStream::new(near, &[&["X-Real-IP"]], own), far)
     }
 
     /// However little is taken at a time.

@@ -19,7 +19,7 @@ use super::SetupLeg;
 use super::dialogue::Dialogue;
 use super::wait::Wait;
 use crate::config;
-use crate::net::{Names, Spelled};
+use crate::net::{Names, RespelledStream};
 use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
 
 /// hyper's buffer for one direction of one connection; a backend's head may be as large as this.
@@ -59,7 +59,7 @@ pub(super) async fn open(
     let contact = Arc::new(Contact::default());
     let stalled = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Heard {
-        stream: Spelled::new(stream, names, Names::default()),
+        stream: RespelledStream::new(stream, names, Names::default()),
         contact: Arc::clone(&contact),
     });
     let mut builder = Builder::new();
@@ -221,7 +221,7 @@ impl Body for Upload {
 
 /// A backend stream that remembers what has passed: that decides whether a handshake may be sent again elsewhere.
 pub(super) struct Heard {
-    stream: Spelled<SetupLeg>,
+    stream: RespelledStream<SetupLeg>,
     contact: Arc<Contact>,
 }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::renewal::ends_soon;
 use crate::config::{Bind, Certificate, Config, Draft, Finding, ListenerTls, Terminate};
-use crate::net::{self, Holder};
+use crate::net::{self, PortHolder};
 use crate::tls;
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -56,7 +56,7 @@ fn trouble(bind: &Bind) -> Option<String> {
             if error.source.kind() != io::ErrorKind::AddrInUse {
                 return Some(error.to_string());
             }
-            let Holder { pid, name } = net::holder(*address)?;
+            let PortHolder { pid, name } = net::holder(*address)?;
             (name != env!("CARGO_PKG_NAME")).then(|| format!("{error} by {name} (process {pid})"))
         }
         Bind::Unix(path) => {
