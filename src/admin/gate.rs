@@ -9,7 +9,7 @@ use super::rules::Hosts;
 use super::tokens::Tokens;
 use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
 use crate::proxy::AccessList;
-use crate::tls::Terminator;
+use crate::tls::TlsAcceptor;
 
 pub(super) enum Gate {
     /// `[admin]`: everything, behind all the rules.
@@ -22,7 +22,7 @@ pub(super) enum Gate {
 pub(super) struct AdminGate {
     pub hosts: Hosts,
     pub tokens: Tokens,
-    pub tls: Option<Arc<Terminator>>,
+    pub tls: Option<Arc<TlsAcceptor>>,
     access: AccessList,
 }
 
@@ -69,7 +69,7 @@ impl Gate {
         }
     }
 
-    pub fn tls(&self) -> Option<&Arc<Terminator>> {
+    pub fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
         match self {
             Gate::Admin(gate) => gate.tls.as_ref(),
             Gate::Metrics(_) => None,
@@ -87,14 +87,14 @@ fn is_local(bound: &Bind) -> bool {
     }
 }
 
-fn terminator(certificate: &Certificate) -> Result<Arc<Terminator>, String> {
+fn terminator(certificate: &Certificate) -> Result<Arc<TlsAcceptor>, String> {
     // Whatever name the operator's client uses, there is one certificate to show.
     let certificate = Certificate {
         default: true,
         ..certificate.clone()
     };
     let settings = Terminate::with(vec![certificate]);
-    let loaded = Terminator::load("admin", &settings, &[b"http/1.1"])
+    let loaded = TlsAcceptor::load("admin", &settings, &[b"http/1.1"])
         .map_err(|error| format!("admin.tls: {error}"))?;
     Ok(Arc::new(loaded))
 }

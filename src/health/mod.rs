@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Check;
 use crate::net::Endpoint;
 use crate::pool::{self, Backend, Pool};
-use crate::tls::Towards;
+use crate::tls::BackendTlsConfig;
 use plan::Plan;
 
 pub use plan::CheckError;
@@ -55,7 +55,7 @@ struct Watched {
     pool: Arc<Pool>,
     check: Option<(Check, Arc<Plan>)>,
     /// The pool's TLS when the check was planned.
-    tls: Option<Arc<Towards>>,
+    tls: Option<Arc<BackendTlsConfig>>,
     /// By name.
     backends: HashMap<Arc<str>, WatchedBackend>,
 }

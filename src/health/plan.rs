@@ -11,7 +11,7 @@ use super::expect::Expectation;
 use crate::config::{Address, Check, CheckHeaders, CheckKind, CheckTls, Dial, RedisRole};
 use crate::net::{Endpoint, Names};
 use crate::pool::Backend;
-use crate::tls::{TlsError, Towards};
+use crate::tls::{BackendTlsConfig, TlsError};
 
 /// Why a check cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ impl CheckError {
 /// A check ready to be made.
 pub(super) struct Plan {
     pub check: Check,
-    pub tls: Option<Arc<Towards>>,
+    pub tls: Option<Arc<BackendTlsConfig>>,
     pub question: Question,
     /// The pool's.
     pub dial: Dial,
@@ -89,9 +89,12 @@ impl Plan {
     ///
     /// # Errors
     /// Names the file or the value and what is wrong with it.
-    pub(super) fn new(check: &Check, pool: Option<&Arc<Towards>>) -> Result<Plan, CheckError> {
+    pub(super) fn new(
+        check: &Check,
+        pool: Option<&Arc<BackendTlsConfig>>,
+    ) -> Result<Plan, CheckError> {
         let tls = match &check.tls {
-            CheckTls::Own(tls) => Some(Arc::new(Towards::load(tls)?)),
+            CheckTls::Own(tls) => Some(Arc::new(BackendTlsConfig::load(tls)?)),
             CheckTls::Pool => pool.cloned(),
             CheckTls::Plain => None,
         };

@@ -10,7 +10,7 @@ use super::{expect, http, redis, websocket};
 use crate::base::units::format_duration;
 use crate::config::ProxyVersion;
 use crate::net::{self, ConnectError, Stream};
-use crate::tls::Towards;
+use crate::tls::BackendTlsConfig;
 use crate::wire::proxy_protocol::{encode_local_v2, encode_v1};
 
 /// Why a check did not succeed.
@@ -69,7 +69,7 @@ async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String>
 
 async fn encrypt(
     stream: Stream,
-    tls: &Towards,
+    tls: &BackendTlsConfig,
     target: &Target,
 ) -> Result<impl Connection + use<>, String> {
     let connected = tls.connect(stream, &target.name).await;
@@ -432,7 +432,7 @@ pub(super) mod tests {
                 default: true,
             };
             let settings = crate::config::Terminate::with(vec![certificate]);
-            let loaded = crate::tls::Terminator::load("node", &settings, &[]).unwrap();
+            let loaded = crate::tls::TlsAcceptor::load("node", &settings, &[]).unwrap();
             TlsNode {
                 folder,
                 acceptor: loaded.config().into(),

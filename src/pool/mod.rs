@@ -38,7 +38,7 @@ use crate::pool::backend::Home;
 use crate::pool::members::Members;
 use crate::pool::queue::Queue;
 use crate::pool::view::View;
-use crate::tls::Towards;
+use crate::tls::BackendTlsConfig;
 use crate::wire::sticky::StickyKeys;
 
 pub use backend::{Backend, Lease};
@@ -58,7 +58,7 @@ pub struct Pool {
     members: Mutex<Members>,
     view: ArcSwap<View>,
     queue: Arc<Queue>,
-    tls: ArcSwapOption<Towards>,
+    tls: ArcSwapOption<BackendTlsConfig>,
     /// The view's own, for those who wait in the queue.
     refresh_at: watch::Sender<Option<Instant>>,
     counters: PoolCounters,
@@ -127,7 +127,7 @@ impl Pool {
     }
 
     /// What every connection to a backend is encrypted with; `None`: it is plain.
-    pub fn tls(&self) -> Option<Arc<Towards>> {
+    pub fn tls(&self) -> Option<Arc<BackendTlsConfig>> {
         self.tls.load_full()
     }
 
@@ -137,7 +137,7 @@ impl Pool {
 
     /// What the files of the settings' `tls` hold now. To be set before the pool serves; what does the same as before
     /// changes nothing, and keeps the sessions that can be resumed.
-    pub fn set_tls(&self, tls: Option<Arc<Towards>>) {
+    pub fn set_tls(&self, tls: Option<Arc<BackendTlsConfig>>) {
         if self.tls() != tls {
             self.tls.store(tls);
             self.bump();

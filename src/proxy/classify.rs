@@ -12,7 +12,7 @@ use super::rules::Facts;
 use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
 use crate::observe::{ClientTls, End, How, Phase, Record, Side};
-use crate::tls::{ClientIdentity, Terminator};
+use crate::tls::{ClientIdentity, TlsAcceptor};
 use crate::wire::client_hello::{
     ClientHello, ClientHelloError, ClientHelloReader, HelloProgress, MAX_HELLO_BYTES,
 };
@@ -138,7 +138,7 @@ pub(super) async fn send_alert(stream: &mut Stream, alert: u8) {
 /// Ends TLS here. The record gets the name of a client that is refused for it.
 pub(super) async fn terminate(
     stream: Stream,
-    terminator: &Terminator,
+    terminator: &TlsAcceptor,
     arrival: &Arrival,
     record: &mut Record,
 ) -> Result<Classified, End> {

@@ -30,7 +30,7 @@ use crate::base::turns::{FairQueue, QueueTicket};
 use crate::config::{Global, Rate};
 use crate::net::Stream;
 use crate::observe::{End, How, Phase, Record, Refusal, Side};
-use crate::tls::{self, CipherOrder, Terminator};
+use crate::tls::{self, CipherOrder, TlsAcceptor};
 use crate::wire::client_hello::{ClientHello, ClientHelloError, ClientHelloReader, HelloProgress};
 
 /// The longest that one handshake counts: by then our part is done, or soon will be. A network with a longer round trip so
@@ -239,7 +239,7 @@ impl Drop for Turn {
 
 /// A client's TLS connection, and how long it had to wait for us.
 pub(super) struct Accepted {
-    pub stream: tls::Stream<Stream>,
+    pub stream: tls::TlsStream<Stream>,
     pub waited: Duration,
 }
 
@@ -250,7 +250,7 @@ pub(super) struct Accepted {
 /// The connection's end.
 pub(super) async fn accept(
     mut stream: Stream,
-    terminator: &Terminator,
+    terminator: &TlsAcceptor,
     arrival: &Arrival,
     record: &mut Record,
 ) -> Result<Accepted, End> {

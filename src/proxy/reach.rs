@@ -16,14 +16,14 @@ use crate::net::{
     ConnectError, Endpoint, Stream, begin_connect, connect, connect_unless, is_local_shortage,
 };
 use crate::pool::{Backend, Pool};
-use crate::tls::Towards;
+use crate::tls::BackendTlsConfig;
 
 /// How a backend is reached at one moment: behind a wait it is asked for anew.
 pub(super) struct Approach {
     pub settings: Arc<config::Pool>,
     /// `None`: it has lost its address between pick and connect.
     endpoint: Option<Endpoint>,
-    tls: Option<Arc<Towards>>,
+    tls: Option<Arc<BackendTlsConfig>>,
 }
 
 impl Approach {
@@ -101,7 +101,11 @@ impl Approach {
     }
 }
 
-async fn encrypt(stream: Stream, tls: &Towards, host: &str) -> Result<SetupLeg, ConnectError> {
+async fn encrypt(
+    stream: Stream,
+    tls: &BackendTlsConfig,
+    host: &str,
+) -> Result<SetupLeg, ConnectError> {
     match tls.connect(stream, host).await {
         Ok(stream) => Ok(SetupLeg::Tls(Box::new(stream))),
         Err(error) if is_local_shortage(&error) => Err(ConnectError::Local(error)),

@@ -8,7 +8,7 @@ use super::access::AccessList;
 use crate::base::path::{AmbiguousPath, hides_separator};
 use crate::config::{self, EncodedSlash, ListenerTls, Protocol, Route};
 use crate::pool::Pool;
-use crate::tls::{Terminator, TlsError};
+use crate::tls::{TlsAcceptor, TlsError};
 
 /// HTTP/1 only: a WebSocket over HTTP/2 would need another upgrade.
 const HTTP_ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -16,7 +16,7 @@ const HTTP_ALPN: &[&[u8]] = &[b"http/1.1"];
 pub struct Rules {
     pub config: Arc<config::Listener>,
     /// Present where TLS is terminated here.
-    pub tls: Option<Arc<Terminator>>,
+    pub tls: Option<Arc<TlsAcceptor>>,
     pub(super) access: AccessList,
     default_pool: Option<Arc<Pool>>,
     routes: Vec<Target>,
@@ -63,7 +63,7 @@ impl Rules {
                     Protocol::Tcp => &chosen[..],
                     Protocol::Websocket => HTTP_ALPN,
                 };
-                let terminator = Terminator::load(&listener.name, settings, alpn)?;
+                let terminator = TlsAcceptor::load(&listener.name, settings, alpn)?;
                 Some(Arc::new(terminator))
             }
             Some(ListenerTls::Passthrough) | None => None,

@@ -17,7 +17,7 @@ use crate::wire::proxy_protocol::Details;
 /// Of either side.
 pub enum SetupLeg {
     Plain(Stream),
-    Tls(Box<tls::Stream<Stream>>),
+    Tls(Box<tls::TlsStream<Stream>>),
 }
 
 impl SetupLeg {

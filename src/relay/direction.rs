@@ -6,7 +6,7 @@ use super::frames::DirectionFrames;
 use super::leg::{Input, Leg};
 use super::pipe::{CAPACITY, Pipe};
 use super::scratch::{self, Scratch};
-use crate::tls::record::{self, Session};
+use crate::tls::record::{self, TlsSession};
 use crate::wire::passage::Filtered;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
@@ -18,7 +18,7 @@ pub(super) const SMALL_READ: usize = 8 * 1024;
 /// own bound: what was read before its adoption, and what it held between two backends (`resume.max_buffer`).
 pub(super) const MAX_HELD: usize = 64 * 1024;
 /// What sealing adds to that much.
-const SEALING: usize = Session::sealed_bound(MAX_HELD) - MAX_HELD;
+const SEALING: usize = TlsSession::sealed_bound(MAX_HELD) - MAX_HELD;
 /// A TLS leg is read up to the end of a record, whatever else is held: with less, the rest of a long one would never come.
 const WHOLE_RECORD: usize = record::MAX_RECORD_BYTES + SEALING;
 const _: () = assert!(2 * WHOLE_RECORD <= MAX_HELD, "each direction has its share");

@@ -94,7 +94,7 @@ pub enum Transport {
 /// An established TLS connection.
 pub struct Tls {
     /// Holds a record of which not all has come.
-    pub session: Box<record::Session>,
+    pub session: Box<record::TlsSession>,
     /// Ciphertext to be written before anything that the session seals.
     pub output: Vec<u8>,
 }

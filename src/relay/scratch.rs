@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::clock::Tick;
 use super::pipe::Pipes;
-use crate::tls::record::Session;
+use crate::tls::record::TlsSession;
 
 /// Large enough that bulk costs few system calls, small enough to stay in the second-level cache.
 pub(super) const LENGTH: usize = 64 * 1024;
@@ -29,7 +29,7 @@ impl Scratch {
         Self {
             plain: vec![0; LENGTH].into_boxed_slice(),
             cipher: vec![0; LENGTH / 2].into_boxed_slice(),
-            sealed: vec![0; Session::sealed_bound(LENGTH)].into_boxed_slice(),
+            sealed: vec![0; TlsSession::sealed_bound(LENGTH)].into_boxed_slice(),
             pipes: Pipes::new(pipes),
             held: BufferBudget {
                 bytes: 0,

@@ -13,7 +13,7 @@ use crate::net::options::verify_congestion;
 use crate::net::verify_rights;
 use crate::pool::Pool;
 use crate::proxy::Rules;
-use crate::tls::{self, TlsError, Towards};
+use crate::tls::{self, BackendTlsConfig, TlsError};
 
 /// The pools by name.
 pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
@@ -23,7 +23,7 @@ pub(super) struct Loaded {
     /// Every pool of the configuration; a known one is the same as before and has not been changed yet.
     pub pools: Pools,
     /// The TLS of each pool that has it.
-    pub tls: BTreeMap<String, Arc<Towards>>,
+    pub tls: BTreeMap<String, Arc<BackendTlsConfig>>,
     /// One per listener, in the order of the configuration.
     pub rules: Vec<Rules>,
     pub keys: sticky::Keys,
@@ -104,7 +104,7 @@ impl Display for LoadError {
 /// All that is wrong with the files of a listener, of which `first` was found.
 fn listener_errors(place: usize, listener: &config::Listener, first: TlsError) -> Vec<LoadError> {
     let mut found = match &listener.tls {
-        Some(ListenerTls::Terminate(settings)) => tls::Terminator::faults(settings),
+        Some(ListenerTls::Terminate(settings)) => tls::TlsAcceptor::faults(settings),
         Some(ListenerTls::Passthrough) | None => Vec::new(),
     };
     if found.is_empty() {
@@ -160,10 +160,13 @@ fn rights_errors(config: &Config) -> Vec<LoadError> {
 }
 
 /// Reads what the `tls` of the pools names.
-fn pools_tls(config: &Config, errors: &mut Vec<LoadError>) -> BTreeMap<String, Arc<Towards>> {
+fn pools_tls(
+    config: &Config,
+    errors: &mut Vec<LoadError>,
+) -> BTreeMap<String, Arc<BackendTlsConfig>> {
     let mut loaded = BTreeMap::new();
     for pool in config.pools.values() {
-        match pool.tls.as_ref().map(Towards::load) {
+        match pool.tls.as_ref().map(BackendTlsConfig::load) {
             Some(Ok(tls)) => {
                 loaded.insert(pool.name.clone(), Arc::new(tls));
             }
@@ -177,7 +180,7 @@ fn pools_tls(config: &Config, errors: &mut Vec<LoadError>) -> BTreeMap<String, A
 }
 
 /// A known pool is not touched, a new one is never without its TLS.
-fn pools(config: &Config, known: &Pools, tls: &BTreeMap<String, Arc<Towards>>) -> Pools {
+fn pools(config: &Config, known: &Pools, tls: &BTreeMap<String, Arc<BackendTlsConfig>>) -> Pools {
     let pool = |settings: &config::Pool| match known.get(&settings.name) {
         Some(pool) => Arc::clone(pool),
         None => {
@@ -243,7 +246,7 @@ fn admin_errors(admin: &config::Admin) -> Vec<LoadError> {
     }
     if let Some(certificate) = &admin.tls {
         let settings = config::Terminate::with(vec![certificate.clone()]);
-        let faults = tls::Terminator::faults(&settings);
+        let faults = tls::TlsAcceptor::faults(&settings);
         errors.extend(faults.iter().map(|one| error(one.file(), one)));
     }
     errors

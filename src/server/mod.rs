@@ -55,7 +55,7 @@ use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
 use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
-use crate::tls::Terminator;
+use crate::tls::TlsAcceptor;
 use beside::Beside;
 use failover::Failover;
 use jobs::Jobs;
@@ -99,7 +99,7 @@ pub struct Server {
     attempted: Mutex<String>,
     followers: Mutex<Vec<Arc<dyn Follower>>>,
     /// Whose files are followed beside those of the listeners.
-    tls_above: Mutex<Vec<Weak<Terminator>>>,
+    tls_above: Mutex<Vec<Weak<TlsAcceptor>>>,
     /// As of the latest look.
     pool_files: Mutex<Vec<PoolFileStatus>>,
     /// `global.watch`.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{Server, lock, sticky};
 use crate::config::{self, BackendTls, Config, Sticky};
 use crate::pool::Pool;
-use crate::tls::{Found, Look, Towards};
+use crate::tls::{BackendTlsConfig, FileChange, FileWatch};
 use crate::wire::sticky::StickyKeys;
 
 /// By pool and what they are for.
@@ -30,7 +30,7 @@ pub struct PoolFileStatus {
 /// The files of one kind of one pool.
 pub(super) struct Followed {
     settings: Settings,
-    look: Look,
+    look: FileWatch,
     /// What the pool had after the latest look.
     serving: Option<Made>,
     error: Option<String>,
@@ -47,7 +47,7 @@ enum Settings {
 #[derive(Clone)]
 enum Made {
     Sticky(Arc<StickyKeys>),
-    Tls(Arc<Towards>),
+    Tls(Arc<BackendTlsConfig>),
 }
 
 /// What a look at one kind of files found.
@@ -112,9 +112,9 @@ impl Server {
     fn look_at(&self, followed: &mut Followed, pool: &Pool) -> Looked {
         let files = followed.settings.files();
         match followed.look.again(files.iter(), followed.error.is_some()) {
-            Found::Same => Looked::Same,
-            Found::Unsettled => Looked::Unsettled,
-            Found::Changed(_) => Looked::Taken(self.take(followed, pool)),
+            FileChange::Same => Looked::Same,
+            FileChange::Unsettled => Looked::Unsettled,
+            FileChange::Changed(_) => Looked::Taken(self.take(followed, pool)),
         }
     }
 
@@ -181,7 +181,7 @@ impl Followed {
                 // A reload would have been refused, so this is of other files or over.
                 error: before.and_then(|one| one.error.filter(|_| one.settings == settings)),
                 settings,
-                look: Look::unseen(),
+                look: FileWatch::unseen(),
                 serving,
             },
         }
@@ -207,7 +207,7 @@ impl Settings {
     fn files(&self) -> Vec<PathBuf> {
         match self {
             Settings::Sticky(sticky) => vec![sticky.key_file.clone()],
-            Settings::Tls(tls) => Towards::files(tls).cloned().collect(),
+            Settings::Tls(tls) => BackendTlsConfig::files(tls).cloned().collect(),
         }
     }
 
@@ -218,7 +218,7 @@ impl Settings {
                 Ok(Made::Sticky(Arc::new(keys)))
             }
             Settings::Tls(tls) => {
-                let tls = Towards::load(tls).map_err(|error| error.to_string())?;
+                let tls = BackendTlsConfig::load(tls).map_err(|error| error.to_string())?;
                 Ok(Made::Tls(Arc::new(tls)))
             }
         }

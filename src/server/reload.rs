@@ -13,14 +13,14 @@ use super::pools::{self, RunningPool};
 use super::{Condition, ReloadError, Server, listeners, lock, sticky};
 use crate::config::{self, Change, Config, ConfigErrors, Draft};
 use crate::observe;
-use crate::tls::Towards;
+use crate::tls::BackendTlsConfig;
 
 /// A configuration that is ready to be swapped in. Dropping it closes the sockets that it bound.
 pub(super) struct Plan {
     config: Arc<Config>,
     changes: Vec<Change>,
     pools: Pools,
-    tls: BTreeMap<String, Arc<Towards>>,
+    tls: BTreeMap<String, Arc<BackendTlsConfig>>,
     keys: sticky::Keys,
     /// Those of `pools` that are new: checked and looked up already.
     started: BTreeMap<String, RunningPool>,
@@ -212,9 +212,9 @@ fn renewed_tls(
     old: &Config,
     new: &Config,
     known: &Pools,
-    loaded: &BTreeMap<String, Arc<Towards>>,
+    loaded: &BTreeMap<String, Arc<BackendTlsConfig>>,
 ) -> Vec<Change> {
-    let is_renewed = |name: &String, tls: &Arc<Towards>| {
+    let is_renewed = |name: &String, tls: &Arc<BackendTlsConfig>| {
         let settings = |config: &Config| config.pools.get(name).and_then(|pool| pool.tls.clone());
         let before = known.get(name).and_then(|pool| pool.tls());
         settings(old) == settings(new) && before.is_some_and(|before| before != *tls)

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::pool_files::PoolFiles;
 use super::{Server, lock};
-use crate::tls::{CertificateFacts, Refreshed, SETTLE, Terminator};
+use crate::tls::{CertificateFacts, Refreshed, SETTLE, TlsAcceptor};
 
 /// Between two looks, as at the configuration file.
 const POLL: Duration = Duration::from_secs(2);
@@ -23,14 +23,14 @@ const WARN_PART: u32 = 4;
 
 impl Server {
     /// Follows the files of a terminator above the listeners, that of the admin endpoint, for as long as it lives.
-    pub fn follow_tls(&self, terminator: &Arc<Terminator>) {
+    pub fn follow_tls(&self, terminator: &Arc<TlsAcceptor>) {
         let mut above = lock(&self.tls_above);
         above.retain(|known| known.strong_count() > 0);
         above.push(Arc::downgrade(terminator));
     }
 
     /// Those that [`Server::follow_tls`] was told of.
-    pub fn tls_above(&self) -> Vec<Arc<Terminator>> {
+    pub fn tls_above(&self) -> Vec<Arc<TlsAcceptor>> {
         let above = lock(&self.tls_above);
         above.iter().filter_map(Weak::upgrade).collect()
     }
@@ -42,7 +42,7 @@ impl Server {
             .spawn(follow(server, self.committed.subscribe()));
     }
 
-    fn terminators(&self) -> Vec<Arc<Terminator>> {
+    fn terminators(&self) -> Vec<Arc<TlsAcceptor>> {
         let listeners = lock(&self.live).listeners.clone();
         let own = listeners.iter().filter_map(|one| one.rules().tls.clone());
         own.chain(self.tls_above()).collect()

@@ -15,13 +15,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::files::{Contents, Fingerprint, read_file};
+use super::files::{FileContents, Fingerprint, read_file};
 use super::{TlsError, words};
 use crate::config::Certificate;
 
 /// A certificate ready to serve.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedCertificate {
     pub key: Arc<CertifiedKey>,
     pub facts: CertificateFacts,
     pub default: bool,
@@ -42,16 +42,16 @@ pub struct CertificateFacts {
     pub not_after: SystemTime,
 }
 
-impl Loaded {
+impl LoadedCertificate {
     /// Checks one configured certificate.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
     pub(super) fn take(
         certificate: &Certificate,
-        contents: &Contents,
+        contents: &FileContents,
         provider: &CryptoProvider,
-    ) -> Result<Loaded, TlsError> {
+    ) -> Result<LoadedCertificate, TlsError> {
         let Certificate { cert, key, default } = certificate;
         let certified = pair(cert, key, contents, provider)?;
         let facts = facts(cert, &certified.cert)?;
@@ -59,18 +59,18 @@ impl Loaded {
             return Err(TlsError::NoNames { file: cert.clone() });
         }
         warn_if_expired(cert, facts.not_after);
-        Ok(Loaded {
+        Ok(LoadedCertificate {
             key: Arc::new(certified),
             facts,
             default: *default,
-            fingerprint: Loaded::fingerprint(certificate, contents)?,
+            fingerprint: LoadedCertificate::fingerprint(certificate, contents)?,
         })
     }
 
     /// What [`Loaded::take`] would make's, without making it.
     pub(super) fn fingerprint(
         certificate: &Certificate,
-        contents: &Contents,
+        contents: &FileContents,
     ) -> Result<Fingerprint, TlsError> {
         let files = [&certificate.cert, &certificate.key];
         contents.fingerprint_of(files.into_iter())
@@ -84,7 +84,7 @@ impl Loaded {
 pub(super) fn pair(
     cert: &Path,
     key: &Path,
-    contents: &Contents,
+    contents: &FileContents,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     refuse_swapped(cert, key, contents)?;
@@ -102,7 +102,7 @@ pub(super) fn pair(
     Ok(certified)
 }
 
-fn refuse_swapped(cert: &Path, key: &Path, contents: &Contents) -> Result<(), TlsError> {
+fn refuse_swapped(cert: &Path, key: &Path, contents: &FileContents) -> Result<(), TlsError> {
     let (cert_contents, key_contents) = (contents.of(cert)?, contents.of(key)?);
     let has_key = PrivateKeyDer::from_pem_slice(cert_contents).is_ok();
     let has_certificate =
@@ -260,10 +260,13 @@ mod tests {
         read(certificate, &provider).unwrap_err().to_string()
     }
 
-    fn read(certificate: &Certificate, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
+    fn read(
+        certificate: &Certificate,
+        provider: &CryptoProvider,
+    ) -> Result<LoadedCertificate, TlsError> {
         let Certificate { cert, key, .. } = certificate;
-        let contents = Contents::read([cert, key].into_iter());
-        Loaded::take(certificate, &contents, provider)
+        let contents = FileContents::read([cert, key].into_iter());
+        LoadedCertificate::take(certificate, &contents, provider)
     }
 
     fn ends(error: &str, end: &str) {

@@ -14,26 +14,26 @@ use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::certificate::parse_chain;
-use super::files::{Contents, Fingerprint, Hash};
+use super::files::{FileContents, FileHash, Fingerprint};
 use super::{TlsError, words};
 use crate::config::{ClientAuth, ClientAuthMode};
 
 /// How clients are verified.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(super) struct ClientVerifier {
     pub verifier: Arc<dyn ClientCertVerifier>,
     /// Of the policy: mode, authorities, lists.
     pub fingerprint: Fingerprint,
 }
 
-impl Clients {
+impl ClientVerifier {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn take(
         settings: &ClientAuth,
-        contents: &Contents,
+        contents: &FileContents,
         provider: Arc<CryptoProvider>,
-    ) -> Result<Clients, TlsError> {
+    ) -> Result<ClientVerifier, TlsError> {
         let ClientAuth { ca, mode, crl } = settings;
         let mut roots = RootCertStore::empty();
         for authority in parse_chain(ca, contents.of(ca)?)? {
@@ -57,19 +57,19 @@ impl Clients {
             file: crl.as_ref().unwrap_or(ca).clone(),
             why: words(&error),
         })?;
-        Ok(Clients {
+        Ok(ClientVerifier {
             verifier,
-            fingerprint: Clients::fingerprint(settings, contents)?,
+            fingerprint: ClientVerifier::fingerprint(settings, contents)?,
         })
     }
 
     /// What [`Clients::take`] would make's, without making it.
     pub fn fingerprint(
         settings: &ClientAuth,
-        contents: &Contents,
+        contents: &FileContents,
     ) -> Result<Fingerprint, TlsError> {
         let ClientAuth { ca, mode, crl } = settings;
-        let mut hash = Hash::new();
+        let mut hash = FileHash::new();
         hash.add(match mode {
             ClientAuthMode::Required => b"required",
             ClientAuthMode::Optional => b"optional",
@@ -84,7 +84,7 @@ impl Clients {
 
 fn lists(
     file: &Path,
-    contents: &Contents,
+    contents: &FileContents,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let lists = CertificateRevocationListDer::pem_slice_iter(contents.of(file)?)
         .collect::<Result<Vec<_>, _>>()

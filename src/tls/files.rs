@@ -22,21 +22,21 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub type Fingerprint = [u8; 32];
 
 /// The contents of some files at one look, or why a file has none.
-pub struct Contents(BTreeMap<PathBuf, Result<Vec<u8>, Unread>>);
+pub struct FileContents(BTreeMap<PathBuf, Result<Vec<u8>, Unread>>);
 
 enum Unread {
     Failed(Arc<io::Error>),
     TooLarge,
 }
 
-impl Contents {
-    pub fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Contents {
+impl FileContents {
+    pub fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> FileContents {
         let mut contents = BTreeMap::new();
         for file in files {
             let read = || bounded(file);
             contents.entry(file.clone()).or_insert_with(read);
         }
-        Contents(contents)
+        FileContents(contents)
     }
 
     /// # Errors
@@ -58,7 +58,7 @@ impl Contents {
         &self,
         files: impl Iterator<Item = &'a PathBuf>,
     ) -> Result<Fingerprint, TlsError> {
-        let mut hash = Hash::new();
+        let mut hash = FileHash::new();
         for file in files {
             hash.add(self.of(file)?);
         }
@@ -67,7 +67,7 @@ impl Contents {
 
     /// Over all files; one that cannot be read differs from each that can.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut hash = Hash::new();
+        let mut hash = FileHash::new();
         for contents in self.0.values() {
             match contents {
                 Ok(contents) => hash.add(contents),
@@ -127,11 +127,11 @@ fn too_large(file: &Path) -> TlsError {
 }
 
 /// SHA-256 over parts that cannot run into each other.
-pub(super) struct Hash(digest::Context);
+pub(super) struct FileHash(digest::Context);
 
-impl Hash {
-    pub fn new() -> Hash {
-        Hash(digest::Context::new(&digest::SHA256))
+impl FileHash {
+    pub fn new() -> FileHash {
+        FileHash(digest::Context::new(&digest::SHA256))
     }
 
     pub fn add(&mut self, part: &[u8]) {
@@ -155,7 +155,7 @@ impl Hash {
 /// What the file system says of a file, behind its links. A write moves its times, a rename and a swapped link give it another
 /// inode; where it is the same, the content is, but for a write in the same tick of the kernel's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct FileStamp {
     device: u64,
     inode: u64,
     length: u64,
@@ -164,9 +164,9 @@ pub(super) struct Stamp {
 }
 
 /// `None`: it is not there, or cannot be asked for.
-pub(super) fn stamp(file: &Path) -> Option<Stamp> {
+pub(super) fn stamp(file: &Path) -> Option<FileStamp> {
     let meta = std::fs::metadata(file).ok()?;
-    Some(Stamp {
+    Some(FileStamp {
         device: meta.dev(),
         inode: meta.ino(),
         length: meta.len(),
@@ -184,7 +184,7 @@ mod tests {
     fn a_file_that_is_not_there_differs_from_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.pem");
-        let look = || Contents::read([&file].into_iter());
+        let look = || FileContents::read([&file].into_iter());
         let gone = look();
         assert!(
             gone.of(&file)
@@ -211,7 +211,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 1..40), at in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(),
         ) {
             let hash = |at: usize| {
-                let mut hash = Hash::new();
+                let mut hash = FileHash::new();
                 hash.add(&bytes[..at]);
                 hash.add(&bytes[at..]);
                 hash.finish()

@@ -13,7 +13,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{CommonState, HandshakeKind};
 
 use super::identity::ClientIdentity;
-use super::record::Session;
+use super::record::TlsSession;
 use crate::wire::client_hello::ClientHelloError;
 
 /// A peer's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
@@ -37,7 +37,7 @@ pub(super) struct Handshake<E> {
 }
 
 /// One end of a handshake.
-pub(super) trait End {
+pub(super) trait HandshakeSide {
     /// rustls' own of this end.
     type Data;
     /// Its last flight is waited for. The other end's goes out with the first data.
@@ -49,24 +49,24 @@ pub(super) trait End {
     -> UnbufferedStatus<'c, 'i, Self::Data>;
 
     /// Looks at what rustls is to be shown next: a record, or bytes that are none.
-    fn judge(&mut self, bytes: &[u8], is_record: bool) -> Result<(), Refusal>;
+    fn judge(&mut self, bytes: &[u8], is_record: bool) -> Result<(), HandshakeError>;
 
     /// The session, and what only this end knows: the name that the client asked for, and who the client is.
     ///
     /// # Errors
     /// The configuration does not allow it.
-    fn finish(self) -> Result<(Session, Option<String>, Option<ClientIdentity>), rustls::Error>;
+    fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error>;
 }
 
 /// Why the peer's bytes are not taken.
-pub(super) enum Refusal {
+pub(super) enum HandshakeError {
     /// Without an answer.
     Silent(&'static str),
     /// By rustls' alert, if it sees it the same way.
     Answered(ClientHelloError),
 }
 
-pub(super) enum Step {
+pub(super) enum HandshakeStep {
     /// Send the output, then read more.
     NeedInput,
     /// The peer has finished; the output is our last flight: a client's Finished, a server's tickets perhaps.
@@ -74,8 +74,8 @@ pub(super) enum Step {
 }
 
 /// A handshake that is over.
-pub(super) struct Done {
-    pub session: Session,
+pub(super) struct CompletedHandshake {
+    pub session: TlsSession,
     pub output: Vec<u8>,
     /// Ciphertext behind the handshake.
     pub residue: Vec<u8>,
@@ -88,13 +88,13 @@ pub(super) struct Done {
 }
 
 /// What rustls wants next.
-enum Wants {
+enum TlsWants {
     /// To be called again.
     Call,
     Record,
 }
 
-impl<E: End> Handshake<E> {
+impl<E: HandshakeSide> Handshake<E> {
     fn of(end: E) -> Self {
         Self {
             end,
@@ -112,7 +112,7 @@ impl<E: End> Handshake<E> {
     }
 
     /// Goes as far as the input reaches. On an error the output is the alert.
-    pub fn advance(&mut self) -> io::Result<Step> {
+    pub fn advance(&mut self) -> io::Result<HandshakeStep> {
         loop {
             let wants = match self.call() {
                 Ok(wants) => wants,
@@ -123,10 +123,10 @@ impl<E: End> Handshake<E> {
             };
             // Asked before another record is shown, which would be one of data.
             if !self.end.state().is_handshaking() && !self.end.state().wants_write() {
-                return Ok(Step::Done);
+                return Ok(HandshakeStep::Done);
             }
-            if matches!(wants, Wants::Record) && !self.show_record()? {
-                return Ok(Step::NeedInput);
+            if matches!(wants, TlsWants::Record) && !self.show_record()? {
+                return Ok(HandshakeStep::NeedInput);
             }
         }
     }
@@ -136,19 +136,21 @@ impl<E: End> Handshake<E> {
         self.end.state().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    fn call(&mut self) -> Result<Wants, rustls::Error> {
+    fn call(&mut self) -> Result<TlsWants, rustls::Error> {
         let shown = self.input.get_mut(..self.shown).unwrap_or_default();
         let UnbufferedStatus { discard, state } = self.end.process(shown);
         let wants = match state? {
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, &mut self.output)?;
-                Wants::Call
+                TlsWants::Call
             }
             ConnectionState::TransmitTlsData(data) => {
                 data.done();
-                Wants::Call
+                TlsWants::Call
             }
-            ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Wants::Record,
+            ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => {
+                TlsWants::Record
+            }
             // Neither early data, nor data or an end before the end of the handshake, is ever accepted.
             _ => return Err(rustls::Error::HandshakeNotComplete),
         };
@@ -180,10 +182,10 @@ impl<E: End> Handshake<E> {
         Ok(true)
     }
 
-    fn refuse(&mut self, length: usize, refusal: Refusal) -> io::Error {
+    fn refuse(&mut self, length: usize, refusal: HandshakeError) -> io::Error {
         let reason = match refusal {
-            Refusal::Silent(reason) => return invalid(reason),
-            Refusal::Answered(reason) => reason,
+            HandshakeError::Silent(reason) => return invalid(reason),
+            HandshakeError::Answered(reason) => reason,
         };
         self.shown += length;
         match self.call() {
@@ -210,7 +212,7 @@ impl<E: End> Handshake<E> {
 
     /// # Errors
     /// The configuration does not allow it.
-    pub fn finish(mut self) -> io::Result<Done> {
+    pub fn finish(mut self) -> io::Result<CompletedHandshake> {
         let alpn_protocol = self.end.state().alpn_protocol().map(<[u8]>::to_vec);
         let suite = self.end.state().negotiated_cipher_suite();
         let cipher = suite.map_or(0, |suite| suite.suite().into());
@@ -218,7 +220,7 @@ impl<E: End> Handshake<E> {
         let residue = self.input.split_off(self.shown);
         let finished = self.end.finish().map_err(io::Error::other)?;
         let (session, server_name, identity) = finished;
-        Ok(Done {
+        Ok(CompletedHandshake {
             session,
             output: self.output,
             residue,

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::files::{Contents, Fingerprint, Stamp, stamp};
+use super::files::{FileContents, FileStamp, Fingerprint, stamp};
 
 /// Between the two looks at a change: far longer than a program takes from one write to the next.
 pub const SETTLE: Duration = Duration::from_millis(500);
@@ -14,8 +14,8 @@ pub const SETTLE: Duration = Duration::from_millis(500);
 const UNSURE_LOOKS: u8 = 2;
 
 /// What the latest look at some files has seen.
-pub struct Look {
-    stamps: Vec<Option<Stamp>>,
+pub struct FileWatch {
+    stamps: Vec<Option<FileStamp>>,
     unsure: u8,
     /// Of all contents; `None`: no look was made.
     seen: Option<Fingerprint>,
@@ -24,19 +24,19 @@ pub struct Look {
 }
 
 /// What a look has found.
-pub enum Found {
+pub enum FileChange {
     /// Nothing new.
     Same,
     /// Something is being written: look again after [`SETTLE`].
     Unsettled,
     /// To be taken, good or bad.
-    Changed(Contents),
+    Changed(FileContents),
 }
 
-impl Look {
+impl FileWatch {
     /// Before anything was seen: what the first looks find counts as a change.
-    pub fn unseen() -> Look {
-        Look {
+    pub fn unseen() -> FileWatch {
+        FileWatch {
             stamps: Vec::new(),
             unsure: UNSURE_LOOKS,
             seen: None,
@@ -45,12 +45,14 @@ impl Look {
     }
 
     /// With contents that are taken now.
-    pub fn first<'a>(files: impl Iterator<Item = &'a PathBuf> + Clone) -> (Look, Contents) {
+    pub fn first<'a>(
+        files: impl Iterator<Item = &'a PathBuf> + Clone,
+    ) -> (FileWatch, FileContents) {
         // Before the files are read: what is written meanwhile is seen by the next look.
         let stamps = files.clone().map(|file| stamp(file)).collect();
-        let contents = Contents::read(files);
+        let contents = FileContents::read(files);
         let seen = Some(contents.fingerprint());
-        let look = Look {
+        let look = FileWatch {
             stamps,
             unsure: UNSURE_LOOKS,
             seen,
@@ -64,26 +66,26 @@ impl Look {
         &mut self,
         files: impl Iterator<Item = &'a PathBuf> + Clone,
         always: bool,
-    ) -> Found {
+    ) -> FileChange {
         let stamps: Vec<_> = files.clone().map(|file| stamp(file)).collect();
         if stamps != self.stamps {
             self.unsure = UNSURE_LOOKS;
         } else if self.unsure > 0 {
             self.unsure -= 1;
         } else if !always {
-            return Found::Same;
+            return FileChange::Same;
         }
         self.stamps = stamps;
-        let contents = Contents::read(files);
+        let contents = FileContents::read(files);
         let seen = Some(contents.fingerprint());
         let before = std::mem::replace(&mut self.seen, seen);
         if seen == self.taken {
-            return Found::Same;
+            return FileChange::Same;
         }
         if seen != before {
-            return Found::Unsettled;
+            return FileChange::Unsettled;
         }
         self.taken = seen;
-        Found::Changed(contents)
+        FileChange::Changed(contents)
     }
 }

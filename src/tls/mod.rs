@@ -26,13 +26,13 @@ pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::{TlsError, handshake_words, words};
 pub use identity::ClientIdentity;
-pub use look::{Found, Look, SETTLE};
+pub use look::{FileChange, FileWatch, SETTLE};
 #[cfg(any(test, fuzzing))]
 pub use stream::accept;
-pub use stream::{Parts, Stream, accept_after};
-pub use terminator::{Refreshed, Terminator};
+pub use stream::{TlsStream, TlsStreamParts, accept_after};
+pub use terminator::{Refreshed, TlsAcceptor};
 pub use tickets::Tickets;
-pub use towards::Towards;
+pub use towards::BackendTlsConfig;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

@@ -11,18 +11,18 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
-use super::certificate::Loaded;
+use super::certificate::LoadedCertificate;
 
 /// The certificates of one listener by name.
 #[derive(Debug)]
-pub(super) struct ByName {
+pub(super) struct SniResolver {
     /// Lower-case names, wildcards as `*.example.org`.
     names: HashMap<String, Vec<Arc<CertifiedKey>>>,
     default: Option<Arc<CertifiedKey>>,
 }
 
-impl ByName {
-    pub(super) fn new(certificates: &[Arc<Loaded>]) -> ByName {
+impl SniResolver {
+    pub(super) fn new(certificates: &[Arc<LoadedCertificate>]) -> SniResolver {
         let mut names: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
         for certificate in certificates {
             for name in &certificate.facts.names {
@@ -37,7 +37,7 @@ impl ByName {
             keys.sort_by_key(|key| key.key.algorithm() == SignatureAlgorithm::RSA);
         }
         let default = certificates.iter().find(|certificate| certificate.default);
-        ByName {
+        SniResolver {
             names,
             default: default.map(|certificate| certificate.key.clone()),
         }
@@ -67,7 +67,7 @@ impl ByName {
     }
 }
 
-impl ResolvesServerCert for ByName {
+impl ResolvesServerCert for SniResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.pick(hello.server_name(), hello.signature_schemes())
     }

@@ -36,12 +36,12 @@ mod tests;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
-pub use self::fault::Fault;
+pub use self::fault::RecordError;
 pub use self::frame::{HEADER_BYTES, MAX_RECORD_BYTES};
-use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, Record};
-use self::keys::{Keys, MAX_OVERHEAD_BYTES, Version};
+use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord};
+use self::keys::{DirectionKeys, MAX_OVERHEAD_BYTES, Version};
 use self::message::Owed;
-use self::schedule::Schedule;
+use self::schedule::KeySchedule;
 use crate::config::TlsVersion;
 
 /// Room that the records owed at one time may take: a key update or a warning, and an alert.
@@ -53,11 +53,11 @@ const MAX_SEQUENCE: u64 = 0xffff_ffff_ffff_0000;
 const MAX_EMPTY_RECORDS: u8 = 32;
 
 /// An established connection.
-pub struct Session {
-    read: Keys,
-    write: Keys,
+pub struct TlsSession {
+    read: DirectionKeys,
+    write: DirectionKeys,
     /// TLS 1.2 has no key updates, so that nothing is left to schedule.
-    schedule: Option<Box<Schedule>>,
+    schedule: Option<Box<KeySchedule>>,
     is_server: bool,
     /// Records that one key may seal.
     max_records: u64,
@@ -65,7 +65,7 @@ pub struct Session {
     partial: Vec<u8>,
     /// A handshake message of which not all has come; no memory otherwise.
     handshake: Vec<u8>,
-    status: Status,
+    status: PeerStatus,
     owed: Owed,
     /// Nothing may be sealed any more: close_notify or a fatal alert was the last.
     is_finished: bool,
@@ -78,26 +78,26 @@ pub struct Session {
 
 /// What the peer's direction has come to. It never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum PeerStatus {
     Open,
     /// The peer sent close_notify: there is no more to read, and what follows is ignored.
     Closed,
-    Failed(Fault),
+    Failed(RecordError),
 }
 
 /// What [`Session::open`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenedRecords {
     /// Bytes of the input that are done with: all of them, but for want of room.
     pub consumed: usize,
     /// Bytes of plaintext at the front of the output; to be sent on even if the status is an end.
     pub filled: usize,
-    pub status: Status,
+    pub status: PeerStatus,
 }
 
 /// What [`Session::seal`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SealedRecords {
     /// Bytes of the plaintext that are sealed: all of them, but for want of room.
     pub taken: usize,
     /// Bytes of ciphertext at the front of the output.
@@ -114,7 +114,7 @@ pub enum SealError {
     Exhausted,
 }
 
-impl Session {
+impl TlsSession {
     /// Takes over a server's connection whose handshake is complete and whose output is all encoded. Its configuration
     /// needs `enable_secret_extraction`.
     ///
@@ -122,7 +122,7 @@ impl Session {
     /// rustls', when a condition above does not hold.
     pub fn server(connection: UnbufferedServerConnection) -> Result<Self, rustls::Error> {
         let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-        Self::new(secrets, Schedule::Server(kernel))
+        Self::new(secrets, KeySchedule::Server(kernel))
     }
 
     /// The same for a client's connection.
@@ -131,21 +131,24 @@ impl Session {
     /// As [`Session::server`].
     pub fn client(connection: UnbufferedClientConnection) -> Result<Self, rustls::Error> {
         let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-        Self::new(secrets, Schedule::Client(kernel))
+        Self::new(secrets, KeySchedule::Client(kernel))
     }
 
-    fn new(secrets: rustls::ExtractedSecrets, schedule: Schedule) -> Result<Self, rustls::Error> {
+    fn new(
+        secrets: rustls::ExtractedSecrets,
+        schedule: KeySchedule,
+    ) -> Result<Self, rustls::Error> {
         let unknown = || rustls::Error::General("cipher without a record layer".into());
         let version = schedule.version().ok_or_else(unknown)?;
         Ok(Self {
-            read: Keys::new(version, secrets.rx).ok_or_else(unknown)?,
-            write: Keys::new(version, secrets.tx).ok_or_else(unknown)?,
-            is_server: matches!(schedule, Schedule::Server(_)),
+            read: DirectionKeys::new(version, secrets.rx).ok_or_else(unknown)?,
+            write: DirectionKeys::new(version, secrets.tx).ok_or_else(unknown)?,
+            is_server: matches!(schedule, KeySchedule::Server(_)),
             max_records: schedule.confidentiality_limit().min(MAX_SEQUENCE),
             schedule: (version == Version::Tls13).then(|| Box::new(schedule)),
             partial: Vec::new(),
             handshake: Vec::new(),
-            status: Status::Open,
+            status: PeerStatus::Open,
             owed: Owed::default(),
             is_finished: false,
             empty_records: 0,
@@ -155,7 +158,7 @@ impl Session {
         })
     }
 
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> PeerStatus {
         self.status
     }
 
@@ -193,23 +196,23 @@ impl Session {
     /// Opens the records in `input`, which follows the last input in the stream, to the front of `plain`.
     ///
     /// With room for `input` and [`Session::buffered`] all is consumed; with less, call again with the rest.
-    pub fn open(&mut self, input: &[u8], plain: &mut [u8]) -> Opened {
+    pub fn open(&mut self, input: &[u8], plain: &mut [u8]) -> OpenedRecords {
         let mut rest = input;
         let mut filled = 0;
-        while self.status == Status::Open {
+        while self.status == PeerStatus::Open {
             match self.open_next(&mut rest, plain.get_mut(filled..).unwrap_or_default()) {
                 Ok(Some(length)) => filled += length,
                 Ok(None) => break,
                 Err(fault) => self.fail(fault),
             }
         }
-        if self.status != Status::Open {
+        if self.status != PeerStatus::Open {
             // What stands behind an end is not looked at (RFC 8446 section 6.1).
             rest = &[];
             self.partial = Vec::new();
             self.handshake = Vec::new();
         }
-        Opened {
+        OpenedRecords {
             consumed: input.len() - rest.len(),
             filled,
             status: self.status,
@@ -218,11 +221,15 @@ impl Session {
 
     /// Opens one record and returns its length in data, 0 for a control message. `None`: none is complete, or there is no
     /// room for it.
-    fn open_next(&mut self, rest: &mut &[u8], plain: &mut [u8]) -> Result<Option<usize>, Fault> {
+    fn open_next(
+        &mut self,
+        rest: &mut &[u8],
+        plain: &mut [u8],
+    ) -> Result<Option<usize>, RecordError> {
         if !self.partial.is_empty() {
             return self.open_partial(rest, plain);
         }
-        let Some((record, behind)) = Record::split(rest, self.read.version())? else {
+        let Some((record, behind)) = TlsRecord::split(rest, self.read.version())? else {
             self.keep(rest)?;
             *rest = &[];
             return Ok(None);
@@ -235,7 +242,11 @@ impl Session {
     }
 
     /// Goes on with the record that was kept.
-    fn open_partial(&mut self, rest: &mut &[u8], plain: &mut [u8]) -> Result<Option<usize>, Fault> {
+    fn open_partial(
+        &mut self,
+        rest: &mut &[u8],
+        plain: &mut [u8],
+    ) -> Result<Option<usize>, RecordError> {
         let version = self.read.version();
         // First the header, which tells the length, then the rest.
         loop {
@@ -252,7 +263,7 @@ impl Session {
             }
         }
         let whole = std::mem::take(&mut self.partial);
-        let Some((record, _)) = Record::split(&whole, version)? else {
+        let Some((record, _)) = TlsRecord::split(&whole, version)? else {
             return Ok(None);
         };
         if self.read.room_for(&record) > plain.len() {
@@ -263,7 +274,7 @@ impl Session {
     }
 
     /// Keeps bytes of a record that is not complete, in memory for just that record.
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
         let length = self.partial.len() + bytes.len();
         self.partial.reserve_exact(bytes.len());
         self.partial.extend_from_slice(bytes);
@@ -273,18 +284,22 @@ impl Session {
         Ok(())
     }
 
-    fn open_record(&mut self, record: &Record<'_>, plain: &mut [u8]) -> Result<usize, Fault> {
+    fn open_record(
+        &mut self,
+        record: &TlsRecord<'_>,
+        plain: &mut [u8],
+    ) -> Result<usize, RecordError> {
         let content = self.read.open(record, plain)?;
         if content.kind == KIND_DATA && self.handshake.is_empty() {
             self.count_data(content.length)?;
             return Ok(content.length);
         }
-        let message = plain.get(..content.length).ok_or(Fault::Internal)?;
+        let message = plain.get(..content.length).ok_or(RecordError::Internal)?;
         self.receive(content.kind, message)?;
         Ok(0)
     }
 
-    fn count_data(&mut self, length: usize) -> Result<(), Fault> {
+    fn count_data(&mut self, length: usize) -> Result<(), RecordError> {
         if length > 0 {
             self.empty_records = 0;
             self.idle_messages = 0;
@@ -292,7 +307,7 @@ impl Session {
         }
         self.empty_records += 1;
         if self.empty_records > MAX_EMPTY_RECORDS {
-            return Err(Fault::Flood);
+            return Err(RecordError::Flood);
         }
         Ok(())
     }
@@ -309,14 +324,14 @@ impl Session {
     ///
     /// # Errors
     /// Nothing was sealed; see [`SealError`].
-    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<Sealed, SealError> {
+    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<SealedRecords, SealError> {
         if !self.may_seal() {
             return Err(SealError::Closed);
         }
         if self.is_exhausted() && self.schedule.is_none() {
             return Err(SealError::Exhausted);
         }
-        let mut sealed = Sealed {
+        let mut sealed = SealedRecords {
             taken: 0,
             written: self.control(out),
         };
@@ -362,7 +377,7 @@ impl Session {
     }
 
     fn may_seal(&self) -> bool {
-        !self.is_finished && !self.owed.is_last() && !matches!(self.status, Status::Failed(_))
+        !self.is_finished && !self.owed.is_last() && !matches!(self.status, PeerStatus::Failed(_))
     }
 
     /// True when the next record is the last that the key may seal. It is left to a key update or an alert.
@@ -370,8 +385,8 @@ impl Session {
         self.write.sequence().saturating_add(1) >= self.max_records
     }
 
-    fn fail(&mut self, fault: Fault) {
-        self.status = Status::Failed(fault);
+    fn fail(&mut self, fault: RecordError) {
+        self.status = PeerStatus::Failed(fault);
         match fault.alert() {
             Some(description) if !self.is_finished => self.owed.fatal(description),
             _ => self.owed = Owed::default(),

@@ -11,10 +11,10 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::TlsError;
-use super::certificate::Loaded;
-use super::clients::Clients;
-use super::files::{Contents, Fingerprint, Hash};
-use super::names::ByName;
+use super::certificate::LoadedCertificate;
+use super::clients::ClientVerifier;
+use super::files::{FileContents, FileHash, Fingerprint};
+use super::names::SniResolver;
 use super::tickets::{Scope, Tickets};
 use crate::config::{Certificate, Terminate, TlsVersion};
 use crate::wire::ticket_keys::TicketKeys;
@@ -23,10 +23,10 @@ use crate::wire::ticket_keys::TicketKeys;
 const TICKET_FORMAT: &[u8] = b"evenkeel 1, rustls 0.23";
 
 /// What a listener serves with.
-pub(super) struct Parts {
+pub(super) struct ServerParts {
     /// In the configuration's order.
-    pub certificates: Vec<Arc<Loaded>>,
-    clients: Option<Arc<Clients>>,
+    pub certificates: Vec<Arc<LoadedCertificate>>,
+    clients: Option<Arc<ClientVerifier>>,
     ticket_keys: Option<Arc<SharedKeys>>,
 }
 
@@ -36,9 +36,9 @@ struct SharedKeys {
 }
 
 /// Parts, and what is wrong with those that could not be taken.
-pub(super) struct Taken {
+pub(super) struct TakenParts {
     /// `None`: a part is missing that has none before it.
-    pub parts: Option<Parts>,
+    pub parts: Option<ServerParts>,
     pub errors: Vec<TlsError>,
 }
 
@@ -51,23 +51,23 @@ pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> + Cl
     pairs.chain(clients.flatten()).chain(&settings.ticket_keys)
 }
 
-impl Parts {
+impl ServerParts {
     /// Makes what is new of what was read; what did not change is that of `before`, and so is what is wrong now.
     pub fn take(
         settings: &Terminate,
-        contents: &Contents,
-        before: Option<&Parts>,
+        contents: &FileContents,
+        before: Option<&ServerParts>,
         provider: &Arc<CryptoProvider>,
-    ) -> Taken {
+    ) -> TakenParts {
         let mut errors = Vec::new();
         let mut note = |error| errors.push(error);
         let certificates = settings.certificates.iter().enumerate();
         let certificates: Vec<_> = certificates
             .map(|(place, certificate)| {
                 let last = before.and_then(|before| before.certificates.get(place));
-                let same = |last: &Loaded, now| last.fingerprint == now;
-                let now = Loaded::fingerprint(certificate, contents);
-                let make = || Loaded::take(certificate, contents, provider);
+                let same = |last: &LoadedCertificate, now| last.fingerprint == now;
+                let now = LoadedCertificate::fingerprint(certificate, contents);
+                let make = || LoadedCertificate::take(certificate, contents, provider);
                 part(last, now, same, make).unwrap_or_else(|error| {
                     note(error);
                     last.cloned()
@@ -76,9 +76,9 @@ impl Parts {
             .collect();
         let clients = settings.client_auth.as_ref().map(|clients| {
             let last = before.and_then(|before| before.clients.as_ref());
-            let same = |last: &Clients, now| last.fingerprint == now;
-            let now = Clients::fingerprint(clients, contents);
-            let make = || Clients::take(clients, contents, Arc::clone(provider));
+            let same = |last: &ClientVerifier, now| last.fingerprint == now;
+            let now = ClientVerifier::fingerprint(clients, contents);
+            let make = || ClientVerifier::take(clients, contents, Arc::clone(provider));
             part(last, now, same, make).unwrap_or_else(|error| {
                 note(error);
                 last.cloned()
@@ -94,7 +94,7 @@ impl Parts {
                 last.cloned()
             })
         });
-        Taken {
+        TakenParts {
             parts: complete(certificates, clients, ticket_keys),
             errors,
         }
@@ -102,7 +102,7 @@ impl Parts {
 
     /// Of everything.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut hash = Hash::new();
+        let mut hash = FileHash::new();
         for certificate in &self.certificates {
             hash.add(&certificate.fingerprint);
             hash.add(&[u8::from(certificate.default)]);
@@ -132,7 +132,7 @@ impl Parts {
 
     /// A session that is resumed is not verified again: a change of authorities or revocation lists voids every ticket.
     fn scope(&self, name: &str) -> Scope {
-        let mut hash = Hash::new();
+        let mut hash = FileHash::new();
         hash.add(TICKET_FORMAT);
         hash.add(name.as_bytes());
         match &self.clients {
@@ -149,7 +149,7 @@ impl Parts {
         settings: &Terminate,
         alpn: &[Vec<u8>],
         tickets: &Tickets,
-        names: Arc<ByName>,
+        names: Arc<SniResolver>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
@@ -183,11 +183,11 @@ fn part<T>(
 
 /// `None` within what is configured: there is none that can be used.
 fn complete(
-    certificates: Vec<Option<Arc<Loaded>>>,
-    clients: Option<Option<Arc<Clients>>>,
+    certificates: Vec<Option<Arc<LoadedCertificate>>>,
+    clients: Option<Option<Arc<ClientVerifier>>>,
     ticket_keys: Option<Option<Arc<SharedKeys>>>,
-) -> Option<Parts> {
-    Some(Parts {
+) -> Option<ServerParts> {
+    Some(ServerParts {
         certificates: certificates.into_iter().collect::<Option<_>>()?,
         clients: configured(clients)?,
         ticket_keys: configured(ticket_keys)?,
@@ -202,7 +202,7 @@ fn configured<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 impl SharedKeys {
-    fn take(file: &PathBuf, contents: &Contents) -> Result<SharedKeys, TlsError> {
+    fn take(file: &PathBuf, contents: &FileContents) -> Result<SharedKeys, TlsError> {
         let keys =
             TicketKeys::parse(contents.of(file)?).map_err(|source| TlsError::TicketKeys {
                 file: file.clone(),
@@ -228,7 +228,7 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
 pub(super) mod tests {
     use super::*;
     use crate::tls::client::tests::{any, of_version, rsa_only};
-    use crate::tls::terminator::Terminator;
+    use crate::tls::terminator::TlsAcceptor;
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
     use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConnection};
     use rustls_pki_types::ServerName;
@@ -293,8 +293,11 @@ pub(super) mod tests {
     }
 
     /// What `terminate` makes of these for the listener `chat`.
-    fn server_config(certificates: &[Certificate], alpn: &[&[u8]]) -> Result<Terminator, TlsError> {
-        Terminator::load("chat", &Terminate::with(certificates.to_vec()), alpn)
+    fn server_config(
+        certificates: &[Certificate],
+        alpn: &[&[u8]],
+    ) -> Result<TlsAcceptor, TlsError> {
+        TlsAcceptor::load("chat", &Terminate::with(certificates.to_vec()), alpn)
     }
 
     /// What a finished handshake in memory was.
@@ -349,7 +352,7 @@ pub(super) mod tests {
     }
 
     /// The stem of the certificate a client that names `name` gets.
-    fn served(loaded: &Terminator, folder: &Folder, stems: &[&str], name: &str) -> Option<String> {
+    fn served(loaded: &TlsAcceptor, folder: &Folder, stems: &[&str], name: &str) -> Option<String> {
         let got = shake(&loaded.config(), &any(), name).ok()?.certificate;
         let stem = stems
             .iter()
@@ -458,7 +461,7 @@ pub(super) mod tests {
             min_version: TlsVersion::Tls13,
             ..Terminate::with(certificates.clone())
         };
-        let loaded = Terminator::load("chat", &settings, &[]).unwrap();
+        let loaded = TlsAcceptor::load("chat", &settings, &[]).unwrap();
         let try_with = |version| {
             let client = of_version(version, &certificates[0].cert);
             shake(&loaded.config(), &client, "chat.test").is_ok()

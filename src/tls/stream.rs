@@ -15,9 +15,9 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::handshake::{Done, End, Handshake, Step};
+use super::handshake::{CompletedHandshake, Handshake, HandshakeSide, HandshakeStep};
 use super::identity::ClientIdentity;
-use super::record::{MAX_CONTROL_BYTES, Session, Status};
+use super::record::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
 use crate::config::TlsVersion;
 
 /// Read from the socket at once: a request head or a few messages. Bulk is the relay's.
@@ -28,13 +28,13 @@ const WRITE_BYTES: usize = 32 * 1024;
 const MAX_OUTPUT_BYTES: usize = 32 * 1024;
 
 /// An established TLS connection, of either side.
-pub struct Stream<IO> {
+pub struct TlsStream<IO> {
     io: IO,
-    session: Session,
+    session: TlsSession,
     /// Plaintext not read yet; no memory otherwise.
-    plain: Pending,
+    plain: PendingBytes,
     /// Ciphertext that the socket has not taken: after the handshake the tickets, which go out with the first write.
-    output: Pending,
+    output: PendingBytes,
     server_name: Option<String>,
     alpn_protocol: Option<Vec<u8>>,
     cipher: u16,
@@ -43,9 +43,9 @@ pub struct Stream<IO> {
 }
 
 /// What the relay goes on with.
-pub struct Parts<IO> {
+pub struct TlsStreamParts<IO> {
     pub io: IO,
-    pub session: Session,
+    pub session: TlsSession,
     /// Plaintext of the peer that nobody has read.
     pub plain: Vec<u8>,
     /// Ciphertext to be written before anything that the session seals. Empty after a flush.
@@ -54,7 +54,7 @@ pub struct Parts<IO> {
 
 /// Makes the handshake on `io`.
 #[cfg(any(test, fuzzing))]
-pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<Stream<IO>>
+pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -74,7 +74,7 @@ pub async fn accept_after<IO>(
     read: Vec<u8>,
     config: Arc<ServerConfig>,
     begun: impl FnOnce(bool),
-) -> io::Result<Stream<IO>>
+) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -93,7 +93,7 @@ pub async fn connect<IO>(
     io: IO,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-) -> io::Result<Stream<IO>>
+) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -105,10 +105,10 @@ async fn shake<IO, E>(
     mut io: IO,
     mut handshake: Handshake<E>,
     begun: impl FnOnce(bool),
-) -> io::Result<Stream<IO>>
+) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
-    E: End,
+    E: HandshakeSide,
 {
     let mut begun = Some(begun);
     loop {
@@ -116,7 +116,7 @@ where
         if let Some(begun) = begun.take() {
             begun(handshake.is_resumed());
         }
-        let is_last = matches!(step, Ok(Step::Done));
+        let is_last = matches!(step, Ok(HandshakeStep::Done));
         if (!is_last || E::IS_AWAITED) && !handshake.output.is_empty() {
             let sent = send(&mut io, &handshake.output).await;
             // A peer that is gone does not hear what it did wrong.
@@ -126,8 +126,8 @@ where
             handshake.output.clear();
         }
         match step? {
-            Step::Done => return Ok(Stream::established(io, handshake.finish()?)),
-            Step::NeedInput => {}
+            HandshakeStep::Done => return Ok(TlsStream::established(io, handshake.finish()?)),
+            HandshakeStep::NeedInput => {}
         }
         if io.read_buf(handshake.input()).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -140,13 +140,13 @@ async fn send<IO: AsyncWrite + Unpin>(io: &mut IO, bytes: &[u8]) -> io::Result<(
     io.flush().await
 }
 
-impl<IO> Stream<IO> {
-    fn established(io: IO, done: Done) -> Self {
+impl<IO> TlsStream<IO> {
+    fn established(io: IO, done: CompletedHandshake) -> Self {
         let mut stream = Self {
             io,
             session: done.session,
-            plain: Pending::default(),
-            output: Pending::new(done.output),
+            plain: PendingBytes::default(),
+            output: PendingBytes::new(done.output),
             server_name: done.server_name,
             alpn_protocol: done.alpn_protocol,
             cipher: done.cipher,
@@ -191,9 +191,9 @@ impl<IO> Stream<IO> {
     }
 
     /// Lets go of everything, for the relay. A flush before it is polite: `output` is empty then.
-    pub fn into_parts(mut self) -> Parts<IO> {
+    pub fn into_parts(mut self) -> TlsStreamParts<IO> {
         self.take_control();
-        Parts {
+        TlsStreamParts {
             io: self.io,
             session: self.session,
             plain: self.plain.into_rest(),
@@ -207,7 +207,7 @@ impl<IO> Stream<IO> {
         let opened = self.session.open(ciphertext, &mut plain);
         plain.truncate(opened.filled);
         plain.shrink_to_fit();
-        self.plain = Pending::new(plain);
+        self.plain = PendingBytes::new(plain);
         self.take_control();
     }
 
@@ -223,14 +223,16 @@ impl<IO> Stream<IO> {
     /// What a read says when no plaintext is left; `None`: more may come.
     fn end(&self) -> Option<io::Result<()>> {
         match self.session.status() {
-            Status::Open => None,
-            Status::Closed => Some(Ok(())),
-            Status::Failed(fault) => Some(Err(io::Error::new(io::ErrorKind::InvalidData, fault))),
+            PeerStatus::Open => None,
+            PeerStatus::Closed => Some(Ok(())),
+            PeerStatus::Failed(fault) => {
+                Some(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
+            }
         }
     }
 }
 
-impl<IO: AsyncWrite + Unpin> Stream<IO> {
+impl<IO: AsyncWrite + Unpin> TlsStream<IO> {
     /// Writes output until none is left.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.rest().is_empty() {
@@ -249,7 +251,7 @@ impl<IO: AsyncWrite + Unpin> Stream<IO> {
         let session = &mut self.session;
         let sealed = self
             .output
-            .append(Session::sealed_bound(bytes.len()), |out| {
+            .append(TlsSession::sealed_bound(bytes.len()), |out| {
                 match session.seal(bytes, out) {
                     Ok(sealed) => (sealed.written, Ok(sealed.taken)),
                     Err(error) => (0, Err(error)),
@@ -263,7 +265,7 @@ impl<IO: AsyncWrite + Unpin> Stream<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -303,7 +305,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<IO> {
     }
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -357,12 +359,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<IO> {
 
 /// Bytes that are taken from the front; the memory goes with the last.
 #[derive(Default)]
-struct Pending {
+struct PendingBytes {
     bytes: Vec<u8>,
     taken: usize,
 }
 
-impl Pending {
+impl PendingBytes {
     fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, taken: 0 }
     }

@@ -14,30 +14,30 @@ use rustls::crypto::CryptoProvider;
 use super::TlsError;
 use super::certificate::CertificateFacts;
 use super::ciphers::{self, ByOrder, CipherOrder};
-use super::files::{Contents, Fingerprint};
-use super::look::{Found, Look};
-use super::names::ByName;
-use super::server::{Parts, Taken, files};
+use super::files::{FileContents, Fingerprint};
+use super::look::{FileChange, FileWatch};
+use super::names::SniResolver;
+use super::server::{ServerParts, TakenParts, files};
 use super::tickets::{OpenOnly, Tickets};
 use crate::config::Terminate;
 
 /// One listener's TLS.
-pub struct Terminator {
+pub struct TlsAcceptor {
     /// The listener's.
     name: String,
     settings: Terminate,
     alpn: Vec<Vec<u8>>,
     provider: Arc<CryptoProvider>,
     serving: ArcSwap<Serving>,
-    look: Mutex<Look>,
+    look: Mutex<FileWatch>,
     /// What was wrong with the files that were taken last; empty when nothing was. Apart from the look, which a file system that
     /// hangs may hold.
     errors: ArcSwap<Vec<String>>,
 }
 
 struct Serving {
-    parts: Parts,
-    names: Arc<ByName>,
+    parts: ServerParts,
+    names: Arc<SniResolver>,
     configs: Arc<ByOrder>,
     /// See [`Terminator::config_of_resumed`].
     resumed: Arc<ByOrder>,
@@ -56,23 +56,23 @@ pub enum Refreshed {
     Taken,
 }
 
-impl Terminator {
+impl TlsAcceptor {
     /// Reads and checks everything that `settings` name, for the listener `name`. `alpn` lists the protocols offered, most wanted
     /// first; empty: none.
     ///
     /// # Errors
     /// Names the first file that cannot be used, and what is wrong with it.
-    pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<Terminator, TlsError> {
+    pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<TlsAcceptor, TlsError> {
         let provider = Arc::new(ciphers::provider());
-        let (look, contents) = Look::first(files(settings));
-        let Taken { parts, errors } = Parts::take(settings, &contents, None, &provider);
+        let (look, contents) = FileWatch::first(files(settings));
+        let TakenParts { parts, errors } = ServerParts::take(settings, &contents, None, &provider);
         if let Some(first) = errors.into_iter().next() {
             return Err(first);
         }
         let alpn: Vec<_> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let parts = parts.ok_or_else(|| rustls::Error::NoCertificatesPresented)?;
         let serving = Serving::new(name, settings, &alpn, parts, &provider)?;
-        Ok(Terminator {
+        Ok(TlsAcceptor {
             name: name.to_owned(),
             settings: settings.clone(),
             alpn,
@@ -85,8 +85,8 @@ impl Terminator {
 
     /// All that is wrong with the files of `settings`, where [`Terminator::load`] names the first.
     pub fn faults(settings: &Terminate) -> Vec<TlsError> {
-        let (_, contents) = Look::first(files(settings));
-        Parts::take(settings, &contents, None, &Arc::new(ciphers::provider())).errors
+        let (_, contents) = FileWatch::first(files(settings));
+        ServerParts::take(settings, &contents, None, &Arc::new(ciphers::provider())).errors
     }
 
     /// For the next handshake of any client.
@@ -152,9 +152,9 @@ impl Terminator {
         let mut look = self.look();
         let always = !self.errors.load().is_empty();
         let contents = match look.again(self.files(), always) {
-            Found::Same => return Refreshed::Same,
-            Found::Unsettled => return Refreshed::Unsettled,
-            Found::Changed(contents) => contents,
+            FileChange::Same => return Refreshed::Same,
+            FileChange::Unsettled => return Refreshed::Unsettled,
+            FileChange::Changed(contents) => contents,
         };
         let errors = Arc::new(self.take(&contents));
         // The status says it before the log does.
@@ -164,9 +164,9 @@ impl Terminator {
     }
 
     /// Serves with what can be used; gives what cannot.
-    fn take(&self, contents: &Contents) -> Vec<String> {
+    fn take(&self, contents: &FileContents) -> Vec<String> {
         let serving = self.serving.load();
-        let Taken { parts, mut errors } = Parts::take(
+        let TakenParts { parts, mut errors } = ServerParts::take(
             &self.settings,
             contents,
             Some(&serving.parts),
@@ -208,7 +208,7 @@ impl Terminator {
         files(&self.settings)
     }
 
-    fn look(&self) -> MutexGuard<'_, Look> {
+    fn look(&self) -> MutexGuard<'_, FileWatch> {
         self.look.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -218,11 +218,11 @@ impl Serving {
         name: &str,
         settings: &Terminate,
         alpn: &[Vec<u8>],
-        parts: Parts,
+        parts: ServerParts,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Serving, TlsError> {
         let tickets = parts.tickets(name)?;
-        let names = Arc::new(ByName::new(&parts.certificates));
+        let names = Arc::new(SniResolver::new(&parts.certificates));
         let config = parts.config(settings, alpn, &tickets, Arc::clone(&names), provider)?;
         let resumed = settings.client_auth.as_ref().map(|_| {
             let mut resumed = config.clone();
@@ -250,12 +250,12 @@ mod tests {
     use data_encoding::BASE64;
     use rustls::HandshakeKind;
 
-    fn load(settings: &Terminate) -> Terminator {
-        Terminator::load("chat", settings, &[]).unwrap()
+    fn load(settings: &Terminate) -> TlsAcceptor {
+        TlsAcceptor::load("chat", settings, &[]).unwrap()
     }
 
     /// Looks until nothing new is found; true when something was taken.
-    fn settle(terminator: &Terminator) -> bool {
+    fn settle(terminator: &TlsAcceptor) -> bool {
         let mut taken = false;
         loop {
             match terminator.refresh() {
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    fn served(terminator: &Terminator, name: &str) -> Vec<u8> {
+    fn served(terminator: &TlsAcceptor, name: &str) -> Vec<u8> {
         let shaken = shake(&terminator.config(), &any(), name);
         shaken.unwrap().certificate
     }
@@ -393,7 +393,7 @@ mod tests {
                 .tickets()
                 .opens(&first)
         );
-        let elsewhere = Terminator::load("other", &with(ClientAuthMode::Required), &[]).unwrap();
+        let elsewhere = TlsAcceptor::load("other", &with(ClientAuthMode::Required), &[]).unwrap();
         assert!(!elsewhere.tickets().opens(&first));
         copy(&folder.make("next", &["chat.test"]), &chat);
         assert!(settle(&terminator));

@@ -40,16 +40,16 @@ pub type Scope = [u8; 32];
 /// Seals and opens the tickets of one scope.
 #[derive(Clone)]
 pub struct Tickets {
-    keys: Keys,
+    keys: TicketKeySource,
     scope: Scope,
 }
 
 #[derive(Clone)]
-enum Keys {
+enum TicketKeySource {
     /// The same for every listener, rotated by time; they outlive a reload, or every reconnect after it would be a full
     /// handshake.
-    Own(&'static Own),
-    Shared(Arc<Ring>),
+    Own(&'static OwnKeys),
+    Shared(Arc<TicketKeyRing>),
 }
 
 impl Tickets {
@@ -58,7 +58,8 @@ impl Tickets {
     /// # Errors
     /// There is no randomness.
     pub fn own(scope: Scope) -> Result<Tickets, rustls::Error> {
-        let keys = Keys::Own(Own::of_process().map_err(|Unspecified| no_randomness())?);
+        let keys =
+            TicketKeySource::Own(OwnKeys::of_process().map_err(|Unspecified| no_randomness())?);
         Ok(Tickets { keys, scope })
     }
 
@@ -67,13 +68,13 @@ impl Tickets {
     /// # Errors
     /// The provider refuses a key.
     pub fn shared(keys: &TicketKeys, scope: Scope) -> Result<Tickets, rustls::Error> {
-        let all: Result<Vec<_>, _> = keys.all().iter().map(Key::new).collect();
-        let ring = Ring {
+        let all: Result<Vec<_>, _> = keys.all().iter().map(TicketCipher::new).collect();
+        let ring = TicketKeyRing {
             keys: all.map_err(|Unspecified| no_randomness())?,
             sealing: keys.sealing(),
         };
         Ok(Tickets {
-            keys: Keys::Shared(Arc::new(ring)),
+            keys: TicketKeySource::Shared(Arc::new(ring)),
             scope,
         })
     }
@@ -106,10 +107,10 @@ impl Tickets {
         good.contains(&now).then(|| state.to_vec())
     }
 
-    fn ring(&self) -> Arc<Ring> {
+    fn ring(&self) -> Arc<TicketKeyRing> {
         match &self.keys {
-            Keys::Own(own) => own.ring(Instant::now()),
-            Keys::Shared(ring) => Arc::clone(ring),
+            TicketKeySource::Own(own) => own.ring(Instant::now()),
+            TicketKeySource::Shared(ring) => Arc::clone(ring),
         }
     }
 }
@@ -165,46 +166,46 @@ fn no_randomness() -> rustls::Error {
 }
 
 /// The keys at one moment, the oldest first.
-struct Ring {
-    keys: Vec<Arc<Key>>,
+struct TicketKeyRing {
+    keys: Vec<Arc<TicketCipher>>,
     /// Place of the key that seals.
     sealing: usize,
 }
 
 /// Keys that this process makes.
-struct Own {
+struct OwnKeys {
     ring: ArcSwap<Aged>,
     /// Held by the one that makes the next key; the others go on with the present ones.
     turning: Mutex<()>,
 }
 
 struct Aged {
-    ring: Arc<Ring>,
+    ring: Arc<TicketKeyRing>,
     since: Instant,
 }
 
-impl Own {
-    fn of_process() -> Result<&'static Own, Unspecified> {
-        static OWN: OnceLock<Own> = OnceLock::new();
+impl OwnKeys {
+    fn of_process() -> Result<&'static OwnKeys, Unspecified> {
+        static OWN: OnceLock<OwnKeys> = OnceLock::new();
         match OWN.get() {
             Some(own) => Ok(own),
             None => {
-                let made = Own::new(Instant::now())?;
+                let made = OwnKeys::new(Instant::now())?;
                 Ok(OWN.get_or_init(|| made))
             }
         }
     }
 
-    fn new(now: Instant) -> Result<Own, Unspecified> {
-        let aged = Aged::with(vec![Key::random()?], now);
-        Ok(Own {
+    fn new(now: Instant) -> Result<OwnKeys, Unspecified> {
+        let aged = Aged::with(vec![TicketCipher::random()?], now);
+        Ok(OwnKeys {
             ring: ArcSwap::from_pointee(aged),
             turning: Mutex::default(),
         })
     }
 
     /// The present keys, after a rotation when one is due.
-    fn ring(&self, now: Instant) -> Arc<Ring> {
+    fn ring(&self, now: Instant) -> Arc<TicketKeyRing> {
         let aged = self.ring.load();
         if now.saturating_duration_since(aged.since) >= ROTATION
             && let Ok(_turning) = self.turning.try_lock()
@@ -214,12 +215,14 @@ impl Own {
         Arc::clone(&aged.ring)
     }
 
-    fn turn(&self, now: Instant) -> Arc<Ring> {
+    fn turn(&self, now: Instant) -> Arc<TicketKeyRing> {
         let aged = self.ring.load();
         let age = now.saturating_duration_since(aged.since);
         let last = &aged.ring.keys;
         // Another one may have been here before the lock; without randomness the old keys go on.
-        let next = (age >= ROTATION).then(Key::random).and_then(Result::ok);
+        let next = (age >= ROTATION)
+            .then(TicketCipher::random)
+            .and_then(Result::ok);
         let Some(next) = next else {
             return Arc::clone(&aged.ring);
         };
@@ -236,28 +239,28 @@ impl Own {
 
 impl Aged {
     /// The newest seals.
-    fn with(keys: Vec<Arc<Key>>, since: Instant) -> Aged {
+    fn with(keys: Vec<Arc<TicketCipher>>, since: Instant) -> Aged {
         let sealing = keys.len().saturating_sub(1);
-        let ring = Arc::new(Ring { keys, sealing });
+        let ring = Arc::new(TicketKeyRing { keys, sealing });
         Aged { ring, since }
     }
 }
 
-struct Key {
+struct TicketCipher {
     name: [u8; NAME_BYTES],
     sealing: PaddedBlockEncryptingKey,
     opening: PaddedBlockDecryptingKey,
     mac: hmac::Key,
 }
 
-impl Key {
-    fn new(key: &TicketKey) -> Result<Arc<Key>, Unspecified> {
+impl TicketCipher {
+    fn new(key: &TicketKey) -> Result<Arc<TicketCipher>, Unspecified> {
         let algorithm = match key.aes.len() {
             16 => &AES_128,
             _ => &AES_256,
         };
         let cipher = || UnboundCipherKey::new(algorithm, &key.aes);
-        Ok(Arc::new(Key {
+        Ok(Arc::new(TicketCipher {
             name: key.name,
             sealing: PaddedBlockEncryptingKey::cbc_pkcs7(cipher()?)?,
             opening: PaddedBlockDecryptingKey::cbc_pkcs7(cipher()?)?,
@@ -265,12 +268,12 @@ impl Key {
         }))
     }
 
-    fn random() -> Result<Arc<Key>, Unspecified> {
+    fn random() -> Result<Arc<TicketCipher>, Unspecified> {
         let mut secret = [0; NAME_BYTES + 64];
         rand::fill(&mut secret)?;
         let (name, secret) = secret.split_first_chunk().ok_or(Unspecified)?;
         let (aes, hmac) = secret.split_at(32);
-        Key::new(&TicketKey {
+        TicketCipher::new(&TicketKey {
             name: *name,
             aes: aes.to_vec(),
             hmac: hmac.to_vec(),
@@ -392,8 +395,8 @@ mod tests {
     #[test]
     fn own_keys_are_rotated_and_open_for_a_lifetime_after_they_sealed() {
         let start = Instant::now();
-        let own = Own::new(start).unwrap();
-        let newest = |ring: &Ring| ring.keys[ring.sealing].name;
+        let own = OwnKeys::new(start).unwrap();
+        let newest = |ring: &TicketKeyRing| ring.keys[ring.sealing].name;
         let first = newest(&own.ring(start));
         assert_eq!(newest(&own.ring(start + ROTATION / 2)), first);
         for turn in 1..=2 {

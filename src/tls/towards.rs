@@ -19,47 +19,47 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::certificate::{pair, parse_chain};
 use super::client::{file_roots, system_roots};
-use super::files::Contents;
-use super::verifier::{Accepted, Verifier};
-use super::{Stream, TlsError, handshake_words, stream};
+use super::files::FileContents;
+use super::verifier::{CertificateVerifier, VerifiedCertificates};
+use super::{TlsError, TlsStream, handshake_words, stream};
 use crate::config::{BackendTls, TlsVersion};
 
 /// An operator reads the reason, a certificate of a thousand names does not belong in it.
 const MAX_REASON_CHARS: usize = 200;
 
 /// A pool's (or a check's) TLS, read and checked.
-pub struct Towards {
+pub struct BackendTlsConfig {
     config: Arc<ClientConfig>,
     sni: Option<ServerName<'static>>,
     fingerprint: [u8; 32],
 }
 
-impl fmt::Debug for Towards {
+impl fmt::Debug for BackendTlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Towards").finish_non_exhaustive()
     }
 }
 
 /// Two that do the same.
-impl PartialEq for Towards {
+impl PartialEq for BackendTlsConfig {
     fn eq(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
     }
 }
 
-impl Towards {
+impl BackendTlsConfig {
     /// Reads the files that `tls` names.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn load(tls: &BackendTls) -> Result<Towards, TlsError> {
+    pub fn load(tls: &BackendTls) -> Result<BackendTlsConfig, TlsError> {
         let provider = Arc::new(crypto::default_provider());
-        let contents = Contents::read(Towards::files(tls));
+        let contents = FileContents::read(BackendTlsConfig::files(tls));
         let mut seen = Fingerprint::new(tls);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))?;
         let verifier = match tls.verify {
-            false => Accepted::Any,
+            false => VerifiedCertificates::Any,
             true => {
                 let (roots, own) = match tls.ca.as_deref() {
                     Some(file) => (file_roots(file)?, parse_chain(file, contents.of(file)?)?),
@@ -70,10 +70,10 @@ impl Towards {
                     seen.add(root.subject_public_key_info.as_ref());
                 }
                 own.iter().for_each(|one| seen.add(one));
-                Accepted::trusted(own, roots, &provider)?
+                VerifiedCertificates::trusted(own, roots, &provider)?
             }
         };
-        let verifier = Verifier {
+        let verifier = CertificateVerifier {
             accepted: verifier,
             provider: Arc::clone(&provider),
         };
@@ -93,7 +93,7 @@ impl Towards {
         config.alpn_protocols = tls.alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
         // The relay goes on with the traffic keys (`record::Session`).
         config.enable_secret_extraction = true;
-        Ok(Towards {
+        Ok(BackendTlsConfig {
             config: Arc::new(config),
             sni: tls.sni.as_deref().and_then(server_name),
             fingerprint: seen.finish(),
@@ -121,7 +121,7 @@ impl Towards {
     ///
     /// # Errors
     /// Of the handshake or the socket; the message is for the operator.
-    pub async fn connect<IO>(&self, io: IO, backend: &str) -> io::Result<Stream<IO>>
+    pub async fn connect<IO>(&self, io: IO, backend: &str) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {

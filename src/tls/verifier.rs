@@ -13,13 +13,13 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
 #[derive(Debug)]
-pub(super) struct Verifier {
-    pub accepted: Accepted,
+pub(super) struct CertificateVerifier {
+    pub accepted: VerifiedCertificates,
     pub provider: Arc<CryptoProvider>,
 }
 
 #[derive(Debug)]
-pub(super) enum Accepted {
+pub(super) enum VerifiedCertificates {
     Any,
     /// These, whatever names are in them, and where there are roots, what those signed for the name asked for.
     Known {
@@ -34,7 +34,7 @@ pub(super) enum Accepted {
     },
 }
 
-impl Accepted {
+impl VerifiedCertificates {
     /// # Errors
     /// There are no roots.
     pub fn trusted(
@@ -50,7 +50,7 @@ impl Accepted {
     }
 }
 
-impl Verifier {
+impl CertificateVerifier {
     /// Whether the server has shown the key of its certificate. The library reads version 3 alone:
     /// where every certificate is taken, one of another version is taken unsigned, which keeps out
     /// nobody who could not have made one of version 3.
@@ -64,13 +64,15 @@ impl Verifier {
             parsed.is_ok_and(|(_, parsed)| parsed.version() != X509Version::V3)
         };
         match (&self.accepted, signed) {
-            (Accepted::Any, Err(_)) if is_old() => Ok(HandshakeSignatureValid::assertion()),
+            (VerifiedCertificates::Any, Err(_)) if is_old() => {
+                Ok(HandshakeSignatureValid::assertion())
+            }
             (_, signed) => signed,
         }
     }
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for CertificateVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -80,12 +82,12 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let (own, roots) = match &self.accepted {
-            Accepted::Any => return Ok(ServerCertVerified::assertion()),
-            Accepted::Known { own, roots } => (own, roots),
-            Accepted::Trusted { own, .. } if own.contains(end_entity) => {
+            VerifiedCertificates::Any => return Ok(ServerCertVerified::assertion()),
+            VerifiedCertificates::Known { own, roots } => (own, roots),
+            VerifiedCertificates::Trusted { own, .. } if own.contains(end_entity) => {
                 return verify_own(end_entity, server_name, now);
             }
-            Accepted::Trusted { roots, .. } => {
+            VerifiedCertificates::Trusted { roots, .. } => {
                 return roots.verify_server_cert(
                     end_entity,
                     intermediates,
@@ -183,8 +185,8 @@ mod tests {
     #[test]
     fn a_pinned_certificate_is_taken_for_any_name_and_no_other_is() {
         let (one, other) = (made(), made());
-        let verifier = Verifier {
-            accepted: Accepted::Known {
+        let verifier = CertificateVerifier {
+            accepted: VerifiedCertificates::Known {
                 own: vec![one.clone()],
                 roots: None,
             },

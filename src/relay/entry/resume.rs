@@ -20,7 +20,7 @@ use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::base::rate::Bucket;
 use crate::config;
 use crate::observe::{End, How, Phase, Side};
-use crate::tls::record::Session;
+use crate::tls::record::TlsSession;
 use crate::wire::passage::{Filtered, FrameAction};
 
 /// A backend that goes without an answer after less time than this has not served the session, whose gap goes on and is bounded

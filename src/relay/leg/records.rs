@@ -11,16 +11,16 @@ use super::{Input, Leg};
 use crate::net::options::is_crowded;
 use crate::observe::How;
 use crate::relay::scratch::Scratch;
-use crate::tls::record::{HEADER_BYTES, Status};
+use crate::tls::record::{HEADER_BYTES, PeerStatus};
 
 impl Leg {
     /// Takes ciphertext from the socket, a batch at a time, until it gives plaintext.
     pub(super) fn read_tls(&mut self, scratch: &mut Scratch, limit: usize) -> Input {
         loop {
             match self.tls_status() {
-                Status::Open => {}
-                Status::Closed => return Input::Fin,
-                Status::Failed(_) => return self.violated(),
+                PeerStatus::Open => {}
+                PeerStatus::Closed => return Input::Fin,
+                PeerStatus::Failed(_) => return self.violated(),
             }
             if !self.is_readable() {
                 return self.nothing_to_read();
@@ -34,9 +34,9 @@ impl Leg {
         }
     }
 
-    fn tls_status(&self) -> Status {
+    fn tls_status(&self) -> PeerStatus {
         match &self.tls {
-            None => Status::Open,
+            None => PeerStatus::Open,
             Some(tls) => tls.session.status(),
         }
     }
@@ -101,9 +101,9 @@ impl Leg {
         limit: usize,
     ) -> Result<usize, Input> {
         match self.tls_status() {
-            Status::Open => {}
-            Status::Closed => return Err(Input::Fin),
-            Status::Failed(_) => return Err(self.violated()),
+            PeerStatus::Open => {}
+            PeerStatus::Closed => return Err(Input::Fin),
+            PeerStatus::Failed(_) => return Err(self.violated()),
         }
         if !self.is_readable() {
             return Err(self.nothing_to_read());

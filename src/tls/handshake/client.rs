@@ -8,9 +8,9 @@ use rustls::unbuffered::UnbufferedStatus;
 use rustls::{ClientConfig, CommonState};
 use rustls_pki_types::ServerName;
 
-use super::{End, Handshake, Refusal, invalid};
+use super::{Handshake, HandshakeError, HandshakeSide, invalid};
 use crate::tls::identity::ClientIdentity;
-use crate::tls::record::Session;
+use crate::tls::record::TlsSession;
 
 pub(in crate::tls) struct ClientEnd(UnbufferedClientConnection);
 
@@ -21,7 +21,7 @@ impl Handshake<ClientEnd> {
     }
 }
 
-impl End for ClientEnd {
+impl HandshakeSide for ClientEnd {
     type Data = ClientConnectionData;
     /// The server waits for our Finished, whoever speaks first.
     const IS_AWAITED: bool = true;
@@ -38,27 +38,27 @@ impl End for ClientEnd {
     }
 
     /// rustls would say what is wrong with the bytes; this says what is wrong with the node.
-    fn judge(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), Refusal> {
+    fn judge(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
         match is_record {
             true => Ok(()),
-            false => Err(Refusal::Silent("the answer is not TLS")),
+            false => Err(HandshakeError::Silent("the answer is not TLS")),
         }
     }
 
-    fn finish(self) -> Result<(Session, Option<String>, Option<ClientIdentity>), rustls::Error> {
-        Ok((Session::client(self.0)?, None, None))
+    fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
+        Ok((TlsSession::client(self.0)?, None, None))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Done, HEADER_BYTES, Step};
+    use super::super::{CompletedHandshake, HEADER_BYTES, HandshakeStep};
     use super::*;
     use crate::config::Certificate;
     use crate::config::Terminate;
-    use crate::tls::Terminator;
+    use crate::tls::TlsAcceptor;
     use crate::tls::client::tests::of_version;
-    use crate::tls::record::Status;
+    use crate::tls::record::PeerStatus;
     use crate::tls::server::tests::Folder;
     use proptest::prelude::*;
     use rustls::version::{TLS12, TLS13};
@@ -76,7 +76,7 @@ mod tests {
             let folder = Folder::new();
             let certificate = folder.make("chat", &["chat.test"]);
             let settings = Terminate::with(vec![certificate.clone()]);
-            let loaded = Terminator::load("chat", &settings, &[]).unwrap();
+            let loaded = TlsAcceptor::load("chat", &settings, &[]).unwrap();
             let mut server = (*loaded.config()).clone();
             server.send_half_rtt_data = true;
             Bench {
@@ -104,7 +104,7 @@ mod tests {
         mut client: Handshake<ClientEnd>,
         early: &[u8],
         piece: usize,
-    ) -> (Done, ServerConnection) {
+    ) -> (CompletedHandshake, ServerConnection) {
         let mut server = ServerConnection::new(Arc::clone(&bench.server)).unwrap();
         server.writer().write_all(early).unwrap();
         let mut wire: Vec<u8> = Vec::new();
@@ -119,7 +119,7 @@ mod tests {
             while server.wants_write() {
                 server.write_tls(&mut wire).unwrap();
             }
-            if matches!(step, Step::Done) {
+            if matches!(step, HandshakeStep::Done) {
                 // What is still on the wire is as good as read already.
                 client.input().extend_from_slice(&wire);
                 return (client.finish().unwrap(), server);
@@ -141,7 +141,7 @@ mod tests {
                 let mut session = done.session;
                 let mut plain = vec![0; done.residue.len()];
                 let opened = session.open(&done.residue, &mut plain);
-                assert_eq!(opened.status, Status::Open);
+                assert_eq!(opened.status, PeerStatus::Open);
                 assert_eq!(
                     &plain[..opened.filled],
                     b"good day",
@@ -205,7 +205,7 @@ mod tests {
                 client.input().extend([22, 3, 3, 0, length]);
             }
             client.input().extend(&bytes);
-            prop_assert!(!matches!(client.advance(), Ok(Step::Done)));
+            prop_assert!(!matches!(client.advance(), Ok(HandshakeStep::Done)));
         }
 
         #[test]
@@ -224,7 +224,7 @@ mod tests {
             let protected = is_protected(&flight, at);
             flight[at] ^= 1 << bit;
             client.input().extend(flight);
-            prop_assert!(!matches!(client.advance(), Ok(Step::Done)) || !protected, "byte {at}");
+            prop_assert!(!matches!(client.advance(), Ok(HandshakeStep::Done)) || !protected, "byte {at}");
         }
     }
 

@@ -7,9 +7,9 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::UnbufferedStatus;
 use rustls::{CommonState, ServerConfig};
 
-use super::{End, Handshake, Refusal};
+use super::{Handshake, HandshakeError, HandshakeSide};
 use crate::tls::identity::ClientIdentity;
-use crate::tls::record::Session;
+use crate::tls::record::TlsSession;
 use crate::wire::client_hello::{ClientHello, ClientHelloReader, HelloProgress};
 
 pub(in crate::tls) struct ServerEnd {
@@ -28,7 +28,7 @@ impl Handshake<ServerEnd> {
     }
 }
 
-impl End for ServerEnd {
+impl HandshakeSide for ServerEnd {
     type Data = ServerConnectionData;
     const IS_AWAITED: bool = false;
 
@@ -44,23 +44,23 @@ impl End for ServerEnd {
     }
 
     /// What is no record is for rustls to refuse, behind the hello.
-    fn judge(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), Refusal> {
+    fn judge(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), HandshakeError> {
         if self.hello.is_some() {
             return Ok(());
         }
         match self.reader.feed(bytes) {
             HelloProgress::NeedMore => {}
             HelloProgress::Hello(hello) => self.hello = Some(hello),
-            HelloProgress::Invalid(reason) => return Err(Refusal::Answered(reason)),
+            HelloProgress::Invalid(reason) => return Err(HandshakeError::Answered(reason)),
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<(Session, Option<String>, Option<ClientIdentity>), rustls::Error> {
+    fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
         // Of a resumed session the one that was verified when it began; the ticket has it.
         let shown = self.connection.peer_certificates();
         let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
         let server_name = self.hello.and_then(|hello| hello.sni);
-        Ok((Session::server(self.connection)?, server_name, identity))
+        Ok((TlsSession::server(self.connection)?, server_name, identity))
     }
 }

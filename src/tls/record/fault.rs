@@ -2,7 +2,7 @@
 
 /// Why a connection failed. No plaintext is ever given for the record that failed, nor for any after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum RecordError {
     #[error("record fails its authentication")]
     BadRecord,
     #[error("record exceeds its length limit")]
@@ -28,7 +28,7 @@ pub(super) const CLOSE_NOTIFY: u8 = 0;
 pub(super) const NO_RENEGOTIATION: u8 = 100;
 pub(super) const USER_CANCELED: u8 = 90;
 
-impl Fault {
+impl RecordError {
     /// The description of the fatal alert that tells the peer; none answers an alert.
     pub fn alert(self) -> Option<u8> {
         Some(match self {

@@ -2,7 +2,7 @@
 //!
 //! A header is judged as soon as it is known, so that what is no record is refused before its length is waited for.
 
-use super::fault::Fault;
+use super::fault::RecordError;
 use super::keys::Version;
 
 /// Of a header.
@@ -22,14 +22,17 @@ pub(super) const KIND_DATA: u8 = 23;
 
 /// One complete record.
 #[derive(Clone, Copy)]
-pub(super) struct Record<'a> {
+pub(super) struct TlsRecord<'a> {
     pub header: [u8; HEADER_BYTES],
     pub body: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> TlsRecord<'a> {
     /// The record at the front of `bytes` and what stands behind it; `None` while it is not complete.
-    pub fn split(bytes: &'a [u8], version: Version) -> Result<Option<(Self, &'a [u8])>, Fault> {
+    pub fn split(
+        bytes: &'a [u8],
+        version: Version,
+    ) -> Result<Option<(Self, &'a [u8])>, RecordError> {
         let Some(length) = total_length(bytes, version)? else {
             return Ok(None);
         };
@@ -44,18 +47,18 @@ impl<'a> Record<'a> {
 }
 
 /// Bytes of the record that `bytes` begins with, its header included; `None` while the header is not complete.
-pub(super) fn total_length(bytes: &[u8], version: Version) -> Result<Option<usize>, Fault> {
+pub(super) fn total_length(bytes: &[u8], version: Version) -> Result<Option<usize>, RecordError> {
     if let Some(&kind) = bytes.first()
         && !allowed(kind, version)
     {
-        return Err(Fault::Unexpected);
+        return Err(RecordError::Unexpected);
     }
     let Some(&[_, _, _, high, low]) = bytes.first_chunk() else {
         return Ok(None);
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
     if length > max_body(version) {
-        return Err(Fault::TooLong);
+        return Err(RecordError::TooLong);
     }
     Ok(Some(HEADER_BYTES + length))
 }

@@ -15,8 +15,8 @@ use aws_lc_rs::aead::{
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher::{AeadKey, Iv};
 
-use super::fault::Fault;
-use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, Record};
+use super::fault::RecordError;
+use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord};
 
 /// The same for all three ciphers.
 const TAG_BYTES: usize = 16;
@@ -41,7 +41,7 @@ enum Cipher {
 }
 
 /// One direction.
-pub(super) struct Keys {
+pub(super) struct DirectionKeys {
     /// Made from `secret` when it is needed (164 ns), dropped by [`Keys::cool`].
     made: Option<LessSafeKey>,
     /// Wipes itself when it is dropped.
@@ -54,13 +54,13 @@ pub(super) struct Keys {
 }
 
 /// What a record held.
-pub(super) struct Content {
+pub(super) struct RecordContent {
     pub kind: u8,
     /// Bytes at the front of the output.
     pub length: usize,
 }
 
-impl Keys {
+impl DirectionKeys {
     /// `None`: a cipher that this file does not know.
     pub fn new(version: Version, secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         let (sequence, secrets) = secrets;
@@ -112,7 +112,7 @@ impl Keys {
     }
 
     /// Bytes that [`Keys::open`] wants room for; more than the plaintext by a type and padding.
-    pub fn room_for(&self, record: &Record<'_>) -> usize {
+    pub fn room_for(&self, record: &TlsRecord<'_>) -> usize {
         record
             .body
             .len()
@@ -120,16 +120,20 @@ impl Keys {
     }
 
     /// Decrypts `record` to the front of `plain`, which has [`Keys::room_for`] it.
-    pub fn open(&mut self, record: &Record<'_>, plain: &mut [u8]) -> Result<Content, Fault> {
+    pub fn open(
+        &mut self,
+        record: &TlsRecord<'_>,
+        plain: &mut [u8],
+    ) -> Result<RecordContent, RecordError> {
         let body = record.body;
         let (explicit, sealed) = body
             .split_at_checked(self.explicit_nonce())
-            .ok_or(Fault::BadRecord)?;
+            .ok_or(RecordError::BadRecord)?;
         let (ciphertext, tag) = sealed
             .split_last_chunk::<TAG_BYTES>()
-            .ok_or(Fault::BadRecord)?;
+            .ok_or(RecordError::BadRecord)?;
         if ciphertext.len() > self.max_inner() {
-            return Err(Fault::TooLong);
+            return Err(RecordError::TooLong);
         }
         let mut nonce = self.nonce();
         for (into, from) in nonce
@@ -140,8 +144,10 @@ impl Keys {
             *into = *from;
         }
         let (aad, aad_length) = self.aad(record.header, ciphertext.len());
-        let aad = aad.get(..aad_length).ok_or(Fault::Internal)?;
-        let plain = plain.get_mut(..ciphertext.len()).ok_or(Fault::Internal)?;
+        let aad = aad.get(..aad_length).ok_or(RecordError::Internal)?;
+        let plain = plain
+            .get_mut(..ciphertext.len())
+            .ok_or(RecordError::Internal)?;
         self.key()?
             .open_separate_gather(
                 Nonce::assume_unique_for_key(nonce),
@@ -150,13 +156,18 @@ impl Keys {
                 tag,
                 plain,
             )
-            .map_err(|_| Fault::BadRecord)?;
+            .map_err(|_| RecordError::BadRecord)?;
         self.step()?;
         content(self.version, record.header, plain)
     }
 
     /// Writes one record to the front of `out` and returns its length; `None`: it does not fit, and nothing was done.
-    pub fn seal(&mut self, kind: u8, plain: &[u8], out: &mut [u8]) -> Result<Option<usize>, Fault> {
+    pub fn seal(
+        &mut self,
+        kind: u8,
+        plain: &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<usize>, RecordError> {
         let total = plain.len() + self.overhead();
         let Some(out) = out.get_mut(..total) else {
             return Ok(None);
@@ -164,16 +175,16 @@ impl Keys {
         let header = self.header(kind, total - HEADER_BYTES);
         let nonce = self.nonce();
         let (aad, aad_length) = self.aad(header, plain.len());
-        let aad = aad.get(..aad_length).ok_or(Fault::Internal)?;
+        let aad = aad.get(..aad_length).ok_or(RecordError::Internal)?;
         let (front, sealed) = out
             .split_at_mut_checked(HEADER_BYTES + self.explicit_nonce())
-            .ok_or(Fault::Internal)?;
+            .ok_or(RecordError::Internal)?;
         let (head, explicit) = front.split_at_mut(HEADER_BYTES);
         head.copy_from_slice(&header);
         explicit.copy_from_slice(
             nonce
                 .get(NONCE_LEN - explicit.len()..)
-                .ok_or(Fault::Internal)?,
+                .ok_or(RecordError::Internal)?,
         );
         let (ciphertext, behind) = sealed.split_at_mut(plain.len());
         let inner_kind: &[u8] = match self.version {
@@ -189,7 +200,7 @@ impl Keys {
                 inner_kind,
                 behind,
             )
-            .map_err(|_| Fault::Internal)?;
+            .map_err(|_| RecordError::Internal)?;
         self.step()?;
         Ok(Some(total))
     }
@@ -240,17 +251,17 @@ impl Keys {
         MAX_FRAGMENT_BYTES + usize::from(self.version == Version::Tls13)
     }
 
-    fn key(&mut self) -> Result<&LessSafeKey, Fault> {
+    fn key(&mut self) -> Result<&LessSafeKey, RecordError> {
         if self.made.is_none() {
             let key = UnboundKey::new(self.cipher.algorithm(), self.secret.as_ref())
-                .map_err(|_| Fault::Internal)?;
+                .map_err(|_| RecordError::Internal)?;
             self.made = Some(LessSafeKey::new(key));
         }
-        self.made.as_ref().ok_or(Fault::Internal)
+        self.made.as_ref().ok_or(RecordError::Internal)
     }
 
-    fn step(&mut self) -> Result<(), Fault> {
-        self.sequence = self.sequence.checked_add(1).ok_or(Fault::Internal)?;
+    fn step(&mut self) -> Result<(), RecordError> {
+        self.sequence = self.sequence.checked_add(1).ok_or(RecordError::Internal)?;
         Ok(())
     }
 
@@ -275,13 +286,13 @@ fn content(
     version: Version,
     [kind, ..]: [u8; HEADER_BYTES],
     inner: &[u8],
-) -> Result<Content, Fault> {
+) -> Result<RecordContent, RecordError> {
     if version == Version::Tls12 {
         let length = inner.len();
-        return Ok(Content { kind, length });
+        return Ok(RecordContent { kind, length });
     }
     let length = inner.iter().rposition(|&byte| byte != 0);
-    let length = length.ok_or(Fault::Unexpected)?;
-    let kind = *inner.get(length).ok_or(Fault::Internal)?;
-    Ok(Content { kind, length })
+    let length = length.ok_or(RecordError::Unexpected)?;
+    let kind = *inner.get(length).ok_or(RecordError::Internal)?;
+    Ok(RecordContent { kind, length })
 }

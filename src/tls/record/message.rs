@@ -2,10 +2,10 @@
 //! section 4.6.3), tickets, and refused renegotiations (RFC 5246 section 7.4.1.1). What is to be answered is noted as owed, a
 //! few bits, and sealed when there is somewhere to put it; so answers to many requests become one.
 
-use super::fault::{CLOSE_NOTIFY, Fault, NO_RENEGOTIATION, USER_CANCELED};
+use super::fault::{CLOSE_NOTIFY, NO_RENEGOTIATION, RecordError, USER_CANCELED};
 use super::frame::{KIND_ALERT, KIND_HANDSHAKE};
-use super::keys::{Keys, Version};
-use super::{MAX_CONTROL_BYTES, Session, Status};
+use super::keys::{DirectionKeys, Version};
+use super::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
 
 const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
@@ -49,7 +49,7 @@ impl Owed {
     }
 }
 
-impl Session {
+impl TlsSession {
     /// True when [`Session::control`] has something to seal.
     pub fn owes(&self) -> bool {
         self.owed != Owed::default()
@@ -104,7 +104,7 @@ impl Session {
             Ok(Some(written)) => written,
             _ => {
                 // The record cannot even carry an alert.
-                self.status = Status::Failed(Fault::Internal);
+                self.status = PeerStatus::Failed(RecordError::Internal);
                 self.is_finished = true;
                 0
             }
@@ -113,38 +113,38 @@ impl Session {
 
     pub(super) fn renew_write(&mut self) {
         let next = self.schedule.as_mut().and_then(|it| it.next_write().ok());
-        match next.and_then(|secrets| Keys::new(Version::Tls13, secrets)) {
+        match next.and_then(|secrets| DirectionKeys::new(Version::Tls13, secrets)) {
             Some(keys) => self.write = keys,
             None => {
-                self.status = Status::Failed(Fault::Internal);
+                self.status = PeerStatus::Failed(RecordError::Internal);
                 self.is_finished = true;
             }
         }
     }
 
-    fn renew_read(&mut self) -> Result<(), Fault> {
+    fn renew_read(&mut self) -> Result<(), RecordError> {
         let next = self.schedule.as_mut().and_then(|it| it.next_read().ok());
-        let keys = next.and_then(|secrets| Keys::new(Version::Tls13, secrets));
-        self.read = keys.ok_or(Fault::Internal)?;
+        let keys = next.and_then(|secrets| DirectionKeys::new(Version::Tls13, secrets));
+        self.read = keys.ok_or(RecordError::Internal)?;
         Ok(())
     }
 
     /// Takes in a record that is not data.
-    pub(super) fn receive(&mut self, kind: u8, content: &[u8]) -> Result<(), Fault> {
+    pub(super) fn receive(&mut self, kind: u8, content: &[u8]) -> Result<(), RecordError> {
         match kind {
             KIND_HANDSHAKE => self.receive_handshake(content),
             // A handshake message may not be split around anything else (RFC 8446 section 5.1).
             KIND_ALERT if self.handshake.is_empty() => self.receive_alert(content),
-            _ => Err(Fault::Unexpected),
+            _ => Err(RecordError::Unexpected),
         }
     }
 
-    fn receive_alert(&mut self, content: &[u8]) -> Result<(), Fault> {
+    fn receive_alert(&mut self, content: &[u8]) -> Result<(), RecordError> {
         let &[level, description] = content else {
-            return Err(Fault::Malformed);
+            return Err(RecordError::Malformed);
         };
         if description == CLOSE_NOTIFY {
-            self.status = Status::Closed;
+            self.status = PeerStatus::Closed;
             return Ok(());
         }
         let is_warning = match (self.read.version(), level) {
@@ -152,22 +152,22 @@ impl Session {
             (Version::Tls13, _) => description == USER_CANCELED,
             (Version::Tls12, WARNING) => true,
             (Version::Tls12, FATAL) => false,
-            (Version::Tls12, _) => return Err(Fault::Illegal),
+            (Version::Tls12, _) => return Err(RecordError::Illegal),
         };
         if !is_warning {
-            return Err(Fault::Peer(description));
+            return Err(RecordError::Peer(description));
         }
         self.warnings += 1;
         if self.warnings > MAX_WARNINGS {
-            return Err(Fault::Flood);
+            return Err(RecordError::Flood);
         }
         Ok(())
     }
 
     /// Joins what messages are split over records, and takes in each that is complete.
-    fn receive_handshake(&mut self, content: &[u8]) -> Result<(), Fault> {
+    fn receive_handshake(&mut self, content: &[u8]) -> Result<(), RecordError> {
         if content.is_empty() {
-            return Err(Fault::Unexpected);
+            return Err(RecordError::Unexpected);
         }
         let mut joined = std::mem::take(&mut self.handshake);
         joined.extend_from_slice(content);
@@ -179,7 +179,7 @@ impl Session {
             };
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             if length > max_length(kind) {
-                return Err(Fault::Malformed);
+                return Err(RecordError::Malformed);
             }
             let Some((body, behind)) = body.split_at_checked(length) else {
                 break;
@@ -193,51 +193,51 @@ impl Session {
 
     /// Which messages the other side may send after the handshake. A client that renegotiates and a client that offers
     /// authentication later are not ours; so tickets go to clients only and certificates to nobody.
-    fn allow(&self, kind: u8) -> Result<(), Fault> {
+    fn allow(&self, kind: u8) -> Result<(), RecordError> {
         match (self.read.version(), self.is_server, kind) {
             (Version::Tls13, _, KEY_UPDATE)
             | (Version::Tls13, false, NEW_SESSION_TICKET)
             | (Version::Tls12, true, CLIENT_HELLO)
             | (Version::Tls12, false, HELLO_REQUEST) => Ok(()),
-            _ => Err(Fault::Unexpected),
+            _ => Err(RecordError::Unexpected),
         }
     }
 
-    fn receive_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<(), Fault> {
+    fn receive_message(&mut self, kind: u8, body: &[u8], is_last: bool) -> Result<(), RecordError> {
         self.idle_messages += 1;
         if self.idle_messages > MAX_IDLE_MESSAGES {
-            return Err(Fault::Flood);
+            return Err(RecordError::Flood);
         }
         match kind {
             KEY_UPDATE => self.receive_key_update(body, is_last),
             NEW_SESSION_TICKET => {
-                let schedule = self.schedule.as_mut().ok_or(Fault::Internal)?;
-                schedule.ticket(body).map_err(|_| Fault::Malformed)
+                let schedule = self.schedule.as_mut().ok_or(RecordError::Internal)?;
+                schedule.ticket(body).map_err(|_| RecordError::Malformed)
             }
             _ => self.refuse_renegotiation(),
         }
     }
 
-    fn receive_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), Fault> {
+    fn receive_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), RecordError> {
         let &[request] = body else {
-            return Err(Fault::Malformed);
+            return Err(RecordError::Malformed);
         };
         // What stood behind it in the record would be under the old key (RFC 8446 section 5.1).
         if !is_last {
-            return Err(Fault::Unexpected);
+            return Err(RecordError::Unexpected);
         }
         match request {
             0 => {}
             1 => self.update_keys(false),
-            _ => return Err(Fault::Illegal),
+            _ => return Err(RecordError::Illegal),
         }
         self.renew_read()
     }
 
     /// Once with a warning; a peer that insists is not heard again.
-    fn refuse_renegotiation(&mut self) -> Result<(), Fault> {
+    fn refuse_renegotiation(&mut self) -> Result<(), RecordError> {
         if std::mem::replace(&mut self.is_renegotiation_refused, true) {
-            return Err(Fault::Unexpected);
+            return Err(RecordError::Unexpected);
         }
         self.owed.no_renegotiation = self.may_seal();
         Ok(())

@@ -7,12 +7,12 @@ use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion, SupportedCipherSu
 
 use super::keys::Version;
 
-pub(super) enum Schedule {
+pub(super) enum KeySchedule {
     Server(KernelConnection<ServerConnectionData>),
     Client(KernelConnection<ClientConnectionData>),
 }
 
-impl Schedule {
+impl KeySchedule {
     pub fn version(&self) -> Option<Version> {
         let version = match self {
             Self::Server(kernel) => kernel.protocol_version(),

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 
 use super::frame::{HEADER_BYTES, KIND_ALERT, KIND_HANDSHAKE};
 use super::*;
-use crate::tls::handshake::{Handshake, Step};
+use crate::tls::handshake::{Handshake, HandshakeStep};
 
 const NAME: &str = "chat.test";
 
@@ -85,7 +85,7 @@ impl Ends {
     }
 
     /// A finished handshake, with what the server still has to say delivered.
-    fn connect(&self) -> (ClientConnection, Session) {
+    fn connect(&self) -> (ClientConnection, TlsSession) {
         let mut client = self.client();
         let (session, output) = shake(self, &mut client, &[], usize::MAX);
         deliver(&mut client, &output).unwrap();
@@ -93,7 +93,7 @@ impl Ends {
     }
 
     /// Two sessions, so that the client's can be made to misbehave.
-    fn sessions(&self) -> (Session, Session) {
+    fn sessions(&self) -> (TlsSession, TlsSession) {
         let mut client = UnbufferedClientConnection::new(self.client.clone(), name()).unwrap();
         let mut server = Handshake::server(self.server.clone()).unwrap();
         let mut to_client = Vec::new();
@@ -101,7 +101,7 @@ impl Ends {
         while !done || !to_client.is_empty() {
             let to_server = advance_client(&mut client, &mut to_client);
             server.input().extend_from_slice(&to_server);
-            done = matches!(server.advance().unwrap(), Step::Done);
+            done = matches!(server.advance().unwrap(), HandshakeStep::Done);
             to_client.append(&mut server.output);
             if done {
                 break;
@@ -113,9 +113,9 @@ impl Ends {
         if client.is_handshaking() {
             advance_client(&mut client, &mut to_client);
         }
-        let mut client = Session::client(client).unwrap();
+        let mut client = TlsSession::client(client).unwrap();
         let tickets = opened(&mut client, &to_client, 100);
-        assert_eq!(tickets, (vec![], Status::Open));
+        assert_eq!(tickets, (vec![], PeerStatus::Open));
         (client, server.session)
     }
 }
@@ -160,7 +160,7 @@ fn shake(
     client: &mut ClientConnection,
     early: &[u8],
     piece: usize,
-) -> (Session, Vec<u8>) {
+) -> (TlsSession, Vec<u8>) {
     let mut server = Handshake::server(ends.server.clone()).unwrap();
     // Sent as soon as the client is done.
     client.writer().write_all(early).unwrap();
@@ -169,13 +169,13 @@ fn shake(
         let mut pieces = sent.chunks(piece.min(sent.len()).max(1));
         for piece in pieces.by_ref() {
             server.input().extend_from_slice(piece);
-            if matches!(server.advance().unwrap(), Step::Done) {
+            if matches!(server.advance().unwrap(), HandshakeStep::Done) {
                 let done = server.finish().unwrap();
                 let mut session = done.session;
                 let mut rest = done.residue;
                 rest.extend(pieces.flatten());
                 let (plain, status) = opened(&mut session, &rest, piece.len());
-                assert_eq!(status, Status::Open);
+                assert_eq!(status, PeerStatus::Open);
                 assert!(plain == early, "{} of {}", plain.len(), early.len());
                 return (session, done.output);
             }
@@ -216,7 +216,7 @@ fn deliver(client: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, r
 }
 
 /// The plaintext that the session makes of `bytes`, fed in pieces.
-fn opened(session: &mut Session, bytes: &[u8], piece: usize) -> (Vec<u8>, Status) {
+fn opened(session: &mut TlsSession, bytes: &[u8], piece: usize) -> (Vec<u8>, PeerStatus) {
     let mut plain = Vec::new();
     for piece in bytes.chunks(piece.max(1)) {
         let mut room = vec![0; piece.len() + session.buffered()];
@@ -227,15 +227,15 @@ fn opened(session: &mut Session, bytes: &[u8], piece: usize) -> (Vec<u8>, Status
     (plain, session.status())
 }
 
-fn sealed(session: &mut Session, plain: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; Session::sealed_bound(plain.len())];
+fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; TlsSession::sealed_bound(plain.len())];
     let sealed = session.seal(plain, &mut out).unwrap();
     assert_eq!(sealed.taken, plain.len());
     out.truncate(sealed.written);
     out
 }
 
-fn control(session: &mut Session) -> Vec<u8> {
+fn control(session: &mut TlsSession) -> Vec<u8> {
     let mut out = vec![0; MAX_CONTROL_BYTES];
     let written = session.control(&mut out);
     assert!(!session.owes());
@@ -244,7 +244,7 @@ fn control(session: &mut Session) -> Vec<u8> {
 }
 
 /// One record of any type under the session's keys.
-fn forged(session: &mut Session, kind: u8, content: &[u8]) -> Vec<u8> {
+fn forged(session: &mut TlsSession, kind: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![0; content.len() + MAX_OVERHEAD_BYTES];
     let written = session.write.seal(kind, content, &mut out).unwrap();
     out.truncate(written.unwrap());
@@ -274,7 +274,7 @@ fn every_suite_carries_data_both_ways_resumed_or_not() {
             for length in [0, 1, 16_384, 16_385, 100_000, 7] {
                 let plain = pattern(length, 3);
                 let bytes = sent(&mut client, &plain);
-                assert!(opened(&mut session, &bytes, 9000) == (plain.clone(), Status::Open));
+                assert!(opened(&mut session, &bytes, 9000) == (plain.clone(), PeerStatus::Open));
                 let bytes = sealed(&mut session, &plain);
                 assert!(deliver(&mut client, &bytes).unwrap() == plain, "{suite:?}");
             }
@@ -289,7 +289,7 @@ fn ten_thousand_records_pass_each_way() {
         for i in 0..10_000 {
             let plain = pattern(i % 300, i);
             let bytes = sent(&mut client, &plain);
-            assert!(opened(&mut session, &bytes, 100) == (plain.clone(), Status::Open));
+            assert!(opened(&mut session, &bytes, 100) == (plain.clone(), PeerStatus::Open));
             let bytes = sealed(&mut session, &plain);
             assert!(deliver(&mut client, &bytes).unwrap() == plain);
         }
@@ -317,13 +317,16 @@ fn a_key_update_right_behind_the_finished_is_answered() {
     let mut client = ends.client();
     let mut server = Handshake::server(ends.server.clone()).unwrap();
     server.input().extend(taken(&mut client));
-    assert!(matches!(server.advance().unwrap(), Step::NeedInput));
+    assert!(matches!(
+        server.advance().unwrap(),
+        HandshakeStep::NeedInput
+    ));
     deliver(&mut client, &std::mem::take(&mut server.output)).unwrap();
     let mut last = taken(&mut client);
     client.refresh_traffic_keys().unwrap();
     last.extend(sent(&mut client, b"new key"));
     server.input().extend(last);
-    assert!(matches!(server.advance().unwrap(), Step::Done));
+    assert!(matches!(server.advance().unwrap(), HandshakeStep::Done));
     let done = server.finish().unwrap();
     let mut session = done.session;
     assert!(opened(&mut session, &done.residue, 5).0 == b"new key");
@@ -362,7 +365,7 @@ fn many_requests_for_a_key_update_get_one_answer() {
         client.refresh_traffic_keys().unwrap();
         bytes.extend(taken(&mut client));
     }
-    assert_eq!(opened(&mut session, &bytes, 50), (vec![], Status::Open));
+    assert_eq!(opened(&mut session, &bytes, 50), (vec![], PeerStatus::Open));
     let answer = control(&mut session);
     assert_eq!(answer.len(), session.write.overhead() + 5);
     let mut bytes = answer;
@@ -377,7 +380,10 @@ fn close_notify_passes_both_ways_and_each_way_alone() {
         client.send_close_notify();
         let mut bytes = taken(&mut client);
         bytes.extend(b"what follows is ignored");
-        assert_eq!(opened(&mut session, &bytes, 9), (vec![], Status::Closed));
+        assert_eq!(
+            opened(&mut session, &bytes, 9),
+            (vec![], PeerStatus::Closed)
+        );
         let bytes = sealed(&mut session, b"the other way goes on");
         assert_eq!(
             deliver(&mut client, &bytes).unwrap(),
@@ -399,7 +405,7 @@ fn close_notify_passes_both_ways_and_each_way_alone() {
         let bytes = sent(&mut client, b"still heard");
         assert_eq!(
             opened(&mut session, &bytes, 9),
-            (b"still heard".to_vec(), Status::Open)
+            (b"still heard".to_vec(), PeerStatus::Open)
         );
     }
 }
@@ -410,13 +416,13 @@ fn a_cut_record_gives_nothing_and_is_still_open() {
         let (mut client, mut session) = ends.connect();
         let bytes = sent(&mut client, b"hello");
         let cut = &bytes[..bytes.len() - 1];
-        assert_eq!(opened(&mut session, cut, 3), (vec![], Status::Open));
+        assert_eq!(opened(&mut session, cut, 3), (vec![], PeerStatus::Open));
         assert_eq!(session.buffered(), cut.len());
         assert!(session.partial.capacity() <= bytes.len() + 8);
         let last = &bytes[cut.len()..];
         assert_eq!(
             opened(&mut session, last, 3),
-            (b"hello".to_vec(), Status::Open)
+            (b"hello".to_vec(), PeerStatus::Open)
         );
         assert_eq!(session.buffered(), 0);
         assert_eq!(session.partial.capacity(), 0);
@@ -438,17 +444,17 @@ fn a_flipped_bit_gives_an_alert_and_no_plaintext() {
             let (plain, status) = opened(&mut session, &bytes, 1000);
             assert_eq!(plain, b"", "{suite:?} {at}");
             // A longer length waits for its bytes.
-            if status == Status::Open {
+            if status == PeerStatus::Open {
                 assert!((3..5).contains(&at), "{suite:?} {at}");
                 continue;
             }
-            assert!(matches!(status, Status::Failed(_)));
+            assert!(matches!(status, PeerStatus::Failed(_)));
             assert_eq!(session.seal(b"x", &mut [0; 999]), Err(SealError::Closed));
             let alert = control(&mut session);
             let error = deliver(&mut client, &alert).unwrap_err();
             assert!(matches!(error, rustls::Error::AlertReceived(_)), "{error}");
             if at >= HEADER_BYTES {
-                assert_eq!(status, Status::Failed(Fault::BadRecord));
+                assert_eq!(status, PeerStatus::Failed(RecordError::BadRecord));
                 assert_eq!(
                     error,
                     rustls::Error::AlertReceived(AlertDescription::BadRecordMac)
@@ -466,7 +472,7 @@ fn data_before_a_bad_record_is_given() {
     *bad.last_mut().unwrap() ^= 1;
     bytes.extend(bad);
     bytes.extend(sent(&mut client, b"never seen"));
-    let failed = Status::Failed(Fault::BadRecord);
+    let failed = PeerStatus::Failed(RecordError::BadRecord);
     assert_eq!(
         opened(&mut session, &bytes, 1000),
         (b"good".to_vec(), failed)
@@ -529,12 +535,12 @@ fn a_client_session_talks_to_a_server_session() {
             let bytes = sealed(&mut client, b"up");
             assert_eq!(
                 opened(&mut server, &bytes, 5),
-                (b"up".to_vec(), Status::Open)
+                (b"up".to_vec(), PeerStatus::Open)
             );
             let bytes = sealed(&mut server, b"down");
             assert_eq!(
                 opened(&mut client, &bytes, 5),
-                (b"down".to_vec(), Status::Open)
+                (b"down".to_vec(), PeerStatus::Open)
             );
         }
     }
@@ -544,7 +550,7 @@ fn a_client_session_talks_to_a_server_session() {
 type Records<'a> = &'a [(u8, &'a [u8])];
 
 /// What a server makes of a client that sends these records.
-fn after(ends: &Ends, records: Records<'_>) -> (Vec<u8>, Status) {
+fn after(ends: &Ends, records: Records<'_>) -> (Vec<u8>, PeerStatus) {
     let (mut client, mut server) = ends.sessions();
     let bytes: Vec<u8> = records
         .iter()
@@ -554,11 +560,11 @@ fn after(ends: &Ends, records: Records<'_>) -> (Vec<u8>, Status) {
     // The client hears of every fault but its own.
     let answer = control(&mut server);
     let (_, heard) = opened(&mut client, &answer, usize::MAX);
-    if let Status::Failed(fault) = status {
+    if let PeerStatus::Failed(fault) = status {
         let heard_of = fault
             .alert()
-            .map(|alert| Status::Failed(Fault::Peer(alert)));
-        assert_eq!(heard, heard_of.unwrap_or(Status::Open));
+            .map(|alert| PeerStatus::Failed(RecordError::Peer(alert)));
+        assert_eq!(heard, heard_of.unwrap_or(PeerStatus::Open));
     }
     (plain, status)
 }
@@ -570,41 +576,44 @@ fn misbehaviour_under_tls13_is_refused() {
     let long = vec![0; MAX_FRAGMENT_BYTES + 1];
     let empty: Vec<(u8, &[u8])> = vec![(KIND_DATA, b""); 33];
     let updates: Vec<(u8, &[u8])> = vec![(handshake, &[1; 5]); 2];
-    let cases: &[(Records<'_>, Fault)] = &[
-        (&[(handshake, &[1, 0, 0, 1, 0])], Fault::Unexpected), // ClientHello
-        (&[(handshake, &[4, 0, 0, 1, 0])], Fault::Unexpected), // a ticket from a client
-        (&[(handshake, &[11])], Fault::Unexpected),            // a certificate nobody asked for
-        (&[(handshake, &[24, 0, 0, 2, 0, 0])], Fault::Malformed),
-        (&[(handshake, &[24, 0, 0, 0])], Fault::Malformed),
-        (&[(handshake, &[24, 0, 0, 1, 2])], Fault::Illegal),
-        (&[(handshake, &[24, 0, 0, 1, 0, 24])], Fault::Unexpected),
-        (&[(handshake, &[])], Fault::Unexpected),
+    let cases: &[(Records<'_>, RecordError)] = &[
+        (&[(handshake, &[1, 0, 0, 1, 0])], RecordError::Unexpected), // ClientHello
+        (&[(handshake, &[4, 0, 0, 1, 0])], RecordError::Unexpected), // a ticket from a client
+        (&[(handshake, &[11])], RecordError::Unexpected), // a certificate nobody asked for
+        (&[(handshake, &[24, 0, 0, 2, 0, 0])], RecordError::Malformed),
+        (&[(handshake, &[24, 0, 0, 0])], RecordError::Malformed),
+        (&[(handshake, &[24, 0, 0, 1, 2])], RecordError::Illegal),
+        (
+            &[(handshake, &[24, 0, 0, 1, 0, 24])],
+            RecordError::Unexpected,
+        ),
+        (&[(handshake, &[])], RecordError::Unexpected),
         (
             &[(handshake, &[24, 0]), (KIND_DATA, b"x")],
-            Fault::Unexpected,
+            RecordError::Unexpected,
         ),
         (
             &[(handshake, &[24, 0]), (KIND_ALERT, &[1, 0])],
-            Fault::Unexpected,
+            RecordError::Unexpected,
         ),
-        (&updates, Fault::Unexpected),
-        (&[(KIND_ALERT, &[])], Fault::Malformed),
-        (&[(KIND_ALERT, &[1])], Fault::Malformed),
-        (&[(KIND_ALERT, &[1, 0, 0])], Fault::Malformed),
-        (&[(KIND_ALERT, &[2, 40])], Fault::Peer(40)),
-        (&[(KIND_ALERT, &[1, 40])], Fault::Peer(40)),
-        (&[(KIND_ALERT, &[1, 90][..]); 5], Fault::Flood),
-        (&[(20, &[1])], Fault::Unexpected),
-        (&[(99, &[1])], Fault::Unexpected),
-        (&[(0, &[])], Fault::Unexpected),
-        (&[(0, &[0; 100])], Fault::Unexpected),
-        (&[(KIND_DATA, &long)], Fault::TooLong),
-        (&[(0, &long)], Fault::TooLong),
-        (&empty, Fault::Flood),
+        (&updates, RecordError::Unexpected),
+        (&[(KIND_ALERT, &[])], RecordError::Malformed),
+        (&[(KIND_ALERT, &[1])], RecordError::Malformed),
+        (&[(KIND_ALERT, &[1, 0, 0])], RecordError::Malformed),
+        (&[(KIND_ALERT, &[2, 40])], RecordError::Peer(40)),
+        (&[(KIND_ALERT, &[1, 40])], RecordError::Peer(40)),
+        (&[(KIND_ALERT, &[1, 90][..]); 5], RecordError::Flood),
+        (&[(20, &[1])], RecordError::Unexpected),
+        (&[(99, &[1])], RecordError::Unexpected),
+        (&[(0, &[])], RecordError::Unexpected),
+        (&[(0, &[0; 100])], RecordError::Unexpected),
+        (&[(KIND_DATA, &long)], RecordError::TooLong),
+        (&[(0, &long)], RecordError::TooLong),
+        (&empty, RecordError::Flood),
     ];
     for (records, fault) in cases {
         let (plain, status) = after(&ends, records);
-        assert_eq!(status, Status::Failed(*fault), "{records:?}");
+        assert_eq!(status, PeerStatus::Failed(*fault), "{records:?}");
         assert_eq!(plain, b"");
     }
 }
@@ -621,7 +630,7 @@ fn what_tls13_allows_is_taken() {
     bytes.extend(forged(&mut client, KIND_DATA, b"new"));
     assert_eq!(
         opened(&mut server, &bytes, 7),
-        (b"new".to_vec(), Status::Open)
+        (b"new".to_vec(), PeerStatus::Open)
     );
     assert!(!server.owes());
     // Padding, empty records, a cancelled user.
@@ -629,10 +638,10 @@ fn what_tls13_allows_is_taken() {
     padded.push(KIND_DATA);
     padded.resize(MAX_FRAGMENT_BYTES, 0);
     let records: &[(u8, &[u8])] = &[(0, &padded), (KIND_DATA, b""), (KIND_ALERT, &[1, 90])];
-    assert_eq!(after(&ends, records), (b"data".to_vec(), Status::Open));
+    assert_eq!(after(&ends, records), (b"data".to_vec(), PeerStatus::Open));
     assert_eq!(
         after(&ends, &[(KIND_ALERT, &[2, 0])]),
-        (vec![], Status::Closed)
+        (vec![], PeerStatus::Closed)
     );
 }
 
@@ -643,23 +652,29 @@ fn misbehaviour_under_tls12_is_refused() {
         let hello: &[u8] = &[1, 0, 0, 1, 0];
         let long = vec![0; MAX_FRAGMENT_BYTES + 1];
         let empty: Vec<(u8, &[u8])> = vec![(KIND_DATA, b""); 33];
-        let cases: &[(Records<'_>, Fault)] = &[
+        let cases: &[(Records<'_>, RecordError)] = &[
             (
                 &[(KIND_HANDSHAKE, hello), (KIND_HANDSHAKE, hello)],
-                Fault::Unexpected,
+                RecordError::Unexpected,
             ),
-            (&[(KIND_HANDSHAKE, &[24, 0, 0, 1, 0])], Fault::Unexpected),
-            (&[(KIND_HANDSHAKE, &[1, 0, 0x40, 1])], Fault::Malformed),
-            (&[(20, &[1])], Fault::Unexpected),
-            (&[(KIND_ALERT, &[3, 40])], Fault::Illegal),
-            (&[(KIND_ALERT, &[2, 40])], Fault::Peer(40)),
-            (&[(KIND_ALERT, &[1, 40][..]); 5], Fault::Flood),
-            (&[(KIND_DATA, &long)], Fault::TooLong),
-            (&empty, Fault::Flood),
+            (
+                &[(KIND_HANDSHAKE, &[24, 0, 0, 1, 0])],
+                RecordError::Unexpected,
+            ),
+            (
+                &[(KIND_HANDSHAKE, &[1, 0, 0x40, 1])],
+                RecordError::Malformed,
+            ),
+            (&[(20, &[1])], RecordError::Unexpected),
+            (&[(KIND_ALERT, &[3, 40])], RecordError::Illegal),
+            (&[(KIND_ALERT, &[2, 40])], RecordError::Peer(40)),
+            (&[(KIND_ALERT, &[1, 40][..]); 5], RecordError::Flood),
+            (&[(KIND_DATA, &long)], RecordError::TooLong),
+            (&empty, RecordError::Flood),
         ];
         for (records, fault) in cases {
             let (plain, status) = after(&ends, records);
-            assert_eq!(status, Status::Failed(*fault), "{records:?}");
+            assert_eq!(status, PeerStatus::Failed(*fault), "{records:?}");
             assert_eq!(plain, b"");
         }
     }
@@ -673,32 +688,32 @@ fn a_renegotiation_is_refused_with_a_warning_and_the_connection_goes_on() {
     bytes.extend(sealed(&mut client, b"data"));
     assert_eq!(
         opened(&mut server, &bytes, 8),
-        (b"data".to_vec(), Status::Open)
+        (b"data".to_vec(), PeerStatus::Open)
     );
     let answer = control(&mut server);
-    assert_eq!(opened(&mut client, &answer, 8), (vec![], Status::Open));
+    assert_eq!(opened(&mut client, &answer, 8), (vec![], PeerStatus::Open));
     assert_eq!(client.warnings, 1);
 }
 
 #[test]
 fn what_is_no_record_is_refused_by_its_header() {
     for (tls13, bytes, fault) in [
-        (true, &b"GET / HTTP/1.1"[..], Fault::Unexpected),
-        (true, &[21, 3, 3, 0, 2, 1, 0], Fault::Unexpected), // an alert in the clear
-        (true, &[20, 3, 3, 0, 1, 1], Fault::Unexpected),    // ChangeCipherSpec after the handshake
-        (true, &[23, 3, 3, 0x41, 1], Fault::TooLong),
-        (true, &[23, 3, 3, 0, 0], Fault::BadRecord),
-        (false, &b"GET / HTTP/1.1"[..], Fault::Unexpected),
-        (false, &[20, 3, 3, 0, 1, 1], Fault::Unexpected),
-        (false, &[23, 3, 3, 0x48, 1], Fault::TooLong),
-        (false, &[23, 3, 3, 0, 3, 1, 2, 3], Fault::BadRecord),
+        (true, &b"GET / HTTP/1.1"[..], RecordError::Unexpected),
+        (true, &[21, 3, 3, 0, 2, 1, 0], RecordError::Unexpected), // an alert in the clear
+        (true, &[20, 3, 3, 0, 1, 1], RecordError::Unexpected), // ChangeCipherSpec after the handshake
+        (true, &[23, 3, 3, 0x41, 1], RecordError::TooLong),
+        (true, &[23, 3, 3, 0, 0], RecordError::BadRecord),
+        (false, &b"GET / HTTP/1.1"[..], RecordError::Unexpected),
+        (false, &[20, 3, 3, 0, 1, 1], RecordError::Unexpected),
+        (false, &[23, 3, 3, 0x48, 1], RecordError::TooLong),
+        (false, &[23, 3, 3, 0, 3, 1, 2, 3], RecordError::BadRecord),
     ] {
         for piece in [1, 100] {
             let (_, mut server) = one_of(tls13).sessions();
             let (plain, status) = opened(&mut server, bytes, piece);
             assert_eq!(
                 (plain, status),
-                (vec![], Status::Failed(fault)),
+                (vec![], PeerStatus::Failed(fault)),
                 "{bytes:?}"
             );
         }
@@ -712,11 +727,11 @@ fn tickets_that_follow_the_handshake_are_taken_by_a_client_session() {
     // A ticket without a lifetime is none that could be used, but well formed.
     let ticket = [4, 0, 0, 14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 9, 0, 0];
     let bytes = forged(&mut server, KIND_HANDSHAKE, &ticket);
-    assert_eq!(opened(&mut client, &bytes, 9), (vec![], Status::Open));
+    assert_eq!(opened(&mut client, &bytes, 9), (vec![], PeerStatus::Open));
     let bytes = forged(&mut server, KIND_HANDSHAKE, &[4, 0, 0, 1, 0]);
     assert_eq!(
         opened(&mut client, &bytes, 9).1,
-        Status::Failed(Fault::Malformed)
+        PeerStatus::Failed(RecordError::Malformed)
     );
 }
 
@@ -751,7 +766,11 @@ fn little_room_takes_little_and_loses_nothing() {
 
 #[test]
 fn a_session_is_small() {
-    assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    assert!(
+        size_of::<TlsSession>() <= 320,
+        "{}",
+        size_of::<TlsSession>()
+    );
 }
 
 /// Run alone, for the figures at the head of `record.rs`.
@@ -767,8 +786,8 @@ fn an_idle_session_is_small() {
     };
     println!(
         "session {}, schedule {}",
-        size_of::<Session>(),
-        size_of::<Schedule>()
+        size_of::<TlsSession>(),
+        size_of::<KeySchedule>()
     );
     // Freed memory would be used again.
     let mut all = Vec::new();
@@ -841,7 +860,7 @@ proptest! {
                 Deed::ClientSends(length) => {
                     let plain = pattern(length, i);
                     let bytes = sent(&mut client, &plain);
-                    prop_assert!(opened(&mut session, &bytes, piece) == (plain, Status::Open));
+                    prop_assert!(opened(&mut session, &bytes, piece) == (plain, PeerStatus::Open));
                 }
                 Deed::ServerSends(length) => {
                     let plain = pattern(length, i);
@@ -906,7 +925,7 @@ proptest! {
             .flat_map(|(kind, content)| forged(&mut one, *kind, content))
             .collect();
         opened(&mut other, &bytes, piece);
-        let mut out = vec![0; Session::sealed_bound(10)];
+        let mut out = vec![0; TlsSession::sealed_bound(10)];
         let _ = other.seal(b"0123456789", &mut out);
         let _ = other.control(&mut out);
     }

@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config::Terminate;
-use crate::tls::Terminator;
+use crate::tls::TlsAcceptor;
 use crate::tls::client::tests::of_version;
-use crate::tls::record::{Fault, Status};
+use crate::tls::record::{PeerStatus, RecordError};
 use crate::tls::server::tests::Folder;
 
 const NAME: &str = "chat.test";
@@ -30,7 +30,7 @@ impl Bench {
         let folder = Folder::new();
         let certificates = [folder.make("chat", &[NAME])];
         let settings = Terminate::with(certificates.to_vec());
-        let loaded = Terminator::load("chat", &settings, &[b"http/1.1"]).unwrap();
+        let loaded = TlsAcceptor::load("chat", &settings, &[b"http/1.1"]).unwrap();
         let server = loaded.config();
         Bench { folder, server }
     }
@@ -71,7 +71,7 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }
 
-async fn accepted(bench: &Bench, listener: &TcpListener) -> io::Result<Stream<TcpStream>> {
+async fn accepted(bench: &Bench, listener: &TcpListener) -> io::Result<TlsStream<TcpStream>> {
     let (socket, _) = listener.accept().await.unwrap();
     accept(socket, bench.server.clone()).await
 }
@@ -194,7 +194,7 @@ async fn the_parts_carry_on_byte_exact() {
             let mut cipher = vec![0; 32 * 1024];
             let mut scratch = vec![0; 64 * 1024];
             while plain.len() < early + 7 {
-                assert_eq!(session.status(), Status::Open);
+                assert_eq!(session.status(), PeerStatus::Open);
                 let count = socket.read(&mut cipher).await.unwrap();
                 assert!(count > 0, "{} of {early}", plain.len());
                 let opened = session.open(&cipher[..count], &mut scratch);
@@ -202,7 +202,7 @@ async fn the_parts_carry_on_byte_exact() {
                 plain.extend_from_slice(&scratch[..opened.filled]);
             }
             assert!(plain[..early] == pattern(early) && plain[early..] == *b"the end");
-            let mut out = vec![0; Session::sealed_bound(plain.len())];
+            let mut out = vec![0; TlsSession::sealed_bound(plain.len())];
             let sealed = session.seal(&plain, &mut out).unwrap();
             socket.write_all(&out[..sealed.written]).await.unwrap();
             session.close();
@@ -245,7 +245,7 @@ async fn a_bad_record_is_answered_with_an_alert() {
     let error = stream.read_to_end(&mut read).await.unwrap_err();
     assert_eq!(read, b"good");
     assert_eq!(error.kind(), ErrorKind::InvalidData);
-    assert_eq!(error.to_string(), Fault::BadRecord.to_string());
+    assert_eq!(error.to_string(), RecordError::BadRecord.to_string());
     stream.write_all(b"x").await.unwrap_err();
     let heard = peer.await.unwrap();
     assert!(heard.contains("BadRecordMac"), "{heard}");
