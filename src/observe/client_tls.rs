@@ -7,7 +7,7 @@ const MAX_ALPN_BYTES: usize = 32;
 
 /// One handshake's outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientTls {
+pub struct HandshakeFacts {
     pub version: TlsVersion,
     /// By its number in IANA's registry.
     pub cipher: u16,
@@ -17,7 +17,7 @@ pub struct ClientTls {
     pub alpn: Option<String>,
 }
 
-impl ClientTls {
+impl HandshakeFacts {
     /// In six characters, and the ALPN name behind them.
     pub(super) fn pack(&self) -> String {
         let version = match self.version {
@@ -31,10 +31,10 @@ impl ClientTls {
     }
 
     /// What [`ClientTls::pack`] has packed.
-    pub(super) fn unpack(packed: &str) -> Option<ClientTls> {
+    pub(super) fn unpack(packed: &str) -> Option<HandshakeFacts> {
         let (head, alpn) = packed.split_at_checked(6)?;
         let (flags, cipher) = head.split_at_checked(2)?;
-        Some(ClientTls {
+        Some(HandshakeFacts {
             version: match flags.as_bytes().first()? {
                 b'2' => TlsVersion::Tls12,
                 _ => TlsVersion::Tls13,
@@ -75,13 +75,13 @@ mod tests {
             tls13: bool, cipher: u16, resumed: bool, alpn in proptest::option::of("[ -~]{1,32}"),
         ) {
             let version = if tls13 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
-            let tls = ClientTls { version, cipher, resumed, alpn };
-            prop_assert_eq!(ClientTls::unpack(&tls.pack()), Some(tls));
+            let tls = HandshakeFacts { version, cipher, resumed, alpn };
+            prop_assert_eq!(HandshakeFacts::unpack(&tls.pack()), Some(tls));
         }
 
         #[test]
         fn any_text_is_survived(text: String) {
-            let _ = ClientTls::unpack(&text);
+            let _ = HandshakeFacts::unpack(&text);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::early_lines::EarlyLines;
-use super::end::{End, How, Phase, Side};
+use super::end::{Cause, Phase, Side, Termination};
 use super::journal::Journal;
 use super::refusal::RefusalCounts;
 
@@ -42,7 +42,7 @@ pub struct ListenerCounters {
     /// WebSockets that were ended here and could not be told by a Close frame. Written by [`super::Record`].
     pub without_close: AtomicU64,
     /// Connections by end. Written by [`super::Record`].
-    pub ends: EndCounts,
+    pub ends: TerminationCounts,
     /// Paces the lines of those that end before they are routed.
     pub(super) early_lines: EarlyLines,
 }
@@ -65,7 +65,7 @@ impl ListenerCounters {
             upgrades: AtomicU64::new(0),
             lost_frames: AtomicU64::new(0),
             without_close: AtomicU64::new(0),
-            ends: EndCounts::default(),
+            ends: TerminationCounts::default(),
             early_lines: EarlyLines::default(),
         })
     }
@@ -122,38 +122,40 @@ impl BackendCounters {
 
 /// One count for every possible [`End`].
 #[derive(Debug)]
-pub struct EndCounts {
+pub struct TerminationCounts {
     counts: Box<[AtomicU64]>,
 }
 
-impl Default for EndCounts {
-    fn default() -> EndCounts {
-        let size = Side::ALL.len() * Phase::ALL.len() * How::ALL.len();
-        EndCounts {
+impl Default for TerminationCounts {
+    fn default() -> TerminationCounts {
+        let size = Side::ALL.len() * Phase::ALL.len() * Cause::ALL.len();
+        TerminationCounts {
             counts: (0..size).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 }
 
-impl EndCounts {
-    pub fn count(&self, end: End) {
+impl TerminationCounts {
+    pub fn count(&self, end: Termination) {
         if let Some(count) = self.counts.get(position(end)) {
             count.fetch_add(1, Relaxed);
         }
     }
 
-    pub fn of(&self, end: End) -> u64 {
+    pub fn of(&self, end: Termination) -> u64 {
         self.counts
             .get(position(end))
             .map_or(0, |count| count.load(Relaxed))
     }
 
     /// Those that happened at least once.
-    pub fn seen(&self) -> Vec<(End, u64)> {
+    pub fn seen(&self) -> Vec<(Termination, u64)> {
         let ends = Side::ALL.iter().flat_map(|&side| {
-            Phase::ALL
-                .iter()
-                .flat_map(move |&phase| How::ALL.iter().map(move |&how| End { side, phase, how }))
+            Phase::ALL.iter().flat_map(move |&phase| {
+                Cause::ALL
+                    .iter()
+                    .map(move |&how| Termination { side, phase, how })
+            })
         });
         ends.map(|end| (end, self.of(end)))
             .filter(|&(_, count)| count > 0)
@@ -161,8 +163,9 @@ impl EndCounts {
     }
 }
 
-fn position(end: End) -> usize {
-    (end.side as usize * Phase::ALL.len() + end.phase as usize) * How::ALL.len() + end.how as usize
+fn position(end: Termination) -> usize {
+    (end.side as usize * Phase::ALL.len() + end.phase as usize) * Cause::ALL.len()
+        + end.how as usize
 }
 
 #[cfg(test)]
@@ -171,12 +174,12 @@ mod tests {
 
     #[test]
     fn every_end_has_a_count_of_its_own() {
-        let counts = EndCounts::default();
+        let counts = TerminationCounts::default();
         let mut all = 0;
         for &side in Side::ALL {
             for &phase in Phase::ALL {
-                for &how in How::ALL {
-                    counts.count(End { side, phase, how });
+                for &how in Cause::ALL {
+                    counts.count(Termination { side, phase, how });
                     all += 1;
                 }
             }
@@ -188,8 +191,8 @@ mod tests {
 
     #[test]
     fn ends_that_never_happened_are_not_listed() {
-        let counts = EndCounts::default();
-        let end = End::new(Side::Client, Phase::Relay, How::Fin);
+        let counts = TerminationCounts::default();
+        let end = Termination::new(Side::Client, Phase::Relay, Cause::Fin);
         counts.count(end);
         counts.count(end);
         assert_eq!(counts.seen(), vec![(end, 2)]);

@@ -7,19 +7,19 @@ use serde::Serialize;
 
 /// Shown as `backend relay rst` in the text log, as an object in JSON, as three labels in the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct End {
+pub struct Termination {
     pub side: Side,
     pub phase: Phase,
-    pub how: How,
+    pub how: Cause,
 }
 
-impl End {
-    pub const fn new(side: Side, phase: Phase, how: How) -> End {
-        End { side, phase, how }
+impl Termination {
+    pub const fn new(side: Side, phase: Phase, how: Cause) -> Termination {
+        Termination { side, phase, how }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for Termination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.side, self.phase, self.how)
     }
@@ -86,7 +86,7 @@ words! {
 
 words! {
     /// What happened.
-    How {
+    Cause {
         /// Orderly.
         Fin = "fin",
         /// Reset, or TLS cut off without close_notify.
@@ -114,14 +114,14 @@ mod tests {
     #[test]
     fn is_shown_as_side_phase_and_how() {
         assert_eq!(
-            End::new(Side::Backend, Phase::Relay, How::Rst).to_string(),
+            Termination::new(Side::Backend, Phase::Relay, Cause::Rst).to_string(),
             "backend relay rst"
         );
     }
 
     #[test]
     fn json_and_text_use_the_same_words() {
-        for how in How::ALL {
+        for how in Cause::ALL {
             assert_eq!(serde_json::to_string(how).unwrap(), format!("\"{how}\""));
         }
         for phase in Phase::ALL {

@@ -10,17 +10,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::flush::{written_by, written_out};
-use super::line::Line;
-use super::output::Output;
-use super::writer::{self, Load, Order};
+use super::line::LogLine;
+use super::output::LogSink;
+use super::writer::{self, WriterOrder, WriterShared};
 use crate::config::{AccessLog, LogAt, LogOutput};
 
 #[derive(Debug)]
 pub struct Journal {
     settings: ArcSwap<AccessLog>,
-    load: Arc<Load>,
+    load: Arc<WriterShared>,
     /// Unbounded as a channel; lines are bounded by `load.queued`, the other orders are rare.
-    orders: Sender<Order>,
+    orders: Sender<WriterOrder>,
     latest_id: AtomicU64,
 }
 
@@ -28,15 +28,15 @@ pub struct Journal {
 #[derive(Debug)]
 pub struct Prepared {
     settings: AccessLog,
-    output: Output,
+    output: LogSink,
 }
 
 impl Journal {
     /// # Errors
     /// When the file cannot be opened or the thread not started.
     pub fn new(settings: &AccessLog) -> io::Result<Arc<Journal>> {
-        let output = Output::open(&settings.output)?;
-        let load = Arc::new(Load::default());
+        let output = LogSink::open(&settings.output)?;
+        let load = Arc::new(WriterShared::default());
         let orders = writer::start(output, settings.format, Arc::clone(&load))?;
         let settings = ArcSwap::from_pointee(settings.clone());
         Ok(Arc::new(Journal {
@@ -54,13 +54,16 @@ impl Journal {
     pub fn prepare(settings: &AccessLog) -> io::Result<Prepared> {
         Ok(Prepared {
             settings: settings.clone(),
-            output: Output::open(&settings.output)?,
+            output: LogSink::open(&settings.output)?,
         })
     }
 
     /// Takes effect with the next line; what was ordered before goes to the former output.
     pub fn apply(&self, prepared: Prepared) {
-        self.order(Order::Replace(prepared.output, prepared.settings.format));
+        self.order(WriterOrder::Replace(
+            prepared.output,
+            prepared.settings.format,
+        ));
         self.settings.store(Arc::new(prepared.settings));
     }
 
@@ -75,7 +78,7 @@ impl Journal {
 
     /// Opens the file again by its path (SIGUSR1, after a rotation). An error is logged and the present file stays.
     pub fn reopen(&self) {
-        self.order(Order::Reopen);
+        self.order(WriterOrder::Reopen);
     }
 
     /// Lines lost since the start: the queue was full, or the output could not be written.
@@ -87,7 +90,7 @@ impl Journal {
     /// output takes lines; blocks the thread. False when something was left.
     pub fn flush(&self, timeout: Duration) -> bool {
         let order = |flushed| {
-            self.order(Order::Flush(flushed));
+            self.order(WriterOrder::Flush(flushed));
             Ok(())
         };
         match self.settings.load().output {
@@ -126,16 +129,16 @@ impl Journal {
         self.latest_id.fetch_add(1, Relaxed) + 1
     }
 
-    pub(super) fn write(&self, line: Line) {
+    pub(super) fn write(&self, line: LogLine) {
         if self.load.queued.fetch_add(1, Relaxed) >= self.settings.load().max_queue {
             self.load.queued.fetch_sub(1, Relaxed);
             self.load.dropped.fetch_add(1, Relaxed);
             return;
         }
-        self.order(Order::Write(Box::new(line)));
+        self.order(WriterOrder::Write(Box::new(line)));
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: WriterOrder) {
         // The writer lives as long as this sender; were it gone by a panic, the log is lost, not the connection.
         let _ = self.orders.send(order);
     }
@@ -145,12 +148,12 @@ impl Journal {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use super::super::{End, How, ListenerCounters, Phase, Record, Side};
+    use super::super::{Cause, ConnectionRecord, ListenerCounters, Phase, Side, Termination};
     use super::*;
     use crate::config::LogFormat;
     use crate::net::Peer;
 
-    const END: End = End::new(Side::Client, Phase::Relay, How::Fin);
+    const END: Termination = Termination::new(Side::Client, Phase::Relay, Cause::Fin);
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn settings(output: LogOutput) -> AccessLog {
@@ -174,7 +177,7 @@ mod tests {
     }
 
     fn finish_one(journal: &Arc<Journal>) {
-        Record::new(&ListenerCounters::new("chat", journal), Peer::Unix).finish(END);
+        ConnectionRecord::new(&ListenerCounters::new("chat", journal), Peer::Unix).finish(END);
     }
 
     fn lines(path: &std::path::Path) -> usize {

@@ -6,23 +6,23 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::client_tls::ClientTls;
-use super::end::End;
+use super::client_tls::HandshakeFacts;
+use super::end::Termination;
 use super::escape::escape;
-use super::names::Names;
+use super::names::RequestNames;
 use super::record::Resumed;
 use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;
 
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct LogLine {
     /// When it was written; the connection began `duration` before.
     pub time: SystemTime,
     pub id: u64,
-    pub event: Event,
+    pub event: LogEvent,
     pub listener: Arc<str>,
     pub client: Peer,
-    pub names: Names,
+    pub names: RequestNames,
     pub status: Option<u16>,
     pub pool: Option<Arc<str>>,
     pub backend: Option<Arc<str>>,
@@ -38,32 +38,32 @@ pub(super) struct Line {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum LogEvent {
     Open,
     Interval,
     Resume,
-    End(End),
+    End(Termination),
 }
 
-impl Event {
+impl LogEvent {
     fn word(self) -> &'static str {
         match self {
-            Event::Open => "open",
-            Event::Interval => "interval",
-            Event::Resume => "resume",
-            Event::End(_) => "end",
+            LogEvent::Open => "open",
+            LogEvent::Interval => "interval",
+            LogEvent::Resume => "resume",
+            LogEvent::End(_) => "end",
         }
     }
 
-    fn end(self) -> Option<End> {
+    fn end(self) -> Option<Termination> {
         match self {
-            Event::Open | Event::Interval | Event::Resume => None,
-            Event::End(end) => Some(end),
+            LogEvent::Open | LogEvent::Interval | LogEvent::Resume => None,
+            LogEvent::End(end) => Some(end),
         }
     }
 }
 
-impl Line {
+impl LogLine {
     /// Appends the line and its newline.
     pub fn format(&self, format: LogFormat, into: &mut String) {
         match format {
@@ -84,7 +84,7 @@ impl Line {
                 Value::Number(number) => push(into, format_args!("{number}")),
                 Value::Flag(flag) => push(into, format_args!("{flag}")),
                 Value::Milliseconds(duration) => push_milliseconds(into, duration),
-                Value::End(End { side, phase, how }) => {
+                Value::End(Termination { side, phase, how }) => {
                     push(
                         into,
                         format_args!(
@@ -129,7 +129,7 @@ impl Line {
         let client_port = self.client.port().filter(|port| *port != 0);
         let tls = names.client_tls();
         let tls = tls.as_ref();
-        let cipher = tls.map(ClientTls::cipher_name);
+        let cipher = tls.map(HandshakeFacts::cipher_name);
         let close = |is_client| {
             names
                 .close_code(is_client)
@@ -220,7 +220,7 @@ enum Value<'a> {
     Flag(bool),
     /// Shown with three places: a connect within a rack takes less than one.
     Milliseconds(Duration),
-    End(End),
+    End(Termination),
 }
 
 fn push_milliseconds(into: &mut String, duration: Duration) {
@@ -252,18 +252,18 @@ fn push(into: &mut String, arguments: std::fmt::Arguments<'_>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::end::{How, Phase, Side};
+    use super::super::end::{Cause, Phase, Side};
     use super::*;
 
-    fn line(path: &str) -> Line {
+    fn line(path: &str) -> LogLine {
         let mut all = [None; super::super::names::COUNT];
         all[2] = Some("chat.example.org");
         all[3] = Some(path);
-        let names = Names::pack(all);
-        Line {
+        let names = RequestNames::pack(all);
+        LogLine {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,
-            event: Event::End(End::new(Side::Backend, Phase::Relay, How::Rst)),
+            event: LogEvent::End(Termination::new(Side::Backend, Phase::Relay, Cause::Rst)),
             listener: "chat".into(),
             client: Peer::tcp(([192, 0, 2, 1], 4711).into()),
             names,
@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    fn formatted(line: &Line, format: LogFormat) -> String {
+    fn formatted(line: &LogLine, format: LogFormat) -> String {
         let mut text = String::new();
         line.format(format, &mut text);
         text
@@ -320,7 +320,7 @@ mod tests {
     fn what_the_handshake_and_the_closes_said_has_fields() {
         let mut line = line("/");
         let mut names = std::mem::take(&mut line.names);
-        names.set_client_tls(&ClientTls {
+        names.set_client_tls(&HandshakeFacts {
             version: TlsVersion::Tls13,
             cipher: 0x1301,
             resumed: true,
@@ -358,8 +358,8 @@ mod tests {
 
     #[test]
     fn only_the_end_has_an_end() {
-        let open = Line {
-            event: Event::Open,
+        let open = LogLine {
+            event: LogEvent::Open,
             ..line("/")
         };
         assert!(!formatted(&open, LogFormat::Json).contains("\"end\""));

@@ -20,13 +20,13 @@ mod summary;
 mod tag;
 mod writer;
 
-pub use client_tls::ClientTls;
-pub use counters::{BackendCounters, EndCounts, ListenerCounters};
-pub use end::{End, How, Phase, Side};
+pub use client_tls::HandshakeFacts;
+pub use counters::{BackendCounters, ListenerCounters, TerminationCounts};
+pub use end::{Cause, Phase, Side, Termination};
 pub use escape::escape;
 pub use journal::{Journal, Prepared};
 pub use process_log::{ProcessLog, dropped_log_lines};
-pub use record::{Record, Resumed};
+pub use record::{ConnectionRecord, Resumed};
 pub use refusal::{Refusal, RefusalCounts};
 pub use summary::Summary;
 pub use tag::kept_tag;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::client_tls::ClientTls;
+use super::client_tls::HandshakeFacts;
 use super::tag;
 
 /// What a server name may take: the most that DNS allows.
@@ -43,12 +43,12 @@ const NONE: u8 = u8::MAX;
 
 /// Nothing for a raw TCP connection, and then no allocation either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Names {
+pub(super) struct RequestNames {
     /// How many lengths follow, the length of each up to the last one that is there, then all of them.
     packed: Option<Box<[u8]>>,
 }
 
-impl Names {
+impl RequestNames {
     pub fn sni(&self) -> Option<&str> {
         self.name(SNI)
     }
@@ -76,11 +76,11 @@ impl Names {
         self.name(PROXY_TLVS)
     }
 
-    pub fn client_tls(&self) -> Option<ClientTls> {
-        ClientTls::unpack(self.name(CLIENT_TLS)?)
+    pub fn client_tls(&self) -> Option<HandshakeFacts> {
+        HandshakeFacts::unpack(self.name(CLIENT_TLS)?)
     }
 
-    pub fn set_client_tls(&mut self, tls: &ClientTls) {
+    pub fn set_client_tls(&mut self, tls: &HandshakeFacts) {
         self.set([(CLIENT_TLS, Some(&tls.pack()))]);
     }
 
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn what_was_not_said_is_not_there_and_what_is_empty_is() {
-        let mut names = Names::default();
+        let mut names = RequestNames::default();
         assert_eq!(names.all(), [None; COUNT]);
         names.set_request("GET", None, "");
         assert_eq!(
@@ -254,9 +254,9 @@ mod tests {
     /// A session keeps them for hours.
     #[test]
     fn names_that_are_not_there_take_no_room_behind_the_last_one() {
-        let mut names = Names::default();
+        let mut names = RequestNames::default();
         names.set_request("GET", None, "/");
-        let taken = |names: &Names| names.packed.as_ref().map(|packed| packed.len());
+        let taken = |names: &RequestNames| names.packed.as_ref().map(|packed| packed.len());
         assert_eq!(taken(&names), Some(1 + 4 + "GET/".len()));
         names.set_tag("7", false);
         assert_eq!(taken(&names), Some(1 + COUNT + "GET/=7".len()));
@@ -271,7 +271,7 @@ mod tests {
             path in "[^?#]{0,90}",
             subject in proptest::option::of(".{0,90}"),
         ) {
-            let mut names = Names::default();
+            let mut names = RequestNames::default();
             names.set_request("OLD", Some("old"), "/old");
             names.set_client_certificate(subject.as_deref(), Some("x"));
             names.set_sni(&sni);

@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use crate::config::LogOutput;
 
 #[derive(Debug)]
-pub(super) enum Output {
+pub(super) enum LogSink {
     Off,
     Stdout,
     File {
@@ -22,14 +22,14 @@ pub(super) enum Output {
     },
 }
 
-impl Output {
+impl LogSink {
     /// # Errors
     /// When the file cannot be opened for appending; the error names it.
-    pub fn open(output: &LogOutput) -> io::Result<Output> {
+    pub fn open(output: &LogOutput) -> io::Result<LogSink> {
         match output {
-            LogOutput::Off => Ok(Output::Off),
-            LogOutput::Stdout => Ok(Output::Stdout),
-            LogOutput::File(path) => Ok(Output::File {
+            LogOutput::Off => Ok(LogSink::Off),
+            LogOutput::Stdout => Ok(LogSink::Stdout),
+            LogOutput::File(path) => Ok(LogSink::File {
                 path: path.clone(),
                 file: append(path)?,
                 torn: false,
@@ -39,7 +39,7 @@ impl Output {
 
     /// Opens the same path again; on an error the present file stays in use.
     pub fn reopen(&mut self) -> io::Result<()> {
-        if let Output::File { path, file, torn } = self {
+        if let LogSink::File { path, file, torn } = self {
             *file = append(path)?;
             *torn = false;
         }
@@ -49,12 +49,12 @@ impl Output {
     /// Writes whole lines.
     pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {
-            Output::Off => Ok(()),
-            Output::Stdout => {
+            LogSink::Off => Ok(()),
+            LogSink::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(lines).and_then(|()| stdout.flush())
             }
-            Output::File { file, torn, .. } => {
+            LogSink::File { file, torn, .. } => {
                 if *torn {
                     file.write_all(b"\n")?;
                 }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
-        let error = Output::open(&LogOutput::File("/nowhere/access.log".into())).unwrap_err();
+        let error = LogSink::open(&LogOutput::File("/nowhere/access.log".into())).unwrap_err();
         assert!(
             error
                 .to_string()
@@ -116,7 +116,7 @@ mod tests {
     fn reopening_follows_the_path_after_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let mut output = Output::open(&LogOutput::File(path.clone())).unwrap();
+        let mut output = LogSink::open(&LogOutput::File(path.clone())).unwrap();
         output.write(b"one\n").unwrap();
         std::fs::rename(&path, folder.path().join("access.log.1")).unwrap();
         output.write(b"two\n").unwrap();
@@ -134,11 +134,11 @@ mod tests {
         use std::os::unix::fs::{PermissionsExt, symlink};
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("a.log"), folder.path().join("link"));
-        Output::open(&LogOutput::File(path.clone())).unwrap();
+        LogSink::open(&LogOutput::File(path.clone())).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o137, 0, "{mode:o}");
         symlink(&path, &link).unwrap();
-        let error = Output::open(&LogOutput::File(link)).unwrap_err();
+        let error = LogSink::open(&LogOutput::File(link)).unwrap_err();
         assert!(error.to_string().contains("symbolic link"), "{error}");
     }
 
@@ -148,6 +148,6 @@ mod tests {
         let path = folder.path().join("fifo");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        assert!(Output::open(&LogOutput::File(path)).is_err());
+        assert!(LogSink::open(&LogOutput::File(path)).is_err());
     }
 }

@@ -18,7 +18,7 @@ const MAX_LINES: usize = 8_192;
 /// Of this process: it has one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-enum Order {
+enum LogOrder {
     Write(Vec<u8>),
     Flush(Flushed),
 }
@@ -26,12 +26,12 @@ enum Order {
 /// Where lines are handed in.
 #[derive(Debug, Clone)]
 pub struct ProcessLog {
-    orders: SyncSender<Order>,
-    counts: Arc<Counts>,
+    orders: SyncSender<LogOrder>,
+    counts: Arc<LineCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct LineCounts {
     /// Lines that there was no room for.
     full: AtomicU64,
     /// Lines that the thread has got through.
@@ -57,7 +57,11 @@ impl ProcessLog {
 
     /// Hands in one line; it never waits.
     pub fn write(&self, line: &[u8]) {
-        if self.orders.try_send(Order::Write(line.to_vec())).is_err() {
+        if self
+            .orders
+            .try_send(LogOrder::Write(line.to_vec()))
+            .is_err()
+        {
             self.counts.full.fetch_add(1, Relaxed);
             DROPPED.fetch_add(1, Relaxed);
         }
@@ -67,9 +71,9 @@ impl ProcessLog {
     /// blocks the thread.
     pub fn flush(&self, timeout: Duration) -> bool {
         written_out(timeout, &self.counts.written, |flushed| {
-            match self.orders.try_send(Order::Flush(flushed)) {
+            match self.orders.try_send(LogOrder::Flush(flushed)) {
                 Ok(()) => Ok(()),
-                Err(TrySendError::Full(Order::Flush(flushed))) => Err(flushed),
+                Err(TrySendError::Full(LogOrder::Flush(flushed))) => Err(flushed),
                 // The thread has gone, and so has what it had.
                 Err(_) => Ok(()),
             }
@@ -82,11 +86,11 @@ pub fn dropped_log_lines() -> u64 {
     DROPPED.load(Relaxed)
 }
 
-fn write_all(orders: &Receiver<Order>, mut output: impl Write, counts: &Counts) {
+fn write_all(orders: &Receiver<LogOrder>, mut output: impl Write, counts: &LineCounts) {
     let mut told = 0;
     while let Ok(order) = orders.recv() {
         match order {
-            Order::Write(line) => {
+            LogOrder::Write(line) => {
                 // Where the log cannot be written there is nowhere to tell it, and a line about it
                 // would fail like this one.
                 if output
@@ -98,7 +102,7 @@ fn write_all(orders: &Receiver<Order>, mut output: impl Write, counts: &Counts) 
                 }
                 counts.written.fetch_add(1, Relaxed);
             }
-            Order::Flush(flushed) => flushed.tell(),
+            LogOrder::Flush(flushed) => flushed.tell(),
         }
         let full = counts.full.load(Relaxed);
         if full != told {

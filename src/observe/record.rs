@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::client_tls::ClientTls;
+use super::client_tls::HandshakeFacts;
 use super::counters::{BackendCounters, ListenerCounters};
-use super::end::{End, How, Phase, Side};
-use super::line::{Event, Line};
-use super::names::Names;
+use super::end::{Cause, Phase, Side, Termination};
+use super::line::{LogEvent, LogLine};
+use super::names::RequestNames;
 use super::refusal::Refusal;
 use super::summary::Summary;
 use crate::config::TlsVersion;
@@ -31,7 +31,7 @@ pub struct Resumed {
 
 /// A live connection holds its record for hours, so it is kept small.
 #[derive(Debug)]
-pub struct Record {
+pub struct ConnectionRecord {
     /// Unique in this process, from 1.
     pub id: u64,
     /// Payload as the relay moved it (after TLS), running totals.
@@ -40,9 +40,9 @@ pub struct Record {
     pub bytes_from_backend: u64,
     /// Bytes that are in the counters already.
     counted: (u64, u64),
-    accepted: Moment,
+    accepted: Timestamp,
     /// What the client asked for.
-    names: Names,
+    names: RequestNames,
     assigned: Option<Arc<BackendCounters>>,
     listener: Arc<ListenerCounters>,
     /// Microseconds; [`UNKNOWN_TIME`] until a connect has succeeded.
@@ -63,18 +63,18 @@ pub struct Record {
     heard: bool,
 }
 
-const _: () = assert!(size_of::<Record>() <= 120);
+const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
 
 const UNKNOWN_TIME: u32 = u32::MAX;
 
 /// A point in time in 8 bytes: nanoseconds since the first one was asked for.
 #[derive(Debug, Clone, Copy)]
-struct Moment(u64);
+struct Timestamp(u64);
 
-impl Moment {
-    fn now() -> Moment {
+impl Timestamp {
+    fn now() -> Timestamp {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        Moment(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Timestamp(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn since_origin(self) -> Duration {
@@ -82,20 +82,20 @@ impl Moment {
     }
 
     fn elapsed(self) -> Duration {
-        Duration::from_nanos(Moment::now().0.saturating_sub(self.0))
+        Duration::from_nanos(Timestamp::now().0.saturating_sub(self.0))
     }
 }
 
-impl Record {
-    pub fn new(listener: &Arc<ListenerCounters>, client: Peer) -> Record {
+impl ConnectionRecord {
+    pub fn new(listener: &Arc<ListenerCounters>, client: Peer) -> ConnectionRecord {
         listener.live.fetch_add(1, Relaxed);
-        Record {
+        ConnectionRecord {
             id: listener.journal.next_id(),
             bytes_from_client: 0,
             bytes_from_backend: 0,
             counted: (0, 0),
-            accepted: Moment::now(),
-            names: Names::default(),
+            accepted: Timestamp::now(),
+            names: RequestNames::default(),
             assigned: None,
             listener: Arc::clone(listener),
             connect_time: UNKNOWN_TIME,
@@ -127,7 +127,7 @@ impl Record {
     }
 
     /// A TLS handshake of this connection has succeeded here.
-    pub fn shaken(&mut self, tls: &ClientTls) {
+    pub fn shaken(&mut self, tls: &HandshakeFacts) {
         self.set_client_tls(tls);
         let kind = match tls.resumed {
             true => &self.listener.resumed_handshakes,
@@ -137,7 +137,7 @@ impl Record {
     }
 
     /// What the connection's TLS handshake agreed on.
-    pub fn set_client_tls(&mut self, tls: &ClientTls) {
+    pub fn set_client_tls(&mut self, tls: &HandshakeFacts) {
         self.names.set_client_tls(tls);
     }
 
@@ -192,9 +192,9 @@ impl Record {
             assigned.resumed.fetch_add(1, Relaxed);
         }
         if self.listener.journal.log_at().resume {
-            self.listener.journal.write(Line {
+            self.listener.journal.write(LogLine {
                 resumed: Some(resumed),
-                ..self.line(Event::Resume)
+                ..self.line(LogEvent::Resume)
             });
         }
     }
@@ -269,7 +269,7 @@ impl Record {
     pub fn opened(&mut self) {
         self.phase = Phase::Relay;
         if self.listener.journal.log_at().open {
-            self.listener.journal.write(self.line(Event::Open));
+            self.listener.journal.write(self.line(LogEvent::Open));
         }
     }
 
@@ -290,16 +290,16 @@ impl Record {
         self.tally();
         self.last_line_seconds = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
         if self.listener.journal.log_at().interval {
-            self.listener.journal.write(self.line(Event::Interval));
+            self.listener.journal.write(self.line(LogEvent::Interval));
         }
     }
 
     /// The connection is over: counts it and writes its line.
-    pub fn finish(mut self, end: End) {
+    pub fn finish(mut self, end: Termination) {
         self.close(end);
     }
 
-    fn close(&mut self, end: End) {
+    fn close(&mut self, end: Termination) {
         self.ended = true;
         self.tally();
         self.listener.live.fetch_sub(1, Relaxed);
@@ -315,20 +315,20 @@ impl Record {
             && let Some(skipped) = self.admit_line(end.phase)
         {
             let names = std::mem::take(&mut self.names);
-            self.listener.journal.write(Line {
+            self.listener.journal.write(LogLine {
                 names,
                 skipped,
-                ..self.line(Event::End(end))
+                ..self.line(LogEvent::End(end))
             });
         }
     }
 
     /// `log_null = false`, and no byte has come or gone: a probe, or a connection opened in
     /// advance. What we refuse is no such one, and neither is one that a line has told of.
-    fn is_left_out(&self, end: End) -> bool {
+    fn is_left_out(&self, end: Termination) -> bool {
         let moved = self.bytes_from_client + self.bytes_from_backend > 0;
         let spoke = self.heard || moved || self.status != 0;
-        let theirs = end.side == Side::Client || end.how == How::Timeout;
+        let theirs = end.side == Side::Client || end.how == Cause::Timeout;
         !spoke && theirs && self.listener.journal.leaves_null_out()
     }
 
@@ -338,7 +338,7 @@ impl Record {
             Phase::Accept | Phase::Tls | Phase::Head => self
                 .listener
                 .early_lines
-                .admit(Moment::now().since_origin()),
+                .admit(Timestamp::now().since_origin()),
             _ => Some(0),
         }
     }
@@ -396,9 +396,9 @@ impl Record {
         known.then(|| Duration::from_micros(self.connect_time.into()))
     }
 
-    fn line(&self, event: Event) -> Line {
+    fn line(&self, event: LogEvent) -> LogLine {
         let assigned = self.assigned.as_ref();
-        Line {
+        LogLine {
             time: SystemTime::now(),
             id: self.id,
             event,
@@ -420,10 +420,10 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for ConnectionRecord {
     fn drop(&mut self) {
         if !self.ended {
-            self.close(End::new(Side::Evenkeel, self.phase, How::Panic));
+            self.close(Termination::new(Side::Evenkeel, self.phase, Cause::Panic));
         }
     }
 }
@@ -463,11 +463,11 @@ mod tests {
         ListenerCounters::new("chat", journal)
     }
 
-    fn record(listener: &Arc<ListenerCounters>) -> Record {
-        Record::new(listener, Peer::Unix)
+    fn record(listener: &Arc<ListenerCounters>) -> ConnectionRecord {
+        ConnectionRecord::new(listener, Peer::Unix)
     }
 
-    const FIN: End = End::new(Side::Client, Phase::Relay, How::Fin);
+    const FIN: Termination = Termination::new(Side::Client, Phase::Relay, Cause::Fin);
 
     #[test]
     fn the_query_is_never_kept() {
@@ -510,7 +510,7 @@ mod tests {
         let mut record = record(&listener);
         record.phase = Phase::Connect;
         drop(record);
-        let panic = End::new(Side::Evenkeel, Phase::Connect, How::Panic);
+        let panic = Termination::new(Side::Evenkeel, Phase::Connect, Cause::Panic);
         assert_eq!(listener.ends.seen(), vec![(panic, 1)]);
     }
 
@@ -578,7 +578,7 @@ mod tests {
     #[test]
     fn a_failed_handshake_is_counted_as_such() {
         let listener = listener(&quiet());
-        record(&listener).finish(End::new(Side::Client, Phase::Tls, How::Invalid));
+        record(&listener).finish(Termination::new(Side::Client, Phase::Tls, Cause::Invalid));
         assert_eq!(listener.handshake_failures.load(Relaxed), 1);
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::end::{End, How, Phase, Side};
+use super::end::{Cause, Phase, Side, Termination};
 
 /// The reason, as the metrics and the status show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,22 +79,22 @@ impl Refusal {
     ];
 
     /// What the end of a connection says by itself. Where a rule or a limit has decided, the step that asked it counts.
-    pub(super) const fn of(end: End) -> Option<Refusal> {
+    pub(super) const fn of(end: Termination) -> Option<Refusal> {
         Some(match (end.side, end.phase, end.how) {
-            (Side::Client, Phase::Accept, How::Invalid) => Refusal::ProxyHeader,
-            (Side::Evenkeel, Phase::Accept | Phase::Tls | Phase::Head, How::Timeout) => {
+            (Side::Client, Phase::Accept, Cause::Invalid) => Refusal::ProxyHeader,
+            (Side::Evenkeel, Phase::Accept | Phase::Tls | Phase::Head, Cause::Timeout) => {
                 Refusal::HandshakeTimeout
             }
-            (Side::Client, Phase::Tls, How::Invalid) => Refusal::TlsHandshake,
+            (Side::Client, Phase::Tls, Cause::Invalid) => Refusal::TlsHandshake,
             (
                 Side::Client,
                 Phase::Head | Phase::Request,
-                How::Invalid | How::Full | How::Refused,
+                Cause::Invalid | Cause::Full | Cause::Refused,
             ) => Refusal::BadRequest,
-            (Side::Evenkeel, Phase::Connect, How::Refused) => Refusal::NoBackend,
-            (Side::Evenkeel, Phase::Connect, How::Error) => Refusal::Shortage,
-            (Side::Evenkeel, Phase::Queue, How::Full) => Refusal::QueueFull,
-            (Side::Evenkeel, Phase::Queue, How::Timeout) => Refusal::QueueTimeout,
+            (Side::Evenkeel, Phase::Connect, Cause::Refused) => Refusal::NoBackend,
+            (Side::Evenkeel, Phase::Connect, Cause::Error) => Refusal::Shortage,
+            (Side::Evenkeel, Phase::Queue, Cause::Full) => Refusal::QueueFull,
+            (Side::Evenkeel, Phase::Queue, Cause::Timeout) => Refusal::QueueTimeout,
             (Side::Backend, Phase::Connect, _) => Refusal::ConnectFailed,
             _ => return None,
         })
@@ -130,7 +130,7 @@ impl Refusal {
     }
 
     /// How such a connection ends.
-    pub const fn how(self) -> How {
+    pub const fn how(self) -> Cause {
         match self {
             Refusal::Denied
             | Refusal::EncodedSlash
@@ -138,18 +138,18 @@ impl Refusal {
             | Refusal::UnknownName
             | Refusal::NoRoute
             | Refusal::NoBackend
-            | Refusal::ConnectFailed => How::Refused,
-            Refusal::Draining | Refusal::Stopping => How::Stop,
-            Refusal::ProxyHeader | Refusal::TlsHandshake | Refusal::BadRequest => How::Invalid,
-            Refusal::HandshakeTimeout | Refusal::QueueTimeout => How::Timeout,
-            Refusal::Shortage => How::Error,
-            _ => How::Full,
+            | Refusal::ConnectFailed => Cause::Refused,
+            Refusal::Draining | Refusal::Stopping => Cause::Stop,
+            Refusal::ProxyHeader | Refusal::TlsHandshake | Refusal::BadRequest => Cause::Invalid,
+            Refusal::HandshakeTimeout | Refusal::QueueTimeout => Cause::Timeout,
+            Refusal::Shortage => Cause::Error,
+            _ => Cause::Full,
         }
     }
 
     /// A limit was reached, which the operator may not know of.
     pub const fn is_limit(self) -> bool {
-        matches!(self.how(), How::Full)
+        matches!(self.how(), Cause::Full)
     }
 }
 
@@ -191,10 +191,10 @@ mod tests {
             (Phase::Route, Refusal::NoRoute),
             (Phase::Route, Refusal::Stopping),
         ] {
-            let end = End::new(Side::Evenkeel, phase, refusal.how());
+            let end = Termination::new(Side::Evenkeel, phase, refusal.how());
             assert_eq!(Refusal::of(end), None, "{end}");
         }
-        let served = End::new(Side::Client, Phase::Relay, How::Invalid);
+        let served = Termination::new(Side::Client, Phase::Relay, Cause::Invalid);
         assert_eq!(Refusal::of(served), None);
     }
 

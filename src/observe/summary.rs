@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::Names;
+use super::names::RequestNames;
 use crate::net::Peer;
 
 /// Taken from a [`super::Record`] at one moment.
@@ -19,7 +19,7 @@ pub struct Summary {
     pub age: Duration,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
-    pub(super) names: Names,
+    pub(super) names: RequestNames,
 }
 
 impl Summary {

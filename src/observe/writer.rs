@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::flush::Flushed;
-use super::line::Line;
-use super::output::Output;
+use super::line::LogLine;
+use super::output::LogSink;
 use crate::config::LogFormat;
 
 /// Text gathered before a write: large enough to make system calls rare, small enough to be negligible.
@@ -19,9 +19,9 @@ const MAX_BATCH_BYTES: usize = 64 * 1024;
 const ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the writer is asked to do, in order.
-pub(super) enum Order {
-    Write(Box<Line>),
-    Replace(Output, LogFormat),
+pub(super) enum WriterOrder {
+    Write(Box<LogLine>),
+    Replace(LogSink, LogFormat),
     Reopen,
     /// Answers when everything ordered before it is written.
     Flush(Flushed),
@@ -29,7 +29,7 @@ pub(super) enum Order {
 
 /// What the writer shares with those who give it orders.
 #[derive(Debug, Default)]
-pub(super) struct Load {
+pub(super) struct WriterShared {
     /// Lines ordered and not yet taken.
     pub queued: AtomicUsize,
     /// Lines that were lost: the queue was full, or the output could not be written.
@@ -40,10 +40,10 @@ pub(super) struct Load {
 
 /// Starts the thread; it ends when every sender is gone and all is written.
 pub(super) fn start(
-    output: Output,
+    output: LogSink,
     format: LogFormat,
-    load: Arc<Load>,
-) -> std::io::Result<Sender<Order>> {
+    load: Arc<WriterShared>,
+) -> std::io::Result<Sender<WriterOrder>> {
     let (orders, received) = channel();
     let writer = Writer {
         output,
@@ -60,9 +60,9 @@ pub(super) fn start(
 }
 
 struct Writer {
-    output: Output,
+    output: LogSink,
     format: LogFormat,
-    load: Arc<Load>,
+    load: Arc<WriterShared>,
     /// Formatted, not yet written.
     batch: String,
     /// Lines in `batch`.
@@ -72,7 +72,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, orders: &Receiver<Order>) {
+    fn run(mut self, orders: &Receiver<WriterOrder>) {
         while let Ok(order) = orders.recv() {
             self.obey(order);
             while self.batch.len() < MAX_BATCH_BYTES
@@ -84,23 +84,23 @@ impl Writer {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: WriterOrder) {
         match order {
-            Order::Write(line) => {
+            WriterOrder::Write(line) => {
                 self.load.queued.fetch_sub(1, Relaxed);
                 line.format(self.format, &mut self.batch);
                 self.lines += 1;
             }
-            Order::Replace(output, format) => {
+            WriterOrder::Replace(output, format) => {
                 self.write_batch();
                 (self.output, self.format) = (output, format);
                 self.complained = None;
             }
-            Order::Reopen => {
+            WriterOrder::Reopen => {
                 self.write_batch();
                 self.reopen();
             }
-            Order::Flush(done) => {
+            WriterOrder::Flush(done) => {
                 self.write_batch();
                 done.tell();
             }

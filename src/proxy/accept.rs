@@ -17,7 +17,7 @@ use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, real_
 use crate::base::pace::LogThrottle;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
-use crate::observe::{End, ListenerCounters, Phase, Record, Refusal, Side};
+use crate::observe::{ConnectionRecord, ListenerCounters, Phase, Refusal, Side, Termination};
 
 /// A descriptor may be freed by others than our connections; this is how soon it is noticed.
 const RETRY_ACCEPT: Duration = Duration::from_millis(50);
@@ -386,14 +386,14 @@ impl Arrival {
     }
 }
 
-fn keep_out(refusal: Refusal) -> End {
-    End::new(Side::Evenkeel, Phase::Accept, refusal.how())
+fn keep_out(refusal: Refusal) -> Termination {
+    Termination::new(Side::Evenkeel, Phase::Accept, refusal.how())
 }
 
 /// The record of a connection that was kept out. Its socket is closed, by a reset: it costs no more than that.
 pub(super) fn kept_out(shared: &Shared, peer: Peer, refusal: Refusal) {
     tracing::debug!(listener = %shared.counters.name, %peer, reason = refusal.word(), "kept out");
-    let record = Record::new(&shared.counters, peer);
+    let record = ConnectionRecord::new(&shared.counters, peer);
     record.finish(keep_out(refusal));
 }
 

@@ -16,7 +16,7 @@ use super::dialogue::Dialogue;
 use super::forward;
 use super::interval::Interval;
 use super::ticket::Ticket;
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 use crate::wire::websocket;
 
@@ -38,7 +38,7 @@ pub(super) struct Own {
 pub(super) fn own(
     mut ticket: Ticket,
     status: StatusCode,
-    end: End,
+    end: Termination,
     detail: Option<&str>,
 ) -> Response<Answer> {
     ticket.note(|record| record.answered(status.as_u16()));
@@ -70,7 +70,7 @@ pub(super) fn own(
 pub(super) fn own_and_close(
     ticket: Ticket,
     status: StatusCode,
-    end: End,
+    end: Termination,
     detail: Option<&str>,
 ) -> Response<Answer> {
     let mut response = own(ticket, status, end, detail);
@@ -117,8 +117,9 @@ impl Streamed {
         }
     }
 
-    fn ends(&mut self, side: Side, how: How) {
-        self.ticket.ends(End::new(side, Phase::Request, how));
+    fn ends(&mut self, side: Side, how: Cause) {
+        self.ticket
+            .ends(Termination::new(side, Phase::Request, how));
     }
 }
 
@@ -135,11 +136,11 @@ impl Body for Streamed {
         let poll = Pin::new(&mut streamed.body).poll_frame(context);
         match &poll {
             Poll::Ready(Some(Ok(frame))) => streamed.passed(frame),
-            Poll::Ready(None) => streamed.ends(Side::Backend, How::Fin),
+            Poll::Ready(None) => streamed.ends(Side::Backend, Cause::Fin),
             Poll::Ready(Some(Err(_))) if streamed.stalled.load(Ordering::Relaxed) => {
-                streamed.ends(Side::Evenkeel, How::Timeout);
+                streamed.ends(Side::Evenkeel, Cause::Timeout);
             }
-            Poll::Ready(Some(Err(_))) => streamed.ends(Side::Backend, How::Rst),
+            Poll::Ready(Some(Err(_))) => streamed.ends(Side::Backend, Cause::Rst),
             Poll::Pending => {}
         }
         poll
@@ -158,9 +159,9 @@ impl Drop for Streamed {
     fn drop(&mut self) {
         // hyper does not ask on once the announced length has come.
         if self.body.is_end_stream() {
-            self.ends(Side::Backend, How::Fin);
+            self.ends(Side::Backend, Cause::Fin);
         } else if self.stalled.load(Ordering::Relaxed) {
-            self.ends(Side::Evenkeel, How::Timeout);
+            self.ends(Side::Evenkeel, Cause::Timeout);
         }
         let sent = self.sent.load(Ordering::Relaxed);
         self.ticket.note(|record| record.bytes_from_client = sent);

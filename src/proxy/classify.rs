@@ -11,7 +11,7 @@ use super::handshakes::Accepted;
 use super::rules::Facts;
 use super::{Arrival, SetupLeg, client_certificate, handshakes};
 use crate::net::Stream;
-use crate::observe::{ClientTls, End, How, Phase, Record, Side};
+use crate::observe::{Cause, ConnectionRecord, HandshakeFacts, Phase, Side, Termination};
 use crate::tls::{ClientIdentity, TlsAcceptor};
 use crate::wire::client_hello::{
     ClientHello, ClientHelloError, ClientHelloReader, HelloProgress, MAX_HELLO_BYTES,
@@ -36,7 +36,7 @@ pub(super) struct Classified {
 
 /// What a TLS handshake has shown beside the names.
 pub(super) struct Shaken {
-    pub tls: ClientTls,
+    pub tls: HandshakeFacts,
     /// For its turn: no part of the client's time.
     pub waited: Duration,
     pub identity: Option<ClientIdentity>,
@@ -44,7 +44,7 @@ pub(super) struct Shaken {
 
 impl Classified {
     /// Writes to the record what is known by now.
-    pub fn note(&self, record: &mut Record) {
+    pub fn note(&self, record: &mut ConnectionRecord) {
         if let Some(sni) = self.hello.sni.as_ref().or(self.hello.odd_name.as_ref()) {
             record.set_sni(sni);
         }
@@ -78,17 +78,17 @@ pub(super) fn plain(stream: Stream) -> Classified {
 pub(super) async fn peek_hello(
     mut stream: Stream,
     deadline: Instant,
-    record: &mut Record,
-) -> Result<Classified, End> {
+    record: &mut ConnectionRecord,
+) -> Result<Classified, Termination> {
     let mut read = Vec::with_capacity(1024);
     let mut reader = ClientHelloReader::new();
     loop {
         let before = read.len();
         let reading = stream.read_buf(&mut read);
         match timeout_at(deadline, reading).await {
-            Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
+            Err(_) => return Err(end(Side::Evenkeel, Cause::Timeout)),
             Ok(Err(error)) => return Err(client_end(&error)),
-            Ok(Ok(0)) => return Err(end(Side::Client, How::Fin)),
+            Ok(Ok(0)) => return Err(end(Side::Client, Cause::Fin)),
             Ok(Ok(_)) => record.heard(),
         }
         match reader.feed(&read[before..]) {
@@ -105,11 +105,11 @@ pub(super) async fn peek_hello(
             }
             HelloProgress::Invalid(reason) => {
                 tracing::debug!(%reason, "client hello refused");
-                return Err(end(Side::Client, How::Invalid));
+                return Err(end(Side::Client, Cause::Invalid));
             }
             // The reader refuses what is too long; this only keeps the promise local.
             HelloProgress::NeedMore if read.len() > 2 * MAX_HELLO_BYTES => {
-                return Err(end(Side::Client, How::Invalid));
+                return Err(end(Side::Client, Cause::Invalid));
             }
             HelloProgress::NeedMore => {}
         }
@@ -118,7 +118,7 @@ pub(super) async fn peek_hello(
 
 /// Refuses a ClientHello above the bound, by an alert. The rest of it is taken in: unread, it would
 /// make the close a RST that overtakes the alert.
-pub(super) async fn refuse_too_large(mut stream: Stream) -> End {
+pub(super) async fn refuse_too_large(mut stream: Stream) -> Termination {
     tracing::debug!(reason = %ClientHelloError::TooLarge, "client hello refused");
     let telling = async {
         send_alert(&mut stream, ILLEGAL_PARAMETER).await;
@@ -127,7 +127,7 @@ pub(super) async fn refuse_too_large(mut stream: Stream) -> End {
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
     };
     let _ = timeout(MAX_DISCARD_TIME, telling).await;
-    end(Side::Client, How::Invalid)
+    end(Side::Client, Cause::Invalid)
 }
 
 /// Sends a record with a fatal alert. A client that is gone does not hear it.
@@ -140,15 +140,15 @@ pub(super) async fn terminate(
     stream: Stream,
     terminator: &TlsAcceptor,
     arrival: &Arrival,
-    record: &mut Record,
-) -> Result<Classified, End> {
+    record: &mut ConnectionRecord,
+) -> Result<Classified, Termination> {
     let accepted = handshakes::accept(stream, terminator, arrival, record).await?;
     let Accepted { mut stream, waited } = accepted;
     let sni = stream.server_name().map(str::to_owned);
     let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
     let name = |alpn: &Vec<u8>| String::from_utf8_lossy(alpn).into_owned();
     let shaken = Shaken {
-        tls: ClientTls {
+        tls: HandshakeFacts {
             version: stream.tls_version(),
             cipher: stream.cipher(),
             resumed: stream.resumed(),
@@ -169,17 +169,17 @@ pub(super) async fn terminate(
     })
 }
 
-fn end(side: Side, how: How) -> End {
-    End::new(side, Phase::Tls, how)
+fn end(side: Side, how: Cause) -> Termination {
+    Termination::new(side, Phase::Tls, how)
 }
 
-pub(super) fn client_end(error: &io::Error) -> End {
+pub(super) fn client_end(error: &io::Error) -> Termination {
     end(
         Side::Client,
         match error.kind() {
-            io::ErrorKind::InvalidData => How::Invalid,
-            io::ErrorKind::UnexpectedEof => How::Fin,
-            _ => How::Rst,
+            io::ErrorKind::InvalidData => Cause::Invalid,
+            io::ErrorKind::UnexpectedEof => Cause::Fin,
+            _ => Cause::Rst,
         },
     )
 }

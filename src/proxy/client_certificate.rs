@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::forward::{drop_where, set};
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 use crate::tls::ClientIdentity;
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
@@ -15,7 +15,7 @@ const SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
 const PREFIX: &str = "x-client-cert-";
 
 /// Writes it to the record, cut at what that keeps.
-pub(super) fn note(record: &mut Record, identity: &ClientIdentity) {
+pub(super) fn note(record: &mut ConnectionRecord, identity: &ClientIdentity) {
     let ClientIdentity {
         subject,
         alternative_names,

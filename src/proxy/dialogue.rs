@@ -10,7 +10,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::observe::How;
+use crate::observe::Cause;
 
 /// Why the gate stopped the client, and what it is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) struct Refused {
     /// Which request, from 1: the stand-in for a refused head, or the request whose body was refused.
     pub ordinal: u64,
     pub status: u16,
-    pub how: How,
+    pub how: Cause,
     /// Shown to the client and in the debug log.
     pub reason: String,
 }
@@ -208,7 +208,7 @@ mod tests {
         let refused = |ordinal| Refused {
             ordinal,
             status: 400,
-            how: How::Invalid,
+            how: Cause::Invalid,
             reason: String::new(),
         };
         dialogue.refuse(refused(2));

@@ -16,7 +16,7 @@ use super::Introduction;
 use super::SetupLeg;
 use super::reach::Approach;
 use crate::net::Peer;
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 use crate::pool::{Backend, Lease, Pool};
 use crate::relay::ConnectFailure;
 
@@ -48,7 +48,7 @@ pub struct Wanted<'a> {
 pub async fn dispatch(
     pool: &Arc<Pool>,
     wanted: &mut Wanted<'_>,
-    record: &mut Record,
+    record: &mut ConnectionRecord,
 ) -> Result<(SetupLeg, Lease), DispatchError> {
     let mut search = Search {
         client: wanted.client,
@@ -71,7 +71,7 @@ pub(super) async fn finish(
     mut step: Step,
     pool: &Pool,
     introduction: Option<&Introduction>,
-    record: &mut Record,
+    record: &mut ConnectionRecord,
 ) -> Result<(SetupLeg, Lease), DispatchError> {
     loop {
         step = match step {

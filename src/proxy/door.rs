@@ -16,7 +16,7 @@ use super::{Facts, Held, Place, Rules};
 use crate::config::Protocol;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
-use crate::observe::{Phase, Record};
+use crate::observe::{ConnectionRecord, Phase};
 use crate::relay::{NewSession, OnAccept, SocketHandoff, Transport};
 
 /// True where nothing has to be read from a connection to know its pool.
@@ -90,7 +90,7 @@ impl OnAccept<Held> for Front {
                 return None;
             }
         };
-        let mut record = Record::new(&shared.counters, peer);
+        let mut record = ConnectionRecord::new(&shared.counters, peer);
         record.phase = Phase::Route;
         let caller = Caller {
             leg: SocketHandoff {

@@ -14,7 +14,7 @@ use super::reach::Approach;
 use super::{Held, Introduction, Place, Proxy, SetupLeg};
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, hung_up, local_address};
-use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::relay::{
     ConnectFailure, ConnectHandler, Framing, NewSession, SessionLimits, SocketHandoff, Transport,
@@ -39,7 +39,7 @@ pub(super) struct Errand {
 /// Who is to get a backend, and all that it holds.
 pub(super) struct Caller {
     pub leg: SocketHandoff,
-    pub record: Record,
+    pub record: ConnectionRecord,
     pub place: Place,
 }
 
@@ -127,7 +127,7 @@ impl Errand {
             biased;
             found = finish(&mut self.search, step, &pool, introduction, &mut caller.record) => found,
             () = left_waiting(client) => {
-                let end = End::new(Side::Client, caller.record.phase, How::Rst);
+                let end = Termination::new(Side::Client, caller.record.phase, Cause::Rst);
                 return caller.refuse(end);
             }
         };
@@ -143,7 +143,11 @@ impl Errand {
             Ok(backend) => backend,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
-                return caller.refuse(End::new(Side::Evenkeel, Phase::Connect, How::Error));
+                return caller.refuse(Termination::new(
+                    Side::Evenkeel,
+                    Phase::Connect,
+                    Cause::Error,
+                ));
             }
         };
         caller.record.opened();
@@ -206,11 +210,15 @@ impl Caller {
     /// Nothing leads anywhere from what it asks for, or a reload has removed its pool.
     pub fn refuse_unrouted(self) {
         self.record.refused(Refusal::NoRoute);
-        self.refuse(End::new(Side::Evenkeel, Phase::Route, How::Refused));
+        self.refuse(Termination::new(
+            Side::Evenkeel,
+            Phase::Route,
+            Cause::Refused,
+        ));
     }
 
     /// A refusal is a RST: nothing must look like an orderly, empty answer.
-    pub fn refuse(self, end: End) {
+    pub fn refuse(self, end: Termination) {
         let Self { leg, record, place } = self;
         reset_on_close(leg.socket.as_fd());
         drop(leg);
@@ -248,7 +256,7 @@ impl ConnectHandler<Held> for Begun {
         pool.is_some_and(|pool| errand.search.gives_up(&pool, attempt, Instant::now()))
     }
 
-    fn connected(&mut self, record: &mut Record) {
+    fn connected(&mut self, record: &mut ConnectionRecord) {
         self.attempt.connected(record, Instant::now());
         record.opened();
     }
@@ -269,7 +277,7 @@ impl ConnectHandler<Held> for Begun {
         self: Box<Self>,
         why: ConnectFailure,
         client: SocketHandoff,
-        record: Record,
+        record: ConnectionRecord,
         held: Held,
     ) {
         let Self {
@@ -373,7 +381,7 @@ mod tests {
                     transport: Transport::Raw,
                     read: Vec::new(),
                 },
-                record: Record::new(&self.counters, Peer::Unix),
+                record: ConnectionRecord::new(&self.counters, Peer::Unix),
                 place: self.proxy.limits.slot().place(),
             };
             (errand.begin(&self.pool, caller), client)
@@ -402,7 +410,7 @@ mod tests {
         assert_eq!(&**session.record.assignment().unwrap().1, "there");
         assert_eq!(bench.counted(), [1, 1, 1]);
         assert_eq!(bench.pool.backend("gone").unwrap().live(), 0);
-        let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
+        let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
         session.record.finish(end);
     }
 

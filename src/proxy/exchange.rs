@@ -16,7 +16,7 @@ use super::repeat::charge_reset;
 use super::sticky::Stickiness;
 use super::ticket::Ticket;
 use super::visit::{Routed, Visit, refuse, unavailable};
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 
 /// Serves one request; it is tried again only while nothing of it was sent, which is dispatch's business.
@@ -71,7 +71,7 @@ pub(super) async fn serve(
     };
     match answer {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            let end = End::new(Side::Backend, Phase::Request, How::Invalid);
+            let end = Termination::new(Side::Backend, Phase::Request, Cause::Invalid);
             answer::own(ticket, StatusCode::BAD_GATEWAY, end, None)
         }
         Ok(response) => {
@@ -134,7 +134,7 @@ fn failed(
         return refuse(ticket, refused, Phase::Request);
     }
     if broken.load(Ordering::Relaxed) {
-        let end = End::new(Side::Client, Phase::Request, How::Rst);
+        let end = Termination::new(Side::Client, Phase::Request, Cause::Rst);
         return answer::own_and_close(
             ticket,
             StatusCode::BAD_REQUEST,
@@ -143,7 +143,7 @@ fn failed(
         );
     }
     if line.stalled.load(Ordering::Relaxed) {
-        let end = End::new(Side::Backend, Phase::Request, How::Timeout);
+        let end = Termination::new(Side::Backend, Phase::Request, Cause::Timeout);
         return answer::own(ticket, StatusCode::GATEWAY_TIMEOUT, end, None);
     }
     bad_gateway(ticket, error)
@@ -151,7 +151,7 @@ fn failed(
 
 /// The answer to a request that has waited too long for one of its sides.
 fn overdue(ticket: Ticket, side: Side) -> Response<Answer> {
-    let end = End::new(side, Phase::Request, How::Timeout);
+    let end = Termination::new(side, Phase::Request, Cause::Timeout);
     match side {
         Side::Client => {
             let detail = Some("body was not complete in time");
@@ -168,15 +168,15 @@ fn bad_gateway(ticket: Ticket, error: &hyper::Error) -> Response<Answer> {
     answer::own(
         ticket,
         StatusCode::BAD_GATEWAY,
-        End::new(Side::Backend, Phase::Request, how(error)),
+        Termination::new(Side::Backend, Phase::Request, how(error)),
         None,
     )
 }
 
 /// How a backend failed to answer.
-pub(super) fn how(error: &hyper::Error) -> How {
+pub(super) fn how(error: &hyper::Error) -> Cause {
     match error.is_parse() {
-        true => How::Invalid,
-        false => How::Rst,
+        true => Cause::Invalid,
+        false => Cause::Rst,
     }
 }

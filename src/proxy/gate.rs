@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::SetupLeg;
 use super::dialogue::{Dialogue, Refused};
-use crate::observe::How;
+use crate::observe::Cause;
 use crate::wire::http::{RequestValidator as Wire, StreamPhase};
 
 /// Read from the socket at once.
@@ -139,25 +139,25 @@ impl<T> Gate<T> {
                 self.refuse(
                     self.wire.heads(),
                     refusal.status(),
-                    How::Invalid,
+                    Cause::Invalid,
                     refusal.to_string(),
                 );
                 self.end = End::Broken;
             }
             StreamPhase::Refused(refusal) => {
-                self.stand_in(refusal.status(), How::Invalid, refusal.to_string())
+                self.stand_in(refusal.status(), Cause::Invalid, refusal.to_string())
             }
             StreamPhase::Idle | StreamPhase::Head | StreamPhase::Body => {}
         }
     }
 
-    fn stand_in(&mut self, status: u16, how: How, reason: String) {
+    fn stand_in(&mut self, status: u16, how: Cause, reason: String) {
         self.refuse(self.wire.heads() + 1, status, how, reason);
         self.passed.extend_from_slice(STAND_IN);
         self.end = End::StandIn;
     }
 
-    fn refuse(&self, ordinal: u64, status: u16, how: How, reason: String) {
+    fn refuse(&self, ordinal: u64, status: u16, how: Cause, reason: String) {
         self.dialogue.refuse(Refused {
             ordinal,
             status,
@@ -234,7 +234,7 @@ impl<T> Gate<T> {
         match self.wire.phase() {
             StreamPhase::Head => self.stand_in(
                 408,
-                How::Timeout,
+                Cause::Timeout,
                 "head was not complete in time".to_owned(),
             ),
             _ => {

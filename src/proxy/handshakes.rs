@@ -29,7 +29,7 @@ use crate::base::source::SourcePrefix;
 use crate::base::turns::{FairQueue, QueueTicket};
 use crate::config::{Global, Rate};
 use crate::net::Stream;
-use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::tls::{self, CipherOrder, TlsAcceptor};
 use crate::wire::client_hello::{ClientHello, ClientHelloError, ClientHelloReader, HelloProgress};
 
@@ -252,8 +252,8 @@ pub(super) async fn accept(
     mut stream: Stream,
     terminator: &TlsAcceptor,
     arrival: &Arrival,
-    record: &mut Record,
-) -> Result<Accepted, End> {
+    record: &mut ConnectionRecord,
+) -> Result<Accepted, Termination> {
     let mut alarm = pin!(tokio::time::sleep_until(arrival.deadline));
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = before(alarm.as_mut(), read_hello(&mut stream, &mut read)).await;
@@ -330,11 +330,14 @@ pub(super) async fn accept(
 }
 
 /// What `doing` gives, if it does so before the alarm.
-async fn before<T>(alarm: Pin<&mut Sleep>, doing: impl Future<Output = T>) -> Result<T, End> {
+async fn before<T>(
+    alarm: Pin<&mut Sleep>,
+    doing: impl Future<Output = T>,
+) -> Result<T, Termination> {
     tokio::select! {
         biased;
         done = doing => Ok(done),
-        () = alarm => Err(End::new(Side::Evenkeel, Phase::Tls, How::Timeout)),
+        () = alarm => Err(Termination::new(Side::Evenkeel, Phase::Tls, Cause::Timeout)),
     }
 }
 
@@ -346,7 +349,7 @@ async fn take_turn(
     resumes: bool,
     mut alarm: Pin<&mut Sleep>,
     waited: &mut Duration,
-) -> Result<Turn, End> {
+) -> Result<Turn, Termination> {
     let mut left = pin!(stream.read_closed());
     if let Some(error) = left.as_mut().now_or_never() {
         return Err(failed(&error));
@@ -376,8 +379,8 @@ async fn refuse_name(
     mut stream: Stream,
     name: Option<String>,
     arrival: &Arrival,
-    record: &mut Record,
-) -> End {
+    record: &mut ConnectionRecord,
+) -> Termination {
     let (alert, reason) = match name {
         Some(_) => (UNRECOGNIZED_NAME, "no certificate is for it"),
         None => (
@@ -390,10 +393,10 @@ async fn refuse_name(
     arrival.admissions.tell_of_name(&name, reason);
     arrival.admissions.refused(Refusal::UnknownName);
     send_alert(&mut stream, alert).await;
-    End::new(Side::Evenkeel, Phase::Tls, Refusal::UnknownName.how())
+    Termination::new(Side::Evenkeel, Phase::Tls, Refusal::UnknownName.how())
 }
 
-fn failed(error: &io::Error) -> End {
+fn failed(error: &io::Error) -> Termination {
     tracing::debug!(error = tls::words(error), "tls handshake failed");
     client_end(error)
 }
@@ -422,11 +425,11 @@ fn resumes(reader: &ClientHelloReader, config: &ServerConfig) -> bool {
     config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
 }
 
-async fn turn(arrival: &Arrival, source: SourcePrefix, resumes: bool) -> Result<Turn, End> {
+async fn turn(arrival: &Arrival, source: SourcePrefix, resumes: bool) -> Result<Turn, Termination> {
     let turn = arrival.proxy.handshakes.turn(source, resumes).await;
     turn.ok_or_else(|| {
         arrival.admissions.refused(Refusal::HandshakeQueue);
-        End::new(Side::Evenkeel, Phase::Tls, Refusal::HandshakeQueue.how())
+        Termination::new(Side::Evenkeel, Phase::Tls, Refusal::HandshakeQueue.how())
     })
 }
 

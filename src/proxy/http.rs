@@ -17,7 +17,7 @@ use super::upgrade::Handover;
 use super::visit::{Caller, Visit};
 use super::{Arrival, Held, Introduction, SetupLeg};
 use crate::net::{Stream, options};
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::relay::NewSession;
 
 /// hyper's buffer for one direction of one connection; above the largest head the gate lets through.
@@ -29,7 +29,7 @@ const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
 const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
-pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Record) {
+pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: ConnectionRecord) {
     record.phase = Phase::Tls;
     let classified = {
         let classifying = pin!(async {
@@ -161,12 +161,12 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
             record.heard();
         }
         let (side, how) = match ended {
-            _ if visit.dialogue.stopped() => (Side::Evenkeel, How::Stop),
-            _ if visit.dialogue.gave_up() => (Side::Evenkeel, How::Timeout),
-            Ok(()) => (Side::Client, How::Fin),
-            Err(_) => (Side::Client, How::Rst),
+            _ if visit.dialogue.stopped() => (Side::Evenkeel, Cause::Stop),
+            _ if visit.dialogue.gave_up() => (Side::Evenkeel, Cause::Timeout),
+            Ok(()) => (Side::Client, Cause::Fin),
+            Err(_) => (Side::Client, Cause::Rst),
         };
-        record.finish(evicted.unwrap_or(End::new(side, Phase::Head, how)));
+        record.finish(evicted.unwrap_or(Termination::new(side, Phase::Head, how)));
     }
 }
 
@@ -220,7 +220,11 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
 
 fn cannot_adopt(mut ticket: Ticket, error: &str) {
     tracing::warn!(%error, "a connection cannot be handed to the relay");
-    ticket.ends(End::new(Side::Evenkeel, Phase::Upgrade, How::Error));
+    ticket.ends(Termination::new(
+        Side::Evenkeel,
+        Phase::Upgrade,
+        Cause::Error,
+    ));
 }
 
 #[cfg(test)]
@@ -415,7 +419,7 @@ mod tests {
         assert_eq!(
             counters
                 .ends
-                .of(End::new(Side::Backend, Phase::Request, How::Fin)),
+                .of(Termination::new(Side::Backend, Phase::Request, Cause::Fin)),
             1
         );
     }
@@ -464,7 +468,7 @@ mod tests {
             &["127.0.0.1:1".parse().unwrap()],
         );
         assert_eq!(bench.ask("").await, "");
-        let end = End::new(Side::Evenkeel, Phase::Head, How::Timeout);
+        let end = Termination::new(Side::Evenkeel, Phase::Head, Cause::Timeout);
         assert_eq!(bench.listening.counters().ends.of(end), 1);
         let answer = bench.ask("GET / HTTP/1.1\r\nHo").await;
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -612,7 +616,7 @@ mod tests {
         to_end(&mut stream).await;
         assert_eq!(to_end(&mut poll).await, "");
         bench.idle().await;
-        let stopped = End::new(Side::Evenkeel, Phase::Request, How::Stop);
+        let stopped = Termination::new(Side::Evenkeel, Phase::Request, Cause::Stop);
         assert_eq!(bench.listening.counters().ends.seen(), [(stopped, 2)]);
     }
 
@@ -681,7 +685,7 @@ mod tests {
             assert!(answer.contains("Retry-After: "), "{answer}");
         }
         bench.idle().await;
-        let stopped = End::new(Side::Evenkeel, Phase::Route, How::Stop);
+        let stopped = Termination::new(Side::Evenkeel, Phase::Route, Cause::Stop);
         assert_eq!(bench.listening.counters().ends.seen(), [(stopped, 2)]);
         drop(seen);
     }
@@ -703,7 +707,7 @@ mod tests {
         bench.idle().await;
         let ends = bench.listening.counters().ends.seen();
         assert_eq!(ends.len(), 1);
-        assert_eq!((ends[0].0.side, ends[0].0.how), (Side::Client, How::Rst));
+        assert_eq!((ends[0].0.side, ends[0].0.how), (Side::Client, Cause::Rst));
     }
 
     #[tokio::test]
@@ -743,7 +747,10 @@ mod tests {
         let ends = bench.listening.counters().ends.seen();
         assert_eq!(
             ends,
-            [(End::new(Side::Client, Phase::Request, How::Rst), 1)]
+            [(
+                Termination::new(Side::Client, Phase::Request, Cause::Rst),
+                1
+            )]
         );
     }
 
@@ -794,7 +801,7 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
         }
         bench.idle().await;
-        let late = End::new(Side::Client, Phase::Request, How::Timeout);
+        let late = Termination::new(Side::Client, Phase::Request, Cause::Timeout);
         assert_eq!(bench.listening.counters().ends.seen(), [(late, 2)]);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 
 /// Between two looks at most, so that interval lines switched on by a reload begin soon; as the relay's longest.
 const LONGEST_LOOK_SPACING: Duration = Duration::from_secs(30);
@@ -19,7 +19,7 @@ const SHORTEST_LOOK_SPACING: Duration = Duration::from_millis(50);
 pub(super) struct Interval(Pin<Box<Sleep>>);
 
 impl Interval {
-    pub(super) fn of(record: &Record) -> Interval {
+    pub(super) fn of(record: &ConnectionRecord) -> Interval {
         Interval(Box::pin(tokio::time::sleep(spacing(record))))
     }
 
@@ -29,7 +29,7 @@ impl Interval {
     }
 
     /// Writes the line if one is due, and sets the time of the next look.
-    pub(super) fn look(&mut self, record: &mut Record) {
+    pub(super) fn look(&mut self, record: &mut ConnectionRecord) {
         match record.interval_due() {
             Some(Duration::ZERO) => record.interval(),
             _ => record.tally(),
@@ -39,7 +39,7 @@ impl Interval {
     }
 }
 
-fn spacing(record: &Record) -> Duration {
+fn spacing(record: &ConnectionRecord) -> Duration {
     let due = record.interval_due().unwrap_or(LONGEST_LOOK_SPACING);
     due.clamp(SHORTEST_LOOK_SPACING, LONGEST_LOOK_SPACING)
 }

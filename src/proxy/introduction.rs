@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use super::Arrival;
 use crate::config::{ProxyVersion, TlsVersion};
 use crate::net::{Peer, Stream};
-use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::wire::proxy_protocol::{
     Addresses, Details, HeaderProgress, MAX_HEADER_BYTES, Proxied, ProxyHeader, SslDetails, Tlvs,
     describe, encode_v1, encode_v2, read,
@@ -50,8 +50,8 @@ impl Announced {
 pub(super) async fn receive(
     arrival: &mut Arrival,
     stream: &mut Stream,
-    record: &mut Record,
-) -> Result<(), End> {
+    record: &mut ConnectionRecord,
+) -> Result<(), Termination> {
     let mut silent = false;
     let received = learn(arrival, stream, record, &mut silent).await;
     if received.is_err() && !silent {
@@ -64,9 +64,9 @@ pub(super) async fn receive(
 async fn learn(
     arrival: &mut Arrival,
     stream: &mut Stream,
-    record: &mut Record,
+    record: &mut ConnectionRecord,
     silent: &mut bool,
-) -> Result<(), End> {
+) -> Result<(), Termination> {
     let rules = &arrival.rules.config;
     if !rules.accept_proxy {
         return Ok(());
@@ -75,12 +75,12 @@ async fn learn(
     if !rules.trusted.iter().any(|one| one.covers(sender.ip())) {
         tracing::debug!(client = %sender, "no trusted source of a PROXY header");
         arrival.admissions.refused(Refusal::Untrusted);
-        return Err(end(Side::Evenkeel, How::Refused));
+        return Err(end(Side::Evenkeel, Cause::Refused));
     }
     *silent = true;
     let header = match timeout_at(arrival.deadline, header(stream, silent)).await {
         Ok(header) => header?,
-        Err(_) => return Err(end(Side::Evenkeel, How::Timeout)),
+        Err(_) => return Err(end(Side::Evenkeel, Cause::Timeout)),
     };
     if let ProxyHeader::Proxied(proxied) = header {
         let Proxied { addresses, details } = *proxied;
@@ -105,7 +105,7 @@ async fn learn(
 }
 
 /// Looks at what has come and takes what belongs to the header: all of it until its end is seen.
-async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, End> {
+async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, Termination> {
     let mut buffer = vec![0; FIRST_HEADER_BYTES];
     let mut length = 0;
     loop {
@@ -114,12 +114,12 @@ async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, E
         }
         let room = buffer.get_mut(length..).unwrap_or_default();
         let seen = match stream.peek(room).await {
-            Ok(0) => return Err(end(Side::Client, How::Fin)),
+            Ok(0) => return Err(end(Side::Client, Cause::Fin)),
             Ok(seen) => {
                 *silent = false;
                 length + seen
             }
-            Err(_) => return Err(end(Side::Client, How::Rst)),
+            Err(_) => return Err(end(Side::Client, Cause::Rst)),
         };
         let (header, until) = match read(buffer.get(..seen).unwrap_or_default()) {
             // A header of the full size has its end in sight.
@@ -127,12 +127,12 @@ async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, E
             HeaderProgress::Header(header, until) => (Some(header), until),
             HeaderProgress::Invalid(reason) => {
                 tracing::debug!(%reason, "PROXY header refused");
-                return Err(end(Side::Client, How::Invalid));
+                return Err(end(Side::Client, Cause::Invalid));
             }
         };
         let taken = buffer.get_mut(length..until).unwrap_or_default();
         if stream.read_exact(taken).await.is_err() {
-            return Err(end(Side::Client, How::Rst));
+            return Err(end(Side::Client, Cause::Rst));
         }
         match header {
             Some(header) => return Ok(header),
@@ -141,8 +141,8 @@ async fn header(stream: &mut Stream, silent: &mut bool) -> Result<ProxyHeader, E
     }
 }
 
-fn end(side: Side, how: How) -> End {
-    End::new(side, Phase::Accept, how)
+fn end(side: Side, how: Cause) -> Termination {
+    Termination::new(side, Phase::Accept, how)
 }
 
 /// What a backend is told of a connection by a pool that has `send_proxy`.

@@ -53,7 +53,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::net::Peer;
-use crate::observe::{Journal, ListenerCounters, Record};
+use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
 use crate::pool::Lease;
 
 pub use accept::Listening;
@@ -127,8 +127,8 @@ pub struct Arrival {
 
 impl Arrival {
     /// A record of this connection, or of one of its requests.
-    pub fn record(&self) -> Record {
-        let mut record = Record::new(&self.counters, self.peer);
+    pub fn record(&self) -> ConnectionRecord {
+        let mut record = ConnectionRecord::new(&self.counters, self.peer);
         if let Some(announced) = &self.announced {
             record.announce(self.peer, announced.via, announced.tlvs());
         }

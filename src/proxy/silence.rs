@@ -11,7 +11,7 @@ use super::{Arrival, Slot};
 use crate::base::silence::{Silence, Silent};
 use crate::base::source::SourcePrefix;
 use crate::config::Prefixes;
-use crate::observe::{End, How, Phase, Refusal, Side};
+use crate::observe::{Cause, Phase, Refusal, Side, Termination};
 
 /// A client that is honest has said something after this long: a round trip, and a lost packet.
 const MIN_SILENCE: Duration = Duration::from_secs(1);
@@ -77,9 +77,9 @@ impl Arrival {
     }
 
     /// The end of a connection that has left its place to another one.
-    pub(super) fn evicted(&self, phase: Phase) -> End {
+    pub(super) fn evicted(&self, phase: Phase) -> Termination {
         self.admissions.refused(Refusal::Silent);
-        End::new(Side::Evenkeel, phase, How::Full)
+        Termination::new(Side::Evenkeel, phase, Cause::Full)
     }
 }
 

@@ -9,11 +9,11 @@ use super::errand::{Caller, Errand};
 use super::{Arrival, Introduction};
 use crate::config::{Balance, HashKey, ListenerTls};
 use crate::net::Stream;
-use crate::observe::{End, How, Phase, Record, Refusal, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::Pool;
 
 /// Serves one connection up to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) {
+pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: ConnectionRecord) {
     record.phase = Phase::Tls;
     let classified = {
         let classifying = pin!(classify(&arrival, stream, &mut record));
@@ -42,7 +42,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
         Ok(leg) => leg,
         Err(error) => {
             tracing::warn!(%error, "a connection cannot be handed to the relay");
-            return record.finish(End::new(Side::Evenkeel, Phase::Route, How::Error));
+            return record.finish(Termination::new(Side::Evenkeel, Phase::Route, Cause::Error));
         }
     };
     let caller = Caller {
@@ -56,7 +56,11 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Record) 
         // Whom a rule keeps out is counted by it.
         return match admitted {
             true => caller.refuse_unrouted(),
-            false => caller.refuse(End::new(Side::Evenkeel, Phase::Route, How::Refused)),
+            false => caller.refuse(Termination::new(
+                Side::Evenkeel,
+                Phase::Route,
+                Cause::Refused,
+            )),
         };
     };
     let errand = Errand {
@@ -85,8 +89,8 @@ fn introduction(arrival: &Arrival, classified: &Classified) -> Introduction {
 async fn classify(
     arrival: &Arrival,
     stream: Stream,
-    record: &mut Record,
-) -> Result<Classified, End> {
+    record: &mut ConnectionRecord,
+) -> Result<Classified, Termination> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
         (Some(ListenerTls::Passthrough), _) => {
             classify::peek_hello(stream, arrival.deadline, record).await

@@ -7,19 +7,19 @@ use super::SetupLeg;
 use super::dialogue::Dialogue;
 use super::dispatch::{DispatchError, Wanted, dispatch};
 use super::interval::Interval;
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::pool::{AcquireError, Lease, Pool};
 
 /// Dropping it ends the request: the record is finished and the gate told.
 pub(super) struct Ticket {
     /// Taken by the relay with the session, or by the end.
-    record: Option<Record>,
-    end: Option<End>,
+    record: Option<ConnectionRecord>,
+    end: Option<Termination>,
     dialogue: Arc<Dialogue>,
 }
 
 impl Ticket {
-    pub(super) fn new(record: Record, dialogue: &Arc<Dialogue>) -> Ticket {
+    pub(super) fn new(record: ConnectionRecord, dialogue: &Arc<Dialogue>) -> Ticket {
         Ticket {
             record: Some(record),
             end: None,
@@ -28,7 +28,7 @@ impl Ticket {
     }
 
     /// Writes to the record.
-    pub(super) fn note(&mut self, write: impl FnOnce(&mut Record)) {
+    pub(super) fn note(&mut self, write: impl FnOnce(&mut ConnectionRecord)) {
         if let Some(record) = &mut self.record {
             write(record);
         }
@@ -44,7 +44,7 @@ impl Ticket {
     }
 
     /// The first end that is set is the one that counts.
-    pub(super) fn ends(&mut self, end: End) {
+    pub(super) fn ends(&mut self, end: Termination) {
         self.end.get_or_insert(end);
     }
 
@@ -61,7 +61,7 @@ impl Ticket {
     }
 
     /// The record, for the session that goes on.
-    pub(super) fn into_record(mut self) -> Option<Record> {
+    pub(super) fn into_record(mut self) -> Option<ConnectionRecord> {
         self.record.take()
     }
 }
@@ -75,11 +75,11 @@ impl Drop for Ticket {
         // A panic is told by the record itself.
         if !std::thread::panicking() {
             let (side, how) = match self.dialogue.stopped() {
-                true => (Side::Evenkeel, How::Stop),
-                false if self.dialogue.has_left() => (Side::Client, How::Fin),
-                false => (Side::Client, How::Rst),
+                true => (Side::Evenkeel, Cause::Stop),
+                false if self.dialogue.has_left() => (Side::Client, Cause::Fin),
+                false => (Side::Client, Cause::Rst),
             };
-            let dropped = End::new(side, record.phase, how);
+            let dropped = Termination::new(side, record.phase, how);
             record.finish(self.end.unwrap_or(dropped));
         }
     }

@@ -26,7 +26,7 @@ use super::visit::{Routed, Visit, too_many, unavailable};
 use super::{Rules, SetupLeg};
 use crate::config;
 use crate::net::Peer;
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::relay::{FramePolicy, Framing, ResumePolicy, SessionLimits};
 use crate::wire::websocket::{self, UpgradeOffer};
@@ -53,7 +53,7 @@ enum Unanswered {
     /// It is gone, and said nothing.
     Silent(Repeat),
     TimedOut,
-    Failed(How),
+    Failed(Cause),
 }
 
 /// Serves one upgrade request. It is sent to another backend within the pool's `retries`, as [`Repeat`] allows.
@@ -67,7 +67,7 @@ pub(super) async fn serve(
         match websocket::check_request(request.method(), request.version(), request.headers()) {
             Ok(offer) => offer,
             Err(error) => {
-                let end = End::new(Side::Client, Phase::Head, How::Invalid);
+                let end = Termination::new(Side::Client, Phase::Head, Cause::Invalid);
                 return answer::own_and_close(
                     ticket,
                     error.status(),
@@ -266,7 +266,7 @@ async fn switch(
 ) -> Response<Answer> {
     if let Err(error) = websocket::check_response(response.status(), response.headers(), offer) {
         tracing::debug!(%error, backend = %held.lease.backend().name(), "backend's 101 refused");
-        return no_answer(ticket, &Unanswered::Failed(How::Invalid));
+        return no_answer(ticket, &Unanswered::Failed(Cause::Invalid));
     }
     let (mut parts, body) = response.into_parts();
     websocket::drop_empty_subprotocols(&mut parts.headers);
@@ -285,7 +285,7 @@ async fn switch(
     parts.extensions.remove::<OnUpgrade>();
     drop((body, line.sender));
     let Ok(Some(backend)) = line.driver.await else {
-        return no_answer(ticket, &Unanswered::Failed(How::Rst));
+        return no_answer(ticket, &Unanswered::Failed(Cause::Rst));
     };
     forward::response(&mut parts.headers, Purpose::Upgrade);
     parts.version = Version::HTTP_11;
@@ -320,14 +320,14 @@ fn pass_on(
 
 fn no_answer(ticket: Ticket, unanswered: &Unanswered) -> Response<Answer> {
     let (status, how) = match unanswered {
-        Unanswered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, How::Timeout),
-        Unanswered::Silent(_) => (StatusCode::BAD_GATEWAY, How::Rst),
+        Unanswered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, Cause::Timeout),
+        Unanswered::Silent(_) => (StatusCode::BAD_GATEWAY, Cause::Rst),
         Unanswered::Failed(how) => (StatusCode::BAD_GATEWAY, *how),
     };
     answer::own_and_close(
         ticket,
         status,
-        End::new(Side::Backend, Phase::Upgrade, how),
+        Termination::new(Side::Backend, Phase::Upgrade, how),
         None,
     )
 }

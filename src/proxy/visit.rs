@@ -27,7 +27,7 @@ use super::{
 use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint, Peer};
-use crate::observe::{ClientTls, End, How, Phase, Record, Refusal, Side};
+use crate::observe::{Cause, ConnectionRecord, HandshakeFacts, Phase, Refusal, Side, Termination};
 use crate::pool::{Backend, Pool};
 use crate::tls::ClientIdentity;
 use crate::wire::http::parse_host;
@@ -52,7 +52,7 @@ pub(super) struct Visit {
     /// An upgrade is under way.
     upgrading: AtomicBool,
     /// The connection's own record, which becomes that of its first request.
-    first: Mutex<Option<Record>>,
+    first: Mutex<Option<ConnectionRecord>>,
     /// A verified upgrade whose 101 is on its way to the client.
     handover: Mutex<Option<Handover>>,
 }
@@ -64,13 +64,13 @@ pub(super) struct Caller {
     pub tls: bool,
     pub introduction: Introduction,
     /// Where TLS ends here.
-    pub shaken: Option<ClientTls>,
+    pub shaken: Option<HandshakeFacts>,
     /// Where it has shown a certificate.
     pub identity: Option<ClientIdentity>,
 }
 
 impl Visit {
-    pub(super) fn new(arrival: Arrival, record: Record, caller: Caller) -> Visit {
+    pub(super) fn new(arrival: Arrival, record: ConnectionRecord, caller: Caller) -> Visit {
         let dialogue = Arc::new(Dialogue::new(arrival.rules.config.keep_alive_timeout));
         Visit {
             late: arrival.proxy.stopping.is_cancelled(),
@@ -198,7 +198,7 @@ impl Visit {
     }
 
     /// The record of the next request: the connection's own for the first.
-    fn record(&self) -> Record {
+    fn record(&self) -> ConnectionRecord {
         self.unused_record().unwrap_or_else(|| {
             let mut record = self.arrival.record();
             if let Some(sni) = &self.caller.sni {
@@ -215,7 +215,7 @@ impl Visit {
     }
 
     /// The connection's record, when no request has taken it.
-    pub(super) fn unused_record(&self) -> Option<Record> {
+    pub(super) fn unused_record(&self) -> Option<ConnectionRecord> {
         self.first
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -317,14 +317,14 @@ pub(super) fn refuse(ticket: Ticket, refused: &Refused, phase: Phase) -> Respons
     answer::own_and_close(
         ticket,
         status,
-        End::new(Side::Client, phase, refused.how),
+        Termination::new(Side::Client, phase, refused.how),
         Some(&refused.reason),
     )
 }
 
 /// 404: no route; 403: not for this client.
 fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer> {
-    let end = End::new(Side::Evenkeel, Phase::Route, How::Refused);
+    let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
     match close {
         true => answer::own_and_close(ticket, status, end, None),
         false => answer::own(ticket, status, end, None),
@@ -333,7 +333,7 @@ fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer>
 
 /// 429: the sessions of the client's source are at their limit.
 pub(super) fn too_many(ticket: Ticket, pool: &Pool, refusal: Refusal) -> Response<Answer> {
-    let end = End::new(Side::Evenkeel, Phase::Route, refusal.how());
+    let end = Termination::new(Side::Evenkeel, Phase::Route, refusal.how());
     let mut response = answer::own_and_close(ticket, StatusCode::TOO_MANY_REQUESTS, end, None);
     retry_after::set(response.headers_mut(), pool.settings().retry_after);
     response
@@ -344,7 +344,7 @@ fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
     let reason = Refusal::EncodedSlash.word();
     tracing::debug!(reason, "request refused");
     let status = StatusCode::BAD_REQUEST;
-    let end = End::new(Side::Client, Phase::Route, How::Refused);
+    let end = Termination::new(Side::Client, Phase::Route, Cause::Refused);
     let detail = Some("encoded slash, backslash or NUL in the path");
     match close {
         true => answer::own_and_close(ticket, status, end, detail),
@@ -354,7 +354,7 @@ fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
 
 /// The answer to who comes while the process stops or the listener is drained.
 fn come_again(ticket: Ticket, pool: &Pool) -> Response<Answer> {
-    let end = End::new(Side::Evenkeel, Phase::Route, How::Stop);
+    let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Stop);
     let mut response = answer::own_and_close(ticket, StatusCode::SERVICE_UNAVAILABLE, end, None);
     retry_after::set(response.headers_mut(), pool.settings().retry_after);
     response

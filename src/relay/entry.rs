@@ -31,7 +31,7 @@ use super::leg::Leg;
 use super::origin::ConnectFailure;
 use super::resumption::ResumePolicy;
 use super::scratch::Scratch;
-use crate::observe::{End, How, Phase, Record, Side};
+use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 
 pub(super) const CLIENT: usize = 0;
 pub(super) const BACKEND: usize = 1;
@@ -56,7 +56,7 @@ pub(super) enum TurnOutcome {
 }
 
 pub(super) struct Session<L> {
-    record: Record,
+    record: ConnectionRecord,
     legs: [Leg; 2],
     /// By source: `directions[CLIENT]` goes from the client to the backend.
     directions: [Direction; 2],
@@ -73,7 +73,7 @@ pub(super) struct Session<L> {
     /// Bytes that stand in the worker's account of what is held.
     held: u32,
     /// What will be the record's end: the first event that ended the session, a fault before a FIN.
-    end: Option<End>,
+    end: Option<Termination>,
     /// The leg that gets a RST as soon as its queue is sent, at the latest `fin_timeout` after the last activity.
     resetting: Option<u8>,
     /// Stands in the worker's list of those that get a turn.
@@ -158,7 +158,7 @@ impl<L> Session<L> {
         self
     }
 
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &ConnectionRecord {
         &self.record
     }
 
@@ -330,7 +330,7 @@ impl<L> Session<L> {
     fn note_fins(&mut self) {
         for side in [CLIENT, BACKEND] {
             if self.directions[side].has_ended() && self.end.is_none() {
-                self.end = Some(ended_by(side, How::Fin));
+                self.end = Some(ended_by(side, Cause::Fin));
             }
         }
     }
@@ -346,7 +346,7 @@ impl<L> Session<L> {
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
         let other = 1 - side;
-        let how = self.legs[side].fault().unwrap_or(How::Rst);
+        let how = self.legs[side].fault().unwrap_or(Cause::Rst);
         if self.legs[other].fault().is_some() {
             self.end = Some(ended_by(side, how));
             return Some(TurnOutcome::Ended);
@@ -414,10 +414,10 @@ impl<L> Session<L> {
             ..
         } = self;
         drop((legs, role));
-        record.finish(end.unwrap_or(End {
+        record.finish(end.unwrap_or(Termination {
             side: Side::Evenkeel,
             phase: Phase::Relay,
-            how: How::Error,
+            how: Cause::Error,
         }));
         lease
     }
@@ -429,8 +429,8 @@ fn lifetime(max: Option<Duration>) -> Ticks {
     max.map_or(Ticks::MAX, |max| max.mul_f64(jitter).into())
 }
 
-fn ended_by(side: usize, how: How) -> End {
-    End {
+fn ended_by(side: usize, how: Cause) -> Termination {
+    Termination {
         side: match side {
             CLIENT => Side::Client,
             _ => Side::Backend,

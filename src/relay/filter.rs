@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 
 /// Every condition that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +32,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub(super) fn fits(&self, record: &Record, idle: Duration) -> bool {
+    pub(super) fn fits(&self, record: &ConnectionRecord, idle: Duration) -> bool {
         let Self {
             id,
             listener,

@@ -9,7 +9,7 @@ use super::entry::{BACKEND, CLIENT};
 use crate::base::close_code::{self, GOING_AWAY};
 use crate::base::rate::{Bucket, Rate};
 use crate::config::{self, Ping};
-use crate::observe::How;
+use crate::observe::Cause;
 use crate::wire::control::{self, ControlReader, PING_BYTES};
 use crate::wire::frames::{Frame, Violation};
 use crate::wire::passage::{Filtered, FrameAction, FrameFilter};
@@ -114,10 +114,10 @@ impl LimitExceeded {
         }
     }
 
-    pub fn how(self) -> How {
+    pub fn how(self) -> Cause {
         match self {
-            LimitExceeded::Frame | LimitExceeded::Message | LimitExceeded::Pings => How::Full,
-            LimitExceeded::Violation(_) => How::Invalid,
+            LimitExceeded::Frame | LimitExceeded::Message | LimitExceeded::Pings => Cause::Full,
+            LimitExceeded::Violation(_) => Cause::Invalid,
         }
     }
 

@@ -21,7 +21,7 @@ use super::scratch::Scratch;
 use super::{Tls, Transport};
 use crate::net::options::{prepare_long_life, reset_on_close, send_room, unacknowledged_bytes};
 use crate::net::{ConnectError, take_error};
-use crate::observe::How;
+use crate::observe::Cause;
 use crate::tls::record::MAX_CONTROL_BYTES;
 
 /// What a read gave.
@@ -52,7 +52,7 @@ pub(super) struct Leg {
     socket: Socket,
     flags: Flags,
     /// The first fault, whichever call or event told of it.
-    fault: Option<How>,
+    fault: Option<Cause>,
     /// `None`: raw.
     tls: Option<Box<Tls>>,
 }
@@ -120,7 +120,7 @@ impl Leg {
         self.tls.is_some()
     }
 
-    pub fn fault(&self) -> Option<How> {
+    pub fn fault(&self) -> Option<Cause> {
         self.fault
     }
 
@@ -293,7 +293,7 @@ impl Leg {
             self.flags.set(Flags::ERROR_ANNOUNCED, true);
         }
         if self.is_broken() {
-            self.fault.get_or_insert(How::Rst);
+            self.fault.get_or_insert(Cause::Rst);
             return Input::Broken;
         }
         Input::Fin
@@ -332,7 +332,7 @@ impl Leg {
         };
         let Ok(done) = tls.session.seal(bytes, sealed) else {
             // Closed or used up: nothing more can be said to this peer.
-            self.fault.get_or_insert(How::Error);
+            self.fault.get_or_insert(Cause::Error);
             return 0;
         };
         self.push_or_keep(&sealed[..done.written]);
@@ -459,8 +459,8 @@ impl Leg {
         let how = match error.kind() {
             io::ErrorKind::TimedOut
             | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable => How::Timeout,
-            _ => How::Rst,
+            | io::ErrorKind::NetworkUnreachable => Cause::Timeout,
+            _ => Cause::Rst,
         };
         self.fault.get_or_insert(how);
     }

@@ -38,7 +38,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::net::fds;
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 use crate::tls::record;
 pub use door::{OnAccept, RelayListener};
 pub use filter::Filter;
@@ -57,7 +57,7 @@ pub struct NewSession<L> {
     /// The connect of the backend's leg was begun and is not done; it needs an origin.
     pub connecting: bool,
     pub policy: SessionLimits,
-    pub record: Record,
+    pub record: ConnectionRecord,
     /// Dropped after the record is finished.
     pub lease: L,
     /// Takes the client back while no byte went either way. Dropped with the first byte.

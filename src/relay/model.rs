@@ -27,7 +27,7 @@ use super::direction::MAX_HELD;
 use super::entry::{BACKEND, CLIENT};
 use super::{ConnectFailure, ConnectHandler, NewSession, SessionLimits, SocketHandoff};
 use crate::net::Peer;
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 
 /// Whatever an end waits for takes no longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,7 +58,7 @@ struct World<'a> {
 }
 
 /// The client's leg, and what comes back with it.
-type Given = (SocketHandoff, ConnectFailure, Record);
+type Given = (SocketHandoff, ConnectFailure, ConnectionRecord);
 
 /// Runs one case on a relay without sessions; again with more patience where a timeout may have come before the silence,
 /// so that what is judged does not depend on how busy the machine is.
@@ -137,7 +137,7 @@ impl<'a> World<'a> {
             }
         };
         let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
-        let record = Record::new(&bench.counters, peer);
+        let record = ConnectionRecord::new(&bench.counters, peer);
         let legs = [client, backend];
         let begun = Instant::now();
         let policy = case.policy(short);
@@ -381,7 +381,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         self.has_other
     }
 
-    fn connected(&mut self, record: &mut Record) {
+    fn connected(&mut self, record: &mut ConnectionRecord) {
         record.opened();
     }
 
@@ -395,7 +395,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         self: Box<Self>,
         why: ConnectFailure,
         client: SocketHandoff,
-        record: Record,
+        record: ConnectionRecord,
         _lease: Sender<()>,
     ) {
         let _ = self.give.send((client, why, record));
@@ -407,7 +407,7 @@ fn adopt(
     case: &Case,
     [client, backend]: [SocketHandoff; 2],
     policy: SessionLimits,
-    record: Record,
+    record: ConnectionRecord,
     connecting: bool,
     origin: Option<Returning>,
 ) -> Receiver<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::SocketHandoff;
 use crate::net::ConnectError;
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 
 /// Kept by the relay until the first byte goes either way. Its calls are made on a relay thread: they must not wait.
 pub trait ConnectHandler<L>: Send {
@@ -17,7 +17,7 @@ pub trait ConnectHandler<L>: Send {
     fn gives_up(&mut self) -> bool;
 
     /// The backend's leg of a session that was adopted while connecting is connected.
-    fn connected(&mut self, record: &mut Record);
+    fn connected(&mut self, record: &mut ConnectionRecord);
 
     /// A byte went either way: the backend serves.
     fn served(&self);
@@ -31,7 +31,7 @@ pub trait ConnectHandler<L>: Send {
         self: Box<Self>,
         why: ConnectFailure,
         client: SocketHandoff,
-        record: Record,
+        record: ConnectionRecord,
         lease: L,
     );
 }

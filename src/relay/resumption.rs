@@ -9,7 +9,7 @@ use tokio_util::sync::DropGuard;
 use super::inbox::WorkerCommand;
 use super::{Handle, Relay, SocketHandoff};
 use crate::config;
-use crate::observe::Record;
+use crate::observe::ConnectionRecord;
 
 /// What lets a WebSocket go on with another backend.
 pub struct ResumePolicy<L> {
@@ -92,7 +92,7 @@ pub struct NewBackend<L> {
 }
 
 /// What is done to a session's lease and record as it changes its backend.
-pub type Seat<L> = Box<dyn FnOnce(&mut L, &mut Record) + Send>;
+pub type Seat<L> = Box<dyn FnOnce(&mut L, &mut ConnectionRecord) + Send>;
 
 impl<L: Send + 'static> Relay<L> {
     /// Tells whether the backend that ended a session without a Close is lost to it.

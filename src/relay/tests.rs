@@ -317,7 +317,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         true
     }
 
-    fn connected(&mut self, record: &mut Record) {
+    fn connected(&mut self, record: &mut ConnectionRecord) {
         record.opened();
     }
 
@@ -331,7 +331,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         self: Box<Self>,
         why: ConnectFailure,
         client: super::SocketHandoff,
-        _record: Record,
+        _record: ConnectionRecord,
         _lease: Sender<()>,
     ) {
         let _ = self.0.send((client, why));
@@ -373,7 +373,7 @@ fn returning_to(
         framing: Framing::Bytes,
         connecting,
         policy: policy(),
-        record: Record::new(&bench.counters, peer),
+        record: ConnectionRecord::new(&bench.counters, peer),
         lease: held,
         origin: Some(Box::new(Returning(give))),
         resumption: None,
@@ -499,7 +499,7 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
         framing: Framing::WebSocket(FramePolicy::default()),
         connecting: false,
         policy: policy(),
-        record: Record::new(&bench.counters, Peer::Unix),
+        record: ConnectionRecord::new(&bench.counters, Peer::Unix),
         lease: held,
         origin: None,
         resumption: None,
@@ -693,7 +693,7 @@ fn a_question_to_a_stopped_relay_is_answered() {
 const CURSED: &str = "192.0.2.66:6";
 
 /// Injected into every turn of the tests' relays.
-pub(super) fn panic_if_asked(record: &Record) {
+pub(super) fn panic_if_asked(record: &ConnectionRecord) {
     let is_cursed = record.client.to_string() == CURSED;
     assert!(!is_cursed || record.bytes_from_client == 0, "injected");
 }
@@ -714,7 +714,7 @@ fn a_panic_in_one_session_ends_that_session_alone() {
         framing: Framing::Bytes,
         connecting: false,
         policy: policy(),
-        record: Record::new(&bench.counters, peer),
+        record: ConnectionRecord::new(&bench.counters, peer),
         lease: given_up.0,
         origin: None,
         resumption: None,

@@ -24,7 +24,7 @@ use super::scratch::Scratch;
 use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
 use super::table::{SessionKey, SessionTable};
 use super::{NewSession, Plane};
-use crate::observe::How;
+use crate::observe::Cause;
 
 /// No key's token: a table never has so many slots.
 const WAKE: Token = Token(usize::MAX);
@@ -224,7 +224,7 @@ impl<L: Send + 'static> Worker<L> {
         if let Some(entry) = self.table.entry(key) {
             tracing::error!("a relayed connection panicked and was reset");
             entry.reset();
-            entry.close(How::Panic);
+            entry.close(Cause::Panic);
             self.remove(key);
         }
     }
@@ -274,7 +274,7 @@ impl<L: Send + 'static> Worker<L> {
         if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&client)) {
             tracing::warn!(%error, "a connection cannot be given back and is reset");
             entry.reset();
-            entry.close(How::Error);
+            entry.close(Cause::Error);
             return self.finish(entry);
         }
         self.plane.uncount(&self.inbox);
@@ -291,7 +291,7 @@ impl<L: Send + 'static> Worker<L> {
         let registered = register(CLIENT).and_then(|()| register(BACKEND));
         if registered.is_err() {
             entry.reset();
-            entry.close(How::Error);
+            entry.close(Cause::Error);
         }
         let left = entry.first_look_in(self.scratch.now);
         if !entry.is_established() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::net::ConnectError;
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::AcquireError;
 
 /// Why a connection got no backend.
@@ -24,7 +24,7 @@ pub enum DispatchError {
     },
     /// The last of the tries allowed was connected, and ended before a byte went either way.
     #[error("{backend} ended before the first byte: {how}")]
-    Ended { backend: Arc<str>, how: How },
+    Ended { backend: Arc<str>, how: Cause },
 }
 
 impl DispatchError {
@@ -34,35 +34,35 @@ impl DispatchError {
     }
 
     /// As the record tells it.
-    pub fn end(&self) -> End {
+    pub fn end(&self) -> Termination {
         let (side, phase, how) = match self {
             Self::Acquire(AcquireError::NoBackend) => {
-                (Side::Evenkeel, Phase::Connect, How::Refused)
+                (Side::Evenkeel, Phase::Connect, Cause::Refused)
             }
             Self::Acquire(AcquireError::QueueTimeout(_)) => {
-                (Side::Evenkeel, Phase::Queue, How::Timeout)
+                (Side::Evenkeel, Phase::Queue, Cause::Timeout)
             }
             Self::Acquire(AcquireError::Full | AcquireError::QueueFull) => {
-                (Side::Evenkeel, Phase::Queue, How::Full)
+                (Side::Evenkeel, Phase::Queue, Cause::Full)
             }
             Self::Connect { source, .. } => match source {
-                ConnectError::TimedOut(_) => (Side::Backend, Phase::Connect, How::Timeout),
-                ConnectError::Refused(_) => (Side::Backend, Phase::Connect, How::Refused),
+                ConnectError::TimedOut(_) => (Side::Backend, Phase::Connect, Cause::Timeout),
+                ConnectError::Refused(_) => (Side::Backend, Phase::Connect, Cause::Refused),
                 ConnectError::Tls(error) => (Side::Backend, Phase::Connect, how(error)),
-                ConnectError::Local(_) => (Side::Evenkeel, Phase::Connect, How::Error),
+                ConnectError::Local(_) => (Side::Evenkeel, Phase::Connect, Cause::Error),
             },
             Self::Ended { how, .. } => (Side::Backend, Phase::Connect, *how),
         };
-        End::new(side, phase, how)
+        Termination::new(side, phase, how)
     }
 }
 
 /// How a handshake with a backend ended.
-fn how(error: &io::Error) -> How {
+fn how(error: &io::Error) -> Cause {
     match error.kind() {
-        io::ErrorKind::TimedOut => How::Timeout,
-        io::ErrorKind::UnexpectedEof => How::Fin,
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => How::Invalid,
-        _ => How::Rst,
+        io::ErrorKind::TimedOut => Cause::Timeout,
+        io::ErrorKind::UnexpectedEof => Cause::Fin,
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Cause::Invalid,
+        _ => Cause::Rst,
     }
 }

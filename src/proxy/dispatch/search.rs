@@ -13,7 +13,7 @@ use super::DispatchError;
 use crate::base::pace::LogThrottle;
 use crate::base::units::format_duration;
 use crate::net::{ConnectError, OVERDUE_AFTER};
-use crate::observe::{How, Phase, Record};
+use crate::observe::{Cause, ConnectionRecord, Phase};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
 use crate::relay::ConnectFailure;
 
@@ -58,7 +58,7 @@ pub(in crate::proxy) struct Attempt {
 }
 
 impl Search {
-    pub fn begin(record: &mut Record) -> Step {
+    pub fn begin(record: &mut ConnectionRecord) -> Step {
         record.phase = Phase::Queue;
         Step::Pick
     }
@@ -78,7 +78,7 @@ impl Search {
         &self,
         pool: &Pool,
         answer: Result<Lease, AcquireError>,
-        record: &mut Record,
+        record: &mut ConnectionRecord,
         now: Instant,
     ) -> Step {
         let lease = match answer {
@@ -101,7 +101,7 @@ impl Search {
         attempt: Attempt,
         lease: Option<Lease>,
         why: ConnectFailure,
-        record: &mut Record,
+        record: &mut ConnectionRecord,
         now: Instant,
     ) -> Step {
         // Before it is charged: an ejection serves the queue.
@@ -191,7 +191,7 @@ impl Attempt {
     }
 
     /// The connect has succeeded.
-    pub fn connected(&self, record: &mut Record, now: Instant) {
+    pub fn connected(&self, record: &mut ConnectionRecord, now: Instant) {
         self.backend.connected(now);
         record.connected(now.duration_since(self.begun));
     }
@@ -213,11 +213,11 @@ impl Attempt {
                     let why = "reset before the first byte";
                     self.backend.unanswered(now, why);
                 }
-                let how = How::Rst;
+                let how = Cause::Rst;
                 return DispatchError::Ended { backend, how };
             }
             ConnectFailure::Fin => {
-                let how = How::Fin;
+                let how = Cause::Fin;
                 return DispatchError::Ended { backend, how };
             }
         };

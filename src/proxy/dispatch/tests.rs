@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use super::{Attempt, DispatchError, Search, Step};
 use crate::config;
 use crate::net::{ConnectError, Peer};
-use crate::observe::{End, How, Journal, ListenerCounters, Phase, Record, Side};
+use crate::observe::{
+    Cause, ConnectionRecord, Journal, ListenerCounters, Phase, Side, Termination,
+};
 use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
 use crate::relay::ConnectFailure;
 
@@ -174,7 +176,7 @@ enum Found {
 fn search(
     case: &Case,
     pool: &Arc<Pool>,
-    record: &mut Record,
+    record: &mut ConnectionRecord,
 ) -> Result<(Found, Vec<Asked>), TestCaseError> {
     let long = Duration::from_secs(3600);
     let mut asked: Vec<Asked> = Vec::new();
@@ -249,7 +251,7 @@ proptest! {
         let pool = case.pool();
         let _occupied = case.occupy(&pool);
         let before = live(&pool);
-        let mut record = Record::new(&listener, Peer::Unix);
+        let mut record = ConnectionRecord::new(&listener, Peer::Unix);
         let (found, asked) = search(&case, &pool, &mut record)?;
 
         prop_assert!(asked.len() <= case.retries + 1);
@@ -284,7 +286,7 @@ proptest! {
         }
         let assigned = record.assignment().map(|(_, name)| Arc::clone(name));
         prop_assert_eq!(assigned, asked.last().map(|(one, _)| Arc::clone(one.name())));
-        record.finish(End::new(Side::Client, Phase::Relay, How::Fin));
+        record.finish(Termination::new(Side::Client, Phase::Relay, Cause::Fin));
     }
 }
 
@@ -340,7 +342,7 @@ fn an_overdue_connect_is_held_against_its_backend_once() {
 fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
     let (pool, search, now) = (two("", 0), Search::default(), Instant::now());
     let (listener, a) = (counters(), pool.backend("a").unwrap());
-    let mut record = Record::new(&listener, Peer::Unix);
+    let mut record = ConnectionRecord::new(&listener, Peer::Unix);
     let mut begun = attempts(&pool, &["a"; 8]);
     attempts(&pool, &["a"])[0].0.connected(&mut record, now);
     let timed_out = ConnectError::TimedOut(Duration::from_secs(5));
@@ -353,7 +355,7 @@ fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
     }
     let counted = read(&a.counters().connect_failures);
     assert_eq!((counted, read(&a.counters().ejections)), (8, 0));
-    record.finish(End::new(Side::Client, Phase::Relay, How::Fin));
+    record.finish(Termination::new(Side::Client, Phase::Relay, Cause::Fin));
 }
 
 #[test]

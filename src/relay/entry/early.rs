@@ -9,7 +9,7 @@ use super::super::origin::{ConnectFailure, ConnectHandler};
 use super::super::scratch::Scratch;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::net::ConnectError;
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 
 /// A client that resets while its backend is being connected is given up after this long. Nearly every connect is done
 /// before, and then what the client said before it left is delivered.
@@ -34,7 +34,7 @@ impl<L> Session<L> {
             Connect::UnderWay | Connect::Failed if has_left => {
                 // The backend may be connected meanwhile: no FIN of ours is to look like the client's.
                 self.legs[BACKEND].reset();
-                self.end = Some(End::new(Side::Client, Phase::Connect, How::Rst));
+                self.end = Some(Termination::new(Side::Client, Phase::Connect, Cause::Rst));
                 TurnOutcome::Ended
             }
             Connect::UnderWay | Connect::Failed => TurnOutcome::ConnectFailed(
@@ -117,7 +117,7 @@ impl<L> Session<L> {
         }
         match (early, client.into_session_leg()) {
             (Some(early), Some(client)) => early.origin.failed(why, client, record, lease),
-            _ => record.finish(End::new(Side::Backend, Phase::Connect, How::Rst)),
+            _ => record.finish(Termination::new(Side::Backend, Phase::Connect, Cause::Rst)),
         }
     }
 }

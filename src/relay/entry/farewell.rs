@@ -7,7 +7,7 @@ use super::super::clock::{Tick, Ticks};
 use super::super::frames::{Alive, CloseFrame, ClosingHandshake, LegProgress};
 use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::GOING_AWAY;
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 
 /// The wait for a place between two frames; a frame that is longer under way is cut off.
 pub(super) const BOUNDARY_WAIT: Duration = Duration::from_secs(5);
@@ -27,14 +27,14 @@ impl<L> Session<L> {
                 return turn;
             }
         }
-        let stop = End::new(Side::Evenkeel, Phase::Relay, How::Stop);
+        let stop = Termination::new(Side::Evenkeel, Phase::Relay, Cause::Stop);
         self.farewell([Some(goodbye), Some(goodbye)], stop, now)
     }
 
     /// Ends the session because its time is over.
     pub(super) fn time_out(&mut self, now: Tick) -> TurnOutcome {
         let goodbye = CloseFrame::going_away();
-        let end = End::new(Side::Evenkeel, Phase::Relay, How::Timeout);
+        let end = Termination::new(Side::Evenkeel, Phase::Relay, Cause::Timeout);
         self.farewell([Some(&goodbye), Some(&goodbye)], end, now)
     }
 
@@ -42,7 +42,7 @@ impl<L> Session<L> {
     pub(super) fn farewell(
         &mut self,
         mut goodbyes: [Option<&CloseFrame>; 2],
-        end: End,
+        end: Termination,
         now: Tick,
     ) -> TurnOutcome {
         let can_tell = self.can_tell();
@@ -232,9 +232,9 @@ impl<L> Session<L> {
                 goodbyes[1 - side] = Some(&goodbye);
                 self.legs[side].reset();
                 if side == BACKEND && self.outlives_a_dead_backend() {
-                    return Some(self.lose_backend(How::Timeout, now));
+                    return Some(self.lose_backend(Cause::Timeout, now));
                 }
-                Some(self.farewell(goodbyes, ended_by(side, How::Timeout), now))
+                Some(self.farewell(goodbyes, ended_by(side, Cause::Timeout), now))
             }
         }
     }

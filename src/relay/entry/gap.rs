@@ -16,7 +16,7 @@ use super::resume::{BackendPhase, ResumeState, Served};
 use super::talk::Talk;
 use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, PROTOCOL_ERROR};
-use crate::observe::{End, How, Phase, Resumed, Side};
+use crate::observe::{Cause, Phase, Resumed, Side, Termination};
 use crate::wire::control;
 use crate::wire::passage::Filtered;
 
@@ -30,7 +30,7 @@ pub(super) struct BackendGap {
     pub held: Vec<u8>,
     lost: LostMessages,
     /// How the backend's leg ended.
-    how: How,
+    how: Cause,
     /// The backend went as soon as it came.
     was_short: bool,
     /// Of the search; there as soon as it was begun.
@@ -39,7 +39,7 @@ pub(super) struct BackendGap {
 
 impl BackendGap {
     /// `lost` with the backend whose leg ended in this way.
-    pub fn new(lost: LostMessages, how: How, since: Tick, was_short: bool) -> BackendGap {
+    pub fn new(lost: LostMessages, how: Cause, since: Tick, was_short: bool) -> BackendGap {
         BackendGap {
             since,
             ended: since,
@@ -65,7 +65,7 @@ enum GapRead {
     /// Reads nothing because the worker's entries hold too much.
     Starved,
     /// The client's end.
-    Ended(How),
+    Ended(Cause),
 }
 
 impl<L> Session<L> {
@@ -122,14 +122,14 @@ impl<L> Session<L> {
         };
         if client.lost().is_some() {
             let goodbye = CloseFrame::new(PROTOCOL_ERROR, "");
-            let end = ended_by(CLIENT, How::Invalid);
+            let end = ended_by(CLIENT, Cause::Invalid);
             return self.farewell([Some(&goodbye), None], end, scratch.now);
         }
         if client.has_closed() {
             let goodbye = CloseFrame::new(GOING_AWAY, "");
             return self.farewell(
                 [Some(&goodbye), None],
-                ended_by(CLIENT, How::Fin),
+                ended_by(CLIENT, Cause::Fin),
                 scratch.now,
             );
         }
@@ -153,7 +153,7 @@ impl<L> Session<L> {
             let client = &self.legs[CLIENT];
             if room == 0 {
                 // Nothing is read that would tell of a reset.
-                let how = client.fault().unwrap_or(How::Rst);
+                let how = client.fault().unwrap_or(Cause::Rst);
                 return match client.is_broken() {
                     true => GapRead::Ended(how),
                     false => GapRead::All,
@@ -171,9 +171,9 @@ impl<L> Session<L> {
                 }
                 Input::Blocked => return GapRead::All,
                 Input::Short => return GapRead::Starved,
-                Input::Fin => return GapRead::Ended(How::Fin),
+                Input::Fin => return GapRead::Ended(Cause::Fin),
                 Input::Broken => {
-                    let how = self.legs[CLIENT].fault().unwrap_or(How::Rst);
+                    let how = self.legs[CLIENT].fault().unwrap_or(Cause::Rst);
                     return GapRead::Ended(how);
                 }
             }
@@ -282,7 +282,7 @@ impl<L> Session<L> {
             return TurnOutcome::Wait;
         };
         let end = match gap.how {
-            How::Stop => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
+            Cause::Stop => Termination::new(Side::Evenkeel, Phase::Relay, Cause::Stop),
             how => ended_by(BACKEND, how),
         };
         self.record.not_resumed();

@@ -11,7 +11,7 @@ use super::super::frames::{CloseFrame, ClosingHandshake};
 use super::super::leg::Leg;
 use super::farewell::BOUNDARY_WAIT;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
-use crate::observe::{End, Phase, Side};
+use crate::observe::{Phase, Side, Termination};
 
 /// The client hears why once its backend was silent for so long: as long as one is given to answer elsewhere.
 const ANSWERS_WAIT: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ impl<L> Session<L> {
             cause = breach.cause(),
             "websocket client is refused"
         );
-        let end = End::new(Side::Client, Phase::Relay, breach.how());
+        let end = Termination::new(Side::Client, Phase::Relay, breach.how());
         let turn = self.farewell([None, Some(&CloseFrame::going_away())], end, now);
         if let Some(frames) = self.frames.as_deref_mut()
             && let Some(farewell) = &mut frames.farewell

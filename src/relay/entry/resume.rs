@@ -19,7 +19,7 @@ use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::base::rate::Bucket;
 use crate::config;
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 use crate::tls::record::TlsSession;
 use crate::wire::passage::{Filtered, FrameAction};
 
@@ -180,12 +180,12 @@ impl<L> Session<L> {
     }
 
     /// The backend's leg is over: the session is without one, or is ended where its client has a part of a message.
-    pub(super) fn lose_backend(&mut self, how: How, now: Tick) -> TurnOutcome {
+    pub(super) fn lose_backend(&mut self, how: Cause, now: Tick) -> TurnOutcome {
         let (told, has_all) = (self.notified(), self.has_taken_all(BACKEND));
         let is_our_move = self.leaving().is_some();
         let was_told = told.is_some();
         let end = match was_told {
-            true => End::new(Side::Evenkeel, Phase::Relay, How::Stop),
+            true => Termination::new(Side::Evenkeel, Phase::Relay, Cause::Stop),
             false => ended_by(BACKEND, how),
         };
         let (Some(absent), Some(frames)) = (Leg::absent(), self.frames.as_deref_mut()) else {
@@ -256,8 +256,8 @@ impl<L> Session<L> {
         }
     }
 
-    pub(super) fn how_gone(&self) -> How {
-        self.legs[BACKEND].fault().unwrap_or(How::Fin)
+    pub(super) fn how_gone(&self) -> Cause {
+        self.legs[BACKEND].fault().unwrap_or(Cause::Fin)
     }
 
     /// A backend that said Close waits for ours before it lets its socket go (RFC 6455 section 7.1.1). What does not fit into
@@ -271,7 +271,7 @@ impl<L> Session<L> {
     }
 
     /// The client has a part of a message that nobody can end, or a part of a frame.
-    fn break_off(&mut self, end: End, now: Tick) -> TurnOutcome {
+    fn break_off(&mut self, end: Termination, now: Tick) -> TurnOutcome {
         self.record.not_resumed();
         self.role.take_resume();
         if let Some(absent) = Leg::absent() {
@@ -298,7 +298,7 @@ impl<L> Session<L> {
         self.reset_when_sent(CLIENT as u8)
     }
 
-    pub(super) fn say_restart(&mut self, end: End, now: Tick) -> TurnOutcome {
+    pub(super) fn say_restart(&mut self, end: Termination, now: Tick) -> TurnOutcome {
         let goodbye = CloseFrame::new(SERVICE_RESTART, "");
         self.farewell([Some(&goodbye), None], end, now)
     }

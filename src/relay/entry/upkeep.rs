@@ -10,7 +10,7 @@ use super::super::leg::Leg;
 use super::super::origin::ConnectFailure;
 use super::super::scratch::Scratch;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
-use crate::observe::{End, How, Phase, Side};
+use crate::observe::{Cause, Phase, Side, Termination};
 
 /// A TLS session silent for so long gives up its expanded keys (1.2 KB); a message then pays 164 ns to make them again.
 const COOL_AFTER: Duration = Duration::from_secs(10);
@@ -126,14 +126,14 @@ impl<L> Session<L> {
         if self.is_half_over() {
             self.reset_cut_short();
         }
-        let fault = self.end.filter(|end| end.how != How::Fin);
-        self.close(How::Timeout);
+        let fault = self.end.filter(|end| end.how != Cause::Fin);
+        self.close(Cause::Timeout);
         self.end = fault.or(self.end);
         TurnOutcome::Ended
     }
 
     /// Ends the entry by our own decision: a quiet session with a FIN, one that is cut short with a RST.
-    pub fn close(&mut self, how: How) {
+    pub fn close(&mut self, how: Cause) {
         if self.is_opening() || !self.is_quiet() {
             self.reset_cut_short();
         }
@@ -141,7 +141,7 @@ impl<L> Session<L> {
             true => Phase::Connect,
             false => Phase::Relay,
         };
-        self.end = Some(End::new(Side::Evenkeel, phase, how));
+        self.end = Some(Termination::new(Side::Evenkeel, phase, how));
     }
 
     /// The coming close is a RST for each leg that has not been told the end of what goes to it.

@@ -9,7 +9,7 @@ use super::flags::Flags;
 use super::socket::receive;
 use super::{Input, Leg};
 use crate::net::options::is_crowded;
-use crate::observe::How;
+use crate::observe::Cause;
 use crate::relay::scratch::Scratch;
 use crate::tls::record::{HEADER_BYTES, PeerStatus};
 
@@ -68,14 +68,14 @@ impl Leg {
 
     fn truncated(&mut self) -> Input {
         self.flags.set(Flags::READABLE, false);
-        self.fault.get_or_insert(How::Rst);
+        self.fault.get_or_insert(Cause::Rst);
         Input::Broken
     }
 
     /// The peer broke the protocol: its alert is sent if the socket takes it.
     fn violated(&mut self) -> Input {
         let _ = self.flush();
-        self.fault.get_or_insert(How::Invalid);
+        self.fault.get_or_insert(Cause::Invalid);
         self.flags.set(Flags::READABLE, false);
         Input::Broken
     }

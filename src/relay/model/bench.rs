@@ -16,7 +16,7 @@ use rustls::{
 use super::super::{Framing, NewSession, Relay, SessionLimits, SocketHandoff, Tls, Transport};
 use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::Peer;
-use crate::observe::{Journal, ListenerCounters, Record};
+use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -68,7 +68,7 @@ impl Bench {
             policy,
             framing: Framing::Bytes,
             connecting: false,
-            record: Record::new(&self.counters, peer),
+            record: ConnectionRecord::new(&self.counters, peer),
             lease: held,
             origin: None,
             resumption: None,

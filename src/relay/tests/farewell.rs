@@ -41,7 +41,7 @@ pub(super) fn tunnel_with(
         policy,
         framing: Framing::WebSocket(watched),
         connecting: false,
-        record: Record::new(
+        record: ConnectionRecord::new(
             &bench.counters,
             crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap()),
         ),
@@ -303,7 +303,7 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
         policy: policy(),
         framing: Framing::WebSocket(ping(false, true, BRIEF)),
         connecting: false,
-        record: Record::new(&bench.counters, crate::net::Peer::Unix),
+        record: ConnectionRecord::new(&bench.counters, crate::net::Peer::Unix),
         lease: held,
         origin: None,
         resumption: None,

@@ -12,7 +12,7 @@ use super::super::inquiry::{Handle, Query};
 use super::super::resumption::NewBackend;
 use super::super::table::SessionKey;
 use super::Worker;
-use crate::observe::How;
+use crate::observe::Cause;
 
 impl<L: Send + 'static> Worker<L> {
     /// Carries out what was asked. False: stop.
@@ -122,7 +122,7 @@ impl<L: Send + 'static> Worker<L> {
             tracing::warn!(%error, "another backend cannot be watched; its connection is reset");
             if let Some(entry) = self.table.entry(key) {
                 entry.reset();
-                entry.close(How::Error);
+                entry.close(Cause::Error);
             }
             return self.remove(key);
         }
@@ -164,7 +164,7 @@ impl<L: Send + 'static> Worker<L> {
 
     fn end(&mut self, key: SessionKey) {
         if let Some(entry) = self.table.entry(key) {
-            entry.close(How::Stop);
+            entry.close(Cause::Stop);
             self.remove(key);
         }
     }

@@ -145,7 +145,7 @@ impl<'a> World<'a> {
             policy: policy(),
             framing: Framing::WebSocket(FramePolicy::default()),
             connecting: false,
-            record: Record::new(&bench.counters, address),
+            record: ConnectionRecord::new(&bench.counters, address),
             lease: held,
             origin: None,
             resumption: Some(Box::new(ResumePolicy {
