@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use crate::config::{Discover, DiscoverSource, defaults};
 use crate::net::Endpoint;
 use crate::net::dns::{Family, Service};
-use crate::pool::Found;
+use crate::pool::DiscoveredBackend;
 
 /// Backends taken from one round; a pool of more is a mistake in the zone.
 pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
@@ -60,7 +60,7 @@ fn rank(entry: &Entry) -> (u16, u16) {
 }
 
 /// The snapshot, in the entries' order.
-pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<Found> {
+pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<DiscoveredBackend> {
     let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
     let services = || entries.iter().map(|entry| &entry.service);
     let best = services().map(|service| service.priority).min();
@@ -81,7 +81,7 @@ pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<Found> {
                 scaled(*weight, heaviest),
             ),
         };
-        Found {
+        DiscoveredBackend {
             name,
             address: Endpoint::Tcp(*address),
             host: target.trim_end_matches('.').to_owned(),
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    fn names(found: &[Found]) -> Vec<&str> {
+    fn names(found: &[DiscoveredBackend]) -> Vec<&str> {
         found.iter().map(|found| found.name.as_str()).collect()
     }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::balance::{address_hash, bytes_hash};
 use crate::config::Balance;
-use crate::pool::view::{Miss, View, Want};
-use crate::pool::{AcquireError, Backend, Lease, Pick, Pool, clock};
+use crate::pool::view::{Miss, SlotRequest, View};
+use crate::pool::{AcquireError, Backend, BackendRequest, Lease, Pool, clock};
 
 impl Pool {
     /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are full.
@@ -20,7 +20,7 @@ impl Pool {
     ///
     /// # Cancel safety
     /// A dropped future leaves the queue; a lease it was given meanwhile is freed for the next.
-    pub async fn acquire(&self, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
+    pub async fn acquire(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
         let answer = match self.at_once(pick) {
             Some(answer) => answer,
             None => self.wait(pick).await,
@@ -29,7 +29,7 @@ impl Pool {
     }
 
     /// As [`Pool::acquire`] for those who cannot wait. `None`: it would have to wait, and nothing is counted.
-    pub fn acquire_now(&self, pick: &Pick<'_>) -> Option<Result<Lease, AcquireError>> {
+    pub fn acquire_now(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
         let answer = self.at_once(pick)?;
         Some(answer.inspect_err(|error| self.counters.refused(*error)))
     }
@@ -47,7 +47,7 @@ impl Pool {
     }
 
     /// `None`: it must wait.
-    fn at_once(&self, pick: &Pick<'_>) -> Option<Result<Lease, AcquireError>> {
+    fn at_once(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
         let now = clock();
         self.refresh(now);
         if let Some(lease) = again(pick) {
@@ -65,7 +65,7 @@ impl Pool {
         }
     }
 
-    async fn wait(&self, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
+    async fn wait(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
         let mut refresh_at = self.refresh_at.subscribe();
         let (place, timeout) = {
             let view = self.view.load();
@@ -106,20 +106,20 @@ impl Pool {
 }
 
 /// Back to where the client was. The gate alone decides: it knows its backend's state and room.
-fn again(pick: &Pick<'_>) -> Option<Lease> {
+fn again(pick: &BackendRequest<'_>) -> Option<Lease> {
     let failed = |one: &&Arc<Backend>| pick.tried.iter().any(|tried| Arc::ptr_eq(tried, one));
     let preferred = pick.preferred.filter(|one| !failed(one))?;
     Lease::enter_again(preferred)
 }
 
-fn want<'a>(view: &View, pick: &Pick<'a>) -> Want<'a> {
+fn want<'a>(view: &View, pick: &BackendRequest<'a>) -> SlotRequest<'a> {
     let by_address = || pick.client.map(address_hash);
     let hash = match view.settings.balance {
         Balance::IpHash => by_address(),
         Balance::Hash(_) => pick.key.map(bytes_hash).or_else(by_address),
         Balance::RoundRobin | Balance::LeastConn | Balance::Random => None,
     };
-    Want {
+    SlotRequest {
         hash,
         tried: pick.tried,
     }

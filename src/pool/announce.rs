@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pool::State;
+use crate::pool::BackendState;
 
 /// Lines per backend and `WINDOW`: three full flaps tell what there is to tell.
 const MAX_LINES: u32 = 6;
@@ -16,7 +16,7 @@ pub(super) struct Transition {
     pub(super) backend: Arc<str>,
     /// The state before; `unchecked` where that was a guess.
     pub(super) from: &'static str,
-    pub(super) to: State,
+    pub(super) to: BackendState,
     pub(super) reason: String,
     /// Changes before this one that got no line.
     pub(super) suppressed: u32,
@@ -34,10 +34,10 @@ impl Transition {
         } = self;
         let suppressed = (*suppressed > 0).then_some(*suppressed);
         match to {
-            State::Down | State::Ejected | State::Unresolved => {
+            BackendState::Down | BackendState::Ejected | BackendState::Unresolved => {
                 tracing::warn!(%pool, %backend, from, %to, reason, suppressed, "backend changed its state");
             }
-            State::Up | State::Drain | State::Maint => {
+            BackendState::Up | BackendState::Drain | BackendState::Maint => {
                 tracing::info!(%pool, %backend, from, %to, reason, suppressed, "backend changed its state");
             }
         }
@@ -46,13 +46,13 @@ impl Transition {
 
 /// How many lines a backend has had lately.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct TransitionLines {
     began: Option<Instant>,
     written: u32,
     suppressed: u32,
 }
 
-impl Lines {
+impl TransitionLines {
     /// Whether a change at `now` gets a line: then how many before it got none.
     pub(super) fn allow(&mut self, now: Instant) -> Option<u32> {
         let fresh = |began| now.saturating_duration_since(began) >= WINDOW;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_flapping_backend_is_told_of_a_few_times_and_then_counted() {
-        let (mut lines, start) = (Lines::default(), Instant::now());
+        let (mut lines, start) = (TransitionLines::default(), Instant::now());
         let told = (0..100).filter(|_| lines.allow(start).is_some()).count();
         assert_eq!(told, MAX_LINES as usize);
         let later = start + WINDOW;
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn rare_changes_are_all_told() {
-        let (mut lines, start) = (Lines::default(), Instant::now());
+        let (mut lines, start) = (TransitionLines::default(), Instant::now());
         let told = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
         assert_eq!(told.count(), 20);
     }

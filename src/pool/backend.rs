@@ -12,18 +12,18 @@ use tokio::sync::Notify;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
-use crate::pool::gate::{Door, Gate};
+use crate::pool::gate::{Admits, ConnectionCounter};
 use crate::pool::losses::Losses;
 use crate::pool::queue::Queue;
-use crate::pool::status::Status;
-use crate::pool::{OperatorState, Pool, State, clock};
+use crate::pool::status::BackendStatus;
+use crate::pool::{BackendState, OperatorState, Pool, clock};
 
 /// One node of a pool: its identity is (pool, name).
 #[derive(Debug)]
 pub struct Backend {
     /// They know its name and its pool's.
     counters: Arc<BackendCounters>,
-    gate: Gate,
+    gate: ConnectionCounter,
     /// Notified when `live` reaches 0.
     idle: Notify,
     /// Notified when a check is wanted before its time.
@@ -35,7 +35,7 @@ pub struct Backend {
     losses: Losses,
     /// See [`Backend::take_fall`].
     fell: AtomicBool,
-    status: Mutex<Status>,
+    status: Mutex<BackendStatus>,
     /// Gone when the server let the pool go.
     home: Weak<Pool>,
     queue: Arc<Queue>,
@@ -43,11 +43,11 @@ pub struct Backend {
 
 impl Backend {
     /// Closed until the pool has it in its view.
-    pub(super) fn new(home: &Home, status: Status) -> Arc<Self> {
+    pub(super) fn new(home: &Home, status: BackendStatus) -> Arc<Self> {
         let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
             counters: BackendCounters::new(home.name.clone(), name),
-            gate: Gate::new(status.settings().max_connections),
+            gate: ConnectionCounter::new(status.settings().max_connections),
             idle: Notify::new(),
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
@@ -292,7 +292,7 @@ impl Backend {
     }
 
     /// The effective state.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> BackendState {
         self.settle(now);
         self.status().state()
     }
@@ -354,11 +354,11 @@ impl Backend {
         self.failing.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn gate(&self) -> &Gate {
+    pub(super) fn gate(&self) -> &ConnectionCounter {
         &self.gate
     }
 
-    pub(super) fn status(&self) -> MutexGuard<'_, Status> {
+    pub(super) fn status(&self) -> MutexGuard<'_, BackendStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -369,7 +369,7 @@ impl Backend {
 
     /// From now on nobody enters; the operator sees it until it is empty.
     pub(super) fn retire(&self) {
-        self.gate.set_door(Door::Closed);
+        self.gate.set_door(Admits::Closed);
         self.status().retired = true;
         self.losses.tell();
     }
@@ -387,7 +387,7 @@ impl Backend {
         }
     }
 
-    fn write(&self, now: Instant, change: impl FnOnce(&mut Status)) {
+    fn write(&self, now: Instant, change: impl FnOnce(&mut BackendStatus)) {
         match self.home.upgrade() {
             Some(home) => home.update(now, || change(&mut self.status())),
             None => {

@@ -5,7 +5,7 @@ use crate::net::Endpoint;
 
 /// One backend as discovery found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct DiscoveredBackend {
     /// Unique in the snapshot; where a configured backend has the same name, that one stays.
     pub name: String,
     pub address: Endpoint,
@@ -18,9 +18,9 @@ pub struct Found {
     pub max_connections: u64,
 }
 
-impl From<Found> for config::Backend {
-    fn from(found: Found) -> Self {
-        let Found {
+impl From<DiscoveredBackend> for config::Backend {
+    fn from(found: DiscoveredBackend) -> Self {
+        let DiscoveredBackend {
             name,
             address,
             host,

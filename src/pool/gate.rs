@@ -19,7 +19,7 @@ const COUNT: u64 = !(CLOSED | KEPT | PROBE | PROBED | TRIED);
 
 /// For whom the door is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Admits {
     Open,
     /// For those who were here before, by a sticky cookie.
     Kept,
@@ -33,16 +33,16 @@ pub(super) enum Door {
 // Sequential consistency throughout: the queue relies on "I queued, then saw it full" and "I left, then saw nobody
 // queued" excluding each other.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct ConnectionCounter {
     word: AtomicU64,
     /// 0 = no limit.
     max: AtomicU64,
 }
 
-impl Gate {
+impl ConnectionCounter {
     /// Closed and empty.
     pub(super) fn new(max: u64) -> Self {
-        Gate {
+        ConnectionCounter {
             word: AtomicU64::new(CLOSED),
             max: AtomicU64::new(max),
         }
@@ -85,14 +85,14 @@ impl Gate {
         self.word.load(SeqCst) & COUNT
     }
 
-    pub(super) fn set_door(&self, door: Door) {
+    pub(super) fn set_door(&self, door: Admits) {
         let bits = |word: u64| match door {
-            Door::Open => 0,
-            Door::Kept => CLOSED | KEPT,
-            Door::Probe if word & PROBED != 0 => CLOSED | PROBED,
-            Door::Probe => CLOSED | PROBE,
-            Door::Try => CLOSED | TRIED,
-            Door::Closed => CLOSED,
+            Admits::Open => 0,
+            Admits::Kept => CLOSED | KEPT,
+            Admits::Probe if word & PROBED != 0 => CLOSED | PROBED,
+            Admits::Probe => CLOSED | PROBE,
+            Admits::Try => CLOSED | TRIED,
+            Admits::Closed => CLOSED,
         };
         let set = |word: u64| Some(word & COUNT | bits(word));
         // Never refused.
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn closed_lets_nobody_in_and_everybody_out() {
-        let gate = Gate::new(0);
+        let gate = ConnectionCounter::new(0);
         assert!(!gate.enter());
-        gate.set_door(Door::Open);
+        gate.set_door(Admits::Open);
         assert!(gate.enter() && gate.enter());
-        gate.set_door(Door::Closed);
+        gate.set_door(Admits::Closed);
         assert!(!gate.enter_again());
         assert!(!gate.enter() && !gate.has_room());
         assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
@@ -154,52 +154,52 @@ mod tests {
 
     #[test]
     fn a_kept_door_lets_in_who_comes_back_up_to_the_limit() {
-        let gate = Gate::new(2);
-        gate.set_door(Door::Kept);
+        let gate = ConnectionCounter::new(2);
+        gate.set_door(Admits::Kept);
         assert!(!gate.enter() && !gate.has_room() && !gate.is_open());
         assert!(gate.enter_again() && gate.enter_again() && !gate.enter_again());
         assert_eq!(gate.live(), 2);
-        gate.set_door(Door::Closed);
+        gate.set_door(Admits::Closed);
         assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
         assert!(!gate.enter_again());
-        gate.set_door(Door::Open);
+        gate.set_door(Admits::Open);
         assert!(gate.enter() && gate.enter_again() && !gate.enter_again());
     }
 
     #[test]
     fn the_door_of_a_probe_lets_in_one_until_it_has_left() {
-        let gate = Gate::new(0);
-        gate.set_door(Door::Open);
+        let gate = ConnectionCounter::new(0);
+        gate.set_door(Admits::Open);
         assert!(gate.enter());
-        gate.set_door(Door::Probe);
+        gate.set_door(Admits::Probe);
         assert!(gate.has_room() && !gate.is_open());
         assert!(gate.enter() && !gate.enter() && !gate.enter_again() && !gate.has_room());
-        gate.set_door(Door::Probe);
+        gate.set_door(Admits::Probe);
         assert!(!gate.enter(), "the probe is still under way");
         assert_eq!(gate.leave(), 1);
         assert!(gate.enter_again() && !gate.enter());
-        gate.set_door(Door::Open);
+        gate.set_door(Admits::Open);
         assert!(gate.enter());
         assert_eq!((gate.leave(), gate.leave(), gate.leave()), (2, 1, 0));
-        gate.set_door(Door::Closed);
+        gate.set_door(Admits::Closed);
         assert!(!gate.enter() && !gate.has_room());
     }
 
     #[test]
     fn a_door_for_a_try_lets_in_up_to_the_limit_and_is_not_open() {
-        let gate = Gate::new(2);
-        gate.set_door(Door::Try);
+        let gate = ConnectionCounter::new(2);
+        gate.set_door(Admits::Try);
         assert!(gate.has_room() && !gate.is_open());
         assert!(gate.enter() && gate.enter_again() && !gate.enter() && !gate.has_room());
         assert_eq!((gate.leave(), gate.live()), (1, 1));
-        gate.set_door(Door::Closed);
+        gate.set_door(Admits::Closed);
         assert!(!gate.enter() && !gate.enter_again());
     }
 
     #[test]
     fn a_lowered_limit_waits_for_those_above_it() {
-        let gate = Gate::new(0);
-        gate.set_door(Door::Open);
+        let gate = ConnectionCounter::new(0);
+        gate.set_door(Admits::Open);
         assert!((0..3).all(|_| gate.enter()));
         gate.set_max(2);
         assert!(!gate.enter());
@@ -211,8 +211,8 @@ mod tests {
 
     #[test]
     fn threads_never_exceed_the_limit() {
-        let gate = Gate::new(3);
-        gate.set_door(Door::Open);
+        let gate = ConnectionCounter::new(3);
+        gate.set_door(Admits::Open);
         let inside = AtomicU64::new(0);
         let most = AtomicU64::new(0);
         std::thread::scope(|scope| {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::pool::gate::Door;
+use crate::pool::gate::Admits;
 use crate::pool::{Backend, Pool, clock};
 
 /// One backend that takes new connections.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub struct BackendLoad {
     pub backend: Arc<Backend>,
     /// Connections now, those being set up included.
     pub live: u64,
@@ -21,21 +21,21 @@ pub struct Load {
 
 /// As long as it lives, new connections go to those backends only where no other one can take them.
 #[derive(Debug)]
-pub struct Relief {
+pub struct TrafficShift {
     pool: Arc<Pool>,
     backends: Vec<Arc<Backend>>,
 }
 
 impl Pool {
     /// The primaries that take new connections, or the backups while they stand in for them.
-    pub fn loads(&self) -> Vec<Load> {
+    pub fn loads(&self) -> Vec<BackendLoad> {
         let now = clock();
         self.refresh(now);
         let view = self.view.load();
         let slots = view.in_use().into_iter().flatten();
-        let takes = slots.filter(|slot| slot.door == Door::Open);
+        let takes = slots.filter(|slot| slot.door == Admits::Open);
         takes
-            .map(|slot| Load {
+            .map(|slot| BackendLoad {
                 backend: slot.backend.clone(),
                 live: slot.backend.live(),
                 weight: slot.weight,
@@ -46,9 +46,9 @@ impl Pool {
     }
 
     /// Spares those `backends` new connections for a while.
-    pub fn relieve(self: &Arc<Self>, backends: Vec<Arc<Backend>>) -> Relief {
+    pub fn relieve(self: &Arc<Self>, backends: Vec<Arc<Backend>>) -> TrafficShift {
         self.set_relieved(&backends, true);
-        Relief {
+        TrafficShift {
             pool: Arc::clone(self),
             backends,
         }
@@ -63,7 +63,7 @@ impl Pool {
     }
 }
 
-impl Drop for Relief {
+impl Drop for TrafficShift {
     fn drop(&mut self) {
         self.pool.set_relieved(&self.backends, false);
     }

@@ -18,13 +18,13 @@ const BURST_PERCENT: u64 = 10;
 /// What is known of one backend.
 #[derive(Debug)]
 pub struct Losses {
-    known: Mutex<Known>,
+    known: Mutex<LossFacts>,
     /// Sent when a session that waits for it may be known to be lost.
     told: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct LossFacts {
     /// The latest ends within a window; at most as many as make a burst.
     ends: VecDeque<Instant>,
     /// Most sessions that were live at one of them.
@@ -95,12 +95,12 @@ impl Losses {
         self.told.send_replace(());
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, LossFacts> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl LossFacts {
     /// Whether a burst has begun.
     fn ended(&mut self, live: u64, window: Duration, now: Instant) -> bool {
         let is_old = |at: &Instant| now.saturating_duration_since(*at) > window;

@@ -9,11 +9,11 @@ use std::time::Instant;
 use crate::config::{self, Balance, OnDrain, WhenAllDown};
 use crate::pool::announce::Transition;
 use crate::pool::backend::Home;
-use crate::pool::gate::Door;
+use crate::pool::gate::Admits;
 use crate::pool::remembered::Remembered;
-use crate::pool::status::Status;
-use crate::pool::view::{Ramp, Slot, Tier, View};
-use crate::pool::{Backend, Found, State};
+use crate::pool::status::BackendStatus;
+use crate::pool::view::{Ramp, Tier, View, ViewSlot};
+use crate::pool::{Backend, BackendState, DiscoveredBackend};
 
 #[derive(Debug)]
 pub(super) struct Members {
@@ -60,7 +60,7 @@ impl Members {
     }
 
     /// A snapshot of discovery; false if it is the present one. An empty one changes nothing: no answer empties a pool.
-    pub(super) fn discover(&mut self, found: Vec<Found>, now: Instant) -> bool {
+    pub(super) fn discover(&mut self, found: Vec<DiscoveredBackend>, now: Instant) -> bool {
         let mut found: Vec<config::Backend> = found.into_iter().map(Into::into).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found.dedup_by(|a, b| a.name == b.name);
@@ -134,7 +134,7 @@ impl Members {
                     backend
                 }
                 None => {
-                    let mut status = Status::new(settings, checked, ramps, now);
+                    let mut status = BackendStatus::new(settings, checked, ramps, now);
                     self.remembered.restore(&mut status);
                     Backend::new(&self.home, status)
                 }
@@ -178,7 +178,7 @@ impl Members {
         let mut taken_back = false;
         for backend in &self.present {
             let mut status = backend.status();
-            if status.state() == State::Ejected && status.weight() > 0 {
+            if status.state() == BackendState::Ejected && status.weight() > 0 {
                 status.readmit_early(now);
                 taken_back = true;
             }
@@ -211,7 +211,7 @@ impl Members {
         self.settings.when_all_down == WhenAllDown::Try && !self.present.iter().any(serves)
     }
 
-    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> Slot {
+    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> ViewSlot {
         let status = backend.status();
         let door = self.door(&status, tries);
         // Before the view is swapped: nobody who picked from the old one enters a closed backend.
@@ -219,7 +219,7 @@ impl Members {
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
-        Slot {
+        ViewSlot {
             backend: backend.clone(),
             weight: status.weight(),
             door,
@@ -230,15 +230,15 @@ impl Members {
 }
 
 impl Members {
-    fn door(&self, status: &Status, tries: bool) -> Door {
+    fn door(&self, status: &BackendStatus, tries: bool) -> Admits {
         let sticky = self.settings.sticky.as_ref();
         let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
         match status.is_usable() {
-            true => Door::Open,
-            false if status.is_probed() => Door::Probe,
-            false if tries && status.is_tried() => Door::Try,
-            false if keeps && status.is_kept() => Door::Kept,
-            false => Door::Closed,
+            true => Admits::Open,
+            false if status.is_probed() => Admits::Probe,
+            false if tries && status.is_tried() => Admits::Try,
+            false if keeps && status.is_kept() => Admits::Kept,
+            false => Admits::Closed,
         }
     }
 }

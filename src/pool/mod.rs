@@ -44,11 +44,11 @@ use crate::wire::sticky::StickyKeys;
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
 pub use follow::follow;
-pub use found::Found;
-pub use loads::{Load, Relief};
+pub use found::DiscoveredBackend;
+pub use loads::{BackendLoad, TrafficShift};
 pub use losses::Losses;
-pub use pick::{AcquireError, Pick};
-pub use state::{OperatorState, State};
+pub use pick::{AcquireError, BackendRequest};
+pub use state::{BackendState, OperatorState};
 pub use supervise::supervise;
 
 /// A named set of backends with one balancing algorithm, its checks and limits.
@@ -175,7 +175,7 @@ impl Pool {
 
     /// A whole snapshot from discovery, beside the configured backends; true if it differs from the last one. An empty
     /// one, or one for a pool without `discover`, changes nothing.
-    pub fn discovered(&self, found: Vec<Found>) -> bool {
+    pub fn discovered(&self, found: Vec<DiscoveredBackend>) -> bool {
         let now = clock();
         let mut members = self.members();
         let changed = members.discover(found, now);

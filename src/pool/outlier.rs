@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config;
 
 #[derive(Debug, Default)]
-pub(super) struct Outlier {
+pub(super) struct OutlierDetector {
     /// The last failures since the last success; at most the configured `connect_failures`.
     failures: VecDeque<Instant>,
     /// Ejected until then, and as long after it as no probe has succeeded.
@@ -23,7 +23,7 @@ pub(super) struct Outlier {
     returned: Option<Instant>,
 }
 
-impl Outlier {
+impl OutlierDetector {
     /// Notes a failed connect; true when there are enough of them to eject: the failure of a probe is.
     pub(super) fn failed(&mut self, now: Instant, settings: &config::Outlier) -> bool {
         let enough = settings.connect_failures as usize;
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn failures_outside_the_window_do_not_count() {
-        let (mut outlier, start) = (Outlier::default(), Instant::now());
+        let (mut outlier, start) = (OutlierDetector::default(), Instant::now());
         assert!(!outlier.failed(start, &settings()));
         assert!(!outlier.failed(second(start, 6), &settings()));
         assert!(!outlier.failed(second(start, 11), &settings()));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_success_between_failures_clears_them() {
-        let (mut outlier, start) = (Outlier::default(), Instant::now());
+        let (mut outlier, start) = (OutlierDetector::default(), Instant::now());
         outlier.failed(start, &settings());
         outlier.failed(start, &settings());
         assert!(outlier.succeeded());
@@ -152,14 +152,14 @@ mod tests {
             connect_failures: 0,
             ..settings()
         };
-        let mut outlier = Outlier::default();
+        let mut outlier = OutlierDetector::default();
         let now = Instant::now();
         assert!((0..100).all(|_| !outlier.failed(now, &never)));
     }
 
     #[test]
     fn ejections_grow_to_the_ceiling_and_shrink_after_a_quiet_time() {
-        let (mut outlier, mut now) = (Outlier::default(), Instant::now());
+        let (mut outlier, mut now) = (OutlierDetector::default(), Instant::now());
         let mut times = Vec::new();
         for _ in 0..5 {
             let time = outlier.eject(now, &settings());
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_probe_that_succeeds_ends_the_doubling_and_an_older_success_does_not() {
-        let (mut outlier, start) = (Outlier::default(), Instant::now());
+        let (mut outlier, start) = (OutlierDetector::default(), Instant::now());
         outlier.eject(start, &settings());
         outlier.settle(second(start, 10));
         outlier.eject(second(start, 10), &settings());

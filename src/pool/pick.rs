@@ -8,7 +8,7 @@ use crate::pool::Backend;
 
 /// What is known of the connection that needs a backend.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Pick<'a> {
+pub struct BackendRequest<'a> {
     /// The client's address; `None` on a unix socket. A v4-mapped one counts as its IPv4 address.
     pub client: Option<IpAddr>,
     /// The value of the pool's `hash_key`; `None` where the connection has none: its address is hashed then.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::pool::view::{Miss, Want};
+use crate::pool::view::{Miss, SlotRequest};
 use crate::pool::{Backend, Lease};
 
 pub(super) type Answer = Result<Lease, Miss>;
@@ -20,17 +20,17 @@ pub(super) type Answer = Result<Lease, Miss>;
 pub(super) struct Queue {
     /// The length of the line, readable without its lock: a dropped lease needs no lock while nobody waits.
     waiting: AtomicUsize,
-    line: Mutex<Line>,
+    line: Mutex<WaitingLine>,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct WaitingLine {
     next_ticket: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<QueueEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QueueEntry {
     ticket: u64,
     hash: Option<u64>,
     tried: Vec<Arc<Backend>>,
@@ -39,7 +39,7 @@ struct Entry {
 
 /// One place in the line; dropping it leaves the line.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct QueuePlace {
     queue: Arc<Queue>,
     ticket: u64,
     answer: oneshot::Receiver<Answer>,
@@ -56,7 +56,7 @@ impl Queue {
 
     /// A place at the end of the line, unless `max` are in it. The caller must serve the queue then: room made before
     /// it had joined is not offered to it otherwise.
-    pub(super) fn join(self: &Arc<Self>, max: usize, want: &Want<'_>) -> Option<Place> {
+    pub(super) fn join(self: &Arc<Self>, max: usize, want: &SlotRequest<'_>) -> Option<QueuePlace> {
         let mut line = self.line();
         if line.entries.len() >= max {
             return None;
@@ -64,14 +64,14 @@ impl Queue {
         let ticket = line.next_ticket;
         line.next_ticket += 1;
         let (sender, receiver) = oneshot::channel();
-        line.entries.push_back(Entry {
+        line.entries.push_back(QueueEntry {
             ticket,
             hash: want.hash,
             tried: want.tried.to_vec(),
             answer: sender,
         });
         self.count(&line);
-        Some(Place {
+        Some(QueuePlace {
             queue: self.clone(),
             ticket,
             answer: receiver,
@@ -79,13 +79,13 @@ impl Queue {
     }
 
     /// Answers everybody in line for whom `attempt` has an answer other than "full".
-    pub(super) fn serve(&self, mut attempt: impl FnMut(&Want<'_>) -> Answer) {
+    pub(super) fn serve(&self, mut attempt: impl FnMut(&SlotRequest<'_>) -> Answer) {
         // A lease that nobody takes is dropped behind the lock: its drop serves the queue.
         let mut unclaimed = Vec::new();
         let mut line = self.line();
         let mut position = 0;
         while let Some(entry) = line.entries.get(position) {
-            let want = Want {
+            let want = SlotRequest {
                 hash: entry.hash,
                 tried: &entry.tried,
             };
@@ -116,16 +116,16 @@ impl Queue {
         drop(entry);
     }
 
-    fn count(&self, line: &Line) {
+    fn count(&self, line: &WaitingLine) {
         self.waiting.store(line.entries.len(), SeqCst);
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, WaitingLine> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl QueuePlace {
     /// The answer, once there is one.
     ///
     /// # Cancel safety
@@ -142,7 +142,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePlace {
     /// Leaves the line before the receiver goes, so that no lease is handed to nobody.
     fn drop(&mut self) {
         self.queue.leave(self.ticket);

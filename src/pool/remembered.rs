@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::pool::status::Status;
+use crate::pool::status::BackendStatus;
 use crate::pool::{Backend, OperatorState};
 
 /// Names kept per pool, the latest ones: as many as one answer of discovery may hold, so that a whole set may vanish.
@@ -14,11 +14,11 @@ const MAX_REMEMBERED: usize = crate::net::dns::MAX_RECORDS;
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     /// The oldest first.
-    wishes: VecDeque<Wish>,
+    wishes: VecDeque<OperatorSettings>,
 }
 
 #[derive(Debug)]
-struct Wish {
+struct OperatorSettings {
     name: Arc<str>,
     operator: OperatorState,
     weight: Option<u16>,
@@ -38,7 +38,7 @@ impl Remembered {
         if self.wishes.len() == MAX_REMEMBERED {
             self.wishes.pop_front();
         }
-        self.wishes.push_back(Wish {
+        self.wishes.push_back(OperatorSettings {
             name: backend.name().clone(),
             operator,
             weight,
@@ -47,7 +47,7 @@ impl Remembered {
     }
 
     /// Gives a new backend what was wanted of the one of its name.
-    pub(super) fn restore(&mut self, status: &mut Status) {
+    pub(super) fn restore(&mut self, status: &mut BackendStatus) {
         let name = status.settings().name.as_str();
         let position = self.wishes.iter().position(|wish| *wish.name == *name);
         if let Some(wish) = position.and_then(|position| self.wishes.remove(position)) {

@@ -32,7 +32,7 @@ impl fmt::Display for OperatorState {
 /// The effective state of a backend; only `Up` takes new connections. Where several hold, the first of `Maint`, `Drain`,
 /// `Unresolved`, `Down`, `Ejected` is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum BackendState {
     Up,
     /// The active check failed.
     Down,
@@ -44,20 +44,20 @@ pub enum State {
     Unresolved,
 }
 
-impl State {
+impl BackendState {
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Up => "up",
-            State::Down => "down",
-            State::Drain => "drain",
-            State::Maint => "maint",
-            State::Ejected => "ejected",
-            State::Unresolved => "unresolved",
+            BackendState::Up => "up",
+            BackendState::Down => "down",
+            BackendState::Drain => "drain",
+            BackendState::Maint => "maint",
+            BackendState::Ejected => "ejected",
+            BackendState::Unresolved => "unresolved",
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for BackendState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::base::units::format_duration;
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
-use crate::pool::announce::Lines;
-use crate::pool::outlier::Outlier;
-use crate::pool::{OperatorState, State};
+use crate::pool::announce::TransitionLines;
+use crate::pool::outlier::OutlierDetector;
+use crate::pool::{BackendState, OperatorState};
 
 /// Under the backend's lock. What is public to the room is one writer's alone; `settle` puts them together.
 #[derive(Debug)]
-pub(super) struct Status {
+pub(super) struct BackendStatus {
     settings: config::Backend,
     pub(super) operator: OperatorState,
     /// The operator's; `None` = the configured one.
     pub(super) weight: Option<u16>,
-    check: Check,
-    pub(super) outlier: Outlier,
+    check: CheckState,
+    pub(super) outlier: OutlierDetector,
     /// Why it was ejected, or why it is no more.
     ejection: String,
     /// The latest failed connect, and when.
@@ -31,10 +31,10 @@ pub(super) struct Status {
     pub(super) relieved: bool,
     /// The operator ends its connections, or has ended them.
     pub(super) emptying: bool,
-    shown: Shown,
+    shown: PublishedStatus,
     /// The latest change was the first check's.
     was_unchecked: bool,
-    pub(super) lines: Lines,
+    pub(super) lines: TransitionLines,
     /// Its weight grows from then on.
     ramp: Option<Instant>,
     /// Whether the next change to `Up` begins a ramp: not the first one at the start of the process, when every backend
@@ -43,7 +43,7 @@ pub(super) struct Status {
 }
 
 #[derive(Debug)]
-struct Check {
+struct CheckState {
     up: bool,
     /// `up` is what a check said of this address, since it was last in maintenance.
     checked: bool,
@@ -54,7 +54,7 @@ struct Check {
     reason: String,
 }
 
-impl Check {
+impl CheckState {
     /// The next answer is the first one.
     fn begin_anew(&mut self) {
         self.checked = false;
@@ -64,45 +64,45 @@ impl Check {
 }
 
 #[derive(Debug)]
-struct Shown {
-    state: State,
+struct PublishedStatus {
+    state: BackendState,
     /// No check has said anything yet, and one will.
     unchecked: bool,
     reason: String,
     since: SystemTime,
 }
 
-impl Status {
+impl BackendStatus {
     /// `checked`: the pool has an active check. `ramps`: slow start applies from the beginning.
     pub(super) fn new(settings: config::Backend, checked: bool, ramps: bool, now: Instant) -> Self {
         let up = !checked || settings.init_state == InitState::Up;
-        let mut status = Status {
+        let mut status = BackendStatus {
             endpoint: direct(&settings.address),
             settings,
             operator: OperatorState::Ready,
             weight: None,
-            check: Check {
+            check: CheckState {
                 up,
                 checked: false,
                 proven: false,
                 epoch: 0,
                 reason: "not checked yet".to_owned(),
             },
-            outlier: Outlier::default(),
+            outlier: OutlierDetector::default(),
             ejection: String::new(),
             last_error: None,
             lookup_error: None,
             retired: false,
             relieved: false,
             emptying: false,
-            shown: Shown {
-                state: State::Up,
+            shown: PublishedStatus {
+                state: BackendState::Up,
                 unchecked: checked,
                 reason: "in service since it was configured".to_owned(),
                 since: SystemTime::now(),
             },
             was_unchecked: false,
-            lines: Lines::default(),
+            lines: TransitionLines::default(),
             ramp: ramps.then_some(now),
             ramps,
         };
@@ -111,7 +111,7 @@ impl Status {
         if let Some(reason) = reason {
             status.shown.reason = reason;
         }
-        status.ramps |= state == State::Up;
+        status.ramps |= state == BackendState::Up;
         status
     }
 
@@ -120,7 +120,7 @@ impl Status {
         if settings.address != self.settings.address {
             self.endpoint = direct(&settings.address)
                 .or_else(|| moved(&self.settings.address, &settings.address, &self.endpoint));
-            self.outlier = Outlier::default();
+            self.outlier = OutlierDetector::default();
             self.check.begin_anew();
         }
         if !checked {
@@ -206,7 +206,7 @@ impl Status {
             return;
         }
         self.check.reason = format!("not checked: {why}");
-        if self.shown.state == State::Down {
+        if self.shown.state == BackendState::Down {
             self.shown.reason.clone_from(&self.check.reason);
         }
     }
@@ -217,7 +217,7 @@ impl Status {
             return false;
         }
         self.set_check(up, reason);
-        if self.shown.state == State::Down {
+        if self.shown.state == BackendState::Down {
             self.shown.reason = reason.to_owned();
         }
         true
@@ -246,7 +246,7 @@ impl Status {
         self.ejection = "taken back early, no other backend can be used".to_owned();
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> BackendState {
         self.shown.state
     }
 
@@ -260,18 +260,18 @@ impl Status {
 
     /// Takes connections, as far as its own state goes.
     pub(super) fn is_usable(&self) -> bool {
-        self.shown.state == State::Up && self.weight() > 0 && !self.retired
+        self.shown.state == BackendState::Up && self.weight() > 0 && !self.retired
     }
 
     /// Ejected, but its time is over: it takes one connection, to see whether it works again.
     pub(super) fn is_probed(&self) -> bool {
-        let probed = self.shown.state == State::Ejected && self.outlier.is_probed();
+        let probed = self.shown.state == BackendState::Ejected && self.outlier.is_probed();
         probed && self.weight() > 0 && !self.retired
     }
 
     /// Its check alone keeps it away: where nobody else is left it may be tried.
     pub(super) fn is_tried(&self) -> bool {
-        self.shown.state == State::Down && self.weight() > 0 && !self.retired
+        self.shown.state == BackendState::Down && self.weight() > 0 && !self.retired
     }
 
     /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
@@ -287,7 +287,7 @@ impl Status {
     }
 
     /// Computes the effective state anew; the one before, if it changed.
-    pub(super) fn settle(&mut self, now: Instant) -> Option<State> {
+    pub(super) fn settle(&mut self, now: Instant) -> Option<BackendState> {
         if self.outlier.settle(now) {
             self.ejection = "its ejection is over, one connection probes it".to_owned();
         }
@@ -301,24 +301,24 @@ impl Status {
             }
             return None;
         }
-        let is_guess = matches!(from, State::Up | State::Down);
+        let is_guess = matches!(from, BackendState::Up | BackendState::Down);
         self.was_unchecked = self.shown.unchecked && !unchecked && is_guess;
-        self.shown = Shown {
+        self.shown = PublishedStatus {
             state,
             unchecked,
             reason: reason.unwrap_or_else(|| self.why_up_after(from)),
             since: SystemTime::now(),
         };
-        if state == State::Up {
+        if state == BackendState::Up {
             // A drained backend kept its connections and its warm caches: it needs no slow start.
-            self.ramp = (self.ramps && from != State::Drain).then_some(now);
+            self.ramp = (self.ramps && from != BackendState::Drain).then_some(now);
             self.ramps = true;
         }
         Some(from)
     }
 
     /// The word for the state before the latest change.
-    pub(super) fn shown_as(&self, from: State) -> &'static str {
+    pub(super) fn shown_as(&self, from: BackendState) -> &'static str {
         match self.was_unchecked {
             true => "unchecked",
             false => from.as_str(),
@@ -326,37 +326,43 @@ impl Status {
     }
 
     /// The state that the writers make together, with its reason unless it is `Up`.
-    fn effective(&self) -> (State, Option<String>) {
+    fn effective(&self) -> (BackendState, Option<String>) {
         match self.operator {
-            OperatorState::Maint => return (State::Maint, Some("set by the operator".to_owned())),
-            OperatorState::Drain => return (State::Drain, Some("set by the operator".to_owned())),
+            OperatorState::Maint => {
+                return (BackendState::Maint, Some("set by the operator".to_owned()));
+            }
+            OperatorState::Drain => {
+                return (BackendState::Drain, Some("set by the operator".to_owned()));
+            }
             OperatorState::Ready => {}
         }
         if self.endpoint.is_none() {
             let why = self.lookup_error.as_deref();
             return (
-                State::Unresolved,
+                BackendState::Unresolved,
                 Some(why.unwrap_or("not resolved yet").to_owned()),
             );
         }
         if !self.check.up {
-            return (State::Down, Some(self.check.reason.clone()));
+            return (BackendState::Down, Some(self.check.reason.clone()));
         }
         if self.outlier.is_ejected() {
-            return (State::Ejected, Some(self.ejection.clone()));
+            return (BackendState::Ejected, Some(self.ejection.clone()));
         }
-        (State::Up, None)
+        (BackendState::Up, None)
     }
 
-    fn why_up_after(&self, from: State) -> String {
+    fn why_up_after(&self, from: BackendState) -> String {
         match from {
-            State::Down => self.check.reason.clone(),
-            State::Ejected => self.ejection.clone(),
-            State::Unresolved => match &self.endpoint {
+            BackendState::Down => self.check.reason.clone(),
+            BackendState::Ejected => self.ejection.clone(),
+            BackendState::Unresolved => match &self.endpoint {
                 Some(endpoint) => format!("resolved to {endpoint}"),
                 None => String::new(),
             },
-            State::Up | State::Drain | State::Maint => "set ready by the operator".to_owned(),
+            BackendState::Up | BackendState::Drain | BackendState::Maint => {
+                "set ready by the operator".to_owned()
+            }
         }
     }
 }
@@ -420,16 +426,16 @@ mod tests {
     fn a_name_is_unusable_until_it_is_resolved_and_keeps_its_last_answer() {
         let now = Instant::now();
         let named = settings(Address::Name("chat.internal".to_owned(), 9501));
-        let mut status = Status::new(named, false, false, now);
+        let mut status = BackendStatus::new(named, false, false, now);
         assert_eq!(
             (status.state(), status.reason()),
-            (State::Unresolved, "not resolved yet")
+            (BackendState::Unresolved, "not resolved yet")
         );
         assert!(!status.resolved(Err("no such name".to_owned())));
         status.settle(now);
         assert_eq!(status.reason(), "no such name");
         assert!(status.resolved(Ok(endpoint("10.0.0.7:9501"))));
-        assert_eq!(status.settle(now), Some(State::Unresolved));
+        assert_eq!(status.settle(now), Some(BackendState::Unresolved));
         assert!(status.is_usable());
         assert_eq!(status.ramp(now, Duration::from_secs(60)), None);
         assert!(!status.resolved(Err("timed out".to_owned())));
@@ -441,7 +447,7 @@ mod tests {
     fn a_new_port_of_a_resolved_name_needs_no_lookup() {
         let now = Instant::now();
         let named = |port| settings(Address::Name("chat.internal".to_owned(), port));
-        let mut status = Status::new(named(1), false, false, now);
+        let mut status = BackendStatus::new(named(1), false, false, now);
         status.resolved(Ok(endpoint("10.0.0.7:1")));
         status.configure(named(2), false);
         assert_eq!(status.endpoint(), Some(&endpoint("10.0.0.7:2")));
@@ -452,29 +458,29 @@ mod tests {
     #[test]
     fn a_recovered_backend_ramps_and_a_drained_one_does_not() {
         let (now, slow) = (Instant::now(), Duration::from_secs(60));
-        let mut status = Status::new(settings(tcp()), true, false, now);
+        let mut status = BackendStatus::new(settings(tcp()), true, false, now);
         assert_eq!(status.ramp(now, slow), None);
         status.set_check(false, "refused");
         status.settle(now);
         status.set_check(true, "passed");
-        assert_eq!(status.settle(now), Some(State::Down));
+        assert_eq!(status.settle(now), Some(BackendState::Down));
         assert_eq!(status.ramp(now, slow), Some(now));
         assert_eq!(status.ramp(now + slow, slow), None);
         status.operator = OperatorState::Drain;
         status.settle(now);
         status.operator = OperatorState::Ready;
-        assert_eq!(status.settle(now), Some(State::Drain));
+        assert_eq!(status.settle(now), Some(BackendState::Drain));
         assert_eq!(status.ramp(now, slow), None);
     }
 
     #[test]
     fn a_pool_that_loses_its_check_forgets_the_verdict() {
         let now = Instant::now();
-        let mut status = Status::new(settings(tcp()), true, false, now);
+        let mut status = BackendStatus::new(settings(tcp()), true, false, now);
         status.set_check(false, "refused");
-        assert_eq!(status.settle(now), Some(State::Up));
+        assert_eq!(status.settle(now), Some(BackendState::Up));
         status.configure(settings(tcp()), false);
-        assert_eq!(status.settle(now), Some(State::Down));
+        assert_eq!(status.settle(now), Some(BackendState::Down));
     }
 
     proptest! {
@@ -482,7 +488,7 @@ mod tests {
         #[test]
         fn writers_are_kept_apart(events in prop::collection::vec(0u8..7, 0..60)) {
             let now = Instant::now();
-            let mut status = Status::new(settings(tcp()), true, false, now);
+            let mut status = BackendStatus::new(settings(tcp()), true, false, now);
             let (mut operator, mut up, mut ejected) = (OperatorState::Ready, true, false);
             for event in events {
                 match event {
@@ -502,14 +508,14 @@ mod tests {
                 }
                 status.settle(now);
                 let expected = match (operator, up, ejected) {
-                    (OperatorState::Maint, ..) => State::Maint,
-                    (OperatorState::Drain, ..) => State::Drain,
-                    (_, false, _) => State::Down,
-                    (_, _, true) => State::Ejected,
-                    _ => State::Up,
+                    (OperatorState::Maint, ..) => BackendState::Maint,
+                    (OperatorState::Drain, ..) => BackendState::Drain,
+                    (_, false, _) => BackendState::Down,
+                    (_, _, true) => BackendState::Ejected,
+                    _ => BackendState::Up,
                 };
                 prop_assert_eq!(status.state(), expected);
-                prop_assert_eq!(status.is_usable(), expected == State::Up);
+                prop_assert_eq!(status.is_usable(), expected == BackendState::Up);
             }
         }
     }

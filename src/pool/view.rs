@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{Maglev, Nodes, Picker, RoundRobin};
 use crate::config::{self, Balance};
-use crate::pool::gate::Door;
+use crate::pool::gate::Admits;
 use crate::pool::{Backend, Lease};
 
 /// Weights are multiplied by this, so that a ramp has steps even for a weight of 1.
@@ -26,7 +26,7 @@ pub(super) struct View {
 
 /// What a connection wants.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Want<'a> {
+pub(super) struct SlotRequest<'a> {
     /// Of its key, for hash algorithms; `None` = any will do.
     pub(super) hash: Option<u64>,
     pub(super) tried: &'a [Arc<Backend>],
@@ -46,7 +46,7 @@ impl View {
     /// tried, the tried ones once more (one that refused a connection a moment ago is better than none).
     /// A full one is still usable: its tier is waited for, backups do not take its overflow. A connection that failed
     /// once probes an ejected backend only where no other one takes it: several dead ones must not use up its tries.
-    pub(super) fn take(&self, want: &Want<'_>, now: Instant) -> Result<Lease, Miss> {
+    pub(super) fn take(&self, want: &SlotRequest<'_>, now: Instant) -> Result<Lease, Miss> {
         let first = want.tried.is_empty();
         for (not, probes) in [(want.tried, first), (want.tried, true), (&[], true)] {
             for tier in self.tiers.iter().filter(|tier| tier.is_usable(not, probes)) {
@@ -63,7 +63,7 @@ impl View {
     }
 
     /// The slots of the tier that new connections go to.
-    pub(super) fn in_use(&self) -> Option<&[Slot]> {
+    pub(super) fn in_use(&self) -> Option<&[ViewSlot]> {
         let mut tiers = self.tiers.iter();
         let tier = tiers.find(|tier| tier.serves(&[]))?;
         Some(&tier.slots)
@@ -85,19 +85,19 @@ impl View {
 /// Primaries, or backups.
 #[derive(Debug)]
 pub(super) struct Tier {
-    slots: Vec<Slot>,
+    slots: Vec<ViewSlot>,
     algorithm: Arc<Picker>,
     /// Some slot is relieved.
     relieves: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct ViewSlot {
     pub(super) backend: Arc<Backend>,
     /// 0..=256
     pub(super) weight: u16,
     /// Whom its state lets in.
-    pub(super) door: Door,
+    pub(super) door: Admits,
     /// Left out while another one can take the connection.
     pub(super) relieved: bool,
     /// `slow_start`, as long as its weight grows.
@@ -111,10 +111,10 @@ pub(super) struct Ramp {
     pub(super) time: Duration,
 }
 
-impl Slot {
+impl ViewSlot {
     /// Its backend takes whoever comes, as far as there is room.
     fn serves(&self) -> bool {
-        matches!(self.door, Door::Open | Door::Try)
+        matches!(self.door, Admits::Open | Admits::Try)
     }
 
     /// Its weight has not its full value yet.
@@ -136,7 +136,7 @@ impl Slot {
 
 impl Tier {
     /// Goes on with the turns or the table of the tier `before` as far as they still fit.
-    pub(super) fn new(slots: Vec<Slot>, balance: &Balance, before: Option<&Tier>) -> Tier {
+    pub(super) fn new(slots: Vec<ViewSlot>, balance: &Balance, before: Option<&Tier>) -> Tier {
         let algorithm = match before {
             Some(tier) if tier.fits(&slots, balance) => tier.algorithm.clone(),
             before => Arc::new(algorithm(&slots, balance, before)),
@@ -149,7 +149,7 @@ impl Tier {
         }
     }
 
-    fn fits(&self, slots: &[Slot], balance: &Balance) -> bool {
+    fn fits(&self, slots: &[ViewSlot], balance: &Balance) -> bool {
         let same_nodes = self.slots.len() == slots.len()
             && self
                 .slots
@@ -170,15 +170,15 @@ impl Tier {
 
     /// `probes`: one that waits to be probed will do.
     fn is_usable(&self, not: &[Arc<Backend>], probes: bool) -> bool {
-        let may_probe = |slot: &Slot| {
-            let waits = slot.door == Door::Probe && slot.backend.gate().has_room();
+        let may_probe = |slot: &ViewSlot| {
+            let waits = slot.door == Admits::Probe && slot.backend.gate().has_room();
             waits && !contains(not, &slot.backend)
         };
         self.serves(not) || probes && self.slots.iter().any(may_probe)
     }
 
     fn serves(&self, not: &[Arc<Backend>]) -> bool {
-        let serves = |slot: &Slot| slot.serves() && !contains(not, &slot.backend);
+        let serves = |slot: &ViewSlot| slot.serves() && !contains(not, &slot.backend);
         self.slots.iter().any(serves)
     }
 
@@ -224,7 +224,7 @@ impl Tier {
     }
 }
 
-fn algorithm(slots: &[Slot], balance: &Balance, before: Option<&Tier>) -> Picker {
+fn algorithm(slots: &[ViewSlot], balance: &Balance, before: Option<&Tier>) -> Picker {
     match balance {
         Balance::RoundRobin => Picker::RoundRobin(RoundRobin::carried(turns(slots, before))),
         Balance::LeastConn => Picker::LeastConn,
@@ -239,15 +239,15 @@ fn algorithm(slots: &[Slot], balance: &Balance, before: Option<&Tier>) -> Picker
 }
 
 /// What each of `slots` had gained in the round of the tier before.
-fn turns(slots: &[Slot], before: Option<&Tier>) -> Vec<i64> {
-    let old: Vec<(&Slot, i64)> = match before {
+fn turns(slots: &[ViewSlot], before: Option<&Tier>) -> Vec<i64> {
+    let old: Vec<(&ViewSlot, i64)> = match before {
         Some(tier) => match &*tier.algorithm {
             Picker::RoundRobin(turns) => tier.slots.iter().zip(turns.gained()).collect(),
             _ => Vec::new(),
         },
         None => Vec::new(),
     };
-    let gained = |slot: &Slot| {
+    let gained = |slot: &ViewSlot| {
         let mut old = old.iter();
         old.find(|(old, _)| Arc::ptr_eq(&old.backend, &slot.backend))
             .map_or(0, |(_, gained)| *gained)
@@ -257,7 +257,7 @@ fn turns(slots: &[Slot], before: Option<&Tier>) -> Vec<i64> {
 
 /// The slots as the algorithms see them: who cannot be picked now has the weight 0.
 struct Choice<'a> {
-    slots: &'a [Slot],
+    slots: &'a [ViewSlot],
     not: &'a [Arc<Backend>],
     /// Those that wait to be probed can be picked.
     probes: bool,
@@ -267,8 +267,8 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    fn can_take(&self, slot: &Slot) -> bool {
-        let takes = slot.serves() || self.probes && slot.door == Door::Probe;
+    fn can_take(&self, slot: &ViewSlot) -> bool {
+        let takes = slot.serves() || self.probes && slot.door == Admits::Probe;
         takes && slot.backend.gate().has_room() && !contains(self.not, &slot.backend)
     }
 }

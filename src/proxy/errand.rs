@@ -325,7 +325,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::observe::{Journal, ListenerCounters};
-    use crate::pool::Pick;
+    use crate::pool::BackendRequest;
     use crate::proxy::{Handshakes, HardStop, Limits, Relay};
 
     /// A pool of a backend whose connect fails at once, on whatever thread, and of one that listens.
@@ -418,9 +418,9 @@ mod tests {
     async fn what_has_to_wait_goes_on_elsewhere_with_all_it_has_counted() {
         let bench = Bench::start("retries = 1\nmax_queue = 1", 1).await;
         let there = bench.pool.backend("there").unwrap();
-        let pick = Pick {
+        let pick = BackendRequest {
             preferred: Some(&there),
-            ..Pick::default()
+            ..BackendRequest::default()
         };
         let lease = bench.pool.acquire(&pick).await.unwrap();
         let (session, client) = bench.arrive();

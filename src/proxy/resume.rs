@@ -27,7 +27,7 @@ use super::{Held, Introduction, Proxy, SetupLeg};
 use crate::base::backoff::Backoff;
 use crate::config;
 use crate::net::Peer;
-use crate::pool::{Backend, Lease, Pick, Pool};
+use crate::pool::{Backend, BackendRequest, Lease, Pool};
 use crate::relay::{Handle, LostBackend, Migrator, NewBackend, ResumePolicy};
 use crate::wire::websocket;
 
@@ -208,7 +208,7 @@ impl Search {
         pool: &Arc<Pool>,
         tried: &mut Vec<Arc<Backend>>,
     ) -> Result<NewBackend<Held>, Refused> {
-        let pick = Pick {
+        let pick = BackendRequest {
             client: self.way.client.ip(),
             key: self.more().and_then(|more| more.key.as_deref()),
             preferred: None,

@@ -15,7 +15,7 @@ use super::jobs::{Donor, Job, Pace, Phase, Surplus, Target};
 use crate::balance::{self, level};
 use crate::base::close_code::SERVICE_RESTART;
 use crate::config::{Rebalance, UntoldSessions};
-use crate::pool::{Backend, Load, Pool, supervise};
+use crate::pool::{Backend, BackendLoad, Pool, supervise};
 use crate::relay::CloseFrame;
 
 /// Between two looks: soon beside the time that moving takes.
@@ -102,7 +102,7 @@ impl Watched {
     }
 
     /// Notes who takes new connections now.
-    fn note(&mut self, pool: &Pool, loads: &[Load]) {
+    fn note(&mut self, pool: &Pool, loads: &[BackendLoad]) {
         let takers: Vec<_> = loads.iter().map(|load| Arc::clone(&load.backend)).collect();
         let before = self.takers.as_deref();
         let is_known = |one: &Arc<Backend>, among: &[Arc<Backend>]| {
@@ -129,7 +129,7 @@ impl Watched {
 }
 
 /// Who gives how many, and who lacks some; `None`: it stands level.
-fn plan(pool: &Arc<Pool>, loads: &[Load], settings: &Rebalance) -> Option<Surplus> {
+fn plan(pool: &Arc<Pool>, loads: &[BackendLoad], settings: &Rebalance) -> Option<Surplus> {
     let counts: Vec<_> = loads.iter().map(count).collect();
     let targets = level(&counts, settings.threshold_percent)?;
     let pairs = || loads.iter().zip(&targets);
@@ -152,7 +152,7 @@ fn plan(pool: &Arc<Pool>, loads: &[Load], settings: &Rebalance) -> Option<Surplu
     })
 }
 
-fn count(load: &Load) -> balance::NodeLoad {
+fn count(load: &BackendLoad) -> balance::NodeLoad {
     balance::NodeLoad {
         live: load.live,
         weight: load.weight.into(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::config::Bind;
-use crate::pool::Pick;
+use crate::pool::BackendRequest;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
 const POOL: &str = "[pool.p]\nbackend = [{ name = \"n1\", address = \"127.0.0.1:9\" }]\n";
@@ -253,7 +253,7 @@ fn elsewhere() -> String {
 async fn a_removed_pool_is_listed_while_it_is_used_and_can_come_back() {
     let running = Running::start(&one("a")).await;
     let pool = running.server.pool("p").unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let lease = pool.acquire(&pick).await.unwrap();
     running.reload(&elsewhere()).await.unwrap();
     let names: Vec<String> = running
@@ -282,7 +282,7 @@ async fn a_removed_pool_gets_nothing_new_after_its_grace() {
     while !pool.backends().is_empty() {
         changed.changed().await.unwrap();
     }
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     assert!(pool.acquire(&pick).await.is_err());
 }
 
@@ -291,7 +291,7 @@ async fn a_pool_that_came_back_after_its_grace_serves_again() {
     let short = with_a_short_grace();
     let running = Running::start(&short).await;
     let pool = running.server.pool("p").unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let lease = pool.acquire(&pick).await.unwrap();
     let mut changed = pool.changed();
     running.reload(&elsewhere()).await.unwrap();

@@ -4,7 +4,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::config::WhenAllDown;
-use crate::pool::{OperatorState, State};
+use crate::pool::{BackendState, OperatorState};
 
 #[test]
 fn when_all_are_down_they_are_tried_where_the_pool_says_so() {
@@ -26,7 +26,7 @@ fn when_all_are_down_they_are_tried_where_the_pool_says_so() {
         [3, 1],
         "drained, maint and full ones are left"
     );
-    assert_eq!(a.state(clock()), State::Down);
+    assert_eq!(a.state(clock()), BackendState::Down);
     assert!(!a.takes_new());
     // As soon as one can be used, the others are not tried any more.
     b.set_check(true, "passed", clock());
@@ -51,9 +51,9 @@ fn primaries_are_tried_before_backups_and_those_already_tried_again() {
         down.set_check(false, "refused", clock());
     }
     let after = |tried: &[Arc<Backend>]| {
-        let pick = Pick {
+        let pick = BackendRequest {
             tried,
-            ..Pick::default()
+            ..BackendRequest::default()
         };
         name(&take_for(&pool, &pick).unwrap())
     };
@@ -83,7 +83,7 @@ async fn ejected_ones_and_those_that_are_down_are_tried_together_until_one_works
     a.connected(clock());
     assert_eq!(
         (names(&pool, 2), a.state(clock())),
-        (vec!["a".into(), "a".into()], State::Up)
+        (vec!["a".into(), "a".into()], BackendState::Up)
     );
 }
 
@@ -94,7 +94,7 @@ async fn while_those_that_are_tried_are_full_clients_wait() {
     let pool = Pool::new(&tries);
     backend(&pool, "n1").set_check(false, "refused", clock());
     let first = take(&pool).unwrap();
-    let anyone = Pick::default();
+    let anyone = BackendRequest::default();
     let mut second = std::pin::pin!(pool.acquire(&anyone));
     joined(second.as_mut());
     drop(first);

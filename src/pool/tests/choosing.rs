@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::advance;
 
 use super::*;
-use crate::pool::{OperatorState, State};
+use crate::pool::{BackendState, OperatorState};
 
 #[test]
 fn round_robin_takes_turns_by_weight() {
@@ -81,7 +81,7 @@ fn two_pools_of_the_same_names_pick_alike_whatever_the_order() {
     let back = Pool::new(&settings(key, nodes(&["c", "a", "b"])));
     for n in 0..100u8 {
         let key = [n];
-        let pick = Pick {
+        let pick = BackendRequest {
             key: Some(&key),
             ..client(1)
         };
@@ -118,9 +118,9 @@ fn a_tried_backend_comes_last_behind_the_backups() {
     for _ in 0..3 {
         let lease = take_for(
             &pool,
-            &Pick {
+            &BackendRequest {
                 tried: &tried,
-                ..Pick::default()
+                ..BackendRequest::default()
             },
         )
         .unwrap();
@@ -130,9 +130,9 @@ fn a_tried_backend_comes_last_behind_the_backups() {
     assert_eq!(order, ["a", "b", "spare"]);
     let again = take_for(
         &pool,
-        &Pick {
+        &BackendRequest {
             tried: &tried,
-            ..Pick::default()
+            ..BackendRequest::default()
         },
     )
     .unwrap();
@@ -168,7 +168,7 @@ fn a_weight_of_zero_gets_nothing_new_and_the_override_survives_a_reload() {
             backend(&pool, "a").weight(),
             backend(&pool, "a").state(clock())
         ),
-        (0, State::Up)
+        (0, BackendState::Up)
     );
     backend(&pool, "a").set_weight(None);
     assert_eq!(backend(&pool, "a").weight(), 7);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{AcquireError, Backend, Lease, Pick, Pool, clock};
+use super::{AcquireError, Backend, BackendRequest, Lease, Pool, clock};
 use crate::config::{self, Address, Balance, InitState, Outlier};
 
 pub(super) fn node(name: &str) -> config::Backend {
@@ -115,10 +115,10 @@ pub(super) fn limited(limits: &[u64], max_queue: usize) -> config::Pool {
 
 /// An answer that must come without waiting.
 pub(super) fn take(pool: &Pool) -> Result<Lease, AcquireError> {
-    take_for(pool, &Pick::default())
+    take_for(pool, &BackendRequest::default())
 }
 
-pub(super) fn take_for(pool: &Pool, pick: &Pick<'_>) -> Result<Lease, AcquireError> {
+pub(super) fn take_for(pool: &Pool, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
     pool.acquire(pick).now_or_never().expect("it waited")
 }
 
@@ -140,10 +140,10 @@ pub(super) fn fail(backend: &Backend, times: usize) {
     }
 }
 
-pub(super) fn client(n: u8) -> Pick<'static> {
-    Pick {
+pub(super) fn client(n: u8) -> BackendRequest<'static> {
+    BackendRequest {
         client: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))),
-        ..Pick::default()
+        ..BackendRequest::default()
     }
 }
 

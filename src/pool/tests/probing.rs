@@ -5,23 +5,23 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::time::advance;
 
 use super::*;
-use crate::pool::State;
+use crate::pool::BackendState;
 
 #[tokio::test(start_paused = true)]
 async fn each_failed_probe_ejects_for_a_growing_while_and_a_success_ends_it() {
     let pool = Pool::new(&settings(Balance::RoundRobin, nodes(&["a", "b"])));
     let a = backend(&pool, "a");
     fail(&a, 2);
-    assert_eq!(a.state(clock()), State::Up);
+    assert_eq!(a.state(clock()), BackendState::Up);
     fail(&a, 1);
     for seconds in [10, 20, 40] {
-        assert_eq!(a.state(clock()), State::Ejected);
+        assert_eq!(a.state(clock()), BackendState::Ejected);
         assert!(a.reason().contains("connection refused"), "{}", a.reason());
         advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
         assert!(names(&pool, 4).iter().all(|name| name == "b"));
         advance(Duration::from_millis(1)).await;
         let _leases = one_probes(&pool);
-        assert_eq!(a.state(clock()), State::Ejected);
+        assert_eq!(a.state(clock()), BackendState::Ejected);
         fail(&a, 1);
     }
     assert_eq!(a.counters().ejections.load(SeqCst), 4);
@@ -29,7 +29,7 @@ async fn each_failed_probe_ejects_for_a_growing_while_and_a_success_ends_it() {
     advance(Duration::from_secs(80)).await;
     let _leases = one_probes(&pool);
     a.connected(clock());
-    assert_eq!(a.state(clock()), State::Up);
+    assert_eq!(a.state(clock()), BackendState::Up);
     assert!(names(&pool, 2).contains(&"a".to_owned()));
     fail(&a, 3);
     assert!(a.reason().contains("out for 10s"), "{}", a.reason());
@@ -50,7 +50,7 @@ async fn a_probe_that_is_given_up_leaves_its_place_to_the_next() {
     advance(Duration::from_secs(10)).await;
     for _ in 0..3 {
         drop(one_probes(&pool));
-        assert_eq!(backend(&pool, "a").state(clock()), State::Ejected);
+        assert_eq!(backend(&pool, "a").state(clock()), BackendState::Ejected);
     }
 }
 
@@ -79,11 +79,11 @@ async fn a_success_from_before_the_ejection_does_not_end_it() {
     let a = backend(&pool, "a");
     fail(&a, 3);
     a.connected(clock());
-    assert_eq!(a.state(clock()), State::Ejected);
+    assert_eq!(a.state(clock()), BackendState::Ejected);
     advance(Duration::from_secs(10)).await;
     let _leases = one_probes(&pool);
     a.connected(clock());
-    assert_eq!(a.state(clock()), State::Up);
+    assert_eq!(a.state(clock()), BackendState::Up);
 }
 
 /// With least_conn the dead ones, which have no connections, took one try after another until none was left.
@@ -104,18 +104,18 @@ async fn who_has_failed_once_probes_nobody_while_another_serves() {
         assert!(dead.contains(&&*name(&probe)));
         let tried = [probe.backend().clone()];
         fail(&tried[0], 1);
-        let pick = Pick {
+        let pick = BackendRequest {
             tried: &tried,
-            ..Pick::default()
+            ..BackendRequest::default()
         };
         let next = name(&take_for(&pool, &pick).unwrap());
         assert!(!dead.contains(&&*next), "{next}");
     }
     let tried = ["d", "e", "f"].map(|name| backend(&pool, name));
     advance(Duration::from_secs(40)).await;
-    let pick = Pick {
+    let pick = BackendRequest {
         tried: &tried,
-        ..Pick::default()
+        ..BackendRequest::default()
     };
     let last = name(&take_for(&pool, &pick).unwrap());
     assert!(dead.contains(&&*last), "{last}");
@@ -130,7 +130,7 @@ async fn a_node_that_accepted_and_reset_is_back_with_its_first_answer() {
     advance(Duration::from_secs(10)).await;
     let probe = one_probes(&pool);
     a.connected(clock());
-    assert_eq!(a.state(clock()), State::Ejected);
+    assert_eq!(a.state(clock()), BackendState::Ejected);
     resets(1);
     assert!(a.reason().contains("out for 20s"), "{}", a.reason());
     drop(probe);
@@ -140,9 +140,9 @@ async fn a_node_that_accepted_and_reset_is_back_with_its_first_answer() {
     a.connected(clock());
     let _speaks = one_probes(&pool);
     a.connected(clock());
-    assert_eq!(a.state(clock()), State::Ejected);
+    assert_eq!(a.state(clock()), BackendState::Ejected);
     a.answered();
-    assert_eq!(a.state(clock()), State::Up);
+    assert_eq!(a.state(clock()), BackendState::Up);
     resets(3);
     assert!(a.reason().contains("out for 10s"), "{}", a.reason());
 }

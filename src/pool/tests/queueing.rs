@@ -21,7 +21,7 @@ fn without_a_queue_a_full_pool_refuses_at_once() {
 async fn the_queue_is_first_come_first_served() {
     let pool = Pool::new(&limited(&[1], 3));
     let held = take(&pool).unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut first = std::pin::pin!(pool.acquire(&pick));
     let mut second = std::pin::pin!(pool.acquire(&pick));
     let mut third = std::pin::pin!(pool.acquire(&pick));
@@ -46,7 +46,7 @@ async fn waiting_ends_after_queue_timeout() {
     let pool = Pool::new(&limited(&[1], 3));
     let _held = take(&pool).unwrap();
     let began = tokio::time::Instant::now();
-    let refused = pool.acquire(&Pick::default()).await.unwrap_err();
+    let refused = pool.acquire(&BackendRequest::default()).await.unwrap_err();
     assert_eq!(refused, AcquireError::QueueTimeout(Duration::from_secs(5)));
     assert_eq!(began.elapsed(), Duration::from_secs(5));
     assert_eq!(
@@ -59,7 +59,7 @@ async fn waiting_ends_after_queue_timeout() {
 async fn who_gives_up_waiting_frees_what_it_was_given() {
     let pool = Pool::new(&limited(&[1], 3));
     let held = take(&pool).unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut second = Box::pin(pool.acquire(&pick));
     let mut third = Box::pin(pool.acquire(&pick));
     let mut fourth = Box::pin(pool.acquire(&pick));
@@ -80,7 +80,7 @@ async fn a_state_change_serves_the_queue() {
     let pool = Pool::new(&limited(&[1, 1], 3));
     backend(&pool, "n2").set_operator(OperatorState::Drain);
     let _held = take(&pool).unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut waiting = std::pin::pin!(pool.acquire(&pick));
     joined(waiting.as_mut());
     backend(&pool, "n2").set_operator(OperatorState::Ready);
@@ -91,7 +91,7 @@ async fn a_state_change_serves_the_queue() {
 async fn a_reload_that_raises_a_limit_or_adds_a_backend_serves_the_queue() {
     let pool = Pool::new(&limited(&[1], 3));
     let _held = take(&pool).unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut first = std::pin::pin!(pool.acquire(&pick));
     let mut second = std::pin::pin!(pool.acquire(&pick));
     joined(first.as_mut());
@@ -109,7 +109,7 @@ async fn the_end_of_an_ejection_serves_the_queue() {
     patient.queue_timeout = Duration::from_secs(60);
     let pool = Pool::new(&patient);
     let held = [take(&pool).unwrap(), take(&pool).unwrap()];
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut waiting = Box::pin(pool.acquire(&pick));
     joined(waiting.as_mut());
     fail(&backend(&pool, "n1"), 3);
@@ -130,7 +130,7 @@ async fn the_end_of_an_ejection_serves_the_queue() {
 async fn those_who_wait_are_answered_when_the_last_backend_goes() {
     let pool = Pool::new(&limited(&[1], 3));
     let _held = take(&pool).unwrap();
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut waiting = std::pin::pin!(pool.acquire(&pick));
     joined(waiting.as_mut());
     backend(&pool, "n1").set_check(false, "refused", clock());
@@ -145,11 +145,11 @@ async fn who_wants_an_untried_backend_does_not_block_the_line() {
     let pool = Pool::new(&limited(&[1, 1], 3));
     let held = [take(&pool).unwrap(), take(&pool).unwrap()];
     let tried = [backend(&pool, "n1")];
-    let picky = Pick {
+    let picky = BackendRequest {
         tried: &tried,
-        ..Pick::default()
+        ..BackendRequest::default()
     };
-    let pick = Pick::default();
+    let pick = BackendRequest::default();
     let mut first = std::pin::pin!(pool.acquire(&picky));
     let mut second = std::pin::pin!(pool.acquire(&pick));
     joined(first.as_mut());
@@ -177,9 +177,9 @@ async fn many_tasks_never_exceed_a_limit_and_all_get_their_turn() {
             for turn in 0..20 {
                 if (n + turn) % 7 == 0 {
                     // One that may give up before, while or after it is served.
-                    let _ = timeout(Duration::ZERO, pool.acquire(&Pick::default())).await;
+                    let _ = timeout(Duration::ZERO, pool.acquire(&BackendRequest::default())).await;
                 }
-                let lease = pool.acquire(&Pick::default()).await.unwrap();
+                let lease = pool.acquire(&BackendRequest::default()).await.unwrap();
                 let index = usize::from(lease.backend().name().as_bytes()[1] - b'1');
                 let now = inside[index].fetch_add(1, SeqCst) + 1;
                 assert!(now <= LIMITS[index], "{now} on n{}", index + 1);
@@ -209,7 +209,7 @@ async fn nobody_enters_once_a_drain_was_seen_empty() {
         let (pool, stop) = (pool.clone(), stop.clone());
         tasks.spawn(async move {
             while !stop.load(SeqCst) {
-                drop(pool.acquire(&Pick::default()).await.unwrap());
+                drop(pool.acquire(&BackendRequest::default()).await.unwrap());
                 tokio::task::yield_now().await;
             }
         });
@@ -239,7 +239,7 @@ fn a_lease_may_end_on_a_thread_without_a_runtime() {
     let pool = Pool::new(&limited(&[1], 1));
     let held = take(&pool).unwrap();
     let served = runtime.block_on(async {
-        let pick = Pick::default();
+        let pick = BackendRequest::default();
         let mut waiting = Box::pin(pool.acquire(&pick));
         joined(waiting.as_mut());
         let relay = std::thread::spawn(move || drop(held));

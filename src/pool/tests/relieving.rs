@@ -19,9 +19,9 @@ async fn who_is_relieved_gets_nothing_new_while_another_one_can() {
         backend(&pool, "c").set_operator(OperatorState::Ready);
         // Nor when the other one has just failed.
         let tried = [backend(&pool, "c")];
-        let pick = Pick {
+        let pick = BackendRequest {
             tried: &tried,
-            ..Pick::default()
+            ..BackendRequest::default()
         };
         assert_ne!(name(&take_for(&pool, &pick).unwrap()), "c");
         drop(relief);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::*;
 use crate::config::{Discover, DiscoverSource};
 use crate::net::Endpoint;
-use crate::pool::{Found, OperatorState, State};
+use crate::pool::{BackendState, DiscoveredBackend, OperatorState};
 
 #[test]
 fn a_reload_keeps_what_belongs_to_a_backend() {
@@ -35,7 +35,7 @@ fn a_reload_keeps_what_belongs_to_a_backend() {
     let now: Vec<Arc<Backend>> = pool.backends();
     assert!(Arc::ptr_eq(&now[0], &c) && Arc::ptr_eq(&now[1], &b) && Arc::ptr_eq(&now[2], &a));
     assert_eq!(a.operator(), OperatorState::Maint);
-    assert_eq!(b.state(clock()), State::Down);
+    assert_eq!(b.state(clock()), BackendState::Down);
     assert_eq!(c.counters().connections.load(SeqCst), 1);
     assert_eq!(
         c.endpoint(),
@@ -80,8 +80,8 @@ fn a_removed_pool_takes_nothing_and_can_come_back() {
     assert!(Arc::ptr_eq(take(&pool).unwrap().backend(), lease.backend()));
 }
 
-fn found(names: &[&str]) -> Vec<Found> {
-    let one = |name: &&str| Found {
+fn found(names: &[&str]) -> Vec<DiscoveredBackend> {
+    let one = |name: &&str| DiscoveredBackend {
         name: (*name).to_owned(),
         address: Endpoint::Tcp("127.0.0.1:9501".parse().unwrap()),
         host: "chat.test".to_owned(),
@@ -140,7 +140,7 @@ fn a_resolved_name_is_announced_to_the_followers() {
     let mut named = settings(Balance::RoundRobin, nodes(&["a"]));
     named.backends[0].address = Address::Name("chat.internal".to_owned(), 9501);
     let pool = Pool::new(&named);
-    assert_eq!(backend(&pool, "a").state(clock()), State::Unresolved);
+    assert_eq!(backend(&pool, "a").state(clock()), BackendState::Unresolved);
     assert_eq!(take(&pool).unwrap_err(), AcquireError::NoBackend);
     let mut changed = pool.changed();
     backend(&pool, "a").resolved(Ok(Endpoint::Tcp("10.0.0.1:9501".parse().unwrap())));
@@ -162,7 +162,7 @@ fn a_node_that_vanished_comes_back_as_the_operator_left_it() {
     assert_eq!(pool.backends().len(), 2);
     pool.discovered(found(&["x", "y", "z"]));
     assert_eq!(backend(&pool, "x").operator(), OperatorState::Drain);
-    assert_eq!(backend(&pool, "x").state(clock()), State::Drain);
+    assert_eq!(backend(&pool, "x").state(clock()), BackendState::Drain);
     assert_eq!(backend(&pool, "y").weight_override(), Some(7));
     assert!(names(&pool, 20).iter().all(|name| name != "x"));
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::pool::{OperatorState, State};
+use crate::pool::{BackendState, OperatorState};
 
 #[test]
 fn every_state_change_is_seen_by_the_very_next_pick() {
@@ -18,7 +18,7 @@ fn every_state_change_is_seen_by_the_very_next_pick() {
     a.set_check(false, "connect: refused", clock());
     assert_eq!(
         (a.state(clock()), a.reason()),
-        (State::Down, "connect: refused".to_owned())
+        (BackendState::Down, "connect: refused".to_owned())
     );
     assert!(names(&pool, 4).iter().all(|name| name == "b"));
     a.set_check(false, "connect: timed out", clock());
@@ -48,7 +48,7 @@ async fn a_success_clears_the_failures() {
         fail(&a, 2);
         a.connected(clock());
     }
-    assert_eq!(a.state(clock()), State::Up);
+    assert_eq!(a.state(clock()), BackendState::Up);
     assert_eq!(a.counters().connections.load(SeqCst), 5);
 }
 
@@ -64,7 +64,7 @@ async fn at_most_half_of_a_pool_is_ejected() {
     let out = pool
         .backends()
         .into_iter()
-        .filter(|one| one.state(clock()) == State::Ejected);
+        .filter(|one| one.state(clock()) == BackendState::Ejected);
     assert_eq!(out.count(), 2);
 }
 
@@ -84,8 +84,8 @@ async fn the_last_usable_backend_is_never_ejected() {
 async fn an_ejected_backend_is_taken_back_when_nobody_else_is_left() {
     let pool = Pool::new(&settings(Balance::Random, nodes(&["a", "b"])));
     fail(&backend(&pool, "a"), 3);
-    assert_eq!(backend(&pool, "a").state(clock()), State::Ejected);
+    assert_eq!(backend(&pool, "a").state(clock()), BackendState::Ejected);
     backend(&pool, "b").set_check(false, "refused", clock());
     assert_eq!(name(&take(&pool).unwrap()), "a");
-    assert_eq!(backend(&pool, "a").state(clock()), State::Up);
+    assert_eq!(backend(&pool, "a").state(clock()), BackendState::Up);
 }

@@ -24,9 +24,9 @@ fn pool_of(on_drain: OnDrain) -> Arc<Pool> {
 }
 
 fn back(pool: &Pool, preferred: &Arc<Backend>) -> Result<Lease, AcquireError> {
-    let pick = Pick {
+    let pick = BackendRequest {
         preferred: Some(preferred),
-        ..Pick::default()
+        ..BackendRequest::default()
     };
     take_for(pool, &pick)
 }
@@ -117,10 +117,10 @@ fn a_full_backend_and_a_tried_one_are_picked_anew() {
     assert_eq!(name(&back(&pool, &first).unwrap()), "n2");
     drop(lease);
     let tried = [first.clone()];
-    let pick = Pick {
+    let pick = BackendRequest {
         preferred: Some(&first),
         tried: &tried,
-        ..Pick::default()
+        ..BackendRequest::default()
     };
     assert_eq!(name(&take_for(&pool, &pick).unwrap()), "n2");
 }

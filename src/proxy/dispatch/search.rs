@@ -14,7 +14,7 @@ use crate::base::pace::LogThrottle;
 use crate::base::units::format_duration;
 use crate::net::{ConnectError, OVERDUE_AFTER};
 use crate::observe::{Cause, ConnectionRecord, Phase};
-use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
+use crate::pool::{AcquireError, Backend, BackendRequest, Lease, Pool};
 use crate::relay::ConnectFailure;
 
 /// Between two warnings of a shortage: it hits every connection.
@@ -64,8 +64,8 @@ impl Search {
     }
 
     /// What is asked of the pool.
-    pub fn pick(&self) -> Pick<'_> {
-        Pick {
+    pub fn pick(&self) -> BackendRequest<'_> {
+        BackendRequest {
             client: self.client,
             key: self.key.as_deref(),
             preferred: self.preferred.as_ref(),

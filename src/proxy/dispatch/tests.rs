@@ -15,7 +15,7 @@ use crate::net::{ConnectError, Peer};
 use crate::observe::{
     Cause, ConnectionRecord, Journal, ListenerCounters, Phase, Side, Termination,
 };
-use crate::pool::{AcquireError, Backend, Lease, Pick, Pool};
+use crate::pool::{AcquireError, Backend, BackendRequest, Lease, Pool};
 use crate::relay::ConnectFailure;
 
 /// What becomes of a connect.
@@ -141,9 +141,9 @@ impl Case {
     fn occupy(&self, pool: &Arc<Pool>) -> Vec<Lease> {
         let mut leases = Vec::new();
         for (backend, node) in pool.backends().iter().zip(&self.nodes) {
-            let pick = Pick {
+            let pick = BackendRequest {
                 preferred: Some(backend),
-                ..Pick::default()
+                ..BackendRequest::default()
             };
             for _ in 0..node.taken {
                 let lease = pool.acquire_now(&pick).and_then(Result::ok);
@@ -294,9 +294,9 @@ proptest! {
 fn attempts(pool: &Pool, names: &[&str]) -> Vec<(Attempt, Lease)> {
     let begin = |name: &&str| {
         let preferred = pool.backend(name).unwrap();
-        let pick = Pick {
+        let pick = BackendRequest {
             preferred: Some(&preferred),
-            ..Pick::default()
+            ..BackendRequest::default()
         };
         let lease = pool.acquire_now(&pick).unwrap().unwrap();
         (Attempt::new(&lease, Instant::now()), lease)
