@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::snapshot::{Entry, Gap};
+use super::snapshot::{DiscoveredAddress, UnknownPart};
 use crate::config::{Discover, DiscoverSource};
 use crate::net::dns::{Dns, DnsAnswer, DnsError, Service};
 
@@ -14,10 +14,10 @@ use crate::net::dns::{Dns, DnsAnswer, DnsError, Service};
 const MAX_PARALLEL_LOOKUPS: usize = 16;
 
 /// What one round learnt.
-pub(super) struct Round {
+pub(super) struct LookupRound {
     /// May be empty when every target failed: then `gaps` holds them.
-    pub entries: Vec<Entry>,
-    pub gaps: Vec<Gap>,
+    pub entries: Vec<DiscoveredAddress>,
+    pub gaps: Vec<UnknownPart>,
     pub ttl: Duration,
 }
 
@@ -44,12 +44,12 @@ pub(super) fn service(host: &str, port: u16) -> Service {
 ///
 /// # Errors
 /// When nothing can be said about the set: it must be kept as it is.
-pub(super) async fn round(discover: &Discover) -> Result<Round, DnsError> {
+pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> {
     let dns = Dns::new(&discover.nameservers, discover.timeout)?;
     match &discover.source {
         DiscoverSource::Dns { host, port } => {
             let answer = dns.addresses(host).await?;
-            let mut round = Round {
+            let mut round = LookupRound {
                 entries: Vec::new(),
                 gaps: Vec::new(),
                 ttl: answer.ttl,
@@ -61,9 +61,9 @@ pub(super) async fn round(discover: &Discover) -> Result<Round, DnsError> {
     }
 }
 
-async fn services(dns: &Dns, name: &str) -> Result<Round, DnsError> {
+async fn services(dns: &Dns, name: &str) -> Result<LookupRound, DnsError> {
     let services = dns.services(name).await?;
-    let mut round = Round {
+    let mut round = LookupRound {
         entries: Vec::new(),
         gaps: Vec::new(),
         ttl: services.ttl,
@@ -85,7 +85,7 @@ async fn services(dns: &Dns, name: &str) -> Result<Round, DnsError> {
     }
 }
 
-impl Round {
+impl LookupRound {
     /// Adds what is known of one service; gives the error back when nothing is.
     fn add(
         &mut self,
@@ -96,7 +96,7 @@ impl Round {
             Ok(answer) => answer,
             Err(error) => {
                 if !matches!(error, DnsError::NoRecords { .. }) {
-                    self.gaps.push(Gap {
+                    self.gaps.push(UnknownPart {
                         service,
                         family: None,
                     });
@@ -105,12 +105,13 @@ impl Round {
             }
         };
         self.ttl = self.ttl.min(answer.ttl);
-        self.entries.extend(answer.records.iter().map(|ip| Entry {
-            service: service.clone(),
-            address: SocketAddr::new(*ip, service.port),
-        }));
+        self.entries
+            .extend(answer.records.iter().map(|ip| DiscoveredAddress {
+                service: service.clone(),
+                address: SocketAddr::new(*ip, service.port),
+            }));
         if answer.incomplete.is_some() {
-            self.gaps.push(Gap {
+            self.gaps.push(UnknownPart {
                 service,
                 family: answer.incomplete,
             });

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Address, DiscoverSource};
 use crate::pool::{self, Backend, Pool};
 
-pub use status::Status;
+pub use status::LookupStatus;
 
 type Task = AbortOnDropHandle<()>;
 
@@ -27,8 +27,8 @@ type Task = AbortOnDropHandle<()>;
 ///
 /// # Cancel safety
 /// Dropping the future ends every lookup; what the pool was told stays.
-pub async fn follow(pool: Arc<Pool>, status: Arc<Status>, stop: CancellationToken) {
-    let mut followed = Followed {
+pub async fn follow(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
+    let mut followed = PoolLookups {
         pool: pool.clone(),
         status,
         set: None,
@@ -38,22 +38,22 @@ pub async fn follow(pool: Arc<Pool>, status: Arc<Status>, stop: CancellationToke
 }
 
 /// The lookups under way for one pool; dropping one ends it.
-struct Followed {
+struct PoolLookups {
     pool: Arc<Pool>,
-    status: Arc<Status>,
+    status: Arc<LookupStatus>,
     set: Option<(DiscoverSource, Task)>,
     /// Of static backends with a host name, by backend name.
-    names: HashMap<Arc<str>, Named>,
+    names: HashMap<Arc<str>, NamedLookup>,
 }
 
-struct Named {
+struct NamedLookup {
     backend: Arc<Backend>,
     host: String,
     port: u16,
     _task: Task,
 }
 
-impl Followed {
+impl PoolLookups {
     /// Starts and ends lookups so that they fit the pool; one whose subject did not change goes on.
     fn adjust(&mut self) {
         self.adjust_set();
@@ -96,7 +96,7 @@ impl Followed {
     fn set_task(
         &self,
         source: DiscoverSource,
-        known: Vec<snapshot::Entry>,
+        known: Vec<snapshot::DiscoveredAddress>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let subject = format!(
             "lookup of {} for {}",
@@ -109,13 +109,13 @@ impl Followed {
         })
     }
 
-    fn start_name(&self, backend: &Arc<Backend>, host: String, port: u16) -> Named {
+    fn start_name(&self, backend: &Arc<Backend>, host: String, port: u16) -> NamedLookup {
         let subject = format!("lookup of {host} for {}/{}", backend.pool(), backend.name());
         let (named, name, status) = (backend.clone(), host.clone(), self.status.clone());
         let task = pool::supervise(subject, move || {
             name::follow(named.clone(), name.clone(), port, status.clone())
         });
-        Named {
+        NamedLookup {
             backend: backend.clone(),
             host,
             port,
@@ -124,7 +124,7 @@ impl Followed {
     }
 }
 
-impl Named {
+impl NamedLookup {
     fn is_for(&self, backend: &Arc<Backend>, host: &str, port: u16) -> bool {
         Arc::ptr_eq(&self.backend, backend) && self.host == host && self.port == port
     }
@@ -157,14 +157,14 @@ mod tests {
 
     struct Following {
         pool: Arc<Pool>,
-        status: Arc<Status>,
+        status: Arc<LookupStatus>,
         stop: CancellationToken,
         task: tokio::task::JoinHandle<()>,
     }
 
     impl Following {
         fn start(settings: &config::Pool) -> Following {
-            let (pool, status) = (Pool::new(settings), Arc::new(Status::default()));
+            let (pool, status) = (Pool::new(settings), Arc::new(LookupStatus::default()));
             let stop = CancellationToken::new();
             let task = tokio::spawn(follow(pool.clone(), status.clone(), stop.clone()));
             Following {

@@ -3,16 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::schedule::Schedule;
-use super::status::Status;
+use super::schedule::LookupSchedule;
+use super::status::LookupStatus;
 use crate::config::defaults::{DISCOVER_TIMEOUT, MAX_TTL, MIN_TTL};
 use crate::net::Endpoint;
 use crate::net::dns::{Dns, DnsAnswer, DnsError};
 use crate::pool::Backend;
 
 /// Runs until it is dropped.
-pub(super) async fn follow(backend: Arc<Backend>, host: String, port: u16, status: Arc<Status>) {
-    let mut schedule = Schedule::new(MIN_TTL, MAX_TTL);
+pub(super) async fn follow(
+    backend: Arc<Backend>,
+    host: String,
+    port: u16,
+    status: Arc<LookupStatus>,
+) {
+    let mut schedule = LookupSchedule::new(MIN_TTL, MAX_TTL);
     loop {
         let wait = match look_up(&host).await {
             Ok(answer) => {

@@ -11,15 +11,15 @@ const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
 const JITTER: f64 = 0.1;
 
 /// The waits of one name.
-pub(super) struct Schedule {
+pub(super) struct LookupSchedule {
     min_ttl: Duration,
     max_ttl: Duration,
     retries: Backoff,
 }
 
-impl Schedule {
-    pub(super) fn new(min_ttl: Duration, max_ttl: Duration) -> Schedule {
-        Schedule {
+impl LookupSchedule {
+    pub(super) fn new(min_ttl: Duration, max_ttl: Duration) -> LookupSchedule {
+        LookupSchedule {
             min_ttl,
             max_ttl: max_ttl.max(min_ttl),
             retries: Backoff::new(min_ttl, max_ttl.min(MAX_RETRY_WAIT).max(min_ttl)),
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn failures_wait_longer_each_time_until_an_answer_comes() {
-        let mut schedule = Schedule::new(SECOND, 300 * SECOND);
+        let mut schedule = LookupSchedule::new(SECOND, 300 * SECOND);
         let waits: Vec<u64> = (0..7).map(|_| schedule.failed(0.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
         schedule.answered(SECOND, 0.0);
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_ttl_within_its_bounds_is_followed() {
-        let mut schedule = Schedule::new(SECOND, 300 * SECOND);
+        let mut schedule = LookupSchedule::new(SECOND, 300 * SECOND);
         assert_eq!(schedule.answered(60 * SECOND, 0.0), 60 * SECOND);
         assert!(schedule.answered(60 * SECOND, 0.99) < 55 * SECOND);
     }
@@ -73,7 +73,7 @@ mod tests {
             min in 1u64..10_000, more in 0u64..10_000, ttl in 0u64..100_000, random in 0.0..1.0f64, failures in 0usize..9,
         ) {
             let (min, max) = (Duration::from_millis(min), Duration::from_millis(min + more));
-            let mut schedule = Schedule::new(min, max);
+            let mut schedule = LookupSchedule::new(min, max);
             for _ in 0..failures {
                 let wait = schedule.failed(random);
                 prop_assert!(wait >= min && wait <= max);

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lookup::{self, Round};
-use super::schedule::Schedule;
-use super::snapshot::{self, Entry};
-use super::status::Status;
+use super::lookup::{self, LookupRound};
+use super::schedule::LookupSchedule;
+use super::snapshot::{self, DiscoveredAddress};
+use super::status::LookupStatus;
 use crate::config::{Discover, DiscoverSource};
 use crate::net::Endpoint;
 use crate::net::dns::DnsError;
@@ -18,8 +18,8 @@ use crate::pool::Pool;
 pub(super) async fn follow(
     pool: Arc<Pool>,
     source: DiscoverSource,
-    status: Arc<Status>,
-    known: Vec<Entry>,
+    status: Arc<LookupStatus>,
+    known: Vec<DiscoveredAddress>,
 ) {
     let mut last = known;
     if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
@@ -33,7 +33,11 @@ pub(super) async fn follow(
 
 /// What `old` had found, as `new` would: when only the port of a name changed, its addresses need no new lookup, and
 /// the port takes effect while no name server answers. Empty otherwise.
-pub(super) fn known(pool: &Pool, old: &DiscoverSource, new: &DiscoverSource) -> Vec<Entry> {
+pub(super) fn known(
+    pool: &Pool,
+    old: &DiscoverSource,
+    new: &DiscoverSource,
+) -> Vec<DiscoveredAddress> {
     let (
         DiscoverSource::Dns {
             host: before,
@@ -53,7 +57,7 @@ pub(super) fn known(pool: &Pool, old: &DiscoverSource, new: &DiscoverSource) -> 
             Endpoint::Unix(_) => return None,
         };
         let is_found = address.port() == *from && *backend.host() == *host.trim_end_matches('.');
-        is_found.then(|| Entry {
+        is_found.then(|| DiscoveredAddress {
             service: lookup::service(host, *port),
             address: SocketAddr::new(address.ip(), *port),
         })
@@ -67,8 +71,13 @@ fn settings(pool: &Pool, source: &DiscoverSource) -> Option<Discover> {
 }
 
 /// Ends when the settings changed.
-async fn follow_settings(pool: &Pool, discover: &Discover, status: &Status, last: &mut Vec<Entry>) {
-    let mut schedule = Schedule::new(discover.min_ttl, discover.max_ttl);
+async fn follow_settings(
+    pool: &Pool,
+    discover: &Discover,
+    status: &LookupStatus,
+    last: &mut Vec<DiscoveredAddress>,
+) {
+    let mut schedule = LookupSchedule::new(discover.min_ttl, discover.max_ttl);
     loop {
         let round = lookup::round(discover).await;
         let ttl = take(pool, discover, status, last, round);
@@ -97,13 +106,13 @@ async fn changed(pool: &Pool, discover: &Discover) {
 fn take(
     pool: &Pool,
     discover: &Discover,
-    status: &Status,
-    last: &mut Vec<Entry>,
-    round: Result<Round, DnsError>,
+    status: &LookupStatus,
+    last: &mut Vec<DiscoveredAddress>,
+    round: Result<LookupRound, DnsError>,
 ) -> Option<Duration> {
     let name = lookup::name_of(&discover.source);
     let failure = match round {
-        Ok(Round { entries, gaps, ttl }) => {
+        Ok(LookupRound { entries, gaps, ttl }) => {
             let entries = snapshot::merge(entries, &gaps, last);
             // The settings may have changed during the lookup; their own round is about to begin.
             if pool.settings().discover.as_ref() == Some(discover) && !entries.is_empty() {

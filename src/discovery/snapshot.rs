@@ -15,21 +15,25 @@ pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
 
 /// One address of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct DiscoveredAddress {
     pub service: Service,
     pub address: SocketAddr,
 }
 
 /// A part of a round that is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Gap {
+pub(super) struct UnknownPart {
     pub service: Service,
     /// `None`: both.
     pub family: Option<Family>,
 }
 
 /// Fills `gaps` from the last round's entries; sorted, each once, at most [`MAX_FOUND`].
-pub(super) fn merge(mut entries: Vec<Entry>, gaps: &[Gap], last: &[Entry]) -> Vec<Entry> {
+pub(super) fn merge(
+    mut entries: Vec<DiscoveredAddress>,
+    gaps: &[UnknownPart],
+    last: &[DiscoveredAddress],
+) -> Vec<DiscoveredAddress> {
     for gap in gaps {
         let kept = last.iter().filter(|entry| {
             entry.service.target == gap.service.target
@@ -38,7 +42,7 @@ pub(super) fn merge(mut entries: Vec<Entry>, gaps: &[Gap], last: &[Entry]) -> Ve
                     .family
                     .is_none_or(|family| family.has(entry.address.ip()))
         });
-        entries.extend(kept.map(|entry| Entry {
+        entries.extend(kept.map(|entry| DiscoveredAddress {
             service: gap.service.clone(),
             address: entry.address,
         }));
@@ -51,45 +55,47 @@ pub(super) fn merge(mut entries: Vec<Entry>, gaps: &[Gap], last: &[Entry]) -> Ve
     entries
 }
 
-fn key(entry: &Entry) -> (&str, SocketAddr) {
+fn key(entry: &DiscoveredAddress) -> (&str, SocketAddr) {
     (&entry.service.target, entry.address)
 }
 
-fn rank(entry: &Entry) -> (u16, u16) {
+fn rank(entry: &DiscoveredAddress) -> (u16, u16) {
     (entry.service.priority, u16::MAX - entry.service.weight)
 }
 
 /// The snapshot, in the entries' order.
-pub(super) fn found(entries: &[Entry], discover: &Discover) -> Vec<DiscoveredBackend> {
+pub(super) fn found(entries: &[DiscoveredAddress], discover: &Discover) -> Vec<DiscoveredBackend> {
     let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
     let services = || entries.iter().map(|entry| &entry.service);
     let best = services().map(|service| service.priority).min();
     let heaviest = services().map(|service| service.weight).max().unwrap_or(0);
-    let found = entries.iter().map(|Entry { service, address }| {
-        let Service {
-            target,
-            port,
-            priority,
-            weight,
-        } = service;
-        // Every address is in the name, alone or not: a backend whose name hung on its siblings would be another one,
-        // and its drain forgotten, when DNS adds or removes an address of its target.
-        let (name, weight) = match is_srv {
-            false => (address.to_string(), discover.weight),
-            true => (
-                format!("{target}:{port}@{}", address.ip()),
-                scaled(*weight, heaviest),
-            ),
-        };
-        DiscoveredBackend {
-            name,
-            address: Endpoint::Tcp(*address),
-            host: target.trim_end_matches('.').to_owned(),
-            weight,
-            backup: is_srv && Some(*priority) > best,
-            max_connections: discover.max_connections,
-        }
-    });
+    let found = entries
+        .iter()
+        .map(|DiscoveredAddress { service, address }| {
+            let Service {
+                target,
+                port,
+                priority,
+                weight,
+            } = service;
+            // Every address is in the name, alone or not: a backend whose name hung on its siblings would be another one,
+            // and its drain forgotten, when DNS adds or removes an address of its target.
+            let (name, weight) = match is_srv {
+                false => (address.to_string(), discover.weight),
+                true => (
+                    format!("{target}:{port}@{}", address.ip()),
+                    scaled(*weight, heaviest),
+                ),
+            };
+            DiscoveredBackend {
+                name,
+                address: Endpoint::Tcp(*address),
+                host: target.trim_end_matches('.').to_owned(),
+                weight,
+                backup: is_srv && Some(*priority) > best,
+                max_connections: discover.max_connections,
+            }
+        });
     found.collect()
 }
 
@@ -143,8 +149,8 @@ mod tests {
         }
     }
 
-    fn entry(service: &Service, ip: &str) -> Entry {
-        Entry {
+    fn entry(service: &Service, ip: &str) -> DiscoveredAddress {
+        DiscoveredAddress {
             service: service.clone(),
             address: SocketAddr::new(ip.parse().unwrap(), service.port),
         }
@@ -209,7 +215,7 @@ mod tests {
     fn a_family_that_failed_keeps_its_last_addresses() {
         let host = service("chat.test", 0, 1);
         let last = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let gap = Gap {
+        let gap = UnknownPart {
             service: host.clone(),
             family: Some(Family::V6),
         };
@@ -220,7 +226,7 @@ mod tests {
     #[test]
     fn a_target_that_failed_keeps_its_addresses_with_the_new_weight() {
         let (old, new) = (service("a.test", 10, 5), service("a.test", 20, 9));
-        let gap = Gap {
+        let gap = UnknownPart {
             service: new.clone(),
             family: None,
         };
@@ -240,7 +246,7 @@ mod tests {
         fn the_order_of_answers_does_not_matter_and_names_are_unique(
             answers in prop::collection::vec((0u8..4, 0u8..8, 0u16..3, 0u16..=u16::MAX), 0..24).prop_shuffle(),
         ) {
-            let entries: Vec<Entry> = answers
+            let entries: Vec<DiscoveredAddress> = answers
                 .iter()
                 .map(|(target, ip, priority, weight)| {
                     let service = service(&format!("t{target}.test"), *priority, *weight);

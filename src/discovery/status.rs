@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Outlives reloads of its pool.
 #[derive(Debug, Default)]
-pub struct Status {
+pub struct LookupStatus {
     /// Rounds that gave an answer; one SRV round may take many queries.
     pub lookups_ok: AtomicU64,
     /// Rounds that gave an error or no record: the last good set was kept.
@@ -15,7 +15,7 @@ pub struct Status {
     failing: Mutex<BTreeMap<String, String>>,
 }
 
-impl Status {
+impl LookupStatus {
     /// Names whose last lookup failed, and why. What was found before still serves.
     pub fn failing(&self) -> Vec<(String, String)> {
         let failing = self.failures();
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn only_the_change_to_failing_and_back_is_told() {
-        let status = Status::default();
+        let status = LookupStatus::default();
         assert!(!status.succeeded("a"));
         assert!(status.failed("a", "no records"));
         assert!(!status.failed("a", "timed out"));
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_longer_asked_for_is_not_failing() {
-        let status = Status::default();
+        let status = LookupStatus::default();
         status.failed("a", "no records");
         status.forget("a");
         assert_eq!(status.failing(), []);

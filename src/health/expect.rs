@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::probe::{Connection, plain};
+use super::probe::{CheckConnection, plain};
 use crate::config::Expect;
 
 /// What is read of an answer at most: a banner or a reply, not a download.
@@ -19,12 +19,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the answer must and must not hold.
 pub(super) struct Expectation {
-    wanted: Wanted,
+    wanted: ExpectedText,
     unwanted: Option<Vec<u8>>,
     pause: Duration,
 }
 
-enum Wanted {
+enum ExpectedText {
     /// A byte, whichever.
     Any,
     Bytes(Vec<u8>),
@@ -33,11 +33,11 @@ enum Wanted {
 
 /// Succeeds as soon as what was read has what is wanted and can get nothing that is not.
 pub(super) async fn ask(
-    stream: impl Connection,
+    stream: impl CheckConnection,
     send: &[u8],
     expected: &Expectation,
 ) -> Result<(), String> {
-    let mut answer = Answer::after(stream, send).await?;
+    let mut answer = CheckAnswer::after(stream, send).await?;
     while !expected.wanted.is_in(&answer.bytes) {
         expected.none_unwanted_in(&answer.bytes)?;
         answer.read_on().await?;
@@ -56,18 +56,18 @@ pub(super) async fn ask(
 }
 
 /// What a backend has said so far.
-pub(super) struct Answer<S> {
+pub(super) struct CheckAnswer<S> {
     stream: S,
     pub(super) bytes: Vec<u8>,
 }
 
-impl<S: Connection> Answer<S> {
+impl<S: CheckConnection> CheckAnswer<S> {
     /// Sends `send`, then waits for what comes.
-    pub(super) async fn after(mut stream: S, send: &[u8]) -> Result<Answer<S>, String> {
+    pub(super) async fn after(mut stream: S, send: &[u8]) -> Result<CheckAnswer<S>, String> {
         let failed = |error| format!("expect: {}", plain(&error));
         stream.write_all(send).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
-        Ok(Answer {
+        Ok(CheckAnswer {
             stream,
             bytes: Vec::new(),
         })
@@ -108,9 +108,9 @@ impl Expectation {
     ) -> Result<Expectation, regex::Error> {
         Ok(Expectation {
             wanted: match wanted {
-                None => Wanted::Any,
-                Some(Expect::Bytes(bytes)) => Wanted::Bytes(bytes.clone()),
-                Some(Expect::Regex(regex)) => Wanted::Regex(Regex::new(regex)?),
+                None => ExpectedText::Any,
+                Some(Expect::Bytes(bytes)) => ExpectedText::Bytes(bytes.clone()),
+                Some(Expect::Regex(regex)) => ExpectedText::Regex(Regex::new(regex)?),
             },
             unwanted: unwanted.map(<[u8]>::to_vec),
             pause: PAUSE.min(timeout / 2),
@@ -128,12 +128,12 @@ impl Expectation {
     }
 }
 
-impl Wanted {
+impl ExpectedText {
     fn is_in(&self, answer: &[u8]) -> bool {
         match self {
-            Wanted::Any => !answer.is_empty(),
-            Wanted::Bytes(bytes) => is_in(bytes, answer),
-            Wanted::Regex(regex) => regex.is_match(answer),
+            ExpectedText::Any => !answer.is_empty(),
+            ExpectedText::Bytes(bytes) => is_in(bytes, answer),
+            ExpectedText::Regex(regex) => regex.is_match(answer),
         }
     }
 }

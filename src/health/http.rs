@@ -10,8 +10,8 @@ use http_body_util::Empty;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
-use super::plan::{Ask, Target};
-use super::probe::Connection;
+use super::plan::{CheckTarget, HttpCheck};
+use super::probe::CheckConnection;
 use crate::net::RespelledStream;
 use crate::wire::field_names::OF_A_HANDSHAKE;
 
@@ -23,10 +23,10 @@ pub(super) const MAX_HEAD_BYTES: usize = 16 << 10;
 
 /// Succeeds when the status is one of those configured. The body is not read.
 pub(super) async fn ask(
-    stream: impl Connection,
-    target: &Target,
+    stream: impl CheckConnection,
+    target: &CheckTarget,
     method: &Method,
-    request: &Ask,
+    request: &HttpCheck,
 ) -> Result<(), String> {
     let sent = begin(target, request)
         .method(method)
@@ -41,7 +41,7 @@ pub(super) async fn ask(
 }
 
 /// A request with the fields that all have. One of the operator takes the place of ours.
-pub(super) fn begin(target: &Target, request: &Ask) -> Builder {
+pub(super) fn begin(target: &CheckTarget, request: &HttpCheck) -> Builder {
     let mut begun = Request::builder().uri(&request.path);
     if let Some(headers) = begun.headers_mut() {
         headers.insert(HOST, target.host.clone());
@@ -52,9 +52,9 @@ pub(super) fn begin(target: &Target, request: &Ask) -> Builder {
 }
 
 /// A connection for one request, whose header names are spelled as people write them.
-pub(super) async fn open<S: Connection>(
+pub(super) async fn open<S: CheckConnection>(
     stream: S,
-    request: &Ask,
+    request: &HttpCheck,
 ) -> Result<(SendRequest<Empty<Bytes>>, Line<S>), String> {
     let stream = RespelledStream::new(stream, &[OF_A_HANDSHAKE], request.names.clone());
     let opened = http1::Builder::new()

@@ -23,7 +23,7 @@ use crate::config::Check;
 use crate::net::Endpoint;
 use crate::pool::{self, Backend, Pool};
 use crate::tls::BackendTlsConfig;
-use plan::Plan;
+use plan::CheckPlan;
 
 pub use plan::CheckError;
 
@@ -33,7 +33,7 @@ pub use plan::CheckError;
 /// # Errors
 /// Names the file or the value and what is wrong with it.
 pub fn verify(check: &Check) -> Result<(), CheckError> {
-    Plan::new(check, None).map(drop)
+    CheckPlan::new(check, None).map(drop)
 }
 
 /// Checks the backends of `pool` until `stop` is cancelled, following its membership and settings. One task per pool.
@@ -41,7 +41,7 @@ pub fn verify(check: &Check) -> Result<(), CheckError> {
 /// # Cancel safety
 /// Dropping the future ends every check; the verdicts given stay.
 pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
-    let mut watched = Watched {
+    let mut watched = PoolChecks {
         pool: pool.clone(),
         check: None,
         tls: None,
@@ -51,22 +51,22 @@ pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
 }
 
 /// The checks under way for one pool; dropping one ends it.
-struct Watched {
+struct PoolChecks {
     pool: Arc<Pool>,
-    check: Option<(Check, Arc<Plan>)>,
+    check: Option<(Check, Arc<CheckPlan>)>,
     /// The pool's TLS when the check was planned.
     tls: Option<Arc<BackendTlsConfig>>,
     /// By name.
-    backends: HashMap<Arc<str>, WatchedBackend>,
+    backends: HashMap<Arc<str>, BackendChecks>,
 }
 
-struct WatchedBackend {
+struct BackendChecks {
     backend: Arc<Backend>,
     endpoint: Option<Endpoint>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Watched {
+impl PoolChecks {
     /// Starts and ends checks so that they fit the pool. One whose backend and settings did not change goes on, with
     /// its count of successes or failures.
     fn adjust(&mut self) {
@@ -90,7 +90,7 @@ impl Watched {
     fn adjust_check(&mut self) {
         let settings = self.pool.settings();
         let tls = self.pool.tls();
-        let same = |(check, plan): &(Check, Arc<Plan>)| {
+        let same = |(check, plan): &(Check, Arc<CheckPlan>)| {
             Some(check) == settings.check.as_ref() && plan.dial == settings.dial
         };
         let is_same = self.check.as_ref().map_or(settings.check.is_none(), same);
@@ -103,7 +103,7 @@ impl Watched {
         let Some(check) = settings.check.clone() else {
             return;
         };
-        match Plan::new(&check, self.tls.as_ref()) {
+        match CheckPlan::new(&check, self.tls.as_ref()) {
             Ok(mut plan) => {
                 plan.dial = settings.dial.clone();
                 self.check = Some((check, Arc::new(plan)));
@@ -124,11 +124,15 @@ impl Watched {
     }
 }
 
-fn start(backend: &Arc<Backend>, endpoint: Option<Endpoint>, plan: &Arc<Plan>) -> WatchedBackend {
+fn start(
+    backend: &Arc<Backend>,
+    endpoint: Option<Endpoint>,
+    plan: &Arc<CheckPlan>,
+) -> BackendChecks {
     let subject = format!("check of {}/{}", backend.pool(), backend.name());
     let (checked, plan) = (backend.clone(), plan.clone());
     let task = pool::supervise(subject, move || task::run(checked.clone(), plan.clone()));
-    WatchedBackend {
+    BackendChecks {
         backend: backend.clone(),
         endpoint,
         _task: AbortOnDropHandle::new(tokio::spawn(task)),

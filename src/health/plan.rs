@@ -35,24 +35,24 @@ impl CheckError {
 }
 
 /// A check ready to be made.
-pub(super) struct Plan {
+pub(super) struct CheckPlan {
     pub check: Check,
     pub tls: Option<Arc<BackendTlsConfig>>,
-    pub question: Question,
+    pub question: CheckRequest,
     /// The pool's.
     pub dial: Dial,
 }
 
 /// What is asked once the connection stands.
-pub(super) enum Question {
+pub(super) enum CheckRequest {
     /// That it stands.
     Connection,
     Http {
         method: Method,
-        request: Ask,
+        request: HttpCheck,
     },
     Websocket {
-        request: Ask,
+        request: HttpCheck,
         protocol: Option<HeaderValue>,
         ping: bool,
     },
@@ -66,7 +66,7 @@ pub(super) enum Question {
 }
 
 /// What HTTP requests of checks have in common.
-pub(super) struct Ask {
+pub(super) struct HttpCheck {
     pub path: Uri,
     /// The operator's.
     pub headers: HeaderMap,
@@ -76,7 +76,7 @@ pub(super) struct Ask {
 }
 
 /// One backend as a check sees it.
-pub(super) struct Target {
+pub(super) struct CheckTarget {
     pub endpoint: Endpoint,
     /// Of the Host header.
     pub host: HeaderValue,
@@ -84,7 +84,7 @@ pub(super) struct Target {
     pub name: String,
 }
 
-impl Plan {
+impl CheckPlan {
     /// `pool` is the TLS of the pool.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Plan {
     pub(super) fn new(
         check: &Check,
         pool: Option<&Arc<BackendTlsConfig>>,
-    ) -> Result<Plan, CheckError> {
+    ) -> Result<CheckPlan, CheckError> {
         let tls = match &check.tls {
             CheckTls::Own(tls) => Some(Arc::new(BackendTlsConfig::load(tls)?)),
             CheckTls::Pool => pool.cloned(),
@@ -101,7 +101,7 @@ impl Plan {
         if let Some(host) = host(&check.kind) {
             value("host", host)?;
         }
-        Ok(Plan {
+        Ok(CheckPlan {
             check: check.clone(),
             tls,
             question: question(check)?,
@@ -110,7 +110,7 @@ impl Plan {
     }
 
     /// Where and under which name to ask `backend`; `None` while its address is not known.
-    pub(super) fn target(&self, backend: &Backend) -> Option<Target> {
+    pub(super) fn target(&self, backend: &Backend) -> Option<CheckTarget> {
         self.target_at(&backend.endpoint()?, &backend.address(), backend.host())
     }
 
@@ -120,7 +120,7 @@ impl Plan {
         endpoint: &Endpoint,
         address: &Address,
         name: String,
-    ) -> Option<Target> {
+    ) -> Option<CheckTarget> {
         let host = match host(&self.check.kind) {
             Some(host) => host.to_owned(),
             None => own_host(address),
@@ -130,7 +130,7 @@ impl Plan {
             (CheckTls::Own(_), Some(host)) => without_port(host).to_owned(),
             _ => name,
         };
-        Some(Target {
+        Some(CheckTarget {
             endpoint: self.endpoint(endpoint),
             name,
             host: HeaderValue::from_str(&host).ok()?,
@@ -158,19 +158,19 @@ impl Plan {
     }
 }
 
-fn question(check: &Check) -> Result<Question, CheckError> {
+fn question(check: &Check) -> Result<CheckRequest, CheckError> {
     Ok(match &check.kind {
-        CheckKind::Tcp => Question::Connection,
+        CheckKind::Tcp => CheckRequest::Connection,
         CheckKind::Http {
             method,
             path,
             status,
             headers,
             host: _,
-        } => Question::Http {
+        } => CheckRequest::Http {
             method: Method::from_bytes(method.as_bytes())
                 .map_err(|_| unsendable("method", method))?,
-            request: Ask::new(path, headers, status)?,
+            request: HttpCheck::new(path, headers, status)?,
         },
         CheckKind::Websocket {
             path,
@@ -179,8 +179,8 @@ fn question(check: &Check) -> Result<Question, CheckError> {
             status,
             headers,
             host: _,
-        } => Question::Websocket {
-            request: Ask::new(path, headers, status)?,
+        } => CheckRequest::Websocket {
+            request: HttpCheck::new(path, headers, status)?,
             protocol: protocol
                 .as_deref()
                 .map(|text| value("protocol", text))
@@ -191,27 +191,27 @@ fn question(check: &Check) -> Result<Question, CheckError> {
             send,
             expect,
             unwanted,
-        } => Question::Expect {
+        } => CheckRequest::Expect {
             send: send.clone(),
             wanted: Expectation::new(expect.as_ref(), unwanted.as_deref(), check.timeout)?,
         },
-        CheckKind::Redis { role } => Question::Redis { role: *role },
+        CheckKind::Redis { role } => CheckRequest::Redis { role: *role },
     })
 }
 
-impl Ask {
+impl HttpCheck {
     fn new(
         path: &str,
         headers: &CheckHeaders,
         status: &[RangeInclusive<u16>],
-    ) -> Result<Ask, CheckError> {
+    ) -> Result<HttpCheck, CheckError> {
         let mut fields = HeaderMap::new();
         for (name, text) in headers {
             let key = HeaderName::try_from(name).map_err(|_| unsendable("headers", name))?;
             fields.append(key, value("headers", text)?);
         }
         let names = headers.iter().map(|(name, _)| name.clone());
-        Ok(Ask {
+        Ok(HttpCheck {
             path: uri(path)?,
             headers: fields,
             names: names.collect(),
@@ -275,10 +275,10 @@ mod tests {
         super::super::probe::tests::check(kind)
     }
 
-    fn plan(port: Option<u16>, address: Option<CheckAddress>) -> Plan {
+    fn plan(port: Option<u16>, address: Option<CheckAddress>) -> CheckPlan {
         let mut check = check(CheckKind::Tcp);
         (check.port, check.address) = (port, address);
-        Plan::new(&check, None).unwrap()
+        CheckPlan::new(&check, None).unwrap()
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
                 port,
             })
         };
-        let at = |plan: Plan, backend: &Endpoint| plan.endpoint(backend).to_string();
+        let at = |plan: CheckPlan, backend: &Endpoint| plan.endpoint(backend).to_string();
         assert_eq!(at(plan(None, None), &backend), "10.0.0.1:80");
         assert_eq!(at(plan(Some(81), None), &backend), "10.0.0.1:81");
         assert_eq!(at(plan(None, address(None)), &backend), "10.9.9.9:80");
@@ -327,9 +327,9 @@ mod tests {
             (http("GET", "no slash", "a"), "path"),
             (http("GET", "/", "a\nb"), "host"),
         ] {
-            let error = Plan::new(&check(kind), None).map(drop).unwrap_err();
+            let error = CheckPlan::new(&check(kind), None).map(drop).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");
         }
-        assert!(Plan::new(&check(http("GET", "/", "a")), None).is_ok());
+        assert!(CheckPlan::new(&check(http("GET", "/", "a")), None).is_ok());
     }
 }

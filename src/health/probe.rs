@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::plan::{Plan, Question, Target};
+use super::plan::{CheckPlan, CheckRequest, CheckTarget};
 use super::{expect, http, redis, websocket};
 use crate::base::units::format_duration;
 use crate::config::ProxyVersion;
@@ -15,7 +15,7 @@ use crate::wire::proxy_protocol::{encode_local_v2, encode_v1};
 
 /// Why a check did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum CheckFailure {
     /// The backend's, with what is wrong with it.
     Backend(String),
     /// Ours: nothing was learnt about the backend (safety rule 13).
@@ -23,11 +23,11 @@ pub(super) enum Failure {
 }
 
 /// What a question is asked over.
-pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connection for T {}
+pub(super) trait CheckConnection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> CheckConnection for T {}
 
 /// Makes one check.
-pub(super) async fn probe(target: &Target, plan: &Plan) -> Result<(), Failure> {
+pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), CheckFailure> {
     let timeout = plan.check.timeout;
     let deadline = Instant::now() + timeout;
     let mut stream = net::connect(&target.endpoint, &plan.dial, timeout)
@@ -38,8 +38,8 @@ pub(super) async fn probe(target: &Target, plan: &Plan) -> Result<(), Failure> {
         ask(stream, target, plan).await
     };
     match timeout_at(deadline, asking).await {
-        Ok(answer) => answer.map_err(Failure::Backend),
-        Err(_) => Err(Failure::Backend(format!(
+        Ok(answer) => answer.map_err(CheckFailure::Backend),
+        Err(_) => Err(CheckFailure::Backend(format!(
             "no answer within {}",
             format_duration(timeout)
         ))),
@@ -57,7 +57,7 @@ async fn introduce(stream: &mut Stream, version: Option<ProxyVersion>) -> Result
     sent.map_err(|error| format!("PROXY header: {}", plain(&error)))
 }
 
-async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String> {
+async fn ask(stream: Stream, target: &CheckTarget, plan: &CheckPlan) -> Result<(), String> {
     match &plan.tls {
         Some(tls) => {
             let stream = encrypt(stream, tls, target).await?;
@@ -70,27 +70,31 @@ async fn ask(stream: Stream, target: &Target, plan: &Plan) -> Result<(), String>
 async fn encrypt(
     stream: Stream,
     tls: &BackendTlsConfig,
-    target: &Target,
-) -> Result<impl Connection + use<>, String> {
+    target: &CheckTarget,
+) -> Result<impl CheckConnection + use<>, String> {
     let connected = tls.connect(stream, &target.name).await;
     connected.map_err(|error| format!("tls: {}", plain(&error)))
 }
 
-async fn put(stream: impl Connection, target: &Target, plan: &Plan) -> Result<(), String> {
+async fn put(
+    stream: impl CheckConnection,
+    target: &CheckTarget,
+    plan: &CheckPlan,
+) -> Result<(), String> {
     match &plan.question {
-        Question::Connection => Ok(()),
-        Question::Http { method, request } => http::ask(stream, target, method, request).await,
-        Question::Websocket {
+        CheckRequest::Connection => Ok(()),
+        CheckRequest::Http { method, request } => http::ask(stream, target, method, request).await,
+        CheckRequest::Websocket {
             request,
             protocol,
             ping,
         } => websocket::ask(stream, target, request, protocol.as_ref(), *ping).await,
-        Question::Expect { send, wanted } => expect::ask(stream, send, wanted).await,
-        Question::Redis { role } => redis::ask(stream, *role).await,
+        CheckRequest::Expect { send, wanted } => expect::ask(stream, send, wanted).await,
+        CheckRequest::Redis { role } => redis::ask(stream, *role).await,
     }
 }
 
-fn connect_failed(error: ConnectError) -> Failure {
+fn connect_failed(error: ConnectError) -> CheckFailure {
     let ours = error.is_ours() || is_unroutable(&error);
     let why = match &error {
         ConnectError::Refused(source) | ConnectError::Local(source) => {
@@ -99,8 +103,8 @@ fn connect_failed(error: ConnectError) -> Failure {
         ConnectError::TimedOut(_) | ConnectError::Tls(_) => format!("connect: {error}"),
     };
     match ours {
-        true => Failure::Ours(why),
-        false => Failure::Backend(why),
+        true => CheckFailure::Ours(why),
+        false => CheckFailure::Backend(why),
     }
 }
 
@@ -186,8 +190,8 @@ pub(super) mod tests {
         Expect::Bytes(bytes.into())
     }
 
-    fn backend(why: &str) -> Result<(), Failure> {
-        Err(Failure::Backend(why.into()))
+    fn backend(why: &str) -> Result<(), CheckFailure> {
+        Err(CheckFailure::Backend(why.into()))
     }
 
     async fn listen() -> (TcpListener, Endpoint) {
@@ -196,12 +200,12 @@ pub(super) mod tests {
         (listener, endpoint)
     }
 
-    async fn asked(endpoint: Endpoint, check: Check) -> Result<(), Failure> {
+    async fn asked(endpoint: Endpoint, check: Check) -> Result<(), CheckFailure> {
         let address = match &endpoint {
             Endpoint::Tcp(address) => Address::Tcp(*address),
             Endpoint::Unix(path) => Address::Unix(path.clone()),
         };
-        let plan = Plan::new(&check, None).unwrap();
+        let plan = CheckPlan::new(&check, None).unwrap();
         let name = "127.0.0.1".to_owned();
         let target = plan.target_at(&endpoint, &address, name).unwrap();
         probe(&target, &plan).await
@@ -211,7 +215,7 @@ pub(super) mod tests {
     async fn against<T, F: Future<Output = T>>(
         check: Check,
         serve: impl FnOnce(TcpStream) -> F,
-    ) -> (Result<(), Failure>, T) {
+    ) -> (Result<(), CheckFailure>, T) {
         let (listener, endpoint) = listen().await;
         let node = async { serve(listener.accept().await.unwrap().0).await };
         tokio::join!(asked(endpoint, check), node)
@@ -248,7 +252,7 @@ pub(super) mod tests {
     fn a_shortage_of_our_own_is_not_the_backends_fault() {
         let shortage = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let failure = connect_failed(shortage.into());
-        assert!(matches!(failure, Failure::Ours(_)), "{failure:?}");
+        assert!(matches!(failure, CheckFailure::Ours(_)), "{failure:?}");
     }
 
     #[tokio::test]
@@ -285,7 +289,7 @@ pub(super) mod tests {
     async fn what_is_not_http_fails() {
         let ssh = |stream| answer(stream, "SSH-2.0-OpenSSH_9.2\r\n\r\n");
         let (outcome, _) = against(check(http("/")), ssh).await;
-        let Err(Failure::Backend(why)) = outcome else {
+        let Err(CheckFailure::Backend(why)) = outcome else {
             panic!("{outcome:?}")
         };
         assert!(why.starts_with("http: "), "{why}");
@@ -383,7 +387,11 @@ pub(super) mod tests {
         ] {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
             let failure = connect_failed(ConnectError::Refused(error));
-            assert_eq!(matches!(failure, Failure::Ours(_)), ours, "{failure:?}");
+            assert_eq!(
+                matches!(failure, CheckFailure::Ours(_)),
+                ours,
+                "{failure:?}"
+            );
         }
     }
 
@@ -439,7 +447,7 @@ pub(super) mod tests {
             }
         }
 
-        async fn asked(&self, sni: &str, verify: bool, ca: bool) -> Result<(), Failure> {
+        async fn asked(&self, sni: &str, verify: bool, ca: bool) -> Result<(), CheckFailure> {
             let mut check = check(http("/"));
             check.tls = CheckTls::Own(BackendTls {
                 sni: Some(sni.into()),
@@ -466,7 +474,7 @@ pub(super) mod tests {
         assert_eq!(node.asked("chat.test", true, true).await, Ok(()));
         assert_eq!(node.asked("other.test", false, false).await, Ok(()));
         let outcome = node.asked("other.test", true, true).await;
-        let Err(Failure::Backend(why)) = outcome else {
+        let Err(CheckFailure::Backend(why)) = outcome else {
             panic!("{outcome:?}")
         };
         assert!(why.starts_with("tls: "), "{why}");

@@ -2,7 +2,7 @@
 
 /// The count of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct CheckProgress {
     up: bool,
     /// Answers in a row against the present verdict.
     against: u32,
@@ -14,10 +14,10 @@ pub(super) struct Progress {
     failed_first: bool,
 }
 
-impl Progress {
+impl CheckProgress {
     /// Goes on with a verdict that checks have made. `rise` and `fall` of 0 count as 1.
-    pub(super) fn new(up: bool, rise: u32, fall: u32) -> Progress {
-        Progress {
+    pub(super) fn new(up: bool, rise: u32, fall: u32) -> CheckProgress {
+        CheckProgress {
             up,
             against: 0,
             rise,
@@ -28,8 +28,8 @@ impl Progress {
     }
 
     /// `unproven`: no check has succeeded yet, so one success brings the backend up.
-    pub(super) fn unproven(self, unproven: bool) -> Progress {
-        Progress {
+    pub(super) fn unproven(self, unproven: bool) -> CheckProgress {
+        CheckProgress {
             proven: !unproven,
             ..self
         }
@@ -81,13 +81,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn verdicts(progress: &mut Progress, answers: &[bool]) -> Vec<Option<bool>> {
+    fn verdicts(progress: &mut CheckProgress, answers: &[bool]) -> Vec<Option<bool>> {
         answers.iter().map(|ok| progress.record(*ok)).collect()
     }
 
     #[test]
     fn falls_after_failures_in_a_row_and_rises_after_successes() {
-        let mut progress = Progress::new(true, 2, 3);
+        let mut progress = CheckProgress::new(true, 2, 3);
         assert_eq!(
             verdicts(&mut progress, &[false, false, false, true, true]),
             [None, None, Some(false), None, Some(true)]
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn one_success_between_failures_begins_the_count_again() {
-        let mut progress = Progress::new(true, 2, 2);
+        let mut progress = CheckProgress::new(true, 2, 2);
         assert_eq!(
             verdicts(&mut progress, &[false, true, false, false]),
             [None, None, None, Some(false)]
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_first_answer_decides_and_one_success_brings_up_who_never_was() {
-        let mut progress = Progress::new(true, 3, 3);
+        let mut progress = CheckProgress::new(true, 3, 3);
         progress.begin(false);
         assert!(!progress.is_up() && progress.failed_first());
         assert_eq!(
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_first_success_leaves_fall_its_meaning() {
-        let mut progress = Progress::new(false, 3, 2);
+        let mut progress = CheckProgress::new(false, 3, 2);
         progress.begin(true);
         assert!(progress.is_up());
         assert_eq!(
@@ -136,7 +136,7 @@ mod tests {
         fn the_verdict_changes_exactly_after_a_full_run(
             rise in 1u32..6, fall in 1u32..6, up: bool, answers in prop::collection::vec(any::<bool>(), 0..200),
         ) {
-            let mut progress = Progress::new(up, rise, fall);
+            let mut progress = CheckProgress::new(up, rise, fall);
             let mut verdict = up;
             for end in 1..=answers.len() {
                 let success = answers[end - 1];

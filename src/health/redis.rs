@@ -3,8 +3,8 @@
 //! A replica that became the primary, and a primary that came back as a replica, tell it at the next check: writes go where
 //! they can be made.
 
-use super::expect::Answer;
-use super::probe::Connection;
+use super::expect::CheckAnswer;
+use super::probe::CheckConnection;
 use crate::config::RedisRole;
 use crate::config::Word as _;
 
@@ -13,12 +13,15 @@ const PING: &[u8] = b"PING\r\n";
 const PING_AND_ROLE: &[u8] = b"PING\r\nINFO replication\r\n";
 
 /// Succeeds on a PONG, with `role` on that role.
-pub(super) async fn ask(stream: impl Connection, role: Option<RedisRole>) -> Result<(), String> {
+pub(super) async fn ask(
+    stream: impl CheckConnection,
+    role: Option<RedisRole>,
+) -> Result<(), String> {
     let send = match role {
         Some(_) => PING_AND_ROLE,
         None => PING,
     };
-    let mut answer = Answer::after(stream, send).await?;
+    let mut answer = CheckAnswer::after(stream, send).await?;
     loop {
         if let Some(verdict) = judge(&answer.bytes, role) {
             return verdict;

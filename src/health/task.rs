@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::plan::Plan;
-use super::probe::{self, Failure};
-use super::progress::Progress;
+use super::plan::CheckPlan;
+use super::probe::{self, CheckFailure};
+use super::progress::CheckProgress;
 use crate::net::fds::MAX_PARALLEL_CHECKS;
 use crate::pool::{Backend, OperatorState};
 
@@ -24,9 +24,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 static SLOTS: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.
-pub(super) async fn run(backend: Arc<Backend>, plan: Arc<Plan>) {
-    let mut watch = Watch {
-        progress: Progress::new(backend.check_up(), plan.check.rise, plan.check.fall)
+pub(super) async fn run(backend: Arc<Backend>, plan: Arc<CheckPlan>) {
+    let mut watch = CheckTask {
+        progress: CheckProgress::new(backend.check_up(), plan.check.rise, plan.check.fall)
             .unproven(!backend.is_proven()),
         backend,
         plan,
@@ -46,15 +46,15 @@ pub(super) async fn run(backend: Arc<Backend>, plan: Arc<Plan>) {
     }
 }
 
-struct Watch {
+struct CheckTask {
     backend: Arc<Backend>,
-    plan: Arc<Plan>,
-    progress: Progress,
+    plan: Arc<CheckPlan>,
+    progress: CheckProgress,
     /// The last check could not be made, for a reason of our own.
     hindered: bool,
 }
 
-impl Watch {
+impl CheckTask {
     /// Makes one check, unless there is nobody to ask. When it began.
     async fn round(&mut self) -> Instant {
         let _permit = SLOTS.acquire().await;
@@ -76,18 +76,18 @@ impl Watch {
     }
 
     /// Takes the answer to a check that began in `epoch`, unless another one has begun.
-    fn take_of(&mut self, epoch: u64, outcome: Result<(), Failure>) {
+    fn take_of(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
         if self.backend.check_epoch() == epoch {
             self.take(outcome);
         }
     }
 
-    fn take(&mut self, outcome: Result<(), Failure>) {
+    fn take(&mut self, outcome: Result<(), CheckFailure>) {
         let counters = self.backend.counters();
         let (success, reason) = match outcome {
             Ok(()) => (true, "check passed".to_owned()),
-            Err(Failure::Backend(why)) => (false, why),
-            Err(Failure::Ours(why)) => {
+            Err(CheckFailure::Backend(why)) => (false, why),
+            Err(CheckFailure::Ours(why)) => {
                 self.hindered_by(&why);
                 return;
             }
@@ -145,12 +145,12 @@ mod tests {
     use crate::health::tests::settings;
     use crate::pool::Pool;
 
-    fn watch(pool: &Pool) -> Watch {
+    fn watch(pool: &Pool) -> CheckTask {
         let check = pool.settings().check.clone().unwrap();
-        Watch {
+        CheckTask {
             backend: pool.backends().remove(0),
-            progress: Progress::new(true, check.rise, check.fall),
-            plan: Arc::new(Plan::new(&check, None).unwrap()),
+            progress: CheckProgress::new(true, check.rise, check.fall),
+            plan: Arc::new(CheckPlan::new(&check, None).unwrap()),
             hindered: false,
         }
     }
@@ -166,17 +166,21 @@ mod tests {
     async fn shortages_of_our_own_say_nothing_about_a_backend() {
         let pool = pool();
         let mut watch = watch(&pool);
-        watch.take(Err(Failure::Ours("connect: too many open files".into())));
+        watch.take(Err(CheckFailure::Ours(
+            "connect: too many open files".into(),
+        )));
         assert!(watch.backend.check_up() && !watch.backend.is_checked());
         watch.take(Ok(()));
-        watch.take(Err(Failure::Backend("down".into())));
+        watch.take(Err(CheckFailure::Backend("down".into())));
         for _ in 0..10 {
-            watch.take(Err(Failure::Ours("connect: too many open files".into())));
+            watch.take(Err(CheckFailure::Ours(
+                "connect: too many open files".into(),
+            )));
         }
         let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
         assert!(watch.backend.check_up());
         assert_eq!(count(&watch.backend.counters().checks_failed), 1);
-        watch.take(Err(Failure::Backend("down".into())));
+        watch.take(Err(CheckFailure::Backend("down".into())));
         assert!(!watch.backend.check_up());
     }
 
@@ -188,11 +192,11 @@ mod tests {
         ));
         let mut watch = watch(&pool);
         assert_eq!(watch.backend.reason(), "not checked yet");
-        let ours = || Err(Failure::Ours("connect: network unreachable".into()));
+        let ours = || Err(CheckFailure::Ours("connect: network unreachable".into()));
         watch.take(ours());
         let unchecked = "not checked: connect: network unreachable";
         assert_eq!(watch.backend.reason(), unchecked);
-        watch.take(Err(Failure::Backend("refused".into())));
+        watch.take(Err(CheckFailure::Backend("refused".into())));
         watch.take(ours());
         assert_eq!(watch.backend.reason(), "refused");
     }
@@ -205,7 +209,7 @@ mod tests {
         assert_eq!(watch.wait(0.5), Duration::from_secs(10));
         assert_eq!(watch.wait(1.0), Duration::from_secs(11));
         for _ in 0..2 {
-            watch.take(Err(Failure::Backend("down".into())));
+            watch.take(Err(CheckFailure::Backend("down".into())));
         }
         assert_eq!(watch.wait(0.5), Duration::from_secs(2));
     }
@@ -214,8 +218,8 @@ mod tests {
     async fn a_failed_first_check_is_repeated_soon_and_after_maintenance_again() {
         let pool = pool();
         let mut watch = watch(&pool);
-        let down = || Err(Failure::Backend("down".into()));
-        let is_up = |watch: &Watch| watch.backend.check_up();
+        let down = || Err(CheckFailure::Backend("down".into()));
+        let is_up = |watch: &CheckTask| watch.backend.check_up();
         watch.take(down());
         assert!(!is_up(&watch));
         assert_eq!(watch.wait(0.5), Duration::from_millis(250));

@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::http::{begin, judge, open, reason};
-use super::plan::{Ask, Target};
-use super::probe::Connection;
+use super::plan::{CheckTarget, HttpCheck};
+use super::probe::CheckConnection;
 use crate::wire::websocket::{self, UpgradeOffer};
 
 /// Largest message taken while a pong is waited for; a backend may greet first.
@@ -30,9 +30,9 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Succeeds on a valid 101, with `ping` on the pong behind it, and on another status that is wanted.
 pub(super) async fn ask(
-    stream: impl Connection,
-    target: &Target,
-    request: &Ask,
+    stream: impl CheckConnection,
+    target: &CheckTarget,
+    request: &HttpCheck,
     protocol: Option<&HeaderValue>,
     ping: bool,
 ) -> Result<(), String> {
@@ -50,9 +50,9 @@ pub(super) async fn ask(
 
 /// `None`: the answer has another status, and it is a wanted one.
 async fn shake(
-    stream: impl Connection,
-    target: &Target,
-    request: &Ask,
+    stream: impl CheckConnection,
+    target: &CheckTarget,
+    request: &HttpCheck,
     protocol: Option<&HeaderValue>,
 ) -> Result<Option<Socket>, String> {
     let offer = UpgradeOffer {
@@ -91,8 +91,8 @@ fn read_protocol(protocol: &HeaderValue) -> String {
 }
 
 fn handshake(
-    target: &Target,
-    request: &Ask,
+    target: &CheckTarget,
+    request: &HttpCheck,
     offer: &UpgradeOffer,
 ) -> Result<Request<Empty<Bytes>>, String> {
     let mut begun = begin(target, request)

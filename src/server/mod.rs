@@ -260,7 +260,7 @@ impl Server {
     }
 
     /// How the DNS lookups of that pool go.
-    pub fn lookups(&self, pool: &str) -> Option<Arc<discovery::Status>> {
+    pub fn lookups(&self, pool: &str) -> Option<Arc<discovery::LookupStatus>> {
         let live = lock(&self.live);
         let running = live.pools.get(pool)?;
         Some(Arc::clone(&running.lookups))

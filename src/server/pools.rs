@@ -20,7 +20,7 @@ const FIRST_LOOKUPS: Duration = Duration::from_secs(1);
 /// One pool of the present configuration; checks and lookups go on as long as this is kept.
 pub(super) struct RunningPool {
     pub pool: Arc<Pool>,
-    pub lookups: Arc<discovery::Status>,
+    pub lookups: Arc<discovery::LookupStatus>,
     _stop: DropGuard,
 }
 
@@ -28,7 +28,7 @@ impl RunningPool {
     /// Starts checks, lookups, and the pings that follow checks, on `watch`.
     pub fn start(pool: Arc<Pool>, relay: &Arc<Relay>, watch: &Handle) -> RunningPool {
         let stop = CancellationToken::new();
-        let lookups = Arc::new(discovery::Status::default());
+        let lookups = Arc::new(discovery::LookupStatus::default());
         let (checked, until) = (Arc::clone(&pool), stop.clone());
         let checks = move || health::watch(Arc::clone(&checked), until.clone());
         watch.spawn(supervise(format!("checks of {}", pool.name()), checks));
