@@ -9,7 +9,7 @@ use std::path::Path;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use evenkeel::balance::{Maglev, Nodes, Picker, RoundRobin, bytes_hash};
 use evenkeel::observe::{Journal, ListenerCounters};
-use evenkeel::proxy::{Admissions, Limits, Rules};
+use evenkeel::proxy::{Limits, ListenerAdmission, ListenerSnapshot};
 use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::RequestValidator;
@@ -151,7 +151,7 @@ fn frames(criterion: &mut Criterion) {
 }
 
 /// A listener with these keys, and its door-keeper.
-fn door(keys: &str) -> (Admissions, Rules) {
+fn door(keys: &str) -> (ListenerAdmission, ListenerSnapshot) {
     let text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n{keys}\n\
          [pool.p]\nbackend = [{{ address = \"127.0.0.1:1\" }}]\n"
@@ -160,8 +160,8 @@ fn door(keys: &str) -> (Admissions, Rules) {
         .unwrap_or_else(|errors| panic!("{errors}"));
     let journal = Journal::new(&config.access_log).expect("a journal");
     let counters = ListenerCounters::new("l", &journal);
-    let rules = Rules::build(&config.listeners[0], &BTreeMap::new()).expect("rules");
-    let admissions = Admissions::new(&Limits::new(&config.global), &counters);
+    let rules = ListenerSnapshot::build(&config.listeners[0], &BTreeMap::new()).expect("rules");
+    let admissions = ListenerAdmission::new(&Limits::new(&config.global), &counters);
     (admissions, rules)
 }
 

@@ -12,8 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admissions;
-use super::{Arrival, Intake, Proxy, Rules, Slot, door, http, introduction, real_client, tcp};
+use super::admission::ListenerAdmission;
+use super::{
+    ClientConnection, Intake, ListenerSnapshot, Proxy, SetupPermit, door, http, introduction,
+    real_client, tcp,
+};
 use crate::base::pace::LogThrottle;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -26,22 +29,22 @@ const WARN_SPACING: Duration = Duration::from_secs(10);
 
 /// A listener that accepts. Dropping it without [`Listening::stop`] stops it, too.
 pub struct Listening {
-    shared: Arc<Shared>,
+    shared: Arc<AcceptShared>,
     stop: CancellationToken,
     acceptor: Mutex<Acceptor>,
 }
 
-pub(super) struct Shared {
+pub(super) struct AcceptShared {
     pub proxy: Arc<Proxy>,
     pub bound: Arc<Bound>,
-    pub rules: Arc<ArcSwap<Rules>>,
+    pub rules: Arc<ArcSwap<ListenerSnapshot>>,
     pub counters: Arc<ListenerCounters>,
-    pub admissions: Arc<Admissions>,
+    pub admissions: Arc<ListenerAdmission>,
     warned: LogThrottle,
     stop: CancellationToken,
 }
 
-impl Shared {
+impl AcceptShared {
     /// Connections that the kernel may have queued and that the close of the socket would reset. None where the socket
     /// stays open for another acceptor, which heeds the limits.
     pub fn left_behind(&self) -> u32 {
@@ -61,7 +64,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    fn start(shared: &Arc<Shared>) -> Self {
+    fn start(shared: &Arc<AcceptShared>) -> Self {
         let on_relay = door::is_plain(&shared.rules.load());
         let stop = shared.stop.child_token();
         let accepting = accept(Arc::clone(shared), on_relay, stop.clone());
@@ -79,19 +82,19 @@ impl Listening {
     pub fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
-        rules: Rules,
+        rules: ListenerSnapshot,
         counters: Arc<ListenerCounters>,
         moved: Option<&Listening>,
     ) -> Self {
         let stop = proxy.stopping.child_token();
         set_options(&bound, &rules);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(AcceptShared {
             proxy: Arc::clone(proxy),
             bound,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             admissions: match moved {
                 Some(old) => Arc::clone(&old.shared.admissions),
-                None => Arc::new(Admissions::new(&proxy.limits, &counters)),
+                None => Arc::new(ListenerAdmission::new(&proxy.limits, &counters)),
             },
             counters,
             warned: LogThrottle::new(WARN_SPACING),
@@ -106,7 +109,7 @@ impl Listening {
     }
 
     /// The next connection sees these rules; the socket is not touched, but for the length of its queue.
-    pub fn update(&self, rules: Rules) {
+    pub fn update(&self, rules: ListenerSnapshot) {
         let backlog = rules.config.backlog;
         if backlog != self.rules().config.backlog
             && let Err(error) = self.shared.bound.set_backlog(backlog)
@@ -131,7 +134,7 @@ impl Listening {
         }
     }
 
-    pub fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Arc<ListenerSnapshot> {
         self.shared.rules.load_full()
     }
 
@@ -176,7 +179,7 @@ impl Drop for Listening {
 }
 
 /// Accepted sockets inherit them. What the kernel has accepted already keeps what it has.
-fn set_options(bound: &Bound, rules: &Rules) {
+fn set_options(bound: &Bound, rules: &ListenerSnapshot) {
     let config = &rules.config;
     if let Err(error) = bound.set_options(&config.tcp, config.tcp_defer_accept) {
         tracing::warn!(listener = %config.name, %error, "socket options cannot be set");
@@ -186,7 +189,7 @@ fn set_options(bound: &Bound, rules: &Rules) {
     }
 }
 
-async fn accept(shared: Arc<Shared>, on_relay: bool, stop: CancellationToken) {
+async fn accept(shared: Arc<AcceptShared>, on_relay: bool, stop: CancellationToken) {
     let joined = tokio::select! {
         biased;
         // Cancel safe: the socket that was joined is left again.
@@ -194,23 +197,23 @@ async fn accept(shared: Arc<Shared>, on_relay: bool, stop: CancellationToken) {
         () = stop.cancelled() => return,
     };
     match joined {
-        Joined::Relay(socket) => door::keep(shared, socket, stop).await,
-        Joined::SetUp(incoming) => accept_here(shared, incoming, stop).await,
+        WatchedSocket::Relay(socket) => door::keep(shared, socket, stop).await,
+        WatchedSocket::SetUp(incoming) => accept_here(shared, incoming, stop).await,
     }
 }
 
 /// The listening socket as an acceptor watches it.
-enum Joined {
+enum WatchedSocket {
     Relay(OwnedFd),
     SetUp(Incoming),
 }
 
 /// Waits for the descriptor that watching takes.
-async fn join(shared: &Shared, on_relay: bool) -> Joined {
+async fn join(shared: &AcceptShared, on_relay: bool) -> WatchedSocket {
     loop {
         let joined = match on_relay {
-            true => shared.bound.duplicate().map(Joined::Relay),
-            false => shared.bound.incoming().map(Joined::SetUp),
+            true => shared.bound.duplicate().map(WatchedSocket::Relay),
+            false => shared.bound.incoming().map(WatchedSocket::SetUp),
         };
         match joined {
             Ok(joined) => return joined,
@@ -219,7 +222,7 @@ async fn join(shared: &Shared, on_relay: bool) -> Joined {
     }
 }
 
-async fn accept_here(shared: Arc<Shared>, incoming: Incoming, stop: CancellationToken) {
+async fn accept_here(shared: Arc<AcceptShared>, incoming: Incoming, stop: CancellationToken) {
     loop {
         // Cancel safe: both only wait. What accept has given is not dropped by a stop.
         let accepted = tokio::select! {
@@ -242,7 +245,7 @@ async fn accept_here(shared: Arc<Shared>, incoming: Incoming, stop: Cancellation
 /// What the kernel has accepted for us before we stopped is not to be reset by the close. This asks the kernel itself:
 /// tokio's accept says "nothing" when the task's budget is used up, and before its driver has heard of a connection.
 /// The limits are not asked: at most one queue's length more, once.
-fn drain(shared: &Arc<Shared>) {
+fn drain(shared: &Arc<AcceptShared>) {
     for _ in 0..shared.left_behind() {
         let accepted = match shared.bound.accept_now() {
             Ok(None) => return,
@@ -263,7 +266,7 @@ fn drain(shared: &Arc<Shared>) {
 }
 
 /// Waits for room, then for a connection. Cancel safe: both are.
-async fn next(shared: &Shared, incoming: &Incoming) -> io::Result<(Stream, Peer)> {
+async fn next(shared: &AcceptShared, incoming: &Incoming) -> io::Result<(Stream, Peer)> {
     let limits = &shared.proxy.limits;
     if !limits.has_room() {
         warn_of_limit(shared);
@@ -273,7 +276,7 @@ async fn next(shared: &Shared, incoming: &Incoming) -> io::Result<(Stream, Peer)
     Ok((Stream::from_owned_fd(socket, peer)?, peer))
 }
 
-fn warn_of_limit(shared: &Shared) {
+fn warn_of_limit(shared: &AcceptShared) {
     let limits = &shared.proxy.limits;
     if shared.warned.is_due(std::time::Instant::now()) {
         tracing::warn!(listener = %shared.counters.name, live = limits.live(), in_setup = limits.in_setup(),
@@ -283,7 +286,7 @@ fn warn_of_limit(shared: &Shared) {
 
 /// Waits until accepting may go on: the limits had no room, or the process is short of what the error says. Cancel safe: it
 /// takes nothing.
-pub(super) async fn await_room(shared: &Shared, why: Option<io::Error>) {
+pub(super) async fn await_room(shared: &AcceptShared, why: Option<io::Error>) {
     let limits = &shared.proxy.limits;
     let Some(error) = why else {
         warn_of_limit(shared);
@@ -297,7 +300,7 @@ pub(super) async fn await_room(shared: &Shared, why: Option<io::Error>) {
 
 /// A place for a connection just accepted. There was room before the wait for it, which another listener may have
 /// taken since: then this one is held here, one for each listener, until there is room again or the listener stops.
-async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
+async fn place(shared: &AcceptShared, stop: &CancellationToken) -> SetupPermit {
     let limits = &shared.proxy.limits;
     tokio::select! {
         biased;
@@ -307,7 +310,7 @@ async fn place(shared: &Shared, stop: &CancellationToken) -> Slot {
 }
 
 /// Starts the path of one connection in a task of its own: a panic there ends that connection only.
-pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slot) {
+pub(super) fn arrive(shared: &Arc<AcceptShared>, stream: Stream, peer: Peer, slot: SetupPermit) {
     shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
     let rules = shared.rules.load_full();
     // Who the client is, is said by its PROXY header.
@@ -323,7 +326,7 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
         drop(stream);
         return kept_out(shared, peer, refusal);
     }
-    let mut arrival = Arrival {
+    let mut arrival = ClientConnection {
         proxy: Arc::clone(&shared.proxy),
         deadline: Instant::now() + rules.config.handshake_timeout,
         closing: shared.stop.clone(),
@@ -363,9 +366,9 @@ pub(super) fn arrive(shared: &Arc<Shared>, stream: Stream, peer: Peer, slot: Slo
 
 /// Lets a client in, as the listener's rules have it.
 fn enter(
-    admissions: &Admissions,
-    rules: &Rules,
-    slot: &Slot,
+    admissions: &ListenerAdmission,
+    rules: &ListenerSnapshot,
+    slot: &SetupPermit,
     client: Peer,
     names_clients: bool,
 ) -> Result<(), Refusal> {
@@ -373,7 +376,7 @@ fn enter(
     Ok(())
 }
 
-impl Arrival {
+impl ClientConnection {
     fn enter(&self) -> Result<(), Refusal> {
         let names_clients = self.names_clients(&self.rules.config);
         enter(
@@ -391,7 +394,7 @@ fn keep_out(refusal: Refusal) -> Termination {
 }
 
 /// The record of a connection that was kept out. Its socket is closed, by a reset: it costs no more than that.
-pub(super) fn kept_out(shared: &Shared, peer: Peer, refusal: Refusal) {
+pub(super) fn kept_out(shared: &AcceptShared, peer: Peer, refusal: Refusal) {
     tracing::debug!(listener = %shared.counters.name, %peer, reason = refusal.word(), "kept out");
     let record = ConnectionRecord::new(&shared.counters, peer);
     record.finish(keep_out(refusal));
@@ -399,7 +402,7 @@ pub(super) fn kept_out(shared: &Shared, peer: Peer, refusal: Refusal) {
 
 /// After an error of accept: go on at once when only that connection failed, else wait a little: whatever the kernel says,
 /// it must not become a busy loop.
-async fn pause(shared: &Shared, error: io::Error) {
+async fn pause(shared: &AcceptShared, error: io::Error) {
     match is_of_one_connection(&error) {
         true => lost(shared, &error),
         false => await_room(shared, Some(error)).await,
@@ -407,6 +410,6 @@ async fn pause(shared: &Shared, error: io::Error) {
 }
 
 /// Only that connection failed, e.g. reset by its client while it was queued.
-pub(super) fn lost(shared: &Shared, error: &io::Error) {
+pub(super) fn lost(shared: &AcceptShared, error: &io::Error) {
     tracing::debug!(listener = %shared.counters.name, %error, "a connection was gone before it was accepted");
 }

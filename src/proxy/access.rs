@@ -10,23 +10,23 @@ use crate::config::{Access, Trusted};
 /// Who may come in.
 pub struct AccessList {
     /// `None`: everybody.
-    allow: Option<Clients>,
+    allow: Option<ClientList>,
     /// Wins.
-    deny: Clients,
+    deny: ClientList,
 }
 
 #[derive(Default)]
-struct Clients {
+struct ClientList {
     networks: JointPrefixSet<IpNet>,
     unix: bool,
 }
 
 impl AccessList {
     pub fn new(access: &Access) -> Self {
-        let allow = (!access.allow.is_empty()).then(|| Clients::new(&access.allow));
+        let allow = (!access.allow.is_empty()).then(|| ClientList::new(&access.allow));
         Self {
             allow,
-            deny: Clients::new(&access.deny),
+            deny: ClientList::new(&access.deny),
         }
     }
 
@@ -37,7 +37,7 @@ impl AccessList {
     }
 }
 
-impl Clients {
+impl ClientList {
     fn new(list: &[Trusted]) -> Self {
         let mut clients = Self::default();
         for one in list {

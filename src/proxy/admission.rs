@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::sources::{Sources, Tracked};
-use super::{Intake, Limits, Rules};
+use super::sources::{SourceTable, Tracked};
+use super::{Intake, Limits, ListenerSnapshot};
 use crate::base::pace::LogThrottle;
 use crate::base::rate::Bucket;
 use crate::base::source::SourcePrefix;
@@ -18,11 +18,11 @@ use crate::observe::{ListenerCounters, Refusal};
 const WARN_SPACING: Duration = Duration::from_secs(10);
 
 /// The door-keeper of one listener. What it counts outlives every reload of the rules.
-pub struct Admissions {
-    entrance: Arc<Entrance>,
+pub struct ListenerAdmission {
+    entrance: Arc<ListenerCount>,
     /// Where no source is counted.
-    anyone: Arc<Origin>,
-    sources: Sources<Origin>,
+    anyone: Arc<SourceCount>,
+    sources: SourceTable<SourceCount>,
     counters: Arc<ListenerCounters>,
     intake: Intake,
     warned: LogThrottle,
@@ -31,7 +31,7 @@ pub struct Admissions {
 
 /// What all connections of one listener share.
 #[derive(Debug)]
-struct Entrance {
+struct ListenerCount {
     limits: Arc<Limits>,
     live: AtomicU64,
     accepted: Bucket,
@@ -39,13 +39,13 @@ struct Entrance {
 
 /// What the connections of one source share.
 #[derive(Debug)]
-struct Origin {
-    entrance: Arc<Entrance>,
+struct SourceCount {
+    entrance: Arc<ListenerCount>,
     live: AtomicU64,
     accepted: Bucket,
 }
 
-impl Tracked for Origin {
+impl Tracked for SourceCount {
     fn forgotten_at(&self) -> Duration {
         self.accepted.full_at()
     }
@@ -54,19 +54,19 @@ impl Tracked for Origin {
 /// One connection that was let in, counted at its listener and its source; dropping it uncounts. One pointer: it lasts as
 /// long as the connection.
 #[derive(Debug)]
-pub struct Admitted(SourcePermit);
+pub struct ListenerPermit(SourcePermit);
 
 /// One count at a source; dropping it uncounts.
 #[derive(Debug)]
-pub struct SourcePermit(Arc<Origin>);
+pub struct SourcePermit(Arc<SourceCount>);
 
-impl Admissions {
+impl ListenerAdmission {
     pub fn new(limits: &Arc<Limits>, counters: &Arc<ListenerCounters>) -> Self {
-        let entrance = Entrance::new(limits);
+        let entrance = ListenerCount::new(limits);
         Self {
-            anyone: Arc::new(Origin::new(&entrance)),
+            anyone: Arc::new(SourceCount::new(&entrance)),
             entrance,
-            sources: Sources::new(),
+            sources: SourceTable::new(),
             counters: Arc::clone(counters),
             intake: Intake::default(),
             warned: LogThrottle::new(WARN_SPACING),
@@ -82,10 +82,10 @@ impl Admissions {
     /// The rule or the limit that keeps it out.
     pub fn admit(
         &self,
-        rules: &Rules,
+        rules: &ListenerSnapshot,
         client: Option<IpAddr>,
         names_clients: bool,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<ListenerPermit, Refusal> {
         let admitted = self.try_admit(rules, client, names_clients);
         if let Err(refusal) = admitted {
             self.refused(refusal);
@@ -100,7 +100,7 @@ impl Admissions {
     /// The limit of the source that keeps it out.
     pub fn admit_session(
         &self,
-        rules: &Rules,
+        rules: &ListenerSnapshot,
         client: Option<IpAddr>,
     ) -> Result<Option<SourcePermit>, Refusal> {
         let now = self.entrance.limits.now();
@@ -185,10 +185,10 @@ impl Admissions {
     /// The source first: one that is over its limits must not use up what all others share.
     fn try_admit(
         &self,
-        rules: &Rules,
+        rules: &ListenerSnapshot,
         client: Option<IpAddr>,
         names_clients: bool,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<ListenerPermit, Refusal> {
         if !rules.access.admits(client) {
             return Err(Refusal::Denied);
         }
@@ -206,7 +206,7 @@ impl Admissions {
             None => origin.counted(),
         };
         self.entrance.enter(admission, now)?;
-        Ok(Admitted(permit))
+        Ok(ListenerPermit(permit))
     }
 
     /// Where a client is counted, and its limits there.
@@ -215,13 +215,13 @@ impl Admissions {
         limits: Option<&'a PerSource>,
         client: Option<IpAddr>,
         now: Duration,
-    ) -> (Arc<Origin>, Option<&'a PerSource>) {
+    ) -> (Arc<SourceCount>, Option<&'a PerSource>) {
         let anyone = || (Arc::clone(&self.anyone), None);
         let Some((limits, client)) = limits.zip(client) else {
             return anyone();
         };
         let source = SourcePrefix::of(Some(client), limits.prefixes.v4, limits.prefixes.v6);
-        let new = || Origin::new(&self.entrance);
+        let new = || SourceCount::new(&self.entrance);
         match self.sources.entry(source, now, new) {
             Some(origin) => (origin, Some(limits)),
             None => {
@@ -232,7 +232,7 @@ impl Admissions {
     }
 }
 
-impl Entrance {
+impl ListenerCount {
     fn new(limits: &Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
             limits: Arc::clone(limits),
@@ -254,8 +254,8 @@ impl Entrance {
     }
 }
 
-impl Origin {
-    fn new(entrance: &Arc<Entrance>) -> Self {
+impl SourceCount {
+    fn new(entrance: &Arc<ListenerCount>) -> Self {
         Self {
             entrance: Arc::clone(entrance),
             live: AtomicU64::new(0),
@@ -281,11 +281,11 @@ impl Origin {
     }
 }
 
-impl Admitted {
+impl ListenerPermit {
     /// A connection that no listener counts.
     pub fn unlimited(limits: &Arc<Limits>) -> Self {
-        let entrance = Entrance::new(limits);
-        Self::of(Arc::new(Origin::new(&entrance)).counted())
+        let entrance = ListenerCount::new(limits);
+        Self::of(Arc::new(SourceCount::new(&entrance)).counted())
     }
 
     /// Counts at the listener what is counted at its source.
@@ -304,7 +304,7 @@ impl Admitted {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ListenerPermit {
     fn drop(&mut self) {
         self.0.0.entrance.live.fetch_sub(1, Ordering::Relaxed);
     }

@@ -12,42 +12,42 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::backend_line::Driver;
-use super::dialogue::Dialogue;
+use super::dialogue::GateState;
 use super::forward;
 use super::interval::Interval;
-use super::ticket::Ticket;
+use super::ticket::RequestRecord;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 use crate::wire::websocket;
 
 /// The body of an answer. The request's ticket ends with it.
-pub(super) enum Answer {
-    Own(Box<Own>),
-    Backend(Box<Streamed>),
+pub(super) enum ResponseBody {
+    Own(Box<OwnBody>),
+    Backend(Box<BackendBody>),
     /// Of a 101: its ticket goes on with the session.
     Empty,
 }
 
 /// The body of an answer of our own, and the ticket that ends with it.
-pub(super) struct Own {
+pub(super) struct OwnBody {
     text: Option<Bytes>,
-    _ticket: Ticket,
+    _ticket: RequestRecord,
 }
 
 /// A short answer of our own. `detail` tells a client what it did wrong; nothing is told of a backend's failure.
 pub(super) fn own(
-    mut ticket: Ticket,
+    mut ticket: RequestRecord,
     status: StatusCode,
     end: Termination,
     detail: Option<&str>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     ticket.note(|record| record.answered(status.as_u16()));
     ticket.ends(end);
     let text = match detail {
         Some(detail) => format!("{status}: {detail}\n"),
         None => format!("{status}\n"),
     };
-    let mut response = Response::new(Answer::Own(Box::new(Own {
+    let mut response = Response::new(ResponseBody::Own(Box::new(OwnBody {
         text: Some(text.into()),
         _ticket: ticket,
     })));
@@ -68,11 +68,11 @@ pub(super) fn own(
 
 /// As [`own`], and the connection is closed after it.
 pub(super) fn own_and_close(
-    ticket: Ticket,
+    ticket: RequestRecord,
     status: StatusCode,
     end: Termination,
     detail: Option<&str>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let mut response = own(ticket, status, end, detail);
     forward::close(response.headers_mut());
     response
@@ -80,14 +80,14 @@ pub(super) fn own_and_close(
 
 /// A backend's body on its way to the client. It holds what the request holds, to the body's end: dropping it gives
 /// the lease back, ends the backend connection and finishes the record.
-pub(super) struct Streamed {
+pub(super) struct BackendBody {
     pub body: Incoming,
-    pub ticket: Ticket,
+    pub ticket: RequestRecord,
     /// Rings for the interval lines.
     pub interval: Option<Interval>,
     /// Ends the backend connection with the body.
     pub _driver: Driver,
-    pub dialogue: Arc<Dialogue>,
+    pub dialogue: Arc<GateState>,
     /// Bytes of the request's body that went to the backend.
     pub sent: Arc<AtomicU64>,
     /// The exchange was given up because nothing moved.
@@ -95,7 +95,7 @@ pub(super) struct Streamed {
     pub _lease: Lease,
 }
 
-impl Streamed {
+impl BackendBody {
     fn passed(&mut self, frame: &Frame<Bytes>) {
         self.dialogue.moved();
         if let Some(data) = frame.data_ref() {
@@ -123,7 +123,7 @@ impl Streamed {
     }
 }
 
-impl Body for Streamed {
+impl Body for BackendBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -155,7 +155,7 @@ impl Body for Streamed {
     }
 }
 
-impl Drop for Streamed {
+impl Drop for BackendBody {
     fn drop(&mut self) {
         // hyper does not ask on once the announced length has come.
         if self.body.is_end_stream() {
@@ -168,7 +168,7 @@ impl Drop for Streamed {
     }
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -177,27 +177,29 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Answer::Own(own) => Poll::Ready(own.text.take().map(|text| Ok(Frame::data(text)))),
-            Answer::Backend(streamed) => Pin::new(&mut **streamed).poll_frame(context),
-            Answer::Empty => Poll::Ready(None),
+            ResponseBody::Own(own) => {
+                Poll::Ready(own.text.take().map(|text| Ok(Frame::data(text))))
+            }
+            ResponseBody::Backend(streamed) => Pin::new(&mut **streamed).poll_frame(context),
+            ResponseBody::Empty => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Answer::Own(own) => own.text.is_none(),
-            Answer::Backend(streamed) => streamed.is_end_stream(),
-            Answer::Empty => true,
+            ResponseBody::Own(own) => own.text.is_none(),
+            ResponseBody::Backend(streamed) => streamed.is_end_stream(),
+            ResponseBody::Empty => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Answer::Own(own) => {
+            ResponseBody::Own(own) => {
                 SizeHint::with_exact(own.text.as_ref().map_or(0, |text| text.len() as u64))
             }
-            Answer::Backend(streamed) => streamed.size_hint(),
-            Answer::Empty => SizeHint::with_exact(0),
+            ResponseBody::Backend(streamed) => streamed.size_hint(),
+            ResponseBody::Empty => SizeHint::with_exact(0),
         }
     }
 }

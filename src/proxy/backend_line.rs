@@ -15,9 +15,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::SetupLeg;
-use super::dialogue::Dialogue;
-use super::wait::Wait;
+use super::MaybeTlsStream;
+use super::dialogue::GateState;
+use super::wait::UploadWait;
 use crate::config;
 use crate::net::{Names, RespelledStream};
 use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
@@ -26,11 +26,11 @@ use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The task that moves a backend connection's bytes; it gives the stream back when the connection has become a tunnel.
-pub(super) type Driver = AbortOnDropHandle<Option<Parts<TokioIo<Heard>>>>;
+pub(super) type Driver = AbortOnDropHandle<Option<Parts<TokioIo<MonitoredStream>>>>;
 
 /// A backend connection that waits for its request.
-pub(super) struct Line {
-    pub sender: SendRequest<Upload>,
+pub(super) struct BackendConnection {
+    pub sender: SendRequest<RequestBody>,
     pub driver: Driver,
     pub contact: Arc<Contact>,
     /// The connection was given up because no byte moved for the pool's `idle_timeout`.
@@ -50,15 +50,15 @@ pub(super) const KEPT: Spelling = &[OF_A_HOP, OF_A_HANDSHAKE];
 /// # Errors
 /// hyper's; nothing was sent.
 pub(super) async fn open(
-    stream: SetupLeg,
-    dialogue: &Arc<Dialogue>,
+    stream: MaybeTlsStream,
+    dialogue: &Arc<GateState>,
     pool: &config::Pool,
     names: Spelling,
-) -> hyper::Result<Line> {
+) -> hyper::Result<BackendConnection> {
     dialogue.moved();
     let contact = Arc::new(Contact::default());
     let stalled = Arc::new(AtomicBool::new(false));
-    let io = TokioIo::new(Heard {
+    let io = TokioIo::new(MonitoredStream {
         stream: RespelledStream::new(stream, names, Names::default()),
         contact: Arc::clone(&contact),
     });
@@ -67,7 +67,7 @@ pub(super) async fn open(
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_buf_size(MAX_BUFFER_BYTES);
-    let (sender, connection) = builder.handshake::<_, Upload>(io).await?;
+    let (sender, connection) = builder.handshake::<_, RequestBody>(io).await?;
     let (dialogue, gave_up) = (Arc::clone(dialogue), Arc::clone(&stalled));
     let (idle, fin) = (pool.idle_timeout, pool.fin_timeout);
     let driver = tokio::spawn(async move {
@@ -80,7 +80,7 @@ pub(super) async fn open(
             }
         }
     });
-    Ok(Line {
+    Ok(BackendConnection {
         sender,
         driver: AbortOnDropHandle::new(driver),
         contact,
@@ -129,22 +129,22 @@ impl Contact {
 }
 
 /// A client's body on its way to the backend; trailers end at this hop.
-pub(super) struct Upload {
+pub(super) struct RequestBody {
     body: Option<Incoming>,
-    dialogue: Arc<Dialogue>,
+    dialogue: Arc<GateState>,
     sent: Arc<AtomicU64>,
     broken: Arc<AtomicBool>,
-    wait: Arc<Wait>,
+    wait: Arc<UploadWait>,
 }
 
-impl Upload {
-    pub(super) fn new(body: Option<Incoming>, dialogue: &Arc<Dialogue>) -> Upload {
-        Upload {
+impl RequestBody {
+    pub(super) fn new(body: Option<Incoming>, dialogue: &Arc<GateState>) -> RequestBody {
+        RequestBody {
             body,
             dialogue: Arc::clone(dialogue),
             sent: Arc::default(),
             broken: Arc::default(),
-            wait: Arc::new(Wait::new()),
+            wait: Arc::new(UploadWait::new()),
         }
     }
 
@@ -159,7 +159,7 @@ impl Upload {
     }
 
     /// Whom the request waits for.
-    pub(super) fn wait(&self) -> Arc<Wait> {
+    pub(super) fn wait(&self) -> Arc<UploadWait> {
         Arc::clone(&self.wait)
     }
 
@@ -171,14 +171,14 @@ impl Upload {
     }
 }
 
-impl Upload {
+impl RequestBody {
     fn over<T>(&self) -> Poll<Option<T>> {
         self.wait.for_backend();
         Poll::Ready(None)
     }
 }
 
-impl Body for Upload {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -220,18 +220,18 @@ impl Body for Upload {
 }
 
 /// A backend stream that remembers what has passed: that decides whether a handshake may be sent again elsewhere.
-pub(super) struct Heard {
-    stream: RespelledStream<SetupLeg>,
+pub(super) struct MonitoredStream {
+    stream: RespelledStream<MaybeTlsStream>,
     contact: Arc<Contact>,
 }
 
-impl Heard {
-    pub(super) fn into_inner(self) -> SetupLeg {
+impl MonitoredStream {
+    pub(super) fn into_inner(self) -> MaybeTlsStream {
         self.stream.into_inner()
     }
 }
 
-impl AsyncRead for Heard {
+impl AsyncRead for MonitoredStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -247,7 +247,7 @@ impl AsyncRead for Heard {
     }
 }
 
-impl AsyncWrite for Heard {
+impl AsyncWrite for MonitoredStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

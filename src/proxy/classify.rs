@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::handshakes::Accepted;
-use super::rules::Facts;
-use super::{Arrival, SetupLeg, client_certificate, handshakes};
+use super::handshakes::AcceptedTls;
+use super::rules::RouteInput;
+use super::{ClientConnection, MaybeTlsStream, client_certificate, handshakes};
 use crate::net::Stream;
 use crate::observe::{Cause, ConnectionRecord, HandshakeFacts, Phase, Side, Termination};
 use crate::tls::{ClientIdentity, TlsAcceptor};
@@ -25,24 +25,24 @@ const MAX_DISCARDED_BYTES: u64 = 128 * 1024;
 const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// A classified connection.
-pub(super) struct Classified {
-    pub client: SetupLeg,
+pub(super) struct Identified {
+    pub client: MaybeTlsStream,
     /// Read from the client and meant for the backend.
     pub read: Vec<u8>,
     pub hello: ClientHello,
     /// Where TLS ended here.
-    pub shaken: Option<Shaken>,
+    pub shaken: Option<HandshakeInfo>,
 }
 
 /// What a TLS handshake has shown beside the names.
-pub(super) struct Shaken {
+pub(super) struct HandshakeInfo {
     pub tls: HandshakeFacts,
     /// For its turn: no part of the client's time.
     pub waited: Duration,
     pub identity: Option<ClientIdentity>,
 }
 
-impl Classified {
+impl Identified {
     /// Writes to the record what is known by now.
     pub fn note(&self, record: &mut ConnectionRecord) {
         if let Some(sni) = self.hello.sni.as_ref().or(self.hello.odd_name.as_ref()) {
@@ -55,19 +55,19 @@ impl Classified {
         }
     }
 
-    pub fn facts(&self) -> Facts<'_> {
-        Facts {
+    pub fn facts(&self) -> RouteInput<'_> {
+        RouteInput {
             sni: self.hello.sni.as_deref(),
             alpn: &self.hello.alpn,
-            ..Facts::default()
+            ..RouteInput::default()
         }
     }
 }
 
 /// A connection about which nothing needs to be known.
-pub(super) fn plain(stream: Stream) -> Classified {
-    Classified {
-        client: SetupLeg::Plain(stream),
+pub(super) fn plain(stream: Stream) -> Identified {
+    Identified {
+        client: MaybeTlsStream::Plain(stream),
         read: Vec::new(),
         hello: ClientHello::default(),
         shaken: None,
@@ -79,7 +79,7 @@ pub(super) async fn peek_hello(
     mut stream: Stream,
     deadline: Instant,
     record: &mut ConnectionRecord,
-) -> Result<Classified, Termination> {
+) -> Result<Identified, Termination> {
     let mut read = Vec::with_capacity(1024);
     let mut reader = ClientHelloReader::new();
     loop {
@@ -93,8 +93,8 @@ pub(super) async fn peek_hello(
         }
         match reader.feed(&read[before..]) {
             HelloProgress::Hello(hello) => {
-                return Ok(Classified {
-                    client: SetupLeg::Plain(stream),
+                return Ok(Identified {
+                    client: MaybeTlsStream::Plain(stream),
                     read,
                     hello,
                     shaken: None,
@@ -139,15 +139,15 @@ pub(super) async fn send_alert(stream: &mut Stream, alert: u8) {
 pub(super) async fn terminate(
     stream: Stream,
     terminator: &TlsAcceptor,
-    arrival: &Arrival,
+    arrival: &ClientConnection,
     record: &mut ConnectionRecord,
-) -> Result<Classified, Termination> {
+) -> Result<Identified, Termination> {
     let accepted = handshakes::accept(stream, terminator, arrival, record).await?;
-    let Accepted { mut stream, waited } = accepted;
+    let AcceptedTls { mut stream, waited } = accepted;
     let sni = stream.server_name().map(str::to_owned);
     let alpn = stream.alpn_protocol().map(<[u8]>::to_vec);
     let name = |alpn: &Vec<u8>| String::from_utf8_lossy(alpn).into_owned();
-    let shaken = Shaken {
+    let shaken = HandshakeInfo {
         tls: HandshakeFacts {
             version: stream.tls_version(),
             cipher: stream.cipher(),
@@ -157,8 +157,8 @@ pub(super) async fn terminate(
         identity: stream.take_identity(),
         waited,
     };
-    Ok(Classified {
-        client: SetupLeg::Tls(Box::new(stream)),
+    Ok(Identified {
+        client: MaybeTlsStream::Tls(Box::new(stream)),
         read: Vec::new(),
         hello: ClientHello {
             sni,

@@ -14,7 +14,7 @@ use crate::observe::Cause;
 
 /// Why the gate stopped the client, and what it is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct GateRefusal {
     /// Which request, from 1: the stand-in for a refused head, or the request whose body was refused.
     pub ordinal: u64,
     pub status: u16,
@@ -25,8 +25,8 @@ pub(super) struct Refused {
 
 /// One per client connection, shared by its gate and its service.
 #[derive(Debug)]
-pub(super) struct Dialogue {
-    refused: OnceLock<Refused>,
+pub(super) struct GateState {
+    refused: OnceLock<GateRefusal>,
     answered: AtomicU64,
     /// Wakes the gate's reader when a request has been answered.
     reader: AtomicWaker,
@@ -42,9 +42,9 @@ pub(super) struct Dialogue {
     stopped: AtomicBool,
 }
 
-impl Dialogue {
-    pub(super) fn new(stall_timeout: Duration) -> Dialogue {
-        Dialogue {
+impl GateState {
+    pub(super) fn new(stall_timeout: Duration) -> GateState {
+        GateState {
             refused: OnceLock::new(),
             answered: AtomicU64::new(0),
             reader: AtomicWaker::new(),
@@ -60,12 +60,12 @@ impl Dialogue {
     }
 
     /// The first refusal counts; nothing passes the gate after it.
-    pub(super) fn refuse(&self, refused: Refused) {
+    pub(super) fn refuse(&self, refused: GateRefusal) {
         let _ = self.refused.set(refused);
     }
 
     /// The refusal, when it is that of the request with this ordinal number.
-    pub(super) fn refused(&self, ordinal: u64) -> Option<&Refused> {
+    pub(super) fn refused(&self, ordinal: u64) -> Option<&GateRefusal> {
         self.refused
             .get()
             .filter(|refused| refused.ordinal == ordinal)
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn moving_bytes_put_a_stall_off() {
-        let dialogue = Dialogue::new(MINUTE);
+        let dialogue = GateState::new(MINUTE);
         let start = Instant::now();
         let stalled = dialogue.stalled(MINUTE, HOUR);
         let moving = async {
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_half_closed_client_has_less_time() {
-        let dialogue = Dialogue::new(MINUTE);
+        let dialogue = GateState::new(MINUTE);
         let start = Instant::now();
         let half_close = async {
             tokio::time::sleep(MINUTE * 2).await;
@@ -204,8 +204,8 @@ mod tests {
 
     #[test]
     fn only_the_first_refusal_counts() {
-        let dialogue = Dialogue::new(MINUTE);
-        let refused = |ordinal| Refused {
+        let dialogue = GateState::new(MINUTE);
+        let refused = |ordinal| GateRefusal {
             ordinal,
             status: 400,
             how: Cause::Invalid,

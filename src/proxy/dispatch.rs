@@ -12,26 +12,26 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Introduction;
-use super::SetupLeg;
-use super::reach::Approach;
+use super::MaybeTlsStream;
+use super::OutgoingProxyHeader;
+use super::reach::Connector;
 use crate::net::Peer;
 use crate::observe::ConnectionRecord;
 use crate::pool::{Backend, Lease, Pool};
 use crate::relay::ConnectFailure;
 
 pub use error::DispatchError;
-pub(super) use search::{Attempt, Search, Step};
+pub(super) use search::{ConnectAttempt, RetryState, RetryStep};
 
 /// What the connection wants of its pool.
 #[derive(Debug, Default)]
-pub struct Wanted<'a> {
+pub struct ConnectRequest<'a> {
     /// For `ip_hash`, and for `hash` without a key.
     pub client: Option<IpAddr>,
     /// The value of the pool's `hash_key`.
     pub key: Option<&'a [u8]>,
     /// What a pool with `send_proxy` tells of the client.
-    pub introduction: Option<&'a Introduction>,
+    pub introduction: Option<&'a OutgoingProxyHeader>,
     /// Where the client was before, by its sticky cookie.
     pub preferred: Option<Arc<Backend>>,
     /// Backends that failed this connection already; a failed try adds to it. Its length bounds the tries.
@@ -47,16 +47,16 @@ pub struct Wanted<'a> {
 /// Dropping the future gives the lease back and closes a socket half connected.
 pub async fn dispatch(
     pool: &Arc<Pool>,
-    wanted: &mut Wanted<'_>,
+    wanted: &mut ConnectRequest<'_>,
     record: &mut ConnectionRecord,
-) -> Result<(SetupLeg, Lease), DispatchError> {
-    let mut search = Search {
+) -> Result<(MaybeTlsStream, Lease), DispatchError> {
+    let mut search = RetryState {
         client: wanted.client,
         key: wanted.key.map(Box::from),
         preferred: wanted.preferred.clone(),
         tried: std::mem::take(&mut wanted.tried),
     };
-    let step = Search::begin(record);
+    let step = RetryState::begin(record);
     let found = finish(&mut search, step, pool, wanted.introduction, record).await;
     wanted.tried = search.tried;
     found
@@ -67,24 +67,24 @@ pub async fn dispatch(
 /// # Errors, cancel safety
 /// As [`dispatch`].
 pub(super) async fn finish(
-    search: &mut Search,
-    mut step: Step,
+    search: &mut RetryState,
+    mut step: RetryStep,
     pool: &Pool,
-    introduction: Option<&Introduction>,
+    introduction: Option<&OutgoingProxyHeader>,
     record: &mut ConnectionRecord,
-) -> Result<(SetupLeg, Lease), DispatchError> {
+) -> Result<(MaybeTlsStream, Lease), DispatchError> {
     loop {
         step = match step {
-            Step::Refuse(error) => return Err(error),
-            Step::Pick => {
+            RetryStep::Refuse(error) => return Err(error),
+            RetryStep::Pick => {
                 let answer = pool.acquire(&search.pick()).await;
                 search.picked(pool, answer, record, Instant::now())
             }
-            Step::Connect(lease) => {
-                let approach = Approach::to(lease.backend(), pool);
-                let mut attempt = Attempt::new(&lease, Instant::now());
+            RetryStep::Connect(lease) => {
+                let approach = Connector::to(lease.backend(), pool);
+                let mut attempt = ConnectAttempt::new(&lease, Instant::now());
                 let header = approach.settings.send_proxy.map(|version| {
-                    let nobody = || Introduction::plain(Peer::Unix, None);
+                    let nobody = || OutgoingProxyHeader::plain(Peer::Unix, None);
                     let known = introduction.cloned().unwrap_or_else(nobody);
                     known.header(version, record.id)
                 });

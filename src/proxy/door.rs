@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{Shared, arrive, await_room, kept_out, lost};
-use super::dispatch::Search;
-use super::errand::{Caller, Errand};
-use super::{Facts, Held, Place, Rules};
+use super::accept::{AcceptShared, arrive, await_room, kept_out, lost};
+use super::dispatch::RetryState;
+use super::errand::{TcpClient, TcpConnect};
+use super::{ConnectionPermit, ListenerSnapshot, RouteInput, SessionGuards};
 use crate::config::Protocol;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
@@ -20,16 +20,16 @@ use crate::observe::{ConnectionRecord, Phase};
 use crate::relay::{NewSession, OnAccept, SocketHandoff, Transport};
 
 /// True where nothing has to be read from a connection to know its pool.
-pub(super) fn is_plain(rules: &Rules) -> bool {
+pub(super) fn is_plain(rules: &ListenerSnapshot) -> bool {
     let config = &rules.config;
     config.protocol == Protocol::Tcp && config.tls.is_none() && !config.accept_proxy
 }
 
 /// Lets a relay thread accept until `stop`; what the kernel has queued by then is still served.
-pub(super) async fn keep(shared: Arc<Shared>, socket: OwnedFd, stop: CancellationToken) {
+pub(super) async fn keep(shared: Arc<AcceptShared>, socket: OwnedFd, stop: CancellationToken) {
     // A door that pauses stays so until it is told, so there is never more than one.
     let (pauses, mut paused) = mpsc::channel(1);
-    let front = Arc::new(Front {
+    let front = Arc::new(ListenerFront {
         shared: Arc::clone(&shared),
         pauses,
     });
@@ -52,12 +52,12 @@ pub(super) async fn keep(shared: Arc<Shared>, socket: OwnedFd, stop: Cancellatio
 }
 
 /// The listener as the relay's threads see it.
-struct Front {
-    shared: Arc<Shared>,
+struct ListenerFront {
+    shared: Arc<AcceptShared>,
     pauses: mpsc::Sender<Option<io::Error>>,
 }
 
-impl OnAccept<Held> for Front {
+impl OnAccept<SessionGuards> for ListenerFront {
     fn reserve(&self, anyway: bool) -> bool {
         let limits = &self.shared.proxy.limits;
         if anyway {
@@ -70,7 +70,7 @@ impl OnAccept<Held> for Front {
         self.shared.proxy.limits.unreserve();
     }
 
-    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession<Held>> {
+    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession<SessionGuards>> {
         let shared = &self.shared;
         let rules = shared.rules.load();
         if !is_plain(&rules) {
@@ -81,7 +81,7 @@ impl OnAccept<Held> for Front {
         }
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let place = match shared.admissions.admit(&rules, peer.ip(), false) {
-            Ok(admitted) => Place::reserved(admitted),
+            Ok(admitted) => ConnectionPermit::reserved(admitted),
             Err(refusal) => {
                 shared.proxy.limits.release();
                 reset_on_close(socket.as_fd());
@@ -92,7 +92,7 @@ impl OnAccept<Held> for Front {
         };
         let mut record = ConnectionRecord::new(&shared.counters, peer);
         record.phase = Phase::Route;
-        let caller = Caller {
+        let caller = TcpClient {
             leg: SocketHandoff {
                 socket,
                 transport: Transport::Raw,
@@ -101,18 +101,18 @@ impl OnAccept<Held> for Front {
             record,
             place,
         };
-        let Some(pool) = rules.route(&Facts::default()) else {
+        let Some(pool) = rules.route(&RouteInput::default()) else {
             caller.refuse_unrouted();
             return None;
         };
-        let errand = Errand {
+        let errand = TcpConnect {
             proxy: Arc::clone(&shared.proxy),
             pool: Arc::downgrade(pool),
             client: peer,
             introduction: None,
-            search: Search {
+            search: RetryState {
                 client: peer.ip(),
-                ..Search::default()
+                ..RetryState::default()
             },
         };
         errand.begin(pool, caller)
@@ -128,7 +128,7 @@ impl OnAccept<Held> for Front {
     }
 }
 
-impl Front {
+impl ListenerFront {
     /// A reload has changed the listener while this connection came: it goes the new way.
     fn hand_over(&self, socket: OwnedFd, peer: Peer) {
         let shared = Arc::clone(&self.shared);

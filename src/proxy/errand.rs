@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::dispatch::{Attempt, DispatchError, Search, Step, finish};
-use super::reach::Approach;
-use super::{Held, Introduction, Place, Proxy, SetupLeg};
+use super::dispatch::{ConnectAttempt, DispatchError, RetryState, RetryStep, finish};
+use super::reach::Connector;
+use super::{ConnectionPermit, MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, hung_up, local_address};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
@@ -26,33 +26,37 @@ const WATCH_AFTER: Duration = Duration::from_millis(50);
 /// The wait for a descriptor: one may be freed by others than our connections.
 const RETRY_SHORTAGE: Duration = Duration::from_millis(50);
 
-pub(super) struct Errand {
+pub(super) struct TcpConnect {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
     pub pool: Weak<Pool>,
     pub client: Peer,
     /// For a pool that sends PROXY headers; without it the client's addresses are all that is known.
-    pub introduction: Option<Box<Introduction>>,
-    pub search: Search,
+    pub introduction: Option<Box<OutgoingProxyHeader>>,
+    pub search: RetryState,
 }
 
 /// Who is to get a backend, and all that it holds.
-pub(super) struct Caller {
+pub(super) struct TcpClient {
     pub leg: SocketHandoff,
     pub record: ConnectionRecord,
-    pub place: Place,
+    pub place: ConnectionPermit,
 }
 
-impl Errand {
+impl TcpConnect {
     /// Gives the client a backend, or a RST.
-    pub async fn run(self, mut caller: Caller) {
-        let step = Search::begin(&mut caller.record);
+    pub async fn run(self, mut caller: TcpClient) {
+        let step = RetryState::begin(&mut caller.record);
         self.finish(step, caller).await;
     }
 
     /// The same on a relay thread, as far as that goes without a wait: there is a session once a connect has begun.
-    pub fn begin(self, pool: &Arc<Pool>, mut caller: Caller) -> Option<NewSession<Held>> {
-        let step = Search::begin(&mut caller.record);
+    pub fn begin(
+        self,
+        pool: &Arc<Pool>,
+        mut caller: TcpClient,
+    ) -> Option<NewSession<SessionGuards>> {
+        let step = RetryState::begin(&mut caller.record);
         self.advance(pool, step, caller)
     }
 
@@ -60,30 +64,30 @@ impl Errand {
     fn advance(
         mut self,
         pool: &Arc<Pool>,
-        mut step: Step,
-        mut caller: Caller,
-    ) -> Option<NewSession<Held>> {
+        mut step: RetryStep,
+        mut caller: TcpClient,
+    ) -> Option<NewSession<SessionGuards>> {
         loop {
             let record = &mut caller.record;
             step = match step {
-                Step::Refuse(error) => {
+                RetryStep::Refuse(error) => {
                     caller.turn_away(pool, &error);
                     return None;
                 }
-                Step::Pick => match pool.acquire_now(&self.search.pick()) {
+                RetryStep::Pick => match pool.acquire_now(&self.search.pick()) {
                     Some(answer) => self.search.picked(pool, answer, record, Instant::now()),
                     None => {
-                        self.leave(Step::Pick, caller);
+                        self.leave(RetryStep::Pick, caller);
                         return None;
                     }
                 },
-                Step::Connect(lease) => {
-                    let approach = Approach::to(lease.backend(), pool);
+                RetryStep::Connect(lease) => {
+                    let approach = Connector::to(lease.backend(), pool);
                     if !approach.is_bare() {
-                        self.leave(Step::Connect(lease), caller);
+                        self.leave(RetryStep::Connect(lease), caller);
                         return None;
                     }
-                    let attempt = Attempt::new(&lease, Instant::now());
+                    let attempt = ConnectAttempt::new(&lease, Instant::now());
                     match approach.begin() {
                         Ok(socket) => {
                             let backend = SocketHandoff {
@@ -95,7 +99,7 @@ impl Errand {
                         }
                         // The client took the last descriptor: it waits, and the next accept finds none and pauses.
                         Err(error) if error.is_ours() => {
-                            self.leave_for_room(Step::Connect(lease), caller);
+                            self.leave_for_room(RetryStep::Connect(lease), caller);
                             return None;
                         }
                         Err(error) => {
@@ -111,14 +115,14 @@ impl Errand {
     }
 
     /// Takes the search to its end in the set-up plane.
-    async fn finish(mut self, step: Step, mut caller: Caller) {
+    async fn finish(mut self, step: RetryStep, mut caller: TcpClient) {
         let Some(pool) = self.pool.upgrade() else {
             drop(step);
             return caller.refuse_unrouted();
         };
         let client = caller.leg.socket.as_fd();
         if pool.settings().send_proxy.is_some() && self.introduction.is_none() {
-            let known = Introduction::plain(self.client, local_address(client));
+            let known = OutgoingProxyHeader::plain(self.client, local_address(client));
             self.introduction = Some(Box::new(known));
         }
         let introduction = self.introduction.as_deref();
@@ -138,7 +142,7 @@ impl Errand {
     }
 
     /// Hands the session to the relay and is done with it, unless it comes back.
-    fn adopt(self, pool: &Pool, mut caller: Caller, backend: SetupLeg, lease: Lease) {
+    fn adopt(self, pool: &Pool, mut caller: TcpClient, backend: MaybeTlsStream, lease: Lease) {
         let backend = match backend.into_leg(Vec::new()) {
             Ok(backend) => backend,
             Err(error) => {
@@ -152,7 +156,7 @@ impl Errand {
         };
         caller.record.opened();
         let proxy = Arc::clone(&self.proxy);
-        let attempt = Attempt::new(&lease, Instant::now());
+        let attempt = ConnectAttempt::new(&lease, Instant::now());
         let session = self.session(pool, caller, backend, lease, attempt, false);
         proxy.relay.adopt(session);
     }
@@ -160,14 +164,14 @@ impl Errand {
     fn session(
         self,
         pool: &Pool,
-        caller: Caller,
+        caller: TcpClient,
         backend: SocketHandoff,
         lease: Lease,
-        attempt: Attempt,
+        attempt: ConnectAttempt,
         connecting: bool,
-    ) -> NewSession<Held> {
+    ) -> NewSession<SessionGuards> {
         let settings = pool.settings();
-        let begun = Begun {
+        let begun = PendingSession {
             connect_timeout_ms: milliseconds(settings.connect_timeout),
             attempt,
             errand: self,
@@ -179,20 +183,20 @@ impl Errand {
             connecting,
             policy: SessionLimits::of(&settings),
             record: caller.record,
-            lease: Held::new(lease, caller.place),
+            lease: SessionGuards::new(lease, caller.place),
             origin: Some(Box::new(begun)),
             resumption: None,
         }
     }
 
     /// Goes on in the set-up plane.
-    fn leave(self, step: Step, caller: Caller) {
+    fn leave(self, step: RetryStep, caller: TcpClient) {
         let runtime = self.proxy.runtime.clone();
         runtime.spawn(self.finish(step, caller));
     }
 
     /// The same when something was freed, or soon.
-    fn leave_for_room(self, step: Step, caller: Caller) {
+    fn leave_for_room(self, step: RetryStep, caller: TcpClient) {
         let proxy = Arc::clone(&self.proxy);
         proxy.runtime.clone().spawn(async move {
             let _ = tokio::time::timeout(RETRY_SHORTAGE, proxy.limits.freed()).await;
@@ -201,7 +205,7 @@ impl Errand {
     }
 }
 
-impl Caller {
+impl TcpClient {
     fn turn_away(self, pool: &Pool, error: &DispatchError) {
         tracing::debug!(pool = %pool.name(), %error, "refused");
         self.refuse(error.end());
@@ -228,22 +232,22 @@ impl Caller {
 }
 
 /// An errand whose backend is connected, or about to be, and has not served yet.
-struct Begun {
-    errand: Errand,
+struct PendingSession {
+    errand: TcpConnect,
     /// Of a connect that the set-up plane made it begins when that was done.
-    attempt: Attempt,
+    attempt: ConnectAttempt,
     connect_timeout_ms: u32,
 }
 
 // A connection on which no byte was said has one, perhaps for hours; the allocator's next size is 192.
-const _: () = assert!(size_of::<Begun>() <= 160);
+const _: () = assert!(size_of::<PendingSession>() <= 160);
 
 /// At most 49 days.
 fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
-impl ConnectHandler<Held> for Begun {
+impl ConnectHandler<SessionGuards> for PendingSession {
     fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms.into())
     }
@@ -278,15 +282,15 @@ impl ConnectHandler<Held> for Begun {
         why: ConnectFailure,
         client: SocketHandoff,
         record: ConnectionRecord,
-        held: Held,
+        held: SessionGuards,
     ) {
         let Self {
             mut errand,
             attempt,
             ..
         } = *self;
-        let Held { lease, place } = held;
-        let mut caller = Caller {
+        let SessionGuards { lease, place } = held;
+        let mut caller = TcpClient {
             leg: client,
             record,
             place,
@@ -326,7 +330,7 @@ mod tests {
     use crate::config;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::BackendRequest;
-    use crate::proxy::{Handshakes, HardStop, Limits, Relay};
+    use crate::proxy::{HandshakeLimiter, HardStop, Limits, Relay};
 
     /// A pool of a backend whose connect fails at once, on whatever thread, and of one that listens.
     struct Bench {
@@ -355,7 +359,10 @@ mod tests {
                     relay: Relay::start(1, usize::MAX).unwrap(),
                     journal,
                     limits: Limits::new(&config.global),
-                    handshakes: Handshakes::new(&config.global, tokio::runtime::Handle::current()),
+                    handshakes: HandshakeLimiter::new(
+                        &config.global,
+                        tokio::runtime::Handle::current(),
+                    ),
                     runtime: tokio::runtime::Handle::current(),
                     stopping: CancellationToken::new(),
                     hard_stop: HardStop::default(),
@@ -365,17 +372,17 @@ mod tests {
         }
 
         /// As the door does it for a connection that has come; and the client's end.
-        fn arrive(&self) -> (Option<NewSession<Held>>, UnixStream) {
+        fn arrive(&self) -> (Option<NewSession<SessionGuards>>, UnixStream) {
             let (client, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            let errand = Errand {
+            let errand = TcpConnect {
                 proxy: Arc::clone(&self.proxy),
                 pool: Arc::downgrade(&self.pool),
                 client: Peer::Unix,
                 introduction: None,
-                search: Search::default(),
+                search: RetryState::default(),
             };
-            let caller = Caller {
+            let caller = TcpClient {
                 leg: SocketHandoff {
                     socket: OwnedFd::from(ours),
                     transport: Transport::Raw,

@@ -8,25 +8,25 @@ use std::time::Instant;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use super::answer::{self, Answer, Streamed};
-use super::backend_line::{self, Line, OURS, Upload};
-use super::dispatch::Wanted;
+use super::answer::{self, BackendBody, ResponseBody};
+use super::backend_line::{self, BackendConnection, OURS, RequestBody};
+use super::dispatch::ConnectRequest;
 use super::forward::{self, Purpose};
 use super::repeat::charge_reset;
 use super::sticky::Stickiness;
-use super::ticket::Ticket;
-use super::visit::{Routed, Visit, refuse, unavailable};
+use super::ticket::RequestRecord;
+use super::visit::{HttpConnection, Routed, refuse, unavailable};
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 
 /// Serves one request; it is tried again only while nothing of it was sent, which is dispatch's business.
 pub(super) async fn serve(
-    visit: &Visit,
+    visit: &HttpConnection,
     routed: &Routed,
     request: Request<Incoming>,
-    mut ticket: Ticket,
+    mut ticket: RequestRecord,
     ordinal: u64,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let Routed { pool, .. } = routed;
     let settings = pool.settings();
     visit.dialogue.set_stall_timeout(settings.idle_timeout);
@@ -40,7 +40,7 @@ pub(super) async fn serve(
         settings.name_header.as_deref(),
     );
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
-    let mut wanted = Wanted {
+    let mut wanted = ConnectRequest {
         client: routed.client.ip(),
         introduction: Some(visit.introduction()),
         key: key.as_deref(),
@@ -56,7 +56,7 @@ pub(super) async fn serve(
     forward::tell_name(&mut parts.headers, &settings, lease.backend());
     // Not for us: a backend's 101 to an ordinary request is no upgrade.
     parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let upload = Upload::new(Some(body), &visit.dialogue);
+    let upload = RequestBody::new(Some(body), &visit.dialogue);
     let (sent, broken, wait) = (upload.sent(), upload.broken(), upload.wait());
     let begun = Instant::now();
     let mut line = match backend_line::open(stream, &visit.dialogue, &settings, OURS).await {
@@ -97,18 +97,18 @@ pub(super) async fn serve(
 
 /// Passes a backend's answer on; everything the request holds goes with its body.
 pub(super) fn stream_back(
-    visit: &Visit,
+    visit: &HttpConnection,
     response: Response<Incoming>,
-    mut ticket: Ticket,
-    line: Line,
+    mut ticket: RequestRecord,
+    line: BackendConnection,
     lease: Lease,
     sent: Arc<AtomicU64>,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     forward::response(&mut parts.headers, Purpose::Ordinary);
     parts.version = Version::HTTP_11;
     ticket.note(|record| record.answered(parts.status.as_u16()));
-    let streamed = Streamed {
+    let streamed = BackendBody {
         body,
         interval: ticket.clock(),
         ticket,
@@ -118,18 +118,18 @@ pub(super) fn stream_back(
         stalled: line.stalled,
         _lease: lease,
     };
-    Response::from_parts(parts, Answer::Backend(Box::new(streamed)))
+    Response::from_parts(parts, ResponseBody::Backend(Box::new(streamed)))
 }
 
 /// The answer when there is none from the backend, by whose fault it is.
 fn failed(
-    visit: &Visit,
-    ticket: Ticket,
+    visit: &HttpConnection,
+    ticket: RequestRecord,
     ordinal: u64,
-    line: &Line,
+    line: &BackendConnection,
     broken: &AtomicBool,
     error: &hyper::Error,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     if let Some(refused) = visit.dialogue.refused(ordinal) {
         return refuse(ticket, refused, Phase::Request);
     }
@@ -150,7 +150,7 @@ fn failed(
 }
 
 /// The answer to a request that has waited too long for one of its sides.
-fn overdue(ticket: Ticket, side: Side) -> Response<Answer> {
+fn overdue(ticket: RequestRecord, side: Side) -> Response<ResponseBody> {
     let end = Termination::new(side, Phase::Request, Cause::Timeout);
     match side {
         Side::Client => {
@@ -163,7 +163,7 @@ fn overdue(ticket: Ticket, side: Side) -> Response<Answer> {
     }
 }
 
-fn bad_gateway(ticket: Ticket, error: &hyper::Error) -> Response<Answer> {
+fn bad_gateway(ticket: RequestRecord, error: &hyper::Error) -> Response<ResponseBody> {
     tracing::debug!(%error, "backend gave no answer");
     answer::own(
         ticket,

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::SetupLeg;
-use super::dialogue::{Dialogue, Refused};
+use super::MaybeTlsStream;
+use super::dialogue::{GateRefusal, GateState};
 use crate::observe::Cause;
 use crate::wire::http::{RequestValidator as Wire, StreamPhase};
 
@@ -40,7 +40,7 @@ pub(super) trait ReadClosed {
     fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error>;
 }
 
-impl ReadClosed for SetupLeg {
+impl ReadClosed for MaybeTlsStream {
     fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
         self.socket().poll_read_closed(context)
     }
@@ -48,7 +48,7 @@ impl ReadClosed for SetupLeg {
 
 /// The client's times.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct ClientTimeouts {
     /// When the first head must be complete.
     pub first_head: Instant,
     /// From the first byte of a later head to its last.
@@ -59,11 +59,11 @@ pub(super) struct Times {
 
 /// A client stream of which only checked bytes can be read.
 #[derive(Debug)]
-pub(super) struct Gate<T> {
+pub(super) struct GatedStream<T> {
     io: T,
     wire: Wire,
-    dialogue: Arc<Dialogue>,
-    times: Times,
+    dialogue: Arc<GateState>,
+    times: ClientTimeouts,
     /// Checked bytes, and how many of them hyper has taken.
     passed: Vec<u8>,
     taken: usize,
@@ -74,13 +74,13 @@ pub(super) struct Gate<T> {
     reading: Alarm,
     writing: Alarm,
     stalled_until: Option<Instant>,
-    end: End,
+    end: ReadEnd,
     lingering_until: Option<Instant>,
 }
 
 /// How far the reading side has come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum ReadEnd {
     Open,
     /// The client sent a FIN.
     Fin,
@@ -92,9 +92,9 @@ enum End {
     Broken,
 }
 
-impl<T> Gate<T> {
-    pub(super) fn new(io: T, times: Times, dialogue: Arc<Dialogue>) -> Gate<T> {
-        Gate {
+impl<T> GatedStream<T> {
+    pub(super) fn new(io: T, times: ClientTimeouts, dialogue: Arc<GateState>) -> GatedStream<T> {
+        GatedStream {
             io,
             wire: Wire::new(),
             dialogue,
@@ -106,7 +106,7 @@ impl<T> Gate<T> {
             reading: Alarm::default(),
             writing: Alarm::default(),
             stalled_until: None,
-            end: End::Open,
+            end: ReadEnd::Open,
             lingering_until: None,
         }
     }
@@ -142,7 +142,7 @@ impl<T> Gate<T> {
                     Cause::Invalid,
                     refusal.to_string(),
                 );
-                self.end = End::Broken;
+                self.end = ReadEnd::Broken;
             }
             StreamPhase::Refused(refusal) => {
                 self.stand_in(refusal.status(), Cause::Invalid, refusal.to_string())
@@ -154,11 +154,11 @@ impl<T> Gate<T> {
     fn stand_in(&mut self, status: u16, how: Cause, reason: String) {
         self.refuse(self.wire.heads() + 1, status, how, reason);
         self.passed.extend_from_slice(STAND_IN);
-        self.end = End::StandIn;
+        self.end = ReadEnd::StandIn;
     }
 
     fn refuse(&self, ordinal: u64, status: u16, how: Cause, reason: String) {
-        self.dialogue.refuse(Refused {
+        self.dialogue.refuse(GateRefusal {
             ordinal,
             status,
             how,
@@ -169,11 +169,11 @@ impl<T> Gate<T> {
     /// The answer to a read when nothing is left to deliver and the end has been reached; `None` while it has not.
     fn at_end(&self, context: &Context<'_>) -> Option<Poll<io::Result<()>>> {
         match self.end {
-            End::Open => None,
-            End::Quiet => Some(Poll::Ready(Ok(()))),
-            End::StandIn => Some(Poll::Pending),
-            End::Broken => Some(Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
-            End::Fin => Some(self.at_fin(context)),
+            ReadEnd::Open => None,
+            ReadEnd::Quiet => Some(Poll::Ready(Ok(()))),
+            ReadEnd::StandIn => Some(Poll::Pending),
+            ReadEnd::Broken => Some(Poll::Ready(Err(io::ErrorKind::InvalidData.into()))),
+            ReadEnd::Fin => Some(self.at_fin(context)),
         }
     }
 
@@ -239,7 +239,7 @@ impl<T> Gate<T> {
             ),
             _ => {
                 self.dialogue.give_up();
-                self.end = End::Quiet;
+                self.end = ReadEnd::Quiet;
             }
         }
         true
@@ -278,14 +278,14 @@ impl<T> Gate<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Gate<T> {
+impl<T: AsyncRead + Unpin> GatedStream<T> {
     /// Reads the socket once; `Ready` when something has changed.
     fn poll_socket(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; READ_BYTES];
         let mut buffer = ReadBuf::new(&mut bytes);
         ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer))?;
         match buffer.filled() {
-            [] => self.end = End::Fin,
+            [] => self.end = ReadEnd::Fin,
             filled => self.check(filled),
         }
         Poll::Ready(Ok(()))
@@ -308,7 +308,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     }
 }
 
-impl<T: AsyncRead + ReadClosed + Unpin> AsyncRead for Gate<T> {
+impl<T: AsyncRead + ReadClosed + Unpin> AsyncRead for GatedStream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -327,7 +327,7 @@ impl<T: AsyncRead + ReadClosed + Unpin> AsyncRead for Gate<T> {
                 if error.kind() != io::ErrorKind::UnexpectedEof {
                     return Poll::Ready(Err(error));
                 }
-                gate.end = End::Fin;
+                gate.end = ReadEnd::Fin;
                 continue;
             }
             match gate.poll_socket(context) {
@@ -339,7 +339,7 @@ impl<T: AsyncRead + ReadClosed + Unpin> AsyncRead for Gate<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GatedStream<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -377,7 +377,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<T> {
         }
         let poll = Pin::new(&mut gate.io).poll_shutdown(context);
         ready!(gate.watch(context, poll))?;
-        if matches!(gate.end, End::Fin | End::Quiet) {
+        if matches!(gate.end, ReadEnd::Fin | ReadEnd::Quiet) {
             return Poll::Ready(Ok(()));
         }
         let until = Instant::now() + LINGER;
@@ -431,13 +431,13 @@ mod tests {
     async fn served(stream: Vec<u8>, piece: usize) -> Vec<Option<Vec<u8>>> {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let hour = Duration::from_secs(3600);
-        let dialogue = Arc::new(Dialogue::new(hour));
-        let times = Times {
+        let dialogue = Arc::new(GateState::new(hour));
+        let times = ClientTimeouts {
             first_head: Instant::now() + hour,
             head: hour,
             keep_alive: hour,
         };
-        let gate = Gate::new(server, times, Arc::clone(&dialogue));
+        let gate = GatedStream::new(server, times, Arc::clone(&dialogue));
         let bodies = Mutex::new(Vec::new());
         let calls = std::sync::atomic::AtomicU64::new(0);
         let service = service_fn(|request: Request<Incoming>| {

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use super::Arrival;
+use super::ClientConnection;
 use super::classify::{client_end, refuse_too_large, send_alert};
 use crate::base::lately::ExpiringSet;
 use crate::base::rate::Bucket;
@@ -57,16 +57,16 @@ const UNRECOGNIZED_NAME: u8 = 112;
 const MISSING_EXTENSION: u8 = 109;
 
 /// The process's TLS handshakes.
-pub struct Handshakes {
+pub struct HandshakeLimiter {
     max: AtomicUsize,
     rate: ArcSwapOption<Rate>,
     begun: Bucket,
     epoch: Instant,
-    state: Mutex<State>,
+    state: Mutex<LimiterState>,
     runtime: Handle,
 }
 
-struct State {
+struct LimiterState {
     /// Those whose tickets did not resume.
     distrusted: ExpiringSet<SourcePrefix>,
     turns: FairQueue<SourcePrefix, oneshot::Sender<()>>,
@@ -75,14 +75,14 @@ struct State {
     is_timed: bool,
 }
 
-impl Handshakes {
+impl HandshakeLimiter {
     pub fn new(global: &Global, runtime: Handle) -> Arc<Self> {
         let gate = Self {
             max: AtomicUsize::new(0),
             rate: ArcSwapOption::empty(),
             begun: Bucket::default(),
             epoch: Instant::now(),
-            state: Mutex::new(State {
+            state: Mutex::new(LimiterState {
                 distrusted: ExpiringSet::new(DISTRUSTED, MAX_DISTRUSTED),
                 turns: FairQueue::new(MAX_WAITING_PER_SOURCE),
                 in_progress: 0,
@@ -123,12 +123,16 @@ impl Handshakes {
     ///
     /// # Cancel safety
     /// Dropped, it leaves the queue, or gives its turn to the next.
-    async fn turn(self: &Arc<Self>, source: SourcePrefix, resumes: bool) -> Option<Turn> {
+    async fn turn(
+        self: &Arc<Self>,
+        source: SourcePrefix,
+        resumes: bool,
+    ) -> Option<HandshakePermit> {
         let (tell, told) = oneshot::channel();
         let waiting = {
             let mut state = self.lock();
             if state.turns.waiting() == 0 && self.begin(&mut state) {
-                return Some(Turn(Arc::clone(self)));
+                return Some(HandshakePermit(Arc::clone(self)));
             }
             let urgent = resumes && !state.distrusted.contains(&source, self.epoch.elapsed());
             let ticket = state.turns.push(source, urgent, tell).ok()?;
@@ -144,7 +148,7 @@ impl Handshakes {
     }
 
     /// Counts one more handshake, if it may begin.
-    fn begin(&self, state: &mut State) -> bool {
+    fn begin(&self, state: &mut LimiterState) -> bool {
         let has_room = state.in_progress < self.max.load(Ordering::Relaxed);
         let begins = has_room && self.take_rate();
         state.in_progress += usize::from(begins);
@@ -158,7 +162,7 @@ impl Handshakes {
     }
 
     /// Gives turns to those who wait, as many as may begin.
-    fn advance(self: &Arc<Self>, state: &mut State) {
+    fn advance(self: &Arc<Self>, state: &mut LimiterState) {
         while state.turns.waiting() > 0 && self.begin(state) {
             if let Some(next) = state.turns.pop() {
                 // One that is just leaving gives its turn back, as it finds itself out of the queue.
@@ -169,7 +173,7 @@ impl Handshakes {
     }
 
     /// Where only the rate is in the way, nobody's end brings the next turn.
-    fn look_again(self: &Arc<Self>, state: &mut State) {
+    fn look_again(self: &Arc<Self>, state: &mut LimiterState) {
         let has_room = state.in_progress < self.max.load(Ordering::Relaxed);
         let rate = self.rate.load();
         let (true, false, Some(rate)) = (
@@ -193,26 +197,26 @@ impl Handshakes {
         });
     }
 
-    fn ended(self: &Arc<Self>, state: &mut State) {
+    fn ended(self: &Arc<Self>, state: &mut LimiterState) {
         state.in_progress = state.in_progress.saturating_sub(1);
         self.advance(state);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LimiterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One that waits; dropped, it waits no more.
 struct Waiting {
-    gate: Arc<Handshakes>,
+    gate: Arc<HandshakeLimiter>,
     ticket: Option<QueueTicket<SourcePrefix>>,
 }
 
 impl Waiting {
-    fn into_turn(mut self) -> Turn {
+    fn into_turn(mut self) -> HandshakePermit {
         self.ticket = None;
-        Turn(Arc::clone(&self.gate))
+        HandshakePermit(Arc::clone(&self.gate))
     }
 }
 
@@ -229,16 +233,16 @@ impl Drop for Waiting {
 }
 
 /// One handshake that counts; dropping it lets the next one begin.
-struct Turn(Arc<Handshakes>);
+struct HandshakePermit(Arc<HandshakeLimiter>);
 
-impl Drop for Turn {
+impl Drop for HandshakePermit {
     fn drop(&mut self) {
         self.0.ended(&mut self.0.lock());
     }
 }
 
 /// A client's TLS connection, and how long it had to wait for us.
-pub(super) struct Accepted {
+pub(super) struct AcceptedTls {
     pub stream: tls::TlsStream<Stream>,
     pub waited: Duration,
 }
@@ -251,9 +255,9 @@ pub(super) struct Accepted {
 pub(super) async fn accept(
     mut stream: Stream,
     terminator: &TlsAcceptor,
-    arrival: &Arrival,
+    arrival: &ClientConnection,
     record: &mut ConnectionRecord,
-) -> Result<Accepted, Termination> {
+) -> Result<AcceptedTls, Termination> {
     let mut alarm = pin!(tokio::time::sleep_until(arrival.deadline));
     let mut read = Vec::with_capacity(HELLO_BYTES);
     let hello = before(alarm.as_mut(), read_hello(&mut stream, &mut read)).await;
@@ -326,7 +330,7 @@ pub(super) async fn accept(
         Err(_) => before(alarm, accepting).await?,
     };
     let stream = accepted.map_err(|error| failed(&error))?;
-    Ok(Accepted { stream, waited })
+    Ok(AcceptedTls { stream, waited })
 }
 
 /// What `doing` gives, if it does so before the alarm.
@@ -344,12 +348,12 @@ async fn before<T>(
 /// A turn; where it is not to be had at once the alarm is set back by what it took. Who has left gets none.
 async fn take_turn(
     stream: &Stream,
-    arrival: &Arrival,
+    arrival: &ClientConnection,
     source: SourcePrefix,
     resumes: bool,
     mut alarm: Pin<&mut Sleep>,
     waited: &mut Duration,
-) -> Result<Turn, Termination> {
+) -> Result<HandshakePermit, Termination> {
     let mut left = pin!(stream.read_closed());
     if let Some(error) = left.as_mut().now_or_never() {
         return Err(failed(&error));
@@ -378,7 +382,7 @@ async fn take_turn(
 async fn refuse_name(
     mut stream: Stream,
     name: Option<String>,
-    arrival: &Arrival,
+    arrival: &ClientConnection,
     record: &mut ConnectionRecord,
 ) -> Termination {
     let (alert, reason) = match name {
@@ -425,7 +429,11 @@ fn resumes(reader: &ClientHelloReader, config: &ServerConfig) -> bool {
     config.ticketer.enabled() && reader.tickets().into_iter().any(opens)
 }
 
-async fn turn(arrival: &Arrival, source: SourcePrefix, resumes: bool) -> Result<Turn, Termination> {
+async fn turn(
+    arrival: &ClientConnection,
+    source: SourcePrefix,
+    resumes: bool,
+) -> Result<HandshakePermit, Termination> {
     let turn = arrival.proxy.handshakes.turn(source, resumes).await;
     turn.ok_or_else(|| {
         arrival.admissions.refused(Refusal::HandshakeQueue);
@@ -437,13 +445,13 @@ async fn turn(arrival: &Arrival, source: SourcePrefix, resumes: bool) -> Result<
 mod tests {
     use super::*;
 
-    fn gate(max: usize) -> Arc<Handshakes> {
+    fn gate(max: usize) -> Arc<HandshakeLimiter> {
         let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n\
                     [pool.p]\nbackend = [{ address = \"127.0.0.1:1\" }]\n";
         let config = crate::config::parse(text, std::path::Path::new("a.toml")).unwrap();
         let mut global = config.global;
         global.max_handshakes = max;
-        Handshakes::new(&global, Handle::current())
+        HandshakeLimiter::new(&global, Handle::current())
     }
 
     fn source(number: u8) -> SourcePrefix {

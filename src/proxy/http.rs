@@ -10,12 +10,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::classify::{self, Classified};
-use super::gate::{Gate, Times};
-use super::ticket::Ticket;
-use super::upgrade::Handover;
-use super::visit::{Caller, Visit};
-use super::{Arrival, Held, Introduction, SetupLeg};
+use super::classify::{self, Identified};
+use super::gate::{ClientTimeouts, GatedStream};
+use super::ticket::RequestRecord;
+use super::upgrade::Upgraded;
+use super::visit::{HttpClient, HttpConnection};
+use super::{ClientConnection, MaybeTlsStream, OutgoingProxyHeader, SessionGuards};
 use crate::net::{Stream, options};
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::relay::NewSession;
@@ -29,7 +29,11 @@ const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
 const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves one connection to its end, or to its adoption by the relay.
-pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: ConnectionRecord) {
+pub(super) async fn serve(
+    mut arrival: ClientConnection,
+    stream: Stream,
+    mut record: ConnectionRecord,
+) {
     record.phase = Phase::Tls;
     let classified = {
         let classifying = pin!(async {
@@ -46,7 +50,7 @@ pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Conn
     };
     classified.note(&mut record);
     record.phase = Phase::Head;
-    let Classified {
+    let Identified {
         client,
         hello,
         shaken,
@@ -61,27 +65,27 @@ pub(super) async fn serve(mut arrival: Arrival, stream: Stream, mut record: Conn
         None => (None, None),
     };
     let details = client.details(hello.sni.as_deref(), identity.is_some());
-    let caller = Caller {
+    let caller = HttpClient {
         tls: client.is_tls() || announced.is_some_and(|announced| announced.is_tls()),
-        introduction: Introduction::of(&arrival, client.local_address(), details),
+        introduction: OutgoingProxyHeader::of(&arrival, client.local_address(), details),
         sni: hello.sni,
         shaken: tls,
         identity,
     };
-    let visit = Arc::new(Visit::new(arrival, record, caller));
+    let visit = Arc::new(HttpConnection::new(arrival, record, caller));
     let ended = converse(client, &visit).await;
     finish(&visit, ended).await;
 }
 
 /// Runs hyper's server over the gate until the connection ends or becomes a tunnel.
-async fn converse(client: SetupLeg, visit: &Arc<Visit>) -> hyper::Result<()> {
+async fn converse(client: MaybeTlsStream, visit: &Arc<HttpConnection>) -> hyper::Result<()> {
     let config = &visit.arrival.rules.config;
-    let times = Times {
+    let times = ClientTimeouts {
         first_head: visit.arrival.deadline,
         head: config.handshake_timeout,
         keep_alive: config.keep_alive_timeout,
     };
-    let gate = Gate::new(client, times, Arc::clone(&visit.dialogue));
+    let gate = GatedStream::new(client, times, Arc::clone(&visit.dialogue));
     let service = service_fn(|request| Arc::clone(visit).answer(request));
     let mut connection = Builder::new()
         .preserve_header_case(true)
@@ -119,7 +123,7 @@ async fn converse(client: SetupLeg, visit: &Arc<Visit>) -> hyper::Result<()> {
 }
 
 /// Waits for the moment at which a stop ends this connection.
-async fn hard_stop(visit: &Visit) {
+async fn hard_stop(visit: &HttpConnection) {
     let proxy = &visit.arrival.proxy;
     // The listener may have been removed long before.
     proxy.stopping.cancelled().await;
@@ -128,7 +132,7 @@ async fn hard_stop(visit: &Visit) {
 
 /// The answer under way has no end: what was sent of it is delivered, then the connection is reset, so that it cannot
 /// look complete.
-async fn cut_off(gate: Gate<SetupLeg>) {
+async fn cut_off(gate: GatedStream<MaybeTlsStream>) {
     let (client, _) = gate.into_parts();
     let until = Instant::now() + DELIVER_TIMEOUT;
     while queued_bytes(&client) > 0 && Instant::now() < until {
@@ -137,7 +141,7 @@ async fn cut_off(gate: Gate<SetupLeg>) {
     client.reset_on_close();
 }
 
-fn queued_bytes(client: &SetupLeg) -> usize {
+fn queued_bytes(client: &MaybeTlsStream) -> usize {
     match client.socket() {
         Stream::Tcp(stream) => options::unacknowledged_bytes(stream.as_fd()),
         Stream::Unix(_) => 0,
@@ -145,7 +149,7 @@ fn queued_bytes(client: &SetupLeg) -> usize {
 }
 
 /// Hands an upgraded session over; otherwise the connection has ended.
-async fn finish(visit: &Visit, ended: hyper::Result<()>) {
+async fn finish(visit: &HttpConnection, ended: hyper::Result<()>) {
     if let Err(error) = &ended {
         tracing::debug!(listener = %visit.arrival.counters.name, %error, "connection ended");
     }
@@ -171,8 +175,8 @@ async fn finish(visit: &Visit, ended: hyper::Result<()>) {
 }
 
 /// Gives the session to the relay with everything that was read already, in order.
-async fn adopt(arrival: &Arrival, handover: Handover) {
-    let Handover {
+async fn adopt(arrival: &ClientConnection, handover: Upgraded) {
+    let Upgraded {
         client,
         backend,
         backend_read,
@@ -187,7 +191,7 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         // The ticket knows why.
         return;
     };
-    let Ok(client) = upgraded.downcast::<TokioIo<Gate<SetupLeg>>>() else {
+    let Ok(client) = upgraded.downcast::<TokioIo<GatedStream<MaybeTlsStream>>>() else {
         return cannot_adopt(ticket, "the client stream is of another type");
     };
     let (stream, held) = client.io.into_inner().into_parts();
@@ -211,14 +215,14 @@ async fn adopt(arrival: &Arrival, handover: Handover) {
         connecting: false,
         policy,
         record,
-        lease: Held::new(lease, arrival.slot.place_of(source)),
+        lease: SessionGuards::new(lease, arrival.slot.place_of(source)),
         // The backend has had a request.
         origin: None,
         resumption: way,
     });
 }
 
-fn cannot_adopt(mut ticket: Ticket, error: &str) {
+fn cannot_adopt(mut ticket: RequestRecord, error: &str) {
     tracing::warn!(%error, "a connection cannot be handed to the relay");
     ticket.ends(Termination::new(
         Side::Evenkeel,
@@ -242,7 +246,9 @@ mod tests {
     use crate::net::bind;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::{OperatorState, Pool};
-    use crate::proxy::{Handshakes, HardStop, Limits, Listening, Proxy, Relay, Rules};
+    use crate::proxy::{
+        HandshakeLimiter, HardStop, Limits, ListenerSnapshot, Listening, Proxy, Relay,
+    };
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GET: &str = "GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n";
@@ -283,13 +289,16 @@ mod tests {
                 relay: Relay::start(1, usize::MAX).unwrap(),
                 journal: Journal::new(&config.access_log).unwrap(),
                 limits: Limits::new(&config.global),
-                handshakes: Handshakes::new(&config.global, tokio::runtime::Handle::current()),
+                handshakes: HandshakeLimiter::new(
+                    &config.global,
+                    tokio::runtime::Handle::current(),
+                ),
                 runtime: tokio::runtime::Handle::current(),
                 stopping: tokio_util::sync::CancellationToken::new(),
                 hard_stop: HardStop::default(),
             });
             let bound = bind(&listener.bind, 128).unwrap();
-            let rules = Rules::build(listener, &pools).unwrap();
+            let rules = ListenerSnapshot::build(listener, &pools).unwrap();
             let listening = Listening::start(
                 &proxy,
                 Arc::new(bound),

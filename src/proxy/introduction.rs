@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout_at;
 
-use super::Arrival;
+use super::ClientConnection;
 use crate::config::{ProxyVersion, TlsVersion};
 use crate::net::{Peer, Stream};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
@@ -22,7 +22,7 @@ const FIRST_HEADER_BYTES: usize = 256;
 
 /// What the balancer in front says of the client, where there is one.
 #[derive(Debug)]
-pub struct Announced {
+pub struct ProxiedClient {
     /// The balancer in front.
     pub via: Peer,
     /// Where the client connected to.
@@ -32,7 +32,7 @@ pub struct Announced {
     tlvs: Option<Box<str>>,
 }
 
-impl Announced {
+impl ProxiedClient {
     /// What the TLVs of its header say, in one line.
     pub fn tlvs(&self) -> Option<&str> {
         self.tlvs.as_deref()
@@ -48,7 +48,7 @@ impl Announced {
 /// behind the header is taken from the stream. On an error the record says why, and the connection is reset, but where
 /// nothing was said: silence is no mistake.
 pub(super) async fn receive(
-    arrival: &mut Arrival,
+    arrival: &mut ClientConnection,
     stream: &mut Stream,
     record: &mut ConnectionRecord,
 ) -> Result<(), Termination> {
@@ -62,7 +62,7 @@ pub(super) async fn receive(
 }
 
 async fn learn(
-    arrival: &mut Arrival,
+    arrival: &mut ClientConnection,
     stream: &mut Stream,
     record: &mut ConnectionRecord,
     silent: &mut bool,
@@ -94,7 +94,7 @@ async fn learn(
         arrival.peer = client;
         let tlvs = describe(&details).map(String::into_boxed_str);
         record.announce(client, sender, tlvs.as_deref());
-        arrival.announced = Some(Box::new(Announced {
+        arrival.announced = Some(Box::new(ProxiedClient {
             via: sender,
             destination,
             details,
@@ -147,14 +147,14 @@ fn end(side: Side, how: Cause) -> Termination {
 
 /// What a backend is told of a connection by a pool that has `send_proxy`.
 #[derive(Debug, Clone)]
-pub struct Introduction {
+pub struct OutgoingProxyHeader {
     addresses: Option<Addresses>,
     details: Details,
 }
 
-impl Introduction {
+impl OutgoingProxyHeader {
     /// Of a client about whom nothing but its addresses is known; `local` is where it connected to.
-    pub fn plain(client: Peer, local: Option<SocketAddr>) -> Introduction {
+    pub fn plain(client: Peer, local: Option<SocketAddr>) -> OutgoingProxyHeader {
         let source = match client {
             Peer::V4(ip, port) => Some(SocketAddr::new(IpAddr::V4(ip), port)),
             Peer::V6(ip, port) => Some(SocketAddr::new(IpAddr::V6(ip), port)),
@@ -164,17 +164,21 @@ impl Introduction {
             source,
             destination: SocketAddr::new(local.ip().to_canonical(), local.port()),
         });
-        Introduction {
+        OutgoingProxyHeader {
             addresses,
             details: Details::default(),
         }
     }
 
     /// Of an arrival whose `client` said what is in `details`. What was announced of it fills the gaps.
-    pub fn of(arrival: &Arrival, local: Option<SocketAddr>, own: Details) -> Introduction {
+    pub fn of(
+        arrival: &ClientConnection,
+        local: Option<SocketAddr>,
+        own: Details,
+    ) -> OutgoingProxyHeader {
         let announced = arrival.announced.as_deref();
         let local = announced.and_then(|one| one.destination).or(local);
-        let mut introduction = Introduction::plain(arrival.peer, local);
+        let mut introduction = OutgoingProxyHeader::plain(arrival.peer, local);
         let theirs = announced.map(|one| one.details.clone()).unwrap_or_default();
         introduction.details = Details {
             authority: own.authority.or(theirs.authority),

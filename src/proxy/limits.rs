@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admitted, SourcePermit};
+use super::admission::{ListenerPermit, SourcePermit};
 use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
@@ -165,7 +165,7 @@ impl Limits {
     ///
     /// # Cancel safety
     /// Takes nothing until it is done.
-    pub async fn enter(self: &Arc<Self>) -> Slot {
+    pub async fn enter(self: &Arc<Self>) -> SetupPermit {
         self.until(|| self.try_slot()).await
     }
 
@@ -286,7 +286,7 @@ impl Limits {
     }
 
     /// Counts one accepted connection, whether there is room or not.
-    pub fn slot(self: &Arc<Self>) -> Slot {
+    pub fn slot(self: &Arc<Self>) -> SetupPermit {
         self.owe_rate();
         self.live.fetch_add(1, Ordering::Relaxed);
         self.in_setup.fetch_add(1, Ordering::Relaxed);
@@ -294,7 +294,7 @@ impl Limits {
     }
 
     /// Listeners ask at the same time, so each count is compared and raised in one step.
-    fn try_slot(self: &Arc<Self>) -> Option<Slot> {
+    fn try_slot(self: &Arc<Self>) -> Option<SetupPermit> {
         if !raise(&self.live, self.max_connections()) {
             return None;
         }
@@ -351,8 +351,8 @@ impl Limits {
             .await;
     }
 
-    fn counted(self: &Arc<Self>) -> Slot {
-        Slot {
+    fn counted(self: &Arc<Self>) -> SetupPermit {
+        SetupPermit {
             limits: Arc::clone(self),
             in_setup: AtomicBool::new(true),
             admitted: OnceLock::new(),
@@ -372,19 +372,19 @@ fn raise(count: &AtomicU64, max: u64) -> bool {
 
 /// The place of one client connection that has left set-up, for the hours it lasts; dropping it frees the place.
 #[derive(Debug)]
-pub struct Place(Admitted);
+pub struct ConnectionPermit(ListenerPermit);
 
 // A live connection holds one for hours.
-const _: () = assert!(size_of::<Place>() == size_of::<usize>());
+const _: () = assert!(size_of::<ConnectionPermit>() == size_of::<usize>());
 
-impl Place {
+impl ConnectionPermit {
     /// Of a connection that the process has counted already.
-    pub(super) fn reserved(admitted: Admitted) -> Self {
+    pub(super) fn reserved(admitted: ListenerPermit) -> Self {
         Self(admitted)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.limits().release();
     }
@@ -392,18 +392,18 @@ impl Drop for Place {
 
 /// One client connection's place from accept on; dropping it frees the place.
 #[derive(Debug)]
-pub struct Slot {
+pub struct SetupPermit {
     limits: Arc<Limits>,
     in_setup: AtomicBool,
     /// Its count at its listener and its source, once these are known.
-    admitted: OnceLock<Admitted>,
+    admitted: OnceLock<ListenerPermit>,
     /// While set-up waits for a word of its client.
     silent: Mutex<Option<Silent>>,
     /// Cancelled when it is to leave its place.
     leave: CancellationToken,
 }
 
-impl Slot {
+impl SetupPermit {
     /// Set-up waits for the client, which counts for `source`.
     pub(super) fn fall_silent(&self, source: SourcePrefix) {
         self.speak();
@@ -440,22 +440,22 @@ impl Slot {
     }
 
     /// The listener lets the connection in, and counts it. Only the first one counts.
-    pub(super) fn admit(&self, admitted: Admitted) {
+    pub(super) fn admit(&self, admitted: ListenerPermit) {
         let _ = self.admitted.set(admitted);
     }
 
     /// The place of the session that this connection becomes: the slot is about to be dropped.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> ConnectionPermit {
         self.place_of(None)
     }
 
     /// As [`Slot::place`], of a session that counts for another source than the connection has.
-    pub(super) fn place_of(&self, source: Option<SourcePermit>) -> Place {
+    pub(super) fn place_of(&self, source: Option<SourcePermit>) -> ConnectionPermit {
         self.limits.live.fetch_add(1, Ordering::Relaxed);
-        Place(match (source, self.admitted.get()) {
-            (Some(source), _) => Admitted::of(source),
+        ConnectionPermit(match (source, self.admitted.get()) {
+            (Some(source), _) => ListenerPermit::of(source),
             (None, Some(admitted)) => admitted.again(),
-            (None, None) => Admitted::unlimited(&self.limits),
+            (None, None) => ListenerPermit::unlimited(&self.limits),
         })
     }
 
@@ -473,7 +473,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for SetupPermit {
     fn drop(&mut self) {
         self.adopted();
         self.limits.release();

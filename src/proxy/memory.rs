@@ -21,9 +21,9 @@ pub(super) struct MemoryBound {
     /// 0: none.
     max: AtomicU64,
     is_short: AtomicBool,
-    looked: Moment,
-    given_back: Moment,
-    told: Told,
+    looked: LastDone,
+    given_back: LastDone,
+    told: ShortageLog,
 }
 
 impl MemoryBound {
@@ -79,12 +79,12 @@ impl MemoryBound {
 
 /// State of the log: it says once in a while that memory is short, and once that it is so no more.
 #[derive(Debug)]
-struct Told {
+struct ShortageLog {
     pace: LogThrottle,
     is_short: AtomicBool,
 }
 
-impl Default for Told {
+impl Default for ShortageLog {
     fn default() -> Self {
         Self {
             pace: LogThrottle::new(WARN_SPACING),
@@ -93,7 +93,7 @@ impl Default for Told {
     }
 }
 
-impl Told {
+impl ShortageLog {
     fn short(&self, used: u64, max: u64) {
         if self.pace.is_due(Instant::now()) {
             self.is_short.store(true, Ordering::Relaxed);
@@ -122,9 +122,9 @@ fn of_group() -> Option<u64> {
 
 /// When something was done last, in milliseconds and from 1; 0: never.
 #[derive(Debug, Default)]
-struct Moment(AtomicU64);
+struct LastDone(AtomicU64);
 
-impl Moment {
+impl LastDone {
     /// True for one of those who ask, once in `spacing`.
     fn is_due(&self, now: Duration, spacing: Duration) -> bool {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_moment_is_due_once_in_its_time() {
-        let moment = Moment::default();
+        let moment = LastDone::default();
         let at = |millis| moment.is_due(Duration::from_millis(millis), SPACING);
         assert!(at(0) && !at(0) && !at(49) && at(50) && !at(99) && at(1000));
         moment.forget();

@@ -58,31 +58,31 @@ use crate::pool::Lease;
 
 pub use accept::Listening;
 pub use access::AccessList;
-pub use admission::{Admissions, Admitted};
-pub use dispatch::{DispatchError, Wanted, dispatch};
-pub use handshakes::Handshakes;
+pub use admission::{ListenerAdmission, ListenerPermit};
+pub use dispatch::{ConnectRequest, DispatchError, dispatch};
+pub use handshakes::HandshakeLimiter;
 pub use hard_stop::HardStop;
 pub use intake::Intake;
-pub use introduction::{Announced, Introduction};
-pub use limits::{Limits, Place, Slot};
-pub use rules::{Facts, Rules};
-pub use setup_leg::SetupLeg;
+pub use introduction::{OutgoingProxyHeader, ProxiedClient};
+pub use limits::{ConnectionPermit, Limits, SetupPermit};
+pub use rules::{ListenerSnapshot, RouteInput};
+pub use setup_leg::MaybeTlsStream;
 
 /// The relay plane as the data path uses it.
-pub type Relay = crate::relay::Relay<Held>;
+pub type Relay = crate::relay::Relay<SessionGuards>;
 
 /// What a session holds to its end, besides its record.
 #[derive(Debug)]
-pub struct Held {
+pub struct SessionGuards {
     /// `None`: its session has lost one backend and looks for another.
     pub lease: Option<Lease>,
     /// Given up behind the lease.
-    pub place: Place,
+    pub place: ConnectionPermit,
 }
 
-impl Held {
-    pub fn new(lease: Lease, place: Place) -> Held {
-        Held {
+impl SessionGuards {
+    pub fn new(lease: Lease, place: ConnectionPermit) -> SessionGuards {
+        SessionGuards {
             lease: Some(lease),
             place,
         }
@@ -94,7 +94,7 @@ pub struct Proxy {
     pub relay: Arc<Relay>,
     pub journal: Arc<Journal>,
     pub limits: Arc<Limits>,
-    pub handshakes: Arc<Handshakes>,
+    pub handshakes: Arc<HandshakeLimiter>,
     /// Where connections are set up.
     pub runtime: Handle,
     /// Cancelled when the server stops: a connection that only waits for its next request then ends.
@@ -104,28 +104,28 @@ pub struct Proxy {
 }
 
 /// One accepted connection on its way through set-up, beside its stream.
-pub struct Arrival {
+pub struct ClientConnection {
     pub proxy: Arc<Proxy>,
     /// The listener's at accept.
-    pub rules: Arc<Rules>,
+    pub rules: Arc<ListenerSnapshot>,
     /// The listener's now: a later HTTP request of the connection is routed by these.
-    pub latest: Arc<ArcSwap<Rules>>,
+    pub latest: Arc<ArcSwap<ListenerSnapshot>>,
     /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
     pub closing: CancellationToken,
     pub counters: Arc<ListenerCounters>,
     /// Its listener's.
-    admissions: Arc<Admissions>,
+    admissions: Arc<ListenerAdmission>,
     /// The client, once `introduction::receive` has decided who that is.
     pub peer: Peer,
     /// What a balancer in front said of it.
-    pub announced: Option<Box<Announced>>,
+    pub announced: Option<Box<ProxiedClient>>,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
     pub deadline: Instant,
     /// Goes with the connection to its end.
-    pub slot: Arc<Slot>,
+    pub slot: Arc<SetupPermit>,
 }
 
-impl Arrival {
+impl ClientConnection {
     /// A record of this connection, or of one of its requests.
     pub fn record(&self) -> ConnectionRecord {
         let mut record = ConnectionRecord::new(&self.counters, self.peer);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::SetupLeg;
+use super::MaybeTlsStream;
 use crate::base::units::format_duration;
 use crate::config;
 use crate::net::{
@@ -19,14 +19,14 @@ use crate::pool::{Backend, Pool};
 use crate::tls::BackendTlsConfig;
 
 /// How a backend is reached at one moment: behind a wait it is asked for anew.
-pub(super) struct Approach {
+pub(super) struct Connector {
     pub settings: Arc<config::Pool>,
     /// `None`: it has lost its address between pick and connect.
     endpoint: Option<Endpoint>,
     tls: Option<Arc<BackendTlsConfig>>,
 }
 
-impl Approach {
+impl Connector {
     /// In this order: a reload sets the TLS before the addresses, so that none is reached without it.
     pub fn to(backend: &Backend, pool: &Pool) -> Self {
         let (settings, endpoint) = (pool.settings(), backend.endpoint());
@@ -73,7 +73,7 @@ impl Approach {
         backend: &Backend,
         header: Option<Vec<u8>>,
         gives_up: impl FnMut() -> bool,
-    ) -> Result<SetupLeg, ConnectError> {
+    ) -> Result<MaybeTlsStream, ConnectError> {
         let timeout = self.settings.connect_timeout;
         let deadline = Instant::now() + timeout;
         let connecting = connect_unless(self.endpoint()?, &self.settings.dial, timeout, gives_up);
@@ -85,7 +85,7 @@ impl Approach {
                 .map_err(|_| ConnectError::TimedOut(timeout))??;
         }
         let Some(tls) = &self.tls else {
-            return Ok(SetupLeg::Plain(stream));
+            return Ok(MaybeTlsStream::Plain(stream));
         };
         let host = backend.host();
         let shaking = encrypt(stream, tls, &host);
@@ -105,9 +105,9 @@ async fn encrypt(
     stream: Stream,
     tls: &BackendTlsConfig,
     host: &str,
-) -> Result<SetupLeg, ConnectError> {
+) -> Result<MaybeTlsStream, ConnectError> {
     match tls.connect(stream, host).await {
-        Ok(stream) => Ok(SetupLeg::Tls(Box::new(stream))),
+        Ok(stream) => Ok(MaybeTlsStream::Tls(Box::new(stream))),
         Err(error) if is_local_shortage(&error) => Err(ConnectError::Local(error)),
         Err(error) => Err(ConnectError::Tls(error)),
     }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Arrival;
+use super::ClientConnection;
 use super::forward::{FORWARDED_FOR, REAL_IP};
 use crate::config::{ClientIpFrom, Listener, Protocol};
 use crate::net::Peer;
@@ -26,7 +26,7 @@ fn is_trusted(config: &Listener, ip: Option<IpAddr>) -> bool {
     config.trusted.iter().any(|one| one.covers(ip))
 }
 
-impl Arrival {
+impl ClientConnection {
     /// The peer may tell whom it asks for: it is in `trusted`.
     pub(super) fn is_believed(&self, config: &Listener) -> bool {
         !self.is_unannounced() && is_trusted(config, self.peer.ip())

@@ -15,15 +15,15 @@ use http::{HeaderValue, Request, StatusCode};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(super) use self::handshake::Handshake;
+pub(super) use self::handshake::ResumeHandshake;
 use self::handshake::agreement;
 use self::loss_check::LossCheck;
-use super::backend_line::{self, KEPT, Upload};
-use super::dialogue::Dialogue;
-use super::dispatch::Attempt;
-use super::reach::Approach;
+use super::backend_line::{self, KEPT, RequestBody};
+use super::dialogue::GateState;
+use super::dispatch::ConnectAttempt;
+use super::reach::Connector;
 use super::repeat::{Repeat, charge_reset};
-use super::{Held, Introduction, Proxy, SetupLeg};
+use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
 use crate::base::backoff::Backoff;
 use crate::config;
 use crate::net::Peer;
@@ -36,12 +36,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(50);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// A session's way to another backend: what is kept for it as long as the session lives.
-pub(super) struct Way {
+pub(super) struct PoolMigrator {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
     pub pool: Weak<Pool>,
     pub client: Peer,
-    pub handshake: Handshake,
+    pub handshake: ResumeHandshake,
     /// The name of the field that tells what is taken over.
     pub header: Arc<str>,
     /// Bounds the wait for a 101; milliseconds.
@@ -58,17 +58,20 @@ pub(super) struct Way {
 
 pub(super) struct More {
     /// For a pool that sends PROXY headers.
-    pub introduction: Option<Introduction>,
+    pub introduction: Option<OutgoingProxyHeader>,
     /// The value of the pool's `hash_key`.
     pub key: Option<Box<[u8]>>,
 }
 
 /// What a live session costs for it beside its head.
-const _: () = assert!(size_of::<Way>() <= 104);
+const _: () = assert!(size_of::<PoolMigrator>() <= 104);
 
-impl Way {
+impl PoolMigrator {
     /// As the relay takes it.
-    pub(super) fn into_resumption(self, resume: &Arc<config::Resume>) -> Box<ResumePolicy<Held>> {
+    pub(super) fn into_resumption(
+        self,
+        resume: &Arc<config::Resume>,
+    ) -> Box<ResumePolicy<SessionGuards>> {
         Box::new(ResumePolicy {
             settings: Arc::clone(resume),
             seeker: Arc::new(self),
@@ -76,12 +79,12 @@ impl Way {
     }
 }
 
-impl Migrator<Held> for Way {
+impl Migrator<SessionGuards> for PoolMigrator {
     fn judge_loss(
         &self,
         session: Handle,
         settings: &config::Resume,
-        held: &Held,
+        held: &SessionGuards,
     ) -> Option<DropGuard> {
         // Without a lease there is nobody to ask about, and no way for that to be.
         let lease = held.lease.as_ref()?;
@@ -95,7 +98,7 @@ impl Migrator<Held> for Way {
         loss_check.begin(Arc::clone(&self.proxy), session)
     }
 
-    fn find_backend(self: Arc<Self>, gone: LostBackend, held: &mut Held) -> DropGuard {
+    fn find_backend(self: Arc<Self>, gone: LostBackend, held: &mut SessionGuards) -> DropGuard {
         let before = held.lease.take().map(|lease| Arc::clone(lease.backend()));
         let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let short = match gone.was_short {
@@ -106,7 +109,7 @@ impl Migrator<Held> for Way {
         let wait = wait_before(short);
         let stop = CancellationToken::new();
         let runtime = self.proxy.runtime.clone();
-        let search = Search {
+        let search = NewBackendSearch {
             way: self,
             note: note(count, &gone),
         };
@@ -153,13 +156,13 @@ fn note(count: u32, gone: &LostBackend) -> HeaderValue {
 }
 
 /// One search for a backend.
-struct Search {
-    way: Arc<Way>,
+struct NewBackendSearch {
+    way: Arc<PoolMigrator>,
     note: HeaderValue,
 }
 
 /// Why a backend did not take it.
-enum Refused {
+enum ResumeRefusal {
     /// Another one may, or the same one later.
     ForNow(String),
     /// It took the handshake, and ended without an answer: another may within the pool's `retries`.
@@ -168,13 +171,13 @@ enum Refused {
     ForGood(String),
 }
 
-impl Search {
+impl NewBackendSearch {
     fn more(&self) -> Option<&More> {
         self.way.more.as_deref()
     }
 
     /// Goes on until it is dropped: the relay bounds it. `None`: there will be no other.
-    async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<NewBackend<Held>> {
+    async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<NewBackend<SessionGuards>> {
         let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         let id = self.way.id;
         let mut unanswered = 0;
@@ -186,14 +189,14 @@ impl Search {
                 Err(refused) => refused,
             };
             match refused {
-                Refused::ForNow(why) => {
+                ResumeRefusal::ForNow(why) => {
                     tracing::debug!(id, pool = %pool.name(), why, "not resumed yet");
                 }
-                Refused::Unanswered(why) if unanswered < pool.settings().retries => {
+                ResumeRefusal::Unanswered(why) if unanswered < pool.settings().retries => {
                     unanswered += 1;
                     tracing::debug!(id, pool = %pool.name(), why, unanswered, "not resumed yet");
                 }
-                Refused::Unanswered(why) | Refused::ForGood(why) => {
+                ResumeRefusal::Unanswered(why) | ResumeRefusal::ForGood(why) => {
                     tracing::debug!(id, pool = %pool.name(), why, "not resumed");
                     return None;
                 }
@@ -207,7 +210,7 @@ impl Search {
         &self,
         pool: &Arc<Pool>,
         tried: &mut Vec<Arc<Backend>>,
-    ) -> Result<NewBackend<Held>, Refused> {
+    ) -> Result<NewBackend<SessionGuards>, ResumeRefusal> {
         let pick = BackendRequest {
             client: self.way.client.ip(),
             key: self.more().and_then(|more| more.key.as_deref()),
@@ -215,7 +218,7 @@ impl Search {
             tried,
         };
         let lease = pool.acquire(&pick).await;
-        let lease = lease.map_err(|error| Refused::ForNow(error.to_string()))?;
+        let lease = lease.map_err(|error| ResumeRefusal::ForNow(error.to_string()))?;
         let backend = Arc::clone(lease.backend());
         // Behind the pick: who waits in the queue must not keep from their turn those who do not.
         let turn = pool.takeover().await;
@@ -228,7 +231,7 @@ impl Search {
         let tls = leg.tls_version();
         let leg = leg
             .into_leg(read)
-            .map_err(|error| Refused::ForNow(error.to_string()))?;
+            .map_err(|error| ResumeRefusal::ForNow(error.to_string()))?;
         Ok(NewBackend {
             leg,
             seat: Box::new(move |held, record| {
@@ -246,17 +249,17 @@ impl Search {
         pool: &Pool,
         lease: &Lease,
         tried: &[Arc<Backend>],
-    ) -> Result<(SetupLeg, Vec<u8>, Duration), Refused> {
+    ) -> Result<(MaybeTlsStream, Vec<u8>, Duration), ResumeRefusal> {
         let backend = lease.backend();
-        let approach = Approach::to(backend, pool);
+        let approach = Connector::to(backend, pool);
         let settings = &approach.settings;
         let begun = Instant::now();
         let header = settings.send_proxy.map(|version| {
-            let nobody = || Introduction::plain(Peer::Unix, None);
+            let nobody = || OutgoingProxyHeader::plain(Peer::Unix, None);
             let known = self.more().and_then(|more| more.introduction.clone());
             known.unwrap_or_else(nobody).header(version, self.way.id)
         });
-        let mut attempt = Attempt::new(lease, begun);
+        let mut attempt = ConnectAttempt::new(lease, begun);
         let gives_up = || {
             attempt.overdue(Instant::now());
             let one = std::slice::from_ref(backend);
@@ -266,7 +269,7 @@ impl Search {
             Ok(leg) => leg,
             Err(error) => {
                 attempt.charge(&error, Instant::now());
-                return Err(Refused::ForNow(format!(
+                return Err(ResumeRefusal::ForNow(format!(
                     "connect to {}: {error}",
                     backend.name()
                 )));
@@ -280,8 +283,8 @@ impl Search {
             let why = "no 101 in time".to_owned();
             // It has the handshake, and may hang of it.
             Err(match backend.is_leaving() {
-                true => Refused::ForNow(why),
-                false => Refused::ForGood(why),
+                true => ResumeRefusal::ForNow(why),
+                false => ResumeRefusal::ForGood(why),
             })
         })?;
         Ok((leg, read, now - begun))
@@ -289,13 +292,13 @@ impl Search {
 
     async fn shake(
         &self,
-        leg: SetupLeg,
+        leg: MaybeTlsStream,
         settings: &config::Pool,
         backend: &Backend,
-    ) -> Result<(SetupLeg, Vec<u8>), Refused> {
+    ) -> Result<(MaybeTlsStream, Vec<u8>), ResumeRefusal> {
         let begun = Instant::now();
-        let for_now = |error: &dyn std::fmt::Display| Refused::ForNow(error.to_string());
-        let dialogue = Arc::new(Dialogue::new(settings.idle_timeout));
+        let for_now = |error: &dyn std::fmt::Display| ResumeRefusal::ForNow(error.to_string());
+        let dialogue = Arc::new(GateState::new(settings.idle_timeout));
         let line = backend_line::open(leg, &dialogue, settings, KEPT).await;
         let mut line = line.map_err(|error| for_now(&error))?;
         let mut parts = self.way.handshake.request().ok_or_else(lost_head)?;
@@ -304,23 +307,23 @@ impl Search {
         let header = HeaderName::try_from(&*self.way.header).map_err(|_| lost_head())?;
         parts.headers.insert(header, self.note.clone());
         super::forward::tell_name(&mut parts.headers, settings, backend);
-        let request = Request::from_parts(parts, Upload::new(None, &dialogue));
+        let request = Request::from_parts(parts, RequestBody::new(None, &dialogue));
         let response = line.sender.send_request(request).await;
         let response = response.map_err(|error| {
             charge_reset(&line.contact, backend, begun, settings.connect_timeout);
             let why = error.to_string();
             match Repeat::of(&line.contact, backend, settings) {
-                Repeat::Free => Refused::ForNow(why),
-                Repeat::Chosen => Refused::Unanswered(why),
-                Repeat::Never => Refused::ForGood(why),
+                Repeat::Free => ResumeRefusal::ForNow(why),
+                Repeat::Chosen => ResumeRefusal::Unanswered(why),
+                Repeat::Never => ResumeRefusal::ForGood(why),
             }
         })?;
         backend.answered();
         let status = response.status();
         if status != StatusCode::SWITCHING_PROTOCOLS {
             return Err(match status.is_client_error() && !may_change(status) {
-                true => Refused::ForGood(format!("the answer is {status}")),
-                false => Refused::ForNow(format!("the answer is {status}")),
+                true => ResumeRefusal::ForGood(format!("the answer is {status}")),
+                false => ResumeRefusal::ForNow(format!("the answer is {status}")),
             });
         }
         websocket::check_response(status, response.headers(), &offer)
@@ -328,19 +331,19 @@ impl Search {
         let (agreed, before) = (agreement(response.headers()), self.way.handshake.agreed());
         if *agreed != *before {
             let why = format!("it agrees to {agreed:?} in place of {before:?}");
-            return Err(Refused::ForGood(why));
+            return Err(ResumeRefusal::ForGood(why));
         }
         drop((response, line.sender));
         match line.driver.await {
             Ok(Some(parts)) => Ok((parts.io.into_inner().into_inner(), parts.read_buf.to_vec())),
-            _ => Err(Refused::ForNow("it ended behind its 101".to_owned())),
+            _ => Err(ResumeRefusal::ForNow("it ended behind its 101".to_owned())),
         }
     }
 }
 
 /// What was kept is no handshake: a defect of ours.
-fn lost_head() -> Refused {
-    Refused::ForGood("what was kept of the handshake cannot be read".to_owned())
+fn lost_head() -> ResumeRefusal {
+    ResumeRefusal::ForGood("what was kept of the handshake cannot be read".to_owned())
 }
 
 /// So that what was lost together does not come together.

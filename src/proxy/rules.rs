@@ -13,13 +13,13 @@ use crate::tls::{TlsAcceptor, TlsError};
 /// HTTP/1 only: a WebSocket over HTTP/2 would need another upgrade.
 const HTTP_ALPN: &[&[u8]] = &[b"http/1.1"];
 
-pub struct Rules {
+pub struct ListenerSnapshot {
     pub config: Arc<config::Listener>,
     /// Present where TLS is terminated here.
     pub tls: Option<Arc<TlsAcceptor>>,
     pub(super) access: AccessList,
     default_pool: Option<Arc<Pool>>,
-    routes: Vec<Target>,
+    routes: Vec<RouteTarget>,
     /// True where a route with a path keeps clients out.
     guards_paths: bool,
     /// True where the path decides whether a route keeps clients out.
@@ -27,7 +27,7 @@ pub struct Rules {
 }
 
 /// A route with its pool found.
-struct Target {
+struct RouteTarget {
     route: Route,
     access: AccessList,
     pool: Arc<Pool>,
@@ -35,7 +35,7 @@ struct Target {
 
 /// What is known of a connection or request when it is routed. Names are lower case.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Facts<'a> {
+pub struct RouteInput<'a> {
     pub sni: Option<&'a str>,
     pub alpn: &'a [Vec<u8>],
     /// Without its port.
@@ -46,7 +46,7 @@ pub struct Facts<'a> {
     pub ambiguous: Option<&'a AmbiguousPath<'a>>,
 }
 
-impl Rules {
+impl ListenerSnapshot {
     /// Loads the listener's certificates and finds its pools. A pool that is not in `pools` is left out: the decoder
     /// has already refused such a name.
     ///
@@ -81,7 +81,7 @@ impl Rules {
                 .routes
                 .iter()
                 .filter_map(|route| {
-                    Some(Target {
+                    Some(RouteTarget {
                         route: route.clone(),
                         access: AccessList::new(&route.access),
                         pool: named(&route.pool)?,
@@ -92,7 +92,7 @@ impl Rules {
     }
 
     /// The pool of the first route that matches, else the listener's own.
-    pub fn route(&self, facts: &Facts<'_>) -> Option<&Arc<Pool>> {
+    pub fn route(&self, facts: &RouteInput<'_>) -> Option<&Arc<Pool>> {
         let target = self.target(facts);
         target
             .map(|target| &target.pool)
@@ -102,7 +102,12 @@ impl Rules {
     /// Whether the listener takes this peer, and the route that these facts lead to this client; `None` is one without an
     /// address. The next route is not tried: who may not use one is not to reach another pool by it. Where a backend may take the path for another one,
     /// the routes of those have to take the client, too.
-    pub fn admits(&self, facts: &Facts<'_>, peer: Option<IpAddr>, client: Option<IpAddr>) -> bool {
+    pub fn admits(
+        &self,
+        facts: &RouteInput<'_>,
+        peer: Option<IpAddr>,
+        client: Option<IpAddr>,
+    ) -> bool {
         // A kept connection may have come before a reload that keeps its client out.
         let target = self.target(facts);
         self.access.admits(peer)
@@ -114,7 +119,7 @@ impl Rules {
 
     fn admits_by_each_reading(
         &self,
-        facts: &Facts<'_>,
+        facts: &RouteInput<'_>,
         path: &AmbiguousPath<'_>,
         client: Option<IpAddr>,
     ) -> bool {
@@ -147,7 +152,7 @@ impl Rules {
             .flatten()
     }
 
-    fn target(&self, facts: &Facts<'_>) -> Option<&Target> {
+    fn target(&self, facts: &RouteInput<'_>) -> Option<&RouteTarget> {
         self.routes
             .iter()
             .find(|target| matches(&target.route, facts))
@@ -160,7 +165,7 @@ fn guards_path(route: &Route) -> bool {
 }
 
 /// True when every condition of the route holds.
-fn matches(route: &Route, facts: &Facts<'_>) -> bool {
+fn matches(route: &Route, facts: &RouteInput<'_>) -> bool {
     let resolved = facts.ambiguous.map(AmbiguousPath::resolved);
     meets_names(route, facts)
         && (is_led_to(route, facts.path.map(str::as_bytes))
@@ -168,7 +173,7 @@ fn matches(route: &Route, facts: &Facts<'_>) -> bool {
 }
 
 /// True when every condition but the path holds.
-fn meets_names(route: &Route, facts: &Facts<'_>) -> bool {
+fn meets_names(route: &Route, facts: &RouteInput<'_>) -> bool {
     let Route {
         sni,
         alpn,
@@ -255,10 +260,10 @@ mod tests {
             pool: "p".into(),
             access: config::Access::default(),
         };
-        let facts = |host, path| Facts {
+        let facts = |host, path| RouteInput {
             host: Some(host),
             path: Some(path),
-            ..Facts::default()
+            ..RouteInput::default()
         };
         assert!(matches(&route, &facts("a.example", "/x/y")));
         assert!(!matches(&route, &facts("b.example", "/x/y")));
@@ -266,7 +271,7 @@ mod tests {
     }
 
     /// Rules of a listener with these routes of pool `p`.
-    fn rules(routes: &str) -> Rules {
+    fn rules(routes: &str) -> ListenerSnapshot {
         let text = format!(
             "[[listener]]\nname = \"web\"\nbind = \"127.0.0.1:9\"\nprotocol = \"websocket\"\n\
              pool = \"p\"\nroute = [{routes}]\n\
@@ -276,17 +281,17 @@ mod tests {
         let config = config::parse(&text, file).unwrap_or_else(|errors| panic!("{errors}"));
         let pools = config.pools.iter();
         let pools = pools.map(|(name, pool)| (name.clone(), Pool::new(pool)));
-        Rules::build(&config.listeners[0], &pools.collect()).expect("no certificates")
+        ListenerSnapshot::build(&config.listeners[0], &pools.collect()).expect("no certificates")
     }
 
     /// Path of the route that `path` leads to, and whether 192.0.2.1 is let in.
-    fn led(rules: &Rules, path: &str) -> (Option<String>, bool) {
+    fn led(rules: &ListenerSnapshot, path: &str) -> (Option<String>, bool) {
         let (normal, ambiguous) = (normalize_path(path), rules.ambiguous(path));
-        let facts = Facts {
+        let facts = RouteInput {
             host: Some("a"),
             path: Some(&normal),
             ambiguous: ambiguous.as_ref(),
-            ..Facts::default()
+            ..RouteInput::default()
         };
         let target = rules.target(&facts);
         let outsider = Some("192.0.2.1".parse().expect("an address"));

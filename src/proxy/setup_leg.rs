@@ -15,12 +15,12 @@ use crate::tls;
 use crate::wire::proxy_protocol::Details;
 
 /// Of either side.
-pub enum SetupLeg {
+pub enum MaybeTlsStream {
     Plain(Stream),
     Tls(Box<tls::TlsStream<Stream>>),
 }
 
-impl SetupLeg {
+impl MaybeTlsStream {
     /// Makes it a leg of the relay. `read` is the plaintext that was already read from it; what the TLS connection
     /// holds of its own goes along.
     pub fn into_leg(self, mut read: Vec<u8>) -> io::Result<SocketHandoff> {
@@ -102,7 +102,7 @@ impl SetupLeg {
 trait Io: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
-impl AsyncRead for SetupLeg {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl AsyncRead for SetupLeg {
     }
 }
 
-impl AsyncWrite for SetupLeg {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrival, Slot};
+use super::{ClientConnection, SetupPermit};
 use crate::base::silence::{Silence, Silent};
 use crate::base::source::SourcePrefix;
 use crate::config::Prefixes;
@@ -63,7 +63,7 @@ impl SilentConnections {
     }
 }
 
-impl Arrival {
+impl ClientConnection {
     /// The network that its client counts for.
     pub(super) fn source(&self) -> SourcePrefix {
         let limits = self.rules.config.admission.per_source;
@@ -83,7 +83,7 @@ impl Arrival {
     }
 }
 
-impl Slot {
+impl SetupPermit {
     /// What `doing` gives; `None` where the connection has to leave its place meanwhile. It stays where
     /// it is pinned: a future that is moved into another one takes its room twice.
     ///

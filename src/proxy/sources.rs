@@ -24,14 +24,14 @@ pub(super) trait Tracked {
     fn forgotten_at(&self) -> Duration;
 }
 
-pub(super) struct Sources<T> {
+pub(super) struct SourceTable<T> {
     hasher: RandomState,
     shards: Box<[Mutex<Shard<T>>]>,
 }
 
 type Shard<T> = HashMap<SourcePrefix, Arc<T>, RandomState>;
 
-impl<T: Tracked> Sources<T> {
+impl<T: Tracked> SourceTable<T> {
     pub fn new() -> Self {
         let hasher = RandomState::new();
         let shard = || Mutex::new(HashMap::with_hasher(hasher.clone()));
@@ -102,8 +102,8 @@ mod tests {
         SourcePrefix::V4((number as u32).to_be_bytes())
     }
 
-    fn table() -> Sources<Kept> {
-        Sources::new()
+    fn table() -> SourceTable<Kept> {
+        SourceTable::new()
     }
 
     #[test]

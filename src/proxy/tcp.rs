@@ -3,17 +3,17 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use super::classify::{self, Classified};
-use super::dispatch::Search;
-use super::errand::{Caller, Errand};
-use super::{Arrival, Introduction};
+use super::classify::{self, Identified};
+use super::dispatch::RetryState;
+use super::errand::{TcpClient, TcpConnect};
+use super::{ClientConnection, OutgoingProxyHeader};
 use crate::config::{Balance, HashKey, ListenerTls};
 use crate::net::Stream;
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::Pool;
 
 /// Serves one connection up to its adoption by the relay.
-pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: ConnectionRecord) {
+pub(super) async fn serve(arrival: ClientConnection, stream: Stream, mut record: ConnectionRecord) {
     record.phase = Phase::Tls;
     let classified = {
         let classifying = pin!(classify(&arrival, stream, &mut record));
@@ -45,7 +45,7 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Connecti
             return record.finish(Termination::new(Side::Evenkeel, Phase::Route, Cause::Error));
         }
     };
-    let caller = Caller {
+    let caller = TcpClient {
         leg,
         record,
         place: arrival.slot.place(),
@@ -63,34 +63,34 @@ pub(super) async fn serve(arrival: Arrival, stream: Stream, mut record: Connecti
             )),
         };
     };
-    let errand = Errand {
+    let errand = TcpConnect {
         pool: Arc::downgrade(&pool),
         client: arrival.peer,
         introduction,
-        search: Search {
+        search: RetryState {
             client: arrival.peer.ip(),
             key,
-            ..Search::default()
+            ..RetryState::default()
         },
         proxy: arrival.proxy,
     };
     errand.run(caller).await;
 }
 
-fn introduction(arrival: &Arrival, classified: &Classified) -> Introduction {
+fn introduction(arrival: &ClientConnection, classified: &Identified) -> OutgoingProxyHeader {
     let local = classified.client.local_address();
     let shaken = classified.shaken.as_ref();
     let certificate = shaken.is_some_and(|shaken| shaken.identity.is_some());
     let sni = classified.hello.sni.as_deref();
     let details = classified.client.details(sni, certificate);
-    Introduction::of(arrival, local, details)
+    OutgoingProxyHeader::of(arrival, local, details)
 }
 
 async fn classify(
-    arrival: &Arrival,
+    arrival: &ClientConnection,
     stream: Stream,
     record: &mut ConnectionRecord,
-) -> Result<Classified, Termination> {
+) -> Result<Identified, Termination> {
     match (&arrival.rules.config.tls, &arrival.rules.tls) {
         (Some(ListenerTls::Passthrough), _) => {
             classify::peek_hello(stream, arrival.deadline, record).await
@@ -101,7 +101,7 @@ async fn classify(
 }
 
 /// The value of the pool's `hash_key`, where a raw connection has it.
-fn key(pool: &Pool, classified: &Classified) -> Option<Box<[u8]>> {
+fn key(pool: &Pool, classified: &Identified) -> Option<Box<[u8]>> {
     match pool.settings().balance {
         Balance::Hash(HashKey::Sni) => {
             let sni = classified.hello.sni.as_deref()?;

@@ -3,24 +3,24 @@
 
 use std::sync::Arc;
 
-use super::SetupLeg;
-use super::dialogue::Dialogue;
-use super::dispatch::{DispatchError, Wanted, dispatch};
+use super::MaybeTlsStream;
+use super::dialogue::GateState;
+use super::dispatch::{ConnectRequest, DispatchError, dispatch};
 use super::interval::Interval;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::pool::{AcquireError, Lease, Pool};
 
 /// Dropping it ends the request: the record is finished and the gate told.
-pub(super) struct Ticket {
+pub(super) struct RequestRecord {
     /// Taken by the relay with the session, or by the end.
     record: Option<ConnectionRecord>,
     end: Option<Termination>,
-    dialogue: Arc<Dialogue>,
+    dialogue: Arc<GateState>,
 }
 
-impl Ticket {
-    pub(super) fn new(record: ConnectionRecord, dialogue: &Arc<Dialogue>) -> Ticket {
-        Ticket {
+impl RequestRecord {
+    pub(super) fn new(record: ConnectionRecord, dialogue: &Arc<GateState>) -> RequestRecord {
+        RequestRecord {
             record: Some(record),
             end: None,
             dialogue: Arc::clone(dialogue),
@@ -52,8 +52,8 @@ impl Ticket {
     pub(super) async fn dispatch(
         &mut self,
         pool: &Arc<Pool>,
-        wanted: &mut Wanted<'_>,
-    ) -> Result<(SetupLeg, Lease), DispatchError> {
+        wanted: &mut ConnectRequest<'_>,
+    ) -> Result<(MaybeTlsStream, Lease), DispatchError> {
         match &mut self.record {
             Some(record) => dispatch(pool, wanted, record).await,
             None => Err(AcquireError::NoBackend.into()),
@@ -66,7 +66,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         self.dialogue.answered_one();
         let Some(record) = self.record.take() else {

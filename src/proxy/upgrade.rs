@@ -13,17 +13,17 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 
 use super::admission::SourcePermit;
-use super::answer::{self, Answer};
-use super::backend_line::{self, Line, OURS, Upload};
-use super::dispatch::Wanted;
+use super::answer::{self, ResponseBody};
+use super::backend_line::{self, BackendConnection, OURS, RequestBody};
+use super::dispatch::ConnectRequest;
 use super::exchange::{how, stream_back};
 use super::forward::{self, Purpose};
 use super::repeat::{Repeat, charge_reset};
-use super::resume::{Handshake, More, Way};
+use super::resume::{More, PoolMigrator, ResumeHandshake};
 use super::sticky::Stickiness;
-use super::ticket::Ticket;
-use super::visit::{Routed, Visit, too_many, unavailable};
-use super::{Rules, SetupLeg};
+use super::ticket::RequestRecord;
+use super::visit::{HttpConnection, Routed, too_many, unavailable};
+use super::{ListenerSnapshot, MaybeTlsStream};
 use crate::config;
 use crate::net::Peer;
 use crate::observe::{Cause, Phase, Side, Termination};
@@ -32,20 +32,20 @@ use crate::relay::{FramePolicy, Framing, ResumePolicy, SessionLimits};
 use crate::wire::websocket::{self, UpgradeOffer};
 
 /// A session between the verified 101 and its adoption.
-pub(super) struct Handover {
+pub(super) struct Upgraded {
     /// Resolves once the 101 has left for the client.
     pub client: OnUpgrade,
-    pub backend: SetupLeg,
+    pub backend: MaybeTlsStream,
     /// What the backend sent behind its 101.
     pub backend_read: Vec<u8>,
     pub framing: Framing,
     pub policy: SessionLimits,
-    pub ticket: Ticket,
+    pub ticket: RequestRecord,
     pub lease: Lease,
     /// Where the client is another than the one whose connection was let in.
     pub source: Option<SourcePermit>,
     /// To another backend, where the pool has its sessions outlive theirs.
-    pub way: Option<Box<ResumePolicy<super::Held>>>,
+    pub way: Option<Box<ResumePolicy<super::SessionGuards>>>,
 }
 
 /// Why one backend gave no answer to an upgrade.
@@ -58,11 +58,11 @@ enum Unanswered {
 
 /// Serves one upgrade request. It is sent to another backend within the pool's `retries`, as [`Repeat`] allows.
 pub(super) async fn serve(
-    visit: &Visit,
+    visit: &HttpConnection,
     routed: &Routed,
     mut request: Request<Incoming>,
-    mut ticket: Ticket,
-) -> Response<Answer> {
+    mut ticket: RequestRecord,
+) -> Response<ResponseBody> {
     let offer =
         match websocket::check_request(request.method(), request.version(), request.headers()) {
             Ok(offer) => offer,
@@ -93,7 +93,7 @@ pub(super) async fn serve(
         settings.name_header.as_deref(),
     );
     let sticky = Stickiness::take(pool, &settings, &mut parts.headers);
-    let mut wanted = Wanted {
+    let mut wanted = ConnectRequest {
         client: routed.client.ip(),
         introduction: Some(visit.introduction()),
         key: key.as_deref(),
@@ -125,7 +125,7 @@ pub(super) async fn serve(
                     visit,
                     response,
                     &offer,
-                    Held {
+                    PendingUpgrade {
                         client,
                         peer: routed.client,
                         line,
@@ -159,14 +159,14 @@ pub(super) async fn serve(
 
 /// Sends the request to one backend and waits for the head of its answer.
 async fn ask(
-    visit: &Visit,
-    rules: &Rules,
+    visit: &HttpConnection,
+    rules: &ListenerSnapshot,
     settings: &config::Pool,
     parts: Parts,
-    stream: SetupLeg,
+    stream: MaybeTlsStream,
     lease: &Lease,
-) -> Result<(Response<Incoming>, Line), Unanswered> {
-    let request = Request::from_parts(parts, Upload::new(None, &visit.dialogue));
+) -> Result<(Response<Incoming>, BackendConnection), Unanswered> {
+    let request = Request::from_parts(parts, RequestBody::new(None, &visit.dialogue));
     let begun = Instant::now();
     let asking = async {
         let mut line = backend_line::open(stream, &visit.dialogue, settings, OURS)
@@ -199,11 +199,11 @@ async fn ask(
 }
 
 /// What an upgrade holds when its answer has come.
-struct Held {
+struct PendingUpgrade {
     client: OnUpgrade,
     /// Who is served.
     peer: Peer,
-    line: Line,
+    line: BackendConnection,
     lease: Lease,
     source: Option<SourcePermit>,
     settings: Arc<config::Pool>,
@@ -215,17 +215,17 @@ struct Held {
     upgrade_timeout: Duration,
 }
 
-impl Held {
+impl PendingUpgrade {
     /// The session's way to another backend, if it has one, and makes the answer one that another backend can go on with.
     fn way(
         &self,
-        visit: &Visit,
+        visit: &HttpConnection,
         answer: &mut HeaderMap,
         id: u64,
-    ) -> Option<Box<ResumePolicy<super::Held>>> {
+    ) -> Option<Box<ResumePolicy<super::SessionGuards>>> {
         let resume = self.settings.resume.as_ref()?;
         let (target, sent) = self.kept.as_ref()?;
-        let handshake = Handshake::of(target, sent, answer)?;
+        let handshake = ResumeHandshake::of(target, sent, answer)?;
         let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS).iter();
         let edited: Vec<_> = extensions
             .map(websocket::without_context_takeover)
@@ -240,7 +240,7 @@ impl Held {
             .map(|_| visit.introduction().clone());
         let key = self.key.as_deref().map(Box::from);
         let is_more = introduction.is_some() || key.is_some();
-        let way = Way {
+        let way = PoolMigrator {
             proxy: Arc::clone(&visit.arrival.proxy),
             pool: self.pool.clone(),
             client: self.peer,
@@ -258,12 +258,12 @@ impl Held {
 
 /// Verifies the backend's 101 and passes it on; the session is handed over once it has left.
 async fn switch(
-    visit: &Visit,
+    visit: &HttpConnection,
     response: Response<Incoming>,
     offer: &UpgradeOffer,
-    held: Held,
-    mut ticket: Ticket,
-) -> Response<Answer> {
+    held: PendingUpgrade,
+    mut ticket: RequestRecord,
+) -> Response<ResponseBody> {
     if let Err(error) = websocket::check_response(response.status(), response.headers(), offer) {
         tracing::debug!(%error, backend = %held.lease.backend().name(), "backend's 101 refused");
         return no_answer(ticket, &Unanswered::Failed(Cause::Invalid));
@@ -273,7 +273,7 @@ async fn switch(
     let mut id = 0;
     ticket.note(|record| id = record.id);
     let way = held.way(visit, &mut parts.headers, id);
-    let Held {
+    let PendingUpgrade {
         client,
         line,
         lease,
@@ -290,7 +290,7 @@ async fn switch(
     forward::response(&mut parts.headers, Purpose::Upgrade);
     parts.version = Version::HTTP_11;
     ticket.note(|record| record.answered(StatusCode::SWITCHING_PROTOCOLS.as_u16()));
-    visit.put_handover(Handover {
+    visit.put_handover(Upgraded {
         client,
         backend: backend.io.into_inner().into_inner(),
         backend_read: backend.read_buf.to_vec(),
@@ -301,24 +301,24 @@ async fn switch(
         source,
         way,
     });
-    Response::from_parts(parts, Answer::Empty)
+    Response::from_parts(parts, ResponseBody::Empty)
 }
 
 /// A backend's answer other than 101 is an ordinary one. The client may have sent tunnel bytes already, so nothing can
 /// follow it.
 fn pass_on(
-    visit: &Visit,
+    visit: &HttpConnection,
     response: Response<Incoming>,
-    ticket: Ticket,
-    line: Line,
+    ticket: RequestRecord,
+    line: BackendConnection,
     lease: Lease,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let mut response = stream_back(visit, response, ticket, line, lease, Arc::default());
     forward::close(response.headers_mut());
     response
 }
 
-fn no_answer(ticket: Ticket, unanswered: &Unanswered) -> Response<Answer> {
+fn no_answer(ticket: RequestRecord, unanswered: &Unanswered) -> Response<ResponseBody> {
     let (status, how) = match unanswered {
         Unanswered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, Cause::Timeout),
         Unanswered::Silent(_) => (StatusCode::BAD_GATEWAY, Cause::Rst),

@@ -12,17 +12,17 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::admission::SourcePermit;
-use super::answer::{self, Answer};
-use super::dialogue::{Dialogue, Refused};
+use super::answer::{self, ResponseBody};
+use super::dialogue::{GateRefusal, GateState};
 use super::dispatch::DispatchError;
 use super::forward::{self, Origin, Purpose};
 use super::request_key::request_key;
 use super::tag::tag_of;
-use super::ticket::Ticket;
-use super::upgrade::Handover;
+use super::ticket::RequestRecord;
+use super::upgrade::Upgraded;
 use super::{
-    Arrival, Facts, Introduction, Rules, client_certificate, exchange, request_id, retry_after,
-    upgrade,
+    ClientConnection, ListenerSnapshot, OutgoingProxyHeader, RouteInput, client_certificate,
+    exchange, request_id, retry_after, upgrade,
 };
 use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
@@ -35,17 +35,17 @@ use crate::wire::websocket::asks_for_websocket;
 
 /// Where one request goes, by the configuration it sees.
 pub(super) struct Routed {
-    pub rules: Arc<Rules>,
+    pub rules: Arc<ListenerSnapshot>,
     pub pool: Arc<Pool>,
     /// Who is served: the peer, or whom a trusted one names.
     pub client: Peer,
 }
 
 /// What the requests of one client connection share.
-pub(super) struct Visit {
-    pub arrival: Arrival,
-    pub dialogue: Arc<Dialogue>,
-    caller: Caller,
+pub(super) struct HttpConnection {
+    pub arrival: ClientConnection,
+    pub dialogue: Arc<GateState>,
+    caller: HttpClient,
     /// It came when the process was stopping already.
     late: bool,
     calls: AtomicU64,
@@ -54,25 +54,29 @@ pub(super) struct Visit {
     /// The connection's own record, which becomes that of its first request.
     first: Mutex<Option<ConnectionRecord>>,
     /// A verified upgrade whose 101 is on its way to the client.
-    handover: Mutex<Option<Handover>>,
+    handover: Mutex<Option<Upgraded>>,
 }
 
 /// What is known of a client before its first request.
-pub(super) struct Caller {
+pub(super) struct HttpClient {
     pub sni: Option<String>,
     /// To us, or to the balancer in front.
     pub tls: bool,
-    pub introduction: Introduction,
+    pub introduction: OutgoingProxyHeader,
     /// Where TLS ends here.
     pub shaken: Option<HandshakeFacts>,
     /// Where it has shown a certificate.
     pub identity: Option<ClientIdentity>,
 }
 
-impl Visit {
-    pub(super) fn new(arrival: Arrival, record: ConnectionRecord, caller: Caller) -> Visit {
-        let dialogue = Arc::new(Dialogue::new(arrival.rules.config.keep_alive_timeout));
-        Visit {
+impl HttpConnection {
+    pub(super) fn new(
+        arrival: ClientConnection,
+        record: ConnectionRecord,
+        caller: HttpClient,
+    ) -> HttpConnection {
+        let dialogue = Arc::new(GateState::new(arrival.rules.config.keep_alive_timeout));
+        HttpConnection {
             late: arrival.proxy.stopping.is_cancelled(),
             arrival,
             dialogue,
@@ -88,7 +92,7 @@ impl Visit {
     pub(super) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Answer>, Infallible> {
+    ) -> Result<Response<ResponseBody>, Infallible> {
         let mut response = self.serve(request).await;
         let closing = self.arrival.closing.is_cancelled();
         if closing && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -97,9 +101,9 @@ impl Visit {
         Ok(response)
     }
 
-    async fn serve(&self, mut request: Request<Incoming>) -> Response<Answer> {
+    async fn serve(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
         let ordinal = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut ticket = Ticket::new(self.record(), &self.dialogue);
+        let mut ticket = RequestRecord::new(self.record(), &self.dialogue);
         ticket.phase(Phase::Head);
         if let Some(refused) = self.dialogue.refused(ordinal) {
             return refuse(ticket, refused, Phase::Head);
@@ -141,7 +145,7 @@ impl Visit {
         }
         let pool = {
             let (normal, ambiguous) = (normalize_path(path), rules.ambiguous(path));
-            let facts = Facts {
+            let facts = RouteInput {
                 ambiguous: ambiguous.as_ref(),
                 ..self.facts(host.as_deref(), &normal)
             };
@@ -182,12 +186,12 @@ impl Visit {
         self.late || websocket && self.arrival.proxy.stopping.is_cancelled()
     }
 
-    fn facts<'a>(&'a self, host: Option<&'a str>, path: &'a str) -> Facts<'a> {
-        Facts {
+    fn facts<'a>(&'a self, host: Option<&'a str>, path: &'a str) -> RouteInput<'a> {
+        RouteInput {
             sni: self.caller.sni.as_deref(),
             host,
             path: Some(path),
-            ..Facts::default()
+            ..RouteInput::default()
         }
     }
 
@@ -222,11 +226,11 @@ impl Visit {
             .take()
     }
 
-    pub(super) fn put_handover(&self, handover: Handover) {
+    pub(super) fn put_handover(&self, handover: Upgraded) {
         *self.handover.lock().unwrap_or_else(PoisonError::into_inner) = Some(handover);
     }
 
-    pub(super) fn take_handover(&self) -> Option<Handover> {
+    pub(super) fn take_handover(&self) -> Option<Upgraded> {
         self.handover
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -234,7 +238,7 @@ impl Visit {
     }
 
     /// What a backend is told of the client before the request.
-    pub(super) fn introduction(&self) -> &Introduction {
+    pub(super) fn introduction(&self) -> &OutgoingProxyHeader {
         &self.caller.introduction
     }
 
@@ -311,7 +315,11 @@ fn origin_form(uri: &Uri) -> Uri {
 }
 
 /// The answer to what the gate has refused; the connection closes after it.
-pub(super) fn refuse(ticket: Ticket, refused: &Refused, phase: Phase) -> Response<Answer> {
+pub(super) fn refuse(
+    ticket: RequestRecord,
+    refused: &GateRefusal,
+    phase: Phase,
+) -> Response<ResponseBody> {
     let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST);
     tracing::debug!(reason = %refused.reason, "request refused");
     answer::own_and_close(
@@ -323,7 +331,7 @@ pub(super) fn refuse(ticket: Ticket, refused: &Refused, phase: Phase) -> Respons
 }
 
 /// 404: no route; 403: not for this client.
-fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer> {
+fn unrouted(ticket: RequestRecord, status: StatusCode, close: bool) -> Response<ResponseBody> {
     let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
     match close {
         true => answer::own_and_close(ticket, status, end, None),
@@ -332,7 +340,11 @@ fn unrouted(ticket: Ticket, status: StatusCode, close: bool) -> Response<Answer>
 }
 
 /// 429: the sessions of the client's source are at their limit.
-pub(super) fn too_many(ticket: Ticket, pool: &Pool, refusal: Refusal) -> Response<Answer> {
+pub(super) fn too_many(
+    ticket: RequestRecord,
+    pool: &Pool,
+    refusal: Refusal,
+) -> Response<ResponseBody> {
     let end = Termination::new(Side::Evenkeel, Phase::Route, refusal.how());
     let mut response = answer::own_and_close(ticket, StatusCode::TOO_MANY_REQUESTS, end, None);
     retry_after::set(response.headers_mut(), pool.settings().retry_after);
@@ -340,7 +352,7 @@ pub(super) fn too_many(ticket: Ticket, pool: &Pool, refusal: Refusal) -> Respons
 }
 
 /// 400: a path that guards and a backend may read in different ways.
-fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
+fn ambiguous(ticket: RequestRecord, close: bool) -> Response<ResponseBody> {
     let reason = Refusal::EncodedSlash.word();
     tracing::debug!(reason, "request refused");
     let status = StatusCode::BAD_REQUEST;
@@ -353,7 +365,7 @@ fn ambiguous(ticket: Ticket, close: bool) -> Response<Answer> {
 }
 
 /// The answer to who comes while the process stops or the listener is drained.
-fn come_again(ticket: Ticket, pool: &Pool) -> Response<Answer> {
+fn come_again(ticket: RequestRecord, pool: &Pool) -> Response<ResponseBody> {
     let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Stop);
     let mut response = answer::own_and_close(ticket, StatusCode::SERVICE_UNAVAILABLE, end, None);
     retry_after::set(response.headers_mut(), pool.settings().retry_after);
@@ -362,11 +374,11 @@ fn come_again(ticket: Ticket, pool: &Pool) -> Response<Answer> {
 
 /// The answer when no backend could be reached: come again (503), or why the way ends here (502, 504).
 pub(super) fn unavailable(
-    ticket: Ticket,
+    ticket: RequestRecord,
     pool: &Pool,
     error: &DispatchError,
     purpose: Purpose,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     tracing::debug!(pool = %pool.name(), %error, "request refused");
     let status = match error {
         DispatchError::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -11,12 +11,12 @@ use crate::observe::Side;
 
 /// Written by the body on its way to the backend, read by the exchange.
 #[derive(Debug)]
-pub(super) struct Wait(watch::Sender<(Side, Instant)>);
+pub(super) struct UploadWait(watch::Sender<(Side, Instant)>);
 
-impl Wait {
+impl UploadWait {
     /// The backend has the head before it.
-    pub(super) fn new() -> Wait {
-        Wait(watch::Sender::new((Side::Backend, Instant::now())))
+    pub(super) fn new() -> UploadWait {
+        UploadWait(watch::Sender::new((Side::Backend, Instant::now())))
     }
 
     /// The body's next bytes have not come.

@@ -11,16 +11,16 @@ use super::status::{ListenerState, ListenerStatus};
 use crate::config::{Bind, Listener, ListenerTls};
 use crate::net::{self, BindError, Bound, HALF_OPEN, Overlap};
 use crate::observe::ListenerCounters;
-use crate::proxy::{Listening, Proxy, Rules};
+use crate::proxy::{ListenerSnapshot, Listening, Proxy};
 
 /// What becomes of one listener of the new configuration.
 pub(super) enum Step {
     /// Nothing about it changed.
     Keep(Arc<Listening>),
     /// Its socket stays and gets new rules.
-    Update(Arc<Listening>, Rules),
+    Update(Arc<Listening>, ListenerSnapshot),
     /// It starts on a socket that is new to it.
-    Start(Arc<Bound>, Rules),
+    Start(Arc<Bound>, ListenerSnapshot),
 }
 
 /// The steps to the new listeners, in the order of the file.
@@ -51,7 +51,10 @@ impl Plan {
 ///
 /// # Errors
 /// Every address that could not be bound; what was bound is closed again.
-pub(super) fn plan(present: &[Arc<Listening>], wanted: Vec<Rules>) -> Result<Plan, Vec<String>> {
+pub(super) fn plan(
+    present: &[Arc<Listening>],
+    wanted: Vec<ListenerSnapshot>,
+) -> Result<Plan, Vec<String>> {
     let mut errors = Vec::new();
     let mut plan = Plan {
         steps: Vec::new(),
@@ -123,7 +126,7 @@ fn given_up<'a>(
     given_up.cloned().collect()
 }
 
-fn keep_or_update(known: Arc<Listening>, rules: Rules) -> Step {
+fn keep_or_update(known: Arc<Listening>, rules: ListenerSnapshot) -> Step {
     let old = known.rules();
     if old.config == rules.config && fingerprint(&old) == fingerprint(&rules) {
         Step::Keep(known)
@@ -133,12 +136,12 @@ fn keep_or_update(known: Arc<Listening>, rules: Rules) -> Step {
 }
 
 /// The content of the same files differs.
-fn is_renewed(old: &Rules, new: &Rules) -> bool {
+fn is_renewed(old: &ListenerSnapshot, new: &ListenerSnapshot) -> bool {
     let terminates = matches!(new.config.tls, Some(ListenerTls::Terminate(_)));
     terminates && old.config.tls == new.config.tls && fingerprint(old) != fingerprint(new)
 }
 
-fn fingerprint(rules: &Rules) -> Option<[u8; 32]> {
+fn fingerprint(rules: &ListenerSnapshot) -> Option<[u8; 32]> {
     rules.tls.as_ref().map(|tls| tls.fingerprint())
 }
 
@@ -257,7 +260,7 @@ pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
 fn start(
     proxy: &Arc<Proxy>,
     bound: Arc<Bound>,
-    rules: Rules,
+    rules: ListenerSnapshot,
     before: &[Arc<Listening>],
 ) -> Arc<Listening> {
     let name = rules.config.name.clone();

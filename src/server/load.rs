@@ -12,7 +12,7 @@ use crate::health;
 use crate::net::options::verify_congestion;
 use crate::net::verify_rights;
 use crate::pool::Pool;
-use crate::proxy::Rules;
+use crate::proxy::ListenerSnapshot;
 use crate::tls::{self, BackendTlsConfig, TlsError};
 
 /// The pools by name.
@@ -25,7 +25,7 @@ pub(super) struct Loaded {
     /// The TLS of each pool that has it.
     pub tls: BTreeMap<String, Arc<BackendTlsConfig>>,
     /// One per listener, in the order of the configuration.
-    pub rules: Vec<Rules>,
+    pub rules: Vec<ListenerSnapshot>,
     pub keys: sticky::Keys,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<LoadErr
     let keys = sticky::load(config, &mut errors);
     let mut rules = Vec::new();
     for (place, listener) in config.listeners.iter().enumerate() {
-        match Rules::build(listener, &pools) {
+        match ListenerSnapshot::build(listener, &pools) {
             Ok(built) => rules.push(built),
             Err(first) => errors.extend(listener_errors(place, listener, first)),
         }

@@ -54,7 +54,7 @@ use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{Handshakes, HardStop, Limits, Proxy, Relay};
+use crate::proxy::{HandshakeLimiter, HardStop, Limits, Proxy, Relay};
 use crate::tls::TlsAcceptor;
 use beside::Beside;
 use failover::Failover;
@@ -166,7 +166,7 @@ impl Server {
             relay,
             journal,
             limits: Limits::new(&config.global),
-            handshakes: Handshakes::new(&config.global, Handle::current()),
+            handshakes: HandshakeLimiter::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
             hard_stop: HardStop::default(),
@@ -289,7 +289,7 @@ impl Server {
         &self.proxy.limits
     }
 
-    pub fn handshakes(&self) -> &Handshakes {
+    pub fn handshakes(&self) -> &HandshakeLimiter {
         &self.proxy.handshakes
     }
 

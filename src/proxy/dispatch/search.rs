@@ -23,7 +23,7 @@ const SHORTAGE_SPACING: Duration = Duration::from_secs(10);
 /// What is to be done next.
 #[derive(Debug)]
 #[must_use = "it may hold a lease"]
-pub(in crate::proxy) enum Step {
+pub(in crate::proxy) enum RetryStep {
     /// Ask the pool for [`Search::pick`], at once or in its queue, and tell [`Search::picked`].
     Pick,
     /// Connect to the backend of this lease, and tell [`Attempt::connected`] or [`Search::unserved`].
@@ -34,7 +34,7 @@ pub(in crate::proxy) enum Step {
 
 /// One connection's search.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Search {
+pub(in crate::proxy) struct RetryState {
     /// For `ip_hash`, and for `hash` without a key.
     pub client: Option<IpAddr>,
     /// The value of the pool's `hash_key`.
@@ -47,7 +47,7 @@ pub(in crate::proxy) struct Search {
 
 /// A try that is under way, or was connected and has not served yet.
 #[derive(Debug)]
-pub(in crate::proxy) struct Attempt {
+pub(in crate::proxy) struct ConnectAttempt {
     pub backend: Arc<Backend>,
     /// When its connect began.
     pub begun: Instant,
@@ -57,10 +57,10 @@ pub(in crate::proxy) struct Attempt {
     is_blamed: bool,
 }
 
-impl Search {
-    pub fn begin(record: &mut ConnectionRecord) -> Step {
+impl RetryState {
+    pub fn begin(record: &mut ConnectionRecord) -> RetryStep {
         record.phase = Phase::Queue;
-        Step::Pick
+        RetryStep::Pick
     }
 
     /// What is asked of the pool.
@@ -80,7 +80,7 @@ impl Search {
         answer: Result<Lease, AcquireError>,
         record: &mut ConnectionRecord,
         now: Instant,
-    ) -> Step {
+    ) -> RetryStep {
         let lease = match answer {
             Ok(lease) => lease,
             Err(error) => return refuse(pool, error.into(), now),
@@ -91,19 +91,19 @@ impl Search {
         }
         record.phase = Phase::Connect;
         record.assigned(lease.backend().counters());
-        Step::Connect(lease)
+        RetryStep::Connect(lease)
     }
 
     /// The backend of `attempt` did not serve; `lease` is what held its place.
     pub fn unserved(
         &mut self,
         pool: &Pool,
-        attempt: Attempt,
+        attempt: ConnectAttempt,
         lease: Option<Lease>,
         why: ConnectFailure,
         record: &mut ConnectionRecord,
         now: Instant,
-    ) -> Step {
+    ) -> RetryStep {
         // Before it is charged: an ejection serves the queue.
         drop(lease);
         let settings = pool.settings();
@@ -126,7 +126,7 @@ impl Search {
 
     /// Notes that the connect of `attempt` is overdue. True: it is given up, as another backend would
     /// take the connection at once.
-    pub fn gives_up(&self, pool: &Pool, attempt: &mut Attempt, now: Instant) -> bool {
+    pub fn gives_up(&self, pool: &Pool, attempt: &mut ConnectAttempt, now: Instant) -> bool {
         attempt.overdue(now);
         let tried = self.tried_with(&attempt.backend);
         tried.len() <= pool.settings().retries as usize && pool.has_room_elsewhere(&tried)
@@ -139,7 +139,7 @@ impl Search {
     }
 }
 
-impl Attempt {
+impl ConnectAttempt {
     pub fn new(lease: &Lease, now: Instant) -> Self {
         let backend = Arc::clone(lease.backend());
         Self {
@@ -227,9 +227,9 @@ impl Attempt {
 }
 
 /// Without the line in the log a pool whose only backend is dead, and has no check, would turn everybody away in silence.
-fn refuse(pool: &Pool, error: DispatchError, now: Instant) -> Step {
+fn refuse(pool: &Pool, error: DispatchError, now: Instant) -> RetryStep {
     if pool.may_tell_of_refusal(now) {
         tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
     }
-    Step::Refuse(error)
+    RetryStep::Refuse(error)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::{Attempt, DispatchError, Search, Step};
+use super::{ConnectAttempt, DispatchError, RetryState, RetryStep};
 use crate::config;
 use crate::net::{ConnectError, Peer};
 use crate::observe::{
@@ -180,13 +180,13 @@ fn search(
 ) -> Result<(Found, Vec<Asked>), TestCaseError> {
     let long = Duration::from_secs(3600);
     let mut asked: Vec<Asked> = Vec::new();
-    let mut search = Search::default();
-    let mut step = Search::begin(record);
+    let mut search = RetryState::default();
+    let mut step = RetryState::begin(record);
     for turn in 0.. {
         let now = Instant::now();
         step = match step {
-            Step::Refuse(error) => return Ok((Found::Refused(error), asked)),
-            Step::Pick => {
+            RetryStep::Refuse(error) => return Ok((Found::Refused(error), asked)),
+            RetryStep::Pick => {
                 prop_assert_eq!(record.phase, Phase::Queue);
                 let tried: Vec<_> = asked.iter().map(|(one, _)| Arc::clone(one)).collect();
                 let had_other = pool.has_other(&tried);
@@ -201,10 +201,10 @@ fn search(
                 }
                 search.picked(pool, answer, record, now)
             }
-            Step::Connect(lease) => {
+            RetryStep::Connect(lease) => {
                 prop_assert_eq!(record.phase, Phase::Connect);
                 let outcome = case.outcomes[asked.len() % case.outcomes.len()];
-                let mut attempt = Attempt::new(&lease, now);
+                let mut attempt = ConnectAttempt::new(&lease, now);
                 asked.push((Arc::clone(lease.backend()), outcome));
                 match outcome.why() {
                     None => {
@@ -291,7 +291,7 @@ proptest! {
 }
 
 /// A connection to each of `names`, in turn, whose connect has just begun.
-fn attempts(pool: &Pool, names: &[&str]) -> Vec<(Attempt, Lease)> {
+fn attempts(pool: &Pool, names: &[&str]) -> Vec<(ConnectAttempt, Lease)> {
     let begin = |name: &&str| {
         let preferred = pool.backend(name).unwrap();
         let pick = BackendRequest {
@@ -299,7 +299,7 @@ fn attempts(pool: &Pool, names: &[&str]) -> Vec<(Attempt, Lease)> {
             ..BackendRequest::default()
         };
         let lease = pool.acquire_now(&pick).unwrap().unwrap();
-        (Attempt::new(&lease, Instant::now()), lease)
+        (ConnectAttempt::new(&lease, Instant::now()), lease)
     };
     names.iter().map(begin).collect()
 }
@@ -317,7 +317,7 @@ fn two(keys: &str, limit: u64) -> Arc<Pool> {
 
 #[test]
 fn an_overdue_connect_is_held_against_its_backend_once() {
-    let (pool, search, now) = (two("retries = 0", 0), Search::default(), Instant::now());
+    let (pool, search, now) = (two("retries = 0", 0), RetryState::default(), Instant::now());
     let a = pool.backend("a").unwrap();
     let mut begun = attempts(&pool, &["a", "a"]);
     for (attempt, _) in &mut begun {
@@ -340,7 +340,7 @@ fn an_overdue_connect_is_held_against_its_backend_once() {
 
 #[test]
 fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
-    let (pool, search, now) = (two("", 0), Search::default(), Instant::now());
+    let (pool, search, now) = (two("", 0), RetryState::default(), Instant::now());
     let (listener, a) = (counters(), pool.backend("a").unwrap());
     let mut record = ConnectionRecord::new(&listener, Peer::Unix);
     let mut begun = attempts(&pool, &["a"; 8]);
@@ -360,14 +360,14 @@ fn an_overdue_connect_is_a_lost_packet_while_others_succeed() {
 
 #[test]
 fn a_connect_is_given_up_only_for_a_backend_with_room() {
-    let (pool, search, now) = (two("", 1), Search::default(), Instant::now());
+    let (pool, search, now) = (two("", 1), RetryState::default(), Instant::now());
     let mut begun = attempts(&pool, &["a", "b"]);
     assert!(!search.gives_up(&pool, &mut begun[0].0, now), "it is full");
     begun.truncate(1);
     assert!(search.gives_up(&pool, &mut begun[0].0, now));
-    let tried = Search {
+    let tried = RetryState {
         tried: vec![pool.backend("b").unwrap()],
-        ..Search::default()
+        ..RetryState::default()
     };
     assert!(!tried.gives_up(&pool, &mut begun[0].0, now));
 }

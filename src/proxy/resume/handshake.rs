@@ -7,15 +7,15 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use crate::wire::websocket;
 
 /// A request as it was sent to the first backend, and what the answer agreed to.
-pub(in crate::proxy) struct Handshake {
+pub(in crate::proxy) struct ResumeHandshake {
     /// What the client goes by to its end (see [`agreement`]), the target, then a line for each field.
     text: Box<[u8]>,
 }
 
-impl Handshake {
+impl ResumeHandshake {
     /// Of a request as it was sent, and its answer. `None`: they agreed to what another backend could not go on with, as it
     /// is not known here.
-    pub fn of(target: &Uri, sent: &HeaderMap, answer: &HeaderMap) -> Option<Handshake> {
+    pub fn of(target: &Uri, sent: &HeaderMap, answer: &HeaderMap) -> Option<ResumeHandshake> {
         let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS);
         if !extensions.iter().all(websocket::is_resumable) {
             return None;
@@ -28,7 +28,7 @@ impl Handshake {
             head.push(b':');
             head.extend_from_slice(value.as_bytes());
         }
-        Some(Handshake { text: head.into() })
+        Some(ResumeHandshake { text: head.into() })
     }
 
     /// What the answer agreed to.
@@ -91,7 +91,7 @@ mod tests {
         }
         let mut answer = HeaderMap::new();
         let target: Uri = "/x?y=1".parse().unwrap();
-        let kept = Handshake::of(&target, &sent, &answer).unwrap();
+        let kept = ResumeHandshake::of(&target, &sent, &answer).unwrap();
         let request = kept.request().unwrap();
         assert_eq!(
             (request.uri, request.headers),
@@ -99,13 +99,13 @@ mod tests {
         );
         let deflate = HeaderValue::from_static("permessage-deflate;  Server_no_context_takeover");
         answer.insert(SEC_WEBSOCKET_EXTENSIONS, deflate);
-        let kept = Handshake::of(&target, &sent, &answer).unwrap();
+        let kept = ResumeHandshake::of(&target, &sent, &answer).unwrap();
         let spaced = HeaderValue::from_static("permessage-deflate; Server_no_context_takeover");
         answer.insert(SEC_WEBSOCKET_EXTENSIONS, spaced);
         assert_eq!(agreement(&answer), kept.agreed());
         answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat"));
         assert_ne!(agreement(&answer), kept.agreed());
         answer.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static("x-own"));
-        assert!(Handshake::of(&target, &sent, &answer).is_none());
+        assert!(ResumeHandshake::of(&target, &sent, &answer).is_none());
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::Proxy;
-use super::super::reach::Approach;
+use super::super::reach::Connector;
 use crate::config::ResumeOn;
 use crate::pool::{Backend, Pool};
 use crate::relay::Handle;
@@ -94,7 +94,7 @@ impl LossCheck {
             let Some(pool) = self.pool.upgrade() else {
                 return;
             };
-            let approach = Approach::to(&self.backend, &pool);
+            let approach = Connector::to(&self.backend, &pool);
             drop(pool);
             if let Err(error) = approach.probe(self.settle).await
                 && error.is_refusal()
