@@ -25,7 +25,7 @@ use super::{look, metrics, plan, rules};
 use crate::base::units::parse_duration;
 use crate::net::Peer;
 use crate::pool::{Backend, OperatorState, Pool};
-use crate::server::jobs::Target as Subject;
+use crate::server::jobs::JobTarget as Subject;
 use crate::server::{Condition, Server};
 
 /// Drains with `wait` at once, each of which holds a connection; more are told to ask again.

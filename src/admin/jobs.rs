@@ -24,7 +24,7 @@ use crate::config::{self, BackendName, defaults};
 use crate::observe::kept_tag;
 use crate::relay::Filter;
 use crate::server::Server;
-use crate::server::jobs::{Job, Pace, Target, TooMany};
+use crate::server::jobs::{DrainRate, Job, JobTarget, TooMany};
 
 /// How long an answer waits for the first count of a job.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,8 +85,8 @@ struct FilterBody {
 /// What a drain wants of the live connections.
 pub(super) enum Wish {
     /// It says nothing: what is under way goes on; else the pool's, if it has one.
-    Usual(Option<Pace>),
-    Paced(Pace),
+    Usual(Option<DrainRate>),
+    Paced(DrainRate),
     Keep,
 }
 
@@ -106,7 +106,7 @@ impl DrainBody {
                 "keep ends nobody: it goes without rate, deadline, after and close",
             )),
             (true, false) => Ok(Wish::Keep),
-            (false, false) => Ok(Wish::Usual(pool.map(Pace::from))),
+            (false, false) => Ok(Wish::Usual(pool.map(DrainRate::from))),
             (false, true) => pace(rate, deadline, after, close, pool).map(Wish::Paced),
         }
     }
@@ -118,7 +118,7 @@ fn pace(
     after: Option<String>,
     close: Option<CloseBody>,
     pool: Option<&config::Drain>,
-) -> Result<Pace, Failure> {
+) -> Result<DrainRate, Failure> {
     let mut drain = pool.cloned().unwrap_or(config::Drain {
         rate: None,
         deadline: None,
@@ -155,7 +155,7 @@ fn pace(
             "close.reason: at most {MAX_REASON_BYTES} bytes"
         )));
     }
-    Ok(Pace::from(&drain))
+    Ok(DrainRate::from(&drain))
 }
 
 fn read_rate(text: &str) -> Result<Rate, Failure> {
@@ -227,7 +227,7 @@ impl FilterBody {
 pub(super) async fn end<B>(
     server: &Arc<Server>,
     body: B,
-    target: fn(Filter) -> Target,
+    target: fn(Filter) -> JobTarget,
 ) -> Result<Reply, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -255,7 +255,7 @@ where
     let pace = pace(rate, deadline, after, close, None)?;
     known::verify(server, &filter).await?;
     let target = target(filter);
-    if let Target::Move(filter) = &target {
+    if let JobTarget::Move(filter) = &target {
         known::verify_move(server, filter)?;
     }
     let job = start(server, target, pace).await?;
@@ -269,7 +269,7 @@ where
 /// As many jobs run as may; the target is draining all the same.
 pub(super) async fn fulfil(
     server: &Server,
-    target: Target,
+    target: JobTarget,
     wish: Wish,
 ) -> Result<Option<Arc<Job>>, Failure> {
     let running = server.jobs().of(&target);
@@ -286,7 +286,7 @@ pub(super) async fn fulfil(
 }
 
 /// Begins a job, and tells the log. What is said of it then is what it has counted.
-async fn start(server: &Server, target: Target, pace: Pace) -> Result<Arc<Job>, Failure> {
+async fn start(server: &Server, target: JobTarget, pace: DrainRate) -> Result<Arc<Job>, Failure> {
     let busy = |error: TooMany| Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let job = server.end_connections(target, pace).map_err(busy)?;
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
@@ -321,7 +321,7 @@ where
 /// The backend that the job `id` empties. `None`: it is no such job.
 pub(super) fn backend_of(server: &Server, id: &str) -> Option<BackendName> {
     let job = find(server, id).ok()?;
-    let Target::Backend(backend) = &job.target else {
+    let JobTarget::Backend(backend) = &job.target else {
         return None;
     };
     Some(BackendName {
@@ -342,7 +342,7 @@ fn unknown(id: &str) -> Failure {
 }
 
 pub(super) fn view(job: &Job) -> JobView {
-    let Pace {
+    let DrainRate {
         rate,
         deadline,
         after,
@@ -357,7 +357,7 @@ pub(super) fn view(job: &Job) -> JobView {
         by: job.origin.as_str().to_owned(),
         target: target(&job.target),
         phase: job.phase().as_str().to_owned(),
-        moves: matches!(job.target, Target::Move(_)),
+        moves: matches!(job.target, JobTarget::Move(_)),
         ended: job.ended(),
         left: job.left(),
         left_seconds: job.left_in().map(|left| left.as_secs()),
@@ -367,13 +367,13 @@ pub(super) fn view(job: &Job) -> JobView {
     }
 }
 
-fn target(target: &Target) -> String {
+fn target(target: &JobTarget) -> String {
     let filter = match target {
-        Target::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
-        Target::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
-        Target::Listener(listener) => return format!("listener {}", listener.name),
-        Target::Move(filter) => return format!("move of {}", conditions(filter)),
-        Target::Filter(filter) => filter,
+        JobTarget::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
+        JobTarget::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
+        JobTarget::Listener(listener) => return format!("listener {}", listener.name),
+        JobTarget::Move(filter) => return format!("move of {}", conditions(filter)),
+        JobTarget::Filter(filter) => filter,
     };
     conditions(filter)
 }

@@ -13,7 +13,7 @@ use super::jobs::{self, DrainBody, Wish};
 use super::look;
 use super::reply::{Failure, Reply, json};
 use super::route::ListenerWord;
-use crate::server::jobs::Target;
+use crate::server::jobs::JobTarget;
 use crate::server::{ListenerStatus, Server};
 
 impl Api {
@@ -38,7 +38,7 @@ impl Api {
             }
         };
         let status = set(server, name, drain)?;
-        let subject = Target::Listener(Arc::clone(&status.counters));
+        let subject = JobTarget::Listener(Arc::clone(&status.counters));
         let job = jobs::fulfil(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;

@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use crate::config::{Bind, Config, FileRights};
 use crate::net::{self, BindError, Bound, Overlap};
-use crate::server::{Commit, Follower, Server};
+use crate::server::{Commit, ReloadParticipant, Server};
 use api::Api;
 pub use api::{MAX_WAIT, MAX_WEIGHT};
 use endpoint::{BACKLOG, Endpoint};
@@ -76,7 +76,7 @@ impl Admin {
             bound: Arc::default(),
             refused: Arc::default(),
         });
-        server.follow(Arc::clone(&admin) as Arc<dyn Follower>);
+        server.follow(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
         admin
     }
 
@@ -188,7 +188,7 @@ fn foresee(what: &str, bind: &Bind, present: Option<(Bind, Option<Arc<Bound>>)>)
     Some(format!("{what}: {}", tried.err()?))
 }
 
-impl Follower for Admin {
+impl ReloadParticipant for Admin {
     fn prepare(&self, config: &Config) -> Result<Commit, String> {
         let (admin, metrics) = (self.prepare_admin(config)?, self.prepare_metrics(config)?);
         let (bound, runtime) = (Arc::clone(&self.bound), self.runtime.clone());
@@ -200,7 +200,7 @@ impl Follower for Admin {
         }))
     }
 
-    fn foresee(&self, config: &Config) -> Vec<String> {
+    fn preview(&self, config: &Config) -> Vec<String> {
         let endpoints = self.endpoints();
         let present = |endpoint: &Option<Endpoint>| {
             let endpoint = endpoint.as_ref();

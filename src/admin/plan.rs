@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::body::read_json_of;
 use super::reply::{Failure, Reply, json};
 use super::view::{PlanPartView, PlanTotalsView, PlanView};
-use crate::server::{Forecast, ForecastPart, Server, Totals};
+use crate::server::{PreviewPart, ReloadPreview, Server, Totals};
 
 /// A configuration of the largest size that is read, as a JSON text with every line end and quote escaped.
 const MAX_PLAN_BYTES: usize = 16 << 20;
@@ -50,7 +50,7 @@ where
     }
 }
 
-fn view(forecast: &Forecast) -> PlanView {
+fn view(forecast: &ReloadPreview) -> PlanView {
     let Totals {
         changes,
         adds,
@@ -78,8 +78,8 @@ fn view(forecast: &Forecast) -> PlanView {
     }
 }
 
-fn part(part: &ForecastPart) -> PlanPartView {
-    let ForecastPart {
+fn part(part: &PreviewPart) -> PlanPartView {
+    let PreviewPart {
         step,
         live,
         closes,

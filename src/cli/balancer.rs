@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::logs::Logs;
 use crate::admin::Admin;
 use crate::config::{Config, Draft};
-use crate::server::{self, Server, Source};
+use crate::server::{self, ConfigSource, Server};
 use crate::tls;
 
 /// A started balancer. Its admin endpoint lives as long as this is kept.
@@ -21,7 +21,7 @@ pub struct Balancer {
 ///
 /// # Errors
 /// The file cannot be read, or all that is wrong in it and in those that it names.
-pub fn configuration(source: &Source) -> Result<Config, Failure> {
+pub fn configuration(source: &ConfigSource) -> Result<Config, Failure> {
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);
@@ -45,7 +45,11 @@ impl Balancer {
     ///
     /// # Errors
     /// What could not be loaded or bound.
-    pub async fn start(config: Config, source: Source, logs: Logs) -> Result<Balancer, Failure> {
+    pub async fn start(
+        config: Config,
+        source: ConfigSource,
+        logs: Logs,
+    ) -> Result<Balancer, Failure> {
         tls::install_provider();
         let server = Server::prepare(&config, source)?;
         server.follow(Arc::new(logs));

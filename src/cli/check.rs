@@ -8,13 +8,13 @@ use super::failure::Failure;
 use super::locate::locate;
 use super::output::{colour_on_stderr, print};
 use crate::config::{Config, Draft};
-use crate::server::{self, Source};
+use crate::server::{self, ConfigSource};
 use crate::tls;
 
 /// Parses, validates and loads all the files that the configuration names, then prints warnings, or
 /// errors, and one line.
 pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
-    let source = Source::File(locate(arguments.file.or(arguments.config.config))?);
+    let source = ConfigSource::File(locate(arguments.file.or(arguments.config.config))?);
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);

@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::observe::ProcessLog;
-use crate::server::{Commit, Follower};
+use crate::server::{Commit, ReloadParticipant};
 
 /// Environment variable with filter directives.
 const VARIABLE: &str = "EVENKEEL_LOG";
@@ -102,7 +102,7 @@ impl io::Write for Line {
     }
 }
 
-impl Follower for Logs {
+impl ReloadParticipant for Logs {
     fn prepare(&self, config: &Config) -> Result<Commit, String> {
         let filter = filter(config, self.chosen)?;
         let format = format(config, self.chosen, &self.queue);

@@ -5,11 +5,11 @@ use super::balancer::{Balancer, configuration, runtime};
 use super::failure::Failure;
 use super::locate::locate;
 use super::logs::Logs;
-use crate::server::{Signals, Source};
+use crate::server::{ConfigSource, Signals};
 
 /// Runs until a signal asks to stop and the stop is over.
 pub fn run(arguments: RunArguments) -> Result<(), Failure> {
-    let source = Source::File(locate(arguments.config.config)?);
+    let source = ConfigSource::File(locate(arguments.config.config)?);
     let config = configuration(&source)?;
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
     let _flush = logs.flush_at_end();

@@ -8,21 +8,21 @@ use tokio::runtime::{Builder, Handle, Runtime};
 const THREADS: usize = 2;
 
 /// Owns the runtime. Its threads are left to end on their own when it is dropped, which may happen in async code.
-pub(super) struct Beside {
+pub(super) struct ControlRuntime {
     handle: Handle,
     runtime: Option<Runtime>,
 }
 
-impl Beside {
+impl ControlRuntime {
     /// # Errors
     /// The kernel refused a thread or an epoll.
-    pub fn start() -> io::Result<Beside> {
+    pub fn start() -> io::Result<ControlRuntime> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("watch")
             .enable_all()
             .build()?;
-        Ok(Beside {
+        Ok(ControlRuntime {
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
         })
@@ -33,7 +33,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for ControlRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

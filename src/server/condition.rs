@@ -12,13 +12,13 @@ pub const ALLOWED: &str = "KEY OP NUMBER, as in \"removes=0\"; keys: changes, ad
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    key: Key,
+    key: ConditionKey,
     operator: Operator,
     number: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum ConditionKey {
     Changes,
     Adds,
     Removes,
@@ -36,12 +36,12 @@ enum Operator {
     AtLeast,
 }
 
-const KEYS: [(&str, Key); 5] = [
-    ("changes", Key::Changes),
-    ("adds", Key::Adds),
-    ("removes", Key::Removes),
-    ("closes", Key::Closes),
-    ("left_behind", Key::LeftBehind),
+const KEYS: [(&str, ConditionKey); 5] = [
+    ("changes", ConditionKey::Changes),
+    ("adds", ConditionKey::Adds),
+    ("removes", ConditionKey::Removes),
+    ("closes", ConditionKey::Closes),
+    ("left_behind", ConditionKey::LeftBehind),
 ];
 
 /// The longer ones first: `<` begins `<=`.
@@ -70,11 +70,11 @@ impl Condition {
     /// What its key is in `totals`.
     pub fn value(&self, totals: &Totals) -> u64 {
         match self.key {
-            Key::Changes => totals.changes,
-            Key::Adds => totals.adds,
-            Key::Removes => totals.removes,
-            Key::Closes => totals.closes,
-            Key::LeftBehind => totals.left_behind,
+            ConditionKey::Changes => totals.changes,
+            ConditionKey::Adds => totals.adds,
+            ConditionKey::Removes => totals.removes,
+            ConditionKey::Closes => totals.closes,
+            ConditionKey::LeftBehind => totals.left_behind,
         }
     }
 }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
 use super::watcher::Watcher;
-use super::{Server, Source, lock};
+use super::{ConfigSource, Server, lock};
 
 impl Server {
     /// Starts to follow; ends with the server. Nothing to do for an embedded configuration.
     pub(super) fn follow_file(self: &Arc<Self>) {
-        if let Source::File(file) = &self.source {
+        if let ConfigSource::File(file) = &self.source {
             let (file, server, on) = (
                 file.clone(),
                 Arc::downgrade(self),

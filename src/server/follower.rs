@@ -6,7 +6,7 @@ use crate::config::Config;
 pub type Commit = Box<dyn FnOnce() + Send>;
 
 /// Follows the configuration: the admin endpoint, the metrics endpoint, the log.
-pub trait Follower: Send + Sync {
+pub trait ReloadParticipant: Send + Sync {
     /// Does all that can fail: opens sockets, loads certificates, reads token files. What it holds is dropped if another part
     /// of the reload fails, and nothing visible changes before the returned step runs. Called on a thread that may
     /// block, inside the watch runtime (`tokio::runtime::Handle::current()` is `Server::watch`).
@@ -17,7 +17,7 @@ pub trait Follower: Send + Sync {
 
     /// Why `prepare` would fail for an address that cannot be bound. Tries and lets go; opens no
     /// file.
-    fn foresee(&self, _config: &Config) -> Vec<String> {
+    fn preview(&self, _config: &Config) -> Vec<String> {
         Vec::new()
     }
 }

@@ -12,8 +12,8 @@ use crate::pool::Pool;
 
 /// What a reload would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Forecast {
-    pub parts: Vec<ForecastPart>,
+pub struct ReloadPreview {
+    pub parts: Vec<PreviewPart>,
     /// Keys that differ and are read at start only.
     pub needs_restart: Vec<&'static str>,
     /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
@@ -23,7 +23,7 @@ pub struct Forecast {
 
 /// One part of the configuration and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForecastPart {
+pub struct PreviewPart {
     pub step: Step,
     /// Connections on it now; of a route nobody counts them.
     pub live: Option<u64>,
@@ -52,12 +52,12 @@ impl Server {
     ///
     /// # Errors
     /// All that is wrong with the text, one line each.
-    pub async fn forecast(self: &Arc<Self>, text: String) -> Result<Forecast, Vec<String>> {
+    pub async fn forecast(self: &Arc<Self>, text: String) -> Result<ReloadPreview, Vec<String>> {
         let server = Arc::clone(self);
         let forecast = move || {
             let parsed = config::parse(&text, server.source.file());
             let new = parsed.map_err(|errors| lines(&errors))?;
-            let mut forecast = server.foresee(&new);
+            let mut forecast = server.preview(&new);
             forecast.refusals = server.foresee_binds(&new);
             Ok(forecast)
         };
@@ -70,21 +70,21 @@ impl Server {
         if conditions.is_empty() {
             return Vec::new();
         }
-        let totals = self.foresee(new).totals;
+        let totals = self.preview(new).totals;
         let broken = conditions.iter().filter(|one| !one.holds(&totals));
         broken
             .map(|one| format!("{one} does not hold: it would be {}", one.value(&totals)))
             .collect()
     }
 
-    fn foresee(&self, new: &Config) -> Forecast {
+    fn preview(&self, new: &Config) -> ReloadPreview {
         let old = self.config();
         let mut steps = config::forecast(&old, new);
         steps.extend(self.discovered(&old, new));
         let live = self.live_counts();
-        let parts: Vec<ForecastPart> = steps.into_iter().map(|step| live.part(step)).collect();
+        let parts: Vec<PreviewPart> = steps.into_iter().map(|step| live.part(step)).collect();
         let restart = config::diff(&old, new).into_iter();
-        Forecast {
+        ReloadPreview {
             totals: Totals::of(&parts),
             parts,
             refusals: Vec::new(),
@@ -102,9 +102,9 @@ impl Server {
         // A reload shares ports for a moment, as this does.
         let _one_at_a_time = lock(&self.reloading);
         let present = lock(&self.live).listeners.clone();
-        let mut refusals = listeners::foresee(&present, &new.listeners);
+        let mut refusals = listeners::preview(&present, &new.listeners);
         for follower in lock(&self.followers).clone() {
-            refusals.extend(follower.foresee(new));
+            refusals.extend(follower.preview(new));
         }
         refusals
     }
@@ -162,7 +162,7 @@ struct LiveCounts {
 }
 
 impl LiveCounts {
-    fn part(&self, step: Step) -> ForecastPart {
+    fn part(&self, step: Step) -> PreviewPart {
         let live = match &step.part {
             Part::Listener { listener } => self.listeners.get(listener).copied().or(Some(0)),
             Part::Pool { pool } => Some(self.of_pool(pool)),
@@ -176,7 +176,7 @@ impl LiveCounts {
             .iter()
             .any(|key| ["bind", "address"].contains(key));
         let left = step.fate == Fate::Removed || step.fate == Fate::Changed && moves;
-        ForecastPart {
+        PreviewPart {
             live,
             closes: 0,
             left_behind: live.filter(|_| left).unwrap_or_default(),
@@ -199,7 +199,7 @@ impl LiveCounts {
 }
 
 impl Totals {
-    fn of(parts: &[ForecastPart]) -> Totals {
+    fn of(parts: &[PreviewPart]) -> Totals {
         let mut totals = Totals::default();
         for part in parts {
             let count = match part.step.fate {

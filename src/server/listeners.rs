@@ -14,7 +14,7 @@ use crate::observe::ListenerCounters;
 use crate::proxy::{ListenerSnapshot, Listening, Proxy};
 
 /// What becomes of one listener of the new configuration.
-pub(super) enum Step {
+pub(super) enum ListenerChange {
     /// Nothing about it changed.
     Keep(Arc<Listening>),
     /// Its socket stays and gets new rules.
@@ -24,8 +24,8 @@ pub(super) enum Step {
 }
 
 /// The steps to the new listeners, in the order of the file.
-pub(super) struct Plan {
-    pub steps: Vec<Step>,
+pub(super) struct ListenersPlan {
+    pub steps: Vec<ListenerChange>,
     /// Listeners whose certificate files have another content under the same names.
     pub renewed: Vec<String>,
     /// Sockets of `steps` that do not listen yet: until nothing else can fail, what comes to their
@@ -33,7 +33,7 @@ pub(super) struct Plan {
     overlaps: Vec<(String, Overlap)>,
 }
 
-impl Plan {
+impl ListenersPlan {
     /// Lets all sockets listen; the last step that may fail.
     ///
     /// # Errors
@@ -54,9 +54,9 @@ impl Plan {
 pub(super) fn plan(
     present: &[Arc<Listening>],
     wanted: Vec<ListenerSnapshot>,
-) -> Result<Plan, Vec<String>> {
+) -> Result<ListenersPlan, Vec<String>> {
     let mut errors = Vec::new();
-    let mut plan = Plan {
+    let mut plan = ListenersPlan {
         steps: Vec::new(),
         renewed: Vec::new(),
         overlaps: Vec::new(),
@@ -73,10 +73,10 @@ pub(super) fn plan(
             continue;
         }
         match socket(&mut given_up, present, &rules.config) {
-            Ok(Place::Bound(bound)) => plan.steps.push(Step::Start(bound, rules)),
-            Ok(Place::Beside(overlap)) => {
+            Ok(NewSocket::Bound(bound)) => plan.steps.push(ListenerChange::Start(bound, rules)),
+            Ok(NewSocket::Beside(overlap)) => {
                 let bound = Arc::clone(overlap.bound());
-                plan.steps.push(Step::Start(bound, rules));
+                plan.steps.push(ListenerChange::Start(bound, rules));
                 plan.overlaps.push((name, overlap));
             }
             Err(error) => errors.push(format!("listener {name}: {error}")),
@@ -97,7 +97,7 @@ fn is_same(old: &Listening, wanted: &Listener) -> bool {
 
 /// Why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as the text
 /// that names them may come from far away. Not while a plan is made: both share ports for a moment.
-pub(super) fn foresee(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
+pub(super) fn preview(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
     let mut given_up = given_up(present, wanted.iter());
     let mut refusals = Vec::new();
     for wanted in wanted {
@@ -126,12 +126,12 @@ fn given_up<'a>(
     given_up.cloned().collect()
 }
 
-fn keep_or_update(known: Arc<Listening>, rules: ListenerSnapshot) -> Step {
+fn keep_or_update(known: Arc<Listening>, rules: ListenerSnapshot) -> ListenerChange {
     let old = known.rules();
     if old.config == rules.config && fingerprint(&old) == fingerprint(&rules) {
-        Step::Keep(known)
+        ListenerChange::Keep(known)
     } else {
-        Step::Update(known, rules)
+        ListenerChange::Update(known, rules)
     }
 }
 
@@ -146,7 +146,7 @@ fn fingerprint(rules: &ListenerSnapshot) -> Option<[u8; 32]> {
 }
 
 /// The socket of a listener that is not there yet.
-enum Place {
+enum NewSocket {
     Bound(Arc<Bound>),
     /// Beside the sockets of listeners that give their addresses up.
     Beside(Overlap),
@@ -157,18 +157,18 @@ fn socket(
     given_up: &mut Vec<Arc<Listening>>,
     present: &[Arc<Listening>],
     wanted: &Listener,
-) -> Result<Place, String> {
+) -> Result<NewSocket, String> {
     if let Some(bound) = take(given_up, wanted) {
-        return Ok(Place::Bound(bound));
+        return Ok(NewSocket::Bound(bound));
     }
     let beside = beside(given_up, wanted);
     let bound = match &wanted.bind {
         Bind::Tcp(address) if !beside.is_empty() => {
-            Overlap::bind(*address, wanted.backlog, &beside).map(Place::Beside)
+            Overlap::bind(*address, wanted.backlog, &beside).map(NewSocket::Beside)
         }
         bind => {
             let bound = net::bind_with(bind, wanted.backlog, &wanted.file);
-            bound.map(|bound| Place::Bound(Arc::new(bound)))
+            bound.map(|bound| NewSocket::Bound(Arc::new(bound)))
         }
     };
     bound.map_err(|error| explain(&error, present, given_up, &wanted.bind))
@@ -209,19 +209,19 @@ fn explain(
 
 /// Takes the steps; gives the new listeners, in the order of the file.
 pub(super) fn apply(
-    steps: Vec<Step>,
+    steps: Vec<ListenerChange>,
     before: &[Arc<Listening>],
     proxy: &Arc<Proxy>,
 ) -> Vec<Arc<Listening>> {
     steps
         .into_iter()
         .map(|step| match step {
-            Step::Keep(known) => known,
-            Step::Update(known, rules) => {
+            ListenerChange::Keep(known) => known,
+            ListenerChange::Update(known, rules) => {
                 known.update(rules);
                 known
             }
-            Step::Start(bound, rules) => start(proxy, bound, rules, before),
+            ListenerChange::Start(bound, rules) => start(proxy, bound, rules, before),
         })
         .collect()
 }

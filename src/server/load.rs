@@ -19,7 +19,7 @@ use crate::tls::{self, BackendTlsConfig, TlsError};
 pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
 
 /// What `load` made.
-pub(super) struct Loaded {
+pub(super) struct LoadedConfig {
     /// Every pool of the configuration; a known one is the same as before and has not been changed yet.
     pub pools: Pools,
     /// The TLS of each pool that has it.
@@ -33,7 +33,7 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// Every file that could not be used.
-pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<LoadError>> {
+pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<LoadError>> {
     let mut errors = Vec::new();
     for pool in config.pools.values() {
         if let Some(Err(error)) = pool.check.as_ref().map(health::verify) {
@@ -53,7 +53,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<Loaded, Vec<LoadErr
         }
     }
     if errors.is_empty() {
-        Ok(Loaded {
+        Ok(LoadedConfig {
             pools,
             tls,
             rules,

@@ -41,12 +41,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use condition::Condition;
-pub use follower::{Commit, Follower};
-pub use forecast::{Forecast, ForecastPart, Totals};
+pub use follower::{Commit, ReloadParticipant};
+pub use forecast::{PreviewPart, ReloadPreview, Totals};
 pub use load::verify;
 pub use pool_files::PoolFileStatus;
 pub use signals::{Signal, Signals};
-pub use source::{Source, SourceError};
+pub use source::{ConfigSource, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
 pub use warnings::{warn_of_binds, warn_of_files};
 
@@ -56,8 +56,8 @@ use crate::observe::Journal;
 use crate::pool::Pool;
 use crate::proxy::{HandshakeLimiter, HardStop, Limits, Proxy, Relay};
 use crate::tls::TlsAcceptor;
-use beside::Beside;
-use failover::Failover;
+use beside::ControlRuntime;
+use failover::FailoverStatus;
 use jobs::Jobs;
 use live::Live;
 
@@ -88,7 +88,7 @@ impl From<Vec<String>> for ReloadError {
 
 /// One running balancer; always in an `Arc`.
 pub struct Server {
-    source: Source,
+    source: ConfigSource,
     started_at: SystemTime,
     proxy: Arc<Proxy>,
     live: Mutex<Live>,
@@ -97,7 +97,7 @@ pub struct Server {
     reloads: Mutex<ReloadStatus>,
     /// The text last acted on, good or bad: the file watcher leaves it alone.
     attempted: Mutex<String>,
-    followers: Mutex<Vec<Arc<dyn Follower>>>,
+    followers: Mutex<Vec<Arc<dyn ReloadParticipant>>>,
     /// Whose files are followed beside those of the listeners.
     tls_above: Mutex<Vec<Weak<TlsAcceptor>>>,
     /// As of the latest look.
@@ -107,8 +107,8 @@ pub struct Server {
     /// Told of every configuration that begins to serve.
     committed: watch::Sender<()>,
     jobs: Jobs,
-    failover: Failover,
-    beside: Beside,
+    failover: FailoverStatus,
+    beside: ControlRuntime,
 }
 
 impl Server {
@@ -116,7 +116,7 @@ impl Server {
     ///
     /// # Errors
     /// Names what could not be loaded or bound; nothing is left running.
-    pub async fn start(config: Config, source: Source) -> Result<Arc<Server>, StartError> {
+    pub async fn start(config: Config, source: ConfigSource) -> Result<Arc<Server>, StartError> {
         let server = Server::prepare(&config, source)?;
         server.open().await?;
         Ok(server)
@@ -127,7 +127,7 @@ impl Server {
     ///
     /// # Errors
     /// Threads or the access log could not be set up.
-    pub fn prepare(config: &Config, source: Source) -> Result<Arc<Server>, StartError> {
+    pub fn prepare(config: &Config, source: ConfigSource) -> Result<Arc<Server>, StartError> {
         Ok(Arc::new(Server::new(config, source)?))
     }
 
@@ -155,9 +155,9 @@ impl Server {
     }
 
     /// Everything but what the configuration describes.
-    fn new(config: &Config, source: Source) -> Result<Server, StartError> {
+    fn new(config: &Config, source: ConfigSource) -> Result<Server, StartError> {
         let failed = |what: &str, error: std::io::Error| StartError(format!("{what}: {error}"));
-        let beside = Beside::start().map_err(|error| failed("start threads", error))?;
+        let beside = ControlRuntime::start().map_err(|error| failed("start threads", error))?;
         let journal =
             Journal::new(&config.access_log).map_err(|error| StartError(error.to_string()))?;
         let relay = Relay::start(config.global.workers, config.global.max_buffered)
@@ -185,7 +185,7 @@ impl Server {
             watching: watch::Sender::new(config.global.watch),
             committed: watch::Sender::new(()),
             jobs: Jobs::default(),
-            failover: Failover::default(),
+            failover: FailoverStatus::default(),
             beside,
         })
     }
@@ -196,7 +196,7 @@ impl Server {
     }
 
     /// Adds one that is asked at every reload, and at `open` if that is still to come.
-    pub fn follow(&self, follower: Arc<dyn Follower>) {
+    pub fn follow(&self, follower: Arc<dyn ReloadParticipant>) {
         lock(&self.followers).push(follower);
     }
 
@@ -240,7 +240,7 @@ impl Server {
     }
 
     /// Where the configuration comes from.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &ConfigSource {
         &self.source
     }
 
@@ -321,7 +321,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The text that `config` was made from; empty if the file has changed since, so that the watcher sees a change.
-fn text_of(config: &Config, source: &Source) -> String {
+fn text_of(config: &Config, source: &ConfigSource) -> String {
     let text = source.read().unwrap_or_default();
     match config::parse(&text, source.file()) {
         Ok(parsed) if parsed == *config => text,

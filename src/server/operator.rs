@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::jobs::{Guard, Job, Jobs, Origin, Pace, Target, TooMany, Why};
+use super::jobs::{DrainRate, EndReason, Guard, Job, JobOrigin, JobTarget, Jobs, TooMany};
 use super::{ListenerStatus, Server, listeners, lock};
 use crate::pool::{Backend, OperatorState};
 
@@ -16,7 +16,7 @@ impl Server {
     ///
     /// # Errors
     /// As many jobs run as may.
-    pub fn end_connections(&self, target: Target, pace: Pace) -> Result<Arc<Job>, TooMany> {
+    pub fn end_connections(&self, target: JobTarget, pace: DrainRate) -> Result<Arc<Job>, TooMany> {
         self.jobs.start(target, pace, self.relay(), &self.watch())
     }
 
@@ -24,11 +24,11 @@ impl Server {
     pub(super) fn end_for_health(
         &self,
         backend: &Arc<Backend>,
-        pace: Pace,
+        pace: DrainRate,
         guard: Arc<Guard>,
-        why: Why,
+        why: EndReason,
     ) -> Option<Arc<Job>> {
-        let origin = Origin::Health(guard, why);
+        let origin = JobOrigin::Health(guard, why);
         let (relay, runtime) = (self.relay(), self.watch());
         self.jobs
             .start_for_health(backend, pace, origin, relay, &runtime)
@@ -40,7 +40,7 @@ impl Server {
         backend.set_operator(state);
         match state {
             OperatorState::Ready => {
-                self.jobs.abort_of(&Target::Backend(Arc::clone(backend)));
+                self.jobs.abort_of(&JobTarget::Backend(Arc::clone(backend)));
                 self.failover.keep(backend);
             }
             OperatorState::Drain | OperatorState::Maint => self.jobs.abort_health_of(backend),
@@ -55,7 +55,7 @@ impl Server {
         let listening = listening.find(|one| *one.counters().name == *name)?;
         listening.intake().set_draining(drain);
         if !drain {
-            let target = Target::Listener(Arc::clone(listening.counters()));
+            let target = JobTarget::Listener(Arc::clone(listening.counters()));
             self.jobs.abort_of(&target);
         }
         Some(listeners::present(listening))

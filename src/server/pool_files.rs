@@ -15,7 +15,7 @@ use crate::tls::{BackendTlsConfig, FileChange, FileWatch};
 use crate::wire::sticky::StickyKeys;
 
 /// By pool and what they are for.
-pub(super) type PoolFiles = BTreeMap<(String, &'static str), Followed>;
+pub(super) type PoolFiles = BTreeMap<(String, &'static str), PoolFileWatch>;
 
 /// Some files of a pool as they are now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct PoolFileStatus {
 }
 
 /// The files of one kind of one pool.
-pub(super) struct Followed {
+pub(super) struct PoolFileWatch {
     settings: Settings,
     look: FileWatch,
     /// What the pool had after the latest look.
@@ -51,15 +51,15 @@ enum Made {
 }
 
 /// What a look at one kind of files found.
-enum Looked {
+enum PoolFileLook {
     Same,
     /// One is being written.
     Unsettled,
-    Taken([Option<Event>; 2]),
+    Taken([Option<PoolFileEvent>; 2]),
 }
 
 /// A change of state that the log tells once.
-enum Event {
+enum PoolFileEvent {
     Renewed,
     Good,
     Bad(String),
@@ -85,11 +85,11 @@ impl Server {
             for settings in settings.into_iter().flatten() {
                 let key = (name.clone(), settings.kind());
                 let before = known.remove(&key);
-                let mut followed = Followed::go_on(before, settings, &pool);
+                let mut followed = PoolFileWatch::go_on(before, settings, &pool);
                 match self.look_at(&mut followed, &pool) {
-                    Looked::Same => {}
-                    Looked::Unsettled => is_unsettled = true,
-                    Looked::Taken(told) => {
+                    PoolFileLook::Same => {}
+                    PoolFileLook::Unsettled => is_unsettled = true,
+                    PoolFileLook::Taken(told) => {
                         news.extend(told.into_iter().flatten().map(|event| (key.clone(), event)))
                     }
                 }
@@ -109,29 +109,29 @@ impl Server {
         is_unsettled
     }
 
-    fn look_at(&self, followed: &mut Followed, pool: &Pool) -> Looked {
+    fn look_at(&self, followed: &mut PoolFileWatch, pool: &Pool) -> PoolFileLook {
         let files = followed.settings.files();
         match followed.look.again(files.iter(), followed.error.is_some()) {
-            FileChange::Same => Looked::Same,
-            FileChange::Unsettled => Looked::Unsettled,
-            FileChange::Changed(_) => Looked::Taken(self.take(followed, pool)),
+            FileChange::Same => PoolFileLook::Same,
+            FileChange::Unsettled => PoolFileLook::Unsettled,
+            FileChange::Changed(_) => PoolFileLook::Taken(self.take(followed, pool)),
         }
     }
 
-    fn take(&self, followed: &mut Followed, pool: &Pool) -> [Option<Event>; 2] {
+    fn take(&self, followed: &mut PoolFileWatch, pool: &Pool) -> [Option<PoolFileEvent>; 2] {
         let before = followed.error.take();
         let events = match followed.settings.make() {
             Ok(made) => {
                 let is_new = self.give(&followed.settings, &made, pool);
                 [
-                    is_new.then_some(Event::Renewed),
-                    before.map(|_| Event::Good),
+                    is_new.then_some(PoolFileEvent::Renewed),
+                    before.map(|_| PoolFileEvent::Good),
                 ]
             }
             Err(error) => {
                 let is_new = before.as_ref() != Some(&error);
                 followed.error = Some(error.clone());
-                [is_new.then_some(Event::Bad(error)), None]
+                [is_new.then_some(PoolFileEvent::Bad(error)), None]
             }
         };
         followed.serving = followed.settings.serving(pool);
@@ -155,12 +155,12 @@ impl Server {
     }
 }
 
-impl Event {
+impl PoolFileEvent {
     fn tell(self, pool: &str, files: &str) {
         match self {
-            Event::Renewed => tracing::info!(pool, files, "pool files renewed"),
-            Event::Good => tracing::info!(pool, files, "every pool file can be used again"),
-            Event::Bad(error) => tracing::error!(
+            PoolFileEvent::Renewed => tracing::info!(pool, files, "pool files renewed"),
+            PoolFileEvent::Good => tracing::info!(pool, files, "every pool file can be used again"),
+            PoolFileEvent::Bad(error) => tracing::error!(
                 pool, files, %error,
                 "pool file cannot be used, the last good one goes on"
             ),
@@ -168,16 +168,16 @@ impl Event {
     }
 }
 
-impl Followed {
-    fn go_on(before: Option<Followed>, settings: Settings, pool: &Pool) -> Followed {
+impl PoolFileWatch {
+    fn go_on(before: Option<PoolFileWatch>, settings: Settings, pool: &Pool) -> PoolFileWatch {
         let serving = settings.serving(pool);
-        let is_same = |one: &Followed| {
+        let is_same = |one: &PoolFileWatch| {
             let given = one.serving.as_ref().zip(serving.as_ref());
             one.settings == settings && given.is_some_and(|(one, now)| one.is(now))
         };
         match before {
             Some(one) if is_same(&one) => one,
-            before => Followed {
+            before => PoolFileWatch {
                 // A reload would have been refused, so this is of other files or over.
                 error: before.and_then(|one| one.error.filter(|_| one.settings == settings)),
                 settings,

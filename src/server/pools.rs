@@ -82,11 +82,11 @@ pub(super) struct RemovedPool {
 /// the pool already.
 #[derive(Default)]
 struct Retirement {
-    phase: Mutex<Phase>,
+    phase: Mutex<PoolPhase>,
 }
 
 #[derive(Default, PartialEq, Eq)]
-enum Phase {
+enum PoolPhase {
     #[default]
     Waiting,
     Retired,
@@ -97,18 +97,18 @@ impl Retirement {
     fn retire(&self, pool: &Pool) {
         // Held over the call: once `take_back` has returned, no retirement is under way.
         let mut phase = lock(&self.phase);
-        if *phase == Phase::Waiting {
+        if *phase == PoolPhase::Waiting {
             pool.retire();
-            *phase = Phase::Retired;
+            *phase = PoolPhase::Retired;
         }
     }
 
     fn take_back(&self) {
-        *lock(&self.phase) = Phase::TakenBack;
+        *lock(&self.phase) = PoolPhase::TakenBack;
     }
 
     fn is_over(&self) -> bool {
-        *lock(&self.phase) != Phase::Waiting
+        *lock(&self.phase) != PoolPhase::Waiting
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Server;
-use super::jobs::{Donor, Job, Pace, Phase, Surplus, Target};
+use super::jobs::{DrainRate, Job, JobPhase, JobTarget, OverloadedBackend, RebalancePlan};
 use crate::balance::{self, level};
 use crate::base::close_code::SERVICE_RESTART;
 use crate::config::{Rebalance, UntoldSessions};
@@ -36,7 +36,7 @@ impl Server {
 }
 
 async fn follow(server: Weak<Server>, mut committed: watch::Receiver<()>) {
-    let mut watched: BTreeMap<Arc<str>, Watched> = BTreeMap::new();
+    let mut watched: BTreeMap<Arc<str>, RebalanceWatch> = BTreeMap::new();
     while let Some(server) = server.upgrade() {
         let pools = server.pools();
         watched.retain(|name, one| {
@@ -71,7 +71,7 @@ fn is_of(server: &Server, pool: &Pool) -> Option<Rebalance> {
 
 /// What is known of one pool.
 #[derive(Default)]
-struct Watched {
+struct RebalanceWatch {
     /// Who took new connections at the latest look; none before the first.
     takers: Option<Vec<Arc<Backend>>>,
     /// Somebody new is among them, and the pool does not stand level yet.
@@ -80,12 +80,12 @@ struct Watched {
     not_before: Option<Instant>,
 }
 
-impl Watched {
+impl RebalanceWatch {
     async fn look(&mut self, server: &Server, pool: &Arc<Pool>, settings: &Rebalance) {
         if let Some(job) = self.job.take_if(|job| job.phase().is_over()) {
             self.not_before = Some(Instant::now() + settings.min_age.max(RETURN_WAIT));
             // The operator's word holds until somebody else is new.
-            self.is_due &= job.phase() != Phase::Aborted;
+            self.is_due &= job.phase() != JobPhase::Aborted;
         }
         let loads = pool.loads();
         self.note(pool, &loads);
@@ -129,16 +129,16 @@ impl Watched {
 }
 
 /// Who gives how many, and who lacks some; `None`: it stands level.
-fn plan(pool: &Arc<Pool>, loads: &[BackendLoad], settings: &Rebalance) -> Option<Surplus> {
+fn plan(pool: &Arc<Pool>, loads: &[BackendLoad], settings: &Rebalance) -> Option<RebalancePlan> {
     let counts: Vec<_> = loads.iter().map(count).collect();
     let targets = level(&counts, settings.threshold_percent)?;
     let pairs = || loads.iter().zip(&targets);
     let donors = pairs().filter(|(load, keep)| load.live > **keep);
     let takers = pairs().filter(|(load, share)| load.live < **share);
-    Some(Surplus {
+    Some(RebalancePlan {
         pool: Arc::clone(pool),
         donors: donors
-            .map(|(load, keep)| Donor {
+            .map(|(load, keep)| OverloadedBackend {
                 backend: Arc::clone(&load.backend),
                 keep: *keep,
                 count: load.live - keep,
@@ -161,7 +161,11 @@ fn count(load: &BackendLoad) -> balance::NodeLoad {
 }
 
 /// Begins, if somebody is there who may be moved.
-async fn begin(server: &Server, mut surplus: Surplus, settings: &Rebalance) -> Option<Arc<Job>> {
+async fn begin(
+    server: &Server,
+    mut surplus: RebalancePlan,
+    settings: &Rebalance,
+) -> Option<Arc<Job>> {
     for at in 0..surplus.donors.len() {
         let backend = Arc::clone(&surplus.donors[at].backend);
         let (movable, _) = surplus.movable(&backend, server.relay()).await;
@@ -172,14 +176,14 @@ async fn begin(server: &Server, mut surplus: Surplus, settings: &Rebalance) -> O
     if surplus.donors.is_empty() {
         return None;
     }
-    let pace = Pace {
+    let pace = DrainRate {
         rate: Some(settings.rate),
         deadline: None,
         after: Duration::ZERO,
         goodbye: Arc::new(CloseFrame::new(SERVICE_RESTART, REASON)),
     };
     let (pool, connections) = (Arc::clone(surplus.pool.name()), surplus.count());
-    let target = Target::Surplus(Arc::new(surplus));
+    let target = JobTarget::Surplus(Arc::new(surplus));
     // As many jobs run as may: there is another look.
     let job = server.end_connections(target, pace).ok()?;
     tracing::info!(job = job.id, %pool, connections, "moves connections to backends below their share");

@@ -16,7 +16,7 @@ use crate::observe;
 use crate::tls::BackendTlsConfig;
 
 /// A configuration that is ready to be swapped in. Dropping it closes the sockets that it bound.
-pub(super) struct Plan {
+pub(super) struct ReloadPlan {
     config: Arc<Config>,
     changes: Vec<Change>,
     pools: Pools,
@@ -24,7 +24,7 @@ pub(super) struct Plan {
     keys: sticky::Keys,
     /// Those of `pools` that are new: checked and looked up already.
     started: BTreeMap<String, RunningPool>,
-    listeners: Vec<listeners::Step>,
+    listeners: Vec<listeners::ListenerChange>,
     journal: Option<observe::Prepared>,
     followers: Vec<Commit>,
 }
@@ -85,7 +85,7 @@ impl Server {
     ///
     /// # Errors
     /// Everything that could not be loaded; if all could, everything that could not be bound or prepared.
-    pub(super) fn plan(&self, config: Config) -> Result<Plan, Vec<String>> {
+    pub(super) fn plan(&self, config: Config) -> Result<ReloadPlan, Vec<String>> {
         let (old, known, present) = {
             let live = lock(&self.live);
             (
@@ -106,7 +106,7 @@ impl Server {
         let started = self.start_new(&loaded.pools, &known);
         let followers = self.prepare_followers(&config)?;
         listeners.listen()?;
-        Ok(Plan {
+        Ok(ReloadPlan {
             keys: loaded.keys,
             journal,
             followers,
@@ -147,7 +147,7 @@ impl Server {
     ///
     /// # Errors
     /// Only that the server is stopping.
-    pub(super) fn commit(&self, plan: Plan) -> Result<Vec<Change>, Vec<String>> {
+    pub(super) fn commit(&self, plan: ReloadPlan) -> Result<Vec<Change>, Vec<String>> {
         let mut live = lock(&self.live);
         if live.stopped.is_some() {
             return Err(vec!["the server is stopping".to_owned()]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The origin of a configuration; a reload reads it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ConfigSource {
     File(PathBuf),
     /// Embedded, for the demo and for tests. `file` is the name used in messages and the base of relative paths.
     Text {
@@ -35,11 +35,11 @@ enum ReadError {
     },
 }
 
-impl Source {
+impl ConfigSource {
     /// The name used in messages.
     pub fn file(&self) -> &Path {
         match self {
-            Source::File(file) | Source::Text { file, .. } => file,
+            ConfigSource::File(file) | ConfigSource::Text { file, .. } => file,
         }
     }
 
@@ -49,8 +49,8 @@ impl Source {
     /// The file cannot be read or is not UTF-8.
     pub fn read(&self) -> Result<String, SourceError> {
         match self {
-            Source::Text { text, .. } => Ok(text.clone()),
-            Source::File(file) => read(file).map_err(|source| SourceError {
+            ConfigSource::Text { text, .. } => Ok(text.clone()),
+            ConfigSource::File(file) => read(file).map_err(|source| SourceError {
                 file: file.clone(),
                 source,
             }),

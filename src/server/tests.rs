@@ -43,7 +43,9 @@ impl Running {
         let file = folder.path().join("balancer.toml");
         std::fs::write(&file, unwatched(text)).unwrap();
         let config = config::parse(&unwatched(text), &file).unwrap();
-        let server = Server::start(config, Source::File(file)).await.unwrap();
+        let server = Server::start(config, ConfigSource::File(file))
+            .await
+            .unwrap();
         Running { server, folder }
     }
 
@@ -191,7 +193,7 @@ struct Reluctant {
     committed: Arc<AtomicBool>,
 }
 
-impl Follower for Reluctant {
+impl ReloadParticipant for Reluctant {
     fn prepare(&self, _: &Config) -> Result<Commit, String> {
         let committed = Arc::clone(&self.committed);
         match self.refuses {
@@ -323,7 +325,7 @@ async fn a_start_that_fails_names_the_listener_and_frees_what_it_bound() {
     let text = unwatched(&(listener("a", &address, "") + POOL));
     let file = PathBuf::from("embedded.toml");
     let config = config::parse(&text, &file).unwrap();
-    let started = Server::start(config, Source::Text { text, file }).await;
+    let started = Server::start(config, ConfigSource::Text { text, file }).await;
     let error = started.err().unwrap().to_string();
     assert_eq!(error, format!("listener a: bind {address}: address in use"));
 }
@@ -334,7 +336,7 @@ async fn a_watched_file_is_followed_and_watching_can_be_turned_off_by_it() {
     let file = folder.path().join("balancer.toml");
     std::fs::write(&file, one("a")).unwrap();
     let config = config::parse(&one("a"), &file).unwrap();
-    let server = Server::start(config, Source::File(file.clone()))
+    let server = Server::start(config, ConfigSource::File(file.clone()))
         .await
         .unwrap();
     let mut watching = server.watching.subscribe();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use super::settle::{Look, Settle, Verdict};
+use super::settle::{Debounce, DebounceVerdict, FileLook};
 
 /// Time between two looks when no event comes.
 const POLL: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const EVENTS: usize = 1;
 /// Follows one file.
 pub(super) struct Watcher {
     file: PathBuf,
-    settle: Settle,
+    settle: Debounce,
     events: mpsc::Receiver<()>,
     /// `None`: the directory cannot be watched, polling alone has to do. Kept because dropping it ends the events.
     _directory: Option<RecommendedWatcher>,
@@ -42,7 +42,7 @@ impl Watcher {
             .ok();
         Watcher {
             file: file.to_path_buf(),
-            settle: Settle::default(),
+            settle: Debounce::default(),
             events,
             _directory: directory,
         }
@@ -62,9 +62,9 @@ impl Watcher {
                     POLL
                 }
                 Some(look) => match self.settle.look(Instant::now(), look, &acted()) {
-                    Verdict::Same => POLL,
-                    Verdict::Wait(rest) => rest,
-                    Verdict::Act(text) => return text,
+                    DebounceVerdict::Same => POLL,
+                    DebounceVerdict::Wait(rest) => rest,
+                    DebounceVerdict::Act(text) => return text,
                 },
             };
         }
@@ -95,11 +95,11 @@ fn watch_parent(file: &Path, events: mpsc::Sender<()>) -> notify::Result<Recomme
 }
 
 /// One look; `None` when the file is not there, not readable or not text.
-fn read(file: &Path) -> Option<Look> {
+fn read(file: &Path) -> Option<FileLook> {
     let text = std::fs::read_to_string(file).ok()?;
     let meta = std::fs::metadata(file).ok()?;
     let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    Some(Look {
+    Some(FileLook {
         text,
         stamp: (meta.dev(), meta.ino(), changed),
     })

@@ -11,7 +11,7 @@ use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show, understand};
 use crate::admin::view::{PlanPartView, PlanView};
 use crate::cli::failure::Failure;
 use crate::config;
-use crate::server::Source;
+use crate::server::ConfigSource;
 
 #[derive(Debug, Args)]
 pub struct PlanArguments {
@@ -26,7 +26,7 @@ pub struct PlanArguments {
 }
 
 pub fn plan(arguments: PlanArguments) -> Result<(), Failure> {
-    let source = Source::File(arguments.file);
+    let source = ConfigSource::File(arguments.file);
     let text = source.read()?;
     // The files that it names are the balancer's, which may run elsewhere or as somebody else.
     config::parse(&text, source.file())?;

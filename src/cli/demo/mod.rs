@@ -13,7 +13,7 @@ use super::LogArguments;
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::Failure;
 use super::logs::Logs;
-use crate::server::{Signals, Source};
+use crate::server::{ConfigSource, Signals};
 use folder::Folder;
 use node::Node;
 use ports::Ports;
@@ -53,7 +53,7 @@ pub fn demo(arguments: DemoArguments) -> Result<(), Failure> {
         let nodes = start_nodes().await?;
         let folder =
             Folder::create(&ports, &nodes).map_err(Failure::io("write the demo's files"))?;
-        let source = Source::File(folder.configuration());
+        let source = ConfigSource::File(folder.configuration());
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
         let _flush = logs.flush_at_end();

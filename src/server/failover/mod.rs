@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::policy::{Health, Order, Policy, Seen, Work};
-use super::jobs::{Guard, Job, Pace, Panic, Why};
+use self::policy::{BackendObservation, FailoverAction, FailoverPolicy, Health, Work};
+use super::jobs::{DrainRate, EndReason, Guard, Job, Panic};
 use super::{Server, lock};
 use crate::config::{self, OnDown, defaults};
 use crate::pool::{Backend, OperatorState, Pool, supervise};
@@ -24,13 +24,13 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is known of it elsewhere in the server.
 #[derive(Debug, Default)]
-pub(super) struct Failover {
+pub(super) struct FailoverStatus {
     guards: Mutex<BTreeMap<String, Arc<Guard>>>,
     /// Backends of which the operator has said `ready` since the last look.
     kept: Mutex<Vec<Arc<Backend>>>,
 }
 
-impl Failover {
+impl FailoverStatus {
     /// The operator wants the sessions of that backend kept.
     pub fn keep(&self, backend: &Arc<Backend>) {
         let mut kept = lock(&self.kept);
@@ -95,7 +95,7 @@ async fn follow(server: Weak<Server>, mut committed: watch::Receiver<()>) {
     }
 }
 
-fn look(server: &Server, watched: &mut BTreeMap<String, Watched>) {
+fn look(server: &Server, watched: &mut BTreeMap<String, FailoverWatch>) {
     let kept = std::mem::take(&mut *lock(&server.failover.kept));
     let pools = server.pools();
     let is_there = |name: &str| pools.iter().any(|pool| **pool.name() == *name);
@@ -109,7 +109,7 @@ fn look(server: &Server, watched: &mut BTreeMap<String, Watched>) {
                 continue;
             }
             let guard = server.failover.guard_of(&pool);
-            watched.insert(name.to_owned(), Watched::new(guard));
+            watched.insert(name.to_owned(), FailoverWatch::new(guard));
         }
         if let Some(one) = watched.get_mut(name) {
             one.look(server, &pool, &kept);
@@ -118,18 +118,18 @@ fn look(server: &Server, watched: &mut BTreeMap<String, Watched>) {
 }
 
 /// A pool that has, or had, something to be done.
-struct Watched {
+struct FailoverWatch {
     guard: Arc<Guard>,
-    policy: Policy,
+    policy: FailoverPolicy,
     /// By backend.
     jobs: BTreeMap<String, Arc<Job>>,
 }
 
-impl Watched {
-    fn new(guard: Arc<Guard>) -> Watched {
-        Watched {
+impl FailoverWatch {
+    fn new(guard: Arc<Guard>) -> FailoverWatch {
+        FailoverWatch {
             guard,
-            policy: Policy::default(),
+            policy: FailoverPolicy::default(),
             jobs: BTreeMap::new(),
         }
     }
@@ -137,9 +137,9 @@ impl Watched {
     fn look(&mut self, server: &Server, pool: &Arc<Pool>, kept: &[Arc<Backend>]) {
         let (settings, now) = (pool.settings(), Instant::now());
         let backends: Vec<_> = pool.backends().into_iter().chain(pool.retired()).collect();
-        let seen: Vec<Seen<'_>> = backends
+        let seen: Vec<BackendObservation<'_>> = backends
             .iter()
-            .map(|backend| Seen {
+            .map(|backend| BackendObservation {
                 name: backend.name(),
                 health: health(backend),
                 backup: backend.backup(),
@@ -151,8 +151,10 @@ impl Watched {
         let failover = &settings.failover;
         for order in self.policy.decide(failover, &seen, now.into_std()) {
             match order {
-                Order::End(index, why) => self.begin(server, &backends[index], &settings, why),
-                Order::Abort(index) => {
+                FailoverAction::End(index, why) => {
+                    self.begin(server, &backends[index], &settings, why)
+                }
+                FailoverAction::Abort(index) => {
                     if let Some(job) = self.jobs.remove(seen[index].name) {
                         server.jobs().abort(job.id);
                     }
@@ -161,7 +163,8 @@ impl Watched {
         }
         self.jobs
             .retain(|name, _| seen.iter().any(|one| *one.name == **name));
-        let is_stranded = |one: &Seen<'_>| matches!(one.health, Health::Down(_)) && one.live > 0;
+        let is_stranded =
+            |one: &BackendObservation<'_>| matches!(one.health, Health::Down(_)) && one.live > 0;
         let nobody = !seen.iter().any(|one| one.is_usable());
         let stranded = failover.on_down != OnDown::Keep && nobody && seen.iter().any(is_stranded);
         if stranded {
@@ -192,7 +195,7 @@ impl Watched {
         server: &Server,
         backend: &Arc<Backend>,
         settings: &config::Pool,
-        why: Why,
+        why: EndReason,
     ) {
         let guard = Arc::clone(&self.guard);
         // As many run as may, or the operator has begun one: the next look sees.
@@ -201,10 +204,10 @@ impl Watched {
         };
         let (pool, live) = (backend.pool(), backend.live());
         match why {
-            Why::Down => {
+            EndReason::Down => {
                 tracing::warn!(job = job.id, %pool, backend = %backend.name(), live, "backend stays down: its connections are ended");
             }
-            Why::Return => {
+            EndReason::Return => {
                 tracing::info!(job = job.id, %pool, backend = %backend.name(), live, "primaries are back: connections of the backup are ended");
             }
         }
@@ -227,16 +230,16 @@ fn health(backend: &Backend) -> Health {
 }
 
 /// The pool's own pace, without a wait of its own: that was the grace.
-fn pace(settings: &config::Pool, why: Why) -> Pace {
-    let usual = || Pace {
+fn pace(settings: &config::Pool, why: EndReason) -> DrainRate {
+    let usual = || DrainRate {
         rate: Some(defaults::DRAIN_RATE),
         deadline: None,
         after: Duration::ZERO,
         goodbye: Arc::new(CloseFrame::new(defaults::CLOSE_CODE as u16, "")),
     };
-    let pace = settings.drain.as_ref().map_or_else(usual, Pace::from);
-    let at_once = why == Why::Down && settings.failover.on_down == OnDown::Close;
-    Pace {
+    let pace = settings.drain.as_ref().map_or_else(usual, DrainRate::from);
+    let at_once = why == EndReason::Down && settings.failover.on_down == OnDown::Close;
+    DrainRate {
         rate: pace.rate.filter(|_| !at_once),
         deadline: if at_once {
             Some(CLOSE_WITHIN)

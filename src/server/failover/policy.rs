@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use crate::config::{Failover, OnDown, OnUp};
-use crate::server::jobs::Why;
+use crate::server::jobs::EndReason;
 
 /// How a backend is, as far as its sessions are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Work {
 
 /// One backend at one look.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub struct BackendObservation<'a> {
     pub name: &'a str,
     pub health: Health,
     pub backup: bool,
@@ -42,7 +42,7 @@ pub struct Seen<'a> {
     pub kept: bool,
 }
 
-impl Seen<'_> {
+impl BackendObservation<'_> {
     pub fn is_usable(&self) -> bool {
         matches!(self.health, Health::Usable(_))
     }
@@ -50,14 +50,14 @@ impl Seen<'_> {
 
 /// What is to be done, by the index of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    End(usize, Why),
+pub enum FailoverAction {
+    End(usize, EndReason),
     Abort(usize),
 }
 
 /// The courses of one pool.
 #[derive(Debug, Default)]
-pub struct Policy {
+pub struct FailoverPolicy {
     courses: BTreeMap<String, Course>,
     /// At the last look none could be used.
     nobody: bool,
@@ -67,22 +67,27 @@ pub struct Policy {
 
 #[derive(Debug)]
 struct Course {
-    cause: Cause,
+    cause: FailoverCause,
     since: Instant,
     /// Nothing more is to be done until there is another cause.
     over: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+enum FailoverCause {
     /// Since then: down again is another cause.
     Down(SystemTime),
     PrimariesAreBack,
 }
 
-impl Policy {
-    pub fn decide(&mut self, failover: &Failover, seen: &[Seen<'_>], now: Instant) -> Vec<Order> {
-        let anyone = seen.iter().any(Seen::is_usable);
+impl FailoverPolicy {
+    pub fn decide(
+        &mut self,
+        failover: &Failover,
+        seen: &[BackendObservation<'_>],
+        now: Instant,
+    ) -> Vec<FailoverAction> {
+        let anyone = seen.iter().any(BackendObservation::is_usable);
         let primary = seen.iter().any(|one| one.is_usable() && !one.backup);
         let stayed = self.primaries_stayed(seen);
         let restarts = std::mem::replace(&mut self.nobody, !anyone) || !anyone;
@@ -93,7 +98,7 @@ impl Policy {
                 let known = before.remove(one.name);
                 let mut course = known
                     .filter(|known| known.cause == cause)
-                    .filter(|_| stayed || cause != Cause::PrimariesAreBack)
+                    .filter(|_| stayed || cause != FailoverCause::PrimariesAreBack)
                     .unwrap_or(Course {
                         cause,
                         since: now,
@@ -111,16 +116,16 @@ impl Policy {
                 |course: &&Course| anyone && !course.over && passed(course) >= failover.grace;
             let due = course.as_ref().filter(is_due).map(|course| course.cause);
             match (due, one.work) {
-                (None, Work::Running) => orders.push(Order::Abort(index)),
+                (None, Work::Running) => orders.push(FailoverAction::Abort(index)),
                 (Some(cause), Work::None) if one.live > 0 => {
-                    orders.push(Order::End(index, cause.why()));
+                    orders.push(FailoverAction::End(index, cause.why()));
                 }
                 _ => {}
             }
             if let Some(mut course) = course {
                 // Once for each time that they come back: who is on a backup later was refused by the primaries, and would be
                 // sent around for ever.
-                course.over |= due == Some(Cause::PrimariesAreBack) && one.live == 0;
+                course.over |= due == Some(FailoverCause::PrimariesAreBack) && one.live == 0;
                 self.courses.insert(one.name.to_owned(), course);
             }
         }
@@ -129,7 +134,7 @@ impl Policy {
 
     /// Whether a primary has been usable since the last look. All may have gone and come back between two looks: that is
     /// another return.
-    fn primaries_stayed(&mut self, seen: &[Seen<'_>]) -> bool {
+    fn primaries_stayed(&mut self, seen: &[BackendObservation<'_>]) -> bool {
         let mut now = BTreeMap::new();
         for one in seen.iter().filter(|one| !one.backup) {
             if let Health::Usable(since) = one.health {
@@ -142,22 +147,26 @@ impl Policy {
     }
 }
 
-impl Cause {
-    fn why(self) -> Why {
+impl FailoverCause {
+    fn why(self) -> EndReason {
         match self {
-            Cause::Down(_) => Why::Down,
-            Cause::PrimariesAreBack => Why::Return,
+            FailoverCause::Down(_) => EndReason::Down,
+            FailoverCause::PrimariesAreBack => EndReason::Return,
         }
     }
 }
 
 /// `primary`: one can be used.
-fn cause(one: &Seen<'_>, failover: &Failover, primary: bool) -> Option<Cause> {
+fn cause(
+    one: &BackendObservation<'_>,
+    failover: &Failover,
+    primary: bool,
+) -> Option<FailoverCause> {
     let returns = failover.on_up == OnUp::Return && one.backup && primary;
     match one.health {
         Health::Apart => None,
-        Health::Down(since) if failover.on_down != OnDown::Keep => Some(Cause::Down(since)),
-        Health::Down(_) | Health::Usable(_) => returns.then_some(Cause::PrimariesAreBack),
+        Health::Down(since) if failover.on_down != OnDown::Keep => Some(FailoverCause::Down(since)),
+        Health::Down(_) | Health::Usable(_) => returns.then_some(FailoverCause::PrimariesAreBack),
     }
 }
 
@@ -185,8 +194,8 @@ mod tests {
         Health::Down(SystemTime::UNIX_EPOCH)
     }
 
-    fn one(name: &str, health: Health) -> Seen<'_> {
-        Seen {
+    fn one(name: &str, health: Health) -> BackendObservation<'_> {
+        BackendObservation {
             name,
             health,
             backup: false,
@@ -196,8 +205,8 @@ mod tests {
         }
     }
 
-    fn spare() -> Seen<'static> {
-        Seen {
+    fn spare() -> BackendObservation<'static> {
+        BackendObservation {
             backup: true,
             ..one("spare", UP)
         }
@@ -205,7 +214,7 @@ mod tests {
 
     /// Looks of one pool, seconds apart.
     struct Looks {
-        policy: Policy,
+        policy: FailoverPolicy,
         failover: Failover,
         start: Instant,
     }
@@ -213,13 +222,13 @@ mod tests {
     impl Looks {
         fn new(on_down: OnDown, on_up: OnUp) -> Looks {
             Looks {
-                policy: Policy::default(),
+                policy: FailoverPolicy::default(),
                 failover: failover(on_down, on_up),
                 start: Instant::now(),
             }
         }
 
-        fn at(&mut self, second: u64, seen: &[Seen<'_>]) -> Vec<Order> {
+        fn at(&mut self, second: u64, seen: &[BackendObservation<'_>]) -> Vec<FailoverAction> {
             let now = self.start + Duration::from_secs(second);
             self.policy.decide(&self.failover, seen, now)
         }
@@ -231,15 +240,15 @@ mod tests {
         let other = one("b", UP);
         assert_eq!(looks.at(0, &[one("a", down()), other]), []);
         assert_eq!(looks.at(29, &[one("a", down()), other]), []);
-        let end = [Order::End(0, Why::Down)];
+        let end = [FailoverAction::End(0, EndReason::Down)];
         assert_eq!(looks.at(30, &[one("a", down()), other]), end);
-        let running = |health| Seen {
+        let running = |health| BackendObservation {
             work: Work::Running,
             ..one("a", health)
         };
         assert_eq!(looks.at(31, &[running(down()), other]), []);
         let back = looks.at(32, &[running(UP), other]);
-        assert_eq!(back, [Order::Abort(0)]);
+        assert_eq!(back, [FailoverAction::Abort(0)]);
     }
 
     #[test]
@@ -267,20 +276,20 @@ mod tests {
     fn the_last_one_that_goes_takes_the_others_jobs_back() {
         let mut looks = Looks::new(OnDown::Close, OnUp::Keep);
         looks.at(0, &[one("a", down()), one("b", UP)]);
-        let running = Seen {
+        let running = BackendObservation {
             work: Work::Running,
             ..one("a", down())
         };
         let orders = looks.at(40, &[running, one("b", down())]);
-        assert_eq!(orders, [Order::Abort(0)]);
+        assert_eq!(orders, [FailoverAction::Abort(0)]);
     }
 
     #[test]
     fn what_the_operator_stopped_or_kept_is_kept_until_it_was_up() {
         let other = one("b", UP);
-        let stopped = |seen: &mut Seen<'_>| seen.work = Work::Stopped;
-        let kept = |seen: &mut Seen<'_>| seen.kept = true;
-        for word in [stopped as fn(&mut Seen<'_>), kept] {
+        let stopped = |seen: &mut BackendObservation<'_>| seen.work = Work::Stopped;
+        let kept = |seen: &mut BackendObservation<'_>| seen.kept = true;
+        for word in [stopped as fn(&mut BackendObservation<'_>), kept] {
             let mut looks = Looks::new(OnDown::Drain, OnUp::Keep);
             let mut told = one("a", down());
             word(&mut told);
@@ -295,12 +304,12 @@ mod tests {
     #[test]
     fn a_backup_returns_its_sessions_once_each_time_that_primaries_are_back() {
         let mut looks = Looks::new(OnDown::Keep, OnUp::Return);
-        let end = [Order::End(1, Why::Return)];
+        let end = [FailoverAction::End(1, EndReason::Return)];
         assert_eq!(looks.at(0, &[one("a", down()), spare()]), []);
         assert_eq!(looks.at(100, &[one("a", down()), spare()]), []);
         assert_eq!(looks.at(101, &[one("a", UP), spare()]), []);
         assert_eq!(looks.at(131, &[one("a", UP), spare()]), end);
-        let empty = Seen { live: 0, ..spare() };
+        let empty = BackendObservation { live: 0, ..spare() };
         assert_eq!(looks.at(140, &[one("a", UP), empty]), []);
         // One that the primaries refused.
         assert_eq!(looks.at(150, &[one("a", UP), spare()]), []);
@@ -312,9 +321,9 @@ mod tests {
     #[test]
     fn primaries_that_were_away_between_two_looks_are_back_again() {
         let mut looks = Looks::new(OnDown::Keep, OnUp::Return);
-        let end = [Order::End(2, Why::Return)];
+        let end = [FailoverAction::End(2, EndReason::Return)];
         let since = |second| Health::Usable(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
-        let empty = Seen { live: 0, ..spare() };
+        let empty = BackendObservation { live: 0, ..spare() };
         let mut look = |second, health, other, spare| {
             looks.at(second, &[one("a", health), one("b", other), spare])
         };
@@ -337,23 +346,23 @@ mod tests {
     fn primaries_that_go_again_take_the_return_back() {
         let mut looks = Looks::new(OnDown::Drain, OnUp::Return);
         looks.at(0, &[one("a", UP), spare()]);
-        let running = Seen {
+        let running = BackendObservation {
             work: Work::Running,
             ..spare()
         };
         let orders = looks.at(31, &[one("a", down()), running]);
-        assert_eq!(orders, [Order::Abort(1)]);
+        assert_eq!(orders, [FailoverAction::Abort(1)]);
     }
 
     #[test]
     fn settings_that_keep_all_take_back_what_is_under_way() {
         let mut looks = Looks::new(OnDown::Keep, OnUp::Keep);
-        let running = Seen {
+        let running = BackendObservation {
             work: Work::Running,
             ..one("a", down())
         };
         let orders = looks.at(0, &[running, one("b", UP)]);
-        assert_eq!(orders, [Order::Abort(0)]);
+        assert_eq!(orders, [FailoverAction::Abort(0)]);
     }
 
     fn health() -> impl Strategy<Value = Health> {
@@ -383,7 +392,7 @@ mod tests {
                 now += step;
                 let healths: Vec<_> = backends.iter().map(|(health, ..)| *health).collect();
                 history.push((now, healths.clone()));
-                let seen: Vec<_> = backends.iter().enumerate().map(|(index, (health, live, word))| Seen {
+                let seen: Vec<_> = backends.iter().enumerate().map(|(index, (health, live, word))| BackendObservation {
                     name: ["a", "b", "c", "d"][index],
                     health: *health,
                     backup: index == 3,
@@ -397,22 +406,22 @@ mod tests {
                 }).collect();
                 let orders = bench.at(now, &seen);
                 for order in &orders {
-                    let Order::End(index, why) = *order else { continue };
+                    let FailoverAction::End(index, why) = *order else { continue };
                     prop_assert!(seen[index].live > 0 && !seen[index].kept);
                     prop_assert!(any_usable(&healths));
                     let lasts = |(_, then): &&(u64, Vec<Health>)| match why {
-                        Why::Down => then[index] == healths[index] && any_usable(then),
-                        Why::Return => any_usable(&then[..3]) && then[index] != Health::Apart,
+                        EndReason::Down => then[index] == healths[index] && any_usable(then),
+                        EndReason::Return => any_usable(&then[..3]) && then[index] != Health::Apart,
                     };
                     let since = history.iter().rev().take_while(lasts).last().map(|(at, _)| *at);
                     prop_assert!(since.is_some_and(|since| now - since >= GRACE.as_secs()), "{order:?} {history:?}");
-                    let allowed = if why == Why::Down { drains } else { returns && index == 3 };
+                    let allowed = if why == EndReason::Down { drains } else { returns && index == 3 };
                     prop_assert!(allowed);
                 }
                 // A job goes on only where one would be begun.
                 for index in 0..4 {
-                    let ends = orders.iter().any(|order| matches!(order, Order::End(at, _) if *at == index));
-                    running[index] = ends || seen[index].work == Work::Running && !orders.contains(&Order::Abort(index));
+                    let ends = orders.iter().any(|order| matches!(order, FailoverAction::End(at, _) if *at == index));
+                    running[index] = ends || seen[index].work == Work::Running && !orders.contains(&FailoverAction::Abort(index));
                     prop_assert!(!running[index] || any_usable(&healths));
                     prop_assert!(!running[index] || healths[index] != Health::Apart);
                 }

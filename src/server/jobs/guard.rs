@@ -19,7 +19,7 @@ const WARN_SPACING: Duration = Duration::from_secs(60);
 
 /// For what sessions are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum EndReason {
     /// Their backend is down.
     Down,
     /// It is a backup, and primaries are back.
@@ -49,11 +49,11 @@ pub struct Guard {
     pool: Weak<Pool>,
     created: Instant,
     ended: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<GuardState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GuardState {
     budget: Budget,
     panic: Option<Panicking>,
 }
@@ -91,7 +91,7 @@ impl Guard {
     }
 
     /// How many of `wanted` sessions of `target` may be ended now; they count as ended.
-    pub fn grant(&self, wanted: u64, target: &Arc<Backend>, why: Why) -> u64 {
+    pub fn grant(&self, wanted: u64, target: &Arc<Backend>, why: EndReason) -> u64 {
         let Some(pool) = self.pool.upgrade().filter(|_| wanted > 0) else {
             return 0;
         };
@@ -102,14 +102,14 @@ impl Guard {
         };
         let wanted = match why {
             // It is back; its job learns of it in a moment.
-            Why::Down if target.takes_new() => 0,
-            Why::Down if others().next().is_none() => {
+            EndReason::Down if target.takes_new() => 0,
+            EndReason::Down if others().next().is_none() => {
                 self.hold(Panic::NoBackend);
                 0
             }
-            Why::Down => wanted,
+            EndReason::Down => wanted,
             // Backups take no overflow: who finds the primaries full is turned away.
-            Why::Return => {
+            EndReason::Return => {
                 let primaries = others().filter(|one| !one.backup());
                 wanted.min(primaries.map(|one| room(one)).fold(0, u64::saturating_add))
             }

@@ -26,11 +26,11 @@ use crate::config;
 use crate::pool::{Backend, OperatorState};
 use crate::proxy::Relay;
 use crate::relay::{self, CloseFrame, SessionInfo};
-pub use guard::{Guard, Panic, Why};
-pub use phase::Phase;
+pub use guard::{EndReason, Guard, Panic};
+pub use phase::JobPhase;
 use quota::Quota;
-pub use surplus::{Donor, Surplus};
-pub use target::Target;
+pub use surplus::{OverloadedBackend, RebalancePlan};
+pub use target::JobTarget;
 
 /// Jobs of one origin at once: each asks for the whole table now and then.
 pub const MAX_RUNNING: usize = 32;
@@ -47,7 +47,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 /// How connections are ended.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct DrainRate {
     /// One of both is there.
     pub rate: Option<Rate>,
     pub deadline: Option<Duration>,
@@ -56,15 +56,15 @@ pub struct Pace {
     pub goodbye: Arc<CloseFrame>,
 }
 
-impl From<&config::Drain> for Pace {
-    fn from(drain: &config::Drain) -> Pace {
+impl From<&config::Drain> for DrainRate {
+    fn from(drain: &config::Drain) -> DrainRate {
         let config::Drain {
             rate,
             deadline,
             after,
             close,
         } = drain;
-        Pace {
+        DrainRate {
             rate: *rate,
             deadline: *deadline,
             after: *after,
@@ -75,22 +75,22 @@ impl From<&config::Drain> for Pace {
 
 /// Who began a job.
 #[derive(Debug, Clone)]
-pub enum Origin {
+pub enum JobOrigin {
     Operator,
     /// Failover; each portion is granted by the guard of its pool.
-    Health(Arc<Guard>, Why),
+    Health(Arc<Guard>, EndReason),
 }
 
-impl Origin {
+impl JobOrigin {
     pub fn as_str(&self) -> &'static str {
         match self {
-            Origin::Operator => "operator",
-            Origin::Health(..) => "health",
+            JobOrigin::Operator => "operator",
+            JobOrigin::Health(..) => "health",
         }
     }
 
     fn is_health(&self) -> bool {
-        matches!(self, Origin::Health(..))
+        matches!(self, JobOrigin::Health(..))
     }
 }
 
@@ -98,16 +98,16 @@ impl Origin {
 #[derive(Debug)]
 pub struct Job {
     pub id: u64,
-    pub origin: Origin,
-    pub target: Target,
-    pub pace: Pace,
+    pub origin: JobOrigin,
+    pub target: JobTarget,
+    pub pace: DrainRate,
     pub started_at: SystemTime,
     /// Connections that were told to end.
     ended: AtomicU64,
     /// Connections still to end, as of the latest look.
     left: AtomicU64,
     /// And when it will be over, as it looks now.
-    progress: Mutex<(Phase, Option<Instant>)>,
+    progress: Mutex<(JobPhase, Option<Instant>)>,
     /// It has counted its connections for the first time.
     counted: CancellationToken,
     stop: CancellationToken,
@@ -125,7 +125,7 @@ impl Job {
         }
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> JobPhase {
         lock(&self.progress).0
     }
 
@@ -161,7 +161,7 @@ impl Job {
         !self.is_over() && !self.is_aborted()
     }
 
-    fn enter(&self, phase: Phase, left_in: Option<Duration>) {
+    fn enter(&self, phase: JobPhase, left_in: Option<Duration>) {
         let over_at = left_in.and_then(|left_in| Instant::now().checked_add(left_in));
         *lock(&self.progress) = (phase, over_at);
     }
@@ -172,7 +172,7 @@ impl Job {
 
     fn tell(&self, left: u64, left_in: Option<Duration>) {
         self.left.store(left, Ordering::Relaxed);
-        self.enter(Phase::Ending, left_in);
+        self.enter(JobPhase::Ending, left_in);
     }
 
     async fn run(self: Arc<Self>, relay: Arc<Relay>) {
@@ -185,9 +185,9 @@ impl Job {
             true => self.untold(&relay).await,
             false => self.left(),
         };
-        let phase = match is_stopped && (left > 0 || self.phase() != Phase::Ending) {
-            true => Phase::Aborted,
-            false => Phase::Done,
+        let phase = match is_stopped && (left > 0 || self.phase() != JobPhase::Ending) {
+            true => JobPhase::Aborted,
+            false => JobPhase::Done,
         };
         self.left.store(left, Ordering::Relaxed);
         self.enter(phase, None);
@@ -202,14 +202,14 @@ impl Job {
     }
 
     async fn work(&self, relay: &Relay) {
-        let Pace {
+        let DrainRate {
             rate,
             deadline,
             after,
             ..
         } = self.pace;
         self.count(relay).await;
-        if let Target::Surplus(surplus) = &self.target {
+        if let JobTarget::Surplus(surplus) = &self.target {
             return surplus.work(self, relay).await;
         }
         let _ = tokio::time::timeout(after, self.target.emptied()).await;
@@ -230,9 +230,9 @@ impl Job {
                 tokio::time::sleep(PORTION_SPACING.mul_f64(0.5 + fastrand::f64())).await;
             }
             match &self.target {
-                Target::Filter(_) | Target::Move(_) if standing.is_empty() => return,
+                JobTarget::Filter(_) | JobTarget::Move(_) if standing.is_empty() => return,
                 // The same ones, in the order of now.
-                Target::Filter(_) | Target::Move(_) => {
+                JobTarget::Filter(_) | JobTarget::Move(_) => {
                     let now = self.look(relay).await;
                     let still: HashSet<relay::Handle> =
                         standing.iter().map(|one| one.handle).collect();
@@ -262,10 +262,10 @@ impl Job {
     /// Says how many are meant and how long they will take, before the first is told.
     async fn count(&self, relay: &Relay) {
         match &self.target {
-            Target::Surplus(surplus) => self.left.store(surplus.count(), Ordering::Relaxed),
+            JobTarget::Surplus(surplus) => self.left.store(surplus.count(), Ordering::Relaxed),
             _ => drop(self.look(relay).await),
         }
-        let Pace {
+        let DrainRate {
             rate,
             deadline,
             after,
@@ -273,7 +273,7 @@ impl Job {
         } = self.pace;
         let ending = Quota::new(rate, deadline).left_in(self.left(), Duration::ZERO);
         self.enter(
-            Phase::Waiting,
+            JobPhase::Waiting,
             ending.map(|ending| after.saturating_add(ending)),
         );
         self.counted.cancel();
@@ -310,7 +310,7 @@ impl Job {
         let now = began.elapsed();
         let due = quota.take(standing.len() as u64, now);
         let granted = match (&self.origin, &self.target) {
-            (Origin::Health(guard, why), Target::Backend(backend)) => {
+            (JobOrigin::Health(guard, why), JobTarget::Backend(backend)) => {
                 guard.grant(due, backend, *why)
             }
             _ => due,
@@ -347,14 +347,14 @@ impl Jobs {
     /// [`TooMany`].
     pub(super) fn start(
         &self,
-        target: Target,
-        pace: Pace,
+        target: JobTarget,
+        pace: DrainRate,
         relay: &Arc<Relay>,
         runtime: &Handle,
     ) -> Result<Arc<Job>, TooMany> {
         let mut jobs = lock(&self.jobs);
         abort(&jobs, &target);
-        let job = self.add(&mut jobs, Origin::Operator, target, pace)?;
+        let job = self.add(&mut jobs, JobOrigin::Operator, target, pace)?;
         runtime.spawn(Arc::clone(&job).run(Arc::clone(relay)));
         Ok(job)
     }
@@ -363,13 +363,13 @@ impl Jobs {
     pub(super) fn start_for_health(
         &self,
         backend: &Arc<Backend>,
-        pace: Pace,
-        origin: Origin,
+        pace: DrainRate,
+        origin: JobOrigin,
         relay: &Arc<Relay>,
         runtime: &Handle,
     ) -> Option<Arc<Job>> {
         let mut jobs = lock(&self.jobs);
-        let target = Target::Backend(Arc::clone(backend));
+        let target = JobTarget::Backend(Arc::clone(backend));
         let is_on_it = |job: &Arc<Job>| job.target.is(&target) && job.is_running();
         // Asked under the lock that the operator's word takes behind its change: that aborts what is begun before it.
         if jobs.iter().any(is_on_it) || backend.operator() != OperatorState::Ready {
@@ -383,9 +383,9 @@ impl Jobs {
     fn add(
         &self,
         jobs: &mut VecDeque<Arc<Job>>,
-        origin: Origin,
-        target: Target,
-        pace: Pace,
+        origin: JobOrigin,
+        target: JobTarget,
+        pace: DrainRate,
     ) -> Result<Arc<Job>, TooMany> {
         let is_alike = |job: &&Arc<Job>| job.origin.is_health() == origin.is_health();
         let running = jobs.iter().filter(is_alike).filter(|job| job.is_running());
@@ -404,7 +404,7 @@ impl Jobs {
             started_at: SystemTime::now(),
             ended: AtomicU64::new(0),
             left: AtomicU64::new(0),
-            progress: Mutex::new((Phase::Waiting, None)),
+            progress: Mutex::new((JobPhase::Waiting, None)),
             counted: CancellationToken::new(),
             stop: CancellationToken::new(),
         });
@@ -419,7 +419,7 @@ impl Jobs {
     }
 
     /// What is left of its connections stays.
-    pub fn abort_of(&self, target: &Target) {
+    pub fn abort_of(&self, target: &JobTarget) {
         let jobs = lock(&self.jobs);
         abort(&jobs, target);
         target.set_emptying(false);
@@ -442,7 +442,7 @@ impl Jobs {
     /// The same of what failover began; the operator's goes on.
     pub(super) fn abort_health_of(&self, backend: &Arc<Backend>) {
         let jobs = lock(&self.jobs);
-        let target = Target::Backend(Arc::clone(backend));
+        let target = JobTarget::Backend(Arc::clone(backend));
         let is_meant = |job: &&Arc<Job>| job.target.is(&target) && job.origin.is_health();
         jobs.iter().filter(is_meant).for_each(|job| job.abort());
     }
@@ -456,14 +456,14 @@ impl Jobs {
     }
 
     /// What is being done to the connections of that backend or listener.
-    pub fn of(&self, target: &Target) -> Option<Arc<Job>> {
+    pub fn of(&self, target: &JobTarget) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
         let is_of = |job: &&Arc<Job>| job.target.is(target) && job.is_running();
         jobs.iter().rev().find(is_of).cloned()
     }
 }
 
-fn abort(jobs: &VecDeque<Arc<Job>>, target: &Target) {
+fn abort(jobs: &VecDeque<Arc<Job>>, target: &JobTarget) {
     for job in jobs.iter().filter(|job| job.target.is(target)) {
         job.abort();
     }

@@ -2,7 +2,7 @@
 
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum JobPhase {
     /// The connections may end by themselves.
     Waiting,
     Ending,
@@ -10,17 +10,17 @@ pub enum Phase {
     Aborted,
 }
 
-impl Phase {
+impl JobPhase {
     pub fn as_str(self) -> &'static str {
         match self {
-            Phase::Waiting => "waiting",
-            Phase::Ending => "ending",
-            Phase::Done => "done",
-            Phase::Aborted => "aborted",
+            JobPhase::Waiting => "waiting",
+            JobPhase::Ending => "ending",
+            JobPhase::Done => "done",
+            JobPhase::Aborted => "aborted",
         }
     }
 
     pub fn is_over(self) -> bool {
-        matches!(self, Phase::Done | Phase::Aborted)
+        matches!(self, JobPhase::Done | JobPhase::Aborted)
     }
 }

@@ -22,9 +22,9 @@ const RETURN_WAIT: Duration = Duration::from_secs(5);
 
 /// Whose connections are moved.
 #[derive(Debug, Clone)]
-pub struct Surplus {
+pub struct RebalancePlan {
     pub pool: Arc<Pool>,
-    pub donors: Vec<Donor>,
+    pub donors: Vec<OverloadedBackend>,
     /// Who lacks connections, and how many each is to have.
     pub takers: Vec<(Arc<Backend>, u64)>,
     pub min_age: Duration,
@@ -34,7 +34,7 @@ pub struct Surplus {
 
 /// A backend above its share.
 #[derive(Debug, Clone)]
-pub struct Donor {
+pub struct OverloadedBackend {
     pub backend: Arc<Backend>,
     /// Its share.
     pub keep: u64,
@@ -42,7 +42,7 @@ pub struct Donor {
     pub count: u64,
 }
 
-impl Surplus {
+impl RebalancePlan {
     /// Connections to be moved, at most.
     pub fn count(&self) -> u64 {
         self.donors.iter().map(|donor| donor.count).sum()
@@ -77,7 +77,7 @@ impl Surplus {
         let _relief = self.pool.relieve(relieved.collect());
         let began = Instant::now();
         let mut quota = Quota::new(job.pace.rate, job.pace.deadline);
-        let mut progress = vec![Progress::default(); self.donors.len()];
+        let mut progress = vec![DonorProgress::default(); self.donors.len()];
         while self.helps() {
             let looked = Instant::now();
             let mut turns = self.look(relay, &mut progress).await;
@@ -101,7 +101,7 @@ impl Surplus {
     }
 
     /// Who may be moved now, the quietest last.
-    async fn look(&self, relay: &Relay, progress: &mut [Progress]) -> Vec<Turn> {
+    async fn look(&self, relay: &Relay, progress: &mut [DonorProgress]) -> Vec<NextMove> {
         let mut turns = Vec::new();
         for (at, donor) in self.donors.iter().enumerate() {
             let left = donor.count - progress[at].given;
@@ -113,7 +113,7 @@ impl Surplus {
             let above = donor.above(&progress[at]).min(left);
             let most = usize::try_from(above).unwrap_or(usize::MAX);
             let quiet = standing.into_iter().rev().take(most);
-            turns.extend(quiet.map(|one| Turn { donor: at, one }));
+            turns.extend(quiet.map(|one| NextMove { donor: at, one }));
         }
         turns.sort_by_key(|turn| turn.one.idle);
         turns
@@ -123,12 +123,12 @@ impl Surplus {
         &self,
         job: &Job,
         relay: &Relay,
-        turns: &mut Vec<Turn>,
-        progress: &mut [Progress],
+        turns: &mut Vec<NextMove>,
+        progress: &mut [DonorProgress],
         due: u64,
     ) {
         for _ in 0..due {
-            let Some(Turn { donor: at, one }) = turns.pop() else {
+            let Some(NextMove { donor: at, one }) = turns.pop() else {
                 return;
             };
             let of = &mut progress[at];
@@ -149,10 +149,10 @@ fn send_away(job: &Job, relay: &Relay, one: &SessionInfo) {
     job.count_one();
 }
 
-impl Donor {
+impl OverloadedBackend {
     /// Connections above its share, without those that leave. Who has left since the look is taken off twice: rather too
     /// few than one too many, until the next look.
-    fn above(&self, progress: &Progress) -> u64 {
+    fn above(&self, progress: &DonorProgress) -> u64 {
         self.backend
             .live()
             .saturating_sub(self.keep + progress.leaving)
@@ -161,14 +161,14 @@ impl Donor {
 
 /// How far it is with one donor.
 #[derive(Debug, Clone, Copy, Default)]
-struct Progress {
+struct DonorProgress {
     given: u64,
     /// On their way out: at the latest look, and told since then.
     leaving: u64,
 }
 
 /// One that may be moved.
-struct Turn {
+struct NextMove {
     /// Its place among the donors.
     donor: usize,
     one: SessionInfo,

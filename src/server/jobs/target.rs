@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Surplus;
+use super::RebalancePlan;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
 use crate::proxy::Relay;
@@ -18,7 +18,7 @@ const COUNT_SPACING: Duration = Duration::from_millis(100);
 
 /// Whose connections are ended.
 #[derive(Debug, Clone)]
-pub enum Target {
+pub enum JobTarget {
     /// All of a backend, until it is empty.
     Backend(Arc<Backend>),
     /// All of a listener, until it is empty. They are its own under any address: the counters go with its name.
@@ -28,22 +28,22 @@ pub enum Target {
     /// Of those that are there when it begins the ones that another backend can take; the others stay.
     Move(Filter),
     /// Those above the shares of their backends.
-    Surplus(Arc<Surplus>),
+    Surplus(Arc<RebalancePlan>),
 }
 
-impl Target {
+impl JobTarget {
     pub(super) fn filter(&self) -> Filter {
         match self {
-            Target::Filter(filter) | Target::Move(filter) => filter.clone(),
-            Target::Surplus(surplus) => Filter {
+            JobTarget::Filter(filter) | JobTarget::Move(filter) => filter.clone(),
+            JobTarget::Surplus(surplus) => Filter {
                 pool: Some(surplus.pool.name().to_string()),
                 ..Filter::default()
             },
-            Target::Listener(listener) => Filter {
+            JobTarget::Listener(listener) => Filter {
                 listener: Some(listener.name.to_string()),
                 ..Filter::default()
             },
-            Target::Backend(backend) => Filter {
+            JobTarget::Backend(backend) => Filter {
                 pool: Some(backend.pool().to_string()),
                 backend: Some(backend.name().to_string()),
                 ..Filter::default()
@@ -52,10 +52,10 @@ impl Target {
     }
 
     /// The same backend or listener. No filter is another's.
-    pub(super) fn is(&self, other: &Target) -> bool {
+    pub(super) fn is(&self, other: &JobTarget) -> bool {
         match (self, other) {
-            (Target::Backend(one), Target::Backend(other)) => Arc::ptr_eq(one, other),
-            (Target::Listener(one), Target::Listener(other)) => Arc::ptr_eq(one, other),
+            (JobTarget::Backend(one), JobTarget::Backend(other)) => Arc::ptr_eq(one, other),
+            (JobTarget::Listener(one), JobTarget::Listener(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -63,22 +63,22 @@ impl Target {
     /// Connections now, those in set-up among them; `None` where only a look at the table tells.
     pub fn live(&self) -> Option<u64> {
         match self {
-            Target::Backend(backend) => Some(backend.live()),
-            Target::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
-            Target::Filter(_) | Target::Move(_) | Target::Surplus(_) => None,
+            JobTarget::Backend(backend) => Some(backend.live()),
+            JobTarget::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
+            JobTarget::Filter(_) | JobTarget::Move(_) | JobTarget::Surplus(_) => None,
         }
     }
 
     /// Whether nobody is there any more. `unseen`: since somebody was seen at a look.
     pub(super) fn is_empty(&self, unseen: Duration) -> bool {
-        let is_settled = matches!(self, Target::Listener(_)) && unseen >= SETTLED;
+        let is_settled = matches!(self, JobTarget::Listener(_)) && unseen >= SETTLED;
         is_settled || self.live() == Some(0)
     }
 
     /// Nobody whose connection was ended is to come back to a backend by a sticky cookie. A listener that drains turns
     /// everybody away by itself.
     pub(super) fn set_emptying(&self, emptying: bool) {
-        if let Target::Backend(backend) = self {
+        if let JobTarget::Backend(backend) = self {
             backend.set_emptying(emptying);
         }
     }
@@ -87,9 +87,9 @@ impl Target {
     pub(super) fn means(&self, one: &SessionInfo) -> bool {
         let may_go = match self {
             // Who is between two backends goes on with the next one, unless it is ended.
-            Target::Filter(_) | Target::Listener(_) => true,
-            Target::Move(_) => one.is_resumable && !one.is_changing,
-            Target::Backend(_) | Target::Surplus(_) => !one.is_changing,
+            JobTarget::Filter(_) | JobTarget::Listener(_) => true,
+            JobTarget::Move(_) => one.is_resumable && !one.is_changing,
+            JobTarget::Backend(_) | JobTarget::Surplus(_) => !one.is_changing,
         };
         may_go && !one.is_parting
     }
@@ -97,10 +97,10 @@ impl Target {
     /// Ends one of its connections, or leaves it to another backend where it is a backend's and can outlive it.
     pub(super) fn end(&self, relay: &Relay, session: Handle, goodbye: &Arc<CloseFrame>) {
         match self {
-            Target::Backend(_) | Target::Surplus(_) | Target::Move(_) => {
+            JobTarget::Backend(_) | JobTarget::Surplus(_) | JobTarget::Move(_) => {
                 relay.migrate(session, goodbye);
             }
-            Target::Listener(_) | Target::Filter(_) => relay.part(session, goodbye),
+            JobTarget::Listener(_) | JobTarget::Filter(_) => relay.part(session, goodbye),
         }
     }
 
@@ -110,13 +110,13 @@ impl Target {
     /// Nothing is lost by dropping it.
     pub async fn emptied(&self) {
         match self {
-            Target::Backend(backend) => backend.emptied().await,
-            Target::Listener(_) => {
+            JobTarget::Backend(backend) => backend.emptied().await,
+            JobTarget::Listener(_) => {
                 while self.live() != Some(0) {
                     tokio::time::sleep(COUNT_SPACING).await;
                 }
             }
-            Target::Filter(_) | Target::Move(_) | Target::Surplus(_) => {
+            JobTarget::Filter(_) | JobTarget::Move(_) | JobTarget::Surplus(_) => {
                 std::future::pending().await
             }
         }
