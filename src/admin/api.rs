@@ -12,14 +12,14 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::body::{Nothing, read_json};
+use super::body::{EmptyBody, read_json};
 use super::connections;
-use super::gate::Gate;
-use super::jobs::{self, DrainBody, Wish};
-use super::refused::Refused;
-use super::reply::{Failure, Reply, json, reply};
-use super::route::{LIST, Route, Target};
-use super::tokens::Holder;
+use super::gate::EndpointGuard;
+use super::jobs::{self, DrainBody, DrainRequest};
+use super::refused::RefusalTotals;
+use super::reply::{ApiError, Reply, json, reply};
+use super::route::{ApiRoute, BackendPath, LIST};
+use super::tokens::TokenHolder;
 use super::view::{ListenerView, PoolView, ReloadView};
 use super::{look, metrics, plan, rules};
 use crate::base::units::parse_duration;
@@ -38,7 +38,7 @@ pub const MAX_WEIGHT: u16 = 256;
 pub(super) struct Api {
     /// Weak: the server owns this endpoint.
     server: Weak<Server>,
-    pub refused: Arc<Refused>,
+    pub refused: Arc<RefusalTotals>,
     waiters: Semaphore,
     plans: Semaphore,
 }
@@ -60,7 +60,7 @@ struct ReloadBody {
 }
 
 impl Api {
-    pub fn new(server: Weak<Server>, refused: Arc<Refused>) -> Api {
+    pub fn new(server: Weak<Server>, refused: Arc<RefusalTotals>) -> Api {
         Api {
             server,
             refused,
@@ -72,7 +72,7 @@ impl Api {
     /// `peer` has sent it.
     pub async fn answer<B>(
         &self,
-        gate: &Gate,
+        gate: &EndpointGuard,
         secure: bool,
         peer: Peer,
         request: Request<B>,
@@ -87,7 +87,7 @@ impl Api {
             Err(failure) => return failure.into_reply(),
         };
         let Some(server) = self.server.upgrade() else {
-            return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server is gone")
+            return ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is gone")
                 .into_reply();
         };
         if let Some(holder) = holder.filter(|_| route.is_change()) {
@@ -103,16 +103,16 @@ impl Api {
             }
         }
         let done = self.perform(&server, route, &head.uri, body).await;
-        done.unwrap_or_else(Failure::into_reply)
+        done.unwrap_or_else(ApiError::into_reply)
     }
 
     async fn perform<B>(
         &self,
         server: &Arc<Server>,
-        route: Route,
+        route: ApiRoute,
         uri: &Uri,
         body: B,
-    ) -> Result<Reply, Failure>
+    ) -> Result<Reply, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -121,49 +121,51 @@ impl Api {
             server.relay().tally().await;
         }
         match route {
-            Route::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
-            Route::Readyz => Ok(readiness(server)),
-            Route::Metrics => metrics::text(server, &self.refused)
+            ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
+            ApiRoute::Readyz => Ok(readiness(server)),
+            ApiRoute::Metrics => metrics::text(server, &self.refused)
                 .map(|text| reply(ok, metrics::CONTENT_TYPE, text)),
-            Route::Status => Ok(json(ok, &look::status(server))),
-            Route::Listeners => {
+            ApiRoute::Status => Ok(json(ok, &look::status(server))),
+            ApiRoute::Listeners => {
                 let listeners: Vec<ListenerView> = look::listeners(server);
                 Ok(json(ok, &serde_json::json!({ "listeners": listeners })))
             }
-            Route::Pools => {
+            ApiRoute::Pools => {
                 let pools: Vec<PoolView> = look::pools(server);
                 Ok(json(ok, &serde_json::json!({ "pools": pools })))
             }
-            Route::Pool(name) => Ok(json(ok, &look::pool(server, &*find_pool(server, &name)?))),
-            Route::Backend(target) => {
+            ApiRoute::Pool(name) => Ok(json(ok, &look::pool(server, &*find_pool(server, &name)?))),
+            ApiRoute::Backend(target) => {
                 let (pool, backend) = find(server, &target)?;
                 Ok(json(ok, &look::backend(&pool, &backend)))
             }
-            Route::Operate(target, state) => self.operate(server, &target, state, uri, body).await,
-            Route::OperateListener(name, word) => {
+            ApiRoute::Operate(target, state) => {
+                self.operate(server, &target, state, uri, body).await
+            }
+            ApiRoute::OperateListener(name, word) => {
                 self.operate_listener(server, &name, word, uri, body).await
             }
-            Route::Weight(target) => weigh(server, &target, body).await,
-            Route::Connections => connections::list(server, uri.query()).await,
-            Route::Connection(id) => connections::close(server, &id, body).await,
-            Route::End => jobs::end(server, body, Subject::Filter).await,
-            Route::Move => jobs::end(server, body, Subject::Move).await,
-            Route::Jobs => Ok(jobs::list(server)),
-            Route::Job(id) => jobs::show(server, &id),
-            Route::AbortJob(id) => jobs::abort(server, &id, body).await,
-            Route::Reload => reload(server, read_json(body).await?).await,
-            Route::Plan => plan::plan(server, &self.plans, body).await,
+            ApiRoute::Weight(target) => set_weight(server, &target, body).await,
+            ApiRoute::Connections => connections::list(server, uri.query()).await,
+            ApiRoute::Connection(id) => connections::close(server, &id, body).await,
+            ApiRoute::End => jobs::end(server, body, Subject::Filter).await,
+            ApiRoute::Move => jobs::end(server, body, Subject::Move).await,
+            ApiRoute::Jobs => Ok(jobs::list(server)),
+            ApiRoute::Job(id) => jobs::show(server, &id),
+            ApiRoute::AbortJob(id) => jobs::abort(server, &id, body).await,
+            ApiRoute::Reload => reload(server, read_json(body).await?).await,
+            ApiRoute::Plan => plan::plan(server, &self.plans, body).await,
         }
     }
 
     async fn operate<B>(
         &self,
         server: &Server,
-        target: &Target,
+        target: &BackendPath,
         state: OperatorState,
         uri: &Uri,
         body: B,
-    ) -> Result<Reply, Failure>
+    ) -> Result<Reply, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -175,14 +177,14 @@ impl Api {
                 body.wish(pool.settings().drain.as_ref())?
             }
             OperatorState::Ready | OperatorState::Maint => {
-                read_json::<Nothing, _>(body).await?;
-                Wish::Usual(None)
+                read_json::<EmptyBody, _>(body).await?;
+                DrainRequest::Usual(None)
             }
         };
         info!(pool = %pool.name(), backend = %backend.name(), to = %state, "operator sets the state");
         server.set_operator(&backend, state);
         let subject = Subject::Backend(Arc::clone(&backend));
-        let job = jobs::fulfil(server, subject.clone(), wish).await?;
+        let job = jobs::apply_drain(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }
@@ -197,12 +199,12 @@ impl Api {
         &self,
         subject: &Subject,
         wait: Duration,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiError> {
         let busy = |_| {
             let message = format!(
                 "the state is set, but {MAX_WAITERS} requests are waiting already; ask without wait"
             );
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, message)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
         };
         let _slot = self.waiters.try_acquire().map_err(busy)?;
         let _ = timeout(wait, subject.emptied()).await;
@@ -213,27 +215,27 @@ impl Api {
 /// The rules of the endpoint and of the route, in the order in which they give least away. Who asks is not known where
 /// everybody may ask.
 fn admit(
-    gate: &Gate,
+    gate: &EndpointGuard,
     secure: bool,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Result<(Route, Option<Arc<Holder>>), Failure> {
-    let Gate::Admin(admin) = gate else {
+) -> Result<(ApiRoute, Option<Arc<TokenHolder>>), ApiError> {
+    let EndpointGuard::Admin(admin) = gate else {
         let unknown = || {
-            Failure::not_found("no such page; there are GET /healthz, GET /readyz, GET /metrics")
+            ApiError::not_found("no such page; there are GET /healthz, GET /readyz, GET /metrics")
         };
-        let route = Route::parse_probe(uri.path()).ok_or_else(unknown)?;
+        let route = ApiRoute::parse_probe(uri.path()).ok_or_else(unknown)?;
         return Ok((allow_method(route, method)?, None));
     };
     rules::check_host(&admin.hosts, uri, headers)?;
     rules::check_origin(secure, headers)?;
-    let route = Route::parse(uri.path());
-    let holder = match route.as_ref().is_some_and(Route::is_open) {
+    let route = ApiRoute::parse(uri.path());
+    let holder = match route.as_ref().is_some_and(ApiRoute::is_open) {
         true => None,
         false => Some(admin.tokens.holder(headers)?),
     };
-    let unknown = || Failure::not_found(format!("no such route; there are {}", LIST.join(", ")));
+    let unknown = || ApiError::not_found(format!("no such route; there are {}", LIST.join(", ")));
     let route = allow_method(route.ok_or_else(unknown)?, method)?;
     if route.is_change() {
         rules::check_json(headers)?;
@@ -241,11 +243,11 @@ fn admit(
     Ok((route, holder))
 }
 
-fn allow_method(route: Route, method: &Method) -> Result<Route, Failure> {
+fn allow_method(route: ApiRoute, method: &Method) -> Result<ApiRoute, ApiError> {
     if route.allows(method) {
         Ok(route)
     } else {
-        Err(Failure::method(route.methods()))
+        Err(ApiError::method(route.methods()))
     }
 }
 
@@ -260,14 +262,14 @@ fn readiness(server: &Server) -> Reply {
     reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why)
 }
 
-async fn weigh<B>(server: &Server, target: &Target, body: B) -> Result<Reply, Failure>
+async fn set_weight<B>(server: &Server, target: &BackendPath, body: B) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let (pool, backend) = find(server, target)?;
     let WeightBody { weight } = read_json(body).await?;
     if weight.is_some_and(|weight| weight > MAX_WEIGHT) {
-        return Err(Failure::bad_request(format!(
+        return Err(ApiError::bad_request(format!(
             "weight must be 0..={MAX_WEIGHT}, or null for the configured one"
         )));
     }
@@ -281,11 +283,11 @@ where
     ))
 }
 
-async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, Failure> {
+async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, ApiError> {
     let conditions = body.conditions.iter().map(|text| text.parse());
     let conditions: Vec<Condition> = conditions
         .collect::<Result<_, String>>()
-        .map_err(Failure::bad_request)?;
+        .map_err(ApiError::bad_request)?;
     match server.reload_if(conditions).await {
         Ok(changes) => {
             let summary = changes.iter().map(ToString::to_string).collect();
@@ -297,22 +299,22 @@ async fn reload(server: &Arc<Server>, body: ReloadBody) -> Result<Reply, Failure
         }
         Err(error) => {
             let message = "the reload was refused, the former configuration serves on";
-            Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
                 .with_details(error.messages)
                 .with_drawn(error.drawn))
         }
     }
 }
 
-fn find_pool(server: &Server, name: &str) -> Result<Arc<Pool>, Failure> {
+fn find_pool(server: &Server, name: &str) -> Result<Arc<Pool>, ApiError> {
     server.pool(name).ok_or_else(|| {
         let pools = server.pools();
         let names: Vec<&str> = pools.iter().map(|pool| &**pool.name()).collect();
-        Failure::not_found(format!("no pool {name:?}; there are: {}", names.join(", ")))
+        ApiError::not_found(format!("no pool {name:?}; there are: {}", names.join(", ")))
     })
 }
 
-fn find(server: &Server, target: &Target) -> Result<(Arc<Pool>, Arc<Backend>), Failure> {
+fn find(server: &Server, target: &BackendPath) -> Result<(Arc<Pool>, Arc<Backend>), ApiError> {
     let pool = find_pool(server, &target.pool)?;
     let backend = pool.backend(&target.backend).ok_or_else(|| {
         let backends: Vec<_> = pool.backends().into_iter().chain(pool.retired()).collect();
@@ -323,7 +325,7 @@ fn find(server: &Server, target: &Target) -> Result<(Arc<Pool>, Arc<Backend>), F
             target.pool,
             names.join(", ")
         );
-        Failure::not_found(message)
+        ApiError::not_found(message)
     })?;
     Ok((pool, backend))
 }
@@ -332,12 +334,12 @@ fn find(server: &Server, target: &Target) -> Result<(Arc<Pool>, Arc<Backend>), F
 pub(super) fn parse_wait(
     query: Option<&str>,
     allowed_here: bool,
-) -> Result<Option<Duration>, Failure> {
+) -> Result<Option<Duration>, ApiError> {
     let Some(query) = query.filter(|query| !query.is_empty()) else {
         return Ok(None);
     };
     let allowed = || {
-        Failure::bad_request(format!(
+        ApiError::bad_request(format!(
             "query {query:?} is not understood; allowed: wait=DURATION, at most 1h, with drain or maint"
         ))
     };

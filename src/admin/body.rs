@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::reply::Failure;
+use super::reply::ApiError;
 
 /// Far more than any change needs.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -22,10 +22,10 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The body of a change that has nothing to say.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(super) struct EmptyBody {}
 
 /// As [`read_json_of`], of the size that changes have.
-pub(super) async fn read_json<T, B>(body: B) -> Result<T, Failure>
+pub(super) async fn read_json<T, B>(body: B) -> Result<T, ApiError>
 where
     T: DeserializeOwned,
     B: Body<Data = Bytes> + Unpin,
@@ -34,7 +34,7 @@ where
 }
 
 /// Nothing counts as `{}`. Unknown keys are errors where `T` says so.
-pub(super) async fn read_json_of<T, B>(body: B, max_bytes: usize) -> Result<T, Failure>
+pub(super) async fn read_json_of<T, B>(body: B, max_bytes: usize) -> Result<T, ApiError>
 where
     T: DeserializeOwned,
     B: Body<Data = Bytes> + Unpin,
@@ -42,7 +42,7 @@ where
     let read = timeout(BODY_TIMEOUT, read(body, max_bytes)).await;
     let bytes = read.map_err(|_| {
         let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
-        Failure::new(StatusCode::REQUEST_TIMEOUT, message)
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
     })??;
     let text: &[u8] = if bytes.trim_ascii().is_empty() {
         b"{}"
@@ -55,18 +55,18 @@ where
     object
         .and_then(|object| serde_json::from_value(object.into()))
         .map_err(|error| {
-            Failure::bad_request(format!("the body is not what is expected here: {error}"))
+            ApiError::bad_request(format!("the body is not what is expected here: {error}"))
         })
 }
 
 async fn read<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
     max_bytes: usize,
-) -> Result<Bytes, Failure> {
+) -> Result<Bytes, ApiError> {
     let mut kept = BytesMut::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Failure::bad_request("the body was cut off"))?;
+        let frame = frame.map_err(|_| ApiError::bad_request("the body was cut off"))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -80,7 +80,7 @@ async fn read<B: Body<Data = Bytes> + Unpin>(
     }
     if total > max_bytes {
         let message = format!("the body is larger than {max_bytes} bytes");
-        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     Ok(kept.freeze())
 }
@@ -93,7 +93,7 @@ mod tests {
 
     async fn status(body: &[u8]) -> Option<StatusCode> {
         let body = Full::new(Bytes::copy_from_slice(body));
-        read_json::<Nothing, _>(body)
+        read_json::<EmptyBody, _>(body)
             .await
             .err()
             .map(|failure| failure.status)
@@ -130,7 +130,7 @@ mod tests {
         let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
             Result<hyper::body::Frame<Bytes>, std::io::Error>,
         >());
-        let failure = read_json::<Nothing, _>(silent).await.unwrap_err();
+        let failure = read_json::<EmptyBody, _>(silent).await.unwrap_err();
         assert_eq!(failure.status, StatusCode::REQUEST_TIMEOUT);
     }
 }

@@ -10,21 +10,21 @@ use http::StatusCode;
 use hyper::body::Body;
 use tracing::info;
 
-use super::body::{Nothing, read_json};
-use super::query::{Listing, Sort};
-use super::reply::{Failure, Reply, json};
+use super::body::{EmptyBody, read_json};
+use super::query::{Listing, SortKey};
+use super::reply::{ApiError, Reply, json};
 use super::view::ClosedView;
 use super::{known, look};
 use crate::relay::{CloseFrame, ConnectionInfo, Cursor, Filter, MAX_PAGE, TablePage};
 use crate::server::Server;
 
-pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Reply, Failure> {
+pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Reply, ApiError> {
     let Listing {
         filter,
         from,
         sort,
         limit,
-    } = Listing::parse(query.unwrap_or_default()).map_err(Failure::bad_request)?;
+    } = Listing::parse(query.unwrap_or_default()).map_err(ApiError::bad_request)?;
     known::verify(server, &filter).await?;
     let page = match sort {
         None => server.relay().list(filter, from, limit).await,
@@ -34,11 +34,11 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
 }
 
 /// Goes over the whole table and keeps the first `limit`.
-async fn first(server: &Server, filter: Filter, sort: Sort, limit: usize) -> TablePage {
+async fn first(server: &Server, filter: Filter, sort: SortKey, limit: usize) -> TablePage {
     let rank = |one: &ConnectionInfo| match sort {
-        Sort::Age => u128::from(one.summary.age.as_nanos() as u64),
-        Sort::Idle => one.idle.as_nanos(),
-        Sort::Bytes => {
+        SortKey::Age => u128::from(one.summary.age.as_nanos() as u64),
+        SortKey::Idle => one.idle.as_nanos(),
+        SortKey::Bytes => {
             u128::from(one.summary.bytes_from_client) + u128::from(one.summary.bytes_from_backend)
         }
     };
@@ -54,12 +54,12 @@ async fn first(server: &Server, filter: Filter, sort: Sort, limit: usize) -> Tab
     kept
 }
 
-pub(super) async fn close<B>(server: &Arc<Server>, id: &str, body: B) -> Result<Reply, Failure>
+pub(super) async fn close<B>(server: &Arc<Server>, id: &str, body: B) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    read_json::<Nothing, _>(body).await?;
-    let unknown = || Failure::not_found(format!("no established connection {id:?}"));
+    read_json::<EmptyBody, _>(body).await?;
+    let unknown = || ApiError::not_found(format!("no established connection {id:?}"));
     let number: u64 = id.parse().map_err(|_| unknown())?;
     let one = Filter {
         id: Some(number),

@@ -19,8 +19,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use super::api::Api;
-use super::gate::Gate;
-use super::room::{Guest, Room};
+use super::gate::EndpointGuard;
+use super::room::{EndpointConnection, EndpointConnections};
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
@@ -46,36 +46,36 @@ const SLOW_HEAD: &[u8] =
     connection: close\r\n\r\n{\"error\": \"the head did not arrive within 5 seconds\"}\n";
 
 /// Dropping it stops accepting; requests in progress are finished.
-pub(super) struct Endpoint {
+pub(super) struct HttpEndpoint {
     /// As the configuration says, to see a change.
     pub configured: Bind,
     /// The real address.
     pub local: Bind,
-    gate: Arc<ArcSwap<Gate>>,
+    gate: Arc<ArcSwap<EndpointGuard>>,
     /// Whoever accepts holds it.
     bound: Weak<Bound>,
     _stop: DropGuard,
 }
 
-impl Endpoint {
+impl HttpEndpoint {
     pub fn start(
         runtime: &Handle,
         configured: Bind,
         bound: Arc<Bound>,
-        gate: Gate,
+        gate: EndpointGuard,
         api: Api,
-    ) -> Endpoint {
+    ) -> HttpEndpoint {
         let local = bound.local().clone();
         let gate = Arc::new(ArcSwap::from_pointee(gate));
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EndpointShared {
             gate: Arc::clone(&gate),
             api,
             stop: stop.clone(),
         });
         let held = Arc::downgrade(&bound);
         runtime.spawn(accept(bound, shared));
-        Endpoint {
+        HttpEndpoint {
             configured,
             local,
             gate,
@@ -103,18 +103,18 @@ impl Endpoint {
     }
 
     /// Rules for the next request; TLS for the next connection.
-    pub fn update(&self, gate: Gate) {
+    pub fn update(&self, gate: EndpointGuard) {
         self.gate.store(Arc::new(gate));
     }
 }
 
-struct Shared {
-    gate: Arc<ArcSwap<Gate>>,
+struct EndpointShared {
+    gate: Arc<ArcSwap<EndpointGuard>>,
     api: Api,
     stop: CancellationToken,
 }
 
-impl Shared {
+impl EndpointShared {
     fn denies(&self, stream: &Stream) {
         debug!(reason = "denied", "admin: connection refused");
         self.gate.load().refused(&self.api.refused).denied();
@@ -127,8 +127,8 @@ impl Shared {
     }
 }
 
-async fn accept(bound: Arc<Bound>, shared: Arc<Shared>) {
-    let room = Room::new(MAX_ENDPOINT_CONNECTIONS);
+async fn accept(bound: Arc<Bound>, shared: Arc<EndpointShared>) {
+    let room = EndpointConnections::new(MAX_ENDPOINT_CONNECTIONS);
     let Some(incoming) = join(&bound, &shared.stop).await else {
         return;
     };
@@ -148,7 +148,11 @@ async fn accept(bound: Arc<Bound>, shared: Arc<Shared>) {
 }
 
 /// The close would reset what the kernel has queued.
-async fn serve_queued(bound: &Bound, room: &Arc<Room>, shared: &Arc<Shared>) {
+async fn serve_queued(
+    bound: &Bound,
+    room: &Arc<EndpointConnections>,
+    shared: &Arc<EndpointShared>,
+) {
     for _ in 0..=BACKLOG {
         let Some(place) = room.place().await else {
             return;
@@ -189,9 +193,9 @@ async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
 async fn accept_one(
     bound: &Bound,
     incoming: &Incoming,
-    room: &Arc<Room>,
-    shared: &Shared,
-) -> Option<(Stream, Guest)> {
+    room: &Arc<EndpointConnections>,
+    shared: &EndpointShared,
+) -> Option<(Stream, EndpointConnection)> {
     // Before there is a client for it: the last place is kept free.
     let place = room.place().await?;
     let accepted = incoming
@@ -212,7 +216,7 @@ async fn accept_one(
     }
 }
 
-async fn serve(stream: Stream, guest: Arc<Guest>, shared: &Arc<Shared>) {
+async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<EndpointShared>) {
     let terminator = shared.gate.load().tls().cloned();
     let Some(terminator) = terminator else {
         return serve_http(stream, false, guest, shared).await;
@@ -232,8 +236,12 @@ async fn serve(stream: Stream, guest: Arc<Guest>, shared: &Arc<Shared>) {
     }
 }
 
-async fn serve_http<S>(stream: S, secure: bool, guest: Arc<Guest>, shared: &Arc<Shared>)
-where
+async fn serve_http<S>(
+    stream: S,
+    secure: bool,
+    guest: Arc<EndpointConnection>,
+    shared: &Arc<EndpointShared>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let answering = (Arc::clone(shared), Arc::clone(&guest));

@@ -4,34 +4,34 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::refused::{Counts, Refused};
+use super::refused::{EndpointRefusals, RefusalTotals};
 use super::rules::Hosts;
 use super::tokens::Tokens;
 use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
 use crate::proxy::AccessList;
 use crate::tls::TlsAcceptor;
 
-pub(super) enum Gate {
+pub(super) enum EndpointGuard {
     /// `[admin]`: everything, behind all the rules.
-    Admin(Box<AdminGate>),
+    Admin(Box<AdminGuard>),
     /// `[metrics]`: probes and metrics only, open to whoever reaches it and passes `allow` and
     /// `deny`.
     Metrics(Box<AccessList>),
 }
 
-pub(super) struct AdminGate {
+pub(super) struct AdminGuard {
     pub hosts: Hosts,
     pub tokens: Tokens,
     pub tls: Option<Arc<TlsAcceptor>>,
     access: AccessList,
 }
 
-impl Gate {
+impl EndpointGuard {
     /// `bound` is the real address of `admin.bind`.
     ///
     /// # Errors
     /// What could not be read and why, or what an address off loopback lacks.
-    pub fn load(admin: &Admin, bound: &Bind) -> Result<Gate, String> {
+    pub fn load(admin: &Admin, bound: &Bind) -> Result<EndpointGuard, String> {
         let tokens = Tokens::load(admin)?;
         let tls = admin.tls.as_ref().map(terminator).transpose()?;
         if !is_local(bound) && (tokens.is_empty() || tls.is_none()) {
@@ -41,7 +41,7 @@ impl Gate {
         }
         let hosts = Hosts::new(bound, &admin.allowed_hosts);
         let access = AccessList::new(&admin.access);
-        Ok(Gate::Admin(Box::new(AdminGate {
+        Ok(EndpointGuard::Admin(Box::new(AdminGuard {
             hosts,
             tokens,
             tls,
@@ -49,30 +49,30 @@ impl Gate {
         })))
     }
 
-    pub fn metrics(metrics: &Metrics) -> Gate {
-        Gate::Metrics(Box::new(AccessList::new(&metrics.access)))
+    pub fn metrics(metrics: &Metrics) -> EndpointGuard {
+        EndpointGuard::Metrics(Box::new(AccessList::new(&metrics.access)))
     }
 
     /// Whether this client may connect; `None` is one of a unix socket.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         match self {
-            Gate::Admin(gate) => gate.access.admits(client),
-            Gate::Metrics(access) => access.admits(client),
+            EndpointGuard::Admin(gate) => gate.access.admits(client),
+            EndpointGuard::Metrics(access) => access.admits(client),
         }
     }
 
     /// Counts of the endpoint whose gate it is.
-    pub fn refused<'a>(&self, all: &'a Refused) -> &'a Counts {
+    pub fn refused<'a>(&self, all: &'a RefusalTotals) -> &'a EndpointRefusals {
         match self {
-            Gate::Admin(_) => &all.admin,
-            Gate::Metrics(_) => &all.metrics,
+            EndpointGuard::Admin(_) => &all.admin,
+            EndpointGuard::Metrics(_) => &all.metrics,
         }
     }
 
     pub fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
         match self {
-            Gate::Admin(gate) => gate.tls.as_ref(),
-            Gate::Metrics(_) => None,
+            EndpointGuard::Admin(gate) => gate.tls.as_ref(),
+            EndpointGuard::Metrics(_) => None,
         }
     }
 }
@@ -117,8 +117,8 @@ mod tests {
         }
     }
 
-    fn load(admin: &Admin) -> Result<Gate, String> {
-        Gate::load(admin, &admin.bind)
+    fn load(admin: &Admin) -> Result<EndpointGuard, String> {
+        EndpointGuard::load(admin, &admin.bind)
     }
 
     #[test]

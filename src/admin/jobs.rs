@@ -11,11 +11,11 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::body::{Nothing, read_json};
+use super::body::{EmptyBody, read_json};
 use super::known;
 use super::look::stamp;
 use super::query;
-use super::reply::{Failure, Reply, json};
+use super::reply::{ApiError, Reply, json};
 use super::view::{JobView, JobsView};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::Rate;
@@ -83,7 +83,7 @@ struct FilterBody {
 }
 
 /// What a drain wants of the live connections.
-pub(super) enum Wish {
+pub(super) enum DrainRequest {
     /// It says nothing: what is under way goes on; else the pool's, if it has one.
     Usual(Option<DrainRate>),
     Paced(DrainRate),
@@ -91,7 +91,7 @@ pub(super) enum Wish {
 }
 
 impl DrainBody {
-    pub fn wish(self, pool: Option<&config::Drain>) -> Result<Wish, Failure> {
+    pub fn wish(self, pool: Option<&config::Drain>) -> Result<DrainRequest, ApiError> {
         let DrainBody {
             rate,
             deadline,
@@ -102,12 +102,12 @@ impl DrainBody {
         let says_something =
             rate.is_some() || deadline.is_some() || after.is_some() || close.is_some();
         match (keep, says_something) {
-            (true, true) => Err(Failure::bad_request(
+            (true, true) => Err(ApiError::bad_request(
                 "keep ends nobody: it goes without rate, deadline, after and close",
             )),
-            (true, false) => Ok(Wish::Keep),
-            (false, false) => Ok(Wish::Usual(pool.map(DrainRate::from))),
-            (false, true) => pace(rate, deadline, after, close, pool).map(Wish::Paced),
+            (true, false) => Ok(DrainRequest::Keep),
+            (false, false) => Ok(DrainRequest::Usual(pool.map(DrainRate::from))),
+            (false, true) => pace(rate, deadline, after, close, pool).map(DrainRequest::Paced),
         }
     }
 }
@@ -118,7 +118,7 @@ fn pace(
     after: Option<String>,
     close: Option<CloseBody>,
     pool: Option<&config::Drain>,
-) -> Result<DrainRate, Failure> {
+) -> Result<DrainRate, ApiError> {
     let mut drain = pool.cloned().unwrap_or(config::Drain {
         rate: None,
         deadline: None,
@@ -145,36 +145,36 @@ fn pace(
     drain.close.code = code.unwrap_or(drain.close.code);
     drain.close.reason = reason.unwrap_or(drain.close.reason);
     if !may_be_sent(drain.close.code) {
-        return Err(Failure::bad_request(format!(
+        return Err(ApiError::bad_request(format!(
             "close.code: {} may not be sent; allowed: 1000 to 1003, 1007 to 1014, 3000 to 4999",
             drain.close.code
         )));
     }
     if drain.close.reason.len() > MAX_REASON_BYTES {
-        return Err(Failure::bad_request(format!(
+        return Err(ApiError::bad_request(format!(
             "close.reason: at most {MAX_REASON_BYTES} bytes"
         )));
     }
     Ok(DrainRate::from(&drain))
 }
 
-fn read_rate(text: &str) -> Result<Rate, Failure> {
+fn read_rate(text: &str) -> Result<Rate, ApiError> {
     text.parse().map_err(|error| {
-        Failure::bad_request(format!("rate: {text:?}: {error}; allowed: as in \"100/s\""))
+        ApiError::bad_request(format!("rate: {text:?}: {error}; allowed: as in \"100/s\""))
     })
 }
 
-fn time(name: &str, text: &str) -> Result<Duration, Failure> {
+fn time(name: &str, text: &str) -> Result<Duration, ApiError> {
     let read = parse_duration(text).ok().filter(|time| *time <= MAX_TIME);
     read.ok_or_else(|| {
-        Failure::bad_request(format!(
+        ApiError::bad_request(format!(
             "{name}: {text:?} is not a time of at most 7d, as in \"10m\""
         ))
     })
 }
 
 impl FilterBody {
-    fn read(self) -> Result<Option<Filter>, Failure> {
+    fn read(self) -> Result<Option<Filter>, ApiError> {
         let FilterBody {
             listener,
             pool,
@@ -203,7 +203,7 @@ impl FilterBody {
         let client: Option<IpNet> = match client {
             None => None,
             Some(text) => Some(query::network(&text).map_err(|allowed| {
-                Failure::bad_request(format!("filter.client: {text:?} is not {allowed}"))
+                ApiError::bad_request(format!("filter.client: {text:?} is not {allowed}"))
             })?),
         };
         Ok(Some(Filter {
@@ -228,7 +228,7 @@ pub(super) async fn end<B>(
     server: &Arc<Server>,
     body: B,
     target: fn(Filter) -> JobTarget,
-) -> Result<Reply, Failure>
+) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -244,12 +244,12 @@ where
         (Some(filter), false) => filter,
         (None, true) => Filter::default(),
         (None, false) => {
-            return Err(Failure::bad_request(
+            return Err(ApiError::bad_request(
                 "an empty filter means every connection; if that is meant, say \"all\": true",
             ));
         }
         (Some(_), true) => {
-            return Err(Failure::bad_request("all goes without a filter"));
+            return Err(ApiError::bad_request("all goes without a filter"));
         }
     };
     let pace = pace(rate, deadline, after, close, None)?;
@@ -267,27 +267,27 @@ where
 ///
 /// # Errors
 /// As many jobs run as may; the target is draining all the same.
-pub(super) async fn fulfil(
+pub(super) async fn apply_drain(
     server: &Server,
     target: JobTarget,
-    wish: Wish,
-) -> Result<Option<Arc<Job>>, Failure> {
+    wish: DrainRequest,
+) -> Result<Option<Arc<Job>>, ApiError> {
     let running = server.jobs().of(&target);
     let pace = match wish {
-        Wish::Keep => {
+        DrainRequest::Keep => {
             server.jobs().abort_of(&target);
             return Ok(None);
         }
-        Wish::Usual(_) if running.is_some() => return Ok(running),
-        Wish::Usual(None) => return Ok(None),
-        Wish::Usual(Some(pace)) | Wish::Paced(pace) => pace,
+        DrainRequest::Usual(_) if running.is_some() => return Ok(running),
+        DrainRequest::Usual(None) => return Ok(None),
+        DrainRequest::Usual(Some(pace)) | DrainRequest::Paced(pace) => pace,
     };
     start(server, target, pace).await.map(Some)
 }
 
 /// Begins a job, and tells the log. What is said of it then is what it has counted.
-async fn start(server: &Server, target: JobTarget, pace: DrainRate) -> Result<Arc<Job>, Failure> {
-    let busy = |error: TooMany| Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+async fn start(server: &Server, target: JobTarget, pace: DrainRate) -> Result<Arc<Job>, ApiError> {
+    let busy = |error: TooMany| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let job = server.end_connections(target, pace).map_err(busy)?;
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
     let JobView { target, pace, .. } = view(&job);
@@ -303,15 +303,15 @@ pub(super) fn list(server: &Server) -> Reply {
     json(StatusCode::OK, &JobsView { jobs })
 }
 
-pub(super) fn show(server: &Server, id: &str) -> Result<Reply, Failure> {
+pub(super) fn show(server: &Server, id: &str) -> Result<Reply, ApiError> {
     Ok(json(StatusCode::OK, &view(&*find(server, id)?)))
 }
 
-pub(super) async fn abort<B>(server: &Server, id: &str, body: B) -> Result<Reply, Failure>
+pub(super) async fn abort<B>(server: &Server, id: &str, body: B) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    read_json::<Nothing, _>(body).await?;
+    read_json::<EmptyBody, _>(body).await?;
     let found = id.parse().ok().and_then(|id| server.jobs().abort(id));
     let job = found.ok_or_else(|| unknown(id))?;
     info!(job = job.id, "operator aborts a job");
@@ -330,13 +330,13 @@ pub(super) fn backend_of(server: &Server, id: &str) -> Option<BackendName> {
     })
 }
 
-fn find(server: &Server, id: &str) -> Result<Arc<Job>, Failure> {
+fn find(server: &Server, id: &str) -> Result<Arc<Job>, ApiError> {
     let found = id.parse().ok().and_then(|id| server.jobs().find(id));
     found.ok_or_else(|| unknown(id))
 }
 
-fn unknown(id: &str) -> Failure {
-    Failure::not_found(format!(
+fn unknown(id: &str) -> ApiError {
+    ApiError::not_found(format!(
         "no job {id}; `evenkeel jobs` and GET /api/v1/jobs list them"
     ))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::reply::Failure;
+use super::reply::ApiError;
 use crate::pool::Pool;
 use crate::relay::{Cursor, Filter};
 use crate::server::Server;
@@ -14,7 +14,7 @@ use crate::server::Server;
 ///
 /// # Errors
 /// Names the one that is not there, and those that are.
-pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), Failure> {
+pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiError> {
     let Filter {
         listener,
         pool,
@@ -61,7 +61,7 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), Failu
 ///
 /// # Errors
 /// Names those without it.
-pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), Failure> {
+pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), ApiError> {
     let mut pools = meant(server, filter.pool.as_deref());
     if let Some(name) = &filter.backend {
         pools.retain(|pool| backends(pool).contains(name));
@@ -84,7 +84,7 @@ pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), Failur
         [one] => format!("pool {one} has no `resume`"),
         _ => format!("none of the pools {} has `resume`", names.join(", ")),
     };
-    Err(Failure::new(
+    Err(ApiError::new(
         StatusCode::CONFLICT,
         format!("{whose}, so no session can move to another backend; close or drain ends them"),
     ))
@@ -108,7 +108,7 @@ async fn among(
     name: &str,
     mut names: Vec<String>,
     only: Filter,
-) -> Result<(), Failure> {
+) -> Result<(), ApiError> {
     if names.iter().any(|one| one == name) {
         return Ok(());
     }
@@ -126,5 +126,5 @@ async fn among(
         true => "there is none".to_owned(),
         false => format!("there are: {}", names.join(", ")),
     };
-    Err(Failure::not_found(format!("{what}; {there}")))
+    Err(ApiError::not_found(format!("{what}; {there}")))
 }

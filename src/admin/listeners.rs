@@ -8,11 +8,11 @@ use hyper::body::Body;
 use tracing::info;
 
 use super::api::{Api, parse_wait};
-use super::body::{Nothing, read_json};
-use super::jobs::{self, DrainBody, Wish};
+use super::body::{EmptyBody, read_json};
+use super::jobs::{self, DrainBody, DrainRequest};
 use super::look;
-use super::reply::{Failure, Reply, json};
-use super::route::ListenerWord;
+use super::reply::{ApiError, Reply, json};
+use super::route::ListenerAction;
 use crate::server::jobs::JobTarget;
 use crate::server::{ListenerStatus, Server};
 
@@ -21,25 +21,25 @@ impl Api {
         &self,
         server: &Server,
         name: &str,
-        word: ListenerWord,
+        word: ListenerAction,
         uri: &Uri,
         body: B,
-    ) -> Result<Reply, Failure>
+    ) -> Result<Reply, ApiError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let drain = word == ListenerWord::Drain;
+        let drain = word == ListenerAction::Drain;
         let wait = parse_wait(uri.query(), drain)?;
         let wish = match word {
-            ListenerWord::Drain => read_json::<DrainBody, _>(body).await?.wish(None)?,
-            ListenerWord::Ready => {
-                read_json::<Nothing, _>(body).await?;
-                Wish::Usual(None)
+            ListenerAction::Drain => read_json::<DrainBody, _>(body).await?.wish(None)?,
+            ListenerAction::Ready => {
+                read_json::<EmptyBody, _>(body).await?;
+                DrainRequest::Usual(None)
             }
         };
         let status = set(server, name, drain)?;
         let subject = JobTarget::Listener(Arc::clone(&status.counters));
-        let job = jobs::fulfil(server, subject.clone(), wish).await?;
+        let job = jobs::apply_drain(server, subject.clone(), wish).await?;
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }
@@ -48,7 +48,7 @@ impl Api {
     }
 }
 
-fn set(server: &Server, name: &str, drain: bool) -> Result<ListenerStatus, Failure> {
+fn set(server: &Server, name: &str, drain: bool) -> Result<ListenerStatus, ApiError> {
     if let Some(status) = server.drain_listener(name, drain) {
         info!(listener = name, drain, "operator sets the state");
         return Ok(status);
@@ -57,7 +57,7 @@ fn set(server: &Server, name: &str, drain: bool) -> Result<ListenerStatus, Failu
     let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
     let among = names.join(", ");
     Err(match names.contains(&name) {
-        true => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
-        false => Failure::not_found(format!("no listener {name:?}; there are: {among}")),
+        true => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
+        false => ApiError::not_found(format!("no listener {name:?}; there are: {among}")),
     })
 }

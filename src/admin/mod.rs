@@ -36,41 +36,41 @@ use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, ReloadParticipant, Server};
 use api::Api;
 pub use api::{MAX_WAIT, MAX_WEIGHT};
-use endpoint::{BACKLOG, Endpoint};
-use gate::Gate;
+use endpoint::{BACKLOG, HttpEndpoint};
+use gate::EndpointGuard;
 pub use jobs::MAX_TIME;
 pub use query::{DEFAULT_LIMIT, network};
-use refused::Refused;
+use refused::RefusalTotals;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.
-pub struct Admin {
+pub struct AdminServer {
     server: Weak<Server>,
     runtime: Handle,
     bound: Arc<Mutex<Endpoints>>,
-    refused: Arc<Refused>,
+    refused: Arc<RefusalTotals>,
 }
 
 #[derive(Default)]
 struct Endpoints {
-    admin: Option<Endpoint>,
-    metrics: Option<Endpoint>,
+    admin: Option<HttpEndpoint>,
+    metrics: Option<HttpEndpoint>,
 }
 
 /// What a reload does to one endpoint.
-enum Step {
-    Keep(Gate, FileRights),
+enum EndpointChange {
+    Keep(EndpointGuard, FileRights),
     Open {
         configured: Bind,
         bound: Arc<Bound>,
-        gate: Gate,
+        gate: EndpointGuard,
     },
     Close,
 }
 
-impl Admin {
+impl AdminServer {
     /// The endpoints of a prepared server: bound when it opens, all or nothing with its listeners.
-    pub fn attach(server: &Arc<Server>) -> Arc<Admin> {
-        let admin = Arc::new(Admin {
+    pub fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
+        let admin = Arc::new(AdminServer {
             server: Arc::downgrade(server),
             runtime: server.watch(),
             bound: Arc::default(),
@@ -100,9 +100,9 @@ impl Admin {
         lock(&self.bound)
     }
 
-    fn prepare_admin(&self, config: &Config) -> Result<Step, String> {
+    fn prepare_admin(&self, config: &Config) -> Result<EndpointChange, String> {
         let Some(admin) = &config.admin else {
-            return Ok(Step::Close);
+            return Ok(EndpointChange::Close);
         };
         if let Some(present) = self
             .endpoints()
@@ -110,17 +110,17 @@ impl Admin {
             .as_ref()
             .filter(|present| present.configured == admin.bind)
         {
-            let gate = Gate::load(admin, &present.local)?;
-            return Ok(Step::Keep(gate, admin.file.clone()));
+            let gate = EndpointGuard::load(admin, &present.local)?;
+            return Ok(EndpointChange::Keep(gate, admin.file.clone()));
         }
         let present = self.bound_by(|endpoints| &endpoints.admin);
-        let gate = |local: &Bind| Gate::load(admin, local);
+        let gate = |local: &Bind| EndpointGuard::load(admin, local);
         open("admin", (&admin.bind, &admin.file), present, gate)
     }
 
-    fn prepare_metrics(&self, config: &Config) -> Result<Step, String> {
+    fn prepare_metrics(&self, config: &Config) -> Result<EndpointChange, String> {
         let Some(metrics) = &config.metrics else {
-            return Ok(Step::Close);
+            return Ok(EndpointChange::Close);
         };
         if self
             .endpoints()
@@ -128,16 +128,19 @@ impl Admin {
             .as_ref()
             .is_some_and(|present| present.configured == metrics.bind)
         {
-            return Ok(Step::Keep(Gate::metrics(metrics), metrics.file.clone()));
+            return Ok(EndpointChange::Keep(
+                EndpointGuard::metrics(metrics),
+                metrics.file.clone(),
+            ));
         }
         let present = self.bound_by(|endpoints| &endpoints.metrics);
-        let gate = |_: &Bind| Ok(Gate::metrics(metrics));
+        let gate = |_: &Bind| Ok(EndpointGuard::metrics(metrics));
         open("metrics", (&metrics.bind, &metrics.file), present, gate)
     }
 
     /// The socket of an endpoint that is there.
-    fn bound_by(&self, of: impl Fn(&Endpoints) -> &Option<Endpoint>) -> Option<Arc<Bound>> {
-        of(&self.endpoints()).as_ref().and_then(Endpoint::bound)
+    fn bound_by(&self, of: impl Fn(&Endpoints) -> &Option<HttpEndpoint>) -> Option<Arc<Bound>> {
+        of(&self.endpoints()).as_ref().and_then(HttpEndpoint::bound)
     }
 }
 
@@ -145,8 +148,8 @@ fn open(
     what: &str,
     (bind, rights): (&Bind, &FileRights),
     present: Option<Arc<Bound>>,
-    gate: impl Fn(&Bind) -> Result<Gate, String>,
-) -> Result<Step, String> {
+    gate: impl Fn(&Bind) -> Result<EndpointGuard, String>,
+) -> Result<EndpointChange, String> {
     let failed = |error: BindError| format!("{what}: {error}");
     let beside: Vec<_> = present
         .filter(|old| old.local().overlaps(bind))
@@ -166,7 +169,7 @@ fn open(
     if let Some(overlap) = overlap {
         overlap.listen().map_err(failed)?;
     }
-    Ok(Step::Open {
+    Ok(EndpointChange::Open {
         configured: bind.clone(),
         bound,
         gate,
@@ -174,7 +177,7 @@ fn open(
 }
 
 /// Why an endpoint could not be bound where it is to go.
-fn foresee(what: &str, bind: &Bind, present: Option<(Bind, Option<Arc<Bound>>)>) -> Option<String> {
+fn preview(what: &str, bind: &Bind, present: Option<(Bind, Option<Arc<Bound>>)>) -> Option<String> {
     let Bind::Tcp(address) = bind else {
         return None;
     };
@@ -188,7 +191,7 @@ fn foresee(what: &str, bind: &Bind, present: Option<(Bind, Option<Arc<Bound>>)>)
     Some(format!("{what}: {}", tried.err()?))
 }
 
-impl ReloadParticipant for Admin {
+impl ReloadParticipant for AdminServer {
     fn prepare(&self, config: &Config) -> Result<Commit, String> {
         let (admin, metrics) = (self.prepare_admin(config)?, self.prepare_metrics(config)?);
         let (bound, runtime) = (Arc::clone(&self.bound), self.runtime.clone());
@@ -202,29 +205,29 @@ impl ReloadParticipant for Admin {
 
     fn preview(&self, config: &Config) -> Vec<String> {
         let endpoints = self.endpoints();
-        let present = |endpoint: &Option<Endpoint>| {
+        let present = |endpoint: &Option<HttpEndpoint>| {
             let endpoint = endpoint.as_ref();
             endpoint.map(|endpoint| (endpoint.configured.clone(), endpoint.bound()))
         };
         let admin = config.admin.iter();
-        let admin = admin.filter_map(|one| foresee("admin", &one.bind, present(&endpoints.admin)));
+        let admin = admin.filter_map(|one| preview("admin", &one.bind, present(&endpoints.admin)));
         let metrics = config.metrics.iter();
         let metrics =
-            metrics.filter_map(|one| foresee("metrics", &one.bind, present(&endpoints.metrics)));
+            metrics.filter_map(|one| preview("metrics", &one.bind, present(&endpoints.metrics)));
         admin.chain(metrics).collect()
     }
 }
 
-impl Step {
+impl EndpointChange {
     fn take(
         self,
         what: &str,
-        present: &mut Option<Endpoint>,
+        present: &mut Option<HttpEndpoint>,
         runtime: &Handle,
-        (server, refused): (&Weak<Server>, &Arc<Refused>),
+        (server, refused): (&Weak<Server>, &Arc<RefusalTotals>),
     ) {
         match (self, present.as_ref()) {
-            (Step::Keep(gate, rights), Some(endpoint)) => {
+            (EndpointChange::Keep(gate, rights), Some(endpoint)) => {
                 follow_tls(server, &gate);
                 endpoint.update(gate);
                 let set = endpoint.bound().map(|bound| bound.set_rights(&rights));
@@ -233,7 +236,7 @@ impl Step {
                 }
             }
             (
-                Step::Open {
+                EndpointChange::Open {
                     configured,
                     bound,
                     gate,
@@ -242,7 +245,7 @@ impl Step {
             ) => {
                 follow_tls(server, &gate);
                 info!(listener = what, address = %bound.local(), "listening");
-                let next = Endpoint::start(
+                let next = HttpEndpoint::start(
                     runtime,
                     configured,
                     bound,
@@ -253,13 +256,13 @@ impl Step {
                     before.leave(runtime);
                 }
             }
-            (Step::Close | Step::Keep(..), _) => *present = None,
+            (EndpointChange::Close | EndpointChange::Keep(..), _) => *present = None,
         }
     }
 }
 
 /// Its certificate is renewed as those of the listeners are.
-fn follow_tls(server: &Weak<Server>, gate: &Gate) {
+fn follow_tls(server: &Weak<Server>, gate: &EndpointGuard) {
     if let (Some(server), Some(terminator)) = (server.upgrade(), gate.tls()) {
         server.follow_tls(terminator);
     }

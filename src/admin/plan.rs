@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::body::read_json_of;
-use super::reply::{Failure, Reply, json};
+use super::reply::{ApiError, Reply, json};
 use super::view::{PlanPartView, PlanTotalsView, PlanView};
 use crate::server::{PreviewPart, ReloadPreview, Server, Totals};
 
@@ -31,13 +31,13 @@ pub(super) async fn plan<B>(
     server: &Arc<Server>,
     plans: &Semaphore,
     body: B,
-) -> Result<Reply, Failure>
+) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let busy = |_| {
         let message = "another plan is being made; ask again";
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     };
     let _turn = plans.try_acquire().map_err(busy)?;
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
@@ -45,7 +45,7 @@ where
         Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
         Err(messages) => {
             let message = "the configuration has errors";
-            Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, message).with_details(messages))
+            Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message).with_details(messages))
         }
     }
 }

@@ -22,7 +22,7 @@ const PARAMETERS: [&str; 14] = [
 
 /// What is shown first: the most of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum SortKey {
     Age,
     Idle,
     /// Both ways together.
@@ -35,7 +35,7 @@ pub(super) struct Listing {
     pub filter: Filter,
     pub from: Cursor,
     /// `None`: as the table has them, page by page.
-    pub sort: Option<Sort>,
+    pub sort: Option<SortKey>,
     /// 1 to [`MAX_PAGE`].
     pub limit: usize,
 }
@@ -94,11 +94,11 @@ impl Listing {
     }
 }
 
-fn sort(value: &str) -> Result<Sort, String> {
+fn sort(value: &str) -> Result<SortKey, String> {
     match value {
-        "age" => Ok(Sort::Age),
-        "idle" => Ok(Sort::Idle),
-        "bytes" => Ok(Sort::Bytes),
+        "age" => Ok(SortKey::Age),
+        "idle" => Ok(SortKey::Idle),
+        "bytes" => Ok(SortKey::Bytes),
         _ => Err("age, idle or bytes".to_owned()),
     }
 }

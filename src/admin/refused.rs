@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Of both endpoints: whichever is asked shows them all.
 #[derive(Debug, Default)]
-pub(super) struct Refused {
-    pub admin: Counts,
-    pub metrics: Counts,
+pub(super) struct RefusalTotals {
+    pub admin: EndpointRefusals,
+    pub metrics: EndpointRefusals,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct EndpointRefusals {
     /// By `allow` or `deny`.
     denied: AtomicU64,
     /// Told to leave, while places ran short.
@@ -21,14 +21,14 @@ pub(super) struct Counts {
 
 /// Number of connections or requests that one endpoint turned away for one reason.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
+pub(super) struct RefusalRow {
     pub endpoint: &'static str,
     pub reason: &'static str,
     pub count: u64,
 }
 
-impl Refused {
-    pub fn rows(&self) -> Vec<Row> {
+impl RefusalTotals {
+    pub fn rows(&self) -> Vec<RefusalRow> {
         let both = [("admin", &self.admin), ("metrics", &self.metrics)];
         let rows = both.into_iter().flat_map(|(endpoint, counts)| {
             let reasons = [
@@ -36,7 +36,7 @@ impl Refused {
                 ("silent", &counts.silent),
                 ("forbidden", &counts.forbidden),
             ];
-            reasons.map(|(reason, count)| Row {
+            reasons.map(|(reason, count)| RefusalRow {
                 endpoint,
                 reason,
                 count: count.load(Ordering::Relaxed),
@@ -46,7 +46,7 @@ impl Refused {
     }
 }
 
-impl Counts {
+impl EndpointRefusals {
     pub fn denied(&self) {
         self.denied.fetch_add(1, Ordering::Relaxed);
     }

@@ -37,7 +37,7 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Byte
 
 /// A request that was not done, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct ApiError {
     pub status: StatusCode,
     /// One sentence: what is wrong and what is allowed.
     pub message: String,
@@ -45,12 +45,12 @@ pub(super) struct Failure {
     pub details: Vec<String>,
     /// The same for a person, with lines and carets.
     drawn: Option<String>,
-    header: Header,
+    header: ExtraHeader,
 }
 
 /// What the status asks for besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Header {
+enum ExtraHeader {
     None,
     Allow(&'static str),
     Authenticate,
@@ -65,51 +65,51 @@ struct FailureBody<'a> {
     drawn: Option<&'a str>,
 }
 
-impl Failure {
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Failure {
-        Failure {
+impl ApiError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
+        ApiError {
             status,
             message: message.into(),
             details: Vec::new(),
             drawn: None,
-            header: Header::None,
+            header: ExtraHeader::None,
         }
     }
 
-    pub fn bad_request(message: impl Into<String>) -> Failure {
-        Failure::new(StatusCode::BAD_REQUEST, message)
+    pub fn bad_request(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
-    pub fn forbidden(message: impl Into<String>) -> Failure {
-        Failure::new(StatusCode::FORBIDDEN, message)
+    pub fn forbidden(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::FORBIDDEN, message)
     }
 
-    pub fn not_found(message: impl Into<String>) -> Failure {
-        Failure::new(StatusCode::NOT_FOUND, message)
+    pub fn not_found(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub fn unauthorized(message: impl Into<String>) -> Failure {
-        Failure {
-            header: Header::Authenticate,
-            ..Failure::new(StatusCode::UNAUTHORIZED, message)
+    pub fn unauthorized(message: impl Into<String>) -> ApiError {
+        ApiError {
+            header: ExtraHeader::Authenticate,
+            ..ApiError::new(StatusCode::UNAUTHORIZED, message)
         }
     }
 
     /// `allowed` as in the header: `GET, HEAD`.
-    pub fn method(allowed: &'static str) -> Failure {
+    pub fn method(allowed: &'static str) -> ApiError {
         let message = format!("this method is not allowed here; allowed: {allowed}");
-        Failure {
-            header: Header::Allow(allowed),
-            ..Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
+        ApiError {
+            header: ExtraHeader::Allow(allowed),
+            ..ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
         }
     }
 
-    pub fn with_details(self, details: Vec<String>) -> Failure {
-        Failure { details, ..self }
+    pub fn with_details(self, details: Vec<String>) -> ApiError {
+        ApiError { details, ..self }
     }
 
-    pub fn with_drawn(self, drawn: Option<String>) -> Failure {
-        Failure { drawn, ..self }
+    pub fn with_drawn(self, drawn: Option<String>) -> ApiError {
+        ApiError { drawn, ..self }
     }
 
     pub fn into_reply(self) -> Reply {
@@ -120,9 +120,9 @@ impl Failure {
         };
         let mut reply = json(self.status, &body);
         let header = match self.header {
-            Header::None => None,
-            Header::Allow(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),
-            Header::Authenticate => {
+            ExtraHeader::None => None,
+            ExtraHeader::Allow(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),
+            ExtraHeader::Authenticate => {
                 let scheme = HeaderValue::from_static("Bearer realm=\"evenkeel\"");
                 Some((WWW_AUTHENTICATE, scheme))
             }

@@ -15,7 +15,7 @@ use crate::net::Peer;
 /// Bits of an address that make a source, of IPv4 and IPv6.
 const PREFIXES: (u8, u8) = (32, 64);
 
-pub(super) struct Room {
+pub(super) struct EndpointConnections {
     places: Arc<Semaphore>,
     /// Connections without a request under way.
     silent: Mutex<Silence<CancellationToken>>,
@@ -24,8 +24,8 @@ pub(super) struct Room {
 }
 
 /// One connection. It is silent until a request's head is there, and again after its answer.
-pub(super) struct Guest {
-    room: Arc<Room>,
+pub(super) struct EndpointConnection {
+    room: Arc<EndpointConnections>,
     pub peer: Peer,
     source: SourcePrefix,
     has_spoken: AtomicBool,
@@ -36,9 +36,9 @@ pub(super) struct Guest {
     _place: OwnedSemaphorePermit,
 }
 
-impl Room {
-    pub fn new(places: usize) -> Arc<Room> {
-        Arc::new(Room {
+impl EndpointConnections {
+    pub fn new(places: usize) -> Arc<EndpointConnections> {
+        Arc::new(EndpointConnections {
             places: Arc::new(Semaphore::new(places)),
             silent: Mutex::default(),
             changed: Notify::new(),
@@ -67,8 +67,12 @@ impl Room {
         }
     }
 
-    pub fn enter(self: &Arc<Room>, peer: Peer, place: OwnedSemaphorePermit) -> Guest {
-        let guest = Guest {
+    pub fn enter(
+        self: &Arc<EndpointConnections>,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+    ) -> EndpointConnection {
+        let guest = EndpointConnection {
             room: Arc::clone(self),
             peer,
             source: SourcePrefix::of(peer.ip(), PREFIXES.0, PREFIXES.1),
@@ -82,7 +86,7 @@ impl Room {
     }
 }
 
-impl Guest {
+impl EndpointConnection {
     pub fn fall_silent(&self) {
         let silent = lock(&self.room.silent).push(self.source, self.leave.clone());
         *lock(&self.silent) = Some(silent);
@@ -112,7 +116,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for EndpointConnection {
     fn drop(&mut self) {
         self.end_silence();
     }
@@ -130,20 +134,20 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
-    async fn guest(room: &Arc<Room>, client: &str) -> Guest {
+    async fn guest(room: &Arc<EndpointConnections>, client: &str) -> EndpointConnection {
         let place = room.place().await.expect("a place");
         let ip: IpAddr = client.parse().expect("an address");
         room.enter(Peer::tcp((ip, 1).into()), place)
     }
 
-    fn leaving(guests: &[Guest]) -> Vec<bool> {
+    fn leaving(guests: &[EndpointConnection]) -> Vec<bool> {
         let told = guests.iter().map(|guest| guest.leave.is_cancelled());
         told.collect()
     }
 
     #[tokio::test]
     async fn the_oldest_silent_one_of_the_source_with_most_leaves() {
-        let room = Room::new(4);
+        let room = EndpointConnections::new(4);
         let mut guests = Vec::new();
         for client in ["192.0.2.9", "192.0.2.1", "192.0.2.1", "192.0.2.1"] {
             guests.push(guest(&room, client).await);
@@ -159,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_falls_silent_leaves_for_one_that_waits() {
-        let room = Room::new(1);
+        let room = EndpointConnections::new(1);
         let busy = guest(&room, "::1").await;
         busy.speak();
         let mut waiting = pin!(room.place());

@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use crate::pool::OperatorState;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
+pub(super) enum ApiRoute {
     Healthz,
     Readyz,
     Metrics,
@@ -15,11 +15,11 @@ pub(super) enum Route {
     Listeners,
     Pools,
     Pool(String),
-    Backend(Target),
-    Operate(Target, OperatorState),
+    Backend(BackendPath),
+    Operate(BackendPath, OperatorState),
     /// Drains the listener of that name, or takes it back.
-    OperateListener(String, ListenerWord),
-    Weight(Target),
+    OperateListener(String, ListenerAction),
+    Weight(BackendPath),
     Connections,
     /// By its id, as the path has it.
     Connection(String),
@@ -36,14 +36,14 @@ pub(super) enum Route {
 
 /// A backend's identity, as the path names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct BackendPath {
     pub pool: String,
     pub backend: String,
 }
 
 /// What an operator may want of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ListenerWord {
+pub(super) enum ListenerAction {
     Drain,
     Ready,
 }
@@ -75,40 +75,41 @@ pub(super) const LIST: &[&str] = &[
     "GET /metrics",
 ];
 
-impl Route {
+impl ApiRoute {
     /// Names are percent-decoded after the path was split, so a name may hold any character.
-    pub fn parse(path: &str) -> Option<Route> {
+    pub fn parse(path: &str) -> Option<ApiRoute> {
         let Some(api) = path.strip_prefix("/api/v1/") else {
-            return Route::parse_probe(path);
+            return ApiRoute::parse_probe(path);
         };
         let segments: Vec<String> = api.split('/').map(decode).collect::<Option<_>>()?;
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let target = |pool: &str, backend: &str| Target {
+        let target = |pool: &str, backend: &str| BackendPath {
             pool: pool.into(),
             backend: backend.into(),
         };
         match segments.as_slice() {
-            ["status"] => Some(Route::Status),
-            ["listeners"] => Some(Route::Listeners),
-            ["listeners", name, word] => {
-                Some(Route::OperateListener((*name).into(), listener_word(word)?))
-            }
-            ["pools"] => Some(Route::Pools),
-            ["reload"] => Some(Route::Reload),
-            ["plan"] => Some(Route::Plan),
-            ["connections"] => Some(Route::Connections),
-            ["connections", "close"] => Some(Route::End),
-            ["connections", "move"] => Some(Route::Move),
-            ["jobs"] => Some(Route::Jobs),
-            ["jobs", id, "abort"] => Some(Route::AbortJob((*id).into())),
-            ["jobs", id] => Some(Route::Job((*id).into())),
-            ["connections", id] => Some(Route::Connection((*id).into())),
-            ["pools", pool] => Some(Route::Pool((*pool).into())),
-            ["pools", pool, "backends", backend] => Some(Route::Backend(target(pool, backend))),
+            ["status"] => Some(ApiRoute::Status),
+            ["listeners"] => Some(ApiRoute::Listeners),
+            ["listeners", name, word] => Some(ApiRoute::OperateListener(
+                (*name).into(),
+                listener_word(word)?,
+            )),
+            ["pools"] => Some(ApiRoute::Pools),
+            ["reload"] => Some(ApiRoute::Reload),
+            ["plan"] => Some(ApiRoute::Plan),
+            ["connections"] => Some(ApiRoute::Connections),
+            ["connections", "close"] => Some(ApiRoute::End),
+            ["connections", "move"] => Some(ApiRoute::Move),
+            ["jobs"] => Some(ApiRoute::Jobs),
+            ["jobs", id, "abort"] => Some(ApiRoute::AbortJob((*id).into())),
+            ["jobs", id] => Some(ApiRoute::Job((*id).into())),
+            ["connections", id] => Some(ApiRoute::Connection((*id).into())),
+            ["pools", pool] => Some(ApiRoute::Pool((*pool).into())),
+            ["pools", pool, "backends", backend] => Some(ApiRoute::Backend(target(pool, backend))),
             ["pools", pool, "backends", backend, "weight"] => {
-                Some(Route::Weight(target(pool, backend)))
+                Some(ApiRoute::Weight(target(pool, backend)))
             }
-            ["pools", pool, "backends", backend, state] => Some(Route::Operate(
+            ["pools", pool, "backends", backend, state] => Some(ApiRoute::Operate(
                 target(pool, backend),
                 operator_state(state)?,
             )),
@@ -117,11 +118,11 @@ impl Route {
     }
 
     /// `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
-    pub fn parse_probe(path: &str) -> Option<Route> {
+    pub fn parse_probe(path: &str) -> Option<ApiRoute> {
         match path {
-            "/healthz" => Some(Route::Healthz),
-            "/readyz" => Some(Route::Readyz),
-            "/metrics" => Some(Route::Metrics),
+            "/healthz" => Some(ApiRoute::Healthz),
+            "/readyz" => Some(ApiRoute::Readyz),
+            "/metrics" => Some(ApiRoute::Metrics),
             _ => None,
         }
     }
@@ -129,15 +130,15 @@ impl Route {
     /// As the `Allow` header lists them.
     pub fn methods(&self) -> &'static str {
         match self {
-            Route::Operate(..)
-            | Route::OperateListener(..)
-            | Route::Reload
-            | Route::Plan
-            | Route::End
-            | Route::Move
-            | Route::AbortJob(_) => "POST",
-            Route::Weight(_) => "PUT, POST",
-            Route::Connection(_) => "DELETE",
+            ApiRoute::Operate(..)
+            | ApiRoute::OperateListener(..)
+            | ApiRoute::Reload
+            | ApiRoute::Plan
+            | ApiRoute::End
+            | ApiRoute::Move
+            | ApiRoute::AbortJob(_) => "POST",
+            ApiRoute::Weight(_) => "PUT, POST",
+            ApiRoute::Connection(_) => "DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -152,39 +153,39 @@ impl Route {
     pub fn is_change(&self) -> bool {
         matches!(
             self,
-            Route::Operate(..)
-                | Route::OperateListener(..)
-                | Route::Reload
-                | Route::Plan
-                | Route::End
-                | Route::Move
-                | Route::AbortJob(_)
-                | Route::Weight(_)
-                | Route::Connection(_)
+            ApiRoute::Operate(..)
+                | ApiRoute::OperateListener(..)
+                | ApiRoute::Reload
+                | ApiRoute::Plan
+                | ApiRoute::End
+                | ApiRoute::Move
+                | ApiRoute::AbortJob(_)
+                | ApiRoute::Weight(_)
+                | ApiRoute::Connection(_)
         )
     }
 
     /// Changes something: a plan only looks.
     pub fn acts(&self) -> bool {
-        self.is_change() && *self != Route::Plan
+        self.is_change() && *self != ApiRoute::Plan
     }
 
     /// Shows counters of bytes.
     pub fn shows_bytes(&self) -> bool {
         matches!(
             self,
-            Route::Metrics
-                | Route::Status
-                | Route::Listeners
-                | Route::Pools
-                | Route::Pool(_)
-                | Route::Backend(_)
+            ApiRoute::Metrics
+                | ApiRoute::Status
+                | ApiRoute::Listeners
+                | ApiRoute::Pools
+                | ApiRoute::Pool(_)
+                | ApiRoute::Backend(_)
         )
     }
 
     /// Answered without a token: says nothing but yes or no, and probes cannot hold secrets.
     pub fn is_open(&self) -> bool {
-        matches!(self, Route::Healthz | Route::Readyz)
+        matches!(self, ApiRoute::Healthz | ApiRoute::Readyz)
     }
 }
 
@@ -197,10 +198,10 @@ fn operator_state(word: &str) -> Option<OperatorState> {
     }
 }
 
-fn listener_word(word: &str) -> Option<ListenerWord> {
+fn listener_word(word: &str) -> Option<ListenerAction> {
     match word {
-        "drain" => Some(ListenerWord::Drain),
-        "ready" => Some(ListenerWord::Ready),
+        "drain" => Some(ListenerAction::Drain),
+        "ready" => Some(ListenerAction::Ready),
         _ => None,
     }
 }
@@ -214,8 +215,8 @@ fn decode(segment: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn target(pool: &str, backend: &str) -> Target {
-        Target {
+    fn target(pool: &str, backend: &str) -> BackendPath {
+        BackendPath {
             pool: pool.into(),
             backend: backend.into(),
         }
@@ -226,7 +227,7 @@ mod tests {
         for line in LIST {
             let (method, path) = line.split_once(' ').unwrap();
             let path = path.split('?').next().unwrap();
-            let route = Route::parse(path).unwrap_or_else(|| panic!("{line}"));
+            let route = ApiRoute::parse(path).unwrap_or_else(|| panic!("{line}"));
             assert!(route.allows(&method.parse().unwrap()), "{line}");
         }
     }
@@ -235,7 +236,7 @@ mod tests {
     fn a_change_is_never_a_get() {
         for line in LIST {
             let path = line.split([' ', '?']).nth(1).unwrap();
-            let route = Route::parse(path).unwrap();
+            let route = ApiRoute::parse(path).unwrap();
             assert_ne!(route.is_change(), route.allows(&Method::GET), "{line}");
         }
     }
@@ -243,8 +244,8 @@ mod tests {
     #[test]
     fn names_are_decoded_after_the_path_was_split() {
         assert_eq!(
-            Route::parse("/api/v1/pools/chat/backends/unix:%2Frun%2Fa.sock/drain"),
-            Some(Route::Operate(
+            ApiRoute::parse("/api/v1/pools/chat/backends/unix:%2Frun%2Fa.sock/drain"),
+            Some(ApiRoute::Operate(
                 target("chat", "unix:/run/a.sock"),
                 OperatorState::Drain
             ))
@@ -265,7 +266,7 @@ mod tests {
             "/api/v1/pools/%ff",
             "/metrics/",
         ] {
-            assert_eq!(Route::parse(path), None, "{path}");
+            assert_eq!(ApiRoute::parse(path), None, "{path}");
         }
     }
 }

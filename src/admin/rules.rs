@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use http::uri::{Authority, Uri};
 
-use super::reply::Failure;
+use super::reply::ApiError;
 use crate::config::Bind;
 
 /// The names under which the endpoint may be addressed.
@@ -15,11 +15,11 @@ pub(super) struct Hosts {
     /// `None`: a unix socket, which has no port.
     port: Option<u16>,
     /// The bound address, then `allowed_hosts`.
-    named: Vec<Named>,
+    named: Vec<NamedHost>,
 }
 
 #[derive(Debug, Clone)]
-struct Named {
+struct NamedHost {
     /// Lower case, IPv6 in brackets.
     host: String,
     /// `None`: any.
@@ -62,7 +62,7 @@ impl Hosts {
     fn list(&self) -> String {
         let port = self.port.map_or(String::new(), |port| format!(":{port}"));
         let mut list = format!("localhost{port}, 127.0.0.1{port}, [::1]{port}");
-        for Named { host, port } in &self.named {
+        for NamedHost { host, port } in &self.named {
             let port = port.map_or(String::new(), |port| format!(":{port}"));
             list.push_str(&format!(", {host}{port}"));
         }
@@ -70,13 +70,13 @@ impl Hosts {
     }
 }
 
-fn authority(text: &str) -> Option<Named> {
+fn authority(text: &str) -> Option<NamedHost> {
     let authority: Authority = text.parse().ok().filter(|_| !text.contains('@'))?;
     let host = authority.host().to_ascii_lowercase();
     let port = authority.port_u16();
     // "host:" and "host:99999" are no authorities of ours, though they parse.
     let whole = port.map_or(host.len(), |port| host.len() + 1 + port.to_string().len());
-    (!host.is_empty() && whole == text.len()).then_some(Named { host, port })
+    (!host.is_empty() && whole == text.len()).then_some(NamedHost { host, port })
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -88,28 +88,28 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// One `Host`, and one that is allowed; a request target that names another host is refused as well.
-pub(super) fn check_host(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_host(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
     if uri.authority().is_some() {
-        return Err(Failure::bad_request(
+        return Err(ApiError::bad_request(
             "the request target must be a path, not a URL",
         ));
     }
-    let host =
-        single(headers, HOST)?.ok_or_else(|| Failure::bad_request("the Host header is missing"))?;
+    let host = single(headers, HOST)?
+        .ok_or_else(|| ApiError::bad_request("the Host header is missing"))?;
     if hosts.allow(host) {
         return Ok(());
     }
     let allowed = hosts.list();
-    Err(Failure::forbidden(format!(
+    Err(ApiError::forbidden(format!(
         "host {host:?} is not allowed; allowed: {allowed} (admin.allowed_hosts adds more)"
     )))
 }
 
 /// No `Origin`, or our own. Browsers that send `Sec-Fetch-Site` are held to it too.
-pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), ApiError> {
     let site = single(headers, HeaderName::from_static("sec-fetch-site"))?;
     if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
-        return Err(Failure::forbidden(
+        return Err(ApiError::forbidden(
             "requests from another site's page are not allowed",
         ));
     }
@@ -121,13 +121,13 @@ pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), Fail
     if origin.eq_ignore_ascii_case(&own) {
         return Ok(());
     }
-    Err(Failure::forbidden(format!(
+    Err(ApiError::forbidden(format!(
         "origin {origin:?} is not allowed; allowed: none, or {own}"
     )))
 }
 
 /// The bearer token that a request brings.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let value = single(headers, AUTHORIZATION)?;
     Ok(value.and_then(|value| {
         let (scheme, given) = value.split_once(' ')?;
@@ -138,28 +138,28 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
 }
 
 /// Changes carry JSON, an empty body included: a form on a foreign page cannot send this content type.
-pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Failure> {
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = single(headers, CONTENT_TYPE)?.unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Failure::new(
+    Err(ApiError::new(
         http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "a change needs \"Content-Type: application/json\", with a JSON object or nothing as its body",
     ))
 }
 
 /// The header's value; several of them, or one that is not text, are refused.
-fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Failure> {
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all(&name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
-        return Err(Failure::bad_request(format!(
+        return Err(ApiError::bad_request(format!(
             "the header {name} is given more than once"
         )));
     }
-    let unreadable = |_| Failure::bad_request(format!("the header {name} is not readable text"));
+    let unreadable = |_| ApiError::bad_request(format!("the header {name} is not readable text"));
     first
         .map(|value| value.to_str().map_err(unreadable))
         .transpose()
@@ -186,7 +186,7 @@ mod tests {
         headers
     }
 
-    fn status(result: Result<(), Failure>) -> Option<StatusCode> {
+    fn status(result: Result<(), ApiError>) -> Option<StatusCode> {
         result.err().map(|failure| failure.status)
     }
 

@@ -8,8 +8,8 @@ use http::HeaderMap;
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
-use super::reply::Failure;
-use super::route::Route;
+use super::reply::ApiError;
+use super::route::ApiRoute;
 use super::rules;
 use crate::config::{Admin, AdminRole, BackendName};
 
@@ -22,12 +22,12 @@ pub(super) struct Tokens(Vec<Token>);
 
 struct Token {
     secret: String,
-    holder: Arc<Holder>,
+    holder: Arc<TokenHolder>,
 }
 
 /// Who asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct TokenHolder {
     /// Of the token, for the log.
     pub name: String,
     role: AdminRole,
@@ -41,11 +41,11 @@ impl Tokens {
     pub fn load(admin: &Admin) -> Result<Tokens, String> {
         let mut tokens = Tokens::default();
         if let Some(file) = &admin.token_file {
-            let holder = Holder::operator("token_file");
+            let holder = TokenHolder::operator("token_file");
             tokens.add("admin.token_file", file, holder)?;
         }
         for token in &admin.tokens {
-            let holder = Holder {
+            let holder = TokenHolder {
                 name: token.name.clone(),
                 role: token.role,
                 backend: token.backend.clone(),
@@ -60,7 +60,7 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    fn add(&mut self, key: &str, file: &Path, holder: Holder) -> Result<(), String> {
+    fn add(&mut self, key: &str, file: &Path, holder: TokenHolder) -> Result<(), String> {
         let secret = read(key, file)?;
         if let Some(same) = self.0.iter().find(|token| token.secret == secret) {
             let shown = file.display();
@@ -80,12 +80,12 @@ impl Tokens {
     ///
     /// # Errors
     /// Its token is missing, or nobody's.
-    pub fn holder(&self, headers: &HeaderMap) -> Result<Arc<Holder>, Failure> {
+    pub fn holder(&self, headers: &HeaderMap) -> Result<Arc<TokenHolder>, ApiError> {
         if self.is_empty() {
-            return Ok(Arc::new(Holder::operator("none")));
+            return Ok(Arc::new(TokenHolder::operator("none")));
         }
         let Some(given) = rules::bearer(headers)? else {
-            return Err(Failure::unauthorized(
+            return Err(ApiError::unauthorized(
                 "a token is required: send \"Authorization: Bearer TOKEN\"",
             ));
         };
@@ -96,14 +96,14 @@ impl Tokens {
                 holder = Some(Arc::clone(&token.holder));
             }
         }
-        holder.ok_or_else(|| Failure::unauthorized("the bearer token is wrong"))
+        holder.ok_or_else(|| ApiError::unauthorized("the bearer token is wrong"))
     }
 }
 
-impl Holder {
+impl TokenHolder {
     /// May do everything.
-    fn operator(name: &str) -> Holder {
-        Holder {
+    fn operator(name: &str) -> TokenHolder {
+        TokenHolder {
             name: name.to_owned(),
             role: AdminRole::Operate,
             backend: None,
@@ -116,35 +116,35 @@ impl Holder {
     /// Says what the token may do.
     pub fn may(
         &self,
-        route: &Route,
+        route: &ApiRoute,
         of_job: impl FnOnce(&str) -> Option<BackendName>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ApiError> {
         // A plan tells what a reload would do.
-        if !route.is_change() || matches!(route, Route::Plan) {
+        if !route.is_change() || matches!(route, ApiRoute::Plan) {
             return Ok(());
         }
-        let Holder {
+        let TokenHolder {
             name,
             role,
             backend,
         } = self;
         if *role == AdminRole::Read {
-            return Err(Failure::forbidden(format!("token {name:?} may only read")));
+            return Err(ApiError::forbidden(format!("token {name:?} may only read")));
         }
         let Some(backend) = backend else {
             return Ok(());
         };
         let named = match route {
-            Route::Operate(target, _) | Route::Weight(target) => Some(BackendName {
+            ApiRoute::Operate(target, _) | ApiRoute::Weight(target) => Some(BackendName {
                 pool: target.pool.clone(),
                 backend: target.backend.clone(),
             }),
-            Route::AbortJob(id) => of_job(id),
+            ApiRoute::AbortJob(id) => of_job(id),
             _ => None,
         };
         match named.as_ref() == Some(backend) {
             true => Ok(()),
-            false => Err(Failure::forbidden(format!(
+            false => Err(ApiError::forbidden(format!(
                 "token {name:?} may only act on backend {backend}"
             ))),
         }
@@ -189,16 +189,16 @@ mod tests {
         }
     }
 
-    fn holder(role: AdminRole, backend: Option<BackendName>) -> Holder {
-        Holder {
+    fn holder(role: AdminRole, backend: Option<BackendName>) -> TokenHolder {
+        TokenHolder {
             name: "a".into(),
             role,
             backend,
         }
     }
 
-    fn may(holder: &Holder, path: &str) -> bool {
-        let route = Route::parse(path).unwrap();
+    fn may(holder: &TokenHolder, path: &str) -> bool {
+        let route = ApiRoute::parse(path).unwrap();
         let of_job = |id: &str| (id == "7").then(backend);
         holder.may(&route, of_job).is_ok()
     }

@@ -6,7 +6,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::failure::Failure;
 use super::logs::Logs;
-use crate::admin::Admin;
+use crate::admin::AdminServer;
 use crate::config::{Config, Draft};
 use crate::server::{self, ConfigSource, Server};
 use crate::tls;
@@ -14,7 +14,7 @@ use crate::tls;
 /// A started balancer. Its admin endpoint lives as long as this is kept.
 pub struct Balancer {
     pub server: Arc<Server>,
-    pub admin: Arc<Admin>,
+    pub admin: Arc<AdminServer>,
 }
 
 /// Reads and parses a configuration, and looks at the files that it names.
@@ -53,7 +53,7 @@ impl Balancer {
         tls::install_provider();
         let server = Server::prepare(&config, source)?;
         server.follow(Arc::new(logs));
-        let admin = Admin::attach(&server);
+        let admin = AdminServer::attach(&server);
         server.open().await?;
         Ok(Balancer { server, admin })
     }

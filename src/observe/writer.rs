@@ -74,17 +74,17 @@ struct Writer {
 impl Writer {
     fn run(mut self, orders: &Receiver<WriterOrder>) {
         while let Ok(order) = orders.recv() {
-            self.obey(order);
+            self.handle(order);
             while self.batch.len() < MAX_BATCH_BYTES
                 && let Ok(order) = orders.try_recv()
             {
-                self.obey(order);
+                self.handle(order);
             }
             self.write_batch();
         }
     }
 
-    fn obey(&mut self, order: WriterOrder) {
+    fn handle(&mut self, order: WriterOrder) {
         match order {
             WriterOrder::Write(line) => {
                 self.load.queued.fetch_sub(1, Relaxed);

@@ -5,13 +5,13 @@ use std::fmt;
 use prometheus_client::registry::Unit;
 
 use super::CertificateEnd;
-use super::page::{Page, epoch_seconds};
+use super::page::{MetricsPage, epoch_seconds};
 use crate::server::PoolFileStatus;
 
 pub(super) fn encode(
     certificates: &[CertificateEnd],
     tls_files: &[(String, bool)],
-    page: &mut Page<'_>,
+    page: &mut MetricsPage<'_>,
 ) -> fmt::Result {
     let expiries = certificates.iter().map(|one| {
         let labels = vec![
@@ -36,7 +36,10 @@ pub(super) fn encode(
 }
 
 /// What pools are made of.
-pub(super) fn encode_pool_files(files: &[PoolFileStatus], page: &mut Page<'_>) -> fmt::Result {
+pub(super) fn encode_pool_files(
+    files: &[PoolFileStatus],
+    page: &mut MetricsPage<'_>,
+) -> fmt::Result {
     let errors = files.iter().map(|one| {
         let labels = vec![("pool", one.pool.as_str()), ("kind", one.kind)];
         (labels, u64::from(one.error.is_some()))

@@ -4,10 +4,10 @@ use std::fmt;
 
 use prometheus_client::registry::Unit;
 
-use super::page::{Labels, Page};
+use super::page::{Labels, MetricsPage};
 use crate::admin::view::ListenerView;
 
-pub(super) fn encode(all: &[ListenerView], page: &mut Page<'_>) -> fmt::Result {
+pub(super) fn encode(all: &[ListenerView], page: &mut MetricsPage<'_>) -> fmt::Result {
     let rows = |value: fn(&ListenerView) -> u64| {
         all.iter()
             .map(move |one| (listener_labels(one), value(one)))

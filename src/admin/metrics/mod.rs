@@ -14,10 +14,10 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::{Registry, Unit};
 
-use page::{Page, alone, epoch_seconds};
+use page::{MetricsPage, alone, epoch_seconds};
 
-use super::refused::{Refused, Row};
-use super::reply::Failure;
+use super::refused::{RefusalRow, RefusalTotals};
+use super::reply::ApiError;
 use super::view::StatusView;
 use super::{look, process};
 use crate::server::{PoolFileStatus, Server};
@@ -25,9 +25,9 @@ use crate::tls::CertificateFacts;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) fn text(server: &Server, refused: &Refused) -> Result<String, Failure> {
+pub(super) fn text(server: &Server, refused: &RefusalTotals) -> Result<String, ApiError> {
     let broken = |_| {
-        Failure::new(
+        ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the metrics could not be written",
         )
@@ -58,7 +58,7 @@ struct Snapshot {
     tls_files: Vec<(String, bool)>,
     pool_files: Vec<PoolFileStatus>,
     /// Of the endpoints.
-    refused: Vec<Row>,
+    refused: Vec<RefusalRow>,
     resident_bytes: Option<u64>,
     cpu_seconds: Option<f64>,
 }
@@ -73,7 +73,7 @@ struct CertificateEnd {
 }
 
 impl Snapshot {
-    fn take(server: &Server, refused: &Refused) -> Snapshot {
+    fn take(server: &Server, refused: &RefusalTotals) -> Snapshot {
         let listeners = server.listeners();
         let above = server.tls_above();
         let certificates = listeners
@@ -119,7 +119,7 @@ struct ProcessPage(Snapshot);
 
 impl Collector for ProcessPage {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(encoder);
+        let mut page = MetricsPage(encoder);
         let process = &self.0.status.process;
         page.gauge(
             "open_fds",
@@ -157,7 +157,7 @@ struct OwnPage(Snapshot);
 
 impl Collector for OwnPage {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(encoder);
+        let mut page = MetricsPage(encoder);
         self.encode_process(&mut page)?;
         self.encode_endpoints(&mut page)?;
         listeners::encode(&self.0.status.listeners, &mut page)?;
@@ -168,7 +168,7 @@ impl Collector for OwnPage {
 }
 
 impl OwnPage {
-    fn encode_endpoints(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_endpoints(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
         let rows = self.0.refused.iter().map(|row| {
             let labels = vec![("endpoint", row.endpoint), ("reason", row.reason)];
             (labels, row.count)
@@ -177,7 +177,7 @@ impl OwnPage {
         page.counter("endpoint_refused_connections", help, None, rows)
     }
 
-    fn encode_process(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_process(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
         let StatusView {
             version,
             process,
@@ -431,7 +431,7 @@ mod tests {
                 kind: "tls",
                 error: None,
             }],
-            refused: Refused::default().rows(),
+            refused: RefusalTotals::default().rows(),
             resident_bytes: Some(4096),
             cpu_seconds: Some(1.5),
         }

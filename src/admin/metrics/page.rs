@@ -10,9 +10,9 @@ use prometheus_client::registry::Unit;
 pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 /// `_total` is added to counters, and units to names, by the encoder.
-pub(super) struct Page<'a>(pub DescriptorEncoder<'a>);
+pub(super) struct MetricsPage<'a>(pub DescriptorEncoder<'a>);
 
-impl Page<'_> {
+impl MetricsPage<'_> {
     pub fn counter<'r, V: EncodeCounterValue>(
         &mut self,
         name: &str,

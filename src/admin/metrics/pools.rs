@@ -4,18 +4,18 @@ use std::fmt;
 
 use prometheus_client::registry::Unit;
 
-use super::page::{Labels, Page};
+use super::page::{Labels, MetricsPage};
 use crate::admin::view::{BackendView, PoolView};
 
 /// Values of the label `state` of `evenkeel_backend_state`.
 const STATES: [&str; 6] = ["up", "down", "drain", "maint", "ejected", "unresolved"];
 
-pub(super) fn encode(pools: &[PoolView], page: &mut Page<'_>) -> fmt::Result {
+pub(super) fn encode(pools: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Result {
     encode_pools(pools, page)?;
     encode_backends(pools, page)
 }
 
-fn encode_pools(all: &[PoolView], page: &mut Page<'_>) -> fmt::Result {
+fn encode_pools(all: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Result {
     let rows = |value: fn(&PoolView) -> u64| {
         all.iter()
             .map(move |one| (vec![("pool", one.name.as_str())], value(one)))
@@ -89,7 +89,7 @@ fn encode_pools(all: &[PoolView], page: &mut Page<'_>) -> fmt::Result {
     )
 }
 
-fn encode_backends(pools: &[PoolView], page: &mut Page<'_>) -> fmt::Result {
+fn encode_backends(pools: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Result {
     let all = || pools.iter().flat_map(|pool| &pool.backends);
     let rows =
         |value: fn(&BackendView) -> u64| all().map(move |one| (backend_labels(one), value(one)));
