@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
 
-use super::failure::Failure;
+use super::failure::CommandError;
 use super::logs::Logs;
 use crate::admin::AdminServer;
 use crate::config::{Config, Draft};
@@ -21,7 +21,7 @@ pub struct Balancer {
 ///
 /// # Errors
 /// The file cannot be read, or all that is wrong in it and in those that it names.
-pub fn configuration(source: &ConfigSource) -> Result<Config, Failure> {
+pub fn configuration(source: &ConfigSource) -> Result<Config, CommandError> {
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);
@@ -32,12 +32,12 @@ pub fn configuration(source: &ConfigSource) -> Result<Config, Failure> {
 ///
 /// # Errors
 /// The kernel refused a thread or an epoll.
-pub fn runtime() -> Result<Runtime, Failure> {
+pub fn runtime() -> Result<Runtime, CommandError> {
     Builder::new_multi_thread()
         .thread_name("set-up")
         .enable_all()
         .build()
-        .map_err(Failure::io("start threads"))
+        .map_err(CommandError::io("start threads"))
 }
 
 impl Balancer {
@@ -49,7 +49,7 @@ impl Balancer {
         config: Config,
         source: ConfigSource,
         logs: Logs,
-    ) -> Result<Balancer, Failure> {
+    ) -> Result<Balancer, CommandError> {
         tls::install_provider();
         let server = Server::prepare(&config, source)?;
         server.follow(Arc::new(logs));

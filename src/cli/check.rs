@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use super::CheckArguments;
-use super::failure::Failure;
+use super::failure::CommandError;
 use super::locate::locate;
 use super::output::{colour_on_stderr, print};
 use crate::config::{Config, Draft};
@@ -13,7 +13,7 @@ use crate::tls;
 
 /// Parses, validates and loads all the files that the configuration names, then prints warnings, or
 /// errors, and one line.
-pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
+pub fn check(arguments: CheckArguments) -> Result<(), CommandError> {
     let source = ConfigSource::File(locate(arguments.file.or(arguments.config.config))?);
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
@@ -27,7 +27,9 @@ pub fn check(arguments: CheckArguments) -> Result<(), Failure> {
         eprintln!("{}", warnings.drawn(colour_on_stderr()));
     }
     if arguments.strict && warnings.is_some() {
-        return Err(Failure::Other("warnings are errors by --strict".to_owned()));
+        return Err(CommandError::Other(
+            "warnings are errors by --strict".to_owned(),
+        ));
     }
     let file = source.file().display();
     print(&format!("{file}: ok, {}\n", summary(&config)))

@@ -8,7 +8,7 @@ use crate::server::{SourceError, StartError};
 
 /// A failure that ends a command.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CommandError {
     /// Draws each problem with its line; needs no word before it.
     #[error("{0}")]
     Config(#[from] ConfigErrors),
@@ -31,16 +31,16 @@ pub enum Failure {
     Other(String),
 }
 
-impl Failure {
+impl CommandError {
     /// Wraps an I/O error with what was being done.
-    pub fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Failure {
-        move |source| Failure::Io { what, source }
+    pub fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> CommandError {
+        move |source| CommandError::Io { what, source }
     }
 
     /// 2 for wrong usage, as clap has it, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Failure::Usage(_) => ExitCode::from(2),
+            CommandError::Usage(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -48,10 +48,10 @@ impl Failure {
     /// Prints it on standard error.
     pub fn tell(&self) {
         match self {
-            Failure::Config(errors) => eprintln!("{}", errors.drawn(colour_on_stderr())),
-            Failure::Drawn { error, drawn } => eprintln!("evenkeel: {error}\n{drawn}"),
+            CommandError::Config(errors) => eprintln!("{}", errors.drawn(colour_on_stderr())),
+            CommandError::Drawn { error, drawn } => eprintln!("evenkeel: {error}\n{drawn}"),
             // As clap writes it.
-            Failure::Usage(message) => {
+            CommandError::Usage(message) => {
                 eprintln!("error: {message}\n\nFor more information, try '--help'.");
             }
             other => {

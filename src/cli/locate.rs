@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::failure::Failure;
+use super::failure::CommandError;
 
 /// Names the file when `--config` does not.
 const VARIABLE: &str = "EVENKEEL_CONFIG";
@@ -14,12 +14,12 @@ const PLACES: [&str; 2] = ["./balancer.toml", "/etc/evenkeel/balancer.toml"];
 ///
 /// # Errors
 /// None is there.
-pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, CommandError> {
     named
         .or_else(from_environment)
         .or_else(|| first_of(&PLACES, Path::exists))
         .ok_or_else(|| {
-            Failure::Other(format!(
+            CommandError::Other(format!(
                 "no configuration: neither {} is there; name one with --config FILE",
                 PLACES.join(" nor ")
             ))

@@ -79,19 +79,19 @@ impl Logs {
 }
 
 /// One event's way into the queue.
-struct Lines(ProcessLog);
+struct EventWriter(ProcessLog);
 
-impl MakeWriter<'_> for Lines {
-    type Writer = Line;
+impl MakeWriter<'_> for EventWriter {
+    type Writer = EventLine;
 
-    fn make_writer(&self) -> Line {
-        Line(self.0.clone())
+    fn make_writer(&self) -> EventLine {
+        EventLine(self.0.clone())
     }
 }
 
-struct Line(ProcessLog);
+struct EventLine(ProcessLog);
 
-impl io::Write for Line {
+impl io::Write for EventLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.write(line);
         Ok(line.len())
@@ -140,7 +140,7 @@ fn directive(level: LogLevel) -> &'static str {
 
 fn format(config: &Config, chosen: Chosen, queue: &ProcessLog) -> Format {
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(Lines(queue.clone()))
+        .with_writer(EventWriter(queue.clone()))
         .with_target(false);
     match chosen.format.unwrap_or(config.global.log_format) {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),

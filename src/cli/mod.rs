@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{LogFormat, LogLevel};
 use crate::net::signals;
-use failure::Failure;
+use failure::CommandError;
 use logs::Chosen;
 
 /// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
@@ -165,7 +165,7 @@ pub fn main() -> ExitCode {
 
 impl Arguments {
     /// Nothing is given that would do nothing, before the command's name or behind it.
-    fn verify(&self) -> Result<(), Failure> {
+    fn verify(&self) -> Result<(), CommandError> {
         let is_configured = self.run.config.config.is_some();
         let wrong = match &self.command {
             Some(_) if self.run.logs.is_given() => {
@@ -179,7 +179,7 @@ impl Arguments {
             }
             _ => return Ok(()),
         };
-        Err(Failure::Usage(wrong.to_owned()))
+        Err(CommandError::Usage(wrong.to_owned()))
     }
 
     /// Runs until a signal asks to stop, and unblocks them itself; any other command ends by the
@@ -192,7 +192,7 @@ impl Arguments {
     }
 }
 
-fn execute(arguments: Arguments) -> Result<(), Failure> {
+fn execute(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command {
         None => run::run(arguments.run),
         Some(Command::Run(arguments)) => run::run(arguments),

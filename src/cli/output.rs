@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use super::failure::Failure;
+use super::failure::CommandError;
 
 /// A reader that went away (`evenkeel status | head`) is no failure.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::io("write the answer")(error))
+            Err(CommandError::io("write the answer")(error))
         }
         _ => Ok(()),
     }

@@ -2,21 +2,21 @@
 
 use super::RunArguments;
 use super::balancer::{Balancer, configuration, runtime};
-use super::failure::Failure;
+use super::failure::CommandError;
 use super::locate::locate;
 use super::logs::Logs;
 use crate::server::{ConfigSource, Signals};
 
 /// Runs until a signal asks to stop and the stop is over.
-pub fn run(arguments: RunArguments) -> Result<(), Failure> {
+pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let source = ConfigSource::File(locate(arguments.config.config)?);
     let config = configuration(&source)?;
-    let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
+    let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
     let _flush = logs.flush_at_end();
     let runtime = runtime()?;
     runtime.block_on(async {
         // Before anything is announced: who reads "listening" may already send a signal.
-        let signals = Signals::install().map_err(Failure::io("install signal handlers"))?;
+        let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         let balancer = Balancer::start(config, source, logs).await?;
         balancer.server.run(signals).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::target::Given;
+use super::target::TargetArguments;
 use crate::admin::{MAX_TIME, MAX_WEIGHT, network};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::{Rate, RateError};
@@ -29,14 +29,14 @@ pub struct AskArguments {
     ca: Option<PathBuf>,
     /// How the answer is shown
     #[arg(short, long, value_enum, default_value_t)]
-    pub(super) output: Output,
+    pub(super) output: OutputFormat,
     #[command(flatten)]
     config: ConfigArgument,
 }
 
 impl AskArguments {
-    pub(super) fn given(&self) -> Given {
-        Given {
+    pub(super) fn given(&self) -> TargetArguments {
+        TargetArguments {
             admin: self.admin.clone(),
             token_file: self.token_file.clone(),
             ca: self.ca.clone(),
@@ -59,7 +59,7 @@ pub struct ReloadArguments {
 pub struct MaintArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
-    pub(super) backend: BackendName,
+    pub(super) backend: BackendArgument,
     /// Return when its last connection is gone, or fail after this time, at most 7d
     #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) wait: Option<Duration>,
@@ -71,7 +71,7 @@ pub struct MaintArguments {
 pub struct WeightArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
-    pub(super) backend: BackendName,
+    pub(super) backend: BackendArgument,
     /// Its share beside the others' weights, 0 to 256; 0: no new connections
     #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_WEIGHT)), required_unless_present = "reset")]
     pub(super) weight: Option<u16>,
@@ -88,7 +88,7 @@ pub struct WeightArguments {
 pub struct SubjectArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
-    pub(super) backend: Option<BackendName>,
+    pub(super) backend: Option<BackendArgument>,
     /// A whole listener in place of a backend
     #[arg(long, value_name = "NAME")]
     pub(super) listener: Option<String>,
@@ -219,7 +219,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Output {
+pub enum OutputFormat {
     /// For people
     #[default]
     Table,
@@ -229,20 +229,22 @@ pub enum Output {
 
 /// `POOL/BACKEND` of the command line. The backend's name may hold slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendName {
+pub struct BackendArgument {
     pub pool: String,
     pub backend: String,
 }
 
-impl FromStr for BackendName {
+impl FromStr for BackendArgument {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<BackendName, String> {
+    fn from_str(text: &str) -> Result<BackendArgument, String> {
         match text.split_once('/') {
-            Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => Ok(BackendName {
-                pool: pool.into(),
-                backend: backend.into(),
-            }),
+            Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => {
+                Ok(BackendArgument {
+                    pool: pool.into(),
+                    backend: backend.into(),
+                })
+            }
             _ => Err("not POOL/BACKEND, as in chat/n1".to_owned()),
         }
     }
@@ -254,13 +256,13 @@ mod tests {
 
     #[test]
     fn a_backend_is_named_by_pool_and_name() {
-        let name: BackendName = "chat/unix:/run/a.sock".parse().unwrap();
+        let name: BackendArgument = "chat/unix:/run/a.sock".parse().unwrap();
         assert_eq!(
             (name.pool.as_str(), name.backend.as_str()),
             ("chat", "unix:/run/a.sock")
         );
         for bad in ["chat", "chat/", "/n1", ""] {
-            assert!(bad.parse::<BackendName>().is_err(), "{bad}");
+            assert!(bad.parse::<BackendArgument>().is_err(), "{bad}");
         }
     }
 

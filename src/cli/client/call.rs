@@ -15,12 +15,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::found::{Seen, Watched};
+use super::found::{FirstBytes, RecordingStream};
 use super::layout::clean;
-use super::target::Target;
+use super::target::AdminTarget;
 use crate::admin::view::ErrorView;
 use crate::base::units::format_duration;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 use crate::config::Bind;
 use crate::tls::handshake_words;
 
@@ -28,19 +28,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A status of ten thousand backends takes about 8 MB.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+trait CallStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> CallStream for S {}
 
 /// As [`call_with`], with nothing to say.
 ///
 /// # Errors
 /// The same.
 pub async fn call(
-    target: &Target,
+    target: &AdminTarget,
     method: Method,
     path: &str,
     patience: Duration,
-) -> Result<Bytes, Failure> {
+) -> Result<Bytes, CommandError> {
     call_with(target, method, path, String::new(), patience).await
 }
 
@@ -49,12 +49,12 @@ pub async fn call(
 /// # Errors
 /// When the endpoint cannot be reached, does not answer within `patience`, or answers with an error.
 pub async fn call_with(
-    target: &Target,
+    target: &AdminTarget,
     method: Method,
     path: &str,
     body: String,
     patience: Duration,
-) -> Result<Bytes, Failure> {
+) -> Result<Bytes, CommandError> {
     let late = |_| {
         io::Error::new(
             ErrorKind::TimedOut,
@@ -67,8 +67,8 @@ pub async fn call_with(
         .flatten()
         .map_err(|error| unreachable_endpoint(target, &error))?;
     let request = request(target, method, path, body)?;
-    let seen = Seen::default();
-    let answer = exchange(Watched::new(stream, &seen), request);
+    let seen = FirstBytes::default();
+    let answer = exchange(RecordingStream::new(stream, &seen), request);
     let answer = match timeout(patience, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
@@ -84,21 +84,21 @@ pub async fn call_with(
 }
 
 /// Whatever is at the address says.
-struct Answer {
+struct CallReply {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Answer {
+impl CallReply {
     fn is_json(&self) -> bool {
         let kind = self.headers.get(CONTENT_TYPE);
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
     }
 }
 
-async fn connect(target: &Target) -> io::Result<Box<dyn Stream>> {
-    let stream: Box<dyn Stream> = match &target.address {
+async fn connect(target: &AdminTarget) -> io::Result<Box<dyn CallStream>> {
+    let stream: Box<dyn CallStream> = match &target.address {
         Bind::Tcp(address) => Box::new(TcpStream::connect(address).await?),
         Bind::Unix(path) => Box::new(UnixStream::connect(path).await?),
     };
@@ -110,7 +110,7 @@ async fn connect(target: &Target) -> io::Result<Box<dyn Stream>> {
     Ok(Box::new(connector.connect(name, stream).await?))
 }
 
-fn server_name(target: &Target) -> Result<ServerName<'static>, InvalidDnsNameError> {
+fn server_name(target: &AdminTarget) -> Result<ServerName<'static>, InvalidDnsNameError> {
     match (&target.name, &target.address) {
         (Some(name), _) => ServerName::try_from(name.clone()),
         (None, Bind::Tcp(address)) => Ok(ServerName::from(address.ip())),
@@ -119,11 +119,11 @@ fn server_name(target: &Target) -> Result<ServerName<'static>, InvalidDnsNameErr
 }
 
 fn request(
-    target: &Target,
+    target: &AdminTarget,
     method: Method,
     path: &str,
     body: String,
-) -> Result<Request<Full<Bytes>>, Failure> {
+) -> Result<Request<Full<Bytes>>, CommandError> {
     let host = match (&target.name, &target.address) {
         (Some(name), Bind::Tcp(address)) => format!("{name}:{}", address.port()),
         (None, Bind::Tcp(address)) => address.to_string(),
@@ -137,14 +137,14 @@ fn request(
     if let Some(token) = &target.token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
-    let unfit = |error| Failure::Other(format!("the token cannot be sent: {error}"));
+    let unfit = |error| CommandError::Other(format!("the token cannot be sent: {error}"));
     request.body(body.into()).map_err(unfit)
 }
 
 async fn exchange(
-    stream: Watched<Box<dyn Stream>>,
+    stream: RecordingStream<Box<dyn CallStream>>,
     request: Request<Full<Bytes>>,
-) -> Result<Answer, String> {
+) -> Result<CallReply, String> {
     let shake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shake.map_err(|error| error.to_string())?;
     // An error of the connection is seen by the request as well.
@@ -155,14 +155,14 @@ async fn exchange(
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     driver.abort();
     let body = body.map_err(|error| error.to_string())?;
-    Ok(Answer {
+    Ok(CallReply {
         status: head.status,
         headers: head.headers,
         body: body.to_bytes(),
     })
 }
 
-fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
+fn unreachable_endpoint(target: &AdminTarget, error: &io::Error) -> CommandError {
     const LOOK: &str = "; is evenkeel running, and does its configuration have [admin]?";
     let (reason, hint) = match error.kind() {
         _ if is_no_tls(error) => (
@@ -174,18 +174,18 @@ fn unreachable_endpoint(target: &Target, error: &io::Error) -> Failure {
         ErrorKind::PermissionDenied => return denied(target),
         _ => (handshake_words(error), ""),
     };
-    let Target {
+    let AdminTarget {
         address, origin, ..
     } = target;
-    Failure::Other(format!(
+    CommandError::Other(format!(
         "no admin endpoint at {address} (from {origin}): {reason}{hint}"
     ))
 }
 
 /// It may well run: who asks may not open its socket.
-fn denied(target: &Target) -> Failure {
+fn denied(target: &AdminTarget) -> CommandError {
     use std::os::unix::fs::MetadataExt as _;
-    let Target {
+    let AdminTarget {
         address, origin, ..
     } = target;
     let file = match address {
@@ -197,7 +197,7 @@ fn denied(target: &Target) -> Failure {
         format!(": its file is of user {user}, group {group}, mode {mode:04o}")
     });
     let whose = whose.unwrap_or_default();
-    Failure::Other(format!(
+    CommandError::Other(format!(
         "permission to ask at {address} (from {origin}) is denied{whose}"
     ))
 }
@@ -209,18 +209,18 @@ fn is_no_tls(error: &io::Error) -> bool {
     matches!(cause, Some(Error::InvalidMessage(_)))
 }
 
-fn unanswered(target: &Target, seen: &Seen, reason: &str) -> Failure {
-    let Target {
+fn unanswered(target: &AdminTarget, seen: &FirstBytes, reason: &str) -> CommandError {
+    let AdminTarget {
         address, origin, ..
     } = target;
-    Failure::Other(match seen.describe() {
+    CommandError::Other(match seen.describe() {
         Some(what) => format!("no admin endpoint at {address} (from {origin}): {what}"),
         None => format!("no answer of the admin endpoint at {address} (from {origin}): {reason}"),
     })
 }
 
-fn refused(target: &Target, answer: &Answer) -> Failure {
-    let Answer {
+fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
+    let CallReply {
         status,
         headers,
         body,
@@ -231,12 +231,12 @@ fn refused(target: &Target, answer: &Answer) -> Failure {
         drawn,
     }) = serde_json::from_slice(body)
     else {
-        let Target {
+        let AdminTarget {
             address, origin, ..
         } = target;
         let server = headers.get(SERVER).map(|name| name.as_bytes());
         let server = server.map_or(String::new(), |name| format!(" ({})", name.escape_ascii()));
-        return Failure::Other(format!(
+        return CommandError::Other(format!(
             "no admin endpoint at {address} (from {origin}): it answered {status}{server}, which is no admin \
              endpoint's answer"
         ));
@@ -249,18 +249,18 @@ fn refused(target: &Target, answer: &Answer) -> Failure {
         // It shows lines of a file of another machine.
         let lines: Vec<String> = drawn.lines().map(clean).collect();
         let drawn = lines.join("\n");
-        return Failure::Drawn { error, drawn };
+        return CommandError::Drawn { error, drawn };
     }
     let details: String = errors.iter().map(|detail| format!("\n{detail}")).collect();
-    Failure::Other(format!("{error}{hint}{details}"))
+    CommandError::Other(format!("{error}{hint}{details}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn target() -> Target {
-        Target {
+    fn target() -> AdminTarget {
+        AdminTarget {
             address: Bind::Tcp(([127, 0, 0, 1], 9900).into()),
             name: None,
             token: None,
@@ -287,7 +287,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         let file = std::fs::metadata(&path).unwrap();
-        let target = Target {
+        let target = AdminTarget {
             address: Bind::Unix(path.clone()),
             ..target()
         };
@@ -303,8 +303,8 @@ mod tests {
         );
     }
 
-    fn answer(status: StatusCode, body: &'static [u8]) -> Answer {
-        Answer {
+    fn answer(status: StatusCode, body: &'static [u8]) -> CallReply {
+        CallReply {
             status,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body),

@@ -8,16 +8,16 @@ use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::arguments::{AskArguments, Output, PaceArguments, client, duration, number};
+use super::arguments::{AskArguments, OutputFormat, PaceArguments, client, duration, number};
 use super::jobs;
 use super::layout::{Style, clean};
-use super::listing::More;
-use super::target::Target;
+use super::listing::NextPage;
+use super::target::AdminTarget;
 use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, listing, print, show, understand};
 use crate::admin::DEFAULT_LIMIT;
 use crate::admin::view::{ClosedView, ConnectionsView, JobView};
 use crate::base::units::format_duration;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 use crate::relay::MAX_PAGE;
 
 #[derive(Debug, Args)]
@@ -32,24 +32,24 @@ pub struct ListArguments {
     all: bool,
     /// What is shown first: the oldest, the longest idle, those with the most bytes
     #[arg(long, value_enum)]
-    sort: Option<Sort>,
+    sort: Option<SortArgument>,
     #[command(flatten)]
     ask: AskArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Sort {
+enum SortArgument {
     Age,
     Idle,
     Bytes,
 }
 
-impl Sort {
+impl SortArgument {
     fn word(self) -> &'static str {
         match self {
-            Sort::Age => "age",
-            Sort::Idle => "idle",
-            Sort::Bytes => "bytes",
+            SortArgument::Age => "age",
+            SortArgument::Idle => "idle",
+            SortArgument::Bytes => "bytes",
         }
     }
 }
@@ -128,7 +128,7 @@ pub struct MoveArguments {
 }
 
 /// Prints the established connections that match.
-pub fn list(arguments: ListArguments) -> Result<(), Failure> {
+pub fn list(arguments: ListArguments) -> Result<(), CommandError> {
     let ListArguments {
         filter,
         limit,
@@ -143,8 +143,8 @@ pub fn list(arguments: ListArguments) -> Result<(), Failure> {
         let body = page(target, &filter, sort, limit, None).await?;
         // In another order than the table's there are no further pages.
         let more = match sort {
-            Some(_) => More::Sorted(limit.map_or(DEFAULT_LIMIT, usize::from)),
-            None => More::Paged,
+            Some(_) => NextPage::Sorted(limit.map_or(DEFAULT_LIMIT, usize::from)),
+            None => NextPage::Paged,
         };
         show(output, &body, |listed| {
             listing::connections(listed, more, Style::of_stdout())
@@ -153,7 +153,7 @@ pub fn list(arguments: ListArguments) -> Result<(), Failure> {
 }
 
 /// Ends one connection at once, as a stop of the balancer would, or begins a job that ends those that match.
-pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
+pub fn close(arguments: CloseArguments) -> Result<(), CommandError> {
     let CloseArguments {
         id,
         filter,
@@ -166,7 +166,7 @@ pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
         return begin(path, &filter, all, &pace, &asked);
     };
     if pace.is_given() {
-        return Err(Failure::Usage(
+        return Err(CommandError::Usage(
             "one connection is ended at once: --rate, --deadline, --after, --code and --reason go with a filter or --all".to_owned(),
         ));
     }
@@ -180,7 +180,7 @@ pub fn close(arguments: CloseArguments) -> Result<(), Failure> {
 }
 
 /// Begins a job that gives those that match another backend, where they can outlive their own.
-pub fn move_many(arguments: MoveArguments) -> Result<(), Failure> {
+pub fn move_many(arguments: MoveArguments) -> Result<(), CommandError> {
     let MoveArguments {
         filter,
         all,
@@ -198,13 +198,13 @@ fn begin(
     all: bool,
     pace: &PaceArguments,
     asked: &AskArguments,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let conditions = filter.conditions().into_iter();
     let conditions: serde_json::Map<String, Value> = conditions
         .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
         .collect();
     if conditions.is_empty() && !all {
-        return Err(Failure::Usage(
+        return Err(CommandError::Usage(
             "which ones? give a filter such as --pool or --min-idle, or --all".to_owned(),
         ));
     }
@@ -229,10 +229,10 @@ fn begin(
 
 /// One answer of all pages.
 async fn show_all(
-    target: &Target,
-    output: Output,
+    target: &AdminTarget,
+    output: OutputFormat,
     filter: &FilterArguments,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let limit = u16::try_from(MAX_PAGE).ok();
     let mut whole: ConnectionsView = understand(&page(target, filter, None, limit, None).await?)?;
     while let Some(cursor) = whole.next {
@@ -244,32 +244,34 @@ async fn show_all(
         } = understand(&body)?;
         // Each page lies behind the one before: that bounds their number, whatever answers.
         if next.is_some_and(|next| next <= cursor) {
-            return Err(Failure::Other("the pages go round in a circle".to_owned()));
+            return Err(CommandError::Other(
+                "the pages go round in a circle".to_owned(),
+            ));
         }
         whole.connections.extend(connections);
         (whole.next, whole.live) = (next, live);
     }
     match output {
-        Output::Table => print(&listing::connections(
+        OutputFormat::Table => print(&listing::connections(
             &whole,
-            More::Paged,
+            NextPage::Paged,
             Style::of_stdout(),
         )),
-        Output::Json => {
+        OutputFormat::Json => {
             let text = serde_json::to_string_pretty(&whole);
-            let text = text.map_err(|error| Failure::Other(error.to_string()))?;
+            let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
             print(&format!("{text}\n"))
         }
     }
 }
 
 async fn page(
-    target: &Target,
+    target: &AdminTarget,
     filter: &FilterArguments,
-    sort: Option<Sort>,
+    sort: Option<SortArgument>,
     limit: Option<u16>,
     cursor: Option<u64>,
-) -> Result<bytes::Bytes, Failure> {
+) -> Result<bytes::Bytes, CommandError> {
     let path = list_path(filter, sort, limit, cursor);
     call::call(target, Method::GET, &path, ANSWER_TIMEOUT).await
 }
@@ -308,7 +310,7 @@ impl FilterArguments {
 
 fn list_path(
     filter: &FilterArguments,
-    sort: Option<Sort>,
+    sort: Option<SortArgument>,
     limit: Option<u16>,
     cursor: Option<u64>,
 ) -> String {
@@ -351,7 +353,7 @@ mod tests {
         filter.client = Some("10.0.0.0/8".into());
         filter.min_idle = Some(Duration::from_secs(90));
         assert_eq!(
-            list_path(&filter, Some(Sort::Idle), Some(5), Some(9)),
+            list_path(&filter, Some(SortArgument::Idle), Some(5), Some(9)),
             "/api/v1/connections?backend=a%26b%3Dc%20d&client=10.0.0.0%2F8&min_idle=90s&sort=idle&limit=5&cursor=9"
         );
     }

@@ -12,9 +12,9 @@ const MAX_SEEN_BYTES: usize = 64;
 
 /// The first bytes that came.
 #[derive(Debug, Clone, Default)]
-pub struct Seen(Arc<Mutex<Vec<u8>>>);
+pub struct FirstBytes(Arc<Mutex<Vec<u8>>>);
 
-impl Seen {
+impl FirstBytes {
     fn add(&self, bytes: &[u8]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MAX_SEEN_BYTES.saturating_sub(seen.len());
@@ -42,13 +42,13 @@ impl Seen {
 
 /// A stream whose first bytes are noted.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub struct RecordingStream<S> {
     stream: S,
-    seen: Seen,
+    seen: FirstBytes,
 }
 
-impl<S> Watched<S> {
-    pub fn new(stream: S, seen: &Seen) -> Self {
+impl<S> RecordingStream<S> {
+    pub fn new(stream: S, seen: &FirstBytes) -> Self {
         Self {
             stream,
             seen: seen.clone(),
@@ -56,7 +56,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,7 +70,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn said(bytes: &[u8]) -> Option<String> {
-        let seen = Seen::default();
+        let seen = FirstBytes::default();
         seen.add(bytes);
         seen.describe()
     }

@@ -7,7 +7,7 @@ use super::arguments::{AskArguments, number};
 use super::layout::{Cell, Style, layout, span};
 use super::{ANSWER_TIMEOUT, ask, call, show};
 use crate::admin::view::{JobView, JobsView};
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 
 #[derive(Debug, Args)]
 pub struct AbortArguments {
@@ -22,7 +22,7 @@ pub struct AbortArguments {
 const MOVED_COLUMN: usize = 7;
 
 /// Prints the jobs that run and the latest that are over.
-pub fn list(arguments: AskArguments) -> Result<(), Failure> {
+pub fn list(arguments: AskArguments) -> Result<(), CommandError> {
     ask(&arguments, async |target, output| {
         let body = call::call(target, Method::GET, "/api/v1/jobs", ANSWER_TIMEOUT).await?;
         show(output, &body, |jobs: &JobsView| {
@@ -32,7 +32,7 @@ pub fn list(arguments: AskArguments) -> Result<(), Failure> {
 }
 
 /// Ends no more connections by a job; what was told to end ends.
-pub fn abort(arguments: AbortArguments) -> Result<(), Failure> {
+pub fn abort(arguments: AbortArguments) -> Result<(), CommandError> {
     let path = format!("/api/v1/jobs/{}/abort", arguments.id);
     ask(&arguments.ask, async |target, output| {
         let body = call::call(target, Method::POST, &path, ANSWER_TIMEOUT).await?;

@@ -20,14 +20,14 @@ const TAG_COLUMN: usize = 4;
 
 /// How the rest is shown, where there is one.
 #[derive(Debug, Clone, Copy)]
-pub enum More {
+pub enum NextPage {
     Paged,
     /// These many were asked for, and there are no pages.
     Sorted(usize),
 }
 
 /// The whole table, ending with a line end.
-pub fn connections(listed: &ConnectionsView, more: More, style: Style) -> String {
+pub fn connections(listed: &ConnectionsView, more: NextPage, style: Style) -> String {
     let is_tagged = listed.connections.iter().any(|one| one.tag.is_some());
     let rows = listed.connections.iter().map(|one| row(one, is_tagged));
     let mut head = HEAD.to_vec();
@@ -37,8 +37,8 @@ pub fn connections(listed: &ConnectionsView, more: More, style: Style) -> String
     let mut text = layout(&head, rows.collect(), style);
     let count = listed.connections.len();
     let more = match more {
-        More::Paged if listed.next.is_some() => "; there may be more: --all",
-        More::Sorted(limit) if count >= limit && listed.live > count as u64 => {
+        NextPage::Paged if listed.next.is_some() => "; there may be more: --all",
+        NextPage::Sorted(limit) if count >= limit && listed.live > count as u64 => {
             "; there may be more: a higher --limit"
         }
         _ => "",
@@ -131,7 +131,7 @@ mod tests {
             next,
             live: 9,
         };
-        connections(&listed, More::Paged, Style::Plain)
+        connections(&listed, NextPage::Paged, Style::Plain)
     }
 
     #[test]

@@ -23,10 +23,10 @@ use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serde::de::DeserializeOwned;
 
-use super::failure::Failure;
+use super::failure::CommandError;
 use super::output::print;
 use crate::admin::view::ReloadView;
-use arguments::Output;
+use arguments::OutputFormat;
 pub use arguments::{
     AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments, WeightArguments,
 };
@@ -35,7 +35,7 @@ pub use jobs::{AbortArguments, abort, list as jobs};
 pub use operate::{drain, maint, ready, weight};
 pub use plan::{PlanArguments, plan};
 pub use status::{StatusArguments, status};
-use target::Target;
+use target::AdminTarget;
 
 /// What stays as it is in a path segment: RFC 3986's unreserved characters, and `:`.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -48,7 +48,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Prints what changed; a refused configuration is a failure with all its messages.
-pub fn reload(arguments: ReloadArguments) -> Result<(), Failure> {
+pub fn reload(arguments: ReloadArguments) -> Result<(), CommandError> {
     let conditions = arguments.conditions.iter().map(ToString::to_string);
     let conditions: Vec<String> = conditions.collect();
     ask(&arguments.ask, async |target, output| {
@@ -64,15 +64,15 @@ pub fn reload(arguments: ReloadArguments) -> Result<(), Failure> {
     })
 }
 
-fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), Failure>
+fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), CommandError>
 where
-    F: AsyncFnOnce(&Target, Output) -> Result<(), Failure>,
+    F: AsyncFnOnce(&AdminTarget, OutputFormat) -> Result<(), CommandError>,
 {
-    let target = Target::find(&arguments.given())?;
+    let target = AdminTarget::find(&arguments.given())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(Failure::io("start the runtime"))?;
+        .map_err(CommandError::io("start the runtime"))?;
     runtime.block_on(asking(&target, arguments.output))
 }
 
@@ -84,19 +84,19 @@ fn connections(count: u64) -> String {
 }
 
 fn show<T: DeserializeOwned>(
-    output: Output,
+    output: OutputFormat,
     body: &[u8],
     table: impl FnOnce(&T) -> String,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     match output {
-        Output::Json => print(&String::from_utf8_lossy(body)),
-        Output::Table => print(&table(&understand(body)?)),
+        OutputFormat::Json => print(&String::from_utf8_lossy(body)),
+        OutputFormat::Table => print(&table(&understand(body)?)),
     }
 }
 
-fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, CommandError> {
     serde_json::from_slice(body).map_err(|error| {
-        Failure::Other(format!(
+        CommandError::Other(format!(
             "the answer is not understood (is it another version?): {error}"
         ))
     })

@@ -7,33 +7,33 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::arguments::{
-    AskArguments, BackendName, DrainArguments, MaintArguments, ReadyArguments, SubjectArguments,
-    WeightArguments,
+    AskArguments, BackendArgument, DrainArguments, MaintArguments, ReadyArguments,
+    SubjectArguments, WeightArguments,
 };
-use super::wait::Watch;
+use super::wait::WaitTask;
 use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, jobs, show};
 use crate::admin::view::{BackendView, JobView, ListenerView, OperatedListenerView, OperatedView};
 use crate::base::units::format_duration;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 
 /// Whom the word is about.
 pub(super) enum Subject {
-    Backend(BackendName),
+    Backend(BackendArgument),
     Listener(String),
 }
 
 impl SubjectArguments {
-    fn subject(self) -> Result<Subject, Failure> {
+    fn subject(self) -> Result<Subject, CommandError> {
         match (self.backend, self.listener) {
             (Some(backend), None) => Ok(Subject::Backend(backend)),
             (None, Some(listener)) => Ok(Subject::Listener(listener)),
             // The command line has refused it.
-            _ => Err(Failure::Other("POOL/BACKEND or --listener".to_owned())),
+            _ => Err(CommandError::Other("POOL/BACKEND or --listener".to_owned())),
         }
     }
 }
 
-pub fn drain(arguments: DrainArguments) -> Result<(), Failure> {
+pub fn drain(arguments: DrainArguments) -> Result<(), CommandError> {
     let DrainArguments {
         subject,
         wait,
@@ -49,19 +49,19 @@ pub fn drain(arguments: DrainArguments) -> Result<(), Failure> {
     operate(&subject.subject()?, "drain", wait, Value::from(body), &ask)
 }
 
-pub fn maint(arguments: MaintArguments) -> Result<(), Failure> {
+pub fn maint(arguments: MaintArguments) -> Result<(), CommandError> {
     let MaintArguments { backend, wait, ask } = arguments;
     let subject = Subject::Backend(backend);
     operate(&subject, "maint", wait, serde_json::json!({}), &ask)
 }
 
-pub fn ready(arguments: ReadyArguments) -> Result<(), Failure> {
+pub fn ready(arguments: ReadyArguments) -> Result<(), CommandError> {
     let ReadyArguments { subject, ask } = arguments;
     let nothing = serde_json::json!({});
     operate(&subject.subject()?, "ready", None, nothing, &ask)
 }
 
-pub fn weight(arguments: WeightArguments) -> Result<(), Failure> {
+pub fn weight(arguments: WeightArguments) -> Result<(), CommandError> {
     let WeightArguments {
         backend,
         weight,
@@ -96,9 +96,9 @@ fn operate(
     wait: Option<Duration>,
     body: Value,
     asked: &AskArguments,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     ask(asked, async |target, output| {
-        let watch = Watch::new(target, subject, output);
+        let watch = WaitTask::new(target, subject, output);
         let done = watch.operate(word, wait, body.to_string()).await?;
         show(output, &done.body, |_: &Value| done.told())?;
         match (wait, done.live()) {
@@ -120,7 +120,7 @@ impl Subject {
     pub(super) fn base(&self) -> String {
         let encoded = |name| utf8_percent_encode(name, SEGMENT);
         match self {
-            Subject::Backend(BackendName { pool, backend }) => {
+            Subject::Backend(BackendArgument { pool, backend }) => {
                 let (pool, backend) = (encoded(pool), encoded(backend));
                 format!("/api/v1/pools/{pool}/backends/{backend}")
             }
@@ -131,15 +131,15 @@ impl Subject {
     /// As a job names its target.
     pub(super) fn name(&self) -> String {
         match self {
-            Subject::Backend(BackendName { pool, backend }) => format!("{pool}/{backend}"),
+            Subject::Backend(BackendArgument { pool, backend }) => format!("{pool}/{backend}"),
             Subject::Listener(name) => format!("listener {name}"),
         }
     }
 
-    fn left(&self, live: u64, wait: Duration) -> Failure {
+    fn left(&self, live: u64, wait: Duration) -> CommandError {
         let name = self.name();
         let wait = format_duration(wait);
-        Failure::Other(format!("{name}: {} left after {wait}", connections(live)))
+        CommandError::Other(format!("{name}: {} left after {wait}", connections(live)))
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn names_are_encoded_in_the_path() {
-        let name: BackendName = "chat/unix:/run/a b.sock".parse().unwrap();
+        let name: BackendArgument = "chat/unix:/run/a b.sock".parse().unwrap();
         assert_eq!(
             Subject::Backend(name).path("drain", Some(Duration::from_secs(60))),
             "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m"

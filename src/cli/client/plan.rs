@@ -9,7 +9,7 @@ use http::Method;
 use super::layout::{Cell, Style, layout};
 use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show, understand};
 use crate::admin::view::{PlanPartView, PlanView};
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 use crate::config;
 use crate::server::ConfigSource;
 
@@ -25,7 +25,7 @@ pub struct PlanArguments {
     ask: AskArguments,
 }
 
-pub fn plan(arguments: PlanArguments) -> Result<(), Failure> {
+pub fn plan(arguments: PlanArguments) -> Result<(), CommandError> {
     let source = ConfigSource::File(arguments.file);
     let text = source.read()?;
     // The files that it names are the balancer's, which may run elsewhere or as somebody else.
@@ -41,7 +41,7 @@ pub fn plan(arguments: PlanArguments) -> Result<(), Failure> {
         let plan: PlanView = understand(&answer)?;
         match plan.refusals.is_empty() {
             true => Ok(()),
-            false => Err(Failure::Other(format!(
+            false => Err(CommandError::Other(format!(
                 "such a reload would be refused:\n{}",
                 plan.refusals.join("\n")
             ))),

@@ -5,11 +5,11 @@ use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde::Serialize;
 
-use super::arguments::Output;
+use super::arguments::OutputFormat;
 use super::layout::Style;
 use super::{ANSWER_TIMEOUT, AskArguments, SEGMENT, ask, call, print, show, table, understand};
 use crate::admin::view::{PoolView, StatusView};
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 
 #[derive(Debug, Args)]
 pub struct StatusArguments {
@@ -24,7 +24,7 @@ pub struct StatusArguments {
 }
 
 /// Prints listeners, pools and backends.
-pub fn status(arguments: StatusArguments) -> Result<(), Failure> {
+pub fn status(arguments: StatusArguments) -> Result<(), CommandError> {
     let StatusArguments {
         pool,
         down,
@@ -65,15 +65,15 @@ fn keep_down(pools: &mut [PoolView]) {
 }
 
 fn present(
-    output: Output,
+    output: OutputFormat,
     view: &impl Serialize,
     table: impl FnOnce() -> String,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     match output {
-        Output::Table => print(&table()),
-        Output::Json => {
+        OutputFormat::Table => print(&table()),
+        OutputFormat::Json => {
             let text = serde_json::to_string_pretty(view);
-            let text = text.map_err(|error| Failure::Other(error.to_string()))?;
+            let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
             print(&format!("{text}\n"))
         }
     }

@@ -4,14 +4,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::trust::Trust;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 use crate::config::{self, Admin, AdminRole, Bind};
 
 /// Where an endpoint is looked for when nothing says otherwise.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Target {
+pub struct AdminTarget {
     pub address: Bind,
     /// The host's name, where one was given.
     pub name: Option<String>,
@@ -24,7 +24,7 @@ pub struct Target {
 
 /// What the command line said.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct TargetArguments {
     /// `--admin` or `EVENKEEL_ADMIN`: `HOST:PORT`, `unix:/path`, or an `http://` or `https://` URL of those. Without a
     /// scheme it is https off loopback.
     pub admin: Option<String>,
@@ -36,19 +36,19 @@ pub struct Given {
     pub config: Option<PathBuf>,
 }
 
-impl Target {
+impl AdminTarget {
     /// The command line goes before the file; a file that cannot be used matters only where it is needed.
     ///
     /// # Errors
     /// When an address or a token cannot be read, the file has no `[admin]`, or the token would go over a network in
     /// clear text.
-    pub fn find(given: &Given) -> Result<Target, Failure> {
+    pub fn find(given: &TargetArguments) -> Result<AdminTarget, CommandError> {
         let mut target = match (&given.admin, &given.config) {
-            (Some(address), _) => Target::parse(address)?,
-            (None, Some(file)) => Target::configured(file)?,
-            (None, None) => Target {
+            (Some(address), _) => AdminTarget::parse(address)?,
+            (None, Some(file)) => AdminTarget::configured(file)?,
+            (None, None) => AdminTarget {
                 origin: "the default".into(),
-                ..Target::parse(DEFAULT_ADMIN)?
+                ..AdminTarget::parse(DEFAULT_ADMIN)?
             },
         };
         if let Some(file) = &given.token_file {
@@ -58,7 +58,7 @@ impl Target {
             target.tls = Some(Trust::Roots(ca.to_owned()));
         }
         if target.token.is_some() && target.tls.is_none() && !is_local(&target.address) {
-            return Err(Failure::Usage(format!(
+            return Err(CommandError::Usage(format!(
                 "{} is not on this host, and by http:// the token would go there in clear text; give https://{0}",
                 target.address
             )));
@@ -66,11 +66,11 @@ impl Target {
         Ok(target)
     }
 
-    fn parse(text: &str) -> Result<Target, Failure> {
+    fn parse(text: &str) -> Result<AdminTarget, CommandError> {
         let (address, scheme) = match text.split_once("://") {
             Some((scheme @ ("http" | "https"), address)) => (address, Some(scheme)),
             Some((scheme, _)) => {
-                return Err(Failure::Usage(format!(
+                return Err(CommandError::Usage(format!(
                     "--admin {text:?}: unknown scheme {scheme:?}; allowed: http, https"
                 )));
             }
@@ -81,8 +81,8 @@ impl Target {
             let port = address.rsplit_once(':').map(|(_, port)| port);
             match port.is_some_and(|port| port.parse::<u16>().is_ok()) {
                 // As a name that is not found.
-                true => Failure::Other(format!("--admin {text:?}: {why}")),
-                false => Failure::Usage(format!(
+                true => CommandError::Other(format!("--admin {text:?}: {why}")),
+                false => CommandError::Usage(format!(
                     "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
                 )),
             }
@@ -92,7 +92,7 @@ impl Target {
             // An endpoint off loopback has TLS.
             None => !is_local(&address),
         };
-        Ok(Target {
+        Ok(AdminTarget {
             address,
             name,
             token: None,
@@ -101,7 +101,7 @@ impl Target {
         })
     }
 
-    fn configured(file: &Path) -> Result<Target, Failure> {
+    fn configured(file: &Path) -> Result<AdminTarget, CommandError> {
         let shown = file.display();
         let text = read(file)?;
         let admin = match config::parse(&text, file) {
@@ -116,11 +116,11 @@ impl Target {
             }
         };
         let Some(admin) = admin else {
-            return Err(Failure::Other(format!(
+            return Err(CommandError::Other(format!(
                 "{shown} has no [admin], so there is no endpoint to talk to; give --admin if there is one"
             )));
         };
-        Ok(Target {
+        Ok(AdminTarget {
             token: own_token(&admin)?,
             address: reachable(admin.bind),
             name: None,
@@ -167,7 +167,7 @@ fn reachable(bind: Bind) -> Bind {
 }
 
 /// The token that may do most of those that this user can read.
-fn own_token(admin: &Admin) -> Result<Option<String>, Failure> {
+fn own_token(admin: &Admin) -> Result<Option<String>, CommandError> {
     let mut tokens: Vec<_> = admin.tokens.iter().collect();
     tokens.sort_by_key(|token| (token.role == AdminRole::Read, token.backend.is_some()));
     let files = admin.token_file.iter();
@@ -182,26 +182,26 @@ fn own_token(admin: &Admin) -> Result<Option<String>, Failure> {
     refused
 }
 
-fn read_token(file: &Path) -> Result<String, Failure> {
+fn read_token(file: &Path) -> Result<String, CommandError> {
     match read(file)?.trim() {
-        "" => Err(Failure::Other(format!("{} is empty", file.display()))),
+        "" => Err(CommandError::Other(format!("{} is empty", file.display()))),
         token => Ok(token.to_owned()),
     }
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+fn read(file: &Path) -> Result<String, CommandError> {
     std::fs::read_to_string(file)
-        .map_err(|error| Failure::Other(format!("read {}: {error}", file.display())))
+        .map_err(|error| CommandError::Other(format!("read {}: {error}", file.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn target(admin: &str) -> Target {
-        Target::find(&Given {
+    fn target(admin: &str) -> AdminTarget {
+        AdminTarget::find(&TargetArguments {
             admin: Some(admin.into()),
-            ..Given::default()
+            ..TargetArguments::default()
         })
         .unwrap()
     }
@@ -229,14 +229,14 @@ mod tests {
         let file = folder.path().join("token");
         std::fs::write(&file, "s3cret\n").unwrap();
         let find = |admin: &str| {
-            Target::find(&Given {
+            AdminTarget::find(&TargetArguments {
                 admin: Some(admin.into()),
                 token_file: Some(file.clone()),
-                ..Given::default()
+                ..TargetArguments::default()
             })
         };
         let error = find("http://192.0.2.1:9900").unwrap_err();
-        assert!(matches!(error, Failure::Usage(_)), "{error}");
+        assert!(matches!(error, CommandError::Usage(_)), "{error}");
         let error = error.to_string();
         assert!(error.contains("https://192.0.2.1:9900"), "{error}");
         for right in [
@@ -253,11 +253,11 @@ mod tests {
     #[test]
     fn what_is_no_address_is_an_error_that_shows_it() {
         for bad in ["9900", "localhost", "ftp://127.0.0.1:1", "127.0.0.1:99999"] {
-            let given = Given {
+            let given = TargetArguments {
                 admin: Some(bad.into()),
-                ..Given::default()
+                ..TargetArguments::default()
             };
-            let error = Target::find(&given).unwrap_err();
+            let error = AdminTarget::find(&given).unwrap_err();
             assert!(error.to_string().contains(bad), "{error}");
         }
     }
@@ -269,28 +269,28 @@ mod tests {
         let admin = "[admin]\nbind = \"127.0.0.1:9911\"\n";
         for broken in ["[[listener]]\nprotcol = 3\n", "[pool.x\n", ""] {
             std::fs::write(&file, format!("{admin}{broken}")).unwrap();
-            let given = Given {
+            let given = TargetArguments {
                 config: Some(file.clone()),
-                ..Given::default()
+                ..TargetArguments::default()
             };
-            let target = Target::find(&given).unwrap();
+            let target = AdminTarget::find(&given).unwrap();
             assert_eq!(target.address.to_string(), "127.0.0.1:9911");
         }
     }
 
     #[test]
     fn a_named_file_that_is_not_there_is_an_error() {
-        let given = Given {
+        let given = TargetArguments {
             config: Some("/nowhere/balancer.toml".into()),
-            ..Given::default()
+            ..TargetArguments::default()
         };
-        let error = Target::find(&given).unwrap_err().to_string();
+        let error = AdminTarget::find(&given).unwrap_err().to_string();
         assert!(error.contains("/nowhere/balancer.toml"), "{error}");
     }
 
     #[test]
     fn without_anything_it_is_the_default() {
-        let target = Target::find(&Given::default()).unwrap();
+        let target = AdminTarget::find(&TargetArguments::default()).unwrap();
         assert_eq!(target.address.to_string(), DEFAULT_ADMIN);
     }
 
@@ -299,12 +299,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, "s3cret\n").unwrap();
-        let given = Given {
+        let given = TargetArguments {
             token_file: Some(file),
-            ..Given::default()
+            ..TargetArguments::default()
         };
         assert_eq!(
-            Target::find(&given).unwrap().token.as_deref(),
+            AdminTarget::find(&given).unwrap().token.as_deref(),
             Some("s3cret")
         );
     }
@@ -314,9 +314,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, " \n").unwrap();
-        let error = Target::find(&Given {
+        let error = AdminTarget::find(&TargetArguments {
             token_file: Some(file.clone()),
-            ..Given::default()
+            ..TargetArguments::default()
         });
         let said = error.unwrap_err().to_string();
         assert_eq!(said, format!("{} is empty", file.display()));
@@ -335,9 +335,9 @@ mod tests {
             + &token("hands", "role = \"operate\"");
         std::fs::write(&file, text).unwrap();
         let find = || {
-            Target::find(&Given {
+            AdminTarget::find(&TargetArguments {
                 config: Some(file.clone()),
-                ..Given::default()
+                ..TargetArguments::default()
             })
         };
         assert!(find().is_err(), "none can be read");

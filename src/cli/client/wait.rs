@@ -9,15 +9,15 @@ use http::Method;
 use serde::Deserialize;
 use tokio::time::{Instant, interval_at, sleep};
 
-use super::arguments::Output;
+use super::arguments::OutputFormat;
 use super::operate::{Subject, operated, operated_listener};
-use super::target::Target;
+use super::target::AdminTarget;
 use super::{ANSWER_TIMEOUT, call, connections, jobs, understand};
 use crate::admin::MAX_WAIT;
 use crate::admin::view::{
     BackendView, JobView, JobsView, ListenerView, OperatedListenerView, OperatedView,
 };
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 
 /// Between two looks at what is left.
 const LOOK_SPACING: Duration = Duration::from_secs(1);
@@ -25,21 +25,21 @@ const LOOK_SPACING: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\r\x1b[K";
 
 /// An operator's word under way.
-pub(super) struct Watch<'a> {
-    target: &'a Target,
+pub(super) struct WaitTask<'a> {
+    target: &'a AdminTarget,
     subject: &'a Subject,
     /// Somebody looks.
     tells: bool,
 }
 
 /// What became of it.
-pub(super) struct Done {
+pub(super) struct WaitOutcome {
     /// As the endpoint answered; after the longest wait that it has, as it would.
     pub body: Bytes,
-    view: View,
+    view: WaitView,
 }
 
-enum View {
+enum WaitView {
     Backend(OperatedView),
     Listener(OperatedListenerView),
 }
@@ -49,12 +49,12 @@ struct Listeners {
     listeners: Vec<ListenerView>,
 }
 
-impl<'a> Watch<'a> {
-    pub fn new(target: &'a Target, subject: &'a Subject, output: Output) -> Self {
+impl<'a> WaitTask<'a> {
+    pub fn new(target: &'a AdminTarget, subject: &'a Subject, output: OutputFormat) -> Self {
         Self {
             target,
             subject,
-            tells: output == Output::Table && std::io::stderr().is_terminal(),
+            tells: output == OutputFormat::Table && std::io::stderr().is_terminal(),
         }
     }
 
@@ -64,7 +64,7 @@ impl<'a> Watch<'a> {
         word: &str,
         wait: Option<Duration>,
         body: String,
-    ) -> Result<Done, Failure> {
+    ) -> Result<WaitOutcome, CommandError> {
         let began = Instant::now();
         let first = wait.map(|wait| wait.min(MAX_WAIT));
         let path = self.subject.path(word, first);
@@ -74,10 +74,10 @@ impl<'a> Watch<'a> {
             Some(_) if self.tells => self.beside(asked).await?,
             _ => asked.await?,
         };
-        let mut done = Done {
+        let mut done = WaitOutcome {
             view: match self.subject {
-                Subject::Backend(_) => View::Backend(understand(&body)?),
-                Subject::Listener(_) => View::Listener(understand(&body)?),
+                Subject::Backend(_) => WaitView::Backend(understand(&body)?),
+                Subject::Listener(_) => WaitView::Listener(understand(&body)?),
             },
             body,
         };
@@ -98,8 +98,8 @@ impl<'a> Watch<'a> {
     /// Tells how far it is until the answer comes.
     async fn beside(
         &self,
-        asked: impl Future<Output = Result<Bytes, Failure>>,
-    ) -> Result<Bytes, Failure> {
+        asked: impl Future<Output = Result<Bytes, CommandError>>,
+    ) -> Result<Bytes, CommandError> {
         let mut asked = pin!(asked);
         let mut looks = interval_at(Instant::now() + LOOK_SPACING, LOOK_SPACING);
         loop {
@@ -117,14 +117,14 @@ impl<'a> Watch<'a> {
     }
 
     /// The subject as it is now, with what is done to it.
-    async fn look(&self, known: Option<u64>) -> Result<View, Failure> {
+    async fn look(&self, known: Option<u64>) -> Result<WaitView, CommandError> {
         let job = self.job(known).await?;
         match self.subject {
             Subject::Backend(_) => {
                 let path = self.subject.base();
                 let body = call::call(self.target, Method::GET, &path, ANSWER_TIMEOUT).await?;
                 let backend: BackendView = understand(&body)?;
-                Ok(View::Backend(OperatedView {
+                Ok(WaitView::Backend(OperatedView {
                     empty: backend.live == 0,
                     backend,
                     job,
@@ -135,10 +135,10 @@ impl<'a> Watch<'a> {
                 let body = call::call(self.target, Method::GET, path, ANSWER_TIMEOUT).await?;
                 let Listeners { listeners } = understand(&body)?;
                 let mut listeners = listeners.into_iter();
-                let listener = listeners
-                    .find(|one| one.name == *name)
-                    .ok_or_else(|| Failure::Other(format!("listener {name} is there no more")))?;
-                Ok(View::Listener(OperatedListenerView {
+                let listener = listeners.find(|one| one.name == *name).ok_or_else(|| {
+                    CommandError::Other(format!("listener {name} is there no more"))
+                })?;
+                Ok(WaitView::Listener(OperatedListenerView {
                     empty: listener.live == 0,
                     listener,
                     job,
@@ -148,7 +148,7 @@ impl<'a> Watch<'a> {
     }
 
     /// The one that runs, or `known` that is over.
-    async fn job(&self, known: Option<u64>) -> Result<Option<JobView>, Failure> {
+    async fn job(&self, known: Option<u64>) -> Result<Option<JobView>, CommandError> {
         let body = call::call(self.target, Method::GET, "/api/v1/jobs", ANSWER_TIMEOUT).await?;
         let JobsView { jobs } = understand(&body)?;
         let name = self.subject.name();
@@ -157,7 +157,7 @@ impl<'a> Watch<'a> {
         Ok(jobs.into_iter().rev().find(is_of))
     }
 
-    fn tell(&self, view: &View) {
+    fn tell(&self, view: &WaitView) {
         let (live, job) = view.facts();
         let line = progress(&self.subject.name(), live, job);
         self.write(&format!("{CLEAR}{line}"));
@@ -172,16 +172,16 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl View {
+impl WaitView {
     fn facts(&self) -> (u64, Option<&JobView>) {
         match self {
-            View::Backend(done) => (done.backend.live, done.job.as_ref()),
-            View::Listener(done) => (done.listener.live, done.job.as_ref()),
+            WaitView::Backend(done) => (done.backend.live, done.job.as_ref()),
+            WaitView::Listener(done) => (done.listener.live, done.job.as_ref()),
         }
     }
 }
 
-impl Done {
+impl WaitOutcome {
     /// Connections that are left.
     pub fn live(&self) -> u64 {
         self.view.facts().0
@@ -190,17 +190,17 @@ impl Done {
     /// For people, ending with a line end.
     pub fn told(&self) -> String {
         match &self.view {
-            View::Backend(done) => operated(done),
-            View::Listener(done) => operated_listener(done),
+            WaitView::Backend(done) => operated(done),
+            WaitView::Listener(done) => operated_listener(done),
         }
     }
 
-    fn set(&mut self, view: View) -> Result<(), Failure> {
+    fn set(&mut self, view: WaitView) -> Result<(), CommandError> {
         let text = match &view {
-            View::Backend(done) => serde_json::to_string_pretty(done),
-            View::Listener(done) => serde_json::to_string_pretty(done),
+            WaitView::Backend(done) => serde_json::to_string_pretty(done),
+            WaitView::Listener(done) => serde_json::to_string_pretty(done),
         };
-        let text = text.map_err(|error| Failure::Other(error.to_string()))?;
+        let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
         self.body = (text + "\n").into();
         self.view = view;
         Ok(())

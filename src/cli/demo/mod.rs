@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use super::LogArguments;
 use super::balancer::{Balancer, configuration, runtime};
-use super::failure::Failure;
+use super::failure::CommandError;
 use super::logs::Logs;
 use crate::server::{ConfigSource, Signals};
 use folder::Folder;
@@ -29,48 +29,48 @@ pub struct DemoArguments {
     any_port: bool,
     /// How to print the addresses
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Output,
+    output: DemoOutput,
     #[command(flatten)]
     logs: LogArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+enum DemoOutput {
     Text,
     /// One line of JSON, for scripts
     Json,
 }
 
 /// Runs until a signal asks to stop.
-pub fn demo(arguments: DemoArguments) -> Result<(), Failure> {
+pub fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
     let runtime = runtime()?;
     runtime.block_on(async {
-        let signals = Signals::install().map_err(Failure::io("install signal handlers"))?;
+        let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         let ports = match arguments.any_port {
             true => Ports::any(),
             false => Ports::usual(),
         };
         let nodes = start_nodes().await?;
         let folder =
-            Folder::create(&ports, &nodes).map_err(Failure::io("write the demo's files"))?;
+            Folder::create(&ports, &nodes).map_err(CommandError::io("write the demo's files"))?;
         let source = ConfigSource::File(folder.configuration());
         let config = configuration(&source)?;
-        let logs = Logs::install(&config, arguments.logs.chosen()).map_err(Failure::Other)?;
+        let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
         let _flush = logs.flush_at_end();
         let balancer = Balancer::start(config, source, logs).await?;
         let tour = Tour::new(&balancer, &folder, !arguments.any_port)?;
-        tour.print(arguments.output == Output::Json)
-            .map_err(Failure::io("print the addresses"))?;
+        tour.print(arguments.output == DemoOutput::Json)
+            .map_err(CommandError::io("print the addresses"))?;
         balancer.server.run(signals).await;
         Ok(())
     })
 }
 
-async fn start_nodes() -> Result<Vec<Node>, Failure> {
+async fn start_nodes() -> Result<Vec<Node>, CommandError> {
     let mut nodes = Vec::new();
     for name in NODES {
         let node = Node::start(name).await;
-        nodes.push(node.map_err(Failure::io("start an echo node"))?);
+        nodes.push(node.map_err(CommandError::io("start an echo node"))?);
     }
     Ok(nodes)
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::folder::Folder;
 use super::ports::USUAL;
 use crate::cli::balancer::Balancer;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandError;
 use crate::config::Bind;
 
 /// The addresses that the demo really has.
@@ -32,7 +32,11 @@ pub struct Tour {
 impl Tour {
     /// # Errors
     /// A listener is missing, which the demo's own configuration rules out.
-    pub fn new(balancer: &Balancer, folder: &Folder, usual_wanted: bool) -> Result<Tour, Failure> {
+    pub fn new(
+        balancer: &Balancer,
+        folder: &Folder,
+        usual_wanted: bool,
+    ) -> Result<Tour, CommandError> {
         let secure = listener(balancer, "secure")?;
         let plain = listener(balancer, "plain")?;
         let raw = listener(balancer, "raw")?;
@@ -120,16 +124,16 @@ Ctrl-C ends it.
     }
 }
 
-fn listener(balancer: &Balancer, name: &str) -> Result<SocketAddr, Failure> {
+fn listener(balancer: &Balancer, name: &str) -> Result<SocketAddr, CommandError> {
     let listeners = balancer.server.listeners();
     let found = listeners.into_iter().find(|listener| listener.name == name);
     tcp(name, found.map(|listener| listener.bind))
 }
 
-fn tcp(name: &str, bind: Option<Bind>) -> Result<SocketAddr, Failure> {
+fn tcp(name: &str, bind: Option<Bind>) -> Result<SocketAddr, CommandError> {
     match bind {
         Some(Bind::Tcp(address)) => Ok(address),
-        _ => Err(Failure::Other(format!("{name} has no address"))),
+        _ => Err(CommandError::Other(format!("{name} has no address"))),
     }
 }
 
