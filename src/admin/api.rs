@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::body::{EmptyBody, read_json};
 use super::connections;
-use super::gate::EndpointGuard;
+use super::guard::EndpointGuard;
 use super::jobs::{self, DrainBody, DrainRequest};
 use super::refused::RefusalTotals;
 use super::reply::{ApiError, Reply, json, reply};

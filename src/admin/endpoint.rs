@@ -19,8 +19,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use super::api::Api;
-use super::gate::EndpointGuard;
-use super::room::{EndpointConnection, EndpointConnections};
+use super::endpoint_connections::{EndpointConnection, EndpointConnections};
+use super::guard::EndpointGuard;
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;

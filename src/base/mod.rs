@@ -2,12 +2,12 @@
 
 pub mod backoff;
 pub mod close_code;
-pub mod lately;
+pub mod expiring_set;
+pub mod fair_queue;
+pub mod log_throttle;
 pub mod names;
-pub mod pace;
 pub mod path;
 pub mod rate;
 pub mod silence;
-pub mod source;
-pub mod turns;
+pub mod source_prefix;
 pub mod units;

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::source::SourcePrefix;
+use super::source_prefix::SourcePrefix;
 
 /// Silent connections in the order in which they fell silent, each with what its owner keeps of it.
 /// No step takes longer than a search in a tree: an attacker decides how many there are.

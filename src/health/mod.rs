@@ -3,13 +3,13 @@
 //! Knows nothing of connections or of discovery: it follows the pool's membership and settings. A check that could not
 //! be made for want of something of our own (file descriptors, ports) says nothing about a backend.
 
+mod check_task;
 mod expect;
 mod http;
 mod plan;
 mod probe;
 mod progress;
 mod redis;
-mod task;
 mod websocket;
 
 use std::collections::HashMap;
@@ -131,7 +131,9 @@ fn start(
 ) -> BackendChecks {
     let subject = format!("check of {}/{}", backend.pool(), backend.name());
     let (checked, plan) = (backend.clone(), plan.clone());
-    let task = pool::supervise(subject, move || task::run(checked.clone(), plan.clone()));
+    let task = pool::supervise(subject, move || {
+        check_task::run(checked.clone(), plan.clone())
+    });
     BackendChecks {
         backend: backend.clone(),
         endpoint,

@@ -8,12 +8,12 @@ mod dial;
 pub mod dns;
 pub mod fds;
 mod hangup;
-mod holder;
 pub mod memory;
 pub mod options;
 mod overlap;
+mod port_holder;
+mod respelled;
 pub mod signals;
-mod spelled;
 mod stream;
 mod unix;
 
@@ -27,8 +27,8 @@ pub use connect::{
     take_error,
 };
 pub use hangup::hung_up;
-pub use holder::{PortHolder, holder};
 pub use overlap::{HALF_OPEN, Overlap};
-pub use spelled::{Names, RespelledStream};
+pub use port_holder::{PortHolder, holder};
+pub use respelled::{Names, RespelledStream};
 pub use stream::Stream;
 pub use unix::verify_rights;

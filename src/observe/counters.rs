@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::early_lines::EarlyLines;
-use super::end::{Cause, Phase, Side, Termination};
 use super::journal::Journal;
 use super::refusal::RefusalCounts;
+use super::termination::{Cause, Phase, Side, Termination};
 
 /// Of one listener, by name. Every field says who writes it.
 #[derive(Debug)]

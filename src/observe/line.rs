@@ -6,11 +6,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::client_tls::HandshakeFacts;
-use super::end::Termination;
 use super::escape::escape;
-use super::names::RequestNames;
+use super::handshake_facts::HandshakeFacts;
 use super::record::Resumed;
+use super::request_names::RequestNames;
+use super::termination::Termination;
 use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;
 
@@ -252,11 +252,11 @@ fn push(into: &mut String, arguments: std::fmt::Arguments<'_>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::end::{Cause, Phase, Side};
+    use super::super::termination::{Cause, Phase, Side};
     use super::*;
 
     fn line(path: &str) -> LogLine {
-        let mut all = [None; super::super::names::COUNT];
+        let mut all = [None; super::super::request_names::COUNT];
         all[2] = Some("chat.example.org");
         all[3] = Some(path);
         let names = RequestNames::pack(all);

@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::client_tls::HandshakeFacts;
 use super::counters::{BackendCounters, ListenerCounters};
-use super::end::{Cause, Phase, Side, Termination};
+use super::handshake_facts::HandshakeFacts;
 use super::line::{LogEvent, LogLine};
-use super::names::RequestNames;
 use super::refusal::Refusal;
+use super::request_names::RequestNames;
 use super::summary::Summary;
+use super::termination::{Cause, Phase, Side, Termination};
 use crate::config::TlsVersion;
 use crate::net::Peer;
 

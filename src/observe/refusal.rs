@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::end::{Cause, Phase, Side, Termination};
+use super::termination::{Cause, Phase, Side, Termination};
 
 /// The reason, as the metrics and the status show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::names::RequestNames;
+use super::request_names::RequestNames;
 use crate::net::Peer;
 
 /// Taken from a [`super::Record`] at one moment.

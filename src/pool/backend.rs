@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
-use crate::pool::gate::{Admits, ConnectionCounter};
+use crate::pool::connection_counter::{Admits, ConnectionCounter};
 use crate::pool::losses::Losses;
 use crate::pool::queue::Queue;
 use crate::pool::status::BackendStatus;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::gate::Admits;
+use crate::pool::connection_counter::Admits;
 use crate::pool::{Backend, Pool, clock};
 
 /// One backend that takes new connections.

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::config::{self, Balance, OnDrain, WhenAllDown};
-use crate::pool::announce::Transition;
 use crate::pool::backend::Home;
-use crate::pool::gate::Admits;
+use crate::pool::connection_counter::Admits;
 use crate::pool::remembered::Remembered;
 use crate::pool::status::BackendStatus;
+use crate::pool::transitions::Transition;
 use crate::pool::view::{Ramp, Tier, View, ViewSlot};
 use crate::pool::{Backend, BackendState, DiscoveredBackend};
 

@@ -5,25 +5,25 @@
 //! What a pool gives is a [`Lease`]: as long as it lives, the connection counts.
 
 mod acquire;
-mod announce;
 mod backend;
+mod connection_counter;
 mod counters;
+mod discovered;
 mod follow;
-mod found;
-mod gate;
 mod loads;
 mod losses;
 mod members;
 mod outlier;
-mod pick;
 mod queue;
 mod remembered;
+mod request;
 mod state;
 mod status;
 mod sticky;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod transitions;
 mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use crate::base::pace::LogThrottle;
+use crate::base::log_throttle::LogThrottle;
 use crate::config;
 use crate::pool::backend::Home;
 use crate::pool::members::Members;
@@ -43,11 +43,11 @@ use crate::wire::sticky::StickyKeys;
 
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
+pub use discovered::DiscoveredBackend;
 pub use follow::follow;
-pub use found::DiscoveredBackend;
 pub use loads::{BackendLoad, TrafficShift};
 pub use losses::Losses;
-pub use pick::{AcquireError, BackendRequest};
+pub use request::{AcquireError, BackendRequest};
 pub use state::{BackendState, OperatorState};
 pub use supervise::supervise;
 

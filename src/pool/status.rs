@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::base::units::format_duration;
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
-use crate::pool::announce::TransitionLines;
 use crate::pool::outlier::OutlierDetector;
+use crate::pool::transitions::TransitionLines;
 use crate::pool::{BackendState, OperatorState};
 
 /// Under the backend's lock. What is public to the room is one writer's alone; `settle` puts them together.

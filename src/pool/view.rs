@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{Maglev, Nodes, Picker, RoundRobin};
 use crate::config::{self, Balance};
-use crate::pool::gate::Admits;
+use crate::pool::connection_counter::Admits;
 use crate::pool::{Backend, Lease};
 
 /// Weights are multiplied by this, so that a ramp has steps even for a weight of 1.

@@ -17,7 +17,7 @@ use super::{
     ClientConnection, Intake, ListenerSnapshot, Proxy, SetupPermit, door, http, introduction,
     real_client, tcp,
 };
-use crate::base::pace::LogThrottle;
+use crate::base::log_throttle::LogThrottle;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
 use crate::observe::{ConnectionRecord, ListenerCounters, Phase, Refusal, Side, Termination};

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::sources::{SourceTable, Tracked};
 use super::{Intake, Limits, ListenerSnapshot};
-use crate::base::pace::LogThrottle;
+use crate::base::log_throttle::LogThrottle;
 use crate::base::rate::Bucket;
-use crate::base::source::SourcePrefix;
+use crate::base::source_prefix::SourcePrefix;
 use crate::config::{PerSource, Protocol};
 use crate::observe::{ListenerCounters, Refusal};
 

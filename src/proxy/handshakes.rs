@@ -23,10 +23,10 @@ use tokio::time::Sleep;
 
 use super::ClientConnection;
 use super::classify::{client_end, refuse_too_large, send_alert};
-use crate::base::lately::ExpiringSet;
+use crate::base::expiring_set::ExpiringSet;
+use crate::base::fair_queue::{FairQueue, QueueTicket};
 use crate::base::rate::Bucket;
-use crate::base::source::SourcePrefix;
-use crate::base::turns::{FairQueue, QueueTicket};
+use crate::base::source_prefix::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::Stream;
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};

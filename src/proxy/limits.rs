@@ -14,7 +14,7 @@ use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
 use crate::base::silence::Silent;
-use crate::base::source::SourcePrefix;
+use crate::base::source_prefix::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::fds;
 use crate::relay::pipe_descriptors;

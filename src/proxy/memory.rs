@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::pace::LogThrottle;
+use crate::base::log_throttle::LogThrottle;
 use crate::base::units::{format_size, readable_size};
 use crate::config::defaults::MAX_MEMORY_PERCENT;
 use crate::net::memory::{anonymous_bytes, give_back, group_limit};

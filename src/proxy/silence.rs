@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ClientConnection, SetupPermit};
 use crate::base::silence::{Silence, Silent};
-use crate::base::source::SourcePrefix;
+use crate::base::source_prefix::SourcePrefix;
 use crate::config::Prefixes;
 use crate::observe::{Cause, Phase, Refusal, Side, Termination};
 

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::source::SourcePrefix;
+use crate::base::source_prefix::SourcePrefix;
 
 /// A lock is held for a look-up of 50 ns: 256 of them are never a queue.
 const SHARDS: usize = 256;

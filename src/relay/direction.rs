@@ -7,7 +7,7 @@ use super::leg::{Input, Leg};
 use super::pipe::{CAPACITY, Pipe};
 use super::scratch::{self, Scratch};
 use crate::tls::record::{self, TlsSession};
-use crate::wire::passage::Filtered;
+use crate::wire::frame_filter::Filtered;
 
 /// Reads of one direction in one turn: a bulk transfer must not starve the worker's other connections.
 pub(super) const READS_PER_TURN: usize = 16;

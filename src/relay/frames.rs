@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Tick, Ticks};
-use super::entry::{BACKEND, CLIENT};
+use super::session::{BACKEND, CLIENT};
 use crate::base::close_code::{self, GOING_AWAY};
 use crate::base::rate::{Bucket, Rate};
 use crate::config::{self, Ping};
 use crate::observe::Cause;
 use crate::wire::control::{self, ControlReader, PING_BYTES};
+use crate::wire::frame_filter::{Filtered, FrameAction, FrameFilter};
 use crate::wire::frames::{Frame, Violation};
-use crate::wire::passage::{Filtered, FrameAction, FrameFilter};
 
 /// How the frames of a WebSocket are watched. The default only follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -10,10 +10,10 @@ use mio::Waker;
 use tokio::sync::oneshot;
 
 use super::NewSession;
-use super::door::{OnAccept, OpenListener};
 use super::frames::CloseFrame;
-use super::inquiry::Query;
-use super::resumption::NewBackend;
+use super::listener::{OnAccept, OpenListener};
+use super::query::Query;
+use super::resume_policy::NewBackend;
 use super::table::SessionKey;
 use crate::net::Peer;
 

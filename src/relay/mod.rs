@@ -7,21 +7,21 @@
 
 mod clock;
 mod closing;
+mod connect_handler;
+mod connecting_queue;
 mod direction;
-mod door;
-mod entry;
 mod filter;
 mod frames;
 mod inbox;
-mod inquiry;
 mod leg;
+mod listener;
 #[cfg(any(test, fuzzing))]
 pub mod model;
-mod opening;
-mod origin;
 mod pipe;
-mod resumption;
+mod query;
+mod resume_policy;
 mod scratch;
+mod session;
 mod sweep;
 mod table;
 #[cfg(test)]
@@ -40,13 +40,13 @@ use tokio::sync::Notify;
 use crate::net::fds;
 use crate::observe::ConnectionRecord;
 use crate::tls::record;
-pub use door::{OnAccept, RelayListener};
+pub use connect_handler::{ConnectFailure, ConnectHandler};
 pub use filter::Filter;
 pub use frames::{CloseFrame, FramePolicy};
 use inbox::{Inbox, WorkerCommand};
-pub use inquiry::{ConnectionInfo, Cursor, Handle, MAX_PAGE, SessionInfo, TablePage};
-pub use origin::{ConnectFailure, ConnectHandler};
-pub use resumption::{LostBackend, LostMessages, Migrator, NewBackend, ResumePolicy};
+pub use listener::{OnAccept, RelayListener};
+pub use query::{ConnectionInfo, Cursor, Handle, MAX_PAGE, SessionInfo, TablePage};
+pub use resume_policy::{LostBackend, LostMessages, Migrator, NewBackend, ResumePolicy};
 use table::SessionKey;
 
 /// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::entry::Session;
+use super::session::Session;
 
 /// Slots of one chunk: they fill 64 KiB, little beside what a process takes anyway, and a size that an allocator gives without
 /// rounding it up.

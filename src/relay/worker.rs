@@ -15,12 +15,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::Clock;
 use super::closing::Closing;
-use super::door::{OpenListener, door_of};
-use super::entry::{BACKEND, CLIENT, Session, TurnOutcome};
+use super::connect_handler::ConnectFailure;
+use super::connecting_queue::ConnectingQueue;
 use super::inbox::{CloseInbox, Inbox};
-use super::opening::ConnectingQueue;
-use super::origin::ConnectFailure;
+use super::listener::{OpenListener, door_of};
 use super::scratch::Scratch;
+use super::session::{BACKEND, CLIENT, Session, TurnOutcome};
 use super::sweep::{SLOTS_PER_SLICE, SPACING, Sweep};
 use super::table::{SessionKey, SessionTable};
 use super::{NewSession, Plane};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::forecast::Totals;
+use super::preview::Totals;
 
 /// For messages.
 pub const ALLOWED: &str = "KEY OP NUMBER, as in \"removes=0\"; keys: changes, adds, removes, closes, left_behind; \

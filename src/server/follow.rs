@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
-use super::watcher::Watcher;
+use super::config_file::Watcher;
 use super::{ConfigSource, Server, lock};
 
 impl Server {

@@ -5,12 +5,12 @@
 //! discovery and the admin endpoint run on a runtime of their own (`Server::watch`), so that a storm of handshakes
 //! cannot starve them.
 
-mod beside;
 mod condition;
+mod config_file;
+mod control_runtime;
+mod debounce;
 mod failover;
 mod follow;
-mod follower;
-mod forecast;
 pub mod jobs;
 mod listeners;
 mod live;
@@ -19,10 +19,10 @@ mod operator;
 mod pings;
 mod pool_files;
 mod pools;
+mod preview;
 mod rebalance;
 mod reload;
-mod renewal;
-mod settle;
+mod reload_participant;
 mod signals;
 mod source;
 mod status;
@@ -30,8 +30,8 @@ mod sticky;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod tls_watch;
 mod warnings;
-mod watcher;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -41,10 +41,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use condition::Condition;
-pub use follower::{Commit, ReloadParticipant};
-pub use forecast::{PreviewPart, ReloadPreview, Totals};
 pub use load::verify;
 pub use pool_files::PoolFileStatus;
+pub use preview::{PreviewPart, ReloadPreview, Totals};
+pub use reload_participant::{Commit, ReloadParticipant};
 pub use signals::{Signal, Signals};
 pub use source::{ConfigSource, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
@@ -56,7 +56,7 @@ use crate::observe::Journal;
 use crate::pool::Pool;
 use crate::proxy::{HandshakeLimiter, HardStop, Limits, Proxy, Relay};
 use crate::tls::TlsAcceptor;
-use beside::ControlRuntime;
+use control_runtime::ControlRuntime;
 use failover::FailoverStatus;
 use jobs::Jobs;
 use live::Live;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::follower::Commit;
 use super::load::{Pools, load, verify};
 use super::pools::{self, RunningPool};
+use super::reload_participant::Commit;
 use super::{Condition, ReloadError, Server, listeners, lock, sticky};
 use crate::config::{self, Change, Config, ConfigErrors, Draft};
 use crate::observe;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::renewal::ends_soon;
+use super::tls_watch::ends_soon;
 use crate::config::{Bind, Certificate, Config, Draft, Finding, ListenerTls, Terminate};
 use crate::net::{self, PortHolder};
 use crate::tls;

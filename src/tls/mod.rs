@@ -3,36 +3,36 @@
 //! Files are read, parsed and checked here, when a configuration is built; a handshake finds everything in memory.
 //! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
 
+mod acceptor;
+mod backend_config;
 mod certificate;
 mod ciphers;
 mod client;
-mod clients;
+mod client_verifier;
 mod error;
+mod file_watch;
 mod files;
 mod handshake;
 mod identity;
-mod look;
-mod names;
 pub mod record;
 mod server;
+mod sni_resolver;
 mod stream;
-mod terminator;
 mod tickets;
-mod towards;
 mod verifier;
 
+pub use acceptor::{Refreshed, TlsAcceptor};
+pub use backend_config::BackendTlsConfig;
 pub use certificate::{CertificateFacts, certificate_facts};
 pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
 pub use error::{TlsError, handshake_words, words};
+pub use file_watch::{FileChange, FileWatch, SETTLE};
 pub use identity::ClientIdentity;
-pub use look::{FileChange, FileWatch, SETTLE};
 #[cfg(any(test, fuzzing))]
 pub use stream::accept;
 pub use stream::{TlsStream, TlsStreamParts, accept_after};
-pub use terminator::{Refreshed, TlsAcceptor};
 pub use tickets::Tickets;
-pub use towards::BackendTlsConfig;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.
 pub fn install_provider() {

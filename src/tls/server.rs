@@ -12,9 +12,9 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::TlsError;
 use super::certificate::LoadedCertificate;
-use super::clients::ClientVerifier;
+use super::client_verifier::ClientVerifier;
 use super::files::{FileContents, FileHash, Fingerprint};
-use super::names::SniResolver;
+use super::sni_resolver::SniResolver;
 use super::tickets::{Scope, Tickets};
 use crate::config::{Certificate, Terminate, TlsVersion};
 use crate::wire::ticket_keys::TicketKeys;
@@ -227,8 +227,8 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::tls::acceptor::TlsAcceptor;
     use crate::tls::client::tests::{any, of_version, rsa_only};
-    use crate::tls::terminator::TlsAcceptor;
     use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
     use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConnection};
     use rustls_pki_types::ServerName;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::DispatchError;
-use crate::base::pace::LogThrottle;
+use crate::base::log_throttle::LogThrottle;
 use crate::base::units::format_duration;
 use crate::net::{ConnectError, OVERDUE_AFTER};
 use crate::observe::{Cause, ConnectionRecord, Phase};

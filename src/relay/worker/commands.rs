@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::super::clock::Tick;
 use super::super::closing::Closing;
-use super::super::entry::{BACKEND, MigrationDeclined, Session, TurnOutcome};
 use super::super::frames::CloseFrame;
 use super::super::inbox::WorkerCommand;
-use super::super::inquiry::{Handle, Query};
-use super::super::resumption::NewBackend;
+use super::super::query::{Handle, Query};
+use super::super::resume_policy::NewBackend;
+use super::super::session::{BACKEND, MigrationDeclined, Session, TurnOutcome};
 use super::super::table::SessionKey;
 use super::Worker;
 use crate::observe::Cause;

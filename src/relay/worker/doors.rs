@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::door::{ACCEPTS_PER_TURN, Last, OnAccept, OpenListener};
 use super::super::inbox::WorkerCommand;
+use super::super::listener::{ACCEPTS_PER_TURN, Last, OnAccept, OpenListener};
 use super::Worker;
 use crate::net::Peer;
 

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use super::Relay;
 use super::clock::Tick;
-use super::entry::Session;
 use super::filter::Filter;
 use super::frames::CloseFrame;
 use super::inbox::WorkerCommand;
+use super::session::Session;
 use super::table::{SessionKey, SessionTable};
 use crate::observe::Summary;
 

@@ -9,7 +9,7 @@ use super::super::clock::{Tick, Ticks};
 use super::super::direction::Direction;
 use super::super::frames::{CloseFrame, ClosingHandshake};
 use super::super::leg::Leg;
-use super::farewell::BOUNDARY_WAIT;
+use super::close::BOUNDARY_WAIT;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::observe::{Phase, Side, Termination};
 

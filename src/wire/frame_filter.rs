@@ -8,11 +8,11 @@
 //! Its source or its far end may change: see `handover`. Of a source that is bounded no part of a bad frame passes: see
 //! `guard`.
 
+mod close_filter;
 mod guard;
-mod handover;
 
-pub use self::handover::CloseCause;
-use self::handover::CloseFilter;
+pub use self::close_filter::CloseCause;
+use self::close_filter::CloseFilter;
 use super::control::{self, PING_BYTES};
 use super::frames::{Frame, Opcode, Violation, Walker};
 use crate::base::close_code::NO_CODE;
@@ -456,7 +456,7 @@ impl FrameFilter {
         let first = held.first().copied().unwrap_or(0);
         // What comes behind the first one is no word of the source any more.
         if is(first, CLOSE) && self.left.is_none() && !self.has_closed {
-            edit.said = Some(handover::code_of(&payload).unwrap_or(NO_CODE));
+            edit.said = Some(close_filter::code_of(&payload).unwrap_or(NO_CODE));
         }
         if is(first, CLOSE) && (self.is_deaf || edit.is_bridged) {
             self.has_closed |= self.takes == CloseFilter::None;

@@ -8,9 +8,9 @@ use tokio_util::sync::DropGuard;
 use super::super::clock::Tick;
 use super::super::direction::{Direction, Flow, READS_PER_TURN, least_read};
 use super::super::frames::{CloseFrame, Frames, reader};
-use super::super::inquiry::Handle;
 use super::super::leg::{Input, Leg};
-use super::super::resumption::{LostBackend, LostMessages, NewBackend};
+use super::super::query::Handle;
+use super::super::resume_policy::{LostBackend, LostMessages, NewBackend};
 use super::super::scratch::Scratch;
 use super::resume::{BackendPhase, ResumeState, Served};
 use super::talk::Talk;
@@ -18,7 +18,7 @@ use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, PROTOCOL_ERROR};
 use crate::observe::{Cause, Phase, Resumed, Side, Termination};
 use crate::wire::control;
-use crate::wire::passage::Filtered;
+use crate::wire::frame_filter::Filtered;
 
 /// Between two backends.
 pub(super) struct BackendGap {

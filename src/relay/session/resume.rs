@@ -10,10 +10,10 @@ use super::super::clock::Tick;
 use super::super::direction::Direction;
 use super::super::frames::{CloseFrame, Frames};
 use super::super::leg::Leg;
-use super::super::resumption::{LostMessages, Migrator, ResumePolicy};
-use super::doubt::{LossQuery, longest_doubt};
+use super::super::resume_policy::{LostMessages, Migrator, ResumePolicy};
 use super::gap::BackendGap;
-use super::leaving::{Migration, MigrationStep};
+use super::loss_query::{LossQuery, longest_doubt};
+use super::migration::{Migration, MigrationStep};
 use super::talk::Talk;
 use super::{BACKEND, CLIENT, Session, TurnOutcome, ended_by};
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
@@ -21,7 +21,7 @@ use crate::base::rate::Bucket;
 use crate::config;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::tls::record::TlsSession;
-use crate::wire::passage::{Filtered, FrameAction};
+use crate::wire::frame_filter::{Filtered, FrameAction};
 
 /// A backend that goes without an answer after less time than this has not served the session, whose gap goes on and is bounded
 /// as one: what takes a connection and closes it again would otherwise be asked for ever.

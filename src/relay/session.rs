@@ -4,11 +4,11 @@
 //! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
 //! hours, so it is kept small.
 
-mod doubt;
-mod early;
-mod farewell;
+mod close;
+mod connecting;
 mod gap;
-mod leaving;
+mod loss_query;
+mod migration;
 mod refuse;
 mod resume;
 mod role;
@@ -18,18 +18,18 @@ mod upkeep;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use self::early::Connecting;
+use self::connecting::Connecting;
 pub(super) use self::gap::MigrationDeclined;
 use self::resume::ResumeState;
 use self::role::Role;
 use super::Framing;
 use super::clock::{Tick, Ticks};
+use super::connect_handler::ConnectFailure;
 use super::direction::{Direction, Flow, Pump};
 use super::frames::Frames;
-use super::inquiry::{ConnectionInfo, Handle, SessionInfo};
 use super::leg::Leg;
-use super::origin::ConnectFailure;
-use super::resumption::ResumePolicy;
+use super::query::{ConnectionInfo, Handle, SessionInfo};
+use super::resume_policy::ResumePolicy;
 use super::scratch::Scratch;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 

@@ -14,10 +14,10 @@ use rustls::crypto::CryptoProvider;
 use super::TlsError;
 use super::certificate::CertificateFacts;
 use super::ciphers::{self, ByOrder, CipherOrder};
+use super::file_watch::{FileChange, FileWatch};
 use super::files::{FileContents, Fingerprint};
-use super::look::{FileChange, FileWatch};
-use super::names::SniResolver;
 use super::server::{ServerParts, TakenParts, files};
+use super::sni_resolver::SniResolver;
 use super::tickets::{OpenOnly, Tickets};
 use crate::config::Terminate;
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use super::settle::{Debounce, DebounceVerdict, FileLook};
+use super::debounce::{Debounce, DebounceVerdict, FileLook};
 
 /// Time between two looks when no event comes.
 const POLL: Duration = Duration::from_secs(2);
@@ -169,6 +169,6 @@ mod tests {
         std::fs::write(&file, "two").unwrap();
         let written = Instant::now();
         settled(&mut watcher, "one").await;
-        assert!(written.elapsed() >= crate::server::settle::STABLE);
+        assert!(written.elapsed() >= crate::server::debounce::STABLE);
     }
 }

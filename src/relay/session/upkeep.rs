@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::clock::{Tick, Ticks};
+use super::super::connect_handler::ConnectFailure;
 use super::super::direction::Direction;
 use super::super::leg::Leg;
-use super::super::origin::ConnectFailure;
 use super::super::scratch::Scratch;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::observe::{Cause, Phase, Side, Termination};

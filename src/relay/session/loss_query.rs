@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::DropGuard;
 
 use super::super::clock::{Tick, Ticks};
-use super::super::inquiry::Handle;
+use super::super::query::Handle;
 use super::resume::{BackendPhase, ResumeState};
 use super::{BACKEND, Session, TurnOutcome};
 

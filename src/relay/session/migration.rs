@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::clock::{Tick, Ticks};
 use super::super::direction::Flow;
 use super::super::frames::CloseFrame;
-use super::farewell::{ANSWER_WAIT, BOUNDARY_WAIT};
+use super::close::{ANSWER_WAIT, BOUNDARY_WAIT};
 use super::resume::BackendPhase;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
 

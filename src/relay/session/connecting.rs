@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::super::clock::Tick;
+use super::super::connect_handler::{ConnectFailure, ConnectHandler};
 use super::super::leg::Connect;
-use super::super::origin::{ConnectFailure, ConnectHandler};
 use super::super::scratch::Scratch;
 use super::{BACKEND, CLIENT, Session, TurnOutcome};
 use crate::net::ConnectError;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::silence::{self, Silence};
-use crate::base::source::SourcePrefix;
+use crate::base::source_prefix::SourcePrefix;
 use crate::net::Peer;
 
 /// Bits of an address that make a source, of IPv4 and IPv6.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::client_tls::HandshakeFacts;
+use super::handshake_facts::HandshakeFacts;
 use super::tag;
 
 /// What a server name may take: the most that DNS allows.
