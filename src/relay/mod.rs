@@ -217,7 +217,7 @@ impl<L: Send + 'static> Relay<L> {
     }
 
     /// Ends one session; a WebSocket is told why. One that is gone is no more.
-    pub fn part(&self, session: Handle, goodbye: &Arc<CloseFrame>) {
+    pub fn close_one(&self, session: Handle, goodbye: &Arc<CloseFrame>) {
         self.tell(session, |key| {
             WorkerCommand::Close(key, Arc::clone(goodbye))
         });

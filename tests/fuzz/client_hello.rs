@@ -4,7 +4,7 @@
 
 use std::io::Cursor;
 
-use evenkeel::wire::client_hello::{ClientHello, Invalid, MAX_HELLO_BYTES, Progress, Reader};
+use evenkeel::wire::client_hello::{ClientHello, ClientHelloError, MAX_HELLO_BYTES, HelloProgress, ClientHelloReader};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::server::Acceptor;
@@ -51,25 +51,25 @@ enum Name {
 
 fuzz_target!(|case: Case| {
     let bytes = case.bytes();
-    let whole = Reader::new().feed(&bytes);
-    let mut reader = Reader::new();
-    let mut last = Progress::NeedMore;
+    let whole = ClientHelloReader::new().feed(&bytes);
+    let mut reader = ClientHelloReader::new();
+    let mut last = HelloProgress::NeedMore;
     let mut rest = &bytes[..];
     let mut sizes = case.pieces.iter().cycle();
     while !rest.is_empty() {
         let size = usize::from(sizes.next().map_or(1, |&size| size.max(1))).min(rest.len());
         let (piece, behind) = rest.split_at(size);
         let now = reader.feed(piece);
-        assert!(last == Progress::NeedMore || last == now);
+        assert!(last == HelloProgress::NeedMore || last == now);
         last = now;
         rest = behind;
     }
     assert_eq!(whole, last);
 
     match (by_rustls(&bytes), whole) {
-        (Some(theirs), Progress::Hello(ours)) => assert_eq!(ours, theirs),
+        (Some(theirs), HelloProgress::Hello(ours)) => assert_eq!(ours, theirs),
         // A host name beside other kinds of names, which rustls passes over: nobody has ever defined one.
-        (Some(_), Progress::Invalid(Invalid::ServerName)) => {}
+        (Some(_), HelloProgress::ClientHelloError(ClientHelloError::ServerName)) => {}
         // What else rustls would serve is not to be refused, nor waited for.
         (Some(theirs), other) => assert!(bytes.len() > MAX_HELLO_BYTES, "{theirs:?} is {other:?}"),
         (None, _) => {}

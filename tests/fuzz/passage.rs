@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use evenkeel::wire::passage::{Passage, Passed, Verdict};
+use evenkeel::wire::frame_filter::{FrameFilter, Filtered, FrameAction};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -42,8 +42,8 @@ enum Deed {
 fuzz_target!(|case: Case| {
     let new = || {
         let passage = match case.from_client {
-            true => Passage::from_client(),
-            false => Passage::from_server(),
+            true => FrameFilter::from_client(),
+            false => FrameFilter::from_server(),
         };
         match case.takes_leave {
             true => passage.taking_leave(),
@@ -111,7 +111,7 @@ fuzz_target!(|case: Case| {
     assert!(passed <= came + 64 * inserts.count());
 });
 
-fn look(passage: &Passage) -> [bool; 9] {
+fn look(passage: &FrameFilter) -> [bool; 9] {
     [
         passage.is_deaf(),
         passage.is_cut(),
@@ -126,17 +126,17 @@ fn look(passage: &Passage) -> [bool; 9] {
 }
 
 /// What passes, with what is put in at its end.
-fn pass(passage: &mut Passage, bytes: &[u8]) -> Vec<u8> {
-    let mut passed = match passage.pass(bytes, |_| Verdict::Pass) {
-        Passed::Whole => bytes.to_vec(),
-        Passed::Edited(bytes) => bytes,
+fn pass(passage: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
+    let mut passed = match passage.pass(bytes, |_| FrameAction::Pass) {
+        Filtered::Whole => bytes.to_vec(),
+        Filtered::Edited(bytes) => bytes,
     };
     passed.extend(passage.take_insert().unwrap_or_default());
     passed
 }
 
 /// What is to be passed again.
-fn act(passage: &mut Passage, deed: &Deed) -> Vec<u8> {
+fn act(passage: &mut FrameFilter, deed: &Deed) -> Vec<u8> {
     match deed {
         Deed::Insert => passage.insert(b"\x89\x01x"),
         Deed::InsertClose => passage.insert_close(b"\x88\x02\x03\xe8".to_vec()),

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use evenkeel::wire::proxy_protocol::{Addresses, Header, Progress, encode_v1, read};
+use evenkeel::wire::proxy_protocol::{Addresses, ProxyHeader, HeaderProgress, encode_v1, read};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -40,31 +40,31 @@ enum Word {
 fuzz_target!(|case: Case| {
     let (bytes, right) = case.bytes();
     let whole = read(&bytes);
-    let mut last = Progress::NeedMore;
+    let mut last = HeaderProgress::NeedMore;
     let mut end = 0;
     let mut sizes = case.pieces.iter().cycle();
     while end < bytes.len() {
         end += usize::from(sizes.next().map_or(1, |&size| size.max(1)));
         end = end.min(bytes.len());
         let now = read(&bytes[..end]);
-        assert!(last == Progress::NeedMore || last == now);
+        assert!(last == HeaderProgress::NeedMore || last == now);
         last = now;
     }
     assert_eq!(whole, last);
-    assert!(whole != Progress::NeedMore || bytes.len() < 107);
+    assert!(whole != HeaderProgress::NeedMore || bytes.len() < 107);
     if let Some(right) = right {
-        let Progress::Header(Header::Proxied(proxied), _) = &whole else {
+        let HeaderProgress::ProxyHeader(ProxyHeader::Proxied(proxied), _) = &whole else {
             panic!("{right:?} is {whole:?}")
         };
         assert_eq!(proxied.addresses, right);
     }
-    if let Progress::Header(header, length) = whole {
+    if let HeaderProgress::ProxyHeader(header, length) = whole {
         assert!(length <= 107 && bytes[..length].ends_with(b"\r\n"));
         let again = match &header {
-            Header::Local => encode_v1(None),
-            Header::Proxied(proxied) => encode_v1(Some(proxied.addresses)),
+            ProxyHeader::Local => encode_v1(None),
+            ProxyHeader::Proxied(proxied) => encode_v1(Some(proxied.addresses)),
         };
-        assert_eq!(read(&again), Progress::Header(header, again.len()));
+        assert_eq!(read(&again), HeaderProgress::ProxyHeader(header, again.len()));
     }
 });
 

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use evenkeel::wire::proxy_protocol::{
-    Addresses, ClientTls, Details, Header, MAX_HEADER_BYTES, Progress, encode_v2, read,
+    Addresses, SslDetails, Details, ProxyHeader, MAX_HEADER_BYTES, HeaderProgress, encode_v2, read,
 };
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -48,23 +48,23 @@ enum Built {
 fuzz_target!(|case: Case| {
     let bytes = case.bytes();
     let whole = read(&bytes);
-    let mut last = Progress::NeedMore;
+    let mut last = HeaderProgress::NeedMore;
     let mut end = 0;
     let mut sizes = case.pieces.iter().cycle();
     while end < bytes.len() {
         end += usize::from(sizes.next().map_or(1, |&size| size.max(1)));
         end = end.min(bytes.len());
         let now = read(&bytes[..end]);
-        assert!(last == Progress::NeedMore || last == now);
+        assert!(last == HeaderProgress::NeedMore || last == now);
         last = now;
     }
     assert_eq!(whole, last);
-    assert!(whole != Progress::NeedMore || bytes.len() < MAX_HEADER_BYTES);
-    if let Progress::Header(Header::Proxied(proxied), length) = whole {
+    assert!(whole != HeaderProgress::NeedMore || bytes.len() < MAX_HEADER_BYTES);
+    if let HeaderProgress::ProxyHeader(ProxyHeader::Proxied(proxied), length) = whole {
         assert!(length <= MAX_HEADER_BYTES && bytes.starts_with(SIGNATURE));
         if proxied.addresses != Addresses::Unix {
             let again = encode_v2(Some(proxied.addresses), &proxied.details);
-            let expected = Progress::Header(Header::Proxied(proxied), again.len());
+            let expected = HeaderProgress::ProxyHeader(ProxyHeader::Proxied(proxied), again.len());
             // With a checksum the largest do not fit any more.
             assert!(again.len() > MAX_HEADER_BYTES || read(&again) == expected);
         }
@@ -125,13 +125,13 @@ impl Built {
                     unique_id: unique_id.clone(),
                     tls: tls.clone().map(
                         |(over_tls, certificate, certificate_in_session, verify, version)| {
-                            ClientTls {
+                            SslDetails {
                                 over_tls,
                                 certificate,
                                 certificate_in_session,
                                 verify,
                                 version,
-                                ..ClientTls::default()
+                                ..SslDetails::default()
                             }
                         },
                     ),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
-use evenkeel::tls::record::{MAX_CONTROL_BYTES, Session, Status};
+use evenkeel::tls::record::{MAX_CONTROL_BYTES, TlsSession, PeerStatus};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -120,7 +120,7 @@ fn by_session(ends: &ends::Ends, config: &Arc<ClientConfig>, case: &Case) -> (Ve
         down.extend(ends::advance(&mut server, &mut up));
     }
     let bytes = Forger::new(client).forge(&case.messages);
-    let mut session = Session::server(server).unwrap();
+    let mut session = TlsSession::server(server).unwrap();
     let mut plain = Vec::new();
     for piece in bytes.chunks(usize::from(case.piece).max(1)) {
         let mut room = vec![0; piece.len() + session.buffered()];
@@ -132,9 +132,9 @@ fn by_session(ends: &ends::Ends, config: &Arc<ClientConfig>, case: &Case) -> (Ve
     session.control(&mut [0; MAX_CONTROL_BYTES]);
     assert!(!session.owes());
     let end = match session.status() {
-        Status::Open => End::Open,
-        Status::Closed => End::Closed,
-        Status::Failed(_) => End::Failed,
+        PeerStatus::Open => End::Open,
+        PeerStatus::Closed => End::Closed,
+        PeerStatus::Failed(_) => End::Failed,
     };
     (plain, end)
 }

@@ -8,7 +8,7 @@ mod ends;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use evenkeel::tls::record::{Fault, MAX_CONTROL_BYTES, SealError, Session, Status};
+use evenkeel::tls::record::{RecordError, MAX_CONTROL_BYTES, SealError, TlsSession, PeerStatus};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::ClientConnection;
@@ -88,7 +88,7 @@ struct World {
     client: ClientConnection,
     /// The client reported an error.
     is_client_dead: bool,
-    session: Session,
+    session: TlsSession,
     up: Wire,
     down: Wire,
     updates: [u8; 2],
@@ -111,8 +111,8 @@ fuzz_target!(|case: Case| {
         assert_eq!(world.up.got, world.up.sent.len());
         assert_eq!(world.down.got, world.down.sent.len());
         let status = match world.up.is_closed {
-            true => Status::Closed,
-            false => Status::Open,
+            true => PeerStatus::Closed,
+            false => PeerStatus::Open,
         };
         assert_eq!(world.session.status(), status);
         assert_eq!(world.session.buffered(), 0);
@@ -144,7 +144,7 @@ impl World {
         World {
             client,
             is_client_dead: false,
-            session: Session::server(server).unwrap(),
+            session: TlsSession::server(server).unwrap(),
             up: Wire::default(),
             down: Wire::default(),
             updates: [0; 2],
@@ -160,7 +160,7 @@ impl World {
             }
             Deed::ServerWrites(length) => {
                 let plain = self.down.plain(length);
-                self.seal(&plain, Session::sealed_bound(plain.len()));
+                self.seal(&plain, TlsSession::sealed_bound(plain.len()));
             }
             Deed::ServerWritesLittle { length, room } => {
                 let plain = self.down.plain(length);
@@ -184,7 +184,7 @@ impl World {
             }
             Deed::ServerCloses => {
                 self.session.close();
-                self.down.is_closed |= !matches!(self.session.status(), Status::Failed(_));
+                self.down.is_closed |= !matches!(self.session.status(), PeerStatus::Failed(_));
                 self.control();
                 assert_eq!(
                     self.session.seal(b"x", &mut [0; 999]),
@@ -219,7 +219,7 @@ impl World {
                 Ok(sealed) => sealed,
                 Err(error) => {
                     assert_eq!(error, SealError::Closed);
-                    let is_failed = matches!(self.session.status(), Status::Failed(_));
+                    let is_failed = matches!(self.session.status(), PeerStatus::Failed(_));
                     assert!(is_failed || self.down.is_closed);
                     // What was not taken was not sent.
                     let unsent = self.down.sent.len() - rest.len();
@@ -249,7 +249,7 @@ impl World {
             let opened = self.session.open(piece, &mut room);
             assert_eq!(opened.consumed, piece.len());
             assert_eq!(opened.status, self.session.status());
-            assert!(before == Status::Open || (opened.status == before && opened.filled == 0));
+            assert!(before == PeerStatus::Open || (opened.status == before && opened.filled == 0));
             self.up.receive(&room[..opened.filled]);
             self.after_open();
         }
@@ -276,13 +276,13 @@ impl World {
 
     fn after_open(&mut self) {
         match self.session.status() {
-            Status::Open => {}
-            Status::Closed => assert!(self.up.is_closed),
+            PeerStatus::Open => {}
+            PeerStatus::Closed => assert!(self.up.is_closed),
             // An alert is authentic: it tells of what happened the other way.
-            Status::Failed(Fault::Peer(_)) => assert!(self.down.is_tampered),
-            Status::Failed(_) => assert!(self.up.is_tampered),
+            PeerStatus::Failed(RecordError::Peer(_)) => assert!(self.down.is_tampered),
+            PeerStatus::Failed(_) => assert!(self.up.is_tampered),
         }
-        if self.session.status() != Status::Open {
+        if self.session.status() != PeerStatus::Open {
             assert_eq!(self.session.buffered(), 0);
             self.control();
         }
@@ -318,7 +318,7 @@ impl World {
 
     fn check(&self) {
         assert!(self.session.buffered() <= 18 * 1024 + 64 * 1024);
-        if matches!(self.session.status(), Status::Failed(_)) {
+        if matches!(self.session.status(), PeerStatus::Failed(_)) {
             assert!(self.up.is_tampered || self.down.is_tampered);
         }
     }

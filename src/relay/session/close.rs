@@ -19,7 +19,7 @@ const UNEXPECTED: u16 = 1011;
 impl<L> Session<L> {
     /// Ends the session by the operator's decision: a WebSocket is told why, all others are closed. What is over already
     /// takes its course.
-    pub fn part(&mut self, goodbye: &CloseFrame, now: Tick) -> TurnOutcome {
+    pub fn begin_close(&mut self, goodbye: &CloseFrame, now: Tick) -> TurnOutcome {
         if self.is_in_doubt() {
             // Its backend is gone whatever the verdict: the client is told by us.
             let turn = self.lose_backend(self.how_gone(), now);

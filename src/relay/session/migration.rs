@@ -73,7 +73,7 @@ impl<L> Session<L> {
             return TurnOutcome::Wait;
         }
         if !self.may_move() {
-            return self.part(goodbye, now);
+            return self.begin_close(goodbye, now);
         }
         if let (Some(resume), Some(frames)) = (self.role.resume_mut(), &mut self.frames) {
             frames.passages[CLIENT].pause();
@@ -141,7 +141,7 @@ impl<L> Session<L> {
             self.stop_seeking(now);
             return Some(TurnOutcome::Again);
         }
-        Some(self.part(&goodbye, now))
+        Some(self.begin_close(&goodbye, now))
     }
 
     /// Its kernel has taken all that goes to this side.

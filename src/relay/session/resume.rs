@@ -265,7 +265,7 @@ impl<L> Session<L> {
     fn answer_close(&mut self) {
         if !self.directions[CLIENT].is_blocked() {
             let frame = CloseFrame::new(GOING_AWAY, "").frame(BACKEND);
-            let mut sealed = vec![0; Session::sealed_bound(frame.len())];
+            let mut sealed = vec![0; TlsSession::sealed_bound(frame.len())];
             self.legs[BACKEND].write(&frame, &mut sealed);
         }
     }
@@ -352,7 +352,7 @@ impl<L> Session<L> {
         let leaving = self.leaving()?;
         let goodbye = Arc::clone(&leaving.goodbye);
         Some(match leaving.step {
-            MigrationStep::Boundary => self.part(&goodbye, now),
+            MigrationStep::Boundary => self.begin_close(&goodbye, now),
             MigrationStep::Answers => TurnOutcome::Again,
             // It does not answer the Close. Whatever it has not read is lost.
             MigrationStep::Told { .. } => self.lose_backend(self.how_gone(), now),

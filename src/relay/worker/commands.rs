@@ -32,7 +32,7 @@ impl<L: Send + 'static> Worker<L> {
                     let _ = done.send(());
                 }
                 WorkerCommand::Inquire(question) => self.answer(question, now),
-                WorkerCommand::Close(key, goodbye) => self.part(key, &goodbye, now),
+                WorkerCommand::Close(key, goodbye) => self.close(key, &goodbye, now),
                 WorkerCommand::Ping(key) => self.ping_backend(key, now),
                 WorkerCommand::Migrate(key, goodbye) => {
                     self.end_by(key, now, |entry, tick| entry.migrate(&goodbye, tick));
@@ -58,7 +58,7 @@ impl<L: Send + 'static> Worker<L> {
         let goodbye = question.goodbye();
         for key in question.ask(&mut self.table, self.scratch.now) {
             if let Some(goodbye) = &goodbye {
-                self.part(key, goodbye, now);
+                self.close(key, goodbye, now);
             }
         }
     }
@@ -66,13 +66,13 @@ impl<L: Send + 'static> Worker<L> {
     pub(super) fn close_due(&mut self, now: Instant) {
         while let Some((key, goodbye)) = self.closing.as_mut().and_then(|closing| closing.due(now))
         {
-            self.part(key, &goodbye, now);
+            self.close(key, &goodbye, now);
         }
     }
 
     /// Ends an entry, which may take a while where its ends are told. One that is gone is no more.
-    fn part(&mut self, key: SessionKey, goodbye: &CloseFrame, now: Instant) {
-        self.end_by(key, now, |entry, tick| entry.part(goodbye, tick));
+    fn close(&mut self, key: SessionKey, goodbye: &CloseFrame, now: Instant) {
+        self.end_by(key, now, |entry, tick| entry.begin_close(goodbye, tick));
     }
 
     /// The same by whatever way.

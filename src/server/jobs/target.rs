@@ -100,7 +100,7 @@ impl JobTarget {
             JobTarget::Backend(_) | JobTarget::Surplus(_) | JobTarget::Move(_) => {
                 relay.migrate(session, goodbye);
             }
-            JobTarget::Listener(_) | JobTarget::Filter(_) => relay.part(session, goodbye),
+            JobTarget::Listener(_) | JobTarget::Filter(_) => relay.close_one(session, goodbye),
         }
     }
 

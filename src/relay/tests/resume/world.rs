@@ -319,7 +319,7 @@ impl<'a> World<'a> {
             }
             37 if self.rng.u8(..20) == 0 => {
                 self.may_end = Some("parted");
-                self.bench.relay.part(self.session, &goodbye());
+                self.bench.relay.close_one(self.session, &goodbye());
             }
             38 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("the client is reset");
