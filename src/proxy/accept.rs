@@ -12,11 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::ListenerAdmission;
 use super::{
-    ClientConnection, Intake, ListenerSnapshot, Proxy, SetupPermit, door, http, introduction,
-    real_client, tcp,
+    ClientConnection, ListenerSnapshot, Proxy, door, http, introduction, real_client, tcp,
 };
+use crate::admission::ListenerAdmission;
+use crate::admission::SetupPermit;
 use crate::base::log_throttle::LogThrottle;
 use crate::config::{Bind, Protocol};
 use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
@@ -153,8 +153,12 @@ impl Listening {
     }
 
     /// The operator's word on it.
-    pub fn intake(&self) -> &Intake {
-        self.shared.admissions.intake()
+    pub fn is_draining(&self) -> bool {
+        self.shared.admissions.is_draining()
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.admissions.set_draining(draining);
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live
@@ -372,7 +376,7 @@ fn enter(
     client: Peer,
     names_clients: bool,
 ) -> Result<(), Refusal> {
-    slot.admit(admissions.admit(rules, client.ip(), names_clients)?);
+    slot.admit(admissions.admit(rules.admission(), client.ip(), names_clients)?);
     Ok(())
 }
 

@@ -278,7 +278,7 @@ fn start(
 
 /// What is told of a listener that accepts.
 pub(super) fn present(listening: &Listening) -> ListenerStatus {
-    let state = match listening.intake().is_draining() {
+    let state = match listening.is_draining() {
         true => ListenerState::Draining,
         false => ListenerState::Listening,
     };

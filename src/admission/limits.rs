@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{ListenerPermit, SourcePermit};
+use super::listener::{ListenerPermit, SourcePermit};
 use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
@@ -17,7 +17,6 @@ use crate::base::silence::Silent;
 use crate::base::source_prefix::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::fds;
-use crate::relay::pipe_descriptors;
 
 /// Descriptors kept free for what is not bounded otherwise: listeners (they are bound after the budget is made), each
 /// with one accepted connection that waits for a place, discovery's queries, log and configuration files.
@@ -60,7 +59,8 @@ pub struct Limits {
 
 impl Limits {
     /// Raises the soft descriptor limit to the hard one and computes the budget from what is open already.
-    pub fn new(global: &Global) -> Arc<Self> {
+    /// `relay_descriptors` are those that the relay takes beside its sessions' own.
+    pub fn new(global: &Global, relay_descriptors: u64) -> Arc<Self> {
         let fd_limit = fds::raise_limit().unwrap_or_else(|error| {
             tracing::warn!(%error, "file descriptor limit cannot be raised");
             FALLBACK_FD_LIMIT
@@ -74,7 +74,7 @@ impl Limits {
                 "few file descriptors: checks and the admin endpoint may lack some when many are in use"
             );
         }
-        let taken = fds::open_count().unwrap_or(0) + reserve + pipe_descriptors(global.workers);
+        let taken = fds::open_count().unwrap_or(0) + reserve + relay_descriptors;
         let budget = (fd_limit.saturating_sub(taken) / FDS_PER_CONNECTION).max(1);
         let limits = Self {
             fd_limit,
@@ -243,7 +243,7 @@ impl Limits {
     }
 
     /// The limit that lets nothing more in, by its key.
-    pub(super) fn reached(&self) -> &'static str {
+    pub(crate) fn reached(&self) -> &'static str {
         if !self.rate_wait().is_zero() {
             "max_connection_rate"
         } else if self.live() >= self.max_connections() {
@@ -311,7 +311,7 @@ impl Limits {
     }
 
     /// Counts one connection that needs no set-up, if there is room; [`Place::reserved`] makes it a place.
-    pub(super) fn reserve(&self) -> bool {
+    pub(crate) fn reserve(&self) -> bool {
         if !raise(&self.live, self.max_connections()) {
             return false;
         }
@@ -323,13 +323,13 @@ impl Limits {
     }
 
     /// Counts one such connection whether there is room or not.
-    pub(super) fn reserve_anyway(&self) {
+    pub(crate) fn reserve_anyway(&self) {
         self.owe_rate();
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The connection that was counted did not come.
-    pub(super) fn unreserve(&self) {
+    pub(crate) fn unreserve(&self) {
         if let Some(rate) = &*self.max_rate.load() {
             self.accepted.give_back(**rate);
         }
@@ -337,7 +337,7 @@ impl Limits {
     }
 
     /// A connection that was counted has ended.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.freed.notify_waiters();
     }
@@ -346,7 +346,7 @@ impl Limits {
     ///
     /// # Cancel safety
     /// Takes nothing; may be dropped at any time.
-    pub(super) async fn room_to_reserve(&self) {
+    pub(crate) async fn room_to_reserve(&self) {
         self.until(|| self.has_room_to_reserve().then_some(()))
             .await;
     }
@@ -379,7 +379,7 @@ const _: () = assert!(size_of::<ConnectionPermit>() == size_of::<usize>());
 
 impl ConnectionPermit {
     /// Of a connection that the process has counted already.
-    pub(super) fn reserved(admitted: ListenerPermit) -> Self {
+    pub(crate) fn reserved(admitted: ListenerPermit) -> Self {
         Self(admitted)
     }
 }
@@ -405,14 +405,14 @@ pub struct SetupPermit {
 
 impl SetupPermit {
     /// Set-up waits for the client, which counts for `source`.
-    pub(super) fn fall_silent(&self, source: SourcePrefix) {
+    pub(crate) fn fall_silent(&self, source: SourcePrefix) {
         self.speak();
         let silents = &self.limits.silent;
         *self.silent() = Some(silents.enter(source, &self.leave, Instant::now()));
     }
 
     /// Set-up waits for the client no more, or not at the moment.
-    pub(super) fn speak(&self) {
+    pub(crate) fn speak(&self) {
         if let Some(silent) = self.silent().take() {
             self.limits.silent.leave(silent);
         }
@@ -422,7 +422,7 @@ impl SetupPermit {
     ///
     /// # Cancel safety
     /// Takes nothing.
-    pub(super) async fn evicted(&self) {
+    pub(crate) async fn evicted(&self) {
         self.leave.cancelled().await;
         // It was routed meanwhile.
         if !self.in_setup.load(Ordering::Relaxed) {
@@ -431,7 +431,7 @@ impl SetupPermit {
     }
 
     /// It had to leave its place.
-    pub(super) fn is_evicted(&self) -> bool {
+    pub(crate) fn is_evicted(&self) -> bool {
         self.leave.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
     }
 
@@ -440,7 +440,7 @@ impl SetupPermit {
     }
 
     /// The listener lets the connection in, and counts it. Only the first one counts.
-    pub(super) fn admit(&self, admitted: ListenerPermit) {
+    pub(crate) fn admit(&self, admitted: ListenerPermit) {
         let _ = self.admitted.set(admitted);
     }
 
@@ -450,7 +450,7 @@ impl SetupPermit {
     }
 
     /// As [`Slot::place`], of a session that counts for another source than the connection has.
-    pub(super) fn place_of(&self, source: Option<SourcePermit>) -> ConnectionPermit {
+    pub(crate) fn place_of(&self, source: Option<SourcePermit>) -> ConnectionPermit {
         self.limits.live.fetch_add(1, Ordering::Relaxed);
         ConnectionPermit(match (source, self.admitted.get()) {
             (Some(source), _) => ListenerPermit::of(source),
@@ -485,20 +485,23 @@ mod tests {
     use super::*;
 
     fn limits(max_connections: u64, max_setup: usize) -> Arc<Limits> {
-        Limits::new(&Global {
-            workers: 1,
-            max_connections,
-            max_connection_rate: None,
-            max_setup_connections: max_setup,
-            max_handshakes: 1,
-            max_handshake_rate: None,
-            max_buffered: 1 << 20,
-            max_memory: None,
-            hard_stop_after: std::time::Duration::ZERO,
-            watch: false,
-            log_level: crate::config::LogLevel::Info,
-            log_format: crate::config::LogFormat::Text,
-        })
+        Limits::new(
+            &Global {
+                workers: 1,
+                max_connections,
+                max_connection_rate: None,
+                max_setup_connections: max_setup,
+                max_handshakes: 1,
+                max_handshake_rate: None,
+                max_buffered: 1 << 20,
+                max_memory: None,
+                hard_stop_after: std::time::Duration::ZERO,
+                watch: false,
+                log_level: crate::config::LogLevel::Info,
+                log_format: crate::config::LogFormat::Text,
+            },
+            0,
+        )
     }
 
     #[tokio::test]

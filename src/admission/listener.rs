@@ -3,19 +3,26 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::sources::{SourceTable, Tracked};
-use super::{Intake, Limits, ListenerSnapshot};
+use super::{AccessList, Limits};
 use crate::base::log_throttle::LogThrottle;
 use crate::base::rate::Bucket;
 use crate::base::source_prefix::SourcePrefix;
-use crate::config::{PerSource, Protocol};
+use crate::config::{Listener, PerSource, Protocol};
 use crate::observe::{ListenerCounters, Refusal};
 
 /// Between two lines of one kind about clients that are turned away.
 const WARN_SPACING: Duration = Duration::from_secs(10);
+
+/// The settings of a listener by which its clients are let in.
+#[derive(Clone, Copy)]
+pub struct AdmissionRules<'a> {
+    pub access: &'a AccessList,
+    pub listener: &'a Listener,
+}
 
 /// The door-keeper of one listener. What it counts outlives every reload of the rules.
 pub struct ListenerAdmission {
@@ -24,7 +31,9 @@ pub struct ListenerAdmission {
     anyone: Arc<SourceCount>,
     sources: SourceTable<SourceCount>,
     counters: Arc<ListenerCounters>,
-    intake: Intake,
+    /// Clients that come are turned away; those that are there go on. It belongs to the listener's
+    /// name, so that a reload that binds it elsewhere leaves a drained one drained.
+    draining: AtomicBool,
     warned: LogThrottle,
     names_told: LogThrottle,
 }
@@ -68,7 +77,7 @@ impl ListenerAdmission {
             entrance,
             sources: SourceTable::new(),
             counters: Arc::clone(counters),
-            intake: Intake::default(),
+            draining: AtomicBool::new(false),
             warned: LogThrottle::new(WARN_SPACING),
             names_told: LogThrottle::new(WARN_SPACING),
         }
@@ -82,7 +91,7 @@ impl ListenerAdmission {
     /// The rule or the limit that keeps it out.
     pub fn admit(
         &self,
-        rules: &ListenerSnapshot,
+        rules: AdmissionRules<'_>,
         client: Option<IpAddr>,
         names_clients: bool,
     ) -> Result<ListenerPermit, Refusal> {
@@ -100,11 +109,11 @@ impl ListenerAdmission {
     /// The limit of the source that keeps it out.
     pub fn admit_session(
         &self,
-        rules: &ListenerSnapshot,
+        rules: AdmissionRules<'_>,
         client: Option<IpAddr>,
     ) -> Result<Option<SourcePermit>, Refusal> {
         let now = self.entrance.limits.now();
-        let per_source = rules.config.admission.per_source.as_ref();
+        let per_source = rules.listener.admission.per_source.as_ref();
         let (origin, limits) = self.origin(per_source, client, now);
         let permit = limits.map(|limits| origin.enter(limits, now)).transpose();
         if let Err(refusal) = permit {
@@ -173,8 +182,12 @@ impl ListenerAdmission {
         }
     }
 
-    pub fn intake(&self) -> &Intake {
-        &self.intake
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
     }
 
     /// Connections of this listener that were let in and are not over.
@@ -185,7 +198,7 @@ impl ListenerAdmission {
     /// The source first: one that is over its limits must not use up what all others share.
     fn try_admit(
         &self,
-        rules: &ListenerSnapshot,
+        rules: AdmissionRules<'_>,
         client: Option<IpAddr>,
         names_clients: bool,
     ) -> Result<ListenerPermit, Refusal> {
@@ -194,10 +207,10 @@ impl ListenerAdmission {
         }
         self.has_memory()?;
         // A `websocket` listener tells each request when to come again.
-        if self.intake.is_draining() && rules.config.protocol == Protocol::Tcp {
+        if self.is_draining() && rules.listener.protocol == Protocol::Tcp {
             return Err(Refusal::Draining);
         }
-        let admission = &rules.config.admission;
+        let admission = &rules.listener.admission;
         let now = self.entrance.limits.now();
         let per_source = admission.per_source.as_ref().filter(|_| !names_clients);
         let (origin, limits) = self.origin(per_source, client, now);
