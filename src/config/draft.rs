@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::error::{ConfigErrors, Fault, Problem, Severity};
-use super::model::Config;
-use super::source::{Place, Source};
-use super::table::Table;
-use super::{FILE_MAX, sections, syntax, too_large};
+use super::declare::Declared;
+use super::error::{ConfigErrors, ErrorKind, Problem, Severity};
+use super::reader::TableReader;
+use super::source_file::{MarkedKey, SourceFile};
+use super::tables::Config;
+use super::{FILE_MAX, decode, syntax, too_large};
 
 /// What is found out about a part of a configuration from outside of its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct Draft {
     config: Option<Config>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    places: Vec<Place>,
+    places: Vec<MarkedKey>,
 }
 
 impl Draft {
@@ -57,9 +58,8 @@ impl Draft {
             return draft;
         }
         let (document, syntax_errors) = DeTable::parse_recoverable(text);
-        let source = Source::new(text, file);
-        let root = Table::root(&source, &sections::ROOT, document.get_ref());
-        draft.config = sections::decode(&root);
+        let source = SourceFile::new(text, file, Config::SPEC);
+        draft.config = decode::config(&TableReader::root(&source, document.get_ref()));
         (draft.problems, draft.warnings, draft.places) = source.into_parts();
         if !syntax_errors.is_empty() {
             // What the parser guessed is not worth a look.
@@ -119,19 +119,19 @@ impl Draft {
     /// One at each place of the part that names the file; else at the part itself, or what it is
     /// within.
     fn problems_of(&self, finding: &Finding) -> Vec<Problem> {
-        let naming = |place: &&Place| {
+        let naming = |place: &&MarkedKey| {
             place.file.is_some()
                 && place.file == finding.file
                 && is_within(&place.key, &finding.key)
         };
-        let mut places: Vec<&Place> = self.places.iter().filter(naming).collect();
+        let mut places: Vec<&MarkedKey> = self.places.iter().filter(naming).collect();
         if places.is_empty() {
             let around = self.places.iter();
             let around = around.filter(|place| is_within(&finding.key, &place.key));
             places.extend(around.max_by_key(|place| place.key.len()));
         }
         let problem = |key: &str, span: Range<usize>| Problem {
-            fault: Fault::File,
+            kind: ErrorKind::File,
             span,
             key: key.to_owned(),
             what: finding.what.clone(),

@@ -17,7 +17,7 @@ const KEY_SHOWN: usize = 160;
 /// The kind of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub enum ErrorKind {
     /// The text is not TOML.
     Syntax,
     /// A key that does not exist.
@@ -48,7 +48,7 @@ pub(super) enum Severity {
 /// One problem and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    pub fault: Fault,
+    pub kind: ErrorKind,
     /// Bytes of the text.
     pub span: Range<usize>,
     /// Path of the key, such as `pool.chat.check.interval`; empty for the file as a whole.
@@ -64,7 +64,7 @@ pub(super) struct Problem {
 /// One problem as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigMessage {
-    pub fault: Fault,
+    pub fault: ErrorKind,
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
@@ -90,7 +90,8 @@ impl ConfigErrors {
         for problem in &mut problems {
             problem.span = within(&text, &problem.span);
         }
-        problems.sort_by(|a, b| (a.span.start, &a.key).cmp(&(b.span.start, &b.key)));
+        let order = |problem: &Problem| (problem.span.start, problem.key.clone());
+        problems.sort_by_cached_key(|problem| (order(problem), problem.what.clone()));
         problems.dedup();
         ConfigErrors {
             file,
@@ -115,7 +116,7 @@ impl ConfigErrors {
         let message = |problem: &Problem| {
             let (line, column) = lines.place(problem.span.start);
             ConfigMessage {
-                fault: problem.fault,
+                fault: problem.kind,
                 line,
                 column,
                 key: problem.key.clone(),
@@ -214,7 +215,7 @@ impl Problem {
 
     /// A key that is found needs no list of all others.
     fn allowed_beside_hint(&self) -> Option<&str> {
-        let is_found = self.fault == Fault::UnknownKey && self.hint.is_some();
+        let is_found = self.kind == ErrorKind::UnknownKey && self.hint.is_some();
         self.allowed.as_deref().filter(|_| !is_found)
     }
 }
@@ -297,7 +298,7 @@ mod tests {
 
     fn problem(span: Range<usize>) -> Problem {
         Problem {
-            fault: Fault::Value,
+            kind: ErrorKind::Value,
             span,
             key: "global.workers".to_owned(),
             what: "\"x\" is wrong".to_owned(),
@@ -340,7 +341,7 @@ mod tests {
     fn a_key_that_is_found_is_shown_without_the_list_of_all_and_a_long_list_is_broken() {
         let allowed = format!("allowed: {}", ["some_key"; 30].join(", "));
         let mut unknown = Problem {
-            fault: Fault::UnknownKey,
+            kind: ErrorKind::UnknownKey,
             allowed: Some(allowed),
             ..problem(0..1)
         };

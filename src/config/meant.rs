@@ -5,9 +5,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::keys::Kind;
-use super::model::{Address, Bind};
+use super::address::{Address, Bind};
 use super::peers;
+use super::spec::ValueKind;
 use crate::base::rate::Rate;
 use crate::base::units::{format_duration, format_size};
 
@@ -121,21 +121,21 @@ pub fn flag(word: &str) -> Option<bool> {
 }
 
 /// The help for a value that stands without quotes, or is a number with a zero in front.
-pub fn written(kind: &Kind, key: &str, text: &str) -> Option<String> {
+pub fn written(kind: &ValueKind, key: &str, text: &str) -> Option<String> {
     let quoted = |guess: Option<String>| Some(format!("a text stands in quotes: \"{}\"", guess?));
     match kind {
-        Kind::Number { .. } => match text.trim_start_matches('0') {
+        ValueKind::Number { .. } => match text.trim_start_matches('0') {
             digits if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => {
                 peers::value(key, text).map(str::to_owned)
             }
             digits => Some(format!("write {digits}")),
         },
-        Kind::Flag => Some(format!("it has no quotes: {}", flag(text)?)),
-        Kind::Time { .. } => quoted(time(text)),
-        Kind::Size { .. } => quoted(size(text)),
-        Kind::Rate { .. } => quoted(rate(text)),
-        Kind::Percent { .. } => quoted(percent(text)),
-        Kind::Word(_) | Kind::Text(_) => match key {
+        ValueKind::Flag => Some(format!("it has no quotes: {}", flag(text)?)),
+        ValueKind::Time { .. } => quoted(time(text)),
+        ValueKind::Size { .. } => quoted(size(text)),
+        ValueKind::Rate => quoted(rate(text)),
+        ValueKind::Percent { .. } => quoted(percent(text)),
+        ValueKind::Word(_) | ValueKind::Text(_) => match key {
             "bind" => quoted(bind(text)),
             "address" => quoted(address(text)),
             _ if text.contains([' ', '"', '[', '{']) => None,
@@ -303,11 +303,11 @@ mod tests {
 
     #[test]
     fn what_stands_without_quotes_gets_the_form_of_its_key() {
-        let time = super::super::keys::time(0, 9);
-        let size = super::super::keys::size(0, 9);
-        let number = super::super::keys::number(0, 9);
-        let percent = Kind::Percent { min: 0, max: 9 };
-        let text = Kind::Text("");
+        let time = super::super::spec::time(0, 9);
+        let size = super::super::spec::size(0, 9);
+        let number = super::super::spec::number(0, 9);
+        let percent = ValueKind::Percent { min: 0, max: 9 };
+        let text = ValueKind::Text("");
         for (kind, key, written, wanted) in [
             (&time, "interval", "5s", "\"5s\""),
             (&time, "interval", "1 hour", "\"1h\""),
@@ -340,7 +340,7 @@ mod tests {
         fn any_text_is_survived(text in ".*") {
             let _ = (time(&text), size(&text), rate(&text), percent(&text));
             let _ = (bind(&text), address(&text));
-            let _ = written(&Kind::Text(""), "x", &text);
+            let _ = written(&ValueKind::Text(""), "x", &text);
         }
     }
 }

@@ -338,11 +338,11 @@ mod tests {
     /// A word that became a key would be refused as one of a peer.
     #[test]
     fn no_word_is_a_key_of_its_table() {
-        use super::super::sections::ROOT;
+        use crate::config::declare::Declared;
         let section = |place: &str| {
-            let mut section = &ROOT;
+            let mut section = crate::config::Config::SPEC;
             for part in place.split('.').filter(|part| *part != "top") {
-                section = section.key(part).unwrap().kind.section().unwrap();
+                section = section.key(part).unwrap().kind.table().unwrap();
             }
             section
         };

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use super::error::{Fault, Problem};
+use super::error::{ErrorKind, Problem};
 
 /// Longest word of the file in a message, in bytes.
 const WORD_MAX: usize = 40;
@@ -41,8 +41,8 @@ pub fn beside(
         .collect();
     let sure = problems.into_iter().filter(|problem| {
         !matches!(
-            problem.fault,
-            Fault::Missing | Fault::Reference | Fault::Conflict
+            problem.kind,
+            ErrorKind::Missing | ErrorKind::Reference | ErrorKind::Conflict
         ) && !broken.contains(&line(problem.span.start))
     });
     let sure: Vec<Problem> = sure.collect();
@@ -99,7 +99,7 @@ fn plain(text: &str, error: &Error) -> Problem {
 
 fn problem(span: Range<usize>, what: String, hint: Option<String>) -> Problem {
     Problem {
-        fault: Fault::Syntax,
+        kind: ErrorKind::Syntax,
         span,
         key: String::new(),
         what,

@@ -5,8 +5,10 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use super::super::{meant, misplaced};
 use super::{Slip, cut, problem};
+use crate::config::declare::Declared;
+use crate::config::tables::Config;
+use crate::config::{meant, misplaced};
 
 /// A value as it is written, of a key on the same line.
 struct Written<'a> {
@@ -130,7 +132,7 @@ fn hint(written: &Written<'_>) -> Option<String> {
     let Written { key, value, .. } = written;
     let name = key.rsplit('.').next().unwrap_or_default();
     let name = name.trim_matches(['"', '\'']);
-    let places = misplaced::places_of(name);
+    let places = misplaced::places_of(Config::SPEC, name);
     let mut kinds = places.iter().map(|place| place.kind);
     let hint = kinds.find_map(|kind| meant::written(kind, name, value));
     let is_known = !places.is_empty();
