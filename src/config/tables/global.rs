@@ -10,7 +10,7 @@ use crate::config::value::ValueReader;
 table! {
     /// The process.
     pub struct Global: Default {
-        /// Relay threads; 0 = as many as cores the process may use. Read at start only.
+        /// Relay threads, read at start only; 0 = as many as cores the process may use.
         ///
         /// The relay is CPU-bound and never blocks: one thread for each core is right.
         workers: usize = number(0, 1_024), default(0), at_start;

@@ -4,6 +4,7 @@ use super::admission::Access;
 use super::listener_tls::{ListenerTls, read_alpn};
 use crate::base::path::normalize_path;
 use crate::config::address::host_name;
+use crate::config::declare::Parts;
 use crate::config::reader::TableReader;
 use crate::config::spec::text;
 use crate::config::value_types;
@@ -20,7 +21,7 @@ table! {
         /// list, where TLS is terminated the one agreed on.
         alpn: Option<String> = text("a protocol name of 1 to 255 characters, such as \"mqtt\""),
             optional by value_types::text(read_alpn);
-        /// Host header without its port; `websocket` only. `*.` stands for one label.
+        /// Value of the Host header, without its port; `websocket` only. `*.` stands for one label.
         host: Option<String> = text(HOST), optional by value_types::text(read_pattern);
         /// Prefix of the path at a segment boundary: `/chat` matches `/chat/x`, not `/chatter`;
         /// `websocket` only. It is compared with the normal form of the request's path (`/%63hat`,
@@ -32,7 +33,7 @@ table! {
         /// Clients that may use the route once it has matched.
         access: Access, keys;
     }
-    then refuse_unconditional;
+    rules refuse_unconditional;
 }
 
 impl Route {
@@ -47,8 +48,11 @@ impl Route {
     }
 }
 
-fn refuse_unconditional(table: &TableReader<'_>, route: &mut Route) {
-    if !route.conditions().iter().any(|(key, _)| table.has(key)) {
+fn refuse_unconditional(table: &TableReader<'_>, _: &mut Parts<Route>) {
+    if !["sni", "alpn", "host", "path"]
+        .iter()
+        .any(|key| table.has(key))
+    {
         table.missing(
             "",
             "a route without a condition; `pool` of the listener takes the rest",
