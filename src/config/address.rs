@@ -1,4 +1,5 @@
-//! Addresses as operators write them: `10.0.0.1:9501`, `[::1]:9501`, `chat.internal:9501`, `unix:/run/chat.sock`.
+//! Addresses as operators write them: `10.0.0.1:9501`, `[::1]:9501`, `chat.internal:9501`,
+//! `unix:/run/chat.sock`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +31,8 @@ pub struct CheckAddress {
     pub port: Option<u16>,
 }
 
-/// Longest path of a unix socket, in bytes: `sun_path` of `unix(7)` holds 108 with its closing zero.
+/// Longest path of a unix socket, in bytes: `sun_path` of `unix(7)` holds 108 with its closing
+/// zero.
 const UNIX_PATH_MAX: usize = 107;
 
 impl fmt::Display for Address {

@@ -35,7 +35,7 @@
 pub(crate) use super::reader::TableReader;
 pub(crate) use super::spec::{KeySpec, Presence, TableSpec, ValueKind};
 pub(crate) use super::value::ValueReader;
-pub(crate) use super::value_types::{FromValue, HasKind, Shown};
+pub(crate) use super::value_types::{AsWritten, FromValue, HasKind};
 
 /// A list of tables.
 impl<T: Declared> HasKind for Vec<T> {
@@ -234,7 +234,7 @@ macro_rules! presence {
     (default($default:expr); $Type:ty; $kind:expr) => {
         d::Presence::Default(|| {
             let value: $Type = $default;
-            d::Shown::shown(&value, &$kind)
+            d::AsWritten::as_written(&value, &$kind)
         })
     };
     ($other:ident; $Type:ty; $kind:expr) => {
@@ -357,8 +357,8 @@ macro_rules! flags {
                 const KIND: d::ValueKind = d::ValueKind::Words(|| WORDS.to_vec());
             }
 
-            impl d::Shown for $Name {
-                fn shown(&self, _: &d::ValueKind) -> serde_json::Value {
+            impl d::AsWritten for $Name {
+                fn as_written(&self, _: &d::ValueKind) -> serde_json::Value {
                     let mut set = Vec::new();
                     $(if self.$flag {
                         set.push(stringify!($flag));

@@ -22,5 +22,5 @@ pub const WEIGHT_MAX: u64 = 256;
 pub const MIN_TTL: Duration = seconds(1);
 /// A change of the set is seen after this at the latest, however long its TTL.
 pub const MAX_TTL: Duration = seconds(300);
-/// One lookup over all name servers.
+/// Time limit of a lookup, over all name servers.
 pub const DISCOVER_TIMEOUT: Duration = seconds(5);

@@ -50,7 +50,7 @@ pub enum Action {
     NeedsRestart,
 }
 
-/// One change.
+/// A change of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub item: Item,
@@ -337,7 +337,7 @@ bind = "127.0.0.1:9900"
         diff(&old, &new).iter().map(Change::to_string).collect()
     }
 
-    /// One edit of the file for every kind of change and every key.
+    /// Edits of the file, one for every kind of change and every key.
     const EDITS: &[(&str, &str, &[&str])] = &[
         (
             "workers = 2",

@@ -1,6 +1,6 @@
 //! A configuration as far as it could be read, with all that is wrong so far. Files that it names
-//! are opened elsewhere; what is wrong with them is noted here, so that everything is told at once
-//! and each with its line.
+//! are opened elsewhere; their problems are noted here, so that everything is told at once and each
+//! with its line.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use super::source_file::{MarkedKey, SourceFile};
 use super::tables::Config;
 use super::{FILE_MAX, decode, syntax, too_large};
 
-/// What is found out about a part of a configuration from outside of its text.
+/// A finding about a part of a configuration from outside of its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The part, such as `listener[0].tls` or `pool.chat`.
@@ -116,8 +116,8 @@ impl Draft {
         }
     }
 
-    /// One at each place of the part that names the file; else at the part itself, or what it is
-    /// within.
+    /// Problems at each place of the part that names the file; else at the part itself, or at the
+    /// table around it.
     fn problems_of(&self, finding: &Finding) -> Vec<Problem> {
         let naming = |place: &&MarkedKey| {
             place.file.is_some()
@@ -158,8 +158,8 @@ fn is_within(key: &str, outer: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::pool;
     use super::*;
+    use crate::config::testing::pool;
 
     fn finding(key: &str, file: Option<&str>) -> Finding {
         Finding {

@@ -1,6 +1,8 @@
-//! Everything that is wrong with one configuration file, at once: for people (with the line and a caret) and as data.
+//! All problems of one configuration file, at once: for people (with the line and a caret) and as
+//! data.
 //!
-//! A problem never stops the decoder; it is noted with its place, and the file is refused at the end if there is one.
+//! A problem never stops the decoder. It is noted with its place, and the file is refused at the
+//! end.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +10,8 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// Problems shown to a person; what is beyond is counted. Each costs a pass over the text to draw, and nobody reads more.
+/// Problems shown to a person; more are only counted. Each costs a pass over the text to draw, and
+/// nobody reads more.
 const SHOWN: usize = 50;
 
 /// Longest path of a key that is drawn, in characters: four names of the longest, and lists.
@@ -30,22 +33,22 @@ pub enum ErrorKind {
     Missing,
     /// Right alone, but it cannot go with what else is there.
     Conflict,
-    /// It names something that does not exist.
+    /// A name of something that does not exist.
     Reference,
-    /// A file that it names, or what it asks of this machine, cannot be used.
+    /// A named file, or something of this machine, that cannot be used.
     File,
 }
 
-/// What problems mean for the file.
+/// Effect of problems on the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// It is refused.
+    /// The file is refused.
     Error,
-    /// It is taken.
+    /// The file is taken.
     Warning,
 }
 
-/// One problem and its place.
+/// A problem and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub kind: ErrorKind,
@@ -53,15 +56,15 @@ pub(super) struct Problem {
     pub span: Range<usize>,
     /// Path of the key, such as `pool.chat.check.interval`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, with the value.
+    /// Sentence that says the problem, with the value.
     pub what: String,
-    /// What would be right.
+    /// Values that would be right.
     pub allowed: Option<String>,
     /// A guess at what was meant.
     pub hint: Option<String>,
 }
 
-/// One problem as data.
+/// A problem as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigMessage {
     pub fault: ErrorKind,
@@ -71,7 +74,7 @@ pub struct ConfigMessage {
     pub column: usize,
     /// Path of the key, such as `pool.chat.check.interval`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, the hint and what is allowed, on one line.
+    /// The problem, the hint and the allowed values, on one line.
     pub message: String,
 }
 
@@ -112,7 +115,7 @@ impl ConfigErrors {
 
     /// Every problem in the order of the text.
     pub fn messages(&self) -> Vec<ConfigMessage> {
-        let mut lines = Lines::new(&self.text);
+        let mut lines = LineIndex::new(&self.text);
         let message = |problem: &Problem| {
             let (line, column) = lines.place(problem.span.start);
             ConfigMessage {
@@ -128,9 +131,10 @@ impl ConfigErrors {
 
     /// As `Display` writes it, with colours for a terminal if they are wanted.
     pub fn drawn(&self, colour: bool) -> String {
-        let renderer = match colour {
-            true => Renderer::styled(),
-            false => Renderer::plain(),
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
         };
         let problems = self.problems.iter().take(SHOWN);
         let drawn = problems.map(|problem| format!("{}\n\n", self.render(problem, &renderer)));
@@ -203,7 +207,7 @@ impl Problem {
         }
     }
 
-    /// What stands at the caret, and what below.
+    /// Remark at the caret, and remark below.
     fn remarks(&self) -> (Option<String>, Option<String>) {
         let help = self.hint.as_ref().map(|hint| format!("help: {hint}"));
         let allowed = self.allowed_beside_hint();
@@ -252,7 +256,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The part of `span` that can be shown: inside the text, at character boundaries, on the line where it begins.
+/// The part of `span` that can be shown: inside the text, at character boundaries, on the line
+/// where it begins.
 fn within(text: &str, span: &Range<usize>) -> Range<usize> {
     let start = text.floor_char_boundary(span.start);
     let line_end = text[start..]
@@ -263,15 +268,15 @@ fn within(text: &str, span: &Range<usize>) -> Range<usize> {
 }
 
 /// Turns rising offsets into lines and columns in one pass over the text.
-struct Lines<'a> {
+struct LineIndex<'a> {
     text: &'a str,
     line: usize,
     line_start: usize,
 }
 
-impl<'a> Lines<'a> {
-    fn new(text: &'a str) -> Lines<'a> {
-        Lines {
+impl<'a> LineIndex<'a> {
+    fn new(text: &'a str) -> LineIndex<'a> {
+        LineIndex {
             text,
             line: 1,
             line_start: 0,

@@ -37,7 +37,7 @@ pub(crate) fn elsewhere(
 
 /// A key of some table of the file.
 pub(crate) struct KeyLocation {
-    /// Its table as the file writes it: `[pool.NAME.check]`.
+    /// Header of its table as the file writes it: `[pool.NAME.check]`.
     pub header: String,
     pub kind: &'static ValueKind,
 }
@@ -155,7 +155,7 @@ pub(crate) fn header(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{listener, pool, read};
+    use crate::config::testing::{listener, pool, read};
 
     fn hint(text: &str) -> String {
         let errors = read(text).unwrap_err();

@@ -1,10 +1,10 @@
 //! Configuration: declared tables, the decoder that reads them from TOML, the difference of two
 //! configurations, the JSON schema and the reference page.
 //!
-//! `parse` -> toml's recovering parser -> `reader` (a cursor over one table and its declared keys) ->
-//! `tables` (one declaration per table, of which the decoder, the defaults, the schema and the
-//! reference are made) -> `validate` (rules across tables). Nothing stops at the first problem: all
-//! are noted and drawn by `error`.
+//! `parse` -> toml's recovering parser -> `reader` (a cursor over one table and its declared keys)
+//! -> `tables` (one declaration per table, of which the decoder, the defaults, the schema and the
+//! reference are made) -> `validate` (rules across tables). Nothing stops at the first problem:
+//! all are noted and drawn by `error`.
 
 #[macro_use]
 mod declare;
@@ -56,7 +56,8 @@ use source_file::SourceFile;
 /// Largest file that is read, in bytes: some 40,000 backends. Beyond it is a mistaken path.
 const FILE_MAX: usize = 8 << 20;
 
-/// Reads a configuration. Pure: no file is opened; relative paths in it are joined to the folder of `file`.
+/// Reads a configuration. Pure: no file is opened; relative paths in it are joined to the folder of
+/// `file`.
 ///
 /// # Errors
 /// All problems of the text, at once.

@@ -10,7 +10,7 @@ use super::tables::{Config, Listener, Pool, Route};
 /// Changes that lead from `old` to `new`, item by item: in the order of `new`, removed ones behind.
 /// Routes, pools and backends without a difference are there too.
 pub fn preview(old: &Config, new: &Config) -> Vec<Change> {
-    let known = Known::of(diff(old, new));
+    let known = KnownChanges::of(diff(old, new));
     let process = [Item::Global, Item::AccessLog, Item::Admin, Item::Metrics];
     let differing = process
         .into_iter()
@@ -37,10 +37,10 @@ pub fn preview(old: &Config, new: &Config) -> Vec<Change> {
 }
 
 /// The items that differ, one change each.
-struct Known(BTreeMap<Item, Change>);
+struct KnownChanges(BTreeMap<Item, Change>);
 
-impl Known {
-    fn of(changes: Vec<Change>) -> Known {
+impl KnownChanges {
+    fn of(changes: Vec<Change>) -> KnownChanges {
         let mut known = BTreeMap::new();
         for Change { item, action, keys } in changes {
             let (action, keys) = match action {
@@ -53,7 +53,7 @@ impl Known {
             change.action = action;
             change.keys.extend(keys);
         }
-        Known(known)
+        KnownChanges(known)
     }
 
     fn change(&self, item: Item) -> Change {

@@ -16,7 +16,7 @@ use super::spec::{KeySpec, TableSpec, ValueKind};
 use super::value::ValueReader;
 use crate::base::names::nearest;
 
-/// One table.
+/// A table of the file.
 #[derive(Clone)]
 pub(crate) struct TableReader<'a> {
     source: &'a SourceFile<'a>,

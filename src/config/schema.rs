@@ -1,4 +1,4 @@
-//! The JSON schema of the configuration file (draft 2020-12), for editors: made from the declared keys.
+//! JSON schema of the configuration file (draft 2020-12), for editors: made from the declared keys.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! One file being decoded: its text, its folder, and what was found wrong so far.
+//! A file being decoded: its text, its folder, and the problems found so far.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::Problem;
 use super::spec::TableSpec;
 
-/// One file being decoded: the text, and what was found wrong so far.
+/// A file being decoded.
 pub(crate) struct SourceFile<'a> {
     text: &'a str,
     pub(super) root: &'static TableSpec,

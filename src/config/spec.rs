@@ -15,7 +15,7 @@ pub(crate) struct TableSpec {
     pub(crate) keys: &'static [KeySpec],
 }
 
-/// One key of a table.
+/// A key of a table.
 pub(crate) struct KeySpec {
     /// Empty for a group of keys, [`ValueKind::Inline`].
     pub(crate) name: &'static str,
@@ -59,9 +59,9 @@ pub(crate) enum ValueKind {
     },
     /// A count in a time; the count is the burst, too.
     Rate,
-    /// One of these words.
+    /// A word of this list.
     Word(fn() -> Vec<&'static str>),
-    /// A list of these words.
+    /// A list of words of this list.
     Words(fn() -> Vec<&'static str>),
     /// A string; the words say which are allowed.
     Text(&'static str),

@@ -24,7 +24,7 @@ struct Slip {
 
 /// The syntax errors with what else is surely wrong. Keys that the parser skipped seem to be
 /// missing, and its guess at a broken line says nothing: problems of that kind would be noise.
-pub fn beside(
+pub(super) fn beside(
     text: &str,
     document: &DeTable<'_>,
     errors: &[Error],
@@ -83,7 +83,7 @@ fn each_once(text: &str, document: &DeTable<'_>, errors: &[Error]) -> Vec<Proble
     problems
 }
 
-/// What the parser says, with the word at which it stopped.
+/// The words of the parser, with the word at which it stopped.
 fn plain(text: &str, error: &Error) -> Problem {
     let span = error.span().unwrap_or_default();
     let after = text.get(span.start..).unwrap_or_default();
@@ -138,7 +138,7 @@ fn other_format(text: &str, document: &DeTable<'_>, errors: &[Error]) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{pool, read};
+    use crate::config::testing::{pool, read};
     use proptest::prelude::*;
 
     #[test]

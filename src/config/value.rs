@@ -20,7 +20,7 @@ use crate::base::names::nearest;
 use crate::base::rate::{Rate, RateError};
 use crate::base::units::{UnitError, parse_duration, parse_size};
 
-/// One value of a table, or one item of a list in it.
+/// A value of a table, or an item of a list in it.
 pub(crate) struct ValueReader<'a> {
     pub(super) source: &'a SourceFile<'a>,
     pub(super) kind: &'static ValueKind,
@@ -111,7 +111,7 @@ impl<'a> ValueReader<'a> {
         self.unresolved_part(what, name, existing, str::to_owned);
     }
 
-    /// The same of a part of the value; `whole` is the value with another name there.
+    /// Notes the same of a part of the value; `whole` is the value with another name there.
     pub(crate) fn unresolved_part(
         &self,
         what: &str,
@@ -224,7 +224,7 @@ impl<'a> ValueReader<'a> {
         })
     }
 
-    /// One of `words`.
+    /// A word of `words`.
     pub(crate) fn word(&self, words: &[&'static str]) -> Option<&'static str> {
         let word = self.string()?;
         let found = words.iter().copied().find(|known| *known == word);
@@ -285,7 +285,7 @@ impl<'a> ValueReader<'a> {
         self.children_by(read_name)
     }
 
-    /// The same, of names that `read` judges.
+    /// The same values, with names that `read` judges.
     pub(crate) fn children_by(
         &self,
         read: impl Fn(&str) -> Result<String, &'static str>,

@@ -27,9 +27,9 @@ pub(crate) trait HasKind {
 }
 
 /// A type of defaults, which the schema and the reference page show.
-pub(crate) trait Shown {
+pub(crate) trait AsWritten {
     /// The value as the file would write it.
-    fn shown(&self, kind: &ValueKind) -> Value;
+    fn as_written(&self, kind: &ValueKind) -> Value;
 }
 
 /// Reads a string by `read`.
@@ -134,8 +134,8 @@ macro_rules! whole_numbers {
                 }
             }
 
-            impl Shown for $Type {
-                fn shown(&self, kind: &ValueKind) -> Value {
+            impl AsWritten for $Type {
+                fn as_written(&self, kind: &ValueKind) -> Value {
                     match kind {
                         ValueKind::Size { .. } => json!(format_size(*self as u64)),
                         ValueKind::Percent { .. } => json!(format!("{self}%")),
@@ -149,63 +149,63 @@ macro_rules! whole_numbers {
 
 whole_numbers!(u8, u16, u32, u64, usize);
 
-impl Shown for bool {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for bool {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(self)
     }
 }
 
-impl Shown for Duration {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for Duration {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(format_duration(*self))
     }
 }
 
-impl Shown for Rate {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for Rate {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(self.to_string())
     }
 }
 
-impl Shown for String {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for String {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(self)
     }
 }
 
-impl Shown for SocketAddr {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for SocketAddr {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(self.to_string())
     }
 }
 
-impl Shown for Arc<str> {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for Arc<str> {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(&**self)
     }
 }
 
-impl Shown for RangeInclusive<u16> {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for RangeInclusive<u16> {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(format!("{}-{}", self.start(), self.end()))
     }
 }
 
-impl<T: Word> Shown for T {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl<T: Word> AsWritten for T {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(self.word())
     }
 }
 
-impl<T: Shown> Shown for Vec<T> {
-    fn shown(&self, kind: &ValueKind) -> Value {
-        self.iter().map(|item| item.shown(kind)).collect()
+impl<T: AsWritten> AsWritten for Vec<T> {
+    fn as_written(&self, kind: &ValueKind) -> Value {
+        self.iter().map(|item| item.as_written(kind)).collect()
     }
 }
 
 /// `None` of a [`ValueKind::FlagOrTable`] is `false`.
-impl<T> Shown for Option<T> {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl<T> AsWritten for Option<T> {
+    fn as_written(&self, _: &ValueKind) -> Value {
         json!(self.is_some())
     }
 }

@@ -24,3 +24,26 @@ pub trait Word: Copy + PartialEq + 'static {
 pub(super) fn words<T: Word>() -> Vec<&'static str> {
     T::WORDS.iter().map(|(word, _)| *word).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AdminRole, LogLevel, OnDown, Protocol, RedisRole, TlsVersion};
+
+    fn each_word_finds_its_member<T: Word + std::fmt::Debug>() {
+        for (word, member) in T::WORDS {
+            assert_eq!(T::of(word), Some(*member));
+            assert_eq!(member.word(), *word);
+        }
+    }
+
+    #[test]
+    fn words_and_members_are_one_to_one() {
+        each_word_finds_its_member::<LogLevel>();
+        each_word_finds_its_member::<Protocol>();
+        each_word_finds_its_member::<OnDown>();
+        each_word_finds_its_member::<TlsVersion>();
+        each_word_finds_its_member::<RedisRole>();
+        each_word_finds_its_member::<AdminRole>();
+    }
+}

@@ -16,12 +16,12 @@ struct Written<'a> {
     value: &'a str,
     /// Where the value stands.
     span: Range<usize>,
-    /// It stands in a table of one line, among keys that commas part.
+    /// Whether it stands in a table of one line, among keys that commas part.
     is_inline: bool,
 }
 
 /// The slip behind an error in a value.
-pub fn slip(text: &str, error: &Error) -> Option<Slip> {
+pub(super) fn slip(text: &str, error: &Error) -> Option<Slip> {
     let start = error.span()?.start;
     if error.message().starts_with("missing comma") {
         let hint = "write a comma before it".to_owned();
@@ -35,12 +35,13 @@ pub fn slip(text: &str, error: &Error) -> Option<Slip> {
     };
     if let Some((first, next)) = followed_by_key(value) {
         let at = span.start..span.start + first.len();
-        let (what, hint) = match written.is_inline {
-            true => ("a comma is missing", format!("write `{first},`")),
-            false => (
+        let (what, hint) = if written.is_inline {
+            ("a comma is missing", format!("write `{first},`"))
+        } else {
+            (
                 "each key stands on a line of its own",
                 format!("break the line before `{}`", cut(next)),
-            ),
+            )
         };
         return Some(rest_of_line(text, at, what, hint));
     }
@@ -53,17 +54,16 @@ pub fn slip(text: &str, error: &Error) -> Option<Slip> {
         return Some(slip("these are no straight quotes".to_owned(), Some(hint)));
     }
     let hint = hint(&written)?;
-    let what = match has_leading_zero(value) {
-        true => format!(
-            "`{}` is no TOML here: a number has no zero in front",
-            cut(value)
-        ),
-        false => format!("`{}` is no TOML here: {}", cut(value), error.message()),
+    let why = if has_leading_zero(value) {
+        "a number has no zero in front"
+    } else {
+        error.message()
     };
+    let what = format!("`{}` is no TOML here: {why}", cut(value));
     Some(slip(what, Some(hint)))
 }
 
-/// One problem for the rest of the line, at which the parser only guesses.
+/// A problem for the rest of the line, at which the parser only guesses.
 fn rest_of_line(text: &str, span: Range<usize>, what: &str, hint: String) -> Slip {
     let rest = text.get(span.end..).unwrap_or_default();
     let line_end = span.end + rest.find('\n').unwrap_or(rest.len());
@@ -139,7 +139,7 @@ fn hint(written: &Written<'_>) -> Option<String> {
     hint.or_else(|| unknown(value, is_known))
 }
 
-/// Of a key that nobody knows, or whose kind has no such value.
+/// Hint for an unknown key, or one whose kind has no such value.
 fn unknown(value: &str, is_known: bool) -> Option<String> {
     if let Some(flag) = meant::flag(value).filter(|_| value.starts_with(char::is_alphabetic)) {
         return Some(format!("it has no quotes: {flag}"));
@@ -152,7 +152,7 @@ fn unknown(value: &str, is_known: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{listener, pool, read};
+    use crate::config::testing::{listener, pool, read};
 
     /// The only message.
     fn said(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! `[access_log]`: one line per connection.
+//! `[access_log]`: a line per connection.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::global::LogFormat;
-use crate::config::declare::{Declared, Shown};
+use crate::config::declare::{AsWritten, Declared};
 use crate::config::error::ErrorKind;
 use crate::config::reader::TableReader;
 use crate::config::spec::{ValueKind, YEAR, number, seconds, text, time};
 use crate::config::value::ValueReader;
 
 table! {
-    /// One line per connection.
+    /// A line per connection.
     pub struct AccessLog: Default {
         /// Where lines go. SIGUSR1 opens the file anew.
         ///
@@ -68,8 +68,8 @@ flags! {
     }
 }
 
-impl Shown for LogOutput {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for LogOutput {
+    fn as_written(&self, _: &ValueKind) -> Value {
         match self {
             LogOutput::Off => json!("off"),
             LogOutput::Stdout => json!("stdout"),

@@ -16,7 +16,7 @@ use crate::config::spec::{text, texts};
 use crate::config::value::ValueReader;
 use crate::config::value_types::{self, parsed};
 
-/// Who can connect can drain and close: nobody but the user that runs it.
+/// A client that can connect can drain and close: only the user that runs the process may.
 const SOCKET_MODE: u32 = 0o600;
 
 table! {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::base::rate::Rate;
 use crate::config::address::Bind;
-use crate::config::declare::Shown;
+use crate::config::declare::AsWritten;
 use crate::config::error::ErrorKind;
 use crate::config::reader::TableReader;
 use crate::config::spec::{COUNT_MAX, ValueKind, number, texts};
@@ -117,8 +117,8 @@ impl Trusted {
     }
 }
 
-impl Shown for Trusted {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for Trusted {
+    fn as_written(&self, _: &ValueKind) -> Value {
         match self {
             Trusted::Network(network) => json!(network.to_string()),
             Trusted::Unix => json!("unix"),

@@ -9,7 +9,7 @@ use crate::config::spec::{COUNT_MAX, number, text};
 use crate::config::value_types::{self, parsed};
 
 table! {
-    /// One node.
+    /// A node of the pool.
     pub struct Backend {
         /// Address of the node. A name is looked up in DNS again and again; the last good answer is
         /// kept.

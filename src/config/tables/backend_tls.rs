@@ -11,7 +11,7 @@ use crate::config::spec::{text, texts};
 use crate::config::value::ValueReader;
 use crate::config::value_types;
 
-/// One ClientHello has room for many more; a list of more is a mistake.
+/// A ClientHello has room for many more; a list of more is a mistake.
 const MAX_ALPN: usize = 16;
 
 table! {

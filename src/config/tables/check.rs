@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::backend_tls::{CHECK_TLS, CheckTls, WantedTls, wanted_tls};
 use super::check_expect;
-use super::check_headers::{self, CheckHeaders};
-use super::check_kind::{self, CheckKind, CheckType, RedisRole};
+use super::check_headers;
+use super::check_kind::{self, CheckHeaders, CheckKind, CheckType, RedisRole};
 use super::socket::ProxyVersion;
 use crate::config::address::CheckAddress;
 use crate::config::spec::{DAY, HOUR, ValueKind, number, percent, seconds, text, time};

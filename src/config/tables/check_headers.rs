@@ -1,11 +1,8 @@
 //! `check.headers`: further header fields of a check's request.
 
-use super::check_kind::read_token;
+use super::check_kind::{CheckHeaders, read_token};
 use crate::config::error::ErrorKind;
 use crate::config::value::ValueReader;
-
-/// Header names as they are written on the wire, with their values.
-pub type CheckHeaders = Vec<(String, String)>;
 
 /// Fields that the check itself makes, or that say where the request ends.
 const TAKEN: [&str; 10] = [

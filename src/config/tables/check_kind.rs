@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::check_expect::Expect;
-use super::check_headers::CheckHeaders;
 use crate::config::address::{host_and_port, host_name};
 use crate::config::error::ErrorKind;
 use crate::config::hash_key::is_token;
 use crate::config::value::ValueReader;
+
+/// Header names as they are written on the wire, with their values.
+pub type CheckHeaders = Vec<(String, String)>;
 
 /// Question and right answer of a check.
 #[derive(Debug, Clone, PartialEq)]

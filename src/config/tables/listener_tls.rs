@@ -41,7 +41,7 @@ table! {
 }
 
 table! {
-    /// One certificate chain and its key.
+    /// A certificate chain and its key.
     #[derive(Eq)]
     pub struct Certificate {
         /// Certificate and its intermediates, PEM.

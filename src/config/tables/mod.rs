@@ -41,7 +41,6 @@ pub use backend_tls::*;
 pub use balance::*;
 pub use check::*;
 pub use check_expect::*;
-pub use check_headers::*;
 pub use check_kind::*;
 pub use discover::*;
 pub use failover::*;
@@ -67,7 +66,7 @@ table! {
     pub struct Config {
         /// The process.
         global: Global, nested;
-        /// One line per connection.
+        /// A line per connection.
         access_log: AccessLog, nested;
         /// Bound addresses, each with its protocol, TLS and rules.
         listeners as "listener": Vec<Listener>, required;

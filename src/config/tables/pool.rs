@@ -20,7 +20,7 @@ use super::resume::{self, HEADER, Resume};
 use super::retry_after::RetryAfter;
 use super::socket::{self, Dial, ProxyVersion};
 use super::sticky::{self, Sticky};
-use crate::config::declare::{Declared, FromValue, HasKind, InParts, Parts, Shown};
+use crate::config::declare::{AsWritten, Declared, FromValue, HasKind, InParts, Parts};
 use crate::config::error::ErrorKind;
 use crate::config::reader::TableReader;
 use crate::config::spec::{COUNT_MAX, DAY, HOUR, ValueKind, YEAR, number, seconds, text, time};
@@ -161,8 +161,8 @@ impl HasKind for RetryOn {
     const KIND: ValueKind = ValueKind::Words(|| RETRY_ON.to_vec());
 }
 
-impl Shown for RetryOn {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for RetryOn {
+    fn as_written(&self, _: &ValueKind) -> Value {
         let count = 1 + usize::from(self.empty_response);
         json!(RETRY_ON.get(..count))
     }

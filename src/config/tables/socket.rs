@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use crate::config::address::Address;
-use crate::config::declare::Shown;
+use crate::config::declare::AsWritten;
 use crate::config::error::ErrorKind;
 use crate::config::reader::TableReader;
 use crate::config::spec::{DAY, ValueKind, number, seconds, text, texts, time};
@@ -128,8 +128,8 @@ impl SourceAddresses {
     }
 }
 
-impl Shown for SourceAddresses {
-    fn shown(&self, _: &ValueKind) -> Value {
+impl AsWritten for SourceAddresses {
+    fn as_written(&self, _: &ValueKind) -> Value {
         let v4 = self.v4.iter().map(ToString::to_string);
         json!(
             v4.chain(self.v6.iter().map(ToString::to_string))

@@ -56,7 +56,7 @@ words! {
 words! {
     /// Handling of a client whose backend is draining, or has a weight of 0.
     pub enum OnDrain {
-        /// It goes on there until its cookie expires, which is not renewed.
+        /// The client goes on there until its cookie expires, which is not renewed.
         Keep = "keep",
         /// Another backend is picked.
         Repick = "repick",

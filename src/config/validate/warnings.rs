@@ -1,4 +1,5 @@
-//! Settings that are allowed and hardly meant: `evenkeel check` warns of them, nothing refuses them.
+//! Settings that are allowed and hardly meant: `evenkeel check` warns of them, nothing refuses
+//! them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -2,13 +2,13 @@
 
 use toml::de::DeValue;
 
-use super::super::spec::ValueKind;
-use super::super::{meant, peers};
 use super::ValueReader;
 use crate::base::units::{parse_duration, parse_size};
+use crate::config::spec::ValueKind;
+use crate::config::{meant, peers};
 
 impl ValueReader<'_> {
-    /// Of a text that is not allowed.
+    /// Hint for a text that is not allowed.
     pub(super) fn meant(&self, text: &str) -> Option<String> {
         let key = self.key();
         if let Some(here) = peers::value(key, text) {
@@ -30,7 +30,7 @@ impl ValueReader<'_> {
         Some(format!("write \"{guess}\""))
     }
 
-    /// Of a free text that cannot stand here, and is a word of another program.
+    /// Hint for a free text that cannot stand here, and is a word of another program.
     pub(super) fn meant_by_peers(&self) -> Option<String> {
         let text = self.value.as_str()?;
         let is_free = matches!(self.kind, ValueKind::Text(_));
@@ -38,7 +38,7 @@ impl ValueReader<'_> {
         Some(here.to_owned())
     }
 
-    /// Of a value of another type; `shown` is as it is written.
+    /// Hint for a value of another type; `shown` is as it is written.
     pub(super) fn right_form(&self, shown: &str) -> Option<String> {
         let write = |form: String| Some(format!("write {form}"));
         let quoted = |text: Option<String>| Some(format!("write \"{}\"", text?));
@@ -78,7 +78,7 @@ impl ValueReader<'_> {
         }
     }
 
-    /// Its own key, without the place in a list.
+    /// The key of the value, without the index in a list.
     pub(super) fn key(&self) -> &str {
         let last = self.path.rsplit('.').next().unwrap_or_default();
         last.split('[').next().unwrap_or_default()
@@ -95,7 +95,7 @@ pub(super) fn flag(value: &DeValue<'_>) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{listener, pool, read};
+    use crate::config::testing::{listener, pool, read};
 
     /// The hint of the first problem.
     fn help(text: &str) -> String {

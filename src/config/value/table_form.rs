@@ -2,14 +2,14 @@
 
 use toml::de::DeValue;
 
-use super::super::spec::{TableSpec, ValueKind};
 use super::ValueReader;
 use super::hint::flag;
 use crate::base::rate::Rate;
 use crate::base::units::{parse_duration, parse_size};
+use crate::config::spec::{TableSpec, ValueKind};
 
 impl ValueReader<'_> {
-    /// Of a table, or of what stands in place of one.
+    /// Hint for a table, or for a value in place of one.
     pub(super) fn right_table(&self, shown: &str) -> Option<String> {
         let names = self
             .path
@@ -140,7 +140,7 @@ fn example(key: &str, spec: &'static TableSpec) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{listener, pool, read};
+    use crate::config::testing::{listener, pool, read};
 
     #[test]
     fn a_table_of_the_wrong_form_is_shown_in_its_own() {
