@@ -43,7 +43,7 @@ pub(super) fn token(name: &str) -> Result<&str, &'static str> {
     match name {
         "" => Err("the name is missing"),
         _ if name.bytes().all(is_token) => Ok(name),
-        _ => Err("the name has a character that no such name has"),
+        _ => Err("the name has a character that is not allowed in a name"),
     }
 }
 

@@ -123,7 +123,7 @@ pub(super) fn flag(word: &str) -> Option<bool> {
 
 /// The help for a value that stands without quotes, or is a number with a zero in front.
 pub(super) fn written(kind: &ValueKind, key: &str, text: &str) -> Option<String> {
-    let quoted = |guess: Option<String>| Some(format!("a text stands in quotes: \"{}\"", guess?));
+    let quoted = |guess: Option<String>| Some(format!("a string needs quotes: \"{}\"", guess?));
     match kind {
         ValueKind::Number { .. } => match text.trim_start_matches('0') {
             digits if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => {
@@ -131,7 +131,7 @@ pub(super) fn written(kind: &ValueKind, key: &str, text: &str) -> Option<String>
             }
             digits => Some(format!("write {digits}")),
         },
-        ValueKind::Flag => Some(format!("it has no quotes: {}", flag(text)?)),
+        ValueKind::Flag => Some(format!("it takes no quotes: {}", flag(text)?)),
         ValueKind::Time { .. } => quoted(time(text)),
         ValueKind::Size { .. } => quoted(size(text)),
         ValueKind::Rate => quoted(rate(text)),

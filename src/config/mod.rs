@@ -188,7 +188,7 @@ mod tests {
             said[2].starts_with("\"inf\" is not allowed; did you mean \"info\"?; allowed: "),
             "{said:?}"
         );
-        assert!(said[3].contains("a time has its unit: \"30s\""), "{said:?}");
+        assert!(said[3].contains("a time needs a unit: \"30s\""), "{said:?}");
     }
 
     #[test]
@@ -217,8 +217,7 @@ mod tests {
     fn a_text_without_quotes_and_a_list_without_brackets_get_a_hint() {
         let said = |text: &str| read(text).unwrap_err().to_string();
         assert!(
-            said("[global]\nlog_level = info\n")
-                .contains("help: a text stands in quotes: \"info\"")
+            said("[global]\nlog_level = info\n").contains("help: a string needs quotes: \"info\"")
         );
         assert!(said("[listener]\nname = \"a\"\n").contains("help: write `[[listener]]`"));
     }

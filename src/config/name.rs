@@ -6,7 +6,7 @@ pub(super) fn read_name(text: &str) -> Result<String, &'static str> {
     match text {
         "" => Err("a name cannot be empty"),
         _ if text.len() > NAME_MAX => Err("a name has at most 64 characters"),
-        _ if !text.bytes().all(allowed) => Err("a name has only letters, digits and - _ . :"),
+        _ if !text.bytes().all(allowed) => Err("a name may have only letters, digits and - _ . :"),
         _ => Ok(text.to_owned()),
     }
 }

@@ -92,7 +92,7 @@ fn plain(text: &str, error: &Error) -> Problem {
         .unwrap_or(after.len());
     let what = match cut(&after[..length]) {
         "" => format!("this is not TOML: {}", error.message()),
-        word => format!("`{word}` is no TOML here: {}", error.message()),
+        word => format!("`{word}` is not TOML here: {}", error.message()),
     };
     problem(span, what, None)
 }

@@ -58,7 +58,10 @@ impl<'a> ValueReader<'a> {
             kind: fault,
             span: self.span.clone(),
             key: self.path.clone(),
-            what: format!("{} cannot stand here: {why}", self.source.shown(&self.span)),
+            what: format!(
+                "{} cannot be used here: {why}",
+                self.source.shown(&self.span)
+            ),
             allowed: None,
             hint: self.meant_by_peers(),
         });
@@ -336,7 +339,7 @@ impl<'a> ValueReader<'a> {
 /// Longest name in a message, in characters: no name of a file that is right is longer.
 const NAME_SHOWN: usize = 64;
 
-const FRACTION: &str = "a fraction is not taken, only a whole number";
+const FRACTION: &str = "fractions are not allowed; write a whole number";
 
 fn unit_error(error: UnitError, too_large: &'static str) -> &'static str {
     match error {

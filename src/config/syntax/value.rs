@@ -39,7 +39,7 @@ pub(super) fn slip(text: &str, error: &Error) -> Option<Slip> {
             ("a comma is missing", format!("write `{first},`"))
         } else {
             (
-                "each key stands on a line of its own",
+                "each key needs a line of its own",
                 format!("break the line before `{}`", cut(next)),
             )
         };
@@ -47,19 +47,19 @@ pub(super) fn slip(text: &str, error: &Error) -> Option<Slip> {
     }
     if let Some(inner) = value.strip_suffix(';').filter(|inner| is_toml(inner)) {
         let hint = format!("write {}", inner.trim_end());
-        return Some(slip("a line has no `;` at its end".to_owned(), Some(hint)));
+        return Some(slip("a line does not end with `;`".to_owned(), Some(hint)));
     }
     if let Some(inner) = curly_quoted(value) {
         let hint = format!("write \"{}\"", cut(inner));
-        return Some(slip("these are no straight quotes".to_owned(), Some(hint)));
+        return Some(slip("these are not straight quotes".to_owned(), Some(hint)));
     }
     let hint = hint(&written)?;
     let why = if has_leading_zero(value) {
-        "a number has no zero in front"
+        "a number does not begin with a zero"
     } else {
         error.message()
     };
-    let what = format!("`{}` is no TOML here: {why}", cut(value));
+    let what = format!("`{}` is not TOML here: {why}", cut(value));
     Some(slip(what, Some(hint)))
 }
 
@@ -142,12 +142,12 @@ fn hint(written: &Written<'_>) -> Option<String> {
 /// Hint for an unknown key, or one whose kind has no such value.
 fn unknown(value: &str, is_known: bool) -> Option<String> {
     if let Some(flag) = meant::flag(value).filter(|_| value.starts_with(char::is_alphabetic)) {
-        return Some(format!("it has no quotes: {flag}"));
+        return Some(format!("it takes no quotes: {flag}"));
     }
     let is_word = !value.contains(char::is_whitespace) && !value.contains(['"', '[', ';']);
     let is_text = !is_known || value.starts_with(char::is_alphabetic);
     (is_word && is_text && !has_leading_zero(value))
-        .then(|| format!("a text stands in quotes: \"{}\"", cut(value)))
+        .then(|| format!("a string needs quotes: \"{}\"", cut(value)))
 }
 
 #[cfg(test)]
@@ -170,15 +170,15 @@ mod tests {
         let listener = |keys: &str| listener(&format!("protocol = \"tcp\"\npool = \"p\"\n{keys}"));
         let bind = |value: &str| pool("").replace("\"[::]:80\"", value);
         for (text, wanted) in [
-            (listener("mode = 0660"), "in quotes: \"0660\""),
-            (backend("weight = 007"), "no zero in front; write 7"),
-            (pool("retries = 05"), "no zero in front; write 5"),
+            (listener("mode = 0660"), "needs quotes: \"0660\""),
+            (backend("weight = 007"), "does not begin with a zero; write 7"),
+            (pool("retries = 05"), "does not begin with a zero; write 5"),
             (
                 pool("rebalance = { threshold = 20% }"),
-                "in quotes: \"20%\"",
+                "needs quotes: \"20%\"",
             ),
-            (pool("idle_timeout = 05s"), "in quotes: \"5s\""),
-            (pool("retries = 3;"), "no `;` at its end; write 3"),
+            (pool("idle_timeout = 05s"), "needs quotes: \"5s\""),
+            (pool("retries = 3;"), "does not end with `;`; write 3"),
             (
                 backend("weight = 1 max_connections = 2"),
                 "a comma is missing; write `1,`",
@@ -195,11 +195,11 @@ mod tests {
                 pool("retries = 3 max_queue = 2"),
                 "a line of its own; break the line before `max_queue`",
             ),
-            (bind("0.0.0.0:8080"), "in quotes: \"0.0.0.0:8080\""),
-            (bind("[::]:8080"), "in quotes: \"[::]:8080\""),
+            (bind("0.0.0.0:8080"), "needs quotes: \"0.0.0.0:8080\""),
+            (bind("[::]:8080"), "needs quotes: \"[::]:8080\""),
             (
                 bind("\u{201c}[::]:80\u{201d}"),
-                "these are no straight quotes; write \"[::]:80\"",
+                "these are not straight quotes; write \"[::]:80\"",
             ),
         ] {
             let said = said(&text);

@@ -66,7 +66,7 @@ fn refuse_reader_of_one(table: &TableReader<'_>, token: &mut Parts<AdminToken>) 
 pub(super) fn refuse_many(admin: &TableReader<'_>) {
     let tables = admin.tables("token");
     if tables.len() > MAX_TOKENS {
-        admin.conflict("token", "there are more than 256");
+        admin.conflict("token", "at most 256 tokens are allowed");
     }
     let why = |_: &str| "another token has this name".to_owned();
     TableReader::refuse_same(&tables, "name", why);

@@ -131,7 +131,7 @@ fn refuse_idle(table: &TableReader<'_>, limits: &mut PerSource) {
     if limits.max_connections == 0 && limits.max_connection_rate.is_none() && !is_given {
         table.refuse(
             ErrorKind::Missing,
-            "it limits nothing; needed: `max_connections` or `max_connection_rate`",
+            "it limits nothing; it needs `max_connections` or `max_connection_rate`",
         );
     }
 }
@@ -174,10 +174,10 @@ pub(super) fn refuse_others(table: &TableReader<'_>, key: &str, bind: &Bind, has
         let network = item.string().map(read_network);
         match (network, bind) {
             (Some(Ok(Trusted::Network(_))), Bind::Unix(_)) if !has_chains => {
-                item.refuse_value("clients of a unix socket have no address; \"unix\" trusts them");
+                item.refuse_value("clients of a unix socket have no address; write \"unix\"");
             }
             (Some(Ok(Trusted::Unix)), Bind::Tcp(_)) => {
-                item.refuse_value("this listener is no unix socket");
+                item.refuse_value("this listener is not a unix socket");
             }
             _ => {}
         }

@@ -47,7 +47,9 @@ fn read_value(text: &str) -> Result<String, &'static str> {
     let is_allowed = |b: u8| b == b'\t' || (0x20..0x7f).contains(&b);
     match text {
         _ if text.trim() != text => Err("it begins or ends with a blank"),
-        _ if !text.bytes().all(is_allowed) => Err("it has a character that no header has"),
+        _ if !text.bytes().all(is_allowed) => {
+            Err("it has a character that is not allowed in a header")
+        }
         _ => Ok(text.to_owned()),
     }
 }

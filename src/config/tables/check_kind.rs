@@ -85,7 +85,9 @@ pub(super) fn read_method(text: &str) -> Result<String, &'static str> {
 pub(super) fn read_token(text: &str) -> Result<String, &'static str> {
     match text {
         "" => Err("it is empty"),
-        _ if !text.bytes().all(is_token) => Err("it has a character that no token has"),
+        _ if !text.bytes().all(is_token) => {
+            Err("it has a character that is not allowed in a token")
+        }
         _ => Ok(text.to_owned()),
     }
 }

@@ -105,7 +105,7 @@ pub(super) fn refuse_baseless(
     if failover.is_some_and(|failover| failover.on_up == OnUp::Return) && !has_backups {
         table.conflict(
             "on_up",
-            "no backend of this pool has `backup = true`, so that there is nowhere to return from",
+            "no backend of this pool has `backup = true`, so there is nothing to return from",
         );
     }
 }

@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(rate.as_deref(), Some("100/5s"));
         let read = crate::config::testing::read;
         let error = read(&global("20")).unwrap_err().to_string();
-        assert!(error.contains("a rate has its time: \"20/s\""), "{error}");
+        assert!(error.contains("a rate needs a time: \"20/s\""), "{error}");
         assert!(
             error.contains("a count from 1 to 1000000 in a time"),
             "{error}"

@@ -224,7 +224,10 @@ fn refuse_of_tcp(table: &TableReader<'_>, listener: &Parts<Listener>) {
 
 fn refuse_of_websocket(table: &TableReader<'_>, listener: &Parts<Listener>) {
     if listener.follow_frames == Some(false) {
-        table.conflict("frames", "without `follow_frames` nobody sees the frames");
+        table.conflict(
+            "frames",
+            "the frames of clients are bounded only with `follow_frames`",
+        );
     }
     if table.has("tls") {
         let tls = listener.tls.as_ref().and_then(Option::as_ref);
@@ -294,7 +297,7 @@ fn refuse_same_routes(table: &TableReader<'_>, routes: Option<&[Route]>) {
         if earlier.any(|other| route.conditions() == other.conditions()) {
             table.refuse(
                 ErrorKind::Conflict,
-                "an earlier route has the same conditions; this one is never reached",
+                "an earlier route has the same conditions, so this one is never reached",
             );
         }
     }

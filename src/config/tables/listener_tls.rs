@@ -159,11 +159,11 @@ impl HasKind for ListenerTls {
 fn refuse_useless(tls: &TableReader<'_>) {
     tls.conflict(
         "certificates",
-        "TLS that is passed through is not terminated here: it has no certificates",
+        "TLS that is passed through needs no certificates",
     );
     tls.conflicts(
         &TERMINATING_ONLY,
-        "TLS that is passed through is not terminated here: the backend decides this",
+        "with passthrough the backend decides this",
     );
 }
 
@@ -173,7 +173,7 @@ pub(super) fn refuse_of_websocket(listener: &TableReader<'_>, tls: Option<&Liste
     if tls == Some(&ListenerTls::Passthrough) {
         table.conflict(
             "passthrough",
-            "a websocket listener must read HTTP: it has to terminate TLS",
+            "a websocket listener must read HTTP: it must terminate TLS",
         );
     } else {
         table.conflict("alpn", "a websocket listener speaks http/1.1 only");
@@ -191,7 +191,7 @@ fn choose_default(tls: &TableReader<'_>, parts: &mut Parts<Terminate>) {
     for second in said.filter(|value| value.flag() == Some(true)).skip(1) {
         second.refuse(
             ErrorKind::Conflict,
-            "another certificate is the default already",
+            "another certificate is already the default",
         );
     }
     if let (Some([sole]), [table]) = (parts.certificates.as_deref_mut(), &tables[..]) {

@@ -238,7 +238,7 @@ fn refuse_backends(table: &TableReader<'_>, pool: &Parts<Pool>, backends: &[Back
     if pool.max_queue > Some(0) && !can_be_full(backends, pool.discover.as_ref()) {
         table.conflict(
             "max_queue",
-            "no backend of this pool has `max_connections`, so that nobody ever waits; it needs \
+            "no backend of this pool has `max_connections`, so no connection ever waits; it needs \
              `max_connections` on a backend or in `discover`",
         );
     }
@@ -264,7 +264,7 @@ fn refuse_queue(table: &TableReader<'_>, pool: &Parts<Pool>) {
     if pool.max_queue == Some(0) && pool.queue_timeout != Some(QUEUE_TIMEOUT) {
         table.conflict(
             "queue_timeout",
-            "without `max_queue` above 0 nobody waits: it needs `max_queue`",
+            "with `max_queue = 0` no connection waits: it needs `max_queue` above 0",
         );
     }
 }

@@ -126,7 +126,7 @@ pub(super) fn refuse_same(
     resume: Option<&Resume>,
 ) {
     if resume.is_some_and(|resume| name_header == Some(&*resume.header)) {
-        let why = "`resume.header` has this name already; each needs its own";
+        let why = "`resume.header` has this name already; each needs a name of its own";
         pool.conflict("name_header", why);
     }
 }

@@ -63,7 +63,7 @@ fn refuse_unconditional(table: &TableReader<'_>, _: &mut Parts<Route>) {
 
 /// Refuses conditions that a `websocket` listener can never know.
 pub(super) fn refuse_of_websocket(route: &TableReader<'_>) {
-    let why = "a websocket listener routes by `host`, which a client cannot leave out";
+    let why = "a websocket listener routes by `host`, which every client sends";
     route.conflict("sni", why);
     route.conflict("alpn", "a websocket listener speaks http/1.1 only");
 }
@@ -76,7 +76,7 @@ pub(super) fn refuse_of_tcp(route: &TableReader<'_>, tls: Option<&Option<Listene
         "a tcp listener does not read HTTP; protocol = \"websocket\" does",
     );
     if tls == Some(&None) {
-        route.conflict("sni", "a plain listener sees no name; give it `tls`");
+        route.conflict("sni", "a plain listener sees no server name; give it `tls`");
     }
     let agrees = match tls {
         Some(Some(ListenerTls::Terminate(terminate))) => !terminate.alpn.is_empty(),

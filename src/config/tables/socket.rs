@@ -162,7 +162,7 @@ fn read_congestion(text: &str) -> Result<String, &'static str> {
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     match text.len() {
         1..=CONGESTION_NAME_MAX if text.bytes().all(is_name) => Ok(text.to_owned()),
-        _ => Err("it is no name of a congestion control"),
+        _ => Err("it is not the name of a congestion control"),
     }
 }
 
@@ -183,7 +183,7 @@ pub(super) fn refuse_unreachable(pool: &TableReader<'_>, dial: &Dial, backends: 
         if dial.source.count_for(address.ip()) == 0 {
             let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
             let why = format!(
-                "backend {address} is reached over {family}, and none of these is {family}"
+                "backend {address} is reached over {family}, but no source address is {family}"
             );
             pool.conflict("source", &why);
         }
@@ -221,7 +221,7 @@ fn read_source(text: &str) -> Result<IpAddr, &'static str> {
     let ip: IpAddr = text.parse().map_err(|_| "it is not an IP address")?;
     let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() {
-        return Err("no connection can come from it");
+        return Err("it cannot be the source of a connection");
     }
     Ok(ip)
 }

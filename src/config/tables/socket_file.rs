@@ -43,7 +43,7 @@ fn read_mode(text: &str) -> Result<u32, &'static str> {
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if is_octal && mode <= 0o777 => Ok(mode),
         Ok(_) if is_octal => Err("it has more than nine bits"),
-        _ => Err("it is no octal number"),
+        _ => Err("it is not an octal number"),
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn refuse_hashed(
     if let (Some(sticky), Some(Balance::Hash(HashKey::Cookie(hashed)))) = (sticky, balance)
         && *hashed == sticky.cookie
     {
-        let why = "`hash_key` names the same cookie: it needs one of the application";
+        let why = "`hash_key` names the same cookie: name a cookie of the application";
         pool.table("sticky").conflict("cookie", why);
     }
 }

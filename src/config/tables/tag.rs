@@ -54,7 +54,7 @@ impl Declared for Option<Tag> {
 
 fn read_tag(text: &str) -> Result<HashKey, &'static str> {
     match text.parse()? {
-        HashKey::Sni | HashKey::Path => Err("many clients have the same"),
+        HashKey::Sni | HashKey::Path => Err("it is the same for many clients"),
         key => Ok(key),
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn refuse_handshake_keys(
     if listeners.iter().any(terminates) {
         return;
     }
-    let why = "no listener terminates TLS, so that there is no handshake to bound; leave it out";
+    let why = "no listener terminates TLS, so there is no handshake to bound; leave it out";
     let table = root.table("global");
     if global.is_some_and(|global| global.max_handshakes != 0) {
         table.conflict("max_handshakes", why);
@@ -126,7 +126,7 @@ fn refuse_rebalance(table: &TableReader<'_>, pool: &Pool, users: &[&Listener]) {
     if !closes && !users.iter().any(told) {
         table.conflict(
             "rebalance",
-            "no listener of this pool follows the frames of WebSockets, so that no client can be told to reconnect; it needs `tcp = \"close\"` in this table, or such a listener",
+            "no listener of this pool follows the frames of WebSockets, so no client can be told to reconnect; it needs `tcp = \"close\"` in this table, or such a listener",
         );
     }
     if closes && users.iter().all(told) {
@@ -180,7 +180,7 @@ fn reads_requests(listener: &Listener) -> bool {
 fn why(key: &HashKey) -> &'static str {
     match key {
         HashKey::Sni => {
-            "no listener of this pool has `tls`, so that no client says an SNI; allowed: `balance = \"ip_hash\"`, or a listener with `tls`"
+            "no listener of this pool has `tls`, so no client sends a server name (SNI); allowed: `balance = \"ip_hash\"`, or a listener with `tls`"
         }
         _ => {
             "only a listener with protocol = \"websocket\" reads requests, and this pool has none; allowed: `balance = \"ip_hash\"`, or \"sni\" behind `tls`"

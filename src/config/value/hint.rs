@@ -44,10 +44,10 @@ impl ValueReader<'_> {
         let quoted = |text: Option<String>| Some(format!("write \"{}\"", text?));
         match (self.kind, self.value) {
             (ValueKind::Time { .. }, DeValue::Integer(_)) => {
-                Some(format!("a time has its unit: \"{shown}s\""))
+                Some(format!("a time needs a unit: \"{shown}s\""))
             }
             (ValueKind::Rate, DeValue::Integer(_)) => {
-                Some(format!("a rate has its time: \"{shown}/s\""))
+                Some(format!("a rate needs a time: \"{shown}/s\""))
             }
             (ValueKind::Time { .. }, DeValue::Float(_)) => quoted(meant::time(shown)),
             (ValueKind::Size { .. }, DeValue::Integer(_) | DeValue::Float(_)) => {
@@ -116,7 +116,7 @@ mod tests {
             (bind("\":8443\""), "write \"[::]:8443\""),
             (bind("\"*:80\""), "write \"[::]:80\""),
             (bind("8443"), "write \"[::]:8443\""),
-            (bind("*:80"), "a text stands in quotes: \"[::]:80\""),
+            (bind("*:80"), "a string needs quotes: \"[::]:80\""),
             (protocol("\"ws\""), "write `protocol = \"websocket\"`"),
             (
                 protocol("\"https\""),
@@ -131,18 +131,18 @@ mod tests {
             (pool("idle_timeout = \"1 hour\""), "write \"1h\""),
             (
                 pool("idle_timeout = 1 hour"),
-                "a text stands in quotes: \"1h\"",
+                "a string needs quotes: \"1h\"",
             ),
-            (pool("idle_timeout = 30"), "a time has its unit: \"30s\""),
+            (pool("idle_timeout = 30"), "a time needs a unit: \"30s\""),
             (global("max_buffered = \"256MB\""), "write \"256MiB\""),
             (
                 global("max_buffered = 256MB"),
-                "a text stands in quotes: \"256MiB\"",
+                "a string needs quotes: \"256MiB\"",
             ),
             (global("max_buffered = 1048576"), "write \"1MiB\""),
             (global("workers = \"4\""), "write 4"),
             (global("watch = \"on\""), "write true"),
-            (global("watch = no"), "it has no quotes: false"),
+            (global("watch = no"), "it takes no quotes: false"),
             (global("workers = \"auto\""), "write 0: as many as cores"),
             (global("log_level = \"warning\""), "write \"warn\""),
             (
@@ -168,7 +168,7 @@ mod tests {
             (global("max_connection_rate = \"1.5/s\""), ""),
         ] {
             let said = read(&text).unwrap_err().messages().remove(0).message;
-            assert!(said.contains("a fraction is not taken"), "{said}");
+            assert!(said.contains("fractions are not allowed"), "{said}");
             assert!(said.contains(whole), "{said}");
         }
     }
