@@ -161,24 +161,31 @@ const LINE: usize = 100;
 fn the_comments_of_the_reference_file_are_those_of_the_declarations() {
     let text = reference();
     let declared = declared();
-    let mut comments = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for shown in shown(&text) {
-        let key = (shown.table.clone(), shown.key.clone());
-        if let Some(property) = declared.get(&key)
-            && !shown.value.is_null()
-            && seen.insert(key)
+    let shown = first_of_each_key(shown(&text));
+    let mut keys = BTreeMap::new();
+    for shown in &shown {
+        let property = &declared[&(shown.table.clone(), shown.key.clone())];
+        let line = text.lines().nth(shown.index).unwrap_or_default();
+        let end = line.find(" # ").unwrap_or(line.len());
+        let line = with_comment(line[..end].trim_end(), &comment(property, &shown.value));
+        keys.insert(shown.index, line);
+    }
+    for ((table, key), property) in &declared {
+        let is_key = |shown: &&Shown| shown.table == *table && shown.key == *key;
+        let beside = shown.iter().rfind(|shown| shown.table == *table);
+        if let (None, Some(beside), Some(default)) =
+            (shown.iter().find(is_key), beside, property.get("default"))
         {
-            comments.insert(shown.index, comment(property, &shown));
+            let mark = if beside.active { "" } else { "#" };
+            let line = format!("{mark}{key} = {}", written(default));
+            let lines = keys.entry(beside.index).or_default();
+            lines.push_str(&with_comment(&line, &comment(property, default)));
         }
     }
     let mut commented = String::new();
     for (index, line) in text.lines().enumerate() {
-        match comments.get(&index) {
-            Some(comment) => {
-                let end = line.find(" # ").unwrap_or(line.len());
-                commented.push_str(&with_comment(line[..end].trim_end(), comment));
-            }
+        match keys.get(&index) {
+            Some(lines) => commented.push_str(lines),
             None if continued(line).is_some() => {}
             None => commented.push_str(&format!("{line}\n")),
         }
@@ -186,9 +193,22 @@ fn the_comments_of_the_reference_file_are_those_of_the_declarations() {
     is_up_to_date("balancer.toml", &commented);
 }
 
+/// The first line of each key, but for tables.
+fn first_of_each_key(shown: Vec<Shown>) -> Vec<Shown> {
+    let mut seen = BTreeSet::new();
+    let keys = shown.into_iter().filter(|shown| !shown.value.is_null());
+    let mut is_first = |shown: &Shown| seen.insert((shown.table.clone(), shown.key.clone()));
+    keys.filter(|shown| is_first(shown)).collect()
+}
+
+/// A default as the file writes it.
+fn written(default: &Value) -> String {
+    default.to_string().replace("\",\"", "\", \"")
+}
+
 /// The words that are allowed, the first sentence of the description, what it means that the key
 /// is not there, and the default where another value is shown.
-fn comment(property: &Value, shown: &Shown) -> String {
+fn comment(property: &Value, value: &Value) -> String {
     let words = property["enum"].as_array();
     let words = words.or_else(|| property["items"]["enum"].as_array());
     let words = words.map(|words| {
@@ -201,13 +221,9 @@ fn comment(property: &Value, shown: &Shown) -> String {
     let first = sentences.next().unwrap_or_default();
     let without = sentences.find(|sentence| sentence.starts_with("Without it"));
     let without = without.map(|sentence| format!("; w{}", &sentence[1..]));
-    let default = property
-        .get("default")
-        .filter(|default| **default != shown.value);
-    let default = default.map(|default| {
-        let default = default.to_string().replace("\",\"", "\", \"");
-        format!("; default: {}", default.trim_matches('"'))
-    });
+    let default = property.get("default").filter(|default| *default != value);
+    let default =
+        default.map(|default| format!("; default: {}", written(default).trim_matches('"')));
     let parts = [words, Some(uncapitalized(first)), without, default];
     parts.into_iter().flatten().collect()
 }

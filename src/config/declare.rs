@@ -1,4 +1,4 @@
-//! Macros that declare the tables of the file: `table!`, and `words!` and `flags!` for closed sets.
+//! Macro that declares the tables of the file: `table!`.
 //!
 //! ```text
 //! table! {
@@ -258,17 +258,11 @@ macro_rules! read_key {
     ($table:ident; $presence:ident $(($default:expr))?; $name:expr; []) => {
         read_key!($table; $presence $(($default))?; $name; [d::FromValue::read])
     };
-    ($table:ident; required; $name:expr; [$read:expr]) => {
-        $table.required($name, $read)
-    };
-    ($table:ident; optional; $name:expr; [$read:expr]) => {
-        $table.optional($name, $read)
-    };
     ($table:ident; default($default:expr); $name:expr; [$read:expr]) => {
         $table.or_default($name, $read, || $default)
     };
-    ($table:ident; empty; $name:expr; [$read:expr]) => {
-        $table.or_default($name, $read, Default::default)
+    ($table:ident; $presence:ident; $name:expr; [$read:expr]) => {
+        $table.$presence($name, $read)
     };
 }
 
@@ -302,70 +296,5 @@ macro_rules! default_value {
     };
     ($other:ident) => {
         Default::default()
-    };
-}
-
-/// Declares an enum whose members have a word each.
-macro_rules! words {
-    (
-        $(#[doc = $doc:literal])+
-        $vis:vis enum $Name:ident {
-            $($(#[doc = $member_doc:literal])* $Member:ident = $word:literal,)+
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        $vis enum $Name {
-            $($(#[doc = $member_doc])* $Member,)+
-        }
-
-        impl $crate::config::Word for $Name {
-            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $Name::$Member)),+];
-        }
-    };
-}
-
-/// Declares a struct of flags, of which the file lists the words of those that are set.
-macro_rules! flags {
-    (
-        $(#[doc = $doc:literal])+
-        $vis:vis struct $Name:ident {
-            $($(#[doc = $flag_doc:literal])+ $flag:ident,)+
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-        $vis struct $Name {
-            $($(#[doc = $flag_doc])+ pub $flag: bool,)+
-        }
-
-        const _: () = {
-            use $crate::config::declare as d;
-
-            const WORDS: &[&str] = &[$(stringify!($flag)),+];
-
-            impl d::FromValue for $Name {
-                fn read(value: &d::ValueReader<'_>) -> Option<Self> {
-                    let words = value.words(WORDS);
-                    Some(Self {
-                        $($flag: words.contains(&stringify!($flag)),)+
-                    })
-                }
-            }
-
-            impl d::HasKind for $Name {
-                const KIND: d::ValueKind = d::ValueKind::Words(|| WORDS.to_vec());
-            }
-
-            impl d::AsWritten for $Name {
-                fn as_written(&self, _: &d::ValueKind) -> serde_json::Value {
-                    let mut set = Vec::new();
-                    $(if self.$flag {
-                        set.push(stringify!($flag));
-                    })+
-                    set.into()
-                }
-            }
-        };
     };
 }

@@ -8,6 +8,8 @@
 
 #[macro_use]
 mod declare;
+#[macro_use]
+mod words;
 mod address;
 mod decode;
 pub mod defaults;
@@ -30,7 +32,6 @@ mod tables;
 mod validate;
 mod value;
 mod value_types;
-mod words;
 
 use std::path::Path;
 

@@ -145,6 +145,15 @@ impl<'a> TableReader<'a> {
         self.or_default(name, |value| read(value).map(Some), || None)
     }
 
+    /// Reads a key whose absence is the empty value of its type.
+    pub(crate) fn empty<T: Default>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&ValueReader<'a>) -> Option<T>,
+    ) -> Option<T> {
+        self.or_default(name, read, T::default)
+    }
+
     /// Reads a key that has a default, which stands for a wrong value, too, so that the rest is
     /// still looked at. `None`: the value is a table that is wrong.
     pub(crate) fn or_default<T>(

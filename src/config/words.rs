@@ -1,4 +1,5 @@
-//! Closed sets whose members have a word each in the file; `words!` declares them.
+//! Closed sets whose members have a word each in the file: an enum by `words!`, and a struct of flags
+//! by `flags!`.
 
 /// A closed set whose members have a word each.
 pub trait Word: Copy + PartialEq + 'static {
@@ -23,6 +24,71 @@ pub trait Word: Copy + PartialEq + 'static {
 /// All words of a set.
 pub(super) fn words<T: Word>() -> Vec<&'static str> {
     T::WORDS.iter().map(|(word, _)| *word).collect()
+}
+
+/// Declares an enum whose members have a word each.
+macro_rules! words {
+    (
+        $(#[doc = $doc:literal])+
+        $vis:vis enum $Name:ident {
+            $($(#[doc = $member_doc:literal])* $Member:ident = $word:literal,)+
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $Name {
+            $($(#[doc = $member_doc])* $Member,)+
+        }
+
+        impl $crate::config::Word for $Name {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $Name::$Member)),+];
+        }
+    };
+}
+
+/// Declares a struct of flags, of which the file lists the words of those that are set.
+macro_rules! flags {
+    (
+        $(#[doc = $doc:literal])+
+        $vis:vis struct $Name:ident {
+            $($(#[doc = $flag_doc:literal])+ $flag:ident,)+
+        }
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        $vis struct $Name {
+            $($(#[doc = $flag_doc])+ pub $flag: bool,)+
+        }
+
+        const _: () = {
+            use $crate::config::declare as d;
+
+            const WORDS: &[&str] = &[$(stringify!($flag)),+];
+
+            impl d::FromValue for $Name {
+                fn read(value: &d::ValueReader<'_>) -> Option<Self> {
+                    let words = value.words(WORDS);
+                    Some(Self {
+                        $($flag: words.contains(&stringify!($flag)),)+
+                    })
+                }
+            }
+
+            impl d::HasKind for $Name {
+                const KIND: d::ValueKind = d::ValueKind::Words(|| WORDS.to_vec());
+            }
+
+            impl d::AsWritten for $Name {
+                fn as_written(&self, _: &d::ValueKind) -> serde_json::Value {
+                    let mut set = Vec::new();
+                    $(if self.$flag {
+                        set.push(stringify!($flag));
+                    })+
+                    set.into()
+                }
+            }
+        };
+    };
 }
 
 #[cfg(test)]

@@ -171,7 +171,10 @@ mod tests {
         let bind = |value: &str| pool("").replace("\"[::]:80\"", value);
         for (text, wanted) in [
             (listener("mode = 0660"), "needs quotes: \"0660\""),
-            (backend("weight = 007"), "does not begin with a zero; write 7"),
+            (
+                backend("weight = 007"),
+                "does not begin with a zero; write 7",
+            ),
             (pool("retries = 05"), "does not begin with a zero; write 5"),
             (
                 pool("rebalance = { threshold = 20% }"),
