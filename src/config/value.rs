@@ -52,18 +52,12 @@ impl<'a> ValueReader<'a> {
         }
     }
 
-    /// Notes that this value is wrong beside what else is there.
-    pub(crate) fn refuse(&self, fault: ErrorKind, why: &str) {
+    /// Notes that this value cannot go with the rest of the file.
+    pub(crate) fn refuse(&self, kind: ErrorKind, why: &str) {
+        let shown = self.source.shown(&self.span);
         self.source.note(Problem {
-            kind: fault,
-            span: self.span.clone(),
-            key: self.path.clone(),
-            what: format!(
-                "{} cannot be used here: {why}",
-                self.source.shown(&self.span)
-            ),
-            allowed: None,
             hint: self.meant_by_peers(),
+            ..self.problem(kind, format!("{shown} cannot be used here: {why}"))
         });
     }
 
@@ -76,17 +70,10 @@ impl<'a> ValueReader<'a> {
 
     /// Notes something that the operator should know, and that refuses nothing.
     pub(crate) fn warn(&self, what: String) {
-        self.source.warn(Problem {
-            kind: ErrorKind::Value,
-            span: self.span.clone(),
-            key: self.path.clone(),
-            what,
-            allowed: None,
-            hint: None,
-        });
+        self.source.warn(self.problem(ErrorKind::Value, what));
     }
 
-    /// Remembers where it stands, for what is found out about it later.
+    /// Remembers the place of the value, for findings from outside of the text.
     pub(crate) fn mark(&self) {
         self.source.mark(&self.path, &self.span, None);
     }
@@ -98,18 +85,26 @@ impl<'a> ValueReader<'a> {
         self.note_with_allowed(ErrorKind::Type, what, hint);
     }
 
-    fn note_with_allowed(&self, fault: ErrorKind, what: String, hint: Option<String>) {
+    fn note_with_allowed(&self, kind: ErrorKind, what: String, hint: Option<String>) {
         self.source.note(Problem {
-            kind: fault,
-            span: self.span.clone(),
-            key: self.path.clone(),
-            what,
             allowed: Some(format!("allowed: {}", self.kind.allowed_at(&self.path))),
             hint,
+            ..self.problem(kind, what)
         });
     }
 
-    /// Notes that what this value names does not exist.
+    fn problem(&self, kind: ErrorKind, what: String) -> Problem {
+        Problem {
+            kind,
+            span: self.span.clone(),
+            key: self.path.clone(),
+            what,
+            allowed: None,
+            hint: None,
+        }
+    }
+
+    /// Notes that the value names something that does not exist.
     pub(crate) fn unresolved(&self, what: &str, name: &str, existing: &[&str]) {
         self.unresolved_part(what, name, existing, str::to_owned);
     }
@@ -129,13 +124,11 @@ impl<'a> ValueReader<'a> {
             [] => format!("there is no {what}"),
             _ => format!("there are: {}", existing.join(", ")),
         };
+        let missing = format!("there is no {what} \"{name}\"");
         self.source.note(Problem {
-            kind: ErrorKind::Reference,
-            span: self.span.clone(),
-            key: self.path.clone(),
-            what: format!("there is no {what} \"{name}\""),
             allowed: Some(allowed),
             hint,
+            ..self.problem(ErrorKind::Reference, missing)
         });
     }
 
@@ -288,7 +281,7 @@ impl<'a> ValueReader<'a> {
         self.children_by(read_name)
     }
 
-    /// The same values, with names that `read` judges.
+    /// Values of such a table, with names that `read` judges.
     pub(crate) fn children_by(
         &self,
         read: impl Fn(&str) -> Result<String, &'static str>,

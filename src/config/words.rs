@@ -1,5 +1,5 @@
-//! Closed sets whose members have a word each in the file: an enum by `words!`, and a struct of flags
-//! by `flags!`.
+//! Closed sets whose members have a word each in the file: enums by `words!`, structs of flags by
+//! `flags!`.
 
 /// A closed set whose members have a word each.
 pub trait Word: Copy + PartialEq + 'static {
