@@ -143,3 +143,34 @@ fn wrapped(text: &str, indent: &str) -> String {
     lines.push('\n');
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_and_table_is_described_in_sentences() {
+        let mut tables = vec![(String::new(), Config::SPEC)];
+        collect(Config::SPEC, "", &mut tables);
+        for (path, table) in tables {
+            let keys = table.all().map(|key| (key.name, key.doc));
+            for (name, doc) in keys.chain([("", table.doc)]) {
+                let paragraphs: Vec<_> = doc.split("\n\n").collect();
+                assert!((1..=2).contains(&paragraphs.len()), "{path} {name}");
+                let ends = |text: &&str| text.trim_end().ends_with('.');
+                assert!(paragraphs.iter().all(ends), "{path} {name}: {doc}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_is_shown_with_its_bounds_default_and_reason() {
+        let page = reference();
+        let window = "- **`window`**: a time from `\"100ms\"` to `\"1d\"`; default `\"10s\"`.\n\n  \
+                      Time in which failures count.\n\n  *Why: Long enough that";
+        assert!(page.contains(window), "{page}");
+        assert!(page.contains("default `0`; read at start only."));
+        assert!(page.contains("[`[pool.NAME.check.tls]`](#poolnamechecktls)"));
+        assert!(page.lines().all(|line| line.chars().count() <= WIDTH));
+    }
+}

@@ -45,8 +45,8 @@ table! {
             text("an IP address such as \"10.0.0.9\" or \"10.0.0.9:8080\""), optional by parsed;
     }
     parts {
-        /// `tcp`: it connects. `http`: a request gets an expected status. `websocket`: a handshake
-        /// succeeds. `expect`: it says what it should. `redis`: it answers a PING, in its `role`.
+        /// Kind of check: `tcp` connects, `http` wants a status, `websocket` a handshake, `expect`
+        /// certain bytes, `redis` a PONG and a `role`.
         check_type as "type": CheckType, required;
         /// Time between two checks while the backend is down. Without it: `interval`.
         while_down as "down_interval": Option<Duration> = time(100, DAY), optional;
@@ -67,7 +67,7 @@ table! {
         /// Every server has it.
         path: String = text("a path that begins with \"/\"; it may have a query"),
             default("/".to_owned()) by value_types::text(check_kind::read_target);
-        /// Host header, of `http` and `websocket`. Without it: the backend's address.
+        /// Value of the Host header, of `http` and `websocket`. Without it: the backend's address.
         host: Option<String> = text("a host name or an IP address, with or without a port"),
             optional by value_types::text(check_kind::read_host);
         /// Statuses that are a success, of `http` and `websocket`. Of `websocket` without it: 101;
