@@ -34,7 +34,7 @@ pub async fn follow(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: Cancellati
         set: None,
         names: HashMap::new(),
     };
-    pool::follow(&pool, &stop, || followed.adjust()).await;
+    pool::watch_membership(&pool, &stop, || followed.adjust()).await;
 }
 
 /// The lookups under way for one pool; dropping one ends it.

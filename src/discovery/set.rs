@@ -23,7 +23,7 @@ pub(super) async fn follow(
 ) {
     let mut last = known;
     if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
-        pool.discovered(snapshot::found(&last, &discover));
+        pool.apply_discovered(snapshot::found(&last, &discover));
     }
     // One pass per version of the settings: new bounds or weights apply at once, what is known stays.
     while let Some(discover) = settings(&pool, &source) {
@@ -118,7 +118,7 @@ fn take(
             if pool.settings().discover.as_ref() == Some(discover) && !entries.is_empty() {
                 let found = snapshot::found(&entries, discover);
                 let count = found.len();
-                if pool.discovered(found) {
+                if pool.apply_discovered(found) {
                     tracing::info!(pool = %pool.name(), name, backends = count, "discovered a new set of backends");
                 }
                 if count == snapshot::MAX_FOUND {

@@ -113,7 +113,7 @@ impl CheckTask {
     }
 
     fn hindered_by(&mut self, why: &str) {
-        self.backend.check_hindered(why);
+        self.backend.check_skipped(why);
         if !self.hindered {
             tracing::warn!(
                 pool = %self.backend.pool(), backend = %self.backend.name(), why,

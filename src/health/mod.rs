@@ -47,7 +47,7 @@ pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
         tls: None,
         backends: HashMap::new(),
     };
-    pool::follow(&pool, &stop, || watched.adjust()).await;
+    pool::watch_membership(&pool, &stop, || watched.adjust()).await;
 }
 
 /// The checks under way for one pool; dropping one ends it.

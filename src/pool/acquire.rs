@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::balance::{address_hash, bytes_hash};
 use crate::config::Balance;
-use crate::pool::view::{Miss, SlotRequest, View};
+use crate::pool::view::{PickError, PickRequest, View};
 use crate::pool::{AcquireError, Backend, BackendRequest, Lease, Pool, clock};
 
 impl Pool {
@@ -21,16 +21,16 @@ impl Pool {
     /// # Cancel safety
     /// A dropped future leaves the queue; a lease it was given meanwhile is freed for the next.
     pub async fn acquire(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
-        let answer = match self.at_once(pick) {
+        let answer = match self.try_acquire(pick) {
             Some(answer) => answer,
-            None => self.wait(pick).await,
+            None => self.acquire_queued(pick).await,
         };
         answer.inspect_err(|error| self.counters.refused(*error))
     }
 
     /// As [`Pool::acquire`] for those who cannot wait. `None`: it would have to wait, and nothing is counted.
     pub fn acquire_now(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
-        let answer = self.at_once(pick)?;
+        let answer = self.try_acquire(pick)?;
         Some(answer.inspect_err(|error| self.counters.refused(*error)))
     }
 
@@ -47,31 +47,31 @@ impl Pool {
     }
 
     /// `None`: it must wait.
-    fn at_once(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
+    fn try_acquire(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
         let now = clock();
         self.refresh(now);
-        if let Some(lease) = again(pick) {
+        if let Some(lease) = returning_lease(pick) {
             return Some(Ok(lease));
         }
         let view = self.view.load();
         if !self.queue.is_empty() {
             return None;
         }
-        match view.take(&want(&view, pick), now) {
+        match view.pick(&pick_request(&view, pick), now) {
             Ok(lease) => Some(Ok(lease)),
-            Err(Miss::NoBackend) => Some(Err(AcquireError::NoBackend)),
-            Err(Miss::Full) if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
-            Err(Miss::Full) => None,
+            Err(PickError::NoBackend) => Some(Err(AcquireError::NoBackend)),
+            Err(PickError::Full) if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
+            Err(PickError::Full) => None,
         }
     }
 
-    async fn wait(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
+    async fn acquire_queued(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
         let mut refresh_at = self.refresh_at.subscribe();
         let (place, timeout) = {
             let view = self.view.load();
             let place = self
                 .queue
-                .join(view.settings.max_queue, &want(&view, pick))
+                .join(view.settings.max_queue, &pick_request(&view, pick))
                 .ok_or(AcquireError::QueueFull)?;
             (place, view.settings.queue_timeout)
         };
@@ -101,25 +101,25 @@ impl Pool {
     /// Offers the room there is to those who wait, in order.
     pub(super) fn serve_queue(&self) {
         let now = clock();
-        self.queue.serve(|want| self.view.load().take(want, now));
+        self.queue.serve(|want| self.view.load().pick(want, now));
     }
 }
 
 /// Back to where the client was. The gate alone decides: it knows its backend's state and room.
-fn again(pick: &BackendRequest<'_>) -> Option<Lease> {
+fn returning_lease(pick: &BackendRequest<'_>) -> Option<Lease> {
     let failed = |one: &&Arc<Backend>| pick.tried.iter().any(|tried| Arc::ptr_eq(tried, one));
     let preferred = pick.preferred.filter(|one| !failed(one))?;
-    Lease::enter_again(preferred)
+    Lease::take_returning(preferred)
 }
 
-fn want<'a>(view: &View, pick: &BackendRequest<'a>) -> SlotRequest<'a> {
+fn pick_request<'a>(view: &View, pick: &BackendRequest<'a>) -> PickRequest<'a> {
     let by_address = || pick.client.map(address_hash);
     let hash = match view.settings.balance {
         Balance::IpHash => by_address(),
         Balance::Hash(_) => pick.key.map(bytes_hash).or_else(by_address),
         Balance::RoundRobin | Balance::LeastConn | Balance::Random => None,
     };
-    SlotRequest {
+    PickRequest {
         hash,
         tried: pick.tried,
     }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
-use crate::pool::connection_counter::{Admits, ConnectionCounter};
+use crate::pool::connection_counter::{AdmitMode, ConnectionCounter};
 use crate::pool::losses::Losses;
 use crate::pool::queue::Queue;
 use crate::pool::status::BackendStatus;
@@ -23,7 +23,7 @@ use crate::pool::{BackendState, OperatorState, Pool, clock};
 pub struct Backend {
     /// They know its name and its pool's.
     counters: Arc<BackendCounters>,
-    gate: ConnectionCounter,
+    connections: ConnectionCounter,
     /// Notified when `live` reaches 0.
     idle: Notify,
     /// Notified when a check is wanted before its time.
@@ -34,28 +34,28 @@ pub struct Backend {
     unanswering: AtomicBool,
     losses: Losses,
     /// See [`Backend::take_fall`].
-    fell: AtomicBool,
+    has_fallen: AtomicBool,
     status: Mutex<BackendStatus>,
     /// Gone when the server let the pool go.
-    home: Weak<Pool>,
+    owner: Weak<Pool>,
     queue: Arc<Queue>,
 }
 
 impl Backend {
     /// Closed until the pool has it in its view.
-    pub(super) fn new(home: &Home, status: BackendStatus) -> Arc<Self> {
+    pub(super) fn new(home: &PoolLink, status: BackendStatus) -> Arc<Self> {
         let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
             counters: BackendCounters::new(home.name.clone(), name),
-            gate: ConnectionCounter::new(status.settings().max_connections),
+            connections: ConnectionCounter::new(status.settings().max_connections),
             idle: Notify::new(),
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
             unanswering: AtomicBool::new(false),
             losses: Losses::default(),
-            fell: AtomicBool::new(false),
+            has_fallen: AtomicBool::new(false),
             status: Mutex::new(status),
-            home: home.pool.clone(),
+            owner: home.pool.clone(),
             queue: home.queue.clone(),
         })
     }
@@ -100,8 +100,8 @@ impl Backend {
     pub fn resolved(&self, answer: Result<Endpoint, String>) {
         let mut moved = false;
         self.write(clock(), |status| moved = status.resolved(answer));
-        if let Some(home) = self.home.upgrade().filter(|_| moved) {
-            home.bump();
+        if let Some(home) = self.owner.upgrade().filter(|_| moved) {
+            home.notify_changed();
         }
     }
 
@@ -110,14 +110,14 @@ impl Backend {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         match self.unanswering.load(Ordering::Relaxed) {
             // It is not back yet, and it may be long until it shows: others may try meanwhile.
-            true => self.gate.renew_probe(),
+            true => self.connections.renew_probe(),
             false => self.succeeded(now),
         }
     }
 
     /// It accepted and reset in place of serving. Counts as a failed connect, and until it serves no mere connect makes up
     /// for it: whoever accepts and resets would never be ejected.
-    pub fn unanswered(&self, now: Instant, why: &str) {
+    pub fn failed_to_answer(&self, now: Instant, why: &str) {
         self.unanswering.store(true, Ordering::Relaxed);
         self.connect_failed(now, why);
     }
@@ -149,12 +149,12 @@ impl Backend {
     /// A connect failed by the backend's fault: never call it for an error that is ours (`ConnectError::is_ours`).
     /// Counts it and holds it against the backend.
     pub fn connect_failed(&self, now: Instant, why: &str) {
-        self.connect_given_up(why);
-        self.blame(now, why);
+        self.count_connect_failure(why);
+        self.charge_failure(now, why);
     }
 
     /// A connect failed, and nothing more is held against the backend for it. Counts it.
-    pub fn connect_given_up(&self, why: &str) {
+    pub fn count_connect_failure(&self, why: &str) {
         self.counters
             .connect_failures
             .fetch_add(1, Ordering::Relaxed);
@@ -163,8 +163,8 @@ impl Backend {
 
     /// Holds a connect against the backend, one that has failed or that is overdue. Enough of them
     /// within the window eject it for a while, if the pool can spare it.
-    pub fn blame(&self, now: Instant, why: &str) {
-        let Some(home) = self.home.upgrade() else {
+    pub fn charge_failure(&self, now: Instant, why: &str) {
+        let Some(home) = self.owner.upgrade() else {
             return;
         };
         let settings = home.settings();
@@ -196,20 +196,20 @@ impl Backend {
             return;
         }
         self.write(now, |status| status.set_check(up, reason));
-        self.losses.tell();
-        if !up && let Some(home) = self.home.upgrade() {
-            self.fell.store(true, Ordering::Relaxed);
+        self.losses.notify();
+        if !up && let Some(home) = self.owner.upgrade() {
+            self.has_fallen.store(true, Ordering::Relaxed);
             home.falls.send_replace(());
         }
     }
 
     /// Whether a check has taken it down since the last time this was asked.
     pub fn take_fall(&self) -> bool {
-        self.fell.swap(false, Ordering::Relaxed)
+        self.has_fallen.swap(false, Ordering::Relaxed)
     }
 
     /// A check could not be made for a reason of our own: that decides nothing, and is told while no check has been made.
-    pub fn check_hindered(&self, why: &str) {
+    pub fn check_skipped(&self, why: &str) {
         self.status().check_hindered(why);
     }
 
@@ -250,7 +250,7 @@ impl Backend {
         if left_maintenance {
             self.check_wanted.notify_one();
         }
-        self.losses.tell();
+        self.losses.notify();
     }
 
     /// The operator ends its connections, or has ended them: while it is drained, a sticky cookie brings nobody back.
@@ -279,7 +279,7 @@ impl Backend {
 
     /// 0 = no own limit.
     pub fn max_connections(&self) -> u64 {
-        self.gate.max()
+        self.connections.max()
     }
 
     pub fn backup(&self) -> bool {
@@ -311,7 +311,7 @@ impl Backend {
 
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
-        self.gate.live()
+        self.connections.live()
     }
 
     /// Whether its leave is announced: drained, in maintenance or removed.
@@ -327,7 +327,7 @@ impl Backend {
 
     /// Whether it takes connections of new clients, as far as its state goes.
     pub fn takes_new(&self) -> bool {
-        self.gate.is_open()
+        self.connections.is_open()
     }
 
     /// Returns when no connection is live, at once if none is now.
@@ -355,7 +355,7 @@ impl Backend {
     }
 
     pub(super) fn gate(&self) -> &ConnectionCounter {
-        &self.gate
+        &self.connections
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, BackendStatus> {
@@ -363,32 +363,32 @@ impl Backend {
     }
 
     pub(super) fn configure(&self, settings: config::Backend, checked: bool) {
-        self.gate.set_max(settings.max_connections);
+        self.connections.set_max(settings.max_connections);
         self.status().configure(settings, checked);
     }
 
     /// From now on nobody enters; the operator sees it until it is empty.
     pub(super) fn retire(&self) {
-        self.gate.set_door(Admits::Closed);
+        self.connections.set_mode(AdmitMode::Closed);
         self.status().retired = true;
-        self.losses.tell();
+        self.losses.notify();
     }
 
     /// One connection left.
-    fn left(&self) {
-        if self.gate.leave() == 0 {
+    fn released(&self) {
+        if self.connections.leave() == 0 {
             self.idle.notify_waiters();
         }
         if self.queue.is_empty() {
             return;
         }
-        if let Some(home) = self.home.upgrade() {
+        if let Some(home) = self.owner.upgrade() {
             home.serve_queue();
         }
     }
 
     fn write(&self, now: Instant, change: impl FnOnce(&mut BackendStatus)) {
-        match self.home.upgrade() {
+        match self.owner.upgrade() {
             Some(home) => home.update(now, || change(&mut self.status())),
             None => {
                 let mut status = self.status();
@@ -400,7 +400,7 @@ impl Backend {
 
     /// Lets time do its work: an ejection that is over.
     fn settle(&self, now: Instant) {
-        if let Some(home) = self.home.upgrade() {
+        if let Some(home) = self.owner.upgrade() {
             home.refresh(now);
         }
     }
@@ -408,7 +408,7 @@ impl Backend {
 
 /// What a backend knows of its pool.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct PoolLink {
     pub(super) name: Arc<str>,
     pub(super) pool: Weak<Pool>,
     pub(super) queue: Arc<Queue>,
@@ -423,15 +423,15 @@ pub struct Lease {
 
 impl Lease {
     /// `None` when the backend is closed or full.
-    pub(super) fn enter(backend: &Arc<Backend>) -> Option<Lease> {
-        backend.gate.enter().then(|| Lease {
+    pub(super) fn take(backend: &Arc<Backend>) -> Option<Lease> {
+        backend.connections.enter().then(|| Lease {
             backend: backend.clone(),
         })
     }
 
     /// The same for a client that comes back, which a drain may let in.
-    pub(super) fn enter_again(backend: &Arc<Backend>) -> Option<Lease> {
-        backend.gate.enter_again().then(|| Lease {
+    pub(super) fn take_returning(backend: &Arc<Backend>) -> Option<Lease> {
+        backend.connections.enter_returning().then(|| Lease {
             backend: backend.clone(),
         })
     }
@@ -443,6 +443,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.left();
+        self.backend.released();
     }
 }

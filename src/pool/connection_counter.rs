@@ -19,7 +19,7 @@ const COUNT: u64 = !(CLOSED | KEPT | PROBE | PROBED | TRIED);
 
 /// For whom the door is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admits {
+pub(super) enum AdmitMode {
     Open,
     /// For those who were here before, by a sticky cookie.
     Kept,
@@ -55,7 +55,7 @@ impl ConnectionCounter {
     }
 
     /// The same for one who comes back.
-    pub(super) fn enter_again(&self) -> bool {
+    pub(super) fn enter_returning(&self) -> bool {
         let admit = |word: u64| self.admits_again(word).then(|| entered(word));
         self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
     }
@@ -85,14 +85,14 @@ impl ConnectionCounter {
         self.word.load(SeqCst) & COUNT
     }
 
-    pub(super) fn set_door(&self, door: Admits) {
+    pub(super) fn set_mode(&self, door: AdmitMode) {
         let bits = |word: u64| match door {
-            Admits::Open => 0,
-            Admits::Kept => CLOSED | KEPT,
-            Admits::Probe if word & PROBED != 0 => CLOSED | PROBED,
-            Admits::Probe => CLOSED | PROBE,
-            Admits::Try => CLOSED | TRIED,
-            Admits::Closed => CLOSED,
+            AdmitMode::Open => 0,
+            AdmitMode::Kept => CLOSED | KEPT,
+            AdmitMode::Probe if word & PROBED != 0 => CLOSED | PROBED,
+            AdmitMode::Probe => CLOSED | PROBE,
+            AdmitMode::Try => CLOSED | TRIED,
+            AdmitMode::Closed => CLOSED,
         };
         let set = |word: u64| Some(word & COUNT | bits(word));
         // Never refused.
@@ -144,10 +144,10 @@ mod tests {
     fn closed_lets_nobody_in_and_everybody_out() {
         let gate = ConnectionCounter::new(0);
         assert!(!gate.enter());
-        gate.set_door(Admits::Open);
+        gate.set_mode(AdmitMode::Open);
         assert!(gate.enter() && gate.enter());
-        gate.set_door(Admits::Closed);
-        assert!(!gate.enter_again());
+        gate.set_mode(AdmitMode::Closed);
+        assert!(!gate.enter_returning());
         assert!(!gate.enter() && !gate.has_room());
         assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
     }
@@ -155,51 +155,51 @@ mod tests {
     #[test]
     fn a_kept_door_lets_in_who_comes_back_up_to_the_limit() {
         let gate = ConnectionCounter::new(2);
-        gate.set_door(Admits::Kept);
+        gate.set_mode(AdmitMode::Kept);
         assert!(!gate.enter() && !gate.has_room() && !gate.is_open());
-        assert!(gate.enter_again() && gate.enter_again() && !gate.enter_again());
+        assert!(gate.enter_returning() && gate.enter_returning() && !gate.enter_returning());
         assert_eq!(gate.live(), 2);
-        gate.set_door(Admits::Closed);
+        gate.set_mode(AdmitMode::Closed);
         assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
-        assert!(!gate.enter_again());
-        gate.set_door(Admits::Open);
-        assert!(gate.enter() && gate.enter_again() && !gate.enter_again());
+        assert!(!gate.enter_returning());
+        gate.set_mode(AdmitMode::Open);
+        assert!(gate.enter() && gate.enter_returning() && !gate.enter_returning());
     }
 
     #[test]
     fn the_door_of_a_probe_lets_in_one_until_it_has_left() {
         let gate = ConnectionCounter::new(0);
-        gate.set_door(Admits::Open);
+        gate.set_mode(AdmitMode::Open);
         assert!(gate.enter());
-        gate.set_door(Admits::Probe);
+        gate.set_mode(AdmitMode::Probe);
         assert!(gate.has_room() && !gate.is_open());
-        assert!(gate.enter() && !gate.enter() && !gate.enter_again() && !gate.has_room());
-        gate.set_door(Admits::Probe);
+        assert!(gate.enter() && !gate.enter() && !gate.enter_returning() && !gate.has_room());
+        gate.set_mode(AdmitMode::Probe);
         assert!(!gate.enter(), "the probe is still under way");
         assert_eq!(gate.leave(), 1);
-        assert!(gate.enter_again() && !gate.enter());
-        gate.set_door(Admits::Open);
+        assert!(gate.enter_returning() && !gate.enter());
+        gate.set_mode(AdmitMode::Open);
         assert!(gate.enter());
         assert_eq!((gate.leave(), gate.leave(), gate.leave()), (2, 1, 0));
-        gate.set_door(Admits::Closed);
+        gate.set_mode(AdmitMode::Closed);
         assert!(!gate.enter() && !gate.has_room());
     }
 
     #[test]
     fn a_door_for_a_try_lets_in_up_to_the_limit_and_is_not_open() {
         let gate = ConnectionCounter::new(2);
-        gate.set_door(Admits::Try);
+        gate.set_mode(AdmitMode::Try);
         assert!(gate.has_room() && !gate.is_open());
-        assert!(gate.enter() && gate.enter_again() && !gate.enter() && !gate.has_room());
+        assert!(gate.enter() && gate.enter_returning() && !gate.enter() && !gate.has_room());
         assert_eq!((gate.leave(), gate.live()), (1, 1));
-        gate.set_door(Admits::Closed);
-        assert!(!gate.enter() && !gate.enter_again());
+        gate.set_mode(AdmitMode::Closed);
+        assert!(!gate.enter() && !gate.enter_returning());
     }
 
     #[test]
     fn a_lowered_limit_waits_for_those_above_it() {
         let gate = ConnectionCounter::new(0);
-        gate.set_door(Admits::Open);
+        gate.set_mode(AdmitMode::Open);
         assert!((0..3).all(|_| gate.enter()));
         gate.set_max(2);
         assert!(!gate.enter());
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn threads_never_exceed_the_limit() {
         let gate = ConnectionCounter::new(3);
-        gate.set_door(Admits::Open);
+        gate.set_mode(AdmitMode::Open);
         let inside = AtomicU64::new(0);
         let most = AtomicU64::new(0);
         std::thread::scope(|scope| {

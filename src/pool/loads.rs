@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::pool::connection_counter::Admits;
+use crate::pool::connection_counter::AdmitMode;
 use crate::pool::{Backend, Pool, clock};
 
 /// One backend that takes new connections.
@@ -33,7 +33,7 @@ impl Pool {
         self.refresh(now);
         let view = self.view.load();
         let slots = view.in_use().into_iter().flatten();
-        let takes = slots.filter(|slot| slot.door == Admits::Open);
+        let takes = slots.filter(|slot| slot.mode == AdmitMode::Open);
         takes
             .map(|slot| BackendLoad {
                 backend: slot.backend.clone(),
@@ -46,18 +46,18 @@ impl Pool {
     }
 
     /// Spares those `backends` new connections for a while.
-    pub fn relieve(self: &Arc<Self>, backends: Vec<Arc<Backend>>) -> TrafficShift {
-        self.set_relieved(&backends, true);
+    pub fn shift_traffic_from(self: &Arc<Self>, backends: Vec<Arc<Backend>>) -> TrafficShift {
+        self.set_avoided(&backends, true);
         TrafficShift {
             pool: Arc::clone(self),
             backends,
         }
     }
 
-    fn set_relieved(&self, backends: &[Arc<Backend>], relieved: bool) {
+    fn set_avoided(&self, backends: &[Arc<Backend>], relieved: bool) {
         self.update(clock(), || {
             for backend in backends {
-                backend.status().relieved = relieved;
+                backend.status().avoided = relieved;
             }
         });
     }
@@ -65,6 +65,6 @@ impl Pool {
 
 impl Drop for TrafficShift {
     fn drop(&mut self) {
-        self.pool.set_relieved(&self.backends, false);
+        self.pool.set_avoided(&self.backends, false);
     }
 }

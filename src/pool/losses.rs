@@ -18,9 +18,9 @@ const BURST_PERCENT: u64 = 10;
 /// What is known of one backend.
 #[derive(Debug)]
 pub struct Losses {
-    known: Mutex<LossFacts>,
+    facts: Mutex<LossFacts>,
     /// Sent when a session that waits for it may be known to be lost.
-    told: watch::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,8 +40,8 @@ struct LossFacts {
 impl Default for Losses {
     fn default() -> Losses {
         Losses {
-            known: Mutex::default(),
-            told: watch::Sender::new(()),
+            facts: Mutex::default(),
+            changed: watch::Sender::new(()),
         }
     }
 }
@@ -50,8 +50,8 @@ impl Losses {
     /// One of its sessions ended without a Close; so many were `live` then. Ends within `window`
     /// count together.
     pub fn ended(&self, live: u64, window: Duration, now: Instant) {
-        if self.known().ended(live, window, now) {
-            self.tell();
+        if self.known().record_end(live, window, now) {
+            self.notify();
         }
     }
 
@@ -64,7 +64,7 @@ impl Losses {
     /// A connect to it was refused: nobody is there.
     pub fn refused(&self, now: Instant) {
         self.known().refused_at = Some(now);
-        self.tell();
+        self.notify();
     }
 
     /// Whether a connect was refused since then.
@@ -87,22 +87,22 @@ impl Losses {
 
     /// Changes when a look is worth while.
     pub fn changes(&self) -> watch::Receiver<()> {
-        self.told.subscribe()
+        self.changed.subscribe()
     }
 
     /// Something has changed by which a session may be lost.
-    pub(super) fn tell(&self) {
-        self.told.send_replace(());
+    pub(super) fn notify(&self) {
+        self.changed.send_replace(());
     }
 
     fn known(&self) -> MutexGuard<'_, LossFacts> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LossFacts {
     /// Whether a burst has begun.
-    fn ended(&mut self, live: u64, window: Duration, now: Instant) -> bool {
+    fn record_end(&mut self, live: u64, window: Duration, now: Instant) -> bool {
         let is_old = |at: &Instant| now.saturating_duration_since(*at) > window;
         while self.ends.front().is_some_and(is_old) {
             self.ends.pop_front();

@@ -7,17 +7,17 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::config::{self, Balance, OnDrain, WhenAllDown};
-use crate::pool::backend::Home;
-use crate::pool::connection_counter::Admits;
+use crate::pool::backend::PoolLink;
+use crate::pool::connection_counter::AdmitMode;
 use crate::pool::remembered::Remembered;
 use crate::pool::status::BackendStatus;
 use crate::pool::transitions::Transition;
-use crate::pool::view::{Ramp, Tier, View, ViewSlot};
+use crate::pool::view::{Candidate, Ramp, Tier, View};
 use crate::pool::{Backend, BackendState, DiscoveredBackend};
 
 #[derive(Debug)]
 pub(super) struct Members {
-    home: Home,
+    home: PoolLink,
     settings: Arc<config::Pool>,
     /// The last snapshot of discovery, by name.
     found: Vec<config::Backend>,
@@ -31,7 +31,7 @@ pub(super) struct Members {
 
 impl Members {
     /// At the start of the process, or of the pool: nobody needs a slow start.
-    pub(super) fn new(home: Home, settings: &config::Pool, now: Instant) -> Self {
+    pub(super) fn new(home: PoolLink, settings: &config::Pool, now: Instant) -> Self {
         let mut members = Members {
             home,
             settings: Arc::new(settings.clone()),
@@ -82,7 +82,7 @@ impl Members {
 
     /// Whether the pool can do without `backend` for a while: never more than half of it is ejected, and never the last
     /// one that can be used. One whose probe failed is out already.
-    pub(super) fn spares(&self, backend: &Backend) -> bool {
+    pub(super) fn can_spare(&self, backend: &Backend) -> bool {
         if backend.status().outlier.is_probed() {
             return true;
         }
@@ -101,12 +101,12 @@ impl Members {
     /// Computes every state anew, and the view that follows.
     pub(super) fn view(&self, before: Option<&View>, now: Instant) -> (View, Vec<Transition>) {
         let mut transitions = self.settle(now);
-        if self.readmit_if_nobody_is_left(now) {
+        if self.readmit_if_none_usable(now) {
             transitions.extend(self.settle(now));
         }
         let waits = self.present.iter().flat_map(|backend| {
             let status = backend.status();
-            [status.outlier.ends_at(), status.lines.owed_at()]
+            [status.outlier.ends_at(), status.log_limit.summary_due_at()]
         });
         let view = View {
             settings: self.settings.clone(),
@@ -171,7 +171,7 @@ impl Members {
 
     /// Ejection is a guess; when nobody else can be used, a guess is all there is, and everybody probes: to turn the
     /// others away while one connects would cost more than a failed connect. True if it took one back.
-    fn readmit_if_nobody_is_left(&self, now: Instant) -> bool {
+    fn readmit_if_none_usable(&self, now: Instant) -> bool {
         if self.present.iter().any(|one| one.status().is_usable()) {
             return false;
         }
@@ -211,34 +211,34 @@ impl Members {
         self.settings.when_all_down == WhenAllDown::Try && !self.present.iter().any(serves)
     }
 
-    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> ViewSlot {
+    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> Candidate {
         let status = backend.status();
-        let door = self.door(&status, tries);
+        let door = self.admit_mode(&status, tries);
         // Before the view is swapped: nobody who picked from the old one enters a closed backend.
-        backend.gate().set_door(door);
+        backend.gate().set_mode(door);
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
-        ViewSlot {
+        Candidate {
             backend: backend.clone(),
             weight: status.weight(),
-            door,
-            relieved: status.relieved,
+            mode: door,
+            avoided: status.avoided,
             ramp: from.map(|from| Ramp { from, time }),
         }
     }
 }
 
 impl Members {
-    fn door(&self, status: &BackendStatus, tries: bool) -> Admits {
+    fn admit_mode(&self, status: &BackendStatus, tries: bool) -> AdmitMode {
         let sticky = self.settings.sticky.as_ref();
         let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
         match status.is_usable() {
-            true => Admits::Open,
-            false if status.is_probed() => Admits::Probe,
-            false if tries && status.is_tried() => Admits::Try,
-            false if keeps && status.is_kept() => Admits::Kept,
-            false => Admits::Closed,
+            true => AdmitMode::Open,
+            false if status.is_probed() => AdmitMode::Probe,
+            false if tries && status.is_tried() => AdmitMode::Try,
+            false if keeps && status.is_kept() => AdmitMode::Kept,
+            false => AdmitMode::Closed,
         }
     }
 }
@@ -251,15 +251,15 @@ fn settle(backend: &Backend, now: Instant) -> Option<Transition> {
         Some(_) => {
             let changes = &backend.counters().state_changes;
             changes.fetch_add(1, Ordering::Relaxed);
-            status.lines.allow(now)
+            status.log_limit.allow(now)
         }
-        None => status.lines.owed(now),
+        None => status.log_limit.take_summary(now),
     }?;
     Some(Transition {
         pool: backend.pool().clone(),
         backend: backend.name().clone(),
         from: match from {
-            Some(from) => status.shown_as(from),
+            Some(from) => status.from_word(from),
             None => status.state().as_str(),
         },
         to: status.state(),

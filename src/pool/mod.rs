@@ -9,7 +9,6 @@ mod backend;
 mod connection_counter;
 mod counters;
 mod discovered;
-mod follow;
 mod loads;
 mod losses;
 mod members;
@@ -17,7 +16,7 @@ mod outlier;
 mod queue;
 mod remembered;
 mod request;
-mod state;
+mod states;
 mod status;
 mod sticky;
 mod supervise;
@@ -25,6 +24,7 @@ mod supervise;
 mod tests;
 mod transitions;
 mod view;
+mod watch_membership;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::base::log_throttle::LogThrottle;
 use crate::config;
-use crate::pool::backend::Home;
+use crate::pool::backend::PoolLink;
 use crate::pool::members::Members;
 use crate::pool::queue::Queue;
 use crate::pool::view::View;
@@ -44,12 +44,12 @@ use crate::wire::sticky::StickyKeys;
 pub use backend::{Backend, Lease};
 pub use counters::PoolCounters;
 pub use discovered::DiscoveredBackend;
-pub use follow::follow;
 pub use loads::{BackendLoad, TrafficShift};
 pub use losses::Losses;
 pub use request::{AcquireError, BackendRequest};
-pub use state::{BackendState, OperatorState};
+pub use states::{BackendState, OperatorState};
 pub use supervise::supervise;
+pub use watch_membership::watch_membership;
 
 /// A named set of backends with one balancing algorithm, its checks and limits.
 #[derive(Debug)]
@@ -67,32 +67,32 @@ pub struct Pool {
     /// Told when a check takes a backend down.
     falls: watch::Sender<()>,
     /// Of log lines that tell of clients turned away.
-    refusals: LogThrottle,
-    takeovers: Semaphore,
+    refusal_log: LogThrottle,
+    migrations: Semaphore,
 }
 
 /// Sessions of one pool that are given another backend at once: what a backend of thousands leaves behind must not come to the
 /// others in one moment, and each takes a few milliseconds.
-const MAX_TAKEOVERS: usize = 128;
+const MAX_MIGRATIONS: usize = 128;
 
 /// Between two log lines that tell of clients turned away: a storm of them must not fill a disk.
-const REFUSAL_SPACING: Duration = Duration::from_secs(10);
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Pool {
     /// Waits for a turn to give a session another backend; it is over when it is dropped.
     ///
     /// # Cancel safety
     /// Dropping the future gives up its place in the row.
-    pub async fn takeover(&self) -> Option<SemaphorePermit<'_>> {
+    pub async fn migration_permit(&self) -> Option<SemaphorePermit<'_>> {
         // Never closed.
-        self.takeovers.acquire().await.ok()
+        self.migrations.acquire().await.ok()
     }
 
     pub fn new(config: &config::Pool) -> Arc<Pool> {
         Arc::new_cyclic(|pool| {
             let name: Arc<str> = Arc::from(config.name.as_str());
             let queue = Arc::new(Queue::default());
-            let home = Home {
+            let home = PoolLink {
                 name: name.clone(),
                 pool: pool.clone(),
                 queue: queue.clone(),
@@ -111,8 +111,8 @@ impl Pool {
                 sticky_keys: ArcSwapOption::empty(),
                 changed: watch::Sender::new(0),
                 falls: watch::Sender::new(()),
-                refusals: LogThrottle::new(REFUSAL_SPACING),
-                takeovers: Semaphore::new(MAX_TAKEOVERS),
+                refusal_log: LogThrottle::new(REFUSAL_LOG_INTERVAL),
+                migrations: Semaphore::new(MAX_MIGRATIONS),
             }
         })
     }
@@ -140,13 +140,13 @@ impl Pool {
     pub fn set_tls(&self, tls: Option<Arc<BackendTlsConfig>>) {
         if self.tls() != tls {
             self.tls.store(tls);
-            self.bump();
+            self.notify_changed();
         }
     }
 
     /// True when the log may be told again that clients of this pool are turned away.
-    pub fn may_tell_of_refusal(&self, now: Instant) -> bool {
-        self.refusals.is_due(now)
+    pub fn may_log_refusal(&self, now: Instant) -> bool {
+        self.refusal_log.is_due(now)
     }
 
     pub fn counters(&self) -> &PoolCounters {
@@ -160,7 +160,7 @@ impl Pool {
         let mut members = self.members();
         if members.configure(config, now) {
             self.publish(members, now);
-            self.bump();
+            self.notify_changed();
         }
     }
 
@@ -170,18 +170,18 @@ impl Pool {
         let mut members = self.members();
         members.retire(now);
         self.publish(members, now);
-        self.bump();
+        self.notify_changed();
     }
 
     /// A whole snapshot from discovery, beside the configured backends; true if it differs from the last one. An empty
     /// one, or one for a pool without `discover`, changes nothing.
-    pub fn discovered(&self, found: Vec<DiscoveredBackend>) -> bool {
+    pub fn apply_discovered(&self, found: Vec<DiscoveredBackend>) -> bool {
         let now = clock();
         let mut members = self.members();
         let changed = members.discover(found, now);
         if changed {
             self.publish(members, now);
-            self.bump();
+            self.notify_changed();
         }
         changed
     }
@@ -223,7 +223,7 @@ impl Pool {
 
     fn eject(&self, backend: &Backend, now: Instant, why: &str) {
         let members = self.members();
-        if members.spares(backend) {
+        if members.can_spare(backend) {
             backend.eject(now, &self.settings().outlier, why);
             self.publish(members, now);
         }
@@ -261,7 +261,7 @@ impl Pool {
         self.falls.subscribe()
     }
 
-    fn bump(&self) {
+    fn notify_changed(&self) {
         self.changed.send_modify(|version| *version += 1);
     }
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::pool::view::{Miss, SlotRequest};
+use crate::pool::view::{PickError, PickRequest};
 use crate::pool::{Backend, Lease};
 
-pub(super) type Answer = Result<Lease, Miss>;
+pub(super) type Answer = Result<Lease, PickError>;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -39,7 +39,7 @@ struct QueueEntry {
 
 /// One place in the line; dropping it leaves the line.
 #[derive(Debug)]
-pub(super) struct QueuePlace {
+pub(super) struct QueueWait {
     queue: Arc<Queue>,
     ticket: u64,
     answer: oneshot::Receiver<Answer>,
@@ -56,7 +56,7 @@ impl Queue {
 
     /// A place at the end of the line, unless `max` are in it. The caller must serve the queue then: room made before
     /// it had joined is not offered to it otherwise.
-    pub(super) fn join(self: &Arc<Self>, max: usize, want: &SlotRequest<'_>) -> Option<QueuePlace> {
+    pub(super) fn join(self: &Arc<Self>, max: usize, want: &PickRequest<'_>) -> Option<QueueWait> {
         let mut line = self.line();
         if line.entries.len() >= max {
             return None;
@@ -71,7 +71,7 @@ impl Queue {
             answer: sender,
         });
         self.count(&line);
-        Some(QueuePlace {
+        Some(QueueWait {
             queue: self.clone(),
             ticket,
             answer: receiver,
@@ -79,19 +79,19 @@ impl Queue {
     }
 
     /// Answers everybody in line for whom `attempt` has an answer other than "full".
-    pub(super) fn serve(&self, mut attempt: impl FnMut(&SlotRequest<'_>) -> Answer) {
+    pub(super) fn serve(&self, mut attempt: impl FnMut(&PickRequest<'_>) -> Answer) {
         // A lease that nobody takes is dropped behind the lock: its drop serves the queue.
         let mut unclaimed = Vec::new();
         let mut line = self.line();
         let mut position = 0;
         while let Some(entry) = line.entries.get(position) {
-            let want = SlotRequest {
+            let want = PickRequest {
                 hash: entry.hash,
                 tried: &entry.tried,
             };
             let answer = match attempt(&want) {
-                Err(Miss::Full) if entry.tried.is_empty() => break,
-                Err(Miss::Full) => {
+                Err(PickError::Full) if entry.tried.is_empty() => break,
+                Err(PickError::Full) => {
                     position += 1;
                     continue;
                 }
@@ -125,14 +125,16 @@ impl Queue {
     }
 }
 
-impl QueuePlace {
+impl QueueWait {
     /// The answer, once there is one.
     ///
     /// # Cancel safety
     /// An answer that was not taken yet is given by the next call.
     pub(super) async fn answer(&mut self) -> Answer {
         // The sender is dropped without an answer only by `leave`, which needs this place to be gone.
-        (&mut self.answer).await.unwrap_or(Err(Miss::NoBackend))
+        (&mut self.answer)
+            .await
+            .unwrap_or(Err(PickError::NoBackend))
     }
 
     /// Leaves the line; the answer that came at the last moment, if one did.
@@ -142,7 +144,7 @@ impl QueuePlace {
     }
 }
 
-impl Drop for QueuePlace {
+impl Drop for QueueWait {
     /// Leaves the line before the receiver goes, so that no lease is handed to nobody.
     fn drop(&mut self) {
         self.queue.leave(self.ticket);

@@ -7,7 +7,7 @@ use crate::base::units::format_duration;
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
 use crate::pool::outlier::OutlierDetector;
-use crate::pool::transitions::TransitionLines;
+use crate::pool::transitions::TransitionLogLimit;
 use crate::pool::{BackendState, OperatorState};
 
 /// Under the backend's lock. What is public to the room is one writer's alone; `settle` puts them together.
@@ -28,13 +28,13 @@ pub(super) struct BackendStatus {
     lookup_error: Option<String>,
     pub(super) retired: bool,
     /// Its connections are being moved away: it gets new ones only where no other backend can take them.
-    pub(super) relieved: bool,
+    pub(super) avoided: bool,
     /// The operator ends its connections, or has ended them.
     pub(super) emptying: bool,
-    shown: PublishedStatus,
+    published: PublishedStatus,
     /// The latest change was the first check's.
     was_unchecked: bool,
-    pub(super) lines: TransitionLines,
+    pub(super) log_limit: TransitionLogLimit,
     /// Its weight grows from then on.
     ramp: Option<Instant>,
     /// Whether the next change to `Up` begins a ramp: not the first one at the start of the process, when every backend
@@ -93,23 +93,23 @@ impl BackendStatus {
             last_error: None,
             lookup_error: None,
             retired: false,
-            relieved: false,
+            avoided: false,
             emptying: false,
-            shown: PublishedStatus {
+            published: PublishedStatus {
                 state: BackendState::Up,
                 unchecked: checked,
                 reason: "in service since it was configured".to_owned(),
                 since: SystemTime::now(),
             },
             was_unchecked: false,
-            lines: TransitionLines::default(),
+            log_limit: TransitionLogLimit::default(),
             ramp: ramps.then_some(now),
             ramps,
         };
         let (state, reason) = status.effective();
-        status.shown.state = state;
+        status.published.state = state;
         if let Some(reason) = reason {
-            status.shown.reason = reason;
+            status.published.reason = reason;
         }
         status.ramps |= state == BackendState::Up;
         status
@@ -206,8 +206,8 @@ impl BackendStatus {
             return;
         }
         self.check.reason = format!("not checked: {why}");
-        if self.shown.state == BackendState::Down {
-            self.shown.reason.clone_from(&self.check.reason);
+        if self.published.state == BackendState::Down {
+            self.published.reason.clone_from(&self.check.reason);
         }
     }
 
@@ -217,8 +217,8 @@ impl BackendStatus {
             return false;
         }
         self.set_check(up, reason);
-        if self.shown.state == BackendState::Down {
-            self.shown.reason = reason.to_owned();
+        if self.published.state == BackendState::Down {
+            self.published.reason = reason.to_owned();
         }
         true
     }
@@ -247,31 +247,31 @@ impl BackendStatus {
     }
 
     pub(super) fn state(&self) -> BackendState {
-        self.shown.state
+        self.published.state
     }
 
     pub(super) fn reason(&self) -> &str {
-        &self.shown.reason
+        &self.published.reason
     }
 
     pub(super) fn since(&self) -> SystemTime {
-        self.shown.since
+        self.published.since
     }
 
     /// Takes connections, as far as its own state goes.
     pub(super) fn is_usable(&self) -> bool {
-        self.shown.state == BackendState::Up && self.weight() > 0 && !self.retired
+        self.published.state == BackendState::Up && self.weight() > 0 && !self.retired
     }
 
     /// Ejected, but its time is over: it takes one connection, to see whether it works again.
     pub(super) fn is_probed(&self) -> bool {
-        let probed = self.shown.state == BackendState::Ejected && self.outlier.is_probed();
+        let probed = self.published.state == BackendState::Ejected && self.outlier.is_probed();
         probed && self.weight() > 0 && !self.retired
     }
 
     /// Its check alone keeps it away: where nobody else is left it may be tried.
     pub(super) fn is_tried(&self) -> bool {
-        self.shown.state == BackendState::Down && self.weight() > 0 && !self.retired
+        self.published.state == BackendState::Down && self.weight() > 0 && !self.retired
     }
 
     /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
@@ -292,18 +292,18 @@ impl BackendStatus {
             self.ejection = "its ejection is over, one connection probes it".to_owned();
         }
         let (state, reason) = self.effective();
-        let from = self.shown.state;
-        let unchecked = self.shown.unchecked && !self.check.checked;
+        let from = self.published.state;
+        let unchecked = self.published.unchecked && !self.check.checked;
         if state == from {
-            self.shown.unchecked = unchecked;
+            self.published.unchecked = unchecked;
             if let Some(reason) = reason {
-                self.shown.reason = reason;
+                self.published.reason = reason;
             }
             return None;
         }
         let is_guess = matches!(from, BackendState::Up | BackendState::Down);
-        self.was_unchecked = self.shown.unchecked && !unchecked && is_guess;
-        self.shown = PublishedStatus {
+        self.was_unchecked = self.published.unchecked && !unchecked && is_guess;
+        self.published = PublishedStatus {
             state,
             unchecked,
             reason: reason.unwrap_or_else(|| self.why_up_after(from)),
@@ -318,7 +318,7 @@ impl BackendStatus {
     }
 
     /// The word for the state before the latest change.
-    pub(super) fn shown_as(&self, from: BackendState) -> &'static str {
+    pub(super) fn from_word(&self, from: BackendState) -> &'static str {
         match self.was_unchecked {
             true => "unchecked",
             false => from.as_str(),

@@ -46,13 +46,13 @@ impl Transition {
 
 /// How many lines a backend has had lately.
 #[derive(Debug, Default)]
-pub(super) struct TransitionLines {
+pub(super) struct TransitionLogLimit {
     began: Option<Instant>,
     written: u32,
     suppressed: u32,
 }
 
-impl TransitionLines {
+impl TransitionLogLimit {
     /// Whether a change at `now` gets a line: then how many before it got none.
     pub(super) fn allow(&mut self, now: Instant) -> Option<u32> {
         let fresh = |began| now.saturating_duration_since(began) >= WINDOW;
@@ -69,14 +69,14 @@ impl TransitionLines {
     }
 
     /// When the changes that got no line must be told, so that the last line is true again.
-    pub(super) fn owed_at(&self) -> Option<Instant> {
+    pub(super) fn summary_due_at(&self) -> Option<Instant> {
         let began = self.began.filter(|_| self.suppressed > 0)?;
         began.checked_add(WINDOW)
     }
 
     /// How many changes got no line, once that is due.
-    pub(super) fn owed(&mut self, now: Instant) -> Option<u32> {
-        let due = self.owed_at().is_some_and(|at| at <= now);
+    pub(super) fn take_summary(&mut self, now: Instant) -> Option<u32> {
+        let due = self.summary_due_at().is_some_and(|at| at <= now);
         if due { self.allow(now) } else { None }
     }
 }
@@ -87,19 +87,19 @@ mod tests {
 
     #[test]
     fn a_flapping_backend_is_told_of_a_few_times_and_then_counted() {
-        let (mut lines, start) = (TransitionLines::default(), Instant::now());
+        let (mut lines, start) = (TransitionLogLimit::default(), Instant::now());
         let told = (0..100).filter(|_| lines.allow(start).is_some()).count();
         assert_eq!(told, MAX_LINES as usize);
         let later = start + WINDOW;
-        assert_eq!(lines.owed_at(), Some(later));
-        assert_eq!(lines.owed(start), None);
-        assert_eq!(lines.owed(later), Some(100 - MAX_LINES));
-        assert_eq!(lines.owed_at(), None);
+        assert_eq!(lines.summary_due_at(), Some(later));
+        assert_eq!(lines.take_summary(start), None);
+        assert_eq!(lines.take_summary(later), Some(100 - MAX_LINES));
+        assert_eq!(lines.summary_due_at(), None);
     }
 
     #[test]
     fn rare_changes_are_all_told() {
-        let (mut lines, start) = (TransitionLines::default(), Instant::now());
+        let (mut lines, start) = (TransitionLogLimit::default(), Instant::now());
         let told = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
         assert_eq!(told.count(), 20);
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{Maglev, Nodes, Picker, RoundRobin};
 use crate::config::{self, Balance};
-use crate::pool::connection_counter::Admits;
+use crate::pool::connection_counter::AdmitMode;
 use crate::pool::{Backend, Lease};
 
 /// Weights are multiplied by this, so that a ramp has steps even for a weight of 1.
@@ -26,7 +26,7 @@ pub(super) struct View {
 
 /// What a connection wants.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SlotRequest<'a> {
+pub(super) struct PickRequest<'a> {
     /// Of its key, for hash algorithms; `None` = any will do.
     pub(super) hash: Option<u64>,
     pub(super) tried: &'a [Arc<Backend>],
@@ -34,7 +34,7 @@ pub(super) struct SlotRequest<'a> {
 
 /// Why there was no lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Miss {
+pub(super) enum PickError {
     NoBackend,
     Full,
 }
@@ -46,27 +46,27 @@ impl View {
     /// tried, the tried ones once more (one that refused a connection a moment ago is better than none).
     /// A full one is still usable: its tier is waited for, backups do not take its overflow. A connection that failed
     /// once probes an ejected backend only where no other one takes it: several dead ones must not use up its tries.
-    pub(super) fn take(&self, want: &SlotRequest<'_>, now: Instant) -> Result<Lease, Miss> {
+    pub(super) fn pick(&self, want: &PickRequest<'_>, now: Instant) -> Result<Lease, PickError> {
         let first = want.tried.is_empty();
         for (not, probes) in [(want.tried, first), (want.tried, true), (&[], true)] {
             for tier in self.tiers.iter().filter(|tier| tier.is_usable(not, probes)) {
                 let probe = || tier.take(want.hash, not, true, now);
                 match tier.take(want.hash, not, probes, now).or_else(probe) {
                     Some(lease) => return Ok(lease),
-                    None if tier.serves(not) => return Err(Miss::Full),
+                    None if tier.serves(not) => return Err(PickError::Full),
                     // Others were quicker to take what this tier had, the place of a probe.
                     None => continue,
                 }
             }
         }
-        Err(Miss::NoBackend)
+        Err(PickError::NoBackend)
     }
 
     /// The slots of the tier that new connections go to.
-    pub(super) fn in_use(&self) -> Option<&[ViewSlot]> {
+    pub(super) fn in_use(&self) -> Option<&[Candidate]> {
         let mut tiers = self.tiers.iter();
         let tier = tiers.find(|tier| tier.serves(&[]))?;
-        Some(&tier.slots)
+        Some(&tier.candidates)
     }
 
     /// Whether one that is not among `tried` can be used.
@@ -85,21 +85,21 @@ impl View {
 /// Primaries, or backups.
 #[derive(Debug)]
 pub(super) struct Tier {
-    slots: Vec<ViewSlot>,
+    candidates: Vec<Candidate>,
     algorithm: Arc<Picker>,
     /// Some slot is relieved.
-    relieves: bool,
+    has_avoided: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct ViewSlot {
+pub(super) struct Candidate {
     pub(super) backend: Arc<Backend>,
     /// 0..=256
     pub(super) weight: u16,
     /// Whom its state lets in.
-    pub(super) door: Admits,
+    pub(super) mode: AdmitMode,
     /// Left out while another one can take the connection.
-    pub(super) relieved: bool,
+    pub(super) avoided: bool,
     /// `slow_start`, as long as its weight grows.
     pub(super) ramp: Option<Ramp>,
 }
@@ -111,10 +111,10 @@ pub(super) struct Ramp {
     pub(super) time: Duration,
 }
 
-impl ViewSlot {
+impl Candidate {
     /// Its backend takes whoever comes, as far as there is room.
     fn serves(&self) -> bool {
-        matches!(self.door, Admits::Open | Admits::Try)
+        matches!(self.mode, AdmitMode::Open | AdmitMode::Try)
     }
 
     /// Its weight has not its full value yet.
@@ -136,23 +136,27 @@ impl ViewSlot {
 
 impl Tier {
     /// Goes on with the turns or the table of the tier `before` as far as they still fit.
-    pub(super) fn new(slots: Vec<ViewSlot>, balance: &Balance, before: Option<&Tier>) -> Tier {
+    pub(super) fn new(
+        candidates: Vec<Candidate>,
+        balance: &Balance,
+        before: Option<&Tier>,
+    ) -> Tier {
         let algorithm = match before {
-            Some(tier) if tier.fits(&slots, balance) => tier.algorithm.clone(),
-            before => Arc::new(algorithm(&slots, balance, before)),
+            Some(tier) if tier.fits(&candidates, balance) => tier.algorithm.clone(),
+            before => Arc::new(algorithm(&candidates, balance, before)),
         };
-        let relieves = slots.iter().any(|slot| slot.relieved);
+        let has_avoided = candidates.iter().any(|slot| slot.avoided);
         Tier {
-            slots,
+            candidates,
             algorithm,
-            relieves,
+            has_avoided,
         }
     }
 
-    fn fits(&self, slots: &[ViewSlot], balance: &Balance) -> bool {
-        let same_nodes = self.slots.len() == slots.len()
+    fn fits(&self, slots: &[Candidate], balance: &Balance) -> bool {
+        let same_nodes = self.candidates.len() == slots.len()
             && self
-                .slots
+                .candidates
                 .iter()
                 .zip(slots)
                 .all(|(old, new)| Arc::ptr_eq(&old.backend, &new.backend));
@@ -161,7 +165,7 @@ impl Tier {
             (Picker::LeastConn, Balance::LeastConn) => true,
             (Picker::Random, Balance::Random) => true,
             (Picker::Hash(_), Balance::IpHash | Balance::Hash(_)) => {
-                let mut pairs = self.slots.iter().zip(slots);
+                let mut pairs = self.candidates.iter().zip(slots);
                 same_nodes && pairs.all(|(old, new)| old.weight == new.weight)
             }
             _ => false,
@@ -170,21 +174,21 @@ impl Tier {
 
     /// `probes`: one that waits to be probed will do.
     fn is_usable(&self, not: &[Arc<Backend>], probes: bool) -> bool {
-        let may_probe = |slot: &ViewSlot| {
-            let waits = slot.door == Admits::Probe && slot.backend.gate().has_room();
+        let may_probe = |slot: &Candidate| {
+            let waits = slot.mode == AdmitMode::Probe && slot.backend.gate().has_room();
             waits && !contains(not, &slot.backend)
         };
-        self.serves(not) || probes && self.slots.iter().any(may_probe)
+        self.serves(not) || probes && self.candidates.iter().any(may_probe)
     }
 
     fn serves(&self, not: &[Arc<Backend>]) -> bool {
-        let serves = |slot: &ViewSlot| slot.serves() && !contains(not, &slot.backend);
-        self.slots.iter().any(serves)
+        let serves = |slot: &Candidate| slot.serves() && !contains(not, &slot.backend);
+        self.candidates.iter().any(serves)
     }
 
     fn has_room(&self, not: &[Arc<Backend>]) -> bool {
         let mut others = self
-            .slots
+            .candidates
             .iter()
             .filter(|slot| !contains(not, &slot.backend));
         others.any(|slot| slot.serves() && slot.backend.gate().has_room())
@@ -199,11 +203,11 @@ impl Tier {
         now: Instant,
     ) -> Option<Lease> {
         let mut choice = Choice {
-            slots: &self.slots,
+            slots: &self.candidates,
             not,
             probes,
             now,
-            spares: self.relieves,
+            spares: self.has_avoided,
         };
         // A turn is lost only to another connection that took the last place of the picked backend, and the next
         // turn sees that one full.
@@ -216,15 +220,15 @@ impl Tier {
                 }
                 index => index?,
             };
-            let slot = self.slots.get(index)?;
-            if let Some(lease) = Lease::enter(&slot.backend) {
+            let slot = self.candidates.get(index)?;
+            if let Some(lease) = Lease::take(&slot.backend) {
                 return Some(lease);
             }
         }
     }
 }
 
-fn algorithm(slots: &[ViewSlot], balance: &Balance, before: Option<&Tier>) -> Picker {
+fn algorithm(slots: &[Candidate], balance: &Balance, before: Option<&Tier>) -> Picker {
     match balance {
         Balance::RoundRobin => Picker::RoundRobin(RoundRobin::carried(turns(slots, before))),
         Balance::LeastConn => Picker::LeastConn,
@@ -239,15 +243,15 @@ fn algorithm(slots: &[ViewSlot], balance: &Balance, before: Option<&Tier>) -> Pi
 }
 
 /// What each of `slots` had gained in the round of the tier before.
-fn turns(slots: &[ViewSlot], before: Option<&Tier>) -> Vec<i64> {
-    let old: Vec<(&ViewSlot, i64)> = match before {
+fn turns(slots: &[Candidate], before: Option<&Tier>) -> Vec<i64> {
+    let old: Vec<(&Candidate, i64)> = match before {
         Some(tier) => match &*tier.algorithm {
-            Picker::RoundRobin(turns) => tier.slots.iter().zip(turns.gained()).collect(),
+            Picker::RoundRobin(turns) => tier.candidates.iter().zip(turns.gained()).collect(),
             _ => Vec::new(),
         },
         None => Vec::new(),
     };
-    let gained = |slot: &ViewSlot| {
+    let gained = |slot: &Candidate| {
         let mut old = old.iter();
         old.find(|(old, _)| Arc::ptr_eq(&old.backend, &slot.backend))
             .map_or(0, |(_, gained)| *gained)
@@ -257,7 +261,7 @@ fn turns(slots: &[ViewSlot], before: Option<&Tier>) -> Vec<i64> {
 
 /// The slots as the algorithms see them: who cannot be picked now has the weight 0.
 struct Choice<'a> {
-    slots: &'a [ViewSlot],
+    slots: &'a [Candidate],
     not: &'a [Arc<Backend>],
     /// Those that wait to be probed can be picked.
     probes: bool,
@@ -267,8 +271,8 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    fn can_take(&self, slot: &ViewSlot) -> bool {
-        let takes = slot.serves() || self.probes && slot.door == Admits::Probe;
+    fn can_take(&self, slot: &Candidate) -> bool {
+        let takes = slot.serves() || self.probes && slot.mode == AdmitMode::Probe;
         takes && slot.backend.gate().has_room() && !contains(self.not, &slot.backend)
     }
 }
@@ -282,7 +286,7 @@ impl Nodes for Choice<'_> {
         let Some(slot) = self.slots.get(index) else {
             return 0;
         };
-        if !self.can_take(slot) || (self.spares && slot.relieved) {
+        if !self.can_take(slot) || (self.spares && slot.avoided) {
             return 0;
         }
         slot.scaled_weight(self.now)

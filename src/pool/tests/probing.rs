@@ -125,7 +125,7 @@ async fn who_has_failed_once_probes_nobody_while_another_serves() {
 async fn a_node_that_accepted_and_reset_is_back_with_its_first_answer() {
     let pool = Pool::new(&settings(Balance::RoundRobin, nodes(&["a", "b"])));
     let a = backend(&pool, "a");
-    let resets = |times: usize| (0..times).for_each(|_| a.unanswered(clock(), "reset"));
+    let resets = |times: usize| (0..times).for_each(|_| a.failed_to_answer(clock(), "reset"));
     resets(3);
     advance(Duration::from_secs(10)).await;
     let probe = one_probes(&pool);

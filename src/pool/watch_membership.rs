@@ -9,7 +9,7 @@ use crate::pool::Pool;
 ///
 /// # Cancel safety
 /// Nothing is lost by dropping it; what `adjust` started is its owner's.
-pub async fn follow(pool: &Pool, stop: &CancellationToken, mut adjust: impl FnMut()) {
+pub async fn watch_membership(pool: &Pool, stop: &CancellationToken, mut adjust: impl FnMut()) {
     let mut changed = pool.changed();
     loop {
         changed.borrow_and_update();
