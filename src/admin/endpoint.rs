@@ -25,7 +25,7 @@ use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
 use crate::net::{Bound, HALF_OPEN, Incoming, Stream};
-use crate::tls::handshake_words;
+use crate::tls::describe_handshake_error;
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
 const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
@@ -229,7 +229,7 @@ async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<Endp
     match shaken {
         Ok(Ok(stream)) => serve_http(stream, true, guest, shared).await,
         Ok(Err(error)) => debug!(
-            error = handshake_words(&error),
+            error = describe_handshake_error(&error),
             "admin: tls handshake failed"
         ),
         Err(_) => debug!("admin: tls handshake timed out"),

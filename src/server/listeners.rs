@@ -294,7 +294,10 @@ pub(super) fn status(listening: &Listening, state: ListenerState) -> ListenerSta
         protocol: rules.config.protocol,
         state,
         counters: Arc::clone(listening.counters()),
-        server_names: rules.tls.as_ref().map_or_else(Vec::new, |tls| tls.names()),
+        server_names: rules
+            .tls
+            .as_ref()
+            .map_or_else(Vec::new, |tls| tls.server_names()),
         certificates: rules
             .tls
             .as_ref()

@@ -181,7 +181,7 @@ impl PoolFileWatch {
                 // A reload would have been refused, so this is of other files or over.
                 error: before.and_then(|one| one.error.filter(|_| one.settings == settings)),
                 settings,
-                look: FileWatch::unseen(),
+                look: FileWatch::new(),
                 serving,
             },
         }

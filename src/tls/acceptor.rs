@@ -13,12 +13,12 @@ use rustls::crypto::CryptoProvider;
 
 use super::TlsError;
 use super::certificate::CertificateFacts;
-use super::ciphers::{self, ByOrder, CipherOrder};
+use super::ciphers::{self, CipherOrder, ConfigByOrder};
 use super::file_watch::{FileChange, FileWatch};
 use super::files::{FileContents, Fingerprint};
-use super::server::{ServerParts, TakenParts, files};
+use super::material::{LoadedMaterial, TlsMaterial, files};
 use super::sni_resolver::SniResolver;
-use super::tickets::{OpenOnly, Tickets};
+use super::tickets::{DecryptOnly, Tickets};
 use crate::config::Terminate;
 
 /// One listener's TLS.
@@ -28,26 +28,26 @@ pub struct TlsAcceptor {
     settings: Terminate,
     alpn: Vec<Vec<u8>>,
     provider: Arc<CryptoProvider>,
-    serving: ArcSwap<Serving>,
-    look: Mutex<FileWatch>,
+    active: ArcSwap<ActiveConfig>,
+    watch: Mutex<FileWatch>,
     /// What was wrong with the files that were taken last; empty when nothing was. Apart from the look, which a file system that
     /// hangs may hold.
     errors: ArcSwap<Vec<String>>,
 }
 
-struct Serving {
-    parts: ServerParts,
+struct ActiveConfig {
+    material: TlsMaterial,
     names: Arc<SniResolver>,
-    configs: Arc<ByOrder>,
+    configs: Arc<ConfigByOrder>,
     /// See [`Terminator::config_of_resumed`].
-    resumed: Arc<ByOrder>,
+    resumed: Arc<ConfigByOrder>,
     tickets: Tickets,
     fingerprint: Fingerprint,
 }
 
 /// What a look has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refreshed {
+pub enum RefreshOutcome {
     /// Nothing new.
     Same,
     /// Something is being written: look again after [`super::SETTLE`].
@@ -64,66 +64,67 @@ impl TlsAcceptor {
     /// Names the first file that cannot be used, and what is wrong with it.
     pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<TlsAcceptor, TlsError> {
         let provider = Arc::new(ciphers::provider());
-        let (look, contents) = FileWatch::first(files(settings));
-        let TakenParts { parts, errors } = ServerParts::take(settings, &contents, None, &provider);
+        let (look, contents) = FileWatch::start(files(settings));
+        let LoadedMaterial { parts, errors } =
+            TlsMaterial::load(settings, &contents, None, &provider);
         if let Some(first) = errors.into_iter().next() {
             return Err(first);
         }
         let alpn: Vec<_> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let parts = parts.ok_or_else(|| rustls::Error::NoCertificatesPresented)?;
-        let serving = Serving::new(name, settings, &alpn, parts, &provider)?;
+        let serving = ActiveConfig::new(name, settings, &alpn, parts, &provider)?;
         Ok(TlsAcceptor {
             name: name.to_owned(),
             settings: settings.clone(),
             alpn,
             provider,
-            serving: ArcSwap::from_pointee(serving),
-            look: Mutex::new(look),
+            active: ArcSwap::from_pointee(serving),
+            watch: Mutex::new(look),
             errors: ArcSwap::default(),
         })
     }
 
     /// All that is wrong with the files of `settings`, where [`Terminator::load`] names the first.
-    pub fn faults(settings: &Terminate) -> Vec<TlsError> {
-        let (_, contents) = FileWatch::first(files(settings));
-        ServerParts::take(settings, &contents, None, &Arc::new(ciphers::provider())).errors
+    pub fn file_errors(settings: &Terminate) -> Vec<TlsError> {
+        let (_, contents) = FileWatch::start(files(settings));
+        TlsMaterial::load(settings, &contents, None, &Arc::new(ciphers::provider())).errors
     }
 
     /// For the next handshake of any client.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.config_of(CipherOrder::Server)
+        self.config_for(CipherOrder::Server)
     }
 
     /// For the next handshake of a client whose hello was read.
-    pub fn config_of(&self, order: CipherOrder) -> Arc<ServerConfig> {
-        Arc::clone(self.serving.load().configs.of(order))
+    pub fn config_for(&self, order: CipherOrder) -> Arc<ServerConfig> {
+        Arc::clone(self.active.load().configs.get(order))
     }
 
     /// For a handshake that one of our tickets resumes. Where clients show certificates no new ticket comes of it: each would
     /// begin its life anew, and a client could go on for ever by a certificate that was verified once.
-    pub fn config_of_resumed(&self, order: CipherOrder) -> Arc<ServerConfig> {
-        Arc::clone(self.serving.load().resumed.of(order))
+    pub fn resumption_config(&self, order: CipherOrder) -> Arc<ServerConfig> {
+        Arc::clone(self.active.load().resumed.get(order))
     }
 
     /// Whether a client that asks for this name, or for none, gets a certificate.
     pub fn serves(&self, name: Option<&str>) -> bool {
-        self.serving.load().names.serves(name)
+        self.active.load().names.serves(name)
     }
 
     /// What opens the tickets of this listener, as they are now.
     pub fn tickets(&self) -> Tickets {
-        self.serving.load().tickets.clone()
+        self.active.load().tickets.clone()
     }
 
     /// The certificates that serve, in the configuration's order.
     pub fn certificates(&self) -> Vec<CertificateFacts> {
-        let serving = self.serving.load();
-        let loaded = serving.parts.certificates.iter();
+        let serving = self.active.load();
+        let loaded = serving.material.certificates.iter();
         loaded.map(|one| one.facts.clone()).collect()
     }
 
     /// Every DNS name served, sorted; wildcards as `*.example.org`.
-    pub fn names(&self) -> Vec<String> {
+    pub fn server_names(&self) -> Vec<String> {
         let certificates = self.certificates().into_iter();
         let mut names: Vec<String> = certificates.flat_map(|one| one.names).collect();
         names.sort();
@@ -133,7 +134,7 @@ impl TlsAcceptor {
 
     /// Of the contents that serve: differs when a file's content does, whatever its stamp.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.serving.load().fingerprint
+        self.active.load().fingerprint
     }
 
     /// Why the files as they are now do not serve whole, each reason on one line; `None`: they do.
@@ -148,33 +149,33 @@ impl TlsAcceptor {
     }
 
     /// Looks at the files and takes what changed and has settled. Blocks on file I/O. Logs each change of state once.
-    pub fn refresh(&self) -> Refreshed {
+    pub fn refresh(&self) -> RefreshOutcome {
         let mut look = self.look();
         let always = !self.errors.load().is_empty();
         let contents = match look.again(self.files(), always) {
-            FileChange::Same => return Refreshed::Same,
-            FileChange::Unsettled => return Refreshed::Unsettled,
+            FileChange::Same => return RefreshOutcome::Same,
+            FileChange::Unsettled => return RefreshOutcome::Unsettled,
             FileChange::Changed(contents) => contents,
         };
-        let errors = Arc::new(self.take(&contents));
+        let errors = Arc::new(self.reload(&contents));
         // The status says it before the log does.
         let before = self.errors.swap(Arc::clone(&errors));
-        self.tell(&before, &errors);
-        Refreshed::Taken
+        self.log_changes(&before, &errors);
+        RefreshOutcome::Taken
     }
 
     /// Serves with what can be used; gives what cannot.
-    fn take(&self, contents: &FileContents) -> Vec<String> {
-        let serving = self.serving.load();
-        let TakenParts { parts, mut errors } = ServerParts::take(
+    fn reload(&self, contents: &FileContents) -> Vec<String> {
+        let serving = self.active.load();
+        let LoadedMaterial { parts, mut errors } = TlsMaterial::load(
             &self.settings,
             contents,
-            Some(&serving.parts),
+            Some(&serving.material),
             &self.provider,
         );
         let parts = parts.filter(|parts| parts.fingerprint() != serving.fingerprint);
         if let Some(parts) = parts {
-            match Serving::new(
+            match ActiveConfig::new(
                 &self.name,
                 &self.settings,
                 &self.alpn,
@@ -182,7 +183,7 @@ impl TlsAcceptor {
                 &self.provider,
             ) {
                 Ok(serving) => {
-                    self.serving.store(Arc::new(serving));
+                    self.active.store(Arc::new(serving));
                     tracing::info!(listener = self.name, "tls files renewed");
                 }
                 Err(error) => errors.push(error),
@@ -191,7 +192,7 @@ impl TlsAcceptor {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    fn tell(&self, before: &[String], now: &[String]) {
+    fn log_changes(&self, before: &[String], now: &[String]) {
         for error in now.iter().filter(|error| !before.contains(error)) {
             tracing::error!(
                 listener = self.name,
@@ -209,34 +210,34 @@ impl TlsAcceptor {
     }
 
     fn look(&self) -> MutexGuard<'_, FileWatch> {
-        self.look.lock().unwrap_or_else(PoisonError::into_inner)
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Serving {
+impl ActiveConfig {
     fn new(
         name: &str,
         settings: &Terminate,
         alpn: &[Vec<u8>],
-        parts: ServerParts,
+        parts: TlsMaterial,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Serving, TlsError> {
+    ) -> Result<ActiveConfig, TlsError> {
         let tickets = parts.tickets(name)?;
         let names = Arc::new(SniResolver::new(&parts.certificates));
         let config = parts.config(settings, alpn, &tickets, Arc::clone(&names), provider)?;
         let resumed = settings.client_auth.as_ref().map(|_| {
             let mut resumed = config.clone();
-            resumed.ticketer = Arc::new(OpenOnly(tickets.clone()));
-            ByOrder::new(resumed)
+            resumed.ticketer = Arc::new(DecryptOnly(tickets.clone()));
+            ConfigByOrder::new(resumed)
         });
-        let configs = ByOrder::new(config);
-        Ok(Serving {
+        let configs = ConfigByOrder::new(config);
+        Ok(ActiveConfig {
             names,
             resumed: resumed.unwrap_or_else(|| Arc::clone(&configs)),
             configs,
             fingerprint: parts.fingerprint(),
             tickets,
-            parts,
+            material: parts,
         })
     }
 }
@@ -246,7 +247,7 @@ mod tests {
     use super::*;
     use crate::config::{Certificate, ClientAuth, ClientAuthMode};
     use crate::tls::client::tests::any;
-    use crate::tls::server::tests::{Folder, der, shake};
+    use crate::tls::material::tests::{Folder, der, shake};
     use data_encoding::BASE64;
     use rustls::HandshakeKind;
 
@@ -259,9 +260,9 @@ mod tests {
         let mut taken = false;
         loop {
             match terminator.refresh() {
-                Refreshed::Same => return taken,
-                Refreshed::Unsettled => {}
-                Refreshed::Taken => taken = true,
+                RefreshOutcome::Same => return taken,
+                RefreshOutcome::Unsettled => {}
+                RefreshOutcome::Taken => taken = true,
             }
         }
     }
@@ -282,17 +283,17 @@ mod tests {
         let folder = Folder::new();
         let chat = folder.make("chat", &["chat.test"]);
         let terminator = load(&Terminate::with(vec![chat.clone()]));
-        assert_eq!(terminator.refresh(), Refreshed::Same);
+        assert_eq!(terminator.refresh(), RefreshOutcome::Same);
         copy(&folder.make("next", &["chat.test"]), &chat);
-        assert_eq!(terminator.refresh(), Refreshed::Unsettled);
+        assert_eq!(terminator.refresh(), RefreshOutcome::Unsettled);
         copy(&folder.make("last", &["chat.test"]), &chat);
-        assert_eq!(terminator.refresh(), Refreshed::Unsettled);
-        assert_eq!(terminator.refresh(), Refreshed::Taken);
+        assert_eq!(terminator.refresh(), RefreshOutcome::Unsettled);
+        assert_eq!(terminator.refresh(), RefreshOutcome::Taken);
         assert_eq!(
             served(&terminator, "chat.test"),
             der(&folder.file("last.pem"))
         );
-        assert_eq!(terminator.refresh(), Refreshed::Same);
+        assert_eq!(terminator.refresh(), RefreshOutcome::Same);
     }
 
     // Once with a program that writes its two files at its leisure.
@@ -425,22 +426,22 @@ mod tests {
         let open = load(&Terminate::with(vec![chat]));
         let seals = |config: Arc<ServerConfig>| config.ticketer.encrypt(b"state").is_some();
         assert!(
-            seals(verifying.config()) && !seals(verifying.config_of_resumed(CipherOrder::Server))
+            seals(verifying.config()) && !seals(verifying.resumption_config(CipherOrder::Server))
         );
         let ticket = verifying.config().ticketer.encrypt(b"state").unwrap();
         let opened = verifying
-            .config_of_resumed(CipherOrder::Server)
+            .resumption_config(CipherOrder::Server)
             .ticketer
             .decrypt(&ticket);
         assert_eq!(opened.as_deref(), Some(&b"state"[..]));
-        assert!(seals(open.config()) && seals(open.config_of_resumed(CipherOrder::Server)));
+        assert!(seals(open.config()) && seals(open.resumption_config(CipherOrder::Server)));
         // And rustls goes along with it.
         let client = any();
         let kind = |config| shake(&config, &client, "chat.test").unwrap().kind;
         assert_eq!(kind(verifying.config()), HandshakeKind::Full);
         // Once for each ticket that came of it.
         let resumed = (0..10).take_while(|_| {
-            kind(verifying.config_of_resumed(CipherOrder::Server)) == HandshakeKind::Resumed
+            kind(verifying.resumption_config(CipherOrder::Server)) == HandshakeKind::Resumed
         });
         assert!((1..5).contains(&resumed.count()));
     }

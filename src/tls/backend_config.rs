@@ -17,11 +17,11 @@ use rustls::{CertificateError, ClientConfig, Error, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::certificate::{pair, parse_chain};
+use super::certificate::{load_key_pair, parse_chain};
 use super::client::{file_roots, system_roots};
 use super::files::FileContents;
-use super::verifier::{CertificateVerifier, VerifiedCertificates};
-use super::{TlsError, TlsStream, handshake_words, stream};
+use super::verifier::{ServerTrust, ServerVerifier};
+use super::{TlsError, TlsStream, describe_handshake_error, stream};
 use crate::config::{BackendTls, TlsVersion};
 
 /// An operator reads the reason, a certificate of a thousand names does not belong in it.
@@ -59,7 +59,7 @@ impl BackendTlsConfig {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))?;
         let verifier = match tls.verify {
-            false => VerifiedCertificates::Any,
+            false => ServerTrust::Any,
             true => {
                 let (roots, own) = match tls.ca.as_deref() {
                     Some(file) => (file_roots(file)?, parse_chain(file, contents.of(file)?)?),
@@ -70,11 +70,11 @@ impl BackendTlsConfig {
                     seen.add(root.subject_public_key_info.as_ref());
                 }
                 own.iter().for_each(|one| seen.add(one));
-                VerifiedCertificates::trusted(own, roots, &provider)?
+                ServerTrust::trusted(own, roots, &provider)?
             }
         };
-        let verifier = CertificateVerifier {
-            accepted: verifier,
+        let verifier = ServerVerifier {
+            trust: verifier,
             provider: Arc::clone(&provider),
         };
         let builder = builder
@@ -86,7 +86,7 @@ impl BackendTlsConfig {
                 let (cert, key) = (&identity.cert, &identity.key);
                 seen.add(contents.of(cert)?);
                 seen.add(contents.of(key)?);
-                let pair = pair(cert, key, &contents, &provider)?;
+                let pair = load_key_pair(cert, key, &contents, &provider)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
             }
         };
@@ -148,7 +148,7 @@ fn reason(error: &io::Error) -> String {
     if let Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) = inner {
         return "certificate of an unknown issuer; name it with tls.ca".to_owned();
     }
-    let whole = handshake_words(error);
+    let whole = describe_handshake_error(error);
     let short = whole
         .strip_prefix("invalid peer certificate: ")
         .unwrap_or(&whole);

@@ -47,13 +47,13 @@ impl LoadedCertificate {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub(super) fn take(
+    pub(super) fn load(
         certificate: &Certificate,
         contents: &FileContents,
         provider: &CryptoProvider,
     ) -> Result<LoadedCertificate, TlsError> {
         let Certificate { cert, key, default } = certificate;
-        let certified = pair(cert, key, contents, provider)?;
+        let certified = load_key_pair(cert, key, contents, provider)?;
         let facts = facts(cert, &certified.cert)?;
         if facts.names.is_empty() && !default {
             return Err(TlsError::NoNames { file: cert.clone() });
@@ -81,7 +81,7 @@ impl LoadedCertificate {
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub(super) fn pair(
+pub(super) fn load_key_pair(
     cert: &Path,
     key: &Path,
     contents: &FileContents,
@@ -253,7 +253,7 @@ fn warn_if_expired(file: &Path, not_after: SystemTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::server::tests::Folder;
+    use crate::tls::material::tests::Folder;
 
     fn error(certificate: &Certificate) -> String {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -266,7 +266,7 @@ mod tests {
     ) -> Result<LoadedCertificate, TlsError> {
         let Certificate { cert, key, .. } = certificate;
         let contents = FileContents::read([cert, key].into_iter());
-        LoadedCertificate::take(certificate, &contents, provider)
+        LoadedCertificate::load(certificate, &contents, provider)
     }
 
     fn ends(error: &str, end: &str) {

@@ -38,23 +38,23 @@ pub enum CipherOrder {
 }
 
 /// One configuration for each order; all else, certificates and tickets too, is shared.
-pub(super) struct ByOrder {
+pub(super) struct ConfigByOrder {
     server: Arc<ServerConfig>,
     client: Arc<ServerConfig>,
 }
 
-impl ByOrder {
-    pub(super) fn new(mut config: ServerConfig) -> Arc<ByOrder> {
+impl ConfigByOrder {
+    pub(super) fn new(mut config: ServerConfig) -> Arc<ConfigByOrder> {
         config.ignore_client_order = false;
         let client = Arc::new(config.clone());
         config.ignore_client_order = true;
-        Arc::new(ByOrder {
+        Arc::new(ConfigByOrder {
             server: Arc::new(config),
             client,
         })
     }
 
-    pub(super) fn of(&self, order: CipherOrder) -> &Arc<ServerConfig> {
+    pub(super) fn get(&self, order: CipherOrder) -> &Arc<ServerConfig> {
         match order {
             CipherOrder::Server => &self.server,
             CipherOrder::Client => &self.client,

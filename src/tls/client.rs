@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::certificate::read_chain;
-use super::verifier::{CertificateVerifier, VerifiedCertificates};
+use super::verifier::{ServerTrust, ServerVerifier};
 use super::{TlsError, words};
 
 /// The configuration to connect with, TLS 1.2 and 1.3, without ALPN.
@@ -19,7 +19,7 @@ use super::{TlsError, words};
 /// Names the file and what is wrong with it.
 pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
     if !verify {
-        return verified(VerifiedCertificates::Any);
+        return verified(ServerTrust::Any);
     }
     let roots = match ca {
         Some(file) => file_roots(file)?,
@@ -38,7 +38,7 @@ pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig
 /// # Errors
 /// Names the file and what is wrong with it.
 pub fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    verified(VerifiedCertificates::Known {
+    verified(ServerTrust::Pinned {
         own: read_chain(file)?.into_iter().take(1).collect(),
         roots: None,
     })
@@ -59,16 +59,16 @@ pub fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
             file: file.to_owned(),
             why: words(&error),
         })?;
-    verified(VerifiedCertificates::Known {
+    verified(ServerTrust::Pinned {
         own,
         roots: Some(roots),
     })
 }
 
-fn verified(accepted: VerifiedCertificates) -> Result<Arc<ClientConfig>, TlsError> {
+fn verified(accepted: ServerTrust) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = CertificateVerifier {
-        accepted,
+    let verifier = ServerVerifier {
+        trust: accepted,
         provider: provider.clone(),
     };
     let config = ClientConfig::builder_with_provider(provider)
@@ -107,7 +107,7 @@ pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::tls::server::tests::Folder;
+    use crate::tls::material::tests::Folder;
     use rustls::{SignatureScheme, SupportedProtocolVersion};
 
     /// A client that takes any certificate.
@@ -129,8 +129,8 @@ pub(super) mod tests {
             .with_safe_default_protocol_versions()
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(CertificateVerifier {
-                accepted: VerifiedCertificates::Any,
+            .with_custom_certificate_verifier(Arc::new(ServerVerifier {
+                trust: ServerTrust::Any,
                 provider,
             }))
             .with_no_client_auth();

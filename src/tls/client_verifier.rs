@@ -29,7 +29,7 @@ pub(super) struct ClientVerifier {
 impl ClientVerifier {
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn take(
+    pub fn load(
         settings: &ClientAuth,
         contents: &FileContents,
         provider: Arc<CryptoProvider>,

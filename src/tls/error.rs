@@ -22,7 +22,7 @@ pub enum TlsError {
     },
     #[error("{}: larger than {limit_bytes} bytes", file.display())]
     TooLarge { file: PathBuf, limit_bytes: u64 },
-    #[error("{}: not valid PEM: {}", file.display(), pem_words(source))]
+    #[error("{}: not valid PEM: {}", file.display(), describe_pem_error(source))]
     Pem { file: PathBuf, source: pem::Error },
     #[error("{}: no certificate found", file.display())]
     NoCertificate { file: PathBuf },
@@ -105,7 +105,7 @@ fn hint(errors: &[String]) -> String {
 }
 
 /// What a failed handshake says.
-pub fn handshake_words(error: &io::Error) -> String {
+pub fn describe_handshake_error(error: &io::Error) -> String {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(rustls::Error::InvalidCertificate(why)) => {
@@ -179,7 +179,7 @@ fn word(word: &str) -> String {
 }
 
 /// The library shows lines as lists of numbers.
-fn pem_words(error: &pem::Error) -> String {
+fn describe_pem_error(error: &pem::Error) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
@@ -237,7 +237,7 @@ mod tests {
         };
         let error = io::Error::other(Error::InvalidCertificate(expired));
         assert_eq!(
-            handshake_words(&error),
+            describe_handshake_error(&error),
             "certificate expired at 1970-01-01T00:01:00Z"
         );
         for plain in [

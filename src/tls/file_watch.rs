@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::files::{FileContents, FileStamp, Fingerprint, stamp};
 
 /// Between the two looks at a change: far longer than a program takes from one write to the next.
-pub const SETTLE: Duration = Duration::from_millis(500);
+pub const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 /// Looks that read the files although their stamps are the same: the kernel's clock has ticks of some milliseconds, within
 /// which a second write leaves no mark.
@@ -35,7 +35,7 @@ pub enum FileChange {
 
 impl FileWatch {
     /// Before anything was seen: what the first looks find counts as a change.
-    pub fn unseen() -> FileWatch {
+    pub fn new() -> FileWatch {
         FileWatch {
             stamps: Vec::new(),
             unsure: UNSURE_LOOKS,
@@ -45,7 +45,7 @@ impl FileWatch {
     }
 
     /// With contents that are taken now.
-    pub fn first<'a>(
+    pub fn start<'a>(
         files: impl Iterator<Item = &'a PathBuf> + Clone,
     ) -> (FileWatch, FileContents) {
         // Before the files are read: what is written meanwhile is seen by the next look.

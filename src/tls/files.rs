@@ -71,7 +71,7 @@ impl FileContents {
         for contents in self.0.values() {
             match contents {
                 Ok(contents) => hash.add(contents),
-                Err(_) => hash.add_none(),
+                Err(_) => hash.add_absent(),
             }
         }
         hash.finish()
@@ -141,7 +141,7 @@ impl FileHash {
     }
 
     /// In place of a part; no part is that long.
-    pub fn add_none(&mut self) {
+    pub fn add_absent(&mut self) {
         self.0.update(&u64::MAX.to_be_bytes());
     }
 

@@ -25,13 +25,13 @@ const HEADER_BYTES: usize = 5;
 const MAX_BODY_BYTES: usize = (1 << 14) + 2048;
 
 pub(super) struct Handshake<E> {
-    end: E,
+    side: E,
     /// What was read and is not done with.
     input: Vec<u8>,
     /// Front of the input that rustls has been shown.
-    shown: usize,
+    fed: usize,
     /// Everything shown so far.
-    total: usize,
+    total_fed: usize,
     /// To be sent.
     pub output: Vec<u8>,
 }
@@ -49,7 +49,7 @@ pub(super) trait HandshakeSide {
     -> UnbufferedStatus<'c, 'i, Self::Data>;
 
     /// Looks at what rustls is to be shown next: a record, or bytes that are none.
-    fn judge(&mut self, bytes: &[u8], is_record: bool) -> Result<(), HandshakeError>;
+    fn inspect(&mut self, bytes: &[u8], is_record: bool) -> Result<(), HandshakeError>;
 
     /// The session, and what only this end knows: the name that the client asked for, and who the client is.
     ///
@@ -63,7 +63,7 @@ pub(super) enum HandshakeError {
     /// Without an answer.
     Silent(&'static str),
     /// By rustls' alert, if it sees it the same way.
-    Answered(ClientHelloError),
+    Alert(ClientHelloError),
 }
 
 pub(super) enum HandshakeStep {
@@ -95,12 +95,12 @@ enum TlsWants {
 }
 
 impl<E: HandshakeSide> Handshake<E> {
-    fn of(end: E) -> Self {
+    fn new(side: E) -> Self {
         Self {
-            end,
+            side,
             input: Vec::new(),
-            shown: 0,
-            total: 0,
+            fed: 0,
+            total_fed: 0,
             output: Vec::new(),
         }
     }
@@ -114,7 +114,7 @@ impl<E: HandshakeSide> Handshake<E> {
     /// Goes as far as the input reaches. On an error the output is the alert.
     pub fn advance(&mut self) -> io::Result<HandshakeStep> {
         loop {
-            let wants = match self.call() {
+            let wants = match self.process() {
                 Ok(wants) => wants,
                 Err(error) => {
                     self.encode_alert();
@@ -122,10 +122,10 @@ impl<E: HandshakeSide> Handshake<E> {
                 }
             };
             // Asked before another record is shown, which would be one of data.
-            if !self.end.state().is_handshaking() && !self.end.state().wants_write() {
+            if !self.side.state().is_handshaking() && !self.side.state().wants_write() {
                 return Ok(HandshakeStep::Done);
             }
-            if matches!(wants, TlsWants::Record) && !self.show_record()? {
+            if matches!(wants, TlsWants::Record) && !self.feed_record()? {
                 return Ok(HandshakeStep::NeedInput);
             }
         }
@@ -133,12 +133,12 @@ impl<E: HandshakeSide> Handshake<E> {
 
     /// Whether the session goes on from an earlier one.
     pub fn is_resumed(&self) -> bool {
-        self.end.state().handshake_kind() == Some(HandshakeKind::Resumed)
+        self.side.state().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    fn call(&mut self) -> Result<TlsWants, rustls::Error> {
-        let shown = self.input.get_mut(..self.shown).unwrap_or_default();
-        let UnbufferedStatus { discard, state } = self.end.process(shown);
+    fn process(&mut self) -> Result<TlsWants, rustls::Error> {
+        let shown = self.input.get_mut(..self.fed).unwrap_or_default();
+        let UnbufferedStatus { discard, state } = self.side.process(shown);
         let wants = match state? {
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, &mut self.output)?;
@@ -154,14 +154,14 @@ impl<E: HandshakeSide> Handshake<E> {
             // Neither early data, nor data or an end before the end of the handshake, is ever accepted.
             _ => return Err(rustls::Error::HandshakeNotComplete),
         };
-        self.input.drain(..discard.min(self.shown));
-        self.shown = self.shown.saturating_sub(discard);
+        self.input.drain(..discard.min(self.fed));
+        self.fed = self.fed.saturating_sub(discard);
         Ok(wants)
     }
 
     /// Shows rustls the next record. False: it is not complete.
-    fn show_record(&mut self) -> io::Result<bool> {
-        let rest = self.input.get(self.shown..).unwrap_or_default();
+    fn feed_record(&mut self) -> io::Result<bool> {
+        let rest = self.input.get(self.fed..).unwrap_or_default();
         let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
             return Ok(false);
         };
@@ -171,12 +171,12 @@ impl<E: HandshakeSide> Handshake<E> {
         let Some(record) = rest.get(..length) else {
             return Ok(false);
         };
-        if let Err(refusal) = self.end.judge(record, body.is_some()) {
+        if let Err(refusal) = self.side.inspect(record, body.is_some()) {
             return Err(self.refuse(length, refusal));
         }
-        self.shown += length;
-        self.total += length;
-        if self.total > MAX_HANDSHAKE_BYTES {
+        self.fed += length;
+        self.total_fed += length;
+        if self.total_fed > MAX_HANDSHAKE_BYTES {
             return Err(invalid("tls handshake exceeds 64 KiB"));
         }
         Ok(true)
@@ -185,10 +185,10 @@ impl<E: HandshakeSide> Handshake<E> {
     fn refuse(&mut self, length: usize, refusal: HandshakeError) -> io::Error {
         let reason = match refusal {
             HandshakeError::Silent(reason) => return invalid(reason),
-            HandshakeError::Answered(reason) => reason,
+            HandshakeError::Alert(reason) => reason,
         };
-        self.shown += length;
-        match self.call() {
+        self.fed += length;
+        match self.process() {
             Ok(_) => invalid(reason),
             Err(error) => {
                 self.encode_alert();
@@ -199,8 +199,8 @@ impl<E: HandshakeSide> Handshake<E> {
 
     /// After an error only what is queued may be asked for: more input would be processed again.
     fn encode_alert(&mut self) {
-        while self.end.state().wants_write() {
-            let UnbufferedStatus { state, .. } = self.end.process(&mut []);
+        while self.side.state().wants_write() {
+            let UnbufferedStatus { state, .. } = self.side.process(&mut []);
             let Ok(ConnectionState::EncodeTlsData(data)) = state else {
                 return;
             };
@@ -213,12 +213,12 @@ impl<E: HandshakeSide> Handshake<E> {
     /// # Errors
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<CompletedHandshake> {
-        let alpn_protocol = self.end.state().alpn_protocol().map(<[u8]>::to_vec);
-        let suite = self.end.state().negotiated_cipher_suite();
+        let alpn_protocol = self.side.state().alpn_protocol().map(<[u8]>::to_vec);
+        let suite = self.side.state().negotiated_cipher_suite();
         let cipher = suite.map_or(0, |suite| suite.suite().into());
         let resumed = self.is_resumed();
-        let residue = self.input.split_off(self.shown);
-        let finished = self.end.finish().map_err(io::Error::other)?;
+        let residue = self.input.split_off(self.fed);
+        let finished = self.side.finish().map_err(io::Error::other)?;
         let (session, server_name, identity) = finished;
         Ok(CompletedHandshake {
             session,

@@ -14,24 +14,24 @@ mod file_watch;
 mod files;
 mod handshake;
 mod identity;
+mod material;
 pub mod record;
-mod server;
 mod sni_resolver;
 mod stream;
 mod tickets;
 mod verifier;
 
-pub use acceptor::{Refreshed, TlsAcceptor};
+pub use acceptor::{RefreshOutcome, TlsAcceptor};
 pub use backend_config::BackendTlsConfig;
 pub use certificate::{CertificateFacts, certificate_facts};
 pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
-pub use error::{TlsError, handshake_words, words};
-pub use file_watch::{FileChange, FileWatch, SETTLE};
+pub use error::{TlsError, describe_handshake_error, words};
+pub use file_watch::{FileChange, FileWatch, SETTLE_TIME};
 pub use identity::ClientIdentity;
 #[cfg(any(test, fuzzing))]
 pub use stream::accept;
-pub use stream::{TlsStream, TlsStreamParts, accept_after};
+pub use stream::{TlsStream, TlsStreamParts, accept_with_prefix};
 pub use tickets::Tickets;
 
 /// Makes aws-lc-rs the process's provider. May be called any number of times.

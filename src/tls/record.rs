@@ -25,7 +25,7 @@
 //! In memory, all counted: 2,419 bytes for an idle TLS 1.3 session with AES-256-GCM and 1,232 when cooled, 1,536 and 271 for
 //! TLS 1.2 (`an_idle_session_is_small` measures). The session itself is 256, rustls' key schedule 568 and its secrets.
 
-mod fault;
+mod error;
 mod frame;
 mod keys;
 mod message;
@@ -36,11 +36,11 @@ mod tests;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 
-pub use self::fault::RecordError;
+pub use self::error::RecordError;
 pub use self::frame::{HEADER_BYTES, MAX_RECORD_BYTES};
 use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord};
 use self::keys::{DirectionKeys, MAX_OVERHEAD_BYTES, Version};
-use self::message::Owed;
+use self::message::PendingControl;
 use self::schedule::KeySchedule;
 use crate::config::TlsVersion;
 
@@ -66,7 +66,7 @@ pub struct TlsSession {
     /// A handshake message of which not all has come; no memory otherwise.
     handshake: Vec<u8>,
     status: PeerStatus,
-    owed: Owed,
+    pending: PendingControl,
     /// Nothing may be sealed any more: close_notify or a fatal alert was the last.
     is_finished: bool,
     empty_records: u8,
@@ -149,7 +149,7 @@ impl TlsSession {
             partial: Vec::new(),
             handshake: Vec::new(),
             status: PeerStatus::Open,
-            owed: Owed::default(),
+            pending: PendingControl::default(),
             is_finished: false,
             empty_records: 0,
             idle_messages: 0,
@@ -181,16 +181,16 @@ impl TlsSession {
     }
 
     /// Bytes to come of the record that is next: of its header, then of the rest.
-    pub fn missing(&self) -> usize {
+    pub fn missing_bytes(&self) -> usize {
         let length = frame::total_length(&self.partial, self.read.version());
         let length = length.ok().flatten().unwrap_or(HEADER_BYTES);
         length.saturating_sub(self.partial.len()).max(1)
     }
 
     /// Drops what can be made again: call it on a connection that idles.
-    pub fn cool(&mut self) {
-        self.read.cool();
-        self.write.cool();
+    pub fn drop_keys(&mut self) {
+        self.read.drop_key();
+        self.write.drop_key();
     }
 
     /// Opens the records in `input`, which follows the last input in the stream, to the front of `plain`.
@@ -333,16 +333,16 @@ impl TlsSession {
         }
         let mut sealed = SealedRecords {
             taken: 0,
-            written: self.control(out),
+            written: self.take_control(out),
         };
         while let Some(left) = plain.get(sealed.taken..).filter(|left| !left.is_empty()) {
             if self.is_exhausted() {
                 self.update_keys(false);
             }
             let room = out.get_mut(sealed.written..).unwrap_or_default();
-            sealed.written += self.control(room);
+            sealed.written += self.take_control(room);
             // No room for the key update, no key left, or a failure.
-            if self.owes() || self.is_exhausted() || !self.may_seal() {
+            if self.has_control() || self.is_exhausted() || !self.may_seal() {
                 break;
             }
             let room = out.get_mut(sealed.written..).unwrap_or_default();
@@ -377,7 +377,9 @@ impl TlsSession {
     }
 
     fn may_seal(&self) -> bool {
-        !self.is_finished && !self.owed.is_last() && !matches!(self.status, PeerStatus::Failed(_))
+        !self.is_finished
+            && !self.pending.is_last()
+            && !matches!(self.status, PeerStatus::Failed(_))
     }
 
     /// True when the next record is the last that the key may seal. It is left to a key update or an alert.
@@ -388,8 +390,8 @@ impl TlsSession {
     fn fail(&mut self, fault: RecordError) {
         self.status = PeerStatus::Failed(fault);
         match fault.alert() {
-            Some(description) if !self.is_finished => self.owed.fatal(description),
-            _ => self.owed = Owed::default(),
+            Some(description) if !self.is_finished => self.pending.fatal(description),
+            _ => self.pending = PendingControl::default(),
         }
         if fault.alert().is_none() {
             self.is_finished = true;

@@ -58,7 +58,7 @@ pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<TlsStre
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    accept_after(io, Vec::new(), config, |_| {}).await
+    accept_with_prefix(io, Vec::new(), config, |_| {}).await
 }
 
 /// Makes the handshake on `io`, of whose client `read` was read already. The caller sets the deadline, by dropping this.
@@ -69,7 +69,7 @@ where
 /// # Errors
 /// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
 /// are the socket's.
-pub async fn accept_after<IO>(
+pub async fn accept_with_prefix<IO>(
     io: IO,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
@@ -213,10 +213,10 @@ impl<IO> TlsStream<IO> {
 
     /// Puts the records that the session owes behind the output.
     fn take_control(&mut self) {
-        if self.session.owes() {
+        if self.session.has_control() {
             let session = &mut self.session;
             self.output
-                .append(MAX_CONTROL_BYTES, |out| (session.control(out), ()));
+                .append(MAX_CONTROL_BYTES, |out| (session.take_control(out), ()));
         }
     }
 

@@ -35,20 +35,20 @@ const TAG_BYTES: usize = 32;
 const STAMP_BYTES: usize = 8;
 
 /// What tickets of one listener and policy are bound to.
-pub type Scope = [u8; 32];
+pub type TicketScope = [u8; 32];
 
 /// Seals and opens the tickets of one scope.
 #[derive(Clone)]
 pub struct Tickets {
     keys: TicketKeySource,
-    scope: Scope,
+    scope: TicketScope,
 }
 
 #[derive(Clone)]
 enum TicketKeySource {
     /// The same for every listener, rotated by time; they outlive a reload, or every reconnect after it would be a full
     /// handshake.
-    Own(&'static OwnKeys),
+    Process(&'static ProcessKeys),
     Shared(Arc<TicketKeyRing>),
 }
 
@@ -57,9 +57,10 @@ impl Tickets {
     ///
     /// # Errors
     /// There is no randomness.
-    pub fn own(scope: Scope) -> Result<Tickets, rustls::Error> {
-        let keys =
-            TicketKeySource::Own(OwnKeys::of_process().map_err(|Unspecified| no_randomness())?);
+    pub fn with_process_keys(scope: TicketScope) -> Result<Tickets, rustls::Error> {
+        let keys = TicketKeySource::Process(
+            ProcessKeys::of_process().map_err(|Unspecified| no_randomness())?,
+        );
         Ok(Tickets { keys, scope })
     }
 
@@ -67,7 +68,10 @@ impl Tickets {
     ///
     /// # Errors
     /// The provider refuses a key.
-    pub fn shared(keys: &TicketKeys, scope: Scope) -> Result<Tickets, rustls::Error> {
+    pub fn with_shared_keys(
+        keys: &TicketKeys,
+        scope: TicketScope,
+    ) -> Result<Tickets, rustls::Error> {
         let all: Result<Vec<_>, _> = keys.all().iter().map(TicketCipher::new).collect();
         let ring = TicketKeyRing {
             keys: all.map_err(|Unspecified| no_randomness())?,
@@ -109,7 +113,7 @@ impl Tickets {
 
     fn ring(&self) -> Arc<TicketKeyRing> {
         match &self.keys {
-            TicketKeySource::Own(own) => own.ring(Instant::now()),
+            TicketKeySource::Process(own) => own.ring(Instant::now()),
             TicketKeySource::Shared(ring) => Arc::clone(ring),
         }
     }
@@ -135,9 +139,9 @@ impl ProducesTickets for Tickets {
 
 /// Opens tickets and makes none.
 #[derive(Debug)]
-pub(super) struct OpenOnly(pub Tickets);
+pub(super) struct DecryptOnly(pub Tickets);
 
-impl ProducesTickets for OpenOnly {
+impl ProducesTickets for DecryptOnly {
     fn enabled(&self) -> bool {
         true
     }
@@ -173,34 +177,34 @@ struct TicketKeyRing {
 }
 
 /// Keys that this process makes.
-struct OwnKeys {
-    ring: ArcSwap<Aged>,
+struct ProcessKeys {
+    ring: ArcSwap<DatedRing>,
     /// Held by the one that makes the next key; the others go on with the present ones.
-    turning: Mutex<()>,
+    rotating: Mutex<()>,
 }
 
-struct Aged {
+struct DatedRing {
     ring: Arc<TicketKeyRing>,
     since: Instant,
 }
 
-impl OwnKeys {
-    fn of_process() -> Result<&'static OwnKeys, Unspecified> {
-        static OWN: OnceLock<OwnKeys> = OnceLock::new();
+impl ProcessKeys {
+    fn of_process() -> Result<&'static ProcessKeys, Unspecified> {
+        static OWN: OnceLock<ProcessKeys> = OnceLock::new();
         match OWN.get() {
             Some(own) => Ok(own),
             None => {
-                let made = OwnKeys::new(Instant::now())?;
+                let made = ProcessKeys::new(Instant::now())?;
                 Ok(OWN.get_or_init(|| made))
             }
         }
     }
 
-    fn new(now: Instant) -> Result<OwnKeys, Unspecified> {
-        let aged = Aged::with(vec![TicketCipher::random()?], now);
-        Ok(OwnKeys {
+    fn new(now: Instant) -> Result<ProcessKeys, Unspecified> {
+        let aged = DatedRing::with(vec![TicketCipher::random()?], now);
+        Ok(ProcessKeys {
             ring: ArcSwap::from_pointee(aged),
-            turning: Mutex::default(),
+            rotating: Mutex::default(),
         })
     }
 
@@ -208,14 +212,14 @@ impl OwnKeys {
     fn ring(&self, now: Instant) -> Arc<TicketKeyRing> {
         let aged = self.ring.load();
         if now.saturating_duration_since(aged.since) >= ROTATION
-            && let Ok(_turning) = self.turning.try_lock()
+            && let Ok(_turning) = self.rotating.try_lock()
         {
-            return self.turn(now);
+            return self.rotate(now);
         }
         Arc::clone(&aged.ring)
     }
 
-    fn turn(&self, now: Instant) -> Arc<TicketKeyRing> {
+    fn rotate(&self, now: Instant) -> Arc<TicketKeyRing> {
         let aged = self.ring.load();
         let age = now.saturating_duration_since(aged.since);
         let last = &aged.ring.keys;
@@ -230,19 +234,19 @@ impl OwnKeys {
         let missed = usize::try_from(age.as_secs() / ROTATION.as_secs()).unwrap_or(MAX_KEYS);
         let kept = MAX_KEYS.saturating_sub(missed);
         let kept = last.iter().skip(last.len().saturating_sub(kept));
-        let aged = Aged::with(kept.cloned().chain([next]).collect(), now);
+        let aged = DatedRing::with(kept.cloned().chain([next]).collect(), now);
         let ring = Arc::clone(&aged.ring);
         self.ring.store(Arc::new(aged));
         ring
     }
 }
 
-impl Aged {
+impl DatedRing {
     /// The newest seals.
-    fn with(keys: Vec<Arc<TicketCipher>>, since: Instant) -> Aged {
+    fn with(keys: Vec<Arc<TicketCipher>>, since: Instant) -> DatedRing {
         let sealing = keys.len().saturating_sub(1);
         let ring = Arc::new(TicketKeyRing { keys, sealing });
-        Aged { ring, since }
+        DatedRing { ring, since }
     }
 }
 
@@ -281,7 +285,7 @@ impl TicketCipher {
     }
 
     /// Name, IV, ciphertext, tag.
-    fn seal(&self, mut plain: Vec<u8>, scope: &Scope) -> Option<Vec<u8>> {
+    fn seal(&self, mut plain: Vec<u8>, scope: &TicketScope) -> Option<Vec<u8>> {
         // The IV is fresh and random.
         let context = self.sealing.encrypt(&mut plain).ok()?;
         let iv: &[u8] = (&context).try_into().ok()?;
@@ -292,7 +296,7 @@ impl TicketCipher {
     }
 
     /// Nothing is decrypted before its tag was found right.
-    fn open(&self, ticket: &[u8], scope: &Scope) -> Option<Vec<u8>> {
+    fn open(&self, ticket: &[u8], scope: &TicketScope) -> Option<Vec<u8>> {
         let body = ticket.len().checked_sub(TAG_BYTES)?;
         let (body, tag) = ticket.split_at_checked(body)?;
         hmac::verify(&self.mac, &authenticated(scope, body), tag).ok()?;
@@ -307,7 +311,7 @@ impl TicketCipher {
 }
 
 /// What a tag is made over. Scope, name and IV have fixed lengths, so that no length needs to be said.
-fn authenticated(scope: &Scope, body: &[u8]) -> Vec<u8> {
+fn authenticated(scope: &TicketScope, body: &[u8]) -> Vec<u8> {
     [&scope[..], body].concat()
 }
 
@@ -317,7 +321,7 @@ mod tests {
     use data_encoding::BASE64;
     use proptest::prelude::*;
 
-    const SCOPE: Scope = [1; 32];
+    const SCOPE: TicketScope = [1; 32];
     const NOW: u64 = 1_800_000_000;
 
     fn file(fills: &[(usize, u8)]) -> TicketKeys {
@@ -329,7 +333,7 @@ mod tests {
     }
 
     fn shared(fills: &[(usize, u8)]) -> Tickets {
-        Tickets::shared(&file(fills), SCOPE).unwrap()
+        Tickets::with_shared_keys(&file(fills), SCOPE).unwrap()
     }
 
     #[test]
@@ -358,7 +362,10 @@ mod tests {
 
     #[test]
     fn a_ticket_does_not_open_in_another_scope() {
-        for ours in [shared(&[(80, 1)]), Tickets::own(SCOPE).unwrap()] {
+        for ours in [
+            shared(&[(80, 1)]),
+            Tickets::with_process_keys(SCOPE).unwrap(),
+        ] {
             let other = Tickets {
                 scope: [2; 32],
                 ..ours.clone()
@@ -395,7 +402,7 @@ mod tests {
     #[test]
     fn own_keys_are_rotated_and_open_for_a_lifetime_after_they_sealed() {
         let start = Instant::now();
-        let own = OwnKeys::new(start).unwrap();
+        let own = ProcessKeys::new(start).unwrap();
         let newest = |ring: &TicketKeyRing| ring.keys[ring.sealing].name;
         let first = newest(&own.ring(start));
         assert_eq!(newest(&own.ring(start + ROTATION / 2)), first);

@@ -13,16 +13,16 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
 #[derive(Debug)]
-pub(super) struct CertificateVerifier {
-    pub accepted: VerifiedCertificates,
+pub(super) struct ServerVerifier {
+    pub trust: ServerTrust,
     pub provider: Arc<CryptoProvider>,
 }
 
 #[derive(Debug)]
-pub(super) enum VerifiedCertificates {
+pub(super) enum ServerTrust {
     Any,
     /// These, whatever names are in them, and where there are roots, what those signed for the name asked for.
-    Known {
+    Pinned {
         own: Vec<CertificateDer<'static>>,
         roots: Option<Arc<WebPkiServerVerifier>>,
     },
@@ -34,7 +34,7 @@ pub(super) enum VerifiedCertificates {
     },
 }
 
-impl VerifiedCertificates {
+impl ServerTrust {
     /// # Errors
     /// There are no roots.
     pub fn trusted(
@@ -50,7 +50,7 @@ impl VerifiedCertificates {
     }
 }
 
-impl CertificateVerifier {
+impl ServerVerifier {
     /// Whether the server has shown the key of its certificate. The library reads version 3 alone:
     /// where every certificate is taken, one of another version is taken unsigned, which keeps out
     /// nobody who could not have made one of version 3.
@@ -63,16 +63,14 @@ impl CertificateVerifier {
             let parsed = X509Certificate::from_der(cert);
             parsed.is_ok_and(|(_, parsed)| parsed.version() != X509Version::V3)
         };
-        match (&self.accepted, signed) {
-            (VerifiedCertificates::Any, Err(_)) if is_old() => {
-                Ok(HandshakeSignatureValid::assertion())
-            }
+        match (&self.trust, signed) {
+            (ServerTrust::Any, Err(_)) if is_old() => Ok(HandshakeSignatureValid::assertion()),
             (_, signed) => signed,
         }
     }
 }
 
-impl ServerCertVerifier for CertificateVerifier {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -81,13 +79,13 @@ impl ServerCertVerifier for CertificateVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (own, roots) = match &self.accepted {
-            VerifiedCertificates::Any => return Ok(ServerCertVerified::assertion()),
-            VerifiedCertificates::Known { own, roots } => (own, roots),
-            VerifiedCertificates::Trusted { own, .. } if own.contains(end_entity) => {
+        let (own, roots) = match &self.trust {
+            ServerTrust::Any => return Ok(ServerCertVerified::assertion()),
+            ServerTrust::Pinned { own, roots } => (own, roots),
+            ServerTrust::Trusted { own, .. } if own.contains(end_entity) => {
                 return verify_own(end_entity, server_name, now);
             }
-            VerifiedCertificates::Trusted { roots, .. } => {
+            ServerTrust::Trusted { roots, .. } => {
                 return roots.verify_server_cert(
                     end_entity,
                     intermediates,
@@ -185,8 +183,8 @@ mod tests {
     #[test]
     fn a_pinned_certificate_is_taken_for_any_name_and_no_other_is() {
         let (one, other) = (made(), made());
-        let verifier = CertificateVerifier {
-            accepted: VerifiedCertificates::Known {
+        let verifier = ServerVerifier {
+            trust: ServerTrust::Pinned {
                 own: vec![one.clone()],
                 roots: None,
             },

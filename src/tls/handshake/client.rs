@@ -12,16 +12,16 @@ use super::{Handshake, HandshakeError, HandshakeSide, invalid};
 use crate::tls::identity::ClientIdentity;
 use crate::tls::record::TlsSession;
 
-pub(in crate::tls) struct ClientEnd(UnbufferedClientConnection);
+pub(in crate::tls) struct ClientSide(UnbufferedClientConnection);
 
-impl Handshake<ClientEnd> {
+impl Handshake<ClientSide> {
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
-        Ok(Self::of(ClientEnd(connection)))
+        Ok(Self::new(ClientSide(connection)))
     }
 }
 
-impl HandshakeSide for ClientEnd {
+impl HandshakeSide for ClientSide {
     type Data = ClientConnectionData;
     /// The server waits for our Finished, whoever speaks first.
     const IS_AWAITED: bool = true;
@@ -38,7 +38,7 @@ impl HandshakeSide for ClientEnd {
     }
 
     /// rustls would say what is wrong with the bytes; this says what is wrong with the node.
-    fn judge(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
+    fn inspect(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
         match is_record {
             true => Ok(()),
             false => Err(HandshakeError::Silent("the answer is not TLS")),
@@ -58,8 +58,8 @@ mod tests {
     use crate::config::Terminate;
     use crate::tls::TlsAcceptor;
     use crate::tls::client::tests::of_version;
+    use crate::tls::material::tests::Folder;
     use crate::tls::record::PeerStatus;
-    use crate::tls::server::tests::Folder;
     use proptest::prelude::*;
     use rustls::version::{TLS12, TLS13};
     use rustls::{HandshakeKind, ServerConfig, ServerConnection};
@@ -93,7 +93,7 @@ mod tests {
         }
     }
 
-    fn handshake(config: &Arc<ClientConfig>) -> Handshake<ClientEnd> {
+    fn handshake(config: &Arc<ClientConfig>) -> Handshake<ClientSide> {
         let name = ServerName::try_from("chat.test").unwrap();
         Handshake::client(Arc::clone(config), name).unwrap()
     }
@@ -101,7 +101,7 @@ mod tests {
     /// Lets the client talk to a server that says `early` as soon as it may; the client reads `piece` bytes at a time.
     fn shake(
         bench: &Bench,
-        mut client: Handshake<ClientEnd>,
+        mut client: Handshake<ClientSide>,
         early: &[u8],
         piece: usize,
     ) -> (CompletedHandshake, ServerConnection) {

@@ -12,15 +12,15 @@ use crate::tls::identity::ClientIdentity;
 use crate::tls::record::TlsSession;
 use crate::wire::client_hello::{ClientHello, ClientHelloReader, HelloProgress};
 
-pub(in crate::tls) struct ServerEnd {
+pub(in crate::tls) struct ServerSide {
     connection: UnbufferedServerConnection,
     reader: ClientHelloReader,
     hello: Option<ClientHello>,
 }
 
-impl Handshake<ServerEnd> {
+impl Handshake<ServerSide> {
     pub fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
-        Ok(Self::of(ServerEnd {
+        Ok(Self::new(ServerSide {
             connection: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
             reader: ClientHelloReader::new(),
             hello: None,
@@ -28,7 +28,7 @@ impl Handshake<ServerEnd> {
     }
 }
 
-impl HandshakeSide for ServerEnd {
+impl HandshakeSide for ServerSide {
     type Data = ServerConnectionData;
     const IS_AWAITED: bool = false;
 
@@ -44,14 +44,14 @@ impl HandshakeSide for ServerEnd {
     }
 
     /// What is no record is for rustls to refuse, behind the hello.
-    fn judge(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), HandshakeError> {
+    fn inspect(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), HandshakeError> {
         if self.hello.is_some() {
             return Ok(());
         }
         match self.reader.feed(bytes) {
             HelloProgress::NeedMore => {}
             HelloProgress::Hello(hello) => self.hello = Some(hello),
-            HelloProgress::Invalid(reason) => return Err(HandshakeError::Answered(reason)),
+            HelloProgress::Invalid(reason) => return Err(HandshakeError::Alert(reason)),
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! A header is judged as soon as it is known, so that what is no record is refused before its length is waited for.
 
-use super::fault::RecordError;
+use super::error::RecordError;
 use super::keys::Version;
 
 /// Of a header.

@@ -15,7 +15,7 @@ use aws_lc_rs::aead::{
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher::{AeadKey, Iv};
 
-use super::fault::RecordError;
+use super::error::RecordError;
 use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord};
 
 /// The same for all three ciphers.
@@ -91,7 +91,7 @@ impl DirectionKeys {
     }
 
     /// Forgets the expanded key until it is needed again; the secret stays.
-    pub fn cool(&mut self) {
+    pub fn drop_key(&mut self) {
         self.made = None;
     }
 
@@ -266,7 +266,7 @@ impl DirectionKeys {
     }
 
     #[cfg(test)]
-    pub fn is_cool(&self) -> bool {
+    pub fn is_dropped(&self) -> bool {
         self.made.is_none()
     }
 }

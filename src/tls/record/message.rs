@@ -2,7 +2,7 @@
 //! section 4.6.3), tickets, and refused renegotiations (RFC 5246 section 7.4.1.1). What is to be answered is noted as owed, a
 //! few bits, and sealed when there is somewhere to put it; so answers to many requests become one.
 
-use super::fault::{CLOSE_NOTIFY, NO_RENEGOTIATION, RecordError, USER_CANCELED};
+use super::error::{CLOSE_NOTIFY, NO_RENEGOTIATION, RecordError, USER_CANCELED};
 use super::frame::{KIND_ALERT, KIND_HANDSHAKE};
 use super::keys::{DirectionKeys, Version};
 use super::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
@@ -26,7 +26,7 @@ const MAX_WARNINGS: u8 = 4;
 
 /// What is to be sealed before any data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Owed {
+pub(super) struct PendingControl {
     /// A key update; true: one that asks for the peer's.
     key_update: Option<bool>,
     no_renegotiation: bool,
@@ -34,7 +34,7 @@ pub(super) struct Owed {
     last: Option<(u8, u8)>,
 }
 
-impl Owed {
+impl PendingControl {
     /// True when nothing but an alert is to come.
     pub fn is_last(&self) -> bool {
         self.last.is_some()
@@ -51,17 +51,17 @@ impl Owed {
 
 impl TlsSession {
     /// True when [`Session::control`] has something to seal.
-    pub fn owes(&self) -> bool {
-        self.owed != Owed::default()
+    pub fn has_control(&self) -> bool {
+        self.pending != PendingControl::default()
     }
 
     /// Owes close_notify: no data can be sealed any more. Reading goes on. A second call does nothing.
     pub fn close(&mut self) {
         if self.may_seal() {
             // The answer to a key update is due before the next data only, and there is none.
-            self.owed = Owed {
+            self.pending = PendingControl {
                 last: Some((WARNING, CLOSE_NOTIFY)),
-                ..Owed::default()
+                ..PendingControl::default()
             };
         }
     }
@@ -69,18 +69,18 @@ impl TlsSession {
     /// Owes a change of our keys, with `request` also of the peer's. TLS 1.2 knows none: nothing happens.
     pub fn update_keys(&mut self, request: bool) {
         if self.schedule.is_some() && self.may_seal() {
-            let request = request || self.owed.key_update == Some(true);
-            self.owed.key_update = Some(request);
+            let request = request || self.pending.key_update == Some(true);
+            self.pending.key_update = Some(request);
         }
     }
 
     /// Seals what is owed to the front of `out`, which has [`MAX_CONTROL_BYTES`], and returns its length: 0 when nothing is
     /// owed or there is less room.
-    pub fn control(&mut self, out: &mut [u8]) -> usize {
-        if !self.owes() || out.len() < MAX_CONTROL_BYTES {
+    pub fn take_control(&mut self, out: &mut [u8]) -> usize {
+        if !self.has_control() || out.len() < MAX_CONTROL_BYTES {
             return 0;
         }
-        let owed = std::mem::take(&mut self.owed);
+        let owed = std::mem::take(&mut self.pending);
         let mut written = 0;
         if let Some(request) = owed.key_update {
             let message = [KEY_UPDATE, 0, 0, 1, u8::from(request)];
@@ -239,7 +239,7 @@ impl TlsSession {
         if std::mem::replace(&mut self.is_renegotiation_refused, true) {
             return Err(RecordError::Unexpected);
         }
-        self.owed.no_renegotiation = self.may_seal();
+        self.pending.no_renegotiation = self.may_seal();
         Ok(())
     }
 }

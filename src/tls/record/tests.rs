@@ -237,8 +237,8 @@ fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
 
 fn control(session: &mut TlsSession) -> Vec<u8> {
     let mut out = vec![0; MAX_CONTROL_BYTES];
-    let written = session.control(&mut out);
-    assert!(!session.owes());
+    let written = session.take_control(&mut out);
+    assert!(!session.has_control());
     out.truncate(written);
     out
 }
@@ -349,9 +349,9 @@ fn keys_are_updated_by_either_side() {
             }
             let bytes = sent(&mut client, b"up");
             assert_eq!(opened(&mut session, &bytes, 11).0, b"up");
-            assert_eq!(session.owes(), round % 4 < 3, "{round}");
+            assert_eq!(session.has_control(), round % 4 < 3, "{round}");
             let bytes = sealed(&mut session, b"down");
-            assert!(!session.owes());
+            assert!(!session.has_control());
             assert_eq!(deliver(&mut client, &bytes).unwrap(), b"down");
         }
     }
@@ -396,7 +396,7 @@ fn close_notify_passes_both_ways_and_each_way_alone() {
         deliver(&mut client, &bytes).unwrap();
         assert!(client.process_new_packets().unwrap().peer_has_closed());
         session.close();
-        assert!(!session.owes());
+        assert!(!session.has_control());
         assert_eq!(session.seal(b"x", &mut [0; 999]), Err(SealError::Closed));
 
         let (mut client, mut session) = ends.connect();
@@ -519,8 +519,8 @@ fn a_cooled_session_goes_on() {
             assert_eq!(opened(&mut session, &bytes, 99).0, b"up");
             let bytes = sealed(&mut session, b"down");
             assert_eq!(deliver(&mut client, &bytes).unwrap(), b"down");
-            session.cool();
-            assert!(session.read.is_cool() && session.write.is_cool());
+            session.drop_keys();
+            assert!(session.read.is_dropped() && session.write.is_dropped());
         }
     }
 }
@@ -632,7 +632,7 @@ fn what_tls13_allows_is_taken() {
         opened(&mut server, &bytes, 7),
         (b"new".to_vec(), PeerStatus::Open)
     );
-    assert!(!server.owes());
+    assert!(!server.has_control());
     // Padding, empty records, a cancelled user.
     let mut padded = b"data".to_vec();
     padded.push(KIND_DATA);
@@ -806,7 +806,7 @@ fn an_idle_session_is_small() {
                 opened(&mut session, &bytes, usize::MAX);
                 sealed(&mut session, &pattern(1024, 0));
                 if cool {
-                    session.cool();
+                    session.drop_keys();
                 }
                 kept.push(Box::new(session));
             }
@@ -869,7 +869,7 @@ proptest! {
                 }
                 Deed::ClientUpdates => drop(client.refresh_traffic_keys()),
                 Deed::ServerUpdates(request) => session.update_keys(request),
-                Deed::Cools => session.cool(),
+                Deed::Cools => session.drop_keys(),
             }
         }
     }
@@ -895,7 +895,7 @@ proptest! {
             prop_assert_eq!(opened.filled, 0);
             prop_assert!(opened.consumed <= piece.len());
         }
-        let _ = session.control(&mut room);
+        let _ = session.take_control(&mut room);
         let _ = session.seal(&input, &mut room);
     }
 
@@ -927,6 +927,6 @@ proptest! {
         opened(&mut other, &bytes, piece);
         let mut out = vec![0; TlsSession::sealed_bound(10)];
         let _ = other.seal(b"0123456789", &mut out);
-        let _ = other.control(&mut out);
+        let _ = other.take_control(&mut out);
     }
 }

@@ -15,7 +15,7 @@ use super::certificate::LoadedCertificate;
 use super::client_verifier::ClientVerifier;
 use super::files::{FileContents, FileHash, Fingerprint};
 use super::sni_resolver::SniResolver;
-use super::tickets::{Scope, Tickets};
+use super::tickets::{TicketScope, Tickets};
 use crate::config::{Certificate, Terminate, TlsVersion};
 use crate::wire::ticket_keys::TicketKeys;
 
@@ -23,22 +23,22 @@ use crate::wire::ticket_keys::TicketKeys;
 const TICKET_FORMAT: &[u8] = b"evenkeel 1, rustls 0.23";
 
 /// What a listener serves with.
-pub(super) struct ServerParts {
+pub(super) struct TlsMaterial {
     /// In the configuration's order.
     pub certificates: Vec<Arc<LoadedCertificate>>,
     clients: Option<Arc<ClientVerifier>>,
-    ticket_keys: Option<Arc<SharedKeys>>,
+    ticket_keys: Option<Arc<SharedTicketKeys>>,
 }
 
-struct SharedKeys {
+struct SharedTicketKeys {
     keys: TicketKeys,
     fingerprint: Fingerprint,
 }
 
 /// Parts, and what is wrong with those that could not be taken.
-pub(super) struct TakenParts {
+pub(super) struct LoadedMaterial {
     /// `None`: a part is missing that has none before it.
-    pub parts: Option<ServerParts>,
+    pub parts: Option<TlsMaterial>,
     pub errors: Vec<TlsError>,
 }
 
@@ -51,14 +51,14 @@ pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> + Cl
     pairs.chain(clients.flatten()).chain(&settings.ticket_keys)
 }
 
-impl ServerParts {
+impl TlsMaterial {
     /// Makes what is new of what was read; what did not change is that of `before`, and so is what is wrong now.
-    pub fn take(
+    pub fn load(
         settings: &Terminate,
         contents: &FileContents,
-        before: Option<&ServerParts>,
+        before: Option<&TlsMaterial>,
         provider: &Arc<CryptoProvider>,
-    ) -> TakenParts {
+    ) -> LoadedMaterial {
         let mut errors = Vec::new();
         let mut note = |error| errors.push(error);
         let certificates = settings.certificates.iter().enumerate();
@@ -67,8 +67,8 @@ impl ServerParts {
                 let last = before.and_then(|before| before.certificates.get(place));
                 let same = |last: &LoadedCertificate, now| last.fingerprint == now;
                 let now = LoadedCertificate::fingerprint(certificate, contents);
-                let make = || LoadedCertificate::take(certificate, contents, provider);
-                part(last, now, same, make).unwrap_or_else(|error| {
+                let make = || LoadedCertificate::load(certificate, contents, provider);
+                reuse_or_load(last, now, same, make).unwrap_or_else(|error| {
                     note(error);
                     last.cloned()
                 })
@@ -78,23 +78,23 @@ impl ServerParts {
             let last = before.and_then(|before| before.clients.as_ref());
             let same = |last: &ClientVerifier, now| last.fingerprint == now;
             let now = ClientVerifier::fingerprint(clients, contents);
-            let make = || ClientVerifier::take(clients, contents, Arc::clone(provider));
-            part(last, now, same, make).unwrap_or_else(|error| {
+            let make = || ClientVerifier::load(clients, contents, Arc::clone(provider));
+            reuse_or_load(last, now, same, make).unwrap_or_else(|error| {
                 note(error);
                 last.cloned()
             })
         });
         let ticket_keys = settings.ticket_keys.as_ref().map(|file| {
             let last = before.and_then(|before| before.ticket_keys.as_ref());
-            let same = |last: &SharedKeys, now| last.fingerprint == now;
+            let same = |last: &SharedTicketKeys, now| last.fingerprint == now;
             let now = contents.fingerprint_of([file].into_iter());
-            let make = || SharedKeys::take(file, contents);
-            part(last, now, same, make).unwrap_or_else(|error| {
+            let make = || SharedTicketKeys::take(file, contents);
+            reuse_or_load(last, now, same, make).unwrap_or_else(|error| {
                 note(error);
                 last.cloned()
             })
         });
-        TakenParts {
+        LoadedMaterial {
             parts: complete(certificates, clients, ticket_keys),
             errors,
         }
@@ -109,11 +109,11 @@ impl ServerParts {
         }
         match &self.clients {
             Some(clients) => hash.add(&clients.fingerprint),
-            None => hash.add_none(),
+            None => hash.add_absent(),
         }
         match &self.ticket_keys {
             Some(keys) => hash.add(&keys.fingerprint),
-            None => hash.add_none(),
+            None => hash.add_absent(),
         }
         hash.finish()
     }
@@ -125,19 +125,19 @@ impl ServerParts {
     pub fn tickets(&self, name: &str) -> Result<Tickets, TlsError> {
         let scope = self.scope(name);
         Ok(match &self.ticket_keys {
-            Some(shared) => Tickets::shared(&shared.keys, scope)?,
-            None => Tickets::own(scope)?,
+            Some(shared) => Tickets::with_shared_keys(&shared.keys, scope)?,
+            None => Tickets::with_process_keys(scope)?,
         })
     }
 
     /// A session that is resumed is not verified again: a change of authorities or revocation lists voids every ticket.
-    fn scope(&self, name: &str) -> Scope {
+    fn scope(&self, name: &str) -> TicketScope {
         let mut hash = FileHash::new();
         hash.add(TICKET_FORMAT);
         hash.add(name.as_bytes());
         match &self.clients {
             Some(clients) => hash.add(&clients.fingerprint),
-            None => hash.add_none(),
+            None => hash.add_absent(),
         }
         hash.finish()
     }
@@ -168,7 +168,7 @@ impl ServerParts {
 }
 
 /// The last one where nothing changed, else a new one.
-fn part<T>(
+fn reuse_or_load<T>(
     last: Option<&Arc<T>>,
     now: Result<Fingerprint, TlsError>,
     same: impl FnOnce(&T, Fingerprint) -> bool,
@@ -185,9 +185,9 @@ fn part<T>(
 fn complete(
     certificates: Vec<Option<Arc<LoadedCertificate>>>,
     clients: Option<Option<Arc<ClientVerifier>>>,
-    ticket_keys: Option<Option<Arc<SharedKeys>>>,
-) -> Option<ServerParts> {
-    Some(ServerParts {
+    ticket_keys: Option<Option<Arc<SharedTicketKeys>>>,
+) -> Option<TlsMaterial> {
+    Some(TlsMaterial {
         certificates: certificates.into_iter().collect::<Option<_>>()?,
         clients: configured(clients)?,
         ticket_keys: configured(ticket_keys)?,
@@ -201,14 +201,14 @@ fn configured<T>(part: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-impl SharedKeys {
-    fn take(file: &PathBuf, contents: &FileContents) -> Result<SharedKeys, TlsError> {
+impl SharedTicketKeys {
+    fn take(file: &PathBuf, contents: &FileContents) -> Result<SharedTicketKeys, TlsError> {
         let keys =
             TicketKeys::parse(contents.of(file)?).map_err(|source| TlsError::TicketKeys {
                 file: file.clone(),
                 source,
             })?;
-        Ok(SharedKeys {
+        Ok(SharedTicketKeys {
             keys,
             fingerprint: contents.fingerprint_of([file].into_iter())?,
         })
@@ -489,7 +489,7 @@ pub(super) mod tests {
             folder.make("two", &["a.test", "b.test"]),
         ];
         let loaded = server_config(&certificates, &[]).unwrap();
-        assert_eq!(loaded.names(), ["*.chat.test", "a.test", "b.test"]);
+        assert_eq!(loaded.server_names(), ["*.chat.test", "a.test", "b.test"]);
         let new_year_2040 = std::time::UNIX_EPOCH + std::time::Duration::from_secs(2_208_988_800);
         let certificates = loaded.certificates();
         let ends: Vec<_> = certificates.iter().map(|one| one.not_after).collect();
