@@ -24,7 +24,7 @@ use super::guard::EndpointGuard;
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
-use crate::net::{Bound, HALF_OPEN, Incoming, Stream};
+use crate::net::{Bound, HALF_OPEN_TIME, Incoming, Stream};
 use crate::tls::describe_handshake_error;
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
@@ -92,12 +92,12 @@ impl HttpEndpoint {
     /// under way have had their time.
     pub fn leave(self, runtime: &Handle) {
         if let Some(bound) = self.bound()
-            && let Err(error) = bound.turn_away()
+            && let Err(error) = bound.stop_accepting()
         {
             debug!(%error, "admin: connections that come while the old address closes are reset");
         }
         runtime.spawn(async move {
-            sleep(HALF_OPEN).await;
+            sleep(HALF_OPEN_TIME).await;
             drop(self);
         });
     }
@@ -157,7 +157,7 @@ async fn serve_queued(
         let Some(place) = room.place().await else {
             return;
         };
-        let Ok(Some((socket, peer))) = bound.accept_now() else {
+        let Ok(Some((socket, peer))) = bound.try_accept() else {
             return;
         };
         let client = peer.ip();

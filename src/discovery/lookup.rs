@@ -8,7 +8,7 @@ use futures_util::stream;
 
 use super::snapshot::{DiscoveredAddress, UnknownPart};
 use crate::config::{Discover, DiscoverSource};
-use crate::net::dns::{Dns, DnsAnswer, DnsError, Service};
+use crate::net::dns::{DnsAnswer, DnsError, DnsResolver, SrvTarget};
 
 /// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name server.
 const MAX_PARALLEL_LOOKUPS: usize = 16;
@@ -31,8 +31,8 @@ pub(super) fn name_of(source: &DiscoverSource) -> &str {
 
 /// An address lookup as a service. Every address weighs the same: `weight` of the settings is applied when the snapshot
 /// is made.
-pub(super) fn service(host: &str, port: u16) -> Service {
-    Service {
+pub(super) fn service(host: &str, port: u16) -> SrvTarget {
+    SrvTarget {
         target: host.to_owned(),
         port,
         priority: 0,
@@ -45,10 +45,10 @@ pub(super) fn service(host: &str, port: u16) -> Service {
 /// # Errors
 /// When nothing can be said about the set: it must be kept as it is.
 pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> {
-    let dns = Dns::new(&discover.nameservers, discover.timeout)?;
+    let dns = DnsResolver::new(&discover.nameservers, discover.timeout)?;
     match &discover.source {
         DiscoverSource::Dns { host, port } => {
-            let answer = dns.addresses(host).await?;
+            let answer = dns.lookup_addresses(host).await?;
             let mut round = LookupRound {
                 entries: Vec::new(),
                 gaps: Vec::new(),
@@ -61,8 +61,8 @@ pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> 
     }
 }
 
-async fn services(dns: &Dns, name: &str) -> Result<LookupRound, DnsError> {
-    let services = dns.services(name).await?;
+async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError> {
+    let services = dns.lookup_srv(name).await?;
     let mut round = LookupRound {
         entries: Vec::new(),
         gaps: Vec::new(),
@@ -70,7 +70,7 @@ async fn services(dns: &Dns, name: &str) -> Result<LookupRound, DnsError> {
     };
     let lookups = services.records.into_iter().map(|service| async {
         // The trailing dot: a target is a full name, search domains must not touch it.
-        let answer = dns.addresses(&format!("{}.", service.target)).await;
+        let answer = dns.lookup_addresses(&format!("{}.", service.target)).await;
         (service, answer)
     });
     let mut answers = stream::iter(lookups).buffer_unordered(MAX_PARALLEL_LOOKUPS);
@@ -89,7 +89,7 @@ impl LookupRound {
     /// Adds what is known of one service; gives the error back when nothing is.
     fn add(
         &mut self,
-        service: Service,
+        service: SrvTarget,
         answer: Result<DnsAnswer<std::net::IpAddr>, DnsError>,
     ) -> Option<DnsError> {
         let answer = match answer {

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::net::Endpoint;
-    use crate::net::dns::fake::{Fake, Reply};
+    use crate::net::dns::fake::{FakeNameServer, Reply};
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -148,7 +148,7 @@ mod tests {
         config.pools.remove("chat").unwrap()
     }
 
-    fn dns(fake: &Fake, more: &str) -> config::Pool {
+    fn dns(fake: &FakeNameServer, more: &str) -> config::Pool {
         let nameserver = fake.address();
         settings(&format!(
             "discover = {{ dns = 'chat.test:9501', nameservers = ['{nameserver}'], min_ttl = '100ms', timeout = '10s' {more} }}"
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_follows_its_name_and_survives_bad_answers() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1", "10.0.0.2"], 0));
         let following = Following::start(&dns(&fake, ""));
         following
@@ -232,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_family_that_fails_keeps_its_backends() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1", "fd00::1"], 0));
         let following = Following::start(&dns(&fake, ""));
         following.until("found", |it| it.names().len() == 2).await;
@@ -250,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn services_become_backends_with_weight_and_backup() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let services = [
             (10, 5, 9501, "n1.chat.test."),
             (20, 1, 9502, "n2.chat.test."),
@@ -277,7 +277,7 @@ mod tests {
 
     #[tokio::test]
     async fn new_settings_apply_at_once_however_long_the_ttl() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1"], 3_600));
         let following = Following::start(&dns(&fake, ""));
         following.until("found", |it| it.names().len() == 1).await;
@@ -290,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_port_is_used_while_no_name_server_answers() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::records(&["10.0.0.1", "fd00::1"], 3_600),
@@ -312,7 +312,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_that_no_backend_can_have_keep_the_last_good_set() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1"], 0));
         let following = Following::start(&dns(&fake, ""));
         following.until("found", |it| it.names().len() == 1).await;
@@ -331,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_a_reload_removed_is_not_asked_for_again() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let following = Following::start(&dns(&fake, ""));
         following
             .until("failing", |it| !it.status.failing().is_empty())

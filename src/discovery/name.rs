@@ -7,7 +7,7 @@ use super::schedule::LookupSchedule;
 use super::status::LookupStatus;
 use crate::config::defaults::{DISCOVER_TIMEOUT, MAX_TTL, MIN_TTL};
 use crate::net::Endpoint;
-use crate::net::dns::{Dns, DnsAnswer, DnsError};
+use crate::net::dns::{DnsAnswer, DnsError, DnsResolver};
 use crate::pool::Backend;
 
 /// Runs until it is dropped.
@@ -47,7 +47,9 @@ pub(super) async fn follow(
 
 /// A resolver of its own each time, so that a changed `/etc/resolv.conf` or `/etc/hosts` is followed.
 async fn look_up(host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
-    Dns::new(&[], DISCOVER_TIMEOUT)?.addresses(host).await
+    DnsResolver::new(&[], DISCOVER_TIMEOUT)?
+        .lookup_addresses(host)
+        .await
 }
 
 fn present(backend: &Backend, port: u16) -> Option<IpAddr> {
@@ -59,7 +61,7 @@ fn present(backend: &Backend, port: u16) -> Option<IpAddr> {
 
 /// The present address while it is listed, or may be: answers rotate, and a backend must not move with each.
 fn choose(answer: &DnsAnswer<IpAddr>, present: Option<IpAddr>) -> Option<IpAddr> {
-    let unknown = |ip: &IpAddr| answer.incomplete.is_some_and(|family| family.has(*ip));
+    let unknown = |ip: &IpAddr| answer.incomplete.is_some_and(|family| family.contains(*ip));
     present
         .filter(|ip| answer.records.contains(ip) || unknown(ip))
         .or_else(|| answer.records.first().copied())

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use crate::config::{Discover, DiscoverSource, defaults};
 use crate::net::Endpoint;
-use crate::net::dns::{Family, Service};
+use crate::net::dns::{Family, SrvTarget};
 use crate::pool::DiscoveredBackend;
 
 /// Backends taken from one round; a pool of more is a mistake in the zone.
@@ -16,14 +16,14 @@ pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
 /// One address of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiscoveredAddress {
-    pub service: Service,
+    pub service: SrvTarget,
     pub address: SocketAddr,
 }
 
 /// A part of a round that is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct UnknownPart {
-    pub service: Service,
+    pub service: SrvTarget,
     /// `None`: both.
     pub family: Option<Family>,
 }
@@ -40,7 +40,7 @@ pub(super) fn merge(
                 && entry.address.port() == gap.service.port
                 && gap
                     .family
-                    .is_none_or(|family| family.has(entry.address.ip()))
+                    .is_none_or(|family| family.contains(entry.address.ip()))
         });
         entries.extend(kept.map(|entry| DiscoveredAddress {
             service: gap.service.clone(),
@@ -72,7 +72,7 @@ pub(super) fn found(entries: &[DiscoveredAddress], discover: &Discover) -> Vec<D
     let found = entries
         .iter()
         .map(|DiscoveredAddress { service, address }| {
-            let Service {
+            let SrvTarget {
                 target,
                 port,
                 priority,
@@ -140,8 +140,8 @@ mod tests {
         })
     }
 
-    fn service(target: &str, priority: u16, weight: u16) -> Service {
-        Service {
+    fn service(target: &str, priority: u16, weight: u16) -> SrvTarget {
+        SrvTarget {
             target: target.into(),
             port: 80,
             priority,
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn entry(service: &Service, ip: &str) -> DiscoveredAddress {
+    fn entry(service: &SrvTarget, ip: &str) -> DiscoveredAddress {
         DiscoveredAddress {
             service: service.clone(),
             address: SocketAddr::new(ip.parse().unwrap(), service.port),

@@ -12,8 +12,8 @@ use hyper_util::rt::TokioIo;
 
 use super::plan::{CheckTarget, HttpCheck};
 use super::probe::CheckConnection;
-use crate::net::RespelledStream;
-use crate::wire::field_names::OF_A_HANDSHAKE;
+use crate::net::HeaderCaseStream;
+use crate::wire::field_names::HANDSHAKE_HEADERS;
 
 /// How a check names itself in the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
@@ -56,7 +56,7 @@ pub(super) async fn open<S: CheckConnection>(
     stream: S,
     request: &HttpCheck,
 ) -> Result<(SendRequest<Empty<Bytes>>, Line<S>), String> {
-    let stream = RespelledStream::new(stream, &[OF_A_HANDSHAKE], request.names.clone());
+    let stream = HeaderCaseStream::new(stream, &[HANDSHAKE_HEADERS], request.names.clone());
     let opened = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .title_case_headers(true)
@@ -66,7 +66,7 @@ pub(super) async fn open<S: CheckConnection>(
 }
 
 /// hyper's end of the connection.
-pub(super) type Line<S> = http1::Connection<TokioIo<RespelledStream<S>>, Empty<Bytes>>;
+pub(super) type Line<S> = http1::Connection<TokioIo<HeaderCaseStream<S>>, Empty<Bytes>>;
 
 pub(super) fn judge(status: StatusCode, wanted: &[RangeInclusive<u16>]) -> Result<(), String> {
     if wanted.iter().any(|range| range.contains(&status.as_u16())) {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::expect::Expectation;
 use crate::config::{Address, Check, CheckHeaders, CheckKind, CheckTls, Dial, RedisRole};
-use crate::net::{Endpoint, Names};
+use crate::net::{Endpoint, HeaderNames};
 use crate::pool::Backend;
 use crate::tls::{BackendTlsConfig, TlsError};
 
@@ -71,7 +71,7 @@ pub(super) struct HttpCheck {
     /// The operator's.
     pub headers: HeaderMap,
     /// Their names as the operator spells them.
-    pub names: Names,
+    pub names: HeaderNames,
     pub status: Vec<RangeInclusive<u16>>,
 }
 

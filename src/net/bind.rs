@@ -92,7 +92,7 @@ pub fn bind_with(address: &Bind, backlog: u32, rights: &FileRights) -> Result<Bo
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
-pub fn probe(address: SocketAddr) -> Result<(), BindError> {
+pub fn check_bindable(address: SocketAddr) -> Result<(), BindError> {
     let opened = open_tcp(address, false).map(drop);
     opened.map_err(BindError::of(&Bind::Tcp(address)))
 }
@@ -153,7 +153,7 @@ impl Bound {
     ///
     /// # Errors
     /// The kernel's: one before Linux 5.7 without CAP_NET_RAW. Then nothing has changed.
-    pub fn turn_away(&self) -> io::Result<()> {
+    pub fn stop_accepting(&self) -> io::Result<()> {
         set_interface(self.socket.as_fd(), NO_INTERFACE)
     }
 
@@ -208,8 +208,8 @@ impl Bound {
     ///
     /// # Errors
     /// As [`Incoming::accept`].
-    pub fn accept_now(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
-        accept_now(self.socket.as_fd())
+    pub fn try_accept(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
+        try_accept(self.socket.as_fd())
     }
 }
 
@@ -230,7 +230,7 @@ impl Incoming {
     /// Dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let accept = |socket: &OwnedFd| {
-            accept_now(socket.as_fd())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            try_accept(socket.as_fd())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
         };
         self.watched.async_io(Interest::READABLE, accept).await
     }
@@ -240,7 +240,7 @@ impl Incoming {
 ///
 /// # Errors
 /// The kernel's, of this one accept.
-pub fn accept_now(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
+pub fn try_accept(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match acceptfrom_with(listening, flags) {
         Ok((socket, address)) => Ok(Some((socket, peer(address)))),
@@ -251,7 +251,7 @@ pub fn accept_now(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer
 
 /// True for an error of accept that tells of the connection it would have given (accept(2), "Error handling"): it was gone
 /// before it was accepted, and the next one may be well.
-pub fn is_of_one_connection(error: &io::Error) -> bool {
+pub fn is_transient_accept_error(error: &io::Error) -> bool {
     let errnos = [
         Errno::CONNABORTED,
         Errno::INTR,
@@ -312,12 +312,12 @@ mod tests {
         };
         let _unix_client = std::os::unix::net::UnixStream::connect(path).unwrap();
         let tcp_client = std::net::TcpStream::connect(address).unwrap();
-        let (_, peer) = unix.accept_now().unwrap().unwrap();
+        let (_, peer) = unix.try_accept().unwrap().unwrap();
         assert_eq!(peer, Peer::Unix);
-        let (_, peer) = tcp.accept_now().unwrap().unwrap();
+        let (_, peer) = tcp.try_accept().unwrap().unwrap();
         assert_eq!(peer, Peer::tcp(tcp_client.local_addr().unwrap()));
-        assert!(unix.accept_now().unwrap().is_none());
-        assert!(tcp.accept_now().unwrap().is_none());
+        assert!(unix.try_accept().unwrap().is_none());
+        assert!(tcp.try_accept().unwrap().is_none());
     }
 
     #[tokio::test]

@@ -149,9 +149,9 @@ fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
     for source in dial::sources(dial, address.ip())? {
         let socket = new_socket(Domain::for_address(address))?;
         dial::prepare(&socket, &dial.tcp)?;
-        let begun = dial::come_from(&socket, source);
+        let begun = dial::bind_source(&socket, source);
         match begun.and_then(|()| begin(socket, &address.into())) {
-            Err(error) if dial::is_used_up(&error) => last = error,
+            Err(error) if dial::is_out_of_ports(&error) => last = error,
             begun => return begun,
         }
     }
@@ -186,12 +186,12 @@ async fn connect_tcp(address: SocketAddr, dial: &Dial) -> io::Result<Stream> {
             TcpSocket::new_v6()?
         };
         prepare_tcp(&socket, &dial.tcp)?;
-        let connected = match dial::come_from(&socket, source) {
+        let connected = match dial::bind_source(&socket, source) {
             Ok(()) => socket.connect(address).await,
             Err(error) => Err(error),
         };
         match connected {
-            Err(error) if dial::is_used_up(&error) => last = error,
+            Err(error) if dial::is_out_of_ports(&error) => last = error,
             connected => return connected.map(Stream::Tcp),
         }
     }
@@ -272,7 +272,7 @@ mod tests {
         prepare_long_life(&by_relay).unwrap();
         assert_eq!(options_of(&by_relay), options());
         for _ in 0..2 {
-            let (accepted, _) = bound.accept_now().unwrap().unwrap();
+            let (accepted, _) = bound.try_accept().unwrap().unwrap();
             assert_eq!(
                 options_of(&accepted).keepalive,
                 TcpOptions::DEFAULT.keepalive
@@ -281,7 +281,7 @@ mod tests {
 
         bound.set_options(&options(), None).unwrap();
         let plain = begin_connect(&endpoint, &Dial::default()).unwrap();
-        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        let (accepted, _) = bound.try_accept().unwrap().unwrap();
         assert_eq!(options_of(&accepted), options());
         assert!(!SockRef::from(&plain).keepalive().unwrap());
         prepare_long_life(&plain).unwrap();
@@ -292,7 +292,7 @@ mod tests {
         // And back again.
         bound.set_options(&TcpOptions::DEFAULT, None).unwrap();
         let _last = begin_connect(&endpoint, &dial).unwrap();
-        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        let (accepted, _) = bound.try_accept().unwrap().unwrap();
         assert_eq!(
             options_of(&accepted).user_timeout,
             TcpOptions::DEFAULT.user_timeout

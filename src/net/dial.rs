@@ -37,12 +37,12 @@ fn no_source() -> io::Error {
 }
 
 /// True where another source address may do better.
-pub(super) fn is_used_up(error: &io::Error) -> bool {
+pub(super) fn is_out_of_ports(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error())
 }
 
 /// Gives a socket its source.
-pub(super) fn come_from(socket: &impl AsFd, source: Option<IpAddr>) -> io::Result<()> {
+pub(super) fn bind_source(socket: &impl AsFd, source: Option<IpAddr>) -> io::Result<()> {
     let Some(source) = source else {
         return Ok(());
     };

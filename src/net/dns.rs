@@ -56,7 +56,7 @@ pub enum Family {
 
 impl Family {
     /// Whether `ip` is of this family.
-    pub fn has(self, ip: IpAddr) -> bool {
+    pub fn contains(self, ip: IpAddr) -> bool {
         match self {
             Family::V4 => ip.is_ipv4(),
             Family::V6 => ip.is_ipv6(),
@@ -66,7 +66,7 @@ impl Family {
 
 /// One SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub struct SrvTarget {
     /// Host name, lower case, without the trailing dot.
     pub target: String,
     pub port: u16,
@@ -94,20 +94,20 @@ pub enum DnsError {
 }
 
 /// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to follow their changes.
-pub struct Dns {
+pub struct DnsResolver {
     resolver: TokioResolver,
     /// Asked before any name server and any search domain, as the system's own resolver does.
     hosts: Option<Hosts>,
     timeout: Duration,
 }
 
-impl Dns {
+impl DnsResolver {
     /// `nameservers` empty: the system's, with its hosts file and search domains. Otherwise only these are asked, over
     /// UDP and, for long answers, TCP. `timeout` bounds each lookup as a whole.
     ///
     /// # Errors
     /// When the resolver cannot be set up.
-    pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<Dns, DnsError> {
+    pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<DnsResolver, DnsError> {
         let (config, mut options, hosts) = match nameservers {
             [] => system(),
             some => custom(some),
@@ -124,7 +124,7 @@ impl Dns {
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = builder.build().map_err(DnsError::SetUp)?;
-        Ok(Dns {
+        Ok(DnsResolver {
             resolver,
             hosts,
             timeout,
@@ -137,7 +137,7 @@ impl Dns {
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no backend can have them;
     /// another error when no family answered.
-    pub async fn addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
+    pub async fn lookup_addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
         if let Ok(ip) = host.parse() {
             return Ok(DnsAnswer {
                 records: vec![ip],
@@ -175,7 +175,7 @@ impl Dns {
     ///
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none.
-    pub async fn services(&self, name: &str) -> Result<DnsAnswer<Service>, DnsError> {
+    pub async fn lookup_srv(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
         let followed = self.services_through_aliases(name);
         match tokio::time::timeout(self.timeout, followed).await {
             Ok(answer) => answer,
@@ -185,7 +185,7 @@ impl Dns {
 
     /// hickory takes an SRV record behind a CNAME for one more link of the chain and asks its target for SRV. So the
     /// CNAMEs are followed here, one by one; a name without one costs no query more.
-    async fn services_through_aliases(&self, name: &str) -> Result<DnsAnswer<Service>, DnsError> {
+    async fn services_through_aliases(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
         let (mut asked, mut ttl) = (name.to_owned(), LITERAL_TTL);
         for _ in 0..MAX_ALIASES {
             let failed = match self.lookup(&asked, RecordType::SRV).await {
@@ -347,13 +347,13 @@ fn alias(data: &RData) -> Option<String> {
     }
 }
 
-fn service(data: &RData) -> Option<Service> {
+fn service(data: &RData) -> Option<SrvTarget> {
     let RData::SRV(srv) = data else { return None };
     if srv.target.is_root() {
         return None;
     }
     let target = srv.target.to_ascii().to_ascii_lowercase();
-    Some(Service {
+    Some(SrvTarget {
         target: target.trim_end_matches('.').to_owned(),
         port: srv.port,
         priority: srv.priority,
@@ -363,14 +363,14 @@ fn service(data: &RData) -> Option<Service> {
 
 #[cfg(test)]
 mod tests {
-    use super::fake::{Fake, Reply};
+    use super::fake::{FakeNameServer, Reply};
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    async fn asked(fake: &Fake, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        dns.addresses(host).await
+    async fn asked(fake: &FakeNameServer, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        dns.lookup_addresses(host).await
     }
 
     fn ips(answer: &DnsAnswer<IpAddr>) -> Vec<String> {
@@ -381,7 +381,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_families_are_found_with_the_smallest_ttl() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::records(&["10.0.0.1", "10.0.0.2", "fd00::1"], 7),
@@ -394,27 +394,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_repeated_record_counts_once() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1", "10.0.0.1"], 7));
         assert_eq!(ips(&asked(&fake, "chat.test").await.unwrap()), ["10.0.0.1"]);
     }
 
     #[tokio::test]
     async fn each_lookup_asks_anew() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1"], 3_600));
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        dns.addresses("chat.test").await.unwrap();
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        dns.lookup_addresses("chat.test").await.unwrap();
         fake.set("chat.test.", Reply::records(&["10.0.0.2"], 3_600));
         assert_eq!(
-            ips(&dns.addresses("chat.test").await.unwrap()),
+            ips(&dns.lookup_addresses("chat.test").await.unwrap()),
             ["10.0.0.2"]
         );
     }
 
     #[tokio::test]
     async fn an_unknown_name_and_an_empty_answer_have_no_records() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("empty.test.", Reply::records(&[], 7));
         for name in ["empty.test", "unknown.test"] {
             let error = asked(&fake, name).await.unwrap_err();
@@ -424,7 +424,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_failure_is_an_error_of_its_own() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::ServerFailure);
         let error = asked(&fake, "chat.test").await.unwrap_err();
         assert!(matches!(error, DnsError::Failed { .. }), "{error}");
@@ -432,29 +432,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_given_up_after_the_timeout() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::Silence);
-        let dns = Dns::new(&[fake.address()], Duration::from_millis(300)).unwrap();
-        let error = dns.addresses("chat.test").await.unwrap_err();
+        let dns = DnsResolver::new(&[fake.address()], Duration::from_millis(300)).unwrap();
+        let error = dns.lookup_addresses("chat.test").await.unwrap_err();
         assert!(matches!(error, DnsError::TimedOut { .. }), "{error}");
     }
 
     #[tokio::test]
     async fn dead_servers_do_not_keep_a_live_one_from_answering() {
-        let (dead, live) = (Fake::start().await, Fake::start().await);
+        let (dead, live) = (FakeNameServer::start().await, FakeNameServer::start().await);
         dead.set("chat.test.", Reply::Silence);
         live.set("chat.test.", Reply::records(&["10.0.0.1"], 7));
         let servers = [dead.address(), dead.address(), live.address()];
-        let dns = Dns::new(&servers, TIMEOUT).unwrap();
+        let dns = DnsResolver::new(&servers, TIMEOUT).unwrap();
         assert_eq!(
-            ips(&dns.addresses("chat.test").await.unwrap()),
+            ips(&dns.lookup_addresses("chat.test").await.unwrap()),
             ["10.0.0.1"]
         );
     }
 
     #[tokio::test]
     async fn a_lost_query_is_sent_again() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::LateBy(1, vec!["10.0.0.1".parse().unwrap()]),
@@ -464,7 +464,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_failed_family_leaves_the_answer_incomplete() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::V6Failure(vec!["10.0.0.1".parse().unwrap()]),
@@ -476,7 +476,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_truncated_answer_is_asked_again_over_tcp() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let many: Vec<String> = (0..400)
             .map(|n| format!("10.0.{}.{}", n / 200, n % 200))
             .collect();
@@ -487,7 +487,7 @@ mod tests {
 
     #[tokio::test]
     async fn services_come_with_priority_and_weight() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "_ws._tcp.chat.test.",
             Reply::services(
@@ -499,9 +499,9 @@ mod tests {
                 9,
             ),
         );
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        let answer = dns.services("_ws._tcp.chat.test").await.unwrap();
-        let first = Service {
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        let answer = dns.lookup_srv("_ws._tcp.chat.test").await.unwrap();
+        let first = SrvTarget {
             target: "n1.chat.test".into(),
             port: 9501,
             priority: 10,
@@ -514,7 +514,7 @@ mod tests {
 
     #[tokio::test]
     async fn services_are_found_through_aliases() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "_ws._tcp.chat.test.",
             Reply::Alias("_ws._tcp.blue.test.".into()),
@@ -528,17 +528,17 @@ mod tests {
             Reply::services(&[(10, 5, 9501, "n1.chat.test.")], 9),
         );
         fake.set("_loop._tcp.test.", Reply::Alias("_loop._tcp.test.".into()));
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        let answer = dns.services("_ws._tcp.chat.test").await.unwrap();
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        let answer = dns.lookup_srv("_ws._tcp.chat.test").await.unwrap();
         assert_eq!(answer.records.len(), 1);
         assert_eq!(answer.records[0].target, "n1.chat.test");
-        let error = dns.services("_loop._tcp.test").await.unwrap_err();
+        let error = dns.lookup_srv("_loop._tcp.test").await.unwrap_err();
         assert!(error.to_string().contains("_loop._tcp.test"), "{error}");
     }
 
     #[tokio::test]
     async fn addresses_that_no_backend_can_have_are_left_out() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let unusable = [
             "0.0.0.0",
             "0.1.2.3",
@@ -565,15 +565,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_needs_no_lookup() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         assert_eq!(ips(&asked(&fake, "10.1.2.3").await.unwrap()), ["10.1.2.3"]);
         assert_eq!(fake.queries(), 0);
     }
 
     #[tokio::test]
     async fn localhost_resolves_with_the_system_settings() {
-        let dns = Dns::new(&[], TIMEOUT).unwrap();
-        let answer = dns.addresses("localhost").await.unwrap();
+        let dns = DnsResolver::new(&[], TIMEOUT).unwrap();
+        let answer = dns.lookup_addresses("localhost").await.unwrap();
         assert!(answer.records.iter().all(IpAddr::is_loopback), "{answer:?}");
     }
 }

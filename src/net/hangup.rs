@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Cancel safety
 /// The socket leaves tokio again with the future.
-pub async fn hung_up(socket: BorrowedFd<'_>) {
+pub async fn wait_for_hangup(socket: BorrowedFd<'_>) {
     // "Closed for writing" is epoll's HUP or ERR, which no FIN of the peer causes.
     // SAFETY: the descriptor is borrowed for longer than `watched` lives, so it stays open and the same file until it
     // is deregistered.
@@ -53,7 +53,7 @@ mod tests {
         let (mut near, mut far) = tcp_pair();
         far.write_all(b"said").unwrap();
         far.shutdown(Shutdown::Write).unwrap();
-        let mut watch = Box::pin(hung_up(near.as_fd()));
+        let mut watch = Box::pin(wait_for_hangup(near.as_fd()));
         for _ in 0..10 {
             assert!(watch.as_mut().now_or_never().is_none());
             tokio::task::yield_now().await;
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(near.read(&mut read).unwrap(), 4, "the bytes are all there");
         reset_on_close(far.as_fd());
         drop(far);
-        hung_up(near.as_fd()).await;
+        wait_for_hangup(near.as_fd()).await;
         let error = near.read(&mut read).map_err(|error| error.kind());
         assert_ne!(error, Err(std::io::ErrorKind::WouldBlock));
     }
@@ -73,6 +73,6 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         drop(far);
-        hung_up(near.as_fd()).await;
+        wait_for_hangup(near.as_fd()).await;
     }
 }

@@ -53,7 +53,7 @@ fn limit_of_group(line: &str, root: &Path) -> Option<u64> {
 }
 
 /// Gives pages back to the kernel that hold nothing any more.
-pub fn give_back() {
+pub fn release_free_pages() {
     allocator::collect();
 }
 
@@ -116,7 +116,7 @@ mod tests {
         let held = vec![1u8; 64 << 20];
         let anonymous = anonymous_bytes().unwrap();
         assert!(anonymous >= 64 << 20, "{anonymous}");
-        give_back();
+        release_free_pages();
         assert!(held.iter().all(|byte| *byte == 1));
     }
 }

@@ -8,27 +8,27 @@ mod dial;
 pub mod dns;
 pub mod fds;
 mod hangup;
+mod header_case_stream;
 pub mod memory;
 pub mod options;
 mod overlap;
 mod port_holder;
-mod respelled;
 pub mod signals;
 mod stream;
 mod unix;
 
 pub use address::{Endpoint, Peer};
 pub use bind::{
-    BindError, Bound, Incoming, accept_now, bind, bind_with, is_of_one_connection, local_address,
-    probe,
+    BindError, Bound, Incoming, bind, bind_with, check_bindable, is_transient_accept_error,
+    local_address, try_accept,
 };
 pub use connect::{
     ConnectError, OVERDUE_AFTER, begin_connect, connect, connect_unless, is_local_shortage,
     take_error,
 };
-pub use hangup::hung_up;
-pub use overlap::{HALF_OPEN, Overlap};
-pub use port_holder::{PortHolder, holder};
-pub use respelled::{Names, RespelledStream};
+pub use hangup::wait_for_hangup;
+pub use header_case_stream::{HeaderCaseStream, HeaderNames};
+pub use overlap::{HALF_OPEN_TIME, Overlap};
+pub use port_holder::{PortHolder, find_port_holder};
 pub use stream::Stream;
 pub use unix::verify_rights;

@@ -15,7 +15,7 @@ use crate::config::Bind;
 
 /// How long a handshake may still take whose SYN the old socket has got: more than a round trip
 /// around the world. Closing a listening socket resets those.
-pub const HALF_OPEN: Duration = Duration::from_millis(500);
+pub const HALF_OPEN_TIME: Duration = Duration::from_millis(500);
 
 /// A socket that is bound where others listen and that does not listen yet. Dropping it, or letting
 /// it listen, ends the sharing of the port.
@@ -121,13 +121,13 @@ mod tests {
             let overlap = Overlap::bind(at(to, port), 16, &[Arc::clone(&old)]).unwrap();
             let new = Arc::clone(overlap.bound());
             let still = connect(port);
-            assert!(new.accept_now().is_err(), "{from} -> {to}: it listens");
+            assert!(new.try_accept().is_err(), "{from} -> {to}: it listens");
             overlap.listen().unwrap();
             let between = connect(port);
-            old.turn_away().unwrap();
+            old.stop_accepting().unwrap();
             let behind: Vec<_> = (0..3).map(|_| connect(port)).collect();
             let count = |bound: &Bound| {
-                let accepted = std::iter::from_fn(|| bound.accept_now().unwrap());
+                let accepted = std::iter::from_fn(|| bound.try_accept().unwrap());
                 accepted.count()
             };
             let (at_old, at_new) = (count(&old), count(&new));

@@ -17,7 +17,7 @@ const LISTENS: &str = "0A";
 
 /// The process whose socket is in the way of `address`. `None`: there is none, or it is another
 /// user's.
-pub fn holder(address: SocketAddr) -> Option<PortHolder> {
+pub fn find_port_holder(address: SocketAddr) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables
         .iter()
@@ -91,7 +91,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         for ip in ["127.0.0.1", "0.0.0.0", "::"] {
             let address = SocketAddr::new(ip.parse().unwrap(), port);
-            let found = holder(address).map(|holder| holder.pid);
+            let found = find_port_holder(address).map(|holder| holder.pid);
             assert_eq!(found, Some(std::process::id()), "{ip}");
         }
         drop(listener);

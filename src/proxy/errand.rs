@@ -13,7 +13,7 @@ use super::dispatch::{ConnectAttempt, DispatchError, RetryState, RetryStep, fini
 use super::reach::Connector;
 use super::{ConnectionPermit, MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
 use crate::net::options::reset_on_close;
-use crate::net::{Peer, hung_up, local_address};
+use crate::net::{Peer, local_address, wait_for_hangup};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::relay::{
@@ -312,7 +312,7 @@ impl ConnectHandler<SessionGuards> for PendingSession {
 /// The client hung up while it waited for long.
 async fn left_waiting(client: BorrowedFd<'_>) {
     tokio::time::sleep(WATCH_AFTER).await;
-    hung_up(client).await;
+    wait_for_hangup(client).await;
 }
 
 #[cfg(test)]

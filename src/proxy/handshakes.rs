@@ -272,7 +272,7 @@ pub(super) async fn accept(
         Ok((
             _,
             ClientHello {
-                odd_name: Some(name),
+                malformed_name: Some(name),
                 ..
             },
         )) => {

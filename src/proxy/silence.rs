@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{ClientConnection, SetupPermit};
-use crate::base::silence::{Silence, Silent};
+use crate::base::silent_connections::{SilentConnections, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 use crate::config::Prefixes;
 use crate::observe::{Cause, Phase, Refusal, Side, Termination};
@@ -24,14 +24,14 @@ const BATCHES: u64 = 256;
 
 /// The silent ones of the process.
 #[derive(Debug, Default)]
-pub(super) struct SilentConnections(Mutex<Silence<(Instant, CancellationToken)>>);
+pub(super) struct SilentConnections(Mutex<SilentConnections<(Instant, CancellationToken)>>);
 
 impl SilentConnections {
-    pub fn enter(&self, source: SourcePrefix, leave: &CancellationToken, now: Instant) -> Silent {
+    pub fn enter(&self, source: SourcePrefix, leave: &CancellationToken, now: Instant) -> SilentId {
         self.lock().push(source, (now, leave.clone()))
     }
 
-    pub fn leave(&self, silent: Silent) {
+    pub fn leave(&self, silent: SilentId) {
         self.lock().remove(silent);
     }
 
@@ -58,7 +58,7 @@ impl SilentConnections {
     }
 
     /// Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, Silence<(Instant, CancellationToken)>> {
+    fn lock(&self) -> MutexGuard<'_, SilentConnections<(Instant, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,7 +102,11 @@ impl SetupPermit {
 mod tests {
     use super::*;
 
-    fn enter(silent: &SilentConnections, number: u8, now: Instant) -> (CancellationToken, Silent) {
+    fn enter(
+        silent: &SilentConnections,
+        number: u8,
+        now: Instant,
+    ) -> (CancellationToken, SilentId) {
         let leave = CancellationToken::new();
         let ticket = silent.enter(SourcePrefix::V4([192, 0, 2, number]), &leave, now);
         (leave, ticket)

@@ -44,7 +44,7 @@ pub struct ClientHello {
     /// does not count as a name).
     pub sni: Option<String>,
     /// What was sent in place of a name and is none, such as `host:8443`; no rule has it.
-    pub odd_name: Option<String>,
+    pub malformed_name: Option<String>,
     /// The client's protocols in its order; empty when it sent none.
     pub alpn: Vec<Vec<u8>>,
 }
@@ -191,7 +191,7 @@ fn parse(body: &[u8]) -> Result<ClientHello, ClientHelloError> {
         let data = extensions.list(2, 0..65_536)?;
         seen.push(kind);
         match kind {
-            EXTENSION_SERVER_NAME => (hello.sni, hello.odd_name) = server_name(data)?,
+            EXTENSION_SERVER_NAME => (hello.sni, hello.malformed_name) = server_name(data)?,
             EXTENSION_ALPN => hello.alpn = protocols(data)?,
             _ => {}
         }
@@ -371,7 +371,7 @@ mod tests {
                 return Some(ClientHello {
                     sni,
                     alpn,
-                    odd_name: None,
+                    malformed_name: None,
                 });
             }
         }
@@ -387,7 +387,7 @@ mod tests {
         let expected = ClientHello {
             sni: Some("chat.example.org".to_owned()),
             alpn: vec![b"mqtt".to_vec(), b"http/1.1".to_vec()],
-            odd_name: None,
+            malformed_name: None,
         };
         assert_eq!(read(&bytes, &[]), HelloProgress::Hello(expected));
     }
@@ -407,7 +407,7 @@ mod tests {
         let with = |sni: Option<&str>, odd_name: Option<&str>| {
             HelloProgress::Hello(ClientHello {
                 sni: sni.map(str::to_owned),
-                odd_name: odd_name.map(str::to_owned),
+                malformed_name: odd_name.map(str::to_owned),
                 alpn: Vec::new(),
             })
         };

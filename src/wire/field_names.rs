@@ -2,7 +2,7 @@
 //! written by hand, in PHP above all, look for them letter by letter.
 
 /// Fields that tell a backend of its client, or that every hop writes anew.
-pub const OF_A_HOP: &[&str] = &[
+pub const HOP_HEADERS: &[&str] = &[
     "Connection",
     "Forwarded",
     "Transfer-Encoding",
@@ -17,7 +17,7 @@ pub const OF_A_HOP: &[&str] = &[
 ];
 
 /// Fields of a handshake whose usual spelling is not each word's first letter.
-pub const OF_A_HANDSHAKE: &[&str] = &[
+pub const HANDSHAKE_HEADERS: &[&str] = &[
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
     "Sec-WebSocket-Protocol",
@@ -26,7 +26,7 @@ pub const OF_A_HANDSHAKE: &[&str] = &[
 
 /// Spells each of `names` that the message `head` has as it stands there; other names, values and what follows the head
 /// stay as they are.
-pub fn respell<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
+pub fn restore_case<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
     let mut rest = head;
     // The request line has no name.
     while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
@@ -56,7 +56,7 @@ mod tests {
 
     fn respelled(head: &str) -> String {
         let mut bytes = head.as_bytes().to_vec();
-        respell(&mut bytes, OF_A_HOP);
+        restore_case(&mut bytes, HOP_HEADERS);
         String::from_utf8(bytes).unwrap()
     }
 

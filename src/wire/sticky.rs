@@ -64,7 +64,7 @@ pub struct StickyCookie {
 
 impl StickyCookie {
     /// Another key signs by now: the cookie is to be renewed before its key is gone.
-    pub fn is_of_old_key(&self) -> bool {
+    pub fn needs_renewal(&self) -> bool {
         self.key != 0
     }
 }
@@ -142,7 +142,7 @@ impl StickyKeys {
     }
 
     /// Whether the cookie was made for the backend of this name.
-    pub fn names(&self, opened: &StickyCookie, backend: &str) -> bool {
+    pub fn is_for(&self, opened: &StickyCookie, backend: &str) -> bool {
         let key = self.keys.get(opened.key);
         key.is_some_and(|key| key.mark(backend) == opened.mark)
     }
@@ -229,8 +229,8 @@ mod tests {
         let cookie = keys(&[1]).seal("chat", "n1", NOW + 60).unwrap();
         let other = keys(&[1]);
         let opened = other.open("chat", cookie.as_bytes(), NOW).unwrap();
-        assert!(other.names(&opened, "n1") && !other.names(&opened, "n2"));
-        assert_eq!((opened.expires, opened.is_of_old_key()), (NOW + 60, false));
+        assert!(other.is_for(&opened, "n1") && !other.is_for(&opened, "n2"));
+        assert_eq!((opened.expires, opened.needs_renewal()), (NOW + 60, false));
     }
 
     #[test]
@@ -258,8 +258,8 @@ mod tests {
             (&after, &new, false),
         ] {
             let opened = keys.open("chat", cookie.as_bytes(), NOW).unwrap();
-            assert!(keys.names(&opened, "n1"));
-            assert_eq!(opened.is_of_old_key(), is_old);
+            assert!(keys.is_for(&opened, "n1"));
+            assert_eq!(opened.needs_renewal(), is_old);
         }
         assert_eq!(before.open("chat", new.as_bytes(), NOW), None);
     }
@@ -312,8 +312,8 @@ mod tests {
             let cookie = keys.seal(&pool, &name, NOW + left).unwrap();
             prop_assert!(cookie.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
             let opened = keys.open(&pool, cookie.as_bytes(), NOW).unwrap();
-            prop_assert!(keys.names(&opened, &name));
-            prop_assert_eq!(keys.names(&opened, &other), other == name);
+            prop_assert!(keys.is_for(&opened, &name));
+            prop_assert_eq!(keys.is_for(&opened, &other), other == name);
         }
 
         #[test]

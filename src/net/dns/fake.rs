@@ -47,15 +47,15 @@ impl Reply {
 type Table = Arc<Mutex<HashMap<String, Reply>>>;
 
 /// Stops when dropped. A name that is not set does not exist.
-pub(crate) struct Fake {
+pub(crate) struct FakeNameServer {
     address: SocketAddr,
     table: Table,
     queries: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
-impl Fake {
-    pub(crate) async fn start() -> Fake {
+impl FakeNameServer {
+    pub(crate) async fn start() -> FakeNameServer {
         let (udp, tcp) = bind().await;
         let address = udp.local_addr().unwrap();
         let table = Table::default();
@@ -63,7 +63,7 @@ impl Fake {
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(udp, table.clone(), queries.clone()));
         tasks.spawn(serve_tcp(tcp, table.clone(), queries.clone()));
-        Fake {
+        FakeNameServer {
             address,
             table,
             queries,

@@ -9,7 +9,7 @@ use super::source_prefix::SourcePrefix;
 /// Silent connections in the order in which they fell silent, each with what its owner keeps of it.
 /// No step takes longer than a search in a tree: an attacker decides how many there are.
 #[derive(Debug)]
-pub struct Silence<T> {
+pub struct SilentConnections<T> {
     sources: HashMap<SourcePrefix, BTreeMap<u64, T>>,
     /// Number of connections and oldest one of each source.
     sizes: BTreeSet<(usize, Reverse<u64>, SourcePrefix)>,
@@ -18,12 +18,12 @@ pub struct Silence<T> {
 
 /// Names one silent connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silent {
+pub struct SilentId {
     source: SourcePrefix,
     number: u64,
 }
 
-impl<T> Default for Silence<T> {
+impl<T> Default for SilentConnections<T> {
     fn default() -> Self {
         Self {
             sources: HashMap::new(),
@@ -33,17 +33,17 @@ impl<T> Default for Silence<T> {
     }
 }
 
-impl<T> Silence<T> {
+impl<T> SilentConnections<T> {
     /// A connection falls silent.
-    pub fn push(&mut self, source: SourcePrefix, kept: T) -> Silent {
+    pub fn push(&mut self, source: SourcePrefix, kept: T) -> SilentId {
         let number = self.next;
         self.next += 1;
         self.change(source, |silent| silent.insert(number, kept));
-        Silent { source, number }
+        SilentId { source, number }
     }
 
     /// A connection speaks, or is gone. `None`: it was taken out before.
-    pub fn remove(&mut self, silent: Silent) -> Option<T> {
+    pub fn remove(&mut self, silent: SilentId) -> Option<T> {
         self.change(silent.source, |all| all.remove(&silent.number))
     }
 
@@ -57,7 +57,7 @@ impl<T> Silence<T> {
     /// Takes out the one that goes first.
     pub fn pop(&mut self) -> Option<T> {
         let (_, Reverse(number), source) = *self.sizes.last()?;
-        self.remove(Silent { source, number })
+        self.remove(SilentId { source, number })
     }
 
     fn change<R>(
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_source_with_most_goes_first() {
-        let mut silence = Silence::default();
+        let mut silence = SilentConnections::default();
         let named: Vec<_> = [9, 1, 1, 1, 9]
             .into_iter()
             .enumerate()
@@ -114,8 +114,8 @@ mod tests {
     proptest! {
         #[test]
         fn as_a_search_through_all_of_them(steps in prop::collection::vec((0u8..4, any::<bool>()), 1..60)) {
-            let mut silence = Silence::default();
-            let mut all: Vec<(Silent, u8)> = Vec::new();
+            let mut silence = SilentConnections::default();
+            let mut all: Vec<(SilentId, u8)> = Vec::new();
             for (number, comes) in steps {
                 if comes {
                     all.push((silence.push(source(number), number), number));

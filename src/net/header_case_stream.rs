@@ -10,15 +10,15 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::field_names::respell;
+use crate::wire::field_names::restore_case;
 
 /// Which names are spelled, besides those that the code declares.
-pub type Names = Arc<[String]>;
+pub type HeaderNames = Arc<[String]>;
 /// Lists of names that the code declares.
 type Lists = &'static [&'static [&'static str]];
 
 /// A stream of which nothing has been written yet.
-pub struct RespelledStream<S> {
+pub struct HeaderCaseStream<S> {
     stream: S,
     head: BufferedHead,
 }
@@ -26,7 +26,7 @@ pub struct RespelledStream<S> {
 enum BufferedHead {
     Expected {
         declared: Lists,
-        own: Names,
+        own: HeaderNames,
     },
     /// What hyper gave first, respelled, and how much of it has left.
     Leaving {
@@ -36,10 +36,10 @@ enum BufferedHead {
     Gone,
 }
 
-impl<S> RespelledStream<S> {
+impl<S> HeaderCaseStream<S> {
     /// hyper gives a head in one piece.
-    pub fn new(stream: S, declared: Lists, own: Names) -> RespelledStream<S> {
-        RespelledStream {
+    pub fn new(stream: S, declared: Lists, own: HeaderNames) -> HeaderCaseStream<S> {
+        HeaderCaseStream {
             stream,
             head: BufferedHead::Expected { declared, own },
         }
@@ -56,9 +56,9 @@ impl BufferedHead {
         if let BufferedHead::Expected { declared, own } = self {
             let mut first = bytes.to_vec();
             for names in *declared {
-                respell(&mut first, names);
+                restore_case(&mut first, names);
             }
-            respell(&mut first, own);
+            restore_case(&mut first, own);
             *self = BufferedHead::Leaving {
                 bytes: first,
                 gone: 0,
@@ -80,7 +80,7 @@ impl BufferedHead {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for RespelledStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeaderCaseStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,13 +90,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for RespelledStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for RespelledStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderCaseStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let RespelledStream { stream, head } = self.get_mut();
+        let HeaderCaseStream { stream, head } = self.get_mut();
         let spelled = head.spelled(bytes).unwrap_or(bytes);
         let written = ready!(Pin::new(stream).poll_write(context, spelled))?;
         head.left(written);
@@ -108,7 +108,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RespelledStream<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let RespelledStream { stream, head } = self.get_mut();
+        let HeaderCaseStream { stream, head } = self.get_mut();
         let stream = Pin::new(stream);
         let Some((first, others)) = slices.split_first() else {
             return stream.poll_write_vectored(context, slices);
@@ -153,12 +153,12 @@ mod tests {
     fn spelled(
         room: usize,
     ) -> (
-        RespelledStream<tokio::io::DuplexStream>,
+        HeaderCaseStream<tokio::io::DuplexStream>,
         tokio::io::DuplexStream,
     ) {
         let (near, far) = tokio::io::duplex(room);
-        let own: Names = Arc::from(vec!["X-oWn".to_owned()]);
-        (RespelledStream::new(near, &[&["X-Real-IP"]], own), far)
+        let own: HeaderNames = Arc::from(vec!["X-oWn".to_owned()]);
+        (HeaderCaseStream::new(near, &[&["X-Real-IP"]], own), far)
     }
 
     /// However little is taken at a time.
