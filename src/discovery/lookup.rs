@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::snapshot::{DiscoveredAddress, UnknownPart};
+use super::snapshot::{DiscoveredAddress, FailedLookup};
 use crate::config::{Discover, DiscoverSource};
 use crate::net::dns::{DnsAnswer, DnsError, DnsResolver, SrvTarget};
 
@@ -16,8 +16,8 @@ const MAX_PARALLEL_LOOKUPS: usize = 16;
 /// What one round learnt.
 pub(super) struct LookupRound {
     /// May be empty when every target failed: then `gaps` holds them.
-    pub entries: Vec<DiscoveredAddress>,
-    pub gaps: Vec<UnknownPart>,
+    pub addresses: Vec<DiscoveredAddress>,
+    pub failed: Vec<FailedLookup>,
     pub ttl: Duration,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn name_of(source: &DiscoverSource) -> &str {
 
 /// An address lookup as a service. Every address weighs the same: `weight` of the settings is applied when the snapshot
 /// is made.
-pub(super) fn service(host: &str, port: u16) -> SrvTarget {
+pub(super) fn srv_target(host: &str, port: u16) -> SrvTarget {
     SrvTarget {
         target: host.to_owned(),
         port,
@@ -50,11 +50,11 @@ pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> 
         DiscoverSource::Dns { host, port } => {
             let answer = dns.lookup_addresses(host).await?;
             let mut round = LookupRound {
-                entries: Vec::new(),
-                gaps: Vec::new(),
+                addresses: Vec::new(),
+                failed: Vec::new(),
                 ttl: answer.ttl,
             };
-            round.add(service(host, *port), Ok(answer));
+            round.add(srv_target(host, *port), Ok(answer));
             Ok(round)
         }
         DiscoverSource::Srv { name } => services(&dns, name).await,
@@ -64,8 +64,8 @@ pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> 
 async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError> {
     let services = dns.lookup_srv(name).await?;
     let mut round = LookupRound {
-        entries: Vec::new(),
-        gaps: Vec::new(),
+        addresses: Vec::new(),
+        failed: Vec::new(),
         ttl: services.ttl,
     };
     let lookups = services.records.into_iter().map(|service| async {
@@ -80,7 +80,7 @@ async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError
     }
     match failed {
         // Nothing new was learnt: an error, so that the operator is told.
-        Some(error) if round.entries.is_empty() => Err(error),
+        Some(error) if round.addresses.is_empty() => Err(error),
         _ => Ok(round),
     }
 }
@@ -96,7 +96,7 @@ impl LookupRound {
             Ok(answer) => answer,
             Err(error) => {
                 if !matches!(error, DnsError::NoRecords { .. }) {
-                    self.gaps.push(UnknownPart {
+                    self.failed.push(FailedLookup {
                         service,
                         family: None,
                     });
@@ -105,13 +105,13 @@ impl LookupRound {
             }
         };
         self.ttl = self.ttl.min(answer.ttl);
-        self.entries
+        self.addresses
             .extend(answer.records.iter().map(|ip| DiscoveredAddress {
                 service: service.clone(),
                 address: SocketAddr::new(*ip, service.port),
             }));
         if answer.incomplete.is_some() {
-            self.gaps.push(UnknownPart {
+            self.failed.push(FailedLookup {
                 service,
                 family: answer.incomplete,
             });

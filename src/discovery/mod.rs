@@ -2,11 +2,11 @@
 //!
 //! An error or an empty answer keeps the last good set. Knows nothing of checks: the pool computes the difference.
 
+mod host_lookup;
 mod lookup;
-mod name;
 mod schedule;
-mod set;
 mod snapshot;
+mod source_lookup;
 mod status;
 
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ type Task = AbortOnDropHandle<()>;
 ///
 /// # Cancel safety
 /// Dropping the future ends every lookup; what the pool was told stays.
-pub async fn follow(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
+pub async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
     let mut followed = PoolLookups {
         pool: pool.clone(),
         status,
@@ -87,7 +87,7 @@ impl PoolLookups {
             self.status.forget(lookup::name_of(source));
         }
         if let Some(source) = wanted.cloned() {
-            let known = old.map(|old| set::known(&self.pool, &old, &source));
+            let known = old.map(|old| source_lookup::known(&self.pool, &old, &source));
             let task = self.set_task(source.clone(), known.unwrap_or_default());
             self.set = Some((source, AbortOnDropHandle::new(tokio::spawn(task))));
         }
@@ -105,7 +105,7 @@ impl PoolLookups {
         );
         let (pool, status) = (self.pool.clone(), self.status.clone());
         pool::supervise(subject, move || {
-            set::follow(pool.clone(), source.clone(), status.clone(), known.clone())
+            source_lookup::follow(pool.clone(), source.clone(), status.clone(), known.clone())
         })
     }
 
@@ -113,7 +113,7 @@ impl PoolLookups {
         let subject = format!("lookup of {host} for {}/{}", backend.pool(), backend.name());
         let (named, name, status) = (backend.clone(), host.clone(), self.status.clone());
         let task = pool::supervise(subject, move || {
-            name::follow(named.clone(), name.clone(), port, status.clone())
+            host_lookup::follow(named.clone(), name.clone(), port, status.clone())
         });
         NamedLookup {
             backend: backend.clone(),
@@ -166,7 +166,7 @@ mod tests {
         fn start(settings: &config::Pool) -> Following {
             let (pool, status) = (Pool::new(settings), Arc::new(LookupStatus::default()));
             let stop = CancellationToken::new();
-            let task = tokio::spawn(follow(pool.clone(), status.clone(), stop.clone()));
+            let task = tokio::spawn(watch(pool.clone(), status.clone(), stop.clone()));
             Following {
                 pool,
                 status,

@@ -22,7 +22,7 @@ pub(super) struct DiscoveredAddress {
 
 /// A part of a round that is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UnknownPart {
+pub(super) struct FailedLookup {
     pub service: SrvTarget,
     /// `None`: both.
     pub family: Option<Family>,
@@ -31,7 +31,7 @@ pub(super) struct UnknownPart {
 /// Fills `gaps` from the last round's entries; sorted, each once, at most [`MAX_FOUND`].
 pub(super) fn merge(
     mut entries: Vec<DiscoveredAddress>,
-    gaps: &[UnknownPart],
+    gaps: &[FailedLookup],
     last: &[DiscoveredAddress],
 ) -> Vec<DiscoveredAddress> {
     for gap in gaps {
@@ -64,7 +64,10 @@ fn rank(entry: &DiscoveredAddress) -> (u16, u16) {
 }
 
 /// The snapshot, in the entries' order.
-pub(super) fn found(entries: &[DiscoveredAddress], discover: &Discover) -> Vec<DiscoveredBackend> {
+pub(super) fn to_backends(
+    entries: &[DiscoveredAddress],
+    discover: &Discover,
+) -> Vec<DiscoveredBackend> {
     let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
     let services = || entries.iter().map(|entry| &entry.service);
     let best = services().map(|service| service.priority).min();
@@ -164,7 +167,7 @@ mod tests {
     fn dns_backends_are_named_by_address_and_weigh_alike() {
         let host = service("chat.test", 0, 1);
         let entries = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let found = found(&entries, &dns());
+        let found = to_backends(&entries, &dns());
         assert_eq!(names(&found), ["10.0.0.1:80", "[fd00::1]:80"]);
         assert!(found.iter().all(|one| one.weight == 3 && !one.backup));
         assert!(found.iter().all(|one| one.max_connections == 7));
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn srv_targets_above_the_lowest_priority_are_backups() {
         let (a, b) = (service("a.test", 10, 5), service("b.test", 20, 0));
-        let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        let found = to_backends(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "b.test:80@10.0.0.2"]);
         assert_eq!(
             found.iter().map(|one| one.backup).collect::<Vec<_>>(),
@@ -188,7 +191,7 @@ mod tests {
     #[test]
     fn a_target_with_several_addresses_is_several_backends() {
         let a = service("a.test", 10, 5);
-        let found = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        let found = to_backends(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
     }
 
@@ -196,15 +199,15 @@ mod tests {
     #[test]
     fn a_backend_keeps_its_name_when_its_target_gets_another_address() {
         let a = service("a.test", 10, 5);
-        let alone = found(&[entry(&a, "10.0.0.1")], &srv());
-        let both = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        let alone = to_backends(&[entry(&a, "10.0.0.1")], &srv());
+        let both = to_backends(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&alone), names(&both)[..1]);
     }
 
     #[test]
     fn large_srv_weights_keep_their_proportion() {
         let (a, b) = (service("a.test", 0, 50_000), service("b.test", 0, 25_000));
-        let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        let found = to_backends(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
         assert_eq!(
             found.iter().map(|one| one.weight).collect::<Vec<_>>(),
             [256, 128]
@@ -215,7 +218,7 @@ mod tests {
     fn a_family_that_failed_keeps_its_last_addresses() {
         let host = service("chat.test", 0, 1);
         let last = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let gap = UnknownPart {
+        let gap = FailedLookup {
             service: host.clone(),
             family: Some(Family::V6),
         };
@@ -226,7 +229,7 @@ mod tests {
     #[test]
     fn a_target_that_failed_keeps_its_addresses_with_the_new_weight() {
         let (old, new) = (service("a.test", 10, 5), service("a.test", 20, 9));
-        let gap = UnknownPart {
+        let gap = FailedLookup {
             service: new.clone(),
             family: None,
         };
@@ -255,8 +258,8 @@ mod tests {
                 .collect();
             let mut reversed = entries.clone();
             reversed.reverse();
-            let snapshot = found(&merge(entries, &[], &[]), &srv());
-            prop_assert_eq!(&snapshot, &found(&merge(reversed, &[], &[]), &srv()));
+            let snapshot = to_backends(&merge(entries, &[], &[]), &srv());
+            prop_assert_eq!(&snapshot, &to_backends(&merge(reversed, &[], &[]), &srv()));
             let mut unique = names(&snapshot);
             unique.sort_unstable();
             unique.dedup();

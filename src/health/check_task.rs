@@ -21,7 +21,7 @@ const MAX_FIRST_SPREAD: Duration = Duration::from_millis(200);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
 /// Checks under way in the process.
-static SLOTS: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
+static CHECK_LIMIT: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.
 pub(super) async fn run(backend: Arc<Backend>, plan: Arc<CheckPlan>) {
@@ -30,14 +30,14 @@ pub(super) async fn run(backend: Arc<Backend>, plan: Arc<CheckPlan>) {
             .unproven(!backend.is_proven()),
         backend,
         plan,
-        hindered: false,
+        skipped: false,
     };
     let spread = MAX_FIRST_SPREAD.min(watch.plan.check.interval / 10);
     sleep(spread.mul_f64(fastrand::f64())).await;
     loop {
         // From begin to begin: a check that takes its whole timeout must not stretch the interval.
-        let begun = watch.round().await;
-        let next = begun + watch.wait(fastrand::f64());
+        let begun = watch.check_once().await;
+        let next = begun + watch.next_interval(fastrand::f64());
         // Either may be dropped: a wish to check at once stays with the backend until it is taken.
         tokio::select! {
             () = sleep_until(next) => {}
@@ -51,13 +51,13 @@ struct CheckTask {
     plan: Arc<CheckPlan>,
     progress: CheckProgress,
     /// The last check could not be made, for a reason of our own.
-    hindered: bool,
+    skipped: bool,
 }
 
 impl CheckTask {
     /// Makes one check, unless there is nobody to ask. When it began.
-    async fn round(&mut self) -> Instant {
-        let _permit = SLOTS.acquire().await;
+    async fn check_once(&mut self) -> Instant {
+        let _permit = CHECK_LIMIT.acquire().await;
         loop {
             let begun = Instant::now();
             let epoch = self.backend.check_epoch();
@@ -69,30 +69,30 @@ impl CheckTask {
             tokio::select! {
                 biased;
                 () = self.backend.check_wanted() => continue,
-                outcome = probe::probe(&target, &self.plan) => self.take_of(epoch, outcome),
+                outcome = probe::probe(&target, &self.plan) => self.record_if_current(epoch, outcome),
             }
             return begun;
         }
     }
 
     /// Takes the answer to a check that began in `epoch`, unless another one has begun.
-    fn take_of(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
+    fn record_if_current(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
         if self.backend.check_epoch() == epoch {
-            self.take(outcome);
+            self.record(outcome);
         }
     }
 
-    fn take(&mut self, outcome: Result<(), CheckFailure>) {
+    fn record(&mut self, outcome: Result<(), CheckFailure>) {
         let counters = self.backend.counters();
         let (success, reason) = match outcome {
             Ok(()) => (true, "check passed".to_owned()),
             Err(CheckFailure::Backend(why)) => (false, why),
-            Err(CheckFailure::Ours(why)) => {
-                self.hindered_by(&why);
+            Err(CheckFailure::Local(why)) => {
+                self.skip(&why);
                 return;
             }
         };
-        self.hindered = false;
+        self.skipped = false;
         let count = match success {
             true => &counters.checks_ok,
             false => &counters.checks_failed,
@@ -102,7 +102,7 @@ impl CheckTask {
         let verdict = match self.backend.is_checked() {
             true => self.progress.record(success),
             false => {
-                self.progress.begin(success);
+                self.progress.start_with(success);
                 Some(success)
             }
         };
@@ -112,19 +112,19 @@ impl CheckTask {
         }
     }
 
-    fn hindered_by(&mut self, why: &str) {
+    fn skip(&mut self, why: &str) {
         self.backend.check_skipped(why);
-        if !self.hindered {
+        if !self.skipped {
             tracing::warn!(
                 pool = %self.backend.pool(), backend = %self.backend.name(), why,
                 "check could not be made, its verdict stays"
             );
         }
-        self.hindered = true;
+        self.skipped = true;
     }
 
     /// The time from the begin of one check to the next. `random` is in 0..1.
-    fn wait(&self, random: f64) -> Duration {
+    fn next_interval(&self, random: f64) -> Duration {
         let check = &self.plan.check;
         let interval = match self.progress.is_up() {
             true => check.interval,
@@ -151,7 +151,7 @@ mod tests {
             backend: pool.backends().remove(0),
             progress: CheckProgress::new(true, check.rise, check.fall),
             plan: Arc::new(CheckPlan::new(&check, None).unwrap()),
-            hindered: false,
+            skipped: false,
         }
     }
 
@@ -166,21 +166,21 @@ mod tests {
     async fn shortages_of_our_own_say_nothing_about_a_backend() {
         let pool = pool();
         let mut watch = watch(&pool);
-        watch.take(Err(CheckFailure::Ours(
+        watch.record(Err(CheckFailure::Local(
             "connect: too many open files".into(),
         )));
         assert!(watch.backend.check_up() && !watch.backend.is_checked());
-        watch.take(Ok(()));
-        watch.take(Err(CheckFailure::Backend("down".into())));
+        watch.record(Ok(()));
+        watch.record(Err(CheckFailure::Backend("down".into())));
         for _ in 0..10 {
-            watch.take(Err(CheckFailure::Ours(
+            watch.record(Err(CheckFailure::Local(
                 "connect: too many open files".into(),
             )));
         }
         let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
         assert!(watch.backend.check_up());
         assert_eq!(count(&watch.backend.counters().checks_failed), 1);
-        watch.take(Err(CheckFailure::Backend("down".into())));
+        watch.record(Err(CheckFailure::Backend("down".into())));
         assert!(!watch.backend.check_up());
     }
 
@@ -192,12 +192,12 @@ mod tests {
         ));
         let mut watch = watch(&pool);
         assert_eq!(watch.backend.reason(), "not checked yet");
-        let ours = || Err(CheckFailure::Ours("connect: network unreachable".into()));
-        watch.take(ours());
+        let ours = || Err(CheckFailure::Local("connect: network unreachable".into()));
+        watch.record(ours());
         let unchecked = "not checked: connect: network unreachable";
         assert_eq!(watch.backend.reason(), unchecked);
-        watch.take(Err(CheckFailure::Backend("refused".into())));
-        watch.take(ours());
+        watch.record(Err(CheckFailure::Backend("refused".into())));
+        watch.record(ours());
         assert_eq!(watch.backend.reason(), "refused");
     }
 
@@ -205,13 +205,13 @@ mod tests {
     async fn the_interval_differs_by_its_jitter_and_follows_the_verdict() {
         let pool = pool();
         let mut watch = watch(&pool);
-        assert_eq!(watch.wait(0.0), Duration::from_secs(9));
-        assert_eq!(watch.wait(0.5), Duration::from_secs(10));
-        assert_eq!(watch.wait(1.0), Duration::from_secs(11));
+        assert_eq!(watch.next_interval(0.0), Duration::from_secs(9));
+        assert_eq!(watch.next_interval(0.5), Duration::from_secs(10));
+        assert_eq!(watch.next_interval(1.0), Duration::from_secs(11));
         for _ in 0..2 {
-            watch.take(Err(CheckFailure::Backend("down".into())));
+            watch.record(Err(CheckFailure::Backend("down".into())));
         }
-        assert_eq!(watch.wait(0.5), Duration::from_secs(2));
+        assert_eq!(watch.next_interval(0.5), Duration::from_secs(2));
     }
 
     #[tokio::test]
@@ -220,20 +220,20 @@ mod tests {
         let mut watch = watch(&pool);
         let down = || Err(CheckFailure::Backend("down".into()));
         let is_up = |watch: &CheckTask| watch.backend.check_up();
-        watch.take(down());
+        watch.record(down());
         assert!(!is_up(&watch));
-        assert_eq!(watch.wait(0.5), Duration::from_millis(250));
-        watch.take(down());
-        assert_eq!(watch.wait(0.5), Duration::from_secs(2));
-        watch.take(Ok(()));
+        assert_eq!(watch.next_interval(0.5), Duration::from_millis(250));
+        watch.record(down());
+        assert_eq!(watch.next_interval(0.5), Duration::from_secs(2));
+        watch.record(Ok(()));
         assert!(is_up(&watch));
-        watch.take(down());
+        watch.record(down());
         assert!(is_up(&watch), "one failure of two");
         watch.backend.set_operator(OperatorState::Maint);
         watch.backend.set_operator(OperatorState::Ready);
         watch.backend.check_wanted().await;
         assert!(!watch.backend.is_checked());
-        watch.take(down());
+        watch.record(down());
         assert!(!is_up(&watch));
     }
 }

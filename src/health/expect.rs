@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::probe::{CheckConnection, plain};
+use super::probe::{CheckConnection, plain_io_error};
 use crate::config::Expect;
 
 /// What is read of an answer at most: a banner or a reply, not a download.
@@ -37,16 +37,16 @@ pub(super) async fn ask(
     send: &[u8],
     expected: &Expectation,
 ) -> Result<(), String> {
-    let mut answer = CheckAnswer::after(stream, send).await?;
+    let mut answer = CheckResponse::send(stream, send).await?;
     while !expected.wanted.is_in(&answer.bytes) {
-        expected.none_unwanted_in(&answer.bytes)?;
-        answer.read_on().await?;
+        expected.check_unwanted(&answer.bytes)?;
+        answer.read_more().await?;
     }
     if expected.unwanted.is_none() {
         return Ok(());
     }
     loop {
-        expected.none_unwanted_in(&answer.bytes)?;
+        expected.check_unwanted(&answer.bytes)?;
         match timeout(expected.pause, answer.read()).await {
             Ok(Ok(1..)) => {}
             // Its end, by whatever means: what was wanted is there.
@@ -56,25 +56,25 @@ pub(super) async fn ask(
 }
 
 /// What a backend has said so far.
-pub(super) struct CheckAnswer<S> {
+pub(super) struct CheckResponse<S> {
     stream: S,
     pub(super) bytes: Vec<u8>,
 }
 
-impl<S: CheckConnection> CheckAnswer<S> {
+impl<S: CheckConnection> CheckResponse<S> {
     /// Sends `send`, then waits for what comes.
-    pub(super) async fn after(mut stream: S, send: &[u8]) -> Result<CheckAnswer<S>, String> {
-        let failed = |error| format!("expect: {}", plain(&error));
+    pub(super) async fn send(mut stream: S, send: &[u8]) -> Result<CheckResponse<S>, String> {
+        let failed = |error| format!("expect: {}", plain_io_error(&error));
         stream.write_all(send).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
-        Ok(CheckAnswer {
+        Ok(CheckResponse {
             stream,
             bytes: Vec::new(),
         })
     }
 
     /// Reads some more of an answer that does not have yet what is wanted.
-    pub(super) async fn read_on(&mut self) -> Result<(), String> {
+    pub(super) async fn read_more(&mut self) -> Result<(), String> {
         match self.read().await? {
             0 => Err(format!(
                 "expect: closed after {} bytes without it",
@@ -94,7 +94,7 @@ impl<S: CheckConnection> CheckAnswer<S> {
         }
         let mut part = (&mut self.stream).take(room as u64);
         let read = part.read_buf(&mut self.bytes).await;
-        read.map_err(|error| format!("expect: {}", plain(&error)))
+        read.map_err(|error| format!("expect: {}", plain_io_error(&error)))
     }
 }
 
@@ -117,7 +117,7 @@ impl Expectation {
         })
     }
 
-    fn none_unwanted_in(&self, answer: &[u8]) -> Result<(), String> {
+    fn check_unwanted(&self, answer: &[u8]) -> Result<(), String> {
         match &self.unwanted {
             Some(bytes) if is_in(bytes, answer) => Err(format!(
                 "expect: the answer has {:?}",

@@ -28,7 +28,7 @@ pub(super) async fn ask(
     method: &Method,
     request: &HttpCheck,
 ) -> Result<(), String> {
-    let sent = begin(target, request)
+    let sent = request_builder(target, request)
         .method(method)
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
@@ -36,12 +36,12 @@ pub(super) async fn ask(
     let (mut sender, connection) = open(stream, request).await?;
     let answer = async { sender.send_request(sent).await };
     let answer = super::websocket::drive(connection, answer).await;
-    let status = answer.map_err(|error| reason(&error))?.status();
-    judge(status, &request.status)
+    let status = answer.map_err(|error| describe(&error))?.status();
+    check_status(status, &request.status)
 }
 
 /// A request with the fields that all have. One of the operator takes the place of ours.
-pub(super) fn begin(target: &CheckTarget, request: &HttpCheck) -> Builder {
+pub(super) fn request_builder(target: &CheckTarget, request: &HttpCheck) -> Builder {
     let mut begun = Request::builder().uri(&request.path);
     if let Some(headers) = begun.headers_mut() {
         headers.insert(HOST, target.host.clone());
@@ -55,20 +55,23 @@ pub(super) fn begin(target: &CheckTarget, request: &HttpCheck) -> Builder {
 pub(super) async fn open<S: CheckConnection>(
     stream: S,
     request: &HttpCheck,
-) -> Result<(SendRequest<Empty<Bytes>>, Line<S>), String> {
+) -> Result<(SendRequest<Empty<Bytes>>, HttpConnection<S>), String> {
     let stream = HeaderCaseStream::new(stream, &[HANDSHAKE_HEADERS], request.names.clone());
     let opened = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .title_case_headers(true)
         .handshake(TokioIo::new(stream))
         .await;
-    opened.map_err(|error| reason(&error))
+    opened.map_err(|error| describe(&error))
 }
 
 /// hyper's end of the connection.
-pub(super) type Line<S> = http1::Connection<TokioIo<HeaderCaseStream<S>>, Empty<Bytes>>;
+pub(super) type HttpConnection<S> = http1::Connection<TokioIo<HeaderCaseStream<S>>, Empty<Bytes>>;
 
-pub(super) fn judge(status: StatusCode, wanted: &[RangeInclusive<u16>]) -> Result<(), String> {
+pub(super) fn check_status(
+    status: StatusCode,
+    wanted: &[RangeInclusive<u16>],
+) -> Result<(), String> {
     if wanted.iter().any(|range| range.contains(&status.as_u16())) {
         return Ok(());
     }
@@ -90,7 +93,7 @@ fn ranges(wanted: &[RangeInclusive<u16>]) -> String {
 }
 
 /// hyper's message with its cause, which says more.
-pub(super) fn reason(error: &hyper::Error) -> String {
+pub(super) fn describe(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("http: {error}: {cause}"),
         None => format!("http: {error}"),
@@ -104,10 +107,10 @@ mod tests {
     #[test]
     fn a_status_outside_the_ranges_is_named_with_them() {
         let wanted = [200..=399, 418..=418];
-        assert_eq!(judge(StatusCode::NO_CONTENT, &wanted), Ok(()));
-        assert_eq!(judge(StatusCode::IM_A_TEAPOT, &wanted), Ok(()));
+        assert_eq!(check_status(StatusCode::NO_CONTENT, &wanted), Ok(()));
+        assert_eq!(check_status(StatusCode::IM_A_TEAPOT, &wanted), Ok(()));
         assert_eq!(
-            judge(StatusCode::SERVICE_UNAVAILABLE, &wanted),
+            check_status(StatusCode::SERVICE_UNAVAILABLE, &wanted),
             Err("status 503 (wanted 200-399, 418)".into())
         );
     }

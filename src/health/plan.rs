@@ -38,7 +38,7 @@ impl CheckError {
 pub(super) struct CheckPlan {
     pub check: Check,
     pub tls: Option<Arc<BackendTlsConfig>>,
-    pub question: CheckRequest,
+    pub request: CheckRequest,
     /// The pool's.
     pub dial: Dial,
 }
@@ -104,7 +104,7 @@ impl CheckPlan {
         Ok(CheckPlan {
             check: check.clone(),
             tls,
-            question: question(check)?,
+            request: request_of(check)?,
             dial: Dial::default(),
         })
     }
@@ -123,7 +123,7 @@ impl CheckPlan {
     ) -> Option<CheckTarget> {
         let host = match host(&self.check.kind) {
             Some(host) => host.to_owned(),
-            None => own_host(address),
+            None => default_host(address),
         };
         // As the pool's connections: a check that verified another name would pass where they fail.
         let name = match (&self.check.tls, self::host(&self.check.kind)) {
@@ -158,7 +158,7 @@ impl CheckPlan {
     }
 }
 
-fn question(check: &Check) -> Result<CheckRequest, CheckError> {
+fn request_of(check: &Check) -> Result<CheckRequest, CheckError> {
     Ok(match &check.kind {
         CheckKind::Tcp => CheckRequest::Connection,
         CheckKind::Http {
@@ -169,7 +169,7 @@ fn question(check: &Check) -> Result<CheckRequest, CheckError> {
             host: _,
         } => CheckRequest::Http {
             method: Method::from_bytes(method.as_bytes())
-                .map_err(|_| unsendable("method", method))?,
+                .map_err(|_| invalid_value("method", method))?,
             request: HttpCheck::new(path, headers, status)?,
         },
         CheckKind::Websocket {
@@ -207,7 +207,7 @@ impl HttpCheck {
     ) -> Result<HttpCheck, CheckError> {
         let mut fields = HeaderMap::new();
         for (name, text) in headers {
-            let key = HeaderName::try_from(name).map_err(|_| unsendable("headers", name))?;
+            let key = HeaderName::try_from(name).map_err(|_| invalid_value("headers", name))?;
             fields.append(key, value("headers", text)?);
         }
         let names = headers.iter().map(|(name, _)| name.clone());
@@ -221,7 +221,7 @@ impl HttpCheck {
 }
 
 fn value(key: &'static str, text: &str) -> Result<HeaderValue, CheckError> {
-    HeaderValue::from_str(text).map_err(|_| unsendable(key, text))
+    HeaderValue::from_str(text).map_err(|_| invalid_value(key, text))
 }
 
 fn uri(path: &str) -> Result<Uri, CheckError> {
@@ -229,10 +229,10 @@ fn uri(path: &str) -> Result<Uri, CheckError> {
     let parsed = parsed.ok().filter(|_| path.starts_with('/'));
     parsed
         .map(Uri::from)
-        .ok_or_else(|| unsendable("path", path))
+        .ok_or_else(|| invalid_value("path", path))
 }
 
-fn unsendable(key: &'static str, value: &str) -> CheckError {
+fn invalid_value(key: &'static str, value: &str) -> CheckError {
     CheckError::Value {
         key,
         value: value.to_owned(),
@@ -247,7 +247,7 @@ fn host(kind: &CheckKind) -> Option<&str> {
 }
 
 /// What a backend is called when the check names no host.
-fn own_host(address: &Address) -> String {
+fn default_host(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.to_string(),
         Address::Name(host, port) => format!("{}:{port}", host.trim_end_matches('.')),

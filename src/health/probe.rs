@@ -19,7 +19,7 @@ pub(super) enum CheckFailure {
     /// The backend's, with what is wrong with it.
     Backend(String),
     /// Ours: nothing was learnt about the backend (safety rule 13).
-    Ours(String),
+    Local(String),
 }
 
 /// What a question is asked over.
@@ -34,7 +34,7 @@ pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), 
         .await
         .map_err(connect_failed)?;
     let asking = async {
-        introduce(&mut stream, plan.check.send_proxy).await?;
+        send_proxy_header(&mut stream, plan.check.send_proxy).await?;
         ask(stream, target, plan).await
     };
     match timeout_at(deadline, asking).await {
@@ -47,41 +47,44 @@ pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), 
 }
 
 /// A node that expects a PROXY header takes a check without one for an attack.
-async fn introduce(stream: &mut Stream, version: Option<ProxyVersion>) -> Result<(), String> {
+async fn send_proxy_header(
+    stream: &mut Stream,
+    version: Option<ProxyVersion>,
+) -> Result<(), String> {
     let header = match version {
         None => return Ok(()),
         Some(ProxyVersion::V1) => encode_v1(None),
         Some(ProxyVersion::V2) => encode_local_v2(),
     };
     let sent = stream.write_all(&header).await;
-    sent.map_err(|error| format!("PROXY header: {}", plain(&error)))
+    sent.map_err(|error| format!("PROXY header: {}", plain_io_error(&error)))
 }
 
 async fn ask(stream: Stream, target: &CheckTarget, plan: &CheckPlan) -> Result<(), String> {
     match &plan.tls {
         Some(tls) => {
-            let stream = encrypt(stream, tls, target).await?;
-            put(stream, target, plan).await
+            let stream = start_tls(stream, tls, target).await?;
+            run_request(stream, target, plan).await
         }
-        None => put(stream, target, plan).await,
+        None => run_request(stream, target, plan).await,
     }
 }
 
-async fn encrypt(
+async fn start_tls(
     stream: Stream,
     tls: &BackendTlsConfig,
     target: &CheckTarget,
 ) -> Result<impl CheckConnection + use<>, String> {
     let connected = tls.connect(stream, &target.name).await;
-    connected.map_err(|error| format!("tls: {}", plain(&error)))
+    connected.map_err(|error| format!("tls: {}", plain_io_error(&error)))
 }
 
-async fn put(
+async fn run_request(
     stream: impl CheckConnection,
     target: &CheckTarget,
     plan: &CheckPlan,
 ) -> Result<(), String> {
-    match &plan.question {
+    match &plan.request {
         CheckRequest::Connection => Ok(()),
         CheckRequest::Http { method, request } => http::ask(stream, target, method, request).await,
         CheckRequest::Websocket {
@@ -98,12 +101,12 @@ fn connect_failed(error: ConnectError) -> CheckFailure {
     let ours = error.is_ours() || is_unroutable(&error);
     let why = match &error {
         ConnectError::Refused(source) | ConnectError::Local(source) => {
-            format!("connect: {}", plain(source))
+            format!("connect: {}", plain_io_error(source))
         }
         ConnectError::TimedOut(_) | ConnectError::Tls(_) => format!("connect: {error}"),
     };
     match ours {
-        true => CheckFailure::Ours(why),
+        true => CheckFailure::Local(why),
         false => CheckFailure::Backend(why),
     }
 }
@@ -121,7 +124,7 @@ fn is_unroutable(error: &ConnectError) -> bool {
 }
 
 /// `connection refused` rather than `Connection refused (os error 111)`; what has no short name is left as it is.
-pub(super) fn plain(error: &io::Error) -> String {
+pub(super) fn plain_io_error(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(_) if !error.kind().to_string().contains("uncategorized") => error.kind().to_string(),
         _ => error.to_string(),
@@ -252,7 +255,7 @@ pub(super) mod tests {
     fn a_shortage_of_our_own_is_not_the_backends_fault() {
         let shortage = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let failure = connect_failed(shortage.into());
-        assert!(matches!(failure, CheckFailure::Ours(_)), "{failure:?}");
+        assert!(matches!(failure, CheckFailure::Local(_)), "{failure:?}");
     }
 
     #[tokio::test]
@@ -388,7 +391,7 @@ pub(super) mod tests {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
             let failure = connect_failed(ConnectError::Refused(error));
             assert_eq!(
-                matches!(failure, CheckFailure::Ours(_)),
+                matches!(failure, CheckFailure::Local(_)),
                 ours,
                 "{failure:?}"
             );

@@ -37,7 +37,7 @@ impl CheckProgress {
 
     /// Takes the first answer for the verdict, whatever was believed before. While none has been a success, one brings
     /// the backend up.
-    pub(super) fn begin(&mut self, success: bool) {
+    pub(super) fn start_with(&mut self, success: bool) {
         self.up = success;
         self.against = 0;
         self.proven = success;
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn the_first_answer_decides_and_one_success_brings_up_who_never_was() {
         let mut progress = CheckProgress::new(true, 3, 3);
-        progress.begin(false);
+        progress.start_with(false);
         assert!(!progress.is_up() && progress.failed_first());
         assert_eq!(
             verdicts(&mut progress, &[false, false, true]),
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_first_success_leaves_fall_its_meaning() {
         let mut progress = CheckProgress::new(false, 3, 2);
-        progress.begin(true);
+        progress.start_with(true);
         assert!(progress.is_up());
         assert_eq!(
             verdicts(&mut progress, &[false, false]),

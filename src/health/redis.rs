@@ -3,7 +3,7 @@
 //! A replica that became the primary, and a primary that came back as a replica, tell it at the next check: writes go where
 //! they can be made.
 
-use super::expect::CheckAnswer;
+use super::expect::CheckResponse;
 use super::probe::CheckConnection;
 use crate::config::RedisRole;
 use crate::config::Word as _;
@@ -21,12 +21,12 @@ pub(super) async fn ask(
         Some(_) => PING_AND_ROLE,
         None => PING,
     };
-    let mut answer = CheckAnswer::after(stream, send).await?;
+    let mut answer = CheckResponse::send(stream, send).await?;
     loop {
         if let Some(verdict) = judge(&answer.bytes, role) {
             return verdict;
         }
-        answer.read_on().await?;
+        answer.read_more().await?;
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::http::{begin, judge, open, reason};
+use super::http::{check_status, describe, open, request_builder};
 use super::plan::{CheckTarget, HttpCheck};
 use super::probe::CheckConnection;
 use crate::wire::websocket::{self, UpgradeOffer};
@@ -36,7 +36,7 @@ pub(super) async fn ask(
     protocol: Option<&HeaderValue>,
     ping: bool,
 ) -> Result<(), String> {
-    let Some(mut socket) = shake(stream, target, request, protocol).await? else {
+    let Some(mut socket) = open_websocket(stream, target, request, protocol).await? else {
         return Ok(());
     };
     let answer = match ping {
@@ -49,7 +49,7 @@ pub(super) async fn ask(
 }
 
 /// `None`: the answer has another status, and it is a wanted one.
-async fn shake(
+async fn open_websocket(
     stream: impl CheckConnection,
     target: &CheckTarget,
     request: &HttpCheck,
@@ -63,15 +63,15 @@ async fn shake(
     let (mut sender, connection) = open(stream, request).await?;
     let upgraded = async {
         let answer = sender.send_request(handshake).await;
-        let mut answer = answer.map_err(|error| reason(&error))?;
-        judge(answer.status(), &request.status)?;
+        let mut answer = answer.map_err(|error| describe(&error))?;
+        check_status(answer.status(), &request.status)?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
         }
         websocket::check_response(answer.status(), answer.headers(), &offer)
             .map_err(|error| format!("websocket: {error}"))?;
         let upgraded = hyper::upgrade::on(&mut answer).await;
-        upgraded.map(Some).map_err(|error| reason(&error))
+        upgraded.map(Some).map_err(|error| describe(&error))
     };
     let Some(upgraded) = drive(connection.with_upgrades(), upgraded).await? else {
         return Ok(None);
@@ -95,7 +95,7 @@ fn handshake(
     request: &HttpCheck,
     offer: &UpgradeOffer,
 ) -> Result<Request<Empty<Bytes>>, String> {
-    let mut begun = begin(target, request)
+    let mut begun = request_builder(target, request)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, websocket::VERSION)

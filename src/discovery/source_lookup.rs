@@ -23,7 +23,7 @@ pub(super) async fn follow(
 ) {
     let mut last = known;
     if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
-        pool.apply_discovered(snapshot::found(&last, &discover));
+        pool.apply_discovered(snapshot::to_backends(&last, &discover));
     }
     // One pass per version of the settings: new bounds or weights apply at once, what is known stays.
     while let Some(discover) = settings(&pool, &source) {
@@ -58,7 +58,7 @@ pub(super) fn known(
         };
         let is_found = address.port() == *from && *backend.host() == *host.trim_end_matches('.');
         is_found.then(|| DiscoveredAddress {
-            service: lookup::service(host, *port),
+            service: lookup::srv_target(host, *port),
             address: SocketAddr::new(address.ip(), *port),
         })
     });
@@ -112,11 +112,15 @@ fn take(
 ) -> Option<Duration> {
     let name = lookup::name_of(&discover.source);
     let failure = match round {
-        Ok(LookupRound { entries, gaps, ttl }) => {
+        Ok(LookupRound {
+            addresses: entries,
+            failed: gaps,
+            ttl,
+        }) => {
             let entries = snapshot::merge(entries, &gaps, last);
             // The settings may have changed during the lookup; their own round is about to begin.
             if pool.settings().discover.as_ref() == Some(discover) && !entries.is_empty() {
-                let found = snapshot::found(&entries, discover);
+                let found = snapshot::to_backends(&entries, discover);
                 let count = found.len();
                 if pool.apply_discovered(found) {
                     tracing::info!(pool = %pool.name(), name, backends = count, "discovered a new set of backends");
