@@ -1,15 +1,15 @@
-//! What discovery hands over.
+//! Backends as discovery delivers them.
 
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
 
-/// One backend as discovery found it.
+/// A backend found by discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredBackend {
     /// Unique in the snapshot; where a configured backend has the same name, that one stays.
     pub name: String,
     pub address: Endpoint,
-    /// The name that led to it; a certificate may be verified against it.
+    /// The name that was looked up; a certificate may be verified against it.
     pub host: String,
     /// 0..=256
     pub weight: u16,

@@ -1,15 +1,16 @@
-//! State changes as log lines, a bounded number of them: a backend that flaps must not fill the disk.
+//! Log lines of state changes, a bounded number of them: a backend that flaps must not fill the
+//! disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pool::BackendState;
+use super::states::BackendState;
 
-/// Lines per backend and `WINDOW`: three full flaps tell what there is to tell.
+/// Lines per backend and `WINDOW`: three full flaps are enough to see.
 const MAX_LINES: u32 = 6;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// One change of one backend, to be logged once no lock is held.
+/// A change of one backend, to be logged once no lock is held.
 #[derive(Debug)]
 pub(super) struct Transition {
     pub(super) pool: Arc<str>,
@@ -44,7 +45,7 @@ impl Transition {
     }
 }
 
-/// How many lines a backend has had lately.
+/// The log lines that a backend has had in the present window.
 #[derive(Debug, Default)]
 pub(super) struct TransitionLogLimit {
     began: Option<Instant>,
@@ -53,7 +54,8 @@ pub(super) struct TransitionLogLimit {
 }
 
 impl TransitionLogLimit {
-    /// Whether a change at `now` gets a line: then how many before it got none.
+    /// Allows a line for a change at `now`, and returns how many changes before it got none. `None`:
+    /// no line.
     pub(super) fn allow(&mut self, now: Instant) -> Option<u32> {
         let fresh = |began| now.saturating_duration_since(began) >= WINDOW;
         if self.began.is_none_or(fresh) {
@@ -68,13 +70,13 @@ impl TransitionLogLimit {
         Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// When the changes that got no line must be told, so that the last line is true again.
+    /// When the changes without a line must be summed up, so that the last line is true again.
     pub(super) fn summary_due_at(&self) -> Option<Instant> {
         let began = self.began.filter(|_| self.suppressed > 0)?;
         began.checked_add(WINDOW)
     }
 
-    /// How many changes got no line, once that is due.
+    /// The number of changes without a line, once a summary is due.
     pub(super) fn take_summary(&mut self, now: Instant) -> Option<u32> {
         let due = self.summary_due_at().is_some_and(|at| at <= now);
         if due { self.allow(now) } else { None }
@@ -86,10 +88,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flapping_backend_is_told_of_a_few_times_and_then_counted() {
+    fn a_flapping_backend_is_logged_a_few_times_and_then_counted() {
         let (mut lines, start) = (TransitionLogLimit::default(), Instant::now());
-        let told = (0..100).filter(|_| lines.allow(start).is_some()).count();
-        assert_eq!(told, MAX_LINES as usize);
+        let logged = (0..100).filter(|_| lines.allow(start).is_some()).count();
+        assert_eq!(logged, MAX_LINES as usize);
         let later = start + WINDOW;
         assert_eq!(lines.summary_due_at(), Some(later));
         assert_eq!(lines.take_summary(start), None);
@@ -98,9 +100,9 @@ mod tests {
     }
 
     #[test]
-    fn rare_changes_are_all_told() {
+    fn rare_changes_are_all_logged() {
         let (mut lines, start) = (TransitionLogLimit::default(), Instant::now());
-        let told = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
-        assert_eq!(told.count(), 20);
+        let logged = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
+        assert_eq!(logged.count(), 20);
     }
 }

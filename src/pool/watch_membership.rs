@@ -1,24 +1,24 @@
-//! Keeping work beside a pool in step with it: the loop of whoever starts and ends tasks as its membership changes.
+//! Tasks beside a pool that follow its membership, such as checks and lookups.
 
 use tokio_util::sync::CancellationToken;
 
-use crate::pool::Pool;
+use super::backend_pool::Pool;
 
-/// Calls `adjust` at once and after every change of the pool's membership, addresses or settings, until `stop` is
-/// cancelled. Changes that come close together are one.
+/// Calls `adjust` at once and after every change of the pool's membership, addresses or settings,
+/// until `stop` is cancelled. Changes that come close together are one.
 ///
 /// # Cancel safety
-/// Nothing is lost by dropping it; what `adjust` started is its owner's.
+/// Nothing is lost by dropping it; tasks that `adjust` started belong to its owner.
 pub async fn watch_membership(pool: &Pool, stop: &CancellationToken, mut adjust: impl FnMut()) {
-    let mut changed = pool.changed();
+    let mut changes = pool.changed();
     loop {
-        changed.borrow_and_update();
+        changes.borrow_and_update();
         adjust();
-        let more = tokio::select! {
+        let has_changed = tokio::select! {
             () = stop.cancelled() => false,
-            change = changed.changed() => change.is_ok(),
+            change = changes.changed() => change.is_ok(),
         };
-        if !more {
+        if !has_changed {
             return;
         }
     }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{AcquireError, Backend, BackendRequest, Lease, Pool, clock};
+use super::clock::clock;
+use super::{AcquireError, Backend, BackendRequest, Lease, Pool};
 use crate::config::{self, Address, Balance, InitState, Outlier};
 
 pub(super) fn node(name: &str) -> config::Backend {
