@@ -8,6 +8,6 @@ pub mod log_throttle;
 pub mod names;
 pub mod path;
 pub mod rate;
-pub mod silent_connections;
+pub mod silence_queue;
 pub mod source_prefix;
 pub mod units;

@@ -9,7 +9,7 @@ use super::source_prefix::SourcePrefix;
 /// Silent connections in the order in which they fell silent, each with what its owner keeps of it.
 /// No step takes longer than a search in a tree: an attacker decides how many there are.
 #[derive(Debug)]
-pub struct SilentConnections<T> {
+pub struct SilenceQueue<T> {
     sources: HashMap<SourcePrefix, BTreeMap<u64, T>>,
     /// Number of connections and oldest one of each source.
     sizes: BTreeSet<(usize, Reverse<u64>, SourcePrefix)>,
@@ -23,7 +23,7 @@ pub struct SilentId {
     number: u64,
 }
 
-impl<T> Default for SilentConnections<T> {
+impl<T> Default for SilenceQueue<T> {
     fn default() -> Self {
         Self {
             sources: HashMap::new(),
@@ -33,7 +33,7 @@ impl<T> Default for SilentConnections<T> {
     }
 }
 
-impl<T> SilentConnections<T> {
+impl<T> SilenceQueue<T> {
     /// A connection falls silent.
     pub fn push(&mut self, source: SourcePrefix, kept: T) -> SilentId {
         let number = self.next;
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_source_with_most_goes_first() {
-        let mut silence = SilentConnections::default();
+        let mut silence = SilenceQueue::default();
         let named: Vec<_> = [9, 1, 1, 1, 9]
             .into_iter()
             .enumerate()
@@ -114,7 +114,7 @@ mod tests {
     proptest! {
         #[test]
         fn as_a_search_through_all_of_them(steps in prop::collection::vec((0u8..4, any::<bool>()), 1..60)) {
-            let mut silence = SilentConnections::default();
+            let mut silence = SilenceQueue::default();
             let mut all: Vec<(SilentId, u8)> = Vec::new();
             for (number, comes) in steps {
                 if comes {

@@ -401,7 +401,7 @@ async fn refuse_name(
 }
 
 fn failed(error: &io::Error) -> Termination {
-    tracing::debug!(error = tls::words(error), "tls handshake failed");
+    tracing::debug!(error = tls::describe(error), "tls handshake failed");
     client_end(error)
 }
 

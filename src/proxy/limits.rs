@@ -13,7 +13,7 @@ use super::admission::{ListenerPermit, SourcePermit};
 use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
-use crate::base::silent_connections::SilentId;
+use crate::base::silence_queue::SilentId;
 use crate::base::source_prefix::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::fds;

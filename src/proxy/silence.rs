@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{ClientConnection, SetupPermit};
-use crate::base::silent_connections::{SilentConnections, SilentId};
+use crate::base::silence_queue::{SilenceQueue, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 use crate::config::Prefixes;
 use crate::observe::{Cause, Phase, Refusal, Side, Termination};
@@ -24,7 +24,7 @@ const BATCHES: u64 = 256;
 
 /// The silent ones of the process.
 #[derive(Debug, Default)]
-pub(super) struct SilentConnections(Mutex<SilentConnections<(Instant, CancellationToken)>>);
+pub(super) struct SilentConnections(Mutex<SilenceQueue<(Instant, CancellationToken)>>);
 
 impl SilentConnections {
     pub fn enter(&self, source: SourcePrefix, leave: &CancellationToken, now: Instant) -> SilentId {
@@ -58,7 +58,7 @@ impl SilentConnections {
     }
 
     /// Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, SilentConnections<(Instant, CancellationToken)>> {
+    fn lock(&self) -> MutexGuard<'_, SilenceQueue<(Instant, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

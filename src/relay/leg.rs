@@ -407,7 +407,9 @@ impl Leg {
 
     /// Ciphertext of a record of which not all has come.
     pub fn begun_bytes(&self) -> usize {
-        self.tls.as_ref().map_or(0, |tls| tls.session.begun())
+        self.tls
+            .as_ref()
+            .map_or(0, |tls| tls.session.partial_bytes())
     }
 
     /// Its peer has sent a part of a TLS record.

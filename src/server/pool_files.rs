@@ -111,7 +111,7 @@ impl Server {
 
     fn look_at(&self, followed: &mut PoolFileWatch, pool: &Pool) -> PoolFileLook {
         let files = followed.settings.files();
-        match followed.look.again(files.iter(), followed.error.is_some()) {
+        match followed.look.poll(files.iter(), followed.error.is_some()) {
             FileChange::Same => PoolFileLook::Same,
             FileChange::Unsettled => PoolFileLook::Unsettled,
             FileChange::Changed(_) => PoolFileLook::Taken(self.take(followed, pool)),

@@ -1,10 +1,10 @@
-//! TLS as one listener terminates it, kept up to date with its files: certificates, keys, authorities, revocation lists, ticket
-//! keys. Only the next handshake sees a change.
+//! TLS of one listener, kept up to date with its files: certificates, keys, authorities, revocation
+//! lists, ticket keys. Only the next handshake sees a change.
 //!
-//! What changed is taken once two looks in a row see the same, so that no half of a file is served, and part by part: a
-//! certificate that does not belong to its key yet leaves the last pair serving, and is tried again until it does.
+//! A change is loaded once two polls in a row see the same contents, so that no half of a file is
+//! served. Items are loaded one by one: while a certificate does not match its key, the last pair
+//! goes on serving, and the new one is tried again until it does.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -21,87 +21,94 @@ use super::sni_resolver::SniResolver;
 use super::tickets::{DecryptOnly, Tickets};
 use crate::config::Terminate;
 
-/// One listener's TLS.
+/// TLS of one listener.
 pub struct TlsAcceptor {
+    context: AcceptorContext,
+    active: ArcSwap<ActiveConfig>,
+    watch: Mutex<FileWatch>,
+    /// Errors of the last load; empty when there were none. Apart from the watch, which a file system
+    /// that hangs may hold.
+    errors: ArcSwap<Vec<String>>,
+}
+
+/// Inputs of a configuration that stay the same while its files change.
+struct AcceptorContext {
     /// The listener's.
     name: String,
     settings: Terminate,
     alpn: Vec<Vec<u8>>,
     provider: Arc<CryptoProvider>,
-    active: ArcSwap<ActiveConfig>,
-    watch: Mutex<FileWatch>,
-    /// What was wrong with the files that were taken last; empty when nothing was. Apart from the look, which a file system that
-    /// hangs may hold.
-    errors: ArcSwap<Vec<String>>,
 }
 
 struct ActiveConfig {
     material: TlsMaterial,
     names: Arc<SniResolver>,
     configs: Arc<ConfigByOrder>,
-    /// See [`Terminator::config_of_resumed`].
+    /// See [`TlsAcceptor::resumption_config`].
     resumed: Arc<ConfigByOrder>,
     tickets: Tickets,
     fingerprint: Fingerprint,
 }
 
-/// What a look has found.
+/// Result of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshOutcome {
     /// Nothing new.
     Same,
-    /// Something is being written: look again after [`super::SETTLE`].
+    /// A file is being written: refresh again after [`super::SETTLE_TIME`].
     Unsettled,
-    /// The files changed and were taken, as far as they can be used.
-    Taken,
+    /// The files changed and were loaded, as far as they can be used.
+    Reloaded,
 }
 
 impl TlsAcceptor {
-    /// Reads and checks everything that `settings` name, for the listener `name`. `alpn` lists the protocols offered, most wanted
-    /// first; empty: none.
+    /// Reads and checks all files of `settings`, for the listener `name`. `alpn` lists the protocols
+    /// offered, most wanted first; empty: none.
     ///
     /// # Errors
     /// Names the first file that cannot be used, and what is wrong with it.
     pub fn load(name: &str, settings: &Terminate, alpn: &[&[u8]]) -> Result<TlsAcceptor, TlsError> {
-        let provider = Arc::new(ciphers::provider());
-        let (look, contents) = FileWatch::start(files(settings));
-        let LoadedMaterial { parts, errors } =
-            TlsMaterial::load(settings, &contents, None, &provider);
-        if let Some(first) = errors.into_iter().next() {
-            return Err(first);
-        }
+        let (watch, contents) = FileWatch::start(files(settings));
         let alpn: Vec<_> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let parts = parts.ok_or_else(|| rustls::Error::NoCertificatesPresented)?;
-        let serving = ActiveConfig::new(name, settings, &alpn, parts, &provider)?;
-        Ok(TlsAcceptor {
+        let context = AcceptorContext {
             name: name.to_owned(),
             settings: settings.clone(),
             alpn,
-            provider,
-            active: ArcSwap::from_pointee(serving),
-            watch: Mutex::new(look),
+            provider: Arc::new(ciphers::provider()),
+        };
+        let LoadedMaterial { material, errors } = context.load(&contents, None);
+        if let Some(first) = errors.into_iter().next() {
+            return Err(first);
+        }
+        let material = material.ok_or_else(|| rustls::Error::NoCertificatesPresented)?;
+        let active = ActiveConfig::new(&context, material)?;
+        Ok(TlsAcceptor {
+            context,
+            active: ArcSwap::from_pointee(active),
+            watch: Mutex::new(watch),
             errors: ArcSwap::default(),
         })
     }
 
-    /// All that is wrong with the files of `settings`, where [`Terminator::load`] names the first.
+    /// Every error in the files of `settings`; [`TlsAcceptor::load`] returns the first.
     pub fn file_errors(settings: &Terminate) -> Vec<TlsError> {
         let (_, contents) = FileWatch::start(files(settings));
         TlsMaterial::load(settings, &contents, None, &Arc::new(ciphers::provider())).errors
     }
 
-    /// For the next handshake of any client.
+    /// Configuration for the next handshake of any client.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config_for(CipherOrder::Server)
     }
 
-    /// For the next handshake of a client whose hello was read.
+    /// Configuration for the next handshake of a client whose hello was read.
     pub fn config_for(&self, order: CipherOrder) -> Arc<ServerConfig> {
         Arc::clone(self.active.load().configs.get(order))
     }
 
-    /// For a handshake that one of our tickets resumes. Where clients show certificates no new ticket comes of it: each would
-    /// begin its life anew, and a client could go on for ever by a certificate that was verified once.
+    /// Configuration for a handshake that one of our tickets resumes. Where clients show certificates
+    /// it issues no new ticket: each would have a full lifetime, and a client could go on for ever by
+    /// a certificate that was verified once.
     pub fn resumption_config(&self, order: CipherOrder) -> Arc<ServerConfig> {
         Arc::clone(self.active.load().resumed.get(order))
     }
@@ -111,15 +118,15 @@ impl TlsAcceptor {
         self.active.load().names.serves(name)
     }
 
-    /// What opens the tickets of this listener, as they are now.
+    /// The present ticket keys of this listener.
     pub fn tickets(&self) -> Tickets {
         self.active.load().tickets.clone()
     }
 
     /// The certificates that serve, in the configuration's order.
     pub fn certificates(&self) -> Vec<CertificateFacts> {
-        let serving = self.active.load();
-        let loaded = serving.material.certificates.iter();
+        let active = self.active.load();
+        let loaded = active.material.certificates.iter();
         loaded.map(|one| one.facts.clone()).collect()
     }
 
@@ -132,12 +139,12 @@ impl TlsAcceptor {
         names
     }
 
-    /// Of the contents that serve: differs when a file's content does, whatever its stamp.
+    /// Fingerprint of the contents in use: differs when a file's content does, whatever its stamp.
     pub fn fingerprint(&self) -> Fingerprint {
         self.active.load().fingerprint
     }
 
-    /// Why the files as they are now do not serve whole, each reason on one line; `None`: they do.
+    /// Why the present files are not in use as a whole, a reason per line; `None`: they are.
     pub fn error(&self) -> Option<String> {
         let errors = self.errors.load();
         (!errors.is_empty()).then(|| errors.join("\n"))
@@ -145,14 +152,15 @@ impl TlsAcceptor {
 
     /// The listener's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.context.name
     }
 
-    /// Looks at the files and takes what changed and has settled. Blocks on file I/O. Logs each change of state once.
+    /// Polls the files and loads changes that have settled. Blocks on file I/O. Logs each change of
+    /// state once.
     pub fn refresh(&self) -> RefreshOutcome {
-        let mut look = self.look();
+        let mut watch = self.lock_watch();
         let always = !self.errors.load().is_empty();
-        let contents = match look.again(self.files(), always) {
+        let contents = match watch.poll(files(&self.context.settings), always) {
             FileChange::Same => return RefreshOutcome::Same,
             FileChange::Unsettled => return RefreshOutcome::Unsettled,
             FileChange::Changed(contents) => contents,
@@ -161,30 +169,23 @@ impl TlsAcceptor {
         // The status says it before the log does.
         let before = self.errors.swap(Arc::clone(&errors));
         self.log_changes(&before, &errors);
-        RefreshOutcome::Taken
+        RefreshOutcome::Reloaded
     }
 
-    /// Serves with what can be used; gives what cannot.
+    /// Activates what can be used, and returns the errors of the rest.
     fn reload(&self, contents: &FileContents) -> Vec<String> {
-        let serving = self.active.load();
-        let LoadedMaterial { parts, mut errors } = TlsMaterial::load(
-            &self.settings,
-            contents,
-            Some(&serving.material),
-            &self.provider,
-        );
-        let parts = parts.filter(|parts| parts.fingerprint() != serving.fingerprint);
-        if let Some(parts) = parts {
-            match ActiveConfig::new(
-                &self.name,
-                &self.settings,
-                &self.alpn,
-                parts,
-                &self.provider,
-            ) {
-                Ok(serving) => {
-                    self.active.store(Arc::new(serving));
-                    tracing::info!(listener = self.name, "tls files renewed");
+        let active = self.active.load();
+        let loaded = self.context.load(contents, Some(&active.material));
+        let LoadedMaterial {
+            material,
+            mut errors,
+        } = loaded;
+        let changed = material.filter(|new| new.fingerprint() != active.fingerprint);
+        if let Some(material) = changed {
+            match ActiveConfig::new(&self.context, material) {
+                Ok(active) => {
+                    self.active.store(Arc::new(active));
+                    tracing::info!(listener = self.name(), "tls files reloaded");
                 }
                 Err(error) => errors.push(error),
             }
@@ -195,36 +196,35 @@ impl TlsAcceptor {
     fn log_changes(&self, before: &[String], now: &[String]) {
         for error in now.iter().filter(|error| !before.contains(error)) {
             tracing::error!(
-                listener = self.name,
+                listener = self.name(),
                 %error,
-                "tls file cannot be used, the last good one goes on"
+                "tls file cannot be used, the last good one stays in use"
             );
         }
         if now.is_empty() && !before.is_empty() {
-            tracing::info!(listener = self.name, "every tls file can be used again");
+            tracing::info!(listener = self.name(), "every tls file can be used again");
         }
     }
 
-    fn files(&self) -> impl Iterator<Item = &PathBuf> + Clone {
-        files(&self.settings)
-    }
-
-    fn look(&self) -> MutexGuard<'_, FileWatch> {
+    fn lock_watch(&self) -> MutexGuard<'_, FileWatch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl AcceptorContext {
+    fn load(&self, contents: &FileContents, before: Option<&TlsMaterial>) -> LoadedMaterial {
+        TlsMaterial::load(&self.settings, contents, before, &self.provider)
+    }
+}
+
 impl ActiveConfig {
-    fn new(
-        name: &str,
-        settings: &Terminate,
-        alpn: &[Vec<u8>],
-        parts: TlsMaterial,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<ActiveConfig, TlsError> {
-        let tickets = parts.tickets(name)?;
-        let names = Arc::new(SniResolver::new(&parts.certificates));
-        let config = parts.config(settings, alpn, &tickets, Arc::clone(&names), provider)?;
+    fn new(context: &AcceptorContext, material: TlsMaterial) -> Result<ActiveConfig, TlsError> {
+        let tickets = material.tickets(&context.name)?;
+        let names = Arc::new(SniResolver::new(&material.certificates));
+        let (settings, provider) = (&context.settings, &context.provider);
+        let mut config = material.config(settings, Arc::clone(&names), provider)?;
+        config.alpn_protocols.clone_from(&context.alpn);
+        config.ticketer = Arc::new(tickets.clone());
         let resumed = settings.client_auth.as_ref().map(|_| {
             let mut resumed = config.clone();
             resumed.ticketer = Arc::new(DecryptOnly(tickets.clone()));
@@ -235,9 +235,9 @@ impl ActiveConfig {
             names,
             resumed: resumed.unwrap_or_else(|| Arc::clone(&configs)),
             configs,
-            fingerprint: parts.fingerprint(),
+            fingerprint: material.fingerprint(),
             tickets,
-            material: parts,
+            material,
         })
     }
 }
@@ -262,7 +262,7 @@ mod tests {
             match terminator.refresh() {
                 RefreshOutcome::Same => return taken,
                 RefreshOutcome::Unsettled => {}
-                RefreshOutcome::Taken => taken = true,
+                RefreshOutcome::Reloaded => taken = true,
             }
         }
     }
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(terminator.refresh(), RefreshOutcome::Unsettled);
         copy(&folder.make("last", &["chat.test"]), &chat);
         assert_eq!(terminator.refresh(), RefreshOutcome::Unsettled);
-        assert_eq!(terminator.refresh(), RefreshOutcome::Taken);
+        assert_eq!(terminator.refresh(), RefreshOutcome::Reloaded);
         assert_eq!(
             served(&terminator, "chat.test"),
             der(&folder.file("last.pem"))

@@ -1,4 +1,5 @@
-//! What can be wrong with a certificate, its key, a file of roots, of revocation lists or of ticket keys. Every message names the file.
+//! Errors in certificates, keys, and files of roots, revocation lists or ticket keys. Every message
+//! names the file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +13,7 @@ use rustls_pki_types::{UnixTime, pem};
 
 use crate::wire::ticket_keys::TicketKeysError;
 
-/// Why a TLS configuration could not be built. The operator's to repair; never a peer's fault.
+/// Why a TLS configuration could not be built. The operator must act; never a peer's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{}: {source}", file.display())]
@@ -29,7 +30,7 @@ pub enum TlsError {
     #[error("{}: no private key found", file.display())]
     NoKey { file: PathBuf },
     #[error(
-        "{}: the private key is encrypted, and nobody is there to give the passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
+        "{}: the private key is encrypted, and there is no way to enter a passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
         file.display(),
         file.display()
     )]
@@ -41,7 +42,7 @@ pub enum TlsError {
         file.display()
     )]
     OldVersion { file: PathBuf, version: u32 },
-    #[error("{}: the private key cannot be used: {}", file.display(), words(source))]
+    #[error("{}: the private key cannot be used: {}", file.display(), describe(source))]
     Key {
         file: PathBuf,
         source: rustls::Error,
@@ -69,12 +70,24 @@ pub enum TlsError {
         hint(errors)
     )]
     NoRoots { errors: Vec<String> },
-    #[error("tls: {}", words(.0))]
+    #[error("tls: {}", describe(.0))]
     Rustls(#[from] rustls::Error),
 }
 
 impl TlsError {
-    /// The file that it is about; the key of a pair.
+    pub(super) fn pem(file: &Path, source: pem::Error) -> TlsError {
+        let file = file.to_owned();
+        TlsError::Pem { file, source }
+    }
+
+    pub(super) fn certificate(file: &Path, error: &impl fmt::Display) -> TlsError {
+        TlsError::Certificate {
+            file: file.to_owned(),
+            why: describe(error),
+        }
+    }
+
+    /// The file at fault; the key of a pair.
     pub fn file(&self) -> Option<&Path> {
         match self {
             TlsError::Read { file, .. }
@@ -104,19 +117,19 @@ fn hint(errors: &[String]) -> String {
     }
 }
 
-/// What a failed handshake says.
+/// Message of a failed handshake.
 pub fn describe_handshake_error(error: &io::Error) -> String {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(rustls::Error::InvalidCertificate(why)) => {
-            validity(why).unwrap_or_else(|| words(error))
+            validity(why).unwrap_or_else(|| describe(error))
         }
-        Some(_) => words(error),
+        Some(_) => describe(error),
         None => error.to_string(),
     }
 }
 
-/// The library counts in seconds since the epoch.
+/// Message of a certificate outside its validity, with a date: the library shows seconds since 1970.
 fn validity(error: &CertificateError) -> Option<String> {
     let date = |time: &UnixTime| {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))?;
@@ -134,16 +147,16 @@ fn validity(error: &CertificateError) -> Option<String> {
     }
 }
 
-/// What a library says, with the names of its variants as text: "bad encoding" for `BadEncoding`.
-/// The fields of one are left out.
-pub fn words(error: &impl fmt::Display) -> String {
+/// Message of a library's error, with the names of variants as text: "bad encoding" for
+/// `BadEncoding`. Fields of variants are left out.
+pub fn describe(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text.split(" {").next().unwrap_or_default();
-    let words = text.split(' ').map(|one| word(&unwrapped(one)));
+    let words = text.split(' ').map(|one| split_variant(&unwrapped(one)));
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `a.example` of `DnsName("a.example")`; any other word as it is.
+/// `a.example` of `DnsName("a.example")`; any other word as is.
 fn unwrapped(word: &str) -> Cow<'_, str> {
     let parts = word.split_once('(').and_then(|(variant, rest)| {
         let (inner, behind) = rest.rsplit_once(')')?;
@@ -154,7 +167,7 @@ fn unwrapped(word: &str) -> Cow<'_, str> {
     })
 }
 
-/// Two words or more in one.
+/// Whether a word is the name of a variant: two words or more in one.
 fn is_variant(word: &str) -> bool {
     let letters = word.as_bytes();
     let begins = |pair: &[u8; 2]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
@@ -163,8 +176,8 @@ fn is_variant(word: &str) -> bool {
         && letters.array_windows().any(begins)
 }
 
-/// As it is, unless it is two words or more in one.
-fn word(word: &str) -> String {
+/// Separate words of the name of a variant; any other word as is.
+fn split_variant(word: &str) -> String {
     if !is_variant(word) {
         return word.to_owned();
     }
@@ -178,7 +191,7 @@ fn word(word: &str) -> String {
     text
 }
 
-/// The library shows lines as lists of numbers.
+/// Message of a PEM error: the library shows lines as lists of numbers.
 fn describe_pem_error(error: &pem::Error) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
     match error {
@@ -188,7 +201,7 @@ fn describe_pem_error(error: &pem::Error) -> String {
         pem::Error::IllegalSectionStart { line } => {
             format!("the line `{}` begins nothing", text(line).trim_end())
         }
-        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64".to_owned(),
+        pem::Error::Base64Decode(_) => "the text between BEGIN and END is not base64".to_owned(),
         other => other.to_string(),
     }
 }
@@ -201,7 +214,7 @@ mod tests {
 
     #[test]
     fn no_name_of_a_variant_is_shown() {
-        let said = |error: Error| words(&error);
+        let said = |error: Error| describe(&error);
         assert_eq!(
             said(Error::PeerIncompatible(
                 PeerIncompatible::NoCipherSuitesInCommon
@@ -230,7 +243,7 @@ mod tests {
             "invalid peer certificate: bad encoding"
         );
         let context = "Unusable UnsupportedThing { signature_id: [1, 2] }";
-        assert_eq!(words(&context), "Unusable unsupported thing");
+        assert_eq!(describe(&context), "Unusable unsupported thing");
         let expired = CertificateError::ExpiredContext {
             time: UnixTime::since_unix_epoch(Duration::from_secs(86_400)),
             not_after: UnixTime::since_unix_epoch(Duration::from_secs(60)),
@@ -245,7 +258,7 @@ mod tests {
             "",
             "lb.Example.org",
         ] {
-            assert_eq!(words(&plain), plain);
+            assert_eq!(describe(&plain), plain);
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) trait HandshakeSide {
     /// rustls' own of this end.
     type Data;
     /// Its last flight is waited for. The other end's goes out with the first data.
-    const IS_AWAITED: bool;
+    const SENDS_LAST_FLIGHT: bool;
 
     fn state(&self) -> &CommonState;
 

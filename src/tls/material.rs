@@ -1,28 +1,29 @@
-//! The parts that TLS is terminated with, and the rustls configuration made of them.
+//! Key material of a listener, and the rustls configuration made of it.
 //!
-//! Each part (a certificate with its key, the policy for clients, the ticket keys) is taken as a whole or not at all; where one
-//! cannot be used, the one before it goes on.
+//! Each item (a certificate with its key, the policy for clients, the ticket keys) is loaded as a
+//! whole or not at all; where one cannot be used, the last one stays in use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::TlsError;
 use super::certificate::LoadedCertificate;
+use super::ciphers::protocol_versions;
 use super::client_verifier::ClientVerifier;
 use super::files::{FileContents, FileHash, Fingerprint};
 use super::sni_resolver::SniResolver;
 use super::tickets::{TicketScope, Tickets};
-use crate::config::{Certificate, Terminate, TlsVersion};
+use crate::config::{Certificate, Terminate};
 use crate::wire::ticket_keys::TicketKeys;
 
-/// Of how tickets are written. The state within is rustls' own: with a version that writes it otherwise, change this.
+/// Version of the ticket format. The state within is rustls' own: change this with a version of
+/// rustls that writes it differently.
 const TICKET_FORMAT: &[u8] = b"evenkeel 1, rustls 0.23";
 
-/// What a listener serves with.
+/// Certificates, client policy and ticket keys of a listener.
 pub(super) struct TlsMaterial {
     /// In the configuration's order.
     pub certificates: Vec<Arc<LoadedCertificate>>,
@@ -35,10 +36,10 @@ struct SharedTicketKeys {
     fingerprint: Fingerprint,
 }
 
-/// Parts, and what is wrong with those that could not be taken.
+/// Result of a load: the material, and the errors of items that could not be loaded.
 pub(super) struct LoadedMaterial {
-    /// `None`: a part is missing that has none before it.
-    pub parts: Option<TlsMaterial>,
+    /// `None`: an item could not be loaded, and there is no earlier one.
+    pub material: Option<TlsMaterial>,
     pub errors: Vec<TlsError>,
 }
 
@@ -52,7 +53,7 @@ pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> + Cl
 }
 
 impl TlsMaterial {
-    /// Makes what is new of what was read; what did not change is that of `before`, and so is what is wrong now.
+    /// Loads each item whose files have changed; the others, and those that fail, stay as `before`.
     pub fn load(
         settings: &Terminate,
         contents: &FileContents,
@@ -60,61 +61,48 @@ impl TlsMaterial {
         provider: &Arc<CryptoProvider>,
     ) -> LoadedMaterial {
         let mut errors = Vec::new();
-        let mut note = |error| errors.push(error);
         let certificates = settings.certificates.iter().enumerate();
-        let certificates: Vec<_> = certificates
+        let certificates: Option<Vec<_>> = certificates
             .map(|(place, certificate)| {
                 let last = before.and_then(|before| before.certificates.get(place));
-                let same = |last: &LoadedCertificate, now| last.fingerprint == now;
-                let now = LoadedCertificate::fingerprint(certificate, contents);
-                let make = || LoadedCertificate::load(certificate, contents, provider);
-                reuse_or_load(last, now, same, make).unwrap_or_else(|error| {
-                    note(error);
-                    last.cloned()
+                let fingerprint = LoadedCertificate::fingerprint(certificate, contents);
+                reuse_or_load(last, fingerprint, &mut errors, || {
+                    LoadedCertificate::load(certificate, contents, provider)
                 })
             })
+            // Every certificate is looked at, so that all errors are found.
+            .collect::<Vec<_>>()
+            .into_iter()
             .collect();
         let clients = settings.client_auth.as_ref().map(|clients| {
             let last = before.and_then(|before| before.clients.as_ref());
-            let same = |last: &ClientVerifier, now| last.fingerprint == now;
-            let now = ClientVerifier::fingerprint(clients, contents);
-            let make = || ClientVerifier::load(clients, contents, Arc::clone(provider));
-            reuse_or_load(last, now, same, make).unwrap_or_else(|error| {
-                note(error);
-                last.cloned()
+            let fingerprint = ClientVerifier::fingerprint(clients, contents);
+            reuse_or_load(last, fingerprint, &mut errors, || {
+                ClientVerifier::load(clients, contents, Arc::clone(provider))
             })
         });
         let ticket_keys = settings.ticket_keys.as_ref().map(|file| {
             let last = before.and_then(|before| before.ticket_keys.as_ref());
-            let same = |last: &SharedTicketKeys, now| last.fingerprint == now;
-            let now = contents.fingerprint_of([file].into_iter());
-            let make = || SharedTicketKeys::take(file, contents);
-            reuse_or_load(last, now, same, make).unwrap_or_else(|error| {
-                note(error);
-                last.cloned()
+            let fingerprint = contents.fingerprint_of([file].into_iter());
+            reuse_or_load(last, fingerprint, &mut errors, || {
+                SharedTicketKeys::load(file, contents)
             })
         });
         LoadedMaterial {
-            parts: complete(certificates, clients, ticket_keys),
+            material: complete(certificates, clients, ticket_keys),
             errors,
         }
     }
 
-    /// Of everything.
+    /// Fingerprint of all items.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FileHash::new();
         for certificate in &self.certificates {
             hash.add(&certificate.fingerprint);
             hash.add(&[u8::from(certificate.default)]);
         }
-        match &self.clients {
-            Some(clients) => hash.add(&clients.fingerprint),
-            None => hash.add_absent(),
-        }
-        match &self.ticket_keys {
-            Some(keys) => hash.add(&keys.fingerprint),
-            None => hash.add_absent(),
-        }
+        hash.add_optional(self.clients.as_ref().map(|clients| clients.fingerprint));
+        hash.add_optional(self.ticket_keys.as_ref().map(|keys| keys.fingerprint));
         hash.finish()
     }
 
@@ -130,81 +118,87 @@ impl TlsMaterial {
         })
     }
 
-    /// A session that is resumed is not verified again: a change of authorities or revocation lists voids every ticket.
+    /// Scope of the tickets. A resumed session is not verified again: a change of authorities or
+    /// revocation lists invalidates every ticket.
     fn scope(&self, name: &str) -> TicketScope {
         let mut hash = FileHash::new();
         hash.add(TICKET_FORMAT);
         hash.add(name.as_bytes());
-        match &self.clients {
-            Some(clients) => hash.add(&clients.fingerprint),
-            None => hash.add_absent(),
-        }
+        hash.add_optional(self.clients.as_ref().map(|clients| clients.fingerprint));
         hash.finish()
     }
 
+    /// A configuration with this material, without ALPN and tickets.
+    ///
     /// # Errors
     /// rustls refuses the settings.
     pub fn config(
         &self,
         settings: &Terminate,
-        alpn: &[Vec<u8>],
-        tickets: &Tickets,
         names: Arc<SniResolver>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-            .with_protocol_versions(versions(settings.min_version))?;
+            .with_protocol_versions(protocol_versions(settings.min_version))?;
         let builder = match &self.clients {
             Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(names);
-        config.alpn_protocols = alpn.to_vec();
-        config.ticketer = Arc::new(tickets.clone());
-        // The relay goes on with the traffic keys (`record::Session`).
+        // The relay goes on with the traffic keys (`record::TlsSession`).
         config.enable_secret_extraction = true;
         Ok(config)
     }
 }
 
-/// The last one where nothing changed, else a new one.
-fn reuse_or_load<T>(
-    last: Option<&Arc<T>>,
-    now: Result<Fingerprint, TlsError>,
-    same: impl FnOnce(&T, Fingerprint) -> bool,
-    make: impl FnOnce() -> Result<T, TlsError>,
-) -> Result<Option<Arc<T>>, TlsError> {
-    let now = now?;
-    match last {
-        Some(last) if same(last, now) => Ok(Some(Arc::clone(last))),
-        _ => Ok(Some(Arc::new(make()?))),
-    }
+/// An item that is loaded from files as a whole.
+pub(super) trait FromFiles {
+    /// Fingerprint of the contents it was loaded from.
+    fn fingerprint(&self) -> Fingerprint;
 }
 
-/// `None` within what is configured: there is none that can be used.
+/// The last item where its files did not change, else a new one. Where that fails, notes the error
+/// and stays with the last one, if there is one.
+fn reuse_or_load<T: FromFiles>(
+    last: Option<&Arc<T>>,
+    fingerprint: Result<Fingerprint, TlsError>,
+    errors: &mut Vec<TlsError>,
+    load: impl FnOnce() -> Result<T, TlsError>,
+) -> Option<Arc<T>> {
+    let unchanged = |now| last.filter(|last| last.fingerprint() == now).cloned();
+    let loaded = fingerprint.and_then(|now| match unchanged(now) {
+        Some(last) => Ok(last),
+        None => load().map(Arc::new),
+    });
+    loaded
+        .map_err(|error| errors.push(error))
+        .ok()
+        .or_else(|| last.cloned())
+}
+
+/// The material, unless an item that is configured could not be loaded.
 fn complete(
-    certificates: Vec<Option<Arc<LoadedCertificate>>>,
+    certificates: Option<Vec<Arc<LoadedCertificate>>>,
     clients: Option<Option<Arc<ClientVerifier>>>,
     ticket_keys: Option<Option<Arc<SharedTicketKeys>>>,
 ) -> Option<TlsMaterial> {
     Some(TlsMaterial {
-        certificates: certificates.into_iter().collect::<Option<_>>()?,
-        clients: configured(clients)?,
-        ticket_keys: configured(ticket_keys)?,
+        certificates: certificates?,
+        clients: clients.map_or(Some(None), |clients| clients.map(Some))?,
+        ticket_keys: ticket_keys.map_or(Some(None), |keys| keys.map(Some))?,
     })
 }
 
-fn configured<T>(part: Option<Option<T>>) -> Option<Option<T>> {
-    match part {
-        None => Some(None),
-        Some(part) => part.map(Some),
+impl FromFiles for SharedTicketKeys {
+    fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 }
 
 impl SharedTicketKeys {
-    fn take(file: &PathBuf, contents: &FileContents) -> Result<SharedTicketKeys, TlsError> {
+    fn load(file: &PathBuf, contents: &FileContents) -> Result<SharedTicketKeys, TlsError> {
         let keys =
-            TicketKeys::parse(contents.of(file)?).map_err(|source| TlsError::TicketKeys {
+            TicketKeys::parse(contents.get(file)?).map_err(|source| TlsError::TicketKeys {
                 file: file.clone(),
                 source,
             })?;
@@ -212,15 +206,6 @@ impl SharedTicketKeys {
             keys,
             fingerprint: contents.fingerprint_of([file].into_iter())?,
         })
-    }
-}
-
-fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
-    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
-    static NEW: [&SupportedProtocolVersion; 1] = [&TLS13];
-    match least {
-        TlsVersion::Tls12 => &BOTH,
-        TlsVersion::Tls13 => &NEW,
     }
 }
 
@@ -348,7 +333,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::tls) fn der(file: &Path) -> Vec<u8> {
-        super::super::certificate::read_chain(file).unwrap()[0].to_vec()
+        crate::tls::certificate::read_chain(file).unwrap()[0].to_vec()
     }
 
     /// The stem of the certificate a client that names `name` gets.
@@ -458,7 +443,7 @@ pub(super) mod tests {
         let folder = Folder::new();
         let certificates = vec![folder.make("chat", &["chat.test"])];
         let settings = Terminate {
-            min_version: TlsVersion::Tls13,
+            min_version: crate::config::TlsVersion::Tls13,
             ..Terminate::with(certificates.clone())
         };
         let loaded = TlsAcceptor::load("chat", &settings, &[]).unwrap();

@@ -16,17 +16,17 @@ mod handshake;
 mod identity;
 mod material;
 pub mod record;
+mod server_verifier;
 mod sni_resolver;
 mod stream;
 mod tickets;
-mod verifier;
 
 pub use acceptor::{RefreshOutcome, TlsAcceptor};
 pub use backend_config::BackendTlsConfig;
 pub use certificate::{CertificateFacts, certificate_facts};
 pub use ciphers::CipherOrder;
 pub use client::{client_config, known_client_config, pinned_client_config};
-pub use error::{TlsError, describe_handshake_error, words};
+pub use error::{TlsError, describe, describe_handshake_error};
 pub use file_watch::{FileChange, FileWatch, SETTLE_TIME};
 pub use identity::ClientIdentity;
 #[cfg(any(test, fuzzing))]

@@ -176,7 +176,7 @@ impl TlsSession {
     }
 
     /// Bytes of a record of which not all has come, at most [`MAX_RECORD_BYTES`].
-    pub fn begun(&self) -> usize {
+    pub fn partial_bytes(&self) -> usize {
         self.partial.len()
     }
 

@@ -1,5 +1,5 @@
-//! Which certificates a client of ours takes where the system's way does not do: any, or those that it knows by heart.
-//! Every handshake must be signed by the certificate's key nevertheless.
+//! Verification of server certificates beyond the system's roots: any certificate, pinned ones, or
+//! listed ones beside roots. In each case the handshake must be signed by the certificate's key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,33 +12,38 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
+/// Verifier for backends, checks and the command line.
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     pub trust: ServerTrust,
     pub provider: Arc<CryptoProvider>,
 }
 
+/// Certificates that are accepted.
 #[derive(Debug)]
 pub(super) enum ServerTrust {
     Any,
-    /// These, whatever names are in them, and where there are roots, what those signed for the name asked for.
+    /// The listed certificates, whatever names are in them; and what `roots` signed for the name.
     Pinned {
-        own: Vec<CertificateDer<'static>>,
+        listed: Vec<CertificateDer<'static>>,
         roots: Option<Arc<WebPkiServerVerifier>>,
     },
-    /// What `roots` signed; and each of `own` itself while it is valid and names the backend: most who sign a node's
-    /// certificate with its own key make it one of an authority, which no chain may end with.
+    /// What `roots` signed for the name; and each listed certificate while it is valid and has the
+    /// name: most self-signed node certificates are marked as an authority's, which no chain may end
+    /// with.
     Trusted {
-        own: Vec<CertificateDer<'static>>,
+        listed: Vec<CertificateDer<'static>>,
         roots: Arc<WebPkiServerVerifier>,
     },
 }
 
 impl ServerTrust {
+    /// Trusts `roots` and the listed certificates.
+    ///
     /// # Errors
     /// There are no roots.
-    pub fn trusted(
-        own: Vec<CertificateDer<'static>>,
+    pub fn roots_and(
+        listed: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
@@ -46,15 +51,15 @@ impl ServerTrust {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self::Trusted { own, roots })
+        Ok(Self::Trusted { listed, roots })
     }
 }
 
 impl ServerVerifier {
-    /// Whether the server has shown the key of its certificate. The library reads version 3 alone:
-    /// where every certificate is taken, one of another version is taken unsigned, which keeps out
-    /// nobody who could not have made one of version 3.
-    fn checked(
+    /// Checks that the server has the key of its certificate. The library reads only version 3: where
+    /// every certificate is accepted, one of another version is accepted unsigned. That adds no
+    /// risk, as anybody can make one of version 3.
+    fn check_signature(
         &self,
         cert: &CertificateDer<'_>,
         signed: Result<HandshakeSignatureValid, Error>,
@@ -79,33 +84,25 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (own, roots) = match &self.trust {
+        let roots = match &self.trust {
             ServerTrust::Any => return Ok(ServerCertVerified::assertion()),
-            ServerTrust::Pinned { own, roots } => (own, roots),
-            ServerTrust::Trusted { own, .. } if own.contains(end_entity) => {
-                return verify_own(end_entity, server_name, now);
+            ServerTrust::Pinned { listed, .. } if listed.contains(end_entity) => {
+                return Ok(ServerCertVerified::assertion());
             }
-            ServerTrust::Trusted { roots, .. } => {
-                return roots.verify_server_cert(
-                    end_entity,
-                    intermediates,
-                    server_name,
-                    ocsp_response,
-                    now,
-                );
+            ServerTrust::Trusted { listed, .. } if listed.contains(end_entity) => {
+                return verify_listed(end_entity, server_name, now);
             }
+            ServerTrust::Pinned { roots: None, .. } => {
+                return Err(Error::General(
+                    "it is not the certificate that the configuration names".to_owned(),
+                ));
+            }
+            ServerTrust::Pinned {
+                roots: Some(roots), ..
+            }
+            | ServerTrust::Trusted { roots, .. } => roots,
         };
-        if own.contains(end_entity) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        match roots {
-            Some(roots) => {
-                roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
-            None => Err(Error::General(
-                "it is not the certificate that the configuration names".to_owned(),
-            )),
-        }
+        roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -115,7 +112,7 @@ impl ServerCertVerifier for ServerVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        self.checked(cert, verify_tls12_signature(message, cert, dss, algorithms))
+        self.check_signature(cert, verify_tls12_signature(message, cert, dss, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -125,7 +122,7 @@ impl ServerCertVerifier for ServerVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        self.checked(cert, verify_tls13_signature(message, cert, dss, algorithms))
+        self.check_signature(cert, verify_tls13_signature(message, cert, dss, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -135,37 +132,28 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// A certificate that is trusted as it is: what is left is its name and its time.
-fn verify_own(
+/// Verifies name and validity of a listed certificate.
+fn verify_listed(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
     now: UnixTime,
 ) -> Result<ServerCertVerified, Error> {
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let (not_before, not_after) = (
-        time(parsed.validity().not_before),
-        time(parsed.validity().not_after),
-    );
+    let not_before = time(parsed.validity().not_before);
+    let not_after = time(parsed.validity().not_after);
+    let time = now;
     if now < not_before {
-        return Err(CertificateError::NotValidYetContext {
-            time: now,
-            not_before,
-        }
-        .into());
+        return Err(CertificateError::NotValidYetContext { time, not_before }.into());
     }
     if now > not_after {
-        return Err(CertificateError::ExpiredContext {
-            time: now,
-            not_after,
-        }
-        .into());
+        return Err(CertificateError::ExpiredContext { time, not_after }.into());
     }
     verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
     Ok(ServerCertVerified::assertion())
 }
 
-/// A stamp before 1970 becomes 1970.
+/// Time of a stamp; one before 1970 becomes 1970.
 fn time(stamp: ASN1Time) -> UnixTime {
     let seconds = u64::try_from(stamp.timestamp()).unwrap_or(0);
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
@@ -185,7 +173,7 @@ mod tests {
         let (one, other) = (made(), made());
         let verifier = ServerVerifier {
             trust: ServerTrust::Pinned {
-                own: vec![one.clone()],
+                listed: vec![one.clone()],
                 roots: None,
             },
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),

@@ -117,7 +117,7 @@ where
             begun(handshake.is_resumed());
         }
         let is_last = matches!(step, Ok(HandshakeStep::Done));
-        if (!is_last || E::IS_AWAITED) && !handshake.output.is_empty() {
+        if (!is_last || E::SENDS_LAST_FLIGHT) && !handshake.output.is_empty() {
             let sent = send(&mut io, &handshake.output).await;
             // A peer that is gone does not hear what it did wrong.
             if step.is_ok() {

@@ -1,8 +1,10 @@
-//! Session tickets (RFC 5077 section 4, RFC 8446 section 4.6.1): AES-CBC and HMAC-SHA-256 of aws-lc-rs around the state that
-//! rustls gives, each under keys of this process or keys that several balancers share by a file.
+//! Session tickets (RFC 5077 section 4, RFC 8446 section 4.6.1): AES-CBC and HMAC-SHA-256 of
+//! aws-lc-rs around rustls' state, under keys of this process or keys that several balancers share
+//! by a file.
 //!
-//! A resumed session is not verified again, so every ticket is bound to a scope (listener and policy for client certificates): it
-//! goes into the HMAC, and what was sealed in another scope does not open, under whatever key.
+//! A resumed session is not verified again, so every ticket is bound to a scope (listener and policy
+//! for client certificates): the HMAC covers it, and a ticket of another scope does not open, under
+//! whatever key.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,21 +22,23 @@ use rustls_pki_types::UnixTime;
 
 use crate::wire::ticket_keys::{MAX_KEYS, TicketKey, TicketKeys};
 
-/// How long a ticket is good for, as rustls' own. Keys of a file go when the operator rotates them; this bounds what a forgotten
-/// rotation leaves open to replay, and how old a client certificate's verification can be.
+/// Lifetime of a ticket, as of rustls' own. Keys of a file go when the operator rotates them; this
+/// bounds replay after a forgotten rotation, and the age of a client certificate's verification.
 pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// A key of this process seals for half of a lifetime and opens for a whole one after it: three are kept.
+/// A key of this process seals for half a lifetime and opens for a whole one after it: three are
+/// kept.
 const ROTATION: Duration = Duration::from_secs(6 * 3600);
 /// The clocks of two balancers may differ by this much.
 const MAX_SKEW_SECONDS: u64 = 60;
-/// A ticket has to come back in a ClientHello, which may have 16 KiB; a long chain of client certificates gets none.
+/// A ticket has to come back in a ClientHello, which may have 16 KiB; a client with a long chain of
+/// certificates gets none.
 const MAX_TICKET_BYTES: usize = 8 * 1024;
 
 const NAME_BYTES: usize = 16;
 const TAG_BYTES: usize = 32;
 const STAMP_BYTES: usize = 8;
 
-/// What tickets of one listener and policy are bound to.
+/// Scope of tickets: a hash of listener and policy.
 pub type TicketScope = [u8; 32];
 
 /// Seals and opens the tickets of one scope.
@@ -46,25 +50,25 @@ pub struct Tickets {
 
 #[derive(Clone)]
 enum TicketKeySource {
-    /// The same for every listener, rotated by time; they outlive a reload, or every reconnect after it would be a full
-    /// handshake.
+    /// Keys for every listener, rotated by time. They outlive a reload, or every reconnect after it
+    /// would be a full handshake.
     Process(&'static ProcessKeys),
     Shared(Arc<TicketKeyRing>),
 }
 
 impl Tickets {
-    /// Under keys that this process makes and rotates.
+    /// Tickets under keys that this process makes and rotates.
     ///
     /// # Errors
     /// There is no randomness.
     pub fn with_process_keys(scope: TicketScope) -> Result<Tickets, rustls::Error> {
         let keys = TicketKeySource::Process(
-            ProcessKeys::of_process().map_err(|Unspecified| no_randomness())?,
+            ProcessKeys::of_process().map_err(|Unspecified| no_ticket_keys())?,
         );
         Ok(Tickets { keys, scope })
     }
 
-    /// Under the keys of a file.
+    /// Tickets under the keys of a file.
     ///
     /// # Errors
     /// The provider refuses a key.
@@ -74,7 +78,7 @@ impl Tickets {
     ) -> Result<Tickets, rustls::Error> {
         let all: Result<Vec<_>, _> = keys.all().iter().map(TicketCipher::new).collect();
         let ring = TicketKeyRing {
-            keys: all.map_err(|Unspecified| no_randomness())?,
+            keys: all.map_err(|Unspecified| no_ticket_keys())?,
             sealing: keys.sealing(),
         };
         Ok(Tickets {
@@ -83,8 +87,9 @@ impl Tickets {
         })
     }
 
-    /// Whether this is a ticket of ours that resumes a session now: `ticket` is the ticket extension of a TLS 1.2 ClientHello or
-    /// an identity of its `pre_shared_key` extension (TLS 1.3), of any content and length.
+    /// Whether this is a ticket of ours that resumes a session now. `ticket` is the ticket extension of
+    /// a TLS 1.2 ClientHello or an identity of its `pre_shared_key` extension (TLS 1.3), of any content
+    /// and length.
     pub fn opens(&self, ticket: &[u8]) -> bool {
         self.open(ticket, UnixTime::now().as_secs()).is_some()
     }
@@ -137,7 +142,7 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// Opens tickets and makes none.
+/// Opens tickets and issues none.
 #[derive(Debug)]
 pub(super) struct DecryptOnly(pub Tickets);
 
@@ -165,21 +170,21 @@ impl fmt::Debug for Tickets {
     }
 }
 
-fn no_randomness() -> rustls::Error {
+fn no_ticket_keys() -> rustls::Error {
     rustls::Error::General("the keys of session tickets could not be made".to_owned())
 }
 
-/// The keys at one moment, the oldest first.
+/// Keys at one moment, the oldest first.
 struct TicketKeyRing {
     keys: Vec<Arc<TicketCipher>>,
-    /// Place of the key that seals.
+    /// Index of the key that seals.
     sealing: usize,
 }
 
 /// Keys that this process makes.
 struct ProcessKeys {
     ring: ArcSwap<DatedRing>,
-    /// Held by the one that makes the next key; the others go on with the present ones.
+    /// Held by the thread that makes the next key; the others go on with the present ones.
     rotating: Mutex<()>,
 }
 
@@ -201,48 +206,48 @@ impl ProcessKeys {
     }
 
     fn new(now: Instant) -> Result<ProcessKeys, Unspecified> {
-        let aged = DatedRing::with(vec![TicketCipher::random()?], now);
+        let dated = DatedRing::with(vec![TicketCipher::random()?], now);
         Ok(ProcessKeys {
-            ring: ArcSwap::from_pointee(aged),
+            ring: ArcSwap::from_pointee(dated),
             rotating: Mutex::default(),
         })
     }
 
     /// The present keys, after a rotation when one is due.
     fn ring(&self, now: Instant) -> Arc<TicketKeyRing> {
-        let aged = self.ring.load();
-        if now.saturating_duration_since(aged.since) >= ROTATION
+        let dated = self.ring.load();
+        if now.saturating_duration_since(dated.since) >= ROTATION
             && let Ok(_turning) = self.rotating.try_lock()
         {
             return self.rotate(now);
         }
-        Arc::clone(&aged.ring)
+        Arc::clone(&dated.ring)
     }
 
     fn rotate(&self, now: Instant) -> Arc<TicketKeyRing> {
-        let aged = self.ring.load();
-        let age = now.saturating_duration_since(aged.since);
-        let last = &aged.ring.keys;
-        // Another one may have been here before the lock; without randomness the old keys go on.
+        let dated = self.ring.load();
+        let age = now.saturating_duration_since(dated.since);
+        let last = &dated.ring.keys;
+        // Another thread may have rotated before the lock; without randomness the old keys stay.
         let next = (age >= ROTATION)
             .then(TicketCipher::random)
             .and_then(Result::ok);
         let Some(next) = next else {
-            return Arc::clone(&aged.ring);
+            return Arc::clone(&dated.ring);
         };
-        // Each rotation that nobody asked for in time takes its old key along.
+        // Each rotation that was missed drops its old key.
         let missed = usize::try_from(age.as_secs() / ROTATION.as_secs()).unwrap_or(MAX_KEYS);
         let kept = MAX_KEYS.saturating_sub(missed);
         let kept = last.iter().skip(last.len().saturating_sub(kept));
-        let aged = DatedRing::with(kept.cloned().chain([next]).collect(), now);
-        let ring = Arc::clone(&aged.ring);
-        self.ring.store(Arc::new(aged));
+        let dated = DatedRing::with(kept.cloned().chain([next]).collect(), now);
+        let ring = Arc::clone(&dated.ring);
+        self.ring.store(Arc::new(dated));
         ring
     }
 }
 
 impl DatedRing {
-    /// The newest seals.
+    /// A ring in which the newest key seals.
     fn with(keys: Vec<Arc<TicketCipher>>, since: Instant) -> DatedRing {
         let sealing = keys.len().saturating_sub(1);
         let ring = Arc::new(TicketKeyRing { keys, sealing });
@@ -295,7 +300,7 @@ impl TicketCipher {
         Some(ticket)
     }
 
-    /// Nothing is decrypted before its tag was found right.
+    /// Decrypts a ticket, after its tag was verified.
     fn open(&self, ticket: &[u8], scope: &TicketScope) -> Option<Vec<u8>> {
         let body = ticket.len().checked_sub(TAG_BYTES)?;
         let (body, tag) = ticket.split_at_checked(body)?;
@@ -310,7 +315,7 @@ impl TicketCipher {
     }
 }
 
-/// What a tag is made over. Scope, name and IV have fixed lengths, so that no length needs to be said.
+/// The input of a tag. Scope, name and IV have fixed lengths, so that none needs to be included.
 fn authenticated(scope: &TicketScope, body: &[u8]) -> Vec<u8> {
     [&scope[..], body].concat()
 }

@@ -181,7 +181,7 @@ impl ConnectAttempt {
         }
         tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
         if error.is_refusal() {
-            backend.losses().refused(now);
+            backend.losses().record_refusal(now);
         }
         let is_silent = matches!(error, ConnectError::TimedOut(_));
         match is_silent && (self.is_blamed || self.is_overtaken()) {

@@ -24,7 +24,7 @@ impl Handshake<ClientSide> {
 impl HandshakeSide for ClientSide {
     type Data = ClientConnectionData;
     /// The server waits for our Finished, whoever speaks first.
-    const IS_AWAITED: bool = true;
+    const SENDS_LAST_FLIGHT: bool = true;
 
     fn state(&self) -> &CommonState {
         &self.0

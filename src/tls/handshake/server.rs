@@ -30,7 +30,7 @@ impl Handshake<ServerSide> {
 
 impl HandshakeSide for ServerSide {
     type Data = ServerConnectionData;
-    const IS_AWAITED: bool = false;
+    const SENDS_LAST_FLIGHT: bool = false;
 
     fn state(&self) -> &CommonState {
         &self.connection
