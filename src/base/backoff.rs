@@ -11,7 +11,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays `base`, 2 x `base`, 4 x `base` ... never above `max` (and `max` at once where `base` is above it).
+    /// Delays `base`, 2 x `base`, 4 x `base` ... never above `max` (and `max` at once where `base`
+    /// is above it).
     pub fn new(base: Duration, max: Duration) -> Self {
         let upcoming = base.min(max);
         Backoff {
@@ -32,7 +33,7 @@ impl Backoff {
         delay
     }
 
-    /// Begins again at the base: the last attempt succeeded.
+    /// Starts again at the base: the last attempt succeeded.
     pub fn reset(&mut self) {
         self.upcoming = self.base.min(self.max);
     }

@@ -1,4 +1,4 @@
-//! Floor 0: pure pieces that every other floor may use. No sockets, no tasks, no clock.
+//! Floor 0: pure building blocks for every other floor. No sockets, no tasks, no clock.
 
 pub mod backoff;
 pub mod close_code;

@@ -1,13 +1,14 @@
-//! Connections that say nothing, by source: who goes first when places run short. It is the oldest of
-//! the source that has most of them, so that silence locks nobody out, and least of all others.
+//! Silent connections by source, in the order of eviction when capacity runs short: first the
+//! oldest of the source that has most of them. So silent connections lock no client out, least of
+//! all other sources.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::source_prefix::SourcePrefix;
 
-/// Silent connections in the order in which they fell silent, each with what its owner keeps of it.
-/// No step takes longer than a search in a tree: an attacker decides how many there are.
+/// Silent connections in the order in which they fell silent, each with a value of its owner. No
+/// step takes longer than a search in a tree: an attacker decides how many there are.
 #[derive(Debug)]
 pub struct SilenceQueue<T> {
     sources: HashMap<SourcePrefix, BTreeMap<u64, T>>,
@@ -34,7 +35,7 @@ impl<T> Default for SilenceQueue<T> {
 }
 
 impl<T> SilenceQueue<T> {
-    /// A connection falls silent.
+    /// Adds a connection that falls silent.
     pub fn push(&mut self, source: SourcePrefix, kept: T) -> SilentId {
         let number = self.next;
         self.next += 1;
@@ -42,19 +43,19 @@ impl<T> SilenceQueue<T> {
         SilentId { source, number }
     }
 
-    /// A connection speaks, or is gone. `None`: it was taken out before.
+    /// Removes a connection that speaks, or is gone. `None`: it was evicted before.
     pub fn remove(&mut self, silent: SilentId) -> Option<T> {
         self.change(silent.source, |all| all.remove(&silent.number))
     }
 
-    /// The one that goes first, and how many its source has.
+    /// The next one to evict, and how many its source has.
     pub fn first(&self) -> Option<(&T, usize)> {
         let (count, Reverse(oldest), source) = self.sizes.last()?;
         let kept = self.sources.get(source)?.get(oldest)?;
         Some((kept, *count))
     }
 
-    /// Takes out the one that goes first.
+    /// Evicts the next one.
     pub fn pop(&mut self) -> Option<T> {
         let (_, Reverse(number), source) = *self.sizes.last()?;
         self.remove(SilentId { source, number })

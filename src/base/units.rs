@@ -1,7 +1,7 @@
 //! Durations and sizes with their units, as operators write them: `"5s"`, `"64KiB"`.
 //!
-//! One whole number and one unit, so that each value has one shortest form and can be compared by eye. The same words are
-//! used in the configuration, in messages and in logs.
+//! A whole number and a unit, so that each value has one shortest form and can be compared by eye.
+//! Configuration, messages and logs use the same form.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Units of a size with their length in bytes, largest first. `KB` and its like are refused: they mean two things.
+/// Units of a size with their length in bytes, largest first. `KB` and its like are refused: they
+/// mean two things.
 const SIZE_UNITS: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -45,7 +46,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
-/// The shortest text that [`parse_duration`] reads as the same duration. Parts below a millisecond are left out.
+/// The shortest text that [`parse_duration`] reads as the same duration. Parts below a millisecond
+/// are left out.
 pub fn format_duration(duration: Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match milliseconds {

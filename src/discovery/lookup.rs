@@ -1,4 +1,4 @@
-//! One round of lookups: every address behind a `discover` source, with what could not be learnt.
+//! A round of lookups: every address of a `discover` source, and the lookups that failed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use super::snapshot::{DiscoveredAddress, FailedLookup};
 use crate::config::{Discover, DiscoverSource};
 use crate::net::dns::{DnsAnswer, DnsError, DnsResolver, SrvTarget};
 
-/// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name server.
+/// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name
+/// server.
 const MAX_PARALLEL_LOOKUPS: usize = 16;
 
-/// What one round learnt.
+/// Result of a round.
 pub(super) struct LookupRound {
-    /// May be empty when every target failed: then `gaps` holds them.
+    /// May be empty when every target failed: then `failed` has them.
     pub addresses: Vec<DiscoveredAddress>,
     pub failed: Vec<FailedLookup>,
     pub ttl: Duration,
@@ -29,8 +30,8 @@ pub(super) fn name_of(source: &DiscoverSource) -> &str {
     }
 }
 
-/// An address lookup as a service. Every address weighs the same: `weight` of the settings is applied when the snapshot
-/// is made.
+/// An address lookup in the form of an SRV target. Every address has the same weight: `weight` of
+/// the settings is applied when the snapshot is made.
 pub(super) fn srv_target(host: &str, port: u16) -> SrvTarget {
     SrvTarget {
         target: host.to_owned(),
@@ -40,10 +41,10 @@ pub(super) fn srv_target(host: &str, port: u16) -> SrvTarget {
     }
 }
 
-/// Looks everything up once. A resolver of its own, so that a changed `/etc/resolv.conf` is followed.
+/// Makes one round, with a new resolver, so that a changed `/etc/resolv.conf` is followed.
 ///
 /// # Errors
-/// When nothing can be said about the set: it must be kept as it is.
+/// Nothing is known about the set: it must be kept as it is.
 pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> {
     let dns = DnsResolver::new(&discover.nameservers, discover.timeout)?;
     match &discover.source {
@@ -79,14 +80,14 @@ async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError
         failed = round.add(service, answer).or(failed);
     }
     match failed {
-        // Nothing new was learnt: an error, so that the operator is told.
+        // Nothing new was found: an error, so that the operator sees it.
         Some(error) if round.addresses.is_empty() => Err(error),
         _ => Ok(round),
     }
 }
 
 impl LookupRound {
-    /// Adds what is known of one service; gives the error back when nothing is.
+    /// Adds the answer for one target; returns its error.
     fn add(
         &mut self,
         service: SrvTarget,

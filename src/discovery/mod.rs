@@ -1,6 +1,8 @@
-//! Backends from DNS: whole snapshots for `discover`, addresses for static backends with a host name.
+//! Backends from DNS: whole snapshots for `discover`, addresses of static backends with a host
+//! name.
 //!
-//! An error or an empty answer keeps the last good set. Knows nothing of checks: the pool computes the difference.
+//! An error or an empty answer keeps the last good set. Knows nothing of checks: the pool computes
+//! the difference.
 
 mod host_lookup;
 mod lookup;
@@ -22,11 +24,11 @@ pub use status::LookupStatus;
 
 type Task = AbortOnDropHandle<()>;
 
-/// Follows the DNS names of `pool` until `stop` is cancelled, through changes of its settings. One task per pool; does
-/// nothing while the pool has no name to look up.
+/// Follows the DNS names of `pool` until `stop` is cancelled, through changes of its settings. One
+/// task per pool; does nothing while the pool has no name to look up.
 ///
 /// # Cancel safety
-/// Dropping the future ends every lookup; what the pool was told stays.
+/// Dropping the future ends every lookup; what was found stays in the pool.
 pub async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
     let mut followed = PoolLookups {
         pool: pool.clone(),
@@ -42,7 +44,7 @@ struct PoolLookups {
     pool: Arc<Pool>,
     status: Arc<LookupStatus>,
     set: Option<(DiscoverSource, Task)>,
-    /// Of static backends with a host name, by backend name.
+    /// Lookups of static backends with a host name, by backend name.
     names: HashMap<Arc<str>, NamedLookup>,
 }
 
@@ -54,7 +56,7 @@ struct NamedLookup {
 }
 
 impl PoolLookups {
-    /// Starts and ends lookups so that they fit the pool; one whose subject did not change goes on.
+    /// Starts and ends lookups to match the pool; a lookup whose name did not change goes on.
     fn adjust(&mut self) {
         self.adjust_set();
         let mut names = HashMap::new();

@@ -1,7 +1,7 @@
-//! From what one round of lookups found to the snapshot a pool is given. Pure.
+//! Snapshots for a pool, made of the results of a round. Pure.
 //!
-//! A round may have gaps: a family or a target whose lookup failed while others answered. A gap keeps what was known
-//! of it; a name that answered without a record is no gap.
+//! A family or a target whose lookup failed, while others answered, keeps its last addresses. A
+//! name that answered without a record is no failure.
 
 use std::net::SocketAddr;
 
@@ -13,14 +13,14 @@ use crate::pool::DiscoveredBackend;
 /// Backends taken from one round; a pool of more is a mistake in the zone.
 pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
 
-/// One address of one service.
+/// An address of an SRV target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiscoveredAddress {
     pub service: SrvTarget,
     pub address: SocketAddr,
 }
 
-/// A part of a round that is not known.
+/// A lookup of a round that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FailedLookup {
     pub service: SrvTarget,
@@ -28,7 +28,7 @@ pub(super) struct FailedLookup {
     pub family: Option<Family>,
 }
 
-/// Fills `gaps` from the last round's entries; sorted, each once, at most [`MAX_FOUND`].
+/// Adds the last addresses of failed lookups; sorted, each once, at most [`MAX_FOUND`].
 pub(super) fn merge(
     mut entries: Vec<DiscoveredAddress>,
     gaps: &[FailedLookup],
@@ -81,14 +81,15 @@ pub(super) fn to_backends(
                 priority,
                 weight,
             } = service;
-            // Every address is in the name, alone or not: a backend whose name hung on its siblings would be another one,
-            // and its drain forgotten, when DNS adds or removes an address of its target.
-            let (name, weight) = match is_srv {
-                false => (address.to_string(), discover.weight),
-                true => (
+            // Every name has the address, also of a single one: otherwise a backend would be
+            // renamed, and its drain forgotten, when DNS adds or removes an address of its target.
+            let (name, weight) = if is_srv {
+                (
                     format!("{target}:{port}@{}", address.ip()),
                     scaled(*weight, heaviest),
-                ),
+                )
+            } else {
+                (address.to_string(), discover.weight)
             };
             DiscoveredBackend {
                 name,
@@ -102,7 +103,8 @@ pub(super) fn to_backends(
     found.collect()
 }
 
-/// SRV weights go to 65,535: above ours they are scaled down together. 0 means "small", not "none" (RFC 2782).
+/// SRV weights go to 65,535: above ours they are scaled down together. 0 means "small", not "none"
+/// (RFC 2782).
 fn scaled(weight: u16, heaviest: u16) -> u16 {
     let largest = u32::try_from(defaults::WEIGHT_MAX).unwrap_or(u32::from(u16::MAX));
     let mut scaled = u32::from(weight);
@@ -195,7 +197,8 @@ mod tests {
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
     }
 
-    /// A drained `a.test:80` came back as a ready `a.test:80@10.0.0.1` when DNS added a second address.
+    /// A drained `a.test:80` came back as a ready `a.test:80@10.0.0.1` when DNS added a second
+    /// address.
     #[test]
     fn a_backend_keeps_its_name_when_its_target_gets_another_address() {
         let a = service("a.test", 10, 5);

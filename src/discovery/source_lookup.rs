@@ -1,4 +1,4 @@
-//! Follows a pool's `discover` source: looks it up by its TTL and gives the pool whole snapshots.
+//! Lookups of a pool's `discover` source, by its TTL; the pool gets whole snapshots.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::net::Endpoint;
 use crate::net::dns::DnsError;
 use crate::pool::Pool;
 
-/// Ends when the pool's source is another one. `known` serves until the first answer: what the source before this one
-/// had found, if it still holds.
+/// Runs until the pool's source changes. `known` is used until the first answer: addresses found by
+/// the last source, if they still hold.
 pub(super) async fn follow(
     pool: Arc<Pool>,
     source: DiscoverSource,
@@ -25,14 +25,15 @@ pub(super) async fn follow(
     if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
         pool.apply_discovered(snapshot::to_backends(&last, &discover));
     }
-    // One pass per version of the settings: new bounds or weights apply at once, what is known stays.
+    // A pass per version of the settings: new bounds or weights apply at once, the addresses stay.
     while let Some(discover) = settings(&pool, &source) {
         follow_settings(&pool, &discover, &status, &mut last).await;
     }
 }
 
-/// What `old` had found, as `new` would: when only the port of a name changed, its addresses need no new lookup, and
-/// the port takes effect while no name server answers. Empty otherwise.
+/// Addresses found by `old` that hold for `new`: when only the port of a name changed, its
+/// addresses need no new lookup, and the port takes effect while no name server answers. Empty
+/// otherwise.
 pub(super) fn known(
     pool: &Pool,
     old: &DiscoverSource,
@@ -70,7 +71,7 @@ fn settings(pool: &Pool, source: &DiscoverSource) -> Option<Discover> {
     discover.filter(|discover| discover.source == *source)
 }
 
-/// Ends when the settings changed.
+/// Makes rounds until the settings change.
 async fn follow_settings(
     pool: &Pool,
     discover: &Discover,
@@ -102,7 +103,8 @@ async fn changed(pool: &Pool, discover: &Discover) {
     }
 }
 
-/// Gives the pool what the round found; the TTL, or `None` when the set was kept for want of an answer.
+/// Applies a round to the pool; returns the TTL, or `None` when the set was kept as there was no
+/// answer.
 fn take(
     pool: &Pool,
     discover: &Discover,

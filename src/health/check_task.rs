@@ -1,4 +1,4 @@
-//! The checks of one backend, one after the other, for as long as it is in its pool.
+//! The checks of one backend, one after the other, as long as it is in its pool.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,14 +13,14 @@ use super::progress::CheckProgress;
 use crate::net::fds::MAX_PARALLEL_CHECKS;
 use crate::pool::{Backend, OperatorState};
 
-/// The first checks of a pool begin within this, so that a start or reload does not send them all in one moment.
+/// Spread of a pool's first checks, so that a start or reload does not send them all at once.
 const MAX_FIRST_SPREAD: Duration = Duration::from_millis(200);
 
-/// From a first check that failed to the next one: a backend that was only a moment late is not left out for a whole
-/// interval.
+/// Delay after a first check that failed: a backend that was only a moment late is not left out for
+/// a whole interval.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
-/// Checks under way in the process.
+/// Limit of the checks under way in the process.
 static CHECK_LIMIT: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.
@@ -35,10 +35,10 @@ pub(super) async fn run(backend: Arc<Backend>, plan: Arc<CheckPlan>) {
     let spread = MAX_FIRST_SPREAD.min(watch.plan.check.interval / 10);
     sleep(spread.mul_f64(fastrand::f64())).await;
     loop {
-        // From begin to begin: a check that takes its whole timeout must not stretch the interval.
+        // From start to start: a check that takes its whole timeout must not stretch the interval.
         let begun = watch.check_once().await;
         let next = begun + watch.next_interval(fastrand::f64());
-        // Either may be dropped: a wish to check at once stays with the backend until it is taken.
+        // Either may be dropped: a request for a check stays with the backend until it is taken.
         tokio::select! {
             () = sleep_until(next) => {}
             () = watch.backend.check_wanted() => {}
@@ -50,12 +50,12 @@ struct CheckTask {
     backend: Arc<Backend>,
     plan: Arc<CheckPlan>,
     progress: CheckProgress,
-    /// The last check could not be made, for a reason of our own.
+    /// The last check could not be made, for a local reason.
     skipped: bool,
 }
 
 impl CheckTask {
-    /// Makes one check, unless there is nobody to ask. When it began.
+    /// Makes a check, unless there is no target, and returns when it began.
     async fn check_once(&mut self) -> Instant {
         let _permit = CHECK_LIMIT.acquire().await;
         loop {
@@ -65,7 +65,7 @@ impl CheckTask {
             let Some(target) = self.plan.target(&self.backend).filter(|_| asked) else {
                 return begun;
             };
-            // A dropped check is made again: its answer would be about the time before maintenance.
+            // A dropped check is made again: its result would be from before maintenance.
             tokio::select! {
                 biased;
                 () = self.backend.check_wanted() => continue,
@@ -75,7 +75,7 @@ impl CheckTask {
         }
     }
 
-    /// Takes the answer to a check that began in `epoch`, unless another one has begun.
+    /// Records the result of a check that began in `epoch`, unless another epoch has begun.
     fn record_if_current(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
         if self.backend.check_epoch() == epoch {
             self.record(outcome);
@@ -93,18 +93,18 @@ impl CheckTask {
             }
         };
         self.skipped = false;
-        let count = match success {
-            true => &counters.checks_ok,
-            false => &counters.checks_failed,
+        let count = if success {
+            &counters.checks_ok
+        } else {
+            &counters.checks_failed
         };
         count.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(pool = %self.backend.pool(), backend = %self.backend.name(), success, reason, "checked");
-        let verdict = match self.backend.is_checked() {
-            true => self.progress.record(success),
-            false => {
-                self.progress.start_with(success);
-                Some(success)
-            }
+        let verdict = if self.backend.is_checked() {
+            self.progress.record(success)
+        } else {
+            self.progress.start_with(success);
+            Some(success)
         };
         if let Some(up) = verdict {
             self.backend
@@ -123,16 +123,18 @@ impl CheckTask {
         self.skipped = true;
     }
 
-    /// The time from the begin of one check to the next. `random` is in 0..1.
+    /// Time from the start of one check to the next. `random` is in 0..1.
     fn next_interval(&self, random: f64) -> Duration {
         let check = &self.plan.check;
-        let interval = match self.progress.is_up() {
-            true => check.interval,
-            false => check.down_interval,
+        let interval = if self.progress.is_up() {
+            check.interval
+        } else {
+            check.down_interval
         };
-        let interval = match self.progress.failed_first() {
-            true => interval.min(FIRST_RETRY),
-            false => interval,
+        let interval = if self.progress.failed_first() {
+            interval.min(FIRST_RETRY)
+        } else {
+            interval
         };
         let jitter = f64::from(check.jitter_percent.min(100)) / 100.0;
         interval.mul_f64(1.0 + jitter * (2.0 * random - 1.0))

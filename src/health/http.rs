@@ -1,4 +1,4 @@
-//! The `http` check: one HTTP/1.1 request, judged by the status of its answer.
+//! The `http` check: an HTTP/1.1 request, whose status decides.
 
 use std::ops::RangeInclusive;
 
@@ -10,18 +10,18 @@ use http_body_util::Empty;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
+use super::connection::{CheckConnection, drive};
 use super::plan::{CheckTarget, HttpCheck};
-use super::probe::CheckConnection;
 use crate::net::HeaderCaseStream;
 use crate::wire::field_names::HANDSHAKE_HEADERS;
 
-/// How a check names itself in the backend's log.
+/// User agent of a check, for the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
 
-/// Largest head of an answer, as for backends on the data path.
+/// Largest head of a response, as for backends on the data path.
 pub(super) const MAX_HEAD_BYTES: usize = 16 << 10;
 
-/// Succeeds when the status is one of those configured. The body is not read.
+/// Succeeds when the status is one of those configured. Ignores the body.
 pub(super) async fn ask(
     stream: impl CheckConnection,
     target: &CheckTarget,
@@ -35,12 +35,12 @@ pub(super) async fn ask(
         .map_err(|error| format!("http: {error}"))?;
     let (mut sender, connection) = open(stream, request).await?;
     let answer = async { sender.send_request(sent).await };
-    let answer = super::websocket::drive(connection, answer).await;
+    let answer = drive(connection, answer).await;
     let status = answer.map_err(|error| describe(&error))?.status();
     check_status(status, &request.status)
 }
 
-/// A request with the fields that all have. One of the operator takes the place of ours.
+/// Begins a request with the common fields. The operator's fields replace ours.
 pub(super) fn request_builder(target: &CheckTarget, request: &HttpCheck) -> Builder {
     let mut begun = Request::builder().uri(&request.path);
     if let Some(headers) = begun.headers_mut() {
@@ -51,7 +51,7 @@ pub(super) fn request_builder(target: &CheckTarget, request: &HttpCheck) -> Buil
     begun
 }
 
-/// A connection for one request, whose header names are spelled as people write them.
+/// Opens a connection for one request, whose header names are written in their usual case.
 pub(super) async fn open<S: CheckConnection>(
     stream: S,
     request: &HttpCheck,
@@ -65,7 +65,7 @@ pub(super) async fn open<S: CheckConnection>(
     opened.map_err(|error| describe(&error))
 }
 
-/// hyper's end of the connection.
+/// hyper's side of the connection.
 pub(super) type HttpConnection<S> = http1::Connection<TokioIo<HeaderCaseStream<S>>, Empty<Bytes>>;
 
 pub(super) fn check_status(
@@ -83,16 +83,17 @@ pub(super) fn check_status(
 }
 
 fn ranges(wanted: &[RangeInclusive<u16>]) -> String {
-    let ranges = wanted
-        .iter()
-        .map(|range| match range.start() == range.end() {
-            true => range.start().to_string(),
-            false => format!("{}-{}", range.start(), range.end()),
-        });
+    let ranges = wanted.iter().map(|range| {
+        if range.start() == range.end() {
+            range.start().to_string()
+        } else {
+            format!("{}-{}", range.start(), range.end())
+        }
+    });
     ranges.collect::<Vec<_>>().join(", ")
 }
 
-/// hyper's message with its cause, which says more.
+/// hyper's message with its cause, which has the details.
 pub(super) fn describe(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("http: {error}: {cause}"),

@@ -1,10 +1,12 @@
-//! One check of one backend: connect, TLS where configured, the question, all within the check's timeout.
+//! A single check of one backend: connect, TLS where configured, the request, all within the
+//! check's timeout.
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::connection::{CheckConnection, plain_io_error};
 use super::plan::{CheckPlan, CheckRequest, CheckTarget};
 use super::{expect, http, redis, websocket};
 use crate::base::units::format_duration;
@@ -16,15 +18,11 @@ use crate::wire::proxy_protocol::{encode_local_v2, encode_v1};
 /// Why a check did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CheckFailure {
-    /// The backend's, with what is wrong with it.
+    /// The backend's fault, with the reason.
     Backend(String),
-    /// Ours: nothing was learnt about the backend (safety rule 13).
+    /// A local fault: it says nothing about the backend.
     Local(String),
 }
-
-/// What a question is asked over.
-pub(super) trait CheckConnection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> CheckConnection for T {}
 
 /// Makes one check.
 pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), CheckFailure> {
@@ -46,7 +44,7 @@ pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), 
     }
 }
 
-/// A node that expects a PROXY header takes a check without one for an attack.
+/// Sends a PROXY header: a node that expects one takes a check without it for an attack.
 async fn send_proxy_header(
     stream: &mut Stream,
     version: Option<ProxyVersion>,
@@ -105,13 +103,15 @@ fn connect_failed(error: ConnectError) -> CheckFailure {
         }
         ConnectError::TimedOut(_) | ConnectError::Tls(_) => format!("connect: {error}"),
     };
-    match ours {
-        true => CheckFailure::Local(why),
-        false => CheckFailure::Backend(why),
+    if ours {
+        CheckFailure::Local(why)
+    } else {
+        CheckFailure::Backend(why)
     }
 }
 
-/// No way leads to its network: that is our table of routes, or an interface that is not there yet.
+/// Whether there is no route to the network: a fault of our routing table, or of an interface that
+/// is not up yet.
 fn is_unroutable(error: &ConnectError) -> bool {
     let ConnectError::Refused(source) = error else {
         return false;
@@ -121,14 +121,6 @@ fn is_unroutable(error: &ConnectError) -> bool {
         kind,
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown
     )
-}
-
-/// `connection refused` rather than `Connection refused (os error 111)`; what has no short name is left as it is.
-pub(super) fn plain_io_error(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(_) if !error.kind().to_string().contains("uncategorized") => error.kind().to_string(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -424,7 +416,8 @@ pub(super) mod tests {
         );
     }
 
-    /// A TLS node named chat.test: what it does with one connection is nothing but the handshake and an HTTP answer.
+    /// A TLS node named chat.test: what it does with one connection is nothing but the handshake
+    /// and an HTTP answer.
     struct TlsNode {
         folder: tempfile::TempDir,
         acceptor: TlsAcceptor,

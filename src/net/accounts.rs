@@ -5,13 +5,13 @@ use std::ffi::{CString, c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 
-/// Room for an entry at first, and at most: a group may have many members.
+/// First and largest room for an entry: a group may have many members.
 const BUFFER_BYTES: (usize, usize) = (1 << 10, 1 << 20);
 
 /// The number of a user, given by name or as a number.
 ///
 /// # Errors
-/// There is none of that name, or the name service failed.
+/// There is no such user, or the name service failed.
 pub fn user_id(name: &str) -> io::Result<u32> {
     let look = |name: *const c_char, buffer: &mut [c_char]| {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
@@ -64,7 +64,7 @@ fn id_of(
             (libc::ERANGE, None) if buffer.len() < BUFFER_BYTES.1 => {
                 buffer.resize(buffer.len() * 4, 0);
             }
-            // What getpwnam_r(3) lists for a name that is not there.
+            // Errors that getpwnam_r(3) lists for a name that does not exist.
             (0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM, None) => {
                 return Err(unknown());
             }

@@ -1,4 +1,4 @@
-//! Connecting to a backend, with the fault told apart: the backend's, or ours.
+//! Connecting to a backend. Errors tell a backend's fault from a local one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,10 +25,10 @@ pub const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
 pub enum ConnectError {
     #[error("timed out after {}", crate::base::units::format_duration(*.0))]
     TimedOut(Duration),
-    /// The backend or the way to it.
+    /// The backend's fault, or the network's.
     #[error("{0}")]
     Refused(#[source] io::Error),
-    /// It is connected, and the TLS handshake with it failed or did not end in time (`TimedOut`).
+    /// Connected, but the TLS handshake failed or did not end in time (`TimedOut`).
     #[error("TLS: {0}")]
     Tls(#[source] io::Error),
     /// This process or machine is short of something; never charged to a backend.
@@ -37,19 +37,19 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// A backend whose name has no address yet, or no more.
+    /// The error of a backend whose name has no address, or no longer.
     pub fn unresolved() -> Self {
         Self::Refused(io::Error::other("its name is not resolved"))
     }
 
-    /// Nobody listens there.
+    /// Whether no process listens there.
     pub fn is_refusal(&self) -> bool {
         use io::ErrorKind::{ConnectionRefused, NotFound};
-        // Of a unix socket the file may be gone.
+        // The file of a unix socket may be gone.
         matches!(self, Self::Refused(error) if [ConnectionRefused, NotFound].contains(&error.kind()))
     }
 
-    /// True where no backend is to blame.
+    /// Whether the fault is local, not the backend's.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Local(_))
     }
@@ -96,11 +96,10 @@ pub async fn connect(
     connect_unless(endpoint, dial, timeout, || false).await
 }
 
-/// Connects likewise, and asks `gives_up` each time the connect has been under way for another
-/// [`OVERDUE_AFTER`]. One timer does for both.
+/// As [`connect`], but asks `gives_up` each time the connect has taken another [`OVERDUE_AFTER`].
 ///
 /// # Errors
-/// As [`connect`]; `TimedOut` also where it was given up.
+/// As [`connect`]; `TimedOut` also when it was given up.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.
@@ -131,11 +130,12 @@ pub async fn connect_unless(
     }
 }
 
-/// Begins to connect without waiting; a poll for writing tells when it is done, and [`take_error`] then why it failed.
-/// Only what must be set before the first byte is set: [`super::options::prepare_long_life`] is still to come.
+/// Begins to connect without waiting; a poll for writing shows when it is done, and [`take_error`]
+/// why it failed. Sets only options that the first byte needs; call
+/// [`super::options::prepare_long_life`] later.
 ///
 /// # Errors
-/// It failed at once, by the backend's fault or ours.
+/// The connect failed at once, by the backend's fault or a local one.
 pub fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
     let begun = match endpoint {
         Endpoint::Tcp(address) => begin_tcp(*address, dial)?,
@@ -169,7 +169,7 @@ fn begin(socket: Socket, address: &SockAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// Why a connect that was begun has failed; takes the error from the socket.
+/// Takes the error of a failed connect from the socket.
 pub fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
     match SockRef::from(&socket).take_error() {
         Ok(Some(error)) | Err(error) => error.into(),

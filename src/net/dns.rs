@@ -1,6 +1,7 @@
-//! DNS lookups: addresses and services of a name, with the time they may be trusted. The only file that knows hickory.
+//! DNS lookups: addresses and SRV targets of a name, with their TTL. The only file that uses
+//! hickory.
 //!
-//! Nothing is cached here: whoever asks follows the TTL and keeps the last good answer itself, since no resolver
+//! Nothing is cached here: callers follow the TTL and keep the last good answer, since no resolver
 //! serves a stale one. RFC 1035, RFC 2782 (SRV).
 
 #[cfg(test)]
@@ -25,26 +26,29 @@ use crate::base::units::format_duration;
 /// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
 pub const MAX_RECORDS: usize = 1_024;
 
-/// Name servers asked at once: the first that answers decides, and dead ones cannot use up a lookup's time.
+/// Name servers asked at once: the first that answers decides, and dead ones cannot use up a
+/// lookup's time.
 const MAX_PARALLEL_SERVERS: usize = 4;
 
-/// TTL of what does not come from DNS (an address literal): a day.
+/// TTL of an address literal, which does not come from DNS: a day.
 const LITERAL_TTL: Duration = Duration::from_secs(86_400);
 
-/// TTL of what stands in the hosts file, which has none: the file is cheap to read, and a change is soon followed.
+/// TTL of names in the hosts file, which has none: the file is cheap to read, and a change is soon
+/// followed.
 const HOSTS_TTL: Duration = Duration::from_secs(10);
 
 /// CNAMEs followed from one SRV name. As many as other resolvers follow; a longer chain is a loop.
 const MAX_ALIASES: usize = 8;
 
-/// What a lookup found.
+/// Result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsAnswer<T> {
     /// At least one, at most [`MAX_RECORDS`], in the answer's order, each once.
     pub records: Vec<T>,
     /// The smallest TTL of all records, CNAMEs included.
     pub ttl: Duration,
-    /// Of `addresses`: the family whose lookup failed while the other one answered. That it has no records is unknown.
+    /// The family whose lookup failed while the other one answered. Whether it has records is not
+    /// known.
     pub incomplete: Option<Family>,
 }
 
@@ -64,13 +68,13 @@ impl Family {
     }
 }
 
-/// One SRV record.
+/// An SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SrvTarget {
     /// Host name, lower case, without the trailing dot.
     pub target: String,
     pub port: u16,
-    /// Lower is wanted first.
+    /// Lower is preferred.
     pub priority: u16,
     /// 0..=65,535.
     pub weight: u16,
@@ -84,7 +88,7 @@ pub enum DnsError {
     /// The name does not exist, or has no record of the type asked for.
     #[error("look up {name}: no records")]
     NoRecords { name: String },
-    /// It has addresses, but none that a backend can have.
+    /// The name has addresses, but none that a backend can have.
     #[error("look up {name}: no backend can have the address {ip}")]
     Unusable { name: String, ip: IpAddr },
     #[error("look up {name}: no answer within {}", format_duration(*after))]
@@ -93,17 +97,19 @@ pub enum DnsError {
     Failed { name: String, source: NetError },
 }
 
-/// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to follow their changes.
+/// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to
+/// follow their changes.
 pub struct DnsResolver {
     resolver: TokioResolver,
-    /// Asked before any name server and any search domain, as the system's own resolver does.
+    /// Read before any name server and any search domain is asked, as by the system's resolver.
     hosts: Option<Hosts>,
     timeout: Duration,
 }
 
 impl DnsResolver {
-    /// `nameservers` empty: the system's, with its hosts file and search domains. Otherwise only these are asked, over
-    /// UDP and, for long answers, TCP. `timeout` bounds each lookup as a whole.
+    /// `nameservers` empty: the system's, with its hosts file and search domains. Otherwise only
+    /// these are asked, over UDP and, for long answers, TCP. `timeout` bounds each lookup as a
+    /// whole.
     ///
     /// # Errors
     /// When the resolver cannot be set up.
@@ -112,12 +118,13 @@ impl DnsResolver {
             [] => system(),
             some => custom(some),
         };
-        // hickory asks the file for the names that the search domains make, not for the name as it stands.
+        // hickory asks the file for the names that the search domains make, not for the name as it
+        // stands.
         options.use_hosts_file = ResolveHosts::Never;
-        // A TTL is followed by whoever asks; a cache below would only add its own.
+        // Callers follow the TTL; a cache below would only add its own.
         options.cache_size = 0;
-        // One try with the whole time: hickory sends a UDP query again within it, and a second try would only cut off a
-        // slow recursive server.
+        // One try with the whole time: hickory sends a UDP query again within it, and a second try
+        // would only cut off a slow recursive server.
         options.timeout = timeout;
         options.attempts = 0;
         options.num_concurrent_reqs = MAX_PARALLEL_SERVERS;
@@ -131,12 +138,12 @@ impl DnsResolver {
         })
     }
 
-    /// Every A and AAAA record of `host` that a backend can have. A name of the hosts file has what stands there and
-    /// nothing else. A trailing dot keeps the search domains out.
+    /// Every A and AAAA record of `host` that a backend can have. A name of the hosts file has only
+    /// the addresses in it. A trailing dot keeps the search domains out.
     ///
     /// # Errors
-    /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no backend can have them;
-    /// another error when no family answered.
+    /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no
+    /// backend can have them; another error when no family answered.
     pub async fn lookup_addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
         if let Ok(ip) = host.parse() {
             return Ok(DnsAnswer {
@@ -155,7 +162,7 @@ impl DnsResolver {
         usable(host, both_families(host, v4, v6)?)
     }
 
-    /// What the hosts file says of `host`, of both families.
+    /// Addresses of `host` in the hosts file, of both families.
     fn in_hosts(&self, host: &str) -> Option<DnsAnswer<IpAddr>> {
         let hosts = self.hosts.as_ref()?;
         let name = Name::from_str(host).ok()?.to_lowercase();
@@ -171,7 +178,8 @@ impl DnsResolver {
         })
     }
 
-    /// Every SRV record of `name`, which may be a CNAME. A target of `.` (RFC 2782: decidedly not available) is left out.
+    /// Every SRV record of `name`, which may be a CNAME. A target of `.` (RFC 2782: decidedly not
+    /// available) is left out.
     ///
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none.
@@ -183,8 +191,8 @@ impl DnsResolver {
         }
     }
 
-    /// hickory takes an SRV record behind a CNAME for one more link of the chain and asks its target for SRV. So the
-    /// CNAMEs are followed here, one by one; a name without one costs no query more.
+    /// Follows CNAMEs one by one: hickory takes an SRV record behind a CNAME for one more link of
+    /// the chain and asks its target for SRV. A name without a CNAME costs no further query.
     async fn services_through_aliases(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
         let (mut asked, mut ttl) = (name.to_owned(), LITERAL_TTL);
         for _ in 0..MAX_ALIASES {
@@ -233,8 +241,8 @@ impl DnsResolver {
     }
 }
 
-/// What the system is set up with; without a usable `/etc/resolv.conf` a name server on this host, as glibc does, so
-/// that names of the hosts file still resolve.
+/// The system's configuration; without a usable `/etc/resolv.conf` a name server on this host, as
+/// glibc does, so that names of the hosts file still resolve.
 fn system() -> (ResolverConfig, ResolverOpts, Option<Hosts>) {
     let (config, options) = system_conf::read_system_conf().unwrap_or_else(|_| {
         let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
@@ -256,8 +264,9 @@ fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts, Option<H
     (config, ResolverOpts::default(), None)
 }
 
-/// Leaves out what no backend can have: 0.0.0.0/8 and `::`, multicast, broadcast, and link-local IPv6 addresses, which
-/// need a zone that DNS cannot tell. Such answers come from blocking name servers and from slips in a zone.
+/// Leaves out addresses that no backend can have: 0.0.0.0/8 and `::`, multicast, broadcast, and
+/// link-local IPv6 addresses, which need a zone that DNS does not have. Such answers come from
+/// blocking name servers and from mistakes in a zone.
 fn usable(host: &str, mut answer: DnsAnswer<IpAddr>) -> Result<DnsAnswer<IpAddr>, DnsError> {
     let unusable = answer
         .records
@@ -289,7 +298,8 @@ fn both_families(
     match (v4, v6) {
         (Ok(v4), Ok(v6)) => {
             let mut records = v4.answers().to_vec();
-            // Through the search domains the two may have ended at different names: those of one name are taken.
+            // Through the search domains the two may have ended at different names: those of one
+            // name are taken.
             if v4.query().name() == v6.query().name() {
                 records.extend_from_slice(v6.answers());
             }

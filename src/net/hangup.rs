@@ -1,4 +1,5 @@
-//! Whether the peer of a socket outside tokio has gone, seen without a read: for one that waits with its bytes unread.
+//! Detects that the peer of a socket outside tokio has gone, without a read: for a client that
+//! waits with its bytes unread.
 
 #![allow(unsafe_code)]
 
@@ -7,15 +8,15 @@ use std::os::fd::BorrowedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits until the peer of this socket has gone for good: a RST, or on a unix socket its close. Takes no byte and no
-/// error from the socket. Waits for ever where the socket cannot be watched.
+/// Waits until the peer of this socket has gone for good: a RST, or on a unix socket its close.
+/// Takes no byte and no error from the socket. Waits for ever where the socket cannot be watched.
 ///
 /// # Cancel safety
 /// The socket leaves tokio again with the future.
 pub async fn wait_for_hangup(socket: BorrowedFd<'_>) {
-    // "Closed for writing" is epoll's HUP or ERR, which no FIN of the peer causes.
-    // SAFETY: the descriptor is borrowed for longer than `watched` lives, so it stays open and the same file until it
-    // is deregistered.
+    // "Closed for writing" is epoll's HUP or ERR, which no FIN of the peer causes. SAFETY: the
+    // descriptor is borrowed for longer than `watched` lives, so it stays open and the same file
+    // until it is deregistered.
     let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
     if let Ok(watched) = watched {
         while let Ok(mut ready) = watched.writable().await {

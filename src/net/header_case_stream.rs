@@ -1,7 +1,7 @@
-//! A stream whose first message has its header names spelled as they are usually written.
+//! A stream that writes the header names of its first message in their usual case.
 //!
-//! hyper keeps the spelling of a client and writes the rest in its own; a field that we replace would have either. The
-//! lengths stay, so what hyper counts as written holds.
+//! hyper keeps the case of a client's names and writes its own in lower case; a field that we
+//! replace would have either. Lengths do not change, so hyper's count of written bytes holds.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::field_names::restore_case;
 
-/// Which names are spelled, besides those that the code declares.
+/// Names to restore, besides those that the code declares.
 pub type HeaderNames = Arc<[String]>;
 /// Lists of names that the code declares.
 type Lists = &'static [&'static [&'static str]];
@@ -28,7 +28,7 @@ enum BufferedHead {
         declared: Lists,
         own: HeaderNames,
     },
-    /// What hyper gave first, respelled, and how much of it has left.
+    /// hyper's first bytes, rewritten, and how many of them are written.
     Leaving {
         bytes: Vec<u8>,
         gone: usize,
@@ -37,7 +37,7 @@ enum BufferedHead {
 }
 
 impl<S> HeaderCaseStream<S> {
-    /// hyper gives a head in one piece.
+    /// A stream that restores these names. hyper writes a head in one piece.
     pub fn new(stream: S, declared: Lists, own: HeaderNames) -> HeaderCaseStream<S> {
         HeaderCaseStream {
             stream,
@@ -51,7 +51,7 @@ impl<S> HeaderCaseStream<S> {
 }
 
 impl BufferedHead {
-    /// What stands in the place of `bytes`, the first that are to be written. `None`: they themselves.
+    /// Replacement of `bytes`, the next to be written. `None`: they stay as they are.
     fn spelled(&mut self, bytes: &[u8]) -> Option<&[u8]> {
         if let BufferedHead::Expected { declared, own } = self {
             let mut first = bytes.to_vec();
@@ -116,14 +116,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderCaseStream<S> {
         let Some(spelled) = head.spelled(first) else {
             return stream.poll_write_vectored(context, slices);
         };
-        let written = match spelled.len() == first.len() {
-            true => {
-                let mut all = Vec::with_capacity(slices.len());
-                all.push(IoSlice::new(spelled));
-                all.extend(others.iter().map(|slice| IoSlice::new(slice)));
-                ready!(stream.poll_write_vectored(context, &all))?
-            }
-            false => ready!(stream.poll_write(context, spelled))?,
+        let written = if spelled.len() == first.len() {
+            let mut all = Vec::with_capacity(slices.len());
+            all.push(IoSlice::new(spelled));
+            all.extend(others.iter().map(|slice| IoSlice::new(slice)));
+            ready!(stream.poll_write_vectored(context, &all))?
+        } else {
+            ready!(stream.poll_write(context, spelled))?
         };
         head.left(written);
         Poll::Ready(Ok(written))

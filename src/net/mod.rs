@@ -1,4 +1,4 @@
-//! Sockets, DNS and file descriptors. The only floor that may use `unsafe`.
+//! Sockets, DNS and file descriptors. The only room that may use `unsafe`.
 
 mod accounts;
 mod address;

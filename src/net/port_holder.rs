@@ -1,4 +1,4 @@
-//! Who listens at an address of this machine: what `ss -ltnp` tells, from `/proc`.
+//! The process that listens at an address of this machine, as `ss -ltnp` shows it, from `/proc`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,15 +8,15 @@ use crate::config::Bind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
     pub pid: u32,
-    /// Of the program, cut at 15 bytes by the kernel.
+    /// Name of the program, cut at 15 bytes by the kernel.
     pub name: String,
 }
 
 /// State `TCP_LISTEN` (net/tcp_states.h).
 const LISTENS: &str = "0A";
 
-/// The process whose socket is in the way of `address`. `None`: there is none, or it is another
-/// user's.
+/// Finds the process whose socket is in the way of `address`. `None`: there is none, or it is
+/// another user's.
 pub fn find_port_holder(address: SocketAddr) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables
@@ -39,7 +39,7 @@ pub fn find_port_holder(address: SocketAddr) -> Option<PortHolder> {
     })
 }
 
-/// The inodes of the sockets of a table that listen where `address` could not be bound beside them.
+/// Inodes of the listening sockets of a table that are in the way of `address`.
 fn listening(table: &str, address: SocketAddr) -> Vec<String> {
     let wanted = Bind::Tcp(address);
     let inode = |line: &str| {

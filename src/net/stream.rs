@@ -1,4 +1,4 @@
-//! A connected stream of the set-up plane, TCP or unix, and its way out of tokio.
+//! A connected stream during set-up, TCP or unix, that can leave tokio.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::Peer;
 
-/// One connected socket, registered with the tokio runtime it was made on.
+/// A connected socket, registered with the tokio runtime it was made on.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
@@ -20,7 +20,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Joins a non-blocking socket to the present tokio runtime.
+    /// Registers a non-blocking socket with the present tokio runtime.
     pub fn from_owned_fd(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
         Ok(match peer {
             Peer::V4(..) | Peer::V6(..) => Self::Tcp(TcpStream::from_std(socket.into())?),
@@ -36,7 +36,7 @@ impl Stream {
         })
     }
 
-    /// Where the peer connected to; `None` of a unix socket.
+    /// The address that the peer connected to; `None` for a unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
@@ -52,13 +52,13 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has finished or reset, with bytes before that or without, and says which; nothing is read.
-    /// epoll's RDHUP tells of it: no timer and no system call before it comes.
+    /// Waits until the peer has sent a FIN or a RST, and returns which; reads nothing. Uses epoll's
+    /// RDHUP: no timer and no system call before it comes.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn read_closed(&self) -> io::Error {
-        // Not asked for: what tokio tells with it is the end of the reading side.
+        // PRIORITY itself is not of interest: tokio reports the end of the reading side with it.
         let closed = match self {
             Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
             Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
@@ -73,8 +73,8 @@ impl Stream {
         }
     }
 
-    /// The same for a task that polls. That there is something to read is forgotten until more of it comes: from here on the
-    /// stream is read elsewhere, or closed.
+    /// As [`Stream::read_closed`], for a task that polls. Clears the readiness for reading until
+    /// more comes: from here on the stream is read elsewhere, or closed.
     pub fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             if let Some(closed) = self.read_closed().now_or_never() {
@@ -97,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// Reads what is there without taking it; waits for the first byte. 0 is the end of the stream.
+    /// Reads without consuming; waits for the first byte. 0 is the end of the stream.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.

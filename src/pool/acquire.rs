@@ -16,8 +16,8 @@ impl Pool {
     /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are
     /// full.
     ///
-    /// Backends in `request.tried` are avoided: another primary comes first, then a backup, and only
-    /// when every usable backend was tried, one of them again.
+    /// Backends in `request.tried` are avoided: another primary comes first, then a backup, and
+    /// only when every usable backend was tried, one of them again.
     ///
     /// # Errors
     /// `NoBackend` at once when none can be used, also for those who wait when the last one goes;
@@ -33,8 +33,8 @@ impl Pool {
         answer.inspect_err(|error| self.counters.refused(*error))
     }
 
-    /// As [`Pool::acquire`] for callers that cannot wait. `None`: it would have to wait, and nothing
-    /// is counted.
+    /// As [`Pool::acquire`] for callers that cannot wait. `None`: it would have to wait, and
+    /// nothing is counted.
     pub fn acquire_now(&self, request: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
         let answer = self.try_acquire(request)?;
         Some(answer.inspect_err(|error| self.counters.refused(*error)))

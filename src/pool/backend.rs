@@ -1,4 +1,4 @@
-//! One node of a pool, as its users see it: identity, state, counts, and the input of its writers.
+//! A node of a pool, as its users see it: identity, state, counts, and the input of its writers.
 //!
 //! A backend outlives its membership: live connections hold it, and a reload finds it again by its
 //! name. After every change the pool recomputes its view, so that the next pick sees it.
@@ -51,7 +51,7 @@ pub(super) struct PoolLink {
     pub(super) waiting: WaitingCount,
 }
 
-/// One node of a pool: its identity is (pool, name).
+/// A node of a pool, identified by (pool, name).
 #[derive(Debug)]
 pub struct Backend {
     /// With the backend's name and the pool's.
@@ -63,7 +63,7 @@ pub struct Backend {
     check_wanted: Notify,
     /// Whether a success has failures to clear: others need no lock.
     failing: AtomicBool,
-    /// It accepted and reset a connection, and has served none since.
+    /// True after a connection was accepted and reset, until one is answered.
     unanswering: AtomicBool,
     losses: Losses,
     /// See [`Backend::take_fall`].
@@ -169,8 +169,8 @@ impl Backend {
         }
     }
 
-    /// Clears earlier failures; true for the first success of an ejected backend, or of one that was
-    /// readmitted as a last resort.
+    /// Clears earlier failures; true for the first success of an ejected backend, or of one that
+    /// was readmitted as a last resort.
     fn has_recovered(&self) -> bool {
         let mut status = self.status();
         let counts = status.outlier.succeeded();
@@ -179,8 +179,8 @@ impl Backend {
         counts && (status.outlier.is_ejected() || status.outlier.is_last_resort())
     }
 
-    /// Counts a connect that failed by the backend's fault and charges it to the backend. Never call
-    /// it for an error that is ours (`ConnectError::is_ours`).
+    /// Counts a connect that failed by the backend's fault and charges it to the backend. Never
+    /// call it for an error that is ours (`ConnectError::is_ours`).
     pub fn connect_failed(&self, now: Instant, why: &str) {
         self.count_connect_failure(why);
         self.charge_failure(now, why);
@@ -240,8 +240,8 @@ impl Backend {
         self.has_fallen.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that a check could not be made for a local reason. The verdict stays; the reason is shown
-    /// while no check has been made.
+    /// Notes that a check could not be made for a local reason. The verdict stays; the reason is
+    /// shown while no check has been made.
     pub fn check_skipped(&self, why: &str) {
         self.status().check_hindered(why);
     }
@@ -251,8 +251,8 @@ impl Backend {
         self.status().check_up()
     }
 
-    /// Whether a check has decided: false before the first one, and after maintenance or a change of
-    /// address. The next check decides alone then.
+    /// Whether a check has decided: false before the first one, and after maintenance or a change
+    /// of address. The next check decides alone then.
     pub fn is_checked(&self) -> bool {
         self.status().is_checked()
     }
@@ -263,14 +263,14 @@ impl Backend {
         self.status().is_proven()
     }
 
-    /// Grows when the result of a running check is outdated: maintenance has ended, or the address has
-    /// changed.
+    /// Grows when the result of a running check is outdated: maintenance has ended, or the address
+    /// has changed.
     pub fn check_epoch(&self) -> u64 {
         self.status().check_epoch()
     }
 
-    /// Returns when a check is due before its time: the backend has left maintenance. For the one task
-    /// that checks it.
+    /// Returns when a check is due before its time: the backend has left maintenance. For the one
+    /// task that checks it.
     ///
     /// # Cancel safety
     /// A notice stays until it is taken.

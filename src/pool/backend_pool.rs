@@ -92,8 +92,8 @@ impl Pool {
         self.tls.load().is_some()
     }
 
-    /// Sets the TLS read from the files of the settings' `tls`. To be set before the pool serves. An
-    /// equal one changes nothing, and keeps the sessions that can be resumed.
+    /// Sets the TLS read from the files of the settings' `tls`. To be set before the pool serves.
+    /// An equal one changes nothing, and keeps the sessions that can be resumed.
     pub fn set_tls(&self, tls: Option<Arc<BackendTlsConfig>>) {
         if self.tls() != tls {
             self.tls.store(tls);

@@ -15,7 +15,7 @@ pub(super) enum AdmitMode {
     Open,
     /// Clients that were here before, by a sticky cookie.
     Returning,
-    /// One connection, whose connect shows whether the backend works again.
+    /// A single connection, whose connect shows whether the backend works again.
     Probe,
     /// None: that probe is under way. Only the counter itself sets this mode.
     Probing,

@@ -60,8 +60,8 @@ impl Members {
         true
     }
 
-    /// Applies a snapshot of discovery; false if it is the present one. An empty one changes nothing:
-    /// no answer empties a pool.
+    /// Applies a snapshot of discovery; false if it is the present one. An empty one changes
+    /// nothing: no answer empties a pool.
     pub(super) fn discover(&mut self, found: Vec<DiscoveredBackend>, now: Instant) -> bool {
         let mut found: Vec<config::Backend> = found.into_iter().map(Into::into).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -82,8 +82,8 @@ impl Members {
         self.reconcile(true, now);
     }
 
-    /// Whether the pool can do without `backend` for a while: never more than half of it is ejected,
-    /// and never the last one that can be used. One whose probe failed is out already.
+    /// Whether the pool can do without `backend` for a while: never more than half of it is
+    /// ejected, and never the last one that can be used. One whose probe failed is out already.
     pub(super) fn can_spare(&self, backend: &Backend) -> bool {
         if backend.status().outlier.is_probed() {
             return true;
@@ -172,7 +172,8 @@ impl Members {
     }
 
     /// Readmits ejected backends when no other can be used; true if there was one. Ejection is a
-    /// guess, and to refuse all clients while one of them probes would cost more than failed connects.
+    /// guess, and to refuse all clients while one of them probes would cost more than failed
+    /// connects.
     fn readmit_if_none_usable(&self, now: Instant) -> bool {
         if self.present.iter().any(|one| one.status().is_usable()) {
             return false;
@@ -205,8 +206,8 @@ impl Members {
         ]
     }
 
-    /// Whether backends that are down are tried: the settings say so, and none can be used but ejected
-    /// ones that were readmitted early.
+    /// Whether backends that are down are tried: the settings say so, and none can be used but
+    /// ejected ones that were readmitted early.
     fn tries_down(&self) -> bool {
         let serves = |one: &Arc<Backend>| {
             let status = one.status();

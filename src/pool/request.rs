@@ -11,7 +11,8 @@ use super::backend::Backend;
 pub struct BackendRequest<'a> {
     /// The client's address; `None` on a unix socket. A v4-mapped one counts as its IPv4 address.
     pub client: Option<IpAddr>,
-    /// The value of the pool's `hash_key`; `None` where the connection has none: its address is hashed then.
+    /// The value of the pool's `hash_key`; `None` where the connection has none: its address is
+    /// hashed then.
     pub key: Option<&'a [u8]>,
     /// The client's last backend, by its sticky cookie. Taken first, while it is ready or kept open
     /// in its drain, and has room. No request waits for it in the queue.

@@ -1,6 +1,6 @@
-//! Everything that decides whether a backend takes connections: its settings, its address, its three
-//! writers kept apart (operator, active check, outlier detection), and the effective state that
-//! follows. Pure: `now` is an argument.
+//! Everything that decides whether a backend takes connections: its settings, its address, its
+//! three writers kept apart (operator, active check, outlier detection), and the effective state
+//! that follows. Pure: `now` is an argument.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -235,7 +235,8 @@ impl BackendStatus {
         }
     }
 
-    /// Takes a result that repeats the last verdict, whose reason may be newer; false if it differs.
+    /// Takes a result that repeats the last verdict, whose reason may be newer; false if it
+    /// differs.
     pub(super) fn repeat_check(&mut self, up: bool, reason: &str) -> bool {
         if self.check.up != up {
             return false;

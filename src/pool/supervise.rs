@@ -32,7 +32,8 @@ where
     let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
     loop {
         let begun = Instant::now();
-        // Unwind safe: the task shares only state of the pool, which recovers its locks from a panic.
+        // Unwind safe: the task shares only state of the pool, which recovers its locks from a
+        // panic.
         let Err(panic) = AssertUnwindSafe(async { task().await })
             .catch_unwind()
             .await

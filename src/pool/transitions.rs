@@ -54,8 +54,8 @@ pub(super) struct TransitionLogLimit {
 }
 
 impl TransitionLogLimit {
-    /// Allows a line for a change at `now`, and returns how many changes before it got none. `None`:
-    /// no line.
+    /// Allows a line for a change at `now`, and returns how many changes before it got none.
+    /// `None`: no line.
     pub(super) fn allow(&mut self, now: Instant) -> Option<u32> {
         let fresh = |began| now.saturating_duration_since(began) >= WINDOW;
         if self.began.is_none_or(fresh) {

@@ -45,10 +45,10 @@ impl View {
     /// Picks a backend and counts the connection.
     ///
     /// Primaries that were not tried come first, then backups that were not tried, then, when every
-    /// usable one was tried, the tried ones once more (one that refused a connection a moment ago is
-    /// better than none). A full one is still usable: its tier is waited for, backups do not take its
-    /// overflow. A connection that failed once probes an ejected backend only where no other one takes
-    /// it: several dead ones must not use up its tries.
+    /// usable one was tried, the tried ones once more (one that refused a connection a moment ago
+    /// is better than none). A full one is still usable: its tier is waited for, backups do not
+    /// take its overflow. A connection that failed once probes an ejected backend only where no
+    /// other one takes it: several dead ones must not use up its tries.
     pub(super) fn pick(&self, request: &PickRequest<'_>, now: Instant) -> Result<Lease, PickError> {
         let first = request.tried.is_empty();
         for (not, probes) in [(request.tried, first), (request.tried, true), (&[], true)] {
@@ -77,8 +77,8 @@ impl View {
         self.tiers.iter().any(|tier| tier.is_usable(tried, true))
     }
 
-    /// Whether a backend that is not among `tried` serves and has room. A probe does not count: it may
-    /// fail as well.
+    /// Whether a backend that is not among `tried` serves and has room. A probe does not count: it
+    /// may fail as well.
     pub(super) fn has_room_elsewhere(&self, tried: &[Arc<Backend>]) -> bool {
         let mut tiers = self.tiers.iter();
         let tier = tiers.find(|tier| tier.serves(tried));

@@ -26,8 +26,8 @@ pub struct TlsAcceptor {
     context: AcceptorContext,
     active: ArcSwap<ActiveConfig>,
     watch: Mutex<FileWatch>,
-    /// Errors of the last load; empty when there were none. Apart from the watch, which a file system
-    /// that hangs may hold.
+    /// Errors of the last load; empty when there were none. Apart from the watch, which a file
+    /// system that hangs may hold.
     errors: ArcSwap<Vec<String>>,
 }
 
@@ -62,8 +62,8 @@ pub enum RefreshOutcome {
 }
 
 impl TlsAcceptor {
-    /// Reads and checks all files of `settings`, for the listener `name`. `alpn` lists the protocols
-    /// offered, most wanted first; empty: none.
+    /// Reads and checks all files of `settings`, for the listener `name`. `alpn` lists the
+    /// protocols offered, most wanted first; empty: none.
     ///
     /// # Errors
     /// Names the first file that cannot be used, and what is wrong with it.
@@ -106,9 +106,9 @@ impl TlsAcceptor {
         Arc::clone(self.active.load().configs.get(order))
     }
 
-    /// Configuration for a handshake that one of our tickets resumes. Where clients show certificates
-    /// it issues no new ticket: each would have a full lifetime, and a client could go on for ever by
-    /// a certificate that was verified once.
+    /// Configuration for a handshake that one of our tickets resumes. Where clients show
+    /// certificates it issues no new ticket: each would have a full lifetime, and a client could go
+    /// on for ever by a certificate that was verified once.
     pub fn resumption_config(&self, order: CipherOrder) -> Arc<ServerConfig> {
         Arc::clone(self.active.load().resumed.get(order))
     }
@@ -246,8 +246,7 @@ impl ActiveConfig {
 mod tests {
     use super::*;
     use crate::config::{Certificate, ClientAuth, ClientAuthMode};
-    use crate::tls::client::tests::any;
-    use crate::tls::material::tests::{Folder, der, shake};
+    use crate::tls::testing::{Folder, any, der, shake};
     use data_encoding::BASE64;
     use rustls::HandshakeKind;
 
@@ -409,7 +408,8 @@ mod tests {
         assert!(!terminator.tickets().opens(&second));
     }
 
-    /// Each resumption gave a new ticket, so that a client went on for ever by a certificate that was verified once.
+    /// Each resumption gave a new ticket, so that a client went on for ever by a certificate that
+    /// was verified once.
     #[test]
     fn a_resumed_session_of_a_verified_client_gives_no_new_ticket() {
         let folder = Folder::new();

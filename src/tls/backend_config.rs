@@ -111,8 +111,8 @@ impl BackendTlsConfig {
         &self.config
     }
 
-    /// The name to send and to verify: the configured one, or the backend's host name or IP address.
-    /// `None`: neither can be in a certificate.
+    /// The name to send and to verify: the configured one, or the backend's host name or IP
+    /// address. `None`: neither can be in a certificate.
     pub fn name(&self, backend: &str) -> Option<ServerName<'static>> {
         self.sni.clone().or_else(|| server_name(backend))
     }

@@ -1,4 +1,4 @@
-//! One certificate chain and its key: read, parsed, checked against each other.
+//! A certificate chain and its key: read, parsed, checked against each other.
 //!
 //! Expiry only causes a warning: an expired certificate still serves clients that do not check it,
 //! and refusing it would turn a late renewal into an outage.
@@ -15,8 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::files::{FileContents, Fingerprint, read_file};
-use super::material::FromFiles;
+use super::files::{FileContents, Fingerprint, FromFiles, read_file};
 use super::{TlsError, describe};
 use crate::config::Certificate;
 
@@ -84,7 +83,8 @@ impl FromFiles for LoadedCertificate {
     }
 }
 
-/// Loads a chain and its private key, and checks that they match. Names and validity are not checked.
+/// Loads a chain and its private key, and checks that they match. Names and validity are not
+/// checked.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
@@ -262,7 +262,7 @@ fn warn_if_expired(file: &Path, not_after: SystemTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::material::tests::Folder;
+    use crate::tls::testing::Folder;
 
     fn error(certificate: &Certificate) -> String {
         let provider = rustls::crypto::aws_lc_rs::default_provider();

@@ -31,7 +31,8 @@ pub(super) fn provider() -> CryptoProvider {
     provider
 }
 
-/// Rank of a suite. Version and kind of key are negotiated first: only suites of one of each compete.
+/// Rank of a suite. Version and kind of key are negotiated first: only suites of one of each
+/// compete.
 fn rank(suite: CipherSuite) -> u8 {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256

@@ -34,8 +34,8 @@ pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig
     Ok(Arc::new(config))
 }
 
-/// A configuration that accepts the first certificate of a PEM file, whatever names are in it, and no
-/// other.
+/// A configuration that accepts the first certificate of a PEM file, whatever names are in it, and
+/// no other.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
@@ -97,51 +97,9 @@ pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::tls::material::tests::Folder;
-    use rustls::{SignatureScheme, SupportedProtocolVersion};
-
-    /// A client that takes any certificate.
-    pub(in crate::tls) fn any() -> Arc<ClientConfig> {
-        client_config(None, false).unwrap()
-    }
-
-    /// A client that takes any certificate, but verifies RSA signatures only.
-    pub(in crate::tls) fn rsa_only() -> Arc<ClientConfig> {
-        let mut provider = aws_lc_rs::default_provider();
-        let known = provider.signature_verification_algorithms.mapping;
-        let rsa = known
-            .iter()
-            .position(|(scheme, _)| *scheme == SignatureScheme::RSA_PSS_SHA256)
-            .unwrap();
-        provider.signature_verification_algorithms.mapping = &known[rsa..=rsa];
-        let provider = Arc::new(provider);
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ServerVerifier {
-                trust: ServerTrust::Any,
-                provider,
-            }))
-            .with_no_client_auth();
-        Arc::new(config)
-    }
-
-    /// A client of one version that trusts `root`.
-    pub(in crate::tls) fn of_version(
-        version: &'static SupportedProtocolVersion,
-        root: &Path,
-    ) -> Arc<ClientConfig> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(file_roots(root).unwrap())
-            .with_no_client_auth();
-        Arc::new(config)
-    }
+    use crate::tls::testing::Folder;
 
     #[test]
     fn a_file_of_roots_must_hold_certificates() {

@@ -1,4 +1,5 @@
-//! Verification of client certificates (`listener.tls.client_auth`): authorities and revocation lists.
+//! Verification of client certificates (`listener.tls.client_auth`): authorities and revocation
+//! lists.
 //!
 //! Revocation is checked for the whole chain, as OpenSSL's `CRL_CHECK_ALL` does: a chain with an
 //! authority that no list covers is refused. An expired list stays in use: to refuse every client
@@ -14,8 +15,7 @@ use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::certificate::{parse_chain, roots_of};
-use super::files::{FileContents, FileHash, Fingerprint};
-use super::material::FromFiles;
+use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
 use super::{TlsError, describe};
 use crate::config::{ClientAuth, ClientAuthMode};
 

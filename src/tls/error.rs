@@ -129,7 +129,8 @@ pub fn describe_handshake_error(error: &io::Error) -> String {
     }
 }
 
-/// Message of a certificate outside its validity, with a date: the library shows seconds since 1970.
+/// Message of a certificate outside its validity, with a date: the library shows seconds since
+/// 1970.
 fn validity(error: &CertificateError) -> Option<String> {
     let date = |time: &UnixTime| {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))?;

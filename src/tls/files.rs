@@ -77,7 +77,13 @@ impl FileContents {
     }
 }
 
-/// The whole file, bounded.
+/// An item that is loaded from files as a whole.
+pub(super) trait FromFiles {
+    /// Fingerprint of the contents it was loaded from.
+    fn fingerprint(&self) -> Fingerprint;
+}
+
+/// Reads a whole file, bounded.
 pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
     read_bounded(file).map_err(|unread| match unread {
         ReadFailure::Failed(source) => failed(file, source),
@@ -99,8 +105,8 @@ fn read_bounded(file: &Path) -> Result<Vec<u8>, ReadFailure> {
     Ok(strip_byte_order_marks(contents))
 }
 
-/// Drops the byte order marks that editors put before a line of text. Joined files have several, and
-/// the parser would miss the line behind one, which begins a certificate.
+/// Drops the byte order marks that editors put before a line of text. Joined files have several,
+/// and the parser would miss the line behind one, which begins a certificate.
 fn strip_byte_order_marks(contents: Vec<u8>) -> Vec<u8> {
     let begins_with_mark = |line: &[u8]| line.starts_with(BYTE_ORDER_MARK);
     if !contents.split(|byte| *byte == b'\n').any(begins_with_mark) {
@@ -156,7 +162,8 @@ impl FileHash {
 }
 
 /// Metadata of a file, behind its links. A write changes the times, a rename or a swapped link the
-/// inode. An equal stamp means equal content, but for a write in the same tick of the kernel's clock.
+/// inode. An equal stamp means equal content, but for a write in the same tick of the kernel's
+/// clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileStamp {
     device: u64,

@@ -1,8 +1,9 @@
-//! A handshake without I/O: feeds rustls one record at a time and stops at the end of the handshake, with what the peer sent
-//! behind it (data, tickets) untouched. What the two ends do differently is theirs ([`server`], [`client`]).
+//! A handshake without I/O: feeds rustls one record at a time and stops at the end of the
+//! handshake; what the peer sent behind it (data, tickets) stays untouched. The sides differ in
+//! [`server`] and [`client`].
 //!
-//! Bounds: all of the peer's handshake 64 KiB, a ClientHello as `wire::client_hello` has it (16 KiB), the input one record and
-//! one read beyond what is incomplete.
+//! Bounds: all of the peer's handshake 64 KiB, a ClientHello as `wire::client_hello` has it (16
+//! KiB), the input one record and one read beyond what is incomplete.
 
 mod client;
 mod server;
@@ -16,7 +17,8 @@ use super::identity::ClientIdentity;
 use super::record::TlsSession;
 use crate::wire::client_hello::ClientHelloError;
 
-/// A peer's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
+/// A peer's records up to its Finished: a chain of certificates is the largest part of them, if
+/// there is one.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Room for a read. A ClientHello with a post-quantum key share has about 1.8 KB.
 const READ_BYTES: usize = 4 * 1024;
@@ -26,21 +28,22 @@ const MAX_BODY_BYTES: usize = (1 << 14) + 2048;
 
 pub(super) struct Handshake<E> {
     side: E,
-    /// What was read and is not done with.
+    /// Input that was read and is not consumed yet.
     input: Vec<u8>,
-    /// Front of the input that rustls has been shown.
+    /// Length of the front of the input that rustls has been fed.
     fed: usize,
-    /// Everything shown so far.
+    /// Bytes fed so far.
     total_fed: usize,
     /// To be sent.
     pub output: Vec<u8>,
 }
 
-/// One end of a handshake.
+/// A side of a handshake.
 pub(super) trait HandshakeSide {
-    /// rustls' own of this end.
+    /// rustls' data of this side.
     type Data;
-    /// Its last flight is waited for. The other end's goes out with the first data.
+    /// Whether the peer waits for the last flight of this side. Otherwise it goes out with the
+    /// first data.
     const SENDS_LAST_FLIGHT: bool;
 
     fn state(&self) -> &CommonState;
@@ -48,28 +51,30 @@ pub(super) trait HandshakeSide {
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
     -> UnbufferedStatus<'c, 'i, Self::Data>;
 
-    /// Looks at what rustls is to be shown next: a record, or bytes that are none.
+    /// Inspects the next input for rustls: a record, or other bytes.
     fn inspect(&mut self, bytes: &[u8], is_record: bool) -> Result<(), HandshakeError>;
 
-    /// The session, and what only this end knows: the name that the client asked for, and who the client is.
+    /// The session, the name that the client asked for, and the client's identity, as far as this
+    /// side knows them.
     ///
     /// # Errors
     /// The configuration does not allow it.
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error>;
 }
 
-/// Why the peer's bytes are not taken.
+/// Why the peer's bytes are refused.
 pub(super) enum HandshakeError {
-    /// Without an answer.
+    /// Refused without an answer.
     Silent(&'static str),
-    /// By rustls' alert, if it sees it the same way.
+    /// Refused with rustls' alert, if it agrees.
     Alert(ClientHelloError),
 }
 
 pub(super) enum HandshakeStep {
     /// Send the output, then read more.
     NeedInput,
-    /// The peer has finished; the output is our last flight: a client's Finished, a server's tickets perhaps.
+    /// The peer has finished; the output is our last flight: a client's Finished, a server's
+    /// tickets perhaps.
     Done,
 }
 
@@ -81,15 +86,15 @@ pub(super) struct CompletedHandshake {
     pub residue: Vec<u8>,
     pub server_name: Option<String>,
     pub alpn_protocol: Option<Vec<u8>>,
-    /// Its number in IANA's registry.
+    /// The number in IANA's registry.
     pub cipher: u16,
     pub resumed: bool,
     pub identity: Option<ClientIdentity>,
 }
 
-/// What rustls wants next.
+/// The next step that rustls asks for.
 enum TlsWants {
-    /// To be called again.
+    /// Call it again.
     Call,
     Record,
 }
@@ -105,13 +110,13 @@ impl<E: HandshakeSide> Handshake<E> {
         }
     }
 
-    /// Where what was read is put, behind the rest; it has room.
+    /// The buffer to read into, with room behind the rest.
     pub fn input(&mut self) -> &mut Vec<u8> {
         self.input.reserve(READ_BYTES);
         &mut self.input
     }
 
-    /// Goes as far as the input reaches. On an error the output is the alert.
+    /// Advances as far as the input reaches. On an error the output is the alert.
     pub fn advance(&mut self) -> io::Result<HandshakeStep> {
         loop {
             let wants = match self.process() {
@@ -121,7 +126,7 @@ impl<E: HandshakeSide> Handshake<E> {
                     return Err(invalid(error));
                 }
             };
-            // Asked before another record is shown, which would be one of data.
+            // Asked before the next record is fed, which would be one of data.
             if !self.side.state().is_handshaking() && !self.side.state().wants_write() {
                 return Ok(HandshakeStep::Done);
             }
@@ -131,7 +136,7 @@ impl<E: HandshakeSide> Handshake<E> {
         }
     }
 
-    /// Whether the session goes on from an earlier one.
+    /// Whether an earlier session was resumed.
     pub fn is_resumed(&self) -> bool {
         self.side.state().handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -151,7 +156,7 @@ impl<E: HandshakeSide> Handshake<E> {
             ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => {
                 TlsWants::Record
             }
-            // Neither early data, nor data or an end before the end of the handshake, is ever accepted.
+            // Early data, and data or a close before the end of the handshake, are never accepted.
             _ => return Err(rustls::Error::HandshakeNotComplete),
         };
         self.input.drain(..discard.min(self.fed));
@@ -159,14 +164,14 @@ impl<E: HandshakeSide> Handshake<E> {
         Ok(wants)
     }
 
-    /// Shows rustls the next record. False: it is not complete.
+    /// Feeds rustls the next record. False: it is not complete.
     fn feed_record(&mut self) -> io::Result<bool> {
         let rest = self.input.get(self.fed..).unwrap_or_default();
         let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
             return Ok(false);
         };
         let body = body_length(header);
-        // What is no record is looked at, and shown, as it is.
+        // Other bytes than a record are inspected, and fed, as they are.
         let length = body.map_or(rest.len(), |body| HEADER_BYTES + body);
         let Some(record) = rest.get(..length) else {
             return Ok(false);
@@ -197,7 +202,7 @@ impl<E: HandshakeSide> Handshake<E> {
         }
     }
 
-    /// After an error only what is queued may be asked for: more input would be processed again.
+    /// Encodes the queued alert. After an error no input may be given: it would be processed again.
     fn encode_alert(&mut self) {
         while self.side.state().wants_write() {
             let UnbufferedStatus { state, .. } = self.side.process(&mut []);
@@ -233,7 +238,7 @@ impl<E: HandshakeSide> Handshake<E> {
     }
 }
 
-/// `None`: not the header of a record (RFC 8446 section 5.1).
+/// Length of a record's body; `None`: not a record header (RFC 8446 section 5.1).
 fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usize> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     let is_record = (20..=23).contains(&kind) && major == 3 && length <= MAX_BODY_BYTES;
@@ -242,7 +247,7 @@ fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usiz
 
 fn encode<T>(mut data: EncodeTlsData<'_, T>, output: &mut Vec<u8>) -> Result<(), rustls::Error> {
     let end = output.len();
-    // The first call tells the size.
+    // The first call returns the size.
     let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) else {
         return Ok(());
     };

@@ -13,7 +13,7 @@ use super::TlsError;
 use super::certificate::LoadedCertificate;
 use super::ciphers::protocol_versions;
 use super::client_verifier::ClientVerifier;
-use super::files::{FileContents, FileHash, Fingerprint};
+use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
 use super::sni_resolver::SniResolver;
 use super::tickets::{TicketScope, Tickets};
 use crate::config::{Certificate, Terminate};
@@ -151,12 +151,6 @@ impl TlsMaterial {
     }
 }
 
-/// An item that is loaded from files as a whole.
-pub(super) trait FromFiles {
-    /// Fingerprint of the contents it was loaded from.
-    fn fingerprint(&self) -> Fingerprint;
-}
-
 /// The last item where its files did not change, else a new one. Where that fails, notes the error
 /// and stays with the last one, if there is one.
 fn reuse_or_load<T: FromFiles>(
@@ -210,65 +204,12 @@ impl SharedTicketKeys {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::tls::acceptor::TlsAcceptor;
-    use crate::tls::client::tests::{any, of_version, rsa_only};
-    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
-    use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConnection};
-    use rustls_pki_types::ServerName;
-    use std::path::{Path, PathBuf};
-
-    /// Certificates and keys made for one test.
-    pub(in crate::tls) struct Folder(tempfile::TempDir);
-
-    impl Folder {
-        pub(in crate::tls) fn new() -> Folder {
-            Folder(tempfile::tempdir().unwrap())
-        }
-
-        pub(in crate::tls) fn file(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        pub(in crate::tls) fn write(&self, name: &str, contents: &str) {
-            std::fs::write(self.file(name), contents).unwrap();
-        }
-
-        /// `stem.pem` and `stem.key`, for `names`.
-        pub(in crate::tls) fn make(&self, stem: &str, names: &[&str]) -> Certificate {
-            self.make_with(
-                stem,
-                names,
-                &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-            )
-        }
-
-        pub(in crate::tls) fn make_with(
-            &self,
-            stem: &str,
-            names: &[&str],
-            key: &KeyPair,
-        ) -> Certificate {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            let mut params = CertificateParams::new(names).unwrap();
-            params.not_after = rcgen::date_time_ymd(2040, 1, 1);
-            self.write(
-                &format!("{stem}.pem"),
-                &params.self_signed(key).unwrap().pem(),
-            );
-            self.write(&format!("{stem}.key"), &key.serialize_pem());
-            self.certificate(stem)
-        }
-
-        pub(in crate::tls) fn certificate(&self, stem: &str) -> Certificate {
-            Certificate {
-                cert: self.file(&format!("{stem}.pem")),
-                key: self.file(&format!("{stem}.key")),
-                default: false,
-            }
-        }
-    }
+    use crate::tls::testing::{Folder, any, der, of_version, rsa_only, shake};
+    use rcgen::{KeyPair, PKCS_RSA_SHA256};
+    use rustls::{HandshakeKind, NamedGroup};
 
     fn default(certificate: Certificate) -> Certificate {
         Certificate {
@@ -277,63 +218,12 @@ pub(super) mod tests {
         }
     }
 
-    /// What `terminate` makes of these for the listener `chat`.
+    /// The acceptor of these for the listener `chat`.
     fn server_config(
         certificates: &[Certificate],
         alpn: &[&[u8]],
     ) -> Result<TlsAcceptor, TlsError> {
         TlsAcceptor::load("chat", &Terminate::with(certificates.to_vec()), alpn)
-    }
-
-    /// What a finished handshake in memory was.
-    pub(in crate::tls) struct Shaken {
-        pub certificate: Vec<u8>,
-        pub kind: HandshakeKind,
-        pub alpn: Option<Vec<u8>>,
-        pub group: Option<NamedGroup>,
-    }
-
-    pub(in crate::tls) fn shake(
-        server: &Arc<ServerConfig>,
-        client: &Arc<ClientConfig>,
-        name: &str,
-    ) -> Result<Shaken, rustls::Error> {
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = ClientConnection::new(client.clone(), name)?;
-        let mut server = ServerConnection::new(server.clone())?;
-        let mut wire = Vec::new();
-        while client.wants_write() || server.wants_write() {
-            while client.wants_write() {
-                client.write_tls(&mut wire).unwrap();
-            }
-            let mut sent = wire.as_slice();
-            while !sent.is_empty() {
-                server.read_tls(&mut sent).unwrap();
-                server.process_new_packets()?;
-            }
-            wire.clear();
-            while server.wants_write() {
-                server.write_tls(&mut wire).unwrap();
-            }
-            let mut sent = wire.as_slice();
-            while !sent.is_empty() {
-                client.read_tls(&mut sent).unwrap();
-                client.process_new_packets()?;
-            }
-            wire.clear();
-        }
-        Ok(Shaken {
-            certificate: client.peer_certificates().unwrap()[0].to_vec(),
-            kind: client.handshake_kind().unwrap(),
-            alpn: client.alpn_protocol().map(<[u8]>::to_vec),
-            group: client
-                .negotiated_key_exchange_group()
-                .map(|group| group.name()),
-        })
-    }
-
-    pub(in crate::tls) fn der(file: &Path) -> Vec<u8> {
-        crate::tls::certificate::read_chain(file).unwrap()[0].to_vec()
     }
 
     /// The stem of the certificate a client that names `name` gets.

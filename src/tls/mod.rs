@@ -1,7 +1,7 @@
-//! Certificates and TLS configurations: what a listener serves with, what backends and checks are connected to with.
+//! Certificates and TLS configurations of listeners, and of connections to backends and checks.
 //!
-//! Files are read, parsed and checked here, when a configuration is built; a handshake finds everything in memory.
-//! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
+//! Files are read, parsed and checked here, when a configuration is built; a handshake finds
+//! everything in memory. The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
 
 mod acceptor;
 mod backend_config;
@@ -19,6 +19,8 @@ pub mod record;
 mod server_verifier;
 mod sni_resolver;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod tickets;
 
 pub use acceptor::{RefreshOutcome, TlsAcceptor};
@@ -34,8 +36,8 @@ pub use stream::accept;
 pub use stream::{TlsStream, TlsStreamParts, accept_with_prefix};
 pub use tickets::Tickets;
 
-/// Makes aws-lc-rs the process's provider. May be called any number of times.
+/// Makes aws-lc-rs the process's provider. May be called repeatedly.
 pub fn install_provider() {
-    // An error means that a provider is there already: ours, since no other is in the tree.
+    // An error means that a provider is installed already: ours, since no other is in the tree.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

@@ -23,14 +23,15 @@ pub(super) struct ServerVerifier {
 #[derive(Debug)]
 pub(super) enum ServerTrust {
     Any,
-    /// The listed certificates, whatever names are in them; and what `roots` signed for the name.
+    /// The listed certificates, whatever names are in them; and those that `roots` signed for the
+    /// name.
     Pinned {
         listed: Vec<CertificateDer<'static>>,
         roots: Option<Arc<WebPkiServerVerifier>>,
     },
-    /// What `roots` signed for the name; and each listed certificate while it is valid and has the
-    /// name: most self-signed node certificates are marked as an authority's, which no chain may end
-    /// with.
+    /// Certificates that `roots` signed for the name; and each listed one while it is valid and has
+    /// the name: most self-signed node certificates are marked as an authority's, which no chain
+    /// may end with.
     Trusted {
         listed: Vec<CertificateDer<'static>>,
         roots: Arc<WebPkiServerVerifier>,
@@ -56,9 +57,9 @@ impl ServerTrust {
 }
 
 impl ServerVerifier {
-    /// Checks that the server has the key of its certificate. The library reads only version 3: where
-    /// every certificate is accepted, one of another version is accepted unsigned. That adds no
-    /// risk, as anybody can make one of version 3.
+    /// Checks that the server has the key of its certificate. The library reads only version 3:
+    /// where every certificate is accepted, one of another version is accepted unsigned. That adds
+    /// no risk, as anybody can make one of version 3.
     fn check_signature(
         &self,
         cert: &CertificateDer<'_>,

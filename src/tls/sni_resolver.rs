@@ -1,4 +1,5 @@
-//! Selection of a client's certificate: by the name it asks for, then by the signatures it verifies.
+//! Selection of a client's certificate: by the name it asks for, then by the signatures it
+//! verifies.
 //!
 //! Exact name first, then a wildcard of one label (RFC 6125, 6.4.3), then the default; a name that
 //! none covers is refused. Case and a trailing dot make no difference. Of several certificates for
@@ -47,7 +48,8 @@ impl SniResolver {
     fn select(&self, name: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(offered).is_some();
         match name.and_then(|name| self.certificates_for(name)) {
-            // Where none is usable rustls sends the right alert: handshake_failure, not access_denied.
+            // Where none is usable rustls sends the right alert: handshake_failure, not
+            // access_denied.
             Some(keys) => keys.iter().find(usable).or(keys.first()).cloned(),
             None => self.default.clone(),
         }

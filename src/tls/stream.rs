@@ -1,9 +1,10 @@
-//! A TLS leg while it is set up: a handshake by rustls' unbuffered connection, then our own record layer
-//! ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take over between any two records.
+//! A TLS connection during set-up: a handshake by rustls' unbuffered connection, then our own
+//! record layer ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take
+//! over between any two records.
 //!
-//! rustls is fed one record at a time and let go at the peer's Finished: what a peer sends right behind it (data, a
-//! ticket, a key update) is opened by the session that the relay goes on with. A buffered connection would keep such
-//! bytes inside.
+//! rustls is fed one record at a time and dropped at the peer's Finished. The session that the
+//! relay goes on with opens what a peer sends right behind it (data, a ticket, a key update). A
+//! buffered connection would keep such bytes inside.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -27,13 +28,14 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// Ciphertext behind which a write waits for the socket.
 const MAX_OUTPUT_BYTES: usize = 32 * 1024;
 
-/// An established TLS connection, of either side.
+/// An established TLS connection, as client or server.
 pub struct TlsStream<IO> {
     io: IO,
     session: TlsSession,
     /// Plaintext not read yet; no memory otherwise.
     plain: PendingBytes,
-    /// Ciphertext that the socket has not taken: after the handshake the tickets, which go out with the first write.
+    /// Ciphertext that is not written yet: after the handshake the tickets, which go out with the
+    /// first write.
     output: PendingBytes,
     server_name: Option<String>,
     alpn_protocol: Option<Vec<u8>>,
@@ -42,11 +44,11 @@ pub struct TlsStream<IO> {
     identity: Option<ClientIdentity>,
 }
 
-/// What the relay goes on with.
+/// The state that the relay goes on with.
 pub struct TlsStreamParts<IO> {
     pub io: IO,
     pub session: TlsSession,
-    /// Plaintext of the peer that nobody has read.
+    /// Plaintext of the peer that was not read.
     pub plain: Vec<u8>,
     /// Ciphertext to be written before anything that the session seals. Empty after a flush.
     pub output: Vec<u8>,
@@ -61,14 +63,15 @@ where
     accept_with_prefix(io, Vec::new(), config, |_| {}).await
 }
 
-/// Makes the handshake on `io`, of whose client `read` was read already. The caller sets the deadline, by dropping this.
+/// Makes the handshake on `io`, after `read` was read from the client. The caller sets the
+/// deadline, by dropping the future.
 ///
-/// `begun` is told once `read` was worked on, whether the session is resumed by then: behind a whole ClientHello that is known
-/// for good, whatever the client does next, unless it has to say hello again.
+/// `on_start` is called after `read` was processed, with whether a session is resumed. Behind a
+/// whole ClientHello that is final, unless the client has to send another one.
 ///
 /// # Errors
-/// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
-/// are the socket's.
+/// `UnexpectedEof`: the client closed; `InvalidData`: rustls refused it (and its alert was sent) or
+/// it exceeds a bound. Others are the socket's.
 pub async fn accept_with_prefix<IO>(
     io: IO,
     read: Vec<u8>,
@@ -84,11 +87,12 @@ where
     shake(io, handshake, begun).await
 }
 
-/// Makes a client's handshake on `io`, with the server called `name`. The caller sets the deadline, by dropping this.
+/// Makes a client's handshake on `io` with a server of this name. The caller sets the deadline, by
+/// dropping the future.
 ///
 /// # Errors
-/// `UnexpectedEof`: the server left; `InvalidData`: it is not TLS, or rustls refused it (and its alert was sent), or it
-/// exceeds a bound. Others are the socket's.
+/// `UnexpectedEof`: the server closed; `InvalidData`: it is not TLS, or rustls refused it (and its
+/// alert was sent), or it exceeds a bound. Others are the socket's.
 pub async fn connect<IO>(
     io: IO,
     config: Arc<ClientConfig>,
@@ -100,7 +104,7 @@ where
     shake(io, Handshake::client(config, name)?, |_| {}).await
 }
 
-/// `begun` is told after the first step.
+/// Runs a handshake; calls `on_start` after the first step.
 async fn shake<IO, E>(
     mut io: IO,
     mut handshake: Handshake<E>,
@@ -119,7 +123,7 @@ where
         let is_last = matches!(step, Ok(HandshakeStep::Done));
         if (!is_last || E::SENDS_LAST_FLIGHT) && !handshake.output.is_empty() {
             let sent = send(&mut io, &handshake.output).await;
-            // A peer that is gone does not hear what it did wrong.
+            // An alert need not reach a peer that is gone.
             if step.is_ok() {
                 sent?;
             }
@@ -157,7 +161,7 @@ impl<IO> TlsStream<IO> {
         stream
     }
 
-    /// The name the client asked for, in lower case; of an accepted one.
+    /// The name that the client asked for, in lower case; only of an accepted connection.
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
@@ -176,12 +180,12 @@ impl<IO> TlsStream<IO> {
         self.cipher
     }
 
-    /// The session goes on from an earlier one, by a ticket.
+    /// Whether a ticket resumed an earlier session.
     pub fn resumed(&self) -> bool {
         self.resumed
     }
 
-    /// Who the client is, where it has shown a certificate. It is given once.
+    /// Takes the identity of a client that has shown a certificate.
     pub fn take_identity(&mut self) -> Option<ClientIdentity> {
         self.identity.take()
     }
@@ -190,7 +194,7 @@ impl<IO> TlsStream<IO> {
         &self.io
     }
 
-    /// Lets go of everything, for the relay. A flush before it is polite: `output` is empty then.
+    /// Takes the stream apart, for the relay. After a flush `output` is empty.
     pub fn into_parts(mut self) -> TlsStreamParts<IO> {
         self.take_control();
         TlsStreamParts {
@@ -201,7 +205,7 @@ impl<IO> TlsStream<IO> {
         }
     }
 
-    /// Opens ciphertext. Only with no plaintext waiting.
+    /// Decrypts ciphertext. Only while no plaintext is pending.
     fn receive(&mut self, ciphertext: &[u8]) {
         let mut plain = vec![0; ciphertext.len() + self.session.buffered()];
         let opened = self.session.open(ciphertext, &mut plain);
@@ -211,7 +215,7 @@ impl<IO> TlsStream<IO> {
         self.take_control();
     }
 
-    /// Puts the records that the session owes behind the output.
+    /// Appends the session's control records to the output.
     fn take_control(&mut self) {
         if self.session.has_control() {
             let session = &mut self.session;
@@ -220,7 +224,7 @@ impl<IO> TlsStream<IO> {
         }
     }
 
-    /// What a read says when no plaintext is left; `None`: more may come.
+    /// Result of a read when no plaintext is left; `None`: more may come.
     fn end(&self) -> Option<io::Result<()>> {
         match self.session.status() {
             PeerStatus::Open => None,
@@ -274,7 +278,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
         let this = self.get_mut();
         while this.plain.rest().is_empty() {
             if let Some(end) = this.end() {
-                // The alert, if the socket takes it; the error matters more than its own.
+                // Sends the alert, if the socket takes it; an error of that matters less.
                 let _ = this.poll_drain(cx);
                 return Poll::Ready(end);
             }
@@ -283,7 +287,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             match Pin::new(&mut this.io).poll_read(cx, &mut chunk) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
-                    // The peer may be waiting for what is not sent yet.
+                    // The peer may be waiting for pending output.
                     if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
                         return Poll::Ready(Err(error));
                     }
@@ -291,7 +295,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
                 }
             }
             if chunk.filled().is_empty() {
-                // No close_notify: what was read may be cut short.
+                // Without close_notify: the data may be truncated.
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             this.receive(chunk.filled());
@@ -331,7 +335,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
                 break;
             }
         }
-        // What the socket does not take now goes with the next write or flush.
+        // Output that the socket does not take now goes out with the next write or flush.
         match this.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(taken)),
@@ -357,7 +361,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     }
 }
 
-/// Bytes that are taken from the front; the memory goes with the last.
+/// Bytes that are consumed from the front; the memory is freed with the last.
 #[derive(Default)]
 struct PendingBytes {
     bytes: Vec<u8>,
@@ -380,7 +384,8 @@ impl PendingBytes {
         }
     }
 
-    /// Lets `fill` write up to `room` bytes behind the others; it returns how many, and something for the caller.
+    /// Lets `fill` write up to `room` bytes behind the others; it returns how many, and a value for
+    /// the caller.
     fn append<T>(&mut self, room: usize, fill: impl FnOnce(&mut [u8]) -> (usize, T)) -> T {
         let end = self.bytes.len();
         self.bytes.resize(end + room, 0);

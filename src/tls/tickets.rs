@@ -2,9 +2,9 @@
 //! aws-lc-rs around rustls' state, under keys of this process or keys that several balancers share
 //! by a file.
 //!
-//! A resumed session is not verified again, so every ticket is bound to a scope (listener and policy
-//! for client certificates): the HMAC covers it, and a ticket of another scope does not open, under
-//! whatever key.
+//! A resumed session is not verified again, so every ticket is bound to a scope (listener and
+//! policy for client certificates): the HMAC covers it, and a ticket of another scope does not
+//! open, under whatever key.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -87,9 +87,9 @@ impl Tickets {
         })
     }
 
-    /// Whether this is a ticket of ours that resumes a session now. `ticket` is the ticket extension of
-    /// a TLS 1.2 ClientHello or an identity of its `pre_shared_key` extension (TLS 1.3), of any content
-    /// and length.
+    /// Whether this is a ticket of ours that resumes a session now. `ticket` is the ticket
+    /// extension of a TLS 1.2 ClientHello or an identity of its `pre_shared_key` extension (TLS
+    /// 1.3), of any content and length.
     pub fn opens(&self, ticket: &[u8]) -> bool {
         self.open(ticket, UnixTime::now().as_secs()).is_some()
     }
@@ -351,7 +351,8 @@ mod tests {
         }
     }
 
-    // While a new key goes round, some balancers have it and some do not: all open the tickets of all.
+    // While a new key goes round, some balancers have it and some do not: all open the tickets of
+    // all.
     #[test]
     fn a_rotation_step_by_step_loses_no_ticket() {
         let before = shared(&[(80, 1), (80, 2), (80, 3)]);

@@ -1,7 +1,7 @@
-//! The spelling of header names that we write. Names are compared without their case (RFC 9110 section 5.1), but servers
-//! written by hand, in PHP above all, look for them letter by letter.
+//! The case of header names that we write. Names are case-insensitive (RFC 9110 section 5.1), but
+//! some servers, in PHP above all, compare them byte by byte.
 
-/// Fields that tell a backend of its client, or that every hop writes anew.
+/// Fields that describe the client to a backend, or that every hop rewrites.
 pub const HOP_HEADERS: &[&str] = &[
     "Connection",
     "Forwarded",
@@ -16,7 +16,7 @@ pub const HOP_HEADERS: &[&str] = &[
     "X-Request-Id",
 ];
 
-/// Fields of a handshake whose usual spelling is not each word's first letter.
+/// Fields of a handshake whose usual case is not each word's first letter.
 pub const HANDSHAKE_HEADERS: &[&str] = &[
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
@@ -24,8 +24,8 @@ pub const HANDSHAKE_HEADERS: &[&str] = &[
     "Sec-WebSocket-Version",
 ];
 
-/// Spells each of `names` that the message `head` has as it stands there; other names, values and what follows the head
-/// stay as they are.
+/// Writes each of `names` in the message `head` in the given case; other names, values and bytes
+/// behind the head stay as they are.
 pub fn restore_case<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
     let mut rest = head;
     // The request line has no name.

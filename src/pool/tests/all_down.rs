@@ -1,4 +1,4 @@
-//! What a pool does of which no backend can be used.
+//! A pool of which no backend can be used.
 
 use tokio::time::advance;
 

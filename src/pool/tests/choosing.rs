@@ -1,4 +1,4 @@
-//! Who is picked.
+//! Choice of a backend.
 
 use std::collections::BTreeMap;
 

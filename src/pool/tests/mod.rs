@@ -1,4 +1,5 @@
-//! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for something.
+//! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for
+//! something.
 
 mod all_down;
 mod choosing;
@@ -99,7 +100,7 @@ pub(super) fn check() -> config::Check {
     }
 }
 
-/// One node per limit, and a queue.
+/// A node per limit, and a queue.
 pub(super) fn limited(limits: &[u64], max_queue: usize) -> config::Pool {
     let mut backends = Vec::new();
     for (n, limit) in limits.iter().enumerate() {

@@ -86,7 +86,8 @@ async fn a_success_from_before_the_ejection_does_not_end_it() {
     assert_eq!(a.state(clock()), BackendState::Up);
 }
 
-/// With least_conn the dead ones, which have no connections, took one try after another until none was left.
+/// With least_conn the dead ones, which have no connections, took one try after another until none
+/// was left.
 #[tokio::test(start_paused = true)]
 async fn who_has_failed_once_probes_nobody_while_another_serves() {
     let dead = ["a", "b", "c"];

@@ -92,7 +92,7 @@ fn found(names: &[&str]) -> Vec<DiscoveredBackend> {
     names.iter().map(one).collect()
 }
 
-/// Of the node `a` and what is found.
+/// Settings of the node `a` and a `discover` source.
 fn discovering() -> config::Pool {
     let mut discovering = settings(Balance::RoundRobin, nodes(&["a"]));
     discovering.discover = Some(Discover {

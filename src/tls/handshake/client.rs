@@ -1,4 +1,4 @@
-//! The client's end of a handshake, towards a backend.
+//! The client side of a handshake, towards a backend.
 
 use std::io;
 use std::sync::Arc;
@@ -37,11 +37,13 @@ impl HandshakeSide for ClientSide {
         self.0.process_tls_records(records)
     }
 
-    /// rustls would say what is wrong with the bytes; this says what is wrong with the node.
+    /// Refuses bytes that are not a record: rustls' error would name the bytes, this one names the
+    /// node.
     fn inspect(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
-        match is_record {
-            true => Ok(()),
-            false => Err(HandshakeError::Silent("the answer is not TLS")),
+        if is_record {
+            Ok(())
+        } else {
+            Err(HandshakeError::Silent("the answer is not TLS"))
         }
     }
 
@@ -52,14 +54,13 @@ impl HandshakeSide for ClientSide {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CompletedHandshake, HEADER_BYTES, HandshakeStep};
     use super::*;
     use crate::config::Certificate;
     use crate::config::Terminate;
     use crate::tls::TlsAcceptor;
-    use crate::tls::client::tests::of_version;
-    use crate::tls::material::tests::Folder;
+    use crate::tls::handshake::{CompletedHandshake, HEADER_BYTES, HandshakeStep};
     use crate::tls::record::PeerStatus;
+    use crate::tls::testing::{Folder, of_version};
     use proptest::prelude::*;
     use rustls::version::{TLS12, TLS13};
     use rustls::{HandshakeKind, ServerConfig, ServerConnection};
@@ -98,7 +99,8 @@ mod tests {
         Handshake::client(Arc::clone(config), name).unwrap()
     }
 
-    /// Lets the client talk to a server that says `early` as soon as it may; the client reads `piece` bytes at a time.
+    /// Lets the client talk to a server that says `early` as soon as it may; the client reads
+    /// `piece` bytes at a time.
     fn shake(
         bench: &Bench,
         mut client: Handshake<ClientSide>,
@@ -228,8 +230,8 @@ mod tests {
         }
     }
 
-    /// In the body of a record that is part of the handshake: headers are checked by their sense, and the dummy
-    /// change_cipher_spec says nothing (RFC 8446 section 5).
+    /// In the body of a record that is part of the handshake: headers are checked by their sense,
+    /// and the dummy change_cipher_spec says nothing (RFC 8446 section 5).
     fn is_protected(flight: &[u8], at: usize) -> bool {
         let mut begin = 0;
         while let Some(&[kind, _, _, high, low]) = flight[begin..].first_chunk() {

@@ -1,4 +1,4 @@
-//! The server's end of a handshake: the client's hello is read by `wire`, too, which refuses what is none.
+//! The server side of a handshake. `wire` reads the ClientHello, too, and refuses other bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl HandshakeSide for ServerSide {
         self.connection.process_tls_records(records)
     }
 
-    /// What is no record is for rustls to refuse, behind the hello.
+    /// Refuses what is not a ClientHello; behind it rustls refuses what is not a record.
     fn inspect(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), HandshakeError> {
         if self.hello.is_some() {
             return Ok(());
@@ -57,7 +57,7 @@ impl HandshakeSide for ServerSide {
     }
 
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
-        // Of a resumed session the one that was verified when it began; the ticket has it.
+        // In a resumed session, the certificate that was verified when it began; the ticket has it.
         let shown = self.connection.peer_certificates();
         let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
         let server_name = self.hello.and_then(|hello| hello.sni);

@@ -5,7 +5,7 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion, SupportedCipherSuite};
 
-use super::keys::Version;
+use super::frame::Version;
 
 pub(super) enum KeySchedule {
     Server(KernelConnection<ServerConnectionData>),

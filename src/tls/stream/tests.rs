@@ -14,9 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::config::Terminate;
 use crate::tls::TlsAcceptor;
-use crate::tls::client::tests::of_version;
-use crate::tls::material::tests::Folder;
 use crate::tls::record::{PeerStatus, RecordError};
+use crate::tls::testing::{Folder, of_version};
 
 const NAME: &str = "chat.test";
 
@@ -164,7 +163,7 @@ async fn an_end_without_close_notify_is_a_truncation() {
     peer.await.unwrap();
 }
 
-/// What the relay will do: the session alone, on the socket.
+/// As the relay does: the session alone, on the socket.
 #[tokio::test]
 async fn the_parts_carry_on_byte_exact() {
     let bench = Bench::new();

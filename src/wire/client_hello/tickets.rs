@@ -1,6 +1,7 @@
-//! The session tickets in a ClientHello by which it can resume: in a hello of TLS 1.3 the identities of `pre_shared_key` (RFC
-//! 8446 section 4.2.11), if it takes them with a key exchange (`psk_dhe_ke`, the only mode that rustls knows), in one of TLS 1.2
-//! the ticket of RFC 5077. Whether one is good only their key can tell.
+//! The session tickets in a ClientHello by which it can resume: in a hello of TLS 1.3 the
+//! identities of `pre_shared_key` (RFC 8446 section 4.2.11), if it takes them with a key exchange
+//! (`psk_dhe_ke`, the only mode that rustls knows), in one of TLS 1.2 the ticket of RFC 5077. Only
+//! their key shows whether one is valid.
 
 use super::{Bytes, ClientHelloError, ClientHelloReader, MESSAGE_HEADER_BYTES};
 
@@ -14,7 +15,8 @@ const PSK_DHE_KE: u8 = 1;
 const MAX_TICKETS: usize = 4;
 
 impl ClientHelloReader {
-    /// The tickets of a hello that was read to its end, at most four. What is malformed has none: a hint is no verdict.
+    /// Tickets of a complete ClientHello, at most four. None if that is malformed: a hint is not a
+    /// check.
     pub fn tickets(&self) -> Vec<&[u8]> {
         let body = self.message.get(MESSAGE_HEADER_BYTES..);
         body.and_then(|body| tickets(body).ok()).unwrap_or_default()
@@ -68,8 +70,8 @@ fn offered(mut identities: Bytes<'_>) -> Result<Vec<&[u8]>, ClientHelloError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HelloProgress;
     use super::*;
+    use crate::wire::client_hello::HelloProgress;
     use proptest::prelude::*;
 
     fn with_extensions(extensions: &[u8]) -> Vec<u8> {
@@ -118,7 +120,8 @@ mod tests {
         assert_eq!(of(&[TICKET, MODES, VERSIONS, IDENTITIES]), identities);
     }
 
-    // One with a ticket in the other version's place, which resumes nothing, went before all the others.
+    // One with a ticket in the other version's place, which resumes nothing, went before all the
+    // others.
     #[test]
     fn a_ticket_that_cannot_resume_is_none() {
         const ONLY_TLS12: &[u8] = &[0, 43, 0, 3, 2, 3, 3];

@@ -36,7 +36,8 @@ const CLIENT_SSL: u8 = 0x01;
 const CLIENT_CERT_CONN: u8 = 0x02;
 const CLIENT_CERT_SESS: u8 = 0x04;
 
-/// Each field is looked at as soon as it is there, in the order of the bytes: so more of them never changes the answer.
+/// Reads a header. Each field is checked as soon as it is there, in the order of the bytes, so that
+/// more bytes never change the result.
 pub fn read(bytes: &[u8]) -> Read {
     expect_signature(bytes, SIGNATURE)?;
     let is_local = match bytes.get(12) {
@@ -64,10 +65,11 @@ pub fn read(bytes: &[u8]) -> Read {
     let Some(header) = bytes.get(..length) else {
         return Ok(None);
     };
-    // LOCAL and UNSPEC: what follows is to be skipped.
-    let header = match is_local || family >> 4 == 0 {
-        true => ProxyHeader::Local,
-        false => ProxyHeader::Proxied(Box::new(proxied(header, family >> 4)?)),
+    // LOCAL and UNSPEC: the rest is to be skipped.
+    let header = if is_local || family >> 4 == 0 {
+        ProxyHeader::Local
+    } else {
+        ProxyHeader::Proxied(Box::new(proxied(header, family >> 4)?))
     };
     Ok(Some((header, length)))
 }
@@ -131,7 +133,7 @@ fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, ProxyHeaderError> 
             TYPE_SSL => details.tls = Some(client_tls(value)?),
             TYPE_CRC32C => verify(header, value, header.len() - rest.len())?,
             TYPE_NOOP => {}
-            // A network namespace, or one that nobody here knows.
+            // A network namespace, or an unknown type.
             _ => push(&mut others, kind, value),
         }
     }
@@ -173,18 +175,20 @@ fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), ProxyHeaderErro
     let place = end - 4..end;
     let zeroed = header.iter().enumerate();
     let zeroed = zeroed.map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
-    match crc32c(zeroed) == told {
-        true => Ok(()),
-        false => Err(ProxyHeaderError::Checksum),
+    if crc32c(zeroed) == told {
+        Ok(())
+    } else {
+        Err(ProxyHeaderError::Checksum)
     }
 }
 
-/// The header of the sender's own connection, such as a check.
+/// Encodes the header of the sender's own connection, such as a check.
 pub fn encode_local() -> Vec<u8> {
     finished(LOCAL, 0, Vec::new())
 }
 
-/// The header, with a checksum. Without IP addresses, as of a unix client, the family is UNSPEC: few receivers know another.
+/// Encodes the header, with a checksum. Without IP addresses, as for a unix client, the family is
+/// UNSPEC: few receivers know another.
 pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
     let mut body = Vec::with_capacity(128);
     let family = match addresses {
@@ -217,7 +221,7 @@ pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
     finished(PROXY, family, body)
 }
 
-/// Gives the family and transport.
+/// Appends the addresses and returns family and transport.
 fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) -> u8 {
     let (source, destination) = one_family(source, destination);
     for ip in [source.ip(), destination.ip()] {
@@ -228,9 +232,10 @@ fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAdd
     }
     body.extend(source.port().to_be_bytes());
     body.extend(destination.port().to_be_bytes());
-    match source.is_ipv4() {
-        true => INET_STREAM,
-        false => INET6_STREAM,
+    if source.is_ipv4() {
+        INET_STREAM
+    } else {
+        INET6_STREAM
     }
 }
 
@@ -250,7 +255,7 @@ fn encoded_tls(tls: &SslDetails) -> Vec<u8> {
     value
 }
 
-/// Puts the fixed part before `body` and the checksum behind it.
+/// Adds the fixed part before `body` and the checksum behind it.
 fn finished(command: u8, family: u8, mut body: Vec<u8>) -> Vec<u8> {
     push(&mut body, TYPE_CRC32C, &[0; 4]);
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
