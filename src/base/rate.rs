@@ -173,11 +173,6 @@ impl Bucket {
         let free_at = over.saturating_sub(rate.interval().saturating_mul(rate.count));
         Duration::from_nanos(free_at.saturating_sub(now))
     }
-
-    /// Whether the bucket is full, and so as good as a new one.
-    pub fn is_full(&self, now: Duration) -> bool {
-        self.full_at.load(Ordering::Relaxed) <= nanoseconds(now)
-    }
 }
 
 /// When a bucket is full again after one more was taken; `None` if that exceeds the burst.
@@ -253,8 +248,8 @@ mod tests {
         assert!(bucket.take(rate, at(1_250)));
         assert!(!bucket.take(rate, at(1_251)));
         assert_eq!(bucket.wait(rate, at(1_251)), at(249));
-        assert!(!bucket.is_full(at(2_249)));
-        assert!(bucket.is_full(at(2_250)));
+        assert!(!(bucket.full_at() <= at(2_249)));
+        assert!((bucket.full_at() <= at(2_250)));
     }
 
     #[test]

@@ -73,6 +73,7 @@ const NO_INTERFACE: i32 = i32::MAX;
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
+#[cfg(test)]
 pub fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
     bind_with(address, backlog, &FileRights::default())
 }

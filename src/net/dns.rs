@@ -97,6 +97,13 @@ pub enum DnsError {
     Failed { name: String, source: NetError },
 }
 
+impl DnsError {
+    fn no_records(name: &str) -> DnsError {
+        let name = name.to_owned();
+        DnsError::NoRecords { name }
+    }
+}
+
 /// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to
 /// follow their changes.
 pub struct DnsResolver {
@@ -213,9 +220,7 @@ impl DnsResolver {
             ttl = ttl.min(alias.ttl);
             asked = alias.records.into_iter().next().unwrap_or_default();
         }
-        Err(DnsError::NoRecords {
-            name: name.to_owned(),
-        })
+        Err(DnsError::no_records(name))
     }
 
     fn timed_out(&self, name: &str) -> DnsError {
@@ -229,9 +234,7 @@ impl DnsResolver {
         let lookup = self.resolver.lookup(name, kind);
         match tokio::time::timeout(self.timeout, lookup).await {
             Err(_) | Ok(Err(NetError::Timeout)) => Err(self.timed_out(name)),
-            Ok(Err(error)) if error.is_no_records_found() => Err(DnsError::NoRecords {
-                name: name.to_owned(),
-            }),
+            Ok(Err(error)) if error.is_no_records_found() => Err(DnsError::no_records(name)),
             Ok(Err(source)) => Err(DnsError::Failed {
                 name: name.to_owned(),
                 source,
@@ -329,9 +332,7 @@ fn answer<T: PartialEq>(
         }
     }
     if records.is_empty() {
-        return Err(DnsError::NoRecords {
-            name: name.to_owned(),
-        });
+        return Err(DnsError::no_records(name));
     }
     let ttl_seconds = found.iter().map(|record| record.ttl).min().unwrap_or(0);
     Ok(DnsAnswer {

@@ -18,8 +18,10 @@ mod stream;
 mod unix;
 
 pub use address::{Endpoint, Peer};
+#[cfg(test)]
+pub use bind::bind;
 pub use bind::{
-    BindError, Bound, Incoming, bind, bind_with, check_bindable, is_transient_accept_error,
+    BindError, Bound, Incoming, bind_with, check_bindable, is_transient_accept_error,
     local_address, try_accept,
 };
 pub use connect::{
@@ -30,5 +32,6 @@ pub use hangup::wait_for_hangup;
 pub use header_case_stream::{HeaderCaseStream, HeaderNames};
 pub use overlap::{HALF_OPEN_TIME, Overlap};
 pub use port_holder::{PortHolder, find_port_holder};
-pub use stream::Stream;
+pub(crate) use stream::delegate_io;
+pub use stream::{Io, Stream};
 pub use unix::verify_rights;

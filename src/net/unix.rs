@@ -100,11 +100,10 @@ impl SocketFile {
     }
 
     fn verify_own(&self, file: &OwnedFd) -> io::Result<()> {
-        if rustix::fs::fstat(file.as_fd())?.st_ino == self.inode {
-            Ok(())
-        } else {
-            Err(io::Error::other("another file has taken its place"))
+        if rustix::fs::fstat(file.as_fd())?.st_ino != self.inode {
+            return Err(io::Error::other("another file has taken its place"));
         }
+        Ok(())
     }
 }
 

@@ -306,11 +306,6 @@ impl Backend {
         self.status().weight()
     }
 
-    /// The operator's weight, if one is set.
-    pub fn weight_override(&self) -> Option<u16> {
-        self.status().operator.weight
-    }
-
     /// 0 = no own limit.
     pub fn max_connections(&self) -> u64 {
         self.connections.max()

@@ -88,10 +88,6 @@ impl Pool {
         self.tls.load_full()
     }
 
-    pub fn has_tls(&self) -> bool {
-        self.tls.load().is_some()
-    }
-
     /// Sets the TLS read from the files of the settings' `tls`. To be set before the pool serves.
     /// An equal one changes nothing, and keeps the sessions that can be resumed.
     pub fn set_tls(&self, tls: Option<Arc<BackendTlsConfig>>) {

@@ -20,26 +20,18 @@ pub struct DiscoveredBackend {
 
 impl From<DiscoveredBackend> for config::Backend {
     fn from(found: DiscoveredBackend) -> Self {
-        let DiscoveredBackend {
-            name,
-            address,
-            host,
-            weight,
-            backup,
-            max_connections,
-        } = found;
-        let address = match address {
+        let address = match found.address {
             Endpoint::Tcp(address) => Address::Tcp(address),
             Endpoint::Unix(path) => Address::Unix(path),
         };
         config::Backend {
-            name,
+            name: found.name,
             address,
-            weight,
-            max_connections,
-            backup,
+            weight: found.weight,
+            max_connections: found.max_connections,
+            backup: found.backup,
             init_state: InitState::Up,
-            host: Some(host),
+            host: Some(found.host),
         }
     }
 }

@@ -31,9 +31,9 @@ impl Transition {
             from,
             to,
             reason,
-            suppressed,
+            ..
         } = self;
-        let suppressed = (*suppressed > 0).then_some(*suppressed);
+        let suppressed = (self.suppressed > 0).then_some(self.suppressed);
         match to {
             BackendState::Down | BackendState::Ejected | BackendState::Unresolved => {
                 tracing::warn!(%pool, %backend, from, %to, reason, suppressed, "backend changed its state");

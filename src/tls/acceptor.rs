@@ -18,7 +18,7 @@ use super::file_watch::{FileChange, FileWatch};
 use super::files::{FileContents, Fingerprint};
 use super::material::{LoadedMaterial, TlsMaterial, files};
 use super::sni_resolver::SniResolver;
-use super::tickets::{DecryptOnly, Tickets};
+use super::tickets::DecryptOnly;
 use crate::config::Terminate;
 
 /// TLS of one listener.
@@ -46,7 +46,6 @@ struct ActiveConfig {
     configs: Arc<ConfigByOrder>,
     /// See [`TlsAcceptor::resumption_config`].
     resumed: Arc<ConfigByOrder>,
-    tickets: Tickets,
     fingerprint: Fingerprint,
 }
 
@@ -116,11 +115,6 @@ impl TlsAcceptor {
     /// Whether a client that asks for this name, or for none, gets a certificate.
     pub fn serves(&self, name: Option<&str>) -> bool {
         self.active.load().names.serves(name)
-    }
-
-    /// The present ticket keys of this listener.
-    pub fn tickets(&self) -> Tickets {
-        self.active.load().tickets.clone()
     }
 
     /// The certificates that serve, in the configuration's order.
@@ -227,7 +221,7 @@ impl ActiveConfig {
         config.ticketer = Arc::new(tickets.clone());
         let resumed = settings.client_auth.as_ref().map(|_| {
             let mut resumed = config.clone();
-            resumed.ticketer = Arc::new(DecryptOnly(tickets.clone()));
+            resumed.ticketer = Arc::new(DecryptOnly(tickets));
             ConfigByOrder::new(resumed)
         });
         let configs = ConfigByOrder::new(config);
@@ -236,7 +230,6 @@ impl ActiveConfig {
             resumed: resumed.unwrap_or_else(|| Arc::clone(&configs)),
             configs,
             fingerprint: material.fingerprint(),
-            tickets,
             material,
         })
     }
@@ -385,27 +378,31 @@ mod tests {
         let first = ticket();
         assert!(
             load(&with(ClientAuthMode::Required))
-                .tickets()
-                .opens(&first)
+                .config()
+                .ticketer
+                .decrypt(&first)
+                .is_some()
         );
         assert!(
             !load(&with(ClientAuthMode::Optional))
-                .tickets()
-                .opens(&first)
+                .config()
+                .ticketer
+                .decrypt(&first)
+                .is_some()
         );
         let elsewhere = TlsAcceptor::load("other", &with(ClientAuthMode::Required), &[]).unwrap();
-        assert!(!elsewhere.tickets().opens(&first));
+        assert!(!elsewhere.config().ticketer.decrypt(&first).is_some());
         copy(&folder.make("next", &["chat.test"]), &chat);
         assert!(settle(&terminator));
-        assert!(terminator.tickets().opens(&first));
+        assert!(terminator.config().ticketer.decrypt(&first).is_some());
         std::fs::copy(folder.make("other", &["ca.test"]).cert, &ca).unwrap();
         assert!(settle(&terminator));
-        assert!(!terminator.tickets().opens(&first));
+        assert!(!terminator.config().ticketer.decrypt(&first).is_some());
         let second = ticket();
         let more = [[8; 48], [9; 48]].map(|key| BASE64.encode(&key)).join("\n");
         std::fs::write(&keys, more).unwrap();
         assert!(settle(&terminator));
-        assert!(!terminator.tickets().opens(&second));
+        assert!(!terminator.config().ticketer.decrypt(&second).is_some());
     }
 
     /// Each resumption gave a new ticket, so that a client went on for ever by a certificate that

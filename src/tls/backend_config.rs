@@ -106,11 +106,6 @@ impl BackendTlsConfig {
         named.chain(&tls.ca)
     }
 
-    /// Configuration for a client without our record layer.
-    pub fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
-    }
-
     /// The name to send and to verify: the configured one, or the backend's host name or IP
     /// address. `None`: neither can be in a certificate.
     pub fn name(&self, backend: &str) -> Option<ServerName<'static>> {

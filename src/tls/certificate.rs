@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
+use super::error::FileFault;
 use super::files::{FileContents, Fingerprint, FromFiles, read_file};
 use super::{TlsError, describe};
 use crate::config::Certificate;
@@ -56,7 +57,7 @@ impl LoadedCertificate {
         let certified = load_key_pair(cert, key, contents, provider)?;
         let facts = facts(cert, &certified.cert)?;
         if facts.names.is_empty() && !default {
-            return Err(TlsError::NoNames { file: cert.clone() });
+            return Err(FileFault::NoNames.of(cert));
         }
         warn_if_expired(cert, facts.not_after);
         Ok(LoadedCertificate {
@@ -100,10 +101,7 @@ pub(super) fn load_key_pair(
     let signing_key = provider
         .key_provider
         .load_private_key(parse_key(key, contents.get(key)?)?)
-        .map_err(|source| TlsError::Key {
-            file: key.to_owned(),
-            source,
-        })?;
+        .map_err(|source| FileFault::Key(source).of(key))?;
     let certified = CertifiedKey::new(chain, signing_key);
     check_pair(&certified, cert, key)?;
     Ok(certified)
@@ -140,11 +138,9 @@ pub(super) fn parse_chain(
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(contents)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::pem(file, source))?;
+        .map_err(|source| FileFault::Pem(source).of(file))?;
     if chain.is_empty() {
-        return Err(TlsError::NoCertificate {
-            file: file.to_owned(),
-        });
+        return Err(FileFault::NoCertificate.of(file));
     }
     Ok(chain)
 }
@@ -157,20 +153,19 @@ pub(super) fn roots_of(
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         let added = roots.add(certificate);
-        added.map_err(|error| TlsError::certificate(file, &error))?;
+        added.map_err(|error| FileFault::certificate(&error).of(file))?;
     }
     Ok(roots)
 }
 
 fn parse_key(file: &Path, contents: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(contents).map_err(|source| match source {
-        _ if is_encrypted(contents) => TlsError::EncryptedKey {
+        _ if is_encrypted(contents) => FileFault::EncryptedKey {
             file: file.to_owned(),
-        },
-        pem::Error::NoItemsFound => TlsError::NoKey {
-            file: file.to_owned(),
-        },
-        source => TlsError::pem(file, source),
+        }
+        .of(file),
+        pem::Error::NoItemsFound => FileFault::NoKey.of(file),
+        source => FileFault::Pem(source).of(file),
     })
 }
 
@@ -195,10 +190,7 @@ fn check_pair(certified: &CertifiedKey, cert: &Path, key: &Path) -> Result<(), T
             cert: cert.to_owned(),
             key: key.to_owned(),
         }),
-        Err(other) => Err(TlsError::Certificate {
-            file: cert.to_owned(),
-            why: describe_own(&other),
-        }),
+        Err(other) => Err(FileFault::Certificate(describe_own(&other)).of(cert)),
     }
 }
 
@@ -212,25 +204,27 @@ fn describe_own(error: &Error) -> String {
 /// Refuses a certificate of version 1 or 2. The library does, too, but without a message for it.
 fn refuse_old_version(file: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {
     match chain.first().map(|first| X509Certificate::from_der(first)) {
-        Some(Ok((_, parsed))) if parsed.version() != X509Version::V3 => Err(TlsError::OldVersion {
-            file: file.to_owned(),
-            version: parsed.version().0 + 1,
-        }),
+        Some(Ok((_, parsed))) if parsed.version() != X509Version::V3 => {
+            Err(FileFault::OldVersion {
+                version: parsed.version().0 + 1,
+            }
+            .of(file))
+        }
         _ => Ok(()),
     }
 }
 
 /// Facts about the chain's first certificate.
 fn facts(file: &Path, chain: &[CertificateDer<'static>]) -> Result<CertificateFacts, TlsError> {
-    let end_entity = chain.first().ok_or_else(|| TlsError::NoCertificate {
-        file: file.to_owned(),
-    })?;
+    let end_entity = chain
+        .first()
+        .ok_or_else(|| FileFault::NoCertificate.of(file))?;
     let (_, parsed) = X509Certificate::from_der(end_entity)
-        .map_err(|error| TlsError::certificate(file, &error))?;
+        .map_err(|error| FileFault::certificate(&error).of(file))?;
     let mut names = Vec::new();
     if let Some(alternative) = parsed
         .subject_alternative_name()
-        .map_err(|error| TlsError::certificate(file, &error))?
+        .map_err(|error| FileFault::certificate(&error).of(file))?
     {
         for name in &alternative.value.general_names {
             if let GeneralName::DNSName(name) = name {

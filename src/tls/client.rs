@@ -9,6 +9,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::TlsError;
 use super::certificate::{read_chain, roots_of};
+use super::error::FileFault;
 use super::server_verifier::{ServerTrust, ServerVerifier};
 
 /// A configuration for TLS 1.2 and 1.3, without ALPN.
@@ -58,7 +59,7 @@ pub fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map_err(|error| TlsError::certificate(file, &error))?;
+        .map_err(|error| FileFault::certificate(&error).of(file))?;
     config_with(ServerTrust::Pinned {
         listed,
         roots: Some(roots),

@@ -15,6 +15,7 @@ use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::certificate::{parse_chain, roots_of};
+use super::error::FileFault;
 use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
 use super::{TlsError, describe};
 use crate::config::{ClientAuth, ClientAuthMode};
@@ -48,9 +49,8 @@ impl ClientVerifier {
         if *mode == ClientAuthMode::Optional {
             builder = builder.allow_unauthenticated();
         }
-        let verifier = builder.build().map_err(|error| TlsError::ClientAuth {
-            file: crl.as_ref().unwrap_or(ca).clone(),
-            why: describe(&error),
+        let verifier = builder.build().map_err(|error| {
+            FileFault::ClientAuth(describe(&error)).of(crl.as_ref().unwrap_or(ca))
         })?;
         Ok(ClientVerifier {
             verifier,
@@ -89,11 +89,9 @@ fn lists(
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let lists = CertificateRevocationListDer::pem_slice_iter(contents.get(file)?)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::pem(file, source))?;
+        .map_err(|source| FileFault::Pem(source).of(file))?;
     if lists.is_empty() {
-        return Err(TlsError::NoRevocationList {
-            file: file.to_owned(),
-        });
+        return Err(FileFault::NoRevocationList.of(file));
     }
     Ok(lists)
 }

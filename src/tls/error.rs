@@ -16,55 +16,12 @@ use crate::wire::ticket_keys::TicketKeysError;
 /// Why a TLS configuration could not be built. The operator must act; never a peer's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{}: {source}", file.display())]
-    Read {
-        file: PathBuf,
-        source: Arc<io::Error>,
-    },
-    #[error("{}: larger than {limit_bytes} bytes", file.display())]
-    TooLarge { file: PathBuf, limit_bytes: u64 },
-    #[error("{}: not valid PEM: {}", file.display(), describe_pem_error(source))]
-    Pem { file: PathBuf, source: pem::Error },
-    #[error("{}: no certificate found", file.display())]
-    NoCertificate { file: PathBuf },
-    #[error("{}: no private key found", file.display())]
-    NoKey { file: PathBuf },
-    #[error(
-        "{}: the private key is encrypted, and there is no way to enter a passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
-        file.display(),
-        file.display()
-    )]
-    EncryptedKey { file: PathBuf },
-    #[error("{}: not a valid certificate: {why}", file.display())]
-    Certificate { file: PathBuf, why: String },
-    #[error(
-        "{}: an X.509 certificate of version {version}, which TLS clients refuse; issue one of version 3, with a subjectAltName",
-        file.display()
-    )]
-    OldVersion { file: PathBuf, version: u32 },
-    #[error("{}: the private key cannot be used: {}", file.display(), describe(source))]
-    Key {
-        file: PathBuf,
-        source: rustls::Error,
-    },
+    #[error("{}: {fault}", file.display())]
+    File { file: PathBuf, fault: FileFault },
     #[error("{} does not belong to {}", key.display(), cert.display())]
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("{} holds the private key and {} the certificate: swap the two", cert.display(), key.display())]
     Swapped { cert: PathBuf, key: PathBuf },
-    #[error(
-        "{}: the certificate names no host (no DNS subjectAltName), so that no client could get it; set default = true to serve it to every client",
-        file.display()
-    )]
-    NoNames { file: PathBuf },
-    #[error("{}: {source}", file.display())]
-    TicketKeys {
-        file: PathBuf,
-        source: TicketKeysError,
-    },
-    #[error("{}: no revocation list found", file.display())]
-    NoRevocationList { file: PathBuf },
-    #[error("{}: client certificates could not be verified: {why}", file.display())]
-    ClientAuth { file: PathBuf, why: String },
     #[error(
         "the system has no trusted root certificates{}; name a file with `ca`",
         hint(errors)
@@ -74,37 +31,62 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-impl TlsError {
-    pub(super) fn pem(file: &Path, source: pem::Error) -> TlsError {
+/// Fault of one file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileFault {
+    #[error("{0}")]
+    Read(#[source] Arc<io::Error>),
+    #[error("larger than {limit_bytes} bytes")]
+    TooLarge { limit_bytes: u64 },
+    #[error("not valid PEM: {}", describe_pem_error(.0))]
+    Pem(pem::Error),
+    #[error("no certificate found")]
+    NoCertificate,
+    #[error("no private key found")]
+    NoKey,
+    #[error(
+        "the private key is encrypted, and there is no way to enter a passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
+        file.display()
+    )]
+    EncryptedKey { file: PathBuf },
+    #[error("not a valid certificate: {0}")]
+    Certificate(String),
+    #[error(
+        "an X.509 certificate of version {version}, which TLS clients refuse; issue one of version 3, with a subjectAltName"
+    )]
+    OldVersion { version: u32 },
+    #[error("the private key cannot be used: {}", describe(.0))]
+    Key(#[source] rustls::Error),
+    #[error(
+        "the certificate names no host (no DNS subjectAltName), so that no client could get it; set default = true to serve it to every client"
+    )]
+    NoNames,
+    #[error("{0}")]
+    TicketKeys(#[source] TicketKeysError),
+    #[error("no revocation list found")]
+    NoRevocationList,
+    #[error("client certificates could not be verified: {0}")]
+    ClientAuth(String),
+}
+
+impl FileFault {
+    pub(super) fn of(self, file: &Path) -> TlsError {
         let file = file.to_owned();
-        TlsError::Pem { file, source }
+        TlsError::File { file, fault: self }
     }
 
-    pub(super) fn certificate(file: &Path, error: &impl fmt::Display) -> TlsError {
-        TlsError::Certificate {
-            file: file.to_owned(),
-            why: describe(error),
-        }
+    pub(super) fn certificate(error: &impl fmt::Display) -> FileFault {
+        FileFault::Certificate(describe(error))
     }
+}
 
+impl TlsError {
     /// The file at fault; the key of a pair.
     pub fn file(&self) -> Option<&Path> {
         match self {
-            TlsError::Read { file, .. }
-            | TlsError::TooLarge { file, .. }
-            | TlsError::Pem { file, .. }
-            | TlsError::NoCertificate { file }
-            | TlsError::NoKey { file }
-            | TlsError::EncryptedKey { file }
-            | TlsError::Certificate { file, .. }
-            | TlsError::OldVersion { file, .. }
-            | TlsError::Key { file, .. }
+            TlsError::File { file, .. }
             | TlsError::Mismatch { key: file, .. }
-            | TlsError::Swapped { key: file, .. }
-            | TlsError::NoNames { file }
-            | TlsError::TicketKeys { file, .. }
-            | TlsError::NoRevocationList { file }
-            | TlsError::ClientAuth { file, .. } => Some(file),
+            | TlsError::Swapped { key: file, .. } => Some(file),
             TlsError::NoRoots { .. } | TlsError::Rustls(_) => None,
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 
 use super::TlsError;
+use super::error::FileFault;
 
 /// Largest PEM file read. Chains are a few KiB, a bundle of every public root is about 250 KiB; a
 /// larger file is a wrong path (a log, a device).
@@ -24,9 +25,21 @@ pub type Fingerprint = [u8; 32];
 /// Contents of some files at one time, or why a file could not be read.
 pub struct FileContents(BTreeMap<PathBuf, Result<Vec<u8>, ReadFailure>>);
 
+#[derive(Clone)]
 enum ReadFailure {
     Failed(Arc<io::Error>),
     TooLarge,
+}
+
+impl ReadFailure {
+    fn of(self, file: &Path) -> TlsError {
+        let limit_bytes = MAX_FILE_BYTES;
+        let fault = match self {
+            ReadFailure::Failed(source) => FileFault::Read(source),
+            ReadFailure::TooLarge => FileFault::TooLarge { limit_bytes },
+        };
+        fault.of(file)
+    }
 }
 
 impl FileContents {
@@ -44,12 +57,10 @@ impl FileContents {
     /// # Errors
     /// Why this file could not be read; names it.
     pub fn get(&self, file: &Path) -> Result<&[u8], TlsError> {
-        match self.0.get(file) {
-            Some(Ok(contents)) => Ok(contents),
-            Some(Err(ReadFailure::Failed(source))) => Err(failed(file, Arc::clone(source))),
-            Some(Err(ReadFailure::TooLarge)) => Err(too_large(file)),
-            None => Err(failed(file, Arc::new(io::ErrorKind::NotFound.into()))),
-        }
+        let missing = || ReadFailure::Failed(Arc::new(io::ErrorKind::NotFound.into())).of(file);
+        let contents = self.0.get(file).ok_or_else(missing)?;
+        let failed = |failure: &ReadFailure| failure.clone().of(file);
+        contents.as_deref().map_err(failed)
     }
 
     /// Fingerprint of these files in this order.
@@ -85,10 +96,7 @@ pub(super) trait FromFiles {
 
 /// Reads a whole file, bounded.
 pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
-    read_bounded(file).map_err(|unread| match unread {
-        ReadFailure::Failed(source) => failed(file, source),
-        ReadFailure::TooLarge => too_large(file),
-    })
+    read_bounded(file).map_err(|failure| failure.of(file))
 }
 
 fn read_bounded(file: &Path) -> Result<Vec<u8>, ReadFailure> {
@@ -115,20 +123,6 @@ fn strip_byte_order_marks(contents: Vec<u8>) -> Vec<u8> {
     let lines = contents.split_inclusive(|byte| *byte == b'\n');
     let bare = lines.map(|line| line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line));
     bare.flatten().copied().collect()
-}
-
-fn failed(file: &Path, source: Arc<io::Error>) -> TlsError {
-    TlsError::Read {
-        file: file.to_owned(),
-        source,
-    }
-}
-
-fn too_large(file: &Path) -> TlsError {
-    TlsError::TooLarge {
-        file: file.to_owned(),
-        limit_bytes: MAX_FILE_BYTES,
-    }
 }
 
 /// SHA-256 over parts whose bounds count.

@@ -13,6 +13,7 @@ use super::TlsError;
 use super::certificate::LoadedCertificate;
 use super::ciphers::protocol_versions;
 use super::client_verifier::ClientVerifier;
+use super::error::FileFault;
 use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
 use super::sni_resolver::SniResolver;
 use super::tickets::{TicketScope, Tickets};
@@ -191,11 +192,8 @@ impl FromFiles for SharedTicketKeys {
 
 impl SharedTicketKeys {
     fn load(file: &PathBuf, contents: &FileContents) -> Result<SharedTicketKeys, TlsError> {
-        let keys =
-            TicketKeys::parse(contents.get(file)?).map_err(|source| TlsError::TicketKeys {
-                file: file.clone(),
-                source,
-            })?;
+        let keys = TicketKeys::parse(contents.get(file)?)
+            .map_err(|source| FileFault::TicketKeys(source).of(file))?;
         Ok(SharedTicketKeys {
             keys,
             fingerprint: contents.fingerprint_of([file].into_iter())?,

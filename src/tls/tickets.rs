@@ -87,13 +87,6 @@ impl Tickets {
         })
     }
 
-    /// Whether this is a ticket of ours that resumes a session now. `ticket` is the ticket
-    /// extension of a TLS 1.2 ClientHello or an identity of its `pre_shared_key` extension (TLS
-    /// 1.3), of any content and length.
-    pub fn opens(&self, ticket: &[u8]) -> bool {
-        self.open(ticket, UnixTime::now().as_secs()).is_some()
-    }
-
     fn seal(&self, state: &[u8], now: u64) -> Option<Vec<u8>> {
         let ring = self.ring();
         let key = ring.keys.get(ring.sealing)?;

@@ -146,6 +146,12 @@ impl ClientHelloReader {
         Ok(())
     }
 
+    /// The body of a complete ClientHello; `None` if it is malformed.
+    fn body(&self) -> Option<HelloBody<'_>> {
+        let body = self.message.get(MESSAGE_HEADER_BYTES..)?;
+        HelloBody::read(body).ok()
+    }
+
     fn message_so_far(&self) -> Result<Option<ClientHello>, ClientHelloError> {
         let Some(&kind) = self.message.first() else {
             return Ok(None);
@@ -179,23 +185,10 @@ fn progress(outcome: Result<ClientHello, ClientHelloError>) -> HelloProgress {
 
 /// The body of a ClientHello message.
 fn parse(body: &[u8]) -> Result<ClientHello, ClientHelloError> {
-    let mut body = Bytes(body);
-    body.take(2 + 32)?; // legacy_version, random
-    body.list(1, 0..33)?; // legacy_session_id
-    body.list(2, 2..65_535)?; // cipher_suites
-    body.list(1, 1..256)?; // legacy_compression_methods
+    let mut extensions = HelloBody::read(body)?.extensions;
     let mut hello = ClientHello::default();
-    if body.0.is_empty() {
-        return Ok(hello);
-    }
-    let mut extensions = body.list(2, 0..65_536)?;
-    if !body.0.is_empty() {
-        return Err(ClientHelloError::Malformed);
-    }
     let mut seen = Vec::new();
-    while !extensions.0.is_empty() {
-        let kind = extensions.u16()?;
-        let data = extensions.list(2, 0..65_536)?;
+    while let Some((kind, data)) = extensions.next_extension()? {
         seen.push(kind);
         match kind {
             EXTENSION_SERVER_NAME => (hello.sni, hello.malformed_name) = server_name(data)?,
@@ -248,10 +241,29 @@ fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, ClientHelloError> {
     while !list.0.is_empty() {
         found.push(list.list(1, 1..256)?.0.to_vec());
     }
-    if data.0.is_empty() {
-        Ok(found)
-    } else {
-        Err(ClientHelloError::Malformed)
+    data.is_over().map(|()| found)
+}
+
+/// Variable parts of a ClientHello's body.
+struct HelloBody<'a> {
+    suites: Bytes<'a>,
+    /// Empty where the body ends before them.
+    extensions: Bytes<'a>,
+}
+
+impl<'a> HelloBody<'a> {
+    fn read(body: &'a [u8]) -> Result<HelloBody<'a>, ClientHelloError> {
+        let mut body = Bytes(body);
+        body.take(2 + 32)?; // legacy_version, random
+        body.list(1, 0..33)?; // legacy_session_id
+        let suites = body.list(2, 2..65_535)?;
+        body.list(1, 1..256)?; // legacy_compression_methods
+        let mut extensions = Bytes(&[]);
+        if !body.0.is_empty() {
+            extensions = body.list(2, 0..65_536)?;
+            body.is_over()?;
+        }
+        Ok(HelloBody { suites, extensions })
     }
 }
 
@@ -282,11 +294,23 @@ impl<'a> Bytes<'a> {
             1 => usize::from(self.u8()?),
             _ => usize::from(self.u16()?),
         };
-        if allowed.contains(&length) {
-            self.take(length).map(Bytes)
-        } else {
-            Err(ClientHelloError::Malformed)
+        if !allowed.contains(&length) {
+            return Err(ClientHelloError::Malformed);
         }
+        self.take(length).map(Bytes)
+    }
+
+    /// Type and data of the next extension of a list.
+    fn next_extension(&mut self) -> Result<Option<(u16, Bytes<'a>)>, ClientHelloError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((self.u16()?, self.list(2, 0..65_536)?)))
+    }
+
+    fn is_over(&self) -> Result<(), ClientHelloError> {
+        let is_over = self.0.is_empty();
+        is_over.then_some(()).ok_or(ClientHelloError::Malformed)
     }
 }
 

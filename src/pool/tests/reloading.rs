@@ -163,7 +163,7 @@ fn a_node_that_vanished_comes_back_as_the_operator_left_it() {
     pool.apply_discovered(found(&["x", "y", "z"]));
     assert_eq!(backend(&pool, "x").operator(), OperatorState::Drain);
     assert_eq!(backend(&pool, "x").state(clock()), BackendState::Drain);
-    assert_eq!(backend(&pool, "y").weight_override(), Some(7));
+    assert_eq!(backend(&pool, "y").status().operator.weight, Some(7));
     assert!(names(&pool, 20).iter().all(|name| name != "x"));
 
     backend(&pool, "x").set_operator(OperatorState::Ready);

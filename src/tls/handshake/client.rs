@@ -40,11 +40,8 @@ impl HandshakeSide for ClientSide {
     /// Refuses bytes that are not a record: rustls' error would name the bytes, this one names the
     /// node.
     fn inspect(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
-        if is_record {
-            Ok(())
-        } else {
-            Err(HandshakeError::Silent("the answer is not TLS"))
-        }
+        let refused = HandshakeError::Silent("the answer is not TLS");
+        is_record.then_some(()).ok_or(refused)
     }
 
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {

@@ -23,6 +23,8 @@ use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord, Versi
 /// Tag length of all three ciphers.
 const TAG_BYTES: usize = 16;
 const EXPLICIT_NONCE_BYTES: usize = 8;
+/// Bytes of a nonce before its counter.
+const NONCE_PREFIX_BYTES: usize = NONCE_LEN - EXPLICIT_NONCE_BYTES;
 /// Version on the wire: that of TLS 1.2 for both.
 const WIRE_VERSION: [u8; 2] = [3, 3];
 
@@ -132,13 +134,8 @@ impl DirectionKeys {
             return Err(RecordError::TooLong);
         }
         let mut nonce = self.nonce();
-        for (into, from) in nonce
-            .iter_mut()
-            .skip(NONCE_LEN - EXPLICIT_NONCE_BYTES)
-            .zip(explicit)
-        {
-            *into = *from;
-        }
+        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
+        counter.zip(explicit).for_each(|(into, from)| *into = *from);
         let (aad, aad_length) = self.aad(record.header, ciphertext.len());
         let aad = aad.get(..aad_length).ok_or(RecordError::Internal)?;
         let plain = plain
@@ -214,17 +211,11 @@ impl DirectionKeys {
 
     fn nonce(&self) -> [u8; NONCE_LEN] {
         let mut nonce = [0; NONCE_LEN];
-        for (into, from) in nonce.iter_mut().zip(self.iv.as_ref()) {
-            *into = *from;
-        }
+        let iv = nonce.iter_mut().zip(self.iv.as_ref());
+        iv.for_each(|(into, from)| *into = *from);
+        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
         let sequence = self.sequence.to_be_bytes();
-        for (into, from) in nonce
-            .iter_mut()
-            .skip(NONCE_LEN - sequence.len())
-            .zip(sequence)
-        {
-            *into ^= from;
-        }
+        counter.zip(sequence).for_each(|(into, from)| *into ^= from);
         nonce
     }
 

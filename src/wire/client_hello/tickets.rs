@@ -3,7 +3,7 @@
 //! (`psk_dhe_ke`, the only mode that rustls knows), in one of TLS 1.2 the ticket of RFC 5077. Only
 //! their key shows whether one is valid.
 
-use super::{Bytes, ClientHelloError, ClientHelloReader, MESSAGE_HEADER_BYTES};
+use super::{Bytes, ClientHelloError, ClientHelloReader};
 
 const EXTENSION_SESSION_TICKET: u16 = 35;
 const EXTENSION_PRE_SHARED_KEY: u16 = 41;
@@ -18,26 +18,16 @@ impl ClientHelloReader {
     /// Tickets of a complete ClientHello, at most four. None if that is malformed: a hint is not a
     /// check.
     pub fn tickets(&self) -> Vec<&[u8]> {
-        let body = self.message.get(MESSAGE_HEADER_BYTES..);
-        body.and_then(|body| tickets(body).ok()).unwrap_or_default()
+        let body = self.body();
+        let tickets = body.and_then(|body| tickets(body.extensions).ok());
+        tickets.unwrap_or_default()
     }
 }
 
-fn tickets(body: &[u8]) -> Result<Vec<&[u8]>, ClientHelloError> {
-    let mut body = Bytes(body);
-    body.take(2 + 32)?;
-    body.list(1, 0..33)?;
-    body.list(2, 0..65_536)?;
-    body.list(1, 0..256)?;
-    if body.0.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut extensions = body.list(2, 0..65_536)?;
+fn tickets(mut extensions: Bytes<'_>) -> Result<Vec<&[u8]>, ClientHelloError> {
     let (mut is_tls13, mut exchanges_keys) = (false, false);
     let (mut ticket, mut identities) = (Vec::new(), Vec::new());
-    while !extensions.0.is_empty() {
-        let kind = extensions.u16()?;
-        let mut data = extensions.list(2, 0..65_536)?;
+    while let Some((kind, mut data)) = extensions.next_extension()? {
         match kind {
             EXTENSION_SESSION_TICKET if !data.0.is_empty() => ticket = vec![data.0],
             EXTENSION_PRE_SHARED_KEY => identities = offered(data.list(2, 0..65_536)?)?,

@@ -105,20 +105,16 @@ impl Chunked {
         }
         self.digits += 1;
         self.size = (self.size << 4) | u64::from(digit);
-        if self.size <= MAX_LENGTH_BYTES {
-            Ok(ChunkState::Size)
-        } else {
-            Err(RequestError::Chunk)
-        }
+        let fits = self.size <= MAX_LENGTH_BYTES;
+        fits.then_some(ChunkState::Size).ok_or(RequestError::Chunk)
     }
 
     fn extension(&mut self) -> Result<ChunkState, RequestError> {
         self.extension_bytes += 1;
-        if self.extension_bytes <= MAX_EXTENSION_BYTES {
-            Ok(ChunkState::Extension)
-        } else {
-            Err(RequestError::Extensions)
+        if self.extension_bytes > MAX_EXTENSION_BYTES {
+            return Err(RequestError::Extensions);
         }
+        Ok(ChunkState::Extension)
     }
 
     fn after_size(&mut self) -> ChunkState {

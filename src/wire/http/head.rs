@@ -42,15 +42,7 @@ pub(super) fn check(head: &[u8]) -> Result<RequestFraming, RequestError> {
     else {
         return Err(RequestError::RequestLine);
     };
-    let line = [
-        method,
-        " ",
-        target,
-        " HTTP/1.",
-        if minor == 0 { "0" } else { "1" },
-        "\r\n",
-    ]
-    .concat();
+    let line = format!("{method} {target} HTTP/1.{minor}\r\n");
     if !head.starts_with(line.as_bytes()) {
         return Err(RequestError::RequestLine);
     }
@@ -164,11 +156,10 @@ fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, RequestEr
         return length.map_or(Ok(0), parse_length).map(BodyLength::Known);
     };
     let strict = minor == 1 && length.is_none() && encodings.next().is_none();
-    if strict && encoding.eq_ignore_ascii_case(b"chunked") {
-        Ok(BodyLength::Chunked)
-    } else {
-        Err(RequestError::TransferEncoding)
+    if !strict || !encoding.eq_ignore_ascii_case(b"chunked") {
+        return Err(RequestError::TransferEncoding);
     }
+    Ok(BodyLength::Chunked)
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, RequestError> {

@@ -15,10 +15,6 @@ impl Tlvs {
         Tlvs((!bytes.is_empty()).then(|| bytes.into()))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
     /// All of them, as they stand in a header.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()

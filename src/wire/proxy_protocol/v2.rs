@@ -175,11 +175,8 @@ fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), ProxyHeaderErro
     let place = end - 4..end;
     let zeroed = header.iter().enumerate();
     let zeroed = zeroed.map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
-    if crc32c(zeroed) == told {
-        Ok(())
-    } else {
-        Err(ProxyHeaderError::Checksum)
-    }
+    let is_right = crc32c(zeroed) == told;
+    is_right.then_some(()).ok_or(ProxyHeaderError::Checksum)
 }
 
 /// Encodes the header of the sender's own connection, such as a check.
@@ -198,26 +195,19 @@ pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
         }) => push_addresses(&mut body, source, destination),
         Some(Addresses::Unix) | None => 0,
     };
-    let Details {
-        authority,
-        alpn,
-        unique_id,
-        tls,
-        others,
-    } = details;
-    if let Some(alpn) = alpn {
+    if let Some(alpn) = &details.alpn {
         push(&mut body, TYPE_ALPN, alpn);
     }
-    if let Some(authority) = authority {
+    if let Some(authority) = &details.authority {
         push(&mut body, TYPE_AUTHORITY, authority.as_bytes());
     }
-    if let Some(id) = unique_id {
+    if let Some(id) = &details.unique_id {
         push(&mut body, TYPE_UNIQUE_ID, id);
     }
-    if let Some(tls) = tls {
+    if let Some(tls) = &details.tls {
         push(&mut body, TYPE_SSL, &encoded_tls(tls));
     }
-    body.extend(others.bytes());
+    body.extend(details.others.bytes());
     finished(PROXY, family, body)
 }
 
