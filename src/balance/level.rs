@@ -49,7 +49,7 @@ fn targets(loads: &[NodeLoad]) -> Vec<u64> {
     // A node that cannot take its share takes up to its limit, and the others share the rest.
     loop {
         let weights: u128 = open.iter().map(|at| u128::from(loads[*at].weight)).sum();
-        let share = |at: &usize| part(rest, loads[*at].weight, weights);
+        let share = |at: &usize| share_of(rest, loads[*at].weight, weights);
         let (full, others): (Vec<usize>, Vec<usize>) =
             open.iter().partition(|at| share(at) > loads[**at].limit());
         if full.is_empty() {
@@ -62,13 +62,13 @@ fn targets(loads: &[NodeLoad]) -> Vec<u64> {
         }
         open = others;
     }
-    give_out_the_rest(loads, &mut targets, open);
+    distribute_remainder(loads, &mut targets, open);
     targets
 }
 
 /// Distributes the remainder: a division's stays with the most loaded nodes, and connections that
 /// no node has room for stay where they are.
-fn give_out_the_rest(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usize>) {
+fn distribute_remainder(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usize>) {
     let all: u64 = loads.iter().map(|load| load.live).sum();
     let mut rest = all - targets.iter().sum::<u64>();
     open.sort_by_key(|at| std::cmp::Reverse(loads[*at].live));
@@ -85,9 +85,9 @@ fn give_out_the_rest(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usiz
 }
 
 /// `all * weight / weights`, rounded down.
-fn part(all: u64, weight: u32, weights: u128) -> u64 {
-    let part = u128::from(all) * u128::from(weight) / weights.max(1);
-    u64::try_from(part).unwrap_or(u64::MAX)
+fn share_of(all: u64, weight: u32, weights: u128) -> u64 {
+    let share = u128::from(all) * u128::from(weight) / weights.max(1);
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
             let Some(targets) = level(&loads, threshold) else { return Ok(()) };
             prop_assert_eq!(targets.iter().sum::<u64>(), total);
             for (load, target) in loads.iter().zip(&targets) {
-                let least = part(total, load.weight, weights).min(load.limit());
+                let least = share_of(total, load.weight, weights).min(load.limit());
                 prop_assert!(*target >= least, "{:?} {}", load, target);
                 // Who gets some has the room for it.
                 prop_assert!(*target <= load.live || *target <= load.limit());

@@ -29,7 +29,7 @@ impl Maglev {
     /// The table of these names (each different) and weights, indexed as `Nodes` will be. At most
     /// 65,535 nodes are placed.
     pub fn new<'a>(nodes: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
-        let mut walks: Vec<(&str, Walk)> = (0..NOBODY)
+        let mut walks: Vec<(&str, Walk)> = (0..UNASSIGNED)
             .zip(nodes)
             .filter(|(_, (_, weight))| *weight > 0)
             .map(|(index, (name, weight))| (name, Walk::new(index, name, weight)))
@@ -65,7 +65,7 @@ impl Maglev {
 }
 
 /// A slot that is not taken yet.
-const NOBODY: u16 = u16::MAX;
+const UNASSIGNED: u16 = u16::MAX;
 
 /// A node's walk through the table.
 struct Walk {
@@ -97,7 +97,7 @@ impl Walk {
             let wanted = usize::try_from(self.slot).ok();
             self.slot = (self.slot + self.stride) % SLOTS;
             if let Some(free) = wanted.and_then(|slot| slots.get_mut(slot))
-                && *free == NOBODY
+                && *free == UNASSIGNED
             {
                 *free = self.index;
                 return;
@@ -112,7 +112,7 @@ fn fill(walks: &mut [Walk]) -> Vec<u16> {
     let Some(heaviest) = walks.iter().map(|walk| walk.weight).max() else {
         return Vec::new();
     };
-    let mut slots = vec![NOBODY; SLOTS as usize];
+    let mut slots = vec![UNASSIGNED; SLOTS as usize];
     let mut free = slots.len();
     for round in 1.. {
         for walk in walks.iter_mut() {

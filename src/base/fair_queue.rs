@@ -1,7 +1,7 @@
 //! A bounded queue in which sources take turns, and urgent items go first.
 //!
 //! Each lane serves its sources round robin, whatever the length of their own queues: a source with
-//! a thousand waiting delays one with a single one by one turn of each source. Of `URGENT_IN_A_ROW
+//! a thousand waiting delays one with a single one by one turn of each source. Of `MAX_URGENT_RUN
 //! + 1` turns one is the other lane's, so neither starves. No clock, no waiting: that is the
 //! caller's.
 
@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 /// Turns of the urgent lane before the other one gets one.
-pub const URGENT_IN_A_ROW: u32 = 7;
+pub const MAX_URGENT_RUN: u32 = 7;
 
 /// Names a waiting item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct FairQueue<S, T> {
     urgent: SourceQueue<S, T>,
     other: SourceQueue<S, T>,
     /// Urgent turns since the last other one.
-    in_a_row: u32,
+    urgent_run: u32,
     /// Waiting items of one source in one lane.
     max_per_source: usize,
     next_number: u64,
@@ -43,7 +43,7 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
         Self {
             urgent: SourceQueue::new(),
             other: SourceQueue::new(),
-            in_a_row: 0,
+            urgent_run: 0,
             max_per_source,
             next_number: 0,
         }
@@ -70,9 +70,9 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
         let urgent = match (self.urgent.waiting, self.other.waiting) {
             (0, _) => false,
             (_, 0) => true,
-            _ => self.in_a_row < URGENT_IN_A_ROW,
+            _ => self.urgent_run < MAX_URGENT_RUN,
         };
-        self.in_a_row = if urgent { self.in_a_row + 1 } else { 0 };
+        self.urgent_run = if urgent { self.urgent_run + 1 } else { 0 };
         self.lane(urgent).pop()
     }
 
@@ -175,8 +175,8 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
     fn remove(&mut self, source: &S, number: u64) -> Option<T> {
         let queue = self.sources.get_mut(source)?;
         // Numbers rise along the queue.
-        let place = queue.binary_search_by_key(&number, |(number, _)| *number);
-        let (_, item) = queue.remove(place.ok()?)?;
+        let index = queue.binary_search_by_key(&number, |(number, _)| *number);
+        let (_, item) = queue.remove(index.ok()?)?;
         self.waiting -= 1;
         self.forget_empty();
         Some(item)
@@ -364,7 +364,7 @@ mod tests {
             let served = (0..).find(|_| turns.pop().is_some_and(|item| item.0 == 99)).unwrap();
             let limit = match (urgent, urgent_flood) {
                 (true, false) => 1,
-                (false, true) => URGENT_IN_A_ROW + 1,
+                (false, true) => MAX_URGENT_RUN + 1,
                 _ => u32::from(flood) + 1,
             };
             prop_assert!(served < limit, "{} of {}", served, limit);

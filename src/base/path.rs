@@ -79,12 +79,12 @@ impl<'a> AmbiguousPath<'a> {
         to_leave[..1].fill(Some(0_usize));
         for step in &self.steps {
             let found = |name: &PathStep| name.name.eq_ignore_ascii_case(&step.name);
-            for place in (0..wanted.len()).rev() {
-                let Some(Some(names)) = to_leave.get(place).copied() else {
+            for index in (0..wanted.len()).rev() {
+                let Some(Some(names)) = to_leave.get(index).copied() else {
                     continue;
                 };
-                if names == 0 && wanted.get(place).is_some_and(found) {
-                    match to_leave.get_mut(place + 1) {
+                if names == 0 && wanted.get(index).is_some_and(found) {
+                    match to_leave.get_mut(index + 1) {
                         Some(next) => *next = Some(0),
                         None => return true,
                     }
@@ -94,7 +94,7 @@ impl<'a> AmbiguousPath<'a> {
                 } else {
                     names + usize::from(!step.is_joined)
                 };
-                if let Some(names) = to_leave.get_mut(place) {
+                if let Some(names) = to_leave.get_mut(index) {
                     *names = Some(left);
                 }
             }

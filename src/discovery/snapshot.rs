@@ -30,49 +30,49 @@ pub(super) struct FailedLookup {
 
 /// Adds the last addresses of failed lookups; sorted, each once, at most [`MAX_FOUND`].
 pub(super) fn merge(
-    mut entries: Vec<DiscoveredAddress>,
-    gaps: &[FailedLookup],
+    mut addresses: Vec<DiscoveredAddress>,
+    failed: &[FailedLookup],
     last: &[DiscoveredAddress],
 ) -> Vec<DiscoveredAddress> {
-    for gap in gaps {
-        let kept = last.iter().filter(|entry| {
-            entry.service.target == gap.service.target
-                && entry.address.port() == gap.service.port
-                && gap
+    for lookup in failed {
+        let kept = last.iter().filter(|found| {
+            found.service.target == lookup.service.target
+                && found.address.port() == lookup.service.port
+                && lookup
                     .family
-                    .is_none_or(|family| family.contains(entry.address.ip()))
+                    .is_none_or(|family| family.contains(found.address.ip()))
         });
-        entries.extend(kept.map(|entry| DiscoveredAddress {
-            service: gap.service.clone(),
-            address: entry.address,
+        addresses.extend(kept.map(|found| DiscoveredAddress {
+            service: lookup.service.clone(),
+            address: found.address,
         }));
     }
     // Answers rotate; the snapshot must not, nor may what the cap cuts off.
     // A target listed twice counts with its best priority.
-    entries.sort_by(|a, b| (key(a), rank(a)).cmp(&(key(b), rank(b))));
-    entries.dedup_by(|a, b| key(a) == key(b));
-    entries.truncate(MAX_FOUND);
-    entries
+    addresses.sort_by(|a, b| (key(a), rank(a)).cmp(&(key(b), rank(b))));
+    addresses.dedup_by(|a, b| key(a) == key(b));
+    addresses.truncate(MAX_FOUND);
+    addresses
 }
 
-fn key(entry: &DiscoveredAddress) -> (&str, SocketAddr) {
-    (&entry.service.target, entry.address)
+fn key(found: &DiscoveredAddress) -> (&str, SocketAddr) {
+    (&found.service.target, found.address)
 }
 
-fn rank(entry: &DiscoveredAddress) -> (u16, u16) {
-    (entry.service.priority, u16::MAX - entry.service.weight)
+fn rank(found: &DiscoveredAddress) -> (u16, u16) {
+    (found.service.priority, u16::MAX - found.service.weight)
 }
 
-/// The snapshot, in the entries' order.
+/// The snapshot, in the addresses' order.
 pub(super) fn to_backends(
-    entries: &[DiscoveredAddress],
+    addresses: &[DiscoveredAddress],
     discover: &Discover,
 ) -> Vec<DiscoveredBackend> {
     let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
-    let services = || entries.iter().map(|entry| &entry.service);
+    let services = || addresses.iter().map(|found| &found.service);
     let best = services().map(|service| service.priority).min();
     let heaviest = services().map(|service| service.weight).max().unwrap_or(0);
-    let found = entries
+    let found = addresses
         .iter()
         .map(|DiscoveredAddress { service, address }| {
             let SrvTarget {
@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    fn entry(service: &SrvTarget, ip: &str) -> DiscoveredAddress {
+    fn found(service: &SrvTarget, ip: &str) -> DiscoveredAddress {
         DiscoveredAddress {
             service: service.clone(),
             address: SocketAddr::new(ip.parse().unwrap(), service.port),
@@ -168,8 +168,8 @@ mod tests {
     #[test]
     fn dns_backends_are_named_by_address_and_weigh_alike() {
         let host = service("chat.test", 0, 1);
-        let entries = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let found = to_backends(&entries, &dns());
+        let addresses = [found(&host, "10.0.0.1"), found(&host, "fd00::1")];
+        let found = to_backends(&addresses, &dns());
         assert_eq!(names(&found), ["10.0.0.1:80", "[fd00::1]:80"]);
         assert!(found.iter().all(|one| one.weight == 3 && !one.backup));
         assert!(found.iter().all(|one| one.max_connections == 7));
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn srv_targets_above_the_lowest_priority_are_backups() {
         let (a, b) = (service("a.test", 10, 5), service("b.test", 20, 0));
-        let found = to_backends(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        let found = to_backends(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "b.test:80@10.0.0.2"]);
         assert_eq!(
             found.iter().map(|one| one.backup).collect::<Vec<_>>(),
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn a_target_with_several_addresses_is_several_backends() {
         let a = service("a.test", 10, 5);
-        let found = to_backends(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        let found = to_backends(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
     }
 
@@ -202,15 +202,15 @@ mod tests {
     #[test]
     fn a_backend_keeps_its_name_when_its_target_gets_another_address() {
         let a = service("a.test", 10, 5);
-        let alone = to_backends(&[entry(&a, "10.0.0.1")], &srv());
-        let both = to_backends(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        let alone = to_backends(&[found(&a, "10.0.0.1")], &srv());
+        let both = to_backends(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&alone), names(&both)[..1]);
     }
 
     #[test]
     fn large_srv_weights_keep_their_proportion() {
         let (a, b) = (service("a.test", 0, 50_000), service("b.test", 0, 25_000));
-        let found = to_backends(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        let found = to_backends(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
         assert_eq!(
             found.iter().map(|one| one.weight).collect::<Vec<_>>(),
             [256, 128]
@@ -220,31 +220,31 @@ mod tests {
     #[test]
     fn a_family_that_failed_keeps_its_last_addresses() {
         let host = service("chat.test", 0, 1);
-        let last = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let gap = FailedLookup {
+        let last = [found(&host, "10.0.0.1"), found(&host, "fd00::1")];
+        let lookup = FailedLookup {
             service: host.clone(),
             family: Some(Family::V6),
         };
-        let merged = merge(vec![entry(&host, "10.0.0.2")], &[gap], &last);
-        assert_eq!(merged, [entry(&host, "10.0.0.2"), entry(&host, "fd00::1")]);
+        let merged = merge(vec![found(&host, "10.0.0.2")], &[lookup], &last);
+        assert_eq!(merged, [found(&host, "10.0.0.2"), found(&host, "fd00::1")]);
     }
 
     #[test]
     fn a_target_that_failed_keeps_its_addresses_with_the_new_weight() {
         let (old, new) = (service("a.test", 10, 5), service("a.test", 20, 9));
-        let gap = FailedLookup {
+        let lookup = FailedLookup {
             service: new.clone(),
             family: None,
         };
-        let merged = merge(Vec::new(), &[gap], &[entry(&old, "10.0.0.1")]);
-        assert_eq!(merged, [entry(&new, "10.0.0.1")]);
+        let merged = merge(Vec::new(), &[lookup], &[found(&old, "10.0.0.1")]);
+        assert_eq!(merged, [found(&new, "10.0.0.1")]);
     }
 
     #[test]
     fn a_target_that_is_gone_from_the_services_is_gone() {
         let (a, b) = (service("a.test", 0, 1), service("b.test", 0, 1));
-        let merged = merge(vec![entry(&a, "10.0.0.1")], &[], &[entry(&b, "10.0.0.2")]);
-        assert_eq!(merged, [entry(&a, "10.0.0.1")]);
+        let merged = merge(vec![found(&a, "10.0.0.1")], &[], &[found(&b, "10.0.0.2")]);
+        assert_eq!(merged, [found(&a, "10.0.0.1")]);
     }
 
     proptest! {
@@ -252,16 +252,16 @@ mod tests {
         fn the_order_of_answers_does_not_matter_and_names_are_unique(
             answers in prop::collection::vec((0u8..4, 0u8..8, 0u16..3, 0u16..=u16::MAX), 0..24).prop_shuffle(),
         ) {
-            let entries: Vec<DiscoveredAddress> = answers
+            let addresses: Vec<DiscoveredAddress> = answers
                 .iter()
                 .map(|(target, ip, priority, weight)| {
                     let service = service(&format!("t{target}.test"), *priority, *weight);
-                    entry(&service, &format!("10.0.{target}.{ip}"))
+                    found(&service, &format!("10.0.{target}.{ip}"))
                 })
                 .collect();
-            let mut reversed = entries.clone();
+            let mut reversed = addresses.clone();
             reversed.reverse();
-            let snapshot = to_backends(&merge(entries, &[], &[]), &srv());
+            let snapshot = to_backends(&merge(addresses, &[], &[]), &srv());
             prop_assert_eq!(&snapshot, &to_backends(&merge(reversed, &[], &[]), &srv()));
             let mut unique = names(&snapshot);
             unique.sort_unstable();

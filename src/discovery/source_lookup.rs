@@ -115,14 +115,14 @@ fn take(
     let name = lookup::name_of(&discover.source);
     let failure = match round {
         Ok(LookupRound {
-            addresses: entries,
-            failed: gaps,
+            addresses,
+            failed,
             ttl,
         }) => {
-            let entries = snapshot::merge(entries, &gaps, last);
+            let addresses = snapshot::merge(addresses, &failed, last);
             // The settings may have changed during the lookup; their own round is about to begin.
-            if pool.settings().discover.as_ref() == Some(discover) && !entries.is_empty() {
-                let found = snapshot::to_backends(&entries, discover);
+            if pool.settings().discover.as_ref() == Some(discover) && !addresses.is_empty() {
+                let found = snapshot::to_backends(&addresses, discover);
                 let count = found.len();
                 if pool.apply_discovered(found) {
                     tracing::info!(pool = %pool.name(), name, backends = count, "discovered a new set of backends");
@@ -130,15 +130,15 @@ fn take(
                 if count == snapshot::MAX_FOUND {
                     tracing::warn!(pool = %pool.name(), name, backends = count, "discovery is cut off at its limit");
                 }
-                *last = entries;
+                *last = addresses;
             }
-            if gaps.is_empty() {
+            if failed.is_empty() {
                 if status.succeeded(name) {
                     tracing::info!(pool = %pool.name(), name, "discovery answers again");
                 }
                 return Some(ttl);
             }
-            format!("part of the answer failed ({} lookups)", gaps.len())
+            format!("part of the answer failed ({} lookups)", failed.len())
         }
         Err(error) => error.to_string(),
     };

@@ -25,23 +25,23 @@ static CHECK_LIMIT: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.
 pub(super) async fn run(backend: Arc<Backend>, plan: Arc<CheckPlan>) {
-    let mut watch = CheckTask {
+    let mut task = CheckTask {
         progress: CheckProgress::new(backend.check_up(), plan.check.rise, plan.check.fall)
             .unproven(!backend.is_proven()),
         backend,
         plan,
         skipped: false,
     };
-    let spread = MAX_FIRST_SPREAD.min(watch.plan.check.interval / 10);
+    let spread = MAX_FIRST_SPREAD.min(task.plan.check.interval / 10);
     sleep(spread.mul_f64(fastrand::f64())).await;
     loop {
         // From start to start: a check that takes its whole timeout must not stretch the interval.
-        let begun = watch.check_once().await;
-        let next = begun + watch.next_interval(fastrand::f64());
+        let started = task.check_once().await;
+        let next = started + task.next_interval(fastrand::f64());
         // Either may be dropped: a request for a check stays with the backend until it is taken.
         tokio::select! {
             () = sleep_until(next) => {}
-            () = watch.backend.check_wanted() => {}
+            () = task.backend.check_wanted() => {}
         }
     }
 }
@@ -59,11 +59,11 @@ impl CheckTask {
     async fn check_once(&mut self) -> Instant {
         let _permit = CHECK_LIMIT.acquire().await;
         loop {
-            let begun = Instant::now();
+            let started = Instant::now();
             let epoch = self.backend.check_epoch();
             let asked = self.backend.operator() != OperatorState::Maint;
             let Some(target) = self.plan.target(&self.backend).filter(|_| asked) else {
-                return begun;
+                return started;
             };
             // A dropped check is made again: its result would be from before maintenance.
             tokio::select! {
@@ -71,7 +71,7 @@ impl CheckTask {
                 () = self.backend.check_wanted() => continue,
                 outcome = probe::probe(&target, &self.plan) => self.record_if_current(epoch, outcome),
             }
-            return begun;
+            return started;
         }
     }
 
@@ -147,7 +147,7 @@ mod tests {
     use crate::health::tests::settings;
     use crate::pool::Pool;
 
-    fn watch(pool: &Pool) -> CheckTask {
+    fn task(pool: &Pool) -> CheckTask {
         let check = pool.settings().check.clone().unwrap();
         CheckTask {
             backend: pool.backends().remove(0),
@@ -167,23 +167,23 @@ mod tests {
     #[tokio::test]
     async fn shortages_of_our_own_say_nothing_about_a_backend() {
         let pool = pool();
-        let mut watch = watch(&pool);
-        watch.record(Err(CheckFailure::Local(
+        let mut task = task(&pool);
+        task.record(Err(CheckFailure::Local(
             "connect: too many open files".into(),
         )));
-        assert!(watch.backend.check_up() && !watch.backend.is_checked());
-        watch.record(Ok(()));
-        watch.record(Err(CheckFailure::Backend("down".into())));
+        assert!(task.backend.check_up() && !task.backend.is_checked());
+        task.record(Ok(()));
+        task.record(Err(CheckFailure::Backend("down".into())));
         for _ in 0..10 {
-            watch.record(Err(CheckFailure::Local(
+            task.record(Err(CheckFailure::Local(
                 "connect: too many open files".into(),
             )));
         }
         let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
-        assert!(watch.backend.check_up());
-        assert_eq!(count(&watch.backend.counters().checks_failed), 1);
-        watch.record(Err(CheckFailure::Backend("down".into())));
-        assert!(!watch.backend.check_up());
+        assert!(task.backend.check_up());
+        assert_eq!(count(&task.backend.counters().checks_failed), 1);
+        task.record(Err(CheckFailure::Backend("down".into())));
+        assert!(!task.backend.check_up());
     }
 
     #[tokio::test]
@@ -192,50 +192,50 @@ mod tests {
             "backend = [{ name = 'n1', address = '127.0.0.1:1', init_state = 'down' }]\n\
              check = { type = 'tcp' }",
         ));
-        let mut watch = watch(&pool);
-        assert_eq!(watch.backend.reason(), "not checked yet");
+        let mut task = task(&pool);
+        assert_eq!(task.backend.reason(), "not checked yet");
         let ours = || Err(CheckFailure::Local("connect: network unreachable".into()));
-        watch.record(ours());
+        task.record(ours());
         let unchecked = "not checked: connect: network unreachable";
-        assert_eq!(watch.backend.reason(), unchecked);
-        watch.record(Err(CheckFailure::Backend("refused".into())));
-        watch.record(ours());
-        assert_eq!(watch.backend.reason(), "refused");
+        assert_eq!(task.backend.reason(), unchecked);
+        task.record(Err(CheckFailure::Backend("refused".into())));
+        task.record(ours());
+        assert_eq!(task.backend.reason(), "refused");
     }
 
     #[tokio::test]
     async fn the_interval_differs_by_its_jitter_and_follows_the_verdict() {
         let pool = pool();
-        let mut watch = watch(&pool);
-        assert_eq!(watch.next_interval(0.0), Duration::from_secs(9));
-        assert_eq!(watch.next_interval(0.5), Duration::from_secs(10));
-        assert_eq!(watch.next_interval(1.0), Duration::from_secs(11));
+        let mut task = task(&pool);
+        assert_eq!(task.next_interval(0.0), Duration::from_secs(9));
+        assert_eq!(task.next_interval(0.5), Duration::from_secs(10));
+        assert_eq!(task.next_interval(1.0), Duration::from_secs(11));
         for _ in 0..2 {
-            watch.record(Err(CheckFailure::Backend("down".into())));
+            task.record(Err(CheckFailure::Backend("down".into())));
         }
-        assert_eq!(watch.next_interval(0.5), Duration::from_secs(2));
+        assert_eq!(task.next_interval(0.5), Duration::from_secs(2));
     }
 
     #[tokio::test]
     async fn a_failed_first_check_is_repeated_soon_and_after_maintenance_again() {
         let pool = pool();
-        let mut watch = watch(&pool);
+        let mut task = task(&pool);
         let down = || Err(CheckFailure::Backend("down".into()));
-        let is_up = |watch: &CheckTask| watch.backend.check_up();
-        watch.record(down());
-        assert!(!is_up(&watch));
-        assert_eq!(watch.next_interval(0.5), Duration::from_millis(250));
-        watch.record(down());
-        assert_eq!(watch.next_interval(0.5), Duration::from_secs(2));
-        watch.record(Ok(()));
-        assert!(is_up(&watch));
-        watch.record(down());
-        assert!(is_up(&watch), "one failure of two");
-        watch.backend.set_operator(OperatorState::Maint);
-        watch.backend.set_operator(OperatorState::Ready);
-        watch.backend.check_wanted().await;
-        assert!(!watch.backend.is_checked());
-        watch.record(down());
-        assert!(!is_up(&watch));
+        let is_up = |task: &CheckTask| task.backend.check_up();
+        task.record(down());
+        assert!(!is_up(&task));
+        assert_eq!(task.next_interval(0.5), Duration::from_millis(250));
+        task.record(down());
+        assert_eq!(task.next_interval(0.5), Duration::from_secs(2));
+        task.record(Ok(()));
+        assert!(is_up(&task));
+        task.record(down());
+        assert!(is_up(&task), "one failure of two");
+        task.backend.set_operator(OperatorState::Maint);
+        task.backend.set_operator(OperatorState::Ready);
+        task.backend.check_wanted().await;
+        assert!(!task.backend.is_checked());
+        task.record(down());
+        assert!(!is_up(&task));
     }
 }

@@ -92,8 +92,8 @@ impl<S: CheckConnection> CheckResponse<S> {
                 "expect: not in the first {MAX_ANSWER_BYTES} bytes of the answer"
             ));
         }
-        let mut part = (&mut self.stream).take(room as u64);
-        let read = part.read_buf(&mut self.bytes).await;
+        let mut limited = (&mut self.stream).take(room as u64);
+        let read = limited.read_buf(&mut self.bytes).await;
         read.map_err(|error| format!("expect: {}", plain_io_error(&error)))
     }
 }
@@ -140,5 +140,5 @@ impl ExpectedText {
 
 /// Whether `answer` has `bytes`; no bytes are in any answer.
 fn is_in(bytes: &[u8], answer: &[u8]) -> bool {
-    bytes.is_empty() || answer.windows(bytes.len()).any(|part| part == bytes)
+    bytes.is_empty() || answer.windows(bytes.len()).any(|window| window == bytes)
 }

@@ -42,13 +42,13 @@ pub(super) async fn ask(
 
 /// Begins a request with the common fields. The operator's fields replace ours.
 pub(super) fn request_builder(target: &CheckTarget, request: &HttpCheck) -> Builder {
-    let mut begun = Request::builder().uri(&request.path);
-    if let Some(headers) = begun.headers_mut() {
+    let mut builder = Request::builder().uri(&request.path);
+    if let Some(headers) = builder.headers_mut() {
         headers.insert(HOST, target.host.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.extend(request.headers.clone());
     }
-    begun
+    builder
 }
 
 /// Opens a connection for one request, whose header names are written in their usual case.

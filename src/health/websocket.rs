@@ -95,15 +95,15 @@ fn handshake(
     request: &HttpCheck,
     offer: &UpgradeOffer,
 ) -> Result<Request<Empty<Bytes>>, String> {
-    let mut begun = request_builder(target, request)
+    let mut builder = request_builder(target, request)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, websocket::VERSION)
         .header(SEC_WEBSOCKET_KEY, &offer.key);
     for protocol in &offer.protocols {
-        begun = begun.header(SEC_WEBSOCKET_PROTOCOL, protocol);
+        builder = builder.header(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    let handshake = begun.body(Empty::new());
+    let handshake = builder.body(Empty::new());
     handshake.map_err(|error| format!("http: {error}"))
 }
 

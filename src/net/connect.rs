@@ -116,11 +116,11 @@ pub async fn connect_unless(
         }
     };
     let mut attempt = std::pin::pin!(attempt);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut waited = Duration::ZERO;
     loop {
         waited = timeout.min(waited + OVERDUE_AFTER);
-        match timeout_at(begun + waited, attempt.as_mut()).await {
+        match timeout_at(started + waited, attempt.as_mut()).await {
             Ok(connected) => return Ok(connected?),
             Err(_) if waited == timeout || gives_up() => {
                 return Err(ConnectError::TimedOut(waited));
@@ -137,11 +137,11 @@ pub async fn connect_unless(
 /// # Errors
 /// The connect failed at once, by the backend's fault or a local one.
 pub fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
-    let begun = match endpoint {
+    let started = match endpoint {
         Endpoint::Tcp(address) => begin_tcp(*address, dial)?,
         Endpoint::Unix(path) => begin(new_socket(Domain::UNIX)?, &SockAddr::unix(path)?)?,
     };
-    Ok(begun)
+    Ok(started)
 }
 
 fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
@@ -149,10 +149,10 @@ fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
     for source in dial::sources(dial, address.ip())? {
         let socket = new_socket(Domain::for_address(address))?;
         dial::prepare(&socket, &dial.tcp)?;
-        let begun = dial::bind_source(&socket, source);
-        match begun.and_then(|()| begin(socket, &address.into())) {
+        let started = dial::bind_source(&socket, source);
+        match started.and_then(|()| begin(socket, &address.into())) {
             Err(error) if dial::is_out_of_ports(&error) => last = error,
-            begun => return begun,
+            started => return started,
         }
     }
     Err(last)
@@ -311,10 +311,10 @@ mod tests {
             let connected = connect(&endpoint, &dial, Duration::from_secs(5)).await;
             let (_, peer) = node.accept().unwrap();
             assert_eq!(peer.ip().to_string(), "127.0.0.9");
-            let begun = begin_connect(&endpoint, &dial);
+            let started = begin_connect(&endpoint, &dial);
             let (_, peer) = node.accept().unwrap();
             assert_eq!(peer.ip().to_string(), "127.0.0.9");
-            drop((connected.unwrap(), begun.unwrap()));
+            drop((connected.unwrap(), started.unwrap()));
         }
         dial.source.v4.pop();
         let error = connect(&endpoint, &dial, Duration::from_secs(5)).await;

@@ -14,8 +14,8 @@ use crate::wire::field_names::restore_case;
 
 /// Names to restore, besides those that the code declares.
 pub type HeaderNames = Arc<[String]>;
-/// Lists of names that the code declares.
-type Lists = &'static [&'static [&'static str]];
+/// StaticNames of names that the code declares.
+type StaticNames = &'static [&'static [&'static str]];
 
 /// A stream of which nothing has been written yet.
 pub struct HeaderCaseStream<S> {
@@ -24,24 +24,24 @@ pub struct HeaderCaseStream<S> {
 }
 
 enum BufferedHead {
-    Expected {
-        declared: Lists,
+    Unwritten {
+        declared: StaticNames,
         own: HeaderNames,
     },
     /// hyper's first bytes, rewritten, and how many of them are written.
-    Leaving {
+    Writing {
         bytes: Vec<u8>,
-        gone: usize,
+        written_bytes: usize,
     },
-    Gone,
+    Written,
 }
 
 impl<S> HeaderCaseStream<S> {
     /// A stream that restores these names. hyper writes a head in one piece.
-    pub fn new(stream: S, declared: Lists, own: HeaderNames) -> HeaderCaseStream<S> {
+    pub fn new(stream: S, declared: StaticNames, own: HeaderNames) -> HeaderCaseStream<S> {
         HeaderCaseStream {
             stream,
-            head: BufferedHead::Expected { declared, own },
+            head: BufferedHead::Unwritten { declared, own },
         }
     }
 
@@ -52,29 +52,36 @@ impl<S> HeaderCaseStream<S> {
 
 impl BufferedHead {
     /// Replacement of `bytes`, the next to be written. `None`: they stay as they are.
-    fn spelled(&mut self, bytes: &[u8]) -> Option<&[u8]> {
-        if let BufferedHead::Expected { declared, own } = self {
+    fn rewritten(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        if let BufferedHead::Unwritten { declared, own } = self {
             let mut first = bytes.to_vec();
             for names in *declared {
                 restore_case(&mut first, names);
             }
             restore_case(&mut first, own);
-            *self = BufferedHead::Leaving {
+            *self = BufferedHead::Writing {
                 bytes: first,
-                gone: 0,
+                written_bytes: 0,
             };
         }
         match self {
-            BufferedHead::Leaving { bytes, gone } => bytes.get(*gone..),
-            BufferedHead::Expected { .. } | BufferedHead::Gone => None,
+            BufferedHead::Writing {
+                bytes,
+                written_bytes,
+            } => bytes.get(*written_bytes..),
+            BufferedHead::Unwritten { .. } | BufferedHead::Written => None,
         }
     }
 
-    fn left(&mut self, count: usize) {
-        if let BufferedHead::Leaving { bytes, gone } = self {
-            *gone += count;
-            if *gone >= bytes.len() {
-                *self = BufferedHead::Gone;
+    fn advance(&mut self, count: usize) {
+        if let BufferedHead::Writing {
+            bytes,
+            written_bytes,
+        } = self
+        {
+            *written_bytes += count;
+            if *written_bytes >= bytes.len() {
+                *self = BufferedHead::Written;
             }
         }
     }
@@ -97,9 +104,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderCaseStream<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let HeaderCaseStream { stream, head } = self.get_mut();
-        let spelled = head.spelled(bytes).unwrap_or(bytes);
-        let written = ready!(Pin::new(stream).poll_write(context, spelled))?;
-        head.left(written);
+        let rewritten = head.rewritten(bytes).unwrap_or(bytes);
+        let written = ready!(Pin::new(stream).poll_write(context, rewritten))?;
+        head.advance(written);
         Poll::Ready(Ok(written))
     }
 
@@ -113,18 +120,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderCaseStream<S> {
         let Some((first, others)) = slices.split_first() else {
             return stream.poll_write_vectored(context, slices);
         };
-        let Some(spelled) = head.spelled(first) else {
+        let Some(rewritten) = head.rewritten(first) else {
             return stream.poll_write_vectored(context, slices);
         };
-        let written = if spelled.len() == first.len() {
+        let written = if rewritten.len() == first.len() {
             let mut all = Vec::with_capacity(slices.len());
-            all.push(IoSlice::new(spelled));
+            all.push(IoSlice::new(rewritten));
             all.extend(others.iter().map(|slice| IoSlice::new(slice)));
             ready!(stream.poll_write_vectored(context, &all))?
         } else {
-            ready!(stream.poll_write(context, spelled))?
+            ready!(stream.poll_write(context, rewritten))?
         };
-        head.left(written);
+        head.advance(written);
         Poll::Ready(Ok(written))
     }
 
@@ -149,7 +156,7 @@ mod tests {
     const GIVEN: &str = "GET / HTTP/1.1\r\nx-real-ip: 1\r\nx-own: 2\r\n\r\nx-real-ip";
     const SENT: &str = "GET / HTTP/1.1\r\nX-Real-IP: 1\r\nX-oWn: 2\r\n\r\nx-real-ip";
 
-    fn spelled(
+    fn rewritten(
         room: usize,
     ) -> (
         HeaderCaseStream<tokio::io::DuplexStream>,
@@ -164,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_leaves_in_pieces_is_spelled() {
         for room in [1, 5, 17, 1000] {
-            let (mut near, mut far) = spelled(room);
+            let (mut near, mut far) = rewritten(room);
             let mut sent = String::new();
             let write = async move {
                 near.write_all(GIVEN.as_bytes()).await.unwrap();
@@ -178,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_before_a_body_of_its_own_is_spelled() {
-        let (mut near, mut far) = spelled(1000);
+        let (mut near, mut far) = rewritten(1000);
         let (head, body) = GIVEN.split_at(GIVEN.len() - 9);
         let slices = [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())];
         let written = near.write_vectored(&slices).await.unwrap();

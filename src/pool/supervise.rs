@@ -31,7 +31,7 @@ where
 {
     let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
     loop {
-        let begun = Instant::now();
+        let started = Instant::now();
         // Unwind safe: the task shares only state of the pool, which recovers its locks from a
         // panic.
         let Err(panic) = AssertUnwindSafe(async { task().await })
@@ -40,7 +40,7 @@ where
         else {
             return;
         };
-        if begun.elapsed() > MAX_DELAY {
+        if started.elapsed() > MAX_DELAY {
             backoff.reset();
         }
         let delay = backoff.next();
@@ -69,9 +69,9 @@ mod tests {
     /// A panic inside a check ended the checks of its backend for ever.
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_starts_again_after_a_growing_delay() {
-        let (begun, starts) = (Instant::now(), RefCell::new(Vec::new()));
+        let (started, starts) = (Instant::now(), RefCell::new(Vec::new()));
         supervise("test".to_owned(), || async {
-            starts.borrow_mut().push(begun.elapsed().as_secs());
+            starts.borrow_mut().push(started.elapsed().as_secs());
             let count = starts.borrow().len();
             assert!(count > 3, "a defect");
         })
@@ -81,9 +81,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_ran_for_long_starts_again_soon() {
-        let (begun, starts) = (Instant::now(), RefCell::new(Vec::new()));
+        let (started, starts) = (Instant::now(), RefCell::new(Vec::new()));
         supervise("test".to_owned(), || async {
-            starts.borrow_mut().push(begun.elapsed().as_secs());
+            starts.borrow_mut().push(started.elapsed().as_secs());
             let count = starts.borrow().len();
             sleep(Duration::from_secs(100)).await;
             assert!(count > 2, "a defect");

@@ -134,8 +134,8 @@ impl Candidate {
             return full;
         };
         let passed = now.saturating_duration_since(from).as_secs_f64();
-        let part = (passed / time.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
-        ((f64::from(full) * part) as u32).clamp(full.min(1), full)
+        let progress = (passed / time.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
+        ((f64::from(full) * progress) as u32).clamp(full.min(1), full)
     }
 }
 

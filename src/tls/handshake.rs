@@ -142,8 +142,8 @@ impl<E: HandshakeSide> Handshake<E> {
     }
 
     fn process(&mut self) -> Result<TlsWants, rustls::Error> {
-        let shown = self.input.get_mut(..self.fed).unwrap_or_default();
-        let UnbufferedStatus { discard, state } = self.side.process(shown);
+        let fed = self.input.get_mut(..self.fed).unwrap_or_default();
+        let UnbufferedStatus { discard, state } = self.side.process(fed);
         let wants = match state? {
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, &mut self.output)?;

@@ -115,14 +115,14 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 /// 2.4).
 fn escape_value(value: &str, into: &mut String) {
     let last = value.len().saturating_sub(1);
-    for (place, byte) in value.bytes().enumerate() {
-        let at_an_end = place == 0 || place == last;
+    for (index, byte) in value.bytes().enumerate() {
+        let at_an_end = index == 0 || index == last;
         match byte {
             b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' | b'=' => {
                 into.push('\\');
                 into.push(char::from(byte));
             }
-            b'#' if place == 0 => into.push_str("\\#"),
+            b'#' if index == 0 => into.push_str("\\#"),
             b' ' if at_an_end => into.push_str("\\ "),
             b' '..=b'~' => into.push(char::from(byte)),
             other => {

@@ -64,8 +64,8 @@ impl TlsMaterial {
         let mut errors = Vec::new();
         let certificates = settings.certificates.iter().enumerate();
         let certificates: Option<Vec<_>> = certificates
-            .map(|(place, certificate)| {
-                let last = before.and_then(|before| before.certificates.get(place));
+            .map(|(index, certificate)| {
+                let last = before.and_then(|before| before.certificates.get(index));
                 let fingerprint = LoadedCertificate::fingerprint(certificate, contents);
                 reuse_or_load(last, fingerprint, &mut errors, || {
                     LoadedCertificate::load(certificate, contents, provider)

@@ -76,7 +76,7 @@ pub async fn accept_with_prefix<IO>(
     io: IO,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
-    begun: impl FnOnce(bool),
+    on_start: impl FnOnce(bool),
 ) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -84,7 +84,7 @@ where
     let mut handshake = Handshake::server(config)?;
     handshake.input().extend_from_slice(&read);
     drop(read);
-    shake(io, handshake, begun).await
+    run_handshake(io, handshake, on_start).await
 }
 
 /// Makes a client's handshake on `io` with a server of this name. The caller sets the deadline, by
@@ -101,24 +101,24 @@ pub async fn connect<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    shake(io, Handshake::client(config, name)?, |_| {}).await
+    run_handshake(io, Handshake::client(config, name)?, |_| {}).await
 }
 
 /// Runs a handshake; calls `on_start` after the first step.
-async fn shake<IO, E>(
+async fn run_handshake<IO, E>(
     mut io: IO,
     mut handshake: Handshake<E>,
-    begun: impl FnOnce(bool),
+    on_start: impl FnOnce(bool),
 ) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     E: HandshakeSide,
 {
-    let mut begun = Some(begun);
+    let mut on_start = Some(on_start);
     loop {
         let step = handshake.advance();
-        if let Some(begun) = begun.take() {
-            begun(handshake.is_resumed());
+        if let Some(on_start) = on_start.take() {
+            on_start(handshake.is_resumed());
         }
         let is_last = matches!(step, Ok(HandshakeStep::Done));
         if (!is_last || E::SENDS_LAST_FLIGHT) && !handshake.output.is_empty() {
@@ -157,7 +157,7 @@ impl<IO> TlsStream<IO> {
             resumed: done.resumed,
             identity: done.identity,
         };
-        stream.receive(&done.residue);
+        stream.decrypt(&done.residue);
         stream
     }
 
@@ -196,7 +196,7 @@ impl<IO> TlsStream<IO> {
 
     /// Takes the stream apart, for the relay. After a flush `output` is empty.
     pub fn into_parts(mut self) -> TlsStreamParts<IO> {
-        self.take_control();
+        self.queue_control();
         TlsStreamParts {
             io: self.io,
             session: self.session,
@@ -206,17 +206,17 @@ impl<IO> TlsStream<IO> {
     }
 
     /// Decrypts ciphertext. Only while no plaintext is pending.
-    fn receive(&mut self, ciphertext: &[u8]) {
+    fn decrypt(&mut self, ciphertext: &[u8]) {
         let mut plain = vec![0; ciphertext.len() + self.session.buffered()];
         let opened = self.session.open(ciphertext, &mut plain);
         plain.truncate(opened.filled);
         plain.shrink_to_fit();
         self.plain = PendingBytes::new(plain);
-        self.take_control();
+        self.queue_control();
     }
 
     /// Appends the session's control records to the output.
-    fn take_control(&mut self) {
+    fn queue_control(&mut self) {
         if self.session.has_control() {
             let session = &mut self.session;
             self.output
@@ -225,7 +225,7 @@ impl<IO> TlsStream<IO> {
     }
 
     /// Result of a read when no plaintext is left; `None`: more may come.
-    fn end(&self) -> Option<io::Result<()>> {
+    fn read_end(&self) -> Option<io::Result<()>> {
         match self.session.status() {
             PeerStatus::Open => None,
             PeerStatus::Closed => Some(Ok(())),
@@ -277,7 +277,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.plain.rest().is_empty() {
-            if let Some(end) = this.end() {
+            if let Some(end) = this.read_end() {
                 // Sends the alert, if the socket takes it; an error of that matters less.
                 let _ = this.poll_drain(cx);
                 return Poll::Ready(end);
@@ -298,7 +298,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
                 // Without close_notify: the data may be truncated.
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            this.receive(chunk.filled());
+            this.decrypt(chunk.filled());
         }
         let rest = this.plain.rest();
         let (now, _) = rest.split_at(rest.len().min(buf.remaining()));
@@ -355,7 +355,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.session.close();
-        this.take_control();
+        this.queue_control();
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.io).poll_shutdown(cx)
     }

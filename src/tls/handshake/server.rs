@@ -58,8 +58,8 @@ impl HandshakeSide for ServerSide {
 
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
         // In a resumed session, the certificate that was verified when it began; the ticket has it.
-        let shown = self.connection.peer_certificates();
-        let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
+        let certificates = self.connection.peer_certificates();
+        let identity = certificates.and_then(<[_]>::first).map(ClientIdentity::of);
         let server_name = self.hello.and_then(|hello| hello.sni);
         Ok((TlsSession::server(self.connection)?, server_name, identity))
     }

@@ -16,7 +16,7 @@ const MAX_SIZE_DIGITS: u8 = 16;
 
 /// Follows one chunked body to its end.
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub(super) struct ChunkedBody {
     state: ChunkState,
     size: u64,
     digits: u8,
@@ -42,7 +42,7 @@ enum ChunkState {
     Done,
 }
 
-impl Chunked {
+impl ChunkedBody {
     pub(super) fn is_done(&self) -> bool {
         self.state == ChunkState::Done
     }

@@ -13,7 +13,7 @@ pub use chunked::{MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use host::{Host, parse_host};
 
-use chunked::Chunked;
+use chunked::ChunkedBody;
 use head::{BodyLength, RequestFraming};
 
 /// Longest request head, from request line to empty line.
@@ -105,9 +105,9 @@ pub struct RequestValidator {
 
 #[derive(Debug)]
 enum ValidatorState {
-    Head(Collector),
+    Head(HeadCollector),
     Length(u64),
-    Chunked(Chunked),
+    Chunked(ChunkedBody),
     Upgrade,
     Refused(RequestError),
 }
@@ -115,7 +115,7 @@ enum ValidatorState {
 impl Default for RequestValidator {
     fn default() -> RequestValidator {
         RequestValidator {
-            state: ValidatorState::Head(Collector::default()),
+            state: ValidatorState::Head(HeadCollector::default()),
             heads: 0,
         }
     }
@@ -177,7 +177,7 @@ impl RequestValidator {
                 passed.extend(input.iter().take(taken));
                 *left -= taken as u64;
                 if *left == 0 {
-                    self.state = ValidatorState::Head(Collector::default());
+                    self.state = ValidatorState::Head(HeadCollector::default());
                 }
                 Ok(taken)
             }
@@ -185,7 +185,7 @@ impl RequestValidator {
                 let (taken, refused) = chunked.follow(input);
                 passed.extend(input.iter().take(taken));
                 if chunked.is_done() {
-                    self.state = ValidatorState::Head(Collector::default());
+                    self.state = ValidatorState::Head(HeadCollector::default());
                 }
                 refused.map_or(Ok(taken), Err)
             }
@@ -197,29 +197,29 @@ impl RequestValidator {
 fn after(head: &RequestFraming) -> ValidatorState {
     match head.body {
         _ if head.upgrade => ValidatorState::Upgrade,
-        BodyLength::Known(0) => ValidatorState::Head(Collector::default()),
+        BodyLength::Known(0) => ValidatorState::Head(HeadCollector::default()),
         BodyLength::Known(length) => ValidatorState::Length(length),
-        BodyLength::Chunked => ValidatorState::Chunked(Chunked::default()),
+        BodyLength::Chunked => ValidatorState::Chunked(ChunkedBody::default()),
     }
 }
 
 /// The bytes of a head so far, each checked on arrival, so that the result does not depend on
 /// chunking.
 #[derive(Debug, Default)]
-struct Collector {
+struct HeadCollector {
     head: Vec<u8>,
     /// An empty line before a request line was accepted, once (RFC 9112 section 2.2; old clients
     /// send one after a body).
-    forgave_empty_line: bool,
+    skipped_empty_line: bool,
 }
 
-impl Collector {
+impl HeadCollector {
     /// Takes bytes up to the end of the head; returns how many, and whether the head is complete.
     fn collect(&mut self, input: &[u8]) -> Result<(usize, bool), RequestError> {
         for (index, &byte) in input.iter().enumerate() {
             self.push(byte)?;
             if self.head == b"\r\n" {
-                self.forgive()?;
+                self.skip_empty_line()?;
             }
             if self.head.ends_with(b"\r\n\r\n") {
                 return Ok((index + 1, true));
@@ -246,11 +246,11 @@ impl Collector {
         Ok(())
     }
 
-    fn forgive(&mut self) -> Result<(), RequestError> {
-        if self.forgave_empty_line {
+    fn skip_empty_line(&mut self) -> Result<(), RequestError> {
+        if self.skipped_empty_line {
             return Err(RequestError::EmptyLine);
         }
-        self.forgave_empty_line = true;
+        self.skipped_empty_line = true;
         self.head.clear();
         Ok(())
     }

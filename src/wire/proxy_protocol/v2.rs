@@ -170,12 +170,12 @@ fn client_tls(mut value: &[u8]) -> Result<SslDetails, ProxyHeaderError> {
 
 /// Compares the checksum, which ends at `end`, with that of the header with zeros in its place.
 fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), ProxyHeaderError> {
-    let told = value.try_into().map(u32::from_be_bytes);
-    let told = told.map_err(|_| ProxyHeaderError::Tlv)?;
-    let place = end - 4..end;
+    let received = value.try_into().map(u32::from_be_bytes);
+    let received = received.map_err(|_| ProxyHeaderError::Tlv)?;
+    let field = end - 4..end;
     let zeroed = header.iter().enumerate();
-    let zeroed = zeroed.map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
-    let is_right = crc32c(zeroed) == told;
+    let zeroed = zeroed.map(|(at, byte)| if field.contains(&at) { 0 } else { *byte });
+    let is_right = crc32c(zeroed) == received;
     is_right.then_some(()).ok_or(ProxyHeaderError::Checksum)
 }
 
