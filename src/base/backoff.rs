@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A source of growing delays.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     base: Duration,
     max: Duration,
     upcoming: Duration,

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 #[derive(Debug)]
-pub struct ExpiringSet<K> {
+pub(crate) struct ExpiringSet<K> {
     lasts: Duration,
     max: usize,
     until: HashMap<K, Duration>,

@@ -9,18 +9,18 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 /// Turns of the urgent lane before the other one gets one.
-pub const MAX_URGENT_RUN: u32 = 7;
+pub(crate) const MAX_URGENT_RUN: u32 = 7;
 
 /// Names a waiting item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueTicket<S> {
+pub(crate) struct QueueTicket<S> {
     source: S,
     urgent: bool,
     number: u64,
 }
 
 #[derive(Debug)]
-pub struct FairQueue<S, T> {
+pub(crate) struct FairQueue<S, T> {
     urgent: SourceQueue<S, T>,
     other: SourceQueue<S, T>,
     /// Urgent turns since the last other one.
@@ -118,10 +118,7 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
     }
 
     fn push(&mut self, source: S, number: u64, item: T, max: usize) -> Result<(), T> {
-        let queue = self.sources.entry(source).or_insert_with(|| {
-            self.order.push_back(source);
-            VecDeque::new()
-        });
+        let queue = self.queue_of(source);
         if queue.len() >= max {
             return Err(item);
         }
@@ -149,6 +146,14 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
         None
     }
 
+    /// The queue of a source, which gets a turn with it.
+    fn queue_of(&mut self, source: S) -> &mut VecDeque<(u64, T)> {
+        self.sources.entry(source).or_insert_with(|| {
+            self.order.push_back(source);
+            VecDeque::new()
+        })
+    }
+
     /// Takes all items of a source.
     fn take(&mut self, source: &S) -> VecDeque<(u64, T)> {
         let queue = self.sources.get_mut(source);
@@ -163,10 +168,7 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
             return;
         }
         self.waiting += items.len();
-        let queue = self.sources.entry(source).or_insert_with(|| {
-            self.order.push_back(source);
-            VecDeque::new()
-        });
+        let queue = self.queue_of(source);
         queue.extend(items);
         // Two sorted runs, which is quick.
         queue.make_contiguous().sort_by_key(|(number, _)| *number);

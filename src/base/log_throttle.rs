@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// Lets one through per `spacing`. Shared by threads; may be a `static`.
 #[derive(Debug)]
-pub struct LogThrottle {
+pub(crate) struct LogThrottle {
     spacing: Duration,
     last: Mutex<Option<Instant>>,
 }

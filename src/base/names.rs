@@ -4,7 +4,10 @@
 ///
 /// Near means at most a third of the letters typed wrong (added, left out, changed or two swapped),
 /// and at least one.
-pub fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    name: &str,
+    allowed: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let typed: Vec<char> = name.chars().take(LONGEST).collect();
     let near = allowed
         .into_iter()

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// Normal form of `path`, without a copy where it is normal already. A target that does not begin
 /// with a slash (`*`) is left alone.
-pub fn normalize_path(path: &str) -> Cow<'_, str> {
+pub(crate) fn normalize_path(path: &str) -> Cow<'_, str> {
     if !path.starts_with('/') || is_normal(path.as_bytes()) {
         return Cow::Borrowed(path);
     }
@@ -155,7 +155,7 @@ fn name_of(segment: &[u8]) -> &[u8] {
 }
 
 /// True for a path with a separator that only some readers see: `%2f`, `%5c`, `%00`, `\`.
-pub fn hides_separator(path: &str) -> bool {
+pub(crate) fn hides_separator(path: &str) -> bool {
     let path = path.as_bytes();
     path.contains(&b'\\')
         || path

@@ -128,37 +128,33 @@ fn nanoseconds(time: Duration) -> u64 {
 /// Limits to a rate, from any number of threads. The rate is the caller's and may change at any
 /// time.
 #[derive(Debug, Default)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// When the bucket is full again, as a time since the caller's epoch, in nanoseconds.
     full_at: AtomicU64,
 }
 
 impl Bucket {
-    /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up,
-    /// nothing was taken.
+    /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up, nothing
+    /// was taken.
     pub fn take(&self, rate: Rate, now: Duration) -> bool {
         let now = nanoseconds(now);
-        let next = |full_at: u64| after_one(full_at, rate, now);
-        self.full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            .is_ok()
+        self.update(|full_at| after_one(full_at, rate, now))
     }
 
     /// Takes one whether there is any or not; a debt is paid back first.
     pub fn owe(&self, rate: Rate, now: Duration) {
         let now = nanoseconds(now);
-        let next = |full_at: u64| Some(full_at.max(now).saturating_add(rate.interval()));
-        let _ = self
-            .full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        self.update(|full_at| Some(full_at.max(now).saturating_add(rate.interval())));
     }
 
     /// Returns one that was taken and not used.
     pub fn give_back(&self, rate: Rate) {
-        let next = |full_at: u64| Some(full_at.saturating_sub(rate.interval()));
-        let _ = self
-            .full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        self.update(|full_at| Some(full_at.saturating_sub(rate.interval())));
+    }
+
+    fn update(&self, next: impl FnMut(u64) -> Option<u64>) -> bool {
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.full_at.fetch_update(set, get, next).is_ok()
     }
 
     /// When the bucket is full again.

@@ -10,7 +10,7 @@ use super::source_prefix::SourcePrefix;
 /// Silent connections in the order in which they fell silent, each with a value of its owner. No
 /// step takes longer than a search in a tree: an attacker decides how many there are.
 #[derive(Debug)]
-pub struct SilenceQueue<T> {
+pub(crate) struct SilenceQueue<T> {
     sources: HashMap<SourcePrefix, BTreeMap<u64, T>>,
     /// Number of connections and oldest one of each source.
     sizes: BTreeSet<(usize, Reverse<u64>, SourcePrefix)>,
@@ -19,7 +19,7 @@ pub struct SilenceQueue<T> {
 
 /// Names one silent connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SilentId {
+pub(crate) struct SilentId {
     source: SourcePrefix,
     number: u64,
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// The first bits of an address. A v4-mapped address is the IPv4 address it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourcePrefix {
+pub(crate) enum SourcePrefix {
     V4([u8; 4]),
     V6([u8; 16]),
     /// Clients without an address, those of a unix socket: all together.

@@ -50,11 +50,7 @@ pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> 
     match &discover.source {
         DiscoverSource::Dns { host, port } => {
             let answer = dns.lookup_addresses(host).await?;
-            let mut round = LookupRound {
-                addresses: Vec::new(),
-                failed: Vec::new(),
-                ttl: answer.ttl,
-            };
+            let mut round = LookupRound::new(answer.ttl);
             round.add(srv_target(host, *port), Ok(answer));
             Ok(round)
         }
@@ -64,11 +60,7 @@ pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> 
 
 async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError> {
     let services = dns.lookup_srv(name).await?;
-    let mut round = LookupRound {
-        addresses: Vec::new(),
-        failed: Vec::new(),
-        ttl: services.ttl,
-    };
+    let mut round = LookupRound::new(services.ttl);
     let lookups = services.records.into_iter().map(|service| async {
         // The trailing dot: a target is a full name, search domains must not touch it.
         let answer = dns.lookup_addresses(&format!("{}.", service.target)).await;
@@ -87,6 +79,14 @@ async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError
 }
 
 impl LookupRound {
+    fn new(ttl: Duration) -> LookupRound {
+        LookupRound {
+            addresses: Vec::new(),
+            failed: Vec::new(),
+            ttl,
+        }
+    }
+
     /// Adds the answer for one target; returns its error.
     fn add(
         &mut self,

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Address, DiscoverSource};
 use crate::pool::{self, Backend, Pool};
 
-pub use status::LookupStatus;
+pub(crate) use status::LookupStatus;
 
 type Task = AbortOnDropHandle<()>;
 
@@ -29,7 +29,7 @@ type Task = AbortOnDropHandle<()>;
 ///
 /// # Cancel safety
 /// Dropping the future ends every lookup; what was found stays in the pool.
-pub async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
+pub(crate) async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
     let mut followed = PoolLookups {
         pool: pool.clone(),
         status,

@@ -75,18 +75,13 @@ pub(super) fn to_backends(
     let found = addresses
         .iter()
         .map(|DiscoveredAddress { service, address }| {
-            let SrvTarget {
-                target,
-                port,
-                priority,
-                weight,
-            } = service;
+            let target = &service.target;
             // Every name has the address, also of a single one: otherwise a backend would be
             // renamed, and its drain forgotten, when DNS adds or removes an address of its target.
             let (name, weight) = if is_srv {
                 (
-                    format!("{target}:{port}@{}", address.ip()),
-                    scaled(*weight, heaviest),
+                    format!("{target}:{}@{}", service.port, address.ip()),
+                    scaled(service.weight, heaviest),
                 )
             } else {
                 (address.to_string(), discover.weight)
@@ -96,7 +91,7 @@ pub(super) fn to_backends(
                 address: Endpoint::Tcp(*address),
                 host: target.trim_end_matches('.').to_owned(),
                 weight,
-                backup: is_srv && Some(*priority) > best,
+                backup: is_srv && Some(service.priority) > best,
                 max_connections: discover.max_connections,
             }
         });

@@ -26,14 +26,14 @@ use crate::pool::{self, Backend, Pool};
 use crate::tls::BackendTlsConfig;
 use plan::CheckPlan;
 
-pub use plan::CheckError;
+pub(crate) use plan::CheckError;
 
 /// Verifies that `check` can be made: loads its roots, builds its request. Not the pool's TLS. For
 /// use before a configuration is applied.
 ///
 /// # Errors
 /// Names the file or the value, and the fault.
-pub fn verify(check: &Check) -> Result<(), CheckError> {
+pub(crate) fn verify(check: &Check) -> Result<(), CheckError> {
     CheckPlan::new(check, None).map(drop)
 }
 
@@ -42,7 +42,7 @@ pub fn verify(check: &Check) -> Result<(), CheckError> {
 ///
 /// # Cancel safety
 /// Dropping the future ends every check; verdicts stay.
-pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
+pub(crate) async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
     let mut watched = PoolChecks {
         pool: pool.clone(),
         check: None,

@@ -15,7 +15,7 @@ use crate::tls::{BackendTlsConfig, TlsError};
 
 /// Why a check cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub(crate) enum CheckError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{key} {value:?} cannot be sent")]

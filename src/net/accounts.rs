@@ -12,7 +12,7 @@ const BUFFER_BYTES: (usize, usize) = (1 << 10, 1 << 20);
 ///
 /// # Errors
 /// There is no such user, or the name service failed.
-pub fn user_id(name: &str) -> io::Result<u32> {
+pub(crate) fn user_id(name: &str) -> io::Result<u32> {
     let lookup = |name: *const c_char, buffer: &mut [c_char]| {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         let mut found = std::ptr::null_mut();
@@ -32,7 +32,7 @@ pub fn user_id(name: &str) -> io::Result<u32> {
 ///
 /// # Errors
 /// As [`user_id`].
-pub fn group_id(name: &str) -> io::Result<u32> {
+pub(crate) fn group_id(name: &str) -> io::Result<u32> {
     let lookup = |name: *const c_char, buffer: &mut [c_char]| {
         let mut entry = MaybeUninit::<libc::group>::uninit();
         let mut found = std::ptr::null_mut();

@@ -23,7 +23,7 @@ use crate::config::{Bind, FileRights, TcpOptions};
 /// Why an address could not be bound.
 #[derive(Debug, Error)]
 #[error("bind {address}: {}", reason(.source))]
-pub struct BindError {
+pub(crate) struct BindError {
     pub address: String,
     #[source]
     pub source: io::Error,
@@ -74,7 +74,7 @@ const NO_INTERFACE: i32 = i32::MAX;
 /// # Errors
 /// [`BindError`] names the address and the reason.
 #[cfg(test)]
-pub fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
+pub(crate) fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
     bind_with(address, backlog, &FileRights::default())
 }
 
@@ -82,7 +82,11 @@ pub fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
 ///
 /// # Errors
 /// As [`bind`]; the rights cannot be given.
-pub fn bind_with(address: &Bind, backlog: u32, rights: &FileRights) -> Result<Bound, BindError> {
+pub(crate) fn bind_with(
+    address: &Bind,
+    backlog: u32,
+    rights: &FileRights,
+) -> Result<Bound, BindError> {
     let bound = match address {
         Bind::Tcp(address) => bind_tcp(*address, backlog),
         Bind::Unix(path) => bind_unix(path, backlog, rights),
@@ -94,7 +98,7 @@ pub fn bind_with(address: &Bind, backlog: u32, rights: &FileRights) -> Result<Bo
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
-pub fn check_bindable(address: SocketAddr) -> Result<(), BindError> {
+pub(crate) fn check_bindable(address: SocketAddr) -> Result<(), BindError> {
     let opened = open_tcp(address, false).map(drop);
     opened.map_err(BindError::of(&Bind::Tcp(address)))
 }
@@ -243,7 +247,7 @@ impl Incoming {
 ///
 /// # Errors
 /// The kernel's, of this one accept.
-pub fn try_accept(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
+pub(crate) fn try_accept(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match acceptfrom_with(listening, flags) {
         Ok((socket, address)) => Ok(Some((socket, peer(address)))),
@@ -254,7 +258,7 @@ pub fn try_accept(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer
 
 /// True for an error of accept that concerns only the connection it would have returned (accept(2),
 /// "Error handling"): that one was gone before it was accepted.
-pub fn is_transient_accept_error(error: &io::Error) -> bool {
+pub(crate) fn is_transient_accept_error(error: &io::Error) -> bool {
     let errnos = [
         Errno::CONNABORTED,
         Errno::INTR,
@@ -275,7 +279,7 @@ pub fn is_transient_accept_error(error: &io::Error) -> bool {
 }
 
 /// The address that the peer connected to; `None` for a unix socket.
-pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+pub(crate) fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     rustix::net::getsockname(socket)
         .ok()
         .and_then(|address| SocketAddr::try_from(address).ok())

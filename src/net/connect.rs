@@ -18,7 +18,7 @@ use crate::config::Dial;
 
 /// A connect is overdue after this long: the SYN that followed a lost one after 1 s (RFC 6298
 /// section 2) has had half a second for its answer.
-pub const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
+pub(crate) const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
 
 /// Why a connect failed.
 #[derive(Debug, Error)]
@@ -66,7 +66,7 @@ impl From<io::Error> for ConnectError {
 }
 
 /// True for errors that say this process or machine ran out of something.
-pub fn is_local_shortage(error: &io::Error) -> bool {
+pub(crate) fn is_local_shortage(error: &io::Error) -> bool {
     let Some(code) = error.raw_os_error() else {
         return false;
     };
@@ -88,7 +88,7 @@ pub fn is_local_shortage(error: &io::Error) -> bool {
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.
-pub async fn connect(
+pub(crate) async fn connect(
     endpoint: &Endpoint,
     dial: &Dial,
     timeout: Duration,
@@ -103,7 +103,7 @@ pub async fn connect(
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.
-pub async fn connect_unless(
+pub(crate) async fn connect_unless(
     endpoint: &Endpoint,
     dial: &Dial,
     timeout: Duration,
@@ -136,7 +136,7 @@ pub async fn connect_unless(
 ///
 /// # Errors
 /// The connect failed at once, by the backend's fault or a local one.
-pub fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
+pub(crate) fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
     let started = match endpoint {
         Endpoint::Tcp(address) => begin_tcp(*address, dial)?,
         Endpoint::Unix(path) => begin(new_socket(Domain::UNIX)?, &SockAddr::unix(path)?)?,
@@ -170,7 +170,7 @@ fn begin(socket: Socket, address: &SockAddr) -> io::Result<OwnedFd> {
 }
 
 /// Takes the error of a failed connect from the socket.
-pub fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
+pub(crate) fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
     match SockRef::from(&socket).take_error() {
         Ok(Some(error)) | Err(error) => error.into(),
         Ok(None) => ConnectError::Refused(io::ErrorKind::ConnectionReset.into()),

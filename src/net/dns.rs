@@ -24,7 +24,7 @@ use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 use crate::base::units::format_duration;
 
 /// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
-pub const MAX_RECORDS: usize = 1_024;
+pub(crate) const MAX_RECORDS: usize = 1_024;
 
 /// Name servers asked at once: the first that answers decides, and dead ones cannot use up a
 /// lookup's time.
@@ -42,7 +42,7 @@ const MAX_ALIASES: usize = 8;
 
 /// Result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsAnswer<T> {
+pub(crate) struct DnsAnswer<T> {
     /// At least one, at most [`MAX_RECORDS`], in the answer's order, each once.
     pub records: Vec<T>,
     /// The smallest TTL of all records, CNAMEs included.
@@ -53,7 +53,7 @@ pub struct DnsAnswer<T> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
@@ -70,7 +70,7 @@ impl Family {
 
 /// An SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SrvTarget {
+pub(crate) struct SrvTarget {
     /// Host name, lower case, without the trailing dot.
     pub target: String,
     pub port: u16,
@@ -82,7 +82,7 @@ pub struct SrvTarget {
 
 /// Why a lookup gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum DnsError {
+pub(crate) enum DnsError {
     #[error("set up the resolver: {0}")]
     SetUp(#[source] NetError),
     /// The name does not exist, or has no record of the type asked for.
@@ -106,7 +106,7 @@ impl DnsError {
 
 /// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to
 /// follow their changes.
-pub struct DnsResolver {
+pub(crate) struct DnsResolver {
     resolver: TokioResolver,
     /// Read before any name server and any search domain is asked, as by the system's resolver.
     hosts: Option<Hosts>,

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Cancel safety
 /// The socket leaves tokio again with the future.
-pub async fn wait_for_hangup(socket: BorrowedFd<'_>) {
+pub(crate) async fn wait_for_hangup(socket: BorrowedFd<'_>) {
     // "Closed for writing" is epoll's HUP or ERR, which no FIN of the peer causes. SAFETY: the
     // descriptor is borrowed for longer than `watched` lives, so it stays open and the same file
     // until it is deregistered.

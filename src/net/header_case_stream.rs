@@ -13,12 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::wire::field_names::restore_case;
 
 /// Names to restore, besides those that the code declares.
-pub type HeaderNames = Arc<[String]>;
+pub(crate) type HeaderNames = Arc<[String]>;
 /// StaticNames of names that the code declares.
 type StaticNames = &'static [&'static [&'static str]];
 
 /// A stream of which nothing has been written yet.
-pub struct HeaderCaseStream<S> {
+pub(crate) struct HeaderCaseStream<S> {
     stream: S,
     head: BufferedHead,
 }

@@ -10,7 +10,7 @@ const NO_LIMIT: u64 = 1 << 60;
 
 /// Bytes of anonymous memory: the kernel cannot drop it, and kills for it. `None` where the kernel
 /// does not tell.
-pub fn anonymous_bytes() -> Option<u64> {
+pub(crate) fn anonymous_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
@@ -20,7 +20,7 @@ pub fn anonymous_bytes() -> Option<u64> {
 }
 
 /// The smallest limit of memory of the control groups that this process is in, in bytes.
-pub fn group_limit() -> Option<u64> {
+pub(crate) fn group_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     limit_of(&groups, Path::new(GROUPS))
 }
@@ -53,7 +53,7 @@ fn limit_of_group(line: &str, root: &Path) -> Option<u64> {
 }
 
 /// Returns unused pages to the kernel.
-pub fn release_free_pages() {
+pub(crate) fn release_free_pages() {
     allocator::collect();
 }
 

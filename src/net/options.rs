@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use crate::config::TcpOptions;
 
 /// Sets NODELAY, and what `options` say, on a TCP socket.
-pub fn prepare_tcp(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
+pub(crate) fn prepare_tcp(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     // First, so that it applies from the first byte.
@@ -24,7 +24,7 @@ pub fn prepare_tcp(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
 
 /// Sets the default keepalive and user timeout on a TCP socket, which only a connection that lasts
 /// needs. A socket that has keepalive already is left as it is.
-pub fn prepare_long_life(socket: &impl AsFd) -> io::Result<()> {
+pub(crate) fn prepare_long_life(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     if socket.keepalive()? {
         Ok(())
@@ -83,7 +83,7 @@ fn machines_congestion() -> Option<String> {
 ///
 /// # Errors
 /// The congestion control is not available; names those that are.
-pub fn verify_congestion(name: &str) -> Result<(), String> {
+pub(crate) fn verify_congestion(name: &str) -> Result<(), String> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None);
     let Err(error) = socket.and_then(|socket| socket.set_tcp_congestion(name.as_bytes())) else {
         return Ok(());
@@ -115,25 +115,25 @@ pub(super) fn set_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()
 
 /// Makes the next close of a TCP socket a RST that drops whatever is queued. Has no effect on a
 /// unix socket.
-pub fn reset_on_close(socket: BorrowedFd<'_>) {
+pub(crate) fn reset_on_close(socket: BorrowedFd<'_>) {
     // A socket that is gone has nothing to reset.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Bytes written and not yet acknowledged by the peer. 0 where the kernel cannot tell.
-pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
+pub(crate) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
     outq::unsent(socket).unwrap_or(0)
 }
 
 /// Room in the send queue now, including the kernel's overhead per piece; acknowledgements add to
 /// it. 0 where the kernel cannot tell.
-pub fn send_room(socket: BorrowedFd<'_>) -> usize {
+pub(crate) fn send_room(socket: BorrowedFd<'_>) -> usize {
     meminfo::send_room(socket).unwrap_or(0)
 }
 
 /// Whether a third of the receive queue is taken, after which the window may close. A packet of
 /// which a byte is left counts whole. True where the kernel cannot tell.
-pub fn is_crowded(socket: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_crowded(socket: BorrowedFd<'_>) -> bool {
     meminfo::received(socket).map_or(true, |(taken, all)| taken >= all / 3)
 }
 

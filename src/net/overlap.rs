@@ -15,12 +15,12 @@ use crate::config::Bind;
 
 /// Time for handshakes whose SYN the old socket has got: more than a round trip around the world.
 /// Closing a listening socket resets them.
-pub const HALF_OPEN_TIME: Duration = Duration::from_millis(500);
+pub(crate) const HALF_OPEN_TIME: Duration = Duration::from_millis(500);
 
 /// A socket that is bound beside listening ones and does not listen yet. The port is no longer
 /// shared once it listens or is dropped.
 #[derive(Debug)]
-pub struct Overlap {
+pub(crate) struct Overlap {
     new: Arc<Bound>,
     backlog: u32,
     _sharing: Sharing,

@@ -6,7 +6,7 @@ use crate::config::Bind;
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortHolder {
+pub(crate) struct PortHolder {
     pub pid: u32,
     /// Name of the program, cut at 15 bytes by the kernel.
     pub name: String,
@@ -17,7 +17,7 @@ const LISTENS: &str = "0A";
 
 /// Finds the process whose socket is in the way of `address`. `None`: there is none, or it is
 /// another user's.
-pub fn find_port_holder(address: SocketAddr) -> Option<PortHolder> {
+pub(crate) fn find_port_holder(address: SocketAddr) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables
         .iter()

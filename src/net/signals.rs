@@ -13,13 +13,13 @@ use libc::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, c_int, s
 const ANSWERED: [c_int; 7] = [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
 /// Blocks the signals in this thread and in those that it starts from now on; they stay pending.
-pub fn block() {
+pub(crate) fn block() {
     mask(libc::SIG_BLOCK);
 }
 
 /// Unblocks the signals in this thread, pending ones first. One thread that takes them is enough
 /// for the process.
-pub fn unblock() {
+pub(crate) fn unblock() {
     mask(libc::SIG_UNBLOCK);
 }
 

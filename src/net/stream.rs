@@ -128,7 +128,7 @@ impl Stream {
 }
 
 /// A stream that bytes are read from and written to.
-pub trait Io: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
 /// Implements `AsyncRead` and `AsyncWrite` for an enum of streams, by the one that its `io` returns.

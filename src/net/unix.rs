@@ -59,7 +59,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// The owner or group that does not exist, or an error of the lookup.
-pub fn verify_rights(rights: &FileRights) -> io::Result<()> {
+pub(crate) fn verify_rights(rights: &FileRights) -> io::Result<()> {
     ids(rights).map(drop)
 }
 

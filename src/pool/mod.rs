@@ -40,14 +40,12 @@ mod supervise;
 #[cfg(test)]
 mod tests;
 
-pub use backend::Backend;
-pub use backend_pool::Pool;
-pub use counters::PoolCounters;
-pub use discovered::DiscoveredBackend;
-pub use lease::Lease;
-pub use loads::{BackendLoad, TrafficShift};
-pub use losses::Losses;
-pub use request::{AcquireError, BackendRequest};
-pub use states::{BackendState, OperatorState};
-pub use supervise::supervise;
-pub use watch_membership::watch_membership;
+pub(crate) use backend::Backend;
+pub(crate) use backend_pool::Pool;
+pub(crate) use discovered::DiscoveredBackend;
+pub(crate) use lease::Lease;
+pub(crate) use loads::BackendLoad;
+pub(crate) use request::{AcquireError, BackendRequest};
+pub(crate) use states::OperatorState;
+pub(crate) use supervise::supervise;
+pub(crate) use watch_membership::watch_membership;

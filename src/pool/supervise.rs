@@ -25,7 +25,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 ///
 /// # Cancel safety
 /// Dropping it drops the task.
-pub async fn supervise<F>(subject: String, mut task: impl FnMut() -> F)
+pub(crate) async fn supervise<F>(subject: String, mut task: impl FnMut() -> F)
 where
     F: Future<Output = ()>,
 {

@@ -9,7 +9,11 @@ use super::backend_pool::Pool;
 ///
 /// # Cancel safety
 /// Nothing is lost by dropping it; tasks that `adjust` started belong to its owner.
-pub async fn watch_membership(pool: &Pool, stop: &CancellationToken, mut adjust: impl FnMut()) {
+pub(crate) async fn watch_membership(
+    pool: &Pool,
+    stop: &CancellationToken,
+    mut adjust: impl FnMut(),
+) {
     let mut changes = pool.changed();
     loop {
         changes.borrow_and_update();

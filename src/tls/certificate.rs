@@ -122,7 +122,7 @@ fn refuse_swapped(cert: &Path, key: &Path, contents: &FileContents) -> Result<()
 }
 
 /// Facts about the first certificate of a PEM file; `None`: it cannot be read.
-pub fn certificate_facts(file: &Path) -> Option<CertificateFacts> {
+pub(crate) fn certificate_facts(file: &Path) -> Option<CertificateFacts> {
     facts(file, &read_chain(file).ok()?).ok()
 }
 

@@ -19,7 +19,10 @@ use super::server_verifier::{ServerTrust, ServerVerifier};
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client_config(
+    ca: Option<&Path>,
+    verify: bool,
+) -> Result<Arc<ClientConfig>, TlsError> {
     if !verify {
         return config_with(ServerTrust::Any);
     }
@@ -40,7 +43,7 @@ pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     config_with(ServerTrust::Pinned {
         listed: read_chain(file)?.into_iter().take(1).collect(),
         roots: None,
@@ -52,7 +55,7 @@ pub fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> 
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
     let listed = read_chain(file)?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(listed.iter().cloned());

@@ -100,7 +100,7 @@ fn hint(errors: &[String]) -> String {
 }
 
 /// Message of a failed handshake.
-pub fn describe_handshake_error(error: &io::Error) -> String {
+pub(crate) fn describe_handshake_error(error: &io::Error) -> String {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(rustls::Error::InvalidCertificate(why)) => {
@@ -132,7 +132,7 @@ fn validity(error: &CertificateError) -> Option<String> {
 
 /// Message of a library's error, with the names of variants as text: "bad encoding" for
 /// `BadEncoding`. Fields of variants are left out.
-pub fn describe(error: &impl fmt::Display) -> String {
+pub(crate) fn describe(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text.split(" {").next().unwrap_or_default();
     let words = text.split(' ').map(|one| split_variant(&unwrapped(one)));

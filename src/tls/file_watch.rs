@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::files::{FileContents, FileStamp, Fingerprint, stamp};
 
 /// Time between the two polls of a change: far longer than a program takes between two writes.
-pub const SETTLE_TIME: Duration = Duration::from_millis(500);
+pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(500);
 
 /// Polls that read the files although their stamps are the same: the kernel's clock has ticks of
 /// some milliseconds, within which a second write leaves no mark.
 const UNSURE_POLLS: u8 = 2;
 
 /// State of some files at the latest poll.
-pub struct FileWatch {
+pub(crate) struct FileWatch {
     stamps: Vec<Option<FileStamp>>,
     unsure: u8,
     /// Fingerprint of all contents; `None`: there was no poll.
@@ -24,7 +24,7 @@ pub struct FileWatch {
 }
 
 /// Result of a poll.
-pub enum FileChange {
+pub(crate) enum FileChange {
     /// Nothing new.
     Same,
     /// A file is being written: poll again after [`SETTLE_TIME`].

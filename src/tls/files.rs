@@ -20,10 +20,10 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// SHA-256 over contents: differs when they do, whatever the stamps of the files are.
-pub type Fingerprint = [u8; 32];
+pub(crate) type Fingerprint = [u8; 32];
 
 /// Contents of some files at one time, or why a file could not be read.
-pub struct FileContents(BTreeMap<PathBuf, Result<Vec<u8>, ReadFailure>>);
+pub(crate) struct FileContents(BTreeMap<PathBuf, Result<Vec<u8>, ReadFailure>>);
 
 #[derive(Clone)]
 enum ReadFailure {

@@ -84,11 +84,16 @@ pub(super) struct CompletedHandshake {
     pub output: Vec<u8>,
     /// Ciphertext behind the handshake.
     pub residue: Vec<u8>,
+    pub result: NegotiatedTls,
+}
+
+/// Facts that a handshake has settled.
+pub(super) struct NegotiatedTls {
     pub server_name: Option<String>,
     pub alpn_protocol: Option<Vec<u8>>,
     /// The number in IANA's registry.
     pub cipher: u16,
-    pub resumed: bool,
+    pub is_resumed: bool,
     pub identity: Option<ClientIdentity>,
 }
 
@@ -221,7 +226,7 @@ impl<E: HandshakeSide> Handshake<E> {
         let alpn_protocol = self.side.state().alpn_protocol().map(<[u8]>::to_vec);
         let suite = self.side.state().negotiated_cipher_suite();
         let cipher = suite.map_or(0, |suite| suite.suite().into());
-        let resumed = self.is_resumed();
+        let is_resumed = self.is_resumed();
         let residue = self.input.split_off(self.fed);
         let finished = self.side.finish().map_err(io::Error::other)?;
         let (session, server_name, identity) = finished;
@@ -229,11 +234,13 @@ impl<E: HandshakeSide> Handshake<E> {
             session,
             output: self.output,
             residue,
-            server_name,
-            alpn_protocol,
-            cipher,
-            resumed,
-            identity,
+            result: NegotiatedTls {
+                server_name,
+                alpn_protocol,
+                cipher,
+                is_resumed,
+                identity,
+            },
         })
     }
 }

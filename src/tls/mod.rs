@@ -23,21 +23,20 @@ mod stream;
 mod testing;
 mod tickets;
 
-pub use acceptor::{RefreshOutcome, TlsAcceptor};
-pub use backend_config::BackendTlsConfig;
-pub use certificate::{CertificateFacts, certificate_facts};
-pub use ciphers::CipherOrder;
-pub use client::{client_config, known_client_config, pinned_client_config};
-pub use error::{TlsError, describe, describe_handshake_error};
-pub use file_watch::{FileChange, FileWatch, SETTLE_TIME};
-pub use identity::ClientIdentity;
+pub(crate) use acceptor::{RefreshOutcome, TlsAcceptor};
+pub(crate) use backend_config::BackendTlsConfig;
+pub(crate) use certificate::{CertificateFacts, certificate_facts};
+pub(crate) use ciphers::CipherOrder;
+pub(crate) use client::{client_config, known_client_config, pinned_client_config};
+pub(crate) use error::{TlsError, describe, describe_handshake_error};
+pub(crate) use file_watch::{FileChange, FileWatch, SETTLE_TIME};
+pub(crate) use identity::ClientIdentity;
 #[cfg(any(test, fuzzing))]
-pub use stream::accept;
-pub use stream::{TlsStream, TlsStreamParts, accept_with_prefix};
-pub use tickets::Tickets;
+pub(crate) use stream::accept;
+pub(crate) use stream::{TlsStream, accept_with_prefix};
 
 /// Makes aws-lc-rs the process's provider. May be called repeatedly.
-pub fn install_provider() {
+pub(crate) fn install_provider() {
     // An error means that a provider is installed already: ours, since no other is in the tree.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

@@ -16,7 +16,9 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::handshake::{CompletedHandshake, Handshake, HandshakeSide, HandshakeStep};
+use super::handshake::{
+    CompletedHandshake, Handshake, HandshakeSide, HandshakeStep, NegotiatedTls,
+};
 use super::identity::ClientIdentity;
 use super::record::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
 use crate::config::TlsVersion;
@@ -37,11 +39,7 @@ pub struct TlsStream<IO> {
     /// Ciphertext that is not written yet: after the handshake the tickets, which go out with the
     /// first write.
     output: PendingBytes,
-    server_name: Option<String>,
-    alpn_protocol: Option<Vec<u8>>,
-    cipher: u16,
-    resumed: bool,
-    identity: Option<ClientIdentity>,
+    negotiated: NegotiatedTls,
 }
 
 /// The state that the relay goes on with.
@@ -56,7 +54,7 @@ pub struct TlsStreamParts<IO> {
 
 /// Makes the handshake on `io`.
 #[cfg(any(test, fuzzing))]
-pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
+pub(crate) async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -72,7 +70,7 @@ where
 /// # Errors
 /// `UnexpectedEof`: the client closed; `InvalidData`: rustls refused it (and its alert was sent) or
 /// it exceeds a bound. Others are the socket's.
-pub async fn accept_with_prefix<IO>(
+pub(crate) async fn accept_with_prefix<IO>(
     io: IO,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
@@ -93,7 +91,7 @@ where
 /// # Errors
 /// `UnexpectedEof`: the server closed; `InvalidData`: it is not TLS, or rustls refused it (and its
 /// alert was sent), or it exceeds a bound. Others are the socket's.
-pub async fn connect<IO>(
+pub(crate) async fn connect<IO>(
     io: IO,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -151,11 +149,7 @@ impl<IO> TlsStream<IO> {
             session: done.session,
             plain: PendingBytes::default(),
             output: PendingBytes::new(done.output),
-            server_name: done.server_name,
-            alpn_protocol: done.alpn_protocol,
-            cipher: done.cipher,
-            resumed: done.resumed,
-            identity: done.identity,
+            negotiated: done.result,
         };
         stream.decrypt(&done.residue);
         stream
@@ -163,7 +157,7 @@ impl<IO> TlsStream<IO> {
 
     /// The name that the client asked for, in lower case; only of an accepted connection.
     pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+        self.negotiated.server_name.as_deref()
     }
 
     pub fn tls_version(&self) -> TlsVersion {
@@ -172,22 +166,22 @@ impl<IO> TlsStream<IO> {
 
     /// The protocol agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.alpn_protocol.as_deref()
+        self.negotiated.alpn_protocol.as_deref()
     }
 
     /// The cipher suite, by its number in IANA's registry.
     pub fn cipher(&self) -> u16 {
-        self.cipher
+        self.negotiated.cipher
     }
 
     /// Whether a ticket resumed an earlier session.
     pub fn resumed(&self) -> bool {
-        self.resumed
+        self.negotiated.is_resumed
     }
 
     /// Takes the identity of a client that has shown a certificate.
     pub fn take_identity(&mut self) -> Option<ClientIdentity> {
-        self.identity.take()
+        self.negotiated.identity.take()
     }
 
     pub fn get_ref(&self) -> &IO {

@@ -24,7 +24,7 @@ use crate::wire::ticket_keys::{MAX_KEYS, TicketKey, TicketKeys};
 
 /// Lifetime of a ticket, as of rustls' own. Keys of a file go when the operator rotates them; this
 /// bounds replay after a forgotten rotation, and the age of a client certificate's verification.
-pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 /// A key of this process seals for half a lifetime and opens for a whole one after it: three are
 /// kept.
 const ROTATION: Duration = Duration::from_secs(6 * 3600);
@@ -39,11 +39,11 @@ const TAG_BYTES: usize = 32;
 const STAMP_BYTES: usize = 8;
 
 /// Scope of tickets: a hash of listener and policy.
-pub type TicketScope = [u8; 32];
+pub(crate) type TicketScope = [u8; 32];
 
 /// Seals and opens the tickets of one scope.
 #[derive(Clone)]
-pub struct Tickets {
+pub(crate) struct Tickets {
     keys: TicketKeySource,
     scope: TicketScope,
 }

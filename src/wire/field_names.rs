@@ -2,7 +2,7 @@
 //! some servers, in PHP above all, compare them byte by byte.
 
 /// Fields that describe the client to a backend, or that every hop rewrites.
-pub const HOP_HEADERS: &[&str] = &[
+pub(crate) const HOP_HEADERS: &[&str] = &[
     "Connection",
     "Forwarded",
     "Transfer-Encoding",
@@ -17,7 +17,7 @@ pub const HOP_HEADERS: &[&str] = &[
 ];
 
 /// Fields of a handshake whose usual case is not each word's first letter.
-pub const HANDSHAKE_HEADERS: &[&str] = &[
+pub(crate) const HANDSHAKE_HEADERS: &[&str] = &[
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
     "Sec-WebSocket-Protocol",
@@ -26,7 +26,7 @@ pub const HANDSHAKE_HEADERS: &[&str] = &[
 
 /// Writes each of `names` in the message `head` in the given case; other names, values and bytes
 /// behind the head stay as they are.
-pub fn restore_case<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
+pub(crate) fn restore_case<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
     let mut rest = head;
     // The request line has no name.
     while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {

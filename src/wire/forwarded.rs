@@ -8,14 +8,14 @@ use std::net::IpAddr;
 
 /// The field that holds the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chain {
+pub(crate) enum Chain {
     XForwardedFor,
     Forwarded,
 }
 
 /// Finds the rightmost address that is not `trusted`; where all are, the leftmost. `None`: the last
 /// element has no address, or there is none. For `lines` see [`addresses`].
-pub fn client<'a>(
+pub(crate) fn client<'a>(
     chain: Chain,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: impl Fn(IpAddr) -> bool,
@@ -32,7 +32,7 @@ pub fn client<'a>(
 
 /// The addresses of the chain from its right end, up to an element that names none (`unknown`, an
 /// obfuscated name, garbage). `lines` are the values of the field in the order of the head.
-pub fn addresses<'a>(
+pub(crate) fn addresses<'a>(
     chain: Chain,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = IpAddr> {

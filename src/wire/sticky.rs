@@ -14,13 +14,13 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use thiserror::Error;
 
 /// Keys of one file: the one that signs, the one before it and the one to come.
-pub const MAX_KEYS: usize = 3;
+pub(crate) const MAX_KEYS: usize = 3;
 /// Shortest key: as long as HMAC-SHA256's output (`openssl rand -base64 32`).
-pub const MIN_KEY_BYTES: usize = 32;
+pub(crate) const MIN_KEY_BYTES: usize = 32;
 /// Longest key: more adds nothing, as HMAC would hash it first.
-pub const MAX_KEY_BYTES: usize = 64;
+pub(crate) const MAX_KEY_BYTES: usize = 64;
 /// Largest file: far more than three keys and their comments.
-pub const MAX_FILE_BYTES: usize = 4_096;
+pub(crate) const MAX_FILE_BYTES: usize = 4_096;
 
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 4;

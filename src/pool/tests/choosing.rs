@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::advance;
 
 use super::*;
-use crate::pool::{BackendState, OperatorState};
+use crate::pool::states::{BackendState, OperatorState};
 
 #[test]
 fn round_robin_takes_turns_by_weight() {

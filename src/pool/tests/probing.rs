@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::time::advance;
 
 use super::*;
-use crate::pool::BackendState;
+use crate::pool::states::BackendState;
 
 #[tokio::test(start_paused = true)]
 async fn each_failed_probe_ejects_for_a_growing_while_and_a_success_ends_it() {

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::*;
 use crate::config::{Discover, DiscoverSource};
 use crate::net::Endpoint;
-use crate::pool::{BackendState, DiscoveredBackend, OperatorState};
+use crate::pool::DiscoveredBackend;
+use crate::pool::states::{BackendState, OperatorState};
 
 #[test]
 fn a_reload_keeps_what_belongs_to_a_backend() {
