@@ -22,11 +22,7 @@ impl Backoff {
         }
     }
 
-    /// The delay before the next attempt.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "endless: an Option at every call site would be noise"
-    )]
+    /// The delay before the next attempt. Endless: not an iterator, whose `Option` would be noise.
     pub fn next(&mut self) -> Duration {
         let delay = self.upcoming;
         self.upcoming = delay.saturating_mul(2).min(self.max);

@@ -1,9 +1,9 @@
 //! A bounded queue in which sources take turns, and urgent items go first.
 //!
 //! Each lane serves its sources round robin, whatever the length of their own queues: a source with
-//! a thousand waiting delays one with a single one by one turn of each source. Of `MAX_URGENT_RUN
-//! + 1` turns one is the other lane's, so neither starves. No clock, no waiting: that is the
-//! caller's.
+//! a thousand waiting delays one with a single one by one turn of each source. After
+//! `MAX_URGENT_RUN` urgent turns the other lane gets one, so neither starves. No clock, no waiting:
+//! that is the caller's.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -244,8 +244,8 @@ mod tests {
         assert!(bucket.take(rate, at(1_250)));
         assert!(!bucket.take(rate, at(1_251)));
         assert_eq!(bucket.wait(rate, at(1_251)), at(249));
-        assert!(!(bucket.full_at() <= at(2_249)));
-        assert!((bucket.full_at() <= at(2_250)));
+        assert!(bucket.full_at() > at(2_249));
+        assert!(bucket.full_at() <= at(2_250));
     }
 
     #[test]

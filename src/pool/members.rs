@@ -266,7 +266,7 @@ fn settle(backend: &Backend, now: Instant) -> Option<Transition> {
         pool: backend.pool().clone(),
         backend: backend.name().clone(),
         from: match from {
-            Some(from) => status.from_word(from),
+            Some(from) => status.word_before(from),
             None => status.state().as_str(),
         },
         to: status.state(),

@@ -348,8 +348,8 @@ impl BackendStatus {
         Some(from)
     }
 
-    /// The word for the state before the latest change.
-    pub(super) fn from_word(&self, from: BackendState) -> &'static str {
+    /// The word for the state before the latest change, `from`.
+    pub(super) fn word_before(&self, from: BackendState) -> &'static str {
         if self.published.was_unchecked {
             "unchecked"
         } else {

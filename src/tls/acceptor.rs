@@ -384,25 +384,25 @@ mod tests {
                 .is_some()
         );
         assert!(
-            !load(&with(ClientAuthMode::Optional))
+            load(&with(ClientAuthMode::Optional))
                 .config()
                 .ticketer
                 .decrypt(&first)
-                .is_some()
+                .is_none()
         );
         let elsewhere = TlsAcceptor::load("other", &with(ClientAuthMode::Required), &[]).unwrap();
-        assert!(!elsewhere.config().ticketer.decrypt(&first).is_some());
+        assert!(elsewhere.config().ticketer.decrypt(&first).is_none());
         copy(&folder.make("next", &["chat.test"]), &chat);
         assert!(settle(&terminator));
         assert!(terminator.config().ticketer.decrypt(&first).is_some());
         std::fs::copy(folder.make("other", &["ca.test"]).cert, &ca).unwrap();
         assert!(settle(&terminator));
-        assert!(!terminator.config().ticketer.decrypt(&first).is_some());
+        assert!(terminator.config().ticketer.decrypt(&first).is_none());
         let second = ticket();
         let more = [[8; 48], [9; 48]].map(|key| BASE64.encode(&key)).join("\n");
         std::fs::write(&keys, more).unwrap();
         assert!(settle(&terminator));
-        assert!(!terminator.config().ticketer.decrypt(&second).is_some());
+        assert!(terminator.config().ticketer.decrypt(&second).is_none());
     }
 
     /// Each resumption gave a new ticket, so that a client went on for ever by a certificate that
