@@ -1,7 +1,7 @@
-//! A stream whose first message has its header names spelled as they are usually written.
+//! A stream that writes the header names of its first message in their usual case.
 //!
-//! hyper keeps the spelling of a client and writes the rest in its own; a field that we replace would have either. The
-//! lengths stay, so what hyper counts as written holds.
+//! hyper keeps the case of a client's names and writes its own in lower case; a field that we
+//! replace would have either. Lengths do not change, so hyper's count of written bytes holds.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,38 +10,38 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::field_names::respell;
+use crate::wire::field_names::restore_case;
 
-/// Which names are spelled, besides those that the code declares.
-pub type Names = Arc<[String]>;
-/// Lists of names that the code declares.
-type Lists = &'static [&'static [&'static str]];
+/// Names to restore, besides those that the code declares.
+pub(crate) type HeaderNames = Arc<[String]>;
+/// StaticNames of names that the code declares.
+type StaticNames = &'static [&'static [&'static str]];
 
 /// A stream of which nothing has been written yet.
-pub struct RespelledStream<S> {
+pub(crate) struct HeaderCaseStream<S> {
     stream: S,
     head: BufferedHead,
 }
 
 enum BufferedHead {
-    Expected {
-        declared: Lists,
-        own: Names,
+    Unwritten {
+        declared: StaticNames,
+        own: HeaderNames,
     },
-    /// What hyper gave first, respelled, and how much of it has left.
-    Leaving {
+    /// hyper's first bytes, rewritten, and how many of them are written.
+    Writing {
         bytes: Vec<u8>,
-        gone: usize,
+        written_bytes: usize,
     },
-    Gone,
+    Written,
 }
 
-impl<S> RespelledStream<S> {
-    /// hyper gives a head in one piece.
-    pub fn new(stream: S, declared: Lists, own: Names) -> RespelledStream<S> {
-        RespelledStream {
+impl<S> HeaderCaseStream<S> {
+    /// A stream that restores these names. hyper writes a head in one piece.
+    pub fn new(stream: S, declared: StaticNames, own: HeaderNames) -> HeaderCaseStream<S> {
+        HeaderCaseStream {
             stream,
-            head: BufferedHead::Expected { declared, own },
+            head: BufferedHead::Unwritten { declared, own },
         }
     }
 
@@ -51,36 +51,43 @@ impl<S> RespelledStream<S> {
 }
 
 impl BufferedHead {
-    /// What stands in the place of `bytes`, the first that are to be written. `None`: they themselves.
-    fn spelled(&mut self, bytes: &[u8]) -> Option<&[u8]> {
-        if let BufferedHead::Expected { declared, own } = self {
+    /// Replacement of `bytes`, the next to be written. `None`: they stay as they are.
+    fn rewritten(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        if let BufferedHead::Unwritten { declared, own } = self {
             let mut first = bytes.to_vec();
             for names in *declared {
-                respell(&mut first, names);
+                restore_case(&mut first, names);
             }
-            respell(&mut first, own);
-            *self = BufferedHead::Leaving {
+            restore_case(&mut first, own);
+            *self = BufferedHead::Writing {
                 bytes: first,
-                gone: 0,
+                written_bytes: 0,
             };
         }
         match self {
-            BufferedHead::Leaving { bytes, gone } => bytes.get(*gone..),
-            BufferedHead::Expected { .. } | BufferedHead::Gone => None,
+            BufferedHead::Writing {
+                bytes,
+                written_bytes,
+            } => bytes.get(*written_bytes..),
+            BufferedHead::Unwritten { .. } | BufferedHead::Written => None,
         }
     }
 
-    fn left(&mut self, count: usize) {
-        if let BufferedHead::Leaving { bytes, gone } = self {
-            *gone += count;
-            if *gone >= bytes.len() {
-                *self = BufferedHead::Gone;
+    fn advance(&mut self, count: usize) {
+        if let BufferedHead::Writing {
+            bytes,
+            written_bytes,
+        } = self
+        {
+            *written_bytes += count;
+            if *written_bytes >= bytes.len() {
+                *self = BufferedHead::Written;
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for RespelledStream<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HeaderCaseStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,16 +97,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for RespelledStream<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for RespelledStream<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderCaseStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let RespelledStream { stream, head } = self.get_mut();
-        let spelled = head.spelled(bytes).unwrap_or(bytes);
-        let written = ready!(Pin::new(stream).poll_write(context, spelled))?;
-        head.left(written);
+        let HeaderCaseStream { stream, head } = self.get_mut();
+        let rewritten = head.rewritten(bytes).unwrap_or(bytes);
+        let written = ready!(Pin::new(stream).poll_write(context, rewritten))?;
+        head.advance(written);
         Poll::Ready(Ok(written))
     }
 
@@ -108,24 +115,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RespelledStream<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let RespelledStream { stream, head } = self.get_mut();
+        let HeaderCaseStream { stream, head } = self.get_mut();
         let stream = Pin::new(stream);
         let Some((first, others)) = slices.split_first() else {
             return stream.poll_write_vectored(context, slices);
         };
-        let Some(spelled) = head.spelled(first) else {
+        let Some(rewritten) = head.rewritten(first) else {
             return stream.poll_write_vectored(context, slices);
         };
-        let written = match spelled.len() == first.len() {
-            true => {
-                let mut all = Vec::with_capacity(slices.len());
-                all.push(IoSlice::new(spelled));
-                all.extend(others.iter().map(|slice| IoSlice::new(slice)));
-                ready!(stream.poll_write_vectored(context, &all))?
-            }
-            false => ready!(stream.poll_write(context, spelled))?,
+        let written = if rewritten.len() == first.len() {
+            let mut all = Vec::with_capacity(slices.len());
+            all.push(IoSlice::new(rewritten));
+            all.extend(others.iter().map(|slice| IoSlice::new(slice)));
+            ready!(stream.poll_write_vectored(context, &all))?
+        } else {
+            ready!(stream.poll_write(context, rewritten))?
         };
-        head.left(written);
+        head.advance(written);
         Poll::Ready(Ok(written))
     }
 
@@ -150,22 +156,22 @@ mod tests {
     const GIVEN: &str = "GET / HTTP/1.1\r\nx-real-ip: 1\r\nx-own: 2\r\n\r\nx-real-ip";
     const SENT: &str = "GET / HTTP/1.1\r\nX-Real-IP: 1\r\nX-oWn: 2\r\n\r\nx-real-ip";
 
-    fn spelled(
+    fn rewritten(
         room: usize,
     ) -> (
-        RespelledStream<tokio::io::DuplexStream>,
+        HeaderCaseStream<tokio::io::DuplexStream>,
         tokio::io::DuplexStream,
     ) {
         let (near, far) = tokio::io::duplex(room);
-        let own: Names = Arc::from(vec!["X-oWn".to_owned()]);
-        (RespelledStream::new(near, &[&["X-Real-IP"]], own), far)
+        let own: HeaderNames = Arc::from(vec!["X-oWn".to_owned()]);
+        (HeaderCaseStream::new(near, &[&["X-Real-IP"]], own), far)
     }
 
     /// However little is taken at a time.
     #[tokio::test]
     async fn a_head_that_leaves_in_pieces_is_spelled() {
         for room in [1, 5, 17, 1000] {
-            let (mut near, mut far) = spelled(room);
+            let (mut near, mut far) = rewritten(room);
             let mut sent = String::new();
             let write = async move {
                 near.write_all(GIVEN.as_bytes()).await.unwrap();
@@ -179,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_before_a_body_of_its_own_is_spelled() {
-        let (mut near, mut far) = spelled(1000);
+        let (mut near, mut far) = rewritten(1000);
         let (head, body) = GIVEN.split_at(GIVEN.len() - 9);
         let slices = [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())];
         let written = near.write_vectored(&slices).await.unwrap();

@@ -1,5 +1,5 @@
-//! Which certificates a client of ours takes where the system's way does not do: any, or those that it knows by heart.
-//! Every handshake must be signed by the certificate's key nevertheless.
+//! Verification of server certificates beyond the system's roots: any certificate, pinned ones, or
+//! listed ones beside roots. In each case the handshake must be signed by the certificate's key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,33 +12,39 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
+/// Verifier for backends, checks and the command line.
 #[derive(Debug)]
-pub(super) struct CertificateVerifier {
-    pub accepted: VerifiedCertificates,
+pub(super) struct ServerVerifier {
+    pub trust: ServerTrust,
     pub provider: Arc<CryptoProvider>,
 }
 
+/// Certificates that are accepted.
 #[derive(Debug)]
-pub(super) enum VerifiedCertificates {
+pub(super) enum ServerTrust {
     Any,
-    /// These, whatever names are in them, and where there are roots, what those signed for the name asked for.
-    Known {
-        own: Vec<CertificateDer<'static>>,
+    /// The listed certificates, whatever names are in them; and those that `roots` signed for the
+    /// name.
+    Pinned {
+        listed: Vec<CertificateDer<'static>>,
         roots: Option<Arc<WebPkiServerVerifier>>,
     },
-    /// What `roots` signed; and each of `own` itself while it is valid and names the backend: most who sign a node's
-    /// certificate with its own key make it one of an authority, which no chain may end with.
+    /// Certificates that `roots` signed for the name; and each listed one while it is valid and has
+    /// the name: most self-signed node certificates are marked as an authority's, which no chain
+    /// may end with.
     Trusted {
-        own: Vec<CertificateDer<'static>>,
+        listed: Vec<CertificateDer<'static>>,
         roots: Arc<WebPkiServerVerifier>,
     },
 }
 
-impl VerifiedCertificates {
+impl ServerTrust {
+    /// Trusts `roots` and the listed certificates.
+    ///
     /// # Errors
     /// There are no roots.
-    pub fn trusted(
-        own: Vec<CertificateDer<'static>>,
+    pub fn roots_and(
+        listed: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, Error> {
@@ -46,15 +52,15 @@ impl VerifiedCertificates {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self::Trusted { own, roots })
+        Ok(Self::Trusted { listed, roots })
     }
 }
 
-impl CertificateVerifier {
-    /// Whether the server has shown the key of its certificate. The library reads version 3 alone:
-    /// where every certificate is taken, one of another version is taken unsigned, which keeps out
-    /// nobody who could not have made one of version 3.
-    fn checked(
+impl ServerVerifier {
+    /// Checks that the server has the key of its certificate. The library reads only version 3:
+    /// where every certificate is accepted, one of another version is accepted unsigned. That adds
+    /// no risk, as anybody can make one of version 3.
+    fn check_signature(
         &self,
         cert: &CertificateDer<'_>,
         signed: Result<HandshakeSignatureValid, Error>,
@@ -63,16 +69,14 @@ impl CertificateVerifier {
             let parsed = X509Certificate::from_der(cert);
             parsed.is_ok_and(|(_, parsed)| parsed.version() != X509Version::V3)
         };
-        match (&self.accepted, signed) {
-            (VerifiedCertificates::Any, Err(_)) if is_old() => {
-                Ok(HandshakeSignatureValid::assertion())
-            }
+        match (&self.trust, signed) {
+            (ServerTrust::Any, Err(_)) if is_old() => Ok(HandshakeSignatureValid::assertion()),
             (_, signed) => signed,
         }
     }
 }
 
-impl ServerCertVerifier for CertificateVerifier {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -81,33 +85,25 @@ impl ServerCertVerifier for CertificateVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (own, roots) = match &self.accepted {
-            VerifiedCertificates::Any => return Ok(ServerCertVerified::assertion()),
-            VerifiedCertificates::Known { own, roots } => (own, roots),
-            VerifiedCertificates::Trusted { own, .. } if own.contains(end_entity) => {
-                return verify_own(end_entity, server_name, now);
+        let roots = match &self.trust {
+            ServerTrust::Any => return Ok(ServerCertVerified::assertion()),
+            ServerTrust::Pinned { listed, .. } if listed.contains(end_entity) => {
+                return Ok(ServerCertVerified::assertion());
             }
-            VerifiedCertificates::Trusted { roots, .. } => {
-                return roots.verify_server_cert(
-                    end_entity,
-                    intermediates,
-                    server_name,
-                    ocsp_response,
-                    now,
-                );
+            ServerTrust::Trusted { listed, .. } if listed.contains(end_entity) => {
+                return verify_listed(end_entity, server_name, now);
             }
+            ServerTrust::Pinned { roots: None, .. } => {
+                return Err(Error::General(
+                    "it is not the certificate that the configuration names".to_owned(),
+                ));
+            }
+            ServerTrust::Pinned {
+                roots: Some(roots), ..
+            }
+            | ServerTrust::Trusted { roots, .. } => roots,
         };
-        if own.contains(end_entity) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        match roots {
-            Some(roots) => {
-                roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
-            None => Err(Error::General(
-                "it is not the certificate that the configuration names".to_owned(),
-            )),
-        }
+        roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -117,7 +113,7 @@ impl ServerCertVerifier for CertificateVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        self.checked(cert, verify_tls12_signature(message, cert, dss, algorithms))
+        self.check_signature(cert, verify_tls12_signature(message, cert, dss, algorithms))
     }
 
     fn verify_tls13_signature(
@@ -127,7 +123,7 @@ impl ServerCertVerifier for CertificateVerifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        self.checked(cert, verify_tls13_signature(message, cert, dss, algorithms))
+        self.check_signature(cert, verify_tls13_signature(message, cert, dss, algorithms))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -137,37 +133,28 @@ impl ServerCertVerifier for CertificateVerifier {
     }
 }
 
-/// A certificate that is trusted as it is: what is left is its name and its time.
-fn verify_own(
+/// Verifies name and validity of a listed certificate.
+fn verify_listed(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
     now: UnixTime,
 ) -> Result<ServerCertVerified, Error> {
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let (not_before, not_after) = (
-        time(parsed.validity().not_before),
-        time(parsed.validity().not_after),
-    );
+    let not_before = time(parsed.validity().not_before);
+    let not_after = time(parsed.validity().not_after);
+    let time = now;
     if now < not_before {
-        return Err(CertificateError::NotValidYetContext {
-            time: now,
-            not_before,
-        }
-        .into());
+        return Err(CertificateError::NotValidYetContext { time, not_before }.into());
     }
     if now > not_after {
-        return Err(CertificateError::ExpiredContext {
-            time: now,
-            not_after,
-        }
-        .into());
+        return Err(CertificateError::ExpiredContext { time, not_after }.into());
     }
     verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
     Ok(ServerCertVerified::assertion())
 }
 
-/// A stamp before 1970 becomes 1970.
+/// Time of a stamp; one before 1970 becomes 1970.
 fn time(stamp: ASN1Time) -> UnixTime {
     let seconds = u64::try_from(stamp.timestamp()).unwrap_or(0);
     UnixTime::since_unix_epoch(Duration::from_secs(seconds))
@@ -185,9 +172,9 @@ mod tests {
     #[test]
     fn a_pinned_certificate_is_taken_for_any_name_and_no_other_is() {
         let (one, other) = (made(), made());
-        let verifier = CertificateVerifier {
-            accepted: VerifiedCertificates::Known {
-                own: vec![one.clone()],
+        let verifier = ServerVerifier {
+            trust: ServerTrust::Pinned {
+                listed: vec![one.clone()],
                 roots: None,
             },
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),

@@ -1,6 +1,8 @@
-//! What a peer can do wrong on an established connection, and the alert that answers it (RFC 8446 section 6.2).
+//! Faults of a peer on an established connection, and the alerts that answer them (RFC 8446 section
+//! 6.2).
 
-/// Why a connection failed. No plaintext is ever given for the record that failed, nor for any after it.
+/// Why a connection failed. No plaintext is ever given for the record that failed, nor for any
+/// after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     #[error("record fails its authentication")]
@@ -13,13 +15,14 @@ pub enum RecordError {
     Malformed,
     #[error("field with an illegal value")]
     Illegal,
-    /// Empty records, warnings, key updates or renegotiations without end: all cost us and carry nothing.
+    /// Empty records, warnings, key updates or renegotiations without end: they cost time and carry
+    /// nothing.
     #[error("too many messages without data")]
     Flood,
     /// The peer gave up, with this alert description.
     #[error("peer sent alert {0}")]
     Peer(u8),
-    /// Ours: the key schedule or the cipher refused.
+    /// A local fault: the key schedule or the cipher refused.
     #[error("keys cannot be used")]
     Internal,
 }
@@ -29,7 +32,7 @@ pub(super) const NO_RENEGOTIATION: u8 = 100;
 pub(super) const USER_CANCELED: u8 = 90;
 
 impl RecordError {
-    /// The description of the fatal alert that tells the peer; none answers an alert.
+    /// The description of the fatal alert to send; `None`: an alert is not answered.
     pub fn alert(self) -> Option<u8> {
         Some(match self {
             Self::BadRecord => 20,

@@ -1,44 +1,46 @@
-//! The parts that TLS is terminated with, and the rustls configuration made of them.
+//! Key material of a listener, and the rustls configuration made of it.
 //!
-//! Each part (a certificate with its key, the policy for clients, the ticket keys) is taken as a whole or not at all; where one
-//! cannot be used, the one before it goes on.
+//! Each item (a certificate with its key, the policy for clients, the ticket keys) is loaded as a
+//! whole or not at all; where one cannot be used, the last one stays in use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::TlsError;
 use super::certificate::LoadedCertificate;
+use super::ciphers::protocol_versions;
 use super::client_verifier::ClientVerifier;
-use super::files::{FileContents, FileHash, Fingerprint};
+use super::error::FileFault;
+use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
 use super::sni_resolver::SniResolver;
-use super::tickets::{Scope, Tickets};
-use crate::config::{Certificate, Terminate, TlsVersion};
+use super::tickets::{TicketScope, Tickets};
+use crate::config::{Certificate, Terminate};
 use crate::wire::ticket_keys::TicketKeys;
 
-/// Of how tickets are written. The state within is rustls' own: with a version that writes it otherwise, change this.
+/// Version of the ticket format. The state within is rustls' own: change this with a version of
+/// rustls that writes it differently.
 const TICKET_FORMAT: &[u8] = b"evenkeel 1, rustls 0.23";
 
-/// What a listener serves with.
-pub(super) struct ServerParts {
+/// Certificates, client policy and ticket keys of a listener.
+pub(super) struct TlsMaterial {
     /// In the configuration's order.
     pub certificates: Vec<Arc<LoadedCertificate>>,
     clients: Option<Arc<ClientVerifier>>,
-    ticket_keys: Option<Arc<SharedKeys>>,
+    ticket_keys: Option<Arc<SharedTicketKeys>>,
 }
 
-struct SharedKeys {
+struct SharedTicketKeys {
     keys: TicketKeys,
     fingerprint: Fingerprint,
 }
 
-/// Parts, and what is wrong with those that could not be taken.
-pub(super) struct TakenParts {
-    /// `None`: a part is missing that has none before it.
-    pub parts: Option<ServerParts>,
+/// Result of a load: the material, and the errors of items that could not be loaded.
+pub(super) struct LoadedMaterial {
+    /// `None`: an item could not be loaded, and there is no earlier one.
+    pub material: Option<TlsMaterial>,
     pub errors: Vec<TlsError>,
 }
 
@@ -51,70 +53,57 @@ pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> + Cl
     pairs.chain(clients.flatten()).chain(&settings.ticket_keys)
 }
 
-impl ServerParts {
-    /// Makes what is new of what was read; what did not change is that of `before`, and so is what is wrong now.
-    pub fn take(
+impl TlsMaterial {
+    /// Loads each item whose files have changed; the others, and those that fail, stay as `before`.
+    pub fn load(
         settings: &Terminate,
         contents: &FileContents,
-        before: Option<&ServerParts>,
+        before: Option<&TlsMaterial>,
         provider: &Arc<CryptoProvider>,
-    ) -> TakenParts {
+    ) -> LoadedMaterial {
         let mut errors = Vec::new();
-        let mut note = |error| errors.push(error);
         let certificates = settings.certificates.iter().enumerate();
-        let certificates: Vec<_> = certificates
-            .map(|(place, certificate)| {
-                let last = before.and_then(|before| before.certificates.get(place));
-                let same = |last: &LoadedCertificate, now| last.fingerprint == now;
-                let now = LoadedCertificate::fingerprint(certificate, contents);
-                let make = || LoadedCertificate::take(certificate, contents, provider);
-                part(last, now, same, make).unwrap_or_else(|error| {
-                    note(error);
-                    last.cloned()
+        let certificates: Option<Vec<_>> = certificates
+            .map(|(index, certificate)| {
+                let last = before.and_then(|before| before.certificates.get(index));
+                let fingerprint = LoadedCertificate::fingerprint(certificate, contents);
+                reuse_or_load(last, fingerprint, &mut errors, || {
+                    LoadedCertificate::load(certificate, contents, provider)
                 })
             })
+            // Every certificate is looked at, so that all errors are found.
+            .collect::<Vec<_>>()
+            .into_iter()
             .collect();
         let clients = settings.client_auth.as_ref().map(|clients| {
             let last = before.and_then(|before| before.clients.as_ref());
-            let same = |last: &ClientVerifier, now| last.fingerprint == now;
-            let now = ClientVerifier::fingerprint(clients, contents);
-            let make = || ClientVerifier::take(clients, contents, Arc::clone(provider));
-            part(last, now, same, make).unwrap_or_else(|error| {
-                note(error);
-                last.cloned()
+            let fingerprint = ClientVerifier::fingerprint(clients, contents);
+            reuse_or_load(last, fingerprint, &mut errors, || {
+                ClientVerifier::load(clients, contents, Arc::clone(provider))
             })
         });
         let ticket_keys = settings.ticket_keys.as_ref().map(|file| {
             let last = before.and_then(|before| before.ticket_keys.as_ref());
-            let same = |last: &SharedKeys, now| last.fingerprint == now;
-            let now = contents.fingerprint_of([file].into_iter());
-            let make = || SharedKeys::take(file, contents);
-            part(last, now, same, make).unwrap_or_else(|error| {
-                note(error);
-                last.cloned()
+            let fingerprint = contents.fingerprint_of([file].into_iter());
+            reuse_or_load(last, fingerprint, &mut errors, || {
+                SharedTicketKeys::load(file, contents)
             })
         });
-        TakenParts {
-            parts: complete(certificates, clients, ticket_keys),
+        LoadedMaterial {
+            material: complete(certificates, clients, ticket_keys),
             errors,
         }
     }
 
-    /// Of everything.
+    /// Fingerprint of all items.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FileHash::new();
         for certificate in &self.certificates {
             hash.add(&certificate.fingerprint);
             hash.add(&[u8::from(certificate.default)]);
         }
-        match &self.clients {
-            Some(clients) => hash.add(&clients.fingerprint),
-            None => hash.add_none(),
-        }
-        match &self.ticket_keys {
-            Some(keys) => hash.add(&keys.fingerprint),
-            None => hash.add_none(),
-        }
+        hash.add_optional(self.clients.as_ref().map(|clients| clients.fingerprint));
+        hash.add_optional(self.ticket_keys.as_ref().map(|keys| keys.fingerprint));
         hash.finish()
     }
 
@@ -125,165 +114,100 @@ impl ServerParts {
     pub fn tickets(&self, name: &str) -> Result<Tickets, TlsError> {
         let scope = self.scope(name);
         Ok(match &self.ticket_keys {
-            Some(shared) => Tickets::shared(&shared.keys, scope)?,
-            None => Tickets::own(scope)?,
+            Some(shared) => Tickets::with_shared_keys(&shared.keys, scope)?,
+            None => Tickets::with_process_keys(scope)?,
         })
     }
 
-    /// A session that is resumed is not verified again: a change of authorities or revocation lists voids every ticket.
-    fn scope(&self, name: &str) -> Scope {
+    /// Scope of the tickets. A resumed session is not verified again: a change of authorities or
+    /// revocation lists invalidates every ticket.
+    fn scope(&self, name: &str) -> TicketScope {
         let mut hash = FileHash::new();
         hash.add(TICKET_FORMAT);
         hash.add(name.as_bytes());
-        match &self.clients {
-            Some(clients) => hash.add(&clients.fingerprint),
-            None => hash.add_none(),
-        }
+        hash.add_optional(self.clients.as_ref().map(|clients| clients.fingerprint));
         hash.finish()
     }
 
+    /// A configuration with this material, without ALPN and tickets.
+    ///
     /// # Errors
     /// rustls refuses the settings.
     pub fn config(
         &self,
         settings: &Terminate,
-        alpn: &[Vec<u8>],
-        tickets: &Tickets,
         names: Arc<SniResolver>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ServerConfig, TlsError> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
-            .with_protocol_versions(versions(settings.min_version))?;
+            .with_protocol_versions(protocol_versions(settings.min_version))?;
         let builder = match &self.clients {
             Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(names);
-        config.alpn_protocols = alpn.to_vec();
-        config.ticketer = Arc::new(tickets.clone());
-        // The relay goes on with the traffic keys (`record::Session`).
+        // The relay goes on with the traffic keys (`record::TlsSession`).
         config.enable_secret_extraction = true;
         Ok(config)
     }
 }
 
-/// The last one where nothing changed, else a new one.
-fn part<T>(
+/// The last item where its files did not change, else a new one. Where that fails, notes the error
+/// and stays with the last one, if there is one.
+fn reuse_or_load<T: FromFiles>(
     last: Option<&Arc<T>>,
-    now: Result<Fingerprint, TlsError>,
-    same: impl FnOnce(&T, Fingerprint) -> bool,
-    make: impl FnOnce() -> Result<T, TlsError>,
-) -> Result<Option<Arc<T>>, TlsError> {
-    let now = now?;
-    match last {
-        Some(last) if same(last, now) => Ok(Some(Arc::clone(last))),
-        _ => Ok(Some(Arc::new(make()?))),
-    }
+    fingerprint: Result<Fingerprint, TlsError>,
+    errors: &mut Vec<TlsError>,
+    load: impl FnOnce() -> Result<T, TlsError>,
+) -> Option<Arc<T>> {
+    let unchanged = |now| last.filter(|last| last.fingerprint() == now).cloned();
+    let loaded = fingerprint.and_then(|now| match unchanged(now) {
+        Some(last) => Ok(last),
+        None => load().map(Arc::new),
+    });
+    loaded
+        .map_err(|error| errors.push(error))
+        .ok()
+        .or_else(|| last.cloned())
 }
 
-/// `None` within what is configured: there is none that can be used.
+/// The material, unless an item that is configured could not be loaded.
 fn complete(
-    certificates: Vec<Option<Arc<LoadedCertificate>>>,
+    certificates: Option<Vec<Arc<LoadedCertificate>>>,
     clients: Option<Option<Arc<ClientVerifier>>>,
-    ticket_keys: Option<Option<Arc<SharedKeys>>>,
-) -> Option<ServerParts> {
-    Some(ServerParts {
-        certificates: certificates.into_iter().collect::<Option<_>>()?,
-        clients: configured(clients)?,
-        ticket_keys: configured(ticket_keys)?,
+    ticket_keys: Option<Option<Arc<SharedTicketKeys>>>,
+) -> Option<TlsMaterial> {
+    Some(TlsMaterial {
+        certificates: certificates?,
+        clients: clients.map_or(Some(None), |clients| clients.map(Some))?,
+        ticket_keys: ticket_keys.map_or(Some(None), |keys| keys.map(Some))?,
     })
 }
 
-fn configured<T>(part: Option<Option<T>>) -> Option<Option<T>> {
-    match part {
-        None => Some(None),
-        Some(part) => part.map(Some),
+impl FromFiles for SharedTicketKeys {
+    fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 }
 
-impl SharedKeys {
-    fn take(file: &PathBuf, contents: &FileContents) -> Result<SharedKeys, TlsError> {
-        let keys =
-            TicketKeys::parse(contents.of(file)?).map_err(|source| TlsError::TicketKeys {
-                file: file.clone(),
-                source,
-            })?;
-        Ok(SharedKeys {
+impl SharedTicketKeys {
+    fn load(file: &PathBuf, contents: &FileContents) -> Result<SharedTicketKeys, TlsError> {
+        let keys = TicketKeys::parse(contents.get(file)?)
+            .map_err(|source| FileFault::TicketKeys(source).of(file))?;
+        Ok(SharedTicketKeys {
             keys,
             fingerprint: contents.fingerprint_of([file].into_iter())?,
         })
     }
 }
 
-fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
-    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
-    static NEW: [&SupportedProtocolVersion; 1] = [&TLS13];
-    match least {
-        TlsVersion::Tls12 => &BOTH,
-        TlsVersion::Tls13 => &NEW,
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::tls::acceptor::TlsAcceptor;
-    use crate::tls::client::tests::{any, of_version, rsa_only};
-    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
-    use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConnection};
-    use rustls_pki_types::ServerName;
-    use std::path::{Path, PathBuf};
-
-    /// Certificates and keys made for one test.
-    pub(in crate::tls) struct Folder(tempfile::TempDir);
-
-    impl Folder {
-        pub(in crate::tls) fn new() -> Folder {
-            Folder(tempfile::tempdir().unwrap())
-        }
-
-        pub(in crate::tls) fn file(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        pub(in crate::tls) fn write(&self, name: &str, contents: &str) {
-            std::fs::write(self.file(name), contents).unwrap();
-        }
-
-        /// `stem.pem` and `stem.key`, for `names`.
-        pub(in crate::tls) fn make(&self, stem: &str, names: &[&str]) -> Certificate {
-            self.make_with(
-                stem,
-                names,
-                &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
-            )
-        }
-
-        pub(in crate::tls) fn make_with(
-            &self,
-            stem: &str,
-            names: &[&str],
-            key: &KeyPair,
-        ) -> Certificate {
-            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-            let mut params = CertificateParams::new(names).unwrap();
-            params.not_after = rcgen::date_time_ymd(2040, 1, 1);
-            self.write(
-                &format!("{stem}.pem"),
-                &params.self_signed(key).unwrap().pem(),
-            );
-            self.write(&format!("{stem}.key"), &key.serialize_pem());
-            self.certificate(stem)
-        }
-
-        pub(in crate::tls) fn certificate(&self, stem: &str) -> Certificate {
-            Certificate {
-                cert: self.file(&format!("{stem}.pem")),
-                key: self.file(&format!("{stem}.key")),
-                default: false,
-            }
-        }
-    }
+    use crate::tls::testing::{Folder, any, der, of_version, rsa_only, shake};
+    use rcgen::{KeyPair, PKCS_RSA_SHA256};
+    use rustls::{HandshakeKind, NamedGroup};
 
     fn default(certificate: Certificate) -> Certificate {
         Certificate {
@@ -292,63 +216,12 @@ pub(super) mod tests {
         }
     }
 
-    /// What `terminate` makes of these for the listener `chat`.
+    /// The acceptor of these for the listener `chat`.
     fn server_config(
         certificates: &[Certificate],
         alpn: &[&[u8]],
     ) -> Result<TlsAcceptor, TlsError> {
         TlsAcceptor::load("chat", &Terminate::with(certificates.to_vec()), alpn)
-    }
-
-    /// What a finished handshake in memory was.
-    pub(in crate::tls) struct Shaken {
-        pub certificate: Vec<u8>,
-        pub kind: HandshakeKind,
-        pub alpn: Option<Vec<u8>>,
-        pub group: Option<NamedGroup>,
-    }
-
-    pub(in crate::tls) fn shake(
-        server: &Arc<ServerConfig>,
-        client: &Arc<ClientConfig>,
-        name: &str,
-    ) -> Result<Shaken, rustls::Error> {
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = ClientConnection::new(client.clone(), name)?;
-        let mut server = ServerConnection::new(server.clone())?;
-        let mut wire = Vec::new();
-        while client.wants_write() || server.wants_write() {
-            while client.wants_write() {
-                client.write_tls(&mut wire).unwrap();
-            }
-            let mut sent = wire.as_slice();
-            while !sent.is_empty() {
-                server.read_tls(&mut sent).unwrap();
-                server.process_new_packets()?;
-            }
-            wire.clear();
-            while server.wants_write() {
-                server.write_tls(&mut wire).unwrap();
-            }
-            let mut sent = wire.as_slice();
-            while !sent.is_empty() {
-                client.read_tls(&mut sent).unwrap();
-                client.process_new_packets()?;
-            }
-            wire.clear();
-        }
-        Ok(Shaken {
-            certificate: client.peer_certificates().unwrap()[0].to_vec(),
-            kind: client.handshake_kind().unwrap(),
-            alpn: client.alpn_protocol().map(<[u8]>::to_vec),
-            group: client
-                .negotiated_key_exchange_group()
-                .map(|group| group.name()),
-        })
-    }
-
-    pub(in crate::tls) fn der(file: &Path) -> Vec<u8> {
-        super::super::certificate::read_chain(file).unwrap()[0].to_vec()
     }
 
     /// The stem of the certificate a client that names `name` gets.
@@ -458,7 +331,7 @@ pub(super) mod tests {
         let folder = Folder::new();
         let certificates = vec![folder.make("chat", &["chat.test"])];
         let settings = Terminate {
-            min_version: TlsVersion::Tls13,
+            min_version: crate::config::TlsVersion::Tls13,
             ..Terminate::with(certificates.clone())
         };
         let loaded = TlsAcceptor::load("chat", &settings, &[]).unwrap();
@@ -489,7 +362,7 @@ pub(super) mod tests {
             folder.make("two", &["a.test", "b.test"]),
         ];
         let loaded = server_config(&certificates, &[]).unwrap();
-        assert_eq!(loaded.names(), ["*.chat.test", "a.test", "b.test"]);
+        assert_eq!(loaded.server_names(), ["*.chat.test", "a.test", "b.test"]);
         let new_year_2040 = std::time::UNIX_EPOCH + std::time::Duration::from_secs(2_208_988_800);
         let certificates = loaded.certificates();
         let ends: Vec<_> = certificates.iter().map(|one| one.not_after).collect();

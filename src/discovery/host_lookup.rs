@@ -1,4 +1,4 @@
-//! Follows the host name of one static backend: one address of it, kept as long as DNS still lists it.
+//! Lookups of the host name of one static backend: an address of it, kept as long as DNS lists it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::schedule::LookupSchedule;
 use super::status::LookupStatus;
 use crate::config::defaults::{DISCOVER_TIMEOUT, MAX_TTL, MIN_TTL};
 use crate::net::Endpoint;
-use crate::net::dns::{Dns, DnsAnswer, DnsError};
+use crate::net::dns::{DnsAnswer, DnsError, DnsResolver};
 use crate::pool::Backend;
 
 /// Runs until it is dropped.
@@ -45,9 +45,11 @@ pub(super) async fn follow(
     }
 }
 
-/// A resolver of its own each time, so that a changed `/etc/resolv.conf` or `/etc/hosts` is followed.
+/// A lookup with a new resolver, so that a changed `/etc/resolv.conf` or `/etc/hosts` is followed.
 async fn look_up(host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
-    Dns::new(&[], DISCOVER_TIMEOUT)?.addresses(host).await
+    DnsResolver::new(&[], DISCOVER_TIMEOUT)?
+        .lookup_addresses(host)
+        .await
 }
 
 fn present(backend: &Backend, port: u16) -> Option<IpAddr> {
@@ -57,9 +59,10 @@ fn present(backend: &Backend, port: u16) -> Option<IpAddr> {
     }
 }
 
-/// The present address while it is listed, or may be: answers rotate, and a backend must not move with each.
+/// Chooses the present address while it is listed, or may be: answers rotate, and a backend must
+/// not move with each.
 fn choose(answer: &DnsAnswer<IpAddr>, present: Option<IpAddr>) -> Option<IpAddr> {
-    let unknown = |ip: &IpAddr| answer.incomplete.is_some_and(|family| family.has(*ip));
+    let unknown = |ip: &IpAddr| answer.incomplete.is_some_and(|family| family.contains(*ip));
     present
         .filter(|ip| answer.records.contains(ip) || unknown(ip))
         .or_else(|| answer.records.first().copied())

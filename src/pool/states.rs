@@ -1,8 +1,8 @@
-//! The states of a backend: what the operator wants, and what comes of all writers together.
+//! The states of a backend: the one that the operator sets, and the effective one.
 
 use std::fmt;
 
-/// What the operator wants of a backend.
+/// The state that the operator sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OperatorState {
     /// Takes connections, as far as checks and outlier detection let it.
@@ -29,8 +29,8 @@ impl fmt::Display for OperatorState {
     }
 }
 
-/// The effective state of a backend; only `Up` takes new connections. Where several hold, the first of `Maint`, `Drain`,
-/// `Unresolved`, `Down`, `Ejected` is shown.
+/// The effective state of a backend; only `Up` takes new connections. Where several hold, the first
+/// of `Maint`, `Drain`, `Unresolved`, `Down`, `Ejected` is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendState {
     Up,
@@ -40,7 +40,7 @@ pub enum BackendState {
     Maint,
     /// Too many connect failures: out for a while.
     Ejected,
-    /// Its name has never been resolved.
+    /// The name has never been resolved.
     Unresolved,
 }
 

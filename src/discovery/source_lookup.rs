@@ -1,4 +1,4 @@
-//! Follows a pool's `discover` source: looks it up by its TTL and gives the pool whole snapshots.
+//! Lookups of a pool's `discover` source, by its TTL; the pool gets whole snapshots.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::net::Endpoint;
 use crate::net::dns::DnsError;
 use crate::pool::Pool;
 
-/// Ends when the pool's source is another one. `known` serves until the first answer: what the source before this one
-/// had found, if it still holds.
+/// Runs until the pool's source changes. `known` is used until the first answer: addresses found by
+/// the last source, if they still hold.
 pub(super) async fn follow(
     pool: Arc<Pool>,
     source: DiscoverSource,
@@ -23,16 +23,17 @@ pub(super) async fn follow(
 ) {
     let mut last = known;
     if let Some(discover) = settings(&pool, &source).filter(|_| !last.is_empty()) {
-        pool.discovered(snapshot::found(&last, &discover));
+        pool.apply_discovered(snapshot::to_backends(&last, &discover));
     }
-    // One pass per version of the settings: new bounds or weights apply at once, what is known stays.
+    // A pass per version of the settings: new bounds or weights apply at once, the addresses stay.
     while let Some(discover) = settings(&pool, &source) {
         follow_settings(&pool, &discover, &status, &mut last).await;
     }
 }
 
-/// What `old` had found, as `new` would: when only the port of a name changed, its addresses need no new lookup, and
-/// the port takes effect while no name server answers. Empty otherwise.
+/// Addresses found by `old` that hold for `new`: when only the port of a name changed, its
+/// addresses need no new lookup, and the port takes effect while no name server answers. Empty
+/// otherwise.
 pub(super) fn known(
     pool: &Pool,
     old: &DiscoverSource,
@@ -58,7 +59,7 @@ pub(super) fn known(
         };
         let is_found = address.port() == *from && *backend.host() == *host.trim_end_matches('.');
         is_found.then(|| DiscoveredAddress {
-            service: lookup::service(host, *port),
+            service: lookup::srv_target(host, *port),
             address: SocketAddr::new(address.ip(), *port),
         })
     });
@@ -70,7 +71,7 @@ fn settings(pool: &Pool, source: &DiscoverSource) -> Option<Discover> {
     discover.filter(|discover| discover.source == *source)
 }
 
-/// Ends when the settings changed.
+/// Makes rounds until the settings change.
 async fn follow_settings(
     pool: &Pool,
     discover: &Discover,
@@ -102,7 +103,8 @@ async fn changed(pool: &Pool, discover: &Discover) {
     }
 }
 
-/// Gives the pool what the round found; the TTL, or `None` when the set was kept for want of an answer.
+/// Applies a round to the pool; returns the TTL, or `None` when the set was kept as there was no
+/// answer.
 fn take(
     pool: &Pool,
     discover: &Discover,
@@ -112,27 +114,31 @@ fn take(
 ) -> Option<Duration> {
     let name = lookup::name_of(&discover.source);
     let failure = match round {
-        Ok(LookupRound { entries, gaps, ttl }) => {
-            let entries = snapshot::merge(entries, &gaps, last);
+        Ok(LookupRound {
+            addresses,
+            failed,
+            ttl,
+        }) => {
+            let addresses = snapshot::merge(addresses, &failed, last);
             // The settings may have changed during the lookup; their own round is about to begin.
-            if pool.settings().discover.as_ref() == Some(discover) && !entries.is_empty() {
-                let found = snapshot::found(&entries, discover);
+            if pool.settings().discover.as_ref() == Some(discover) && !addresses.is_empty() {
+                let found = snapshot::to_backends(&addresses, discover);
                 let count = found.len();
-                if pool.discovered(found) {
+                if pool.apply_discovered(found) {
                     tracing::info!(pool = %pool.name(), name, backends = count, "discovered a new set of backends");
                 }
                 if count == snapshot::MAX_FOUND {
                     tracing::warn!(pool = %pool.name(), name, backends = count, "discovery is cut off at its limit");
                 }
-                *last = entries;
+                *last = addresses;
             }
-            if gaps.is_empty() {
+            if failed.is_empty() {
                 if status.succeeded(name) {
                     tracing::info!(pool = %pool.name(), name, "discovery answers again");
                 }
                 return Some(ttl);
             }
-            format!("part of the answer failed ({} lookups)", gaps.len())
+            format!("part of the answer failed ({} lookups)", failed.len())
         }
         Err(error) => error.to_string(),
     };

@@ -1,15 +1,16 @@
-//! Connections that say nothing, by source: who goes first when places run short. It is the oldest of
-//! the source that has most of them, so that silence locks nobody out, and least of all others.
+//! Silent connections by source, in the order of eviction when capacity runs short: first the
+//! oldest of the source that has most of them. So silent connections lock no client out, least of
+//! all other sources.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::source_prefix::SourcePrefix;
 
-/// Silent connections in the order in which they fell silent, each with what its owner keeps of it.
-/// No step takes longer than a search in a tree: an attacker decides how many there are.
+/// Silent connections in the order in which they fell silent, each with a value of its owner. No
+/// step takes longer than a search in a tree: an attacker decides how many there are.
 #[derive(Debug)]
-pub struct Silence<T> {
+pub(crate) struct SilenceQueue<T> {
     sources: HashMap<SourcePrefix, BTreeMap<u64, T>>,
     /// Number of connections and oldest one of each source.
     sizes: BTreeSet<(usize, Reverse<u64>, SourcePrefix)>,
@@ -18,12 +19,12 @@ pub struct Silence<T> {
 
 /// Names one silent connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silent {
+pub(crate) struct SilentId {
     source: SourcePrefix,
     number: u64,
 }
 
-impl<T> Default for Silence<T> {
+impl<T> Default for SilenceQueue<T> {
     fn default() -> Self {
         Self {
             sources: HashMap::new(),
@@ -33,31 +34,31 @@ impl<T> Default for Silence<T> {
     }
 }
 
-impl<T> Silence<T> {
-    /// A connection falls silent.
-    pub fn push(&mut self, source: SourcePrefix, kept: T) -> Silent {
+impl<T> SilenceQueue<T> {
+    /// Adds a connection that falls silent.
+    pub fn push(&mut self, source: SourcePrefix, kept: T) -> SilentId {
         let number = self.next;
         self.next += 1;
         self.change(source, |silent| silent.insert(number, kept));
-        Silent { source, number }
+        SilentId { source, number }
     }
 
-    /// A connection speaks, or is gone. `None`: it was taken out before.
-    pub fn remove(&mut self, silent: Silent) -> Option<T> {
+    /// Removes a connection that speaks, or is gone. `None`: it was evicted before.
+    pub fn remove(&mut self, silent: SilentId) -> Option<T> {
         self.change(silent.source, |all| all.remove(&silent.number))
     }
 
-    /// The one that goes first, and how many its source has.
+    /// The next one to evict, and how many its source has.
     pub fn first(&self) -> Option<(&T, usize)> {
         let (count, Reverse(oldest), source) = self.sizes.last()?;
         let kept = self.sources.get(source)?.get(oldest)?;
         Some((kept, *count))
     }
 
-    /// Takes out the one that goes first.
+    /// Evicts the next one.
     pub fn pop(&mut self) -> Option<T> {
         let (_, Reverse(number), source) = *self.sizes.last()?;
-        self.remove(Silent { source, number })
+        self.remove(SilentId { source, number })
     }
 
     fn change<R>(
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_source_with_most_goes_first() {
-        let mut silence = Silence::default();
+        let mut silence = SilenceQueue::default();
         let named: Vec<_> = [9, 1, 1, 1, 9]
             .into_iter()
             .enumerate()
@@ -114,8 +115,8 @@ mod tests {
     proptest! {
         #[test]
         fn as_a_search_through_all_of_them(steps in prop::collection::vec((0u8..4, any::<bool>()), 1..60)) {
-            let mut silence = Silence::default();
-            let mut all: Vec<(Silent, u8)> = Vec::new();
+            let mut silence = SilenceQueue::default();
+            let mut all: Vec<(SilentId, u8)> = Vec::new();
             for (number, comes) in steps {
                 if comes {
                     all.push((silence.push(source(number), number), number));
