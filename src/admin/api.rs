@@ -1,5 +1,6 @@
 //! Answers one request of the admin side: the rules first, then the route, then the change or the look.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use super::body::{EmptyBody, read_json};
 use super::connections;
 use super::guard::EndpointGuard;
 use super::jobs::{self, DrainBody, DrainRequest};
-use super::refused::RefusalTotals;
+use super::refusals::RefusalTotals;
 use super::reply::{ApiError, Reply, json, reply};
 use super::route::{ApiRoute, BackendPath, LIST};
 use super::tokens::TokenHolder;
 use super::view::{ListenerView, PoolView, ReloadView};
-use super::{look, metrics, plan, rules};
+use super::{metrics, plan, rules, snapshot};
 use crate::base::units::parse_duration;
 use crate::net::Peer;
 use crate::pool::{Backend, OperatorState, Pool};
@@ -95,7 +96,9 @@ impl Api {
             let (token, path) = (&holder.name, head.uri.path());
             if let Err(failure) = may {
                 warn!(token, %peer, method = %head.method, path, reason = "forbidden", "admin request refused");
-                gate.refused(&self.refused).forbidden();
+                gate.refused(&self.refused)
+                    .forbidden
+                    .fetch_add(1, Ordering::Relaxed);
                 return failure.into_reply();
             }
             if route.acts() {
@@ -125,19 +128,22 @@ impl Api {
             ApiRoute::Readyz => Ok(readiness(server)),
             ApiRoute::Metrics => metrics::text(server, &self.refused)
                 .map(|text| reply(ok, metrics::CONTENT_TYPE, text)),
-            ApiRoute::Status => Ok(json(ok, &look::status(server))),
+            ApiRoute::Status => Ok(json(ok, &snapshot::status(server))),
             ApiRoute::Listeners => {
-                let listeners: Vec<ListenerView> = look::listeners(server);
+                let listeners: Vec<ListenerView> = snapshot::listeners(server);
                 Ok(json(ok, &serde_json::json!({ "listeners": listeners })))
             }
             ApiRoute::Pools => {
-                let pools: Vec<PoolView> = look::pools(server);
+                let pools: Vec<PoolView> = snapshot::pools(server);
                 Ok(json(ok, &serde_json::json!({ "pools": pools })))
             }
-            ApiRoute::Pool(name) => Ok(json(ok, &look::pool(server, &*find_pool(server, &name)?))),
+            ApiRoute::Pool(name) => Ok(json(
+                ok,
+                &snapshot::pool(server, &*find_pool(server, &name)?),
+            )),
             ApiRoute::Backend(target) => {
                 let (pool, backend) = find(server, &target)?;
-                Ok(json(ok, &look::backend(&pool, &backend)))
+                Ok(json(ok, &snapshot::backend(&pool, &backend)))
             }
             ApiRoute::Operate(target, state) => {
                 self.operate(server, &target, state, uri, body).await
@@ -190,7 +196,7 @@ impl Api {
         }
         Ok(json(
             StatusCode::OK,
-            &look::operated(&pool, &backend, job.as_deref()),
+            &snapshot::operated(&pool, &backend, job.as_deref()),
         ))
     }
 
@@ -279,7 +285,7 @@ where
     let job = server.jobs().of(&Subject::Backend(Arc::clone(&backend)));
     Ok(json(
         StatusCode::OK,
-        &look::operated(&pool, &backend, job.as_deref()),
+        &snapshot::operated(&pool, &backend, job.as_deref()),
     ))
 }
 

@@ -14,7 +14,7 @@ use super::body::{EmptyBody, read_json};
 use super::query::{Listing, SortKey};
 use super::reply::{ApiError, Reply, json};
 use super::view::ClosedView;
-use super::{known, look};
+use super::{known, snapshot};
 use crate::relay::{CloseFrame, ConnectionInfo, Cursor, Filter, MAX_PAGE, TablePage};
 use crate::server::Server;
 
@@ -30,7 +30,7 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
         None => server.relay().list(filter, from, limit).await,
         Some(sort) => first(server, filter, sort, limit).await,
     };
-    Ok(json(StatusCode::OK, &look::connections(server, &page)))
+    Ok(json(StatusCode::OK, &snapshot::connections(server, &page)))
 }
 
 /// Goes over the whole table and keeps the first `limit`.

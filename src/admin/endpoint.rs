@@ -2,6 +2,7 @@
 //! bounded: connections, the time of a head, a body and an answer, and their sizes. It runs apart from the data
 //! path and from the health of the server; a connection that panics ends alone.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -117,13 +118,17 @@ struct EndpointShared {
 impl EndpointShared {
     fn denies(&self, stream: &Stream) {
         debug!(reason = "denied", "admin: connection refused");
-        self.gate.load().refused(&self.api.refused).denied();
+        let gate = self.gate.load();
+        let denied = &gate.refused(&self.api.refused).denied;
+        denied.fetch_add(1, Relaxed);
         stream.reset_on_close();
     }
 
     fn shows_out(&self) {
         debug!(reason = "silent", "admin: connection leaves its place");
-        self.gate.load().refused(&self.api.refused).silent();
+        let gate = self.gate.load();
+        let silent = &gate.refused(&self.api.refused).silent;
+        silent.fetch_add(1, Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::refused::{EndpointRefusals, RefusalTotals};
+use super::refusals::{EndpointRefusals, RefusalTotals};
 use super::rules::Hosts;
 use super::tokens::Tokens;
 use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};

@@ -13,13 +13,13 @@ use tracing::info;
 
 use super::body::{EmptyBody, read_json};
 use super::known;
-use super::look::stamp;
 use super::query;
 use super::reply::{ApiError, Reply, json};
+use super::snapshot;
 use super::view::{JobView, JobsView};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::Rate;
-use crate::base::units::{format_duration, parse_duration};
+use crate::base::units::parse_duration;
 use crate::config::{self, BackendName, defaults};
 use crate::observe::kept_tag;
 use crate::relay::Filter;
@@ -259,7 +259,7 @@ where
         known::verify_move(server, filter)?;
     }
     let job = start(server, target, pace).await?;
-    Ok(json(StatusCode::ACCEPTED, &view(&job)))
+    Ok(json(StatusCode::ACCEPTED, &snapshot::job(&job)))
 }
 
 /// Does what a drain wants of the live connections of its backend or listener. The job that ends
@@ -290,7 +290,7 @@ async fn start(server: &Server, target: JobTarget, pace: DrainRate) -> Result<Ar
     let busy = |error: TooMany| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     let job = server.end_connections(target, pace).map_err(busy)?;
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
-    let JobView { target, pace, .. } = view(&job);
+    let JobView { target, pace, .. } = snapshot::job(&job);
     info!(
         job = job.id,
         target, pace, "operator ends or moves connections"
@@ -299,12 +299,17 @@ async fn start(server: &Server, target: JobTarget, pace: DrainRate) -> Result<Ar
 }
 
 pub(super) fn list(server: &Server) -> Reply {
-    let jobs = server.jobs().list().iter().map(|job| view(job)).collect();
+    let jobs = server
+        .jobs()
+        .list()
+        .iter()
+        .map(|job| snapshot::job(job))
+        .collect();
     json(StatusCode::OK, &JobsView { jobs })
 }
 
 pub(super) fn show(server: &Server, id: &str) -> Result<Reply, ApiError> {
-    Ok(json(StatusCode::OK, &view(&*find(server, id)?)))
+    Ok(json(StatusCode::OK, &snapshot::job(&*find(server, id)?)))
 }
 
 pub(super) async fn abort<B>(server: &Server, id: &str, body: B) -> Result<Reply, ApiError>
@@ -315,7 +320,7 @@ where
     let found = id.parse().ok().and_then(|id| server.jobs().abort(id));
     let job = found.ok_or_else(|| unknown(id))?;
     info!(job = job.id, "operator aborts a job");
-    Ok(json(StatusCode::OK, &view(&job)))
+    Ok(json(StatusCode::OK, &snapshot::job(&job)))
 }
 
 /// The backend that the job `id` empties. `None`: it is no such job.
@@ -339,67 +344,4 @@ fn unknown(id: &str) -> ApiError {
     ApiError::not_found(format!(
         "no job {id}; `evenkeel jobs` and GET /api/v1/jobs list them"
     ))
-}
-
-pub(super) fn view(job: &Job) -> JobView {
-    let DrainRate {
-        rate,
-        deadline,
-        after,
-        goodbye,
-    } = &job.pace;
-    let rate = rate.map(|rate| rate.to_string());
-    let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));
-    let after = (!after.is_zero()).then(|| format!("after {}", format_duration(*after)));
-    let pace: Vec<String> = [rate, within, after].into_iter().flatten().collect();
-    JobView {
-        id: job.id,
-        by: job.origin.as_str().to_owned(),
-        target: target(&job.target),
-        phase: job.phase().as_str().to_owned(),
-        moves: matches!(job.target, JobTarget::Move(_)),
-        ended: job.ended(),
-        left: job.left(),
-        left_seconds: job.left_in().map(|left| left.as_secs()),
-        pace: pace.join(", "),
-        code: goodbye.code,
-        started_at: stamp(job.started_at),
-    }
-}
-
-fn target(target: &JobTarget) -> String {
-    let filter = match target {
-        JobTarget::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
-        JobTarget::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
-        JobTarget::Listener(listener) => return format!("listener {}", listener.name),
-        JobTarget::Move(filter) => return format!("move of {}", conditions(filter)),
-        JobTarget::Filter(filter) => filter,
-    };
-    conditions(filter)
-}
-
-fn conditions(filter: &Filter) -> String {
-    let named =
-        |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name}={value}"));
-    let timed = |name: &str, value: Duration| {
-        (!value.is_zero()).then(|| format!("{name}={}", format_duration(value)))
-    };
-    let conditions = [
-        named("listener", &filter.listener),
-        named("pool", &filter.pool),
-        named("backend", &filter.backend),
-        named("client", &filter.client.map(|network| network.to_string())),
-        named("tag", &filter.tag),
-        named("host", &filter.host),
-        named("path", &filter.path),
-        named("sni", &filter.sni),
-        named("subject", &filter.subject),
-        timed("min_age", filter.min_age),
-        timed("min_idle", filter.min_idle),
-    ];
-    let conditions: Vec<String> = conditions.into_iter().flatten().collect();
-    match conditions.is_empty() {
-        true => "all connections".to_owned(),
-        false => conditions.join(" "),
-    }
 }

@@ -10,9 +10,9 @@ use tracing::info;
 use super::api::{Api, parse_wait};
 use super::body::{EmptyBody, read_json};
 use super::jobs::{self, DrainBody, DrainRequest};
-use super::look;
 use super::reply::{ApiError, Reply, json};
 use super::route::ListenerAction;
+use super::snapshot;
 use crate::server::jobs::JobTarget;
 use crate::server::{ListenerStatus, Server};
 
@@ -43,7 +43,7 @@ impl Api {
         if let Some(wait) = wait {
             self.wait_until_empty(&subject, wait).await?;
         }
-        let view = look::operated_listener(&status, job.as_deref());
+        let view = snapshot::operated_listener(&status, job.as_deref());
         Ok(json(StatusCode::OK, &view))
     }
 }

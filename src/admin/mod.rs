@@ -13,15 +13,15 @@ mod guard;
 mod jobs;
 mod known;
 mod listeners;
-mod look;
 mod metrics;
 mod plan;
 mod process;
 mod query;
-mod refused;
+mod refusals;
 mod reply;
 mod route;
 mod rules;
+mod snapshot;
 mod stall;
 mod tokens;
 pub mod view;
@@ -40,7 +40,7 @@ use endpoint::{BACKLOG, HttpEndpoint};
 use guard::EndpointGuard;
 pub use jobs::MAX_TIME;
 pub use query::{DEFAULT_LIMIT, network};
-use refused::RefusalTotals;
+use refusals::RefusalTotals;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.
 pub struct AdminServer {

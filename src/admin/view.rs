@@ -1,10 +1,13 @@
-//! What the admin endpoint shows, as JSON: plain data, written by `admin::look` and read by the command line.
-//! Times are RFC 3339, in UTC.
+//! JSON of the admin API: plain data, filled by `admin::snapshot` and read by the command line. Times
+//! are RFC 3339, in UTC. Counters are declared where they are counted, and flattened in here.
 
 mod plan;
 
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::LookupSnapshot;
+use crate::observe::{BackendSnapshot, ListenerSnapshot, Metric, snapshot};
+use crate::pool::PoolSnapshot;
 pub use plan::*;
 
 /// `GET /api/v1/status`: everything at one look.
@@ -13,7 +16,7 @@ pub struct StatusView {
     pub version: String,
     pub process: ProcessView,
     pub configuration: ConfigurationView,
-    pub access_log: AccessLogView,
+    pub access_log: LogView,
     #[serde(default)]
     pub log: LogView,
     pub listeners: Vec<ListenerView>,
@@ -33,27 +36,35 @@ pub struct ProcessView {
     pub open_fds: Option<u64>,
     /// File descriptors it may open.
     pub max_fds: Option<u64>,
-    /// Client connections open now.
-    pub connections: u64,
-    /// Of these, not yet handed to the relay.
-    pub setup_connections: u64,
-    /// TLS handshakes that count for `global.max_handshakes` now.
-    pub handshakes: u64,
-    /// TLS handshakes that wait for their turn.
-    pub waiting_handshakes: u64,
-    /// Client connections that may be open at once.
-    pub max_connections: u64,
-    /// Sessions that the relay moves bytes for.
-    pub relayed_sessions: u64,
-    /// Bytes that these hold for peers that do not take them; bounded by `global.max_buffered`.
-    pub buffered_bytes: u64,
+    #[serde(flatten)]
+    pub gauges: ProcessGauges,
     /// Bytes of anonymous memory, where the system tells.
     pub anonymous_bytes: Option<u64>,
-    /// Above so many bytes of it new connections are refused; 0: no bound.
-    pub max_memory: u64,
-    /// They are refused now.
+    /// True while new connections are refused for lack of memory.
     #[serde(default)]
     pub short_of_memory: bool,
+}
+
+snapshot! {
+    /// Numbers of the process now.
+    pub struct ProcessGauges {
+        /// Client connections open
+        connections = Metric::gauge("connections"),
+        /// Client connections not yet relayed
+        setup_connections = Metric::gauge("setup_connections"),
+        /// TLS handshakes in progress
+        handshakes = Metric::gauge("handshakes"),
+        /// TLS handshakes that wait for their turn
+        waiting_handshakes = Metric::gauge("waiting_handshakes"),
+        /// Client connections that may be open
+        max_connections = Metric::gauge("max_connections"),
+        /// Sessions in the relay
+        relayed_sessions = Metric::gauge("relayed_sessions"),
+        /// Bytes buffered for slow peers
+        buffered_bytes = Metric::gauge("buffered").bytes(),
+        /// Limit of anonymous memory, above which new connections are refused; 0: no limit
+        max_memory = Metric::gauge("max_memory").bytes(),
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,15 +77,9 @@ pub struct ConfigurationView {
     pub last_error: Option<String>,
 }
 
-/// The process's own log.
+/// Access log, or the process's own log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogView {
-    /// Lines lost since the start.
-    pub dropped: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessLogView {
     /// Lines lost since the start.
     pub dropped: u64,
 }
@@ -88,28 +93,12 @@ pub struct ListenerView {
     pub protocol: String,
     /// `listening`, `draining` or `stopped`.
     pub state: String,
-    /// Connections and HTTP requests in progress.
-    pub live: u64,
-    pub accepted: u64,
-    /// Connections and requests that were turned away.
+    #[serde(flatten)]
+    pub counters: ListenerSnapshot,
+    /// Connections and requests refused.
     pub refused: u64,
-    /// The same by reason.
+    /// Refusals by reason.
     pub refusals: Vec<RefusalView>,
-    /// Connections let in without limits of their source: its table was full.
-    pub untracked: u64,
-    pub handshake_failures: u64,
-    /// TLS handshakes that began a session.
-    pub full_handshakes: u64,
-    /// TLS handshakes that went on with an earlier session, by a ticket.
-    pub resumed_handshakes: u64,
-    pub requests: u64,
-    pub upgrades: u64,
-    /// WebSockets whose frames broke the protocol and are not followed any more.
-    pub lost_frames: u64,
-    /// WebSockets that were ended here and could not be told by a Close frame.
-    pub without_close: u64,
-    pub bytes_from_client: u64,
-    pub bytes_from_backend: u64,
     pub ends: Vec<EndView>,
     pub certificates: Vec<CertificateView>,
     /// Why its TLS files as they are now do not serve; those before them do.
@@ -151,18 +140,14 @@ pub struct PoolView {
     pub removed: bool,
     /// Connections waiting for a backend.
     pub queued: u64,
-    pub refused_no_backend: u64,
-    pub refused_full: u64,
-    pub refused_queue_full: u64,
-    pub queue_timeouts: u64,
+    #[serde(flatten)]
+    pub counters: PoolSnapshot,
     /// Why sessions are kept that `failover` was to end; `null` while none are.
     pub panic: Option<String>,
     /// Sessions that `failover` has ended.
     pub ended_by_health: u64,
-    pub retries: u64,
-    pub redispatches: u64,
-    pub lookups_ok: u64,
-    pub lookups_failed: u64,
+    #[serde(flatten)]
+    pub lookups: LookupSnapshot,
     /// Names whose latest DNS lookup failed, and why; the set from before them still serves.
     pub failing_lookups: Vec<LookupView>,
     /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones go on.
@@ -212,22 +197,11 @@ pub struct BackendView {
     pub removed: bool,
     /// Connections now, those being set up among them.
     pub live: u64,
-    pub connections: u64,
-    pub connect_failures: u64,
-    /// The latest of them, and when; absent when there was none.
+    #[serde(flatten)]
+    pub counters: BackendSnapshot,
+    /// Latest connect failure; absent when there was none.
     pub last_error: Option<String>,
     pub last_error_at: Option<String>,
-    pub requests: u64,
-    pub bytes_from_client: u64,
-    pub bytes_from_backend: u64,
-    pub checks_ok: u64,
-    pub checks_failed: u64,
-    pub state_changes: u64,
-    pub ejections: u64,
-    /// Sessions taken over from another backend.
-    pub resumed: u64,
-    /// Sessions that were to outlive it and did not.
-    pub not_resumed: u64,
 }
 
 /// Answer to `ready`, `drain`, `maint` and `weight`.

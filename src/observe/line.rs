@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::escape::escape;
 use super::handshake_facts::HandshakeFacts;
-use super::record::Resumed;
 use super::request_names::RequestNames;
+use super::resumed::Resumed;
 use super::termination::Termination;
 use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;

@@ -13,21 +13,11 @@ use super::handshake_facts::HandshakeFacts;
 use super::line::{LogEvent, LogLine};
 use super::refusal::Refusal;
 use super::request_names::RequestNames;
+use super::resumed::Resumed;
 use super::summary::Summary;
 use super::termination::{Cause, Phase, Side, Termination};
 use crate::config::TlsVersion;
 use crate::net::Peer;
-
-/// How a session has come to another backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resumed {
-    /// The name of the one before.
-    pub from: Option<Arc<str>>,
-    /// The time without a backend.
-    pub gap: Duration,
-    /// Messages of the client that are lost, at most; `None`: not known.
-    pub lost: Option<u32>,
-}
 
 /// A live connection holds its record for hours, so it is kept small.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::cut::cut;
 use super::handshake_facts::HandshakeFacts;
 use super::tag;
 
@@ -202,24 +203,11 @@ fn close_of(is_client: bool) -> usize {
     CLOSES[usize::from(!is_client)]
 }
 
-/// At most `limit` bytes of `text`, at a character's boundary.
-pub(super) fn cut(text: &str, limit: usize) -> &str {
-    text.get(..text.floor_char_boundary(limit))
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_cut_never_splits_a_character() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aé", 300), "aé");
-    }
 
     #[test]
     fn what_was_not_said_is_not_there_and_what_is_empty_is() {

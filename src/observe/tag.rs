@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 
-use super::request_names::cut;
+use super::cut::cut;
 
 /// Longest tag that is kept as it is: the id of a user, or a token of a session.
 const MAX_BYTES: usize = 64;

@@ -156,9 +156,13 @@ pub(super) fn operated(done: &OperatedView) -> String {
 
 pub(super) fn operated_listener(done: &OperatedListenerView) -> String {
     let ListenerView {
-        name, state, live, ..
+        name,
+        state,
+        counters,
+        ..
     } = &done.listener;
-    told(&format!("listener {name}"), state, *live, done.job.as_ref())
+    let name = format!("listener {name}");
+    told(&name, state, counters.live, done.job.as_ref())
 }
 
 fn told(name: &str, state: &str, live: u64, job: Option<&JobView>) -> String {

@@ -52,7 +52,7 @@ fn heading(status: &StatusView) -> String {
         (true, true) => "not ready",
         (true, false) => "ready",
     };
-    let (open, most) = (process.connections, process.max_connections);
+    let (open, most) = (process.gauges.connections, process.gauges.max_connections);
     let mut text = format!(
         "evenkeel {version}, process {}, up {up}, {state}, {open} of {most} connections\n{}, reloads {} ok, {} refused\n",
         process.id,
@@ -87,7 +87,7 @@ fn shortage(process: &ProcessView) -> String {
     let used = process
         .anonymous_bytes
         .map_or("all".to_owned(), readable_size);
-    let most = readable_size(process.max_memory);
+    let most = readable_size(process.gauges.max_memory);
     format!("new connections are refused: memory {used} of {most}, max_memory\n")
 }
 
@@ -101,8 +101,8 @@ fn listeners(listeners: &[ListenerView], style: Style) -> String {
             Cell::text(&listener.bind),
             Cell::text(&listener.protocol),
             Cell::state(&listener.state),
-            Cell::number(listener.live),
-            Cell::number(listener.accepted),
+            Cell::number(listener.counters.live),
+            Cell::number(listener.counters.accepted),
             Cell::amount(refused(listener)),
         ]
     });
@@ -197,8 +197,8 @@ fn backends(backends: &[BackendView], style: Style) -> String {
             Cell::state(&backend.check),
             Cell::number(backend.weight.into()),
             Cell::number(backend.live),
-            Cell::number(backend.connections),
-            Cell::number(backend.connect_failures),
+            Cell::number(backend.counters.connections),
+            Cell::number(backend.counters.connect_failures),
             Cell::text(&remarks(backend)),
         ]
     });

@@ -139,7 +139,7 @@ impl<'a> WaitTask<'a> {
                     CommandError::Other(format!("listener {name} is there no more"))
                 })?;
                 Ok(WaitView::Listener(OperatedListenerView {
-                    empty: listener.live == 0,
+                    empty: listener.counters.live == 0,
                     listener,
                     job,
                 }))
@@ -176,7 +176,7 @@ impl WaitView {
     fn facts(&self) -> (u64, Option<&JobView>) {
         match self {
             WaitView::Backend(done) => (done.backend.live, done.job.as_ref()),
-            WaitView::Listener(done) => (done.listener.live, done.job.as_ref()),
+            WaitView::Listener(done) => (done.listener.counters.live, done.job.as_ref()),
         }
     }
 }
