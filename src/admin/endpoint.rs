@@ -29,7 +29,7 @@ use crate::net::{Bound, HALF_OPEN, Incoming, Stream};
 use crate::tls::handshake_words;
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
-const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
+const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::operate::MAX_WAITERS);
 /// A TLS handshake or a request head, also the idle time between two requests. Half of the 10 s that a whole
 /// request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

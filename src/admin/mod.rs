@@ -7,13 +7,15 @@
 mod api;
 mod body;
 mod connections;
+mod drain;
 mod endpoint;
 mod endpoint_connections;
+mod filter;
+mod filter_names;
 mod guard;
 mod jobs;
-mod known;
-mod listeners;
 mod metrics;
+mod operate;
 mod plan;
 mod process;
 mod query;
@@ -35,11 +37,12 @@ use crate::config::{Bind, Config, FileRights};
 use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, ReloadParticipant, Server};
 use api::Api;
-pub use api::{MAX_WAIT, MAX_WEIGHT};
+pub use drain::MAX_TIME;
 use endpoint::{BACKLOG, HttpEndpoint};
+pub use filter::{CONDITIONS, network};
 use guard::EndpointGuard;
-pub use jobs::MAX_TIME;
-pub use query::{DEFAULT_LIMIT, network};
+pub use operate::{MAX_WAIT, MAX_WEIGHT};
+pub use query::DEFAULT_LIMIT;
 use refusals::RefusalTotals;
 
 /// The endpoints of `[admin]` and `[metrics]`, where they are configured.

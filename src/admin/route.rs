@@ -23,8 +23,9 @@ pub(super) enum ApiRoute {
     Connections,
     /// By its id, as the path has it.
     Connection(String),
-    /// End what a filter finds.
-    End,
+    /// Closes the connections that a filter finds.
+    Close,
+    /// Moves the connections that a filter finds to other backends.
     Move,
     Jobs,
     /// By its id, as the path has it.
@@ -98,7 +99,7 @@ impl ApiRoute {
             ["reload"] => Some(ApiRoute::Reload),
             ["plan"] => Some(ApiRoute::Plan),
             ["connections"] => Some(ApiRoute::Connections),
-            ["connections", "close"] => Some(ApiRoute::End),
+            ["connections", "close"] => Some(ApiRoute::Close),
             ["connections", "move"] => Some(ApiRoute::Move),
             ["jobs"] => Some(ApiRoute::Jobs),
             ["jobs", id, "abort"] => Some(ApiRoute::AbortJob((*id).into())),
@@ -134,7 +135,7 @@ impl ApiRoute {
             | ApiRoute::OperateListener(..)
             | ApiRoute::Reload
             | ApiRoute::Plan
-            | ApiRoute::End
+            | ApiRoute::Close
             | ApiRoute::Move
             | ApiRoute::AbortJob(_) => "POST",
             ApiRoute::Weight(_) => "PUT, POST",
@@ -157,7 +158,7 @@ impl ApiRoute {
                 | ApiRoute::OperateListener(..)
                 | ApiRoute::Reload
                 | ApiRoute::Plan
-                | ApiRoute::End
+                | ApiRoute::Close
                 | ApiRoute::Move
                 | ApiRoute::AbortJob(_)
                 | ApiRoute::Weight(_)

@@ -1,16 +1,16 @@
 //! Snapshot of the server and its parts, as the JSON of `admin::view`.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use super::process;
 use super::view::*;
+use super::{filter, process};
 use crate::base::units::format_duration;
 use crate::config::{Balance, Protocol};
 use crate::discovery::LookupSnapshot;
 use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
-use crate::relay::{ConnectionInfo, Cursor, Filter, TablePage};
+use crate::relay::{ConnectionInfo, Cursor, TablePage};
 use crate::server::jobs::{DrainRate, Job, JobTarget};
 use crate::server::{ListenerState, ListenerStatus, Server};
 
@@ -277,40 +277,12 @@ pub(super) fn job(job: &Job) -> JobView {
 }
 
 fn target_name(target: &JobTarget) -> String {
-    let filter = match target {
-        JobTarget::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
-        JobTarget::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
-        JobTarget::Listener(listener) => return format!("listener {}", listener.name),
-        JobTarget::Move(filter) => return format!("move of {}", conditions(filter)),
-        JobTarget::Filter(filter) => filter,
-    };
-    conditions(filter)
-}
-
-fn conditions(filter: &Filter) -> String {
-    let named =
-        |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name}={value}"));
-    let timed = |name: &str, value: Duration| {
-        (!value.is_zero()).then(|| format!("{name}={}", format_duration(value)))
-    };
-    let conditions = [
-        named("listener", &filter.listener),
-        named("pool", &filter.pool),
-        named("backend", &filter.backend),
-        named("client", &filter.client.map(|network| network.to_string())),
-        named("tag", &filter.tag),
-        named("host", &filter.host),
-        named("path", &filter.path),
-        named("sni", &filter.sni),
-        named("subject", &filter.subject),
-        timed("min_age", filter.min_age),
-        timed("min_idle", filter.min_idle),
-    ];
-    let conditions: Vec<String> = conditions.into_iter().flatten().collect();
-    if conditions.is_empty() {
-        "all connections".to_owned()
-    } else {
-        conditions.join(" ")
+    match target {
+        JobTarget::Backend(backend) => format!("{}/{}", backend.pool(), backend.name()),
+        JobTarget::Surplus(surplus) => format!("{} (rebalance)", surplus.pool.name()),
+        JobTarget::Listener(listener) => format!("listener {}", listener.name),
+        JobTarget::Move(filter) => format!("move of {}", filter::describe(filter)),
+        JobTarget::Filter(filter) => filter::describe(filter),
     }
 }
 
