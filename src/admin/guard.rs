@@ -77,12 +77,10 @@ impl EndpointGuard {
     }
 }
 
-fn is_local(bound: &Bind) -> bool {
-    match bound {
-        Bind::Tcp(address) => match address.ip() {
-            IpAddr::V6(v6) => v6.to_canonical().is_loopback(),
-            v4 => v4.is_loopback(),
-        },
+/// Whether traffic to that address stays on this host.
+pub fn is_local(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
         Bind::Unix(_) => true,
     }
 }

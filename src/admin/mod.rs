@@ -41,6 +41,7 @@ pub use drain::MAX_TIME;
 use endpoint::{BACKLOG, HttpEndpoint};
 pub use filter::{CONDITIONS, network};
 use guard::EndpointGuard;
+pub use guard::is_local;
 pub use operate::{MAX_WAIT, MAX_WEIGHT};
 pub use query::DEFAULT_LIMIT;
 use refusals::RefusalTotals;

@@ -200,24 +200,14 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
 }
 
 pub(super) fn operated(pool: &Pool, one: &Backend, job: Option<&Job>) -> OperatedView {
-    let backend = backend(pool, one);
-    OperatedView {
-        empty: backend.live == 0,
-        backend,
-        job: job.map(self::job),
-    }
+    OperatedView::new(backend(pool, one), job.map(self::job))
 }
 
 pub(super) fn operated_listener(
     status: &ListenerStatus,
     job: Option<&Job>,
 ) -> OperatedListenerView {
-    let listener = listener(status);
-    OperatedListenerView {
-        empty: listener.counters.live == 0,
-        listener,
-        job: job.map(self::job),
-    }
+    OperatedListenerView::new(listener(status), job.map(self::job))
 }
 
 pub(super) fn connections(server: &Server, page: &TablePage) -> ConnectionsView {

@@ -214,6 +214,16 @@ pub struct OperatedView {
     pub job: Option<JobView>,
 }
 
+impl OperatedView {
+    pub fn new(backend: BackendView, job: Option<JobView>) -> OperatedView {
+        OperatedView {
+            empty: backend.live == 0,
+            backend,
+            job,
+        }
+    }
+}
+
 /// Answer to `drain` and `ready` of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatedListenerView {
@@ -222,6 +232,16 @@ pub struct OperatedListenerView {
     pub listener: ListenerView,
     /// What ends its connections.
     pub job: Option<JobView>,
+}
+
+impl OperatedListenerView {
+    pub fn new(listener: ListenerView, job: Option<JobView>) -> OperatedListenerView {
+        OperatedListenerView {
+            empty: listener.counters.live == 0,
+            listener,
+            job,
+        }
+    }
 }
 
 /// A job that ends connections at a pace.

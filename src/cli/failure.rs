@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::output::colour_on_stderr;
+use super::colour::colour_on_stderr;
 use crate::config::ConfigErrors;
 use crate::server::{SourceError, StartError};
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::failure::CommandError;
 
 /// Names the file when `--config` does not.
@@ -9,6 +11,14 @@ const VARIABLE: &str = "EVENKEEL_CONFIG";
 
 /// Looked at in this order when neither `--config` nor `EVENKEEL_CONFIG` names a file.
 const PLACES: [&str; 2] = ["./balancer.toml", "/etc/evenkeel/balancer.toml"];
+
+#[derive(Debug, Args)]
+pub struct ConfigArgument {
+    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env: EVENKEEL_CONFIG]
+    // The variable is read by `locate`: to clap it would be an argument given, and in conflict with others.
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+}
 
 /// The file named, here or by the environment, or the first of the usual places that is there.
 ///

@@ -7,6 +7,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -48,6 +49,54 @@ impl Drop for Flush {
 pub struct Chosen {
     pub level: Option<LogLevel>,
     pub format: Option<LogFormat>,
+}
+
+/// In place of the file's `global.log_level` and `global.log_format`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct LogArguments {
+    /// Log level, in place of the file's
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LevelArgument>,
+    /// Log format, in place of the file's
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<FormatArgument>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelArgument {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArgument {
+    Text,
+    Json,
+}
+
+impl LogArguments {
+    pub fn is_given(self) -> bool {
+        self.log_level.is_some() || self.log_format.is_some()
+    }
+
+    pub fn chosen(self) -> Chosen {
+        Chosen {
+            level: self.log_level.map(|level| match level {
+                LevelArgument::Error => LogLevel::Error,
+                LevelArgument::Warn => LogLevel::Warn,
+                LevelArgument::Info => LogLevel::Info,
+                LevelArgument::Debug => LogLevel::Debug,
+                LevelArgument::Trace => LogLevel::Trace,
+            }),
+            format: self.log_format.map(|format| match format {
+                FormatArgument::Text => LogFormat::Text,
+                FormatArgument::Json => LogFormat::Json,
+            }),
+        }
+    }
 }
 
 impl Logs {

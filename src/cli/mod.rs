@@ -5,6 +5,7 @@
 mod balancer;
 mod check;
 mod client;
+mod colour;
 mod demo;
 mod failure;
 mod locate;
@@ -13,15 +14,14 @@ mod output;
 mod run;
 mod schema;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::config::{LogFormat, LogLevel};
 use crate::net::signals;
+use check::CheckArguments;
 use failure::CommandError;
-use logs::Chosen;
+use run::RunArguments;
 
 /// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
 #[derive(Debug, Parser)]
@@ -68,82 +68,6 @@ enum Command {
     Jobs(client::AskArguments),
     /// End no more connections by a job
     Abort(client::AbortArguments),
-}
-
-#[derive(Debug, Args)]
-struct RunArguments {
-    #[command(flatten)]
-    config: ConfigArgument,
-    #[command(flatten)]
-    logs: LogArguments,
-}
-
-#[derive(Debug, Args)]
-struct CheckArguments {
-    /// The file to check
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Fail on warnings, too
-    #[arg(long)]
-    strict: bool,
-    #[command(flatten)]
-    config: ConfigArgument,
-}
-
-#[derive(Debug, Args)]
-struct ConfigArgument {
-    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env: EVENKEEL_CONFIG]
-    // The variable is read by `locate`: to clap it would be an argument given, and in conflict with others.
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-}
-
-/// In place of the file's `global.log_level` and `global.log_format`.
-#[derive(Debug, Clone, Copy, Args)]
-struct LogArguments {
-    /// Log level, in place of the file's
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<Level>,
-    /// Log format, in place of the file's
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<Format>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-impl LogArguments {
-    fn is_given(self) -> bool {
-        self.log_level.is_some() || self.log_format.is_some()
-    }
-
-    fn chosen(self) -> Chosen {
-        Chosen {
-            level: self.log_level.map(|level| match level {
-                Level::Error => LogLevel::Error,
-                Level::Warn => LogLevel::Warn,
-                Level::Info => LogLevel::Info,
-                Level::Debug => LogLevel::Debug,
-                Level::Trace => LogLevel::Trace,
-            }),
-            format: self.log_format.map(|format| match format {
-                Format::Text => LogFormat::Text,
-                Format::Json => LogFormat::Json,
-            }),
-        }
-    }
 }
 
 /// The whole program: reads the command line, does the command, gives the exit code.
@@ -218,7 +142,10 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
 mod tests {
     use clap::CommandFactory;
 
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::config::LogFormat;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split(' '))

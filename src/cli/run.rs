@@ -1,11 +1,20 @@
 //! `evenkeel run`: the balancer, from its configuration to its last connection.
 
-use super::RunArguments;
+use clap::Args;
+
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
-use super::locate::locate;
-use super::logs::Logs;
+use super::locate::{ConfigArgument, locate};
+use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
+
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub config: ConfigArgument,
+    #[command(flatten)]
+    pub logs: LogArguments,
+}
 
 /// Runs until a signal asks to stop and the stop is over.
 pub fn run(arguments: RunArguments) -> Result<(), CommandError> {

@@ -219,7 +219,7 @@ async fn what_is_not_there_is_told_as_that() {
         assert!(error.contains("not a number"), "{error}");
     }
     let (code, out, error) = command(&["close", "--tag", "nobody"]).await;
-    let nobody = "nobody matches: tag=nobody\n";
+    let nobody = "no connection matches: tag=nobody\n";
     assert_eq!((code, out.as_str()), (0, nobody), "{error}");
     let address = balancer.address("main").await;
     let _live = (greeted(address).await, greeted(address).await);

@@ -12,8 +12,7 @@ use crate::admin::{MAX_TIME, MAX_WEIGHT, network};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::{Rate, RateError};
 use crate::base::units::{format_duration, parse_duration};
-use crate::cli::ConfigArgument;
-use crate::cli::locate::locate;
+use crate::cli::locate::{ConfigArgument, locate};
 use crate::server::Condition;
 
 #[derive(Debug, Args)]
@@ -182,9 +181,10 @@ fn rate(text: &str) -> Result<Rate, String> {
 /// A time of a job, or of the wait for its end.
 fn job_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
-    match time <= MAX_TIME {
-        true => Ok(time),
-        false => Err(format!("at most {}", format_duration(MAX_TIME))),
+    if time <= MAX_TIME {
+        Ok(time)
+    } else {
+        Err(format!("at most {}", format_duration(MAX_TIME)))
     }
 }
 
@@ -194,9 +194,10 @@ fn close_code(text: &str) -> Result<u16, String> {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    match text.len() <= MAX_REASON_BYTES {
-        true => Ok(text.to_owned()),
-        false => Err(format!("at most {MAX_REASON_BYTES} bytes")),
+    if text.len() <= MAX_REASON_BYTES {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("at most {MAX_REASON_BYTES} bytes"))
     }
 }
 

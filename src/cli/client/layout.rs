@@ -1,6 +1,6 @@
 //! Tables for people: aligned columns, with colour only where a terminal shows it.
 
-use crate::cli::output::colour_on_stdout;
+use crate::cli::colour::colour_on_stdout;
 use crate::observe::escape;
 
 /// Colours or none.
@@ -13,9 +13,10 @@ pub enum Style {
 impl Style {
     /// Colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
     pub fn of_stdout() -> Style {
-        match colour_on_stdout() {
-            true => Style::Colour,
-            false => Style::Plain,
+        if colour_on_stdout() {
+            Style::Colour
+        } else {
+            Style::Plain
         }
     }
 }

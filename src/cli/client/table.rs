@@ -33,9 +33,10 @@ pub fn pool(pool: &PoolView, style: Style) -> String {
 pub fn pools_down(pools: &[PoolView], style: Style) -> String {
     let with_some = pools.iter().filter(|pool| !pool.backends.is_empty());
     let tables: Vec<String> = with_some.map(|one| pool(one, style)).collect();
-    match tables.is_empty() {
-        true => "every backend is up\n".to_owned(),
-        false => tables.join("\n"),
+    if tables.is_empty() {
+        "every backend is up\n".to_owned()
+    } else {
+        tables.join("\n")
     }
 }
 

@@ -1,9 +1,11 @@
 //! Where the admin endpoint is and how to be let in: from the command line, else from the configuration file.
 
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::trust::Trust;
+use crate::admin::is_local;
 use crate::cli::failure::CommandError;
 use crate::config::{self, Admin, AdminRole, Bind};
 
@@ -34,6 +36,12 @@ pub struct TargetArguments {
     pub ca: Option<PathBuf>,
     /// The configuration file that applies, where there is one.
     pub config: Option<PathBuf>,
+}
+
+impl fmt::Display for AdminTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (from {})", self.address, self.origin)
+    }
 }
 
 impl AdminTarget {
@@ -142,14 +150,6 @@ fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
     let found = text.to_socket_addrs().map_err(|error| error.to_string())?;
     let address = found.into_iter().next().ok_or("the name has no address")?;
     Ok((Bind::Tcp(address), Some(name.to_owned())))
-}
-
-/// Whether what is said there stays on this host.
-fn is_local(address: &Bind) -> bool {
-    match address {
-        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        Bind::Unix(_) => true,
-    }
 }
 
 /// An endpoint bound to every address is asked on loopback.

@@ -9,10 +9,9 @@ mod tour;
 
 use clap::{Args, ValueEnum};
 
-use super::LogArguments;
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
-use super::logs::Logs;
+use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
 use folder::Folder;
 use node::Node;
@@ -46,9 +45,10 @@ pub fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
-        let ports = match arguments.any_port {
-            true => Ports::any(),
-            false => Ports::usual(),
+        let ports = if arguments.any_port {
+            Ports::any()
+        } else {
+            Ports::usual()
         };
         let nodes = start_nodes().await?;
         let folder =
