@@ -50,13 +50,13 @@ impl Api {
     /// Answers a request of `peer`; `secure`: it came over TLS.
     pub async fn answer(
         &self,
-        gate: &EndpointGuard,
+        guard: &EndpointGuard,
         secure: bool,
         peer: Peer,
         request: Request<impl RequestBody>,
     ) -> Reply {
         let (head, body) = request.into_parts();
-        let admitted = admit(gate, secure, &head.method, &head.uri, &head.headers);
+        let admitted = admit(guard, secure, &head.method, &head.uri, &head.headers);
         let (route, holder) = match admitted {
             Ok(admitted) => admitted,
             Err(failure) => return failure.into_reply(),
@@ -70,7 +70,8 @@ impl Api {
             let (token, path) = (&holder.name, head.uri.path());
             if let Err(failure) = may {
                 warn!(token, %peer, method = %head.method, path, reason = "forbidden", "admin request refused");
-                gate.refused(&self.refused)
+                guard
+                    .refused(&self.refused)
                     .forbidden
                     .fetch_add(1, Ordering::Relaxed);
                 return failure.into_reply();
@@ -148,13 +149,13 @@ impl Api {
 /// Applies the rules of the endpoint and of the route, in the order that tells a stranger least. There
 /// is no token holder where a route needs no token.
 fn admit(
-    gate: &EndpointGuard,
+    guard: &EndpointGuard,
     secure: bool,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<(ApiRoute, Option<Arc<TokenHolder>>), ApiError> {
-    let EndpointGuard::Admin(admin) = gate else {
+    let EndpointGuard::Admin(admin) = guard else {
         let unknown = || {
             ApiError::not_found("no such page; there are GET /healthz, GET /readyz, GET /metrics")
         };

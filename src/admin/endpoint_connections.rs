@@ -1,5 +1,5 @@
-//! Places of one endpoint's connections. Once all are taken, a silent connection gives its place
-//! up: silence must lock neither a probe nor the operator out.
+//! Permits of one endpoint's connections. Once all are taken, a silent connection is closed for the
+//! next one: silence must lock out neither a probe nor the operator.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,56 +12,57 @@ use crate::base::silence::{self, Silence};
 use crate::base::source_prefix::SourcePrefix;
 use crate::net::Peer;
 
-/// Bits of an address that make a source, of IPv4 and IPv6.
+/// Prefix lengths of a source, for IPv4 and IPv6.
 const PREFIXES: (u8, u8) = (32, 64);
 
+/// Connections of one endpoint.
 pub(super) struct EndpointConnections {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Connections without a request under way.
     silent: Mutex<Silence<CancellationToken>>,
-    /// Told when a connection falls silent, or one that should leave has not been silent after all.
+    /// Notified when a connection falls silent, or one that should close has spoken after all.
     changed: Notify,
 }
 
-/// One connection. It is silent until a request's head is there, and again after its answer.
+/// Connection of an endpoint. It is silent until a request's head is there, and after its answer.
 pub(super) struct EndpointConnection {
     room: Arc<EndpointConnections>,
     pub peer: Peer,
     source: SourcePrefix,
     has_spoken: AtomicBool,
-    /// Its place among the silent ones; `None` while a request is under way.
+    /// Entry among the silent ones; `None` while a request is under way.
     silent: Mutex<Option<silence::Silent>>,
-    /// Cancelled when its place is needed.
+    /// Cancelled when its permit is needed.
     pub leave: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl EndpointConnections {
-    pub fn new(places: usize) -> Arc<EndpointConnections> {
+    pub fn new(most: usize) -> Arc<EndpointConnections> {
         Arc::new(EndpointConnections {
-            places: Arc::new(Semaphore::new(places)),
+            permits: Arc::new(Semaphore::new(most)),
             silent: Mutex::default(),
             changed: Notify::new(),
         })
     }
 
-    /// A place for the next connection. Where there is none, the oldest silent connection of the
-    /// source that has most of them is told to leave.
+    /// Returns the permit of the next connection. While there is none, the oldest silent connection
+    /// of the source that has most of them is told to close.
     ///
     /// # Cancel safety
-    /// A place that was found is given back.
-    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+    /// A permit that was acquired is returned.
+    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
         }
-        let mut place = pin!(Arc::clone(&self.places).acquire_owned());
+        let mut permit = pin!(Arc::clone(&self.permits).acquire_owned());
         loop {
             let changed = self.changed.notified();
             if let Some(leave) = lock(&self.silent).pop() {
                 leave.cancel();
             }
             tokio::select! {
-                place = &mut place => return place.ok(),
+                permit = &mut permit => return permit.ok(),
                 () = changed => {}
             }
         }
@@ -70,7 +71,7 @@ impl EndpointConnections {
     pub fn enter(
         self: &Arc<EndpointConnections>,
         peer: Peer,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> EndpointConnection {
         let guest = EndpointConnection {
             room: Arc::clone(self),
@@ -79,7 +80,7 @@ impl EndpointConnections {
             has_spoken: AtomicBool::new(false),
             silent: Mutex::new(None),
             leave: CancellationToken::new(),
-            _place: place,
+            _permit: permit,
         };
         guest.fall_silent();
         guest
@@ -106,7 +107,7 @@ impl EndpointConnection {
         }
     }
 
-    /// True once a request's head has come: an answer may be under way yet.
+    /// True once a request's head has come: its answer may still be under way.
     pub fn has_spoken(&self) -> bool {
         self.has_spoken.load(Ordering::Relaxed)
     }
@@ -122,7 +123,7 @@ impl Drop for EndpointConnection {
     }
 }
 
-/// Nothing panics while it is held.
+/// Locks a mutex; nothing panics while it is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -135,9 +136,9 @@ mod tests {
     use std::net::IpAddr;
 
     async fn guest(room: &Arc<EndpointConnections>, client: &str) -> EndpointConnection {
-        let place = room.place().await.expect("a place");
+        let permit = room.permit().await.expect("a permit");
         let ip: IpAddr = client.parse().expect("an address");
-        room.enter(Peer::tcp((ip, 1).into()), place)
+        room.enter(Peer::tcp((ip, 1).into()), permit)
     }
 
     fn leaving(guests: &[EndpointConnection]) -> Vec<bool> {
@@ -153,11 +154,11 @@ mod tests {
             guests.push(guest(&room, client).await);
         }
         guests[1].speak();
-        assert!(room.place().now_or_never().is_none());
+        assert!(room.permit().now_or_never().is_none());
         assert_eq!(leaving(&guests), [false, false, true, false]);
         drop(guests.remove(2));
         guests.push(guest(&room, "192.0.2.9").await);
-        assert!(room.place().now_or_never().is_none());
+        assert!(room.permit().now_or_never().is_none());
         assert_eq!(leaving(&guests), [true, false, false, false]);
     }
 
@@ -166,7 +167,7 @@ mod tests {
         let room = EndpointConnections::new(1);
         let busy = guest(&room, "::1").await;
         busy.speak();
-        let mut waiting = pin!(room.place());
+        let mut waiting = pin!(room.permit());
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(!busy.leave.is_cancelled());
         busy.fall_silent();

@@ -56,12 +56,12 @@ impl EndpointGuard {
     /// Whether this client may connect; `None` is one of a unix socket.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         match self {
-            EndpointGuard::Admin(gate) => gate.access.admits(client),
+            EndpointGuard::Admin(guard) => guard.access.admits(client),
             EndpointGuard::Metrics(access) => access.admits(client),
         }
     }
 
-    /// Counts of the endpoint whose gate it is.
+    /// Counts of the endpoint whose guard it is.
     pub fn refused<'a>(&self, all: &'a RefusalTotals) -> &'a EndpointRefusals {
         match self {
             EndpointGuard::Admin(_) => &all.admin,
@@ -71,7 +71,7 @@ impl EndpointGuard {
 
     pub fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
         match self {
-            EndpointGuard::Admin(gate) => gate.tls.as_ref(),
+            EndpointGuard::Admin(guard) => guard.tls.as_ref(),
             EndpointGuard::Metrics(_) => None,
         }
     }

@@ -49,7 +49,10 @@ pub(super) enum ListenerAction {
     Ready,
 }
 
-/// Shown where a path is not known.
+/// Methods of a route that changes nothing.
+const READ: &str = "GET, HEAD";
+
+/// Routes, as they are listed where a path is not known.
 pub(super) const LIST: &[&str] = &[
     "GET /api/v1/status",
     "GET /api/v1/listeners",
@@ -140,7 +143,7 @@ impl ApiRoute {
             | ApiRoute::AbortJob(_) => "POST",
             ApiRoute::Weight(_) => "PUT, POST",
             ApiRoute::Connection(_) => "DELETE",
-            _ => "GET, HEAD",
+            _ => READ,
         }
     }
 
@@ -150,20 +153,9 @@ impl ApiRoute {
             .any(|allowed| allowed == method.as_str())
     }
 
-    /// Needs a JSON body and the rules for changes; a plan's body is a whole configuration.
+    /// Whether the rules for changes apply and a JSON body is needed: a plan's is a configuration.
     pub fn is_change(&self) -> bool {
-        matches!(
-            self,
-            ApiRoute::Operate(..)
-                | ApiRoute::OperateListener(..)
-                | ApiRoute::Reload
-                | ApiRoute::Plan
-                | ApiRoute::Close
-                | ApiRoute::Move
-                | ApiRoute::AbortJob(_)
-                | ApiRoute::Weight(_)
-                | ApiRoute::Connection(_)
-        )
+        self.methods() != READ
     }
 
     /// Changes something: a plan only looks.

@@ -266,14 +266,14 @@ mod tests {
         )
         .unwrap_err();
         assert!(
-            failure.message.contains("localhost:9900"),
+            failure.view.error.contains("localhost:9900"),
             "{}",
-            failure.message
+            failure.view.error
         );
         assert!(
-            failure.message.contains("lb.example.org"),
+            failure.view.error.contains("lb.example.org"),
             "{}",
-            failure.message
+            failure.view.error
         );
     }
 

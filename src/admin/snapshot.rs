@@ -220,16 +220,17 @@ pub(super) fn connections(server: &Server, page: &TablePage) -> ConnectionsView 
 
 fn connection(connection: &ConnectionInfo) -> ConnectionView {
     let ConnectionInfo { summary, idle, tls } = connection;
+    let names = &summary.names;
     ConnectionView {
         id: summary.id,
         listener: summary.listener.to_string(),
         client: summary.client.to_string(),
-        via: summary.via().map(str::to_owned),
-        sni: summary.sni().map(str::to_owned),
-        host: summary.host().map(str::to_owned),
-        path: summary.path().map(str::to_owned),
-        tag: summary.tag().map(str::to_owned),
-        client_subject: summary.client_subject().map(str::to_owned),
+        via: names.via().map(str::to_owned),
+        sni: names.sni().map(str::to_owned),
+        host: names.host().map(str::to_owned),
+        path: names.path().map(str::to_owned),
+        tag: names.tag().map(str::to_owned),
+        client_subject: names.client_subject().map(str::to_owned),
         pool: summary.pool.as_deref().map(str::to_owned),
         backend: summary.backend.as_deref().map(str::to_owned),
         tls: *tls,

@@ -148,10 +148,10 @@ impl Journal {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use super::super::{Cause, ConnectionRecord, ListenerCounters, Phase, Side, Termination};
     use super::*;
     use crate::config::LogFormat;
     use crate::net::Peer;
+    use crate::observe::{Cause, ConnectionRecord, ListenerCounters, Phase, Side, Termination};
 
     const END: Termination = Termination::new(Side::Client, Phase::Relay, Cause::Fin);
     const PATIENCE: Duration = Duration::from_secs(30);

@@ -36,6 +36,7 @@ pub(crate) use metric::{counters, snapshot};
 pub use process_log::{ProcessLog, dropped_log_lines};
 pub use record::ConnectionRecord;
 pub use refusal::{Refusal, RefusalCounts};
+pub use request_names::RequestNames;
 pub use resumed::Resumed;
 pub use summary::Summary;
 pub use tag::kept_tag;

@@ -422,8 +422,8 @@ impl Drop for ConnectionRecord {
 mod tests {
     use super::*;
 
-    use super::super::Journal;
     use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
+    use crate::observe::Journal;
 
     fn journal(log_at: LogAt, path: &std::path::Path) -> Arc<Journal> {
         let settings = AccessLog {

@@ -44,7 +44,7 @@ const NONE: u8 = u8::MAX;
 
 /// Nothing for a raw TCP connection, and then no allocation either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct RequestNames {
+pub struct RequestNames {
     /// How many lengths follow, the length of each up to the last one that is there, then all of them.
     packed: Option<Box<[u8]>>,
 }

@@ -17,15 +17,8 @@ use crate::server::Condition;
 
 #[derive(Debug, Args)]
 pub struct AskArguments {
-    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else 127.0.0.1:9900]
-    #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
-    admin: Option<String>,
-    /// File with the endpoint's token [default: the configuration's]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// PEM file of roots for an https:// endpoint [default: the system's]
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) target: TargetArguments,
     /// How the answer is shown
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: OutputFormat,
@@ -34,14 +27,11 @@ pub struct AskArguments {
 }
 
 impl AskArguments {
-    pub(super) fn given(&self) -> TargetArguments {
-        TargetArguments {
-            admin: self.admin.clone(),
-            token_file: self.token_file.clone(),
-            ca: self.ca.clone(),
-            // A file that is named must be there, or another balancer would be asked; without any the default is.
-            config: locate(self.config.config.clone()).ok(),
-        }
+    /// Returns the configuration file that applies, where there is one.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        // A file that is named must be there, or another balancer would be asked; without any the
+        // default is.
+        locate(self.config.config.clone()).ok()
     }
 }
 
@@ -139,21 +129,12 @@ pub struct PaceArguments {
 
 impl PaceArguments {
     pub(super) fn is_given(&self) -> bool {
-        let Self {
-            rate,
-            deadline,
-            after,
-            code,
-            reason,
-        } = self;
-        rate.is_some()
-            || deadline.is_some()
-            || after.is_some()
-            || code.is_some()
-            || reason.is_some()
+        let mut body = serde_json::Map::new();
+        self.write(&mut body);
+        !body.is_empty()
     }
 
-    /// As members of a request's body; what is not given is left to the endpoint.
+    /// Writes them as members of a request's body; what is not given is left to the endpoint.
     pub(super) fn write(&self, body: &mut serde_json::Map<String, Value>) {
         let rate = self.rate.map(|rate| rate.to_string());
         let members = [

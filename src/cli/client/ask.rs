@@ -27,7 +27,7 @@ pub fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), CommandError>
 where
     F: AsyncFnOnce(&AdminTarget, OutputFormat) -> Result<(), CommandError>,
 {
-    let target = AdminTarget::find(&arguments.given())?;
+    let target = AdminTarget::find(&arguments.target, arguments.config().as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,33 +1,28 @@
-//! What answers at an address where an admin endpoint was looked for: the first bytes tell it.
+//! First bytes of an answer: they tell what listens where an admin endpoint was expected.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// Bytes that are kept and shown.
+/// Limit of the bytes that are kept and shown.
 const MAX_SEEN_BYTES: usize = 64;
 
-/// The first bytes that came.
+/// First bytes that a peer sent.
 #[derive(Debug, Clone, Default)]
 pub struct FirstBytes(Arc<Mutex<Vec<u8>>>);
 
 impl FirstBytes {
-    fn add(&self, bytes: &[u8]) {
+    pub fn add(&self, bytes: &[u8]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MAX_SEEN_BYTES.saturating_sub(seen.len());
         seen.extend(bytes.iter().take(room));
     }
 
-    /// What speaks there, where it is not HTTP; `None`: it is, or nothing came.
+    /// Describes a peer that does not speak HTTP; `None`: it does, or sent nothing.
     pub fn describe(&self) -> Option<String> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match seen.as_slice() {
             [] => None,
             bytes if bytes.starts_with(b"HTTP/") => None,
-            // A record of an alert or a handshake.
+            // Record of an alert or a handshake.
             [0x15 | 0x16, 0x03, ..] => Some("it speaks TLS; ask it by https://".to_owned()),
             bytes => {
                 let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
@@ -37,54 +32,6 @@ impl FirstBytes {
                 ))
             }
         }
-    }
-}
-
-/// A stream whose first bytes are noted.
-#[derive(Debug)]
-pub struct RecordingStream<S> {
-    stream: S,
-    seen: FirstBytes,
-}
-
-impl<S> RecordingStream<S> {
-    pub fn new(stream: S, seen: &FirstBytes) -> Self {
-        Self {
-            stream,
-            seen: seen.clone(),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for RecordingStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.seen
-            .add(buf.filled().get(before..).unwrap_or_default());
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for RecordingStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -15,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_util::io::InspectReader;
 
-use super::first_bytes::{FirstBytes, RecordingStream};
+use super::first_bytes::FirstBytes;
 use super::layout::clean;
 use super::target::AdminTarget;
 use crate::admin::view::ErrorView;
@@ -84,7 +85,9 @@ pub async fn send(
         .map_err(|error| unreachable_endpoint(target, &error))?;
     let request = request.for_target(target)?;
     let seen = FirstBytes::default();
-    let answer = exchange(RecordingStream::new(stream, &seen), request);
+    let recorder = seen.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| recorder.add(bytes));
+    let answer = exchange(stream, request);
     let answer = match timeout(patience, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
@@ -156,7 +159,7 @@ impl ApiRequest<'_> {
 }
 
 async fn exchange(
-    stream: RecordingStream<Box<dyn CallStream>>,
+    stream: impl CallStream + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<CallReply, String> {
     let shake = http1::handshake(TokioIo::new(stream)).await;

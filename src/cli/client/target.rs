@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::trust::Trust;
 use crate::admin::is_local;
 use crate::cli::failure::CommandError;
@@ -24,18 +26,18 @@ pub struct AdminTarget {
     pub origin: String,
 }
 
-/// What the command line said.
-#[derive(Debug, Clone, Default)]
+/// Arguments that name an endpoint. Without a scheme it is https off loopback.
+#[derive(Debug, Clone, Default, Args)]
 pub struct TargetArguments {
-    /// `--admin` or `EVENKEEL_ADMIN`: `HOST:PORT`, `unix:/path`, or an `http://` or `https://` URL of those. Without a
-    /// scheme it is https off loopback.
+    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
     pub admin: Option<String>,
-    /// `--token-file`.
+    /// File with the endpoint's token [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// `--ca`.
+    /// PEM file of roots for an https:// endpoint [default: the system's]
+    #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The configuration file that applies, where there is one.
-    pub config: Option<PathBuf>,
 }
 
 impl fmt::Display for AdminTarget {
@@ -50,8 +52,11 @@ impl AdminTarget {
     /// # Errors
     /// When an address or a token cannot be read, the file has no `[admin]`, or the token would go over a network in
     /// clear text.
-    pub fn find(given: &TargetArguments) -> Result<AdminTarget, CommandError> {
-        let mut target = match (&given.admin, &given.config) {
+    pub fn find(
+        given: &TargetArguments,
+        config: Option<&Path>,
+    ) -> Result<AdminTarget, CommandError> {
+        let mut target = match (&given.admin, config) {
             (Some(address), _) => AdminTarget::parse(address)?,
             (None, Some(file)) => AdminTarget::configured(file)?,
             (None, None) => AdminTarget {
@@ -199,11 +204,15 @@ mod tests {
     use super::*;
 
     fn target(admin: &str) -> AdminTarget {
-        AdminTarget::find(&TargetArguments {
+        let given = TargetArguments {
             admin: Some(admin.into()),
             ..TargetArguments::default()
-        })
-        .unwrap()
+        };
+        AdminTarget::find(&given, None).unwrap()
+    }
+
+    fn configured(file: &Path) -> Result<AdminTarget, CommandError> {
+        AdminTarget::find(&TargetArguments::default(), Some(file))
     }
 
     #[test]
@@ -229,11 +238,12 @@ mod tests {
         let file = folder.path().join("token");
         std::fs::write(&file, "s3cret\n").unwrap();
         let find = |admin: &str| {
-            AdminTarget::find(&TargetArguments {
+            let given = TargetArguments {
                 admin: Some(admin.into()),
                 token_file: Some(file.clone()),
                 ..TargetArguments::default()
-            })
+            };
+            AdminTarget::find(&given, None)
         };
         let error = find("http://192.0.2.1:9900").unwrap_err();
         assert!(matches!(error, CommandError::Usage(_)), "{error}");
@@ -257,7 +267,7 @@ mod tests {
                 admin: Some(bad.into()),
                 ..TargetArguments::default()
             };
-            let error = AdminTarget::find(&given).unwrap_err();
+            let error = AdminTarget::find(&given, None).unwrap_err();
             assert!(error.to_string().contains(bad), "{error}");
         }
     }
@@ -269,28 +279,21 @@ mod tests {
         let admin = "[admin]\nbind = \"127.0.0.1:9911\"\n";
         for broken in ["[[listener]]\nprotcol = 3\n", "[pool.x\n", ""] {
             std::fs::write(&file, format!("{admin}{broken}")).unwrap();
-            let given = TargetArguments {
-                config: Some(file.clone()),
-                ..TargetArguments::default()
-            };
-            let target = AdminTarget::find(&given).unwrap();
+            let target = configured(&file).unwrap();
             assert_eq!(target.address.to_string(), "127.0.0.1:9911");
         }
     }
 
     #[test]
     fn a_named_file_that_is_not_there_is_an_error() {
-        let given = TargetArguments {
-            config: Some("/nowhere/balancer.toml".into()),
-            ..TargetArguments::default()
-        };
-        let error = AdminTarget::find(&given).unwrap_err().to_string();
+        let file = Path::new("/nowhere/balancer.toml");
+        let error = configured(file).unwrap_err().to_string();
         assert!(error.contains("/nowhere/balancer.toml"), "{error}");
     }
 
     #[test]
     fn without_anything_it_is_the_default() {
-        let target = AdminTarget::find(&TargetArguments::default()).unwrap();
+        let target = AdminTarget::find(&TargetArguments::default(), None).unwrap();
         assert_eq!(target.address.to_string(), DEFAULT_ADMIN);
     }
 
@@ -304,7 +307,7 @@ mod tests {
             ..TargetArguments::default()
         };
         assert_eq!(
-            AdminTarget::find(&given).unwrap().token.as_deref(),
+            AdminTarget::find(&given, None).unwrap().token.as_deref(),
             Some("s3cret")
         );
     }
@@ -314,10 +317,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, " \n").unwrap();
-        let error = AdminTarget::find(&TargetArguments {
+        let given = TargetArguments {
             token_file: Some(file.clone()),
             ..TargetArguments::default()
-        });
+        };
+        let error = AdminTarget::find(&given, None);
         let said = error.unwrap_err().to_string();
         assert_eq!(said, format!("{} is empty", file.display()));
     }
@@ -334,12 +338,7 @@ mod tests {
             + &token("node", "role = \"operate\"\nbackend = \"p/n\"")
             + &token("hands", "role = \"operate\"");
         std::fs::write(&file, text).unwrap();
-        let find = || {
-            AdminTarget::find(&TargetArguments {
-                config: Some(file.clone()),
-                ..TargetArguments::default()
-            })
-        };
+        let find = || configured(&file);
         assert!(find().is_err(), "none can be read");
         for name in ["eyes", "node", "hands"] {
             std::fs::write(folder.path().join(format!("{name}.token")), name).unwrap();
