@@ -146,8 +146,8 @@ impl Api {
     }
 }
 
-/// Applies the rules of the endpoint and of the route, in the order that tells a stranger least. There
-/// is no token holder where a route needs no token.
+/// Applies the rules of the endpoint and of the route, in the order that tells a stranger least.
+/// There is no token holder where a route needs no token.
 fn admit(
     guard: &EndpointGuard,
     secure: bool,

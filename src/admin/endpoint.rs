@@ -1,7 +1,8 @@
 //! Endpoint on one address of the admin side: accepts, shakes hands, serves HTTP/1.
 //!
-//! All that a client can take is bounded: connections, the time of a head, a body and an answer, and
-//! their sizes. The endpoint is independent of the data path; a connection that panics ends alone.
+//! All that a client can take is bounded: connections, the time of a head, a body and an answer,
+//! and their sizes. The endpoint is independent of the data path; a connection that panics ends
+//! alone.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,8 +35,8 @@ use crate::tls::handshake_words;
 
 // Drains that wait hold a connection each, and must not shut out a probe.
 const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::operate::MAX_WAITERS);
-/// Time for a TLS handshake or a request head, and between two requests: half of the 10 s that a whole
-/// request has.
+/// Time for a TLS handshake or a request head, and between two requests: half of the 10 s that a
+/// whole request has.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of a head; a larger one is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -191,8 +192,8 @@ fn spawn_serve(stream: Stream, guest: EndpointConnection, shared: &Arc<EndpointS
     tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
 }
 
-/// Registers the listening socket with this runtime, as soon as there is a descriptor for it; `None`:
-/// stopped before.
+/// Registers the listening socket with this runtime, as soon as there is a descriptor for it;
+/// `None`: stopped before.
 async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
     loop {
         match bound.incoming() {

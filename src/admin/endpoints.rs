@@ -39,8 +39,8 @@ enum EndpointChange {
 }
 
 impl AdminServer {
-    /// Attaches the endpoints to a prepared server. They are bound when it opens, all or nothing with
-    /// its listeners.
+    /// Attaches the endpoints to a prepared server. They are bound when it opens, all or nothing
+    /// with its listeners.
     pub fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
         let admin = Arc::new(AdminServer {
             server: Arc::downgrade(server),

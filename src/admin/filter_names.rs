@@ -1,5 +1,5 @@
-//! The names in a filter of connections: one that nothing has is an error with the names there are, because what it finds
-//! is nobody, which looks like the end of the work.
+//! Check of the names in a filter. A name that does not exist is an error that lists those that do:
+//! it would find no connection, which looks like the end of the work.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use crate::pool::Pool;
 use crate::relay::{Cursor, Filter};
 use crate::server::Server;
 
-/// Listeners, pools and backends of `filter` are there, or were removed and have live connections.
+/// Verifies that the listeners, pools and backends of `filter` exist, or were removed and have live
+/// connections.
 ///
 /// # Errors
-/// Names the one that is not there, and those that are.
+/// Names the one that does not exist, and those that do.
 pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiError> {
     let Filter {
         listener,
@@ -56,8 +57,7 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiEr
     Ok(())
 }
 
-/// A connection that is to move can find another backend: a pool that `filter` means has `resume`,
-/// on drains too.
+/// Verifies that connections can move: a pool of `filter` has `resume`, on drains too.
 ///
 /// # Errors
 /// Names those without it.
@@ -101,7 +101,7 @@ fn backends(pool: &Pool) -> Vec<String> {
     all.map(|backend| backend.name().to_string()).collect()
 }
 
-/// A connection of `only` shows that a removed one is meant.
+/// Verifies one name. A connection of `only` shows that it is of a removed object.
 async fn among(
     server: &Server,
     what: String,

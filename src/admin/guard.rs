@@ -1,5 +1,5 @@
-//! The settings of one endpoint that a reload may change while it stays bound: its names, its tokens, its
-//! certificate. Loading them is the part of a reload that may fail.
+//! Guard of one endpoint: the names, tokens and certificate that a reload may change while it stays
+//! bound. Loading them is the part of a reload that may fail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::proxy::AccessList;
 use crate::tls::TlsAcceptor;
 
 pub(super) enum EndpointGuard {
-    /// `[admin]`: everything, behind all the rules.
+    /// Guard of `[admin]`: everything, behind all the rules.
     Admin(Box<AdminGuard>),
-    /// `[metrics]`: probes and metrics only, open to whoever reaches it and passes `allow` and
+    /// Guard of `[metrics]`: probes and metrics only, for any client that passes `allow` and
     /// `deny`.
     Metrics(Box<AccessList>),
 }
@@ -27,10 +27,10 @@ pub(super) struct AdminGuard {
 }
 
 impl EndpointGuard {
-    /// `bound` is the real address of `admin.bind`.
+    /// Loads the guard of `[admin]`; `bound` is its real address.
     ///
     /// # Errors
-    /// What could not be read and why, or what an address off loopback lacks.
+    /// A file cannot be read, or an address off loopback lacks a token or TLS.
     pub fn load(admin: &Admin, bound: &Bind) -> Result<EndpointGuard, String> {
         let tokens = Tokens::load(admin)?;
         let tls = admin.tls.as_ref().map(terminator).transpose()?;
@@ -53,7 +53,7 @@ impl EndpointGuard {
         EndpointGuard::Metrics(Box::new(AccessList::new(&metrics.access)))
     }
 
-    /// Whether this client may connect; `None` is one of a unix socket.
+    /// Whether this client may connect; `None` is a client of a unix socket.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         match self {
             EndpointGuard::Admin(guard) => guard.access.admits(client),
@@ -61,7 +61,7 @@ impl EndpointGuard {
         }
     }
 
-    /// Counts of the endpoint whose guard it is.
+    /// Returns the counters of its endpoint.
     pub fn refused<'a>(&self, all: &'a RefusalTotals) -> &'a EndpointRefusals {
         match self {
             EndpointGuard::Admin(_) => &all.admin,
@@ -86,7 +86,7 @@ pub fn is_local(bind: &Bind) -> bool {
 }
 
 fn terminator(certificate: &Certificate) -> Result<Arc<TlsAcceptor>, String> {
-    // Whatever name the operator's client uses, there is one certificate to show.
+    // One certificate serves whatever name the client asks for.
     let certificate = Certificate {
         default: true,
         ..certificate.clone()

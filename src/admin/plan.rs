@@ -12,7 +12,8 @@ use super::reply::{ApiError, Reply, json};
 use super::view::{PlanPartView, PlanTotalsView, PlanView};
 use crate::server::{PreviewPart, ReloadPreview, Server, Totals};
 
-/// Limit of the body: the largest configuration, as a JSON text with every line end and quote escaped.
+/// Limit of the body: the largest configuration, as a JSON text with every line end and quote
+/// escaped.
 const MAX_PLAN_BYTES: usize = 16 << 20;
 
 /// Limit of plans at once: each holds its text and two configurations.

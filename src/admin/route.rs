@@ -1,5 +1,5 @@
-//! The routes of the admin endpoint. A change has one address and one method of its own, so nothing that only
-//! reads can change anything.
+//! Routes of the admin API. A change has an address and a method of its own, so that no request
+//! that only reads can change anything.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -21,28 +21,28 @@ pub(super) enum ApiRoute {
     OperateListener(String, ListenerAction),
     Weight(BackendPath),
     Connections,
-    /// By its id, as the path has it.
+    /// Named by its id, as the path has it.
     Connection(String),
     /// Closes the connections that a filter finds.
     Close,
     /// Moves the connections that a filter finds to other backends.
     Move,
     Jobs,
-    /// By its id, as the path has it.
+    /// Named by its id, as the path has it.
     Job(String),
     AbortJob(String),
     Reload,
     Plan,
 }
 
-/// A backend's identity, as the path names it.
+/// Backend as the path names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BackendPath {
     pub pool: String,
     pub backend: String,
 }
 
-/// What an operator may want of a listener.
+/// Operation on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerAction {
     Drain,
@@ -80,7 +80,8 @@ pub(super) const LIST: &[&str] = &[
 ];
 
 impl ApiRoute {
-    /// Names are percent-decoded after the path was split, so a name may hold any character.
+    /// Parses a path. Names are percent-decoded after the path was split, so a name may hold any
+    /// character.
     pub fn parse(path: &str) -> Option<ApiRoute> {
         let Some(api) = path.strip_prefix("/api/v1/") else {
             return ApiRoute::parse_probe(path);
@@ -121,7 +122,7 @@ impl ApiRoute {
         }
     }
 
-    /// `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
+    /// Parses `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
     pub fn parse_probe(path: &str) -> Option<ApiRoute> {
         match path {
             "/healthz" => Some(ApiRoute::Healthz),
@@ -131,7 +132,7 @@ impl ApiRoute {
         }
     }
 
-    /// As the `Allow` header lists them.
+    /// Methods as the `Allow` header lists them.
     pub fn methods(&self) -> &'static str {
         match self {
             ApiRoute::Operate(..)
@@ -158,12 +159,12 @@ impl ApiRoute {
         self.methods() != READ
     }
 
-    /// Changes something: a plan only looks.
+    /// Whether it changes something; a plan does not.
     pub fn acts(&self) -> bool {
         self.is_change() && *self != ApiRoute::Plan
     }
 
-    /// Shows counters of bytes.
+    /// Whether it shows counters of bytes.
     pub fn shows_bytes(&self) -> bool {
         matches!(
             self,
@@ -176,7 +177,7 @@ impl ApiRoute {
         )
     }
 
-    /// Answered without a token: says nothing but yes or no, and probes cannot hold secrets.
+    /// Whether it needs no token: it says only yes or no, and probes cannot hold secrets.
     pub fn is_open(&self) -> bool {
         matches!(self, ApiRoute::Healthz | ApiRoute::Readyz)
     }

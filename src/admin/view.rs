@@ -1,5 +1,5 @@
-//! JSON of the admin API: plain data, filled by `admin::snapshot` and read by the command line. Times
-//! are RFC 3339, in UTC. Counters are declared where they are counted, and flattened in here.
+//! JSON of the admin API: plain data, filled by `admin::snapshot` and read by the command line.
+//! Times are RFC 3339, in UTC. Counters are declared where they are counted, and flattened in here.
 
 mod plan;
 
@@ -10,7 +10,7 @@ use crate::observe::{BackendSnapshot, ListenerSnapshot, Metric, snapshot};
 use crate::pool::PoolSnapshot;
 pub use plan::*;
 
-/// `GET /api/v1/status`: everything at one look.
+/// `GET /api/v1/status`: everything at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
     pub version: String,
@@ -21,7 +21,7 @@ pub struct StatusView {
     pub log: LogView,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
-    /// What is being done to live connections.
+    /// Running jobs on live connections.
     pub jobs: Vec<JobView>,
 }
 
@@ -87,7 +87,7 @@ pub struct LogView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerView {
     pub name: String,
-    /// The real address: with `bind = "...:0"`, the port that was given.
+    /// Real address: with `bind = "...:0"`, the port that was given.
     pub bind: String,
     /// `tcp` or `websocket`.
     pub protocol: String,
@@ -101,18 +101,18 @@ pub struct ListenerView {
     pub refusals: Vec<RefusalView>,
     pub ends: Vec<EndView>,
     pub certificates: Vec<CertificateView>,
-    /// Why its TLS files as they are now do not serve; those before them do.
+    /// Reason that its TLS files cannot be used; the former ones serve.
     pub certificate_error: Option<String>,
 }
 
-/// How often that was the reason to turn somebody away: `denied`, the key of a limit, and so on.
+/// Refusals for one reason: `denied`, the key of a limit, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalView {
     pub reason: String,
     pub count: u64,
 }
 
-/// How often connections ended that way.
+/// Connections that ended in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndView {
     pub side: String,
@@ -123,9 +123,9 @@ pub struct EndView {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateView {
-    /// Its file.
+    /// Path of the file.
     pub cert: String,
-    /// Its first DNS name, or its subject where it has none.
+    /// First DNS name, or the subject where there is none.
     pub name: String,
     pub not_after: String,
     /// Whole days; negative once it has ended.
@@ -142,15 +142,16 @@ pub struct PoolView {
     pub queued: u64,
     #[serde(flatten)]
     pub counters: PoolSnapshot,
-    /// Why sessions are kept that `failover` was to end; `null` while none are.
+    /// Reason to keep sessions that `failover` was to end; `null` while none are kept.
     pub panic: Option<String>,
     /// Sessions that `failover` has ended.
     pub ended_by_health: u64,
     #[serde(flatten)]
     pub lookups: LookupSnapshot,
-    /// Names whose latest DNS lookup failed, and why; the set from before them still serves.
+    /// Names whose latest DNS lookup failed, and why; the last good set serves.
     pub failing_lookups: Vec<LookupView>,
-    /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones go on.
+    /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones
+    /// serve.
     #[serde(default)]
     pub file_errors: Vec<FileErrorView>,
     /// Present ones in file order, then removed ones that have live connections.
@@ -159,7 +160,7 @@ pub struct PoolView {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileErrorView {
-    /// What the files are for: `tls` or `sticky`.
+    /// Purpose of the files: `tls` or `sticky`.
     pub kind: String,
     pub error: String,
 }
@@ -174,21 +175,21 @@ pub struct LookupView {
 pub struct BackendView {
     pub pool: String,
     pub name: String,
-    /// As configured.
+    /// Address as configured.
     pub address: String,
-    /// Where it is reached; absent while its name is not resolved.
+    /// Address in use; absent while its name is not resolved.
     pub endpoint: Option<String>,
     /// The effective state: `up`, `down`, `drain`, `maint`, `ejected`, `unresolved`.
     pub state: String,
     pub reason: String,
-    /// When that state began.
+    /// Beginning of that state.
     pub since: String,
-    /// What the operator wants: `ready`, `drain`, `maint`.
+    /// State set by the operator: `ready`, `drain`, `maint`.
     pub operator: String,
-    /// What the active check says: `up`, `down`; `unchecked` before the first one and after maintenance, `none` without
-    /// a check.
+    /// Verdict of the active check: `up`, `down`; `unchecked` before the first one and after
+    /// maintenance, `none` without a check.
     pub check: String,
-    /// In effect, the operator's if one was set.
+    /// Weight in effect: the operator's if one was set.
     pub weight: u16,
     pub backup: bool,
     /// 0: no own limit.
@@ -210,7 +211,7 @@ pub struct OperatedView {
     /// No connection is left on it.
     pub empty: bool,
     pub backend: BackendView,
-    /// What ends its connections.
+    /// Job that ends its connections.
     pub job: Option<JobView>,
 }
 
@@ -230,7 +231,7 @@ pub struct OperatedListenerView {
     /// No connection or request is left on it.
     pub empty: bool,
     pub listener: ListenerView,
-    /// What ends its connections.
+    /// Job that ends its connections.
     pub job: Option<JobView>,
 }
 
@@ -244,28 +245,28 @@ impl OperatedListenerView {
     }
 }
 
-/// A job that ends connections at a pace.
+/// Job that ends or moves connections at a rate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     pub id: u64,
-    /// Who began it: `operator`, or `health` by `failover` of the pool.
+    /// Origin: `operator`, or `health` by `failover` of the pool.
     pub by: String,
     /// `chat/n1`, `listener chat`, or the conditions of its filter.
     pub target: String,
     /// `waiting`, `ending`, `done`, `aborted`.
     pub phase: String,
-    /// It moves sessions to other backends, and ends none.
+    /// True: it moves sessions to other backends, and ends none.
     #[serde(default)]
     pub moves: bool,
     /// Connections that were told to end, or were moved.
     pub ended: u64,
     /// Connections still there.
     pub left: u64,
-    /// Until it is over, as it looks now; `null` when that is not known.
+    /// Estimated time until it is over; `null` when that is not known.
     pub left_seconds: Option<u64>,
-    /// As in `100/s, within 10m`.
+    /// Rate, as in `100/s, within 10m`.
     pub pace: String,
-    /// Of the Close frame that a WebSocket gets.
+    /// Code of the Close frame that a WebSocket gets.
     pub code: u16,
     pub started_at: String,
 }
@@ -276,7 +277,7 @@ pub struct JobsView {
     pub jobs: Vec<JobView>,
 }
 
-/// `GET /api/v1/connections`: a page of the established connections. Those still in set-up are not among them.
+/// `GET /api/v1/connections`: a page of the established connections, without those in set-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionsView {
     pub connections: Vec<ConnectionView>,
@@ -286,7 +287,8 @@ pub struct ConnectionsView {
     pub live: u64,
 }
 
-/// What is not known of a connection is `null`. `sni`, `host` and `path` are the client's own words, of any character.
+/// Connection of a listing; what is not known is `null`. `sni`, `host` and `path` come from the client, and
+/// may hold any character.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionView {
     /// As in the access log.
@@ -300,9 +302,9 @@ pub struct ConnectionView {
     pub host: Option<String>,
     /// Without its query; host and path are cut at 128 bytes each.
     pub path: Option<String>,
-    /// What the session is known by.
+    /// Tag of the session.
     pub tag: Option<String>,
-    /// Of the client's certificate.
+    /// Subject of the client's certificate.
     pub client_subject: Option<String>,
     pub pool: Option<String>,
     pub backend: Option<String>,
@@ -325,9 +327,9 @@ pub struct ClosedView {
 /// Answer to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadView {
-    /// One sentence per change; empty when nothing differed.
+    /// Changes as sentences; empty when nothing differed.
     pub summary: Vec<String>,
-    /// The same for programs: `{"change": "backend_added", "pool": "chat", "backend": "n4"}`.
+    /// Changes for programs: `{"change": "backend_added", "pool": "chat", "backend": "n4"}`.
     pub changes: Vec<serde_json::Value>,
 }
 
@@ -335,10 +337,10 @@ pub struct ReloadView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorView {
     pub error: String,
-    /// Every single reason, where there may be several.
+    /// All reasons, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-    /// Of a configuration: the same for a person, with lines and carets.
+    /// Errors of a configuration for people, with lines and carets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! `evenkeel check`: says whether a configuration would be taken. It connects nothing; addresses
-//! are bound and let go at once, without a listen.
+//! `evenkeel check`: verifies a configuration. It connects to nothing; addresses are bound and
+//! released at once, without a listen.
 
 use std::path::PathBuf;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Floor 8: the command line. Each command is a file; this one says which there are.
+//! Floor 8: the command line. Each command is a file; this one lists them.
 //!
 //! Exit codes: 0 done; 1 bad configuration or a failure; 2 wrong usage.
 
@@ -50,7 +50,8 @@ enum Command {
     Reload(client::ReloadArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
     Plan(client::PlanArguments),
-    /// Give a backend no new connections, or a listener no clients; live ones go on, or end at a pace
+    /// Give a backend no new connections, or a listener no clients; live ones go on, or end at a
+    /// pace
     Drain(client::DrainArguments),
     /// Let a backend or a listener take connections again
     Ready(client::ReadyArguments),
@@ -62,15 +63,15 @@ enum Command {
     Connections(client::ListArguments),
     /// End one connection, or at a pace those that a filter finds
     Close(client::CloseArguments),
-    /// Give those that a filter finds another backend, at a pace, where their pool has `resume`; the others stay
+    /// Move those that a filter finds to other backends, at a pace, where their pool has `resume`
     Move(client::MoveArguments),
-    /// List what is being done to live connections
+    /// List the jobs on live connections
     Jobs(client::AskArguments),
-    /// End no more connections by a job
+    /// Abort a job: it ends no more connections
     Abort(client::AbortArguments),
 }
 
-/// The whole program: reads the command line, does the command, gives the exit code.
+/// Runs the program: reads the command line, executes the command, returns the exit code.
 pub fn main() -> ExitCode {
     // Before anything else: the default of most signals is the end of the process.
     signals::block();
@@ -88,7 +89,7 @@ pub fn main() -> ExitCode {
 }
 
 impl Arguments {
-    /// Nothing is given that would do nothing, before the command's name or behind it.
+    /// Verifies that every argument has an effect, before the command's name or behind it.
     fn verify(&self) -> Result<(), CommandError> {
         let is_configured = self.run.config.config.is_some();
         let wrong = match &self.command {
@@ -106,8 +107,8 @@ impl Arguments {
         Err(CommandError::Usage(wrong.to_owned()))
     }
 
-    /// Runs until a signal asks to stop, and unblocks them itself; any other command ends by the
-    /// first.
+    /// Whether it runs until a signal asks to stop, and unblocks signals itself; any other command
+    /// ends by the first.
     fn serves(&self) -> bool {
         matches!(
             self.command,

@@ -24,7 +24,7 @@ pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let _flush = logs.flush_at_end();
     let runtime = runtime()?;
     runtime.block_on(async {
-        // Before anything is announced: who reads "listening" may already send a signal.
+        // Before the first log line: a script that reads "listening" may already send a signal.
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         let balancer = Balancer::start(config, source, logs).await?;

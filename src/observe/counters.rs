@@ -1,5 +1,6 @@
-//! Counters of a listener and of a backend. They belong to the object that they describe and survive
-//! every reload. All are totals since the object was made, but for `live`, which is a gauge.
+//! Counters of a listener and of a backend. They belong to the object that they describe and
+//! survive every reload. All are totals since the object was made, but for `live`, which is a
+//! gauge.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

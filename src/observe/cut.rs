@@ -1,6 +1,6 @@
 //! Text cut to a bound, so that what a client sends cannot grow a record.
 
-/// At most `limit` bytes of `text`, at a character's boundary.
+/// Returns at most `limit` bytes of `text`, cut at a character's boundary.
 pub(super) fn cut(text: &str, limit: usize) -> &str {
     text.get(..text.floor_char_boundary(limit))
         .unwrap_or_default()

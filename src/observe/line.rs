@@ -15,7 +15,7 @@ use crate::net::Peer;
 
 #[derive(Debug)]
 pub(super) struct LogLine {
-    /// When it was written; the connection began `duration` before.
+    /// Time of writing; the connection began `duration` before.
     pub time: SystemTime,
     pub id: u64,
     pub event: LogEvent,

@@ -17,7 +17,7 @@ words! {
         MaxConnectionRate = "max_connection_rate",
         SourceMaxConnections = "per_source.max_connections",
         SourceMaxConnectionRate = "per_source.max_connection_rate",
-        /// Its network may not send a PROXY header.
+        /// The network may not send a PROXY header.
         Untrusted = "untrusted",
         /// Too many handshakes of its source are waiting.
         HandshakeQueue = "handshake_queue",
@@ -29,13 +29,13 @@ words! {
         NoRoute = "no_route",
         /// The process is stopping.
         Stopping = "stopping",
-        /// Its PROXY header is missing or broken.
+        /// The PROXY header is missing or broken.
         ProxyHeader = "proxy_header",
-        /// Its set-up took longer than `handshake_timeout`.
+        /// The set-up took longer than `handshake_timeout`.
         HandshakeTimeout = "handshake_timeout",
-        /// Its TLS handshake or ClientHello is invalid.
+        /// The TLS handshake or ClientHello is invalid.
         TlsHandshake = "tls_handshake",
-        /// Its HTTP request is invalid.
+        /// The HTTP request is invalid.
         BadRequest = "bad_request",
         /// No backend of its pool can be used.
         NoBackend = "no_backend",

@@ -1,5 +1,6 @@
-//! The thread that writes the access log. It formats lines and writes them in batches; it is the only one that
-//! waits for a disk or a pipe. An error is logged at most once a minute, and the lines it cost are counted.
+//! Thread that writes the access log. It formats lines and writes them in batches, and alone waits
+//! for a disk or a pipe. An error is logged at most once a minute, and the lines it cost are
+//! counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -13,28 +14,28 @@ use super::line::LogLine;
 use super::output::LogSink;
 use crate::config::LogFormat;
 
-/// Text gathered before a write: large enough to make system calls rare, small enough to be negligible.
+/// Size of a batch: large enough to make system calls rare.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
-/// Between two messages about a log that cannot be written (a full disk fails every write).
+/// Time between two messages about a log that cannot be written (a full disk fails every write).
 const ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the writer is asked to do, in order.
+/// Order for the writer.
 pub(super) enum WriterOrder {
     Write(Box<LogLine>),
     Replace(LogSink, LogFormat),
     Reopen,
-    /// Answers when everything ordered before it is written.
+    /// Acknowledged when everything before it is written.
     Flush(Flushed),
 }
 
-/// What the writer shares with those who give it orders.
+/// State that the writer shares with its journal.
 #[derive(Debug, Default)]
 pub(super) struct WriterShared {
-    /// Lines ordered and not yet taken.
+    /// Lines ordered and not yet written.
     pub queued: AtomicUsize,
     /// Lines that were lost: the queue was full, or the output could not be written.
     pub dropped: AtomicU64,
-    /// Batches that the writer has got through.
+    /// Batches that the writer has written or lost.
     pub batches: AtomicU64,
 }
 
@@ -67,7 +68,7 @@ struct Writer {
     batch: String,
     /// Lines in `batch`.
     lines: u64,
-    /// When an error was last logged.
+    /// Time of the last message about an error.
     complained: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! The arguments of the commands that talk to the admin endpoint.
+//! Arguments of the commands that talk to the admin endpoint.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -61,7 +61,7 @@ pub struct WeightArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendArgument,
-    /// Its share beside the others' weights, 0 to 256; 0: no new connections
+    /// Share beside the other weights, 0 to 256; 0: no new connections
     #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_WEIGHT)), required_unless_present = "reset")]
     pub(super) weight: Option<u16>,
     /// The configured weight again
@@ -71,7 +71,7 @@ pub struct WeightArguments {
     pub(super) ask: AskArguments,
 }
 
-/// One of both.
+/// Backend or listener, exactly one.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct SubjectArguments {
@@ -100,14 +100,14 @@ pub struct DrainArguments {
     pub(super) wait: Option<Duration>,
     #[command(flatten)]
     pub(super) pace: PaceArguments,
-    /// End nobody, whatever the pool's `drain` says
+    /// End no connection, whatever the pool's `drain` says
     #[arg(long, conflicts_with_all = ["rate", "deadline", "after", "code", "reason"])]
     pub(super) keep: bool,
     #[command(flatten)]
     pub(super) ask: AskArguments,
 }
 
-/// How live connections are ended, quiet ones first.
+/// Pace at which live connections are ended, quiet ones first.
 #[derive(Debug, Args)]
 pub struct PaceArguments {
     /// End so many in a time, as in 100/s
@@ -122,7 +122,7 @@ pub struct PaceArguments {
     /// Code of the Close frame that WebSockets get [default: the pool's, else 1012]
     #[arg(long, value_name = "CODE", value_parser = close_code)]
     pub(super) code: Option<u16>,
-    /// Its reason
+    /// Reason in the Close frame
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(super) reason: Option<String>,
 }
@@ -159,7 +159,7 @@ fn rate(text: &str) -> Result<Rate, String> {
         .map_err(|error: RateError| format!("{error}; allowed: as in 100/s, 600/m"))
 }
 
-/// A time of a job, or of the wait for its end.
+/// Parses the time of a job, or of the wait for its end.
 fn job_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if time <= MAX_TIME {
@@ -182,12 +182,12 @@ fn reason(text: &str) -> Result<String, String> {
     }
 }
 
-/// An id.
+/// Parses an id.
 pub(super) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number".to_owned())
 }
 
-/// A network or an address.
+/// Parses a network or an address.
 pub(super) fn client(text: &str) -> Result<String, String> {
     network(text)
         .map(|network| network.to_string())
@@ -199,17 +199,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; allowed: a number and ms, s, m, h or d, as in 60s"))
 }
 
-/// `-o`.
+/// Format of the output, `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum OutputFormat {
     /// For people
     #[default]
     Table,
-    /// What the admin endpoint answered
+    /// Answer of the admin endpoint
     Json,
 }
 
-/// `POOL/BACKEND` of the command line. The backend's name may hold slashes.
+/// Backend on the command line, `POOL/BACKEND`. Its name may hold slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendArgument {
     pub pool: String,

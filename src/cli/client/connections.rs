@@ -1,4 +1,5 @@
-//! `evenkeel connections`, `close` and `move`: the connection table of a running balancer, a page at a time.
+//! `evenkeel connections`, `close` and `move`: the connection table of a running balancer, a page
+//! at a time.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct ListArguments {
     /// Show all of them
     #[arg(long, conflicts_with_all = ["limit", "sort"])]
     all: bool,
-    /// What is shown first: the oldest, the longest idle, those with the most bytes
+    /// Order: the oldest, the longest idle or those with the most bytes first
     #[arg(long, value_enum)]
     sort: Option<SortArgument>,
     #[command(flatten)]
@@ -139,8 +140,8 @@ pub fn list(arguments: ListArguments) -> Result<(), CommandError> {
     })
 }
 
-/// Closes one connection at once, as a stop of the balancer would, or starts a job that closes those
-/// that match.
+/// Closes one connection at once, as a stop of the balancer would, or starts a job that closes
+/// those that match.
 pub fn close(arguments: CloseArguments) -> Result<(), CommandError> {
     let CloseArguments { id, job } = arguments;
     let Some(id) = id else {

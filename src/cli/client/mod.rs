@@ -1,6 +1,6 @@
-//! Commands that talk to a running balancer. They speak HTTP/1 to its admin endpoint: `target` finds
-//! it, `request` sends a request and `ask` shows the answer. `table` and `listing` are for people,
-//! both laid out by `layout`.
+//! Commands that talk to a running balancer. They speak HTTP/1 to its admin endpoint: `target`
+//! finds it, `request` sends a request and `ask` shows the answer. `table` and `listing` are for
+//! people, both laid out by `layout`.
 
 mod arguments;
 mod ask;

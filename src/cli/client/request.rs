@@ -1,4 +1,5 @@
-//! One request to the admin endpoint over TCP, TLS or a unix socket, and its errors in words that help.
+//! One request to the admin endpoint over TCP, TLS or a unix socket, and its errors in words that
+//! help.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `evenkeel status` for people.
+//! Tables of `evenkeel status`.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use super::layout::{Cell, Style, clean, layout, span};
 use crate::admin::view::{BackendView, ListenerView, PoolView, ProcessView, StatusView};
 use crate::base::units::readable_size;
 
-/// The whole table, ending with a line end.
+/// Writes the whole status, ending with a line end.
 pub fn status(status: &StatusView, style: Style) -> String {
     let mut text = heading(status);
     text.push_str("\nlisteners\n");
@@ -24,12 +24,12 @@ pub fn status(status: &StatusView, style: Style) -> String {
     text
 }
 
-/// One pool, ending with a line end.
+/// Writes one pool, ending with a line end.
 pub fn pool(pool: &PoolView, style: Style) -> String {
     pool_heading(pool) + &backends(&pool.backends, style)
 }
 
-/// Those pools that have backends here, which are not up.
+/// Writes the pools that have backends here, which are not up.
 pub fn pools_down(pools: &[PoolView], style: Style) -> String {
     let with_some = pools.iter().filter(|pool| !pool.backends.is_empty());
     let tables: Vec<String> = with_some.map(|one| pool(one, style)).collect();
@@ -80,7 +80,7 @@ fn heading(status: &StatusView) -> String {
     text
 }
 
-/// Why the process takes nobody.
+/// Says why the process refuses connections.
 fn shortage(process: &ProcessView) -> String {
     if !process.short_of_memory {
         return String::new();
@@ -110,7 +110,7 @@ fn listeners(listeners: &[ListenerView], style: Style) -> String {
     layout(&head, rows.collect(), style)
 }
 
-/// How many, and why most of them.
+/// Writes how many were refused, and the main reason.
 fn refused(listener: &ListenerView) -> String {
     let total = listener.refused;
     let reasons = listener.refusals.iter().filter(|one| one.count > 0);
@@ -123,7 +123,7 @@ fn refused(listener: &ListenerView) -> String {
     }
 }
 
-/// Nothing where TLS is terminated nowhere.
+/// Writes the certificates; nothing where TLS is not terminated.
 fn certificates(listeners: &[ListenerView], style: Style) -> String {
     let head = ["LISTENER", "NAME", "ENDS", "DAYS", "FILE"];
     let rows = listeners.iter().flat_map(|listener| {
@@ -206,7 +206,7 @@ fn backends(backends: &[BackendView], style: Style) -> String {
     layout(&head, rows.collect(), style)
 }
 
-/// The reason of the state, and what is special about the backend.
+/// Writes the reason of the state, and what is special about the backend.
 fn remarks(backend: &BackendView) -> String {
     let special = [(backend.backup, "backup"), (backend.removed, "removed")];
     let special = special
@@ -217,7 +217,7 @@ fn remarks(backend: &BackendView) -> String {
     special.chain(reason).collect::<Vec<_>>().join(", ")
 }
 
-/// Time since an RFC 3339 stamp.
+/// Writes the time since an RFC 3339 stamp.
 fn ago(stamp: &str) -> String {
     let Ok(then) = humantime::parse_rfc3339(stamp) else {
         return "-".to_owned();

@@ -1,4 +1,5 @@
-//! Where the admin endpoint is and how to be let in: from the command line, else from the configuration file.
+//! Address of the admin endpoint and access to it: from the command line, else from the
+//! configuration file.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,25 +12,26 @@ use crate::admin::is_local;
 use crate::cli::failure::CommandError;
 use crate::config::{self, Admin, AdminRole, Bind};
 
-/// Where an endpoint is looked for when nothing says otherwise.
+/// Address of the endpoint when nothing else is given.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdminTarget {
     pub address: Bind,
-    /// The host's name, where one was given.
+    /// Name of the host, where one was given.
     pub name: Option<String>,
     pub token: Option<String>,
-    /// `None`: plain.
+    /// TLS; `None`: plain.
     pub tls: Option<Trust>,
-    /// Where the address comes from, for messages.
+    /// Source of the address, for messages.
     pub origin: String,
 }
 
 /// Arguments that name an endpoint. Without a scheme it is https off loopback.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TargetArguments {
-    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else 127.0.0.1:9900]
+    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else
+    /// 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
     pub admin: Option<String>,
     /// File with the endpoint's token [default: the configuration's]
@@ -47,11 +49,12 @@ impl fmt::Display for AdminTarget {
 }
 
 impl AdminTarget {
-    /// The command line goes before the file; a file that cannot be used matters only where it is needed.
+    /// Finds the endpoint. The command line has precedence over the file; a file that cannot be
+    /// used matters only where it is needed.
     ///
     /// # Errors
-    /// When an address or a token cannot be read, the file has no `[admin]`, or the token would go over a network in
-    /// clear text.
+    /// An address or a token cannot be read, the file has no `[admin]`, or the token would be sent
+    /// over a network in clear text.
     pub fn find(
         given: &TargetArguments,
         config: Option<&Path>,
@@ -93,7 +96,7 @@ impl AdminTarget {
         let (address, name) = parse_address(address).map_err(|why| {
             let port = address.rsplit_once(':').map(|(_, port)| port);
             match port.is_some_and(|port| port.parse::<u16>().is_ok()) {
-                // As a name that is not found.
+                // A name that is not found is no wrong usage.
                 true => CommandError::Other(format!("--admin {text:?}: {why}")),
                 false => CommandError::Usage(format!(
                     "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
@@ -119,7 +122,8 @@ impl AdminTarget {
         let text = read(file)?;
         let admin = match config::parse(&text, file) {
             Ok(config) => config.admin,
-            // What runs is an earlier state of the file; its endpoint is most likely the same.
+            // The running balancer has an earlier state of the file; its endpoint is most likely
+            // the same.
             Err(errors) => {
                 let admin = config::admin_alone(&text, file).ok_or(errors)?;
                 eprintln!(
@@ -143,7 +147,7 @@ impl AdminTarget {
     }
 }
 
-/// The address and the host's name, if it has one.
+/// Parses an address, with the host's name, if it has one.
 fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok((Bind::Unix(path.into()), None));
@@ -157,7 +161,7 @@ fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
     Ok((Bind::Tcp(address), Some(name.to_owned())))
 }
 
-/// An endpoint bound to every address is asked on loopback.
+/// Returns the address to ask at: loopback, for an endpoint bound to every address.
 fn reachable(bind: Bind) -> Bind {
     match bind {
         Bind::Tcp(address) if address.ip().is_unspecified() => {
@@ -171,7 +175,7 @@ fn reachable(bind: Bind) -> Bind {
     }
 }
 
-/// The token that may do most of those that this user can read.
+/// Returns the token with the most rights that this user can read.
 fn own_token(admin: &Admin) -> Result<Option<String>, CommandError> {
     let mut tokens: Vec<_> = admin.tokens.iter().collect();
     tokens.sort_by_key(|token| (token.role == AdminRole::Read, token.backend.is_some()));

@@ -1,4 +1,5 @@
-//! The demo's files: its configuration and the certificate made for it, in a folder that goes away with the demo.
+//! Files of the demo: its configuration and a certificate, in a folder that is removed with the
+//! demo.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -8,10 +9,10 @@ use std::path::{Path, PathBuf};
 use super::node::Node;
 use super::ports::Ports;
 
-/// Its placeholders are filled by [`configuration`].
+/// Template of the configuration; [`configuration`] fills its placeholders.
 const TEMPLATE: &str = include_str!("balancer.toml");
 
-/// A private folder; dropping it removes it.
+/// Private folder; dropping it removes it.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -30,12 +31,12 @@ impl Folder {
         Ok(folder)
     }
 
-    /// The configuration file.
+    /// Path of the configuration file.
     pub fn configuration(&self) -> PathBuf {
         self.0.join("balancer.toml")
     }
 
-    /// The certificate, for a client that wants to verify it.
+    /// Path of the certificate, for a client that verifies it.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("demo.crt")
     }
@@ -62,7 +63,7 @@ fn private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The template with the addresses filled in.
+/// Fills the addresses in.
 fn configuration(ports: &Ports, nodes: &[Node]) -> String {
     let backends = |address: fn(&Node) -> String| -> String {
         let line = |node: &Node| {

@@ -1,6 +1,6 @@
 //! `evenkeel demo`: three echo nodes, a balancer before them, and a page to watch it.
 //!
-//! Everything is embedded and goes away at the end. What it runs is the same balancer that `evenkeel run` runs.
+//! Everything is embedded and removed at the end. It runs the same balancer as `evenkeel run`.
 
 mod folder;
 mod node;
@@ -18,7 +18,7 @@ use node::Node;
 use ports::Ports;
 use tour::Tour;
 
-/// Names of the nodes, as they stand before each answer.
+/// Names of the nodes, which begin each answer.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct DemoArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DemoOutput {
     Text,
-    /// One line of JSON, for scripts
+    /// Single line of JSON, for scripts
     Json,
 }
 
