@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use super::body::{RequestBody, read_json};
+use super::body::{ApiBody, read_json};
 use super::guard::EndpointGuard;
 use super::operate::{self, Operations, Parameters};
 use super::refusals::RefusalTotals;
@@ -53,7 +53,7 @@ impl Api {
         guard: &EndpointGuard,
         secure: bool,
         peer: Peer,
-        request: Request<impl RequestBody>,
+        request: Request<impl ApiBody>,
     ) -> Reply {
         let (head, body) = request.into_parts();
         let admitted = admit(guard, secure, &head.method, &head.uri, &head.headers);
@@ -90,7 +90,7 @@ impl Api {
         &self,
         server: &Arc<Server>,
         route: ApiRoute,
-        parameters: Parameters<'_, impl RequestBody>,
+        parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let ok = StatusCode::OK;
         if route.shows_bytes() {

@@ -26,18 +26,18 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct EmptyBody {}
 
 /// Body of a request, of any source.
-pub(super) trait RequestBody: Body<Data = Bytes> + Unpin {}
+pub(super) trait ApiBody: Body<Data = Bytes> + Unpin {}
 
-impl<B: Body<Data = Bytes> + Unpin> RequestBody for B {}
+impl<B: Body<Data = Bytes> + Unpin> ApiBody for B {}
 
 /// Reads a body of at most [`MAX_BODY_BYTES`].
-pub(super) async fn read_json<T: DeserializeOwned>(body: impl RequestBody) -> Result<T, ApiError> {
+pub(super) async fn read_json<T: DeserializeOwned>(body: impl ApiBody) -> Result<T, ApiError> {
     read_json_of(body, MAX_BODY_BYTES).await
 }
 
 /// Reads a body; an empty one counts as `{}`. Unknown keys are errors where `T` says so.
 pub(super) async fn read_json_of<T: DeserializeOwned>(
-    body: impl RequestBody,
+    body: impl ApiBody,
     max_bytes: usize,
 ) -> Result<T, ApiError> {
     let read = timeout(BODY_TIMEOUT, read(body, max_bytes)).await;
@@ -60,7 +60,7 @@ pub(super) async fn read_json_of<T: DeserializeOwned>(
         })
 }
 
-async fn read(mut body: impl RequestBody, max_bytes: usize) -> Result<Bytes, ApiError> {
+async fn read(mut body: impl ApiBody, max_bytes: usize) -> Result<Bytes, ApiError> {
     let mut kept = BytesMut::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {

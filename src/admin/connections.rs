@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use tracing::info;
 
-use super::body::{EmptyBody, RequestBody, read_json};
+use super::body::{ApiBody, EmptyBody, read_json};
 use super::query::{Listing, SortKey};
 use super::reply::{ApiError, Reply, json};
 use super::view::ClosedView;
@@ -55,7 +55,7 @@ async fn first(server: &Server, filter: Filter, sort: SortKey, limit: usize) -> 
 pub(super) async fn close(
     server: &Arc<Server>,
     id: &str,
-    body: impl RequestBody,
+    body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     read_json::<EmptyBody>(body).await?;
     let unknown = || ApiError::not_found(format!("no established connection {id:?}"));

@@ -100,7 +100,7 @@ impl HttpEndpoint {
         if let Some(bound) = self.bound()
             && let Err(error) = bound.turn_away()
         {
-            debug!(%error, "admin: connections that come while the old address closes are reset");
+            debug!(%error, "admin: new connections to the old address are reset while it closes");
         }
         runtime.spawn(async move {
             sleep(HALF_OPEN).await;
@@ -125,13 +125,13 @@ impl EndpointShared {
     fn admit(
         &self,
         (socket, peer): (OwnedFd, Peer),
-        room: &Arc<EndpointConnections>,
+        connections: &Arc<EndpointConnections>,
         permit: OwnedSemaphorePermit,
     ) -> io::Result<Option<(Stream, EndpointConnection)>> {
         let stream = Stream::from_owned_fd(socket, peer)?;
         let guard = self.guard.load();
         if guard.admits(peer.ip()) {
-            return Ok(Some((stream, room.enter(peer, permit))));
+            return Ok(Some((stream, connections.enter(peer, permit))));
         }
         debug!(reason = "denied", "admin: connection refused");
         let denied = &guard.refused(&self.api.refused).denied;
@@ -149,47 +149,47 @@ impl EndpointShared {
 }
 
 async fn accept(bound: Arc<Bound>, shared: Arc<EndpointShared>) {
-    let room = EndpointConnections::new(MAX_ENDPOINT_CONNECTIONS);
+    let connections = EndpointConnections::new(MAX_ENDPOINT_CONNECTIONS);
     let Some(incoming) = join(&bound, &shared.stop).await else {
         return;
     };
     loop {
-        // Cancel safe: neither waiting for room nor accept loses a connection.
+        // Cancel safe: neither waiting for a permit nor accept loses a connection.
         let accepted = tokio::select! {
-            accepted = accept_one(&bound, &incoming, &room, &shared) => accepted,
+            accepted = accept_one(&bound, &incoming, &connections, &shared) => accepted,
             () = shared.stop.cancelled() => break,
         };
-        if let Some((stream, guest)) = accepted {
-            spawn_serve(stream, guest, &shared);
+        if let Some((stream, client)) = accepted {
+            spawn_serve(stream, client, &shared);
         }
     }
     drop(incoming);
-    serve_queued(&bound, &room, &shared).await;
+    serve_queued(&bound, &connections, &shared).await;
 }
 
 /// Serves the connections that the kernel has queued: the close would reset them.
 async fn serve_queued(
     bound: &Bound,
-    room: &Arc<EndpointConnections>,
+    connections: &Arc<EndpointConnections>,
     shared: &Arc<EndpointShared>,
 ) {
     for _ in 0..=BACKLOG {
-        let Some(permit) = room.permit().await else {
+        let Some(permit) = connections.permit().await else {
             return;
         };
         let Ok(Some((socket, peer))) = bound.accept_now() else {
             return;
         };
-        let Ok(Some((stream, guest))) = shared.admit((socket, peer), room, permit) else {
+        let Ok(Some((stream, client))) = shared.admit((socket, peer), connections, permit) else {
             continue;
         };
-        spawn_serve(stream, guest, shared);
+        spawn_serve(stream, client, shared);
     }
 }
 
-fn spawn_serve(stream: Stream, guest: EndpointConnection, shared: &Arc<EndpointShared>) {
+fn spawn_serve(stream: Stream, client: EndpointConnection, shared: &Arc<EndpointShared>) {
     let shared = Arc::clone(shared);
-    tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
+    tokio::spawn(async move { serve(stream, Arc::new(client), &shared).await });
 }
 
 /// Registers the listening socket with this runtime, as soon as there is a descriptor for it;
@@ -213,13 +213,13 @@ async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
 async fn accept_one(
     bound: &Bound,
     incoming: &Incoming,
-    room: &Arc<EndpointConnections>,
+    connections: &Arc<EndpointConnections>,
     shared: &EndpointShared,
 ) -> Option<(Stream, EndpointConnection)> {
     // Acquired before a client is accepted, so that none is accepted without one.
-    let permit = room.permit().await?;
+    let permit = connections.permit().await?;
     let accepted = incoming.accept().await;
-    match accepted.and_then(|accepted| shared.admit(accepted, room, permit)) {
+    match accepted.and_then(|accepted| shared.admit(accepted, connections, permit)) {
         Ok(admitted) => admitted,
         Err(error) => {
             warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
@@ -229,18 +229,18 @@ async fn accept_one(
     }
 }
 
-async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<EndpointShared>) {
+async fn serve(stream: Stream, client: Arc<EndpointConnection>, shared: &Arc<EndpointShared>) {
     let terminator = shared.guard.load().tls().cloned();
     let Some(terminator) = terminator else {
-        return serve_http(stream, false, guest, shared).await;
+        return serve_http(stream, false, client, shared).await;
     };
     let acceptor = TlsAcceptor::from(terminator.config());
-    let shaken = tokio::select! {
-        shaken = timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken,
-        () = guest.leave.cancelled() => return shared.count_silent(),
+    let handshake = tokio::select! {
+        handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => handshake,
+        () = client.leave.cancelled() => return shared.count_silent(),
     };
-    match shaken {
-        Ok(Ok(stream)) => serve_http(stream, true, guest, shared).await,
+    match handshake {
+        Ok(Ok(stream)) => serve_http(stream, true, client, shared).await,
         Ok(Err(error)) => debug!(
             error = handshake_words(&error),
             "admin: tls handshake failed"
@@ -252,19 +252,22 @@ async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<Endp
 async fn serve_http<S>(
     stream: S,
     secure: bool,
-    guest: Arc<EndpointConnection>,
+    client: Arc<EndpointConnection>,
     shared: &Arc<EndpointShared>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answering = (Arc::clone(shared), Arc::clone(&guest));
+    let answering = (Arc::clone(shared), Arc::clone(&client));
     let service = service_fn(move |request: Request<Body>| {
-        let (shared, guest) = answering.clone();
+        let (shared, client) = answering.clone();
         async move {
-            guest.speak();
+            client.speak();
             let guard = shared.guard.load_full();
-            let reply = shared.api.answer(&guard, secure, guest.peer, request).await;
-            guest.fall_silent();
+            let reply = shared
+                .api
+                .answer(&guard, secure, client.peer, request)
+                .await;
+            client.fall_silent();
             Ok::<_, std::convert::Infallible>(reply)
         }
     });
@@ -282,13 +285,13 @@ async fn serve_http<S>(
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
-        () = guest.leave.cancelled() => {
+        () = client.leave.cancelled() => {
             shared.count_silent();
-            if !guest.has_spoken() {
+            if !client.has_spoken() {
                 return;
             }
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            if guest.is_silent() {
+            if client.is_silent() {
                 timeout(LEAVE_GRACE, &mut connection).await.unwrap_or(Ok(()))
             } else {
                 (&mut connection).await

@@ -26,7 +26,7 @@ pub(super) struct EndpointConnections {
 
 /// Connection of an endpoint. It is silent until a request's head is there, and after its answer.
 pub(super) struct EndpointConnection {
-    room: Arc<EndpointConnections>,
+    connections: Arc<EndpointConnections>,
     pub peer: Peer,
     source: SourcePrefix,
     has_spoken: AtomicBool,
@@ -73,8 +73,8 @@ impl EndpointConnections {
         peer: Peer,
         permit: OwnedSemaphorePermit,
     ) -> EndpointConnection {
-        let guest = EndpointConnection {
-            room: Arc::clone(self),
+        let connection = EndpointConnection {
+            connections: Arc::clone(self),
             peer,
             source: SourcePrefix::of(peer.ip(), PREFIXES.0, PREFIXES.1),
             has_spoken: AtomicBool::new(false),
@@ -82,16 +82,16 @@ impl EndpointConnections {
             leave: CancellationToken::new(),
             _permit: permit,
         };
-        guest.fall_silent();
-        guest
+        connection.fall_silent();
+        connection
     }
 }
 
 impl EndpointConnection {
     pub fn fall_silent(&self) {
-        let silent = lock(&self.room.silent).push(self.source, self.leave.clone());
+        let silent = lock(&self.connections.silent).push(self.source, self.leave.clone());
         *lock(&self.silent) = Some(silent);
-        self.room.changed.notify_waiters();
+        self.connections.changed.notify_waiters();
     }
 
     pub fn speak(&self) {
@@ -101,9 +101,9 @@ impl EndpointConnection {
 
     fn end_silence(&self) {
         let silent = lock(&self.silent).take();
-        let found = silent.map(|silent| lock(&self.room.silent).remove(silent));
+        let found = silent.map(|silent| lock(&self.connections.silent).remove(silent));
         if found.is_some_and(|connection| connection.is_none()) {
-            self.room.changed.notify_waiters();
+            self.connections.changed.notify_waiters();
         }
     }
 
@@ -135,39 +135,39 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
-    async fn guest(room: &Arc<EndpointConnections>, client: &str) -> EndpointConnection {
-        let permit = room.permit().await.expect("a permit");
+    async fn connect(connections: &Arc<EndpointConnections>, client: &str) -> EndpointConnection {
+        let permit = connections.permit().await.expect("a permit");
         let ip: IpAddr = client.parse().expect("an address");
-        room.enter(Peer::tcp((ip, 1).into()), permit)
+        connections.enter(Peer::tcp((ip, 1).into()), permit)
     }
 
-    fn leaving(guests: &[EndpointConnection]) -> Vec<bool> {
-        let told = guests.iter().map(|guest| guest.leave.is_cancelled());
-        told.collect()
+    fn leaving(clients: &[EndpointConnection]) -> Vec<bool> {
+        let leaving = clients.iter().map(|client| client.leave.is_cancelled());
+        leaving.collect()
     }
 
     #[tokio::test]
     async fn the_oldest_silent_one_of_the_source_with_most_leaves() {
-        let room = EndpointConnections::new(4);
-        let mut guests = Vec::new();
+        let connections = EndpointConnections::new(4);
+        let mut clients = Vec::new();
         for client in ["192.0.2.9", "192.0.2.1", "192.0.2.1", "192.0.2.1"] {
-            guests.push(guest(&room, client).await);
+            clients.push(connect(&connections, client).await);
         }
-        guests[1].speak();
-        assert!(room.permit().now_or_never().is_none());
-        assert_eq!(leaving(&guests), [false, false, true, false]);
-        drop(guests.remove(2));
-        guests.push(guest(&room, "192.0.2.9").await);
-        assert!(room.permit().now_or_never().is_none());
-        assert_eq!(leaving(&guests), [true, false, false, false]);
+        clients[1].speak();
+        assert!(connections.permit().now_or_never().is_none());
+        assert_eq!(leaving(&clients), [false, false, true, false]);
+        drop(clients.remove(2));
+        clients.push(connect(&connections, "192.0.2.9").await);
+        assert!(connections.permit().now_or_never().is_none());
+        assert_eq!(leaving(&clients), [true, false, false, false]);
     }
 
     #[tokio::test]
     async fn one_that_falls_silent_leaves_for_one_that_waits() {
-        let room = EndpointConnections::new(1);
-        let busy = guest(&room, "::1").await;
+        let connections = EndpointConnections::new(1);
+        let busy = connect(&connections, "::1").await;
         busy.speak();
-        let mut waiting = pin!(room.permit());
+        let mut waiting = pin!(connections.permit());
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(!busy.leave.is_cancelled());
         busy.fall_silent();

@@ -181,7 +181,7 @@ impl EndpointChange {
                 endpoint.update(guard);
                 let set = endpoint.bound().map(|bound| bound.set_rights(&rights));
                 if let Some(Err(error)) = set {
-                    warn!(listener = what, %error, "rights of the socket's file cannot be set");
+                    warn!(listener = what, %error, "owner and mode of the socket's file cannot be set");
                 }
             }
             (

@@ -29,7 +29,7 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiEr
             listener: Some(name.clone()),
             ..Filter::default()
         };
-        among(server, format!("no listener {name:?}"), name, names, only).await?;
+        verify_name(server, format!("no listener {name:?}"), name, names, only).await?;
     }
     if let Some(name) = pool {
         let pools = server.pools();
@@ -38,21 +38,21 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiEr
             pool: Some(name.clone()),
             ..Filter::default()
         };
-        among(server, format!("no pool {name:?}"), name, names, only).await?;
+        verify_name(server, format!("no pool {name:?}"), name, names, only).await?;
     }
     if let Some(name) = backend {
         let what = match pool {
             Some(pool) => format!("no backend {name:?} in pool {pool:?}"),
             None => format!("no backend {name:?} in any pool"),
         };
-        let pools = meant(server, pool.as_deref());
+        let pools = pools_of(server, pool.as_deref());
         let names = pools.iter().flat_map(|pool| backends(pool)).collect();
         let only = Filter {
             pool: pool.clone(),
             backend: Some(name.clone()),
             ..Filter::default()
         };
-        among(server, what, name, names, only).await?;
+        verify_name(server, what, name, names, only).await?;
     }
     Ok(())
 }
@@ -62,7 +62,7 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiEr
 /// # Errors
 /// Names those without it.
 pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), ApiError> {
-    let mut pools = meant(server, filter.pool.as_deref());
+    let mut pools = pools_of(server, filter.pool.as_deref());
     if let Some(name) = &filter.backend {
         pools.retain(|pool| backends(pool).contains(name));
     }
@@ -90,7 +90,7 @@ pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), ApiErr
     ))
 }
 
-fn meant(server: &Server, name: Option<&str>) -> Vec<Arc<Pool>> {
+fn pools_of(server: &Server, name: Option<&str>) -> Vec<Arc<Pool>> {
     let mut pools = server.pools();
     pools.retain(|pool| name.is_none_or(|name| **pool.name() == *name));
     pools
@@ -102,7 +102,7 @@ fn backends(pool: &Pool) -> Vec<String> {
 }
 
 /// Verifies one name. A connection of `only` shows that it is of a removed object.
-async fn among(
+async fn verify_name(
     server: &Server,
     what: String,
     name: &str,
@@ -122,9 +122,10 @@ async fn among(
     }
     names.sort();
     names.dedup();
-    let there = match names.is_empty() {
-        true => "there is none".to_owned(),
-        false => format!("there are: {}", names.join(", ")),
+    let there = if names.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!("there are: {}", names.join(", "))
     };
     Err(ApiError::not_found(format!("{what}; {there}")))
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::body::{EmptyBody, RequestBody, read_json};
+use super::body::{ApiBody, EmptyBody, read_json};
 use super::drain::{DrainRequest, FilterBody};
 use super::filter_names;
 use super::reply::{ApiError, Reply, json};
@@ -24,7 +24,7 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Starts a job on the connections that the filter of the body finds; `target` makes its target.
 pub(super) async fn start_filtered(
     server: &Arc<Server>,
-    body: impl RequestBody,
+    body: impl ApiBody,
     target: fn(Filter) -> JobTarget,
 ) -> Result<Reply, ApiError> {
     let (filter, rate) = read_json::<FilterBody>(body).await?.decode()?;
@@ -87,7 +87,7 @@ pub(super) fn show(server: &Server, id: &str) -> Result<Reply, ApiError> {
 pub(super) async fn abort(
     server: &Server,
     id: &str,
-    body: impl RequestBody,
+    body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     read_json::<EmptyBody>(body).await?;
     let found = id.parse().ok().and_then(|id| server.jobs().abort(id));

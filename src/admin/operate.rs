@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::body::{EmptyBody, RequestBody, read_json};
+use super::body::{ApiBody, EmptyBody, read_json};
 use super::drain::{DrainBody, DrainRequest};
 use super::reply::{ApiError, Reply, json};
 use super::route::{BackendPath, ListenerAction};
@@ -58,7 +58,7 @@ impl Operations {
         server: &Server,
         path: &BackendPath,
         state: OperatorState,
-        parameters: Parameters<'_, impl RequestBody>,
+        parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let wait = parse_wait(parameters.query, state != OperatorState::Ready)?;
         let (pool, backend) = find_backend(server, path)?;
@@ -82,7 +82,7 @@ impl Operations {
         server: &Server,
         name: &str,
         action: ListenerAction,
-        parameters: Parameters<'_, impl RequestBody>,
+        parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let is_drain = action == ListenerAction::Drain;
         let wait = parse_wait(parameters.query, is_drain)?;
@@ -142,7 +142,7 @@ fn drain_listener(server: &Server, name: &str, drain: bool) -> Result<ListenerSt
 pub(super) async fn set_weight(
     server: &Server,
     path: &BackendPath,
-    body: impl RequestBody,
+    body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     let (pool, backend) = find_backend(server, path)?;
     let WeightBody { weight } = read_json(body).await?;

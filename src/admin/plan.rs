@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::body::{RequestBody, read_json_of};
+use super::body::{ApiBody, read_json_of};
 use super::reply::{ApiError, Reply, json};
 use super::view::{PlanPartView, PlanTotalsView, PlanView};
 use crate::server::{PreviewPart, ReloadPreview, Server, Totals};
@@ -29,7 +29,7 @@ struct PlanBody {
 pub(super) async fn plan(
     server: &Arc<Server>,
     plans: &Semaphore,
-    body: impl RequestBody,
+    body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     let busy = |_| {
         let message = "another plan is being made; ask again";

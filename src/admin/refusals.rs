@@ -14,7 +14,7 @@ counters! {
     pub struct EndpointRefusals {}
 
     /// Values of [`EndpointRefusals`] at one moment.
-    pub struct EndpointSnapshot {
+    pub struct EndpointValues {
         /// Connections refused by `allow` or `deny`
         denied = Metric::counter("endpoint_refused_connections")
             .label("reason", "denied")
@@ -34,10 +34,10 @@ impl Default for EndpointRefusals {
 
 impl RefusalTotals {
     /// Reads the counters of each endpoint, by its name.
-    pub fn snapshots(&self) -> [(&'static str, EndpointSnapshot); 2] {
+    pub fn values(&self) -> [(&'static str, EndpointValues); 2] {
         [
-            ("admin", self.admin.snapshot()),
-            ("metrics", self.metrics.snapshot()),
+            ("admin", self.admin.values()),
+            ("metrics", self.metrics.values()),
         ]
     }
 }

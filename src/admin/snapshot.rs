@@ -6,7 +6,7 @@ use super::view::*;
 use super::{filter, process};
 use crate::base::units::format_duration;
 use crate::config::{Balance, Protocol};
-use crate::discovery::LookupSnapshot;
+use crate::discovery::LookupValues;
 use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
@@ -110,7 +110,7 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         bind: status.bind.to_string(),
         protocol: protocol_word(status.protocol).to_owned(),
         state: listener_word(status.state).to_owned(),
-        counters: counters.snapshot(),
+        counters: counters.values(),
         refused: counters.refused.total(),
         refusals: refusals(&counters.refused),
         ends: ends.collect(),
@@ -151,12 +151,12 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
         balance: balance_word(&pool.settings().balance).to_owned(),
         removed: server.is_removed(pool),
         queued: pool.queued() as u64,
-        counters: pool.counters().snapshot(),
+        counters: pool.counters().values(),
         panic: panic.map(|why| why.to_string()),
         ended_by_health: guard.map_or(0, |guard| guard.ended()),
         lookups: lookups
             .as_ref()
-            .map_or_else(LookupSnapshot::default, |lookups| lookups.snapshot()),
+            .map_or_else(LookupValues::default, |lookups| lookups.values()),
         failing_lookups: failing
             .into_iter()
             .map(|(name, error)| LookupView { name, error })
@@ -193,7 +193,7 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         max_connections: backend.max_connections(),
         removed: backend.is_retired(),
         live: backend.live(),
-        counters: backend.counters().snapshot(),
+        counters: backend.counters().values(),
         last_error: error.map(|why| format!("connect to {}: {why}", backend.name())),
         last_error_at: at.map(stamp),
     }

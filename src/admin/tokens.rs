@@ -142,12 +142,11 @@ impl TokenHolder {
             ApiRoute::AbortJob(id) => of_job(id),
             _ => None,
         };
-        match named.as_ref() == Some(backend) {
-            true => Ok(()),
-            false => Err(ApiError::forbidden(format!(
-                "token {name:?} may only act on backend {backend}"
-            ))),
+        if named.as_ref() == Some(backend) {
+            return Ok(());
         }
+        let message = format!("token {name:?} may only act on backend {backend}");
+        Err(ApiError::forbidden(message))
     }
 }
 
@@ -172,7 +171,7 @@ fn warn_if_readable_by_others(file: &Path) {
         .map(|found| found.permissions().mode())
         .unwrap_or_default();
     if mode & 0o004 != 0 {
-        warn!(file = %file.display(), "the admin token can be read by every user of this machine");
+        warn!(file = %file.display(), "every user of this machine can read the admin token");
     }
 }
 

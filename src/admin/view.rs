@@ -5,9 +5,9 @@ mod plan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::discovery::LookupSnapshot;
-use crate::observe::{BackendSnapshot, ListenerSnapshot, Metric, snapshot};
-use crate::pool::PoolSnapshot;
+use crate::discovery::LookupValues;
+use crate::observe::{BackendValues, ListenerValues, Metric, values};
+use crate::pool::PoolValues;
 pub use plan::*;
 
 /// `GET /api/v1/status`: everything at once.
@@ -45,7 +45,7 @@ pub struct ProcessView {
     pub short_of_memory: bool,
 }
 
-snapshot! {
+values! {
     /// Numbers of the process now.
     pub struct ProcessGauges {
         /// Client connections open
@@ -94,7 +94,7 @@ pub struct ListenerView {
     /// `listening`, `draining` or `stopped`.
     pub state: String,
     #[serde(flatten)]
-    pub counters: ListenerSnapshot,
+    pub counters: ListenerValues,
     /// Connections and requests refused.
     pub refused: u64,
     /// Refusals by reason.
@@ -141,13 +141,13 @@ pub struct PoolView {
     /// Connections waiting for a backend.
     pub queued: u64,
     #[serde(flatten)]
-    pub counters: PoolSnapshot,
+    pub counters: PoolValues,
     /// Reason to keep sessions that `failover` was to end; `null` while none are kept.
     pub panic: Option<String>,
     /// Sessions that `failover` has ended.
     pub ended_by_health: u64,
     #[serde(flatten)]
-    pub lookups: LookupSnapshot,
+    pub lookups: LookupValues,
     /// Names whose latest DNS lookup failed, and why; the last good set serves.
     pub failing_lookups: Vec<LookupView>,
     /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones
@@ -199,7 +199,7 @@ pub struct BackendView {
     /// Connections now, those being set up among them.
     pub live: u64,
     #[serde(flatten)]
-    pub counters: BackendSnapshot,
+    pub counters: BackendValues,
     /// Latest connect failure; absent when there was none.
     pub last_error: Option<String>,
     pub last_error_at: Option<String>,

@@ -20,13 +20,13 @@ use crate::server::{Commit, ReloadParticipant};
 /// Environment variable with filter directives.
 const VARIABLE: &str = "EVENKEEL_LOG";
 
-type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
-type Format = Box<dyn Layer<Filtered> + Send + Sync>;
+type FilteredRegistry = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Format = Box<dyn Layer<FilteredRegistry> + Send + Sync>;
 
 /// Installed log; follows `global.log_level` and `global.log_format`.
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
-    format: reload::Handle<Format, Filtered>,
+    format: reload::Handle<Format, FilteredRegistry>,
     /// Choice of the command line: has precedence over the file at every reload.
     chosen: Chosen,
     queue: ProcessLog,

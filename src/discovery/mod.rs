@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Address, DiscoverSource};
 use crate::pool::{self, Backend, Pool};
 
-pub use status::{LookupSnapshot, LookupStatus};
+pub use status::{LookupStatus, LookupValues};
 
 type Task = AbortOnDropHandle<()>;
 

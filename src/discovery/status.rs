@@ -14,7 +14,7 @@ counters! {
     }
 
     /// Counters of [`LookupStatus`] at one moment. One SRV round may take many queries.
-    pub struct LookupSnapshot {
+    pub struct LookupValues {
         /// Rounds that gave an answer
         lookups_ok = Metric::counter("pool_lookups")
             .label("result", "ok")

@@ -27,7 +27,7 @@ counters! {
     }
 
     /// Values of [`ListenerCounters`] at one moment.
-    pub struct ListenerSnapshot {
+    pub struct ListenerValues {
         /// Connections and requests in progress
         live = Metric::gauge("listener_live_connections"),
         /// Connections accepted
@@ -79,7 +79,7 @@ counters! {
     }
 
     /// Values of [`BackendCounters`] at one moment.
-    pub struct BackendSnapshot {
+    pub struct BackendValues {
         /// Connections established
         connections = Metric::counter("backend_connections"),
         /// Connects that failed

@@ -12,7 +12,7 @@ pub(super) const STUCK: Duration = Duration::from_millis(200);
 pub(super) struct Flushed(SyncSender<()>);
 
 impl Flushed {
-    pub fn tell(self) {
+    pub fn acknowledge(self) {
         // The caller may have given up.
         let _ = self.0.try_send(());
     }
@@ -23,8 +23,8 @@ pub(super) fn written_by(
     timeout: Duration,
     order: impl Fn(Flushed) -> Result<(), Flushed>,
 ) -> bool {
-    let (done, told) = sync_channel(1);
-    order(Flushed(done)).is_ok() && told.recv_timeout(timeout).is_ok()
+    let (done, acknowledged) = sync_channel(1);
+    order(Flushed(done)).is_ok() && acknowledged.recv_timeout(timeout).is_ok()
 }
 
 /// Orders a flush and waits for it, at most `timeout`. `written` counts what the writer has
@@ -36,13 +36,13 @@ pub(super) fn written_out(
     order: impl Fn(Flushed) -> Result<(), Flushed>,
 ) -> bool {
     let until = Instant::now() + timeout;
-    let (done, told) = sync_channel(1);
+    let (done, acknowledged) = sync_channel(1);
     let mut unordered = Some(Flushed(done));
     loop {
         unordered = unordered.and_then(|flushed| order(flushed).err());
         let before = written.load(Relaxed);
         let left = until.saturating_duration_since(Instant::now());
-        match told.recv_timeout(left.min(STUCK)) {
+        match acknowledged.recv_timeout(left.min(STUCK)) {
             Ok(()) => return true,
             Err(RecvTimeoutError::Timeout) if left > STUCK && written.load(Relaxed) != before => {}
             Err(_) => return false,

@@ -13,7 +13,7 @@ pub struct Metric {
     pub label: Option<(&'static str, &'static str)>,
 }
 
-/// Metric of one number of a snapshot, and how to read it.
+/// Metric of one number of a struct, and how to read it.
 pub type MetricOf<T> = (Metric, fn(&T) -> u64);
 
 impl Metric {
@@ -72,29 +72,29 @@ impl Metric {
 
 /// Declares a struct of numbers with the metric of each: `field = METRIC`. A doc comment of one
 /// line is the metric's help text, too.
-macro_rules! snapshot {
+macro_rules! values {
     (
         $(#[$about:meta])*
-        pub struct $snapshot:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
+        pub struct $values:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-        pub struct $snapshot { $(#[doc = $doc] pub $field: u64,)+ }
+        pub struct $values { $(#[doc = $doc] pub $field: u64,)+ }
 
-        impl $snapshot {
-            pub const METRICS: &'static [$crate::observe::MetricOf<$snapshot>] =
-                &[$(($metric.or_help($doc), |snapshot| snapshot.$field),)+];
+        impl $values {
+            pub const METRICS: &'static [$crate::observe::MetricOf<$values>] =
+                &[$(($metric.or_help($doc), |values| values.$field),)+];
         }
     };
 }
 
-/// Declares counters beside the plain fields of their struct, and the snapshot of them.
+/// Declares counters beside the plain fields of their struct, and the struct of their values.
 macro_rules! counters {
     (
         $(#[$about:meta])*
         pub struct $counters:ident { $($(#[$note:meta])* $vis:vis $plain:ident: $type:ty,)* }
-        $(#[$snapshot_about:meta])*
-        pub struct $snapshot:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
+        $(#[$values_about:meta])*
+        pub struct $values:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
     ) => {
         $(#[$about])*
         #[derive(Debug)]
@@ -109,17 +109,17 @@ macro_rules! counters {
             }
 
             /// Reads every counter.
-            pub fn snapshot(&self) -> $snapshot {
+            pub fn values(&self) -> $values {
                 let relaxed = std::sync::atomic::Ordering::Relaxed;
-                $snapshot { $($field: self.$field.load(relaxed),)+ }
+                $values { $($field: self.$field.load(relaxed),)+ }
             }
         }
 
-        $crate::observe::snapshot! {
-            $(#[$snapshot_about])*
-            pub struct $snapshot { $(#[doc = $doc] $field = $metric,)+ }
+        $crate::observe::values! {
+            $(#[$values_about])*
+            pub struct $values { $(#[doc = $doc] $field = $metric,)+ }
         }
     };
 }
 
-pub(crate) use {counters, snapshot};
+pub(crate) use {counters, values};

@@ -26,13 +26,13 @@ mod words;
 mod writer;
 
 pub use counters::{
-    BackendCounters, BackendSnapshot, ListenerCounters, ListenerSnapshot, TerminationCounts,
+    BackendCounters, BackendValues, ListenerCounters, ListenerValues, TerminationCounts,
 };
 pub use escape::escape;
 pub use handshake_facts::HandshakeFacts;
 pub use journal::{Journal, Prepared};
 pub use metric::{Metric, MetricOf};
-pub(crate) use metric::{counters, snapshot};
+pub(crate) use metric::{counters, values};
 pub use process_log::{ProcessLog, dropped_log_lines};
 pub use record::ConnectionRecord;
 pub use refusal::{Refusal, RefusalCounts};

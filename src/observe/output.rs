@@ -86,9 +86,11 @@ fn append(path: &Path) -> io::Result<File> {
         .custom_flags(flags.bits().cast_signed())
         .open(path);
     opened.map_err(|error| {
-        let why = match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
-            true => "it is a symbolic link; give the file that it leads to".to_owned(),
-            false => error.to_string(),
+        let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+        let why = if is_link {
+            "it is a symbolic link; give the file that it leads to".to_owned()
+        } else {
+            error.to_string()
         };
         io::Error::new(
             error.kind(),

@@ -87,7 +87,7 @@ pub fn dropped_log_lines() -> u64 {
 }
 
 fn write_all(orders: &Receiver<LogOrder>, mut output: impl Write, counts: &LineCounts) {
-    let mut told = 0;
+    let mut reported = 0;
     while let Ok(order) = orders.recv() {
         match order {
             LogOrder::Write(line) => {
@@ -102,14 +102,14 @@ fn write_all(orders: &Receiver<LogOrder>, mut output: impl Write, counts: &LineC
                 }
                 counts.written.fetch_add(1, Relaxed);
             }
-            LogOrder::Flush(flushed) => flushed.tell(),
+            LogOrder::Flush(flushed) => flushed.acknowledge(),
         }
         let full = counts.full.load(Relaxed);
-        if full != told {
-            told = full;
+        if full != reported {
+            reported = full;
             let dropped = dropped_log_lines();
             // Goes through the queue as any other line, in the log's own format.
-            warn!(dropped, "log lines were dropped: nobody took them");
+            warn!(dropped, "log lines were dropped: the output was too slow");
         }
     }
 }

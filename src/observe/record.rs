@@ -121,9 +121,10 @@ impl ConnectionRecord {
     /// Counts a TLS handshake that has succeeded here.
     pub fn shaken(&mut self, tls: &HandshakeFacts) {
         self.set_client_tls(tls);
-        let kind = match tls.resumed {
-            true => &self.listener.resumed_handshakes,
-            false => &self.listener.full_handshakes,
+        let kind = if tls.resumed {
+            &self.listener.resumed_handshakes
+        } else {
+            &self.listener.full_handshakes
         };
         kind.fetch_add(1, Relaxed);
     }

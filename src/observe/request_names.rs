@@ -159,8 +159,8 @@ impl RequestNames {
     fn set<const N: usize>(&mut self, changes: [(usize, Option<&str>); N]) {
         let mut all = self.all();
         for (which, name) in changes {
-            if let Some(place) = all.get_mut(which) {
-                *place = name;
+            if let Some(name_of) = all.get_mut(which) {
+                *name_of = name;
             }
         }
         *self = Self::pack(all);

@@ -21,9 +21,10 @@ const BEGINNING_BYTES: usize = MAX_BYTES - 2 * HASH_BYTES - 1;
 
 /// Shortens `tag` as a session keeps it, to at most 64 bytes; a shortened tag stays as it is.
 pub fn kept_tag(tag: &str) -> Cow<'_, str> {
-    match tag.len() <= MAX_BYTES {
-        true => Cow::Borrowed(tag),
-        false => format!("{}{SEPARATOR}{}", cut(tag, BEGINNING_BYTES), hash(tag)).into(),
+    if tag.len() <= MAX_BYTES {
+        Cow::Borrowed(tag)
+    } else {
+        format!("{}{SEPARATOR}{}", cut(tag, BEGINNING_BYTES), hash(tag)).into()
     }
 }
 

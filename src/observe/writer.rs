@@ -46,13 +46,13 @@ pub(super) fn start(
     load: Arc<WriterShared>,
 ) -> std::io::Result<Sender<WriterOrder>> {
     let (orders, received) = channel();
-    let writer = Writer {
+    let writer = LogWriter {
         output,
         format,
         load,
         batch: String::new(),
         lines: 0,
-        complained: None,
+        error_logged_at: None,
     };
     std::thread::Builder::new()
         .name("access-log".into())
@@ -60,7 +60,7 @@ pub(super) fn start(
     Ok(orders)
 }
 
-struct Writer {
+struct LogWriter {
     output: LogSink,
     format: LogFormat,
     load: Arc<WriterShared>,
@@ -69,10 +69,10 @@ struct Writer {
     /// Lines in `batch`.
     lines: u64,
     /// Time of the last message about an error.
-    complained: Option<Instant>,
+    error_logged_at: Option<Instant>,
 }
 
-impl Writer {
+impl LogWriter {
     fn run(mut self, orders: &Receiver<WriterOrder>) {
         while let Ok(order) = orders.recv() {
             self.handle(order);
@@ -95,7 +95,7 @@ impl Writer {
             WriterOrder::Replace(output, format) => {
                 self.write_batch();
                 (self.output, self.format) = (output, format);
-                self.complained = None;
+                self.error_logged_at = None;
             }
             WriterOrder::Reopen => {
                 self.write_batch();
@@ -103,7 +103,7 @@ impl Writer {
             }
             WriterOrder::Flush(done) => {
                 self.write_batch();
-                done.tell();
+                done.acknowledge();
             }
         }
     }
@@ -121,21 +121,21 @@ impl Writer {
         }
         if let Err(error) = self.output.write(self.batch.as_bytes()) {
             self.load.dropped.fetch_add(self.lines, Relaxed);
-            self.complain(&error);
+            self.log_error(&error);
         }
         self.load.batches.fetch_add(1, Relaxed);
         self.batch.clear();
         self.lines = 0;
     }
 
-    fn complain(&mut self, error: &std::io::Error) {
+    fn log_error(&mut self, error: &std::io::Error) {
         if self
-            .complained
+            .error_logged_at
             .is_some_and(|latest| latest.elapsed() < ERROR_INTERVAL)
         {
             return;
         }
-        self.complained = Some(Instant::now());
+        self.error_logged_at = Some(Instant::now());
         let dropped = self.load.dropped.load(Relaxed);
         error!(%error, dropped, "access log cannot be written, its lines are lost");
     }

@@ -10,7 +10,7 @@ counters! {
     pub struct PoolCounters {}
 
     /// Values of [`PoolCounters`] at one moment.
-    pub struct PoolSnapshot {
+    pub struct PoolValues {
         /// Refused, as no backend can be used
         refused_no_backend = Metric::counter("pool_refused_connections")
             .label("reason", "no_backend")

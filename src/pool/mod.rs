@@ -42,7 +42,7 @@ use crate::tls::BackendTlsConfig;
 use crate::wire::sticky::StickyKeys;
 
 pub use backend::{Backend, Lease};
-pub use counters::{PoolCounters, PoolSnapshot};
+pub use counters::{PoolCounters, PoolValues};
 pub use discovered::DiscoveredBackend;
 pub use follow::follow;
 pub use loads::{BackendLoad, TrafficShift};

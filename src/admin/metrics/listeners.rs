@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::page::{Labels, MetricsPage};
 use crate::admin::view::ListenerView;
-use crate::observe::{ListenerSnapshot, Metric};
+use crate::observe::{ListenerValues, Metric};
 
 const LISTENING: Metric = Metric::gauge("listener_listening")
     .help("1 while it takes clients: 0 when it drains or has stopped");
@@ -18,7 +18,7 @@ pub(super) fn encode(all: &[ListenerView], page: &mut MetricsPage<'_>) -> fmt::R
         .map(|one| (labels(one), u64::from(one.state == "listening")));
     page.family(LISTENING, states)?;
     let owners: Vec<_> = all.iter().map(|one| (labels(one), &one.counters)).collect();
-    page.snapshots(ListenerSnapshot::METRICS, &owners)?;
+    page.values(ListenerValues::METRICS, &owners)?;
     let refused = all.iter().flat_map(|listener| {
         listener.refusals.iter().map(|one| {
             let reason = ("reason", one.reason.as_str());

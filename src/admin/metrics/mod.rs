@@ -81,9 +81,9 @@ mod tests {
     use super::scrape::CertificateEnd;
     use super::*;
     use crate::admin::view::*;
-    use crate::discovery::LookupSnapshot;
-    use crate::observe::{BackendSnapshot, ListenerSnapshot};
-    use crate::pool::PoolSnapshot;
+    use crate::discovery::LookupValues;
+    use crate::observe::{BackendValues, ListenerValues};
+    use crate::pool::PoolValues;
     use crate::server::PoolFileStatus;
 
     fn backend(name: &str) -> BackendView {
@@ -102,11 +102,11 @@ mod tests {
             max_connections: 0,
             removed: false,
             live: 3,
-            counters: BackendSnapshot {
+            counters: BackendValues {
                 connections: 12,
                 connect_failures: 1,
                 checks_ok: 5,
-                ..BackendSnapshot::default()
+                ..BackendValues::default()
             },
             last_error: None,
             last_error_at: None,
@@ -119,14 +119,14 @@ mod tests {
             balance: "least_conn".into(),
             removed: false,
             queued: 1,
-            counters: PoolSnapshot {
+            counters: PoolValues {
                 refused_no_backend: 2,
                 refused_full: 3,
-                ..PoolSnapshot::default()
+                ..PoolValues::default()
             },
             panic: Some("none can be used".into()),
             ended_by_health: 13,
-            lookups: LookupSnapshot::default(),
+            lookups: LookupValues::default(),
             file_errors: Vec::new(),
             failing_lookups: Vec::new(),
             backends: vec![backend("n1"), backend("quote\"d\\\n")],
@@ -139,13 +139,13 @@ mod tests {
             bind: "127.0.0.1:1".into(),
             protocol: "tcp".into(),
             state: "listening".into(),
-            counters: ListenerSnapshot {
+            counters: ListenerValues {
                 live: 1,
                 accepted: 2,
                 full_handshakes: 11,
                 resumed_handshakes: 12,
                 bytes_from_client: 7,
-                ..ListenerSnapshot::default()
+                ..ListenerValues::default()
             },
             refused: 3,
             refusals: vec![RefusalView {
@@ -212,7 +212,7 @@ mod tests {
                 kind: "tls",
                 error: None,
             }],
-            refused: RefusalTotals::default().snapshots(),
+            refused: RefusalTotals::default().values(),
             resident_bytes: Some(4096),
             cpu_seconds: Some(1.5),
         }

@@ -59,17 +59,17 @@ impl MetricsPage<'_> {
         self.family(metric, value.map(|value| (Vec::new(), value)))
     }
 
-    /// Writes all numbers of the snapshots, each with the labels of its owner.
-    pub fn snapshots<T>(
+    /// Writes all numbers of the structs, each with the labels of its owner.
+    pub fn values<T>(
         &mut self,
         metrics: &[MetricOf<T>],
         owners: &[(Labels<'_>, &T)],
     ) -> fmt::Result {
         for family in metrics.chunk_by(|(one, _), (next, _)| one.name == next.name) {
-            let rows = owners.iter().flat_map(|(labels, snapshot)| {
+            let rows = owners.iter().flat_map(|(labels, values)| {
                 family.iter().map(move |(metric, read)| {
                     let labels = labels.iter().copied().chain(metric.label);
-                    (labels.collect(), read(snapshot))
+                    (labels.collect(), read(values))
                 })
             });
             if let Some((metric, _)) = family.first() {

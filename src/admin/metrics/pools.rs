@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::page::{Labels, MetricsPage};
 use crate::admin::view::{BackendView, PoolView};
-use crate::discovery::LookupSnapshot;
-use crate::observe::{BackendSnapshot, Metric, MetricOf};
-use crate::pool::PoolSnapshot;
+use crate::discovery::LookupValues;
+use crate::observe::{BackendValues, Metric, MetricOf};
+use crate::pool::PoolValues;
 
 /// Values of the label `state` of `evenkeel_backend_state`.
 const STATES: [&str; 6] = ["up", "down", "drain", "maint", "ejected", "unresolved"];
@@ -49,12 +49,9 @@ const BACKEND_METRICS: &[MetricOf<BackendView>] = &[
 ];
 
 pub(super) fn encode(pools: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Result {
-    page.snapshots(POOL_METRICS, &owners(pools, |pool| pool))?;
-    page.snapshots(PoolSnapshot::METRICS, &owners(pools, |pool| &pool.counters))?;
-    page.snapshots(
-        LookupSnapshot::METRICS,
-        &owners(pools, |pool| &pool.lookups),
-    )?;
+    page.values(POOL_METRICS, &owners(pools, |pool| pool))?;
+    page.values(PoolValues::METRICS, &owners(pools, |pool| &pool.counters))?;
+    page.values(LookupValues::METRICS, &owners(pools, |pool| &pool.lookups))?;
     let backends: Vec<_> = pools
         .iter()
         .flat_map(|pool| &pool.backends)
@@ -67,12 +64,12 @@ pub(super) fn encode(pools: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Res
         })
     });
     page.family(BACKEND_STATE, states)?;
-    page.snapshots(BACKEND_METRICS, &backends)?;
+    page.values(BACKEND_METRICS, &backends)?;
     let counters: Vec<_> = backends
         .into_iter()
         .map(|(labels, one)| (labels, &one.counters))
         .collect();
-    page.snapshots(BackendSnapshot::METRICS, &counters)
+    page.values(BackendValues::METRICS, &counters)
 }
 
 fn owners<T>(pools: &[PoolView], of: fn(&PoolView) -> &T) -> Vec<(Labels<'_>, &T)> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::page::{MetricsPage, epoch_seconds};
 use super::scrape::Scrape;
-use crate::admin::refusals::EndpointSnapshot;
+use crate::admin::refusals::EndpointValues;
 use crate::admin::view::{ProcessGauges, StatusView};
 use crate::observe::Metric;
 
@@ -56,7 +56,7 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
     } = &scrape.status;
     page.family(BUILD, [(vec![("version", version.as_str())], 1_u64)])?;
     page.single(READY, Some(u64::from(process.ready)))?;
-    page.snapshots(ProcessGauges::METRICS, &[(Vec::new(), &process.gauges)])?;
+    page.values(ProcessGauges::METRICS, &[(Vec::new(), &process.gauges)])?;
     page.single(ANONYMOUS, process.anonymous_bytes)?;
     let reloads = [
         ("ok", configuration.reloads_ok),
@@ -74,5 +74,5 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
         .iter()
         .map(|(endpoint, counts)| (vec![("endpoint", *endpoint)], counts))
         .collect();
-    page.snapshots(EndpointSnapshot::METRICS, &endpoints)
+    page.values(EndpointValues::METRICS, &endpoints)
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::admin::refusals::{EndpointSnapshot, RefusalTotals};
+use crate::admin::refusals::{EndpointValues, RefusalTotals};
 use crate::admin::view::StatusView;
 use crate::admin::{process, snapshot};
 use crate::server::{PoolFileStatus, Server};
@@ -19,7 +19,7 @@ pub(super) struct Scrape {
     pub tls_files: Vec<(String, bool)>,
     pub pool_files: Vec<PoolFileStatus>,
     /// Refusals by endpoint.
-    pub refused: [(&'static str, EndpointSnapshot); 2],
+    pub refused: [(&'static str, EndpointValues); 2],
     pub resident_bytes: Option<u64>,
     pub cpu_seconds: Option<f64>,
 }
@@ -68,7 +68,7 @@ impl Scrape {
             certificates: certificates.collect(),
             tls_files,
             pool_files: server.pool_files(),
-            refused: refused.snapshots(),
+            refused: refused.values(),
             resident_bytes: process::resident_bytes(),
             cpu_seconds: process::cpu_seconds(),
         }

@@ -23,12 +23,12 @@ impl FirstBytes {
             [] => None,
             bytes if bytes.starts_with(b"HTTP/") => None,
             // Record of an alert or a handshake.
-            [0x15 | 0x16, 0x03, ..] => Some("it speaks TLS; ask it by https://".to_owned()),
+            [0x15 | 0x16, 0x03, ..] => Some("it speaks TLS; use https://".to_owned()),
             bytes => {
                 let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
                 let line = line.unwrap_or_default().escape_ascii();
                 Some(format!(
-                    "it does not speak HTTP, what it says begins with \"{line}\""
+                    "it does not speak HTTP: its answer begins with \"{line}\""
                 ))
             }
         }

@@ -183,10 +183,7 @@ async fn exchange(
 fn unreachable_endpoint(target: &AdminTarget, error: &io::Error) -> CommandError {
     const LOOK: &str = "; is evenkeel running, and does its configuration have [admin]?";
     let (reason, hint) = match error.kind() {
-        _ if is_no_tls(error) => (
-            "what is there does not speak TLS; ask it by http://".to_owned(),
-            "",
-        ),
+        _ if is_no_tls(error) => ("it does not speak TLS; use http://".to_owned(), ""),
         ErrorKind::ConnectionRefused => ("connection refused".to_owned(), LOOK),
         ErrorKind::NotFound => ("no such socket".to_owned(), LOOK),
         ErrorKind::PermissionDenied => return denied(target),

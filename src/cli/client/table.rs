@@ -170,7 +170,7 @@ fn pool_heading(pool: &PoolView) -> String {
         let (kind, errors) = (clean(&file.kind), file.error.lines());
         for error in errors.map(clean) {
             text.push_str(&format!(
-                "  {kind} files: {error}; the last good one goes on\n"
+                "  {kind} files: {error}; the last good one serves\n"
             ));
         }
     }

@@ -95,13 +95,13 @@ impl AdminTarget {
         let address = address.trim_end_matches('/');
         let (address, name) = parse_address(address).map_err(|why| {
             let port = address.rsplit_once(':').map(|(_, port)| port);
-            match port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+            if port.is_some_and(|port| port.parse::<u16>().is_ok()) {
                 // A name that is not found is no wrong usage.
-                true => CommandError::Other(format!("--admin {text:?}: {why}")),
-                false => CommandError::Usage(format!(
-                    "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
-                )),
+                return CommandError::Other(format!("--admin {text:?}: {why}"));
             }
+            CommandError::Usage(format!(
+                "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
+            ))
         })?;
         let is_tls = match scheme {
             Some(scheme) => scheme == "https",

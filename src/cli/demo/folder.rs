@@ -13,19 +13,19 @@ use super::ports::Ports;
 const TEMPLATE: &str = include_str!("balancer.toml");
 
 /// Private folder; dropping it removes it.
-pub struct Folder(PathBuf);
+pub struct DemoFolder(PathBuf);
 
-impl Folder {
+impl DemoFolder {
     /// Makes the folder and writes certificate and configuration into it.
     ///
     /// # Errors
     /// The folder or a file in it cannot be written.
-    pub fn create(ports: &Ports, nodes: &[Node]) -> io::Result<Folder> {
+    pub fn create(ports: &Ports, nodes: &[Node]) -> io::Result<DemoFolder> {
         let name = format!("evenkeel-demo-{:08x}", fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         // Not recursive: a folder that is there already belongs to somebody else.
         DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = Folder(path);
+        let folder = DemoFolder(path);
         folder.write_certificate()?;
         fs::write(folder.configuration(), configuration(ports, nodes))?;
         Ok(folder)
@@ -49,7 +49,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for DemoFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -95,7 +95,7 @@ mod tests {
             Node::start("n1").await.unwrap(),
             Node::start("n2").await.unwrap(),
         ];
-        let folder = Folder::create(&Ports::any(), &nodes).unwrap();
+        let folder = DemoFolder::create(&Ports::any(), &nodes).unwrap();
         let file = folder.configuration();
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("{{"));

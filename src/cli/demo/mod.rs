@@ -13,7 +13,7 @@ use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
 use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
-use folder::Folder;
+use folder::DemoFolder;
 use node::Node;
 use ports::Ports;
 use tour::Tour;
@@ -51,8 +51,8 @@ pub fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
             Ports::usual()
         };
         let nodes = start_nodes().await?;
-        let folder =
-            Folder::create(&ports, &nodes).map_err(CommandError::io("write the demo's files"))?;
+        let folder = DemoFolder::create(&ports, &nodes)
+            .map_err(CommandError::io("write the demo's files"))?;
         let source = ConfigSource::File(folder.configuration());
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::folder::Folder;
+use super::folder::DemoFolder;
 use super::ports::USUAL;
 use crate::cli::balancer::Balancer;
 use crate::cli::failure::CommandError;
@@ -34,7 +34,7 @@ impl Tour {
     /// A listener is missing, which the demo's own configuration rules out.
     pub fn new(
         balancer: &Balancer,
-        folder: &Folder,
+        folder: &DemoFolder,
         usual_wanted: bool,
     ) -> Result<Tour, CommandError> {
         let secure = listener(balancer, "secure")?;
