@@ -60,14 +60,6 @@ impl AdminServer {
             .map(|endpoint| endpoint.local.clone())
     }
 
-    /// Real address of `[metrics]`, where there is one.
-    pub fn metrics_local(&self) -> Option<Bind> {
-        self.endpoints()
-            .metrics
-            .as_ref()
-            .map(|endpoint| endpoint.local.clone())
-    }
-
     fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
         lock(&self.bound)
     }

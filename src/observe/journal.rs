@@ -67,15 +67,6 @@ impl Journal {
         self.settings.store(Arc::new(prepared.settings));
     }
 
-    /// Does [`Journal::prepare`] and [`Journal::apply`] in one.
-    ///
-    /// # Errors
-    /// When the file cannot be opened; the present log then stays.
-    pub fn reconfigure(&self, settings: &AccessLog) -> io::Result<()> {
-        self.apply(Journal::prepare(settings)?);
-        Ok(())
-    }
-
     /// Opens the file again by its path (SIGUSR1, after a rotation). An error is logged and the
     /// present file stays.
     pub fn reopen(&self) {
@@ -224,7 +215,7 @@ mod tests {
         let (first, second) = (folder.path().join("a.log"), folder.path().join("b.log"));
         let journal = Journal::new(&file(&first)).unwrap();
         finish_one(&journal);
-        journal.reconfigure(&file(&second)).unwrap();
+        journal.apply(Journal::prepare(&file(&second)).unwrap());
         finish_one(&journal);
         assert!(journal.flush(PATIENCE));
         assert_eq!((lines(&first), lines(&second)), (1, 1));
@@ -235,11 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
         let journal = Journal::new(&file(&path)).unwrap();
-        assert!(
-            journal
-                .reconfigure(&file("/nowhere/b.log".as_ref()))
-                .is_err()
-        );
+        assert!(Journal::prepare(&file("/nowhere/b.log".as_ref())).is_err());
         finish_one(&journal);
         assert!(journal.flush(PATIENCE));
         assert_eq!(lines(&path), 1);
