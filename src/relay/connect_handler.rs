@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use super::SocketHandoff;
+use super::{SessionGuards, SocketHandoff};
 use crate::net::ConnectError;
 use crate::observe::ConnectionRecord;
 
 /// Kept by the relay until the first byte goes either way. Its calls are made on a relay thread: they must not wait.
-pub trait ConnectHandler<L>: Send {
+pub trait ConnectHandler: Send {
     /// Bounds the connect of a session that was adopted while connecting.
     fn connect_timeout(&self) -> Duration;
 
@@ -32,7 +32,7 @@ pub trait ConnectHandler<L>: Send {
         why: ConnectFailure,
         client: SocketHandoff,
         record: ConnectionRecord,
-        lease: L,
+        guards: SessionGuards,
     );
 }
 

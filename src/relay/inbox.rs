@@ -18,9 +18,9 @@ use super::table::SessionKey;
 use crate::net::Peer;
 
 /// What the set-up plane may ask of a worker.
-pub(super) enum WorkerCommand<L> {
-    Adopt(Box<NewSession<L>>),
-    Listen(OpenListener<L>),
+pub(super) enum WorkerCommand {
+    Adopt(Box<NewSession>),
+    Listen(OpenListener),
     /// The door of that number accepts again.
     Resume(u32),
     Unlisten {
@@ -30,7 +30,7 @@ pub(super) enum WorkerCommand<L> {
         done: oneshot::Sender<()>,
     },
     /// A connection that another worker has accepted.
-    Arrive(Arc<dyn OnAccept<L>>, OwnedFd, Peer),
+    Arrive(Arc<dyn OnAccept>, OwnedFd, Peer),
     /// Look at some of the table; perhaps end what was found.
     Inquire(Query),
     /// End one entry.
@@ -42,7 +42,7 @@ pub(super) enum WorkerCommand<L> {
     /// Whether the backend that has ended an entry is lost to it.
     Judged(SessionKey, bool),
     /// Another backend for an entry that has lost its own.
-    Attach(SessionKey, Box<NewBackend<L>>),
+    Attach(SessionKey, Box<NewBackend>),
     /// There is none for it.
     Forsake(SessionKey),
     /// End every entry, evenly over this time; later ones at once when it is over.
@@ -62,9 +62,9 @@ pub(super) enum WorkerCommand<L> {
 ///   asks waits for the answer. A client that hangs up leaves its question behind until the next round.
 /// - `Listen`, `Resume`, `Unlisten`: one of each for a door, of which a listener has one; a `Resume` answers a pause.
 /// - `PartAll`, `Stop`: once in a process's life.
-pub(super) struct Inbox<L> {
+pub(super) struct Inbox {
     /// `None`: the worker has ended.
-    commands: Mutex<Option<VecDeque<WorkerCommand<L>>>>,
+    commands: Mutex<Option<VecDeque<WorkerCommand>>>,
     waker: Waker,
     /// Live sessions, and those on their way here.
     pub live: AtomicUsize,
@@ -72,7 +72,7 @@ pub(super) struct Inbox<L> {
     pub held_bytes: AtomicUsize,
 }
 
-impl<L> Inbox<L> {
+impl Inbox {
     pub fn new(waker: Waker) -> Self {
         Self {
             commands: Mutex::new(Some(VecDeque::new())),
@@ -83,7 +83,7 @@ impl<L> Inbox<L> {
     }
 
     /// A command to a worker that has ended is dropped, and with it what it holds.
-    pub fn send(&self, command: WorkerCommand<L>) {
+    pub fn send(&self, command: WorkerCommand) {
         let was_empty = match &mut *self.lock() {
             Some(commands) => {
                 commands.push_back(command);
@@ -98,19 +98,19 @@ impl<L> Inbox<L> {
     }
 
     /// All that was sent since the last time.
-    pub fn take(&self) -> VecDeque<WorkerCommand<L>> {
+    pub fn take(&self) -> VecDeque<WorkerCommand> {
         self.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<WorkerCommand<L>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<WorkerCommand>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closes an inbox when its worker ends, by whatever way.
-pub(super) struct CloseInbox<L>(pub Arc<Inbox<L>>);
+pub(super) struct CloseInbox(pub Arc<Inbox>);
 
-impl<L> Drop for CloseInbox<L> {
+impl Drop for CloseInbox {
     fn drop(&mut self) {
         let left = self.0.lock().take();
         // Behind the lock: what a command holds may send one.

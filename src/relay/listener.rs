@@ -18,7 +18,7 @@ use crate::net::{Peer, accept_now, is_of_one_connection};
 pub(super) const ACCEPTS_PER_TURN: usize = 16;
 
 /// What a listener does with its connections. All of it is called on relay threads and must not wait.
-pub trait OnAccept<L>: Send + Sync {
+pub trait OnAccept: Send + Sync {
     /// Counts a connection that is to be accepted; false where there is no room for it, unless it is to be taken
     /// `anyway`.
     fn reserve(&self, anyway: bool) -> bool;
@@ -27,7 +27,7 @@ pub trait OnAccept<L>: Send + Sync {
     fn unreserve(&self);
 
     /// A connection has come, one that was counted. The session that it is to be, or `None`: it goes another way.
-    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession<L>>;
+    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession>;
 
     /// Accepting pauses until [`Door::resume`]: there is no room, or the process is short of what the error says.
     fn paused(&self, why: Option<io::Error>);
@@ -37,14 +37,14 @@ pub trait OnAccept<L>: Send + Sync {
 }
 
 /// A listening socket from which a worker accepts.
-pub struct RelayListener<L> {
+pub struct RelayListener {
     id: u32,
-    inbox: Arc<Inbox<L>>,
+    inbox: Arc<Inbox>,
 }
 
-impl<L: Send + 'static> Relay<L> {
+impl Relay {
     /// Accepts from a listening socket from now on. `socket` is a duplicate in no epoll.
-    pub fn listen(&self, socket: OwnedFd, arrivals: Arc<dyn OnAccept<L>>) -> RelayListener<L> {
+    pub fn listen(&self, socket: OwnedFd, arrivals: Arc<dyn OnAccept>) -> RelayListener {
         let (id, inbox) = self.next_door();
         inbox.send(WorkerCommand::Listen(OpenListener {
             id,
@@ -58,7 +58,7 @@ impl<L: Send + 'static> Relay<L> {
     }
 }
 
-impl<L> RelayListener<L> {
+impl RelayListener {
     /// Goes on accepting after [`Arrivals::paused`].
     pub fn resume(&self) {
         self.inbox.send(WorkerCommand::Resume(self.id));
@@ -78,10 +78,10 @@ impl<L> RelayListener<L> {
 }
 
 /// A door inside its worker.
-pub(super) struct OpenListener<L> {
+pub(super) struct OpenListener {
     pub id: u32,
     pub socket: OwnedFd,
-    pub arrivals: Arc<dyn OnAccept<L>>,
+    pub arrivals: Arc<dyn OnAccept>,
     /// The kernel may have a connection queued.
     pub is_ready: bool,
     pub is_paused: bool,
@@ -96,7 +96,7 @@ pub(super) fn door_of(key: SessionKey) -> Option<u32> {
     (key.index == DOORS).then_some(key.generation)
 }
 
-impl<L> OpenListener<L> {
+impl OpenListener {
     /// Watches for connections, and accepts. Where the epoll has no room for it, it pauses: resuming tries again.
     pub fn resume(&mut self, registry: &Registry) {
         self.is_paused = false;

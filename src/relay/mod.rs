@@ -1,9 +1,10 @@
 //! The relay plane: where an established connection spends its hours.
 //!
-//! [`Relay::adopt`] takes a session (two legs, the bytes already read from them, its lease, its record, its policy)
-//! and owns it to the end, fire and forget: when it ends, the relay finishes the record and then drops the lease.
+//! [`Relay::adopt`] takes a session (two legs, the bytes already read from them, its guards, its record, its limits)
+//! and owns it to the end, fire and forget: when it ends, the relay finishes the record and then drops the guards.
 //! One thread per worker, each with its own epoll; no buffer while a connection idles. No tokio type crosses this
-//! seam, and the relay knows nothing of pools: the lease is an opaque guard.
+//! seam. What the relay needs of the data path above it, it calls through a trait: [`ConnectHandler`], [`Migrator`] and
+//! [`OnAccept`].
 
 mod clock;
 mod closing;
@@ -37,8 +38,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::admission::ConnectionPermit;
 use crate::net::fds;
 use crate::observe::ConnectionRecord;
+use crate::pool::Lease;
 use crate::tls::record;
 pub use connect_handler::{ConnectFailure, ConnectHandler};
 pub use filter::Filter;
@@ -49,21 +52,38 @@ pub use query::{ConnectionInfo, Cursor, Handle, MAX_PAGE, SessionInfo, TablePage
 pub use resume_policy::{LostBackend, LostMessages, Migrator, NewBackend, ResumePolicy};
 use table::SessionKey;
 
-/// A connection, ready to be relayed. `L` is its lease: what it guards is not the relay's business.
-pub struct NewSession<L> {
+/// A connection, ready to be relayed.
+pub struct NewSession {
     pub client: SocketHandoff,
     pub backend: SocketHandoff,
     pub framing: Framing,
     /// The connect of the backend's leg was begun and is not done; it needs an origin.
     pub connecting: bool,
-    pub policy: SessionLimits,
+    pub limits: SessionLimits,
     pub record: ConnectionRecord,
     /// Dropped after the record is finished.
-    pub lease: L,
+    pub guards: SessionGuards,
     /// Takes the client back while no byte went either way. Dropped with the first byte.
-    pub origin: Option<Box<dyn ConnectHandler<L>>>,
+    pub connect_handler: Option<Box<dyn ConnectHandler>>,
     /// Lets it outlive its backend; its frames are to be followed.
-    pub resumption: Option<Box<ResumePolicy<L>>>,
+    pub resume_policy: Option<Box<ResumePolicy>>,
+}
+
+/// Counts that a session holds to its end. They are dropped in this order.
+#[derive(Debug)]
+pub struct SessionGuards {
+    /// `None`: its session has lost one backend and looks for another.
+    pub lease: Option<Lease>,
+    pub permit: ConnectionPermit,
+}
+
+impl SessionGuards {
+    pub fn new(lease: Lease, permit: ConnectionPermit) -> SessionGuards {
+        SessionGuards {
+            lease: Some(lease),
+            permit,
+        }
+    }
 }
 
 /// What the bytes of a session are.
@@ -121,17 +141,17 @@ impl SessionLimits {
     }
 }
 
-/// The relay plane's handle: its workers. `L` is what their sessions hold as their lease.
-pub struct Relay<L> {
-    plane: Arc<Plane<L>>,
+/// The relay plane's handle: its workers.
+pub struct Relay {
+    plane: Arc<Plane>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     doors: AtomicU32,
 }
 
 /// What the workers know of each other, and tell the outside.
-struct Plane<L> {
+struct Plane {
     /// One for each worker.
-    inboxes: Box<[Arc<Inbox<L>>]>,
+    inboxes: Box<[Arc<Inbox>]>,
     live: AtomicU64,
     emptied: Notify,
     /// Bytes that the entries of one worker may hold.
@@ -140,7 +160,7 @@ struct Plane<L> {
     pipes: usize,
 }
 
-impl<L: Send + 'static> Relay<L> {
+impl Relay {
     /// Starts the relay threads; `workers` 0 = one per core the process may use. For `max_held` see
     /// [`Relay::set_max_held`].
     ///
@@ -185,14 +205,14 @@ impl<L: Send + 'static> Relay<L> {
 
     /// Takes a session over. It goes to the worker with fewer live ones of two candidates: connections that last must
     /// stay balanced over the threads.
-    pub fn adopt(&self, session: NewSession<L>) {
+    pub fn adopt(&self, session: NewSession) {
         let worker = self.plane.lighter_of_two();
         self.plane.count(worker);
         worker.send(WorkerCommand::Adopt(Box::new(session)));
     }
 
     /// A number and a worker for the next door.
-    fn next_door(&self) -> (u32, Arc<Inbox<L>>) {
+    fn next_door(&self) -> (u32, Arc<Inbox>) {
         let id = self.doors.fetch_add(1, Ordering::Relaxed) & 0x7fff_ffff;
         let worker = id as usize % self.plane.inboxes.len();
         (id, Arc::clone(&self.plane.inboxes[worker]))
@@ -205,7 +225,7 @@ impl<L: Send + 'static> Relay<L> {
 
     /// Bytes that sessions hold for peers that do not take them.
     pub fn held_bytes(&self) -> u64 {
-        let held = |inbox: &Arc<Inbox<L>>| inbox.held_bytes.load(Ordering::Relaxed) as u64;
+        let held = |inbox: &Arc<Inbox>| inbox.held_bytes.load(Ordering::Relaxed) as u64;
         self.plane.inboxes.iter().map(held).sum()
     }
 
@@ -236,7 +256,7 @@ impl<L: Send + 'static> Relay<L> {
         self.tell(session, WorkerCommand::Ping);
     }
 
-    fn tell(&self, session: Handle, command: impl FnOnce(SessionKey) -> WorkerCommand<L>) {
+    fn tell(&self, session: Handle, command: impl FnOnce(SessionKey) -> WorkerCommand) {
         if let Some(inbox) = self.plane.inboxes.get(session.worker as usize) {
             inbox.send(command(session.key));
         }
@@ -272,8 +292,8 @@ impl<L: Send + 'static> Relay<L> {
     }
 }
 
-impl<L> Plane<L> {
-    fn lighter_of_two(&self) -> &Arc<Inbox<L>> {
+impl Plane {
+    fn lighter_of_two(&self) -> &Arc<Inbox> {
         let (one, other) = (self.candidate(), self.candidate());
         if one.live.load(Ordering::Relaxed) <= other.live.load(Ordering::Relaxed) {
             one
@@ -282,7 +302,7 @@ impl<L> Plane<L> {
         }
     }
 
-    fn candidate(&self) -> &Arc<Inbox<L>> {
+    fn candidate(&self) -> &Arc<Inbox> {
         match &*self.inboxes {
             [only] => only,
             inboxes => &inboxes[fastrand::usize(..inboxes.len())],
@@ -290,12 +310,12 @@ impl<L> Plane<L> {
     }
 
     /// Counts one session of a worker and of the plane.
-    fn count(&self, worker: &Inbox<L>) {
+    fn count(&self, worker: &Inbox) {
         worker.live.fetch_add(1, Ordering::Relaxed);
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn uncount(&self, worker: &Inbox<L>) {
+    fn uncount(&self, worker: &Inbox) {
         worker.live.fetch_sub(1, Ordering::Relaxed);
         if self.live.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.emptied.notify_waiters();

@@ -18,14 +18,16 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, Timespec, poll};
 
-use self::bench::{Bench, over, raw};
+use self::bench::{Bench, SessionEnd, guards, over, raw};
 pub use self::case::{Case, Choices};
 use self::case::{Content, Opening, Operation, Patience, SHORT};
 use self::end::{End, Seen};
 use self::legs::{bare, connecting, leg, sockets};
 use super::direction::MAX_HELD;
 use super::session::{BACKEND, CLIENT};
-use super::{ConnectFailure, ConnectHandler, NewSession, SessionLimits, SocketHandoff};
+use super::{
+    ConnectFailure, ConnectHandler, NewSession, SessionGuards, SessionLimits, SocketHandoff,
+};
 use crate::net::Peer;
 use crate::observe::ConnectionRecord;
 
@@ -47,7 +49,7 @@ struct World<'a> {
     case: &'a Case,
     /// The client's and the present backend's.
     ends: [End; 2],
-    lease: Receiver<()>,
+    lease: SessionEnd,
     /// The client that comes back.
     given: Option<Receiver<Given>>,
     /// The timeout of a case that has little patience.
@@ -372,7 +374,7 @@ struct Returning {
     connect_timeout: Duration,
 }
 
-impl ConnectHandler<Sender<()>> for Returning {
+impl ConnectHandler for Returning {
     fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }
@@ -396,7 +398,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         why: ConnectFailure,
         client: SocketHandoff,
         record: ConnectionRecord,
-        _lease: Sender<()>,
+        _guards: SessionGuards,
     ) {
         let _ = self.give.send((client, why, record));
     }
@@ -409,19 +411,20 @@ fn adopt(
     policy: SessionLimits,
     record: ConnectionRecord,
     connecting: bool,
-    origin: Option<Returning>,
-) -> Receiver<()> {
-    let (held, lease) = channel();
+    connect_handler: Option<Returning>,
+) -> SessionEnd {
+    let (guards, lease) = guards();
     bench.relay.adopt(NewSession {
         client,
         backend,
         framing: case.framing(),
         connecting,
-        policy,
+        limits: policy,
         record,
-        lease: held,
-        origin: origin.map(|origin| Box::new(origin) as Box<dyn ConnectHandler<Sender<()>>>),
-        resumption: None,
+        guards,
+        connect_handler: connect_handler
+            .map(|handler| Box::new(handler) as Box<dyn ConnectHandler>),
+        resume_policy: None,
     });
     lease
 }

@@ -101,7 +101,7 @@ pub(super) struct QueryReply {
     next: Option<u32>,
 }
 
-impl<L: Send + 'static> Relay<L> {
+impl Relay {
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
     pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> TablePage {
         self.inquire(filter, from, limit, QueryScope::Described)
@@ -198,7 +198,7 @@ impl Query {
     }
 
     /// Looks at the next slots. The keys are those of the entries to end.
-    pub fn ask<L>(self, table: &mut SessionTable<L>, now: Tick) -> Vec<SessionKey> {
+    pub fn ask(self, table: &mut SessionTable, now: Tick) -> Vec<SessionKey> {
         let mut answer = QueryReply::default();
         let mut closing = Vec::new();
         // Inclusive: a cursor comes from outside, and may be the last number there is.
@@ -248,7 +248,7 @@ impl Cursor {
     }
 }
 
-impl<L> Session<L> {
+impl Session {
     fn matches(&self, filter: &Filter, now: Tick) -> bool {
         self.is_established() && filter.fits(self.record(), self.idle(now))
     }

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use tokio_util::sync::DropGuard;
 
 use super::inbox::WorkerCommand;
-use super::{Handle, Relay, SocketHandoff};
+use super::{Handle, Relay, SessionGuards, SocketHandoff};
 use crate::config;
 use crate::observe::ConnectionRecord;
 
 /// What lets a WebSocket go on with another backend.
-pub struct ResumePolicy<L> {
+pub struct ResumePolicy {
     /// As they were when the session began.
     pub settings: Arc<config::Resume>,
-    pub seeker: Arc<dyn Migrator<L>>,
+    pub migrator: Arc<dyn Migrator>,
 }
 
 /// Finds a session another backend. Kept for the session's whole life; its calls are made on a relay thread and must not wait.
-pub trait Migrator<L>: Send + Sync {
+pub trait Migrator: Send + Sync {
     /// The backend has ended the session without a Close. `None`: it is lost to the session.
     /// Otherwise a [`Relay::judged`] tells within the settings' `settle` whether it is. Dropping
     /// what is returned ends the wait.
@@ -27,12 +27,12 @@ pub trait Migrator<L>: Send + Sync {
         &self,
         session: Handle,
         settings: &config::Resume,
-        lease: &L,
+        guards: &SessionGuards,
     ) -> Option<DropGuard>;
 
-    /// The session has lost its backend: gives up what its lease holds there, and begins to look for another one. The answer
+    /// The session has lost its backend: gives up its lease there, and begins to look for another one. The answer
     /// is a [`Relay::attach`] or a [`Relay::forsake`]. Dropping what is returned ends the search.
-    fn find_backend(self: Arc<Self>, gone: LostBackend, lease: &mut L) -> DropGuard;
+    fn find_backend(self: Arc<Self>, gone: LostBackend, guards: &mut SessionGuards) -> DropGuard;
 }
 
 /// What is known of a backend's leg that is gone.
@@ -85,23 +85,23 @@ impl fmt::Display for LostMessages {
 }
 
 /// The leg of another backend, after its handshake.
-pub struct NewBackend<L> {
+pub struct NewBackend {
     pub leg: SocketHandoff,
     /// Puts its lease into the session's, and writes to the record.
-    pub seat: Seat<L>,
+    pub install: Install,
 }
 
-/// What is done to a session's lease and record as it changes its backend.
-pub type Seat<L> = Box<dyn FnOnce(&mut L, &mut ConnectionRecord) + Send>;
+/// What is done to a session's guards and record as it changes its backend.
+pub type Install = Box<dyn FnOnce(&mut SessionGuards, &mut ConnectionRecord) + Send>;
 
-impl<L: Send + 'static> Relay<L> {
+impl Relay {
     /// Tells whether the backend that ended a session without a Close is lost to it.
     pub fn judged(&self, session: Handle, is_lost: bool) {
         self.tell(session, |key| WorkerCommand::Judged(key, is_lost));
     }
 
     /// Gives a session that has lost its backend another one. If the session is gone meanwhile, the leg is closed.
-    pub fn attach(&self, session: Handle, successor: NewBackend<L>) {
+    pub fn attach(&self, session: Handle, successor: NewBackend) {
         self.tell(session, |key| {
             WorkerCommand::Attach(key, Box::new(successor))
         });

@@ -22,7 +22,6 @@ use self::connecting::Connecting;
 pub(super) use self::gap::MigrationDeclined;
 use self::resume::ResumeState;
 use self::role::Role;
-use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::connect_handler::ConnectFailure;
 use super::direction::{Direction, Flow, Pump};
@@ -31,6 +30,7 @@ use super::leg::Leg;
 use super::query::{ConnectionInfo, Handle, SessionInfo};
 use super::resume_policy::ResumePolicy;
 use super::scratch::Scratch;
+use super::{Framing, SessionGuards};
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 
 pub(super) const CLIENT: usize = 0;
@@ -55,15 +55,15 @@ pub(super) enum TurnOutcome {
     ConnectFailed(ConnectFailure),
 }
 
-pub(super) struct Session<L> {
+pub(super) struct Session {
     record: ConnectionRecord,
     legs: [Leg; 2],
     /// By source: `directions[CLIENT]` goes from the client to the backend.
     directions: [Direction; 2],
-    lease: L,
+    guards: SessionGuards,
     /// The frames of each direction, where they are followed.
     frames: Option<Box<Frames>>,
-    role: Role<L>,
+    role: Role,
     idle_timeout: Ticks,
     fin_timeout: Ticks,
     lifetime: Ticks,
@@ -85,39 +85,36 @@ pub(super) struct Session<L> {
 }
 
 /// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
-const _: () = assert!(
-    size_of::<Session<[usize; 2]>>() <= 248,
-    "an entry has grown"
-);
+const _: () = assert!(size_of::<Session>() <= 248, "an entry has grown");
 
-impl<L> Session<L> {
-    pub fn new(session: super::NewSession<L>, now: Tick) -> Self {
+impl Session {
+    pub fn new(session: super::NewSession, now: Tick) -> Self {
         let super::NewSession {
             mut client,
             mut backend,
-            policy,
+            limits,
             record,
-            lease,
-            origin,
+            guards,
+            connect_handler,
             framing,
             connecting,
-            resumption,
+            resume_policy,
         } = session;
         let mut frames = match framing {
             Framing::Bytes => None,
             Framing::WebSocket(watched) => {
                 let read = [&mut client.read, &mut backend.read];
-                let takes_leave = |resumption: &ResumePolicy<L>| resumption.settings.on.close_code;
-                let takes_leave = resumption.as_deref().is_some_and(takes_leave);
+                let takes_leave = |resumption: &ResumePolicy| resumption.settings.on.close_code;
+                let takes_leave = resume_policy.as_deref().is_some_and(takes_leave);
                 Some(Box::new(Frames::new(&watched, takes_leave, read, now)))
             }
         };
         let role = Role::new(
-            origin.map(|origin| Connecting {
+            connect_handler.map(|origin| Connecting {
                 origin,
                 opening: connecting,
             }),
-            resumption
+            resume_policy
                 .zip(frames.as_deref_mut())
                 .map(|(resumption, frames)| {
                     let has_spoken = frames.passages[CLIENT].take_spoken();
@@ -134,12 +131,12 @@ impl<L> Session<L> {
                 Leg::new(client.socket, client.transport, false),
                 Leg::new(backend.socket, backend.transport, connecting),
             ],
-            lease,
+            guards,
             frames,
             role,
-            idle_timeout: policy.idle_timeout.into(),
-            fin_timeout: policy.fin_timeout.into(),
-            lifetime: lifetime(policy.max_lifetime),
+            idle_timeout: limits.idle_timeout.into(),
+            fin_timeout: limits.fin_timeout.into(),
+            lifetime: lifetime(limits.max_lifetime),
             last_activity: now,
             unsent_before: None,
             held: 0,
@@ -403,13 +400,13 @@ impl<L> Session<L> {
         self.legs.iter().for_each(Leg::reset);
     }
 
-    /// Closes the sockets and finishes the record; the lease is let go after that.
-    pub fn finish(self) -> L {
+    /// Closes the sockets and finishes the record; the guards are dropped after that.
+    pub fn finish(self) -> SessionGuards {
         let Self {
             legs,
             record,
             end,
-            lease,
+            guards,
             role,
             ..
         } = self;
@@ -419,7 +416,7 @@ impl<L> Session<L> {
             phase: Phase::Relay,
             how: Cause::Error,
         }));
-        lease
+        guards
     }
 }
 

@@ -11,8 +11,7 @@ use super::session::Session;
 /// rounding it up.
 const CHUNK: u32 = 264;
 const _: () = {
-    let left =
-        (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Option<Session<[usize; 2]>>>());
+    let left = (64 * 1024usize).checked_sub(CHUNK as usize * size_of::<Option<Session>>());
     assert!(matches!(left, Some(..256)), "a chunk wastes memory");
 };
 
@@ -23,20 +22,20 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
-pub(super) struct SessionTable<L> {
-    chunks: Vec<Chunk<L>>,
+pub(super) struct SessionTable {
+    chunks: Vec<Chunk>,
     free: BinaryHeap<Reverse<u32>>,
 }
 
-struct Chunk<L> {
+struct Chunk {
     /// Outlives the entries: a key stays stale when its chunk was given back.
     generations: Box<[u32; CHUNK as usize]>,
     /// Empty while none is live.
-    entries: Vec<Option<Session<L>>>,
+    entries: Vec<Option<Session>>,
     live: u32,
 }
 
-impl<L> Default for SessionTable<L> {
+impl Default for SessionTable {
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
@@ -45,7 +44,7 @@ impl<L> Default for SessionTable<L> {
     }
 }
 
-impl<L> SessionTable<L> {
+impl SessionTable {
     /// Reserves the key that the next [`Table::put`] fills.
     pub fn reserve(&mut self) -> SessionKey {
         if self.free.is_empty() {
@@ -58,14 +57,14 @@ impl<L> SessionTable<L> {
         SessionKey { index, generation }
     }
 
-    pub fn put(&mut self, key: SessionKey, entry: Session<L>) {
+    pub fn put(&mut self, key: SessionKey, entry: Session) {
         if let Some(chunk) = self.chunks.get_mut((key.index / CHUNK) as usize) {
             chunk.put(key.index % CHUNK, entry);
         }
     }
 
     #[inline]
-    pub fn entry(&mut self, key: SessionKey) -> Option<&mut Session<L>> {
+    pub fn entry(&mut self, key: SessionKey) -> Option<&mut Session> {
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
         let place = (key.index % CHUNK) as usize;
         if chunk.generations[place] != key.generation {
@@ -75,7 +74,7 @@ impl<L> SessionTable<L> {
     }
 
     /// Takes the entry out and makes its key stale.
-    pub fn remove(&mut self, key: SessionKey) -> Option<Session<L>> {
+    pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
         self.entry(key)?;
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
         self.free.push(Reverse(key.index));
@@ -88,7 +87,7 @@ impl<L> SessionTable<L> {
     }
 
     /// What stands at this index: `None` behind the last slot, `Some(None)` for a free one.
-    pub fn slot(&mut self, index: u32) -> Option<Option<(SessionKey, &mut Session<L>)>> {
+    pub fn slot(&mut self, index: u32) -> Option<Option<(SessionKey, &mut Session)>> {
         let chunk = self.chunks.get_mut((index / CHUNK) as usize)?;
         let place = (index % CHUNK) as usize;
         let key = SessionKey {
@@ -120,7 +119,7 @@ impl<L> SessionTable<L> {
     }
 }
 
-impl<L> Chunk<L> {
+impl Chunk {
     fn new() -> Self {
         Self {
             generations: Box::new([0; CHUNK as usize]),
@@ -129,7 +128,7 @@ impl<L> Chunk<L> {
         }
     }
 
-    fn put(&mut self, place: u32, entry: Session<L>) {
+    fn put(&mut self, place: u32, entry: Session) {
         if self.entries.is_empty() {
             self.entries.reserve_exact(CHUNK as usize);
             self.entries.resize_with(CHUNK as usize, || None);
@@ -140,7 +139,7 @@ impl<L> Chunk<L> {
         }
     }
 
-    fn take(&mut self, place: u32) -> Option<Session<L>> {
+    fn take(&mut self, place: u32) -> Option<Session> {
         let taken = self.entries.get_mut(place as usize)?.take()?;
         let generation = &mut self.generations[place as usize];
         *generation = generation.wrapping_add(1) & SessionKey::GENERATION_MASK;

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::model::bench::{
-    Bench, TlsClient, numbers, over, pair, policy, raw, tight_pair, tls_leg,
+    Bench, SessionEnd, TlsClient, guards, numbers, over, pair, policy, raw, tight_pair, tls_leg,
 };
 use super::*;
 use crate::config::Dial;
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(3);
 struct Ends {
     client: TcpStream,
     backend: TcpStream,
-    lease: Receiver<()>,
+    lease: SessionEnd,
 }
 
 impl Bench {
@@ -308,7 +308,7 @@ fn shutdown_ends_what_is_left() {
 /// Gives the client that comes back to a receiver, with the reason.
 struct Returning(Sender<(super::SocketHandoff, ConnectFailure)>);
 
-impl ConnectHandler<Sender<()>> for Returning {
+impl ConnectHandler for Returning {
     fn connect_timeout(&self) -> Duration {
         LONG
     }
@@ -332,7 +332,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         why: ConnectFailure,
         client: super::SocketHandoff,
         _record: ConnectionRecord,
-        _lease: Sender<()>,
+        _guards: SessionGuards,
     ) {
         let _ = self.0.send((client, why));
     }
@@ -356,11 +356,11 @@ fn returning_to(
     connecting: bool,
 ) -> (
     TcpStream,
-    Receiver<()>,
+    SessionEnd,
     Receiver<(super::SocketHandoff, ConnectFailure)>,
 ) {
     let (client, inner_client) = pair();
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     let (give, given) = channel();
     let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
     bench.relay.adopt(NewSession {
@@ -372,11 +372,11 @@ fn returning_to(
         },
         framing: Framing::Bytes,
         connecting,
-        policy: policy(),
+        limits: policy(),
         record: ConnectionRecord::new(&bench.counters, peer),
-        lease: held,
-        origin: Some(Box::new(Returning(give))),
-        resumption: None,
+        guards,
+        connect_handler: Some(Box::new(Returning(give))),
+        resume_policy: None,
     });
     (client, lease, given)
 }
@@ -487,7 +487,7 @@ fn frame(length: usize) -> Vec<u8> {
 fn frames_are_followed_through_bulk_that_nobody_looks_at() {
     let bench = Bench::new();
     let ((client, inner_client), (mut backend, inner_backend)) = (pair(), pair());
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     // Small ones between large ones: what goes through a pipe must end within a payload.
     let sizes = [
         3_000_000, 10, 0, 126, 5_000_000, 70_000, 125, 65_536, 2_000_000,
@@ -498,11 +498,11 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
         backend: raw(inner_backend, &frame(1000)[..500]),
         framing: Framing::WebSocket(FramePolicy::default()),
         connecting: false,
-        policy: policy(),
+        limits: policy(),
         record: ConnectionRecord::new(&bench.counters, Peer::Unix),
-        lease: held,
-        origin: None,
-        resumption: None,
+        guards,
+        connect_handler: None,
+        resume_policy: None,
     });
     sent.splice(0..0, frame(1000)[500..].iter().copied());
     let count = |bench: &Bench| bench.counters.lost_frames.load(Ordering::Relaxed);
@@ -630,14 +630,14 @@ struct Front {
     paused: AtomicU64,
 }
 
-impl OnAccept<Sender<()>> for Front {
+impl OnAccept for Front {
     fn reserve(&self, _anyway: bool) -> bool {
         true
     }
 
     fn unreserve(&self) {}
 
-    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession<Sender<()>>> {
+    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession> {
         None
     }
 
@@ -704,20 +704,17 @@ fn a_panic_in_one_session_ends_that_session_alone() {
     let mut well = bench.relayed(policy());
     let ((mut client, inner_client), (mut backend, inner_backend)) = (pair(), pair());
     let peer = Peer::tcp(CURSED.parse().unwrap());
-    let (legs, given_up) = (
-        (raw(inner_client, &[]), raw(inner_backend, &[])),
-        channel::<()>(),
-    );
+    let (legs, given_up) = ((raw(inner_client, &[]), raw(inner_backend, &[])), guards());
     bench.relay.adopt(NewSession {
         client: legs.0,
         backend: legs.1,
         framing: Framing::Bytes,
         connecting: false,
-        policy: policy(),
+        limits: policy(),
         record: ConnectionRecord::new(&bench.counters, peer),
-        lease: given_up.0,
-        origin: None,
-        resumption: None,
+        guards: given_up.0,
+        connect_handler: None,
+        resume_policy: None,
     });
     client.write_all(b"x").unwrap();
     backend.read_exact(&mut [0]).unwrap();
@@ -869,7 +866,7 @@ fn tls_session(
     bench: &Bench,
     version: &'static rustls::SupportedProtocolVersion,
     early: &[u8],
-) -> (TlsClient, TcpStream, Receiver<()>) {
+) -> (TlsClient, TcpStream, SessionEnd) {
     let (leg, client) = tls_leg(version, early);
     let (backend, inner_backend) = pair();
     let lease = bench.adopt(leg, raw(inner_backend, b"hi "), policy());

@@ -37,20 +37,20 @@ const LOOK_SPACING: Duration = Duration::from_millis(5);
 const LOOK_SPACING_PER_ENTRY: Duration = Duration::from_micros(10);
 
 /// A worker that has its epoll but does not run yet.
-pub(super) struct ReadyWorker<L> {
+pub(super) struct ReadyWorker {
     poll: Poll,
-    pub inbox: Arc<Inbox<L>>,
+    pub inbox: Arc<Inbox>,
 }
 
 /// # Errors
 /// The kernel refused an epoll or an eventfd.
-pub(super) fn prepare<L>() -> io::Result<ReadyWorker<L>> {
+pub(super) fn prepare() -> io::Result<ReadyWorker> {
     let poll = Poll::new()?;
     let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKE)?));
     Ok(ReadyWorker { poll, inbox })
 }
 
-impl<L: Send + 'static> ReadyWorker<L> {
+impl ReadyWorker {
     /// Starts the thread.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl<L: Send + 'static> ReadyWorker<L> {
     pub fn start(
         self,
         number: usize,
-        plane: Arc<Plane<L>>,
+        plane: Arc<Plane>,
     ) -> io::Result<std::thread::JoinHandle<()>> {
         let origin = Instant::now();
         let clock = Clock::new(origin);
@@ -84,14 +84,14 @@ impl<L: Send + 'static> ReadyWorker<L> {
     }
 }
 
-struct Worker<L> {
+struct Worker {
     poll: Poll,
-    inbox: Arc<Inbox<L>>,
-    plane: Arc<Plane<L>>,
-    table: SessionTable<L>,
+    inbox: Arc<Inbox>,
+    plane: Arc<Plane>,
+    table: SessionTable,
     scratch: Scratch,
     clock: Clock,
-    doors: Vec<OpenListener<L>>,
+    doors: Vec<OpenListener>,
     /// Entries that get a turn now: an event named them, or their last turn ran out of budget.
     again: VecDeque<SessionKey>,
     /// Entries that wait for something of which no event tells.
@@ -105,7 +105,7 @@ struct Worker<L> {
     number: u32,
 }
 
-impl<L: Send + 'static> Worker<L> {
+impl Worker {
     fn run(mut self) {
         // However this ends: nobody is to wait for an answer of a worker that is gone.
         let _closed = CloseInbox(Arc::clone(&self.inbox));
@@ -255,11 +255,11 @@ impl<L: Send + 'static> Worker<L> {
         self.finish(entry);
     }
 
-    fn finish(&mut self, entry: Session<L>) {
-        // What hangs on the lease and the record is others' code: a panic there must not end this thread.
+    fn finish(&mut self, entry: Session) {
+        // What hangs on the guards and the record is others' code: a panic there must not end this thread.
         let finished = catch_unwind(AssertUnwindSafe(|| entry.finish()));
         self.plane.uncount(&self.inbox);
-        let released = finished.and_then(|lease| catch_unwind(AssertUnwindSafe(|| drop(lease))));
+        let released = finished.and_then(|guards| catch_unwind(AssertUnwindSafe(|| drop(guards))));
         if released.is_err() {
             tracing::error!("the end of a connection panicked");
         }
@@ -284,7 +284,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    fn adopt(&mut self, session: NewSession<L>, now: Instant) {
+    fn adopt(&mut self, session: NewSession, now: Instant) {
         let key = self.table.reserve();
         let mut entry = Session::new(session, self.scratch.now);
         let mut register = |side| self.register(key, side, entry.leg(side).raw_fd());

@@ -4,25 +4,29 @@
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::task::{Context, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
 };
 
-use super::super::{Framing, NewSession, Relay, SessionLimits, SocketHandoff, Tls, Transport};
+use crate::admission::Limits;
 use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
+use crate::relay::{
+    Framing, NewSession, Relay, SessionGuards, SessionLimits, SocketHandoff, Tls, Transport,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 
 /// A relay with one worker, and what its records are made of.
 pub struct Bench {
-    pub relay: Arc<Relay<Sender<()>>>,
+    pub relay: Arc<Relay>,
     pub counters: Arc<ListenerCounters>,
 }
 
@@ -59,19 +63,19 @@ impl Bench {
         client: SocketHandoff,
         backend: SocketHandoff,
         policy: SessionLimits,
-    ) -> Receiver<()> {
-        let (held, lease) = channel::<()>();
+    ) -> SessionEnd {
+        let (guards, lease) = guards();
         let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
         self.relay.adopt(NewSession {
             client,
             backend,
-            policy,
+            limits: policy,
             framing: Framing::Bytes,
             connecting: false,
             record: ConnectionRecord::new(&self.counters, peer),
-            lease: held,
-            origin: None,
-            resumption: None,
+            guards,
+            connect_handler: None,
+            resume_policy: None,
         });
         lease
     }
@@ -153,12 +157,55 @@ pub fn raw(inner: TcpStream, read: &[u8]) -> SocketHandoff {
     }
 }
 
-/// Waits until the lease is dropped.
-pub fn over(lease: &Receiver<()>) {
-    assert!(matches!(
-        lease.recv_timeout(LONG),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
-    ));
+/// Waits until the session's guards are dropped.
+pub fn over(end: &SessionEnd) {
+    assert!(end.comes_within(LONG), "a session does not end");
+}
+
+/// Guards of a session that counts against limits of its own, and the end of it.
+pub fn guards() -> (SessionGuards, SessionEnd) {
+    let limits = Limits::unbounded();
+    let permit = limits.slot().place();
+    let guards = SessionGuards {
+        lease: None,
+        permit,
+    };
+    (guards, SessionEnd(limits))
+}
+
+/// The end of one session: its guards are dropped.
+pub struct SessionEnd(Arc<Limits>);
+
+impl SessionEnd {
+    pub fn has_come(&self) -> bool {
+        self.0.live() == 0
+    }
+
+    /// Waits for it, at most this long.
+    pub fn comes_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut emptied = std::pin::pin!(self.0.emptied());
+        while emptied
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            let Some(left) = patience.checked_sub(begun.elapsed()) else {
+                return false;
+            };
+            std::thread::park_timeout(left);
+        }
+        true
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Numbered, so that a loss or a swap shows.

@@ -16,7 +16,7 @@ pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// "An unexpected condition": the backend does not answer.
 const UNEXPECTED: u16 = 1011;
 
-impl<L> Session<L> {
+impl Session {
     /// Ends the session by the operator's decision: a WebSocket is told why, all others are closed. What is over already
     /// takes its course.
     pub fn begin_close(&mut self, goodbye: &CloseFrame, now: Tick) -> TurnOutcome {

@@ -16,13 +16,13 @@ use crate::observe::{Cause, Phase, Side, Termination};
 const LEAVE_AFTER: Duration = Duration::from_millis(50);
 
 /// What a session has besides as long as nobody was sent anything.
-pub(super) struct Connecting<L> {
-    pub origin: Box<dyn ConnectHandler<L>>,
+pub(super) struct Connecting {
+    pub origin: Box<dyn ConnectHandler>,
     /// Its backend's leg is not connected yet.
     pub opening: bool,
 }
 
-impl<L> Session<L> {
+impl Session {
     /// Waits for the backend's leg to be connected.
     pub(super) fn open(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let has_left = self.legs[CLIENT].is_broken();
@@ -86,7 +86,7 @@ impl<L> Session<L> {
 
     /// The backend has finished before a byte went either way. If the client has not been heard of, another may serve.
     pub(super) fn leave_to_another(&mut self) -> TurnOutcome {
-        let has_other = |early: &Connecting<L>| early.origin.has_other();
+        let has_other = |early: &Connecting| early.origin.has_other();
         if self.is_untouched() && self.role.early().is_some_and(has_other) {
             return TurnOutcome::ConnectFailed(ConnectFailure::Fin);
         }
@@ -105,7 +105,7 @@ impl<L> Session<L> {
         let Self {
             legs: [client, backend],
             record,
-            lease,
+            guards,
             role,
             ..
         } = self;
@@ -116,7 +116,7 @@ impl<L> Session<L> {
             client.reset();
         }
         match (early, client.into_session_leg()) {
-            (Some(early), Some(client)) => early.origin.failed(why, client, record, lease),
+            (Some(early), Some(client)) => early.origin.failed(why, client, record, guards),
             _ => record.finish(Termination::new(Side::Backend, Phase::Connect, Cause::Rst)),
         }
     }

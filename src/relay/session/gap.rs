@@ -68,7 +68,7 @@ enum GapRead {
     Ended(Cause),
 }
 
-impl<L> Session<L> {
+impl Session {
     fn gap(&mut self) -> Option<&mut BackendGap> {
         match &mut self.role.resume_mut()?.state {
             BackendPhase::Gap(gap) => Some(gap),
@@ -89,7 +89,7 @@ impl<L> Session<L> {
                 was_short: gap.was_short,
                 from,
             };
-            gap.search = Some(Arc::clone(&resume.seeker).find_backend(gone, &mut self.lease));
+            gap.search = Some(Arc::clone(&resume.migrator).find_backend(gone, &mut self.guards));
         }
     }
 
@@ -183,8 +183,7 @@ impl<L> Session<L> {
 
     /// How much more of the client may be held.
     fn gap_room(&self) -> usize {
-        let room =
-            |resume: &ResumeState<L>| resume.max_buffer().saturating_sub(resume.held_bytes());
+        let room = |resume: &ResumeState| resume.max_buffer().saturating_sub(resume.held_bytes());
         self.role.resume().map_or(0, room)
     }
 
@@ -223,7 +222,7 @@ impl<L> Session<L> {
     /// It has one, or is about to end.
     pub fn attach(
         &mut self,
-        successor: NewBackend<L>,
+        successor: NewBackend,
         scratch: &mut Scratch,
     ) -> Result<(), MigrationDeclined> {
         let now = scratch.now;
@@ -249,13 +248,13 @@ impl<L> Session<L> {
             from: now,
             lost: gap.lost,
         });
-        let NewBackend { leg, seat } = successor;
+        let NewBackend { leg, install } = successor;
         if let Some(search) = gap.search {
             // It has found what it looked for.
             search.disarm();
         }
         let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
-        seat(&mut self.lease, &mut self.record);
+        install(&mut self.guards, &mut self.record);
         self.record.resumed(Resumed {
             from,
             gap: now.since(gap.ended).into(),

@@ -35,7 +35,7 @@ pub(super) fn longest_doubt(settle: Duration) -> Ticks {
     settle.saturating_add(ANSWER_IS_LATE).into()
 }
 
-impl<L> Session<L> {
+impl Session {
     fn doubt_mut(&mut self) -> Option<&mut LossQuery> {
         match &mut self.role.resume_mut()?.state {
             BackendPhase::Doubt(doubt) => Some(doubt),
@@ -44,14 +44,14 @@ impl<L> Session<L> {
     }
 
     pub(super) fn is_in_doubt(&self) -> bool {
-        let in_doubt = |resume: &ResumeState<L>| matches!(resume.state, BackendPhase::Doubt(_));
+        let in_doubt = |resume: &ResumeState| matches!(resume.state, BackendPhase::Doubt(_));
         self.role.resume().is_some_and(in_doubt)
     }
 
     /// An end of its backend is a loss without a question: we are taking it away, or every end is
     /// one.
     pub(super) fn ends_by_our_will(&self) -> bool {
-        let is_asked = |resume: &ResumeState<L>| {
+        let is_asked = |resume: &ResumeState| {
             resume.settings.on.eof || matches!(resume.state, BackendPhase::Leaving(_))
         };
         self.role.resume().is_some_and(is_asked)
@@ -82,8 +82,8 @@ impl<L> Session<L> {
             return;
         };
         let wait = resume
-            .seeker
-            .judge_loss(session, &resume.settings, &self.lease);
+            .migrator
+            .judge_loss(session, &resume.settings, &self.guards);
         if let BackendPhase::Doubt(doubt) = &mut resume.state {
             if wait.is_none() {
                 doubt.verdict = Some(LossVerdict::Lost);

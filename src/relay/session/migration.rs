@@ -53,7 +53,7 @@ impl Migration {
     }
 }
 
-impl<L> Session<L> {
+impl Session {
     pub(super) fn leaving(&mut self) -> Option<&mut Migration> {
         match &mut self.role.resume_mut()?.state {
             BackendPhase::Leaving(leaving) => Some(leaving),

@@ -16,7 +16,7 @@ use crate::observe::{Phase, Side, Termination};
 /// The client hears why once its backend was silent for so long: as long as one is given to answer elsewhere.
 const ANSWERS_WAIT: Duration = Duration::from_millis(500);
 
-impl<L> Session<L> {
+impl Session {
     /// After bytes came: a client that did wrong ends its session.
     pub(super) fn judge_client(&mut self, now: Tick) -> Option<TurnOutcome> {
         let breach = self.frames.as_deref()?.breach()?;

@@ -28,8 +28,8 @@ use crate::wire::frame_filter::{Filtered, FrameAction};
 const SHORT_SERVICE: Duration = Duration::from_secs(1);
 
 /// What a resumable session has besides.
-pub(super) struct ResumeState<L> {
-    pub seeker: Arc<dyn Migrator<L>>,
+pub(super) struct ResumeState {
+    pub migrator: Arc<dyn Migrator>,
     pub settings: Arc<config::Resume>,
     /// Of changes that its backends have caused.
     changes: Bucket,
@@ -66,11 +66,11 @@ pub(super) enum BackendPhase {
     Gap(Box<BackendGap>),
 }
 
-impl<L> ResumeState<L> {
-    pub fn new(resumption: ResumePolicy<L>, has_spoken: bool, now: Tick) -> ResumeState<L> {
-        let ResumePolicy { settings, seeker } = resumption;
+impl ResumeState {
+    pub fn new(resumption: ResumePolicy, has_spoken: bool, now: Tick) -> ResumeState {
+        let ResumePolicy { settings, migrator } = resumption;
         ResumeState {
-            seeker,
+            migrator,
             settings,
             changes: Bucket::default(),
             state: BackendPhase::Served,
@@ -119,16 +119,16 @@ impl<L> ResumeState<L> {
     }
 }
 
-impl<L> Session<L> {
+impl Session {
     /// It has no backend at present.
     pub(super) fn is_in_gap(&self) -> bool {
-        let is_gap = |resume: &ResumeState<L>| matches!(resume.state, BackendPhase::Gap(_));
+        let is_gap = |resume: &ResumeState| matches!(resume.state, BackendPhase::Gap(_));
         self.role.resume().is_some_and(is_gap)
     }
 
     /// It is changing its backend.
     pub(super) fn is_changing(&self) -> bool {
-        let is_served = |resume: &ResumeState<L>| matches!(resume.state, BackendPhase::Served);
+        let is_served = |resume: &ResumeState| matches!(resume.state, BackendPhase::Served);
         !self.role.resume().is_none_or(is_served)
     }
 
@@ -150,20 +150,20 @@ impl<L> Session<L> {
 
     /// The same by our decision.
     pub(super) fn may_move(&self) -> bool {
-        let on_drain = |resume: &ResumeState<L>| resume.settings.on.drain;
+        let on_drain = |resume: &ResumeState| resume.settings.on.drain;
         self.role.resume().is_some_and(on_drain) && self.is_resumable()
     }
 
     /// The same when its backend does not answer a ping.
     pub(super) fn outlives_a_dead_backend(&self) -> bool {
-        let on_death = |resume: &ResumeState<L>| resume.settings.on.down || resume.settings.on.eof;
+        let on_death = |resume: &ResumeState| resume.settings.on.down || resume.settings.on.eof;
         self.role.resume().is_some_and(on_death) && self.is_resumable()
     }
 
     /// Its backend's end is known, and not read yet or not judged: what the client sends is better
     /// left for the next one.
     pub(super) fn is_left_alone(&self) -> bool {
-        let is_ending = |resume: &ResumeState<L>| {
+        let is_ending = |resume: &ResumeState| {
             matches!(resume.state, BackendPhase::Doubt(_)) || self.legs[BACKEND].is_ending()
         };
         self.role.resume().is_some_and(is_ending) && self.is_resumable()
@@ -195,7 +195,7 @@ impl<L> Session<L> {
         let left = backend.left();
         let is_whole = backend.has_passed_whole() && !client.is_deaf();
         let resume = self.role.resume();
-        let may_change = |resume: &ResumeState<L>| is_our_move || resume.may_change(now);
+        let may_change = |resume: &ResumeState| is_our_move || resume.may_change(now);
         if !is_whole || !resume.is_some_and(may_change) {
             return self.break_off(end, now);
         }

@@ -5,19 +5,19 @@ use super::Connecting;
 use super::resume::ResumeState;
 
 /// Nothing for most of the sessions, and most of the time.
-pub(super) struct Role<L>(Option<Box<RoleKind<L>>>);
+pub(super) struct Role(Option<Box<RoleKind>>);
 
-enum RoleKind<L> {
+enum RoleKind {
     /// Until the first byte.
-    Early(Connecting<L>),
+    Early(Connecting),
     /// It may outlive its backend. Apart, so that those who have no byte yet do not pay for it.
-    Resume(Box<ResumeState<L>>),
+    Resume(Box<ResumeState>),
 }
 
-const _: () = assert!(size_of::<RoleKind<[usize; 2]>>() <= 24);
+const _: () = assert!(size_of::<RoleKind>() <= 24);
 
-impl<L> Role<L> {
-    pub fn new(early: Option<Connecting<L>>, resume: Option<ResumeState<L>>) -> Self {
+impl Role {
+    pub fn new(early: Option<Connecting>, resume: Option<ResumeState>) -> Self {
         let kind = match (early, resume) {
             (Some(early), _) => Some(RoleKind::Early(early)),
             (None, resume) => resume.map(|resume| RoleKind::Resume(Box::new(resume))),
@@ -25,28 +25,28 @@ impl<L> Role<L> {
         Self(kind.map(Box::new))
     }
 
-    pub fn early(&self) -> Option<&Connecting<L>> {
+    pub fn early(&self) -> Option<&Connecting> {
         match self.0.as_deref() {
             Some(RoleKind::Early(early)) => Some(early),
             _ => None,
         }
     }
 
-    pub fn early_mut(&mut self) -> Option<&mut Connecting<L>> {
+    pub fn early_mut(&mut self) -> Option<&mut Connecting> {
         match self.0.as_deref_mut() {
             Some(RoleKind::Early(early)) => Some(early),
             _ => None,
         }
     }
 
-    pub fn resume(&self) -> Option<&ResumeState<L>> {
+    pub fn resume(&self) -> Option<&ResumeState> {
         match self.0.as_deref() {
             Some(RoleKind::Resume(resume)) => Some(resume),
             _ => None,
         }
     }
 
-    pub fn resume_mut(&mut self) -> Option<&mut ResumeState<L>> {
+    pub fn resume_mut(&mut self) -> Option<&mut ResumeState> {
         match self.0.as_deref_mut() {
             Some(RoleKind::Resume(resume)) => Some(resume),
             _ => None,
@@ -59,7 +59,7 @@ impl<L> Role<L> {
     }
 
     /// It goes back, if it may.
-    pub fn into_early(self) -> Option<Connecting<L>> {
+    pub fn into_early(self) -> Option<Connecting> {
         match self.0.map(|kind| *kind) {
             Some(RoleKind::Early(early)) => Some(early),
             _ => None,
@@ -67,7 +67,7 @@ impl<L> Role<L> {
     }
 
     /// It outlives no backend any more.
-    pub fn take_resume(&mut self) -> Option<ResumeState<L>> {
+    pub fn take_resume(&mut self) -> Option<ResumeState> {
         let taken = self.0.take_if(|kind| matches!(**kind, RoleKind::Resume(_)));
         match taken.map(|kind| *kind) {
             Some(RoleKind::Resume(resume)) => Some(*resume),

@@ -19,7 +19,7 @@ const FREE_PIPE_AFTER: Duration = Duration::from_secs(1);
 /// Pings are sent to about this precision.
 const PING_PRECISION: Duration = Duration::from_millis(500);
 
-impl<L> Session<L> {
+impl Session {
     /// What is left until it is ended if nothing happens.
     fn left(&self, now: Tick) -> Duration {
         self.timeout().left(now.since(self.last_activity))

@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -19,7 +18,7 @@ pub(super) type Heard = (Vec<Message>, Option<(u16, String)>);
 pub(super) struct Tunnel {
     pub client: TcpStream,
     pub backend: TcpStream,
-    pub lease: Receiver<()>,
+    pub lease: SessionEnd,
 }
 
 pub(super) fn tunnel(bench: &Bench, watched: FramePolicy, policy: SessionLimits) -> Tunnel {
@@ -34,20 +33,20 @@ pub(super) fn tunnel_with(
     early: &[u8],
 ) -> Tunnel {
     let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     bench.relay.adopt(NewSession {
         client: raw(inner_client, early),
         backend: raw(inner_backend, &[]),
-        policy,
+        limits: policy,
         framing: Framing::WebSocket(watched),
         connecting: false,
         record: ConnectionRecord::new(
             &bench.counters,
             crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap()),
         ),
-        lease: held,
-        origin: None,
-        resumption: None,
+        guards,
+        connect_handler: None,
+        resume_policy: None,
     });
     Tunnel {
         client,
@@ -64,7 +63,7 @@ fn peer(stream: TcpStream, role: Role) -> Peer {
 }
 
 impl Tunnel {
-    pub fn peers(self) -> (Peer, Peer, Receiver<()>) {
+    pub fn peers(self) -> (Peer, Peer, SessionEnd) {
         let (client, backend) = (self.client, self.backend);
         (
             peer(client, Role::Client),
@@ -296,17 +295,17 @@ fn pings_of_a_peer_are_no_activity_where_only_messages_are() {
 fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
     let bench = Bench::new();
     let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     bench.relay.adopt(NewSession {
         client: raw(inner_client, &[]),
         backend: raw(inner_backend, &[]),
-        policy: policy(),
+        limits: policy(),
         framing: Framing::WebSocket(ping(false, true, BRIEF)),
         connecting: false,
         record: ConnectionRecord::new(&bench.counters, crate::net::Peer::Unix),
-        lease: held,
-        origin: None,
-        resumption: None,
+        guards,
+        connect_handler: None,
+        resume_policy: None,
     });
     let mut backend = peer(backend, Role::Server);
     // Until every buffer on the way to the client is full.
@@ -316,8 +315,7 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
     std::thread::scope(|scope| {
         // It is pinged, and answers as soon as it can.
         scope.spawn(|| while backend.read().is_ok() {});
-        let ended = lease.recv_timeout(5 * BRIEF);
-        assert_eq!(ended, Err(RecvTimeoutError::Timeout), "{:?}", bench.ends());
+        assert!(!lease.comes_within(5 * BRIEF), "{:?}", bench.ends());
         drop(client);
     });
     over(&lease);

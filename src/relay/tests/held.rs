@@ -193,7 +193,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(client: Speech, backend: Speech) -> (Pair, Receiver<()>) {
+    fn new(client: Speech, backend: Speech) -> (Pair, SessionEnd) {
         let bench = Bench::new();
         let (client_leg, client_end) = outer(client);
         let (backend_leg, backend_end) = outer(backend);

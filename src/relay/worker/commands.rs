@@ -14,7 +14,7 @@ use super::super::table::SessionKey;
 use super::Worker;
 use crate::observe::Cause;
 
-impl<L: Send + 'static> Worker<L> {
+impl Worker {
     /// Carries out what was asked. False: stop.
     pub(super) fn handle_commands(&mut self, now: Instant) -> bool {
         let mut go_on = true;
@@ -80,7 +80,7 @@ impl<L: Send + 'static> Worker<L> {
         &mut self,
         key: SessionKey,
         now: Instant,
-        end: impl FnOnce(&mut Session<L>, Tick) -> TurnOutcome,
+        end: impl FnOnce(&mut Session, Tick) -> TurnOutcome,
     ) {
         let tick = self.scratch.now;
         let Some(entry) = self.table.entry(key) else {
@@ -107,7 +107,7 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// Another backend for an entry. For one that is gone, or wants none, it is closed.
-    fn attach(&mut self, key: SessionKey, successor: NewBackend<L>, now: Instant) {
+    fn attach(&mut self, key: SessionKey, successor: NewBackend, now: Instant) {
         let scratch = &mut self.scratch;
         let Some(entry) = self.table.entry(key) else {
             return;
@@ -140,7 +140,7 @@ impl<L: Send + 'static> Worker<L> {
         self.ask(key, now, Session::find_backend);
     }
 
-    fn ask(&mut self, key: SessionKey, now: Instant, ask: impl FnOnce(&mut Session<L>, Handle)) {
+    fn ask(&mut self, key: SessionKey, now: Instant, ask: impl FnOnce(&mut Session, Handle)) {
         let session = Handle {
             worker: self.number,
             key,

@@ -10,7 +10,7 @@ use super::super::listener::{ACCEPTS_PER_TURN, Last, OnAccept, OpenListener};
 use super::Worker;
 use crate::net::Peer;
 
-impl<L: Send + 'static> Worker<L> {
+impl Worker {
     /// A few connections from each door that has some.
     pub(super) fn accept(&mut self, now: Instant) {
         for place in 0..self.doors.len() {
@@ -28,13 +28,7 @@ impl<L: Send + 'static> Worker<L> {
     }
 
     /// Connections that last must stay balanced over the threads.
-    fn assign(
-        &mut self,
-        arrivals: Arc<dyn OnAccept<L>>,
-        socket: OwnedFd,
-        peer: Peer,
-        now: Instant,
-    ) {
+    fn assign(&mut self, arrivals: Arc<dyn OnAccept>, socket: OwnedFd, peer: Peer, now: Instant) {
         let worker = self.plane.lighter_of_two();
         self.plane.count(worker);
         if Arc::ptr_eq(worker, &self.inbox) {
@@ -47,7 +41,7 @@ impl<L: Send + 'static> Worker<L> {
     /// One accepted connection, already counted.
     pub(super) fn arrive(
         &mut self,
-        arrivals: &dyn OnAccept<L>,
+        arrivals: &dyn OnAccept,
         socket: OwnedFd,
         peer: Peer,
         now: Instant,
@@ -63,7 +57,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    pub(super) fn door(&mut self, number: u32) -> Option<&mut OpenListener<L>> {
+    pub(super) fn door(&mut self, number: u32) -> Option<&mut OpenListener> {
         self.doors.iter_mut().find(|door| door.id == number)
     }
 
@@ -74,7 +68,7 @@ impl<L: Send + 'static> Worker<L> {
         }
     }
 
-    pub(super) fn listen(&mut self, mut door: OpenListener<L>) {
+    pub(super) fn listen(&mut self, mut door: OpenListener) {
         door.resume(self.poll.registry());
         self.doors.push(door);
     }

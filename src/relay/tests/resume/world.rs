@@ -25,18 +25,18 @@ pub struct Asks {
     pub doubts: Sender<Handle>,
 }
 
-impl Migrator<Sender<()>> for Asks {
+impl Migrator for Asks {
     fn judge_loss(
         &self,
         session: Handle,
         _: &crate::config::Resume,
-        _: &Sender<()>,
+        _: &SessionGuards,
     ) -> Option<DropGuard> {
         self.doubts.send(session).unwrap();
         Some(CancellationToken::new().drop_guard())
     }
 
-    fn find_backend(self: Arc<Self>, gone: LostBackend, _: &mut Sender<()>) -> DropGuard {
+    fn find_backend(self: Arc<Self>, gone: LostBackend, _: &mut SessionGuards) -> DropGuard {
         let stop = CancellationToken::new();
         let sought = Sought {
             gone,
@@ -77,7 +77,7 @@ pub struct World<'a> {
     pub open_gap: Option<Sought>,
     /// The relay's handle for it.
     pub session: Handle,
-    pub lease: Receiver<()>,
+    pub lease: SessionEnd,
     pub settle: Duration,
     /// It may end for a reason.
     pub may_end: Option<&'static str>,
@@ -137,18 +137,18 @@ impl<'a> World<'a> {
             true => LONG,
             false => Duration::from_millis(10),
         };
-        let (held, lease) = channel::<()>();
+        let (guards, lease) = guards();
         let address = crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap());
         bench.relay.adopt(NewSession {
             client,
             backend,
-            policy: policy(),
+            limits: policy(),
             framing: Framing::WebSocket(FramePolicy::default()),
             connecting: false,
             record: ConnectionRecord::new(&bench.counters, address),
-            lease: held,
-            origin: None,
-            resumption: Some(Box::new(ResumePolicy {
+            guards,
+            connect_handler: None,
+            resume_policy: Some(Box::new(ResumePolicy {
                 settings: Arc::new(crate::config::Resume {
                     on: crate::config::ResumeOn {
                         drain: true,
@@ -163,7 +163,7 @@ impl<'a> World<'a> {
                     timeout: LONG,
                     header: "evenkeel-resume".into(),
                 }),
-                seeker: Arc::new(Asks {
+                migrator: Arc::new(Asks {
                     losses,
                     doubts: asked,
                 }),
@@ -267,7 +267,7 @@ impl<'a> World<'a> {
             sought.gone.session,
             NewBackend {
                 leg,
-                seat: Box::new(|_, _| {}),
+                install: Box::new(|_, _| {}),
             },
         );
     }
@@ -408,7 +408,7 @@ impl<'a> World<'a> {
         }
         self.client.wire = Wire::Gone;
         let begun = Instant::now();
-        while self.lease.try_recv() == Err(TryRecvError::Empty) {
+        while !self.lease.has_come() {
             assert!(begun.elapsed() < LONG, "it never ends: {}", self.describe());
             self.go_on();
         }
