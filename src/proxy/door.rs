@@ -71,7 +71,7 @@ impl OnAccept for ListenerFront {
         self.shared.proxy.limits.unreserve();
     }
 
-    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession> {
+    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession> {
         let shared = &self.shared;
         let rules = shared.rules.load();
         if !is_plain(&rules) {

@@ -1,4 +1,4 @@
-//! Which live connections an operator means.
+//! Selection of live connections by an operator or a job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::observe::ConnectionRecord;
 
-/// Every condition that is given must hold.
+/// Conditions on a live connection; all that are given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub id: Option<u64>,

@@ -24,7 +24,7 @@ use self::case::{Content, Opening, Operation, Patience, SHORT};
 use self::end::{End, Seen};
 use self::legs::{bare, connecting, leg, sockets};
 use super::direction::MAX_HELD;
-use super::session::{BACKEND, CLIENT};
+use super::side::{BACKEND, CLIENT};
 use super::{
     ConnectFailure, ConnectHandler, NewSession, SessionGuards, SessionLimits, SocketHandoff,
 };

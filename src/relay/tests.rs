@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use super::*;
 use crate::config::Dial;
 use crate::net::options::reset_on_close;
 use crate::net::{ConnectError, Endpoint, Peer, begin_connect};
+use crate::observe::ConnectionRecord;
 
 mod farewell;
 mod held;
@@ -637,7 +640,7 @@ impl OnAccept for Front {
 
     fn unreserve(&self) {}
 
-    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession> {
+    fn accepted(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession> {
         None
     }
 

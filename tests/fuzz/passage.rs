@@ -1,9 +1,9 @@
-//! A passage whose far end comes and goes, in two chunkings: what passes, what is taken out and what is left does not hang on how
+//! A filter whose reader comes and goes, in two chunkings: what passes, what is taken out and what is left does not hang on how
 //! the bytes came.
 
 #![no_main]
 
-use evenkeel::wire::frame_filter::{FrameFilter, Filtered, FrameAction};
+use evenkeel::wire::frame_filter::{CloseFilter, Filtered, FrameAction, FrameFilter};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,7 +12,7 @@ struct Case {
     from_client: bool,
     takes_leave: bool,
     deeds: Vec<Deed>,
-    /// Sizes of the pieces that the second passage gets, over and over.
+    /// Sizes of the pieces that the second filter gets, over and over.
     pieces: Vec<u8>,
 }
 
@@ -41,13 +41,13 @@ enum Deed {
 
 fuzz_target!(|case: Case| {
     let new = || {
-        let passage = match case.from_client {
+        let filter = match case.from_client {
             true => FrameFilter::from_client(),
             false => FrameFilter::from_server(),
         };
         match case.takes_leave {
-            true => passage.taking_leave(),
-            false => passage,
+            true => filter.with_close_filter(CloseFilter::Leaving),
+            false => filter,
         }
     };
     let (mut whole, mut pieced) = (new(), new());
@@ -64,7 +64,7 @@ fuzz_target!(|case: Case| {
         }
         // Behind a violation nothing is known, and such a session is ended.
         has_changed |= matches!(deed, Deed::Bridge);
-        if has_changed && whole.lost().is_some() {
+        if has_changed && whole.violation().is_some() {
             return;
         }
         let bytes = match deed {
@@ -76,11 +76,11 @@ fuzz_target!(|case: Case| {
             } => frame(*first, usize::from(length % 512), payload, case.from_client),
             Deed::Close(code) => frame(0x88, 2, &code.to_be_bytes(), case.from_client),
             other => {
-                let ends = [&mut whole, &mut pieced].map(|passage| act(passage, other));
+                let ends = [&mut whole, &mut pieced].map(|filter| act(filter, other));
                 assert_eq!(ends[0], ends[1], "{other:?}");
                 // What had waited behind a pause has its turn now.
                 let rest = &ends[0];
-                let outs = [&mut whole, &mut pieced].map(|passage| pass(passage, rest));
+                let outs = [&mut whole, &mut pieced].map(|filter| pass(filter, rest));
                 assert_eq!(outs[0], outs[1]);
                 vec![]
             }
@@ -96,7 +96,7 @@ fuzz_target!(|case: Case| {
             found.extend(pass(&mut pieced, piece));
             rest = behind;
         }
-        if has_changed && whole.lost().is_some() {
+        if has_changed && whole.violation().is_some() {
             return;
         }
         assert_eq!(found, expected);
@@ -111,43 +111,43 @@ fuzz_target!(|case: Case| {
     assert!(passed <= came + 64 * inserts.count());
 });
 
-fn look(passage: &FrameFilter) -> [bool; 9] {
+fn look(filter: &FrameFilter) -> [bool; 9] {
     [
-        passage.is_deaf(),
-        passage.is_cut(),
-        passage.is_told(),
-        passage.has_closed(),
-        passage.has_left(),
-        passage.holds(),
-        passage.has_insert(),
-        passage.is_paused(),
-        passage.at_message_boundary(),
+        filter.is_discarding(),
+        filter.is_truncated(),
+        filter.is_closed(),
+        filter.has_closed(),
+        filter.has_left(),
+        filter.is_holding(),
+        filter.has_insert(),
+        filter.is_paused(),
+        filter.at_message_boundary(),
     ]
 }
 
 /// What passes, with what is put in at its end.
-fn pass(passage: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
-    let mut passed = match passage.pass(bytes, |_| FrameAction::Pass) {
+fn pass(filter: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
+    let mut passed = match filter.pass(bytes, |_| FrameAction::Pass) {
         Filtered::Whole => bytes.to_vec(),
         Filtered::Edited(bytes) => bytes,
     };
-    passed.extend(passage.take_insert().unwrap_or_default());
+    passed.extend(filter.take_insert().unwrap_or_default());
     passed
 }
 
 /// What is to be passed again.
-fn act(passage: &mut FrameFilter, deed: &Deed) -> Vec<u8> {
+fn act(filter: &mut FrameFilter, deed: &Deed) -> Vec<u8> {
     match deed {
-        Deed::Insert => passage.insert(b"\x89\x01x"),
-        Deed::InsertClose => passage.insert_close(b"\x88\x02\x03\xe8".to_vec()),
-        Deed::ExpectPong(payload) => passage.expect_pong(*payload),
-        Deed::Pause => passage.pause(),
-        Deed::GoOn => return passage.go_on(),
-        Deed::Bridge => return passage.bridge().1,
-        Deed::Arrive => passage.arrive(),
-        Deed::Renew if passage.at_message_boundary() || passage.has_left() => passage.renew(),
-        Deed::TakeAnyClose => passage.take_any_close(),
-        Deed::TakeNoClose => passage.take_no_close(),
+        Deed::Insert => filter.insert(b"\x89\x01x"),
+        Deed::InsertClose => filter.insert_close(b"\x88\x02\x03\xe8".to_vec()),
+        Deed::ExpectPong(payload) => filter.expect_pong(*payload),
+        Deed::Pause => filter.pause(),
+        Deed::GoOn => return filter.end_pause(),
+        Deed::Bridge => return filter.detach_reader().1,
+        Deed::Arrive => filter.attach_reader(),
+        Deed::Renew if filter.at_message_boundary() || filter.has_left() => filter.replace_source(),
+        Deed::TakeAnyClose => filter.set_close_filter(CloseFilter::Any),
+        Deed::TakeNoClose => filter.set_close_filter(CloseFilter::None),
         _ => {}
     }
     vec![]

@@ -1,4 +1,4 @@
-//! What is known of a leg, in one byte.
+//! Facts about a leg, in one byte.
 
 /// A set of facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ impl Flags {
     pub const ACTIVE: Self = Self(1 << 5);
     /// Urgent data was announced: a read stops before its mark, so that a short one is not the last.
     pub const URGENT: Self = Self(1 << 6);
+    /// Has the options that only a long life needs.
+    pub const LONG_LIVED: Self = Self(1 << 7);
 
     /// Any of them.
     pub fn has(self, any: Self) -> bool {

@@ -7,7 +7,7 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
 use super::bench::numbers;
-use crate::relay::session::{BACKEND, CLIENT};
+use crate::relay::side::{BACKEND, CLIENT};
 use crate::relay::{FramePolicy, Framing, SessionLimits};
 
 const LONG: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use super::case::{Case, Opening};
 use super::end::End;
 use crate::config::Dial;
 use crate::net::{Endpoint, begin_connect};
-use crate::relay::session::BACKEND;
+use crate::relay::side::BACKEND;
 use crate::relay::{SocketHandoff, Transport};
 
 /// An outer and an inner socket.

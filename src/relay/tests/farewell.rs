@@ -232,7 +232,7 @@ fn our_pings_are_answered_and_seen_by_nobody_else() {
 }
 
 #[test]
-fn a_silent_client_is_dead_and_the_backend_is_told() {
+fn a_silent_client_is_dead_and_the_backend_takes_close_frame() {
     let bench = Bench::new();
     // Only its own leg is pinged: a backend that answers late is no part of this.
     let tunnel = tunnel(&bench, ping(true, false, BRIEF), policy());
@@ -243,7 +243,7 @@ fn a_silent_client_is_dead_and_the_backend_is_told() {
 }
 
 #[test]
-fn a_silent_backend_is_dead_and_the_client_is_told() {
+fn a_silent_backend_is_dead_and_the_client_takes_close_frame() {
     let bench = Bench::new();
     let tunnel = tunnel(&bench, ping(false, true, BRIEF), policy());
     let (messages, code) = read_out(&mut peer(tunnel.client, Role::Client));
@@ -322,7 +322,7 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
 }
 
 #[test]
-fn a_session_whose_life_is_over_is_told() {
+fn a_session_whose_life_is_over_takes_close_frame() {
     let bench = Bench::new();
     let policy = SessionLimits {
         max_lifetime: Some(Duration::from_millis(300)),

@@ -55,11 +55,11 @@ impl RebalancePlan {
             backend: Some(backend.name().to_string()),
             ..Filter::default()
         };
-        let is_going = |one: &SessionInfo| one.is_parting || one.is_changing;
+        let is_going = |one: &SessionInfo| one.is_closing || one.is_changing_backend;
         let mut standing = relay.list_all(of_backend).await;
         let parting = standing.iter().filter(|one| is_going(one)).count() as u64;
         standing.retain(|one| {
-            !is_going(one) && one.age >= self.min_age && (one.is_told || self.untold)
+            !is_going(one) && one.age >= self.min_age && (one.takes_close_frame || self.untold)
         });
         standing.sort_by_key(|one| one.idle);
         (standing, parting)

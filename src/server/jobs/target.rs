@@ -88,10 +88,10 @@ impl JobTarget {
         let may_go = match self {
             // Who is between two backends goes on with the next one, unless it is ended.
             JobTarget::Filter(_) | JobTarget::Listener(_) => true,
-            JobTarget::Move(_) => one.is_resumable && !one.is_changing,
-            JobTarget::Backend(_) | JobTarget::Surplus(_) => !one.is_changing,
+            JobTarget::Move(_) => one.is_resumable && !one.is_changing_backend,
+            JobTarget::Backend(_) | JobTarget::Surplus(_) => !one.is_changing_backend,
         };
-        may_go && !one.is_parting
+        may_go && !one.is_closing
     }
 
     /// Ends one of its connections, or leaves it to another backend where it is a backend's and can outlive it.
