@@ -118,7 +118,7 @@ impl OpenListener {
         None
     }
 
-    /// One of the connections that are still queued when the listener closes.
+    /// Accepts a connection that is still queued when the listener closes.
     pub fn accept_last(&mut self) -> LastAccept {
         match accept_now(self.socket.as_fd()) {
             Ok(Some((socket, peer))) => {

@@ -30,7 +30,7 @@ pub struct Relay {
     listeners: AtomicU32,
 }
 
-/// Its life.
+/// Start, limits and end.
 impl Relay {
     /// Starts the relay threads; `workers` 0 = one per core the process may use. For `max_held` see
     /// [`Relay::set_max_held`].

@@ -1,6 +1,6 @@
 //! One direction of a session: from one leg to the other. Nothing is read while something is still
-//! to be written, so an idle or flowing direction holds no buffer, and a stalled one holds the bytes
-//! of one read.
+//! to be written, so an idle or flowing direction holds no buffer, and a stalled one holds the
+//! bytes of one read.
 
 use super::clock::Tick;
 
@@ -23,8 +23,8 @@ pub(super) const SMALL_READ: usize = 8 * 1024;
 pub(super) const MAX_HELD: usize = 64 * 1024;
 /// Bytes that sealing adds to that much.
 const SEALING: usize = TlsSession::sealed_bound(MAX_HELD) - MAX_HELD;
-/// A TLS leg is read up to the end of a record, whatever else is held: with less, the rest of a long
-/// one would never come.
+/// A TLS leg is read up to the end of a record, whatever else is held: with less, the rest of a
+/// long one would never come.
 const WHOLE_RECORD: usize = record::MAX_RECORD_BYTES + SEALING;
 const _: () = assert!(2 * WHOLE_RECORD <= MAX_HELD, "each direction has its share");
 
@@ -63,11 +63,11 @@ pub(super) struct Direction {
 enum SourceState {
     #[default]
     Open,
-    /// It has said that no more comes.
+    /// The leg has said that no more comes.
     Ended,
-    /// Its end was passed on.
+    /// That end was passed on.
     Finished,
-    /// It is broken, and everything it had sent was read.
+    /// The leg is broken, and everything it had sent was read.
     Broken,
 }
 
@@ -288,7 +288,7 @@ impl Direction {
             && let Some(pipe) = scratch.pipes.take()
         {
             // Bytes that are not taken stay in the pipe for as long as the other leg stalls. Asking
-            // costs less than smaller fills; until the room that it has told is used up it is not
+            // costs less than smaller fills; until the room that it has named is used up it is not
             // asked again.
             if *room < CAPACITY {
                 *room = to.takes_now();

@@ -16,9 +16,9 @@ pub struct Filter {
     pub backend: Option<String>,
     /// The client's network. A unix client is in none.
     pub client: Option<IpNet>,
-    /// What the session is known by.
+    /// Value by which the session is known.
     pub tag: Option<String>,
-    /// Its port does not count.
+    /// The requested host; a port does not count.
     pub host: Option<String>,
     /// Without a query; with a `*` at its end all that begin so.
     pub path: Option<String>,

@@ -6,7 +6,7 @@ use crate::admission::ConnectionPermit;
 use crate::pool::Lease;
 use crate::tls::record;
 
-/// One of the two sockets of a session.
+/// A socket of a session, with the bytes that were read from it.
 pub struct SocketHandoff {
     /// Non-blocking, in no other epoll.
     pub socket: OwnedFd,

@@ -55,8 +55,8 @@ pub(super) enum WorkerCommand {
 /// It has no cap of its own, as a command that is turned away would be a lost connection or
 /// somebody who waits for ever. Its senders bound it; a worker takes all of it once in each round
 /// of events:
-/// - `Adopt`, `Accepted`: one for each session on its way here. They are in `live`, and all of it in
-///   `max_connections`.
+/// - `Adopt`, `Accepted`: one for each session on its way here. They are in `live`, and all of it
+///   in `max_connections`.
 /// - `Attach`, `GiveUpMigration`: the end of a search; a session has one at a time.
 /// - `LossJudged`: the end of a wait; a session has one at a time.
 /// - `Close`, `Migrate`: one for each session and job. A job's next look at the table is a `Query`
@@ -76,7 +76,8 @@ pub(super) struct Inbox {
     waker: Waker,
     /// Live sessions, and those on their way here.
     pub live: AtomicUsize,
-    /// Bytes that the sessions hold for peers that do not take them; as of the latest round of events.
+    /// Bytes that the sessions hold for peers that do not take them; as of the latest round of
+    /// events.
     pub held_bytes: AtomicUsize,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::key::Handle;
 use crate::observe::Summary;
 
-/// One live connection of the table.
+/// A live connection as the operator sees it.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     pub summary: Summary,
@@ -15,20 +15,27 @@ pub struct ConnectionInfo {
     pub tls: bool,
 }
 
-/// One live connection as a drain or rebalance job needs it.
+/// A live connection as a drain or rebalance job needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionInfo {
     pub handle: Handle,
     /// Since the last byte either way.
     pub idle: Duration,
-    /// It is being ended already.
-    pub is_closing: bool,
-    /// It is between two backends: it goes on with the next one, unless it is ended.
-    pub is_changing_backend: bool,
+    pub state: SessionState,
     /// Since accept.
     pub age: Duration,
-    /// It can be sent a Close frame before it is ended.
+    /// Whether it can be sent a Close frame before it is ended.
     pub takes_close_frame: bool,
     /// Another backend can take it.
     pub is_resumable: bool,
+}
+
+/// State of a live connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    Relaying,
+    /// Between two backends: it goes on with the next one, unless it is ended.
+    ChangingBackend,
+    /// Being ended already.
+    Closing,
 }

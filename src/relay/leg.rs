@@ -47,11 +47,11 @@ pub(super) enum Connect {
     Failed,
 }
 
-/// One leg of a session.
+/// A leg of a session.
 pub(super) struct Leg {
     socket: Socket,
     flags: Flags,
-    /// The first fault, whichever call or event told of it.
+    /// The first fault, of whichever call or event.
     fault: Option<Cause>,
     /// `None`: raw.
     tls: Option<Box<Tls>>,
@@ -89,8 +89,8 @@ impl Leg {
         })
     }
 
-    /// Gives the socket back to the set-up plane. It stays open, so the caller has to remove it from
-    /// the epoll. `None`: the leg is absent.
+    /// Gives the socket back to the set-up plane. It stays open, so the caller has to remove it
+    /// from the epoll. `None`: the leg is absent.
     pub fn into_handoff(self) -> Option<SocketHandoff> {
         Some(SocketHandoff {
             socket: self.socket.into_owned()?,
@@ -154,7 +154,8 @@ impl Leg {
         if !self.flags.has(Flags::CONNECTING) {
             return Connect::Done;
         }
-        // Bytes before the error say that it was connected: they are delivered first. Asking does not take the error.
+        // Bytes before the error say that it was connected: they are delivered first. Asking does
+        // not take the error.
         let has_spoken = || ioctl_fionread(&self.socket).is_ok_and(|count| count > 0);
         if self.flags.has(Flags::ERROR_ANNOUNCED) && !has_spoken() {
             return Connect::Failed;
@@ -166,7 +167,7 @@ impl Leg {
         Connect::UnderWay
     }
 
-    /// Whether its connect is done by now, told of or not.
+    /// Whether its connect is done by now, even before an event says so.
     pub fn is_reached(&self) -> bool {
         getpeername(&self.socket).is_ok()
     }
@@ -181,7 +182,7 @@ impl Leg {
         self.flags.has(Flags::ERROR_ANNOUNCED) || self.fault.is_some()
     }
 
-    /// The kernel has told of a FIN or an error of it.
+    /// The kernel has announced a FIN or an error.
     pub fn is_ending(&self) -> bool {
         self.is_broken() || self.flags.has(Flags::FIN_ANNOUNCED)
     }
@@ -212,8 +213,8 @@ impl Leg {
         self.flags.set(Flags::ACTIVE, true);
     }
 
-    /// Takes note of a read, which was full or short. A short one has emptied the queue, unless a FIN
-    /// or an error stands behind it.
+    /// Takes note of a read, which was full or short. A short one has emptied the queue, unless a
+    /// FIN or an error stands behind it.
     fn has_read(&mut self, full: bool) {
         self.moved();
         let behind = self
@@ -222,8 +223,8 @@ impl Leg {
         self.flags.set(Flags::READABLE, full || behind);
     }
 
-    /// Reads plaintext into `scratch.plain`: at most `limit` bytes, of a TLS leg with a record that has
-    /// begun and its seal. `is_last`: the other leg has ended.
+    /// Reads plaintext into `scratch.plain`: at most `limit` bytes, of a TLS leg with a record that
+    /// has begun and its seal. `is_last`: the other leg has ended.
     pub fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         match &self.tls {
             None => self.read_raw(scratch, limit, is_last),
@@ -248,8 +249,8 @@ impl Leg {
         }
     }
 
-    /// Moves at most `limit` bytes of a raw leg into an empty pipe. Blocked while it still counts as
-    /// readable: only a read tells what is the matter.
+    /// Moves at most `limit` bytes of a raw leg into an empty pipe. Blocked while it still counts
+    /// as readable: only a read tells what is the matter.
     pub fn fill(&mut self, pipe: &mut Pipe, limit: usize) -> Input {
         if !self.is_readable() {
             return self.nothing_to_read();
@@ -265,8 +266,8 @@ impl Leg {
         }
     }
 
-    /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they are
-    /// lost with it.
+    /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they
+    /// are lost with it.
     pub fn drain(&mut self, pipe: &mut Pipe) -> bool {
         while !pipe.is_empty() && self.fault.is_none() {
             match pipe.drain(self.socket.as_fd()) {
@@ -289,8 +290,8 @@ impl Leg {
 
     fn end_of_stream(&mut self, is_last: bool) -> Input {
         self.flags.set(Flags::READABLE, false);
-        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the
-        // error. Behind the last byte of a session there is nothing that it could cut short.
+        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without
+        // the error. Behind the last byte of a session there is nothing that it could cut short.
         if !is_last && has_error(self.socket.as_fd()) {
             self.flags.set(Flags::ERROR_ANNOUNCED, true);
         }
@@ -311,9 +312,9 @@ impl Leg {
         Input::Broken
     }
 
-    /// Writes plaintext, sealed in the given scratch where the leg is TLS. Returns how much of it this
-    /// leg has taken; less than all means it is blocked. Once the leg is broken everything is taken
-    /// and thrown away: the fault ends the session.
+    /// Writes plaintext, sealed in the given scratch where the leg is TLS. Returns how much of it
+    /// this leg has taken; less than all means it is blocked. Once the leg is broken everything is
+    /// taken and thrown away: the fault ends the session.
     pub fn write(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
         let taken = match &self.tls {
             None => self.push(bytes),
@@ -326,8 +327,8 @@ impl Leg {
         }
     }
 
-    /// Takes all: records cannot be sealed twice, so ciphertext that the socket does not take is kept.
-    /// The caller has asked for a flush before, so that it is never more than one scratch.
+    /// Takes all: records cannot be sealed twice, so ciphertext that the socket does not take is
+    /// kept. The caller has asked for a flush before, so that it is never more than one scratch.
     fn write_tls(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
         let Some(tls) = &mut self.tls else {
             return 0;
@@ -432,8 +433,8 @@ impl Leg {
         room - room / 8
     }
 
-    /// Tells the peer that no more comes: close_notify on TLS, then a FIN, which is left to the close
-    /// where that comes `next`. True once it is sent.
+    /// Tells the peer that no more comes: close_notify on TLS, then a FIN, which is left to the
+    /// close where that comes `next`. True once it is sent.
     pub fn finish(&mut self, next: bool) -> bool {
         if let Some(tls) = &mut self.tls {
             tls.session.close();

@@ -49,7 +49,7 @@ pub use api::{Relay, pipe_descriptors};
 pub use connect_handler::{ConnectFailure, ConnectHandler};
 pub use filter::Filter;
 pub use handoff::{SessionGuards, SocketHandoff, Tls, Transport};
-pub use info::{ConnectionInfo, SessionInfo};
+pub use info::{ConnectionInfo, SessionInfo, SessionState};
 pub use key::Handle;
 pub use listener::RelayListener;
 pub use new_session::{Framing, NewSession, SessionLimits};

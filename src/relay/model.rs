@@ -1,11 +1,13 @@
-//! The relay against a model: random operations at both outer ends, and what must hold whatever they were.
+//! The relay against a model: random operations at both outer ends, and what must hold whatever
+//! they were.
 //!
-//! The model of one way: the reader gets a prefix of what the writer said, in order; all of it and an orderly end when
-//! the writer finished and nobody reset; a reset, never an orderly end, when the writer reset without finishing. What is
-//! cut short by a timeout never looks complete. A client that comes back is served by another backend from its first byte.
+//! The model of one way: the reader gets a prefix of what the writer said, in order; all of it and
+//! an orderly end when the writer finished and nobody reset; a reset, never an orderly end, when
+//! the writer reset without finishing. What is cut short by a timeout never looks complete. A
+//! client that comes back is served by another backend from its first byte.
 //!
-//! `EVENKEEL_MODEL_SEEDS=5000 cargo test --lib relay::model` runs more seeds; a failure names its seed. The fuzz target `relay`
-//! runs the same with a fuzzer's choices.
+//! `EVENKEEL_MODEL_SEEDS=5000 cargo test --lib relay::model` runs more seeds; a failure names its
+//! seed. The fuzz target `relay` runs the same with a fuzzer's choices.
 
 pub mod bench;
 mod case;
@@ -38,9 +40,9 @@ const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 2_000_000,
 };
-/// What a stalled reader is sent at most.
+/// Bytes that a stalled reader is sent at most.
 const MAX_STALL: usize = 600_000;
-/// What one turn may hold beyond the limit: a read of each direction, and what sealing adds.
+/// Bytes that one turn may hold beyond the limit: a read of each direction, and its seal.
 const MAX_EXCESS: u64 = 2 * 70 * 1024;
 
 /// The first session of a run, or the second, whose backend serves the client that came back.
@@ -62,8 +64,8 @@ struct World<'a> {
 /// The client's leg, and what comes back with it.
 type Given = (SocketHandoff, ConnectFailure, ConnectionRecord);
 
-/// Runs one case on a relay without sessions; again with more patience where a timeout may have come before the silence,
-/// so that what is judged does not depend on how busy the machine is.
+/// Runs one case on a relay without sessions; again with more patience where a timeout may have
+/// come before the silence, so that what is judged does not depend on how busy the machine is.
 ///
 /// # Panics
 /// Something did not hold.

@@ -7,6 +7,7 @@ use tokio_util::sync::DropGuard;
 
 use super::clock::{Tick, Ticks};
 use super::connect_handler::{ConnectFailure, ConnectHandler};
+use super::info::SessionState;
 use super::resume_policy::LostMessages;
 use super::websocket::close_frame::CloseFrame;
 use crate::observe::{Cause, Termination};
@@ -28,9 +29,9 @@ pub(super) enum TurnOutcome {
     /// Look again soon: it waits for something of which no event tells.
     Soon,
     Ended(Termination),
-    /// Its backend has ended it without a Close: ask whether that is a loss.
+    /// Ask whether its backend is lost: it has ended the session without a Close.
     QueryLoss,
-    /// It has lost its backend, and may go on with another one.
+    /// Look for another backend: its own is lost.
     BackendLost,
     /// The backend could not serve it, and nothing was lost: the client goes back to its handler.
     ConnectFailed(ConnectFailure),
@@ -53,11 +54,11 @@ pub(super) enum SessionPhase {
     /// A WebSocket is between two backends.
     Gap(Box<BackendGap>),
     /// The client of a WebSocket did wrong: its backend's last answers are waited for.
-    Refusing(Box<Refusal>),
+    Refusing(Box<ClientRefusal>),
     /// The sides of a WebSocket are sent a Close, and have a while to answer it.
     Closing(Box<ClosingHandshake>),
-    /// One leg is broken. This one gets a RST as soon as its queue is sent, at the latest
-    /// `fin_timeout` after the last activity.
+    /// A leg is broken. The other, which is this one, gets a RST as soon as its queue is sent, at
+    /// the latest `fin_timeout` after the last activity.
     Resetting { side: u8, end: Termination },
 }
 
@@ -128,7 +129,7 @@ impl Migration {
 
 /// The time between two backends.
 pub(super) struct BackendGap {
-    /// Its time is counted from then.
+    /// The begin of its time.
     pub since: Tick,
     /// When the backend's leg ended: before that was known to be a loss.
     pub ended: Tick,
@@ -145,7 +146,7 @@ pub(super) struct BackendGap {
 }
 
 /// The wait for the last answers of a backend whose client is refused.
-pub(super) struct Refusal {
+pub(super) struct ClientRefusal {
     pub began: Tick,
     /// For the client, behind those answers.
     pub frame: CloseFrame,
@@ -159,7 +160,7 @@ pub(super) struct ClosingHandshake {
     pub began: Tick,
     /// When the last side was sent its Close.
     pub sent: Option<Tick>,
-    /// By side: who is sent one.
+    /// Sides that are sent one.
     pub notifies: [bool; 2],
     pub end: Termination,
 }
@@ -176,22 +177,33 @@ impl ClosingHandshake {
 }
 
 impl SessionPhase {
-    /// Its connect has not come to an end.
+    /// Whether its connect is under way.
     pub fn is_connecting(&self) -> bool {
         matches!(self, SessionPhase::Connecting(_))
     }
 
-    /// It is being ended.
+    /// Whether it is being ended with a Close.
     pub fn is_closing(&self) -> bool {
         matches!(self, SessionPhase::Refusing(_) | SessionPhase::Closing(_))
     }
 
-    /// It is losing its backend, or has lost it, and is to go on with another one.
+    /// Whether it is between two backends, or about to be.
     pub fn is_changing_backend(&self) -> bool {
         matches!(
             self,
             SessionPhase::InDoubt(_) | SessionPhase::Migrating(_) | SessionPhase::Gap(_)
         )
+    }
+
+    /// The phase as others see it.
+    pub fn state(&self) -> SessionState {
+        if self.is_closing() {
+            SessionState::Closing
+        } else if self.is_changing_backend() {
+            SessionState::ChangingBackend
+        } else {
+            SessionState::Relaying
+        }
     }
 
     /// Time left of a change of the backend.

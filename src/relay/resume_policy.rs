@@ -18,12 +18,12 @@ pub struct ResumePolicy {
     pub migrator: Arc<dyn Migrator>,
 }
 
-/// Finds a session another backend. Kept for the session's whole life; its calls are made on a relay
-/// thread and must not wait.
+/// Finds a session another backend. Kept for the session's whole life; its calls are made on a
+/// relay thread and must not wait.
 pub trait Migrator: Send + Sync {
-    /// Finds out whether a backend that has ended the session without a Close is lost to it. `None`: it
-    /// is. Otherwise [`Relay::judged`](super::Relay::judged) tells within the settings' `settle`.
-    /// Dropping the guard ends the wait.
+    /// Finds out whether a backend that has ended the session without a Close is lost to it.
+    /// `None`: it is. Otherwise [`Relay::judged`](super::Relay::judged) tells within the settings'
+    /// `settle`. Dropping the guard ends the wait.
     fn judge_loss(
         &self,
         session: Handle,
@@ -31,8 +31,8 @@ pub trait Migrator: Send + Sync {
         guards: &SessionGuards,
     ) -> Option<DropGuard>;
 
-    /// Gives up the lease of a session that has lost its backend, and begins to look for another one.
-    /// The answer is [`Relay::attach`](super::Relay::attach) or
+    /// Gives up the lease of a session that has lost its backend, and begins to look for another
+    /// one. The answer is [`Relay::attach`](super::Relay::attach) or
     /// [`Relay::give_up_migration`](super::Relay::give_up_migration). Dropping the guard ends the
     /// search.
     fn find_backend(self: Arc<Self>, lost: LostBackend, guards: &mut SessionGuards) -> DropGuard;
@@ -43,7 +43,8 @@ pub trait Migrator: Send + Sync {
 pub struct LostBackend {
     pub session: Handle,
     pub lost: LostMessages,
-    /// The backend went as soon as it came: the next may do the same, and nothing is gained by haste.
+    /// The backend went as soon as it came: the next may do the same, and nothing is gained by
+    /// haste.
     pub was_short: bool,
     /// The name of its backend.
     pub from: Option<Arc<str>>,
@@ -52,7 +53,7 @@ pub struct LostBackend {
 /// Messages of the client that the backend may not have taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostMessages {
-    /// It was sent messages, and did not answer a Close of ours behind them.
+    /// The backend was sent messages, and did not answer a Close of ours behind them.
     Unknown,
     /// This many at most.
     AtMost(u32),

@@ -1,6 +1,6 @@
-//! Buffers and counts that a worker lends to the session whose turn it is: the buffers through which
-//! every byte goes, pipes for bulk, and the account of bytes that are held because a peer does not
-//! take them.
+//! Buffers and counts that a worker lends to the session whose turn it is: the buffers through
+//! which every byte goes, pipes for bulk, and the account of bytes that are held because a peer
+//! does not take them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

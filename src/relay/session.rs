@@ -24,7 +24,7 @@ use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 pub(super) struct Session {
     pub(super) record: ConnectionRecord,
     pub(super) legs: [Leg; 2],
-    /// By source: `directions[CLIENT]` goes from the client to the backend.
+    /// `directions[CLIENT]` goes from the client to the backend.
     pub(super) directions: [Direction; 2],
     pub(super) guards: SessionGuards,
     /// Frames of a WebSocket, while they are followed.
@@ -49,7 +49,7 @@ const _: () = assert!(size_of::<Session>() <= 248, "a session has grown");
 
 /// Outcome of moving bytes both ways.
 pub(super) struct Transfer {
-    /// By source.
+    /// The flow from each side.
     pub flows: [Flow; 2],
     /// A leg was found to be broken.
     found_fault: bool,
@@ -150,8 +150,7 @@ impl Session {
         SessionInfo {
             handle,
             idle: self.idle(now),
-            is_closing: self.phase.is_closing(),
-            is_changing_backend: self.phase.is_changing_backend(),
+            state: self.phase.state(),
             age: self.record.age(),
             takes_close_frame: self.frames.is_some(),
             is_resumable: self.may_migrate(),

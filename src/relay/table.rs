@@ -1,7 +1,7 @@
-//! The connection table of one worker: sessions side by side in chunks, each slot with a generation,
-//! so that a stale event never touches a new connection. The lowest free slot is taken first and a
-//! chunk that has become empty is given back: after a storm the table is as small as the sessions
-//! that are left.
+//! The connection table of one worker: sessions side by side in chunks, each slot with a
+//! generation, so that a stale event never touches a new connection. The lowest free slot is taken
+//! first and a chunk that has become empty is given back: after a storm the table is as small as
+//! the sessions that are left.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -17,7 +17,7 @@ use crate::net::options::reset_on_close;
 use crate::net::{ConnectError, Endpoint, Peer, begin_connect};
 use crate::observe::ConnectionRecord;
 
-mod farewell;
+mod close;
 mod held;
 mod refused;
 mod resume;
@@ -46,7 +46,7 @@ impl Bench {
     }
 }
 
-fn goodbye() -> Arc<CloseFrame> {
+fn close_frame() -> Arc<CloseFrame> {
     Arc::new(CloseFrame::new(1012, "service restart"))
 }
 
@@ -112,7 +112,8 @@ fn a_reset_reaches_the_other_side_behind_the_bytes_before_it() {
         let sent = answer.clone();
         let sending = std::thread::spawn(move || {
             backend.write_all(&sent).unwrap();
-            // The client has it all before the reset is sent: a reset may overtake data on the wire itself.
+            // The client has it all before the reset is sent: a reset may overtake data on the wire
+            // itself.
             let mut ready = [0];
             backend.read_exact(&mut ready).unwrap();
             reset(backend);
@@ -232,7 +233,7 @@ fn an_answer_cut_short_by_our_own_close_ends_with_a_reset() {
     }
     assert!(sent > 0);
     assert_eq!(
-        block_on(bench.relay.close(Filter::default(), &goodbye())),
+        block_on(bench.relay.close(Filter::default(), &close_frame())),
         1
     );
     over(&ends.lease);
@@ -247,7 +248,7 @@ fn a_quiet_session_is_closed_with_a_fin() {
     ends.client.write_all(b"x").unwrap();
     ends.backend.read_exact(&mut [0]).unwrap();
     assert_eq!(
-        block_on(bench.relay.close(Filter::default(), &goodbye())),
+        block_on(bench.relay.close(Filter::default(), &close_frame())),
         1
     );
     assert!(drain(&ends.client).1.is_ok());
@@ -262,7 +263,7 @@ fn closing_all_is_spread_over_its_time() {
     let begun = Instant::now();
     bench
         .relay
-        .close_all_within(Duration::from_millis(300), &goodbye());
+        .close_all_within(Duration::from_millis(300), &close_frame());
     let mut ended: Vec<_> = std::thread::scope(|scope| {
         let waiting: Vec<_> = sessions
             .into_iter()
@@ -281,7 +282,8 @@ fn closing_all_is_spread_over_its_time() {
     assert!(ended[4] >= Duration::from_millis(90), "{ended:?}");
 }
 
-/// Nine would still live if all were closed at the end of the time, or all ten be gone if at its beginning.
+/// Nine would still live if all were closed at the end of the time, or all ten be gone if at its
+/// beginning.
 #[test]
 fn closing_all_begins_at_once_with_one() {
     let bench = Bench::new();
@@ -290,7 +292,7 @@ fn closing_all_begins_at_once_with_one() {
         ..policy()
     };
     let _sessions: Vec<_> = (0..10).map(|_| bench.relayed(patient())).collect();
-    bench.relay.close_all_within(100 * LONG, &goodbye());
+    bench.relay.close_all_within(100 * LONG, &close_frame());
     let begun = Instant::now();
     while bench.relay.live() == 10 {
         assert!(begun.elapsed() < LONG, "none was closed");
@@ -626,7 +628,7 @@ fn much_that_was_read_before_adoption_reaches_a_tls_client() {
     assert!(read == sent);
 }
 
-/// Counts what a door tells it, and keeps no connection.
+/// Counts the calls of its listener, and keeps no connection.
 #[derive(Default)]
 struct Front {
     lost: AtomicU64,
@@ -653,7 +655,7 @@ impl OnAccept for Front {
     }
 }
 
-/// The worker went round in the door's accept for ever.
+/// Once the worker went round in the listener's accept for ever.
 #[test]
 fn an_accept_that_fails_for_good_pauses_the_door_and_holds_up_no_session() {
     let bench = Bench::new();
@@ -662,18 +664,18 @@ fn an_accept_that_fails_for_good_pauses_the_door_and_holds_up_no_session() {
     listener.set_nonblocking(true).unwrap();
     rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
     let front = Arc::new(Front::default());
-    let door = bench.relay.listen(listener.into(), front.clone());
+    let listening = bench.relay.listen(listener.into(), front.clone());
     ends.client.write_all(b"x").unwrap();
     ends.backend.read_exact(&mut [0]).unwrap();
-    let told = || {
+    let calls = || {
         let (lost, paused) = (&front.lost, &front.paused);
         (lost.load(Ordering::Relaxed), paused.load(Ordering::Relaxed))
     };
-    while told().1 == 0 {
+    while calls().1 == 0 {
         std::thread::yield_now();
     }
-    block_on(door.close(5));
-    assert_eq!(told(), (0, 1));
+    block_on(listening.close(5));
+    assert_eq!(calls(), (0, 1));
 }
 
 /// Whoever asked waited for ever.
@@ -683,11 +685,11 @@ fn a_question_to_a_stopped_relay_is_answered() {
     let _ends = bench.relayed(policy());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let door = bench
+    let listening = bench
         .relay
         .listen(listener.into(), Arc::new(Front::default()));
     bench.relay.shutdown();
-    block_on(door.close(5));
+    block_on(listening.close(5));
     let page = block_on(bench.relay.list(Filter::default(), Cursor::default(), 7));
     assert!(page.connections.is_empty());
 }
@@ -731,7 +733,8 @@ fn a_panic_in_one_session_ends_that_session_alone() {
     assert_eq!(bench.relay.live(), 1);
 }
 
-/// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.
+/// Each direction waited for the other's peer to take what it had been sent, which a peer that is
+/// gone never does.
 #[test]
 fn two_resets_end_a_session_that_waits_for_room() {
     let bench = Bench::with_max_held(0);
@@ -820,7 +823,8 @@ fn every_live_session_is_listed_once_whatever_the_page() {
     assert_eq!(ids.len(), sessions.len());
 }
 
-/// The slot behind the last number was computed, which a build with overflow checks took for a defect of its own.
+/// The slot behind the last number was computed, which a build with overflow checks took for a
+/// defect of its own.
 #[test]
 fn a_cursor_behind_the_table_is_an_empty_page() {
     let bench = Bench::new();
@@ -847,20 +851,23 @@ fn closing_by_id_ends_that_session_alone() {
         id: first,
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(filter.clone(), &goodbye())), 1);
+    assert_eq!(
+        block_on(bench.relay.close(filter.clone(), &close_frame())),
+        1
+    );
     over(&one.lease);
-    assert_eq!(block_on(bench.relay.close(filter, &goodbye())), 0);
+    assert_eq!(block_on(bench.relay.close(filter, &close_frame())), 0);
     assert_eq!(bench.relay.live(), 1);
     let outside = Filter {
         client: Some("10.0.0.0/8".parse().unwrap()),
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(outside, &goodbye())), 0);
+    assert_eq!(block_on(bench.relay.close(outside, &close_frame())), 0);
     let inside = Filter {
         client: Some("192.0.2.0/24".parse().unwrap()),
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(inside, &goodbye())), 1);
+    assert_eq!(block_on(bench.relay.close(inside, &close_frame())), 1);
     over(&other.lease);
 }
 

@@ -96,7 +96,7 @@ struct Worker {
     closing: Option<ClosingQueue>,
     sweep: Sweep,
     connecting: ConnectingQueue,
-    /// Its index among the workers.
+    /// The index of this worker.
     number: u32,
 }
 

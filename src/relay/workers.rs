@@ -9,7 +9,7 @@ use super::inbox::Inbox;
 
 /// Inboxes and counts of all workers.
 pub(super) struct Workers {
-    /// One for each worker.
+    /// In the order of the workers.
     pub inboxes: Box<[Arc<Inbox>]>,
     pub live: AtomicU64,
     pub emptied: Notify,

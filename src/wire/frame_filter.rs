@@ -72,9 +72,9 @@ enum Output {
     Open,
     /// Input is discarded but parsed, to see the source's Close.
     Discarding,
-    /// The same inside a frame of which a part has passed: no Close can follow.
+    /// Discarding inside a frame of which a part has passed: no Close can follow.
     Truncated,
-    /// The same behind a Close of ours.
+    /// Discarding behind a Close of ours.
     Closed,
 }
 
@@ -94,7 +94,7 @@ impl Output {
 enum SourceClose {
     None,
     Came,
-    /// It was taken out, and nothing passes behind it.
+    /// A Close that was taken out; nothing passes behind it.
     TakenOut(CloseCause),
 }
 
@@ -377,7 +377,7 @@ impl FrameFilter {
         self.edits().handover.pause();
     }
 
-    /// It has come to the message boundary at which it was to pause.
+    /// Whether it has come to the message boundary at which it was to pause.
     pub fn is_paused(&self) -> bool {
         let edits = self.edits.as_deref();
         edits.is_some_and(|edits| edits.handover.is_pausing() && !edits.control.is_holding())

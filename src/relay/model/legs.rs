@@ -37,8 +37,8 @@ pub(super) fn leg(case: &Case, side: usize) -> (SocketHandoff, End) {
     }
 }
 
-/// A socket whose connect is under way, and the end it will have. `None`: the case asks for none, or the kernel has refused
-/// it at once.
+/// A socket whose connect is under way, and the end it will have. `None`: the case asks for none,
+/// or the kernel has refused it at once.
 pub(super) fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
     let begin = |listener: &TcpListener| {
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());

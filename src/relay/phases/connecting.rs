@@ -90,7 +90,7 @@ impl Session {
         let SessionPhase::Connecting(handler) = &mut self.phase else {
             return None;
         };
-        // What epoll has not told yet is no fault of the backend's.
+        // A connect that is done before epoll says so is no fault of the backend's.
         if self.legs[BACKEND].is_reached() || !handler.gives_up() {
             return None;
         }

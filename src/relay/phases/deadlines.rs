@@ -52,7 +52,7 @@ impl Session {
         due.into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
-    /// Of a bounded life.
+    /// Until the end of a bounded life.
     fn life_left(&self) -> Option<Duration> {
         let is_bounded = self.lifetime < Ticks::MAX;
         is_bounded.then(|| self.lifetime.left(self.record.age().into()))
@@ -65,7 +65,7 @@ impl Session {
             .min()
     }
 
-    /// Of a phase that has its own bound.
+    /// Until the end of a phase that has its own bound.
     fn phase_left(&self, now: Tick) -> Option<Duration> {
         match &self.phase {
             SessionPhase::Refusing(refusal) => Some(self.answers_left(refusal, now)),

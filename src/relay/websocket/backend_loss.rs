@@ -60,7 +60,7 @@ impl Session {
     }
 }
 
-/// Its loss.
+/// The loss, and ways out of it.
 impl Session {
     /// The backend's leg is over: the session is in a gap, or is ended where its client has a part
     /// of a message.

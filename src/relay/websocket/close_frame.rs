@@ -26,7 +26,7 @@ impl CloseFrame {
         CloseFrame::new(GOING_AWAY, "")
     }
 
-    /// Its bytes for the leg of `side`.
+    /// The bytes for the leg of `side`.
     pub(in crate::relay) fn encode(&self, side: usize) -> Vec<u8> {
         control::close(self.code, &self.reason, reader(side))
     }

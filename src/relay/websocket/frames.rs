@@ -17,7 +17,7 @@ use crate::wire::frames::Violation;
 
 /// Frames of one session.
 pub(in crate::relay) struct Frames {
-    /// By source.
+    /// `filters[CLIENT]` is for frames of the client.
     pub filters: [FrameFilter; 2],
     limits: Option<Box<ClientFrameLimits>>,
     pings: Option<Box<Pings>>,
@@ -29,7 +29,7 @@ pub(in crate::relay) struct Frames {
 /// A session has one, for hours.
 const _: () = assert!(size_of::<Frames>() <= 96);
 
-/// One direction's frames, as it is pumped.
+/// Frames of one direction, while it is pumped.
 pub(in crate::relay) struct DirectionFrames<'a> {
     pub filter: &'a mut FrameFilter,
     limits: Option<&'a mut ClientFrameLimits>,

@@ -28,7 +28,7 @@ pub(in crate::relay) enum LimitExceeded {
     Message,
     #[error("too many pings")]
     Pings,
-    /// Behind it no limit could be held.
+    /// A broken protocol: no limit could be held behind it.
     #[error("protocol error")]
     Violation(Violation),
 }
@@ -51,7 +51,7 @@ impl LimitExceeded {
         }
     }
 
-    /// The reason for the log, which says more than the client is told.
+    /// The reason for the log; the client hears less.
     pub fn log_reason(self) -> String {
         match self {
             LimitExceeded::Violation(violation) => violation.to_string(),

@@ -60,7 +60,7 @@ impl Session {
         }
     }
 
-    /// Behind the client's last message: the backend has a while to answer it, and is sent Close.
+    /// Gives the backend a while to answer the client's last message, then sends it Close.
     fn step_migration(&mut self, now: Tick) -> Option<TurnOutcome> {
         let has_all = self.has_taken_all(BACKEND);
         let left = self.change_left(now);

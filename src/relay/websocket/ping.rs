@@ -81,7 +81,7 @@ impl Session {
 
     /// A backend that was sent Close is to be sent nothing more, and its answer is waited for.
     fn may_ping(&self) -> bool {
-        let is_parting = match self.phase {
+        let is_ending = match self.phase {
             SessionPhase::InDoubt(_)
             | SessionPhase::Migrating(_)
             | SessionPhase::Refusing(_)
@@ -92,7 +92,7 @@ impl Session {
             | SessionPhase::Gap(_)
             | SessionPhase::Resetting { .. } => false,
         };
-        !is_parting && self.can_send_close()
+        !is_ending && self.can_send_close()
     }
 
     fn pinged_sides(&self) -> &'static [usize] {

@@ -11,7 +11,7 @@ pub(super) struct Pings {
     interval: Ticks,
     timeout: Ticks,
     count: u32,
-    /// By side.
+    /// The client's and the backend's.
     legs: [PingedLeg; 2],
 }
 

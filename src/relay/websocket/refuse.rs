@@ -10,7 +10,9 @@ use super::close_frame::CloseFrame;
 use crate::observe::{Phase, Side, Termination};
 use crate::relay::clock::{Tick, Ticks};
 use crate::relay::leg::Leg;
-use crate::relay::phase::{BOUNDARY_WAIT, ClosingHandshake, Refusal, SessionPhase, TurnOutcome};
+use crate::relay::phase::{
+    BOUNDARY_WAIT, ClientRefusal, ClosingHandshake, SessionPhase, TurnOutcome,
+};
 use crate::relay::scratch::Scratch;
 use crate::relay::session::Session;
 use crate::relay::side::{BACKEND, CLIENT};
@@ -38,7 +40,7 @@ impl Session {
             if handshake.notifies[BACKEND] {
                 frames.filters[BACKEND].set_close_filter(CloseFilter::Any);
             }
-            self.phase = SessionPhase::Refusing(Box::new(Refusal {
+            self.phase = SessionPhase::Refusing(Box::new(ClientRefusal {
                 began: now,
                 frame: CloseFrame::new(exceeded.code(), &exceeded.to_string()),
                 notifies_backend: handshake.notifies[BACKEND],
@@ -49,7 +51,7 @@ impl Session {
     }
 
     /// Time left for the backend's answers: silence ends it, and so does its bound.
-    pub(in crate::relay) fn answers_left(&self, refusal: &Refusal, now: Tick) -> Duration {
+    pub(in crate::relay) fn answers_left(&self, refusal: &ClientRefusal, now: Tick) -> Duration {
         let began = now.since(refusal.began);
         let silent = now.since(self.last_activity).min(began);
         let silence_left = Ticks::from(ANSWERS_WAIT).left(silent);

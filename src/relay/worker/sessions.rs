@@ -69,7 +69,7 @@ impl Worker {
         done.ok()
     }
 
-    /// One turn of one session.
+    /// Gives a session its turn.
     pub fn turn(&mut self, key: SessionKey, now: Instant) {
         if let Some(outcome) = self.guarded(key, Session::turn) {
             self.act_on(key, outcome, now);

@@ -10,7 +10,7 @@ use crate::wire::control::PING_BYTES;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseFilter {
     None,
-    /// By which it goes away: RFC 6455 section 7.4.1, and 1012 and 1013 of its registry.
+    /// Those by which it goes away: RFC 6455 section 7.4.1, and 1012 and 1013 of its registry.
     Leaving,
     Any,
 }
@@ -87,7 +87,7 @@ impl ControlFilter {
         is_ours
     }
 
-    /// Nothing is held or to be told; an awaited pong counts only while frames pass.
+    /// Nothing is held or to be asked for; an awaited pong counts only while frames pass.
     pub fn is_idle(&self, is_discarding: bool) -> bool {
         self.held.is_empty()
             && self.ping.is_none()

@@ -131,7 +131,8 @@ fn reader(is_masked: bool) -> ControlReader {
     }
 }
 
-/// Passes the chunks, with `act` before the one of that number and a look for what may be put in after each.
+/// Passes the chunks, with `act` before the one of that number and a look for what may be put in
+/// after each.
 fn run(
     filter: &mut FrameFilter,
     chunks: &[&[u8]],
@@ -266,7 +267,7 @@ proptest! {
     }
 }
 
-/// What a reader reads: whole frames, or the parts of one.
+/// Bytes that pass: whole frames, or the parts of one.
 fn pass_all(filter: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
     match filter.pass(bytes, |_| FrameAction::Pass) {
         Filtered::Whole => bytes.to_vec(),
@@ -288,8 +289,9 @@ fn messages(frames: &[Whole]) -> Vec<Whole> {
 }
 
 proptest! {
-    /// Whatever the reader had when it went: the next one gets whole messages, each frame once and in order, and of the
-    /// frames of messages only those are missing that belong to the message that was cut.
+    /// Whatever the reader had when it went: the next one gets whole messages, each frame once and
+    /// in order, and of the frames of messages only those are missing that belong to the message
+    /// that was cut.
     #[test]
     fn a_far_end_that_goes_gets_a_prefix_and_the_next_one_whole_messages(
         frames in streams(), at in any::<prop::sample::Index>(), size in 1usize..40, back in prop::option::of(0usize..200),
@@ -367,7 +369,8 @@ proptest! {
         prop_assert!(messages(&had).last().is_none_or(|frame| frame.first & 0x80 != 0));
     }
 
-    /// A Close by which a server goes away is not seen by its client, in any chunking, and any other is.
+    /// A Close by which a server goes away is not seen by its client, in any chunking, and any
+    /// other is.
     #[test]
     fn only_a_close_of_who_goes_away_is_taken_out(
         frames in streams(), code in prop_oneof![Just(1000u16), Just(1001), Just(1012), Just(1013), Just(4000)],
@@ -401,7 +404,8 @@ fn pass(filter: &mut FrameFilter, bytes: &[u8]) -> Filtered {
     filter.pass(bytes, |_| FrameAction::Pass)
 }
 
-/// A byte of a length, first in what was read, was taken for the begin of a Close, and the frame was held to its end.
+/// A byte of a length, first in what was read, was taken for the begin of a Close, and the frame
+/// was held to its end.
 #[test]
 fn a_length_that_looks_like_a_close_is_not_held() {
     let mut filter = FrameFilter::from_server().with_close_filter(CloseFilter::Leaving);
@@ -438,7 +442,7 @@ fn a_part_of_a_frame_that_is_held_is_not_at_the_far_end() {
     assert!(filter.has_passed_whole_messages() && !filter.at_message_boundary());
 }
 
-/// It was kept for good, where its source ended behind it and that was no loss.
+/// Once it was kept for good, where its source ended behind it and that was no loss.
 #[test]
 fn a_part_of_a_close_is_let_go_as_it_came() {
     let mut filter = FrameFilter::from_server().with_close_filter(CloseFilter::Leaving);

@@ -14,7 +14,7 @@ use super::peer::{Framed, Peer, Seen, Wire, message};
 
 pub const MAX_BACKENDS: usize = 6;
 
-/// What the relay has asked for.
+/// A search that the relay has begun.
 pub struct Sought {
     pub gone: LostBackend,
     pub stop: CancellationToken,
@@ -47,7 +47,7 @@ impl Migrator for Asks {
     }
 }
 
-/// What is known of a gap.
+/// A gap that is over.
 pub struct Past {
     pub lost: LostMessages,
     /// Messages of this number and above were begun in it.
@@ -57,7 +57,7 @@ pub struct Past {
 /// How a backend went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Went {
-    /// It is there, or went as it was asked to.
+    /// The backend is there, or went as it was asked to.
     Asked,
     Orderly,
     Reset,
@@ -79,10 +79,10 @@ pub struct World<'a> {
     pub session: Handle,
     pub lease: SessionEnd,
     pub settle: Duration,
-    /// It may end for a reason.
+    /// A reason for which the session may end.
     pub may_end: Option<&'static str>,
     pub next: u32,
-    pub is_relieved: bool,
+    pub is_migrating: bool,
     pub is_tight: bool,
     pub has_tls: bool,
 }
@@ -100,7 +100,7 @@ pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (Sock
     (raw(inner, early), Wire::Raw(outer))
 }
 
-/// What a backend says; its number is in each of its messages.
+/// Messages of a backend; its number is in each of its messages.
 pub fn speech(rng: &mut Rng, backend: usize) -> VecDeque<Framed> {
     let count = rng.u32(..12);
     let messages = (0..count).flat_map(|number| {
@@ -189,7 +189,7 @@ impl<'a> World<'a> {
             may_end: None,
             settle,
             next: 0,
-            is_relieved: false,
+            is_migrating: false,
             is_tight,
             has_tls,
             rng,
@@ -200,7 +200,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// One more message of the client.
+    /// Adds a message of the client.
     pub fn compose(&mut self) {
         let length = lengths(&mut self.rng);
         let frames = message(&mut self.rng, self.next, length, true);
@@ -260,7 +260,7 @@ impl<'a> World<'a> {
         let (leg, wire) = wire(&mut self.rng, self.is_tight, self.has_tls, &early);
         let said = Peer::new(wire, false);
         peer.wire = said.wire;
-        self.is_relieved = false;
+        self.is_migrating = false;
         self.backends.push(peer);
         self.went.push(Went::Asked);
         self.bench.relay.attach(
@@ -289,7 +289,7 @@ impl<'a> World<'a> {
                 let codes = [1001, 1012, 1013, 1001, 1012, 1000];
                 let mut code = codes[self.rng.usize(..codes.len())];
                 // It would look like the answer to the Close of ours that it crosses.
-                if [1000, goodbye().code].contains(&code) && self.is_relieved {
+                if [1000, close_frame().code].contains(&code) && self.is_migrating {
                     code = 1001;
                 }
                 if code == 1000 {
@@ -310,8 +310,8 @@ impl<'a> World<'a> {
                     true => None,
                     false => Some("relieved, and answers within a message"),
                 });
-                self.is_relieved = true;
-                self.bench.relay.migrate(self.session, &goodbye());
+                self.is_migrating = true;
+                self.bench.relay.migrate(self.session, &close_frame());
             }
             36 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("forsaken");
@@ -319,7 +319,7 @@ impl<'a> World<'a> {
             }
             37 if self.rng.u8(..20) == 0 => {
                 self.may_end = Some("parted");
-                self.bench.relay.close_one(self.session, &goodbye());
+                self.bench.relay.close_one(self.session, &close_frame());
             }
             38 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("the client is reset");

@@ -11,7 +11,7 @@ use super::*;
 
 pub(super) type Peer = WebSocket<TcpStream>;
 
-/// What a peer has read to its end: the messages, and the code and reason of the Close.
+/// All that a peer has read: the messages, and the code and reason of the Close.
 pub(super) type Heard = (Vec<Message>, Option<(u16, String)>);
 
 /// The outer ends of a relayed WebSocket.
@@ -95,11 +95,11 @@ pub(super) fn both_out(client: &mut Peer, backend: &mut Peer) -> [Heard; 2] {
     })
 }
 
-fn part_all(bench: &Bench) {
-    bench.relay.close_all_within(Duration::ZERO, &goodbye());
+fn close_all(bench: &Bench) {
+    bench.relay.close_all_within(Duration::ZERO, &close_frame());
 }
 
-fn told() -> Option<(u16, String)> {
+fn restart() -> Option<(u16, String)> {
     Some((1012, "service restart".to_owned()))
 }
 
@@ -126,9 +126,12 @@ fn both_sides_are_told_and_their_answers_heard() {
     let (mut client, mut backend, lease) = tunnel(&bench, FramePolicy::default(), policy()).peers();
     client.send(Message::text("hello")).unwrap();
     assert_eq!(backend.read().unwrap(), Message::text("hello"));
-    part_all(&bench);
+    close_all(&bench);
     let [client, backend] = both_out(&mut client, &mut backend);
-    assert_eq!((client, backend), ((vec![], told()), (vec![], told())));
+    assert_eq!(
+        (client, backend),
+        ((vec![], restart()), (vec![], restart()))
+    );
     over(&lease);
     assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
     assert_eq!(bench.counters.without_close.load(Ordering::Relaxed), 0);
@@ -148,16 +151,17 @@ fn a_frame_under_way_is_finished_before_the_close() {
     // It is under way once the client has some of it.
     let mut first = [0; 4];
     while client.get_ref().peek(&mut first).unwrap() < 4 {}
-    part_all(&bench);
-    // The other direction stands at a boundary: the backend is told at once, and still finishes its frame before it answers.
+    close_all(&bench);
+    // The other direction stands at a boundary: the backend gets its Close at once, and still
+    // finishes its frame before it answers.
     while backend.get_ref().peek(&mut first).unwrap() == 0 {}
     raw_backend.write_all(&payload[30_000..]).unwrap();
     let heard = std::thread::spawn(move || read_out(&mut backend));
     let (messages, code) = read_out(&mut client);
     assert_eq!(messages, [Message::binary(payload)]);
-    assert_eq!(code, told());
-    // What it sends behind the Close that it was told reaches nobody.
-    assert_eq!(heard.join().unwrap(), (vec![], told()));
+    assert_eq!(code, restart());
+    // Bytes that it sends behind our Close reach nobody.
+    assert_eq!(heard.join().unwrap(), (vec![], restart()));
     over(&lease);
 }
 
@@ -169,8 +173,8 @@ fn a_frame_that_does_not_end_is_cut_off_and_counted() {
     backend.write_all(&[0x82, 100, 1, 2, 3]).unwrap();
     let mut begun = [0; 5];
     client.read_exact(&mut begun).unwrap();
-    part_all(&bench);
-    // The backend is told at once; the client's frame is cut, which must not look complete.
+    close_all(&bench);
+    // The backend gets its Close at once; the client's frame is cut, which must not look complete.
     let mut close = [0; 23];
     backend.read_exact(&mut close).unwrap();
     assert_eq!(close[..2], [0x88, 0x80 | 17]);
@@ -186,7 +190,7 @@ fn a_peer_that_does_not_answer_is_left_after_a_while() {
     let bench = Bench::new();
     let tunnel = tunnel(&bench, FramePolicy::default(), policy());
     let begun = Instant::now();
-    part_all(&bench);
+    close_all(&bench);
     // Both read and neither answers.
     let (mut client, backend) = (tunnel.client, tunnel.backend);
     let mut frame = [0; 19];
@@ -232,7 +236,7 @@ fn our_pings_are_answered_and_seen_by_nobody_else() {
 }
 
 #[test]
-fn a_silent_client_is_dead_and_the_backend_takes_close_frame() {
+fn a_silent_client_is_dead_and_the_backend_gets_a_close() {
     let bench = Bench::new();
     // Only its own leg is pinged: a backend that answers late is no part of this.
     let tunnel = tunnel(&bench, ping(true, false, BRIEF), policy());
@@ -243,7 +247,7 @@ fn a_silent_client_is_dead_and_the_backend_takes_close_frame() {
 }
 
 #[test]
-fn a_silent_backend_is_dead_and_the_client_takes_close_frame() {
+fn a_silent_backend_is_dead_and_the_client_gets_a_close() {
     let bench = Bench::new();
     let tunnel = tunnel(&bench, ping(false, true, BRIEF), policy());
     let (messages, code) = read_out(&mut peer(tunnel.client, Role::Client));
@@ -290,7 +294,7 @@ fn pings_of_a_peer_are_no_activity_where_only_messages_are() {
     assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
 }
 
-/// It was reset: its pong stood unread behind what the other side did not take.
+/// Once it was reset: its pong stood unread behind bytes that the other side did not take.
 #[test]
 fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
     let bench = Bench::new();
@@ -322,7 +326,7 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
 }
 
 #[test]
-fn a_session_whose_life_is_over_takes_close_frame() {
+fn a_session_whose_life_is_over_gets_a_close() {
     let bench = Bench::new();
     let policy = SessionLimits {
         max_lifetime: Some(Duration::from_millis(300)),

@@ -1,5 +1,5 @@
-//! A filter whose reader comes and goes, in two chunkings: what passes, what is taken out and what is left does not hang on how
-//! the bytes came.
+//! A filter whose reader comes and goes, in two chunkings: what passes, what is taken out and what
+//! is left does not hang on how the bytes came.
 
 #![no_main]
 
@@ -10,14 +10,14 @@ use libfuzzer_sys::fuzz_target;
 #[derive(Debug, Arbitrary)]
 struct Case {
     from_client: bool,
-    takes_leave: bool,
-    deeds: Vec<Deed>,
+    hides_leaving: bool,
+    actions: Vec<Action>,
     /// Sizes of the pieces that the second filter gets, over and over.
     pieces: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Arbitrary)]
-enum Deed {
+enum Action {
     Bytes(Vec<u8>),
     /// A frame with so many bytes of payload, of which the first are these.
     Frame {
@@ -31,23 +31,25 @@ enum Deed {
     InsertClose,
     ExpectPong([u8; 8]),
     Pause,
-    GoOn,
-    Bridge,
-    Arrive,
-    Renew,
-    TakeAnyClose,
-    TakeNoClose,
+    EndPause,
+    DetachReader,
+    AttachReader,
+    ReplaceSource,
+    HideAnyClose,
+    HideNoClose,
 }
 
 fuzz_target!(|case: Case| {
     let new = || {
-        let filter = match case.from_client {
-            true => FrameFilter::from_client(),
-            false => FrameFilter::from_server(),
+        let filter = if case.from_client {
+            FrameFilter::from_client()
+        } else {
+            FrameFilter::from_server()
         };
-        match case.takes_leave {
-            true => filter.with_close_filter(CloseFilter::Leaving),
-            false => filter,
+        if case.hides_leaving {
+            filter.with_close_filter(CloseFilter::Leaving)
+        } else {
+            filter
         }
     };
     let (mut whole, mut pieced) = (new(), new());
@@ -56,25 +58,25 @@ fuzz_target!(|case: Case| {
     let mut passed = 0;
     let mut has_changed = false;
     // Asked of a source that no Close is taken of, it would find one of which a part has passed.
-    let mut takes_leave = case.takes_leave;
-    for deed in &case.deeds {
-        takes_leave &= !matches!(deed, Deed::TakeNoClose);
-        if matches!(deed, Deed::TakeAnyClose) && !takes_leave {
+    let mut hides_leaving = case.hides_leaving;
+    for action in &case.actions {
+        hides_leaving &= !matches!(action, Action::HideNoClose);
+        if matches!(action, Action::HideAnyClose) && !hides_leaving {
             continue;
         }
         // Behind a violation nothing is known, and such a session is ended.
-        has_changed |= matches!(deed, Deed::Bridge);
+        has_changed |= matches!(action, Action::DetachReader);
         if has_changed && whole.violation().is_some() {
             return;
         }
-        let bytes = match deed {
-            Deed::Bytes(bytes) => bytes.clone(),
-            Deed::Frame {
+        let bytes = match action {
+            Action::Bytes(bytes) => bytes.clone(),
+            Action::Frame {
                 first,
                 length,
                 payload,
             } => frame(*first, usize::from(length % 512), payload, case.from_client),
-            Deed::Close(code) => frame(0x88, 2, &code.to_be_bytes(), case.from_client),
+            Action::Close(code) => frame(0x88, 2, &code.to_be_bytes(), case.from_client),
             other => {
                 let ends = [&mut whole, &mut pieced].map(|filter| act(filter, other));
                 assert_eq!(ends[0], ends[1], "{other:?}");
@@ -105,9 +107,9 @@ fuzz_target!(|case: Case| {
     }
     // Nothing is made up but what was put in.
     let inserts = case
-        .deeds
+        .actions
         .iter()
-        .filter(|deed| matches!(deed, Deed::Insert | Deed::InsertClose));
+        .filter(|action| matches!(action, Action::Insert | Action::InsertClose));
     assert!(passed <= came + 64 * inserts.count());
 });
 
@@ -125,7 +127,7 @@ fn look(filter: &FrameFilter) -> [bool; 9] {
     ]
 }
 
-/// What passes, with what is put in at its end.
+/// Bytes that pass, with frames that are put in at their end.
 fn pass(filter: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
     let mut passed = match filter.pass(bytes, |_| FrameAction::Pass) {
         Filtered::Whole => bytes.to_vec(),
@@ -135,19 +137,21 @@ fn pass(filter: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
     passed
 }
 
-/// What is to be passed again.
-fn act(filter: &mut FrameFilter, deed: &Deed) -> Vec<u8> {
-    match deed {
-        Deed::Insert => filter.insert(b"\x89\x01x"),
-        Deed::InsertClose => filter.insert_close(b"\x88\x02\x03\xe8".to_vec()),
-        Deed::ExpectPong(payload) => filter.expect_pong(*payload),
-        Deed::Pause => filter.pause(),
-        Deed::GoOn => return filter.end_pause(),
-        Deed::Bridge => return filter.detach_reader().1,
-        Deed::Arrive => filter.attach_reader(),
-        Deed::Renew if filter.at_message_boundary() || filter.has_left() => filter.replace_source(),
-        Deed::TakeAnyClose => filter.set_close_filter(CloseFilter::Any),
-        Deed::TakeNoClose => filter.set_close_filter(CloseFilter::None),
+/// Bytes that are to be passed again.
+fn act(filter: &mut FrameFilter, action: &Action) -> Vec<u8> {
+    match action {
+        Action::Insert => filter.insert(b"\x89\x01x"),
+        Action::InsertClose => filter.insert_close(b"\x88\x02\x03\xe8".to_vec()),
+        Action::ExpectPong(payload) => filter.expect_pong(*payload),
+        Action::Pause => filter.pause(),
+        Action::EndPause => return filter.end_pause(),
+        Action::DetachReader => return filter.detach_reader().1,
+        Action::AttachReader => filter.attach_reader(),
+        Action::ReplaceSource if filter.at_message_boundary() || filter.has_left() => {
+            filter.replace_source()
+        }
+        Action::HideAnyClose => filter.set_close_filter(CloseFilter::Any),
+        Action::HideNoClose => filter.set_close_filter(CloseFilter::None),
         _ => {}
     }
     vec![]
