@@ -22,22 +22,22 @@ use super::websocket::frames::Frames;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 
 pub(super) struct Session {
-    pub(super) record: ConnectionRecord,
-    pub(super) legs: [Leg; 2],
+    pub record: ConnectionRecord,
+    pub legs: [Leg; 2],
     /// `directions[CLIENT]` goes from the client to the backend.
-    pub(super) directions: [Direction; 2],
-    pub(super) guards: SessionGuards,
+    pub directions: [Direction; 2],
+    pub guards: SessionGuards,
     /// Frames of a WebSocket, while they are followed.
-    pub(super) frames: Option<Box<Frames>>,
-    pub(super) phase: SessionPhase,
-    pub(super) idle_timeout: Ticks,
-    pub(super) fin_timeout: Ticks,
-    pub(super) lifetime: Ticks,
-    pub(super) last_activity: Tick,
+    pub frames: Option<Box<Frames>>,
+    pub phase: SessionPhase,
+    pub idle_timeout: Ticks,
+    pub fin_timeout: Ticks,
+    pub lifetime: Ticks,
+    pub last_activity: Tick,
     /// Bytes that the kernel still held at the last deadline.
-    pub(super) unsent_before: Option<NonZeroU32>,
+    pub unsent_before: Option<NonZeroU32>,
     /// The side whose FIN came first.
-    pub(super) first_fin: Option<Side>,
+    pub first_fin: Option<Side>,
     /// Stands in the worker's list of those that get a turn.
     is_queued: bool,
     /// Stands in the worker's list of those that are looked at soon.
@@ -208,7 +208,7 @@ impl Session {
     }
 
     /// Moves bytes both ways, as far as the legs allow.
-    pub(super) fn transfer(&mut self, scratch: &mut Scratch) -> Transfer {
+    pub fn transfer(&mut self, scratch: &mut Scratch) -> Transfer {
         let was_faulty = self.has_fault();
         let had_ended = self.directions.each_ref().map(Direction::has_ended);
         let from_client = if self.leaves_client_unread() {
@@ -238,7 +238,7 @@ impl Session {
         }
     }
 
-    pub(super) fn note_activity(&mut self, now: Tick) {
+    pub fn note_activity(&mut self, now: Tick) {
         // Not short-circuited: each leg's mark is taken.
         let was_active = self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity();
         if was_active && self.frames.as_deref_mut().is_none_or(Frames::take_activity) {
@@ -247,7 +247,7 @@ impl Session {
         }
     }
 
-    pub(super) fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
+    pub fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
         let hold_fin = self.holds_fin(side);
         let is_last = self.directions[1 - side].is_finished();
         let [client, backend] = &mut self.legs;
@@ -300,14 +300,14 @@ impl Session {
     }
 
     /// The end of a session that ends in order, or whose FIN came before all else.
-    pub(super) fn fin_end(&self) -> Option<Termination> {
+    pub fn fin_end(&self) -> Option<Termination> {
         let side = self.first_fin?;
         Some(Termination::new(side, Phase::Relay, Cause::Fin))
     }
 
     /// A broken leg ends the session: bytes that it had sent are delivered, then the other leg is
     /// reset.
-    pub(super) fn pass_on_fault(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
+    pub fn pass_on_fault(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
         let side = SIDES
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
@@ -324,7 +324,7 @@ impl Session {
     }
 
     /// Ends the session with a RST for this side.
-    pub(super) fn reset_side(&mut self, side: usize, end: Termination, now: Tick) -> TurnOutcome {
+    pub fn reset_side(&mut self, side: usize, end: Termination, now: Tick) -> TurnOutcome {
         self.phase = SessionPhase::Resetting {
             side: side as u8,
             end,
@@ -334,7 +334,7 @@ impl Session {
     }
 
     /// Brings the worker's account of held bytes up to date.
-    pub(super) fn account(&mut self, scratch: &mut Scratch) {
+    pub fn account(&mut self, scratch: &mut Scratch) {
         let in_gap = match &self.phase {
             SessionPhase::Gap(gap) => gap.held.len(),
             _ => 0,

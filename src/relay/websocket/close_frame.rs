@@ -27,7 +27,7 @@ impl CloseFrame {
     }
 
     /// The bytes for the leg of `side`.
-    pub(in crate::relay) fn encode(&self, side: usize) -> Vec<u8> {
+    pub(crate) fn encode(&self, side: usize) -> Vec<u8> {
         control::close(self.code, &self.reason, reader(side))
     }
 }

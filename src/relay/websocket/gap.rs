@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Reads the client, and writes to it what its last backend has sent.
-    pub(in crate::relay) fn turn_in_gap(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub fn turn_in_gap(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let flow = self.pump(BACKEND, scratch);
         let read = self.read_into_gap(scratch);
         // What it answered to its own peer while it was read.
@@ -156,7 +156,7 @@ impl Session {
     }
 
     /// Holds bytes of the client for the next backend.
-    pub(in crate::relay) fn hold(&mut self, bytes: &[u8], now: Tick) {
+    pub fn hold(&mut self, bytes: &[u8], now: Tick) {
         let Some(frames) = &mut self.frames else {
             return;
         };

@@ -12,16 +12,12 @@ use crate::relay::session::{Session, Transfer};
 use crate::relay::side::BACKEND;
 
 impl Session {
-    pub(in crate::relay) fn resume(&self) -> Option<&ResumeState> {
+    pub fn resume(&self) -> Option<&ResumeState> {
         self.frames.as_deref()?.resume.as_deref()
     }
 
     /// After a transfer: the backend's leg of a resumable session has ended.
-    pub(in crate::relay) fn notice_backend_end(
-        &mut self,
-        transfer: &Transfer,
-        now: Tick,
-    ) -> Option<TurnOutcome> {
+    pub fn notice_backend_end(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
         if !self.is_resumable() {
             return None;
         }
@@ -37,13 +33,13 @@ impl Session {
     }
 
     /// The backend has gone away with a Close that was taken out.
-    pub(in crate::relay) fn has_backend_left(&self) -> bool {
+    pub fn has_backend_left(&self) -> bool {
         let frames = self.frames.as_deref();
         frames.is_some_and(|frames| frames.filters[BACKEND].has_left())
     }
 
     /// Holds the session until it is known whether its backend is lost.
-    pub(in crate::relay) fn turn_in_doubt(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub fn turn_in_doubt(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         let now = scratch.now;
         if let Some(outcome) = self.refuse_client(now) {
@@ -100,7 +96,7 @@ impl Session {
     }
 
     /// Ends the session as without `resume`.
-    pub(in crate::relay) fn accept_backend_end(&mut self, now: Tick) -> TurnOutcome {
+    pub fn accept_backend_end(&mut self, now: Tick) -> TurnOutcome {
         self.phase = SessionPhase::Open;
         if let Some(frames) = &mut self.frames {
             frames.resume = None;

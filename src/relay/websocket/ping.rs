@@ -18,7 +18,7 @@ const PRECISION: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Time until a leg is to be pinged, or is dead.
-    pub(in crate::relay) fn ping_due_in(&self, now: Tick) -> Option<Duration> {
+    pub fn ping_due_in(&self, now: Tick) -> Option<Duration> {
         if self.phase.is_closing() {
             return None;
         }
@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// Pings a leg that is silent; ends the session when it does not answer.
-    pub(in crate::relay) fn keep_alive(&mut self, now: Tick) -> Option<TurnOutcome> {
+    pub fn keep_alive(&mut self, now: Tick) -> Option<TurnOutcome> {
         if !self.may_ping() {
             return None;
         }
@@ -81,18 +81,7 @@ impl Session {
 
     /// A backend that was sent Close is to be sent nothing more, and its answer is waited for.
     fn may_ping(&self) -> bool {
-        let is_ending = match self.phase {
-            SessionPhase::InDoubt(_)
-            | SessionPhase::Migrating(_)
-            | SessionPhase::Refusing(_)
-            | SessionPhase::Closing(_) => true,
-            SessionPhase::Open
-            | SessionPhase::Connecting(_)
-            | SessionPhase::Unserved(_)
-            | SessionPhase::Gap(_)
-            | SessionPhase::Resetting { .. } => false,
-        };
-        !is_ending && self.can_send_close()
+        matches!(self.phase, SessionPhase::Open | SessionPhase::Gap(_)) && self.can_send_close()
     }
 
     fn pinged_sides(&self) -> &'static [usize] {
