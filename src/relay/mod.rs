@@ -6,10 +6,10 @@
 //! while a connection idles. No tokio type crosses this seam. The relay calls the data path above
 //! it through three traits: [`ConnectHandler`], [`Migrator`] and [`OnAccept`].
 //!
-//! - [`worker`] is the loop of a thread, [`table`] its sessions, [`sweep`] its timer.
-//! - [`session`] is one session, [`phase`] where it stands; [`phases`] has a turn for each.
-//! - [`direction`] moves bytes from one [`leg`] to the other.
-//! - [`websocket`] is all that knows frames; raw TCP reads without it.
+//! - `worker` is the loop of a thread, `table` its sessions, `sweep` its timer.
+//! - `session` is one session, `phase` where it stands; `phases` has a turn for each.
+//! - `direction` moves bytes from one `leg` to the other.
+//! - `websocket` is all that knows frames; raw TCP reads without it.
 
 mod accept;
 mod api;

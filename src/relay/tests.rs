@@ -220,6 +220,24 @@ fn a_slow_reader_of_a_finished_answer_is_not_cut_off() {
     over(&ends.lease);
 }
 
+/// Once a lifetime that was over kept the `fin_timeout` from being looked at.
+#[test]
+fn a_reset_waits_for_its_queue_no_longer_than_the_fin_timeout_whatever_the_lifetime() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(SessionLimits {
+        idle_timeout: LONG,
+        fin_timeout: Duration::from_millis(300),
+        max_lifetime: Some(Duration::from_millis(500)),
+    });
+    // A small window keeps the answer in the relay's send queue.
+    socket2::SockRef::from(&ends.client)
+        .set_recv_buffer_size(64 * 1024)
+        .unwrap();
+    ends.backend.write_all(&numbers(1_000_000)).unwrap();
+    reset(ends.backend);
+    assert!(ends.lease.comes_within(LONG / 2));
+}
+
 #[test]
 fn an_answer_cut_short_by_our_own_close_ends_with_a_reset() {
     let bench = Bench::new();
@@ -786,9 +804,10 @@ fn a_client_whose_backend_resets_after_a_byte_is_reset() {
     let bench = Bench::new();
     for from_client in [true, false] {
         let (mut ends, given) = returning(&bench);
-        let (one, other) = match from_client {
-            true => (&mut ends.client, &mut ends.backend),
-            false => (&mut ends.backend, &mut ends.client),
+        let (one, other) = if from_client {
+            (&mut ends.client, &mut ends.backend)
+        } else {
+            (&mut ends.backend, &mut ends.client)
         };
         one.write_all(b"x").unwrap();
         other.read_exact(&mut [0]).unwrap();

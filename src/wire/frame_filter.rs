@@ -1,10 +1,10 @@
 //! Filter of one direction of a WebSocket: follows it frame by frame and edits it at frame
 //! boundaries.
 //!
-//! Three small filters do the editing. [`insertion`] puts frames of our own in between two frames,
-//! never inside one. [`control_filter`] takes out control frames that are not for the other side.
-//! [`handover`] holds messages while the side that reads them is replaced. Of a source that is
-//! bounded, [`guard`] sees to it that no part of a bad frame passes.
+//! Three small filters do the editing. `insertion` puts frames of our own in between two frames,
+//! never inside one. `control_filter` takes out control frames that are not for the other side.
+//! `handover` holds messages while the side that reads them is replaced. Of a source that is
+//! bounded, `guard` sees to it that no part of a bad frame passes.
 //!
 //! Bytes that pass unedited are not copied. RFC 6455 sections 5.4 and 5.5: control frames may stand
 //! between the fragments of a message, and nothing may follow a Close.

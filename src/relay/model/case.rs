@@ -246,10 +246,7 @@ impl Case {
 
 impl Ciphered {
     pub fn version(self) -> &'static SupportedProtocolVersion {
-        match self.is_new {
-            true => &TLS13,
-            false => &TLS12,
-        }
+        if self.is_new { &TLS13 } else { &TLS12 }
     }
 }
 

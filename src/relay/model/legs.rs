@@ -13,10 +13,7 @@ use crate::relay::{SocketHandoff, Transport};
 
 /// An outer and an inner socket.
 pub(super) fn sockets(case: &Case) -> (TcpStream, TcpStream) {
-    match case.is_tight {
-        true => tight_pair(),
-        false => pair(),
-    }
+    if case.is_tight { tight_pair() } else { pair() }
 }
 
 /// A connected leg and its outer end.
@@ -44,9 +41,10 @@ pub(super) fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
         begin_connect(&endpoint, &Dial::default()).ok()
     };
-    let listener = match case.is_tight {
-        true => tight_listener(),
-        false => TcpListener::bind("127.0.0.1:0").unwrap(),
+    let listener = if case.is_tight {
+        tight_listener()
+    } else {
+        TcpListener::bind("127.0.0.1:0").unwrap()
     };
     match case.opening {
         Opening::Plain | Opening::Returning => None,

@@ -1,7 +1,8 @@
-//! Loss of a WebSocket's backend: the client's socket stays open where the client has whole
+//! BackendLoss of a WebSocket's backend: the client's socket stays open where the client has whole
 //! messages, and the session is in a gap; see [`gap`](super::gap).
 
 use super::close_frame::CloseFrame;
+use super::resume::Takeover;
 use crate::base::close_code::{GOING_AWAY, SERVICE_RESTART};
 use crate::observe::{Cause, Termination};
 use crate::relay::clock::Tick;
@@ -12,6 +13,19 @@ use crate::relay::session::Session;
 use crate::relay::side::{BACKEND, CLIENT, ended_by, ended_by_us};
 use crate::tls::record::TlsSession;
 use crate::wire::frame_filter::{CloseFilter, FrameAction};
+
+/// A backend that is gone, as its session saw it.
+struct BackendLoss {
+    lost: LostMessages,
+    /// The begin of its service, where that was short.
+    short: Option<Takeover>,
+    /// When its leg ended.
+    ended: Tick,
+    /// Whether it has said Close, and waits for ours.
+    awaits_close: bool,
+    /// Bytes of the client behind a pause.
+    rest: Vec<u8>,
+}
 
 /// Whether a session may outlive its backend.
 impl Session {
@@ -70,20 +84,47 @@ impl Session {
         let Some(absent) = Leg::absent().filter(|_| self.may_lose_backend(now)) else {
             return self.break_off(end, now);
         };
+        let Some(loss) = self.detach_backend(sent_close, now) else {
+            return self.break_off(end, now);
+        };
+        if loss.awaits_close {
+            self.answer_close();
+        }
+        self.legs[BACKEND].finish(true);
+        self.remove_backend(absent);
+        let short = loss.short;
+        self.phase = SessionPhase::Gap(Box::new(BackendGap {
+            since: short.map_or(now, |short| short.since),
+            ended: short.map_or(loss.ended, |short| short.since),
+            held: Vec::new(),
+            lost: loss.lost,
+            cause: end.how,
+            was_short: short.is_some(),
+            search: None,
+        }));
+        // That leg's end is none of the session's.
+        self.first_fin = None;
+        self.hold(&loss.rest, now);
+        TurnOutcome::BackendLost
+    }
+
+    /// Prepares both filters for the next backend, and finds out what went with this one.
+    /// `sent_close`: see [`Session::sent_close`].
+    fn detach_backend(
+        &mut self,
+        sent_close: Option<(u16, bool)>,
+        now: Tick,
+    ) -> Option<BackendLoss> {
         let has_all = self.has_taken_all(BACKEND);
         let ended = match &self.phase {
             SessionPhase::InDoubt(query) => query.since,
             _ => now,
         };
-        let Some(frames) = self.frames.as_deref_mut() else {
-            return self.break_off(end, now);
-        };
+        let frames = self.frames.as_deref_mut()?;
+        let resume = frames.resume.as_deref()?;
         let [client, backend] = &mut frames.filters;
-        let Some(resume) = frames.resume.as_deref_mut() else {
-            return self.break_off(end, now);
-        };
         let left = backend.left();
-        let answers_close = left.is_some() && sent_close.is_none() && client.at_frame_boundary();
+        let awaits_close = left.is_some() && sent_close.is_none() && client.at_frame_boundary();
         // Its Close says something of the messages only where it has had time for them.
         let has_answered_all = match sent_close {
             Some((code, was_quiet)) => was_quiet && left.is_some_and(|left| left.answers(code)),
@@ -99,29 +140,17 @@ impl Session {
         if let Some(takeover) = takeover {
             lost = lost.and(takeover.lost);
         }
-        let short = takeover.filter(|takeover| takeover.is_short(ended));
         backend.replace_source();
         if !resume.settings.on.close_code {
             backend.set_close_filter(CloseFilter::None);
         }
-        if answers_close {
-            self.answer_close();
-        }
-        self.legs[BACKEND].finish(true);
-        self.remove_backend(absent);
-        self.phase = SessionPhase::Gap(Box::new(BackendGap {
-            since: short.map_or(now, |short| short.since),
-            ended: short.map_or(ended, |short| short.since),
-            held: Vec::new(),
+        Some(BackendLoss {
             lost,
-            cause: end.how,
-            was_short: short.is_some(),
-            search: None,
-        }));
-        // That leg's end is none of the session's.
-        self.first_fin = None;
-        self.hold(&rest, now);
-        TurnOutcome::BackendLost
+            short: takeover.filter(|takeover| takeover.is_short(ended)),
+            ended,
+            awaits_close,
+            rest,
+        })
     }
 
     /// The client has whole messages, and its backends have not caused too many changes.

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::control::ControlReader;
+use crate::wire::control::{self, ControlReader};
+use crate::wire::frames::Frame;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const TOKEN: [u8; PING_BYTES] = *b"\x01token-\x02";

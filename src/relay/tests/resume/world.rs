@@ -88,10 +88,7 @@ pub struct World<'a> {
 }
 
 pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (SocketHandoff, Wire) {
-    let (outer, inner) = match is_tight {
-        true => tight_pair(),
-        false => pair(),
-    };
+    let (outer, inner) = if is_tight { tight_pair() } else { pair() };
     if has_tls && rng.bool() {
         let version = if rng.bool() { &TLS12 } else { &TLS13 };
         let (leg, client) = tls_leg_over((outer, inner), version, usize::MAX, early);
@@ -133,9 +130,10 @@ impl<'a> World<'a> {
         let (client, client_wire) = wire(&mut rng, is_tight, has_tls, &[]);
         let (backend, backend_wire) = wire(&mut rng, is_tight, has_tls, &[]);
         let max_buffer = if rng.u8(..8) == 0 { 2000 } else { 16 << 20 };
-        let settle = match rng.bool() {
-            true => LONG,
-            false => Duration::from_millis(10),
+        let settle = if rng.bool() {
+            LONG
+        } else {
+            Duration::from_millis(10)
         };
         let (guards, lease) = guards();
         let address = crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap());
@@ -306,9 +304,10 @@ impl<'a> World<'a> {
                 if !self.backend().is_whole() {
                     self.may_end = Some("relieved within a message");
                 }
-                self.may_end = self.may_end.or(match self.backend().frames.is_empty() {
-                    true => None,
-                    false => Some("relieved, and answers within a message"),
+                self.may_end = self.may_end.or(if self.backend().frames.is_empty() {
+                    None
+                } else {
+                    Some("relieved, and answers within a message")
                 });
                 self.is_migrating = true;
                 self.bench.relay.migrate(self.session, &close_frame());
