@@ -13,7 +13,7 @@ use super::quota::Quota;
 use super::{Job, PORTION_SPACING};
 use crate::pool::{Backend, Pool};
 use crate::proxy::Relay;
-use crate::relay::{Filter, SessionInfo};
+use crate::relay::{Filter, SessionInfo, SessionState};
 
 /// A look at the table is used for so long: it says how many of those that were told are still counted.
 const LOOK_GOOD_FOR: Duration = Duration::from_secs(1);
@@ -55,11 +55,11 @@ impl RebalancePlan {
             backend: Some(backend.name().to_string()),
             ..Filter::default()
         };
-        let is_going = |one: &SessionInfo| one.is_parting || one.is_changing;
+        let is_going = |one: &SessionInfo| one.state != SessionState::Relaying;
         let mut standing = relay.list_all(of_backend).await;
         let parting = standing.iter().filter(|one| is_going(one)).count() as u64;
         standing.retain(|one| {
-            !is_going(one) && one.age >= self.min_age && (one.is_told || self.untold)
+            !is_going(one) && one.age >= self.min_age && (one.takes_close_frame || self.untold)
         });
         standing.sort_by_key(|one| one.idle);
         (standing, parting)

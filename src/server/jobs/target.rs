@@ -8,7 +8,7 @@ use super::RebalancePlan;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
 use crate::proxy::Relay;
-use crate::relay::{CloseFrame, Filter, Handle, SessionInfo};
+use crate::relay::{CloseFrame, Filter, Handle, SessionInfo, SessionState};
 
 /// A listener at which nobody was established for so long is empty: whoever had been routed has had `upgrade_timeout`, and
 /// those who come and are turned away are counted for a moment, too: a storm of them would keep the job for ever.
@@ -88,10 +88,12 @@ impl JobTarget {
         let may_go = match self {
             // Who is between two backends goes on with the next one, unless it is ended.
             JobTarget::Filter(_) | JobTarget::Listener(_) => true,
-            JobTarget::Move(_) => one.is_resumable && !one.is_changing,
-            JobTarget::Backend(_) | JobTarget::Surplus(_) => !one.is_changing,
+            JobTarget::Move(_) => one.is_resumable && one.state != SessionState::ChangingBackend,
+            JobTarget::Backend(_) | JobTarget::Surplus(_) => {
+                one.state != SessionState::ChangingBackend
+            }
         };
-        may_go && !one.is_parting
+        may_go && one.state != SessionState::Closing
     }
 
     /// Ends one of its connections, or leaves it to another backend where it is a backend's and can outlive it.

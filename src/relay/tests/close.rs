@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -12,14 +11,14 @@ use super::*;
 
 pub(super) type Peer = WebSocket<TcpStream>;
 
-/// What a peer has read to its end: the messages, and the code and reason of the Close.
+/// All that a peer has read: the messages, and the code and reason of the Close.
 pub(super) type Heard = (Vec<Message>, Option<(u16, String)>);
 
 /// The outer ends of a relayed WebSocket.
 pub(super) struct Tunnel {
     pub client: TcpStream,
     pub backend: TcpStream,
-    pub lease: Receiver<()>,
+    pub lease: SessionEnd,
 }
 
 pub(super) fn tunnel(bench: &Bench, watched: FramePolicy, policy: SessionLimits) -> Tunnel {
@@ -34,20 +33,20 @@ pub(super) fn tunnel_with(
     early: &[u8],
 ) -> Tunnel {
     let ((client, inner_client), (backend, inner_backend)) = (pair(), pair());
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     bench.relay.adopt(NewSession {
         client: raw(inner_client, early),
         backend: raw(inner_backend, &[]),
-        policy,
+        limits: policy,
         framing: Framing::WebSocket(watched),
         connecting: false,
         record: ConnectionRecord::new(
             &bench.counters,
             crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap()),
         ),
-        lease: held,
-        origin: None,
-        resumption: None,
+        guards,
+        connect_handler: None,
+        resume_policy: None,
     });
     Tunnel {
         client,
@@ -64,7 +63,7 @@ fn peer(stream: TcpStream, role: Role) -> Peer {
 }
 
 impl Tunnel {
-    pub fn peers(self) -> (Peer, Peer, Receiver<()>) {
+    pub fn peers(self) -> (Peer, Peer, SessionEnd) {
         let (client, backend) = (self.client, self.backend);
         (
             peer(client, Role::Client),
@@ -96,11 +95,11 @@ pub(super) fn both_out(client: &mut Peer, backend: &mut Peer) -> [Heard; 2] {
     })
 }
 
-fn part_all(bench: &Bench) {
-    bench.relay.close_all_within(Duration::ZERO, &goodbye());
+fn close_all(bench: &Bench) {
+    bench.relay.close_all_within(Duration::ZERO, &close_frame());
 }
 
-fn told() -> Option<(u16, String)> {
+fn restart() -> Option<(u16, String)> {
     Some((1012, "service restart".to_owned()))
 }
 
@@ -127,9 +126,12 @@ fn both_sides_are_told_and_their_answers_heard() {
     let (mut client, mut backend, lease) = tunnel(&bench, FramePolicy::default(), policy()).peers();
     client.send(Message::text("hello")).unwrap();
     assert_eq!(backend.read().unwrap(), Message::text("hello"));
-    part_all(&bench);
+    close_all(&bench);
     let [client, backend] = both_out(&mut client, &mut backend);
-    assert_eq!((client, backend), ((vec![], told()), (vec![], told())));
+    assert_eq!(
+        (client, backend),
+        ((vec![], restart()), (vec![], restart()))
+    );
     over(&lease);
     assert_eq!(bench.ends(), ["evenkeel relay stop x1"]);
     assert_eq!(bench.counters.without_close.load(Ordering::Relaxed), 0);
@@ -149,16 +151,17 @@ fn a_frame_under_way_is_finished_before_the_close() {
     // It is under way once the client has some of it.
     let mut first = [0; 4];
     while client.get_ref().peek(&mut first).unwrap() < 4 {}
-    part_all(&bench);
-    // The other direction stands at a boundary: the backend is told at once, and still finishes its frame before it answers.
+    close_all(&bench);
+    // The other direction stands at a boundary: the backend gets its Close at once, and still
+    // finishes its frame before it answers.
     while backend.get_ref().peek(&mut first).unwrap() == 0 {}
     raw_backend.write_all(&payload[30_000..]).unwrap();
     let heard = std::thread::spawn(move || read_out(&mut backend));
     let (messages, code) = read_out(&mut client);
     assert_eq!(messages, [Message::binary(payload)]);
-    assert_eq!(code, told());
-    // What it sends behind the Close that it was told reaches nobody.
-    assert_eq!(heard.join().unwrap(), (vec![], told()));
+    assert_eq!(code, restart());
+    // Bytes that it sends behind our Close reach nobody.
+    assert_eq!(heard.join().unwrap(), (vec![], restart()));
     over(&lease);
 }
 
@@ -170,8 +173,8 @@ fn a_frame_that_does_not_end_is_cut_off_and_counted() {
     backend.write_all(&[0x82, 100, 1, 2, 3]).unwrap();
     let mut begun = [0; 5];
     client.read_exact(&mut begun).unwrap();
-    part_all(&bench);
-    // The backend is told at once; the client's frame is cut, which must not look complete.
+    close_all(&bench);
+    // The backend gets its Close at once; the client's frame is cut, which must not look complete.
     let mut close = [0; 23];
     backend.read_exact(&mut close).unwrap();
     assert_eq!(close[..2], [0x88, 0x80 | 17]);
@@ -187,7 +190,7 @@ fn a_peer_that_does_not_answer_is_left_after_a_while() {
     let bench = Bench::new();
     let tunnel = tunnel(&bench, FramePolicy::default(), policy());
     let begun = Instant::now();
-    part_all(&bench);
+    close_all(&bench);
     // Both read and neither answers.
     let (mut client, backend) = (tunnel.client, tunnel.backend);
     let mut frame = [0; 19];
@@ -233,7 +236,7 @@ fn our_pings_are_answered_and_seen_by_nobody_else() {
 }
 
 #[test]
-fn a_silent_client_is_dead_and_the_backend_is_told() {
+fn a_silent_client_is_dead_and_the_backend_gets_a_close() {
     let bench = Bench::new();
     // Only its own leg is pinged: a backend that answers late is no part of this.
     let tunnel = tunnel(&bench, ping(true, false, BRIEF), policy());
@@ -244,7 +247,7 @@ fn a_silent_client_is_dead_and_the_backend_is_told() {
 }
 
 #[test]
-fn a_silent_backend_is_dead_and_the_client_is_told() {
+fn a_silent_backend_is_dead_and_the_client_gets_a_close() {
     let bench = Bench::new();
     let tunnel = tunnel(&bench, ping(false, true, BRIEF), policy());
     let (messages, code) = read_out(&mut peer(tunnel.client, Role::Client));
@@ -291,22 +294,22 @@ fn pings_of_a_peer_are_no_activity_where_only_messages_are() {
     assert_eq!(bench.ends(), ["evenkeel relay timeout x1"]);
 }
 
-/// It was reset: its pong stood unread behind what the other side did not take.
+/// Once it was reset: its pong stood unread behind bytes that the other side did not take.
 #[test]
 fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
     let bench = Bench::new();
     let ((client, inner_client), (backend, inner_backend)) = (tight_pair(), tight_pair());
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     bench.relay.adopt(NewSession {
         client: raw(inner_client, &[]),
         backend: raw(inner_backend, &[]),
-        policy: policy(),
+        limits: policy(),
         framing: Framing::WebSocket(ping(false, true, BRIEF)),
         connecting: false,
         record: ConnectionRecord::new(&bench.counters, crate::net::Peer::Unix),
-        lease: held,
-        origin: None,
-        resumption: None,
+        guards,
+        connect_handler: None,
+        resume_policy: None,
     });
     let mut backend = peer(backend, Role::Server);
     // Until every buffer on the way to the client is full.
@@ -316,15 +319,14 @@ fn a_leg_whose_answer_cannot_be_read_is_not_dead() {
     std::thread::scope(|scope| {
         // It is pinged, and answers as soon as it can.
         scope.spawn(|| while backend.read().is_ok() {});
-        let ended = lease.recv_timeout(5 * BRIEF);
-        assert_eq!(ended, Err(RecvTimeoutError::Timeout), "{:?}", bench.ends());
+        assert!(!lease.comes_within(5 * BRIEF), "{:?}", bench.ends());
         drop(client);
     });
     over(&lease);
 }
 
 #[test]
-fn a_session_whose_life_is_over_is_told() {
+fn a_session_whose_life_is_over_gets_a_close() {
     let bench = Bench::new();
     let policy = SessionLimits {
         max_lifetime: Some(Duration::from_millis(300)),
