@@ -16,7 +16,7 @@ pub const WORKERS: u64 = 0;
 pub const MAX_CONNECTIONS: u64 = 0;
 /// Connections in set-up hold buffers and TLS state (about 100 KB at worst): this bounds a storm of handshakes near 1 GB.
 pub const MAX_SETUP_CONNECTIONS: u64 = 10_000;
-/// 0: 64 for each core (`proxy::handshakes`), as the cores are what handshakes share.
+/// 0: 64 for each core (`proxy::client::handshake_limiter`), as the cores are what handshakes share.
 pub const MAX_HANDSHAKES: u64 = 0;
 /// 32,000 stalled readers with a small read each; little beside what the kernel's socket buffers take for as many.
 pub const MAX_BUFFERED: u64 = 256 << 20;
