@@ -1,5 +1,5 @@
-//! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a WebSocket
-//! whose frames are followed.
+//! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a
+//! WebSocket whose frames are followed.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

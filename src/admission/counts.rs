@@ -1,4 +1,4 @@
-//! What the connections of one listener, and those of one source, are counted by.
+//! Counts of the connections of one listener, and of those of one source.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::base::rate::Bucket;
 use crate::config::{Admission, PerSource};
 use crate::observe::Refusal;
 
-/// What all connections of one listener share.
+/// Count of all connections of one listener.
 #[derive(Debug)]
 pub(super) struct ListenerCount {
     pub limits: Arc<Limits>,
@@ -49,7 +49,7 @@ impl ListenerCount {
     }
 }
 
-/// What the connections, or the sessions, of one source share.
+/// Count of the connections, or the sessions, of one source.
 #[derive(Debug)]
 pub(super) struct SourceCount {
     pub listener: Arc<ListenerCount>,

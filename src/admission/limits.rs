@@ -21,7 +21,8 @@ use crate::net::fds;
 /// budget is made), each with one accepted connection that waits for a permit, discovery's queries,
 /// log and configuration files.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// The reserve takes at most this part of a small descriptor limit: that is for proxied connections.
+/// The reserve takes at most this part of a small descriptor limit: that is for proxied
+/// connections.
 const MAX_RESERVE_DIVISOR: u64 = 4;
 /// Descriptors of a proxied connection: it has two legs.
 const FDS_PER_CONNECTION: u64 = 2;
@@ -182,7 +183,7 @@ impl Limits {
         self.epoch.elapsed()
     }
 
-    /// Time for which the rate lets nobody in.
+    /// Time for which the rate lets no connection in.
     fn rate_wait(&self) -> Duration {
         let rate = self.max_rate.load();
         rate.as_ref().map_or(Duration::ZERO, |rate| {
@@ -238,7 +239,7 @@ impl Limits {
         self.look_until(look, wait).await
     }
 
-    /// Evicts a silent connection where a limit lets nobody in. Returns how long it takes until one
+    /// Evicts a silent connection where a limit is reached. Returns how long it takes until one
     /// may be evicted, zero where no limit is in the way, `None` where none is silent.
     fn make_room(&self) -> Option<Duration> {
         let (live, setup) = (

@@ -30,7 +30,7 @@ pub struct AdmissionRules<'a> {
 /// Admission of one listener. Its counts outlive every reload of the rules.
 pub struct ListenerAdmission {
     count: Arc<ListenerCount>,
-    /// Counts those whose source has no limits.
+    /// Counts clients whose source has no limits.
     anyone: Arc<SourceCount>,
     sources: SourceTable<SourceCount>,
     counters: Arc<ListenerCounters>,
@@ -124,8 +124,8 @@ impl ListenerAdmission {
             .inspect_err(|refusal| self.refused(*refusal))
     }
 
-    /// Counts a client that is kept out, by whatever step. A limit is logged once in a while; access
-    /// lists and drains are the business of the access log.
+    /// Counts a client that is kept out, by whatever step. A limit is logged once in a while;
+    /// access lists and drains are the business of the access log.
     pub fn refused(&self, refusal: Refusal) {
         self.counters.refused.count(refusal);
         // The bound of memory is the process's, and logs by itself.
@@ -161,7 +161,8 @@ impl ListenerAdmission {
         }
     }
 
-    /// Logs, once in a while, a server name that no client can be served by. The access log has all.
+    /// Logs, once in a while, a server name that no client can be served by. The access log has
+    /// all.
     pub fn log_refused_name(&self, sni: &str, reason: &'static str) {
         if self.names_logged.is_due(Instant::now()) {
             tracing::info!(listener = %self.counters.name, sni, reason, "clients are refused by their server name");

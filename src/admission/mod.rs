@@ -2,8 +2,8 @@
 //!
 //! [`Limits`] are the process's, [`ListenerAdmission`] is a listener's: its access list, its limits
 //! and those of each source. A connection that comes in holds a [`SetupPermit`] until it is routed,
-//! then a [`ConnectionPermit`] to its end. A balancer's connection carries sessions of many clients;
-//! each of these holds a [`SourcePermit`].
+//! then a [`ConnectionPermit`] to its end. A balancer's connection carries sessions of many
+//! clients; each of these holds a [`SourcePermit`].
 
 mod access;
 mod counts;

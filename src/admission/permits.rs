@@ -16,8 +16,8 @@ use super::limits::Limits;
 use crate::base::silence::Silent;
 use crate::base::source_prefix::SourcePrefix;
 
-/// One accepted connection until it is routed. It counts for `max_setup_connections`, and for
-/// `max_connections` until a [`ConnectionPermit`] takes that over.
+/// Permit of an accepted connection until it is routed. It counts for `max_setup_connections`, and
+/// for `max_connections` until a [`ConnectionPermit`] takes that over.
 #[derive(Debug)]
 pub struct SetupPermit {
     limits: Arc<Limits>,
@@ -132,7 +132,7 @@ impl Drop for SetupPermit {
     }
 }
 
-/// One session in the count of its client's source.
+/// Permit of one session, counted at its client's source.
 #[derive(Debug)]
 pub struct SourcePermit(Arc<SourceCount>);
 
@@ -148,7 +148,8 @@ impl Drop for SourcePermit {
     }
 }
 
-/// One connection in the counts of the process, its listener and its source, for the hours it lasts.
+/// Permit of one connection for the hours it lasts, counted by the process, its listener and its
+/// source.
 #[derive(Debug)]
 pub struct ConnectionPermit(SourcePermit);
 

@@ -16,7 +16,8 @@ const MIN_SILENCE: Duration = Duration::from_secs(1);
 const MIN_SILENCE_OF_FLOOD: Duration = Duration::from_millis(100);
 /// Fewer silent connections of one source are no flood, whatever part of the limit they take.
 const FLOOD: usize = 8;
-/// A flood is evicted by batches of the limit divided by this: each batch takes a round of the tasks.
+/// A flood is evicted by batches of the limit divided by this: each batch takes a round of the
+/// tasks.
 const BATCHES: u64 = 256;
 
 /// Silent connections of the process.

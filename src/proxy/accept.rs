@@ -1,4 +1,4 @@
-//! Accepting on the set-up plane. Nothing is awaited in the loop but accept itself and room to accept.
+//! Accepting on the set-up plane. The loop waits only for accept itself and for room to accept.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const RETRY_ACCEPT: Duration = Duration::from_millis(50);
 /// Between two warnings that accepting pauses.
 const WARN_SPACING: Duration = Duration::from_secs(10);
 
-/// What the acceptors of one listener share.
+/// State that the acceptors of one listener share.
 pub(super) struct AcceptShared {
     pub proxy: Arc<Proxy>,
     pub bound: Arc<Bound>,

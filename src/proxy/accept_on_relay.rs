@@ -19,8 +19,8 @@ use crate::net::{Peer, Stream};
 use crate::observe::{ConnectionRecord, Phase};
 use crate::relay::{NewSession, OnAccept, SocketHandoff, Transport};
 
-/// Lets a relay thread accept until `stop`. Connections that the kernel has queued by then are still
-/// served.
+/// Lets a relay thread accept until `stop`. Connections that the kernel has queued by then are
+/// still served.
 pub(super) async fn accept(shared: Arc<AcceptShared>, socket: OwnedFd, stop: CancellationToken) {
     // A listener that pauses stays so until it is resumed, so there is never more than one message.
     let (pauses, mut paused) = mpsc::channel(1);

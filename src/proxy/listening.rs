@@ -42,9 +42,9 @@ impl Acceptor {
 }
 
 impl Listening {
-    /// Starts accepting on the proxy's runtime, or on the relay's threads where no byte is needed to
-    /// route. `moved`: the same listener at its address before, so that the clients it has let in
-    /// still count.
+    /// Starts accepting on the proxy's runtime, or on the relay's threads where no byte is needed
+    /// to route. `moved`: the same listener at its address before, so that the clients it has let
+    /// in still count.
     pub fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
@@ -63,8 +63,8 @@ impl Listening {
         Self { shared, acceptor }
     }
 
-    /// Gives the next connections these settings; the socket is not touched, but for its options and
-    /// the length of its queue.
+    /// Gives the next connections these settings; the socket is not touched, but for its options
+    /// and the length of its queue.
     pub fn update(&self, new: ListenerSnapshot) {
         let old = self.rules();
         let backlog = new.config.backlog;
@@ -83,8 +83,8 @@ impl Listening {
         self.shared.listener.store(Arc::new(new));
         let mut acceptor = self.acceptor();
         if acceptor.on_relay != on_relay {
-            // The next one begins before the last one has ended: the kernel gives each connection to
-            // one of them, and either looks at the new settings.
+            // The next one begins before the last one has ended: the kernel gives each connection
+            // to one of them, and either looks at the new settings.
             let last = std::mem::replace(&mut *acceptor, Acceptor::start(&self.shared));
             last.stop.cancel();
         }
@@ -118,8 +118,8 @@ impl Listening {
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the
-    /// last handle to this. Live sessions go on; a kept HTTP connection ends after the response that
-    /// is due.
+    /// last handle to this. Live sessions go on; a kept HTTP connection ends after the response
+    /// that is due.
     pub async fn stop(&self) {
         self.shared.stop().cancel();
         let none = tokio::spawn(async {});

@@ -1,4 +1,5 @@
-//! The data path, from accept to adoption. One function for each protocol says how a connection flows:
+//! The data path, from accept to adoption. One function for each protocol says how a connection
+//! flows:
 //!
 //! - `client`: bytes -> who the client is and what it asks for.
 //! - `crate::admission`: the client -> permits, or a refusal.
@@ -7,10 +8,11 @@
 //! - `http`: requests, one after the other; the last one may upgrade.
 //! - `crate::relay`: client and backend, to the session's end.
 //!
-//! All of this is the set-up plane. A `tcp` listener that needs no byte to route takes a shorter way,
-//! on the relay's threads (`accept_on_relay`). A connection sees one configuration: its
-//! [`ListenerSnapshot`] is taken at accept, and a reload gives the next one another. Each request of
-//! a kept HTTP connection sees the latest, or polling would go on by routes and pools that are gone.
+//! All of this is the set-up plane. A `tcp` listener that needs no byte to route takes a shorter
+//! way, on the relay's threads (`accept_on_relay`). A connection sees one configuration: its
+//! [`ListenerSnapshot`] is taken at accept, and a reload gives the next one another. Each request
+//! of a kept HTTP connection sees the latest, or polling would go on by routes and pools that are
+//! gone.
 
 mod accept;
 mod accept_on_relay;
@@ -20,6 +22,8 @@ mod http;
 mod listening;
 mod route;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::pin::pin;
 
@@ -98,7 +102,8 @@ async fn serve_tcp(
     // This ends set-up: a pool that lets its clients wait must not use up its limit.
     let connect = TcpConnect::of_client(client, &pool, &identified);
     if let Some(waiting) = TcpClient::new(identified, record, permit) {
-        connect.run(waiting).await;
+        // On the heap: a client that has sent nothing yet is not to hold memory for it.
+        Box::pin(connect.run(waiting)).await;
     }
 }
 

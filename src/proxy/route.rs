@@ -116,10 +116,10 @@ impl ListenerSnapshot {
             .or(self.default_pool.as_ref())
     }
 
-    /// Whether the listener takes this peer, and the route of this input takes this client; `None` is
-    /// one without an address. The next route is not tried: a client that may not use one is not to
-    /// reach another pool by it. Where a backend may take the path for another one, the routes of
-    /// those have to take the client, too.
+    /// Whether the listener takes this peer, and the route of this input takes this client; `None`
+    /// is one without an address. The next route is not tried: a client that may not use one is not
+    /// to reach another pool by it. Where a backend may take the path for another one, the routes
+    /// of those have to take the client, too.
     pub fn admits(
         &self,
         input: &RouteInput<'_>,
@@ -229,7 +229,8 @@ fn covers(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether a path is under a prefix, which ends at a segment: `/chat` has `/chat` and `/chat/x` under it, not `/chatter`.
+/// Whether a path is under a prefix, which ends at a segment: `/chat` has `/chat` and `/chat/x`
+/// under it, not `/chatter`.
 fn is_under(prefix: &[u8], path: &[u8], ignores_case: bool) -> bool {
     path.split_at_checked(prefix.len())
         .is_some_and(|(start, rest)| {
@@ -379,7 +380,7 @@ mod tests {
         assert!(!listener.refuses_path("/a%2fb"), "no guard has a path");
     }
 
-    /// What servers do to a path before it is routed, in one order or another.
+    /// Changes that servers make to a path before it is routed, in one order or another.
     #[derive(Debug, Clone, Copy)]
     enum Reader {
         Decodes,

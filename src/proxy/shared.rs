@@ -40,7 +40,8 @@ pub struct Proxy {
     pub handshakes: Arc<HandshakeLimiter>,
     /// Runs the set-up plane.
     pub runtime: Handle,
-    /// Cancelled when the server stops: a connection that only waits for its next request then ends.
+    /// Cancelled when the server stops: a connection that only waits for its next request then
+    /// ends.
     pub stopping: CancellationToken,
     /// Moments at which the remaining HTTP exchanges end; planned before `stopping` is cancelled.
     pub hard_stop: HardStop,

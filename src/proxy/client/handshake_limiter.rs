@@ -26,11 +26,12 @@ use crate::config::{Global, Rate};
 /// served the median client of a storm soonest; fewer waste time between permits, with more all are
 /// half done at once.
 const PER_CORE: usize = 64;
-/// Fewer than `max_setup_connections` by default, so that one source never takes all of set-up; more
-/// than are served within the default deadline of 10 s would wait for nothing.
+/// Fewer than `max_setup_connections` by default, so that one source never takes all of set-up;
+/// more than are served within the default deadline of 10 s would wait for nothing.
 const MAX_WAITING_PER_SOURCE: usize = 8_192;
-/// One full handshake of a source in this time goes before those who wait, in place of all that its
-/// tickets would bring; a network with one odd client is back among the first soon.
+/// How long a source whose ticket did not resume waits among the others. In this time one of its
+/// full handshakes goes first, in place of all that its tickets would bring; a network with one odd
+/// client is back among the first soon.
 const DISTRUSTED: Duration = Duration::from_secs(60);
 /// Entries of about 60 bytes each. An attacker with more networks than that gets a permit for each
 /// in either lane.
@@ -145,7 +146,8 @@ impl HandshakeLimiter {
     fn advance(self: &Arc<Self>, state: &mut LimiterState) {
         while state.waiting.waiting() > 0 && self.begin(state) {
             if let Some(next) = state.waiting.pop() {
-                // A waiter that is just leaving finds itself out of the queue and gives the permit back.
+                // A waiter that is just leaving finds itself out of the queue and gives the permit
+                // back.
                 let _ = next.send(());
             }
         }

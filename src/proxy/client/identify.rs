@@ -28,7 +28,7 @@ pub(in crate::proxy) struct Identified {
     pub handshake: Option<HandshakeInfo>,
 }
 
-/// What a TLS handshake has shown beside the names.
+/// Results of a TLS handshake beside the names.
 pub(in crate::proxy) struct HandshakeInfo {
     pub tls: HandshakeFacts,
     /// Time that the client waited for a permit: no part of its own time.
@@ -36,8 +36,8 @@ pub(in crate::proxy) struct HandshakeInfo {
     pub identity: Option<ClientIdentity>,
 }
 
-/// Identifies a client by its listener's `tls`, unless the connection has to make room meanwhile. The
-/// record gets what is known.
+/// Identifies a client by its listener's `tls`, unless the connection has to make room meanwhile.
+/// The record gets what is known.
 pub(in crate::proxy) async fn identify(
     client: &ClientConnection,
     stream: Stream,

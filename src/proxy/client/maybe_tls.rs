@@ -68,8 +68,8 @@ impl MaybeTlsStream {
         self.socket().local_address()
     }
 
-    /// The client's TLS for a PROXY header. `sni` may be that of a ClientHello that is passed through;
-    /// `certificate`: the client has shown one.
+    /// The client's TLS for a PROXY header. `sni` may be that of a ClientHello that is passed
+    /// through; `certificate`: the client has shown one.
     pub fn details(&self, sni: Option<&str>, certificate: bool) -> Details {
         let (alpn, tls) = match self {
             Self::Plain(_) => (None, None),

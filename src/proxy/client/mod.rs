@@ -29,7 +29,7 @@ use crate::observe::{
 };
 use crate::pool::Pool;
 
-/// One accepted connection in set-up, without its stream.
+/// A connection in set-up, without its stream.
 pub(super) struct ClientConnection {
     pub proxy: Arc<Proxy>,
     /// The listener's settings at accept.
@@ -39,11 +39,11 @@ pub(super) struct ClientConnection {
     /// Cancelled when the listener is removed or the server stops: no further request is taken.
     pub closing: CancellationToken,
     pub counters: Arc<ListenerCounters>,
-    /// Its listener's.
+    /// Admission of its listener.
     pub admission: Arc<ListenerAdmission>,
     /// The client: who connected, or whom the PROXY header of a trusted peer announces.
     pub peer: Peer,
-    /// What a balancer in front said of the client.
+    /// Present where a balancer in front has announced the client.
     pub proxied: Option<Box<ProxiedClient>>,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it.
     pub deadline: Instant,

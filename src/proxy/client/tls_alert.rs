@@ -22,8 +22,8 @@ pub(super) async fn send(stream: &mut Stream, alert: u8) {
     let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await;
 }
 
-/// Refuses a ClientHello above the bound, by an alert. The rest of it is read: unread, it would make
-/// the close a RST that overtakes the alert.
+/// Refuses a ClientHello above the bound, by an alert. The rest of it is read: unread, it would
+/// make the close a RST that overtakes the alert.
 pub(super) async fn refuse_too_large(mut stream: Stream) -> Termination {
     tracing::debug!(reason = %ClientHelloError::TooLarge, "client hello refused");
     let refusing = async {

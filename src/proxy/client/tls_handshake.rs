@@ -80,7 +80,8 @@ pub(super) async fn accept(
             client.proxy.handshakes.distrust(client.source());
         }
     };
-    let mut accepting = pin!(async {
+    // On the heap: a client that has sent nothing yet is not to hold memory for what follows.
+    let mut accepting = Box::pin(async {
         let mut stream = tls::accept_after(stream, read, config, begun).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
         stream.flush().await?;
@@ -125,7 +126,8 @@ async fn before<T>(
     }
 }
 
-/// Waits for a permit. The alarm is set back by the time that takes. A client that has left gets none.
+/// Waits for a permit. The alarm is set back by the time that takes. A client that has left gets
+/// none.
 async fn wait_for_permit(
     stream: &Stream,
     client: &ClientConnection,

@@ -6,7 +6,8 @@ use super::ClientConnection;
 use crate::config::{ClientIpFrom, Listener, Protocol};
 use crate::net::Peer;
 
-/// Whether the peer is a balancer whose requests name their clients: its connections are nobody's own.
+/// Whether the peer is a balancer whose requests name their clients: its connections are no
+/// client's own.
 pub(in crate::proxy) fn names_clients(config: &Listener, peer: Peer) -> bool {
     config.protocol == Protocol::Websocket
         && config.client_ip_from == ClientIpFrom::Forwarded
@@ -19,7 +20,7 @@ pub(in crate::proxy) fn is_trusted(config: &Listener, ip: Option<IpAddr>) -> boo
 }
 
 impl ClientConnection {
-    /// Whether the peer is trusted to tell whom it asks for.
+    /// Whether the peer is trusted to name the client it asks for.
     pub fn is_believed(&self, config: &Listener) -> bool {
         !self.is_unannounced() && is_trusted(config, self.peer.ip())
     }
@@ -29,8 +30,8 @@ impl ClientConnection {
         !self.is_unannounced() && names_clients(config, self.peer)
     }
 
-    /// A PROXY header that announces nobody leaves its sender as the peer, and does not say whose
-    /// the fields are.
+    /// Whether a PROXY header was read that announces no client. It leaves its sender as the peer,
+    /// and does not say whose the fields are.
     fn is_unannounced(&self) -> bool {
         self.listener.config.accept_proxy && self.proxied.is_none()
     }

@@ -78,7 +78,8 @@ impl Connector {
         let connecting = connect_unless(self.endpoint()?, &self.settings.dial, timeout, gives_up);
         let mut stream = connecting.await?;
         if let Some(header) = header {
-            // It goes before any other byte, those of TLS included. A fresh socket has room for most.
+            // It goes before any other byte, those of TLS included. A fresh socket has room for
+            // most.
             timeout_at(deadline, stream.write_all(&header))
                 .await
                 .map_err(|_| ConnectError::TimedOut(timeout))??;

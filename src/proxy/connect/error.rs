@@ -22,7 +22,8 @@ pub(in crate::proxy) enum BackendUnavailable {
         #[source]
         source: ConnectError,
     },
-    /// The last attempt that `retries` allows was connected, and ended before a byte went either way.
+    /// The last attempt that `retries` allows was connected, and ended before a byte went either
+    /// way.
     #[error("{backend} ended before the first byte: {how}")]
     Ended { backend: Arc<str>, how: Cause },
 }

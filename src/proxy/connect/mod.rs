@@ -25,12 +25,12 @@ use super::client::maybe_tls::MaybeTlsStream;
 use crate::net::{ConnectError, Peer};
 use crate::observe::ConnectionRecord;
 use crate::pool::{Lease, Pool};
+use crate::relay::ConnectFailure;
 
 pub(super) use error::BackendUnavailable;
-pub(super) use retry::{ConnectAttempt, FailedAttempt, RetryState, RetryStep};
+pub(super) use retry::{ConnectAttempt, RetryState, RetryStep};
 
-/// Takes a search from `step` to a connected backend. `header` is what a pool with `send_proxy`
-/// tells of the client.
+/// Takes a search from `step` to a connected backend. `header` is for a pool with `send_proxy`.
 ///
 /// # Errors
 /// See [`BackendUnavailable`]. Nothing was sent to any backend.
@@ -49,7 +49,7 @@ pub(super) async fn connect(
             RetryStep::Refuse(error) => return Err(error),
             RetryStep::Pick => {
                 let answer = pool.acquire(&search.request()).await;
-                search.picked(pool, answer, record, Instant::now())
+                search.picked(pool, answer, record)
             }
             RetryStep::Connect(lease) => {
                 let mut attempt = ConnectAttempt::new(&lease, Instant::now());
@@ -60,8 +60,9 @@ pub(super) async fn connect(
                         return Ok((stream, lease));
                     }
                     Err(error) => {
-                        let failed = FailedAttempt::new(attempt, lease, error);
-                        search.failed(pool, failed, record)
+                        drop(lease);
+                        let why = ConnectFailure::Connect(error);
+                        search.failed(pool, attempt, why, record)
                     }
                 }
             }
@@ -74,7 +75,7 @@ pub(super) enum ConnectNow {
     /// A connect has begun.
     Begun(OwnedFd, Lease, ConnectAttempt),
     Refused(BackendUnavailable),
-    /// The next step waits: for a place in the pool, a PROXY header or a handshake.
+    /// The next step waits: in the pool's queue, for a PROXY header or for a handshake.
     Waits(RetryStep),
     /// The next step lacks a descriptor.
     Short(RetryStep),
@@ -91,7 +92,7 @@ pub(super) fn connect_now(
         step = match step {
             RetryStep::Refuse(error) => return ConnectNow::Refused(error),
             RetryStep::Pick => match pool.acquire_now(&search.request()) {
-                Some(answer) => search.picked(pool, answer, record, Instant::now()),
+                Some(answer) => search.picked(pool, answer, record),
                 None => return ConnectNow::Waits(RetryStep::Pick),
             },
             RetryStep::Connect(lease) => {
@@ -108,8 +109,9 @@ pub(super) fn connect_now(
                         return ConnectNow::Short(RetryStep::Connect(lease));
                     }
                     Err(error) => {
-                        let failed = FailedAttempt::new(attempt, lease, error);
-                        search.failed(pool, failed, record)
+                        drop(lease);
+                        let why = ConnectFailure::Connect(error);
+                        search.failed(pool, attempt, why, record)
                     }
                 }
             }

@@ -7,7 +7,7 @@ use crate::net::Peer;
 use crate::proxy::client::ClientConnection;
 use crate::wire::proxy_protocol::{Addresses, Details, encode_v1, encode_v2};
 
-/// What is known of a client, for the PROXY headers of its backend connections.
+/// Facts about a client for the PROXY headers of its backend connections.
 #[derive(Debug, Clone)]
 pub(in crate::proxy) struct OutgoingProxyHeader {
     addresses: Option<Addresses>,
@@ -15,7 +15,8 @@ pub(in crate::proxy) struct OutgoingProxyHeader {
 }
 
 impl OutgoingProxyHeader {
-    /// A header for a client of which only the addresses are known; `local` is where it connected to.
+    /// A header for a client of which only the addresses are known; `local` is where it connected
+    /// to.
     pub fn plain(client: Peer, local: Option<SocketAddr>) -> OutgoingProxyHeader {
         let source = match client {
             Peer::V4(ip, port) => Some(SocketAddr::new(IpAddr::V4(ip), port)),

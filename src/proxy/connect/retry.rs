@@ -1,5 +1,6 @@
 //! One client's search for a backend: from what has happened, what is to be done next. Every
-//! decision is made here, once: what to pick, whom to charge, whether to try again, when it is over.
+//! decision is made here, once: what to pick, whom to charge, whether to try again, when it is
+//! over.
 //!
 //! It has no socket and no wait, so that the set-up plane and a relay thread can drive it, and a
 //! search may begin on one and go on on the other with all it has counted.
@@ -35,7 +36,7 @@ pub(in crate::proxy) enum RetryStep {
     Refuse(BackendUnavailable),
 }
 
-/// One client's request for a backend, and what was tried.
+/// The request of one client for a backend, and what was tried.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct RetryState {
     /// The client's address, for `ip_hash`, and for `hash` without a key.
@@ -68,28 +69,8 @@ pub(in crate::proxy) struct ConnectAttempt {
     pub begun: Instant,
     /// Connects to its backend that had succeeded by then, modulo 2^32.
     connects_before: u32,
-    /// Its backend is charged with its being overdue.
+    /// Its backend was charged when it was overdue.
     is_blamed: bool,
-}
-
-/// A connect attempt whose backend did not serve.
-pub(in crate::proxy) struct FailedAttempt {
-    pub attempt: ConnectAttempt,
-    pub lease: Option<Lease>,
-    pub why: ConnectFailure,
-    pub at: Instant,
-}
-
-impl FailedAttempt {
-    /// An attempt whose connect failed just now.
-    pub fn new(attempt: ConnectAttempt, lease: Lease, error: ConnectError) -> FailedAttempt {
-        FailedAttempt {
-            attempt,
-            lease: Some(lease),
-            why: ConnectFailure::Connect(error),
-            at: Instant::now(),
-        }
-    }
 }
 
 impl RetryState {
@@ -141,11 +122,10 @@ impl RetryState {
         pool: &Pool,
         answer: Result<Lease, AcquireError>,
         record: &mut ConnectionRecord,
-        now: Instant,
     ) -> RetryStep {
         let lease = match answer {
             Ok(lease) => lease,
-            Err(error) => return refuse(pool, error.into(), now),
+            Err(error) => return refuse(pool, error.into()),
         };
         let other = |tried: &Arc<Backend>| !Arc::ptr_eq(tried, lease.backend());
         if self.tried.last().is_some_and(other) {
@@ -156,58 +136,33 @@ impl RetryState {
         RetryStep::Connect(lease)
     }
 
-    /// Goes on after an attempt whose backend did not serve: charges it, and picks another one where
-    /// that is allowed.
+    /// Goes on after an attempt whose backend did not serve: charges it, and picks another one
+    /// where that is allowed. Its lease is given back before: an ejection serves the queue.
     pub fn failed(
         &mut self,
         pool: &Pool,
-        failed: FailedAttempt,
+        attempt: ConnectAttempt,
+        why: ConnectFailure,
         record: &mut ConnectionRecord,
     ) -> RetryStep {
-        let at = failed.at;
-        match self.charge(pool, failed) {
-            Ok(()) => {
-                pool.counters().retries.fetch_add(1, Ordering::Relaxed);
-                Self::begin(record)
-            }
-            Err(error) => refuse(pool, error, at),
+        let error = attempt.failed(why, pool.settings().connect_timeout);
+        if error.is_ours() || !self.repeats(pool, &attempt.backend, Repeat::Free) {
+            return refuse(pool, error);
         }
+        Self::begin(record)
     }
 
-    /// Charges the backend of a failed attempt.
-    ///
-    /// # Errors
-    /// No further attempt is allowed.
-    pub fn charge(&mut self, pool: &Pool, failed: FailedAttempt) -> Result<(), BackendUnavailable> {
-        let FailedAttempt {
-            attempt,
-            lease,
-            why,
-            at,
-        } = failed;
-        // Before the backend is charged: an ejection serves the queue.
-        drop(lease);
-        let error = attempt.failed(why, pool.settings().connect_timeout, at);
-        if error.is_ours() {
-            return Err(error);
-        }
-        let allowed = self.allows_another(pool);
-        self.skip(&attempt.backend);
-        if allowed { Ok(()) } else { Err(error) }
-    }
-
-    /// Whether a request that `backend` got and did not answer is sent to another one, as its
-    /// [`Repeat`] and the bound of this search allow; counts it then.
+    /// Whether what failed at `backend` is tried at another one, as `repeat` and the bound of this
+    /// search allow. Counts it then.
     pub fn repeats(&mut self, pool: &Pool, backend: &Arc<Backend>, repeat: Repeat) -> bool {
         let retries = pool.settings().retries;
         let allowed = match (&mut self.bound, repeat) {
             (_, Repeat::Never) => false,
-            (RetryBound::Retries, _) => self.allows_another(pool),
-            (RetryBound::Time { .. }, Repeat::Free) => true,
             (RetryBound::Time { unanswered }, Repeat::Chosen) => {
                 *unanswered = unanswered.saturating_add(1);
                 u32::from(*unanswered) <= retries
             }
+            _ => self.allows_another(pool),
         };
         if allowed && matches!(self.bound, RetryBound::Retries) {
             pool.counters().retries.fetch_add(1, Ordering::Relaxed);
@@ -229,8 +184,8 @@ impl RetryState {
         self.allows_another(pool) && pool.has_other(&self.tried_with(backend))
     }
 
-    /// Notes that the connect of `attempt` is overdue. True: it is given up, as another backend would
-    /// take the connection at once.
+    /// Notes that the connect of `attempt` is overdue. True: it is given up, as another backend
+    /// would take the connection at once.
     pub fn gives_up(&self, pool: &Pool, attempt: &mut ConnectAttempt, now: Instant) -> bool {
         attempt.overdue(now);
         let backend = &attempt.backend;
@@ -315,15 +270,11 @@ impl ConnectAttempt {
         record.connected(self.succeeded(now));
     }
 
-    /// Charges the backend with a failed connect, and with a reset so early that it can be no answer
-    /// to a client's silence: that would let silent clients eject good backends. A FIN is an orderly
-    /// end and charged to no backend.
-    fn failed(
-        &self,
-        why: ConnectFailure,
-        connect_timeout: Duration,
-        now: Instant,
-    ) -> BackendUnavailable {
+    /// Charges the backend with a failed connect, and with a reset so early that it can be no
+    /// answer to a client's silence: that would let silent clients eject good backends. A FIN is an
+    /// orderly end and charged to no backend.
+    fn failed(&self, why: ConnectFailure, connect_timeout: Duration) -> BackendUnavailable {
+        let now = Instant::now();
         let backend = Arc::clone(self.backend.name());
         let source = match why {
             ConnectFailure::Connect(error) => error,
@@ -348,8 +299,8 @@ impl ConnectAttempt {
 
 /// Refuses the client. Without the line in the log a pool whose only backend is dead, and has no
 /// check, would turn everybody away in silence.
-fn refuse(pool: &Pool, error: BackendUnavailable, now: Instant) -> RetryStep {
-    if pool.may_tell_of_refusal(now) {
+fn refuse(pool: &Pool, error: BackendUnavailable) -> RetryStep {
+    if pool.may_tell_of_refusal(Instant::now()) {
         tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
     }
     RetryStep::Refuse(error)

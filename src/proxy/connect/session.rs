@@ -1,9 +1,9 @@
-//! Connects a routed TCP client and hands both ends to the relay. Until the first byte goes either way
-//! a backend that fails is replaced: nothing was sent to it.
+//! Connects a routed TCP client and hands both ends to the relay. Until the first byte goes either
+//! way a backend that fails is replaced: nothing was sent to it.
 //!
 //! A relay thread goes as far as it can without a wait; the set-up plane goes on with the same
-//! search. The client is out of tokio here, with its bytes unread. While it waits only its hang-up is
-//! watched for: a FIN is no end, as a client may have sent all it has to send.
+//! search. The client is out of tokio here, with its bytes unread. While it waits only its hang-up
+//! is watched for: a FIN is no end, as a client may have sent all it has to send.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::outgoing_proxy_header::OutgoingProxyHeader;
 use super::{
-    BackendUnavailable, ConnectAttempt, ConnectNow, FailedAttempt, RetryState, RetryStep, connect,
-    connect_now,
+    BackendUnavailable, ConnectAttempt, ConnectNow, RetryState, RetryStep, connect, connect_now,
 };
 use crate::admission::ConnectionPermit;
 use crate::config::{Balance, HashKey};
@@ -27,8 +26,8 @@ use crate::relay::{
     ConnectFailure, ConnectHandler, Framing, NewSession, SessionLimits, SocketHandoff, Transport,
 };
 
-/// The wait after which a client is watched: nearly every connect is done before, and pays no system
-/// call for it.
+/// The wait after which a client is watched: nearly every connect is done before, and pays no
+/// system call for it.
 const WATCH_AFTER: Duration = Duration::from_millis(50);
 
 /// The wait for a descriptor: not only our connections free them.
@@ -322,17 +321,13 @@ impl ConnectHandler<SessionGuards> for PendingSession {
             record,
             permit,
         };
+        drop(lease);
         let Some(pool) = connect.pool.upgrade() else {
-            drop(lease);
             return client.refuse_unrouted();
         };
-        let failed = FailedAttempt {
-            attempt,
-            lease,
-            why,
-            at: Instant::now(),
-        };
-        let step = connect.search.failed(&pool, failed, &mut client.record);
+        let step = connect
+            .search
+            .failed(&pool, attempt, why, &mut client.record);
         let relay = Arc::clone(&connect.proxy.relay);
         if let Some(session) = connect.advance(&pool, step, client) {
             relay.adopt(session);
@@ -361,7 +356,8 @@ mod tests {
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::BackendRequest;
 
-    /// A pool of a backend whose connect fails at once, on whatever thread, and of one that listens.
+    /// A pool of a backend whose connect fails at once, on whatever thread, and of one that
+    /// listens.
     struct Bench {
         proxy: Arc<Proxy>,
         pool: Arc<Pool>,

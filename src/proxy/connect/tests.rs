@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
-use super::{BackendUnavailable, ConnectAttempt, FailedAttempt, RetryState, RetryStep};
+use super::{BackendUnavailable, ConnectAttempt, RetryState, RetryStep};
 use crate::config;
 use crate::net::{ConnectError, Peer};
 use crate::observe::{
@@ -18,7 +18,7 @@ use crate::observe::{
 use crate::pool::{AcquireError, Backend, BackendRequest, Lease, Pool};
 use crate::relay::ConnectFailure;
 
-/// What becomes of a connect.
+/// Outcome of a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Serves,
@@ -71,7 +71,7 @@ struct Case {
     retries: usize,
     max_queue: u64,
     outcomes: Vec<Outcome>,
-    /// Who drives each step: a relay thread does not wait.
+    /// Whether the driver of each step may wait: a relay thread may not.
     may_wait: Vec<bool>,
 }
 
@@ -120,7 +120,7 @@ impl Case {
                 node.backup
             )
         };
-        // A queue needs somebody who can be full.
+        // A queue needs a backend that can be full.
         let may_fill = self.nodes.iter().any(|node| node.max > 0);
         let max_queue = if may_fill { self.max_queue } else { 0 };
         let backends: Vec<String> = self.nodes.iter().enumerate().map(backend).collect();
@@ -198,7 +198,7 @@ fn search(
                     let again = tried.iter().any(|one| Arc::ptr_eq(one, lease.backend()));
                     prop_assert!(!again || !had_other, "asked twice while another was left");
                 }
-                search.picked(pool, answer, record, now)
+                search.picked(pool, answer, record)
             }
             RetryStep::Connect(lease) => {
                 prop_assert_eq!(record.phase, Phase::Connect);
@@ -214,13 +214,8 @@ fn search(
                         if outcome == Outcome::ResetLate {
                             attempt.begun = now.checked_sub(long).unwrap_or(now);
                         }
-                        let failed = FailedAttempt {
-                            attempt,
-                            lease: Some(lease),
-                            why,
-                            at: now,
-                        };
-                        search.failed(pool, failed, record)
+                        drop(lease);
+                        search.failed(pool, attempt, why, record)
                     }
                 }
             }

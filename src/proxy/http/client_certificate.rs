@@ -1,7 +1,7 @@
 //! The names of a client's certificate in the fields of its requests.
 //!
-//! A backend believes these fields, so a client's own are dropped on every listener, with and without
-//! `client_auth`, from trusted networks too: no hop before this one has seen the handshake.
+//! A backend believes these fields, so a client's own are dropped on every listener, with and
+//! without `client_auth`, from trusted networks too: no hop before this one has seen the handshake.
 
 use http::{HeaderMap, HeaderName};
 

@@ -34,7 +34,7 @@ pub(super) struct Routed {
     pub client: Peer,
 }
 
-/// What the requests of one client connection share.
+/// State that the requests of one client connection share.
 pub(in crate::proxy) struct HttpConnection {
     pub connection: ClientConnection,
     pub(super) gate_state: Arc<GateState>,
@@ -48,10 +48,10 @@ pub(in crate::proxy) struct HttpConnection {
     first_record: Mutex<Option<ConnectionRecord>>,
 }
 
-/// What is known of a client before its first request.
+/// Facts about a client before its first request.
 struct HttpClient {
     sni: Option<String>,
-    /// It came over TLS, to us or to the balancer in front.
+    /// The client came over TLS, to us or to the balancer in front.
     tls: bool,
     proxy_header: OutgoingProxyHeader,
     /// Present where TLS ends here.
@@ -156,8 +156,8 @@ impl HttpConnection {
     }
 
     /// Whether nothing is lost by ending the connection after the responses that are due: its first
-    /// request has come, and no upgrade is under way (hyper would take its `Connection: Upgrade` from
-    /// a 101).
+    /// request has come, and no upgrade is under way (hyper would take its `Connection: Upgrade`
+    /// from a 101).
     pub(super) fn may_end(&self) -> bool {
         self.requests.load(Ordering::Relaxed) > 0 && !self.upgrading.load(Ordering::Relaxed)
     }
@@ -185,7 +185,7 @@ impl HttpConnection {
         first.unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What a backend with `send_proxy` is told of the client.
+    /// The facts for a pool with `send_proxy`.
     pub(super) fn proxy_header(&self) -> &OutgoingProxyHeader {
         &self.client.proxy_header
     }
@@ -217,8 +217,8 @@ impl HttpConnection {
         (search, sticky)
     }
 
-    /// Counts the session that this request is to become at the source of its client, where no source
-    /// has its connection.
+    /// Counts the session that this request is to become at the source of its client, where no
+    /// source has its connection.
     pub(super) fn admit_session(&self, routed: &Routed) -> Result<Option<SourcePermit>, Refusal> {
         let Routed {
             listener, client, ..

@@ -1,10 +1,10 @@
 //! The gate between a client's (decrypted) socket and hyper's server: lets only bytes through that
 //! `wire::http` has checked.
 //!
-//! A refused head is replaced by a harmless stand-in request, so that the refusal is answered in its
-//! turn, after the responses that are still due; nothing passes after it. The bytes behind an upgrade
-//! head are held back for the session. The gate also keeps the client's timeouts: a head's, the pause
-//! between two requests, a stalled write.
+//! A refused head is replaced by a harmless stand-in request, so that the refusal is answered in
+//! its turn, after the responses that are still due; nothing passes after it. The bytes behind an
+//! upgrade head are held back for the session. The gate also keeps the client's timeouts: a head's,
+//! the pause between two requests, a stalled write.
 
 use std::io;
 use std::pin::Pin;
@@ -23,16 +23,16 @@ use crate::wire::http::{RequestValidator, StreamPhase};
 /// Bytes read from the socket at once.
 const READ_BYTES: usize = 8 * 1024;
 
-/// With this much held behind an upgrade head nothing more is read before the session begins. Reading
-/// goes on until then, and behind it the end of the stream is watched for, to notice a client that has
-/// left: no place in the queue and no lease is kept for it.
+/// With this much held behind an upgrade head nothing more is read before the session begins.
+/// Reading goes on until then, and behind it the end of the stream is watched for, to notice a
+/// client that has left: no place in the queue and no lease is kept for it.
 const MAX_HELD_BYTES: usize = 8 * 1024;
 
 /// The request that hyper sees in place of a refused head. It never leaves this process.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused\r\nConnection: close\r\n\r\n";
 
-/// How long input on a closed connection is still read and discarded. A close with unread input would
-/// turn into a RST, which can overtake the response (RFC 9112 section 9.6).
+/// How long input on a closed connection is still read and discarded. A close with unread input
+/// would turn into a RST, which can overtake the response (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A stream whose end can be seen behind bytes that are left unread.
@@ -182,9 +182,9 @@ impl<T> GatedStream<T> {
         }
     }
 
-    /// The outcome of a read at a FIN. Between two requests it waits for the responses that are due:
-    /// hyper would drop them. In a body it is passed on, and behind an upgrade, once it is that one's
-    /// turn: there is no session for a client that has left.
+    /// The outcome of a read at a FIN. Between two requests it waits for the responses that are
+    /// due: hyper would drop them. In a body it is passed on, and behind an upgrade, once it is
+    /// that one's turn: there is no session for a client that has left.
     fn at_fin(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         let (phase, heads) = (self.validator.phase(), self.validator.heads());
         let due = match phase {
@@ -435,7 +435,8 @@ mod tests {
         }
     }
 
-    /// Every body that hyper's server makes of `stream` behind the gate, in order; one that breaks off is `None`.
+    /// Every body that hyper's server makes of `stream` behind the gate, in order; one that breaks
+    /// off is `None`.
     async fn served(stream: Vec<u8>, piece: usize) -> Vec<Option<Vec<u8>>> {
         let (mut client, server) = tokio::io::duplex(1 << 20);
         let hour = Duration::from_secs(3600);
@@ -486,7 +487,7 @@ mod tests {
         bodies.into_inner().unwrap()
     }
 
-    /// What `wire`'s gate alone makes of it: how many heads it passed.
+    /// The number of heads that `wire`'s validator alone passes.
     fn heads(stream: &[u8]) -> u64 {
         let mut wire = RequestValidator::new();
         wire.feed(stream, &mut Vec::new());
@@ -546,7 +547,7 @@ mod tests {
             let index = index.index(stream.len());
             stream[index] = byte;
             let heads = heads(&stream);
-            // An HTTP/1.0 connection ends with its first answer: what comes behind is read by nobody.
+            // An HTTP/1.0 connection ends with its first answer: what comes behind is not read.
             let ends_early = stream.windows(8).any(|window| window == b"HTTP/1.0");
             let seen = run(served(stream, piece)).len() as u64;
             prop_assert!(seen == heads || (ends_early && seen < heads), "{seen} of {heads}");

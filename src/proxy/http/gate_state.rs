@@ -1,5 +1,6 @@
-//! The state that the gate of one client connection and the service behind hyper share: which request
-//! is refused, how many are answered, when bytes last moved, and whether the client has finished.
+//! The state that the gate of one client connection and the service behind hyper share: which
+//! request is refused, how many are answered, when bytes last moved, and whether the client has
+//! finished.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

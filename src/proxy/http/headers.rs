@@ -1,6 +1,6 @@
 //! Header fields on their way through: those of one hop are dropped both ways (RFC 9110 section
-//! 7.6.1), and the backend is told who asked. PHP socket servers cannot read PROXY protocol and depend
-//! on these fields.
+//! 7.6.1), and the backend is told who asked. PHP socket servers cannot read PROXY protocol and
+//! depend on these fields.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -33,8 +33,9 @@ const HOP_BY_HOP: [&str; 10] = [
     "proxy-authenticate",
 ];
 
-/// Fields that `Connection` cannot remove: framing, routing, and what a backend decides by who asks. A
-/// client behind a trusted proxy would else erase what that proxy has said (as in CVE-2022-31813).
+/// Fields that `Connection` cannot remove: framing, routing, and what a backend decides by who
+/// asks. A client behind a trusted proxy would else erase what that proxy has said (as in
+/// CVE-2022-31813).
 const END_TO_END: [&str; 9] = [
     "content-length",
     "host",
@@ -140,9 +141,9 @@ fn drop_aliases(headers: &mut HeaderMap) {
     });
 }
 
-/// Drops a client's forgeries of fields that are ours to write: that its session was resumed, and the
-/// backend's name. Any pool may share its backends with one that has `resume`, so the default name
-/// goes in every pool, and the pool's own beside it.
+/// Drops a client's forgeries of fields that are ours to write: that its session was resumed, and
+/// the backend's name. Any pool may share its backends with one that has `resume`, so the default
+/// name goes in every pool, and the pool's own beside it.
 pub(super) fn drop_notes(headers: &mut HeaderMap, resume: Option<&Resume>, name: Option<&str>) {
     let resume = resume.map(|resume| &*resume.header);
     let notes = [Some(RESUME_HEADER), resume, name];
@@ -247,8 +248,8 @@ fn element(host: Option<&HeaderValue>, origin: Origin) -> Vec<u8> {
     element
 }
 
-/// A value as a token or a quoted string (RFC 9110 section 5.6). The gate lets no quote or backslash
-/// through in a host; should one come, it is escaped.
+/// A value as a token or a quoted string (RFC 9110 section 5.6). The gate lets no quote or
+/// backslash through in a host; should one come, it is escaped.
 fn token_or_quoted(value: &[u8]) -> Vec<u8> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if !value.is_empty() && value.iter().all(is_token) {

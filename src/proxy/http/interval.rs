@@ -1,5 +1,5 @@
-//! The interval lines of a long HTTP exchange, and its bytes in the counters while it lasts: the relay
-//! does the same for its sessions.
+//! The interval lines of a long HTTP exchange, and its bytes in the counters while it lasts: the
+//! relay does the same for its sessions.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,8 +9,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::observe::ConnectionRecord;
 
-/// Longest time between two updates, so that interval lines switched on by a reload begin soon; as the
-/// relay's longest.
+/// Longest time between two updates, so that interval lines switched on by a reload begin soon; as
+/// the relay's longest.
 const MAX_SPACING: Duration = Duration::from_secs(30);
 /// Shortest time between two updates, so that a line that is due in no time does not spin.
 const MIN_SPACING: Duration = Duration::from_millis(50);

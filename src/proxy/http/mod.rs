@@ -1,9 +1,9 @@
-//! HTTP/1 on a client connection: requests are served in order, and at most one of them upgrades the
-//! connection to a WebSocket session.
+//! HTTP/1 on a client connection: requests are served in order, and at most one of them upgrades
+//! the connection to a WebSocket session.
 //!
-//! `gate` lets only checked bytes through to hyper's server. `service` routes each request; `request`
-//! exchanges it with a backend, `upgrade` does so for a WebSocket handshake, `resume` repeats that at
-//! another backend.
+//! `gate` lets only checked bytes through to hyper's server. `service` routes each request;
+//! `request` exchanges it with a backend, `upgrade` does so for a WebSocket handshake, `resume`
+//! repeats that at another backend.
 
 mod backend;
 mod client_certificate;
@@ -20,14 +20,14 @@ mod request;
 mod request_id;
 mod request_record;
 mod response;
-mod resume;
+pub(super) mod resume;
 mod retry_after;
 mod served;
 mod service;
 mod sticky;
 mod tag;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod upgrade;
 mod upload_wait;
 
@@ -54,7 +54,8 @@ use crate::net::{Stream, options};
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::relay::NewSession;
 
-/// hyper's buffer for one direction of one connection; above the largest head the gate lets through.
+/// hyper's buffer for one direction of one connection; above the largest head the gate lets
+/// through.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a truncated response may take to be delivered before the reset.

@@ -1,7 +1,7 @@
 //! The client of a request, behind an HTTP balancer that is trusted to name it.
 //!
-//! One connection of such a balancer carries the requests of many clients, so this is decided request
-//! by request. What is decided at accept goes on judging the peer.
+//! One connection of such a balancer carries the requests of many clients, so this is decided
+//! request by request. What is decided at accept goes on judging the peer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,9 +24,9 @@ impl ClientConnection {
         Some(Peer::tcp(SocketAddr::new(client, 0)))
     }
 
-    /// The address for X-Real-IP where a chain has come. `None`: the value that the balancer in front
-    /// has set stays. An address that stands in the chain does, as that balancer may know more hops
-    /// than `trusted` names; any other may be a client's own that it has passed on.
+    /// The address for X-Real-IP where a chain has come. `None`: the value that the balancer in
+    /// front has set stays. An address that stands in the chain does, as that balancer may know
+    /// more hops than `trusted` names; any other may be a client's own that it has passed on.
     pub(super) fn real_ip(
         &self,
         config: &Listener,

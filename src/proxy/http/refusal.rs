@@ -40,8 +40,8 @@ pub(super) fn unrouted(
     own(record, status, end, purpose, None)
 }
 
-/// Makes a response of our own. An upgrade's closes the connection: the client may have sent bytes of
-/// its tunnel already.
+/// Makes a response of our own. An upgrade's closes the connection: the client may have sent bytes
+/// of its tunnel already.
 fn own(
     record: RequestRecord,
     status: StatusCode,

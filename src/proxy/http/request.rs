@@ -18,7 +18,8 @@ use super::response::{self, ResponseBody};
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::proxy::connect::repeat::unanswered;
 
-/// Serves one request. It is tried again only while nothing of it was sent, by [`RequestRecord::connect`].
+/// Serves one request. It is tried again only while nothing of it was sent, by
+/// [`RequestRecord::connect`].
 pub(super) async fn serve(
     client: &HttpConnection,
     routed: &Routed,

@@ -1,5 +1,5 @@
-//! The id of an HTTP request: one name for it in the logs of all who handle it. Taken from a trusted
-//! peer, else made here; sent on to the backend, and written to the access log.
+//! The id of an HTTP request: one name for it in the logs of all who handle it. Taken from a
+//! trusted peer, else made here; sent on to the backend, and written to the access log.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

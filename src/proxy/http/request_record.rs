@@ -1,6 +1,6 @@
 //! The record of one HTTP request while it is served. It is finished with the end that was set; if
-//! none was (hyper dropped the request where it stood), with the reason for that: the client left, or
-//! the process stops.
+//! none was (hyper dropped the request where it stood), with the reason for that: the client left,
+//! or the process stops.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The time after which a refused client may come again: drawn anew for each, so that those who were
-//! refused together do not come back together.
+//! The time after which a refused client may come again: drawn anew for each, so that those who
+//! were refused together do not come back together.
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue};

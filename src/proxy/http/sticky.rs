@@ -1,8 +1,8 @@
-//! The sticky cookie of one request: read and taken out of the request, which the backend sees without
-//! it, and set on the response when the client has none, comes to another backend, or should get a
-//! fresh one.
+//! The sticky cookie of one request: read and taken out of the request, which the backend sees
+//! without it, and set on the response when the client has none, comes to another backend, or
+//! should get a fresh one.
 //!
-//! A cookie that is forged, expired, garbled, or of a backend that is gone is as none.
+//! A cookie that is forged, expired, garbled, or of a backend that was removed is as none.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +15,8 @@ use crate::config::{self, Word};
 use crate::pool::{Backend, Pool};
 use crate::wire::sticky::{StickyCookie, StickyKeys};
 
-/// A browser sends two of a name when their paths or domains differ; each one looked at costs an HMAC.
+/// A browser sends two of a name when their paths or domains differ; each one looked at costs an
+/// HMAC.
 const MAX_CANDIDATES: usize = 4;
 
 /// Stickiness of one request to a pool with `sticky`, and the cookie that it brought.
@@ -103,7 +104,8 @@ fn set_cookie(sticky: &config::Sticky, cookie: &str) -> String {
     )
 }
 
-/// Takes the cookies of that name out; gives the values of the first ones. Other cookies stay as they were.
+/// Takes the cookies of that name out and returns the values of the first ones. Other cookies stay
+/// as they were.
 fn take(headers: &mut HeaderMap, name: &str) -> Vec<Vec<u8>> {
     let is_ours = |value: &HeaderValue| {
         let mut pairs = pairs(value.as_bytes(), b';');

@@ -1,4 +1,4 @@
-//! The tag of a request: what tells the operator whose it is.
+//! The tag of a request, by which an operator knows whose it is.
 
 use std::borrow::Cow;
 

@@ -18,11 +18,11 @@ use crate::pool::{OperatorState, Pool};
 use crate::proxy::{ListenerSnapshot, Listening, Proxy};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-const GET: &str = "GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n";
-const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+pub const GET: &str = "GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n";
+pub const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
      Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-fn upgrade() -> String {
+pub fn upgrade() -> String {
     format!(
         "{GET}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     )
@@ -98,20 +98,20 @@ impl Drop for Bench {
     }
 }
 
-async fn within<F: Future>(future: F) -> F::Output {
+pub async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
         .expect("nothing after 20 s")
 }
 
-async fn to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
+pub async fn to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let _ = within(stream.read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// One head, to its empty line.
-async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+/// Reads a head, to its empty line.
+pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         match within(stream.read_u8()).await {
@@ -123,7 +123,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// A node that runs `script` on every connection, with its number from 0.
-async fn node<F>(script: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
+pub async fn node<F>(script: impl Fn(TcpStream, usize) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -158,7 +158,7 @@ async fn answering(answer: impl Into<String>) -> (SocketAddr, Arc<Mutex<Vec<Stri
     (address, seen)
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\nX-CaSe: kept\r\nContent-Length: 2\r\n\r\nok";
+pub const OK: &str = "HTTP/1.1 200 OK\r\nX-CaSe: kept\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
 async fn a_request_goes_through_with_its_case_and_its_origin() {

@@ -31,9 +31,9 @@ use crate::proxy::shared::SessionGuards;
 use crate::relay::{FramePolicy, Framing, ResumePolicy, SessionLimits};
 use crate::wire::websocket::{self, UpgradeOffer};
 
-/// Why one backend gave no response to an upgrade.
+/// Reason for which a backend gave no response to an upgrade.
 enum Unanswered {
-    /// It is gone, and sent nothing.
+    /// The backend has closed, and sent nothing.
     Silent(Repeat),
     TimedOut,
     Failed(Cause),
@@ -262,8 +262,8 @@ impl UpgradeRequest<'_> {
     }
 }
 
-/// Passes on a backend's response other than 101, as an ordinary one. The client may have sent tunnel
-/// bytes already, so nothing can follow it.
+/// Passes on a backend's response other than 101, as an ordinary one. The client may have sent
+/// tunnel bytes already, so nothing can follow it.
 fn pass_on(
     client: &HttpConnection,
     response: Response<Incoming>,

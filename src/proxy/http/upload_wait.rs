@@ -1,5 +1,6 @@
-//! The side that an ordinary HTTP request waits for before its response begins, and how long that may
-//! last: the client, for the next bytes of its body, or the backend, to take them and to respond.
+//! The side that an ordinary HTTP request waits for before its response begins, and how long that
+//! may last: the client, for the next bytes of its body, or the backend, to take them and to
+//! respond.
 
 use std::time::Duration;
 

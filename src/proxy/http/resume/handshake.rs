@@ -1,5 +1,5 @@
-//! A client's handshake, kept for hours so that another backend can be asked with it: small, and read
-//! only then.
+//! A client's handshake, kept for hours so that another backend can be asked with it: small, and
+//! read only then.
 
 use http::header::{HeaderName, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
@@ -8,15 +8,15 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 use crate::wire::websocket;
 
 /// A request as it was sent to the first backend, and the agreement of its response.
-pub(in crate::proxy::http) struct ResumeHandshake {
-    /// The agreement that holds to the client's end (see [`agreement`]), the target, then a line for
-    /// each field.
+pub(in crate::proxy) struct ResumeHandshake {
+    /// The agreement that holds to the client's end (see [`agreement`]), the target, then a line
+    /// for each field.
     text: Box<[u8]>,
 }
 
 impl ResumeHandshake {
-    /// Keeps a request as it was sent, and its response. `None`: they agreed to an extension that is
-    /// not known here, so that another backend could not go on with it.
+    /// Keeps a request as it was sent, and its response. `None`: they agreed to an extension that
+    /// is not known here, so that another backend could not go on with it.
     pub fn of(target: &Uri, sent: &HeaderMap, answer: &HeaderMap) -> Option<ResumeHandshake> {
         let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS);
         if !extensions.iter().all(websocket::is_resumable) {

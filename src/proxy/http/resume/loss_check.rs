@@ -1,5 +1,6 @@
-//! Whether a backend that has ended a session without a Close frame is lost, or meant that end. It is
-//! lost where it is leaving, is down, does not listen any more, or has ended many sessions at once.
+//! Whether a backend that has ended a session without a Close frame is lost, or meant that end. It
+//! is lost where it is leaving, is down, does not listen any more, or has ended many sessions at
+//! once.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

@@ -1,11 +1,12 @@
-//! Another backend for a WebSocket that has lost its own: pick, dial, the client's handshake once more
-//! with a field that says what is taken over, and a 101 that agrees to the same as the first one did.
+//! Another backend for a WebSocket that has lost its own: pick, dial, the client's handshake once
+//! more with a field that says what is taken over, and a 101 that agrees to the same as the first
+//! one did.
 //!
 //! The client does not notice, so it gets nothing of the second 101.
 
-pub(super) mod handshake;
+pub(in crate::proxy) mod handshake;
 mod loss_check;
-mod search;
+pub(in crate::proxy) mod search;
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -25,13 +26,13 @@ use crate::proxy::connect::outgoing_proxy_header::OutgoingProxyHeader;
 use crate::proxy::shared::{Proxy, SessionGuards};
 use crate::relay::{Handle, LostBackend, Migrator, ResumePolicy};
 
-/// Between two attempts for one session: the first after a moment in which a restarting node may have
-/// come back.
+/// Between two attempts for one session: the first after a moment in which a restarting node may
+/// have come back.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// A session's way to another backend, kept as long as the session lives.
-pub(super) struct PoolMigrator {
+pub(in crate::proxy) struct PoolMigrator {
     pub proxy: Arc<Proxy>,
     /// Weak: a silent session of hours must not keep a configuration alive.
     pub pool: Weak<Pool>,
@@ -51,8 +52,8 @@ pub(super) struct PoolMigrator {
     pub short: AtomicU8,
 }
 
-/// What a search needs in few pools.
-pub(super) struct More {
+/// Facts that a search needs in few pools.
+pub(in crate::proxy) struct More {
     /// Present in a pool that sends PROXY headers.
     pub proxy_header: Option<OutgoingProxyHeader>,
     /// The value of the pool's `hash_key`.
@@ -140,8 +141,8 @@ fn wait_before(short: u8) -> Duration {
     }
 }
 
-/// The value of the field for the next backend: how many there were, the latest of them, and how many
-/// messages of the client may be lost. In the form of parameters (RFC 9110 section 5.6.6).
+/// The value of the field for the next backend: how many there were, the latest of them, and how
+/// many messages of the client may be lost. In the form of parameters (RFC 9110 section 5.6.6).
 fn note(count: u32, gone: &LostBackend) -> HeaderValue {
     let from = gone.from.as_deref().unwrap_or("");
     let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");

@@ -23,7 +23,7 @@ use crate::relay::NewBackend;
 use crate::wire::websocket;
 
 /// A search for a backend that takes a session over.
-pub(super) struct NewBackendSearch {
+pub(in crate::proxy) struct NewBackendSearch {
     migrator: Arc<PoolMigrator>,
     note: HeaderValue,
     search: RetryState,
@@ -33,7 +33,7 @@ pub(super) struct NewBackendSearch {
 enum ResumeRefusal {
     /// Another one may, or the same one later.
     ForNow(String),
-    /// It got the handshake and did not answer: another may get it as [`Repeat`] allows.
+    /// The backend got the handshake and did not answer: another may get it as [`Repeat`] allows.
     Unanswered(Repeat, String),
     /// No other will.
     ForGood(String),
