@@ -164,7 +164,9 @@ impl Door {
     fn admit(&self, number: u32) -> Option<ConnectionPermit> {
         self.limits.reserve_anyway();
         let rules = self.listener.admission();
-        self.admission.admit(rules, address(number), false).ok()
+        self.admission
+            .admit(None, rules, address(number), false)
+            .ok()
     }
 }
 

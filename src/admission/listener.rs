@@ -55,41 +55,30 @@ impl ListenerAdmission {
         }
     }
 
-    /// Lets in the client of a connection in set-up, as [`ListenerAdmission::admit`].
-    ///
-    /// # Errors
-    /// The rule or the limit that keeps it out.
-    pub fn admit_from_setup(
-        &self,
-        setup: &SetupPermit,
-        rules: AdmissionRules<'_>,
-        client: Option<IpAddr>,
-        names_clients: bool,
-    ) -> Result<ConnectionPermit, Refusal> {
-        setup.hand_over();
-        self.admit(rules, client, names_clients)
-    }
-
     /// Lets a client in and counts its connection, or refuses it, which is counted too. The process
-    /// has counted the connection (`Limits::reserve`): the permit takes that over, and a refusal
-    /// uncounts it. `None` is a client without an address. The client is who is served: behind a
-    /// proxy that announces it, not the proxy. A peer that `names_clients` is many: its connections
-    /// are not counted by source, but their sessions are, by [`ListenerAdmission::admit_session`].
+    /// has counted the connection already, by the permit of its `setup` or by `Limits::reserve`:
+    /// the new permit takes that over, and a refusal uncounts it. `None` is a client without an
+    /// address. The client is who is served: behind a proxy that announces it, not the proxy. A
+    /// peer that `names_clients` is many: its connections are not counted by source, but their
+    /// sessions are, by [`ListenerAdmission::admit_session`].
     ///
     /// # Errors
     /// The rule or the limit that keeps it out.
     pub fn admit(
         &self,
+        setup: Option<&SetupPermit>,
         rules: AdmissionRules<'_>,
         client: Option<IpAddr>,
         names_clients: bool,
     ) -> Result<ConnectionPermit, Refusal> {
-        let admitted = self.try_admit(rules, client, names_clients);
-        if let Err(refusal) = admitted {
-            self.count.limits.release();
-            self.refused(refusal);
+        if let Some(setup) = setup {
+            setup.hand_over();
         }
-        admitted
+        self.try_admit(rules, client, names_clients)
+            .inspect_err(|refusal| {
+                self.count.limits.release();
+                self.refused(*refusal);
+            })
     }
 
     /// Counts a session of a client whose connection is not counted by source, or refuses it, which

@@ -4,7 +4,6 @@
 //! - [`ConnectionPermit`]: a connection that its listener has let in, to its end.
 //! - [`SourcePermit`]: a session of a client behind a balancer, whose connection is not its own.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -103,19 +102,6 @@ impl SetupPermit {
     /// Whether the connection had to make room.
     pub(crate) fn is_evicted(&self) -> bool {
         self.evict.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
-    }
-
-    /// The output of `step`; `None` where the connection has to make room meanwhile. The step stays
-    /// where it is pinned: a future that is moved into another one takes its memory twice.
-    ///
-    /// # Cancel safety
-    /// That of `step`.
-    pub(crate) async fn unless_evicted<F: Future>(&self, step: Pin<&mut F>) -> Option<F::Output> {
-        tokio::select! {
-            biased;
-            done = step => Some(done),
-            () = self.evicted() => None,
-        }
     }
 
     fn silent(&self) -> MutexGuard<'_, Option<Silent>> {

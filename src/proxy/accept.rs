@@ -20,7 +20,7 @@ use crate::observe::{ConnectionRecord, ListenerCounters, Phase, Refusal, Side, T
 /// How soon a free descriptor is noticed: not only our connections free them.
 const RETRY_ACCEPT: Duration = Duration::from_millis(50);
 /// Between two warnings that accepting pauses.
-const WARN_SPACING: Duration = Duration::from_secs(10);
+pub(super) const WARN_SPACING: Duration = Duration::from_secs(10);
 
 /// State that the acceptors of one listener share.
 pub(super) struct AcceptShared {
@@ -29,34 +29,12 @@ pub(super) struct AcceptShared {
     pub listener: Arc<ArcSwap<ListenerSnapshot>>,
     pub counters: Arc<ListenerCounters>,
     pub admission: Arc<ListenerAdmission>,
-    warned: LogThrottle,
-    stop: CancellationToken,
+    pub warned: LogThrottle,
+    /// Cancelled when the listener stops.
+    pub stop: CancellationToken,
 }
 
 impl AcceptShared {
-    pub fn new(
-        proxy: &Arc<Proxy>,
-        bound: Arc<Bound>,
-        listener: ListenerSnapshot,
-        counters: Arc<ListenerCounters>,
-        admission: Arc<ListenerAdmission>,
-    ) -> AcceptShared {
-        AcceptShared {
-            proxy: Arc::clone(proxy),
-            bound,
-            listener: Arc::new(ArcSwap::from_pointee(listener)),
-            counters,
-            admission,
-            warned: LogThrottle::new(WARN_SPACING),
-            stop: proxy.stopping.child_token(),
-        }
-    }
-
-    /// Cancelled when the listener stops.
-    pub fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
     /// The largest number of connections that the kernel has queued and that closing the socket
     /// would reset. None where the socket stays open for another acceptor.
     pub fn queued_at_close(&self) -> u32 {
@@ -120,7 +98,7 @@ impl AcceptShared {
         let rules = listener.admission();
         let permit = self
             .admission
-            .admit_from_setup(setup, rules, peer.ip(), names_clients)?;
+            .admit(Some(setup), rules, peer.ip(), names_clients)?;
         Ok(Some(permit))
     }
 }

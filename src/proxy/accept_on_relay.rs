@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, AcceptShared};
-use super::connect::session::{TcpClient, TcpConnect};
+use super::connect::session::{TcpClient, TcpConnect, raw};
 use super::route::RouteInput;
 use super::shared::SessionGuards;
 use crate::admission::SetupPermit;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
 use crate::observe::{ConnectionRecord, Phase};
-use crate::relay::{NewSession, OnAccept, SocketHandoff, Transport};
+use crate::relay::{NewSession, OnAccept};
 
 /// Lets a relay thread accept until `stop`. Connections that the kernel has queued by then are
 /// still served.
@@ -75,7 +75,7 @@ impl OnAccept<SessionGuards> for ListenerFront {
         }
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
         let admission = &shared.admission;
-        let permit = match admission.admit(listener.admission(), peer.ip(), false) {
+        let permit = match admission.admit(None, listener.admission(), peer.ip(), false) {
             Ok(permit) => permit,
             Err(refusal) => {
                 reset_on_close(socket.as_fd());
@@ -87,11 +87,7 @@ impl OnAccept<SessionGuards> for ListenerFront {
         let mut record = ConnectionRecord::new(&shared.counters, peer);
         record.phase = Phase::Route;
         let client = TcpClient {
-            handoff: SocketHandoff {
-                socket,
-                transport: Transport::Raw,
-                read: Vec::new(),
-            },
+            handoff: raw(socket),
             record,
             permit,
         };

@@ -1,18 +1,20 @@
 //! One bound listener, and what accepts from it.
 
-use std::os::fd::OwnedFd;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{self, AcceptShared};
+use super::accept::{self, AcceptShared, WARN_SPACING};
 use super::accept_on_relay;
 use super::route::ListenerSnapshot;
 use super::shared::Proxy;
 use crate::admission::ListenerAdmission;
+use crate::base::log_throttle::LogThrottle;
 use crate::config::Bind;
-use crate::net::{Bound, Incoming};
+use crate::net::Bound;
 use crate::observe::ListenerCounters;
 
 /// A listener that accepts. Dropping it without [`Listening::stop`] stops it, too.
@@ -31,7 +33,7 @@ struct Acceptor {
 impl Acceptor {
     fn start(shared: &Arc<AcceptShared>) -> Self {
         let on_relay = shared.listener.load().routes_unread();
-        let stop = shared.stop().child_token();
+        let stop = shared.stop.child_token();
         let accepting = run(Arc::clone(shared), on_relay, stop.clone());
         Self {
             on_relay,
@@ -57,8 +59,15 @@ impl Listening {
             Some(old) => Arc::clone(&old.shared.admission),
             None => Arc::new(ListenerAdmission::new(&proxy.limits, &counters)),
         };
-        let shared = AcceptShared::new(proxy, bound, listener, counters, admission);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(AcceptShared {
+            proxy: Arc::clone(proxy),
+            bound,
+            listener: Arc::new(ArcSwap::from_pointee(listener)),
+            counters,
+            admission,
+            warned: LogThrottle::new(WARN_SPACING),
+            stop: proxy.stopping.child_token(),
+        });
         let acceptor = Mutex::new(Acceptor::start(&shared));
         Self { shared, acceptor }
     }
@@ -121,7 +130,7 @@ impl Listening {
     /// last handle to this. Live sessions go on; a kept HTTP connection ends after the response
     /// that is due.
     pub async fn stop(&self) {
-        self.shared.stop().cancel();
+        self.shared.stop.cancel();
         let none = tokio::spawn(async {});
         let task = std::mem::replace(&mut self.acceptor().task, none);
         // A task that panicked has stopped.
@@ -135,7 +144,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.shared.stop().cancel();
+        self.shared.stop.cancel();
     }
 }
 
@@ -151,35 +160,31 @@ fn set_options(bound: &Bound, listener: &ListenerSnapshot) {
 }
 
 async fn run(shared: Arc<AcceptShared>, on_relay: bool, stop: CancellationToken) {
-    let watched = tokio::select! {
-        biased;
-        // Cancel safe: a socket that is watched by then is closed again.
-        watched = watch(&shared, on_relay) => watched,
-        () = stop.cancelled() => return,
-    };
-    match watched {
-        WatchedSocket::Relay(socket) => accept_on_relay::accept(shared, socket, stop).await,
-        WatchedSocket::SetUp(incoming) => accept::accept(shared, incoming, stop).await,
+    if on_relay {
+        if let Some(socket) = watch(&shared, &stop, Bound::duplicate).await {
+            accept_on_relay::accept(shared, socket, stop).await;
+        }
+    } else if let Some(incoming) = watch(&shared, &stop, Bound::incoming).await {
+        accept::accept(shared, incoming, stop).await;
     }
 }
 
-/// The listening socket as an acceptor watches it.
-enum WatchedSocket {
-    Relay(OwnedFd),
-    SetUp(Incoming),
-}
-
-/// Watches the socket, once there is a descriptor for that.
-async fn watch(shared: &AcceptShared, on_relay: bool) -> WatchedSocket {
+/// Watches the socket, once there is a descriptor for that. `None`: it is to stop before.
+async fn watch<T>(
+    shared: &AcceptShared,
+    stop: &CancellationToken,
+    open: impl Fn(&Bound) -> io::Result<T>,
+) -> Option<T> {
     loop {
-        let watched = if on_relay {
-            shared.bound.duplicate().map(WatchedSocket::Relay)
-        } else {
-            shared.bound.incoming().map(WatchedSocket::SetUp)
+        let error = match open(&shared.bound) {
+            Ok(watched) => return Some(watched),
+            Err(error) => error,
         };
-        match watched {
-            Ok(watched) => return watched,
-            Err(error) => shared.wait_for_room(Some(error)).await,
+        tokio::select! {
+            biased;
+            // Cancel safe: it only waits.
+            () = shared.wait_for_room(Some(error)) => {}
+            () = stop.cancelled() => return None,
         }
     }
 }

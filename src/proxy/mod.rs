@@ -31,7 +31,8 @@ use crate::admission::ConnectionPermit;
 use crate::config::Protocol;
 use crate::net::Stream;
 use crate::observe::{ConnectionRecord, Phase, Side, Termination};
-use client::{ClientConnection, identify, proxy_header};
+use client::identify::{Identified, identify};
+use client::{ClientConnection, proxy_header};
 use connect::session::{TcpClient, TcpConnect};
 use http::HttpEnd;
 use http::connection::HttpConnection;
@@ -54,9 +55,13 @@ async fn serve(mut client: ClientConnection, mut stream: Stream, permit: Option<
         Ok(permit) => permit,
         Err(end) => return record.finish(end),
     };
+    let identified = match identify(&client, stream, &mut record).await {
+        Ok(identified) => identified,
+        Err(end) => return record.finish(end),
+    };
     match client.listener.config.protocol {
-        Protocol::Tcp => serve_tcp(client, stream, permit, record).await,
-        Protocol::Websocket => serve_http(client, stream, permit, record).await,
+        Protocol::Tcp => serve_tcp(client, identified, permit, record).await,
+        Protocol::Websocket => serve_http(client, identified, permit, record).await,
     }
 }
 
@@ -80,17 +85,13 @@ async fn admit_proxied(
     })
 }
 
-/// Serves a connection of a `tcp` listener.
+/// Serves an identified client of a `tcp` listener.
 async fn serve_tcp(
     client: ClientConnection,
-    stream: Stream,
+    identified: Identified,
     permit: ConnectionPermit,
     mut record: ConnectionRecord,
 ) {
-    let identified = match identify::identify(&client, stream, &mut record).await {
-        Ok(identified) => identified,
-        Err(end) => return record.finish(end),
-    };
     let pool = match client.route(&identified.route_input(), &mut record) {
         Ok(pool) => pool,
         Err(end) => {
@@ -107,17 +108,13 @@ async fn serve_tcp(
     }
 }
 
-/// Serves a connection of a `websocket` listener.
+/// Serves an identified client of a `websocket` listener.
 async fn serve_http(
     client: ClientConnection,
-    stream: Stream,
+    identified: Identified,
     permit: ConnectionPermit,
-    mut record: ConnectionRecord,
+    record: ConnectionRecord,
 ) {
-    let identified = match identify::identify(&client, stream, &mut record).await {
-        Ok(identified) => identified,
-        Err(end) => return record.finish(end),
-    };
     let (client, stream) = HttpConnection::new(client, identified, record);
     match http::serve(stream, &client).await {
         HttpEnd::Upgraded(upgraded) => upgraded.adopt(&client.connection, permit),

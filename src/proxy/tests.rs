@@ -1,5 +1,5 @@
-//! Whoever wants a backend gets it from `connect`: each caller charges a backend that fails alike, and
-//! obeys `retries` and `retry_on` alike.
+//! Whoever wants a backend gets it from `connect`: each caller charges a backend that fails alike,
+//! and obeys `retries` and `retry_on` alike.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -11,8 +11,8 @@ use ::http::{HeaderMap, HeaderValue, Uri};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::http::resume::PoolMigrator;
 use super::http::resume::handshake::ResumeHandshake;
+use super::http::resume::kept::PoolMigrator;
 use super::http::resume::search::NewBackendSearch;
 use super::http::tests::{GET, OK, SWITCHING, head, node, to_end, upgrade, within};
 use super::{ListenerSnapshot, Listening, Proxy};

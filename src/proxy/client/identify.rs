@@ -3,20 +3,17 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::maybe_tls::MaybeTlsStream;
-use super::tls_handshake::AcceptedTls;
+use super::tls_handshake::{AcceptedTls, HELLO_BYTES, read_hello};
 use super::{ClientConnection, tls_alert, tls_handshake};
 use crate::config::ListenerTls;
 use crate::net::Stream;
 use crate::observe::{Cause, ConnectionRecord, HandshakeFacts, Phase, Side, Termination};
 use crate::proxy::route::RouteInput;
 use crate::tls::{ClientIdentity, TlsAcceptor};
-use crate::wire::client_hello::{
-    ClientHello, ClientHelloError, ClientHelloReader, HelloProgress, MAX_HELLO_BYTES,
-};
+use crate::wire::client_hello::{ClientHello, ClientHelloError};
 
 /// An identified client, ready to be routed or to send its first request.
 pub(in crate::proxy) struct Identified {
@@ -110,38 +107,24 @@ async fn peek_hello(
     deadline: Instant,
     record: &mut ConnectionRecord,
 ) -> Result<Identified, Termination> {
-    let mut read = Vec::with_capacity(1024);
-    let mut reader = ClientHelloReader::new();
-    loop {
-        let before = read.len();
-        let reading = stream.read_buf(&mut read);
-        match timeout_at(deadline, reading).await {
-            Err(_) => return Err(end(Side::Evenkeel, Cause::Timeout)),
-            Ok(Err(error)) => return Err(tls_alert::client_failed(&error)),
-            Ok(Ok(0)) => return Err(end(Side::Client, Cause::Fin)),
-            Ok(Ok(_)) => record.heard(),
+    let mut read = Vec::with_capacity(HELLO_BYTES);
+    let hello = timeout_at(deadline, read_hello(&mut stream, &mut read)).await;
+    if !read.is_empty() {
+        record.heard();
+    }
+    match hello {
+        Ok(Ok(Ok((_, hello)))) => Ok(Identified {
+            read,
+            hello,
+            ..Identified::plain(stream)
+        }),
+        Ok(Ok(Err(ClientHelloError::TooLarge))) => Err(tls_alert::refuse_too_large(stream).await),
+        Ok(Ok(Err(reason))) => {
+            tracing::debug!(%reason, "client hello refused");
+            Err(end(Side::Client, Cause::Invalid))
         }
-        match reader.feed(&read[before..]) {
-            HelloProgress::Hello(hello) => {
-                return Ok(Identified {
-                    read,
-                    hello,
-                    ..Identified::plain(stream)
-                });
-            }
-            HelloProgress::Invalid(ClientHelloError::TooLarge) => {
-                return Err(tls_alert::refuse_too_large(stream).await);
-            }
-            HelloProgress::Invalid(reason) => {
-                tracing::debug!(%reason, "client hello refused");
-                return Err(end(Side::Client, Cause::Invalid));
-            }
-            // The reader refuses what is too long; this only keeps the promise local.
-            HelloProgress::NeedMore if read.len() > 2 * MAX_HELLO_BYTES => {
-                return Err(end(Side::Client, Cause::Invalid));
-            }
-            HelloProgress::NeedMore => {}
-        }
+        Ok(Err(error)) => Err(tls_alert::client_failed(&error)),
+        Err(_) => Err(end(Side::Evenkeel, Cause::Timeout)),
     }
 }
 

@@ -86,8 +86,8 @@ impl ClientConnection {
 
     /// Lets the client in, as the listener's rules have it.
     pub fn admit(&self) -> Result<ConnectionPermit, Refusal> {
-        self.admission.admit_from_setup(
-            &self.setup,
+        self.admission.admit(
+            Some(&self.setup),
             self.listener.admission(),
             self.peer.ip(),
             self.names_clients(&self.listener.config),
@@ -112,15 +112,21 @@ impl ClientConnection {
         })
     }
 
-    /// The output of `step`, or the end of a connection that has to make room meanwhile. See
-    /// [`SetupPermit::unless_evicted`].
+    /// The output of `step`, or the end of a connection that has to make room meanwhile. The step
+    /// stays where it is pinned: a future that is moved into another one takes its memory twice.
+    ///
+    /// # Cancel safety
+    /// That of `step`.
     pub async fn unless_evicted<T>(
         &self,
         phase: Phase,
         step: Pin<&mut impl Future<Output = Result<T, Termination>>>,
     ) -> Result<T, Termination> {
-        let done = self.setup.unless_evicted(step).await;
-        done.unwrap_or_else(|| Err(self.evicted(phase)))
+        tokio::select! {
+            biased;
+            done = step => done,
+            () = self.setup.evicted() => Err(self.evicted(phase)),
+        }
     }
 
     /// The end of a connection that has made room for another one.

@@ -24,7 +24,7 @@ const MAX_HELD: Duration = Duration::from_millis(10);
 /// The longest wait for a permit: a client that is not served by then has given up, or will soon.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A hello without a post-quantum key share; others grow it.
-const HELLO_BYTES: usize = 1_024;
+pub(super) const HELLO_BYTES: usize = 1_024;
 /// The alert for a name that no certificate is for (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: u8 = 112;
 /// The alert for no name where one is needed (RFC 8446 section 9.2).
@@ -202,7 +202,8 @@ fn failed(error: &io::Error) -> Termination {
     tls_alert::client_failed(error)
 }
 
-async fn read_hello(
+/// Reads a ClientHello, which may be followed by more.
+pub(super) async fn read_hello(
     stream: &mut Stream,
     read: &mut Vec<u8>,
 ) -> io::Result<Result<(ClientHelloReader, ClientHello), ClientHelloError>> {

@@ -6,7 +6,6 @@
 //! tried again elsewhere.
 
 pub(super) mod connector;
-pub(super) mod contact;
 mod error;
 pub(super) mod outgoing_proxy_header;
 pub(super) mod repeat;

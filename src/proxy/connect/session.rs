@@ -5,7 +5,7 @@
 //! search. The client is out of tokio here, with its bytes unread. While it waits only its hang-up
 //! is watched for: a FIN is no end, as a client may have sent all it has to send.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -157,12 +157,12 @@ impl TcpConnect {
     ) -> Option<NewSession<SessionGuards>> {
         match connect_now(&mut self.search, step, pool, &mut client.record) {
             ConnectNow::Begun(socket, lease, attempt) => {
-                let backend = SocketHandoff {
-                    socket,
-                    transport: Transport::Raw,
-                    read: Vec::new(),
+                let backend = PendingBackend {
+                    handoff: raw(socket),
+                    lease,
+                    attempt,
                 };
-                let mut session = self.session(pool, client, backend, lease, attempt);
+                let mut session = self.session(pool, client, backend);
                 session.connecting = true;
                 return Some(session);
             }
@@ -209,7 +209,18 @@ impl TcpConnect {
             Err(error) => return client.refuse_unavailable(&pool, &error),
         };
         match stream.into_handoff(Vec::new()) {
-            Ok(backend) => self.adopt(&pool, client, backend, lease),
+            Ok(handoff) => {
+                client.record.opened();
+                let proxy = Arc::clone(&self.proxy);
+                let attempt = ConnectAttempt::new(&lease, Instant::now());
+                let backend = PendingBackend {
+                    handoff,
+                    lease,
+                    attempt,
+                };
+                // The relay gives it back where the backend fails.
+                proxy.relay.adopt(self.session(&pool, client, backend));
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
                 let end = Termination::new(Side::Evenkeel, Phase::Connect, Cause::Error);
@@ -218,42 +229,37 @@ impl TcpConnect {
         }
     }
 
-    /// Hands the session to the relay, which gives it back where the backend fails.
-    fn adopt(self, pool: &Pool, mut client: TcpClient, backend: SocketHandoff, lease: Lease) {
-        client.record.opened();
-        let proxy = Arc::clone(&self.proxy);
-        let attempt = ConnectAttempt::new(&lease, Instant::now());
-        proxy
-            .relay
-            .adopt(self.session(pool, client, backend, lease, attempt));
-    }
-
     fn session(
         self,
         pool: &Pool,
         client: TcpClient,
-        backend: SocketHandoff,
-        lease: Lease,
-        attempt: ConnectAttempt,
+        backend: PendingBackend,
     ) -> NewSession<SessionGuards> {
         let settings = pool.settings();
         let pending = PendingSession {
             connect_timeout_ms: milliseconds(settings.connect_timeout),
-            attempt,
+            attempt: backend.attempt,
             connect: self,
         };
         NewSession {
             client: client.handoff,
-            backend,
+            backend: backend.handoff,
             framing: Framing::Bytes,
             connecting: false,
             policy: SessionLimits::of(&settings),
             record: client.record,
-            lease: SessionGuards::new(lease, client.permit),
+            lease: SessionGuards::new(backend.lease, client.permit),
             origin: Some(Box::new(pending)),
             resumption: None,
         }
     }
+}
+
+/// A backend that is connected, or about to be.
+struct PendingBackend {
+    handoff: SocketHandoff,
+    lease: Lease,
+    attempt: ConnectAttempt,
 }
 
 /// A session whose backend is connected, or about to be, and has not served yet.
@@ -267,6 +273,15 @@ struct PendingSession {
 // A connection on which no byte has passed has one, perhaps for hours; the allocator's next size is
 // 192.
 const _: () = assert!(size_of::<PendingSession>() <= 160);
+
+/// Hands over a socket from which nothing was read.
+pub(in crate::proxy) fn raw(socket: OwnedFd) -> SocketHandoff {
+    SocketHandoff {
+        socket,
+        transport: Transport::Raw,
+        read: Vec::new(),
+    }
+}
 
 /// Converts a time to milliseconds, at most 49 days.
 fn milliseconds(time: Duration) -> u32 {
@@ -343,7 +358,6 @@ async fn hung_up_waiting(client: BorrowedFd<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::path::Path;
     use std::sync::atomic::Ordering;
@@ -391,11 +405,7 @@ mod tests {
             ours.set_nonblocking(true).unwrap();
             let connect = TcpConnect::new(&self.proxy, &self.pool, Peer::Unix);
             let waiting = TcpClient {
-                handoff: SocketHandoff {
-                    socket: OwnedFd::from(ours),
-                    transport: Transport::Raw,
-                    read: Vec::new(),
-                },
+                handoff: raw(OwnedFd::from(ours)),
                 record: ConnectionRecord::new(&self.counters, Peer::Unix),
                 permit: ConnectionPermit::unlisted(&self.proxy.limits),
             };

@@ -22,7 +22,7 @@ use crate::net::{Names, RespelledStream};
 use crate::observe::Cause;
 use crate::pool::Lease;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
-use crate::proxy::connect::contact::Contact;
+use crate::proxy::connect::repeat::Contact;
 use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
 
 /// hyper's buffer for one direction of one connection; a backend's head may be as large as this.

@@ -38,7 +38,15 @@ pub(super) struct Routed {
 pub(in crate::proxy) struct HttpConnection {
     pub connection: ClientConnection,
     pub(super) gate_state: Arc<GateState>,
-    client: HttpClient,
+    sni: Option<String>,
+    /// The client came over TLS, to us or to the balancer in front.
+    tls: bool,
+    /// The facts for a pool with `send_proxy`.
+    pub(super) proxy_header: OutgoingProxyHeader,
+    /// Present where TLS ends here.
+    handshake: Option<HandshakeFacts>,
+    /// Present where the client has shown a certificate.
+    identity: Option<ClientIdentity>,
     /// The client came when the process was stopping already.
     late: bool,
     requests: AtomicU64,
@@ -46,18 +54,6 @@ pub(in crate::proxy) struct HttpConnection {
     upgrading: AtomicBool,
     /// The connection's own record, which becomes that of its first request.
     first_record: Mutex<Option<ConnectionRecord>>,
-}
-
-/// Facts about a client before its first request.
-struct HttpClient {
-    sni: Option<String>,
-    /// The client came over TLS, to us or to the balancer in front.
-    tls: bool,
-    proxy_header: OutgoingProxyHeader,
-    /// Present where TLS ends here.
-    handshake: Option<HandshakeFacts>,
-    /// Present where it has shown a certificate.
-    identity: Option<ClientIdentity>,
 }
 
 impl HttpConnection {
@@ -82,19 +78,18 @@ impl HttpConnection {
         };
         let details = stream.details(hello.sni.as_deref(), identity.is_some());
         let proxied = connection.proxied.as_ref();
-        let client = HttpClient {
-            tls: stream.is_tls() || proxied.is_some_and(|proxied| proxied.is_tls()),
-            proxy_header: OutgoingProxyHeader::of(&connection, stream.local_address(), details),
-            sni: hello.sni,
-            handshake,
-            identity,
-        };
+        let tls = stream.is_tls() || proxied.is_some_and(|proxied| proxied.is_tls());
+        let proxy_header = OutgoingProxyHeader::of(&connection, stream.local_address(), details);
         let keep_alive = connection.listener.config.keep_alive_timeout;
         let http = HttpConnection {
             late: connection.proxy.stopping.is_cancelled(),
             connection,
             gate_state: Arc::new(GateState::new(keep_alive)),
-            client,
+            sni: hello.sni,
+            tls,
+            proxy_header,
+            handshake,
+            identity,
             requests: AtomicU64::new(0),
             upgrading: AtomicBool::new(false),
             first_record: Mutex::new(Some(record)),
@@ -148,7 +143,7 @@ impl HttpConnection {
         path: &'a str,
     ) -> RouteInput<'a> {
         RouteInput {
-            sni: self.client.sni.as_deref(),
+            sni: self.sni.as_deref(),
             host,
             path: Some(path),
             ..RouteInput::default()
@@ -166,13 +161,13 @@ impl HttpConnection {
     pub(super) fn record(&self) -> ConnectionRecord {
         self.unused_record().unwrap_or_else(|| {
             let mut record = self.connection.record();
-            if let Some(sni) = &self.client.sni {
+            if let Some(sni) = &self.sni {
                 record.set_sni(sni);
             }
-            if let Some(tls) = &self.client.handshake {
+            if let Some(tls) = &self.handshake {
                 record.set_client_tls(tls);
             }
-            if let Some(identity) = &self.client.identity {
+            if let Some(identity) = &self.identity {
                 note_certificate(&mut record, identity);
             }
             record
@@ -185,11 +180,6 @@ impl HttpConnection {
         first.unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The facts for a pool with `send_proxy`.
-    pub(super) fn proxy_header(&self) -> &OutgoingProxyHeader {
-        &self.client.proxy_header
-    }
-
     /// Begins the search for a request's backend, and takes out of its head what no backend is to
     /// see.
     pub(super) fn search(
@@ -200,7 +190,7 @@ impl HttpConnection {
     ) -> (RetryState, Option<Stickiness>) {
         let key = match &settings.balance {
             Balance::Hash(key) => {
-                let sni = self.client.sni.as_deref();
+                let sni = self.sni.as_deref();
                 hash_key(key, sni, &parts.uri, &parts.headers)
             }
             _ => None,
@@ -244,11 +234,11 @@ impl HttpConnection {
             client: connection.peer.ip(),
             real_ip: connection.real_ip(config, routed.client, &parts.headers),
             trusted: connection.is_believed(config),
-            tls: self.client.tls,
+            tls: self.tls,
             fields: config.forwarded,
         };
         headers::request(&mut parts.headers, origin, purpose);
-        client_certificate::set(&mut parts.headers, self.client.identity.as_ref());
+        client_certificate::set(&mut parts.headers, self.identity.as_ref());
         if !parts.headers.contains_key(HOST) {
             parts.headers.insert(HOST, host_for(&parts.uri, backend));
         }

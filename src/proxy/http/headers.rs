@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::config::defaults::RESUME_HEADER;
 use crate::config::{self, ForwardedFields, Resume};
 use crate::pool::Backend;
+use crate::wire::websocket::asks_for_websocket;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -71,6 +72,17 @@ pub(super) enum Purpose {
     /// A request and a response; the backend connection is never used again.
     Ordinary,
     Upgrade,
+}
+
+impl Purpose {
+    /// The purpose of a request with these fields.
+    pub fn of(headers: &HeaderMap) -> Purpose {
+        if asks_for_websocket(headers) {
+            Purpose::Upgrade
+        } else {
+            Purpose::Ordinary
+        }
+    }
 }
 
 /// Makes a client's fields those of the request to the backend.

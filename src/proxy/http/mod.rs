@@ -45,7 +45,7 @@ use tokio::time::Instant;
 use self::connection::HttpConnection;
 use self::gate::{ClientTimeouts, GatedStream};
 use self::request_record::RequestRecord;
-use self::served::{Served, Upgraded};
+use self::served::{ServedRequest, Upgraded};
 use super::client::ClientConnection;
 use super::client::maybe_tls::MaybeTlsStream;
 use super::shared::SessionGuards;
@@ -83,7 +83,7 @@ pub(super) async fn serve(stream: MaybeTlsStream, client: &HttpConnection) -> Ht
     // hyper takes only the response of a service.
     let upgraded = &Mutex::new(None);
     let service = service_fn(|request| async move {
-        let Served {
+        let ServedRequest {
             response,
             upgraded: session,
         } = service::serve(client, request).await;
@@ -118,18 +118,27 @@ pub(super) async fn serve(stream: MaybeTlsStream, client: &HttpConnection) -> Ht
         client.gate_state.stop();
     }
     let Parts { io, read_buf, .. } = server.into_parts();
-    let gate = io.into_inner();
     let session = upgraded
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .take();
+    end(ended, session, io.into_inner(), &read_buf).await
+}
+
+/// The end of a connection of which hyper's server has ended, or, for `None`, is cut off by a stop.
+async fn end(
+    ended: Option<hyper::Result<()>>,
+    session: Option<Box<Upgraded>>,
+    gate: GatedStream<MaybeTlsStream>,
+    read: &[u8],
+) -> HttpEnd {
     match (ended, session) {
         // The 101 has left for the client.
         (Some(Ok(())), Some(session)) => {
             let (stream, held) = gate.into_parts();
             HttpEnd::Upgraded(UpgradedClient {
                 stream,
-                read: [&read_buf[..], &held].concat(),
+                read: [read, &held].concat(),
                 session,
             })
         }

@@ -15,6 +15,7 @@ use super::headers::{self, Purpose};
 use super::refusal;
 use super::request_record::RequestRecord;
 use super::response::{self, ResponseBody};
+use super::sticky::Stickiness;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::proxy::connect::repeat::unanswered;
 
@@ -34,7 +35,7 @@ pub(super) async fn serve(
     client.connection.setup.routed();
     let (mut parts, body) = request.into_parts();
     let (mut search, sticky) = client.search(routed, &settings, &mut parts);
-    let connected = record.connect(&mut search, pool, client.proxy_header());
+    let connected = record.connect(&mut search, pool, &client.proxy_header);
     let (stream, lease) = match connected.await {
         Ok(connected) => connected,
         Err(error) => return refusal::unavailable(record, pool, &error, Purpose::Ordinary),
@@ -68,16 +69,7 @@ pub(super) async fn serve(
             let end = Termination::new(Side::Backend, Phase::Request, Cause::Invalid);
             response::own(record, StatusCode::BAD_GATEWAY, end, None)
         }
-        Ok(response) => {
-            let backend = Arc::clone(exchange.lease.backend());
-            backend.answered();
-            let mut response =
-                response::stream_back(response, record, exchange, &client.gate_state);
-            if let Some(sticky) = sticky {
-                sticky.set(&backend, response.headers_mut());
-            }
-            response
-        }
+        Ok(response) => pass_on(client, response, record, exchange, sticky.as_ref()),
         Err(error) => {
             let backend = exchange.lease.backend();
             unanswered(&exchange.connection.contact, backend, begun, &settings);
@@ -87,6 +79,22 @@ pub(super) async fn serve(
             failed(record, &exchange, &broken, &error)
         }
     }
+}
+
+fn pass_on(
+    client: &HttpConnection,
+    response: Response<Incoming>,
+    record: RequestRecord,
+    exchange: Exchange,
+    sticky: Option<&Stickiness>,
+) -> Response<ResponseBody> {
+    let backend = Arc::clone(exchange.lease.backend());
+    backend.answered();
+    let mut response = response::stream_back(response, record, exchange, &client.gate_state);
+    if let Some(sticky) = sticky {
+        sticky.set(&backend, response.headers_mut());
+    }
+    response
 }
 
 /// Responds where the backend gave no response, by whose fault that is.

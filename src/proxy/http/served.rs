@@ -11,14 +11,14 @@ use crate::proxy::shared::SessionGuards;
 use crate::relay::{Framing, ResumePolicy, SessionLimits};
 
 /// A response, and the session that follows it where it is a verified 101.
-pub(super) struct Served {
+pub(super) struct ServedRequest {
     pub response: Response<ResponseBody>,
     pub upgraded: Option<Box<Upgraded>>,
 }
 
-impl From<Response<ResponseBody>> for Served {
-    fn from(response: Response<ResponseBody>) -> Served {
-        Served {
+impl From<Response<ResponseBody>> for ServedRequest {
+    fn from(response: Response<ResponseBody>) -> ServedRequest {
+        ServedRequest {
             response,
             upgraded: None,
         }

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use super::connection::{HttpConnection, Routed};
 use super::headers::{self, Purpose};
 use super::request_record::RequestRecord;
-use super::served::Served;
+use super::served::ServedRequest;
 use super::tag::tag_of;
 use super::{refusal, request, request_id, upgrade};
 use crate::base::path::normalize_path;
@@ -16,10 +16,9 @@ use crate::net::Peer;
 use crate::observe::{Phase, Refusal};
 use crate::proxy::route::{ListenerSnapshot, RouteInput};
 use crate::wire::http::parse_host;
-use crate::wire::websocket::asks_for_websocket;
 
 /// Serves one request; refused ones are answered in their turn.
-pub(super) async fn serve(client: &HttpConnection, request: Request<Incoming>) -> Served {
+pub(super) async fn serve(client: &HttpConnection, request: Request<Incoming>) -> ServedRequest {
     let mut served = route(client, request).await;
     let closing = client.connection.closing.is_cancelled();
     if closing && served.upgraded.is_none() {
@@ -28,7 +27,7 @@ pub(super) async fn serve(client: &HttpConnection, request: Request<Incoming>) -
     served
 }
 
-async fn route(client: &HttpConnection, mut request: Request<Incoming>) -> Served {
+async fn route(client: &HttpConnection, mut request: Request<Incoming>) -> ServedRequest {
     let number = client.next_request();
     let mut record = RequestRecord::new(client.record(), &client.gate_state);
     record.phase(Phase::Head);
@@ -44,11 +43,7 @@ async fn route(client: &HttpConnection, mut request: Request<Incoming>) -> Serve
         );
         record.phase = Phase::Route;
     });
-    let purpose = if asks_for_websocket(request.headers()) {
-        Purpose::Upgrade
-    } else {
-        Purpose::Ordinary
-    };
+    let purpose = Purpose::of(request.headers());
     let listener = client.connection.latest.load_full();
     let peer = identify(client, &listener, &mut request, &mut record);
     let path = request.uri().path();
@@ -72,12 +67,7 @@ async fn route(client: &HttpConnection, mut request: Request<Incoming>) -> Serve
         record.note(|record| record.refused(Refusal::NoRoute));
         return refusal::unrouted(record, StatusCode::NOT_FOUND, purpose).into();
     };
-    if client.comes_too_late(purpose) {
-        record.note(|record| record.refused(Refusal::Stopping));
-        return refusal::come_again(record, &pool).into();
-    }
-    if client.connection.admission.is_draining() {
-        client.connection.admission.refused(Refusal::Draining);
+    if refuses_for_now(client, purpose, &mut record) {
         return refusal::come_again(record, &pool).into();
     }
     let routed = Routed {
@@ -96,6 +86,20 @@ async fn route(client: &HttpConnection, mut request: Request<Incoming>) -> Serve
             Box::pin(serving).await.into()
         }
     }
+}
+
+/// Whether a request is refused, and counted so, because the process stops or the listener is
+/// drained.
+fn refuses_for_now(client: &HttpConnection, purpose: Purpose, record: &mut RequestRecord) -> bool {
+    let admission = &client.connection.admission;
+    if client.comes_too_late(purpose) {
+        record.note(|record| record.refused(Refusal::Stopping));
+    } else if admission.is_draining() {
+        admission.refused(Refusal::Draining);
+    } else {
+        return false;
+    }
+    true
 }
 
 /// Writes tag and id of a request to its record, and returns the client it is for.

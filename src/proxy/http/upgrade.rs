@@ -19,13 +19,15 @@ use super::refusal;
 use super::request_record::RequestRecord;
 use super::response::{self, ResponseBody};
 use super::resume::handshake::ResumeHandshake;
-use super::resume::{More, PoolMigrator};
-use super::served::{Served, Upgraded};
+use super::resume::kept::{More, PoolMigrator};
+use super::served::{ServedRequest, Upgraded};
+use super::sticky::Stickiness;
 use crate::admission::SourcePermit;
 use crate::config;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
+use crate::proxy::connect::RetryState;
 use crate::proxy::connect::repeat::{Repeat, unanswered};
 use crate::proxy::shared::SessionGuards;
 use crate::relay::{FramePolicy, Framing, ResumePolicy, SessionLimits};
@@ -47,6 +49,7 @@ struct UpgradeRequest<'a> {
     offer: UpgradeOffer,
     source: Option<SourcePermit>,
     key: Option<Box<[u8]>>,
+    sticky: Option<Stickiness>,
 }
 
 /// Serves one upgrade request. It is sent to another backend within the pool's `retries`, as
@@ -55,8 +58,8 @@ pub(super) async fn serve(
     client: &HttpConnection,
     routed: &Routed,
     request: Request<Incoming>,
-    mut record: RequestRecord,
-) -> Served {
+    record: RequestRecord,
+) -> ServedRequest {
     let offer =
         match websocket::check_request(request.method(), request.version(), request.headers()) {
             Ok(offer) => offer,
@@ -77,7 +80,7 @@ pub(super) async fn serve(
     let (mut parts, _no_body) = request.into_parts();
     // The client's stream is taken from hyper's connection.
     parts.extensions.remove::<OnUpgrade>();
-    let (mut search, sticky) = client.search(routed, &settings, &mut parts);
+    let (search, sticky) = client.search(routed, &settings, &mut parts);
     let upgrade = UpgradeRequest {
         client,
         routed,
@@ -85,43 +88,57 @@ pub(super) async fn serve(
         offer,
         source,
         key: search.key.clone(),
+        sticky,
     };
-    loop {
-        let connected = record.connect(&mut search, pool, client.proxy_header());
-        let (stream, lease) = match connected.await {
-            Ok(connected) => connected,
-            Err(error) => {
-                return refusal::unavailable(record, pool, &error, Purpose::Upgrade).into();
-            }
-        };
-        record.phase(Phase::Upgrade);
-        let mut sent = parts.clone();
-        client.rewrite(routed, &mut sent, lease.backend(), Purpose::Upgrade);
-        let kept = upgrade.kept(&sent);
-        // After what is kept: another backend has another name.
-        headers::set_backend_name(&mut sent.headers, &upgrade.settings, lease.backend());
-        match upgrade.send(sent, stream, &lease).await {
-            Ok((mut response, connection)) => {
-                if let Some(sticky) = &sticky {
-                    sticky.set(lease.backend(), response.headers_mut());
-                }
-                let exchange = Exchange {
-                    connection,
-                    lease,
-                    sent: Arc::default(),
-                };
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    return upgrade.switch(response, exchange, kept, record).await;
-                }
-                return pass_on(client, response, exchange, record).into();
-            }
-            Err(Unanswered::Silent(repeat)) if search.repeats(pool, lease.backend(), repeat) => {}
-            Err(unanswered) => return no_response(record, &unanswered).into(),
-        }
-    }
+    upgrade.serve(parts, search, record).await
 }
 
 impl UpgradeRequest<'_> {
+    /// Sends the request to one backend after another.
+    async fn serve(
+        self,
+        parts: Parts,
+        mut search: RetryState,
+        mut record: RequestRecord,
+    ) -> ServedRequest {
+        let pool = &self.routed.pool;
+        loop {
+            let connected = record.connect(&mut search, pool, &self.client.proxy_header);
+            let (stream, lease) = match connected.await {
+                Ok(connected) => connected,
+                Err(error) => {
+                    return refusal::unavailable(record, pool, &error, Purpose::Upgrade).into();
+                }
+            };
+            record.phase(Phase::Upgrade);
+            let mut sent = parts.clone();
+            self.client
+                .rewrite(self.routed, &mut sent, lease.backend(), Purpose::Upgrade);
+            let kept = self.kept(&sent);
+            // After what is kept: another backend has another name.
+            headers::set_backend_name(&mut sent.headers, &self.settings, lease.backend());
+            match self.send(sent, stream, &lease).await {
+                Ok((mut response, connection)) => {
+                    if let Some(sticky) = &self.sticky {
+                        sticky.set(lease.backend(), response.headers_mut());
+                    }
+                    let exchange = Exchange {
+                        connection,
+                        lease,
+                        sent: Arc::default(),
+                    };
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return self.switch(response, exchange, kept, record).await;
+                    }
+                    return pass_on(self.client, response, exchange, record).into();
+                }
+                Err(Unanswered::Silent(repeat))
+                    if search.repeats(pool, lease.backend(), repeat) => {}
+                Err(unanswered) => return no_response(record, &unanswered).into(),
+            }
+        }
+    }
+
     /// The target and the fields that were sent, where the session may outlive its backend.
     fn kept(&self, sent: &Parts) -> Option<(Uri, HeaderMap)> {
         let is_kept = self.settings.resume.is_some() && self.routed.listener.config.follow_frames;
@@ -178,7 +195,7 @@ impl UpgradeRequest<'_> {
         exchange: Exchange,
         kept: Option<(Uri, HeaderMap)>,
         mut record: RequestRecord,
-    ) -> Served {
+    ) -> ServedRequest {
         let Exchange {
             connection, lease, ..
         } = exchange;
@@ -216,7 +233,7 @@ impl UpgradeRequest<'_> {
             source: self.source,
             resume,
         };
-        Served {
+        ServedRequest {
             response: Response::from_parts(parts, ResponseBody::Empty),
             upgraded: Some(Box::new(upgraded)),
         }
@@ -242,7 +259,7 @@ impl UpgradeRequest<'_> {
             answer.append(SEC_WEBSOCKET_EXTENSIONS, value);
         }
         let send_proxy = self.settings.send_proxy;
-        let proxy_header = send_proxy.map(|_| self.client.proxy_header().clone());
+        let proxy_header = send_proxy.map(|_| self.client.proxy_header.clone());
         let key = self.key.clone();
         let is_more = proxy_header.is_some() || key.is_some();
         let upgrade_timeout = self.upgrade_timeout().as_millis();

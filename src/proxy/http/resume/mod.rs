@@ -5,63 +5,24 @@
 //! The client does not notice, so it gets nothing of the second 101.
 
 pub(in crate::proxy) mod handshake;
+pub(in crate::proxy) mod kept;
 mod loss_check;
 pub(in crate::proxy) mod search;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::handshake::ResumeHandshake;
+use self::kept::PoolMigrator;
 use self::loss_check::LossCheck;
-use self::search::NewBackendSearch;
+use self::search::{NewBackendSearch, RETRY_AFTER, RETRY_AFTER_MAX, jittered};
 use crate::config;
-use crate::net::Peer;
-use crate::pool::Pool;
-use crate::proxy::connect::outgoing_proxy_header::OutgoingProxyHeader;
-use crate::proxy::shared::{Proxy, SessionGuards};
+use crate::proxy::shared::SessionGuards;
 use crate::relay::{Handle, LostBackend, Migrator, ResumePolicy};
-
-/// Between two attempts for one session: the first after a moment in which a restarting node may
-/// have come back.
-const RETRY_AFTER: Duration = Duration::from_millis(50);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
-
-/// A session's way to another backend, kept as long as the session lives.
-pub(in crate::proxy) struct PoolMigrator {
-    pub proxy: Arc<Proxy>,
-    /// Weak: a silent session of hours must not keep a configuration alive.
-    pub pool: Weak<Pool>,
-    pub client: Peer,
-    pub handshake: ResumeHandshake,
-    /// The name of the field that says what is taken over.
-    pub header: Arc<str>,
-    /// Bounds the wait for a 101; milliseconds.
-    pub upgrade_timeout: u32,
-    /// The id of the session's record.
-    pub id: u64,
-    /// Present for the few pools that need it.
-    pub more: Option<Box<More>>,
-    /// Number of backends that it has lost.
-    pub count: AtomicU32,
-    /// Number of the latest of them that went as soon as they had come.
-    pub short: AtomicU8,
-}
-
-/// Facts that a search needs in few pools.
-pub(in crate::proxy) struct More {
-    /// Present in a pool that sends PROXY headers.
-    pub proxy_header: Option<OutgoingProxyHeader>,
-    /// The value of the pool's `hash_key`.
-    pub key: Option<Box<[u8]>>,
-}
-
-// A live session costs this beside its handshake.
-const _: () = assert!(size_of::<PoolMigrator>() <= 104);
 
 impl PoolMigrator {
     /// Makes it the session's policy for the relay.
@@ -148,9 +109,4 @@ fn note(count: u32, gone: &LostBackend) -> HeaderValue {
     let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
     let text = format!("count={count}; from=\"{escaped}\"; lost={}", gone.lost);
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("count=1; lost=unknown"))
-}
-
-/// A random time around `wait`, so that sessions that were lost together do not come back together.
-fn jittered(wait: Duration) -> Duration {
-    wait.mul_f64(0.5 + fastrand::f64())
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, StatusCode};
 use tokio::time::{sleep, timeout};
 
 use super::handshake::agreement;
-use super::{More, PoolMigrator, RETRY_AFTER, RETRY_AFTER_MAX, jittered};
+use super::kept::{More, PoolMigrator};
 use crate::base::backoff::Backoff;
 use crate::config;
 use crate::pool::{Backend, Pool};
@@ -21,6 +21,11 @@ use crate::proxy::http::headers;
 use crate::proxy::shared::SessionGuards;
 use crate::relay::NewBackend;
 use crate::wire::websocket;
+
+/// Between two attempts for one session: the first after a moment in which a restarting node may
+/// have come back.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(50);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// A search for a backend that takes a session over.
 pub(in crate::proxy) struct NewBackendSearch {
@@ -206,4 +211,9 @@ fn lost_head() -> ResumeRefusal {
 /// Whether a client's error may be none at the next attempt: 408, 425, 429 (RFC 9110, 8470, 6585).
 fn may_change(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429)
+}
+
+/// A random time around `wait`, so that sessions that were lost together do not come back together.
+pub(super) fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64())
 }
