@@ -124,7 +124,7 @@ pub(super) fn start(shared: &Arc<AcceptShared>, stream: Stream, peer: Peer, setu
         admission: Arc::clone(&shared.admission),
         peer,
         proxied: None,
-        setup: Arc::new(setup),
+        setup,
         listener,
         latest: Arc::clone(&shared.listener),
     };

@@ -26,6 +26,7 @@ mod shared;
 mod tests;
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use crate::admission::ConnectionPermit;
 use crate::config::Protocol;
@@ -40,7 +41,7 @@ use http::connection::HttpConnection;
 pub use client::handshake_limiter::HandshakeLimiter;
 pub use http::hard_stop::HardStop;
 pub use listening::Listening;
-pub use route::{ListenerSnapshot, RouteInput};
+pub use route::ListenerSnapshot;
 pub use shared::{Proxy, Relay, SessionGuards};
 
 /// Serves an accepted connection to its end, or to its adoption by the relay. It has no permit yet
@@ -92,16 +93,21 @@ async fn serve_tcp(
     permit: ConnectionPermit,
     mut record: ConnectionRecord,
 ) {
-    let pool = match client.route(&identified.route_input(), &mut record) {
+    record.phase = Phase::Route;
+    let listener = Arc::clone(&client.listener);
+    let ip = client.peer.ip();
+    let pool = match listener.select(&identified.route_input(), ip, ip) {
         Ok(pool) => pool,
-        Err(end) => {
+        Err(refusal) => {
+            client.admission.refused(refusal);
             identified.stream.reset_on_close();
             drop(identified);
+            let end = Termination::new(Side::Evenkeel, Phase::Route, refusal.how());
             return record.finish(end);
         }
     };
     // This ends set-up: a pool that lets its clients wait must not use up its limit.
-    let connect = TcpConnect::of_client(client, &pool, &identified);
+    let connect = TcpConnect::of_client(client, pool, &identified);
     if let Some(waiting) = TcpClient::new(identified, record, permit) {
         // On the heap: a client that has sent nothing yet is not to hold memory for it.
         Box::pin(connect.run(waiting)).await;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::admission::{AccessList, AdmissionRules};
 use crate::base::path::{AmbiguousPath, hides_separator};
 use crate::config::{self, EncodedSlash, ListenerTls, Protocol, Route};
+use crate::observe::Refusal;
 use crate::pool::Pool;
 use crate::tls::{TlsAcceptor, TlsError};
 
@@ -38,7 +39,7 @@ struct RouteTarget {
 
 /// Facts by which a connection or request is routed. Names are lower case.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RouteInput<'a> {
+pub(super) struct RouteInput<'a> {
     pub sni: Option<&'a str>,
     pub alpn: &'a [Vec<u8>],
     /// The host without its port.
@@ -108,8 +109,22 @@ impl ListenerSnapshot {
         })
     }
 
+    /// The pool of a connection or request, or the reason to refuse its client: `Denied` or
+    /// `NoRoute`. See [`ListenerSnapshot::admits`].
+    pub(super) fn select(
+        &self,
+        input: &RouteInput<'_>,
+        peer: Option<IpAddr>,
+        client: Option<IpAddr>,
+    ) -> Result<&Arc<Pool>, Refusal> {
+        if !self.admits(input, peer, client) {
+            return Err(Refusal::Denied);
+        }
+        self.route(input).ok_or(Refusal::NoRoute)
+    }
+
     /// The pool of the first route that matches, else the listener's own.
-    pub fn route(&self, input: &RouteInput<'_>) -> Option<&Arc<Pool>> {
+    pub(super) fn route(&self, input: &RouteInput<'_>) -> Option<&Arc<Pool>> {
         let target = self.target(input);
         target
             .map(|target| &target.pool)
@@ -120,12 +135,7 @@ impl ListenerSnapshot {
     /// is one without an address. The next route is not tried: a client that may not use one is not
     /// to reach another pool by it. Where a backend may take the path for another one, the routes
     /// of those have to take the client, too.
-    pub fn admits(
-        &self,
-        input: &RouteInput<'_>,
-        peer: Option<IpAddr>,
-        client: Option<IpAddr>,
-    ) -> bool {
+    fn admits(&self, input: &RouteInput<'_>, peer: Option<IpAddr>, client: Option<IpAddr>) -> bool {
         // A kept connection may have come before a reload that keeps its client out.
         let target = self.target(input);
         self.access.admits(peer)
@@ -157,14 +167,14 @@ impl ListenerSnapshot {
     }
 
     /// Whether a path that can be read in two ways is refused, as it would pass a guard.
-    pub fn refuses_path(&self, path: &str) -> bool {
+    pub(super) fn refuses_path(&self, path: &str) -> bool {
         self.guards_paths
             && self.config.encoded_slash == EncodedSlash::Refuse
             && hides_separator(path)
     }
 
     /// The path where it is ambiguous and that matters here.
-    pub fn ambiguous<'a>(&self, path: &'a str) -> Option<AmbiguousPath<'a>> {
+    pub(super) fn ambiguous<'a>(&self, path: &'a str) -> Option<AmbiguousPath<'a>> {
         self.judges_by_path
             .then(|| AmbiguousPath::of(path))
             .flatten()

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::proxied::ProxiedClient;
-use super::route::{ListenerSnapshot, RouteInput};
+use super::route::ListenerSnapshot;
 use super::shared::Proxy;
 use crate::admission::{ConnectionPermit, ListenerAdmission, SetupPermit};
 use crate::base::source_prefix::SourcePrefix;
@@ -27,7 +27,6 @@ use crate::net::Peer;
 use crate::observe::{
     Cause, ConnectionRecord, ListenerCounters, Phase, Refusal, Side, Termination,
 };
-use crate::pool::Pool;
 
 /// A connection in set-up, without its stream.
 pub(super) struct ClientConnection {
@@ -47,7 +46,7 @@ pub(super) struct ClientConnection {
     pub proxied: Option<Box<ProxiedClient>>,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it.
     pub deadline: Instant,
-    pub setup: Arc<SetupPermit>,
+    pub setup: SetupPermit,
 }
 
 impl ClientConnection {
@@ -92,24 +91,6 @@ impl ClientConnection {
             self.peer.ip(),
             self.names_clients(&self.listener.config),
         )
-    }
-
-    /// The pool of a `tcp` client, or the end of one that is refused.
-    pub fn route(
-        &self,
-        input: &RouteInput<'_>,
-        record: &mut ConnectionRecord,
-    ) -> Result<Arc<Pool>, Termination> {
-        record.phase = Phase::Route;
-        let refused = || Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
-        if !self.listener.admits(input, self.peer.ip(), self.peer.ip()) {
-            self.admission.refused(Refusal::Denied);
-            return Err(refused());
-        }
-        self.listener.route(input).cloned().ok_or_else(|| {
-            record.refused(Refusal::NoRoute);
-            refused()
-        })
     }
 
     /// The output of `step`, or the end of a connection that has to make room meanwhile. The step

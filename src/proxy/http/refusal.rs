@@ -33,9 +33,13 @@ pub(super) fn by_gate(
 /// Responds 404 where there is no route, 403 where it is not for this client.
 pub(super) fn unrouted(
     record: RequestRecord,
-    status: StatusCode,
+    refusal: Refusal,
     purpose: Purpose,
 ) -> Response<ResponseBody> {
+    let status = match refusal {
+        Refusal::Denied => StatusCode::FORBIDDEN,
+        _ => StatusCode::NOT_FOUND,
+    };
     let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
     own(record, status, end, purpose, None)
 }

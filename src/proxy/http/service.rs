@@ -2,7 +2,7 @@
 //! a backend as an ordinary request or an upgrade.
 
 use http::header::HOST;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 
 use super::connection::{HttpConnection, Routed};
@@ -57,15 +57,15 @@ async fn route(client: &HttpConnection, mut request: Request<Incoming>) -> Serve
             ambiguous: ambiguous.as_ref(),
             ..client.route_input(host.as_deref(), &normal)
         };
-        if !listener.admits(&input, client.connection.peer.ip(), peer.ip()) {
-            client.connection.admission.refused(Refusal::Denied);
-            return refusal::unrouted(record, StatusCode::FORBIDDEN, purpose).into();
-        }
-        listener.route(&input).cloned()
+        let pool = listener.select(&input, client.connection.peer.ip(), peer.ip());
+        pool.cloned()
     };
-    let Some(pool) = pool else {
-        record.note(|record| record.refused(Refusal::NoRoute));
-        return refusal::unrouted(record, StatusCode::NOT_FOUND, purpose).into();
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(refusal) => {
+            client.connection.admission.refused(refusal);
+            return refusal::unrouted(record, refusal, purpose).into();
+        }
     };
     if refuses_for_now(client, purpose, &mut record) {
         return refusal::come_again(record, &pool).into();
