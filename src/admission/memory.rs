@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::base::log_throttle::LogThrottle;
 use crate::base::units::{format_size, readable_size};
 use crate::config::defaults::MAX_MEMORY_PERCENT;
-use crate::net::memory::{anonymous_bytes, give_back, group_limit};
+use crate::net::memory::{anonymous_bytes, group_limit, release_free_pages};
 
 /// Time between two readings of the memory in use; one costs about 50 us.
 const SPACING: Duration = Duration::from_millis(50);
@@ -66,7 +66,7 @@ impl MemoryBound {
         let used = || anonymous_bytes().unwrap_or(0);
         let mut bytes = used();
         if bytes >= max && self.given_back.is_due(now, GIVE_BACK_SPACING) {
-            give_back();
+            release_free_pages();
             bytes = used();
         }
         if bytes >= max {

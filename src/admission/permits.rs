@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counts::SourceCount;
 use super::limits::Limits;
-use crate::base::silence::Silent;
+use crate::base::silence_queue::SilentId;
 use crate::base::source_prefix::SourcePrefix;
 
 /// Permit of an accepted connection until it is routed. It counts for `max_setup_connections`, and
@@ -25,7 +25,7 @@ pub struct SetupPermit {
     /// The connection is not admitted: this permit is all that counts it.
     counts_connection: AtomicBool,
     /// Present while set-up waits for the client to send something.
-    silent: Mutex<Option<Silent>>,
+    silent: Mutex<Option<SilentId>>,
     /// Cancelled when the connection has to make room for another one.
     evict: CancellationToken,
 }
@@ -104,7 +104,7 @@ impl SetupPermit {
         self.evict.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
     }
 
-    fn silent(&self) -> MutexGuard<'_, Option<Silent>> {
+    fn silent(&self) -> MutexGuard<'_, Option<SilentId>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::base::silence::{Silence, Silent};
+use crate::base::silence_queue::{SilenceQueue, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 
 /// An honest client has sent something after this long: a round trip, and a lost packet.
@@ -22,14 +22,14 @@ const BATCHES: u64 = 256;
 
 /// Silent connections of the process.
 #[derive(Debug, Default)]
-pub(super) struct SilentConnections(Mutex<Silence<(Instant, CancellationToken)>>);
+pub(super) struct SilentConnections(Mutex<SilenceQueue<(Instant, CancellationToken)>>);
 
 impl SilentConnections {
-    pub fn enter(&self, source: SourcePrefix, evict: &CancellationToken, now: Instant) -> Silent {
+    pub fn enter(&self, source: SourcePrefix, evict: &CancellationToken, now: Instant) -> SilentId {
         self.lock().push(source, (now, evict.clone()))
     }
 
-    pub fn leave(&self, silent: Silent) {
+    pub fn leave(&self, silent: SilentId) {
         self.lock().remove(silent);
     }
 
@@ -57,7 +57,7 @@ impl SilentConnections {
     }
 
     // Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, Silence<(Instant, CancellationToken)>> {
+    fn lock(&self) -> MutexGuard<'_, SilenceQueue<(Instant, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,7 +66,11 @@ impl SilentConnections {
 mod tests {
     use super::*;
 
-    fn enter(silent: &SilentConnections, number: u8, now: Instant) -> (CancellationToken, Silent) {
+    fn enter(
+        silent: &SilentConnections,
+        number: u8,
+        now: Instant,
+    ) -> (CancellationToken, SilentId) {
         let evict = CancellationToken::new();
         let ticket = silent.enter(SourcePrefix::V4([192, 0, 2, number]), &evict, now);
         (evict, ticket)

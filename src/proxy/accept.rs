@@ -14,7 +14,7 @@ use super::route::ListenerSnapshot;
 use super::shared::Proxy;
 use crate::admission::{ConnectionPermit, ListenerAdmission, SetupPermit};
 use crate::base::log_throttle::LogThrottle;
-use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
+use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_transient_accept_error};
 use crate::observe::{ConnectionRecord, ListenerCounters, Phase, Refusal, Side, Termination};
 
 /// How soon a free descriptor is noticed: not only our connections free them.
@@ -147,7 +147,7 @@ pub(super) async fn accept(shared: Arc<AcceptShared>, incoming: Incoming, stop: 
                 let setup = setup_permit(&shared, &stop).await;
                 start(&shared, stream, peer, setup);
             }
-            Err(error) if is_of_one_connection(&error) => shared.lost(&error),
+            Err(error) if is_transient_accept_error(&error) => shared.lost(&error),
             // Whatever the kernel says, it must not become a busy loop.
             Err(error) => shared.wait_for_room(Some(error)).await,
         }
@@ -184,7 +184,7 @@ async fn setup_permit(shared: &AcceptShared, stop: &CancellationToken) -> SetupP
 /// has heard of a connection. The limits are not asked: at most one queue's length more, once.
 fn accept_queued(shared: &Arc<AcceptShared>) {
     for _ in 0..shared.queued_at_close() {
-        let accepted = match shared.bound.accept_now() {
+        let accepted = match shared.bound.try_accept() {
             Ok(None) => return,
             Ok(Some((socket, peer))) => {
                 Stream::from_owned_fd(socket, peer).map(|stream| (stream, peer))

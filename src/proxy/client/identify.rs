@@ -70,7 +70,12 @@ impl Identified {
 
     /// Writes to the record what is known by now.
     fn note(&self, record: &mut ConnectionRecord) {
-        if let Some(sni) = self.hello.sni.as_ref().or(self.hello.odd_name.as_ref()) {
+        if let Some(sni) = self
+            .hello
+            .sni
+            .as_ref()
+            .or(self.hello.malformed_name.as_ref())
+        {
             record.set_sni(sni);
         }
         let Some(handshake) = &self.handshake else {
@@ -156,7 +161,7 @@ async fn terminate(
         hello: ClientHello {
             sni,
             alpn: alpn.into_iter().collect(),
-            odd_name: None,
+            malformed_name: None,
         },
         handshake: Some(handshake),
     })

@@ -58,8 +58,8 @@ pub(super) async fn accept(
         Err(ClientHelloError::TooLarge) => return Err(tls_alert::refuse_too_large(stream).await),
         // rustls refuses it, with an alert, before anything that costs.
         Err(_) => (acceptor.config(), None, false),
-        Ok((_, hello)) if hello.odd_name.is_some() => {
-            log_odd_name(client, &hello, record);
+        Ok((_, hello)) if hello.malformed_name.is_some() => {
+            log_malformed_name(client, &hello, record);
             // rustls refuses it, as the last.
             (acceptor.config(), None, false)
         }
@@ -82,7 +82,7 @@ pub(super) async fn accept(
     };
     // On the heap: a client that has sent nothing yet is not to hold memory for what follows.
     let mut accepting = Box::pin(async {
-        let mut stream = tls::accept_after(stream, read, config, begun).await?;
+        let mut stream = tls::accept_with_prefix(stream, read, config, begun).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
         stream.flush().await?;
         Ok(stream)
@@ -108,9 +108,9 @@ fn config_for(
         CipherOrder::Server
     };
     if resumes {
-        acceptor.config_of_resumed(order)
+        acceptor.resumption_config(order)
     } else {
-        acceptor.config_of(order)
+        acceptor.config_for(order)
     }
 }
 
@@ -166,8 +166,12 @@ async fn permit(client: &ClientConnection, resumes: bool) -> Result<HandshakePer
     })
 }
 
-fn log_odd_name(client: &ClientConnection, hello: &ClientHello, record: &mut ConnectionRecord) {
-    if let Some(name) = &hello.odd_name {
+fn log_malformed_name(
+    client: &ClientConnection,
+    hello: &ClientHello,
+    record: &mut ConnectionRecord,
+) {
+    if let Some(name) = &hello.malformed_name {
         record.set_sni(name);
         client
             .admission
@@ -198,7 +202,7 @@ async fn refuse_name(
 }
 
 fn failed(error: &io::Error) -> Termination {
-    tracing::debug!(error = tls::words(error), "tls handshake failed");
+    tracing::debug!(error = tls::describe(error), "tls handshake failed");
     tls_alert::client_failed(error)
 }
 

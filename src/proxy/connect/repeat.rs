@@ -80,7 +80,7 @@ pub(in crate::proxy) fn unanswered(
     let now = Instant::now();
     let is_early = now.duration_since(begun) <= pool.connect_timeout;
     if contact.was_reset() && is_early && !backend.is_leaving() {
-        backend.unanswered(now, "reset in place of an answer");
+        backend.failed_to_answer(now, "reset in place of an answer");
     }
     if contact.has_heard() {
         Repeat::Never

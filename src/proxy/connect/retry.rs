@@ -227,7 +227,7 @@ impl ConnectAttempt {
                 "no answer to a connect within {}",
                 format_duration(OVERDUE_AFTER)
             );
-            self.backend.blame(now, &why);
+            self.backend.charge_failure(now, &why);
         }
     }
 
@@ -249,11 +249,11 @@ impl ConnectAttempt {
         }
         tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
         if error.is_refusal() {
-            backend.losses().refused(now);
+            backend.losses().record_refusal(now);
         }
         let is_silent = matches!(error, ConnectError::TimedOut(_));
         if is_silent && (self.is_blamed || self.is_overtaken()) {
-            backend.connect_given_up(&error.to_string());
+            backend.count_connect_failure(&error.to_string());
         } else {
             backend.connect_failed(now, &error.to_string());
         }
@@ -282,7 +282,7 @@ impl ConnectAttempt {
             ConnectFailure::Reset => {
                 if now.duration_since(self.begun) <= connect_timeout {
                     let why = "reset before the first byte";
-                    self.backend.unanswered(now, why);
+                    self.backend.failed_to_answer(now, why);
                 }
                 let how = Cause::Rst;
                 return BackendUnavailable::Ended { backend, how };
@@ -300,7 +300,7 @@ impl ConnectAttempt {
 /// Refuses the client. Without the line in the log a pool whose only backend is dead, and has no
 /// check, would turn everybody away in silence.
 fn refuse(pool: &Pool, error: BackendUnavailable) -> RetryStep {
-    if pool.may_tell_of_refusal(Instant::now()) {
+    if pool.may_log_refusal(Instant::now()) {
         tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
     }
     RetryStep::Refuse(error)

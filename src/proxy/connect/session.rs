@@ -16,7 +16,7 @@ use super::{
 use crate::admission::ConnectionPermit;
 use crate::config::{Balance, HashKey};
 use crate::net::options::reset_on_close;
-use crate::net::{Peer, hung_up, local_address};
+use crate::net::{Peer, local_address, wait_for_hangup};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::proxy::client::ClientConnection;
@@ -353,7 +353,7 @@ impl ConnectHandler<SessionGuards> for PendingSession {
 /// Waits until a client that has waited for long hangs up.
 async fn hung_up_waiting(client: BorrowedFd<'_>) {
     tokio::time::sleep(WATCH_AFTER).await;
-    hung_up(client).await;
+    wait_for_hangup(client).await;
 }
 
 #[cfg(test)]

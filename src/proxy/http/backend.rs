@@ -18,12 +18,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::gate_state::GateState;
 use super::upload_wait::UploadWait;
 use crate::config;
-use crate::net::{Names, RespelledStream};
+use crate::net::{HeaderCaseStream, HeaderNames};
 use crate::observe::Cause;
 use crate::pool::Lease;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
 use crate::proxy::connect::repeat::Contact;
-use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
+use crate::wire::field_names::{HANDSHAKE_HEADERS, HOP_HEADERS};
 
 /// hyper's buffer for one direction of one connection; a backend's head may be as large as this.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -45,9 +45,9 @@ pub(super) struct BackendConnection {
 pub(super) type Spelling = &'static [&'static [&'static str]];
 
 /// Spelling for a client's request: only names that we set; the rest has the client's spelling.
-pub(super) const OURS: Spelling = &[OF_A_HOP];
+pub(super) const OURS: Spelling = &[HOP_HEADERS];
 /// Spelling for a handshake that was kept without the client's.
-pub(super) const KEPT: Spelling = &[OF_A_HOP, OF_A_HANDSHAKE];
+pub(super) const KEPT: Spelling = &[HOP_HEADERS, HANDSHAKE_HEADERS];
 
 /// An exchange of a request and a response with a backend.
 pub(super) struct Exchange {
@@ -71,7 +71,7 @@ pub(super) async fn open(
     let contact = Arc::new(Contact::default());
     let stalled = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(MonitoredStream {
-        stream: RespelledStream::new(stream, names, Names::default()),
+        stream: HeaderCaseStream::new(stream, names, HeaderNames::default()),
         contact: Arc::clone(&contact),
     });
     let mut builder = Builder::new();
@@ -191,7 +191,7 @@ impl Body for RequestBody {
 
 /// A backend stream that notes what has passed on it.
 pub(super) struct MonitoredStream {
-    stream: RespelledStream<MaybeTlsStream>,
+    stream: HeaderCaseStream<MaybeTlsStream>,
     contact: Arc<Contact>,
 }
 

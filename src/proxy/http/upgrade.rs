@@ -42,7 +42,7 @@ enum Unanswered {
 }
 
 /// An upgrade that is sent to one backend after another.
-struct UpgradeRequest<'a> {
+struct PendingUpgrade<'a> {
     client: &'a HttpConnection,
     routed: &'a Routed,
     settings: Arc<config::Pool>,
@@ -81,7 +81,7 @@ pub(super) async fn serve(
     // The client's stream is taken from hyper's connection.
     parts.extensions.remove::<OnUpgrade>();
     let (search, sticky) = client.search(routed, &settings, &mut parts);
-    let upgrade = UpgradeRequest {
+    let pending = PendingUpgrade {
         client,
         routed,
         settings,
@@ -90,10 +90,10 @@ pub(super) async fn serve(
         key: search.key.clone(),
         sticky,
     };
-    upgrade.serve(parts, search, record).await
+    pending.serve(parts, search, record).await
 }
 
-impl UpgradeRequest<'_> {
+impl PendingUpgrade<'_> {
     /// Sends the request to one backend after another.
     async fn serve(
         self,

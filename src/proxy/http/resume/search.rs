@@ -94,7 +94,7 @@ impl NewBackendSearch {
         let lease = lease.map_err(ResumeRefusal::for_now)?;
         let backend = Arc::clone(lease.backend());
         // After the pick: a session that waits in the queue must not keep others from their turn.
-        let turn = pool.takeover().await;
+        let turn = pool.migration_permit().await;
         let attempt = ConnectAttempt::new(&lease, Instant::now());
         let taken = self.take(pool, attempt).await;
         drop(turn);
