@@ -1,4 +1,5 @@
-//! One request to the admin endpoint over TCP, TLS or a unix socket, and what went wrong in words that help.
+//! One request to the admin endpoint over TCP, TLS or a unix socket, and its errors in words that
+//! help.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -10,12 +11,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_util::io::InspectReader;
 
-use super::found::{FirstBytes, RecordingStream};
+use super::first_bytes::FirstBytes;
 use super::layout::clean;
 use super::target::AdminTarget;
 use crate::admin::view::ErrorView;
@@ -31,28 +34,43 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 trait CallStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> CallStream for S {}
 
-/// As [`call_with`], with nothing to say.
-///
-/// # Errors
-/// The same.
-pub async fn call(
-    target: &AdminTarget,
+/// Request of the admin API.
+pub struct ApiRequest<'a> {
     method: Method,
-    path: &str,
-    patience: Duration,
-) -> Result<Bytes, CommandError> {
-    call_with(target, method, path, String::new(), patience).await
+    path: &'a str,
+    /// JSON; empty where there is nothing to say.
+    body: String,
 }
 
-/// The body of a successful answer.
+impl<'a> ApiRequest<'a> {
+    pub fn get(path: &'a str) -> ApiRequest<'a> {
+        ApiRequest::new(Method::GET, path, String::new())
+    }
+
+    pub fn delete(path: &'a str) -> ApiRequest<'a> {
+        ApiRequest::new(Method::DELETE, path, String::new())
+    }
+
+    pub fn post(path: &'a str, body: &Value) -> ApiRequest<'a> {
+        ApiRequest::new(Method::POST, path, body.to_string())
+    }
+
+    pub fn put(path: &'a str, body: &Value) -> ApiRequest<'a> {
+        ApiRequest::new(Method::PUT, path, body.to_string())
+    }
+
+    fn new(method: Method, path: &'a str, body: String) -> ApiRequest<'a> {
+        ApiRequest { method, path, body }
+    }
+}
+
+/// Sends a request, and returns the body of a successful answer.
 ///
 /// # Errors
-/// When the endpoint cannot be reached, does not answer within `patience`, or answers with an error.
-pub async fn call_with(
+/// The endpoint cannot be reached, does not answer within `patience`, or answers with an error.
+pub async fn send(
     target: &AdminTarget,
-    method: Method,
-    path: &str,
-    body: String,
+    request: ApiRequest<'_>,
     patience: Duration,
 ) -> Result<Bytes, CommandError> {
     let late = |_| {
@@ -66,9 +84,11 @@ pub async fn call_with(
         .map_err(late)
         .flatten()
         .map_err(|error| unreachable_endpoint(target, &error))?;
-    let request = request(target, method, path, body)?;
+    let request = request.for_target(target)?;
     let seen = FirstBytes::default();
-    let answer = exchange(RecordingStream::new(stream, &seen), request);
+    let recorder = seen.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| recorder.add(bytes));
+    let answer = exchange(stream, request);
     let answer = match timeout(patience, answer).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
@@ -77,13 +97,14 @@ pub async fn call_with(
             return Err(unanswered(target, &seen, &error));
         }
     };
-    match answer.status.is_success() && answer.is_json() {
-        true => Ok(answer.body),
-        false => Err(refused(target, &answer)),
+    if answer.status.is_success() && answer.is_json() {
+        Ok(answer.body)
+    } else {
+        Err(refused(target, &answer))
     }
 }
 
-/// Whatever is at the address says.
+/// Answer of whatever listens at the address.
 struct CallReply {
     status: StatusCode,
     headers: HeaderMap,
@@ -118,31 +139,28 @@ fn server_name(target: &AdminTarget) -> Result<ServerName<'static>, InvalidDnsNa
     }
 }
 
-fn request(
-    target: &AdminTarget,
-    method: Method,
-    path: &str,
-    body: String,
-) -> Result<Request<Full<Bytes>>, CommandError> {
-    let host = match (&target.name, &target.address) {
-        (Some(name), Bind::Tcp(address)) => format!("{name}:{}", address.port()),
-        (None, Bind::Tcp(address)) => address.to_string(),
-        (_, Bind::Unix(_)) => "localhost".to_owned(),
-    };
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, host);
-    request = request.header(CONTENT_TYPE, "application/json");
-    if let Some(token) = &target.token {
-        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+impl ApiRequest<'_> {
+    fn for_target(self, target: &AdminTarget) -> Result<Request<Full<Bytes>>, CommandError> {
+        let host = match (&target.name, &target.address) {
+            (Some(name), Bind::Tcp(address)) => format!("{name}:{}", address.port()),
+            (None, Bind::Tcp(address)) => address.to_string(),
+            (_, Bind::Unix(_)) => "localhost".to_owned(),
+        };
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(self.path)
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(token) = &target.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let unfit = |error| CommandError::Other(format!("the token cannot be sent: {error}"));
+        request.body(self.body.into()).map_err(unfit)
     }
-    let unfit = |error| CommandError::Other(format!("the token cannot be sent: {error}"));
-    request.body(body.into()).map_err(unfit)
 }
 
 async fn exchange(
-    stream: RecordingStream<Box<dyn CallStream>>,
+    stream: impl CallStream + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<CallReply, String> {
     let shake = http1::handshake(TokioIo::new(stream)).await;
@@ -165,30 +183,19 @@ async fn exchange(
 fn unreachable_endpoint(target: &AdminTarget, error: &io::Error) -> CommandError {
     const LOOK: &str = "; is evenkeel running, and does its configuration have [admin]?";
     let (reason, hint) = match error.kind() {
-        _ if is_no_tls(error) => (
-            "what is there does not speak TLS; ask it by http://".to_owned(),
-            "",
-        ),
+        _ if is_no_tls(error) => ("it does not speak TLS; use http://".to_owned(), ""),
         ErrorKind::ConnectionRefused => ("connection refused".to_owned(), LOOK),
         ErrorKind::NotFound => ("no such socket".to_owned(), LOOK),
         ErrorKind::PermissionDenied => return denied(target),
         _ => (describe_handshake_error(error), ""),
     };
-    let AdminTarget {
-        address, origin, ..
-    } = target;
-    CommandError::Other(format!(
-        "no admin endpoint at {address} (from {origin}): {reason}{hint}"
-    ))
+    CommandError::Other(format!("no admin endpoint at {target}: {reason}{hint}"))
 }
 
-/// It may well run: who asks may not open its socket.
+/// Error of a socket that this user may not open; the balancer may well run.
 fn denied(target: &AdminTarget) -> CommandError {
     use std::os::unix::fs::MetadataExt as _;
-    let AdminTarget {
-        address, origin, ..
-    } = target;
-    let file = match address {
+    let file = match &target.address {
         Bind::Unix(path) => std::fs::metadata(path).ok(),
         Bind::Tcp(_) => None,
     };
@@ -197,12 +204,10 @@ fn denied(target: &AdminTarget) -> CommandError {
         format!(": its file is of user {user}, group {group}, mode {mode:04o}")
     });
     let whose = whose.unwrap_or_default();
-    CommandError::Other(format!(
-        "permission to ask at {address} (from {origin}) is denied{whose}"
-    ))
+    CommandError::Other(format!("permission to ask at {target} is denied{whose}"))
 }
 
-/// A handshake whose answer was no TLS.
+/// Whether the answer to a handshake was no TLS.
 fn is_no_tls(error: &io::Error) -> bool {
     use tokio_rustls::rustls::Error;
     let cause = error.get_ref().and_then(|error| error.downcast_ref());
@@ -210,12 +215,9 @@ fn is_no_tls(error: &io::Error) -> bool {
 }
 
 fn unanswered(target: &AdminTarget, seen: &FirstBytes, reason: &str) -> CommandError {
-    let AdminTarget {
-        address, origin, ..
-    } = target;
     CommandError::Other(match seen.describe() {
-        Some(what) => format!("no admin endpoint at {address} (from {origin}): {what}"),
-        None => format!("no answer of the admin endpoint at {address} (from {origin}): {reason}"),
+        Some(what) => format!("no admin endpoint at {target}: {what}"),
+        None => format!("no answer of the admin endpoint at {target}: {reason}"),
     })
 }
 
@@ -231,14 +233,10 @@ fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
         drawn,
     }) = serde_json::from_slice(body)
     else {
-        let AdminTarget {
-            address, origin, ..
-        } = target;
         let server = headers.get(SERVER).map(|name| name.as_bytes());
         let server = server.map_or(String::new(), |name| format!(" ({})", name.escape_ascii()));
         return CommandError::Other(format!(
-            "no admin endpoint at {address} (from {origin}): it answered {status}{server}, which is no admin \
-             endpoint's answer"
+            "no admin endpoint at {target}: it answered {status}{server}, which is no admin endpoint's answer"
         ));
     };
     let hint = match *status {

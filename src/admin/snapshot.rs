@@ -1,17 +1,17 @@
-//! Takes a look at the server and its parts and writes it down as the views of `admin::view`.
+//! Snapshot of the server and its parts, as the JSON of `admin::view`.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Instant, SystemTime};
 
 use super::view::*;
-use super::{jobs, process};
+use super::{filter, process};
+use crate::base::units::format_duration;
 use crate::config::{Balance, Protocol};
+use crate::discovery::LookupValues;
 use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
 use crate::relay::{ConnectionInfo, Cursor, TablePage};
-use crate::server::jobs::Job;
+use crate::server::jobs::{DrainRate, Job, JobTarget};
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
@@ -19,7 +19,7 @@ pub(super) fn status(server: &Server) -> StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process: process(server),
         configuration: configuration(server),
-        access_log: AccessLogView {
+        access_log: LogView {
             dropped: server.journal().dropped(),
         },
         log: LogView {
@@ -33,11 +33,11 @@ pub(super) fn status(server: &Server) -> StatusView {
 
 fn running(server: &Server) -> Vec<JobView> {
     let jobs = server.jobs().list();
-    // One that was aborted may still count what it leaves.
+    // An aborted job may still count what it leaves.
     let running = jobs
         .iter()
         .filter(|job| !job.is_over() && !job.is_aborted());
-    running.map(|job| jobs::view(job)).collect()
+    running.map(|one| job(one)).collect()
 }
 
 pub(super) fn listeners(server: &Server) -> Vec<ListenerView> {
@@ -58,15 +58,17 @@ fn process(server: &Server) -> ProcessView {
         uptime_seconds: uptime.as_secs(),
         open_fds: process::open_fds(),
         max_fds: process::max_fds(),
-        connections: server.limits().live(),
-        setup_connections: server.limits().in_setup(),
-        handshakes: in_progress as u64,
-        waiting_handshakes: waiting as u64,
-        max_connections: server.limits().max_connections(),
-        relayed_sessions: server.relay().live(),
-        buffered_bytes: server.relay().held_bytes(),
+        gauges: ProcessGauges {
+            connections: server.limits().live(),
+            setup_connections: server.limits().in_setup(),
+            handshakes: in_progress as u64,
+            waiting_handshakes: waiting as u64,
+            max_connections: server.limits().max_connections(),
+            relayed_sessions: server.relay().live(),
+            buffered_bytes: server.relay().held_bytes(),
+            max_memory: server.limits().max_memory(),
+        },
         anonymous_bytes: anonymous_bytes(),
-        max_memory: server.limits().max_memory(),
         short_of_memory: server.limits().is_short_of_memory(),
     }
 }
@@ -108,20 +110,9 @@ fn listener(status: &ListenerStatus) -> ListenerView {
         bind: status.bind.to_string(),
         protocol: protocol_word(status.protocol).to_owned(),
         state: listener_word(status.state).to_owned(),
-        live: read(&counters.live),
-        accepted: read(&counters.accepted),
+        counters: counters.values(),
         refused: counters.refused.total(),
         refusals: refusals(&counters.refused),
-        untracked: read(&counters.untracked),
-        handshake_failures: read(&counters.handshake_failures),
-        full_handshakes: read(&counters.full_handshakes),
-        resumed_handshakes: read(&counters.resumed_handshakes),
-        requests: read(&counters.requests),
-        upgrades: read(&counters.upgrades),
-        lost_frames: read(&counters.lost_frames),
-        without_close: read(&counters.without_close),
-        bytes_from_client: read(&counters.bytes_from_client),
-        bytes_from_backend: read(&counters.bytes_from_backend),
         ends: ends.collect(),
         certificates: certificates.collect(),
         certificate_error: status.certificate_error.clone(),
@@ -147,7 +138,6 @@ fn refusals(counts: &RefusalCounts) -> Vec<RefusalView> {
 }
 
 pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
-    let counters = pool.counters();
     let lookups = server.lookups(pool.name());
     let failing = lookups
         .as_ref()
@@ -161,20 +151,12 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
         balance: balance_word(&pool.settings().balance).to_owned(),
         removed: server.is_removed(pool),
         queued: pool.queued() as u64,
-        refused_no_backend: read(&counters.refused_no_backend),
-        refused_full: read(&counters.refused_full),
-        refused_queue_full: read(&counters.refused_queue_full),
-        queue_timeouts: read(&counters.queue_timeouts),
+        counters: pool.counters().values(),
         panic: panic.map(|why| why.to_string()),
         ended_by_health: guard.map_or(0, |guard| guard.ended()),
-        retries: read(&counters.retries),
-        redispatches: read(&counters.redispatches),
-        lookups_ok: lookups
+        lookups: lookups
             .as_ref()
-            .map_or(0, |lookups| read(&lookups.lookups_ok)),
-        lookups_failed: lookups
-            .as_ref()
-            .map_or(0, |lookups| read(&lookups.lookups_failed)),
+            .map_or_else(LookupValues::default, |lookups| lookups.values()),
         failing_lookups: failing
             .into_iter()
             .map(|(name, error)| LookupView { name, error })
@@ -195,7 +177,6 @@ fn file_errors(server: &Server, pool: &str) -> Vec<FileErrorView> {
 }
 
 pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
-    let counters = backend.counters();
     let (at, error) = backend.last_error().unzip();
     BackendView {
         pool: pool.name().to_string(),
@@ -212,41 +193,21 @@ pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendView {
         max_connections: backend.max_connections(),
         removed: backend.is_retired(),
         live: backend.live(),
-        connections: read(&counters.connections),
-        connect_failures: read(&counters.connect_failures),
+        counters: backend.counters().values(),
         last_error: error.map(|why| format!("connect to {}: {why}", backend.name())),
         last_error_at: at.map(stamp),
-        requests: read(&counters.requests),
-        bytes_from_client: read(&counters.bytes_from_client),
-        bytes_from_backend: read(&counters.bytes_from_backend),
-        checks_ok: read(&counters.checks_ok),
-        checks_failed: read(&counters.checks_failed),
-        state_changes: read(&counters.state_changes),
-        ejections: read(&counters.ejections),
-        resumed: read(&counters.resumed),
-        not_resumed: read(&counters.not_resumed),
     }
 }
 
 pub(super) fn operated(pool: &Pool, one: &Backend, job: Option<&Job>) -> OperatedView {
-    let backend = backend(pool, one);
-    OperatedView {
-        empty: backend.live == 0,
-        backend,
-        job: job.map(jobs::view),
-    }
+    OperatedView::new(backend(pool, one), job.map(self::job))
 }
 
 pub(super) fn operated_listener(
     status: &ListenerStatus,
     job: Option<&Job>,
 ) -> OperatedListenerView {
-    let listener = listener(status);
-    OperatedListenerView {
-        empty: listener.live == 0,
-        listener,
-        job: job.map(jobs::view),
-    }
+    OperatedListenerView::new(listener(status), job.map(self::job))
 }
 
 pub(super) fn connections(server: &Server, page: &TablePage) -> ConnectionsView {
@@ -259,16 +220,17 @@ pub(super) fn connections(server: &Server, page: &TablePage) -> ConnectionsView 
 
 fn connection(connection: &ConnectionInfo) -> ConnectionView {
     let ConnectionInfo { summary, idle, tls } = connection;
+    let names = &summary.names;
     ConnectionView {
         id: summary.id,
         listener: summary.listener.to_string(),
         client: summary.client.to_string(),
-        via: summary.via().map(str::to_owned),
-        sni: summary.sni().map(str::to_owned),
-        host: summary.host().map(str::to_owned),
-        path: summary.path().map(str::to_owned),
-        tag: summary.tag().map(str::to_owned),
-        client_subject: summary.client_subject().map(str::to_owned),
+        via: names.via().map(str::to_owned),
+        sni: names.sni().map(str::to_owned),
+        host: names.host().map(str::to_owned),
+        path: names.path().map(str::to_owned),
+        tag: names.tag().map(str::to_owned),
+        client_subject: names.client_subject().map(str::to_owned),
         pool: summary.pool.as_deref().map(str::to_owned),
         backend: summary.backend.as_deref().map(str::to_owned),
         tls: *tls,
@@ -276,6 +238,42 @@ fn connection(connection: &ConnectionInfo) -> ConnectionView {
         idle_seconds: idle.as_secs(),
         bytes_from_client: summary.bytes_from_client,
         bytes_from_backend: summary.bytes_from_backend,
+    }
+}
+
+pub(super) fn job(job: &Job) -> JobView {
+    let DrainRate {
+        rate,
+        deadline,
+        after,
+        goodbye,
+    } = &job.pace;
+    let rate = rate.map(|rate| rate.to_string());
+    let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));
+    let after = (!after.is_zero()).then(|| format!("after {}", format_duration(*after)));
+    let pace: Vec<String> = [rate, within, after].into_iter().flatten().collect();
+    JobView {
+        id: job.id,
+        by: job.origin.as_str().to_owned(),
+        target: target_name(&job.target),
+        phase: job.phase().as_str().to_owned(),
+        moves: matches!(job.target, JobTarget::Move(_)),
+        ended: job.ended(),
+        left: job.left(),
+        left_seconds: job.left_in().map(|left| left.as_secs()),
+        pace: pace.join(", "),
+        code: goodbye.code,
+        started_at: stamp(job.started_at),
+    }
+}
+
+fn target_name(target: &JobTarget) -> String {
+    match target {
+        JobTarget::Backend(backend) => format!("{}/{}", backend.pool(), backend.name()),
+        JobTarget::Surplus(surplus) => format!("{} (rebalance)", surplus.pool.name()),
+        JobTarget::Listener(listener) => format!("listener {}", listener.name),
+        JobTarget::Move(filter) => format!("move of {}", filter::describe(filter)),
+        JobTarget::Filter(filter) => filter::describe(filter),
     }
 }
 
@@ -313,10 +311,6 @@ fn listener_word(state: ListenerState) -> &'static str {
     }
 }
 
-fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Relaxed)
-}
-
-pub(super) fn stamp(time: SystemTime) -> String {
+fn stamp(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }

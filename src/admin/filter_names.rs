@@ -1,5 +1,5 @@
-//! The names in a filter of connections: one that nothing has is an error with the names there are, because what it finds
-//! is nobody, which looks like the end of the work.
+//! Check of the names in a filter. A name that does not exist is an error that lists those that do:
+//! it would find no connection, which looks like the end of the work.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use crate::pool::Pool;
 use crate::relay::{Cursor, Filter};
 use crate::server::Server;
 
-/// Listeners, pools and backends of `filter` are there, or were removed and have live connections.
+/// Verifies that the listeners, pools and backends of `filter` exist, or were removed and have live
+/// connections.
 ///
 /// # Errors
-/// Names the one that is not there, and those that are.
+/// Names the one that does not exist, and those that do.
 pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiError> {
     let Filter {
         listener,
@@ -28,7 +29,7 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiEr
             listener: Some(name.clone()),
             ..Filter::default()
         };
-        among(server, format!("no listener {name:?}"), name, names, only).await?;
+        verify_name(server, format!("no listener {name:?}"), name, names, only).await?;
     }
     if let Some(name) = pool {
         let pools = server.pools();
@@ -37,32 +38,31 @@ pub(super) async fn verify(server: &Server, filter: &Filter) -> Result<(), ApiEr
             pool: Some(name.clone()),
             ..Filter::default()
         };
-        among(server, format!("no pool {name:?}"), name, names, only).await?;
+        verify_name(server, format!("no pool {name:?}"), name, names, only).await?;
     }
     if let Some(name) = backend {
         let what = match pool {
             Some(pool) => format!("no backend {name:?} in pool {pool:?}"),
             None => format!("no backend {name:?} in any pool"),
         };
-        let pools = meant(server, pool.as_deref());
+        let pools = pools_of(server, pool.as_deref());
         let names = pools.iter().flat_map(|pool| backends(pool)).collect();
         let only = Filter {
             pool: pool.clone(),
             backend: Some(name.clone()),
             ..Filter::default()
         };
-        among(server, what, name, names, only).await?;
+        verify_name(server, what, name, names, only).await?;
     }
     Ok(())
 }
 
-/// A connection that is to move can find another backend: a pool that `filter` means has `resume`,
-/// on drains too.
+/// Verifies that connections can move: a pool of `filter` has `resume`, on drains too.
 ///
 /// # Errors
 /// Names those without it.
 pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), ApiError> {
-    let mut pools = meant(server, filter.pool.as_deref());
+    let mut pools = pools_of(server, filter.pool.as_deref());
     if let Some(name) = &filter.backend {
         pools.retain(|pool| backends(pool).contains(name));
     }
@@ -90,7 +90,7 @@ pub(super) fn verify_move(server: &Server, filter: &Filter) -> Result<(), ApiErr
     ))
 }
 
-fn meant(server: &Server, name: Option<&str>) -> Vec<Arc<Pool>> {
+fn pools_of(server: &Server, name: Option<&str>) -> Vec<Arc<Pool>> {
     let mut pools = server.pools();
     pools.retain(|pool| name.is_none_or(|name| **pool.name() == *name));
     pools
@@ -101,8 +101,8 @@ fn backends(pool: &Pool) -> Vec<String> {
     all.map(|backend| backend.name().to_string()).collect()
 }
 
-/// A connection of `only` shows that a removed one is meant.
-async fn among(
+/// Verifies one name. A connection of `only` shows that it is of a removed object.
+async fn verify_name(
     server: &Server,
     what: String,
     name: &str,
@@ -122,9 +122,10 @@ async fn among(
     }
     names.sort();
     names.dedup();
-    let there = match names.is_empty() {
-        true => "there is none".to_owned(),
-        false => format!("there are: {}", names.join(", ")),
+    let there = if names.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!("there are: {}", names.join(", "))
     };
     Err(ApiError::not_found(format!("{what}; {there}")))
 }
