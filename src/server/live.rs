@@ -11,7 +11,8 @@ use super::pools::{RemovedPool, RunningPool};
 use super::status::ListenerStatus;
 use crate::config::Config;
 use crate::pool::Pool;
-use crate::proxy::{Listening, Relay};
+use crate::proxy::Listening;
+use crate::relay::Relay;
 
 /// Guarded by one lock, which is held for a look or a swap and never while something is waited for.
 pub(super) struct Live {

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::defaults;
 use crate::pool::{Backend, Pool};
-use crate::proxy::Relay;
 use crate::relay::Filter;
+use crate::relay::Relay;
 
 /// Between two portions.
 const SPACING: Duration = Duration::from_millis(100);

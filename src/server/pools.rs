@@ -12,7 +12,7 @@ use super::{lock, pings};
 use crate::discovery;
 use crate::health;
 use crate::pool::{Pool, supervise};
-use crate::proxy::Relay;
+use crate::relay::Relay;
 
 /// A name server that works answers within milliseconds; one that does not must not hold up a start or a reload.
 const FIRST_LOOKUPS: Duration = Duration::from_secs(1);

@@ -24,7 +24,7 @@ use super::lock;
 use crate::base::rate::Rate;
 use crate::config;
 use crate::pool::{Backend, OperatorState};
-use crate::proxy::Relay;
+use crate::relay::Relay;
 use crate::relay::{self, CloseFrame, SessionInfo};
 pub use guard::{EndReason, Guard, Panic};
 pub use phase::JobPhase;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::quota::Quota;
 use super::{Job, PORTION_SPACING};
 use crate::pool::{Backend, Pool};
-use crate::proxy::Relay;
+use crate::relay::Relay;
 use crate::relay::{Filter, SessionInfo, SessionState};
 
 /// A look at the table is used for so long: it says how many of those that were told are still counted.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::RebalancePlan;
 use crate::observe::ListenerCounters;
 use crate::pool::Backend;
-use crate::proxy::Relay;
+use crate::relay::Relay;
 use crate::relay::{CloseFrame, Filter, Handle, SessionInfo, SessionState};
 
 /// A listener at which nobody was established for so long is empty: whoever had been routed has had `upgrade_timeout`, and
