@@ -35,6 +35,6 @@ pub mod proxy;
 
 pub mod server;
 
-mod admin;
+pub mod admin;
 
 pub mod cli;
