@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use evenkeel::admission::{Limits, ListenerAdmission};
 use evenkeel::balance::{Maglev, Nodes, Picker, RoundRobin, bytes_hash};
 use evenkeel::observe::{Journal, ListenerCounters};
-use evenkeel::proxy::{Limits, ListenerAdmission, ListenerSnapshot};
+use evenkeel::proxy::ListenerSnapshot;
 use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::RequestValidator;
@@ -161,7 +162,7 @@ fn door(keys: &str) -> (ListenerAdmission, ListenerSnapshot) {
     let journal = Journal::new(&config.access_log).expect("a journal");
     let counters = ListenerCounters::new("l", &journal);
     let rules = ListenerSnapshot::build(&config.listeners[0], &BTreeMap::new()).expect("rules");
-    let admissions = ListenerAdmission::new(&Limits::new(&config.global), &counters);
+    let admissions = ListenerAdmission::new(&Limits::new(&config.global, 0), &counters);
     (admissions, rules)
 }
 
@@ -187,7 +188,11 @@ fn source_table(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 number = number.wrapping_add(1) % sources;
-                black_box(admissions.admit(&rules, address(number), false).is_ok())
+                black_box(
+                    admissions
+                        .admit(rules.admission(), address(number), false)
+                        .is_ok(),
+                )
             });
         });
     }
@@ -200,7 +205,11 @@ fn source_table(criterion: &mut Criterion) {
         group.bench_function(format!("a list of {count} networks"), |bencher| {
             bencher.iter(|| {
                 number = number.wrapping_add(1);
-                black_box(admissions.admit(&rules, address(number), false).is_ok())
+                black_box(
+                    admissions
+                        .admit(rules.admission(), address(number), false)
+                        .is_ok(),
+                )
             });
         });
     }
@@ -208,13 +217,21 @@ fn source_table(criterion: &mut Criterion) {
     let (admissions, rules) = door(both);
 
     let held: Vec<_> = (0..200_000)
-        .filter_map(|number| admissions.admit(&rules, address(number), false).ok())
+        .filter_map(|number| {
+            admissions
+                .admit(rules.admission(), address(number), false)
+                .ok()
+        })
         .collect();
     let mut number = 1_000_000u32;
     group.bench_function("a full table of live sources", |bencher| {
         bencher.iter(|| {
             number = number.wrapping_add(1);
-            black_box(admissions.admit(&rules, address(number), false).is_ok())
+            black_box(
+                admissions
+                    .admit(rules.admission(), address(number), false)
+                    .is_ok(),
+            )
         });
     });
     drop(held);

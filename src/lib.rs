@@ -7,7 +7,8 @@
 //!  7  admin                                      HTTP API, /metrics
 //!  6  server                                     owns everything: build, reload, stop, signals
 //!  5  proxy | health | discovery                 data path | checks | endpoints
-//!  4  relay | pool                               moving bytes | choosing and counting
+//!  4b relay                                      moving bytes
+//!  4a pool  | admission                          choosing and counting | permits and limits
 //!  3  tls   | observe                            certificates, handshakes | records, logs, counters
 //!  2  net                                        sockets, DNS, fds: the only `unsafe`
 //!  1  wire  | balance | config                   pure: parsers | pick algorithms | typed configuration
@@ -26,7 +27,9 @@ pub mod net;
 pub mod observe;
 pub mod tls;
 
+pub mod admission;
 pub mod pool;
+
 pub mod relay;
 
 pub mod discovery;

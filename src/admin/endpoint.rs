@@ -30,8 +30,8 @@ use super::guard::EndpointGuard;
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
-use crate::net::{Bound, HALF_OPEN, Incoming, Peer, Stream};
-use crate::tls::handshake_words;
+use crate::net::{Bound, HALF_OPEN_TIME, Incoming, Peer, Stream};
+use crate::tls::describe_handshake_error;
 
 // Drains that wait hold a connection each, and must not shut out a probe.
 const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::operate::MAX_WAITERS);
@@ -98,12 +98,12 @@ impl HttpEndpoint {
     /// under way have had their time.
     pub fn leave(self, runtime: &Handle) {
         if let Some(bound) = self.bound()
-            && let Err(error) = bound.turn_away()
+            && let Err(error) = bound.stop_accepting()
         {
             debug!(%error, "admin: new connections to the old address are reset while it closes");
         }
         runtime.spawn(async move {
-            sleep(HALF_OPEN).await;
+            sleep(HALF_OPEN_TIME).await;
             drop(self);
         });
     }
@@ -177,7 +177,7 @@ async fn serve_queued(
         let Some(permit) = connections.permit().await else {
             return;
         };
-        let Ok(Some((socket, peer))) = bound.accept_now() else {
+        let Ok(Some((socket, peer))) = bound.try_accept() else {
             return;
         };
         let Ok(Some((stream, client))) = shared.admit((socket, peer), connections, permit) else {
@@ -242,7 +242,7 @@ async fn serve(stream: Stream, client: Arc<EndpointConnection>, shared: &Arc<End
     match handshake {
         Ok(Ok(stream)) => serve_http(stream, true, client, shared).await,
         Ok(Err(error)) => debug!(
-            error = handshake_words(&error),
+            error = describe_handshake_error(&error),
             "admin: tls handshake failed"
         ),
         Err(_) => debug!("admin: tls handshake timed out"),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::silence::{self, Silence};
+use crate::base::silence_queue::{SilenceQueue, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 use crate::net::Peer;
 
@@ -19,7 +19,7 @@ const PREFIXES: (u8, u8) = (32, 64);
 pub(super) struct EndpointConnections {
     permits: Arc<Semaphore>,
     /// Connections without a request under way.
-    silent: Mutex<Silence<CancellationToken>>,
+    silent: Mutex<SilenceQueue<CancellationToken>>,
     /// Notified when a connection falls silent, or one that should close has spoken after all.
     changed: Notify,
 }
@@ -31,7 +31,7 @@ pub(super) struct EndpointConnection {
     source: SourcePrefix,
     has_spoken: AtomicBool,
     /// Entry among the silent ones; `None` while a request is under way.
-    silent: Mutex<Option<silence::Silent>>,
+    silent: Mutex<Option<SilentId>>,
     /// Cancelled when its permit is needed.
     pub leave: CancellationToken,
     _permit: OwnedSemaphorePermit,

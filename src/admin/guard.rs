@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::refusals::{EndpointRefusals, RefusalTotals};
 use super::rules::Hosts;
 use super::tokens::Tokens;
+use crate::admission::AccessList;
 use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
-use crate::proxy::AccessList;
 use crate::tls::TlsAcceptor;
 
 pub(super) enum EndpointGuard {

@@ -1,4 +1,5 @@
-//! How the lookups of one pool go: counters for the metrics, failures for the admin endpoint and the log.
+//! State of a pool's lookups: counters for the metrics, failures for the admin endpoint and the
+//! log.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -31,7 +32,7 @@ impl Default for LookupStatus {
 }
 
 impl LookupStatus {
-    /// Names whose last lookup failed, and why. What was found before still serves.
+    /// Names whose last lookup failed, and why. Earlier addresses stay in use.
     pub fn failing(&self) -> Vec<(String, String)> {
         let failing = self.failures();
         let pairs = failing

@@ -1,9 +1,9 @@
-//! Counters of a pool. They survive every reload.
+//! Counters of a pool. Totals since the pool was created; they survive every reload.
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::request::AcquireError;
 use crate::observe::{Metric, counters};
-use crate::pool::AcquireError;
 
 counters! {
     /// Counters of one pool. The data path adds to `retries` and `redispatches`.

@@ -12,14 +12,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::ListenerAdmission;
 use super::{
-    ClientConnection, Intake, ListenerSnapshot, Proxy, SetupPermit, door, http, introduction,
-    real_client, tcp,
+    ClientConnection, ListenerSnapshot, Proxy, door, http, introduction, real_client, tcp,
 };
+use crate::admission::ListenerAdmission;
+use crate::admission::SetupPermit;
 use crate::base::log_throttle::LogThrottle;
 use crate::config::{Bind, Protocol};
-use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
+use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_transient_accept_error};
 use crate::observe::{ConnectionRecord, ListenerCounters, Phase, Refusal, Side, Termination};
 
 /// A descriptor may be freed by others than our connections; this is how soon it is noticed.
@@ -153,8 +153,12 @@ impl Listening {
     }
 
     /// The operator's word on it.
-    pub fn intake(&self) -> &Intake {
-        self.shared.admissions.intake()
+    pub fn is_draining(&self) -> bool {
+        self.shared.admissions.is_draining()
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.admissions.set_draining(draining);
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the last handle to this. Live
@@ -247,7 +251,7 @@ async fn accept_here(shared: Arc<AcceptShared>, incoming: Incoming, stop: Cancel
 /// The limits are not asked: at most one queue's length more, once.
 fn drain(shared: &Arc<AcceptShared>) {
     for _ in 0..shared.left_behind() {
-        let accepted = match shared.bound.accept_now() {
+        let accepted = match shared.bound.try_accept() {
             Ok(None) => return,
             Ok(Some((socket, peer))) => {
                 Stream::from_owned_fd(socket, peer).map(|stream| (stream, peer))
@@ -372,7 +376,7 @@ fn enter(
     client: Peer,
     names_clients: bool,
 ) -> Result<(), Refusal> {
-    slot.admit(admissions.admit(rules, client.ip(), names_clients)?);
+    slot.admit(admissions.admit(rules.admission(), client.ip(), names_clients)?);
     Ok(())
 }
 
@@ -403,7 +407,7 @@ pub(super) fn kept_out(shared: &AcceptShared, peer: Peer, refusal: Refusal) {
 /// After an error of accept: go on at once when only that connection failed, else wait a little: whatever the kernel says,
 /// it must not become a busy loop.
 async fn pause(shared: &AcceptShared, error: io::Error) {
-    match is_of_one_connection(&error) {
+    match is_transient_accept_error(&error) {
         true => lost(shared, &error),
         false => await_room(shared, Some(error)).await,
     }

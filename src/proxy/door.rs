@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{AcceptShared, arrive, await_room, kept_out, lost};
 use super::dispatch::RetryState;
 use super::errand::{TcpClient, TcpConnect};
-use super::{ConnectionPermit, ListenerSnapshot, RouteInput, SessionGuards};
+use super::{ListenerSnapshot, RouteInput, SessionGuards};
+use crate::admission::ConnectionPermit;
 use crate::config::Protocol;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
@@ -80,7 +81,7 @@ impl OnAccept<SessionGuards> for ListenerFront {
             return None;
         }
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let place = match shared.admissions.admit(&rules, peer.ip(), false) {
+        let place = match shared.admissions.admit(rules.admission(), peer.ip(), false) {
             Ok(admitted) => ConnectionPermit::reserved(admitted),
             Err(refusal) => {
                 shared.proxy.limits.release();

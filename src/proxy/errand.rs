@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::{ConnectAttempt, DispatchError, RetryState, RetryStep, finish};
 use super::reach::Connector;
-use super::{ConnectionPermit, MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
+use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
+use crate::admission::ConnectionPermit;
 use crate::net::options::reset_on_close;
-use crate::net::{Peer, hung_up, local_address};
+use crate::net::{Peer, local_address, wait_for_hangup};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::relay::{
@@ -312,7 +313,7 @@ impl ConnectHandler<SessionGuards> for PendingSession {
 /// The client hung up while it waited for long.
 async fn left_waiting(client: BorrowedFd<'_>) {
     tokio::time::sleep(WATCH_AFTER).await;
-    hung_up(client).await;
+    wait_for_hangup(client).await;
 }
 
 #[cfg(test)]
@@ -327,10 +328,11 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::admission::Limits;
     use crate::config;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::BackendRequest;
-    use crate::proxy::{HandshakeLimiter, HardStop, Limits, Relay};
+    use crate::proxy::{HandshakeLimiter, HardStop, Relay};
 
     /// A pool of a backend whose connect fails at once, on whatever thread, and of one that listens.
     struct Bench {
@@ -358,7 +360,7 @@ mod tests {
                 proxy: Arc::new(Proxy {
                     relay: Relay::start(1, usize::MAX).unwrap(),
                     journal,
-                    limits: Limits::new(&config.global),
+                    limits: Limits::new(&config.global, 0),
                     handshakes: HandshakeLimiter::new(
                         &config.global,
                         tokio::runtime::Handle::current(),

@@ -242,13 +242,12 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::admission::Limits;
     use crate::config::{self, Bind};
     use crate::net::bind;
     use crate::observe::{Journal, ListenerCounters};
     use crate::pool::{OperatorState, Pool};
-    use crate::proxy::{
-        HandshakeLimiter, HardStop, Limits, ListenerSnapshot, Listening, Proxy, Relay,
-    };
+    use crate::proxy::{HandshakeLimiter, HardStop, ListenerSnapshot, Listening, Proxy, Relay};
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GET: &str = "GET /x?y=1 HTTP/1.1\r\nHost: a.example\r\n";
@@ -288,7 +287,7 @@ mod tests {
             let proxy = Arc::new(Proxy {
                 relay: Relay::start(1, usize::MAX).unwrap(),
                 journal: Journal::new(&config.access_log).unwrap(),
-                limits: Limits::new(&config.global),
+                limits: Limits::new(&config.global, 0),
                 handshakes: HandshakeLimiter::new(
                     &config.global,
                     tokio::runtime::Handle::current(),

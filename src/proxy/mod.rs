@@ -5,8 +5,6 @@
 //! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
 
 mod accept;
-mod access;
-mod admission;
 mod answer;
 mod backend_line;
 mod classify;
@@ -21,11 +19,8 @@ mod gate;
 mod handshakes;
 mod hard_stop;
 mod http;
-mod intake;
 mod interval;
 mod introduction;
-mod limits;
-mod memory;
 mod reach;
 mod real_client;
 mod repeat;
@@ -36,7 +31,6 @@ mod retry_after;
 mod rules;
 mod setup_leg;
 mod silence;
-mod sources;
 mod sticky;
 mod tag;
 mod tcp;
@@ -52,19 +46,16 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{ConnectionPermit, Limits, ListenerAdmission, SetupPermit};
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
 use crate::pool::Lease;
 
 pub use accept::Listening;
-pub use access::AccessList;
-pub use admission::{ListenerAdmission, ListenerPermit};
 pub use dispatch::{ConnectRequest, DispatchError, dispatch};
 pub use handshakes::HandshakeLimiter;
 pub use hard_stop::HardStop;
-pub use intake::Intake;
 pub use introduction::{OutgoingProxyHeader, ProxiedClient};
-pub use limits::{ConnectionPermit, Limits, SetupPermit};
 pub use rules::{ListenerSnapshot, RouteInput};
 pub use setup_leg::MaybeTlsStream;
 

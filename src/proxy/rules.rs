@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::access::AccessList;
+use crate::admission::{AccessList, AdmissionRules};
 use crate::base::path::{AmbiguousPath, hides_separator};
 use crate::config::{self, EncodedSlash, ListenerTls, Protocol, Route};
 use crate::pool::Pool;
@@ -47,6 +47,14 @@ pub struct RouteInput<'a> {
 }
 
 impl ListenerSnapshot {
+    /// The settings by which clients are let in.
+    pub fn admission(&self) -> AdmissionRules<'_> {
+        AdmissionRules {
+            access: &self.access,
+            listener: &self.config,
+        }
+    }
+
     /// Loads the listener's certificates and finds its pools. A pool that is not in `pools` is left out: the decoder
     /// has already refused such a name.
     ///

@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::timeout;
 
-use super::admission::SourcePermit;
 use super::answer::{self, ResponseBody};
 use super::backend_line::{self, BackendConnection, OURS, RequestBody};
 use super::dispatch::ConnectRequest;
@@ -24,6 +23,7 @@ use super::sticky::Stickiness;
 use super::ticket::RequestRecord;
 use super::visit::{HttpConnection, Routed, too_many, unavailable};
 use super::{ListenerSnapshot, MaybeTlsStream};
+use crate::admission::SourcePermit;
 use crate::config;
 use crate::net::Peer;
 use crate::observe::{Cause, Phase, Side, Termination};

@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
-use super::admission::SourcePermit;
 use super::answer::{self, ResponseBody};
 use super::dialogue::{GateRefusal, GateState};
 use super::dispatch::DispatchError;
@@ -24,6 +23,7 @@ use super::{
     ClientConnection, ListenerSnapshot, OutgoingProxyHeader, RouteInput, client_certificate,
     exchange, request_id, retry_after, upgrade,
 };
+use crate::admission::SourcePermit;
 use crate::base::path::normalize_path;
 use crate::config::{self, Balance};
 use crate::net::{ConnectError, Endpoint, Peer};
@@ -163,7 +163,7 @@ impl HttpConnection {
             ticket.note(|record| record.refused(Refusal::Stopping));
             return come_again(ticket, &pool);
         }
-        if self.arrival.admissions.intake().is_draining() {
+        if self.arrival.admissions.is_draining() {
             self.arrival.admissions.refused(Refusal::Draining);
             return come_again(ticket, &pool);
         }
@@ -256,7 +256,10 @@ impl HttpConnection {
     pub(super) fn source_permit(&self, routed: &Routed) -> Result<Option<SourcePermit>, Refusal> {
         let Routed { rules, client, .. } = routed;
         match self.arrival.names_clients(&rules.config) {
-            true => self.arrival.admissions.admit_session(rules, client.ip()),
+            true => self
+                .arrival
+                .admissions
+                .admit_session(rules.admission(), client.ip()),
             false => Ok(None),
         }
     }

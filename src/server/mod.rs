@@ -50,11 +50,13 @@ pub use source::{ConfigSource, SourceError};
 pub use status::{ListenerState, ListenerStatus, ReloadStatus};
 pub use warnings::{warn_of_binds, warn_of_files};
 
+use crate::admission::Limits;
 use crate::config::{self, Change, Config};
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{HandshakeLimiter, HardStop, Limits, Proxy, Relay};
+use crate::proxy::{HandshakeLimiter, HardStop, Proxy, Relay};
+use crate::relay::pipe_descriptors;
 use crate::tls::TlsAcceptor;
 use control_runtime::ControlRuntime;
 use failover::FailoverStatus;
@@ -165,7 +167,7 @@ impl Server {
         let proxy = Arc::new(Proxy {
             relay,
             journal,
-            limits: Limits::new(&config.global),
+            limits: Limits::new(&config.global, pipe_descriptors(config.global.workers)),
             handshakes: HandshakeLimiter::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),

@@ -53,7 +53,7 @@ impl Server {
         let live = lock(&self.live);
         let mut listening = live.listeners.iter();
         let listening = listening.find(|one| *one.counters().name == *name)?;
-        listening.intake().set_draining(drain);
+        listening.set_draining(drain);
         if !drain {
             let target = JobTarget::Listener(Arc::clone(listening.counters()));
             self.jobs.abort_of(&target);

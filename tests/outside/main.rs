@@ -31,6 +31,7 @@ mod connections;
 mod departed;
 mod descriptors;
 mod dns;
+mod documentation;
 mod drain;
 mod failover;
 mod frames;
