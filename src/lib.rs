@@ -38,6 +38,6 @@ pub mod proxy;
 
 pub mod server;
 
-mod admin;
+pub mod admin;
 
 pub mod cli;
