@@ -17,6 +17,8 @@ const _: () = {
     assert!(matches!(left, Some(..256)), "a chunk wastes memory");
 };
 
+/// Sessions of one worker.
+#[derive(Default)]
 pub(super) struct SessionTable {
     chunks: Vec<Chunk>,
     free: BinaryHeap<Reverse<u32>>,
@@ -28,15 +30,6 @@ struct Chunk {
     /// Empty while none is live.
     sessions: Vec<Option<Session>>,
     live: u32,
-}
-
-impl Default for SessionTable {
-    fn default() -> Self {
-        Self {
-            chunks: Vec::new(),
-            free: BinaryHeap::new(),
-        }
-    }
 }
 
 impl SessionTable {
