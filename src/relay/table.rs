@@ -17,6 +17,7 @@ const _: () = {
     assert!(matches!(left, Some(..256)), "a chunk wastes memory");
 };
 
+/// Sessions of one worker.
 #[derive(Default)]
 pub(super) struct SessionTable {
     chunks: Vec<Chunk>,
