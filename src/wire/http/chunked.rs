@@ -1,7 +1,7 @@
 //! The boundaries of a chunked body (RFC 9112 section 7.1), byte by byte: sizes, bounded extensions, data, trailers.
 
 use super::head::{MAX_HEADERS, MAX_LENGTH_BYTES};
-use super::{RequestError, is_token_byte, is_value_byte};
+use super::{is_token_byte, is_value_byte};
 
 /// Chunk extensions of one body together. Nobody is known to use them but for flooding a parser; below hyper's own limit.
 pub const MAX_EXTENSION_BYTES: usize = 8 * 1024;
@@ -11,6 +11,29 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// Hex digits of a chunk size; leading zeros count.
 const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Why bytes are no chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    #[error("malformed chunk")]
+    Chunk,
+    #[error("chunk extensions exceed {MAX_EXTENSION_BYTES} bytes")]
+    Extensions,
+    #[error("malformed trailer")]
+    Trailer,
+    #[error("trailer of a name that only a head may have")]
+    TrailerName,
+}
+
+/// Kind of bytes in a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChunkedPart {
+    Data,
+    /// Sizes, extensions, and line ends of chunks.
+    Framing,
+    /// From behind the last chunk's size to the end.
+    Trailers,
+}
 
 /// Follows one chunked body to its end.
 #[derive(Debug, Default)]
@@ -40,15 +63,46 @@ enum ChunkState {
     Done,
 }
 
+impl ChunkState {
+    fn part(self) -> ChunkedPart {
+        match self {
+            ChunkState::Data => ChunkedPart::Data,
+            ChunkState::TrailerStart
+            | ChunkState::TrailerName
+            | ChunkState::TrailerValue
+            | ChunkState::TrailerLineFeed
+            | ChunkState::LastLineFeed
+            | ChunkState::Done => ChunkedPart::Trailers,
+            _ => ChunkedPart::Framing,
+        }
+    }
+}
+
 impl Chunked {
     pub(super) fn is_done(&self) -> bool {
         self.state == ChunkState::Done
     }
 
     /// How many bytes of `input` belong to the body and hold, and why the one after them does not, if so.
-    pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<RequestError>) {
+    pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<ChunkError>) {
         let mut taken = 0;
-        while let Some(&byte) = input.get(taken) {
+        while let Some(rest) = input.get(taken..).filter(|rest| !rest.is_empty()) {
+            let (_, count, error) = self.follow_part(rest);
+            taken += count;
+            if count == 0 || error.is_some() {
+                return (taken, error);
+            }
+        }
+        (taken, None)
+    }
+
+    /// As [`Chunked::follow`], and stops where another part begins.
+    pub(super) fn follow_part(&mut self, input: &[u8]) -> (ChunkedPart, usize, Option<ChunkError>) {
+        let part = self.state.part();
+        let mut taken = 0;
+        while let Some(&byte) = input.get(taken)
+            && self.state.part() == part
+        {
             match self.state {
                 ChunkState::Done => break,
                 ChunkState::Data => taken += self.skip_data(input.len() - taken),
@@ -57,11 +111,11 @@ impl Chunked {
                         self.state = state;
                         taken += 1;
                     }
-                    Err(refusal) => return (taken, Some(refusal)),
+                    Err(error) => return (part, taken, Some(error)),
                 },
             }
         }
-        (taken, None)
+        (part, taken, None)
     }
 
     fn skip_data(&mut self, available: usize) -> usize {
@@ -73,7 +127,7 @@ impl Chunked {
         count
     }
 
-    fn next(&mut self, byte: u8) -> Result<ChunkState, RequestError> {
+    fn next(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
         match (self.state, byte) {
             (ChunkState::Size, b'\r') if self.digits > 0 => Ok(ChunkState::SizeLineFeed),
             (ChunkState::Size, b';') if self.digits > 0 => self.extension(),
@@ -90,29 +144,29 @@ impl Chunked {
                 | ChunkState::DataCarriageReturn
                 | ChunkState::DataLineFeed,
                 _,
-            ) => Err(RequestError::Chunk),
+            ) => Err(ChunkError::Chunk),
             _ => self.trailer(byte),
         }
     }
 
-    fn digit(&mut self, byte: u8) -> Result<ChunkState, RequestError> {
-        let digit = char::from(byte).to_digit(16).ok_or(RequestError::Chunk)?;
+    fn digit(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
+        let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Chunk)?;
         if self.digits == MAX_SIZE_DIGITS {
-            return Err(RequestError::Chunk);
+            return Err(ChunkError::Chunk);
         }
         self.digits += 1;
         self.size = (self.size << 4) | u64::from(digit);
         match self.size <= MAX_LENGTH_BYTES {
             true => Ok(ChunkState::Size),
-            false => Err(RequestError::Chunk),
+            false => Err(ChunkError::Chunk),
         }
     }
 
-    fn extension(&mut self) -> Result<ChunkState, RequestError> {
+    fn extension(&mut self) -> Result<ChunkState, ChunkError> {
         self.extension_bytes += 1;
         match self.extension_bytes <= MAX_EXTENSION_BYTES {
             true => Ok(ChunkState::Extension),
-            false => Err(RequestError::Extensions),
+            false => Err(ChunkError::Extensions),
         }
     }
 
@@ -124,10 +178,10 @@ impl Chunked {
         }
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<ChunkState, RequestError> {
+    fn trailer(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > MAX_TRAILER_BYTES {
-            return Err(RequestError::Trailer);
+            return Err(ChunkError::Trailer);
         }
         match (self.state, byte) {
             (ChunkState::TrailerStart, b'\r') => Ok(ChunkState::LastLineFeed),
@@ -140,7 +194,7 @@ impl Chunked {
             (ChunkState::TrailerValue, b'\r') => Ok(ChunkState::TrailerLineFeed),
             (ChunkState::TrailerValue, _) if is_value_byte(byte) => Ok(ChunkState::TrailerValue),
             (ChunkState::TrailerLineFeed, b'\n') => Ok(ChunkState::TrailerStart),
-            _ => Err(RequestError::Trailer),
+            _ => Err(ChunkError::Trailer),
         }
     }
 }
