@@ -82,6 +82,10 @@ const KNOWN: &[&str] = &[
     "Content-Length: 6\r\n",
     "Transfer-Encoding: chunked\r\n",
     "transfer-encoding:CHUNKED \r\n",
+    "Transfer-Encoding: identity\r\n",
+    "Transfer-Encoding: chunked, identity\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "Transfer-Encoding: chunked;a\r\n",
     "Transfer-Encoding: ",
     "chunked",
     "identity",
@@ -255,7 +259,7 @@ fn requests(stream: &[u8], sizes: &[u8]) {
     let (mut position, mut out, mut persisting) = (0, Vec::new(), true);
     let (mut message, mut trailers, mut persists) = (Message::default(), Vec::new(), true);
     let mut kept = Vec::new();
-    walk(stream, sizes, |input| {
+    let _ = walk(stream, sizes, |input| {
         let event = reader.next(input)?;
         let Some(event) = event else { return Ok(None) };
         let bytes = &input[..event.taken()];
@@ -618,38 +622,35 @@ fn answered(stream: &[u8], sizes: &[u8], asked: Asked) -> (Answered, bool) {
     let (mut sender, connection) = opened.unwrap();
     let mut connection = pin!(connection);
     let mut is_over = false;
-    let mut answer = Message::default();
     let mut asking = pin!(async {
         let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-        answer.start = parts.status.as_str().to_owned();
-        answer.fields = of_map(&parts.headers);
+        let mut answer = Message {
+            start: parts.status.as_str().to_owned(),
+            fields: of_map(&parts.headers),
+            ..Message::default()
+        };
         assert!(
             collect(body, &mut answer).await,
             "hyper misses a part of the body"
         );
-        parts
-            .headers
-            .get_all("connection")
-            .iter()
-            .all(|value| !value.as_bytes().to_ascii_lowercase().ends_with(b"close"))
+        let mut options = parts.headers.get_all("connection").iter();
+        let is_kept = options.all(|value| !value.as_bytes().ends_with(b"close"));
+        (answer, is_kept)
     });
-    let mut is_kept = false;
+    let mut answered = None;
     drive(|context| {
         is_over = is_over || connection.as_mut().poll(context).is_ready();
         match asking.as_mut().poll(context) {
-            Poll::Ready(kept) => {
-                is_kept = kept;
+            Poll::Ready(ready) => {
+                answered = Some(ready);
                 true
             }
             Poll::Pending => false,
         }
     });
+    let (last, is_kept) = answered.unwrap();
     let interims = std::mem::take(&mut *interims.lock().unwrap());
-    let answered = Answered {
-        interims,
-        last: answer,
-    };
-    (answered, is_kept)
+    (Answered { interims, last }, is_kept)
 }
 
 /// A stream that gives what it holds in pieces, then its end, and forgets what is written.

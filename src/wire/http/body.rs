@@ -1,7 +1,7 @@
 //! A message's body from its first byte to its last, in any chunking.
 
 use super::chunked::{ChunkError, Chunked, ChunkedPart};
-use super::fields::{is_deciding, is_hop_by_hop, unaliased};
+use super::fields::{is_framing_as_read, is_special_as_read};
 
 /// Rule by which a message's body ends (RFC 9112 section 6.3).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -147,10 +147,10 @@ impl TrailerNames {
 
     /// Names longer than what is kept can only belong to a family.
     fn is_refused(&self, length: usize) -> bool {
-        let kept = self.name.get(..length).unwrap_or(&self.name);
-        let name = unaliased(kept);
-        is_hop_by_hop(&name)
-            || name.eq_ignore_ascii_case(b"content-length")
-            || (self.side == TrailerSide::Client && is_deciding(&name))
+        let name = self.name.get(..length).unwrap_or(&self.name);
+        match self.side {
+            TrailerSide::Client => is_special_as_read(name),
+            TrailerSide::Backend => is_framing_as_read(name),
+        }
     }
 }

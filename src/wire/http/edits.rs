@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::ops::Range;
 
-use super::fields::{Fields, has_prefix, unaliased};
-use super::write::HeadWriter;
+use super::fields::{Fields, begins_as, is_read_as};
+use super::head_writer::HeadWriter;
 use super::{is_token_byte, is_value_byte};
 
 /// A list of changes. Names are written in the spelling given here. A name is matched in every
@@ -146,18 +146,10 @@ impl<'a> Edits<'a> {
     }
 
     fn removes(&self, name: &[u8]) -> bool {
-        if self.list.is_empty() {
-            return false;
-        }
-        let plain = unaliased(name);
         self.list.iter().any(|edit| match edit.action {
             Action::Append => false,
-            Action::RemovePrefix => has_prefix(&plain, edit.name),
-            // Names come from configurations, too.
-            Action::Remove | Action::Set | Action::Extend => {
-                let own = unaliased(edit.name.as_bytes());
-                plain.eq_ignore_ascii_case(&own)
-            }
+            Action::RemovePrefix => begins_as(name, edit.name),
+            Action::Remove | Action::Set | Action::Extend => is_read_as(name, edit.name),
         })
     }
 

@@ -1,6 +1,5 @@
 //! The fields of a parsed head, as places in the caller's buffer, and which of them end at this hop.
 
-use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use httparse::Header;
@@ -235,33 +234,63 @@ const DECIDING: [&str; 10] = [
 const DECIDING_PREFIXES: [&str; 3] = ["sec-websocket-", "x-forwarded-", "x-client-cert-"];
 
 pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
-    HOP_BY_HOP
+    is_one_of(&HOP_BY_HOP, name)
+}
+
+fn is_deciding(name: &[u8]) -> bool {
+    let has_prefix = |prefix: &&str| {
+        name.get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    };
+    is_one_of(&DECIDING, name) || DECIDING_PREFIXES.iter().any(has_prefix)
+}
+
+fn is_one_of(names: &[&str], name: &[u8]) -> bool {
+    names
         .iter()
         .any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
 }
 
-pub(super) fn is_deciding(name: &[u8]) -> bool {
-    DECIDING
-        .iter()
-        .any(|one| name.eq_ignore_ascii_case(one.as_bytes()))
-        || DECIDING_PREFIXES.iter().any(|one| has_prefix(name, one))
-}
-
-pub(super) fn has_prefix(name: &[u8], prefix: &str) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-}
-
-/// The name that a backend may take a field's name for: CGI and PHP read `Content_Length` and
+/// True when a backend may read `sent` as `name`: CGI and PHP read `Content_Length` and
 /// `Content.Length` as the same variable as `Content-Length`.
-pub(super) fn unaliased(name: &[u8]) -> Cow<'_, [u8]> {
-    if !name.iter().copied().any(is_odd) {
-        return Cow::Borrowed(name);
-    }
-    let plain = |&byte: &u8| if is_odd(byte) { b'-' } else { byte };
-    Cow::Owned(name.iter().map(plain).collect())
+pub(super) fn is_read_as(sent: &[u8], name: &str) -> bool {
+    sent.len() == name.len() && begins_as(sent, name)
+}
+
+/// As [`is_read_as`], of the beginning of `sent`.
+pub(super) fn begins_as(sent: &[u8], prefix: &str) -> bool {
+    let plain = |byte: u8| {
+        if is_odd(byte) {
+            b'-'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
+    sent.len() >= prefix.len()
+        && sent
+            .iter()
+            .zip(prefix.as_bytes())
+            .all(|(&sent, &own)| plain(sent) == plain(own))
 }
 
 fn is_odd(byte: u8) -> bool {
     !byte.is_ascii_alphanumeric() && byte != b'-'
+}
+
+/// True for a name such as `Content_Length`, which a backend may take for a field of a hop or one
+/// that decides.
+pub(super) fn is_alias(name: &[u8]) -> bool {
+    name.iter().copied().any(is_odd) && is_special_as_read(name)
+}
+
+/// True when a backend may read the name as that of a field of a hop or one that decides.
+pub(super) fn is_special_as_read(name: &[u8]) -> bool {
+    is_framing_as_read(name)
+        || DECIDING.iter().any(|one| is_read_as(name, one))
+        || DECIDING_PREFIXES.iter().any(|one| begins_as(name, one))
+}
+
+/// True when a receiver may read the name as that of a field of a hop or of the length.
+pub(super) fn is_framing_as_read(name: &[u8]) -> bool {
+    is_read_as(name, "content-length") || HOP_BY_HOP.iter().any(|one| is_read_as(name, one))
 }

@@ -11,6 +11,7 @@ mod edits;
 mod event;
 mod fields;
 mod head;
+mod head_writer;
 mod host;
 mod request;
 mod response;
@@ -23,6 +24,7 @@ pub use edits::Edits;
 pub use event::Event;
 pub use fields::{ConnectionOptions, Fields, Version};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
+pub use head_writer::HeadWriter;
 pub use host::{Host, parse_host};
 pub use request::{ParsedRequest, RequestHead, RequestReader};
 pub use response::{
@@ -31,8 +33,8 @@ pub use response::{
 };
 pub use scan::{HeadError, HeadLimits, MAX_FIELDS};
 pub use write::{
-    BodyTransfer, CHUNK_END, ClientHop, ForwardedResponse, HeadWriter, LAST_CHUNK, NextHop,
-    chunk_start, write_interim, write_request, write_response,
+    BodyTransfer, CHUNK_END, ClientHop, ForwardedResponse, LAST_CHUNK, NextHop, chunk_start,
+    write_interim, write_request, write_response,
 };
 
 use chunked::Chunked;

@@ -100,7 +100,8 @@ impl ResponseReader {
         }
     }
 
-    /// Makes the reader one for the answer to the next request on the same connection.
+    /// Makes the reader one for the answer to the next request on the same connection. Bytes that
+    /// came before that request was sent are no answer to it: such a connection is to be closed.
     pub fn restart(&mut self, asked: Asked) {
         self.asked = asked;
         self.state = State::Head(HeadScanner::NEW);

@@ -1,4 +1,4 @@
-//! Heads as they are written: a client's for a backend, a backend's for a client, and our own.
+//! Heads on their way through: a client's as it goes to a backend, a backend's as it goes to a client.
 //!
 //! Fields keep their order and spelling. Those of one hop end here (RFC 9110 section 7.6.1), and
 //! the ones of the next hop are written behind the others.
@@ -7,73 +7,10 @@ use std::io::Write;
 
 use super::body::BodyFraming;
 use super::edits::Edits;
-use super::fields::{Version, is_deciding, is_hop_by_hop, unaliased};
+use super::fields::{Version, is_alias, is_hop_by_hop};
+use super::head_writer::HeadWriter;
 use super::request::RequestHead;
 use super::response::ResponseHead;
-
-/// Writes one head, line by line. Values are written as they are: what is no value must not come.
-#[derive(Debug)]
-pub struct HeadWriter<'o> {
-    out: &'o mut Vec<u8>,
-}
-
-impl<'o> HeadWriter<'o> {
-    pub fn request(out: &'o mut Vec<u8>, method: &[u8], target: &[&[u8]]) -> HeadWriter<'o> {
-        out.extend_from_slice(method);
-        out.push(b' ');
-        for part in target {
-            out.extend_from_slice(part);
-        }
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        HeadWriter { out }
-    }
-
-    pub fn response(out: &'o mut Vec<u8>, status: u16, reason: &[u8]) -> HeadWriter<'o> {
-        // Writing to a vector does not fail.
-        let _ = write!(out, "HTTP/1.1 {status:03} ");
-        out.extend_from_slice(reason);
-        out.extend_from_slice(b"\r\n");
-        HeadWriter { out }
-    }
-
-    #[cfg(test)]
-    pub(super) fn bare(out: &'o mut Vec<u8>) -> HeadWriter<'o> {
-        HeadWriter { out }
-    }
-
-    pub fn field(&mut self, name: &[u8], value: &[u8]) {
-        self.list(name, value, std::iter::empty(), b"");
-    }
-
-    pub fn number(&mut self, name: &[u8], value: u64) {
-        self.out.extend_from_slice(name);
-        // As above.
-        let _ = write!(self.out, ": {value}\r\n");
-    }
-
-    /// Writes a field with several values.
-    pub(super) fn list<'v>(
-        &mut self,
-        name: &[u8],
-        first: &[u8],
-        others: impl Iterator<Item = &'v [u8]>,
-        separator: &[u8],
-    ) {
-        self.out.extend_from_slice(name);
-        self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(first);
-        for value in others {
-            self.out.extend_from_slice(separator);
-            self.out.extend_from_slice(value);
-        }
-        self.out.extend_from_slice(b"\r\n");
-    }
-
-    /// Ends the head.
-    pub fn finish(self) {
-        self.out.extend_from_slice(b"\r\n");
-    }
-}
 
 /// What becomes of the backend connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +60,6 @@ pub fn write_request(head: RequestHead<'_>, hop: NextHop, edits: &Edits<'_>, out
 fn write_upgrade(writer: &mut HeadWriter<'_>) {
     writer.field(b"Connection", b"Upgrade");
     writer.field(b"Upgrade", b"websocket");
-}
-
-/// True for a name such as `Content_Length`, which a backend may take for a field that decides.
-fn is_alias(name: &[u8]) -> bool {
-    let plain = unaliased(name);
-    *plain != *name && (is_hop_by_hop(&plain) || is_deciding(&plain))
 }
 
 /// The client that an answer goes to.
