@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use evenkeel::wire::http::{
-    Asked, BodyTransfer, CHUNK_END, ClientHop, Edits, Event, Fields, HeadLimits, LAST_CHUNK,
-    NextHop, RequestReader, ResponseReader, Version, chunk_start, write_interim, write_request,
-    write_response,
+    Asked, BodyTransfer, CHUNK_END, ClientHop, Edits, Event, Fields, HeadLimits, HttpVersion,
+    LAST_CHUNK, MAX_FIELDS, NextHop, RequestReader, ResponseReader, chunk_start, write_interim,
+    write_request, write_response,
 };
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
@@ -207,9 +207,9 @@ fuzz_target!(|case: Case| {
             let asked = [Asked::Ordinary, Asked::Head, Asked::Upgrade][usize::from(asked % 3)];
             let hop = ClientHop {
                 version: if is_old_client {
-                    Version::Http10
+                    HttpVersion::Http10
                 } else {
-                    Version::Http11
+                    HttpVersion::Http11
                 },
                 closes,
             };
@@ -377,7 +377,7 @@ fn naive_end_to_end(fields: Fields<'_>) -> FieldList {
     fields
 }
 
-fn naive_request(fields: Fields<'_>, version: Version) -> FieldList {
+fn naive_request(fields: Fields<'_>, version: HttpVersion) -> FieldList {
     let is_chunked = fields.has("transfer-encoding");
     let mut kept = naive_end_to_end(fields);
     kept.retain(|(name, _)| {
@@ -396,7 +396,7 @@ fn naive_request(fields: Fields<'_>, version: Version) -> FieldList {
             && !plain.starts_with("x-client-cert-")
             && name != "x-real-ip"
             && (name != "trailer" || is_chunked)
-            && (name != "expect" || version == Version::Http11)
+            && (name != "expect" || version == HttpVersion::Http11)
     });
     let mut chain: Vec<Vec<u8>> = kept
         .iter()
@@ -440,7 +440,8 @@ fn served(stream: &[u8], sizes: &[u8]) -> Vec<Message> {
     });
     let io = Memory::new(stream, sizes, true);
     let mut builder = server::conn::http1::Builder::new();
-    builder.half_close(true);
+    // Some are added on the way.
+    builder.half_close(true).max_headers(MAX_FIELDS);
     let mut connection = pin!(builder.serve_connection(io, service));
     drive(|context| connection.as_mut().poll(context).is_ready());
     std::mem::take(&mut *read.lock().unwrap())
@@ -507,7 +508,7 @@ fn response(stream: &[u8], sizes: &[u8], asked: Asked, hop: ClientHop) {
                 forwarded = Some(write_response(head, hop, &Edits::default(), &mut out));
                 let keeps_trailer = asked != Asked::Head
                     && ![101, 204, 304].contains(&head.status())
-                    && hop.version == Version::Http11
+                    && hop.version == HttpVersion::Http11
                     && head.fields().has("transfer-encoding");
                 expected.last.start.clone_from(&read.last.start);
                 expected.last.fields = naive_response(head.fields(), head.status(), keeps_trailer);
@@ -557,7 +558,7 @@ fn response(stream: &[u8], sizes: &[u8], asked: Asked, hop: ClientHop) {
     went.last.fields = fields;
     assert_eq!(went.last, expected.last, "as it goes on");
     assert_eq!(went.interims, expected.interims, "as it goes on");
-    if hop.version == Version::Http11 && read.last.start != "101" {
+    if hop.version == HttpVersion::Http11 && read.last.start != "101" {
         assert_eq!(is_kept, !forwarded.closes, "the connection");
     }
 }
@@ -610,7 +611,9 @@ fn answered(stream: &[u8], sizes: &[u8], asked: Asked) -> (Answered, bool) {
             .unwrap()
             .push((interim.status().as_u16(), fields));
     });
-    let mut opening = pin!(client::conn::http1::handshake(io));
+    let mut builder = client::conn::http1::Builder::new();
+    builder.max_headers(MAX_FIELDS);
+    let mut opening = pin!(builder.handshake(io));
     let mut opened = None;
     drive(|context| match opening.as_mut().poll(context) {
         Poll::Ready(ready) => {

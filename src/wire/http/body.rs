@@ -11,7 +11,7 @@ pub enum BodyFraming {
     None,
     Length(u64),
     Chunked,
-    /// Of answers only.
+    /// Valid for answers only.
     UntilClose,
 }
 
@@ -93,7 +93,7 @@ impl ChunkedReader {
     }
 }
 
-/// Who sends the trailers.
+/// The sender of trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrailerSide {
     Client,
@@ -109,7 +109,7 @@ const MAX_NAME: usize = 24;
 struct TrailerNames {
     side: TrailerSide,
     name: [u8; MAX_NAME],
-    /// Of the name, which may be longer than what is kept. `None` in a value.
+    /// Length of the name, which may be longer than what is kept. `None` in a value.
     length: Option<usize>,
 }
 

@@ -12,7 +12,7 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 /// Hex digits of a chunk size; leading zeros count.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Why bytes are no chunked body.
+/// Reason why bytes are no chunked body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     #[error("malformed chunk")]

@@ -1,4 +1,4 @@
-//! What a reader has found at the start of its input.
+//! Parts of a message stream, as readers find them at the start of their input.
 
 use super::chunked::ChunkedPart;
 

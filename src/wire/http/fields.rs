@@ -1,4 +1,5 @@
-//! The fields of a parsed head, as places in the caller's buffer, and which of them end at this hop.
+//! The fields of a parsed head, as places in the caller's buffer, and which of them end at this
+//! hop.
 
 use std::mem::MaybeUninit;
 
@@ -87,18 +88,18 @@ pub(super) fn head_error(error: httparse::Error) -> HeadError {
 
 /// Version of a message. Others are not served.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
+pub enum HttpVersion {
     Http10,
     #[default]
     Http11,
 }
 
-impl Version {
-    pub(super) fn of_minor(minor: u8) -> Version {
+impl HttpVersion {
+    pub(super) fn of_minor(minor: u8) -> HttpVersion {
         if minor == 0 {
-            Version::Http10
+            HttpVersion::Http10
         } else {
-            Version::Http11
+            HttpVersion::Http11
         }
     }
 }
@@ -162,11 +163,19 @@ impl<'a> Fields<'a> {
 /// The options of `Connection`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionOptions {
-    close: bool,
-    keep_alive: bool,
-    pub(super) upgrade: bool,
-    /// Names that are to be removed with it.
-    names: bool,
+    persistence: Persistence,
+    pub(super) has_upgrade: bool,
+    /// Lists fields that are to be removed with it.
+    has_names: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Persistence {
+    #[default]
+    OfVersion,
+    KeepAlive,
+    /// Wins against the other.
+    Close,
 }
 
 impl ConnectionOptions {
@@ -175,26 +184,32 @@ impl ConnectionOptions {
         for option in fields.list("connection") {
             let has_name = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
             if has_name("close") {
-                options.close = true;
+                options.persistence = Persistence::Close;
             } else if has_name("keep-alive") {
-                options.keep_alive = true;
+                if options.persistence == Persistence::OfVersion {
+                    options.persistence = Persistence::KeepAlive;
+                }
             } else if has_name("upgrade") {
-                options.upgrade = true;
+                options.has_upgrade = true;
             } else if !option.is_empty() {
-                options.names = true;
+                options.has_names = true;
             }
         }
         options
     }
 
     /// True when the sender keeps the connection open after the message (RFC 9112 section 9.3).
-    pub(super) fn persists(self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.keep_alive)
+    pub(super) fn persists(self, version: HttpVersion) -> bool {
+        match self.persistence {
+            Persistence::OfVersion => version == HttpVersion::Http11,
+            Persistence::KeepAlive => true,
+            Persistence::Close => false,
+        }
     }
 
     /// True when the sender wants the field removed, and may.
     pub(super) fn removes(self, fields: Fields<'_>, name: &[u8]) -> bool {
-        self.names && !is_deciding(name) && {
+        self.has_names && !is_deciding(name) && {
             let mut options = fields.list("connection");
             options.any(|option| option.eq_ignore_ascii_case(name))
         }

@@ -22,7 +22,7 @@ pub use body::BodyFraming;
 pub use chunked::{ChunkError, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 pub use edits::Edits;
 pub use event::Event;
-pub use fields::{ConnectionOptions, Fields, Version};
+pub use fields::{ConnectionOptions, Fields, HttpVersion};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use head_writer::HeadWriter;
 pub use host::{Host, parse_host};

@@ -795,121 +795,153 @@ fn chunks_that_parsers_disagree_on_are_refused_on_both_sides() {
     );
 }
 
-/// What of an answer is read as body, what is left behind it, and whether the connection may be
-/// used again.
+/// Kind of request, its answer, the body that is read, bytes that are left behind it, and whether
+/// the connection may be used again.
+type BodyCase = (Asked, &'static str, &'static str, usize, bool);
+
+const BODIES: &[BodyCase] = &[
+    (
+        Asked::Ordinary,
+        "200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "hello",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nContent-Length: 5\r\n\r\nhello!",
+        "hello",
+        1,
+        false,
+    ),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
+        "hello",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nContent-Length: 5\r\ncontent-length: 05 , 5\r\n\r\nhello",
+        "hello",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nContent-Length: 0\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "200\r\nContent-Length: 0\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "200 \r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        "",
+        19,
+        false,
+    ),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
+        "x",
+        0,
+        false,
+    ),
+    (Asked::Ordinary, "200 OK\r\n\r\nhello", "hello", 0, false),
+    (Asked::Ordinary, "999 OK\r\n\r\nhello", "hello", 0, false),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nTransfer-Encoding: Chunked \r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\n",
+        "hello",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        "x",
+        0,
+        false,
+    ),
+    (Asked::Ordinary, "204 No\r\n\r\n", "", 0, true),
+    (
+        Asked::Ordinary,
+        "204 No\r\nContent-Length: 0\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "204 No\r\nContent-Length: 3\r\n\r\n",
+        "",
+        0,
+        false,
+    ),
+    (
+        Asked::Ordinary,
+        "204 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "",
+        5,
+        false,
+    ),
+    (
+        Asked::Ordinary,
+        "304 Not\r\nContent-Length: 5\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "304 Not\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Ordinary,
+        "205 R\r\nContent-Length: 0\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Head,
+        "200 OK\r\nContent-Length: 5\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (
+        Asked::Head,
+        "200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "",
+        5,
+        false,
+    ),
+    (
+        Asked::Head,
+        "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "",
+        0,
+        true,
+    ),
+    (Asked::Head, "200 OK\r\n\r\n", "", 0, true),
+];
+
 #[test]
 fn bodies_end_where_the_rfc_has_it() {
-    use Asked::{Head, Ordinary};
-    let table = [
-        (
-            Ordinary,
-            "200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            "hello",
-            0,
-            true,
-        ),
-        (
-            Ordinary,
-            "200 OK\r\nContent-Length: 5\r\n\r\nhello!",
-            "hello",
-            1,
-            false,
-        ),
-        (
-            Ordinary,
-            "200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
-            "hello",
-            0,
-            true,
-        ),
-        (
-            Ordinary,
-            "200 OK\r\nContent-Length: 5\r\ncontent-length: 05 , 5\r\n\r\nhello",
-            "hello",
-            0,
-            true,
-        ),
-        (Ordinary, "200 OK\r\nContent-Length: 0\r\n\r\n", "", 0, true),
-        (Ordinary, "200\r\nContent-Length: 0\r\n\r\n", "", 0, true),
-        (
-            Ordinary,
-            "200 \r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
-            "",
-            19,
-            false,
-        ),
-        (
-            Ordinary,
-            "200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx",
-            "x",
-            0,
-            false,
-        ),
-        (Ordinary, "200 OK\r\n\r\nhello", "hello", 0, false),
-        (Ordinary, "999 OK\r\n\r\nhello", "hello", 0, false),
-        (
-            Ordinary,
-            "200 OK\r\nTransfer-Encoding: Chunked \r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\n",
-            "hello",
-            0,
-            true,
-        ),
-        (
-            Ordinary,
-            "200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nx\r\n0\r\n\r\n",
-            "x",
-            0,
-            false,
-        ),
-        (Ordinary, "204 No\r\n\r\n", "", 0, true),
-        (Ordinary, "204 No\r\nContent-Length: 0\r\n\r\n", "", 0, true),
-        (
-            Ordinary,
-            "204 No\r\nContent-Length: 3\r\n\r\n",
-            "",
-            0,
-            false,
-        ),
-        (
-            Ordinary,
-            "204 No\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            "",
-            5,
-            false,
-        ),
-        (
-            Ordinary,
-            "304 Not\r\nContent-Length: 5\r\n\r\n",
-            "",
-            0,
-            true,
-        ),
-        (
-            Ordinary,
-            "304 Not\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "",
-            0,
-            true,
-        ),
-        (Ordinary, "205 R\r\nContent-Length: 0\r\n\r\n", "", 0, true),
-        (Head, "200 OK\r\nContent-Length: 5\r\n\r\n", "", 0, true),
-        (
-            Head,
-            "200 OK\r\nContent-Length: 5\r\n\r\nhello",
-            "",
-            5,
-            false,
-        ),
-        (
-            Head,
-            "200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "",
-            0,
-            true,
-        ),
-        (Head, "200 OK\r\n\r\n", "", 0, true),
-    ];
-    for (asked, answer, body, left, reusable) in table {
+    for (asked, answer, body, left, reusable) in BODIES.iter().copied() {
         let stream = format!("HTTP/1.1 {answer}");
         let items = response(asked, stream.as_bytes(), []);
         let data: String = items

@@ -5,7 +5,9 @@ use httparse::Status;
 use super::RequestError;
 use super::body::{BodyFraming, BodyReader, TrailerSide};
 use super::event::Event;
-use super::fields::{ConnectionOptions, FieldTable, Fields, Span, Version, head_error, with_slots};
+use super::fields::{
+    ConnectionOptions, FieldTable, Fields, HttpVersion, Span, head_error, with_slots,
+};
 use super::head::{BodyLength, body_length, names_other_version};
 use super::host::{Host, parse_host};
 use super::scan::{HeadLimits, HeadScanner};
@@ -14,24 +16,24 @@ use super::scan::{HeadLimits, HeadScanner};
 #[derive(Debug)]
 pub struct RequestReader {
     limits: HeadLimits,
-    state: State,
+    state: RequestState,
     parsed: ParsedRequest,
 }
 
 #[derive(Debug)]
-enum State {
+enum RequestState {
     Head {
         scanner: HeadScanner,
         /// An empty line came before the request line.
         has_skipped: bool,
     },
     Body(BodyReader),
-    /// Behind the head of a WebSocket upgrade.
+    /// The head of a WebSocket upgrade has passed.
     Upgrade,
     Failed(RequestError),
 }
 
-const NEXT_HEAD: State = State::Head {
+const NEXT_HEAD: RequestState = RequestState::Head {
     scanner: HeadScanner::NEW,
     has_skipped: false,
 };
@@ -49,7 +51,7 @@ pub struct ParsedRequest {
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct RequestFacts {
-    version: Version,
+    version: HttpVersion,
     host: Option<Host>,
     body: BodyFraming,
     connection: ConnectionOptions,
@@ -72,32 +74,34 @@ impl RequestReader {
     /// The rule that is broken; each later call returns it, too.
     pub fn next(&mut self, input: &[u8]) -> Result<Option<Event>, RequestError> {
         let found = match &mut self.state {
-            State::Failed(error) => return Err(*error),
-            State::Upgrade => return Ok(None),
-            State::Head {
+            RequestState::Failed(error) => return Err(*error),
+            RequestState::Upgrade => return Ok(None),
+            RequestState::Head {
                 has_skipped: has_skipped @ false,
                 ..
             } if input.starts_with(b"\r\n") => {
                 *has_skipped = true;
                 return Ok(Some(Event::Skipped(2)));
             }
-            State::Head { scanner, .. } => match scanner.scan(input, self.limits.max_bytes) {
-                Ok(None) => return Ok(None),
-                Ok(Some(length)) => self.read_head(input, length),
-                Err(error) => Err(error.into()),
-            },
-            State::Body(body) if body.is_done() => {
+            RequestState::Head { scanner, .. } => {
+                match scanner.scan(input, self.limits.max_bytes) {
+                    Ok(None) => return Ok(None),
+                    Ok(Some(length)) => self.read_head(input, length),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            RequestState::Body(body) if body.is_done() => {
                 self.state = NEXT_HEAD;
                 return Ok(Some(Event::End));
             }
-            State::Body(_) if input.is_empty() => return Ok(None),
-            State::Body(body) => match body.read(input) {
+            RequestState::Body(_) if input.is_empty() => return Ok(None),
+            RequestState::Body(body) => match body.read(input) {
                 Ok(piece) => Ok(Event::of_body(piece)),
                 Err(error) => Err(error.into()),
             },
         };
         if let Err(error) = found {
-            self.state = State::Failed(error);
+            self.state = RequestState::Failed(error);
         }
         found.map(Some)
     }
@@ -106,9 +110,9 @@ impl RequestReader {
         let head = input.get(..length).unwrap_or(input);
         self.parsed.parse(head, self.limits.max_fields)?;
         self.state = if self.parsed.facts.is_upgrade {
-            State::Upgrade
+            RequestState::Upgrade
         } else {
-            State::Body(BodyReader::new(self.parsed.facts.body, TrailerSide::Client))
+            RequestState::Body(BodyReader::new(self.parsed.facts.body, TrailerSide::Client))
         };
         Ok(Event::Head(length))
     }
@@ -125,12 +129,12 @@ impl RequestReader {
 
     /// True while nothing of a request is under way; `unread` is what no event has taken.
     pub fn is_idle(&self, unread: &[u8]) -> bool {
-        matches!(self.state, State::Head { .. }) && unread.is_empty()
+        matches!(self.state, RequestState::Head { .. }) && unread.is_empty()
     }
 
     /// True when bytes of the present request's body are still to come.
     pub fn is_in_body(&self) -> bool {
-        matches!(&self.state, State::Body(body) if !body.is_done())
+        matches!(&self.state, RequestState::Body(body) if !body.is_done())
     }
 }
 
@@ -166,7 +170,7 @@ impl ParsedRequest {
         self.method = Span::of(head, method.as_bytes());
         self.target = Span::of(head, target.as_bytes());
         self.path_and_query = Span::of(head, path_and_query.as_bytes());
-        let version = Version::of_minor(minor);
+        let version = HttpVersion::of_minor(minor);
         self.facts = RequestFacts::of(self.fields.view(head), version, authority, body)?;
         Ok(())
     }
@@ -175,7 +179,7 @@ impl ParsedRequest {
 impl RequestFacts {
     fn of(
         fields: Fields<'_>,
-        version: Version,
+        version: HttpVersion,
         authority: Option<&str>,
         body: Result<BodyLength, RequestError>,
     ) -> Result<RequestFacts, RequestError> {
@@ -187,8 +191,8 @@ impl RequestFacts {
         };
         let connection = ConnectionOptions::of(fields);
         // Without the option the field is of another hop (RFC 9110 section 7.8).
-        let is_upgrade = connection.upgrade && fields.has_token("upgrade", "websocket");
-        if is_upgrade && version == Version::Http10 {
+        let is_upgrade = connection.has_upgrade && fields.has_token("upgrade", "websocket");
+        if is_upgrade && version == HttpVersion::Http10 {
             return Err(RequestError::UpgradeVersion);
         }
         if is_upgrade && body != BodyFraming::None {
@@ -259,13 +263,13 @@ fn is_scheme(scheme: &str) -> bool {
 /// Requires a single valid Host, equal to the target's if that has one. HTTP/1.0 may come without.
 fn host_of(
     fields: Fields<'_>,
-    version: Version,
+    version: HttpVersion,
     authority: Option<&str>,
 ) -> Result<Option<Host>, RequestError> {
     let parse = |host: &[u8]| parse_host(host).ok_or(RequestError::Host);
     let mut hosts = fields.values("host");
     let host = hosts.next().map(parse).transpose()?;
-    let is_missing = host.is_none() && version == Version::Http11;
+    let is_missing = host.is_none() && version == HttpVersion::Http11;
     if is_missing || hosts.next().is_some() {
         return Err(RequestError::Host);
     }
@@ -304,11 +308,11 @@ impl<'a> RequestHead<'a> {
         self.parsed.fields.view(self.head)
     }
 
-    pub fn version(self) -> Version {
+    pub fn version(self) -> HttpVersion {
         self.parsed.facts.version
     }
 
-    /// Of the target, else of the field, which must not differ. `None` in HTTP/1.0.
+    /// The host of the target, else of the field, which must not differ. `None` in HTTP/1.0.
     pub fn host(self) -> Option<&'a Host> {
         self.parsed.facts.host.as_ref()
     }

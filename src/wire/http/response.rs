@@ -6,14 +6,16 @@ use httparse::Status;
 use super::body::{BodyFraming, BodyReader, TrailerSide};
 use super::chunked::ChunkError;
 use super::event::Event;
-use super::fields::{ConnectionOptions, FieldTable, Fields, Span, Version, head_error, with_slots};
+use super::fields::{
+    ConnectionOptions, FieldTable, Fields, HttpVersion, Span, head_error, with_slots,
+};
 use super::head::{parse_length, trim};
 use super::scan::{HeadError, HeadLimits, HeadScanner};
 
 /// Most 1xx answers before the final one. Some servers send one every few seconds of long work.
 pub const MAX_INTERIM_RESPONSES: u32 = 100;
 
-/// Why bytes are no answer, or not the one that was asked for; always the backend's fault. All of
+/// Reason why bytes are no valid answer; always the backend's fault. All of
 /// them are a 502 while nothing was passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
@@ -37,7 +39,7 @@ pub enum ResponseError {
     Chunk(#[from] ChunkError),
 }
 
-/// What of a request the reading of its answer depends on.
+/// Kind of request, which decides how its answer is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     Ordinary,
@@ -52,17 +54,17 @@ pub enum Asked {
 pub struct ResponseReader {
     limits: HeadLimits,
     asked: Asked,
-    state: State,
+    state: ResponseState,
     interims: u32,
     parsed: ParsedResponse,
 }
 
 #[derive(Debug)]
-enum State {
+enum ResponseState {
     Head(HeadScanner),
     Body(BodyReader),
     Done,
-    /// Behind a 101.
+    /// A 101 has passed.
     Upgraded,
     Failed(ResponseError),
 }
@@ -71,14 +73,14 @@ enum State {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct ParsedResponse {
     status: u16,
-    version: Version,
+    version: HttpVersion,
     reason: Span,
     fields: FieldTable,
     framing: ResponseFraming,
     connection: ConnectionOptions,
 }
 
-/// How an answer's body ends, and what its fields say of it.
+/// End of an answer's body, and the length that its fields give.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseFraming {
     pub body: BodyFraming,
@@ -94,7 +96,7 @@ impl ResponseReader {
         ResponseReader {
             limits,
             asked,
-            state: State::Head(HeadScanner::NEW),
+            state: ResponseState::Head(HeadScanner::NEW),
             interims: 0,
             parsed: ParsedResponse::default(),
         }
@@ -104,7 +106,7 @@ impl ResponseReader {
     /// came before that request was sent are no answer to it: such a connection is to be closed.
     pub fn restart(&mut self, asked: Asked) {
         self.asked = asked;
-        self.state = State::Head(HeadScanner::NEW);
+        self.state = ResponseState::Head(HeadScanner::NEW);
         self.interims = 0;
     }
 
@@ -115,25 +117,25 @@ impl ResponseReader {
     /// The rule that is broken; each later call returns it, too.
     pub fn next(&mut self, input: &[u8]) -> Result<Option<Event>, ResponseError> {
         let found = match &mut self.state {
-            State::Failed(error) => return Err(*error),
-            State::Done | State::Upgraded => return Ok(None),
-            State::Head(scanner) => match scanner.scan(input, self.limits.max_bytes) {
+            ResponseState::Failed(error) => return Err(*error),
+            ResponseState::Done | ResponseState::Upgraded => return Ok(None),
+            ResponseState::Head(scanner) => match scanner.scan(input, self.limits.max_bytes) {
                 Ok(None) => return Ok(None),
                 Ok(Some(length)) => self.read_head(input, length),
                 Err(error) => Err(error.into()),
             },
-            State::Body(body) if body.is_done() => {
-                self.state = State::Done;
+            ResponseState::Body(body) if body.is_done() => {
+                self.state = ResponseState::Done;
                 return Ok(Some(Event::End));
             }
-            State::Body(_) if input.is_empty() => return Ok(None),
-            State::Body(body) => match body.read(input) {
+            ResponseState::Body(_) if input.is_empty() => return Ok(None),
+            ResponseState::Body(body) => match body.read(input) {
                 Ok(piece) => Ok(Event::of_body(piece)),
                 Err(error) => Err(error.into()),
             },
         };
         if let Err(error) = found {
-            self.state = State::Failed(error);
+            self.state = ResponseState::Failed(error);
         }
         found.map(Some)
     }
@@ -143,19 +145,19 @@ impl ResponseReader {
         let parsed = &mut self.parsed;
         parsed.parse(head, self.limits.max_fields, self.asked)?;
         match parsed.status {
-            101 if self.asked == Asked::Upgrade => self.state = State::Upgraded,
+            101 if self.asked == Asked::Upgrade => self.state = ResponseState::Upgraded,
             101 => return Err(ResponseError::Upgrade),
             100..=199 => {
                 self.interims += 1;
                 if self.interims > MAX_INTERIM_RESPONSES {
                     return Err(ResponseError::Interim);
                 }
-                self.state = State::Head(HeadScanner::NEW);
+                self.state = ResponseState::Head(HeadScanner::NEW);
                 return Ok(Event::Interim(length));
             }
             _ => {
                 let body = BodyReader::new(parsed.framing.body, TrailerSide::Backend);
-                self.state = State::Body(body);
+                self.state = ResponseState::Body(body);
             }
         }
         Ok(Event::Head(length))
@@ -168,17 +170,19 @@ impl ResponseReader {
     /// The answer is not complete, or has not even begun.
     pub fn finish(&mut self, unread: &[u8]) -> Result<(), ResponseError> {
         let error = match &self.state {
-            State::Done | State::Upgraded => return Ok(()),
-            State::Body(body) if body.is_done() => return Ok(()),
-            State::Body(BodyReader::UntilClose) => {
-                self.state = State::Done;
+            ResponseState::Done | ResponseState::Upgraded => return Ok(()),
+            ResponseState::Body(body) if body.is_done() => return Ok(()),
+            ResponseState::Body(BodyReader::UntilClose) => {
+                self.state = ResponseState::Done;
                 return Ok(());
             }
-            State::Failed(error) => *error,
-            State::Head(_) if self.interims == 0 && unread.is_empty() => ResponseError::Silent,
-            State::Head(_) | State::Body(_) => ResponseError::Truncated,
+            ResponseState::Failed(error) => *error,
+            ResponseState::Head(_) if self.interims == 0 && unread.is_empty() => {
+                ResponseError::Silent
+            }
+            ResponseState::Head(_) | ResponseState::Body(_) => ResponseError::Truncated,
         };
-        self.state = State::Failed(error);
+        self.state = ResponseState::Failed(error);
         Err(error)
     }
 
@@ -189,11 +193,11 @@ impl ResponseReader {
     }
 
     /// True when another request may follow on the connection: the answer is complete, nothing is
-    /// `unread` behind it, and neither side or doubt ends the connection. The request must have been
-    /// sent to its end, which this reader does not see.
+    /// `unread` behind it, and neither the backend nor a doubt ends the connection. The request
+    /// must have been sent to its end, which this reader does not see.
     pub fn is_reusable(&self, unread: &[u8]) -> bool {
         let parsed = &self.parsed;
-        matches!(self.state, State::Done)
+        matches!(self.state, ResponseState::Done)
             && unread.is_empty()
             && parsed.framing.body != BodyFraming::UntilClose
             && !parsed.framing.is_doubtful
@@ -231,7 +235,7 @@ impl ParsedResponse {
             return Err(ResponseError::Status);
         }
         self.status = status;
-        self.version = Version::of_minor(minor);
+        self.version = HttpVersion::of_minor(minor);
         self.reason = reason_of(head);
         let fields = self.fields.view(head);
         self.framing = ResponseFraming::of(fields, self.version, status, asked)?;
@@ -257,7 +261,7 @@ impl ResponseFraming {
     /// RFC 9112 section 6.3, and no coding but chunked.
     fn of(
         fields: Fields<'_>,
-        version: Version,
+        version: HttpVersion,
         status: u16,
         asked: Asked,
     ) -> Result<ResponseFraming, ResponseError> {
@@ -297,13 +301,13 @@ fn only_length(fields: Fields<'_>) -> Result<Option<u64>, ResponseError> {
 }
 
 /// True for exactly one `chunked`: nobody has asked for another coding.
-fn is_chunked(fields: Fields<'_>, version: Version) -> Result<bool, ResponseError> {
+fn is_chunked(fields: Fields<'_>, version: HttpVersion) -> Result<bool, ResponseError> {
     let mut codings = fields.values("transfer-encoding");
     let Some(coding) = codings.next() else {
         return Ok(false);
     };
     let is_known = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-    if is_known && version == Version::Http11 {
+    if is_known && version == HttpVersion::Http11 {
         return Ok(true);
     }
     Err(ResponseError::TransferEncoding)
@@ -325,7 +329,7 @@ impl<'a> ResponseHead<'a> {
         self.parsed.reason.get(self.head)
     }
 
-    pub fn version(self) -> Version {
+    pub fn version(self) -> HttpVersion {
         self.parsed.version
     }
 

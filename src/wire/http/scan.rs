@@ -26,7 +26,7 @@ impl HeadLimits {
     };
 }
 
-/// Why bytes are no head of HTTP/1.
+/// Reason why bytes are no head of HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
     #[error("line feed without carriage return")]

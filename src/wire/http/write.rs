@@ -1,4 +1,4 @@
-//! Heads on their way through: a client's as it goes to a backend, a backend's as it goes to a client.
+//! Heads on their way through: a client's for a backend, and a backend's for a client.
 //!
 //! Fields keep their order and spelling. Those of one hop end here (RFC 9110 section 7.6.1), and
 //! the ones of the next hop are written behind the others.
@@ -7,12 +7,12 @@ use std::io::Write;
 
 use super::body::BodyFraming;
 use super::edits::Edits;
-use super::fields::{Version, is_alias, is_hop_by_hop};
+use super::fields::{HttpVersion, is_alias, is_hop_by_hop};
 use super::head_writer::HeadWriter;
 use super::request::RequestHead;
 use super::response::ResponseHead;
 
-/// What becomes of the backend connection.
+/// Future of the backend connection after the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextHop {
     KeepAlive,
@@ -39,7 +39,7 @@ pub fn write_request(head: RequestHead<'_>, hop: NextHop, edits: &Edits<'_>, out
             || head.connection().removes(fields, name)
             || is_alias(name)
             // A client of HTTP/1.0 is sent no interim answer (RFC 9110 section 10.1.1).
-            || (head.version() == Version::Http10 && name.eq_ignore_ascii_case(b"expect"))
+            || (head.version() == HttpVersion::Http10 && name.eq_ignore_ascii_case(b"expect"))
             || (!is_chunked && name.eq_ignore_ascii_case(b"trailer"));
         if !ends_here {
             edits.write_sent(&mut writer, name, value);
@@ -65,13 +65,13 @@ fn write_upgrade(writer: &mut HeadWriter<'_>) {
 /// The client that an answer goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientHop {
-    /// Of its request.
-    pub version: Version,
+    /// Version of its request.
+    pub version: HttpVersion,
     /// The connection ends with this answer, by the client's wish or ours.
     pub closes: bool,
 }
 
-/// How an answer's body goes to the client.
+/// Form in which an answer's body goes to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyTransfer {
     /// All bytes, framing and trailers too.
@@ -82,7 +82,7 @@ pub enum BodyTransfer {
     InChunks,
 }
 
-/// What follows a written head of an answer.
+/// Form of the rest of an answer, behind its written head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ForwardedResponse {
     pub transfer: BodyTransfer,
@@ -111,7 +111,7 @@ pub fn write_response(
         426 if forwarded.closes => writer.field(b"Connection", b"Upgrade, close"),
         426 => writer.field(b"Connection", b"Upgrade"),
         _ if forwarded.closes => writer.field(b"Connection", b"close"),
-        _ if hop.version == Version::Http10 => writer.field(b"Connection", b"keep-alive"),
+        _ if hop.version == HttpVersion::Http10 => writer.field(b"Connection", b"keep-alive"),
         _ => {}
     }
     writer.finish();
@@ -120,7 +120,7 @@ pub fn write_response(
 
 impl ForwardedResponse {
     fn of(head: ResponseHead<'_>, hop: ClientHop) -> ForwardedResponse {
-        let is_old = hop.version == Version::Http10;
+        let is_old = hop.version == HttpVersion::Http10;
         let (transfer, lasts_until_close) = match head.framing().body {
             BodyFraming::None | BodyFraming::Length(_) => (BodyTransfer::Verbatim, false),
             BodyFraming::Chunked if is_old => (BodyTransfer::DataOnly, true),
@@ -144,8 +144,8 @@ impl ForwardedResponse {
 }
 
 /// Writes a 1xx answer other than 101. False: an HTTP/1.0 client is sent none.
-pub fn write_interim(head: ResponseHead<'_>, client: Version, out: &mut Vec<u8>) -> bool {
-    if client == Version::Http10 {
+pub fn write_interim(head: ResponseHead<'_>, client: HttpVersion, out: &mut Vec<u8>) -> bool {
+    if client == HttpVersion::Http10 {
         return false;
     }
     let mut writer = HeadWriter::response(out, head.status(), head.reason());
@@ -181,7 +181,7 @@ fn write_fields(
     }
 }
 
-/// What stands behind each chunk's data.
+/// End of each chunk's data.
 pub const CHUNK_END: &[u8] = b"\r\n";
 /// The end of a chunked body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

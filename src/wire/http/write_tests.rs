@@ -13,11 +13,11 @@ fn plain(stream: &str) -> String {
 }
 
 const OF_11: ClientHop = ClientHop {
-    version: Version::Http11,
+    version: HttpVersion::Http11,
     closes: false,
 };
 const OF_10: ClientHop = ClientHop {
-    version: Version::Http10,
+    version: HttpVersion::Http10,
     closes: false,
 };
 
@@ -267,8 +267,8 @@ fn interim_answers_are_for_clients_that_know_them() {
     );
     let head = reader.head(stream.as_bytes());
     let mut out = Vec::new();
-    assert!(!write_interim(head, Version::Http10, &mut out) && out.is_empty());
-    assert!(write_interim(head, Version::Http11, &mut out));
+    assert!(!write_interim(head, HttpVersion::Http10, &mut out) && out.is_empty());
+    assert!(write_interim(head, HttpVersion::Http11, &mut out));
     assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
 }
 
