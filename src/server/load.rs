@@ -104,7 +104,7 @@ impl Display for LoadError {
 /// All that is wrong with the files of a listener, of which `first` was found.
 fn listener_errors(place: usize, listener: &config::Listener, first: TlsError) -> Vec<LoadError> {
     let mut found = match &listener.tls {
-        Some(ListenerTls::Terminate(settings)) => tls::TlsAcceptor::faults(settings),
+        Some(ListenerTls::Terminate(settings)) => tls::TlsAcceptor::file_errors(settings),
         Some(ListenerTls::Passthrough) | None => Vec::new(),
     };
     if found.is_empty() {
@@ -246,7 +246,7 @@ fn admin_errors(admin: &config::Admin) -> Vec<LoadError> {
     }
     if let Some(certificate) = &admin.tls {
         let settings = config::Terminate::with(vec![certificate.clone()]);
-        let faults = tls::TlsAcceptor::faults(&settings);
+        let faults = tls::TlsAcceptor::file_errors(&settings);
         errors.extend(faults.iter().map(|one| error(one.file(), one)));
     }
     errors

@@ -111,7 +111,7 @@ impl Server {
 
     fn look_at(&self, followed: &mut PoolFileWatch, pool: &Pool) -> PoolFileLook {
         let files = followed.settings.files();
-        match followed.look.again(files.iter(), followed.error.is_some()) {
+        match followed.look.poll(files.iter(), followed.error.is_some()) {
             FileChange::Same => PoolFileLook::Same,
             FileChange::Unsettled => PoolFileLook::Unsettled,
             FileChange::Changed(_) => PoolFileLook::Taken(self.take(followed, pool)),
@@ -181,7 +181,7 @@ impl PoolFileWatch {
                 // A reload would have been refused, so this is of other files or over.
                 error: before.and_then(|one| one.error.filter(|_| one.settings == settings)),
                 settings,
-                look: FileWatch::unseen(),
+                look: FileWatch::new(),
                 serving,
             },
         }

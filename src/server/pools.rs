@@ -34,7 +34,7 @@ impl RunningPool {
         watch.spawn(supervise(format!("checks of {}", pool.name()), checks));
         let (followed, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
         let follow =
-            move || discovery::follow(Arc::clone(&followed), Arc::clone(&status), until.clone());
+            move || discovery::watch(Arc::clone(&followed), Arc::clone(&status), until.clone());
         watch.spawn(supervise(format!("lookups of {}", pool.name()), follow));
         let (asked, relay, until) = (Arc::clone(&pool), Arc::clone(relay), stop.clone());
         let ask = move || pings::follow(Arc::clone(&asked), Arc::clone(&relay), until.clone());

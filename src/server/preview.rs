@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::reload::lines;
 use super::{Condition, Server, listeners, lock};
-use crate::config::{self, Change, Config, Fate, Part, Step};
+use crate::config::{self, Action, Change, Config, Item};
 use crate::pool::Pool;
 
 /// What a reload would do.
@@ -15,7 +15,7 @@ use crate::pool::Pool;
 pub struct ReloadPreview {
     pub parts: Vec<PreviewPart>,
     /// Keys that differ and are read at start only.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
     /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
     pub refusals: Vec<String>,
     pub totals: Totals,
@@ -24,7 +24,7 @@ pub struct ReloadPreview {
 /// One part of the configuration and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviewPart {
-    pub step: Step,
+    pub step: Change,
     /// Connections on it now; of a route nobody counts them.
     pub live: Option<u64>,
     /// Connections that the reload ends: none, so far.
@@ -79,7 +79,7 @@ impl Server {
 
     fn preview(&self, new: &Config) -> ReloadPreview {
         let old = self.config();
-        let mut steps = config::forecast(&old, new);
+        let mut steps = config::preview(&old, new);
         steps.extend(self.discovered(&old, new));
         let live = self.live_counts();
         let parts: Vec<PreviewPart> = steps.into_iter().map(|step| live.part(step)).collect();
@@ -89,10 +89,7 @@ impl Server {
             parts,
             refusals: Vec::new(),
             needs_restart: restart
-                .filter_map(|change| match change {
-                    Change::NeedsRestart { key } => Some(key),
-                    _ => None,
-                })
+                .flat_map(|change| change.needs_restart().collect::<Vec<_>>())
                 .collect(),
         }
     }
@@ -110,7 +107,7 @@ impl Server {
     }
 
     /// Backends that no file names, but DNS: they stay as long as their pool discovers.
-    fn discovered(&self, old: &Config, new: &Config) -> Vec<Step> {
+    fn discovered(&self, old: &Config, new: &Config) -> Vec<Change> {
         let mut steps = Vec::new();
         for (name, settings) in &old.pools {
             let Some(pool) = self.pool(name) else {
@@ -127,13 +124,13 @@ impl Server {
             let found = backends
                 .iter()
                 .filter(|one| !named.contains(&&**one.name()));
-            steps.extend(found.map(|backend| Step {
-                part: Part::Backend {
+            let action = if stays { Action::Kept } else { Action::Removed };
+            steps.extend(found.map(|backend| {
+                let item = Item::Backend {
                     pool: name.clone(),
                     backend: backend.name().to_string(),
-                },
-                fate: if stays { Fate::Kept } else { Fate::Removed },
-                keys: Vec::new(),
+                };
+                item.becomes(action)
             }));
         }
         steps
@@ -162,12 +159,12 @@ struct LiveCounts {
 }
 
 impl LiveCounts {
-    fn part(&self, step: Step) -> PreviewPart {
-        let live = match &step.part {
-            Part::Listener { listener } => self.listeners.get(listener).copied().or(Some(0)),
-            Part::Pool { pool } => Some(self.of_pool(pool)),
-            Part::Backend { pool, backend } => Some(self.of_backend(pool, backend)),
-            Part::Route { .. } | Part::Global | Part::AccessLog | Part::Admin | Part::Metrics => {
+    fn part(&self, step: Change) -> PreviewPart {
+        let live = match &step.item {
+            Item::Listener(listener) => self.listeners.get(listener).copied().or(Some(0)),
+            Item::Pool(pool) => Some(self.of_pool(pool)),
+            Item::Backend { pool, backend } => Some(self.of_backend(pool, backend)),
+            Item::Route { .. } | Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => {
                 None
             }
         };
@@ -175,7 +172,7 @@ impl LiveCounts {
             .keys
             .iter()
             .any(|key| ["bind", "address"].contains(key));
-        let left = step.fate == Fate::Removed || step.fate == Fate::Changed && moves;
+        let left = step.action == Action::Removed || step.action == Action::Changed && moves;
         PreviewPart {
             live,
             closes: 0,
@@ -202,16 +199,16 @@ impl Totals {
     fn of(parts: &[PreviewPart]) -> Totals {
         let mut totals = Totals::default();
         for part in parts {
-            let count = match part.step.fate {
-                Fate::Kept => &mut totals.kept,
-                Fate::Added => &mut totals.adds,
-                Fate::Removed => &mut totals.removes,
-                Fate::Changed => &mut totals.changes,
+            let count = match part.step.action {
+                Action::Kept => &mut totals.kept,
+                Action::Added => &mut totals.adds,
+                Action::Removed => &mut totals.removes,
+                _ => &mut totals.changes,
             };
             *count += 1;
             totals.closes += part.closes;
             // A pool's are those of its backends.
-            if !matches!(part.step.part, Part::Pool { .. }) {
+            if !matches!(part.step.item, Item::Pool(_)) {
                 totals.left_behind += part.left_behind;
             }
         }

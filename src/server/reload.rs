@@ -11,7 +11,7 @@ use super::load::{Pools, load, verify};
 use super::pools::{self, RunningPool};
 use super::reload_participant::Commit;
 use super::{Condition, ReloadError, Server, listeners, lock, sticky};
-use crate::config::{self, Change, Config, ConfigErrors, Draft};
+use crate::config::{self, Action, Change, Config, ConfigErrors, Draft, Item};
 use crate::observe;
 use crate::tls::BackendTlsConfig;
 
@@ -99,7 +99,8 @@ impl Server {
         let mut listeners = listeners::plan(&present, loaded.rules)?;
         let renewed = std::mem::take(&mut listeners.renewed).into_iter();
         let mut changes = config::diff(&old, &config);
-        changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
+        changes
+            .extend(renewed.map(|name| Item::Listener(name).becomes(Action::CertificatesRenewed)));
         changes.extend(renewed_tls(&old, &config, &known, &loaded.tls));
         changes.extend(sticky::renewed(&old, &config, &loaded.keys, &known));
         let journal = prepare_journal(&old, &config)?;
@@ -221,7 +222,7 @@ fn renewed_tls(
     };
     let renewed = loaded.iter().filter(|(name, tls)| is_renewed(name, tls));
     renewed
-        .map(|(name, _)| Change::BackendTlsRenewed { pool: name.clone() })
+        .map(|(name, _)| Item::Pool(name.clone()).becomes(Action::BackendTlsRenewed))
         .collect()
 }
 

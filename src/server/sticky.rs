@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::load::{LoadError, Pools};
-use crate::config::{Change, Config};
+use crate::config::{Action, Change, Config, Item};
 use crate::wire::sticky::{MAX_FILE_BYTES, StickyKeys};
 
 /// By pool; those without stickiness are not there.
@@ -52,7 +52,7 @@ pub(super) fn renewed(old: &Config, new: &Config, keys: &Keys, known: &Pools) ->
     };
     let renewed = keys.keys().filter(is_renewed);
     renewed
-        .map(|pool| Change::StickyKeysChanged { pool: pool.clone() })
+        .map(|pool| Item::Pool(pool.clone()).becomes(Action::StickyKeysRenewed))
         .collect()
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::pool_files::PoolFiles;
 use super::{Server, lock};
-use crate::tls::{CertificateFacts, Refreshed, SETTLE, TlsAcceptor};
+use crate::tls::{CertificateFacts, RefreshOutcome, SETTLE_TIME, TlsAcceptor};
 
 /// Between two looks, as at the configuration file.
 const POLL: Duration = Duration::from_secs(2);
@@ -53,11 +53,11 @@ impl Server {
         let terminators = self.terminators();
         let unsettled = terminators
             .iter()
-            .filter(|one| one.refresh() == Refreshed::Unsettled);
+            .filter(|one| one.refresh() == RefreshOutcome::Unsettled);
         let unsettled = unsettled.count();
         let wait = match self.look_at_pool_files(of_pools) || unsettled > 0 {
             false => POLL,
-            true => SETTLE,
+            true => SETTLE_TIME,
         };
         let is_none = terminators.is_empty() && of_pools.is_empty();
         (!is_none).then_some(wait)

@@ -74,7 +74,7 @@ impl RebalancePlan {
 
     pub(super) async fn work(&self, job: &Job, relay: &Relay) {
         let relieved = self.donors.iter().map(|donor| Arc::clone(&donor.backend));
-        let _relief = self.pool.relieve(relieved.collect());
+        let _relief = self.pool.shift_traffic_from(relieved.collect());
         let began = Instant::now();
         let mut quota = Quota::new(job.pace.rate, job.pace.deadline);
         let mut progress = vec![DonorProgress::default(); self.donors.len()];

@@ -1,6 +1,6 @@
 //! A message's body from its first byte to its last, in any chunking.
 
-use super::chunked::{ChunkError, Chunked, ChunkedPart};
+use super::chunked::{ChunkError, ChunkedBody, ChunkedPart};
 use super::fields::{is_framing_as_read, is_special_as_read};
 
 /// Rule by which a message's body ends (RFC 9112 section 6.3).
@@ -26,7 +26,7 @@ pub(super) enum BodyReader {
 /// Follows a chunked body and checks its trailers' names.
 #[derive(Debug)]
 pub(super) struct ChunkedReader {
-    chunked: Chunked,
+    chunked: ChunkedBody,
     names: TrailerNames,
     failed: Option<ChunkError>,
 }
@@ -38,7 +38,7 @@ impl BodyReader {
             BodyFraming::Length(length) => BodyReader::Length(length),
             BodyFraming::UntilClose => BodyReader::UntilClose,
             BodyFraming::Chunked => BodyReader::Chunked(ChunkedReader {
-                chunked: Chunked::default(),
+                chunked: ChunkedBody::default(),
                 names: TrailerNames::new(side),
                 failed: None,
             }),

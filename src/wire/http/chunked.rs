@@ -1,12 +1,14 @@
-//! The boundaries of a chunked body (RFC 9112 section 7.1), byte by byte: sizes, bounded extensions, data, trailers.
+//! The boundaries of a chunked body (RFC 9112 section 7.1), byte by byte: sizes, bounded
+//! extensions, data, trailers.
 
 use super::head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 use super::{is_token_byte, is_value_byte};
 
-/// Chunk extensions of one body together. Nobody is known to use them but for flooding a parser; below hyper's own limit.
+/// Most bytes of chunk extensions in one body. Their only known use is to flood a parser; below
+/// hyper's own limit.
 pub const MAX_EXTENSION_BYTES: usize = 8 * 1024;
 
-/// The trailer section of one body, below hyper's own limit.
+/// Longest trailer section of one body, below hyper's own limit.
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// Hex digits of a chunk size; leading zeros count.
@@ -37,7 +39,7 @@ pub(super) enum ChunkedPart {
 
 /// Follows one chunked body to its end.
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub(super) struct ChunkedBody {
     state: ChunkState,
     size: u64,
     digits: u8,
@@ -78,12 +80,13 @@ impl ChunkState {
     }
 }
 
-impl Chunked {
+impl ChunkedBody {
     pub(super) fn is_done(&self) -> bool {
         self.state == ChunkState::Done
     }
 
-    /// How many bytes of `input` belong to the body and hold, and why the one after them does not, if so.
+    /// Returns how many bytes of `input` belong to the body and are valid, and the error of the
+    /// next one, if any.
     pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<ChunkError>) {
         let mut taken = 0;
         while let Some(rest) = input.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -96,7 +99,7 @@ impl Chunked {
         (taken, None)
     }
 
-    /// As [`Chunked::follow`], and stops where another part begins.
+    /// As [`ChunkedBody::follow`], and stops where another part begins.
     pub(super) fn follow_part(&mut self, input: &[u8]) -> (ChunkedPart, usize, Option<ChunkError>) {
         let part = self.state.part();
         let mut taken = 0;
@@ -156,18 +159,16 @@ impl Chunked {
         }
         self.digits += 1;
         self.size = (self.size << 4) | u64::from(digit);
-        match self.size <= MAX_LENGTH_BYTES {
-            true => Ok(ChunkState::Size),
-            false => Err(ChunkError::Chunk),
-        }
+        let fits = self.size <= MAX_LENGTH_BYTES;
+        fits.then_some(ChunkState::Size).ok_or(ChunkError::Chunk)
     }
 
     fn extension(&mut self) -> Result<ChunkState, ChunkError> {
         self.extension_bytes += 1;
-        match self.extension_bytes <= MAX_EXTENSION_BYTES {
-            true => Ok(ChunkState::Extension),
-            false => Err(ChunkError::Extensions),
+        if self.extension_bytes > MAX_EXTENSION_BYTES {
+            return Err(ChunkError::Extensions);
         }
+        Ok(ChunkState::Extension)
     }
 
     fn after_size(&mut self) -> ChunkState {
