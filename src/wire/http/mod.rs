@@ -326,7 +326,13 @@ fn is_value_byte(byte: u8) -> bool {
 }
 
 #[cfg(test)]
+mod chunking_tests;
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod reader_tests;
+#[cfg(test)]
+mod response_tests;
 #[cfg(test)]
 mod write_tests;
 
