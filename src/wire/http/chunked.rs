@@ -2,7 +2,7 @@
 //! extensions, data, trailers.
 
 use super::head::{MAX_HEADERS, MAX_LENGTH_BYTES};
-use super::{RequestError, is_token_byte, is_value_byte};
+use super::{is_token_byte, is_value_byte};
 
 /// Most bytes of chunk extensions in one body. Their only known use is to flood a parser; below
 /// hyper's own limit.
@@ -13,6 +13,29 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// Hex digits of a chunk size; leading zeros count.
 const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Reason why bytes are no chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    #[error("malformed chunk")]
+    Chunk,
+    #[error("chunk extensions exceed {MAX_EXTENSION_BYTES} bytes")]
+    Extensions,
+    #[error("malformed trailer")]
+    Trailer,
+    #[error("trailer of a name that only a head may have")]
+    TrailerName,
+}
+
+/// Kind of bytes in a chunked body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChunkedPart {
+    Data,
+    /// Sizes, extensions, and line ends of chunks.
+    Framing,
+    /// From behind the last chunk's size to the end.
+    Trailers,
+}
 
 /// Follows one chunked body to its end.
 #[derive(Debug, Default)]
@@ -42,6 +65,21 @@ enum ChunkState {
     Done,
 }
 
+impl ChunkState {
+    fn part(self) -> ChunkedPart {
+        match self {
+            ChunkState::Data => ChunkedPart::Data,
+            ChunkState::TrailerStart
+            | ChunkState::TrailerName
+            | ChunkState::TrailerValue
+            | ChunkState::TrailerLineFeed
+            | ChunkState::LastLineFeed
+            | ChunkState::Done => ChunkedPart::Trailers,
+            _ => ChunkedPart::Framing,
+        }
+    }
+}
+
 impl ChunkedBody {
     pub(super) fn is_done(&self) -> bool {
         self.state == ChunkState::Done
@@ -49,9 +87,25 @@ impl ChunkedBody {
 
     /// Returns how many bytes of `input` belong to the body and are valid, and the error of the
     /// next one, if any.
-    pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<RequestError>) {
+    pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<ChunkError>) {
         let mut taken = 0;
-        while let Some(&byte) = input.get(taken) {
+        while let Some(rest) = input.get(taken..).filter(|rest| !rest.is_empty()) {
+            let (_, count, error) = self.follow_part(rest);
+            taken += count;
+            if count == 0 || error.is_some() {
+                return (taken, error);
+            }
+        }
+        (taken, None)
+    }
+
+    /// As [`ChunkedBody::follow`], and stops where another part begins.
+    pub(super) fn follow_part(&mut self, input: &[u8]) -> (ChunkedPart, usize, Option<ChunkError>) {
+        let part = self.state.part();
+        let mut taken = 0;
+        while let Some(&byte) = input.get(taken)
+            && self.state.part() == part
+        {
             match self.state {
                 ChunkState::Done => break,
                 ChunkState::Data => taken += self.skip_data(input.len() - taken),
@@ -60,11 +114,11 @@ impl ChunkedBody {
                         self.state = state;
                         taken += 1;
                     }
-                    Err(refusal) => return (taken, Some(refusal)),
+                    Err(error) => return (part, taken, Some(error)),
                 },
             }
         }
-        (taken, None)
+        (part, taken, None)
     }
 
     fn skip_data(&mut self, available: usize) -> usize {
@@ -76,7 +130,7 @@ impl ChunkedBody {
         count
     }
 
-    fn next(&mut self, byte: u8) -> Result<ChunkState, RequestError> {
+    fn next(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
         match (self.state, byte) {
             (ChunkState::Size, b'\r') if self.digits > 0 => Ok(ChunkState::SizeLineFeed),
             (ChunkState::Size, b';') if self.digits > 0 => self.extension(),
@@ -93,26 +147,26 @@ impl ChunkedBody {
                 | ChunkState::DataCarriageReturn
                 | ChunkState::DataLineFeed,
                 _,
-            ) => Err(RequestError::Chunk),
+            ) => Err(ChunkError::Chunk),
             _ => self.trailer(byte),
         }
     }
 
-    fn digit(&mut self, byte: u8) -> Result<ChunkState, RequestError> {
-        let digit = char::from(byte).to_digit(16).ok_or(RequestError::Chunk)?;
+    fn digit(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
+        let digit = char::from(byte).to_digit(16).ok_or(ChunkError::Chunk)?;
         if self.digits == MAX_SIZE_DIGITS {
-            return Err(RequestError::Chunk);
+            return Err(ChunkError::Chunk);
         }
         self.digits += 1;
         self.size = (self.size << 4) | u64::from(digit);
         let fits = self.size <= MAX_LENGTH_BYTES;
-        fits.then_some(ChunkState::Size).ok_or(RequestError::Chunk)
+        fits.then_some(ChunkState::Size).ok_or(ChunkError::Chunk)
     }
 
-    fn extension(&mut self) -> Result<ChunkState, RequestError> {
+    fn extension(&mut self) -> Result<ChunkState, ChunkError> {
         self.extension_bytes += 1;
         if self.extension_bytes > MAX_EXTENSION_BYTES {
-            return Err(RequestError::Extensions);
+            return Err(ChunkError::Extensions);
         }
         Ok(ChunkState::Extension)
     }
@@ -125,10 +179,10 @@ impl ChunkedBody {
         }
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<ChunkState, RequestError> {
+    fn trailer(&mut self, byte: u8) -> Result<ChunkState, ChunkError> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > MAX_TRAILER_BYTES {
-            return Err(RequestError::Trailer);
+            return Err(ChunkError::Trailer);
         }
         match (self.state, byte) {
             (ChunkState::TrailerStart, b'\r') => Ok(ChunkState::LastLineFeed),
@@ -141,7 +195,7 @@ impl ChunkedBody {
             (ChunkState::TrailerValue, b'\r') => Ok(ChunkState::TrailerLineFeed),
             (ChunkState::TrailerValue, _) if is_value_byte(byte) => Ok(ChunkState::TrailerValue),
             (ChunkState::TrailerLineFeed, b'\n') => Ok(ChunkState::TrailerStart),
-            _ => Err(RequestError::Trailer),
+            _ => Err(ChunkError::Trailer),
         }
     }
 }

@@ -69,7 +69,7 @@ fn refusal(error: Error) -> RequestError {
 
 /// True for a well-formed request line of an HTTP version that is not served. The preface of HTTP/2
 /// is not a request.
-fn names_other_version(head: &[u8]) -> bool {
+pub(super) fn names_other_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
     let version = match (words.next(), words.next(), words.next(), words.next()) {
@@ -145,7 +145,7 @@ fn same_host(named: Option<Host>, host: Option<Host>) -> Result<(), RequestError
     }
 }
 
-fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, RequestError> {
+pub(super) fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, RequestError> {
     let mut lengths = values(fields, "content-length");
     let mut encodings = values(fields, "transfer-encoding");
     let length = lengths.next();
@@ -162,7 +162,7 @@ fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, RequestEr
     Ok(BodyLength::Chunked)
 }
 
-fn parse_length(value: &[u8]) -> Result<u64, RequestError> {
+pub(super) fn parse_length(value: &[u8]) -> Result<u64, RequestError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(RequestError::Length);
     }
@@ -187,7 +187,7 @@ fn has_token(list: &[u8], token: &[u8]) -> bool {
 }
 
 /// Trims optional white space (RFC 9110 section 5.6.3), and no other byte.
-fn trim(mut value: &[u8]) -> &[u8] {
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }

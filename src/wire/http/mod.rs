@@ -5,13 +5,37 @@
 //! smuggling. Doubtful input is refused, with a status for the client. After the head of a
 //! WebSocket upgrade nothing passes any more: the rest belongs to the tunnel.
 
+mod body;
 mod chunked;
+mod edits;
+mod event;
+mod fields;
 mod head;
+mod head_writer;
 mod host;
+mod request;
+mod response;
+mod scan;
+mod write;
 
-pub use chunked::{MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
+pub use body::BodyFraming;
+pub use chunked::{ChunkError, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
+pub use edits::Edits;
+pub use event::Event;
+pub use fields::{ConnectionOptions, Fields, HttpVersion};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
+pub use head_writer::HeadWriter;
 pub use host::{Host, parse_host};
+pub use request::{ParsedRequest, RequestHead, RequestReader};
+pub use response::{
+    Asked, MAX_INTERIM_RESPONSES, ParsedResponse, ResponseError, ResponseFraming, ResponseHead,
+    ResponseReader,
+};
+pub use scan::{HeadError, HeadLimits, MAX_FIELDS};
+pub use write::{
+    BodyTransfer, CHUNK_END, ClientHop, ForwardedResponse, LAST_CHUNK, NextHop, chunk_start,
+    write_interim, write_request, write_response,
+};
 
 use chunked::ChunkedBody;
 use head::{BodyLength, RequestFraming};
@@ -75,6 +99,38 @@ pub enum RequestError {
     Extensions,
     #[error("malformed trailer")]
     Trailer,
+    #[error("trailer of a name that only a head may have")]
+    TrailerName,
+    #[error("websocket upgrade in http/1.0, which has no upgrades")]
+    UpgradeVersion,
+}
+
+impl From<HeadError> for RequestError {
+    fn from(error: HeadError) -> RequestError {
+        match error {
+            HeadError::BareLineFeed => RequestError::BareLineFeed,
+            HeadError::BareCarriageReturn => RequestError::BareCarriageReturn,
+            HeadError::ControlByte => RequestError::ControlByte,
+            HeadError::Fold => RequestError::Fold,
+            HeadError::EmptyLine => RequestError::EmptyLine,
+            HeadError::TooLarge => RequestError::HeadTooLarge,
+            HeadError::TooManyFields => RequestError::TooManyHeaders,
+            HeadError::StartLine => RequestError::RequestLine,
+            HeadError::Version => RequestError::Version,
+            HeadError::Field => RequestError::Field,
+        }
+    }
+}
+
+impl From<ChunkError> for RequestError {
+    fn from(error: ChunkError) -> RequestError {
+        match error {
+            ChunkError::Chunk => RequestError::Chunk,
+            ChunkError::Extensions => RequestError::Extensions,
+            ChunkError::Trailer => RequestError::Trailer,
+            ChunkError::TrailerName => RequestError::TrailerName,
+        }
+    }
 }
 
 impl RequestError {
@@ -91,7 +147,10 @@ impl RequestError {
     pub fn in_body(self) -> bool {
         matches!(
             self,
-            RequestError::Chunk | RequestError::Extensions | RequestError::Trailer
+            RequestError::Chunk
+                | RequestError::Extensions
+                | RequestError::Trailer
+                | RequestError::TrailerName
         )
     }
 }
@@ -187,7 +246,7 @@ impl RequestValidator {
                 if chunked.is_done() {
                     self.state = ValidatorState::Head(HeadCollector::default());
                 }
-                refused.map_or(Ok(taken), Err)
+                refused.map_or(Ok(taken), |error| Err(error.into()))
             }
             ValidatorState::Upgrade | ValidatorState::Refused(_) => Ok(0),
         }
@@ -267,6 +326,17 @@ fn is_value_byte(byte: u8) -> bool {
 }
 
 #[cfg(test)]
+mod chunking_tests;
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
+mod response_tests;
+#[cfg(test)]
+mod write_tests;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -300,7 +370,7 @@ mod tests {
     }
 
     /// Everything a peer's parser was once fooled by, and what the gate says to it.
-    const SMUGGLING: &[(&[u8], RequestError)] = &[
+    pub(super) const SMUGGLING: &[(&[u8], RequestError)] = &[
         // Two lengths, or a length and an encoding.
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", RequestError::TransferEncoding),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nX", RequestError::TransferEncoding),

@@ -1,0 +1,278 @@
+//! Changes to the fields of a head on its way through.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::ops::Range;
+
+use super::fields::{Fields, begins_as, is_read_as};
+use super::head_writer::HeadWriter;
+use super::{is_token_byte, is_value_byte};
+
+/// A list of changes. Names are written in the spelling given here. A name is matched in every
+/// spelling that a backend may read as it: any case, and `_` or `.` for `-`.
+///
+/// A value that no field can have, such as one with a line feed, is not written; what it was to
+/// replace is removed all the same.
+#[derive(Debug, Default, Clone)]
+pub struct Edits<'a> {
+    list: Vec<Edit<'a>>,
+    /// The values, one behind the other.
+    values: Vec<u8>,
+    cookie: Option<&'a str>,
+}
+
+#[derive(Debug, Clone)]
+struct Edit<'a> {
+    action: Action,
+    name: &'a str,
+    value: Range<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Remove,
+    RemovePrefix,
+    Set,
+    Append,
+    Extend,
+}
+
+impl<'a> Edits<'a> {
+    /// Forgets all changes and keeps the room.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.values.clear();
+        self.cookie = None;
+    }
+
+    pub fn remove(&mut self, name: &'a str) {
+        self.push(Action::Remove, name, self.values.len());
+    }
+
+    /// Removes a family of fields, such as `x-forwarded-`.
+    pub fn remove_prefix(&mut self, prefix: &'a str) {
+        self.push(Action::RemovePrefix, prefix, self.values.len());
+    }
+
+    /// Takes the cookie of that name out of all `Cookie` fields; other cookies stay.
+    pub fn remove_cookie(&mut self, name: &'a str) {
+        self.cookie = Some(name);
+    }
+
+    /// Writes the field in place of all that were sent.
+    pub fn set(&mut self, name: &'a str, value: &[u8]) {
+        self.push_value(Action::Set, name, value);
+    }
+
+    /// As [`Edits::set`], of a value that is to be printed, such as an address.
+    pub fn set_display(&mut self, name: &'a str, value: impl Display) {
+        let start = self.print(value);
+        self.push_checked(Action::Set, name, start);
+    }
+
+    /// Writes the field behind those that were sent.
+    pub fn append(&mut self, name: &'a str, value: &[u8]) {
+        self.push_value(Action::Append, name, value);
+    }
+
+    /// Joins all values that were sent in one field, and this one behind them.
+    pub fn extend(&mut self, name: &'a str, value: &[u8]) {
+        self.push_value(Action::Extend, name, value);
+    }
+
+    /// As [`Edits::extend`], of a value that is to be printed.
+    pub fn extend_display(&mut self, name: &'a str, value: impl Display) {
+        let start = self.print(value);
+        self.push_checked(Action::Extend, name, start);
+    }
+
+    fn print(&mut self, value: impl Display) -> usize {
+        let start = self.values.len();
+        // Writing to a vector does not fail.
+        let _ = write!(self.values, "{value}");
+        start
+    }
+
+    fn push_value(&mut self, action: Action, name: &'a str, value: &[u8]) {
+        let start = self.values.len();
+        self.values.extend_from_slice(value.trim_ascii());
+        self.push_checked(action, name, start);
+    }
+
+    fn push_checked(&mut self, action: Action, name: &'a str, start: usize) {
+        let value = self.values.get(start..).unwrap_or_default();
+        let is_valid = value.iter().copied().all(is_value_byte)
+            && !name.is_empty()
+            && name.bytes().all(is_token_byte);
+        match action {
+            _ if is_valid => self.push(action, name, start),
+            Action::Append => self.values.truncate(start),
+            _ => {
+                self.values.truncate(start);
+                self.push(Action::Remove, name, start);
+            }
+        }
+    }
+
+    fn push(&mut self, action: Action, name: &'a str, start: usize) {
+        let value = start..self.values.len();
+        self.list.push(Edit {
+            action,
+            name,
+            value,
+        });
+    }
+
+    fn value(&self, edit: &Edit<'a>) -> &[u8] {
+        self.values.get(edit.value.clone()).unwrap_or_default()
+    }
+
+    /// Writes a field that was sent, unless it is changed to nothing here.
+    pub(super) fn write_sent(&self, writer: &mut HeadWriter<'_>, name: &[u8], value: &[u8]) {
+        if self.removes(name) {
+            return;
+        }
+        if let Some(cookie) = self.cookie
+            && name.eq_ignore_ascii_case(b"cookie")
+            && pairs(value).any(|pair| is_of(pair, cookie))
+        {
+            let mut others = pairs(value).filter(|pair| !pair.is_empty() && !is_of(pair, cookie));
+            if let Some(first) = others.next() {
+                writer.list(name, first, others, b"; ");
+            }
+            return;
+        }
+        writer.field(name, value);
+    }
+
+    fn removes(&self, name: &[u8]) -> bool {
+        self.list.iter().any(|edit| match edit.action {
+            Action::Append => false,
+            Action::RemovePrefix => begins_as(name, edit.name),
+            Action::Remove | Action::Set | Action::Extend => is_read_as(name, edit.name),
+        })
+    }
+
+    /// Writes the fields that are new.
+    pub(super) fn write_new(&self, writer: &mut HeadWriter<'_>, sent: Fields<'_>) {
+        for edit in &self.list {
+            let (name, value) = (edit.name.as_bytes(), self.value(edit));
+            match edit.action {
+                Action::Remove | Action::RemovePrefix => {}
+                Action::Set | Action::Append => writer.field(name, value),
+                Action::Extend => {
+                    let mut values = sent.values(edit.name).chain([value]);
+                    let first = values.next().unwrap_or_default();
+                    writer.list(name, first, values, b", ");
+                }
+            }
+        }
+    }
+}
+
+fn pairs(cookies: &[u8]) -> impl Iterator<Item = &[u8]> {
+    cookies.split(|&byte| byte == b';').map(<[u8]>::trim_ascii)
+}
+
+fn is_of(pair: &[u8], cookie: &str) -> bool {
+    pair.strip_prefix(cookie.as_bytes())
+        .is_some_and(|rest| rest.starts_with(b"="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(edits: &Edits<'_>, sent: &[(&str, &str)]) -> String {
+        let head: String = sent
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
+        let mut reader = crate::wire::http::ResponseReader::new(
+            crate::wire::http::HeadLimits::RESPONSE,
+            crate::wire::http::Asked::Ordinary,
+        );
+        reader.next(head.as_bytes()).unwrap();
+        let fields = reader.head(head.as_bytes()).fields();
+        let mut out = Vec::new();
+        let mut writer = HeadWriter::bare(&mut out);
+        for (name, value) in fields.iter() {
+            edits.write_sent(&mut writer, name, value);
+        }
+        edits.write_new(&mut writer, fields);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn fields_are_removed_in_every_spelling() {
+        let mut edits = Edits::default();
+        edits.remove("evenkeel.resume");
+        edits.remove_prefix("x-client-cert-");
+        let sent = [
+            ("A", "1"),
+            ("Evenkeel_RESUME", "1"),
+            ("evenkeel-resume", "1"),
+            ("X_Client-Cert.San", "1"),
+            ("evenkeel-resumed", "kept"),
+            ("X-Client-Certainty", "kept"),
+        ];
+        assert_eq!(
+            written(&edits, &sent),
+            "A: 1\r\nevenkeel-resumed: kept\r\nX-Client-Certainty: kept\r\n"
+        );
+    }
+
+    #[test]
+    fn fields_are_set_appended_and_extended_in_their_own_spelling() {
+        let mut edits = Edits::default();
+        edits.set("X-Real-IP", b"192.0.2.7");
+        edits.append("Set-Cookie", b"b=2");
+        let address: std::net::IpAddr = "192.0.2.7".parse().unwrap();
+        edits.extend_display("X-Forwarded-For", address);
+        edits.extend("Forwarded", b"for=192.0.2.7");
+        let sent = [
+            ("x-real-ip", "10.0.0.1"),
+            ("x_real_ip", "10.0.0.1"),
+            ("X-FORWARDED-FOR", "10.0.0.1, 10.0.0.2"),
+            ("set-cookie", "a=1"),
+            ("x-forwarded-for", "10.0.0.3"),
+            ("x-forwarded_for", "10.0.0.4"),
+        ];
+        assert_eq!(
+            written(&edits, &sent),
+            "set-cookie: a=1\r\nX-Real-IP: 192.0.2.7\r\nSet-Cookie: b=2\r\n\
+             X-Forwarded-For: 10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7\r\nForwarded: for=192.0.2.7\r\n"
+        );
+        edits.clear();
+        assert_eq!(written(&edits, &sent[3..4]), "set-cookie: a=1\r\n");
+    }
+
+    #[test]
+    fn no_value_can_end_its_line() {
+        let mut edits = Edits::default();
+        edits.set("X-Client-Cert-Subject", b"CN=a\r\nX-Admin: yes");
+        edits.append("X-A", b"a\nb");
+        edits.set("X B", b"b");
+        edits.set("X-C", b" c ");
+        edits.extend_display("X-D", "d\0");
+        let sent = [("x-client-cert-subject", "CN=root"), ("X-D", "0")];
+        assert_eq!(written(&edits, &sent), "X-C: c\r\n");
+    }
+
+    #[test]
+    fn one_cookie_is_taken_out_and_the_others_stay() {
+        let mut edits = Edits::default();
+        edits.remove_cookie("evk");
+        let sent = [
+            ("Cookie", "a=1;  b=2"),
+            ("Cookie", "c=3; evk=x;evk2=4; ;d"),
+            ("cookie", "evk=y"),
+            ("Cookie", "evk"),
+        ];
+        assert_eq!(
+            written(&edits, &sent),
+            "Cookie: a=1;  b=2\r\nCookie: c=3; evk2=4; d\r\nCookie: evk\r\n"
+        );
+    }
+}

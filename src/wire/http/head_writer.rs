@@ -1,0 +1,67 @@
+//! A head as it is written, line by line.
+
+use std::io::Write;
+
+/// Writes one head, line by line. Values are written as they are: what is no value must not come.
+#[derive(Debug)]
+pub struct HeadWriter<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> HeadWriter<'o> {
+    pub fn request(out: &'o mut Vec<u8>, method: &[u8], target: &[&[u8]]) -> HeadWriter<'o> {
+        out.extend_from_slice(method);
+        out.push(b' ');
+        for part in target {
+            out.extend_from_slice(part);
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        HeadWriter { out }
+    }
+
+    pub fn response(out: &'o mut Vec<u8>, status: u16, reason: &[u8]) -> HeadWriter<'o> {
+        // Writing to a vector does not fail.
+        let _ = write!(out, "HTTP/1.1 {status:03} ");
+        out.extend_from_slice(reason);
+        out.extend_from_slice(b"\r\n");
+        HeadWriter { out }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bare(out: &'o mut Vec<u8>) -> HeadWriter<'o> {
+        HeadWriter { out }
+    }
+
+    pub fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.list(name, value, std::iter::empty(), b"");
+    }
+
+    pub fn number(&mut self, name: &[u8], value: u64) {
+        self.out.extend_from_slice(name);
+        // As above.
+        let _ = write!(self.out, ": {value}\r\n");
+    }
+
+    /// Writes a field with several values.
+    pub(super) fn list<'v>(
+        &mut self,
+        name: &[u8],
+        first: &[u8],
+        others: impl Iterator<Item = &'v [u8]>,
+        separator: &[u8],
+    ) {
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(first);
+        for value in others {
+            self.out.extend_from_slice(separator);
+            self.out.extend_from_slice(value);
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Ends the head.
+    pub fn finish(self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
