@@ -77,7 +77,14 @@ fn the_version_is_the_package_s() {
     let output = run(Path::new("/"), &["--version"]);
     assert_eq!(output.status.code(), Some(0));
     let version = concat!("evenkeel ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(stdout(&output), version);
+    let details = stdout(&output);
+    let named: Vec<_> = details.lines().filter_map(|line| line.split_once(": ")).collect();
+    assert!(details.starts_with(version), "{details}");
+    let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["commit", "target", "rustls", "aws-lc-rs"]);
+    assert!(named[1..].iter().all(|(_, value)| !value.contains("unknown")));
+    let short = run(Path::new("/"), &["-V"]);
+    assert_eq!(stdout(&short), version);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod logs;
 mod output;
 mod run;
 mod schema;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use logs::Chosen;
 
 /// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version)]
+#[command(name = "evenkeel", version, long_version = version::DETAILS)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -64,6 +65,8 @@ enum Command {
     Close(client::CloseArguments),
     /// Give those that a filter finds another backend, at a pace, where their pool has `resume`; the others stay
     Move(client::MoveArguments),
+    /// Exit with 0 if the running balancer is healthy, for container engines
+    Healthcheck(client::HealthcheckArguments),
     /// List what is being done to live connections
     Jobs(client::AskArguments),
     /// End no more connections by a job
@@ -163,6 +166,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Definition of the command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 impl Arguments {
     /// Nothing is given that would do nothing, before the command's name or behind it.
     fn verify(&self) -> Result<(), CommandError> {
@@ -209,6 +217,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         Some(Command::Connections(arguments)) => client::list(arguments),
         Some(Command::Close(arguments)) => client::close(arguments),
         Some(Command::Move(arguments)) => client::move_many(arguments),
+        Some(Command::Healthcheck(arguments)) => client::healthcheck(arguments),
         Some(Command::Jobs(arguments)) => client::jobs(arguments),
         Some(Command::Abort(arguments)) => client::abort(arguments),
     }

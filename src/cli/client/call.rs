@@ -55,6 +55,39 @@ pub async fn call_with(
     body: String,
     patience: Duration,
 ) -> Result<Bytes, CommandError> {
+    let answer = reply(target, method, path, body, patience).await?;
+    match answer.status.is_success() && answer.is_json() {
+        true => Ok(answer.body),
+        false => Err(refused(target, &answer)),
+    }
+}
+
+/// The text of a page that is no JSON, such as `/healthz`.
+///
+/// # Errors
+/// When the endpoint cannot be reached, does not answer within `patience`, or answers with an error.
+pub async fn text(
+    target: &AdminTarget,
+    path: &str,
+    patience: Duration,
+) -> Result<String, CommandError> {
+    let answer = reply(target, Method::GET, path, String::new(), patience).await?;
+    let text = clean(String::from_utf8_lossy(&answer.body).trim());
+    if answer.status.is_success() {
+        Ok(text + "\n")
+    } else {
+        let status = answer.status;
+        Err(CommandError::Other(format!("{status} from {path}: {text}")))
+    }
+}
+
+async fn reply(
+    target: &AdminTarget,
+    method: Method,
+    path: &str,
+    body: String,
+    patience: Duration,
+) -> Result<CallReply, CommandError> {
     let late = |_| {
         io::Error::new(
             ErrorKind::TimedOut,
@@ -69,17 +102,12 @@ pub async fn call_with(
     let request = request(target, method, path, body)?;
     let seen = FirstBytes::default();
     let answer = exchange(RecordingStream::new(stream, &seen), request);
-    let answer = match timeout(patience, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
+    match timeout(patience, answer).await {
+        Ok(answer) => answer.map_err(|error| unanswered(target, &seen, &error)),
         Err(_) => {
             let error = format!("no answer within {}", format_duration(patience));
-            return Err(unanswered(target, &seen, &error));
+            Err(unanswered(target, &seen, &error))
         }
-    };
-    match answer.status.is_success() && answer.is_json() {
-        true => Ok(answer.body),
-        false => Err(refused(target, &answer)),
     }
 }
 

@@ -6,6 +6,7 @@ mod arguments;
 mod call;
 mod connections;
 mod found;
+mod healthcheck;
 mod jobs;
 mod layout;
 mod listing;
@@ -31,6 +32,7 @@ pub use arguments::{
     AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments, WeightArguments,
 };
 pub use connections::{CloseArguments, ListArguments, MoveArguments, close, list, move_many};
+pub use healthcheck::{HealthcheckArguments, healthcheck};
 pub use jobs::{AbortArguments, abort, list as jobs};
 pub use operate::{drain, maint, ready, weight};
 pub use plan::{PlanArguments, plan};
@@ -69,11 +71,18 @@ where
     F: AsyncFnOnce(&AdminTarget, OutputFormat) -> Result<(), CommandError>,
 {
     let target = AdminTarget::find(&arguments.given())?;
+    ask_target(async || asking(&target, arguments.output).await)
+}
+
+fn ask_target<F>(asking: F) -> Result<(), CommandError>
+where
+    F: AsyncFnOnce() -> Result<(), CommandError>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(CommandError::io("start the runtime"))?;
-    runtime.block_on(asking(&target, arguments.output))
+    runtime.block_on(asking())
 }
 
 fn connections(count: u64) -> String {

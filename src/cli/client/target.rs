@@ -153,7 +153,7 @@ fn is_local(address: &Bind) -> bool {
 }
 
 /// An endpoint bound to every address is asked on loopback.
-fn reachable(bind: Bind) -> Bind {
+pub(super) fn reachable(bind: Bind) -> Bind {
     match bind {
         Bind::Tcp(address) if address.ip().is_unspecified() => {
             let loopback: std::net::IpAddr = match address {
