@@ -8,6 +8,7 @@ texts and tables for unwinding, is in `others` of its section.
 """
 
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -61,6 +62,7 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     binary = sys.argv[1]
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     code, data = Counter(), Counter()
     for size, kind, name in symbols(binary):
         (code if kind in "tTwW" else data)[package(name)] += 0 if kind in "bB" else size
