@@ -5,11 +5,14 @@ use std::process::Command;
 
 /// Names the commit where there is no git: `packaging/build` sets it.
 const COMMIT: &str = "EVENKEEL_COMMIT";
+/// Says `static` where only the last link is: `packaging/build` sets it.
+const LINKAGE: &str = "EVENKEEL_LINKAGE";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.lock");
     println!("cargo:rerun-if-env-changed={COMMIT}");
+    println!("cargo:rerun-if-env-changed={LINKAGE}");
     let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
     record(COMMIT, &commit());
     record("EVENKEEL_TARGET", &target());
@@ -56,7 +59,9 @@ fn git(arguments: &[&str]) -> Option<String> {
 fn target() -> String {
     let target = variable("TARGET").unwrap_or_default();
     let features = variable("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
-    if features.split(',').any(|feature| feature == "crt-static") {
+    let is_static = features.split(',').any(|feature| feature == "crt-static")
+        || variable(LINKAGE).as_deref() == Some("static");
+    if is_static {
         format!("{target} (static)")
     } else {
         target
@@ -71,6 +76,8 @@ fn variable(name: &str) -> Option<String> {
 fn locked<'a>(lock: &'a str, package: &str) -> &'a str {
     let name = format!("name = \"{package}\"");
     let mut lines = lock.lines().skip_while(|line| *line != name);
-    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = "));
+    let version = lines
+        .nth(1)
+        .and_then(|line| line.strip_prefix("version = "));
     version.map_or("unknown", |quoted| quoted.trim_matches('"'))
 }

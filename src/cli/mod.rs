@@ -9,6 +9,7 @@ mod demo;
 mod failure;
 mod locate;
 mod logs;
+mod notify;
 mod output;
 mod run;
 mod schema;

@@ -1,10 +1,13 @@
 //! `evenkeel run`: the balancer, from its configuration to its last connection.
 
+use std::sync::Arc;
+
 use super::RunArguments;
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
 use super::locate::locate;
 use super::logs::Logs;
+use super::notify::Notifier;
 use crate::server::{ConfigSource, Signals};
 
 /// Runs until a signal asks to stop and the stop is over.
@@ -19,6 +22,9 @@ pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         let balancer = Balancer::start(config, source, logs).await?;
+        if let Some(manager) = Notifier::from_environment() {
+            tokio::spawn(manager.follow(Arc::clone(&balancer.server)));
+        }
         balancer.server.run(signals).await;
         Ok(())
     })
