@@ -77,7 +77,21 @@ fn the_version_is_the_package_s() {
     let output = run(Path::new("/"), &["--version"]);
     assert_eq!(output.status.code(), Some(0));
     let version = concat!("evenkeel ", env!("CARGO_PKG_VERSION"), "\n");
-    assert_eq!(stdout(&output), version);
+    let details = stdout(&output);
+    let named: Vec<_> = details
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .collect();
+    assert!(details.starts_with(version), "{details}");
+    let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["commit", "target", "rustls", "aws-lc-rs"]);
+    assert!(
+        named[1..]
+            .iter()
+            .all(|(_, value)| !value.starts_with("unknown"))
+    );
+    let short = run(Path::new("/"), &["-V"]);
+    assert_eq!(stdout(&short), version);
 }
 
 #[test]
@@ -357,4 +371,30 @@ fn demos_run_side_by_side() {
     let admin = authority(&second["admin"]);
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     assert!(ask(admin, &request).starts_with("HTTP/1.1 200"));
+}
+
+/// As systemd does for Type=notify.
+#[test]
+fn a_service_manager_hears_of_the_start() {
+    let folder = folder_with(CONFIG);
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .unwrap();
+    let received = || {
+        let mut buffer = [0; 256];
+        let length = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut child = evenkeel(folder.path())
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "30000000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(received(), "READY=1");
+    assert_eq!(received(), "STATUS=0 connections\nWATCHDOG=1");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -10,9 +10,11 @@ mod demo;
 mod failure;
 mod locate;
 mod logs;
+mod notify;
 mod output;
 mod run;
 mod schema;
+mod version;
 
 use std::process::ExitCode;
 
@@ -25,7 +27,7 @@ use run::RunArguments;
 
 /// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version)]
+#[command(name = "evenkeel", version, long_version = version::DETAILS)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -65,6 +67,8 @@ enum Command {
     Close(client::CloseArguments),
     /// Move those that a filter finds to other backends, at a pace, where their pool has `resume`
     Move(client::MoveArguments),
+    /// Exit with 0 if the running balancer is healthy, for container engines
+    Healthcheck(client::HealthcheckArguments),
     /// List the jobs on live connections
     Jobs(client::AskArguments),
     /// Abort a job: it ends no more connections
@@ -86,6 +90,11 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Definition of the command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 impl Arguments {
@@ -134,6 +143,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         Some(Command::Connections(arguments)) => client::list(arguments),
         Some(Command::Close(arguments)) => client::close(arguments),
         Some(Command::Move(arguments)) => client::move_many(arguments),
+        Some(Command::Healthcheck(arguments)) => client::healthcheck(arguments),
         Some(Command::Jobs(arguments)) => client::jobs(arguments),
         Some(Command::Abort(arguments)) => client::abort(arguments),
     }

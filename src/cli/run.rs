@@ -1,11 +1,14 @@
 //! `evenkeel run`: the balancer, from its configuration to its last connection.
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
 use super::locate::{ConfigArgument, locate};
 use super::logs::{LogArguments, Logs};
+use super::notify::Notifier;
 use crate::server::{ConfigSource, Signals};
 
 #[derive(Debug, Args)]
@@ -28,6 +31,9 @@ pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         let balancer = Balancer::start(config, source, logs).await?;
+        if let Some(manager) = Notifier::from_environment() {
+            tokio::spawn(manager.follow(Arc::clone(&balancer.server)));
+        }
         balancer.server.run(signals).await;
         Ok(())
     })

@@ -28,11 +28,18 @@ where
     F: AsyncFnOnce(&AdminTarget, OutputFormat) -> Result<(), CommandError>,
 {
     let target = AdminTarget::find(&arguments.target, arguments.config().as_deref())?;
+    block_on(asking(&target, arguments.output))
+}
+
+/// Runs a command's exchange with an endpoint to its end.
+pub fn block_on(
+    asking: impl Future<Output = Result<(), CommandError>>,
+) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(CommandError::io("start the runtime"))?;
-    runtime.block_on(asking(&target, arguments.output))
+    runtime.block_on(asking)
 }
 
 /// Sends one request and shows its answer.

@@ -7,6 +7,7 @@ mod ask;
 mod connections;
 mod drain;
 mod first_bytes;
+mod healthcheck;
 mod jobs;
 mod layout;
 mod listing;
@@ -25,6 +26,7 @@ pub use arguments::{
 };
 pub use connections::{CloseArguments, ListArguments, MoveArguments, close, list, move_many};
 pub use drain::{drain, maint, ready, weight};
+pub use healthcheck::{HealthcheckArguments, healthcheck};
 pub use jobs::{AbortArguments, abort, list as jobs};
 pub use plan::{PlanArguments, plan};
 pub use reload::reload;

@@ -73,6 +73,38 @@ pub async fn send(
     request: ApiRequest<'_>,
     patience: Duration,
 ) -> Result<Bytes, CommandError> {
+    let answer = reply(target, request, patience).await?;
+    if answer.status.is_success() && answer.is_json() {
+        Ok(answer.body)
+    } else {
+        Err(refused(target, &answer))
+    }
+}
+
+/// Returns the text of a page that is no JSON, such as `/healthz`.
+///
+/// # Errors
+/// The endpoint cannot be reached, does not answer within `patience`, or answers with an error.
+pub async fn text(
+    target: &AdminTarget,
+    path: &str,
+    patience: Duration,
+) -> Result<String, CommandError> {
+    let answer = reply(target, ApiRequest::get(path), patience).await?;
+    let text = clean(String::from_utf8_lossy(&answer.body).trim());
+    if answer.status.is_success() {
+        Ok(text + "\n")
+    } else {
+        let status = answer.status;
+        Err(CommandError::Other(format!("{status} from {path}: {text}")))
+    }
+}
+
+async fn reply(
+    target: &AdminTarget,
+    request: ApiRequest<'_>,
+    patience: Duration,
+) -> Result<CallReply, CommandError> {
     let late = |_| {
         io::Error::new(
             ErrorKind::TimedOut,
@@ -89,18 +121,12 @@ pub async fn send(
     let recorder = seen.clone();
     let stream = InspectReader::new(stream, move |bytes: &[u8]| recorder.add(bytes));
     let answer = exchange(stream, request);
-    let answer = match timeout(patience, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(unanswered(target, &seen, &error)),
+    match timeout(patience, answer).await {
+        Ok(answer) => answer.map_err(|error| unanswered(target, &seen, &error)),
         Err(_) => {
             let error = format!("no answer within {}", format_duration(patience));
-            return Err(unanswered(target, &seen, &error));
+            Err(unanswered(target, &seen, &error))
         }
-    };
-    if answer.status.is_success() && answer.is_json() {
-        Ok(answer.body)
-    } else {
-        Err(refused(target, &answer))
     }
 }
 

@@ -162,7 +162,7 @@ fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
 }
 
 /// Returns the address to ask at: loopback, for an endpoint bound to every address.
-fn reachable(bind: Bind) -> Bind {
+pub(super) fn reachable(bind: Bind) -> Bind {
     match bind {
         Bind::Tcp(address) if address.ip().is_unspecified() => {
             let loopback: std::net::IpAddr = match address {

@@ -1,0 +1,83 @@
+//! Records in the binary from which commit, for which target and with which TLS libraries it is built.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Names the commit where there is no git: `packaging/build` sets it.
+const COMMIT: &str = "EVENKEEL_COMMIT";
+/// Says `static` where only the last link is: `packaging/build` sets it.
+const LINKAGE: &str = "EVENKEEL_LINKAGE";
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    println!("cargo:rerun-if-env-changed={COMMIT}");
+    println!("cargo:rerun-if-env-changed={LINKAGE}");
+    let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
+    record(COMMIT, &commit());
+    record("EVENKEEL_TARGET", &target());
+    record("EVENKEEL_RUSTLS", locked(&lock, "rustls"));
+    record("EVENKEEL_AWS_LC_RS", locked(&lock, "aws-lc-rs"));
+    record("EVENKEEL_AWS_LC_SYS", locked(&lock, "aws-lc-sys"));
+}
+
+fn record(name: &str, value: &str) {
+    println!("cargo:rustc-env={name}={value}");
+}
+
+fn commit() -> String {
+    if let Some(given) = variable(COMMIT) {
+        return given;
+    }
+    // A debug build would be compiled anew after every commit.
+    if variable("PROFILE").as_deref() != Some("release") {
+        return "not recorded (debug build)".to_owned();
+    }
+    from_git().unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The commit of this checkout, and not that of a repository which this folder happens to be in.
+fn from_git() -> Option<String> {
+    Path::new(".git").exists().then_some(())?;
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    for moved in ["HEAD", "logs/HEAD"] {
+        let file = git(&["rev-parse", "--git-path", moved])?;
+        if Path::new(&file).exists() {
+            println!("cargo:rerun-if-changed={file}");
+        }
+    }
+    Some(commit)
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let text = text.trim();
+    (output.status.success() && !text.is_empty()).then(|| text.to_owned())
+}
+
+fn target() -> String {
+    let target = variable("TARGET").unwrap_or_default();
+    let features = variable("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let is_static = features.split(',').any(|feature| feature == "crt-static")
+        || variable(LINKAGE).as_deref() == Some("static");
+    if is_static {
+        format!("{target} (static)")
+    } else {
+        target
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The version of a package in Cargo.lock.
+fn locked<'a>(lock: &'a str, package: &str) -> &'a str {
+    let name = format!("name = \"{package}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name);
+    let version = lines
+        .nth(1)
+        .and_then(|line| line.strip_prefix("version = "));
+    version.map_or("unknown", |quoted| quoted.trim_matches('"'))
+}

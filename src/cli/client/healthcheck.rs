@@ -1,0 +1,57 @@
+//! `evenkeel healthcheck`: tells whether a balancer serves, as an exit code, for container engines
+//! and scripts.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::arguments::AskArguments;
+use super::ask::block_on;
+use super::request::text;
+use super::target::{AdminTarget, reachable};
+use crate::cli::failure::CommandError;
+use crate::cli::output::print;
+use crate::config;
+
+#[derive(Debug, Args)]
+pub struct HealthcheckArguments {
+    /// Ask whether it takes new connections, too: it does not once it is stopping
+    #[arg(long)]
+    ready: bool,
+    #[command(flatten)]
+    ask: AskArguments,
+}
+
+/// Longest time for an answer: an engine kills the check after its own time-out.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the admin endpoint, or that of `[metrics]` where the file has no `[admin]`.
+pub fn healthcheck(arguments: HealthcheckArguments) -> Result<(), CommandError> {
+    let path = if arguments.ready {
+        "/readyz"
+    } else {
+        "/healthz"
+    };
+    let target = match metrics(&arguments.ask) {
+        Some(target) => target,
+        None => AdminTarget::find(&arguments.ask.target, arguments.ask.config().as_deref())?,
+    };
+    block_on(async { print(&text(&target, path, PATIENCE).await?) })
+}
+
+/// Returns the endpoint of `[metrics]`, which needs no token, where there is no other one.
+fn metrics(arguments: &AskArguments) -> Option<AdminTarget> {
+    let file = arguments
+        .config()
+        .filter(|_| arguments.target.admin.is_none())?;
+    let text = std::fs::read_to_string(&file).ok()?;
+    let config = config::parse(&text, &file).ok()?;
+    let metrics = config.metrics.filter(|_| config.admin.is_none())?;
+    Some(AdminTarget {
+        address: reachable(metrics.bind),
+        name: None,
+        token: None,
+        tls: None,
+        origin: file.display().to_string(),
+    })
+}
