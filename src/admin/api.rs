@@ -25,7 +25,7 @@ use super::{look, metrics, plan, rules};
 use crate::base::units::parse_duration;
 use crate::net::Peer;
 use crate::pool::{Backend, OperatorState, Pool};
-use crate::server::jobs::JobTarget as Subject;
+use crate::server::jobs::{JobAction, JobTarget as Subject};
 use crate::server::{Condition, Server};
 
 /// Drains with `wait` at once, each of which holds a connection; more are told to ask again.
@@ -148,8 +148,8 @@ impl Api {
             ApiRoute::Weight(target) => set_weight(server, &target, body).await,
             ApiRoute::Connections => connections::list(server, uri.query()).await,
             ApiRoute::Connection(id) => connections::close(server, &id, body).await,
-            ApiRoute::End => jobs::end(server, body, Subject::Filter).await,
-            ApiRoute::Move => jobs::end(server, body, Subject::Move).await,
+            ApiRoute::End => jobs::end(server, body, JobAction::Close).await,
+            ApiRoute::Move => jobs::end(server, body, JobAction::Move).await,
             ApiRoute::Jobs => Ok(jobs::list(server)),
             ApiRoute::Job(id) => jobs::show(server, &id),
             ApiRoute::AbortJob(id) => jobs::abort(server, &id, body).await,

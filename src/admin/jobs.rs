@@ -24,7 +24,7 @@ use crate::config::{self, BackendName, defaults};
 use crate::observe::kept_tag;
 use crate::relay::Filter;
 use crate::server::Server;
-use crate::server::jobs::{DrainRate, Job, JobTarget, TooMany};
+use crate::server::jobs::{DrainRate, Job, JobAction, JobRequest, JobTarget, TooMany};
 
 /// How long an answer waits for the first count of a job.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -223,11 +223,11 @@ impl FilterBody {
     }
 }
 
-/// `POST /api/v1/connections/close` and `/move`: `target` makes a job's target of what is meant.
+/// `POST /api/v1/connections/close` and `/move`.
 pub(super) async fn end<B>(
     server: &Arc<Server>,
     body: B,
-    target: fn(Filter) -> JobTarget,
+    action: JobAction,
 ) -> Result<Reply, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -254,11 +254,10 @@ where
     };
     let pace = pace(rate, deadline, after, close, None)?;
     known::verify(server, &filter).await?;
-    let target = target(filter);
-    if let JobTarget::Move(filter) = &target {
-        known::verify_move(server, filter)?;
+    if action == JobAction::Move {
+        known::verify_move(server, &filter)?;
     }
-    let job = start(server, target, pace).await?;
+    let job = start(server, JobRequest::matching(filter, action, pace)).await?;
     Ok(json(StatusCode::ACCEPTED, &view(&job)))
 }
 
@@ -282,13 +281,15 @@ pub(super) async fn apply_drain(
         DrainRequest::Usual(None) => return Ok(None),
         DrainRequest::Usual(Some(pace)) | DrainRequest::Paced(pace) => pace,
     };
-    start(server, target, pace).await.map(Some)
+    start(server, JobRequest::drain(target, pace))
+        .await
+        .map(Some)
 }
 
 /// Begins a job, and tells the log. What is said of it then is what it has counted.
-async fn start(server: &Server, target: JobTarget, pace: DrainRate) -> Result<Arc<Job>, ApiError> {
+async fn start(server: &Server, request: JobRequest) -> Result<Arc<Job>, ApiError> {
     let busy = |error: TooMany| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-    let job = server.end_connections(target, pace).map_err(busy)?;
+    let job = server.jobs().start(request).map_err(busy)?;
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
     let JobView { target, pace, .. } = view(&job);
     info!(
@@ -346,7 +347,7 @@ pub(super) fn view(job: &Job) -> JobView {
         rate,
         deadline,
         after,
-        goodbye,
+        close_frame,
     } = &job.pace;
     let rate = rate.map(|rate| rate.to_string());
     let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));
@@ -355,27 +356,28 @@ pub(super) fn view(job: &Job) -> JobView {
     JobView {
         id: job.id,
         by: job.origin.as_str().to_owned(),
-        target: target(&job.target),
+        target: target(job),
         phase: job.phase().as_str().to_owned(),
-        moves: matches!(job.target, JobTarget::Move(_)),
+        moves: job.action == JobAction::Move,
         ended: job.ended(),
         left: job.left(),
         left_seconds: job.left_in().map(|left| left.as_secs()),
         pace: pace.join(", "),
-        code: goodbye.code,
+        code: close_frame.code,
         started_at: stamp(job.started_at),
     }
 }
 
-fn target(target: &JobTarget) -> String {
-    let filter = match target {
-        JobTarget::Backend(backend) => return format!("{}/{}", backend.pool(), backend.name()),
-        JobTarget::Surplus(surplus) => return format!("{} (rebalance)", surplus.pool.name()),
-        JobTarget::Listener(listener) => return format!("listener {}", listener.name),
-        JobTarget::Move(filter) => return format!("move of {}", conditions(filter)),
-        JobTarget::Filter(filter) => filter,
-    };
-    conditions(filter)
+fn target(job: &Job) -> String {
+    match &job.target {
+        JobTarget::Backend(backend) => format!("{}/{}", backend.pool(), backend.name()),
+        JobTarget::Pool(pool) => format!("{} (rebalance)", pool.name()),
+        JobTarget::Listener(listener) => format!("listener {}", listener.name),
+        JobTarget::Filter(filter) if job.action == JobAction::Move => {
+            format!("move of {}", conditions(filter))
+        }
+        JobTarget::Filter(filter) => conditions(filter),
+    }
 }
 
 fn conditions(filter: &Filter) -> String {

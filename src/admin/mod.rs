@@ -72,11 +72,11 @@ impl AdminServer {
     pub fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
         let admin = Arc::new(AdminServer {
             server: Arc::downgrade(server),
-            runtime: server.watch(),
+            runtime: server.control_runtime(),
             bound: Arc::default(),
             refused: Arc::default(),
         });
-        server.follow(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
+        server.add_participant(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
         admin
     }
 
@@ -264,7 +264,7 @@ impl EndpointChange {
 /// Its certificate is renewed as those of the listeners are.
 fn follow_tls(server: &Weak<Server>, gate: &EndpointGuard) {
     if let (Some(server), Some(terminator)) = (server.upgrade(), gate.tls()) {
-        server.follow_tls(terminator);
+        server.watch_tls(terminator);
     }
 }
 

@@ -41,7 +41,7 @@ where
     };
     let _turn = plans.try_acquire().map_err(busy)?;
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
-    match server.forecast(configuration).await {
+    match server.plan(configuration).await {
         Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
         Err(messages) => {
             let message = "the configuration has errors";

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod close_code;
+pub mod debounce;
 pub mod expiring_set;
 pub mod fair_queue;
 pub mod log_throttle;

@@ -2,9 +2,10 @@
 //! So no half of a write is taken, whatever way the files are written, renamed over or swapped behind a link.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::files::{FileContents, FileStamp, Fingerprint, stamp};
+use crate::base::debounce::{Debounce, Verdict};
 
 /// Between the two looks at a change: far longer than a program takes from one write to the next.
 pub const SETTLE: Duration = Duration::from_millis(500);
@@ -17,9 +18,8 @@ const UNSURE_LOOKS: u8 = 2;
 pub struct FileWatch {
     stamps: Vec<Option<FileStamp>>,
     unsure: u8,
-    /// Of all contents; `None`: no look was made.
-    seen: Option<Fingerprint>,
-    /// Of those that were taken last, good or bad.
+    debounce: Debounce<Fingerprint>,
+    /// Fingerprint of the contents that were taken last, good or bad.
     taken: Option<Fingerprint>,
 }
 
@@ -39,7 +39,7 @@ impl FileWatch {
         FileWatch {
             stamps: Vec::new(),
             unsure: UNSURE_LOOKS,
-            seen: None,
+            debounce: Debounce::new(Duration::ZERO),
             taken: None,
         }
     }
@@ -51,12 +51,10 @@ impl FileWatch {
         // Before the files are read: what is written meanwhile is seen by the next look.
         let stamps = files.clone().map(|file| stamp(file)).collect();
         let contents = FileContents::read(files);
-        let seen = Some(contents.fingerprint());
         let look = FileWatch {
             stamps,
-            unsure: UNSURE_LOOKS,
-            seen,
-            taken: seen,
+            taken: Some(contents.fingerprint()),
+            ..FileWatch::unseen()
         };
         (look, contents)
     }
@@ -77,15 +75,15 @@ impl FileWatch {
         }
         self.stamps = stamps;
         let contents = FileContents::read(files);
-        let seen = Some(contents.fingerprint());
-        let before = std::mem::replace(&mut self.seen, seen);
-        if seen == self.taken {
-            return FileChange::Same;
+        let seen = contents.fingerprint();
+        let is_known = self.taken == Some(seen);
+        match self.debounce.look(Instant::now(), seen, is_known) {
+            Verdict::Same => FileChange::Same,
+            Verdict::Wait(_) => FileChange::Unsettled,
+            Verdict::Settled(seen) => {
+                self.taken = Some(seen);
+                FileChange::Changed(contents)
+            }
         }
-        if seen != before {
-            return FileChange::Unsettled;
-        }
-        self.taken = seen;
-        FileChange::Changed(contents)
     }
 }

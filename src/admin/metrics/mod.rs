@@ -75,7 +75,7 @@ struct CertificateEnd {
 impl Snapshot {
     fn take(server: &Server, refused: &RefusalTotals) -> Snapshot {
         let listeners = server.listeners();
-        let above = server.tls_above();
+        let above = server.endpoint_tls();
         let certificates = listeners
             .iter()
             .map(|one| (one.name.as_str(), one.certificates.clone()));

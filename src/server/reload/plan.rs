@@ -1,0 +1,231 @@
+//! Preview of a reload, with the live connections that each part has now. Nothing is loaded or
+//! changed, and no file that the text names is opened: it may come from far away. Addresses are
+//! tried: bound and let go, without a listen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::condition::Condition;
+use super::error::{ReloadError, lines};
+use crate::config::{self, Change, Config, Fate, Part, Step};
+use crate::pool::Pool;
+use crate::server::listeners;
+use crate::server::lock::lock;
+use crate::server::state::Server;
+
+/// Preview of a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReloadPreview {
+    pub parts: Vec<PreviewPart>,
+    /// Keys that differ and are read at start only.
+    pub needs_restart: Vec<&'static str>,
+    /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
+    pub refusals: Vec<String>,
+    pub totals: Totals,
+}
+
+/// A part of the configuration and the effect of the reload on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviewPart {
+    pub step: Step,
+    /// Connections on it now; those of a route are not counted.
+    pub live: Option<u64>,
+    /// Connections that the reload ends: none, so far.
+    pub closes: u64,
+    /// Connections that stay on something that the new configuration does not have: a removed
+    /// listener, pool or backend, or the address that one had before.
+    pub left_behind: u64,
+}
+
+/// Sums over the parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Parts that differ in any way.
+    pub changes: u64,
+    pub adds: u64,
+    pub removes: u64,
+    pub kept: u64,
+    pub closes: u64,
+    /// Over listeners and backends; a connection that both leave behind counts twice.
+    pub left_behind: u64,
+}
+
+impl Server {
+    /// Previews a reload of `text`.
+    ///
+    /// # Errors
+    /// Every error of the text, one line each.
+    pub async fn plan(self: &Arc<Self>, text: String) -> Result<ReloadPreview, Vec<String>> {
+        let server = Arc::clone(self);
+        let plan = move || {
+            let parsed = config::parse(&text, server.source.file());
+            let new = parsed.map_err(|errors| lines(&errors))?;
+            let mut preview = server.preview(&new);
+            preview.refusals = server.bind_errors(&new);
+            Ok(preview)
+        };
+        let done = self.control_runtime().spawn_blocking(plan).await;
+        done.unwrap_or_else(|error| Err(vec![format!("plan: {error}")]))
+    }
+
+    /// # Errors
+    /// The conditions that do not hold of a reload to `new`.
+    pub(super) fn check_conditions(
+        &self,
+        conditions: &[Condition],
+        new: &Config,
+    ) -> Result<(), ReloadError> {
+        if conditions.is_empty() {
+            return Ok(());
+        }
+        let totals = self.preview(new).totals;
+        let broken = conditions.iter().filter(|one| !one.holds(&totals));
+        let errors: Vec<String> = broken
+            .map(|one| format!("{one} does not hold: it would be {}", one.value(&totals)))
+            .collect();
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors.into())
+        }
+    }
+
+    fn preview(&self, new: &Config) -> ReloadPreview {
+        let old = self.config();
+        let mut steps = config::forecast(&old, new);
+        steps.extend(self.discovered(&old, new));
+        let live = self.live_counts();
+        let parts: Vec<PreviewPart> = steps.into_iter().map(|step| live.part(step)).collect();
+        let restart = config::diff(&old, new).into_iter();
+        ReloadPreview {
+            totals: Totals::of(&parts),
+            parts,
+            refusals: Vec::new(),
+            needs_restart: restart
+                .filter_map(|change| match change {
+                    Change::NeedsRestart { key } => Some(key),
+                    _ => None,
+                })
+                .collect(),
+        }
+    }
+
+    /// Errors of addresses that a reload could not bind.
+    fn bind_errors(&self, new: &Config) -> Vec<String> {
+        // A reload shares ports for a moment, as this does.
+        let _one_at_a_time = lock(&self.reloading);
+        let present = lock(&self.live).listeners.clone();
+        let mut errors = listeners::bind_errors(&present, &new.listeners);
+        for participant in lock(&self.participants).clone() {
+            errors.extend(participant.preview(new));
+        }
+        errors
+    }
+
+    /// Backends that DNS names, and no file: they stay as long as their pool has `discover`.
+    fn discovered(&self, old: &Config, new: &Config) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (name, settings) in &old.pools {
+            let Some(pool) = self.pool(name) else {
+                continue;
+            };
+            let goes_on = new.pools.get(name);
+            let configured = goes_on.into_iter().chain([settings]);
+            let named: Vec<&str> = configured
+                .flat_map(|pool| &pool.backends)
+                .map(|backend| backend.name.as_str())
+                .collect();
+            let stays = goes_on.is_some_and(|pool| pool.discover.is_some());
+            let backends = pool.backends();
+            let found = backends
+                .iter()
+                .filter(|one| !named.contains(&&**one.name()));
+            steps.extend(found.map(|backend| Step {
+                part: Part::Backend {
+                    pool: name.clone(),
+                    backend: backend.name().to_string(),
+                },
+                fate: if stays { Fate::Kept } else { Fate::Removed },
+                keys: Vec::new(),
+            }));
+        }
+        steps
+    }
+
+    fn live_counts(&self) -> LiveCounts {
+        let listeners = self.listeners().into_iter().map(|listener| {
+            let live = listener.counters.live.load(Ordering::Relaxed);
+            (listener.name, live)
+        });
+        let pools = self.pools().into_iter();
+        LiveCounts {
+            listeners: listeners.collect(),
+            pools: pools.map(|pool| (pool.name().to_string(), pool)).collect(),
+        }
+    }
+}
+
+struct LiveCounts {
+    listeners: BTreeMap<String, u64>,
+    pools: BTreeMap<String, Arc<Pool>>,
+}
+
+impl LiveCounts {
+    fn part(&self, step: Step) -> PreviewPart {
+        let live = match &step.part {
+            Part::Listener { listener } => self.listeners.get(listener).copied().or(Some(0)),
+            Part::Pool { pool } => Some(self.of_pool(pool)),
+            Part::Backend { pool, backend } => Some(self.of_backend(pool, backend)),
+            Part::Route { .. } | Part::Global | Part::AccessLog | Part::Admin | Part::Metrics => {
+                None
+            }
+        };
+        let moves = step
+            .keys
+            .iter()
+            .any(|key| ["bind", "address"].contains(key));
+        let left = step.fate == Fate::Removed || step.fate == Fate::Changed && moves;
+        PreviewPart {
+            live,
+            closes: 0,
+            left_behind: live.filter(|_| left).unwrap_or_default(),
+            step,
+        }
+    }
+
+    fn of_pool(&self, pool: &str) -> u64 {
+        let Some(pool) = self.pools.get(pool) else {
+            return 0;
+        };
+        let all = pool.backends().into_iter().chain(pool.retired());
+        all.map(|backend| backend.live()).sum()
+    }
+
+    fn of_backend(&self, pool: &str, backend: &str) -> u64 {
+        let backend = self.pools.get(pool).and_then(|pool| pool.backend(backend));
+        backend.map_or(0, |backend| backend.live())
+    }
+}
+
+impl Totals {
+    fn of(parts: &[PreviewPart]) -> Totals {
+        let mut totals = Totals::default();
+        for part in parts {
+            let count = match part.step.fate {
+                Fate::Kept => &mut totals.kept,
+                Fate::Added => &mut totals.adds,
+                Fate::Removed => &mut totals.removes,
+                Fate::Changed => &mut totals.changes,
+            };
+            *count += 1;
+            totals.closes += part.closes;
+            // Those of a pool are counted with its backends.
+            if !matches!(part.step.part, Part::Pool { .. }) {
+                totals.left_behind += part.left_behind;
+            }
+        }
+        totals.changes += totals.adds + totals.removes;
+        totals
+    }
+}

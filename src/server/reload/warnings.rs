@@ -1,0 +1,155 @@
+//! Warnings of `evenkeel check` about the files of a configuration and this machine's addresses.
+//! Nothing is refused for them.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::config::{Bind, Certificate, Config, Draft, Finding, Identity, ListenerTls, Terminate};
+use crate::net::{self, PortHolder};
+use crate::server::watch::expiry::ends_soon;
+use crate::tls;
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// Adds the warnings of the files that `draft` names.
+pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
+    let Some(config) = draft.config() else { return };
+    let certificates = certificates(config).into_iter();
+    let expiring = certificates.filter_map(|(key, file)| finding(key, file, expiry(file, now)?));
+    let secrets = secrets(config).into_iter();
+    let readable = secrets.filter_map(|(key, file)| finding(key, file, readable(file)?));
+    for found in expiring.chain(readable).collect::<Vec<_>>() {
+        draft.warn(&found);
+    }
+}
+
+/// Adds the endpoints that could not be bound here. An address that another evenkeel process has is
+/// not reported: mostly the file is for that one.
+pub fn warn_of_binds(draft: &mut Draft) {
+    let Some(config) = draft.config() else { return };
+    let listeners = config.listeners.iter().enumerate();
+    let listeners = listeners.map(|(index, one)| (format!("listener[{index}].bind"), &one.bind));
+    let admin = config.admin.iter();
+    let admin = admin.map(|one| ("admin.bind".to_owned(), &one.bind));
+    let metrics = config.metrics.iter();
+    let metrics = metrics.map(|one| ("metrics.bind".to_owned(), &one.bind));
+    let all = listeners.chain(admin).chain(metrics);
+    let found = all.filter_map(|(key, bind)| {
+        let what = trouble(bind)?;
+        Some(Finding {
+            key,
+            file: None,
+            what,
+        })
+    });
+    for found in found.collect::<Vec<_>>() {
+        draft.warn(&found);
+    }
+}
+
+fn trouble(bind: &Bind) -> Option<String> {
+    match bind {
+        Bind::Tcp(address) => {
+            let error = net::probe(*address).err()?;
+            if error.source.kind() != io::ErrorKind::AddrInUse {
+                return Some(error.to_string());
+            }
+            let PortHolder { pid, name } = net::holder(*address)?;
+            (name != env!("CARGO_PKG_NAME")).then(|| format!("{error} by {name} (process {pid})"))
+        }
+        Bind::Unix(path) => {
+            let folder = path.parent().filter(|folder| !folder.is_dir());
+            if let Some(folder) = folder {
+                return Some(format!("bind {bind}: {} is no folder", folder.display()));
+            }
+            let file = std::fs::symlink_metadata(path).ok()?;
+            let is_other = !file.file_type().is_socket();
+            is_other.then(|| format!("bind {bind}: there is another file"))
+        }
+    }
+}
+
+/// The parts of a configuration, each with a file that it names.
+type Files<'a> = Vec<(String, &'a Path)>;
+
+/// The certificates that this process presents.
+fn certificates(config: &Config) -> Files<'_> {
+    let mut found: Files<'_> = Vec::new();
+    for (key, settings) in terminating(config) {
+        let certificates = settings.certificates.iter();
+        found.extend(certificates.map(|one| (key.clone(), one.cert.as_path())));
+    }
+    found.extend(identities(config).map(|(key, cert, _)| (key, cert)));
+    found
+}
+
+/// The files that nobody else is to read.
+fn secrets(config: &Config) -> Files<'_> {
+    let mut found: Files<'_> = Vec::new();
+    for (key, settings) in terminating(config) {
+        let keys = settings.certificates.iter().map(|one| &one.key);
+        let files = keys.chain(&settings.ticket_keys);
+        found.extend(files.map(|file| (key.clone(), file.as_path())));
+    }
+    found.extend(identities(config).map(|(key, _, file)| (key, file)));
+    for (name, pool) in &config.pools {
+        let file = pool.sticky.as_ref().map(|sticky| sticky.key_file.as_path());
+        found.extend(file.map(|file| (format!("pool.{name}.sticky"), file)));
+    }
+    if let Some(admin) = &config.admin {
+        let files = admin.tokens.iter().map(|token| &token.file);
+        let files = files.chain(&admin.token_file);
+        found.extend(files.map(|file| ("admin".to_owned(), file.as_path())));
+    }
+    found
+}
+
+fn terminating(config: &Config) -> impl Iterator<Item = (String, &Terminate)> {
+    let listeners = config.listeners.iter().enumerate();
+    listeners.filter_map(|(index, listener)| match &listener.tls {
+        Some(ListenerTls::Terminate(settings)) => {
+            Some((format!("listener[{index}].tls"), settings))
+        }
+        _ => None,
+    })
+}
+
+/// Key in the configuration, certificate and its key file, of the admin endpoint and of the pools
+/// that have them.
+fn identities(config: &Config) -> impl Iterator<Item = (String, &Path, &Path)> {
+    let pools = config.pools.iter().filter_map(|(name, pool)| {
+        let Identity { cert, key } = pool.tls.as_ref()?.identity.as_ref()?;
+        Some((format!("pool.{name}.tls"), cert.as_path(), key.as_path()))
+    });
+    let admin = config.admin.iter().filter_map(|admin| {
+        let Certificate { cert, key, .. } = admin.tls.as_ref()?;
+        Some(("admin.tls".to_owned(), cert.as_path(), key.as_path()))
+    });
+    pools.chain(admin)
+}
+
+fn finding(key: String, file: &Path, what: String) -> Option<Finding> {
+    Some(Finding {
+        key,
+        file: Some(file.to_owned()),
+        what: format!("{}: {what}", file.display()),
+    })
+}
+
+fn expiry(file: &Path, now: SystemTime) -> Option<String> {
+    let certificate = tls::certificate_facts(file)?;
+    let left = ends_soon(&certificate, now)?.as_secs();
+    Some(match (left, left / DAY_SECONDS) {
+        (0, _) => "the certificate has expired".to_owned(),
+        (_, 0) => "the certificate expires within a day".to_owned(),
+        (_, 1) => "the certificate expires in 1 day".to_owned(),
+        (_, days) => format!("the certificate expires in {days} days"),
+    })
+}
+
+fn readable(file: &Path) -> Option<String> {
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    (mode & 0o004 != 0).then(|| "every user of this machine can read this secret".to_owned())
+}

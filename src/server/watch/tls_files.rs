@@ -1,0 +1,75 @@
+//! Watches the files that TLS is made of, and those of pools.
+//!
+//! Only a poll: a link that is swapped in another folder, a network file system or a write within a
+//! mapped file raise no event.
+
+use std::mem;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::files::{FileWatcher, POLL, REST};
+use super::pool_files::PoolFiles;
+use crate::server::lock::lock;
+use crate::server::state::Server;
+use crate::tls::{Refreshed, SETTLE, TlsAcceptor};
+
+/// The TLS files of listeners and endpoints, and the files of pools.
+#[derive(Default)]
+pub(super) struct TlsFiles {
+    pools: PoolFiles,
+}
+
+impl FileWatcher for TlsFiles {
+    const NAME: &str = "watch of TLS files";
+
+    async fn look(&mut self, server: &Arc<Server>) -> Duration {
+        let (running, mut pools) = (Arc::clone(server), mem::take(&mut self.pools));
+        let look = server.control_runtime().spawn_blocking(move || {
+            let wait = running.look_at_files(&mut pools);
+            (wait, pools)
+        });
+        // A look that panicked is made again.
+        let (wait, pools) = look.await.unwrap_or((POLL, PoolFiles::default()));
+        self.pools = pools;
+        wait
+    }
+}
+
+impl Server {
+    /// Watches the files of an acceptor above the listeners, that of the admin endpoint, for as long
+    /// as it lives.
+    pub fn watch_tls(&self, acceptor: &Arc<TlsAcceptor>) {
+        let mut endpoints = lock(&self.endpoint_tls);
+        endpoints.retain(|known| known.strong_count() > 0);
+        endpoints.push(Arc::downgrade(acceptor));
+    }
+
+    /// The acceptors that were passed to [`Server::watch_tls`] and that still live.
+    pub fn endpoint_tls(&self) -> Vec<Arc<TlsAcceptor>> {
+        let endpoints = lock(&self.endpoint_tls);
+        endpoints.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The acceptors of the listeners and of the endpoints.
+    pub(super) fn tls_acceptors(&self) -> Vec<Arc<TlsAcceptor>> {
+        let listeners = lock(&self.live).listeners.clone();
+        let own = listeners.iter().filter_map(|one| one.rules().tls.clone());
+        own.chain(self.endpoint_tls()).collect()
+    }
+
+    /// Time until the next look. Blocks on file I/O.
+    fn look_at_files(&self, pools: &mut PoolFiles) -> Duration {
+        let acceptors = self.tls_acceptors();
+        let unsettled = acceptors
+            .iter()
+            .filter(|one| one.refresh() == Refreshed::Unsettled);
+        let unsettled = unsettled.count();
+        if pools.look(self) || unsettled > 0 {
+            SETTLE
+        } else if acceptors.is_empty() && pools.is_empty() {
+            REST
+        } else {
+            POLL
+        }
+    }
+}
