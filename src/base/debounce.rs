@@ -1,7 +1,9 @@
-//! Decides when something that is looked at again and again has settled. Pure: `now` is an argument.
+//! Decides when something that is looked at again and again has settled. Pure: `now` is an
+//! argument.
 //!
-//! Editors and deploy tools truncate, write in pieces, rename over and swap symlinks; a file read in
-//! the middle of that is cut off. So a look counts only once the looks were the same for a while.
+//! Editors and deploy tools truncate, write in pieces, rename over and swap symlinks; a file read
+//! in the middle of that is cut off. So a look counts only once the looks were the same for a
+//! while.
 
 use std::time::{Duration, Instant};
 
@@ -49,8 +51,8 @@ impl<T: PartialEq> Debounce<T> {
         Verdict::Wait(self.stable - age)
     }
 
-    /// Forgets the looks: there is nothing to look at just now (between unlink and rename, a dangling
-    /// symlink).
+    /// Forgets the looks: there is nothing to look at just now (between unlink and rename, a
+    /// dangling symlink).
     pub fn reset(&mut self) {
         self.seen = None;
     }

@@ -128,8 +128,8 @@ fn is_same(old: &Listening, wanted: &Listener) -> bool {
 }
 
 /// Reasons why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as
-/// the text that names them may come from far away. Not while a reload is prepared: both share ports
-/// for a moment.
+/// the text that names them may come from far away. Not while a reload is prepared: both share
+/// ports for a moment.
 pub(super) fn bind_errors(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
     let mut given_up = given_up(present, wanted.iter());
     let mut errors = Vec::new();

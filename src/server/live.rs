@@ -19,7 +19,8 @@ pub(super) struct Live {
     removed: Vec<RemovedPool>,
     /// In the order of the file.
     pub listeners: Vec<Arc<Listening>>,
-    /// State of the listeners when they stopped; `None` before. Nothing is swapped in any more then.
+    /// State of the listeners when they stopped; `None` before. Nothing is swapped in any more
+    /// then.
     pub stopped: Option<Vec<ListenerStatus>>,
 }
 

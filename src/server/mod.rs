@@ -14,6 +14,7 @@ mod control_runtime;
 mod listeners;
 mod live;
 mod lock;
+mod pool_file;
 mod pools;
 mod reload;
 mod shutdown;

@@ -24,12 +24,13 @@ const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Time for the end of a WebSocket: a frame under way, and an answer to our Close.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
-/// Time for the access log to be written out at the end: a disk that hangs must not keep the process.
-/// A pipe that nobody reads is not waited for.
+/// Time for the access log to be written out at the end: a disk that hangs must not keep the
+/// process. A pipe that nobody reads is not waited for.
 const FLUSH: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at once.
+    /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at
+    /// once.
     pub async fn run(self: Arc<Self>, mut signals: Signals) {
         let asked = Arc::new(Notify::new());
         let _reloading = AbortOnDropHandle::new(
@@ -145,7 +146,8 @@ async fn reload(server: Arc<Server>, asked: Arc<Notify>) {
     whenever(&asked, reload).await;
 }
 
-/// Does `action` whenever it is `asked` for; requests while one is under way make one more after it.
+/// Does `action` whenever it is `asked` for; requests while one is under way make one more after
+/// it.
 async fn whenever<F: Future<Output = ()>>(asked: &Notify, mut action: impl FnMut() -> F) {
     loop {
         asked.notified().await;

@@ -33,8 +33,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. Call it inside a tokio runtime, in the thread that blocked the signals:
-    /// those that came meanwhile are answered.
+    /// Installs the handlers. Call it inside a tokio runtime, in the thread that blocked the
+    /// signals: those that came meanwhile are answered.
     ///
     /// # Errors
     /// The kernel's refusal.

@@ -1,5 +1,5 @@
-//! Reload and stop of a whole server in this process, over real sockets: what keeps its identity, and
-//! what all or nothing means. Traffic through it is tested from outside.
+//! Reload and stop of a whole server in this process, over real sockets: what keeps its identity,
+//! and what all or nothing means. Traffic through it is tested from outside.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! State that the operator sets on backends and listeners, and its effect on their live connections.
+//! State that the operator sets on backends and listeners, and its effect on their live
+//! connections.
 
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ impl Server {
         }
     }
 
-    /// Drains a listener: it refuses clients until it is ready again, which keeps the connections that
-    /// are left. `None`: no listener of that name accepts.
+    /// Drains a listener: it refuses clients until it is ready again, which keeps the connections
+    /// that are left. `None`: no listener of that name accepts.
     pub fn drain_listener(&self, name: &str, drain: bool) -> Option<ListenerStatus> {
         let live = lock(&self.live);
         let mut listeners = live.listeners.iter();

@@ -1,7 +1,7 @@
 //! Control of live connections: decides who is closed or moved, and never touches a socket.
 //!
-//! `jobs` does it, at a limited rate. The operator (`drain`), `failover` and `rebalance` start jobs;
-//! `pings` asks the sessions of a backend that is down for a sign of life.
+//! `jobs` does it, at a limited rate. The operator (`drain`), `failover` and `rebalance` start
+//! jobs; `pings` asks the sessions of a backend that is down for a sign of life.
 
 mod drain;
 pub(super) mod failover;

@@ -1,6 +1,6 @@
-//! Pings the sessions of a backend that its check has taken down, each once, so that dead ones end and
-//! live ones go on, whatever `ping.to` says. Paced: a node in trouble need not answer thousands at
-//! once, and the clients of a dead one do not come back in one moment.
+//! Pings the sessions of a backend that its check has taken down, each once, so that dead ones end
+//! and live ones go on, whatever `ping.to` says. Paced: a node in trouble need not answer thousands
+//! at once, and the clients of a dead one do not come back in one moment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +58,8 @@ async fn ping_all(relay: Arc<Relay>, backend: Arc<Backend>, interval: Duration) 
     }
 }
 
-/// Sessions of `count` to ping at once: the rate of a drain, or more where that would take longer than
-/// `within`.
+/// Sessions of `count` to ping at once: the rate of a drain, or more where that would take longer
+/// than `within`.
 fn portion(count: usize, within: Duration) -> usize {
     let rate = defaults::DRAIN_RATE;
     let usual = rate.count() as f64 * SPACING.as_secs_f64() / rate.per().as_secs_f64();

@@ -1,9 +1,9 @@
-//! Rebalance: moves live connections to backends that were added or have come back, in the pools that
-//! have `rebalance`.
+//! Rebalance: moves live connections to backends that were added or have come back, in the pools
+//! that have `rebalance`.
 //!
 //! It watches which backends take new connections. When a new one is among them, it plans
-//! (`balance::level`) and starts jobs until the pool is balanced. A pool that becomes uneven by itself
-//! is left alone.
+//! (`balance::level`) and starts jobs until the pool is balanced. A pool that becomes uneven by
+//! itself is left alone.
 
 use std::sync::Arc;
 use std::time::Duration;

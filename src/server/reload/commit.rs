@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::prepare::PreparedReload;
-use super::sticky_keys;
-use crate::config::{self, Change, Config};
+use crate::config::{self, BackendTls, Change, Config, Sticky};
 use crate::server::listeners;
 use crate::server::lock::lock;
+use crate::server::pool_file::give_all;
 use crate::server::pools::RunningPool;
 use crate::server::state::Server;
 
@@ -31,10 +31,8 @@ impl Server {
         self.proxy.handshakes.apply(&config.global);
         self.relay().set_max_held(config.global.max_buffered);
         warn_unverified(config, &live.pools);
-        for (name, pool) in pools {
-            pool.set_tls(prepared.tls.get(name).cloned());
-        }
-        sticky_keys::apply(pools, &prepared.keys);
+        give_all::<BackendTls>(pools, &prepared.tls);
+        give_all::<Sticky>(pools, &prepared.sticky);
         let config = Arc::clone(config);
         let start = |pool| RunningPool::start(pool, self.relay(), &self.control_runtime());
         let removed = live.swap_pools(prepared.pools, prepared.started, &config, start);

@@ -4,78 +4,66 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::plan::Totals;
+use crate::config::Config;
+use crate::server::state::Server;
 
 /// Allowed conditions, for messages.
 const ALLOWED: &str = "KEY OP NUMBER, as in \"removes=0\"; keys: changes, adds, removes, closes, left_behind; \
      operators: =, !=, <, <=, >, >=";
 
-/// A comparison that must hold of the totals of a reload for it to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
-    key: ConditionKey,
-    operator: Operator,
-    number: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConditionKey {
-    Changes,
-    Adds,
-    Removes,
-    Closes,
-    LeftBehind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Operator {
-    Equal,
-    Unequal,
-    Less,
-    AtMost,
-    More,
-    AtLeast,
-}
-
-const KEYS: [(&str, ConditionKey); 5] = [
-    ("changes", ConditionKey::Changes),
-    ("adds", ConditionKey::Adds),
-    ("removes", ConditionKey::Removes),
-    ("closes", ConditionKey::Closes),
-    ("left_behind", ConditionKey::LeftBehind),
+/// Keys, each with its value in the totals.
+const KEYS: [(&str, fn(&Totals) -> u64); 5] = [
+    ("changes", |totals| totals.changes),
+    ("adds", |totals| totals.adds),
+    ("removes", |totals| totals.removes),
+    ("closes", |totals| totals.closes),
+    ("left_behind", |totals| totals.left_behind),
 ];
 
 /// Operators, the longer ones first: `<` begins `<=`.
-const OPERATORS: [(&str, Operator); 6] = [
-    ("!=", Operator::Unequal),
-    ("<=", Operator::AtMost),
-    (">=", Operator::AtLeast),
-    ("=", Operator::Equal),
-    ("<", Operator::Less),
-    (">", Operator::More),
+const OPERATORS: [(&str, fn(&u64, &u64) -> bool); 6] = [
+    ("!=", u64::ne),
+    ("<=", u64::le),
+    (">=", u64::ge),
+    ("=", u64::eq),
+    ("<", u64::lt),
+    (">", u64::gt),
 ];
 
+/// A comparison that must hold of the totals of a reload for it to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Index in `KEYS`.
+    key: usize,
+    /// Index in `OPERATORS`.
+    operator: usize,
+    number: u64,
+}
+
 impl Condition {
-    pub(super) fn holds(&self, totals: &Totals) -> bool {
-        let value = self.value(totals);
-        match self.operator {
-            Operator::Equal => value == self.number,
-            Operator::Unequal => value != self.number,
-            Operator::Less => value < self.number,
-            Operator::AtMost => value <= self.number,
-            Operator::More => value > self.number,
-            Operator::AtLeast => value >= self.number,
-        }
+    fn holds(&self, totals: &Totals) -> bool {
+        let (_, compare) = OPERATORS[self.operator];
+        compare(&self.value(totals), &self.number)
     }
 
     /// Value of the key in `totals`.
-    pub(super) fn value(&self, totals: &Totals) -> u64 {
-        match self.key {
-            ConditionKey::Changes => totals.changes,
-            ConditionKey::Adds => totals.adds,
-            ConditionKey::Removes => totals.removes,
-            ConditionKey::Closes => totals.closes,
-            ConditionKey::LeftBehind => totals.left_behind,
+    fn value(&self, totals: &Totals) -> u64 {
+        let (_, value) = KEYS[self.key];
+        value(totals)
+    }
+}
+
+impl Server {
+    /// Errors of the conditions that do not hold of a reload to `new`.
+    pub(super) fn objections(&self, conditions: &[Condition], new: &Config) -> Vec<String> {
+        if conditions.is_empty() {
+            return Vec::new();
         }
+        let totals = self.preview(new).totals;
+        let broken = conditions.iter().filter(|one| !one.holds(&totals));
+        broken
+            .map(|one| format!("{one} does not hold: it would be {}", one.value(&totals)))
+            .collect()
     }
 }
 
@@ -90,20 +78,17 @@ impl FromStr for Condition {
             .split_at_checked(end.ok_or_else(wrong)?)
             .ok_or_else(wrong)?;
         let rest = rest.trim_start();
-        let (_, key) = KEYS
-            .iter()
-            .find(|(word, _)| *word == key)
-            .ok_or_else(wrong)?;
-        let mut operators = OPERATORS.iter();
+        let key = KEYS.iter().position(|(word, _)| *word == key);
+        let mut operators = OPERATORS.iter().enumerate();
         let (operator, number) = operators
-            .find_map(|(sign, operator)| Some((*operator, rest.strip_prefix(sign)?)))
+            .find_map(|(index, (sign, _))| Some((index, rest.strip_prefix(sign)?)))
             .ok_or_else(wrong)?;
         let number = number.trim_start();
         if number.starts_with('+') {
             return Err(wrong());
         }
         Ok(Condition {
-            key: *key,
+            key: key.ok_or_else(wrong)?,
             operator,
             number: number.parse().map_err(|_| wrong())?,
         })
@@ -112,12 +97,7 @@ impl FromStr for Condition {
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = KEYS.iter().find(|(_, key)| *key == self.key);
-        let operator = OPERATORS.iter().find(|(_, one)| *one == self.operator);
-        let (key, operator) = (
-            key.map_or("", |one| one.0),
-            operator.map_or("", |one| one.0),
-        );
+        let (key, operator) = (KEYS[self.key].0, OPERATORS[self.operator].0);
         write!(f, "{key}{operator}{}", self.number)
     }
 }

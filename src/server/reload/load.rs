@@ -1,29 +1,27 @@
 //! Turns a validated configuration into its parts: pools, and the snapshot of each listener with
 //! its certificates. Reads files, opens no socket.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::load_error::LoadError;
-use super::sticky_keys;
-use crate::config::{self, Config, FileRights, ListenerTls, TcpOptions};
+use crate::config::{self, BackendTls, Config, FileRights, ListenerTls, Sticky, TcpOptions};
 use crate::health;
 use crate::net::options::verify_congestion;
 use crate::net::verify_rights;
 use crate::pool::Pool;
 use crate::proxy::ListenerSnapshot;
+use crate::server::pool_file::{LoadedFiles, PoolFile};
 use crate::server::pools::Pools;
-use crate::tls::{BackendTlsConfig, TlsAcceptor, TlsError};
+use crate::tls::{TlsAcceptor, TlsError};
 
 /// Parts that `load` made.
 pub(super) struct LoadedConfig {
     /// Every pool of the configuration; a known one is the same as before and not changed yet.
     pub pools: Pools,
-    /// The TLS of each pool that has it.
-    pub tls: BTreeMap<String, Arc<BackendTlsConfig>>,
+    pub tls: LoadedFiles<BackendTls>,
+    pub sticky: LoadedFiles<Sticky>,
     /// One per listener, in the order of the configuration.
     pub snapshots: Vec<ListenerSnapshot>,
-    pub keys: sticky_keys::Keys,
 }
 
 /// Loads everything that `config` names. Pools in `known` are kept.
@@ -39,9 +37,9 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
     }
     errors.extend(congestion_errors(config));
     errors.extend(rights_errors(config));
-    let tls = pools_tls(config, &mut errors);
+    let tls = load_files::<BackendTls>(config, &mut errors);
     let pools = pools(config, known, &tls);
-    let keys = sticky_keys::load(config, &mut errors);
+    let sticky = load_files::<Sticky>(config, &mut errors);
     let mut snapshots = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         match ListenerSnapshot::build(listener, &pools) {
@@ -53,8 +51,8 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
         Ok(LoadedConfig {
             pools,
             tls,
+            sticky,
             snapshots,
-            keys,
         })
     } else {
         Err(errors)
@@ -114,19 +112,16 @@ fn listeners(config: &Config) -> impl Iterator<Item = (String, String, &config::
     })
 }
 
-/// Reads the files that the `tls` of the pools names.
-fn pools_tls(
-    config: &Config,
-    errors: &mut Vec<LoadError>,
-) -> BTreeMap<String, Arc<BackendTlsConfig>> {
-    let mut loaded = BTreeMap::new();
+/// Loads the files of one kind of all pools.
+fn load_files<F: PoolFile>(config: &Config, errors: &mut Vec<LoadError>) -> LoadedFiles<F> {
+    let mut loaded = LoadedFiles::<F>::new();
     for pool in config.pools.values() {
-        match pool.tls.as_ref().map(BackendTlsConfig::load) {
-            Some(Ok(tls)) => {
-                loaded.insert(pool.name.clone(), Arc::new(tls));
+        match F::of(pool).map(F::load) {
+            Some(Ok(files)) => {
+                loaded.insert(pool.name.clone(), Arc::new(files));
             }
-            Some(Err(error)) => {
-                errors.push(LoadError::of_pool(pool, "tls", error.file(), &error));
+            Some(Err((file, error))) => {
+                errors.push(LoadError::of_pool(pool, F::KEY, file.as_deref(), &error));
             }
             None => {}
         }
@@ -135,7 +130,7 @@ fn pools_tls(
 }
 
 /// The pools of `config`. A known pool is not touched, a new one is never without its TLS.
-fn pools(config: &Config, known: &Pools, tls: &BTreeMap<String, Arc<BackendTlsConfig>>) -> Pools {
+fn pools(config: &Config, known: &Pools, tls: &LoadedFiles<BackendTls>) -> Pools {
     let pool = |settings: &config::Pool| match known.get(&settings.name) {
         Some(pool) => Arc::clone(pool),
         None => {

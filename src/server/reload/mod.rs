@@ -13,7 +13,6 @@ pub(super) mod participant;
 pub(super) mod plan;
 mod prepare;
 pub(super) mod source;
-pub(super) mod sticky_keys;
 pub(super) mod verify;
 pub(super) mod warnings;
 
@@ -103,7 +102,10 @@ impl Server {
             messages: lines(&errors),
             drawn: Some(errors.to_string()),
         })?;
-        self.check_conditions(conditions, &config)?;
+        let objections = self.objections(conditions, &config);
+        if !objections.is_empty() {
+            return Err(objections.into());
+        }
         let prepared = self.prepare(config).map_err(|messages| ReloadError {
             messages,
             drawn: verify::drawn(draft()),

@@ -5,8 +5,8 @@ use crate::config::Config;
 /// Makes a prepared configuration the one in force. Cannot fail.
 pub type Commit = Box<dyn FnOnce() + Send>;
 
-/// A part of the process that goes along with reloads: the admin endpoint, the metrics endpoint, the
-/// log.
+/// A part of the process that goes along with reloads: the admin endpoint, the metrics endpoint,
+/// the log.
 pub trait ReloadParticipant: Send + Sync {
     /// Does all that can fail: opens sockets, loads certificates, reads token files. The result is
     /// dropped if another part of the reload fails, and nothing visible changes before the returned
@@ -17,8 +17,8 @@ pub trait ReloadParticipant: Send + Sync {
     /// One message that says what failed and with what; the whole reload is given up.
     fn prepare(&self, config: &Config) -> Result<Commit, String>;
 
-    /// Reasons why `prepare` would fail for an address that cannot be bound. Binds and lets go; opens
-    /// no file.
+    /// Reasons why `prepare` would fail for an address that cannot be bound. Binds and lets go;
+    /// opens no file.
     fn preview(&self, _config: &Config) -> Vec<String> {
         Vec::new()
     }

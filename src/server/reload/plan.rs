@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::condition::Condition;
-use super::error::{ReloadError, lines};
+use super::error::lines;
 use crate::config::{self, Change, Config, Fate, Part, Step};
 use crate::pool::Pool;
 use crate::server::listeners;
@@ -69,29 +68,7 @@ impl Server {
         done.unwrap_or_else(|error| Err(vec![format!("plan: {error}")]))
     }
 
-    /// # Errors
-    /// The conditions that do not hold of a reload to `new`.
-    pub(super) fn check_conditions(
-        &self,
-        conditions: &[Condition],
-        new: &Config,
-    ) -> Result<(), ReloadError> {
-        if conditions.is_empty() {
-            return Ok(());
-        }
-        let totals = self.preview(new).totals;
-        let broken = conditions.iter().filter(|one| !one.holds(&totals));
-        let errors: Vec<String> = broken
-            .map(|one| format!("{one} does not hold: it would be {}", one.value(&totals)))
-            .collect();
-        if errors.is_empty() {
-            Ok(())
-        } else {
-            Err(errors.into())
-        }
-    }
-
-    fn preview(&self, new: &Config) -> ReloadPreview {
+    pub(super) fn preview(&self, new: &Config) -> ReloadPreview {
         let old = self.config();
         let mut steps = config::forecast(&old, new);
         steps.extend(self.discovered(&old, new));

@@ -5,22 +5,21 @@ use std::sync::Arc;
 
 use super::load::load;
 use super::participant::Commit;
-use super::sticky_keys;
-use crate::config::{self, Change, Config};
+use crate::config::{self, BackendTls, Change, Config, Sticky};
 use crate::observe;
 use crate::server::listeners::ListenersPlan;
 use crate::server::lock::lock;
+use crate::server::pool_file::{LoadedFiles, renewed};
 use crate::server::pools::{self, Pools, RunningPool};
 use crate::server::state::Server;
-use crate::tls::BackendTlsConfig;
 
 /// A configuration that is ready to be swapped in. Dropping it closes the sockets that it bound.
 pub(in crate::server) struct PreparedReload {
     pub config: Arc<Config>,
     pub changes: Vec<Change>,
     pub pools: Pools,
-    pub tls: BTreeMap<String, Arc<BackendTlsConfig>>,
-    pub keys: sticky_keys::Keys,
+    pub tls: LoadedFiles<BackendTls>,
+    pub sticky: LoadedFiles<Sticky>,
     /// The new ones of `pools`: checked and looked up already.
     pub started: BTreeMap<String, RunningPool>,
     pub listeners: ListenersPlan,
@@ -47,21 +46,21 @@ impl Server {
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let mut listeners = ListenersPlan::new(&present, loaded.snapshots)?;
         let mut changes = config::diff(&old, &config);
-        let renewed = std::mem::take(&mut listeners.renewed).into_iter();
-        changes.extend(renewed.map(|listener| Change::CertificatesChanged { listener }));
-        changes.extend(renewed_tls(&old, &config, &known, &loaded.tls));
-        changes.extend(sticky_keys::renewed(&old, &config, &loaded.keys, &known));
+        let certificates = std::mem::take(&mut listeners.renewed).into_iter();
+        changes.extend(certificates.map(|listener| Change::CertificatesChanged { listener }));
+        changes.extend(renewed::<BackendTls>((&old, &config), &loaded.tls, &known));
+        changes.extend(renewed::<Sticky>((&old, &config), &loaded.sticky, &known));
         let journal = prepare_journal(&old, &config)?;
         let started = self.start_new_pools(&loaded.pools, &known);
         let participants = self.prepare_participants(&config)?;
         listeners.listen()?;
         Ok(PreparedReload {
-            keys: loaded.keys,
             journal,
             participants,
             started,
             pools: loaded.pools,
             tls: loaded.tls,
+            sticky: loaded.sticky,
             listeners,
             config: Arc::new(config),
             changes,
@@ -89,24 +88,6 @@ impl Server {
             .collect::<Result<_, _>>()
             .map_err(|error| vec![error])
     }
-}
-
-/// The pools whose files of `tls` have another content under the same names.
-fn renewed_tls(
-    old: &Config,
-    new: &Config,
-    known: &Pools,
-    loaded: &BTreeMap<String, Arc<BackendTlsConfig>>,
-) -> Vec<Change> {
-    let is_renewed = |name: &String, tls: &Arc<BackendTlsConfig>| {
-        let settings = |config: &Config| config.pools.get(name).and_then(|pool| pool.tls.clone());
-        let before = known.get(name).and_then(|pool| pool.tls());
-        settings(old) == settings(new) && before.is_some_and(|before| before != *tls)
-    };
-    let renewed = loaded.iter().filter(|(name, tls)| is_renewed(name, tls));
-    renewed
-        .map(|(name, _)| Change::BackendTlsRenewed { pool: name.clone() })
-        .collect()
 }
 
 fn prepare_journal(old: &Config, new: &Config) -> Result<Option<observe::Prepared>, Vec<String>> {

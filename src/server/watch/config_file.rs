@@ -1,8 +1,8 @@
 //! Watches the configuration file, and reloads each settled text once.
 //!
-//! The parent directory is watched, because a file that is renamed over or a symlink that is swapped
-//! is another inode; and the file is read every `POLL` as well, because events get lost (network file
-//! systems, a symlink whose target changes in another directory).
+//! The parent directory is watched, because a file that is renamed over or a symlink that is
+//! swapped is another inode; and the file is read every `POLL` as well, because events get lost
+//! (network file systems, a symlink whose target changes in another directory).
 
 use std::future::pending;
 use std::os::unix::fs::MetadataExt;
@@ -22,8 +22,8 @@ use crate::server::state::Server;
 /// Time for which the file must have stayed the same before its text is loaded.
 const STABLE: Duration = Duration::from_secs(1);
 
-/// Least time between an event and the look it causes: a busy directory (a log beside the file) costs
-/// ten looks a second at most.
+/// Least time between an event and the look it causes: a busy directory (a log beside the file)
+/// costs ten looks a second at most.
 const GATHER: Duration = Duration::from_millis(100);
 
 /// Bound of the events that wait; one is enough, it only says "look".
@@ -41,8 +41,8 @@ pub(super) struct ConfigFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct FileLook {
     text: String,
-    /// Device, inode and time of change: tell that the file was written or replaced, even by the same
-    /// text.
+    /// Device, inode and time of change: tell that the file was written or replaced, even by the
+    /// same text.
     stamp: (u64, u64, i128),
 }
 
@@ -100,7 +100,8 @@ impl FileWatcher for ConfigFile {
 /// Events of a directory.
 struct DirectoryEvents {
     events: mpsc::Receiver<()>,
-    /// `None`: the directory cannot be watched, polling alone has to do. Dropping it ends the events.
+    /// `None`: the directory cannot be watched, polling alone has to do. Dropping it ends the
+    /// events.
     _watcher: Option<RecommendedWatcher>,
 }
 

@@ -1,7 +1,7 @@
 //! Watchers: look at files and pools again and again, for as long as the server lives.
 //!
-//! `files` is the loop that watches files, of `config_file` and `tls_files`; `pools` is the loop that
-//! watches pools, of `control::failover` and `control::rebalance`.
+//! `files` is the loop that watches files, of `config_file` and `tls_files`; `pools` is the loop
+//! that watches pools, of `control::failover` and `control::rebalance`.
 
 mod config_file;
 pub(super) mod expiry;

@@ -36,8 +36,8 @@ impl FileWatcher for TlsFiles {
 }
 
 impl Server {
-    /// Watches the files of an acceptor above the listeners, that of the admin endpoint, for as long
-    /// as it lives.
+    /// Watches the files of an acceptor above the listeners, that of the admin endpoint, for as
+    /// long as it lives.
     pub fn watch_tls(&self, acceptor: &Arc<TlsAcceptor>) {
         let mut endpoints = lock(&self.endpoint_tls);
         endpoints.retain(|known| known.strong_count() > 0);

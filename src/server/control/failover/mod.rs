@@ -1,6 +1,6 @@
-//! Failover: acts on live sessions as backends go down and come back. Looks at the pools a few times
-//! a second and has jobs end what the policy says. A job that it began is aborted when its cause has
-//! gone; the operator's jobs are left alone.
+//! Failover: acts on live sessions as backends go down and come back. Looks at the pools a few
+//! times a second and has jobs end what the policy says. A job that it began is aborted when its
+//! cause has gone; the operator's jobs are left alone.
 
 pub(in crate::server) mod guards;
 mod policy;
@@ -19,7 +19,8 @@ use crate::relay::CloseFrame;
 use crate::server::state::Server;
 use crate::server::watch::pools::PoolWatcher;
 
-/// Time in which `on_down = "close"` ends the sessions: "at once", without all of them in one moment.
+/// Time in which `on_down = "close"` ends the sessions: "at once", without all of them in one
+/// moment.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Failover of a pool that has, or had, settings for it.

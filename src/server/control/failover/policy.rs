@@ -1,8 +1,8 @@
 //! Policy of failover: which sessions of a pool to end as its backends go down and come back. Pure:
 //! `now` is an argument.
 //!
-//! Each backend that gives a cause has a course: it begins with the cause, is due after the grace, and
-//! is given up with the cause. The operator can end it for as long as the cause lasts.
+//! Each backend that gives a cause has a course: it begins with the cause, is due after the grace,
+//! and is given up with the cause. The operator can end it for as long as the cause lasts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -135,8 +135,8 @@ impl FailoverPolicy {
         actions
     }
 
-    /// Whether a primary has been usable since the last look. All may have gone and come back between
-    /// two looks: that is another return.
+    /// Whether a primary has been usable since the last look. All may have gone and come back
+    /// between two looks: that is another return.
     fn primaries_stayed(&mut self, seen: &[BackendObservation<'_>]) -> bool {
         let mut now = BTreeMap::new();
         for one in seen.iter().filter(|one| !one.backup) {
@@ -336,7 +336,8 @@ mod tests {
         };
         assert_eq!(look(0, UP, down(), empty), []);
         assert_eq!(look(29, UP, down(), empty), []);
-        // Neither the time before counts for those that came to the backup meanwhile, nor that it was empty before.
+        // Neither the time before counts for those that came to the backup meanwhile, nor that it
+        // was empty before.
         assert_eq!(look(30, since(30), down(), spare()), []);
         assert_eq!(look(59, since(30), down(), spare()), []);
         assert_eq!(look(60, since(30), down(), spare()), end);
@@ -382,7 +383,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, a session is ended only where it has somewhere to go, for a cause that has lasted for the grace.
+        /// Whatever happens, a session is ended only where it has somewhere to go, for a cause that
+        /// has lasted for the grace.
         #[test]
         fn nobody_is_ended_without_cause(
             looks in prop::collection::vec((0u64..20, prop::collection::vec((health(), 0u64..3, 0u8..6), 4)), 1..60),

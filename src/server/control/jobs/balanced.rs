@@ -117,8 +117,8 @@ impl Rounds for UntilBalanced<'_> {
     }
 }
 
-/// Connections above the share, without those that are leaving. A connection that has left since the
-/// list is taken off twice: rather too few than one too many, until the next list.
+/// Connections above the share, without those that are leaving. A connection that has left since
+/// the list is taken off twice: rather too few than one too many, until the next list.
 fn above(one: &OverloadedBackend, progress: &MoveProgress) -> u64 {
     let live = one.backend.live();
     live.saturating_sub(one.share + progress.leaving)

@@ -1,5 +1,5 @@
-//! Budget of a pool: the part of its sessions that failover may end within a minute. Pure: the caller
-//! passes the time.
+//! Budget of a pool: the part of its sessions that failover may end within a minute. Pure: the
+//! caller passes the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,9 +26,9 @@ struct Second {
 }
 
 impl Budget {
-    /// Takes as many of `wanted` as are left of `percent` of the pool's sessions, of which `live` live
-    /// now. The part is of the most that lived in the window: clients that do not come back must not
-    /// make it smaller. It is one at least, or a small pool would never move.
+    /// Takes as many of `wanted` as are left of `percent` of the pool's sessions, of which `live`
+    /// live now. The part is of the most that lived in the window: clients that do not come back
+    /// must not make it smaller. It is one at least, or a small pool would never move.
     pub fn take(&mut self, wanted: u64, live: u64, percent: u8, now: Duration) -> u64 {
         let at = now.as_secs();
         while let Some(oldest) = self.seconds.front()

@@ -1,6 +1,6 @@
 //! The guard of a pool: how many sessions its failover may end now. Every portion of every job of
-//! failover asks it, so that it decides on the pool as it is at that moment, and nothing else can end
-//! a session because of health.
+//! failover asks it, so that it decides on the pool as it is at that moment, and nothing else can
+//! end a session because of health.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,8 @@ use super::budget::Budget;
 use crate::pool::{Backend, Pool};
 use crate::server::lock::lock;
 
-/// A panic is over when no session was held back for so long: every second of the window frees some.
+/// A panic is over when no session was held back for so long: every second of the window frees
+/// some.
 const CALM: Duration = Duration::from_secs(10);
 /// Between two warnings of a panic that goes on.
 const WARN_SPACING: Duration = Duration::from_secs(60);
@@ -150,8 +151,8 @@ impl FailoverGuard {
         }
     }
 
-    /// Ends the panic once no session was held back for a while. `idle`: no job of the pool runs, and
-    /// none is held back.
+    /// Ends the panic once no session was held back for a while. `idle`: no job of the pool runs,
+    /// and none is held back.
     pub fn calm(&self, idle: bool) {
         let now = Instant::now();
         let is_over = |panic: &mut PanicState| idle || now.duration_since(panic.at) >= CALM;

@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::action::JobAction;
 use super::balanced::UntilBalanced;
 use super::quota::Quota;
-use super::request::{DrainRate, JobEnd, JobOrigin, JobRequest};
+use super::request::{DrainRate, JobAction, JobEnd, JobOrigin, JobRequest};
 use super::rounds::{Rounds, Sessions, UntilAllEnded, UntilEmpty};
 use super::target::JobTarget;
 use crate::proxy::Relay;
@@ -217,13 +216,19 @@ impl Job {
 
     /// The loop of every job: lists sessions and ends them portion by portion.
     async fn end_all<R: Rounds>(&self, relay: &Relay, mut rounds: R) {
-        let mut pacer = Pacer::new(&self.pace);
-        let mut logged_at = Instant::now();
-        let mut left = None;
+        let mut quota = Quota::new(self.pace.rate, self.pace.deadline);
+        let began = Instant::now();
+        let (mut logged_at, mut left) = (began, None);
         while let Some(mut list) = rounds.next(left).await {
             let listed_at = Instant::now();
             while rounds.lasts(&list) && listed_at.elapsed() < R::LIST_AGE {
-                self.end_some(relay, &mut rounds, &mut list, &mut pacer);
+                let now = began.elapsed();
+                let due = quota.take(list.len() as u64, now);
+                let granted = self.end_some(relay, &mut rounds, &mut list, due);
+                let left = rounds.left(list.len() as u64);
+                // Nobody knows when sessions that the guard holds back may go.
+                let left_in = quota.left_in(left, now).filter(|_| granted == due);
+                self.enter(JobPhase::Ending, left, left_in);
                 if logged_at.elapsed() >= PROGRESS {
                     logged_at = Instant::now();
                     let (ended, left) = (self.ended(), self.left());
@@ -233,21 +238,20 @@ impl Job {
             }
             if list.is_empty() {
                 // Time in which no session was there is not made up for.
-                pacer.take(0);
+                quota.take(0, began.elapsed());
             }
             left = Some(list);
         }
     }
 
-    /// Ends the sessions that are due now.
+    /// Ends the sessions that are due; returns how many of them the guard grants.
     fn end_some(
         &self,
         relay: &Relay,
         rounds: &mut impl Rounds,
         list: &mut Vec<SessionInfo>,
-        pacer: &mut Pacer,
-    ) {
-        let due = pacer.take(list.len() as u64);
+        due: u64,
+    ) -> u64 {
         let granted = match (&self.origin, &self.target) {
             (JobOrigin::Health(guard, reason), JobTarget::Backend(backend)) => {
                 guard.grant(due, backend, *reason)
@@ -261,10 +265,7 @@ impl Job {
                 self.ended.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let left = rounds.left(list.len() as u64);
-        // Nobody knows when sessions that the guard holds back may go.
-        let left_in = pacer.left_in(left).filter(|_| granted == due);
-        self.enter(JobPhase::Ending, left, left_in);
+        granted
     }
 
     /// Sessions that an aborted job leaves: those that were told to end are on their way out, and
@@ -278,28 +279,5 @@ impl Job {
         let since = stopped_at.elapsed();
         let left = list.iter().filter(|session| session.age >= since);
         left.count() as u64
-    }
-}
-
-/// Quota of a job with its clock.
-struct Pacer {
-    quota: Quota,
-    began: Instant,
-}
-
-impl Pacer {
-    fn new(pace: &DrainRate) -> Pacer {
-        Pacer {
-            quota: Quota::new(pace.rate, pace.deadline),
-            began: Instant::now(),
-        }
-    }
-
-    fn take(&mut self, left: u64) -> u64 {
-        self.quota.take(left, self.began.elapsed())
-    }
-
-    fn left_in(&self, left: u64) -> Option<Duration> {
-        self.quota.left_in(left, self.began.elapsed())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
 
@@ -43,12 +43,13 @@ impl Jobs {
         }
     }
 
-    /// Starts a job of the operator, or of a rebalance; aborts those on the same backend or listener.
+    /// Starts a job of the operator, or of a rebalance; aborts those on the same backend or
+    /// listener.
     ///
     /// # Errors
     /// [`TooMany`].
     pub fn start(&self, request: JobRequest) -> Result<Arc<Job>, TooMany> {
-        let mut jobs = self.lock();
+        let mut jobs = lock(&self.jobs);
         abort(&jobs, &request.target);
         self.spawn(&mut jobs, JobOrigin::Operator, request)
     }
@@ -62,7 +63,7 @@ impl Jobs {
         guard: Arc<FailoverGuard>,
         reason: EndReason,
     ) -> Option<Arc<Job>> {
-        let mut jobs = self.lock();
+        let mut jobs = lock(&self.jobs);
         let target = JobTarget::Backend(Arc::clone(backend));
         let is_on_it = |job: &Arc<Job>| job.target.is(&target) && job.is_running();
         // Read under the lock that `abort_health_of` takes after the operator's change: it aborts a
@@ -106,14 +107,14 @@ impl Jobs {
 
     /// Aborts the jobs on that backend or listener; connections that are left stay.
     pub fn abort_of(&self, target: &JobTarget) {
-        let jobs = self.lock();
+        let jobs = lock(&self.jobs);
         abort(&jobs, target);
         target.set_emptying(false);
     }
 
     /// Aborts that job. `None`: there is no such job.
     pub fn abort(&self, id: u64) -> Option<Arc<Job>> {
-        let jobs = self.lock();
+        let jobs = lock(&self.jobs);
         let job = jobs.iter().find(|job| job.id == id)?;
         if !job.is_over() {
             job.abort();
@@ -127,29 +128,25 @@ impl Jobs {
 
     /// Aborts the jobs of failover on that backend; those of the operator go on.
     pub(in crate::server) fn abort_health_of(&self, backend: &Arc<Backend>) {
-        let jobs = self.lock();
+        let jobs = lock(&self.jobs);
         let target = JobTarget::Backend(Arc::clone(backend));
         let is_meant = |job: &&Arc<Job>| job.target.is(&target) && job.origin.is_health();
         jobs.iter().filter(is_meant).for_each(|job| job.abort());
     }
 
     pub fn list(&self) -> Vec<Arc<Job>> {
-        self.lock().iter().cloned().collect()
+        lock(&self.jobs).iter().cloned().collect()
     }
 
     pub fn find(&self, id: u64) -> Option<Arc<Job>> {
-        self.lock().iter().find(|job| job.id == id).cloned()
+        lock(&self.jobs).iter().find(|job| job.id == id).cloned()
     }
 
     /// The job that runs on that backend or listener.
     pub fn of(&self, target: &JobTarget) -> Option<Arc<Job>> {
-        let jobs = self.lock();
+        let jobs = lock(&self.jobs);
         let is_of = |job: &&Arc<Job>| job.target.is(target) && job.is_running();
         jobs.iter().rev().find(is_of).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Job>>> {
-        lock(&self.jobs)
     }
 }
 

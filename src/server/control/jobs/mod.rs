@@ -5,7 +5,6 @@
 //! sessions are there, and ends a few at a time, quiet ones first. It belongs to the server, not to
 //! a configuration: a reload does not touch it.
 
-mod action;
 mod balanced;
 mod budget;
 mod guard;
@@ -17,12 +16,11 @@ mod request;
 mod rounds;
 mod target;
 
-pub use action::JobAction;
 pub(in crate::server) use guard::FailoverGuard;
 pub use guard::{EndReason, Panic};
 pub use job::{Job, JobPhase};
 pub use list::{Jobs, MAX_RUNNING, TooMany};
 pub(in crate::server) use rebalance_plan::{OverloadedBackend, RebalancePlan};
-pub use request::{DrainRate, JobOrigin, JobRequest};
+pub use request::{DrainRate, JobAction, JobOrigin, JobRequest};
 pub use target::JobTarget;
 pub(in crate::server) use target::backend_filter;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::JobAction;
 use super::guard::{EndReason, FailoverGuard};
 use super::rebalance_plan::RebalancePlan;
 use super::target::JobTarget;
 use crate::base::rate::Rate;
 use crate::config;
-use crate::relay::{CloseFrame, Filter};
+use crate::proxy::Relay;
+use crate::relay::{CloseFrame, Filter, SessionInfo};
 
 /// Request for a job.
 #[derive(Debug, Clone)]
@@ -18,6 +18,16 @@ pub struct JobRequest {
     pub action: JobAction,
     pub(super) until: JobEnd,
     pub pace: DrainRate,
+}
+
+/// Action on each session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobAction {
+    Close,
+    /// Moves the session to another backend where it can be resumed; closes it otherwise.
+    MoveOrClose,
+    /// Moves the session to another backend; one that cannot be resumed stays.
+    Move,
 }
 
 /// Condition that ends a job.
@@ -84,6 +94,26 @@ impl JobRequest {
             action: JobAction::MoveOrClose,
             until: JobEnd::Balanced(Arc::new(plan)),
             pace,
+        }
+    }
+}
+
+impl JobAction {
+    /// Whether `session` is meant: it is not being ended already, and the action is for it. A
+    /// session between two backends goes on with the next one, unless it is closed.
+    pub(super) fn applies_to(self, session: &SessionInfo) -> bool {
+        let applies = match self {
+            JobAction::Close => true,
+            JobAction::MoveOrClose => !session.is_changing,
+            JobAction::Move => session.is_resumable && !session.is_changing,
+        };
+        applies && !session.is_parting
+    }
+
+    pub(super) fn apply(self, relay: &Relay, session: &SessionInfo, close: &Arc<CloseFrame>) {
+        match self {
+            JobAction::Close => relay.close_one(session.handle, close),
+            JobAction::MoveOrClose | JobAction::Move => relay.migrate(session.handle, close),
         }
     }
 }

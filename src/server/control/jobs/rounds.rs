@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::action::JobAction;
+use super::request::JobAction;
 use super::target::JobTarget;
 use crate::proxy::Relay;
 use crate::relay::{Handle, SessionInfo};
