@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Its tasks mostly wait; a second thread keeps a slow one (a large metrics page) from holding up
-/// the checks.
+/// Threads of the runtime. Tasks mostly wait; a second thread keeps a slow one (a large metrics
+/// page) from holding up the checks.
 const THREADS: usize = 2;
 
 /// Owner of the runtime. The threads are left to end on their own when it is dropped, which may

@@ -28,13 +28,12 @@ mod watch;
 
 pub use control::jobs;
 pub use reload::condition::Condition;
-pub use reload::error::ReloadError;
 pub use reload::participant::{Commit, ReloadParticipant};
 pub use reload::plan::{PreviewPart, ReloadPreview, Totals};
 pub use reload::source::{ConfigSource, SourceError};
 pub use reload::verify::verify;
 pub use reload::warnings::{warn_of_binds, warn_of_files};
-pub use signals::{Signal, Signals};
+pub use signals::Signals;
 pub use start::StartError;
 pub use state::Server;
-pub use status::{ListenerState, ListenerStatus, PoolFileStatus, ReloadStatus};
+pub use status::{ListenerState, ListenerStatus, PoolFileStatus};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::lock::lock;
+use super::reload::error::ReloadError;
 use super::*;
 use crate::config::{self, Bind, Change, Config};
 use crate::pool::BackendRequest;

@@ -11,8 +11,13 @@ use crate::server::state::Server;
 const ALLOWED: &str = "KEY OP NUMBER, as in \"removes=0\"; keys: changes, adds, removes, closes, left_behind; \
      operators: =, !=, <, <=, >, >=";
 
-/// Keys, each with its value in the totals.
-const KEYS: [(&str, fn(&Totals) -> u64); 5] = [
+/// A key with its value in the totals.
+type ConditionKey = (&'static str, fn(&Totals) -> u64);
+
+/// An operator with its comparison.
+type ConditionOperator = (&'static str, fn(&u64, &u64) -> bool);
+
+const KEYS: [ConditionKey; 5] = [
     ("changes", |totals| totals.changes),
     ("adds", |totals| totals.adds),
     ("removes", |totals| totals.removes),
@@ -21,7 +26,7 @@ const KEYS: [(&str, fn(&Totals) -> u64); 5] = [
 ];
 
 /// Operators, the longer ones first: `<` begins `<=`.
-const OPERATORS: [(&str, fn(&u64, &u64) -> bool); 6] = [
+const OPERATORS: [ConditionOperator; 6] = [
     ("!=", u64::ne),
     ("<=", u64::le),
     (">=", u64::ge),

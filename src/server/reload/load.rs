@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::load_error::LoadError;
-use crate::config::{self, BackendTls, Config, FileRights, ListenerTls, Sticky, TcpOptions};
+use crate::config::{self, BackendTls, Bind, Config, FileRights, ListenerTls, Sticky, TcpOptions};
 use crate::health;
 use crate::net::options::verify_congestion;
 use crate::net::verify_rights;
@@ -20,7 +20,7 @@ pub(super) struct LoadedConfig {
     pub pools: Pools,
     pub tls: LoadedFiles<BackendTls>,
     pub sticky: LoadedFiles<Sticky>,
-    /// One per listener, in the order of the configuration.
+    /// Snapshots of the listeners, in the order of the configuration.
     pub snapshots: Vec<ListenerSnapshot>,
 }
 
@@ -91,16 +91,28 @@ fn congestion_errors(config: &Config) -> Vec<LoadError> {
 
 /// Owners of unix sockets' files that this machine does not know.
 fn rights_errors(config: &Config) -> Vec<LoadError> {
-    let listeners = listeners(config).map(|(part, key, one)| (part, key, &one.file));
-    let admin = config.admin.iter().map(|one| ("admin", &one.file));
-    let metrics = config.metrics.iter().map(|one| ("metrics", &one.file));
-    let endpoints = admin.chain(metrics);
-    let endpoints = endpoints.map(|(part, file)| (part.to_owned(), part.to_owned(), file));
-    let error = |(part, key, file): (String, String, &FileRights)| {
+    let error = |(part, key, _, file): (String, String, _, &FileRights)| {
         let error = verify_rights(file).err()?;
         Some(LoadError::new(&part, key, None, &error))
     };
-    listeners.chain(endpoints).filter_map(error).collect()
+    sockets(config).filter_map(error).collect()
+}
+
+/// Part, key, address and rights of each socket that a configuration binds.
+pub(super) fn sockets(
+    config: &Config,
+) -> impl Iterator<Item = (String, String, &Bind, &FileRights)> {
+    let listeners = listeners(config).map(|(part, key, one)| (part, key, &one.bind, &one.file));
+    let admin = config
+        .admin
+        .iter()
+        .map(|one| ("admin", &one.bind, &one.file));
+    let metrics = config
+        .metrics
+        .iter()
+        .map(|one| ("metrics", &one.bind, &one.file));
+    let endpoints = admin.chain(metrics);
+    listeners.chain(endpoints.map(|(key, bind, file)| (key.to_owned(), key.to_owned(), bind, file)))
 }
 
 /// Each listener with its name as a part and its key.

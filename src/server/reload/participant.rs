@@ -14,7 +14,7 @@ pub trait ReloadParticipant: Send + Sync {
     /// (`tokio::runtime::Handle::current()` is `Server::control_runtime`).
     ///
     /// # Errors
-    /// One message that says what failed and with what; the whole reload is given up.
+    /// A message that says what failed and with what; the whole reload is given up.
     fn prepare(&self, config: &Config) -> Result<Commit, String>;
 
     /// Reasons why `prepare` would fail for an address that cannot be bound. Binds and lets go;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::load::sockets;
 use crate::config::{Bind, Certificate, Config, Draft, Finding, Identity, ListenerTls, Terminate};
 use crate::net::{self, PortHolder};
 use crate::server::watch::expiry::ends_soon;
@@ -29,19 +30,11 @@ pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
 /// not reported: mostly the file is for that one.
 pub fn warn_of_binds(draft: &mut Draft) {
     let Some(config) = draft.config() else { return };
-    let listeners = config.listeners.iter().enumerate();
-    let listeners = listeners.map(|(index, one)| (format!("listener[{index}].bind"), &one.bind));
-    let admin = config.admin.iter();
-    let admin = admin.map(|one| ("admin.bind".to_owned(), &one.bind));
-    let metrics = config.metrics.iter();
-    let metrics = metrics.map(|one| ("metrics.bind".to_owned(), &one.bind));
-    let all = listeners.chain(admin).chain(metrics);
-    let found = all.filter_map(|(key, bind)| {
-        let what = trouble(bind)?;
+    let found = sockets(config).filter_map(|(_, key, bind, _)| {
         Some(Finding {
-            key,
+            key: format!("{key}.bind"),
             file: None,
-            what,
+            what: trouble(bind)?,
         })
     });
     for found in found.collect::<Vec<_>>() {

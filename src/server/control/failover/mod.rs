@@ -27,7 +27,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct FailoverWatch {
     guard: Arc<FailoverGuard>,
     policy: FailoverPolicy,
-    /// By backend.
+    /// Jobs by backend.
     jobs: BTreeMap<String, Arc<Job>>,
 }
 

@@ -25,7 +25,7 @@ const LOOK_SPACING: Duration = Duration::from_millis(100);
 pub(super) struct UntilBalanced<'a> {
     plan: &'a RebalancePlan,
     relay: &'a Relay,
-    /// By backend of `plan.overloaded`.
+    /// Progress by backend of `plan.overloaded`.
     progress: Vec<MoveProgress>,
     /// Index of the backend of each listed session.
     backends: HashMap<Handle, usize>,

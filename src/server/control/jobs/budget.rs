@@ -13,7 +13,7 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 /// first minute.
 #[derive(Debug, Default)]
 pub struct Budget {
-    /// By second, the oldest first; at most one more than `WINDOW` has seconds.
+    /// Counts by second, the oldest first; at most one more than `WINDOW` has seconds.
     seconds: VecDeque<Second>,
 }
 

@@ -15,7 +15,7 @@ use crate::proxy::Relay;
 use crate::server::lock::lock;
 
 /// Jobs of one origin at once: each asks for the whole table now and then.
-pub const MAX_RUNNING: usize = 32;
+const MAX_RUNNING: usize = 32;
 /// Jobs that are over and still listed.
 const KEPT: usize = 32;
 
@@ -87,7 +87,7 @@ impl Jobs {
         if running.count() >= MAX_RUNNING {
             return Err(TooMany);
         }
-        // No client comes back to a backend that is down.
+        // No client comes back to a backend that is down anyway.
         if !origin.is_health() {
             request.target.set_emptying(true);
         }

@@ -80,7 +80,7 @@ impl JobRequest {
     /// Closes or moves each session that matches now.
     pub fn matching(filter: Filter, action: JobAction, pace: DrainRate) -> JobRequest {
         JobRequest {
-            target: JobTarget::Filter(filter),
+            target: JobTarget::Filter(Box::new(filter)),
             action,
             until: JobEnd::AllEnded,
             pace,

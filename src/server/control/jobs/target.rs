@@ -21,14 +21,14 @@ pub enum JobTarget {
     /// A listener under any address: the counters go with its name.
     Listener(Arc<ListenerCounters>),
     Pool(Arc<Pool>),
-    Filter(Filter),
+    Filter(Box<Filter>),
 }
 
 impl JobTarget {
     /// Filter of the target's established sessions.
     pub fn filter(&self) -> Filter {
         match self {
-            JobTarget::Filter(filter) => filter.clone(),
+            JobTarget::Filter(filter) => Filter::clone(filter),
             JobTarget::Backend(backend) => backend_filter(backend),
             JobTarget::Listener(listener) => Filter {
                 listener: Some(listener.name.to_string()),
