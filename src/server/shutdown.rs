@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::listeners;
@@ -115,11 +115,12 @@ impl Server {
     /// Waits until no connection is left, and logs the progress; false at `deadline`.
     async fn emptied_by(&self, deadline: Instant) -> bool {
         let limits = self.limits();
-        tokio::select! {
-            () = limits.emptied() => true,
-            () = tokio::time::sleep_until(deadline) => false,
-            () = every(PROGRESS, || tracing::info!(live = limits.live(), "stopping")) => false,
-        }
+        let emptied = async {
+            while timeout(PROGRESS, limits.emptied()).await.is_err() {
+                tracing::info!(live = limits.live(), "stopping");
+            }
+        };
+        timeout_at(deadline, emptied).await.is_ok()
     }
 
     /// Ends the connections that are left and writes their lines to the access log.
@@ -152,14 +153,6 @@ async fn whenever<F: Future<Output = ()>>(asked: &Notify, mut action: impl FnMut
     loop {
         asked.notified().await;
         action().await;
-    }
-}
-
-/// Does `action` after each `period`, for ever.
-async fn every(period: Duration, mut action: impl FnMut()) {
-    loop {
-        tokio::time::sleep(period).await;
-        action();
     }
 }
 

@@ -14,10 +14,11 @@ use std::sync::Arc;
 use self::failover::FailoverWatch;
 use self::rebalance::RebalanceWatch;
 use super::state::Server;
-use super::watch::pools::watch_pools;
+use super::watch::pools::WatchedPools;
+use super::watch::watcher::watch;
 
 /// Starts to watch the pools for failover and rebalance; ends with the server.
 pub(super) fn start(server: &Arc<Server>) {
-    watch_pools::<RebalanceWatch>(server);
-    watch_pools::<FailoverWatch>(server);
+    watch(server, WatchedPools::<RebalanceWatch>::default);
+    watch(server, WatchedPools::<FailoverWatch>::default);
 }

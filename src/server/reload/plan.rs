@@ -2,16 +2,16 @@
 //! changed, and no file that the text names is opened: it may come from far away. Addresses are
 //! tried: bound and let go, without a listen.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::lines;
 use crate::config::{self, Change, Config, Fate, Part, Step};
-use crate::pool::Pool;
 use crate::server::listeners;
 use crate::server::lock::lock;
+use crate::server::pools::Pools;
 use crate::server::state::Server;
+use crate::server::status::ListenerStatus;
 
 /// Preview of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +71,10 @@ impl Server {
     pub(super) fn preview(&self, new: &Config) -> ReloadPreview {
         let old = self.config();
         let mut steps = config::forecast(&old, new);
-        steps.extend(self.discovered(&old, new));
-        let live = self.live_counts();
-        let parts: Vec<PreviewPart> = steps.into_iter().map(|step| live.part(step)).collect();
+        let (listeners, pools) = (self.listeners(), lock(&self.live).known_pools());
+        steps.extend(discovered(&old, new, &pools));
+        let part = |step| part(step, &listeners, &pools);
+        let parts: Vec<PreviewPart> = steps.into_iter().map(part).collect();
         let restart = config::diff(&old, new).into_iter();
         ReloadPreview {
             totals: Totals::of(&parts),
@@ -99,89 +100,60 @@ impl Server {
         }
         errors
     }
-
-    /// Backends that DNS names, and no file: they stay as long as their pool has `discover`.
-    fn discovered(&self, old: &Config, new: &Config) -> Vec<Step> {
-        let mut steps = Vec::new();
-        for (name, settings) in &old.pools {
-            let Some(pool) = self.pool(name) else {
-                continue;
-            };
-            let goes_on = new.pools.get(name);
-            let configured = goes_on.into_iter().chain([settings]);
-            let named: Vec<&str> = configured
-                .flat_map(|pool| &pool.backends)
-                .map(|backend| backend.name.as_str())
-                .collect();
-            let stays = goes_on.is_some_and(|pool| pool.discover.is_some());
-            let backends = pool.backends();
-            let found = backends
-                .iter()
-                .filter(|one| !named.contains(&&**one.name()));
-            steps.extend(found.map(|backend| Step {
-                part: Part::Backend {
-                    pool: name.clone(),
-                    backend: backend.name().to_string(),
-                },
-                fate: if stays { Fate::Kept } else { Fate::Removed },
-                keys: Vec::new(),
-            }));
-        }
-        steps
-    }
-
-    fn live_counts(&self) -> LiveCounts {
-        let listeners = self.listeners().into_iter().map(|listener| {
-            let live = listener.counters.live.load(Ordering::Relaxed);
-            (listener.name, live)
-        });
-        let pools = self.pools().into_iter();
-        LiveCounts {
-            listeners: listeners.collect(),
-            pools: pools.map(|pool| (pool.name().to_string(), pool)).collect(),
-        }
-    }
 }
 
-struct LiveCounts {
-    listeners: BTreeMap<String, u64>,
-    pools: BTreeMap<String, Arc<Pool>>,
+/// Backends that DNS names, and no file: they stay as long as their pool has `discover`.
+fn discovered(old: &Config, new: &Config, pools: &Pools) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (name, settings) in &old.pools {
+        let Some(pool) = pools.get(name) else {
+            continue;
+        };
+        let goes_on = new.pools.get(name);
+        let configured = goes_on.into_iter().chain([settings]);
+        let named: Vec<&str> = configured
+            .flat_map(|pool| &pool.backends)
+            .map(|backend| backend.name.as_str())
+            .collect();
+        let stays = goes_on.is_some_and(|pool| pool.discover.is_some());
+        let mut backends = pool.backends();
+        backends.retain(|one| !named.contains(&&**one.name()));
+        steps.extend(backends.iter().map(|backend| Step {
+            part: Part::Backend {
+                pool: name.clone(),
+                backend: backend.name().to_string(),
+            },
+            fate: if stays { Fate::Kept } else { Fate::Removed },
+            keys: Vec::new(),
+        }));
+    }
+    steps
 }
 
-impl LiveCounts {
-    fn part(&self, step: Step) -> PreviewPart {
-        let live = match &step.part {
-            Part::Listener { listener } => self.listeners.get(listener).copied().or(Some(0)),
-            Part::Pool { pool } => Some(self.of_pool(pool)),
-            Part::Backend { pool, backend } => Some(self.of_backend(pool, backend)),
-            Part::Route { .. } | Part::Global | Part::AccessLog | Part::Admin | Part::Metrics => {
-                None
-            }
-        };
-        let moves = step
-            .keys
-            .iter()
-            .any(|key| ["bind", "address"].contains(key));
-        let left = step.fate == Fate::Removed || step.fate == Fate::Changed && moves;
-        PreviewPart {
-            live,
-            closes: 0,
-            left_behind: live.filter(|_| left).unwrap_or_default(),
-            step,
+fn part(step: Step, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPart {
+    let live = match &step.part {
+        Part::Listener { listener } => {
+            let known = listeners.iter().find(|one| one.name == *listener);
+            Some(known.map_or(0, |one| one.counters.live.load(Ordering::Relaxed)))
         }
-    }
-
-    fn of_pool(&self, pool: &str) -> u64 {
-        let Some(pool) = self.pools.get(pool) else {
-            return 0;
-        };
-        let all = pool.backends().into_iter().chain(pool.retired());
-        all.map(|backend| backend.live()).sum()
-    }
-
-    fn of_backend(&self, pool: &str, backend: &str) -> u64 {
-        let backend = self.pools.get(pool).and_then(|pool| pool.backend(backend));
-        backend.map_or(0, |backend| backend.live())
+        Part::Pool { pool } => Some(pools.get(pool).map_or(0, |pool| {
+            let all = pool.backends().into_iter().chain(pool.retired());
+            all.map(|backend| backend.live()).sum()
+        })),
+        Part::Backend { pool, backend } => {
+            let backend = pools.get(pool).and_then(|pool| pool.backend(backend));
+            Some(backend.map_or(0, |backend| backend.live()))
+        }
+        Part::Route { .. } | Part::Global | Part::AccessLog | Part::Admin | Part::Metrics => None,
+    };
+    let mut keys = step.keys.iter();
+    let moves = keys.any(|key| ["bind", "address"].contains(key));
+    let left = step.fate == Fate::Removed || step.fate == Fate::Changed && moves;
+    PreviewPart {
+        live,
+        closes: 0,
+        left_behind: live.filter(|_| left).unwrap_or_default(),
+        step,
     }
 }
 

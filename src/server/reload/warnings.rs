@@ -17,10 +17,9 @@ const DAY_SECONDS: u64 = 24 * 3600;
 /// Adds the warnings of the files that `draft` names.
 pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
     let Some(config) = draft.config() else { return };
-    let certificates = certificates(config).into_iter();
-    let expiring = certificates.filter_map(|(key, file)| finding(key, file, expiry(file, now)?));
-    let secrets = secrets(config).into_iter();
-    let readable = secrets.filter_map(|(key, file)| finding(key, file, readable(file)?));
+    let expiring =
+        certificates(config).filter_map(|(key, file)| finding(key, file, expiry(file, now)?));
+    let readable = secrets(config).filter_map(|(key, file)| finding(key, file, readable(file)?));
     for found in expiring.chain(readable).collect::<Vec<_>>() {
         draft.warn(&found);
     }
@@ -64,39 +63,33 @@ fn trouble(bind: &Bind) -> Option<String> {
     }
 }
 
-/// The parts of a configuration, each with a file that it names.
-type Files<'a> = Vec<(String, &'a Path)>;
-
-/// The certificates that this process presents.
-fn certificates(config: &Config) -> Files<'_> {
-    let mut found: Files<'_> = Vec::new();
-    for (key, settings) in terminating(config) {
+/// The certificates that this process presents, each with its key in the configuration.
+fn certificates(config: &Config) -> impl Iterator<Item = (String, &Path)> {
+    let listeners = terminating(config).flat_map(|(key, settings)| {
         let certificates = settings.certificates.iter();
-        found.extend(certificates.map(|one| (key.clone(), one.cert.as_path())));
-    }
-    found.extend(identities(config).map(|(key, cert, _)| (key, cert)));
-    found
+        certificates.map(move |one| (key.clone(), one.cert.as_path()))
+    });
+    listeners.chain(identities(config).map(|(key, cert, _)| (key, cert)))
 }
 
-/// The files that nobody else is to read.
-fn secrets(config: &Config) -> Files<'_> {
-    let mut found: Files<'_> = Vec::new();
-    for (key, settings) in terminating(config) {
+/// The files that nobody else is to read, each with its key in the configuration.
+fn secrets(config: &Config) -> impl Iterator<Item = (String, &Path)> {
+    let listeners = terminating(config).flat_map(|(key, settings)| {
         let keys = settings.certificates.iter().map(|one| &one.key);
         let files = keys.chain(&settings.ticket_keys);
-        found.extend(files.map(|file| (key.clone(), file.as_path())));
-    }
-    found.extend(identities(config).map(|(key, _, file)| (key, file)));
-    for (name, pool) in &config.pools {
-        let file = pool.sticky.as_ref().map(|sticky| sticky.key_file.as_path());
-        found.extend(file.map(|file| (format!("pool.{name}.sticky"), file)));
-    }
-    if let Some(admin) = &config.admin {
+        files.map(move |file| (key.clone(), file.as_path()))
+    });
+    let identities = identities(config).map(|(key, _, file)| (key, file));
+    let pools = config.pools.iter().filter_map(|(name, pool)| {
+        let sticky = pool.sticky.as_ref()?;
+        Some((format!("pool.{name}.sticky"), sticky.key_file.as_path()))
+    });
+    let tokens = config.admin.iter().flat_map(|admin| {
         let files = admin.tokens.iter().map(|token| &token.file);
         let files = files.chain(&admin.token_file);
-        found.extend(files.map(|file| ("admin".to_owned(), file.as_path())));
-    }
-    found
+        files.map(|file| ("admin".to_owned(), file.as_path()))
+    });
+    listeners.chain(identities).chain(pools).chain(tokens)
 }
 
 fn terminating(config: &Config) -> impl Iterator<Item = (String, &Terminate)> {

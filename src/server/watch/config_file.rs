@@ -14,10 +14,13 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::files::{FileWatcher, POLL};
+use super::watcher::Watcher;
 use crate::base::debounce::{Debounce, Verdict};
 use crate::server::lock::lock;
 use crate::server::state::Server;
+
+/// Between two looks when no event comes.
+const POLL: Duration = Duration::from_secs(2);
 
 /// Time for which the file must have stayed the same before its text is loaded.
 const STABLE: Duration = Duration::from_secs(1);
@@ -69,12 +72,16 @@ impl ConfigFile {
     }
 }
 
-impl FileWatcher for ConfigFile {
+impl Watcher for ConfigFile {
     const NAME: &str = "watch of the configuration file";
 
-    async fn look(&mut self, server: &Arc<Server>) -> Duration {
+    async fn look(&mut self, server: &Arc<Server>) -> Option<Duration> {
+        if !*server.watching.borrow() {
+            *self = ConfigFile::new(std::mem::take(&mut self.file));
+            return None;
+        }
         let loaded = lock(&server.attempted).clone();
-        match self.look_at(&loaded) {
+        Some(match self.look_at(&loaded) {
             Verdict::Same => POLL,
             Verdict::Wait(rest) => rest,
             Verdict::Settled(look) => {
@@ -82,7 +89,7 @@ impl FileWatcher for ConfigFile {
                 let _ = server.reload_text(Some(look.text), Vec::new()).await;
                 POLL
             }
-        }
+        })
     }
 
     async fn event(&mut self) {
@@ -90,10 +97,6 @@ impl FileWatcher for ConfigFile {
             Some(directory) => directory.event().await,
             None => pending().await,
         }
-    }
-
-    fn pause(&mut self) {
-        *self = ConfigFile::new(std::mem::take(&mut self.file));
     }
 }
 

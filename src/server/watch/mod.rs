@@ -1,20 +1,20 @@
 //! Watchers: look at files and pools again and again, for as long as the server lives.
 //!
-//! `files` is the loop that watches files, of `config_file` and `tls_files`; `pools` is the loop
-//! that watches pools, of `control::failover` and `control::rebalance`.
+//! `watcher` is the loop of all. `config_file` and `tls_files` watch files while `global.watch` is
+//! on; `pools` watches pools for `control::failover` and `control::rebalance`.
 
 mod config_file;
 pub(super) mod expiry;
-mod files;
 mod pool_files;
 pub(super) mod pools;
 mod tls_files;
+pub(super) mod watcher;
 
 use std::sync::Arc;
 
 use self::config_file::ConfigFile;
-use self::files::watch_files;
 use self::tls_files::TlsFiles;
+use self::watcher::watch;
 use super::reload::source::ConfigSource;
 use super::state::Server;
 
@@ -22,8 +22,9 @@ use super::state::Server;
 pub(super) fn start(server: &Arc<Server>) {
     if let ConfigSource::File(file) = server.source() {
         let file = file.clone();
-        watch_files(server, move || ConfigFile::new(file.clone()));
+        watch(server, move || ConfigFile::new(file.clone()));
     }
-    watch_files(server, TlsFiles::default);
+    let committed = server.committed.subscribe();
+    watch(server, move || TlsFiles::new(committed.clone()));
     expiry::watch(server);
 }

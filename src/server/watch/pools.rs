@@ -1,19 +1,17 @@
-//! The loop that watches pools.
+//! Watches pools, one by one.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::sleep;
-
-use crate::pool::{Pool, supervise};
+use super::watcher::Watcher;
+use crate::pool::Pool;
 use crate::server::state::Server;
 
 /// Watch of one pool.
 pub(in crate::server) trait PoolWatcher: Send + Sized + 'static {
-    /// Subject of the log when the watcher panics.
+    /// Name in the log when the watcher panics.
     const NAME: &str;
     /// Time between two looks.
     const SPACING: Duration;
@@ -31,51 +29,39 @@ pub(in crate::server) trait PoolWatcher: Send + Sized + 'static {
     fn end(self, server: &Server);
 }
 
-/// Starts to watch the pools; ends with the server.
-pub(in crate::server) fn watch_pools<W: PoolWatcher>(server: &Arc<Server>) {
-    let (weak, committed) = (Arc::downgrade(server), server.committed.subscribe());
-    let watch = move || follow::<W>(Weak::clone(&weak), committed.clone());
-    server
-        .control_runtime()
-        .spawn(supervise(W::NAME.to_owned(), watch));
+/// The pools that `W` watches, by name.
+pub(in crate::server) struct WatchedPools<W>(BTreeMap<Arc<str>, W>);
+
+impl<W> Default for WatchedPools<W> {
+    fn default() -> WatchedPools<W> {
+        WatchedPools(BTreeMap::new())
+    }
 }
 
-async fn follow<W: PoolWatcher>(server: Weak<Server>, mut committed: watch::Receiver<()>) {
-    let mut watched: BTreeMap<Arc<str>, W> = BTreeMap::new();
-    while let Some(running) = server.upgrade() {
+impl<W: PoolWatcher> Watcher for WatchedPools<W> {
+    const NAME: &str = W::NAME;
+
+    async fn look(&mut self, server: &Arc<Server>) -> Option<Duration> {
         // A server that stops ends all sessions anyway, at its own pace.
-        let is_ready = running.ready();
-        if is_ready {
-            look_at_all(&running, &mut watched).await;
+        if !server.ready() {
+            return Some(W::SPACING);
         }
-        drop(running);
-        if is_ready && watched.is_empty() {
-            // Until a reload no pool asks to be watched. Fails when the server is gone.
-            let _ = committed.changed().await;
-        } else {
-            sleep(W::SPACING).await;
+        let mut before = std::mem::take(&mut self.0);
+        for pool in server.pools() {
+            let name = pool.name();
+            let (goes_on, over) = match before.remove(name) {
+                Some(known) if known.goes_on(server, &pool) => (Some(known), None),
+                over => (W::begin(server, &pool), over),
+            };
+            if let Some(over) = over {
+                over.end(server);
+            }
+            if let Some(mut watch) = goes_on {
+                watch.look(server, &pool).await;
+                self.0.insert(Arc::clone(name), watch);
+            }
         }
-    }
-}
-
-async fn look_at_all<W: PoolWatcher>(server: &Server, watched: &mut BTreeMap<Arc<str>, W>) {
-    let mut before = std::mem::take(watched);
-    for pool in server.pools() {
-        let name = pool.name();
-        let known = before.remove(name);
-        let (goes_on, over) = match known {
-            Some(known) if known.goes_on(server, &pool) => (Some(known), None),
-            over => (W::begin(server, &pool), over),
-        };
-        if let Some(over) = over {
-            over.end(server);
-        }
-        if let Some(mut watch) = goes_on {
-            watch.look(server, &pool).await;
-            watched.insert(Arc::clone(name), watch);
-        }
-    }
-    for (_, over) in before {
-        over.end(server);
+        before.into_values().for_each(|over| over.end(server));
+        (!self.0.is_empty()).then_some(W::SPACING)
     }
 }

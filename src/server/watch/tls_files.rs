@@ -7,31 +7,54 @@ use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::files::{FileWatcher, POLL, REST};
+use tokio::sync::watch::Receiver;
+
 use super::pool_files::PoolFiles;
+use super::watcher::Watcher;
 use crate::server::lock::lock;
 use crate::server::state::Server;
 use crate::tls::{Refreshed, SETTLE, TlsAcceptor};
 
+/// Between two looks; two seconds are nothing to a certificate.
+const POLL: Duration = Duration::from_secs(2);
+
 /// The TLS files of listeners and endpoints, and the files of pools.
-#[derive(Default)]
 pub(super) struct TlsFiles {
     pools: PoolFiles,
+    committed: Receiver<()>,
 }
 
-impl FileWatcher for TlsFiles {
+impl TlsFiles {
+    /// `committed` is notified of reloads.
+    pub fn new(committed: Receiver<()>) -> TlsFiles {
+        TlsFiles {
+            pools: PoolFiles::default(),
+            committed,
+        }
+    }
+}
+
+impl Watcher for TlsFiles {
     const NAME: &str = "watch of TLS files";
 
-    async fn look(&mut self, server: &Arc<Server>) -> Duration {
+    async fn look(&mut self, server: &Arc<Server>) -> Option<Duration> {
+        if !*server.watching.borrow() {
+            return None;
+        }
         let (running, mut pools) = (Arc::clone(server), mem::take(&mut self.pools));
         let look = server.control_runtime().spawn_blocking(move || {
             let wait = running.look_at_files(&mut pools);
             (wait, pools)
         });
         // A look that panicked is made again.
-        let (wait, pools) = look.await.unwrap_or((POLL, PoolFiles::default()));
+        let (wait, pools) = look.await.unwrap_or((Some(POLL), PoolFiles::default()));
         self.pools = pools;
         wait
+    }
+
+    /// Returns after a reload: there may be other files. Fails when the server is gone.
+    async fn event(&mut self) {
+        let _ = self.committed.changed().await;
     }
 }
 
@@ -57,19 +80,19 @@ impl Server {
         own.chain(self.endpoint_tls()).collect()
     }
 
-    /// Time until the next look. Blocks on file I/O.
-    fn look_at_files(&self, pools: &mut PoolFiles) -> Duration {
+    /// Time until the next look; `None`: there are no files. Blocks on file I/O.
+    fn look_at_files(&self, pools: &mut PoolFiles) -> Option<Duration> {
         let acceptors = self.tls_acceptors();
         let unsettled = acceptors
             .iter()
             .filter(|one| one.refresh() == Refreshed::Unsettled);
         let unsettled = unsettled.count();
         if pools.look(self) || unsettled > 0 {
-            SETTLE
+            Some(SETTLE)
         } else if acceptors.is_empty() && pools.is_empty() {
-            REST
+            None
         } else {
-            POLL
+            Some(POLL)
         }
     }
 }
