@@ -1,12 +1,15 @@
-//! Holds `balancer.toml`, the schema and the examples against the code: every key stands in the reference file with the
-//! default that the code has, and no damage to a file makes the reader panic or lose the place.
+//! Holds `balancer.toml`, the schema, the reference page and the examples against the code: every key
+//! stands in the file with the default and the comment of its declaration, and no damage to a file
+//! makes the reader panic or lose the place.
+//!
+//! `WRITE_REFERENCE=1 cargo test --test reference` writes the pages, the schema and the comments anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use evenkeel::config::{self, Config, ConfigErrors, Fault};
+use evenkeel::config::{self, Config, ConfigErrors, ErrorKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -71,9 +74,16 @@ fn shown(text: &str) -> Vec<Shown> {
                     comment,
                 });
             }
+        } else if let (Some(last), Some(comment)) = (shown.last_mut(), continued(line)) {
+            last.comment = format!("{} {comment}", last.comment);
         }
     }
     shown
+}
+
+/// The rest of a comment that began behind a key.
+fn continued(line: &str) -> Option<&str> {
+    line.strip_prefix("    ")?.trim_start().strip_prefix("# ")
 }
 
 /// `[pool.chat.check]` as `pool.*.check`.
@@ -125,6 +135,131 @@ fn with_line(text: &str, index: usize, line: &str) -> String {
         .enumerate()
         .map(|(at, old)| if at == index { line } else { old });
     lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Asserts that a file has this text, or writes it where that is asked for.
+fn is_up_to_date(name: &str, text: &str) {
+    let file = root().join(name);
+    if std::env::var_os("WRITE_REFERENCE").is_some() {
+        fs::write(&file, text).expect("writable");
+    }
+    let committed = fs::read_to_string(&file).unwrap_or_default();
+    let lines = committed.lines().zip(text.lines()).enumerate();
+    let first = lines.into_iter().find(|(_, (old, new))| old != new);
+    assert!(
+        committed == text,
+        "{name} is out of date: WRITE_REFERENCE=1 cargo test --test reference; first: {first:?}"
+    );
+}
+
+/// Column at which comments of keys begin.
+const COMMENTS: usize = 32;
+/// Longest line of the file.
+const LINE: usize = 100;
+
+#[test]
+fn the_comments_of_the_reference_file_are_those_of_the_declarations() {
+    let text = reference();
+    let declared = declared();
+    let shown = first_of_each_key(shown(&text));
+    let mut keys = BTreeMap::new();
+    for shown in &shown {
+        let property = &declared[&(shown.table.clone(), shown.key.clone())];
+        let line = text.lines().nth(shown.index).unwrap_or_default();
+        let end = line.find(" # ").unwrap_or(line.len());
+        let line = with_comment(line[..end].trim_end(), &comment(property, &shown.value));
+        keys.insert(shown.index, line);
+    }
+    for ((table, key), property) in &declared {
+        let is_key = |shown: &&Shown| shown.table == *table && shown.key == *key;
+        let beside = shown.iter().rfind(|shown| shown.table == *table);
+        if let (None, Some(beside), Some(default)) =
+            (shown.iter().find(is_key), beside, property.get("default"))
+        {
+            let mark = if beside.active { "" } else { "#" };
+            let line = format!("{mark}{key} = {}", written(default));
+            let lines = keys.entry(beside.index).or_default();
+            lines.push_str(&with_comment(&line, &comment(property, default)));
+        }
+    }
+    let mut commented = String::new();
+    for (index, line) in text.lines().enumerate() {
+        match keys.get(&index) {
+            Some(lines) => commented.push_str(lines),
+            None if continued(line).is_some() => {}
+            None => commented.push_str(&format!("{line}\n")),
+        }
+    }
+    is_up_to_date("balancer.toml", &commented);
+}
+
+/// The first line of each key, but for tables.
+fn first_of_each_key(shown: Vec<Shown>) -> Vec<Shown> {
+    let mut seen = BTreeSet::new();
+    let keys = shown.into_iter().filter(|shown| !shown.value.is_null());
+    let mut is_first = |shown: &Shown| seen.insert((shown.table.clone(), shown.key.clone()));
+    keys.filter(|shown| is_first(shown)).collect()
+}
+
+/// A default as the file writes it.
+fn written(default: &Value) -> String {
+    default.to_string().replace("\",\"", "\", \"")
+}
+
+/// The words that are allowed, the first sentence of the description, what it means that the key
+/// is not there, and the default where another value is shown.
+fn comment(property: &Value, value: &Value) -> String {
+    let words = property["enum"].as_array();
+    let words = words.or_else(|| property["items"]["enum"].as_array());
+    let words = words.map(|words| {
+        let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+        format!("{}: ", words.join(" | "))
+    });
+    let description = property["description"].as_str().unwrap_or_default();
+    let description = description.split(" Allowed: ").next().unwrap_or_default();
+    let mut sentences = description.trim_end_matches('.').split(". ");
+    let first = sentences.next().unwrap_or_default();
+    let without = sentences.find(|sentence| sentence.starts_with("Without it"));
+    let without = without.map(|sentence| format!("; w{}", &sentence[1..]));
+    let default = property.get("default").filter(|default| *default != value);
+    let default =
+        default.map(|default| format!("; default: {}", written(default).trim_matches('"')));
+    let parts = [words, Some(uncapitalized(first)), without, default];
+    parts.into_iter().flatten().collect()
+}
+
+/// `A key` as `a key`; names such as `TLS` stay.
+fn uncapitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            format!("{}{}", first.to_lowercase(), letters.as_str())
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// The comment behind a key, over as many lines as it needs.
+fn with_comment(line: &str, comment: &str) -> String {
+    let column = COMMENTS.max(line.chars().count() + 1);
+    let mut text = format!("{line:column$}#");
+    let mut width = column + 1;
+    for word in comment.split(' ') {
+        let length = word.chars().count() + 1;
+        if width + length > LINE {
+            text.push_str(&format!("\n{:column$}#", ""));
+            width = column + 1;
+        }
+        text.push_str(&format!(" {word}"));
+        width += length;
+    }
+    text.push('\n');
+    text
+}
+
+#[test]
+fn the_reference_page_is_that_of_the_declarations() {
+    is_up_to_date("docs/configuration.md", &config::reference());
 }
 
 #[test]
@@ -284,9 +419,9 @@ fn every_example_that_is_commented_out_is_right() {
                 .err()
                 .map(|errors| errors.messages())
                 .unwrap_or_default();
-            messages
-                .iter()
-                .all(|message| message.fault != Fault::Syntax && message.line != shown.index + 1)
+            messages.iter().all(|message| {
+                message.fault != ErrorKind::Syntax && message.line != shown.index + 1
+            })
         });
         assert!(
             right,
@@ -300,7 +435,9 @@ fn every_example_that_is_commented_out_is_right() {
 fn block(text: &str, index: usize) -> RangeInclusive<usize> {
     let lines: Vec<&str> = text.lines().collect();
     let is_code = |at: &usize| {
-        lines[*at].starts_with('#') && !lines[*at].starts_with("# ") && lines[*at].len() > 1
+        let is_key =
+            lines[*at].starts_with('#') && !lines[*at].starts_with("# ") && lines[*at].len() > 1;
+        is_key || continued(lines[*at]).is_some()
     };
     let first = (0..=index)
         .rev()
@@ -327,13 +464,8 @@ fn uncommented(text: &str, block: &RangeInclusive<usize>) -> String {
 
 #[test]
 fn the_schema_file_is_the_schema_of_the_code() {
-    let file =
-        fs::read_to_string(root().join("balancer.schema.json")).expect("balancer.schema.json");
-    let file: Value = serde_json::from_str(&file).expect("JSON");
-    assert!(
-        file == config::schema(),
-        "out of date: evenkeel schema > balancer.schema.json"
-    );
+    let schema = serde_json::to_string_pretty(&config::schema()).expect("JSON");
+    is_up_to_date("balancer.schema.json", &format!("{schema}\n"));
 }
 
 fn examples() -> Vec<PathBuf> {

@@ -24,8 +24,8 @@ use super::guard::EndpointGuard;
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
-use crate::net::{Bound, HALF_OPEN, Incoming, Stream};
-use crate::tls::handshake_words;
+use crate::net::{Bound, HALF_OPEN_TIME, Incoming, Stream};
+use crate::tls::describe_handshake_error;
 
 /// Drains that wait hold a connection each, and must not shut out a probe.
 const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
@@ -92,12 +92,12 @@ impl HttpEndpoint {
     /// under way have had their time.
     pub fn leave(self, runtime: &Handle) {
         if let Some(bound) = self.bound()
-            && let Err(error) = bound.turn_away()
+            && let Err(error) = bound.stop_accepting()
         {
             debug!(%error, "admin: connections that come while the old address closes are reset");
         }
         runtime.spawn(async move {
-            sleep(HALF_OPEN).await;
+            sleep(HALF_OPEN_TIME).await;
             drop(self);
         });
     }
@@ -157,7 +157,7 @@ async fn serve_queued(
         let Some(place) = room.place().await else {
             return;
         };
-        let Ok(Some((socket, peer))) = bound.accept_now() else {
+        let Ok(Some((socket, peer))) = bound.try_accept() else {
             return;
         };
         let client = peer.ip();
@@ -229,7 +229,7 @@ async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<Endp
     match shaken {
         Ok(Ok(stream)) => serve_http(stream, true, guest, shared).await,
         Ok(Err(error)) => debug!(
-            error = handshake_words(&error),
+            error = describe_handshake_error(&error),
             "admin: tls handshake failed"
         ),
         Err(_) => debug!("admin: tls handshake timed out"),

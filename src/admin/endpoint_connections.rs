@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::silence::{self, Silence};
+use crate::base::silence_queue::{SilenceQueue, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 use crate::net::Peer;
 
@@ -18,7 +18,7 @@ const PREFIXES: (u8, u8) = (32, 64);
 pub(super) struct EndpointConnections {
     places: Arc<Semaphore>,
     /// Connections without a request under way.
-    silent: Mutex<Silence<CancellationToken>>,
+    silent: Mutex<SilenceQueue<CancellationToken>>,
     /// Told when a connection falls silent, or one that should leave has not been silent after all.
     changed: Notify,
 }
@@ -30,7 +30,7 @@ pub(super) struct EndpointConnection {
     source: SourcePrefix,
     has_spoken: AtomicBool,
     /// Its place among the silent ones; `None` while a request is under way.
-    silent: Mutex<Option<silence::Silent>>,
+    silent: Mutex<Option<SilentId>>,
     /// Cancelled when its place is needed.
     pub leave: CancellationToken,
     _place: OwnedSemaphorePermit,

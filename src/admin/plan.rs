@@ -68,11 +68,7 @@ fn view(forecast: &ReloadPreview) -> PlanView {
             closes,
             left_behind,
         },
-        needs_restart: forecast
-            .needs_restart
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        needs_restart: forecast.needs_restart.clone(),
         refusals: forecast.refusals.clone(),
         parts: forecast.parts.iter().map(part).collect(),
     }
@@ -86,9 +82,9 @@ fn part(part: &PreviewPart) -> PlanPartView {
         left_behind,
     } = part;
     PlanPartView {
-        part: step.part.kind().to_owned(),
-        name: step.part.name(),
-        fate: step.fate.word().to_owned(),
+        part: step.item.kind().to_owned(),
+        name: step.item.name(),
+        fate: step.action.word().to_owned(),
         keys: step.keys.iter().map(ToString::to_string).collect(),
         live: *live,
         closes: *closes,

@@ -13,7 +13,7 @@ use super::listener::{ListenerPermit, SourcePermit};
 use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
-use crate::base::silence::Silent;
+use crate::base::silence_queue::SilentId;
 use crate::base::source_prefix::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::fds;
@@ -398,7 +398,7 @@ pub struct SetupPermit {
     /// Its count at its listener and its source, once these are known.
     admitted: OnceLock<ListenerPermit>,
     /// While set-up waits for a word of its client.
-    silent: Mutex<Option<Silent>>,
+    silent: Mutex<Option<SilentId>>,
     /// Cancelled when it is to leave its place.
     leave: CancellationToken,
 }
@@ -435,7 +435,7 @@ impl SetupPermit {
         self.leave.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
     }
 
-    fn silent(&self) -> MutexGuard<'_, Option<Silent>> {
+    fn silent(&self) -> MutexGuard<'_, Option<SilentId>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::base::log_throttle::LogThrottle;
 use crate::base::units::{format_size, readable_size};
 use crate::config::defaults::MAX_MEMORY_PERCENT;
-use crate::net::memory::{anonymous_bytes, give_back, group_limit};
+use crate::net::memory::{anonymous_bytes, group_limit, release_free_pages};
 
 /// Two looks at what the process takes are so far apart; one costs about 50 us.
 const SPACING: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ impl MemoryBound {
         let used = || anonymous_bytes().unwrap_or(0);
         let mut bytes = used();
         if bytes >= max && self.given_back.is_due(now, GIVE_BACK_SPACING) {
-            give_back();
+            release_free_pages();
             bytes = used();
         }
         if bytes >= max {

@@ -1,4 +1,4 @@
-//! Silent connections in set-up. A connection is silent while set-up waits for a word of its client:
+//! SilentId connections in set-up. A connection is silent while set-up waits for a word of its client:
 //! its PROXY header, its handshake, its first head. When places run short, one of them leaves its own.
 
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::SetupPermit;
-use crate::base::silence::{Silence, Silent};
+use crate::base::silence_queue::{SilenceQueue, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 
 /// A client that is honest has said something after this long: a round trip, and a lost packet.
@@ -22,14 +22,14 @@ const BATCHES: u64 = 256;
 
 /// The silent ones of the process.
 #[derive(Debug, Default)]
-pub(super) struct SilentConnections(Mutex<Silence<(Instant, CancellationToken)>>);
+pub(super) struct SilentConnections(Mutex<SilenceQueue<(Instant, CancellationToken)>>);
 
 impl SilentConnections {
-    pub fn enter(&self, source: SourcePrefix, leave: &CancellationToken, now: Instant) -> Silent {
+    pub fn enter(&self, source: SourcePrefix, leave: &CancellationToken, now: Instant) -> SilentId {
         self.lock().push(source, (now, leave.clone()))
     }
 
-    pub fn leave(&self, silent: Silent) {
+    pub fn leave(&self, silent: SilentId) {
         self.lock().remove(silent);
     }
 
@@ -56,7 +56,7 @@ impl SilentConnections {
     }
 
     /// Nothing panics while it is held.
-    fn lock(&self) -> MutexGuard<'_, Silence<(Instant, CancellationToken)>> {
+    fn lock(&self) -> MutexGuard<'_, SilenceQueue<(Instant, CancellationToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,7 +80,11 @@ impl SetupPermit {
 mod tests {
     use super::*;
 
-    fn enter(silent: &SilentConnections, number: u8, now: Instant) -> (CancellationToken, Silent) {
+    fn enter(
+        silent: &SilentConnections,
+        number: u8,
+        now: Instant,
+    ) -> (CancellationToken, SilentId) {
         let leave = CancellationToken::new();
         let ticket = silent.enter(SourcePrefix::V4([192, 0, 2, number]), &leave, now);
         (leave, ticket)

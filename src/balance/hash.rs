@@ -1,5 +1,6 @@
-//! Hashes that are the same in every process, on every machine and after every restart: SipHash-2-4 under a fixed
-//! key. A balancer next to this one picks the same backend for the same client, and so does the next version.
+//! Hashes that are the same in every process, on every machine and after every restart: SipHash-2-4
+//! under a fixed key. A balancer next to this one picks the same backend for the same client, and
+//! so does the next version.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -22,7 +23,8 @@ pub fn bytes_hash(bytes: &[u8]) -> u64 {
     keyed(KEY, bytes)
 }
 
-/// Two independent hashes of a node's name: where its walk through the table begins, and its stride.
+/// Two independent hashes of a node's name: where its walk through the table begins, and its
+/// stride.
 pub(super) fn name_hashes(name: &str) -> (u64, u64) {
     let offset = keyed((KEY.0 ^ 1, KEY.1), name.as_bytes());
     let stride = keyed((KEY.0, KEY.1 ^ 1), name.as_bytes());

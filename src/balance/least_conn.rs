@@ -1,5 +1,6 @@
-//! Weighted least connections: the node that carries least per weight once it has one connection more. Nodes that are
-//! equal share by chance: a fixed order would give every first connection of a quiet pool to the same node.
+//! Weighted least connections: the node that carries least per weight once it has one connection
+//! more. Nodes that are equal share by chance: a fixed order would give every first connection of a
+//! quiet pool to the same node.
 
 use std::cmp::Ordering;
 
@@ -21,7 +22,8 @@ pub(super) fn pick(nodes: &impl Nodes, entropy: u64) -> Option<usize> {
             Ordering::Equal => equals + 1,
             Ordering::Greater => continue,
         };
-        // The n-th of the equals replaces its forerunner once in n times: each has the same chance in the end.
+        // The n-th of the equals replaces its forerunner once in n times: each has the same chance
+        // in the end.
         if below(mix(entropy.wrapping_add(equals)), equals) == 0 {
             best = Some((index, load));
         }
@@ -31,8 +33,8 @@ pub(super) fn pick(nodes: &impl Nodes, entropy: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Table;
     use super::*;
+    use crate::balance::testing::Table;
     use proptest::prelude::*;
 
     #[test]

@@ -1,7 +1,8 @@
-//! How live connections would stand level: what each node should carry of all of them, by its weight and its limit, and
-//! whether it is worth moving some. It sees counts only; whom to move, and how, is not its business.
+//! Even distribution of live connections: the share of each node by its weight and limit, and
+//! whether it is worth moving some. Works on counts only; which connections move, and how, is
+//! decided elsewhere.
 
-/// One node that takes connections.
+/// Load of a node that takes connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeLoad {
     pub live: u64,
@@ -20,10 +21,11 @@ impl NodeLoad {
     }
 }
 
-/// What each node is to carry, if moving helps: one stands above its share by more than `threshold_percent` of it, and
-/// another one below its own.
+/// Target of each node, if moving helps: a node is above its share by more than `threshold_percent`
+/// of it, and another one below.
 ///
-/// The numbers add up to what all carry now. A node above its share is never brought below it (rounded down).
+/// The targets add up to the present total. A node above its share is never brought below it
+/// (rounded down).
 pub fn level(loads: &[NodeLoad], threshold_percent: u8) -> Option<Vec<u64>> {
     let targets = targets(loads);
     let threshold = u128::from(threshold_percent);
@@ -44,10 +46,10 @@ fn targets(loads: &[NodeLoad]) -> Vec<u64> {
     let mut open: Vec<usize> = (0..loads.len())
         .filter(|at| loads[*at].weight > 0)
         .collect();
-    // Who cannot take its share takes what it can, and the others share the more.
+    // A node that cannot take its share takes up to its limit, and the others share the rest.
     loop {
         let weights: u128 = open.iter().map(|at| u128::from(loads[*at].weight)).sum();
-        let share = |at: &usize| part(rest, loads[*at].weight, weights);
+        let share = |at: &usize| share_of(rest, loads[*at].weight, weights);
         let (full, others): (Vec<usize>, Vec<usize>) =
             open.iter().partition(|at| share(at) > loads[**at].limit());
         if full.is_empty() {
@@ -60,12 +62,13 @@ fn targets(loads: &[NodeLoad]) -> Vec<u64> {
         }
         open = others;
     }
-    give_out_the_rest(loads, &mut targets, open);
+    distribute_remainder(loads, &mut targets, open);
     targets
 }
 
-/// What the division left over stays where the most are. What nobody has room for stays where it is.
-fn give_out_the_rest(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usize>) {
+/// Distributes the remainder: a division's stays with the most loaded nodes, and connections that
+/// no node has room for stay where they are.
+fn distribute_remainder(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usize>) {
     let all: u64 = loads.iter().map(|load| load.live).sum();
     let mut rest = all - targets.iter().sum::<u64>();
     open.sort_by_key(|at| std::cmp::Reverse(loads[*at].live));
@@ -82,9 +85,9 @@ fn give_out_the_rest(loads: &[NodeLoad], targets: &mut [u64], mut open: Vec<usiz
 }
 
 /// `all * weight / weights`, rounded down.
-fn part(all: u64, weight: u32, weights: u128) -> u64 {
-    let part = u128::from(all) * u128::from(weight) / weights.max(1);
-    u64::try_from(part).unwrap_or(u64::MAX)
+fn share_of(all: u64, weight: u32, weights: u128) -> u64 {
+    let share = u128::from(all) * u128::from(weight) / weights.max(1);
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -153,7 +156,7 @@ mod tests {
             let Some(targets) = level(&loads, threshold) else { return Ok(()) };
             prop_assert_eq!(targets.iter().sum::<u64>(), total);
             for (load, target) in loads.iter().zip(&targets) {
-                let least = part(total, load.weight, weights).min(load.limit());
+                let least = share_of(total, load.weight, weights).min(load.limit());
                 prop_assert!(*target >= least, "{:?} {}", load, target);
                 // Who gets some has the room for it.
                 prop_assert!(*target <= load.live || *target <= load.limit());
@@ -168,8 +171,8 @@ mod tests {
             prop_assert_eq!(level(&after, threshold), None);
         }
 
-        /// Whoever is moved goes wherever the algorithm likes: while each goes from a node above its target to one
-        /// below, it ends after as many as were planned.
+        /// Whoever is moved goes wherever the algorithm likes: while each goes from a node above
+        /// its target to one below, it ends after as many as were planned.
         #[test]
         fn one_by_one_it_comes_to_an_end(loads in loads(), picks in prop::collection::vec(any::<prop::sample::Index>(), 1..20)) {
             let Some(targets) = level(&loads, 20) else { return Ok(()) };

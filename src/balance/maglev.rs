@@ -1,20 +1,21 @@
-//! Weighted Maglev hashing (Eisenbud et al., NSDI 2016): a table of slots, filled by the nodes in turns, each along
-//! its own walk through the table. A key belongs to the node in its slot.
+//! Weighted Maglev hashing (Eisenbud et al., NSDI 2016): a table of slots, filled by the nodes in
+//! turns, each along its own walk through the table. A key belongs to the node in its slot.
 //!
-//! The table depends on the nodes' names and weights alone, not on their order, state or address: every process that
-//! knows the same nodes has the same table. A node that is down or full stays in it; its keys are fallen through to
-//! others for that while, and nobody else's key moves.
+//! The table depends on the nodes' names and weights alone, not on their order, state or address:
+//! every process that knows the same nodes has the same table. A node that is down or full stays in
+//! it; its keys go to others meanwhile, and no other key moves.
 
 use super::Nodes;
 use super::hash::{below, mix, name_hashes};
 
-/// Slots; a prime, so that every stride visits all of them. Fixed, since another size would move every key. With
-/// 65,537 the loss of one of 100 nodes moved up to 1.4 % of the others' keys (2,500 tries, 0.56 % on average), with this
-/// up to 0.6 % (0.36 %). Above about 1,200 nodes the shares differ by more than 1 %.
+/// Slots; a prime, so that every stride visits all of them. Fixed, since another size would move
+/// every key. With 65,537 the loss of one of 100 nodes moved up to 1.4 % of the others' keys (2,500
+/// tries, 0.56 % on average), with this up to 0.6 % (0.36 %). Above about 1,200 nodes the shares
+/// differ by more than 1 %.
 const SLOTS: u64 = 131_071;
 
-/// Draws from the table before a usable node is looked for one by one. Each fails as often as usable nodes are
-/// rare: with half of the pool down one connection in 4 billion gets there.
+/// Draws from the table before a usable node is looked for one by one. Each fails as often as
+/// usable nodes are rare: with half of the pool down one connection in 4 billion gets there.
 const MAX_DRAWS: usize = 32;
 
 /// The table. 256 KiB.
@@ -25,9 +26,10 @@ pub struct Maglev {
 }
 
 impl Maglev {
-    /// From names (each different) and weights, indexed as `Nodes` will be. At most 65,535 nodes are placed.
+    /// The table of these names (each different) and weights, indexed as `Nodes` will be. At most
+    /// 65,535 nodes are placed.
     pub fn new<'a>(nodes: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
-        let mut walks: Vec<(&str, Walk)> = (0..NOBODY)
+        let mut walks: Vec<(&str, Walk)> = (0..UNASSIGNED)
             .zip(nodes)
             .filter(|(_, (_, weight))| *weight > 0)
             .map(|(index, (name, weight))| (name, Walk::new(index, name, weight)))
@@ -39,8 +41,8 @@ impl Maglev {
         }
     }
 
-    /// The node of `hash`, or, while that one has the weight 0, another that follows from `hash` alone: the keys of one
-    /// lost node are spread over all others by weight.
+    /// The node of `hash`, or, while that one has the weight 0, another that follows from `hash`
+    /// alone: the keys of one lost node are spread over all others by weight.
     pub(super) fn pick(&self, nodes: &impl Nodes, hash: u64) -> Option<usize> {
         let usable = |index: &usize| nodes.weight(*index) > 0;
         let mut draw = hash;
@@ -62,18 +64,18 @@ impl Maglev {
     }
 }
 
-/// A slot that nobody took yet.
-const NOBODY: u16 = u16::MAX;
+/// A slot that is not taken yet.
+const UNASSIGNED: u16 = u16::MAX;
 
-/// One node's walk through the table.
+/// A node's walk through the table.
 struct Walk {
     index: u16,
     weight: u64,
-    /// The next slot it would like.
+    /// The next slot of the walk.
     slot: u64,
     /// 1..SLOTS
     stride: u64,
-    /// It has a turn in a round once `round * weight` reaches this.
+    /// The node takes a slot in a round once `round * weight` reaches this.
     due: u64,
 }
 
@@ -95,7 +97,7 @@ impl Walk {
             let wanted = usize::try_from(self.slot).ok();
             self.slot = (self.slot + self.stride) % SLOTS;
             if let Some(free) = wanted.and_then(|slot| slots.get_mut(slot))
-                && *free == NOBODY
+                && *free == UNASSIGNED
             {
                 *free = self.index;
                 return;
@@ -104,12 +106,13 @@ impl Walk {
     }
 }
 
-/// Round after round every node whose turn it is takes one slot; the heaviest has one in each round.
+/// Round after round every node whose turn it is takes one slot; the heaviest has one in each
+/// round.
 fn fill(walks: &mut [Walk]) -> Vec<u16> {
     let Some(heaviest) = walks.iter().map(|walk| walk.weight).max() else {
         return Vec::new();
     };
-    let mut slots = vec![NOBODY; SLOTS as usize];
+    let mut slots = vec![UNASSIGNED; SLOTS as usize];
     let mut free = slots.len();
     for round in 1.. {
         for walk in walks.iter_mut() {
@@ -129,9 +132,9 @@ fn fill(walks: &mut [Walk]) -> Vec<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Table;
-    use super::super::{address_hash, bytes_hash};
     use super::*;
+    use crate::balance::testing::Table;
+    use crate::balance::{address_hash, bytes_hash};
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 

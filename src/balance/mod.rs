@@ -1,8 +1,8 @@
 //! Pick algorithms over plain numbers.
 //!
-//! A node is an index with a weight and a count of live connections; what a backend is, and why one may not be
-//! picked now, is the pool's business: it gives such a node the weight 0. No clock and no randomness in here: what is
-//! drawn comes in as `entropy`, so that every pick can be repeated by a test.
+//! A node is an index with a weight and a count of live connections; the pool gives a node that may
+//! not be picked now the weight 0. No clock and no randomness in here: `entropy` is an argument, so
+//! that tests can repeat every pick.
 
 mod hash;
 mod least_conn;
@@ -16,32 +16,34 @@ pub use level::{NodeLoad, level};
 pub use maglev::Maglev;
 pub use round_robin::RoundRobin;
 
-/// What an algorithm may know of the nodes.
+/// Nodes as an algorithm sees them.
 pub trait Nodes {
     fn count(&self) -> usize;
 
-    /// 0 = not to be picked now (down, full, already tried, or of no weight). Only the proportion of weights counts.
+    /// 0 = not to be picked now (down, full, already tried, or of no weight). Only the proportion
+    /// of weights counts.
     fn weight(&self, index: usize) -> u32;
 
     /// Connections on the node now, those being set up included.
     fn live(&self, index: usize) -> u64;
 }
 
-/// One of the closed set of algorithms, with what it remembers from pick to pick.
+/// An algorithm, with its state from pick to pick.
 #[derive(Debug)]
 pub enum Picker {
     RoundRobin(RoundRobin),
     LeastConn,
     /// The better of two drawn by weight.
     Random,
-    /// By a hash of the client's address or of another key.
+    /// A hash of the client's address or of another key decides.
     Hash(Maglev),
 }
 
 impl Picker {
     /// The node for one connection; `None` when every weight is 0.
     ///
-    /// `entropy` is the key's hash (`address_hash`, `bytes_hash`) for `Hash`, and a fresh random number for the others.
+    /// `entropy` is the key's hash (`address_hash`, `bytes_hash`) for `Hash`, and a fresh random
+    /// number for the others.
     pub fn pick(&self, nodes: &impl Nodes, entropy: u64) -> Option<usize> {
         match self {
             Picker::RoundRobin(turns) => turns.pick(nodes),
@@ -52,7 +54,8 @@ impl Picker {
     }
 }
 
-/// Whether `a`, as (live, weight), is less loaded than `b` once it carries one connection more: exact, without division.
+/// Whether `a`, as (live, weight), is less loaded than `b` once it carries one connection more:
+/// exact, without division.
 fn less_loaded(a: (u64, u32), b: (u64, u32)) -> std::cmp::Ordering {
     let left = (u128::from(a.0) + 1) * u128::from(b.1);
     let right = (u128::from(b.0) + 1) * u128::from(a.1);

@@ -1,5 +1,6 @@
-//! The better of two, drawn by weight ("the power of two choices", Mitzenmacher 2001): nearly as even as least
-//! connections, and many balancers that know only their own counts do not all run to the same node.
+//! The better of two, drawn by weight ("the power of two choices", Mitzenmacher 2001): nearly as
+//! even as least connections, and many balancers that know only their own counts do not all run to
+//! the same node.
 
 use std::cmp::Ordering;
 
@@ -19,7 +20,7 @@ pub(super) fn pick(nodes: &impl Nodes, entropy: u64) -> Option<usize> {
     }
 }
 
-/// One node by weight, other than `not`.
+/// Draws a node by weight, other than `not`.
 fn draw(nodes: &impl Nodes, not: Option<usize>, random: u64) -> Option<usize> {
     let others = || (0..nodes.count()).filter(move |index| Some(*index) != not);
     let total: u64 = others().map(|index| u64::from(nodes.weight(index))).sum();
@@ -42,8 +43,8 @@ fn draw(nodes: &impl Nodes, not: Option<usize>, random: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Table;
     use super::*;
+    use crate::balance::testing::Table;
     use proptest::prelude::*;
 
     #[test]

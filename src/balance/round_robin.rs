@@ -1,31 +1,32 @@
-//! Smooth weighted round robin, as in nginx: in every turn each node gains its weight, the richest is picked and
-//! pays the sum of all. With weights 5, 1, 1 the order is a a b a c a a, not a a a a a b c. Deterministic.
+//! Smooth weighted round robin, as in nginx: in every turn each node gains its weight, the richest
+//! is picked and pays the sum of all. With weights 5, 1, 1 the order is a a b a c a a, not a a a a
+//! a b c. Deterministic.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::Nodes;
 
-/// What every node has gained and not yet paid, by index.
+/// Gains of every node that are not spent yet, by index.
 #[derive(Debug)]
 pub struct RoundRobin {
     gained: Mutex<Vec<i64>>,
 }
 
 impl RoundRobin {
-    /// For `count` nodes that begin even.
+    /// A round of `count` nodes that start even.
     pub fn new(count: usize) -> Self {
         RoundRobin::carried(vec![0; count])
     }
 
-    /// Goes on from what `gained` returned for the nodes that stayed (0 for new ones), so that a change of
-    /// membership does not begin the round anew.
+    /// Continues from the gains of the nodes that stayed (0 for new ones), so that a change of
+    /// membership does not restart the round.
     pub fn carried(gained: Vec<i64>) -> Self {
         RoundRobin {
             gained: Mutex::new(gained),
         }
     }
 
-    /// By index.
+    /// Gains by index.
     pub fn gained(&self) -> Vec<i64> {
         self.lock().clone()
     }
@@ -59,8 +60,8 @@ impl RoundRobin {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Table;
     use super::*;
+    use crate::balance::testing::Table;
     use proptest::prelude::*;
 
     fn order(turns: &RoundRobin, nodes: &Table, picks: usize) -> Vec<usize> {

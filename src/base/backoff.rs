@@ -4,14 +4,15 @@ use std::time::Duration;
 
 /// A source of growing delays.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     base: Duration,
     max: Duration,
     upcoming: Duration,
 }
 
 impl Backoff {
-    /// Delays `base`, 2 x `base`, 4 x `base` ... never above `max` (and `max` at once where `base` is above it).
+    /// Delays `base`, 2 x `base`, 4 x `base` ... never above `max` (and `max` at once where `base`
+    /// is above it).
     pub fn new(base: Duration, max: Duration) -> Self {
         let upcoming = base.min(max);
         Backoff {
@@ -21,18 +22,14 @@ impl Backoff {
         }
     }
 
-    /// The delay before the next attempt.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "endless: an Option at every call site would be noise"
-    )]
+    /// The delay before the next attempt. Endless: not an iterator, whose `Option` would be noise.
     pub fn next(&mut self) -> Duration {
         let delay = self.upcoming;
         self.upcoming = delay.saturating_mul(2).min(self.max);
         delay
     }
 
-    /// Begins again at the base: the last attempt succeeded.
+    /// Starts again at the base: the last attempt succeeded.
     pub fn reset(&mut self) {
         self.upcoming = self.base.min(self.max);
     }

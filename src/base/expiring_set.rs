@@ -1,16 +1,16 @@
-//! Keys of which something was true lately: each is remembered for a while, and where there are too many the oldest is
-//! forgotten. No clock: `now` is the caller's, counted from a moment of its own.
+//! A set of keys that expire after a time; where there are too many, the oldest is dropped. No
+//! clock: `now` is the caller's, since an epoch of its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;
 
 #[derive(Debug)]
-pub struct ExpiringSet<K> {
+pub(crate) struct ExpiringSet<K> {
     lasts: Duration,
     max: usize,
     until: HashMap<K, Duration>,
-    /// As they came, which is the order in which they go: each lasts as long.
+    /// Keys in order of insertion, which is the order of expiry.
     order: VecDeque<K>,
 }
 
@@ -24,7 +24,7 @@ impl<K: Hash + Eq + Copy> ExpiringSet<K> {
         }
     }
 
-    /// Remembers a key from now on; one that is remembered already goes when it would have gone.
+    /// Adds a key; one that is in the set keeps its time.
     pub fn insert(&mut self, key: K, now: Duration) {
         if self.contains(&key, now) {
             return;
@@ -43,7 +43,7 @@ impl<K: Hash + Eq + Copy> ExpiringSet<K> {
         self.until.get(key).is_some_and(|until| *until > now)
     }
 
-    /// Whether the oldest has had its time.
+    /// Whether the oldest key has expired.
     fn is_over(&self, now: Duration) -> bool {
         let first = self.order.front();
         first.is_some_and(|first| !self.contains(first, now))

@@ -1,29 +1,30 @@
-//! Who is next: a bounded queue in which sources take turns, and what is urgent goes first.
+//! A bounded queue in which sources take turns, and urgent items go first.
 //!
-//! Each lane serves its sources round robin, whatever the length of their own queues: a source with a thousand waiting
-//! delays one with a single one by one turn of each source. Of `URGENT_IN_A_ROW + 1` turns one is left to what is not
-//! urgent, so neither lane starves. No clock, no waiting: who waits and how is the caller's.
+//! Each lane serves its sources round robin, whatever the length of their own queues: a source with
+//! a thousand waiting delays one with a single one by one turn of each source. After
+//! `MAX_URGENT_RUN` urgent turns the other lane gets one, so neither starves. No clock, no waiting:
+//! that is the caller's.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 /// Turns of the urgent lane before the other one gets one.
-pub const URGENT_IN_A_ROW: u32 = 7;
+pub(crate) const MAX_URGENT_RUN: u32 = 7;
 
 /// Names a waiting item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueTicket<S> {
+pub(crate) struct QueueTicket<S> {
     source: S,
     urgent: bool,
     number: u64,
 }
 
 #[derive(Debug)]
-pub struct FairQueue<S, T> {
+pub(crate) struct FairQueue<S, T> {
     urgent: SourceQueue<S, T>,
     other: SourceQueue<S, T>,
     /// Urgent turns since the last other one.
-    in_a_row: u32,
+    urgent_run: u32,
     /// Waiting items of one source in one lane.
     max_per_source: usize,
     next_number: u64,
@@ -31,7 +32,7 @@ pub struct FairQueue<S, T> {
 
 #[derive(Debug)]
 struct SourceQueue<S, T> {
-    /// Those whose turn is to come are in `order` exactly once, with or without something that waits.
+    /// Sources in `order`, each exactly once, with or without waiting items.
     sources: HashMap<S, VecDeque<(u64, T)>>,
     order: VecDeque<S>,
     waiting: usize,
@@ -42,16 +43,16 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
         Self {
             urgent: SourceQueue::new(),
             other: SourceQueue::new(),
-            in_a_row: 0,
+            urgent_run: 0,
             max_per_source,
             next_number: 0,
         }
     }
 
-    /// Puts an item behind those of its source.
+    /// Adds an item behind those of its source.
     ///
     /// # Errors
-    /// The item, where its source has too many waiting.
+    /// The item, if its source has too many waiting.
     pub fn push(&mut self, source: S, urgent: bool, item: T) -> Result<QueueTicket<S>, T> {
         let number = self.next_number;
         let max = self.max_per_source;
@@ -69,13 +70,13 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
         let urgent = match (self.urgent.waiting, self.other.waiting) {
             (0, _) => false,
             (_, 0) => true,
-            _ => self.in_a_row < URGENT_IN_A_ROW,
+            _ => self.urgent_run < MAX_URGENT_RUN,
         };
-        self.in_a_row = if urgent { self.in_a_row + 1 } else { 0 };
+        self.urgent_run = if urgent { self.urgent_run + 1 } else { 0 };
         self.lane(urgent).pop()
     }
 
-    /// Takes an item out of its turn; `None` when it had it.
+    /// Removes a waiting item; `None` when it was popped already.
     pub fn remove(&mut self, ticket: &QueueTicket<S>) -> Option<T> {
         let QueueTicket {
             source,
@@ -83,12 +84,12 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
             number,
         } = ticket;
         let found = self.lane(*urgent).remove(source, *number);
-        // It may have been made to wait with the others.
+        // It may have been demoted.
         found.or_else(|| self.other.remove(source, *number))
     }
 
-    /// Makes what waits of a source in the urgent lane wait in the other one, in the order in which it came. There the source
-    /// can so have what two lanes hold.
+    /// Moves a source's urgent items to the other lane, in order of arrival. That lane may then
+    /// have twice the source's limit.
     pub fn demote(&mut self, source: S) {
         let moved = self.urgent.take(&source);
         self.other.merge(source, moved);
@@ -99,9 +100,10 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
     }
 
     fn lane(&mut self, urgent: bool) -> &mut SourceQueue<S, T> {
-        match urgent {
-            true => &mut self.urgent,
-            false => &mut self.other,
+        if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.other
         }
     }
 }
@@ -116,10 +118,7 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
     }
 
     fn push(&mut self, source: S, number: u64, item: T, max: usize) -> Result<(), T> {
-        let queue = self.sources.entry(source).or_insert_with(|| {
-            self.order.push_back(source);
-            VecDeque::new()
-        });
+        let queue = self.queue_of(source);
         if queue.len() >= max {
             return Err(item);
         }
@@ -134,9 +133,10 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
                 continue;
             };
             let item = queue.pop_front();
-            match queue.is_empty() {
-                true => drop(self.sources.remove(&source)),
-                false => self.order.push_back(source),
+            if queue.is_empty() {
+                drop(self.sources.remove(&source))
+            } else {
+                self.order.push_back(source)
             }
             if let Some((_, item)) = item {
                 self.waiting -= 1;
@@ -146,7 +146,15 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
         None
     }
 
-    /// Everything of a source.
+    /// The queue of a source, which gets a turn with it.
+    fn queue_of(&mut self, source: S) -> &mut VecDeque<(u64, T)> {
+        self.sources.entry(source).or_insert_with(|| {
+            self.order.push_back(source);
+            VecDeque::new()
+        })
+    }
+
+    /// Takes all items of a source.
     fn take(&mut self, source: &S) -> VecDeque<(u64, T)> {
         let queue = self.sources.get_mut(source);
         let taken = queue.map(std::mem::take).unwrap_or_default();
@@ -160,27 +168,24 @@ impl<S: Hash + Eq + Copy, T> SourceQueue<S, T> {
             return;
         }
         self.waiting += items.len();
-        let queue = self.sources.entry(source).or_insert_with(|| {
-            self.order.push_back(source);
-            VecDeque::new()
-        });
+        let queue = self.queue_of(source);
         queue.extend(items);
-        // Two runs in order, which is quick.
+        // Two sorted runs, which is quick.
         queue.make_contiguous().sort_by_key(|(number, _)| *number);
     }
 
     fn remove(&mut self, source: &S, number: u64) -> Option<T> {
         let queue = self.sources.get_mut(source)?;
         // Numbers rise along the queue.
-        let place = queue.binary_search_by_key(&number, |(number, _)| *number);
-        let (_, item) = queue.remove(place.ok()?)?;
+        let index = queue.binary_search_by_key(&number, |(number, _)| *number);
+        let (_, item) = queue.remove(index.ok()?)?;
         self.waiting -= 1;
         self.forget_empty();
         Some(item)
     }
 
-    /// A source that has left keeps its turn until it comes, so that leaving and coming back gains none; but those that only
-    /// left are not to pile up.
+    /// Drops empty sources once there are many. An empty source keeps its turn until then, so that
+    /// leaving and coming back gains none.
     fn forget_empty(&mut self) {
         if self.order.len() <= 2 * self.waiting + 64 {
             return;
@@ -302,7 +307,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model: nothing is lost or served twice, every source stays in order and within its bound.
+        /// Against a model: nothing is lost or served twice, every source stays in order and within
+        /// its bound.
         #[test]
         fn nothing_is_lost_and_each_source_keeps_its_order(acts in acts()) {
             const MAX: usize = 5;
@@ -346,7 +352,8 @@ mod tests {
             }
         }
 
-        /// Whoever waits is served before any source of its lane had two turns more, and the lanes share as they should.
+        /// Whoever waits is served before any source of its lane had two turns more, and the lanes
+        /// share as they should.
         #[test]
         fn nobody_starves(flood in 1u8..20, urgent_flood: bool, urgent: bool) {
             let mut turns = FairQueue::new(1_000);
@@ -359,7 +366,7 @@ mod tests {
             let served = (0..).find(|_| turns.pop().is_some_and(|item| item.0 == 99)).unwrap();
             let limit = match (urgent, urgent_flood) {
                 (true, false) => 1,
-                (false, true) => URGENT_IN_A_ROW + 1,
+                (false, true) => MAX_URGENT_RUN + 1,
                 _ => u32::from(flood) + 1,
             };
             prop_assert!(served < limit, "{} of {}", served, limit);

@@ -1,11 +1,12 @@
-//! A lid on repeated log lines: whatever happens a thousand times a second is told once in a while.
+//! A limit on repeated log lines: an event that happens a thousand times a second is logged once in
+//! a while.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lets one through per `spacing`. Shared by threads; may be a `static`.
 #[derive(Debug)]
-pub struct LogThrottle {
+pub(crate) struct LogThrottle {
     spacing: Duration,
     last: Mutex<Option<Instant>>,
 }

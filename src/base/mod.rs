@@ -1,14 +1,14 @@
-//! Floor 0: pure pieces that every other floor may use. No sockets, no tasks, no clock.
+//! Floor 0: pure building blocks for every other floor. No sockets, no tasks, no clock.
 
-pub mod backoff;
-pub mod close_code;
-pub mod debounce;
-pub mod expiring_set;
-pub mod fair_queue;
-pub mod log_throttle;
-pub mod names;
-pub mod path;
-pub mod rate;
-pub mod silence;
-pub mod source_prefix;
-pub mod units;
+pub(crate) mod backoff;
+pub(crate) mod close_code;
+pub(crate) mod debounce;
+pub(crate) mod expiring_set;
+pub(crate) mod fair_queue;
+pub(crate) mod log_throttle;
+pub(crate) mod names;
+pub(crate) mod path;
+pub(crate) mod rate;
+pub(crate) mod silence_queue;
+pub(crate) mod source_prefix;
+pub(crate) mod units;

@@ -1,9 +1,13 @@
 //! Nearest-name hints for messages: `unknown key "intervall", did you mean "interval"?`.
 
-/// The allowed name that `name` was most likely meant to be, if one is near enough to be worth saying.
+/// The allowed name that was most likely meant by `name`, if one is near enough.
 ///
-/// Near means at most a third of the letters typed wrong (added, left out, changed or two swapped), and at least one.
-pub fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// Near means at most a third of the letters typed wrong (added, left out, changed or two swapped),
+/// and at least one.
+pub(crate) fn nearest<'a>(
+    name: &str,
+    allowed: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let typed: Vec<char> = name.chars().take(LONGEST).collect();
     let near = allowed
         .into_iter()
@@ -13,7 +17,7 @@ pub fn nearest<'a>(name: &str, allowed: impl IntoIterator<Item = &'a str>) -> Op
     (distance <= tolerance && distance < typed.len()).then_some(candidate)
 }
 
-/// No name of ours is near this; it bounds the work on a hostile file.
+/// Longest name compared; all of ours are shorter. Bounds the work on a hostile file.
 const LONGEST: usize = 64;
 
 /// Optimal string alignment: edits of one letter and swaps of two neighbours, case aside.

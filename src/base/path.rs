@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// Normal form of `path`, without a copy where it is normal already. A target that does not begin
 /// with a slash (`*`) is left alone.
-pub fn normalize_path(path: &str) -> Cow<'_, str> {
+pub(crate) fn normalize_path(path: &str) -> Cow<'_, str> {
     if !path.starts_with('/') || is_normal(path.as_bytes()) {
         return Cow::Borrowed(path);
     }
@@ -17,8 +17,8 @@ pub fn normalize_path(path: &str) -> Cow<'_, str> {
     String::from_utf8(resolved).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
-/// A path that backends may read as different ones: guards must hold for each. `None` of
-/// [`AmbiguousPath::of`] is one that all read alike.
+/// A path that backends may read in different ways: guards must hold for each.
+/// [`AmbiguousPath::of`] is `None` for a path that all read alike.
 ///
 /// Any escape may be decoded or not, also escapes of escapes; `\` may separate; parameters may be
 /// dropped or not; each `..` may leave its parent or be a name; `//` may be one separator or two.
@@ -26,20 +26,21 @@ pub fn normalize_path(path: &str) -> Cow<'_, str> {
 #[derive(Debug, Clone)]
 pub struct AmbiguousPath<'a> {
     path: &'a [u8],
-    /// Decoded as far as it goes.
+    /// The path, decoded completely.
     resolved: Vec<u8>,
-    /// Without empty names and `.`: to leave `..` alone comes to the same.
+    /// Names without empty ones and `.`.
     steps: Vec<PathStep>,
 }
 
 #[derive(Debug, Clone)]
 struct PathStep {
     name: Vec<u8>,
-    /// By a separator that is escaped or a `\`: to some, both are one name.
+    /// Joined to the last name by an escaped separator or a `\`: some readers take both for one
+    /// name.
     is_joined: bool,
 }
 
-/// Longer paths are taken for whatever they could be.
+/// Longer paths count as under every prefix.
 const MAX_STEPS: usize = 256;
 
 impl<'a> AmbiguousPath<'a> {
@@ -72,27 +73,28 @@ impl<'a> AmbiguousPath<'a> {
         if self.steps.len() > MAX_STEPS || wanted.is_empty() {
             return true;
         }
-        // Names that have to be left by `..` before the next wanted one can follow, at least; `None`
-        // where those before it have not come yet.
+        // Least number of names that `..` must leave before the next wanted one can follow; `None`
+        // while earlier wanted ones are missing.
         let mut to_leave = vec![None; wanted.len()];
         to_leave[..1].fill(Some(0_usize));
         for step in &self.steps {
             let found = |name: &PathStep| name.name.eq_ignore_ascii_case(&step.name);
-            for place in (0..wanted.len()).rev() {
-                let Some(Some(names)) = to_leave.get(place).copied() else {
+            for index in (0..wanted.len()).rev() {
+                let Some(Some(names)) = to_leave.get(index).copied() else {
                     continue;
                 };
-                if names == 0 && wanted.get(place).is_some_and(found) {
-                    match to_leave.get_mut(place + 1) {
+                if names == 0 && wanted.get(index).is_some_and(found) {
+                    match to_leave.get_mut(index + 1) {
                         Some(next) => *next = Some(0),
                         None => return true,
                     }
                 }
-                let left = match step.climbs() {
-                    true => names.saturating_sub(1),
-                    false => names + usize::from(!step.is_joined),
+                let left = if step.climbs() {
+                    names.saturating_sub(1)
+                } else {
+                    names + usize::from(!step.is_joined)
                 };
-                if let Some(names) = to_leave.get_mut(place) {
+                if let Some(names) = to_leave.get_mut(index) {
                     *names = Some(left);
                 }
             }
@@ -113,9 +115,12 @@ impl<'a> AmbiguousPath<'a> {
             return false;
         }
         let mut below = self.steps.iter().skip(names);
-        let depth = below.try_fold(0_usize, |depth, step| match step.climbs() {
-            true => depth.checked_sub(1),
-            false => Some(depth + usize::from(!step.is_joined)),
+        let depth = below.try_fold(0_usize, |depth, step| {
+            if step.climbs() {
+                depth.checked_sub(1)
+            } else {
+                Some(depth + usize::from(!step.is_joined))
+            }
         });
         depth.is_some()
     }
@@ -150,7 +155,7 @@ fn name_of(segment: &[u8]) -> &[u8] {
 }
 
 /// True for a path with a separator that only some readers see: `%2f`, `%5c`, `%00`, `\`.
-pub fn hides_separator(path: &str) -> bool {
+pub(crate) fn hides_separator(path: &str) -> bool {
     let path = path.as_bytes();
     path.contains(&b'\\')
         || path

@@ -1,8 +1,10 @@
-//! A rate as operators write it: `"20/s"`, `"600/m"`, `"100/5s"`, and the bucket that holds something to it.
+//! A rate as operators write it: `"20/s"`, `"600/m"`, `"100/5s"`, and the bucket that holds
+//! something to it.
 //!
-//! The count is the burst, too: so many may come at once, and what was taken is given back evenly over the time. `"20/s"`
-//! and `"100/5s"` have the same mean; the second forgives five times the burst. The bucket is the generic cell rate
-//! algorithm (ITU-T I.371): one number, no timer, and no clock but the caller's.
+//! The count is the burst, too: so many may come at once, and capacity returns evenly over the
+//! time. `"20/s"` and `"100/5s"` have the same mean; the second forgives five times the burst. The
+//! bucket is the generic cell rate algorithm (ITU-T I.371): one number, no timer, and no clock but
+//! the caller's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +16,7 @@ use super::units::{UnitError, format_duration, parse_duration};
 /// The longest time of a rate.
 const MAX_PER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// So many in a time, at least one; the count is the largest burst.
+/// A count, at least one, per period; the count is the largest burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: u64,
@@ -37,7 +39,7 @@ pub enum RateError {
 }
 
 impl Rate {
-    /// So many per second; at least one.
+    /// A rate per second; at least one.
     pub const fn per_second(count: u64) -> Rate {
         Rate {
             count: if count == 0 { 1 } else { count },
@@ -45,7 +47,7 @@ impl Rate {
         }
     }
 
-    /// So many per minute; at least one.
+    /// A rate per minute; at least one.
     pub const fn per_minute(count: u64) -> Rate {
         Rate {
             per: Duration::from_secs(60),
@@ -53,17 +55,17 @@ impl Rate {
         }
     }
 
-    /// What may come at once.
+    /// The largest burst.
     pub fn count(self) -> u64 {
         self.count
     }
 
-    /// The time over which all of it is given back.
+    /// The period, in which a whole burst returns.
     pub fn per(self) -> Duration {
         self.per
     }
 
-    /// Time until one is given back, in nanoseconds.
+    /// Time until one returns, in nanoseconds.
     fn interval(self) -> u64 {
         (nanoseconds(self.per) / self.count).max(1)
     }
@@ -85,14 +87,14 @@ impl FromStr for Rate {
         let count: u64 = count.parse().map_err(|_| RateError::TooLarge)?;
         match count {
             0 => Err(RateError::Count),
-            // Below a nanosecond for one: no clock tells it.
+            // Less than a nanosecond each: no clock has that resolution.
             _ if count > nanoseconds(per) => Err(RateError::TooLarge),
             _ => Ok(Rate { count, per }),
         }
     }
 }
 
-/// The time of a rate: `s` and `1s` are the same.
+/// The period of a rate: `s` and `1s` are the same.
 fn per(text: &str) -> Result<Duration, RateError> {
     let per = match text {
         "" => return Err(RateError::NoTime),
@@ -107,7 +109,7 @@ fn per(text: &str) -> Result<Duration, RateError> {
     }
 }
 
-/// The shortest text that is read as the same rate.
+/// Writes the shortest text of the rate.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let per = format_duration(self.per);
@@ -123,60 +125,53 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Holds something to a rate, from as many threads as there are. The rate is the caller's and may change at any time.
+/// Limits to a rate, from any number of threads. The rate is the caller's and may change at any
+/// time.
 #[derive(Debug, Default)]
-pub struct Bucket {
-    /// When all that was taken is given back, as a time since the caller's epoch, in nanoseconds.
+pub(crate) struct Bucket {
+    /// When the bucket is full again, as a time since the caller's epoch, in nanoseconds.
     full_at: AtomicU64,
 }
 
 impl Bucket {
-    /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up, nothing was taken.
+    /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up, nothing
+    /// was taken.
     pub fn take(&self, rate: Rate, now: Duration) -> bool {
         let now = nanoseconds(now);
-        let next = |full_at: u64| after_one(full_at, rate, now);
-        self.full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            .is_ok()
+        self.update(|full_at| after_one(full_at, rate, now))
     }
 
-    /// Takes one whether there is any or not: what is owed is given back first.
+    /// Takes one whether there is any or not; a debt is paid back first.
     pub fn owe(&self, rate: Rate, now: Duration) {
         let now = nanoseconds(now);
-        let next = |full_at: u64| Some(full_at.max(now).saturating_add(rate.interval()));
-        let _ = self
-            .full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        self.update(|full_at| Some(full_at.max(now).saturating_add(rate.interval())));
     }
 
-    /// Gives one back that was taken and not used.
+    /// Returns one that was taken and not used.
     pub fn give_back(&self, rate: Rate) {
-        let next = |full_at: u64| Some(full_at.saturating_sub(rate.interval()));
-        let _ = self
-            .full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        self.update(|full_at| Some(full_at.saturating_sub(rate.interval())));
     }
 
-    /// When all that was taken is given back.
+    fn update(&self, next: impl FnMut(u64) -> Option<u64>) -> bool {
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.full_at.fetch_update(set, get, next).is_ok()
+    }
+
+    /// When the bucket is full again.
     pub fn full_at(&self) -> Duration {
         Duration::from_nanos(self.full_at.load(Ordering::Relaxed))
     }
 
-    /// How long after `now` the next one may be taken; zero: at once.
+    /// Time after `now` until the next one may be taken; zero: at once.
     pub fn wait(&self, rate: Rate, now: Duration) -> Duration {
         let (now, full_at) = (nanoseconds(now), self.full_at.load(Ordering::Relaxed));
         let over = full_at.max(now).saturating_add(rate.interval());
         let free_at = over.saturating_sub(rate.interval().saturating_mul(rate.count));
         Duration::from_nanos(free_at.saturating_sub(now))
     }
-
-    /// Whether all that was taken is given back: then the bucket is as good as a new one.
-    pub fn is_full(&self, now: Duration) -> bool {
-        self.full_at.load(Ordering::Relaxed) <= nanoseconds(now)
-    }
 }
 
-/// When a bucket is full again once one more was taken; `None` where that passes the burst.
+/// When a bucket is full again after one more was taken; `None` if that exceeds the burst.
 fn after_one(full_at: u64, rate: Rate, now: u64) -> Option<u64> {
     let next = full_at.max(now).saturating_add(rate.interval());
     (next - now <= rate.interval().saturating_mul(rate.count)).then_some(next)
@@ -249,8 +244,8 @@ mod tests {
         assert!(bucket.take(rate, at(1_250)));
         assert!(!bucket.take(rate, at(1_251)));
         assert_eq!(bucket.wait(rate, at(1_251)), at(249));
-        assert!(!bucket.is_full(at(2_249)));
-        assert!(bucket.is_full(at(2_250)));
+        assert!(bucket.full_at() > at(2_249));
+        assert!(bucket.full_at() <= at(2_250));
     }
 
     #[test]

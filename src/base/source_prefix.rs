@@ -1,10 +1,10 @@
-//! What limits and turns of single clients are counted by: the network that a client comes from.
+//! The network of a client, by which limits and turns of clients are counted.
 
 use std::net::IpAddr;
 
 /// The first bits of an address. A v4-mapped address is the IPv4 address it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourcePrefix {
+pub(crate) enum SourcePrefix {
     V4([u8; 4]),
     V6([u8; 16]),
     /// Clients without an address, those of a unix socket: all together.
@@ -12,7 +12,7 @@ pub enum SourcePrefix {
 }
 
 impl SourcePrefix {
-    /// Of an address with so many leading bits for its family; more than it has are all.
+    /// The prefix of an address with so many leading bits for its family; more than it has are all.
     pub fn of(client: Option<IpAddr>, v4_bits: u8, v6_bits: u8) -> SourcePrefix {
         match client.map(|client| client.to_canonical()) {
             None => SourcePrefix::Unix,

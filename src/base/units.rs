@@ -1,7 +1,7 @@
 //! Durations and sizes with their units, as operators write them: `"5s"`, `"64KiB"`.
 //!
-//! One whole number and one unit, so that each value has one shortest form and can be compared by eye. The same words are
-//! used in the configuration, in messages and in logs.
+//! A whole number and a unit, so that each value has one shortest form and can be compared by eye.
+//! Configuration, messages and logs use the same form.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Units of a size with their length in bytes, largest first. `KB` and its like are refused: they mean two things.
+/// Units of a size with their length in bytes, largest first. `KB` and its like are refused: they
+/// mean two things.
 const SIZE_UNITS: [(&str, u64); 4] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -24,7 +25,7 @@ const SIZE_UNITS: [(&str, u64); 4] = [
 
 /// Why a text is not a duration or a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
+pub(crate) enum UnitError {
     #[error("it must begin with a whole number")]
     Number,
     #[error("the unit is missing")]
@@ -41,12 +42,13 @@ pub enum UnitError {
 ///
 /// # Errors
 /// When the number or the unit is missing or unknown, or the value passes 2^64 milliseconds.
-pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
-/// The shortest text that [`parse_duration`] reads as the same duration. Parts below a millisecond are left out.
-pub fn format_duration(duration: Duration) -> String {
+/// The shortest text that [`parse_duration`] reads as the same duration. Parts below a millisecond
+/// are left out.
+pub(crate) fn format_duration(duration: Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match milliseconds {
         0 => "0s".to_owned(),
@@ -58,12 +60,12 @@ pub fn format_duration(duration: Duration) -> String {
 ///
 /// # Errors
 /// When the number or the unit is missing or unknown, or the value passes 2^64 bytes.
-pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
     parse(text, &SIZE_UNITS)
 }
 
 /// The shortest text that [`parse_size`] reads as the same number of bytes.
-pub fn format_size(bytes: u64) -> String {
+pub(crate) fn format_size(bytes: u64) -> String {
     match bytes {
         0 => "0B".to_owned(),
         _ => format(bytes, &SIZE_UNITS),
@@ -72,7 +74,7 @@ pub fn format_size(bytes: u64) -> String {
 
 /// A size for people, in the largest unit that leaves a whole number before the point. With one
 /// decimal, cut rather than rounded: `1023.9KiB` is never `1024.0KiB`.
-pub fn readable_size(bytes: u64) -> String {
+pub(crate) fn readable_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] = [
         ("TiB", 1 << 40),
         ("GiB", 1 << 30),

@@ -1,13 +1,38 @@
-//! Addresses as operators write them: `10.0.0.1:9501`, `[::1]:9501`, `chat.internal:9501`, `unix:/run/chat.sock`.
+//! Addresses as operators write them: `10.0.0.1:9501`, `[::1]:9501`, `chat.internal:9501`,
+//! `unix:/run/chat.sock`.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::model::{Address, Bind, CheckAddress};
+/// Where a listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// `[::]` is dual-stack.
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
 
-/// Longest path of a unix socket, in bytes: `sun_path` of `unix(7)` holds 108 with its closing zero.
+/// Where a backend is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    Tcp(SocketAddr),
+    /// A host name and port; resolved by the discovery plane, which keeps the last good answer.
+    Name(String, u16),
+    /// `unix:/path`
+    Unix(PathBuf),
+}
+
+/// `check.address`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckAddress {
+    pub ip: IpAddr,
+    pub port: Option<u16>,
+}
+
+/// Longest path of a unix socket, in bytes: `sun_path` of `unix(7)` holds 108 with its closing
+/// zero.
 const UNIX_PATH_MAX: usize = 107;
 
 impl fmt::Display for Address {
@@ -119,7 +144,8 @@ fn port_has_sign(text: &str) -> bool {
     text.contains(":+")
 }
 
-/// A DNS name in lower case, as RFC 1123 and underscores (SRV) allow it; a trailing dot is kept, it stops search domains.
+/// A DNS name in lower case, as RFC 1123 and underscores (SRV) allow it. A trailing dot is kept: it
+/// stops search domains.
 pub(super) fn host_name(text: &str) -> Result<String, &'static str> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if name.is_empty() {

@@ -1,434 +1,317 @@
-//! What changed from one configuration to the next: a pure list that the reload applies and shows.
-//!
-//! Every structure is taken apart whole (`let Pool { a, b } = pool`), so that a new field does not build until it was
-//! decided here what its change means.
+//! Difference between two configurations: a pure list that a reload applies and shows.
 
-mod pools;
-
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::model::*;
-use pools::pools_changes;
+use super::declare::Declared;
+use super::tables::{Backend, Config, Global, Listener, Pool};
 
-/// One change. `keys` are the names of the file's keys that differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "change", rename_all = "snake_case")]
-pub enum Change {
-    ListenerAdded {
+/// An item of a configuration that can change by itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    Global,
+    AccessLog,
+    Admin,
+    Metrics,
+    Listener(String),
+    /// Known by its listener and its conditions, such as `host=a.example path=/chat`.
+    Route {
         listener: String,
+        route: String,
     },
-    ListenerRemoved {
-        listener: String,
-    },
-    /// Its `bind` differs; other keys that differ come as a `ListenerChanged` beside it.
-    ListenerRebound {
-        listener: String,
-    },
-    ListenerChanged {
-        listener: String,
-        keys: Vec<&'static str>,
-    },
-    /// The content of its certificate files differs; [`diff`] does not read files and never yields it.
-    CertificatesChanged {
-        listener: String,
-    },
-    /// The keys in its sticky key file differ; never of [`diff`] either.
-    StickyKeysChanged {
-        pool: String,
-    },
-    PoolAdded {
-        pool: String,
-    },
-    PoolRemoved {
-        pool: String,
-    },
-    /// Keys of the pool itself; its backends have changes of their own.
-    PoolChanged {
-        pool: String,
-        keys: Vec<&'static str>,
-    },
-    /// The content of the files of its `tls` differs; [`diff`] does not read files and never yields it.
-    BackendTlsRenewed {
-        pool: String,
-    },
-    BackendAdded {
+    Pool(String),
+    Backend {
         pool: String,
         backend: String,
-    },
-    BackendRemoved {
-        pool: String,
-        backend: String,
-    },
-    BackendChanged {
-        pool: String,
-        backend: String,
-        keys: Vec<&'static str>,
-    },
-    AccessLogChanged {
-        keys: Vec<&'static str>,
-    },
-    AdminChanged {
-        keys: Vec<&'static str>,
-    },
-    MetricsChanged {
-        keys: Vec<&'static str>,
-    },
-    GlobalChanged {
-        keys: Vec<&'static str>,
-    },
-    /// This key is read at start only; the running process keeps the old value.
-    NeedsRestart {
-        key: &'static str,
     },
 }
 
-/// The changes that lead from `old` to `new`; empty when both do the same. The order of listeners says nothing.
+/// Effect of a change on an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing differs; in a preview only.
+    Kept,
+    Added,
+    Removed,
+    /// The keys of the change differ.
+    Changed,
+    /// A listener's `bind` differs; other keys that differ come as a `Changed` beside it.
+    Rebound,
+    /// The content of a listener's certificate files differs; [`diff`] reads no files and never
+    /// yields it.
+    CertificatesRenewed,
+    /// The keys in a pool's sticky key file differ; never of [`diff`] either.
+    StickyKeysRenewed,
+    /// The content of the files of a pool's `tls` differs; never of [`diff`] either.
+    BackendTlsRenewed,
+    /// The keys are read at start only; the running process keeps the old values.
+    NeedsRestart,
+}
+
+/// A change of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub item: Item,
+    pub action: Action,
+    /// Names of the file's keys that differ.
+    pub keys: Vec<&'static str>,
+}
+
+/// The changes that lead from `old` to `new`; empty when both do the same. The order of listeners
+/// says nothing.
 pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
-    let Config {
-        global,
-        access_log,
-        listeners,
-        pools,
-        admin,
-        metrics,
-    } = new;
-    let mut changes = global_changes(&old.global, global);
-    let access_log_keys = access_log_keys(&old.access_log, access_log);
-    push(&mut changes, access_log_keys, |keys| {
-        Change::AccessLogChanged { keys }
-    });
-    changes.extend(listeners_changes(&old.listeners, listeners));
-    changes.extend(pools_changes(&old.pools, pools));
-    push(
-        &mut changes,
-        admin_keys(old.admin.as_ref(), admin.as_ref()),
-        |keys| Change::AdminChanged { keys },
-    );
-    push(
-        &mut changes,
-        metrics_keys(old.metrics.as_ref(), metrics.as_ref()),
-        |keys| Change::MetricsChanged { keys },
-    );
-    changes
-}
-
-type Keys = Vec<&'static str>;
-
-/// The names of the pairs that differ.
-fn differing<const N: usize>(pairs: [(&'static str, bool); N]) -> Keys {
-    pairs
-        .into_iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(key, _)| key)
-        .collect()
-}
-
-fn push(changes: &mut Vec<Change>, keys: Keys, change: impl FnOnce(Keys) -> Change) {
-    if !keys.is_empty() {
-        changes.push(change(keys));
-    }
-}
-
-fn global_changes(old: &Global, new: &Global) -> Vec<Change> {
-    let Global {
-        workers,
-        max_connections,
-        max_connection_rate,
-        max_setup_connections,
-        max_handshakes,
-        max_handshake_rate,
-        max_buffered,
-        max_memory,
-        hard_stop_after,
-        watch,
-        log_level,
-        log_format,
-    } = new;
-    let keys = differing([
-        ("max_connections", *max_connections != old.max_connections),
-        (
-            "max_connection_rate",
-            *max_connection_rate != old.max_connection_rate,
-        ),
-        (
-            "max_setup_connections",
-            *max_setup_connections != old.max_setup_connections,
-        ),
-        ("max_handshakes", *max_handshakes != old.max_handshakes),
-        (
-            "max_handshake_rate",
-            *max_handshake_rate != old.max_handshake_rate,
-        ),
-        ("max_buffered", *max_buffered != old.max_buffered),
-        ("max_memory", *max_memory != old.max_memory),
-        ("hard_stop_after", *hard_stop_after != old.hard_stop_after),
-        ("watch", *watch != old.watch),
-        ("log_level", *log_level != old.log_level),
-        ("log_format", *log_format != old.log_format),
-    ]);
     let mut changes = Vec::new();
-    push(&mut changes, keys, |keys| Change::GlobalChanged { keys });
-    if *workers != old.workers {
-        changes.push(Change::NeedsRestart {
-            key: "global.workers",
-        });
-    }
+    let keys = new.global.differing(&old.global);
+    let is_at_start = |key: &&str| Global::SPEC.key(key).is_some_and(|key| key.at_start);
+    let (at_start, live): (Vec<_>, Vec<_>) = keys.into_iter().partition(is_at_start);
+    changes.extend(Change::of(Item::Global, live));
+    let restarts = at_start.into_iter().map(|key| Change {
+        item: Item::Global,
+        action: Action::NeedsRestart,
+        keys: vec![key],
+    });
+    changes.extend(restarts);
+    let keys = new.access_log.differing(&old.access_log);
+    changes.extend(Change::of(Item::AccessLog, keys));
+    changes.extend(listeners_changes(&old.listeners, &new.listeners));
+    changes.extend(pools_changes(&old.pools, &new.pools));
+    let keys = endpoint_keys(old.admin.as_ref(), new.admin.as_ref());
+    changes.extend(Change::of(Item::Admin, keys));
+    let keys = endpoint_keys(old.metrics.as_ref(), new.metrics.as_ref());
+    changes.extend(Change::of(Item::Metrics, keys));
     changes
 }
 
-fn access_log_keys(old: &AccessLog, new: &AccessLog) -> Keys {
-    let AccessLog {
-        output,
-        format,
-        log_at,
-        interval,
-        max_queue,
-        log_null,
-    } = new;
-    differing([
-        ("output", *output != old.output),
-        ("format", *format != old.format),
-        ("log_at", *log_at != old.log_at),
-        ("interval", *interval != old.interval),
-        ("max_queue", *max_queue != old.max_queue),
-        ("log_null", *log_null != old.log_null),
-    ])
+/// An endpoint that appears or goes has another `bind`.
+fn endpoint_keys<T: Declared>(old: Option<&T>, new: Option<&T>) -> Vec<&'static str> {
+    match (old, new) {
+        (Some(old), Some(new)) => new.differing(old),
+        (None, None) => Vec::new(),
+        _ => vec!["bind"],
+    }
 }
 
 fn listeners_changes(old: &[Listener], new: &[Listener]) -> Vec<Change> {
     let mut changes = Vec::new();
     for listener in new {
+        let item = Item::Listener(listener.name.clone());
         match old.iter().find(|before| before.name == listener.name) {
-            Some(before) => changes.extend(listener_changes(before, listener)),
-            None => changes.push(Change::ListenerAdded {
-                listener: listener.name.clone(),
-            }),
+            Some(before) => changes.extend(listener_changes(item, before, listener)),
+            None => changes.push(item.becomes(Action::Added)),
         }
     }
+    let stays = |before: &&Listener| new.iter().any(|listener| listener.name == before.name);
+    let gone = old.iter().filter(|before| !stays(before));
+    let removed = |before: &Listener| Item::Listener(before.name.clone()).becomes(Action::Removed);
+    changes.extend(gone.map(removed));
+    changes
+}
+
+fn listener_changes(item: Item, old: &Listener, new: &Listener) -> Vec<Change> {
+    let mut keys = new.differing(old);
+    keys.retain(|key| *key != "bind");
+    let rebound = (new.bind != old.bind).then(|| item.clone().becomes(Action::Rebound));
+    rebound.into_iter().chain(Change::of(item, keys)).collect()
+}
+
+fn pools_changes(old: &BTreeMap<String, Pool>, new: &BTreeMap<String, Pool>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (name, pool) in new {
+        match old.get(name) {
+            Some(before) => changes.extend(pool_changes(before, pool)),
+            None => changes.push(Item::Pool(name.clone()).becomes(Action::Added)),
+        }
+    }
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    changes.extend(gone.map(|name| Item::Pool(name.clone()).becomes(Action::Removed)));
+    changes
+}
+
+/// Backends have changes of their own; `backend` of a pool is their order.
+fn pool_changes(old: &Pool, new: &Pool) -> Vec<Change> {
+    let mut keys = new.differing(old);
+    keys.retain(|key| *key != "backend" || order_changed(&old.backends, &new.backends));
+    let mut changes: Vec<_> = Change::of(Item::Pool(new.name.clone()), keys)
+        .into_iter()
+        .collect();
+    changes.extend(backends_changes(&new.name, &old.backends, &new.backends));
+    changes
+}
+
+/// Whether backends that stay now stand in another order, which round robin follows.
+fn order_changed(old: &[Backend], new: &[Backend]) -> bool {
+    let (in_old, in_new) = (names(old), names(new));
+    let stay = |backends: &[Backend], other: &BTreeSet<&str>| -> Vec<String> {
+        let backends = backends.iter().map(|backend| backend.name.clone());
+        backends
+            .filter(|name| other.contains(name.as_str()))
+            .collect()
+    };
+    stay(old, &in_new) != stay(new, &in_old)
+}
+
+fn names(backends: &[Backend]) -> BTreeSet<&str> {
+    backends
+        .iter()
+        .map(|backend| backend.name.as_str())
+        .collect()
+}
+
+fn backends_changes(pool: &str, old: &[Backend], new: &[Backend]) -> Vec<Change> {
+    let item = |backend: &Backend| Item::Backend {
+        pool: pool.to_owned(),
+        backend: backend.name.clone(),
+    };
+    let before: BTreeMap<&str, &Backend> = old
+        .iter()
+        .map(|backend| (backend.name.as_str(), backend))
+        .collect();
+    let mut changes = Vec::new();
+    for backend in new {
+        match before.get(backend.name.as_str()) {
+            Some(before) => changes.extend(Change::of(item(backend), backend.differing(before))),
+            None => changes.push(item(backend).becomes(Action::Added)),
+        }
+    }
+    let now = names(new);
     let gone = old
         .iter()
-        .filter(|before| !new.iter().any(|listener| listener.name == before.name));
-    changes.extend(gone.map(|before| Change::ListenerRemoved {
-        listener: before.name.clone(),
-    }));
+        .filter(|backend| !now.contains(backend.name.as_str()));
+    changes.extend(gone.map(|backend| item(backend).becomes(Action::Removed)));
     changes
 }
 
-fn listener_changes(old: &Listener, new: &Listener) -> Vec<Change> {
-    let Listener {
-        name,
-        bind,
-        protocol,
-        tls,
-        pool,
-        routes,
-        admission,
-        trusted,
-        accept_proxy,
-        forwarded,
-        client_ip_from,
-        request_id,
-        encoded_slash,
-        tag,
-        handshake_timeout,
-        upgrade_timeout,
-        keep_alive_timeout,
-        follow_frames,
-        frames,
-        backlog,
-        tcp,
-        tcp_defer_accept,
-        file,
-    } = new;
-    let keys = differing([
-        ("protocol", *protocol != old.protocol),
-        ("tls", *tls != old.tls),
-        ("pool", *pool != old.pool),
-        ("route", *routes != old.routes),
-        (
-            "allow",
-            admission.access.allow != old.admission.access.allow,
-        ),
-        ("deny", admission.access.deny != old.admission.access.deny),
-        (
-            "max_connections",
-            admission.max_connections != old.admission.max_connections,
-        ),
-        (
-            "max_connection_rate",
-            admission.max_connection_rate != old.admission.max_connection_rate,
-        ),
-        (
-            "per_source",
-            admission.per_source != old.admission.per_source,
-        ),
-        ("trusted", *trusted != old.trusted),
-        ("accept_proxy", *accept_proxy != old.accept_proxy),
-        ("forwarded", *forwarded != old.forwarded),
-        ("client_ip_from", *client_ip_from != old.client_ip_from),
-        ("request_id", *request_id != old.request_id),
-        ("encoded_slash", *encoded_slash != old.encoded_slash),
-        ("tag", tag_key(tag) != tag_key(&old.tag)),
-        ("tag_hash", is_hashed(tag) != is_hashed(&old.tag)),
-        (
-            "handshake_timeout",
-            *handshake_timeout != old.handshake_timeout,
-        ),
-        ("upgrade_timeout", *upgrade_timeout != old.upgrade_timeout),
-        (
-            "keep_alive_timeout",
-            *keep_alive_timeout != old.keep_alive_timeout,
-        ),
-        ("follow_frames", *follow_frames != old.follow_frames),
-        ("frames", *frames != old.frames),
-        ("backlog", *backlog != old.backlog),
-        (
-            "tcp_defer_accept",
-            *tcp_defer_accept != old.tcp_defer_accept,
-        ),
-    ]);
-    let file_keys = rights_keys(&old.file, file);
-    let keys = [keys, socket_keys(&old.tcp, tcp), file_keys].concat();
-    let mut changes = Vec::new();
-    if *bind != old.bind {
-        changes.push(Change::ListenerRebound {
-            listener: name.clone(),
-        });
+impl Change {
+    /// `None`: nothing differs.
+    fn of(item: Item, keys: Vec<&'static str>) -> Option<Change> {
+        (!keys.is_empty()).then_some(Change {
+            item,
+            action: Action::Changed,
+            keys,
+        })
     }
-    push(&mut changes, keys, |keys| Change::ListenerChanged {
-        listener: name.clone(),
-        keys,
-    });
-    changes
+
+    /// Paths of the keys that take effect at the next start.
+    pub fn needs_restart(&self) -> impl Iterator<Item = String> {
+        let keys = self
+            .keys
+            .iter()
+            .filter(|_| self.action == Action::NeedsRestart);
+        keys.map(|key| format!("{}.{key}", self.item.kind()))
+    }
 }
 
-fn socket_keys(old: &TcpOptions, new: &TcpOptions) -> Keys {
-    let TcpOptions {
-        keepalive,
-        user_timeout,
-        congestion,
-    } = new;
-    differing([
-        ("tcp_keepalive", *keepalive != old.keepalive),
-        ("tcp_user_timeout", *user_timeout != old.user_timeout),
-        ("tcp_congestion", *congestion != old.congestion),
-    ])
+impl Item {
+    /// A change of the item as a whole.
+    pub fn becomes(self, action: Action) -> Change {
+        Change {
+            item: self,
+            action,
+            keys: Vec::new(),
+        }
+    }
+
+    /// Kind of the item, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Item::Global => "global",
+            Item::AccessLog => "access_log",
+            Item::Admin => "admin",
+            Item::Metrics => "metrics",
+            Item::Listener(_) => "listener",
+            Item::Route { .. } => "route",
+            Item::Pool(_) => "pool",
+            Item::Backend { .. } => "backend",
+        }
+    }
+
+    /// Name among those of its kind.
+    pub fn name(&self) -> String {
+        match self {
+            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => String::new(),
+            Item::Listener(name) | Item::Pool(name) => name.clone(),
+            Item::Route { listener, route } => format!("{listener}: {route}"),
+            Item::Backend { pool, backend } => format!("{pool}/{backend}"),
+        }
+    }
 }
 
-fn tag_key(tag: &Option<Tag>) -> Option<&HashKey> {
-    tag.as_ref().map(|tag| &tag.key)
+impl Action {
+    pub fn word(self) -> &'static str {
+        match self {
+            Action::Kept => "kept",
+            Action::Added => "added",
+            Action::Removed => "removed",
+            Action::Changed => "changed",
+            Action::Rebound => "rebound",
+            Action::CertificatesRenewed => "certificates_changed",
+            Action::StickyKeysRenewed => "sticky_keys_changed",
+            Action::BackendTlsRenewed => "backend_tls_renewed",
+            Action::NeedsRestart => "needs_restart",
+        }
+    }
 }
 
-fn is_hashed(tag: &Option<Tag>) -> bool {
-    tag.as_ref().is_some_and(|tag| tag.is_hashed)
-}
-
-fn rights_keys(old: &FileRights, new: &FileRights) -> Keys {
-    let FileRights { mode, owner, group } = new;
-    differing([
-        ("mode", *mode != old.mode),
-        ("owner", *owner != old.owner),
-        ("group", *group != old.group),
-    ])
-}
-
-/// An endpoint that appears or goes has another `bind`.
-fn admin_keys(old: Option<&Admin>, new: Option<&Admin>) -> Keys {
-    let (Some(old), Some(new)) = (old, new) else {
-        return differing([("bind", old.is_some() != new.is_some())]);
-    };
-    let Admin {
-        bind,
-        token_file,
-        tokens,
-        tls,
-        allowed_hosts,
-        access: Access { allow, deny },
-        file,
-    } = new;
-    let keys = differing([
-        ("bind", *bind != old.bind),
-        ("token_file", *token_file != old.token_file),
-        ("token", *tokens != old.tokens),
-        ("tls", *tls != old.tls),
-        ("allowed_hosts", *allowed_hosts != old.allowed_hosts),
-        ("allow", *allow != old.access.allow),
-        ("deny", *deny != old.access.deny),
-    ]);
-    [keys, rights_keys(&old.file, file)].concat()
-}
-
-fn metrics_keys(old: Option<&Metrics>, new: Option<&Metrics>) -> Keys {
-    let (Some(old), Some(new)) = (old, new) else {
-        return differing([("bind", old.is_some() != new.is_some())]);
-    };
-    let Metrics {
-        bind,
-        access: Access { allow, deny },
-        file,
-    } = new;
-    let keys = differing([
-        ("bind", *bind != old.bind),
-        ("allow", *allow != old.access.allow),
-        ("deny", *deny != old.access.deny),
-    ]);
-    [keys, rights_keys(&old.file, file)].concat()
+impl Serialize for Change {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let word = self.action.word();
+        let change = match self.action {
+            Action::Kept | Action::Added | Action::Removed | Action::Changed | Action::Rebound => {
+                format!("{}_{word}", self.item.kind())
+            }
+            _ => word.to_owned(),
+        };
+        map.serialize_entry("change", &change)?;
+        match &self.item {
+            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => {}
+            Item::Listener(listener) => map.serialize_entry("listener", listener)?,
+            Item::Route { listener, route } => {
+                map.serialize_entry("listener", listener)?;
+                map.serialize_entry("route", route)?;
+            }
+            Item::Pool(pool) => map.serialize_entry("pool", pool)?,
+            Item::Backend { pool, backend } => {
+                map.serialize_entry("pool", pool)?;
+                map.serialize_entry("backend", backend)?;
+            }
+        }
+        if self.action == Action::Changed {
+            map.serialize_entry("keys", &self.keys)?;
+        }
+        for key in self.needs_restart() {
+            map.serialize_entry("key", &key)?;
+        }
+        map.end()
+    }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::ListenerAdded { listener } => write!(f, "listener {listener}: added"),
-            Change::ListenerRemoved { listener } => write!(f, "listener {listener}: removed"),
-            Change::ListenerRebound { listener } => {
-                write!(f, "listener {listener}: bound elsewhere")
-            }
-            Change::ListenerChanged { listener, keys } => {
-                write!(f, "listener {listener}: changed {}", keys.join(", "))
-            }
-            Change::CertificatesChanged { listener } => {
-                write!(f, "listener {listener}: certificates renewed")
-            }
-            Change::StickyKeysChanged { pool } => write!(f, "pool {pool}: sticky keys renewed"),
-            Change::PoolAdded { pool } => write!(f, "pool {pool}: added"),
-            Change::PoolRemoved { pool } => write!(f, "pool {pool}: removed"),
-            Change::PoolChanged { pool, keys } => {
-                write!(f, "pool {pool}: changed {}", keys.join(", "))
-            }
-            Change::BackendTlsRenewed { pool } => {
-                write!(f, "pool {pool}: files of tls renewed")
-            }
-            Change::BackendAdded { pool, backend } => write!(f, "backend {pool}/{backend}: added"),
-            Change::BackendRemoved { pool, backend } => {
-                write!(f, "backend {pool}/{backend}: removed")
-            }
-            Change::BackendChanged {
-                pool,
-                backend,
-                keys,
-            } => {
-                write!(f, "backend {pool}/{backend}: changed {}", keys.join(", "))
-            }
-            Change::AccessLogChanged { keys } => {
-                write!(f, "access_log: changed {}", keys.join(", "))
-            }
-            Change::AdminChanged { keys } => write!(f, "admin: changed {}", keys.join(", ")),
-            Change::MetricsChanged { keys } => write!(f, "metrics: changed {}", keys.join(", ")),
-            Change::GlobalChanged { keys } => write!(f, "global: changed {}", keys.join(", ")),
-            Change::NeedsRestart { key } => {
-                write!(f, "{key}: changed, takes effect at the next start")
-            }
+        if let Some(key) = self.needs_restart().next() {
+            return write!(f, "{key}: changed, takes effect at the next start");
+        }
+        let item = format!("{} {}", self.item.kind(), self.item.name());
+        let item = item.trim_end();
+        match self.action {
+            Action::Changed => write!(f, "{item}: changed {}", self.keys.join(", ")),
+            Action::Rebound => write!(f, "{item}: bound elsewhere"),
+            Action::CertificatesRenewed => write!(f, "{item}: certificates renewed"),
+            Action::StickyKeysRenewed => write!(f, "{item}: sticky keys renewed"),
+            Action::BackendTlsRenewed => write!(f, "{item}: files of tls renewed"),
+            action => write!(f, "{item}: {}", action.word()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::right;
     use super::*;
+    use crate::config::testing::right;
     use proptest::prelude::*;
+    use serde_json::json;
 
     const BASE: &str = r#"
 [global]
@@ -447,14 +330,14 @@ backend = [
 bind = "127.0.0.1:9900"
 "#;
 
-    /// What `from` replaced by `to` in the base changes, as text.
+    /// Changes by `from` replaced by `to` in the base, as text.
     fn changed(from: &str, to: &str) -> Vec<String> {
         assert!(BASE.contains(from), "{from}");
         let (old, new) = (right(BASE), right(&BASE.replacen(from, to, 1)));
         diff(&old, &new).iter().map(Change::to_string).collect()
     }
 
-    /// One edit of the file for every kind of change and every key.
+    /// Edits of the file, one for every kind of change and every key.
     const EDITS: &[(&str, &str, &[&str])] = &[
         (
             "workers = 2",
@@ -713,16 +596,17 @@ bind = "127.0.0.1:9900"
         );
         assert_eq!(
             diff(&right(&with), &right(BASE)),
-            [Change::PoolRemoved {
-                pool: "q".to_owned()
-            }]
+            [Item::Pool("q".to_owned()).becomes(Action::Removed)]
         );
         let checked = BASE.replace("[pool.p]", "[pool.p]\ncheck = { type = \"tcp\" }");
         let down = checked.replace("\"10.0.0.2:80\"", "\"10.0.0.2:80\", init_state = \"down\"");
         let keys = vec!["init_state"];
-        let change = Change::BackendChanged {
-            pool: "p".to_owned(),
-            backend: "b".to_owned(),
+        let change = Change {
+            item: Item::Backend {
+                pool: "p".to_owned(),
+                backend: "b".to_owned(),
+            },
+            action: Action::Changed,
             keys,
         };
         assert_eq!(diff(&right(&checked), &right(&down)), [change]);
@@ -735,8 +619,9 @@ bind = "127.0.0.1:9900"
         let keys = vec!["backend"];
         assert_eq!(
             diff(&right(BASE), &turned),
-            [Change::PoolChanged {
-                pool: "p".to_owned(),
+            [Change {
+                item: Item::Pool("p".to_owned()),
+                action: Action::Changed,
                 keys
             }]
         );
@@ -753,20 +638,56 @@ bind = "127.0.0.1:9900"
 
     #[test]
     fn a_change_is_data_and_a_sentence() {
-        let change = Change::PoolChanged {
-            pool: "p".to_owned(),
+        let change = Change {
+            item: Item::Pool("p".to_owned()),
+            action: Action::Changed,
             keys: vec!["retries", "check"],
         };
-        let data = serde_json::json!({ "change": "pool_changed", "pool": "p", "keys": ["retries", "check"] });
+        let data = json!({ "change": "pool_changed", "pool": "p", "keys": ["retries", "check"] });
         assert_eq!(serde_json::to_value(&change).unwrap(), data);
         assert_eq!(change.to_string(), "pool p: changed retries, check");
+        let listener = || Item::Listener("l".to_owned());
+        for (change, data, text) in [
+            (
+                listener().becomes(Action::Rebound),
+                json!({ "change": "listener_rebound", "listener": "l" }),
+                "listener l: bound elsewhere",
+            ),
+            (
+                listener().becomes(Action::CertificatesRenewed),
+                json!({ "change": "certificates_changed", "listener": "l" }),
+                "listener l: certificates renewed",
+            ),
+            (
+                Item::Pool("p".to_owned()).becomes(Action::BackendTlsRenewed),
+                json!({ "change": "backend_tls_renewed", "pool": "p" }),
+                "pool p: files of tls renewed",
+            ),
+            (
+                Item::Pool("p".to_owned()).becomes(Action::StickyKeysRenewed),
+                json!({ "change": "sticky_keys_changed", "pool": "p" }),
+                "pool p: sticky keys renewed",
+            ),
+            (
+                Change {
+                    action: Action::NeedsRestart,
+                    keys: vec!["workers"],
+                    item: Item::Global,
+                },
+                json!({ "change": "needs_restart", "key": "global.workers" }),
+                "global.workers: changed, takes effect at the next start",
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(&change).unwrap(), data);
+            assert_eq!(change.to_string(), text);
+        }
     }
 
     proptest! {
         #[test]
         fn only_what_differs_is_a_change(edits in proptest::sample::subsequence((0..EDITS.len()).collect::<Vec<_>>(), 0..3)) {
             let text = edits.iter().fold(BASE.to_owned(), |text, edit| text.replacen(EDITS[*edit].0, EDITS[*edit].1, 1));
-            let Ok(new) = super::super::testing::read(&text) else { return Ok(()) };
+            let Ok(new) = crate::config::testing::read(&text) else { return Ok(()) };
             let old = right(BASE);
             prop_assert_eq!(diff(&new, &new), []);
             prop_assert_eq!(diff(&old, &new).is_empty(), old == new);

@@ -1,6 +1,6 @@
 //! A configuration as far as it could be read, with all that is wrong so far. Files that it names
-//! are opened elsewhere; what is wrong with them is noted here, so that everything is told at once
-//! and each with its line.
+//! are opened elsewhere; their problems are noted here, so that everything is told at once and each
+//! with its line.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::error::{ConfigErrors, Fault, Problem, Severity};
-use super::model::Config;
-use super::source::{Place, Source};
-use super::table::Table;
-use super::{FILE_MAX, sections, syntax, too_large};
+use super::declare::Declared;
+use super::error::{ConfigErrors, ErrorKind, Problem, Severity};
+use super::reader::TableReader;
+use super::source_file::{MarkedKey, SourceFile};
+use super::tables::Config;
+use super::{FILE_MAX, decode, syntax, too_large};
 
-/// What is found out about a part of a configuration from outside of its text.
+/// A finding about a part of a configuration from outside of its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The part, such as `listener[0].tls` or `pool.chat`.
@@ -37,7 +38,7 @@ pub struct Draft {
     config: Option<Config>,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    places: Vec<Place>,
+    places: Vec<MarkedKey>,
 }
 
 impl Draft {
@@ -57,9 +58,8 @@ impl Draft {
             return draft;
         }
         let (document, syntax_errors) = DeTable::parse_recoverable(text);
-        let source = Source::new(text, file);
-        let root = Table::root(&source, &sections::ROOT, document.get_ref());
-        draft.config = sections::decode(&root);
+        let source = SourceFile::new(text, file, Config::SPEC);
+        draft.config = decode::config(&TableReader::root(&source, document.get_ref()));
         (draft.problems, draft.warnings, draft.places) = source.into_parts();
         if !syntax_errors.is_empty() {
             // What the parser guessed is not worth a look.
@@ -116,22 +116,22 @@ impl Draft {
         }
     }
 
-    /// One at each place of the part that names the file; else at the part itself, or what it is
-    /// within.
+    /// Problems at each place of the part that names the file; else at the part itself, or at the
+    /// table around it.
     fn problems_of(&self, finding: &Finding) -> Vec<Problem> {
-        let naming = |place: &&Place| {
+        let naming = |place: &&MarkedKey| {
             place.file.is_some()
                 && place.file == finding.file
                 && is_within(&place.key, &finding.key)
         };
-        let mut places: Vec<&Place> = self.places.iter().filter(naming).collect();
+        let mut places: Vec<&MarkedKey> = self.places.iter().filter(naming).collect();
         if places.is_empty() {
             let around = self.places.iter();
             let around = around.filter(|place| is_within(&finding.key, &place.key));
             places.extend(around.max_by_key(|place| place.key.len()));
         }
         let problem = |key: &str, span: Range<usize>| Problem {
-            fault: Fault::File,
+            kind: ErrorKind::File,
             span,
             key: key.to_owned(),
             what: finding.what.clone(),
@@ -158,8 +158,8 @@ fn is_within(key: &str, outer: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::pool;
     use super::*;
+    use crate::config::testing::pool;
 
     fn finding(key: &str, file: Option<&str>) -> Finding {
         Finding {

@@ -1,6 +1,8 @@
-//! Everything that is wrong with one configuration file, at once: for people (with the line and a caret) and as data.
+//! All problems of one configuration file, at once: for people (with the line and a caret) and as
+//! data.
 //!
-//! A problem never stops the decoder; it is noted with its place, and the file is refused at the end if there is one.
+//! A problem never stops the decoder. It is noted with its place, and the file is refused at the
+//! end.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,7 +10,8 @@ use std::ops::Range;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
-/// Problems shown to a person; what is beyond is counted. Each costs a pass over the text to draw, and nobody reads more.
+/// Problems shown to a person; more are only counted. Each costs a pass over the text to draw, and
+/// nobody reads more.
 const SHOWN: usize = 50;
 
 /// Longest path of a key that is drawn, in characters: four names of the longest, and lists.
@@ -17,7 +20,7 @@ const KEY_SHOWN: usize = 160;
 /// The kind of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub enum ErrorKind {
     /// The text is not TOML.
     Syntax,
     /// A key that does not exist.
@@ -30,48 +33,48 @@ pub enum Fault {
     Missing,
     /// Right alone, but it cannot go with what else is there.
     Conflict,
-    /// It names something that does not exist.
+    /// A name of something that does not exist.
     Reference,
-    /// A file that it names, or what it asks of this machine, cannot be used.
+    /// A named file, or something of this machine, that cannot be used.
     File,
 }
 
-/// What problems mean for the file.
+/// Effect of problems on the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// It is refused.
+    /// The file is refused.
     Error,
-    /// It is taken.
+    /// The file is taken.
     Warning,
 }
 
-/// One problem and its place.
+/// A problem and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    pub fault: Fault,
+    pub kind: ErrorKind,
     /// Bytes of the text.
     pub span: Range<usize>,
     /// Path of the key, such as `pool.chat.check.interval`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, with the value.
+    /// Sentence that says the problem, with the value.
     pub what: String,
-    /// What would be right.
+    /// Values that would be right.
     pub allowed: Option<String>,
     /// A guess at what was meant.
     pub hint: Option<String>,
 }
 
-/// One problem as data.
+/// A problem as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigMessage {
-    pub fault: Fault,
+    pub fault: ErrorKind,
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
     /// Path of the key, such as `pool.chat.check.interval`; empty for the file as a whole.
     pub key: String,
-    /// What is wrong, the hint and what is allowed, on one line.
+    /// The problem, the hint and the allowed values, on one line.
     pub message: String,
 }
 
@@ -90,7 +93,8 @@ impl ConfigErrors {
         for problem in &mut problems {
             problem.span = within(&text, &problem.span);
         }
-        problems.sort_by(|a, b| (a.span.start, &a.key).cmp(&(b.span.start, &b.key)));
+        let order = |problem: &Problem| (problem.span.start, problem.key.clone());
+        problems.sort_by_cached_key(|problem| (order(problem), problem.what.clone()));
         problems.dedup();
         ConfigErrors {
             file,
@@ -111,11 +115,11 @@ impl ConfigErrors {
 
     /// Every problem in the order of the text.
     pub fn messages(&self) -> Vec<ConfigMessage> {
-        let mut lines = Lines::new(&self.text);
+        let mut lines = LineIndex::new(&self.text);
         let message = |problem: &Problem| {
             let (line, column) = lines.place(problem.span.start);
             ConfigMessage {
-                fault: problem.fault,
+                fault: problem.kind,
                 line,
                 column,
                 key: problem.key.clone(),
@@ -127,9 +131,10 @@ impl ConfigErrors {
 
     /// As `Display` writes it, with colours for a terminal if they are wanted.
     pub fn drawn(&self, colour: bool) -> String {
-        let renderer = match colour {
-            true => Renderer::styled(),
-            false => Renderer::plain(),
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
         };
         let problems = self.problems.iter().take(SHOWN);
         let drawn = problems.map(|problem| format!("{}\n\n", self.render(problem, &renderer)));
@@ -202,7 +207,7 @@ impl Problem {
         }
     }
 
-    /// What stands at the caret, and what below.
+    /// Remark at the caret, and remark below.
     fn remarks(&self) -> (Option<String>, Option<String>) {
         let help = self.hint.as_ref().map(|hint| format!("help: {hint}"));
         let allowed = self.allowed_beside_hint();
@@ -214,7 +219,7 @@ impl Problem {
 
     /// A key that is found needs no list of all others.
     fn allowed_beside_hint(&self) -> Option<&str> {
-        let is_found = self.fault == Fault::UnknownKey && self.hint.is_some();
+        let is_found = self.kind == ErrorKind::UnknownKey && self.hint.is_some();
         self.allowed.as_deref().filter(|_| !is_found)
     }
 }
@@ -251,7 +256,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The part of `span` that can be shown: inside the text, at character boundaries, on the line where it begins.
+/// The part of `span` that can be shown: inside the text, at character boundaries, on the line
+/// where it begins.
 fn within(text: &str, span: &Range<usize>) -> Range<usize> {
     let start = text.floor_char_boundary(span.start);
     let line_end = text[start..]
@@ -262,15 +268,15 @@ fn within(text: &str, span: &Range<usize>) -> Range<usize> {
 }
 
 /// Turns rising offsets into lines and columns in one pass over the text.
-struct Lines<'a> {
+struct LineIndex<'a> {
     text: &'a str,
     line: usize,
     line_start: usize,
 }
 
-impl<'a> Lines<'a> {
-    fn new(text: &'a str) -> Lines<'a> {
-        Lines {
+impl<'a> LineIndex<'a> {
+    fn new(text: &'a str) -> LineIndex<'a> {
+        LineIndex {
             text,
             line: 1,
             line_start: 0,
@@ -297,7 +303,7 @@ mod tests {
 
     fn problem(span: Range<usize>) -> Problem {
         Problem {
-            fault: Fault::Value,
+            kind: ErrorKind::Value,
             span,
             key: "global.workers".to_owned(),
             what: "\"x\" is wrong".to_owned(),
@@ -340,7 +346,7 @@ mod tests {
     fn a_key_that_is_found_is_shown_without_the_list_of_all_and_a_long_list_is_broken() {
         let allowed = format!("allowed: {}", ["some_key"; 30].join(", "));
         let mut unknown = Problem {
-            fault: Fault::UnknownKey,
+            kind: ErrorKind::UnknownKey,
             allowed: Some(allowed),
             ..problem(0..1)
         };

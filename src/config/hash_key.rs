@@ -3,7 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::model::HashKey;
+/// Part of a connection that `hash` looks at. A connection without it falls back to the client's
+/// address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    Sni,
+    Path,
+    /// In lower case.
+    Header(String),
+    Query(String),
+    Cookie(String),
+}
 
 /// For messages and the schema.
 pub(super) const ALLOWED: &str =
@@ -30,12 +40,16 @@ impl FromStr for HashKey {
 
 /// RFC 9110, 5.6.2.
 pub(super) fn token(name: &str) -> Result<&str, &'static str> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     match name {
         "" => Err("the name is missing"),
-        _ if name.bytes().all(allowed) => Ok(name),
-        _ => Err("the name has a character that no such name has"),
+        _ if name.bytes().all(is_token) => Ok(name),
+        _ => Err("the name has a character that is not allowed in a name"),
     }
+}
+
+/// Whether a token of RFC 9110, 5.6.2, may have this byte.
+pub(super) fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl fmt::Display for HashKey {

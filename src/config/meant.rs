@@ -1,13 +1,13 @@
-//! What a value was most likely meant to be, in the one form that the file has: `"1.5s"` is
+//! Guesses at the value that was meant, in the one form that the file has: `"1.5s"` is
 //! `"1500ms"`, `256MB` is `"256MiB"`, `:8443` is `"[::]:8443"`. Guesses for messages only: nothing
 //! here is read as a value.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::keys::Kind;
-use super::model::{Address, Bind};
+use super::address::{Address, Bind};
 use super::peers;
+use super::spec::ValueKind;
 use crate::base::rate::Rate;
 use crate::base::units::{format_duration, format_size};
 
@@ -40,18 +40,18 @@ const SIZES: [(&[&str], u64); 4] = [
 ];
 
 /// A time: `1.5s`, `1 hour`, `1h30m`, `30`.
-pub fn time(text: &str) -> Option<String> {
+pub(super) fn time(text: &str) -> Option<String> {
     let milliseconds = sum(text, &TIMES, 1_000)?;
     Some(format_duration(Duration::from_millis(milliseconds)))
 }
 
 /// A size: `256MB`, `64k`, `1.5 GiB`, `65536`.
-pub fn size(text: &str) -> Option<String> {
+pub(super) fn size(text: &str) -> Option<String> {
     Some(format_size(sum(text, &SIZES, 1)?))
 }
 
 /// A rate: `100`, `100r/s`, `100 per second`, `100/min`.
-pub fn rate(text: &str) -> Option<String> {
+pub(super) fn rate(text: &str) -> Option<String> {
     let text = text.trim().to_ascii_lowercase().replace(" per ", "/");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, rest) = text.split_at(digits);
@@ -71,18 +71,19 @@ pub fn rate(text: &str) -> Option<String> {
 }
 
 /// A percentage: `15`, `15 %`, `0.15`.
-pub fn percent(text: &str) -> Option<String> {
+pub(super) fn percent(text: &str) -> Option<String> {
     let text = text.trim();
-    let number = match text.starts_with("0.") && !text.ends_with('%') {
-        true => times(text, 100)?,
-        false => text.trim_end_matches('%').trim().parse().ok()?,
+    let number = if text.starts_with("0.") && !text.ends_with('%') {
+        times(text, 100)?
+    } else {
+        text.trim_end_matches('%').trim().parse().ok()?
     };
     (number <= 100).then(|| format!("{number}%"))
 }
 
 /// Where a listener binds: `:8443`, `*:80`, `8443`, `localhost:80`, `tcp://0.0.0.0:80`,
 /// `/run/a.sock`.
-pub fn bind(text: &str) -> Option<String> {
+pub(super) fn bind(text: &str) -> Option<String> {
     let (_, rest) = without_scheme(text);
     let guess = match host_and_port(rest) {
         None if rest.starts_with('/') => format!("unix:{rest}"),
@@ -99,7 +100,7 @@ pub fn bind(text: &str) -> Option<String> {
 }
 
 /// Where a backend is: `http://10.0.0.1`, `:8080`, `8080`, `/run/a.sock`.
-pub fn address(text: &str) -> Option<String> {
+pub(super) fn address(text: &str) -> Option<String> {
     let (port_of_scheme, rest) = without_scheme(text);
     let guess = match (host_and_port(rest), port_of_scheme) {
         (None, _) if rest.starts_with('/') => format!("unix:{rest}"),
@@ -112,7 +113,7 @@ pub fn address(text: &str) -> Option<String> {
 }
 
 /// Whether a word says yes or no.
-pub fn flag(word: &str) -> Option<bool> {
+pub(super) fn flag(word: &str) -> Option<bool> {
     match word.to_ascii_lowercase().as_str() {
         "on" | "yes" | "true" | "enabled" | "1" => Some(true),
         "off" | "no" | "false" | "disabled" | "0" => Some(false),
@@ -121,21 +122,21 @@ pub fn flag(word: &str) -> Option<bool> {
 }
 
 /// The help for a value that stands without quotes, or is a number with a zero in front.
-pub fn written(kind: &Kind, key: &str, text: &str) -> Option<String> {
-    let quoted = |guess: Option<String>| Some(format!("a text stands in quotes: \"{}\"", guess?));
+pub(super) fn written(kind: &ValueKind, key: &str, text: &str) -> Option<String> {
+    let quoted = |guess: Option<String>| Some(format!("a string needs quotes: \"{}\"", guess?));
     match kind {
-        Kind::Number { .. } => match text.trim_start_matches('0') {
+        ValueKind::Number { .. } => match text.trim_start_matches('0') {
             digits if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => {
                 peers::value(key, text).map(str::to_owned)
             }
             digits => Some(format!("write {digits}")),
         },
-        Kind::Flag => Some(format!("it has no quotes: {}", flag(text)?)),
-        Kind::Time { .. } => quoted(time(text)),
-        Kind::Size { .. } => quoted(size(text)),
-        Kind::Rate { .. } => quoted(rate(text)),
-        Kind::Percent { .. } => quoted(percent(text)),
-        Kind::Word(_) | Kind::Text(_) => match key {
+        ValueKind::Flag => Some(format!("it takes no quotes: {}", flag(text)?)),
+        ValueKind::Time { .. } => quoted(time(text)),
+        ValueKind::Size { .. } => quoted(size(text)),
+        ValueKind::Rate => quoted(rate(text)),
+        ValueKind::Percent { .. } => quoted(percent(text)),
+        ValueKind::Word(_) | ValueKind::Text(_) => match key {
             "bind" => quoted(bind(text)),
             "address" => quoted(address(text)),
             _ if text.contains([' ', '"', '[', '{']) => None,
@@ -303,11 +304,11 @@ mod tests {
 
     #[test]
     fn what_stands_without_quotes_gets_the_form_of_its_key() {
-        let time = super::super::keys::time(0, 9);
-        let size = super::super::keys::size(0, 9);
-        let number = super::super::keys::number(0, 9);
-        let percent = Kind::Percent { min: 0, max: 9 };
-        let text = Kind::Text("");
+        let time = crate::config::spec::time(0, 9);
+        let size = crate::config::spec::size(0, 9);
+        let number = crate::config::spec::number(0, 9);
+        let percent = ValueKind::Percent { min: 0, max: 9 };
+        let text = ValueKind::Text("");
         for (kind, key, written, wanted) in [
             (&time, "interval", "5s", "\"5s\""),
             (&time, "interval", "1 hour", "\"1h\""),
@@ -340,7 +341,7 @@ mod tests {
         fn any_text_is_survived(text in ".*") {
             let _ = (time(&text), size(&text), rate(&text), percent(&text));
             let _ = (bind(&text), address(&text));
-            let _ = written(&Kind::Text(""), "x", &text);
+            let _ = written(&ValueKind::Text(""), "x", &text);
         }
     }
 }

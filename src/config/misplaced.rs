@@ -2,66 +2,67 @@
 //! too high. TOML gives every key to the header before it, which is easily forgotten. For messages
 //! only.
 
-use super::keys::{Kind, Section};
-use super::sections::ROOT;
+use super::spec::{TableSpec, ValueKind};
 
 /// Where a key of the table at `path` belongs.
-pub fn elsewhere(path: &str, section: &'static Section, name: &str) -> Option<String> {
-    let mut around = tables_around(path)?;
+pub(crate) fn elsewhere(
+    root: &'static TableSpec,
+    path: &str,
+    spec: &'static TableSpec,
+    name: &str,
+) -> Option<String> {
+    let mut around = tables_around(root, path)?;
     // The last is the table itself.
     around.pop();
     let outer = around
         .iter()
         .rev()
-        .find(|table| table.section.key(name).is_some());
+        .find(|table| table.spec.key(name).is_some());
     if let Some(outer) = outer.filter(|outer| !outer.header.is_empty()) {
         let (outer, own) = (&outer.header, header(path));
         return Some(format!(
             "`{name}` is a key of {outer}: write it above {own}"
         ));
     }
-    let inner = section.keys.iter().filter(|key| {
+    let inner = spec.all().filter(|key| {
         let below = key
             .kind
-            .section()
-            .filter(|_| !matches!(key.kind, Kind::Named(_)));
+            .table()
+            .filter(|_| !matches!(key.kind, ValueKind::Named(_)));
         below.is_some_and(|below| below.key(name).is_some())
     });
     let inner: Vec<String> = inner.map(|key| format!("`{}`", key.name)).collect();
-    match inner.is_empty() {
-        true => None,
-        false => Some(format!("`{name}` is a key of {}", inner.join(" and of "))),
-    }
+    (!inner.is_empty()).then(|| format!("`{name}` is a key of {}", inner.join(" and of ")))
 }
 
 /// A key of some table of the file.
-pub struct PlaceOfKey {
-    /// Its table as the file writes it: `[pool.NAME.check]`.
+pub(crate) struct KeyLocation {
+    /// Header of its table as the file writes it: `[pool.NAME.check]`.
     pub header: String,
-    pub kind: &'static Kind,
+    pub kind: &'static ValueKind,
 }
 
 /// Every table that has a key of this name.
-pub fn places_of(name: &str) -> Vec<PlaceOfKey> {
+pub(crate) fn places_of(root: &'static TableSpec, name: &str) -> Vec<KeyLocation> {
     let mut places = Vec::new();
-    collect(&ROOT, "", name, &mut places);
+    collect(root, "", name, &mut places);
     places
 }
 
-fn collect(section: &'static Section, path: &str, name: &str, places: &mut Vec<PlaceOfKey>) {
-    if let Some(key) = section.key(name) {
-        places.push(PlaceOfKey {
+fn collect(spec: &'static TableSpec, path: &str, name: &str, places: &mut Vec<KeyLocation>) {
+    if let Some(key) = spec.key(name) {
+        places.push(KeyLocation {
             header: header(path),
             kind: &key.kind,
         });
     }
-    for key in section.keys {
-        let Some(inner) = key.kind.section() else {
+    for key in spec.all() {
+        let Some(inner) = key.kind.table() else {
             continue;
         };
         let end = match key.kind {
-            Kind::Named(_) => ".NAME",
-            Kind::Tables(_) => "[0]",
+            ValueKind::Named(_) => ".NAME",
+            ValueKind::Tables(_) => "[0]",
             _ => "",
         };
         let dot = if path.is_empty() { "" } else { "." };
@@ -76,11 +77,11 @@ fn collect(section: &'static Section, path: &str, name: &str, places: &mut Vec<P
 
 /// The tables that have this key, where none on the way to `path` has it: those that share most of
 /// the way, if they are few.
-pub fn far(path: &str, name: &str) -> Option<String> {
+pub(crate) fn far(root: &'static TableSpec, path: &str, name: &str) -> Option<String> {
     let way = header(path);
     let way: Vec<&str> = names(&way).collect();
-    let places = places_of(name);
-    let near = |place: &PlaceOfKey| {
+    let places = places_of(root, name);
+    let near = |place: &KeyLocation| {
         let own: Vec<&str> = names(&place.header).collect();
         let pairs = own.iter().zip(&way);
         // The name of a pool is the operator's.
@@ -108,50 +109,53 @@ fn names(header: &str) -> impl Iterator<Item = &str> {
 struct TableAround {
     /// As the file writes it; empty for the root.
     header: String,
-    section: &'static Section,
+    spec: &'static TableSpec,
 }
 
 /// The tables that lead to `path`, the root first. `None`: a name with a dot makes it ambiguous.
-fn tables_around(path: &str) -> Option<Vec<TableAround>> {
-    let mut section = &ROOT;
+fn tables_around(root: &'static TableSpec, path: &str) -> Option<Vec<TableAround>> {
+    let mut spec = root;
     let mut around = vec![TableAround {
         header: String::new(),
-        section,
+        spec,
     }];
     let mut taken = 0;
     let mut parts = path.split('.').filter(|part| !part.is_empty());
     while let Some(part) = parts.next() {
-        let key = section.key(part.split('[').next().unwrap_or_default())?;
-        section = key.kind.section()?;
+        let key = spec.key(part.split('[').next().unwrap_or_default())?;
+        spec = key.kind.table()?;
         taken += part.len() + 1;
-        if let Kind::Named(_) = key.kind {
+        if let ValueKind::Named(_) = key.kind {
             taken += parts.next()?.len() + 1;
         }
         around.push(TableAround {
             header: header(path.get(..taken - 1)?),
-            section,
+            spec,
         });
     }
     Some(around)
 }
 
 /// `listener[0].tls` as `[listener.tls]`, `listener[0]` as `[[listener]]`.
-pub fn header(path: &str) -> String {
+pub(crate) fn header(path: &str) -> String {
     let is_list = path.ends_with(']');
     let names = path
         .split('.')
         .map(|part| part.split('[').next().unwrap_or_default());
     let names: Vec<&str> = names.collect();
-    match is_list {
-        _ if path.is_empty() => String::new(),
-        true => format!("[[{}]]", names.join(".")),
-        false => format!("[{}]", names.join(".")),
+    let names = names.join(".");
+    if path.is_empty() {
+        String::new()
+    } else if is_list {
+        format!("[[{names}]]")
+    } else {
+        format!("[{names}]")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{listener, pool, read};
+    use crate::config::testing::{listener, pool, read};
 
     fn hint(text: &str) -> String {
         let errors = read(text).unwrap_err();

@@ -1,70 +1,85 @@
-//! The configuration: the typed model, the decoder that makes it from TOML, the difference of two, and the JSON schema.
+//! Configuration: declared tables, the decoder that reads them from TOML, the difference of two
+//! configurations, the JSON schema and the reference page.
 //!
-//! `parse` -> toml's recovering parser -> `table` (a cursor over one table and its declared `keys`) -> `sections` (one
-//! decoder per table) -> `model`. Nothing stops at the first problem: all are noted and drawn by `error`.
+//! `parse` -> toml's recovering parser -> `reader` (a cursor over one table and its declared keys)
+//! -> `tables` (one declaration per table, of which the decoder, the defaults, the schema and the
+//! reference are made) -> `validate` (rules across tables). Nothing stops at the first problem:
+//! all are noted and drawn by `error`.
 
+#[macro_use]
+mod declare;
+#[macro_use]
+mod words;
 mod address;
+mod decode;
 pub mod defaults;
 mod diff;
 mod draft;
-mod entry;
 mod error;
-mod forecast;
 mod hash_key;
-mod keys;
 mod meant;
 mod misplaced;
-pub mod model;
 mod name;
 mod peers;
+mod preview;
+mod reader;
+mod reference;
 mod schema;
-mod sections;
-mod source;
+mod source_file;
+mod spec;
 mod syntax;
-mod table;
-mod words;
+mod tables;
+mod validate;
+mod value;
+mod value_types;
 
 use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use diff::{Change, diff};
+pub use crate::base::rate::Rate;
+pub use address::{Address, Bind, CheckAddress};
+pub use diff::{Action, Change, Item, diff};
 pub use draft::{Draft, Finding};
-pub use error::{ConfigErrors, ConfigMessage, Fault};
-pub use forecast::{Fate, Part, Step, forecast};
-pub use model::*;
+pub use error::{ConfigErrors, ConfigMessage, ErrorKind};
+pub use hash_key::HashKey;
+pub use preview::preview;
+pub use reference::reference;
 pub use schema::schema;
+pub use tables::*;
 pub use words::Word;
 
+use declare::Declared;
 use error::Problem;
-use source::Source;
-use table::Table;
+use reader::TableReader;
+use source_file::SourceFile;
 
 /// Largest file that is read, in bytes: some 40,000 backends. Beyond it is a mistaken path.
 const FILE_MAX: usize = 8 << 20;
 
-/// Reads a configuration. Pure: no file is opened; relative paths in it are joined to the folder of `file`.
+/// Reads a configuration. Pure: no file is opened; relative paths in it are joined to the folder of
+/// `file`.
 ///
 /// # Errors
-/// All that is wrong with the text, at once.
+/// All problems of the text, at once.
 pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
     Draft::read(text, file).finish()
 }
 
-/// What `[admin]` says, whatever else is wrong with the file: an operator whose file is broken must still reach what
-/// runs. `None` when there is none, or it cannot be read.
+/// Reads `[admin]`, whatever else is wrong with the file: an operator whose file is broken must
+/// still reach the running process. `None` when there is none, or it cannot be read.
 pub fn admin_alone(text: &str, file: &Path) -> Option<Admin> {
     if text.len() > FILE_MAX {
         return None;
     }
     let (document, _) = DeTable::parse_recoverable(text);
-    let source = Source::new(text, file);
-    sections::decode_admin(&Table::root(&source, &sections::ROOT, document.get_ref()))
+    let source = SourceFile::new(text, file, Config::SPEC);
+    decode::admin(&TableReader::root(&source, document.get_ref()))
 }
 
 fn too_large() -> Problem {
     Problem {
-        fault: Fault::Syntax,
+        kind: ErrorKind::Syntax,
         span: 0..0,
         key: String::new(),
         what: format!(
@@ -76,7 +91,7 @@ fn too_large() -> Problem {
     }
 }
 
-/// What the tests of the sections share.
+/// Shared by the tests of the tables.
 #[cfg(test)]
 mod testing {
     use super::*;
@@ -107,7 +122,7 @@ mod testing {
     }
 
     /// The key and the kind of every problem.
-    pub fn faults(text: &str) -> Vec<(String, Fault)> {
+    pub fn faults(text: &str) -> Vec<(String, ErrorKind)> {
         let messages = read(text).expect_err("it should be refused").messages();
         messages
             .into_iter()
@@ -116,7 +131,7 @@ mod testing {
     }
 
     /// Each text has exactly one problem: at this key, of this kind.
-    pub fn each_refused<const N: usize>(cases: [(String, &str, Fault); N]) {
+    pub fn each_refused<const N: usize>(cases: [(String, &str, ErrorKind); N]) {
         for (text, key, fault) in cases {
             assert_eq!(faults(&text), [(key.to_owned(), fault)], "{text}");
         }
@@ -132,7 +147,10 @@ mod tests {
     fn a_small_file_gets_its_defaults() {
         let config = right(&pool(""));
         assert_eq!(config.global.max_setup_connections, 10_000);
-        assert_eq!(config.pools["p"].connect_timeout, defaults::CONNECT_TIMEOUT);
+        assert_eq!(
+            config.pools["p"].connect_timeout,
+            std::time::Duration::from_secs(5)
+        );
         assert_eq!(config.pools["p"].backends[0].weight, 1);
         assert_eq!(config.listeners[0].backlog, 4_096);
         assert_eq!((config.admin, config.metrics), (None, None));
@@ -142,14 +160,14 @@ mod tests {
     fn all_problems_are_reported_at_once_in_the_order_of_the_text() {
         let text = "[globl]\n[global]\nworkers = \"5\"\nhard_stop_after = 30\nlog_level = \"inf\"\n[[listener]]\nname = \"a b\"\n";
         let expected = [
-            ("globl", Fault::UnknownKey),
-            ("global.workers", Fault::Type),
-            ("global.hard_stop_after", Fault::Type),
-            ("global.log_level", Fault::Value),
-            ("listener[0].bind", Fault::Missing),
-            ("listener[0].pool", Fault::Missing),
-            ("listener[0].protocol", Fault::Missing),
-            ("listener[0].name", Fault::Value),
+            ("globl", ErrorKind::UnknownKey),
+            ("global.workers", ErrorKind::Type),
+            ("global.hard_stop_after", ErrorKind::Type),
+            ("global.log_level", ErrorKind::Value),
+            ("listener[0].bind", ErrorKind::Missing),
+            ("listener[0].pool", ErrorKind::Missing),
+            ("listener[0].protocol", ErrorKind::Missing),
+            ("listener[0].name", ErrorKind::Value),
         ];
         assert_eq!(
             faults(text),
@@ -171,7 +189,7 @@ mod tests {
             said[2].starts_with("\"inf\" is not allowed; did you mean \"info\"?; allowed: "),
             "{said:?}"
         );
-        assert!(said[3].contains("a time has its unit: \"30s\""), "{said:?}");
+        assert!(said[3].contains("a time needs a unit: \"30s\""), "{said:?}");
     }
 
     #[test]
@@ -179,19 +197,19 @@ mod tests {
         let text = "[global]\nworkers = 5s\nlog_level = \"inf\"\nwatch = = true\n";
         let found = faults(text);
         assert!(
-            found.contains(&("global.log_level".to_owned(), Fault::Value)),
+            found.contains(&("global.log_level".to_owned(), ErrorKind::Value)),
             "{found:?}"
         );
         assert!(
             found
                 .iter()
-                .filter(|(_, fault)| *fault == Fault::Syntax)
+                .filter(|(_, fault)| *fault == ErrorKind::Syntax)
                 .count()
                 >= 2,
             "{found:?}"
         );
         assert!(
-            found.iter().all(|(_, fault)| *fault != Fault::Missing),
+            found.iter().all(|(_, fault)| *fault != ErrorKind::Missing),
             "{found:?}"
         );
     }
@@ -200,8 +218,7 @@ mod tests {
     fn a_text_without_quotes_and_a_list_without_brackets_get_a_hint() {
         let said = |text: &str| read(text).unwrap_err().to_string();
         assert!(
-            said("[global]\nlog_level = info\n")
-                .contains("help: a text stands in quotes: \"info\"")
+            said("[global]\nlog_level = info\n").contains("help: a string needs quotes: \"info\"")
         );
         assert!(said("[listener]\nname = \"a\"\n").contains("help: write `[[listener]]`"));
     }
@@ -210,7 +227,11 @@ mod tests {
     fn a_file_without_a_listener_is_refused() {
         for text in ["", "# nothing\n", "[global]\n", "listener = []\n"] {
             let found = faults(text);
-            assert_eq!(found, [("listener".to_owned(), Fault::Missing)], "{text:?}");
+            assert_eq!(
+                found,
+                [("listener".to_owned(), ErrorKind::Missing)],
+                "{text:?}"
+            );
         }
     }
 
@@ -218,7 +239,7 @@ mod tests {
     fn a_file_that_is_too_large_is_refused_unread() {
         assert_eq!(
             faults(&" ".repeat(FILE_MAX + 1)),
-            [(String::new(), Fault::Syntax)]
+            [(String::new(), ErrorKind::Syntax)]
         );
     }
 

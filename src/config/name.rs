@@ -1,17 +1,17 @@
 //! Names that the operator chooses.
 
 /// A name of a listener, a pool or a backend: it stands in URLs, metrics and on the command line.
-pub fn read_name(text: &str) -> Result<String, &'static str> {
+pub(super) fn read_name(text: &str) -> Result<String, &'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     match text {
         "" => Err("a name cannot be empty"),
         _ if text.len() > NAME_MAX => Err("a name has at most 64 characters"),
-        _ if !text.bytes().all(allowed) => Err("a name has only letters, digits and - _ . :"),
+        _ if !text.bytes().all(allowed) => Err("a name may have only letters, digits and - _ . :"),
         _ => Ok(text.to_owned()),
     }
 }
 
-/// It is a label of every metric line and a column of every table.
+/// A name is a label of every metric line and a column of every table.
 const NAME_MAX: usize = 64;
 
 #[cfg(test)]

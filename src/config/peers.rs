@@ -274,14 +274,14 @@ const VALUES: Words = &[
     ("send_proxy", "2", "write \"v2\""),
 ];
 
-/// What a key of another program is here. `table` is the path of the table, such as
+/// A key of another program, in the words of this file. `table` is the path of the table, such as
 /// `pool.chat.check`.
-pub fn key(table: &str, name: &str) -> Option<&'static str> {
+pub(super) fn key(table: &str, name: &str) -> Option<&'static str> {
     find(KEYS, &shape(table), name)
 }
 
-/// What a value of another program is here.
-pub fn value(key: &str, word: &str) -> Option<&'static str> {
+/// A value of another program, in the words of this file.
+pub(super) fn value(key: &str, word: &str) -> Option<&'static str> {
     find(VALUES, key, word)
 }
 
@@ -338,11 +338,11 @@ mod tests {
     /// A word that became a key would be refused as one of a peer.
     #[test]
     fn no_word_is_a_key_of_its_table() {
-        use super::super::sections::ROOT;
+        use crate::config::declare::Declared;
         let section = |place: &str| {
-            let mut section = &ROOT;
+            let mut section = crate::config::Config::SPEC;
             for part in place.split('.').filter(|part| *part != "top") {
-                section = section.key(part).unwrap().kind.section().unwrap();
+                section = section.key(part).unwrap().kind.table().unwrap();
             }
             section
         };

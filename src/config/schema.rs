@@ -1,14 +1,14 @@
-//! The JSON schema of the configuration file (draft 2020-12), for editors: made from the declared keys.
+//! JSON schema of the configuration file (draft 2020-12), for editors: made from the declared keys.
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Absent, Key, Kind, Section};
-use super::sections::ROOT;
-use crate::base::units::{format_duration, format_size};
+use super::declare::Declared;
+use super::spec::{KeySpec, TableSpec, ValueKind};
+use super::tables::Config;
 
 /// The schema; `balancer.schema.json` beside `balancer.toml` holds it.
 pub fn schema() -> Value {
-    let mut schema = table(&ROOT);
+    let mut schema = table(Config::SPEC);
     if let Value::Object(members) = &mut schema {
         members.insert(
             "$schema".to_owned(),
@@ -19,98 +19,82 @@ pub fn schema() -> Value {
     schema
 }
 
-fn table(section: &Section) -> Value {
-    let properties: Map<String, Value> = section
-        .keys
-        .iter()
+fn table(spec: &'static TableSpec) -> Value {
+    let properties: Map<String, Value> = spec
+        .all()
         .map(|key| (key.name.to_owned(), property(key)))
         .collect();
-    let required = section
-        .keys
-        .iter()
-        .filter(|key| matches!(key.absent, Absent::Required))
-        .map(|key| key.name);
+    let required = spec.all().filter(|key| key.is_required());
     json!({
         "type": "object",
-        "description": section.doc,
+        "description": spec.description(),
         "properties": properties,
-        "required": required.collect::<Vec<_>>(),
+        "required": required.map(|key| key.name).collect::<Vec<_>>(),
         "additionalProperties": false,
     })
 }
 
-fn property(key: &Key) -> Value {
+fn property(key: &KeySpec) -> Value {
     let mut property = value(&key.kind);
     if let Value::Object(members) = &mut property {
         members.insert("description".to_owned(), json!(description(key)));
-        if let Some(default) = default(&key.absent) {
+        if let Some(default) = key.default() {
             members.insert("default".to_owned(), default);
         }
     }
     property
 }
 
-/// The words of the key, and what is allowed where JSON has no form for it.
-fn description(key: &Key) -> String {
+/// Description of a key, and its allowed values where JSON has no form for them.
+fn description(key: &KeySpec) -> String {
+    let doc = key.description();
     match key.kind {
-        Kind::Text(_)
-        | Kind::Texts(_)
-        | Kind::Time { .. }
-        | Kind::Percent { .. }
-        | Kind::Size { .. }
-        | Kind::Rate { .. } => {
-            format!("{} Allowed: {}.", key.doc, key.kind.allowed())
+        ValueKind::Text(_)
+        | ValueKind::Texts(_)
+        | ValueKind::Time { .. }
+        | ValueKind::Percent { .. }
+        | ValueKind::Size { .. }
+        | ValueKind::Rate => {
+            format!("{doc} Allowed: {}.", key.kind.allowed())
         }
-        _ => key.doc.to_owned(),
+        _ => doc,
     }
 }
 
-fn default(absent: &Absent) -> Option<Value> {
-    match absent {
-        Absent::Required | Absent::None => None,
-        Absent::Flag(flag) => Some(json!(flag)),
-        Absent::Number(number) => Some(json!(number)),
-        Absent::Time(time) => Some(json!(format_duration(*time))),
-        Absent::Percent(percent) => Some(json!(format!("{percent}%"))),
-        Absent::Size(bytes) => Some(json!(format_size(*bytes))),
-        Absent::Rate(rate) => Some(json!(rate.to_string())),
-        Absent::Text(text) => Some(json!(text)),
-        Absent::Texts(texts) => Some(json!(texts)),
-    }
-}
-
-fn value(kind: &Kind) -> Value {
+fn value(kind: &ValueKind) -> Value {
     match kind {
-        Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Kind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
-        Kind::Percent { .. } => json!({ "type": "string", "pattern": "^[0-9]{1,3}%$" }),
-        Kind::Size { .. } => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
-        Kind::Rate { .. } => {
+        ValueKind::Flag => json!({ "type": "boolean" }),
+        ValueKind::Number { min, max } => {
+            json!({ "type": "integer", "minimum": min, "maximum": max })
+        }
+        ValueKind::Time { .. } => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" }),
+        ValueKind::Percent { .. } => json!({ "type": "string", "pattern": "^[0-9]{1,3}%$" }),
+        ValueKind::Size { .. } => json!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" }),
+        ValueKind::Rate => {
             json!({ "type": "string", "pattern": "^[0-9]+/(s|m|h|[0-9]+(ms|s|m|h|d))$" })
         }
-        Kind::Word(words) => json!({ "type": "string", "enum": words() }),
-        Kind::Words(words) => {
+        ValueKind::Word(words) => json!({ "type": "string", "enum": words() }),
+        ValueKind::Words(words) => {
             json!({ "type": "array", "minItems": 1, "items": { "type": "string", "enum": words() } })
         }
-        Kind::Text(_) => json!({ "type": "string" }),
-        Kind::Texts(_) => json!({ "type": "array", "items": { "type": "string" } }),
-        Kind::Statuses => json!({ "type": "array", "minItems": 1, "items": { "oneOf": [
+        ValueKind::Text(_) => json!({ "type": "string" }),
+        ValueKind::Texts(_) => json!({ "type": "array", "items": { "type": "string" } }),
+        ValueKind::Statuses => json!({ "type": "array", "minItems": 1, "items": { "oneOf": [
             { "type": "integer", "minimum": 100, "maximum": 599 },
             { "type": "string", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
         ] } }),
-        Kind::Headers => json!({
+        ValueKind::Headers => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" },
             "additionalProperties": { "type": "string" },
         }),
-        Kind::Table(section) => table(section),
-        Kind::FlagOrTable(section) => json!({ "oneOf": [{ "type": "boolean" }, table(section)] }),
-        Kind::Tables(section) => json!({ "type": "array", "items": table(section) }),
-        Kind::Named(section) => json!({
+        ValueKind::Table(spec) | ValueKind::Inline(spec) => table(spec),
+        ValueKind::FlagOrTable(spec) => json!({ "oneOf": [{ "type": "boolean" }, table(spec)] }),
+        ValueKind::Tables(spec) => json!({ "type": "array", "items": table(spec) }),
+        ValueKind::Named(spec) => json!({
             "type": "object",
             "propertyNames": { "pattern": "^[A-Za-z0-9_.:-]{1,64}$" },
-            "additionalProperties": table(section),
+            "additionalProperties": table(spec),
         }),
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use super::error::{Fault, Problem};
+use super::error::{ErrorKind, Problem};
 
 /// Longest word of the file in a message, in bytes.
 const WORD_MAX: usize = 40;
@@ -24,7 +24,7 @@ struct Slip {
 
 /// The syntax errors with what else is surely wrong. Keys that the parser skipped seem to be
 /// missing, and its guess at a broken line says nothing: problems of that kind would be noise.
-pub fn beside(
+pub(super) fn beside(
     text: &str,
     document: &DeTable<'_>,
     errors: &[Error],
@@ -41,8 +41,8 @@ pub fn beside(
         .collect();
     let sure = problems.into_iter().filter(|problem| {
         !matches!(
-            problem.fault,
-            Fault::Missing | Fault::Reference | Fault::Conflict
+            problem.kind,
+            ErrorKind::Missing | ErrorKind::Reference | ErrorKind::Conflict
         ) && !broken.contains(&line(problem.span.start))
     });
     let sure: Vec<Problem> = sure.collect();
@@ -83,7 +83,7 @@ fn each_once(text: &str, document: &DeTable<'_>, errors: &[Error]) -> Vec<Proble
     problems
 }
 
-/// What the parser says, with the word at which it stopped.
+/// The words of the parser, with the word at which it stopped.
 fn plain(text: &str, error: &Error) -> Problem {
     let span = error.span().unwrap_or_default();
     let after = text.get(span.start..).unwrap_or_default();
@@ -92,14 +92,14 @@ fn plain(text: &str, error: &Error) -> Problem {
         .unwrap_or(after.len());
     let what = match cut(&after[..length]) {
         "" => format!("this is not TOML: {}", error.message()),
-        word => format!("`{word}` is no TOML here: {}", error.message()),
+        word => format!("`{word}` is not TOML here: {}", error.message()),
     };
     problem(span, what, None)
 }
 
 fn problem(span: Range<usize>, what: String, hint: Option<String>) -> Problem {
     Problem {
-        fault: Fault::Syntax,
+        kind: ErrorKind::Syntax,
         span,
         key: String::new(),
         what,
@@ -138,7 +138,7 @@ fn other_format(text: &str, document: &DeTable<'_>, errors: &[Error]) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{pool, read};
+    use crate::config::testing::{pool, read};
     use proptest::prelude::*;
 
     #[test]

@@ -1,4 +1,4 @@
-//! One round of lookups: every address behind a `discover` source, with what could not be learnt.
+//! A round of lookups: every address of a `discover` source, and the lookups that failed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,18 +6,19 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::snapshot::{DiscoveredAddress, UnknownPart};
+use super::snapshot::{DiscoveredAddress, FailedLookup};
 use crate::config::{Discover, DiscoverSource};
-use crate::net::dns::{Dns, DnsAnswer, DnsError, Service};
+use crate::net::dns::{DnsAnswer, DnsError, DnsResolver, SrvTarget};
 
-/// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name server.
+/// SRV targets looked up at once: enough to finish a large set soon, few enough not to flood a name
+/// server.
 const MAX_PARALLEL_LOOKUPS: usize = 16;
 
-/// What one round learnt.
+/// Result of a round.
 pub(super) struct LookupRound {
-    /// May be empty when every target failed: then `gaps` holds them.
-    pub entries: Vec<DiscoveredAddress>,
-    pub gaps: Vec<UnknownPart>,
+    /// May be empty when every target failed: then `failed` has them.
+    pub addresses: Vec<DiscoveredAddress>,
+    pub failed: Vec<FailedLookup>,
     pub ttl: Duration,
 }
 
@@ -29,10 +30,10 @@ pub(super) fn name_of(source: &DiscoverSource) -> &str {
     }
 }
 
-/// An address lookup as a service. Every address weighs the same: `weight` of the settings is applied when the snapshot
-/// is made.
-pub(super) fn service(host: &str, port: u16) -> Service {
-    Service {
+/// An address lookup in the form of an SRV target. Every address has the same weight: `weight` of
+/// the settings is applied when the snapshot is made.
+pub(super) fn srv_target(host: &str, port: u16) -> SrvTarget {
+    SrvTarget {
         target: host.to_owned(),
         port,
         priority: 0,
@@ -40,37 +41,29 @@ pub(super) fn service(host: &str, port: u16) -> Service {
     }
 }
 
-/// Looks everything up once. A resolver of its own, so that a changed `/etc/resolv.conf` is followed.
+/// Makes one round, with a new resolver, so that a changed `/etc/resolv.conf` is followed.
 ///
 /// # Errors
-/// When nothing can be said about the set: it must be kept as it is.
+/// Nothing is known about the set: it must be kept as it is.
 pub(super) async fn round(discover: &Discover) -> Result<LookupRound, DnsError> {
-    let dns = Dns::new(&discover.nameservers, discover.timeout)?;
+    let dns = DnsResolver::new(&discover.nameservers, discover.timeout)?;
     match &discover.source {
         DiscoverSource::Dns { host, port } => {
-            let answer = dns.addresses(host).await?;
-            let mut round = LookupRound {
-                entries: Vec::new(),
-                gaps: Vec::new(),
-                ttl: answer.ttl,
-            };
-            round.add(service(host, *port), Ok(answer));
+            let answer = dns.lookup_addresses(host).await?;
+            let mut round = LookupRound::new(answer.ttl);
+            round.add(srv_target(host, *port), Ok(answer));
             Ok(round)
         }
         DiscoverSource::Srv { name } => services(&dns, name).await,
     }
 }
 
-async fn services(dns: &Dns, name: &str) -> Result<LookupRound, DnsError> {
-    let services = dns.services(name).await?;
-    let mut round = LookupRound {
-        entries: Vec::new(),
-        gaps: Vec::new(),
-        ttl: services.ttl,
-    };
+async fn services(dns: &DnsResolver, name: &str) -> Result<LookupRound, DnsError> {
+    let services = dns.lookup_srv(name).await?;
+    let mut round = LookupRound::new(services.ttl);
     let lookups = services.records.into_iter().map(|service| async {
         // The trailing dot: a target is a full name, search domains must not touch it.
-        let answer = dns.addresses(&format!("{}.", service.target)).await;
+        let answer = dns.lookup_addresses(&format!("{}.", service.target)).await;
         (service, answer)
     });
     let mut answers = stream::iter(lookups).buffer_unordered(MAX_PARALLEL_LOOKUPS);
@@ -79,24 +72,32 @@ async fn services(dns: &Dns, name: &str) -> Result<LookupRound, DnsError> {
         failed = round.add(service, answer).or(failed);
     }
     match failed {
-        // Nothing new was learnt: an error, so that the operator is told.
-        Some(error) if round.entries.is_empty() => Err(error),
+        // Nothing new was found: an error, so that the operator sees it.
+        Some(error) if round.addresses.is_empty() => Err(error),
         _ => Ok(round),
     }
 }
 
 impl LookupRound {
-    /// Adds what is known of one service; gives the error back when nothing is.
+    fn new(ttl: Duration) -> LookupRound {
+        LookupRound {
+            addresses: Vec::new(),
+            failed: Vec::new(),
+            ttl,
+        }
+    }
+
+    /// Adds the answer for one target; returns its error.
     fn add(
         &mut self,
-        service: Service,
+        service: SrvTarget,
         answer: Result<DnsAnswer<std::net::IpAddr>, DnsError>,
     ) -> Option<DnsError> {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 if !matches!(error, DnsError::NoRecords { .. }) {
-                    self.gaps.push(UnknownPart {
+                    self.failed.push(FailedLookup {
                         service,
                         family: None,
                     });
@@ -105,13 +106,13 @@ impl LookupRound {
             }
         };
         self.ttl = self.ttl.min(answer.ttl);
-        self.entries
+        self.addresses
             .extend(answer.records.iter().map(|ip| DiscoveredAddress {
                 service: service.clone(),
                 address: SocketAddr::new(*ip, service.port),
             }));
         if answer.incomplete.is_some() {
-            self.gaps.push(UnknownPart {
+            self.failed.push(FailedLookup {
                 service,
                 family: answer.incomplete,
             });

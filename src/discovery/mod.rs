@@ -1,12 +1,14 @@
-//! Backends from DNS: whole snapshots for `discover`, addresses for static backends with a host name.
+//! Backends from DNS: whole snapshots for `discover`, addresses of static backends with a host
+//! name.
 //!
-//! An error or an empty answer keeps the last good set. Knows nothing of checks: the pool computes the difference.
+//! An error or an empty answer keeps the last good set. Knows nothing of checks: the pool computes
+//! the difference.
 
+mod host_lookup;
 mod lookup;
-mod name;
 mod schedule;
-mod set;
 mod snapshot;
+mod source_lookup;
 mod status;
 
 use std::collections::HashMap;
@@ -18,23 +20,23 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Address, DiscoverSource};
 use crate::pool::{self, Backend, Pool};
 
-pub use status::LookupStatus;
+pub(crate) use status::LookupStatus;
 
 type Task = AbortOnDropHandle<()>;
 
-/// Follows the DNS names of `pool` until `stop` is cancelled, through changes of its settings. One task per pool; does
-/// nothing while the pool has no name to look up.
+/// Follows the DNS names of `pool` until `stop` is cancelled, through changes of its settings. One
+/// task per pool; does nothing while the pool has no name to look up.
 ///
 /// # Cancel safety
-/// Dropping the future ends every lookup; what the pool was told stays.
-pub async fn follow(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
+/// Dropping the future ends every lookup; what was found stays in the pool.
+pub(crate) async fn watch(pool: Arc<Pool>, status: Arc<LookupStatus>, stop: CancellationToken) {
     let mut followed = PoolLookups {
         pool: pool.clone(),
         status,
         set: None,
         names: HashMap::new(),
     };
-    pool::follow(&pool, &stop, || followed.adjust()).await;
+    pool::watch_membership(&pool, &stop, || followed.adjust()).await;
 }
 
 /// The lookups under way for one pool; dropping one ends it.
@@ -42,7 +44,7 @@ struct PoolLookups {
     pool: Arc<Pool>,
     status: Arc<LookupStatus>,
     set: Option<(DiscoverSource, Task)>,
-    /// Of static backends with a host name, by backend name.
+    /// Lookups of static backends with a host name, by backend name.
     names: HashMap<Arc<str>, NamedLookup>,
 }
 
@@ -54,7 +56,7 @@ struct NamedLookup {
 }
 
 impl PoolLookups {
-    /// Starts and ends lookups so that they fit the pool; one whose subject did not change goes on.
+    /// Starts and ends lookups to match the pool; a lookup whose name did not change goes on.
     fn adjust(&mut self) {
         self.adjust_set();
         let mut names = HashMap::new();
@@ -87,7 +89,7 @@ impl PoolLookups {
             self.status.forget(lookup::name_of(source));
         }
         if let Some(source) = wanted.cloned() {
-            let known = old.map(|old| set::known(&self.pool, &old, &source));
+            let known = old.map(|old| source_lookup::known(&self.pool, &old, &source));
             let task = self.set_task(source.clone(), known.unwrap_or_default());
             self.set = Some((source, AbortOnDropHandle::new(tokio::spawn(task))));
         }
@@ -105,7 +107,7 @@ impl PoolLookups {
         );
         let (pool, status) = (self.pool.clone(), self.status.clone());
         pool::supervise(subject, move || {
-            set::follow(pool.clone(), source.clone(), status.clone(), known.clone())
+            source_lookup::follow(pool.clone(), source.clone(), status.clone(), known.clone())
         })
     }
 
@@ -113,7 +115,7 @@ impl PoolLookups {
         let subject = format!("lookup of {host} for {}/{}", backend.pool(), backend.name());
         let (named, name, status) = (backend.clone(), host.clone(), self.status.clone());
         let task = pool::supervise(subject, move || {
-            name::follow(named.clone(), name.clone(), port, status.clone())
+            host_lookup::follow(named.clone(), name.clone(), port, status.clone())
         });
         NamedLookup {
             backend: backend.clone(),
@@ -135,7 +137,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::net::Endpoint;
-    use crate::net::dns::fake::{Fake, Reply};
+    use crate::net::dns::fake::{FakeNameServer, Reply};
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -148,7 +150,7 @@ mod tests {
         config.pools.remove("chat").unwrap()
     }
 
-    fn dns(fake: &Fake, more: &str) -> config::Pool {
+    fn dns(fake: &FakeNameServer, more: &str) -> config::Pool {
         let nameserver = fake.address();
         settings(&format!(
             "discover = {{ dns = 'chat.test:9501', nameservers = ['{nameserver}'], min_ttl = '100ms', timeout = '10s' {more} }}"
@@ -166,7 +168,7 @@ mod tests {
         fn start(settings: &config::Pool) -> Following {
             let (pool, status) = (Pool::new(settings), Arc::new(LookupStatus::default()));
             let stop = CancellationToken::new();
-            let task = tokio::spawn(follow(pool.clone(), status.clone(), stop.clone()));
+            let task = tokio::spawn(watch(pool.clone(), status.clone(), stop.clone()));
             Following {
                 pool,
                 status,
@@ -200,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pool_follows_its_name_and_survives_bad_answers() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1", "10.0.0.2"], 0));
         let following = Following::start(&dns(&fake, ""));
         following
@@ -232,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_family_that_fails_keeps_its_backends() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1", "fd00::1"], 0));
         let following = Following::start(&dns(&fake, ""));
         following.until("found", |it| it.names().len() == 2).await;
@@ -250,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn services_become_backends_with_weight_and_backup() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let services = [
             (10, 5, 9501, "n1.chat.test."),
             (20, 1, 9502, "n2.chat.test."),
@@ -277,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn new_settings_apply_at_once_however_long_the_ttl() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1"], 3_600));
         let following = Following::start(&dns(&fake, ""));
         following.until("found", |it| it.names().len() == 1).await;
@@ -290,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_port_is_used_while_no_name_server_answers() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::records(&["10.0.0.1", "fd00::1"], 3_600),
@@ -312,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_that_no_backend_can_have_keep_the_last_good_set() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1"], 0));
         let following = Following::start(&dns(&fake, ""));
         following.until("found", |it| it.names().len() == 1).await;
@@ -331,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_a_reload_removed_is_not_asked_for_again() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let following = Following::start(&dns(&fake, ""));
         following
             .until("failing", |it| !it.status.failing().is_empty())

@@ -1,16 +1,17 @@
-//! When a name is looked up again: by its TTL within a floor and a ceiling, by a back-off after a failure.
+//! Schedule of a name's lookups: its TTL within bounds, a back-off after a failure.
 
 use std::time::Duration;
 
 use crate::base::backoff::Backoff;
 
-/// Longest wait after a failure, whatever the ceiling of the TTL: a zone that is back must not go unseen for minutes.
+/// Longest wait after a failure, whatever the ceiling of the TTL: a repaired zone must be seen
+/// soon.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
 
-/// Part of a wait that is cut off at random, so that many balancers do not ask in step.
+/// Part of a wait that is cut off at random, so that many balancers do not query in step.
 const JITTER: f64 = 0.1;
 
-/// The waits of one name.
+/// Waits of one name.
 pub(super) struct LookupSchedule {
     min_ttl: Duration,
     max_ttl: Duration,

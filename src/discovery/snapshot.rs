@@ -1,105 +1,105 @@
-//! From what one round of lookups found to the snapshot a pool is given. Pure.
+//! Snapshots for a pool, made of the results of a round. Pure.
 //!
-//! A round may have gaps: a family or a target whose lookup failed while others answered. A gap keeps what was known
-//! of it; a name that answered without a record is no gap.
+//! A family or a target whose lookup failed, while others answered, keeps its last addresses. A
+//! name that answered without a record is no failure.
 
 use std::net::SocketAddr;
 
 use crate::config::{Discover, DiscoverSource, defaults};
 use crate::net::Endpoint;
-use crate::net::dns::{Family, Service};
+use crate::net::dns::{Family, SrvTarget};
 use crate::pool::DiscoveredBackend;
 
 /// Backends taken from one round; a pool of more is a mistake in the zone.
 pub(super) const MAX_FOUND: usize = crate::net::dns::MAX_RECORDS;
 
-/// One address of one service.
+/// An address of an SRV target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiscoveredAddress {
-    pub service: Service,
+    pub service: SrvTarget,
     pub address: SocketAddr,
 }
 
-/// A part of a round that is not known.
+/// A lookup of a round that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UnknownPart {
-    pub service: Service,
+pub(super) struct FailedLookup {
+    pub service: SrvTarget,
     /// `None`: both.
     pub family: Option<Family>,
 }
 
-/// Fills `gaps` from the last round's entries; sorted, each once, at most [`MAX_FOUND`].
+/// Adds the last addresses of failed lookups; sorted, each once, at most [`MAX_FOUND`].
 pub(super) fn merge(
-    mut entries: Vec<DiscoveredAddress>,
-    gaps: &[UnknownPart],
+    mut addresses: Vec<DiscoveredAddress>,
+    failed: &[FailedLookup],
     last: &[DiscoveredAddress],
 ) -> Vec<DiscoveredAddress> {
-    for gap in gaps {
-        let kept = last.iter().filter(|entry| {
-            entry.service.target == gap.service.target
-                && entry.address.port() == gap.service.port
-                && gap
+    for lookup in failed {
+        let kept = last.iter().filter(|found| {
+            found.service.target == lookup.service.target
+                && found.address.port() == lookup.service.port
+                && lookup
                     .family
-                    .is_none_or(|family| family.has(entry.address.ip()))
+                    .is_none_or(|family| family.contains(found.address.ip()))
         });
-        entries.extend(kept.map(|entry| DiscoveredAddress {
-            service: gap.service.clone(),
-            address: entry.address,
+        addresses.extend(kept.map(|found| DiscoveredAddress {
+            service: lookup.service.clone(),
+            address: found.address,
         }));
     }
     // Answers rotate; the snapshot must not, nor may what the cap cuts off.
     // A target listed twice counts with its best priority.
-    entries.sort_by(|a, b| (key(a), rank(a)).cmp(&(key(b), rank(b))));
-    entries.dedup_by(|a, b| key(a) == key(b));
-    entries.truncate(MAX_FOUND);
-    entries
+    addresses.sort_by(|a, b| (key(a), rank(a)).cmp(&(key(b), rank(b))));
+    addresses.dedup_by(|a, b| key(a) == key(b));
+    addresses.truncate(MAX_FOUND);
+    addresses
 }
 
-fn key(entry: &DiscoveredAddress) -> (&str, SocketAddr) {
-    (&entry.service.target, entry.address)
+fn key(found: &DiscoveredAddress) -> (&str, SocketAddr) {
+    (&found.service.target, found.address)
 }
 
-fn rank(entry: &DiscoveredAddress) -> (u16, u16) {
-    (entry.service.priority, u16::MAX - entry.service.weight)
+fn rank(found: &DiscoveredAddress) -> (u16, u16) {
+    (found.service.priority, u16::MAX - found.service.weight)
 }
 
-/// The snapshot, in the entries' order.
-pub(super) fn found(entries: &[DiscoveredAddress], discover: &Discover) -> Vec<DiscoveredBackend> {
+/// The snapshot, in the addresses' order.
+pub(super) fn to_backends(
+    addresses: &[DiscoveredAddress],
+    discover: &Discover,
+) -> Vec<DiscoveredBackend> {
     let is_srv = matches!(discover.source, DiscoverSource::Srv { .. });
-    let services = || entries.iter().map(|entry| &entry.service);
+    let services = || addresses.iter().map(|found| &found.service);
     let best = services().map(|service| service.priority).min();
     let heaviest = services().map(|service| service.weight).max().unwrap_or(0);
-    let found = entries
+    let found = addresses
         .iter()
         .map(|DiscoveredAddress { service, address }| {
-            let Service {
-                target,
-                port,
-                priority,
-                weight,
-            } = service;
-            // Every address is in the name, alone or not: a backend whose name hung on its siblings would be another one,
-            // and its drain forgotten, when DNS adds or removes an address of its target.
-            let (name, weight) = match is_srv {
-                false => (address.to_string(), discover.weight),
-                true => (
-                    format!("{target}:{port}@{}", address.ip()),
-                    scaled(*weight, heaviest),
-                ),
+            let target = &service.target;
+            // Every name has the address, also of a single one: otherwise a backend would be
+            // renamed, and its drain forgotten, when DNS adds or removes an address of its target.
+            let (name, weight) = if is_srv {
+                (
+                    format!("{target}:{}@{}", service.port, address.ip()),
+                    scaled(service.weight, heaviest),
+                )
+            } else {
+                (address.to_string(), discover.weight)
             };
             DiscoveredBackend {
                 name,
                 address: Endpoint::Tcp(*address),
                 host: target.trim_end_matches('.').to_owned(),
                 weight,
-                backup: is_srv && Some(*priority) > best,
+                backup: is_srv && Some(service.priority) > best,
                 max_connections: discover.max_connections,
             }
         });
     found.collect()
 }
 
-/// SRV weights go to 65,535: above ours they are scaled down together. 0 means "small", not "none" (RFC 2782).
+/// SRV weights go to 65,535: above ours they are scaled down together. 0 means "small", not "none"
+/// (RFC 2782).
 fn scaled(weight: u16, heaviest: u16) -> u16 {
     let largest = u32::try_from(defaults::WEIGHT_MAX).unwrap_or(u32::from(u16::MAX));
     let mut scaled = u32::from(weight);
@@ -140,8 +140,8 @@ mod tests {
         })
     }
 
-    fn service(target: &str, priority: u16, weight: u16) -> Service {
-        Service {
+    fn service(target: &str, priority: u16, weight: u16) -> SrvTarget {
+        SrvTarget {
             target: target.into(),
             port: 80,
             priority,
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn entry(service: &Service, ip: &str) -> DiscoveredAddress {
+    fn found(service: &SrvTarget, ip: &str) -> DiscoveredAddress {
         DiscoveredAddress {
             service: service.clone(),
             address: SocketAddr::new(ip.parse().unwrap(), service.port),
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn dns_backends_are_named_by_address_and_weigh_alike() {
         let host = service("chat.test", 0, 1);
-        let entries = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let found = found(&entries, &dns());
+        let addresses = [found(&host, "10.0.0.1"), found(&host, "fd00::1")];
+        let found = to_backends(&addresses, &dns());
         assert_eq!(names(&found), ["10.0.0.1:80", "[fd00::1]:80"]);
         assert!(found.iter().all(|one| one.weight == 3 && !one.backup));
         assert!(found.iter().all(|one| one.max_connections == 7));
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn srv_targets_above_the_lowest_priority_are_backups() {
         let (a, b) = (service("a.test", 10, 5), service("b.test", 20, 0));
-        let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        let found = to_backends(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "b.test:80@10.0.0.2"]);
         assert_eq!(
             found.iter().map(|one| one.backup).collect::<Vec<_>>(),
@@ -188,23 +188,24 @@ mod tests {
     #[test]
     fn a_target_with_several_addresses_is_several_backends() {
         let a = service("a.test", 10, 5);
-        let found = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        let found = to_backends(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&found), ["a.test:80@10.0.0.1", "a.test:80@10.0.0.2"]);
     }
 
-    /// A drained `a.test:80` came back as a ready `a.test:80@10.0.0.1` when DNS added a second address.
+    /// A drained `a.test:80` came back as a ready `a.test:80@10.0.0.1` when DNS added a second
+    /// address.
     #[test]
     fn a_backend_keeps_its_name_when_its_target_gets_another_address() {
         let a = service("a.test", 10, 5);
-        let alone = found(&[entry(&a, "10.0.0.1")], &srv());
-        let both = found(&[entry(&a, "10.0.0.1"), entry(&a, "10.0.0.2")], &srv());
+        let alone = to_backends(&[found(&a, "10.0.0.1")], &srv());
+        let both = to_backends(&[found(&a, "10.0.0.1"), found(&a, "10.0.0.2")], &srv());
         assert_eq!(names(&alone), names(&both)[..1]);
     }
 
     #[test]
     fn large_srv_weights_keep_their_proportion() {
         let (a, b) = (service("a.test", 0, 50_000), service("b.test", 0, 25_000));
-        let found = found(&[entry(&a, "10.0.0.1"), entry(&b, "10.0.0.2")], &srv());
+        let found = to_backends(&[found(&a, "10.0.0.1"), found(&b, "10.0.0.2")], &srv());
         assert_eq!(
             found.iter().map(|one| one.weight).collect::<Vec<_>>(),
             [256, 128]
@@ -214,31 +215,31 @@ mod tests {
     #[test]
     fn a_family_that_failed_keeps_its_last_addresses() {
         let host = service("chat.test", 0, 1);
-        let last = [entry(&host, "10.0.0.1"), entry(&host, "fd00::1")];
-        let gap = UnknownPart {
+        let last = [found(&host, "10.0.0.1"), found(&host, "fd00::1")];
+        let lookup = FailedLookup {
             service: host.clone(),
             family: Some(Family::V6),
         };
-        let merged = merge(vec![entry(&host, "10.0.0.2")], &[gap], &last);
-        assert_eq!(merged, [entry(&host, "10.0.0.2"), entry(&host, "fd00::1")]);
+        let merged = merge(vec![found(&host, "10.0.0.2")], &[lookup], &last);
+        assert_eq!(merged, [found(&host, "10.0.0.2"), found(&host, "fd00::1")]);
     }
 
     #[test]
     fn a_target_that_failed_keeps_its_addresses_with_the_new_weight() {
         let (old, new) = (service("a.test", 10, 5), service("a.test", 20, 9));
-        let gap = UnknownPart {
+        let lookup = FailedLookup {
             service: new.clone(),
             family: None,
         };
-        let merged = merge(Vec::new(), &[gap], &[entry(&old, "10.0.0.1")]);
-        assert_eq!(merged, [entry(&new, "10.0.0.1")]);
+        let merged = merge(Vec::new(), &[lookup], &[found(&old, "10.0.0.1")]);
+        assert_eq!(merged, [found(&new, "10.0.0.1")]);
     }
 
     #[test]
     fn a_target_that_is_gone_from_the_services_is_gone() {
         let (a, b) = (service("a.test", 0, 1), service("b.test", 0, 1));
-        let merged = merge(vec![entry(&a, "10.0.0.1")], &[], &[entry(&b, "10.0.0.2")]);
-        assert_eq!(merged, [entry(&a, "10.0.0.1")]);
+        let merged = merge(vec![found(&a, "10.0.0.1")], &[], &[found(&b, "10.0.0.2")]);
+        assert_eq!(merged, [found(&a, "10.0.0.1")]);
     }
 
     proptest! {
@@ -246,17 +247,17 @@ mod tests {
         fn the_order_of_answers_does_not_matter_and_names_are_unique(
             answers in prop::collection::vec((0u8..4, 0u8..8, 0u16..3, 0u16..=u16::MAX), 0..24).prop_shuffle(),
         ) {
-            let entries: Vec<DiscoveredAddress> = answers
+            let addresses: Vec<DiscoveredAddress> = answers
                 .iter()
                 .map(|(target, ip, priority, weight)| {
                     let service = service(&format!("t{target}.test"), *priority, *weight);
-                    entry(&service, &format!("10.0.{target}.{ip}"))
+                    found(&service, &format!("10.0.{target}.{ip}"))
                 })
                 .collect();
-            let mut reversed = entries.clone();
+            let mut reversed = addresses.clone();
             reversed.reverse();
-            let snapshot = found(&merge(entries, &[], &[]), &srv());
-            prop_assert_eq!(&snapshot, &found(&merge(reversed, &[], &[]), &srv()));
+            let snapshot = to_backends(&merge(addresses, &[], &[]), &srv());
+            prop_assert_eq!(&snapshot, &to_backends(&merge(reversed, &[], &[]), &srv()));
             let mut unique = names(&snapshot);
             unique.sort_unstable();
             unique.dedup();

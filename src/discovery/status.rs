@@ -1,4 +1,5 @@
-//! How the lookups of one pool go: counters for the metrics, failures for the admin endpoint and the log.
+//! State of a pool's lookups: counters for the metrics, failures for the admin endpoint and the
+//! log.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,12 +12,12 @@ pub struct LookupStatus {
     pub lookups_ok: AtomicU64,
     /// Rounds that gave an error or no record: the last good set was kept.
     pub lookups_failed: AtomicU64,
-    /// By name looked up.
+    /// Failures by name.
     failing: Mutex<BTreeMap<String, String>>,
 }
 
 impl LookupStatus {
-    /// Names whose last lookup failed, and why. What was found before still serves.
+    /// Names whose last lookup failed, and why. Earlier addresses stay in use.
     pub fn failing(&self) -> Vec<(String, String)> {
         let failing = self.failures();
         let pairs = failing

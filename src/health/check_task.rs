@@ -1,4 +1,4 @@
-//! The checks of one backend, one after the other, for as long as it is in its pool.
+//! The checks of one backend, one after the other, as long as it is in its pool.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,35 +13,35 @@ use super::progress::CheckProgress;
 use crate::net::fds::MAX_PARALLEL_CHECKS;
 use crate::pool::{Backend, OperatorState};
 
-/// The first checks of a pool begin within this, so that a start or reload does not send them all in one moment.
+/// Spread of a pool's first checks, so that a start or reload does not send them all at once.
 const MAX_FIRST_SPREAD: Duration = Duration::from_millis(200);
 
-/// From a first check that failed to the next one: a backend that was only a moment late is not left out for a whole
-/// interval.
+/// Delay after a first check that failed: a backend that was only a moment late is not left out for
+/// a whole interval.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 
-/// Checks under way in the process.
-static SLOTS: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
+/// Limit of the checks under way in the process.
+static CHECK_LIMIT: Semaphore = Semaphore::const_new(MAX_PARALLEL_CHECKS);
 
 /// Runs until it is dropped.
 pub(super) async fn run(backend: Arc<Backend>, plan: Arc<CheckPlan>) {
-    let mut watch = CheckTask {
+    let mut task = CheckTask {
         progress: CheckProgress::new(backend.check_up(), plan.check.rise, plan.check.fall)
             .unproven(!backend.is_proven()),
         backend,
         plan,
-        hindered: false,
+        skipped: false,
     };
-    let spread = MAX_FIRST_SPREAD.min(watch.plan.check.interval / 10);
+    let spread = MAX_FIRST_SPREAD.min(task.plan.check.interval / 10);
     sleep(spread.mul_f64(fastrand::f64())).await;
     loop {
-        // From begin to begin: a check that takes its whole timeout must not stretch the interval.
-        let begun = watch.round().await;
-        let next = begun + watch.wait(fastrand::f64());
-        // Either may be dropped: a wish to check at once stays with the backend until it is taken.
+        // From start to start: a check that takes its whole timeout must not stretch the interval.
+        let started = task.check_once().await;
+        let next = started + task.next_interval(fastrand::f64());
+        // Either may be dropped: a request for a check stays with the backend until it is taken.
         tokio::select! {
             () = sleep_until(next) => {}
-            () = watch.backend.check_wanted() => {}
+            () = task.backend.check_wanted() => {}
         }
     }
 }
@@ -50,61 +50,61 @@ struct CheckTask {
     backend: Arc<Backend>,
     plan: Arc<CheckPlan>,
     progress: CheckProgress,
-    /// The last check could not be made, for a reason of our own.
-    hindered: bool,
+    /// The last check could not be made, for a local reason.
+    skipped: bool,
 }
 
 impl CheckTask {
-    /// Makes one check, unless there is nobody to ask. When it began.
-    async fn round(&mut self) -> Instant {
-        let _permit = SLOTS.acquire().await;
+    /// Makes a check, unless there is no target, and returns when it began.
+    async fn check_once(&mut self) -> Instant {
+        let _permit = CHECK_LIMIT.acquire().await;
         loop {
-            let begun = Instant::now();
+            let started = Instant::now();
             let epoch = self.backend.check_epoch();
             let asked = self.backend.operator() != OperatorState::Maint;
             let Some(target) = self.plan.target(&self.backend).filter(|_| asked) else {
-                return begun;
+                return started;
             };
-            // A dropped check is made again: its answer would be about the time before maintenance.
+            // A dropped check is made again: its result would be from before maintenance.
             tokio::select! {
                 biased;
                 () = self.backend.check_wanted() => continue,
-                outcome = probe::probe(&target, &self.plan) => self.take_of(epoch, outcome),
+                outcome = probe::probe(&target, &self.plan) => self.record_if_current(epoch, outcome),
             }
-            return begun;
+            return started;
         }
     }
 
-    /// Takes the answer to a check that began in `epoch`, unless another one has begun.
-    fn take_of(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
+    /// Records the result of a check that began in `epoch`, unless another epoch has begun.
+    fn record_if_current(&mut self, epoch: u64, outcome: Result<(), CheckFailure>) {
         if self.backend.check_epoch() == epoch {
-            self.take(outcome);
+            self.record(outcome);
         }
     }
 
-    fn take(&mut self, outcome: Result<(), CheckFailure>) {
+    fn record(&mut self, outcome: Result<(), CheckFailure>) {
         let counters = self.backend.counters();
         let (success, reason) = match outcome {
             Ok(()) => (true, "check passed".to_owned()),
             Err(CheckFailure::Backend(why)) => (false, why),
-            Err(CheckFailure::Ours(why)) => {
-                self.hindered_by(&why);
+            Err(CheckFailure::Local(why)) => {
+                self.skip(&why);
                 return;
             }
         };
-        self.hindered = false;
-        let count = match success {
-            true => &counters.checks_ok,
-            false => &counters.checks_failed,
+        self.skipped = false;
+        let count = if success {
+            &counters.checks_ok
+        } else {
+            &counters.checks_failed
         };
         count.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(pool = %self.backend.pool(), backend = %self.backend.name(), success, reason, "checked");
-        let verdict = match self.backend.is_checked() {
-            true => self.progress.record(success),
-            false => {
-                self.progress.begin(success);
-                Some(success)
-            }
+        let verdict = if self.backend.is_checked() {
+            self.progress.record(success)
+        } else {
+            self.progress.start_with(success);
+            Some(success)
         };
         if let Some(up) = verdict {
             self.backend
@@ -112,27 +112,29 @@ impl CheckTask {
         }
     }
 
-    fn hindered_by(&mut self, why: &str) {
-        self.backend.check_hindered(why);
-        if !self.hindered {
+    fn skip(&mut self, why: &str) {
+        self.backend.check_skipped(why);
+        if !self.skipped {
             tracing::warn!(
                 pool = %self.backend.pool(), backend = %self.backend.name(), why,
                 "check could not be made, its verdict stays"
             );
         }
-        self.hindered = true;
+        self.skipped = true;
     }
 
-    /// The time from the begin of one check to the next. `random` is in 0..1.
-    fn wait(&self, random: f64) -> Duration {
+    /// Time from the start of one check to the next. `random` is in 0..1.
+    fn next_interval(&self, random: f64) -> Duration {
         let check = &self.plan.check;
-        let interval = match self.progress.is_up() {
-            true => check.interval,
-            false => check.down_interval,
+        let interval = if self.progress.is_up() {
+            check.interval
+        } else {
+            check.down_interval
         };
-        let interval = match self.progress.failed_first() {
-            true => interval.min(FIRST_RETRY),
-            false => interval,
+        let interval = if self.progress.failed_first() {
+            interval.min(FIRST_RETRY)
+        } else {
+            interval
         };
         let jitter = f64::from(check.jitter_percent.min(100)) / 100.0;
         interval.mul_f64(1.0 + jitter * (2.0 * random - 1.0))
@@ -145,13 +147,13 @@ mod tests {
     use crate::health::tests::settings;
     use crate::pool::Pool;
 
-    fn watch(pool: &Pool) -> CheckTask {
+    fn task(pool: &Pool) -> CheckTask {
         let check = pool.settings().check.clone().unwrap();
         CheckTask {
             backend: pool.backends().remove(0),
             progress: CheckProgress::new(true, check.rise, check.fall),
             plan: Arc::new(CheckPlan::new(&check, None).unwrap()),
-            hindered: false,
+            skipped: false,
         }
     }
 
@@ -165,23 +167,23 @@ mod tests {
     #[tokio::test]
     async fn shortages_of_our_own_say_nothing_about_a_backend() {
         let pool = pool();
-        let mut watch = watch(&pool);
-        watch.take(Err(CheckFailure::Ours(
+        let mut task = task(&pool);
+        task.record(Err(CheckFailure::Local(
             "connect: too many open files".into(),
         )));
-        assert!(watch.backend.check_up() && !watch.backend.is_checked());
-        watch.take(Ok(()));
-        watch.take(Err(CheckFailure::Backend("down".into())));
+        assert!(task.backend.check_up() && !task.backend.is_checked());
+        task.record(Ok(()));
+        task.record(Err(CheckFailure::Backend("down".into())));
         for _ in 0..10 {
-            watch.take(Err(CheckFailure::Ours(
+            task.record(Err(CheckFailure::Local(
                 "connect: too many open files".into(),
             )));
         }
         let count = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Relaxed);
-        assert!(watch.backend.check_up());
-        assert_eq!(count(&watch.backend.counters().checks_failed), 1);
-        watch.take(Err(CheckFailure::Backend("down".into())));
-        assert!(!watch.backend.check_up());
+        assert!(task.backend.check_up());
+        assert_eq!(count(&task.backend.counters().checks_failed), 1);
+        task.record(Err(CheckFailure::Backend("down".into())));
+        assert!(!task.backend.check_up());
     }
 
     #[tokio::test]
@@ -190,50 +192,50 @@ mod tests {
             "backend = [{ name = 'n1', address = '127.0.0.1:1', init_state = 'down' }]\n\
              check = { type = 'tcp' }",
         ));
-        let mut watch = watch(&pool);
-        assert_eq!(watch.backend.reason(), "not checked yet");
-        let ours = || Err(CheckFailure::Ours("connect: network unreachable".into()));
-        watch.take(ours());
+        let mut task = task(&pool);
+        assert_eq!(task.backend.reason(), "not checked yet");
+        let ours = || Err(CheckFailure::Local("connect: network unreachable".into()));
+        task.record(ours());
         let unchecked = "not checked: connect: network unreachable";
-        assert_eq!(watch.backend.reason(), unchecked);
-        watch.take(Err(CheckFailure::Backend("refused".into())));
-        watch.take(ours());
-        assert_eq!(watch.backend.reason(), "refused");
+        assert_eq!(task.backend.reason(), unchecked);
+        task.record(Err(CheckFailure::Backend("refused".into())));
+        task.record(ours());
+        assert_eq!(task.backend.reason(), "refused");
     }
 
     #[tokio::test]
     async fn the_interval_differs_by_its_jitter_and_follows_the_verdict() {
         let pool = pool();
-        let mut watch = watch(&pool);
-        assert_eq!(watch.wait(0.0), Duration::from_secs(9));
-        assert_eq!(watch.wait(0.5), Duration::from_secs(10));
-        assert_eq!(watch.wait(1.0), Duration::from_secs(11));
+        let mut task = task(&pool);
+        assert_eq!(task.next_interval(0.0), Duration::from_secs(9));
+        assert_eq!(task.next_interval(0.5), Duration::from_secs(10));
+        assert_eq!(task.next_interval(1.0), Duration::from_secs(11));
         for _ in 0..2 {
-            watch.take(Err(CheckFailure::Backend("down".into())));
+            task.record(Err(CheckFailure::Backend("down".into())));
         }
-        assert_eq!(watch.wait(0.5), Duration::from_secs(2));
+        assert_eq!(task.next_interval(0.5), Duration::from_secs(2));
     }
 
     #[tokio::test]
     async fn a_failed_first_check_is_repeated_soon_and_after_maintenance_again() {
         let pool = pool();
-        let mut watch = watch(&pool);
+        let mut task = task(&pool);
         let down = || Err(CheckFailure::Backend("down".into()));
-        let is_up = |watch: &CheckTask| watch.backend.check_up();
-        watch.take(down());
-        assert!(!is_up(&watch));
-        assert_eq!(watch.wait(0.5), Duration::from_millis(250));
-        watch.take(down());
-        assert_eq!(watch.wait(0.5), Duration::from_secs(2));
-        watch.take(Ok(()));
-        assert!(is_up(&watch));
-        watch.take(down());
-        assert!(is_up(&watch), "one failure of two");
-        watch.backend.set_operator(OperatorState::Maint);
-        watch.backend.set_operator(OperatorState::Ready);
-        watch.backend.check_wanted().await;
-        assert!(!watch.backend.is_checked());
-        watch.take(down());
-        assert!(!is_up(&watch));
+        let is_up = |task: &CheckTask| task.backend.check_up();
+        task.record(down());
+        assert!(!is_up(&task));
+        assert_eq!(task.next_interval(0.5), Duration::from_millis(250));
+        task.record(down());
+        assert_eq!(task.next_interval(0.5), Duration::from_secs(2));
+        task.record(Ok(()));
+        assert!(is_up(&task));
+        task.record(down());
+        assert!(is_up(&task), "one failure of two");
+        task.backend.set_operator(OperatorState::Maint);
+        task.backend.set_operator(OperatorState::Ready);
+        task.backend.check_wanted().await;
+        assert!(!task.backend.is_checked());
+        task.record(down());
+        assert!(!is_up(&task));
     }
 }

@@ -1,5 +1,5 @@
-//! The `expect` check: bytes are sent, an answer must hold certain bytes or match a regular expression, and must not hold
-//! others.
+//! The `expect` check: sends bytes; the answer must have certain bytes or match a regular
+//! expression, and must not have others.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use regex::bytes::Regex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::probe::{CheckConnection, plain};
+use super::connection::{CheckConnection, plain_io_error};
 use crate::config::Expect;
 
-/// What is read of an answer at most: a banner or a reply, not a download.
+/// Longest answer read: a banner or a reply, not a download.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// An answer that has paused for so long is taken for whole, where bytes must not occur in it: packets of one answer come
-/// much closer together. At most half of the check's time-out.
+/// Pause after which an answer counts as complete, where bytes must not occur in it: packets of one
+/// answer come much closer together. At most half of the check's timeout.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the answer must and must not hold.
+/// Bytes that the answer must and must not have.
 pub(super) struct Expectation {
     wanted: ExpectedText,
     unwanted: Option<Vec<u8>>,
@@ -25,56 +25,56 @@ pub(super) struct Expectation {
 }
 
 enum ExpectedText {
-    /// A byte, whichever.
+    /// Any byte.
     Any,
     Bytes(Vec<u8>),
     Regex(Regex),
 }
 
-/// Succeeds as soon as what was read has what is wanted and can get nothing that is not.
+/// Succeeds as soon as the answer has the wanted bytes and cannot get unwanted ones.
 pub(super) async fn ask(
     stream: impl CheckConnection,
     send: &[u8],
     expected: &Expectation,
 ) -> Result<(), String> {
-    let mut answer = CheckAnswer::after(stream, send).await?;
+    let mut answer = CheckResponse::send(stream, send).await?;
     while !expected.wanted.is_in(&answer.bytes) {
-        expected.none_unwanted_in(&answer.bytes)?;
-        answer.read_on().await?;
+        expected.check_unwanted(&answer.bytes)?;
+        answer.read_more().await?;
     }
     if expected.unwanted.is_none() {
         return Ok(());
     }
     loop {
-        expected.none_unwanted_in(&answer.bytes)?;
+        expected.check_unwanted(&answer.bytes)?;
         match timeout(expected.pause, answer.read()).await {
             Ok(Ok(1..)) => {}
-            // Its end, by whatever means: what was wanted is there.
+            // The end, by whatever means: the wanted bytes are there.
             Ok(Ok(0) | Err(_)) | Err(_) => return Ok(()),
         }
     }
 }
 
-/// What a backend has said so far.
-pub(super) struct CheckAnswer<S> {
+/// The answer of a backend so far.
+pub(super) struct CheckResponse<S> {
     stream: S,
     pub(super) bytes: Vec<u8>,
 }
 
-impl<S: CheckConnection> CheckAnswer<S> {
-    /// Sends `send`, then waits for what comes.
-    pub(super) async fn after(mut stream: S, send: &[u8]) -> Result<CheckAnswer<S>, String> {
-        let failed = |error| format!("expect: {}", plain(&error));
+impl<S: CheckConnection> CheckResponse<S> {
+    /// Sends `send` and starts an answer.
+    pub(super) async fn send(mut stream: S, send: &[u8]) -> Result<CheckResponse<S>, String> {
+        let failed = |error| format!("expect: {}", plain_io_error(&error));
         stream.write_all(send).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
-        Ok(CheckAnswer {
+        Ok(CheckResponse {
             stream,
             bytes: Vec::new(),
         })
     }
 
-    /// Reads some more of an answer that does not have yet what is wanted.
-    pub(super) async fn read_on(&mut self) -> Result<(), String> {
+    /// Reads more of an answer that has not the wanted bytes yet.
+    pub(super) async fn read_more(&mut self) -> Result<(), String> {
         match self.read().await? {
             0 => Err(format!(
                 "expect: closed after {} bytes without it",
@@ -84,7 +84,7 @@ impl<S: CheckConnection> CheckAnswer<S> {
         }
     }
 
-    /// How much more has come; 0 when it is over.
+    /// Reads what has come; 0 at the end.
     async fn read(&mut self) -> Result<usize, String> {
         let room = MAX_ANSWER_BYTES.saturating_sub(self.bytes.len());
         if room == 0 {
@@ -92,15 +92,15 @@ impl<S: CheckConnection> CheckAnswer<S> {
                 "expect: not in the first {MAX_ANSWER_BYTES} bytes of the answer"
             ));
         }
-        let mut part = (&mut self.stream).take(room as u64);
-        let read = part.read_buf(&mut self.bytes).await;
-        read.map_err(|error| format!("expect: {}", plain(&error)))
+        let mut limited = (&mut self.stream).take(room as u64);
+        let read = limited.read_buf(&mut self.bytes).await;
+        read.map_err(|error| format!("expect: {}", plain_io_error(&error)))
     }
 }
 
 impl Expectation {
     /// # Errors
-    /// The regular expression's.
+    /// The regular expression is not valid.
     pub(super) fn new(
         wanted: Option<&Expect>,
         unwanted: Option<&[u8]>,
@@ -117,7 +117,7 @@ impl Expectation {
         })
     }
 
-    fn none_unwanted_in(&self, answer: &[u8]) -> Result<(), String> {
+    fn check_unwanted(&self, answer: &[u8]) -> Result<(), String> {
         match &self.unwanted {
             Some(bytes) if is_in(bytes, answer) => Err(format!(
                 "expect: the answer has {:?}",
@@ -138,7 +138,7 @@ impl ExpectedText {
     }
 }
 
-/// Nothing is in everything.
+/// Whether `answer` has `bytes`; no bytes are in any answer.
 fn is_in(bytes: &[u8], answer: &[u8]) -> bool {
-    bytes.is_empty() || answer.windows(bytes.len()).any(|part| part == bytes)
+    bytes.is_empty() || answer.windows(bytes.len()).any(|window| window == bytes)
 }

@@ -1,4 +1,4 @@
-//! The `http` check: one HTTP/1.1 request, judged by the status of its answer.
+//! The `http` check: an HTTP/1.1 request, whose status decides.
 
 use std::ops::RangeInclusive;
 
@@ -10,65 +10,68 @@ use http_body_util::Empty;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
+use super::connection::{CheckConnection, drive};
 use super::plan::{CheckTarget, HttpCheck};
-use super::probe::CheckConnection;
-use crate::net::RespelledStream;
-use crate::wire::field_names::OF_A_HANDSHAKE;
+use crate::net::HeaderCaseStream;
+use crate::wire::field_names::HANDSHAKE_HEADERS;
 
-/// How a check names itself in the backend's log.
+/// User agent of a check, for the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
 
-/// Largest head of an answer, as for backends on the data path.
+/// Largest head of a response, as for backends on the data path.
 pub(super) const MAX_HEAD_BYTES: usize = 16 << 10;
 
-/// Succeeds when the status is one of those configured. The body is not read.
+/// Succeeds when the status is one of those configured. Ignores the body.
 pub(super) async fn ask(
     stream: impl CheckConnection,
     target: &CheckTarget,
     method: &Method,
     request: &HttpCheck,
 ) -> Result<(), String> {
-    let sent = begin(target, request)
+    let sent = request_builder(target, request)
         .method(method)
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("http: {error}"))?;
     let (mut sender, connection) = open(stream, request).await?;
     let answer = async { sender.send_request(sent).await };
-    let answer = super::websocket::drive(connection, answer).await;
-    let status = answer.map_err(|error| reason(&error))?.status();
-    judge(status, &request.status)
+    let answer = drive(connection, answer).await;
+    let status = answer.map_err(|error| describe(&error))?.status();
+    check_status(status, &request.status)
 }
 
-/// A request with the fields that all have. One of the operator takes the place of ours.
-pub(super) fn begin(target: &CheckTarget, request: &HttpCheck) -> Builder {
-    let mut begun = Request::builder().uri(&request.path);
-    if let Some(headers) = begun.headers_mut() {
+/// Begins a request with the common fields. The operator's fields replace ours.
+pub(super) fn request_builder(target: &CheckTarget, request: &HttpCheck) -> Builder {
+    let mut builder = Request::builder().uri(&request.path);
+    if let Some(headers) = builder.headers_mut() {
         headers.insert(HOST, target.host.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.extend(request.headers.clone());
     }
-    begun
+    builder
 }
 
-/// A connection for one request, whose header names are spelled as people write them.
+/// Opens a connection for one request, whose header names are written in their usual case.
 pub(super) async fn open<S: CheckConnection>(
     stream: S,
     request: &HttpCheck,
-) -> Result<(SendRequest<Empty<Bytes>>, Line<S>), String> {
-    let stream = RespelledStream::new(stream, &[OF_A_HANDSHAKE], request.names.clone());
+) -> Result<(SendRequest<Empty<Bytes>>, HttpConnection<S>), String> {
+    let stream = HeaderCaseStream::new(stream, &[HANDSHAKE_HEADERS], request.names.clone());
     let opened = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .title_case_headers(true)
         .handshake(TokioIo::new(stream))
         .await;
-    opened.map_err(|error| reason(&error))
+    opened.map_err(|error| describe(&error))
 }
 
-/// hyper's end of the connection.
-pub(super) type Line<S> = http1::Connection<TokioIo<RespelledStream<S>>, Empty<Bytes>>;
+/// hyper's side of the connection.
+pub(super) type HttpConnection<S> = http1::Connection<TokioIo<HeaderCaseStream<S>>, Empty<Bytes>>;
 
-pub(super) fn judge(status: StatusCode, wanted: &[RangeInclusive<u16>]) -> Result<(), String> {
+pub(super) fn check_status(
+    status: StatusCode,
+    wanted: &[RangeInclusive<u16>],
+) -> Result<(), String> {
     if wanted.iter().any(|range| range.contains(&status.as_u16())) {
         return Ok(());
     }
@@ -80,17 +83,18 @@ pub(super) fn judge(status: StatusCode, wanted: &[RangeInclusive<u16>]) -> Resul
 }
 
 fn ranges(wanted: &[RangeInclusive<u16>]) -> String {
-    let ranges = wanted
-        .iter()
-        .map(|range| match range.start() == range.end() {
-            true => range.start().to_string(),
-            false => format!("{}-{}", range.start(), range.end()),
-        });
+    let ranges = wanted.iter().map(|range| {
+        if range.start() == range.end() {
+            range.start().to_string()
+        } else {
+            format!("{}-{}", range.start(), range.end())
+        }
+    });
     ranges.collect::<Vec<_>>().join(", ")
 }
 
-/// hyper's message with its cause, which says more.
-pub(super) fn reason(error: &hyper::Error) -> String {
+/// hyper's message with its cause, which has the details.
+pub(super) fn describe(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("http: {error}: {cause}"),
         None => format!("http: {error}"),
@@ -104,10 +108,10 @@ mod tests {
     #[test]
     fn a_status_outside_the_ranges_is_named_with_them() {
         let wanted = [200..=399, 418..=418];
-        assert_eq!(judge(StatusCode::NO_CONTENT, &wanted), Ok(()));
-        assert_eq!(judge(StatusCode::IM_A_TEAPOT, &wanted), Ok(()));
+        assert_eq!(check_status(StatusCode::NO_CONTENT, &wanted), Ok(()));
+        assert_eq!(check_status(StatusCode::IM_A_TEAPOT, &wanted), Ok(()));
         assert_eq!(
-            judge(StatusCode::SERVICE_UNAVAILABLE, &wanted),
+            check_status(StatusCode::SERVICE_UNAVAILABLE, &wanted),
             Err("status 503 (wanted 200-399, 418)".into())
         );
     }

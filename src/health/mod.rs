@@ -1,9 +1,10 @@
-//! Active health checks: asks every backend of a pool in turns and tells the pool the verdict.
+//! Active health checks: checks every backend of a pool regularly and reports verdicts to the pool.
 //!
-//! Knows nothing of connections or of discovery: it follows the pool's membership and settings. A check that could not
-//! be made for want of something of our own (file descriptors, ports) says nothing about a backend.
+//! Knows nothing of connections or of discovery: it follows the pool's membership and settings. A
+//! check that failed for a local reason (file descriptors, ports) says nothing about a backend.
 
 mod check_task;
+mod connection;
 mod expect;
 mod http;
 mod plan;
@@ -25,38 +26,39 @@ use crate::pool::{self, Backend, Pool};
 use crate::tls::BackendTlsConfig;
 use plan::CheckPlan;
 
-pub use plan::CheckError;
+pub(crate) use plan::CheckError;
 
-/// Whether `check` can be made: loads the roots it names, builds its request. The pool's TLS is the pool's business. For
-/// use before a configuration is taken.
+/// Verifies that `check` can be made: loads its roots, builds its request. Not the pool's TLS. For
+/// use before a configuration is applied.
 ///
 /// # Errors
-/// Names the file or the value and what is wrong with it.
-pub fn verify(check: &Check) -> Result<(), CheckError> {
+/// Names the file or the value, and the fault.
+pub(crate) fn verify(check: &Check) -> Result<(), CheckError> {
     CheckPlan::new(check, None).map(drop)
 }
 
-/// Checks the backends of `pool` until `stop` is cancelled, following its membership and settings. One task per pool.
+/// Checks the backends of `pool` until `stop` is cancelled, following its membership and settings.
+/// One task per pool.
 ///
 /// # Cancel safety
-/// Dropping the future ends every check; the verdicts given stay.
-pub async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
+/// Dropping the future ends every check; verdicts stay.
+pub(crate) async fn watch(pool: Arc<Pool>, stop: CancellationToken) {
     let mut watched = PoolChecks {
         pool: pool.clone(),
         check: None,
         tls: None,
         backends: HashMap::new(),
     };
-    pool::follow(&pool, &stop, || watched.adjust()).await;
+    pool::watch_membership(&pool, &stop, || watched.adjust()).await;
 }
 
 /// The checks under way for one pool; dropping one ends it.
 struct PoolChecks {
     pool: Arc<Pool>,
     check: Option<(Check, Arc<CheckPlan>)>,
-    /// The pool's TLS when the check was planned.
+    /// The pool's TLS when the plan was made.
     tls: Option<Arc<BackendTlsConfig>>,
-    /// By name.
+    /// Checks by backend name.
     backends: HashMap<Arc<str>, BackendChecks>,
 }
 
@@ -67,8 +69,8 @@ struct BackendChecks {
 }
 
 impl PoolChecks {
-    /// Starts and ends checks so that they fit the pool. One whose backend and settings did not change goes on, with
-    /// its count of successes or failures.
+    /// Starts and ends checks to match the pool. A check whose backend and settings did not change
+    /// goes on, with its count of successes or failures.
     fn adjust(&mut self) {
         self.adjust_check();
         let Some((_, plan)) = &self.check else {
@@ -114,7 +116,7 @@ impl PoolChecks {
         }
     }
 
-    /// Without a check nobody would bring a backend up again that one took down.
+    /// Marks every backend up: without a check, one that a check took down would stay down.
     fn lift_verdicts(&self) {
         for backend in self.pool.backends() {
             if !backend.check_up() {

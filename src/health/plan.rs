@@ -1,4 +1,4 @@
-//! A configured check made ready: what can be wrong with it is found once, not at every round.
+//! A configured check, prepared: its errors are found once, not at every check.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -9,13 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::expect::Expectation;
 use crate::config::{Address, Check, CheckHeaders, CheckKind, CheckTls, Dial, RedisRole};
-use crate::net::{Endpoint, Names};
+use crate::net::{Endpoint, HeaderNames};
 use crate::pool::Backend;
 use crate::tls::{BackendTlsConfig, TlsError};
 
 /// Why a check cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub(crate) enum CheckError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{key} {value:?} cannot be sent")]
@@ -25,7 +25,7 @@ pub enum CheckError {
 }
 
 impl CheckError {
-    /// The file that it is about.
+    /// The file at fault.
     pub fn file(&self) -> Option<&std::path::Path> {
         match self {
             CheckError::Tls(error) => error.file(),
@@ -34,18 +34,18 @@ impl CheckError {
     }
 }
 
-/// A check ready to be made.
+/// A prepared check.
 pub(super) struct CheckPlan {
     pub check: Check,
     pub tls: Option<Arc<BackendTlsConfig>>,
-    pub question: CheckRequest,
+    pub request: CheckRequest,
     /// The pool's.
     pub dial: Dial,
 }
 
-/// What is asked once the connection stands.
+/// The request to make over the connection.
 pub(super) enum CheckRequest {
-    /// That it stands.
+    /// None: the connection is enough.
     Connection,
     Http {
         method: Method,
@@ -65,27 +65,27 @@ pub(super) enum CheckRequest {
     },
 }
 
-/// What HTTP requests of checks have in common.
+/// Common fields of HTTP requests of checks.
 pub(super) struct HttpCheck {
     pub path: Uri,
     /// The operator's.
     pub headers: HeaderMap,
-    /// Their names as the operator spells them.
-    pub names: Names,
+    /// The headers' names as the operator spells them.
+    pub names: HeaderNames,
     pub status: Vec<RangeInclusive<u16>>,
 }
 
-/// One backend as a check sees it.
+/// Target of a check: one backend.
 pub(super) struct CheckTarget {
     pub endpoint: Endpoint,
-    /// Of the Host header.
+    /// Value of the Host header.
     pub host: HeaderValue,
-    /// Asked for and verified over TLS, unless it has an `sni`.
+    /// Name to send and to verify over TLS, unless there is an `sni`.
     pub name: String,
 }
 
 impl CheckPlan {
-    /// `pool` is the TLS of the pool.
+    /// Prepares a check; `pool` is the TLS of the pool.
     ///
     /// # Errors
     /// Names the file or the value and what is wrong with it.
@@ -104,17 +104,17 @@ impl CheckPlan {
         Ok(CheckPlan {
             check: check.clone(),
             tls,
-            question: question(check)?,
+            request: request_of(check)?,
             dial: Dial::default(),
         })
     }
 
-    /// Where and under which name to ask `backend`; `None` while its address is not known.
+    /// The target for `backend`; `None` while its address is not known.
     pub(super) fn target(&self, backend: &Backend) -> Option<CheckTarget> {
         self.target_at(&backend.endpoint()?, &backend.address(), backend.host())
     }
 
-    /// `name` is the backend's own.
+    /// The target of a backend at `endpoint`; `name` is the backend's.
     pub(super) fn target_at(
         &self,
         endpoint: &Endpoint,
@@ -123,9 +123,10 @@ impl CheckPlan {
     ) -> Option<CheckTarget> {
         let host = match host(&self.check.kind) {
             Some(host) => host.to_owned(),
-            None => own_host(address),
+            None => default_host(address),
         };
-        // As the pool's connections: a check that verified another name would pass where they fail.
+        // As for the pool's connections: a check that verified another name would pass where they
+        // fail.
         let name = match (&self.check.tls, self::host(&self.check.kind)) {
             (CheckTls::Own(_), Some(host)) => without_port(host).to_owned(),
             _ => name,
@@ -137,7 +138,7 @@ impl CheckPlan {
         })
     }
 
-    /// The backend's address with the check's `address` and `port` in its place.
+    /// The address to check: the check's `address` and `port`, else the backend's.
     fn endpoint(&self, backend: &Endpoint) -> Endpoint {
         let Check { port, address, .. } = &self.check;
         let own = match backend {
@@ -152,13 +153,13 @@ impl CheckPlan {
             .or(own.map(SocketAddr::port));
         match (ip, port) {
             (Some(ip), Some(port)) => Endpoint::Tcp(SocketAddr::new(ip, port)),
-            // A unix backend, and no full address to check in its place.
+            // A unix backend, and the check has no full address.
             _ => backend.clone(),
         }
     }
 }
 
-fn question(check: &Check) -> Result<CheckRequest, CheckError> {
+fn request_of(check: &Check) -> Result<CheckRequest, CheckError> {
     Ok(match &check.kind {
         CheckKind::Tcp => CheckRequest::Connection,
         CheckKind::Http {
@@ -169,7 +170,7 @@ fn question(check: &Check) -> Result<CheckRequest, CheckError> {
             host: _,
         } => CheckRequest::Http {
             method: Method::from_bytes(method.as_bytes())
-                .map_err(|_| unsendable("method", method))?,
+                .map_err(|_| invalid_value("method", method))?,
             request: HttpCheck::new(path, headers, status)?,
         },
         CheckKind::Websocket {
@@ -207,7 +208,7 @@ impl HttpCheck {
     ) -> Result<HttpCheck, CheckError> {
         let mut fields = HeaderMap::new();
         for (name, text) in headers {
-            let key = HeaderName::try_from(name).map_err(|_| unsendable("headers", name))?;
+            let key = HeaderName::try_from(name).map_err(|_| invalid_value("headers", name))?;
             fields.append(key, value("headers", text)?);
         }
         let names = headers.iter().map(|(name, _)| name.clone());
@@ -221,7 +222,7 @@ impl HttpCheck {
 }
 
 fn value(key: &'static str, text: &str) -> Result<HeaderValue, CheckError> {
-    HeaderValue::from_str(text).map_err(|_| unsendable(key, text))
+    HeaderValue::from_str(text).map_err(|_| invalid_value(key, text))
 }
 
 fn uri(path: &str) -> Result<Uri, CheckError> {
@@ -229,10 +230,10 @@ fn uri(path: &str) -> Result<Uri, CheckError> {
     let parsed = parsed.ok().filter(|_| path.starts_with('/'));
     parsed
         .map(Uri::from)
-        .ok_or_else(|| unsendable("path", path))
+        .ok_or_else(|| invalid_value("path", path))
 }
 
-fn unsendable(key: &'static str, value: &str) -> CheckError {
+fn invalid_value(key: &'static str, value: &str) -> CheckError {
     CheckError::Value {
         key,
         value: value.to_owned(),
@@ -246,8 +247,8 @@ fn host(kind: &CheckKind) -> Option<&str> {
     }
 }
 
-/// What a backend is called when the check names no host.
-fn own_host(address: &Address) -> String {
+/// Host of a backend when the check names none.
+fn default_host(address: &Address) -> String {
     match address {
         Address::Tcp(address) => address.to_string(),
         Address::Name(host, port) => format!("{}:{port}", host.trim_end_matches('.')),
@@ -272,7 +273,7 @@ mod tests {
     use crate::config::CheckAddress;
 
     fn check(kind: CheckKind) -> Check {
-        super::super::probe::tests::check(kind)
+        crate::health::probe::tests::check(kind)
     }
 
     fn plan(port: Option<u16>, address: Option<CheckAddress>) -> CheckPlan {

@@ -1,10 +1,12 @@
-//! One check of one backend: connect, TLS where configured, the question, all within the check's timeout.
+//! A single check of one backend: connect, TLS where configured, the request, all within the
+//! check's timeout.
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::connection::{CheckConnection, plain_io_error};
 use super::plan::{CheckPlan, CheckRequest, CheckTarget};
 use super::{expect, http, redis, websocket};
 use crate::base::units::format_duration;
@@ -16,15 +18,11 @@ use crate::wire::proxy_protocol::{encode_local_v2, encode_v1};
 /// Why a check did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CheckFailure {
-    /// The backend's, with what is wrong with it.
+    /// The backend's fault, with the reason.
     Backend(String),
-    /// Ours: nothing was learnt about the backend (safety rule 13).
-    Ours(String),
+    /// A local fault: it says nothing about the backend.
+    Local(String),
 }
-
-/// What a question is asked over.
-pub(super) trait CheckConnection: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> CheckConnection for T {}
 
 /// Makes one check.
 pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), CheckFailure> {
@@ -34,7 +32,7 @@ pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), 
         .await
         .map_err(connect_failed)?;
     let asking = async {
-        introduce(&mut stream, plan.check.send_proxy).await?;
+        send_proxy_header(&mut stream, plan.check.send_proxy).await?;
         ask(stream, target, plan).await
     };
     match timeout_at(deadline, asking).await {
@@ -46,42 +44,45 @@ pub(super) async fn probe(target: &CheckTarget, plan: &CheckPlan) -> Result<(), 
     }
 }
 
-/// A node that expects a PROXY header takes a check without one for an attack.
-async fn introduce(stream: &mut Stream, version: Option<ProxyVersion>) -> Result<(), String> {
+/// Sends a PROXY header: a node that expects one takes a check without it for an attack.
+async fn send_proxy_header(
+    stream: &mut Stream,
+    version: Option<ProxyVersion>,
+) -> Result<(), String> {
     let header = match version {
         None => return Ok(()),
         Some(ProxyVersion::V1) => encode_v1(None),
         Some(ProxyVersion::V2) => encode_local_v2(),
     };
     let sent = stream.write_all(&header).await;
-    sent.map_err(|error| format!("PROXY header: {}", plain(&error)))
+    sent.map_err(|error| format!("PROXY header: {}", plain_io_error(&error)))
 }
 
 async fn ask(stream: Stream, target: &CheckTarget, plan: &CheckPlan) -> Result<(), String> {
     match &plan.tls {
         Some(tls) => {
-            let stream = encrypt(stream, tls, target).await?;
-            put(stream, target, plan).await
+            let stream = start_tls(stream, tls, target).await?;
+            run_request(stream, target, plan).await
         }
-        None => put(stream, target, plan).await,
+        None => run_request(stream, target, plan).await,
     }
 }
 
-async fn encrypt(
+async fn start_tls(
     stream: Stream,
     tls: &BackendTlsConfig,
     target: &CheckTarget,
 ) -> Result<impl CheckConnection + use<>, String> {
     let connected = tls.connect(stream, &target.name).await;
-    connected.map_err(|error| format!("tls: {}", plain(&error)))
+    connected.map_err(|error| format!("tls: {}", plain_io_error(&error)))
 }
 
-async fn put(
+async fn run_request(
     stream: impl CheckConnection,
     target: &CheckTarget,
     plan: &CheckPlan,
 ) -> Result<(), String> {
-    match &plan.question {
+    match &plan.request {
         CheckRequest::Connection => Ok(()),
         CheckRequest::Http { method, request } => http::ask(stream, target, method, request).await,
         CheckRequest::Websocket {
@@ -98,17 +99,19 @@ fn connect_failed(error: ConnectError) -> CheckFailure {
     let ours = error.is_ours() || is_unroutable(&error);
     let why = match &error {
         ConnectError::Refused(source) | ConnectError::Local(source) => {
-            format!("connect: {}", plain(source))
+            format!("connect: {}", plain_io_error(source))
         }
         ConnectError::TimedOut(_) | ConnectError::Tls(_) => format!("connect: {error}"),
     };
-    match ours {
-        true => CheckFailure::Ours(why),
-        false => CheckFailure::Backend(why),
+    if ours {
+        CheckFailure::Local(why)
+    } else {
+        CheckFailure::Backend(why)
     }
 }
 
-/// No way leads to its network: that is our table of routes, or an interface that is not there yet.
+/// Whether there is no route to the network: a fault of our routing table, or of an interface that
+/// is not up yet.
 fn is_unroutable(error: &ConnectError) -> bool {
     let ConnectError::Refused(source) = error else {
         return false;
@@ -118,14 +121,6 @@ fn is_unroutable(error: &ConnectError) -> bool {
         kind,
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown
     )
-}
-
-/// `connection refused` rather than `Connection refused (os error 111)`; what has no short name is left as it is.
-pub(super) fn plain(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(_) if !error.kind().to_string().contains("uncategorized") => error.kind().to_string(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -252,7 +247,7 @@ pub(super) mod tests {
     fn a_shortage_of_our_own_is_not_the_backends_fault() {
         let shortage = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let failure = connect_failed(shortage.into());
-        assert!(matches!(failure, CheckFailure::Ours(_)), "{failure:?}");
+        assert!(matches!(failure, CheckFailure::Local(_)), "{failure:?}");
     }
 
     #[tokio::test]
@@ -388,7 +383,7 @@ pub(super) mod tests {
             let error = io::Error::from_raw_os_error(errno.raw_os_error());
             let failure = connect_failed(ConnectError::Refused(error));
             assert_eq!(
-                matches!(failure, CheckFailure::Ours(_)),
+                matches!(failure, CheckFailure::Local(_)),
                 ours,
                 "{failure:?}"
             );
@@ -421,7 +416,8 @@ pub(super) mod tests {
         );
     }
 
-    /// A TLS node named chat.test: what it does with one connection is nothing but the handshake and an HTTP answer.
+    /// A TLS node named chat.test: what it does with one connection is nothing but the handshake
+    /// and an HTTP answer.
     struct TlsNode {
         folder: tempfile::TempDir,
         acceptor: TlsAcceptor,

@@ -1,21 +1,22 @@
-//! Rise and fall: how many answers in a row change the verdict; the first answer of all decides alone. Pure.
+//! Rise and fall: the number of results in a row that change the verdict; the first result decides
+//! alone. Pure.
 
-/// The count of one backend.
+/// Count of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CheckProgress {
     up: bool,
-    /// Answers in a row against the present verdict.
+    /// Results in a row against the present verdict.
     against: u32,
     rise: u32,
     fall: u32,
     /// Whether a check has succeeded since the first one.
     proven: bool,
-    /// The first answer was a failure, and there has been no other one.
+    /// The first result was a failure, and there has been no other one.
     failed_first: bool,
 }
 
 impl CheckProgress {
-    /// Goes on with a verdict that checks have made. `rise` and `fall` of 0 count as 1.
+    /// Continues from a verdict of earlier checks. `rise` and `fall` of 0 count as 1.
     pub(super) fn new(up: bool, rise: u32, fall: u32) -> CheckProgress {
         CheckProgress {
             up,
@@ -35,16 +36,16 @@ impl CheckProgress {
         }
     }
 
-    /// Takes the first answer for the verdict, whatever was believed before. While none has been a success, one brings
-    /// the backend up.
-    pub(super) fn begin(&mut self, success: bool) {
+    /// Takes the first result as the verdict, whatever the earlier one was. While there was no
+    /// success, one brings the backend up.
+    pub(super) fn start_with(&mut self, success: bool) {
         self.up = success;
         self.against = 0;
         self.proven = success;
         self.failed_first = !success;
     }
 
-    /// The first check failed and has not been repeated yet.
+    /// Whether the first check failed and has not been repeated yet.
     pub(super) fn failed_first(&self) -> bool {
         self.failed_first
     }
@@ -53,7 +54,7 @@ impl CheckProgress {
         self.up
     }
 
-    /// Counts one answer; the new verdict when it changes.
+    /// Counts a result; returns the new verdict when it changes.
     pub(super) fn record(&mut self, success: bool) -> Option<bool> {
         self.failed_first = false;
         if success == self.up {
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn the_first_answer_decides_and_one_success_brings_up_who_never_was() {
         let mut progress = CheckProgress::new(true, 3, 3);
-        progress.begin(false);
+        progress.start_with(false);
         assert!(!progress.is_up() && progress.failed_first());
         assert_eq!(
             verdicts(&mut progress, &[false, false, true]),
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn a_first_success_leaves_fall_its_meaning() {
         let mut progress = CheckProgress::new(false, 3, 2);
-        progress.begin(true);
+        progress.start_with(true);
         assert!(progress.is_up());
         assert_eq!(
             verdicts(&mut progress, &[false, false]),

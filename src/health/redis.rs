@@ -1,14 +1,13 @@
 //! The `redis` check: a server that answers PING, in the role that it should have.
 //!
-//! A replica that became the primary, and a primary that came back as a replica, tell it at the next check: writes go where
-//! they can be made.
+//! After a failover the next check shows the new roles, so that writes go to the primary.
 
-use super::expect::CheckAnswer;
-use super::probe::CheckConnection;
+use super::connection::CheckConnection;
+use super::expect::CheckResponse;
 use crate::config::RedisRole;
 use crate::config::Word as _;
 
-/// As inline commands. A server that still loads its data refuses a PING.
+/// Inline commands. A server that still loads its data refuses a PING.
 const PING: &[u8] = b"PING\r\n";
 const PING_AND_ROLE: &[u8] = b"PING\r\nINFO replication\r\n";
 
@@ -21,16 +20,16 @@ pub(super) async fn ask(
         Some(_) => PING_AND_ROLE,
         None => PING,
     };
-    let mut answer = CheckAnswer::after(stream, send).await?;
+    let mut answer = CheckResponse::send(stream, send).await?;
     loop {
         if let Some(verdict) = judge(&answer.bytes, role) {
             return verdict;
         }
-        answer.read_on().await?;
+        answer.read_more().await?;
     }
 }
 
-/// `None`: more must come.
+/// The verdict on an answer; `None`: more must come.
 fn judge(answer: &[u8], role: Option<RedisRole>) -> Option<Result<(), String>> {
     let text = String::from_utf8_lossy(answer);
     let mut lines = text.split_inclusive("\r\n").map(|line| {
@@ -63,13 +62,14 @@ fn is_role(said: &str, wanted: RedisRole) -> Result<(), String> {
         "slave" => RedisRole::Replica,
         other => return Err(format!("redis: its role is {other}")),
     };
-    match said == wanted {
-        true => Ok(()),
-        false => Err(format!(
+    if said == wanted {
+        Ok(())
+    } else {
+        Err(format!(
             "redis: its role is {} (wanted {})",
             said.word(),
             wanted.word()
-        )),
+        ))
     }
 }
 

@@ -1,6 +1,5 @@
-//! The `websocket` check: a real opening handshake, verified as on the data path, then a ping where configured.
-
-use std::future::Future;
+//! The `websocket` check: a real opening handshake, verified as on the data path, then a ping where
+//! configured.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -15,20 +14,20 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::http::{begin, judge, open, reason};
+use super::connection::{CheckConnection, drive};
+use super::http::{check_status, describe, open, request_builder};
 use super::plan::{CheckTarget, HttpCheck};
-use super::probe::CheckConnection;
 use crate::wire::websocket::{self, UpgradeOffer};
 
-/// Largest message taken while a pong is waited for; a backend may greet first.
+/// Largest message before the pong; a backend may greet first.
 const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
-/// What a ping carries, so that its pong is known.
+/// Payload of a ping, to recognize its pong.
 const PING: &[u8] = b"evenkeel check";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Succeeds on a valid 101, with `ping` on the pong behind it, and on another status that is wanted.
+/// Succeeds on a valid 101, with `ping` on the pong after it, and on another configured status.
 pub(super) async fn ask(
     stream: impl CheckConnection,
     target: &CheckTarget,
@@ -36,20 +35,21 @@ pub(super) async fn ask(
     protocol: Option<&HeaderValue>,
     ping: bool,
 ) -> Result<(), String> {
-    let Some(mut socket) = shake(stream, target, request, protocol).await? else {
+    let Some(mut socket) = open_websocket(stream, target, request, protocol).await? else {
         return Ok(());
     };
-    let answer = match ping {
-        true => pong(&mut socket).await,
-        false => Ok(()),
+    let answer = if ping {
+        pong(&mut socket).await
+    } else {
+        Ok(())
     };
-    // Told goodbye, the backend logs no abnormal end. It may be gone already: that is not what is asked.
+    // After a Close the backend logs no abnormal end. It may be gone already: that is not checked.
     let _ = socket.close(None).await;
     answer
 }
 
-/// `None`: the answer has another status, and it is a wanted one.
-async fn shake(
+/// Opens a WebSocket; `None`: the response has another configured status.
+async fn open_websocket(
     stream: impl CheckConnection,
     target: &CheckTarget,
     request: &HttpCheck,
@@ -63,15 +63,15 @@ async fn shake(
     let (mut sender, connection) = open(stream, request).await?;
     let upgraded = async {
         let answer = sender.send_request(handshake).await;
-        let mut answer = answer.map_err(|error| reason(&error))?;
-        judge(answer.status(), &request.status)?;
+        let mut answer = answer.map_err(|error| describe(&error))?;
+        check_status(answer.status(), &request.status)?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
         }
         websocket::check_response(answer.status(), answer.headers(), &offer)
             .map_err(|error| format!("websocket: {error}"))?;
         let upgraded = hyper::upgrade::on(&mut answer).await;
-        upgraded.map(Some).map_err(|error| reason(&error))
+        upgraded.map(Some).map_err(|error| describe(&error))
     };
     let Some(upgraded) = drive(connection.with_upgrades(), upgraded).await? else {
         return Ok(None);
@@ -85,7 +85,7 @@ async fn shake(
     ))
 }
 
-/// It was a string of ASCII when it was configured.
+/// Text of a protocol; it was ASCII when it was configured.
 fn read_protocol(protocol: &HeaderValue) -> String {
     String::from_utf8_lossy(protocol.as_bytes()).into_owned()
 }
@@ -95,30 +95,16 @@ fn handshake(
     request: &HttpCheck,
     offer: &UpgradeOffer,
 ) -> Result<Request<Empty<Bytes>>, String> {
-    let mut begun = begin(target, request)
+    let mut builder = request_builder(target, request)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, websocket::VERSION)
         .header(SEC_WEBSOCKET_KEY, &offer.key);
     for protocol in &offer.protocols {
-        begun = begun.header(SEC_WEBSOCKET_PROTOCOL, protocol);
+        builder = builder.header(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    let handshake = begun.body(Empty::new());
+    let handshake = builder.body(Empty::new());
     handshake.map_err(|error| format!("http: {error}"))
-}
-
-/// Polls hyper's connection while `answer` is waited for: without a task of its own it ends with the check.
-pub(super) async fn drive<T>(
-    connection: impl Future<Output = hyper::Result<()>>,
-    answer: impl Future<Output = T>,
-) -> T {
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        // The connection's end has reached the answer's side too, as its value or its error.
-        _ = &mut connection => answer.await,
-    }
 }
 
 async fn pong(socket: &mut Socket) -> Result<(), String> {

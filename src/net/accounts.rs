@@ -5,15 +5,15 @@ use std::ffi::{CString, c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 
-/// Room for an entry at first, and at most: a group may have many members.
+/// First and largest room for an entry: a group may have many members.
 const BUFFER_BYTES: (usize, usize) = (1 << 10, 1 << 20);
 
 /// The number of a user, given by name or as a number.
 ///
 /// # Errors
-/// There is none of that name, or the name service failed.
-pub fn user_id(name: &str) -> io::Result<u32> {
-    let look = |name: *const c_char, buffer: &mut [c_char]| {
+/// There is no such user, or the name service failed.
+pub(crate) fn user_id(name: &str) -> io::Result<u32> {
+    let lookup = |name: *const c_char, buffer: &mut [c_char]| {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         let mut found = std::ptr::null_mut();
         let (start, length) = (buffer.as_mut_ptr(), buffer.len());
@@ -25,15 +25,15 @@ pub fn user_id(name: &str) -> io::Result<u32> {
         let id = (!found.is_null()).then(|| unsafe { entry.assume_init_ref().pw_uid });
         (code, id)
     };
-    id_of("user", name, look)
+    resolve_id("user", name, lookup)
 }
 
 /// The number of a group, given by name or as a number.
 ///
 /// # Errors
 /// As [`user_id`].
-pub fn group_id(name: &str) -> io::Result<u32> {
-    let look = |name: *const c_char, buffer: &mut [c_char]| {
+pub(crate) fn group_id(name: &str) -> io::Result<u32> {
+    let lookup = |name: *const c_char, buffer: &mut [c_char]| {
         let mut entry = MaybeUninit::<libc::group>::uninit();
         let mut found = std::ptr::null_mut();
         let (start, length) = (buffer.as_mut_ptr(), buffer.len());
@@ -44,13 +44,13 @@ pub fn group_id(name: &str) -> io::Result<u32> {
         let id = (!found.is_null()).then(|| unsafe { entry.assume_init_ref().gr_gid });
         (code, id)
     };
-    id_of("group", name, look)
+    resolve_id("group", name, lookup)
 }
 
-fn id_of(
+fn resolve_id(
     what: &str,
     name: &str,
-    look: impl Fn(*const c_char, &mut [c_char]) -> (c_int, Option<u32>),
+    lookup: impl Fn(*const c_char, &mut [c_char]) -> (c_int, Option<u32>),
 ) -> io::Result<u32> {
     if let Ok(id) = name.parse() {
         return Ok(id);
@@ -59,12 +59,12 @@ fn id_of(
     let given = CString::new(name).map_err(|_| unknown())?;
     let mut buffer = vec![0; BUFFER_BYTES.0];
     loop {
-        match look(given.as_ptr(), &mut buffer) {
+        match lookup(given.as_ptr(), &mut buffer) {
             (_, Some(id)) => return Ok(id),
             (libc::ERANGE, None) if buffer.len() < BUFFER_BYTES.1 => {
                 buffer.resize(buffer.len() * 4, 0);
             }
-            // What getpwnam_r(3) lists for a name that is not there.
+            // Errors that getpwnam_r(3) lists for a name that does not exist.
             (0 | libc::ENOENT | libc::ESRCH | libc::EBADF | libc::EPERM, None) => {
                 return Err(unknown());
             }

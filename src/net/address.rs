@@ -1,4 +1,4 @@
-//! Who is at the two ends: the endpoint a backend is reached at, and the peer that connected to us.
+//! Addresses of both sides: the endpoint of a backend, and the peer that connected to us.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -20,8 +20,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The other end of an accepted connection, in 20 bytes: a live connection holds one for hours. IPv4-mapped IPv6
-/// addresses are already canonical; a scope is not kept.
+/// The other end of an accepted connection, in 20 bytes: a live connection holds one for hours.
+/// IPv4-mapped IPv6 addresses are already canonical; a scope is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
     V4(Ipv4Addr, u16),
@@ -62,7 +62,7 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Named by a header field, which tells no port.
+            // From a header field, which has no port.
             Self::V4(ip, 0) => ip.fmt(f),
             Self::V6(ip, 0) => ip.fmt(f),
             Self::V4(ip, port) => SocketAddrV4::new(*ip, *port).fmt(f),

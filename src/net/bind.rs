@@ -1,5 +1,6 @@
-//! Binding and accepting. One listening socket per address: SO_REUSEPORT would hide a port in use and lose queued
-//! connections when a listener closes. Only [`super::Overlap`] has it, for a moment.
+//! Binding and accepting. One listening socket per address: SO_REUSEPORT would hide a port in use
+//! and lose queued connections when a listener closes. Only [`super::Overlap`] has it, for a
+//! moment.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use crate::config::{Bind, FileRights, TcpOptions};
 /// Why an address could not be bound.
 #[derive(Debug, Error)]
 #[error("bind {address}: {}", reason(.source))]
-pub struct BindError {
+pub(crate) struct BindError {
     pub address: String,
     #[source]
     pub source: io::Error,
@@ -38,7 +39,7 @@ impl BindError {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address in use".to_owned(),
-        // The text is that of an unix socket's file, which says what was not permitted.
+        // The text is about a unix socket's file, and says what was not permitted.
         _ if error.get_ref().is_some() => error.to_string(),
         io::ErrorKind::PermissionDenied => {
             "permission denied (a port below 1024 needs CAP_NET_BIND_SERVICE)".to_owned()
@@ -48,13 +49,13 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A listening socket, in no epoll: whoever accepts from it watches a duplicate of it, so that one acceptor can take
-/// over from another without losing what is queued.
+/// A listening socket, in no epoll: acceptors watch a duplicate of it, so that one can take over
+/// from another without losing queued connections.
 #[derive(Debug)]
 pub struct Bound {
     local: Bind,
     socket: Socket,
-    /// Kept so that the socket file goes away with the listener, unless somebody else replaced it.
+    /// Removes the socket file with the listener, unless another process replaced it.
     file: Option<SocketFile>,
 }
 
@@ -67,20 +68,25 @@ pub struct Incoming {
 /// The index of an interface that no machine has: they are counted from 1.
 const NO_INTERFACE: i32 = i32::MAX;
 
-/// Binds and listens. `[::]` takes IPv4 as well. A unix socket file that nobody answers on any more
-/// is replaced; its rights are the umask's.
+/// Binds and listens. `[::]` takes IPv4 as well. A stale unix socket file is replaced; its rights
+/// are the umask's.
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
-pub fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
+#[cfg(test)]
+pub(crate) fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
     bind_with(address, backlog, &FileRights::default())
 }
 
-/// As [`bind`], with the rights of a unix socket's file, which it has before anybody can connect.
+/// As [`bind`], with rights for a unix socket's file, which it has before a client can connect.
 ///
 /// # Errors
 /// As [`bind`]; the rights cannot be given.
-pub fn bind_with(address: &Bind, backlog: u32, rights: &FileRights) -> Result<Bound, BindError> {
+pub(crate) fn bind_with(
+    address: &Bind,
+    backlog: u32,
+    rights: &FileRights,
+) -> Result<Bound, BindError> {
     let bound = match address {
         Bind::Tcp(address) => bind_tcp(*address, backlog),
         Bind::Unix(path) => bind_unix(path, backlog, rights),
@@ -88,11 +94,11 @@ pub fn bind_with(address: &Bind, backlog: u32, rights: &FileRights) -> Result<Bo
     bound.map_err(BindError::of(address))
 }
 
-/// Whether an address can be bound: binds it and lets it go.
+/// Checks that an address can be bound: binds it and drops it.
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason.
-pub fn probe(address: SocketAddr) -> Result<(), BindError> {
+pub(crate) fn check_bindable(address: SocketAddr) -> Result<(), BindError> {
     let opened = open_tcp(address, false).map(drop);
     opened.map_err(BindError::of(&Bind::Tcp(address)))
 }
@@ -138,22 +144,22 @@ fn backlog_length(backlog: u32) -> i32 {
 }
 
 impl Bound {
-    /// The address really bound: a port 0 has become the kernel's choice.
+    /// The bound address: port 0 has become the kernel's choice.
     pub fn local(&self) -> &Bind {
         &self.local
     }
 
-    /// Lets another socket of this process be bound to the port beside this one, or no more.
+    /// Allows another socket of this process to bind to the same port, or no longer.
     pub(super) fn share_port(&self, shares: bool) -> io::Result<()> {
         self.socket.set_reuse_port(shares)
     }
 
-    /// Takes no new connection; another socket that listens at the port gets them. Those that the
-    /// kernel has queued, and those whose handshake is under way, still come here.
+    /// Stops taking new connections; another socket that listens at the port gets them. Those that
+    /// the kernel has queued, and those whose handshake is under way, still come here.
     ///
     /// # Errors
     /// The kernel's: one before Linux 5.7 without CAP_NET_RAW. Then nothing has changed.
-    pub fn turn_away(&self) -> io::Result<()> {
+    pub fn stop_accepting(&self) -> io::Result<()> {
         set_interface(self.socket.as_fd(), NO_INTERFACE)
     }
 
@@ -163,7 +169,7 @@ impl Bound {
         self.socket.listen(backlog_length(backlog))
     }
 
-    /// What the connections accepted from now on get. Nothing on a unix socket.
+    /// Sets the options of connections accepted from now on. Does nothing on a unix socket.
     ///
     /// # Errors
     /// The kernel's: this process may not use the congestion control.
@@ -178,10 +184,10 @@ impl Bound {
         }
     }
 
-    /// Gives a unix socket's file other rights. Nothing of a TCP socket.
+    /// Changes the rights of a unix socket's file. Does nothing on a TCP socket.
     ///
     /// # Errors
-    /// The rights cannot be given, or the file is another one's by now.
+    /// The rights cannot be set, or another process has replaced the file.
     pub fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
         match &self.file {
             Some(file) => file.set_rights(rights),
@@ -189,8 +195,8 @@ impl Bound {
         }
     }
 
-    /// A descriptor of the same socket for one acceptor's epoll. Take it out of that epoll before it is closed: the
-    /// socket itself stays open, and the entry would, too.
+    /// A descriptor of the same socket for one acceptor's epoll. Take it out of that epoll before
+    /// it is closed: the socket itself stays open, and the entry would, too.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
@@ -203,20 +209,20 @@ impl Bound {
         Incoming::join(self.duplicate()?)
     }
 
-    /// The next connection that the kernel has queued, `None` if there is none. It knows nothing of tokio's readiness
-    /// and budget.
+    /// The next connection that the kernel has queued, `None` if there is none. Ignores tokio's
+    /// readiness and budget.
     ///
     /// # Errors
     /// As [`Incoming::accept`].
-    pub fn accept_now(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
-        accept_now(self.socket.as_fd())
+    pub fn try_accept(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
+        try_accept(self.socket.as_fd())
     }
 }
 
 impl Incoming {
     #[allow(unsafe_code)]
     fn join(socket: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is owned by what watches it, so it stays open and the same file until then.
+        // SAFETY: the watcher owns the descriptor, so it stays open and the same file for as long.
         let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
         Ok(Self { watched: watched? })
     }
@@ -230,17 +236,18 @@ impl Incoming {
     /// Dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let accept = |socket: &OwnedFd| {
-            accept_now(socket.as_fd())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            try_accept(socket.as_fd())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
         };
         self.watched.async_io(Interest::READABLE, accept).await
     }
 }
 
-/// One accept of a non-blocking listening socket; the new socket is non-blocking. `None`: nothing is queued.
+/// Accepts from a non-blocking listening socket; the new socket is non-blocking. `None`: nothing is
+/// queued.
 ///
 /// # Errors
 /// The kernel's, of this one accept.
-pub fn accept_now(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
+pub(crate) fn try_accept(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match acceptfrom_with(listening, flags) {
         Ok((socket, address)) => Ok(Some((socket, peer(address)))),
@@ -249,9 +256,9 @@ pub fn accept_now(listening: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer
     }
 }
 
-/// True for an error of accept that tells of the connection it would have given (accept(2), "Error handling"): it was gone
-/// before it was accepted, and the next one may be well.
-pub fn is_of_one_connection(error: &io::Error) -> bool {
+/// True for an error of accept that concerns only the connection it would have returned (accept(2),
+/// "Error handling"): that one was gone before it was accepted.
+pub(crate) fn is_transient_accept_error(error: &io::Error) -> bool {
     let errnos = [
         Errno::CONNABORTED,
         Errno::INTR,
@@ -271,8 +278,8 @@ pub fn is_of_one_connection(error: &io::Error) -> bool {
         .any(|errno| Some(errno.raw_os_error()) == code)
 }
 
-/// Where the peer of an accepted socket connected to; `None` of a unix socket.
-pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+/// The address that the peer connected to; `None` for a unix socket.
+pub(crate) fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     rustix::net::getsockname(socket)
         .ok()
         .and_then(|address| SocketAddr::try_from(address).ok())
@@ -285,7 +292,8 @@ fn peer(address: Option<SocketAddrAny>) -> Peer {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // The file goes before the socket closes, so that nobody connects to a name without a listener.
+        // The file goes before the socket closes, so that nobody connects to a name without a
+        // listener.
         self.file.take();
     }
 }
@@ -312,12 +320,12 @@ mod tests {
         };
         let _unix_client = std::os::unix::net::UnixStream::connect(path).unwrap();
         let tcp_client = std::net::TcpStream::connect(address).unwrap();
-        let (_, peer) = unix.accept_now().unwrap().unwrap();
+        let (_, peer) = unix.try_accept().unwrap().unwrap();
         assert_eq!(peer, Peer::Unix);
-        let (_, peer) = tcp.accept_now().unwrap().unwrap();
+        let (_, peer) = tcp.try_accept().unwrap().unwrap();
         assert_eq!(peer, Peer::tcp(tcp_client.local_addr().unwrap()));
-        assert!(unix.accept_now().unwrap().is_none());
-        assert!(tcp.accept_now().unwrap().is_none());
+        assert!(unix.try_accept().unwrap().is_none());
+        assert!(tcp.try_accept().unwrap().is_none());
     }
 
     #[tokio::test]

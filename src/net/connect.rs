@@ -1,4 +1,4 @@
-//! Connecting to a backend, with the fault told apart: the backend's, or ours.
+//! Connecting to a backend. Errors tell a backend's fault from a local one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,17 +18,17 @@ use crate::config::Dial;
 
 /// A connect is overdue after this long: the SYN that followed a lost one after 1 s (RFC 6298
 /// section 2) has had half a second for its answer.
-pub const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
+pub(crate) const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
 
 /// Why a connect failed.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error("timed out after {}", crate::base::units::format_duration(*.0))]
     TimedOut(Duration),
-    /// The backend or the way to it.
+    /// The backend's fault, or the network's.
     #[error("{0}")]
     Refused(#[source] io::Error),
-    /// It is connected, and the TLS handshake with it failed or did not end in time (`TimedOut`).
+    /// Connected, but the TLS handshake failed or did not end in time (`TimedOut`).
     #[error("TLS: {0}")]
     Tls(#[source] io::Error),
     /// This process or machine is short of something; never charged to a backend.
@@ -37,19 +37,19 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// A backend whose name has no address yet, or no more.
+    /// The error of a backend whose name has no address, or no longer.
     pub fn unresolved() -> Self {
         Self::Refused(io::Error::other("its name is not resolved"))
     }
 
-    /// Nobody listens there.
+    /// Whether no process listens there.
     pub fn is_refusal(&self) -> bool {
         use io::ErrorKind::{ConnectionRefused, NotFound};
-        // Of a unix socket the file may be gone.
+        // The file of a unix socket may be gone.
         matches!(self, Self::Refused(error) if [ConnectionRefused, NotFound].contains(&error.kind()))
     }
 
-    /// True where no backend is to blame.
+    /// Whether the fault is local, not the backend's.
     pub fn is_ours(&self) -> bool {
         matches!(self, Self::Local(_))
     }
@@ -66,7 +66,7 @@ impl From<io::Error> for ConnectError {
 }
 
 /// True for errors that say this process or machine ran out of something.
-pub fn is_local_shortage(error: &io::Error) -> bool {
+pub(crate) fn is_local_shortage(error: &io::Error) -> bool {
     let Some(code) = error.raw_os_error() else {
         return false;
     };
@@ -88,7 +88,7 @@ pub fn is_local_shortage(error: &io::Error) -> bool {
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.
-pub async fn connect(
+pub(crate) async fn connect(
     endpoint: &Endpoint,
     dial: &Dial,
     timeout: Duration,
@@ -96,15 +96,14 @@ pub async fn connect(
     connect_unless(endpoint, dial, timeout, || false).await
 }
 
-/// Connects likewise, and asks `gives_up` each time the connect has been under way for another
-/// [`OVERDUE_AFTER`]. One timer does for both.
+/// As [`connect`], but asks `gives_up` each time the connect has taken another [`OVERDUE_AFTER`].
 ///
 /// # Errors
-/// As [`connect`]; `TimedOut` also where it was given up.
+/// As [`connect`]; `TimedOut` also when it was given up.
 ///
 /// # Cancel safety
 /// Dropping the future abandons the attempt and closes its socket.
-pub async fn connect_unless(
+pub(crate) async fn connect_unless(
     endpoint: &Endpoint,
     dial: &Dial,
     timeout: Duration,
@@ -117,11 +116,11 @@ pub async fn connect_unless(
         }
     };
     let mut attempt = std::pin::pin!(attempt);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut waited = Duration::ZERO;
     loop {
         waited = timeout.min(waited + OVERDUE_AFTER);
-        match timeout_at(begun + waited, attempt.as_mut()).await {
+        match timeout_at(started + waited, attempt.as_mut()).await {
             Ok(connected) => return Ok(connected?),
             Err(_) if waited == timeout || gives_up() => {
                 return Err(ConnectError::TimedOut(waited));
@@ -131,17 +130,18 @@ pub async fn connect_unless(
     }
 }
 
-/// Begins to connect without waiting; a poll for writing tells when it is done, and [`take_error`] then why it failed.
-/// Only what must be set before the first byte is set: [`super::options::prepare_long_life`] is still to come.
+/// Begins to connect without waiting; a poll for writing shows when it is done, and [`take_error`]
+/// why it failed. Sets only options that the first byte needs; call
+/// [`super::options::prepare_long_life`] later.
 ///
 /// # Errors
-/// It failed at once, by the backend's fault or ours.
-pub fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
-    let begun = match endpoint {
+/// The connect failed at once, by the backend's fault or a local one.
+pub(crate) fn begin_connect(endpoint: &Endpoint, dial: &Dial) -> Result<OwnedFd, ConnectError> {
+    let started = match endpoint {
         Endpoint::Tcp(address) => begin_tcp(*address, dial)?,
         Endpoint::Unix(path) => begin(new_socket(Domain::UNIX)?, &SockAddr::unix(path)?)?,
     };
-    Ok(begun)
+    Ok(started)
 }
 
 fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
@@ -149,10 +149,10 @@ fn begin_tcp(address: SocketAddr, dial: &Dial) -> io::Result<OwnedFd> {
     for source in dial::sources(dial, address.ip())? {
         let socket = new_socket(Domain::for_address(address))?;
         dial::prepare(&socket, &dial.tcp)?;
-        let begun = dial::come_from(&socket, source);
-        match begun.and_then(|()| begin(socket, &address.into())) {
-            Err(error) if dial::is_used_up(&error) => last = error,
-            begun => return begun,
+        let started = dial::bind_source(&socket, source);
+        match started.and_then(|()| begin(socket, &address.into())) {
+            Err(error) if dial::is_out_of_ports(&error) => last = error,
+            started => return started,
         }
     }
     Err(last)
@@ -169,8 +169,8 @@ fn begin(socket: Socket, address: &SockAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// Why a connect that was begun has failed; takes the error from the socket.
-pub fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
+/// Takes the error of a failed connect from the socket.
+pub(crate) fn take_error(socket: BorrowedFd<'_>) -> ConnectError {
     match SockRef::from(&socket).take_error() {
         Ok(Some(error)) | Err(error) => error.into(),
         Ok(None) => ConnectError::Refused(io::ErrorKind::ConnectionReset.into()),
@@ -186,12 +186,12 @@ async fn connect_tcp(address: SocketAddr, dial: &Dial) -> io::Result<Stream> {
             TcpSocket::new_v6()?
         };
         prepare_tcp(&socket, &dial.tcp)?;
-        let connected = match dial::come_from(&socket, source) {
+        let connected = match dial::bind_source(&socket, source) {
             Ok(()) => socket.connect(address).await,
             Err(error) => Err(error),
         };
         match connected {
-            Err(error) if dial::is_used_up(&error) => last = error,
+            Err(error) if dial::is_out_of_ports(&error) => last = error,
             connected => return connected.map(Stream::Tcp),
         }
     }
@@ -272,7 +272,7 @@ mod tests {
         prepare_long_life(&by_relay).unwrap();
         assert_eq!(options_of(&by_relay), options());
         for _ in 0..2 {
-            let (accepted, _) = bound.accept_now().unwrap().unwrap();
+            let (accepted, _) = bound.try_accept().unwrap().unwrap();
             assert_eq!(
                 options_of(&accepted).keepalive,
                 TcpOptions::DEFAULT.keepalive
@@ -281,7 +281,7 @@ mod tests {
 
         bound.set_options(&options(), None).unwrap();
         let plain = begin_connect(&endpoint, &Dial::default()).unwrap();
-        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        let (accepted, _) = bound.try_accept().unwrap().unwrap();
         assert_eq!(options_of(&accepted), options());
         assert!(!SockRef::from(&plain).keepalive().unwrap());
         prepare_long_life(&plain).unwrap();
@@ -292,7 +292,7 @@ mod tests {
         // And back again.
         bound.set_options(&TcpOptions::DEFAULT, None).unwrap();
         let _last = begin_connect(&endpoint, &dial).unwrap();
-        let (accepted, _) = bound.accept_now().unwrap().unwrap();
+        let (accepted, _) = bound.try_accept().unwrap().unwrap();
         assert_eq!(
             options_of(&accepted).user_timeout,
             TcpOptions::DEFAULT.user_timeout
@@ -311,10 +311,10 @@ mod tests {
             let connected = connect(&endpoint, &dial, Duration::from_secs(5)).await;
             let (_, peer) = node.accept().unwrap();
             assert_eq!(peer.ip().to_string(), "127.0.0.9");
-            let begun = begin_connect(&endpoint, &dial);
+            let started = begin_connect(&endpoint, &dial);
             let (_, peer) = node.accept().unwrap();
             assert_eq!(peer.ip().to_string(), "127.0.0.9");
-            drop((connected.unwrap(), begun.unwrap()));
+            drop((connected.unwrap(), started.unwrap()));
         }
         dial.source.v4.pop();
         let error = connect(&endpoint, &dial, Duration::from_secs(5)).await;

@@ -1,7 +1,8 @@
-//! The socket of a connect: its options, and the address of this machine that it comes from.
+//! The socket of a connect: its options and source address.
 //!
-//! A source address has a port for each destination, about 28,000 by default (`net.ipv4.ip_local_port_range`). Each connect
-//! begins with one of the pool's at random, and goes through the others when that has no port left.
+//! A source address has a port for each destination, about 28,000 by default
+//! (`net.ipv4.ip_local_port_range`). Each connect starts with a random one of the pool's, and tries
+//! the others when that has no port left.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +14,7 @@ use socket2::SockRef;
 use super::options::{choose_port_late, prepare_tcp};
 use crate::config::{Dial, TcpOptions};
 
-/// The sources to try one after the other for a backend at `ip`; one that says nothing where the kernel chooses.
+/// The sources to try in order for a backend at `ip`; a single `None` where the kernel chooses.
 ///
 /// # Errors
 /// There are some, and none of the backend's family.
@@ -27,22 +28,22 @@ pub(super) fn sources(dial: &Dial, ip: IpAddr) -> io::Result<impl Iterator<Item 
         0 | 1 => 0,
         count => fastrand::usize(..count),
     };
-    // Without any the range has one place, and that no address.
+    // Without any source the range has one index, which has no address.
     Ok((begin..begin + count.max(1)).map(move |index| sources.nth_for(ip, index)))
 }
 
-/// Ours, as every EADDRNOTAVAIL is.
+/// The error when there is no source: a local one, as every EADDRNOTAVAIL.
 fn no_source() -> io::Error {
     Errno::ADDRNOTAVAIL.into()
 }
 
-/// True where another source address may do better.
-pub(super) fn is_used_up(error: &io::Error) -> bool {
+/// Whether the source has no port left, so that another one may work.
+pub(super) fn is_out_of_ports(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ADDRNOTAVAIL.raw_os_error())
 }
 
-/// Gives a socket its source.
-pub(super) fn come_from(socket: &impl AsFd, source: Option<IpAddr>) -> io::Result<()> {
+/// Binds a socket to its source.
+pub(super) fn bind_source(socket: &impl AsFd, source: Option<IpAddr>) -> io::Result<()> {
     let Some(source) = source else {
         return Ok(());
     };
@@ -50,11 +51,12 @@ pub(super) fn come_from(socket: &impl AsFd, source: Option<IpAddr>) -> io::Resul
     SockRef::from(socket).bind(&SocketAddr::new(source, 0).into())
 }
 
-/// Sets before a connect that nobody waits for what must be set then. The defaults can wait until the connection lasts:
-/// [`super::options::prepare_long_life`].
+/// Sets the options that a non-blocking connect needs at once. The defaults can wait until the
+/// connection lasts: [`super::options::prepare_long_life`].
 pub(super) fn prepare(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
-    match *options == TcpOptions::DEFAULT {
-        true => SockRef::from(socket).set_tcp_nodelay(true),
-        false => prepare_tcp(socket, options),
+    if *options == TcpOptions::DEFAULT {
+        SockRef::from(socket).set_tcp_nodelay(true)
+    } else {
+        prepare_tcp(socket, options)
     }
 }

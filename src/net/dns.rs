@@ -1,6 +1,7 @@
-//! DNS lookups: addresses and services of a name, with the time they may be trusted. The only file that knows hickory.
+//! DNS lookups: addresses and SRV targets of a name, with their TTL. The only file that uses
+//! hickory.
 //!
-//! Nothing is cached here: whoever asks follows the TTL and keeps the last good answer itself, since no resolver
+//! Nothing is cached here: callers follow the TTL and keep the last good answer, since no resolver
 //! serves a stale one. RFC 1035, RFC 2782 (SRV).
 
 #[cfg(test)]
@@ -23,40 +24,43 @@ use hickory_resolver::{Hosts, Resolver, TokioResolver, system_conf};
 use crate::base::units::format_duration;
 
 /// Records taken from one answer. A pool of more backends than this is a mistake in the zone.
-pub const MAX_RECORDS: usize = 1_024;
+pub(crate) const MAX_RECORDS: usize = 1_024;
 
-/// Name servers asked at once: the first that answers decides, and dead ones cannot use up a lookup's time.
+/// Name servers asked at once: the first that answers decides, and dead ones cannot use up a
+/// lookup's time.
 const MAX_PARALLEL_SERVERS: usize = 4;
 
-/// TTL of what does not come from DNS (an address literal): a day.
+/// TTL of an address literal, which does not come from DNS: a day.
 const LITERAL_TTL: Duration = Duration::from_secs(86_400);
 
-/// TTL of what stands in the hosts file, which has none: the file is cheap to read, and a change is soon followed.
+/// TTL of names in the hosts file, which has none: the file is cheap to read, and a change is soon
+/// followed.
 const HOSTS_TTL: Duration = Duration::from_secs(10);
 
 /// CNAMEs followed from one SRV name. As many as other resolvers follow; a longer chain is a loop.
 const MAX_ALIASES: usize = 8;
 
-/// What a lookup found.
+/// Result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsAnswer<T> {
+pub(crate) struct DnsAnswer<T> {
     /// At least one, at most [`MAX_RECORDS`], in the answer's order, each once.
     pub records: Vec<T>,
     /// The smallest TTL of all records, CNAMEs included.
     pub ttl: Duration,
-    /// Of `addresses`: the family whose lookup failed while the other one answered. That it has no records is unknown.
+    /// The family whose lookup failed while the other one answered. Whether it has records is not
+    /// known.
     pub incomplete: Option<Family>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 impl Family {
     /// Whether `ip` is of this family.
-    pub fn has(self, ip: IpAddr) -> bool {
+    pub fn contains(self, ip: IpAddr) -> bool {
         match self {
             Family::V4 => ip.is_ipv4(),
             Family::V6 => ip.is_ipv6(),
@@ -64,13 +68,13 @@ impl Family {
     }
 }
 
-/// One SRV record.
+/// An SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub(crate) struct SrvTarget {
     /// Host name, lower case, without the trailing dot.
     pub target: String,
     pub port: u16,
-    /// Lower is wanted first.
+    /// Lower is preferred.
     pub priority: u16,
     /// 0..=65,535.
     pub weight: u16,
@@ -78,13 +82,13 @@ pub struct Service {
 
 /// Why a lookup gave nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum DnsError {
+pub(crate) enum DnsError {
     #[error("set up the resolver: {0}")]
     SetUp(#[source] NetError),
     /// The name does not exist, or has no record of the type asked for.
     #[error("look up {name}: no records")]
     NoRecords { name: String },
-    /// It has addresses, but none that a backend can have.
+    /// The name has addresses, but none that a backend can have.
     #[error("look up {name}: no backend can have the address {ip}")]
     Unusable { name: String, ip: IpAddr },
     #[error("look up {name}: no answer within {}", format_duration(*after))]
@@ -93,51 +97,61 @@ pub enum DnsError {
     Failed { name: String, source: NetError },
 }
 
-/// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to follow their changes.
-pub struct Dns {
+impl DnsError {
+    fn no_records(name: &str) -> DnsError {
+        let name = name.to_owned();
+        DnsError::NoRecords { name }
+    }
+}
+
+/// A resolver. Reads `/etc/resolv.conf` and `/etc/hosts` when it is made: make one per round to
+/// follow their changes.
+pub(crate) struct DnsResolver {
     resolver: TokioResolver,
-    /// Asked before any name server and any search domain, as the system's own resolver does.
+    /// Read before any name server and any search domain is asked, as by the system's resolver.
     hosts: Option<Hosts>,
     timeout: Duration,
 }
 
-impl Dns {
-    /// `nameservers` empty: the system's, with its hosts file and search domains. Otherwise only these are asked, over
-    /// UDP and, for long answers, TCP. `timeout` bounds each lookup as a whole.
+impl DnsResolver {
+    /// `nameservers` empty: the system's, with its hosts file and search domains. Otherwise only
+    /// these are asked, over UDP and, for long answers, TCP. `timeout` bounds each lookup as a
+    /// whole.
     ///
     /// # Errors
     /// When the resolver cannot be set up.
-    pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<Dns, DnsError> {
+    pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<DnsResolver, DnsError> {
         let (config, mut options, hosts) = match nameservers {
             [] => system(),
             some => custom(some),
         };
-        // hickory asks the file for the names that the search domains make, not for the name as it stands.
+        // hickory asks the file for the names that the search domains make, not for the name as it
+        // stands.
         options.use_hosts_file = ResolveHosts::Never;
-        // A TTL is followed by whoever asks; a cache below would only add its own.
+        // Callers follow the TTL; a cache below would only add its own.
         options.cache_size = 0;
-        // One try with the whole time: hickory sends a UDP query again within it, and a second try would only cut off a
-        // slow recursive server.
+        // One try with the whole time: hickory sends a UDP query again within it, and a second try
+        // would only cut off a slow recursive server.
         options.timeout = timeout;
         options.attempts = 0;
         options.num_concurrent_reqs = MAX_PARALLEL_SERVERS;
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = builder.build().map_err(DnsError::SetUp)?;
-        Ok(Dns {
+        Ok(DnsResolver {
             resolver,
             hosts,
             timeout,
         })
     }
 
-    /// Every A and AAAA record of `host` that a backend can have. A name of the hosts file has what stands there and
-    /// nothing else. A trailing dot keeps the search domains out.
+    /// Every A and AAAA record of `host` that a backend can have. A name of the hosts file has only
+    /// the addresses in it. A trailing dot keeps the search domains out.
     ///
     /// # Errors
-    /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no backend can have them;
-    /// another error when no family answered.
-    pub async fn addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
+    /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no
+    /// backend can have them; another error when no family answered.
+    pub async fn lookup_addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
         if let Ok(ip) = host.parse() {
             return Ok(DnsAnswer {
                 records: vec![ip],
@@ -155,7 +169,7 @@ impl Dns {
         usable(host, both_families(host, v4, v6)?)
     }
 
-    /// What the hosts file says of `host`, of both families.
+    /// Addresses of `host` in the hosts file, of both families.
     fn in_hosts(&self, host: &str) -> Option<DnsAnswer<IpAddr>> {
         let hosts = self.hosts.as_ref()?;
         let name = Name::from_str(host).ok()?.to_lowercase();
@@ -171,11 +185,12 @@ impl Dns {
         })
     }
 
-    /// Every SRV record of `name`, which may be a CNAME. A target of `.` (RFC 2782: decidedly not available) is left out.
+    /// Every SRV record of `name`, which may be a CNAME. A target of `.` (RFC 2782: decidedly not
+    /// available) is left out.
     ///
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none.
-    pub async fn services(&self, name: &str) -> Result<DnsAnswer<Service>, DnsError> {
+    pub async fn lookup_srv(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
         let followed = self.services_through_aliases(name);
         match tokio::time::timeout(self.timeout, followed).await {
             Ok(answer) => answer,
@@ -183,9 +198,9 @@ impl Dns {
         }
     }
 
-    /// hickory takes an SRV record behind a CNAME for one more link of the chain and asks its target for SRV. So the
-    /// CNAMEs are followed here, one by one; a name without one costs no query more.
-    async fn services_through_aliases(&self, name: &str) -> Result<DnsAnswer<Service>, DnsError> {
+    /// Follows CNAMEs one by one: hickory takes an SRV record behind a CNAME for one more link of
+    /// the chain and asks its target for SRV. A name without a CNAME costs no further query.
+    async fn services_through_aliases(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
         let (mut asked, mut ttl) = (name.to_owned(), LITERAL_TTL);
         for _ in 0..MAX_ALIASES {
             let failed = match self.lookup(&asked, RecordType::SRV).await {
@@ -205,9 +220,7 @@ impl Dns {
             ttl = ttl.min(alias.ttl);
             asked = alias.records.into_iter().next().unwrap_or_default();
         }
-        Err(DnsError::NoRecords {
-            name: name.to_owned(),
-        })
+        Err(DnsError::no_records(name))
     }
 
     fn timed_out(&self, name: &str) -> DnsError {
@@ -221,9 +234,7 @@ impl Dns {
         let lookup = self.resolver.lookup(name, kind);
         match tokio::time::timeout(self.timeout, lookup).await {
             Err(_) | Ok(Err(NetError::Timeout)) => Err(self.timed_out(name)),
-            Ok(Err(error)) if error.is_no_records_found() => Err(DnsError::NoRecords {
-                name: name.to_owned(),
-            }),
+            Ok(Err(error)) if error.is_no_records_found() => Err(DnsError::no_records(name)),
             Ok(Err(source)) => Err(DnsError::Failed {
                 name: name.to_owned(),
                 source,
@@ -233,8 +244,8 @@ impl Dns {
     }
 }
 
-/// What the system is set up with; without a usable `/etc/resolv.conf` a name server on this host, as glibc does, so
-/// that names of the hosts file still resolve.
+/// The system's configuration; without a usable `/etc/resolv.conf` a name server on this host, as
+/// glibc does, so that names of the hosts file still resolve.
 fn system() -> (ResolverConfig, ResolverOpts, Option<Hosts>) {
     let (config, options) = system_conf::read_system_conf().unwrap_or_else(|_| {
         let local = NameServerConfig::udp_and_tcp(Ipv4Addr::LOCALHOST.into());
@@ -256,8 +267,9 @@ fn custom(nameservers: &[SocketAddr]) -> (ResolverConfig, ResolverOpts, Option<H
     (config, ResolverOpts::default(), None)
 }
 
-/// Leaves out what no backend can have: 0.0.0.0/8 and `::`, multicast, broadcast, and link-local IPv6 addresses, which
-/// need a zone that DNS cannot tell. Such answers come from blocking name servers and from slips in a zone.
+/// Leaves out addresses that no backend can have: 0.0.0.0/8 and `::`, multicast, broadcast, and
+/// link-local IPv6 addresses, which need a zone that DNS does not have. Such answers come from
+/// blocking name servers and from mistakes in a zone.
 fn usable(host: &str, mut answer: DnsAnswer<IpAddr>) -> Result<DnsAnswer<IpAddr>, DnsError> {
     let unusable = answer
         .records
@@ -289,7 +301,8 @@ fn both_families(
     match (v4, v6) {
         (Ok(v4), Ok(v6)) => {
             let mut records = v4.answers().to_vec();
-            // Through the search domains the two may have ended at different names: those of one name are taken.
+            // Through the search domains the two may have ended at different names: those of one
+            // name are taken.
             if v4.query().name() == v6.query().name() {
                 records.extend_from_slice(v6.answers());
             }
@@ -319,9 +332,7 @@ fn answer<T: PartialEq>(
         }
     }
     if records.is_empty() {
-        return Err(DnsError::NoRecords {
-            name: name.to_owned(),
-        });
+        return Err(DnsError::no_records(name));
     }
     let ttl_seconds = found.iter().map(|record| record.ttl).min().unwrap_or(0);
     Ok(DnsAnswer {
@@ -347,13 +358,13 @@ fn alias(data: &RData) -> Option<String> {
     }
 }
 
-fn service(data: &RData) -> Option<Service> {
+fn service(data: &RData) -> Option<SrvTarget> {
     let RData::SRV(srv) = data else { return None };
     if srv.target.is_root() {
         return None;
     }
     let target = srv.target.to_ascii().to_ascii_lowercase();
-    Some(Service {
+    Some(SrvTarget {
         target: target.trim_end_matches('.').to_owned(),
         port: srv.port,
         priority: srv.priority,
@@ -363,14 +374,14 @@ fn service(data: &RData) -> Option<Service> {
 
 #[cfg(test)]
 mod tests {
-    use super::fake::{Fake, Reply};
+    use super::fake::{FakeNameServer, Reply};
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    async fn asked(fake: &Fake, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        dns.addresses(host).await
+    async fn asked(fake: &FakeNameServer, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        dns.lookup_addresses(host).await
     }
 
     fn ips(answer: &DnsAnswer<IpAddr>) -> Vec<String> {
@@ -381,7 +392,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_families_are_found_with_the_smallest_ttl() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::records(&["10.0.0.1", "10.0.0.2", "fd00::1"], 7),
@@ -394,27 +405,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_repeated_record_counts_once() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1", "10.0.0.1"], 7));
         assert_eq!(ips(&asked(&fake, "chat.test").await.unwrap()), ["10.0.0.1"]);
     }
 
     #[tokio::test]
     async fn each_lookup_asks_anew() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::records(&["10.0.0.1"], 3_600));
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        dns.addresses("chat.test").await.unwrap();
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        dns.lookup_addresses("chat.test").await.unwrap();
         fake.set("chat.test.", Reply::records(&["10.0.0.2"], 3_600));
         assert_eq!(
-            ips(&dns.addresses("chat.test").await.unwrap()),
+            ips(&dns.lookup_addresses("chat.test").await.unwrap()),
             ["10.0.0.2"]
         );
     }
 
     #[tokio::test]
     async fn an_unknown_name_and_an_empty_answer_have_no_records() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("empty.test.", Reply::records(&[], 7));
         for name in ["empty.test", "unknown.test"] {
             let error = asked(&fake, name).await.unwrap_err();
@@ -424,7 +435,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_failure_is_an_error_of_its_own() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::ServerFailure);
         let error = asked(&fake, "chat.test").await.unwrap_err();
         assert!(matches!(error, DnsError::Failed { .. }), "{error}");
@@ -432,29 +443,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_given_up_after_the_timeout() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set("chat.test.", Reply::Silence);
-        let dns = Dns::new(&[fake.address()], Duration::from_millis(300)).unwrap();
-        let error = dns.addresses("chat.test").await.unwrap_err();
+        let dns = DnsResolver::new(&[fake.address()], Duration::from_millis(300)).unwrap();
+        let error = dns.lookup_addresses("chat.test").await.unwrap_err();
         assert!(matches!(error, DnsError::TimedOut { .. }), "{error}");
     }
 
     #[tokio::test]
     async fn dead_servers_do_not_keep_a_live_one_from_answering() {
-        let (dead, live) = (Fake::start().await, Fake::start().await);
+        let (dead, live) = (FakeNameServer::start().await, FakeNameServer::start().await);
         dead.set("chat.test.", Reply::Silence);
         live.set("chat.test.", Reply::records(&["10.0.0.1"], 7));
         let servers = [dead.address(), dead.address(), live.address()];
-        let dns = Dns::new(&servers, TIMEOUT).unwrap();
+        let dns = DnsResolver::new(&servers, TIMEOUT).unwrap();
         assert_eq!(
-            ips(&dns.addresses("chat.test").await.unwrap()),
+            ips(&dns.lookup_addresses("chat.test").await.unwrap()),
             ["10.0.0.1"]
         );
     }
 
     #[tokio::test]
     async fn a_lost_query_is_sent_again() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::LateBy(1, vec!["10.0.0.1".parse().unwrap()]),
@@ -464,7 +475,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_failed_family_leaves_the_answer_incomplete() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "chat.test.",
             Reply::V6Failure(vec!["10.0.0.1".parse().unwrap()]),
@@ -476,7 +487,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_truncated_answer_is_asked_again_over_tcp() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let many: Vec<String> = (0..400)
             .map(|n| format!("10.0.{}.{}", n / 200, n % 200))
             .collect();
@@ -487,7 +498,7 @@ mod tests {
 
     #[tokio::test]
     async fn services_come_with_priority_and_weight() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "_ws._tcp.chat.test.",
             Reply::services(
@@ -499,9 +510,9 @@ mod tests {
                 9,
             ),
         );
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        let answer = dns.services("_ws._tcp.chat.test").await.unwrap();
-        let first = Service {
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        let answer = dns.lookup_srv("_ws._tcp.chat.test").await.unwrap();
+        let first = SrvTarget {
             target: "n1.chat.test".into(),
             port: 9501,
             priority: 10,
@@ -514,7 +525,7 @@ mod tests {
 
     #[tokio::test]
     async fn services_are_found_through_aliases() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         fake.set(
             "_ws._tcp.chat.test.",
             Reply::Alias("_ws._tcp.blue.test.".into()),
@@ -528,17 +539,17 @@ mod tests {
             Reply::services(&[(10, 5, 9501, "n1.chat.test.")], 9),
         );
         fake.set("_loop._tcp.test.", Reply::Alias("_loop._tcp.test.".into()));
-        let dns = Dns::new(&[fake.address()], TIMEOUT).unwrap();
-        let answer = dns.services("_ws._tcp.chat.test").await.unwrap();
+        let dns = DnsResolver::new(&[fake.address()], TIMEOUT).unwrap();
+        let answer = dns.lookup_srv("_ws._tcp.chat.test").await.unwrap();
         assert_eq!(answer.records.len(), 1);
         assert_eq!(answer.records[0].target, "n1.chat.test");
-        let error = dns.services("_loop._tcp.test").await.unwrap_err();
+        let error = dns.lookup_srv("_loop._tcp.test").await.unwrap_err();
         assert!(error.to_string().contains("_loop._tcp.test"), "{error}");
     }
 
     #[tokio::test]
     async fn addresses_that_no_backend_can_have_are_left_out() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         let unusable = [
             "0.0.0.0",
             "0.1.2.3",
@@ -565,15 +576,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_needs_no_lookup() {
-        let fake = Fake::start().await;
+        let fake = FakeNameServer::start().await;
         assert_eq!(ips(&asked(&fake, "10.1.2.3").await.unwrap()), ["10.1.2.3"]);
         assert_eq!(fake.queries(), 0);
     }
 
     #[tokio::test]
     async fn localhost_resolves_with_the_system_settings() {
-        let dns = Dns::new(&[], TIMEOUT).unwrap();
-        let answer = dns.addresses("localhost").await.unwrap();
+        let dns = DnsResolver::new(&[], TIMEOUT).unwrap();
+        let answer = dns.lookup_addresses("localhost").await.unwrap();
         assert!(answer.records.iter().all(IpAddr::is_loopback), "{answer:?}");
     }
 }

@@ -1,21 +1,22 @@
-//! The process's file descriptors: how many it may have, and how many those beside the data path may take. These
-//! bounds stand together here because the budget for proxied connections is what they leave.
+//! The process's file descriptors: the limit, and the shares of all but the data path. The bounds
+//! are together here because they leave the budget for proxied connections.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Checks under way at once in the process. Each holds a socket for up to its timeout: 256 is more than the checks of
-/// a thousand backends need.
-pub const MAX_PARALLEL_CHECKS: usize = 256;
-/// Connections at once of the admin endpoint, and as many of the metrics endpoint; further ones wait in the kernel.
-pub const MAX_ENDPOINT_CONNECTIONS: usize = 64;
+/// Checks under way at once in the process. Each holds a socket for up to its timeout: 256 is more
+/// than the checks of a thousand backends need.
+pub(crate) const MAX_PARALLEL_CHECKS: usize = 256;
+/// Connections at once of the admin endpoint, and as many of the metrics endpoint; further ones
+/// wait in the kernel.
+pub(crate) const MAX_ENDPOINT_CONNECTIONS: usize = 64;
 
 /// Raises the soft NOFILE limit to the hard one. Returns the limit that holds now.
 ///
 /// # Errors
 /// The kernel's refusal; the old limit stays.
-pub fn raise_limit() -> io::Result<u64> {
+pub(crate) fn raise_limit() -> io::Result<u64> {
     let limit = getrlimit(Resource::Nofile);
     let maximum = limit.maximum.unwrap_or(u64::MAX);
     if limit.current.unwrap_or(u64::MAX) < maximum {
@@ -30,16 +31,16 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(maximum)
 }
 
-/// What [`raise_limit`] can reach.
-pub fn limit() -> u64 {
+/// The limit that [`raise_limit`] can reach.
+pub(crate) fn limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     limit.maximum.unwrap_or(u64::MAX)
 }
 
 /// Descriptors that are open now, as `/proc/self/fd` lists them; `None` where that cannot be read.
-pub fn open_count() -> Option<u64> {
+pub(crate) fn open_count() -> Option<u64> {
     let entries = std::fs::read_dir("/proc/self/fd").ok()?;
-    // The listing itself holds one.
+    // The listing itself has one open.
     Some((entries.count() as u64).saturating_sub(1))
 }
 

@@ -1,4 +1,5 @@
-//! Whether the peer of a socket outside tokio has gone, seen without a read: for one that waits with its bytes unread.
+//! Detects that the peer of a socket outside tokio has gone, without a read: for a client that
+//! waits with its bytes unread.
 
 #![allow(unsafe_code)]
 
@@ -7,15 +8,15 @@ use std::os::fd::BorrowedFd;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Waits until the peer of this socket has gone for good: a RST, or on a unix socket its close. Takes no byte and no
-/// error from the socket. Waits for ever where the socket cannot be watched.
+/// Waits until the peer of this socket has gone for good: a RST, or on a unix socket its close.
+/// Takes no byte and no error from the socket. Waits for ever where the socket cannot be watched.
 ///
 /// # Cancel safety
 /// The socket leaves tokio again with the future.
-pub async fn hung_up(socket: BorrowedFd<'_>) {
-    // "Closed for writing" is epoll's HUP or ERR, which no FIN of the peer causes.
-    // SAFETY: the descriptor is borrowed for longer than `watched` lives, so it stays open and the same file until it
-    // is deregistered.
+pub(crate) async fn wait_for_hangup(socket: BorrowedFd<'_>) {
+    // "Closed for writing" is epoll's HUP or ERR, which no FIN of the peer causes. SAFETY: the
+    // descriptor is borrowed for longer than `watched` lives, so it stays open and the same file
+    // until it is deregistered.
     let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
     if let Ok(watched) = watched {
         while let Ok(mut ready) = watched.writable().await {
@@ -53,7 +54,7 @@ mod tests {
         let (mut near, mut far) = tcp_pair();
         far.write_all(b"said").unwrap();
         far.shutdown(Shutdown::Write).unwrap();
-        let mut watch = Box::pin(hung_up(near.as_fd()));
+        let mut watch = Box::pin(wait_for_hangup(near.as_fd()));
         for _ in 0..10 {
             assert!(watch.as_mut().now_or_never().is_none());
             tokio::task::yield_now().await;
@@ -63,7 +64,7 @@ mod tests {
         assert_eq!(near.read(&mut read).unwrap(), 4, "the bytes are all there");
         reset_on_close(far.as_fd());
         drop(far);
-        hung_up(near.as_fd()).await;
+        wait_for_hangup(near.as_fd()).await;
         let error = near.read(&mut read).map_err(|error| error.kind());
         assert_ne!(error, Err(std::io::ErrorKind::WouldBlock));
     }
@@ -73,6 +74,6 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         drop(far);
-        hung_up(near.as_fd()).await;
+        wait_for_hangup(near.as_fd()).await;
     }
 }

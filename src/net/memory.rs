@@ -1,4 +1,4 @@
-//! The process's memory: what it takes, what the control groups above it allow, and giving it back.
+//! The process's memory: use, limit by control groups, and release.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,9 @@ const GROUPS: &str = "/sys/fs/cgroup";
 /// The first version says "no limit" by a number near 2^63.
 const NO_LIMIT: u64 = 1 << 60;
 
-/// Bytes of anonymous memory: what the kernel cannot drop, and for which it kills. `None` where the
-/// kernel does not tell.
-pub fn anonymous_bytes() -> Option<u64> {
+/// Bytes of anonymous memory: the kernel cannot drop it, and kills for it. `None` where the kernel
+/// does not tell.
+pub(crate) fn anonymous_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
@@ -20,12 +20,12 @@ pub fn anonymous_bytes() -> Option<u64> {
 }
 
 /// The smallest limit of memory of the control groups that this process is in, in bytes.
-pub fn group_limit() -> Option<u64> {
+pub(crate) fn group_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     limit_of(&groups, Path::new(GROUPS))
 }
 
-/// The same as `groups`, the text of `/proc/PID/cgroup`, and the files under `root` have it.
+/// The smallest limit by `groups`, the text of `/proc/PID/cgroup`, and the files under `root`.
 fn limit_of(groups: &str, root: &Path) -> Option<u64> {
     groups
         .lines()
@@ -52,14 +52,14 @@ fn limit_of_group(line: &str, root: &Path) -> Option<u64> {
     ancestors.filter_map(limit).min()
 }
 
-/// Gives pages back to the kernel that hold nothing any more.
-pub fn give_back() {
+/// Returns unused pages to the kernel.
+pub(crate) fn release_free_pages() {
     allocator::collect();
 }
 
 mod allocator {
     #![allow(unsafe_code)]
-    // Linked, also where it is not the allocator.
+    // Linked even where it is not the allocator.
     use mimalloc as _;
 
     unsafe extern "C" {
@@ -116,7 +116,7 @@ mod tests {
         let held = vec![1u8; 64 << 20];
         let anonymous = anonymous_bytes().unwrap();
         assert!(anonymous >= 64 << 20, "{anonymous}");
-        give_back();
+        release_free_pages();
         assert!(held.iter().all(|byte| *byte == 1));
     }
 }

@@ -1,34 +1,37 @@
-//! Sockets, DNS and file descriptors. The only floor that may use `unsafe`.
+//! Sockets, DNS and file descriptors. The only room that may use `unsafe`.
 
 mod accounts;
 mod address;
 mod bind;
 mod connect;
 mod dial;
-pub mod dns;
-pub mod fds;
+pub(crate) mod dns;
+pub(crate) mod fds;
 mod hangup;
-pub mod memory;
-pub mod options;
+mod header_case_stream;
+pub(crate) mod memory;
+pub(crate) mod options;
 mod overlap;
 mod port_holder;
-mod respelled;
-pub mod signals;
+pub(crate) mod signals;
 mod stream;
 mod unix;
 
-pub use address::{Endpoint, Peer};
-pub use bind::{
-    BindError, Bound, Incoming, accept_now, bind, bind_with, is_of_one_connection, local_address,
-    probe,
+pub(crate) use address::{Endpoint, Peer};
+#[cfg(test)]
+pub(crate) use bind::bind;
+pub(crate) use bind::{
+    BindError, Bound, Incoming, bind_with, check_bindable, is_transient_accept_error,
+    local_address, try_accept,
 };
-pub use connect::{
+pub(crate) use connect::{
     ConnectError, OVERDUE_AFTER, begin_connect, connect, connect_unless, is_local_shortage,
     take_error,
 };
-pub use hangup::hung_up;
-pub use overlap::{HALF_OPEN, Overlap};
-pub use port_holder::{PortHolder, holder};
-pub use respelled::{Names, RespelledStream};
-pub use stream::Stream;
-pub use unix::verify_rights;
+pub(crate) use hangup::wait_for_hangup;
+pub(crate) use header_case_stream::{HeaderCaseStream, HeaderNames};
+pub(crate) use overlap::{HALF_OPEN_TIME, Overlap};
+pub(crate) use port_holder::{PortHolder, find_port_holder};
+pub(crate) use stream::delegate_io;
+pub(crate) use stream::{Io, Stream};
+pub(crate) use unix::verify_rights;

@@ -1,7 +1,7 @@
-//! Socket options that every leg gets, and the two ways to look at or end a socket that std has no call for.
+//! Socket options of every connection, and socket calls that std does not have.
 //!
-//! Accepted sockets inherit the options of their listening socket (Linux), so these are set once per listener and
-//! once per connect, never per accepted connection.
+//! Accepted sockets inherit the options of their listening socket (Linux), so these are set once
+//! per listener and once per connect, never per accepted connection.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,23 +12,24 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use crate::config::TcpOptions;
 
 /// Sets NODELAY, and what `options` say, on a TCP socket.
-pub fn prepare_tcp(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
+pub(crate) fn prepare_tcp(socket: &impl AsFd, options: &TcpOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
-    // First, so that what comes before the rest is sent by it.
+    // First, so that it applies from the first byte.
     if let Some(congestion) = &options.congestion {
         socket.set_tcp_congestion(congestion.as_bytes())?;
     }
     set_long_life(&socket, options)
 }
 
-/// Sets the default keepalive and user timeout on a TCP socket: what only a connection that lasts needs. One that has
-/// them, or others, already is left as it is.
-pub fn prepare_long_life(socket: &impl AsFd) -> io::Result<()> {
+/// Sets the default keepalive and user timeout on a TCP socket, which only a connection that lasts
+/// needs. A socket that has keepalive already is left as it is.
+pub(crate) fn prepare_long_life(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
-    match socket.keepalive()? {
-        true => Ok(()),
-        false => set_long_life(&socket, &TcpOptions::DEFAULT),
+    if socket.keepalive()? {
+        Ok(())
+    } else {
+        set_long_life(&socket, &TcpOptions::DEFAULT)
     }
 }
 
@@ -43,7 +44,8 @@ fn set_long_life(socket: &SockRef<'_>, options: &TcpOptions) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(options.user_timeout))
 }
 
-/// What a listening socket's connections get. `None` takes `congestion` back to the machine's where it can be told.
+/// Sets the options of a listening socket's connections. Without `congestion` it is set back to the
+/// machine's, where that is known.
 pub(super) fn prepare_listening(
     socket: &impl AsFd,
     options: &TcpOptions,
@@ -77,11 +79,11 @@ fn machines_congestion() -> Option<String> {
     Some(name.trim().to_owned())
 }
 
-/// Whether this process may use a congestion control.
+/// Verifies that this process may use a congestion control.
 ///
 /// # Errors
-/// It may not; what the kernel allows.
-pub fn verify_congestion(name: &str) -> Result<(), String> {
+/// The congestion control is not available; names those that are.
+pub(crate) fn verify_congestion(name: &str) -> Result<(), String> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None);
     let Err(error) = socket.and_then(|socket| socket.set_tcp_congestion(name.as_bytes())) else {
         return Ok(());
@@ -99,41 +101,43 @@ pub fn verify_congestion(name: &str) -> Result<(), String> {
     ))
 }
 
-/// Lets the port be chosen by the connect, of which the same source address has one for each destination, not by the bind.
+/// Lets the connect choose the port, not the bind: so a source address has each port once per
+/// destination.
 pub(super) fn choose_port_late(socket: BorrowedFd<'_>) -> io::Result<()> {
     // The same option for both families.
     int_option::set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// A listening socket gets only what comes by this interface from now on; what has begun goes on.
+/// Limits a listening socket to new connections of this interface; those under way go on.
 pub(super) fn set_interface(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
     int_option::set(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, index)
 }
 
-/// Makes the next close of a TCP socket a RST that drops whatever is queued. Has no effect on a unix socket.
-pub fn reset_on_close(socket: BorrowedFd<'_>) {
-    // A socket that is already gone has nothing left to reset.
+/// Makes the next close of a TCP socket a RST that drops whatever is queued. Has no effect on a
+/// unix socket.
+pub(crate) fn reset_on_close(socket: BorrowedFd<'_>) {
+    // A socket that is gone has nothing to reset.
     let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Bytes written and not yet acknowledged by the peer. 0 where the kernel cannot tell.
-pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
+pub(crate) fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> usize {
     outq::unsent(socket).unwrap_or(0)
 }
 
-/// Bytes that the send queue has room for now, with what the kernel adds to each piece; what is acknowledged meanwhile makes
-/// more. 0 where the kernel cannot tell.
-pub fn send_room(socket: BorrowedFd<'_>) -> usize {
+/// Room in the send queue now, including the kernel's overhead per piece; acknowledgements add to
+/// it. 0 where the kernel cannot tell.
+pub(crate) fn send_room(socket: BorrowedFd<'_>) -> usize {
     meminfo::send_room(socket).unwrap_or(0)
 }
 
-/// Whether a third of the receive queue is taken, after which it may be closed to its peer. A packet
-/// of which a byte is left counts whole. True where the kernel cannot tell.
-pub fn is_crowded(socket: BorrowedFd<'_>) -> bool {
+/// Whether a third of the receive queue is taken, after which the window may close. A packet of
+/// which a byte is left counts whole. True where the kernel cannot tell.
+pub(crate) fn is_crowded(socket: BorrowedFd<'_>) -> bool {
     meminfo::received(socket).map_or(true, |(taken, all)| taken >= all / 3)
 }
 
-/// Sets an option that is one int, which no library at hand has a call for.
+/// Sets an option that is an int, for which no library in use has a call.
 mod int_option {
     #![allow(unsafe_code)]
     use std::ffi::c_int;
@@ -174,7 +178,7 @@ mod meminfo {
         Ok(of(libc::SK_MEMINFO_SNDBUF).saturating_sub(queued) as usize)
     }
 
-    /// What of the receive queue is taken, and all of it.
+    /// Bytes taken of the receive queue, and its size.
     pub fn received(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
         let of = read(socket)?;
         Ok((of(libc::SK_MEMINFO_RMEM_ALLOC), of(libc::SK_MEMINFO_RCVBUF)))
@@ -216,7 +220,8 @@ mod outq {
     const SIOCOUTQ: Opcode = 0x5411;
 
     pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<usize> {
-        // SAFETY: SIOCOUTQ writes one int through its pointer, which is what `Getter<_, c_int>` provides.
+        // SAFETY: SIOCOUTQ writes one int through its pointer, which is what `Getter<_, c_int>`
+        // provides.
         let bytes: c_int = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new())? };
         Ok(usize::try_from(bytes).unwrap_or(0))
     }

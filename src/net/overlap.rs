@@ -1,10 +1,10 @@
-//! A port that goes from one address to another that covers it, or that it covers: `127.0.0.1:P` to
-//! `0.0.0.0:P` and back. Nobody is refused: the old socket listens until the new one does.
+//! Moves a port from one address to another that covers it, or that it covers: `127.0.0.1:P` to
+//! `0.0.0.0:P` and back. No client is refused: the old socket listens until the new one does.
 //!
 //! The kernel binds both only where both have SO_REUSEPORT. It can be set on a socket that listens
 //! already, and is needed until the new one listens; then it is cleared, as it would hide a port in
-//! use. Their addresses differ, so the kernel makes no group of them: the narrower one gets what
-//! comes, until [`Bound::turn_away`].
+//! use. Their addresses differ, so the kernel does not group them: the narrower one gets new
+//! connections, until [`Bound::stop_accepting`].
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -13,21 +13,21 @@ use std::time::Duration;
 use super::bind::{BindError, Bound, open_tcp};
 use crate::config::Bind;
 
-/// How long a handshake may still take whose SYN the old socket has got: more than a round trip
-/// around the world. Closing a listening socket resets those.
-pub const HALF_OPEN: Duration = Duration::from_millis(500);
+/// Time for handshakes whose SYN the old socket has got: more than a round trip around the world.
+/// Closing a listening socket resets them.
+pub(crate) const HALF_OPEN_TIME: Duration = Duration::from_millis(500);
 
-/// A socket that is bound where others listen and that does not listen yet. Dropping it, or letting
-/// it listen, ends the sharing of the port.
+/// A socket that is bound beside listening ones and does not listen yet. The port is no longer
+/// shared once it listens or is dropped.
 #[derive(Debug)]
-pub struct Overlap {
+pub(crate) struct Overlap {
     new: Arc<Bound>,
     backlog: u32,
     _sharing: Sharing,
 }
 
 impl Overlap {
-    /// Binds beside `old`, sockets of this process at overlapping addresses, maybe none.
+    /// Binds beside `old`, sockets of this process at overlapping addresses, if any.
     ///
     /// # Errors
     /// [`BindError`] names the address and the reason; the port is not shared any more.
@@ -74,7 +74,7 @@ struct Sharing(Vec<Weak<Bound>>);
 impl Drop for Sharing {
     fn drop(&mut self) {
         for bound in self.0.iter().filter_map(Weak::upgrade) {
-            // It was set before; at worst a second process of the same user could bind the port.
+            // If it fails, a second process of the same user could bind the port.
             let _ = bound.share_port(false);
         }
     }
@@ -121,13 +121,13 @@ mod tests {
             let overlap = Overlap::bind(at(to, port), 16, &[Arc::clone(&old)]).unwrap();
             let new = Arc::clone(overlap.bound());
             let still = connect(port);
-            assert!(new.accept_now().is_err(), "{from} -> {to}: it listens");
+            assert!(new.try_accept().is_err(), "{from} -> {to}: it listens");
             overlap.listen().unwrap();
             let between = connect(port);
-            old.turn_away().unwrap();
+            old.stop_accepting().unwrap();
             let behind: Vec<_> = (0..3).map(|_| connect(port)).collect();
             let count = |bound: &Bound| {
-                let accepted = std::iter::from_fn(|| bound.accept_now().unwrap());
+                let accepted = std::iter::from_fn(|| bound.try_accept().unwrap());
                 accepted.count()
             };
             let (at_old, at_new) = (count(&old), count(&new));

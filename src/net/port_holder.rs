@@ -1,4 +1,4 @@
-//! Who listens at an address of this machine: what `ss -ltnp` tells, from `/proc`.
+//! The process that listens at an address of this machine, as `ss -ltnp` shows it, from `/proc`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,18 +6,18 @@ use crate::config::Bind;
 
 /// A process that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortHolder {
+pub(crate) struct PortHolder {
     pub pid: u32,
-    /// Of the program, cut at 15 bytes by the kernel.
+    /// Name of the program, cut at 15 bytes by the kernel.
     pub name: String,
 }
 
 /// State `TCP_LISTEN` (net/tcp_states.h).
 const LISTENS: &str = "0A";
 
-/// The process whose socket is in the way of `address`. `None`: there is none, or it is another
-/// user's.
-pub fn holder(address: SocketAddr) -> Option<PortHolder> {
+/// Finds the process whose socket is in the way of `address`. `None`: there is none, or it is
+/// another user's.
+pub(crate) fn find_port_holder(address: SocketAddr) -> Option<PortHolder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables = tables
         .iter()
@@ -39,7 +39,7 @@ pub fn holder(address: SocketAddr) -> Option<PortHolder> {
     })
 }
 
-/// The inodes of the sockets of a table that listen where `address` could not be bound beside them.
+/// Inodes of the listening sockets of a table that are in the way of `address`.
 fn listening(table: &str, address: SocketAddr) -> Vec<String> {
     let wanted = Bind::Tcp(address);
     let inode = |line: &str| {
@@ -91,7 +91,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         for ip in ["127.0.0.1", "0.0.0.0", "::"] {
             let address = SocketAddr::new(ip.parse().unwrap(), port);
-            let found = holder(address).map(|holder| holder.pid);
+            let found = find_port_holder(address).map(|holder| holder.pid);
             assert_eq!(found, Some(std::process::id()), "{ip}");
         }
         drop(listener);

@@ -1,5 +1,5 @@
-//! The signals of the process held back until their handlers stand. One that arrives before would
-//! end the process, as the kernel does by default with all but a few.
+//! Blocks the process's signals until their handlers are installed. An earlier one would end the
+//! process, as is the kernel's default for most.
 
 #![allow(unsafe_code)]
 
@@ -12,22 +12,21 @@ use libc::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, c_int, s
 /// kernel.
 const ANSWERED: [c_int; 7] = [SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
 
-/// Holds the signals back in this thread and in those that it starts from now on; what comes
-/// meanwhile waits.
-pub fn block() {
+/// Blocks the signals in this thread and in those that it starts from now on; they stay pending.
+pub(crate) fn block() {
     mask(libc::SIG_BLOCK);
 }
 
-/// Lets the signals through in this thread again, those first that came meanwhile. One thread that
-/// takes them is enough for the process.
-pub fn unblock() {
+/// Unblocks the signals in this thread, pending ones first. One thread that takes them is enough
+/// for the process.
+pub(crate) fn unblock() {
     mask(libc::SIG_UNBLOCK);
 }
 
 fn mask(how: c_int) {
     let mut set = MaybeUninit::<sigset_t>::uninit();
-    // SAFETY: `sigemptyset` initialises the set that the other calls are given, all live on this stack; the numbers are
-    // signals, so that none of the calls can fail.
+    // SAFETY: `sigemptyset` initialises the set that the other calls are given, all live on this
+    // stack; the numbers are signals, so that none of the calls can fail.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in ANSWERED {

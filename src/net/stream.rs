@@ -1,4 +1,4 @@
-//! A connected stream of the set-up plane, TCP or unix, and its way out of tokio.
+//! A connected stream during set-up, TCP or unix, that can leave tokio.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Peer;
 
-/// One connected socket, registered with the tokio runtime it was made on.
+/// A connected socket, registered with the tokio runtime it was made on.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
@@ -20,7 +20,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Joins a non-blocking socket to the present tokio runtime.
+    /// Registers a non-blocking socket with the present tokio runtime.
     pub fn from_owned_fd(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
         Ok(match peer {
             Peer::V4(..) | Peer::V6(..) => Self::Tcp(TcpStream::from_std(socket.into())?),
@@ -36,7 +36,7 @@ impl Stream {
         })
     }
 
-    /// Where the peer connected to; `None` of a unix socket.
+    /// The address that the peer connected to; `None` for a unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
@@ -52,13 +52,13 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has finished or reset, with bytes before that or without, and says which; nothing is read.
-    /// epoll's RDHUP tells of it: no timer and no system call before it comes.
+    /// Waits until the peer has sent a FIN or a RST, and returns which; reads nothing. Uses epoll's
+    /// RDHUP: no timer and no system call before it comes.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn read_closed(&self) -> io::Error {
-        // Not asked for: what tokio tells with it is the end of the reading side.
+        // PRIORITY itself is not of interest: tokio reports the end of the reading side with it.
         let closed = match self {
             Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
             Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
@@ -73,8 +73,8 @@ impl Stream {
         }
     }
 
-    /// The same for a task that polls. That there is something to read is forgotten until more of it comes: from here on the
-    /// stream is read elsewhere, or closed.
+    /// As [`Stream::read_closed`], for a task that polls. Clears the readiness for reading until
+    /// more comes: from here on the stream is read elsewhere, or closed.
     pub fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             if let Some(closed) = self.read_closed().now_or_never() {
@@ -97,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// Reads what is there without taking it; waits for the first byte. 0 is the end of the stream.
+    /// Reads without consuming; waits for the first byte. 0 is the end of the stream.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -118,62 +118,67 @@ impl Stream {
             },
         }
     }
-}
 
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tcp(stream) => Pin::new(stream as &mut dyn Io),
+            Self::Unix(stream) => Pin::new(stream as &mut dyn Io),
         }
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
+/// A stream that bytes are read from and written to.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+/// Implements `AsyncRead` and `AsyncWrite` for an enum of streams, by the one that its `io` returns.
+/// Writes are vectored.
+macro_rules! delegate_io {
+    ($streams:ty) => {
+        impl tokio::io::AsyncRead for $streams {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut tokio::io::ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                self.io().poll_read(cx, buf)
+            }
         }
-    }
 
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
+        impl tokio::io::AsyncWrite for $streams {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self.io().poll_write(cx, bytes)
+            }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                slices: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.io().poll_write_vectored(cx, slices)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.io().poll_flush(cx)
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.io().poll_shutdown(cx)
+            }
         }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
+    };
 }
+pub(crate) use delegate_io;
+
+delegate_io!(Stream);
 
 #[cfg(test)]
 mod tests {

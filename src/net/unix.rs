@@ -1,5 +1,5 @@
-//! The path of a unix socket that listens: a stale file is replaced, and the file has its rights
-//! before anybody can connect. Until the socket listens, the kernel refuses every connect.
+//! The file of a listening unix socket: a stale one is replaced, and the rights are set before a
+//! client can connect. Until the socket listens, the kernel refuses every connect.
 
 use std::fs::Permissions;
 use std::io;
@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::accounts::{group_id, user_id};
 use crate::config::FileRights;
 
-/// Removed with its listener, unless somebody else has replaced it.
+/// A socket file, removed with its listener, unless another process has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -55,11 +55,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the owner and the group are known here.
+/// Verifies that the owner and the group exist.
 ///
 /// # Errors
-/// The one that is not, or what keeps the kernel from telling.
-pub fn verify_rights(rights: &FileRights) -> io::Result<()> {
+/// The owner or group that does not exist, or an error of the lookup.
+pub(crate) fn verify_rights(rights: &FileRights) -> io::Result<()> {
     ids(rights).map(drop)
 }
 
@@ -70,7 +70,7 @@ fn ids(rights: &FileRights) -> io::Result<(Option<Uid>, Option<Gid>)> {
 }
 
 impl SocketFile {
-    /// By a descriptor, so that a link that somebody puts in its place is not followed.
+    /// Sets the rights by a descriptor, so that a link put in place of the file is not followed.
     pub fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
         if *rights == FileRights::default() {
             return Ok(());
@@ -91,7 +91,7 @@ impl SocketFile {
             changed.map_err(|errno| failed("change its owner", errno.into()))?;
         }
         if let Some(mode) = rights.mode {
-            // A descriptor by which nothing is read or written has no fchmod.
+            // A descriptor opened with O_PATH has no fchmod.
             let path = format!("/proc/self/fd/{}", file.as_raw_fd());
             let changed = std::fs::set_permissions(path, Permissions::from_mode(mode));
             changed.map_err(|error| failed("change its mode", error))?;
@@ -100,10 +100,10 @@ impl SocketFile {
     }
 
     fn verify_own(&self, file: &OwnedFd) -> io::Result<()> {
-        match rustix::fs::fstat(file.as_fd())?.st_ino == self.inode {
-            true => Ok(()),
-            false => Err(io::Error::other("another file has taken its place")),
+        if rustix::fs::fstat(file.as_fd())?.st_ino != self.inode {
+            return Err(io::Error::other("another file has taken its place"));
         }
+        Ok(())
     }
 }
 
@@ -118,9 +118,9 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bind::{bind, bind_with};
     use super::*;
     use crate::config::Bind;
+    use crate::net::{bind, bind_with};
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777

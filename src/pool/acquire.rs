@@ -1,36 +1,42 @@
-//! The way from a connection to a lease: pick at once, or wait in the queue.
+//! From a request to a lease: a pick at once, or a wait in the queue.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::backend::Backend;
+use super::backend_pool::Pool;
+use super::clock::clock;
+use super::lease::Lease;
+use super::request::{AcquireError, BackendRequest};
+use super::view::{PickError, PickRequest, View};
 use crate::balance::{address_hash, bytes_hash};
 use crate::config::Balance;
-use crate::pool::view::{Miss, SlotRequest, View};
-use crate::pool::{AcquireError, Backend, BackendRequest, Lease, Pool, clock};
 
 impl Pool {
-    /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are full.
+    /// Picks a backend and counts the connection on it; waits in the queue, in order, while all are
+    /// full.
     ///
-    /// Backends in `pick.tried` are avoided: another primary comes first, then a backup, and only when every usable
-    /// backend was tried, one of them again.
+    /// Backends in `request.tried` are avoided: another primary comes first, then a backup, and
+    /// only when every usable backend was tried, one of them again.
     ///
     /// # Errors
-    /// `NoBackend` at once when none can be used, also for those who wait when the last one goes; `Full` without a
-    /// queue, `QueueFull`, and `QueueTimeout` after `queue_timeout`.
+    /// `NoBackend` at once when none can be used, also for those who wait when the last one goes;
+    /// `Full` without a queue, `QueueFull`, and `QueueTimeout` after `queue_timeout`.
     ///
     /// # Cancel safety
     /// A dropped future leaves the queue; a lease it was given meanwhile is freed for the next.
-    pub async fn acquire(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
-        let answer = match self.at_once(pick) {
+    pub async fn acquire(&self, request: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
+        let answer = match self.try_acquire(request) {
             Some(answer) => answer,
-            None => self.wait(pick).await,
+            None => self.acquire_queued(request).await,
         };
         answer.inspect_err(|error| self.counters.refused(*error))
     }
 
-    /// As [`Pool::acquire`] for those who cannot wait. `None`: it would have to wait, and nothing is counted.
-    pub fn acquire_now(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
-        let answer = self.at_once(pick)?;
+    /// As [`Pool::acquire`] for callers that cannot wait. `None`: it would have to wait, and
+    /// nothing is counted.
+    pub fn acquire_now(&self, request: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
+        let answer = self.try_acquire(request)?;
         Some(answer.inspect_err(|error| self.counters.refused(*error)))
     }
 
@@ -46,49 +52,47 @@ impl Pool {
         self.queue.is_empty() && self.view.load().has_room_elsewhere(tried)
     }
 
-    /// `None`: it must wait.
-    fn at_once(&self, pick: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
+    /// Picks without waiting. `None`: the request must wait.
+    fn try_acquire(&self, request: &BackendRequest<'_>) -> Option<Result<Lease, AcquireError>> {
         let now = clock();
         self.refresh(now);
-        if let Some(lease) = again(pick) {
+        if let Some(lease) = returning_lease(request) {
             return Some(Ok(lease));
         }
         let view = self.view.load();
         if !self.queue.is_empty() {
             return None;
         }
-        match view.take(&want(&view, pick), now) {
+        match view.pick(&pick_request(&view, request), now) {
             Ok(lease) => Some(Ok(lease)),
-            Err(Miss::NoBackend) => Some(Err(AcquireError::NoBackend)),
-            Err(Miss::Full) if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
-            Err(Miss::Full) => None,
+            Err(PickError::NoBackend) => Some(Err(AcquireError::NoBackend)),
+            Err(PickError::Full) if view.settings.max_queue == 0 => Some(Err(AcquireError::Full)),
+            Err(PickError::Full) => None,
         }
     }
 
-    async fn wait(&self, pick: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
+    async fn acquire_queued(&self, request: &BackendRequest<'_>) -> Result<Lease, AcquireError> {
         let mut refresh_at = self.refresh_at.subscribe();
-        let (place, timeout) = {
+        let (mut wait, timeout) = {
             let view = self.view.load();
-            let place = self
-                .queue
-                .join(view.settings.max_queue, &want(&view, pick))
-                .ok_or(AcquireError::QueueFull)?;
-            (place, view.settings.queue_timeout)
+            let (max, request) = (view.settings.max_queue, pick_request(&view, request));
+            let joined = self.queue.join(max, &request);
+            let wait = joined.ok_or(AcquireError::QueueFull)?;
+            (wait, view.settings.queue_timeout)
         };
-        let mut place = place;
         self.serve_queue();
         let mut deadline = std::pin::pin!(tokio::time::sleep(timeout));
         loop {
             let refresh = *refresh_at.borrow_and_update();
-            // Every branch may be dropped: the answer stays in its place, the others carry nothing.
+            // Every branch may be dropped: the answer stays in the queue, the others carry nothing.
             let answer = tokio::select! {
                 biased;
-                answer = place.answer() => answer,
-                () = &mut deadline => match place.give_up() {
+                answer = wait.answer() => answer,
+                () = &mut deadline => match wait.give_up() {
                     Some(answer) => answer,
                     None => return Err(AcquireError::QueueTimeout(timeout)),
                 },
-                () = until(refresh) => {
+                () = sleep_until(refresh) => {
                     self.refresh(clock());
                     continue;
                 }
@@ -98,34 +102,36 @@ impl Pool {
         }
     }
 
-    /// Offers the room there is to those who wait, in order.
+    /// Offers the room there is to the requests in the queue, in order.
     pub(super) fn serve_queue(&self) {
         let now = clock();
-        self.queue.serve(|want| self.view.load().take(want, now));
+        self.queue
+            .serve(|request| self.view.load().pick(request, now));
     }
 }
 
-/// Back to where the client was. The gate alone decides: it knows its backend's state and room.
-fn again(pick: &BackendRequest<'_>) -> Option<Lease> {
-    let failed = |one: &&Arc<Backend>| pick.tried.iter().any(|tried| Arc::ptr_eq(tried, one));
-    let preferred = pick.preferred.filter(|one| !failed(one))?;
-    Lease::enter_again(preferred)
+/// A lease of the client's last backend. The connection counter alone decides: it knows the
+/// backend's state and room.
+fn returning_lease(request: &BackendRequest<'_>) -> Option<Lease> {
+    let failed = |one: &&Arc<Backend>| request.tried.iter().any(|tried| Arc::ptr_eq(tried, one));
+    let preferred = request.preferred.filter(|one| !failed(one))?;
+    Lease::take_returning(preferred)
 }
 
-fn want<'a>(view: &View, pick: &BackendRequest<'a>) -> SlotRequest<'a> {
-    let by_address = || pick.client.map(address_hash);
+fn pick_request<'a>(view: &View, request: &BackendRequest<'a>) -> PickRequest<'a> {
+    let by_address = || request.client.map(address_hash);
     let hash = match view.settings.balance {
         Balance::IpHash => by_address(),
-        Balance::Hash(_) => pick.key.map(bytes_hash).or_else(by_address),
+        Balance::Hash(_) => request.key.map(bytes_hash).or_else(by_address),
         Balance::RoundRobin | Balance::LeastConn | Balance::Random => None,
     };
-    SlotRequest {
+    PickRequest {
         hash,
-        tried: pick.tried,
+        tried: request.tried,
     }
 }
 
-async fn until(at: Option<Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

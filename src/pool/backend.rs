@@ -1,62 +1,94 @@
-//! One node of a pool, as its users see it: what it is, how it does, and the words of its three writers.
+//! A node of a pool, as its users see it: identity, state, counts, and the input of its writers.
 //!
-//! A backend outlives its place in the pool: live connections hold it, and a reload finds it again by its name.
-//! Every change goes through the pool, so that the very next pick sees it.
+//! A backend outlives its membership: live connections hold it, and a reload finds it again by its
+//! name. After every change the pool recomputes its view, so that the next pick sees it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::clock::clock;
+use super::connection_counter::{AdmitMode, ConnectionCounter};
+use super::losses::Losses;
+use super::states::{BackendState, OperatorState};
+use super::status::BackendStatus;
+use super::waiting::WaitingCount;
 use crate::config::{self, Address};
 use crate::net::Endpoint;
 use crate::observe::BackendCounters;
-use crate::pool::connection_counter::{Admits, ConnectionCounter};
-use crate::pool::losses::Losses;
-use crate::pool::queue::Queue;
-use crate::pool::status::BackendStatus;
-use crate::pool::{BackendState, OperatorState, Pool, clock};
 
-/// One node of a pool: its identity is (pool, name).
+/// The pool of a backend, for events that concern more than the backend itself.
+pub(super) trait BackendOwner: fmt::Debug + Send + Sync {
+    fn settings(&self) -> Arc<config::Pool>;
+
+    /// Recomputes the pool's view after a change of a backend.
+    fn recompute(&self, now: Instant);
+
+    /// Recomputes the view if its time has come: an ejection is over.
+    fn refresh(&self, now: Instant);
+
+    /// Ejects a backend that has failed, if the pool can spare it.
+    fn eject(&self, backend: &Backend, now: Instant, why: &str);
+
+    fn serve_queue(&self);
+
+    /// Tells followers of the membership that an address has changed.
+    fn notify_changed(&self);
+
+    /// Tells that a check has taken a backend down.
+    fn notify_fall(&self);
+}
+
+/// A backend's links to its pool.
+#[derive(Debug)]
+pub(super) struct PoolLink {
+    pub(super) name: Arc<str>,
+    /// Gone once the server has dropped the pool.
+    pub(super) owner: Weak<dyn BackendOwner>,
+    pub(super) waiting: WaitingCount,
+}
+
+/// A node of a pool, identified by (pool, name).
 #[derive(Debug)]
 pub struct Backend {
-    /// They know its name and its pool's.
+    /// With the backend's name and the pool's.
     counters: Arc<BackendCounters>,
-    gate: ConnectionCounter,
+    connections: ConnectionCounter,
     /// Notified when `live` reaches 0.
     idle: Notify,
-    /// Notified when a check is wanted before its time.
+    /// Notified when a check is due before its time.
     check_wanted: Notify,
-    /// Whether a success has failures to clear: spares the lock on every other one.
+    /// Whether a success has failures to clear: others need no lock.
     failing: AtomicBool,
-    /// It accepted and reset, and has served nobody since.
+    /// True after a connection was accepted and reset, until one is answered.
     unanswering: AtomicBool,
     losses: Losses,
     /// See [`Backend::take_fall`].
-    fell: AtomicBool,
+    has_fallen: AtomicBool,
     status: Mutex<BackendStatus>,
-    /// Gone when the server let the pool go.
-    home: Weak<Pool>,
-    queue: Arc<Queue>,
+    owner: Weak<dyn BackendOwner>,
+    waiting: WaitingCount,
 }
 
 impl Backend {
     /// Closed until the pool has it in its view.
-    pub(super) fn new(home: &Home, status: BackendStatus) -> Arc<Self> {
+    pub(super) fn new(link: &PoolLink, status: BackendStatus) -> Arc<Self> {
         let name = Arc::from(status.settings().name.as_str());
         Arc::new(Backend {
-            counters: BackendCounters::new(home.name.clone(), name),
-            gate: ConnectionCounter::new(status.settings().max_connections),
+            counters: BackendCounters::new(link.name.clone(), name),
+            connections: ConnectionCounter::new(status.settings().max_connections),
             idle: Notify::new(),
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
             unanswering: AtomicBool::new(false),
             losses: Losses::default(),
-            fell: AtomicBool::new(false),
+            has_fallen: AtomicBool::new(false),
             status: Mutex::new(status),
-            home: home.pool.clone(),
-            queue: home.queue.clone(),
+            owner: link.owner.clone(),
+            waiting: link.waiting.clone(),
         })
     }
 
@@ -73,12 +105,12 @@ impl Backend {
         &self.counters
     }
 
-    /// As configured or discovered.
+    /// The address as configured or discovered.
     pub fn address(&self) -> Address {
         self.status().settings().address.clone()
     }
 
-    /// What it is called by those who verify its certificate: its host name, else its IP address.
+    /// The name that its certificate is verified against: its host name, else its IP address.
     pub fn host(&self) -> String {
         let status = self.status();
         let settings = status.settings();
@@ -95,34 +127,35 @@ impl Backend {
         self.status().endpoint().cloned()
     }
 
-    /// The answer to a lookup of a `Name` address; an error keeps the last good one. For another kind of address it does
-    /// nothing.
+    /// Takes the answer to a lookup of a `Name` address; an error keeps the last good one. Other
+    /// kinds of address ignore it.
     pub fn resolved(&self, answer: Result<Endpoint, String>) {
-        let mut moved = false;
-        self.write(clock(), |status| moved = status.resolved(answer));
-        if let Some(home) = self.home.upgrade().filter(|_| moved) {
-            home.bump();
+        let moved = self.write(clock(), |status| status.resolved(answer));
+        if let Some(owner) = self.owner.upgrade().filter(|_| moved) {
+            owner.notify_changed();
         }
     }
 
-    /// A connect succeeded. Counts it.
+    /// Counts a connect that succeeded.
     pub fn connected(&self, now: Instant) {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
-        match self.unanswering.load(Ordering::Relaxed) {
-            // It is not back yet, and it may be long until it shows: others may try meanwhile.
-            true => self.gate.renew_probe(),
-            false => self.succeeded(now),
+        if self.unanswering.load(Ordering::Relaxed) {
+            // Not proven yet, and that may take long: other connections may probe meanwhile.
+            self.connections.renew_probe();
+        } else {
+            self.succeeded(now);
         }
     }
 
-    /// It accepted and reset in place of serving. Counts as a failed connect, and until it serves no mere connect makes up
-    /// for it: whoever accepts and resets would never be ejected.
-    pub fn unanswered(&self, now: Instant, why: &str) {
+    /// Counts a connection that was accepted and reset in place of an answer as a failed connect.
+    /// Until the backend answers, no mere connect makes up for it: a node that accepts and resets
+    /// would never be ejected.
+    pub fn failed_to_answer(&self, now: Instant, why: &str) {
         self.unanswering.store(true, Ordering::Relaxed);
         self.connect_failed(now, why);
     }
 
-    /// It has answered a request, or a raw connection to it has moved a byte.
+    /// Notes an answer to a request, or a byte of a raw connection.
     pub fn answered(&self) {
         if self.unanswering.load(Ordering::Relaxed) {
             self.unanswering.store(false, Ordering::Relaxed);
@@ -136,80 +169,80 @@ impl Backend {
         }
     }
 
-    /// Clears what failed before a success; whether that was the first one of an ejected backend, or of one that was taken
-    /// back for want of others.
+    /// Clears earlier failures; true for the first success of an ejected backend, or of one that
+    /// was readmitted as a last resort.
     fn has_recovered(&self) -> bool {
         let mut status = self.status();
         let counts = status.outlier.succeeded();
-        // Under the lock, as it is set: no failure is left behind without it.
+        // Under the lock, as where it is set: no failure is left without it.
         self.failing.store(!counts, Ordering::Relaxed);
         counts && (status.outlier.is_ejected() || status.outlier.is_last_resort())
     }
 
-    /// A connect failed by the backend's fault: never call it for an error that is ours (`ConnectError::is_ours`).
-    /// Counts it and holds it against the backend.
+    /// Counts a connect that failed by the backend's fault and charges it to the backend. Never
+    /// call it for an error that is ours (`ConnectError::is_ours`).
     pub fn connect_failed(&self, now: Instant, why: &str) {
-        self.connect_given_up(why);
-        self.blame(now, why);
+        self.count_connect_failure(why);
+        self.charge_failure(now, why);
     }
 
-    /// A connect failed, and nothing more is held against the backend for it. Counts it.
-    pub fn connect_given_up(&self, why: &str) {
+    /// Counts a failed connect that has been charged already.
+    pub fn count_connect_failure(&self, why: &str) {
         self.counters
             .connect_failures
             .fetch_add(1, Ordering::Relaxed);
         self.status().last_error = Some((SystemTime::now(), why.to_owned()));
     }
 
-    /// Holds a connect against the backend, one that has failed or that is overdue. Enough of them
-    /// within the window eject it for a while, if the pool can spare it.
-    pub fn blame(&self, now: Instant, why: &str) {
-        let Some(home) = self.home.upgrade() else {
+    /// Charges a connect to the backend that has failed or is overdue. Enough of them within the
+    /// window eject it for a while, if the pool can spare it.
+    pub fn charge_failure(&self, now: Instant, why: &str) {
+        let Some(owner) = self.owner.upgrade() else {
             return;
         };
-        let settings = home.settings();
+        let settings = owner.settings();
         let enough = {
             let mut status = self.status();
             self.failing.store(true, Ordering::Relaxed);
             status.outlier.failed(now, &settings.outlier)
         };
         if enough {
-            home.eject(self, now, why);
+            owner.eject(self, now, why);
         }
     }
 
-    /// Connects to it that have succeeded so far.
+    /// Connects that have succeeded so far.
     pub fn connects(&self) -> u64 {
         self.counters.connections.load(Ordering::Relaxed)
     }
 
-    /// When a connect failed last, and why.
+    /// The last failed connect: when, and why.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         self.status().last_error.clone()
     }
 
-    /// The active check's verdict, after `rise` and `fall` were counted.
-    ///
-    /// It may be told after every check: only another verdict than the last one changes the pool.
+    /// Takes the active check's verdict, after `rise` and `fall` were counted. May be called after
+    /// every check: only a change of the verdict changes the pool.
     pub fn set_check(&self, up: bool, reason: &str, now: Instant) {
         if self.status().repeat_check(up, reason) {
             return;
         }
         self.write(now, |status| status.set_check(up, reason));
-        self.losses.tell();
-        if !up && let Some(home) = self.home.upgrade() {
-            self.fell.store(true, Ordering::Relaxed);
-            home.falls.send_replace(());
+        self.losses.notify();
+        if !up && let Some(owner) = self.owner.upgrade() {
+            self.has_fallen.store(true, Ordering::Relaxed);
+            owner.notify_fall();
         }
     }
 
-    /// Whether a check has taken it down since the last time this was asked.
+    /// Whether a check has taken it down since the last call.
     pub fn take_fall(&self) -> bool {
-        self.fell.swap(false, Ordering::Relaxed)
+        self.has_fallen.swap(false, Ordering::Relaxed)
     }
 
-    /// A check could not be made for a reason of our own: that decides nothing, and is told while no check has been made.
-    pub fn check_hindered(&self, why: &str) {
+    /// Notes that a check could not be made for a local reason. The verdict stays; the reason is
+    /// shown while no check has been made.
+    pub fn check_skipped(&self, why: &str) {
         self.status().check_hindered(why);
     }
 
@@ -218,68 +251,64 @@ impl Backend {
         self.status().check_up()
     }
 
-    /// Whether a check has said so: not before the first one, nor since maintenance or at another address. Then the next
-    /// check decides alone.
+    /// Whether a check has decided: false before the first one, and after maintenance or a change
+    /// of address. The next check decides alone then.
     pub fn is_checked(&self) -> bool {
         self.status().is_checked()
     }
 
-    /// Whether a check has succeeded since the first one. While none has, one success brings it up.
+    /// Whether a check has succeeded since the first one. While none has, one success brings the
+    /// backend up.
     pub fn is_proven(&self) -> bool {
         self.status().is_proven()
     }
 
-    /// Grows when a running check is about what has been: maintenance has ended, or the address is another one.
+    /// Grows when the result of a running check is outdated: maintenance has ended, or the address
+    /// has changed.
     pub fn check_epoch(&self) -> u64 {
         self.status().check_epoch()
     }
 
-    /// Returns when a check is wanted before its time: the backend has left maintenance. For the one task that checks it.
+    /// Returns when a check is due before its time: the backend has left maintenance. For the one
+    /// task that checks it.
     ///
     /// # Cancel safety
-    /// What is wanted stays until it is taken.
+    /// A notice stays until it is taken.
     pub async fn check_wanted(&self) {
         self.check_wanted.notified().await;
     }
 
     pub fn set_operator(&self, operator: OperatorState) {
-        let mut left_maintenance = false;
-        self.write(clock(), |status| {
-            left_maintenance = status.set_operator(operator);
-        });
+        let left_maintenance = self.write(clock(), |status| status.set_operator(operator));
         if left_maintenance {
             self.check_wanted.notify_one();
         }
-        self.losses.tell();
+        self.losses.notify();
     }
 
-    /// The operator ends its connections, or has ended them: while it is drained, a sticky cookie brings nobody back.
+    /// Notes that the operator ends its connections, or has ended them: while it is drained, sticky
+    /// cookies are not followed.
     pub fn set_emptying(&self, emptying: bool) {
-        self.write(clock(), |status| status.emptying = emptying);
+        self.write(clock(), |status| status.operator.emptying = emptying);
     }
 
     pub fn operator(&self) -> OperatorState {
-        self.status().operator
+        self.status().operator.state
     }
 
-    /// The operator's weight, 0..=256; kept over reloads. `None` = the configured one.
+    /// Sets the operator's weight, 0..=256; kept over reloads. `None` = the configured one.
     pub fn set_weight(&self, weight: Option<u16>) {
-        self.write(clock(), |status| status.weight = weight);
+        self.write(clock(), |status| status.operator.weight = weight);
     }
 
-    /// In force: the operator's or the configured one.
+    /// The weight in force: the operator's or the configured one.
     pub fn weight(&self) -> u16 {
         self.status().weight()
     }
 
-    /// The operator's weight, if one is set.
-    pub fn weight_override(&self) -> Option<u16> {
-        self.status().weight
-    }
-
     /// 0 = no own limit.
     pub fn max_connections(&self) -> u64 {
-        self.gate.max()
+        self.connections.max()
     }
 
     pub fn backup(&self) -> bool {
@@ -297,13 +326,13 @@ impl Backend {
         self.status().state()
     }
 
-    /// Why it is in its state.
+    /// The reason of the state.
     pub fn reason(&self) -> String {
         self.settle(clock());
         self.status().reason().to_owned()
     }
 
-    /// When its state changed last.
+    /// When the state changed last.
     pub fn since(&self) -> SystemTime {
         self.settle(clock());
         self.status().since()
@@ -311,23 +340,23 @@ impl Backend {
 
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
-        self.gate.live()
+        self.connections.live()
     }
 
-    /// Whether its leave is announced: drained, in maintenance or removed.
+    /// Whether it is leaving service: drained, in maintenance or removed.
     pub fn is_leaving(&self) -> bool {
         let status = self.status();
-        status.retired || status.operator != OperatorState::Ready
+        status.retired || status.operator.state != OperatorState::Ready
     }
 
-    /// Sessions that it ended without a Close, and what tells whether they are lost.
+    /// Sessions that the backend ended without a Close, and the signs that they are lost.
     pub fn losses(&self) -> &Losses {
         &self.losses
     }
 
-    /// Whether it takes connections of new clients, as far as its state goes.
+    /// Whether it takes new clients, as far as its state goes.
     pub fn takes_new(&self) -> bool {
-        self.gate.is_open()
+        self.connections.is_open()
     }
 
     /// Returns when no connection is live, at once if none is now.
@@ -345,104 +374,61 @@ impl Backend {
         }
     }
 
-    /// Puts it out for a while.
+    /// Ejects it for a while.
     pub(super) fn eject(&self, now: Instant, settings: &config::Outlier, why: &str) {
         self.counters.ejections.fetch_add(1, Ordering::Relaxed);
         let mut status = self.status();
         status.eject(now, settings, why);
-        // The success of its probe must find that there is something to end.
+        // The success of its probe must find an ejection to end.
         self.failing.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn gate(&self) -> &ConnectionCounter {
-        &self.gate
+    pub(super) fn connections(&self) -> &ConnectionCounter {
+        &self.connections
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, BackendStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn configure(&self, settings: config::Backend, checked: bool) {
-        self.gate.set_max(settings.max_connections);
-        self.status().configure(settings, checked);
+    pub(super) fn configure(&self, settings: config::Backend, has_check: bool) {
+        self.connections.set_max(settings.max_connections);
+        self.status().configure(settings, has_check);
     }
 
-    /// From now on nobody enters; the operator sees it until it is empty.
+    /// Closes it to new connections; it is listed until it is empty.
     pub(super) fn retire(&self) {
-        self.gate.set_door(Admits::Closed);
+        self.connections.set_mode(AdmitMode::Closed);
         self.status().retired = true;
-        self.losses.tell();
+        self.losses.notify();
     }
 
-    /// One connection left.
-    fn left(&self) {
-        if self.gate.leave() == 0 {
+    /// Uncounts a connection that has ended.
+    pub(super) fn released(&self) {
+        if self.connections.leave() == 0 {
             self.idle.notify_waiters();
         }
-        if self.queue.is_empty() {
+        if self.waiting.get() == 0 {
             return;
         }
-        if let Some(home) = self.home.upgrade() {
-            home.serve_queue();
+        if let Some(owner) = self.owner.upgrade() {
+            owner.serve_queue();
         }
     }
 
-    fn write(&self, now: Instant, change: impl FnOnce(&mut BackendStatus)) {
-        match self.home.upgrade() {
-            Some(home) => home.update(now, || change(&mut self.status())),
-            None => {
-                let mut status = self.status();
-                change(&mut status);
-                status.settle(now);
-            }
+    fn write<T>(&self, now: Instant, change: impl FnOnce(&mut BackendStatus) -> T) -> T {
+        let changed = change(&mut self.status());
+        match self.owner.upgrade() {
+            Some(owner) => owner.recompute(now),
+            None => drop(self.status().settle(now)),
         }
+        changed
     }
 
-    /// Lets time do its work: an ejection that is over.
+    /// Applies the passing of time: an ejection that is over.
     fn settle(&self, now: Instant) {
-        if let Some(home) = self.home.upgrade() {
-            home.refresh(now);
+        if let Some(owner) = self.owner.upgrade() {
+            owner.refresh(now);
         }
-    }
-}
-
-/// What a backend knows of its pool.
-#[derive(Debug)]
-pub(super) struct Home {
-    pub(super) name: Arc<str>,
-    pub(super) pool: Weak<Pool>,
-    pub(super) queue: Arc<Queue>,
-}
-
-/// Counts one connection on one backend, from before its connect; dropping it uncounts, lets the queue move on and
-/// wakes who waits in `emptied`.
-#[derive(Debug)]
-pub struct Lease {
-    backend: Arc<Backend>,
-}
-
-impl Lease {
-    /// `None` when the backend is closed or full.
-    pub(super) fn enter(backend: &Arc<Backend>) -> Option<Lease> {
-        backend.gate.enter().then(|| Lease {
-            backend: backend.clone(),
-        })
-    }
-
-    /// The same for a client that comes back, which a drain may let in.
-    pub(super) fn enter_again(backend: &Arc<Backend>) -> Option<Lease> {
-        backend.gate.enter_again().then(|| Lease {
-            backend: backend.clone(),
-        })
-    }
-
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.backend.left();
     }
 }

@@ -1,37 +1,31 @@
-//! The door of one backend: how many connections are in, how many may be, and whether it is open at all.
+//! Live connections of one backend, their limit, and which connections are admitted at all.
 //!
-//! Count and door are one word, so that nobody slips in between "closed" and "counted": once `close` returned, the
-//! count only falls. A drained backend may be kept open for those who come back to it.
+//! Count and mode share one atomic word, so that no connection enters between "closed" and
+//! "counted": once the mode is `Closed`, the count only falls.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-/// The bit of `word` that is set while closed.
-const CLOSED: u64 = 1 << 63;
-/// Beside `CLOSED`: open for those who come back.
-const KEPT: u64 = 1 << 62;
-/// Beside `CLOSED`: one may enter, to probe the backend.
-const PROBE: u64 = 1 << 61;
-/// Beside `CLOSED`: the one that probes it is in.
-const PROBED: u64 = 1 << 60;
-/// Beside `CLOSED`: it is tried, as nobody else is left. The other bits count.
-const TRIED: u64 = 1 << 59;
-const COUNT: u64 = !(CLOSED | KEPT | PROBE | PROBED | TRIED);
+/// The bits of a word below these are the count, those above it the mode.
+const MODE_SHIFT: u32 = 56;
+const COUNT: u64 = (1 << MODE_SHIFT) - 1;
 
-/// For whom the door is open.
+/// Which connections a backend admits, as far as it has room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admits {
+pub(super) enum AdmitMode {
     Open,
-    /// For those who were here before, by a sticky cookie.
-    Kept,
-    /// For one, whose connect shows whether the backend works again.
+    /// Clients that were here before, by a sticky cookie.
+    Returning,
+    /// A single connection, whose connect shows whether the backend works again.
     Probe,
-    /// For everybody, though the backend is down: no other one is left.
-    Try,
+    /// None: that probe is under way. Only the counter itself sets this mode.
+    Probing,
+    /// All connections, though the backend is down: no other backend is left.
+    LastResort,
     Closed,
 }
 
-// Sequential consistency throughout: the queue relies on "I queued, then saw it full" and "I left, then saw nobody
-// queued" excluding each other.
+// Sequential consistency throughout: the queue relies on "I queued, then saw it full" and "I left,
+// then saw an empty queue" excluding each other.
 #[derive(Debug)]
 pub(super) struct ConnectionCounter {
     word: AtomicU64,
@@ -43,40 +37,54 @@ impl ConnectionCounter {
     /// Closed and empty.
     pub(super) fn new(max: u64) -> Self {
         ConnectionCounter {
-            word: AtomicU64::new(CLOSED),
+            word: AtomicU64::new(pack(AdmitMode::Closed, 0)),
             max: AtomicU64::new(max),
         }
     }
 
-    /// Counts one more, unless closed or full.
+    /// Counts one more connection, unless closed or full.
     pub(super) fn enter(&self) -> bool {
-        let admit = |word: u64| self.admits(word).then(|| entered(word));
-        self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
+        self.count_if(|word| self.admits(word))
     }
 
-    /// The same for one who comes back.
-    pub(super) fn enter_again(&self) -> bool {
-        let admit = |word: u64| self.admits_again(word).then(|| entered(word));
-        self.word.fetch_update(SeqCst, SeqCst, admit).is_ok()
+    /// As [`ConnectionCounter::enter`], for a returning client.
+    pub(super) fn enter_returning(&self) -> bool {
+        let returns = |word| mode(word) == AdmitMode::Returning && self.has_room_at(word);
+        self.count_if(|word| self.admits(word) || returns(word))
     }
 
-    /// Uncounts one that entered; how many are left. The place of a probe is free again: whether it was the probe that
-    /// left is not known, and a second one does no harm.
+    fn count_if(&self, admits: impl Fn(u64) -> bool) -> bool {
+        let counted = |word| {
+            let entered = match mode(word) {
+                AdmitMode::Probe => AdmitMode::Probing,
+                mode => mode,
+            };
+            admits(word).then(|| pack(entered, (word & COUNT) + 1))
+        };
+        self.word.fetch_update(SeqCst, SeqCst, counted).is_ok()
+    }
+
+    /// Uncounts a connection and returns how many are left. Lets the next probe in: whether it was
+    /// the probe that left is not known, and a second one does no harm.
     pub(super) fn leave(&self) -> u64 {
         let before = self.word.fetch_sub(1, SeqCst);
-        if before & PROBED != 0 {
+        if mode(before) == AdmitMode::Probing {
             self.renew_probe();
         }
         (before & COUNT).saturating_sub(1)
     }
 
-    /// Lets in the next one that probes, where one is in.
+    /// Lets the next probe in while one is under way.
     pub(super) fn renew_probe(&self) {
-        let free = |word: u64| (word & PROBED != 0).then_some(word & !PROBED | PROBE);
-        // Refused where nobody probes.
-        let _ = self.word.fetch_update(SeqCst, SeqCst, free);
+        let renewed = |word| {
+            let is_probing = mode(word) == AdmitMode::Probing;
+            is_probing.then(|| pack(AdmitMode::Probe, word & COUNT))
+        };
+        // Refused where no probe is under way.
+        let _ = self.word.fetch_update(SeqCst, SeqCst, renewed);
     }
 
+    /// Whether a new connection would be admitted now.
     pub(super) fn has_room(&self) -> bool {
         self.admits(self.word.load(SeqCst))
     }
@@ -85,54 +93,61 @@ impl ConnectionCounter {
         self.word.load(SeqCst) & COUNT
     }
 
-    pub(super) fn set_door(&self, door: Admits) {
-        let bits = |word: u64| match door {
-            Admits::Open => 0,
-            Admits::Kept => CLOSED | KEPT,
-            Admits::Probe if word & PROBED != 0 => CLOSED | PROBED,
-            Admits::Probe => CLOSED | PROBE,
-            Admits::Try => CLOSED | TRIED,
-            Admits::Closed => CLOSED,
+    pub(super) fn set_mode(&self, wanted: AdmitMode) {
+        let set = |word| {
+            let mode = match (wanted, mode(word)) {
+                (AdmitMode::Probe, AdmitMode::Probing) => AdmitMode::Probing,
+                _ => wanted,
+            };
+            Some(pack(mode, word & COUNT))
         };
-        let set = |word: u64| Some(word & COUNT | bits(word));
         // Never refused.
         let _ = self.word.fetch_update(SeqCst, SeqCst, set);
     }
 
-    /// For everybody, and not only for a try.
+    /// Whether new connections are admitted, and not only as a last resort.
     pub(super) fn is_open(&self) -> bool {
-        self.word.load(SeqCst) & CLOSED == 0
+        mode(self.word.load(SeqCst)) == AdmitMode::Open
     }
 
     pub(super) fn max(&self) -> u64 {
         self.max.load(SeqCst)
     }
 
-    /// Below the present count it lets nobody in until enough have left.
+    /// Sets the limit. Below the present count it admits no connection until enough have left.
     pub(super) fn set_max(&self, max: u64) {
         self.max.store(max, SeqCst);
     }
 
     fn admits(&self, word: u64) -> bool {
-        (word & CLOSED == 0 || word & (PROBE | TRIED) != 0) && self.fits(word)
+        let admits_new = matches!(
+            mode(word),
+            AdmitMode::Open | AdmitMode::Probe | AdmitMode::LastResort
+        );
+        admits_new && self.has_room_at(word)
     }
 
-    fn admits_again(&self, word: u64) -> bool {
-        self.admits(word) || word & KEPT != 0 && self.fits(word)
-    }
-
-    fn fits(&self, word: u64) -> bool {
+    fn has_room_at(&self, word: u64) -> bool {
         let max = self.max();
         max == 0 || word & COUNT < max
     }
 }
 
-/// One more is in. Whoever takes the place of the probe closes the door behind him.
-fn entered(word: u64) -> u64 {
-    match word & PROBE {
-        0 => word + 1,
-        _ => (word & !PROBE | PROBED) + 1,
-    }
+fn pack(mode: AdmitMode, count: u64) -> u64 {
+    (mode as u64) << MODE_SHIFT | count
+}
+
+fn mode(word: u64) -> AdmitMode {
+    const MODES: [AdmitMode; 5] = [
+        AdmitMode::Open,
+        AdmitMode::Returning,
+        AdmitMode::Probe,
+        AdmitMode::Probing,
+        AdmitMode::LastResort,
+    ];
+    let number = usize::try_from(word >> MODE_SHIFT).ok();
+    let mode = number.and_then(|number| MODES.get(number));
+    mode.copied().unwrap_or(AdmitMode::Closed)
 }
 
 #[cfg(test)]
@@ -141,95 +156,113 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     #[test]
-    fn closed_lets_nobody_in_and_everybody_out() {
-        let gate = ConnectionCounter::new(0);
-        assert!(!gate.enter());
-        gate.set_door(Admits::Open);
-        assert!(gate.enter() && gate.enter());
-        gate.set_door(Admits::Closed);
-        assert!(!gate.enter_again());
-        assert!(!gate.enter() && !gate.has_room());
-        assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
+    fn closed_admits_no_connection_and_lets_all_leave() {
+        let counter = ConnectionCounter::new(0);
+        assert!(!counter.enter());
+        counter.set_mode(AdmitMode::Open);
+        assert!(counter.enter() && counter.enter());
+        counter.set_mode(AdmitMode::Closed);
+        assert!(!counter.enter_returning());
+        assert!(!counter.enter() && !counter.has_room());
+        assert_eq!(
+            (counter.leave(), counter.leave(), counter.live()),
+            (1, 0, 0)
+        );
     }
 
     #[test]
-    fn a_kept_door_lets_in_who_comes_back_up_to_the_limit() {
-        let gate = ConnectionCounter::new(2);
-        gate.set_door(Admits::Kept);
-        assert!(!gate.enter() && !gate.has_room() && !gate.is_open());
-        assert!(gate.enter_again() && gate.enter_again() && !gate.enter_again());
-        assert_eq!(gate.live(), 2);
-        gate.set_door(Admits::Closed);
-        assert_eq!((gate.leave(), gate.leave(), gate.live()), (1, 0, 0));
-        assert!(!gate.enter_again());
-        gate.set_door(Admits::Open);
-        assert!(gate.enter() && gate.enter_again() && !gate.enter_again());
+    fn returning_clients_are_admitted_up_to_the_limit() {
+        let counter = ConnectionCounter::new(2);
+        counter.set_mode(AdmitMode::Returning);
+        assert!(!counter.enter() && !counter.has_room() && !counter.is_open());
+        assert!(
+            counter.enter_returning() && counter.enter_returning() && !counter.enter_returning()
+        );
+        assert_eq!(counter.live(), 2);
+        counter.set_mode(AdmitMode::Closed);
+        assert_eq!(
+            (counter.leave(), counter.leave(), counter.live()),
+            (1, 0, 0)
+        );
+        assert!(!counter.enter_returning());
+        counter.set_mode(AdmitMode::Open);
+        assert!(counter.enter() && counter.enter_returning() && !counter.enter_returning());
     }
 
     #[test]
-    fn the_door_of_a_probe_lets_in_one_until_it_has_left() {
-        let gate = ConnectionCounter::new(0);
-        gate.set_door(Admits::Open);
-        assert!(gate.enter());
-        gate.set_door(Admits::Probe);
-        assert!(gate.has_room() && !gate.is_open());
-        assert!(gate.enter() && !gate.enter() && !gate.enter_again() && !gate.has_room());
-        gate.set_door(Admits::Probe);
-        assert!(!gate.enter(), "the probe is still under way");
-        assert_eq!(gate.leave(), 1);
-        assert!(gate.enter_again() && !gate.enter());
-        gate.set_door(Admits::Open);
-        assert!(gate.enter());
-        assert_eq!((gate.leave(), gate.leave(), gate.leave()), (2, 1, 0));
-        gate.set_door(Admits::Closed);
-        assert!(!gate.enter() && !gate.has_room());
+    fn one_probe_is_admitted_at_a_time() {
+        let counter = ConnectionCounter::new(0);
+        counter.set_mode(AdmitMode::Open);
+        assert!(counter.enter());
+        counter.set_mode(AdmitMode::Probe);
+        assert!(counter.has_room() && !counter.is_open());
+        assert!(
+            counter.enter()
+                && !counter.enter()
+                && !counter.enter_returning()
+                && !counter.has_room()
+        );
+        counter.set_mode(AdmitMode::Probe);
+        assert!(!counter.enter(), "the probe is still under way");
+        assert_eq!(counter.leave(), 1);
+        assert!(counter.enter_returning() && !counter.enter());
+        counter.set_mode(AdmitMode::Open);
+        assert!(counter.enter());
+        assert_eq!(
+            (counter.leave(), counter.leave(), counter.leave()),
+            (2, 1, 0)
+        );
+        counter.set_mode(AdmitMode::Closed);
+        assert!(!counter.enter() && !counter.has_room());
     }
 
     #[test]
-    fn a_door_for_a_try_lets_in_up_to_the_limit_and_is_not_open() {
-        let gate = ConnectionCounter::new(2);
-        gate.set_door(Admits::Try);
-        assert!(gate.has_room() && !gate.is_open());
-        assert!(gate.enter() && gate.enter_again() && !gate.enter() && !gate.has_room());
-        assert_eq!((gate.leave(), gate.live()), (1, 1));
-        gate.set_door(Admits::Closed);
-        assert!(!gate.enter() && !gate.enter_again());
+    fn a_last_resort_admits_up_to_the_limit_and_is_not_open() {
+        let counter = ConnectionCounter::new(2);
+        counter.set_mode(AdmitMode::LastResort);
+        assert!(counter.has_room() && !counter.is_open());
+        assert!(
+            counter.enter() && counter.enter_returning() && !counter.enter() && !counter.has_room()
+        );
+        assert_eq!((counter.leave(), counter.live()), (1, 1));
+        counter.set_mode(AdmitMode::Closed);
+        assert!(!counter.enter() && !counter.enter_returning());
     }
 
     #[test]
-    fn a_lowered_limit_waits_for_those_above_it() {
-        let gate = ConnectionCounter::new(0);
-        gate.set_door(Admits::Open);
-        assert!((0..3).all(|_| gate.enter()));
-        gate.set_max(2);
-        assert!(!gate.enter());
-        gate.leave();
-        assert!(!gate.enter());
-        gate.leave();
-        assert!(gate.enter());
+    fn a_lowered_limit_waits_until_enough_have_left() {
+        let counter = ConnectionCounter::new(0);
+        counter.set_mode(AdmitMode::Open);
+        assert!((0..3).all(|_| counter.enter()));
+        counter.set_max(2);
+        assert!(!counter.enter());
+        counter.leave();
+        assert!(!counter.enter());
+        counter.leave();
+        assert!(counter.enter());
     }
 
     #[test]
     fn threads_never_exceed_the_limit() {
-        let gate = ConnectionCounter::new(3);
-        gate.set_door(Admits::Open);
+        let counter = ConnectionCounter::new(3);
+        counter.set_mode(AdmitMode::Open);
         let inside = AtomicU64::new(0);
         let most = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..2000 {
-                        if gate.enter() {
+                        if counter.enter() {
                             most.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
                             std::thread::yield_now();
                             inside.fetch_sub(1, SeqCst);
-                            gate.leave();
+                            counter.leave();
                         }
                     }
                 });
             }
         });
-        assert_eq!(gate.live(), 0);
+        assert_eq!(counter.live(), 0);
         assert!((1..=3).contains(&most.load(SeqCst)));
     }
 }

@@ -1,10 +1,10 @@
-//! What a pool counts. Totals since the pool came to be; they survive every reload.
+//! Counters of a pool. Totals since the pool was created; they survive every reload.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::pool::AcquireError;
+use super::request::AcquireError;
 
-/// Of one pool. The data path adds `retries` and `redispatches`.
+/// Counters of one pool. The data path adds `retries` and `redispatches`.
 #[derive(Debug, Default)]
 pub struct PoolCounters {
     /// Refused because no backend can be used.

@@ -1,15 +1,15 @@
-//! What discovery hands over.
+//! Backends as discovery delivers them.
 
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
 
-/// One backend as discovery found it.
+/// A backend found by discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredBackend {
     /// Unique in the snapshot; where a configured backend has the same name, that one stays.
     pub name: String,
     pub address: Endpoint,
-    /// The name that led to it; a certificate may be verified against it.
+    /// The name that was looked up; a certificate may be verified against it.
     pub host: String,
     /// 0..=256
     pub weight: u16,
@@ -20,26 +20,18 @@ pub struct DiscoveredBackend {
 
 impl From<DiscoveredBackend> for config::Backend {
     fn from(found: DiscoveredBackend) -> Self {
-        let DiscoveredBackend {
-            name,
-            address,
-            host,
-            weight,
-            backup,
-            max_connections,
-        } = found;
-        let address = match address {
+        let address = match found.address {
             Endpoint::Tcp(address) => Address::Tcp(address),
             Endpoint::Unix(path) => Address::Unix(path),
         };
         config::Backend {
-            name,
+            name: found.name,
             address,
-            weight,
-            max_connections,
-            backup,
+            weight: found.weight,
+            max_connections: found.max_connections,
+            backup: found.backup,
             init_state: InitState::Up,
-            host: Some(host),
+            host: Some(found.host),
         }
     }
 }

@@ -1,27 +1,30 @@
-//! What the backends carry that take new connections now, and who of them is relieved while connections are moved away.
+//! Loads of the backends that take new connections, and the shift of new connections away from
+//! some of them.
 
 use std::sync::Arc;
 
-use crate::pool::connection_counter::Admits;
-use crate::pool::{Backend, Pool, clock};
+use super::backend::{Backend, BackendOwner as _};
+use super::backend_pool::Pool;
+use super::clock::clock;
+use super::connection_counter::AdmitMode;
 
-/// One backend that takes new connections.
+/// Load of a backend that takes new connections.
 #[derive(Debug, Clone)]
 pub struct BackendLoad {
     pub backend: Arc<Backend>,
     /// Connections now, those being set up included.
     pub live: u64,
-    /// In force; above 0.
+    /// The weight in force; above 0.
     pub weight: u16,
     /// 0 = no own limit.
     pub max_connections: u64,
-    /// `slow_start` has not brought it to its full weight yet.
+    /// `slow_start` has not brought the weight to its full value yet.
     pub is_growing: bool,
 }
 
-/// As long as it lives, new connections go to those backends only where no other one can take them.
+/// Keeps new connections away from some backends, as far as others can take them, until dropped.
 #[derive(Debug)]
-pub struct TrafficShift {
+pub(crate) struct TrafficShift {
     pool: Arc<Pool>,
     backends: Vec<Arc<Backend>>,
 }
@@ -32,39 +35,37 @@ impl Pool {
         let now = clock();
         self.refresh(now);
         let view = self.view.load();
-        let slots = view.in_use().into_iter().flatten();
-        let takes = slots.filter(|slot| slot.door == Admits::Open);
-        takes
-            .map(|slot| BackendLoad {
-                backend: slot.backend.clone(),
-                live: slot.backend.live(),
-                weight: slot.weight,
-                max_connections: slot.backend.max_connections(),
-                is_growing: slot.grows(now),
-            })
-            .collect()
+        let candidates = view.in_use().into_iter().flatten();
+        let open = candidates.filter(|candidate| candidate.mode == AdmitMode::Open);
+        open.map(|candidate| BackendLoad {
+            backend: candidate.backend.clone(),
+            live: candidate.backend.live(),
+            weight: candidate.weight,
+            max_connections: candidate.backend.max_connections(),
+            is_growing: candidate.is_growing(now),
+        })
+        .collect()
     }
 
-    /// Spares those `backends` new connections for a while.
-    pub fn relieve(self: &Arc<Self>, backends: Vec<Arc<Backend>>) -> TrafficShift {
-        self.set_relieved(&backends, true);
+    /// Sends new connections to other backends than these for a while.
+    pub fn shift_traffic_from(self: &Arc<Self>, backends: Vec<Arc<Backend>>) -> TrafficShift {
+        self.set_avoided(&backends, true);
         TrafficShift {
             pool: Arc::clone(self),
             backends,
         }
     }
 
-    fn set_relieved(&self, backends: &[Arc<Backend>], relieved: bool) {
-        self.update(clock(), || {
-            for backend in backends {
-                backend.status().relieved = relieved;
-            }
-        });
+    fn set_avoided(&self, backends: &[Arc<Backend>], avoided: bool) {
+        for backend in backends {
+            backend.status().avoided = avoided;
+        }
+        self.recompute(clock());
     }
 }
 
 impl Drop for TrafficShift {
     fn drop(&mut self) {
-        self.pool.set_relieved(&self.backends, false);
+        self.pool.set_avoided(&self.backends, false);
     }
 }

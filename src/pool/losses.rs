@@ -1,6 +1,6 @@
-//! Sessions that a backend ends without a Close. One such end is its word, as a server kicks a
+//! Sessions that a backend ends without a Close. A single one is deliberate, as a server kicks a
 //! client; many at once are the loss of a part of the backend, as when one of its worker processes
-//! dies. Beside it stands what else tells of a loss: that a connect was refused.
+//! dies. A refused connect is another sign of a loss.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use tokio::sync::watch;
 /// Fewer ends are no burst, however few sessions there are: a client may have a page open in two
 /// tabs.
 const BURST_LEAST: u64 = 3;
-/// Nor is less than this part of the backend's sessions, in percent: a busy server kicks some all
-/// the time.
+/// Nor are less than this percentage of the backend's sessions: a busy server kicks some all the
+/// time.
 const BURST_PERCENT: u64 = 10;
 
-/// What is known of one backend.
+/// Signs that one backend has lost sessions.
 #[derive(Debug)]
 pub struct Losses {
-    known: Mutex<LossFacts>,
-    /// Sent when a session that waits for it may be known to be lost.
-    told: watch::Sender<()>,
+    facts: Mutex<LossFacts>,
+    /// Sent when a waiting session may be found to be lost.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -40,69 +40,68 @@ struct LossFacts {
 impl Default for Losses {
     fn default() -> Losses {
         Losses {
-            known: Mutex::default(),
-            told: watch::Sender::new(()),
+            facts: Mutex::default(),
+            changed: watch::Sender::new(()),
         }
     }
 }
 
 impl Losses {
-    /// One of its sessions ended without a Close; so many were `live` then. Ends within `window`
+    /// Notes that a session ended without a Close, while so many were `live`. Ends within `window`
     /// count together.
-    pub fn ended(&self, live: u64, window: Duration, now: Instant) {
-        if self.known().ended(live, window, now) {
-            self.tell();
+    pub fn record_end(&self, live: u64, window: Duration, now: Instant) {
+        if self.facts().record_end(live, window, now) {
+            self.notify();
         }
     }
 
     /// Whether an end at that time was a part of a burst.
     pub fn is_burst(&self, ended: Instant) -> bool {
-        let until = self.known().burst_until;
+        let until = self.facts().burst_until;
         until.is_some_and(|until| until >= ended)
     }
 
-    /// A connect to it was refused: nobody is there.
-    pub fn refused(&self, now: Instant) {
-        self.known().refused_at = Some(now);
-        self.tell();
+    /// Notes a refused connect: no process listens there.
+    pub fn record_refusal(&self, now: Instant) {
+        self.facts().refused_at = Some(now);
+        self.notify();
     }
 
     /// Whether a connect was refused since then.
     pub fn was_refused(&self, since: Instant) -> bool {
-        let at = self.known().refused_at;
+        let at = self.facts().refused_at;
         at.is_some_and(|at| at >= since)
     }
 
-    /// Whether a connect is to find out now if anybody is there; not more often than each
-    /// `spacing`.
+    /// Whether to probe by a connect now; at most once per `spacing`.
     pub fn may_probe(&self, spacing: Duration, now: Instant) -> bool {
-        let mut known = self.known();
+        let mut facts = self.facts();
         let is_recent = |at: Instant| now.saturating_duration_since(at) < spacing;
-        let may = !known.probed_at.is_some_and(is_recent);
+        let may = !facts.probed_at.is_some_and(is_recent);
         if may {
-            known.probed_at = Some(now);
+            facts.probed_at = Some(now);
         }
         may
     }
 
-    /// Changes when a look is worth while.
+    /// Notified when a waiting session should look again.
     pub fn changes(&self) -> watch::Receiver<()> {
-        self.told.subscribe()
+        self.changed.subscribe()
     }
 
-    /// Something has changed by which a session may be lost.
-    pub(super) fn tell(&self) {
-        self.told.send_replace(());
+    /// Wakes the waiting sessions: one may be found to be lost.
+    pub(super) fn notify(&self) {
+        self.changed.send_replace(());
     }
 
-    fn known(&self) -> MutexGuard<'_, LossFacts> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn facts(&self) -> MutexGuard<'_, LossFacts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LossFacts {
-    /// Whether a burst has begun.
-    fn ended(&mut self, live: u64, window: Duration, now: Instant) -> bool {
+    /// Notes an end; true when a burst begins with it.
+    fn record_end(&mut self, live: u64, window: Duration, now: Instant) -> bool {
         let is_old = |at: &Instant| now.saturating_duration_since(*at) > window;
         while self.ends.front().is_some_and(is_old) {
             self.ends.pop_front();
@@ -117,9 +116,9 @@ impl LossFacts {
             return false;
         }
         self.ends.pop_front();
-        let was_one = self.burst_until.is_some_and(|until| until >= now);
+        let was_burst = self.burst_until.is_some_and(|until| until >= now);
         self.burst_until = now.checked_add(window);
-        !was_one
+        !was_burst
     }
 }
 
@@ -137,10 +136,10 @@ mod tests {
     fn three_ends_are_a_burst_and_two_are_none() {
         let (losses, start) = (Losses::default(), Instant::now());
         for moment in [0, 10] {
-            losses.ended(10, WINDOW, at(start, moment));
+            losses.record_end(10, WINDOW, at(start, moment));
         }
         assert!(!losses.is_burst(start));
-        losses.ended(10, WINDOW, at(start, 500));
+        losses.record_end(10, WINDOW, at(start, 500));
         assert!(losses.is_burst(start), "it was held until now");
     }
 
@@ -148,7 +147,7 @@ mod tests {
     fn ends_one_after_the_other_are_no_burst() {
         let (losses, start) = (Losses::default(), Instant::now());
         for moment in 0..100 {
-            losses.ended(10, WINDOW, at(start, moment * 300));
+            losses.record_end(10, WINDOW, at(start, moment * 300));
             assert!(!losses.is_burst(at(start, moment * 300)), "{moment}");
         }
     }
@@ -157,10 +156,10 @@ mod tests {
     fn a_burst_of_a_large_backend_is_a_tenth_of_it() {
         let (losses, start) = (Losses::default(), Instant::now());
         for end in 0..99 {
-            losses.ended(1000 - end, WINDOW, at(start, end));
+            losses.record_end(1000 - end, WINDOW, at(start, end));
         }
         assert!(!losses.is_burst(start));
-        losses.ended(901, WINDOW, at(start, 100));
+        losses.record_end(901, WINDOW, at(start, 100));
         assert!(losses.is_burst(start));
     }
 
@@ -170,11 +169,11 @@ mod tests {
     fn a_burst_lasts_for_a_window() {
         let (losses, start) = (Losses::default(), Instant::now());
         for _ in 0..3 {
-            losses.ended(3, WINDOW, start);
+            losses.record_end(3, WINDOW, start);
         }
         assert!(losses.is_burst(at(start, 500)));
         assert!(!losses.is_burst(at(start, 501)));
-        losses.ended(3, WINDOW, at(start, 501));
+        losses.record_end(3, WINDOW, at(start, 501));
         assert!(!losses.is_burst(at(start, 501)));
     }
 
@@ -187,17 +186,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_told_of_a_burst_and_of_a_refusal() {
+    async fn waiting_sessions_are_notified_of_a_burst_and_of_a_refusal() {
         let (losses, start) = (Losses::default(), Instant::now());
         let mut changes = losses.changes();
-        losses.ended(1, WINDOW, start);
+        losses.record_end(1, WINDOW, start);
         assert!(!changes.has_changed().unwrap());
-        losses.ended(1, WINDOW, start);
-        losses.ended(1, WINDOW, start);
+        losses.record_end(1, WINDOW, start);
+        losses.record_end(1, WINDOW, start);
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
         assert!(!losses.was_refused(start));
-        losses.refused(start);
+        losses.record_refusal(start);
         assert!(changes.has_changed().unwrap() && losses.was_refused(start));
     }
 }

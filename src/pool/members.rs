@@ -1,39 +1,40 @@
-//! Who belongs to a pool: the configured backends and the discovered ones, found again by name; and the view that
-//! follows from their states. All of it under the pool's one writer lock; no pick waits for it.
+//! Membership of a pool: the configured backends and the discovered ones, found again by name; and
+//! the view that follows from their states. All under the pool's writer lock; no pick waits for it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::backend::{Backend, PoolLink};
+use super::connection_counter::AdmitMode;
+use super::discovered::DiscoveredBackend;
+use super::remembered::Remembered;
+use super::states::BackendState;
+use super::status::BackendStatus;
+use super::transitions::Transition;
+use super::view::{Candidate, Ramp, Tier, View};
 use crate::config::{self, Balance, OnDrain, WhenAllDown};
-use crate::pool::backend::Home;
-use crate::pool::connection_counter::Admits;
-use crate::pool::remembered::Remembered;
-use crate::pool::status::BackendStatus;
-use crate::pool::transitions::Transition;
-use crate::pool::view::{Ramp, Tier, View, ViewSlot};
-use crate::pool::{Backend, BackendState, DiscoveredBackend};
 
 #[derive(Debug)]
 pub(super) struct Members {
-    home: Home,
+    link: PoolLink,
     settings: Arc<config::Pool>,
     /// The last snapshot of discovery, by name.
     found: Vec<config::Backend>,
     present: Vec<Arc<Backend>>,
     retired: Vec<Arc<Backend>>,
-    /// Of those that are neither present nor retired.
+    /// Settings of backends that are neither present nor retired.
     remembered: Remembered,
     /// The whole pool was removed.
     gone: bool,
 }
 
 impl Members {
-    /// At the start of the process, or of the pool: nobody needs a slow start.
-    pub(super) fn new(home: Home, settings: &config::Pool, now: Instant) -> Self {
+    /// Members at the start of the process, or of the pool: none needs a slow start.
+    pub(super) fn new(link: PoolLink, settings: &config::Pool, now: Instant) -> Self {
         let mut members = Members {
-            home,
+            link,
             settings: Arc::new(settings.clone()),
             found: Vec::new(),
             present: Vec::new(),
@@ -45,7 +46,7 @@ impl Members {
         members
     }
 
-    /// A reload's settings; false if they are the present ones.
+    /// Applies a reload's settings; false if they are the present ones.
     pub(super) fn configure(&mut self, settings: &config::Pool, now: Instant) -> bool {
         if *self.settings == *settings && !self.gone {
             return false;
@@ -59,7 +60,8 @@ impl Members {
         true
     }
 
-    /// A snapshot of discovery; false if it is the present one. An empty one changes nothing: no answer empties a pool.
+    /// Applies a snapshot of discovery; false if it is the present one. An empty one changes
+    /// nothing: no answer empties a pool.
     pub(super) fn discover(&mut self, found: Vec<DiscoveredBackend>, now: Instant) -> bool {
         let mut found: Vec<config::Backend> = found.into_iter().map(Into::into).collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -74,15 +76,15 @@ impl Members {
         true
     }
 
-    /// Every backend goes.
+    /// Retires every backend.
     pub(super) fn retire(&mut self, now: Instant) {
         self.gone = true;
         self.reconcile(true, now);
     }
 
-    /// Whether the pool can do without `backend` for a while: never more than half of it is ejected, and never the last
-    /// one that can be used. One whose probe failed is out already.
-    pub(super) fn spares(&self, backend: &Backend) -> bool {
+    /// Whether the pool can do without `backend` for a while: never more than half of it is
+    /// ejected, and never the last one that can be used. One whose probe failed is out already.
+    pub(super) fn can_spare(&self, backend: &Backend) -> bool {
         if backend.status().outlier.is_probed() {
             return true;
         }
@@ -98,15 +100,15 @@ impl Members {
             && ejected_then * 2 <= self.present.len()
     }
 
-    /// Computes every state anew, and the view that follows.
+    /// Recomputes every state, and the view that follows.
     pub(super) fn view(&self, before: Option<&View>, now: Instant) -> (View, Vec<Transition>) {
         let mut transitions = self.settle(now);
-        if self.readmit_if_nobody_is_left(now) {
+        if self.readmit_if_none_usable(now) {
             transitions.extend(self.settle(now));
         }
         let waits = self.present.iter().flat_map(|backend| {
             let status = backend.status();
-            [status.outlier.ends_at(), status.lines.owed_at()]
+            [status.outlier.ends_at(), status.log_limit.summary_due_at()]
         });
         let view = View {
             settings: self.settings.clone(),
@@ -118,9 +120,9 @@ impl Members {
         (view, transitions)
     }
 
-    /// `ramps`: slow start applies to the new ones.
-    fn reconcile(&mut self, ramps: bool, now: Instant) {
-        let checked = self.settings.check.is_some();
+    /// `slow_start`: it applies to the new ones.
+    fn reconcile(&mut self, slow_start: bool, now: Instant) {
+        let has_check = self.settings.check.is_some();
         let mut known = std::mem::take(&mut self.present);
         known.append(&mut self.retired);
         for settings in self.wanted() {
@@ -130,13 +132,13 @@ impl Members {
             let backend = match position {
                 Some(position) => {
                     let backend = known.remove(position);
-                    backend.configure(settings, checked);
+                    backend.configure(settings, has_check);
                     backend
                 }
                 None => {
-                    let mut status = BackendStatus::new(settings, checked, ramps, now);
+                    let mut status = BackendStatus::new(settings, has_check, slow_start, now);
                     self.remembered.restore(&mut status);
-                    Backend::new(&self.home, status)
+                    Backend::new(&self.link, status)
                 }
             };
             self.present.push(backend);
@@ -152,7 +154,7 @@ impl Members {
         self.retired = live;
     }
 
-    /// The configured backends, and behind them the found ones of other names.
+    /// The configured backends, followed by the discovered ones of other names.
     fn wanted(&self) -> Vec<config::Backend> {
         if self.gone {
             return Vec::new();
@@ -169,9 +171,10 @@ impl Members {
         all.filter_map(|backend| settle(backend, now)).collect()
     }
 
-    /// Ejection is a guess; when nobody else can be used, a guess is all there is, and everybody probes: to turn the
-    /// others away while one connects would cost more than a failed connect. True if it took one back.
-    fn readmit_if_nobody_is_left(&self, now: Instant) -> bool {
+    /// Readmits ejected backends when no other can be used; true if there was one. Ejection is a
+    /// guess, and to refuse all clients while one of them probes would cost more than failed
+    /// connects.
+    fn readmit_if_none_usable(&self, now: Instant) -> bool {
         if self.present.iter().any(|one| one.status().is_usable()) {
             return false;
         }
@@ -190,10 +193,12 @@ impl Members {
         let (backups, primaries): (Vec<_>, Vec<_>) =
             self.present.iter().partition(|one| one.backup());
         let old = before.map(|view| &view.tiers);
-        let tries = self.tries();
+        let tries_down = self.tries_down();
         let tier = |backends: Vec<&Arc<Backend>>, before| {
-            let slots = backends.into_iter().map(|one| self.slot(one, tries, now));
-            Tier::new(slots.collect(), &self.settings.balance, before)
+            let candidates = backends
+                .into_iter()
+                .map(|one| self.candidate(one, tries_down, now));
+            Tier::new(candidates.collect(), &self.settings.balance, before)
         };
         [
             tier(primaries, old.map(|[primaries, _]| primaries)),
@@ -201,9 +206,9 @@ impl Members {
         ]
     }
 
-    /// Whether those that are down are tried: the pool is to, and no other can be used, or only ejected ones that were
-    /// taken back for want of others.
-    fn tries(&self) -> bool {
+    /// Whether backends that are down are tried: the settings say so, and none can be used but
+    /// ejected ones that were readmitted early.
+    fn tries_down(&self) -> bool {
         let serves = |one: &Arc<Backend>| {
             let status = one.status();
             status.is_usable() && !status.outlier.is_last_resort()
@@ -211,39 +216,41 @@ impl Members {
         self.settings.when_all_down == WhenAllDown::Try && !self.present.iter().any(serves)
     }
 
-    fn slot(&self, backend: &Arc<Backend>, tries: bool, now: Instant) -> ViewSlot {
+    fn candidate(&self, backend: &Arc<Backend>, tries_down: bool, now: Instant) -> Candidate {
         let status = backend.status();
-        let door = self.door(&status, tries);
-        // Before the view is swapped: nobody who picked from the old one enters a closed backend.
-        backend.gate().set_door(door);
+        let mode = self.admit_mode(&status, tries_down);
+        // Before the view is swapped: no pick from the old one enters a closed backend.
+        backend.connections().set_mode(mode);
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
-        ViewSlot {
+        Candidate {
             backend: backend.clone(),
             weight: status.weight(),
-            door,
-            relieved: status.relieved,
+            mode,
+            avoided: status.avoided,
             ramp: from.map(|from| Ramp { from, time }),
         }
     }
-}
 
-impl Members {
-    fn door(&self, status: &BackendStatus, tries: bool) -> Admits {
+    fn admit_mode(&self, status: &BackendStatus, tries_down: bool) -> AdmitMode {
         let sticky = self.settings.sticky.as_ref();
         let keeps = sticky.is_some_and(|sticky| sticky.on_drain == OnDrain::Keep);
-        match status.is_usable() {
-            true => Admits::Open,
-            false if status.is_probed() => Admits::Probe,
-            false if tries && status.is_tried() => Admits::Try,
-            false if keeps && status.is_kept() => Admits::Kept,
-            false => Admits::Closed,
+        if status.is_usable() {
+            AdmitMode::Open
+        } else if status.is_probed() {
+            AdmitMode::Probe
+        } else if tries_down && status.is_last_resort() {
+            AdmitMode::LastResort
+        } else if keeps && status.serves_returning() {
+            AdmitMode::Returning
+        } else {
+            AdmitMode::Closed
         }
     }
 }
 
-/// Computes one state anew; what is to be logged of it.
+/// Recomputes one state and returns what is to be logged.
 fn settle(backend: &Backend, now: Instant) -> Option<Transition> {
     let mut status = backend.status();
     let from = status.settle(now);
@@ -251,15 +258,15 @@ fn settle(backend: &Backend, now: Instant) -> Option<Transition> {
         Some(_) => {
             let changes = &backend.counters().state_changes;
             changes.fetch_add(1, Ordering::Relaxed);
-            status.lines.allow(now)
+            status.log_limit.allow(now)
         }
-        None => status.lines.owed(now),
+        None => status.log_limit.take_summary(now),
     }?;
     Some(Transition {
         pool: backend.pool().clone(),
         backend: backend.name().clone(),
         from: match from {
-            Some(from) => status.shown_as(from),
+            Some(from) => status.word_before(from),
             None => status.state().as_str(),
         },
         to: status.state(),

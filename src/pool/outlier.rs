@@ -1,6 +1,7 @@
-//! Passive outlier detection of one backend: connect failures within a window put it out for a while. Then one
-//! connection probes it: a success ends the ejection, a failure makes the next one twice as long. Whether the pool can
-//! spare it is the pool's decision.
+//! Passive outlier detection of one backend: connect failures within a window eject it for a while.
+//!
+//! Then one connection probes it: a success ends the ejection, a failure makes the next one twice
+//! as long. Whether the pool can spare the backend is the pool's decision.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,24 +12,31 @@ use crate::config;
 pub(super) struct OutlierDetector {
     /// The last failures since the last success; at most the configured `connect_failures`.
     failures: VecDeque<Instant>,
-    /// Ejected until then, and as long after it as no probe has succeeded.
-    until: Option<Instant>,
-    /// That time is over: one connection may probe it.
-    probed: bool,
-    /// Let in early, for want of others, and without a success since.
-    last_resort: bool,
+    phase: EjectionPhase,
     /// Ejections without a success or a long quiet time between them.
     ejections: u32,
-    /// When the last one was over.
+    /// The end of the last ejection.
     returned: Option<Instant>,
 }
 
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum EjectionPhase {
+    #[default]
+    InService,
+    /// Ejected until then.
+    Ejected(Instant),
+    /// Still ejected, and one connection may probe.
+    Probing,
+    /// Back in service early, as no other backend could be used, and without a success since.
+    LastResort,
+}
+
 impl OutlierDetector {
-    /// Notes a failed connect; true when there are enough of them to eject: the failure of a probe is.
+    /// Notes a failed connect; true when it is a reason to eject. The failure of a probe is one.
     pub(super) fn failed(&mut self, now: Instant, settings: &config::Outlier) -> bool {
         let enough = settings.connect_failures as usize;
-        if enough == 0 || self.until.is_some() {
-            return enough > 0 && self.probed;
+        if enough == 0 || self.is_ejected() {
+            return enough > 0 && self.is_probed();
         }
         self.failures.push_back(now);
         let outside = |at: &Instant| now.saturating_duration_since(*at) > settings.window;
@@ -38,12 +46,13 @@ impl OutlierDetector {
         self.failures.len() >= enough
     }
 
-    /// A connect succeeded: what failed before it does not count any more, and the next ejection is short again. A
-    /// backend that fails one connect in a thousand is not an outlier, however many connects there are in a window.
+    /// Notes a successful connect: earlier failures do not count any more, and the next ejection
+    /// is short again. A backend that fails one connect in a thousand is not an outlier, however
+    /// many connects there are in a window.
     ///
-    /// False while it is out: the connect began before that, and says nothing.
+    /// False while it is ejected: the connect began before the ejection, and proves nothing.
     pub(super) fn succeeded(&mut self) -> bool {
-        let counts = self.until.is_none() || self.probed;
+        let counts = !matches!(self.phase, EjectionPhase::Ejected(_));
         if counts {
             self.failures.clear();
             self.ejections = 0;
@@ -51,12 +60,10 @@ impl OutlierDetector {
         counts
     }
 
-    /// Puts it out; for how long.
+    /// Ejects the backend and returns for how long.
     pub(super) fn eject(&mut self, now: Instant, settings: &config::Outlier) -> Duration {
-        let quiet = self
-            .returned
-            .map(|at| now.saturating_duration_since(at) >= settings.max_ejection_time);
-        if quiet == Some(true) {
+        let quiet = |at: Instant| now.saturating_duration_since(at) >= settings.max_ejection_time;
+        if self.returned.is_some_and(quiet) {
             self.ejections = 0;
         }
         let factor = 1u32 << self.ejections.min(31);
@@ -64,50 +71,53 @@ impl OutlierDetector {
         let time = time.min(settings.max_ejection_time);
         self.ejections = self.ejections.saturating_add(1);
         self.failures.clear();
-        self.until = now.checked_add(time);
-        self.probed = false;
-        self.last_resort = false;
+        let until = now.checked_add(time);
+        self.phase = until.map_or(EjectionPhase::InService, EjectionPhase::Ejected);
         time
     }
 
-    /// Lets one connection probe it when its time is over; whether it is over since now.
+    /// Lets one connection probe once the ejection's time is over; true when that is since now.
     pub(super) fn settle(&mut self, now: Instant) -> bool {
-        let over = self.ends_at().is_some_and(|until| until <= now);
-        self.probed |= over;
-        over
+        let is_over = self.ends_at().is_some_and(|until| until <= now);
+        if is_over {
+            self.phase = EjectionPhase::Probing;
+        }
+        is_over
     }
 
-    /// Lets it back in at once.
+    /// Ends the ejection.
     pub(super) fn readmit(&mut self, now: Instant) {
-        self.until = None;
-        self.probed = false;
-        self.last_resort = false;
+        self.phase = EjectionPhase::InService;
         self.returned = Some(now);
     }
 
-    /// The same for want of others.
+    /// Ends the ejection early, as no other backend can be used.
     pub(super) fn readmit_early(&mut self, now: Instant) {
         self.readmit(now);
-        self.last_resort = true;
+        self.phase = EjectionPhase::LastResort;
     }
 
     pub(super) fn is_ejected(&self) -> bool {
-        self.until.is_some()
+        let phase = self.phase;
+        matches!(phase, EjectionPhase::Ejected(_) | EjectionPhase::Probing)
     }
 
-    /// Ejected, and one connection may probe it.
+    /// Whether it is ejected and one connection may probe it.
     pub(super) fn is_probed(&self) -> bool {
-        self.probed
+        self.phase == EjectionPhase::Probing
     }
 
-    /// Let in early, and nothing shows yet that it was right.
+    /// Whether it was readmitted early, and nothing shows yet that it works.
     pub(super) fn is_last_resort(&self) -> bool {
-        self.last_resort
+        self.phase == EjectionPhase::LastResort
     }
 
     /// When one connection may probe it, unless it may already.
     pub(super) fn ends_at(&self) -> Option<Instant> {
-        self.until.filter(|_| !self.probed)
+        match self.phase {
+            EjectionPhase::Ejected(until) => Some(until),
+            _ => None,
+        }
     }
 }
 

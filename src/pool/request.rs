@@ -1,27 +1,28 @@
-//! What a connection asks of a pool, and how it may be refused.
+//! A request for a backend, and why it may be refused.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pool::Backend;
+use super::backend::Backend;
 
-/// What is known of the connection that needs a backend.
+/// A request for a backend: facts of the connection that needs one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BackendRequest<'a> {
     /// The client's address; `None` on a unix socket. A v4-mapped one counts as its IPv4 address.
     pub client: Option<IpAddr>,
-    /// The value of the pool's `hash_key`; `None` where the connection has none: its address is hashed then.
+    /// The value of the pool's `hash_key`; `None` where the connection has none: its address is
+    /// hashed then.
     pub key: Option<&'a [u8]>,
-    /// Where the client was before, by its sticky cookie: taken first, while it is ready or kept open in its drain, and
-    /// has room. Nobody waits for it in the queue.
+    /// The client's last backend, by its sticky cookie. Taken first, while it is ready or kept open
+    /// in its drain, and has room. No request waits for it in the queue.
     pub preferred: Option<&'a Arc<Backend>>,
-    /// Backends that this connection already failed to reach. One of them is picked again only when no other
-    /// backend can be used at all.
+    /// Backends that this connection already failed to reach. One of them is picked again only when
+    /// no other backend can be used at all.
     pub tried: &'a [Arc<Backend>],
 }
 
-/// Why a pool gave no backend. Nothing was sent anywhere: every one of them may be answered with a 503.
+/// Why a pool gave no backend. Nothing was sent anywhere: each may be answered with a 503.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AcquireError {
     /// Every backend is down, draining, ejected, unresolved or of weight 0.
@@ -30,7 +31,7 @@ pub enum AcquireError {
     /// Every usable backend is at its `max_connections`, and the pool has no queue.
     #[error("every backend is at its max_connections")]
     Full,
-    /// And the queue is full, too.
+    /// As `Full`, and the queue is full, too.
     #[error("every backend is at its max_connections and the queue is full")]
     QueueFull,
     /// No backend had room within `queue_timeout`, given here.

@@ -1,25 +1,25 @@
-//! All that decides whether a backend takes connections: its settings, its three writers kept apart (operator, active
-//! check, outlier detection), its address, and the effective state that follows. Pure: `now` is an argument.
+//! Everything that decides whether a backend takes connections: its settings, its address, its
+//! three writers kept apart (operator, active check, outlier detection), and the effective state
+//! that follows. Pure: `now` is an argument.
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::outlier::OutlierDetector;
+use super::states::{BackendState, OperatorState};
+use super::transitions::TransitionLogLimit;
 use crate::base::units::format_duration;
 use crate::config::{self, Address, InitState};
 use crate::net::Endpoint;
-use crate::pool::outlier::OutlierDetector;
-use crate::pool::transitions::TransitionLines;
-use crate::pool::{BackendState, OperatorState};
 
-/// Under the backend's lock. What is public to the room is one writer's alone; `settle` puts them together.
+/// The state of one backend, under its lock. Each writer sets fields of its own; `settle` combines
+/// them.
 #[derive(Debug)]
 pub(super) struct BackendStatus {
     settings: config::Backend,
-    pub(super) operator: OperatorState,
-    /// The operator's; `None` = the configured one.
-    pub(super) weight: Option<u16>,
+    pub(super) operator: OperatorSettings,
     check: CheckState,
     pub(super) outlier: OutlierDetector,
-    /// Why it was ejected, or why it is no more.
+    /// Why it was ejected, or why the ejection ended.
     ejection: String,
     /// The latest failed connect, and when.
     pub(super) last_error: Option<(SystemTime, String)>,
@@ -27,36 +27,47 @@ pub(super) struct BackendStatus {
     /// Why the last lookup of its name gave nothing.
     lookup_error: Option<String>,
     pub(super) retired: bool,
-    /// Its connections are being moved away: it gets new ones only where no other backend can take them.
-    pub(super) relieved: bool,
+    /// New connections go to other backends where possible: its own are being moved away.
+    pub(super) avoided: bool,
+    published: PublishedStatus,
+    pub(super) log_limit: TransitionLogLimit,
+    slow_start: SlowStart,
+}
+
+/// The operator's word on a backend; kept while DNS leaves the backend out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OperatorSettings {
+    pub(super) state: OperatorState,
+    /// `None` = the configured weight.
+    pub(super) weight: Option<u16>,
     /// The operator ends its connections, or has ended them.
     pub(super) emptying: bool,
-    shown: PublishedStatus,
-    /// The latest change was the first check's.
-    was_unchecked: bool,
-    pub(super) lines: TransitionLines,
-    /// Its weight grows from then on.
-    ramp: Option<Instant>,
-    /// Whether the next change to `Up` begins a ramp: not the first one at the start of the process, when every backend
-    /// is as new as the others.
-    ramps: bool,
+}
+
+#[derive(Debug)]
+struct SlowStart {
+    /// The weight grows from then on.
+    from: Option<Instant>,
+    /// Whether the next change to `Up` begins a ramp: not the first one at the start of the
+    /// process, when every backend is as new as the others.
+    is_armed: bool,
 }
 
 #[derive(Debug)]
 struct CheckState {
     up: bool,
-    /// `up` is what a check said of this address, since it was last in maintenance.
+    /// A check has decided `up` for this address, since the last maintenance.
     checked: bool,
     /// A check has succeeded since then.
     proven: bool,
-    /// Counts the first checks: one that began in an earlier epoch says nothing.
+    /// Counts first checks: the result of a check that began in an earlier epoch is ignored.
     epoch: u64,
     reason: String,
 }
 
 impl CheckState {
-    /// The next answer is the first one.
-    fn begin_anew(&mut self) {
+    /// Makes the next result count as the first one.
+    fn restart(&mut self) {
         self.checked = false;
         self.proven = false;
         self.epoch += 1;
@@ -66,21 +77,31 @@ impl CheckState {
 #[derive(Debug)]
 struct PublishedStatus {
     state: BackendState,
-    /// No check has said anything yet, and one will.
+    /// No check has been made yet, and one will be.
     unchecked: bool,
+    /// The latest change was the first check's.
+    was_unchecked: bool,
     reason: String,
     since: SystemTime,
 }
 
 impl BackendStatus {
-    /// `checked`: the pool has an active check. `ramps`: slow start applies from the beginning.
-    pub(super) fn new(settings: config::Backend, checked: bool, ramps: bool, now: Instant) -> Self {
-        let up = !checked || settings.init_state == InitState::Up;
+    /// `has_check`: the pool has an active check. `slow_start`: it applies from the beginning.
+    pub(super) fn new(
+        settings: config::Backend,
+        has_check: bool,
+        slow_start: bool,
+        now: Instant,
+    ) -> Self {
+        let up = !has_check || settings.init_state == InitState::Up;
         let mut status = BackendStatus {
             endpoint: direct(&settings.address),
             settings,
-            operator: OperatorState::Ready,
-            weight: None,
+            operator: OperatorSettings {
+                state: OperatorState::Ready,
+                weight: None,
+                emptying: false,
+            },
             check: CheckState {
                 up,
                 checked: false,
@@ -93,39 +114,40 @@ impl BackendStatus {
             last_error: None,
             lookup_error: None,
             retired: false,
-            relieved: false,
-            emptying: false,
-            shown: PublishedStatus {
+            avoided: false,
+            published: PublishedStatus {
                 state: BackendState::Up,
-                unchecked: checked,
+                unchecked: has_check,
+                was_unchecked: false,
                 reason: "in service since it was configured".to_owned(),
                 since: SystemTime::now(),
             },
-            was_unchecked: false,
-            lines: TransitionLines::default(),
-            ramp: ramps.then_some(now),
-            ramps,
+            log_limit: TransitionLogLimit::default(),
+            slow_start: SlowStart {
+                from: slow_start.then_some(now),
+                is_armed: slow_start,
+            },
         };
         let (state, reason) = status.effective();
-        status.shown.state = state;
+        status.published.state = state;
         if let Some(reason) = reason {
-            status.shown.reason = reason;
+            status.published.reason = reason;
         }
-        status.ramps |= state == BackendState::Up;
+        status.slow_start.is_armed |= state == BackendState::Up;
         status
     }
 
-    /// A reload's or discovery's settings. Another address begins with a clean record of failures.
-    pub(super) fn configure(&mut self, settings: config::Backend, checked: bool) {
+    /// Applies settings of a reload or of discovery. Another address begins without failures.
+    pub(super) fn configure(&mut self, settings: config::Backend, has_check: bool) {
         if settings.address != self.settings.address {
             self.endpoint = direct(&settings.address)
                 .or_else(|| moved(&self.settings.address, &settings.address, &self.endpoint));
             self.outlier = OutlierDetector::default();
-            self.check.begin_anew();
+            self.check.restart();
         }
-        if !checked {
+        if !has_check {
             self.check.up = true;
-            self.check.begin_anew();
+            self.check.restart();
         }
         self.settings = settings;
         self.retired = false;
@@ -136,14 +158,14 @@ impl BackendStatus {
     }
 
     pub(super) fn weight(&self) -> u16 {
-        self.weight.unwrap_or(self.settings.weight)
+        self.operator.weight.unwrap_or(self.settings.weight)
     }
 
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.as_ref()
     }
 
-    /// A lookup's answer; true if the address changed.
+    /// Takes a lookup's answer; true if the address changed.
     pub(super) fn resolved(&mut self, answer: Result<Endpoint, String>) -> bool {
         if !matches!(self.settings.address, Address::Name(..)) {
             return false;
@@ -154,7 +176,7 @@ impl BackendStatus {
                 let changed = self.endpoint.as_ref() != Some(&endpoint);
                 self.endpoint = Some(endpoint);
                 if changed {
-                    self.check.begin_anew();
+                    self.check.restart();
                 }
                 changed
             }
@@ -169,12 +191,13 @@ impl BackendStatus {
         self.check.up
     }
 
-    /// A check has said whether it is up. Not before the first one, nor after maintenance: the next one decides alone.
+    /// Whether a check has decided. False before the first one and after maintenance: the next one
+    /// decides alone then.
     pub(super) fn is_checked(&self) -> bool {
         self.check.checked
     }
 
-    /// A check has succeeded since the first one.
+    /// Whether a check has succeeded since the first one.
     pub(super) fn is_proven(&self) -> bool {
         self.check.proven
     }
@@ -183,12 +206,13 @@ impl BackendStatus {
         self.check.epoch
     }
 
-    /// Whether it leaves maintenance, in which nobody asked how it does.
-    pub(super) fn set_operator(&mut self, operator: OperatorState) -> bool {
-        let left = self.operator == OperatorState::Maint && operator != OperatorState::Maint;
-        self.operator = operator;
+    /// Sets the operator's state; true if that ends a maintenance, during which no check is made.
+    pub(super) fn set_operator(&mut self, state: OperatorState) -> bool {
+        let was_maint = self.operator.state == OperatorState::Maint;
+        let left = was_maint && state != OperatorState::Maint;
+        self.operator.state = state;
         if left {
-            self.check.begin_anew();
+            self.check.restart();
         }
         left
     }
@@ -200,156 +224,156 @@ impl BackendStatus {
         self.check.reason = reason.to_owned();
     }
 
-    /// A check could not be made. Until one has, that is why nothing is known.
+    /// Notes why a check could not be made: until one has been, that is the reason shown.
     pub(super) fn check_hindered(&mut self, why: &str) {
         if self.check.checked {
             return;
         }
         self.check.reason = format!("not checked: {why}");
-        if self.shown.state == BackendState::Down {
-            self.shown.reason.clone_from(&self.check.reason);
+        if self.published.state == BackendState::Down {
+            self.published.reason.clone_from(&self.check.reason);
         }
     }
 
-    /// The same verdict as before brings at most a newer reason; false if it is another one.
+    /// Takes a result that repeats the last verdict, whose reason may be newer; false if it
+    /// differs.
     pub(super) fn repeat_check(&mut self, up: bool, reason: &str) -> bool {
         if self.check.up != up {
             return false;
         }
         self.set_check(up, reason);
-        if self.shown.state == BackendState::Down {
-            self.shown.reason = reason.to_owned();
+        if self.published.state == BackendState::Down {
+            self.published.reason = reason.to_owned();
         }
         true
     }
 
     pub(super) fn eject(&mut self, now: Instant, settings: &config::Outlier, why: &str) {
         let (failures, window) = (settings.connect_failures, settings.window);
-        let cause = match self.outlier.is_probed() {
-            true => "its probe failed".to_owned(),
-            false => format!("{failures} connect failures in {}", format_duration(window)),
+        let cause = if self.outlier.is_probed() {
+            "its probe failed".to_owned()
+        } else {
+            format!("{failures} connect failures in {}", format_duration(window))
         };
         let time = self.outlier.eject(now, settings);
         let time = format_duration(time);
         self.ejection = format!("{cause}, out for {time}: {why}");
     }
 
-    /// Ends its ejection: a connect to it has succeeded.
+    /// Ends the ejection: a connect has succeeded.
     pub(super) fn readmit(&mut self, now: Instant) {
         self.outlier.readmit(now);
         self.ejection = "its probe succeeded".to_owned();
     }
 
-    /// Ends its ejection early: the pool has nobody else.
+    /// Ends the ejection early: the pool has no other backend.
     pub(super) fn readmit_early(&mut self, now: Instant) {
         self.outlier.readmit_early(now);
         self.ejection = "taken back early, no other backend can be used".to_owned();
     }
 
     pub(super) fn state(&self) -> BackendState {
-        self.shown.state
+        self.published.state
     }
 
     pub(super) fn reason(&self) -> &str {
-        &self.shown.reason
+        &self.published.reason
     }
 
     pub(super) fn since(&self) -> SystemTime {
-        self.shown.since
+        self.published.since
     }
 
-    /// Takes connections, as far as its own state goes.
+    /// Whether it takes connections, as far as its own state goes.
     pub(super) fn is_usable(&self) -> bool {
-        self.shown.state == BackendState::Up && self.weight() > 0 && !self.retired
+        self.published.state == BackendState::Up && self.weight() > 0 && !self.retired
     }
 
-    /// Ejected, but its time is over: it takes one connection, to see whether it works again.
+    /// Whether one connection may probe it: the time of its ejection is over.
     pub(super) fn is_probed(&self) -> bool {
-        let probed = self.shown.state == BackendState::Ejected && self.outlier.is_probed();
+        let probed = self.published.state == BackendState::Ejected && self.outlier.is_probed();
         probed && self.weight() > 0 && !self.retired
     }
 
-    /// Its check alone keeps it away: where nobody else is left it may be tried.
-    pub(super) fn is_tried(&self) -> bool {
-        self.shown.state == BackendState::Down && self.weight() > 0 && !self.retired
+    /// Whether it may be tried when no other backend is left: only its check failed.
+    pub(super) fn is_last_resort(&self) -> bool {
+        self.published.state == BackendState::Down && self.weight() > 0 && !self.retired
     }
 
-    /// Only the operator keeps new connections away, by a drain or a weight of 0: who was here before can be served.
-    pub(super) fn is_kept(&self) -> bool {
+    /// Whether returning clients can be served: only the operator keeps new connections away, by a
+    /// drain or a weight of 0.
+    pub(super) fn serves_returning(&self) -> bool {
         let works = self.endpoint.is_some() && self.check.up && !self.outlier.is_ejected();
-        works && self.operator != OperatorState::Maint && !self.retired && !self.emptying
+        let operator = &self.operator;
+        works && operator.state != OperatorState::Maint && !self.retired && !operator.emptying
     }
 
-    /// When its weight began to grow, unless it has grown for `slow_start` already.
+    /// When the weight began to grow, unless it has grown for `slow_start` already.
     pub(super) fn ramp(&self, now: Instant, slow_start: Duration) -> Option<Instant> {
         let growing = |from: &Instant| now.saturating_duration_since(*from) < slow_start;
-        self.ramp.filter(growing)
+        self.slow_start.from.filter(growing)
     }
 
-    /// Computes the effective state anew; the one before, if it changed.
+    /// Recomputes the effective state and returns the one before, if it changed.
     pub(super) fn settle(&mut self, now: Instant) -> Option<BackendState> {
         if self.outlier.settle(now) {
             self.ejection = "its ejection is over, one connection probes it".to_owned();
         }
         let (state, reason) = self.effective();
-        let from = self.shown.state;
-        let unchecked = self.shown.unchecked && !self.check.checked;
+        let from = self.published.state;
+        let unchecked = self.published.unchecked && !self.check.checked;
         if state == from {
-            self.shown.unchecked = unchecked;
+            self.published.unchecked = unchecked;
             if let Some(reason) = reason {
-                self.shown.reason = reason;
+                self.published.reason = reason;
             }
             return None;
         }
         let is_guess = matches!(from, BackendState::Up | BackendState::Down);
-        self.was_unchecked = self.shown.unchecked && !unchecked && is_guess;
-        self.shown = PublishedStatus {
+        self.published = PublishedStatus {
             state,
             unchecked,
+            was_unchecked: self.published.unchecked && !unchecked && is_guess,
             reason: reason.unwrap_or_else(|| self.why_up_after(from)),
             since: SystemTime::now(),
         };
         if state == BackendState::Up {
             // A drained backend kept its connections and its warm caches: it needs no slow start.
-            self.ramp = (self.ramps && from != BackendState::Drain).then_some(now);
-            self.ramps = true;
+            let ramps = self.slow_start.is_armed && from != BackendState::Drain;
+            self.slow_start = SlowStart {
+                from: ramps.then_some(now),
+                is_armed: true,
+            };
         }
         Some(from)
     }
 
-    /// The word for the state before the latest change.
-    pub(super) fn shown_as(&self, from: BackendState) -> &'static str {
-        match self.was_unchecked {
-            true => "unchecked",
-            false => from.as_str(),
+    /// The word for the state before the latest change, `from`.
+    pub(super) fn word_before(&self, from: BackendState) -> &'static str {
+        if self.published.was_unchecked {
+            "unchecked"
+        } else {
+            from.as_str()
         }
     }
 
-    /// The state that the writers make together, with its reason unless it is `Up`.
+    /// The state that follows from all writers, with its reason unless it is `Up`.
     fn effective(&self) -> (BackendState, Option<String>) {
-        match self.operator {
-            OperatorState::Maint => {
-                return (BackendState::Maint, Some("set by the operator".to_owned()));
-            }
-            OperatorState::Drain => {
-                return (BackendState::Drain, Some("set by the operator".to_owned()));
-            }
-            OperatorState::Ready => {}
-        }
-        if self.endpoint.is_none() {
-            let why = self.lookup_error.as_deref();
-            return (
+        let lookup_error = self.lookup_error.as_deref();
+        let (state, reason) = match self.operator.state {
+            OperatorState::Maint => (BackendState::Maint, "set by the operator"),
+            OperatorState::Drain => (BackendState::Drain, "set by the operator"),
+            OperatorState::Ready if self.endpoint.is_none() => (
                 BackendState::Unresolved,
-                Some(why.unwrap_or("not resolved yet").to_owned()),
-            );
-        }
-        if !self.check.up {
-            return (BackendState::Down, Some(self.check.reason.clone()));
-        }
-        if self.outlier.is_ejected() {
-            return (BackendState::Ejected, Some(self.ejection.clone()));
-        }
-        (BackendState::Up, None)
+                lookup_error.unwrap_or("not resolved yet"),
+            ),
+            OperatorState::Ready if !self.check.up => (BackendState::Down, &*self.check.reason),
+            OperatorState::Ready if self.outlier.is_ejected() => {
+                (BackendState::Ejected, &*self.ejection)
+            }
+            OperatorState::Ready => return (BackendState::Up, None),
+        };
+        (state, Some(reason.to_owned()))
     }
 
     fn why_up_after(&self, from: BackendState) -> String {
@@ -376,7 +400,7 @@ fn direct(address: &Address) -> Option<Endpoint> {
     }
 }
 
-/// The endpoint of a name of which only the port changed: it needs no new lookup either.
+/// The endpoint of a name whose port alone changed: it needs no new lookup either.
 fn moved(old: &Address, new: &Address, endpoint: &Option<Endpoint>) -> Option<Endpoint> {
     match (old, new, endpoint) {
         (Address::Name(old, _), Address::Name(new, port), Some(Endpoint::Tcp(at)))
@@ -466,9 +490,9 @@ mod tests {
         assert_eq!(status.settle(now), Some(BackendState::Down));
         assert_eq!(status.ramp(now, slow), Some(now));
         assert_eq!(status.ramp(now + slow, slow), None);
-        status.operator = OperatorState::Drain;
+        status.operator.state = OperatorState::Drain;
         status.settle(now);
-        status.operator = OperatorState::Ready;
+        status.operator.state = OperatorState::Ready;
         assert_eq!(status.settle(now), Some(BackendState::Drain));
         assert_eq!(status.ramp(now, slow), None);
     }
@@ -484,7 +508,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of events, one writer never undoes another's word.
+        /// In any order of events, one writer never undoes the decision of another.
         #[test]
         fn writers_are_kept_apart(events in prop::collection::vec(0u8..7, 0..60)) {
             let now = Instant::now();
@@ -501,7 +525,7 @@ mod tests {
                     _ => ejected = false,
                 }
                 match event {
-                    0..=2 => status.operator = operator,
+                    0..=2 => status.operator.state = operator,
                     3 | 4 => status.set_check(up, "said so"),
                     5 => status.eject(now, &outlier(), "refused"),
                     _ => status.readmit(now),

@@ -1,12 +1,13 @@
-//! What brings a client back to its backend: the pool's keys, and finding the backend that a cookie means.
+//! Stickiness: the pool's cookie keys, and the backend that a cookie names.
 
 use std::sync::Arc;
 
-use crate::pool::{Backend, Pool};
+use super::backend::Backend;
+use super::backend_pool::Pool;
 use crate::wire::sticky::StickyKeys;
 
 impl Pool {
-    /// The keys that a reload has read; `None` without stickiness.
+    /// Sets the keys that a reload has read; `None` without stickiness.
     pub fn set_sticky_keys(&self, keys: Option<Arc<StickyKeys>>) {
         self.sticky_keys.store(keys);
     }
@@ -15,7 +16,7 @@ impl Pool {
         self.sticky_keys.load_full()
     }
 
-    /// The present backend whose name passes.
+    /// The first present backend whose name passes.
     pub fn find(&self, is_wanted: impl Fn(&str) -> bool) -> Option<Arc<Backend>> {
         let view = self.view.load();
         let mut present = view.present.iter();

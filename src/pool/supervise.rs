@@ -1,5 +1,5 @@
-//! Tasks that watch a pool must outlive their own defects: a check or a lookup that ended with a panic would leave its
-//! backend as it was, for ever.
+//! Supervision of the tasks that watch a pool. A check or a lookup that ended with a panic would
+//! leave its backend as it was, for ever.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -11,47 +11,50 @@ use tokio::time::{Instant, sleep};
 use crate::base::backoff::Backoff;
 use crate::base::units::format_duration;
 
-/// Soon enough that one bad answer costs a round or two.
+/// Short enough that one bad answer costs a round or two.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 
-/// What panics each time must not fill the log; a minute is soon enough once the cause has gone.
+/// A task that panics each time must not fill the log; a minute is soon enough once the cause is
+/// gone.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// Runs what `task` makes, and makes it anew, after a growing delay, each time it panics. Ends when it ends by itself.
+/// Runs a task and starts it again, after a growing delay, each time it panics. Ends when the task
+/// ends by itself.
 ///
-/// `subject` is told in the log, such as `check of chat/n1`.
+/// `subject` names it in the log, such as `check of chat/n1`.
 ///
 /// # Cancel safety
 /// Dropping it drops the task.
-pub async fn supervise<F>(subject: String, mut task: impl FnMut() -> F)
+pub(crate) async fn supervise<F>(subject: String, mut task: impl FnMut() -> F)
 where
     F: Future<Output = ()>,
 {
     let mut backoff = Backoff::new(FIRST_DELAY, MAX_DELAY);
     loop {
-        let begun = Instant::now();
-        // Unwind safe: the state that the task shares is that of the pool, which recovers its locks from a panic.
+        let started = Instant::now();
+        // Unwind safe: the task shares only state of the pool, which recovers its locks from a
+        // panic.
         let Err(panic) = AssertUnwindSafe(async { task().await })
             .catch_unwind()
             .await
         else {
             return;
         };
-        if begun.elapsed() > MAX_DELAY {
+        if started.elapsed() > MAX_DELAY {
             backoff.reset();
         }
         let delay = backoff.next();
         tracing::error!(
             task = subject,
-            panic = text(&*panic),
+            panic = panic_message(&*panic),
             retry_in = format_duration(delay),
-            "task ended by a panic, begins again"
+            "task panicked, starting it again"
         );
         sleep(delay).await;
     }
 }
 
-fn text(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let literal = panic.downcast_ref::<&str>().copied();
     literal
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
@@ -65,10 +68,10 @@ mod tests {
 
     /// A panic inside a check ended the checks of its backend for ever.
     #[tokio::test(start_paused = true)]
-    async fn what_panics_begins_again_after_a_growing_delay() {
-        let (begun, starts) = (Instant::now(), RefCell::new(Vec::new()));
+    async fn a_task_that_panics_starts_again_after_a_growing_delay() {
+        let (started, starts) = (Instant::now(), RefCell::new(Vec::new()));
         supervise("test".to_owned(), || async {
-            starts.borrow_mut().push(begun.elapsed().as_secs());
+            starts.borrow_mut().push(started.elapsed().as_secs());
             let count = starts.borrow().len();
             assert!(count > 3, "a defect");
         })
@@ -77,10 +80,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_ran_for_long_begins_again_soon() {
-        let (begun, starts) = (Instant::now(), RefCell::new(Vec::new()));
+    async fn a_task_that_ran_for_long_starts_again_soon() {
+        let (started, starts) = (Instant::now(), RefCell::new(Vec::new()));
         supervise("test".to_owned(), || async {
-            starts.borrow_mut().push(begun.elapsed().as_secs());
+            starts.borrow_mut().push(started.elapsed().as_secs());
             let count = starts.borrow().len();
             sleep(Duration::from_secs(100)).await;
             assert!(count > 2, "a defect");

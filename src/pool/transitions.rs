@@ -1,15 +1,16 @@
-//! State changes as log lines, a bounded number of them: a backend that flaps must not fill the disk.
+//! Log lines of state changes, a bounded number of them: a backend that flaps must not fill the
+//! disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::pool::BackendState;
+use super::states::BackendState;
 
-/// Lines per backend and `WINDOW`: three full flaps tell what there is to tell.
+/// Lines per backend and `WINDOW`: three full flaps are enough to see.
 const MAX_LINES: u32 = 6;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// One change of one backend, to be logged once no lock is held.
+/// A change of one backend, to be logged once no lock is held.
 #[derive(Debug)]
 pub(super) struct Transition {
     pub(super) pool: Arc<str>,
@@ -30,9 +31,9 @@ impl Transition {
             from,
             to,
             reason,
-            suppressed,
+            ..
         } = self;
-        let suppressed = (*suppressed > 0).then_some(*suppressed);
+        let suppressed = (self.suppressed > 0).then_some(self.suppressed);
         match to {
             BackendState::Down | BackendState::Ejected | BackendState::Unresolved => {
                 tracing::warn!(%pool, %backend, from, %to, reason, suppressed, "backend changed its state");
@@ -44,16 +45,17 @@ impl Transition {
     }
 }
 
-/// How many lines a backend has had lately.
+/// The log lines that a backend has had in the present window.
 #[derive(Debug, Default)]
-pub(super) struct TransitionLines {
+pub(super) struct TransitionLogLimit {
     began: Option<Instant>,
     written: u32,
     suppressed: u32,
 }
 
-impl TransitionLines {
-    /// Whether a change at `now` gets a line: then how many before it got none.
+impl TransitionLogLimit {
+    /// Allows a line for a change at `now`, and returns how many changes before it got none.
+    /// `None`: no line.
     pub(super) fn allow(&mut self, now: Instant) -> Option<u32> {
         let fresh = |began| now.saturating_duration_since(began) >= WINDOW;
         if self.began.is_none_or(fresh) {
@@ -68,15 +70,15 @@ impl TransitionLines {
         Some(std::mem::take(&mut self.suppressed))
     }
 
-    /// When the changes that got no line must be told, so that the last line is true again.
-    pub(super) fn owed_at(&self) -> Option<Instant> {
+    /// When the changes without a line must be summed up, so that the last line is true again.
+    pub(super) fn summary_due_at(&self) -> Option<Instant> {
         let began = self.began.filter(|_| self.suppressed > 0)?;
         began.checked_add(WINDOW)
     }
 
-    /// How many changes got no line, once that is due.
-    pub(super) fn owed(&mut self, now: Instant) -> Option<u32> {
-        let due = self.owed_at().is_some_and(|at| at <= now);
+    /// The number of changes without a line, once a summary is due.
+    pub(super) fn take_summary(&mut self, now: Instant) -> Option<u32> {
+        let due = self.summary_due_at().is_some_and(|at| at <= now);
         if due { self.allow(now) } else { None }
     }
 }
@@ -86,21 +88,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flapping_backend_is_told_of_a_few_times_and_then_counted() {
-        let (mut lines, start) = (TransitionLines::default(), Instant::now());
-        let told = (0..100).filter(|_| lines.allow(start).is_some()).count();
-        assert_eq!(told, MAX_LINES as usize);
+    fn a_flapping_backend_is_logged_a_few_times_and_then_counted() {
+        let (mut lines, start) = (TransitionLogLimit::default(), Instant::now());
+        let logged = (0..100).filter(|_| lines.allow(start).is_some()).count();
+        assert_eq!(logged, MAX_LINES as usize);
         let later = start + WINDOW;
-        assert_eq!(lines.owed_at(), Some(later));
-        assert_eq!(lines.owed(start), None);
-        assert_eq!(lines.owed(later), Some(100 - MAX_LINES));
-        assert_eq!(lines.owed_at(), None);
+        assert_eq!(lines.summary_due_at(), Some(later));
+        assert_eq!(lines.take_summary(start), None);
+        assert_eq!(lines.take_summary(later), Some(100 - MAX_LINES));
+        assert_eq!(lines.summary_due_at(), None);
     }
 
     #[test]
-    fn rare_changes_are_all_told() {
-        let (mut lines, start) = (TransitionLines::default(), Instant::now());
-        let told = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
-        assert_eq!(told.count(), 20);
+    fn rare_changes_are_all_logged() {
+        let (mut lines, start) = (TransitionLogLimit::default(), Instant::now());
+        let logged = (0..20).filter(|n| lines.allow(start + WINDOW * *n) == Some(0));
+        assert_eq!(logged.count(), 20);
     }
 }

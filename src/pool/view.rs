@@ -1,12 +1,14 @@
-//! What a pick sees: membership, weights and eligibility of one moment, swapped as one. Only counts are read live.
+//! The data that a pick reads: membership, weights and eligibility of one moment, swapped as one.
+//! Only counts are read live.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backend::Backend;
+use super::connection_counter::AdmitMode;
+use super::lease::Lease;
 use crate::balance::{Maglev, Nodes, Picker, RoundRobin};
 use crate::config::{self, Balance};
-use crate::pool::connection_counter::Admits;
-use crate::pool::{Backend, Lease};
 
 /// Weights are multiplied by this, so that a ramp has steps even for a weight of 1.
 const WEIGHT_SCALE: u32 = 256;
@@ -14,9 +16,9 @@ const WEIGHT_SCALE: u32 = 256;
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) settings: Arc<config::Pool>,
-    /// In file order, discovered ones behind.
+    /// In file order; discovered ones follow.
     pub(super) present: Vec<Arc<Backend>>,
-    /// Removed; those without a connection are left out by who reads it.
+    /// Removed; readers skip those without a connection.
     pub(super) retired: Vec<Arc<Backend>>,
     /// Primaries and backups.
     pub(super) tiers: [Tier; 2],
@@ -24,57 +26,59 @@ pub(super) struct View {
     pub(super) refresh_at: Option<Instant>,
 }
 
-/// What a connection wants.
+/// A request for a pick.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SlotRequest<'a> {
-    /// Of its key, for hash algorithms; `None` = any will do.
+pub(super) struct PickRequest<'a> {
+    /// Hash of the connection's key, for hash algorithms; `None` = any backend will do.
     pub(super) hash: Option<u64>,
     pub(super) tried: &'a [Arc<Backend>],
 }
 
 /// Why there was no lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Miss {
+pub(super) enum PickError {
     NoBackend,
     Full,
 }
 
 impl View {
-    /// One connection's backend, counted.
+    /// Picks a backend and counts the connection.
     ///
-    /// Primaries that were not tried come first, then backups that were not tried, then, when every usable one was
-    /// tried, the tried ones once more (one that refused a connection a moment ago is better than none).
-    /// A full one is still usable: its tier is waited for, backups do not take its overflow. A connection that failed
-    /// once probes an ejected backend only where no other one takes it: several dead ones must not use up its tries.
-    pub(super) fn take(&self, want: &SlotRequest<'_>, now: Instant) -> Result<Lease, Miss> {
-        let first = want.tried.is_empty();
-        for (not, probes) in [(want.tried, first), (want.tried, true), (&[], true)] {
+    /// Primaries that were not tried come first, then backups that were not tried, then, when every
+    /// usable one was tried, the tried ones once more (one that refused a connection a moment ago
+    /// is better than none). A full one is still usable: its tier is waited for, backups do not
+    /// take its overflow. A connection that failed once probes an ejected backend only where no
+    /// other one takes it: several dead ones must not use up its tries.
+    pub(super) fn pick(&self, request: &PickRequest<'_>, now: Instant) -> Result<Lease, PickError> {
+        let first = request.tried.is_empty();
+        for (not, probes) in [(request.tried, first), (request.tried, true), (&[], true)] {
             for tier in self.tiers.iter().filter(|tier| tier.is_usable(not, probes)) {
-                let probe = || tier.take(want.hash, not, true, now);
-                match tier.take(want.hash, not, probes, now).or_else(probe) {
+                let probe = || tier.take(request.hash, not, true, now);
+                match tier.take(request.hash, not, probes, now).or_else(probe) {
                     Some(lease) => return Ok(lease),
-                    None if tier.serves(not) => return Err(Miss::Full),
-                    // Others were quicker to take what this tier had, the place of a probe.
+                    None if tier.serves(not) => return Err(PickError::Full),
+                    // Other connections were quicker to take what this tier had, such as its probe.
                     None => continue,
                 }
             }
         }
-        Err(Miss::NoBackend)
+        Err(PickError::NoBackend)
     }
 
-    /// The slots of the tier that new connections go to.
-    pub(super) fn in_use(&self) -> Option<&[ViewSlot]> {
+    /// The candidates of the tier that new connections go to.
+    pub(super) fn in_use(&self) -> Option<&[Candidate]> {
         let mut tiers = self.tiers.iter();
         let tier = tiers.find(|tier| tier.serves(&[]))?;
-        Some(&tier.slots)
+        Some(&tier.candidates)
     }
 
-    /// Whether one that is not among `tried` can be used.
+    /// Whether a backend that is not among `tried` can be used.
     pub(super) fn has_other(&self, tried: &[Arc<Backend>]) -> bool {
         self.tiers.iter().any(|tier| tier.is_usable(tried, true))
     }
 
-    /// Whether one that is not among `tried` serves and has room. A probe may fail as well.
+    /// Whether a backend that is not among `tried` serves and has room. A probe does not count: it
+    /// may fail as well.
     pub(super) fn has_room_elsewhere(&self, tried: &[Arc<Backend>]) -> bool {
         let mut tiers = self.tiers.iter();
         let tier = tiers.find(|tier| tier.serves(tried));
@@ -82,25 +86,26 @@ impl View {
     }
 }
 
-/// Primaries, or backups.
+/// The primaries, or the backups.
 #[derive(Debug)]
 pub(super) struct Tier {
-    slots: Vec<ViewSlot>,
+    candidates: Vec<Candidate>,
     algorithm: Arc<Picker>,
-    /// Some slot is relieved.
-    relieves: bool,
+    /// Some candidate is avoided.
+    has_avoided: bool,
 }
 
+/// A backend that may be picked.
 #[derive(Debug)]
-pub(super) struct ViewSlot {
+pub(super) struct Candidate {
     pub(super) backend: Arc<Backend>,
     /// 0..=256
     pub(super) weight: u16,
-    /// Whom its state lets in.
-    pub(super) door: Admits,
-    /// Left out while another one can take the connection.
-    pub(super) relieved: bool,
-    /// `slow_start`, as long as its weight grows.
+    /// Which connections the backend's state admits.
+    pub(super) mode: AdmitMode,
+    /// Left out while another candidate can take the connection.
+    pub(super) avoided: bool,
+    /// `slow_start`, as long as the weight grows.
     pub(super) ramp: Option<Ramp>,
 }
 
@@ -111,14 +116,14 @@ pub(super) struct Ramp {
     pub(super) time: Duration,
 }
 
-impl ViewSlot {
-    /// Its backend takes whoever comes, as far as there is room.
+impl Candidate {
+    /// Whether the backend takes any client, as far as it has room.
     fn serves(&self) -> bool {
-        matches!(self.door, Admits::Open | Admits::Try)
+        matches!(self.mode, AdmitMode::Open | AdmitMode::LastResort)
     }
 
-    /// Its weight has not its full value yet.
-    pub(super) fn grows(&self, now: Instant) -> bool {
+    /// Whether the weight has not reached its full value yet.
+    pub(super) fn is_growing(&self, now: Instant) -> bool {
         self.ramp
             .is_some_and(|ramp| now.saturating_duration_since(ramp.from) < ramp.time)
     }
@@ -129,65 +134,71 @@ impl ViewSlot {
             return full;
         };
         let passed = now.saturating_duration_since(from).as_secs_f64();
-        let part = (passed / time.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
-        ((f64::from(full) * part) as u32).clamp(full.min(1), full)
+        let progress = (passed / time.as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0);
+        ((f64::from(full) * progress) as u32).clamp(full.min(1), full)
     }
 }
 
 impl Tier {
-    /// Goes on with the turns or the table of the tier `before` as far as they still fit.
-    pub(super) fn new(slots: Vec<ViewSlot>, balance: &Balance, before: Option<&Tier>) -> Tier {
+    /// Keeps the round or the hash table of the tier `before` as far as it still fits.
+    pub(super) fn new(
+        candidates: Vec<Candidate>,
+        balance: &Balance,
+        before: Option<&Tier>,
+    ) -> Tier {
         let algorithm = match before {
-            Some(tier) if tier.fits(&slots, balance) => tier.algorithm.clone(),
-            before => Arc::new(algorithm(&slots, balance, before)),
+            Some(tier) if tier.fits(&candidates, balance) => tier.algorithm.clone(),
+            before => Arc::new(algorithm(&candidates, balance, before)),
         };
-        let relieves = slots.iter().any(|slot| slot.relieved);
+        let has_avoided = candidates.iter().any(|candidate| candidate.avoided);
         Tier {
-            slots,
+            candidates,
             algorithm,
-            relieves,
+            has_avoided,
         }
     }
 
-    fn fits(&self, slots: &[ViewSlot], balance: &Balance) -> bool {
-        let same_nodes = self.slots.len() == slots.len()
+    fn fits(&self, candidates: &[Candidate], balance: &Balance) -> bool {
+        let same_nodes = self.candidates.len() == candidates.len()
             && self
-                .slots
+                .candidates
                 .iter()
-                .zip(slots)
+                .zip(candidates)
                 .all(|(old, new)| Arc::ptr_eq(&old.backend, &new.backend));
         match (&*self.algorithm, balance) {
             (Picker::RoundRobin(_), Balance::RoundRobin) => same_nodes,
             (Picker::LeastConn, Balance::LeastConn) => true,
             (Picker::Random, Balance::Random) => true,
             (Picker::Hash(_), Balance::IpHash | Balance::Hash(_)) => {
-                let mut pairs = self.slots.iter().zip(slots);
+                let mut pairs = self.candidates.iter().zip(candidates);
                 same_nodes && pairs.all(|(old, new)| old.weight == new.weight)
             }
             _ => false,
         }
     }
 
-    /// `probes`: one that waits to be probed will do.
+    /// `probes`: a candidate that can be probed will do.
     fn is_usable(&self, not: &[Arc<Backend>], probes: bool) -> bool {
-        let may_probe = |slot: &ViewSlot| {
-            let waits = slot.door == Admits::Probe && slot.backend.gate().has_room();
-            waits && !contains(not, &slot.backend)
+        let may_probe = |candidate: &Candidate| {
+            let waits =
+                candidate.mode == AdmitMode::Probe && candidate.backend.connections().has_room();
+            waits && !contains(not, &candidate.backend)
         };
-        self.serves(not) || probes && self.slots.iter().any(may_probe)
+        self.serves(not) || probes && self.candidates.iter().any(may_probe)
     }
 
     fn serves(&self, not: &[Arc<Backend>]) -> bool {
-        let serves = |slot: &ViewSlot| slot.serves() && !contains(not, &slot.backend);
-        self.slots.iter().any(serves)
+        let serves =
+            |candidate: &Candidate| candidate.serves() && !contains(not, &candidate.backend);
+        self.candidates.iter().any(serves)
     }
 
     fn has_room(&self, not: &[Arc<Backend>]) -> bool {
         let mut others = self
-            .slots
+            .candidates
             .iter()
-            .filter(|slot| !contains(not, &slot.backend));
-        others.any(|slot| slot.serves() && slot.backend.gate().has_room())
+            .filter(|candidate| !contains(not, &candidate.backend));
+        others.any(|candidate| candidate.serves() && candidate.backend.connections().has_room())
     }
 
     /// `None` when all are full.
@@ -199,97 +210,101 @@ impl Tier {
         now: Instant,
     ) -> Option<Lease> {
         let mut choice = Choice {
-            slots: &self.slots,
+            candidates: &self.candidates,
             not,
             probes,
             now,
-            spares: self.relieves,
+            skips_avoided: self.has_avoided,
         };
-        // A turn is lost only to another connection that took the last place of the picked backend, and the next
-        // turn sees that one full.
+        // A pick is lost only to a connection that took the last place of the backend, and the next
+        // pick sees that one full.
         loop {
             let entropy = hash.unwrap_or_else(|| fastrand::u64(..));
             let index = match self.algorithm.pick(&choice, entropy) {
-                None if choice.spares => {
-                    choice.spares = false;
+                None if choice.skips_avoided => {
+                    choice.skips_avoided = false;
                     continue;
                 }
                 index => index?,
             };
-            let slot = self.slots.get(index)?;
-            if let Some(lease) = Lease::enter(&slot.backend) {
+            let candidate = self.candidates.get(index)?;
+            if let Some(lease) = Lease::take(&candidate.backend) {
                 return Some(lease);
             }
         }
     }
 }
 
-fn algorithm(slots: &[ViewSlot], balance: &Balance, before: Option<&Tier>) -> Picker {
+fn algorithm(candidates: &[Candidate], balance: &Balance, before: Option<&Tier>) -> Picker {
     match balance {
-        Balance::RoundRobin => Picker::RoundRobin(RoundRobin::carried(turns(slots, before))),
+        Balance::RoundRobin => Picker::RoundRobin(RoundRobin::carried(gains(candidates, before))),
         Balance::LeastConn => Picker::LeastConn,
         Balance::Random => Picker::Random,
         Balance::IpHash | Balance::Hash(_) => {
-            let named = slots
+            let named = candidates
                 .iter()
-                .map(|slot| (&**slot.backend.name(), u32::from(slot.weight)));
+                .map(|candidate| (&**candidate.backend.name(), u32::from(candidate.weight)));
             Picker::Hash(Maglev::new(named))
         }
     }
 }
 
-/// What each of `slots` had gained in the round of the tier before.
-fn turns(slots: &[ViewSlot], before: Option<&Tier>) -> Vec<i64> {
-    let old: Vec<(&ViewSlot, i64)> = match before {
+/// The gains of each of `candidates` in the round of the tier before.
+fn gains(candidates: &[Candidate], before: Option<&Tier>) -> Vec<i64> {
+    let old: Vec<(&Candidate, i64)> = match before {
         Some(tier) => match &*tier.algorithm {
-            Picker::RoundRobin(turns) => tier.slots.iter().zip(turns.gained()).collect(),
+            Picker::RoundRobin(round) => tier.candidates.iter().zip(round.gained()).collect(),
             _ => Vec::new(),
         },
         None => Vec::new(),
     };
-    let gained = |slot: &ViewSlot| {
+    let gained = |candidate: &Candidate| {
         let mut old = old.iter();
-        old.find(|(old, _)| Arc::ptr_eq(&old.backend, &slot.backend))
+        old.find(|(old, _)| Arc::ptr_eq(&old.backend, &candidate.backend))
             .map_or(0, |(_, gained)| *gained)
     };
-    slots.iter().map(gained).collect()
+    candidates.iter().map(gained).collect()
 }
 
-/// The slots as the algorithms see them: who cannot be picked now has the weight 0.
+/// The candidates as the algorithms see them: one that cannot be picked now has the weight 0.
 struct Choice<'a> {
-    slots: &'a [ViewSlot],
+    candidates: &'a [Candidate],
     not: &'a [Arc<Backend>],
-    /// Those that wait to be probed can be picked.
+    /// Candidates that can be probed can be picked.
     probes: bool,
     now: Instant,
-    /// Those that are relieved cannot be picked.
-    spares: bool,
+    /// Avoided candidates cannot be picked.
+    skips_avoided: bool,
 }
 
 impl Choice<'_> {
-    fn can_take(&self, slot: &ViewSlot) -> bool {
-        let takes = slot.serves() || self.probes && slot.door == Admits::Probe;
-        takes && slot.backend.gate().has_room() && !contains(self.not, &slot.backend)
+    fn can_take(&self, candidate: &Candidate) -> bool {
+        let takes = candidate.serves() || self.probes && candidate.mode == AdmitMode::Probe;
+        takes
+            && candidate.backend.connections().has_room()
+            && !contains(self.not, &candidate.backend)
     }
 }
 
 impl Nodes for Choice<'_> {
     fn count(&self) -> usize {
-        self.slots.len()
+        self.candidates.len()
     }
 
     fn weight(&self, index: usize) -> u32 {
-        let Some(slot) = self.slots.get(index) else {
+        let Some(candidate) = self.candidates.get(index) else {
             return 0;
         };
-        if !self.can_take(slot) || (self.spares && slot.relieved) {
+        if !self.can_take(candidate) || (self.skips_avoided && candidate.avoided) {
             return 0;
         }
-        slot.scaled_weight(self.now)
+        candidate.scaled_weight(self.now)
     }
 
     fn live(&self, index: usize) -> u64 {
-        self.slots.get(index).map_or(0, |slot| slot.backend.live())
+        self.candidates
+            .get(index)
+            .map_or(0, |candidate| candidate.backend.live())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::admission::ListenerAdmission;
 use crate::admission::SetupPermit;
 use crate::base::log_throttle::LogThrottle;
 use crate::config::{Bind, Protocol};
-use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_of_one_connection};
+use crate::net::{Bound, Incoming, Peer, Stream, is_local_shortage, is_transient_accept_error};
 use crate::observe::{ConnectionRecord, ListenerCounters, Phase, Refusal, Side, Termination};
 
 /// A descriptor may be freed by others than our connections; this is how soon it is noticed.
@@ -251,7 +251,7 @@ async fn accept_here(shared: Arc<AcceptShared>, incoming: Incoming, stop: Cancel
 /// The limits are not asked: at most one queue's length more, once.
 fn drain(shared: &Arc<AcceptShared>) {
     for _ in 0..shared.left_behind() {
-        let accepted = match shared.bound.accept_now() {
+        let accepted = match shared.bound.try_accept() {
             Ok(None) => return,
             Ok(Some((socket, peer))) => {
                 Stream::from_owned_fd(socket, peer).map(|stream| (stream, peer))
@@ -407,7 +407,7 @@ pub(super) fn kept_out(shared: &AcceptShared, peer: Peer, refusal: Refusal) {
 /// After an error of accept: go on at once when only that connection failed, else wait a little: whatever the kernel says,
 /// it must not become a busy loop.
 async fn pause(shared: &AcceptShared, error: io::Error) {
-    match is_of_one_connection(&error) {
+    match is_transient_accept_error(&error) {
         true => lost(shared, &error),
         false => await_room(shared, Some(error)).await,
     }

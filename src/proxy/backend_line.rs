@@ -19,8 +19,8 @@ use super::MaybeTlsStream;
 use super::dialogue::GateState;
 use super::wait::UploadWait;
 use crate::config;
-use crate::net::{Names, RespelledStream};
-use crate::wire::field_names::{OF_A_HANDSHAKE, OF_A_HOP};
+use crate::net::{HeaderCaseStream, HeaderNames};
+use crate::wire::field_names::{HANDSHAKE_HEADERS, HOP_HEADERS};
 
 /// hyper's buffer for one direction of one connection; a backend's head may be as large as this.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -41,9 +41,9 @@ pub(super) struct BackendConnection {
 pub(super) type Spelling = &'static [&'static [&'static str]];
 
 /// Of a client's request: what we set; the rest has the client's spelling.
-pub(super) const OURS: Spelling = &[OF_A_HOP];
+pub(super) const OURS: Spelling = &[HOP_HEADERS];
 /// Of a handshake that was kept without the client's spelling.
-pub(super) const KEPT: Spelling = &[OF_A_HOP, OF_A_HANDSHAKE];
+pub(super) const KEPT: Spelling = &[HOP_HEADERS, HANDSHAKE_HEADERS];
 
 /// Makes a connected stream one that speaks HTTP/1.
 ///
@@ -59,7 +59,7 @@ pub(super) async fn open(
     let contact = Arc::new(Contact::default());
     let stalled = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(MonitoredStream {
-        stream: RespelledStream::new(stream, names, Names::default()),
+        stream: HeaderCaseStream::new(stream, names, HeaderNames::default()),
         contact: Arc::clone(&contact),
     });
     let mut builder = Builder::new();
@@ -221,7 +221,7 @@ impl Body for RequestBody {
 
 /// A backend stream that remembers what has passed: that decides whether a handshake may be sent again elsewhere.
 pub(super) struct MonitoredStream {
-    stream: RespelledStream<MaybeTlsStream>,
+    stream: HeaderCaseStream<MaybeTlsStream>,
     contact: Arc<Contact>,
 }
 

@@ -45,7 +45,12 @@ pub(super) struct HandshakeInfo {
 impl Identified {
     /// Writes to the record what is known by now.
     pub fn note(&self, record: &mut ConnectionRecord) {
-        if let Some(sni) = self.hello.sni.as_ref().or(self.hello.odd_name.as_ref()) {
+        if let Some(sni) = self
+            .hello
+            .sni
+            .as_ref()
+            .or(self.hello.malformed_name.as_ref())
+        {
             record.set_sni(sni);
         }
         let Some(shaken) = &self.shaken else { return };
@@ -163,7 +168,7 @@ pub(super) async fn terminate(
         hello: ClientHello {
             sni,
             alpn: alpn.into_iter().collect(),
-            odd_name: None,
+            malformed_name: None,
         },
         shaken: Some(shaken),
     })

@@ -14,7 +14,7 @@ use super::reach::Connector;
 use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
 use crate::admission::ConnectionPermit;
 use crate::net::options::reset_on_close;
-use crate::net::{Peer, hung_up, local_address};
+use crate::net::{Peer, local_address, wait_for_hangup};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::relay::{
@@ -313,7 +313,7 @@ impl ConnectHandler<SessionGuards> for PendingSession {
 /// The client hung up while it waited for long.
 async fn left_waiting(client: BorrowedFd<'_>) {
     tokio::time::sleep(WATCH_AFTER).await;
-    hung_up(client).await;
+    wait_for_hangup(client).await;
 }
 
 #[cfg(test)]

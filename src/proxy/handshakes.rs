@@ -272,7 +272,7 @@ pub(super) async fn accept(
         Ok((
             _,
             ClientHello {
-                odd_name: Some(name),
+                malformed_name: Some(name),
                 ..
             },
         )) => {
@@ -304,8 +304,8 @@ pub(super) async fn accept(
                 false => CipherOrder::Server,
             };
             config = match resumes {
-                true => terminator.config_of_resumed(order),
-                false => terminator.config_of(order),
+                true => terminator.resumption_config(order),
+                false => terminator.config_for(order),
             };
             Some(turn?)
         }
@@ -318,7 +318,7 @@ pub(super) async fn accept(
         _ => {}
     };
     let mut accepting = pin!(async {
-        let mut stream = tls::accept_after(stream, read, config, begun).await?;
+        let mut stream = tls::accept_with_prefix(stream, read, config, begun).await?;
         // A TLS 1.2 client waits for the last flight, which is not to wait for a backend.
         stream.flush().await?;
         Ok(stream)
@@ -401,7 +401,7 @@ async fn refuse_name(
 }
 
 fn failed(error: &io::Error) -> Termination {
-    tracing::debug!(error = tls::words(error), "tls handshake failed");
+    tracing::debug!(error = tls::describe(error), "tls handshake failed");
     client_end(error)
 }
 

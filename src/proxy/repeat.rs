@@ -39,6 +39,6 @@ pub(super) fn charge_reset(
     let now = Instant::now();
     let is_early = now.duration_since(begun) <= connect_timeout;
     if contact.was_reset() && is_early && !backend.is_leaving() {
-        backend.unanswered(now, "reset in place of an answer");
+        backend.failed_to_answer(now, "reset in place of an answer");
     }
 }

@@ -221,7 +221,7 @@ impl NewBackendSearch {
         let lease = lease.map_err(|error| ResumeRefusal::ForNow(error.to_string()))?;
         let backend = Arc::clone(lease.backend());
         // Behind the pick: who waits in the queue must not keep from their turn those who do not.
-        let turn = pool.takeover().await;
+        let turn = pool.migration_permit().await;
         let taken = self.take(pool, &lease, tried).await;
         drop(turn);
         if taken.is_err() && !tried.iter().any(|one| Arc::ptr_eq(one, &backend)) {

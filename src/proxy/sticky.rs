@@ -36,7 +36,7 @@ impl Stickiness {
             .iter()
             .filter_map(|value| keys.open(pool.name(), value, now));
         let brought = genuine.next().and_then(|opened| {
-            let backend = pool.find(|name| keys.names(&opened, name))?;
+            let backend = pool.find(|name| keys.is_for(&opened, name))?;
             Some((opened, backend))
         });
         Some(Stickiness {
@@ -82,7 +82,7 @@ impl Stickiness {
         );
         // Twice the time: `ttl` was lowered. Less is another balancer's clock.
         let old =
-            opened.is_of_old_key() || left.saturating_mul(2) < ttl || left > ttl.saturating_mul(2);
+            opened.needs_renewal() || left.saturating_mul(2) < ttl || left > ttl.saturating_mul(2);
         // Of a draining backend it runs out, or the drain would never end.
         old && backend.takes_new()
     }

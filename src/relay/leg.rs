@@ -108,7 +108,7 @@ impl Leg {
     /// Lets go of what an idle TLS leg can make again.
     pub fn drop_keys(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.session.cool();
+            tls.session.drop_keys();
         }
     }
 
@@ -392,9 +392,9 @@ impl Leg {
         let Some(tls) = &mut self.tls else {
             return true;
         };
-        if tls.output.is_empty() && tls.session.owes() {
+        if tls.output.is_empty() && tls.session.has_control() {
             let mut records = [0; MAX_CONTROL_BYTES];
-            let length = tls.session.control(&mut records);
+            let length = tls.session.take_control(&mut records);
             self.push_or_keep(&records[..length]);
         }
         self.tls.as_ref().is_none_or(|tls| tls.output.is_empty())
@@ -407,7 +407,9 @@ impl Leg {
 
     /// Ciphertext of a record of which not all has come.
     pub fn begun_bytes(&self) -> usize {
-        self.tls.as_ref().map_or(0, |tls| tls.session.begun())
+        self.tls
+            .as_ref()
+            .map_or(0, |tls| tls.session.partial_bytes())
     }
 
     /// Its peer has sent a part of a TLS record.

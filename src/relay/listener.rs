@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Inbox, WorkerCommand};
 use super::table::SessionKey;
 use super::{NewSession, Relay};
-use crate::net::{Peer, accept_now, is_of_one_connection};
+use crate::net::{Peer, is_transient_accept_error, try_accept};
 
 /// Accepts in a row before the sockets of others are looked at.
 pub(super) const ACCEPTS_PER_TURN: usize = 16;
@@ -139,7 +139,7 @@ impl<L> OpenListener<L> {
             self.pause(None);
             return None;
         }
-        let error = match accept_now(self.socket.as_fd()) {
+        let error = match try_accept(self.socket.as_fd()) {
             Ok(Some(accepted)) => return Some(accepted),
             Ok(None) => {
                 self.is_ready = false;
@@ -149,7 +149,7 @@ impl<L> OpenListener<L> {
         };
         self.arrivals.unreserve();
         match error {
-            Some(error) if is_of_one_connection(&error) => self.arrivals.lost(error),
+            Some(error) if is_transient_accept_error(&error) => self.arrivals.lost(error),
             // Whatever it is, it must not become a busy loop.
             Some(error) => self.pause(Some(error)),
             None => {}
@@ -159,13 +159,13 @@ impl<L> OpenListener<L> {
 
     /// One of the connections that are still queued when the door closes.
     pub fn accept_last(&mut self) -> Last {
-        match accept_now(self.socket.as_fd()) {
+        match try_accept(self.socket.as_fd()) {
             Ok(Some((socket, peer))) => {
                 self.arrivals.reserve(true);
                 Last::Accepted(socket, peer)
             }
             Ok(None) => Last::None,
-            Err(error) if is_of_one_connection(&error) => {
+            Err(error) if is_transient_accept_error(&error) => {
                 self.arrivals.lost(error);
                 Last::Lost
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::status::{ListenerState, ListenerStatus};
 use crate::config::{Bind, Listener, ListenerTls};
-use crate::net::{self, BindError, Bound, HALF_OPEN, Overlap};
+use crate::net::{self, BindError, Bound, HALF_OPEN_TIME, Overlap};
 use crate::observe::ListenerCounters;
 use crate::proxy::{ListenerSnapshot, Listening, Proxy};
 
@@ -246,7 +246,7 @@ pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
     let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
     let (overlapped, gone): (Vec<_>, Vec<_>) = left.into_iter().partition(goes_on);
     for listening in &overlapped {
-        if let Err(error) = listening.bound().turn_away() {
+        if let Err(error) = listening.bound().stop_accepting() {
             let listener = &listening.counters().name;
             tracing::warn!(%listener, %error, "connections that come while the old address closes are reset");
         }
@@ -255,7 +255,7 @@ pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
         listening.stop().await;
     }
     if !overlapped.is_empty() {
-        tokio::time::sleep(HALF_OPEN).await;
+        tokio::time::sleep(HALF_OPEN_TIME).await;
     }
     for listening in overlapped {
         listening.stop().await;
@@ -301,7 +301,7 @@ pub(super) fn status(listening: &Listening, state: ListenerState) -> ListenerSta
         protocol: snapshot.config.protocol,
         state,
         counters: Arc::clone(listening.counters()),
-        server_names: tls.map_or_else(Vec::new, |tls| tls.names()),
+        server_names: tls.map_or_else(Vec::new, |tls| tls.server_names()),
         certificates: tls.map_or_else(Vec::new, |tls| tls.certificates()),
         certificate_error: tls.and_then(|tls| tls.error()),
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::pools::Pools;
-use crate::config::{self, BackendTls, Change, Config, Sticky};
+use crate::config::{self, Action, BackendTls, Change, Config, Item, Sticky};
 use crate::pool::Pool;
 use crate::tls::BackendTlsConfig;
 use crate::wire::sticky::{MAX_FILE_BYTES, StickyKeys};
@@ -17,6 +17,8 @@ use crate::wire::sticky::{MAX_FILE_BYTES, StickyKeys};
 pub(super) trait PoolFile: Clone + PartialEq {
     /// Key of the settings in the pool's table.
     const KEY: &'static str;
+    /// Action that a reload reports where the files have another content.
+    const RENEWED: Action;
     /// Content of the files, ready for use.
     type Loaded: PartialEq;
 
@@ -31,9 +33,6 @@ pub(super) trait PoolFile: Clone + PartialEq {
     fn in_use(pool: &Pool) -> Option<Arc<Self::Loaded>>;
 
     fn give(pool: &Pool, loaded: Option<Arc<Self::Loaded>>);
-
-    /// The change that a reload reports where the files have another content.
-    fn renewal(pool: String) -> Change;
 }
 
 /// Loaded files of one kind, by pool.
@@ -41,6 +40,7 @@ pub(super) type LoadedFiles<F> = BTreeMap<String, Arc<<F as PoolFile>::Loaded>>;
 
 impl PoolFile for BackendTls {
     const KEY: &'static str = "tls";
+    const RENEWED: Action = Action::BackendTlsRenewed;
     type Loaded = BackendTlsConfig;
 
     fn of(pool: &config::Pool) -> Option<&BackendTls> {
@@ -63,14 +63,11 @@ impl PoolFile for BackendTls {
     fn give(pool: &Pool, loaded: Option<Arc<BackendTlsConfig>>) {
         pool.set_tls(loaded);
     }
-
-    fn renewal(pool: String) -> Change {
-        Change::BackendTlsRenewed { pool }
-    }
 }
 
 impl PoolFile for Sticky {
     const KEY: &'static str = "sticky";
+    const RENEWED: Action = Action::StickyKeysRenewed;
     type Loaded = StickyKeys;
 
     fn of(pool: &config::Pool) -> Option<&Sticky> {
@@ -100,10 +97,6 @@ impl PoolFile for Sticky {
     fn give(pool: &Pool, loaded: Option<Arc<StickyKeys>>) {
         pool.set_sticky_keys(loaded);
     }
-
-    fn renewal(pool: String) -> Change {
-        Change::StickyKeysChanged { pool }
-    }
 }
 
 /// Changes of pools whose files have another content under the same settings.
@@ -119,7 +112,8 @@ pub(super) fn renewed<F: PoolFile>(
             && before.is_some_and(|before| Some(&before) != loaded.get(*name))
     };
     let renewed = loaded.keys().filter(is_renewed).cloned();
-    renewed.map(F::renewal).collect()
+    let change = |name| Item::Pool(name).becomes(F::RENEWED);
+    renewed.map(change).collect()
 }
 
 /// Gives the pools their files.

@@ -40,7 +40,7 @@ impl RunningPool {
         runtime.spawn(supervise(format!("checks of {}", pool.name()), checks));
         let (resolved, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
         let follow =
-            move || discovery::follow(Arc::clone(&resolved), Arc::clone(&status), until.clone());
+            move || discovery::watch(Arc::clone(&resolved), Arc::clone(&status), until.clone());
         runtime.spawn(supervise(format!("lookups of {}", pool.name()), follow));
         let (pinged, relay, until) = (Arc::clone(&pool), Arc::clone(relay), stop.clone());
         let pings = move || pings::follow(Arc::clone(&pinged), Arc::clone(&relay), until.clone());

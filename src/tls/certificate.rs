@@ -1,7 +1,7 @@
-//! One certificate chain and its key: read, parsed, checked against each other.
+//! A certificate chain and its key: read, parsed, checked against each other.
 //!
-//! Expiry is only warned about: an expired certificate still serves clients that do not look, and refusing it would
-//! turn a late renewal into an outage.
+//! Expiry only causes a warning: an expired certificate still serves clients that do not check it,
+//! and refusing it would turn a late renewal into an outage.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
+use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::files::{FileContents, Fingerprint, read_file};
-use super::{TlsError, words};
+use super::error::FileFault;
+use super::files::{FileContents, Fingerprint, FromFiles, read_file};
+use super::{TlsError, describe};
 use crate::config::Certificate;
 
 /// A certificate ready to serve.
@@ -25,18 +26,18 @@ pub(super) struct LoadedCertificate {
     pub key: Arc<CertifiedKey>,
     pub facts: CertificateFacts,
     pub default: bool,
-    /// Of the contents of both files.
+    /// Fingerprint of both files.
     pub fingerprint: Fingerprint,
 }
 
-/// What is told of a certificate.
+/// Facts about a certificate, for the status and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// Its file.
+    /// The file.
     pub cert: PathBuf,
     /// DNS names of the subjectAltName, lower case; wildcards as `*.example.org`.
     pub names: Vec<String>,
-    /// Its first DNS name, or its subject where it has none.
+    /// The first DNS name, or the subject where there is none.
     pub subject: String,
     pub not_before: SystemTime,
     pub not_after: SystemTime,
@@ -47,16 +48,16 @@ impl LoadedCertificate {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub(super) fn take(
+    pub(super) fn load(
         certificate: &Certificate,
         contents: &FileContents,
         provider: &CryptoProvider,
     ) -> Result<LoadedCertificate, TlsError> {
         let Certificate { cert, key, default } = certificate;
-        let certified = pair(cert, key, contents, provider)?;
+        let certified = load_key_pair(cert, key, contents, provider)?;
         let facts = facts(cert, &certified.cert)?;
         if facts.names.is_empty() && !default {
-            return Err(TlsError::NoNames { file: cert.clone() });
+            return Err(FileFault::NoNames.of(cert));
         }
         warn_if_expired(cert, facts.not_after);
         Ok(LoadedCertificate {
@@ -67,7 +68,7 @@ impl LoadedCertificate {
         })
     }
 
-    /// What [`Loaded::take`] would make's, without making it.
+    /// Fingerprint that [`LoadedCertificate::load`] would give, without loading.
     pub(super) fn fingerprint(
         certificate: &Certificate,
         contents: &FileContents,
@@ -77,48 +78,51 @@ impl LoadedCertificate {
     }
 }
 
-/// A chain and its private key, which belong to each other. Whom it names and until when is not looked at.
+impl FromFiles for LoadedCertificate {
+    fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
+/// Loads a chain and its private key, and checks that they match. Names and validity are not
+/// checked.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub(super) fn pair(
+pub(super) fn load_key_pair(
     cert: &Path,
     key: &Path,
     contents: &FileContents,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     refuse_swapped(cert, key, contents)?;
-    let chain = parse_chain(cert, contents.of(cert)?)?;
+    let chain = parse_chain(cert, contents.get(cert)?)?;
     refuse_old_version(cert, &chain)?;
     let signing_key = provider
         .key_provider
-        .load_private_key(parse_key(key, contents.of(key)?)?)
-        .map_err(|source| TlsError::Key {
-            file: key.to_owned(),
-            source,
-        })?;
+        .load_private_key(parse_key(key, contents.get(key)?)?)
+        .map_err(|source| FileFault::Key(source).of(key))?;
     let certified = CertifiedKey::new(chain, signing_key);
     check_pair(&certified, cert, key)?;
     Ok(certified)
 }
 
 fn refuse_swapped(cert: &Path, key: &Path, contents: &FileContents) -> Result<(), TlsError> {
-    let (cert_contents, key_contents) = (contents.of(cert)?, contents.of(key)?);
+    let (cert_contents, key_contents) = (contents.get(cert)?, contents.get(key)?);
     let has_key = PrivateKeyDer::from_pem_slice(cert_contents).is_ok();
     let has_certificate =
         |contents: &[u8]| CertificateDer::pem_slice_iter(contents).any(|one| one.is_ok());
-    let is_swapped = has_key && !has_certificate(cert_contents) && has_certificate(key_contents);
-    match is_swapped {
-        true => Err(TlsError::Swapped {
+    if has_key && !has_certificate(cert_contents) && has_certificate(key_contents) {
+        return Err(TlsError::Swapped {
             cert: cert.to_owned(),
             key: key.to_owned(),
-        }),
-        false => Ok(()),
+        });
     }
+    Ok(())
 }
 
-/// What is to be told of the first certificate of a PEM file; `None`: it cannot be read.
-pub fn certificate_facts(file: &Path) -> Option<CertificateFacts> {
+/// Facts about the first certificate of a PEM file; `None`: it cannot be read.
+pub(crate) fn certificate_facts(file: &Path) -> Option<CertificateFacts> {
     facts(file, &read_chain(file).ok()?).ok()
 }
 
@@ -127,44 +131,48 @@ pub(super) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
     parse_chain(file, &read_file(file)?)
 }
 
-/// As [`read_chain`], of what was read.
+/// As [`read_chain`], of contents that were read already.
 pub(super) fn parse_chain(
     file: &Path,
     contents: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(contents)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Pem {
-            file: file.to_owned(),
-            source,
-        })?;
+        .map_err(|source| FileFault::Pem(source).of(file))?;
     if chain.is_empty() {
-        return Err(TlsError::NoCertificate {
-            file: file.to_owned(),
-        });
+        return Err(FileFault::NoCertificate.of(file));
     }
     Ok(chain)
 }
 
+/// A store of roots with these certificates.
+pub(super) fn roots_of(
+    file: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let added = roots.add(certificate);
+        added.map_err(|error| FileFault::certificate(&error).of(file))?;
+    }
+    Ok(roots)
+}
+
 fn parse_key(file: &Path, contents: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(contents).map_err(|source| match source {
-        _ if is_encrypted(contents) => TlsError::EncryptedKey {
+        _ if is_encrypted(contents) => FileFault::EncryptedKey {
             file: file.to_owned(),
-        },
-        pem::Error::NoItemsFound => TlsError::NoKey {
-            file: file.to_owned(),
-        },
-        source => TlsError::Pem {
-            file: file.to_owned(),
-            source,
-        },
+        }
+        .of(file),
+        pem::Error::NoItemsFound => FileFault::NoKey.of(file),
+        source => FileFault::Pem(source).of(file),
     })
 }
 
-/// A key behind a passphrase, as PKCS#8 has it or as OpenSSL's older form does (RFC 1421, 4.6.1.1).
+/// Whether a key is encrypted, by PKCS#8 or by OpenSSL's older form (RFC 1421, 4.6.1.1).
 fn is_encrypted(contents: &[u8]) -> bool {
     const PKCS8: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
-    let line_is_it = |line: &[u8]| {
+    let says_encrypted = |line: &[u8]| {
         let traditional = line.strip_prefix(b"Proc-Type:");
         let traditional =
             traditional.is_some_and(|value| value.trim_ascii().ends_with(b",ENCRYPTED"));
@@ -172,7 +180,7 @@ fn is_encrypted(contents: &[u8]) -> bool {
     };
     contents
         .split(|byte| *byte == b'\n' || *byte == b'\r')
-        .any(line_is_it)
+        .any(says_encrypted)
 }
 
 fn check_pair(certified: &CertifiedKey, cert: &Path, key: &Path) -> Result<(), TlsError> {
@@ -182,46 +190,41 @@ fn check_pair(certified: &CertifiedKey, cert: &Path, key: &Path) -> Result<(), T
             cert: cert.to_owned(),
             key: key.to_owned(),
         }),
-        Err(other) => Err(TlsError::Certificate {
-            file: cert.to_owned(),
-            why: own_words(&other),
-        }),
+        Err(other) => Err(FileFault::Certificate(describe_own(&other)).of(cert)),
     }
 }
 
-/// rustls takes every certificate for a peer's.
-fn own_words(error: &Error) -> String {
-    let text = words(error);
+/// Message of an error about our own certificate: rustls takes every certificate for a peer's.
+fn describe_own(error: &Error) -> String {
+    let text = describe(error);
     let text = text.strip_prefix("invalid peer certificate: ");
-    text.map_or_else(|| words(error), str::to_owned)
+    text.map_or_else(|| describe(error), str::to_owned)
 }
 
-/// The library refuses version 1, too, but without a word for it.
+/// Refuses a certificate of version 1 or 2. The library does, too, but without a message for it.
 fn refuse_old_version(file: &Path, chain: &[CertificateDer<'static>]) -> Result<(), TlsError> {
     match chain.first().map(|first| X509Certificate::from_der(first)) {
-        Some(Ok((_, parsed))) if parsed.version() != X509Version::V3 => Err(TlsError::OldVersion {
-            file: file.to_owned(),
-            version: parsed.version().0 + 1,
-        }),
+        Some(Ok((_, parsed))) if parsed.version() != X509Version::V3 => {
+            Err(FileFault::OldVersion {
+                version: parsed.version().0 + 1,
+            }
+            .of(file))
+        }
         _ => Ok(()),
     }
 }
 
-/// Of the chain's first certificate.
+/// Facts about the chain's first certificate.
 fn facts(file: &Path, chain: &[CertificateDer<'static>]) -> Result<CertificateFacts, TlsError> {
-    let wrong = |why: String| TlsError::Certificate {
-        file: file.to_owned(),
-        why,
-    };
-    let end_entity = chain.first().ok_or_else(|| TlsError::NoCertificate {
-        file: file.to_owned(),
-    })?;
-    let (_, parsed) =
-        X509Certificate::from_der(end_entity).map_err(|error| wrong(words(&error)))?;
+    let end_entity = chain
+        .first()
+        .ok_or_else(|| FileFault::NoCertificate.of(file))?;
+    let (_, parsed) = X509Certificate::from_der(end_entity)
+        .map_err(|error| FileFault::certificate(&error).of(file))?;
     let mut names = Vec::new();
     if let Some(alternative) = parsed
         .subject_alternative_name()
-        .map_err(|error| wrong(words(&error)))?
+        .map_err(|error| FileFault::certificate(&error).of(file))?
     {
         for name in &alternative.value.general_names {
             if let GeneralName::DNSName(name) = name {
@@ -239,7 +242,7 @@ fn facts(file: &Path, chain: &[CertificateDer<'static>]) -> Result<CertificateFa
     })
 }
 
-/// A stamp before 1970 becomes 1970: long expired either way.
+/// Time of a stamp; one before 1970 becomes 1970: long expired either way.
 fn time(unix_seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(unix_seconds).unwrap_or(0))
 }
@@ -253,7 +256,7 @@ fn warn_if_expired(file: &Path, not_after: SystemTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::server::tests::Folder;
+    use crate::tls::testing::Folder;
 
     fn error(certificate: &Certificate) -> String {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -266,7 +269,7 @@ mod tests {
     ) -> Result<LoadedCertificate, TlsError> {
         let Certificate { cert, key, .. } = certificate;
         let contents = FileContents::read([cert, key].into_iter());
-        LoadedCertificate::take(certificate, &contents, provider)
+        LoadedCertificate::load(certificate, &contents, provider)
     }
 
     fn ends(error: &str, end: &str) {
@@ -339,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_told_in_words() {
+    fn errors_of_files_are_plain_text() {
         let folder = Folder::new();
         let chat = folder.make("chat", &["chat.test"]);
         for (text, says) in [

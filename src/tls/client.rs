@@ -1,4 +1,4 @@
-//! The TLS configurations of our own clients, checks and the command line: what they trust.
+//! TLS configurations of our own clients, such as checks and the command line.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,19 +7,24 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::certificate::read_chain;
-use super::verifier::{CertificateVerifier, VerifiedCertificates};
-use super::{TlsError, words};
+use super::TlsError;
+use super::certificate::{read_chain, roots_of};
+use super::error::FileFault;
+use super::server_verifier::{ServerTrust, ServerVerifier};
 
-/// The configuration to connect with, TLS 1.2 and 1.3, without ALPN.
+/// A configuration for TLS 1.2 and 1.3, without ALPN.
 ///
-/// `ca` is a PEM file of roots; `None` means the system's. With `verify` false any certificate is taken.
+/// `ca` is a PEM file of roots; `None` means the system's. With `verify` false any certificate is
+/// accepted.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client_config(
+    ca: Option<&Path>,
+    verify: bool,
+) -> Result<Arc<ClientConfig>, TlsError> {
     if !verify {
-        return verified(VerifiedCertificates::Any);
+        return config_with(ServerTrust::Any);
     }
     let roots = match ca {
         Some(file) => file_roots(file)?,
@@ -33,42 +38,41 @@ pub fn client_config(ca: Option<&Path>, verify: bool) -> Result<Arc<ClientConfig
     Ok(Arc::new(config))
 }
 
-/// The configuration of a client that takes the first certificate of a PEM file, whatever names are in it, and no other.
+/// A configuration that accepts the first certificate of a PEM file, whatever names are in it, and
+/// no other.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    verified(VerifiedCertificates::Known {
-        own: read_chain(file)?.into_iter().take(1).collect(),
+pub(crate) fn pinned_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    config_with(ServerTrust::Pinned {
+        listed: read_chain(file)?.into_iter().take(1).collect(),
         roots: None,
     })
 }
 
-/// The configuration of a client that takes each certificate of a PEM file, whatever names are in it, and what they signed.
+/// A configuration that accepts each certificate of a PEM file, whatever names are in it, and those
+/// that they signed.
 ///
 /// # Errors
 /// Names the file and what is wrong with it.
-pub fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
-    let own = read_chain(file)?;
+pub(crate) fn known_client_config(file: &Path) -> Result<Arc<ClientConfig>, TlsError> {
+    let listed = read_chain(file)?;
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(own.iter().cloned());
+    roots.add_parsable_certificates(listed.iter().cloned());
     let provider = Arc::new(aws_lc_rs::default_provider());
     let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
-        .map_err(|error| TlsError::Certificate {
-            file: file.to_owned(),
-            why: words(&error),
-        })?;
-    verified(VerifiedCertificates::Known {
-        own,
+        .map_err(|error| FileFault::certificate(&error).of(file))?;
+    config_with(ServerTrust::Pinned {
+        listed,
         roots: Some(roots),
     })
 }
 
-fn verified(accepted: VerifiedCertificates) -> Result<Arc<ClientConfig>, TlsError> {
+fn config_with(trust: ServerTrust) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = CertificateVerifier {
-        accepted,
+    let verifier = ServerVerifier {
+        trust,
         provider: provider.clone(),
     };
     let config = ClientConfig::builder_with_provider(provider)
@@ -80,22 +84,14 @@ fn verified(accepted: VerifiedCertificates) -> Result<Arc<ClientConfig>, TlsErro
 }
 
 pub(super) fn file_roots(file: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_chain(file)? {
-        roots
-            .add(certificate)
-            .map_err(|error| TlsError::Certificate {
-                file: file.to_owned(),
-                why: words(&error),
-            })?;
-    }
-    Ok(roots)
+    roots_of(file, read_chain(file)?)
 }
 
 pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // A root that rustls cannot parse is skipped, as every client does: systems carry some from before the rules.
+    // A root that rustls cannot parse is skipped, as every client does: systems carry some from
+    // before the rules.
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let errors = found.errors.iter().map(ToString::to_string).collect();
@@ -105,51 +101,9 @@ pub(super) fn system_roots() -> Result<RootCertStore, TlsError> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::tls::server::tests::Folder;
-    use rustls::{SignatureScheme, SupportedProtocolVersion};
-
-    /// A client that takes any certificate.
-    pub(in crate::tls) fn any() -> Arc<ClientConfig> {
-        client_config(None, false).unwrap()
-    }
-
-    /// A client that takes any certificate, but verifies RSA signatures only.
-    pub(in crate::tls) fn rsa_only() -> Arc<ClientConfig> {
-        let mut provider = aws_lc_rs::default_provider();
-        let known = provider.signature_verification_algorithms.mapping;
-        let rsa = known
-            .iter()
-            .position(|(scheme, _)| *scheme == SignatureScheme::RSA_PSS_SHA256)
-            .unwrap();
-        provider.signature_verification_algorithms.mapping = &known[rsa..=rsa];
-        let provider = Arc::new(provider);
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(CertificateVerifier {
-                accepted: VerifiedCertificates::Any,
-                provider,
-            }))
-            .with_no_client_auth();
-        Arc::new(config)
-    }
-
-    /// A client of one version that trusts `root`.
-    pub(in crate::tls) fn of_version(
-        version: &'static SupportedProtocolVersion,
-        root: &Path,
-    ) -> Arc<ClientConfig> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(file_roots(root).unwrap())
-            .with_no_client_auth();
-        Arc::new(config)
-    }
+    use crate::tls::testing::Folder;
 
     #[test]
     fn a_file_of_roots_must_hold_certificates() {

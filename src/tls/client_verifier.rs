@@ -1,49 +1,45 @@
-//! Verification of client certificates (`listener.tls.client_auth`): authorities and revocation lists.
+//! Verification of client certificates (`listener.tls.client_auth`): authorities and revocation
+//! lists.
 //!
-//! Revocation is asked for the whole chain, as OpenSSL's `CRL_CHECK_ALL` does: a chain with an authority that no list speaks for
-//! is refused. A list whose time is over goes on being used: refusing every client would turn a late renewal into an outage.
+//! Revocation is checked for the whole chain, as OpenSSL's `CRL_CHECK_ALL` does: a chain with an
+//! authority that no list covers is refused. An expired list stays in use: to refuse every client
+//! would turn a late renewal into an outage.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::certificate::parse_chain;
-use super::files::{FileContents, FileHash, Fingerprint};
-use super::{TlsError, words};
+use super::certificate::{parse_chain, roots_of};
+use super::error::FileFault;
+use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
+use super::{TlsError, describe};
 use crate::config::{ClientAuth, ClientAuthMode};
 
-/// How clients are verified.
+/// Verifier of client certificates.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     pub verifier: Arc<dyn ClientCertVerifier>,
-    /// Of the policy: mode, authorities, lists.
+    /// Fingerprint of the policy: mode, authorities, lists.
     pub fingerprint: Fingerprint,
 }
 
 impl ClientVerifier {
+    /// Loads the authorities and revocation lists.
+    ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn take(
+    pub fn load(
         settings: &ClientAuth,
         contents: &FileContents,
         provider: Arc<CryptoProvider>,
     ) -> Result<ClientVerifier, TlsError> {
         let ClientAuth { ca, mode, crl } = settings;
-        let mut roots = RootCertStore::empty();
-        for authority in parse_chain(ca, contents.of(ca)?)? {
-            roots
-                .add(authority)
-                .map_err(|error| TlsError::Certificate {
-                    file: ca.clone(),
-                    why: words(&error),
-                })?;
-        }
+        let roots = roots_of(ca, parse_chain(ca, contents.get(ca)?)?)?;
         let lists = match crl {
             Some(crl) => lists(crl, contents)?,
             None => Vec::new(),
@@ -53,9 +49,8 @@ impl ClientVerifier {
         if *mode == ClientAuthMode::Optional {
             builder = builder.allow_unauthenticated();
         }
-        let verifier = builder.build().map_err(|error| TlsError::ClientAuth {
-            file: crl.as_ref().unwrap_or(ca).clone(),
-            why: words(&error),
+        let verifier = builder.build().map_err(|error| {
+            FileFault::ClientAuth(describe(&error)).of(crl.as_ref().unwrap_or(ca))
         })?;
         Ok(ClientVerifier {
             verifier,
@@ -63,7 +58,7 @@ impl ClientVerifier {
         })
     }
 
-    /// What [`Clients::take`] would make's, without making it.
+    /// Fingerprint that [`ClientVerifier::load`] would give, without loading.
     pub fn fingerprint(
         settings: &ClientAuth,
         contents: &FileContents,
@@ -74,11 +69,17 @@ impl ClientVerifier {
             ClientAuthMode::Required => b"required",
             ClientAuthMode::Optional => b"optional",
         });
-        hash.add(contents.of(ca)?);
+        hash.add(contents.get(ca)?);
         if let Some(crl) = crl {
-            hash.add(contents.of(crl)?);
+            hash.add(contents.get(crl)?);
         }
         Ok(hash.finish())
+    }
+}
+
+impl FromFiles for ClientVerifier {
+    fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 }
 
@@ -86,16 +87,11 @@ fn lists(
     file: &Path,
     contents: &FileContents,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let lists = CertificateRevocationListDer::pem_slice_iter(contents.of(file)?)
+    let lists = CertificateRevocationListDer::pem_slice_iter(contents.get(file)?)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Pem {
-            file: file.to_owned(),
-            source,
-        })?;
+        .map_err(|source| FileFault::Pem(source).of(file))?;
     if lists.is_empty() {
-        return Err(TlsError::NoRevocationList {
-            file: file.to_owned(),
-        });
+        return Err(FileFault::NoRevocationList.of(file));
     }
     Ok(lists)
 }

@@ -1,4 +1,5 @@
-//! What can be wrong with a certificate, its key, a file of roots, of revocation lists or of ticket keys. Every message names the file.
+//! Errors in certificates, keys, and files of roots, revocation lists or ticket keys. Every message
+//! names the file.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,86 +13,80 @@ use rustls_pki_types::{UnixTime, pem};
 
 use crate::wire::ticket_keys::TicketKeysError;
 
-/// Why a TLS configuration could not be built. The operator's to repair; never a peer's fault.
+/// Why a TLS configuration could not be built. The operator must act; never a peer's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("{}: {source}", file.display())]
-    Read {
-        file: PathBuf,
-        source: Arc<io::Error>,
-    },
-    #[error("{}: larger than {limit_bytes} bytes", file.display())]
-    TooLarge { file: PathBuf, limit_bytes: u64 },
-    #[error("{}: not valid PEM: {}", file.display(), pem_words(source))]
-    Pem { file: PathBuf, source: pem::Error },
-    #[error("{}: no certificate found", file.display())]
-    NoCertificate { file: PathBuf },
-    #[error("{}: no private key found", file.display())]
-    NoKey { file: PathBuf },
-    #[error(
-        "{}: the private key is encrypted, and nobody is there to give the passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
-        file.display(),
-        file.display()
-    )]
-    EncryptedKey { file: PathBuf },
-    #[error("{}: not a valid certificate: {why}", file.display())]
-    Certificate { file: PathBuf, why: String },
-    #[error(
-        "{}: an X.509 certificate of version {version}, which TLS clients refuse; issue one of version 3, with a subjectAltName",
-        file.display()
-    )]
-    OldVersion { file: PathBuf, version: u32 },
-    #[error("{}: the private key cannot be used: {}", file.display(), words(source))]
-    Key {
-        file: PathBuf,
-        source: rustls::Error,
-    },
+    #[error("{}: {fault}", file.display())]
+    File { file: PathBuf, fault: FileFault },
     #[error("{} does not belong to {}", key.display(), cert.display())]
     Mismatch { cert: PathBuf, key: PathBuf },
     #[error("{} holds the private key and {} the certificate: swap the two", cert.display(), key.display())]
     Swapped { cert: PathBuf, key: PathBuf },
     #[error(
-        "{}: the certificate names no host (no DNS subjectAltName), so that no client could get it; set default = true to serve it to every client",
-        file.display()
-    )]
-    NoNames { file: PathBuf },
-    #[error("{}: {source}", file.display())]
-    TicketKeys {
-        file: PathBuf,
-        source: TicketKeysError,
-    },
-    #[error("{}: no revocation list found", file.display())]
-    NoRevocationList { file: PathBuf },
-    #[error("{}: client certificates could not be verified: {why}", file.display())]
-    ClientAuth { file: PathBuf, why: String },
-    #[error(
         "the system has no trusted root certificates{}; name a file with `ca`",
         hint(errors)
     )]
     NoRoots { errors: Vec<String> },
-    #[error("tls: {}", words(.0))]
+    #[error("tls: {}", describe(.0))]
     Rustls(#[from] rustls::Error),
 }
 
+/// Fault of one file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileFault {
+    #[error("{0}")]
+    Read(#[source] Arc<io::Error>),
+    #[error("larger than {limit_bytes} bytes")]
+    TooLarge { limit_bytes: u64 },
+    #[error("not valid PEM: {}", describe_pem_error(.0))]
+    Pem(pem::Error),
+    #[error("no certificate found")]
+    NoCertificate,
+    #[error("no private key found")]
+    NoKey,
+    #[error(
+        "the private key is encrypted, and there is no way to enter a passphrase; decrypt it with `openssl pkey -in {} -out KEY`",
+        file.display()
+    )]
+    EncryptedKey { file: PathBuf },
+    #[error("not a valid certificate: {0}")]
+    Certificate(String),
+    #[error(
+        "an X.509 certificate of version {version}, which TLS clients refuse; issue one of version 3, with a subjectAltName"
+    )]
+    OldVersion { version: u32 },
+    #[error("the private key cannot be used: {}", describe(.0))]
+    Key(#[source] rustls::Error),
+    #[error(
+        "the certificate names no host (no DNS subjectAltName), so that no client could get it; set default = true to serve it to every client"
+    )]
+    NoNames,
+    #[error("{0}")]
+    TicketKeys(#[source] TicketKeysError),
+    #[error("no revocation list found")]
+    NoRevocationList,
+    #[error("client certificates could not be verified: {0}")]
+    ClientAuth(String),
+}
+
+impl FileFault {
+    pub(super) fn of(self, file: &Path) -> TlsError {
+        let file = file.to_owned();
+        TlsError::File { file, fault: self }
+    }
+
+    pub(super) fn certificate(error: &impl fmt::Display) -> FileFault {
+        FileFault::Certificate(describe(error))
+    }
+}
+
 impl TlsError {
-    /// The file that it is about; the key of a pair.
+    /// The file at fault; the key of a pair.
     pub fn file(&self) -> Option<&Path> {
         match self {
-            TlsError::Read { file, .. }
-            | TlsError::TooLarge { file, .. }
-            | TlsError::Pem { file, .. }
-            | TlsError::NoCertificate { file }
-            | TlsError::NoKey { file }
-            | TlsError::EncryptedKey { file }
-            | TlsError::Certificate { file, .. }
-            | TlsError::OldVersion { file, .. }
-            | TlsError::Key { file, .. }
+            TlsError::File { file, .. }
             | TlsError::Mismatch { key: file, .. }
-            | TlsError::Swapped { key: file, .. }
-            | TlsError::NoNames { file }
-            | TlsError::TicketKeys { file, .. }
-            | TlsError::NoRevocationList { file }
-            | TlsError::ClientAuth { file, .. } => Some(file),
+            | TlsError::Swapped { key: file, .. } => Some(file),
             TlsError::NoRoots { .. } | TlsError::Rustls(_) => None,
         }
     }
@@ -104,19 +99,20 @@ fn hint(errors: &[String]) -> String {
     }
 }
 
-/// What a failed handshake says.
-pub fn handshake_words(error: &io::Error) -> String {
+/// Message of a failed handshake.
+pub(crate) fn describe_handshake_error(error: &io::Error) -> String {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
         Some(rustls::Error::InvalidCertificate(why)) => {
-            validity(why).unwrap_or_else(|| words(error))
+            validity(why).unwrap_or_else(|| describe(error))
         }
-        Some(_) => words(error),
+        Some(_) => describe(error),
         None => error.to_string(),
     }
 }
 
-/// The library counts in seconds since the epoch.
+/// Message of a certificate outside its validity, with a date: the library shows seconds since
+/// 1970.
 fn validity(error: &CertificateError) -> Option<String> {
     let date = |time: &UnixTime| {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))?;
@@ -134,16 +130,16 @@ fn validity(error: &CertificateError) -> Option<String> {
     }
 }
 
-/// What a library says, with the names of its variants as text: "bad encoding" for `BadEncoding`.
-/// The fields of one are left out.
-pub fn words(error: &impl fmt::Display) -> String {
+/// Message of a library's error, with the names of variants as text: "bad encoding" for
+/// `BadEncoding`. Fields of variants are left out.
+pub(crate) fn describe(error: &impl fmt::Display) -> String {
     let text = error.to_string();
     let text = text.split(" {").next().unwrap_or_default();
-    let words = text.split(' ').map(|one| word(&unwrapped(one)));
+    let words = text.split(' ').map(|one| split_variant(&unwrapped(one)));
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// `a.example` of `DnsName("a.example")`; any other word as it is.
+/// `a.example` of `DnsName("a.example")`; any other word as is.
 fn unwrapped(word: &str) -> Cow<'_, str> {
     let parts = word.split_once('(').and_then(|(variant, rest)| {
         let (inner, behind) = rest.rsplit_once(')')?;
@@ -154,7 +150,7 @@ fn unwrapped(word: &str) -> Cow<'_, str> {
     })
 }
 
-/// Two words or more in one.
+/// Whether a word is the name of a variant: two words or more in one.
 fn is_variant(word: &str) -> bool {
     let letters = word.as_bytes();
     let begins = |pair: &[u8; 2]| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase();
@@ -163,8 +159,8 @@ fn is_variant(word: &str) -> bool {
         && letters.array_windows().any(begins)
 }
 
-/// As it is, unless it is two words or more in one.
-fn word(word: &str) -> String {
+/// Separate words of the name of a variant; any other word as is.
+fn split_variant(word: &str) -> String {
     if !is_variant(word) {
         return word.to_owned();
     }
@@ -178,8 +174,8 @@ fn word(word: &str) -> String {
     text
 }
 
-/// The library shows lines as lists of numbers.
-fn pem_words(error: &pem::Error) -> String {
+/// Message of a PEM error: the library shows lines as lists of numbers.
+fn describe_pem_error(error: &pem::Error) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).escape_debug().to_string();
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
@@ -188,7 +184,7 @@ fn pem_words(error: &pem::Error) -> String {
         pem::Error::IllegalSectionStart { line } => {
             format!("the line `{}` begins nothing", text(line).trim_end())
         }
-        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64".to_owned(),
+        pem::Error::Base64Decode(_) => "the text between BEGIN and END is not base64".to_owned(),
         other => other.to_string(),
     }
 }
@@ -201,7 +197,7 @@ mod tests {
 
     #[test]
     fn no_name_of_a_variant_is_shown() {
-        let said = |error: Error| words(&error);
+        let said = |error: Error| describe(&error);
         assert_eq!(
             said(Error::PeerIncompatible(
                 PeerIncompatible::NoCipherSuitesInCommon
@@ -230,14 +226,14 @@ mod tests {
             "invalid peer certificate: bad encoding"
         );
         let context = "Unusable UnsupportedThing { signature_id: [1, 2] }";
-        assert_eq!(words(&context), "Unusable unsupported thing");
+        assert_eq!(describe(&context), "Unusable unsupported thing");
         let expired = CertificateError::ExpiredContext {
             time: UnixTime::since_unix_epoch(Duration::from_secs(86_400)),
             not_after: UnixTime::since_unix_epoch(Duration::from_secs(60)),
         };
         let error = io::Error::other(Error::InvalidCertificate(expired));
         assert_eq!(
-            handshake_words(&error),
+            describe_handshake_error(&error),
             "certificate expired at 1970-01-01T00:01:00Z"
         );
         for plain in [
@@ -245,7 +241,7 @@ mod tests {
             "",
             "lb.Example.org",
         ] {
-            assert_eq!(words(&plain), plain);
+            assert_eq!(describe(&plain), plain);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Looks at files again and again, and says when their contents have changed and settled: when two looks in a row saw the same.
-//! So no half of a write is taken, whatever way the files are written, renamed over or swapped behind a link.
+//! Polls files and reports contents that have changed and settled: two polls in a row saw the same.
+//! So no half of a write is loaded, whether files are written, renamed or swapped behind a link.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,67 +7,67 @@ use std::time::{Duration, Instant};
 use super::files::{FileContents, FileStamp, Fingerprint, stamp};
 use crate::base::debounce::{Debounce, Verdict};
 
-/// Between the two looks at a change: far longer than a program takes from one write to the next.
-pub const SETTLE: Duration = Duration::from_millis(500);
+/// Time between the two polls of a change: far longer than a program takes between two writes.
+pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// Looks that read the files although their stamps are the same: the kernel's clock has ticks of some milliseconds, within
-/// which a second write leaves no mark.
-const UNSURE_LOOKS: u8 = 2;
+/// Polls that read the files although their stamps are the same: the kernel's clock has ticks of
+/// some milliseconds, within which a second write leaves no mark.
+const UNSURE_POLLS: u8 = 2;
 
-/// What the latest look at some files has seen.
-pub struct FileWatch {
+/// State of some files at the latest poll.
+pub(crate) struct FileWatch {
     stamps: Vec<Option<FileStamp>>,
     unsure: u8,
     debounce: Debounce<Fingerprint>,
-    /// Fingerprint of the contents that were taken last, good or bad.
-    taken: Option<Fingerprint>,
+    /// Fingerprint of the contents that were reported last, good or bad.
+    reported: Option<Fingerprint>,
 }
 
-/// What a look has found.
-pub enum FileChange {
+/// Result of a poll.
+pub(crate) enum FileChange {
     /// Nothing new.
     Same,
-    /// Something is being written: look again after [`SETTLE`].
+    /// A file is being written: poll again after [`SETTLE_TIME`].
     Unsettled,
-    /// To be taken, good or bad.
+    /// New contents, good or bad.
     Changed(FileContents),
 }
 
 impl FileWatch {
-    /// Before anything was seen: what the first looks find counts as a change.
-    pub fn unseen() -> FileWatch {
+    /// Starts without contents: the first polls report a change.
+    pub fn new() -> FileWatch {
         FileWatch {
             stamps: Vec::new(),
-            unsure: UNSURE_LOOKS,
+            unsure: UNSURE_POLLS,
             debounce: Debounce::new(Duration::ZERO),
-            taken: None,
+            reported: None,
         }
     }
 
-    /// With contents that are taken now.
-    pub fn first<'a>(
+    /// Starts with the present contents.
+    pub fn start<'a>(
         files: impl Iterator<Item = &'a PathBuf> + Clone,
     ) -> (FileWatch, FileContents) {
-        // Before the files are read: what is written meanwhile is seen by the next look.
+        // Before the files are read: the next poll sees a write in between.
         let stamps = files.clone().map(|file| stamp(file)).collect();
         let contents = FileContents::read(files);
-        let look = FileWatch {
+        let watch = FileWatch {
             stamps,
-            taken: Some(contents.fingerprint()),
-            ..FileWatch::unseen()
+            reported: Some(contents.fingerprint()),
+            ..FileWatch::new()
         };
-        (look, contents)
+        (watch, contents)
     }
 
-    /// Looks at the files; `always` reads them whatever their stamps say. Blocks on file I/O.
-    pub fn again<'a>(
+    /// Polls the files; `always` reads them even if their stamps are the same. Blocks on file I/O.
+    pub fn poll<'a>(
         &mut self,
         files: impl Iterator<Item = &'a PathBuf> + Clone,
         always: bool,
     ) -> FileChange {
         let stamps: Vec<_> = files.clone().map(|file| stamp(file)).collect();
         if stamps != self.stamps {
-            self.unsure = UNSURE_LOOKS;
+            self.unsure = UNSURE_POLLS;
         } else if self.unsure > 0 {
             self.unsure -= 1;
         } else if !always {
@@ -76,12 +76,12 @@ impl FileWatch {
         self.stamps = stamps;
         let contents = FileContents::read(files);
         let seen = contents.fingerprint();
-        let is_known = self.taken == Some(seen);
+        let is_known = self.reported == Some(seen);
         match self.debounce.look(Instant::now(), seen, is_known) {
             Verdict::Same => FileChange::Same,
             Verdict::Wait(_) => FileChange::Unsettled,
             Verdict::Settled(seen) => {
-                self.taken = Some(seen);
+                self.reported = Some(seen);
                 FileChange::Changed(contents)
             }
         }

@@ -1,4 +1,4 @@
-//! The files that a TLS configuration is made of: read whole, bounded, each once, so that what is made of them is of one look.
+//! Contents of the files of a TLS configuration: read whole, bounded, each once per load.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,47 +10,60 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 
 use super::TlsError;
+use super::error::FileFault;
 
-/// Largest PEM file read. Chains are a few KiB, a bundle of every public root is about 250 KiB; what is larger is a
-/// wrong path (a log, a device).
+/// Largest PEM file read. Chains are a few KiB, a bundle of every public root is about 250 KiB; a
+/// larger file is a wrong path (a log, a device).
 const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// SHA-256 over contents: differs when they do, whatever the stamps of the files.
-pub type Fingerprint = [u8; 32];
+/// SHA-256 over contents: differs when they do, whatever the stamps of the files are.
+pub(crate) type Fingerprint = [u8; 32];
 
-/// The contents of some files at one look, or why a file has none.
-pub struct FileContents(BTreeMap<PathBuf, Result<Vec<u8>, Unread>>);
+/// Contents of some files at one time, or why a file could not be read.
+pub(crate) struct FileContents(BTreeMap<PathBuf, Result<Vec<u8>, ReadFailure>>);
 
-enum Unread {
+#[derive(Clone)]
+enum ReadFailure {
     Failed(Arc<io::Error>),
     TooLarge,
+}
+
+impl ReadFailure {
+    fn of(self, file: &Path) -> TlsError {
+        let limit_bytes = MAX_FILE_BYTES;
+        let fault = match self {
+            ReadFailure::Failed(source) => FileFault::Read(source),
+            ReadFailure::TooLarge => FileFault::TooLarge { limit_bytes },
+        };
+        fault.of(file)
+    }
 }
 
 impl FileContents {
     pub fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> FileContents {
         let mut contents = BTreeMap::new();
         for file in files {
-            let read = || bounded(file);
+            let read = || read_bounded(file);
             contents.entry(file.clone()).or_insert_with(read);
         }
         FileContents(contents)
     }
 
+    /// Contents of one file.
+    ///
     /// # Errors
     /// Why this file could not be read; names it.
-    pub fn of(&self, file: &Path) -> Result<&[u8], TlsError> {
-        match self.0.get(file) {
-            Some(Ok(contents)) => Ok(contents),
-            Some(Err(Unread::Failed(source))) => Err(failed(file, Arc::clone(source))),
-            Some(Err(Unread::TooLarge)) => Err(too_large(file)),
-            None => Err(failed(file, Arc::new(io::ErrorKind::NotFound.into()))),
-        }
+    pub fn get(&self, file: &Path) -> Result<&[u8], TlsError> {
+        let missing = || ReadFailure::Failed(Arc::new(io::ErrorKind::NotFound.into())).of(file);
+        let contents = self.0.get(file).ok_or_else(missing)?;
+        let failed = |failure: &ReadFailure| failure.clone().of(file);
+        contents.as_deref().map_err(failed)
     }
 
-    /// Over these files in this order.
+    /// Fingerprint of these files in this order.
     ///
     /// # Errors
     /// Names the first that could not be read.
@@ -60,49 +73,49 @@ impl FileContents {
     ) -> Result<Fingerprint, TlsError> {
         let mut hash = FileHash::new();
         for file in files {
-            hash.add(self.of(file)?);
+            hash.add(self.get(file)?);
         }
         Ok(hash.finish())
     }
 
-    /// Over all files; one that cannot be read differs from each that can.
+    /// Fingerprint of all files; an unreadable one differs from any readable one.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FileHash::new();
         for contents in self.0.values() {
-            match contents {
-                Ok(contents) => hash.add(contents),
-                Err(_) => hash.add_none(),
-            }
+            hash.add_optional(contents.as_ref().ok());
         }
         hash.finish()
     }
 }
 
-/// The whole file, bounded.
-pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
-    bounded(file).map_err(|unread| match unread {
-        Unread::Failed(source) => failed(file, source),
-        Unread::TooLarge => too_large(file),
-    })
+/// An item that is loaded from files as a whole.
+pub(super) trait FromFiles {
+    /// Fingerprint of the contents it was loaded from.
+    fn fingerprint(&self) -> Fingerprint;
 }
 
-fn bounded(file: &Path) -> Result<Vec<u8>, Unread> {
-    let failed = |error| Unread::Failed(Arc::new(error));
+/// Reads a whole file, bounded.
+pub(super) fn read_file(file: &Path) -> Result<Vec<u8>, TlsError> {
+    read_bounded(file).map_err(|failure| failure.of(file))
+}
+
+fn read_bounded(file: &Path) -> Result<Vec<u8>, ReadFailure> {
+    let failed = |error| ReadFailure::Failed(Arc::new(error));
     let mut contents = Vec::new();
     File::open(file)
         .map_err(failed)?
         .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut contents)
         .map_err(failed)?;
-    match contents.len() as u64 > MAX_FILE_BYTES {
-        true => Err(Unread::TooLarge),
-        false => Ok(without_marks(contents)),
+    if contents.len() as u64 > MAX_FILE_BYTES {
+        return Err(ReadFailure::TooLarge);
     }
+    Ok(strip_byte_order_marks(contents))
 }
 
-/// Drops the byte order marks that editors put before a line of text. Several in one file come of joined files, and the line behind
-/// one, which begins a certificate, would be no such line.
-fn without_marks(contents: Vec<u8>) -> Vec<u8> {
+/// Drops the byte order marks that editors put before a line of text. Joined files have several,
+/// and the parser would miss the line behind one, which begins a certificate.
+fn strip_byte_order_marks(contents: Vec<u8>) -> Vec<u8> {
     let begins_with_mark = |line: &[u8]| line.starts_with(BYTE_ORDER_MARK);
     if !contents.split(|byte| *byte == b'\n').any(begins_with_mark) {
         return contents;
@@ -112,21 +125,7 @@ fn without_marks(contents: Vec<u8>) -> Vec<u8> {
     bare.flatten().copied().collect()
 }
 
-fn failed(file: &Path, source: Arc<io::Error>) -> TlsError {
-    TlsError::Read {
-        file: file.to_owned(),
-        source,
-    }
-}
-
-fn too_large(file: &Path) -> TlsError {
-    TlsError::TooLarge {
-        file: file.to_owned(),
-        limit_bytes: MAX_FILE_BYTES,
-    }
-}
-
-/// SHA-256 over parts that cannot run into each other.
+/// SHA-256 over parts whose bounds count.
 pub(super) struct FileHash(digest::Context);
 
 impl FileHash {
@@ -140,9 +139,13 @@ impl FileHash {
         self.0.update(part);
     }
 
-    /// In place of a part; no part is that long.
-    pub fn add_none(&mut self) {
-        self.0.update(&u64::MAX.to_be_bytes());
+    /// Adds a part that may be absent.
+    pub fn add_optional(&mut self, part: Option<impl AsRef<[u8]>>) {
+        match part {
+            Some(part) => self.add(part.as_ref()),
+            // In place of a length; no part is that long.
+            None => self.0.update(&u64::MAX.to_be_bytes()),
+        }
     }
 
     pub fn finish(self) -> Fingerprint {
@@ -152,8 +155,9 @@ impl FileHash {
     }
 }
 
-/// What the file system says of a file, behind its links. A write moves its times, a rename and a swapped link give it another
-/// inode; where it is the same, the content is, but for a write in the same tick of the kernel's clock.
+/// Metadata of a file, behind its links. A write changes the times, a rename or a swapped link the
+/// inode. An equal stamp means equal content, but for a write in the same tick of the kernel's
+/// clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileStamp {
     device: u64,
@@ -163,7 +167,7 @@ pub(super) struct FileStamp {
     changed: (i64, i64),
 }
 
-/// `None`: it is not there, or cannot be asked for.
+/// Stamp of a file; `None`: there is no such file, or its metadata cannot be read.
 pub(super) fn stamp(file: &Path) -> Option<FileStamp> {
     let meta = std::fs::metadata(file).ok()?;
     Some(FileStamp {
@@ -187,7 +191,7 @@ mod tests {
         let look = || FileContents::read([&file].into_iter());
         let gone = look();
         assert!(
-            gone.of(&file)
+            gone.get(&file)
                 .unwrap_err()
                 .to_string()
                 .contains("No such file")

@@ -1,8 +1,9 @@
-//! A handshake without I/O: feeds rustls one record at a time and stops at the end of the handshake, with what the peer sent
-//! behind it (data, tickets) untouched. What the two ends do differently is theirs ([`server`], [`client`]).
+//! A handshake without I/O: feeds rustls one record at a time and stops at the end of the
+//! handshake; what the peer sent behind it (data, tickets) stays untouched. The sides differ in
+//! [`server`] and [`client`].
 //!
-//! Bounds: all of the peer's handshake 64 KiB, a ClientHello as `wire::client_hello` has it (16 KiB), the input one record and
-//! one read beyond what is incomplete.
+//! Bounds: all of the peer's handshake 64 KiB, a ClientHello as `wire::client_hello` has it (16
+//! KiB), the input one record and one read beyond what is incomplete.
 
 mod client;
 mod server;
@@ -16,7 +17,8 @@ use super::identity::ClientIdentity;
 use super::record::TlsSession;
 use crate::wire::client_hello::ClientHelloError;
 
-/// A peer's records up to its Finished: a chain of certificates is the largest part of them, if there is one.
+/// A peer's records up to its Finished: a chain of certificates is the largest part of them, if
+/// there is one.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Room for a read. A ClientHello with a post-quantum key share has about 1.8 KB.
 const READ_BYTES: usize = 4 * 1024;
@@ -25,51 +27,54 @@ const HEADER_BYTES: usize = 5;
 const MAX_BODY_BYTES: usize = (1 << 14) + 2048;
 
 pub(super) struct Handshake<E> {
-    end: E,
-    /// What was read and is not done with.
+    side: E,
+    /// Input that was read and is not consumed yet.
     input: Vec<u8>,
-    /// Front of the input that rustls has been shown.
-    shown: usize,
-    /// Everything shown so far.
-    total: usize,
+    /// Length of the front of the input that rustls has been fed.
+    fed: usize,
+    /// Bytes fed so far.
+    total_fed: usize,
     /// To be sent.
     pub output: Vec<u8>,
 }
 
-/// One end of a handshake.
+/// A side of a handshake.
 pub(super) trait HandshakeSide {
-    /// rustls' own of this end.
+    /// rustls' data of this side.
     type Data;
-    /// Its last flight is waited for. The other end's goes out with the first data.
-    const IS_AWAITED: bool;
+    /// Whether the peer waits for the last flight of this side. Otherwise it goes out with the
+    /// first data.
+    const SENDS_LAST_FLIGHT: bool;
 
     fn state(&self) -> &CommonState;
 
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
     -> UnbufferedStatus<'c, 'i, Self::Data>;
 
-    /// Looks at what rustls is to be shown next: a record, or bytes that are none.
-    fn judge(&mut self, bytes: &[u8], is_record: bool) -> Result<(), HandshakeError>;
+    /// Inspects the next input for rustls: a record, or other bytes.
+    fn inspect(&mut self, bytes: &[u8], is_record: bool) -> Result<(), HandshakeError>;
 
-    /// The session, and what only this end knows: the name that the client asked for, and who the client is.
+    /// The session, the name that the client asked for, and the client's identity, as far as this
+    /// side knows them.
     ///
     /// # Errors
     /// The configuration does not allow it.
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error>;
 }
 
-/// Why the peer's bytes are not taken.
+/// Why the peer's bytes are refused.
 pub(super) enum HandshakeError {
-    /// Without an answer.
+    /// Refused without an answer.
     Silent(&'static str),
-    /// By rustls' alert, if it sees it the same way.
-    Answered(ClientHelloError),
+    /// Refused with rustls' alert, if it agrees.
+    Alert(ClientHelloError),
 }
 
 pub(super) enum HandshakeStep {
     /// Send the output, then read more.
     NeedInput,
-    /// The peer has finished; the output is our last flight: a client's Finished, a server's tickets perhaps.
+    /// The peer has finished; the output is our last flight: a client's Finished, a server's
+    /// tickets perhaps.
     Done,
 }
 
@@ -79,66 +84,71 @@ pub(super) struct CompletedHandshake {
     pub output: Vec<u8>,
     /// Ciphertext behind the handshake.
     pub residue: Vec<u8>,
+    pub result: NegotiatedTls,
+}
+
+/// Facts that a handshake has settled.
+pub(super) struct NegotiatedTls {
     pub server_name: Option<String>,
     pub alpn_protocol: Option<Vec<u8>>,
-    /// Its number in IANA's registry.
+    /// The number in IANA's registry.
     pub cipher: u16,
-    pub resumed: bool,
+    pub is_resumed: bool,
     pub identity: Option<ClientIdentity>,
 }
 
-/// What rustls wants next.
+/// The next step that rustls asks for.
 enum TlsWants {
-    /// To be called again.
+    /// Call it again.
     Call,
     Record,
 }
 
 impl<E: HandshakeSide> Handshake<E> {
-    fn of(end: E) -> Self {
+    fn new(side: E) -> Self {
         Self {
-            end,
+            side,
             input: Vec::new(),
-            shown: 0,
-            total: 0,
+            fed: 0,
+            total_fed: 0,
             output: Vec::new(),
         }
     }
 
-    /// Where what was read is put, behind the rest; it has room.
+    /// The buffer to read into, with room behind the rest.
     pub fn input(&mut self) -> &mut Vec<u8> {
         self.input.reserve(READ_BYTES);
         &mut self.input
     }
 
-    /// Goes as far as the input reaches. On an error the output is the alert.
+    /// Advances as far as the input reaches. On an error the output is the alert.
     pub fn advance(&mut self) -> io::Result<HandshakeStep> {
         loop {
-            let wants = match self.call() {
+            let wants = match self.process() {
                 Ok(wants) => wants,
                 Err(error) => {
                     self.encode_alert();
                     return Err(invalid(error));
                 }
             };
-            // Asked before another record is shown, which would be one of data.
-            if !self.end.state().is_handshaking() && !self.end.state().wants_write() {
+            // Asked before the next record is fed, which would be one of data.
+            if !self.side.state().is_handshaking() && !self.side.state().wants_write() {
                 return Ok(HandshakeStep::Done);
             }
-            if matches!(wants, TlsWants::Record) && !self.show_record()? {
+            if matches!(wants, TlsWants::Record) && !self.feed_record()? {
                 return Ok(HandshakeStep::NeedInput);
             }
         }
     }
 
-    /// Whether the session goes on from an earlier one.
+    /// Whether an earlier session was resumed.
     pub fn is_resumed(&self) -> bool {
-        self.end.state().handshake_kind() == Some(HandshakeKind::Resumed)
+        self.side.state().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    fn call(&mut self) -> Result<TlsWants, rustls::Error> {
-        let shown = self.input.get_mut(..self.shown).unwrap_or_default();
-        let UnbufferedStatus { discard, state } = self.end.process(shown);
+    fn process(&mut self) -> Result<TlsWants, rustls::Error> {
+        let fed = self.input.get_mut(..self.fed).unwrap_or_default();
+        let UnbufferedStatus { discard, state } = self.side.process(fed);
         let wants = match state? {
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, &mut self.output)?;
@@ -151,32 +161,32 @@ impl<E: HandshakeSide> Handshake<E> {
             ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => {
                 TlsWants::Record
             }
-            // Neither early data, nor data or an end before the end of the handshake, is ever accepted.
+            // Early data, and data or a close before the end of the handshake, are never accepted.
             _ => return Err(rustls::Error::HandshakeNotComplete),
         };
-        self.input.drain(..discard.min(self.shown));
-        self.shown = self.shown.saturating_sub(discard);
+        self.input.drain(..discard.min(self.fed));
+        self.fed = self.fed.saturating_sub(discard);
         Ok(wants)
     }
 
-    /// Shows rustls the next record. False: it is not complete.
-    fn show_record(&mut self) -> io::Result<bool> {
-        let rest = self.input.get(self.shown..).unwrap_or_default();
+    /// Feeds rustls the next record. False: it is not complete.
+    fn feed_record(&mut self) -> io::Result<bool> {
+        let rest = self.input.get(self.fed..).unwrap_or_default();
         let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
             return Ok(false);
         };
         let body = body_length(header);
-        // What is no record is looked at, and shown, as it is.
+        // Other bytes than a record are inspected, and fed, as they are.
         let length = body.map_or(rest.len(), |body| HEADER_BYTES + body);
         let Some(record) = rest.get(..length) else {
             return Ok(false);
         };
-        if let Err(refusal) = self.end.judge(record, body.is_some()) {
+        if let Err(refusal) = self.side.inspect(record, body.is_some()) {
             return Err(self.refuse(length, refusal));
         }
-        self.shown += length;
-        self.total += length;
-        if self.total > MAX_HANDSHAKE_BYTES {
+        self.fed += length;
+        self.total_fed += length;
+        if self.total_fed > MAX_HANDSHAKE_BYTES {
             return Err(invalid("tls handshake exceeds 64 KiB"));
         }
         Ok(true)
@@ -185,10 +195,10 @@ impl<E: HandshakeSide> Handshake<E> {
     fn refuse(&mut self, length: usize, refusal: HandshakeError) -> io::Error {
         let reason = match refusal {
             HandshakeError::Silent(reason) => return invalid(reason),
-            HandshakeError::Answered(reason) => reason,
+            HandshakeError::Alert(reason) => reason,
         };
-        self.shown += length;
-        match self.call() {
+        self.fed += length;
+        match self.process() {
             Ok(_) => invalid(reason),
             Err(error) => {
                 self.encode_alert();
@@ -197,10 +207,10 @@ impl<E: HandshakeSide> Handshake<E> {
         }
     }
 
-    /// After an error only what is queued may be asked for: more input would be processed again.
+    /// Encodes the queued alert. After an error no input may be given: it would be processed again.
     fn encode_alert(&mut self) {
-        while self.end.state().wants_write() {
-            let UnbufferedStatus { state, .. } = self.end.process(&mut []);
+        while self.side.state().wants_write() {
+            let UnbufferedStatus { state, .. } = self.side.process(&mut []);
             let Ok(ConnectionState::EncodeTlsData(data)) = state else {
                 return;
             };
@@ -213,27 +223,29 @@ impl<E: HandshakeSide> Handshake<E> {
     /// # Errors
     /// The configuration does not allow it.
     pub fn finish(mut self) -> io::Result<CompletedHandshake> {
-        let alpn_protocol = self.end.state().alpn_protocol().map(<[u8]>::to_vec);
-        let suite = self.end.state().negotiated_cipher_suite();
+        let alpn_protocol = self.side.state().alpn_protocol().map(<[u8]>::to_vec);
+        let suite = self.side.state().negotiated_cipher_suite();
         let cipher = suite.map_or(0, |suite| suite.suite().into());
-        let resumed = self.is_resumed();
-        let residue = self.input.split_off(self.shown);
-        let finished = self.end.finish().map_err(io::Error::other)?;
+        let is_resumed = self.is_resumed();
+        let residue = self.input.split_off(self.fed);
+        let finished = self.side.finish().map_err(io::Error::other)?;
         let (session, server_name, identity) = finished;
         Ok(CompletedHandshake {
             session,
             output: self.output,
             residue,
-            server_name,
-            alpn_protocol,
-            cipher,
-            resumed,
-            identity,
+            result: NegotiatedTls {
+                server_name,
+                alpn_protocol,
+                cipher,
+                is_resumed,
+                identity,
+            },
         })
     }
 }
 
-/// `None`: not the header of a record (RFC 8446 section 5.1).
+/// Length of a record's body; `None`: not a record header (RFC 8446 section 5.1).
 fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usize> {
     let length = usize::from(u16::from_be_bytes([high, low]));
     let is_record = (20..=23).contains(&kind) && major == 3 && length <= MAX_BODY_BYTES;
@@ -242,7 +254,7 @@ fn body_length(&[kind, major, _, high, low]: &[u8; HEADER_BYTES]) -> Option<usiz
 
 fn encode<T>(mut data: EncodeTlsData<'_, T>, output: &mut Vec<u8>) -> Result<(), rustls::Error> {
     let end = output.len();
-    // The first call tells the size.
+    // The first call returns the size.
     let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) else {
         return Ok(());
     };

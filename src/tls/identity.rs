@@ -1,7 +1,7 @@
-//! Who a verified client says it is: the subject of its certificate (RFC 4514) and its alternative names, as text that can stand
-//! in a header field and that nobody can forge by clever names.
+//! Identity of a verified client: the subject of its certificate (RFC 4514) and its alternative
+//! names, as text for a header field that cannot be forged by clever names.
 //!
-//! What is too long is left out whole: half of a name may be another's name.
+//! A name that is too long is left out as a whole: half of it may be another's name.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -13,23 +13,24 @@ use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// A subject for a header. Those that people make have under 200 bytes.
+/// Longest subject. Usual ones have under 200 bytes.
 const MAX_SUBJECT_BYTES: usize = 1024;
-/// The alternative names together. A certificate of a client has one or two.
+/// All alternative names together. A client certificate has one or two.
 const MAX_SAN_BYTES: usize = 2048;
 
 /// Visible ASCII and spaces, nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientIdentity {
-    /// As RFC 4514 writes it, the most specific part first: `CN=device 7,O=Example`. `None`: it has none, or one over 1,024 bytes.
+    /// Subject in RFC 4514 form, the most specific part first: `CN=device 7,O=Example`. `None`:
+    /// there is none, or it has over 1,024 bytes.
     pub subject: Option<String>,
-    /// `DNS:a.example,URI:spiffe://example/a,email:a@example.org,IP:192.0.2.1`; others, and what goes beyond 2,048 bytes, are not
-    /// told. `None`: there is none.
+    /// `DNS:a.example,URI:spiffe://example/a,email:a@example.org,IP:192.0.2.1`; other kinds, and
+    /// names beyond 2,048 bytes, are left out. `None`: there is none.
     pub alternative_names: Option<String>,
 }
 
 impl ClientIdentity {
-    /// Nothing is known of what cannot be parsed.
+    /// Identity of a certificate; empty if it cannot be parsed.
     pub(super) fn of(certificate: &CertificateDer<'_>) -> ClientIdentity {
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
             return ClientIdentity::default();
@@ -110,17 +111,18 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-/// RFC 4514 section 2.4: what separates is escaped, and whatever is not visible ASCII goes as bytes in hexadecimal.
+/// Escapes separators, and writes all but visible ASCII as bytes in hexadecimal (RFC 4514 section
+/// 2.4).
 fn escape_value(value: &str, into: &mut String) {
     let last = value.len().saturating_sub(1);
-    for (place, byte) in value.bytes().enumerate() {
-        let at_an_end = place == 0 || place == last;
+    for (index, byte) in value.bytes().enumerate() {
+        let at_an_end = index == 0 || index == last;
         match byte {
             b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' | b'=' => {
                 into.push('\\');
                 into.push(char::from(byte));
             }
-            b'#' if place == 0 => into.push_str("\\#"),
+            b'#' if index == 0 => into.push_str("\\#"),
             b' ' if at_an_end => into.push_str("\\ "),
             b' '..=b'~' => into.push(char::from(byte)),
             other => {

@@ -1,7 +1,7 @@
-//! Certificates and TLS configurations: what a listener serves with, what backends and checks are connected to with.
+//! Certificates and TLS configurations of listeners, and of connections to backends and checks.
 //!
-//! Files are read, parsed and checked here, when a configuration is built; a handshake finds everything in memory.
-//! The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
+//! Files are read, parsed and checked here, when a configuration is built; a handshake finds
+//! everything in memory. The only cryptography provider is aws-lc-rs. Nothing here opens a socket.
 
 mod acceptor;
 mod backend_config;
@@ -14,28 +14,29 @@ mod file_watch;
 mod files;
 mod handshake;
 mod identity;
+mod material;
 pub mod record;
-mod server;
+mod server_verifier;
 mod sni_resolver;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod tickets;
-mod verifier;
 
-pub use acceptor::{Refreshed, TlsAcceptor};
-pub use backend_config::BackendTlsConfig;
-pub use certificate::{CertificateFacts, certificate_facts};
-pub use ciphers::CipherOrder;
-pub use client::{client_config, known_client_config, pinned_client_config};
-pub use error::{TlsError, handshake_words, words};
-pub use file_watch::{FileChange, FileWatch, SETTLE};
-pub use identity::ClientIdentity;
+pub(crate) use acceptor::{RefreshOutcome, TlsAcceptor};
+pub(crate) use backend_config::BackendTlsConfig;
+pub(crate) use certificate::{CertificateFacts, certificate_facts};
+pub(crate) use ciphers::CipherOrder;
+pub(crate) use client::{client_config, known_client_config, pinned_client_config};
+pub(crate) use error::{TlsError, describe, describe_handshake_error};
+pub(crate) use file_watch::{FileChange, FileWatch, SETTLE_TIME};
+pub(crate) use identity::ClientIdentity;
 #[cfg(any(test, fuzzing))]
-pub use stream::accept;
-pub use stream::{TlsStream, TlsStreamParts, accept_after};
-pub use tickets::Tickets;
+pub(crate) use stream::accept;
+pub(crate) use stream::{TlsStream, accept_with_prefix};
 
-/// Makes aws-lc-rs the process's provider. May be called any number of times.
-pub fn install_provider() {
-    // An error means that a provider is there already: ours, since no other is in the tree.
+/// Makes aws-lc-rs the process's provider. May be called repeatedly.
+pub(crate) fn install_provider() {
+    // An error means that a provider is installed already: ours, since no other is in the tree.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

@@ -1,398 +1,51 @@
-//! The record layer of an established TLS connection, without I/O and, while it idles, without buffers: what kernel TLS
-//! would do, in user space. TLS 1.2 (RFC 5246, with AES-GCM and ChaCha20-Poly1305) and TLS 1.3 (RFC 8446), both sides.
+//! The record layer of an established TLS connection, without I/O and, while it idles, without
+//! buffers: what kernel TLS would do, in user space. TLS 1.2 (RFC 5246, with AES-GCM and
+//! ChaCha20-Poly1305) and TLS 1.3 (RFC 8446), both sides.
 //!
-//! rustls makes the handshake and keeps the key schedule; aws-lc-rs keeps the primitives; here is what stands between:
-//! framing, sequence numbers and nonces, alerts, key updates, limits.
+//! rustls makes the handshake and keeps the key schedule; aws-lc-rs keeps the primitives; this
+//! module has the rest: framing, sequence numbers and nonces, alerts, key updates, limits.
 //!
 //! # How a leg drives it
-//! - **Adopting**: [`super::Parts`] gives the plaintext that came with the set-up (send it on first) and the ciphertext not
-//!   yet sent (write it first); then look at [`Session::status`], since the set-up may have read up to the end already.
-//! - **Reading**: `recv` into a ciphertext scratch, then [`Session::open`] into a plaintext scratch with room for the input
-//!   and [`Session::buffered`]: then everything is consumed, and a record not complete yet is kept inside. Send on
-//!   `filled` bytes *first*, whatever the status says; then act on [`Status`]: `Closed` is the peer's FIN (its close_notify;
-//!   the other direction goes on), `Failed` is a RST. A `recv` of 0 while the status is `Open` is a truncation: a RST.
-//! - **Owed records**: after each `open`, if [`Session::owes`], give [`Session::control`] a scratch and write what it makes.
-//!   This is the answer to a key update or the alert of a failure. Before data it need not be called: `seal` begins with it.
-//! - **Writing**: [`Session::seal`] plaintext into a scratch of [`Session::sealed_bound`] bytes and `send` it. What the
-//!   socket does not take must be kept and sent before anything sealed later: records cannot be sealed twice. So seal no
-//!   more than may be kept. [`SealError::Exhausted`] (TLS 1.2 after 2^24 records of AES-GCM): close the connection.
-//! - **Closing**: to pass on a FIN, [`Session::close`], then `control`, `send`, then `shutdown(SHUT_WR)`; reading goes on. To
-//!   pass on a RST, do none of it: an abnormal end never sends close_notify. After `Failed`, send what `control` makes if
-//!   the socket takes it, then reset.
-//! - **Idling**: [`Session::cool`] drops the expanded keys; the next record makes them again (164 ns each).
+//! - **Adopting**: [`super::TlsStreamParts`] has the plaintext that came with the set-up (send it
+//!   on first) and the ciphertext not yet sent (write it first); then look at
+//!   [`TlsSession::status`], since the set-up may have read up to the end already.
+//! - **Reading**: `recv` into a ciphertext scratch, then [`TlsSession::open`] into a plaintext
+//!   scratch with room for the input and [`TlsSession::buffered`]: then everything is consumed, and
+//!   a record not complete yet is kept inside. Send on `filled` bytes *first*, whatever the status
+//!   says; then act on [`PeerStatus`]: `Closed` is the peer's FIN (its close_notify; the other
+//!   direction goes on), `Failed` is a RST. A `recv` of 0 while the status is `Open` is a
+//!   truncation: a RST.
+//! - **Owed records**: after each `open`, if [`TlsSession::has_control`], give
+//!   [`TlsSession::take_control`] a scratch and write the result. This is the answer to a key
+//!   update or the alert of a failure. Before data it need not be called: `seal` begins with it.
+//! - **Writing**: [`TlsSession::seal`] plaintext into a scratch of [`TlsSession::sealed_bound`]
+//!   bytes and `send` it. What the socket does not take must be kept and sent before anything
+//!   sealed later: records cannot be sealed twice. So seal no more than may be kept.
+//!   [`SealError::Exhausted`] (TLS 1.2 after 2^24 records of AES-GCM): close the connection.
+//! - **Closing**: to pass on a FIN, [`TlsSession::close`], then `take_control`, `send`, then
+//!   `shutdown(SHUT_WR)`; reading goes on. To pass on a RST, do none of it: an abnormal end never
+//!   sends close_notify. After `Failed`, send what `take_control` seals if the socket takes it,
+//!   then reset.
+//! - **Idling**: [`TlsSession::drop_keys`] drops the expanded keys; the next record makes them
+//!   again (164 ns each).
 //!
 //! # Size
-//! In memory, all counted: 2,419 bytes for an idle TLS 1.3 session with AES-256-GCM and 1,232 when cooled, 1,536 and 271 for
-//! TLS 1.2 (`an_idle_session_is_small` measures). The session itself is 256, rustls' key schedule 568 and its secrets.
+//! In memory, all counted: 2,419 bytes for an idle TLS 1.3 session with AES-256-GCM and 1,232
+//! without keys, 1,536 and 271 for TLS 1.2 (`an_idle_session_is_small` measures). The session
+//! itself is 256, rustls' key schedule 568 and its secrets.
 
-mod fault;
+mod error;
 mod frame;
 mod keys;
 mod message;
+mod pending;
 mod schedule;
+mod session;
 #[cfg(test)]
 mod tests;
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
-
-pub use self::fault::RecordError;
-pub use self::frame::{HEADER_BYTES, MAX_RECORD_BYTES};
-use self::frame::{KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord};
-use self::keys::{DirectionKeys, MAX_OVERHEAD_BYTES, Version};
-use self::message::Owed;
-use self::schedule::KeySchedule;
-use crate::config::TlsVersion;
-
-/// Room that the records owed at one time may take: a key update or a warning, and an alert.
-pub const MAX_CONTROL_BYTES: usize = 3 * (MAX_OVERHEAD_BYTES + 8);
-
-/// Sequence numbers never wrap; rustls keeps the same distance.
-const MAX_SEQUENCE: u64 = 0xffff_ffff_ffff_0000;
-/// Records without content in a row. As rustls and BoringSSL allow.
-const MAX_EMPTY_RECORDS: u8 = 32;
-
-/// An established connection.
-pub struct TlsSession {
-    read: DirectionKeys,
-    write: DirectionKeys,
-    /// TLS 1.2 has no key updates, so that nothing is left to schedule.
-    schedule: Option<Box<KeySchedule>>,
-    is_server: bool,
-    /// Records that one key may seal.
-    max_records: u64,
-    /// A record of which not all has come; no memory otherwise.
-    partial: Vec<u8>,
-    /// A handshake message of which not all has come; no memory otherwise.
-    handshake: Vec<u8>,
-    status: PeerStatus,
-    owed: Owed,
-    /// Nothing may be sealed any more: close_notify or a fatal alert was the last.
-    is_finished: bool,
-    empty_records: u8,
-    /// Messages of the handshake protocol since the last data.
-    idle_messages: u8,
-    warnings: u8,
-    is_renegotiation_refused: bool,
-}
-
-/// What the peer's direction has come to. It never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerStatus {
-    Open,
-    /// The peer sent close_notify: there is no more to read, and what follows is ignored.
-    Closed,
-    Failed(RecordError),
-}
-
-/// What [`Session::open`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OpenedRecords {
-    /// Bytes of the input that are done with: all of them, but for want of room.
-    pub consumed: usize,
-    /// Bytes of plaintext at the front of the output; to be sent on even if the status is an end.
-    pub filled: usize,
-    pub status: PeerStatus,
-}
-
-/// What [`Session::seal`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SealedRecords {
-    /// Bytes of the plaintext that are sealed: all of them, but for want of room.
-    pub taken: usize,
-    /// Bytes of ciphertext at the front of the output.
-    pub written: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SealError {
-    /// close_notify or a fatal alert was sent, or is about to be.
-    #[error("connection is closed for writing")]
-    Closed,
-    /// The key has sealed as many records as it safely can, and TLS 1.2 has no other. Only close_notify is left.
-    #[error("encryption key is used up")]
-    Exhausted,
-}
-
-impl TlsSession {
-    /// Takes over a server's connection whose handshake is complete and whose output is all encoded. Its configuration
-    /// needs `enable_secret_extraction`.
-    ///
-    /// # Errors
-    /// rustls', when a condition above does not hold.
-    pub fn server(connection: UnbufferedServerConnection) -> Result<Self, rustls::Error> {
-        let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-        Self::new(secrets, KeySchedule::Server(kernel))
-    }
-
-    /// The same for a client's connection.
-    ///
-    /// # Errors
-    /// As [`Session::server`].
-    pub fn client(connection: UnbufferedClientConnection) -> Result<Self, rustls::Error> {
-        let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-        Self::new(secrets, KeySchedule::Client(kernel))
-    }
-
-    fn new(
-        secrets: rustls::ExtractedSecrets,
-        schedule: KeySchedule,
-    ) -> Result<Self, rustls::Error> {
-        let unknown = || rustls::Error::General("cipher without a record layer".into());
-        let version = schedule.version().ok_or_else(unknown)?;
-        Ok(Self {
-            read: DirectionKeys::new(version, secrets.rx).ok_or_else(unknown)?,
-            write: DirectionKeys::new(version, secrets.tx).ok_or_else(unknown)?,
-            is_server: matches!(schedule, KeySchedule::Server(_)),
-            max_records: schedule.confidentiality_limit().min(MAX_SEQUENCE),
-            schedule: (version == Version::Tls13).then(|| Box::new(schedule)),
-            partial: Vec::new(),
-            handshake: Vec::new(),
-            status: PeerStatus::Open,
-            owed: Owed::default(),
-            is_finished: false,
-            empty_records: 0,
-            idle_messages: 0,
-            warnings: 0,
-            is_renegotiation_refused: false,
-        })
-    }
-
-    pub fn status(&self) -> PeerStatus {
-        self.status
-    }
-
-    pub fn version(&self) -> TlsVersion {
-        match self.read.version() {
-            Version::Tls12 => TlsVersion::Tls12,
-            Version::Tls13 => TlsVersion::Tls13,
-        }
-    }
-
-    /// Bytes kept inside: a record (at most 18 KiB) and a handshake message (16 KiB, from a server 64 KiB) of which not all
-    /// has come.
-    pub fn buffered(&self) -> usize {
-        self.partial.len() + self.handshake.len()
-    }
-
-    /// Bytes of a record of which not all has come, at most [`MAX_RECORD_BYTES`].
-    pub fn begun(&self) -> usize {
-        self.partial.len()
-    }
-
-    /// Bytes to come of the record that is next: of its header, then of the rest.
-    pub fn missing(&self) -> usize {
-        let length = frame::total_length(&self.partial, self.read.version());
-        let length = length.ok().flatten().unwrap_or(HEADER_BYTES);
-        length.saturating_sub(self.partial.len()).max(1)
-    }
-
-    /// Drops what can be made again: call it on a connection that idles.
-    pub fn cool(&mut self) {
-        self.read.cool();
-        self.write.cool();
-    }
-
-    /// Opens the records in `input`, which follows the last input in the stream, to the front of `plain`.
-    ///
-    /// With room for `input` and [`Session::buffered`] all is consumed; with less, call again with the rest.
-    pub fn open(&mut self, input: &[u8], plain: &mut [u8]) -> OpenedRecords {
-        let mut rest = input;
-        let mut filled = 0;
-        while self.status == PeerStatus::Open {
-            match self.open_next(&mut rest, plain.get_mut(filled..).unwrap_or_default()) {
-                Ok(Some(length)) => filled += length,
-                Ok(None) => break,
-                Err(fault) => self.fail(fault),
-            }
-        }
-        if self.status != PeerStatus::Open {
-            // What stands behind an end is not looked at (RFC 8446 section 6.1).
-            rest = &[];
-            self.partial = Vec::new();
-            self.handshake = Vec::new();
-        }
-        OpenedRecords {
-            consumed: input.len() - rest.len(),
-            filled,
-            status: self.status,
-        }
-    }
-
-    /// Opens one record and returns its length in data, 0 for a control message. `None`: none is complete, or there is no
-    /// room for it.
-    fn open_next(
-        &mut self,
-        rest: &mut &[u8],
-        plain: &mut [u8],
-    ) -> Result<Option<usize>, RecordError> {
-        if !self.partial.is_empty() {
-            return self.open_partial(rest, plain);
-        }
-        let Some((record, behind)) = TlsRecord::split(rest, self.read.version())? else {
-            self.keep(rest)?;
-            *rest = &[];
-            return Ok(None);
-        };
-        if self.read.room_for(&record) > plain.len() {
-            return Ok(None);
-        }
-        *rest = behind;
-        self.open_record(&record, plain).map(Some)
-    }
-
-    /// Goes on with the record that was kept.
-    fn open_partial(
-        &mut self,
-        rest: &mut &[u8],
-        plain: &mut [u8],
-    ) -> Result<Option<usize>, RecordError> {
-        let version = self.read.version();
-        // First the header, which tells the length, then the rest.
-        loop {
-            let wanted = frame::total_length(&self.partial, version)?;
-            let missing = wanted.unwrap_or(frame::HEADER_BYTES) - self.partial.len();
-            let (now, behind) = rest.split_at(missing.min(rest.len()));
-            self.keep(now)?;
-            *rest = behind;
-            if now.len() < missing {
-                return Ok(None);
-            }
-            if wanted.is_some() {
-                break;
-            }
-        }
-        let whole = std::mem::take(&mut self.partial);
-        let Some((record, _)) = TlsRecord::split(&whole, version)? else {
-            return Ok(None);
-        };
-        if self.read.room_for(&record) > plain.len() {
-            self.partial = whole;
-            return Ok(None);
-        }
-        self.open_record(&record, plain).map(Some)
-    }
-
-    /// Keeps bytes of a record that is not complete, in memory for just that record.
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
-        let length = self.partial.len() + bytes.len();
-        self.partial.reserve_exact(bytes.len());
-        self.partial.extend_from_slice(bytes);
-        if let Some(total) = frame::total_length(&self.partial, self.read.version())? {
-            self.partial.reserve_exact(total.saturating_sub(length));
-        }
-        Ok(())
-    }
-
-    fn open_record(
-        &mut self,
-        record: &TlsRecord<'_>,
-        plain: &mut [u8],
-    ) -> Result<usize, RecordError> {
-        let content = self.read.open(record, plain)?;
-        if content.kind == KIND_DATA && self.handshake.is_empty() {
-            self.count_data(content.length)?;
-            return Ok(content.length);
-        }
-        let message = plain.get(..content.length).ok_or(RecordError::Internal)?;
-        self.receive(content.kind, message)?;
-        Ok(0)
-    }
-
-    fn count_data(&mut self, length: usize) -> Result<(), RecordError> {
-        if length > 0 {
-            self.empty_records = 0;
-            self.idle_messages = 0;
-            return Ok(());
-        }
-        self.empty_records += 1;
-        if self.empty_records > MAX_EMPTY_RECORDS {
-            return Err(RecordError::Flood);
-        }
-        Ok(())
-    }
-
-    /// Bytes that are enough to seal `length` bytes of plaintext and what is owed before them.
-    pub const fn sealed_bound(length: usize) -> usize {
-        // A key update, once in 2^24 records, may stand between any two of them.
-        length + length.div_ceil(MAX_FRAGMENT_BYTES) * MAX_OVERHEAD_BYTES + 2 * MAX_CONTROL_BYTES
-    }
-
-    /// Seals `plain` to the front of `out`, behind the records owed, in records of 16 KiB and what remains.
-    ///
-    /// With room for [`Session::sealed_bound`] all is taken; with less, call again with the rest.
-    ///
-    /// # Errors
-    /// Nothing was sealed; see [`SealError`].
-    pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<SealedRecords, SealError> {
-        if !self.may_seal() {
-            return Err(SealError::Closed);
-        }
-        if self.is_exhausted() && self.schedule.is_none() {
-            return Err(SealError::Exhausted);
-        }
-        let mut sealed = SealedRecords {
-            taken: 0,
-            written: self.control(out),
-        };
-        while let Some(left) = plain.get(sealed.taken..).filter(|left| !left.is_empty()) {
-            if self.is_exhausted() {
-                self.update_keys(false);
-            }
-            let room = out.get_mut(sealed.written..).unwrap_or_default();
-            sealed.written += self.control(room);
-            // No room for the key update, no key left, or a failure.
-            if self.owes() || self.is_exhausted() || !self.may_seal() {
-                break;
-            }
-            let room = out.get_mut(sealed.written..).unwrap_or_default();
-            let Some((taken, written)) = self.seal_fragment(left, room, sealed.taken == 0) else {
-                break;
-            };
-            sealed.taken += taken;
-            sealed.written += written;
-        }
-        Ok(sealed)
-    }
-
-    /// Seals the first fragment of `plain`, cut to the room if it `may_cut`. `None`: no room, or a failure.
-    fn seal_fragment(
-        &mut self,
-        plain: &[u8],
-        out: &mut [u8],
-        may_cut: bool,
-    ) -> Option<(usize, usize)> {
-        let whole = plain.len().min(MAX_FRAGMENT_BYTES);
-        let fits = whole.min(out.len().saturating_sub(self.write.overhead()));
-        if fits == 0 || (fits < whole && !may_cut) {
-            return None;
-        }
-        match self.write.seal(KIND_DATA, plain.get(..fits)?, out) {
-            Ok(written) => written.map(|written| (fits, written)),
-            Err(fault) => {
-                self.fail(fault);
-                None
-            }
-        }
-    }
-
-    fn may_seal(&self) -> bool {
-        !self.is_finished && !self.owed.is_last() && !matches!(self.status, PeerStatus::Failed(_))
-    }
-
-    /// True when the next record is the last that the key may seal. It is left to a key update or an alert.
-    fn is_exhausted(&self) -> bool {
-        self.write.sequence().saturating_add(1) >= self.max_records
-    }
-
-    fn fail(&mut self, fault: RecordError) {
-        self.status = PeerStatus::Failed(fault);
-        match fault.alert() {
-            Some(description) if !self.is_finished => self.owed.fatal(description),
-            _ => self.owed = Owed::default(),
-        }
-        if fault.alert().is_none() {
-            self.is_finished = true;
-        }
-    }
-}
+pub use error::RecordError;
+pub use frame::{HEADER_BYTES, MAX_RECORD_BYTES};
+pub use session::{
+    MAX_CONTROL_BYTES, OpenedRecords, PeerStatus, SealError, SealedRecords, TlsSession,
+};

@@ -1,8 +1,10 @@
-//! Which certificate a client gets: by the name it asks for, then by the signatures it can verify.
+//! Selection of a client's certificate: by the name it asks for, then by the signatures it
+//! verifies.
 //!
-//! Exact name first, then a wildcard of one label (RFC 6125, 6.4.3), then the default; a name that none covers is
-//! refused. Case and a trailing dot make no difference. Of several certificates for one name, the first whose key can
-//! make a signature the client accepts: ECDSA before RSA, since signing costs a tenth.
+//! Exact name first, then a wildcard of one label (RFC 6125, 6.4.3), then the default; a name that
+//! none covers is refused. Case and a trailing dot make no difference. Of several certificates for
+//! one name, the first whose key can make a signature the client accepts: ECDSA before RSA, since
+//! signing costs a tenth.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use super::certificate::LoadedCertificate;
 
-/// The certificates of one listener by name.
+/// Certificates of one listener by name.
 #[derive(Debug)]
 pub(super) struct SniResolver {
     /// Lower-case names, wildcards as `*.example.org`.
@@ -43,10 +45,11 @@ impl SniResolver {
         }
     }
 
-    fn pick(&self, name: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn select(&self, name: Option<&str>, offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(offered).is_some();
-        match name.and_then(|name| self.covering(name)) {
-            // Where none is usable rustls has the right word for the client: handshake_failure, not access_denied.
+        match name.and_then(|name| self.certificates_for(name)) {
+            // Where none is usable rustls sends the right alert: handshake_failure, not
+            // access_denied.
             Some(keys) => keys.iter().find(usable).or(keys.first()).cloned(),
             None => self.default.clone(),
         }
@@ -54,10 +57,10 @@ impl SniResolver {
 
     /// Whether a client that asks for this name, or for none, gets a certificate.
     pub(super) fn serves(&self, name: Option<&str>) -> bool {
-        self.default.is_some() || name.is_some_and(|name| self.covering(name).is_some())
+        self.default.is_some() || name.is_some_and(|name| self.certificates_for(name).is_some())
     }
 
-    fn covering(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
+    fn certificates_for(&self, name: &str) -> Option<&Vec<Arc<CertifiedKey>>> {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if let Some(keys) = self.names.get(&name) {
             return Some(keys);
@@ -69,6 +72,6 @@ impl SniResolver {
 
 impl ResolvesServerCert for SniResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.pick(hello.server_name(), hello.signature_schemes())
+        self.select(hello.server_name(), hello.signature_schemes())
     }
 }

@@ -1,9 +1,10 @@
-//! A TLS leg while it is set up: a handshake by rustls' unbuffered connection, then our own record layer
-//! ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take over between any two records.
+//! A TLS connection during set-up: a handshake by rustls' unbuffered connection, then our own
+//! record layer ([`super::record`]) behind `AsyncRead` and `AsyncWrite`, so that the relay can take
+//! over between any two records.
 //!
-//! rustls is fed one record at a time and let go at the peer's Finished: what a peer sends right behind it (data, a
-//! ticket, a key update) is opened by the session that the relay goes on with. A buffered connection would keep such
-//! bytes inside.
+//! rustls is fed one record at a time and dropped at the peer's Finished. The session that the
+//! relay goes on with opens what a peer sends right behind it (data, a ticket, a key update). A
+//! buffered connection would keep such bytes inside.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,7 +16,9 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::handshake::{CompletedHandshake, Handshake, HandshakeSide, HandshakeStep};
+use super::handshake::{
+    CompletedHandshake, Handshake, HandshakeSide, HandshakeStep, NegotiatedTls,
+};
 use super::identity::ClientIdentity;
 use super::record::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
 use crate::config::TlsVersion;
@@ -27,26 +30,23 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// Ciphertext behind which a write waits for the socket.
 const MAX_OUTPUT_BYTES: usize = 32 * 1024;
 
-/// An established TLS connection, of either side.
+/// An established TLS connection, as client or server.
 pub struct TlsStream<IO> {
     io: IO,
     session: TlsSession,
     /// Plaintext not read yet; no memory otherwise.
     plain: PendingBytes,
-    /// Ciphertext that the socket has not taken: after the handshake the tickets, which go out with the first write.
+    /// Ciphertext that is not written yet: after the handshake the tickets, which go out with the
+    /// first write.
     output: PendingBytes,
-    server_name: Option<String>,
-    alpn_protocol: Option<Vec<u8>>,
-    cipher: u16,
-    resumed: bool,
-    identity: Option<ClientIdentity>,
+    negotiated: NegotiatedTls,
 }
 
-/// What the relay goes on with.
+/// The state that the relay goes on with.
 pub struct TlsStreamParts<IO> {
     pub io: IO,
     pub session: TlsSession,
-    /// Plaintext of the peer that nobody has read.
+    /// Plaintext of the peer that was not read.
     pub plain: Vec<u8>,
     /// Ciphertext to be written before anything that the session seals. Empty after a flush.
     pub output: Vec<u8>,
@@ -54,26 +54,27 @@ pub struct TlsStreamParts<IO> {
 
 /// Makes the handshake on `io`.
 #[cfg(any(test, fuzzing))]
-pub async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
+pub(crate) async fn accept<IO>(io: IO, config: Arc<ServerConfig>) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    accept_after(io, Vec::new(), config, |_| {}).await
+    accept_with_prefix(io, Vec::new(), config, |_| {}).await
 }
 
-/// Makes the handshake on `io`, of whose client `read` was read already. The caller sets the deadline, by dropping this.
+/// Makes the handshake on `io`, after `read` was read from the client. The caller sets the
+/// deadline, by dropping the future.
 ///
-/// `begun` is told once `read` was worked on, whether the session is resumed by then: behind a whole ClientHello that is known
-/// for good, whatever the client does next, unless it has to say hello again.
+/// `on_start` is called after `read` was processed, with whether a session is resumed. Behind a
+/// whole ClientHello that is final, unless the client has to send another one.
 ///
 /// # Errors
-/// `UnexpectedEof`: the client left; `InvalidData`: rustls refused it (and its alert was sent) or it exceeds a bound. Others
-/// are the socket's.
-pub async fn accept_after<IO>(
+/// `UnexpectedEof`: the client closed; `InvalidData`: rustls refused it (and its alert was sent) or
+/// it exceeds a bound. Others are the socket's.
+pub(crate) async fn accept_with_prefix<IO>(
     io: IO,
     read: Vec<u8>,
     config: Arc<ServerConfig>,
-    begun: impl FnOnce(bool),
+    on_start: impl FnOnce(bool),
 ) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -81,15 +82,16 @@ where
     let mut handshake = Handshake::server(config)?;
     handshake.input().extend_from_slice(&read);
     drop(read);
-    shake(io, handshake, begun).await
+    run_handshake(io, handshake, on_start).await
 }
 
-/// Makes a client's handshake on `io`, with the server called `name`. The caller sets the deadline, by dropping this.
+/// Makes a client's handshake on `io` with a server of this name. The caller sets the deadline, by
+/// dropping the future.
 ///
 /// # Errors
-/// `UnexpectedEof`: the server left; `InvalidData`: it is not TLS, or rustls refused it (and its alert was sent), or it
-/// exceeds a bound. Others are the socket's.
-pub async fn connect<IO>(
+/// `UnexpectedEof`: the server closed; `InvalidData`: it is not TLS, or rustls refused it (and its
+/// alert was sent), or it exceeds a bound. Others are the socket's.
+pub(crate) async fn connect<IO>(
     io: IO,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -97,29 +99,29 @@ pub async fn connect<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    shake(io, Handshake::client(config, name)?, |_| {}).await
+    run_handshake(io, Handshake::client(config, name)?, |_| {}).await
 }
 
-/// `begun` is told after the first step.
-async fn shake<IO, E>(
+/// Runs a handshake; calls `on_start` after the first step.
+async fn run_handshake<IO, E>(
     mut io: IO,
     mut handshake: Handshake<E>,
-    begun: impl FnOnce(bool),
+    on_start: impl FnOnce(bool),
 ) -> io::Result<TlsStream<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     E: HandshakeSide,
 {
-    let mut begun = Some(begun);
+    let mut on_start = Some(on_start);
     loop {
         let step = handshake.advance();
-        if let Some(begun) = begun.take() {
-            begun(handshake.is_resumed());
+        if let Some(on_start) = on_start.take() {
+            on_start(handshake.is_resumed());
         }
         let is_last = matches!(step, Ok(HandshakeStep::Done));
-        if (!is_last || E::IS_AWAITED) && !handshake.output.is_empty() {
+        if (!is_last || E::SENDS_LAST_FLIGHT) && !handshake.output.is_empty() {
             let sent = send(&mut io, &handshake.output).await;
-            // A peer that is gone does not hear what it did wrong.
+            // An alert need not reach a peer that is gone.
             if step.is_ok() {
                 sent?;
             }
@@ -147,19 +149,15 @@ impl<IO> TlsStream<IO> {
             session: done.session,
             plain: PendingBytes::default(),
             output: PendingBytes::new(done.output),
-            server_name: done.server_name,
-            alpn_protocol: done.alpn_protocol,
-            cipher: done.cipher,
-            resumed: done.resumed,
-            identity: done.identity,
+            negotiated: done.result,
         };
-        stream.receive(&done.residue);
+        stream.decrypt(&done.residue);
         stream
     }
 
-    /// The name the client asked for, in lower case; of an accepted one.
+    /// The name that the client asked for, in lower case; only of an accepted connection.
     pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+        self.negotiated.server_name.as_deref()
     }
 
     pub fn tls_version(&self) -> TlsVersion {
@@ -168,31 +166,31 @@ impl<IO> TlsStream<IO> {
 
     /// The protocol agreed on.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.alpn_protocol.as_deref()
+        self.negotiated.alpn_protocol.as_deref()
     }
 
     /// The cipher suite, by its number in IANA's registry.
     pub fn cipher(&self) -> u16 {
-        self.cipher
+        self.negotiated.cipher
     }
 
-    /// The session goes on from an earlier one, by a ticket.
+    /// Whether a ticket resumed an earlier session.
     pub fn resumed(&self) -> bool {
-        self.resumed
+        self.negotiated.is_resumed
     }
 
-    /// Who the client is, where it has shown a certificate. It is given once.
+    /// Takes the identity of a client that has shown a certificate.
     pub fn take_identity(&mut self) -> Option<ClientIdentity> {
-        self.identity.take()
+        self.negotiated.identity.take()
     }
 
     pub fn get_ref(&self) -> &IO {
         &self.io
     }
 
-    /// Lets go of everything, for the relay. A flush before it is polite: `output` is empty then.
+    /// Takes the stream apart, for the relay. After a flush `output` is empty.
     pub fn into_parts(mut self) -> TlsStreamParts<IO> {
-        self.take_control();
+        self.queue_control();
         TlsStreamParts {
             io: self.io,
             session: self.session,
@@ -201,27 +199,27 @@ impl<IO> TlsStream<IO> {
         }
     }
 
-    /// Opens ciphertext. Only with no plaintext waiting.
-    fn receive(&mut self, ciphertext: &[u8]) {
+    /// Decrypts ciphertext. Only while no plaintext is pending.
+    fn decrypt(&mut self, ciphertext: &[u8]) {
         let mut plain = vec![0; ciphertext.len() + self.session.buffered()];
         let opened = self.session.open(ciphertext, &mut plain);
         plain.truncate(opened.filled);
         plain.shrink_to_fit();
         self.plain = PendingBytes::new(plain);
-        self.take_control();
+        self.queue_control();
     }
 
-    /// Puts the records that the session owes behind the output.
-    fn take_control(&mut self) {
-        if self.session.owes() {
+    /// Appends the session's control records to the output.
+    fn queue_control(&mut self) {
+        if self.session.has_control() {
             let session = &mut self.session;
             self.output
-                .append(MAX_CONTROL_BYTES, |out| (session.control(out), ()));
+                .append(MAX_CONTROL_BYTES, |out| (session.take_control(out), ()));
         }
     }
 
-    /// What a read says when no plaintext is left; `None`: more may come.
-    fn end(&self) -> Option<io::Result<()>> {
+    /// Result of a read when no plaintext is left; `None`: more may come.
+    fn read_end(&self) -> Option<io::Result<()>> {
         match self.session.status() {
             PeerStatus::Open => None,
             PeerStatus::Closed => Some(Ok(())),
@@ -273,8 +271,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.plain.rest().is_empty() {
-            if let Some(end) = this.end() {
-                // The alert, if the socket takes it; the error matters more than its own.
+            if let Some(end) = this.read_end() {
+                // Sends the alert, if the socket takes it; an error of that matters less.
                 let _ = this.poll_drain(cx);
                 return Poll::Ready(end);
             }
@@ -283,7 +281,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             match Pin::new(&mut this.io).poll_read(cx, &mut chunk) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
-                    // The peer may be waiting for what is not sent yet.
+                    // The peer may be waiting for pending output.
                     if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
                         return Poll::Ready(Err(error));
                     }
@@ -291,10 +289,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
                 }
             }
             if chunk.filled().is_empty() {
-                // No close_notify: what was read may be cut short.
+                // Without close_notify: the data may be truncated.
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            this.receive(chunk.filled());
+            this.decrypt(chunk.filled());
         }
         let rest = this.plain.rest();
         let (now, _) = rest.split_at(rest.len().min(buf.remaining()));
@@ -331,7 +329,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
                 break;
             }
         }
-        // What the socket does not take now goes with the next write or flush.
+        // Output that the socket does not take now goes out with the next write or flush.
         match this.poll_drain(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(taken)),
@@ -351,13 +349,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.session.close();
-        this.take_control();
+        this.queue_control();
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
 
-/// Bytes that are taken from the front; the memory goes with the last.
+/// Bytes that are consumed from the front; the memory is freed with the last.
 #[derive(Default)]
 struct PendingBytes {
     bytes: Vec<u8>,
@@ -380,7 +378,8 @@ impl PendingBytes {
         }
     }
 
-    /// Lets `fill` write up to `room` bytes behind the others; it returns how many, and something for the caller.
+    /// Lets `fill` write up to `room` bytes behind the others; it returns how many, and a value for
+    /// the caller.
     fn append<T>(&mut self, room: usize, fill: impl FnOnce(&mut [u8]) -> (usize, T)) -> T {
         let end = self.bytes.len();
         self.bytes.resize(end + room, 0);

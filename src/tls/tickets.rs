@@ -1,8 +1,10 @@
-//! Session tickets (RFC 5077 section 4, RFC 8446 section 4.6.1): AES-CBC and HMAC-SHA-256 of aws-lc-rs around the state that
-//! rustls gives, each under keys of this process or keys that several balancers share by a file.
+//! Session tickets (RFC 5077 section 4, RFC 8446 section 4.6.1): AES-CBC and HMAC-SHA-256 of
+//! aws-lc-rs around rustls' state, under keys of this process or keys that several balancers share
+//! by a file.
 //!
-//! A resumed session is not verified again, so every ticket is bound to a scope (listener and policy for client certificates): it
-//! goes into the HMAC, and what was sealed in another scope does not open, under whatever key.
+//! A resumed session is not verified again, so every ticket is bound to a scope (listener and
+//! policy for client certificates): the HMAC covers it, and a ticket of another scope does not
+//! open, under whatever key.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -20,69 +22,69 @@ use rustls_pki_types::UnixTime;
 
 use crate::wire::ticket_keys::{MAX_KEYS, TicketKey, TicketKeys};
 
-/// How long a ticket is good for, as rustls' own. Keys of a file go when the operator rotates them; this bounds what a forgotten
-/// rotation leaves open to replay, and how old a client certificate's verification can be.
-pub const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// A key of this process seals for half of a lifetime and opens for a whole one after it: three are kept.
+/// Lifetime of a ticket, as of rustls' own. Keys of a file go when the operator rotates them; this
+/// bounds replay after a forgotten rotation, and the age of a client certificate's verification.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+/// A key of this process seals for half a lifetime and opens for a whole one after it: three are
+/// kept.
 const ROTATION: Duration = Duration::from_secs(6 * 3600);
 /// The clocks of two balancers may differ by this much.
 const MAX_SKEW_SECONDS: u64 = 60;
-/// A ticket has to come back in a ClientHello, which may have 16 KiB; a long chain of client certificates gets none.
+/// A ticket has to come back in a ClientHello, which may have 16 KiB; a client with a long chain of
+/// certificates gets none.
 const MAX_TICKET_BYTES: usize = 8 * 1024;
 
 const NAME_BYTES: usize = 16;
 const TAG_BYTES: usize = 32;
 const STAMP_BYTES: usize = 8;
 
-/// What tickets of one listener and policy are bound to.
-pub type Scope = [u8; 32];
+/// Scope of tickets: a hash of listener and policy.
+pub(crate) type TicketScope = [u8; 32];
 
 /// Seals and opens the tickets of one scope.
 #[derive(Clone)]
-pub struct Tickets {
+pub(crate) struct Tickets {
     keys: TicketKeySource,
-    scope: Scope,
+    scope: TicketScope,
 }
 
 #[derive(Clone)]
 enum TicketKeySource {
-    /// The same for every listener, rotated by time; they outlive a reload, or every reconnect after it would be a full
-    /// handshake.
-    Own(&'static OwnKeys),
+    /// Keys for every listener, rotated by time. They outlive a reload, or every reconnect after it
+    /// would be a full handshake.
+    Process(&'static ProcessKeys),
     Shared(Arc<TicketKeyRing>),
 }
 
 impl Tickets {
-    /// Under keys that this process makes and rotates.
+    /// Tickets under keys that this process makes and rotates.
     ///
     /// # Errors
     /// There is no randomness.
-    pub fn own(scope: Scope) -> Result<Tickets, rustls::Error> {
-        let keys =
-            TicketKeySource::Own(OwnKeys::of_process().map_err(|Unspecified| no_randomness())?);
+    pub fn with_process_keys(scope: TicketScope) -> Result<Tickets, rustls::Error> {
+        let keys = TicketKeySource::Process(
+            ProcessKeys::of_process().map_err(|Unspecified| no_ticket_keys())?,
+        );
         Ok(Tickets { keys, scope })
     }
 
-    /// Under the keys of a file.
+    /// Tickets under the keys of a file.
     ///
     /// # Errors
     /// The provider refuses a key.
-    pub fn shared(keys: &TicketKeys, scope: Scope) -> Result<Tickets, rustls::Error> {
+    pub fn with_shared_keys(
+        keys: &TicketKeys,
+        scope: TicketScope,
+    ) -> Result<Tickets, rustls::Error> {
         let all: Result<Vec<_>, _> = keys.all().iter().map(TicketCipher::new).collect();
         let ring = TicketKeyRing {
-            keys: all.map_err(|Unspecified| no_randomness())?,
+            keys: all.map_err(|Unspecified| no_ticket_keys())?,
             sealing: keys.sealing(),
         };
         Ok(Tickets {
             keys: TicketKeySource::Shared(Arc::new(ring)),
             scope,
         })
-    }
-
-    /// Whether this is a ticket of ours that resumes a session now: `ticket` is the ticket extension of a TLS 1.2 ClientHello or
-    /// an identity of its `pre_shared_key` extension (TLS 1.3), of any content and length.
-    pub fn opens(&self, ticket: &[u8]) -> bool {
-        self.open(ticket, UnixTime::now().as_secs()).is_some()
     }
 
     fn seal(&self, state: &[u8], now: u64) -> Option<Vec<u8>> {
@@ -109,7 +111,7 @@ impl Tickets {
 
     fn ring(&self) -> Arc<TicketKeyRing> {
         match &self.keys {
-            TicketKeySource::Own(own) => own.ring(Instant::now()),
+            TicketKeySource::Process(own) => own.ring(Instant::now()),
             TicketKeySource::Shared(ring) => Arc::clone(ring),
         }
     }
@@ -133,11 +135,11 @@ impl ProducesTickets for Tickets {
     }
 }
 
-/// Opens tickets and makes none.
+/// Opens tickets and issues none.
 #[derive(Debug)]
-pub(super) struct OpenOnly(pub Tickets);
+pub(super) struct DecryptOnly(pub Tickets);
 
-impl ProducesTickets for OpenOnly {
+impl ProducesTickets for DecryptOnly {
     fn enabled(&self) -> bool {
         true
     }
@@ -161,88 +163,88 @@ impl fmt::Debug for Tickets {
     }
 }
 
-fn no_randomness() -> rustls::Error {
+fn no_ticket_keys() -> rustls::Error {
     rustls::Error::General("the keys of session tickets could not be made".to_owned())
 }
 
-/// The keys at one moment, the oldest first.
+/// Keys at one moment, the oldest first.
 struct TicketKeyRing {
     keys: Vec<Arc<TicketCipher>>,
-    /// Place of the key that seals.
+    /// Index of the key that seals.
     sealing: usize,
 }
 
 /// Keys that this process makes.
-struct OwnKeys {
-    ring: ArcSwap<Aged>,
-    /// Held by the one that makes the next key; the others go on with the present ones.
-    turning: Mutex<()>,
+struct ProcessKeys {
+    ring: ArcSwap<DatedRing>,
+    /// Held by the thread that makes the next key; the others go on with the present ones.
+    rotating: Mutex<()>,
 }
 
-struct Aged {
+struct DatedRing {
     ring: Arc<TicketKeyRing>,
     since: Instant,
 }
 
-impl OwnKeys {
-    fn of_process() -> Result<&'static OwnKeys, Unspecified> {
-        static OWN: OnceLock<OwnKeys> = OnceLock::new();
+impl ProcessKeys {
+    fn of_process() -> Result<&'static ProcessKeys, Unspecified> {
+        static OWN: OnceLock<ProcessKeys> = OnceLock::new();
         match OWN.get() {
             Some(own) => Ok(own),
             None => {
-                let made = OwnKeys::new(Instant::now())?;
+                let made = ProcessKeys::new(Instant::now())?;
                 Ok(OWN.get_or_init(|| made))
             }
         }
     }
 
-    fn new(now: Instant) -> Result<OwnKeys, Unspecified> {
-        let aged = Aged::with(vec![TicketCipher::random()?], now);
-        Ok(OwnKeys {
-            ring: ArcSwap::from_pointee(aged),
-            turning: Mutex::default(),
+    fn new(now: Instant) -> Result<ProcessKeys, Unspecified> {
+        let dated = DatedRing::with(vec![TicketCipher::random()?], now);
+        Ok(ProcessKeys {
+            ring: ArcSwap::from_pointee(dated),
+            rotating: Mutex::default(),
         })
     }
 
     /// The present keys, after a rotation when one is due.
     fn ring(&self, now: Instant) -> Arc<TicketKeyRing> {
-        let aged = self.ring.load();
-        if now.saturating_duration_since(aged.since) >= ROTATION
-            && let Ok(_turning) = self.turning.try_lock()
+        let dated = self.ring.load();
+        if now.saturating_duration_since(dated.since) >= ROTATION
+            && let Ok(_turning) = self.rotating.try_lock()
         {
-            return self.turn(now);
+            return self.rotate(now);
         }
-        Arc::clone(&aged.ring)
+        Arc::clone(&dated.ring)
     }
 
-    fn turn(&self, now: Instant) -> Arc<TicketKeyRing> {
-        let aged = self.ring.load();
-        let age = now.saturating_duration_since(aged.since);
-        let last = &aged.ring.keys;
-        // Another one may have been here before the lock; without randomness the old keys go on.
+    fn rotate(&self, now: Instant) -> Arc<TicketKeyRing> {
+        let dated = self.ring.load();
+        let age = now.saturating_duration_since(dated.since);
+        let last = &dated.ring.keys;
+        // Another thread may have rotated before the lock; without randomness the old keys stay.
         let next = (age >= ROTATION)
             .then(TicketCipher::random)
             .and_then(Result::ok);
         let Some(next) = next else {
-            return Arc::clone(&aged.ring);
+            return Arc::clone(&dated.ring);
         };
-        // Each rotation that nobody asked for in time takes its old key along.
+        // Each rotation that was missed drops its old key.
         let missed = usize::try_from(age.as_secs() / ROTATION.as_secs()).unwrap_or(MAX_KEYS);
         let kept = MAX_KEYS.saturating_sub(missed);
         let kept = last.iter().skip(last.len().saturating_sub(kept));
-        let aged = Aged::with(kept.cloned().chain([next]).collect(), now);
-        let ring = Arc::clone(&aged.ring);
-        self.ring.store(Arc::new(aged));
+        let dated = DatedRing::with(kept.cloned().chain([next]).collect(), now);
+        let ring = Arc::clone(&dated.ring);
+        self.ring.store(Arc::new(dated));
         ring
     }
 }
 
-impl Aged {
-    /// The newest seals.
-    fn with(keys: Vec<Arc<TicketCipher>>, since: Instant) -> Aged {
+impl DatedRing {
+    /// A ring in which the newest key seals.
+    fn with(keys: Vec<Arc<TicketCipher>>, since: Instant) -> DatedRing {
         let sealing = keys.len().saturating_sub(1);
         let ring = Arc::new(TicketKeyRing { keys, sealing });
-        Aged { ring, since }
+        DatedRing { ring, since }
     }
 }
 
@@ -281,7 +283,7 @@ impl TicketCipher {
     }
 
     /// Name, IV, ciphertext, tag.
-    fn seal(&self, mut plain: Vec<u8>, scope: &Scope) -> Option<Vec<u8>> {
+    fn seal(&self, mut plain: Vec<u8>, scope: &TicketScope) -> Option<Vec<u8>> {
         // The IV is fresh and random.
         let context = self.sealing.encrypt(&mut plain).ok()?;
         let iv: &[u8] = (&context).try_into().ok()?;
@@ -291,8 +293,8 @@ impl TicketCipher {
         Some(ticket)
     }
 
-    /// Nothing is decrypted before its tag was found right.
-    fn open(&self, ticket: &[u8], scope: &Scope) -> Option<Vec<u8>> {
+    /// Decrypts a ticket, after its tag was verified.
+    fn open(&self, ticket: &[u8], scope: &TicketScope) -> Option<Vec<u8>> {
         let body = ticket.len().checked_sub(TAG_BYTES)?;
         let (body, tag) = ticket.split_at_checked(body)?;
         hmac::verify(&self.mac, &authenticated(scope, body), tag).ok()?;
@@ -306,8 +308,8 @@ impl TicketCipher {
     }
 }
 
-/// What a tag is made over. Scope, name and IV have fixed lengths, so that no length needs to be said.
-fn authenticated(scope: &Scope, body: &[u8]) -> Vec<u8> {
+/// The input of a tag. Scope, name and IV have fixed lengths, so that none needs to be included.
+fn authenticated(scope: &TicketScope, body: &[u8]) -> Vec<u8> {
     [&scope[..], body].concat()
 }
 
@@ -317,7 +319,7 @@ mod tests {
     use data_encoding::BASE64;
     use proptest::prelude::*;
 
-    const SCOPE: Scope = [1; 32];
+    const SCOPE: TicketScope = [1; 32];
     const NOW: u64 = 1_800_000_000;
 
     fn file(fills: &[(usize, u8)]) -> TicketKeys {
@@ -329,7 +331,7 @@ mod tests {
     }
 
     fn shared(fills: &[(usize, u8)]) -> Tickets {
-        Tickets::shared(&file(fills), SCOPE).unwrap()
+        Tickets::with_shared_keys(&file(fills), SCOPE).unwrap()
     }
 
     #[test]
@@ -342,7 +344,8 @@ mod tests {
         }
     }
 
-    // While a new key goes round, some balancers have it and some do not: all open the tickets of all.
+    // While a new key goes round, some balancers have it and some do not: all open the tickets of
+    // all.
     #[test]
     fn a_rotation_step_by_step_loses_no_ticket() {
         let before = shared(&[(80, 1), (80, 2), (80, 3)]);
@@ -358,7 +361,10 @@ mod tests {
 
     #[test]
     fn a_ticket_does_not_open_in_another_scope() {
-        for ours in [shared(&[(80, 1)]), Tickets::own(SCOPE).unwrap()] {
+        for ours in [
+            shared(&[(80, 1)]),
+            Tickets::with_process_keys(SCOPE).unwrap(),
+        ] {
             let other = Tickets {
                 scope: [2; 32],
                 ..ours.clone()
@@ -395,7 +401,7 @@ mod tests {
     #[test]
     fn own_keys_are_rotated_and_open_for_a_lifetime_after_they_sealed() {
         let start = Instant::now();
-        let own = OwnKeys::new(start).unwrap();
+        let own = ProcessKeys::new(start).unwrap();
         let newest = |ring: &TicketKeyRing| ring.keys[ring.sealing].name;
         let first = newest(&own.ring(start));
         assert_eq!(newest(&own.ring(start + ROTATION / 2)), first);

@@ -1,8 +1,9 @@
-//! The ClientHello as a router sees it: server name and ALPN list, from bytes peeked off a TLS connection
-//! (RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3, RFC 7301).
+//! The ClientHello as a router sees it: server name and ALPN list, from bytes peeked off a TLS
+//! connection (RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3, RFC 7301).
 //!
-//! Records are reassembled whatever their number and however the bytes arrive. What is not a ClientHello to the last
-//! byte is `Invalid`: it must be closed, never sent a default way. Nothing is decrypted and nothing is answered here.
+//! Records are reassembled whatever their number and however the bytes arrive. Bytes that are not a
+//! ClientHello to the last one are `Invalid`: the connection must be closed, never routed by
+//! default. Nothing is decrypted and nothing is answered here.
 
 mod suites;
 mod tickets;
@@ -11,8 +12,9 @@ use std::ops::Range;
 
 use rustls_pki_types::ServerName;
 
-/// Bytes on the wire up to the end of the ClientHello, record headers included. A browser's hello with a
-/// post-quantum key share has about 1.8 KB; the bound is DESIGN's, so that a peer cannot make us hold more.
+/// Bytes on the wire up to the end of the ClientHello, record headers included. A browser's hello
+/// with a post-quantum key share has about 1.8 KB; the bound limits the memory that a peer can
+/// take.
 pub const MAX_HELLO_BYTES: usize = 16 * 1024;
 
 const RECORD_HEADER_BYTES: usize = 5;
@@ -27,7 +29,7 @@ const NAME_TYPE_HOST: u8 = 0;
 /// Longest name of DNS, RFC 1035 section 2.3.4.
 const MAX_NAME_BYTES: usize = 255;
 
-/// What is known after the bytes fed so far.
+/// Result after the bytes fed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HelloProgress {
     /// The message is not complete.
@@ -40,11 +42,11 @@ pub enum HelloProgress {
 /// The facts of one ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClientHello {
-    /// Lower case, without a trailing dot. `None`: no name was sent, or an IP address (which RFC 6066
-    /// does not count as a name).
+    /// Lower case, without a trailing dot. `None`: no name was sent, or an IP address (which RFC
+    /// 6066 does not count as a name).
     pub sni: Option<String>,
-    /// What was sent in place of a name and is none, such as `host:8443`; no rule has it.
-    pub odd_name: Option<String>,
+    /// Text sent in place of a name that is not one, such as `host:8443`; no route has it.
+    pub malformed_name: Option<String>,
     /// The client's protocols in its order; empty when it sent none.
     pub alpn: Vec<Vec<u8>>,
 }
@@ -66,8 +68,8 @@ pub enum ClientHelloError {
     ServerName,
 }
 
-/// Reads one ClientHello from a stream in any chunking. The caller keeps the bytes itself (to replay them); this keeps
-/// only the reassembled message.
+/// Reads one ClientHello from a stream in any chunking. The caller keeps the bytes itself (to
+/// replay them); this keeps only the reassembled message.
 #[derive(Debug, Default)]
 pub struct ClientHelloReader {
     header: Vec<u8>,
@@ -83,7 +85,8 @@ impl ClientHelloReader {
         ClientHelloReader::default()
     }
 
-    /// Takes the next bytes. Once it has answered `Hello` or `Invalid` it keeps answering that, and looks at nothing more.
+    /// Takes the next bytes. After `Hello` or `Invalid` it returns the same again, and ignores
+    /// further bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) -> HelloProgress {
         while self.done.is_none() && !bytes.is_empty() {
             let (now, rest) = self.split(bytes);
@@ -93,7 +96,8 @@ impl ClientHelloReader {
         self.done.clone().unwrap_or(HelloProgress::NeedMore)
     }
 
-    /// The part of `bytes` that belongs to the present record header or payload and is within the bound, and the rest.
+    /// The part of `bytes` that belongs to the present record header or payload and is within the
+    /// bound, and the rest.
     fn split<'a>(&self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         let wanted = match self.record_left {
             0 => RECORD_HEADER_BYTES - self.header.len(),
@@ -103,7 +107,8 @@ impl ClientHelloReader {
         bytes.split_at(wanted.min(room).min(bytes.len()))
     }
 
-    /// Looks at all that the bound lets in before it refuses the rest, so that the verdict is one in any chunking.
+    /// Checks all bytes within the bound before it refuses the rest, so that the result is the same
+    /// in any chunking.
     fn take(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, ClientHelloError> {
         if self.consumed >= MAX_HELLO_BYTES {
             return Err(ClientHelloError::TooLarge);
@@ -118,7 +123,8 @@ impl ClientHelloReader {
         self.record_header().map(|()| None)
     }
 
-    /// Checks the record header as far as it is known, so that what is no TLS at all is refused at its first byte.
+    /// Checks the record header as far as it is known, so that anything but TLS is refused at its
+    /// first byte.
     fn record_header(&mut self) -> Result<(), ClientHelloError> {
         match self.header[..] {
             [kind, ..] if kind != CONTENT_TYPE_HANDSHAKE => {
@@ -127,7 +133,8 @@ impl ClientHelloReader {
             [_, major, ..] if major != 3 => return Err(ClientHelloError::NotHandshake),
             [_, _, _, high, low] => {
                 let length = usize::from(u16::from_be_bytes([high, low]));
-                // An empty handshake record is forbidden (RFC 8446 section 5.1) and would cost a peer nothing to repeat.
+                // An empty handshake record is forbidden (RFC 8446 section 5.1) and would cost a
+                // peer nothing to repeat.
                 if !(1..=MAX_RECORD_BYTES).contains(&length) {
                     return Err(ClientHelloError::RecordLength);
                 }
@@ -137,6 +144,12 @@ impl ClientHelloReader {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The body of a complete ClientHello; `None` if it is malformed.
+    fn body(&self) -> Option<HelloBody<'_>> {
+        let body = self.message.get(MESSAGE_HEADER_BYTES..)?;
+        HelloBody::read(body).ok()
     }
 
     fn message_so_far(&self) -> Result<Option<ClientHello>, ClientHelloError> {
@@ -154,7 +167,7 @@ impl ClientHelloReader {
             return Err(ClientHelloError::TooLarge);
         }
         match self.message.get(MESSAGE_HEADER_BYTES..end) {
-            // A second message in the record of the first flight is nothing a client may send.
+            // A client may not send a second message in the record of the first flight.
             Some(_) if self.message.len() > end => Err(ClientHelloError::Malformed),
             Some(_) if self.record_left > 0 => Err(ClientHelloError::Malformed),
             Some(body) => parse(body).map(Some),
@@ -172,31 +185,19 @@ fn progress(outcome: Result<ClientHello, ClientHelloError>) -> HelloProgress {
 
 /// The body of a ClientHello message.
 fn parse(body: &[u8]) -> Result<ClientHello, ClientHelloError> {
-    let mut body = Bytes(body);
-    body.take(2 + 32)?; // legacy_version, random
-    body.list(1, 0..33)?; // legacy_session_id
-    body.list(2, 2..65_535)?; // cipher_suites
-    body.list(1, 1..256)?; // legacy_compression_methods
+    let mut extensions = HelloBody::read(body)?.extensions;
     let mut hello = ClientHello::default();
-    if body.0.is_empty() {
-        return Ok(hello);
-    }
-    let mut extensions = body.list(2, 0..65_536)?;
-    if !body.0.is_empty() {
-        return Err(ClientHelloError::Malformed);
-    }
     let mut seen = Vec::new();
-    while !extensions.0.is_empty() {
-        let kind = extensions.u16()?;
-        let data = extensions.list(2, 0..65_536)?;
+    while let Some((kind, data)) = extensions.next_extension()? {
         seen.push(kind);
         match kind {
-            EXTENSION_SERVER_NAME => (hello.sni, hello.odd_name) = server_name(data)?,
+            EXTENSION_SERVER_NAME => (hello.sni, hello.malformed_name) = server_name(data)?,
             EXTENSION_ALPN => hello.alpn = protocols(data)?,
             _ => {}
         }
     }
-    // Thousands fit the bound: each against all before it would cost a peer nothing and us half a millisecond.
+    // Thousands fit the bound: each against all before it would cost a peer nothing and us half a
+    // millisecond.
     seen.sort_unstable();
     if seen.array_windows().any(|[one, next]| one == next) {
         return Err(ClientHelloError::Malformed);
@@ -226,7 +227,7 @@ fn server_name(mut data: Bytes<'_>) -> Result<(Option<String>, Option<String>), 
     }
 }
 
-/// Takes text that a log may show.
+/// Text that a log may show.
 fn odd_name(bytes: &[u8]) -> Result<String, ClientHelloError> {
     let is_text = bytes.len() <= MAX_NAME_BYTES && bytes.iter().all(u8::is_ascii_graphic);
     let text = str::from_utf8(bytes).ok().filter(|_| is_text);
@@ -240,13 +241,33 @@ fn protocols(mut data: Bytes<'_>) -> Result<Vec<Vec<u8>>, ClientHelloError> {
     while !list.0.is_empty() {
         found.push(list.list(1, 1..256)?.0.to_vec());
     }
-    match data.0.is_empty() {
-        true => Ok(found),
-        false => Err(ClientHelloError::Malformed),
+    data.is_over().map(|()| found)
+}
+
+/// Variable parts of a ClientHello's body.
+struct HelloBody<'a> {
+    suites: Bytes<'a>,
+    /// Empty where the body ends before them.
+    extensions: Bytes<'a>,
+}
+
+impl<'a> HelloBody<'a> {
+    fn read(body: &'a [u8]) -> Result<HelloBody<'a>, ClientHelloError> {
+        let mut body = Bytes(body);
+        body.take(2 + 32)?; // legacy_version, random
+        body.list(1, 0..33)?; // legacy_session_id
+        let suites = body.list(2, 2..65_535)?;
+        body.list(1, 1..256)?; // legacy_compression_methods
+        let mut extensions = Bytes(&[]);
+        if !body.0.is_empty() {
+            extensions = body.list(2, 0..65_536)?;
+            body.is_over()?;
+        }
+        Ok(HelloBody { suites, extensions })
     }
 }
 
-/// What is left of a structure being read from its front.
+/// The rest of a structure that is read from its front.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -273,10 +294,23 @@ impl<'a> Bytes<'a> {
             1 => usize::from(self.u8()?),
             _ => usize::from(self.u16()?),
         };
-        match allowed.contains(&length) {
-            true => self.take(length).map(Bytes),
-            false => Err(ClientHelloError::Malformed),
+        if !allowed.contains(&length) {
+            return Err(ClientHelloError::Malformed);
         }
+        self.take(length).map(Bytes)
+    }
+
+    /// Type and data of the next extension of a list.
+    fn next_extension(&mut self) -> Result<Option<(u16, Bytes<'a>)>, ClientHelloError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((self.u16()?, self.list(2, 0..65_536)?)))
+    }
+
+    fn is_over(&self) -> Result<(), ClientHelloError> {
+        let is_over = self.0.is_empty();
+        is_over.then_some(()).ok_or(ClientHelloError::Malformed)
     }
 }
 
@@ -294,9 +328,10 @@ mod tests {
 
     /// A ClientHello as a rustls client sends it, in one record.
     fn hello(name: &str, alpn: &[&[u8]], only_tls12: bool) -> Vec<u8> {
-        let versions: &[_] = match only_tls12 {
-            true => &[&rustls::version::TLS12],
-            false => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        let versions: &[_] = if only_tls12 {
+            &[&rustls::version::TLS12]
+        } else {
+            &[&rustls::version::TLS13, &rustls::version::TLS12]
         };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -313,7 +348,7 @@ mod tests {
         bytes
     }
 
-    /// The same messages in records of the given payload sizes.
+    /// A message in records of the given payload sizes.
     fn split_records(bytes: &[u8], sizes: &[usize]) -> Vec<u8> {
         let mut payload = Vec::new();
         let mut rest = bytes;
@@ -352,7 +387,7 @@ mod tests {
         last
     }
 
-    /// What rustls' own acceptor makes of the bytes: `None` when it wants more or refuses.
+    /// Result of rustls' own acceptor: `None` when it wants more or refuses.
     fn by_rustls(bytes: &[u8]) -> Option<ClientHello> {
         let mut acceptor = Acceptor::default();
         let mut cursor = Cursor::new(bytes);
@@ -371,7 +406,7 @@ mod tests {
                 return Some(ClientHello {
                     sni,
                     alpn,
-                    odd_name: None,
+                    malformed_name: None,
                 });
             }
         }
@@ -387,7 +422,7 @@ mod tests {
         let expected = ClientHello {
             sni: Some("chat.example.org".to_owned()),
             alpn: vec![b"mqtt".to_vec(), b"http/1.1".to_vec()],
-            odd_name: None,
+            malformed_name: None,
         };
         assert_eq!(read(&bytes, &[]), HelloProgress::Hello(expected));
     }
@@ -407,7 +442,7 @@ mod tests {
         let with = |sni: Option<&str>, odd_name: Option<&str>| {
             HelloProgress::Hello(ClientHello {
                 sni: sni.map(str::to_owned),
-                odd_name: odd_name.map(str::to_owned),
+                malformed_name: odd_name.map(str::to_owned),
                 alpn: Vec::new(),
             })
         };
@@ -510,7 +545,8 @@ mod tests {
         );
     }
 
-    /// A record that went beyond the bound was `TooLarge` when it came at once and `Malformed` when it came in pieces.
+    /// A record that went beyond the bound was `TooLarge` when it came at once and `Malformed` when
+    /// it came in pieces.
     #[test]
     fn what_is_wrong_within_the_bound_is_told_in_any_chunking() {
         let mut bytes = vec![22, 3, 1, 0x40, 0];

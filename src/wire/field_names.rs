@@ -1,8 +1,8 @@
-//! The spelling of header names that we write. Names are compared without their case (RFC 9110 section 5.1), but servers
-//! written by hand, in PHP above all, look for them letter by letter.
+//! The case of header names that we write. Names are case-insensitive (RFC 9110 section 5.1), but
+//! some servers, in PHP above all, compare them byte by byte.
 
-/// Fields that tell a backend of its client, or that every hop writes anew.
-pub const OF_A_HOP: &[&str] = &[
+/// Fields that describe the client to a backend, or that every hop rewrites.
+pub(crate) const HOP_HEADERS: &[&str] = &[
     "Connection",
     "Forwarded",
     "Transfer-Encoding",
@@ -16,17 +16,17 @@ pub const OF_A_HOP: &[&str] = &[
     "X-Request-Id",
 ];
 
-/// Fields of a handshake whose usual spelling is not each word's first letter.
-pub const OF_A_HANDSHAKE: &[&str] = &[
+/// Fields of a handshake whose usual case is not each word's first letter.
+pub(crate) const HANDSHAKE_HEADERS: &[&str] = &[
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
     "Sec-WebSocket-Protocol",
     "Sec-WebSocket-Version",
 ];
 
-/// Spells each of `names` that the message `head` has as it stands there; other names, values and what follows the head
-/// stay as they are.
-pub fn respell<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
+/// Writes each of `names` in the message `head` in the given case; other names, values and bytes
+/// behind the head stay as they are.
+pub(crate) fn restore_case<Name: AsRef<str>>(head: &mut [u8], names: &[Name]) {
     let mut rest = head;
     // The request line has no name.
     while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
@@ -56,7 +56,7 @@ mod tests {
 
     fn respelled(head: &str) -> String {
         let mut bytes = head.as_bytes().to_vec();
-        respell(&mut bytes, OF_A_HOP);
+        restore_case(&mut bytes, HOP_HEADERS);
         String::from_utf8(bytes).unwrap()
     }
 

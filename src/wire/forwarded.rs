@@ -1,20 +1,21 @@
-//! The client of a request that came through HTTP proxies: `X-Forwarded-For`, and `Forwarded` (RFC 7239).
+//! The client of a request that came through HTTP proxies: `X-Forwarded-For`, and `Forwarded` (RFC
+//! 7239).
 //!
-//! The chain is read from its right end, where the nearest proxy has written: what stands further left was sent by whoever
-//! is there, and no byte of it can change how the elements to its right are read.
+//! The chain is read from its right end, where the nearest proxy has written: elements further left
+//! come from unknown senders, and cannot change how those to their right are read.
 
 use std::net::IpAddr;
 
 /// The field that holds the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chain {
+pub(crate) enum Chain {
     XForwardedFor,
     Forwarded,
 }
 
-/// Finds the rightmost address that is not `trusted`; where all are, the leftmost. `None`: the last element names nobody, or
-/// there is none. For `lines` see [`addresses`].
-pub fn client<'a>(
+/// Finds the rightmost address that is not `trusted`; where all are, the leftmost. `None`: the last
+/// element has no address, or there is none. For `lines` see [`addresses`].
+pub(crate) fn client<'a>(
     chain: Chain,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
     trusted: impl Fn(IpAddr) -> bool,
@@ -29,9 +30,9 @@ pub fn client<'a>(
     nearest
 }
 
-/// The addresses of the chain from its right end, up to an element that names none (`unknown`, an obfuscated name, garbage).
-/// `lines` are the values of the field in the order of the head.
-pub fn addresses<'a>(
+/// The addresses of the chain from its right end, up to an element that names none (`unknown`, an
+/// obfuscated name, garbage). `lines` are the values of the field in the order of the head.
+pub(crate) fn addresses<'a>(
     chain: Chain,
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = IpAddr> {
@@ -94,7 +95,7 @@ fn for_of(element: &[u8]) -> Option<&[u8]> {
     found
 }
 
-/// An address needs no escapes, so a value that has some names none.
+/// An address needs no escapes, so a value with escapes is not one.
 fn unquoted(value: &[u8]) -> Option<&[u8]> {
     match value.strip_prefix(b"\"") {
         Some(rest) => rest.strip_suffix(b"\""),
@@ -102,7 +103,8 @@ fn unquoted(value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Reads `192.0.2.7`, `192.0.2.7:80`, `2001:db8::7`, `[2001:db8::7]` or `[2001:db8::7]:80`. The port is not kept.
+/// Reads `192.0.2.7`, `192.0.2.7:80`, `2001:db8::7`, `[2001:db8::7]` or `[2001:db8::7]:80`. The
+/// port is not kept.
 fn parse_node(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(address) = text.parse::<IpAddr>() {

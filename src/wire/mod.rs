@@ -1,7 +1,8 @@
-//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, forwarding fields, WebSocket handshakes and
-//! frames, the sticky cookie, files of ticket keys.
+//! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, forwarding fields,
+//! WebSocket handshakes and frames, the sticky cookie, files of ticket keys.
 //!
-//! Nothing here has a socket, a task or a clock: bytes in, verdicts out. They are the surface for fuzzing and property tests.
+//! Nothing here has a socket, a task or a clock: bytes in, results out. All are fuzzed and property
+//! tested.
 
 pub mod client_hello;
 pub mod control;

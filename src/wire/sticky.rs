@@ -1,8 +1,10 @@
-//! The sticky cookie: which backend a client goes back to, signed with a key that several balancers share.
+//! The sticky cookie: which backend a client goes back to, signed with a key that several balancers
+//! share.
 //!
-//! `version(1) key id(4) expiry(8) mark(16) tag(32)`, base64url. The mark is a keyed hash of the backend's name, so that a
-//! client learns no name or address. The tag is HMAC-SHA256 over the pool's name and all before it: a cookie means nothing
-//! in another pool. Pure: `now` is an argument, in seconds since 1970, because balancers compare it with each other.
+//! `version(1) key id(4) expiry(8) mark(16) tag(32)`, base64url. The mark is a keyed hash of the
+//! backend's name, so that a client learns no name or address. The tag is HMAC-SHA256 over the
+//! pool's name and all before it: a cookie is not valid in another pool. Pure: `now` is an
+//! argument, in seconds since 1970, because balancers compare it with each other.
 
 use std::hash::Hasher;
 
@@ -12,13 +14,13 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use thiserror::Error;
 
 /// Keys of one file: the one that signs, the one before it and the one to come.
-pub const MAX_KEYS: usize = 3;
-/// As many as HMAC-SHA256's output: `openssl rand -base64 32`.
-pub const MIN_KEY_BYTES: usize = 32;
-/// Longer ones add nothing; HMAC would hash them first.
-pub const MAX_KEY_BYTES: usize = 64;
-/// Far more than three keys and their comments.
-pub const MAX_FILE_BYTES: usize = 4_096;
+pub(crate) const MAX_KEYS: usize = 3;
+/// Shortest key: as long as HMAC-SHA256's output (`openssl rand -base64 32`).
+pub(crate) const MIN_KEY_BYTES: usize = 32;
+/// Longest key: more adds nothing, as HMAC would hash it first.
+pub(crate) const MAX_KEY_BYTES: usize = 64;
+/// Largest file: far more than three keys and their comments.
+pub(crate) const MAX_FILE_BYTES: usize = 4_096;
 
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 4;
@@ -27,13 +29,13 @@ const TAG_BYTES: usize = 32;
 const SIGNED_BYTES: usize = 1 + ID_BYTES + 8 + MARK_BYTES;
 const COOKIE_BYTES: usize = SIGNED_BYTES + TAG_BYTES;
 
-/// What one file of keys holds.
+/// Keys of one file.
 pub struct StickyKeys {
-    /// The first signs; cookies of all are honoured. Never empty.
+    /// The first signs; cookies of all are accepted. Never empty.
     keys: Vec<StickyKey>,
 }
 
-/// Why a file of keys is not usable. No key is shown.
+/// Why a file of keys is refused. No key is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StickyKeysError {
     #[error("it is larger than {MAX_FILE_BYTES} bytes")]
@@ -52,7 +54,7 @@ pub enum StickyKeysError {
     Repeated { line: usize },
 }
 
-/// A cookie that is genuine and has not expired.
+/// A valid cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StickyCookie {
     mark: [u8; MARK_BYTES],
@@ -63,8 +65,8 @@ pub struct StickyCookie {
 }
 
 impl StickyCookie {
-    /// Another key signs by now: the cookie is to be renewed before its key is gone.
-    pub fn is_of_old_key(&self) -> bool {
+    /// Whether another key signs now: the cookie must be renewed before its key is gone.
+    pub fn needs_renewal(&self) -> bool {
         self.key != 0
     }
 }
@@ -73,7 +75,7 @@ impl StickyKeys {
     /// Reads a file of keys: one in base64 per line, `#` begins a comment. The first signs.
     ///
     /// # Errors
-    /// What is wrong, and where.
+    /// The fault, and its line.
     pub fn parse(text: &str) -> Result<StickyKeys, StickyKeysError> {
         if text.len() > MAX_FILE_BYTES {
             return Err(StickyKeysError::TooLarge);
@@ -99,9 +101,10 @@ impl StickyKeys {
             }
             keys.push(key);
         }
-        match keys.is_empty() {
-            true => Err(StickyKeysError::Empty),
-            false => Ok(StickyKeys { keys }),
+        if keys.is_empty() {
+            Err(StickyKeysError::Empty)
+        } else {
+            Ok(StickyKeys { keys })
         }
     }
 
@@ -118,7 +121,8 @@ impl StickyKeys {
         Some(BASE64URL_NOPAD.encode(&cookie))
     }
 
-    /// `None` for whatever is not a cookie that `seal` made for this pool with one of these keys, and for an expired one.
+    /// Opens a cookie; `None` unless `seal` made it for this pool with one of these keys and it has
+    /// not expired.
     pub fn open(&self, pool: &str, value: &[u8], now: u64) -> Option<StickyCookie> {
         // Before anything is decoded: a client may send 16 KiB of it.
         if value.len() != BASE64URL_NOPAD.encode_len(COOKIE_BYTES) {
@@ -142,7 +146,7 @@ impl StickyKeys {
     }
 
     /// Whether the cookie was made for the backend of this name.
-    pub fn names(&self, opened: &StickyCookie, backend: &str) -> bool {
+    pub fn is_for(&self, opened: &StickyCookie, backend: &str) -> bool {
         let key = self.keys.get(opened.key);
         key.is_some_and(|key| key.mark(backend) == opened.mark)
     }
@@ -156,16 +160,16 @@ impl PartialEq for StickyKeys {
 }
 
 impl std::fmt::Debug for StickyKeys {
-    /// The ids say nothing of the keys.
+    /// Shows the ids, which reveal nothing of the keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ids = self.keys.iter().map(|key| key.id);
         f.debug_list().entries(ids).finish()
     }
 }
 
-/// One secret, as the three that are made of it.
+/// The three keys derived from a secret.
 struct StickyKey {
-    /// Says in a cookie which key signed it.
+    /// Names the signing key in a cookie.
     id: [u8; ID_BYTES],
     signing: hmac::Key,
     marking: SipHasher24,
@@ -202,7 +206,7 @@ fn derived<const N: usize>(root: &hmac::Key, purpose: &str) -> [u8; N] {
     bytes
 }
 
-/// What is signed. The length before the name keeps it from running into the rest.
+/// The signed bytes. The length before the name keeps it apart from the rest.
 fn signed(pool: &str, body: &[u8]) -> Vec<u8> {
     let length = (pool.len() as u64).to_be_bytes();
     [&length[..], pool.as_bytes(), body].concat()
@@ -229,8 +233,8 @@ mod tests {
         let cookie = keys(&[1]).seal("chat", "n1", NOW + 60).unwrap();
         let other = keys(&[1]);
         let opened = other.open("chat", cookie.as_bytes(), NOW).unwrap();
-        assert!(other.names(&opened, "n1") && !other.names(&opened, "n2"));
-        assert_eq!((opened.expires, opened.is_of_old_key()), (NOW + 60, false));
+        assert!(other.is_for(&opened, "n1") && !other.is_for(&opened, "n2"));
+        assert_eq!((opened.expires, opened.needs_renewal()), (NOW + 60, false));
     }
 
     #[test]
@@ -243,7 +247,8 @@ mod tests {
         assert!(!open("chat2", NOW) && !open("", NOW));
     }
 
-    /// The way of a rotation: the new key is read everywhere before the first balancer signs with it.
+    /// The way of a rotation: the new key is read everywhere before the first balancer signs with
+    /// it.
     #[test]
     fn keys_rotate_without_a_lost_cookie() {
         let (before, halfway, after) = (keys(&[1]), keys(&[1, 2]), keys(&[2, 1]));
@@ -258,8 +263,8 @@ mod tests {
             (&after, &new, false),
         ] {
             let opened = keys.open("chat", cookie.as_bytes(), NOW).unwrap();
-            assert!(keys.names(&opened, "n1"));
-            assert_eq!(opened.is_of_old_key(), is_old);
+            assert!(keys.is_for(&opened, "n1"));
+            assert_eq!(opened.needs_renewal(), is_old);
         }
         assert_eq!(before.open("chat", new.as_bytes(), NOW), None);
     }
@@ -312,8 +317,8 @@ mod tests {
             let cookie = keys.seal(&pool, &name, NOW + left).unwrap();
             prop_assert!(cookie.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
             let opened = keys.open(&pool, cookie.as_bytes(), NOW).unwrap();
-            prop_assert!(keys.names(&opened, &name));
-            prop_assert_eq!(keys.names(&opened, &other), other == name);
+            prop_assert!(keys.is_for(&opened, &name));
+            prop_assert_eq!(keys.is_for(&opened, &other), other == name);
         }
 
         #[test]

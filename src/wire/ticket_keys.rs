@@ -1,13 +1,13 @@
-//! The file of session-ticket keys that several balancers share, in the format of HAProxy's `tls-ticket-keys`: one key per
-//! line, the base64 of 48 or 80 random bytes, the newest last.
+//! The file of session-ticket keys that several balancers share, in the format of HAProxy's
+//! `tls-ticket-keys`: one key per line, the base64 of 48 or 80 random bytes, the newest last.
 //!
-//! It only takes text apart. A line is never shown in an error: it is a secret.
+//! Only parsing. Errors never show a line, as it is a secret.
 
 use std::fmt;
 
 use data_encoding::BASE64;
 
-/// Keys that count: the last ones of the file, as in HAProxy, whose way to rotate is to append a line.
+/// Keys in use: the last ones of the file, as in HAProxy, where a rotation appends a line.
 pub const MAX_KEYS: usize = 3;
 const NAME_BYTES: usize = 16;
 const SHORT_BYTES: usize = 48;
@@ -17,10 +17,10 @@ const LONG_BYTES: usize = 80;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TicketKeys(Vec<TicketKey>);
 
-/// One key: 16 bytes of AES and of HMAC from a line of 48 bytes, 32 from one of 80.
+/// A key: 16 bytes of AES and of HMAC from a line of 48 bytes, 32 from one of 80.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketKey {
-    /// Goes in clear into each ticket, to find the key again.
+    /// In clear in each ticket, to find the key again.
     pub name: [u8; NAME_BYTES],
     pub aes: Vec<u8>,
     pub hmac: Vec<u8>,
@@ -40,11 +40,12 @@ pub enum TicketKeysError {
 }
 
 impl TicketKeys {
-    /// Every line must be right, those that do not count any more among them: half of a file is no file. All have one length, as
-    /// in HAProxy: 64 letters of a line of 80 bytes that is being written are a whole key of 48.
+    /// Parses a file. Every line must be valid, also those of old keys: half of a file is refused.
+    /// All keys have one length, as in HAProxy: 64 letters of a line of 80 bytes that is being
+    /// written are a whole key of 48.
     ///
     /// # Errors
-    /// Names the first line that is no key.
+    /// Names the first line that is not a key.
     pub fn parse(text: &[u8]) -> Result<TicketKeys, TicketKeysError> {
         let mut keys = Vec::new();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -78,15 +79,15 @@ impl TicketKeys {
         &self.0
     }
 
-    /// The place of the key that seals: the last but one, as in HAProxy, so that a key appended here opens tickets on every
-    /// balancer before any of them seals with it. A key that is alone seals too.
+    /// Index of the key that seals: the last but one, as in HAProxy, so that an appended key opens
+    /// tickets on every balancer before any of them seals with it. A single key seals, too.
     pub fn sealing(&self) -> usize {
         self.0.len().saturating_sub(2)
     }
 }
 
 impl TicketKey {
-    /// Of its line, in bytes.
+    /// Length of the line, in bytes.
     fn length(&self) -> usize {
         NAME_BYTES + self.aes.len() + self.hmac.len()
     }
@@ -100,7 +101,7 @@ impl TicketKey {
             length: bytes.len(),
         };
         let (name, secret) = bytes.split_first_chunk().ok_or(wrong)?;
-        // The order within is HAProxy's; what is sealed is not shared with it.
+        // The order within is HAProxy's; tickets are not shared with it.
         let (aes, hmac) = match bytes.len() {
             SHORT_BYTES => secret.split_at(16),
             LONG_BYTES => {

@@ -90,7 +90,7 @@ fn by_rustls(bytes: &[u8]) -> Option<ClientHello> {
                 sni: hello
                     .server_name()
                     .map(|name| name.strip_suffix('.').unwrap_or(name).to_owned()),
-                odd_name: None,
+                malformed_name: None,
                 alpn: hello
                     .alpn()
                     .map(|list| list.map(<[u8]>::to_vec).collect())

@@ -1,11 +1,12 @@
-//! The configuration reader: no text makes it panic, every error has its line, and a right text changes nothing to itself.
+//! Configuration reader: no text makes it panic, every error has its line, and a right text differs
+//! in nothing from itself.
 
 #![no_main]
 
 use std::path::Path;
 use std::sync::OnceLock;
 
-use evenkeel::config::{self, Fate};
+use evenkeel::config::{self, Action};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
@@ -58,8 +59,8 @@ fuzz_target!(|case: Case| {
     match config::parse(&text, file) {
         Ok(read) => {
             assert_eq!(config::diff(&read, &read), []);
-            let steps = config::forecast(&read, &read);
-            assert!(steps.iter().all(|step| step.fate == Fate::Kept));
+            let changes = config::preview(&read, &read);
+            assert!(changes.iter().all(|change| change.action == Action::Kept));
         }
         Err(errors) => {
             let messages = errors.messages();
@@ -149,9 +150,10 @@ impl Line {
                 } else {
                     format!(".{}", name % 8)
                 };
-                match list {
-                    true => format!("[[{key}{name}]]\n"),
-                    false => format!("[{key}{name}]\n"),
+                if *list {
+                    format!("[[{key}{name}]]\n")
+                } else {
+                    format!("[{key}{name}]\n")
                 }
             }
             Line::Pair(key, value) => format!("{} = {}\n", word(*key), value.text()),

@@ -129,8 +129,8 @@ fn by_session(ends: &ends::Ends, config: &Arc<ClientConfig>, case: &Case) -> (Ve
         plain.extend(&room[..opened.filled]);
     }
     let _ = session.seal(b"x", &mut [0; 999]);
-    session.control(&mut [0; MAX_CONTROL_BYTES]);
-    assert!(!session.owes());
+    session.take_control(&mut [0; MAX_CONTROL_BYTES]);
+    assert!(!session.has_control());
     let end = match session.status() {
         PeerStatus::Open => End::Open,
         PeerStatus::Closed => End::Closed,

@@ -191,7 +191,7 @@ impl World {
                     Err(SealError::Closed)
                 );
             }
-            Deed::Cools => self.session.cool(),
+            Deed::Cools => self.session.drop_keys(),
             Deed::ServerReads { length, piece } => self.server_reads(length.into(), piece.into()),
             Deed::ServerReadsLittle { length, room } => {
                 self.server_reads_little(length.into(), room.into());
@@ -231,13 +231,13 @@ impl World {
             self.down.bytes.extend(&out[..sealed.written]);
             rest = &rest[sealed.taken..];
         }
-        assert!(plain.is_empty() || !self.session.owes());
+        assert!(plain.is_empty() || !self.session.has_control());
     }
 
     fn control(&mut self) {
         let mut out = [0; MAX_CONTROL_BYTES];
-        let written = self.session.control(&mut out);
-        assert!(!self.session.owes());
+        let written = self.session.take_control(&mut out);
+        assert!(!self.session.has_control());
         self.down.bytes.extend(&out[..written]);
     }
 

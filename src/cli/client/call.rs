@@ -22,7 +22,7 @@ use crate::admin::view::ErrorView;
 use crate::base::units::format_duration;
 use crate::cli::failure::CommandError;
 use crate::config::Bind;
-use crate::tls::handshake_words;
+use crate::tls::describe_handshake_error;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A status of ten thousand backends takes about 8 MB.
@@ -172,7 +172,7 @@ fn unreachable_endpoint(target: &AdminTarget, error: &io::Error) -> CommandError
         ErrorKind::ConnectionRefused => ("connection refused".to_owned(), LOOK),
         ErrorKind::NotFound => ("no such socket".to_owned(), LOOK),
         ErrorKind::PermissionDenied => return denied(target),
-        _ => (handshake_words(error), ""),
+        _ => (describe_handshake_error(error), ""),
     };
     let AdminTarget {
         address, origin, ..

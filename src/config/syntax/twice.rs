@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue, Error};
 use super::{Slip, cut, lines, problem};
 
 /// The slip behind the error of a repeated key.
-pub fn key(text: &str, document: &DeTable<'_>, error: &Error) -> Option<Slip> {
+pub(super) fn key(text: &str, document: &DeTable<'_>, error: &Error) -> Option<Slip> {
     if error.message() != "duplicate key" {
         return None;
     }
@@ -136,7 +136,7 @@ fn is_one_table(between: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{pool, read};
+    use crate::config::testing::{pool, read};
 
     #[test]
     fn what_stands_twice_is_one_problem_and_says_where_it_stands_first() {

@@ -5,8 +5,10 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use super::super::{meant, misplaced};
 use super::{Slip, cut, problem};
+use crate::config::declare::Declared;
+use crate::config::tables::Config;
+use crate::config::{meant, misplaced};
 
 /// A value as it is written, of a key on the same line.
 struct Written<'a> {
@@ -14,12 +16,12 @@ struct Written<'a> {
     value: &'a str,
     /// Where the value stands.
     span: Range<usize>,
-    /// It stands in a table of one line, among keys that commas part.
+    /// Whether it stands in a table of one line, among keys that commas part.
     is_inline: bool,
 }
 
 /// The slip behind an error in a value.
-pub fn slip(text: &str, error: &Error) -> Option<Slip> {
+pub(super) fn slip(text: &str, error: &Error) -> Option<Slip> {
     let start = error.span()?.start;
     if error.message().starts_with("missing comma") {
         let hint = "write a comma before it".to_owned();
@@ -33,35 +35,35 @@ pub fn slip(text: &str, error: &Error) -> Option<Slip> {
     };
     if let Some((first, next)) = followed_by_key(value) {
         let at = span.start..span.start + first.len();
-        let (what, hint) = match written.is_inline {
-            true => ("a comma is missing", format!("write `{first},`")),
-            false => (
-                "each key stands on a line of its own",
+        let (what, hint) = if written.is_inline {
+            ("a comma is missing", format!("write `{first},`"))
+        } else {
+            (
+                "each key needs a line of its own",
                 format!("break the line before `{}`", cut(next)),
-            ),
+            )
         };
         return Some(rest_of_line(text, at, what, hint));
     }
     if let Some(inner) = value.strip_suffix(';').filter(|inner| is_toml(inner)) {
         let hint = format!("write {}", inner.trim_end());
-        return Some(slip("a line has no `;` at its end".to_owned(), Some(hint)));
+        return Some(slip("a line does not end with `;`".to_owned(), Some(hint)));
     }
     if let Some(inner) = curly_quoted(value) {
         let hint = format!("write \"{}\"", cut(inner));
-        return Some(slip("these are no straight quotes".to_owned(), Some(hint)));
+        return Some(slip("these are not straight quotes".to_owned(), Some(hint)));
     }
     let hint = hint(&written)?;
-    let what = match has_leading_zero(value) {
-        true => format!(
-            "`{}` is no TOML here: a number has no zero in front",
-            cut(value)
-        ),
-        false => format!("`{}` is no TOML here: {}", cut(value), error.message()),
+    let why = if has_leading_zero(value) {
+        "a number does not begin with a zero"
+    } else {
+        error.message()
     };
+    let what = format!("`{}` is not TOML here: {why}", cut(value));
     Some(slip(what, Some(hint)))
 }
 
-/// One problem for the rest of the line, at which the parser only guesses.
+/// A problem for the rest of the line, at which the parser only guesses.
 fn rest_of_line(text: &str, span: Range<usize>, what: &str, hint: String) -> Slip {
     let rest = text.get(span.end..).unwrap_or_default();
     let line_end = span.end + rest.find('\n').unwrap_or(rest.len());
@@ -130,27 +132,27 @@ fn hint(written: &Written<'_>) -> Option<String> {
     let Written { key, value, .. } = written;
     let name = key.rsplit('.').next().unwrap_or_default();
     let name = name.trim_matches(['"', '\'']);
-    let places = misplaced::places_of(name);
+    let places = misplaced::places_of(Config::SPEC, name);
     let mut kinds = places.iter().map(|place| place.kind);
     let hint = kinds.find_map(|kind| meant::written(kind, name, value));
     let is_known = !places.is_empty();
     hint.or_else(|| unknown(value, is_known))
 }
 
-/// Of a key that nobody knows, or whose kind has no such value.
+/// Hint for an unknown key, or one whose kind has no such value.
 fn unknown(value: &str, is_known: bool) -> Option<String> {
     if let Some(flag) = meant::flag(value).filter(|_| value.starts_with(char::is_alphabetic)) {
-        return Some(format!("it has no quotes: {flag}"));
+        return Some(format!("it takes no quotes: {flag}"));
     }
     let is_word = !value.contains(char::is_whitespace) && !value.contains(['"', '[', ';']);
     let is_text = !is_known || value.starts_with(char::is_alphabetic);
     (is_word && is_text && !has_leading_zero(value))
-        .then(|| format!("a text stands in quotes: \"{}\"", cut(value)))
+        .then(|| format!("a string needs quotes: \"{}\"", cut(value)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{listener, pool, read};
+    use crate::config::testing::{listener, pool, read};
 
     /// The only message.
     fn said(text: &str) -> String {
@@ -168,15 +170,18 @@ mod tests {
         let listener = |keys: &str| listener(&format!("protocol = \"tcp\"\npool = \"p\"\n{keys}"));
         let bind = |value: &str| pool("").replace("\"[::]:80\"", value);
         for (text, wanted) in [
-            (listener("mode = 0660"), "in quotes: \"0660\""),
-            (backend("weight = 007"), "no zero in front; write 7"),
-            (pool("retries = 05"), "no zero in front; write 5"),
+            (listener("mode = 0660"), "needs quotes: \"0660\""),
+            (
+                backend("weight = 007"),
+                "does not begin with a zero; write 7",
+            ),
+            (pool("retries = 05"), "does not begin with a zero; write 5"),
             (
                 pool("rebalance = { threshold = 20% }"),
-                "in quotes: \"20%\"",
+                "needs quotes: \"20%\"",
             ),
-            (pool("idle_timeout = 05s"), "in quotes: \"5s\""),
-            (pool("retries = 3;"), "no `;` at its end; write 3"),
+            (pool("idle_timeout = 05s"), "needs quotes: \"5s\""),
+            (pool("retries = 3;"), "does not end with `;`; write 3"),
             (
                 backend("weight = 1 max_connections = 2"),
                 "a comma is missing; write `1,`",
@@ -193,11 +198,11 @@ mod tests {
                 pool("retries = 3 max_queue = 2"),
                 "a line of its own; break the line before `max_queue`",
             ),
-            (bind("0.0.0.0:8080"), "in quotes: \"0.0.0.0:8080\""),
-            (bind("[::]:8080"), "in quotes: \"[::]:8080\""),
+            (bind("0.0.0.0:8080"), "needs quotes: \"0.0.0.0:8080\""),
+            (bind("[::]:8080"), "needs quotes: \"[::]:8080\""),
             (
                 bind("\u{201c}[::]:80\u{201d}"),
-                "these are no straight quotes; write \"[::]:80\"",
+                "these are not straight quotes; write \"[::]:80\"",
             ),
         ] {
             let said = said(&text);

@@ -1,4 +1,5 @@
-//! A name server for tests: answers from a table that the test changes, over UDP and TCP on one loopback port.
+//! A name server for tests: answers from a table that the test changes, over UDP and TCP on one
+//! loopback port.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-/// What a UDP answer may hold before it is cut off and asked for again over TCP.
+/// Longest UDP answer; a longer one is truncated, and asked for again over TCP.
 const MAX_UDP_BYTES: usize = 512;
 
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl Reply {
         Reply::Records(records.collect(), ttl)
     }
 
-    /// Of (priority, weight, port, target).
+    /// Records of (priority, weight, port, target).
     pub(crate) fn services(services: &[(u16, u16, u16, &str)], ttl: u32) -> Reply {
         let records = services.iter().map(|(priority, weight, port, target)| {
             let target = Name::from_ascii(target).unwrap();
@@ -47,15 +48,15 @@ impl Reply {
 type Table = Arc<Mutex<HashMap<String, Reply>>>;
 
 /// Stops when dropped. A name that is not set does not exist.
-pub(crate) struct Fake {
+pub(crate) struct FakeNameServer {
     address: SocketAddr,
     table: Table,
     queries: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
-impl Fake {
-    pub(crate) async fn start() -> Fake {
+impl FakeNameServer {
+    pub(crate) async fn start() -> FakeNameServer {
         let (udp, tcp) = bind().await;
         let address = udp.local_addr().unwrap();
         let table = Table::default();
@@ -63,7 +64,7 @@ impl Fake {
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(udp, table.clone(), queries.clone()));
         tasks.spawn(serve_tcp(tcp, table.clone(), queries.clone()));
-        Fake {
+        FakeNameServer {
             address,
             table,
             queries,

@@ -1,10 +1,10 @@
-//! What a pool does of which no backend can be used.
+//! A pool of which no backend can be used.
 
 use tokio::time::advance;
 
 use super::*;
 use crate::config::WhenAllDown;
-use crate::pool::{BackendState, OperatorState};
+use crate::pool::states::{BackendState, OperatorState};
 
 #[test]
 fn when_all_are_down_they_are_tried_where_the_pool_says_so() {

@@ -1,11 +1,11 @@
-//! Who is picked.
+//! Choice of a backend.
 
 use std::collections::BTreeMap;
 
 use tokio::time::advance;
 
 use super::*;
-use crate::pool::{BackendState, OperatorState};
+use crate::pool::states::{BackendState, OperatorState};
 
 #[test]
 fn round_robin_takes_turns_by_weight() {

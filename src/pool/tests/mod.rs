@@ -1,4 +1,5 @@
-//! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for something.
+//! The pool as its users see it. Time is tokio's paused clock; nothing sleeps to wait for
+//! something.
 
 mod all_down;
 mod choosing;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{AcquireError, Backend, BackendRequest, Lease, Pool, clock};
+use super::clock::clock;
+use super::{AcquireError, Backend, BackendRequest, Lease, Pool};
 use crate::config::{self, Address, Balance, InitState, Outlier};
 
 pub(super) fn node(name: &str) -> config::Backend {
@@ -98,7 +100,7 @@ pub(super) fn check() -> config::Check {
     }
 }
 
-/// One node per limit, and a queue.
+/// A node per limit, and a queue.
 pub(super) fn limited(limits: &[u64], max_queue: usize) -> config::Pool {
     let mut backends = Vec::new();
     for (n, limit) in limits.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::time::advance;
 
 use super::*;
-use crate::pool::BackendState;
+use crate::pool::states::BackendState;
 
 #[tokio::test(start_paused = true)]
 async fn each_failed_probe_ejects_for_a_growing_while_and_a_success_ends_it() {
@@ -86,7 +86,8 @@ async fn a_success_from_before_the_ejection_does_not_end_it() {
     assert_eq!(a.state(clock()), BackendState::Up);
 }
 
-/// With least_conn the dead ones, which have no connections, took one try after another until none was left.
+/// With least_conn the dead ones, which have no connections, took one try after another until none
+/// was left.
 #[tokio::test(start_paused = true)]
 async fn who_has_failed_once_probes_nobody_while_another_serves() {
     let dead = ["a", "b", "c"];
@@ -125,7 +126,7 @@ async fn who_has_failed_once_probes_nobody_while_another_serves() {
 async fn a_node_that_accepted_and_reset_is_back_with_its_first_answer() {
     let pool = Pool::new(&settings(Balance::RoundRobin, nodes(&["a", "b"])));
     let a = backend(&pool, "a");
-    let resets = |times: usize| (0..times).for_each(|_| a.unanswered(clock(), "reset"));
+    let resets = |times: usize| (0..times).for_each(|_| a.failed_to_answer(clock(), "reset"));
     resets(3);
     advance(Duration::from_secs(10)).await;
     let probe = one_probes(&pool);

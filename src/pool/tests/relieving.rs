@@ -12,7 +12,7 @@ async fn who_is_relieved_gets_nothing_new_while_another_one_can() {
     for balance in [Balance::RoundRobin, Balance::LeastConn, Balance::Random] {
         let pool = pool(balance);
         let held = take(&pool).unwrap();
-        let relief = pool.relieve(vec![backend(&pool, "a"), backend(&pool, "b")]);
+        let relief = pool.shift_traffic_from(vec![backend(&pool, "a"), backend(&pool, "b")]);
         assert_eq!(names(&pool, 9), ["c"; 9]);
         backend(&pool, "c").set_operator(OperatorState::Drain);
         assert!(names(&pool, 9).iter().all(|name| name != "c"));
@@ -36,7 +36,7 @@ async fn a_full_one_relieves_nobody() {
     let mut limited = settings(Balance::LeastConn, nodes(&["a", "b"]));
     limited.backends[1].max_connections = 1;
     let pool = Pool::new(&limited);
-    let _relief = pool.relieve(vec![backend(&pool, "a")]);
+    let _relief = pool.shift_traffic_from(vec![backend(&pool, "a")]);
     let leases: Vec<_> = (0..3).map(|_| take(&pool).unwrap()).collect();
     let on: Vec<_> = leases.iter().map(name).collect();
     assert_eq!(on, ["b", "a", "a"]);

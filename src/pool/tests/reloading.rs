@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::*;
 use crate::config::{Discover, DiscoverSource};
 use crate::net::Endpoint;
-use crate::pool::{BackendState, DiscoveredBackend, OperatorState};
+use crate::pool::DiscoveredBackend;
+use crate::pool::states::{BackendState, OperatorState};
 
 #[test]
 fn a_reload_keeps_what_belongs_to_a_backend() {
@@ -57,7 +58,7 @@ async fn a_removed_backend_is_listed_until_its_last_connection_is_gone() {
     pool.apply(&less);
     assert!(a.is_retired() && pool.retired().len() == 1 && pool.backends().len() == 1);
     assert!(names(&pool, 4).iter().all(|name| name == "b"));
-    assert!(Lease::enter(&a).is_none(), "a pick under way entered it");
+    assert!(Lease::take(&a).is_none(), "a pick under way entered it");
     assert!(Arc::ptr_eq(&backend(&pool, "a"), &a));
     pool.apply(&full);
     assert!(Arc::ptr_eq(&backend(&pool, "a"), &a) && !a.is_retired() && pool.retired().is_empty());
@@ -92,7 +93,7 @@ fn found(names: &[&str]) -> Vec<DiscoveredBackend> {
     names.iter().map(one).collect()
 }
 
-/// Of the node `a` and what is found.
+/// Settings of the node `a` and a `discover` source.
 fn discovering() -> config::Pool {
     let mut discovering = settings(Balance::RoundRobin, nodes(&["a"]));
     discovering.discover = Some(Discover {
@@ -119,20 +120,20 @@ fn discovered_backends_live_beside_the_configured_ones_and_an_empty_answer_keeps
             .map(|one| one.name().to_string())
             .collect()
     };
-    assert!(pool.discovered(found(&["y", "x", "a"])));
+    assert!(pool.apply_discovered(found(&["y", "x", "a"])));
     assert_eq!(present(&pool), ["a", "x", "y"]);
-    assert!(!pool.discovered(found(&["a", "x", "y"])));
-    assert!(!pool.discovered(Vec::new()));
+    assert!(!pool.apply_discovered(found(&["a", "x", "y"])));
+    assert!(!pool.apply_discovered(Vec::new()));
     let x = backend(&pool, "x");
     discovering.retries = 0;
     pool.apply(&discovering);
     assert!(Arc::ptr_eq(&x, &backend(&pool, "x")));
-    assert!(pool.discovered(found(&["y"])));
+    assert!(pool.apply_discovered(found(&["y"])));
     assert_eq!(present(&pool), ["a", "y"]);
     discovering.discover = None;
     pool.apply(&discovering);
     assert_eq!(present(&pool), ["a"]);
-    assert!(!pool.discovered(found(&["y"])));
+    assert!(!pool.apply_discovered(found(&["y"])));
 }
 
 #[test]
@@ -155,20 +156,20 @@ fn a_resolved_name_is_announced_to_the_followers() {
 #[test]
 fn a_node_that_vanished_comes_back_as_the_operator_left_it() {
     let pool = Pool::new(&discovering());
-    pool.discovered(found(&["x", "y", "z"]));
+    pool.apply_discovered(found(&["x", "y", "z"]));
     backend(&pool, "x").set_operator(OperatorState::Drain);
     backend(&pool, "y").set_weight(Some(7));
-    pool.discovered(found(&["z"]));
+    pool.apply_discovered(found(&["z"]));
     assert_eq!(pool.backends().len(), 2);
-    pool.discovered(found(&["x", "y", "z"]));
+    pool.apply_discovered(found(&["x", "y", "z"]));
     assert_eq!(backend(&pool, "x").operator(), OperatorState::Drain);
     assert_eq!(backend(&pool, "x").state(clock()), BackendState::Drain);
-    assert_eq!(backend(&pool, "y").weight_override(), Some(7));
+    assert_eq!(backend(&pool, "y").status().operator.weight, Some(7));
     assert!(names(&pool, 20).iter().all(|name| name != "x"));
 
     backend(&pool, "x").set_operator(OperatorState::Ready);
-    pool.discovered(found(&["z"]));
-    pool.discovered(found(&["x", "z"]));
+    pool.apply_discovered(found(&["z"]));
+    pool.apply_discovered(found(&["x", "z"]));
     assert_eq!(backend(&pool, "x").operator(), OperatorState::Ready);
 }
 
@@ -177,10 +178,10 @@ fn what_is_remembered_of_vanished_nodes_is_bounded() {
     let pool = Pool::new(&discovering());
     for n in 0..1_030 {
         let name = format!("x{n}");
-        pool.discovered(found(&[&name]));
+        pool.apply_discovered(found(&[&name]));
         backend(&pool, &name).set_operator(OperatorState::Maint);
     }
-    pool.discovered(found(&["x0", "x1028"]));
+    pool.apply_discovered(found(&["x0", "x1028"]));
     assert_eq!(backend(&pool, "x0").operator(), OperatorState::Ready);
     assert_eq!(backend(&pool, "x1028").operator(), OperatorState::Maint);
 }

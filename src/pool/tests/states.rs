@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::*;
-use crate::pool::{BackendState, OperatorState};
+use crate::pool::states::{BackendState, OperatorState};
 
 #[test]
 fn every_state_change_is_seen_by_the_very_next_pick() {

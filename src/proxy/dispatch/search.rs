@@ -159,7 +159,7 @@ impl ConnectAttempt {
                 "no answer to a connect within {}",
                 format_duration(OVERDUE_AFTER)
             );
-            self.backend.blame(now, &why);
+            self.backend.charge_failure(now, &why);
         }
     }
 
@@ -181,11 +181,11 @@ impl ConnectAttempt {
         }
         tracing::debug!(pool = %backend.pool(), backend = %backend.name(), %error, "connect failed");
         if error.is_refusal() {
-            backend.losses().refused(now);
+            backend.losses().record_refusal(now);
         }
         let is_silent = matches!(error, ConnectError::TimedOut(_));
         match is_silent && (self.is_blamed || self.is_overtaken()) {
-            true => backend.connect_given_up(&error.to_string()),
+            true => backend.count_connect_failure(&error.to_string()),
             false => backend.connect_failed(now, &error.to_string()),
         }
     }
@@ -211,7 +211,7 @@ impl ConnectAttempt {
             ConnectFailure::Reset => {
                 if now.duration_since(self.begun) <= connect_timeout {
                     let why = "reset before the first byte";
-                    self.backend.unanswered(now, why);
+                    self.backend.failed_to_answer(now, why);
                 }
                 let how = Cause::Rst;
                 return DispatchError::Ended { backend, how };
@@ -228,7 +228,7 @@ impl ConnectAttempt {
 
 /// Without the line in the log a pool whose only backend is dead, and has no check, would turn everybody away in silence.
 fn refuse(pool: &Pool, error: DispatchError, now: Instant) -> RetryStep {
-    if pool.may_tell_of_refusal(now) {
+    if pool.may_log_refusal(now) {
         tracing::warn!(pool = %pool.name(), %error, "clients are turned away");
     }
     RetryStep::Refuse(error)

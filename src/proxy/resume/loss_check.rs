@@ -32,7 +32,7 @@ impl LossCheck {
     /// returned is dropped before.
     pub fn begin(self, proxy: Arc<Proxy>, session: Handle) -> Option<DropGuard> {
         let losses = self.backend.losses();
-        losses.ended(self.backend.live(), self.settle, self.ended);
+        losses.record_end(self.backend.live(), self.settle, self.ended);
         if self.has_found_a_loss() {
             return None;
         }
@@ -99,7 +99,7 @@ impl LossCheck {
             if let Err(error) = approach.probe(self.settle).await
                 && error.is_refusal()
             {
-                self.backend.losses().refused(Instant::now());
+                self.backend.losses().record_refusal(Instant::now());
             }
         }
     }

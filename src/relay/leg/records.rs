@@ -117,7 +117,9 @@ impl Leg {
     }
 
     fn missing_bytes(&self) -> usize {
-        self.tls.as_ref().map_or(0, |tls| tls.session.missing())
+        self.tls
+            .as_ref()
+            .map_or(0, |tls| tls.session.missing_bytes())
     }
 
     /// So many bytes have not come yet, and more can come.

@@ -62,7 +62,7 @@ pub(super) fn load(config: &Config, known: &Pools) -> Result<LoadedConfig, Vec<L
 /// All errors of the files of a listener, of which `first` was found.
 fn listener_errors(index: usize, listener: &config::Listener, first: TlsError) -> Vec<LoadError> {
     let mut found = match &listener.tls {
-        Some(ListenerTls::Terminate(settings)) => TlsAcceptor::faults(settings),
+        Some(ListenerTls::Terminate(settings)) => TlsAcceptor::file_errors(settings),
         Some(ListenerTls::Passthrough) | None => Vec::new(),
     };
     if found.is_empty() {

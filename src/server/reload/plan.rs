@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::lines;
-use crate::config::{self, Change, Config, Fate, Part, Step};
+use crate::config::{self, Action, Change, Config, Item};
 use crate::server::listeners;
 use crate::server::lock::lock;
 use crate::server::pools::Pools;
@@ -18,7 +18,7 @@ use crate::server::status::ListenerStatus;
 pub struct ReloadPreview {
     pub parts: Vec<PreviewPart>,
     /// Keys that differ and are read at start only.
-    pub needs_restart: Vec<&'static str>,
+    pub needs_restart: Vec<String>,
     /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
     pub refusals: Vec<String>,
     pub totals: Totals,
@@ -27,7 +27,7 @@ pub struct ReloadPreview {
 /// A part of the configuration and the effect of the reload on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviewPart {
-    pub step: Step,
+    pub step: Change,
     /// Connections on it now; those of a route are not counted.
     pub live: Option<u64>,
     /// Connections that the reload ends: none, so far.
@@ -70,7 +70,7 @@ impl Server {
 
     pub(super) fn preview(&self, new: &Config) -> ReloadPreview {
         let old = self.config();
-        let mut steps = config::forecast(&old, new);
+        let mut steps = config::preview(&old, new);
         let (listeners, pools) = (self.listeners(), lock(&self.live).known_pools());
         steps.extend(discovered(&old, new, &pools));
         let part = |step| part(step, &listeners, &pools);
@@ -81,10 +81,7 @@ impl Server {
             parts,
             refusals: Vec::new(),
             needs_restart: restart
-                .filter_map(|change| match change {
-                    Change::NeedsRestart { key } => Some(key),
-                    _ => None,
-                })
+                .flat_map(|change| change.needs_restart().collect::<Vec<_>>())
                 .collect(),
         }
     }
@@ -103,7 +100,7 @@ impl Server {
 }
 
 /// Backends that DNS names, and no file: they stay as long as their pool has `discover`.
-fn discovered(old: &Config, new: &Config, pools: &Pools) -> Vec<Step> {
+fn discovered(old: &Config, new: &Config, pools: &Pools) -> Vec<Change> {
     let mut steps = Vec::new();
     for (name, settings) in &old.pools {
         let Some(pool) = pools.get(name) else {
@@ -118,37 +115,37 @@ fn discovered(old: &Config, new: &Config, pools: &Pools) -> Vec<Step> {
         let stays = goes_on.is_some_and(|pool| pool.discover.is_some());
         let mut backends = pool.backends();
         backends.retain(|one| !named.contains(&&**one.name()));
-        steps.extend(backends.iter().map(|backend| Step {
-            part: Part::Backend {
+        let action = if stays { Action::Kept } else { Action::Removed };
+        steps.extend(backends.iter().map(|backend| {
+            let item = Item::Backend {
                 pool: name.clone(),
                 backend: backend.name().to_string(),
-            },
-            fate: if stays { Fate::Kept } else { Fate::Removed },
-            keys: Vec::new(),
+            };
+            item.becomes(action)
         }));
     }
     steps
 }
 
-fn part(step: Step, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPart {
-    let live = match &step.part {
-        Part::Listener { listener } => {
+fn part(step: Change, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPart {
+    let live = match &step.item {
+        Item::Listener(listener) => {
             let known = listeners.iter().find(|one| one.name == *listener);
             Some(known.map_or(0, |one| one.counters.live.load(Ordering::Relaxed)))
         }
-        Part::Pool { pool } => Some(pools.get(pool).map_or(0, |pool| {
+        Item::Pool(pool) => Some(pools.get(pool).map_or(0, |pool| {
             let all = pool.backends().into_iter().chain(pool.retired());
             all.map(|backend| backend.live()).sum()
         })),
-        Part::Backend { pool, backend } => {
+        Item::Backend { pool, backend } => {
             let backend = pools.get(pool).and_then(|pool| pool.backend(backend));
             Some(backend.map_or(0, |backend| backend.live()))
         }
-        Part::Route { .. } | Part::Global | Part::AccessLog | Part::Admin | Part::Metrics => None,
+        Item::Route { .. } | Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => None,
     };
     let mut keys = step.keys.iter();
     let moves = keys.any(|key| ["bind", "address"].contains(key));
-    let left = step.fate == Fate::Removed || step.fate == Fate::Changed && moves;
+    let left = step.action == Action::Removed || step.action == Action::Changed && moves;
     PreviewPart {
         live,
         closes: 0,
@@ -161,16 +158,16 @@ impl Totals {
     fn of(parts: &[PreviewPart]) -> Totals {
         let mut totals = Totals::default();
         for part in parts {
-            let count = match part.step.fate {
-                Fate::Kept => &mut totals.kept,
-                Fate::Added => &mut totals.adds,
-                Fate::Removed => &mut totals.removes,
-                Fate::Changed => &mut totals.changes,
+            let count = match part.step.action {
+                Action::Kept => &mut totals.kept,
+                Action::Added => &mut totals.adds,
+                Action::Removed => &mut totals.removes,
+                _ => &mut totals.changes,
             };
             *count += 1;
             totals.closes += part.closes;
             // Those of a pool are counted with its backends.
-            if !matches!(part.step.part, Part::Pool { .. }) {
+            if !matches!(part.step.item, Item::Pool(_)) {
                 totals.left_behind += part.left_behind;
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::load::load;
 use super::participant::Commit;
-use crate::config::{self, BackendTls, Change, Config, Sticky};
+use crate::config::{self, Action, BackendTls, Change, Config, Item, Sticky};
 use crate::observe;
 use crate::server::listeners::ListenersPlan;
 use crate::server::lock::lock;
@@ -47,7 +47,8 @@ impl Server {
         let mut listeners = ListenersPlan::new(&present, loaded.snapshots)?;
         let mut changes = config::diff(&old, &config);
         let certificates = std::mem::take(&mut listeners.renewed).into_iter();
-        changes.extend(certificates.map(|listener| Change::CertificatesChanged { listener }));
+        let renewed_listener = |name| Item::Listener(name).becomes(Action::CertificatesRenewed);
+        changes.extend(certificates.map(renewed_listener));
         changes.extend(renewed::<BackendTls>((&old, &config), &loaded.tls, &known));
         changes.extend(renewed::<Sticky>((&old, &config), &loaded.sticky, &known));
         let journal = prepare_journal(&old, &config)?;

@@ -64,8 +64,8 @@ fn admin_errors(admin: &config::Admin) -> Vec<LoadError> {
     }
     if let Some(certificate) = &admin.tls {
         let settings = config::Terminate::with(vec![certificate.clone()]);
-        let faults = TlsAcceptor::faults(&settings);
-        errors.extend(faults.iter().map(|one| error(one.file(), one)));
+        let found = TlsAcceptor::file_errors(&settings);
+        errors.extend(found.iter().map(|one| error(one.file(), one)));
     }
     errors
 }

@@ -44,11 +44,11 @@ pub fn warn_of_binds(draft: &mut Draft) {
 fn trouble(bind: &Bind) -> Option<String> {
     match bind {
         Bind::Tcp(address) => {
-            let error = net::probe(*address).err()?;
+            let error = net::check_bindable(*address).err()?;
             if error.source.kind() != io::ErrorKind::AddrInUse {
                 return Some(error.to_string());
             }
-            let PortHolder { pid, name } = net::holder(*address)?;
+            let PortHolder { pid, name } = net::find_port_holder(*address)?;
             (name != env!("CARGO_PKG_NAME")).then(|| format!("{error} by {name} (process {pid})"))
         }
         Bind::Unix(path) => {

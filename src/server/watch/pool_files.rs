@@ -134,7 +134,7 @@ impl<F: PoolFile> PoolFileWatch<F> {
                 // A reload would have been refused, so the error is of other files or over.
                 error: before.and_then(|one| one.error.filter(|_| one.settings == *settings)),
                 settings: settings.clone(),
-                look: FileWatch::unseen(),
+                look: FileWatch::new(),
                 in_use,
             },
         }
@@ -142,7 +142,7 @@ impl<F: PoolFile> PoolFileWatch<F> {
 
     fn look(&mut self) -> FileChange {
         let files = self.settings.files();
-        self.look.again(files.iter(), self.error.is_some())
+        self.look.poll(files.iter(), self.error.is_some())
     }
 
     /// Loads the files and gives them to the pool.

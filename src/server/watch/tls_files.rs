@@ -13,7 +13,7 @@ use super::pool_files::PoolFiles;
 use super::watcher::Watcher;
 use crate::server::lock::lock;
 use crate::server::state::Server;
-use crate::tls::{Refreshed, SETTLE, TlsAcceptor};
+use crate::tls::{RefreshOutcome, SETTLE_TIME, TlsAcceptor};
 
 /// Between two looks; two seconds are nothing to a certificate.
 const POLL: Duration = Duration::from_secs(2);
@@ -85,10 +85,10 @@ impl Server {
         let acceptors = self.tls_acceptors();
         let unsettled = acceptors
             .iter()
-            .filter(|one| one.refresh() == Refreshed::Unsettled);
+            .filter(|one| one.refresh() == RefreshOutcome::Unsettled);
         let unsettled = unsettled.count();
         if pools.look(self) || unsettled > 0 {
-            Some(SETTLE)
+            Some(SETTLE_TIME)
         } else if acceptors.is_empty() && pools.is_empty() {
             None
         } else {

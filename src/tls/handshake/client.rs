@@ -1,4 +1,4 @@
-//! The client's end of a handshake, towards a backend.
+//! The client side of a handshake, towards a backend.
 
 use std::io;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use super::{Handshake, HandshakeError, HandshakeSide, invalid};
 use crate::tls::identity::ClientIdentity;
 use crate::tls::record::TlsSession;
 
-pub(in crate::tls) struct ClientEnd(UnbufferedClientConnection);
+pub(in crate::tls) struct ClientSide(UnbufferedClientConnection);
 
-impl Handshake<ClientEnd> {
+impl Handshake<ClientSide> {
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
-        Ok(Self::of(ClientEnd(connection)))
+        Ok(Self::new(ClientSide(connection)))
     }
 }
 
-impl HandshakeSide for ClientEnd {
+impl HandshakeSide for ClientSide {
     type Data = ClientConnectionData;
     /// The server waits for our Finished, whoever speaks first.
-    const IS_AWAITED: bool = true;
+    const SENDS_LAST_FLIGHT: bool = true;
 
     fn state(&self) -> &CommonState {
         &self.0
@@ -37,12 +37,11 @@ impl HandshakeSide for ClientEnd {
         self.0.process_tls_records(records)
     }
 
-    /// rustls would say what is wrong with the bytes; this says what is wrong with the node.
-    fn judge(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
-        match is_record {
-            true => Ok(()),
-            false => Err(HandshakeError::Silent("the answer is not TLS")),
-        }
+    /// Refuses bytes that are not a record: rustls' error would name the bytes, this one names the
+    /// node.
+    fn inspect(&mut self, _bytes: &[u8], is_record: bool) -> Result<(), HandshakeError> {
+        let refused = HandshakeError::Silent("the answer is not TLS");
+        is_record.then_some(()).ok_or(refused)
     }
 
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
@@ -52,14 +51,13 @@ impl HandshakeSide for ClientEnd {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CompletedHandshake, HEADER_BYTES, HandshakeStep};
     use super::*;
     use crate::config::Certificate;
     use crate::config::Terminate;
     use crate::tls::TlsAcceptor;
-    use crate::tls::client::tests::of_version;
+    use crate::tls::handshake::{CompletedHandshake, HEADER_BYTES, HandshakeStep};
     use crate::tls::record::PeerStatus;
-    use crate::tls::server::tests::Folder;
+    use crate::tls::testing::{Folder, of_version};
     use proptest::prelude::*;
     use rustls::version::{TLS12, TLS13};
     use rustls::{HandshakeKind, ServerConfig, ServerConnection};
@@ -93,15 +91,16 @@ mod tests {
         }
     }
 
-    fn handshake(config: &Arc<ClientConfig>) -> Handshake<ClientEnd> {
+    fn handshake(config: &Arc<ClientConfig>) -> Handshake<ClientSide> {
         let name = ServerName::try_from("chat.test").unwrap();
         Handshake::client(Arc::clone(config), name).unwrap()
     }
 
-    /// Lets the client talk to a server that says `early` as soon as it may; the client reads `piece` bytes at a time.
+    /// Lets the client talk to a server that says `early` as soon as it may; the client reads
+    /// `piece` bytes at a time.
     fn shake(
         bench: &Bench,
-        mut client: Handshake<ClientEnd>,
+        mut client: Handshake<ClientSide>,
         early: &[u8],
         piece: usize,
     ) -> (CompletedHandshake, ServerConnection) {
@@ -228,8 +227,8 @@ mod tests {
         }
     }
 
-    /// In the body of a record that is part of the handshake: headers are checked by their sense, and the dummy
-    /// change_cipher_spec says nothing (RFC 8446 section 5).
+    /// In the body of a record that is part of the handshake: headers are checked by their sense,
+    /// and the dummy change_cipher_spec says nothing (RFC 8446 section 5).
     fn is_protected(flight: &[u8], at: usize) -> bool {
         let mut begin = 0;
         while let Some(&[kind, _, _, high, low]) = flight[begin..].first_chunk() {

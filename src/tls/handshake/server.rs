@@ -1,4 +1,4 @@
-//! The server's end of a handshake: the client's hello is read by `wire`, too, which refuses what is none.
+//! The server side of a handshake. `wire` reads the ClientHello, too, and refuses other bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::tls::identity::ClientIdentity;
 use crate::tls::record::TlsSession;
 use crate::wire::client_hello::{ClientHello, ClientHelloReader, HelloProgress};
 
-pub(in crate::tls) struct ServerEnd {
+pub(in crate::tls) struct ServerSide {
     connection: UnbufferedServerConnection,
     reader: ClientHelloReader,
     hello: Option<ClientHello>,
 }
 
-impl Handshake<ServerEnd> {
+impl Handshake<ServerSide> {
     pub fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
-        Ok(Self::of(ServerEnd {
+        Ok(Self::new(ServerSide {
             connection: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
             reader: ClientHelloReader::new(),
             hello: None,
@@ -28,9 +28,9 @@ impl Handshake<ServerEnd> {
     }
 }
 
-impl HandshakeSide for ServerEnd {
+impl HandshakeSide for ServerSide {
     type Data = ServerConnectionData;
-    const IS_AWAITED: bool = false;
+    const SENDS_LAST_FLIGHT: bool = false;
 
     fn state(&self) -> &CommonState {
         &self.connection
@@ -43,23 +43,23 @@ impl HandshakeSide for ServerEnd {
         self.connection.process_tls_records(records)
     }
 
-    /// What is no record is for rustls to refuse, behind the hello.
-    fn judge(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), HandshakeError> {
+    /// Refuses what is not a ClientHello; behind it rustls refuses what is not a record.
+    fn inspect(&mut self, bytes: &[u8], _is_record: bool) -> Result<(), HandshakeError> {
         if self.hello.is_some() {
             return Ok(());
         }
         match self.reader.feed(bytes) {
             HelloProgress::NeedMore => {}
             HelloProgress::Hello(hello) => self.hello = Some(hello),
-            HelloProgress::Invalid(reason) => return Err(HandshakeError::Answered(reason)),
+            HelloProgress::Invalid(reason) => return Err(HandshakeError::Alert(reason)),
         }
         Ok(())
     }
 
     fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
-        // Of a resumed session the one that was verified when it began; the ticket has it.
-        let shown = self.connection.peer_certificates();
-        let identity = shown.and_then(<[_]>::first).map(ClientIdentity::of);
+        // In a resumed session, the certificate that was verified when it began; the ticket has it.
+        let certificates = self.connection.peer_certificates();
+        let identity = certificates.and_then(<[_]>::first).map(ClientIdentity::of);
         let server_name = self.hello.and_then(|hello| hello.sni);
         Ok((TlsSession::server(self.connection)?, server_name, identity))
     }

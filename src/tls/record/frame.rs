@@ -1,15 +1,16 @@
-//! Where one record ends and the next begins (RFC 8446 section 5.2, RFC 5246 section 6.2).
+//! Bounds of records (RFC 8446 section 5.2, RFC 5246 section 6.2).
 //!
-//! A header is judged as soon as it is known, so that what is no record is refused before its length is waited for.
+//! A header is checked as soon as it is known, so that other bytes are refused before a body is
+//! waited for.
 
-use super::fault::RecordError;
-use super::keys::Version;
+use super::error::RecordError;
 
-/// Of a header.
+/// Bytes of a header.
 pub const HEADER_BYTES: usize = 5;
 /// Plaintext of one record at most, both versions.
 pub(super) const MAX_FRAGMENT_BYTES: usize = 1 << 14;
-/// What encryption may add to the plaintext, header aside: RFC 8446 section 5.2 and RFC 5246 section 6.2.3.
+/// Bytes that encryption may add to the plaintext, header aside: RFC 8446 section 5.2 and RFC 5246
+/// section 6.2.3.
 const MAX_EXPANSION_TLS13: usize = 256;
 const MAX_EXPANSION_TLS12: usize = 2048;
 
@@ -20,7 +21,13 @@ pub(super) const KIND_ALERT: u8 = 21;
 pub(super) const KIND_HANDSHAKE: u8 = 22;
 pub(super) const KIND_DATA: u8 = 23;
 
-/// One complete record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    Tls12,
+    Tls13,
+}
+
+/// A complete record.
 #[derive(Clone, Copy)]
 pub(super) struct TlsRecord<'a> {
     pub header: [u8; HEADER_BYTES],
@@ -28,7 +35,8 @@ pub(super) struct TlsRecord<'a> {
 }
 
 impl<'a> TlsRecord<'a> {
-    /// The record at the front of `bytes` and what stands behind it; `None` while it is not complete.
+    /// The record at the front of `bytes` and what stands behind it; `None` while it is not
+    /// complete.
     pub fn split(
         bytes: &'a [u8],
         version: Version,
@@ -46,7 +54,8 @@ impl<'a> TlsRecord<'a> {
     }
 }
 
-/// Bytes of the record that `bytes` begins with, its header included; `None` while the header is not complete.
+/// Bytes of the record that `bytes` begins with, its header included; `None` while the header is
+/// not complete.
 pub(super) fn total_length(bytes: &[u8], version: Version) -> Result<Option<usize>, RecordError> {
     if let Some(&kind) = bytes.first()
         && !allowed(kind, version)
@@ -63,7 +72,8 @@ pub(super) fn total_length(bytes: &[u8], version: Version) -> Result<Option<usiz
     Ok(Some(HEADER_BYTES + length))
 }
 
-/// After the handshake TLS 1.3 knows one outer type. TLS 1.2 names the true one; its ChangeCipherSpec has no place left.
+/// After the handshake TLS 1.3 knows one outer type. TLS 1.2 names the true one; its
+/// ChangeCipherSpec has no place left.
 fn allowed(kind: u8, version: Version) -> bool {
     match version {
         Version::Tls12 => matches!(kind, KIND_ALERT | KIND_HANDSHAKE | KIND_DATA),

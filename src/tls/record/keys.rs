@@ -1,12 +1,14 @@
 //! The keys of one direction: protects and unprotects single records with the provider's AEADs.
 //!
-//! TLS 1.3 (RFC 8446 sections 5.2 and 5.3): the nonce is the IV xor the sequence number, the additional data is the record
-//! header, the true content type stands behind the plaintext, zeros may follow it.
-//! TLS 1.2: the additional data is sequence, type, version and plaintext length (RFC 5246 section 6.2.3.3). AES-GCM (RFC 5288)
-//! sends the last eight bytes of its nonce before the ciphertext: the peer's are taken as they come, ours are IV xor sequence
-//! like rustls', whose key may have sealed records before us. ChaCha20-Poly1305 (RFC 7905) makes its nonce as TLS 1.3 does.
+//! TLS 1.3 (RFC 8446 sections 5.2 and 5.3): the nonce is the IV xor the sequence number, the
+//! additional data is the record header, the true content type stands behind the plaintext, zeros
+//! may follow it. TLS 1.2: the additional data is sequence, type, version and plaintext length (RFC
+//! 5246 section 6.2.3.3). AES-GCM (RFC 5288) sends the last eight bytes of its nonce before the
+//! ciphertext: the peer's may be any, ours are IV xor sequence as rustls', which may have sealed
+//! records under the key before. ChaCha20-Poly1305 (RFC 7905) makes its nonce as TLS 1.3 does.
 //!
-//! A sequence number is used once: it moves on with every record, and no one else may seal under the key.
+//! A sequence number is used once: it grows with every record, and no other code may seal under the
+//! key.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
@@ -15,23 +17,19 @@ use aws_lc_rs::aead::{
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher::{AeadKey, Iv};
 
-use super::fault::RecordError;
-use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord};
+use super::error::RecordError;
+use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord, Version};
 
-/// The same for all three ciphers.
+/// Tag length of all three ciphers.
 const TAG_BYTES: usize = 16;
 const EXPLICIT_NONCE_BYTES: usize = 8;
-/// Both versions put that of TLS 1.2 on the wire.
+/// Bytes of a nonce before its counter.
+const NONCE_PREFIX_BYTES: usize = NONCE_LEN - EXPLICIT_NONCE_BYTES;
+/// Version on the wire: that of TLS 1.2 for both.
 const WIRE_VERSION: [u8; 2] = [3, 3];
 
-/// What a record may cost beyond its plaintext: header, explicit nonce or content type, tag.
+/// Bytes of a record beyond its plaintext, at most: header, explicit nonce or content type, tag.
 pub(super) const MAX_OVERHEAD_BYTES: usize = HEADER_BYTES + EXPLICIT_NONCE_BYTES + TAG_BYTES;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    Tls12,
-    Tls13,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cipher {
@@ -40,11 +38,11 @@ enum Cipher {
     Chacha20Poly1305,
 }
 
-/// One direction.
+/// Keys of one direction.
 pub(super) struct DirectionKeys {
-    /// Made from `secret` when it is needed (164 ns), dropped by [`Keys::cool`].
+    /// Made from `secret` when it is needed (164 ns), dropped by [`DirectionKeys::drop_key`].
     made: Option<LessSafeKey>,
-    /// Wipes itself when it is dropped.
+    /// Wiped when it is dropped.
     secret: AeadKey,
     iv: Iv,
     /// Number of the next record.
@@ -53,7 +51,7 @@ pub(super) struct DirectionKeys {
     version: Version,
 }
 
-/// What a record held.
+/// Content of a record.
 pub(super) struct RecordContent {
     pub kind: u8,
     /// Bytes at the front of the output.
@@ -61,7 +59,7 @@ pub(super) struct RecordContent {
 }
 
 impl DirectionKeys {
-    /// `None`: a cipher that this file does not know.
+    /// Keys of one direction; `None`: the cipher is not supported here.
     pub fn new(version: Version, secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         let (sequence, secrets) = secrets;
         let (cipher, secret, iv) = match secrets {
@@ -91,11 +89,11 @@ impl DirectionKeys {
     }
 
     /// Forgets the expanded key until it is needed again; the secret stays.
-    pub fn cool(&mut self) {
+    pub fn drop_key(&mut self) {
         self.made = None;
     }
 
-    /// What a sealed record has beyond its plaintext.
+    /// Bytes of a sealed record beyond its plaintext.
     pub fn overhead(&self) -> usize {
         HEADER_BYTES
             + self.explicit_nonce()
@@ -111,7 +109,7 @@ impl DirectionKeys {
         }
     }
 
-    /// Bytes that [`Keys::open`] wants room for; more than the plaintext by a type and padding.
+    /// Room that [`DirectionKeys::open`] needs: the plaintext, a type and padding.
     pub fn room_for(&self, record: &TlsRecord<'_>) -> usize {
         record
             .body
@@ -119,7 +117,7 @@ impl DirectionKeys {
             .saturating_sub(self.explicit_nonce() + TAG_BYTES)
     }
 
-    /// Decrypts `record` to the front of `plain`, which has [`Keys::room_for`] it.
+    /// Decrypts `record` to the front of `plain`, which has [`DirectionKeys::room_for`] it.
     pub fn open(
         &mut self,
         record: &TlsRecord<'_>,
@@ -136,13 +134,8 @@ impl DirectionKeys {
             return Err(RecordError::TooLong);
         }
         let mut nonce = self.nonce();
-        for (into, from) in nonce
-            .iter_mut()
-            .skip(NONCE_LEN - EXPLICIT_NONCE_BYTES)
-            .zip(explicit)
-        {
-            *into = *from;
-        }
+        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
+        counter.zip(explicit).for_each(|(into, from)| *into = *from);
         let (aad, aad_length) = self.aad(record.header, ciphertext.len());
         let aad = aad.get(..aad_length).ok_or(RecordError::Internal)?;
         let plain = plain
@@ -161,7 +154,8 @@ impl DirectionKeys {
         content(self.version, record.header, plain)
     }
 
-    /// Writes one record to the front of `out` and returns its length; `None`: it does not fit, and nothing was done.
+    /// Writes one record to the front of `out` and returns its length; `None`: it does not fit, and
+    /// nothing was done.
     pub fn seal(
         &mut self,
         kind: u8,
@@ -217,22 +211,16 @@ impl DirectionKeys {
 
     fn nonce(&self) -> [u8; NONCE_LEN] {
         let mut nonce = [0; NONCE_LEN];
-        for (into, from) in nonce.iter_mut().zip(self.iv.as_ref()) {
-            *into = *from;
-        }
+        let iv = nonce.iter_mut().zip(self.iv.as_ref());
+        iv.for_each(|(into, from)| *into = *from);
+        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
         let sequence = self.sequence.to_be_bytes();
-        for (into, from) in nonce
-            .iter_mut()
-            .skip(NONCE_LEN - sequence.len())
-            .zip(sequence)
-        {
-            *into ^= from;
-        }
+        counter.zip(sequence).for_each(|(into, from)| *into ^= from);
         nonce
     }
 
-    /// The additional data in a buffer for the longer of its two forms, and its length. The header goes in as it came, so
-    /// that a change to any of its bits is seen.
+    /// The additional data in a buffer for the longer of its two forms, and its length. The header
+    /// goes in as it came, so that a change to any of its bits is seen.
     fn aad(&self, header: [u8; HEADER_BYTES], plain_length: usize) -> ([u8; 13], usize) {
         let [kind, major, minor, high, low] = header;
         match self.version {
@@ -266,7 +254,7 @@ impl DirectionKeys {
     }
 
     #[cfg(test)]
-    pub fn is_cool(&self) -> bool {
+    pub fn is_dropped(&self) -> bool {
         self.made.is_none()
     }
 }

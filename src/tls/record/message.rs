@@ -1,86 +1,61 @@
-//! What is not data on an established connection: alerts (RFC 8446 section 6, RFC 5246 section 7.2), key updates (RFC 8446
-//! section 4.6.3), tickets, and refused renegotiations (RFC 5246 section 7.4.1.1). What is to be answered is noted as owed, a
-//! few bits, and sealed when there is somewhere to put it; so answers to many requests become one.
+//! Control messages on an established connection: alerts (RFC 8446 section 6, RFC 5246 section
+//! 7.2), key updates (RFC 8446 section 4.6.3), tickets, and refused renegotiations (RFC 5246
+//! section 7.4.1.1). Answers are noted as pending, a few bits, and sealed when there is room; so
+//! the answers to many requests become one.
 
-use super::fault::{CLOSE_NOTIFY, NO_RENEGOTIATION, RecordError, USER_CANCELED};
-use super::frame::{KIND_ALERT, KIND_HANDSHAKE};
-use super::keys::{DirectionKeys, Version};
-use super::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
+use super::error::{CLOSE_NOTIFY, NO_RENEGOTIATION, RecordError, USER_CANCELED};
+use super::frame::{KIND_ALERT, KIND_HANDSHAKE, Version};
+use super::keys::DirectionKeys;
+use super::pending::{FATAL, PendingControl, WARNING};
+use super::session::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
 
 const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
-const WARNING: u8 = 1;
-const FATAL: u8 = 2;
-
-/// A hello that is only going to be refused, which is kept until it is whole. The bound of a first one.
+/// Longest ClientHello, which is kept until it is complete and then refused. As of a first one.
 const MAX_HELLO_BYTES: usize = 16 * 1024;
-/// A ticket: rustls takes no longer handshake messages.
+/// Longest ticket: rustls takes no longer handshake messages.
 const MAX_TICKET_BYTES: usize = 0xffff;
 /// Key updates and tickets without data between them. As rustls and BoringSSL allow.
 const MAX_IDLE_MESSAGES: u8 = 32;
 /// Warning alerts of a connection. As rustls and BoringSSL allow.
 const MAX_WARNINGS: u8 = 4;
 
-/// What is to be sealed before any data.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Owed {
-    /// A key update; true: one that asks for the peer's.
-    key_update: Option<bool>,
-    no_renegotiation: bool,
-    /// Level and description of an alert after which nothing is sealed.
-    last: Option<(u8, u8)>,
-}
-
-impl Owed {
-    /// True when nothing but an alert is to come.
-    pub fn is_last(&self) -> bool {
-        self.last.is_some()
-    }
-
-    /// Owes a fatal alert, and nothing else any more.
-    pub fn fatal(&mut self, description: u8) {
-        *self = Self {
-            last: Some((FATAL, description)),
-            ..Self::default()
-        };
-    }
-}
-
 impl TlsSession {
-    /// True when [`Session::control`] has something to seal.
-    pub fn owes(&self) -> bool {
-        self.owed != Owed::default()
+    /// True when [`TlsSession::take_control`] has something to seal.
+    pub fn has_control(&self) -> bool {
+        self.pending != PendingControl::default()
     }
 
-    /// Owes close_notify: no data can be sealed any more. Reading goes on. A second call does nothing.
+    /// Queues close_notify: no data can be sealed any more. Reading goes on. A second call does
+    /// nothing.
     pub fn close(&mut self) {
         if self.may_seal() {
-            // The answer to a key update is due before the next data only, and there is none.
-            self.owed = Owed {
+            // The answer to a key update is due before the next data, and there is none.
+            self.pending = PendingControl {
                 last: Some((WARNING, CLOSE_NOTIFY)),
-                ..Owed::default()
+                ..PendingControl::default()
             };
         }
     }
 
-    /// Owes a change of our keys, with `request` also of the peer's. TLS 1.2 knows none: nothing happens.
+    /// Queues a change of our keys; with `request`, also of the peer's. Does nothing in TLS 1.2.
     pub fn update_keys(&mut self, request: bool) {
         if self.schedule.is_some() && self.may_seal() {
-            let request = request || self.owed.key_update == Some(true);
-            self.owed.key_update = Some(request);
+            let request = request || self.pending.key_update == Some(true);
+            self.pending.key_update = Some(request);
         }
     }
 
-    /// Seals what is owed to the front of `out`, which has [`MAX_CONTROL_BYTES`], and returns its length: 0 when nothing is
-    /// owed or there is less room.
-    pub fn control(&mut self, out: &mut [u8]) -> usize {
-        if !self.owes() || out.len() < MAX_CONTROL_BYTES {
+    /// Seals the pending control records to the front of `out`, which has [`MAX_CONTROL_BYTES`],
+    /// and returns their length: 0 when none is pending or there is less room.
+    pub fn take_control(&mut self, out: &mut [u8]) -> usize {
+        if !self.has_control() || out.len() < MAX_CONTROL_BYTES {
             return 0;
         }
-        let owed = std::mem::take(&mut self.owed);
+        let owed = std::mem::take(&mut self.pending);
         let mut written = 0;
         if let Some(request) = owed.key_update {
             let message = [KEY_UPDATE, 0, 0, 1, u8::from(request)];
@@ -129,7 +104,7 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Takes in a record that is not data.
+    /// Handles a record that is not data.
     pub(super) fn receive(&mut self, kind: u8, content: &[u8]) -> Result<(), RecordError> {
         match kind {
             KIND_HANDSHAKE => self.receive_handshake(content),
@@ -164,7 +139,7 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Joins what messages are split over records, and takes in each that is complete.
+    /// Joins messages that are split over records, and handles each that is complete.
     fn receive_handshake(&mut self, content: &[u8]) -> Result<(), RecordError> {
         if content.is_empty() {
             return Err(RecordError::Unexpected);
@@ -191,8 +166,8 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Which messages the other side may send after the handshake. A client that renegotiates and a client that offers
-    /// authentication later are not ours; so tickets go to clients only and certificates to nobody.
+    /// Refuses messages that the other side may not send after the handshake. Our clients neither
+    /// renegotiate nor offer late authentication, so only clients get tickets.
     fn allow(&self, kind: u8) -> Result<(), RecordError> {
         match (self.read.version(), self.is_server, kind) {
             (Version::Tls13, _, KEY_UPDATE)
@@ -222,7 +197,7 @@ impl TlsSession {
         let &[request] = body else {
             return Err(RecordError::Malformed);
         };
-        // What stood behind it in the record would be under the old key (RFC 8446 section 5.1).
+        // Messages behind it in the record would be under the old key (RFC 8446 section 5.1).
         if !is_last {
             return Err(RecordError::Unexpected);
         }
@@ -234,12 +209,12 @@ impl TlsSession {
         self.renew_read()
     }
 
-    /// Once with a warning; a peer that insists is not heard again.
+    /// Refuses a renegotiation: the first one with a warning, a second one fails the connection.
     fn refuse_renegotiation(&mut self) -> Result<(), RecordError> {
         if std::mem::replace(&mut self.is_renegotiation_refused, true) {
             return Err(RecordError::Unexpected);
         }
-        self.owed.no_renegotiation = self.may_seal();
+        self.pending.no_renegotiation = self.may_seal();
         Ok(())
     }
 }

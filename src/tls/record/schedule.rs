@@ -5,20 +5,26 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ProtocolVersion, SupportedCipherSuite};
 
-use super::keys::Version;
+use super::frame::Version;
 
 pub(super) enum KeySchedule {
     Server(KernelConnection<ServerConnectionData>),
     Client(KernelConnection<ClientConnectionData>),
 }
 
+/// Evaluates an expression for the connection of either side.
+macro_rules! either {
+    ($schedule:expr, $kernel:ident => $value:expr) => {
+        match $schedule {
+            KeySchedule::Server($kernel) => $value,
+            KeySchedule::Client($kernel) => $value,
+        }
+    };
+}
+
 impl KeySchedule {
     pub fn version(&self) -> Option<Version> {
-        let version = match self {
-            Self::Server(kernel) => kernel.protocol_version(),
-            Self::Client(kernel) => kernel.protocol_version(),
-        };
-        match version {
+        match either!(self, kernel => kernel.protocol_version()) {
             ProtocolVersion::TLSv1_2 => Some(Version::Tls12),
             ProtocolVersion::TLSv1_3 => Some(Version::Tls13),
             _ => None,
@@ -27,28 +33,18 @@ impl KeySchedule {
 
     /// Records that one key may seal.
     pub fn confidentiality_limit(&self) -> u64 {
-        let suite = match self {
-            Self::Server(kernel) => kernel.negotiated_cipher_suite(),
-            Self::Client(kernel) => kernel.negotiated_cipher_suite(),
-        };
-        match suite {
+        match either!(self, kernel => kernel.negotiated_cipher_suite()) {
             SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
             SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
         }
     }
 
     pub fn next_read(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match self {
-            Self::Server(kernel) => kernel.update_rx_secret(),
-            Self::Client(kernel) => kernel.update_rx_secret(),
-        }
+        either!(self, kernel => kernel.update_rx_secret())
     }
 
     pub fn next_write(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
-        match self {
-            Self::Server(kernel) => kernel.update_tx_secret(),
-            Self::Client(kernel) => kernel.update_tx_secret(),
-        }
+        either!(self, kernel => kernel.update_tx_secret())
     }
 
     /// Hands a ticket to the client's session store.

@@ -1,4 +1,5 @@
-//! The session against rustls' buffered client, and against itself where a peer has to misbehave under authentic keys.
+//! The session against rustls' buffered client, and against itself where a peer has to misbehave
+//! under authentic keys.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +15,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use std::io::{Read, Write};
 
-use super::frame::{HEADER_BYTES, KIND_ALERT, KIND_HANDSHAKE};
+use super::frame::{HEADER_BYTES, KIND_ALERT, KIND_DATA, KIND_HANDSHAKE, MAX_FRAGMENT_BYTES};
+use super::keys::MAX_OVERHEAD_BYTES;
 use super::*;
 use crate::tls::handshake::{Handshake, HandshakeStep};
 
@@ -28,9 +30,10 @@ struct Identity {
 fn identity(rsa: bool) -> &'static Identity {
     static MADE: [OnceLock<Identity>; 2] = [OnceLock::new(), OnceLock::new()];
     MADE[usize::from(rsa)].get_or_init(|| {
-        let kind = match rsa {
-            true => &PKCS_RSA_SHA256,
-            false => &PKCS_ECDSA_P256_SHA256,
+        let kind = if rsa {
+            &PKCS_RSA_SHA256
+        } else {
+            &PKCS_ECDSA_P256_SHA256
         };
         let key = KeyPair::generate_for(kind).unwrap();
         let mut params = CertificateParams::new(vec![NAME.to_owned()]).unwrap();
@@ -124,7 +127,8 @@ fn name() -> ServerName<'static> {
     ServerName::try_from(NAME).unwrap()
 }
 
-/// Lets an unbuffered client read and returns what it sends. It does not look beyond the end of its handshake.
+/// Lets an unbuffered client read and returns what it sends. It does not look beyond the end of its
+/// handshake.
 fn advance_client(client: &mut UnbufferedClientConnection, input: &mut Vec<u8>) -> Vec<u8> {
     let mut output = Vec::new();
     while client.is_handshaking() || client.wants_write() {
@@ -153,8 +157,8 @@ fn advance_client(client: &mut UnbufferedClientConnection, input: &mut Vec<u8>) 
     output
 }
 
-/// Makes the handshake; the client's last flight has `early` behind it, everything in pieces of `piece`. Returns the session
-/// and the ciphertext for the client.
+/// Makes the handshake; the client's last flight has `early` behind it, everything in pieces of
+/// `piece`. Returns the session and the ciphertext for the client.
 fn shake(
     ends: &Ends,
     client: &mut ClientConnection,
@@ -184,7 +188,7 @@ fn shake(
     }
 }
 
-/// What the client wants to send.
+/// Bytes that the client wants to send.
 fn taken(client: &mut ClientConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     while client.wants_write() {
@@ -193,7 +197,7 @@ fn taken(client: &mut ClientConnection) -> Vec<u8> {
     bytes
 }
 
-/// What the client sends for `plain`.
+/// Bytes that the client sends for `plain`.
 fn sent(client: &mut ClientConnection, plain: &[u8]) -> Vec<u8> {
     client.writer().write_all(plain).unwrap();
     taken(client)
@@ -237,13 +241,13 @@ fn sealed(session: &mut TlsSession, plain: &[u8]) -> Vec<u8> {
 
 fn control(session: &mut TlsSession) -> Vec<u8> {
     let mut out = vec![0; MAX_CONTROL_BYTES];
-    let written = session.control(&mut out);
-    assert!(!session.owes());
+    let written = session.take_control(&mut out);
+    assert!(!session.has_control());
     out.truncate(written);
     out
 }
 
-/// One record of any type under the session's keys.
+/// A record of any type under the session's keys.
 fn forged(session: &mut TlsSession, kind: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![0; content.len() + MAX_OVERHEAD_BYTES];
     let written = session.write.seal(kind, content, &mut out).unwrap();
@@ -349,9 +353,9 @@ fn keys_are_updated_by_either_side() {
             }
             let bytes = sent(&mut client, b"up");
             assert_eq!(opened(&mut session, &bytes, 11).0, b"up");
-            assert_eq!(session.owes(), round % 4 < 3, "{round}");
+            assert_eq!(session.has_control(), round % 4 < 3, "{round}");
             let bytes = sealed(&mut session, b"down");
-            assert!(!session.owes());
+            assert!(!session.has_control());
             assert_eq!(deliver(&mut client, &bytes).unwrap(), b"down");
         }
     }
@@ -396,7 +400,7 @@ fn close_notify_passes_both_ways_and_each_way_alone() {
         deliver(&mut client, &bytes).unwrap();
         assert!(client.process_new_packets().unwrap().peer_has_closed());
         session.close();
-        assert!(!session.owes());
+        assert!(!session.has_control());
         assert_eq!(session.seal(b"x", &mut [0; 999]), Err(SealError::Closed));
 
         let (mut client, mut session) = ends.connect();
@@ -519,8 +523,8 @@ fn a_cooled_session_goes_on() {
             assert_eq!(opened(&mut session, &bytes, 99).0, b"up");
             let bytes = sealed(&mut session, b"down");
             assert_eq!(deliver(&mut client, &bytes).unwrap(), b"down");
-            session.cool();
-            assert!(session.read.is_cool() && session.write.is_cool());
+            session.drop_keys();
+            assert!(session.read.is_dropped() && session.write.is_dropped());
         }
     }
 }
@@ -549,7 +553,7 @@ fn a_client_session_talks_to_a_server_session() {
 /// Content types and contents.
 type Records<'a> = &'a [(u8, &'a [u8])];
 
-/// What a server makes of a client that sends these records.
+/// Result of a server whose client sends these records.
 fn after(ends: &Ends, records: Records<'_>) -> (Vec<u8>, PeerStatus) {
     let (mut client, mut server) = ends.sessions();
     let bytes: Vec<u8> = records
@@ -632,7 +636,7 @@ fn what_tls13_allows_is_taken() {
         opened(&mut server, &bytes, 7),
         (b"new".to_vec(), PeerStatus::Open)
     );
-    assert!(!server.owes());
+    assert!(!server.has_control());
     // Padding, empty records, a cancelled user.
     let mut padded = b"data".to_vec();
     padded.push(KIND_DATA);
@@ -787,7 +791,7 @@ fn an_idle_session_is_small() {
     println!(
         "session {}, schedule {}",
         size_of::<TlsSession>(),
-        size_of::<KeySchedule>()
+        size_of::<super::schedule::KeySchedule>()
     );
     // Freed memory would be used again.
     let mut all = Vec::new();
@@ -806,7 +810,7 @@ fn an_idle_session_is_small() {
                 opened(&mut session, &bytes, usize::MAX);
                 sealed(&mut session, &pattern(1024, 0));
                 if cool {
-                    session.cool();
+                    session.drop_keys();
                 }
                 kept.push(Box::new(session));
             }
@@ -869,7 +873,7 @@ proptest! {
                 }
                 Deed::ClientUpdates => drop(client.refresh_traffic_keys()),
                 Deed::ServerUpdates(request) => session.update_keys(request),
-                Deed::Cools => session.cool(),
+                Deed::Cools => session.drop_keys(),
             }
         }
     }
@@ -895,7 +899,7 @@ proptest! {
             prop_assert_eq!(opened.filled, 0);
             prop_assert!(opened.consumed <= piece.len());
         }
-        let _ = session.control(&mut room);
+        let _ = session.take_control(&mut room);
         let _ = session.seal(&input, &mut room);
     }
 
@@ -927,6 +931,6 @@ proptest! {
         opened(&mut other, &bytes, piece);
         let mut out = vec![0; TlsSession::sealed_bound(10)];
         let _ = other.seal(b"0123456789", &mut out);
-        let _ = other.control(&mut out);
+        let _ = other.take_control(&mut out);
     }
 }

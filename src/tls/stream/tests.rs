@@ -14,9 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::config::Terminate;
 use crate::tls::TlsAcceptor;
-use crate::tls::client::tests::of_version;
 use crate::tls::record::{PeerStatus, RecordError};
-use crate::tls::server::tests::Folder;
+use crate::tls::testing::{Folder, of_version};
 
 const NAME: &str = "chat.test";
 
@@ -118,7 +117,7 @@ async fn what_resumes_is_told_as_soon_as_the_hello_was_answered() {
             let told = std::sync::Mutex::new(None);
             let begun = |resumes| *told.lock().unwrap() = Some(resumes);
             let mut accepting =
-                std::pin::pin!(accept_after(far, hello, bench.server.clone(), begun));
+                std::pin::pin!(accept_with_prefix(far, hello, bench.server.clone(), begun));
             // The client says nothing more.
             let is_done = futures_util::poll!(&mut accepting).is_ready();
             assert_eq!((is_done, *told.lock().unwrap()), (false, Some(is_resumed)));
@@ -164,7 +163,7 @@ async fn an_end_without_close_notify_is_a_truncation() {
     peer.await.unwrap();
 }
 
-/// What the relay will do: the session alone, on the socket.
+/// As the relay does: the session alone, on the socket.
 #[tokio::test]
 async fn the_parts_carry_on_byte_exact() {
     let bench = Bench::new();
@@ -206,7 +205,7 @@ async fn the_parts_carry_on_byte_exact() {
             let sealed = session.seal(&plain, &mut out).unwrap();
             socket.write_all(&out[..sealed.written]).await.unwrap();
             session.close();
-            let count = session.control(&mut out);
+            let count = session.take_control(&mut out);
             socket.write_all(&out[..count]).await.unwrap();
             socket.shutdown().await.unwrap();
             assert!(peer.await.unwrap() == plain);

@@ -1,30 +1,27 @@
-//! Whether a client puts ChaCha20 first among its cipher suites, as those without AES in hardware do (phones, small boards).
+//! Preference for ChaCha20 among a client's cipher suites, as of clients without AES in hardware
+//! (phones, small boards).
 
-use super::{Bytes, ClientHelloError, ClientHelloReader, MESSAGE_HEADER_BYTES};
+use super::{ClientHelloReader, HelloBody};
 
-/// Of TLS 1.3 (RFC 8446, B.4), and of TLS 1.2 with RSA and ECDSA (RFC 7905).
+/// Suites of TLS 1.3 (RFC 8446, B.4), and of TLS 1.2 with RSA and ECDSA (RFC 7905).
 const CHACHA20_POLY1305: [[u8; 2]; 3] = [[0x13, 0x03], [0xcc, 0xa8], [0xcc, 0xa9]];
 
 impl ClientHelloReader {
-    /// Of a hello that was read to its end. What is malformed prefers nothing: a hint is no verdict.
+    /// Whether ChaCha20 is first in a complete ClientHello. False if that is malformed: a hint is
+    /// not a check.
     pub fn prefers_chacha(&self) -> bool {
-        let body = self.message.get(MESSAGE_HEADER_BYTES..);
-        let first = body.and_then(|body| first_suite(body).ok()).flatten();
+        let Some(HelloBody { suites, .. }) = self.body() else {
+            return false;
+        };
+        let pairs = suites.0.chunks_exact(2);
+        let mut suites = pairs.filter_map(|pair| pair.first_chunk().copied());
+        let first = suites.find(|suite| !is_grease(*suite));
         first.is_some_and(|first| CHACHA20_POLY1305.contains(&first))
     }
 }
 
-fn first_suite(body: &[u8]) -> Result<Option<[u8; 2]>, ClientHelloError> {
-    let mut body = Bytes(body);
-    body.take(2 + 32)?;
-    body.list(1, 0..33)?;
-    let suites = body.list(2, 0..65_536)?;
-    let pairs = suites.0.chunks_exact(2);
-    let mut suites = pairs.filter_map(|pair| pair.first_chunk().copied());
-    Ok(suites.find(|suite| !is_grease(*suite)))
-}
-
-/// One of those that browsers strew in so that servers go on passing over what they do not know (RFC 8701).
+/// Whether a suite is a reserved value, which browsers send so that servers keep ignoring unknown
+/// ones (RFC 8701).
 fn is_grease([high, low]: [u8; 2]) -> bool {
     high == low && high & 0x0f == 0x0a
 }

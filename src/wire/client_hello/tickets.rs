@@ -1,8 +1,9 @@
-//! The session tickets in a ClientHello by which it can resume: in a hello of TLS 1.3 the identities of `pre_shared_key` (RFC
-//! 8446 section 4.2.11), if it takes them with a key exchange (`psk_dhe_ke`, the only mode that rustls knows), in one of TLS 1.2
-//! the ticket of RFC 5077. Whether one is good only their key can tell.
+//! The session tickets in a ClientHello by which it can resume: in a hello of TLS 1.3 the
+//! identities of `pre_shared_key` (RFC 8446 section 4.2.11), if it takes them with a key exchange
+//! (`psk_dhe_ke`, the only mode that rustls knows), in one of TLS 1.2 the ticket of RFC 5077. Only
+//! their key shows whether one is valid.
 
-use super::{Bytes, ClientHelloError, ClientHelloReader, MESSAGE_HEADER_BYTES};
+use super::{Bytes, ClientHelloError, ClientHelloReader};
 
 const EXTENSION_SESSION_TICKET: u16 = 35;
 const EXTENSION_PRE_SHARED_KEY: u16 = 41;
@@ -14,28 +15,19 @@ const PSK_DHE_KE: u8 = 1;
 const MAX_TICKETS: usize = 4;
 
 impl ClientHelloReader {
-    /// The tickets of a hello that was read to its end, at most four. What is malformed has none: a hint is no verdict.
+    /// Tickets of a complete ClientHello, at most four. None if that is malformed: a hint is not a
+    /// check.
     pub fn tickets(&self) -> Vec<&[u8]> {
-        let body = self.message.get(MESSAGE_HEADER_BYTES..);
-        body.and_then(|body| tickets(body).ok()).unwrap_or_default()
+        let body = self.body();
+        let tickets = body.and_then(|body| tickets(body.extensions).ok());
+        tickets.unwrap_or_default()
     }
 }
 
-fn tickets(body: &[u8]) -> Result<Vec<&[u8]>, ClientHelloError> {
-    let mut body = Bytes(body);
-    body.take(2 + 32)?;
-    body.list(1, 0..33)?;
-    body.list(2, 0..65_536)?;
-    body.list(1, 0..256)?;
-    if body.0.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut extensions = body.list(2, 0..65_536)?;
+fn tickets(mut extensions: Bytes<'_>) -> Result<Vec<&[u8]>, ClientHelloError> {
     let (mut is_tls13, mut exchanges_keys) = (false, false);
     let (mut ticket, mut identities) = (Vec::new(), Vec::new());
-    while !extensions.0.is_empty() {
-        let kind = extensions.u16()?;
-        let mut data = extensions.list(2, 0..65_536)?;
+    while let Some((kind, mut data)) = extensions.next_extension()? {
         match kind {
             EXTENSION_SESSION_TICKET if !data.0.is_empty() => ticket = vec![data.0],
             EXTENSION_PRE_SHARED_KEY => identities = offered(data.list(2, 0..65_536)?)?,
@@ -68,8 +60,8 @@ fn offered(mut identities: Bytes<'_>) -> Result<Vec<&[u8]>, ClientHelloError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::HelloProgress;
     use super::*;
+    use crate::wire::client_hello::HelloProgress;
     use proptest::prelude::*;
 
     fn with_extensions(extensions: &[u8]) -> Vec<u8> {
@@ -118,7 +110,8 @@ mod tests {
         assert_eq!(of(&[TICKET, MODES, VERSIONS, IDENTITIES]), identities);
     }
 
-    // One with a ticket in the other version's place, which resumes nothing, went before all the others.
+    // One with a ticket in the other version's place, which resumes nothing, went before all the
+    // others.
     #[test]
     fn a_ticket_that_cannot_resume_is_none() {
         const ONLY_TLS12: &[u8] = &[0, 43, 0, 3, 2, 3, 3];

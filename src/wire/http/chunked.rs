@@ -1,12 +1,14 @@
-//! The boundaries of a chunked body (RFC 9112 section 7.1), byte by byte: sizes, bounded extensions, data, trailers.
+//! The boundaries of a chunked body (RFC 9112 section 7.1), byte by byte: sizes, bounded
+//! extensions, data, trailers.
 
 use super::head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 use super::{RequestError, is_token_byte, is_value_byte};
 
-/// Chunk extensions of one body together. Nobody is known to use them but for flooding a parser; below hyper's own limit.
+/// Most bytes of chunk extensions in one body. Their only known use is to flood a parser; below
+/// hyper's own limit.
 pub const MAX_EXTENSION_BYTES: usize = 8 * 1024;
 
-/// The trailer section of one body, below hyper's own limit.
+/// Longest trailer section of one body, below hyper's own limit.
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 /// Hex digits of a chunk size; leading zeros count.
@@ -14,7 +16,7 @@ const MAX_SIZE_DIGITS: u8 = 16;
 
 /// Follows one chunked body to its end.
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub(super) struct ChunkedBody {
     state: ChunkState,
     size: u64,
     digits: u8,
@@ -40,12 +42,13 @@ enum ChunkState {
     Done,
 }
 
-impl Chunked {
+impl ChunkedBody {
     pub(super) fn is_done(&self) -> bool {
         self.state == ChunkState::Done
     }
 
-    /// How many bytes of `input` belong to the body and hold, and why the one after them does not, if so.
+    /// Returns how many bytes of `input` belong to the body and are valid, and the error of the
+    /// next one, if any.
     pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<RequestError>) {
         let mut taken = 0;
         while let Some(&byte) = input.get(taken) {
@@ -102,18 +105,16 @@ impl Chunked {
         }
         self.digits += 1;
         self.size = (self.size << 4) | u64::from(digit);
-        match self.size <= MAX_LENGTH_BYTES {
-            true => Ok(ChunkState::Size),
-            false => Err(RequestError::Chunk),
-        }
+        let fits = self.size <= MAX_LENGTH_BYTES;
+        fits.then_some(ChunkState::Size).ok_or(RequestError::Chunk)
     }
 
     fn extension(&mut self) -> Result<ChunkState, RequestError> {
         self.extension_bytes += 1;
-        match self.extension_bytes <= MAX_EXTENSION_BYTES {
-            true => Ok(ChunkState::Extension),
-            false => Err(RequestError::Extensions),
+        if self.extension_bytes > MAX_EXTENSION_BYTES {
+            return Err(RequestError::Extensions);
         }
+        Ok(ChunkState::Extension)
     }
 
     fn after_size(&mut self) -> ChunkState {

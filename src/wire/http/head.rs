@@ -7,13 +7,14 @@ use httparse::{Error, Header, Status};
 use super::host::{Host, parse_host};
 use super::{RequestError, is_token_byte, is_value_byte};
 
-/// Header fields of one request. hyper's own limit, so that it never answers in our place.
+/// Most header fields of one request. hyper's own limit, so that hyper never refuses a request
+/// itself.
 pub const MAX_HEADERS: usize = 100;
 
-/// Largest `Content-Length` or chunk: what every peer's signed 64-bit arithmetic holds.
+/// Largest `Content-Length` or chunk: fits signed 64-bit arithmetic of every peer.
 pub const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;
 
-/// What the gate has to know of a request to find its end.
+/// Facts of a request that determine its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RequestFraming {
     pub body: BodyLength,
@@ -41,15 +42,7 @@ pub(super) fn check(head: &[u8]) -> Result<RequestFraming, RequestError> {
     else {
         return Err(RequestError::RequestLine);
     };
-    let line = [
-        method,
-        " ",
-        target,
-        " HTTP/1.",
-        if minor == 0 { "0" } else { "1" },
-        "\r\n",
-    ]
-    .concat();
+    let line = format!("{method} {target} HTTP/1.{minor}\r\n");
     if !head.starts_with(line.as_bytes()) {
         return Err(RequestError::RequestLine);
     }
@@ -74,7 +67,8 @@ fn refusal(error: Error) -> RequestError {
     }
 }
 
-/// True for a well-formed request line of an HTTP version that is not served. The preface of HTTP/2 is no request at all.
+/// True for a well-formed request line of an HTTP version that is not served. The preface of HTTP/2
+/// is not a request.
 fn names_other_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&byte| byte == b' ');
@@ -96,7 +90,8 @@ fn check_field(field: &Header<'_>) -> Result<(), RequestError> {
         .ok_or(RequestError::Field)
 }
 
-/// Origin form, absolute form of `http` and `https`, and `*` for OPTIONS. CONNECT is no business of a reverse proxy.
+/// Origin form, absolute form of `http` and `https`, and `*` for OPTIONS. A reverse proxy does not
+/// serve CONNECT.
 fn check_target(method: &str, target: &str) -> Result<(), RequestError> {
     // A fragment would be cut off by one parser and kept by another.
     let plain = target
@@ -107,7 +102,7 @@ fn check_target(method: &str, target: &str) -> Result<(), RequestError> {
         "*" => method == "OPTIONS",
         _ => target.starts_with('/') || authority(target).is_some(),
     };
-    // What the request is built from behind the gate must be able to hold it, or hyper would answer in our place.
+    // The type that the request is built with must accept it, or hyper would answer in our place.
     (plain && form && target.parse::<::http::Uri>().is_ok())
         .then_some(())
         .ok_or(RequestError::Target)
@@ -125,7 +120,7 @@ fn authority(target: &str) -> Option<&str> {
     rest.split(['/', '?']).next()
 }
 
-/// One Host, valid, and the target's own where the target names one. HTTP/1.0 may come without.
+/// Requires a single valid Host, equal to the target's if that has one. HTTP/1.0 may come without.
 fn check_host(target: &str, minor: u8, fields: &[Header<'_>]) -> Result<(), RequestError> {
     let mut hosts = values(fields, "host");
     let host = match hosts.next() {
@@ -161,10 +156,10 @@ fn body_length(minor: u8, fields: &[Header<'_>]) -> Result<BodyLength, RequestEr
         return length.map_or(Ok(0), parse_length).map(BodyLength::Known);
     };
     let strict = minor == 1 && length.is_none() && encodings.next().is_none();
-    match strict && encoding.eq_ignore_ascii_case(b"chunked") {
-        true => Ok(BodyLength::Chunked),
-        false => Err(RequestError::TransferEncoding),
+    if !strict || !encoding.eq_ignore_ascii_case(b"chunked") {
+        return Err(RequestError::TransferEncoding);
     }
+    Ok(BodyLength::Chunked)
 }
 
 fn parse_length(value: &[u8]) -> Result<u64, RequestError> {
@@ -191,7 +186,7 @@ fn has_token(list: &[u8], token: &[u8]) -> bool {
         .any(|item| trim(item).eq_ignore_ascii_case(token))
 }
 
-/// Without the optional white space around it (RFC 9110 section 5.6.3), and no other byte.
+/// Trims optional white space (RFC 9110 section 5.6.3), and no other byte.
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;

@@ -1,4 +1,5 @@
-//! The Host of a request (RFC 9110 section 7.2): `uri-host [":" port]`, the narrow grammar that routes can be written for.
+//! The Host of a request (RFC 9110 section 7.2): `uri-host [":" port]`, a narrow grammar that
+//! routes can match.
 
 use std::net::Ipv6Addr;
 
@@ -13,7 +14,8 @@ pub struct Host {
     pub port: Option<u16>,
 }
 
-/// Reads a Host value; `None` when it is empty or not a plain host name or address with an optional port.
+/// Reads a Host value; `None` when it is empty or not a plain host name or address with an optional
+/// port.
 pub fn parse_host(value: &[u8]) -> Option<Host> {
     let value = str::from_utf8(value).ok()?;
     let (name, port) = match value.strip_prefix('[') {
@@ -36,8 +38,8 @@ pub fn parse_host(value: &[u8]) -> Option<Host> {
     })
 }
 
-/// Letters, digits, `-`, `_` in labels: percent-encoding and sub-delimiters are legal in a URI and used by nobody but
-/// those who look for two parsers that disagree.
+/// Letters, digits, `-`, `_` in labels: percent-encoding and sub-delimiters are legal in a URI, but
+/// used only to find parsers that disagree.
 fn registered_name(name: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     let label = |label: &str| {

@@ -1,9 +1,9 @@
-//! The strict HTTP/1 gate (RFC 9110, RFC 9112): follows a client's byte stream from head to body to head and lets only
-//! checked bytes pass.
+//! Strict HTTP/1 validation (RFC 9110, RFC 9112): follows a client's byte stream from head to body
+//! to head and passes only checked bytes.
 //!
-//! It stands before a lenient parser, whose leniency would otherwise be ours: two parsers that disagree on where a request
-//! ends are a smuggled request. Whatever is doubtful is refused, with a status for the client. After the head of a
-//! WebSocket upgrade nothing passes any more: what follows belongs to the tunnel.
+//! Runs before a lenient parser: two parsers that disagree on the end of a request allow request
+//! smuggling. Doubtful input is refused, with a status for the client. After the head of a
+//! WebSocket upgrade nothing passes any more: the rest belongs to the tunnel.
 
 mod chunked;
 mod head;
@@ -13,13 +13,13 @@ pub use chunked::{MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use host::{Host, parse_host};
 
-use chunked::Chunked;
+use chunked::ChunkedBody;
 use head::{BodyLength, RequestFraming};
 
-/// One request head, request line to empty line. DESIGN's cap.
+/// Longest request head, from request line to empty line.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Where the client's stream stands.
+/// Phase of the client's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamPhase {
     /// Between two requests: no byte of the next head has come.
@@ -96,7 +96,7 @@ impl RequestError {
     }
 }
 
-/// The gate over one client's stream. Pure: bytes in, passed bytes and a phase out.
+/// Validator of one client's stream. Pure: bytes in, passed bytes and a phase out.
 #[derive(Debug)]
 pub struct RequestValidator {
     state: ValidatorState,
@@ -105,9 +105,9 @@ pub struct RequestValidator {
 
 #[derive(Debug)]
 enum ValidatorState {
-    Head(Collector),
+    Head(HeadCollector),
     Length(u64),
-    Chunked(Chunked),
+    Chunked(ChunkedBody),
     Upgrade,
     Refused(RequestError),
 }
@@ -115,7 +115,7 @@ enum ValidatorState {
 impl Default for RequestValidator {
     fn default() -> RequestValidator {
         RequestValidator {
-            state: ValidatorState::Head(Collector::default()),
+            state: ValidatorState::Head(HeadCollector::default()),
             heads: 0,
         }
     }
@@ -141,8 +141,9 @@ impl RequestValidator {
         self.heads
     }
 
-    /// Takes from `input`, appends to `passed` what may be seen behind the gate, and returns how many bytes it took: all
-    /// of them, but for what follows an upgrade head or a refusal. A head passes as a whole or not at all.
+    /// Takes from `input`, appends checked bytes to `passed`, and returns how many bytes it took:
+    /// all of them, but for those behind an upgrade head or a refusal. A head passes as a whole or
+    /// not at all.
     pub fn feed(&mut self, input: &[u8], passed: &mut Vec<u8>) -> usize {
         let mut taken = 0;
         while let Some(rest) = input.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -176,7 +177,7 @@ impl RequestValidator {
                 passed.extend(input.iter().take(taken));
                 *left -= taken as u64;
                 if *left == 0 {
-                    self.state = ValidatorState::Head(Collector::default());
+                    self.state = ValidatorState::Head(HeadCollector::default());
                 }
                 Ok(taken)
             }
@@ -184,7 +185,7 @@ impl RequestValidator {
                 let (taken, refused) = chunked.follow(input);
                 passed.extend(input.iter().take(taken));
                 if chunked.is_done() {
-                    self.state = ValidatorState::Head(Collector::default());
+                    self.state = ValidatorState::Head(HeadCollector::default());
                 }
                 refused.map_or(Ok(taken), Err)
             }
@@ -196,27 +197,29 @@ impl RequestValidator {
 fn after(head: &RequestFraming) -> ValidatorState {
     match head.body {
         _ if head.upgrade => ValidatorState::Upgrade,
-        BodyLength::Known(0) => ValidatorState::Head(Collector::default()),
+        BodyLength::Known(0) => ValidatorState::Head(HeadCollector::default()),
         BodyLength::Known(length) => ValidatorState::Length(length),
-        BodyLength::Chunked => ValidatorState::Chunked(Chunked::default()),
+        BodyLength::Chunked => ValidatorState::Chunked(ChunkedBody::default()),
     }
 }
 
-/// The bytes of a head so far, each checked on arrival so that the verdict does not hang on how they arrive.
+/// The bytes of a head so far, each checked on arrival, so that the result does not depend on
+/// chunking.
 #[derive(Debug, Default)]
-struct Collector {
+struct HeadCollector {
     head: Vec<u8>,
-    /// RFC 9112 section 2.2: one empty line before a request line is forgiven (old clients send one after a body).
-    forgave_empty_line: bool,
+    /// An empty line before a request line was accepted, once (RFC 9112 section 2.2; old clients
+    /// send one after a body).
+    skipped_empty_line: bool,
 }
 
-impl Collector {
-    /// Takes bytes up to the end of the head; says how many, and whether the head is complete.
+impl HeadCollector {
+    /// Takes bytes up to the end of the head; returns how many, and whether the head is complete.
     fn collect(&mut self, input: &[u8]) -> Result<(usize, bool), RequestError> {
         for (index, &byte) in input.iter().enumerate() {
             self.push(byte)?;
             if self.head == b"\r\n" {
-                self.forgive()?;
+                self.skip_empty_line()?;
             }
             if self.head.ends_with(b"\r\n\r\n") {
                 return Ok((index + 1, true));
@@ -243,11 +246,11 @@ impl Collector {
         Ok(())
     }
 
-    fn forgive(&mut self) -> Result<(), RequestError> {
-        if self.forgave_empty_line {
+    fn skip_empty_line(&mut self) -> Result<(), RequestError> {
+        if self.skipped_empty_line {
             return Err(RequestError::EmptyLine);
         }
-        self.forgave_empty_line = true;
+        self.skipped_empty_line = true;
         self.head.clear();
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! CRC32C (Castagnoli, reflected, RFC 3720 appendix B.4), of a header of at most 4 KiB, so a bit at a time is fast enough.
+//! CRC32C (Castagnoli, reflected, RFC 3720 appendix B.4), of a header of at most 4 KiB, so a bit at
+//! a time is fast enough.
 
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 

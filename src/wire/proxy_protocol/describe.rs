@@ -1,5 +1,5 @@
-//! What the TLVs of a header say, in one line for a log: names as nginx gives them (`$proxy_protocol_tlv_*`), the
-//! identifiers of cloud balancers among them, and the type's number for the rest.
+//! The TLVs of a header in one line for a log: nginx' names (`$proxy_protocol_tlv_*`), with
+//! identifiers of cloud balancers, and the type's number for the rest.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::v2::TYPE_NETNS;
 /// Bytes of one value that are shown.
 const MAX_VALUE_BYTES: usize = 64;
 
-/// `PP2_TYPE_AWS`; its first byte says of what kind the value is.
+/// `PP2_TYPE_AWS`; the first byte is the kind of the value.
 const AWS: u8 = 0xEA;
 const AWS_VPCE_ID: u8 = 0x01;
 /// `PP2_TYPE_AZURE`, as `AWS`.
@@ -25,8 +25,9 @@ const SUBTYPES_OF_SSL: [(u8, &str); 4] = [
     (0x25, "ssl_key_alg"),
 ];
 
-/// `aws_vpce_id=vpce-08d2bf15fac5001c9 unique_id=7`; what only a cloud or a site defines stands first. `None`: nothing is
-/// said. Only visible ASCII; a value that has anything else is written in hexadecimal digits.
+/// `aws_vpce_id=vpce-08d2bf15fac5001c9 unique_id=7`; types of a cloud or a site come first. `None`:
+/// there are no TLVs. Only visible ASCII; a value that has anything else is written in hexadecimal
+/// digits.
 pub fn describe(details: &Details) -> Option<String> {
     let mut line = String::new();
     for (kind, value) in details.others.iter() {

@@ -1,7 +1,8 @@
-//! The header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt, 2.2 of 2020-03-05): read and written.
+//! The header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt, 2.2 of
+//! 2020-03-05): read and written.
 //!
-//! [`read`] is given everything that has come so far and decides as soon as it can, never otherwise than it would with more:
-//! any chunking gives the same answer. Until it decides, all that was shown belongs to the header.
+//! [`read`] is given all bytes so far and decides as soon as it can, and never differently with
+//! more: any chunking gives the same result. Until it decides, all bytes belong to the header.
 
 mod checksum;
 mod describe;
@@ -18,11 +19,11 @@ pub use tlvs::Tlvs;
 pub use v1::encode as encode_v1;
 pub use v2::{encode as encode_v2, encode_local as encode_local_v2};
 
-/// The longest header that is read. Senders have a few hundred bytes; with the client's certificate in it some have several
-/// thousand.
+/// The longest header that is read. Senders have a few hundred bytes; with the client's certificate
+/// in it some have several thousand.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// What a connection's first bytes are.
+/// Result of reading a connection's first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderProgress {
     /// The header goes on; every byte shown is part of it.
@@ -32,10 +33,11 @@ pub enum HeaderProgress {
     Invalid(ProxyHeaderError),
 }
 
-/// Of whom the connection is.
+/// Origin of the connection, by its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The sender's own (LOCAL), or it does not say whose (UNKNOWN, UNSPEC): the socket's addresses count.
+    /// The sender's own connection (LOCAL), or of an unknown origin (UNKNOWN, UNSPEC): the socket's
+    /// addresses count.
     Local,
     Proxied(Box<Proxied>),
 }
@@ -44,7 +46,7 @@ pub enum ProxyHeader {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxied {
     pub addresses: Addresses,
-    /// Of version 2.
+    /// Details of a version 2 header.
     pub details: Details,
 }
 
@@ -59,7 +61,7 @@ pub enum Addresses {
     Unix,
 }
 
-/// What the TLVs say.
+/// Values of the TLVs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Details {
     /// `PP2_TYPE_AUTHORITY`: the name the client asked for, its SNI. At most 255 bytes.
@@ -70,24 +72,24 @@ pub struct Details {
     pub unique_id: Option<Vec<u8>>,
     /// `PP2_TYPE_SSL`.
     pub tls: Option<SslDetails>,
-    /// The types that mean nothing here, such as those of cloud balancers. Padding and checksum are not among them.
+    /// Types without a meaning here, such as those of cloud balancers. Not padding and checksum.
     pub others: Tlvs,
 }
 
-/// What the client used towards the sender.
+/// TLS between the client and the sender.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SslDetails {
     /// The connection is over TLS; without it the rest says nothing.
     pub over_tls: bool,
     /// The client showed a certificate on this connection.
     pub certificate: bool,
-    /// It showed one in this TLS session, perhaps on an earlier connection.
+    /// The client showed one in this TLS session, perhaps on an earlier connection.
     pub certificate_in_session: bool,
-    /// 0: the certificate was verified; else the sender's reason, or that there was none.
+    /// 0: the certificate was verified; else it was not, or there was none.
     pub verify: u32,
     /// Such as `TLSv1.3`.
     pub version: Option<String>,
-    /// Its other sub-TLVs: common name, cipher, certificate.
+    /// The other sub-TLVs: common name, cipher, certificate.
     pub others: Tlvs,
 }
 
@@ -130,7 +132,7 @@ pub fn read(bytes: &[u8]) -> HeaderProgress {
     }
 }
 
-/// What has been read: `None` while the header goes on.
+/// Result of a read: `None` while the header is incomplete.
 type Read = Result<Option<(ProxyHeader, usize)>, ProxyHeaderError>;
 
 /// # Errors

@@ -1,10 +1,11 @@
-//! TLVs of version 2 as they stand in a header: a byte of type, two of length, the value.
+//! TLVs of version 2 as they are in a header: a byte of type, two of length, the value.
 
 use std::sync::Arc;
 
 use super::ProxyHeaderError;
 
-/// TLVs kept byte by byte to be passed on, in their order; shared by all that tell of the same client.
+/// TLVs kept as they came, to be passed on in their order; shared by all records of the same
+/// client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tlvs(Option<Arc<[u8]>>);
 
@@ -12,10 +13,6 @@ impl Tlvs {
     /// `bytes` are whole TLVs. None of them takes no allocation.
     pub(super) fn of(bytes: &[u8]) -> Tlvs {
         Tlvs((!bytes.is_empty()).then(|| bytes.into()))
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
     }
 
     /// All of them, as they stand in a header.

@@ -22,7 +22,7 @@ pub fn read(bytes: &[u8]) -> Read {
         [b'\r', b'\n', ..] => {}
         [] | [b'\r'] if line.len() == MAX_LINE_BYTES => return Err(ProxyHeaderError::LineTooLong),
         [] | [b'\r'] => return Ok(None),
-        // No line of a sender ends by one of the two alone; what follows would not mend it.
+        // A line that ends with one of the two alone is invalid, whatever follows.
         _ => return Err(ProxyHeaderError::Line),
     }
     let text = line.get(..end).and_then(|line| str::from_utf8(line).ok());
@@ -66,7 +66,8 @@ fn read_port(text: &str) -> Option<u16> {
     (port.to_string() == text).then_some(port)
 }
 
-/// The line for a connection with these addresses; `None` says UNKNOWN, as of a unix client.
+/// Encodes the line of a connection with these addresses; `None` means UNKNOWN, as for a unix
+/// client.
 pub fn encode(addresses: Option<Addresses>) -> Vec<u8> {
     let Some(Addresses::Ip {
         source,

@@ -36,7 +36,8 @@ const CLIENT_SSL: u8 = 0x01;
 const CLIENT_CERT_CONN: u8 = 0x02;
 const CLIENT_CERT_SESS: u8 = 0x04;
 
-/// Each field is looked at as soon as it is there, in the order of the bytes: so more of them never changes the answer.
+/// Reads a header. Each field is checked as soon as it is there, in the order of the bytes, so that
+/// more bytes never change the result.
 pub fn read(bytes: &[u8]) -> Read {
     expect_signature(bytes, SIGNATURE)?;
     let is_local = match bytes.get(12) {
@@ -64,10 +65,11 @@ pub fn read(bytes: &[u8]) -> Read {
     let Some(header) = bytes.get(..length) else {
         return Ok(None);
     };
-    // LOCAL and UNSPEC: what follows is to be skipped.
-    let header = match is_local || family >> 4 == 0 {
-        true => ProxyHeader::Local,
-        false => ProxyHeader::Proxied(Box::new(proxied(header, family >> 4)?)),
+    // LOCAL and UNSPEC: the rest is to be skipped.
+    let header = if is_local || family >> 4 == 0 {
+        ProxyHeader::Local
+    } else {
+        ProxyHeader::Proxied(Box::new(proxied(header, family >> 4)?))
     };
     Ok(Some((header, length)))
 }
@@ -131,7 +133,7 @@ fn details(header: &[u8], mut rest: &[u8]) -> Result<Details, ProxyHeaderError> 
             TYPE_SSL => details.tls = Some(client_tls(value)?),
             TYPE_CRC32C => verify(header, value, header.len() - rest.len())?,
             TYPE_NOOP => {}
-            // A network namespace, or one that nobody here knows.
+            // A network namespace, or an unknown type.
             _ => push(&mut others, kind, value),
         }
     }
@@ -168,23 +170,22 @@ fn client_tls(mut value: &[u8]) -> Result<SslDetails, ProxyHeaderError> {
 
 /// Compares the checksum, which ends at `end`, with that of the header with zeros in its place.
 fn verify(header: &[u8], value: &[u8], end: usize) -> Result<(), ProxyHeaderError> {
-    let told = value.try_into().map(u32::from_be_bytes);
-    let told = told.map_err(|_| ProxyHeaderError::Tlv)?;
-    let place = end - 4..end;
+    let received = value.try_into().map(u32::from_be_bytes);
+    let received = received.map_err(|_| ProxyHeaderError::Tlv)?;
+    let field = end - 4..end;
     let zeroed = header.iter().enumerate();
-    let zeroed = zeroed.map(|(at, byte)| if place.contains(&at) { 0 } else { *byte });
-    match crc32c(zeroed) == told {
-        true => Ok(()),
-        false => Err(ProxyHeaderError::Checksum),
-    }
+    let zeroed = zeroed.map(|(at, byte)| if field.contains(&at) { 0 } else { *byte });
+    let is_right = crc32c(zeroed) == received;
+    is_right.then_some(()).ok_or(ProxyHeaderError::Checksum)
 }
 
-/// The header of the sender's own connection, such as a check.
+/// Encodes the header of the sender's own connection, such as a check.
 pub fn encode_local() -> Vec<u8> {
     finished(LOCAL, 0, Vec::new())
 }
 
-/// The header, with a checksum. Without IP addresses, as of a unix client, the family is UNSPEC: few receivers know another.
+/// Encodes the header, with a checksum. Without IP addresses, as for a unix client, the family is
+/// UNSPEC: few receivers know another.
 pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
     let mut body = Vec::with_capacity(128);
     let family = match addresses {
@@ -194,30 +195,23 @@ pub fn encode(addresses: Option<Addresses>, details: &Details) -> Vec<u8> {
         }) => push_addresses(&mut body, source, destination),
         Some(Addresses::Unix) | None => 0,
     };
-    let Details {
-        authority,
-        alpn,
-        unique_id,
-        tls,
-        others,
-    } = details;
-    if let Some(alpn) = alpn {
+    if let Some(alpn) = &details.alpn {
         push(&mut body, TYPE_ALPN, alpn);
     }
-    if let Some(authority) = authority {
+    if let Some(authority) = &details.authority {
         push(&mut body, TYPE_AUTHORITY, authority.as_bytes());
     }
-    if let Some(id) = unique_id {
+    if let Some(id) = &details.unique_id {
         push(&mut body, TYPE_UNIQUE_ID, id);
     }
-    if let Some(tls) = tls {
+    if let Some(tls) = &details.tls {
         push(&mut body, TYPE_SSL, &encoded_tls(tls));
     }
-    body.extend(others.bytes());
+    body.extend(details.others.bytes());
     finished(PROXY, family, body)
 }
 
-/// Gives the family and transport.
+/// Appends the addresses and returns family and transport.
 fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) -> u8 {
     let (source, destination) = one_family(source, destination);
     for ip in [source.ip(), destination.ip()] {
@@ -228,9 +222,10 @@ fn push_addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAdd
     }
     body.extend(source.port().to_be_bytes());
     body.extend(destination.port().to_be_bytes());
-    match source.is_ipv4() {
-        true => INET_STREAM,
-        false => INET6_STREAM,
+    if source.is_ipv4() {
+        INET_STREAM
+    } else {
+        INET6_STREAM
     }
 }
 
@@ -250,7 +245,7 @@ fn encoded_tls(tls: &SslDetails) -> Vec<u8> {
     value
 }
 
-/// Puts the fixed part before `body` and the checksum behind it.
+/// Adds the fixed part before `body` and the checksum behind it.
 fn finished(command: u8, family: u8, mut body: Vec<u8>) -> Vec<u8> {
     push(&mut body, TYPE_CRC32C, &[0; 4]);
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);

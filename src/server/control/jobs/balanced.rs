@@ -50,7 +50,7 @@ impl<'a> UntilBalanced<'a> {
             relay,
             progress: vec![MoveProgress::default(); plan.overloaded.len()],
             backends: HashMap::new(),
-            _shift: plan.pool.relieve(backends),
+            _shift: plan.pool.shift_traffic_from(backends),
         }
     }
 

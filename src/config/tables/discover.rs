@@ -1,0 +1,186 @@
+//! `discover = {...}`: backends from DNS.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::config::address::{host_and_port, host_name};
+use crate::config::declare::Parts;
+use crate::config::defaults::{DISCOVER_TIMEOUT, MAX_TTL, MIN_TTL, WEIGHT_MAX};
+use crate::config::reader::TableReader;
+use crate::config::spec::{COUNT_MAX, DAY, HOUR, number, text, texts, time};
+use crate::config::value_types;
+
+table! {
+    /// Backends from DNS: either `dns` or `srv`. An error or an empty answer keeps the last good
+    /// set.
+    pub struct Discover {
+        /// Name servers to ask; none = the system's.
+        nameservers: Vec<SocketAddr> =
+            texts("an IP address such as \"10.0.0.53\" or \"10.0.0.53:5353\""),
+            default(Vec::new()) by value_types::texts(read_nameserver);
+        /// Least time between two lookups, whatever the records say.
+        ///
+        /// Floor for zones that answer with a TTL of 0.
+        min_ttl: Duration = time(100, DAY), default(MIN_TTL);
+        /// Longest time between two lookups.
+        ///
+        /// A change of the set is seen after this at the latest, however long its TTL.
+        max_ttl: Duration = time(100, DAY), default(MAX_TTL);
+        /// Time limit of one lookup, over all name servers.
+        timeout: Duration = time(10, HOUR), default(DISCOVER_TIMEOUT);
+        /// Weight of every backend that `dns` finds; SRV records have their own.
+        ///
+        /// All alike.
+        weight: u16 = number(0, WEIGHT_MAX), default(1);
+        /// Live connections at once on every backend that is found; 0 = no own limit.
+        max_connections: u64 = number(0, COUNT_MAX), default(0);
+    }
+    parts {
+        /// Name of which every A and AAAA record is a backend, on this port.
+        dns: Option<DiscoverSource> =
+            text("a host name and a port, such as \"chat.internal:9501\""),
+            optional by value_types::text(read_dns);
+        /// Name of which every SRV record is a backend with its target, port and weight. Records
+        /// above the lowest priority are backups.
+        srv: Option<DiscoverSource> = text("a service name, such as \"_ws._tcp.chat.internal\""),
+            optional by value_types::text(read_service);
+    }
+    with {
+        /// Records that are looked up.
+        source: DiscoverSource,
+    }
+    rules choose_source;
+}
+
+/// Records that are looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiscoverSource {
+    /// Every A and AAAA record is a backend.
+    Dns { host: String, port: u16 },
+    /// SRV: target, port, weight; priorities above the lowest become `backup`.
+    Srv { name: String },
+}
+
+fn choose_source(table: &TableReader<'_>, discover: &mut Parts<Discover>) {
+    match (table.has("dns"), table.has("srv")) {
+        (true, true) => table.conflict("srv", "`dns` is given too; give one of them"),
+        (false, false) => table.missing("dns", "nothing to look up", "`dns` or `srv`"),
+        (false, true) => table.conflict("weight", "SRV records have weights of their own"),
+        (true, false) => {}
+    }
+    let dns = discover.dns.take().flatten();
+    discover.source = dns.or(discover.srv.take().flatten());
+    if discover.min_ttl > discover.max_ttl {
+        table.conflict(
+            table.first_of(["min_ttl", "max_ttl"]),
+            "`min_ttl` is longer than `max_ttl`",
+        );
+    }
+}
+
+fn read_dns(text: &str) -> Result<DiscoverSource, &'static str> {
+    host_and_port(text).map(|(host, port)| DiscoverSource::Dns { host, port })
+}
+
+fn read_service(text: &str) -> Result<DiscoverSource, &'static str> {
+    if text.contains(':') {
+        return Err("SRV records have ports of their own");
+    }
+    host_name(text).map(|name| DiscoverSource::Srv { name })
+}
+
+fn read_nameserver(text: &str) -> Result<SocketAddr, &'static str> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Ok(SocketAddr::new(ip, DNS_PORT)),
+        Err(_) => text.parse().map_err(|_| "it is not an IP address"),
+    }
+}
+
+/// RFC 1035.
+const DNS_PORT: u16 = 53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::error::ErrorKind;
+    use crate::config::testing::{each_refused, pool, right};
+
+    fn discover(keys: &str) -> String {
+        pool(&format!("discover = {{ {keys} }}"))
+    }
+
+    #[test]
+    fn each_wrong_value_is_refused() {
+        each_refused([
+            (
+                discover("min_ttl = \"1s\""),
+                "pool.p.discover.dns",
+                ErrorKind::Missing,
+            ),
+            (
+                discover("dns = \"a:1\", srv = \"_a._tcp.b\""),
+                "pool.p.discover.srv",
+                ErrorKind::Conflict,
+            ),
+            (
+                discover("dns = \"a\""),
+                "pool.p.discover.dns",
+                ErrorKind::Value,
+            ),
+            (
+                discover("dns = \"10.0.0.1:80\""),
+                "pool.p.discover.dns",
+                ErrorKind::Value,
+            ),
+            (
+                discover("srv = \"_a._tcp.b:80\""),
+                "pool.p.discover.srv",
+                ErrorKind::Value,
+            ),
+            (
+                discover("srv = \"_a._tcp.b\", weight = 2"),
+                "pool.p.discover.weight",
+                ErrorKind::Conflict,
+            ),
+            (
+                discover("dns = \"a:1\", nameservers = [\"dns.internal\"]"),
+                "pool.p.discover.nameservers[0]",
+                ErrorKind::Value,
+            ),
+            (
+                discover("dns = \"a:1\", nameservers = \"10.0.0.1\""),
+                "pool.p.discover.nameservers",
+                ErrorKind::Type,
+            ),
+            (
+                discover("dns = \"a:1\", min_ttl = \"10m\""),
+                "pool.p.discover.min_ttl",
+                ErrorKind::Conflict,
+            ),
+            (
+                discover("dns = \"a:1\", max_ttl = \"500ms\""),
+                "pool.p.discover.max_ttl",
+                ErrorKind::Conflict,
+            ),
+            (
+                discover("dns = \"a:1\", min_ttl = \"1ms\""),
+                "pool.p.discover.min_ttl",
+                ErrorKind::Value,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn name_servers_have_a_port_or_that_of_dns() {
+        let text =
+            discover("dns = \"a:1\", nameservers = [\"10.0.0.53\", \"::1\", \"[::1]:5353\"]");
+        let config = right(&text);
+        let discover = config.pools["p"].discover.as_ref().unwrap();
+        let nameservers: Vec<_> = discover
+            .nameservers
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect();
+        assert_eq!(nameservers, ["10.0.0.53:53", "[::1]:53", "[::1]:5353"]);
+    }
+}

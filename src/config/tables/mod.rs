@@ -1,0 +1,81 @@
+//! Tables of the file: one module each, with the declaration of its keys and the rules between
+//! them.
+//!
+//! Rules that need the whole file stand in `validate`.
+
+mod access_log;
+mod admin;
+mod admin_token;
+mod admission;
+mod backend;
+mod backend_tls;
+mod balance;
+mod check;
+mod check_expect;
+mod check_headers;
+mod check_kind;
+mod check_rules;
+mod discover;
+mod failover;
+mod global;
+mod listener;
+mod listener_tls;
+mod long_life;
+mod outlier;
+mod pool;
+mod rebalance;
+mod resume;
+mod retry_after;
+mod route;
+mod socket;
+mod socket_file;
+mod sticky;
+mod tag;
+
+pub use access_log::*;
+pub use admin::*;
+pub use admin_token::*;
+pub use admission::*;
+pub use backend::*;
+pub use backend_tls::*;
+pub use balance::*;
+pub use check::*;
+pub use check_expect::*;
+pub use check_kind::*;
+pub use discover::*;
+pub use failover::*;
+pub use global::*;
+pub use listener::*;
+pub use listener_tls::*;
+pub use long_life::*;
+pub use outlier::*;
+pub use pool::*;
+pub use rebalance::*;
+pub use resume::*;
+pub use retry_after::*;
+pub use route::*;
+pub use socket::*;
+pub use socket_file::*;
+pub use sticky::*;
+pub use tag::*;
+
+pub(super) use pool::pools;
+
+table! {
+    /// Configuration of Evenkeel, a load balancer for connections that last.
+    pub struct Config {
+        /// The process.
+        global: Global, nested;
+        /// A line per connection.
+        access_log: AccessLog, nested;
+        /// Bound addresses, each with its protocol, TLS and rules.
+        listeners as "listener": Vec<Listener>, required;
+        /// Named sets of backends.
+        pools as "pool": Pools, given;
+        /// Endpoint of the operator: state, drain, reload, metrics. Without it there is none.
+        admin: Option<Admin>, optional;
+        /// `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only. Without it:
+        /// on the admin endpoint only.
+        metrics: Option<Metrics>, optional;
+    }
+}
