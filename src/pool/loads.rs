@@ -24,7 +24,7 @@ pub struct BackendLoad {
 
 /// Keeps new connections away from some backends, as far as others can take them, until dropped.
 #[derive(Debug)]
-pub(crate) struct TrafficShift {
+pub struct TrafficShift {
     pool: Arc<Pool>,
     backends: Vec<Arc<Backend>>,
 }
