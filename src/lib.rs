@@ -38,6 +38,6 @@ pub mod proxy;
 
 pub(crate) mod server;
 
-pub mod admin;
+mod admin;
 
 pub mod cli;

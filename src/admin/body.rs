@@ -1,4 +1,4 @@
-//! Reads a request's body, bounded in size and time.
+//! Reader of request bodies, bounded in size and time.
 
 use std::time::Duration;
 
@@ -12,33 +12,34 @@ use tokio::time::timeout;
 
 use super::reply::ApiError;
 
-/// Far more than any change needs.
+/// Limit of a change's body: far more than any needs.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Read and thrown away behind that, so that a client gets to read the refusal before the connection closes.
+/// Bytes beyond the limit that are read and discarded, so that a client can read the refusal before
+/// the connection closes.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
-/// Together with the head's time this makes 10 s for a whole request.
+/// Time for a body; with that of the head, a whole request has 10 s.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The body of a change that has nothing to say.
+/// Body of a change without parameters.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmptyBody {}
 
-/// As [`read_json_of`], of the size that changes have.
-pub(super) async fn read_json<T, B>(body: B) -> Result<T, ApiError>
-where
-    T: DeserializeOwned,
-    B: Body<Data = Bytes> + Unpin,
-{
+/// Body of a request, of any source.
+pub(super) trait ApiBody: Body<Data = Bytes> + Unpin {}
+
+impl<B: Body<Data = Bytes> + Unpin> ApiBody for B {}
+
+/// Reads a body of at most [`MAX_BODY_BYTES`].
+pub(super) async fn read_json<T: DeserializeOwned>(body: impl ApiBody) -> Result<T, ApiError> {
     read_json_of(body, MAX_BODY_BYTES).await
 }
 
-/// Nothing counts as `{}`. Unknown keys are errors where `T` says so.
-pub(super) async fn read_json_of<T, B>(body: B, max_bytes: usize) -> Result<T, ApiError>
-where
-    T: DeserializeOwned,
-    B: Body<Data = Bytes> + Unpin,
-{
+/// Reads a body; an empty one counts as `{}`. Unknown keys are errors where `T` says so.
+pub(super) async fn read_json_of<T: DeserializeOwned>(
+    body: impl ApiBody,
+    max_bytes: usize,
+) -> Result<T, ApiError> {
     let read = timeout(BODY_TIMEOUT, read(body, max_bytes)).await;
     let bytes = read.map_err(|_| {
         let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
@@ -59,10 +60,7 @@ where
         })
 }
 
-async fn read<B: Body<Data = Bytes> + Unpin>(
-    mut body: B,
-    max_bytes: usize,
-) -> Result<Bytes, ApiError> {
+async fn read(mut body: impl ApiBody, max_bytes: usize) -> Result<Bytes, ApiError> {
     let mut kept = BytesMut::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
@@ -93,7 +91,7 @@ mod tests {
 
     async fn status(body: &[u8]) -> Option<StatusCode> {
         let body = Full::new(Bytes::copy_from_slice(body));
-        read_json::<EmptyBody, _>(body)
+        read_json::<EmptyBody>(body)
             .await
             .err()
             .map(|failure| failure.status)
@@ -130,7 +128,7 @@ mod tests {
         let silent = http_body_util::StreamBody::new(futures_util::stream::pending::<
             Result<hyper::body::Frame<Bytes>, std::io::Error>,
         >());
-        let failure = read_json::<EmptyBody, _>(silent).await.unwrap_err();
+        let failure = read_json::<EmptyBody>(silent).await.unwrap_err();
         assert_eq!(failure.status, StatusCode::REQUEST_TIMEOUT);
     }
 }

@@ -1,20 +1,18 @@
-//! The connection table for the operator: a page of it, and the end of one connection.
+//! Connection table for the operator: pages of it, and closing one connection.
 //!
-//! What is listed is what the relay holds: established connections. One in set-up has a deadline of its own.
+//! The relay's connections are listed: the established ones. A connection in set-up has a deadline.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::Body;
 use tracing::info;
 
-use super::body::{EmptyBody, read_json};
+use super::body::{ApiBody, EmptyBody, read_json};
 use super::query::{Listing, SortKey};
 use super::reply::{ApiError, Reply, json};
 use super::view::ClosedView;
-use super::{known, look};
+use super::{filter_names, snapshot};
 use crate::relay::{CloseFrame, ConnectionInfo, Cursor, Filter, MAX_PAGE, TablePage};
 use crate::server::Server;
 
@@ -25,15 +23,15 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
         sort,
         limit,
     } = Listing::parse(query.unwrap_or_default()).map_err(ApiError::bad_request)?;
-    known::verify(server, &filter).await?;
+    filter_names::verify(server, &filter).await?;
     let page = match sort {
         None => server.relay().list(filter, from, limit).await,
         Some(sort) => first(server, filter, sort, limit).await,
     };
-    Ok(json(StatusCode::OK, &look::connections(server, &page)))
+    Ok(json(StatusCode::OK, &snapshot::connections(server, &page)))
 }
 
-/// Goes over the whole table and keeps the first `limit`.
+/// Reads the whole table and keeps the first `limit`.
 async fn first(server: &Server, filter: Filter, sort: SortKey, limit: usize) -> TablePage {
     let rank = |one: &ConnectionInfo| match sort {
         SortKey::Age => u128::from(one.summary.age.as_nanos() as u64),
@@ -54,11 +52,12 @@ async fn first(server: &Server, filter: Filter, sort: SortKey, limit: usize) -> 
     kept
 }
 
-pub(super) async fn close<B>(server: &Arc<Server>, id: &str, body: B) -> Result<Reply, ApiError>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    read_json::<EmptyBody, _>(body).await?;
+pub(super) async fn close(
+    server: &Arc<Server>,
+    id: &str,
+    body: impl ApiBody,
+) -> Result<Reply, ApiError> {
+    read_json::<EmptyBody>(body).await?;
     let unknown = || ApiError::not_found(format!("no established connection {id:?}"));
     let number: u64 = id.parse().map_err(|_| unknown())?;
     let one = Filter {

@@ -1,7 +1,12 @@
-//! One bound address of the admin side: accepts, shakes hands, serves HTTP/1. Everything a client may take is
-//! bounded: connections, the time of a head, a body and an answer, and their sizes. It runs apart from the data
-//! path and from the health of the server; a connection that panics ends alone.
+//! Endpoint on one address of the admin side: accepts, shakes hands, serves HTTP/1.
+//!
+//! All that a client can take is bounded: connections, the time of a head, a body and an answer,
+//! and their sizes. The endpoint is independent of the data path; a connection that panics ends
+//! alone.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,6 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,35 +30,35 @@ use super::guard::EndpointGuard;
 use super::stall::Unstalled;
 use crate::config::Bind;
 use crate::net::fds::MAX_ENDPOINT_CONNECTIONS;
-use crate::net::{Bound, HALF_OPEN_TIME, Incoming, Stream};
+use crate::net::{Bound, HALF_OPEN_TIME, Incoming, Peer, Stream};
 use crate::tls::describe_handshake_error;
 
-/// Drains that wait hold a connection each, and must not shut out a probe.
-const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::api::MAX_WAITERS);
-/// A TLS handshake or a request head, also the idle time between two requests. Half of the 10 s that a whole
-/// request may take.
+// Drains that wait hold a connection each, and must not shut out a probe.
+const _: () = assert!(MAX_ENDPOINT_CONNECTIONS >= 2 * super::operate::MAX_WAITERS);
+/// Time for a TLS handshake or a request head, and between two requests: half of the 10 s that a
+/// whole request has.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// What a head may hold; more is answered with 431.
+/// Limit of a head; a larger one is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// For the rest of an answer, where a connection has to leave.
+/// Time for the rest of an answer, where a connection has to close.
 const LEAVE_GRACE: Duration = Duration::from_millis(100);
-/// Before accepting again after an error: no descriptor is free, and one may be soon.
+/// Pause after an error of accept: no descriptor is free, and one may be soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The kernel's queue of connections not yet accepted.
+/// Length of the kernel's queue of connections not yet accepted.
 pub(super) const BACKLOG: u32 = 128;
 
 const SLOW_HEAD: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 54\r\n\
     connection: close\r\n\r\n{\"error\": \"the head did not arrive within 5 seconds\"}\n";
 
-/// Dropping it stops accepting; requests in progress are finished.
+/// Running endpoint. Dropping it stops accepting; requests in progress are finished.
 pub(super) struct HttpEndpoint {
-    /// As the configuration says, to see a change.
+    /// Address in the configuration, to see a change.
     pub configured: Bind,
-    /// The real address.
+    /// Real address.
     pub local: Bind,
-    gate: Arc<ArcSwap<EndpointGuard>>,
-    /// Whoever accepts holds it.
+    guard: Arc<ArcSwap<EndpointGuard>>,
+    /// Weak: the accept loop owns the socket.
     bound: Weak<Bound>,
     _stop: DropGuard,
 }
@@ -62,14 +68,14 @@ impl HttpEndpoint {
         runtime: &Handle,
         configured: Bind,
         bound: Arc<Bound>,
-        gate: EndpointGuard,
+        guard: EndpointGuard,
         api: Api,
     ) -> HttpEndpoint {
         let local = bound.local().clone();
-        let gate = Arc::new(ArcSwap::from_pointee(gate));
+        let guard = Arc::new(ArcSwap::from_pointee(guard));
         let stop = CancellationToken::new();
         let shared = Arc::new(EndpointShared {
-            gate: Arc::clone(&gate),
+            guard: Arc::clone(&guard),
             api,
             stop: stop.clone(),
         });
@@ -78,7 +84,7 @@ impl HttpEndpoint {
         HttpEndpoint {
             configured,
             local,
-            gate,
+            guard,
             bound: held,
             _stop: stop.drop_guard(),
         }
@@ -88,13 +94,13 @@ impl HttpEndpoint {
         self.bound.upgrade()
     }
 
-    /// Gives what comes to the endpoint that has taken its place, and stops when the handshakes
+    /// Leaves new connections to the endpoint that replaces this one, and stops when the handshakes
     /// under way have had their time.
     pub fn leave(self, runtime: &Handle) {
         if let Some(bound) = self.bound()
             && let Err(error) = bound.stop_accepting()
         {
-            debug!(%error, "admin: connections that come while the old address closes are reset");
+            debug!(%error, "admin: new connections to the old address are reset while it closes");
         }
         runtime.spawn(async move {
             sleep(HALF_OPEN_TIME).await;
@@ -102,78 +108,92 @@ impl HttpEndpoint {
         });
     }
 
-    /// Rules for the next request; TLS for the next connection.
-    pub fn update(&self, gate: EndpointGuard) {
-        self.gate.store(Arc::new(gate));
+    /// Sets the rules of the next request, and the TLS of the next connection.
+    pub fn update(&self, guard: EndpointGuard) {
+        self.guard.store(Arc::new(guard));
     }
 }
 
 struct EndpointShared {
-    gate: Arc<ArcSwap<EndpointGuard>>,
+    guard: Arc<ArcSwap<EndpointGuard>>,
     api: Api,
     stop: CancellationToken,
 }
 
 impl EndpointShared {
-    fn denies(&self, stream: &Stream) {
+    /// Lets a connection in that `allow` and `deny` admit.
+    fn admit(
+        &self,
+        (socket, peer): (OwnedFd, Peer),
+        connections: &Arc<EndpointConnections>,
+        permit: OwnedSemaphorePermit,
+    ) -> io::Result<Option<(Stream, EndpointConnection)>> {
+        let stream = Stream::from_owned_fd(socket, peer)?;
+        let guard = self.guard.load();
+        if guard.admits(peer.ip()) {
+            return Ok(Some((stream, connections.enter(peer, permit))));
+        }
         debug!(reason = "denied", "admin: connection refused");
-        self.gate.load().refused(&self.api.refused).denied();
+        let denied = &guard.refused(&self.api.refused).denied;
+        denied.fetch_add(1, Relaxed);
         stream.reset_on_close();
+        Ok(None)
     }
 
-    fn shows_out(&self) {
-        debug!(reason = "silent", "admin: connection leaves its place");
-        self.gate.load().refused(&self.api.refused).silent();
+    fn count_silent(&self) {
+        debug!(reason = "silent", "admin: silent connection closed");
+        let guard = self.guard.load();
+        let silent = &guard.refused(&self.api.refused).silent;
+        silent.fetch_add(1, Relaxed);
     }
 }
 
 async fn accept(bound: Arc<Bound>, shared: Arc<EndpointShared>) {
-    let room = EndpointConnections::new(MAX_ENDPOINT_CONNECTIONS);
+    let connections = EndpointConnections::new(MAX_ENDPOINT_CONNECTIONS);
     let Some(incoming) = join(&bound, &shared.stop).await else {
         return;
     };
     loop {
-        // Cancel safe: neither waiting for room nor accept loses a connection.
+        // Cancel safe: neither waiting for a permit nor accept loses a connection.
         let accepted = tokio::select! {
-            accepted = accept_one(&bound, &incoming, &room, &shared) => accepted,
+            accepted = accept_one(&bound, &incoming, &connections, &shared) => accepted,
             () = shared.stop.cancelled() => break,
         };
-        if let Some((stream, guest)) = accepted {
-            let shared = Arc::clone(&shared);
-            tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
+        if let Some((stream, client)) = accepted {
+            spawn_serve(stream, client, &shared);
         }
     }
     drop(incoming);
-    serve_queued(&bound, &room, &shared).await;
+    serve_queued(&bound, &connections, &shared).await;
 }
 
-/// The close would reset what the kernel has queued.
+/// Serves the connections that the kernel has queued: the close would reset them.
 async fn serve_queued(
     bound: &Bound,
-    room: &Arc<EndpointConnections>,
+    connections: &Arc<EndpointConnections>,
     shared: &Arc<EndpointShared>,
 ) {
     for _ in 0..=BACKLOG {
-        let Some(place) = room.place().await else {
+        let Some(permit) = connections.permit().await else {
             return;
         };
         let Ok(Some((socket, peer))) = bound.try_accept() else {
             return;
         };
-        let client = peer.ip();
-        let Ok(stream) = Stream::from_owned_fd(socket, peer) else {
+        let Ok(Some((stream, client))) = shared.admit((socket, peer), connections, permit) else {
             continue;
         };
-        if !shared.gate.load().admits(client) {
-            shared.denies(&stream);
-            continue;
-        }
-        let (guest, shared) = (room.enter(peer, place), Arc::clone(shared));
-        tokio::spawn(async move { serve(stream, Arc::new(guest), &shared).await });
+        spawn_serve(stream, client, shared);
     }
 }
 
-/// Joins the listening socket to this runtime, as soon as there is a descriptor for it; `None`: stopped before.
+fn spawn_serve(stream: Stream, client: EndpointConnection, shared: &Arc<EndpointShared>) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move { serve(stream, Arc::new(client), &shared).await });
+}
+
+/// Registers the listening socket with this runtime, as soon as there is a descriptor for it;
+/// `None`: stopped before.
 async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
     loop {
         match bound.incoming() {
@@ -193,21 +213,14 @@ async fn join(bound: &Bound, stop: &CancellationToken) -> Option<Incoming> {
 async fn accept_one(
     bound: &Bound,
     incoming: &Incoming,
-    room: &Arc<EndpointConnections>,
+    connections: &Arc<EndpointConnections>,
     shared: &EndpointShared,
 ) -> Option<(Stream, EndpointConnection)> {
-    // Before there is a client for it: the last place is kept free.
-    let place = room.place().await?;
-    let accepted = incoming
-        .accept()
-        .await
-        .and_then(|(socket, peer)| Ok((Stream::from_owned_fd(socket, peer)?, peer)));
-    match accepted {
-        Ok((stream, peer)) if !shared.gate.load().admits(peer.ip()) => {
-            shared.denies(&stream);
-            None
-        }
-        Ok((stream, peer)) => Some((stream, room.enter(peer, place))),
+    // Acquired before a client is accepted, so that none is accepted without one.
+    let permit = connections.permit().await?;
+    let accepted = incoming.accept().await;
+    match accepted.and_then(|accepted| shared.admit(accepted, connections, permit)) {
+        Ok(admitted) => admitted,
         Err(error) => {
             warn!(bind = %bound.local(), %error, "admin endpoint cannot accept");
             sleep(ACCEPT_PAUSE).await;
@@ -216,18 +229,18 @@ async fn accept_one(
     }
 }
 
-async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<EndpointShared>) {
-    let terminator = shared.gate.load().tls().cloned();
+async fn serve(stream: Stream, client: Arc<EndpointConnection>, shared: &Arc<EndpointShared>) {
+    let terminator = shared.guard.load().tls().cloned();
     let Some(terminator) = terminator else {
-        return serve_http(stream, false, guest, shared).await;
+        return serve_http(stream, false, client, shared).await;
     };
     let acceptor = TlsAcceptor::from(terminator.config());
-    let shaken = tokio::select! {
-        shaken = timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken,
-        () = guest.leave.cancelled() => return shared.shows_out(),
+    let handshake = tokio::select! {
+        handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => handshake,
+        () = client.leave.cancelled() => return shared.count_silent(),
     };
-    match shaken {
-        Ok(Ok(stream)) => serve_http(stream, true, guest, shared).await,
+    match handshake {
+        Ok(Ok(stream)) => serve_http(stream, true, client, shared).await,
         Ok(Err(error)) => debug!(
             error = describe_handshake_error(&error),
             "admin: tls handshake failed"
@@ -239,19 +252,22 @@ async fn serve(stream: Stream, guest: Arc<EndpointConnection>, shared: &Arc<Endp
 async fn serve_http<S>(
     stream: S,
     secure: bool,
-    guest: Arc<EndpointConnection>,
+    client: Arc<EndpointConnection>,
     shared: &Arc<EndpointShared>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answering = (Arc::clone(shared), Arc::clone(&guest));
+    let answering = (Arc::clone(shared), Arc::clone(&client));
     let service = service_fn(move |request: Request<Body>| {
-        let (shared, guest) = answering.clone();
+        let (shared, client) = answering.clone();
         async move {
-            guest.speak();
-            let gate = shared.gate.load_full();
-            let reply = shared.api.answer(&gate, secure, guest.peer, request).await;
-            guest.fall_silent();
+            client.speak();
+            let guard = shared.guard.load_full();
+            let reply = shared
+                .api
+                .answer(&guard, secure, client.peer, request)
+                .await;
+            client.fall_silent();
             Ok::<_, std::convert::Infallible>(reply)
         }
     });
@@ -269,15 +285,16 @@ async fn serve_http<S>(
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             (&mut connection).await
         }
-        () = guest.leave.cancelled() => {
-            shared.shows_out();
-            if !guest.has_spoken() {
+        () = client.leave.cancelled() => {
+            shared.count_silent();
+            if !client.has_spoken() {
                 return;
             }
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            match guest.is_silent() {
-                true => timeout(LEAVE_GRACE, &mut connection).await.unwrap_or(Ok(())),
-                false => (&mut connection).await,
+            if client.is_silent() {
+                timeout(LEAVE_GRACE, &mut connection).await.unwrap_or(Ok(()))
+            } else {
+                (&mut connection).await
             }
         }
     };

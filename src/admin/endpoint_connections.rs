@@ -1,5 +1,5 @@
-//! Places of one endpoint's connections. Once all are taken, a silent connection gives its place
-//! up: silence must lock neither a probe nor the operator out.
+//! Permits of one endpoint's connections. Once all are taken, a silent connection is closed for the
+//! next one: silence must lock out neither a probe nor the operator.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,56 +12,57 @@ use crate::base::silence_queue::{SilenceQueue, SilentId};
 use crate::base::source_prefix::SourcePrefix;
 use crate::net::Peer;
 
-/// Bits of an address that make a source, of IPv4 and IPv6.
+/// Prefix lengths of a source, for IPv4 and IPv6.
 const PREFIXES: (u8, u8) = (32, 64);
 
+/// Connections of one endpoint.
 pub(super) struct EndpointConnections {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Connections without a request under way.
     silent: Mutex<SilenceQueue<CancellationToken>>,
-    /// Told when a connection falls silent, or one that should leave has not been silent after all.
+    /// Notified when a connection falls silent, or one that should close has spoken after all.
     changed: Notify,
 }
 
-/// One connection. It is silent until a request's head is there, and again after its answer.
+/// Connection of an endpoint. It is silent until a request's head is there, and after its answer.
 pub(super) struct EndpointConnection {
-    room: Arc<EndpointConnections>,
+    connections: Arc<EndpointConnections>,
     pub peer: Peer,
     source: SourcePrefix,
     has_spoken: AtomicBool,
-    /// Its place among the silent ones; `None` while a request is under way.
+    /// Entry among the silent ones; `None` while a request is under way.
     silent: Mutex<Option<SilentId>>,
-    /// Cancelled when its place is needed.
+    /// Cancelled when its permit is needed.
     pub leave: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl EndpointConnections {
-    pub fn new(places: usize) -> Arc<EndpointConnections> {
+    pub fn new(most: usize) -> Arc<EndpointConnections> {
         Arc::new(EndpointConnections {
-            places: Arc::new(Semaphore::new(places)),
+            permits: Arc::new(Semaphore::new(most)),
             silent: Mutex::default(),
             changed: Notify::new(),
         })
     }
 
-    /// A place for the next connection. Where there is none, the oldest silent connection of the
-    /// source that has most of them is told to leave.
+    /// Returns the permit of the next connection. While there is none, the oldest silent connection
+    /// of the source that has most of them is told to close.
     ///
     /// # Cancel safety
-    /// A place that was found is given back.
-    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+    /// A permit that was acquired is returned.
+    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
         }
-        let mut place = pin!(Arc::clone(&self.places).acquire_owned());
+        let mut permit = pin!(Arc::clone(&self.permits).acquire_owned());
         loop {
             let changed = self.changed.notified();
             if let Some(leave) = lock(&self.silent).pop() {
                 leave.cancel();
             }
             tokio::select! {
-                place = &mut place => return place.ok(),
+                permit = &mut permit => return permit.ok(),
                 () = changed => {}
             }
         }
@@ -70,27 +71,27 @@ impl EndpointConnections {
     pub fn enter(
         self: &Arc<EndpointConnections>,
         peer: Peer,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> EndpointConnection {
-        let guest = EndpointConnection {
-            room: Arc::clone(self),
+        let connection = EndpointConnection {
+            connections: Arc::clone(self),
             peer,
             source: SourcePrefix::of(peer.ip(), PREFIXES.0, PREFIXES.1),
             has_spoken: AtomicBool::new(false),
             silent: Mutex::new(None),
             leave: CancellationToken::new(),
-            _place: place,
+            _permit: permit,
         };
-        guest.fall_silent();
-        guest
+        connection.fall_silent();
+        connection
     }
 }
 
 impl EndpointConnection {
     pub fn fall_silent(&self) {
-        let silent = lock(&self.room.silent).push(self.source, self.leave.clone());
+        let silent = lock(&self.connections.silent).push(self.source, self.leave.clone());
         *lock(&self.silent) = Some(silent);
-        self.room.changed.notify_waiters();
+        self.connections.changed.notify_waiters();
     }
 
     pub fn speak(&self) {
@@ -100,13 +101,13 @@ impl EndpointConnection {
 
     fn end_silence(&self) {
         let silent = lock(&self.silent).take();
-        let found = silent.map(|silent| lock(&self.room.silent).remove(silent));
+        let found = silent.map(|silent| lock(&self.connections.silent).remove(silent));
         if found.is_some_and(|connection| connection.is_none()) {
-            self.room.changed.notify_waiters();
+            self.connections.changed.notify_waiters();
         }
     }
 
-    /// True once a request's head has come: an answer may be under way yet.
+    /// True once a request's head has come: its answer may still be under way.
     pub fn has_spoken(&self) -> bool {
         self.has_spoken.load(Ordering::Relaxed)
     }
@@ -122,7 +123,7 @@ impl Drop for EndpointConnection {
     }
 }
 
-/// Nothing panics while it is held.
+/// Locks a mutex; nothing panics while it is held.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -134,39 +135,39 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
-    async fn guest(room: &Arc<EndpointConnections>, client: &str) -> EndpointConnection {
-        let place = room.place().await.expect("a place");
+    async fn connect(connections: &Arc<EndpointConnections>, client: &str) -> EndpointConnection {
+        let permit = connections.permit().await.expect("a permit");
         let ip: IpAddr = client.parse().expect("an address");
-        room.enter(Peer::tcp((ip, 1).into()), place)
+        connections.enter(Peer::tcp((ip, 1).into()), permit)
     }
 
-    fn leaving(guests: &[EndpointConnection]) -> Vec<bool> {
-        let told = guests.iter().map(|guest| guest.leave.is_cancelled());
-        told.collect()
+    fn leaving(clients: &[EndpointConnection]) -> Vec<bool> {
+        let leaving = clients.iter().map(|client| client.leave.is_cancelled());
+        leaving.collect()
     }
 
     #[tokio::test]
     async fn the_oldest_silent_one_of_the_source_with_most_leaves() {
-        let room = EndpointConnections::new(4);
-        let mut guests = Vec::new();
+        let connections = EndpointConnections::new(4);
+        let mut clients = Vec::new();
         for client in ["192.0.2.9", "192.0.2.1", "192.0.2.1", "192.0.2.1"] {
-            guests.push(guest(&room, client).await);
+            clients.push(connect(&connections, client).await);
         }
-        guests[1].speak();
-        assert!(room.place().now_or_never().is_none());
-        assert_eq!(leaving(&guests), [false, false, true, false]);
-        drop(guests.remove(2));
-        guests.push(guest(&room, "192.0.2.9").await);
-        assert!(room.place().now_or_never().is_none());
-        assert_eq!(leaving(&guests), [true, false, false, false]);
+        clients[1].speak();
+        assert!(connections.permit().now_or_never().is_none());
+        assert_eq!(leaving(&clients), [false, false, true, false]);
+        drop(clients.remove(2));
+        clients.push(connect(&connections, "192.0.2.9").await);
+        assert!(connections.permit().now_or_never().is_none());
+        assert_eq!(leaving(&clients), [true, false, false, false]);
     }
 
     #[tokio::test]
     async fn one_that_falls_silent_leaves_for_one_that_waits() {
-        let room = EndpointConnections::new(1);
-        let busy = guest(&room, "::1").await;
+        let connections = EndpointConnections::new(1);
+        let busy = connect(&connections, "::1").await;
         busy.speak();
-        let mut waiting = pin!(room.place());
+        let mut waiting = pin!(connections.permit());
         assert!(waiting.as_mut().now_or_never().is_none());
         assert!(!busy.leave.is_cancelled());
         busy.fall_silent();

@@ -1,10 +1,10 @@
-//! The settings of one endpoint that a reload may change while it stays bound: its names, its tokens, its
-//! certificate. Loading them is the part of a reload that may fail.
+//! Guard of one endpoint: the names, tokens and certificate that a reload may change while it stays
+//! bound. Loading them is the part of a reload that may fail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::refused::{EndpointRefusals, RefusalTotals};
+use super::refusals::{EndpointRefusals, RefusalTotals};
 use super::rules::Hosts;
 use super::tokens::Tokens;
 use crate::admission::AccessList;
@@ -12,9 +12,9 @@ use crate::config::{Admin, Bind, Certificate, Metrics, Terminate};
 use crate::tls::TlsAcceptor;
 
 pub(super) enum EndpointGuard {
-    /// `[admin]`: everything, behind all the rules.
+    /// Guard of `[admin]`: everything, behind all the rules.
     Admin(Box<AdminGuard>),
-    /// `[metrics]`: probes and metrics only, open to whoever reaches it and passes `allow` and
+    /// Guard of `[metrics]`: probes and metrics only, for any client that passes `allow` and
     /// `deny`.
     Metrics(Box<AccessList>),
 }
@@ -27,10 +27,10 @@ pub(super) struct AdminGuard {
 }
 
 impl EndpointGuard {
-    /// `bound` is the real address of `admin.bind`.
+    /// Loads the guard of `[admin]`; `bound` is its real address.
     ///
     /// # Errors
-    /// What could not be read and why, or what an address off loopback lacks.
+    /// A file cannot be read, or an address off loopback lacks a token or TLS.
     pub fn load(admin: &Admin, bound: &Bind) -> Result<EndpointGuard, String> {
         let tokens = Tokens::load(admin)?;
         let tls = admin.tls.as_ref().map(terminator).transpose()?;
@@ -53,15 +53,15 @@ impl EndpointGuard {
         EndpointGuard::Metrics(Box::new(AccessList::new(&metrics.access)))
     }
 
-    /// Whether this client may connect; `None` is one of a unix socket.
+    /// Whether this client may connect; `None` is a client of a unix socket.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         match self {
-            EndpointGuard::Admin(gate) => gate.access.admits(client),
+            EndpointGuard::Admin(guard) => guard.access.admits(client),
             EndpointGuard::Metrics(access) => access.admits(client),
         }
     }
 
-    /// Counts of the endpoint whose gate it is.
+    /// Returns the counters of its endpoint.
     pub fn refused<'a>(&self, all: &'a RefusalTotals) -> &'a EndpointRefusals {
         match self {
             EndpointGuard::Admin(_) => &all.admin,
@@ -71,24 +71,22 @@ impl EndpointGuard {
 
     pub fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
         match self {
-            EndpointGuard::Admin(gate) => gate.tls.as_ref(),
+            EndpointGuard::Admin(guard) => guard.tls.as_ref(),
             EndpointGuard::Metrics(_) => None,
         }
     }
 }
 
-fn is_local(bound: &Bind) -> bool {
-    match bound {
-        Bind::Tcp(address) => match address.ip() {
-            IpAddr::V6(v6) => v6.to_canonical().is_loopback(),
-            v4 => v4.is_loopback(),
-        },
+/// Whether traffic to that address stays on this host.
+pub fn is_local(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
         Bind::Unix(_) => true,
     }
 }
 
 fn terminator(certificate: &Certificate) -> Result<Arc<TlsAcceptor>, String> {
-    // Whatever name the operator's client uses, there is one certificate to show.
+    // One certificate serves whatever name the client asks for.
     let certificate = Certificate {
         default: true,
         ..certificate.clone()

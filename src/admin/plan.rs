@@ -1,45 +1,41 @@
-//! `POST /api/v1/plan`: what a reload of the text in the body would do. The text alone is looked at; no file that it
-//! names is opened, or whoever may ask could learn what there is on this machine.
+//! `POST /api/v1/plan`: preview of a reload of the text in the body. No file that the text names is
+//! opened, or a caller could learn which files there are on this machine.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::StatusCode;
-use hyper::body::Body;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::body::read_json_of;
+use super::body::{ApiBody, read_json_of};
 use super::reply::{ApiError, Reply, json};
 use super::view::{PlanPartView, PlanTotalsView, PlanView};
 use crate::server::{PreviewPart, ReloadPreview, Server, Totals};
 
-/// A configuration of the largest size that is read, as a JSON text with every line end and quote escaped.
+/// Limit of the body: the largest configuration, as a JSON text with every line end and quote
+/// escaped.
 const MAX_PLAN_BYTES: usize = 16 << 20;
 
-/// One at a time: each holds its text and two configurations.
+/// Limit of plans at once: each holds its text and two configurations.
 pub(super) const MAX_PLANS: usize = 1;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanBody {
-    /// The text of a configuration file.
+    /// Text of a configuration file.
     configuration: String,
 }
 
-pub(super) async fn plan<B>(
+pub(super) async fn plan(
     server: &Arc<Server>,
     plans: &Semaphore,
-    body: B,
-) -> Result<Reply, ApiError>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
+    body: impl ApiBody,
+) -> Result<Reply, ApiError> {
     let busy = |_| {
         let message = "another plan is being made; ask again";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
     };
-    let _turn = plans.try_acquire().map_err(busy)?;
+    let _permit = plans.try_acquire().map_err(busy)?;
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
     match server.plan(configuration).await {
         Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),

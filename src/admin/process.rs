@@ -1,11 +1,11 @@
-//! What the system knows of this process, for `/metrics` and `status`. Everything is optional: `/proc` may be
-//! hidden. Reading it takes microseconds, so it is read where it is asked for.
+//! Facts of the system about this process, for `/metrics` and `status`. All are optional: `/proc`
+//! may be hidden. Reading them takes microseconds, so nothing is cached.
 
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-/// File descriptors open now.
+/// Counts the open file descriptors.
 pub(super) fn open_fds() -> Option<u64> {
     // Since Linux 6.2 the folder's size is the answer; before, its entries are counted.
     let size = fs::metadata("/proc/self/fd").ok()?.len();
@@ -16,7 +16,7 @@ pub(super) fn open_fds() -> Option<u64> {
     }
 }
 
-/// File descriptors that may be open, the soft limit.
+/// Returns the limit of file descriptors, the soft one.
 pub(super) fn max_fds() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
@@ -27,10 +27,11 @@ pub(super) fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// User and system time of all threads.
+/// Returns the user and system time of all threads.
 pub(super) fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The command name, in parentheses, may hold spaces; fields are counted behind it, from the third.
+    // The command name, in parentheses, may hold spaces; fields are counted behind it, from the
+    // third.
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks = |field: usize| {
         fields

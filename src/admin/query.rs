@@ -1,47 +1,40 @@
-//! Reads the query of a listing of connections. Whatever is not understood is an error that names it and says what is
-//! allowed, rather than ignored: a filter that did not apply would show, or end, the wrong connections.
+//! Query of a listing of connections. A parameter that is not understood is an error, and not
+//! ignored: a filter that did not apply would show the wrong connections.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
-use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 
+use super::filter::{CONDITIONS, set_condition};
 use crate::base::names::nearest;
-use crate::base::units::parse_duration;
-use crate::observe::kept_tag;
 use crate::relay::{Cursor, Filter, MAX_PAGE};
 
-/// Connections of one page, where nothing is said: what a person reads.
+/// Connections of one page, unless `limit` is given: as many as a person reads.
 pub const DEFAULT_LIMIT: usize = 100;
 
-const PARAMETERS: [&str; 14] = [
-    "listener", "pool", "backend", "client", "tag", "host", "path", "sni", "subject", "min_age",
-    "min_idle", "sort", "limit", "cursor",
-];
+/// Parameters beside the conditions of a filter.
+const PAGE_PARAMETERS: [&str; 3] = ["sort", "limit", "cursor"];
 
-/// What is shown first: the most of it.
+/// Order of a listing: the largest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SortKey {
     Age,
     Idle,
-    /// Both ways together.
+    /// Sum of both directions.
     Bytes,
 }
 
-/// What was asked for.
+/// Parsed query.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub filter: Filter,
     pub from: Cursor,
-    /// `None`: as the table has them, page by page.
+    /// `None`: in the order of the table, page by page.
     pub sort: Option<SortKey>,
     /// 1 to [`MAX_PAGE`].
     pub limit: usize,
 }
 
 impl Listing {
-    /// `query` as the request target has it, without its `?`.
+    /// Parses the query of a request target, without its `?`.
     ///
     /// # Errors
     /// Names the parameter and what is allowed.
@@ -72,23 +65,14 @@ impl Listing {
         let unreadable = |_| format!("parameter {name}: its value is not UTF-8");
         let value = percent_decode_str(value).decode_utf8();
         let value = value.map_err(unreadable)?;
-        let filter = &mut self.filter;
         let read = match name {
-            "listener" => word(&value).map(|name| filter.listener = Some(name)),
-            "pool" => word(&value).map(|name| filter.pool = Some(name)),
-            "backend" => word(&value).map(|name| filter.backend = Some(name)),
-            "client" => network(&value).map(|network| filter.client = Some(network)),
-            "tag" => word(&value).map(|tag| filter.tag = Some(kept_tag(&tag).into_owned())),
-            "host" => word(&value).map(|host| filter.host = Some(host)),
-            "path" => word(&value).map(|path| filter.path = Some(path)),
-            "sni" => word(&value).map(|sni| filter.sni = Some(sni)),
-            "subject" => word(&value).map(|subject| filter.subject = Some(subject)),
-            "min_age" => duration(&value).map(|age| filter.min_age = age),
-            "min_idle" => duration(&value).map(|idle| filter.min_idle = idle),
             "sort" => sort(&value).map(|sort| self.sort = Some(sort)),
             "limit" => limit(&value).map(|limit| self.limit = limit),
             "cursor" => cursor(&value).map(|cursor| self.from = cursor),
-            _ => return Err(unknown(name)),
+            _ => match set_condition(&mut self.filter, name, &value) {
+                Ok(false) => return Err(unknown(name)),
+                read => read.map(drop),
+            },
         };
         read.map_err(|allowed| format!("parameter {name}: {value:?} is not {allowed}"))
     }
@@ -104,46 +88,11 @@ fn sort(value: &str) -> Result<SortKey, String> {
 }
 
 fn unknown(name: &str) -> String {
-    let hint = nearest(name, PARAMETERS);
+    let parameters = [CONDITIONS.as_slice(), &PAGE_PARAMETERS].concat();
+    let hint = nearest(name, parameters.iter().copied());
     let hint = hint.map_or(String::new(), |name| format!(", did you mean {name:?}?"));
-    let allowed = PARAMETERS.join(", ");
+    let allowed = parameters.join(", ");
     format!("unknown parameter {name:?}{hint}; allowed: {allowed}")
-}
-
-fn word(value: &str) -> Result<String, String> {
-    match value {
-        "" => Err("a name".to_owned()),
-        name => Ok(name.to_owned()),
-    }
-}
-
-/// A network, or an address as a network of one.
-///
-/// # Errors
-/// Says what is allowed.
-pub fn network(value: &str) -> Result<IpNet, String> {
-    let network: Result<IpNet, _> = value.parse();
-    network
-        .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))
-        .map(canonical)
-        .map_err(|_| "a network or an address, as in 10.0.0.0/8 or 2001:db8::1".to_owned())
-}
-
-/// A network of IPv4-mapped addresses is the IPv4 one: clients are listed under their IPv4 addresses.
-fn canonical(network: IpNet) -> IpNet {
-    let IpNet::V6(mapped) = network else {
-        return network;
-    };
-    let length = mapped.prefix_len().checked_sub(96);
-    let within = mapped.addr().to_ipv4_mapped().zip(length);
-    within
-        .and_then(|(address, length)| IpNet::new(address.into(), length).ok())
-        .unwrap_or(network)
-}
-
-fn duration(value: &str) -> Result<Duration, String> {
-    parse_duration(value)
-        .map_err(|_| "a duration: a number and ms, s, m, h or d, as in 10m".to_owned())
 }
 
 fn limit(value: &str) -> Result<usize, String> {
@@ -161,6 +110,8 @@ fn cursor(value: &str) -> Result<Cursor, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -216,20 +167,6 @@ mod tests {
         assert_eq!(min_idle, Duration::from_secs(600));
         assert_eq!(listing.limit, 7);
         assert_eq!(listing.from.to_number(), 4_294_967_298);
-    }
-
-    #[test]
-    fn an_address_is_a_network_of_one_and_a_mapped_one_is_ipv4() {
-        for (text, meant) in [
-            ("10.0.0.1", "10.0.0.1/32"),
-            ("::1", "::1/128"),
-            ("2001:db8::/32", "2001:db8::/32"),
-            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
-            ("::ffff:10.0.0.1", "10.0.0.1/32"),
-            ("::/0", "::/0"),
-        ] {
-            assert_eq!(network(text), Ok(meant.parse().unwrap()), "{text}");
-        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Answers of the admin endpoint: JSON, and failures that say what would have been allowed.
+//! Answers of the admin endpoint: JSON, and errors that say what is allowed.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
+
+use super::view::ErrorView;
 
 pub(super) type Reply = Response<Full<Bytes>>;
 
@@ -35,20 +37,15 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Byte
     reply
 }
 
-/// A request that was not done, and why.
+/// Refusal of a request, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ApiError {
     pub status: StatusCode,
-    /// One sentence: what is wrong and what is allowed.
-    pub message: String,
-    /// Every single reason, where there may be several.
-    pub details: Vec<String>,
-    /// The same for a person, with lines and carets.
-    drawn: Option<String>,
+    pub view: ErrorView,
     header: ExtraHeader,
 }
 
-/// What the status asks for besides.
+/// Header that the status requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum ExtraHeader {
     None,
@@ -56,22 +53,15 @@ enum ExtraHeader {
     Authenticate,
 }
 
-#[derive(Serialize)]
-struct FailureBody<'a> {
-    error: &'a str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    errors: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drawn: Option<&'a str>,
-}
-
 impl ApiError {
     pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError {
             status,
-            message: message.into(),
-            details: Vec::new(),
-            drawn: None,
+            view: ErrorView {
+                error: message.into(),
+                errors: Vec::new(),
+                drawn: None,
+            },
             header: ExtraHeader::None,
         }
     }
@@ -104,21 +94,18 @@ impl ApiError {
         }
     }
 
-    pub fn with_details(self, details: Vec<String>) -> ApiError {
-        ApiError { details, ..self }
+    pub fn with_details(mut self, details: Vec<String>) -> ApiError {
+        self.view.errors = details;
+        self
     }
 
-    pub fn with_drawn(self, drawn: Option<String>) -> ApiError {
-        ApiError { drawn, ..self }
+    pub fn with_drawn(mut self, drawn: Option<String>) -> ApiError {
+        self.view.drawn = drawn;
+        self
     }
 
     pub fn into_reply(self) -> Reply {
-        let body = FailureBody {
-            error: &self.message,
-            errors: &self.details,
-            drawn: self.drawn.as_deref(),
-        };
-        let mut reply = json(self.status, &body);
+        let mut reply = json(self.status, &self.view);
         let header = match self.header {
             ExtraHeader::None => None,
             ExtraHeader::Allow(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),

@@ -1,5 +1,5 @@
-//! The routes of the admin endpoint. A change has one address and one method of its own, so nothing that only
-//! reads can change anything.
+//! Routes of the admin API. A change has an address and a method of its own, so that no request
+//! that only reads can change anything.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -21,34 +21,38 @@ pub(super) enum ApiRoute {
     OperateListener(String, ListenerAction),
     Weight(BackendPath),
     Connections,
-    /// By its id, as the path has it.
+    /// Named by its id, as the path has it.
     Connection(String),
-    /// End what a filter finds.
-    End,
+    /// Closes the connections that a filter finds.
+    Close,
+    /// Moves the connections that a filter finds to other backends.
     Move,
     Jobs,
-    /// By its id, as the path has it.
+    /// Named by its id, as the path has it.
     Job(String),
     AbortJob(String),
     Reload,
     Plan,
 }
 
-/// A backend's identity, as the path names it.
+/// Backend as the path names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BackendPath {
     pub pool: String,
     pub backend: String,
 }
 
-/// What an operator may want of a listener.
+/// Operation on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerAction {
     Drain,
     Ready,
 }
 
-/// Shown where a path is not known.
+/// Methods of a route that changes nothing.
+const READ: &str = "GET, HEAD";
+
+/// Routes, as they are listed where a path is not known.
 pub(super) const LIST: &[&str] = &[
     "GET /api/v1/status",
     "GET /api/v1/listeners",
@@ -76,7 +80,8 @@ pub(super) const LIST: &[&str] = &[
 ];
 
 impl ApiRoute {
-    /// Names are percent-decoded after the path was split, so a name may hold any character.
+    /// Parses a path. Names are percent-decoded after the path was split, so a name may hold any
+    /// character.
     pub fn parse(path: &str) -> Option<ApiRoute> {
         let Some(api) = path.strip_prefix("/api/v1/") else {
             return ApiRoute::parse_probe(path);
@@ -98,7 +103,7 @@ impl ApiRoute {
             ["reload"] => Some(ApiRoute::Reload),
             ["plan"] => Some(ApiRoute::Plan),
             ["connections"] => Some(ApiRoute::Connections),
-            ["connections", "close"] => Some(ApiRoute::End),
+            ["connections", "close"] => Some(ApiRoute::Close),
             ["connections", "move"] => Some(ApiRoute::Move),
             ["jobs"] => Some(ApiRoute::Jobs),
             ["jobs", id, "abort"] => Some(ApiRoute::AbortJob((*id).into())),
@@ -117,7 +122,7 @@ impl ApiRoute {
         }
     }
 
-    /// `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
+    /// Parses `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
     pub fn parse_probe(path: &str) -> Option<ApiRoute> {
         match path {
             "/healthz" => Some(ApiRoute::Healthz),
@@ -127,19 +132,19 @@ impl ApiRoute {
         }
     }
 
-    /// As the `Allow` header lists them.
+    /// Methods as the `Allow` header lists them.
     pub fn methods(&self) -> &'static str {
         match self {
             ApiRoute::Operate(..)
             | ApiRoute::OperateListener(..)
             | ApiRoute::Reload
             | ApiRoute::Plan
-            | ApiRoute::End
+            | ApiRoute::Close
             | ApiRoute::Move
             | ApiRoute::AbortJob(_) => "POST",
             ApiRoute::Weight(_) => "PUT, POST",
             ApiRoute::Connection(_) => "DELETE",
-            _ => "GET, HEAD",
+            _ => READ,
         }
     }
 
@@ -149,28 +154,17 @@ impl ApiRoute {
             .any(|allowed| allowed == method.as_str())
     }
 
-    /// Needs a JSON body and the rules for changes; a plan's body is a whole configuration.
+    /// Whether the rules for changes apply and a JSON body is needed: a plan's is a configuration.
     pub fn is_change(&self) -> bool {
-        matches!(
-            self,
-            ApiRoute::Operate(..)
-                | ApiRoute::OperateListener(..)
-                | ApiRoute::Reload
-                | ApiRoute::Plan
-                | ApiRoute::End
-                | ApiRoute::Move
-                | ApiRoute::AbortJob(_)
-                | ApiRoute::Weight(_)
-                | ApiRoute::Connection(_)
-        )
+        self.methods() != READ
     }
 
-    /// Changes something: a plan only looks.
+    /// Whether it changes something; a plan does not.
     pub fn acts(&self) -> bool {
         self.is_change() && *self != ApiRoute::Plan
     }
 
-    /// Shows counters of bytes.
+    /// Whether it shows counters of bytes.
     pub fn shows_bytes(&self) -> bool {
         matches!(
             self,
@@ -183,7 +177,7 @@ impl ApiRoute {
         )
     }
 
-    /// Answered without a token: says nothing but yes or no, and probes cannot hold secrets.
+    /// Whether it needs no token: it says only yes or no, and probes cannot hold secrets.
     pub fn is_open(&self) -> bool {
         matches!(self, ApiRoute::Healthz | ApiRoute::Readyz)
     }

@@ -1,6 +1,7 @@
-//! Who may ask: the rules that every request head passes before it is looked at. A browser on the operator's
-//! machine can be made to send requests to loopback, so a name that was not allowed (DNS rebinding) and any foreign
-//! `Origin` are refused whatever the method, and changes need a content type that no HTML form can send.
+//! Rules that every request head must pass. A page in a browser on the operator's machine can send
+//! requests to loopback. So a host name that is not allowed (DNS rebinding) and any foreign
+//! `Origin` are refused whatever the method. Changes need a content type that no HTML form can
+//! send.
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
@@ -9,7 +10,7 @@ use http::uri::{Authority, Uri};
 use super::reply::ApiError;
 use crate::config::Bind;
 
-/// The names under which the endpoint may be addressed.
+/// Host names that the endpoint answers to.
 #[derive(Debug, Clone)]
 pub(super) struct Hosts {
     /// `None`: a unix socket, which has no port.
@@ -27,7 +28,8 @@ struct NamedHost {
 }
 
 impl Hosts {
-    /// `bound` is the real address; `allowed` are further hosts, each with a port or good for any.
+    /// Collects the names; `bound` is the real address, `allowed` are further hosts, each with a
+    /// port or for any.
     pub fn new(bound: &Bind, allowed: &[String]) -> Hosts {
         let port = match bound {
             Bind::Tcp(address) => Some(address.port()),
@@ -44,7 +46,8 @@ impl Hosts {
         }
     }
 
-    /// A host without a port is good as well: only its name could be an attacker's.
+    /// Whether a `Host` is allowed. A host without a port is good as well: only its name could be
+    /// an attacker's.
     pub fn allow(&self, host: &str) -> bool {
         let Some(asked) = authority(host) else {
             return false;
@@ -87,7 +90,8 @@ fn is_loopback(host: &str) -> bool {
             .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// One `Host`, and one that is allowed; a request target that names another host is refused as well.
+/// Requires exactly one `Host`, which is allowed; a request target that names another host is
+/// refused as well.
 pub(super) fn check_host(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
     if uri.authority().is_some() {
         return Err(ApiError::bad_request(
@@ -105,7 +109,7 @@ pub(super) fn check_host(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Resul
     )))
 }
 
-/// No `Origin`, or our own. Browsers that send `Sec-Fetch-Site` are held to it too.
+/// Requires no `Origin`, or the endpoint's own. `Sec-Fetch-Site`, which browsers send, must agree.
 pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), ApiError> {
     let site = single(headers, HeaderName::from_static("sec-fetch-site"))?;
     if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
@@ -126,7 +130,7 @@ pub(super) fn check_origin(secure: bool, headers: &HeaderMap) -> Result<(), ApiE
     )))
 }
 
-/// The bearer token that a request brings.
+/// Returns the bearer token of a request.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let value = single(headers, AUTHORIZATION)?;
     Ok(value.and_then(|value| {
@@ -137,7 +141,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     }))
 }
 
-/// Changes carry JSON, an empty body included: a form on a foreign page cannot send this content type.
+/// Requires the content type JSON, of an empty body, too: a form on a foreign page cannot send it.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = single(headers, CONTENT_TYPE)?.unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -150,7 +154,7 @@ pub(super) fn check_json(headers: &HeaderMap) -> Result<(), ApiError> {
     ))
 }
 
-/// The header's value; several of them, or one that is not text, are refused.
+/// Returns the header's value; several of them, or one that is not text, are refused.
 fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ApiError> {
     let mut values = headers.get_all(&name).iter();
     let (first, second) = (values.next(), values.next());
@@ -266,14 +270,14 @@ mod tests {
         )
         .unwrap_err();
         assert!(
-            failure.message.contains("localhost:9900"),
+            failure.view.error.contains("localhost:9900"),
             "{}",
-            failure.message
+            failure.view.error
         );
         assert!(
-            failure.message.contains("lb.example.org"),
+            failure.view.error.contains("lb.example.org"),
             "{}",
-            failure.message
+            failure.view.error
         );
     }
 

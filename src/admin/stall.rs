@@ -1,5 +1,6 @@
-//! A stream whose peer must take what is written to it: a write that makes no progress for [`WRITE_TIMEOUT`] is an
-//! error. Without it, a client that never reads its answer would hold one of the endpoint's connections for ever.
+//! Stream whose writes must make progress: one that makes none for [`WRITE_TIMEOUT`] is an error.
+//! Without it, a client that never reads its answer would hold a connection of the endpoint for
+//! ever.
 
 use std::future::Future;
 use std::io;
@@ -10,13 +11,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// As long as a request may take to arrive.
+/// Longest time without progress: as long as a request may take to arrive.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Unstalled<S> {
     stream: S,
-    /// Runs while a write waits.
+    /// Timer, while a write waits.
     patience: Option<Pin<Box<Sleep>>>,
 }
 

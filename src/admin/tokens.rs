@@ -1,4 +1,4 @@
-//! The bearer tokens of the admin endpoint: whose a request is, and what it may do.
+//! Bearer tokens of the admin endpoint: whose a request is, and what it may do.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,10 +13,10 @@ use super::route::ApiRoute;
 use super::rules;
 use crate::config::{Admin, AdminRole, BackendName};
 
-/// A token file holds one line; what is larger is another file.
+/// Limit of a token file, which holds one line.
 const MAX_TOKEN_FILE_BYTES: usize = 4096;
 
-/// All that are good. None: whoever reaches the endpoint may do everything.
+/// Valid tokens. Without any, every client may do everything.
 #[derive(Default)]
 pub(super) struct Tokens(Vec<Token>);
 
@@ -25,10 +25,10 @@ struct Token {
     holder: Arc<TokenHolder>,
 }
 
-/// Who asks.
+/// Holder of a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TokenHolder {
-    /// Of the token, for the log.
+    /// Name of the token, for the log.
     pub name: String,
     role: AdminRole,
     /// The only backend that it may act on.
@@ -37,7 +37,7 @@ pub(super) struct TokenHolder {
 
 impl Tokens {
     /// # Errors
-    /// The file that could not be read and why, or the two that hold the same token.
+    /// A file cannot be read, or two hold the same token.
     pub fn load(admin: &Admin) -> Result<Tokens, String> {
         let mut tokens = Tokens::default();
         if let Some(file) = &admin.token_file {
@@ -76,10 +76,10 @@ impl Tokens {
         Ok(())
     }
 
-    /// Whose request it is.
+    /// Finds the holder of a request's token.
     ///
     /// # Errors
-    /// Its token is missing, or nobody's.
+    /// The token is missing or unknown.
     pub fn holder(&self, headers: &HeaderMap) -> Result<Arc<TokenHolder>, ApiError> {
         if self.is_empty() {
             return Ok(Arc::new(TokenHolder::operator("none")));
@@ -90,7 +90,7 @@ impl Tokens {
             ));
         };
         let mut holder = None;
-        // Against all of them, so that the time tells nothing.
+        // Compare with all of them, so that the time reveals nothing.
         for token in &self.0 {
             if bool::from(given.as_bytes().ct_eq(token.secret.as_bytes())) {
                 holder = Some(Arc::clone(&token.holder));
@@ -101,7 +101,7 @@ impl Tokens {
 }
 
 impl TokenHolder {
-    /// May do everything.
+    /// Makes a holder that may do everything.
     fn operator(name: &str) -> TokenHolder {
         TokenHolder {
             name: name.to_owned(),
@@ -110,7 +110,7 @@ impl TokenHolder {
         }
     }
 
-    /// `of_job`: the backend that the job of the route empties, if it is one of a backend.
+    /// Checks a request. `of_job` finds the backend that a job empties, if it is one of a backend.
     ///
     /// # Errors
     /// Says what the token may do.
@@ -119,7 +119,7 @@ impl TokenHolder {
         route: &ApiRoute,
         of_job: impl FnOnce(&str) -> Option<BackendName>,
     ) -> Result<(), ApiError> {
-        // A plan tells what a reload would do.
+        // A plan only says what a reload would do.
         if !route.is_change() || matches!(route, ApiRoute::Plan) {
             return Ok(());
         }
@@ -142,12 +142,11 @@ impl TokenHolder {
             ApiRoute::AbortJob(id) => of_job(id),
             _ => None,
         };
-        match named.as_ref() == Some(backend) {
-            true => Ok(()),
-            false => Err(ApiError::forbidden(format!(
-                "token {name:?} may only act on backend {backend}"
-            ))),
+        if named.as_ref() == Some(backend) {
+            return Ok(());
         }
+        let message = format!("token {name:?} may only act on backend {backend}");
+        Err(ApiError::forbidden(message))
     }
 }
 
@@ -172,7 +171,7 @@ fn warn_if_readable_by_others(file: &Path) {
         .map(|found| found.permissions().mode())
         .unwrap_or_default();
     if mode & 0o004 != 0 {
-        warn!(file = %file.display(), "the admin token can be read by every user of this machine");
+        warn!(file = %file.display(), "every user of this machine can read the admin token");
     }
 }
 

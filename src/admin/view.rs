@@ -1,24 +1,27 @@
-//! What the admin endpoint shows, as JSON: plain data, written by `admin::look` and read by the command line.
-//! Times are RFC 3339, in UTC.
+//! JSON of the admin API: plain data, filled by `admin::snapshot` and read by the command line.
+//! Times are RFC 3339, in UTC. Counters are declared where they are counted, and flattened in here.
 
 mod plan;
 
 use serde::{Deserialize, Serialize};
 
+use crate::discovery::LookupValues;
+use crate::observe::{BackendValues, ListenerValues, Metric, values};
+use crate::pool::PoolValues;
 pub use plan::*;
 
-/// `GET /api/v1/status`: everything at one look.
+/// `GET /api/v1/status`: everything at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
     pub version: String,
     pub process: ProcessView,
     pub configuration: ConfigurationView,
-    pub access_log: AccessLogView,
+    pub access_log: LogView,
     #[serde(default)]
     pub log: LogView,
     pub listeners: Vec<ListenerView>,
     pub pools: Vec<PoolView>,
-    /// What is being done to live connections.
+    /// Running jobs on live connections.
     pub jobs: Vec<JobView>,
 }
 
@@ -33,27 +36,35 @@ pub struct ProcessView {
     pub open_fds: Option<u64>,
     /// File descriptors it may open.
     pub max_fds: Option<u64>,
-    /// Client connections open now.
-    pub connections: u64,
-    /// Of these, not yet handed to the relay.
-    pub setup_connections: u64,
-    /// TLS handshakes that count for `global.max_handshakes` now.
-    pub handshakes: u64,
-    /// TLS handshakes that wait for their turn.
-    pub waiting_handshakes: u64,
-    /// Client connections that may be open at once.
-    pub max_connections: u64,
-    /// Sessions that the relay moves bytes for.
-    pub relayed_sessions: u64,
-    /// Bytes that these hold for peers that do not take them; bounded by `global.max_buffered`.
-    pub buffered_bytes: u64,
+    #[serde(flatten)]
+    pub gauges: ProcessGauges,
     /// Bytes of anonymous memory, where the system tells.
     pub anonymous_bytes: Option<u64>,
-    /// Above so many bytes of it new connections are refused; 0: no bound.
-    pub max_memory: u64,
-    /// They are refused now.
+    /// True while new connections are refused for lack of memory.
     #[serde(default)]
     pub short_of_memory: bool,
+}
+
+values! {
+    /// Numbers of the process now.
+    pub struct ProcessGauges {
+        /// Client connections open
+        connections = Metric::gauge("connections"),
+        /// Client connections not yet relayed
+        setup_connections = Metric::gauge("setup_connections"),
+        /// TLS handshakes in progress
+        handshakes = Metric::gauge("handshakes"),
+        /// TLS handshakes that wait for their turn
+        waiting_handshakes = Metric::gauge("waiting_handshakes"),
+        /// Client connections that may be open
+        max_connections = Metric::gauge("max_connections"),
+        /// Sessions in the relay
+        relayed_sessions = Metric::gauge("relayed_sessions"),
+        /// Bytes buffered for slow peers
+        buffered_bytes = Metric::gauge("buffered").bytes(),
+        /// Limit of anonymous memory, above which new connections are refused; 0: no limit
+        max_memory = Metric::gauge("max_memory").bytes(),
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +77,7 @@ pub struct ConfigurationView {
     pub last_error: Option<String>,
 }
 
-/// The process's own log.
+/// Access log, or the process's own log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogView {
     /// Lines lost since the start.
@@ -74,56 +85,34 @@ pub struct LogView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessLogView {
-    /// Lines lost since the start.
-    pub dropped: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerView {
     pub name: String,
-    /// The real address: with `bind = "...:0"`, the port that was given.
+    /// Real address: with `bind = "...:0"`, the port that was given.
     pub bind: String,
     /// `tcp` or `websocket`.
     pub protocol: String,
     /// `listening`, `draining` or `stopped`.
     pub state: String,
-    /// Connections and HTTP requests in progress.
-    pub live: u64,
-    pub accepted: u64,
-    /// Connections and requests that were turned away.
+    #[serde(flatten)]
+    pub counters: ListenerValues,
+    /// Connections and requests refused.
     pub refused: u64,
-    /// The same by reason.
+    /// Refusals by reason.
     pub refusals: Vec<RefusalView>,
-    /// Connections let in without limits of their source: its table was full.
-    pub untracked: u64,
-    pub handshake_failures: u64,
-    /// TLS handshakes that began a session.
-    pub full_handshakes: u64,
-    /// TLS handshakes that went on with an earlier session, by a ticket.
-    pub resumed_handshakes: u64,
-    pub requests: u64,
-    pub upgrades: u64,
-    /// WebSockets whose frames broke the protocol and are not followed any more.
-    pub lost_frames: u64,
-    /// WebSockets that were ended here and could not be told by a Close frame.
-    pub without_close: u64,
-    pub bytes_from_client: u64,
-    pub bytes_from_backend: u64,
     pub ends: Vec<EndView>,
     pub certificates: Vec<CertificateView>,
-    /// Why its TLS files as they are now do not serve; those before them do.
+    /// Reason that its TLS files cannot be used; the former ones serve.
     pub certificate_error: Option<String>,
 }
 
-/// How often that was the reason to turn somebody away: `denied`, the key of a limit, and so on.
+/// Refusals for one reason: `denied`, the key of a limit, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalView {
     pub reason: String,
     pub count: u64,
 }
 
-/// How often connections ended that way.
+/// Connections that ended in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndView {
     pub side: String,
@@ -134,9 +123,9 @@ pub struct EndView {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateView {
-    /// Its file.
+    /// Path of the file.
     pub cert: String,
-    /// Its first DNS name, or its subject where it has none.
+    /// First DNS name, or the subject where there is none.
     pub name: String,
     pub not_after: String,
     /// Whole days; negative once it has ended.
@@ -151,21 +140,18 @@ pub struct PoolView {
     pub removed: bool,
     /// Connections waiting for a backend.
     pub queued: u64,
-    pub refused_no_backend: u64,
-    pub refused_full: u64,
-    pub refused_queue_full: u64,
-    pub queue_timeouts: u64,
-    /// Why sessions are kept that `failover` was to end; `null` while none are.
+    #[serde(flatten)]
+    pub counters: PoolValues,
+    /// Reason to keep sessions that `failover` was to end; `null` while none are kept.
     pub panic: Option<String>,
     /// Sessions that `failover` has ended.
     pub ended_by_health: u64,
-    pub retries: u64,
-    pub redispatches: u64,
-    pub lookups_ok: u64,
-    pub lookups_failed: u64,
-    /// Names whose latest DNS lookup failed, and why; the set from before them still serves.
+    #[serde(flatten)]
+    pub lookups: LookupValues,
+    /// Names whose latest DNS lookup failed, and why; the last good set serves.
     pub failing_lookups: Vec<LookupView>,
-    /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones go on.
+    /// Files of its `tls` or of its sticky keys that cannot be used, and why; the last good ones
+    /// serve.
     #[serde(default)]
     pub file_errors: Vec<FileErrorView>,
     /// Present ones in file order, then removed ones that have live connections.
@@ -174,7 +160,7 @@ pub struct PoolView {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileErrorView {
-    /// What the files are for: `tls` or `sticky`.
+    /// Purpose of the files: `tls` or `sticky`.
     pub kind: String,
     pub error: String,
 }
@@ -189,21 +175,21 @@ pub struct LookupView {
 pub struct BackendView {
     pub pool: String,
     pub name: String,
-    /// As configured.
+    /// Address as configured.
     pub address: String,
-    /// Where it is reached; absent while its name is not resolved.
+    /// Address in use; absent while its name is not resolved.
     pub endpoint: Option<String>,
     /// The effective state: `up`, `down`, `drain`, `maint`, `ejected`, `unresolved`.
     pub state: String,
     pub reason: String,
-    /// When that state began.
+    /// Beginning of that state.
     pub since: String,
-    /// What the operator wants: `ready`, `drain`, `maint`.
+    /// State set by the operator: `ready`, `drain`, `maint`.
     pub operator: String,
-    /// What the active check says: `up`, `down`; `unchecked` before the first one and after maintenance, `none` without
-    /// a check.
+    /// Verdict of the active check: `up`, `down`; `unchecked` before the first one and after
+    /// maintenance, `none` without a check.
     pub check: String,
-    /// In effect, the operator's if one was set.
+    /// Weight in effect: the operator's if one was set.
     pub weight: u16,
     pub backup: bool,
     /// 0: no own limit.
@@ -212,22 +198,11 @@ pub struct BackendView {
     pub removed: bool,
     /// Connections now, those being set up among them.
     pub live: u64,
-    pub connections: u64,
-    pub connect_failures: u64,
-    /// The latest of them, and when; absent when there was none.
+    #[serde(flatten)]
+    pub counters: BackendValues,
+    /// Latest connect failure; absent when there was none.
     pub last_error: Option<String>,
     pub last_error_at: Option<String>,
-    pub requests: u64,
-    pub bytes_from_client: u64,
-    pub bytes_from_backend: u64,
-    pub checks_ok: u64,
-    pub checks_failed: u64,
-    pub state_changes: u64,
-    pub ejections: u64,
-    /// Sessions taken over from another backend.
-    pub resumed: u64,
-    /// Sessions that were to outlive it and did not.
-    pub not_resumed: u64,
 }
 
 /// Answer to `ready`, `drain`, `maint` and `weight`.
@@ -236,8 +211,18 @@ pub struct OperatedView {
     /// No connection is left on it.
     pub empty: bool,
     pub backend: BackendView,
-    /// What ends its connections.
+    /// Job that ends its connections.
     pub job: Option<JobView>,
+}
+
+impl OperatedView {
+    pub fn new(backend: BackendView, job: Option<JobView>) -> OperatedView {
+        OperatedView {
+            empty: backend.live == 0,
+            backend,
+            job,
+        }
+    }
 }
 
 /// Answer to `drain` and `ready` of a listener.
@@ -246,32 +231,42 @@ pub struct OperatedListenerView {
     /// No connection or request is left on it.
     pub empty: bool,
     pub listener: ListenerView,
-    /// What ends its connections.
+    /// Job that ends its connections.
     pub job: Option<JobView>,
 }
 
-/// A job that ends connections at a pace.
+impl OperatedListenerView {
+    pub fn new(listener: ListenerView, job: Option<JobView>) -> OperatedListenerView {
+        OperatedListenerView {
+            empty: listener.counters.live == 0,
+            listener,
+            job,
+        }
+    }
+}
+
+/// Job that ends or moves connections at a rate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobView {
     pub id: u64,
-    /// Who began it: `operator`, or `health` by `failover` of the pool.
+    /// Origin: `operator`, or `health` by `failover` of the pool.
     pub by: String,
     /// `chat/n1`, `listener chat`, or the conditions of its filter.
     pub target: String,
     /// `waiting`, `ending`, `done`, `aborted`.
     pub phase: String,
-    /// It moves sessions to other backends, and ends none.
+    /// True: it moves sessions to other backends, and ends none.
     #[serde(default)]
     pub moves: bool,
     /// Connections that were told to end, or were moved.
     pub ended: u64,
     /// Connections still there.
     pub left: u64,
-    /// Until it is over, as it looks now; `null` when that is not known.
+    /// Estimated time until it is over; `null` when that is not known.
     pub left_seconds: Option<u64>,
-    /// As in `100/s, within 10m`.
+    /// Rate, as in `100/s, within 10m`.
     pub pace: String,
-    /// Of the Close frame that a WebSocket gets.
+    /// Code of the Close frame that a WebSocket gets.
     pub code: u16,
     pub started_at: String,
 }
@@ -282,7 +277,7 @@ pub struct JobsView {
     pub jobs: Vec<JobView>,
 }
 
-/// `GET /api/v1/connections`: a page of the established connections. Those still in set-up are not among them.
+/// `GET /api/v1/connections`: a page of the established connections, without those in set-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionsView {
     pub connections: Vec<ConnectionView>,
@@ -292,7 +287,8 @@ pub struct ConnectionsView {
     pub live: u64,
 }
 
-/// What is not known of a connection is `null`. `sni`, `host` and `path` are the client's own words, of any character.
+/// Connection of a listing; what is not known is `null`. `sni`, `host` and `path` come from the client, and
+/// may hold any character.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionView {
     /// As in the access log.
@@ -306,9 +302,9 @@ pub struct ConnectionView {
     pub host: Option<String>,
     /// Without its query; host and path are cut at 128 bytes each.
     pub path: Option<String>,
-    /// What the session is known by.
+    /// Tag of the session.
     pub tag: Option<String>,
-    /// Of the client's certificate.
+    /// Subject of the client's certificate.
     pub client_subject: Option<String>,
     pub pool: Option<String>,
     pub backend: Option<String>,
@@ -331,9 +327,9 @@ pub struct ClosedView {
 /// Answer to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadView {
-    /// One sentence per change; empty when nothing differed.
+    /// Changes as sentences; empty when nothing differed.
     pub summary: Vec<String>,
-    /// The same for programs: `{"change": "backend_added", "pool": "chat", "backend": "n4"}`.
+    /// Changes for programs: `{"change": "backend_added", "pool": "chat", "backend": "n4"}`.
     pub changes: Vec<serde_json::Value>,
 }
 
@@ -341,10 +337,10 @@ pub struct ReloadView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorView {
     pub error: String,
-    /// Every single reason, where there may be several.
+    /// All reasons, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-    /// Of a configuration: the same for a person, with lines and carets.
+    /// Errors of a configuration for people, with lines and carets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn: Option<String>,
 }

@@ -76,7 +76,25 @@ impl Limits {
         }
         let taken = fds::open_count().unwrap_or(0) + reserve + relay_descriptors;
         let budget = (fd_limit.saturating_sub(taken) / FDS_PER_CONNECTION).max(1);
-        let limits = Self {
+        let limits = Self::of_budget(fd_limit, budget);
+        limits.apply(global);
+        tracing::info!(
+            descriptors = fd_limit,
+            reserve,
+            max_connections = limits.max_connections(),
+            "connection budget"
+        );
+        Arc::new(limits)
+    }
+
+    /// Limits that let everybody in, without a look at the process.
+    #[cfg(any(test, fuzzing))]
+    pub fn unbounded() -> Arc<Self> {
+        Arc::new(Self::of_budget(u64::MAX, u64::MAX))
+    }
+
+    fn of_budget(fd_limit: u64, budget: u64) -> Self {
+        Self {
             fd_limit,
             budget,
             max_connections: AtomicU64::new(0),
@@ -90,15 +108,7 @@ impl Limits {
             silent: SilentConnections::default(),
             left_for_live: AtomicBool::new(false),
             memory: MemoryBound::default(),
-        };
-        limits.apply(global);
-        tracing::info!(
-            descriptors = fd_limit,
-            reserve,
-            max_connections = limits.max_connections(),
-            "connection budget"
-        );
-        Arc::new(limits)
+        }
     }
 
     /// Takes over the limits of a configuration.

@@ -134,8 +134,8 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up, nothing
-    /// was taken.
+    /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up,
+    /// nothing was taken.
     pub fn take(&self, rate: Rate, now: Duration) -> bool {
         let now = nanoseconds(now);
         self.update(|full_at| after_one(full_at, rate, now))

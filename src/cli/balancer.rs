@@ -1,4 +1,4 @@
-//! Starts the balancer with all that belongs to it; `run` and `demo` share it.
+//! Start of the balancer with all that belongs to it, for `run` and `demo`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::config::{Config, Draft};
 use crate::server::{self, ConfigSource, Server};
 use crate::tls;
 
-/// A started balancer. Its admin endpoint lives as long as this is kept.
+/// Started balancer. Its admin endpoint lives as long as this is kept.
 pub struct Balancer {
     pub server: Arc<Server>,
     pub admin: Arc<AdminServer>,
@@ -20,7 +20,7 @@ pub struct Balancer {
 /// Reads and parses a configuration, and looks at the files that it names.
 ///
 /// # Errors
-/// The file cannot be read, or all that is wrong in it and in those that it names.
+/// The file cannot be read, or it or a file that it names has errors.
 pub fn configuration(source: &ConfigSource) -> Result<Config, CommandError> {
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
@@ -28,7 +28,7 @@ pub fn configuration(source: &ConfigSource) -> Result<Config, CommandError> {
     Ok(draft.finish()?)
 }
 
-/// The runtime of the data path, one thread per core.
+/// Builds the runtime of the data path, one thread per core.
 ///
 /// # Errors
 /// The kernel refused a thread or an epoll.
@@ -41,10 +41,11 @@ pub fn runtime() -> Result<Runtime, CommandError> {
 }
 
 impl Balancer {
-    /// Binds everything and serves. The configuration's log is installed already and follows it from here on.
+    /// Binds everything and serves. The log is installed already and follows the configuration from
+    /// here on.
     ///
     /// # Errors
-    /// What could not be loaded or bound.
+    /// Something cannot be loaded or bound.
     pub async fn start(
         config: Config,
         source: ConfigSource,

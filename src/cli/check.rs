@@ -1,15 +1,30 @@
-//! `evenkeel check`: says whether a configuration would be taken. It connects nothing; addresses
-//! are bound and let go at once, without a listen.
+//! `evenkeel check`: verifies a configuration. It connects to nothing; addresses are bound and
+//! released at once, without a listen.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::CheckArguments;
+use clap::Args;
+
+use super::colour::colour_on_stderr;
 use super::failure::CommandError;
-use super::locate::locate;
-use super::output::{colour_on_stderr, print};
+use super::locate::{ConfigArgument, locate};
+use super::output::print;
 use crate::config::{Config, Draft};
 use crate::server::{self, ConfigSource};
 use crate::tls;
+
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The file to check
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Fail on warnings, too
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub config: ConfigArgument,
+}
 
 /// Parses, validates and loads all the files that the configuration names, then prints warnings, or
 /// errors, and one line.

@@ -1,18 +1,18 @@
-//! Why a command failed, as told on standard error before the exit code.
+//! Failure of a command, as shown on standard error before the exit code.
 
 use std::process::ExitCode;
 
-use super::output::colour_on_stderr;
+use super::colour::colour_on_stderr;
 use crate::config::ConfigErrors;
 use crate::server::{SourceError, StartError};
 
-/// A failure that ends a command.
+/// Failure that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// Draws each problem with its line; needs no word before it.
+    /// Shown with each problem's line; needs no word before it.
     #[error("{0}")]
     Config(#[from] ConfigErrors),
-    /// The running balancer has refused a configuration, and drew its problems.
+    /// The running balancer refused a configuration, and drew its problems.
     #[error("{error}\n{drawn}")]
     Drawn { error: String, drawn: String },
     #[error("{0}")]
@@ -24,7 +24,7 @@ pub enum CommandError {
         what: &'static str,
         source: std::io::Error,
     },
-    /// What the command line asks for does not go together.
+    /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
     #[error("{0}")]
@@ -37,7 +37,7 @@ impl CommandError {
         move |source| CommandError::Io { what, source }
     }
 
-    /// 2 for wrong usage, as clap has it, else 1.
+    /// Returns 2 for wrong usage, as clap has it, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             CommandError::Usage(_) => ExitCode::from(2),

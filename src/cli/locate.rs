@@ -1,19 +1,31 @@
-//! Which configuration file a command uses.
+//! Search of the configuration file.
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::failure::CommandError;
 
-/// Names the file when `--config` does not.
+/// Variable that names the file when `--config` does not.
 const VARIABLE: &str = "EVENKEEL_CONFIG";
 
-/// Looked at in this order when neither `--config` nor `EVENKEEL_CONFIG` names a file.
+/// Places of the file when neither `--config` nor `EVENKEEL_CONFIG` names one, in this order.
 const PLACES: [&str; 2] = ["./balancer.toml", "/etc/evenkeel/balancer.toml"];
 
-/// The file named, here or by the environment, or the first of the usual places that is there.
+#[derive(Debug, Args)]
+pub struct ConfigArgument {
+    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env:
+    /// EVENKEEL_CONFIG]
+    // Read by `locate`: clap would take the variable for an argument, in conflict with others.
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Finds the file that is named, here or by the environment, or the first of the usual places that
+/// exists.
 ///
 /// # Errors
-/// None is there.
+/// No file exists.
 pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, CommandError> {
     named
         .or_else(from_environment)

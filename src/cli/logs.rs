@@ -1,12 +1,13 @@
-//! The process's own log: to standard error, as text or JSON, at a level that a reload can change.
-//! A thread of its own writes it, so that nobody waits for who reads it.
+//! Log of the process: to standard error, as text or JSON, at a level that a reload can change. A
+//! thread of its own writes it, so that nothing waits for its reader.
 //!
-//! `EVENKEEL_LOG` (`debug`, `evenkeel::pool=trace,info`) wins over the file, so that one run can be looked at closely. The access log
-//! is not here: it has a writer of its own.
+//! `EVENKEEL_LOG` (`debug`, `evenkeel::pool=trace,info`) has precedence over the file, so that one
+//! run can be examined closely. The access log has a writer of its own in `observe`.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -19,22 +20,22 @@ use crate::server::{Commit, ReloadParticipant};
 /// Environment variable with filter directives.
 const VARIABLE: &str = "EVENKEEL_LOG";
 
-type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
-type Format = Box<dyn Layer<Filtered> + Send + Sync>;
+type FilteredRegistry = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Format = Box<dyn Layer<FilteredRegistry> + Send + Sync>;
 
-/// The installed log; follows `global.log_level` and `global.log_format`.
+/// Installed log; follows `global.log_level` and `global.log_format`.
 pub struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
-    format: reload::Handle<Format, Filtered>,
-    /// From the command line: wins over the file at every reload.
+    format: reload::Handle<Format, FilteredRegistry>,
+    /// Choice of the command line: has precedence over the file at every reload.
     chosen: Chosen,
     queue: ProcessLog,
 }
 
-/// How long the last lines may take at the end of the process, where they are taken.
+/// Longest time for the last lines at the end of the process.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// Writes the last lines when it is dropped.
+/// Guard that writes the last lines when it is dropped.
 pub struct Flush(ProcessLog);
 
 impl Drop for Flush {
@@ -43,11 +44,59 @@ impl Drop for Flush {
     }
 }
 
-/// What the command line says in place of the file.
+/// Choice of the command line in place of the file's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chosen {
     pub level: Option<LogLevel>,
     pub format: Option<LogFormat>,
+}
+
+/// Log arguments, in place of the file's `global.log_level` and `global.log_format`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct LogArguments {
+    /// Log level, in place of the file's
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LevelArgument>,
+    /// Log format, in place of the file's
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<FormatArgument>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LevelArgument {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatArgument {
+    Text,
+    Json,
+}
+
+impl LogArguments {
+    pub fn is_given(self) -> bool {
+        self.log_level.is_some() || self.log_format.is_some()
+    }
+
+    pub fn chosen(self) -> Chosen {
+        Chosen {
+            level: self.log_level.map(|level| match level {
+                LevelArgument::Error => LogLevel::Error,
+                LevelArgument::Warn => LogLevel::Warn,
+                LevelArgument::Info => LogLevel::Info,
+                LevelArgument::Debug => LogLevel::Debug,
+                LevelArgument::Trace => LogLevel::Trace,
+            }),
+            format: self.log_format.map(|format| match format {
+                FormatArgument::Text => LogFormat::Text,
+                FormatArgument::Json => LogFormat::Json,
+            }),
+        }
+    }
 }
 
 impl Logs {
@@ -72,13 +121,13 @@ impl Logs {
         })
     }
 
-    /// To be kept until the process ends.
+    /// Returns the guard to keep until the process ends.
     pub fn flush_at_end(&self) -> Flush {
         Flush(self.queue.clone())
     }
 }
 
-/// One event's way into the queue.
+/// Writer of events into the queue.
 struct EventWriter(ProcessLog);
 
 impl MakeWriter<'_> for EventWriter {
@@ -108,7 +157,7 @@ impl ReloadParticipant for Logs {
         let format = format(config, self.chosen, &self.queue);
         let handles = (self.filter.clone(), self.format.clone());
         Ok(Box::new(move || {
-            // Fails only when another log is installed, which is then not ours to change.
+            // Fails only when another log is installed, which is not ours to change.
             let _ = handles.0.reload(filter);
             let _ = handles.1.reload(format);
         }))
@@ -129,7 +178,8 @@ fn filter(config: &Config, chosen: Chosen) -> Result<EnvFilter, String> {
 fn directive(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Error => "error",
-        // The resolver warns at each try of each name; we tell once that a name fails and once that it answers again.
+        // The resolver warns at each try of each name; evenkeel logs once that a name fails and
+        // once that it works again.
         LogLevel::Warn => "warn,hickory_resolver=error,hickory_net=error,hickory_proto=error",
         LogLevel::Info => "info,hickory_resolver=error,hickory_net=error,hickory_proto=error",
         // The libraries' own detail says nothing of a balancer.

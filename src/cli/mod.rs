@@ -1,10 +1,11 @@
-//! Floor 8: the command line. Each command is a file; this one says which there are.
+//! Floor 8: the command line. Each command is a file; this one lists them.
 //!
 //! Exit codes: 0 done; 1 bad configuration or a failure; 2 wrong usage.
 
 mod balancer;
 mod check;
 mod client;
+mod colour;
 mod demo;
 mod failure;
 mod locate;
@@ -13,15 +14,14 @@ mod output;
 mod run;
 mod schema;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::config::{LogFormat, LogLevel};
 use crate::net::signals;
+use check::CheckArguments;
 use failure::CommandError;
-use logs::Chosen;
+use run::RunArguments;
 
 /// A Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
 #[derive(Debug, Parser)]
@@ -50,7 +50,8 @@ enum Command {
     Reload(client::ReloadArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
     Plan(client::PlanArguments),
-    /// Give a backend no new connections, or a listener no clients; live ones go on, or end at a pace
+    /// Give a backend no new connections, or a listener no clients; live ones go on, or end at a
+    /// pace
     Drain(client::DrainArguments),
     /// Let a backend or a listener take connections again
     Ready(client::ReadyArguments),
@@ -62,91 +63,15 @@ enum Command {
     Connections(client::ListArguments),
     /// End one connection, or at a pace those that a filter finds
     Close(client::CloseArguments),
-    /// Give those that a filter finds another backend, at a pace, where their pool has `resume`; the others stay
+    /// Move those that a filter finds to other backends, at a pace, where their pool has `resume`
     Move(client::MoveArguments),
-    /// List what is being done to live connections
+    /// List the jobs on live connections
     Jobs(client::AskArguments),
-    /// End no more connections by a job
+    /// Abort a job: it ends no more connections
     Abort(client::AbortArguments),
 }
 
-#[derive(Debug, Args)]
-struct RunArguments {
-    #[command(flatten)]
-    config: ConfigArgument,
-    #[command(flatten)]
-    logs: LogArguments,
-}
-
-#[derive(Debug, Args)]
-struct CheckArguments {
-    /// The file to check
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Fail on warnings, too
-    #[arg(long)]
-    strict: bool,
-    #[command(flatten)]
-    config: ConfigArgument,
-}
-
-#[derive(Debug, Args)]
-struct ConfigArgument {
-    /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env: EVENKEEL_CONFIG]
-    // The variable is read by `locate`: to clap it would be an argument given, and in conflict with others.
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-}
-
-/// In place of the file's `global.log_level` and `global.log_format`.
-#[derive(Debug, Clone, Copy, Args)]
-struct LogArguments {
-    /// Log level, in place of the file's
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<Level>,
-    /// Log format, in place of the file's
-    #[arg(long, value_name = "FORMAT")]
-    log_format: Option<Format>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-impl LogArguments {
-    fn is_given(self) -> bool {
-        self.log_level.is_some() || self.log_format.is_some()
-    }
-
-    fn chosen(self) -> Chosen {
-        Chosen {
-            level: self.log_level.map(|level| match level {
-                Level::Error => LogLevel::Error,
-                Level::Warn => LogLevel::Warn,
-                Level::Info => LogLevel::Info,
-                Level::Debug => LogLevel::Debug,
-                Level::Trace => LogLevel::Trace,
-            }),
-            format: self.log_format.map(|format| match format {
-                Format::Text => LogFormat::Text,
-                Format::Json => LogFormat::Json,
-            }),
-        }
-    }
-}
-
-/// The whole program: reads the command line, does the command, gives the exit code.
+/// Runs the program: reads the command line, executes the command, returns the exit code.
 pub fn main() -> ExitCode {
     // Before anything else: the default of most signals is the end of the process.
     signals::block();
@@ -164,7 +89,7 @@ pub fn main() -> ExitCode {
 }
 
 impl Arguments {
-    /// Nothing is given that would do nothing, before the command's name or behind it.
+    /// Verifies that every argument has an effect, before the command's name or behind it.
     fn verify(&self) -> Result<(), CommandError> {
         let is_configured = self.run.config.config.is_some();
         let wrong = match &self.command {
@@ -182,8 +107,8 @@ impl Arguments {
         Err(CommandError::Usage(wrong.to_owned()))
     }
 
-    /// Runs until a signal asks to stop, and unblocks them itself; any other command ends by the
-    /// first.
+    /// Whether it runs until a signal asks to stop, and unblocks signals itself; any other command
+    /// ends by the first.
     fn serves(&self) -> bool {
         matches!(
             self.command,
@@ -218,7 +143,10 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
 mod tests {
     use clap::CommandFactory;
 
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::config::LogFormat;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(line.split(' '))

@@ -1,11 +1,10 @@
-//! What a command writes on standard output, and whether in colour.
+//! Standard output of a command.
 
-use std::ffi::OsStr;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 
 use super::failure::CommandError;
 
-/// A reader that went away (`evenkeel status | head`) is no failure.
+/// Prints a text. A reader that went away (`evenkeel status | head`) is no failure.
 pub fn print(text: &str) -> Result<(), CommandError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -13,37 +12,5 @@ pub fn print(text: &str) -> Result<(), CommandError> {
             Err(CommandError::io("write the answer")(error))
         }
         _ => Ok(()),
-    }
-}
-
-pub fn colour_on_stderr() -> bool {
-    wants_colour(std::io::stderr().is_terminal())
-}
-
-pub fn colour_on_stdout() -> bool {
-    wants_colour(std::io::stdout().is_terminal())
-}
-
-fn wants_colour(is_terminal: bool) -> bool {
-    let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
-    is_terminal && allows_colour(no_color.as_deref(), term.as_deref())
-}
-
-/// `NO_COLOR` is set and not empty (no-color.org), or the terminal is dumb: none.
-fn allows_colour(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
-    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colour_is_refused_by_its_variable_and_by_a_dumb_terminal() {
-        let allowed = |no_color: Option<&str>, term: Option<&str>| {
-            allows_colour(no_color.map(OsStr::new), term.map(OsStr::new))
-        };
-        assert!(allowed(None, None) && allowed(Some(""), Some("xterm")));
-        assert!(!allowed(Some("1"), Some("xterm")) && !allowed(None, Some("dumb")));
     }
 }

@@ -1,11 +1,20 @@
 //! `evenkeel run`: the balancer, from its configuration to its last connection.
 
-use super::RunArguments;
+use clap::Args;
+
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
-use super::locate::locate;
-use super::logs::Logs;
+use super::locate::{ConfigArgument, locate};
+use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
+
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    pub config: ConfigArgument,
+    #[command(flatten)]
+    pub logs: LogArguments,
+}
 
 /// Runs until a signal asks to stop and the stop is over.
 pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
@@ -15,7 +24,7 @@ pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let _flush = logs.flush_at_end();
     let runtime = runtime()?;
     runtime.block_on(async {
-        // Before anything is announced: who reads "listening" may already send a signal.
+        // Before the first log line: a script that reads "listening" may already send a signal.
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         let balancer = Balancer::start(config, source, logs).await?;

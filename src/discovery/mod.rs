@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{Address, DiscoverSource};
 use crate::pool::{self, Backend, Pool};
 
-pub(crate) use status::LookupStatus;
+pub(crate) use status::{LookupStatus, LookupValues};
 
 type Task = AbortOnDropHandle<()>;
 

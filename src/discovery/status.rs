@@ -2,18 +2,33 @@
 //! log.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Outlives reloads of its pool.
-#[derive(Debug, Default)]
-pub struct LookupStatus {
-    /// Rounds that gave an answer; one SRV round may take many queries.
-    pub lookups_ok: AtomicU64,
-    /// Rounds that gave an error or no record: the last good set was kept.
-    pub lookups_failed: AtomicU64,
-    /// Failures by name.
-    failing: Mutex<BTreeMap<String, String>>,
+use crate::observe::{Metric, counters};
+
+counters! {
+    /// Status of the lookups of one pool; outlives reloads of it.
+    pub struct LookupStatus {
+        /// Reasons of names whose latest lookup failed.
+        failing: Mutex<BTreeMap<String, String>>,
+    }
+
+    /// Counters of [`LookupStatus`] at one moment. One SRV round may take many queries.
+    pub struct LookupValues {
+        /// Rounds that gave an answer
+        lookups_ok = Metric::counter("pool_lookups")
+            .label("result", "ok")
+            .help("DNS lookups by result"),
+        /// Rounds that gave an error or no record: the last good set was kept
+        lookups_failed = Metric::counter("pool_lookups").label("result", "failed"),
+    }
+}
+
+impl Default for LookupStatus {
+    fn default() -> LookupStatus {
+        LookupStatus::zero(Mutex::default())
+    }
 }
 
 impl LookupStatus {

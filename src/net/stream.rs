@@ -131,8 +131,8 @@ impl Stream {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
-/// Implements `AsyncRead` and `AsyncWrite` for an enum of streams, by the one that its `io` returns.
-/// Writes are vectored.
+/// Implements `AsyncRead` and `AsyncWrite` for an enum of streams, by the one that its `io`
+/// returns. Writes are vectored.
 macro_rules! delegate_io {
     ($streams:ty) => {
         impl tokio::io::AsyncRead for $streams {

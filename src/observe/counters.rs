@@ -1,126 +1,121 @@
-//! Counters of a listener and of a backend. They belong to the object they describe, survive every reload, and are
-//! read by the admin endpoint. All are totals since the object came to be, but for `live`, which is a gauge.
+//! Counters of a listener and of a backend. They belong to the object that they describe and
+//! survive every reload. All are totals since the object was made, but for `live`, which is a
+//! gauge.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::early_lines::EarlyLines;
 use super::journal::Journal;
+use super::metric::{Metric, counters};
 use super::refusal::RefusalCounts;
 use super::termination::{Cause, Phase, Side, Termination};
 
-/// Of one listener, by name. Every field says who writes it.
-#[derive(Debug)]
-pub struct ListenerCounters {
-    pub name: Arc<str>,
-    /// Where the lines of its records go.
-    pub journal: Arc<Journal>,
-    /// Connections taken from the kernel. Written by the accept loop.
-    pub accepted: AtomicU64,
-    /// Connections and HTTP requests in progress. Written by [`super::Record`].
-    pub live: AtomicU64,
-    /// Who was turned away, by reason. Written by `proxy`, and by [`super::Record`] where the end says why.
-    pub refused: RefusalCounts,
-    /// Connections of sources that the table of sources had no room for. Written by `proxy`.
-    pub untracked: AtomicU64,
-    /// Ends in the phase [`Phase::Tls`]. Written by [`super::Record`].
-    pub handshake_failures: AtomicU64,
-    /// TLS handshakes that began a session. Written by [`super::Record::shaken`].
-    pub full_handshakes: AtomicU64,
-    /// TLS handshakes that went on with an earlier session. Written by [`super::Record::shaken`].
-    pub resumed_handshakes: AtomicU64,
-    /// Bytes, of live sessions up to the relay's latest sweep. Written by [`super::Record::tally`].
-    pub bytes_from_client: AtomicU64,
-    /// As `bytes_from_client`.
-    pub bytes_from_backend: AtomicU64,
-    /// HTTP requests answered, upgrades and own error answers among them. Written by [`super::Record::answered`].
-    pub requests: AtomicU64,
-    /// WebSocket upgrades with a verified 101. Written by [`super::Record::answered`].
-    pub upgrades: AtomicU64,
-    /// WebSockets whose frames broke the protocol, so that they are not followed any more. Written by [`super::Record`].
-    pub lost_frames: AtomicU64,
-    /// WebSockets that were ended here and could not be told by a Close frame. Written by [`super::Record`].
-    pub without_close: AtomicU64,
-    /// Connections by end. Written by [`super::Record`].
-    pub ends: TerminationCounts,
-    /// Paces the lines of those that end before they are routed.
-    pub(super) early_lines: EarlyLines,
+counters! {
+    /// Counters of one listener. The accept loop adds to `accepted`, the proxy to `refused` and
+    /// `untracked`, and [`super::ConnectionRecord`] to the others.
+    pub struct ListenerCounters {
+        pub name: Arc<str>,
+        /// Journal of its access-log lines.
+        pub journal: Arc<Journal>,
+        /// Refused connections and requests, by reason.
+        pub refused: RefusalCounts,
+        /// Connections by termination.
+        pub ends: TerminationCounts,
+        /// Limit of the lines of connections that end before they are routed.
+        pub(super) early_lines: EarlyLines,
+    }
+
+    /// Values of [`ListenerCounters`] at one moment.
+    pub struct ListenerValues {
+        /// Connections and requests in progress
+        live = Metric::gauge("listener_live_connections"),
+        /// Connections accepted
+        accepted = Metric::counter("listener_accepted_connections"),
+        /// Connections let in without limits of their source, whose table was full
+        untracked = Metric::counter("listener_untracked_connections"),
+        /// TLS handshakes that failed
+        handshake_failures = Metric::counter("listener_handshake_failures"),
+        /// TLS handshakes that began a session
+        full_handshakes = Metric::counter("listener_handshakes")
+            .label("kind", "full")
+            .help("TLS handshakes that succeeded: full ones, and those resumed by a ticket"),
+        /// TLS handshakes that resumed a session by a ticket
+        resumed_handshakes = Metric::counter("listener_handshakes").label("kind", "resumed"),
+        /// HTTP requests answered
+        requests = Metric::counter("listener_requests"),
+        /// WebSocket upgrades
+        upgrades = Metric::counter("listener_upgrades"),
+        /// WebSockets whose frames broke the protocol and are not followed any more
+        lost_frames = Metric::counter("listener_lost_frames"),
+        /// WebSockets ended here without a Close frame, as none of their frames ended in time
+        without_close = Metric::counter("listener_without_close"),
+        /// From clients
+        bytes_from_client = Metric::counter("listener_from_client").bytes(),
+        /// From backends
+        bytes_from_backend = Metric::counter("listener_from_backend").bytes(),
+    }
 }
 
 impl ListenerCounters {
     pub fn new(name: &str, journal: &Arc<Journal>) -> Arc<ListenerCounters> {
-        Arc::new(ListenerCounters {
-            name: name.into(),
-            journal: Arc::clone(journal),
-            accepted: AtomicU64::new(0),
-            live: AtomicU64::new(0),
-            refused: RefusalCounts::default(),
-            untracked: AtomicU64::new(0),
-            handshake_failures: AtomicU64::new(0),
-            full_handshakes: AtomicU64::new(0),
-            resumed_handshakes: AtomicU64::new(0),
-            bytes_from_client: AtomicU64::new(0),
-            bytes_from_backend: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            upgrades: AtomicU64::new(0),
-            lost_frames: AtomicU64::new(0),
-            without_close: AtomicU64::new(0),
-            ends: TerminationCounts::default(),
-            early_lines: EarlyLines::default(),
-        })
+        Arc::new(ListenerCounters::zero(
+            name.into(),
+            Arc::clone(journal),
+            RefusalCounts::default(),
+            TerminationCounts::default(),
+            EarlyLines::default(),
+        ))
     }
 }
 
-/// Of one backend, by pool and name. Every field says who writes it; the live count is the backend's own.
-#[derive(Debug)]
-pub struct BackendCounters {
-    pub pool: Arc<str>,
-    pub name: Arc<str>,
-    /// Connections established. Written by `pool`.
-    pub connections: AtomicU64,
-    /// Connects that failed by the backend's fault. Written by `pool`.
-    pub connect_failures: AtomicU64,
-    /// HTTP requests that the backend was picked for and that were answered. Written by [`super::Record::answered`].
-    pub requests: AtomicU64,
-    /// Bytes, of live sessions up to the relay's latest sweep. Written by [`super::Record::tally`].
-    pub bytes_from_client: AtomicU64,
-    /// As `bytes_from_client`.
-    pub bytes_from_backend: AtomicU64,
-    /// Active checks passed. Written by `health`.
-    pub checks_ok: AtomicU64,
-    /// Active checks failed. Written by `health`.
-    pub checks_failed: AtomicU64,
-    /// Changes of the effective state. Written by `pool`.
-    pub state_changes: AtomicU64,
-    /// Ejections by outlier detection. Written by `pool`.
-    pub ejections: AtomicU64,
-    /// Sessions that it has taken over from another backend. Written by [`super::Record::resumed`].
-    pub resumed: AtomicU64,
-    /// Sessions that were to outlive it and did not. Written by [`super::Record::not_resumed`].
-    pub not_resumed: AtomicU64,
+counters! {
+    /// Counters of one backend, by pool and name; the live count is the backend's own. The pool
+    /// adds to connections, failures, state changes and ejections, health to the checks, and
+    /// [`super::ConnectionRecord`] to the others.
+    pub struct BackendCounters {
+        pub pool: Arc<str>,
+        pub name: Arc<str>,
+    }
+
+    /// Values of [`BackendCounters`] at one moment.
+    pub struct BackendValues {
+        /// Connections established
+        connections = Metric::counter("backend_connections"),
+        /// Connects that failed
+        connect_failures = Metric::counter("backend_connect_failures"),
+        /// HTTP requests answered
+        requests = Metric::counter("backend_requests"),
+        /// From clients
+        bytes_from_client = Metric::counter("backend_from_client").bytes(),
+        /// From the backend
+        bytes_from_backend = Metric::counter("backend_from_backend").bytes(),
+        /// Active checks passed
+        checks_ok = Metric::counter("backend_checks")
+            .label("result", "ok")
+            .help("Active checks by result"),
+        /// Active checks failed
+        checks_failed = Metric::counter("backend_checks").label("result", "failed"),
+        /// Changes of the effective state
+        state_changes = Metric::counter("backend_state_changes"),
+        /// Ejections by outlier detection
+        ejections = Metric::counter("backend_ejections"),
+        /// Sessions taken over from another backend
+        resumed = Metric::counter("backend_resumes")
+            .label("result", "resumed")
+            .help("Sessions taken over from another backend, and sessions that were to outlive this one and ended with it"),
+        /// Sessions that could not move to another backend and ended with this one
+        not_resumed = Metric::counter("backend_resumes").label("result", "ended"),
+    }
 }
 
 impl BackendCounters {
     pub fn new(pool: Arc<str>, name: Arc<str>) -> Arc<BackendCounters> {
-        Arc::new(BackendCounters {
-            pool,
-            name,
-            connections: AtomicU64::new(0),
-            connect_failures: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            bytes_from_client: AtomicU64::new(0),
-            bytes_from_backend: AtomicU64::new(0),
-            checks_ok: AtomicU64::new(0),
-            checks_failed: AtomicU64::new(0),
-            state_changes: AtomicU64::new(0),
-            ejections: AtomicU64::new(0),
-            resumed: AtomicU64::new(0),
-            not_resumed: AtomicU64::new(0),
-        })
+        Arc::new(BackendCounters::zero(pool, name))
     }
 }
 
-/// One count for every possible [`End`].
+/// Count of every possible [`Termination`].
 #[derive(Debug)]
 pub struct TerminationCounts {
     counts: Box<[AtomicU64]>,
@@ -148,7 +143,7 @@ impl TerminationCounts {
             .map_or(0, |count| count.load(Relaxed))
     }
 
-    /// Those that happened at least once.
+    /// Terminations that happened at least once.
     pub fn seen(&self) -> Vec<(Termination, u64)> {
         let ends = Side::ALL.iter().flat_map(|&side| {
             Phase::ALL.iter().flat_map(move |&phase| {

@@ -1,6 +1,6 @@
-//! A lid on the access-log lines of connections that end before they are routed. They cost their
-//! client next to nothing: without it a flood of them decides how much is written. Each is counted
-//! in the metrics all the same.
+//! Limit of access-log lines for connections that end before they are routed. Such connections cost
+//! a client next to nothing: without a limit a flood of them decides how much is written. The
+//! metrics count all of them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Lines of one listener in a second.
 const MAX_PER_SECOND: u32 = 100;
 
-/// Of one listener.
+/// Limit of one listener.
 #[derive(Debug, Default)]
 pub struct EarlyLines(Mutex<Window>);
 
@@ -16,13 +16,13 @@ pub struct EarlyLines(Mutex<Window>);
 struct Window {
     second: u64,
     written: u32,
-    /// Left out since the latest line.
+    /// Lines left out since the latest one.
     skipped: u64,
 }
 
 impl EarlyLines {
-    /// Whether one more is written at `now`, since whatever moment; then how many were left out
-    /// before it.
+    /// Admits a line at `now`, measured from any fixed moment, and returns how many were left out
+    /// before it; `None`: leave this one out.
     pub(super) fn admit(&self, now: Duration) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if window.second != now.as_secs() {

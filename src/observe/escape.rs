@@ -1,9 +1,10 @@
-//! Escapes text for a log line or a terminal, as JSON does it: quote and backslash, C0 controls, and besides DEL, C1 and the
-//! Unicode line and direction controls, which a terminal or an editor would act upon.
+//! Escapes for a log line or a terminal, as in JSON: quote and backslash, C0 controls, and besides
+//! DEL, C1 and the Unicode line and direction controls, which a terminal or an editor would act
+//! upon.
 
 use std::fmt::Write;
 
-/// Appends `text`, without quotes around it.
+/// Appends `text` escaped, without quotes around it.
 pub fn escape(text: &str, into: &mut String) {
     for character in text.chars() {
         match character {

@@ -1,24 +1,25 @@
-//! What a client's TLS handshake agreed on, for the log: kept as a few characters among the names of its session.
+//! Result of a client's TLS handshake, for the log; a few characters among the names of its
+//! session.
 
 use crate::config::TlsVersion;
 
-/// What an ALPN name may take; the longest registered one has 19.
+/// Limit of an ALPN name; the longest registered one has 19.
 const MAX_ALPN_BYTES: usize = 32;
 
-/// One handshake's outcome.
+/// Parameters that a handshake agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandshakeFacts {
     pub version: TlsVersion,
-    /// By its number in IANA's registry.
+    /// Cipher suite by its number in IANA's registry.
     pub cipher: u16,
-    /// The session goes on from an earlier one.
+    /// True: an earlier session was resumed.
     pub resumed: bool,
-    /// Cut at 32 bytes.
+    /// ALPN name, cut at 32 bytes.
     pub alpn: Option<String>,
 }
 
 impl HandshakeFacts {
-    /// In six characters, and the ALPN name behind them.
+    /// Packs it into six characters, with the ALPN name behind them.
     pub(super) fn pack(&self) -> String {
         let version = match self.version {
             TlsVersion::Tls12 => '2',
@@ -30,7 +31,7 @@ impl HandshakeFacts {
         format!("{version}{resumed}{:04x}{alpn}", self.cipher)
     }
 
-    /// What [`ClientTls::pack`] has packed.
+    /// Unpacks the text of [`HandshakeFacts::pack`].
     pub(super) fn unpack(packed: &str) -> Option<HandshakeFacts> {
         let (head, alpn) = packed.split_at_checked(6)?;
         let (flags, cipher) = head.split_at_checked(2)?;
@@ -45,7 +46,7 @@ impl HandshakeFacts {
         })
     }
 
-    /// IANA's name of the cipher suite; its number for one that is not spoken here.
+    /// IANA's name of the cipher suite; its number for an unknown one.
     pub(super) fn cipher_name(&self) -> String {
         let name = match self.cipher {
             0x1301 => "TLS_AES_128_GCM_SHA256",

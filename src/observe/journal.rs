@@ -1,5 +1,5 @@
-//! Where finished records go: the front of the access log. A line is handed to the writer thread through a bounded
-//! queue; when that is full the line is dropped and counted, so the data path never waits for a disk.
+//! Journal: front of the access log. A line goes to the writer thread through a bounded queue. When
+//! that is full the line is dropped and counted, so the data path never waits for a disk.
 
 use std::io;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::config::{AccessLog, LogAt, LogOutput};
 pub struct Journal {
     settings: ArcSwap<AccessLog>,
     load: Arc<WriterShared>,
-    /// Unbounded as a channel; lines are bounded by `load.queued`, the other orders are rare.
+    /// Unbounded channel; lines are bounded by `load.queued`, the other orders are rare.
     orders: Sender<WriterOrder>,
     latest_id: AtomicU64,
 }
 
-/// An access log that is opened and ready to take the present one's place.
+/// Access log that is opened and ready to replace the present one.
 #[derive(Debug)]
 pub struct Prepared {
     settings: AccessLog,
@@ -47,7 +47,7 @@ impl Journal {
         }))
     }
 
-    /// Opens what `settings` asks for and changes nothing yet: the part of a reload that may fail.
+    /// Opens the log of `settings` and changes nothing yet: the part of a reload that may fail.
     ///
     /// # Errors
     /// When the file cannot be opened; the error names it.
@@ -58,7 +58,7 @@ impl Journal {
         })
     }
 
-    /// Takes effect with the next line; what was ordered before goes to the former output.
+    /// Replaces the log from the next line on; what was ordered before goes to the former output.
     pub fn apply(&self, prepared: Prepared) {
         self.order(WriterOrder::Replace(
             prepared.output,
@@ -67,16 +67,8 @@ impl Journal {
         self.settings.store(Arc::new(prepared.settings));
     }
 
-    /// [`Journal::prepare`] and [`Journal::apply`] in one.
-    ///
-    /// # Errors
-    /// When the file cannot be opened; the present log then stays.
-    pub fn reconfigure(&self, settings: &AccessLog) -> io::Result<()> {
-        self.apply(Journal::prepare(settings)?);
-        Ok(())
-    }
-
-    /// Opens the file again by its path (SIGUSR1, after a rotation). An error is logged and the present file stays.
+    /// Opens the file again by its path (SIGUSR1, after a rotation). An error is logged and the
+    /// present file stays.
     pub fn reopen(&self) {
         self.order(WriterOrder::Reopen);
     }
@@ -86,8 +78,8 @@ impl Journal {
         self.load.dropped.load(Relaxed)
     }
 
-    /// Waits until everything so far is written, at most `timeout`, and no longer than standard
-    /// output takes lines; blocks the thread. False when something was left.
+    /// Waits until all lines so far are written, at most `timeout`, and no longer than standard
+    /// output accepts lines; blocks the thread. False when something was left.
     pub fn flush(&self, timeout: Duration) -> bool {
         let order = |flushed| {
             self.order(WriterOrder::Flush(flushed));
@@ -95,12 +87,12 @@ impl Journal {
         };
         match self.settings.load().output {
             LogOutput::Stdout => written_out(timeout, &self.load.batches, order),
-            // A disk may pause, and nobody else has its lines.
+            // A disk may pause, and its lines are nowhere else.
             LogOutput::Off | LogOutput::File(_) => written_by(timeout, order),
         }
     }
 
-    /// When lines are wanted: never while the log is off.
+    /// Events that have a line: none while the log is off.
     pub(super) fn log_at(&self) -> LogAt {
         let settings = self.settings.load();
         match settings.output {
@@ -114,13 +106,13 @@ impl Journal {
         }
     }
 
-    /// Connections without a byte get no line, where none has told that they opened.
+    /// Whether connections without a byte get no line: none has said that they opened.
     pub(super) fn leaves_null_out(&self) -> bool {
         let settings = self.settings.load();
         !settings.log_null && !settings.log_at.open
     }
 
-    /// Between two interval lines.
+    /// Time between two interval lines.
     pub(super) fn interval(&self) -> Duration {
         self.settings.load().interval
     }
@@ -139,7 +131,8 @@ impl Journal {
     }
 
     fn order(&self, order: WriterOrder) {
-        // The writer lives as long as this sender; were it gone by a panic, the log is lost, not the connection.
+        // The writer lives as long as this sender. If it had panicked, the log would be lost, not
+        // the connection.
         let _ = self.orders.send(order);
     }
 }
@@ -148,10 +141,10 @@ impl Journal {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use super::super::{Cause, ConnectionRecord, ListenerCounters, Phase, Side, Termination};
     use super::*;
     use crate::config::LogFormat;
     use crate::net::Peer;
+    use crate::observe::{Cause, ConnectionRecord, ListenerCounters, Phase, Side, Termination};
 
     const END: Termination = Termination::new(Side::Client, Phase::Relay, Cause::Fin);
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -222,7 +215,7 @@ mod tests {
         let (first, second) = (folder.path().join("a.log"), folder.path().join("b.log"));
         let journal = Journal::new(&file(&first)).unwrap();
         finish_one(&journal);
-        journal.reconfigure(&file(&second)).unwrap();
+        journal.apply(Journal::prepare(&file(&second)).unwrap());
         finish_one(&journal);
         assert!(journal.flush(PATIENCE));
         assert_eq!((lines(&first), lines(&second)), (1, 1));
@@ -233,11 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.log");
         let journal = Journal::new(&file(&path)).unwrap();
-        assert!(
-            journal
-                .reconfigure(&file("/nowhere/b.log".as_ref()))
-                .is_err()
-        );
+        assert!(Journal::prepare(&file("/nowhere/b.log".as_ref())).is_err());
         finish_one(&journal);
         assert!(journal.flush(PATIENCE));
         assert_eq!(lines(&path), 1);

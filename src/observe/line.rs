@@ -1,22 +1,21 @@
-//! One line of the access log, as JSON or as `key=value` text. Made on the data path, formatted by the writer.
-//! What a client chose (names, paths) goes through [`escape`], so that no line can be forged and no control byte
-//! reaches the reader's terminal.
+//! Line of the access log, as JSON or as `key=value` text. The data path makes it, and the writer
+//! formats it. Names and paths, which a client chooses, go through [`escape`]: so no line can be
+//! forged and no control byte reaches the reader's terminal.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::escape::escape;
-use super::handshake_facts::HandshakeFacts;
-use super::record::Resumed;
 use super::request_names::RequestNames;
+use super::resumed::Resumed;
 use super::termination::Termination;
 use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;
 
 #[derive(Debug)]
 pub(super) struct LogLine {
-    /// When it was written; the connection began `duration` before.
+    /// Time of writing; the connection began `duration` before.
     pub time: SystemTime,
     pub id: u64,
     pub event: LogEvent,
@@ -67,150 +66,131 @@ impl LogLine {
     /// Appends the line and its newline.
     pub fn format(&self, format: LogFormat, into: &mut String) {
         match format {
-            LogFormat::Json => self.format_json(into),
-            LogFormat::Text => self.format_text(into),
+            LogFormat::Json => self.write_json(into),
+            LogFormat::Text => self.write_text(into),
         }
         into.push('\n');
     }
 
-    fn format_json(&self, into: &mut String) {
+    fn write_json(&self, into: &mut String) {
         let mut separator = '{';
-        self.each(|key, value| {
+        let mut fields = Fields(|key, value: Value<'_>| {
             into.push(separator);
             separator = ',';
             push(into, format_args!("\"{key}\":"));
             match value {
                 Value::Word(text) => quote(text, into),
-                Value::Number(number) => push(into, format_args!("{number}")),
-                Value::Flag(flag) => push(into, format_args!("{flag}")),
-                Value::Milliseconds(duration) => push_milliseconds(into, duration),
-                Value::End(Termination { side, phase, how }) => {
-                    push(
-                        into,
-                        format_args!(
-                            "{{\"side\":\"{side}\",\"phase\":\"{phase}\",\"how\":\"{how}\"}}"
-                        ),
-                    );
-                }
+                Value::End(Termination { side, phase, how }) => push(
+                    into,
+                    format_args!("{{\"side\":\"{side}\",\"phase\":\"{phase}\",\"how\":\"{how}\"}}"),
+                ),
+                other => other.push_plain(into),
             }
         });
+        self.write_fields(&mut fields);
         into.push('}');
     }
 
-    fn format_text(&self, into: &mut String) {
+    fn write_text(&self, into: &mut String) {
         let mut separator = "";
-        self.each(|key, value| {
+        let mut fields = Fields(|key, value: Value<'_>| {
             push(into, format_args!("{separator}{key}="));
             separator = " ";
             match value {
                 Value::Word(text) if is_plain(text) => into.push_str(text),
                 Value::Word(text) => quote(text, into),
-                Value::Number(number) => push(into, format_args!("{number}")),
-                Value::Flag(flag) => push(into, format_args!("{flag}")),
-                Value::Milliseconds(duration) => push_milliseconds(into, duration),
                 Value::End(end) => push(into, format_args!("\"{end}\"")),
+                other => other.push_plain(into),
             }
         });
+        self.write_fields(&mut fields);
     }
 
-    /// The fields that are known, in the order of the line.
-    fn each(&self, mut field: impl FnMut(&'static str, Value<'_>)) {
-        let names = &self.names;
+    /// Writes the fields that are known, in the order of the line.
+    fn write_fields(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
         let time = humantime::format_rfc3339_millis(self.time).to_string();
-        let client = self.client.to_string();
-        let tag = names.logged_tag();
-        let resumed = self.resumed.as_ref();
-        // Of one type, whatever is known: who stores lines by the type of a field takes the first one for all.
-        let lost = resumed.map(|resumed| match resumed.lost {
-            Some(count) => count.to_string(),
-            None => "unknown".to_owned(),
-        });
-        let client_ip = self.client.ip().map(|ip| ip.to_string());
-        let client_port = self.client.port().filter(|port| *port != 0);
-        let tls = names.client_tls();
-        let tls = tls.as_ref();
-        let cipher = tls.map(HandshakeFacts::cipher_name);
-        let close = |is_client| {
-            names
-                .close_code(is_client)
-                .map(|code| Value::Number(code.into()))
-        };
-        let known = [
-            ("time", Some(Value::Word(&time))),
-            ("event", Some(Value::Word(self.event.word()))),
-            ("id", Some(Value::Number(self.id))),
-            ("listener", Some(Value::Word(&self.listener))),
-            ("client", Some(Value::Word(&client))),
-            ("client_ip", client_ip.as_deref().map(Value::Word)),
-            (
-                "client_port",
-                client_port.map(|port| Value::Number(port.into())),
-            ),
-            ("via", names.via().map(Value::Word)),
-            ("proxy_tlvs", names.proxy_tlvs().map(Value::Word)),
-            ("sni", names.sni().map(Value::Word)),
-            (
-                "tls_version",
-                tls.map(|tls| Value::Word(tls.version.word())),
-            ),
-            ("tls_cipher", cipher.as_deref().map(Value::Word)),
-            (
-                "tls_alpn",
-                tls.and_then(|tls| tls.alpn.as_deref()).map(Value::Word),
-            ),
-            ("tls_resumed", tls.map(|tls| Value::Flag(tls.resumed))),
-            ("client_subject", names.client_subject().map(Value::Word)),
-            ("client_san", names.client_san().map(Value::Word)),
-            ("method", names.method().map(Value::Word)),
-            ("host", names.host().map(Value::Word)),
-            ("path", names.path().map(Value::Word)),
-            ("tag", tag.as_deref().map(Value::Word)),
-            ("request_id", names.request_id().map(Value::Word)),
-            ("pool", self.pool.as_deref().map(Value::Word)),
-            ("backend", self.backend.as_deref().map(Value::Word)),
-            (
-                "from",
-                resumed
-                    .and_then(|resumed| resumed.from.as_deref())
-                    .map(Value::Word),
-            ),
-            (
-                "gap_ms",
-                resumed.map(|resumed| Value::Milliseconds(resumed.gap)),
-            ),
-            ("lost", lost.as_deref().map(Value::Word)),
-            (
-                "status",
-                self.status.map(|status| Value::Number(status.into())),
-            ),
-            ("tries", Some(Value::Number(self.tries.into()))),
-            ("connect_ms", self.connect_time.map(Value::Milliseconds)),
-            (
-                "backend_tls",
-                self.backend_tls.map(|version| Value::Word(version.word())),
-            ),
-            ("duration_ms", Some(Value::Milliseconds(self.duration))),
-            (
-                "bytes_from_client",
-                Some(Value::Number(self.bytes_from_client)),
-            ),
-            (
-                "bytes_from_backend",
-                Some(Value::Number(self.bytes_from_backend)),
-            ),
-            ("client_close", close(true)),
-            ("backend_close", close(false)),
-            ("end", self.event.end().map(Value::End)),
-            (
-                "skipped",
-                (self.skipped > 0).then_some(Value::Number(self.skipped)),
-            ),
-        ];
-        for (key, value) in known {
-            if let Some(value) = value {
-                field(key, value);
-            }
+        fields.word("time", Some(&time));
+        fields.word("event", Some(self.event.word()));
+        fields.number("id", Some(self.id));
+        fields.word("listener", Some(&self.listener));
+        self.write_client(fields);
+        self.write_request(fields);
+        fields.word("pool", self.pool.as_deref());
+        fields.word("backend", self.backend.as_deref());
+        self.write_move(fields);
+        fields.number("status", self.status);
+        fields.number("tries", Some(self.tries));
+        fields.milliseconds("connect_ms", self.connect_time);
+        fields.word("backend_tls", self.backend_tls.map(TlsVersion::word));
+        fields.milliseconds("duration_ms", Some(self.duration));
+        fields.number("bytes_from_client", Some(self.bytes_from_client));
+        fields.number("bytes_from_backend", Some(self.bytes_from_backend));
+        fields.number("client_close", self.names.close_code(true));
+        fields.number("backend_close", self.names.close_code(false));
+        fields.value("end", self.event.end().map(Value::End));
+        fields.number("skipped", Some(self.skipped).filter(|skipped| *skipped > 0));
+    }
+
+    fn write_client(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
+        let names = &self.names;
+        fields.word("client", Some(&self.client.to_string()));
+        let ip = self.client.ip().map(|ip| ip.to_string());
+        fields.word("client_ip", ip.as_deref());
+        fields.number("client_port", self.client.port().filter(|port| *port != 0));
+        fields.word("via", names.via());
+        fields.word("proxy_tlvs", names.proxy_tlvs());
+        fields.word("sni", names.sni());
+        if let Some(tls) = names.client_tls() {
+            fields.word("tls_version", Some(tls.version.word()));
+            fields.word("tls_cipher", Some(&tls.cipher_name()));
+            fields.word("tls_alpn", tls.alpn.as_deref());
+            fields.value("tls_resumed", Some(Value::Flag(tls.resumed)));
         }
+        fields.word("client_subject", names.client_subject());
+        fields.word("client_san", names.client_san());
+    }
+
+    fn write_request(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
+        let names = &self.names;
+        fields.word("method", names.method());
+        fields.word("host", names.host());
+        fields.word("path", names.path());
+        fields.word("tag", names.logged_tag().as_deref());
+        fields.word("request_id", names.request_id());
+    }
+
+    fn write_move(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
+        let Some(Resumed { from, gap, lost }) = &self.resumed else {
+            return;
+        };
+        // Always a word: stores that infer the type of a field take the first one for all.
+        let lost = lost.map_or("unknown".to_owned(), |count| count.to_string());
+        fields.word("from", from.as_deref());
+        fields.milliseconds("gap_ms", Some(*gap));
+        fields.word("lost", Some(&lost));
+    }
+}
+
+/// Writer of the fields that have a value.
+struct Fields<F>(F);
+
+impl<F: FnMut(&'static str, Value<'_>)> Fields<F> {
+    fn value(&mut self, key: &'static str, value: Option<Value<'_>>) {
+        if let Some(value) = value {
+            (self.0)(key, value);
+        }
+    }
+
+    fn word(&mut self, key: &'static str, word: Option<&str>) {
+        self.value(key, word.map(Value::Word));
+    }
+
+    fn number(&mut self, key: &'static str, number: Option<impl Into<u64>>) {
+        self.value(key, number.map(|number| Value::Number(number.into())));
+    }
+
+    fn milliseconds(&mut self, key: &'static str, time: Option<Duration>) {
+        self.value(key, time.map(Value::Milliseconds));
     }
 }
 
@@ -221,6 +201,19 @@ enum Value<'a> {
     /// Shown with three places: a connect within a rack takes less than one.
     Milliseconds(Duration),
     End(Termination),
+}
+
+impl Value<'_> {
+    /// Appends a value that both formats write alike.
+    fn push_plain(&self, into: &mut String) {
+        match self {
+            Value::Word(text) => into.push_str(text),
+            Value::Number(number) => push(into, format_args!("{number}")),
+            Value::Flag(flag) => push(into, format_args!("{flag}")),
+            Value::Milliseconds(duration) => push_milliseconds(into, *duration),
+            Value::End(end) => push(into, format_args!("{end}")),
+        }
+    }
 }
 
 fn push_milliseconds(into: &mut String, duration: Duration) {
@@ -252,11 +245,12 @@ fn push(into: &mut String, arguments: std::fmt::Arguments<'_>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::termination::{Cause, Phase, Side};
     use super::*;
+    use crate::observe::request_names::COUNT;
+    use crate::observe::{Cause, HandshakeFacts, Phase, Side};
 
     fn line(path: &str) -> LogLine {
-        let mut all = [None; super::super::request_names::COUNT];
+        let mut all = [None; COUNT];
         all[2] = Some("chat.example.org");
         all[3] = Some(path);
         let names = RequestNames::pack(all);

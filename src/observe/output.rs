@@ -1,5 +1,5 @@
-//! Where the lines of the access log go: standard output or a file, opened by path and reopened on request after
-//! a log rotation moved it. Only the journal's writer thread writes to it.
+//! Output of the access log: standard output or a file, opened by path and reopened on request
+//! after a log rotation moved it. Only the journal's writer thread writes to it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ pub(super) enum LogSink {
     File {
         path: PathBuf,
         file: File,
-        /// The latest write stopped half-way in a line: the next one begins on a line of its own.
+        /// True: the latest write stopped inside a line, and the next one begins a new line.
         torn: bool,
     },
 }
@@ -58,7 +58,7 @@ impl LogSink {
                 if *torn {
                     file.write_all(b"\n")?;
                 }
-                // Taken for torn until the last byte is written: a full disk takes a part of a write.
+                // Torn until the last byte is written: a full disk accepts a part of a write.
                 *torn = true;
                 file.write_all(lines)?;
                 *torn = false;
@@ -68,12 +68,12 @@ impl LogSink {
     }
 }
 
-/// Who may read a new file: it has addresses of clients, and log collectors come by the group.
+/// Mode of a new file: it has addresses of clients, and log collectors read it by the group.
 const MODE: u32 = 0o640;
 
-/// Without waiting: a FIFO that nobody reads is an error, where an ordinary open would hold up the reload for ever. A
-/// symbolic link is an error, too: whoever may write to the folder could have any file of ours written to. Those of
-/// `/dev` (`/dev/stderr`) are the system's.
+/// Opens a file without waiting: a FIFO that nobody reads is an error, where an ordinary open would
+/// block the reload for ever. A symbolic link is an error, too: anyone who may write to the folder
+/// could direct our log to any file. Those of `/dev` (`/dev/stderr`) are the system's.
 fn append(path: &Path) -> io::Result<File> {
     let mut flags = OFlags::NONBLOCK;
     if !path.starts_with("/dev") {
@@ -86,9 +86,11 @@ fn append(path: &Path) -> io::Result<File> {
         .custom_flags(flags.bits().cast_signed())
         .open(path);
     opened.map_err(|error| {
-        let why = match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
-            true => "it is a symbolic link; give the file that it leads to".to_owned(),
-            false => error.to_string(),
+        let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+        let why = if is_link {
+            "it is a symbolic link; give the file that it leads to".to_owned()
+        } else {
+            error.to_string()
         };
         io::Error::new(
             error.kind(),

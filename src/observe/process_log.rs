@@ -1,6 +1,6 @@
-//! The process's own log on its way out: a bounded queue and one thread that writes. Nobody waits
-//! for a terminal, a pipe or a journal that takes nothing; what does not fit is dropped, counted
-//! and told.
+//! Output of the process's own log: a bounded queue and one thread that writes. No caller waits for
+//! a terminal, a pipe or a journal that is stuck; lines that do not fit are dropped, counted and
+//! reported.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tracing::warn;
 
 use super::flush::{Flushed, written_out};
 
-/// Lines waiting to be written at once; about 1 MB.
+/// Limit of waiting lines; about 1 MB.
 const MAX_LINES: usize = 8_192;
 
-/// Of this process: it has one log.
+/// Dropped lines. Static, as a process has one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 enum LogOrder {
@@ -23,7 +23,7 @@ enum LogOrder {
     Flush(Flushed),
 }
 
-/// Where lines are handed in.
+/// Handle that accepts lines.
 #[derive(Debug, Clone)]
 pub struct ProcessLog {
     orders: SyncSender<LogOrder>,
@@ -32,9 +32,9 @@ pub struct ProcessLog {
 
 #[derive(Debug, Default)]
 struct LineCounts {
-    /// Lines that there was no room for.
+    /// Lines dropped as the queue was full.
     full: AtomicU64,
-    /// Lines that the thread has got through.
+    /// Lines that the thread has written or lost.
     written: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl ProcessLog {
         Ok(log)
     }
 
-    /// Hands in one line; it never waits.
+    /// Queues one line; never waits.
     pub fn write(&self, line: &[u8]) {
         if self
             .orders
@@ -67,32 +67,32 @@ impl ProcessLog {
         }
     }
 
-    /// Waits until all so far is written, at most `timeout`, and no longer than lines are taken;
-    /// blocks the thread.
+    /// Waits until all lines so far are written, at most `timeout`, and no longer than the output
+    /// accepts lines; blocks the thread.
     pub fn flush(&self, timeout: Duration) -> bool {
         written_out(timeout, &self.counts.written, |flushed| {
             match self.orders.try_send(LogOrder::Flush(flushed)) {
                 Ok(()) => Ok(()),
                 Err(TrySendError::Full(LogOrder::Flush(flushed))) => Err(flushed),
-                // The thread has gone, and so has what it had.
+                // The thread is gone, with its queue.
                 Err(_) => Ok(()),
             }
         })
     }
 }
 
-/// Lines that did not fit since the start of the process.
+/// Counts the lines that were dropped since the start of the process.
 pub fn dropped_log_lines() -> u64 {
     DROPPED.load(Relaxed)
 }
 
 fn write_all(orders: &Receiver<LogOrder>, mut output: impl Write, counts: &LineCounts) {
-    let mut told = 0;
+    let mut reported = 0;
     while let Ok(order) = orders.recv() {
         match order {
             LogOrder::Write(line) => {
-                // Where the log cannot be written there is nowhere to tell it, and a line about it
-                // would fail like this one.
+                // A log that cannot be written cannot report it: a line about it would fail as
+                // well.
                 if output
                     .write_all(&line)
                     .and_then(|()| output.flush())
@@ -102,14 +102,14 @@ fn write_all(orders: &Receiver<LogOrder>, mut output: impl Write, counts: &LineC
                 }
                 counts.written.fetch_add(1, Relaxed);
             }
-            LogOrder::Flush(flushed) => flushed.tell(),
+            LogOrder::Flush(flushed) => flushed.acknowledge(),
         }
         let full = counts.full.load(Relaxed);
-        if full != told {
-            told = full;
+        if full != reported {
+            reported = full;
             let dropped = dropped_log_lines();
-            // It goes through the queue as any other, in the log's own format.
-            warn!(dropped, "log lines were dropped: nobody took them");
+            // Goes through the queue as any other line, in the log's own format.
+            warn!(dropped, "log lines were dropped: the output was too slow");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The record of one connection, or of one HTTP request on a listener that proxies HTTP: all that is known of it.
+//! Record of one connection, or of one HTTP request on a listener that proxies HTTP: all that is
+//! known of it.
 //!
-//! The step of the path that holds the connection writes to it; nothing else of `observe` is touched by the data
-//! path. Ending it adds it to the counters and gives one line to the journal. A record dropped without an end is a
-//! defect of ours and is logged as `evenkeel PHASE panic`.
+//! The step of the data path that holds the connection writes to the record, and to nothing else of
+//! `observe`. Finishing it adds it to the counters and gives one line to the journal. A record that
+//! is dropped unfinished is a defect and is logged as `evenkeel PHASE panic`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
@@ -13,35 +14,25 @@ use super::handshake_facts::HandshakeFacts;
 use super::line::{LogEvent, LogLine};
 use super::refusal::Refusal;
 use super::request_names::RequestNames;
+use super::resumed::Resumed;
 use super::summary::Summary;
 use super::termination::{Cause, Phase, Side, Termination};
 use crate::config::TlsVersion;
 use crate::net::Peer;
 
-/// How a session has come to another backend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resumed {
-    /// The name of the one before.
-    pub from: Option<Arc<str>>,
-    /// The time without a backend.
-    pub gap: Duration,
-    /// Messages of the client that are lost, at most; `None`: not known.
-    pub lost: Option<u32>,
-}
-
-/// A live connection holds its record for hours, so it is kept small.
+/// Record of a live connection, which holds it for hours: so it is small.
 #[derive(Debug)]
 pub struct ConnectionRecord {
     /// Unique in this process, from 1.
     pub id: u64,
-    /// Payload as the relay moved it (after TLS), running totals.
+    /// Payload that the relay moved (after TLS), running totals.
     pub bytes_from_client: u64,
     /// As `bytes_from_client`.
     pub bytes_from_backend: u64,
     /// Bytes that are in the counters already.
     counted: (u64, u64),
     accepted: Timestamp,
-    /// What the client asked for.
+    /// Names of the request.
     names: RequestNames,
     assigned: Option<Arc<BackendCounters>>,
     listener: Arc<ListenerCounters>,
@@ -52,14 +43,14 @@ pub struct ConnectionRecord {
     pub client: Peer,
     /// 0 = none yet.
     status: u16,
-    /// Of the backend's leg.
+    /// TLS of the backend's leg.
     tls: Option<TlsVersion>,
-    /// How far the connection has come; the steps of the path set it. Default [`Phase::Accept`].
+    /// Phase of the connection; the steps of the path set it. Default [`Phase::Accept`].
     pub phase: Phase,
-    /// Connects tried, the first among them; stays at 255.
+    /// Connects tried, with the first; stays at 255.
     tries: u8,
     ended: bool,
-    /// A byte of the client was read in its set-up.
+    /// True: a byte of the client was read in set-up.
     heard: bool,
 }
 
@@ -67,7 +58,7 @@ const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
 
 const UNKNOWN_TIME: u32 = u32::MAX;
 
-/// A point in time in 8 bytes: nanoseconds since the first one was asked for.
+/// Point in time in 8 bytes: nanoseconds since the first call.
 #[derive(Debug, Clone, Copy)]
 struct Timestamp(u64);
 
@@ -110,83 +101,87 @@ impl ConnectionRecord {
         }
     }
 
-    /// The client has said something, whatever became of it. The relay counts its bytes itself.
+    /// Notes that the client has sent something in set-up. The relay counts its bytes itself.
     pub fn heard(&mut self) {
         self.heard = true;
     }
 
-    /// The balancer in front, `via`, says who the client is, and more in TLVs; these are cut at 250 bytes.
+    /// Sets the client that the balancer in front, `via`, announces, and what it says in TLVs;
+    /// these are cut at 250 bytes.
     pub fn announce(&mut self, client: Peer, via: Peer, tlvs: Option<&str>) {
         self.client = client;
         self.names.set_announced(&via.to_string(), tlvs);
     }
 
-    /// The server name of the ClientHello; cut at 253 bytes.
+    /// Sets the server name of the ClientHello; cut at 253 bytes.
     pub fn set_sni(&mut self, sni: &str) {
         self.names.set_sni(sni);
     }
 
-    /// A TLS handshake of this connection has succeeded here.
+    /// Counts a TLS handshake that has succeeded here.
     pub fn shaken(&mut self, tls: &HandshakeFacts) {
         self.set_client_tls(tls);
-        let kind = match tls.resumed {
-            true => &self.listener.resumed_handshakes,
-            false => &self.listener.full_handshakes,
+        let kind = if tls.resumed {
+            &self.listener.resumed_handshakes
+        } else {
+            &self.listener.full_handshakes
         };
         kind.fetch_add(1, Relaxed);
     }
 
-    /// What the connection's TLS handshake agreed on.
+    /// Sets what the TLS handshake agreed on.
     pub fn set_client_tls(&mut self, tls: &HandshakeFacts) {
         self.names.set_client_tls(tls);
     }
 
-    /// Cut at 128 bytes.
+    /// Sets the id of the request; cut at 128 bytes.
     pub fn set_request_id(&mut self, id: &str) {
         self.names.set_request_id(id);
     }
 
-    /// The client or its backend has said Close, with this code or 1005 for none.
+    /// Notes the Close frame of a side, with its code or 1005 for none.
     pub fn said_close(&mut self, side: Side, code: u16) {
         self.names.set_close_code(side == Side::Client, Some(code));
     }
 
-    /// It is turned away for a reason that its end does not tell.
+    /// Counts a refusal whose reason the termination does not imply.
     pub fn refused(&self, refusal: Refusal) {
         self.listener.refused.count(refusal);
     }
 
-    /// What the client's certificate says; each cut at 250 bytes.
+    /// Sets the names of the client's certificate; each cut at 250 bytes.
     pub fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
         self.names.set_client_certificate(subject, san);
     }
 
-    /// Method, host and path of an HTTP request. The query and the fragment are never kept; host and path are cut
-    /// at 128 bytes each.
+    /// Sets method, host and path of an HTTP request. The query and the fragment are never kept;
+    /// host and path are cut at 128 bytes each.
     pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
         self.names.set_request(method, host, path);
     }
 
-    /// What the session is known by, cut at 64 bytes; `is_hashed`: the log has a hash of it.
+    /// Sets the tag of the session, cut at 64 bytes; `is_hashed`: the log has a hash of it.
     pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
         self.names.set_tag(tag, is_hashed);
     }
 
-    /// The backend that was picked, and a connect to it begins; called again when another takes its place.
+    /// Assigns the picked backend, to which a connect begins; called again when another replaces
+    /// it.
     pub fn assigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tries = self.tries.saturating_add(1);
         self.assigned = Some(Arc::clone(backend));
     }
 
-    /// A live session is to be assigned to another backend: what the present one has moved is its own.
+    /// Assigns another backend to a live session; the present one keeps the bytes it has moved.
     pub fn reassigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tally();
-        // It was that of the one before.
+        // The code was that of the former backend.
         self.names.set_close_code(false, None);
         self.assigned(backend);
     }
 
-    /// The backend that it was assigned to has taken it over: writes the line of `log_at` "resume", when it is wanted.
+    /// Counts that the assigned backend has taken the session over; writes the line of `log_at`
+    /// "resume", when it is wanted.
     pub fn resumed(&mut self, resumed: Resumed) {
         if let Some(assigned) = &self.assigned {
             assigned.resumed.fetch_add(1, Relaxed);
@@ -199,24 +194,24 @@ impl ConnectionRecord {
         }
     }
 
-    /// It was to outlive its backend, and is ended with it.
+    /// Counts that the session ends with its backend, which it was to outlive.
     pub fn not_resumed(&self) {
         if let Some(assigned) = &self.assigned {
             assigned.not_resumed.fetch_add(1, Relaxed);
         }
     }
 
-    /// The connect has succeeded after this time; kept in microseconds, up to 71 minutes.
+    /// Notes a connect; its time is kept in microseconds, up to 71 minutes.
     pub fn connected(&mut self, after: Duration) {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
     }
 
-    /// What the backend's leg is encrypted with; `None`: it is plain.
+    /// Sets the TLS version of the backend's leg; `None`: it is plain.
     pub fn encrypted(&mut self, version: Option<TlsVersion>) {
         self.tls = version;
     }
 
-    /// The status that the client got, once per HTTP request; 101 counts as an upgrade too.
+    /// Notes the status that the client got, once per HTTP request; 101 counts as an upgrade, too.
     pub fn answered(&mut self, status: u16) {
         self.status = status;
         self.listener.requests.fetch_add(1, Relaxed);
@@ -228,12 +223,12 @@ impl ConnectionRecord {
         }
     }
 
-    /// The frames of its WebSocket are not understood any more.
+    /// Counts a WebSocket whose frames cannot be followed any more.
     pub fn lost_frames(&self) {
         self.listener.lost_frames.fetch_add(1, Relaxed);
     }
 
-    /// It is ended by our decision, and its WebSocket could not be told.
+    /// Counts a WebSocket that is closed here without a Close frame.
     pub fn without_close(&self) {
         self.listener.without_close.fetch_add(1, Relaxed);
     }
@@ -250,22 +245,23 @@ impl ConnectionRecord {
         self.names.sni()
     }
 
-    /// What the session is known by.
+    /// Tag of the session.
     pub fn tag(&self) -> Option<&str> {
         self.names.tag()
     }
 
-    /// Of the client's certificate.
+    /// Subject of the client's certificate.
     pub fn client_subject(&self) -> Option<&str> {
         self.names.client_subject()
     }
 
-    /// Since accept (of an HTTP request: since its record was made).
+    /// Time since accept (of an HTTP request: since its record was made).
     pub fn age(&self) -> Duration {
         self.accepted.elapsed()
     }
 
-    /// The connection is established: writes the line of `log_at` "open", when it is wanted.
+    /// Notes that the connection is established; writes the line of `log_at` "open", when it is
+    /// wanted.
     pub fn opened(&mut self) {
         self.phase = Phase::Relay;
         if self.listener.journal.log_at().open {
@@ -273,8 +269,8 @@ impl ConnectionRecord {
         }
     }
 
-    /// Time until the next interval line, zero when it is due; `None` when no such lines are wanted. It follows a
-    /// reload of `[access_log]`, so ask again at every sweep.
+    /// Time until the next interval line, zero when it is due; `None` when no such lines are
+    /// wanted. A reload of `[access_log]` changes it, so ask at every sweep.
     pub fn interval_due(&self) -> Option<Duration> {
         let latest = Duration::from_secs(self.last_line_seconds.into());
         let due = || {
@@ -285,7 +281,7 @@ impl ConnectionRecord {
         self.listener.journal.log_at().interval.then(due)
     }
 
-    /// Writes the interval line and brings the byte counters up to date.
+    /// Writes the interval line and updates the byte counters.
     pub fn interval(&mut self) {
         self.tally();
         self.last_line_seconds = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
@@ -294,7 +290,7 @@ impl ConnectionRecord {
         }
     }
 
-    /// The connection is over: counts it and writes its line.
+    /// Finishes the record: counts the connection and writes its line.
     pub fn finish(mut self, end: Termination) {
         self.close(end);
     }
@@ -323,8 +319,9 @@ impl ConnectionRecord {
         }
     }
 
-    /// `log_null = false`, and no byte has come or gone: a probe, or a connection opened in
-    /// advance. What we refuse is no such one, and neither is one that a line has told of.
+    /// Whether no line is written: `log_null = false`, and no byte has come or gone, as with a
+    /// probe or a connection opened in advance. Refused connections have a line, and so do those
+    /// that one has reported as open.
     fn is_left_out(&self, end: Termination) -> bool {
         let moved = self.bytes_from_client + self.bytes_from_backend > 0;
         let spoke = self.heard || moved || self.status != 0;
@@ -332,7 +329,7 @@ impl ConnectionRecord {
         !spoke && theirs && self.listener.journal.leaves_null_out()
     }
 
-    /// How many lines were left out before this one; `None`: it is left out, too.
+    /// Returns how many lines were left out before this one; `None`: leave this one out, too.
     fn admit_line(&self, phase: Phase) -> Option<u64> {
         match phase {
             Phase::Accept | Phase::Tls | Phase::Head => self
@@ -343,8 +340,8 @@ impl ConnectionRecord {
         }
     }
 
-    /// Brings the byte counters up to date, so that a session of hours is seen in the metrics while it lasts. Call it
-    /// now and then; it costs two comparisons when nothing has moved.
+    /// Updates the byte counters, so that a session of hours is seen in the metrics while it lasts.
+    /// It costs two comparisons when nothing has moved.
     pub fn tally(&mut self) {
         if self.counted == (self.bytes_from_client, self.bytes_from_backend) {
             return;
@@ -364,18 +361,18 @@ impl ConnectionRecord {
         }
     }
 
-    /// Name of its listener.
+    /// Name of the listener.
     pub fn listener(&self) -> &Arc<str> {
         &self.listener.name
     }
 
-    /// Names of the pool and backend it was assigned to.
+    /// Names of the assigned pool and backend.
     pub fn assignment(&self) -> Option<(&Arc<str>, &Arc<str>)> {
         let assigned = self.assigned.as_ref()?;
         Some((&assigned.pool, &assigned.name))
     }
 
-    /// What is known of the connection now.
+    /// Copies what is known of the connection now.
     pub fn summary(&self) -> Summary {
         let assigned = self.assigned.as_ref();
         Summary {
@@ -432,8 +429,8 @@ impl Drop for ConnectionRecord {
 mod tests {
     use super::*;
 
-    use super::super::Journal;
     use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
+    use crate::observe::Journal;
 
     fn journal(log_at: LogAt, path: &std::path::Path) -> Arc<Journal> {
         let settings = AccessLog {

@@ -1,84 +1,60 @@
-//! Why a connection or request was turned away before a backend served it: a rule, a limit by its key, what the client did
-//! wrong, or that no backend was there. Counted per listener.
+//! Why a connection or request was refused before a backend served it: a rule, a limit, an error of
+//! the client, or no backend. Counted per listener.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::termination::{Cause, Phase, Side, Termination};
+use super::words::words;
 
-/// The reason, as the metrics and the status show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// `allow` or `deny`, of the listener or of a route.
-    Denied,
-    /// `encoded_slash`: its path can be read in two ways, past a guard.
-    EncodedSlash,
-    MaxConnections,
-    MaxConnectionRate,
-    SourceMaxConnections,
-    SourceMaxConnectionRate,
-    /// No network that may send a PROXY header.
-    Untrusted,
-    /// Too many handshakes of its source wait for their turn.
-    HandshakeQueue,
-    /// The operator drains the listener.
-    Draining,
-    /// No certificate is for the server name that the client asks for.
-    UnknownName,
-    /// No route leads anywhere from what it asks for.
-    NoRoute,
-    /// The process stops.
-    Stopping,
-    /// Its PROXY header is none.
-    ProxyHeader,
-    /// It was not through its set-up in `handshake_timeout`.
-    HandshakeTimeout,
-    /// Its TLS handshake, or ClientHello, cannot be taken.
-    TlsHandshake,
-    /// Its HTTP request cannot be taken.
-    BadRequest,
-    /// No backend of its pool can be used.
-    NoBackend,
-    QueueFull,
-    QueueTimeout,
-    /// No backend that was tried has taken it.
-    ConnectFailed,
-    /// This process is short of something: descriptors, ports.
-    Shortage,
-    /// The process takes more memory than it should.
-    MaxMemory,
-    /// It was silent in set-up when places ran short, and left its own to another client.
-    Silent,
+words! {
+    /// Reason of a refusal, as the metrics and the status show it.
+    Refusal {
+        /// `allow` or `deny`, of the listener or of a route.
+        Denied = "denied",
+        /// `encoded_slash`: an ambiguous path, which could pass a guard.
+        EncodedSlash = "encoded_slash",
+        MaxConnections = "max_connections",
+        MaxConnectionRate = "max_connection_rate",
+        SourceMaxConnections = "per_source.max_connections",
+        SourceMaxConnectionRate = "per_source.max_connection_rate",
+        /// The network may not send a PROXY header.
+        Untrusted = "untrusted",
+        /// Too many handshakes of its source are waiting.
+        HandshakeQueue = "handshake_queue",
+        /// The operator drains the listener.
+        Draining = "draining",
+        /// No certificate covers the server name that the client asks for.
+        UnknownName = "unknown_name",
+        /// No route matches the request.
+        NoRoute = "no_route",
+        /// The process is stopping.
+        Stopping = "stopping",
+        /// The PROXY header is missing or broken.
+        ProxyHeader = "proxy_header",
+        /// The set-up took longer than `handshake_timeout`.
+        HandshakeTimeout = "handshake_timeout",
+        /// The TLS handshake or ClientHello is invalid.
+        TlsHandshake = "tls_handshake",
+        /// The HTTP request is invalid.
+        BadRequest = "bad_request",
+        /// No backend of its pool can be used.
+        NoBackend = "no_backend",
+        QueueFull = "queue_full",
+        QueueTimeout = "queue_timeout",
+        /// Every connect to a backend failed.
+        ConnectFailed = "connect_failed",
+        /// This process lacks a resource: descriptors, ports.
+        Shortage = "shortage",
+        /// The process uses more memory than `max_memory`.
+        MaxMemory = "max_memory",
+        /// Silent in set-up when connections ran short: closed in favour of another client.
+        Silent = "silent",
+    }
 }
 
 impl Refusal {
-    /// Every one, in the order of declaration.
-    pub const ALL: &'static [Refusal] = &[
-        Refusal::Denied,
-        Refusal::EncodedSlash,
-        Refusal::MaxConnections,
-        Refusal::MaxConnectionRate,
-        Refusal::SourceMaxConnections,
-        Refusal::SourceMaxConnectionRate,
-        Refusal::Untrusted,
-        Refusal::HandshakeQueue,
-        Refusal::Draining,
-        Refusal::UnknownName,
-        Refusal::NoRoute,
-        Refusal::Stopping,
-        Refusal::ProxyHeader,
-        Refusal::HandshakeTimeout,
-        Refusal::TlsHandshake,
-        Refusal::BadRequest,
-        Refusal::NoBackend,
-        Refusal::QueueFull,
-        Refusal::QueueTimeout,
-        Refusal::ConnectFailed,
-        Refusal::Shortage,
-        Refusal::MaxMemory,
-        Refusal::Silent,
-    ];
-
-    /// What the end of a connection says by itself. Where a rule or a limit has decided, the step that asked it counts.
+    /// Reason that a termination implies. Where a rule or a limit decided, the step that applied it
+    /// counts the refusal.
     pub(super) const fn of(end: Termination) -> Option<Refusal> {
         Some(match (end.side, end.phase, end.how) {
             (Side::Client, Phase::Accept, Cause::Invalid) => Refusal::ProxyHeader,
@@ -100,36 +76,7 @@ impl Refusal {
         })
     }
 
-    /// The word of the log and of the metrics' label.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Refusal::Denied => "denied",
-            Refusal::EncodedSlash => "encoded_slash",
-            Refusal::MaxConnections => "max_connections",
-            Refusal::MaxConnectionRate => "max_connection_rate",
-            Refusal::SourceMaxConnections => "per_source.max_connections",
-            Refusal::SourceMaxConnectionRate => "per_source.max_connection_rate",
-            Refusal::Untrusted => "untrusted",
-            Refusal::HandshakeQueue => "handshake_queue",
-            Refusal::Draining => "draining",
-            Refusal::UnknownName => "unknown_name",
-            Refusal::NoRoute => "no_route",
-            Refusal::Stopping => "stopping",
-            Refusal::ProxyHeader => "proxy_header",
-            Refusal::HandshakeTimeout => "handshake_timeout",
-            Refusal::TlsHandshake => "tls_handshake",
-            Refusal::BadRequest => "bad_request",
-            Refusal::NoBackend => "no_backend",
-            Refusal::QueueFull => "queue_full",
-            Refusal::QueueTimeout => "queue_timeout",
-            Refusal::ConnectFailed => "connect_failed",
-            Refusal::Shortage => "shortage",
-            Refusal::MaxMemory => "max_memory",
-            Refusal::Silent => "silent",
-        }
-    }
-
-    /// How such a connection ends.
+    /// Cause in the termination of a connection that is refused so.
     pub const fn how(self) -> Cause {
         match self {
             Refusal::Denied
@@ -147,13 +94,13 @@ impl Refusal {
         }
     }
 
-    /// A limit was reached, which the operator may not know of.
+    /// True for a limit that was reached: the operator may not know of it.
     pub const fn is_limit(self) -> bool {
         matches!(self.how(), Cause::Full)
     }
 }
 
-/// One count for every reason.
+/// Count of every reason.
 #[derive(Debug, Default)]
 pub struct RefusalCounts([AtomicU64; Refusal::ALL.len()]);
 

@@ -1,23 +1,25 @@
-//! What a client asked for, for the log and the operator: server name, method, host, path, its certificate's names, who
-//! passed it on, what that one says of it, and its tag, in one allocation, because a session keeps them for hours.
+//! Names of a request, for the log and the operator: server name, method, host, path, names of the
+//! certificate, the balancer in front and what it says, and the tag. They are one allocation,
+//! because a session keeps them for hours.
 
 use std::borrow::Cow;
 
+use super::cut::cut;
 use super::handshake_facts::HandshakeFacts;
 use super::tag;
 
-/// What a server name may take: the most that DNS allows.
+/// Limit of a server name, as in DNS.
 const MAX_SNI_BYTES: usize = 253;
-/// What a method may take; the longest registered one has 17.
+/// Limit of a method; the longest registered one has 17.
 const MAX_METHOD_BYTES: usize = 24;
-/// What a host may take, and what a path may: the padding of one must not push the other out.
+/// Limit of a host, and of a path: the padding of one must not push the other out.
 const MAX_TARGET_BYTES: usize = 128;
 
-/// What each of a certificate's two may take: enough to know the client by, and its length fits a byte.
+/// Limit of each name of a certificate: enough to identify the client, and its length fits a byte.
 const MAX_CERTIFICATE_BYTES: usize = 250;
-/// What the id of a request may take.
+/// Limit of a request id.
 const MAX_REQUEST_ID_BYTES: usize = 128;
-/// What the TLVs of a PROXY header may take, as `MAX_CERTIFICATE_BYTES`.
+/// Limit of the TLVs of a PROXY header, as `MAX_CERTIFICATE_BYTES`.
 const MAX_TLVS_BYTES: usize = 250;
 
 const SNI: usize = 0;
@@ -26,25 +28,25 @@ const HOST: usize = 2;
 const PATH: usize = 3;
 const CLIENT_SUBJECT: usize = 4;
 const CLIENT_SAN: usize = 5;
-/// The balancer in front, with its port.
+/// Balancer in front, with its port.
 const VIA: usize = 6;
-/// What the balancer in front says of the client in TLVs.
+/// TLVs of the balancer in front, about the client.
 const PROXY_TLVS: usize = 7;
-/// What its TLS handshake agreed on.
+/// Result of the TLS handshake.
 const CLIENT_TLS: usize = 8;
 const REQUEST_ID: usize = 9;
-/// The codes of the Close frames that each side has said, in digits.
+/// Codes of the Close frames of each side, in digits.
 const CLOSES: [usize; 2] = [10, 11];
-/// What a session is known by, behind its mark.
+/// Tag of the session, behind its mark.
 const TAG: usize = 12;
 pub(super) const COUNT: usize = 13;
-/// In place of a length: there is no such name. No name is that long.
+/// Length of an absent name. No name is that long.
 const NONE: u8 = u8::MAX;
 
-/// Nothing for a raw TCP connection, and then no allocation either.
+/// Names of one request. A raw TCP connection has none, and no allocation either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct RequestNames {
-    /// How many lengths follow, the length of each up to the last one that is there, then all of them.
+pub struct RequestNames {
+    /// Number of lengths, the length of each name up to the last one that is there, then all names.
     packed: Option<Box<[u8]>>,
 }
 
@@ -61,17 +63,17 @@ impl RequestNames {
         self.name(HOST)
     }
 
-    /// Without its query.
+    /// Path without its query.
     pub fn path(&self) -> Option<&str> {
         self.name(PATH)
     }
 
-    /// The balancer in front.
+    /// Address of the balancer in front.
     pub fn via(&self) -> Option<&str> {
         self.name(VIA)
     }
 
-    /// What the balancer in front says of the client in TLVs.
+    /// TLVs of the balancer in front, about the client.
     pub fn proxy_tlvs(&self) -> Option<&str> {
         self.name(PROXY_TLVS)
     }
@@ -92,7 +94,7 @@ impl RequestNames {
         self.set([(REQUEST_ID, Some(cut(id, MAX_REQUEST_ID_BYTES)))]);
     }
 
-    /// The code of the Close frame that the client, or its backend, has said.
+    /// Code of the Close frame of the client, or of its backend.
     pub fn close_code(&self, is_client: bool) -> Option<u16> {
         self.name(close_of(is_client))?.parse().ok()
     }
@@ -114,12 +116,12 @@ impl RequestNames {
         self.set([(SNI, Some(cut(sni, MAX_SNI_BYTES)))]);
     }
 
-    /// Of a client's certificate.
+    /// Name in the client's certificate.
     pub fn client_subject(&self) -> Option<&str> {
         self.name(CLIENT_SUBJECT)
     }
 
-    /// Of a client's certificate.
+    /// Name in the client's certificate.
     pub fn client_san(&self) -> Option<&str> {
         self.name(CLIENT_SAN)
     }
@@ -130,7 +132,7 @@ impl RequestNames {
         self.set([(CLIENT_SUBJECT, subject), (CLIENT_SAN, san)]);
     }
 
-    /// The query and the fragment of `path` are not kept.
+    /// Sets a request. The query and the fragment of `path` are not kept.
     pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let host = host.map(|host| cut(host, MAX_TARGET_BYTES));
@@ -139,17 +141,17 @@ impl RequestNames {
         self.set([(METHOD, Some(method)), (HOST, host), (PATH, path)]);
     }
 
-    /// What the session is known by.
+    /// Tag of the session.
     pub fn tag(&self) -> Option<&str> {
         tag::tag(self.name(TAG)?)
     }
 
-    /// The tag as the log has it.
+    /// Tag as the log shows it.
     pub fn logged_tag(&self) -> Option<Cow<'_, str>> {
         tag::logged(self.name(TAG)?)
     }
 
-    /// `is_hashed`: the log has a hash of it.
+    /// Sets the tag; `is_hashed`: the log has a hash of it.
     pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
         self.set([(TAG, Some(&tag::mark(tag, is_hashed)))]);
     }
@@ -157,14 +159,14 @@ impl RequestNames {
     fn set<const N: usize>(&mut self, changes: [(usize, Option<&str>); N]) {
         let mut all = self.all();
         for (which, name) in changes {
-            if let Some(place) = all.get_mut(which) {
-                *place = name;
+            if let Some(name_of) = all.get_mut(which) {
+                *name_of = name;
             }
         }
         *self = Self::pack(all);
     }
 
-    /// In the order of their numbers above; each is shorter than 255 bytes.
+    /// Packs the names, in the order of their numbers above; each is shorter than 255 bytes.
     pub fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
@@ -202,24 +204,11 @@ fn close_of(is_client: bool) -> usize {
     CLOSES[usize::from(!is_client)]
 }
 
-/// At most `limit` bytes of `text`, at a character's boundary.
-pub(super) fn cut(text: &str, limit: usize) -> &str {
-    text.get(..text.floor_char_boundary(limit))
-        .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_cut_never_splits_a_character() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aé", 300), "aé");
-    }
 
     #[test]
     fn what_was_not_said_is_not_there_and_what_is_empty_is() {

@@ -1,45 +1,47 @@
-//! Tags of sessions: who a session is of, as the operator knows it.
+//! Tags of sessions: names that the operator knows a session by, such as its user.
 //!
-//! A session keeps at most 64 bytes. Of a longer tag that is its beginning and a hash of the whole, so
-//! that one user's sessions are never taken for another's.
+//! A session keeps at most 64 bytes. A longer tag is kept as its beginning and a hash of the whole,
+//! so that one user's sessions are never taken for another's.
 
 use std::borrow::Cow;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 
-use super::request_names::cut;
+use super::cut::cut;
 
-/// Longest tag that is kept as it is: the id of a user, or a token of a session.
+/// Longest tag that is kept whole: the id of a user, or a token of a session.
 const MAX_BYTES: usize = 64;
-/// Bytes of a SHA-256 that stand for a tag: enough that no two look alike.
+/// Bytes of the SHA-256 of a tag: enough that no two look alike.
 const HASH_BYTES: usize = 8;
-/// Stands between the beginning of a long tag and its hash.
+/// Separator between the beginning of a long tag and its hash.
 const SEPARATOR: char = '~';
-/// What is kept of the beginning of a long tag.
+/// Length of the beginning of a long tag.
 const BEGINNING_BYTES: usize = MAX_BYTES - 2 * HASH_BYTES - 1;
 
-/// What a session keeps of `tag`, at most 64 bytes; what is kept already stays as it is.
+/// Shortens `tag` as a session keeps it, to at most 64 bytes; a shortened tag stays as it is.
 pub fn kept_tag(tag: &str) -> Cow<'_, str> {
-    match tag.len() <= MAX_BYTES {
-        true => Cow::Borrowed(tag),
-        false => format!("{}{SEPARATOR}{}", cut(tag, BEGINNING_BYTES), hash(tag)).into(),
+    if tag.len() <= MAX_BYTES {
+        Cow::Borrowed(tag)
+    } else {
+        format!("{}{SEPARATOR}{}", cut(tag, BEGINNING_BYTES), hash(tag)).into()
     }
 }
 
-/// The first 16 hexadecimal digits of the SHA-256 of `tag`, so that an operator can look for it.
+/// Returns the first 16 hexadecimal digits of the SHA-256 of `tag`, so that an operator can search
+/// for it.
 pub(super) fn hash(tag: &str) -> String {
     let digest = digest(&SHA256, tag.as_bytes());
     let first = digest.as_ref().get(..HASH_BYTES).unwrap_or_default();
     HEXLOWER.encode(first)
 }
 
-/// A tag with how the log may show it. It is kept with the session as text, behind a mark.
+/// Mark of a tag: how the log may show it. A session keeps the tag as text, behind its mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Open,
     Hashed,
-    /// Hashed, and longer than is kept: its hash is there.
+    /// Hashed, and too long to be kept: its hash is in the text.
     HashedLong,
 }
 
@@ -55,7 +57,7 @@ impl Mark {
     }
 }
 
-/// `tag` behind its mark. `is_hashed`: the log has a hash of it.
+/// Puts `tag` behind its mark. `is_hashed`: the log has a hash of it.
 pub(super) fn mark(tag: &str, is_hashed: bool) -> String {
     let mark = match (is_hashed, tag.len() > MAX_BYTES) {
         (false, _) => Mark::Open,
@@ -70,12 +72,12 @@ fn unmark(marked: &str) -> Option<(Mark, &str)> {
     marks.find_map(|mark| Some((mark, marked.strip_prefix(mark.sign())?)))
 }
 
-/// The tag behind its mark.
+/// Returns the tag behind its mark.
 pub(super) fn tag(marked: &str) -> Option<&str> {
     unmark(marked).map(|(_, tag)| tag)
 }
 
-/// The tag as the log has it.
+/// Returns the tag as the log shows it.
 pub(super) fn logged(marked: &str) -> Option<Cow<'_, str>> {
     let (mark, tag) = unmark(marked)?;
     Some(match mark {

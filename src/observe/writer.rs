@@ -1,5 +1,6 @@
-//! The thread that writes the access log. It formats lines and writes them in batches; it is the only one that
-//! waits for a disk or a pipe. An error is logged at most once a minute, and the lines it cost are counted.
+//! Thread that writes the access log. It formats lines and writes them in batches, and alone waits
+//! for a disk or a pipe. An error is logged at most once a minute, and the lines it cost are
+//! counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -13,28 +14,28 @@ use super::line::LogLine;
 use super::output::LogSink;
 use crate::config::LogFormat;
 
-/// Text gathered before a write: large enough to make system calls rare, small enough to be negligible.
+/// Size of a batch: large enough to make system calls rare.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
-/// Between two messages about a log that cannot be written (a full disk fails every write).
+/// Time between two messages about a log that cannot be written (a full disk fails every write).
 const ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the writer is asked to do, in order.
+/// Order for the writer.
 pub(super) enum WriterOrder {
     Write(Box<LogLine>),
     Replace(LogSink, LogFormat),
     Reopen,
-    /// Answers when everything ordered before it is written.
+    /// Acknowledged when everything before it is written.
     Flush(Flushed),
 }
 
-/// What the writer shares with those who give it orders.
+/// State that the writer shares with its journal.
 #[derive(Debug, Default)]
 pub(super) struct WriterShared {
-    /// Lines ordered and not yet taken.
+    /// Lines ordered and not yet written.
     pub queued: AtomicUsize,
     /// Lines that were lost: the queue was full, or the output could not be written.
     pub dropped: AtomicU64,
-    /// Batches that the writer has got through.
+    /// Batches that the writer has written or lost.
     pub batches: AtomicU64,
 }
 
@@ -45,13 +46,13 @@ pub(super) fn start(
     load: Arc<WriterShared>,
 ) -> std::io::Result<Sender<WriterOrder>> {
     let (orders, received) = channel();
-    let writer = Writer {
+    let writer = LogWriter {
         output,
         format,
         load,
         batch: String::new(),
         lines: 0,
-        complained: None,
+        error_logged_at: None,
     };
     std::thread::Builder::new()
         .name("access-log".into())
@@ -59,7 +60,7 @@ pub(super) fn start(
     Ok(orders)
 }
 
-struct Writer {
+struct LogWriter {
     output: LogSink,
     format: LogFormat,
     load: Arc<WriterShared>,
@@ -67,11 +68,11 @@ struct Writer {
     batch: String,
     /// Lines in `batch`.
     lines: u64,
-    /// When an error was last logged.
-    complained: Option<Instant>,
+    /// Time of the last message about an error.
+    error_logged_at: Option<Instant>,
 }
 
-impl Writer {
+impl LogWriter {
     fn run(mut self, orders: &Receiver<WriterOrder>) {
         while let Ok(order) = orders.recv() {
             self.handle(order);
@@ -94,7 +95,7 @@ impl Writer {
             WriterOrder::Replace(output, format) => {
                 self.write_batch();
                 (self.output, self.format) = (output, format);
-                self.complained = None;
+                self.error_logged_at = None;
             }
             WriterOrder::Reopen => {
                 self.write_batch();
@@ -102,7 +103,7 @@ impl Writer {
             }
             WriterOrder::Flush(done) => {
                 self.write_batch();
-                done.tell();
+                done.acknowledge();
             }
         }
     }
@@ -120,21 +121,21 @@ impl Writer {
         }
         if let Err(error) = self.output.write(self.batch.as_bytes()) {
             self.load.dropped.fetch_add(self.lines, Relaxed);
-            self.complain(&error);
+            self.log_error(&error);
         }
         self.load.batches.fetch_add(1, Relaxed);
         self.batch.clear();
         self.lines = 0;
     }
 
-    fn complain(&mut self, error: &std::io::Error) {
+    fn log_error(&mut self, error: &std::io::Error) {
         if self
-            .complained
+            .error_logged_at
             .is_some_and(|latest| latest.elapsed() < ERROR_INTERVAL)
         {
             return;
         }
-        self.complained = Some(Instant::now());
+        self.error_logged_at = Some(Instant::now());
         let dropped = self.load.dropped.load(Relaxed);
         error!(%error, dropped, "access log cannot be written, its lines are lost");
     }

@@ -1,24 +1,39 @@
-//! Counters of a pool. Totals since the pool was created; they survive every reload.
+//! Counters of a pool. They survive every reload.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::request::AcquireError;
+use crate::observe::{Metric, counters};
 
-/// Counters of one pool. The data path adds `retries` and `redispatches`.
-#[derive(Debug, Default)]
-pub struct PoolCounters {
-    /// Refused because no backend can be used.
-    pub refused_no_backend: AtomicU64,
-    /// Refused because every backend is full and there is no queue.
-    pub refused_full: AtomicU64,
-    /// Refused because the queue is full.
-    pub refused_queue_full: AtomicU64,
-    /// Waited `queue_timeout` in vain.
-    pub queue_timeouts: AtomicU64,
-    /// Further tries after a failed connect.
-    pub retries: AtomicU64,
-    /// Those of them that went to another backend.
-    pub redispatches: AtomicU64,
+counters! {
+    /// Counters of one pool. The data path adds to `retries` and `redispatches`.
+    pub struct PoolCounters {}
+
+    /// Values of [`PoolCounters`] at one moment.
+    pub struct PoolValues {
+        /// Refused, as no backend can be used
+        refused_no_backend = Metric::counter("pool_refused_connections")
+            .label("reason", "no_backend")
+            .help("Given no backend, by reason"),
+        /// Refused, as every backend is full and there is no queue
+        refused_full = Metric::counter("pool_refused_connections").label("reason", "full"),
+        /// Refused, as the queue is full
+        refused_queue_full = Metric::counter("pool_refused_connections")
+            .label("reason", "queue_full"),
+        /// Waited `queue_timeout` in vain
+        queue_timeouts = Metric::counter("pool_refused_connections")
+            .label("reason", "queue_timeout"),
+        /// Further tries after a failed connect
+        retries = Metric::counter("pool_retries"),
+        /// Retries on another backend
+        redispatches = Metric::counter("pool_redispatches"),
+    }
+}
+
+impl Default for PoolCounters {
+    fn default() -> PoolCounters {
+        PoolCounters::zero()
+    }
 }
 
 impl PoolCounters {

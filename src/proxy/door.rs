@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{AcceptShared, arrive, await_room, kept_out, lost};
 use super::dispatch::RetryState;
 use super::errand::{TcpClient, TcpConnect};
-use super::{ListenerSnapshot, RouteInput, SessionGuards};
+use super::{ListenerSnapshot, RouteInput};
 use crate::admission::ConnectionPermit;
 use crate::config::Protocol;
 use crate::net::options::reset_on_close;
@@ -58,7 +58,7 @@ struct ListenerFront {
     pauses: mpsc::Sender<Option<io::Error>>,
 }
 
-impl OnAccept<SessionGuards> for ListenerFront {
+impl OnAccept for ListenerFront {
     fn reserve(&self, anyway: bool) -> bool {
         let limits = &self.shared.proxy.limits;
         if anyway {
@@ -71,7 +71,7 @@ impl OnAccept<SessionGuards> for ListenerFront {
         self.shared.proxy.limits.unreserve();
     }
 
-    fn arrived(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession<SessionGuards>> {
+    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession> {
         let shared = &self.shared;
         let rules = shared.rules.load();
         if !is_plain(&rules) {

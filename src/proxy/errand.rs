@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use super::dispatch::{ConnectAttempt, DispatchError, RetryState, RetryStep, finish};
 use super::reach::Connector;
-use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
+use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy};
 use crate::admission::ConnectionPermit;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, local_address, wait_for_hangup};
 use crate::observe::{Cause, ConnectionRecord, Phase, Refusal, Side, Termination};
 use crate::pool::{Lease, Pool};
 use crate::relay::{
-    ConnectFailure, ConnectHandler, Framing, NewSession, SessionLimits, SocketHandoff, Transport,
+    ConnectFailure, ConnectHandler, Framing, NewSession, SessionGuards, SessionLimits,
+    SocketHandoff, Transport,
 };
 
 /// The wait after which a client is watched: nearly every connect is done before, and pays no system call for it.
@@ -52,11 +53,7 @@ impl TcpConnect {
     }
 
     /// The same on a relay thread, as far as that goes without a wait: there is a session once a connect has begun.
-    pub fn begin(
-        self,
-        pool: &Arc<Pool>,
-        mut caller: TcpClient,
-    ) -> Option<NewSession<SessionGuards>> {
+    pub fn begin(self, pool: &Arc<Pool>, mut caller: TcpClient) -> Option<NewSession> {
         let step = RetryState::begin(&mut caller.record);
         self.advance(pool, step, caller)
     }
@@ -67,7 +64,7 @@ impl TcpConnect {
         pool: &Arc<Pool>,
         mut step: RetryStep,
         mut caller: TcpClient,
-    ) -> Option<NewSession<SessionGuards>> {
+    ) -> Option<NewSession> {
         loop {
             let record = &mut caller.record;
             step = match step {
@@ -170,7 +167,7 @@ impl TcpConnect {
         lease: Lease,
         attempt: ConnectAttempt,
         connecting: bool,
-    ) -> NewSession<SessionGuards> {
+    ) -> NewSession {
         let settings = pool.settings();
         let begun = PendingSession {
             connect_timeout_ms: milliseconds(settings.connect_timeout),
@@ -182,11 +179,11 @@ impl TcpConnect {
             backend,
             framing: Framing::Bytes,
             connecting,
-            policy: SessionLimits::of(&settings),
+            limits: SessionLimits::of(&settings),
             record: caller.record,
-            lease: SessionGuards::new(lease, caller.place),
-            origin: Some(Box::new(begun)),
-            resumption: None,
+            guards: SessionGuards::new(lease, caller.place),
+            connect_handler: Some(Box::new(begun)),
+            resume_policy: None,
         }
     }
 
@@ -248,7 +245,7 @@ fn milliseconds(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
-impl ConnectHandler<SessionGuards> for PendingSession {
+impl ConnectHandler for PendingSession {
     fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms.into())
     }
@@ -290,7 +287,10 @@ impl ConnectHandler<SessionGuards> for PendingSession {
             attempt,
             ..
         } = *self;
-        let SessionGuards { lease, place } = held;
+        let SessionGuards {
+            lease,
+            permit: place,
+        } = held;
         let mut caller = TcpClient {
             leg: client,
             record,
@@ -374,7 +374,7 @@ mod tests {
         }
 
         /// As the door does it for a connection that has come; and the client's end.
-        fn arrive(&self) -> (Option<NewSession<SessionGuards>>, UnixStream) {
+        fn arrive(&self) -> (Option<NewSession>, UnixStream) {
             let (client, ours) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
             let errand = TcpConnect {

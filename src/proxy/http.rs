@@ -15,10 +15,10 @@ use super::gate::{ClientTimeouts, GatedStream};
 use super::ticket::RequestRecord;
 use super::upgrade::Upgraded;
 use super::visit::{HttpClient, HttpConnection};
-use super::{ClientConnection, MaybeTlsStream, OutgoingProxyHeader, SessionGuards};
+use super::{ClientConnection, MaybeTlsStream, OutgoingProxyHeader};
 use crate::net::{Stream, options};
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
-use crate::relay::NewSession;
+use crate::relay::{NewSession, SessionGuards};
 
 /// hyper's buffer for one direction of one connection; above the largest head the gate lets through.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
@@ -213,12 +213,12 @@ async fn adopt(arrival: &ClientConnection, handover: Upgraded) {
         backend,
         framing,
         connecting: false,
-        policy,
+        limits: policy,
         record,
-        lease: SessionGuards::new(lease, arrival.slot.place_of(source)),
+        guards: SessionGuards::new(lease, arrival.slot.place_of(source)),
         // The backend has had a request.
-        origin: None,
-        resumption: way,
+        connect_handler: None,
+        resume_policy: way,
     });
 }
 

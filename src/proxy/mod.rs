@@ -46,10 +46,9 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{ConnectionPermit, Limits, ListenerAdmission, SetupPermit};
+use crate::admission::{Limits, ListenerAdmission, SetupPermit};
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
-use crate::pool::Lease;
 
 pub use accept::Listening;
 pub use dispatch::{ConnectRequest, DispatchError, dispatch};
@@ -59,26 +58,7 @@ pub use introduction::{OutgoingProxyHeader, ProxiedClient};
 pub use rules::{ListenerSnapshot, RouteInput};
 pub use setup_leg::MaybeTlsStream;
 
-/// The relay plane as the data path uses it.
-pub type Relay = crate::relay::Relay<SessionGuards>;
-
-/// What a session holds to its end, besides its record.
-#[derive(Debug)]
-pub struct SessionGuards {
-    /// `None`: its session has lost one backend and looks for another.
-    pub lease: Option<Lease>,
-    /// Given up behind the lease.
-    pub place: ConnectionPermit,
-}
-
-impl SessionGuards {
-    pub fn new(lease: Lease, place: ConnectionPermit) -> SessionGuards {
-        SessionGuards {
-            lease: Some(lease),
-            place,
-        }
-    }
-}
+pub use crate::relay::Relay;
 
 /// What every listener's path uses.
 pub struct Proxy {

@@ -23,12 +23,12 @@ use super::dialogue::GateState;
 use super::dispatch::ConnectAttempt;
 use super::reach::Connector;
 use super::repeat::{Repeat, charge_reset};
-use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy, SessionGuards};
+use super::{MaybeTlsStream, OutgoingProxyHeader, Proxy};
 use crate::base::backoff::Backoff;
 use crate::config;
 use crate::net::Peer;
 use crate::pool::{Backend, BackendRequest, Lease, Pool};
-use crate::relay::{Handle, LostBackend, Migrator, NewBackend, ResumePolicy};
+use crate::relay::{Handle, LostBackend, Migrator, NewBackend, ResumePolicy, SessionGuards};
 use crate::wire::websocket;
 
 /// Between two tries of one session: the first after a moment in which a restarting node may have come back.
@@ -68,18 +68,15 @@ const _: () = assert!(size_of::<PoolMigrator>() <= 104);
 
 impl PoolMigrator {
     /// As the relay takes it.
-    pub(super) fn into_resumption(
-        self,
-        resume: &Arc<config::Resume>,
-    ) -> Box<ResumePolicy<SessionGuards>> {
+    pub(super) fn into_resumption(self, resume: &Arc<config::Resume>) -> Box<ResumePolicy> {
         Box::new(ResumePolicy {
             settings: Arc::clone(resume),
-            seeker: Arc::new(self),
+            migrator: Arc::new(self),
         })
     }
 }
 
-impl Migrator<SessionGuards> for PoolMigrator {
+impl Migrator for PoolMigrator {
     fn judge_loss(
         &self,
         session: Handle,
@@ -177,7 +174,7 @@ impl NewBackendSearch {
     }
 
     /// Goes on until it is dropped: the relay bounds it. `None`: there will be no other.
-    async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<NewBackend<SessionGuards>> {
+    async fn run(&self, mut tried: Vec<Arc<Backend>>) -> Option<NewBackend> {
         let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         let id = self.way.id;
         let mut unanswered = 0;
@@ -210,7 +207,7 @@ impl NewBackendSearch {
         &self,
         pool: &Arc<Pool>,
         tried: &mut Vec<Arc<Backend>>,
-    ) -> Result<NewBackend<SessionGuards>, ResumeRefusal> {
+    ) -> Result<NewBackend, ResumeRefusal> {
         let pick = BackendRequest {
             client: self.way.client.ip(),
             key: self.more().and_then(|more| more.key.as_deref()),
@@ -234,7 +231,7 @@ impl NewBackendSearch {
             .map_err(|error| ResumeRefusal::ForNow(error.to_string()))?;
         Ok(NewBackend {
             leg,
-            seat: Box::new(move |held, record| {
+            install: Box::new(move |held, record| {
                 record.reassigned(lease.backend().counters());
                 record.connected(connect_time);
                 record.encrypted(tls);

@@ -45,7 +45,7 @@ pub(super) struct Upgraded {
     /// Where the client is another than the one whose connection was let in.
     pub source: Option<SourcePermit>,
     /// To another backend, where the pool has its sessions outlive theirs.
-    pub way: Option<Box<ResumePolicy<super::SessionGuards>>>,
+    pub way: Option<Box<ResumePolicy>>,
 }
 
 /// Why one backend gave no answer to an upgrade.
@@ -222,7 +222,7 @@ impl PendingUpgrade {
         visit: &HttpConnection,
         answer: &mut HeaderMap,
         id: u64,
-    ) -> Option<Box<ResumePolicy<super::SessionGuards>>> {
+    ) -> Option<Box<ResumePolicy>> {
         let resume = self.settings.resume.as_ref()?;
         let (target, sent) = self.kept.as_ref()?;
         let handshake = ResumeHandshake::of(target, sent, answer)?;

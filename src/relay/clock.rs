@@ -1,4 +1,5 @@
-//! The coarse clock of a worker: 4 bytes for a point in time, because every live connection holds some.
+//! The coarse clock of a worker: 4 bytes for a point in time, because every live connection holds
+//! some.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ impl Tick {
 impl Ticks {
     pub const MAX: Self = Self(u32::MAX);
 
-    /// What is left of it after `passed`.
+    /// The rest of it after `passed`.
     pub fn left(self, passed: Ticks) -> Duration {
         TICK * self.0.saturating_sub(passed.0)
     }

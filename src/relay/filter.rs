@@ -1,4 +1,4 @@
-//! Which live connections an operator means.
+//! Selection of live connections by an operator or a job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::observe::ConnectionRecord;
 
-/// Every condition that is given must hold.
+/// Conditions on a live connection; all that are given must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     pub id: Option<u64>,
@@ -16,9 +16,9 @@ pub struct Filter {
     pub backend: Option<String>,
     /// The client's network. A unix client is in none.
     pub client: Option<IpNet>,
-    /// What the session is known by.
+    /// Value by which the session is known.
     pub tag: Option<String>,
-    /// Its port does not count.
+    /// The requested host; a port does not count.
     pub host: Option<String>,
     /// Without a query; with a `*` at its end all that begin so.
     pub path: Option<String>,

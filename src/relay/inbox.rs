@@ -1,4 +1,4 @@
-//! The way into a worker: what other threads ask of it, and what they may read of it without asking.
+//! The way into a worker: commands of other threads, and counts that they may read without asking.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -9,70 +9,79 @@ use std::time::Duration;
 use mio::Waker;
 use tokio::sync::oneshot;
 
-use super::NewSession;
-use super::frames::CloseFrame;
-use super::listener::{OnAccept, OpenListener};
+use super::accept::{OnAccept, OpenListener};
+use super::key::SessionKey;
+use super::new_session::NewSession;
 use super::query::Query;
 use super::resume_policy::NewBackend;
-use super::table::SessionKey;
+use super::websocket::close_frame::CloseFrame;
 use crate::net::Peer;
 
-/// What the set-up plane may ask of a worker.
-pub(super) enum WorkerCommand<L> {
-    Adopt(Box<NewSession<L>>),
-    Listen(OpenListener<L>),
-    /// The door of that number accepts again.
-    Resume(u32),
+/// Command to a worker.
+pub(super) enum WorkerCommand {
+    Adopt(Box<NewSession>),
+    Listen(OpenListener),
+    /// The listener of that number accepts again.
+    ResumeAccept(u32),
     Unlisten {
-        door: u32,
+        listener: u32,
         /// Connections that are still taken from the kernel's queue.
         queued: u32,
         done: oneshot::Sender<()>,
     },
     /// A connection that another worker has accepted.
-    Arrive(Arc<dyn OnAccept<L>>, OwnedFd, Peer),
-    /// Look at some of the table; perhaps end what was found.
-    Inquire(Query),
-    /// End one entry.
+    Accepted(Arc<dyn OnAccept>, OwnedFd, Peer),
+    /// Looks at a part of the table; perhaps ends the sessions that it finds.
+    Query(Query),
+    /// Ends one session.
     Close(SessionKey, Arc<CloseFrame>),
-    /// Ping the backend of one entry.
-    Ping(SessionKey),
-    /// Take one entry from its backend.
+    /// Pings the backend of one session.
+    PingBackend(SessionKey),
+    /// Takes one session from its backend.
     Migrate(SessionKey, Arc<CloseFrame>),
-    /// Whether the backend that has ended an entry is lost to it.
-    Judged(SessionKey, bool),
-    /// Another backend for an entry that has lost its own.
-    Attach(SessionKey, Box<NewBackend<L>>),
+    /// Tells whether the backend that has ended a session is lost to it.
+    LossJudged(SessionKey, bool),
+    /// Another backend for a session that has lost its own.
+    Attach(SessionKey, Box<NewBackend>),
     /// There is none for it.
-    Forsake(SessionKey),
-    /// End every entry, evenly over this time; later ones at once when it is over.
+    GiveUpMigration(SessionKey),
+    /// Ends every session, evenly over this time; later ones at once when it is over.
     CloseAll(Duration, Arc<CloseFrame>),
     Stop,
 }
 
-/// The way in. It has no cap of its own, as a command that is turned away would be a lost connection or somebody who waits for
-/// ever. What bounds it is who sends; a worker takes all of it once in each round of events:
-/// - `Adopt`, `Arrive`: one for each session on its way here. They are in `live`, and all of it in `max_connections`.
-/// - `Attach`, `Forsake`: the end of a search; a session has one at a time.
-/// - `Judged`: the end of a wait; a session has one at a time.
-/// - `Part`, `Relieve`: one for each session and job. A job's next look at the table is an `Inquire` behind them, which finds
-///   those sessions parting; of jobs there are `jobs::MAX_RUNNING` of each origin.
-/// - `Ping`: one for each session of a backend whose check has taken it down, a portion at a time.
-/// - `Inquire`: one for each job, and for each connection of the admin and the metrics endpoint (`MAX_ENDPOINT_CONNECTIONS`): who
-///   asks waits for the answer. A client that hangs up leaves its question behind until the next round.
-/// - `Listen`, `Resume`, `Unlisten`: one of each for a door, of which a listener has one; a `Resume` answers a pause.
-/// - `PartAll`, `Stop`: once in a process's life.
-pub(super) struct Inbox<L> {
+/// Commands to a worker, and counts that others may read without asking it.
+///
+/// It has no cap of its own, as a command that is turned away would be a lost connection or
+/// somebody who waits for ever. Its senders bound it; a worker takes all of it once in each round
+/// of events:
+/// - `Adopt`, `Accepted`: one for each session on its way here. They are in `live`, and all of it
+///   in `max_connections`.
+/// - `Attach`, `GiveUpMigration`: the end of a search; a session has one at a time.
+/// - `LossJudged`: the end of a wait; a session has one at a time.
+/// - `Close`, `Migrate`: one for each session and job. A job's next look at the table is a `Query`
+///   behind them, which finds those sessions closing; of jobs there are `jobs::MAX_RUNNING` of each
+///   origin.
+/// - `PingBackend`: one for each session of a backend whose check has taken it down, a portion at a
+///   time.
+/// - `Query`: one for each job, and for each connection of the admin and the metrics endpoint
+///   (`MAX_ENDPOINT_CONNECTIONS`): who asks waits for the answer. A client that hangs up leaves its
+///   query behind until the next round.
+/// - `Listen`, `ResumeAccept`, `Unlisten`: one of each for a listener; a `ResumeAccept` answers a
+///   pause.
+/// - `CloseAll`, `Stop`: once in a process's life.
+pub(super) struct Inbox {
     /// `None`: the worker has ended.
-    commands: Mutex<Option<VecDeque<WorkerCommand<L>>>>,
+    commands: Mutex<Option<VecDeque<WorkerCommand>>>,
     waker: Waker,
     /// Live sessions, and those on their way here.
     pub live: AtomicUsize,
-    /// Bytes that the entries hold for peers that do not take them; as of the latest round of events.
+    /// Bytes that the sessions hold for peers that do not take them; as of the latest round of
+    /// events.
     pub held_bytes: AtomicUsize,
 }
 
-impl<L> Inbox<L> {
+impl Inbox {
     pub fn new(waker: Waker) -> Self {
         Self {
             commands: Mutex::new(Some(VecDeque::new())),
@@ -82,8 +91,8 @@ impl<L> Inbox<L> {
         }
     }
 
-    /// A command to a worker that has ended is dropped, and with it what it holds.
-    pub fn send(&self, command: WorkerCommand<L>) {
+    /// Sends a command. A worker that has ended drops it with all that it holds.
+    pub fn send(&self, command: WorkerCommand) {
         let was_empty = match &mut *self.lock() {
             Some(commands) => {
                 commands.push_back(command);
@@ -97,20 +106,20 @@ impl<L> Inbox<L> {
         }
     }
 
-    /// All that was sent since the last time.
-    pub fn take(&self) -> VecDeque<WorkerCommand<L>> {
+    /// Takes all commands that were sent since the last call.
+    pub fn take(&self) -> VecDeque<WorkerCommand> {
         self.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<WorkerCommand<L>>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<WorkerCommand>>> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Closes an inbox when its worker ends, by whatever way.
-pub(super) struct CloseInbox<L>(pub Arc<Inbox<L>>);
+pub(super) struct CloseInbox(pub Arc<Inbox>);
 
-impl<L> Drop for CloseInbox<L> {
+impl Drop for CloseInbox {
     fn drop(&mut self) {
         let left = self.0.lock().take();
         // Behind the lock: what a command holds may send one.

@@ -1,7 +1,7 @@
-//! One leg inside the engine: a non-blocking socket, raw or TLS, and what is known of its health.
+//! One leg of a session: a non-blocking socket, raw or TLS, and its faults.
 //!
-//! The first error of a leg is stored before another call is made on it: a failed `send` consumes ECONNRESET, and the
-//! next `recv` would return 0, a false FIN.
+//! The first error of a leg is stored before another call is made on it: a failed `send` consumes
+//! ECONNRESET, and the next `recv` would return 0, a false FIN.
 
 mod flags;
 mod records;
@@ -16,15 +16,15 @@ use rustix::net::{SendFlags, Shutdown, getpeername, send, shutdown};
 use self::flags::Flags;
 pub(super) use self::socket::prepare;
 use self::socket::{Socket, has_error, receive};
+use super::handoff::{SocketHandoff, Tls, Transport};
 use super::pipe::Pipe;
 use super::scratch::Scratch;
-use super::{Tls, Transport};
 use crate::net::options::{prepare_long_life, reset_on_close, send_room, unacknowledged_bytes};
 use crate::net::{ConnectError, take_error};
 use crate::observe::Cause;
 use crate::tls::record::MAX_CONTROL_BYTES;
 
-/// What a read gave.
+/// Outcome of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
     /// This much plaintext stands in the scratch.
@@ -39,7 +39,7 @@ pub(super) enum Input {
     Broken,
 }
 
-/// How far a leg's connect has come.
+/// Progress of a leg's connect.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Connect {
     Done,
@@ -47,11 +47,11 @@ pub(super) enum Connect {
     Failed,
 }
 
-/// One leg of an entry.
+/// A leg of a session.
 pub(super) struct Leg {
     socket: Socket,
     flags: Flags,
-    /// The first fault, whichever call or event told of it.
+    /// The first fault, of whichever call or event.
     fault: Option<Cause>,
     /// `None`: raw.
     tls: Option<Box<Tls>>,
@@ -63,11 +63,12 @@ impl Leg {
     pub fn new(socket: OwnedFd, transport: Transport, connecting: bool) -> Self {
         Self {
             socket: Socket::Own(socket),
-            // Registering reports what is there already. A read before that takes a FIN with a RST behind it for a
-            // mere FIN: only EPOLLERR tells of the RST.
-            flags: match connecting {
-                true => Flags::CONNECTING,
-                false => Flags::WRITABLE,
+            // Registering reports what is there already. A read before that takes a FIN with a RST
+            // behind it for a mere FIN: only EPOLLERR tells of the RST.
+            flags: if connecting {
+                Flags::CONNECTING
+            } else {
+                Flags::WRITABLE
             },
             fault: None,
             tls: match transport {
@@ -77,8 +78,8 @@ impl Leg {
         }
     }
 
-    /// The place of one that is gone: nothing comes from it and it takes nothing. `None`: there is no such place, see
-    /// [`prepare`].
+    /// A leg in the place of one that is gone: nothing comes from it and it takes nothing. `None`:
+    /// before [`prepare`].
     pub fn absent() -> Option<Self> {
         Some(Self {
             socket: Socket::nowhere()?,
@@ -88,10 +89,10 @@ impl Leg {
         })
     }
 
-    /// The way back to the set-up plane. Its epoll entry is the caller's to remove: the socket stays open. `None`: it is an
-    /// absent one's.
-    pub fn into_session_leg(self) -> Option<super::SocketHandoff> {
-        Some(super::SocketHandoff {
+    /// Gives the socket back to the set-up plane. It stays open, so the caller has to remove it
+    /// from the epoll. `None`: the leg is absent.
+    pub fn into_handoff(self) -> Option<SocketHandoff> {
+        Some(SocketHandoff {
             socket: self.socket.into_owned()?,
             transport: match self.tls {
                 None => Transport::Raw,
@@ -105,7 +106,7 @@ impl Leg {
         self.socket.as_fd().as_raw_fd()
     }
 
-    /// Lets go of what an idle TLS leg can make again.
+    /// Lets go of keys that an idle TLS leg can make again.
     pub fn drop_keys(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.drop_keys();
@@ -132,8 +133,8 @@ impl Leg {
         self.flags.has(Flags::WRITABLE)
     }
 
-    /// Takes in what epoll said.
-    pub fn announced(&mut self, event: &mio::event::Event) {
+    /// Takes in an event of the epoll.
+    pub fn note_event(&mut self, event: &mio::event::Event) {
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         for (flag, is_on) in [
             (Flags::READABLE, readable),
@@ -148,12 +149,13 @@ impl Leg {
         }
     }
 
-    /// Ask after an event: how a connect that was begun has gone.
+    /// Progress of the connect; ask after an event.
     pub fn connect(&mut self) -> Connect {
         if !self.flags.has(Flags::CONNECTING) {
             return Connect::Done;
         }
-        // Bytes before the error say that it was connected: they are delivered first. Asking does not take the error.
+        // Bytes before the error say that it was connected: they are delivered first. Asking does
+        // not take the error.
         let has_spoken = || ioctl_fionread(&self.socket).is_ok_and(|count| count > 0);
         if self.flags.has(Flags::ERROR_ANNOUNCED) && !has_spoken() {
             return Connect::Failed;
@@ -165,12 +167,12 @@ impl Leg {
         Connect::UnderWay
     }
 
-    /// Whether its connect is done by now, told of or not.
+    /// Whether its connect is done by now, even before an event says so.
     pub fn is_reached(&self) -> bool {
         getpeername(&self.socket).is_ok()
     }
 
-    /// Why its connect failed.
+    /// The reason why its connect failed.
     pub fn connect_error(&self) -> ConnectError {
         take_error(self.socket.as_fd())
     }
@@ -180,7 +182,7 @@ impl Leg {
         self.flags.has(Flags::ERROR_ANNOUNCED) || self.fault.is_some()
     }
 
-    /// The kernel has told of a FIN or an error of it.
+    /// The kernel has announced a FIN or an error.
     pub fn is_ending(&self) -> bool {
         self.is_broken() || self.flags.has(Flags::FIN_ANNOUNCED)
     }
@@ -202,7 +204,7 @@ impl Leg {
         self.flags.has(Flags::ACTIVE)
     }
 
-    /// What goes in or out of our own accord is no activity of the session: puts the mark back.
+    /// Puts the mark of activity back: bytes of our own are no activity of the session.
     pub fn mark_active(&mut self, is_active: bool) {
         self.flags.set(Flags::ACTIVE, is_active);
     }
@@ -211,8 +213,8 @@ impl Leg {
         self.flags.set(Flags::ACTIVE, true);
     }
 
-    /// After a read that was full, or short of what it might have been: whether another may give more. A short one
-    /// emptied the queue, unless a FIN or an error stands behind it.
+    /// Takes note of a read, which was full or short. A short one has emptied the queue, unless a
+    /// FIN or an error stands behind it.
     fn has_read(&mut self, full: bool) {
         self.moved();
         let behind = self
@@ -221,8 +223,8 @@ impl Leg {
         self.flags.set(Flags::READABLE, full || behind);
     }
 
-    /// Reads plaintext into `scratch.plain`: at most `limit` bytes, of a TLS leg with a record that has begun and what sealed it.
-    /// `is_last`: the other leg has ended.
+    /// Reads plaintext into `scratch.plain`: at most `limit` bytes, of a TLS leg with a record that
+    /// has begun and its seal. `is_last`: the other leg has ended.
     pub fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         match &self.tls {
             None => self.read_raw(scratch, limit, is_last),
@@ -247,8 +249,8 @@ impl Leg {
         }
     }
 
-    /// Moves at most `limit` bytes of a raw leg into an empty pipe. Blocked while it still counts as readable: only a read
-    /// tells what is the matter.
+    /// Moves at most `limit` bytes of a raw leg into an empty pipe. Blocked while it still counts
+    /// as readable: only a read tells what is the matter.
     pub fn fill(&mut self, pipe: &mut Pipe, limit: usize) -> Input {
         if !self.is_readable() {
             return self.nothing_to_read();
@@ -264,7 +266,8 @@ impl Leg {
         }
     }
 
-    /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they are lost with it.
+    /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they
+    /// are lost with it.
     pub fn drain(&mut self, pipe: &mut Pipe) -> bool {
         while !pipe.is_empty() && self.fault.is_none() {
             match pipe.drain(self.socket.as_fd()) {
@@ -287,8 +290,8 @@ impl Leg {
 
     fn end_of_stream(&mut self, is_last: bool) -> Input {
         self.flags.set(Flags::READABLE, false);
-        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without the error. Behind the
-        // last word of a session there is nothing that it could cut short.
+        // A RST right behind the FIN: the queue ends with the FIN, and `recv` stops there without
+        // the error. Behind the last byte of a session there is nothing that it could cut short.
         if !is_last && has_error(self.socket.as_fd()) {
             self.flags.set(Flags::ERROR_ANNOUNCED, true);
         }
@@ -309,9 +312,9 @@ impl Leg {
         Input::Broken
     }
 
-    /// Writes plaintext, sealed in the given scratch where the leg is TLS. Returns how much of it this leg has taken; less
-    /// than all means it is blocked. Once the leg is broken everything is taken and thrown away: the fault ends the
-    /// session.
+    /// Writes plaintext, sealed in the given scratch where the leg is TLS. Returns how much of it
+    /// this leg has taken; less than all means it is blocked. Once the leg is broken everything is
+    /// taken and thrown away: the fault ends the session.
     pub fn write(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
         let taken = match &self.tls {
             None => self.push(bytes),
@@ -324,8 +327,8 @@ impl Leg {
         }
     }
 
-    /// All is taken: records cannot be sealed twice, so what the socket does not take is kept. The caller has asked for a
-    /// flush before, so that it is never more than one scratch.
+    /// Takes all: records cannot be sealed twice, so ciphertext that the socket does not take is
+    /// kept. The caller has asked for a flush before, so that it is never more than one scratch.
     fn write_tls(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
         let Some(tls) = &mut self.tls else {
             return 0;
@@ -339,7 +342,7 @@ impl Leg {
         done.taken
     }
 
-    /// Gives the socket what it takes; how much that was.
+    /// Writes bytes to the socket; how many it has taken.
     fn push(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() && self.fault.is_none() {
@@ -357,10 +360,12 @@ impl Leg {
         written
     }
 
-    /// Ciphertext that the socket does not take waits in the transport.
+    /// Ciphertext that the socket does not take waits in the transport; a broken leg takes none.
     fn push_or_keep(&mut self, bytes: &[u8]) {
         let pushed = self.push(bytes);
-        if let Some(tls) = &mut self.tls {
+        if self.fault.is_none()
+            && let Some(tls) = &mut self.tls
+        {
             tls.output.extend_from_slice(&bytes[pushed..]);
         }
     }
@@ -370,7 +375,7 @@ impl Leg {
             self.flags.set(Flags::WRITABLE, false);
         } else {
             self.store(&error);
-            // What was received before the fault is still to be read.
+            // Bytes that were received before the fault are still to be read.
             self.flags.set(Flags::READABLE, true);
         }
     }
@@ -387,7 +392,7 @@ impl Leg {
         self.flush_control() || self.fault.is_some()
     }
 
-    /// Behind what waits already: the answer to a key update, an alert.
+    /// Writes the answer to a key update, or an alert, behind what waits already.
     fn flush_control(&mut self) -> bool {
         let Some(tls) = &mut self.tls else {
             return true;
@@ -412,7 +417,7 @@ impl Leg {
             .map_or(0, |tls| tls.session.partial_bytes())
     }
 
-    /// Its peer has sent a part of a TLS record.
+    /// Whether its peer has sent a part of a TLS record.
     pub fn is_within_record(&self) -> bool {
         let buffered = self.tls.as_ref().map_or(0, |tls| tls.session.buffered());
         buffered > 0
@@ -423,15 +428,15 @@ impl Leg {
         unacknowledged_bytes(self.socket.as_fd()) + self.held_bytes()
     }
 
-    /// Bytes that a raw leg takes now, unless the kernel runs short of memory. It counts its own overhead for each piece, too:
-    /// a twentieth where that is one packet.
+    /// Bytes that a raw leg takes now, unless the kernel runs short of memory. It counts its own
+    /// overhead for each piece, too: a twentieth where that is one packet.
     pub fn takes_now(&self) -> usize {
         let room = send_room(self.socket.as_fd());
         room - room / 8
     }
 
-    /// Says that no more comes from this side: close_notify on TLS, then a FIN, which is left to the close where that
-    /// comes `next`. True once it is said.
+    /// Tells the peer that no more comes: close_notify on TLS, then a FIN, which is left to the
+    /// close where that comes `next`. True once it is sent.
     pub fn finish(&mut self, next: bool) -> bool {
         if let Some(tls) = &mut self.tls {
             tls.session.close();
@@ -446,10 +451,13 @@ impl Leg {
         true
     }
 
-    /// Sets the options that only a long life needs. Which is why they are not set with the first.
-    pub fn settle(&self) {
-        // A unix socket has none of them.
-        let _ = prepare_long_life(&self.socket);
+    /// Sets the options that only a long life needs, once.
+    pub fn prepare_long_life(&mut self) {
+        if !self.flags.has(Flags::LONG_LIVED) {
+            self.flags.set(Flags::LONG_LIVED, true);
+            // A unix socket has none of them.
+            let _ = prepare_long_life(&self.socket);
+        }
     }
 
     /// The coming close is a RST.
@@ -458,12 +466,12 @@ impl Leg {
     }
 
     fn store(&mut self, error: &io::Error) {
-        let how = match error.kind() {
+        let cause = match error.kind() {
             io::ErrorKind::TimedOut
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable => Cause::Timeout,
             _ => Cause::Rst,
         };
-        self.fault.get_or_insert(how);
+        self.fault.get_or_insert(cause);
     }
 }

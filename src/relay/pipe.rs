@@ -1,5 +1,5 @@
-//! Pipes for bulk: bytes go from one raw socket to the other inside the kernel (`splice(2)`), without a copy through
-//! user space. A pipe is attached to a direction only while bytes are in it.
+//! Pipes for bulk: bytes go from one raw socket to the other inside the kernel (`splice(2)`),
+//! without a copy through user space. A pipe is attached to a direction only while bytes are in it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// Pipes of one worker, at most; a direction that finds none copies. Each costs two descriptors, and only stalled ones
-/// stay away for long.
+/// Pipes of one worker, at most; a direction that finds none copies. Each costs two descriptors,
+/// and only stalled ones stay away for long.
 const MAX_PIPES_PER_WORKER: usize = 8;
 /// All pipes take at most this part of the process's descriptors.
 const MAX_SHARE_DIVISOR: u64 = 8;
-/// What one pipe is asked to hold, in bytes; the kernel may give less to an unprivileged process, whose user has 64 MiB of it.
-/// With 64 KiB a byte of bulk took 15 % more CPU time than with 256, with 256 2 to 6 % more than with this. So much goes through it
-/// at once only where the other socket has room for it.
+/// Bytes that a pipe is asked to hold; the kernel may give less to an unprivileged process, whose
+/// user has 64 MiB of it. With 64 KiB a byte of bulk took 15 % more CPU time than with 256, with
+/// 256 2 to 6 % more than with this. So much goes through it at once only where the other socket
+/// has room for it.
 pub(super) const CAPACITY: usize = 512 * 1024;
 
-/// One pipe and the bytes in it.
+/// A pipe and the bytes in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
     reader: OwnedFd,
@@ -51,8 +52,8 @@ impl Pipe {
         self.held -= (end - begin).min(self.held);
     }
 
-    /// Takes what `from` has, up to the pipe's size and `limit`. 0 is the end of the stream. Call it on an empty pipe only: then
-    /// `WouldBlock` means that the socket has nothing.
+    /// Takes what `from` has, up to the pipe's size and `limit`. 0 is the end of the stream. Call
+    /// it on an empty pipe only: then `WouldBlock` means that the socket has nothing.
     pub fn fill(&mut self, from: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let count = splice(from, None, &self.writer, None, CAPACITY.min(limit), flags)?;
@@ -77,7 +78,8 @@ pub(super) struct Pipes {
     max: usize,
 }
 
-/// Pipes of each of `workers`, where the process may open `descriptors`: small limits are for connections.
+/// Pipes of each of `workers`, where the process may open `descriptors`: small limits are for
+/// connections.
 pub(super) fn pipes_per_worker(descriptors: u64, workers: usize) -> usize {
     let share = descriptors / MAX_SHARE_DIVISOR / 2;
     let share = usize::try_from(share).unwrap_or(usize::MAX);

@@ -1,5 +1,6 @@
-//! What a worker lends to the entry whose turn it is: the buffers through which every byte goes, pipes for bulk, and the
-//! account of what its entries hold because a peer does not take it.
+//! Buffers and counts that a worker lends to the session whose turn it is: the buffers through
+//! which every byte goes, pipes for bulk, and the account of bytes that are held because a peer
+//! does not take them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +15,14 @@ pub(super) const LENGTH: usize = 64 * 1024;
 pub(super) struct Scratch {
     /// Plaintext.
     pub plain: Box<[u8]>,
-    /// Ciphertext as it comes from the socket. What it opens to, beside a record begun before it, fits `plain`.
+    /// Ciphertext as it comes from the socket. Its plaintext, beside a record begun before it, fits
+    /// `plain`.
     pub cipher: Box<[u8]>,
     /// Ciphertext on its way out: room for all of `plain`.
     pub sealed: Box<[u8]>,
     pub pipes: Pipes,
     pub held: BufferBudget,
-    /// Of this round of events.
+    /// The time of this round of events.
     pub now: Tick,
 }
 
@@ -40,16 +42,16 @@ impl Scratch {
     }
 }
 
-/// Bytes that the entries of a worker hold for peers that do not take them.
+/// Bytes that the sessions of a worker hold for peers that do not take them.
 #[derive(Debug)]
 pub(super) struct BufferBudget {
     bytes: usize,
-    /// Of each worker.
+    /// The bound of each worker.
     max: Arc<AtomicUsize>,
 }
 
 impl BufferBudget {
-    /// Whether what one more read may leave behind still fits.
+    /// Whether bytes that one more read may leave behind still fit.
     pub fn has_room(&self) -> bool {
         self.room() >= LENGTH
     }
@@ -63,7 +65,7 @@ impl BufferBudget {
         self.bytes
     }
 
-    /// An entry that held `before` holds `now`.
+    /// Accounts for a holder that held `before` and holds `now`.
     pub fn change(&mut self, before: usize, now: usize) {
         self.bytes = (self.bytes + now).saturating_sub(before);
     }

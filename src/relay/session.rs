@@ -1,129 +1,104 @@
-//! One session inside a worker: two legs, two directions, and the rules of how it ends.
+//! One session inside a worker: two legs, two directions, and the phase that it is in.
 //!
-//! A FIN goes on as a FIN behind the bytes before it, and the other direction goes on; a RST goes on as a RST behind
-//! the bytes before it, so that a truncated answer cannot look complete. Every live connection is one of these for
-//! hours, so it is kept small.
-
-mod close;
-mod connecting;
-mod gap;
-mod loss_query;
-mod migration;
-mod refuse;
-mod resume;
-mod role;
-mod talk;
-mod upkeep;
+//! A FIN goes on as a FIN behind the bytes before it, and the other direction goes on. A RST goes
+//! on as a RST behind the bytes before it, so that a truncated answer cannot look complete. Every
+//! live connection is one of these for hours, so it is kept small.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use self::connecting::Connecting;
-pub(super) use self::gap::MigrationDeclined;
-use self::resume::ResumeState;
-use self::role::Role;
-use super::Framing;
 use super::clock::{Tick, Ticks};
 use super::connect_handler::ConnectFailure;
 use super::direction::{Direction, Flow, Pump};
-use super::frames::Frames;
+use super::handoff::SessionGuards;
+use super::info::{ConnectionInfo, SessionInfo};
+use super::key::Handle;
 use super::leg::Leg;
-use super::query::{ConnectionInfo, Handle, SessionInfo};
-use super::resume_policy::ResumePolicy;
+use super::new_session::{Framing, NewSession};
+use super::phase::{SessionPhase, TurnOutcome};
 use super::scratch::Scratch;
+use super::side::{BACKEND, CLIENT, SIDES, ended_by};
+use super::websocket::frames::Frames;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 
-pub(super) const CLIENT: usize = 0;
-pub(super) const BACKEND: usize = 1;
-
-/// What the worker does with an entry after its turn.
-#[derive(Debug)]
-pub(super) enum TurnOutcome {
-    /// Wait for an event.
-    Wait,
-    /// Give it another turn.
-    Again,
-    /// Look again soon: it waits for something of which no event tells.
-    Soon,
-    /// It is over.
-    Ended,
-    /// Its backend has ended it without a Close: whether that is a loss is to be asked.
-    Judge,
-    /// It has lost its backend, and may go on with another one.
-    BackendLost,
-    /// The backend could not serve it, and nothing was lost: the client's leg goes back to where it came from.
-    ConnectFailed(ConnectFailure),
-}
-
-pub(super) struct Session<L> {
-    record: ConnectionRecord,
-    legs: [Leg; 2],
-    /// By source: `directions[CLIENT]` goes from the client to the backend.
-    directions: [Direction; 2],
-    lease: L,
-    /// The frames of each direction, where they are followed.
-    frames: Option<Box<Frames>>,
-    role: Role<L>,
-    idle_timeout: Ticks,
-    fin_timeout: Ticks,
-    lifetime: Ticks,
-    last_activity: Tick,
-    /// What the kernel still held at the last deadline.
-    unsent_before: Option<NonZeroU32>,
-    /// Bytes that stand in the worker's account of what is held.
-    held: u32,
-    /// What will be the record's end: the first event that ended the session, a fault before a FIN.
-    end: Option<Termination>,
-    /// The leg that gets a RST as soon as its queue is sent, at the latest `fin_timeout` after the last activity.
-    resetting: Option<u8>,
+pub(super) struct Session {
+    pub record: ConnectionRecord,
+    pub legs: [Leg; 2],
+    /// `directions[CLIENT]` goes from the client to the backend.
+    pub directions: [Direction; 2],
+    pub guards: SessionGuards,
+    /// Frames of a WebSocket, while they are followed.
+    pub frames: Option<Box<Frames>>,
+    pub phase: SessionPhase,
+    pub idle_timeout: Ticks,
+    pub fin_timeout: Ticks,
+    pub lifetime: Ticks,
+    pub last_activity: Tick,
+    /// Bytes that the kernel still held at the last deadline.
+    pub unsent_before: Option<NonZeroU32>,
+    /// The side whose FIN came first.
+    pub first_fin: Option<Side>,
     /// Stands in the worker's list of those that get a turn.
-    queued: bool,
+    is_queued: bool,
     /// Stands in the worker's list of those that are looked at soon.
-    awaited: bool,
-    /// Has the options that a long life needs.
-    settled: bool,
+    is_awaited: bool,
 }
 
-/// What an idle session costs in user space, but for what the records of TLS and the names of an HTTP request take.
-const _: () = assert!(
-    size_of::<Session<[usize; 2]>>() <= 248,
-    "an entry has grown"
-);
+/// An idle session in user space, without the records of TLS and the names of an HTTP request.
+const _: () = assert!(size_of::<Session>() <= 248, "a session has grown");
 
-impl<L> Session<L> {
-    pub fn new(session: super::NewSession<L>, now: Tick) -> Self {
-        let super::NewSession {
+/// Outcome of moving bytes both ways.
+pub(super) struct Transfer {
+    /// The flow from each side.
+    pub flows: [Flow; 2],
+    /// A leg was found to be broken.
+    found_fault: bool,
+}
+
+impl Transfer {
+    /// Nothing more comes from this side.
+    pub fn is_over(&self, side: usize) -> bool {
+        matches!(
+            self.flows[side],
+            Flow::Broken | Flow::Finished | Flow::Ended
+        )
+    }
+
+    /// The outcome of a turn that itself only waits.
+    pub fn or_wait(&self) -> TurnOutcome {
+        if self.flows.contains(&Flow::OutOfBudget) {
+            TurnOutcome::Again
+        } else if self.flows.contains(&Flow::Starved) {
+            TurnOutcome::Soon
+        } else {
+            TurnOutcome::Wait
+        }
+    }
+}
+
+impl Session {
+    pub fn new(session: NewSession, now: Tick) -> Self {
+        let NewSession {
             mut client,
             mut backend,
-            policy,
-            record,
-            lease,
-            origin,
+            limits,
+            mut record,
+            guards,
+            connect_handler,
             framing,
             connecting,
-            resumption,
+            resume_policy,
         } = session;
-        let mut frames = match framing {
+        let frames = match framing {
             Framing::Bytes => None,
-            Framing::WebSocket(watched) => {
+            Framing::WebSocket(policy) => {
                 let read = [&mut client.read, &mut backend.read];
-                let takes_leave = |resumption: &ResumePolicy<L>| resumption.settings.on.close_code;
-                let takes_leave = resumption.as_deref().is_some_and(takes_leave);
-                Some(Box::new(Frames::new(&watched, takes_leave, read, now)))
+                let resume = resume_policy.map(|policy| *policy);
+                Some(Box::new(Frames::new(&policy, resume, read, now)))
             }
         };
-        let role = Role::new(
-            origin.map(|origin| Connecting {
-                origin,
-                opening: connecting,
-            }),
-            resumption
-                .zip(frames.as_deref_mut())
-                .map(|(resumption, frames)| {
-                    let has_spoken = frames.passages[CLIENT].take_spoken();
-                    ResumeState::new(*resumption, has_spoken, now)
-                }),
-        );
+        record.bytes_from_client += client.read.len() as u64;
+        record.bytes_from_backend += backend.read.len() as u64;
         Self {
             record,
             directions: [
@@ -134,41 +109,26 @@ impl<L> Session<L> {
                 Leg::new(client.socket, client.transport, false),
                 Leg::new(backend.socket, backend.transport, connecting),
             ],
-            lease,
+            guards,
             frames,
-            role,
-            idle_timeout: policy.idle_timeout.into(),
-            fin_timeout: policy.fin_timeout.into(),
-            lifetime: lifetime(policy.max_lifetime),
+            phase: match connect_handler {
+                None => SessionPhase::Open,
+                Some(handler) if connecting => SessionPhase::Connecting(Box::new(handler)),
+                Some(handler) => SessionPhase::Unserved(Box::new(handler)),
+            },
+            idle_timeout: limits.idle_timeout.into(),
+            fin_timeout: limits.fin_timeout.into(),
+            lifetime: jittered(limits.max_lifetime),
             last_activity: now,
             unsent_before: None,
-            held: 0,
-            end: None,
-            resetting: None,
-            queued: false,
-            awaited: false,
-            settled: false,
+            first_fin: None,
+            is_queued: false,
+            is_awaited: false,
         }
-        .counting_what_was_read()
-    }
-
-    fn counting_what_was_read(mut self) -> Self {
-        self.record.bytes_from_client += self.directions[CLIENT].held_bytes() as u64;
-        self.record.bytes_from_backend += self.directions[BACKEND].held_bytes() as u64;
-        self
     }
 
     pub fn record(&self) -> &ConnectionRecord {
         &self.record
-    }
-
-    /// Not before its backend's leg is connected.
-    pub fn is_established(&self) -> bool {
-        !self.is_opening()
-    }
-
-    fn is_opening(&self) -> bool {
-        self.role.early().is_some_and(|early| early.opening)
     }
 
     /// Since the last byte either way.
@@ -176,12 +136,24 @@ impl<L> Session<L> {
         now.since(self.last_activity).into()
     }
 
-    /// As the operator sees it.
-    pub fn describe(&self, now: Tick) -> ConnectionInfo {
+    /// The session as an operator sees it.
+    pub fn connection_info(&self, now: Tick) -> ConnectionInfo {
         ConnectionInfo {
             summary: self.record.summary(),
             idle: self.idle(now),
             tls: self.legs[CLIENT].is_tls(),
+        }
+    }
+
+    /// The session as a job needs it.
+    pub fn session_info(&self, handle: Handle, now: Tick) -> SessionInfo {
+        SessionInfo {
+            handle,
+            idle: self.idle(now),
+            state: self.phase.state(),
+            age: self.record.age(),
+            takes_close_frame: self.frames.is_some(),
+            is_resumable: self.may_migrate(),
         }
     }
 
@@ -190,36 +162,23 @@ impl<L> Session<L> {
         self.record.tally();
     }
 
-    /// As a job needs it.
-    pub fn standing(&self, handle: Handle, now: Tick) -> SessionInfo {
-        SessionInfo {
-            handle,
-            idle: self.idle(now),
-            is_parting: self.is_parting(),
-            is_changing: self.is_changing(),
-            age: self.record.age(),
-            is_told: self.frames.is_some(),
-            is_resumable: self.may_move(),
-        }
-    }
-
     /// True unless it waits for a turn already.
     pub fn queue(&mut self) -> bool {
-        !std::mem::replace(&mut self.queued, true)
+        !std::mem::replace(&mut self.is_queued, true)
     }
 
     pub fn is_queued(&self) -> bool {
-        self.queued
+        self.is_queued
     }
 
     /// True unless it is looked at soon already.
-    pub fn look_soon(&mut self) -> bool {
-        !std::mem::replace(&mut self.awaited, true)
+    pub fn await_look(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_awaited, true)
     }
 
-    /// It is being looked at.
-    pub fn looked_at(&mut self) {
-        self.awaited = false;
+    /// Takes note that it is being looked at.
+    pub fn end_await(&mut self) {
+        self.is_awaited = false;
     }
 
     pub fn leg(&mut self, side: usize) -> &mut Leg {
@@ -228,174 +187,172 @@ impl<L> Session<L> {
 
     /// Moves what can be moved and finds out whether the session is over.
     pub fn turn(&mut self, scratch: &mut Scratch) -> TurnOutcome {
-        self.queued = false;
+        self.is_queued = false;
         #[cfg(test)]
         super::tests::panic_if_asked(&self.record);
-        let turn = match (self.resetting, self.is_opening()) {
-            (Some(victim), _) => self.reset_when_sent(victim),
-            (None, true) => self.open(scratch),
-            (None, false) if self.is_in_gap() => self.turn_in_gap(scratch),
-            (None, false) => self.relay(scratch),
+        let outcome = match &self.phase {
+            SessionPhase::Open => self.turn_open(scratch),
+            SessionPhase::Connecting(_) => self.turn_connecting(scratch),
+            SessionPhase::Unserved(_) => self.turn_unserved(scratch),
+            SessionPhase::InDoubt(_) => self.turn_in_doubt(scratch),
+            SessionPhase::Migrating(_) => self.turn_migrating(scratch),
+            SessionPhase::Gap(_) => self.turn_in_gap(scratch),
+            SessionPhase::Refusing(_) => self.turn_refusing(scratch),
+            SessionPhase::Closing(_) => self.turn_closing(scratch),
+            SessionPhase::Resetting { .. } => self.turn_resetting(),
         };
         self.account(scratch);
         self.note_close_codes();
-        self.note_lost_frames();
-        turn
+        self.note_violation();
+        outcome
     }
 
-    fn relay(&mut self, scratch: &mut Scratch) -> TurnOutcome {
-        let was_faulty = self.is_faulty();
+    /// Moves bytes both ways, as far as the legs allow.
+    pub fn transfer(&mut self, scratch: &mut Scratch) -> Transfer {
+        let was_faulty = self.has_fault();
         let had_ended = self.directions.each_ref().map(Direction::has_ended);
-        let from_client = match self.is_left_alone() {
-            true => Flow::Blocked,
-            false => self.pump(CLIENT, scratch),
+        let from_client = if self.leaves_client_unread() {
+            Flow::Blocked
+        } else {
+            self.pump(CLIENT, scratch)
         };
-        self.keep_client_close();
+        if let Some(frames) = &mut self.frames {
+            frames.keep_client_close();
+        }
         let flows = [from_client, self.pump(BACKEND, scratch)];
         // What one leg answered to its own peer (a key update, an alert) while the other was read.
         let _ = self.legs[CLIENT].flush() && self.legs[BACKEND].flush();
-        // Not short-circuited: each leg's mark is taken.
-        if self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity()
-            && self.frames.as_deref_mut().is_none_or(Frames::take_activity)
-        {
-            self.last_activity = scratch.now;
-            self.unsent_before = None;
-        }
+        self.note_activity(scratch.now);
         if self.directions.each_ref().map(Direction::has_ended) != had_ended {
             // A FIN is no byte, but what is left after it has its own time.
             self.last_activity = scratch.now;
         }
-        self.leave_origin();
-        self.note_fins();
-        let parting = self.judge_client(scratch.now);
-        if let Some(turn) = parting.or_else(|| self.go_on_parting(scratch.now)) {
-            return match turn {
-                TurnOutcome::Wait if flows.contains(&Flow::OutOfBudget) => TurnOutcome::Again,
-                TurnOutcome::Wait if flows.contains(&Flow::Starved) => TurnOutcome::Soon,
-                turn => turn,
-            };
+        for (side, name) in [(CLIENT, Side::Client), (BACKEND, Side::Backend)] {
+            if self.directions[side].has_ended() {
+                self.first_fin.get_or_insert(name);
+            }
         }
-        if let Some(turn) = self.go_on_leaving(flows[BACKEND], scratch.now) {
-            return turn;
-        }
-        if let Some(turn) = self.pass_on_fault(flows, was_faulty, scratch.now) {
-            return turn;
-        }
-        match flows {
-            [_, Flow::Ended] => self.leave_to_another(),
-            [Flow::Finished, Flow::Finished] => TurnOutcome::Ended,
-            [Flow::OutOfBudget, _] | [_, Flow::OutOfBudget] => TurnOutcome::Again,
-            [Flow::Starved, _] | [_, Flow::Starved] => TurnOutcome::Soon,
-            _ => self.rest(),
+        Transfer {
+            flows,
+            found_fault: self.has_fault() && !was_faulty,
         }
     }
 
-    fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
-        let untouched = self.role.early().is_some() && self.is_untouched();
+    pub fn note_activity(&mut self, now: Tick) {
+        // Not short-circuited: each leg's mark is taken.
+        let was_active = self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity();
+        if was_active && self.frames.as_deref_mut().is_none_or(Frames::take_activity) {
+            self.last_activity = now;
+            self.unsent_before = None;
+        }
+    }
+
+    pub fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
+        let hold_fin = self.holds_fin(side);
         let is_last = self.directions[1 - side].is_finished();
-        let may_resume = || self.role.resume().is_some() && self.is_resumable();
-        let hold_fin = (side == BACKEND && (untouched || may_resume())) || self.holds_fin(side);
         let [client, backend] = &mut self.legs;
-        let (from, to, bytes) = match side {
-            CLIENT => (client, backend, &mut self.record.bytes_from_client),
-            _ => (backend, client, &mut self.record.bytes_from_backend),
+        let (from, to, bytes) = if side == CLIENT {
+            (client, backend, &mut self.record.bytes_from_client)
+        } else {
+            (backend, client, &mut self.record.bytes_from_backend)
         };
         if to.fault().is_some() {
             return Flow::Blocked;
         }
         let before = *bytes;
         let frames = self.frames.as_deref_mut();
-        let how = Pump {
+        let pump = Pump {
             bytes: &mut *bytes,
-            frames: frames.map(|frames| frames.way(side)),
+            frames: frames.map(|frames| frames.direction(side)),
             other_held: self.directions[1 - side].held_bytes(),
             hold_fin,
             is_last,
         };
-        let flow = self.directions[side].pump(from, to, scratch, how);
+        let flow = self.directions[side].pump(from, to, scratch, pump);
         let came = *bytes > before;
         if let Some(frames) = &mut self.frames {
-            frames.pumped(side, came, scratch.now);
-        }
-        if came {
-            self.note_speech(side, scratch.now);
+            frames.note_pumped(side, came, scratch.now);
+            if came {
+                frames.note_messages(side, scratch.now);
+            }
         }
         flow
     }
 
-    fn is_faulty(&self) -> bool {
+    /// Whether the FIN of this side is not to go on yet.
+    fn holds_fin(&self, side: usize) -> bool {
+        match &self.phase {
+            SessionPhase::Unserved(_) => side == BACKEND && self.is_untouched(),
+            SessionPhase::Open
+            | SessionPhase::InDoubt(_)
+            | SessionPhase::Migrating(_)
+            | SessionPhase::Gap(_) => side == BACKEND && self.is_resumable(),
+            // A FIN must not make a frame look complete that the other side is not to see whole.
+            SessionPhase::Refusing(_) | SessionPhase::Closing(_) => {
+                !self.has_close_gone_to(1 - side)
+            }
+            SessionPhase::Connecting(_) | SessionPhase::Resetting { .. } => false,
+        }
+    }
+
+    fn has_fault(&self) -> bool {
         self.legs.iter().any(|leg| leg.fault().is_some())
     }
 
-    fn note_fins(&mut self) {
-        for side in [CLIENT, BACKEND] {
-            if self.directions[side].has_ended() && self.end.is_none() {
-                self.end = Some(ended_by(side, Cause::Fin));
-            }
-        }
+    /// The end of a session that ends in order, or whose FIN came before all else.
+    pub fn fin_end(&self) -> Option<Termination> {
+        let side = self.first_fin?;
+        Some(Termination::new(side, Phase::Relay, Cause::Fin))
     }
 
-    /// A broken leg ends the session: what it had sent is delivered, then the other leg is reset.
-    fn pass_on_fault(
-        &mut self,
-        flows: [Flow; 2],
-        was_faulty: bool,
-        now: Tick,
-    ) -> Option<TurnOutcome> {
-        let side = [CLIENT, BACKEND]
+    /// A broken leg ends the session: bytes that it had sent are delivered, then the other leg is
+    /// reset.
+    pub fn pass_on_fault(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
+        let side = SIDES
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
-        let other = 1 - side;
-        let how = self.legs[side].fault().unwrap_or(Cause::Rst);
-        if self.legs[other].fault().is_some() {
-            self.end = Some(ended_by(side, how));
-            return Some(TurnOutcome::Ended);
+        let end = ended_by(side, self.legs[side].fault().unwrap_or(Cause::Rst));
+        if self.legs[1 - side].fault().is_some() {
+            return Some(TurnOutcome::Ended(end));
         }
-        let is_over = matches!(flows[side], Flow::Broken | Flow::Finished | Flow::Ended);
-        if side == BACKEND && is_over && self.can_be_given_back() {
-            return Some(TurnOutcome::ConnectFailed(ConnectFailure::Reset));
+        if !transfer.is_over(side) {
+            // Not all of what it sent before it broke has been delivered. A fault that this very
+            // turn found in a write leaves something to read, and no event may tell of it.
+            return transfer.found_fault.then_some(TurnOutcome::Again);
         }
-        if !is_over {
-            // Not all of what it sent before it broke has been delivered. A fault that this very turn found in a
-            // write leaves something to read, and no event may tell of it.
-            return (self.is_faulty() && !was_faulty).then_some(TurnOutcome::Again);
-        }
-        self.end = Some(ended_by(side, how));
-        self.resetting = Some(other as u8);
-        self.last_activity = now;
-        Some(self.reset_when_sent(other as u8))
+        Some(self.reset_side(1 - side, end, now))
     }
 
-    /// A close with linger 0 throws away what is queued, so it waits until nothing is.
-    fn reset_when_sent(&mut self, victim: u8) -> TurnOutcome {
-        let leg = self.leg(victim.into());
-        if !leg.is_broken() && leg.unsent_bytes() > 0 {
-            return TurnOutcome::Soon;
-        }
-        leg.reset();
-        TurnOutcome::Ended
+    /// Ends the session with a RST for this side.
+    pub fn reset_side(&mut self, side: usize, end: Termination, now: Tick) -> TurnOutcome {
+        self.phase = SessionPhase::Resetting {
+            side: side as u8,
+            end,
+        };
+        self.last_activity = now;
+        self.turn_resetting()
     }
 
     /// Brings the worker's account of held bytes up to date.
-    fn account(&mut self, scratch: &mut Scratch) {
-        let held = self
-            .directions
-            .iter()
-            .map(Direction::held_bytes)
-            .sum::<usize>()
-            + self.legs.iter().map(Leg::held_bytes).sum::<usize>()
-            + self.legs.iter().map(Leg::begun_bytes).sum::<usize>()
-            + self.role.resume().map_or(0, ResumeState::held_bytes);
-        if held != self.held as usize {
-            scratch.held.change(self.held as usize, held);
-            self.held = u32::try_from(held).unwrap_or(u32::MAX);
+    pub fn account(&mut self, scratch: &mut Scratch) {
+        let in_gap = match &self.phase {
+            SessionPhase::Gap(gap) => gap.held.len(),
+            _ => 0,
+        };
+        for side in SIDES {
+            let held = self.directions[side].held_bytes()
+                + self.legs[1 - side].held_bytes()
+                + self.legs[side].begun_bytes()
+                + if side == CLIENT { in_gap } else { 0 };
+            self.directions[side].account(held, &mut scratch.held);
         }
     }
 
-    /// It leaves the worker: what it held is no more.
+    /// Takes what it holds out of the account of the worker that it leaves.
     pub fn release(&mut self, scratch: &mut Scratch) {
-        scratch.held.change(self.held as usize, 0);
-        self.held = 0;
+        for direction in &mut self.directions {
+            direction.account(0, &mut scratch.held);
+        }
     }
 
     /// The coming close of both legs is a RST.
@@ -403,39 +360,45 @@ impl<L> Session<L> {
         self.legs.iter().for_each(Leg::reset);
     }
 
-    /// Closes the sockets and finishes the record; the lease is let go after that.
-    pub fn finish(self) -> L {
+    /// Closes the sockets and finishes the record; the guards are to be dropped after that.
+    pub fn finish(self, end: Termination) -> SessionGuards {
         let Self {
             legs,
             record,
-            end,
-            lease,
-            role,
+            guards,
+            phase,
             ..
         } = self;
-        drop((legs, role));
-        record.finish(end.unwrap_or(Termination {
-            side: Side::Evenkeel,
-            phase: Phase::Relay,
-            how: Cause::Error,
-        }));
-        lease
+        drop((legs, phase));
+        record.finish(end);
+        guards
+    }
+
+    /// Closes the backend's socket and gives the client back to its handler.
+    pub fn give_back(self, failure: ConnectFailure) {
+        let Self {
+            legs: [client, backend],
+            record,
+            guards,
+            phase,
+            ..
+        } = self;
+        drop(backend);
+        let end = Termination::new(Side::Backend, Phase::Connect, Cause::Rst);
+        let (SessionPhase::Connecting(handler) | SessionPhase::Unserved(handler)) = phase else {
+            client.reset();
+            drop(client);
+            return record.finish(end);
+        };
+        match client.into_handoff() {
+            Some(client) => handler.failed(failure, client, record, guards),
+            None => record.finish(end),
+        }
     }
 }
 
 /// With a jitter of a tenth either way; the longest there is for none.
-fn lifetime(max: Option<Duration>) -> Ticks {
+fn jittered(lifetime: Option<Duration>) -> Ticks {
     let jitter = 0.9 + 0.2 * fastrand::f64();
-    max.map_or(Ticks::MAX, |max| max.mul_f64(jitter).into())
-}
-
-fn ended_by(side: usize, how: Cause) -> Termination {
-    Termination {
-        side: match side {
-            CLIENT => Side::Client,
-            _ => Side::Backend,
-        },
-        phase: Phase::Relay,
-        how,
-    }
+    lifetime.map_or(Ticks::MAX, |lifetime| lifetime.mul_f64(jitter).into())
 }

@@ -1,5 +1,6 @@
-//! The sweep: one look at every entry of a worker now and then, for deadlines, counters and log lines, in place of a timer
-//! for each. It goes over the table a slice at a time, so that the bytes of others never wait for it.
+//! The sweep: one look at every session of a worker now and then, for deadlines, counters and log
+//! lines, in place of a timer for each. It goes over the table a slice at a time, so that the bytes
+//! of others never wait for it.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +8,12 @@ use std::time::{Duration, Instant};
 pub(super) const SLOTS_PER_SLICE: u32 = 1024;
 /// Two sweeps are at least this far apart: timeouts are kept to this precision.
 pub(super) const SPACING: Duration = Duration::from_millis(50);
-/// And this far per thousand slots: looking at all of them costs time.
+/// Added per thousand slots: looking at all of them costs time.
 const SPACING_PER_1000: Duration = Duration::from_millis(20);
-/// And never further, so that interval lines switched on by a reload begin soon.
+/// The longest, so that interval lines switched on by a reload begin soon.
 const LONGEST_SPACING: Duration = Duration::from_secs(30);
 
-/// When the next sweep is, and how far the present one has come.
+/// The time of the next sweep, and the progress of the present one.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     /// `None`: nothing waits for one, and an idle worker never wakes.
@@ -28,7 +29,7 @@ impl Sweep {
     }
 
     /// Something is due in `left`.
-    pub fn bring_forward(&mut self, now: Instant, left: Duration) {
+    pub fn schedule(&mut self, now: Instant, left: Duration) {
         let wanted = now + left.clamp(SPACING, LONGEST_SPACING);
         self.next = Some(self.next.map_or(wanted, |next| next.min(wanted)));
     }
@@ -43,7 +44,7 @@ impl Sweep {
     }
 
     /// The slice that ended before `at` is done; there are `slots` in all.
-    pub fn went_on_to(&mut self, at: u32, slots: u32, now: Instant) {
+    pub fn advance_to(&mut self, at: u32, slots: u32, now: Instant) {
         if at < slots {
             self.at = Some(at);
             return;
@@ -63,14 +64,14 @@ mod tests {
         let now = Instant::now();
         let mut sweep = Sweep::default();
         assert_eq!((sweep.begin(now), sweep.due(now)), (None, None));
-        sweep.bring_forward(now, Duration::ZERO);
+        sweep.schedule(now, Duration::ZERO);
         let later = now + SPACING;
         assert_eq!(sweep.begin(later), Some(0));
-        sweep.went_on_to(1024, 2048, later);
+        sweep.advance_to(1024, 2048, later);
         assert_eq!(sweep.due(later), Some(later));
         assert_eq!(sweep.begin(later), Some(1024));
-        sweep.bring_forward(later, Duration::ZERO);
-        sweep.went_on_to(2048, 2048, later);
+        sweep.schedule(later, Duration::ZERO);
+        sweep.advance_to(2048, 2048, later);
         assert_eq!(sweep.begin(later), None);
         assert!(sweep.due(later).is_some_and(|due| due > later + SPACING));
     }
@@ -79,7 +80,7 @@ mod tests {
     fn what_is_due_late_is_looked_at_within_half_a_minute() {
         let now = Instant::now();
         let mut sweep = Sweep::default();
-        sweep.bring_forward(now, Duration::from_secs(3600));
+        sweep.schedule(now, Duration::from_secs(3600));
         assert_eq!(sweep.due(now), Some(now + LONGEST_SPACING));
     }
 }

@@ -3,18 +3,21 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use super::model::bench::{
-    Bench, TlsClient, numbers, over, pair, policy, raw, tight_pair, tls_leg,
+    Bench, SessionEnd, TlsClient, guards, numbers, over, pair, policy, raw, tight_pair, tls_leg,
 };
 use super::*;
 use crate::config::Dial;
 use crate::net::options::reset_on_close;
 use crate::net::{ConnectError, Endpoint, Peer, begin_connect};
+use crate::observe::ConnectionRecord;
 
-mod farewell;
+mod close;
 mod held;
 mod refused;
 mod resume;
@@ -27,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(3);
 struct Ends {
     client: TcpStream,
     backend: TcpStream,
-    lease: Receiver<()>,
+    lease: SessionEnd,
 }
 
 impl Bench {
@@ -43,7 +46,7 @@ impl Bench {
     }
 }
 
-fn goodbye() -> Arc<CloseFrame> {
+fn close_frame() -> Arc<CloseFrame> {
     Arc::new(CloseFrame::new(1012, "service restart"))
 }
 
@@ -109,7 +112,8 @@ fn a_reset_reaches_the_other_side_behind_the_bytes_before_it() {
         let sent = answer.clone();
         let sending = std::thread::spawn(move || {
             backend.write_all(&sent).unwrap();
-            // The client has it all before the reset is sent: a reset may overtake data on the wire itself.
+            // The client has it all before the reset is sent: a reset may overtake data on the wire
+            // itself.
             let mut ready = [0];
             backend.read_exact(&mut ready).unwrap();
             reset(backend);
@@ -216,6 +220,24 @@ fn a_slow_reader_of_a_finished_answer_is_not_cut_off() {
     over(&ends.lease);
 }
 
+/// Once a lifetime that was over kept the `fin_timeout` from being looked at.
+#[test]
+fn a_reset_waits_for_its_queue_no_longer_than_the_fin_timeout_whatever_the_lifetime() {
+    let bench = Bench::new();
+    let mut ends = bench.relayed(SessionLimits {
+        idle_timeout: LONG,
+        fin_timeout: Duration::from_millis(300),
+        max_lifetime: Some(Duration::from_millis(500)),
+    });
+    // A small window keeps the answer in the relay's send queue.
+    socket2::SockRef::from(&ends.client)
+        .set_recv_buffer_size(64 * 1024)
+        .unwrap();
+    ends.backend.write_all(&numbers(1_000_000)).unwrap();
+    reset(ends.backend);
+    assert!(ends.lease.comes_within(LONG / 2));
+}
+
 #[test]
 fn an_answer_cut_short_by_our_own_close_ends_with_a_reset() {
     let bench = Bench::new();
@@ -229,7 +251,7 @@ fn an_answer_cut_short_by_our_own_close_ends_with_a_reset() {
     }
     assert!(sent > 0);
     assert_eq!(
-        block_on(bench.relay.close(Filter::default(), &goodbye())),
+        block_on(bench.relay.close(Filter::default(), &close_frame())),
         1
     );
     over(&ends.lease);
@@ -244,7 +266,7 @@ fn a_quiet_session_is_closed_with_a_fin() {
     ends.client.write_all(b"x").unwrap();
     ends.backend.read_exact(&mut [0]).unwrap();
     assert_eq!(
-        block_on(bench.relay.close(Filter::default(), &goodbye())),
+        block_on(bench.relay.close(Filter::default(), &close_frame())),
         1
     );
     assert!(drain(&ends.client).1.is_ok());
@@ -259,7 +281,7 @@ fn closing_all_is_spread_over_its_time() {
     let begun = Instant::now();
     bench
         .relay
-        .close_all_within(Duration::from_millis(300), &goodbye());
+        .close_all_within(Duration::from_millis(300), &close_frame());
     let mut ended: Vec<_> = std::thread::scope(|scope| {
         let waiting: Vec<_> = sessions
             .into_iter()
@@ -278,7 +300,8 @@ fn closing_all_is_spread_over_its_time() {
     assert!(ended[4] >= Duration::from_millis(90), "{ended:?}");
 }
 
-/// Nine would still live if all were closed at the end of the time, or all ten be gone if at its beginning.
+/// Nine would still live if all were closed at the end of the time, or all ten be gone if at its
+/// beginning.
 #[test]
 fn closing_all_begins_at_once_with_one() {
     let bench = Bench::new();
@@ -287,7 +310,7 @@ fn closing_all_begins_at_once_with_one() {
         ..policy()
     };
     let _sessions: Vec<_> = (0..10).map(|_| bench.relayed(patient())).collect();
-    bench.relay.close_all_within(100 * LONG, &goodbye());
+    bench.relay.close_all_within(100 * LONG, &close_frame());
     let begun = Instant::now();
     while bench.relay.live() == 10 {
         assert!(begun.elapsed() < LONG, "none was closed");
@@ -308,7 +331,7 @@ fn shutdown_ends_what_is_left() {
 /// Gives the client that comes back to a receiver, with the reason.
 struct Returning(Sender<(super::SocketHandoff, ConnectFailure)>);
 
-impl ConnectHandler<Sender<()>> for Returning {
+impl ConnectHandler for Returning {
     fn connect_timeout(&self) -> Duration {
         LONG
     }
@@ -332,7 +355,7 @@ impl ConnectHandler<Sender<()>> for Returning {
         why: ConnectFailure,
         client: super::SocketHandoff,
         _record: ConnectionRecord,
-        _lease: Sender<()>,
+        _guards: SessionGuards,
     ) {
         let _ = self.0.send((client, why));
     }
@@ -356,11 +379,11 @@ fn returning_to(
     connecting: bool,
 ) -> (
     TcpStream,
-    Receiver<()>,
+    SessionEnd,
     Receiver<(super::SocketHandoff, ConnectFailure)>,
 ) {
     let (client, inner_client) = pair();
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     let (give, given) = channel();
     let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
     bench.relay.adopt(NewSession {
@@ -372,11 +395,11 @@ fn returning_to(
         },
         framing: Framing::Bytes,
         connecting,
-        policy: policy(),
+        limits: policy(),
         record: ConnectionRecord::new(&bench.counters, peer),
-        lease: held,
-        origin: Some(Box::new(Returning(give))),
-        resumption: None,
+        guards,
+        connect_handler: Some(Box::new(Returning(give))),
+        resume_policy: None,
     });
     (client, lease, given)
 }
@@ -487,7 +510,7 @@ fn frame(length: usize) -> Vec<u8> {
 fn frames_are_followed_through_bulk_that_nobody_looks_at() {
     let bench = Bench::new();
     let ((client, inner_client), (mut backend, inner_backend)) = (pair(), pair());
-    let (held, lease) = channel::<()>();
+    let (guards, lease) = guards();
     // Small ones between large ones: what goes through a pipe must end within a payload.
     let sizes = [
         3_000_000, 10, 0, 126, 5_000_000, 70_000, 125, 65_536, 2_000_000,
@@ -498,11 +521,11 @@ fn frames_are_followed_through_bulk_that_nobody_looks_at() {
         backend: raw(inner_backend, &frame(1000)[..500]),
         framing: Framing::WebSocket(FramePolicy::default()),
         connecting: false,
-        policy: policy(),
+        limits: policy(),
         record: ConnectionRecord::new(&bench.counters, Peer::Unix),
-        lease: held,
-        origin: None,
-        resumption: None,
+        guards,
+        connect_handler: None,
+        resume_policy: None,
     });
     sent.splice(0..0, frame(1000)[500..].iter().copied());
     let count = |bench: &Bench| bench.counters.lost_frames.load(Ordering::Relaxed);
@@ -623,21 +646,21 @@ fn much_that_was_read_before_adoption_reaches_a_tls_client() {
     assert!(read == sent);
 }
 
-/// Counts what a door tells it, and keeps no connection.
+/// Counts the calls of its listener, and keeps no connection.
 #[derive(Default)]
 struct Front {
     lost: AtomicU64,
     paused: AtomicU64,
 }
 
-impl OnAccept<Sender<()>> for Front {
+impl OnAccept for Front {
     fn reserve(&self, _anyway: bool) -> bool {
         true
     }
 
     fn unreserve(&self) {}
 
-    fn arrived(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession<Sender<()>>> {
+    fn accepted(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession> {
         None
     }
 
@@ -650,7 +673,7 @@ impl OnAccept<Sender<()>> for Front {
     }
 }
 
-/// The worker went round in the door's accept for ever.
+/// Once the worker went round in the listener's accept for ever.
 #[test]
 fn an_accept_that_fails_for_good_pauses_the_door_and_holds_up_no_session() {
     let bench = Bench::new();
@@ -659,18 +682,18 @@ fn an_accept_that_fails_for_good_pauses_the_door_and_holds_up_no_session() {
     listener.set_nonblocking(true).unwrap();
     rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
     let front = Arc::new(Front::default());
-    let door = bench.relay.listen(listener.into(), front.clone());
+    let listening = bench.relay.listen(listener.into(), front.clone());
     ends.client.write_all(b"x").unwrap();
     ends.backend.read_exact(&mut [0]).unwrap();
-    let told = || {
+    let calls = || {
         let (lost, paused) = (&front.lost, &front.paused);
         (lost.load(Ordering::Relaxed), paused.load(Ordering::Relaxed))
     };
-    while told().1 == 0 {
+    while calls().1 == 0 {
         std::thread::yield_now();
     }
-    block_on(door.close(5));
-    assert_eq!(told(), (0, 1));
+    block_on(listening.close(5));
+    assert_eq!(calls(), (0, 1));
 }
 
 /// Whoever asked waited for ever.
@@ -680,11 +703,11 @@ fn a_question_to_a_stopped_relay_is_answered() {
     let _ends = bench.relayed(policy());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let door = bench
+    let listening = bench
         .relay
         .listen(listener.into(), Arc::new(Front::default()));
     bench.relay.shutdown();
-    block_on(door.close(5));
+    block_on(listening.close(5));
     let page = block_on(bench.relay.list(Filter::default(), Cursor::default(), 7));
     assert!(page.connections.is_empty());
 }
@@ -704,20 +727,17 @@ fn a_panic_in_one_session_ends_that_session_alone() {
     let mut well = bench.relayed(policy());
     let ((mut client, inner_client), (mut backend, inner_backend)) = (pair(), pair());
     let peer = Peer::tcp(CURSED.parse().unwrap());
-    let (legs, given_up) = (
-        (raw(inner_client, &[]), raw(inner_backend, &[])),
-        channel::<()>(),
-    );
+    let (legs, given_up) = ((raw(inner_client, &[]), raw(inner_backend, &[])), guards());
     bench.relay.adopt(NewSession {
         client: legs.0,
         backend: legs.1,
         framing: Framing::Bytes,
         connecting: false,
-        policy: policy(),
+        limits: policy(),
         record: ConnectionRecord::new(&bench.counters, peer),
-        lease: given_up.0,
-        origin: None,
-        resumption: None,
+        guards: given_up.0,
+        connect_handler: None,
+        resume_policy: None,
     });
     client.write_all(b"x").unwrap();
     backend.read_exact(&mut [0]).unwrap();
@@ -731,7 +751,8 @@ fn a_panic_in_one_session_ends_that_session_alone() {
     assert_eq!(bench.relay.live(), 1);
 }
 
-/// Each direction waited for the other's peer to take what it had been sent, which a peer that is gone never does.
+/// Each direction waited for the other's peer to take what it had been sent, which a peer that is
+/// gone never does.
 #[test]
 fn two_resets_end_a_session_that_waits_for_room() {
     let bench = Bench::with_max_held(0);
@@ -783,9 +804,10 @@ fn a_client_whose_backend_resets_after_a_byte_is_reset() {
     let bench = Bench::new();
     for from_client in [true, false] {
         let (mut ends, given) = returning(&bench);
-        let (one, other) = match from_client {
-            true => (&mut ends.client, &mut ends.backend),
-            false => (&mut ends.backend, &mut ends.client),
+        let (one, other) = if from_client {
+            (&mut ends.client, &mut ends.backend)
+        } else {
+            (&mut ends.backend, &mut ends.client)
         };
         one.write_all(b"x").unwrap();
         other.read_exact(&mut [0]).unwrap();
@@ -820,7 +842,8 @@ fn every_live_session_is_listed_once_whatever_the_page() {
     assert_eq!(ids.len(), sessions.len());
 }
 
-/// The slot behind the last number was computed, which a build with overflow checks took for a defect of its own.
+/// The slot behind the last number was computed, which a build with overflow checks took for a
+/// defect of its own.
 #[test]
 fn a_cursor_behind_the_table_is_an_empty_page() {
     let bench = Bench::new();
@@ -847,20 +870,23 @@ fn closing_by_id_ends_that_session_alone() {
         id: first,
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(filter.clone(), &goodbye())), 1);
+    assert_eq!(
+        block_on(bench.relay.close(filter.clone(), &close_frame())),
+        1
+    );
     over(&one.lease);
-    assert_eq!(block_on(bench.relay.close(filter, &goodbye())), 0);
+    assert_eq!(block_on(bench.relay.close(filter, &close_frame())), 0);
     assert_eq!(bench.relay.live(), 1);
     let outside = Filter {
         client: Some("10.0.0.0/8".parse().unwrap()),
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(outside, &goodbye())), 0);
+    assert_eq!(block_on(bench.relay.close(outside, &close_frame())), 0);
     let inside = Filter {
         client: Some("192.0.2.0/24".parse().unwrap()),
         ..Filter::default()
     };
-    assert_eq!(block_on(bench.relay.close(inside, &goodbye())), 1);
+    assert_eq!(block_on(bench.relay.close(inside, &close_frame())), 1);
     over(&other.lease);
 }
 
@@ -869,7 +895,7 @@ fn tls_session(
     bench: &Bench,
     version: &'static rustls::SupportedProtocolVersion,
     early: &[u8],
-) -> (TlsClient, TcpStream, Receiver<()>) {
+) -> (TlsClient, TcpStream, SessionEnd) {
     let (leg, client) = tls_leg(version, early);
     let (backend, inner_backend) = pair();
     let lease = bench.adopt(leg, raw(inner_backend, b"hi "), policy());

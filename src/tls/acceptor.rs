@@ -179,7 +179,7 @@ impl TlsAcceptor {
             match ActiveConfig::new(&self.context, material) {
                 Ok(active) => {
                     self.active.store(Arc::new(active));
-                    tracing::info!(listener = self.name(), "tls files reloaded");
+                    tracing::info!(listener = self.name(), "tls files renewed");
                 }
                 Err(error) => errors.push(error),
             }
@@ -192,7 +192,7 @@ impl TlsAcceptor {
             tracing::error!(
                 listener = self.name(),
                 %error,
-                "tls file cannot be used, the last good one stays in use"
+                "tls file cannot be used, the last good one goes on"
             );
         }
         if now.is_empty() && !before.is_empty() {

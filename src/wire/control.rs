@@ -1,4 +1,5 @@
-//! WebSocket control frames of our own (RFC 6455 section 5.5): Close, and pings whose pongs can be told from all others.
+//! WebSocket control frames of our own (RFC 6455 section 5.5): Close, and pings whose pongs can be
+//! distinguished from all others.
 
 use crate::base::close_code::MAX_REASON_BYTES;
 
@@ -10,7 +11,7 @@ const FIN_PING: u8 = 0x89;
 const FIN_PONG: u8 = 0x8a;
 const MASKED: u8 = 0x80;
 
-/// Who reads the frame. What a backend reads comes from its client, which masks (section 5.3).
+/// Reader of the frame. Frames for a backend come from its client, which masks (section 5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlReader {
     Client,
@@ -36,7 +37,8 @@ pub fn pong(payload: Vec<u8>, reader: ControlReader) -> Vec<u8> {
     frame(FIN_PONG, payload, reader)
 }
 
-/// The payload of a control frame that came whole, unmasked. `None`: it is not whole, or no control frame.
+/// The payload of a control frame that came whole, unmasked. `None`: it is not whole, or no control
+/// frame.
 pub fn payload(frame: &[u8]) -> Option<Vec<u8>> {
     let (head, rest) = frame.split_at_checked(2)?;
     let length = usize::from(head[1] & !MASKED);

@@ -1,14 +1,16 @@
-//! Where WebSocket frames begin and end (RFC 6455 section 5.2): walks the headers of one direction and skips payload by
-//! arithmetic. Payload is never unmasked, copied or looked at, so that a walk costs by the frame, not by the byte.
+//! Where WebSocket frames begin and end (RFC 6455 section 5.2): walks the headers of one direction
+//! and skips payload by arithmetic. Payload is never unmasked, copied or looked at, so that a walk
+//! costs by the frame, not by the byte.
 //!
-//! It is there to count frames, to bound them, and to know where a frame of our own may be put in. It is no judge: a tunnel
-//! is not cut for a violation, it is only no longer understood. Not looked at, being an extension's or the ends' business:
-//! RSV bits (permessage-deflate uses one), UTF-8, close codes, and what follows a close frame.
+//! It is there to count frames, to bound them, and to know where a frame of our own may be put in.
+//! It is no judge: a tunnel is not cut for a violation, it is only no longer understood. Not looked
+//! at, being an extension's or the ends' business: RSV bits (permessage-deflate uses one), UTF-8,
+//! close codes, and what follows a close frame.
 
 /// Longest header: 2 bytes, 8 of length, 4 of mask.
 pub const MAX_HEADER_BYTES: usize = 14;
 
-/// What of a header is kept while it is not complete; the bytes of the mask are only counted.
+/// Bytes that are kept of a header while it is not complete; those of the mask are only counted.
 const KEPT_BYTES: usize = 10;
 const MASK_BYTES: u8 = 4;
 /// Longest payload of a control frame (RFC 6455 section 5.5).
@@ -25,14 +27,16 @@ const TOP_BIT: u8 = 0x80;
 
 /// Follows one direction of a WebSocket from its first byte, in any chunking.
 ///
-/// After a violation it is *lost*: where the frames that follow begin is not known and never will be. It answers every
-/// further walk with that violation, at no cost, and is at no boundary. The bytes may be relayed all the same.
+/// After a violation it is *lost*: where the frames that follow begin is not known and never will
+/// be. It answers every further walk with that violation, at no cost, and is at no boundary. The
+/// bytes may be relayed all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Walker {
-    place: FrameRange,
+    position: Position,
     /// RFC 6455 section 5.1: every frame of a client is masked, and none of a server.
     is_masked: bool,
-    /// A message has begun, and the header of its last frame has not come. Control frames may stand in between.
+    /// A message has begun, and the header of its last frame has not come. Control frames may stand
+    /// in between.
     is_message_open: bool,
 }
 
@@ -41,7 +45,7 @@ const _: () = assert!(size_of::<Walker>() <= 14);
 
 /// The integer is kept as bytes, so that its alignment does not add to the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrameRange {
+enum Position {
     Between,
     /// 1 to 13 bytes of a header have come.
     Header {
@@ -55,7 +59,7 @@ enum FrameRange {
     Lost(Violation),
 }
 
-/// One frame, as its header tells.
+/// A frame, as its header describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     pub opcode: Opcode,
@@ -77,8 +81,9 @@ pub enum Opcode {
     Pong,
 }
 
-/// Why bytes are no frame that may stand where they do; the sender's fault. One byte, as a result with more of them goes
-/// through memory in every step of a walk, which made it take three times as long.
+/// Why bytes are no frame that may stand where they do; the sender's fault. One byte, as a result
+/// with more of them goes through memory in every step of a walk, which made it take three times as
+/// long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     #[error("reserved opcode")]
@@ -95,13 +100,13 @@ pub enum Violation {
     NotMasked,
     #[error("frame of a server is masked")]
     Masked,
-    /// "The minimal number of bytes MUST be used to encode the length": a second encoding of the same frame is what two
-    /// readers can disagree on.
+    /// "The minimal number of bytes MUST be used to encode the length": a second encoding of the
+    /// same frame is what two readers can disagree on.
     #[error("payload length is not in the fewest bytes")]
     LengthNotMinimal,
     #[error("payload length exceeds 63 bits")]
     LengthTooLarge,
-    /// Not the sender's fault: [`Walker::skip`] was told of more bytes than the payload had left.
+    /// Not the sender's fault: [`Walker::skip`] was given more bytes than the payload had left.
     #[error("skipped beyond the end of a frame")]
     Skipped,
 }
@@ -119,7 +124,7 @@ impl Walker {
 
     const fn new(is_masked: bool) -> Walker {
         Walker {
-            place: FrameRange::Between,
+            position: Position::Between,
             is_masked,
             is_message_open: false,
         }
@@ -134,29 +139,32 @@ impl Walker {
         Ok(())
     }
 
-    /// Takes bytes from the front of `bytes`, the next of the stream, to the end of the next frame's header, and returns
-    /// that frame. `None`: all are taken, and the next header is still not complete.
+    /// Takes bytes from the front of `bytes`, the next of the stream, to the end of the next
+    /// frame's header, and returns that frame. `None`: all are taken, and the next header is still
+    /// not complete.
     ///
     /// The header ends where the rest of `bytes` begins; it may have begun in earlier bytes.
     ///
     /// # Errors
-    /// The first violation there was; the walker is lost, and what is left of `bytes` tells nothing.
+    /// The first violation there was; the walker is lost, and what is left of `bytes` tells
+    /// nothing.
     #[inline]
     pub fn next_frame(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>, Violation> {
-        let found = match self.place {
-            FrameRange::Between => self.begin(bytes),
-            FrameRange::Payload { left } => self.leave_payload(u64::from_ne_bytes(left), bytes),
-            FrameRange::Header { count, kept } => self.go_on(count, kept, bytes),
-            FrameRange::Lost(violation) => Err(violation),
+        let found = match self.position {
+            Position::Between => self.begin(bytes),
+            Position::Payload { left } => self.walk_payload(u64::from_ne_bytes(left), bytes),
+            Position::Header { count, kept } => self.walk_piecewise(count, kept, bytes),
+            Position::Lost(violation) => Err(violation),
         };
         if let Err(violation) = found {
-            self.place = FrameRange::Lost(violation);
+            self.position = Position::Lost(violation);
         }
         found
     }
 
-    /// Where in `bytes`, the next of the stream, a control frame can be put first: the first place between two frames, 0 to
-    /// `bytes.len()`. `None`: there is none, or the walker is lost before it. The walker stays where it is.
+    /// Where in `bytes`, the next of the stream, a control frame can be put first: the first
+    /// boundary between two frames, 0 to `bytes.len()`. `None`: there is none, or the walker is
+    /// lost before it. The walker stays where it is.
     pub fn boundary_in(&self, bytes: &[u8]) -> Option<usize> {
         if self.at_boundary() {
             return Some(0);
@@ -171,19 +179,20 @@ impl Walker {
     }
 
     /// Takes note of `count` bytes of payload that went by unseen, as `splice` moves them: at most
-    /// [`Walker::payload_left`]. With more the walker is lost, as the headers among them were not seen.
+    /// [`Walker::payload_left`]. With more the walker is lost, as the headers among them were not
+    /// seen.
     pub fn skip(&mut self, count: u64) {
-        self.place = match (self.place, self.payload_left().checked_sub(count)) {
-            (lost @ FrameRange::Lost(_), _) => lost,
-            (place, _) if count == 0 => place,
+        self.position = match (self.position, self.payload_left().checked_sub(count)) {
+            (lost @ Position::Lost(_), _) => lost,
+            (position, _) if count == 0 => position,
             (_, Some(left)) => in_payload(left),
-            (_, None) => FrameRange::Lost(Violation::Skipped),
+            (_, None) => Position::Lost(Violation::Skipped),
         };
     }
 
     /// Between two frames: a control frame may be put in here.
     pub fn at_boundary(&self) -> bool {
-        self.place == FrameRange::Between
+        self.position == Position::Between
     }
 
     /// Between two messages: any frame may be put in here.
@@ -199,29 +208,30 @@ impl Walker {
     /// Bytes of a header that have come before its rest; 0 elsewhere.
     #[inline]
     pub fn header_come(&self) -> usize {
-        match self.place {
-            FrameRange::Header { count, .. } => count.into(),
+        match self.position {
+            Position::Header { count, .. } => count.into(),
             _ => 0,
         }
     }
 
-    /// One for another stream of the same kind of sender.
+    /// A walker for another stream of the same kind of sender.
     pub const fn renewed(&self) -> Walker {
         Walker::new(self.is_masked)
     }
 
-    /// Bytes of the present frame's payload that are still to come; 0 between frames, in a header, and when lost.
+    /// Bytes of the present frame's payload that are still to come; 0 between frames, in a header,
+    /// and when lost.
     pub fn payload_left(&self) -> u64 {
-        match self.place {
-            FrameRange::Payload { left } => u64::from_ne_bytes(left),
+        match self.position {
+            Position::Payload { left } => u64::from_ne_bytes(left),
             _ => 0,
         }
     }
 
     /// The violation after which nothing is known any more.
     pub fn lost(&self) -> Option<Violation> {
-        match self.place {
-            FrameRange::Lost(violation) => Some(violation),
+        match self.position {
+            Position::Lost(violation) => Some(violation),
             _ => None,
         }
     }
@@ -229,18 +239,18 @@ impl Walker {
     /// Between frames, with all that is behind in view.
     #[inline]
     fn begin(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>, Violation> {
-        if let Some(frame) = self.judge(bytes)?
+        if let Some(frame) = self.decode(bytes)?
             && let Some(behind) = bytes.get(usize::from(frame.header_bytes)..)
         {
             *bytes = behind;
             self.enter(frame);
             return Ok(Some(frame));
         }
-        self.go_on(0, [0; KEPT_BYTES], bytes)
+        self.walk_piecewise(0, [0; KEPT_BYTES], bytes)
     }
 
     #[inline]
-    fn leave_payload(&mut self, left: u64, bytes: &mut &[u8]) -> Result<Option<Frame>, Violation> {
+    fn walk_payload(&mut self, left: u64, bytes: &mut &[u8]) -> Result<Option<Frame>, Violation> {
         let come = bytes.len() as u64;
         match usize::try_from(left)
             .ok()
@@ -248,12 +258,12 @@ impl Walker {
         {
             Some(behind) => {
                 *bytes = behind;
-                self.place = FrameRange::Between;
+                self.position = Position::Between;
                 self.begin(bytes)
             }
             None => {
                 *bytes = &[];
-                self.place = in_payload(left.saturating_sub(come));
+                self.position = in_payload(left.saturating_sub(come));
                 Ok(None)
             }
         }
@@ -261,42 +271,43 @@ impl Walker {
 
     /// A header that comes in pieces, byte by byte.
     #[cold]
-    fn go_on(
+    fn walk_piecewise(
         &mut self,
         mut count: u8,
         mut kept: [u8; KEPT_BYTES],
         bytes: &mut &[u8],
     ) -> Result<Option<Frame>, Violation> {
         while let Some((&byte, behind)) = bytes.split_first() {
-            if let Some(place) = kept.get_mut(usize::from(count)) {
-                *place = byte;
+            if let Some(kept) = kept.get_mut(usize::from(count)) {
+                *kept = byte;
             }
             count += 1;
             *bytes = behind;
             let known = kept.get(..usize::from(count)).unwrap_or(&kept);
-            if let Some(frame) = self.judge(known)?
+            if let Some(frame) = self.decode(known)?
                 && frame.header_bytes == count
             {
                 self.enter(frame);
                 return Ok(Some(frame));
             }
         }
-        self.place = match count {
-            0 => FrameRange::Between,
-            _ => FrameRange::Header { count, kept },
+        self.position = match count {
+            0 => Position::Between,
+            _ => Position::Header { count, kept },
         };
         Ok(None)
     }
 
-    /// What the bytes from the front of a header tell, as early as they do. `None`: the length is not known yet.
+    /// Decodes a header from the bytes of it that have come, and finds its violation as early as
+    /// they show it. `None`: the length is not known yet.
     #[inline]
-    fn judge(&self, header: &[u8]) -> Result<Option<Frame>, Violation> {
+    fn decode(&self, header: &[u8]) -> Result<Option<Frame>, Violation> {
         let Some((&first, rest)) = header.split_first() else {
             return Ok(None);
         };
         let is_final = first & FIN != 0;
         let opcode = Opcode::new(first & OPCODE)?;
-        self.judge_order(opcode, is_final)?;
+        self.check_order(opcode, is_final)?;
         let Some((&second, rest)) = rest.split_first() else {
             return Ok(None);
         };
@@ -323,7 +334,7 @@ impl Walker {
 
     /// RFC 6455 section 5.4: which frame may follow which.
     #[inline]
-    fn judge_order(&self, opcode: Opcode, is_final: bool) -> Result<(), Violation> {
+    fn check_order(&self, opcode: Opcode, is_final: bool) -> Result<(), Violation> {
         match (opcode, self.is_message_open) {
             (Opcode::Continuation, false) => Err(Violation::NothingToContinue),
             (Opcode::Text | Opcode::Binary, true) => Err(Violation::MessageOpen),
@@ -334,13 +345,13 @@ impl Walker {
         }
     }
 
-    /// Behind a header.
+    /// Goes on behind a header.
     #[inline]
     fn enter(&mut self, frame: Frame) {
         if !frame.opcode.is_control() {
             self.is_message_open = !frame.is_final;
         }
-        self.place = in_payload(frame.payload_bytes);
+        self.position = in_payload(frame.payload_bytes);
     }
 }
 
@@ -366,16 +377,17 @@ impl Opcode {
 }
 
 #[inline]
-fn in_payload(left: u64) -> FrameRange {
+fn in_payload(left: u64) -> Position {
     match left {
-        0 => FrameRange::Between,
-        _ => FrameRange::Payload {
+        0 => Position::Between,
+        _ => Position::Payload {
             left: left.to_ne_bytes(),
         },
     }
 }
 
-/// How many bytes behind the 7-bit length hold the true one, and the true one. `None`: not all have come.
+/// How many bytes behind the 7-bit length hold the true one, and the true one. `None`: not all have
+/// come.
 #[inline]
 fn length(short: u8, behind: &[u8]) -> Result<Option<(u8, u64)>, Violation> {
     let (bytes, length, least) = match short {
@@ -396,9 +408,10 @@ fn length(short: u8, behind: &[u8]) -> Result<Option<(u8, u64)>, Violation> {
         }
         short => (0, u64::from(short), 0),
     };
-    match length < least {
-        true => Err(Violation::LengthNotMinimal),
-        false => Ok(Some((bytes, length))),
+    if length < least {
+        Err(Violation::LengthNotMinimal)
+    } else {
+        Ok(Some((bytes, length)))
     }
 }
 
@@ -438,7 +451,7 @@ mod tests {
             bytes
         }
 
-        /// What the walker should say of it.
+        /// The frame that the walker should find.
         fn frame(&self, is_masked: bool) -> Frame {
             Frame {
                 opcode: Opcode::new(self.code).unwrap(),
@@ -463,7 +476,8 @@ mod tests {
         (bytes, ranges)
     }
 
-    /// Each frame with the offset where its header ended, and the first violation, from bytes in chunks.
+    /// Each frame with the offset where its header ended, and the first violation, from bytes in
+    /// chunks.
     fn walked<'a>(
         walker: &mut Walker,
         chunks: impl IntoIterator<Item = &'a [u8]>,

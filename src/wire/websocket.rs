@@ -1,5 +1,6 @@
-//! The WebSocket opening handshake (RFC 6455 sections 1.3 and 4): what makes a request an upgrade, what makes an answer
-//! a real 101. A tunnel is opened only after both held; nothing here sends or frames anything.
+//! The WebSocket opening handshake (RFC 6455 sections 1.3 and 4): what makes a request an upgrade,
+//! what makes an answer a real 101. A tunnel is opened only after both held; nothing here sends or
+//! frames anything.
 
 use ::http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -19,7 +20,7 @@ const NO_TAKEOVER: &[u8] = b"client_no_context_takeover";
 /// The one version that is spoken; sent with a 426.
 pub const VERSION: &str = "13";
 
-/// What of a checked upgrade request its answer is held against.
+/// The parts of a checked upgrade request that its answer has to agree with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeOffer {
     /// `Sec-WebSocket-Key` as sent.
@@ -143,7 +144,8 @@ pub fn check_response(
     }
 }
 
-/// The subprotocols that an answer names: none, or one. Some servers send an empty field, which names none.
+/// The subprotocols that an answer names: none, or one. Some servers send an empty field, which
+/// names none.
 fn chosen(headers: &HeaderMap) -> Vec<&[u8]> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let items = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
@@ -153,8 +155,8 @@ fn chosen(headers: &HeaderMap) -> Vec<&[u8]> {
         .collect()
 }
 
-/// Leaves of an answer's `Sec-WebSocket-Protocol` only the subprotocol that it names: browsers fail a connection over an
-/// empty one.
+/// Leaves of an answer's `Sec-WebSocket-Protocol` only the subprotocol that it names: browsers fail
+/// a connection over an empty one.
 pub fn drop_empty_subprotocols(headers: &mut HeaderMap) {
     let named = chosen(headers)
         .first()
@@ -165,8 +167,9 @@ pub fn drop_empty_subprotocols(headers: &mut HeaderMap) {
     };
 }
 
-/// Whether each extension of a `Sec-WebSocket-Extensions` value is one whose messages do not hang on earlier ones once
-/// [`without_context_takeover`] has made it so: permessage-deflate is (RFC 7692); of all others it is not known.
+/// Whether each extension of a `Sec-WebSocket-Extensions` value is one whose messages do not hang
+/// on earlier ones once [`without_context_takeover`] has made it so: permessage-deflate is (RFC
+/// 7692); of all others it is not known.
 pub fn is_resumable(extensions: &HeaderValue) -> bool {
     let is_known = |one: &[u8]| {
         let name = one.split(|&byte| byte == b';').next().unwrap_or(one);
@@ -178,8 +181,9 @@ pub fn is_resumable(extensions: &HeaderValue) -> bool {
         .all(is_known)
 }
 
-/// A server's agreement to permessage-deflate that has the client compress each message by itself: a server may ask for that
-/// whether or not the client has offered it (RFC 7692 section 7.1.1.2). Another server can then read what comes next.
+/// A server's agreement to permessage-deflate that has the client compress each message by itself:
+/// a server may ask for that whether or not the client has offered it (RFC 7692 section 7.1.1.2).
+/// Another server can then read what comes next.
 pub fn without_context_takeover(extensions: &HeaderValue) -> HeaderValue {
     let has = |one: &[u8]| {
         let mut parameters = one.split(|&byte| byte == b';');
@@ -245,8 +249,8 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// The tokens of a list header in order; `None` when one of them is no token. Empty elements are ignored (RFC 9110
-/// section 5.6.1.2).
+/// The tokens of a list header in order; `None` when one of them is no token. Empty elements are
+/// ignored (RFC 9110 section 5.6.1.2).
 fn tokens(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<String>> {
     let mut found = Vec::new();
     for value in headers.get_all(name) {
@@ -281,7 +285,8 @@ mod tests {
         ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
     ];
 
-    /// `base` with the fields of `changes` replaced; an empty value removes, a `+` before the name adds.
+    /// `base` with the fields of `changes` replaced; an empty value removes, a `+` before the name
+    /// adds.
     fn headers(base: &[(&str, &str)], changes: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in base.iter().chain(changes) {

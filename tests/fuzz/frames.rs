@@ -1,4 +1,5 @@
-//! The WebSocket frame walker against a reader that takes one byte at a time and keeps whole headers.
+//! The WebSocket frame walker against a reader that takes one byte at a time and keeps whole
+//! headers.
 
 #![no_main]
 

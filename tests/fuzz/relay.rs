@@ -1,4 +1,5 @@
-//! The relay against its model, with the fuzzer's choices in place of a seed's: one relay and its thread serve all inputs.
+//! The relay against its model, with the fuzzer's choices in place of a seed's: one relay and its
+//! thread serve all inputs.
 
 #![no_main]
 
@@ -20,7 +21,7 @@ impl<'a> Arbitrary<'a> for Input {
     }
 }
 
-/// Of the slow cases so many are passed over for each that runs.
+/// Slow cases that are passed over for each that runs.
 const SLOW_PASSED_OVER: u32 = 50;
 
 fuzz_target!(|input: Input| -> Corpus {

@@ -143,17 +143,14 @@ async fn an_address_that_is_no_admin_endpoint_is_told_as_what_it_is() {
     for (address, said) in [
         (
             tcp.clone(),
-            "it does not speak HTTP, what it says begins with \"n1\"",
+            "it does not speak HTTP: its answer begins with \"n1\"",
         ),
-        (tls, "it speaks TLS; ask it by https://"),
+        (tls, "it speaks TLS; use https://"),
         (web, "which is no admin endpoint's answer"),
-        (
-            format!("https://{tcp}"),
-            "does not speak TLS; ask it by http://",
-        ),
+        (format!("https://{tcp}"), "does not speak TLS; use http://"),
         (
             format!("https://{admin}"),
-            "does not speak TLS; ask it by http://",
+            "does not speak TLS; use http://",
         ),
     ] {
         let (code, out, error) = balancer.command(&["status", "--admin", &address]).await;
@@ -219,7 +216,7 @@ async fn what_is_not_there_is_told_as_that() {
         assert!(error.contains("not a number"), "{error}");
     }
     let (code, out, error) = command(&["close", "--tag", "nobody"]).await;
-    let nobody = "nobody matches: tag=nobody\n";
+    let nobody = "no connection matches: tag=nobody\n";
     assert_eq!((code, out.as_str()), (0, nobody), "{error}");
     let address = balancer.address("main").await;
     let _live = (greeted(address).await, greeted(address).await);

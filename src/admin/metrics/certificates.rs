@@ -1,19 +1,22 @@
-//! Metrics of the certificates, those of the admin endpoint (`listener="admin"`) among them.
+//! Metrics of the certificates and of the files of TLS and pools. `listener="admin"` is the admin
+//! endpoint.
 
 use std::fmt;
 
-use prometheus_client::registry::Unit;
-
-use super::CertificateEnd;
 use super::page::{MetricsPage, epoch_seconds};
-use crate::server::PoolFileStatus;
+use super::scrape::Scrape;
+use crate::observe::Metric;
 
-pub(super) fn encode(
-    certificates: &[CertificateEnd],
-    tls_files: &[(String, bool)],
-    page: &mut MetricsPage<'_>,
-) -> fmt::Result {
-    let expiries = certificates.iter().map(|one| {
+const EXPIRY: Metric = Metric::gauge("certificate_expiry_timestamp")
+    .seconds()
+    .help("End of a certificate's validity, since the epoch");
+const CERTIFICATE_ERROR: Metric = Metric::gauge("certificate_error")
+    .help("1: a file of its TLS cannot be used as it is now, and the last good one serves");
+const POOL_FILE_ERROR: Metric = Metric::gauge("pool_file_error")
+    .help("1: a file of its tls or sticky keys cannot be used, and the last good one serves");
+
+pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
+    let expiries = scrape.certificates.iter().map(|one| {
         let labels = vec![
             ("listener", one.listener.as_str()),
             ("cert", one.cert.as_str()),
@@ -21,29 +24,15 @@ pub(super) fn encode(
         ];
         (labels, epoch_seconds(one.not_after))
     });
-    let help = "End of a certificate's validity, since the epoch";
-    page.gauge(
-        "certificate_expiry_timestamp",
-        help,
-        Some(Unit::Seconds),
-        expiries,
-    )?;
-    let errors = tls_files
+    page.family(EXPIRY, expiries)?;
+    let errors = scrape
+        .tls_files
         .iter()
         .map(|(listener, is_good)| (vec![("listener", listener.as_str())], u64::from(!is_good)));
-    let help = "1: a file of its TLS cannot be used as it is now, and the last good one serves";
-    page.gauge("certificate_error", help, None, errors)
-}
-
-/// What pools are made of.
-pub(super) fn encode_pool_files(
-    files: &[PoolFileStatus],
-    page: &mut MetricsPage<'_>,
-) -> fmt::Result {
-    let errors = files.iter().map(|one| {
+    page.family(CERTIFICATE_ERROR, errors)?;
+    let errors = scrape.pool_files.iter().map(|one| {
         let labels = vec![("pool", one.pool.as_str()), ("kind", one.kind)];
         (labels, u64::from(one.error.is_some()))
     });
-    let help = "1: a file of its tls, or of its sticky keys, cannot be used as it is now, and the last good one goes on";
-    page.gauge("pool_file_error", help, None, errors)
+    page.family(POOL_FILE_ERROR, errors)
 }

@@ -1,286 +1,74 @@
-//! `/metrics`: the same look at the server as `status`, in the OpenMetrics text format. Labels are the names of
+//! `/metrics`: the same data as `status`, in the OpenMetrics text format. Labels are the names of
 //! listeners, pools and backends and closed sets of words, never a client's address.
 
 mod certificates;
 mod listeners;
 mod page;
 mod pools;
+mod process;
+mod scrape;
 
 use std::fmt;
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
-use page::{MetricsPage, alone, epoch_seconds};
+use page::MetricsPage;
+use scrape::Scrape;
 
-use super::refused::{RefusalRow, RefusalTotals};
+use super::refusals::RefusalTotals;
 use super::reply::ApiError;
-use super::view::StatusView;
-use super::{look, process};
-use crate::server::{PoolFileStatus, Server};
-use crate::tls::CertificateFacts;
+use crate::server::Server;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn text(server: &Server, refused: &RefusalTotals) -> Result<String, ApiError> {
-    let broken = |_| {
+    write(Scrape::of(server, refused)).map_err(|_| {
         ApiError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the metrics could not be written",
         )
-    };
-    write(Snapshot::take(server, refused)).map_err(broken)
+    })
 }
 
-fn write(snapshot: Snapshot) -> Result<String, fmt::Error> {
-    let mut process = Registry::with_prefix("process");
-    process.register_collector(Box::new(ProcessPage(snapshot.clone())));
-    let mut own = Registry::with_prefix("evenkeel");
-    own.register_collector(Box::new(OwnPage(snapshot)));
+fn write(scrape: Scrape) -> Result<String, fmt::Error> {
+    let scrape = Arc::new(scrape);
     let mut page = String::new();
-    text::encode_registry(&mut page, &process)?;
-    text::encode_registry(&mut page, &own)?;
+    for (prefix, encode) in [
+        ("process", process::encode_process as Encode),
+        ("evenkeel", encode_own),
+    ] {
+        let scrape = Arc::clone(&scrape);
+        let mut registry = Registry::with_prefix(prefix);
+        registry.register_collector(Box::new(ScrapeCollector { scrape, encode }));
+        text::encode_registry(&mut page, &registry)?;
+    }
     text::encode_eof(&mut page)?;
     Ok(page)
 }
 
-/// Everything that is shown, taken at one moment.
-#[derive(Debug, Clone)]
-struct Snapshot {
-    status: StatusView,
-    started_at: SystemTime,
-    last_reload_ok_at: Option<SystemTime>,
-    certificates: Vec<CertificateEnd>,
-    /// Name of each that terminates TLS, and whether its files as they are now serve.
-    tls_files: Vec<(String, bool)>,
-    pool_files: Vec<PoolFileStatus>,
-    /// Of the endpoints.
-    refused: Vec<RefusalRow>,
-    resident_bytes: Option<u64>,
-    cpu_seconds: Option<f64>,
+type Encode = fn(&Scrape, &mut MetricsPage<'_>) -> fmt::Result;
+
+fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
+    process::encode_own(scrape, page)?;
+    listeners::encode(&scrape.status.listeners, page)?;
+    certificates::encode(scrape, page)?;
+    pools::encode(&scrape.status.pools, page)
 }
 
-#[derive(Debug, Clone)]
-struct CertificateEnd {
-    listener: String,
-    /// Its file.
-    cert: String,
-    name: String,
-    not_after: SystemTime,
-}
-
-impl Snapshot {
-    fn take(server: &Server, refused: &RefusalTotals) -> Snapshot {
-        let listeners = server.listeners();
-        let above = server.endpoint_tls();
-        let certificates = listeners
-            .iter()
-            .map(|one| (one.name.as_str(), one.certificates.clone()));
-        let certificates = certificates
-            .chain(above.iter().map(|one| (one.name(), one.certificates())))
-            .flat_map(|(listener, certificates)| {
-                let end = move |one: CertificateFacts| CertificateEnd {
-                    listener: listener.to_owned(),
-                    cert: one.cert.display().to_string(),
-                    name: one.subject,
-                    not_after: one.not_after,
-                };
-                certificates.into_iter().map(end)
-            });
-        let terminating = listeners.iter().filter(|one| !one.certificates.is_empty());
-        let tls_files = terminating
-            .map(|one| (one.name.clone(), one.certificate_error.is_none()))
-            .chain(
-                above
-                    .iter()
-                    .map(|one| (one.name().to_owned(), one.error().is_none())),
-            )
-            .collect();
-        Snapshot {
-            status: look::status(server),
-            started_at: server.started_at(),
-            last_reload_ok_at: server.reloads().last_ok_at,
-            certificates: certificates.collect(),
-            tls_files,
-            pool_files: server.pool_files(),
-            refused: refused.rows(),
-            resident_bytes: process::resident_bytes(),
-            cpu_seconds: process::cpu_seconds(),
-        }
-    }
-}
-
-/// The names that Prometheus' own client libraries use.
+/// Metrics under one prefix.
 #[derive(Debug)]
-struct ProcessPage(Snapshot);
-
-impl Collector for ProcessPage {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = MetricsPage(encoder);
-        let process = &self.0.status.process;
-        page.gauge(
-            "open_fds",
-            "File descriptors open",
-            None,
-            alone(process.open_fds),
-        )?;
-        page.gauge(
-            "max_fds",
-            "File descriptors that may be open",
-            None,
-            alone(process.max_fds),
-        )?;
-        let resident = alone(self.0.resident_bytes);
-        page.gauge(
-            "resident_memory",
-            "Resident memory",
-            Some(Unit::Bytes),
-            resident,
-        )?;
-        let used = alone(self.0.cpu_seconds);
-        page.counter("cpu", "User and system time", Some(Unit::Seconds), used)?;
-        let started = alone(Some(epoch_seconds(self.0.started_at)));
-        page.gauge(
-            "start_time",
-            "Start, since the epoch",
-            Some(Unit::Seconds),
-            started,
-        )
-    }
+struct ScrapeCollector {
+    scrape: Arc<Scrape>,
+    encode: Encode,
 }
 
-#[derive(Debug)]
-struct OwnPage(Snapshot);
-
-impl Collector for OwnPage {
+impl Collector for ScrapeCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = MetricsPage(encoder);
-        self.encode_process(&mut page)?;
-        self.encode_endpoints(&mut page)?;
-        listeners::encode(&self.0.status.listeners, &mut page)?;
-        certificates::encode(&self.0.certificates, &self.0.tls_files, &mut page)?;
-        certificates::encode_pool_files(&self.0.pool_files, &mut page)?;
-        pools::encode(&self.0.status.pools, &mut page)
-    }
-}
-
-impl OwnPage {
-    fn encode_endpoints(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
-        let rows = self.0.refused.iter().map(|row| {
-            let labels = vec![("endpoint", row.endpoint), ("reason", row.reason)];
-            (labels, row.count)
-        });
-        let help = "Connections and requests to [admin] and [metrics] that were turned away";
-        page.counter("endpoint_refused_connections", help, None, rows)
-    }
-
-    fn encode_process(&self, page: &mut MetricsPage<'_>) -> fmt::Result {
-        let StatusView {
-            version,
-            process,
-            configuration,
-            access_log,
-            log,
-            ..
-        } = &self.0.status;
-        let build = [(vec![("version", version.as_str())], 1)];
-        page.gauge("build_info", "The version that runs", None, build)?;
-        page.gauge(
-            "ready",
-            "1 until the process is stopping",
-            None,
-            alone(Some(process.ready.into())),
-        )?;
-        let now = [
-            (
-                "connections",
-                "Client connections open",
-                process.connections,
-            ),
-            (
-                "setup_connections",
-                "Of these, not yet relayed",
-                process.setup_connections,
-            ),
-            (
-                "handshakes",
-                "TLS handshakes in progress",
-                process.handshakes,
-            ),
-            (
-                "waiting_handshakes",
-                "TLS handshakes that wait for their turn",
-                process.waiting_handshakes,
-            ),
-            (
-                "max_connections",
-                "Client connections that may be open",
-                process.max_connections,
-            ),
-            (
-                "relayed_sessions",
-                "Sessions that bytes are moved for",
-                process.relayed_sessions,
-            ),
-        ];
-        for (name, help, value) in now {
-            page.gauge(name, help, None, alone(Some(value)))?;
-        }
-        page.gauge(
-            "buffered",
-            "Held for peers that do not take it",
-            Some(Unit::Bytes),
-            alone(Some(process.buffered_bytes)),
-        )?;
-        page.gauge(
-            "anonymous_memory",
-            "Memory that the kernel cannot drop",
-            Some(Unit::Bytes),
-            alone(process.anonymous_bytes),
-        )?;
-        page.gauge(
-            "max_memory",
-            "Above so much of it new connections are refused; 0: no bound",
-            Some(Unit::Bytes),
-            alone(Some(process.max_memory)),
-        )?;
-        let reloads = [
-            ("ok", configuration.reloads_ok),
-            ("failed", configuration.reloads_failed),
-        ];
-        let reloads = reloads.map(|(result, count)| (vec![("result", result)], count));
-        page.counter("reloads", "Reloads by result", None, reloads)?;
-        let refused = configuration.last_error.is_some().into();
-        page.gauge(
-            "configuration_error",
-            "1 while the latest reload was refused",
-            None,
-            alone(Some(refused)),
-        )?;
-        let succeeded = alone(self.0.last_reload_ok_at.map(epoch_seconds));
-        let help = "Latest reload that was applied, since the epoch";
-        page.gauge(
-            "last_reload_success_timestamp",
-            help,
-            Some(Unit::Seconds),
-            succeeded,
-        )?;
-        let dropped = alone(Some(access_log.dropped));
-        page.counter(
-            "access_log_dropped_lines",
-            "Access-log lines that were lost",
-            None,
-            dropped,
-        )?;
-        page.counter(
-            "log_dropped_lines",
-            "Lines of the process's own log that were lost",
-            None,
-            alone(Some(log.dropped)),
-        )
+        (self.encode)(&self.scrape, &mut MetricsPage(encoder))
     }
 }
 
@@ -288,8 +76,15 @@ impl OwnPage {
 mod tests {
     use std::collections::BTreeSet;
 
+    use std::time::SystemTime;
+
+    use super::scrape::CertificateEnd;
     use super::*;
     use crate::admin::view::*;
+    use crate::discovery::LookupValues;
+    use crate::observe::{BackendValues, ListenerValues};
+    use crate::pool::PoolValues;
+    use crate::server::PoolFileStatus;
 
     fn backend(name: &str) -> BackendView {
         BackendView {
@@ -307,19 +102,14 @@ mod tests {
             max_connections: 0,
             removed: false,
             live: 3,
-            connections: 12,
-            connect_failures: 1,
+            counters: BackendValues {
+                connections: 12,
+                connect_failures: 1,
+                checks_ok: 5,
+                ..BackendValues::default()
+            },
             last_error: None,
             last_error_at: None,
-            requests: 2,
-            bytes_from_client: 100,
-            bytes_from_backend: 200,
-            checks_ok: 5,
-            checks_failed: 6,
-            state_changes: 7,
-            ejections: 8,
-            resumed: 9,
-            not_resumed: 10,
         }
     }
 
@@ -329,16 +119,14 @@ mod tests {
             balance: "least_conn".into(),
             removed: false,
             queued: 1,
-            refused_no_backend: 2,
-            refused_full: 3,
-            refused_queue_full: 4,
-            queue_timeouts: 5,
+            counters: PoolValues {
+                refused_no_backend: 2,
+                refused_full: 3,
+                ..PoolValues::default()
+            },
             panic: Some("none can be used".into()),
             ended_by_health: 13,
-            retries: 6,
-            redispatches: 7,
-            lookups_ok: 8,
-            lookups_failed: 9,
+            lookups: LookupValues::default(),
             file_errors: Vec::new(),
             failing_lookups: Vec::new(),
             backends: vec![backend("n1"), backend("quote\"d\\\n")],
@@ -351,23 +139,19 @@ mod tests {
             bind: "127.0.0.1:1".into(),
             protocol: "tcp".into(),
             state: "listening".into(),
-            live: 1,
-            accepted: 2,
+            counters: ListenerValues {
+                live: 1,
+                accepted: 2,
+                full_handshakes: 11,
+                resumed_handshakes: 12,
+                bytes_from_client: 7,
+                ..ListenerValues::default()
+            },
             refused: 3,
             refusals: vec![RefusalView {
                 reason: "denied".into(),
                 count: 3,
             }],
-            untracked: 0,
-            handshake_failures: 4,
-            full_handshakes: 11,
-            resumed_handshakes: 12,
-            requests: 5,
-            upgrades: 6,
-            lost_frames: 10,
-            without_close: 11,
-            bytes_from_client: 7,
-            bytes_from_backend: 8,
             ends: vec![EndView {
                 side: "client".into(),
                 phase: "relay".into(),
@@ -379,7 +163,7 @@ mod tests {
         }
     }
 
-    fn snapshot() -> Snapshot {
+    fn scrape() -> Scrape {
         let process = ProcessView {
             id: 1,
             ready: true,
@@ -387,15 +171,12 @@ mod tests {
             uptime_seconds: 1,
             open_fds: Some(20),
             max_fds: None,
-            connections: 31,
-            setup_connections: 1,
-            handshakes: 2,
-            waiting_handshakes: 3,
-            max_connections: 9000,
-            relayed_sessions: 30,
-            buffered_bytes: 4096,
+            gauges: ProcessGauges {
+                connections: 31,
+                max_connections: 9000,
+                ..ProcessGauges::default()
+            },
             anonymous_bytes: Some(8192),
-            max_memory: 1 << 30,
             short_of_memory: false,
         };
         let configuration = ConfigurationView {
@@ -409,13 +190,13 @@ mod tests {
             version: "1.2.3".into(),
             process,
             configuration,
-            access_log: AccessLogView { dropped: 10 },
+            access_log: LogView { dropped: 10 },
             log: LogView { dropped: 13 },
             listeners: vec![listener()],
             jobs: Vec::new(),
             pools: vec![pool()],
         };
-        Snapshot {
+        Scrape {
             status,
             started_at: SystemTime::UNIX_EPOCH,
             last_reload_ok_at: None,
@@ -431,7 +212,7 @@ mod tests {
                 kind: "tls",
                 error: None,
             }],
-            refused: RefusalTotals::default().rows(),
+            refused: RefusalTotals::default().values(),
             resident_bytes: Some(4096),
             cpu_seconds: Some(1.5),
         }
@@ -454,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_page_is_valid_text_with_one_family_per_name() {
-        let page = write(snapshot()).unwrap();
+        let page = write(scrape()).unwrap();
         assert!(page.ends_with("# EOF\n"), "{page}");
         let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
         let mut family = String::new();
@@ -482,7 +263,7 @@ mod tests {
 
     #[test]
     fn counters_and_units_follow_the_conventions() {
-        let page = write(snapshot()).unwrap();
+        let page = write(scrape()).unwrap();
         for line in [
             "process_cpu_seconds_total 1.5",
             "process_resident_memory_bytes 4096",
@@ -514,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_has_no_sample() {
-        let page = write(snapshot()).unwrap();
+        let page = write(scrape()).unwrap();
         assert!(
             !page
                 .lines()

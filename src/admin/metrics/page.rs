@@ -1,69 +1,86 @@
-//! Families of one page of metrics: a name, a help text and rows of labels and values.
+//! Page of metrics: families of a name, a help text and rows of labels and values.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, MetricEncoder};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use crate::observe::{Metric, MetricOf};
+
 pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
-/// `_total` is added to counters, and units to names, by the encoder.
+/// Label set of an exemplar; there are none here.
+type Exemplary = [(&'static str, &'static str); 0];
+
+/// Encoder of a page. It adds `_total` to counters, and units to names.
 pub(super) struct MetricsPage<'a>(pub DescriptorEncoder<'a>);
 
 impl MetricsPage<'_> {
-    pub fn counter<'r, V: EncodeCounterValue>(
+    pub fn family<'r, V: EncodeCounterValue + EncodeGaugeValue>(
         &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
+        metric: Metric,
         rows: impl IntoIterator<Item = (Labels<'r>, V)>,
     ) -> fmt::Result {
-        let kind = MetricType::Counter;
-        let family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        write(family, rows, |row, value| {
-            row.encode_counter::<Exemplary, _, u64>(value, None)
-        })
-    }
-
-    pub fn gauge<'r>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        rows: impl IntoIterator<Item = (Labels<'r>, u64)>,
-    ) -> fmt::Result {
-        let kind = MetricType::Gauge;
-        let family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        write(family, rows, |row, value| row.encode_gauge(value))
-    }
-}
-
-fn write<'r, V>(
-    mut family: MetricEncoder<'_>,
-    rows: impl IntoIterator<Item = (Labels<'r>, V)>,
-    encode: impl Fn(&mut MetricEncoder<'_>, &V) -> fmt::Result,
-) -> fmt::Result {
-    for (labels, value) in rows {
-        if labels.is_empty() {
-            encode(&mut family, &value)?;
+        let kind = if metric.is_gauge {
+            MetricType::Gauge
         } else {
-            encode(&mut family.encode_family(&labels)?, &value)?;
+            MetricType::Counter
+        };
+        let unit = metric.unit.map(|unit| Unit::Other(unit.to_owned()));
+        let (name, help) = (metric.name, metric.help);
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        let encode = |row: &mut MetricEncoder<'_>, value: &V| {
+            if metric.is_gauge {
+                row.encode_gauge(value)
+            } else {
+                row.encode_counter::<Exemplary, _, u64>(value, None)
+            }
+        };
+        for (labels, value) in rows {
+            if labels.is_empty() {
+                encode(&mut family, &value)?;
+            } else {
+                encode(&mut family.encode_family(&labels)?, &value)?;
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The labels of an exemplar; there are none here.
-type Exemplary = [(&'static str, &'static str); 0];
+    /// Writes a family without labels; no row when the value is not known.
+    pub fn single<V: EncodeCounterValue + EncodeGaugeValue>(
+        &mut self,
+        metric: Metric,
+        value: Option<V>,
+    ) -> fmt::Result {
+        self.family(metric, value.map(|value| (Vec::new(), value)))
+    }
 
-/// The one row of a family without labels; none when the value is not known.
-pub(super) fn alone<V>(value: Option<V>) -> Option<(Labels<'static>, V)> {
-    value.map(|value| (Vec::new(), value))
+    /// Writes all numbers of the structs, each with the labels of its owner.
+    pub fn values<T>(
+        &mut self,
+        metrics: &[MetricOf<T>],
+        owners: &[(Labels<'_>, &T)],
+    ) -> fmt::Result {
+        for family in metrics.chunk_by(|(one, _), (next, _)| one.name == next.name) {
+            let rows = owners.iter().flat_map(|(labels, values)| {
+                family.iter().map(move |(metric, read)| {
+                    let labels = labels.iter().copied().chain(metric.label);
+                    (labels.collect(), read(values))
+                })
+            });
+            if let Some((metric, _)) = family.first() {
+                self.family(*metric, rows)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 pub(super) fn epoch_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! `POST /api/v1/plan`: what a reload would do.
+//! `POST /api/v1/plan`: effect of a reload.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,24 +23,26 @@ pub struct PlanTotalsView {
     pub kept: u64,
     /// Connections that the reload ends.
     pub closes: u64,
-    /// Connections that go on at what is no more in the file, over listeners and backends.
+    /// Connections that go on at objects that are not in the file any more, over listeners and
+    /// backends.
     pub left_behind: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanPartView {
-    /// `listener`, `route`, `pool`, `backend`; `global`, `access_log`, `admin`, `metrics` where they differ.
+    /// `listener`, `route`, `pool`, `backend`; `global`, `access_log`, `admin`, `metrics` where
+    /// they differ.
     pub part: String,
     /// `chat`, `chat: path=/socket`, `chat/n1`; empty where there is one only.
     pub name: String,
     /// `kept`, `changed`, `added`, `removed`.
     pub fate: String,
-    /// Of a changed one: the keys that differ.
+    /// Keys that differ, of a changed part.
     pub keys: Vec<String>,
     /// Connections on it now; `null` where they are not counted.
     pub live: Option<u64>,
-    /// Of these: ended by the reload.
+    /// Connections of these that the reload ends.
     pub closes: u64,
-    /// Of these: they go on at what is no more in the file.
+    /// Connections of these that go on at an object that is not in the file any more.
     pub left_behind: u64,
 }

@@ -1,4 +1,4 @@
-//! The arguments of the commands that talk to the admin endpoint.
+//! Arguments of the commands that talk to the admin endpoint.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,21 +12,13 @@ use crate::admin::{MAX_TIME, MAX_WEIGHT, network};
 use crate::base::close_code::{MAX_REASON_BYTES, may_be_sent};
 use crate::base::rate::{Rate, RateError};
 use crate::base::units::{format_duration, parse_duration};
-use crate::cli::ConfigArgument;
-use crate::cli::locate::locate;
+use crate::cli::locate::{ConfigArgument, locate};
 use crate::server::Condition;
 
 #[derive(Debug, Args)]
 pub struct AskArguments {
-    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else 127.0.0.1:9900]
-    #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
-    admin: Option<String>,
-    /// File with the endpoint's token [default: the configuration's]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// PEM file of roots for an https:// endpoint [default: the system's]
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) target: TargetArguments,
     /// How the answer is shown
     #[arg(short, long, value_enum, default_value_t)]
     pub(super) output: OutputFormat,
@@ -35,14 +27,11 @@ pub struct AskArguments {
 }
 
 impl AskArguments {
-    pub(super) fn given(&self) -> TargetArguments {
-        TargetArguments {
-            admin: self.admin.clone(),
-            token_file: self.token_file.clone(),
-            ca: self.ca.clone(),
-            // A file that is named must be there, or another balancer would be asked; without any the default is.
-            config: locate(self.config.config.clone()).ok(),
-        }
+    /// Returns the configuration file that applies, where there is one.
+    pub(super) fn config(&self) -> Option<PathBuf> {
+        // A file that is named must be there, or another balancer would be asked; without any the
+        // default is.
+        locate(self.config.config.clone()).ok()
     }
 }
 
@@ -72,7 +61,7 @@ pub struct WeightArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendArgument,
-    /// Its share beside the others' weights, 0 to 256; 0: no new connections
+    /// Share beside the other weights, 0 to 256; 0: no new connections
     #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_WEIGHT)), required_unless_present = "reset")]
     pub(super) weight: Option<u16>,
     /// The configured weight again
@@ -82,7 +71,7 @@ pub struct WeightArguments {
     pub(super) ask: AskArguments,
 }
 
-/// One of both.
+/// Backend or listener, exactly one.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct SubjectArguments {
@@ -111,14 +100,14 @@ pub struct DrainArguments {
     pub(super) wait: Option<Duration>,
     #[command(flatten)]
     pub(super) pace: PaceArguments,
-    /// End nobody, whatever the pool's `drain` says
+    /// End no connection, whatever the pool's `drain` says
     #[arg(long, conflicts_with_all = ["rate", "deadline", "after", "code", "reason"])]
     pub(super) keep: bool,
     #[command(flatten)]
     pub(super) ask: AskArguments,
 }
 
-/// How live connections are ended, quiet ones first.
+/// Pace at which live connections are ended, quiet ones first.
 #[derive(Debug, Args)]
 pub struct PaceArguments {
     /// End so many in a time, as in 100/s
@@ -133,28 +122,19 @@ pub struct PaceArguments {
     /// Code of the Close frame that WebSockets get [default: the pool's, else 1012]
     #[arg(long, value_name = "CODE", value_parser = close_code)]
     pub(super) code: Option<u16>,
-    /// Its reason
+    /// Reason in the Close frame
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub(super) reason: Option<String>,
 }
 
 impl PaceArguments {
     pub(super) fn is_given(&self) -> bool {
-        let Self {
-            rate,
-            deadline,
-            after,
-            code,
-            reason,
-        } = self;
-        rate.is_some()
-            || deadline.is_some()
-            || after.is_some()
-            || code.is_some()
-            || reason.is_some()
+        let mut body = serde_json::Map::new();
+        self.write(&mut body);
+        !body.is_empty()
     }
 
-    /// As members of a request's body; what is not given is left to the endpoint.
+    /// Writes them as members of a request's body; what is not given is left to the endpoint.
     pub(super) fn write(&self, body: &mut serde_json::Map<String, Value>) {
         let rate = self.rate.map(|rate| rate.to_string());
         let members = [
@@ -179,12 +159,13 @@ fn rate(text: &str) -> Result<Rate, String> {
         .map_err(|error: RateError| format!("{error}; allowed: as in 100/s, 600/m"))
 }
 
-/// A time of a job, or of the wait for its end.
+/// Parses the time of a job, or of the wait for its end.
 fn job_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
-    match time <= MAX_TIME {
-        true => Ok(time),
-        false => Err(format!("at most {}", format_duration(MAX_TIME))),
+    if time <= MAX_TIME {
+        Ok(time)
+    } else {
+        Err(format!("at most {}", format_duration(MAX_TIME)))
     }
 }
 
@@ -194,18 +175,19 @@ fn close_code(text: &str) -> Result<u16, String> {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    match text.len() <= MAX_REASON_BYTES {
-        true => Ok(text.to_owned()),
-        false => Err(format!("at most {MAX_REASON_BYTES} bytes")),
+    if text.len() <= MAX_REASON_BYTES {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("at most {MAX_REASON_BYTES} bytes"))
     }
 }
 
-/// An id.
+/// Parses an id.
 pub(super) fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "not a number".to_owned())
 }
 
-/// A network or an address.
+/// Parses a network or an address.
 pub(super) fn client(text: &str) -> Result<String, String> {
     network(text)
         .map(|network| network.to_string())
@@ -217,17 +199,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; allowed: a number and ms, s, m, h or d, as in 60s"))
 }
 
-/// `-o`.
+/// Format of the output, `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum OutputFormat {
     /// For people
     #[default]
     Table,
-    /// What the admin endpoint answered
+    /// Answer of the admin endpoint
     Json,
 }
 
-/// `POOL/BACKEND` of the command line. The backend's name may hold slashes.
+/// Backend on the command line, `POOL/BACKEND`. Its name may hold slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendArgument {
     pub pool: String,

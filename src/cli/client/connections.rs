@@ -1,21 +1,22 @@
-//! `evenkeel connections`, `close` and `move`: the connection table of a running balancer, a page at a time.
+//! `evenkeel connections`, `close` and `move`: the connection table of a running balancer, a page
+//! at a time.
 
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
-use http::Method;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::arguments::{AskArguments, OutputFormat, PaceArguments, client, duration, number};
-use super::jobs;
+use super::ask::{ANSWER_TIMEOUT, SEGMENT, ask, ask_and_show, connections, parse, show, show_view};
 use super::layout::{Style, clean};
 use super::listing::NextPage;
+use super::request::{ApiRequest, send};
 use super::target::AdminTarget;
-use super::{ANSWER_TIMEOUT, SEGMENT, ask, call, connections, listing, print, show, understand};
-use crate::admin::DEFAULT_LIMIT;
+use super::{jobs, listing};
 use crate::admin::view::{ClosedView, ConnectionsView, JobView};
+use crate::admin::{CONDITIONS, DEFAULT_LIMIT};
 use crate::base::units::format_duration;
 use crate::cli::failure::CommandError;
 use crate::relay::MAX_PAGE;
@@ -30,7 +31,7 @@ pub struct ListArguments {
     /// Show all of them
     #[arg(long, conflicts_with_all = ["limit", "sort"])]
     all: bool,
-    /// What is shown first: the oldest, the longest idle, those with the most bytes
+    /// Order: the oldest, the longest idle or those with the most bytes first
     #[arg(long, value_enum)]
     sort: Option<SortArgument>,
     #[command(flatten)]
@@ -54,13 +55,7 @@ impl SortArgument {
     }
 }
 
-/// Options of a filter: what is meant by them is not one connection, nor all.
-const CONDITIONS: [&str; 11] = [
-    "listener", "pool", "backend", "client", "tag", "host", "path", "sni", "subject", "min_age",
-    "min_idle",
-];
-
-/// All that are given must hold.
+/// Filter of connections: all conditions that are given must hold.
 #[derive(Debug, Args)]
 struct FilterArguments {
     /// Only those that came in there
@@ -104,14 +99,7 @@ pub struct CloseArguments {
     #[arg(value_name = "ID", value_parser = number, conflicts_with_all = CONDITIONS, conflicts_with = "all")]
     id: Option<u64>,
     #[command(flatten)]
-    filter: FilterArguments,
-    /// Every connection
-    #[arg(long, conflicts_with_all = CONDITIONS)]
-    all: bool,
-    #[command(flatten)]
-    pace: PaceArguments,
-    #[command(flatten)]
-    ask: AskArguments,
+    job: MoveArguments,
 }
 
 #[derive(Debug, Args)]
@@ -152,117 +140,85 @@ pub fn list(arguments: ListArguments) -> Result<(), CommandError> {
     })
 }
 
-/// Ends one connection at once, as a stop of the balancer would, or begins a job that ends those that match.
+/// Closes one connection at once, as a stop of the balancer would, or starts a job that closes
+/// those that match.
 pub fn close(arguments: CloseArguments) -> Result<(), CommandError> {
-    let CloseArguments {
-        id,
-        filter,
-        all,
-        pace,
-        ask: asked,
-    } = arguments;
+    let CloseArguments { id, job } = arguments;
     let Some(id) = id else {
-        let path = "/api/v1/connections/close";
-        return begin(path, &filter, all, &pace, &asked);
+        return start_job("/api/v1/connections/close", &job);
     };
-    if pace.is_given() {
+    if job.pace.is_given() {
         return Err(CommandError::Usage(
-            "one connection is ended at once: --rate, --deadline, --after, --code and --reason go with a filter or --all".to_owned(),
+            "one connection is closed at once: --rate, --deadline, --after, --code and --reason go with a filter or --all".to_owned(),
         ));
     }
     let path = format!("/api/v1/connections/{id}");
-    ask(&asked, async |target, output| {
-        let body = call::call(target, Method::DELETE, &path, ANSWER_TIMEOUT).await?;
-        show(output, &body, |done: &ClosedView| {
-            format!("{} closed\n", connections(done.closed))
-        })
+    ask_and_show(&job.ask, ApiRequest::delete(&path), |done: &ClosedView| {
+        format!("{} closed\n", connections(done.closed))
     })
 }
 
-/// Begins a job that gives those that match another backend, where they can outlive their own.
+/// Starts a job that moves those that match to other backends, where they can outlive their own.
 pub fn move_many(arguments: MoveArguments) -> Result<(), CommandError> {
-    let MoveArguments {
-        filter,
-        all,
-        pace,
-        ask: asked,
-    } = arguments;
-    let path = "/api/v1/connections/move";
-    begin(path, &filter, all, &pace, &asked)
+    start_job("/api/v1/connections/move", &arguments)
 }
 
-/// Begins a job on those that match.
-fn begin(
-    path: &str,
-    filter: &FilterArguments,
-    all: bool,
-    pace: &PaceArguments,
-    asked: &AskArguments,
-) -> Result<(), CommandError> {
-    let conditions = filter.conditions().into_iter();
-    let conditions: serde_json::Map<String, Value> = conditions
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+/// Starts a job on the connections that match.
+fn start_job(path: &str, arguments: &MoveArguments) -> Result<(), CommandError> {
+    let conditions: serde_json::Map<String, Value> = arguments
+        .filter
+        .conditions()
+        .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
-    if conditions.is_empty() && !all {
+    if conditions.is_empty() && !arguments.all {
         return Err(CommandError::Usage(
             "which ones? give a filter such as --pool or --min-idle, or --all".to_owned(),
         ));
     }
     let mut body = serde_json::Map::new();
-    if all {
+    if arguments.all {
         body.insert("all".to_owned(), true.into());
     } else {
         body.insert("filter".to_owned(), conditions.into());
     }
-    pace.write(&mut body);
-    let body = Value::from(body).to_string();
-    ask(asked, async |target, output| {
-        let body = call::call_with(target, Method::POST, path, body, ANSWER_TIMEOUT).await?;
-        show(output, &body, |job: &JobView| {
-            if job.ended == 0 && job.left == 0 {
-                return format!("nobody matches: {}\n", clean(&job.target));
-            }
-            jobs::line(job)
-        })
+    arguments.pace.write(&mut body);
+    let body = Value::from(body);
+    let request = ApiRequest::post(path, &body);
+    ask_and_show(&arguments.ask, request, |job: &JobView| {
+        if job.ended == 0 && job.left == 0 {
+            return format!("no connection matches: {}\n", clean(&job.target));
+        }
+        jobs::line(job)
     })
 }
 
-/// One answer of all pages.
+/// Shows all pages as one answer.
 async fn show_all(
     target: &AdminTarget,
     output: OutputFormat,
     filter: &FilterArguments,
 ) -> Result<(), CommandError> {
     let limit = u16::try_from(MAX_PAGE).ok();
-    let mut whole: ConnectionsView = understand(&page(target, filter, None, limit, None).await?)?;
+    let mut whole: ConnectionsView = parse(&page(target, filter, None, limit, None).await?)?;
     while let Some(cursor) = whole.next {
         let body = page(target, filter, None, limit, Some(cursor)).await?;
         let ConnectionsView {
             connections,
             next,
             live,
-        } = understand(&body)?;
-        // Each page lies behind the one before: that bounds their number, whatever answers.
+        } = parse(&body)?;
+        // Each page lies behind the one before: that bounds their number, whatever the answers.
         if next.is_some_and(|next| next <= cursor) {
             return Err(CommandError::Other(
-                "the pages go round in a circle".to_owned(),
+                "the pages repeat: a cursor did not advance".to_owned(),
             ));
         }
         whole.connections.extend(connections);
         (whole.next, whole.live) = (next, live);
     }
-    match output {
-        OutputFormat::Table => print(&listing::connections(
-            &whole,
-            NextPage::Paged,
-            Style::of_stdout(),
-        )),
-        OutputFormat::Json => {
-            let text = serde_json::to_string_pretty(&whole);
-            let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
-            print(&format!("{text}\n"))
-        }
-    }
+    show_view(output, &whole, || {
+        listing::connections(&whole, NextPage::Paged, Style::of_stdout())
+    })
 }
 
 async fn page(
@@ -273,38 +229,27 @@ async fn page(
     cursor: Option<u64>,
 ) -> Result<bytes::Bytes, CommandError> {
     let path = list_path(filter, sort, limit, cursor);
-    call::call(target, Method::GET, &path, ANSWER_TIMEOUT).await
+    send(target, ApiRequest::get(&path), ANSWER_TIMEOUT).await
 }
 
 impl FilterArguments {
-    /// By the names that the endpoint has for them.
-    fn conditions(&self) -> [(&'static str, Option<String>); 11] {
-        let FilterArguments {
-            listener,
-            pool,
-            backend,
-            client,
-            tag,
-            host,
-            path,
-            sni,
-            subject,
-            min_age,
-            min_idle,
-        } = self;
-        [
-            ("listener", listener.clone()),
-            ("pool", pool.clone()),
-            ("backend", backend.clone()),
-            ("client", client.clone()),
-            ("tag", tag.clone()),
-            ("host", host.clone()),
-            ("path", path.clone()),
-            ("sni", sni.clone()),
-            ("subject", subject.clone()),
-            ("min_age", min_age.map(format_duration)),
-            ("min_idle", min_idle.map(format_duration)),
-        ]
+    /// Lists those that are given, by the names that the endpoint has for them.
+    fn conditions(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let values = [
+            self.listener.clone(),
+            self.pool.clone(),
+            self.backend.clone(),
+            self.client.clone(),
+            self.tag.clone(),
+            self.host.clone(),
+            self.path.clone(),
+            self.sni.clone(),
+            self.subject.clone(),
+            self.min_age.map(format_duration),
+            self.min_idle.map(format_duration),
+        ];
+        let conditions = CONDITIONS.into_iter().zip(values);
+        conditions.filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
@@ -319,12 +264,12 @@ fn list_path(
         ("limit", limit.map(|limit| limit.to_string())),
         ("cursor", cursor.map(|cursor| cursor.to_string())),
     ];
-    let parameters = filter.conditions().into_iter().chain(page);
-    let given = parameters.filter_map(|(name, value)| {
-        let value = value?;
-        Some(format!("{name}={}", utf8_percent_encode(&value, SEGMENT)))
-    });
-    let query = given.collect::<Vec<_>>().join("&");
+    let page = page.into_iter();
+    let page = page.filter_map(|(name, value)| Some((name, value?)));
+    let parameters = filter.conditions().chain(page);
+    let encoded =
+        parameters.map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, SEGMENT)));
+    let query = encoded.collect::<Vec<_>>().join("&");
     let mark = if query.is_empty() { "" } else { "?" };
     format!("/api/v1/connections{mark}{query}")
 }

@@ -1,11 +1,11 @@
-//! `evenkeel jobs` and `evenkeel abort`: what is being done to live connections.
+//! `evenkeel jobs` and `evenkeel abort`: jobs that close or move live connections.
 
 use clap::Args;
-use http::Method;
 
 use super::arguments::{AskArguments, number};
+use super::ask::ask_and_show;
 use super::layout::{Cell, Style, layout, span};
-use super::{ANSWER_TIMEOUT, ask, call, show};
+use super::request::ApiRequest;
 use crate::admin::view::{JobView, JobsView};
 use crate::cli::failure::CommandError;
 
@@ -18,29 +18,25 @@ pub struct AbortArguments {
     ask: AskArguments,
 }
 
-/// Where moved sessions stand, if a job moves some.
+/// Column of moved sessions, if a job moves some.
 const MOVED_COLUMN: usize = 7;
 
-/// Prints the jobs that run and the latest that are over.
+/// Prints the running jobs and the latest that are over.
 pub fn list(arguments: AskArguments) -> Result<(), CommandError> {
-    ask(&arguments, async |target, output| {
-        let body = call::call(target, Method::GET, "/api/v1/jobs", ANSWER_TIMEOUT).await?;
-        show(output, &body, |jobs: &JobsView| {
-            table(&jobs.jobs, Style::of_stdout())
-        })
+    let request = ApiRequest::get("/api/v1/jobs");
+    ask_and_show(&arguments, request, |jobs: &JobsView| {
+        table(&jobs.jobs, Style::of_stdout())
     })
 }
 
-/// Ends no more connections by a job; what was told to end ends.
+/// Aborts a job; connections that were told to close are closed.
 pub fn abort(arguments: AbortArguments) -> Result<(), CommandError> {
     let path = format!("/api/v1/jobs/{}/abort", arguments.id);
-    ask(&arguments.ask, async |target, output| {
-        let body = call::call(target, Method::POST, &path, ANSWER_TIMEOUT).await?;
-        show(output, &body, line)
-    })
+    let nothing = serde_json::json!({});
+    ask_and_show(&arguments.ask, ApiRequest::post(&path, &nothing), line)
 }
 
-/// One job in a line, ending with a line end.
+/// Writes a job in one line, ending with a line end.
 pub fn line(job: &JobView) -> String {
     let JobView {
         id,
@@ -70,7 +66,7 @@ pub(super) fn is_over(job: &JobView) -> bool {
     matches!(job.phase.as_str(), "done" | "aborted")
 }
 
-/// The whole table, ending with a line end.
+/// Writes a table of jobs, ending with a line end.
 pub fn table(jobs: &[JobView], style: Style) -> String {
     if jobs.is_empty() {
         return "no jobs\n".to_owned();
@@ -106,25 +102,31 @@ pub fn table(jobs: &[JobView], style: Style) -> String {
     layout(&head, rows.collect(), style)
 }
 
+/// Job of the tests.
+#[cfg(test)]
+pub fn running() -> JobView {
+    JobView {
+        id: 3,
+        by: "health".into(),
+        target: "chat/n1".into(),
+        phase: "ending".into(),
+        ended: 10,
+        left: 490,
+        left_seconds: Some(5),
+        pace: "100/s".into(),
+        code: 1012,
+        moves: false,
+        started_at: String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_line_tells_what_is_done_to_whom() {
-        let job = JobView {
-            id: 3,
-            by: "health".into(),
-            target: "chat/n1".into(),
-            phase: "ending".into(),
-            ended: 10,
-            left: 490,
-            left_seconds: Some(5),
-            pace: "100/s".into(),
-            code: 1012,
-            moves: false,
-            started_at: String::new(),
-        };
+        let job = running();
         assert_eq!(
             line(&job),
             "job 3 by health on chat/n1: ending, 100/s, 10 ended, 490 left, about 5s\n"

@@ -1,9 +1,9 @@
-//! Tables for people: aligned columns, with colour only where a terminal shows it.
+//! Layout of tables for people: aligned columns, with colour where a terminal shows it.
 
-use crate::cli::output::colour_on_stdout;
+use crate::cli::colour::colour_on_stdout;
 use crate::observe::escape;
 
-/// Colours or none.
+/// Use of colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     Plain,
@@ -11,16 +11,18 @@ pub enum Style {
 }
 
 impl Style {
-    /// Colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the terminal is dumb.
+    /// Chooses colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the
+    /// terminal is dumb.
     pub fn of_stdout() -> Style {
-        match colour_on_stdout() {
-            true => Style::Colour,
-            false => Style::Plain,
+        if colour_on_stdout() {
+            Style::Colour
+        } else {
+            Style::Plain
         }
     }
 }
 
-/// One field of a row.
+/// Cell of a row.
 pub struct Cell {
     text: String,
     right: bool,
@@ -28,7 +30,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// `-` where it is empty.
+    /// Makes a cell of text; `-` where it is empty.
     pub fn text(text: &str) -> Cell {
         let text = if text.is_empty() {
             "-".to_owned()
@@ -42,14 +44,14 @@ impl Cell {
         }
     }
 
-    /// A client's own words, shown as in the access log.
+    /// Makes a cell of text that a client chose, escaped as in the access log.
     pub fn foreign(text: &str) -> Cell {
         let mut escaped = String::new();
         escape(text, &mut escaped);
         Cell::text(&escaped)
     }
 
-    /// Something that is compared down its column.
+    /// Makes a cell that is aligned right, for comparing down its column.
     pub fn amount(text: String) -> Cell {
         Cell {
             text,
@@ -62,7 +64,7 @@ impl Cell {
         Cell::amount(number.to_string())
     }
 
-    /// A state's word in its colour.
+    /// Makes a cell of a state, in its colour.
     pub fn state(word: &str) -> Cell {
         let colour = match word {
             "up" | "listening" => Some("\x1b[32m"),
@@ -77,14 +79,15 @@ impl Cell {
     }
 }
 
-/// Names and reasons come from peers and files: no control character of theirs reaches the terminal.
+/// Replaces control characters: names and reasons come from peers and files, and none of theirs may
+/// reach the terminal.
 pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }
 
-/// In its largest two units.
+/// Writes a time in its largest two units.
 pub fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -94,7 +97,8 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
-/// Columns as wide as their widest cell, two spaces between, indented by two; nothing behind the last column.
+/// Lays out a table: columns as wide as their widest cell, two spaces between, indented by two, no
+/// space at the end.
 pub fn layout(head: &[&str], rows: Vec<Vec<Cell>>, style: Style) -> String {
     let widths: Vec<usize> = head
         .iter()

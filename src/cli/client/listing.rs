@@ -1,4 +1,4 @@
-//! `evenkeel connections` for people: a row per connection, and a last line that says how much of all this is.
+//! Table of `evenkeel connections`: a row per connection, and a last line with the totals.
 
 use super::layout::{Cell, Style, layout, span};
 use crate::admin::view::{ConnectionView, ConnectionsView};
@@ -15,18 +15,18 @@ const HEAD: [&str; 9] = [
     "FROM CLIENT",
     "FROM BACKEND",
 ];
-/// Where tags stand, if there are any.
+/// Column of tags, if there are any.
 const TAG_COLUMN: usize = 4;
 
-/// How the rest is shown, where there is one.
+/// Access to further connections.
 #[derive(Debug, Clone, Copy)]
 pub enum NextPage {
     Paged,
-    /// These many were asked for, and there are no pages.
+    /// Sorted, without pages; the limit that was asked for.
     Sorted(usize),
 }
 
-/// The whole table, ending with a line end.
+/// Writes the whole table, ending with a line end.
 pub fn connections(listed: &ConnectionsView, more: NextPage, style: Style) -> String {
     let is_tagged = listed.connections.iter().any(|one| one.tag.is_some());
     let rows = listed.connections.iter().map(|one| row(one, is_tagged));
@@ -85,7 +85,7 @@ fn row(connection: &ConnectionView, is_tagged: bool) -> Vec<Cell> {
     cells
 }
 
-/// Host and path of a WebSocket session, else the name of the ClientHello.
+/// Returns host and path of a WebSocket session, else the name of the ClientHello.
 fn what(connection: &ConnectionView) -> String {
     let ConnectionView {
         sni, host, path, ..

@@ -1,13 +1,14 @@
-//! `evenkeel plan`: what a reload of a file would do. The file is read and checked here, so that its errors are drawn as
-//! `check` draws them; the balancer gets its text.
+//! `evenkeel plan`: preview of a reload of a file. The file is read and checked here, so that its
+//! errors are drawn as `check` draws them; the balancer gets its text.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use http::Method;
 
+use super::arguments::AskArguments;
+use super::ask::{ANSWER_TIMEOUT, ask, parse, show};
 use super::layout::{Cell, Style, layout};
-use super::{ANSWER_TIMEOUT, AskArguments, ask, call, show, understand};
+use super::request::{ApiRequest, send};
 use crate::admin::view::{PlanPartView, PlanView};
 use crate::cli::failure::CommandError;
 use crate::config;
@@ -32,20 +33,18 @@ pub fn plan(arguments: PlanArguments) -> Result<(), CommandError> {
     config::parse(&text, source.file())?;
     let body = serde_json::json!({ "configuration": text });
     ask(&arguments.ask, async |target, output| {
-        let path = "/api/v1/plan";
-        let answer =
-            call::call_with(target, Method::POST, path, body.to_string(), ANSWER_TIMEOUT).await?;
+        let request = ApiRequest::post("/api/v1/plan", &body);
+        let answer = send(target, request, ANSWER_TIMEOUT).await?;
         show(output, &answer, |plan: &PlanView| {
             table(plan, arguments.all, Style::of_stdout())
         })?;
-        let plan: PlanView = understand(&answer)?;
-        match plan.refusals.is_empty() {
-            true => Ok(()),
-            false => Err(CommandError::Other(format!(
-                "such a reload would be refused:\n{}",
-                plan.refusals.join("\n")
-            ))),
+        let PlanView { refusals, .. } = parse(&answer)?;
+        if refusals.is_empty() {
+            return Ok(());
         }
+        let refusals = refusals.join("\n");
+        let message = format!("such a reload would be refused:\n{refusals}");
+        Err(CommandError::Other(message))
     })
 }
 
@@ -53,10 +52,10 @@ fn table(plan: &PlanView, all: bool, style: Style) -> String {
     let head = ["PART", "NAME", "FATE", "KEYS", "LIVE", "LEFT BEHIND"];
     let shown = plan.parts.iter().filter(|part| all || part.fate != "kept");
     let rows: Vec<_> = shown.map(row).collect();
-    let mut text = match rows.is_empty() {
-        true => String::new(),
-        false => layout(&head, rows, style),
-    };
+    let mut text = String::new();
+    if !rows.is_empty() {
+        text = layout(&head, rows, style);
+    }
     text.push_str(&summary(plan));
     text
 }

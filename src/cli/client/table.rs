@@ -1,4 +1,4 @@
-//! `evenkeel status` for people.
+//! Tables of `evenkeel status`.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use super::layout::{Cell, Style, clean, layout, span};
 use crate::admin::view::{BackendView, ListenerView, PoolView, ProcessView, StatusView};
 use crate::base::units::readable_size;
 
-/// The whole table, ending with a line end.
+/// Writes the whole status, ending with a line end.
 pub fn status(status: &StatusView, style: Style) -> String {
     let mut text = heading(status);
     text.push_str("\nlisteners\n");
@@ -24,18 +24,19 @@ pub fn status(status: &StatusView, style: Style) -> String {
     text
 }
 
-/// One pool, ending with a line end.
+/// Writes one pool, ending with a line end.
 pub fn pool(pool: &PoolView, style: Style) -> String {
     pool_heading(pool) + &backends(&pool.backends, style)
 }
 
-/// Those pools that have backends here, which are not up.
+/// Writes the pools that have backends here, which are not up.
 pub fn pools_down(pools: &[PoolView], style: Style) -> String {
     let with_some = pools.iter().filter(|pool| !pool.backends.is_empty());
     let tables: Vec<String> = with_some.map(|one| pool(one, style)).collect();
-    match tables.is_empty() {
-        true => "every backend is up\n".to_owned(),
-        false => tables.join("\n"),
+    if tables.is_empty() {
+        "every backend is up\n".to_owned()
+    } else {
+        tables.join("\n")
     }
 }
 
@@ -52,7 +53,7 @@ fn heading(status: &StatusView) -> String {
         (true, true) => "not ready",
         (true, false) => "ready",
     };
-    let (open, most) = (process.connections, process.max_connections);
+    let (open, most) = (process.gauges.connections, process.gauges.max_connections);
     let mut text = format!(
         "evenkeel {version}, process {}, up {up}, {state}, {open} of {most} connections\n{}, reloads {} ok, {} refused\n",
         process.id,
@@ -79,7 +80,7 @@ fn heading(status: &StatusView) -> String {
     text
 }
 
-/// Why the process takes nobody.
+/// Says why the process refuses connections.
 fn shortage(process: &ProcessView) -> String {
     if !process.short_of_memory {
         return String::new();
@@ -87,7 +88,7 @@ fn shortage(process: &ProcessView) -> String {
     let used = process
         .anonymous_bytes
         .map_or("all".to_owned(), readable_size);
-    let most = readable_size(process.max_memory);
+    let most = readable_size(process.gauges.max_memory);
     format!("new connections are refused: memory {used} of {most}, max_memory\n")
 }
 
@@ -101,15 +102,15 @@ fn listeners(listeners: &[ListenerView], style: Style) -> String {
             Cell::text(&listener.bind),
             Cell::text(&listener.protocol),
             Cell::state(&listener.state),
-            Cell::number(listener.live),
-            Cell::number(listener.accepted),
+            Cell::number(listener.counters.live),
+            Cell::number(listener.counters.accepted),
             Cell::amount(refused(listener)),
         ]
     });
     layout(&head, rows.collect(), style)
 }
 
-/// How many, and why most of them.
+/// Writes how many were refused, and the main reason.
 fn refused(listener: &ListenerView) -> String {
     let total = listener.refused;
     let reasons = listener.refusals.iter().filter(|one| one.count > 0);
@@ -122,7 +123,7 @@ fn refused(listener: &ListenerView) -> String {
     }
 }
 
-/// Nothing where TLS is terminated nowhere.
+/// Writes the certificates; nothing where TLS is not terminated.
 fn certificates(listeners: &[ListenerView], style: Style) -> String {
     let head = ["LISTENER", "NAME", "ENDS", "DAYS", "FILE"];
     let rows = listeners.iter().flat_map(|listener| {
@@ -169,7 +170,7 @@ fn pool_heading(pool: &PoolView) -> String {
         let (kind, errors) = (clean(&file.kind), file.error.lines());
         for error in errors.map(clean) {
             text.push_str(&format!(
-                "  {kind} files: {error}; the last good one goes on\n"
+                "  {kind} files: {error}; the last good one serves\n"
             ));
         }
     }
@@ -197,15 +198,15 @@ fn backends(backends: &[BackendView], style: Style) -> String {
             Cell::state(&backend.check),
             Cell::number(backend.weight.into()),
             Cell::number(backend.live),
-            Cell::number(backend.connections),
-            Cell::number(backend.connect_failures),
+            Cell::number(backend.counters.connections),
+            Cell::number(backend.counters.connect_failures),
             Cell::text(&remarks(backend)),
         ]
     });
     layout(&head, rows.collect(), style)
 }
 
-/// The reason of the state, and what is special about the backend.
+/// Writes the reason of the state, and what is special about the backend.
 fn remarks(backend: &BackendView) -> String {
     let special = [(backend.backup, "backup"), (backend.removed, "removed")];
     let special = special
@@ -216,7 +217,7 @@ fn remarks(backend: &BackendView) -> String {
     special.chain(reason).collect::<Vec<_>>().join(", ")
 }
 
-/// Time since an RFC 3339 stamp.
+/// Writes the time since an RFC 3339 stamp.
 fn ago(stamp: &str) -> String {
     let Ok(then) = humantime::parse_rfc3339(stamp) else {
         return "-".to_owned();

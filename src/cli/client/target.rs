@@ -1,49 +1,65 @@
-//! Where the admin endpoint is and how to be let in: from the command line, else from the configuration file.
+//! Address of the admin endpoint and access to it: from the command line, else from the
+//! configuration file.
 
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::trust::Trust;
+use crate::admin::is_local;
 use crate::cli::failure::CommandError;
 use crate::config::{self, Admin, AdminRole, Bind};
 
-/// Where an endpoint is looked for when nothing says otherwise.
+/// Address of the endpoint when nothing else is given.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdminTarget {
     pub address: Bind,
-    /// The host's name, where one was given.
+    /// Name of the host, where one was given.
     pub name: Option<String>,
     pub token: Option<String>,
-    /// `None`: plain.
+    /// TLS; `None`: plain.
     pub tls: Option<Trust>,
-    /// Where the address comes from, for messages.
+    /// Source of the address, for messages.
     pub origin: String,
 }
 
-/// What the command line said.
-#[derive(Debug, Clone, Default)]
+/// Arguments that name an endpoint. Without a scheme it is https off loopback.
+#[derive(Debug, Clone, Default, Args)]
 pub struct TargetArguments {
-    /// `--admin` or `EVENKEEL_ADMIN`: `HOST:PORT`, `unix:/path`, or an `http://` or `https://` URL of those. Without a
-    /// scheme it is https off loopback.
+    /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else
+    /// 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
     pub admin: Option<String>,
-    /// `--token-file`.
+    /// File with the endpoint's token [default: the configuration's]
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// `--ca`.
+    /// PEM file of roots for an https:// endpoint [default: the system's]
+    #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The configuration file that applies, where there is one.
-    pub config: Option<PathBuf>,
+}
+
+impl fmt::Display for AdminTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (from {})", self.address, self.origin)
+    }
 }
 
 impl AdminTarget {
-    /// The command line goes before the file; a file that cannot be used matters only where it is needed.
+    /// Finds the endpoint. The command line has precedence over the file; a file that cannot be
+    /// used matters only where it is needed.
     ///
     /// # Errors
-    /// When an address or a token cannot be read, the file has no `[admin]`, or the token would go over a network in
-    /// clear text.
-    pub fn find(given: &TargetArguments) -> Result<AdminTarget, CommandError> {
-        let mut target = match (&given.admin, &given.config) {
+    /// An address or a token cannot be read, the file has no `[admin]`, or the token would be sent
+    /// over a network in clear text.
+    pub fn find(
+        given: &TargetArguments,
+        config: Option<&Path>,
+    ) -> Result<AdminTarget, CommandError> {
+        let mut target = match (&given.admin, config) {
             (Some(address), _) => AdminTarget::parse(address)?,
             (None, Some(file)) => AdminTarget::configured(file)?,
             (None, None) => AdminTarget {
@@ -79,13 +95,13 @@ impl AdminTarget {
         let address = address.trim_end_matches('/');
         let (address, name) = parse_address(address).map_err(|why| {
             let port = address.rsplit_once(':').map(|(_, port)| port);
-            match port.is_some_and(|port| port.parse::<u16>().is_ok()) {
-                // As a name that is not found.
-                true => CommandError::Other(format!("--admin {text:?}: {why}")),
-                false => CommandError::Usage(format!(
-                    "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
-                )),
+            if port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+                // A name that is not found is no wrong usage.
+                return CommandError::Other(format!("--admin {text:?}: {why}"));
             }
+            CommandError::Usage(format!(
+                "--admin {text:?} is not HOST:PORT, unix:/path or a URL: {why}"
+            ))
         })?;
         let is_tls = match scheme {
             Some(scheme) => scheme == "https",
@@ -106,7 +122,8 @@ impl AdminTarget {
         let text = read(file)?;
         let admin = match config::parse(&text, file) {
             Ok(config) => config.admin,
-            // What runs is an earlier state of the file; its endpoint is most likely the same.
+            // The running balancer has an earlier state of the file; its endpoint is most likely
+            // the same.
             Err(errors) => {
                 let admin = config::admin_alone(&text, file).ok_or(errors)?;
                 eprintln!(
@@ -130,7 +147,7 @@ impl AdminTarget {
     }
 }
 
-/// The address and the host's name, if it has one.
+/// Parses an address, with the host's name, if it has one.
 fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok((Bind::Unix(path.into()), None));
@@ -144,15 +161,7 @@ fn parse_address(text: &str) -> Result<(Bind, Option<String>), String> {
     Ok((Bind::Tcp(address), Some(name.to_owned())))
 }
 
-/// Whether what is said there stays on this host.
-fn is_local(address: &Bind) -> bool {
-    match address {
-        Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        Bind::Unix(_) => true,
-    }
-}
-
-/// An endpoint bound to every address is asked on loopback.
+/// Returns the address to ask at: loopback, for an endpoint bound to every address.
 fn reachable(bind: Bind) -> Bind {
     match bind {
         Bind::Tcp(address) if address.ip().is_unspecified() => {
@@ -166,7 +175,7 @@ fn reachable(bind: Bind) -> Bind {
     }
 }
 
-/// The token that may do most of those that this user can read.
+/// Returns the token with the most rights that this user can read.
 fn own_token(admin: &Admin) -> Result<Option<String>, CommandError> {
     let mut tokens: Vec<_> = admin.tokens.iter().collect();
     tokens.sort_by_key(|token| (token.role == AdminRole::Read, token.backend.is_some()));
@@ -199,11 +208,15 @@ mod tests {
     use super::*;
 
     fn target(admin: &str) -> AdminTarget {
-        AdminTarget::find(&TargetArguments {
+        let given = TargetArguments {
             admin: Some(admin.into()),
             ..TargetArguments::default()
-        })
-        .unwrap()
+        };
+        AdminTarget::find(&given, None).unwrap()
+    }
+
+    fn configured(file: &Path) -> Result<AdminTarget, CommandError> {
+        AdminTarget::find(&TargetArguments::default(), Some(file))
     }
 
     #[test]
@@ -229,11 +242,12 @@ mod tests {
         let file = folder.path().join("token");
         std::fs::write(&file, "s3cret\n").unwrap();
         let find = |admin: &str| {
-            AdminTarget::find(&TargetArguments {
+            let given = TargetArguments {
                 admin: Some(admin.into()),
                 token_file: Some(file.clone()),
                 ..TargetArguments::default()
-            })
+            };
+            AdminTarget::find(&given, None)
         };
         let error = find("http://192.0.2.1:9900").unwrap_err();
         assert!(matches!(error, CommandError::Usage(_)), "{error}");
@@ -257,7 +271,7 @@ mod tests {
                 admin: Some(bad.into()),
                 ..TargetArguments::default()
             };
-            let error = AdminTarget::find(&given).unwrap_err();
+            let error = AdminTarget::find(&given, None).unwrap_err();
             assert!(error.to_string().contains(bad), "{error}");
         }
     }
@@ -269,28 +283,21 @@ mod tests {
         let admin = "[admin]\nbind = \"127.0.0.1:9911\"\n";
         for broken in ["[[listener]]\nprotcol = 3\n", "[pool.x\n", ""] {
             std::fs::write(&file, format!("{admin}{broken}")).unwrap();
-            let given = TargetArguments {
-                config: Some(file.clone()),
-                ..TargetArguments::default()
-            };
-            let target = AdminTarget::find(&given).unwrap();
+            let target = configured(&file).unwrap();
             assert_eq!(target.address.to_string(), "127.0.0.1:9911");
         }
     }
 
     #[test]
     fn a_named_file_that_is_not_there_is_an_error() {
-        let given = TargetArguments {
-            config: Some("/nowhere/balancer.toml".into()),
-            ..TargetArguments::default()
-        };
-        let error = AdminTarget::find(&given).unwrap_err().to_string();
+        let file = Path::new("/nowhere/balancer.toml");
+        let error = configured(file).unwrap_err().to_string();
         assert!(error.contains("/nowhere/balancer.toml"), "{error}");
     }
 
     #[test]
     fn without_anything_it_is_the_default() {
-        let target = AdminTarget::find(&TargetArguments::default()).unwrap();
+        let target = AdminTarget::find(&TargetArguments::default(), None).unwrap();
         assert_eq!(target.address.to_string(), DEFAULT_ADMIN);
     }
 
@@ -304,7 +311,7 @@ mod tests {
             ..TargetArguments::default()
         };
         assert_eq!(
-            AdminTarget::find(&given).unwrap().token.as_deref(),
+            AdminTarget::find(&given, None).unwrap().token.as_deref(),
             Some("s3cret")
         );
     }
@@ -314,10 +321,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, " \n").unwrap();
-        let error = AdminTarget::find(&TargetArguments {
+        let given = TargetArguments {
             token_file: Some(file.clone()),
             ..TargetArguments::default()
-        });
+        };
+        let error = AdminTarget::find(&given, None);
         let said = error.unwrap_err().to_string();
         assert_eq!(said, format!("{} is empty", file.display()));
     }
@@ -334,12 +342,7 @@ mod tests {
             + &token("node", "role = \"operate\"\nbackend = \"p/n\"")
             + &token("hands", "role = \"operate\"");
         std::fs::write(&file, text).unwrap();
-        let find = || {
-            AdminTarget::find(&TargetArguments {
-                config: Some(file.clone()),
-                ..TargetArguments::default()
-            })
-        };
+        let find = || configured(&file);
         assert!(find().is_err(), "none can be read");
         for name in ["eyes", "node", "hands"] {
             std::fs::write(folder.path().join(format!("{name}.token")), name).unwrap();

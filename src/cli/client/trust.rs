@@ -1,5 +1,6 @@
-//! What the admin endpoint's certificate must be. Where the configuration file names the certificate, exactly that
-//! one is expected: it often is self-signed, and names a host rather than the loopback address that is asked.
+//! Trust in the admin endpoint's certificate. Where the configuration file names the certificate,
+//! exactly that one is expected: it often is self-signed, and names a host instead of the loopback
+//! address that is asked.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,51 +1,50 @@
-//! `--wait`: returns when the last connection is gone, however long that takes, and tells on a terminal how far it is.
+//! `--wait`: returns when the last connection is gone, however long that takes, and shows the
+//! progress on a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::{Instant, interval_at, sleep};
 
 use super::arguments::OutputFormat;
-use super::operate::{Subject, operated, operated_listener};
+use super::ask::{ANSWER_TIMEOUT, connections, parse, to_json};
+use super::jobs;
+use super::request::{ApiRequest, send};
+use super::subject::Subject;
 use super::target::AdminTarget;
-use super::{ANSWER_TIMEOUT, call, connections, jobs, understand};
 use crate::admin::MAX_WAIT;
-use crate::admin::view::{
-    BackendView, JobView, JobsView, ListenerView, OperatedListenerView, OperatedView,
-};
+use crate::admin::view::{JobView, JobsView, ListenerView, OperatedListenerView, OperatedView};
 use crate::cli::failure::CommandError;
 
-/// Between two looks at what is left.
-const LOOK_SPACING: Duration = Duration::from_secs(1);
-/// Goes back to the line's begin and clears it.
+/// Time between two polls of what is left.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Goes back to the beginning of the line and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
-/// An operator's word under way.
-pub(super) struct WaitTask<'a> {
+/// Operation under way.
+pub struct WaitTask<'a> {
     target: &'a AdminTarget,
     subject: &'a Subject,
-    /// Somebody looks.
-    tells: bool,
+    shows_progress: bool,
 }
 
-/// What became of it.
-pub(super) struct WaitOutcome {
-    /// As the endpoint answered; after the longest wait that it has, as it would.
-    pub body: Bytes,
-    view: WaitView,
-}
-
-enum WaitView {
-    Backend(OperatedView),
-    Listener(OperatedListenerView),
+/// Subject of an operation, as the latest answer shows it.
+pub struct WaitOutcome {
+    /// JSON of the endpoint. Past its longest wait it is put together here, in the same form.
+    pub answer: Bytes,
+    name: String,
+    state: String,
+    /// Connections that are left.
+    pub live: u64,
+    job: Option<JobView>,
 }
 
 #[derive(Deserialize)]
-struct Listeners {
+struct ListenersAnswer {
     listeners: Vec<ListenerView>,
 }
 
@@ -54,160 +53,153 @@ impl<'a> WaitTask<'a> {
         Self {
             target,
             subject,
-            tells: output == OutputFormat::Table && std::io::stderr().is_terminal(),
+            shows_progress: output == OutputFormat::Table && std::io::stderr().is_terminal(),
         }
     }
 
-    /// Says `word`, and with `wait` returns when no connection is left, or at that time.
+    /// Performs an operation. With `wait` it returns when no connection is left, or at that time.
     pub async fn operate(
         &self,
-        word: &str,
+        operation: &str,
         wait: Option<Duration>,
-        body: String,
+        body: &Value,
     ) -> Result<WaitOutcome, CommandError> {
         let began = Instant::now();
         let first = wait.map(|wait| wait.min(MAX_WAIT));
-        let path = self.subject.path(word, first);
-        let patience = ANSWER_TIMEOUT.saturating_add(first.unwrap_or_default());
-        let asked = call::call_with(self.target, Method::POST, &path, body, patience);
-        let body = match wait {
-            Some(_) if self.tells => self.beside(asked).await?,
-            _ => asked.await?,
+        let path = self.subject.path(operation, first);
+        let timeout = ANSWER_TIMEOUT.saturating_add(first.unwrap_or_default());
+        let answer = send(self.target, ApiRequest::post(&path, body), timeout);
+        let answer = if wait.is_some() && self.shows_progress {
+            self.progress_until(answer).await?
+        } else {
+            answer.await?
         };
-        let mut done = WaitOutcome {
-            view: match self.subject {
-                Subject::Backend(_) => WaitView::Backend(understand(&body)?),
-                Subject::Listener(_) => WaitView::Listener(understand(&body)?),
-            },
-            body,
-        };
-        // The endpoint waits no longer than its bound; to say the word again could begin another job.
+        let mut outcome = WaitOutcome::parse(self.subject, answer)?;
+        // The endpoint limits its wait; to repeat the operation could start another job.
         let until = began + wait.unwrap_or_default();
-        while done.live() > 0 && Instant::now() < until {
-            sleep(LOOK_SPACING.min(until - Instant::now())).await;
-            let job = done.view.facts().1.map(|job| job.id);
-            done.set(self.look(job).await?)?;
-            self.tell(&done.view);
+        while outcome.live > 0 && Instant::now() < until {
+            sleep(POLL_INTERVAL.min(until - Instant::now())).await;
+            let job = outcome.job.map(|job| job.id);
+            outcome = self.poll(job).await?;
+            self.show(&outcome);
         }
         if wait.is_some() {
             self.write(CLEAR);
         }
-        Ok(done)
+        Ok(outcome)
     }
 
-    /// Tells how far it is until the answer comes.
-    async fn beside(
+    /// Shows the progress until the answer comes.
+    async fn progress_until(
         &self,
-        asked: impl Future<Output = Result<Bytes, CommandError>>,
+        answer: impl Future<Output = Result<Bytes, CommandError>>,
     ) -> Result<Bytes, CommandError> {
-        let mut asked = pin!(asked);
-        let mut looks = interval_at(Instant::now() + LOOK_SPACING, LOOK_SPACING);
+        let mut answer = pin!(answer);
+        let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
         loop {
             tokio::select! {
-                answer = &mut asked => {
+                answer = &mut answer => {
                     self.write(CLEAR);
                     return answer;
                 }
-                // One that fails is not told: the answer will say why.
-                _ = looks.tick() => if let Ok(view) = self.look(None).await {
-                    self.tell(&view);
+                // A poll that fails is not shown: the answer will say why.
+                _ = polls.tick() => if let Ok(outcome) = self.poll(None).await {
+                    self.show(&outcome);
                 },
             }
         }
     }
 
-    /// The subject as it is now, with what is done to it.
-    async fn look(&self, known: Option<u64>) -> Result<WaitView, CommandError> {
+    /// Asks for the subject as it is now, with its job.
+    async fn poll(&self, known: Option<u64>) -> Result<WaitOutcome, CommandError> {
         let job = self.job(known).await?;
-        match self.subject {
+        let answer = match self.subject {
             Subject::Backend(_) => {
-                let path = self.subject.base();
-                let body = call::call(self.target, Method::GET, &path, ANSWER_TIMEOUT).await?;
-                let backend: BackendView = understand(&body)?;
-                Ok(WaitView::Backend(OperatedView {
-                    empty: backend.live == 0,
-                    backend,
-                    job,
-                }))
+                let backend = parse(&self.get(&self.subject.base()).await?)?;
+                to_json(&OperatedView::new(backend, job))?
             }
             Subject::Listener(name) => {
-                let path = "/api/v1/listeners";
-                let body = call::call(self.target, Method::GET, path, ANSWER_TIMEOUT).await?;
-                let Listeners { listeners } = understand(&body)?;
+                let answer = self.get("/api/v1/listeners").await?;
+                let ListenersAnswer { listeners } = parse(&answer)?;
                 let mut listeners = listeners.into_iter();
                 let listener = listeners.find(|one| one.name == *name).ok_or_else(|| {
-                    CommandError::Other(format!("listener {name} is there no more"))
+                    CommandError::Other(format!("listener {name} does not exist any more"))
                 })?;
-                Ok(WaitView::Listener(OperatedListenerView {
-                    empty: listener.live == 0,
-                    listener,
-                    job,
-                }))
+                to_json(&OperatedListenerView::new(listener, job))?
             }
-        }
+        };
+        WaitOutcome::parse(self.subject, answer.into())
     }
 
-    /// The one that runs, or `known` that is over.
+    /// Returns the job that runs on the subject, or the job `known`, if that is over.
     async fn job(&self, known: Option<u64>) -> Result<Option<JobView>, CommandError> {
-        let body = call::call(self.target, Method::GET, "/api/v1/jobs", ANSWER_TIMEOUT).await?;
-        let JobsView { jobs } = understand(&body)?;
+        let JobsView { jobs } = parse(&self.get("/api/v1/jobs").await?)?;
         let name = self.subject.name();
         let is_of =
             |job: &JobView| job.target == name && (!jobs::is_over(job) || Some(job.id) == known);
         Ok(jobs.into_iter().rev().find(is_of))
     }
 
-    fn tell(&self, view: &WaitView) {
-        let (live, job) = view.facts();
-        let line = progress(&self.subject.name(), live, job);
+    async fn get(&self, path: &str) -> Result<Bytes, CommandError> {
+        send(self.target, ApiRequest::get(path), ANSWER_TIMEOUT).await
+    }
+
+    fn show(&self, outcome: &WaitOutcome) {
+        let line = progress(&outcome.name, outcome.live, outcome.job.as_ref());
         self.write(&format!("{CLEAR}{line}"));
     }
 
     fn write(&self, text: &str) {
-        if self.tells {
+        if self.shows_progress {
             let mut out = std::io::stderr().lock();
-            // Who does not read it is not told.
+            // Progress that nobody reads is not worth an error.
             let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         }
     }
 }
 
-impl WaitView {
-    fn facts(&self) -> (u64, Option<&JobView>) {
-        match self {
-            WaitView::Backend(done) => (done.backend.live, done.job.as_ref()),
-            WaitView::Listener(done) => (done.listener.live, done.job.as_ref()),
-        }
-    }
-}
-
 impl WaitOutcome {
-    /// Connections that are left.
-    pub fn live(&self) -> u64 {
-        self.view.facts().0
-    }
-
-    /// For people, ending with a line end.
-    pub fn told(&self) -> String {
-        match &self.view {
-            WaitView::Backend(done) => operated(done),
-            WaitView::Listener(done) => operated_listener(done),
-        }
-    }
-
-    fn set(&mut self, view: WaitView) -> Result<(), CommandError> {
-        let text = match &view {
-            WaitView::Backend(done) => serde_json::to_string_pretty(done),
-            WaitView::Listener(done) => serde_json::to_string_pretty(done),
+    fn parse(subject: &Subject, answer: Bytes) -> Result<WaitOutcome, CommandError> {
+        let (state, live, job) = match subject {
+            Subject::Backend(_) => {
+                let OperatedView { backend, job, .. } = parse(&answer)?;
+                (backend.state, backend.live, job)
+            }
+            Subject::Listener(_) => {
+                let OperatedListenerView { listener, job, .. } = parse(&answer)?;
+                (listener.state, listener.counters.live, job)
+            }
         };
-        let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
-        self.body = (text + "\n").into();
-        self.view = view;
-        Ok(())
+        Ok(WaitOutcome {
+            answer,
+            name: subject.name(),
+            state,
+            live,
+            job,
+        })
+    }
+
+    /// Describes it for people, ending with a line end.
+    pub fn describe(&self) -> String {
+        let live = connections(self.live);
+        let state = format!("{}: {}, {live}\n", self.name, self.state);
+        match &self.job {
+            // It has not counted yet.
+            Some(job) if self.live == 0 && job.left == 0 && !jobs::is_over(job) => {
+                let phase = "done".to_owned();
+                let job = JobView {
+                    phase,
+                    ..job.clone()
+                };
+                format!("{state}{}", jobs::line(&job))
+            }
+            Some(job) => format!("{state}{}", jobs::line(job)),
+            None => state,
+        }
     }
 }
 
-/// How far it is, in one line.
+/// Writes the progress in one line.
 fn progress(name: &str, live: u64, job: Option<&JobView>) -> String {
     let mut line = format!("{name}: {} left", connections(live));
     if let Some(job) = job {
@@ -222,7 +214,7 @@ fn progress(name: &str, live: u64, job: Option<&JobView>) -> String {
     line
 }
 
-/// The time that it leaves them to end by themselves, while it does.
+/// Returns the `after` of a job that waits for it.
 fn waits_for(job: &JobView) -> Option<&str> {
     let after = job
         .pace
@@ -238,19 +230,7 @@ mod tests {
     #[test]
     fn progress_tells_what_is_left_and_for_how_long() {
         assert_eq!(progress("chat/n1", 1, None), "chat/n1: 1 connection left");
-        let job = JobView {
-            id: 3,
-            by: "operator".into(),
-            target: "chat/n1".into(),
-            phase: "ending".into(),
-            ended: 10,
-            left: 490,
-            left_seconds: Some(5),
-            pace: "100/s".into(),
-            code: 1012,
-            moves: false,
-            started_at: String::new(),
-        };
+        let job = jobs::running();
         assert_eq!(
             progress("chat/n1", 490, Some(&job)),
             "chat/n1: 490 connections left, 10 ended, about 5s"

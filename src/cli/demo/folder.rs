@@ -1,4 +1,5 @@
-//! The demo's files: its configuration and the certificate made for it, in a folder that goes away with the demo.
+//! Files of the demo: its configuration and a certificate, in a folder that is removed with the
+//! demo.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -8,34 +9,34 @@ use std::path::{Path, PathBuf};
 use super::node::Node;
 use super::ports::Ports;
 
-/// Its placeholders are filled by [`configuration`].
+/// Template of the configuration; [`configuration`] fills its placeholders.
 const TEMPLATE: &str = include_str!("balancer.toml");
 
-/// A private folder; dropping it removes it.
-pub struct Folder(PathBuf);
+/// Private folder; dropping it removes it.
+pub struct DemoFolder(PathBuf);
 
-impl Folder {
+impl DemoFolder {
     /// Makes the folder and writes certificate and configuration into it.
     ///
     /// # Errors
     /// The folder or a file in it cannot be written.
-    pub fn create(ports: &Ports, nodes: &[Node]) -> io::Result<Folder> {
+    pub fn create(ports: &Ports, nodes: &[Node]) -> io::Result<DemoFolder> {
         let name = format!("evenkeel-demo-{:08x}", fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         // Not recursive: a folder that is there already belongs to somebody else.
         DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = Folder(path);
+        let folder = DemoFolder(path);
         folder.write_certificate()?;
         fs::write(folder.configuration(), configuration(ports, nodes))?;
         Ok(folder)
     }
 
-    /// The configuration file.
+    /// Path of the configuration file.
     pub fn configuration(&self) -> PathBuf {
         self.0.join("balancer.toml")
     }
 
-    /// The certificate, for a client that wants to verify it.
+    /// Path of the certificate, for a client that verifies it.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("demo.crt")
     }
@@ -48,7 +49,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for DemoFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -62,7 +63,7 @@ fn private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// The template with the addresses filled in.
+/// Fills the addresses in.
 fn configuration(ports: &Ports, nodes: &[Node]) -> String {
     let backends = |address: fn(&Node) -> String| -> String {
         let line = |node: &Node| {
@@ -94,7 +95,7 @@ mod tests {
             Node::start("n1").await.unwrap(),
             Node::start("n2").await.unwrap(),
         ];
-        let folder = Folder::create(&Ports::any(), &nodes).unwrap();
+        let folder = DemoFolder::create(&Ports::any(), &nodes).unwrap();
         let file = folder.configuration();
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("{{"));

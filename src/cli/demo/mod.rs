@@ -1,6 +1,6 @@
 //! `evenkeel demo`: three echo nodes, a balancer before them, and a page to watch it.
 //!
-//! Everything is embedded and goes away at the end. What it runs is the same balancer that `evenkeel run` runs.
+//! Everything is embedded and removed at the end. It runs the same balancer as `evenkeel run`.
 
 mod folder;
 mod node;
@@ -9,17 +9,16 @@ mod tour;
 
 use clap::{Args, ValueEnum};
 
-use super::LogArguments;
 use super::balancer::{Balancer, configuration, runtime};
 use super::failure::CommandError;
-use super::logs::Logs;
+use super::logs::{LogArguments, Logs};
 use crate::server::{ConfigSource, Signals};
-use folder::Folder;
+use folder::DemoFolder;
 use node::Node;
 use ports::Ports;
 use tour::Tour;
 
-/// Names of the nodes, as they stand before each answer.
+/// Names of the nodes, which begin each answer.
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 #[derive(Debug, Args)]
@@ -37,7 +36,7 @@ pub struct DemoArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DemoOutput {
     Text,
-    /// One line of JSON, for scripts
+    /// Single line of JSON, for scripts
     Json,
 }
 
@@ -46,13 +45,14 @@ pub fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
-        let ports = match arguments.any_port {
-            true => Ports::any(),
-            false => Ports::usual(),
+        let ports = if arguments.any_port {
+            Ports::any()
+        } else {
+            Ports::usual()
         };
         let nodes = start_nodes().await?;
-        let folder =
-            Folder::create(&ports, &nodes).map_err(CommandError::io("write the demo's files"))?;
+        let folder = DemoFolder::create(&ports, &nodes)
+            .map_err(CommandError::io("write the demo's files"))?;
         let source = ConfigSource::File(folder.configuration());
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;

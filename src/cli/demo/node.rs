@@ -1,7 +1,7 @@
-//! One echo node of the demo: a socket server that puts its name before everything it sends back.
+//! Echo node of the demo: a server that puts its name before everything it sends back.
 //!
-//! One port speaks HTTP (the page on `/`, `/healthz`) and WebSocket, another raw TCP by lines. It stands for the socket servers that
-//! a balancer is put in front of, and knows nothing of the balancer.
+//! One port speaks HTTP (the page on `/`, `/healthz`) and WebSocket, another raw TCP by lines. The
+//! node stands for the servers behind a balancer, and knows nothing of the balancer.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,16 +24,16 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 use tokio_util::task::AbortOnDropHandle;
 
-/// The longest line a raw connection may send; the same is plenty for a hand-typed message.
+/// Limit of a line on a raw connection; also far more than a hand-typed message.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// Pause after a failed accept, so that a full fd table does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The page, with `{{node}}` for the node that served it.
+/// Page, with `{{node}}` for the node that served it.
 const PAGE: &str = include_str!("page.html");
 
-/// One running node. Dropped, it accepts nothing more; its connections end with their peers.
+/// Running node. Dropped, it stops accepting; its connections end with their peers.
 pub struct Node {
     pub name: Arc<str>,
     /// HTTP and WebSocket.
@@ -98,7 +98,8 @@ async fn serve_raw(stream: TcpStream, name: Arc<str>) {
     let _ = write.shutdown().await;
 }
 
-/// One HTTP/1.1 connection, which a WebSocket may take over. Errors are the peer's and end the connection.
+/// Serves one HTTP/1.1 connection, which may become a WebSocket. Errors are the peer's and end the
+/// connection.
 async fn serve_web(stream: TcpStream, name: Arc<str>) {
     let service = hyper::service::service_fn(move |request| {
         let name = Arc::clone(&name);
@@ -143,7 +144,7 @@ fn reply(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
     response
 }
 
-/// The key of a WebSocket upgrade request; `None` for any other request.
+/// Returns the key of a WebSocket upgrade request; `None` for any other request.
 fn websocket_key(request: &Request<Incoming>) -> Option<String> {
     let upgrade = request.headers().get(header::UPGRADE)?.to_str().ok()?;
     let key = request.headers().get(header::SEC_WEBSOCKET_KEY)?;
@@ -154,7 +155,7 @@ fn websocket_key(request: &Request<Incoming>) -> Option<String> {
 fn upgrade(mut request: Request<Incoming>, key: &str, name: &Arc<str>) -> Response<Full<Bytes>> {
     let name = Arc::clone(name);
     let taken_over = hyper::upgrade::on(&mut request);
-    // Ends with its connection, which is all that a demo needs to own.
+    // The task ends with its connection, which is all that a demo needs to own.
     tokio::spawn(async move {
         if let Ok(stream) = taken_over.await {
             echo(stream, &name).await;

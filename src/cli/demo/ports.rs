@@ -1,11 +1,11 @@
-//! The demo's addresses: well-known ports where they are free, whatever is free where they are not.
+//! Addresses of the demo: well-known ports where they are free, else any free ones.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// The well-known ones: TLS, plain, raw, admin.
+/// Well-known ports: TLS, plain, raw, admin.
 pub const USUAL: [u16; 4] = [8443, 8080, 9000, 9900];
 
-/// The addresses to bind; port 0 leaves the choice to the kernel.
+/// Addresses to bind; port 0 leaves the choice to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
     /// WebSocket over TLS.
@@ -18,12 +18,12 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Any free ports: several demos and tests run side by side.
+    /// Takes any free ports: several demos and tests run side by side.
     pub fn any() -> Ports {
         Ports::choose(|_| false)
     }
 
-    /// The well-known ones, as far as they are free.
+    /// Takes the well-known ports that are free.
     pub fn usual() -> Ports {
         Ports::choose(|address| TcpListener::bind(address).is_ok())
     }

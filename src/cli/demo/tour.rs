@@ -1,4 +1,4 @@
-//! What the demo prints: where everything is, and what to try.
+//! Text that the demo prints: the addresses, and what to try.
 
 use std::env;
 use std::io::{self, Write};
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::folder::Folder;
+use super::folder::DemoFolder;
 use super::ports::USUAL;
 use crate::cli::balancer::Balancer;
 use crate::cli::failure::CommandError;
 use crate::config::Bind;
 
-/// The addresses that the demo really has.
+/// Addresses that the demo has.
 #[derive(Debug, Serialize)]
 pub struct Tour {
     page: String,
@@ -24,7 +24,7 @@ pub struct Tour {
     admin: String,
     config: PathBuf,
     certificate: PathBuf,
-    /// Ports that were wanted and taken, each with the one in its place.
+    /// Ports that are taken, each with the one used instead.
     #[serde(skip)]
     moved: Vec<(u16, u16)>,
 }
@@ -34,7 +34,7 @@ impl Tour {
     /// A listener is missing, which the demo's own configuration rules out.
     pub fn new(
         balancer: &Balancer,
-        folder: &Folder,
+        folder: &DemoFolder,
         usual_wanted: bool,
     ) -> Result<Tour, CommandError> {
         let secure = listener(balancer, "secure")?;
@@ -137,7 +137,7 @@ fn tcp(name: &str, bind: Option<Bind>) -> Result<SocketAddr, CommandError> {
     }
 }
 
-/// How to call this program again from the present folder.
+/// Returns the path of this program from the present folder.
 fn program() -> String {
     let Ok(path) = env::current_exe() else {
         return "evenkeel".to_owned();

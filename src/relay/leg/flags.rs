@@ -1,4 +1,4 @@
-//! What is known of a leg, in one byte.
+//! Facts about a leg, in one byte.
 
 /// A set of facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,16 +10,19 @@ impl Flags {
     pub const READABLE: Self = Self(1);
     /// May take something: set by an event, cleared by a write that blocked.
     pub const WRITABLE: Self = Self(1 << 1);
-    /// The kernel told of a FIN; a short read is then not the last one.
+    /// The kernel has announced a FIN; a short read is then not the last one.
     pub const FIN_ANNOUNCED: Self = Self(1 << 2);
-    /// The kernel told of an error; a 0 from `recv` is then a RST, not a FIN.
+    /// The kernel has announced an error; a 0 from `recv` is then a RST, not a FIN.
     pub const ERROR_ANNOUNCED: Self = Self(1 << 3);
-    /// Its connect was begun and is not done.
+    /// The connect was begun and is not done.
     pub const CONNECTING: Self = Self(1 << 4);
     /// Bytes went in or out since it was last asked.
     pub const ACTIVE: Self = Self(1 << 5);
-    /// Urgent data was announced: a read stops before its mark, so that a short one is not the last.
+    /// Urgent data was announced: a read stops before its mark, so that a short one is not the
+    /// last.
     pub const URGENT: Self = Self(1 << 6);
+    /// Has the options that only a long life needs.
+    pub const LONG_LIVED: Self = Self(1 << 7);
 
     /// Any of them.
     pub fn has(self, any: Self) -> bool {

@@ -1,5 +1,5 @@
-//! Reading a TLS leg. Where nothing more may be held, whole records only: what has come of another one
-//! stays in the kernel, but for its header.
+//! Reading a TLS leg. Where nothing more may be held, whole records only: what has come of another
+//! one stays in the kernel, but for its header.
 
 use std::os::fd::AsFd;
 
@@ -41,7 +41,8 @@ impl Leg {
         }
     }
 
-    /// One batch from the socket, opened into `scratch.plain` from `begin`: how many bytes of plaintext it gave.
+    /// Opens a batch from the socket into `scratch.plain` from `begin`: how many bytes of plaintext
+    /// it gave.
     fn open_batch(
         &mut self,
         scratch: &mut Scratch,

@@ -1,5 +1,5 @@
-//! The socket of a leg, or of one that is gone: between two backends a session has no socket on that side, and a place kept
-//! for the next one costs no descriptor.
+//! The socket of a leg, or of one that is gone: between two backends a session has no socket on
+//! that side, and a place kept for the next one costs no descriptor.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,10 +8,11 @@ use std::sync::OnceLock;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{RecvFlags, recv};
 
-/// One for the process, which is no socket: whatever a socket is asked for fails on it, and nothing happens.
+/// A descriptor of the process that is no socket: every socket call fails on it, and nothing
+/// happens.
 static NOWHERE: OnceLock<OwnedFd> = OnceLock::new();
 
-pub(in super::super) enum Socket {
+pub(in crate::relay) enum Socket {
     Own(OwnedFd),
     Nowhere,
 }
@@ -20,7 +21,7 @@ pub(in super::super) enum Socket {
 ///
 /// # Errors
 /// The kernel refused a descriptor.
-pub(in super::super) fn prepare() -> io::Result<()> {
+pub(in crate::relay) fn prepare() -> io::Result<()> {
     if NOWHERE.get().is_none() {
         // Another one may have been faster: one of both is kept.
         let _ = NOWHERE.set(eventfd(0, EventfdFlags::CLOEXEC)?);
@@ -53,7 +54,8 @@ impl AsFd for Socket {
     }
 }
 
-/// True when the kernel holds an error for the socket. Asking does not consume it, as reading SO_ERROR would.
+/// True when the kernel holds an error for the socket. Asking does not consume it, as reading
+/// SO_ERROR would.
 pub(super) fn has_error(socket: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::new(&socket, PollFlags::empty())];
     // Without waiting; a failure of poll itself says nothing about the socket.
@@ -61,7 +63,7 @@ pub(super) fn has_error(socket: BorrowedFd<'_>) -> bool {
     fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
 }
 
-/// What has come, as much as fits.
+/// Reads bytes that have come, as many as fit.
 pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match recv(socket, &mut *buffer, RecvFlags::empty()) {

@@ -1,28 +1,32 @@
-//! What the relay's tests and its fuzz target stand on: a relay with one worker, legs, and the sockets at their outer
-//! ends.
+//! What the relay's tests and its fuzz target stand on: a relay with one worker, legs, and the
+//! sockets at their outer ends.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::task::{Context, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
 };
 
-use super::super::{Framing, NewSession, Relay, SessionLimits, SocketHandoff, Tls, Transport};
+use crate::admission::Limits;
 use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
+use crate::relay::{
+    Framing, NewSession, Relay, SessionGuards, SessionLimits, SocketHandoff, Tls, Transport,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 
 /// A relay with one worker, and what its records are made of.
 pub struct Bench {
-    pub relay: Arc<Relay<Sender<()>>>,
+    pub relay: Arc<Relay>,
     pub counters: Arc<ListenerCounters>,
 }
 
@@ -59,19 +63,19 @@ impl Bench {
         client: SocketHandoff,
         backend: SocketHandoff,
         policy: SessionLimits,
-    ) -> Receiver<()> {
-        let (held, lease) = channel::<()>();
+    ) -> SessionEnd {
+        let (guards, lease) = guards();
         let peer = Peer::tcp("192.0.2.1:1".parse().unwrap());
         self.relay.adopt(NewSession {
             client,
             backend,
-            policy,
+            limits: policy,
             framing: Framing::Bytes,
             connecting: false,
             record: ConnectionRecord::new(&self.counters, peer),
-            lease: held,
-            origin: None,
-            resumption: None,
+            guards,
+            connect_handler: None,
+            resume_policy: None,
         });
         lease
     }
@@ -103,19 +107,20 @@ pub fn pair() -> (TcpStream, TcpStream) {
     connect_to(&TcpListener::bind("127.0.0.1:0").unwrap())
 }
 
-/// The same with queues that a few hundred kilobytes fill.
+/// A connection with queues that a few hundred kilobytes fill.
 pub fn tight_pair() -> (TcpStream, TcpStream) {
     connect_to(&tight_listener())
 }
 
-/// What it accepts has small queues, and so has what connects to it when it asks [`tighten`] before.
+/// A listener whose connections have small queues, at the other end when that asks [`tighten`]
+/// before.
 pub fn tight_listener() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     tighten(&listener);
     listener
 }
 
-/// Its queue is full: a connect to it gets no answer.
+/// A listener whose queue is full: a connect to it gets no answer.
 pub fn full_listener() -> &'static TcpListener {
     static MADE: OnceLock<(TcpListener, TcpStream)> = OnceLock::new();
     let (listener, _queued) = MADE.get_or_init(|| {
@@ -153,12 +158,56 @@ pub fn raw(inner: TcpStream, read: &[u8]) -> SocketHandoff {
     }
 }
 
-/// Waits until the lease is dropped.
-pub fn over(lease: &Receiver<()>) {
-    assert!(matches!(
-        lease.recv_timeout(LONG),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
-    ));
+/// Waits until the session's guards are dropped. A timeout of a model's case is up to 12 s, and
+/// comes again while a slow peer makes progress.
+pub fn over(end: &SessionEnd) {
+    assert!(end.comes_within(3 * LONG), "a session does not end");
+}
+
+/// Guards of a session that counts against limits of its own, and the end of it.
+pub fn guards() -> (SessionGuards, SessionEnd) {
+    let limits = Limits::unbounded();
+    let permit = limits.slot().place();
+    let guards = SessionGuards {
+        lease: None,
+        permit,
+    };
+    (guards, SessionEnd(limits))
+}
+
+/// The end of one session: its guards are dropped.
+pub struct SessionEnd(Arc<Limits>);
+
+impl SessionEnd {
+    pub fn has_come(&self) -> bool {
+        self.0.live() == 0
+    }
+
+    /// Waits for it, at most this long.
+    pub fn comes_within(&self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut emptied = std::pin::pin!(self.0.emptied());
+        while emptied
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            let Some(left) = patience.checked_sub(begun.elapsed()) else {
+                return false;
+            };
+            std::thread::park_timeout(left);
+        }
+        true
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Numbered, so that a loss or a swap shows.
@@ -197,7 +246,8 @@ fn make_tls_configs(version: &'static SupportedProtocolVersion) -> Configs {
 
 pub type TlsClient = rustls::StreamOwned<ClientConnection, TcpStream>;
 
-/// A TLS leg and the client at its other end, which has sent `early` together with the end of its handshake.
+/// A TLS leg and the client at its other end, which has sent `early` together with the end of its
+/// handshake.
 pub fn tls_leg(
     version: &'static SupportedProtocolVersion,
     early: &[u8],
@@ -205,7 +255,8 @@ pub fn tls_leg(
     tls_leg_over(pair(), version, usize::MAX, early)
 }
 
-/// The same over a given connection, with a client that puts no more than so many bytes into a record.
+/// A TLS leg over a given connection, with a client that puts no more than so many bytes into a
+/// record.
 pub fn tls_leg_over(
     (client, inner_client): (TcpStream, TcpStream),
     version: &'static SupportedProtocolVersion,

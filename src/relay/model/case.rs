@@ -7,15 +7,16 @@ use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
 use super::bench::numbers;
-use crate::relay::session::{BACKEND, CLIENT};
+use crate::relay::side::{BACKEND, CLIENT};
 use crate::relay::{FramePolicy, Framing, SessionLimits};
 
 const LONG: Duration = Duration::from_secs(30);
-/// Where it is too short for what the ends do before they fall silent, the case runs again with a longer one.
+/// Where it is too short for what the ends do before they fall silent, the case runs again with a
+/// longer one.
 pub const SHORT: Duration = Duration::from_millis(120);
-/// What is written and read at once, at most.
+/// Bytes that are written and read at once, at most.
 const MAX_BYTES: usize = 100_000;
-/// Of a fuzzer's case, so that there are many in a second.
+/// Operations of a fuzzer's case, so that there are many cases in a second.
 const MAX_OPERATIONS: usize = 24;
 const STREAM_BYTES: usize = 4 << 20;
 
@@ -194,7 +195,7 @@ impl Case {
         case
     }
 
-    /// It waits for a timeout, or for the peers' kernels to acknowledge byte after byte.
+    /// Whether it waits for a timeout, or for the peers' kernels to acknowledge byte after byte.
     pub fn is_slow(&self) -> bool {
         self.patience != Patience::Long
             || self.opening == Opening::Unanswered
@@ -204,7 +205,7 @@ impl Case {
     pub fn framing(&self) -> Framing {
         match (self.content, self.patience) {
             (Content::Bytes, _) => Framing::Bytes,
-            // At a timeout a WebSocket is told, by a frame that neither end has written.
+            // At a timeout a WebSocket gets a Close, a frame that neither end has written.
             (_, Patience::ShortIdle | Patience::ShortFin) => Framing::Bytes,
             (_, Patience::Long) => Framing::WebSocket(FramePolicy::default()),
         }
@@ -225,7 +226,7 @@ impl Case {
         }
     }
 
-    /// What the end of one side says.
+    /// The stream that the end of one side sends.
     pub fn stream(&self, side: usize) -> &'static [u8] {
         static MADE: OnceLock<[[Vec<u8>; 3]; 2]> = OnceLock::new();
         let made = MADE.get_or_init(|| {
@@ -245,10 +246,7 @@ impl Case {
 
 impl Ciphered {
     pub fn version(self) -> &'static SupportedProtocolVersion {
-        match self.is_new {
-            true => &TLS13,
-            false => &TLS12,
-        }
+        if self.is_new { &TLS13 } else { &TLS12 }
     }
 }
 

@@ -1,4 +1,5 @@
-//! One outer end of a relayed session, raw or a TLS client: what it has said, what it has heard, and how that ended.
+//! One outer end of a relayed session, raw or a TLS client: what it has said, what it has heard,
+//! and how that ended.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,9 +15,9 @@ pub struct End {
     tls: Option<rustls::ClientConnection>,
     /// Ciphertext that was made and not sent.
     outgoing: Vec<u8>,
-    /// It fell silent within a record.
+    /// Whether it fell silent within a record.
     pub was_behind: bool,
-    /// What it says, from its first byte.
+    /// The stream that it sends, from its first byte.
     stream: &'static [u8],
     /// How much of that it has said.
     pub written: usize,
@@ -81,7 +82,7 @@ impl End {
         !self.reset && !self.failed && self.seen == Seen::Open
     }
 
-    /// It has said something of which not all could be sent.
+    /// Whether bytes of it could not be sent yet.
     pub fn is_behind(&self) -> bool {
         !self.outgoing.is_empty()
     }
@@ -90,8 +91,9 @@ impl End {
         self.was_behind = self.is_behind();
     }
 
-    /// Says what the kernel takes of the next `length` bytes of its stream. On TLS the records that this makes are sent up
-    /// to their byte `piece`, and the rest with what comes next. How much was said.
+    /// Says what the kernel takes of the next `length` bytes of its stream. On TLS the records that
+    /// this makes are sent up to their byte `piece`, and the rest with what comes next. How much
+    /// was said.
     pub fn write(&mut self, length: usize, piece: usize) -> usize {
         if self.finished || self.reset {
             return 0;
@@ -190,7 +192,7 @@ impl End {
         }
     }
 
-    /// Its close_notify goes with what is sent next.
+    /// Queues its close_notify, which goes with the next bytes.
     pub fn notify(&mut self) {
         if let (Some(tls), false) = (&mut self.tls, self.finished) {
             tls.send_close_notify();
@@ -215,7 +217,7 @@ impl End {
         }
     }
 
-    /// What it waits for.
+    /// The events that it waits for.
     pub fn awaited(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let socket = self.socket.as_ref()?;
         let mut flags = PollFlags::empty();

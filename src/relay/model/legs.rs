@@ -8,15 +8,12 @@ use super::case::{Case, Opening};
 use super::end::End;
 use crate::config::Dial;
 use crate::net::{Endpoint, begin_connect};
-use crate::relay::session::BACKEND;
+use crate::relay::side::BACKEND;
 use crate::relay::{SocketHandoff, Transport};
 
 /// An outer and an inner socket.
 pub(super) fn sockets(case: &Case) -> (TcpStream, TcpStream) {
-    match case.is_tight {
-        true => tight_pair(),
-        false => pair(),
-    }
+    if case.is_tight { tight_pair() } else { pair() }
 }
 
 /// A connected leg and its outer end.
@@ -37,16 +34,17 @@ pub(super) fn leg(case: &Case, side: usize) -> (SocketHandoff, End) {
     }
 }
 
-/// A socket whose connect is under way, and the end it will have. `None`: the case asks for none, or the kernel has refused
-/// it at once.
+/// A socket whose connect is under way, and the end it will have. `None`: the case asks for none,
+/// or the kernel has refused it at once.
 pub(super) fn connecting(case: &Case) -> Option<(OwnedFd, End)> {
     let begin = |listener: &TcpListener| {
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
         begin_connect(&endpoint, &Dial::default()).ok()
     };
-    let listener = match case.is_tight {
-        true => tight_listener(),
-        false => TcpListener::bind("127.0.0.1:0").unwrap(),
+    let listener = if case.is_tight {
+        tight_listener()
+    } else {
+        TcpListener::bind("127.0.0.1:0").unwrap()
     };
     match case.opening {
         Opening::Plain | Opening::Returning => None,

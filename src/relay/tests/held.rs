@@ -12,7 +12,8 @@ fn what_is_held_for_stalled_readers_is_bounded_and_the_others_go_on() {
     let block = vec![7; 64 * 1024];
     for ends in &stalled {
         ends.backend.set_nonblocking(true).unwrap();
-        // Until the kernel's queues before and behind the relay are full; what the relay holds is between.
+        // Until the kernel's queues before and behind the relay are full; what the relay holds is
+        // between.
         let mut idle_rounds = 0;
         while idle_rounds < 20 {
             let count = (&ends.backend).write(&block).unwrap_or(0);
@@ -100,7 +101,8 @@ fn records_that_have_not_come_whole_are_left_to_the_kernel_where_too_much_is_hel
     }
 }
 
-/// Sends bulk to a client that takes so much of it and then stalls, until nothing moves any more; `held` is called all the while.
+/// Sends bulk to a client that takes so much of it and then stalls, until nothing moves any more;
+/// `held` is called all the while.
 fn stall_behind_bulk(ends: &Ends, mut bytes: usize, held: impl Fn() -> u64) {
     let block = vec![7; 1 << 20];
     let mut sink = vec![0; 50_000];
@@ -121,7 +123,8 @@ fn stall_behind_bulk(ends: &Ends, mut bytes: usize, held: impl Fn() -> u64) {
     }
 }
 
-/// A pipe takes more in one go than it is to be left with: 256 KiB were held for a reader that stalled at the wrong moment.
+/// A pipe takes more in one go than it is to be left with: 256 KiB were held for a reader that
+/// stalled at the wrong moment.
 #[test]
 fn a_reader_that_stalls_behind_bulk_leaves_at_most_64_kib_in_its_pipe() {
     const MOST: u64 = 64 * 1024;
@@ -148,11 +151,11 @@ fn a_reader_that_stalls_behind_bulk_leaves_at_most_64_kib_in_its_pipe() {
     }
 }
 
-/// One outer end, raw or a TLS client.
+/// An outer end, raw or a TLS client.
 trait Outer: Read + Write {}
 impl<T: Read + Write> Outer for T {}
 
-/// What an outer end speaks.
+/// The protocol of an outer end.
 #[derive(Debug, Clone, Copy)]
 enum Speech {
     Raw,
@@ -185,7 +188,7 @@ struct Pair {
     bench: Bench,
     ends: [Box<dyn Outer>; 2],
     numbers: Vec<u8>,
-    /// By who said and who read them.
+    /// Bytes of each end.
     written: [usize; 2],
     read: [usize; 2],
     name: String,
@@ -193,7 +196,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(client: Speech, backend: Speech) -> (Pair, Receiver<()>) {
+    fn new(client: Speech, backend: Speech) -> (Pair, SessionEnd) {
         let bench = Bench::new();
         let (client_leg, client_end) = outer(client);
         let (backend_leg, backend_end) = outer(backend);
@@ -277,7 +280,8 @@ fn peers_that_both_stall_behind_bulk_leave_64_kib_together() {
     }
 }
 
-/// The share of a direction that stalls is not all there is: a peer that writes before it reads would wait for ever.
+/// The share of a direction that stalls is not all there is: a peer that writes before it reads
+/// would wait for ever.
 #[test]
 fn a_direction_whose_opposite_stalls_goes_on() {
     for (client, backend) in SPEECHES

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use tokio_tungstenite::tungstenite::Message;
 
-use super::farewell::{Tunnel, both_out, read_out, tunnel, tunnel_with};
+use super::close::{Tunnel, both_out, read_out, tunnel, tunnel_with};
 use super::*;
 
 #[test]
@@ -111,7 +111,7 @@ fn what_breaks_the_protocol_does_not_get_rid_of_its_bounds() {
     assert_eq!(bench.ends(), ["client relay invalid x1"]);
 }
 
-/// It may carry no mask: "a client MUST mask all frames".
+/// A frame without a mask is refused: "a client MUST mask all frames".
 const BROKEN: [u8; 4] = [0x82, 2, 1, 2];
 
 fn bounded(bench: &Bench) -> Tunnel {
@@ -137,7 +137,7 @@ fn answers_to_what_came_before_a_broken_frame_stand_before_the_close() {
     assert_eq!(backend.read().unwrap(), Message::text("question"));
     raw_client.write_all(&BROKEN).unwrap();
     let answering = std::thread::spawn(move || {
-        // The client's fault is known by now, and was told.
+        // The client's fault is known by now, and in the record.
         while backend.get_ref().peek(&mut [0]).unwrap() == 0 {}
         for answer in ["one", "two", "three"] {
             backend.send(Message::text(answer)).unwrap();
@@ -177,21 +177,21 @@ fn nothing_of_a_broken_frame_passes_however_it_comes() {
     over(&lease);
 }
 
-/// It was kept for as long as the client's answer may take.
+/// Once the backend was kept for as long as the client's answer may take.
 #[test]
 fn a_backend_that_does_not_answer_is_let_go_before_its_client() {
     let bench = Bench::new();
     let mut tunnel = bounded(&bench);
     tunnel.client.write_all(&BROKEN).unwrap();
-    let (told, end) = drain(&tunnel.backend);
-    assert_eq!(told[..2], [0x88, 0x80 | 2]);
+    let (read, end) = drain(&tunnel.backend);
+    assert_eq!(read[..2], [0x88, 0x80 | 2]);
     assert!(end.is_ok());
     assert_eq!(bench.relay.live(), 1);
     drop(tunnel.client);
     over(&tunnel.lease);
 }
 
-/// A RST followed what it was told, as what it had sent was not read.
+/// Once a RST followed its Close, as bytes that it had sent were not read.
 #[test]
 fn a_client_that_goes_on_sending_hears_its_close_and_a_fin() {
     let bench = Bench::new();
@@ -200,8 +200,8 @@ fn a_client_that_goes_on_sending_hears_its_close_and_a_fin() {
     client.write_all(&BROKEN).unwrap();
     let junk = std::thread::spawn(move || client.write_all(&numbers(1 << 20)));
     let backend = std::thread::spawn(move || drain(&tunnel.backend));
-    let (told, end) = drain(&mut tunnel.client);
-    assert_eq!(told[..4], [0x88, 16, 0x03, 0xea]);
+    let (read, end) = drain(&mut tunnel.client);
+    assert_eq!(read[..4], [0x88, 16, 0x03, 0xea]);
     assert!(end.is_ok(), "{end:?}");
     junk.join().unwrap().unwrap();
     drop(tunnel.client);

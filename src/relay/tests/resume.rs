@@ -1,12 +1,15 @@
-//! Sessions that outlive their backends against a model: random frames of both sides in random pieces, and backends that die,
-//! say that they go, are taken from their sessions, come and do not come, at random moments.
+//! Sessions that outlive their backends against a model: random frames of both sides in random
+//! pieces, and backends that die, say that they go, are taken from their sessions, come and do not
+//! come, at random moments.
 //!
-//! The model: a client's message comes to one backend at most, whole, in order and behind those before it, and none is
-//! missing beyond what the next backend was told, or that was begun in the gap; a client gets whole frames only, each backend's
-//! messages from the first on without one missing, and all of them where the backend went in an orderly way. A session
-//! ends only for a reason.
+//! The model: a client's message comes to one backend at most, whole, in order and behind those
+//! before it, and none is missing beyond what the next backend heard of, or that was begun in the
+//! gap; a client gets whole frames only, each backend's messages from the first on without one
+//! missing, and all of them where the backend went in an orderly way. A session ends only for a
+//! reason.
 //!
-//! `EVENKEEL_RESUME_SEEDS=5000 cargo test --lib relay::tests::resume` runs more seeds; a failure names its seed.
+//! `EVENKEEL_RESUME_SEEDS=5000 cargo test --lib relay::tests::resume` runs more seeds; a failure
+//! names its seed.
 
 mod judge;
 mod peer;

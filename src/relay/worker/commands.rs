@@ -1,171 +1,136 @@
-//! What a worker does of what others ask: adopting, answering, ending.
+//! Commands of other threads to a worker.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::clock::Tick;
-use super::super::closing::Closing;
-use super::super::frames::CloseFrame;
-use super::super::inbox::WorkerCommand;
-use super::super::query::{Handle, Query};
-use super::super::resume_policy::NewBackend;
-use super::super::session::{BACKEND, MigrationDeclined, Session, TurnOutcome};
-use super::super::table::SessionKey;
 use super::Worker;
 use crate::observe::Cause;
+use crate::relay::closing_queue::ClosingQueue;
+use crate::relay::inbox::WorkerCommand;
+use crate::relay::key::SessionKey;
+use crate::relay::phase::TurnOutcome;
+use crate::relay::query::Query;
+use crate::relay::resume_policy::NewBackend;
+use crate::relay::session::Session;
+use crate::relay::side::BACKEND;
+use crate::relay::websocket::close_frame::CloseFrame;
 
-impl<L: Send + 'static> Worker<L> {
-    /// Carries out what was asked. False: stop.
-    pub(super) fn handle_commands(&mut self, now: Instant) -> bool {
-        let mut go_on = true;
+impl Worker {
+    /// Carries out all commands that have come. False: stop.
+    pub fn handle_commands(&mut self, now: Instant) -> bool {
+        let tick = self.scratch.now;
+        let mut goes_on = true;
         for command in self.inbox.take() {
             match command {
                 WorkerCommand::Adopt(session) => self.adopt(*session, now),
-                WorkerCommand::Arrive(arrivals, socket, peer) => {
-                    self.arrive(&*arrivals, socket, peer, now);
+                WorkerCommand::Accepted(on_accept, socket, peer) => {
+                    self.begin_accepted(&*on_accept, socket, peer, now);
                 }
-                WorkerCommand::Listen(door) => self.listen(door),
-                WorkerCommand::Resume(number) => self.resume(number),
-                WorkerCommand::Unlisten { door, queued, done } => {
-                    self.unlisten(door, queued, now);
+                WorkerCommand::Listen(listener) => self.listen(listener),
+                WorkerCommand::ResumeAccept(number) => self.resume_accept(number),
+                WorkerCommand::Unlisten {
+                    listener,
+                    queued,
+                    done,
+                } => {
+                    self.unlisten(listener, queued, now);
                     // Whoever asked may have left.
                     let _ = done.send(());
                 }
-                WorkerCommand::Inquire(question) => self.answer(question, now),
-                WorkerCommand::Close(key, goodbye) => self.close(key, &goodbye, now),
-                WorkerCommand::Ping(key) => self.ping_backend(key, now),
-                WorkerCommand::Migrate(key, goodbye) => {
-                    self.end_by(key, now, |entry, tick| entry.migrate(&goodbye, tick));
+                WorkerCommand::Query(query) => self.answer(query, now),
+                WorkerCommand::Close(key, frame) => self.close(key, &frame, now),
+                WorkerCommand::PingBackend(key) => self.ping_backend(key, now),
+                WorkerCommand::Migrate(key, frame) => {
+                    self.command(key, now, |session| session.migrate(&frame, tick));
                 }
-                WorkerCommand::Judged(key, is_lost) => {
-                    self.end_by(key, now, |entry, _| entry.judged(is_lost));
+                WorkerCommand::LossJudged(key, is_lost) => {
+                    self.command(key, now, |session| session.take_verdict(is_lost));
                 }
-                WorkerCommand::Attach(key, successor) => self.attach(key, *successor, now),
-                WorkerCommand::Forsake(key) => self.end_by(key, now, Session::give_up_migration),
-                WorkerCommand::CloseAll(spread, goodbye) => {
-                    self.closing = Some(Closing::new(self.table.keys(), spread, goodbye, now));
+                WorkerCommand::Attach(key, backend) => self.attach(key, *backend, now),
+                WorkerCommand::GiveUpMigration(key) => {
+                    self.command(key, now, |session| session.give_up_migration(tick));
                 }
-                WorkerCommand::Stop => go_on = false,
+                WorkerCommand::CloseAll(spread, frame) => {
+                    let keys = self.table.keys();
+                    self.closing = Some(ClosingQueue::new(keys, spread, frame, now));
+                }
+                WorkerCommand::Stop => goes_on = false,
             }
         }
-        if !go_on {
-            self.end_all();
+        if !goes_on {
+            self.stop_all();
         }
-        go_on
+        goes_on
     }
 
-    fn answer(&mut self, question: Query, now: Instant) {
-        let goodbye = question.goodbye();
-        for key in question.ask(&mut self.table, self.scratch.now) {
-            if let Some(goodbye) = &goodbye {
-                self.close(key, goodbye, now);
+    fn answer(&mut self, query: Query, now: Instant) {
+        let frame = query.close_frame();
+        for key in query.run(&mut self.table, self.scratch.now) {
+            if let Some(frame) = &frame {
+                self.close(key, frame, now);
             }
         }
     }
 
-    pub(super) fn close_due(&mut self, now: Instant) {
-        while let Some((key, goodbye)) = self.closing.as_mut().and_then(|closing| closing.due(now))
-        {
-            self.close(key, &goodbye, now);
+    /// Ends the sessions that are due where all are to be ended.
+    pub fn close_due(&mut self, now: Instant) {
+        while let Some((key, frame)) = self.closing.as_mut().and_then(|closing| closing.due(now)) {
+            self.close(key, &frame, now);
         }
     }
 
-    /// Ends an entry, which may take a while where its ends are told. One that is gone is no more.
-    fn close(&mut self, key: SessionKey, goodbye: &CloseFrame, now: Instant) {
-        self.end_by(key, now, |entry, tick| entry.begin_close(goodbye, tick));
+    /// Ends a session, which may take a while where it is sent a Close.
+    fn close(&mut self, key: SessionKey, frame: &Arc<CloseFrame>, now: Instant) {
+        let tick = self.scratch.now;
+        self.command(key, now, |session| session.begin_close(frame, tick));
     }
 
-    /// The same by whatever way.
-    fn end_by(
+    /// Carries out a command to one session. One that is gone does nothing.
+    fn command(
         &mut self,
         key: SessionKey,
         now: Instant,
-        end: impl FnOnce(&mut Session<L>, Tick) -> TurnOutcome,
+        action: impl FnOnce(&mut Session) -> TurnOutcome,
     ) {
-        let tick = self.scratch.now;
-        let Some(entry) = self.table.entry(key) else {
-            return;
-        };
-        match catch_unwind(AssertUnwindSafe(|| end(entry, tick))) {
-            Ok(TurnOutcome::Ended) => self.remove(key),
-            Ok(_) => {
-                self.queue(key);
-                self.schedule_sweep(key, now);
-            }
-            Err(_) => self.end_panicked(key),
+        match self.guarded(key, |session, _| action(session)) {
+            Some(TurnOutcome::Ended(end)) => self.remove(key, end),
+            Some(_) => self.queue_and_schedule(key, now),
+            None => {}
         }
     }
 
     fn ping_backend(&mut self, key: SessionKey, now: Instant) {
-        self.end_by(key, now, Session::ping_backend);
         let tick = self.scratch.now;
-        if let Some(entry) = self.table.entry(key) {
+        self.command(key, now, |session| session.ping_backend(tick));
+        if let Some(session) = self.table.get(key) {
             // Its answer is awaited for less time than the sweep may sleep.
-            let due = entry.due_in(tick);
-            self.sweep.bring_forward(now, due);
+            let due = session.due_in(tick);
+            self.sweep.schedule(now, due);
         }
     }
 
-    /// Another backend for an entry. For one that is gone, or wants none, it is closed.
-    fn attach(&mut self, key: SessionKey, successor: NewBackend<L>, now: Instant) {
-        let scratch = &mut self.scratch;
-        let Some(entry) = self.table.entry(key) else {
+    /// Gives a session another backend. Where it is gone, or wants none, the backend is closed.
+    fn attach(&mut self, key: SessionKey, backend: NewBackend, now: Instant) {
+        let attached = self.guarded(key, |session, scratch| {
+            let attached = session.attach(backend, scratch);
+            attached.map(|()| session.leg(BACKEND).raw_fd())
+        });
+        let Some(Ok(fd)) = attached else {
             return;
         };
-        match catch_unwind(AssertUnwindSafe(|| entry.attach(successor, scratch))) {
-            Ok(Ok(())) => {}
-            Ok(Err(MigrationDeclined)) => return,
-            Err(_) => return self.end_panicked(key),
-        }
-        let fd = entry.leg(BACKEND).raw_fd();
         if let Err(error) = self.register(key, BACKEND, fd) {
             tracing::warn!(%error, "another backend cannot be watched; its connection is reset");
-            if let Some(entry) = self.table.entry(key) {
-                entry.reset();
-                entry.close(Cause::Error);
-            }
-            return self.remove(key);
+            return self.reset(key, Cause::Error);
         }
-        self.queue(key);
-        self.schedule_sweep(key, now);
+        self.queue_and_schedule(key, now);
     }
 
-    /// An entry's backend has ended it: whether that is a loss is asked.
-    pub(super) fn judge_loss(&mut self, key: SessionKey, now: Instant) {
-        self.ask(key, now, Session::judge_loss);
-    }
-
-    /// An entry has lost its backend: a search for another one begins.
-    pub(super) fn find_backend(&mut self, key: SessionKey, now: Instant) {
-        self.ask(key, now, Session::find_backend);
-    }
-
-    fn ask(&mut self, key: SessionKey, now: Instant, ask: impl FnOnce(&mut Session<L>, Handle)) {
-        let session = Handle {
-            worker: self.number,
-            key,
-        };
-        let Some(entry) = self.table.entry(key) else {
-            return;
-        };
-        // It is others' code that answers.
-        if catch_unwind(AssertUnwindSafe(|| ask(entry, session))).is_err() {
-            return self.end_panicked(key);
-        }
-        self.queue(key);
-        self.schedule_sweep(key, now);
-    }
-
-    fn end_all(&mut self) {
+    fn stop_all(&mut self) {
         for key in self.table.keys() {
-            self.end(key);
-        }
-    }
-
-    fn end(&mut self, key: SessionKey) {
-        if let Some(entry) = self.table.entry(key) {
-            entry.close(Cause::Stop);
-            self.remove(key);
+            if let Some(session) = self.table.get(key) {
+                let end = session.close(Cause::Stop);
+                self.remove(key, end);
+            }
         }
     }
 }

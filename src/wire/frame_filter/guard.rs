@@ -1,19 +1,21 @@
-//! A passage whose source is bounded: of a frame that is refused or breaks the protocol nothing passes, in any chunking.
-//! A header that has come in part is held until it is whole; payload never is. Of other passages a Close's header is.
+//! Filter of a source that is bounded: no part of a frame that is refused or breaks the protocol
+//! passes, in any chunking. A header that has come in part is held until it is whole; payload never
+//! is. Where the source is not bounded, only the header of a Close is held.
 
-use super::{CLOSE, Filtered, FrameFilter, is};
+use super::{CLOSE, Filtered, FrameFilter, Output, is};
 
 impl FrameFilter {
-    /// The same, with nothing of a refused or broken frame let by.
+    /// Adds that nothing of a refused or broken frame passes.
     pub const fn guarded(mut self) -> FrameFilter {
         self.is_guarded = true;
         self
     }
 
-    /// The header that is not whole, or is none, ends `bytes` or begins where `rest` does.
+    /// Holds the part of a header with which `bytes` end. Where the frames are lost, the bad header
+    /// begins where `rest` does.
     pub(super) fn guard(&mut self, bytes: &[u8], rest: &[u8]) -> Filtered {
-        if self.walker.lost().is_some() {
-            self.is_deaf = true;
+        if self.violation().is_some() {
+            self.output = Output::Discarding;
             return Filtered::Edited(bytes[..bytes.len() - rest.len()].to_vec());
         }
         let begun = self.walker.header_come().min(bytes.len());
@@ -21,49 +23,47 @@ impl FrameFilter {
             return Filtered::Whole;
         }
         let (before, part) = bytes.split_at(bytes.len() - begun);
-        self.edit().held.extend_from_slice(part);
+        self.edits().control.held.extend_from_slice(part);
         Filtered::Edited(before.to_vec())
     }
 
-    /// The part of a header with which `bytes` end is held where it is a Close's.
+    /// Holds the part of a header with which `bytes` end where it is a Close's.
     #[inline]
     pub(super) fn hold_close(&mut self, bytes: &[u8]) -> Filtered {
-        // The part of one that began in earlier bytes has passed, and its first byte is not among these.
+        // The part of one that began in earlier bytes has passed, and its first byte is not here.
         let begin = bytes.len().checked_sub(self.walker.header_come());
         let (before, part) = bytes.split_at(begin.unwrap_or(bytes.len()));
         if part.first().is_some_and(|first| is(*first, CLOSE)) {
-            self.edit().held.extend_from_slice(part);
+            self.edits().control.held.extend_from_slice(part);
             return Filtered::Edited(before.to_vec());
         }
         Filtered::Whole
     }
 
-    /// Lets nothing pass from the present header on, with which these bytes begin or not.
-    pub(super) fn refuse_held(&mut self, begins: bool) {
-        if std::mem::replace(&mut self.is_deaf, true) {
+    /// Lets nothing pass from the present header on, of which a part may have passed before.
+    pub(super) fn refuse_header(&mut self, begins_here: bool) {
+        if self.is_discarding() {
             return;
         }
-        let edit = self.edit.as_mut();
-        let held = edit.map(|edit| std::mem::take(&mut edit.held));
-        self.is_cut = !begins && held.is_none_or(|held| held.is_empty());
+        let edits = self.edits.as_mut();
+        let held = edits.map(|edits| std::mem::take(&mut edits.control.held));
+        let has_passed = !begins_here && held.is_none_or(|held| held.is_empty());
+        self.output = Output::without(has_passed);
     }
 
-    /// A header that has come in part is to be held.
-    pub(super) fn guards_header(&self) -> bool {
-        let drops = self.edit.as_deref().is_some_and(|edit| edit.drops_frame);
-        self.is_guarded && !drops
+    /// Whether a header that has come in part is to be held.
+    pub(super) fn holds_headers(&self) -> bool {
+        let edits = self.edits.as_deref();
+        self.is_guarded && !edits.is_some_and(|edits| edits.handover.drops_frame())
     }
 
-    /// What is held is a header that has become whole, of a frame that is not to be taken out.
+    /// Whether a whole header is held of a frame that is not to be taken out.
     pub(super) fn has_guarded_header(&self) -> bool {
-        let first = |edit: &super::FrameEdits| edit.held.first().copied();
+        let edits = self.edits.as_deref();
+        let first = edits.and_then(|edits| edits.control.held.first().copied());
         self.is_guarded
             && self.walker.header_come() == 0
-            && self
-                .edit
-                .as_deref()
-                .and_then(first)
-                .is_some_and(|first| !self.may_take(first))
+            && first.is_some_and(|first| !self.may_take_out(first))
     }
 }
 
@@ -109,8 +109,8 @@ mod tests {
         ]
     }
 
-    fn passed(passage: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
-        match passage.pass(bytes, |_| FrameAction::Pass) {
+    fn passed(filter: &mut FrameFilter, bytes: &[u8]) -> Vec<u8> {
+        match filter.pass(bytes, |_| FrameAction::Pass) {
             Filtered::Whole => bytes.to_vec(),
             Filtered::Edited(edited) => edited,
         }
@@ -121,54 +121,54 @@ mod tests {
         fn nothing_of_a_broken_frame_passes_in_any_chunking(
             before in whole_messages(), broken in broken(), behind: Vec<u8>, size in 1usize..40, pings: bool,
         ) {
-            let mut passage = FrameFilter::from_client().guarded();
+            let mut filter = FrameFilter::from_client().guarded();
             if pings {
-                passage.expect_pong(*b"awaited!");
+                filter.expect_pong(*b"awaited!");
             }
             let mut out = Vec::new();
             for chunk in [&before[..], &broken, &behind].concat().chunks(size) {
-                out.extend(passed(&mut passage, chunk));
+                out.extend(passed(&mut filter, chunk));
             }
             prop_assert_eq!(out, before);
-            prop_assert!(passage.lost().is_some() && passage.is_deaf() && !passage.is_cut());
+            prop_assert!(filter.violation().is_some() && filter.is_discarding() && !filter.is_truncated());
             let close = control::close(1001, "", ControlReader::Backend([1, 2, 3, 4]));
-            passage.insert_close(close.clone());
-            prop_assert_eq!(passage.take_insert(), Some(close));
+            filter.insert_close(close.clone());
+            prop_assert_eq!(filter.take_insert(), Some(close));
         }
 
         #[test]
         fn all_of_good_frames_passes_and_nothing_is_kept(stream in whole_messages(), size in 1usize..40) {
-            let mut passage = FrameFilter::from_client().guarded();
+            let mut filter = FrameFilter::from_client().guarded();
             let mut out = Vec::new();
             for chunk in stream.chunks(size) {
-                out.extend(passed(&mut passage, chunk));
+                out.extend(passed(&mut filter, chunk));
                 // Nobody waits for payload.
                 let mut walker = Walker::from_client();
-                let come = out.len() + passage.edit.as_ref().map_or(0, |edit| edit.held.len());
+                let come = out.len() + filter.edits.as_ref().map_or(0, |edits| edits.control.held.len());
                 prop_assert!(walker.walk(&stream[..come]).is_ok());
-                prop_assert!(!passage.holds() || walker.header_come() > 0);
+                prop_assert!(!filter.is_holding() || walker.header_come() > 0);
             }
             prop_assert_eq!(out, stream);
-            prop_assert!(passage.edit.is_none());
+            prop_assert!(filter.edits.is_none());
         }
 
         #[test]
         fn a_refused_frame_cuts_nothing_in_two(stream in whole_messages(), size in 1usize..20, limit in 0usize..12) {
-            let mut passage = FrameFilter::from_client().guarded();
+            let mut filter = FrameFilter::from_client().guarded();
             let (mut out, mut seen) = (Vec::new(), 0);
             for chunk in stream.chunks(size) {
                 let watch = |_: &_| {
                     seen += 1;
                     if seen > limit { FrameAction::Refuse } else { FrameAction::Pass }
                 };
-                match passage.pass(chunk, watch) {
+                match filter.pass(chunk, watch) {
                     Filtered::Whole => out.extend_from_slice(chunk),
                     Filtered::Edited(edited) => out.extend(edited),
                 }
             }
             let mut walker = Walker::from_client();
             prop_assert!(walker.walk(&out).is_ok() && walker.at_boundary());
-            prop_assert!(!passage.is_cut() && stream.starts_with(&out));
+            prop_assert!(!filter.is_truncated() && stream.starts_with(&out));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::world::{Went, World};
 impl World<'_> {
     pub fn describe(&self) -> String {
         let backends: Vec<_> = self.backends.iter().zip(&self.went).collect();
-        let told = backends.iter().map(|(peer, went)| {
+        let all = backends.iter().map(|(peer, went)| {
             let Peer {
                 messages,
                 close,
@@ -27,7 +27,7 @@ impl World<'_> {
             self.may_end,
             self.client.partial.as_ref().map(Vec::len),
             self.open_gap.is_some(),
-            told.collect::<Vec<_>>(),
+            all.collect::<Vec<_>>(),
             self.gaps.iter().map(|gap| gap.lost).collect::<Vec<_>>(),
         )
     }
@@ -48,7 +48,7 @@ impl World<'_> {
         self.judge_client();
     }
 
-    /// What came of the client's messages.
+    /// Judges the fate of the client's messages.
     pub fn judge_backends(&self) {
         let mut before: Option<u32> = None;
         let mut lost = LostMessages::AtMost(0);
@@ -80,7 +80,7 @@ impl World<'_> {
         }
     }
 
-    /// What came of the backends'.
+    /// Judges the fate of the backends' messages.
     pub fn judge_client(&self) {
         let mut heard = vec![0u32; self.backends.len()];
         let mut before = 0;

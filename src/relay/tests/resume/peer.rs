@@ -62,7 +62,7 @@ impl Wire {
     }
 }
 
-/// What a peer writes: a frame, and where its message stands behind it.
+/// A frame that a peer writes, and where its message stands behind it.
 pub struct Framed {
     pub bytes: Vec<u8>,
     pub leaves_open: bool,
@@ -130,22 +130,22 @@ pub enum Seen {
     Reset,
 }
 
-/// One outer end.
+/// An outer end.
 pub struct Peer {
     pub wire: Wire,
     pub is_client: bool,
     pub frames: VecDeque<Framed>,
-    /// Of the frame under way.
+    /// State of the frame under way.
     pub out: Vec<u8>,
     pub out_open: bool,
     pub out_ends: Option<u32>,
-    /// Behind what was written a message is open.
+    /// Whether a message is open behind the bytes that were written.
     pub is_open: bool,
     /// Messages begun, and ended, up to here.
     pub begun: Option<u32>,
     pub ended: Option<u32>,
     pub said_close: bool,
-    /// It closes its side behind its Close.
+    /// Whether it closes its side behind its Close.
     pub finished: bool,
     pub input: Vec<u8>,
     pub partial: Option<Vec<u8>>,
@@ -189,7 +189,7 @@ impl Peer {
         matches!(self.wire, Wire::Gone)
     }
 
-    /// It has written whole messages.
+    /// Whether it has written whole messages.
     pub fn is_whole(&self) -> bool {
         self.out.is_empty() && !self.is_open
     }
@@ -271,7 +271,7 @@ impl Peer {
         true
     }
 
-    /// One frame. What violates the protocol fails the test.
+    /// Reads a frame. A violation of the protocol fails the test.
     pub fn decode(&mut self) -> bool {
         let Some((&[first, second], rest)) = self.input.split_first_chunk() else {
             return false;

@@ -14,7 +14,7 @@ use super::peer::{Framed, Peer, Seen, Wire, message};
 
 pub const MAX_BACKENDS: usize = 6;
 
-/// What the relay has asked for.
+/// A search that the relay has begun.
 pub struct Sought {
     pub gone: LostBackend,
     pub stop: CancellationToken,
@@ -25,18 +25,18 @@ pub struct Asks {
     pub doubts: Sender<Handle>,
 }
 
-impl Migrator<Sender<()>> for Asks {
+impl Migrator for Asks {
     fn judge_loss(
         &self,
         session: Handle,
         _: &crate::config::Resume,
-        _: &Sender<()>,
+        _: &SessionGuards,
     ) -> Option<DropGuard> {
         self.doubts.send(session).unwrap();
         Some(CancellationToken::new().drop_guard())
     }
 
-    fn find_backend(self: Arc<Self>, gone: LostBackend, _: &mut Sender<()>) -> DropGuard {
+    fn find_backend(self: Arc<Self>, gone: LostBackend, _: &mut SessionGuards) -> DropGuard {
         let stop = CancellationToken::new();
         let sought = Sought {
             gone,
@@ -47,7 +47,7 @@ impl Migrator<Sender<()>> for Asks {
     }
 }
 
-/// What is known of a gap.
+/// A gap that is over.
 pub struct Past {
     pub lost: LostMessages,
     /// Messages of this number and above were begun in it.
@@ -57,7 +57,7 @@ pub struct Past {
 /// How a backend went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Went {
-    /// It is there, or went as it was asked to.
+    /// The backend is there, or went as it was asked to.
     Asked,
     Orderly,
     Reset,
@@ -77,21 +77,18 @@ pub struct World<'a> {
     pub open_gap: Option<Sought>,
     /// The relay's handle for it.
     pub session: Handle,
-    pub lease: Receiver<()>,
+    pub lease: SessionEnd,
     pub settle: Duration,
-    /// It may end for a reason.
+    /// A reason for which the session may end.
     pub may_end: Option<&'static str>,
     pub next: u32,
-    pub is_relieved: bool,
+    pub is_migrating: bool,
     pub is_tight: bool,
     pub has_tls: bool,
 }
 
 pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (SocketHandoff, Wire) {
-    let (outer, inner) = match is_tight {
-        true => tight_pair(),
-        false => pair(),
-    };
+    let (outer, inner) = if is_tight { tight_pair() } else { pair() };
     if has_tls && rng.bool() {
         let version = if rng.bool() { &TLS12 } else { &TLS13 };
         let (leg, client) = tls_leg_over((outer, inner), version, usize::MAX, early);
@@ -100,7 +97,7 @@ pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (Sock
     (raw(inner, early), Wire::Raw(outer))
 }
 
-/// What a backend says; its number is in each of its messages.
+/// Messages of a backend; its number is in each of its messages.
 pub fn speech(rng: &mut Rng, backend: usize) -> VecDeque<Framed> {
     let count = rng.u32(..12);
     let messages = (0..count).flat_map(|number| {
@@ -133,22 +130,23 @@ impl<'a> World<'a> {
         let (client, client_wire) = wire(&mut rng, is_tight, has_tls, &[]);
         let (backend, backend_wire) = wire(&mut rng, is_tight, has_tls, &[]);
         let max_buffer = if rng.u8(..8) == 0 { 2000 } else { 16 << 20 };
-        let settle = match rng.bool() {
-            true => LONG,
-            false => Duration::from_millis(10),
+        let settle = if rng.bool() {
+            LONG
+        } else {
+            Duration::from_millis(10)
         };
-        let (held, lease) = channel::<()>();
+        let (guards, lease) = guards();
         let address = crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap());
         bench.relay.adopt(NewSession {
             client,
             backend,
-            policy: policy(),
+            limits: policy(),
             framing: Framing::WebSocket(FramePolicy::default()),
             connecting: false,
             record: ConnectionRecord::new(&bench.counters, address),
-            lease: held,
-            origin: None,
-            resumption: Some(Box::new(ResumePolicy {
+            guards,
+            connect_handler: None,
+            resume_policy: Some(Box::new(ResumePolicy {
                 settings: Arc::new(crate::config::Resume {
                     on: crate::config::ResumeOn {
                         drain: true,
@@ -163,7 +161,7 @@ impl<'a> World<'a> {
                     timeout: LONG,
                     header: "evenkeel-resume".into(),
                 }),
-                seeker: Arc::new(Asks {
+                migrator: Arc::new(Asks {
                     losses,
                     doubts: asked,
                 }),
@@ -189,7 +187,7 @@ impl<'a> World<'a> {
             may_end: None,
             settle,
             next: 0,
-            is_relieved: false,
+            is_migrating: false,
             is_tight,
             has_tls,
             rng,
@@ -200,7 +198,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// One more message of the client.
+    /// Adds a message of the client.
     pub fn compose(&mut self) {
         let length = lengths(&mut self.rng);
         let frames = message(&mut self.rng, self.next, length, true);
@@ -260,14 +258,14 @@ impl<'a> World<'a> {
         let (leg, wire) = wire(&mut self.rng, self.is_tight, self.has_tls, &early);
         let said = Peer::new(wire, false);
         peer.wire = said.wire;
-        self.is_relieved = false;
+        self.is_migrating = false;
         self.backends.push(peer);
         self.went.push(Went::Asked);
         self.bench.relay.attach(
             sought.gone.session,
             NewBackend {
                 leg,
-                seat: Box::new(|_, _| {}),
+                install: Box::new(|_, _| {}),
             },
         );
     }
@@ -289,7 +287,7 @@ impl<'a> World<'a> {
                 let codes = [1001, 1012, 1013, 1001, 1012, 1000];
                 let mut code = codes[self.rng.usize(..codes.len())];
                 // It would look like the answer to the Close of ours that it crosses.
-                if [1000, goodbye().code].contains(&code) && self.is_relieved {
+                if [1000, close_frame().code].contains(&code) && self.is_migrating {
                     code = 1001;
                 }
                 if code == 1000 {
@@ -306,12 +304,13 @@ impl<'a> World<'a> {
                 if !self.backend().is_whole() {
                     self.may_end = Some("relieved within a message");
                 }
-                self.may_end = self.may_end.or(match self.backend().frames.is_empty() {
-                    true => None,
-                    false => Some("relieved, and answers within a message"),
+                self.may_end = self.may_end.or(if self.backend().frames.is_empty() {
+                    None
+                } else {
+                    Some("relieved, and answers within a message")
                 });
-                self.is_relieved = true;
-                self.bench.relay.migrate(self.session, &goodbye());
+                self.is_migrating = true;
+                self.bench.relay.migrate(self.session, &close_frame());
             }
             36 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("forsaken");
@@ -319,7 +318,7 @@ impl<'a> World<'a> {
             }
             37 if self.rng.u8(..20) == 0 => {
                 self.may_end = Some("parted");
-                self.bench.relay.close_one(self.session, &goodbye());
+                self.bench.relay.close_one(self.session, &close_frame());
             }
             38 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("the client is reset");
@@ -408,7 +407,7 @@ impl<'a> World<'a> {
         }
         self.client.wire = Wire::Gone;
         let begun = Instant::now();
-        while self.lease.try_recv() == Err(TryRecvError::Empty) {
+        while !self.lease.has_come() {
             assert!(begun.elapsed() < LONG, "it never ends: {}", self.describe());
             self.go_on();
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::target::backend_filter;
 use crate::pool::{Backend, Pool};
 use crate::proxy::Relay;
-use crate::relay::SessionInfo;
+use crate::relay::{SessionInfo, SessionState};
 
 /// Plan of a rebalance; at most what it says is done.
 #[derive(Debug, Clone)]
@@ -37,11 +37,11 @@ impl RebalancePlan {
 
     /// Sessions of a backend that may be moved, the quietest last; and how many are leaving.
     pub async fn movable(&self, backend: &Backend, relay: &Relay) -> (Vec<SessionInfo>, u64) {
-        let is_leaving = |one: &SessionInfo| one.is_parting || one.is_changing;
+        let is_leaving = |one: &SessionInfo| one.state != SessionState::Relaying;
         let mut sessions = relay.list_all(backend_filter(backend)).await;
         let leaving = sessions.iter().filter(|one| is_leaving(one)).count() as u64;
         sessions.retain(|one| {
-            !is_leaving(one) && one.age >= self.min_age && (one.is_told || self.untold)
+            !is_leaving(one) && one.age >= self.min_age && (one.takes_close_frame || self.untold)
         });
         sessions.sort_by_key(|one| one.idle);
         (sessions, leaving)

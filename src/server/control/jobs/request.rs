@@ -9,7 +9,7 @@ use super::target::JobTarget;
 use crate::base::rate::Rate;
 use crate::config;
 use crate::proxy::Relay;
-use crate::relay::{CloseFrame, Filter, SessionInfo};
+use crate::relay::{CloseFrame, Filter, SessionInfo, SessionState};
 
 /// Request for a job.
 #[derive(Debug, Clone)]
@@ -99,15 +99,14 @@ impl JobRequest {
 }
 
 impl JobAction {
-    /// Whether `session` is meant: it is not being ended already, and the action is for it. A
-    /// session between two backends goes on with the next one, unless it is closed.
+    /// Whether the action is for `session`. A session that changes its backend goes on with the
+    /// next one, unless it is closed; one that is closing needs nothing.
     pub(super) fn applies_to(self, session: &SessionInfo) -> bool {
-        let applies = match self {
-            JobAction::Close => true,
-            JobAction::MoveOrClose => !session.is_changing,
-            JobAction::Move => session.is_resumable && !session.is_changing,
-        };
-        applies && !session.is_parting
+        match self {
+            JobAction::Close => session.state != SessionState::Closing,
+            JobAction::MoveOrClose => session.state == SessionState::Relaying,
+            JobAction::Move => session.is_resumable && session.state == SessionState::Relaying,
+        }
     }
 
     pub(super) fn apply(self, relay: &Relay, session: &SessionInfo, close: &Arc<CloseFrame>) {

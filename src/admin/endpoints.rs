@@ -1,0 +1,215 @@
+//! Endpoints of the admin side, which follow the reloads of the server.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use super::api::Api;
+use super::endpoint::{BACKLOG, HttpEndpoint};
+use super::guard::EndpointGuard;
+use super::refusals::RefusalTotals;
+use crate::config::{Bind, Config, FileRights};
+use crate::net::{self, BindError, Bound, Overlap};
+use crate::server::{Commit, ReloadParticipant, Server};
+
+/// Endpoints of `[admin]` and `[metrics]`, where they are configured.
+pub struct AdminServer {
+    server: Weak<Server>,
+    runtime: Handle,
+    bound: Arc<Mutex<Endpoints>>,
+    refused: Arc<RefusalTotals>,
+}
+
+#[derive(Default)]
+struct Endpoints {
+    admin: Option<HttpEndpoint>,
+    metrics: Option<HttpEndpoint>,
+}
+
+/// Effect of a reload on one endpoint.
+enum EndpointChange {
+    Keep(EndpointGuard, FileRights),
+    Open {
+        configured: Bind,
+        bound: Arc<Bound>,
+        guard: EndpointGuard,
+    },
+    Close,
+}
+
+impl AdminServer {
+    /// Attaches the endpoints to a prepared server. They are bound when it opens, all or nothing
+    /// with its listeners.
+    pub fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
+        let admin = Arc::new(AdminServer {
+            server: Arc::downgrade(server),
+            runtime: server.control_runtime(),
+            bound: Arc::default(),
+            refused: Arc::default(),
+        });
+        server.add_participant(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
+        admin
+    }
+
+    /// Real address of `[admin]`, where there is one.
+    pub fn local(&self) -> Option<Bind> {
+        self.endpoints()
+            .admin
+            .as_ref()
+            .map(|endpoint| endpoint.local.clone())
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
+        lock(&self.bound)
+    }
+
+    fn prepare_admin(&self, config: &Config) -> Result<EndpointChange, String> {
+        let Some(admin) = &config.admin else {
+            return Ok(EndpointChange::Close);
+        };
+        let guard = |local: &Bind| EndpointGuard::load(admin, local);
+        let endpoints = self.endpoints();
+        prepare("admin", (&admin.bind, &admin.file), &endpoints.admin, guard)
+    }
+
+    fn prepare_metrics(&self, config: &Config) -> Result<EndpointChange, String> {
+        let Some(metrics) = &config.metrics else {
+            return Ok(EndpointChange::Close);
+        };
+        let guard = |_: &Bind| Ok(EndpointGuard::metrics(metrics));
+        let endpoints = self.endpoints();
+        let bind = (&metrics.bind, &metrics.file);
+        prepare("metrics", bind, &endpoints.metrics, guard)
+    }
+}
+
+/// Prepares one endpoint: keeps the one that is bound to that address, or binds it.
+fn prepare(
+    what: &str,
+    (bind, rights): (&Bind, &FileRights),
+    present: &Option<HttpEndpoint>,
+    guard: impl Fn(&Bind) -> Result<EndpointGuard, String>,
+) -> Result<EndpointChange, String> {
+    if let Some(present) = present.as_ref().filter(|one| one.configured == *bind) {
+        let guard = guard(&present.local)?;
+        return Ok(EndpointChange::Keep(guard, rights.clone()));
+    }
+    let failed = |error: BindError| format!("{what}: {error}");
+    let beside = overlapping(present, bind);
+    let (bound, overlap) = match bind {
+        Bind::Tcp(address) if !beside.is_empty() => {
+            let overlap = Overlap::bind(*address, BACKLOG, &beside).map_err(failed)?;
+            (Arc::clone(overlap.bound()), Some(overlap))
+        }
+        bind => {
+            let bound = net::bind_with(bind, BACKLOG, rights).map_err(failed)?;
+            (Arc::new(bound), None)
+        }
+    };
+    let guard = guard(bound.local())?;
+    if let Some(overlap) = overlap {
+        overlap.listen().map_err(failed)?;
+    }
+    Ok(EndpointChange::Open {
+        configured: bind.clone(),
+        bound,
+        guard,
+    })
+}
+
+/// Returns the socket of an endpoint, if it overlaps with the address.
+fn overlapping(present: &Option<HttpEndpoint>, bind: &Bind) -> Vec<Arc<Bound>> {
+    let bound = present.as_ref().and_then(HttpEndpoint::bound);
+    let bound = bound.filter(|bound| bound.local().overlaps(bind));
+    bound.into_iter().collect()
+}
+
+/// Says why an endpoint could not be bound to its new address.
+fn preview(what: &str, bind: &Bind, present: &Option<HttpEndpoint>) -> Option<String> {
+    let Bind::Tcp(address) = bind else {
+        return None;
+    };
+    if present.as_ref().is_some_and(|one| one.configured == *bind) {
+        return None;
+    }
+    let tried = Overlap::bind(*address, BACKLOG, &overlapping(present, bind));
+    Some(format!("{what}: {}", tried.err()?))
+}
+
+impl ReloadParticipant for AdminServer {
+    fn prepare(&self, config: &Config) -> Result<Commit, String> {
+        let (admin, metrics) = (self.prepare_admin(config)?, self.prepare_metrics(config)?);
+        let (bound, runtime) = (Arc::clone(&self.bound), self.runtime.clone());
+        let (server, refused) = (Weak::clone(&self.server), Arc::clone(&self.refused));
+        Ok(Box::new(move || {
+            let mut bound = lock(&bound);
+            admin.take("admin", &mut bound.admin, &runtime, (&server, &refused));
+            metrics.take("metrics", &mut bound.metrics, &runtime, (&server, &refused));
+        }))
+    }
+
+    fn preview(&self, config: &Config) -> Vec<String> {
+        let endpoints = self.endpoints();
+        let admin = config.admin.iter();
+        let admin = admin.filter_map(|one| preview("admin", &one.bind, &endpoints.admin));
+        let metrics = config.metrics.iter();
+        let metrics = metrics.filter_map(|one| preview("metrics", &one.bind, &endpoints.metrics));
+        admin.chain(metrics).collect()
+    }
+}
+
+impl EndpointChange {
+    fn take(
+        self,
+        what: &str,
+        present: &mut Option<HttpEndpoint>,
+        runtime: &Handle,
+        (server, refused): (&Weak<Server>, &Arc<RefusalTotals>),
+    ) {
+        match (self, present.as_ref()) {
+            (EndpointChange::Keep(guard, rights), Some(endpoint)) => {
+                follow_tls(server, &guard);
+                endpoint.update(guard);
+                let set = endpoint.bound().map(|bound| bound.set_rights(&rights));
+                if let Some(Err(error)) = set {
+                    warn!(listener = what, %error, "owner and mode of the socket's file cannot be set");
+                }
+            }
+            (
+                EndpointChange::Open {
+                    configured,
+                    bound,
+                    guard,
+                },
+                _,
+            ) => {
+                follow_tls(server, &guard);
+                info!(listener = what, address = %bound.local(), "listening");
+                let next = HttpEndpoint::start(
+                    runtime,
+                    configured,
+                    bound,
+                    guard,
+                    Api::new(Weak::clone(server), Arc::clone(refused)),
+                );
+                if let Some(before) = present.replace(next) {
+                    before.leave(runtime);
+                }
+            }
+            (EndpointChange::Close | EndpointChange::Keep(..), _) => *present = None,
+        }
+    }
+}
+
+/// Lets the server renew the certificate of the endpoint as those of the listeners.
+fn follow_tls(server: &Weak<Server>, guard: &EndpointGuard) {
+    if let (Some(server), Some(terminator)) = (server.upgrade(), guard.tls()) {
+        server.watch_tls(terminator);
+    }
+}
+
+/// Locks the endpoints. Nothing panics while the lock is held, and they would still be whole.
+fn lock(endpoints: &Mutex<Endpoints>) -> MutexGuard<'_, Endpoints> {
+    endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,204 @@
+//! Operations on backends and listeners: `ready`, `drain`, `maint` and `weight`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tracing::info;
+
+use super::body::{ApiBody, EmptyBody, read_json};
+use super::drain::{DrainBody, DrainRequest};
+use super::reply::{ApiError, Reply, json};
+use super::route::{BackendPath, ListenerAction};
+use super::{jobs, snapshot};
+use crate::base::units::parse_duration;
+use crate::pool::{Backend, OperatorState, Pool};
+use crate::server::jobs::{Job, JobTarget};
+use crate::server::{ListenerStatus, Server};
+
+/// Limit of drains that wait at once: each holds a connection of the endpoint.
+pub(super) const MAX_WAITERS: usize = 32;
+/// Longest `wait`; a script that wants more asks again.
+pub const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// Highest weight, as in the configuration.
+pub const MAX_WEIGHT: u16 = 256;
+
+/// Operations of one endpoint.
+pub(super) struct Operations {
+    /// Permits of those that wait until their target is empty.
+    waiters: Semaphore,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightBody {
+    /// `null`: the configured weight. The member is required: an empty body changes nothing.
+    #[serde(deserialize_with = "Option::deserialize")]
+    weight: Option<u16>,
+}
+
+/// Query and body of an operation.
+pub(super) struct Parameters<'a, B> {
+    pub query: Option<&'a str>,
+    pub body: B,
+}
+
+impl Operations {
+    pub fn new() -> Operations {
+        let waiters = Semaphore::new(MAX_WAITERS);
+        Operations { waiters }
+    }
+
+    pub async fn operate_backend(
+        &self,
+        server: &Server,
+        path: &BackendPath,
+        state: OperatorState,
+        parameters: Parameters<'_, impl ApiBody>,
+    ) -> Result<Reply, ApiError> {
+        let wait = parse_wait(parameters.query, state != OperatorState::Ready)?;
+        let (pool, backend) = find_backend(server, path)?;
+        let request = if state == OperatorState::Drain {
+            let body: DrainBody = read_json(parameters.body).await?;
+            body.decode(pool.settings().drain.as_ref())?
+        } else {
+            read_json::<EmptyBody>(parameters.body).await?;
+            DrainRequest::Default(None)
+        };
+        info!(pool = %pool.name(), backend = %backend.name(), to = %state, "operator sets the state");
+        server.set_operator(&backend, state);
+        let target = JobTarget::Backend(Arc::clone(&backend));
+        let job = self.apply(server, target, request, wait).await?;
+        let view = snapshot::operated(&pool, &backend, job.as_deref());
+        Ok(json(StatusCode::OK, &view))
+    }
+
+    pub async fn operate_listener(
+        &self,
+        server: &Server,
+        name: &str,
+        action: ListenerAction,
+        parameters: Parameters<'_, impl ApiBody>,
+    ) -> Result<Reply, ApiError> {
+        let is_drain = action == ListenerAction::Drain;
+        let wait = parse_wait(parameters.query, is_drain)?;
+        let request = if is_drain {
+            let body: DrainBody = read_json(parameters.body).await?;
+            body.decode(None)?
+        } else {
+            read_json::<EmptyBody>(parameters.body).await?;
+            DrainRequest::Default(None)
+        };
+        let status = drain_listener(server, name, is_drain)?;
+        let target = JobTarget::Listener(Arc::clone(&status.counters));
+        let job = self.apply(server, target, request, wait).await?;
+        let view = snapshot::operated_listener(&status, job.as_deref());
+        Ok(json(StatusCode::OK, &view))
+    }
+
+    /// Applies a drain, and waits at most `wait` until the target is empty.
+    async fn apply(
+        &self,
+        server: &Server,
+        target: JobTarget,
+        request: DrainRequest,
+        wait: Option<Duration>,
+    ) -> Result<Option<Arc<Job>>, ApiError> {
+        let job = jobs::apply_drain(server, target.clone(), request).await?;
+        if let Some(wait) = wait {
+            let busy = |_| {
+                let message = format!(
+                    "the state is set, but {MAX_WAITERS} requests are waiting already; ask without wait"
+                );
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+            };
+            let _permit = self.waiters.try_acquire().map_err(busy)?;
+            let _ = timeout(wait, target.emptied()).await;
+        }
+        Ok(job)
+    }
+}
+
+fn drain_listener(server: &Server, name: &str, drain: bool) -> Result<ListenerStatus, ApiError> {
+    if let Some(status) = server.drain_listener(name, drain) {
+        info!(listener = name, drain, "operator sets the state");
+        return Ok(status);
+    }
+    let all = server.listeners();
+    let names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    if names.contains(&name) {
+        let message = "the server is stopping";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
+    let names = names.join(", ");
+    let message = format!("no listener {name:?}; there are: {names}");
+    Err(ApiError::not_found(message))
+}
+
+pub(super) async fn set_weight(
+    server: &Server,
+    path: &BackendPath,
+    body: impl ApiBody,
+) -> Result<Reply, ApiError> {
+    let (pool, backend) = find_backend(server, path)?;
+    let WeightBody { weight } = read_json(body).await?;
+    if weight.is_some_and(|weight| weight > MAX_WEIGHT) {
+        return Err(ApiError::bad_request(format!(
+            "weight must be 0..={MAX_WEIGHT}, or null for the configured one"
+        )));
+    }
+    let shown = weight.map_or("configured".to_owned(), |weight| weight.to_string());
+    info!(pool = %pool.name(), backend = %backend.name(), weight = shown, "operator sets the weight");
+    backend.set_weight(weight);
+    let job = server.jobs().of(&JobTarget::Backend(Arc::clone(&backend)));
+    let view = snapshot::operated(&pool, &backend, job.as_deref());
+    Ok(json(StatusCode::OK, &view))
+}
+
+pub(super) fn find_pool(server: &Server, name: &str) -> Result<Arc<Pool>, ApiError> {
+    server.pool(name).ok_or_else(|| {
+        let pools = server.pools();
+        let names: Vec<&str> = pools.iter().map(|pool| &**pool.name()).collect();
+        ApiError::not_found(format!("no pool {name:?}; there are: {}", names.join(", ")))
+    })
+}
+
+pub(super) fn find_backend(
+    server: &Server,
+    path: &BackendPath,
+) -> Result<(Arc<Pool>, Arc<Backend>), ApiError> {
+    let pool = find_pool(server, &path.pool)?;
+    let backend = pool.backend(&path.backend).ok_or_else(|| {
+        let backends: Vec<_> = pool.backends().into_iter().chain(pool.retired()).collect();
+        let names: Vec<&str> = backends.iter().map(|backend| &**backend.name()).collect();
+        let message = format!(
+            "no backend {:?} in pool {:?}; there are: {}",
+            path.backend,
+            path.pool,
+            names.join(", ")
+        );
+        ApiError::not_found(message)
+    })?;
+    Ok((pool, backend))
+}
+
+/// Parses `wait=60s`, which only a drain or maint may have; anything else is an error, not ignored.
+fn parse_wait(query: Option<&str>, is_allowed: bool) -> Result<Option<Duration>, ApiError> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Ok(None);
+    };
+    let parse = || {
+        let value = query.strip_prefix("wait=").filter(|_| is_allowed)?;
+        let text = percent_decode_str(value).decode_utf8().ok()?;
+        parse_duration(&text).ok().filter(|&wait| wait <= MAX_WAIT)
+    };
+    parse().map(Some).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "query {query:?} is not understood; allowed: wait=DURATION, at most 1h, with drain or maint"
+        ))
+    })
+}

@@ -1,0 +1,43 @@
+//! Counts of the connections and requests that the endpoints refused.
+
+use crate::observe::{Metric, counters};
+
+/// Refusals of both endpoints: each of them shows all.
+#[derive(Debug, Default)]
+pub(super) struct RefusalTotals {
+    pub admin: EndpointRefusals,
+    pub metrics: EndpointRefusals,
+}
+
+counters! {
+    /// Refusals of one endpoint.
+    pub struct EndpointRefusals {}
+
+    /// Values of [`EndpointRefusals`] at one moment.
+    pub struct EndpointValues {
+        /// Connections refused by `allow` or `deny`
+        denied = Metric::counter("endpoint_refused_connections")
+            .label("reason", "denied")
+            .help("Connections and requests to [admin] and [metrics] that were refused"),
+        /// Silent connections closed in favour of others
+        silent = Metric::counter("endpoint_refused_connections").label("reason", "silent"),
+        /// Requests whose token does not permit them
+        forbidden = Metric::counter("endpoint_refused_connections").label("reason", "forbidden"),
+    }
+}
+
+impl Default for EndpointRefusals {
+    fn default() -> EndpointRefusals {
+        EndpointRefusals::zero()
+    }
+}
+
+impl RefusalTotals {
+    /// Reads the counters of each endpoint, by its name.
+    pub fn values(&self) -> [(&'static str, EndpointValues); 2] {
+        [
+            ("admin", self.admin.values()),
+            ("metrics", self.metrics.values()),
+        ]
+    }
+}

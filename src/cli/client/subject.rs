@@ -1,0 +1,81 @@
+//! Backend or listener that a command acts on.
+
+use std::time::Duration;
+
+use percent_encoding::utf8_percent_encode;
+
+use super::arguments::{BackendArgument, SubjectArguments};
+use super::ask::{SEGMENT, connections};
+use crate::base::units::format_duration;
+use crate::cli::failure::CommandError;
+
+/// Subject of an operation.
+pub enum Subject {
+    Backend(BackendArgument),
+    Listener(String),
+}
+
+impl SubjectArguments {
+    pub fn subject(self) -> Result<Subject, CommandError> {
+        match (self.backend, self.listener) {
+            (Some(backend), None) => Ok(Subject::Backend(backend)),
+            (None, Some(listener)) => Ok(Subject::Listener(listener)),
+            // The command line has refused it.
+            _ => Err(CommandError::Other("POOL/BACKEND or --listener".to_owned())),
+        }
+    }
+}
+
+impl Subject {
+    pub fn path(&self, operation: &str, wait: Option<Duration>) -> String {
+        let query = wait
+            .map(|wait| format!("?wait={}", format_duration(wait)))
+            .unwrap_or_default();
+        format!("{}/{operation}{query}", self.base())
+    }
+
+    /// Path of the subject itself.
+    pub fn base(&self) -> String {
+        let encoded = |name| utf8_percent_encode(name, SEGMENT);
+        match self {
+            Subject::Backend(BackendArgument { pool, backend }) => {
+                let (pool, backend) = (encoded(pool), encoded(backend));
+                format!("/api/v1/pools/{pool}/backends/{backend}")
+            }
+            Subject::Listener(name) => format!("/api/v1/listeners/{}", encoded(name)),
+        }
+    }
+
+    /// Name in the target of a job.
+    pub fn name(&self) -> String {
+        match self {
+            Subject::Backend(BackendArgument { pool, backend }) => format!("{pool}/{backend}"),
+            Subject::Listener(name) => format!("listener {name}"),
+        }
+    }
+
+    /// Failure of a wait that ended with `live` connections left.
+    pub fn not_empty(&self, live: u64, wait: Duration) -> CommandError {
+        let name = self.name();
+        let wait = format_duration(wait);
+        CommandError::Other(format!("{name}: {} left after {wait}", connections(live)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_in_the_path() {
+        let name: BackendArgument = "chat/unix:/run/a b.sock".parse().unwrap();
+        assert_eq!(
+            Subject::Backend(name).path("drain", Some(Duration::from_secs(60))),
+            "/api/v1/pools/chat/backends/unix:%2Frun%2Fa%20b.sock/drain?wait=1m"
+        );
+        assert_eq!(
+            Subject::Listener("a/b".to_owned()).path("ready", None),
+            "/api/v1/listeners/a%2Fb/ready"
+        );
+    }
+}

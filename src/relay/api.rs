@@ -1,0 +1,280 @@
+//! The handle of the relay plane: all that others ask of it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::accept::{OnAccept, OpenListener};
+use super::filter::Filter;
+use super::inbox::{Inbox, WorkerCommand};
+use super::info::SessionInfo;
+use super::key::{Handle, SessionKey};
+use super::listener::RelayListener;
+use super::new_session::NewSession;
+use super::query::{Cursor, MAX_PAGE, Query, QueryAction, TablePage};
+use super::resume_policy::NewBackend;
+use super::websocket::close_frame::CloseFrame;
+use super::workers::Workers;
+use super::{leg, pipe, worker};
+use crate::net::fds;
+
+/// The relay plane's handle: its workers.
+pub struct Relay {
+    workers: Arc<Workers>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    listeners: AtomicU32,
+}
+
+/// Start, limits and end.
+impl Relay {
+    /// Starts the relay threads; `workers` 0 = one per core the process may use. For `max_held` see
+    /// [`Relay::set_max_held`].
+    ///
+    /// # Errors
+    /// The kernel refused an epoll, an eventfd or a thread.
+    pub fn start(workers: usize, max_held: usize) -> io::Result<Arc<Self>> {
+        let count = worker_count(workers);
+        leg::prepare()?;
+        let ready = (0..count)
+            .map(|_| worker::prepare())
+            .collect::<io::Result<Vec<_>>>()?;
+        let workers = Arc::new(Workers {
+            inboxes: ready.iter().map(|one| Arc::clone(&one.inbox)).collect(),
+            live: AtomicU64::new(0),
+            emptied: Notify::new(),
+            max_held: Arc::new(AtomicUsize::new(max_held / count)),
+            pipes: pipe::pipes_per_worker(fds::limit(), count),
+        });
+        let relay = Arc::new(Self {
+            workers: Arc::clone(&workers),
+            threads: Mutex::default(),
+            listeners: AtomicU32::new(0),
+        });
+        for (number, one) in ready.into_iter().enumerate() {
+            match one.start(number, Arc::clone(&workers)) {
+                Ok(thread) => relay.threads().push(thread),
+                Err(error) => {
+                    relay.shutdown();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(relay)
+    }
+
+    /// Bounds the bytes that the sessions together hold for peers that do not take them. At that
+    /// limit nothing more is read for a peer that has not taken everything before it.
+    pub fn set_max_held(&self, bytes: usize) {
+        let share = bytes / self.workers.inboxes.len();
+        self.workers.max_held.store(share, Ordering::Relaxed);
+    }
+
+    /// Sessions adopted and not ended.
+    pub fn live(&self) -> u64 {
+        self.workers.live.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that sessions hold for peers that do not take them.
+    pub fn held_bytes(&self) -> u64 {
+        let held = |inbox: &Arc<Inbox>| inbox.held_bytes.load(Ordering::Relaxed) as u64;
+        self.workers.inboxes.iter().map(held).sum()
+    }
+
+    /// Returns once no session is left.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.workers.emptied.notified();
+            tokio::pin!(emptied);
+            // Listening before looking: an end in between is not missed.
+            emptied.as_mut().enable();
+            if self.live() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Ends every session at once and joins the threads.
+    pub fn shutdown(&self) {
+        for inbox in &self.workers.inboxes {
+            inbox.send(WorkerCommand::Stop);
+        }
+        for thread in self.threads().drain(..) {
+            // A worker that panicked has nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// New sessions.
+impl Relay {
+    /// Takes a session over.
+    pub fn adopt(&self, session: NewSession) {
+        let worker = self.workers.lighter_of_two();
+        self.workers.count(worker);
+        worker.send(WorkerCommand::Adopt(Box::new(session)));
+    }
+
+    /// Accepts from a listening socket from now on. `socket` is a duplicate in no epoll.
+    pub fn listen(&self, socket: OwnedFd, on_accept: Arc<dyn OnAccept>) -> RelayListener {
+        let number = self.listeners.fetch_add(1, Ordering::Relaxed) & SessionKey::GENERATION_MASK;
+        let worker = number as usize % self.workers.inboxes.len();
+        let inbox = Arc::clone(&self.workers.inboxes[worker]);
+        let listener = OpenListener::new(number, socket, on_accept);
+        inbox.send(WorkerCommand::Listen(listener));
+        RelayListener::new(number, inbox)
+    }
+}
+
+/// Single sessions. A command to a session that is gone does nothing.
+impl Relay {
+    /// Ends a session; a WebSocket is sent the Close.
+    pub fn close_one(&self, session: Handle, frame: &Arc<CloseFrame>) {
+        self.send(session, |key| WorkerCommand::Close(key, Arc::clone(frame)));
+    }
+
+    /// Takes a session from its backend: another one takes it where it is resumable, or else it is
+    /// ended, and a WebSocket sent the Close.
+    pub fn migrate(&self, session: Handle, frame: &Arc<CloseFrame>) {
+        self.send(session, |key| {
+            WorkerCommand::Migrate(key, Arc::clone(frame))
+        });
+    }
+
+    /// Pings the backend of a session, which ends when it does not answer in time. Nothing to one
+    /// without pings.
+    pub fn ping_backend(&self, session: Handle) {
+        self.send(session, WorkerCommand::PingBackend);
+    }
+
+    /// Tells whether the backend that ended a session without a Close is lost to it.
+    pub fn judged(&self, session: Handle, is_lost: bool) {
+        self.send(session, |key| WorkerCommand::LossJudged(key, is_lost));
+    }
+
+    /// Gives a session that has lost its backend another one. If the session is gone meanwhile, the
+    /// socket is closed.
+    pub fn attach(&self, session: Handle, backend: NewBackend) {
+        self.send(session, |key| WorkerCommand::Attach(key, Box::new(backend)));
+    }
+
+    /// Ends a session for which there is no other backend.
+    pub fn give_up_migration(&self, session: Handle) {
+        self.send(session, WorkerCommand::GiveUpMigration);
+    }
+
+    fn send(&self, session: Handle, command: impl FnOnce(SessionKey) -> WorkerCommand) {
+        if let Some(inbox) = self.workers.inboxes.get(session.worker as usize) {
+            inbox.send(command(session.key));
+        }
+    }
+}
+
+/// Many sessions.
+impl Relay {
+    /// Ends every present session, and any adopted later, one by one, evenly over `spread`;
+    /// WebSockets are sent the Close.
+    pub fn close_all_within(&self, spread: Duration, frame: &Arc<CloseFrame>) {
+        for inbox in &self.workers.inboxes {
+            inbox.send(WorkerCommand::CloseAll(spread, Arc::clone(frame)));
+        }
+    }
+
+    /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
+    pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> TablePage {
+        self.query(filter, from, limit, QueryAction::Describe).await
+    }
+
+    /// Names every connection that matches.
+    pub async fn list_all(&self, filter: Filter) -> Vec<SessionInfo> {
+        self.query_all(filter, QueryAction::Name).await
+    }
+
+    /// Brings the byte counters of listeners and backends up to date: bytes that live connections
+    /// have moved since the latest sweep are in their records only.
+    pub async fn tally(&self) {
+        self.query_all(Filter::default(), QueryAction::Tally).await;
+    }
+
+    /// Ends every connection that matches; how many there were. WebSockets are sent the Close.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest open.
+    pub async fn close(&self, filter: Filter, frame: &Arc<CloseFrame>) -> u64 {
+        let action = QueryAction::Close(Arc::clone(frame));
+        self.query_all(filter, action).await.len() as u64
+    }
+
+    async fn query_all(&self, filter: Filter, action: QueryAction) -> Vec<SessionInfo> {
+        let mut found = Vec::new();
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            let page = self.query(filter.clone(), cursor, MAX_PAGE, action.clone());
+            let page = page.await;
+            found.extend(page.sessions);
+            from = page.next;
+        }
+        found
+    }
+
+    async fn query(
+        &self,
+        filter: Filter,
+        from: Cursor,
+        limit: usize,
+        action: QueryAction,
+    ) -> TablePage {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let filter = Arc::new(filter);
+        let mut page = TablePage::default();
+        let mut at = from;
+        while let Some(inbox) = self.workers.inboxes.get(at.worker as usize) {
+            let (reply, replied) = oneshot::channel();
+            inbox.send(WorkerCommand::Query(Query {
+                filter: Arc::clone(&filter),
+                from: at.slot,
+                limit: limit - page.len(),
+                worker: at.worker,
+                action: action.clone(),
+                reply,
+            }));
+            // A worker that has stopped has no connections.
+            let reply = replied.await.unwrap_or_default();
+            page.connections.extend(reply.connections);
+            page.sessions.extend(reply.sessions);
+            at = match reply.next {
+                Some(slot) => Cursor { slot, ..at },
+                None => at.next_worker(),
+            };
+            if page.len() >= limit {
+                break;
+            }
+        }
+        let is_more = (at.worker as usize) < self.workers.inboxes.len();
+        page.next = is_more.then_some(at);
+        page
+    }
+}
+
+/// Descriptors that the relay's pipes take at most, beside its sessions' own.
+pub fn pipe_descriptors(workers: usize) -> u64 {
+    let count = worker_count(workers);
+    (count * pipe::pipes_per_worker(fds::limit(), count) * 2) as u64
+}
+
+/// 0 = one worker per core the process may use.
+fn worker_count(workers: usize) -> usize {
+    match workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
