@@ -301,7 +301,6 @@ pub(super) fn status(listening: &Listening, state: ListenerState) -> ListenerSta
         protocol: snapshot.config.protocol,
         state,
         counters: Arc::clone(listening.counters()),
-        server_names: tls.map_or_else(Vec::new, |tls| tls.server_names()),
         certificates: tls.map_or_else(Vec::new, |tls| tls.certificates()),
         certificate_error: tls.and_then(|tls| tls.error()),
     }

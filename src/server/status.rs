@@ -46,8 +46,6 @@ pub struct ListenerStatus {
     pub protocol: Protocol,
     pub state: ListenerState,
     pub counters: Arc<ListenerCounters>,
-    /// Names that the certificates cover, sorted; empty unless TLS is terminated here.
-    pub server_names: Vec<String>,
     /// Certificates in use, in the order of the file.
     pub certificates: Vec<CertificateFacts>,
     /// Error of the TLS files on disk, if they cannot be used as they are now.

@@ -52,7 +52,7 @@ impl Running {
         let file = folder.path().join("balancer.toml");
         std::fs::write(&file, unwatched(text)).unwrap();
         let config = config::parse(&unwatched(text), &file).unwrap();
-        let server = start(&config, ConfigSource::File(file)).await.unwrap();
+        let server = start(&config, ConfigSource(file)).await.unwrap();
         Running { server, folder }
     }
 
@@ -187,7 +187,7 @@ async fn a_renewed_certificate_is_a_change_and_the_socket_stays() {
     assert_eq!(shown(changes), ["listener a: certificates renewed"]);
     assert_eq!(running.address("a"), address);
     let status = &running.server.listeners()[0];
-    assert_eq!(status.server_names, ["a.example"]);
+    assert_eq!(status.certificates[0].names, ["a.example"]);
     assert_eq!(
         status.certificates[0].cert,
         running.folder.path().join("a.pem")
@@ -332,7 +332,7 @@ async fn a_start_that_fails_names_the_listener_and_frees_what_it_bound() {
     let text = unwatched(&(listener("a", &address, "") + POOL));
     let file = PathBuf::from("embedded.toml");
     let config = config::parse(&text, &file).unwrap();
-    let started = start(&config, ConfigSource::Text { text, file }).await;
+    let started = start(&config, ConfigSource(file)).await;
     let error = started.err().unwrap().to_string();
     assert_eq!(error, format!("listener a: bind {address}: address in use"));
 }
@@ -343,9 +343,7 @@ async fn a_watched_file_is_followed_and_watching_can_be_turned_off_by_it() {
     let file = folder.path().join("balancer.toml");
     std::fs::write(&file, one("a")).unwrap();
     let config = config::parse(&one("a"), &file).unwrap();
-    let server = start(&config, ConfigSource::File(file.clone()))
-        .await
-        .unwrap();
+    let server = start(&config, ConfigSource(file.clone())).await.unwrap();
     let mut watching = server.watching.subscribe();
     assert!(*watching.borrow_and_update());
     std::fs::write(&file, unwatched(&one("b"))).unwrap();

@@ -5,17 +5,9 @@ use std::path::{Path, PathBuf};
 /// Bytes shown of the line before a bad byte.
 const SHOWN: usize = 40;
 
-/// The origin of a configuration; a reload reads it again.
+/// The file of a configuration; a reload reads it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfigSource {
-    File(PathBuf),
-    /// Embedded, for the demo and for tests. `file` is the name used in messages and the base of
-    /// relative paths.
-    Text {
-        text: String,
-        file: PathBuf,
-    },
-}
+pub struct ConfigSource(pub PathBuf);
 
 /// The file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,25 +32,19 @@ enum ReadError {
 }
 
 impl ConfigSource {
-    /// The name used in messages.
     pub fn file(&self) -> &Path {
-        match self {
-            ConfigSource::File(file) | ConfigSource::Text { file, .. } => file,
-        }
+        &self.0
     }
 
-    /// The present text. Blocks on file I/O.
+    /// Reads the present text. Blocks on file I/O.
     ///
     /// # Errors
     /// The file cannot be read or is not UTF-8.
     pub fn read(&self) -> Result<String, SourceError> {
-        match self {
-            ConfigSource::Text { text, .. } => Ok(text.clone()),
-            ConfigSource::File(file) => read(file).map_err(|source| SourceError {
-                file: file.clone(),
-                source,
-            }),
-        }
+        read(&self.0).map_err(|source| SourceError {
+            file: self.0.clone(),
+            source,
+        })
     }
 }
 

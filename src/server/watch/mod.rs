@@ -15,15 +15,12 @@ use std::sync::Arc;
 use self::config_file::ConfigFile;
 use self::tls_files::TlsFiles;
 use self::watcher::watch;
-use super::reload::source::ConfigSource;
 use super::state::Server;
 
 /// Starts to watch the files; ends with the server.
 pub(super) fn start(server: &Arc<Server>) {
-    if let ConfigSource::File(file) = server.source() {
-        let file = file.clone();
-        watch(server, move || ConfigFile::new(file.clone()));
-    }
+    let file = server.source().file().to_owned();
+    watch(server, move || ConfigFile::new(file.clone()));
     let committed = server.committed.subscribe();
     watch(server, move || TlsFiles::new(committed.clone()));
     expiry::watch(server);
