@@ -1,13 +1,14 @@
-//! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a WebSocket
-//! whose frames are followed.
+//! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a
+//! WebSocket whose frames are followed.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel::admission::{Limits, ListenerAdmission};
+use evenkeel::admission::{ConnectionPermit, Limits, ListenerAdmission};
 use evenkeel::balance::{Maglev, Nodes, Picker, RoundRobin, bytes_hash};
 use evenkeel::observe::{Journal, ListenerCounters};
 use evenkeel::proxy::ListenerSnapshot;
@@ -151,8 +152,25 @@ fn frames(criterion: &mut Criterion) {
     });
 }
 
-/// A listener with these keys, and its door-keeper.
-fn door(keys: &str) -> (ListenerAdmission, ListenerSnapshot) {
+/// A listener with these keys, and its admission.
+struct Door {
+    limits: Arc<Limits>,
+    admission: ListenerAdmission,
+    listener: ListenerSnapshot,
+}
+
+impl Door {
+    /// Lets in a connection, as a relay thread does.
+    fn admit(&self, number: u32) -> Option<ConnectionPermit> {
+        self.limits.reserve_anyway();
+        let rules = self.listener.admission();
+        self.admission
+            .admit(None, rules, address(number), false)
+            .ok()
+    }
+}
+
+fn door(keys: &str) -> Door {
     let text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\npool = \"p\"\n{keys}\n\
          [pool.p]\nbackend = [{{ address = \"127.0.0.1:1\" }}]\n"
@@ -161,9 +179,13 @@ fn door(keys: &str) -> (ListenerAdmission, ListenerSnapshot) {
         .unwrap_or_else(|errors| panic!("{errors}"));
     let journal = Journal::new(&config.access_log).expect("a journal");
     let counters = ListenerCounters::new("l", &journal);
-    let rules = ListenerSnapshot::build(&config.listeners[0], &BTreeMap::new()).expect("rules");
-    let admissions = ListenerAdmission::new(&Limits::new(&config.global, 0), &counters);
-    (admissions, rules)
+    let limits = Limits::new(&config.global, 0);
+    Door {
+        admission: ListenerAdmission::new(&limits, &counters),
+        listener: ListenerSnapshot::build(&config.listeners[0], &BTreeMap::new())
+            .expect("a listener"),
+        limits,
+    }
 }
 
 fn address(number: u32) -> Option<IpAddr> {
@@ -183,16 +205,12 @@ fn source_table(criterion: &mut Criterion) {
         ("a flood, nothing remembered", both, u32::MAX),
         ("a flood, all remembered", slow, u32::MAX),
     ] {
-        let (admissions, rules) = door(keys);
+        let door = door(keys);
         let mut number = 0u32;
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 number = number.wrapping_add(1) % sources;
-                black_box(
-                    admissions
-                        .admit(rules.admission(), address(number), false)
-                        .is_ok(),
-                )
+                black_box(door.admit(number).is_some())
             });
         });
     }
@@ -200,38 +218,26 @@ fn source_table(criterion: &mut Criterion) {
         let networks: Vec<_> = (0..count)
             .filter_map(|number| Some(format!("\"{}/24\"", address(number)?)))
             .collect();
-        let (admissions, rules) = door(&format!("deny = [{}]", networks.join(", ")));
+        let door = door(&format!("deny = [{}]", networks.join(", ")));
         let mut number = 0u32;
         group.bench_function(format!("a list of {count} networks"), |bencher| {
             bencher.iter(|| {
                 number = number.wrapping_add(1);
-                black_box(
-                    admissions
-                        .admit(rules.admission(), address(number), false)
-                        .is_ok(),
-                )
+                black_box(door.admit(number).is_some())
             });
         });
     }
     // Those that are held keep their places, so that a newcomer finds none.
-    let (admissions, rules) = door(both);
+    let door = door(both);
 
     let held: Vec<_> = (0..200_000)
-        .filter_map(|number| {
-            admissions
-                .admit(rules.admission(), address(number), false)
-                .ok()
-        })
+        .filter_map(|number| door.admit(number))
         .collect();
     let mut number = 1_000_000u32;
     group.bench_function("a full table of live sources", |bencher| {
         bencher.iter(|| {
             number = number.wrapping_add(1);
-            black_box(
-                admissions
-                    .admit(rules.admission(), address(number), false)
-                    .is_ok(),
-            )
+            black_box(door.admit(number).is_some())
         });
     });
     drop(held);

@@ -287,8 +287,8 @@ pub struct ConnectionsView {
     pub live: u64,
 }
 
-/// Connection of a listing; what is not known is `null`. `sni`, `host` and `path` come from the client, and
-/// may hold any character.
+/// Connection of a listing; what is not known is `null`. `sni`, `host` and `path` come from the
+/// client, and may hold any character.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionView {
     /// As in the access log.

@@ -1,4 +1,5 @@
-//! `allow` and `deny`, compiled: prefix tries, so that a list of 100,000 networks costs a connection no more than one of ten.
+//! `allow` and `deny`, compiled: prefix tries, so that a list of 100,000 networks costs a
+//! connection no more than one of ten.
 
 use std::net::IpAddr;
 
@@ -7,11 +8,11 @@ use prefix_trie::joint::set::JointPrefixSet;
 
 use crate::config::{Access, Trusted};
 
-/// Who may come in.
+/// Compiled rules for who may come in.
 pub struct AccessList {
     /// `None`: everybody.
     allow: Option<ClientList>,
-    /// Wins.
+    /// Wins over `allow`.
     deny: ClientList,
 }
 
@@ -30,7 +31,7 @@ impl AccessList {
         }
     }
 
-    /// `None` is a client without an address: that of a unix socket.
+    /// Whether a client is let in; `None` is one without an address, on a unix socket.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         let allowed = self.allow.as_ref();
         !self.deny.cover(client) && allowed.is_none_or(|allow| allow.cover(client))
@@ -124,9 +125,10 @@ mod tests {
             near in any::<prop::sample::Index>(), v4: [u8; 4], inside: bool,
         ) {
             let all: Vec<_> = allow.iter().chain(&deny).collect();
-            let client = match inside && !all.is_empty() {
-                true => near.get(&all).addr(),
-                false => IpAddr::from(v4),
+            let client = if inside && !all.is_empty() {
+                near.get(&all).addr()
+            } else {
+                IpAddr::from(v4)
             }.to_canonical();
             let trusted = |list: &[IpNet]| list.iter().copied().map(Trusted::network).collect();
             let access = AccessList::new(&Access { allow: trusted(&allow), deny: trusted(&deny) });

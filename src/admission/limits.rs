@@ -1,34 +1,36 @@
-//! How many connections the process takes: the file-descriptor budget, `global.max_connections`, and the cap on
-//! connections in set-up. At a limit accepting pauses; nothing spins, and the admin endpoint keeps its reserve.
+//! The limits of the process: its file descriptors, `global.max_connections`,
+//! `max_setup_connections`, `max_connection_rate` and `max_memory`. At a limit accepting pauses;
+//! nothing spins, and the admin endpoint keeps its reserve of descriptors.
+//!
+//! Connections are counted here and uncounted by the permits that stand for them (`permits`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
-use super::listener::{ListenerPermit, SourcePermit};
 use super::memory::MemoryBound;
 use super::silence::SilentConnections;
 use crate::base::rate::Bucket;
-use crate::base::silence_queue::SilentId;
-use crate::base::source_prefix::SourcePrefix;
 use crate::config::{Global, Rate};
 use crate::net::fds;
 
-/// Descriptors kept free for what is not bounded otherwise: listeners (they are bound after the budget is made), each
-/// with one accepted connection that waits for a place, discovery's queries, log and configuration files.
+/// Descriptors kept free for what is not bounded otherwise: listeners (they are bound after the
+/// budget is made), each with one accepted connection that waits for a permit, discovery's queries,
+/// log and configuration files.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// The reserve takes at most this part of a small descriptor limit: the proxied connections are what it is for.
+/// The reserve takes at most this part of a small descriptor limit: that is for proxied
+/// connections.
 const MAX_RESERVE_DIVISOR: u64 = 4;
-/// A proxied connection has two legs.
+/// Descriptors of a proxied connection: it has two legs.
 const FDS_PER_CONNECTION: u64 = 2;
-/// Where no limit can be read.
+/// Assumed where no limit can be read.
 const FALLBACK_FD_LIMIT: u64 = 1024;
 
-/// Everything beside the data path at its own bounds at once: the admin and the metrics endpoint, checks, the rest.
+/// Descriptors of everything beside the data path at its own bounds at once: the admin and the
+/// metrics endpoint, checks, the rest.
 const FULL_RESERVE: u64 =
     2 * fds::MAX_ENDPOINT_CONNECTIONS as u64 + fds::MAX_PARALLEL_CHECKS as u64 + OTHER_DESCRIPTORS;
 
@@ -37,29 +39,31 @@ fn reserve(fd_limit: u64) -> u64 {
     FULL_RESERVE.min(fd_limit / MAX_RESERVE_DIVISOR)
 }
 
+/// The process's limits, and what counts for them.
 #[derive(Debug)]
 pub struct Limits {
     fd_limit: u64,
-    /// What the descriptors allow.
+    /// Connections that the descriptors allow.
     budget: u64,
     max_connections: AtomicU64,
     max_setup: AtomicU64,
     live: AtomicU64,
     in_setup: AtomicU64,
-    /// Of all that is accepted.
+    /// Bounds all that is accepted.
     max_rate: ArcSwapOption<Rate>,
     accepted: Bucket,
     epoch: Instant,
     freed: Notify,
-    silent: SilentConnections,
-    /// The limit that silent ones left for last: `max_connections`, else `max_setup_connections`.
-    left_for_live: AtomicBool,
+    pub(super) silent: SilentConnections,
+    /// The limit for which a silent connection was evicted last: `max_connections`, else
+    /// `max_setup_connections`.
+    evicted_for_live: AtomicBool,
     memory: MemoryBound,
 }
 
 impl Limits {
-    /// Raises the soft descriptor limit to the hard one and computes the budget from what is open already.
-    /// `relay_descriptors` are those that the relay takes beside its sessions' own.
+    /// Raises the soft descriptor limit to the hard one and computes the budget from what is open
+    /// already. `relay_descriptors` are those that the relay takes beside its sessions' own.
     pub fn new(global: &Global, relay_descriptors: u64) -> Arc<Self> {
         let fd_limit = fds::raise_limit().unwrap_or_else(|error| {
             tracing::warn!(%error, "file descriptor limit cannot be raised");
@@ -106,7 +110,7 @@ impl Limits {
             epoch: Instant::now(),
             freed: Notify::new(),
             silent: SilentConnections::default(),
-            left_for_live: AtomicBool::new(false),
+            evicted_for_live: AtomicBool::new(false),
             memory: MemoryBound::default(),
         }
     }
@@ -158,97 +162,18 @@ impl Limits {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Of these, not yet routed.
+    /// Client connections that are not yet routed.
     pub fn in_setup(&self) -> u64 {
         self.in_setup.load(Ordering::Relaxed)
     }
 
-    /// Waits until another connection may be accepted; a silent one leaves its place for it.
-    ///
-    /// # Cancel safety
-    /// Takes nothing; may be dropped at any time.
-    pub async fn room(&self) {
-        self.until(|| self.has_room().then_some(())).await;
-    }
-
-    /// Counts one accepted connection, once there is room.
-    ///
-    /// # Cancel safety
-    /// Takes nothing until it is done.
-    pub async fn enter(self: &Arc<Self>) -> SetupPermit {
-        self.until(|| self.try_slot()).await
-    }
-
-    /// Waits until no connection is left.
-    ///
-    /// # Cancel safety
-    /// Takes nothing; may be dropped at any time.
-    pub async fn emptied(&self) {
-        let is_empty = || (self.live() == 0).then_some(());
-        self.look_until(is_empty, || None).await;
-    }
-
-    /// Looks again whenever a place is freed, until there is what is looked for.
-    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
-        // Over the rate nobody has to leave for the next one to come.
-        let wait = || match self.rate_wait() {
-            Duration::ZERO => self.make_room(),
-            wait => Some(wait),
-        };
-        self.look_until(look, wait).await
-    }
-
-    /// Tells a silent connection to leave where a limit lets nobody in. How long until there is one
-    /// that may be told, or no time where no limit is in the way.
-    fn make_room(&self) -> Option<Duration> {
-        let (live, setup) = (
-            self.max_connections(),
-            self.max_setup.load(Ordering::Relaxed),
-        );
-        let is_full = self.live() >= live;
-        if !is_full && self.in_setup() < setup {
-            return Some(Duration::ZERO);
-        }
-        self.left_for_live.store(is_full, Ordering::Relaxed);
-        self.silent.evict(setup.min(live), Instant::now())
-    }
-
-    /// The limit, by its key, for which a silent connection was told to leave last.
-    pub(super) fn left_for(&self) -> &'static str {
-        match self.left_for_live.load(Ordering::Relaxed) {
-            true => "max_connections",
-            false => "max_setup_connections",
-        }
-    }
-
-    /// Looks again whenever a place is freed, or after the time that `wait` gives.
-    async fn look_until<T>(
-        &self,
-        look: impl Fn() -> Option<T>,
-        wait: impl Fn() -> Option<Duration>,
-    ) -> T {
-        loop {
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            // Listening before looking: a place freed in between is not missed.
-            freed.as_mut().enable();
-            if let Some(found) = look() {
-                return found;
-            }
-            match wait() {
-                None => freed.await,
-                Some(wait) => {
-                    let _ = tokio::time::timeout(wait, freed).await;
-                }
-            }
-        }
-    }
-
+    /// Whether a connection may enter set-up.
     pub fn has_room(&self) -> bool {
-        self.has_room_to_reserve() && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
+        self.has_connection_room() && self.in_setup() < self.max_setup.load(Ordering::Relaxed)
     }
 
-    fn has_room_to_reserve(&self) -> bool {
+    /// Whether a connection that needs no set-up may be accepted.
+    pub(super) fn has_connection_room(&self) -> bool {
         self.live() < self.max_connections() && self.rate_wait().is_zero()
     }
 
@@ -263,12 +188,12 @@ impl Limits {
         }
     }
 
-    /// Time since these limits were made: the clock of all buckets.
+    /// Time since these limits were made: the clock of all rates.
     pub(super) fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
 
-    /// How long the rate lets nobody in; zero: it does.
+    /// Time for which the rate lets no connection in.
     fn rate_wait(&self) -> Duration {
         let rate = self.max_rate.load();
         rate.as_ref().map_or(Duration::ZERO, |rate| {
@@ -283,11 +208,21 @@ impl Limits {
             .is_none_or(|rate| self.accepted.take(**rate, self.now()))
     }
 
-    /// Counts one whether there is room or not.
-    fn owe_rate(&self) {
-        if let Some(rate) = &*self.max_rate.load() {
-            self.accepted.owe(**rate, self.now());
-        }
+    /// Waits until a connection may enter set-up; a silent one is evicted for it.
+    ///
+    /// # Cancel safety
+    /// Takes nothing; may be dropped at any time.
+    pub async fn room(&self) {
+        self.until(|| self.has_room().then_some(())).await;
+    }
+
+    /// Waits until a connection that needs no set-up may be accepted.
+    ///
+    /// # Cancel safety
+    /// Takes nothing; may be dropped at any time.
+    pub(crate) async fn connection_room(&self) {
+        let has_room = || self.has_connection_room().then_some(());
+        self.until(has_room).await;
     }
 
     /// Waits until any connection ends.
@@ -295,32 +230,99 @@ impl Limits {
         self.freed.notified().await;
     }
 
-    /// Counts one accepted connection, whether there is room or not.
-    pub fn slot(self: &Arc<Self>) -> SetupPermit {
-        self.owe_rate();
-        self.live.fetch_add(1, Ordering::Relaxed);
-        self.in_setup.fetch_add(1, Ordering::Relaxed);
-        self.counted()
+    /// Waits until no connection is left.
+    ///
+    /// # Cancel safety
+    /// Takes nothing; may be dropped at any time.
+    pub async fn emptied(&self) {
+        let is_empty = || (self.live() == 0).then_some(());
+        self.look_until(is_empty, || None).await;
     }
 
-    /// Listeners ask at the same time, so each count is compared and raised in one step.
-    fn try_slot(self: &Arc<Self>) -> Option<SetupPermit> {
-        if !raise(&self.live, self.max_connections()) {
-            return None;
+    /// Asks `look` whenever a connection ends, until it gives something.
+    pub(super) async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
+        // Above the rate an eviction would not let the next one in.
+        let wait = || match self.rate_wait() {
+            Duration::ZERO => self.make_room(),
+            wait => Some(wait),
+        };
+        self.look_until(look, wait).await
+    }
+
+    /// Evicts a silent connection where a limit is reached. Returns how long it takes until one
+    /// may be evicted, zero where no limit is in the way, `None` where none is silent.
+    fn make_room(&self) -> Option<Duration> {
+        let (live, setup) = (
+            self.max_connections(),
+            self.max_setup.load(Ordering::Relaxed),
+        );
+        let is_full = self.live() >= live;
+        if !is_full && self.in_setup() < setup {
+            return Some(Duration::ZERO);
         }
+        self.evicted_for_live.store(is_full, Ordering::Relaxed);
+        self.silent.evict(setup.min(live), Instant::now())
+    }
+
+    /// The limit, by its key, for which a silent connection was evicted last.
+    pub(super) fn evicted_for(&self) -> &'static str {
+        if self.evicted_for_live.load(Ordering::Relaxed) {
+            "max_connections"
+        } else {
+            "max_setup_connections"
+        }
+    }
+
+    /// Asks `look` whenever a connection ends, and after the time that `wait` gives.
+    async fn look_until<T>(
+        &self,
+        look: impl Fn() -> Option<T>,
+        wait: impl Fn() -> Option<Duration>,
+    ) -> T {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Listening before looking: a connection that ends in between is not missed.
+            freed.as_mut().enable();
+            if let Some(found) = look() {
+                return found;
+            }
+            match wait() {
+                None => freed.await,
+                Some(wait) => {
+                    let _ = tokio::time::timeout(wait, freed).await;
+                }
+            }
+        }
+    }
+
+    /// Counts a connection that enters set-up; false where there is no room. Listeners ask at the
+    /// same time, so each count is compared and raised in one step.
+    pub(super) fn try_enter(&self) -> bool {
         if !raise(&self.in_setup, self.max_setup.load(Ordering::Relaxed)) {
-            self.live.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return false;
         }
-        if !self.take_rate() {
-            self.live.fetch_sub(1, Ordering::Relaxed);
+        let is_counted = self.reserve();
+        if !is_counted {
             self.in_setup.fetch_sub(1, Ordering::Relaxed);
-            return None;
         }
-        Some(self.counted())
+        is_counted
     }
 
-    /// Counts one connection that needs no set-up, if there is room; [`Place::reserved`] makes it a place.
+    /// Counts a connection that enters set-up, whether there is room or not.
+    pub(super) fn enter(&self) {
+        self.in_setup.fetch_add(1, Ordering::Relaxed);
+        self.reserve_anyway();
+    }
+
+    /// Uncounts a connection that has left set-up; the process still counts it.
+    pub(super) fn leave_setup(&self) {
+        self.in_setup.fetch_sub(1, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    /// Counts a connection that is about to be accepted and needs no set-up; false where there is
+    /// no room. [`ListenerAdmission::admit`](super::ListenerAdmission::admit) makes it a permit.
     pub(crate) fn reserve(&self) -> bool {
         if !raise(&self.live, self.max_connections()) {
             return false;
@@ -332,13 +334,15 @@ impl Limits {
         has_room
     }
 
-    /// Counts one such connection whether there is room or not.
-    pub(crate) fn reserve_anyway(&self) {
-        self.owe_rate();
+    /// Counts such a connection whether there is room or not.
+    pub fn reserve_anyway(&self) {
+        if let Some(rate) = &*self.max_rate.load() {
+            self.accepted.owe(**rate, self.now());
+        }
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The connection that was counted did not come.
+    /// Uncounts a reserved connection that did not come.
     pub(crate) fn unreserve(&self) {
         if let Some(rate) = &*self.max_rate.load() {
             self.accepted.give_back(**rate);
@@ -346,29 +350,10 @@ impl Limits {
         self.release();
     }
 
-    /// A connection that was counted has ended.
-    pub(crate) fn release(&self) {
+    /// Uncounts a connection that has ended.
+    pub(super) fn release(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
         self.freed.notify_waiters();
-    }
-
-    /// Waits until a connection that needs no set-up may be accepted.
-    ///
-    /// # Cancel safety
-    /// Takes nothing; may be dropped at any time.
-    pub(crate) async fn room_to_reserve(&self) {
-        self.until(|| self.has_room_to_reserve().then_some(()))
-            .await;
-    }
-
-    fn counted(self: &Arc<Self>) -> SetupPermit {
-        SetupPermit {
-            limits: Arc::clone(self),
-            in_setup: AtomicBool::new(true),
-            admitted: OnceLock::new(),
-            silent: Mutex::new(None),
-            leave: CancellationToken::new(),
-        }
     }
 }
 
@@ -380,119 +365,10 @@ fn raise(count: &AtomicU64, max: u64) -> bool {
         .is_ok()
 }
 
-/// The place of one client connection that has left set-up, for the hours it lasts; dropping it frees the place.
-#[derive(Debug)]
-pub struct ConnectionPermit(ListenerPermit);
-
-// A live connection holds one for hours.
-const _: () = assert!(size_of::<ConnectionPermit>() == size_of::<usize>());
-
-impl ConnectionPermit {
-    /// Of a connection that the process has counted already.
-    pub(crate) fn reserved(admitted: ListenerPermit) -> Self {
-        Self(admitted)
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.0.limits().release();
-    }
-}
-
-/// One client connection's place from accept on; dropping it frees the place.
-#[derive(Debug)]
-pub struct SetupPermit {
-    limits: Arc<Limits>,
-    in_setup: AtomicBool,
-    /// Its count at its listener and its source, once these are known.
-    admitted: OnceLock<ListenerPermit>,
-    /// While set-up waits for a word of its client.
-    silent: Mutex<Option<SilentId>>,
-    /// Cancelled when it is to leave its place.
-    leave: CancellationToken,
-}
-
-impl SetupPermit {
-    /// Set-up waits for the client, which counts for `source`.
-    pub(crate) fn fall_silent(&self, source: SourcePrefix) {
-        self.speak();
-        let silents = &self.limits.silent;
-        *self.silent() = Some(silents.enter(source, &self.leave, Instant::now()));
-    }
-
-    /// Set-up waits for the client no more, or not at the moment.
-    pub(crate) fn speak(&self) {
-        if let Some(silent) = self.silent().take() {
-            self.limits.silent.leave(silent);
-        }
-    }
-
-    /// Waits until the connection has to leave its place in set-up.
-    ///
-    /// # Cancel safety
-    /// Takes nothing.
-    pub(crate) async fn evicted(&self) {
-        self.leave.cancelled().await;
-        // It was routed meanwhile.
-        if !self.in_setup.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// It had to leave its place.
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.leave.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
-    }
-
-    fn silent(&self) -> MutexGuard<'_, Option<SilentId>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The listener lets the connection in, and counts it. Only the first one counts.
-    pub(crate) fn admit(&self, admitted: ListenerPermit) {
-        let _ = self.admitted.set(admitted);
-    }
-
-    /// The place of the session that this connection becomes: the slot is about to be dropped.
-    pub fn place(&self) -> ConnectionPermit {
-        self.place_of(None)
-    }
-
-    /// As [`Slot::place`], of a session that counts for another source than the connection has.
-    pub(crate) fn place_of(&self, source: Option<SourcePermit>) -> ConnectionPermit {
-        self.limits.live.fetch_add(1, Ordering::Relaxed);
-        ConnectionPermit(match (source, self.admitted.get()) {
-            (Some(source), _) => ListenerPermit::of(source),
-            (None, Some(admitted)) => admitted.again(),
-            (None, None) => ListenerPermit::unlimited(&self.limits),
-        })
-    }
-
-    /// The connection is routed and has left set-up: whatever waits from here on waits for one pool, and must not
-    /// keep other pools' clients out. What a pool lets wait is bounded by its `max_queue`. Connections in connect tries
-    /// need no bound of their own: each holds a lease, which counts for its backend's `max_connections`, and no more
-    /// descriptors than the session it is to become, which the process's connection budget has room for; it ends
-    /// within `connect_timeout` for each try.
-    pub fn adopted(&self) {
-        if self.in_setup.swap(false, Ordering::Relaxed) {
-            self.speak();
-            self.limits.in_setup.fetch_sub(1, Ordering::Relaxed);
-            self.limits.freed.notify_waiters();
-        }
-    }
-}
-
-impl Drop for SetupPermit {
-    fn drop(&mut self) {
-        self.adopted();
-        self.limits.release();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::SetupPermit;
 
     fn limits(max_connections: u64, max_setup: usize) -> Arc<Limits> {
         Limits::new(
@@ -517,9 +393,9 @@ mod tests {
     #[tokio::test]
     async fn accepting_goes_on_when_a_connection_ends() {
         let limits = limits(1, 10);
-        let slot = limits.slot();
+        let permit = SetupPermit::acquire_anyway(&limits);
         assert!(!limits.has_room());
-        let (_, ()) = tokio::join!(async { drop(slot) }, limits.room());
+        let (_, ()) = tokio::join!(async { drop(permit) }, limits.room());
         assert_eq!(limits.live(), 0);
     }
 
@@ -532,16 +408,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn listeners_that_ask_at_once_get_no_place_more_than_there_are() {
+    async fn listeners_that_ask_at_once_get_no_permit_more_than_there_are() {
         let limits = limits(3, 2);
-        let first = limits.enter().await;
-        let second = limits.enter().await;
-        assert!(limits.try_slot().is_none(), "set-up is full");
-        first.adopted();
-        let third = limits.enter().await;
-        second.adopted();
-        assert!(limits.try_slot().is_none(), "the process is full");
-        let (_, fourth) = tokio::join!(async { drop(first) }, limits.enter());
+        let first = SetupPermit::acquire(&limits).await;
+        let second = SetupPermit::acquire(&limits).await;
+        assert!(!limits.try_enter(), "set-up is full");
+        first.routed();
+        let third = SetupPermit::acquire(&limits).await;
+        second.routed();
+        assert!(!limits.try_enter(), "the process is full");
+        let (_, fourth) = tokio::join!(async { drop(first) }, SetupPermit::acquire(&limits));
         assert_eq!((limits.live(), limits.in_setup()), (3, 2));
         drop((second, third, fourth));
         assert_eq!((limits.live(), limits.in_setup()), (0, 0));
@@ -551,21 +427,25 @@ mod tests {
     async fn above_the_rate_nobody_gets_in_until_it_gives_back() {
         let limits = limits(10, 10);
         limits.max_rate.store(Some(Arc::new(Rate::per_second(2))));
-        let held = (limits.enter().await, limits.enter().await);
+        let held = (
+            SetupPermit::acquire(&limits).await,
+            SetupPermit::acquire(&limits).await,
+        );
         assert!(!limits.has_room() && !limits.reserve());
         assert_eq!(limits.reached(), "max_connection_rate");
         limits.max_rate.store(None);
-        let third = tokio::time::timeout(Duration::from_secs(1), limits.enter()).await;
+        let third =
+            tokio::time::timeout(Duration::from_secs(1), SetupPermit::acquire(&limits)).await;
         assert!(third.is_ok(), "no rate any more");
         drop(held);
     }
 
     #[test]
-    fn adoption_frees_the_place_in_set_up_but_not_the_connection() {
+    fn a_routed_connection_makes_room_in_set_up_and_stays_counted() {
         let limits = limits(10, 1);
-        let slot = limits.slot();
+        let permit = SetupPermit::acquire_anyway(&limits);
         assert!(!limits.has_room());
-        slot.adopted();
+        permit.routed();
         assert!(limits.has_room());
         assert_eq!((limits.live(), limits.in_setup()), (1, 0));
     }

@@ -1,5 +1,6 @@
-//! The bound of the process's memory. Near what the kernel allows new connections are refused, so that
-//! it does not kill the process and with it all that live. Nobody watches: who comes asks.
+//! The bound of the process's memory. Near the kernel's limit new connections are refused, so that
+//! it does not kill the process and all live connections. There is no watcher: each new connection
+//! asks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use crate::base::units::{format_size, readable_size};
 use crate::config::defaults::MAX_MEMORY_PERCENT;
 use crate::net::memory::{anonymous_bytes, group_limit, release_free_pages};
 
-/// Two looks at what the process takes are so far apart; one costs about 50 us.
+/// Time between two readings of the memory in use; one costs about 50 us.
 const SPACING: Duration = Duration::from_millis(50);
-/// And two orders to give memory back, which cost more.
+/// Time between two orders to give memory back, which cost more.
 const GIVE_BACK_SPACING: Duration = Duration::from_millis(500);
 /// Between two lines that say that memory is short.
 const WARN_SPACING: Duration = Duration::from_secs(10);
@@ -21,20 +22,20 @@ pub(super) struct MemoryBound {
     /// 0: none.
     max: AtomicU64,
     is_short: AtomicBool,
-    looked: LastDone,
+    read: LastDone,
     given_back: LastDone,
-    told: ShortageLog,
+    log: ShortageLog,
 }
 
 impl MemoryBound {
-    /// Takes over what the configuration says; without it the control groups do.
+    /// Takes over the bound of the configuration, or else that of the control groups.
     pub fn apply(&self, wanted: Option<u64>) {
-        let max = wanted.or_else(of_group).unwrap_or(0);
+        let max = wanted.or_else(group_share).unwrap_or(0);
         let before = self.max.swap(max, Ordering::Relaxed);
         self.is_short.store(false, Ordering::Relaxed);
-        self.looked.forget();
+        self.read.forget();
         if max == 0 {
-            self.told.room();
+            self.log.room();
         }
         if max != before {
             let max_memory = format_size(max);
@@ -42,19 +43,19 @@ impl MemoryBound {
         }
     }
 
-    /// In bytes; 0: none.
+    /// The bound in bytes; 0: none.
     pub fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Whether the process takes more than it should, as of a moment ago. `now` is any clock's that
-    /// always goes on.
+    /// Whether the process takes more than it should, as of a moment ago. `now` is the time of any
+    /// clock that always goes on.
     pub fn is_short(&self, now: Duration) -> bool {
         let max = self.max();
         if max == 0 {
             return false;
         }
-        if self.looked.is_due(now, SPACING) {
+        if self.read.is_due(now, SPACING) {
             let is_short = self.takes_too_much(max, now);
             self.is_short.store(is_short, Ordering::Relaxed);
         }
@@ -69,25 +70,25 @@ impl MemoryBound {
             bytes = used();
         }
         if bytes >= max {
-            self.told.short(bytes, max);
+            self.log.short(bytes, max);
         } else {
-            self.told.room();
+            self.log.room();
         }
         bytes >= max
     }
 }
 
-/// State of the log: it says once in a while that memory is short, and once that it is so no more.
+/// State of the log: a line once in a while that memory is short, and one that it is so no more.
 #[derive(Debug)]
 struct ShortageLog {
-    pace: LogThrottle,
+    throttle: LogThrottle,
     is_short: AtomicBool,
 }
 
 impl Default for ShortageLog {
     fn default() -> Self {
         Self {
-            pace: LogThrottle::new(WARN_SPACING),
+            throttle: LogThrottle::new(WARN_SPACING),
             is_short: AtomicBool::new(false),
         }
     }
@@ -95,7 +96,7 @@ impl Default for ShortageLog {
 
 impl ShortageLog {
     fn short(&self, used: u64, max: u64) {
-        if self.pace.is_due(Instant::now()) {
+        if self.throttle.is_due(Instant::now()) {
             self.is_short.store(true, Ordering::Relaxed);
             let (used, max_memory) = (readable_size(used), format_size(max));
             tracing::warn!(
@@ -114,18 +115,19 @@ impl ShortageLog {
     }
 }
 
-/// What is left is for what the kernel counts beside it: socket buffers, and files.
-fn of_group() -> Option<u64> {
+/// The share of the control group's limit. The rest is for what the kernel counts beside it: socket
+/// buffers, and files.
+fn group_share() -> Option<u64> {
     let limit = group_limit()?;
     Some(limit / 100 * u64::from(MAX_MEMORY_PERCENT))
 }
 
-/// When something was done last, in milliseconds and from 1; 0: never.
+/// Time at which something was done last, in milliseconds and from 1; 0: never.
 #[derive(Debug, Default)]
 struct LastDone(AtomicU64);
 
 impl LastDone {
-    /// True for one of those who ask, once in `spacing`.
+    /// True for one caller in each `spacing`.
     fn is_due(&self, now: Duration, spacing: Duration) -> bool {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let now = millis(now).saturating_add(1);

@@ -1,13 +1,20 @@
-//! Whether a client may come in, and what it counts for as long as it is there: access lists, the
-//! limits of the process, a listener and a source, and the permits that count against them.
+//! Admission: whether a client may come in, and what it counts for while it is there.
+//!
+//! [`Limits`] are the process's, [`ListenerAdmission`] is a listener's: its access list, its limits
+//! and those of each source. A connection that comes in holds a [`SetupPermit`] until it is routed,
+//! then a [`ConnectionPermit`] to its end. A balancer's connection carries sessions of many
+//! clients; each of these holds a [`SourcePermit`].
 
 mod access;
+mod counts;
 mod limits;
 mod listener;
 mod memory;
+mod permits;
 mod silence;
 mod sources;
 
 pub use access::AccessList;
-pub use limits::{ConnectionPermit, Limits, SetupPermit};
-pub use listener::{AdmissionRules, ListenerAdmission, ListenerPermit, SourcePermit};
+pub use limits::Limits;
+pub use listener::{AdmissionRules, ListenerAdmission};
+pub use permits::{ConnectionPermit, SetupPermit, SourcePermit};

@@ -1,10 +1,11 @@
 //! The table of the sources of one listener: what each has open and how fast it comes.
 //!
-//! Attackers choose the keys, so the table is bounded, hashed by SipHash with keys of this process, and cut into shards, each
-//! behind a lock of its own that is held for one look-up. An entry is idle when nothing is open from its source. In a full
-//! shard idle entries that remember nothing go first, then the one whose rate is forgotten soonest. Where none is idle the
-//! newcomer is let in untracked (and counted): to close would let whoever fills the table lock everybody else out, while
-//! the limits of the listener and of the process hold for the untracked, too.
+//! Attackers choose the keys, so the table is bounded, hashed by SipHash with keys of this process,
+//! and cut into shards, each behind a lock of its own that is held for one look-up. An entry is
+//! idle when nothing is open from its source. In a full shard idle entries that remember nothing go
+//! first, then the one whose rate is forgotten soonest. Where none is idle the newcomer is let in
+//! untracked (and counted): to close would let whoever fills the table lock everybody else out,
+//! while the limits of the listener and of the process hold for the untracked, too.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,9 +19,9 @@ const SHARDS: usize = 256;
 /// 65,536 sources in all, of about 100 bytes each; a full shard is swept in microseconds.
 const MAX_PER_SHARD: usize = 256;
 
-/// What the table keeps of a source.
+/// An entry of the table.
 pub(super) trait Tracked {
-    /// When nothing is remembered of it any more; before it has become idle that is not asked.
+    /// The time from which nothing is remembered of it; asked once it is idle.
     fn forgotten_at(&self) -> Duration;
 }
 
@@ -41,16 +42,16 @@ impl<T: Tracked> SourceTable<T> {
         }
     }
 
-    /// The entry of a source, a new one where there is none; `None` where there is no room for it. An entry is idle when
-    /// nobody but the table holds it.
+    /// The entry of a source, a new one where there is none; `None` where there is no room for it.
+    /// An entry is idle when only the table holds it.
     pub fn entry(
         &self,
         source: SourcePrefix,
         now: Duration,
         new: impl FnOnce() -> T,
     ) -> Option<Arc<T>> {
-        let place = self.hasher.hash_one(source) as usize % SHARDS;
-        let shard = self.shards.get(place)?;
+        let number = self.hasher.hash_one(source) as usize % SHARDS;
+        let shard = self.shards.get(number)?;
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = shard.get(&source) {
             return Some(Arc::clone(known));
@@ -72,7 +73,7 @@ impl<T: Tracked> SourceTable<T> {
 }
 
 fn make_room<T: Tracked>(shard: &mut Shard<T>, now: Duration) -> bool {
-    // Only the table gives out entries, and its lock is held: one that nobody else holds stays so.
+    // Only the table gives out entries, and its lock is held: an idle one stays so.
     let is_idle = |entry: &Arc<T>| Arc::strong_count(entry) == 1;
     shard.retain(|_, entry| !is_idle(entry) || entry.forgotten_at() > now);
     if shard.len() < MAX_PER_SHARD {
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_soonest_goes_first() {
+    fn the_entry_that_is_forgotten_soonest_goes_first() {
         let table = table();
         let at = |seconds: usize| Duration::from_secs(1_000 + seconds as u64);
         for number in 0..200_000 {
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_is_idle_a_newcomer_is_not_tracked() {
+    fn where_no_source_is_idle_a_newcomer_is_not_tracked() {
         let table = table();
         let entries = (0..200_000).map(|number| table.entry(source(number), NOW, || Kept(NOW)));
         let held: Vec<_> = entries.flatten().collect();

@@ -1,108 +1,129 @@
-//! The data path, from accept to adoption: accept -> admit -> classify -> route -> dispatch -> adopt.
+//! The data path, from accept to adoption. One function for each protocol says how a connection
+//! flows:
 //!
-//! One connection sees one configuration: its [`Rules`] are taken at accept, a reload swaps the next one's (of a kept
-//! HTTP connection each request sees one, or polling would go on by routes and pools that are gone). Everything
-//! here is the set-up plane; what lasts is handed to the relay, and nothing here waits for it.
+//! - `client`: bytes -> who the client is and what it asks for.
+//! - `crate::admission`: the client -> permits, or a refusal.
+//! - `route`: what it asks for -> a pool.
+//! - `connect`: a pool -> a connected backend. Only here is retried and charged.
+//! - `http`: requests, one after the other; the last one may upgrade.
+//! - `crate::relay`: client and backend, to the session's end.
+//!
+//! All of this is the set-up plane. A `tcp` listener that needs no byte to route takes a shorter
+//! way, on the relay's threads (`accept_on_relay`). A connection sees one configuration: its
+//! [`ListenerSnapshot`] is taken at accept, and a reload gives the next one another. Each request
+//! of a kept HTTP connection sees the latest, or polling would go on by routes and pools that are
+//! gone.
 
 mod accept;
-mod answer;
-mod backend_line;
-mod classify;
-mod client_certificate;
-mod dialogue;
-mod dispatch;
-mod door;
-mod errand;
-mod exchange;
-mod forward;
-mod gate;
-mod handshakes;
-mod hard_stop;
+mod accept_on_relay;
+mod client;
+mod connect;
 mod http;
-mod interval;
-mod introduction;
-mod reach;
-mod real_client;
-mod repeat;
-mod request_id;
-mod request_key;
-mod resume;
-mod retry_after;
-mod rules;
-mod setup_leg;
-mod silence;
-mod sticky;
-mod tag;
-mod tcp;
-mod ticket;
-mod upgrade;
-mod visit;
-mod wait;
+mod listening;
+mod route;
+mod shared;
+#[cfg(test)]
+mod tests;
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use tokio::runtime::Handle;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use crate::admission::ConnectionPermit;
+use crate::config::Protocol;
+use crate::net::Stream;
+use crate::observe::{ConnectionRecord, Phase, Side, Termination};
+use client::identify::{Identified, identify};
+use client::{ClientConnection, proxy_header};
+use connect::session::{TcpClient, TcpConnect};
+use http::HttpEnd;
+use http::connection::HttpConnection;
 
-use crate::admission::{Limits, ListenerAdmission, SetupPermit};
-use crate::net::Peer;
-use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
+pub use client::handshake_limiter::HandshakeLimiter;
+pub use http::hard_stop::HardStop;
+pub use listening::Listening;
+pub use route::ListenerSnapshot;
+pub use shared::Proxy;
 
-pub use accept::Listening;
-pub use dispatch::{ConnectRequest, DispatchError, dispatch};
-pub use handshakes::HandshakeLimiter;
-pub use hard_stop::HardStop;
-pub use introduction::{OutgoingProxyHeader, ProxiedClient};
-pub use rules::{ListenerSnapshot, RouteInput};
-pub use setup_leg::MaybeTlsStream;
-
-pub use crate::relay::Relay;
-
-/// What every listener's path uses.
-pub struct Proxy {
-    pub relay: Arc<Relay>,
-    pub journal: Arc<Journal>,
-    pub limits: Arc<Limits>,
-    pub handshakes: Arc<HandshakeLimiter>,
-    /// Where connections are set up.
-    pub runtime: Handle,
-    /// Cancelled when the server stops: a connection that only waits for its next request then ends.
-    pub stopping: CancellationToken,
-    /// When what is left of the HTTP exchanges ends; planned before `stopping` is cancelled.
-    pub hard_stop: HardStop,
+/// Serves an accepted connection to its end, or to its adoption by the relay. It has no permit yet
+/// where a PROXY header is to say who the client is.
+async fn serve(mut client: ClientConnection, mut stream: Stream, permit: Option<ConnectionPermit>) {
+    let mut record = client.record();
+    let admitted = match permit {
+        Some(permit) => Ok(permit),
+        None => admit_proxied(&mut client, &mut stream, &mut record).await,
+    };
+    let permit = match admitted {
+        Ok(permit) => permit,
+        Err(end) => return record.finish(end),
+    };
+    let identified = match identify(&client, stream, &mut record).await {
+        Ok(identified) => identified,
+        Err(end) => return record.finish(end),
+    };
+    match client.listener.config.protocol {
+        Protocol::Tcp => serve_tcp(client, identified, permit, record).await,
+        Protocol::Websocket => serve_http(client, identified, permit, record).await,
+    }
 }
 
-/// One accepted connection on its way through set-up, beside its stream.
-pub struct ClientConnection {
-    pub proxy: Arc<Proxy>,
-    /// The listener's at accept.
-    pub rules: Arc<ListenerSnapshot>,
-    /// The listener's now: a later HTTP request of the connection is routed by these.
-    pub latest: Arc<ArcSwap<ListenerSnapshot>>,
-    /// Cancelled when the listener is removed or the server stops: the connection takes no further request.
-    pub closing: CancellationToken,
-    pub counters: Arc<ListenerCounters>,
-    /// Its listener's.
-    admissions: Arc<ListenerAdmission>,
-    /// The client, once `introduction::receive` has decided who that is.
-    pub peer: Peer,
-    /// What a balancer in front said of it.
-    pub announced: Option<Box<ProxiedClient>>,
-    /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it. Never extended.
-    pub deadline: Instant,
-    /// Goes with the connection to its end.
-    pub slot: Arc<SetupPermit>,
+/// Lets in the client that a PROXY header announces.
+async fn admit_proxied(
+    client: &mut ClientConnection,
+    stream: &mut Stream,
+    record: &mut ConnectionRecord,
+) -> Result<ConnectionPermit, Termination> {
+    let received = {
+        let receiving = pin!(proxy_header::receive(client, stream, record));
+        client.unless_evicted(Phase::Accept, receiving).await?
+    };
+    if let Some((announced, proxied)) = received {
+        client.announce(announced, proxied, record);
+    }
+    client.fall_silent();
+    client.admit().map_err(|refusal| {
+        stream.reset_on_close();
+        Termination::new(Side::Evenkeel, Phase::Accept, refusal.how())
+    })
 }
 
-impl ClientConnection {
-    /// A record of this connection, or of one of its requests.
-    pub fn record(&self) -> ConnectionRecord {
-        let mut record = ConnectionRecord::new(&self.counters, self.peer);
-        if let Some(announced) = &self.announced {
-            record.announce(self.peer, announced.via, announced.tlvs());
+/// Serves an identified client of a `tcp` listener.
+async fn serve_tcp(
+    client: ClientConnection,
+    identified: Identified,
+    permit: ConnectionPermit,
+    mut record: ConnectionRecord,
+) {
+    record.phase = Phase::Route;
+    let listener = Arc::clone(&client.listener);
+    let ip = client.peer.ip();
+    let pool = match listener.select(&identified.route_input(), ip, ip) {
+        Ok(pool) => pool,
+        Err(refusal) => {
+            client.admission.refused(refusal);
+            identified.stream.reset_on_close();
+            drop(identified);
+            let end = Termination::new(Side::Evenkeel, Phase::Route, refusal.how());
+            return record.finish(end);
         }
-        record
+    };
+    // This ends set-up: a pool that lets its clients wait must not use up its limit.
+    let connect = TcpConnect::of_client(client, pool, &identified);
+    if let Some(waiting) = TcpClient::new(identified, record, permit) {
+        // On the heap: a client that has sent nothing yet is not to hold memory for it.
+        Box::pin(connect.run(waiting)).await;
+    }
+}
+
+/// Serves an identified client of a `websocket` listener.
+async fn serve_http(
+    client: ClientConnection,
+    identified: Identified,
+    permit: ConnectionPermit,
+    record: ConnectionRecord,
+) {
+    let (client, stream) = HttpConnection::new(client, identified, record);
+    match http::serve(stream, &client).await {
+        HttpEnd::Upgraded(upgraded) => upgraded.adopt(&client.connection, permit),
+        HttpEnd::Closed(ended) => client.finish(ended),
     }
 }

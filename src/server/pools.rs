@@ -14,7 +14,7 @@ use super::lock::lock;
 use crate::discovery;
 use crate::health;
 use crate::pool::{Pool, supervise};
-use crate::proxy::Relay;
+use crate::relay::Relay;
 
 /// Pools by name.
 pub(super) type Pools = BTreeMap<String, Arc<Pool>>;

@@ -20,8 +20,8 @@ use super::{control, watch as watchers};
 use crate::admission::Limits;
 use crate::config::{self, Config};
 use crate::observe::Journal;
-use crate::proxy::{HandshakeLimiter, HardStop, Proxy, Relay};
-use crate::relay::pipe_descriptors;
+use crate::proxy::{HandshakeLimiter, HardStop, Proxy};
+use crate::relay::{Relay, pipe_descriptors};
 
 /// Why a server did not start. The message names the listener or file and what failed.
 #[derive(Debug, thiserror::Error)]

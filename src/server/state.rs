@@ -20,7 +20,8 @@ use crate::config::Config;
 use crate::discovery;
 use crate::observe::Journal;
 use crate::pool::Pool;
-use crate::proxy::{HandshakeLimiter, Proxy, Relay};
+use crate::proxy::{HandshakeLimiter, Proxy};
+use crate::relay::Relay;
 use crate::tls::TlsAcceptor;
 
 /// A running balancer; always in an `Arc`.

@@ -14,7 +14,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
 };
 
-use crate::admission::Limits;
+use crate::admission::{ConnectionPermit, Limits};
 use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
@@ -167,7 +167,7 @@ pub fn over(end: &SessionEnd) {
 /// Guards of a session that counts against limits of its own, and the end of it.
 pub fn guards() -> (SessionGuards, SessionEnd) {
     let limits = Limits::unbounded();
-    let permit = limits.slot().place();
+    let permit = ConnectionPermit::unlisted(&limits);
     let guards = SessionGuards {
         lease: None,
         permit,

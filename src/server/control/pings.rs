@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::jobs::backend_filter;
 use crate::config::defaults;
 use crate::pool::{Backend, Pool};
-use crate::proxy::Relay;
+use crate::relay::Relay;
 
 /// Between two portions.
 const SPACING: Duration = Duration::from_millis(100);

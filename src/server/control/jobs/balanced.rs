@@ -13,8 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::rebalance_plan::{OverloadedBackend, RebalancePlan};
 use super::rounds::Rounds;
 use crate::pool::TrafficShift;
-use crate::proxy::Relay;
-use crate::relay::{Handle, SessionInfo};
+use crate::relay::{Handle, Relay, SessionInfo};
 
 /// Clients take up to 5 s to come back (RFC 6455 section 7.2.3): so long the traffic shift lasts.
 const RETURN_WAIT: Duration = Duration::from_secs(5);

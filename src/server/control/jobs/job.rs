@@ -12,8 +12,7 @@ use super::quota::Quota;
 use super::request::{DrainRate, JobAction, JobEnd, JobOrigin, JobRequest};
 use super::rounds::{Rounds, Sessions, UntilAllEnded, UntilEmpty};
 use super::target::JobTarget;
-use crate::proxy::Relay;
-use crate::relay::SessionInfo;
+use crate::relay::{Relay, SessionInfo};
 use crate::server::lock::lock;
 
 /// Between two portions, give or take a half: clients that are ended in one moment come back in one

@@ -11,7 +11,7 @@ use super::job::Job;
 use super::request::{DrainRate, JobOrigin, JobRequest};
 use super::target::JobTarget;
 use crate::pool::{Backend, OperatorState};
-use crate::proxy::Relay;
+use crate::relay::Relay;
 use crate::server::lock::lock;
 
 /// Jobs of one origin at once: each asks for the whole table now and then.

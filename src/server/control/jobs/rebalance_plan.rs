@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::target::backend_filter;
 use crate::pool::{Backend, Pool};
-use crate::proxy::Relay;
-use crate::relay::{SessionInfo, SessionState};
+use crate::relay::{Relay, SessionInfo, SessionState};
 
 /// Plan of a rebalance; at most what it says is done.
 #[derive(Debug, Clone)]

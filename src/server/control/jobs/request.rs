@@ -8,8 +8,7 @@ use super::rebalance_plan::RebalancePlan;
 use super::target::JobTarget;
 use crate::base::rate::Rate;
 use crate::config;
-use crate::proxy::Relay;
-use crate::relay::{CloseFrame, Filter, SessionInfo, SessionState};
+use crate::relay::{CloseFrame, Filter, Relay, SessionInfo, SessionState};
 
 /// Request for a job.
 #[derive(Debug, Clone)]

@@ -8,8 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::request::JobAction;
 use super::target::JobTarget;
-use crate::proxy::Relay;
-use crate::relay::{Handle, SessionInfo};
+use crate::relay::{Handle, Relay, SessionInfo};
 
 /// A list of sessions is used for so long: idle times change.
 const LIST_AGE: Duration = Duration::from_secs(5);

@@ -1,0 +1,126 @@
+//! Accepting on relay threads: a `tcp` listener that needs no byte of a connection to route it has
+//! its connections accepted, routed and connected there, without the way through the set-up plane.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::{self, AcceptShared};
+use super::connect::session::{TcpClient, TcpConnect, raw};
+use super::route::RouteInput;
+use crate::admission::SetupPermit;
+use crate::net::options::reset_on_close;
+use crate::net::{Peer, Stream};
+use crate::observe::{ConnectionRecord, Phase};
+use crate::relay::{NewSession, OnAccept};
+
+/// Lets a relay thread accept until `stop`. Connections that the kernel has queued by then are
+/// still served.
+pub(super) async fn accept(shared: Arc<AcceptShared>, socket: OwnedFd, stop: CancellationToken) {
+    // A listener that pauses stays so until it is resumed, so there is never more than one message.
+    let (pauses, mut paused) = mpsc::channel(1);
+    let front = Arc::new(ListenerFront {
+        shared: Arc::clone(&shared),
+        pauses,
+    });
+    let listener = shared.proxy.relay.listen(socket, front);
+    loop {
+        // Cancel safe: a pause that came stays in the channel.
+        let shortage = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(shortage) = paused.recv() => shortage,
+        };
+        // Cancel safe: it only waits.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = shared.wait_for_room(shortage) => listener.resume(),
+        }
+    }
+    listener.close(shared.queued_at_close()).await;
+}
+
+/// The listener as the relay's threads see it.
+struct ListenerFront {
+    shared: Arc<AcceptShared>,
+    pauses: mpsc::Sender<Option<io::Error>>,
+}
+
+impl OnAccept for ListenerFront {
+    fn reserve(&self, anyway: bool) -> bool {
+        let limits = &self.shared.proxy.limits;
+        if anyway {
+            limits.reserve_anyway();
+        }
+        anyway || limits.reserve()
+    }
+
+    fn unreserve(&self) {
+        self.shared.proxy.limits.unreserve();
+    }
+
+    /// The path of a connection on a relay thread: admit, route, connect.
+    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession> {
+        let shared = &self.shared;
+        let listener = shared.listener.load();
+        if !listener.routes_unread() {
+            self.start_in_setup(socket, peer);
+            return None;
+        }
+        shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let admission = &shared.admission;
+        let permit = match admission.admit(None, listener.admission(), peer.ip(), false) {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                reset_on_close(socket.as_fd());
+                drop(socket);
+                shared.refused(peer, refusal);
+                return None;
+            }
+        };
+        let mut record = ConnectionRecord::new(&shared.counters, peer);
+        record.phase = Phase::Route;
+        let client = TcpClient {
+            handoff: raw(socket),
+            record,
+            permit,
+        };
+        let Some(pool) = listener.route(&RouteInput::default()) else {
+            client.refuse_unrouted();
+            return None;
+        };
+        TcpConnect::new(&shared.proxy, pool, peer).begin(pool, client)
+    }
+
+    fn paused(&self, why: Option<io::Error>) {
+        // Full: the pause before is not handled yet, and its end resumes the listener all the same.
+        let _ = self.pauses.try_send(why);
+    }
+
+    fn lost(&self, error: io::Error) {
+        self.shared.lost(&error);
+    }
+}
+
+impl ListenerFront {
+    /// Starts a connection in the set-up plane: a reload has changed the listener while it came.
+    fn start_in_setup(&self, socket: OwnedFd, peer: Peer) {
+        let shared = Arc::clone(&self.shared);
+        let limits = &shared.proxy.limits;
+        let setup = SetupPermit::acquire_anyway(limits);
+        // The permit has counted the connection once more.
+        limits.unreserve();
+        let runtime = shared.proxy.runtime.clone();
+        runtime.spawn(async move {
+            match Stream::from_owned_fd(socket, peer) {
+                Ok(stream) => accept::start(&shared, stream, peer, setup),
+                Err(error) => shared.lost(&error),
+            }
+        });
+    }
+}

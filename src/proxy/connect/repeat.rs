@@ -1,0 +1,94 @@
+//! The rule for a request that a backend got and did not answer: whether another backend is asked
+//! with it, and whether the backend is charged. A request that kills its backend must not go round
+//! the pool.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Instant;
+
+use crate::config;
+use crate::pool::Backend;
+
+/// Record of what has passed on one connection to a backend.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Contact {
+    sent: AtomicBool,
+    heard: AtomicBool,
+    reset: AtomicBool,
+}
+
+impl Contact {
+    /// Whether a byte of the request has left.
+    pub fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Whether a byte of the backend has come.
+    pub fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Whether the backend has reset the connection in place of an answer.
+    pub fn was_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed) && !self.has_heard()
+    }
+
+    fn note<T>(&self, poll: &Poll<io::Result<T>>) {
+        if let Poll::Ready(Err(error)) = poll
+            && error.kind() == io::ErrorKind::ConnectionReset
+        {
+            self.reset.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn note_write(&self, poll: &Poll<io::Result<usize>>) {
+        self.note(poll);
+        if matches!(poll, Poll::Ready(Ok(1..))) {
+            self.sent.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn note_read(&self, poll: &Poll<io::Result<()>>, has_bytes: bool) {
+        if has_bytes {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        self.note(poll);
+    }
+}
+
+/// Whether a request that one backend did not answer may be sent to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum Repeat {
+    /// Nothing of it was sent, or the backend's leave was announced: that is no death.
+    Free,
+    /// The backend may have died of it, and the pool's `retry_on` has `empty_response`.
+    Chosen,
+    Never,
+}
+
+/// Charges a backend for a request that it got at `begun` and did not answer, and says whether that
+/// may be repeated. Charged is a reset so early that it can be no answer to a client's silence, as
+/// on a `tcp` listener. A FIN is an orderly end and charged to no backend: many servers refuse a
+/// handshake so.
+pub(in crate::proxy) fn unanswered(
+    contact: &Contact,
+    backend: &Backend,
+    begun: Instant,
+    pool: &config::Pool,
+) -> Repeat {
+    let now = Instant::now();
+    let is_early = now.duration_since(begun) <= pool.connect_timeout;
+    if contact.was_reset() && is_early && !backend.is_leaving() {
+        backend.failed_to_answer(now, "reset in place of an answer");
+    }
+    if contact.has_heard() {
+        Repeat::Never
+    } else if !contact.has_sent() || backend.is_leaving() {
+        Repeat::Free
+    } else if pool.retry_on.empty_response {
+        Repeat::Chosen
+    } else {
+        Repeat::Never
+    }
+}

@@ -1,0 +1,190 @@
+//! One bound listener, and what accepts from it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::accept::{self, AcceptShared, WARN_SPACING};
+use super::accept_on_relay;
+use super::route::ListenerSnapshot;
+use super::shared::Proxy;
+use crate::admission::ListenerAdmission;
+use crate::base::log_throttle::LogThrottle;
+use crate::config::Bind;
+use crate::net::Bound;
+use crate::observe::ListenerCounters;
+
+/// A listener that accepts. Dropping it without [`Listening::stop`] stops it, too.
+pub struct Listening {
+    shared: Arc<AcceptShared>,
+    acceptor: Mutex<Acceptor>,
+}
+
+/// The task that accepts, or that lets a relay thread do so.
+struct Acceptor {
+    on_relay: bool,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Acceptor {
+    fn start(shared: &Arc<AcceptShared>) -> Self {
+        let on_relay = shared.listener.load().routes_unread();
+        let stop = shared.stop.child_token();
+        let accepting = run(Arc::clone(shared), on_relay, stop.clone());
+        Self {
+            on_relay,
+            stop,
+            task: shared.proxy.runtime.spawn(accepting),
+        }
+    }
+}
+
+impl Listening {
+    /// Starts accepting on the proxy's runtime, or on the relay's threads where no byte is needed
+    /// to route. `moved`: the same listener at its address before, so that the clients it has let
+    /// in still count.
+    pub fn start(
+        proxy: &Arc<Proxy>,
+        bound: Arc<Bound>,
+        listener: ListenerSnapshot,
+        counters: Arc<ListenerCounters>,
+        moved: Option<&Listening>,
+    ) -> Self {
+        set_options(&bound, &listener);
+        let admission = match moved {
+            Some(old) => Arc::clone(&old.shared.admission),
+            None => Arc::new(ListenerAdmission::new(&proxy.limits, &counters)),
+        };
+        let shared = Arc::new(AcceptShared {
+            proxy: Arc::clone(proxy),
+            bound,
+            listener: Arc::new(ArcSwap::from_pointee(listener)),
+            counters,
+            admission,
+            warned: LogThrottle::new(WARN_SPACING),
+            stop: proxy.stopping.child_token(),
+        });
+        let acceptor = Mutex::new(Acceptor::start(&shared));
+        Self { shared, acceptor }
+    }
+
+    /// Gives the next connections these settings; the socket is not touched, but for its options
+    /// and the length of its queue.
+    pub fn update(&self, new: ListenerSnapshot) {
+        let old = self.rules();
+        let backlog = new.config.backlog;
+        if backlog != old.config.backlog
+            && let Err(error) = self.shared.bound.set_backlog(backlog)
+        {
+            tracing::warn!(listener = %self.shared.counters.name, %error, "backlog cannot be changed");
+        }
+        if old.config.tcp != new.config.tcp
+            || old.config.tcp_defer_accept != new.config.tcp_defer_accept
+            || old.config.file != new.config.file
+        {
+            set_options(&self.shared.bound, &new);
+        }
+        let on_relay = new.routes_unread();
+        self.shared.listener.store(Arc::new(new));
+        let mut acceptor = self.acceptor();
+        if acceptor.on_relay != on_relay {
+            // The next one begins before the last one has ended: the kernel gives each connection
+            // to one of them, and either looks at the new settings.
+            let last = std::mem::replace(&mut *acceptor, Acceptor::start(&self.shared));
+            last.stop.cancel();
+        }
+    }
+
+    pub fn rules(&self) -> Arc<ListenerSnapshot> {
+        self.shared.listener.load_full()
+    }
+
+    /// The socket, for a listener that takes over the address under another name.
+    pub fn bound(&self) -> &Arc<Bound> {
+        &self.shared.bound
+    }
+
+    /// The address really bound.
+    pub fn local(&self) -> &Bind {
+        self.shared.bound.local()
+    }
+
+    pub fn counters(&self) -> &Arc<ListenerCounters> {
+        &self.shared.counters
+    }
+
+    /// Whether the operator drains it.
+    pub fn is_draining(&self) -> bool {
+        self.shared.admission.is_draining()
+    }
+
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.admission.set_draining(draining);
+    }
+
+    /// Serves what the kernel has already queued and accepts no more; the socket closes with the
+    /// last handle to this. Live sessions go on; a kept HTTP connection ends after the response
+    /// that is due.
+    pub async fn stop(&self) {
+        self.shared.stop.cancel();
+        let none = tokio::spawn(async {});
+        let task = std::mem::replace(&mut self.acceptor().task, none);
+        // A task that panicked has stopped.
+        let _ = task.await;
+    }
+
+    fn acceptor(&self) -> MutexGuard<'_, Acceptor> {
+        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+/// Sets the options that accepted sockets inherit. Those accepted already keep what they have.
+fn set_options(bound: &Bound, listener: &ListenerSnapshot) {
+    let config = &listener.config;
+    if let Err(error) = bound.set_options(&config.tcp, config.tcp_defer_accept) {
+        tracing::warn!(listener = %config.name, %error, "socket options cannot be set");
+    }
+    if let Err(error) = bound.set_rights(&config.file) {
+        tracing::warn!(listener = %config.name, %error, "rights of the socket's file cannot be set");
+    }
+}
+
+async fn run(shared: Arc<AcceptShared>, on_relay: bool, stop: CancellationToken) {
+    if on_relay {
+        if let Some(socket) = watch(&shared, &stop, Bound::duplicate).await {
+            accept_on_relay::accept(shared, socket, stop).await;
+        }
+    } else if let Some(incoming) = watch(&shared, &stop, Bound::incoming).await {
+        accept::accept(shared, incoming, stop).await;
+    }
+}
+
+/// Watches the socket, once there is a descriptor for that. `None`: it is to stop before.
+async fn watch<T>(
+    shared: &AcceptShared,
+    stop: &CancellationToken,
+    open: impl Fn(&Bound) -> io::Result<T>,
+) -> Option<T> {
+    loop {
+        let error = match open(&shared.bound) {
+            Ok(watched) => return Some(watched),
+            Err(error) => error,
+        };
+        tokio::select! {
+            biased;
+            // Cancel safe: it only waits.
+            () = shared.wait_for_room(Some(error)) => {}
+            () = stop.cancelled() => return None,
+        }
+    }
+}
