@@ -36,7 +36,7 @@ pub mod discovery;
 pub mod health;
 pub mod proxy;
 
-pub mod server;
+pub(crate) mod server;
 
 pub mod admin;
 

@@ -18,7 +18,7 @@ use super::tokens::TokenHolder;
 use super::view::{ListenerView, PoolView, ReloadView};
 use super::{connections, jobs, metrics, plan, rules, snapshot};
 use crate::net::Peer;
-use crate::server::jobs::JobTarget;
+use crate::server::jobs::JobAction;
 use crate::server::{Condition, Server};
 
 pub(super) struct Api {
@@ -134,9 +134,9 @@ impl Api {
             ApiRoute::Connections => connections::list(server, parameters.query).await,
             ApiRoute::Connection(id) => connections::close(server, &id, parameters.body).await,
             ApiRoute::Close => {
-                jobs::start_filtered(server, parameters.body, JobTarget::Filter).await
+                jobs::start_filtered(server, parameters.body, JobAction::Close).await
             }
-            ApiRoute::Move => jobs::start_filtered(server, parameters.body, JobTarget::Move).await,
+            ApiRoute::Move => jobs::start_filtered(server, parameters.body, JobAction::Move).await,
             ApiRoute::Jobs => Ok(jobs::list(server)),
             ApiRoute::Job(id) => jobs::show(server, &id),
             ApiRoute::AbortJob(id) => jobs::abort(server, &id, parameters.body).await,

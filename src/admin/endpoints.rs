@@ -44,11 +44,11 @@ impl AdminServer {
     pub fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
         let admin = Arc::new(AdminServer {
             server: Arc::downgrade(server),
-            runtime: server.watch(),
+            runtime: server.control_runtime(),
             bound: Arc::default(),
             refused: Arc::default(),
         });
-        server.follow(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
+        server.add_participant(Arc::clone(&admin) as Arc<dyn ReloadParticipant>);
         admin
     }
 
@@ -205,7 +205,7 @@ impl EndpointChange {
 /// Lets the server renew the certificate of the endpoint as those of the listeners.
 fn follow_tls(server: &Weak<Server>, guard: &EndpointGuard) {
     if let (Some(server), Some(terminator)) = (server.upgrade(), guard.tls()) {
-        server.follow_tls(terminator);
+        server.watch_tls(terminator);
     }
 }
 

@@ -14,26 +14,24 @@ use super::reply::{ApiError, Reply, json};
 use super::snapshot;
 use super::view::{JobView, JobsView};
 use crate::config::BackendName;
-use crate::relay::Filter;
 use crate::server::Server;
-use crate::server::jobs::{DrainRate, Job, JobTarget, TooMany};
+use crate::server::jobs::{Job, JobAction, JobRequest, JobTarget, TooMany};
 
 /// Longest wait of an answer for the first count of a job.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts a job on the connections that the filter of the body finds; `target` makes its target.
+/// Starts a job on the connections that the filter of the body finds.
 pub(super) async fn start_filtered(
     server: &Arc<Server>,
     body: impl ApiBody,
-    target: fn(Filter) -> JobTarget,
+    action: JobAction,
 ) -> Result<Reply, ApiError> {
     let (filter, rate) = read_json::<FilterBody>(body).await?.decode()?;
     filter_names::verify(server, &filter).await?;
-    let target = target(filter);
-    if let JobTarget::Move(filter) = &target {
-        filter_names::verify_move(server, filter)?;
+    if action == JobAction::Move {
+        filter_names::verify_move(server, &filter)?;
     }
-    let job = start(server, target, rate).await?;
+    let job = start(server, JobRequest::matching(filter, action, rate)).await?;
     Ok(json(StatusCode::ACCEPTED, &snapshot::job(&job)))
 }
 
@@ -57,14 +55,15 @@ pub(super) async fn apply_drain(
         DrainRequest::Default(None) => return Ok(None),
         DrainRequest::Default(Some(rate)) | DrainRequest::Rate(rate) => rate,
     };
-    start(server, target, rate).await.map(Some)
+    let request = JobRequest::drain(target, rate);
+    start(server, request).await.map(Some)
 }
 
 /// Starts a job and logs it. Waits until it has counted its connections, so that the answer says
 /// how many there are.
-async fn start(server: &Server, target: JobTarget, rate: DrainRate) -> Result<Arc<Job>, ApiError> {
+async fn start(server: &Server, request: JobRequest) -> Result<Arc<Job>, ApiError> {
     let busy = |error: TooMany| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-    let job = server.end_connections(target, rate).map_err(busy)?;
+    let job = server.jobs().start(request).map_err(busy)?;
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
     let JobView { target, pace, .. } = snapshot::job(&job);
     info!(

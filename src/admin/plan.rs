@@ -37,7 +37,7 @@ pub(super) async fn plan(
     };
     let _permit = plans.try_acquire().map_err(busy)?;
     let PlanBody { configuration } = read_json_of(body, MAX_PLAN_BYTES).await?;
-    match server.forecast(configuration).await {
+    match server.plan(configuration).await {
         Ok(forecast) => Ok(json(StatusCode::OK, &view(&forecast))),
         Err(messages) => {
             let message = "the configuration has errors";

@@ -11,7 +11,7 @@ use crate::net::memory::anonymous_bytes;
 use crate::observe::{Refusal, RefusalCounts, dropped_log_lines};
 use crate::pool::{Backend, Pool};
 use crate::relay::{ConnectionInfo, Cursor, TablePage};
-use crate::server::jobs::{DrainRate, Job, JobTarget};
+use crate::server::jobs::{DrainRate, Job, JobAction, JobTarget};
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
@@ -246,7 +246,7 @@ pub(super) fn job(job: &Job) -> JobView {
         rate,
         deadline,
         after,
-        goodbye,
+        close_frame,
     } = &job.pace;
     let rate = rate.map(|rate| rate.to_string());
     let within = deadline.map(|deadline| format!("within {}", format_duration(deadline)));
@@ -255,24 +255,26 @@ pub(super) fn job(job: &Job) -> JobView {
     JobView {
         id: job.id,
         by: job.origin.as_str().to_owned(),
-        target: target_name(&job.target),
+        target: target_name(job),
         phase: job.phase().as_str().to_owned(),
-        moves: matches!(job.target, JobTarget::Move(_)),
+        moves: job.action == JobAction::Move,
         ended: job.ended(),
         left: job.left(),
         left_seconds: job.left_in().map(|left| left.as_secs()),
         pace: pace.join(", "),
-        code: goodbye.code,
+        code: close_frame.code,
         started_at: stamp(job.started_at),
     }
 }
 
-fn target_name(target: &JobTarget) -> String {
-    match target {
+fn target_name(job: &Job) -> String {
+    match &job.target {
         JobTarget::Backend(backend) => format!("{}/{}", backend.pool(), backend.name()),
-        JobTarget::Surplus(surplus) => format!("{} (rebalance)", surplus.pool.name()),
+        JobTarget::Pool(pool) => format!("{} (rebalance)", pool.name()),
         JobTarget::Listener(listener) => format!("listener {}", listener.name),
-        JobTarget::Move(filter) => format!("move of {}", filter::describe(filter)),
+        JobTarget::Filter(filter) if job.action == JobAction::Move => {
+            format!("move of {}", filter::describe(filter))
+        }
         JobTarget::Filter(filter) => filter::describe(filter),
     }
 }

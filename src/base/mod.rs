@@ -2,6 +2,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod close_code;
+pub(crate) mod debounce;
 pub(crate) mod expiring_set;
 pub(crate) mod fair_queue;
 pub(crate) mod log_throttle;

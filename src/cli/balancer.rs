@@ -52,8 +52,8 @@ impl Balancer {
         logs: Logs,
     ) -> Result<Balancer, CommandError> {
         tls::install_provider();
-        let server = Server::prepare(&config, source)?;
-        server.follow(Arc::new(logs));
+        let server = Server::new(&config, source)?;
+        server.add_participant(Arc::new(logs));
         let admin = AdminServer::attach(&server);
         server.open().await?;
         Ok(Balancer { server, admin })

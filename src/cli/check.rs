@@ -29,7 +29,7 @@ pub struct CheckArguments {
 /// Parses, validates and loads all the files that the configuration names, then prints warnings, or
 /// errors, and one line.
 pub fn check(arguments: CheckArguments) -> Result<(), CommandError> {
-    let source = ConfigSource::File(locate(arguments.file.or(arguments.config.config))?);
+    let source = ConfigSource(locate(arguments.file.or(arguments.config.config))?);
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);

@@ -21,7 +21,7 @@ pub struct RunArguments {
 
 /// Runs until a signal asks to stop and the stop is over.
 pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
-    let source = ConfigSource::File(locate(arguments.config.config)?);
+    let source = ConfigSource(locate(arguments.config.config)?);
     let config = configuration(&source)?;
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
     let _flush = logs.flush_at_end();

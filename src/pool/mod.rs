@@ -45,7 +45,7 @@ pub(crate) use backend_pool::Pool;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::DiscoveredBackend;
 pub(crate) use lease::Lease;
-pub(crate) use loads::BackendLoad;
+pub(crate) use loads::{BackendLoad, TrafficShift};
 pub(crate) use request::{AcquireError, BackendRequest};
 pub(crate) use states::OperatorState;
 pub(crate) use supervise::supervise;

@@ -4,10 +4,12 @@ use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// They mostly wait; a second thread keeps a slow one (a large metrics page) from holding up the checks.
+/// Threads of the runtime. Tasks mostly wait; a second thread keeps a slow one (a large metrics
+/// page) from holding up the checks.
 const THREADS: usize = 2;
 
-/// Owns the runtime. Its threads are left to end on their own when it is dropped, which may happen in async code.
+/// Owner of the runtime. The threads are left to end on their own when it is dropped, which may
+/// happen in async code.
 pub(super) struct ControlRuntime {
     handle: Handle,
     runtime: Option<Runtime>,

@@ -1,8 +1,9 @@
-//! The step that leads the listeners from one configuration to the next.
+//! Listeners across a reload: `ListenersPlan` binds what is new, then swaps.
 //!
-//! Everything that can fail (binding) happens in `plan`; `apply` only swaps. A listener is known by its name, a socket by its
-//! address: an address that stays keeps its socket, under whatever name, because closing one loses the connections
-//! queued in it. An address that only overlaps the one before is bound beside it.
+//! Everything that can fail (binding) happens in `new` and `listen`; `apply` only swaps. A listener
+//! is known by its name, a socket by its address: an address that stays keeps its socket, under
+//! whatever name, because closing one loses the connections queued in it. An address that only
+//! overlaps the one before is bound beside it.
 
 use std::io;
 use std::sync::Arc;
@@ -13,27 +14,85 @@ use crate::net::{self, BindError, Bound, HALF_OPEN_TIME, Overlap};
 use crate::observe::ListenerCounters;
 use crate::proxy::{ListenerSnapshot, Listening, Proxy};
 
-/// What becomes of one listener of the new configuration.
-pub(super) enum ListenerChange {
-    /// Nothing about it changed.
+/// Change of one listener.
+enum ListenerChange {
+    /// Nothing differs.
     Keep(Arc<Listening>),
-    /// Its socket stays and gets new rules.
+    /// The socket stays and gets a new snapshot.
     Update(Arc<Listening>, ListenerSnapshot),
-    /// It starts on a socket that is new to it.
+    /// The listener starts on a socket that is new to it.
     Start(Arc<Bound>, ListenerSnapshot),
 }
 
-/// The steps to the new listeners, in the order of the file.
+/// Changes that lead to the new listeners, in the order of the file.
 pub(super) struct ListenersPlan {
-    pub steps: Vec<ListenerChange>,
+    changes: Vec<ListenerChange>,
     /// Listeners whose certificate files have another content under the same names.
     pub renewed: Vec<String>,
-    /// Sockets of `steps` that do not listen yet: until nothing else can fail, what comes to their
-    /// port is for the sockets before.
+    /// Sockets of `changes` that do not listen yet: until nothing else can fail, connections to
+    /// their port go to the sockets before.
     overlaps: Vec<(String, Overlap)>,
 }
 
 impl ListenersPlan {
+    /// Binds what is new, on sockets that nobody accepts from yet.
+    ///
+    /// # Errors
+    /// Every address that could not be bound; what was bound is closed again.
+    pub fn new(
+        present: &[Arc<Listening>],
+        wanted: Vec<ListenerSnapshot>,
+    ) -> Result<ListenersPlan, Vec<String>> {
+        let mut errors = Vec::new();
+        let mut plan = ListenersPlan {
+            changes: Vec::new(),
+            renewed: Vec::new(),
+            overlaps: Vec::new(),
+        };
+        let mut given_up = given_up(present, wanted.iter().map(|snapshot| &*snapshot.config));
+        for snapshot in wanted {
+            let mut stays = present.iter().filter(|old| is_same(old, &snapshot.config));
+            if let Some(known) = stays.next() {
+                plan.keep_or_update(Arc::clone(known), snapshot);
+                continue;
+            }
+            match socket(&mut given_up, present, &snapshot.config) {
+                Ok(socket) => plan.start(socket, snapshot),
+                Err(error) => errors.push(format!("listener {}: {error}", snapshot.config.name)),
+            }
+        }
+        if errors.is_empty() {
+            Ok(plan)
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn keep_or_update(&mut self, known: Arc<Listening>, new: ListenerSnapshot) {
+        let old = known.rules();
+        if is_renewed(&old, &new) {
+            self.renewed.push(new.config.name.clone());
+        }
+        let is_same = old.config == new.config && fingerprint(&old) == fingerprint(&new);
+        self.changes.push(if is_same {
+            ListenerChange::Keep(known)
+        } else {
+            ListenerChange::Update(known, new)
+        });
+    }
+
+    fn start(&mut self, socket: NewSocket, snapshot: ListenerSnapshot) {
+        let bound = match socket {
+            NewSocket::Bound(bound) => bound,
+            NewSocket::Beside(overlap) => {
+                let bound = Arc::clone(overlap.bound());
+                self.overlaps.push((snapshot.config.name.clone(), overlap));
+                bound
+            }
+        };
+        self.changes.push(ListenerChange::Start(bound, snapshot));
+    }
+
     /// Lets all sockets listen; the last step that may fail.
     ///
     /// # Errors
@@ -45,61 +104,35 @@ impl ListenersPlan {
         }
         Ok(())
     }
-}
 
-/// Binds what is new, on sockets that nobody accepts from yet.
-///
-/// # Errors
-/// Every address that could not be bound; what was bound is closed again.
-pub(super) fn plan(
-    present: &[Arc<Listening>],
-    wanted: Vec<ListenerSnapshot>,
-) -> Result<ListenersPlan, Vec<String>> {
-    let mut errors = Vec::new();
-    let mut plan = ListenersPlan {
-        steps: Vec::new(),
-        renewed: Vec::new(),
-        overlaps: Vec::new(),
-    };
-    let mut given_up = given_up(present, wanted.iter().map(|rules| &*rules.config));
-    for rules in wanted {
-        let name = rules.config.name.clone();
-        let mut stays = present.iter().filter(|old| is_same(old, &rules.config));
-        if let Some(known) = stays.next().map(Arc::clone) {
-            if is_renewed(&known.rules(), &rules) {
-                plan.renewed.push(name);
-            }
-            plan.steps.push(keep_or_update(known, rules));
-            continue;
-        }
-        match socket(&mut given_up, present, &rules.config) {
-            Ok(NewSocket::Bound(bound)) => plan.steps.push(ListenerChange::Start(bound, rules)),
-            Ok(NewSocket::Beside(overlap)) => {
-                let bound = Arc::clone(overlap.bound());
-                plan.steps.push(ListenerChange::Start(bound, rules));
-                plan.overlaps.push((name, overlap));
-            }
-            Err(error) => errors.push(format!("listener {name}: {error}")),
-        }
-    }
-    if errors.is_empty() {
-        Ok(plan)
-    } else {
-        Err(errors)
+    /// Makes the changes; returns the new listeners, in the order of the file.
+    pub fn apply(self, before: &[Arc<Listening>], proxy: &Arc<Proxy>) -> Vec<Arc<Listening>> {
+        let changes = self.changes.into_iter();
+        changes
+            .map(|change| match change {
+                ListenerChange::Keep(known) => known,
+                ListenerChange::Update(known, snapshot) => {
+                    known.update(snapshot);
+                    known
+                }
+                ListenerChange::Start(bound, snapshot) => start(proxy, bound, snapshot, before),
+            })
+            .collect()
     }
 }
 
-/// Same name, same address.
+/// Whether name and address are the same.
 fn is_same(old: &Listening, wanted: &Listener) -> bool {
     let old = &old.rules().config;
     old.name == wanted.name && old.bind == wanted.bind
 }
 
-/// Why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as the text
-/// that names them may come from far away. Not while a plan is made: both share ports for a moment.
-pub(super) fn preview(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
+/// Reasons why `wanted` could not be bound now. Addresses are tried and let go; paths are not, as
+/// the text that names them may come from far away. Not while a reload is prepared: both share
+/// ports for a moment.
+pub(super) fn bind_errors(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<String> {
     let mut given_up = given_up(present, wanted.iter());
-    let mut refusals = Vec::new();
+    let mut errors = Vec::new();
     for wanted in wanted {
         let stays = present.iter().any(|old| is_same(old, wanted));
         if stays || take(&mut given_up, wanted).is_some() {
@@ -110,13 +143,13 @@ pub(super) fn preview(present: &[Arc<Listening>], wanted: &[Listener]) -> Vec<St
         };
         if let Err(error) = Overlap::bind(*address, wanted.backlog, &beside(&given_up, wanted)) {
             let why = explain(&error, present, &given_up, &wanted.bind);
-            refusals.push(format!("listener {}: {why}", wanted.name));
+            errors.push(format!("listener {}: {why}", wanted.name));
         }
     }
-    refusals
+    errors
 }
 
-/// Present listeners that no wanted one goes on as: their addresses become free.
+/// Present listeners that are not wanted any more: their addresses become free.
 fn given_up<'a>(
     present: &[Arc<Listening>],
     wanted: impl Iterator<Item = &'a Listener> + Clone,
@@ -126,16 +159,7 @@ fn given_up<'a>(
     given_up.cloned().collect()
 }
 
-fn keep_or_update(known: Arc<Listening>, rules: ListenerSnapshot) -> ListenerChange {
-    let old = known.rules();
-    if old.config == rules.config && fingerprint(&old) == fingerprint(&rules) {
-        ListenerChange::Keep(known)
-    } else {
-        ListenerChange::Update(known, rules)
-    }
-}
-
-/// The content of the same files differs.
+/// Whether the content of the same files differs.
 fn is_renewed(old: &ListenerSnapshot, new: &ListenerSnapshot) -> bool {
     let terminates = matches!(new.config.tls, Some(ListenerTls::Terminate(_)));
     terminates && old.config.tls == new.config.tls && fingerprint(old) != fingerprint(new)
@@ -145,14 +169,14 @@ fn fingerprint(rules: &ListenerSnapshot) -> Option<[u8; 32]> {
     rules.tls.as_ref().map(|tls| tls.fingerprint())
 }
 
-/// The socket of a listener that is not there yet.
+/// Socket of a new listener.
 enum NewSocket {
     Bound(Arc<Bound>),
     /// Beside the sockets of listeners that give their addresses up.
     Beside(Overlap),
 }
 
-/// The socket of a listener that gives this address up, or a new one.
+/// Takes the socket of a listener that gives this address up, or binds a new one.
 fn socket(
     given_up: &mut Vec<Arc<Listening>>,
     present: &[Arc<Listening>],
@@ -174,13 +198,13 @@ fn socket(
     bound.map_err(|error| explain(&error, present, given_up, &wanted.bind))
 }
 
-/// Takes the socket of the very address.
+/// Takes the socket of exactly that address.
 fn take(given_up: &mut Vec<Arc<Listening>>, wanted: &Listener) -> Option<Arc<Bound>> {
     let holds = |old: &Arc<Listening>| {
         old.rules().config.bind == wanted.bind || *old.local() == wanted.bind
     };
-    let place = given_up.iter().position(holds)?;
-    Some(Arc::clone(given_up.swap_remove(place).bound()))
+    let index = given_up.iter().position(holds)?;
+    Some(Arc::clone(given_up.swap_remove(index).bound()))
 }
 
 /// The sockets whose address covers this one, or is covered by it.
@@ -191,7 +215,7 @@ fn beside(given_up: &[Arc<Listening>], wanted: &Listener) -> Vec<Arc<Bound>> {
     overlapping.map(|old| Arc::clone(old.bound())).collect()
 }
 
-/// Says so when it is a socket of ours that is in the way and stays.
+/// The error as text; names the own listener whose socket stays and is in the way.
 fn explain(
     error: &BindError,
     present: &[Arc<Listening>],
@@ -207,26 +231,7 @@ fn explain(
     }
 }
 
-/// Takes the steps; gives the new listeners, in the order of the file.
-pub(super) fn apply(
-    steps: Vec<ListenerChange>,
-    before: &[Arc<Listening>],
-    proxy: &Arc<Proxy>,
-) -> Vec<Arc<Listening>> {
-    steps
-        .into_iter()
-        .map(|step| match step {
-            ListenerChange::Keep(known) => known,
-            ListenerChange::Update(known, rules) => {
-                known.update(rules);
-                known
-            }
-            ListenerChange::Start(bound, rules) => start(proxy, bound, rules, before),
-        })
-        .collect()
-}
-
-/// Those of `before` that are not among `now` any more.
+/// Listeners of `before` that are not among `now` any more.
 pub(super) fn left_over(
     before: Vec<Arc<Listening>>,
     now: &[Arc<Listening>],
@@ -235,8 +240,8 @@ pub(super) fn left_over(
     before.into_iter().filter(is_left).collect()
 }
 
-/// Stops them. One whose port goes on at another address gives what comes to that one first, and
-/// has time for the handshakes under way; without that they would be reset.
+/// Stops listeners. One whose port stays in use at another address first leaves new connections to
+/// that one, and has time for the handshakes under way; without that they would be reset.
 pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
     let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
     let (overlapped, gone): (Vec<_>, Vec<_>) = left.into_iter().partition(goes_on);
@@ -260,48 +265,43 @@ pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
 fn start(
     proxy: &Arc<Proxy>,
     bound: Arc<Bound>,
-    rules: ListenerSnapshot,
+    snapshot: ListenerSnapshot,
     before: &[Arc<Listening>],
 ) -> Arc<Listening> {
-    let name = rules.config.name.clone();
-    // A listener that moved is still the same listener: its counters and the operator's word go with its name.
+    let name = snapshot.config.name.clone();
+    // A listener that moved is still the same listener: counters and drain state go with its name.
     let moved = before.iter().find(|old| *old.counters().name == *name);
     let counters = match moved {
         Some(old) => Arc::clone(old.counters()),
         None => ListenerCounters::new(&name, &proxy.journal),
     };
     let moved = moved.map(Arc::as_ref);
-    let listening = Arc::new(Listening::start(proxy, bound, rules, counters, moved));
+    let listening = Arc::new(Listening::start(proxy, bound, snapshot, counters, moved));
     tracing::info!(listener = name, address = %listening.local(), "listening");
     listening
 }
 
-/// What is told of a listener that accepts.
+/// Status of a listener that accepts, or drains.
 pub(super) fn present(listening: &Listening) -> ListenerStatus {
-    let state = match listening.is_draining() {
-        true => ListenerState::Draining,
-        false => ListenerState::Listening,
+    let state = if listening.is_draining() {
+        ListenerState::Draining
+    } else {
+        ListenerState::Listening
     };
     status(listening, state)
 }
 
-/// What is told of a listener.
+/// Status of a listener in `state`.
 pub(super) fn status(listening: &Listening, state: ListenerState) -> ListenerStatus {
-    let rules = listening.rules();
+    let snapshot = listening.rules();
+    let tls = snapshot.tls.as_ref();
     ListenerStatus {
-        name: rules.config.name.clone(),
+        name: snapshot.config.name.clone(),
         bind: listening.local().clone(),
-        protocol: rules.config.protocol,
+        protocol: snapshot.config.protocol,
         state,
         counters: Arc::clone(listening.counters()),
-        server_names: rules
-            .tls
-            .as_ref()
-            .map_or_else(Vec::new, |tls| tls.server_names()),
-        certificates: rules
-            .tls
-            .as_ref()
-            .map_or_else(Vec::new, |tls| tls.certificates()),
-        certificate_error: rules.tls.as_ref().and_then(|tls| tls.error()),
+        certificates: tls.map_or_else(Vec::new, |tls| tls.certificates()),
+        certificate_error: tls.and_then(|tls| tls.error()),
     }
 }

@@ -1,4 +1,4 @@
-//! What runs now: configuration, pools and listeners, swapped as one by a reload.
+//! Configuration, pools and listeners in force, swapped as one by a reload.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,22 +6,21 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::load::Pools;
-use super::pools::{RemovedPool, RunningPool};
+use super::pools::{Pools, RemovedPool, RunningPool};
 use super::status::ListenerStatus;
 use crate::config::Config;
 use crate::pool::Pool;
 use crate::proxy::Listening;
-use crate::relay::Relay;
 
-/// Guarded by one lock, which is held for a look or a swap and never while something is waited for.
+/// Guarded by one lock, which is held for a look or a swap, never across a wait.
 pub(super) struct Live {
     pub config: Arc<Config>,
     pub pools: BTreeMap<String, RunningPool>,
     removed: Vec<RemovedPool>,
     /// In the order of the file.
     pub listeners: Vec<Arc<Listening>>,
-    /// What the listeners were when they stopped; `None` before. Nothing is swapped in any more then.
+    /// State of the listeners when they stopped; `None` before. Nothing is swapped in any more
+    /// then.
     pub stopped: Option<Vec<ListenerStatus>>,
 }
 
@@ -36,7 +35,8 @@ impl Live {
         }
     }
 
-    /// The pools that keep their identity if the next configuration names them: present, and removed but still in use.
+    /// The pools that keep their identity if the next configuration names them: present, and
+    /// removed but still in use.
     pub fn known_pools(&self) -> Pools {
         let pools = self.pools().into_iter();
         pools.map(|pool| (pool.name().to_string(), pool)).collect()
@@ -57,17 +57,15 @@ impl Live {
         removed.any(|removed| std::ptr::eq(Arc::as_ptr(&removed.pool), pool))
     }
 
-    /// Makes `wanted` the present pools, with the settings of `config`; some are `started` already. What is left over is
-    /// retired after `grace`.
+    /// Makes `wanted` the present pools, with the settings of `config`. Some are `started` already;
+    /// `start` starts the others that do not run. Returns the pools that are left over.
     pub fn swap_pools(
         &mut self,
         wanted: Pools,
         mut started: BTreeMap<String, RunningPool>,
         config: &Config,
-        grace: Duration,
-        relay: &Arc<Relay>,
-        watch: &Handle,
-    ) {
+        start: impl Fn(Arc<Pool>) -> RunningPool,
+    ) -> Vec<Arc<Pool>> {
         self.removed.retain(|removed| {
             let back = wanted
                 .get(&**removed.pool.name())
@@ -83,16 +81,21 @@ impl Live {
             if let Some(settings) = config.pools.get(&name)
                 && (known.is_none() || *pool.settings() != *settings)
             {
-                // A pool that was taken back is retired by now, so that the same settings mean a change.
+                // A pool that was taken back is retired by now: the same settings mean a change.
                 pool.apply(settings);
             }
             let running = known
                 .or_else(|| started.remove(&name))
-                .unwrap_or_else(|| RunningPool::start(pool, relay, watch));
+                .unwrap_or_else(|| start(pool));
             self.pools.insert(name, running);
         }
-        let left = before.into_values().map(|running| running.pool);
+        before.into_values().map(|running| running.pool).collect()
+    }
+
+    /// Retires removed pools after `grace`.
+    pub fn retire(&mut self, pools: Vec<Arc<Pool>>, grace: Duration, runtime: &Handle) {
+        let removed = pools.into_iter();
         self.removed
-            .extend(left.map(|pool| RemovedPool::retire_after(pool, grace, watch)));
+            .extend(removed.map(|pool| RemovedPool::retire_after(pool, grace, runtime)));
     }
 }

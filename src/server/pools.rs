@@ -1,6 +1,7 @@
-//! The tasks around a pool: its checks and lookups while the configuration names it, its retirement once a reload
-//! removed it.
+//! The tasks around a pool: its checks and lookups while the configuration names it, its retirement
+//! once a reload removed it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,16 +9,21 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{lock, pings};
+use super::control::pings;
+use super::lock::lock;
 use crate::discovery;
 use crate::health;
 use crate::pool::{Pool, supervise};
 use crate::relay::Relay;
 
-/// A name server that works answers within milliseconds; one that does not must not hold up a start or a reload.
+/// Pools by name.
+pub(super) type Pools = BTreeMap<String, Arc<Pool>>;
+
+/// Limit of the wait for the first lookups: a name server that works answers within milliseconds,
+/// one that does not must not hold up a start or a reload.
 const FIRST_LOOKUPS: Duration = Duration::from_secs(1);
 
-/// One pool of the present configuration; checks and lookups go on as long as this is kept.
+/// A pool of the present configuration; checks and lookups go on as long as this is kept.
 pub(super) struct RunningPool {
     pub pool: Arc<Pool>,
     pub lookups: Arc<discovery::LookupStatus>,
@@ -25,20 +31,20 @@ pub(super) struct RunningPool {
 }
 
 impl RunningPool {
-    /// Starts checks, lookups, and the pings that follow checks, on `watch`.
-    pub fn start(pool: Arc<Pool>, relay: &Arc<Relay>, watch: &Handle) -> RunningPool {
+    /// Starts checks, lookups, and the pings that follow checks, on `runtime`.
+    pub fn start(pool: Arc<Pool>, relay: &Arc<Relay>, runtime: &Handle) -> RunningPool {
         let stop = CancellationToken::new();
         let lookups = Arc::new(discovery::LookupStatus::default());
         let (checked, until) = (Arc::clone(&pool), stop.clone());
         let checks = move || health::watch(Arc::clone(&checked), until.clone());
-        watch.spawn(supervise(format!("checks of {}", pool.name()), checks));
-        let (followed, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
+        runtime.spawn(supervise(format!("checks of {}", pool.name()), checks));
+        let (resolved, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
         let follow =
-            move || discovery::watch(Arc::clone(&followed), Arc::clone(&status), until.clone());
-        watch.spawn(supervise(format!("lookups of {}", pool.name()), follow));
-        let (asked, relay, until) = (Arc::clone(&pool), Arc::clone(relay), stop.clone());
-        let ask = move || pings::follow(Arc::clone(&asked), Arc::clone(&relay), until.clone());
-        watch.spawn(supervise(format!("pings of {}", pool.name()), ask));
+            move || discovery::watch(Arc::clone(&resolved), Arc::clone(&status), until.clone());
+        runtime.spawn(supervise(format!("lookups of {}", pool.name()), follow));
+        let (pinged, relay, until) = (Arc::clone(&pool), Arc::clone(relay), stop.clone());
+        let pings = move || pings::follow(Arc::clone(&pinged), Arc::clone(&relay), until.clone());
+        runtime.spawn(supervise(format!("pings of {}", pool.name()), pings));
         RunningPool {
             pool,
             lookups,
@@ -59,34 +65,34 @@ impl RunningPool {
     }
 }
 
-/// Waits until the pools have their first addresses, at most `FIRST_LOOKUPS`: a pool that is served before its names are
-/// known refuses what it could have taken.
+/// Waits until the pools have their first addresses, at most `FIRST_LOOKUPS`: a pool that serves
+/// before its names are known refuses clients that it could have taken.
 pub(super) async fn resolved(pools: impl Iterator<Item = &RunningPool>) {
     let all = async {
         for running in pools {
             running.resolved().await;
         }
     };
-    // What is not known by then is followed, and warned about, by discovery.
+    // Discovery goes on with the names that are not known by then, and warns about them.
     let _ = tokio::time::timeout(FIRST_LOOKUPS, all).await;
 }
 
-/// One pool that a reload removed.
+/// A pool that a reload removed.
 pub(super) struct RemovedPool {
     pub pool: Arc<Pool>,
     retirement: Arc<Retirement>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// The one place where it is decided whether a removed pool retires: ending its task would not stop one that retires
-/// the pool already.
+/// Decides whether a removed pool retires: ending its task would not stop one that retires the pool
+/// already.
 #[derive(Default)]
 struct Retirement {
-    phase: Mutex<PoolPhase>,
+    phase: Mutex<RetirementPhase>,
 }
 
 #[derive(Default, PartialEq, Eq)]
-enum PoolPhase {
+enum RetirementPhase {
     #[default]
     Waiting,
     Retired,
@@ -97,28 +103,29 @@ impl Retirement {
     fn retire(&self, pool: &Pool) {
         // Held over the call: once `take_back` has returned, no retirement is under way.
         let mut phase = lock(&self.phase);
-        if *phase == PoolPhase::Waiting {
+        if *phase == RetirementPhase::Waiting {
             pool.retire();
-            *phase = PoolPhase::Retired;
+            *phase = RetirementPhase::Retired;
         }
     }
 
     fn take_back(&self) {
-        *lock(&self.phase) = PoolPhase::TakenBack;
+        *lock(&self.phase) = RetirementPhase::TakenBack;
     }
 
     fn is_over(&self) -> bool {
-        *lock(&self.phase) != PoolPhase::Waiting
+        *lock(&self.phase) != RetirementPhase::Waiting
     }
 }
 
 impl RemovedPool {
-    /// Retires the pool after `grace`: connections accepted before the reload may still be on their way to it, and one
-    /// connection sees one configuration. After it, a connection that lasts (HTTP between two requests) cannot bring new ones.
-    pub fn retire_after(pool: Arc<Pool>, grace: Duration, watch: &Handle) -> RemovedPool {
+    /// Retires the pool after `grace`: connections accepted before the reload may still be on their
+    /// way to it, and one connection sees one configuration. After it, a connection that lasts
+    /// (HTTP between two requests) cannot bring new ones.
+    pub fn retire_after(pool: Arc<Pool>, grace: Duration, runtime: &Handle) -> RemovedPool {
         let retirement = Arc::new(Retirement::default());
         let (decided, retired) = (Arc::clone(&retirement), Arc::clone(&pool));
-        let task = watch.spawn(async move {
+        let task = runtime.spawn(async move {
             tokio::time::sleep(grace).await;
             decided.retire(&retired);
         });
@@ -129,12 +136,13 @@ impl RemovedPool {
         }
     }
 
-    /// A later reload names it again: when this returns it is retired, for `Pool::apply` to undo, or never will be.
+    /// Takes the pool back for a later reload that names it again: when this returns it is retired,
+    /// for `Pool::apply` to undo, or never will be.
     pub fn take_back(&self) {
         self.retirement.take_back();
     }
 
-    /// Nothing is on it and nothing can come.
+    /// Whether no connection is on it and none can come.
     pub fn is_over(&self) -> bool {
         self.retirement.is_over() && !self.is_live()
     }
@@ -162,7 +170,7 @@ mod tests {
         config.pools.remove("chat").unwrap()
     }
 
-    /// A retirement that had begun when the pool was taken back emptied it behind `apply`, for ever.
+    /// A retirement that had begun when the pool was taken back emptied it after `apply`, for ever.
     #[test]
     fn a_retirement_that_comes_too_late_leaves_the_pool_that_was_taken_back() {
         let settings = settings();

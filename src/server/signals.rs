@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::net::signals::unblock;
 
-/// What a signal asks for.
+/// Meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, SIGINT, SIGQUIT
@@ -19,7 +19,7 @@ pub enum Signal {
     Reserved,
 }
 
-/// The installed handlers. Install them before anything is announced.
+/// Installed handlers. Install them before anything is announced.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Stream,
@@ -28,13 +28,13 @@ pub struct Signals {
     hangup: Stream,
     user1: Stream,
     user2: Stream,
-    /// Handler that is never asked: with it SIGALRM no longer ends the process.
+    /// Handler that is never read: with it SIGALRM no longer ends the process.
     _alarm: Stream,
 }
 
 impl Signals {
-    /// Call it inside a tokio runtime, in the thread that blocked the signals: those that came
-    /// meanwhile are answered.
+    /// Installs the handlers. Call it inside a tokio runtime, in the thread that blocked the
+    /// signals: those that came meanwhile are answered.
     ///
     /// # Errors
     /// The kernel's refusal.

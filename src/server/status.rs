@@ -1,4 +1,4 @@
-//! What the server tells about itself: reloads and listeners.
+//! Status values for the admin API: reloads, listeners, files of pools.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,18 +7,18 @@ use crate::config::{Bind, Protocol};
 use crate::observe::ListenerCounters;
 use crate::tls::CertificateFacts;
 
-/// How the reloads went since the start.
+/// Results of the reloads since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReloadStatus {
-    /// Reloads that were applied, those without a difference included.
+    /// Applied reloads, those without a difference included.
     pub ok: u64,
     /// Reloads that were refused.
     pub failed: u64,
-    /// When the last one was tried, whatever became of it.
+    /// Time of the last attempt, applied or refused.
     pub last_at: Option<SystemTime>,
-    /// When the last one was applied.
+    /// Time of the last one that was applied.
     pub last_ok_at: Option<SystemTime>,
-    /// Why the last one was refused; `None` once one was applied after it.
+    /// Reason of the last refusal; `None` once a later one was applied.
     pub last_error: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl ReloadStatus {
     }
 }
 
-/// One listener as it is now.
+/// State of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerStatus {
     pub name: String,
@@ -46,11 +46,9 @@ pub struct ListenerStatus {
     pub protocol: Protocol,
     pub state: ListenerState,
     pub counters: Arc<ListenerCounters>,
-    /// Names that the certificates cover, sorted; empty unless TLS is terminated here.
-    pub server_names: Vec<String>,
-    /// Those that serve, in the order of the file.
+    /// Certificates in use, in the order of the file.
     pub certificates: Vec<CertificateFacts>,
-    /// Why its TLS files as they are now do not serve.
+    /// Error of the TLS files on disk, if they cannot be used as they are now.
     pub certificate_error: Option<String>,
 }
 
@@ -58,8 +56,18 @@ pub struct ListenerStatus {
 pub enum ListenerState {
     /// Accepts connections.
     Listening,
-    /// The operator drains it: clients that come are turned away.
+    /// Drained by the operator: new clients are refused.
     Draining,
-    /// The server is stopping: accepts nothing more.
+    /// The server is stopping: nothing more is accepted.
     Stopped,
+}
+
+/// State of the files of one kind that a pool uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolFileStatus {
+    pub pool: String,
+    /// Use of the files: `tls` or `sticky`.
+    pub kind: &'static str,
+    /// Error that keeps them from being used.
+    pub error: Option<String>,
 }

@@ -1,12 +1,15 @@
-//! Reload and stop of a whole server in this process, over real sockets: what keeps its identity, and what all or
-//! nothing means. Traffic through it is tested from outside.
+//! Reload and stop of a whole server in this process, over real sockets: what keeps its identity,
+//! and what all or nothing means. Traffic through it is tested from outside.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::lock::lock;
+use super::reload::error::ReloadError;
 use super::*;
-use crate::config::Bind;
+use crate::config::{self, Bind, Change, Config};
 use crate::pool::BackendRequest;
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
@@ -28,6 +31,12 @@ fn with_a_short_grace() -> String {
     listener("a", "127.0.0.1:0", keys) + POOL
 }
 
+async fn start(config: &Config, source: ConfigSource) -> Result<Arc<Server>, StartError> {
+    let server = Server::new(config, source)?;
+    server.open().await?;
+    Ok(server)
+}
+
 /// A server on a file of its own, not watched.
 struct Running {
     server: Arc<Server>,
@@ -43,9 +52,7 @@ impl Running {
         let file = folder.path().join("balancer.toml");
         std::fs::write(&file, unwatched(text)).unwrap();
         let config = config::parse(&unwatched(text), &file).unwrap();
-        let server = Server::start(config, ConfigSource::File(file))
-            .await
-            .unwrap();
+        let server = start(&config, ConfigSource(file)).await.unwrap();
         Running { server, folder }
     }
 
@@ -180,14 +187,14 @@ async fn a_renewed_certificate_is_a_change_and_the_socket_stays() {
     assert_eq!(shown(changes), ["listener a: certificates renewed"]);
     assert_eq!(running.address("a"), address);
     let status = &running.server.listeners()[0];
-    assert_eq!(status.server_names, ["a.example"]);
+    assert_eq!(status.certificates[0].names, ["a.example"]);
     assert_eq!(
         status.certificates[0].cert,
         running.folder.path().join("a.pem")
     );
 }
 
-/// Refuses, and tells whether what it prepared was ever made present.
+/// Participant that refuses, and notes whether its step was ever taken.
 struct Reluctant {
     refuses: bool,
     committed: Arc<AtomicBool>,
@@ -196,10 +203,10 @@ struct Reluctant {
 impl ReloadParticipant for Reluctant {
     fn prepare(&self, _: &Config) -> Result<Commit, String> {
         let committed = Arc::clone(&self.committed);
-        match self.refuses {
-            true => Err("not now".to_owned()),
-            false => Ok(Box::new(move || committed.store(true, Ordering::Relaxed))),
+        if self.refuses {
+            return Err("not now".to_owned());
         }
+        Ok(Box::new(move || committed.store(true, Ordering::Relaxed)))
     }
 }
 
@@ -211,7 +218,7 @@ async fn a_follower_that_cannot_go_along_stops_the_whole_reload() {
         let committed = Arc::clone(&committed);
         running
             .server
-            .follow(Arc::new(Reluctant { refuses, committed }));
+            .add_participant(Arc::new(Reluctant { refuses, committed }));
     }
     let more = listener("b", "127.0.0.1:0", "") + &one("a");
     let error = running.reload(&more).await.unwrap_err();
@@ -325,7 +332,7 @@ async fn a_start_that_fails_names_the_listener_and_frees_what_it_bound() {
     let text = unwatched(&(listener("a", &address, "") + POOL));
     let file = PathBuf::from("embedded.toml");
     let config = config::parse(&text, &file).unwrap();
-    let started = Server::start(config, ConfigSource::Text { text, file }).await;
+    let started = start(&config, ConfigSource(file)).await;
     let error = started.err().unwrap().to_string();
     assert_eq!(error, format!("listener a: bind {address}: address in use"));
 }
@@ -336,9 +343,7 @@ async fn a_watched_file_is_followed_and_watching_can_be_turned_off_by_it() {
     let file = folder.path().join("balancer.toml");
     std::fs::write(&file, one("a")).unwrap();
     let config = config::parse(&one("a"), &file).unwrap();
-    let server = Server::start(config, ConfigSource::File(file.clone()))
-        .await
-        .unwrap();
+    let server = start(&config, ConfigSource(file.clone())).await.unwrap();
     let mut watching = server.watching.subscribe();
     assert!(*watching.borrow_and_update());
     std::fs::write(&file, unwatched(&one("b"))).unwrap();
@@ -356,7 +361,7 @@ async fn nothing_keeps_a_dropped_server() {
     running.reload(&one("b")).await.unwrap();
     let server = Arc::downgrade(&running.server);
     drop(running);
-    // What still ends may hold it for a moment.
+    // Tasks that end may hold it for a moment.
     let gone = async {
         while server.upgrade().is_some() {
             tokio::task::yield_now().await;

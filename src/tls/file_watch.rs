@@ -2,9 +2,10 @@
 //! So no half of a write is loaded, whether files are written, renamed or swapped behind a link.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::files::{FileContents, FileStamp, Fingerprint, stamp};
+use crate::base::debounce::{Debounce, Verdict};
 
 /// Time between the two polls of a change: far longer than a program takes between two writes.
 pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(500);
@@ -17,8 +18,7 @@ const UNSURE_POLLS: u8 = 2;
 pub(crate) struct FileWatch {
     stamps: Vec<Option<FileStamp>>,
     unsure: u8,
-    /// Fingerprint of all contents; `None`: there was no poll.
-    seen: Option<Fingerprint>,
+    debounce: Debounce<Fingerprint>,
     /// Fingerprint of the contents that were reported last, good or bad.
     reported: Option<Fingerprint>,
 }
@@ -39,7 +39,7 @@ impl FileWatch {
         FileWatch {
             stamps: Vec::new(),
             unsure: UNSURE_POLLS,
-            seen: None,
+            debounce: Debounce::new(Duration::ZERO),
             reported: None,
         }
     }
@@ -51,12 +51,10 @@ impl FileWatch {
         // Before the files are read: the next poll sees a write in between.
         let stamps = files.clone().map(|file| stamp(file)).collect();
         let contents = FileContents::read(files);
-        let seen = Some(contents.fingerprint());
         let watch = FileWatch {
             stamps,
-            unsure: UNSURE_POLLS,
-            seen,
-            reported: seen,
+            reported: Some(contents.fingerprint()),
+            ..FileWatch::new()
         };
         (watch, contents)
     }
@@ -77,15 +75,15 @@ impl FileWatch {
         }
         self.stamps = stamps;
         let contents = FileContents::read(files);
-        let seen = Some(contents.fingerprint());
-        let before = std::mem::replace(&mut self.seen, seen);
-        if seen == self.reported {
-            return FileChange::Same;
+        let seen = contents.fingerprint();
+        let is_known = self.reported == Some(seen);
+        match self.debounce.look(Instant::now(), seen, is_known) {
+            Verdict::Same => FileChange::Same,
+            Verdict::Wait(_) => FileChange::Unsettled,
+            Verdict::Settled(seen) => {
+                self.reported = Some(seen);
+                FileChange::Changed(contents)
+            }
         }
-        if seen != before {
-            return FileChange::Unsettled;
-        }
-        self.reported = seen;
-        FileChange::Changed(contents)
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct CertificateEnd {
 impl Scrape {
     pub fn of(server: &Server, refused: &RefusalTotals) -> Scrape {
         let listeners = server.listeners();
-        let above = server.tls_above();
+        let above = server.endpoint_tls();
         let certificates = listeners
             .iter()
             .map(|one| (one.name.as_str(), one.certificates.clone()));

@@ -27,7 +27,7 @@ pub struct PlanArguments {
 }
 
 pub fn plan(arguments: PlanArguments) -> Result<(), CommandError> {
-    let source = ConfigSource::File(arguments.file);
+    let source = ConfigSource(arguments.file);
     let text = source.read()?;
     // The files that it names are the balancer's, which may run elsewhere or as somebody else.
     config::parse(&text, source.file())?;

@@ -53,7 +53,7 @@ pub fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
         let nodes = start_nodes().await?;
         let folder = DemoFolder::create(&ports, &nodes)
             .map_err(CommandError::io("write the demo's files"))?;
-        let source = ConfigSource::File(folder.configuration());
+        let source = ConfigSource(folder.configuration());
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
         let _flush = logs.flush_at_end();

@@ -1,0 +1,45 @@
+//! State that the operator sets on backends and listeners, and its effect on their live
+//! connections.
+
+use std::sync::Arc;
+
+use super::jobs::{FailoverGuard, JobTarget};
+use crate::pool::{Backend, OperatorState, Pool};
+use crate::server::listeners;
+use crate::server::lock::lock;
+use crate::server::state::Server;
+use crate::server::status::ListenerStatus;
+
+impl Server {
+    /// Sets the operator's state of a backend; it wins over failover. A backend that is ready again
+    /// keeps the connections that are left.
+    pub fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
+        backend.set_operator(state);
+        match state {
+            OperatorState::Ready => {
+                self.jobs.abort_of(&JobTarget::Backend(Arc::clone(backend)));
+                self.failover.keep(backend);
+            }
+            OperatorState::Drain | OperatorState::Maint => self.jobs.abort_health_of(backend),
+        }
+    }
+
+    /// Drains a listener: it refuses clients until it is ready again, which keeps the connections
+    /// that are left. `None`: no listener of that name accepts.
+    pub fn drain_listener(&self, name: &str, drain: bool) -> Option<ListenerStatus> {
+        let live = lock(&self.live);
+        let mut listeners = live.listeners.iter();
+        let listening = listeners.find(|one| *one.counters().name == *name)?;
+        listening.set_draining(drain);
+        if !drain {
+            let target = JobTarget::Listener(Arc::clone(listening.counters()));
+            self.jobs.abort_of(&target);
+        }
+        Some(listeners::present(listening))
+    }
+
+    /// The guard of a pool's failover; `None` where failover never watched it.
+    pub fn guard(&self, pool: &Pool) -> Option<Arc<FailoverGuard>> {
+        self.failover.of(pool)
+    }
+}

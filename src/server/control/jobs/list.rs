@@ -1,0 +1,157 @@
+//! The jobs of a server.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Handle;
+
+use super::guard::{EndReason, FailoverGuard};
+use super::job::Job;
+use super::request::{DrainRate, JobOrigin, JobRequest};
+use super::target::JobTarget;
+use crate::pool::{Backend, OperatorState};
+use crate::relay::Relay;
+use crate::server::lock::lock;
+
+/// Jobs of one origin at once: each asks for the whole table now and then.
+const MAX_RUNNING: usize = 32;
+/// Jobs that are over and still listed.
+const KEPT: usize = 32;
+
+/// The jobs of a server, the latest last.
+pub struct Jobs {
+    relay: Arc<Relay>,
+    runtime: Handle,
+    latest_id: AtomicU64,
+    jobs: Mutex<VecDeque<Arc<Job>>>,
+}
+
+/// Error of a job that is not started because as many run as may.
+#[derive(Debug, thiserror::Error)]
+#[error("{MAX_RUNNING} jobs are running already; abort one or wait")]
+pub struct TooMany;
+
+impl Jobs {
+    /// Jobs run on `runtime`.
+    pub(in crate::server) fn new(relay: Arc<Relay>, runtime: Handle) -> Jobs {
+        Jobs {
+            relay,
+            runtime,
+            latest_id: AtomicU64::new(0),
+            jobs: Mutex::default(),
+        }
+    }
+
+    /// Starts a job of the operator, or of a rebalance; aborts those on the same backend or
+    /// listener.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn start(&self, request: JobRequest) -> Result<Arc<Job>, TooMany> {
+        let mut jobs = lock(&self.jobs);
+        abort(&jobs, &request.target);
+        self.spawn(&mut jobs, JobOrigin::Operator, request)
+    }
+
+    /// Starts a job of failover. `None` where the operator drains the backend, a job runs on it, or
+    /// as many run as may.
+    pub(in crate::server) fn start_for_health(
+        &self,
+        backend: &Arc<Backend>,
+        pace: DrainRate,
+        guard: Arc<FailoverGuard>,
+        reason: EndReason,
+    ) -> Option<Arc<Job>> {
+        let mut jobs = lock(&self.jobs);
+        let target = JobTarget::Backend(Arc::clone(backend));
+        let is_on_it = |job: &Arc<Job>| job.target.is(&target) && job.is_running();
+        // Read under the lock that `abort_health_of` takes after the operator's change: it aborts a
+        // job that starts before the change.
+        if jobs.iter().any(is_on_it) || backend.operator() != OperatorState::Ready {
+            return None;
+        }
+        let origin = JobOrigin::Health(guard, reason);
+        let request = JobRequest::drain(target, pace);
+        self.spawn(&mut jobs, origin, request).ok()
+    }
+
+    fn spawn(
+        &self,
+        jobs: &mut VecDeque<Arc<Job>>,
+        origin: JobOrigin,
+        request: JobRequest,
+    ) -> Result<Arc<Job>, TooMany> {
+        let is_alike = |job: &&Arc<Job>| job.origin.is_health() == origin.is_health();
+        let running = jobs.iter().filter(is_alike).filter(|job| job.is_running());
+        if running.count() >= MAX_RUNNING {
+            return Err(TooMany);
+        }
+        // No client comes back to a backend that is down anyway.
+        if !origin.is_health() {
+            request.target.set_emptying(true);
+        }
+        let id = self.latest_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let job = Arc::new(Job::new(id, origin, request));
+        while jobs.len() >= 2 * MAX_RUNNING + KEPT {
+            let Some(oldest) = jobs.iter().position(|job| job.is_over()) else {
+                break;
+            };
+            jobs.remove(oldest);
+        }
+        jobs.push_back(Arc::clone(&job));
+        self.runtime
+            .spawn(Arc::clone(&job).run(Arc::clone(&self.relay)));
+        Ok(job)
+    }
+
+    /// Aborts the jobs on that backend or listener; connections that are left stay.
+    pub fn abort_of(&self, target: &JobTarget) {
+        let jobs = lock(&self.jobs);
+        abort(&jobs, target);
+        target.set_emptying(false);
+    }
+
+    /// Aborts that job. `None`: there is no such job.
+    pub fn abort(&self, id: u64) -> Option<Arc<Job>> {
+        let jobs = lock(&self.jobs);
+        let job = jobs.iter().find(|job| job.id == id)?;
+        if !job.is_over() {
+            job.abort();
+            let is_replaced = |later: &Arc<Job>| later.id > id && later.target.is(&job.target);
+            if !jobs.iter().any(is_replaced) {
+                job.target.set_emptying(false);
+            }
+        }
+        Some(Arc::clone(job))
+    }
+
+    /// Aborts the jobs of failover on that backend; those of the operator go on.
+    pub(in crate::server) fn abort_health_of(&self, backend: &Arc<Backend>) {
+        let jobs = lock(&self.jobs);
+        let target = JobTarget::Backend(Arc::clone(backend));
+        let is_meant = |job: &&Arc<Job>| job.target.is(&target) && job.origin.is_health();
+        jobs.iter().filter(is_meant).for_each(|job| job.abort());
+    }
+
+    pub fn list(&self) -> Vec<Arc<Job>> {
+        lock(&self.jobs).iter().cloned().collect()
+    }
+
+    pub fn find(&self, id: u64) -> Option<Arc<Job>> {
+        lock(&self.jobs).iter().find(|job| job.id == id).cloned()
+    }
+
+    /// The job that runs on that backend or listener.
+    pub fn of(&self, target: &JobTarget) -> Option<Arc<Job>> {
+        let jobs = lock(&self.jobs);
+        let is_of = |job: &&Arc<Job>| job.target.is(target) && job.is_running();
+        jobs.iter().rev().find(is_of).cloned()
+    }
+}
+
+fn abort(jobs: &VecDeque<Arc<Job>>, target: &JobTarget) {
+    for job in jobs.iter().filter(|job| job.target.is(target)) {
+        job.abort();
+    }
+}

@@ -1,0 +1,26 @@
+//! Jobs that close or move live connections at a limited rate.
+//!
+//! The operator starts them: drains of a backend or a listener, `close` and `move` of the sessions
+//! that a filter matches. `rebalance` and `failover` start the others. A job asks the relay which
+//! sessions are there, and ends a few at a time, quiet ones first. It belongs to the server, not to
+//! a configuration: a reload does not touch it.
+
+mod balanced;
+mod budget;
+mod guard;
+mod job;
+mod list;
+mod quota;
+mod rebalance_plan;
+mod request;
+mod rounds;
+mod target;
+
+pub(in crate::server) use guard::FailoverGuard;
+pub use guard::{EndReason, Panic};
+pub use job::{Job, JobPhase};
+pub use list::{Jobs, TooMany};
+pub(in crate::server) use rebalance_plan::{OverloadedBackend, RebalancePlan};
+pub use request::{DrainRate, JobAction, JobRequest};
+pub use target::JobTarget;
+pub(in crate::server) use target::backend_filter;

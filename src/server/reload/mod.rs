@@ -1,0 +1,115 @@
+//! Reload: replaces the configuration in force, all or nothing.
+//!
+//! read -> parse -> check conditions -> prepare -> commit. `prepare` does all that can fail and
+//! changes nothing: it loads files, binds new addresses, starts new pools. `commit` cannot fail: it
+//! swaps everything in at once. The first configuration of a server takes the same way.
+
+mod commit;
+pub(super) mod condition;
+pub(super) mod error;
+mod load;
+mod load_error;
+pub(super) mod participant;
+pub(super) mod plan;
+mod prepare;
+pub(super) mod source;
+pub(super) mod verify;
+pub(super) mod warnings;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use self::condition::Condition;
+use self::error::{ReloadError, lines};
+use super::lock::lock;
+use super::state::Server;
+use crate::config::{Change, Draft};
+
+impl Server {
+    /// Reads the source again and swaps the new configuration in, all or nothing. Reloads are
+    /// serialised; one goes on to its end when this future is dropped.
+    ///
+    /// # Errors
+    /// Every reason why nothing was changed.
+    pub async fn reload(self: &Arc<Self>) -> Result<Vec<Change>, ReloadError> {
+        self.reload_text(None, Vec::new()).await
+    }
+
+    /// Reloads if all `conditions` hold of what the reload would do. They are judged on the very
+    /// text that is then loaded, and no other reload comes in between.
+    ///
+    /// # Errors
+    /// Every reason why nothing was changed, and every condition that does not hold.
+    pub async fn reload_if(
+        self: &Arc<Self>,
+        conditions: Vec<Condition>,
+    ) -> Result<Vec<Change>, ReloadError> {
+        self.reload_text(None, conditions).await
+    }
+
+    /// Reloads `text`, or the present text of the source.
+    pub(super) async fn reload_text(
+        self: &Arc<Self>,
+        text: Option<String>,
+        conditions: Vec<Condition>,
+    ) -> Result<Vec<Change>, ReloadError> {
+        let server = Arc::clone(self);
+        let reload = move || server.reload_now(text, &conditions);
+        match self.control_runtime().spawn_blocking(reload).await {
+            Ok(result) => result,
+            Err(error) => Err(vec![format!("reload: {error}")].into()),
+        }
+    }
+
+    /// Reloads, counts and logs the result. Blocks; one at a time.
+    fn reload_now(
+        &self,
+        text: Option<String>,
+        conditions: &[Condition],
+    ) -> Result<Vec<Change>, ReloadError> {
+        let _one_at_a_time = lock(&self.reloading);
+        let result = self.try_reload(text, conditions);
+        let (now, file) = (SystemTime::now(), self.source.file().display());
+        match &result {
+            Ok(changes) => {
+                lock(&self.reloads).succeeded(now);
+                for change in changes {
+                    tracing::info!(%change, "reload");
+                }
+                tracing::info!(%file, changes = changes.len(), "reloaded");
+            }
+            Err(ReloadError { messages, .. }) => {
+                lock(&self.reloads).failed(now, messages.join("\n"));
+                for error in messages {
+                    tracing::error!(%error, "reload refused");
+                }
+                tracing::error!(%file, errors = messages.len(), "reload refused, the present configuration goes on");
+            }
+        }
+        result
+    }
+
+    fn try_reload(
+        &self,
+        text: Option<String>,
+        conditions: &[Condition],
+    ) -> Result<Vec<Change>, ReloadError> {
+        let text = text.map_or_else(|| self.source.read(), Ok);
+        let text = text.map_err(|error| vec![error.to_string()])?;
+        lock(&self.attempted).clone_from(&text);
+        let draft = || Draft::read(&text, self.source.file());
+        let config = draft().finish().map_err(|errors| ReloadError {
+            messages: lines(&errors),
+            drawn: Some(errors.to_string()),
+        })?;
+        let objections = self.objections(conditions, &config);
+        if !objections.is_empty() {
+            return Err(objections.into());
+        }
+        let prepared = self.prepare(config).map_err(|messages| ReloadError {
+            messages,
+            drawn: verify::drawn(draft()),
+        })?;
+        Ok(self.commit(prepared)?)
+    }
+}

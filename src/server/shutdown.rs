@@ -1,0 +1,195 @@
+//! Life of a running server: its signals, and its graceful stop.
+//!
+//! A server that stops accepts nothing more and lets the live connections end. Clients that are all
+//! closed in one moment all come back in one moment; so connections that are left at half of
+//! `hard_stop_after` are closed evenly over the second half.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::listeners;
+use super::lock::lock;
+use super::signals::{Signal, Signals};
+use super::state::Server;
+use super::status::ListenerState;
+use crate::base::units::format_duration;
+use crate::relay::CloseFrame;
+
+/// Time between two progress lines.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Time for the end of a WebSocket: a frame under way, and an answer to our Close.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
+/// Time for the access log to be written out at the end: a disk that hangs must not keep the
+/// process. A pipe that nobody reads is not waited for.
+const FLUSH: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at
+    /// once.
+    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+        let asked = Arc::new(Notify::new());
+        let _reloading = AbortOnDropHandle::new(
+            self.control_runtime()
+                .spawn(reload(Arc::clone(&self), Arc::clone(&asked))),
+        );
+        while self.answer(signals.next().await, &asked) {}
+        let stop = self.stop();
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                signal = signals.next() => if !self.answer(signal, &asked) {
+                    tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
+                    break;
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Answers a signal; false when the server is to stop.
+    fn answer(&self, signal: Signal, reload: &Notify) -> bool {
+        match signal {
+            Signal::Stop => return false,
+            Signal::Reopen => self.journal().reopen(),
+            Signal::Reserved => tracing::info!("SIGUSR2 is reserved: nothing was done"),
+            // The next signal must not wait for the reload.
+            Signal::Reload => reload.notify_one(),
+        }
+        true
+    }
+
+    /// Stops accepting and returns when the last connection is gone, at the latest after
+    /// `hard_stop_after`.
+    pub async fn stop(&self) {
+        let allowed = self.config().global.hard_stop_after;
+        let (started, half) = (Instant::now(), allowed / 2);
+        self.proxy.hard_stop.plan(started + half, half);
+        self.stop_accepting().await;
+        let limits = self.limits();
+        tracing::info!(
+            live = limits.live(),
+            hard_stop_after = format_duration(allowed),
+            "stopping: live connections may end"
+        );
+        if !self.emptied_by(started + half).await {
+            tracing::info!(
+                live = limits.live(),
+                within = format_duration(half),
+                "stopping: closing what is left"
+            );
+            // The last ones get a Close, too, and time for their answer.
+            let spread = half.saturating_sub(CLOSE_TIME.min(half / 5));
+            self.relay()
+                .close_all_within(spread, &Arc::new(CloseFrame::going_away()));
+            self.emptied_by(started + allowed).await;
+        }
+        tracing::info!(
+            live = limits.live(),
+            after = format_duration(started.elapsed()),
+            "stopped"
+        );
+    }
+
+    /// Closes the listeners' sockets, after the connections queued in them were served.
+    async fn stop_accepting(&self) {
+        let stopped = {
+            let mut live = lock(&self.live);
+            let taken = std::mem::take(&mut live.listeners);
+            let status = |listening| listeners::status(listening, ListenerState::Stopped);
+            live.stopped
+                .get_or_insert_with(|| taken.iter().map(|one| status(one)).collect());
+            taken
+        };
+        self.proxy.stopping.cancel();
+        for listening in stopped {
+            listening.stop().await;
+        }
+    }
+
+    /// Waits until no connection is left, and logs the progress; false at `deadline`.
+    async fn emptied_by(&self, deadline: Instant) -> bool {
+        let limits = self.limits();
+        let emptied = async {
+            while timeout(PROGRESS, limits.emptied()).await.is_err() {
+                tracing::info!(live = limits.live(), "stopping");
+            }
+        };
+        timeout_at(deadline, emptied).await.is_ok()
+    }
+
+    /// Ends the connections that are left and writes their lines to the access log.
+    async fn finish(&self) {
+        let (relay, journal) = (Arc::clone(self.relay()), Arc::clone(self.journal()));
+        let finish = move || {
+            relay.shutdown();
+            journal.flush(FLUSH)
+        };
+        let flushed = tokio::task::spawn_blocking(finish).await;
+        if !flushed.unwrap_or(false) {
+            tracing::warn!("access log not written to its end");
+        }
+    }
+}
+
+/// Reloads whenever `asked`, one after the other: each reload holds a thread while it waits.
+async fn reload(server: Arc<Server>, asked: Arc<Notify>) {
+    let reload = || {
+        let server = Arc::clone(&server);
+        // The result was logged and counted.
+        async move { drop(server.reload().await) }
+    };
+    whenever(&asked, reload).await;
+}
+
+/// Does `action` whenever it is `asked` for; requests while one is under way make one more after
+/// it.
+async fn whenever<F: Future<Output = ()>>(asked: &Notify, mut action: impl FnMut() -> F) {
+    loop {
+        asked.notified().await;
+        action().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Each SIGHUP held a thread until the reloads before it were done.
+    #[tokio::test]
+    async fn what_is_asked_for_meanwhile_is_done_once_more() {
+        let (asked, gate, begun) = (Notify::new(), Semaphore::new(0), AtomicUsize::new(0));
+        let action = || async {
+            begun.fetch_add(1, Ordering::Relaxed);
+            gate.acquire().await.unwrap().forget();
+        };
+        let asking = async {
+            for _ in 0..10 {
+                asked.notify_one();
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(begun.load(Ordering::Relaxed), 1);
+            gate.add_permits(9);
+            while begun.load(Ordering::Relaxed) < 2 {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = whenever(&asked, action) => {}
+            () = asking => {}
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), 2);
+    }
+}

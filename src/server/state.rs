@@ -1,0 +1,140 @@
+//! The server and what can be asked of it.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::SystemTime;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::control::failover::guards::FailoverGuards;
+use super::control::jobs::Jobs;
+use super::control_runtime::ControlRuntime;
+use super::listeners;
+use super::live::Live;
+use super::lock::lock;
+use super::reload::participant::ReloadParticipant;
+use super::reload::source::ConfigSource;
+use super::status::{ListenerStatus, PoolFileStatus, ReloadStatus};
+use crate::admission::Limits;
+use crate::config::Config;
+use crate::discovery;
+use crate::observe::Journal;
+use crate::pool::Pool;
+use crate::proxy::{HandshakeLimiter, Proxy};
+use crate::relay::Relay;
+use crate::tls::TlsAcceptor;
+
+/// A running balancer; always in an `Arc`.
+pub struct Server {
+    pub(super) source: ConfigSource,
+    pub(super) started_at: SystemTime,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) live: Mutex<Live>,
+    /// Held through a whole reload: one at a time.
+    pub(super) reloading: Mutex<()>,
+    pub(super) reloads: Mutex<ReloadStatus>,
+    /// The text that was loaded or refused last: the file watcher leaves it alone.
+    pub(super) attempted: Mutex<String>,
+    pub(super) participants: Mutex<Vec<Arc<dyn ReloadParticipant>>>,
+    /// TLS of endpoints above the server, whose files are watched like those of the listeners.
+    pub(super) endpoint_tls: Mutex<Vec<Weak<TlsAcceptor>>>,
+    /// State of the files of the pools, as of the latest look.
+    pub(super) pool_files: Mutex<Vec<PoolFileStatus>>,
+    /// `global.watch`.
+    pub(super) watching: watch::Sender<bool>,
+    /// Notified of every configuration that begins to serve.
+    pub(super) committed: watch::Sender<()>,
+    pub(super) jobs: Jobs,
+    pub(super) failover: FailoverGuards,
+    pub(super) control: ControlRuntime,
+}
+
+impl Server {
+    /// The runtime beside the data path: checks, discovery, watchers, admin.
+    pub fn control_runtime(&self) -> Handle {
+        self.control.handle()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.live).config)
+    }
+
+    /// Where the configuration comes from.
+    pub fn source(&self) -> &ConfigSource {
+        &self.source
+    }
+
+    /// The pools of the present configuration by name, then removed ones with live connections.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        lock(&self.live).pools()
+    }
+
+    /// The pool of that name, removed ones with live connections included.
+    pub fn pool(&self, name: &str) -> Option<Arc<Pool>> {
+        self.pools().into_iter().find(|pool| **pool.name() == *name)
+    }
+
+    /// Whether a reload removed that pool.
+    pub fn is_removed(&self, pool: &Pool) -> bool {
+        lock(&self.live).is_removed(pool)
+    }
+
+    /// Results of the DNS lookups of that pool.
+    pub fn lookups(&self, pool: &str) -> Option<Arc<discovery::LookupStatus>> {
+        let live = lock(&self.live);
+        let running = live.pools.get(pool)?;
+        Some(Arc::clone(&running.lookups))
+    }
+
+    /// The listeners in the order of the file.
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
+        let live = lock(&self.live);
+        let present = live.listeners.iter();
+        live.stopped
+            .clone()
+            .unwrap_or_else(|| present.map(|one| listeners::present(one)).collect())
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.proxy.journal
+    }
+
+    pub fn relay(&self) -> &Arc<Relay> {
+        &self.proxy.relay
+    }
+
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.proxy.limits
+    }
+
+    pub fn handshakes(&self) -> &HandshakeLimiter {
+        &self.proxy.handshakes
+    }
+
+    /// Jobs that close or move live connections.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// New connections are accepted: true from `open` until the server stops.
+    pub fn ready(&self) -> bool {
+        !lock(&self.live).listeners.is_empty()
+    }
+
+    pub fn started_at(&self) -> SystemTime {
+        self.started_at
+    }
+
+    /// Results of the reloads so far.
+    pub fn reloads(&self) -> ReloadStatus {
+        lock(&self.reloads).clone()
+    }
+}
+
+impl Drop for Server {
+    /// The relay's threads hold nothing of the server and would outlive it.
+    fn drop(&mut self) {
+        self.proxy.relay.shutdown();
+    }
+}
