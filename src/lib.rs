@@ -16,28 +16,39 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod base;
+mod base;
 
 pub mod balance;
 pub mod config;
 pub mod wire;
 
-pub mod net;
+mod net;
 
-pub mod observe;
-pub mod tls;
+mod observe;
+mod tls;
 
-pub mod admission;
-pub mod pool;
+mod admission;
+mod pool;
 
-pub mod relay;
+mod relay;
 
-pub mod discovery;
-pub mod health;
-pub mod proxy;
+mod discovery;
+mod health;
+mod proxy;
 
-pub mod server;
+mod server;
 
-pub mod admin;
+mod admin;
 
 pub mod cli;
+
+/// Parts that are driven from beside the crate: by its tests, benches and fuzz targets.
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::admission::{Limits, ListenerAdmission};
+    pub use crate::observe::{Journal, ListenerCounters};
+    pub use crate::proxy::ListenerSnapshot;
+    #[cfg(fuzzing)]
+    pub use crate::relay::model;
+    pub use crate::tls::record;
+}
