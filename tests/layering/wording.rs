@@ -1,7 +1,6 @@
 //! Holds the sources to the rules of CONTRIBUTING.md that a machine can see: how a doc comment
 //! begins, how wide comments are, and that a type's name means one thing.
 
-
 use std::collections::BTreeMap;
 
 use super::sources::{self, Source};
