@@ -1,6 +1,16 @@
 //! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a
 //! WebSocket whose frames are followed.
 
+#![allow(
+    clippy::expect_used,
+    clippy::match_bool,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "what cannot go on here may panic"
+)]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,10 +18,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel::admission::{ConnectionPermit, Limits, ListenerAdmission};
 use evenkeel::balance::{Maglev, Nodes, Picker, RoundRobin, bytes_hash};
-use evenkeel::observe::{Journal, ListenerCounters};
-use evenkeel::proxy::ListenerSnapshot;
+use evenkeel::parts::ListenerSnapshot;
+use evenkeel::parts::{ConnectionPermit, Limits, ListenerAdmission};
+use evenkeel::parts::{Journal, ListenerCounters};
 use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::RequestValidator;

@@ -1,6 +1,7 @@
 //! Evenkeel: a Layer-4 load balancer and TCP/WebSocket proxy for connections that last.
 //!
-//! The floors of the crate; a module imports only from lower floors, and rooms on one floor do not know each other:
+//! The floors of the crate (ARCHITECTURE.md): a module imports only from lower floors, and rooms on
+//! one floor do not know each other:
 //!
 //! ```text
 //!  8  main.rs  cli                               process: command line, runtime, exit code
@@ -15,29 +16,57 @@
 //!  0  base                                       pure: back-off, names, units
 //! ```
 #![deny(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::expect_used,
+        clippy::match_bool,
+        clippy::panic,
+        clippy::struct_excessive_bools,
+        clippy::too_many_arguments,
+        clippy::too_many_lines,
+        clippy::unwrap_used,
+        unreachable_pub,
+        reason = "a test fails by a panic, and says a whole story in one function"
+    )
+)]
 
-pub mod base;
+mod base;
 
 pub mod balance;
 pub mod config;
 pub mod wire;
 
-pub mod net;
+mod net;
 
-pub mod observe;
-pub mod tls;
+mod observe;
+mod tls;
 
-pub mod admission;
-pub mod pool;
+mod admission;
+mod pool;
 
-pub mod relay;
+mod relay;
 
-pub mod discovery;
-pub mod health;
-pub mod proxy;
+mod discovery;
+mod health;
+mod proxy;
 
-pub(crate) mod server;
+mod server;
 
-pub mod admin;
+mod admin;
 
 pub mod cli;
+
+/// Parts that are driven from beside the crate: by its tests, benches and fuzz targets.
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::admission::ConnectionPermit;
+    pub use crate::admission::Limits;
+    pub use crate::admission::ListenerAdmission;
+    pub use crate::observe::Journal;
+    pub use crate::observe::ListenerCounters;
+    pub use crate::proxy::ListenerSnapshot;
+    #[cfg(fuzzing)]
+    pub use crate::relay::model;
+    pub use crate::tls::record;
+}

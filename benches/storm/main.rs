@@ -5,6 +5,16 @@
 //! them when, and charges the balancer with its own CPU time. As in `benches/compare` the balancer has one core for itself and
 //! the load another one; with `--shared` all of them run on all cores.
 
+#![allow(
+    clippy::expect_used,
+    clippy::match_bool,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "what cannot go on here may panic"
+)]
+
 mod clients;
 mod measure;
 mod node;

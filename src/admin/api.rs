@@ -38,7 +38,7 @@ struct ReloadBody {
 }
 
 impl Api {
-    pub fn new(server: Weak<Server>, refused: Arc<RefusalTotals>) -> Api {
+    pub(super) fn new(server: Weak<Server>, refused: Arc<RefusalTotals>) -> Api {
         Api {
             server,
             refused,
@@ -48,7 +48,7 @@ impl Api {
     }
 
     /// Answers a request of `peer`; `secure`: it came over TLS.
-    pub async fn answer(
+    pub(super) async fn answer(
         &self,
         guard: &EndpointGuard,
         secure: bool,

@@ -16,7 +16,7 @@ use crate::relay::Filter;
 use crate::server::jobs::DrainRate;
 
 /// Longest time of a job, as in the configuration.
-pub const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(crate) const MAX_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Decoded drain: what it does to the live connections.
 pub(super) enum DrainRequest {
@@ -73,7 +73,7 @@ struct RateBody {
 }
 
 impl DrainBody {
-    pub fn decode(self, pool: Option<&config::Drain>) -> Result<DrainRequest, ApiError> {
+    pub(super) fn decode(self, pool: Option<&config::Drain>) -> Result<DrainRequest, ApiError> {
         let rate = RateBody {
             rate: self.rate,
             deadline: self.deadline,
@@ -92,7 +92,7 @@ impl DrainBody {
 }
 
 impl FilterBody {
-    pub fn decode(self) -> Result<(Filter, DrainRate), ApiError> {
+    pub(super) fn decode(self) -> Result<(Filter, DrainRate), ApiError> {
         let filter = decode_filter(self.filter)?;
         let filter = match (filter, self.all) {
             (Some(filter), false) => filter,

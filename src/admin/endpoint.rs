@@ -64,7 +64,7 @@ pub(super) struct HttpEndpoint {
 }
 
 impl HttpEndpoint {
-    pub fn start(
+    pub(super) fn start(
         runtime: &Handle,
         configured: Bind,
         bound: Arc<Bound>,
@@ -90,13 +90,13 @@ impl HttpEndpoint {
         }
     }
 
-    pub fn bound(&self) -> Option<Arc<Bound>> {
+    pub(super) fn bound(&self) -> Option<Arc<Bound>> {
         self.bound.upgrade()
     }
 
     /// Leaves new connections to the endpoint that replaces this one, and stops when the handshakes
     /// under way have had their time.
-    pub fn leave(self, runtime: &Handle) {
+    pub(super) fn leave(self, runtime: &Handle) {
         if let Some(bound) = self.bound()
             && let Err(error) = bound.stop_accepting()
         {
@@ -109,7 +109,7 @@ impl HttpEndpoint {
     }
 
     /// Sets the rules of the next request, and the TLS of the next connection.
-    pub fn update(&self, guard: EndpointGuard) {
+    pub(super) fn update(&self, guard: EndpointGuard) {
         self.guard.store(Arc::new(guard));
     }
 }

@@ -38,7 +38,7 @@ pub(super) struct EndpointConnection {
 }
 
 impl EndpointConnections {
-    pub fn new(most: usize) -> Arc<EndpointConnections> {
+    pub(super) fn new(most: usize) -> Arc<EndpointConnections> {
         Arc::new(EndpointConnections {
             permits: Arc::new(Semaphore::new(most)),
             silent: Mutex::default(),
@@ -51,7 +51,7 @@ impl EndpointConnections {
     ///
     /// # Cancel safety
     /// A permit that was acquired is returned.
-    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
         }
@@ -68,7 +68,7 @@ impl EndpointConnections {
         }
     }
 
-    pub fn enter(
+    pub(super) fn enter(
         self: &Arc<EndpointConnections>,
         peer: Peer,
         permit: OwnedSemaphorePermit,
@@ -88,13 +88,13 @@ impl EndpointConnections {
 }
 
 impl EndpointConnection {
-    pub fn fall_silent(&self) {
+    pub(super) fn fall_silent(&self) {
         let silent = lock(&self.connections.silent).push(self.source, self.leave.clone());
         *lock(&self.silent) = Some(silent);
         self.connections.changed.notify_waiters();
     }
 
-    pub fn speak(&self) {
+    pub(super) fn speak(&self) {
         self.has_spoken.store(true, Ordering::Relaxed);
         self.end_silence();
     }
@@ -108,11 +108,11 @@ impl EndpointConnection {
     }
 
     /// True once a request's head has come: its answer may still be under way.
-    pub fn has_spoken(&self) -> bool {
+    pub(super) fn has_spoken(&self) -> bool {
         self.has_spoken.load(Ordering::Relaxed)
     }
 
-    pub fn is_silent(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         lock(&self.silent).is_some()
     }
 }

@@ -14,7 +14,7 @@ use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, ReloadParticipant, Server};
 
 /// Endpoints of `[admin]` and `[metrics]`, where they are configured.
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     server: Weak<Server>,
     runtime: Handle,
     bound: Arc<Mutex<Endpoints>>,
@@ -41,7 +41,7 @@ enum EndpointChange {
 impl AdminServer {
     /// Attaches the endpoints to a prepared server. They are bound when it opens, all or nothing
     /// with its listeners.
-    pub fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
+    pub(crate) fn attach(server: &Arc<Server>) -> Arc<AdminServer> {
         let admin = Arc::new(AdminServer {
             server: Arc::downgrade(server),
             runtime: server.control_runtime(),
@@ -53,7 +53,7 @@ impl AdminServer {
     }
 
     /// Real address of `[admin]`, where there is one.
-    pub fn local(&self) -> Option<Bind> {
+    pub(crate) fn local(&self) -> Option<Bind> {
         self.endpoints()
             .admin
             .as_ref()

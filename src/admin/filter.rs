@@ -10,7 +10,7 @@ use crate::observe::kept_tag;
 use crate::relay::Filter;
 
 /// Names of the conditions of a filter.
-pub const CONDITIONS: [&str; 11] = [
+pub(crate) const CONDITIONS: [&str; 11] = [
     "listener", "pool", "backend", "client", "tag", "host", "path", "sni", "subject", "min_age",
     "min_idle",
 ];
@@ -77,7 +77,7 @@ fn word(value: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// Says what is allowed.
-pub fn network(value: &str) -> Result<IpNet, String> {
+pub(crate) fn network(value: &str) -> Result<IpNet, String> {
     let network: Result<IpNet, _> = value.parse();
     network
         .or_else(|_| value.parse::<IpAddr>().map(IpNet::from))

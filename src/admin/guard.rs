@@ -31,7 +31,7 @@ impl EndpointGuard {
     ///
     /// # Errors
     /// A file cannot be read, or an address off loopback lacks a token or TLS.
-    pub fn load(admin: &Admin, bound: &Bind) -> Result<EndpointGuard, String> {
+    pub(super) fn load(admin: &Admin, bound: &Bind) -> Result<EndpointGuard, String> {
         let tokens = Tokens::load(admin)?;
         let tls = admin.tls.as_ref().map(terminator).transpose()?;
         if !is_local(bound) && (tokens.is_empty() || tls.is_none()) {
@@ -49,12 +49,12 @@ impl EndpointGuard {
         })))
     }
 
-    pub fn metrics(metrics: &Metrics) -> EndpointGuard {
+    pub(super) fn metrics(metrics: &Metrics) -> EndpointGuard {
         EndpointGuard::Metrics(Box::new(AccessList::new(&metrics.access)))
     }
 
     /// Whether this client may connect; `None` is a client of a unix socket.
-    pub fn admits(&self, client: Option<IpAddr>) -> bool {
+    pub(super) fn admits(&self, client: Option<IpAddr>) -> bool {
         match self {
             EndpointGuard::Admin(guard) => guard.access.admits(client),
             EndpointGuard::Metrics(access) => access.admits(client),
@@ -62,14 +62,14 @@ impl EndpointGuard {
     }
 
     /// Returns the counters of its endpoint.
-    pub fn refused<'a>(&self, all: &'a RefusalTotals) -> &'a EndpointRefusals {
+    pub(super) fn refused<'a>(&self, all: &'a RefusalTotals) -> &'a EndpointRefusals {
         match self {
             EndpointGuard::Admin(_) => &all.admin,
             EndpointGuard::Metrics(_) => &all.metrics,
         }
     }
 
-    pub fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
+    pub(super) fn tls(&self) -> Option<&Arc<TlsAcceptor>> {
         match self {
             EndpointGuard::Admin(guard) => guard.tls.as_ref(),
             EndpointGuard::Metrics(_) => None,
@@ -78,7 +78,7 @@ impl EndpointGuard {
 }
 
 /// Whether traffic to that address stays on this host.
-pub fn is_local(bind: &Bind) -> bool {
+pub(crate) fn is_local(bind: &Bind) -> bool {
     match bind {
         Bind::Tcp(address) => address.ip().to_canonical().is_loopback(),
         Bind::Unix(_) => true,

@@ -29,11 +29,11 @@ mod rules;
 mod snapshot;
 mod stall;
 mod tokens;
-pub mod view;
+pub(crate) mod view;
 
-pub use drain::MAX_TIME;
-pub use endpoints::AdminServer;
-pub use filter::{CONDITIONS, network};
-pub use guard::is_local;
-pub use operate::{MAX_WAIT, MAX_WEIGHT};
-pub use query::DEFAULT_LIMIT;
+pub(crate) use drain::MAX_TIME;
+pub(crate) use endpoints::AdminServer;
+pub(crate) use filter::{CONDITIONS, network};
+pub(crate) use guard::is_local;
+pub(crate) use operate::{MAX_WAIT, MAX_WEIGHT};
+pub(crate) use query::DEFAULT_LIMIT;

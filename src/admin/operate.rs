@@ -23,9 +23,9 @@ use crate::server::{ListenerStatus, Server};
 /// Limit of drains that wait at once: each holds a connection of the endpoint.
 pub(super) const MAX_WAITERS: usize = 32;
 /// Longest `wait`; a script that wants more asks again.
-pub const MAX_WAIT: Duration = Duration::from_secs(3600);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// Highest weight, as in the configuration.
-pub const MAX_WEIGHT: u16 = 256;
+pub(crate) const MAX_WEIGHT: u16 = 256;
 
 /// Operations of one endpoint.
 pub(super) struct Operations {
@@ -48,12 +48,12 @@ pub(super) struct Parameters<'a, B> {
 }
 
 impl Operations {
-    pub fn new() -> Operations {
+    pub(super) fn new() -> Operations {
         let waiters = Semaphore::new(MAX_WAITERS);
         Operations { waiters }
     }
 
-    pub async fn operate_backend(
+    pub(super) async fn operate_backend(
         &self,
         server: &Server,
         path: &BackendPath,
@@ -77,7 +77,7 @@ impl Operations {
         Ok(json(StatusCode::OK, &view))
     }
 
-    pub async fn operate_listener(
+    pub(super) async fn operate_listener(
         &self,
         server: &Server,
         name: &str,

@@ -8,7 +8,7 @@ use crate::base::names::nearest;
 use crate::relay::{Cursor, Filter, MAX_PAGE};
 
 /// Connections of one page, unless `limit` is given: as many as a person reads.
-pub const DEFAULT_LIMIT: usize = 100;
+pub(crate) const DEFAULT_LIMIT: usize = 100;
 
 /// Parameters beside the conditions of a filter.
 const PAGE_PARAMETERS: [&str; 3] = ["sort", "limit", "cursor"];
@@ -38,7 +38,7 @@ impl Listing {
     ///
     /// # Errors
     /// Names the parameter and what is allowed.
-    pub fn parse(query: &str) -> Result<Listing, String> {
+    pub(super) fn parse(query: &str) -> Result<Listing, String> {
         let mut listing = Listing {
             filter: Filter::default(),
             from: Cursor::default(),

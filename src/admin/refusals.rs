@@ -11,10 +11,10 @@ pub(super) struct RefusalTotals {
 
 counters! {
     /// Refusals of one endpoint.
-    pub struct EndpointRefusals {}
+    pub(crate) struct EndpointRefusals {}
 
     /// Values of [`EndpointRefusals`] at one moment.
-    pub struct EndpointValues {
+    pub(crate) struct EndpointValues {
         /// Connections refused by `allow` or `deny`
         denied = Metric::counter("endpoint_refused_connections")
             .label("reason", "denied")
@@ -34,7 +34,7 @@ impl Default for EndpointRefusals {
 
 impl RefusalTotals {
     /// Reads the counters of each endpoint, by its name.
-    pub fn values(&self) -> [(&'static str, EndpointValues); 2] {
+    pub(super) fn values(&self) -> [(&'static str, EndpointValues); 2] {
         [
             ("admin", self.admin.values()),
             ("metrics", self.metrics.values()),

@@ -54,7 +54,7 @@ enum ExtraHeader {
 }
 
 impl ApiError {
-    pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError {
             status,
             view: ErrorView {
@@ -66,19 +66,19 @@ impl ApiError {
         }
     }
 
-    pub fn bad_request(message: impl Into<String>) -> ApiError {
+    pub(super) fn bad_request(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, message)
     }
 
-    pub fn forbidden(message: impl Into<String>) -> ApiError {
+    pub(super) fn forbidden(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::FORBIDDEN, message)
     }
 
-    pub fn not_found(message: impl Into<String>) -> ApiError {
+    pub(super) fn not_found(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub fn unauthorized(message: impl Into<String>) -> ApiError {
+    pub(super) fn unauthorized(message: impl Into<String>) -> ApiError {
         ApiError {
             header: ExtraHeader::Authenticate,
             ..ApiError::new(StatusCode::UNAUTHORIZED, message)
@@ -86,7 +86,7 @@ impl ApiError {
     }
 
     /// `allowed` as in the header: `GET, HEAD`.
-    pub fn method(allowed: &'static str) -> ApiError {
+    pub(super) fn method(allowed: &'static str) -> ApiError {
         let message = format!("this method is not allowed here; allowed: {allowed}");
         ApiError {
             header: ExtraHeader::Allow(allowed),
@@ -94,17 +94,17 @@ impl ApiError {
         }
     }
 
-    pub fn with_details(mut self, details: Vec<String>) -> ApiError {
+    pub(super) fn with_details(mut self, details: Vec<String>) -> ApiError {
         self.view.errors = details;
         self
     }
 
-    pub fn with_drawn(mut self, drawn: Option<String>) -> ApiError {
+    pub(super) fn with_drawn(mut self, drawn: Option<String>) -> ApiError {
         self.view.drawn = drawn;
         self
     }
 
-    pub fn into_reply(self) -> Reply {
+    pub(super) fn into_reply(self) -> Reply {
         let mut reply = json(self.status, &self.view);
         let header = match self.header {
             ExtraHeader::None => None,

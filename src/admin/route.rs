@@ -82,7 +82,7 @@ pub(super) const LIST: &[&str] = &[
 impl ApiRoute {
     /// Parses a path. Names are percent-decoded after the path was split, so a name may hold any
     /// character.
-    pub fn parse(path: &str) -> Option<ApiRoute> {
+    pub(super) fn parse(path: &str) -> Option<ApiRoute> {
         let Some(api) = path.strip_prefix("/api/v1/") else {
             return ApiRoute::parse_probe(path);
         };
@@ -123,7 +123,7 @@ impl ApiRoute {
     }
 
     /// Parses `/healthz`, `/readyz` and `/metrics`: all that the metrics endpoint has.
-    pub fn parse_probe(path: &str) -> Option<ApiRoute> {
+    pub(super) fn parse_probe(path: &str) -> Option<ApiRoute> {
         match path {
             "/healthz" => Some(ApiRoute::Healthz),
             "/readyz" => Some(ApiRoute::Readyz),
@@ -133,7 +133,7 @@ impl ApiRoute {
     }
 
     /// Methods as the `Allow` header lists them.
-    pub fn methods(&self) -> &'static str {
+    pub(super) fn methods(&self) -> &'static str {
         match self {
             ApiRoute::Operate(..)
             | ApiRoute::OperateListener(..)
@@ -148,24 +148,24 @@ impl ApiRoute {
         }
     }
 
-    pub fn allows(&self, method: &Method) -> bool {
+    pub(super) fn allows(&self, method: &Method) -> bool {
         self.methods()
             .split(", ")
             .any(|allowed| allowed == method.as_str())
     }
 
     /// Whether the rules for changes apply and a JSON body is needed: a plan's is a configuration.
-    pub fn is_change(&self) -> bool {
+    pub(super) fn is_change(&self) -> bool {
         self.methods() != READ
     }
 
     /// Whether it changes something; a plan does not.
-    pub fn acts(&self) -> bool {
+    pub(super) fn acts(&self) -> bool {
         self.is_change() && *self != ApiRoute::Plan
     }
 
     /// Whether it shows counters of bytes.
-    pub fn shows_bytes(&self) -> bool {
+    pub(super) fn shows_bytes(&self) -> bool {
         matches!(
             self,
             ApiRoute::Metrics
@@ -178,7 +178,7 @@ impl ApiRoute {
     }
 
     /// Whether it needs no token: it says only yes or no, and probes cannot hold secrets.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         matches!(self, ApiRoute::Healthz | ApiRoute::Readyz)
     }
 }

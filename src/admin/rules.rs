@@ -30,7 +30,7 @@ struct NamedHost {
 impl Hosts {
     /// Collects the names; `bound` is the real address, `allowed` are further hosts, each with a
     /// port or for any.
-    pub fn new(bound: &Bind, allowed: &[String]) -> Hosts {
+    pub(super) fn new(bound: &Bind, allowed: &[String]) -> Hosts {
         let port = match bound {
             Bind::Tcp(address) => Some(address.port()),
             Bind::Unix(_) => None,
@@ -48,7 +48,7 @@ impl Hosts {
 
     /// Whether a `Host` is allowed. A host without a port is good as well: only its name could be
     /// an attacker's.
-    pub fn allow(&self, host: &str) -> bool {
+    pub(super) fn allow(&self, host: &str) -> bool {
         let Some(asked) = authority(host) else {
             return false;
         };

@@ -22,7 +22,7 @@ pub(super) struct Unstalled<S> {
 }
 
 impl<S> Unstalled<S> {
-    pub fn new(stream: S) -> Unstalled<S> {
+    pub(super) fn new(stream: S) -> Unstalled<S> {
         Unstalled {
             stream,
             patience: None,

@@ -38,7 +38,7 @@ pub(super) struct TokenHolder {
 impl Tokens {
     /// # Errors
     /// A file cannot be read, or two hold the same token.
-    pub fn load(admin: &Admin) -> Result<Tokens, String> {
+    pub(super) fn load(admin: &Admin) -> Result<Tokens, String> {
         let mut tokens = Tokens::default();
         if let Some(file) = &admin.token_file {
             let holder = TokenHolder::operator("token_file");
@@ -56,7 +56,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -80,7 +80,7 @@ impl Tokens {
     ///
     /// # Errors
     /// The token is missing or unknown.
-    pub fn holder(&self, headers: &HeaderMap) -> Result<Arc<TokenHolder>, ApiError> {
+    pub(super) fn holder(&self, headers: &HeaderMap) -> Result<Arc<TokenHolder>, ApiError> {
         if self.is_empty() {
             return Ok(Arc::new(TokenHolder::operator("none")));
         }
@@ -114,7 +114,7 @@ impl TokenHolder {
     ///
     /// # Errors
     /// Says what the token may do.
-    pub fn may(
+    pub(super) fn may(
         &self,
         route: &ApiRoute,
         of_job: impl FnOnce(&str) -> Option<BackendName>,

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::discovery::LookupValues;
 use crate::observe::{BackendValues, ListenerValues, Metric, values};
 use crate::pool::PoolValues;
-pub use plan::*;
+pub(crate) use plan::*;
 
 /// `GET /api/v1/status`: everything at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatusView {
+pub(crate) struct StatusView {
     pub version: String,
     pub process: ProcessView,
     pub configuration: ConfigurationView,
@@ -26,7 +26,7 @@ pub struct StatusView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessView {
+pub(crate) struct ProcessView {
     pub id: u32,
     /// False once it is stopping.
     pub ready: bool,
@@ -47,7 +47,7 @@ pub struct ProcessView {
 
 values! {
     /// Numbers of the process now.
-    pub struct ProcessGauges {
+    pub(crate) struct ProcessGauges {
         /// Client connections open
         connections = Metric::gauge("connections"),
         /// Client connections not yet relayed
@@ -68,7 +68,7 @@ values! {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigurationView {
+pub(crate) struct ConfigurationView {
     pub file: String,
     pub reloads_ok: u64,
     pub reloads_failed: u64,
@@ -79,13 +79,13 @@ pub struct ConfigurationView {
 
 /// Access log, or the process's own log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogView {
+pub(crate) struct LogView {
     /// Lines lost since the start.
     pub dropped: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerView {
+pub(crate) struct ListenerView {
     pub name: String,
     /// Real address: with `bind = "...:0"`, the port that was given.
     pub bind: String,
@@ -107,14 +107,14 @@ pub struct ListenerView {
 
 /// Refusals for one reason: `denied`, the key of a limit, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefusalView {
+pub(crate) struct RefusalView {
     pub reason: String,
     pub count: u64,
 }
 
 /// Connections that ended in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndView {
+pub(crate) struct EndView {
     pub side: String,
     pub phase: String,
     pub how: String,
@@ -122,7 +122,7 @@ pub struct EndView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateView {
+pub(crate) struct CertificateView {
     /// Path of the file.
     pub cert: String,
     /// First DNS name, or the subject where there is none.
@@ -133,7 +133,7 @@ pub struct CertificateView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolView {
+pub(crate) struct PoolView {
     pub name: String,
     pub balance: String,
     /// A reload removed it; it is listed until its last connection is gone.
@@ -159,20 +159,20 @@ pub struct PoolView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileErrorView {
+pub(crate) struct FileErrorView {
     /// Purpose of the files: `tls` or `sticky`.
     pub kind: String,
     pub error: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LookupView {
+pub(crate) struct LookupView {
     pub name: String,
     pub error: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackendView {
+pub(crate) struct BackendView {
     pub pool: String,
     pub name: String,
     /// Address as configured.
@@ -207,7 +207,7 @@ pub struct BackendView {
 
 /// Answer to `ready`, `drain`, `maint` and `weight`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperatedView {
+pub(crate) struct OperatedView {
     /// No connection is left on it.
     pub empty: bool,
     pub backend: BackendView,
@@ -216,7 +216,7 @@ pub struct OperatedView {
 }
 
 impl OperatedView {
-    pub fn new(backend: BackendView, job: Option<JobView>) -> OperatedView {
+    pub(crate) fn new(backend: BackendView, job: Option<JobView>) -> OperatedView {
         OperatedView {
             empty: backend.live == 0,
             backend,
@@ -227,7 +227,7 @@ impl OperatedView {
 
 /// Answer to `drain` and `ready` of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperatedListenerView {
+pub(crate) struct OperatedListenerView {
     /// No connection or request is left on it.
     pub empty: bool,
     pub listener: ListenerView,
@@ -236,7 +236,7 @@ pub struct OperatedListenerView {
 }
 
 impl OperatedListenerView {
-    pub fn new(listener: ListenerView, job: Option<JobView>) -> OperatedListenerView {
+    pub(crate) fn new(listener: ListenerView, job: Option<JobView>) -> OperatedListenerView {
         OperatedListenerView {
             empty: listener.counters.live == 0,
             listener,
@@ -247,7 +247,7 @@ impl OperatedListenerView {
 
 /// Job that ends or moves connections at a rate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobView {
+pub(crate) struct JobView {
     pub id: u64,
     /// Origin: `operator`, or `health` by `failover` of the pool.
     pub by: String,
@@ -273,13 +273,13 @@ pub struct JobView {
 
 /// `GET /api/v1/jobs`: those that run and the latest that are over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobsView {
+pub(crate) struct JobsView {
     pub jobs: Vec<JobView>,
 }
 
 /// `GET /api/v1/connections`: a page of the established connections, without those in set-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionsView {
+pub(crate) struct ConnectionsView {
     pub connections: Vec<ConnectionView>,
     /// `cursor` of the next page; `null`: that was all.
     pub next: Option<u64>,
@@ -290,7 +290,7 @@ pub struct ConnectionsView {
 /// Connection of a listing; what is not known is `null`. `sni`, `host` and `path` come from the
 /// client, and may hold any character.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionView {
+pub(crate) struct ConnectionView {
     /// As in the access log.
     pub id: u64,
     pub listener: String,
@@ -320,13 +320,13 @@ pub struct ConnectionView {
 
 /// Answer to `DELETE /api/v1/connections/ID`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClosedView {
+pub(crate) struct ClosedView {
     pub closed: u64,
 }
 
 /// Answer to `reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadView {
+pub(crate) struct ReloadView {
     /// Changes as sentences; empty when nothing differed.
     pub summary: Vec<String>,
     /// Changes for programs: `{"change": "backend_added", "pool": "chat", "backend": "n4"}`.
@@ -335,7 +335,7 @@ pub struct ReloadView {
 
 /// Any answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorView {
+pub(crate) struct ErrorView {
     pub error: String,
     /// All reasons, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -19,7 +19,7 @@ pub(super) struct ListenerCount {
 }
 
 impl ListenerCount {
-    pub fn new(limits: &Arc<Limits>) -> Arc<Self> {
+    pub(super) fn new(limits: &Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
             limits: Arc::clone(limits),
             live: AtomicU64::new(0),
@@ -27,12 +27,12 @@ impl ListenerCount {
         })
     }
 
-    pub fn live(&self) -> u64 {
+    pub(super) fn live(&self) -> u64 {
         self.live.load(Ordering::Relaxed)
     }
 
     /// Counts a connection, unless a limit of the listener keeps it out.
-    pub fn enter(&self, limits: &Admission, now: Duration) -> Result<(), Refusal> {
+    pub(super) fn enter(&self, limits: &Admission, now: Duration) -> Result<(), Refusal> {
         if !raise(&self.live, limits.max_connections) {
             return Err(Refusal::MaxConnections);
         }
@@ -44,7 +44,7 @@ impl ListenerCount {
         Ok(())
     }
 
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -58,7 +58,7 @@ pub(super) struct SourceCount {
 }
 
 impl SourceCount {
-    pub fn new(listener: &Arc<ListenerCount>) -> Self {
+    pub(super) fn new(listener: &Arc<ListenerCount>) -> Self {
         Self {
             listener: Arc::clone(listener),
             live: AtomicU64::new(0),
@@ -76,7 +76,7 @@ impl SourceCount {
     }
 
     /// Counts one more, unless a limit of the source keeps it out.
-    pub fn enter(&self, limits: Option<&PerSource>, now: Duration) -> Result<(), Refusal> {
+    pub(super) fn enter(&self, limits: Option<&PerSource>, now: Duration) -> Result<(), Refusal> {
         let max = limits.map_or(0, |limits| limits.max_connections);
         if !raise(&self.live, max) {
             return Err(Refusal::SourceMaxConnections);
@@ -89,7 +89,7 @@ impl SourceCount {
         Ok(())
     }
 
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct MemoryBound {
 
 impl MemoryBound {
     /// Takes over the bound of the configuration, or else that of the control groups.
-    pub fn apply(&self, wanted: Option<u64>) {
+    pub(super) fn apply(&self, wanted: Option<u64>) {
         let max = wanted.or_else(group_share).unwrap_or(0);
         let before = self.max.swap(max, Ordering::Relaxed);
         self.is_short.store(false, Ordering::Relaxed);
@@ -44,13 +44,13 @@ impl MemoryBound {
     }
 
     /// The bound in bytes; 0: none.
-    pub fn max(&self) -> u64 {
+    pub(super) fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
     }
 
     /// Whether the process takes more than it should, as of a moment ago. `now` is the time of any
     /// clock that always goes on.
-    pub fn is_short(&self, now: Duration) -> bool {
+    pub(super) fn is_short(&self, now: Duration) -> bool {
         let max = self.max();
         if max == 0 {
             return false;

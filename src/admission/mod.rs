@@ -14,7 +14,10 @@ mod permits;
 mod silence;
 mod sources;
 
-pub use access::AccessList;
+pub(crate) use access::AccessList;
 pub use limits::Limits;
-pub use listener::{AdmissionRules, ListenerAdmission};
-pub use permits::{ConnectionPermit, SetupPermit, SourcePermit};
+pub(crate) use listener::AdmissionRules;
+pub use listener::ListenerAdmission;
+pub use permits::ConnectionPermit;
+pub(crate) use permits::SetupPermit;
+pub(crate) use permits::SourcePermit;

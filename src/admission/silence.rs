@@ -25,17 +25,22 @@ const BATCHES: u64 = 256;
 pub(super) struct SilentConnections(Mutex<SilenceQueue<(Instant, CancellationToken)>>);
 
 impl SilentConnections {
-    pub fn enter(&self, source: SourcePrefix, evict: &CancellationToken, now: Instant) -> SilentId {
+    pub(super) fn enter(
+        &self,
+        source: SourcePrefix,
+        evict: &CancellationToken,
+        now: Instant,
+    ) -> SilentId {
         self.lock().push(source, (now, evict.clone()))
     }
 
-    pub fn leave(&self, silent: SilentId) {
+    pub(super) fn leave(&self, silent: SilentId) {
         self.lock().remove(silent);
     }
 
     /// Evicts the oldest one of the source that has most, and a few more where that source takes
     /// more than half of `limit`. Returns how long it takes until one may be evicted.
-    pub fn evict(&self, limit: u64, now: Instant) -> Option<Duration> {
+    pub(super) fn evict(&self, limit: u64, now: Instant) -> Option<Duration> {
         let mut silence = self.lock();
         let ((since, _), count) = silence.first()?;
         let is_flood = count >= FLOOD && count as u64 > limit / 2;

@@ -33,7 +33,7 @@ pub(super) struct SourceTable<T> {
 type Shard<T> = HashMap<SourcePrefix, Arc<T>, RandomState>;
 
 impl<T: Tracked> SourceTable<T> {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let hasher = RandomState::new();
         let shard = || Mutex::new(HashMap::with_hasher(hasher.clone()));
         Self {
@@ -44,7 +44,7 @@ impl<T: Tracked> SourceTable<T> {
 
     /// The entry of a source, a new one where there is none; `None` where there is no room for it.
     /// An entry is idle when only the table holds it.
-    pub fn entry(
+    pub(super) fn entry(
         &self,
         source: SourcePrefix,
         now: Duration,

@@ -13,7 +13,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Delays `base`, 2 x `base`, 4 x `base` ... never above `max` (and `max` at once where `base`
     /// is above it).
-    pub fn new(base: Duration, max: Duration) -> Self {
+    pub(crate) fn new(base: Duration, max: Duration) -> Self {
         let upcoming = base.min(max);
         Backoff {
             base,
@@ -23,14 +23,14 @@ impl Backoff {
     }
 
     /// The delay before the next attempt. Endless: not an iterator, whose `Option` would be noise.
-    pub fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let delay = self.upcoming;
         self.upcoming = delay.saturating_mul(2).min(self.max);
         delay
     }
 
     /// Starts again at the base: the last attempt succeeded.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.upcoming = self.base.min(self.max);
     }
 }

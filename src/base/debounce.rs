@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Follows the looks at one thing.
 #[derive(Debug)]
-pub struct Debounce<T> {
+pub(crate) struct Debounce<T> {
     /// Time for which the looks must have been the same.
     stable: Duration,
     /// The last look, and when it was first seen without another in between.
@@ -18,7 +18,7 @@ pub struct Debounce<T> {
 
 /// Result of a look.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict<T> {
+pub(crate) enum Verdict<T> {
     /// Nothing new.
     Same,
     /// New, and not yet settled: look again after this time.
@@ -29,12 +29,12 @@ pub enum Verdict<T> {
 
 impl<T: PartialEq> Debounce<T> {
     /// `stable`: zero settles on two looks in a row.
-    pub fn new(stable: Duration) -> Debounce<T> {
+    pub(crate) fn new(stable: Duration) -> Debounce<T> {
         Debounce { stable, seen: None }
     }
 
     /// Judges a look. `is_known`: it is what was acted on last, by anybody.
-    pub fn look(&mut self, now: Instant, look: T, is_known: bool) -> Verdict<T> {
+    pub(crate) fn look(&mut self, now: Instant, look: T, is_known: bool) -> Verdict<T> {
         let seen = self.seen.take();
         if is_known {
             return Verdict::Same;
@@ -53,7 +53,7 @@ impl<T: PartialEq> Debounce<T> {
 
     /// Forgets the looks: there is nothing to look at just now (between unlink and rename, a
     /// dangling symlink).
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.seen = None;
     }
 }

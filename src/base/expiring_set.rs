@@ -15,7 +15,7 @@ pub(crate) struct ExpiringSet<K> {
 }
 
 impl<K: Hash + Eq + Copy> ExpiringSet<K> {
-    pub fn new(lasts: Duration, max: usize) -> Self {
+    pub(crate) fn new(lasts: Duration, max: usize) -> Self {
         Self {
             lasts,
             max,
@@ -25,7 +25,7 @@ impl<K: Hash + Eq + Copy> ExpiringSet<K> {
     }
 
     /// Adds a key; one that is in the set keeps its time.
-    pub fn insert(&mut self, key: K, now: Duration) {
+    pub(crate) fn insert(&mut self, key: K, now: Duration) {
         if self.contains(&key, now) {
             return;
         }
@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Copy> ExpiringSet<K> {
         self.order.push_back(key);
     }
 
-    pub fn contains(&self, key: &K, now: Duration) -> bool {
+    pub(crate) fn contains(&self, key: &K, now: Duration) -> bool {
         self.until.get(key).is_some_and(|until| *until > now)
     }
 

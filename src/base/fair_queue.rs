@@ -39,7 +39,7 @@ struct SourceQueue<S, T> {
 }
 
 impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
-    pub fn new(max_per_source: usize) -> Self {
+    pub(crate) fn new(max_per_source: usize) -> Self {
         Self {
             urgent: SourceQueue::new(),
             other: SourceQueue::new(),
@@ -53,7 +53,7 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
     ///
     /// # Errors
     /// The item, if its source has too many waiting.
-    pub fn push(&mut self, source: S, urgent: bool, item: T) -> Result<QueueTicket<S>, T> {
+    pub(crate) fn push(&mut self, source: S, urgent: bool, item: T) -> Result<QueueTicket<S>, T> {
         let number = self.next_number;
         let max = self.max_per_source;
         self.lane(urgent).push(source, number, item, max)?;
@@ -66,7 +66,7 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
     }
 
     /// Takes the item whose turn it is.
-    pub fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         let urgent = match (self.urgent.waiting, self.other.waiting) {
             (0, _) => false,
             (_, 0) => true,
@@ -77,7 +77,7 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
     }
 
     /// Removes a waiting item; `None` when it was popped already.
-    pub fn remove(&mut self, ticket: &QueueTicket<S>) -> Option<T> {
+    pub(crate) fn remove(&mut self, ticket: &QueueTicket<S>) -> Option<T> {
         let QueueTicket {
             source,
             urgent,
@@ -90,12 +90,12 @@ impl<S: Hash + Eq + Copy, T> FairQueue<S, T> {
 
     /// Moves a source's urgent items to the other lane, in order of arrival. That lane may then
     /// have twice the source's limit.
-    pub fn demote(&mut self, source: S) {
+    pub(crate) fn demote(&mut self, source: S) {
         let moved = self.urgent.take(&source);
         self.other.merge(source, moved);
     }
 
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.urgent.waiting + self.other.waiting
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct LogThrottle {
 }
 
 impl LogThrottle {
-    pub const fn new(spacing: Duration) -> Self {
+    pub(crate) const fn new(spacing: Duration) -> Self {
         Self {
             spacing,
             last: Mutex::new(None),
@@ -20,7 +20,7 @@ impl LogThrottle {
     }
 
     /// True at most once per spacing.
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|last| now.saturating_duration_since(last) >= self.spacing);
         if due {

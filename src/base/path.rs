@@ -24,7 +24,7 @@ pub(crate) fn normalize_path(path: &str) -> Cow<'_, str> {
 /// dropped or not; each `..` may leave its parent or be a name; `//` may be one separator or two.
 /// Some order of these steps is what a chain of proxy, server and router does.
 #[derive(Debug, Clone)]
-pub struct AmbiguousPath<'a> {
+pub(crate) struct AmbiguousPath<'a> {
     path: &'a [u8],
     /// The path, decoded completely.
     resolved: Vec<u8>,
@@ -44,7 +44,7 @@ struct PathStep {
 const MAX_STEPS: usize = 256;
 
 impl<'a> AmbiguousPath<'a> {
-    pub fn of(path: &'a str) -> Option<Self> {
+    pub(crate) fn of(path: &'a str) -> Option<Self> {
         let path = path.as_bytes();
         let is_plain = !path.iter().any(|byte| b"%\\;".contains(byte)) && is_normal(path);
         if !path.starts_with(b"/") || is_plain {
@@ -63,12 +63,12 @@ impl<'a> AmbiguousPath<'a> {
     }
 
     /// The path with every escape decoded, `\` a separator, and dot segments resolved.
-    pub fn resolved(&self) -> &[u8] {
+    pub(crate) fn resolved(&self) -> &[u8] {
         &self.resolved
     }
 
     /// Whether some backend may take the path for one under `prefix`, in any case of letters.
-    pub fn may_be_under(&self, prefix: &str) -> bool {
+    pub(crate) fn may_be_under(&self, prefix: &str) -> bool {
         let wanted = steps(prefix.as_bytes());
         if self.steps.len() > MAX_STEPS || wanted.is_empty() {
             return true;
@@ -103,7 +103,7 @@ impl<'a> AmbiguousPath<'a> {
     }
 
     /// Whether every backend takes the path for one under `prefix`, a normal path.
-    pub fn is_surely_under(&self, prefix: &str) -> bool {
+    pub(crate) fn is_surely_under(&self, prefix: &str) -> bool {
         let names = steps(prefix.as_bytes()).len();
         if names == 0 {
             return true;

@@ -136,19 +136,19 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up,
     /// nothing was taken.
-    pub fn take(&self, rate: Rate, now: Duration) -> bool {
+    pub(crate) fn take(&self, rate: Rate, now: Duration) -> bool {
         let now = nanoseconds(now);
         self.update(|full_at| after_one(full_at, rate, now))
     }
 
     /// Takes one whether there is any or not; a debt is paid back first.
-    pub fn owe(&self, rate: Rate, now: Duration) {
+    pub(crate) fn owe(&self, rate: Rate, now: Duration) {
         let now = nanoseconds(now);
         self.update(|full_at| Some(full_at.max(now).saturating_add(rate.interval())));
     }
 
     /// Returns one that was taken and not used.
-    pub fn give_back(&self, rate: Rate) {
+    pub(crate) fn give_back(&self, rate: Rate) {
         self.update(|full_at| Some(full_at.saturating_sub(rate.interval())));
     }
 
@@ -158,12 +158,12 @@ impl Bucket {
     }
 
     /// When the bucket is full again.
-    pub fn full_at(&self) -> Duration {
+    pub(crate) fn full_at(&self) -> Duration {
         Duration::from_nanos(self.full_at.load(Ordering::Relaxed))
     }
 
     /// Time after `now` until the next one may be taken; zero: at once.
-    pub fn wait(&self, rate: Rate, now: Duration) -> Duration {
+    pub(crate) fn wait(&self, rate: Rate, now: Duration) -> Duration {
         let (now, full_at) = (nanoseconds(now), self.full_at.load(Ordering::Relaxed));
         let over = full_at.max(now).saturating_add(rate.interval());
         let free_at = over.saturating_sub(rate.interval().saturating_mul(rate.count));

@@ -36,7 +36,7 @@ impl<T> Default for SilenceQueue<T> {
 
 impl<T> SilenceQueue<T> {
     /// Adds a connection that falls silent.
-    pub fn push(&mut self, source: SourcePrefix, kept: T) -> SilentId {
+    pub(crate) fn push(&mut self, source: SourcePrefix, kept: T) -> SilentId {
         let number = self.next;
         self.next += 1;
         self.change(source, |silent| silent.insert(number, kept));
@@ -44,19 +44,19 @@ impl<T> SilenceQueue<T> {
     }
 
     /// Removes a connection that speaks, or is gone. `None`: it was evicted before.
-    pub fn remove(&mut self, silent: SilentId) -> Option<T> {
+    pub(crate) fn remove(&mut self, silent: SilentId) -> Option<T> {
         self.change(silent.source, |all| all.remove(&silent.number))
     }
 
     /// The next one to evict, and how many its source has.
-    pub fn first(&self) -> Option<(&T, usize)> {
+    pub(crate) fn first(&self) -> Option<(&T, usize)> {
         let (count, Reverse(oldest), source) = self.sizes.last()?;
         let kept = self.sources.get(source)?.get(oldest)?;
         Some((kept, *count))
     }
 
     /// Evicts the next one.
-    pub fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         let (_, Reverse(number), source) = *self.sizes.last()?;
         self.remove(SilentId { source, number })
     }

@@ -13,7 +13,7 @@ pub(crate) enum SourcePrefix {
 
 impl SourcePrefix {
     /// The prefix of an address with so many leading bits for its family; more than it has are all.
-    pub fn of(client: Option<IpAddr>, v4_bits: u8, v6_bits: u8) -> SourcePrefix {
+    pub(crate) fn of(client: Option<IpAddr>, v4_bits: u8, v6_bits: u8) -> SourcePrefix {
         match client.map(|client| client.to_canonical()) {
             None => SourcePrefix::Unix,
             Some(IpAddr::V4(ip)) => {

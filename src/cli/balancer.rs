@@ -12,7 +12,7 @@ use crate::server::{self, ConfigSource, Server};
 use crate::tls;
 
 /// Started balancer. Its admin endpoint lives as long as this is kept.
-pub struct Balancer {
+pub(super) struct Balancer {
     pub server: Arc<Server>,
     pub admin: Arc<AdminServer>,
 }
@@ -21,7 +21,7 @@ pub struct Balancer {
 ///
 /// # Errors
 /// The file cannot be read, or it or a file that it names has errors.
-pub fn configuration(source: &ConfigSource) -> Result<Config, CommandError> {
+pub(super) fn configuration(source: &ConfigSource) -> Result<Config, CommandError> {
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());
     server::verify(&mut draft);
@@ -32,7 +32,7 @@ pub fn configuration(source: &ConfigSource) -> Result<Config, CommandError> {
 ///
 /// # Errors
 /// The kernel refused a thread or an epoll.
-pub fn runtime() -> Result<Runtime, CommandError> {
+pub(super) fn runtime() -> Result<Runtime, CommandError> {
     Builder::new_multi_thread()
         .thread_name("set-up")
         .enable_all()
@@ -46,7 +46,7 @@ impl Balancer {
     ///
     /// # Errors
     /// Something cannot be loaded or bound.
-    pub async fn start(
+    pub(super) async fn start(
         config: Config,
         source: ConfigSource,
         logs: Logs,

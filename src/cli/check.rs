@@ -15,7 +15,7 @@ use crate::server::{self, ConfigSource};
 use crate::tls;
 
 #[derive(Debug, Args)]
-pub struct CheckArguments {
+pub(super) struct CheckArguments {
     /// The file to check
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct CheckArguments {
 
 /// Parses, validates and loads all the files that the configuration names, then prints warnings, or
 /// errors, and one line.
-pub fn check(arguments: CheckArguments) -> Result<(), CommandError> {
+pub(super) fn check(arguments: CheckArguments) -> Result<(), CommandError> {
     let source = ConfigSource(locate(arguments.file.or(arguments.config.config))?);
     tls::install_provider();
     let mut draft = Draft::read(&source.read()?, source.file());

@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::io::IsTerminal;
 
-pub fn colour_on_stderr() -> bool {
+pub(super) fn colour_on_stderr() -> bool {
     wants_colour(std::io::stderr().is_terminal())
 }
 
-pub fn colour_on_stdout() -> bool {
+pub(super) fn colour_on_stdout() -> bool {
     wants_colour(std::io::stdout().is_terminal())
 }
 

@@ -8,7 +8,7 @@ use crate::server::{SourceError, StartError};
 
 /// Failure that ends a command.
 #[derive(Debug, thiserror::Error)]
-pub enum CommandError {
+pub(super) enum CommandError {
     /// Shown with each problem's line; needs no word before it.
     #[error("{0}")]
     Config(#[from] ConfigErrors),
@@ -33,12 +33,12 @@ pub enum CommandError {
 
 impl CommandError {
     /// Wraps an I/O error with what was being done.
-    pub fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> CommandError {
+    pub(super) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> CommandError {
         move |source| CommandError::Io { what, source }
     }
 
     /// Returns 2 for wrong usage, as clap has it, else 1.
-    pub fn exit_code(&self) -> ExitCode {
+    pub(super) fn exit_code(&self) -> ExitCode {
         match self {
             CommandError::Usage(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
@@ -46,7 +46,7 @@ impl CommandError {
     }
 
     /// Prints it on standard error.
-    pub fn tell(&self) {
+    pub(super) fn tell(&self) {
         match self {
             CommandError::Config(errors) => eprintln!("{}", errors.drawn(colour_on_stderr())),
             CommandError::Drawn { error, drawn } => eprintln!("evenkeel: {error}\n{drawn}"),

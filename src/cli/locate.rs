@@ -13,7 +13,7 @@ const VARIABLE: &str = "EVENKEEL_CONFIG";
 const PLACES: [&str; 2] = ["./balancer.toml", "/etc/evenkeel/balancer.toml"];
 
 #[derive(Debug, Args)]
-pub struct ConfigArgument {
+pub(super) struct ConfigArgument {
     /// Configuration file [default: ./balancer.toml, then /etc/evenkeel/balancer.toml; env:
     /// EVENKEEL_CONFIG]
     // Read by `locate`: clap would take the variable for an argument, in conflict with others.
@@ -26,7 +26,7 @@ pub struct ConfigArgument {
 ///
 /// # Errors
 /// No file exists.
-pub fn locate(named: Option<PathBuf>) -> Result<PathBuf, CommandError> {
+pub(super) fn locate(named: Option<PathBuf>) -> Result<PathBuf, CommandError> {
     named
         .or_else(from_environment)
         .or_else(|| first_of(&PLACES, Path::exists))

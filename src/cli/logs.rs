@@ -24,7 +24,7 @@ type FilteredRegistry = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 type Format = Box<dyn Layer<FilteredRegistry> + Send + Sync>;
 
 /// Installed log; follows `global.log_level` and `global.log_format`.
-pub struct Logs {
+pub(super) struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
     format: reload::Handle<Format, FilteredRegistry>,
     /// Choice of the command line: has precedence over the file at every reload.
@@ -36,7 +36,7 @@ pub struct Logs {
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Guard that writes the last lines when it is dropped.
-pub struct Flush(ProcessLog);
+pub(super) struct Flush(ProcessLog);
 
 impl Drop for Flush {
     fn drop(&mut self) {
@@ -46,14 +46,14 @@ impl Drop for Flush {
 
 /// Choice of the command line in place of the file's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Chosen {
+pub(super) struct Chosen {
     pub level: Option<LogLevel>,
     pub format: Option<LogFormat>,
 }
 
 /// Log arguments, in place of the file's `global.log_level` and `global.log_format`.
 #[derive(Debug, Clone, Copy, Args)]
-pub struct LogArguments {
+pub(super) struct LogArguments {
     /// Log level, in place of the file's
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<LevelArgument>,
@@ -78,11 +78,11 @@ enum FormatArgument {
 }
 
 impl LogArguments {
-    pub fn is_given(self) -> bool {
+    pub(super) fn is_given(self) -> bool {
         self.log_level.is_some() || self.log_format.is_some()
     }
 
-    pub fn chosen(self) -> Chosen {
+    pub(super) fn chosen(self) -> Chosen {
         Chosen {
             level: self.log_level.map(|level| match level {
                 LevelArgument::Error => LogLevel::Error,
@@ -104,7 +104,7 @@ impl Logs {
     ///
     /// # Errors
     /// `EVENKEEL_LOG` is not a filter, or the kernel refused a thread.
-    pub fn install(config: &Config, chosen: Chosen) -> Result<Logs, String> {
+    pub(super) fn install(config: &Config, chosen: Chosen) -> Result<Logs, String> {
         let queue = ProcessLog::start(io::stderr());
         let queue = queue.map_err(|error| format!("start the log's thread: {error}"))?;
         let (filter, filter_handle) = reload::Layer::new(filter(config, chosen)?);
@@ -122,7 +122,7 @@ impl Logs {
     }
 
     /// Returns the guard to keep until the process ends.
-    pub fn flush_at_end(&self) -> Flush {
+    pub(super) fn flush_at_end(&self) -> Flush {
         Flush(self.queue.clone())
     }
 }

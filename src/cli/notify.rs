@@ -13,14 +13,14 @@ const PERIOD: Duration = Duration::from_secs(1);
 const STOP_EXTENSION: Duration = Duration::from_secs(10);
 
 /// The socket of the service manager that started this process (`NOTIFY_SOCKET`).
-pub struct Notifier {
+pub(super) struct Notifier {
     socket: UnixDatagram,
     is_watched: bool,
 }
 
 impl Notifier {
     /// `None` where no manager listens.
-    pub fn from_environment() -> Option<Self> {
+    pub(super) fn from_environment() -> Option<Self> {
         let name = std::env::var("NOTIFY_SOCKET").ok()?;
         let is_watched = std::env::var_os("WATCHDOG_USEC").is_some();
         Notifier::connect(&name, is_watched)
@@ -44,7 +44,7 @@ impl Notifier {
     }
 
     /// Reports that the server accepts connections, then its state until the task is dropped.
-    pub async fn follow(self, server: Arc<Server>) {
+    pub(super) async fn follow(self, server: Arc<Server>) {
         self.send("READY=1");
         let mut last = String::new();
         loop {

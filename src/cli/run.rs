@@ -12,7 +12,7 @@ use super::notify::Notifier;
 use crate::server::{ConfigSource, Signals};
 
 #[derive(Debug, Args)]
-pub struct RunArguments {
+pub(super) struct RunArguments {
     #[command(flatten)]
     pub config: ConfigArgument,
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub struct RunArguments {
 }
 
 /// Runs until a signal asks to stop and the stop is over.
-pub fn run(arguments: RunArguments) -> Result<(), CommandError> {
+pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
     let source = ConfigSource(locate(arguments.config.config)?);
     let config = configuration(&source)?;
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;

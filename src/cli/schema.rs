@@ -5,7 +5,7 @@ use super::output::print;
 use crate::config;
 
 /// Prints it on standard output.
-pub fn schema() -> Result<(), CommandError> {
+pub(super) fn schema() -> Result<(), CommandError> {
     let text = serde_json::to_string_pretty(&config::schema())
         .map_err(|error| CommandError::Other(format!("write the schema: {error}")))?;
     print(&format!("{text}\n"))

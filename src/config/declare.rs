@@ -99,7 +99,7 @@ macro_rules! table {
         const _: () = {
             use $crate::config::declare as d;
 
-            pub struct Parts {
+            pub(crate) struct Parts {
                 $(pub $field: Option<$Type>,)*
                 $($(pub $part: Option<$Part>,)*)?
                 $($(pub $extra: Option<$Extra>,)+)?

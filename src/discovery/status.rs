@@ -9,13 +9,13 @@ use crate::observe::{Metric, counters};
 
 counters! {
     /// Status of the lookups of one pool; outlives reloads of it.
-    pub struct LookupStatus {
+    pub(crate) struct LookupStatus {
         /// Reasons of names whose latest lookup failed.
         failing: Mutex<BTreeMap<String, String>>,
     }
 
     /// Counters of [`LookupStatus`] at one moment. One SRV round may take many queries.
-    pub struct LookupValues {
+    pub(crate) struct LookupValues {
         /// Rounds that gave an answer
         lookups_ok = Metric::counter("pool_lookups")
             .label("result", "ok")
@@ -33,7 +33,7 @@ impl Default for LookupStatus {
 
 impl LookupStatus {
     /// Names whose last lookup failed, and why. Earlier addresses stay in use.
-    pub fn failing(&self) -> Vec<(String, String)> {
+    pub(crate) fn failing(&self) -> Vec<(String, String)> {
         let failing = self.failures();
         let pairs = failing
             .iter()

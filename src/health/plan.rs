@@ -26,7 +26,7 @@ pub(crate) enum CheckError {
 
 impl CheckError {
     /// The file at fault.
-    pub fn file(&self) -> Option<&std::path::Path> {
+    pub(crate) fn file(&self) -> Option<&std::path::Path> {
         match self {
             CheckError::Tls(error) => error.file(),
             CheckError::Value { .. } | CheckError::Regex(_) => None,

@@ -23,7 +23,7 @@ impl fmt::Display for Endpoint {
 /// The other end of an accepted connection, in 20 bytes: a live connection holds one for hours.
 /// IPv4-mapped IPv6 addresses are already canonical; a scope is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Peer {
+pub(crate) enum Peer {
     V4(Ipv4Addr, u16),
     V6(Ipv6Addr, u16),
     /// Unix peers are anonymous.
@@ -34,7 +34,7 @@ const _: () = assert!(size_of::<Peer>() <= 20);
 
 impl Peer {
     /// Takes an address as the kernel gave it and makes `::ffff:a.b.c.d` the `a.b.c.d` it is.
-    pub fn tcp(address: SocketAddr) -> Self {
+    pub(crate) fn tcp(address: SocketAddr) -> Self {
         match address.ip().to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip, address.port()),
             IpAddr::V6(ip) => Self::V6(ip, address.port()),
@@ -42,7 +42,7 @@ impl Peer {
     }
 
     /// `None` for a unix peer.
-    pub fn ip(&self) -> Option<IpAddr> {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::V4(ip, _) => Some(IpAddr::V4(*ip)),
             Self::V6(ip, _) => Some(IpAddr::V6(*ip)),
@@ -51,7 +51,7 @@ impl Peer {
     }
 
     /// 0 where only the address is known.
-    pub fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         match self {
             Self::V4(_, port) | Self::V6(_, port) => Some(*port),
             Self::Unix => None,

@@ -52,7 +52,7 @@ fn reason(error: &io::Error) -> String {
 /// A listening socket, in no epoll: acceptors watch a duplicate of it, so that one can take over
 /// from another without losing queued connections.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     local: Bind,
     socket: Socket,
     /// Removes the socket file with the listener, unless another process replaced it.
@@ -61,7 +61,7 @@ pub struct Bound {
 
 /// A bound socket joined to a tokio runtime.
 #[derive(Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     watched: AsyncFd<OwnedFd>,
 }
 
@@ -145,7 +145,7 @@ fn backlog_length(backlog: u32) -> i32 {
 
 impl Bound {
     /// The bound address: port 0 has become the kernel's choice.
-    pub fn local(&self) -> &Bind {
+    pub(crate) fn local(&self) -> &Bind {
         &self.local
     }
 
@@ -159,13 +159,13 @@ impl Bound {
     ///
     /// # Errors
     /// The kernel's: one before Linux 5.7 without CAP_NET_RAW. Then nothing has changed.
-    pub fn stop_accepting(&self) -> io::Result<()> {
+    pub(crate) fn stop_accepting(&self) -> io::Result<()> {
         set_interface(self.socket.as_fd(), NO_INTERFACE)
     }
 
     /// Changes the length of the kernel's queue of a listening socket in place; the first time, it
     /// begins to listen.
-    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+    pub(crate) fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         self.socket.listen(backlog_length(backlog))
     }
 
@@ -173,7 +173,7 @@ impl Bound {
     ///
     /// # Errors
     /// The kernel's: this process may not use the congestion control.
-    pub fn set_options(
+    pub(crate) fn set_options(
         &self,
         options: &TcpOptions,
         defer_accept: Option<Duration>,
@@ -188,7 +188,7 @@ impl Bound {
     ///
     /// # Errors
     /// The rights cannot be set, or another process has replaced the file.
-    pub fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
+    pub(crate) fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
         match &self.file {
             Some(file) => file.set_rights(rights),
             None => Ok(()),
@@ -197,7 +197,7 @@ impl Bound {
 
     /// A descriptor of the same socket for one acceptor's epoll. Take it out of that epoll before
     /// it is closed: the socket itself stays open, and the entry would, too.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.socket.as_fd().try_clone_to_owned()
     }
 
@@ -205,7 +205,7 @@ impl Bound {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn incoming(&self) -> io::Result<Incoming> {
+    pub(crate) fn incoming(&self) -> io::Result<Incoming> {
         Incoming::join(self.duplicate()?)
     }
 
@@ -214,7 +214,7 @@ impl Bound {
     ///
     /// # Errors
     /// As [`Incoming::accept`].
-    pub fn try_accept(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
+    pub(crate) fn try_accept(&self) -> io::Result<Option<(OwnedFd, Peer)>> {
         try_accept(self.socket.as_fd())
     }
 }
@@ -234,7 +234,7 @@ impl Incoming {
     ///
     /// # Cancel safety
     /// Dropping the future loses no connection.
-    pub async fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let accept = |socket: &OwnedFd| {
             try_accept(socket.as_fd())?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
         };

@@ -22,7 +22,7 @@ pub(crate) const OVERDUE_AFTER: Duration = Duration::from_millis(1500);
 
 /// Why a connect failed.
 #[derive(Debug, Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     #[error("timed out after {}", crate::base::units::format_duration(*.0))]
     TimedOut(Duration),
     /// The backend's fault, or the network's.
@@ -38,19 +38,19 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// The error of a backend whose name has no address, or no longer.
-    pub fn unresolved() -> Self {
+    pub(crate) fn unresolved() -> Self {
         Self::Refused(io::Error::other("its name is not resolved"))
     }
 
     /// Whether no process listens there.
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         use io::ErrorKind::{ConnectionRefused, NotFound};
         // The file of a unix socket may be gone.
         matches!(self, Self::Refused(error) if [ConnectionRefused, NotFound].contains(&error.kind()))
     }
 
     /// Whether the fault is local, not the backend's.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 }

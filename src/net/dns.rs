@@ -60,7 +60,7 @@ pub(crate) enum Family {
 
 impl Family {
     /// Whether `ip` is of this family.
-    pub fn contains(self, ip: IpAddr) -> bool {
+    pub(crate) fn contains(self, ip: IpAddr) -> bool {
         match self {
             Family::V4 => ip.is_ipv4(),
             Family::V6 => ip.is_ipv6(),
@@ -120,7 +120,10 @@ impl DnsResolver {
     ///
     /// # Errors
     /// When the resolver cannot be set up.
-    pub fn new(nameservers: &[SocketAddr], timeout: Duration) -> Result<DnsResolver, DnsError> {
+    pub(crate) fn new(
+        nameservers: &[SocketAddr],
+        timeout: Duration,
+    ) -> Result<DnsResolver, DnsError> {
         let (config, mut options, hosts) = match nameservers {
             [] => system(),
             some => custom(some),
@@ -151,7 +154,7 @@ impl DnsResolver {
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none of either, [`DnsError::Unusable`] when no
     /// backend can have them; another error when no family answered.
-    pub async fn lookup_addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
+    pub(crate) async fn lookup_addresses(&self, host: &str) -> Result<DnsAnswer<IpAddr>, DnsError> {
         if let Ok(ip) = host.parse() {
             return Ok(DnsAnswer {
                 records: vec![ip],
@@ -190,7 +193,7 @@ impl DnsResolver {
     ///
     /// # Errors
     /// [`DnsError::NoRecords`] when the name has none.
-    pub async fn lookup_srv(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
+    pub(crate) async fn lookup_srv(&self, name: &str) -> Result<DnsAnswer<SrvTarget>, DnsError> {
         let followed = self.services_through_aliases(name);
         match tokio::time::timeout(self.timeout, followed).await {
             Ok(answer) => answer,

@@ -38,14 +38,14 @@ enum BufferedHead {
 
 impl<S> HeaderCaseStream<S> {
     /// A stream that restores these names. hyper writes a head in one piece.
-    pub fn new(stream: S, declared: StaticNames, own: HeaderNames) -> HeaderCaseStream<S> {
+    pub(crate) fn new(stream: S, declared: StaticNames, own: HeaderNames) -> HeaderCaseStream<S> {
         HeaderCaseStream {
             stream,
             head: BufferedHead::Unwritten { declared, own },
         }
     }
 
-    pub fn into_inner(self) -> S {
+    pub(crate) fn into_inner(self) -> S {
         self.stream
     }
 }

@@ -66,7 +66,7 @@ mod allocator {
         fn mi_collect(force: bool);
     }
 
-    pub fn collect() {
+    pub(super) fn collect() {
         // SAFETY: any thread may call it at any time; it moves nothing that is in use.
         unsafe { mi_collect(true) }
     }

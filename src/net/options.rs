@@ -144,7 +144,12 @@ mod int_option {
     use std::io;
     use std::os::fd::{AsRawFd, BorrowedFd};
 
-    pub fn set(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    pub(super) fn set(
+        socket: BorrowedFd<'_>,
+        level: c_int,
+        name: c_int,
+        value: c_int,
+    ) -> io::Result<()> {
         let length = size_of::<c_int>() as libc::socklen_t;
         // SAFETY: the pointer is to an int that lives for the call, and the length is its size.
         let done = unsafe {
@@ -171,7 +176,7 @@ mod meminfo {
     /// `SK_MEMINFO_VARS` (linux/sock_diag.h).
     const VARIABLES: usize = 9;
 
-    pub fn send_room(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(super) fn send_room(socket: BorrowedFd<'_>) -> io::Result<usize> {
         let of = read(socket)?;
         // TCP counts what is queued, a unix socket what its peer has not read.
         let queued = of(libc::SK_MEMINFO_WMEM_QUEUED).max(of(libc::SK_MEMINFO_WMEM_ALLOC));
@@ -179,7 +184,7 @@ mod meminfo {
     }
 
     /// Bytes taken of the receive queue, and its size.
-    pub fn received(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    pub(super) fn received(socket: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
         let of = read(socket)?;
         Ok((of(libc::SK_MEMINFO_RMEM_ALLOC), of(libc::SK_MEMINFO_RCVBUF)))
     }
@@ -219,7 +224,7 @@ mod outq {
     /// `SIOCOUTQ` (linux/sockios.h), the same number as `TIOCOUTQ`.
     const SIOCOUTQ: Opcode = 0x5411;
 
-    pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(super) fn unsent(socket: BorrowedFd<'_>) -> io::Result<usize> {
         // SAFETY: SIOCOUTQ writes one int through its pointer, which is what `Getter<_, c_int>`
         // provides.
         let bytes: c_int = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new())? };

@@ -31,7 +31,7 @@ impl Overlap {
     ///
     /// # Errors
     /// [`BindError`] names the address and the reason; the port is not shared any more.
-    pub fn bind(
+    pub(crate) fn bind(
         address: SocketAddr,
         backlog: u32,
         old: &[Arc<Bound>],
@@ -52,7 +52,7 @@ impl Overlap {
         })
     }
 
-    pub fn bound(&self) -> &Arc<Bound> {
+    pub(crate) fn bound(&self) -> &Arc<Bound> {
         &self.new
     }
 
@@ -60,7 +60,7 @@ impl Overlap {
     ///
     /// # Errors
     /// [`BindError`]: another process has taken the port meanwhile.
-    pub fn listen(self) -> Result<(), BindError> {
+    pub(crate) fn listen(self) -> Result<(), BindError> {
         let listening = self.new.set_backlog(self.backlog);
         listening.map_err(BindError::of(self.new.local()))
     }

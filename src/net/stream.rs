@@ -14,14 +14,14 @@ use super::Peer;
 
 /// A connected socket, registered with the tokio runtime it was made on.
 #[derive(Debug)]
-pub enum Stream {
+pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Stream {
     /// Registers a non-blocking socket with the present tokio runtime.
-    pub fn from_owned_fd(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
+    pub(crate) fn from_owned_fd(socket: OwnedFd, peer: Peer) -> io::Result<Self> {
         Ok(match peer {
             Peer::V4(..) | Peer::V6(..) => Self::Tcp(TcpStream::from_std(socket.into())?),
             Peer::Unix => Self::Unix(UnixStream::from_std(socket.into())?),
@@ -29,7 +29,7 @@ impl Stream {
     }
 
     /// Takes the socket out of tokio: it stays non-blocking and may be registered elsewhere.
-    pub fn into_owned_fd(self) -> io::Result<OwnedFd> {
+    pub(crate) fn into_owned_fd(self) -> io::Result<OwnedFd> {
         Ok(match self {
             Self::Tcp(stream) => stream.into_std()?.into(),
             Self::Unix(stream) => stream.into_std()?.into(),
@@ -37,7 +37,7 @@ impl Stream {
     }
 
     /// The address that the peer connected to; `None` for a unix socket.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// Makes the coming close a RST (a plain close on a unix socket).
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         use std::os::fd::AsFd;
         if let Self::Tcp(stream) = self {
             super::options::reset_on_close(stream.as_fd());
@@ -57,7 +57,7 @@ impl Stream {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn read_closed(&self) -> io::Error {
+    pub(crate) async fn read_closed(&self) -> io::Error {
         // PRIORITY itself is not of interest: tokio reports the end of the reading side with it.
         let closed = match self {
             Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
@@ -75,7 +75,7 @@ impl Stream {
 
     /// As [`Stream::read_closed`], for a task that polls. Clears the readiness for reading until
     /// more comes: from here on the stream is read elsewhere, or closed.
-    pub fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_read_closed(&self, context: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             if let Some(closed) = self.read_closed().now_or_never() {
                 return Poll::Ready(closed);
@@ -101,7 +101,7 @@ impl Stream {
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
-    pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.peek(buffer).await,
             Self::Unix(stream) => loop {

@@ -71,7 +71,7 @@ fn ids(rights: &FileRights) -> io::Result<(Option<Uid>, Option<Gid>)> {
 
 impl SocketFile {
     /// Sets the rights by a descriptor, so that a link put in place of the file is not followed.
-    pub fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
+    pub(super) fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
         if *rights == FileRights::default() {
             return Ok(());
         }

@@ -73,13 +73,13 @@ counters! {
     /// Counters of one backend, by pool and name; the live count is the backend's own. The pool
     /// adds to connections, failures, state changes and ejections, health to the checks, and
     /// [`super::ConnectionRecord`] to the others.
-    pub struct BackendCounters {
+    pub(crate) struct BackendCounters {
         pub pool: Arc<str>,
         pub name: Arc<str>,
     }
 
     /// Values of [`BackendCounters`] at one moment.
-    pub struct BackendValues {
+    pub(crate) struct BackendValues {
         /// Connections established
         connections = Metric::counter("backend_connections"),
         /// Connects that failed
@@ -110,7 +110,7 @@ counters! {
 }
 
 impl BackendCounters {
-    pub fn new(pool: Arc<str>, name: Arc<str>) -> Arc<BackendCounters> {
+    pub(crate) fn new(pool: Arc<str>, name: Arc<str>) -> Arc<BackendCounters> {
         Arc::new(BackendCounters::zero(pool, name))
     }
 }

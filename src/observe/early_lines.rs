@@ -10,7 +10,7 @@ const MAX_PER_SECOND: u32 = 100;
 
 /// Limit of one listener.
 #[derive(Debug, Default)]
-pub struct EarlyLines(Mutex<Window>);
+pub(super) struct EarlyLines(Mutex<Window>);
 
 #[derive(Debug, Default)]
 struct Window {

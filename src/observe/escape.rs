@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 /// Appends `text` escaped, without quotes around it.
-pub fn escape(text: &str, into: &mut String) {
+pub(crate) fn escape(text: &str, into: &mut String) {
     for character in text.chars() {
         match character {
             '"' => into.push_str("\\\""),

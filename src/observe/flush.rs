@@ -12,7 +12,7 @@ pub(super) const STUCK: Duration = Duration::from_millis(200);
 pub(super) struct Flushed(SyncSender<()>);
 
 impl Flushed {
-    pub fn acknowledge(self) {
+    pub(super) fn acknowledge(self) {
         // The caller may have given up.
         let _ = self.0.try_send(());
     }

@@ -8,7 +8,7 @@ const MAX_ALPN_BYTES: usize = 32;
 
 /// Parameters that a handshake agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HandshakeFacts {
+pub(crate) struct HandshakeFacts {
     pub version: TlsVersion,
     /// Cipher suite by its number in IANA's registry.
     pub cipher: u16,

@@ -64,7 +64,7 @@ impl LogEvent {
 
 impl LogLine {
     /// Appends the line and its newline.
-    pub fn format(&self, format: LogFormat, into: &mut String) {
+    pub(super) fn format(&self, format: LogFormat, into: &mut String) {
         match format {
             LogFormat::Json => self.write_json(into),
             LogFormat::Text => self.write_text(into),

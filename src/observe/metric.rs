@@ -14,7 +14,7 @@ pub struct Metric {
 }
 
 /// Metric of one number of a struct, and how to read it.
-pub type MetricOf<T> = (Metric, fn(&T) -> u64);
+pub(crate) type MetricOf<T> = (Metric, fn(&T) -> u64);
 
 impl Metric {
     pub const fn counter(name: &'static str) -> Metric {
@@ -75,14 +75,14 @@ impl Metric {
 macro_rules! values {
     (
         $(#[$about:meta])*
-        pub struct $values:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
+        $vis:vis struct $values:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-        pub struct $values { $(#[doc = $doc] pub $field: u64,)+ }
+        $vis struct $values { $(#[doc = $doc] pub $field: u64,)+ }
 
         impl $values {
-            pub const METRICS: &'static [$crate::observe::MetricOf<$values>] =
+            $vis const METRICS: &'static [$crate::observe::MetricOf<$values>] =
                 &[$(($metric.or_help($doc), |values| values.$field),)+];
         }
     };
@@ -92,13 +92,13 @@ macro_rules! values {
 macro_rules! counters {
     (
         $(#[$about:meta])*
-        pub struct $counters:ident { $($(#[$note:meta])* $vis:vis $plain:ident: $type:ty,)* }
+        $outer:vis struct $counters:ident { $($(#[$note:meta])* $vis:vis $plain:ident: $type:ty,)* }
         $(#[$values_about:meta])*
-        pub struct $values:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
+        $values_vis:vis struct $values:ident { $(#[doc = $doc:literal] $field:ident = $metric:expr,)+ }
     ) => {
         $(#[$about])*
         #[derive(Debug)]
-        pub struct $counters {
+        $outer struct $counters {
             $($(#[$note])* $vis $plain: $type,)*
             $(#[doc = $doc] pub $field: std::sync::atomic::AtomicU64,)+
         }
@@ -109,7 +109,7 @@ macro_rules! counters {
             }
 
             /// Reads every counter.
-            pub fn values(&self) -> $values {
+            $values_vis fn values(&self) -> $values {
                 let relaxed = std::sync::atomic::Ordering::Relaxed;
                 $values { $($field: self.$field.load(relaxed),)+ }
             }
@@ -117,7 +117,7 @@ macro_rules! counters {
 
         $crate::observe::values! {
             $(#[$values_about])*
-            pub struct $values { $(#[doc = $doc] $field = $metric,)+ }
+            $values_vis struct $values { $(#[doc = $doc] $field = $metric,)+ }
         }
     };
 }

@@ -25,19 +25,20 @@ mod termination;
 mod words;
 mod writer;
 
-pub use counters::{
-    BackendCounters, BackendValues, ListenerCounters, ListenerValues, TerminationCounts,
-};
-pub use escape::escape;
-pub use handshake_facts::HandshakeFacts;
-pub use journal::{Journal, Prepared};
-pub use metric::{Metric, MetricOf};
+pub(crate) use counters::BackendCounters;
+pub(crate) use counters::BackendValues;
+pub use counters::ListenerCounters;
+pub(crate) use counters::ListenerValues;
+pub(crate) use escape::escape;
+pub(crate) use handshake_facts::HandshakeFacts;
+pub use journal::Journal;
+pub(crate) use journal::Prepared;
+pub(crate) use metric::{Metric, MetricOf};
 pub(crate) use metric::{counters, values};
-pub use process_log::{ProcessLog, dropped_log_lines};
-pub use record::ConnectionRecord;
-pub use refusal::{Refusal, RefusalCounts};
-pub use request_names::RequestNames;
-pub use resumed::Resumed;
-pub use summary::Summary;
-pub use tag::kept_tag;
-pub use termination::{Cause, Phase, Side, Termination};
+pub(crate) use process_log::{ProcessLog, dropped_log_lines};
+pub(crate) use record::ConnectionRecord;
+pub(crate) use refusal::{Refusal, RefusalCounts};
+pub(crate) use resumed::Resumed;
+pub(crate) use summary::Summary;
+pub(crate) use tag::kept_tag;
+pub(crate) use termination::{Cause, Phase, Side, Termination};

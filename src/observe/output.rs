@@ -25,7 +25,7 @@ pub(super) enum LogSink {
 impl LogSink {
     /// # Errors
     /// When the file cannot be opened for appending; the error names it.
-    pub fn open(output: &LogOutput) -> io::Result<LogSink> {
+    pub(super) fn open(output: &LogOutput) -> io::Result<LogSink> {
         match output {
             LogOutput::Off => Ok(LogSink::Off),
             LogOutput::Stdout => Ok(LogSink::Stdout),
@@ -38,7 +38,7 @@ impl LogSink {
     }
 
     /// Opens the same path again; on an error the present file stays in use.
-    pub fn reopen(&mut self) -> io::Result<()> {
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
         if let LogSink::File { path, file, torn } = self {
             *file = append(path)?;
             *torn = false;
@@ -47,7 +47,7 @@ impl LogSink {
     }
 
     /// Writes whole lines.
-    pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match self {
             LogSink::Off => Ok(()),
             LogSink::Stdout => {

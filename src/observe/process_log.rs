@@ -25,7 +25,7 @@ enum LogOrder {
 
 /// Handle that accepts lines.
 #[derive(Debug, Clone)]
-pub struct ProcessLog {
+pub(crate) struct ProcessLog {
     orders: SyncSender<LogOrder>,
     counts: Arc<LineCounts>,
 }
@@ -43,7 +43,7 @@ impl ProcessLog {
     ///
     /// # Errors
     /// The kernel refused a thread.
-    pub fn start(output: impl Write + Send + 'static) -> io::Result<ProcessLog> {
+    pub(crate) fn start(output: impl Write + Send + 'static) -> io::Result<ProcessLog> {
         let (orders, received) = sync_channel(MAX_LINES);
         let counts = Arc::default();
         let log = ProcessLog {
@@ -56,7 +56,7 @@ impl ProcessLog {
     }
 
     /// Queues one line; never waits.
-    pub fn write(&self, line: &[u8]) {
+    pub(crate) fn write(&self, line: &[u8]) {
         if self
             .orders
             .try_send(LogOrder::Write(line.to_vec()))
@@ -69,7 +69,7 @@ impl ProcessLog {
 
     /// Waits until all lines so far are written, at most `timeout`, and no longer than the output
     /// accepts lines; blocks the thread.
-    pub fn flush(&self, timeout: Duration) -> bool {
+    pub(crate) fn flush(&self, timeout: Duration) -> bool {
         written_out(timeout, &self.counts.written, |flushed| {
             match self.orders.try_send(LogOrder::Flush(flushed)) {
                 Ok(()) => Ok(()),
@@ -82,7 +82,7 @@ impl ProcessLog {
 }
 
 /// Counts the lines that were dropped since the start of the process.
-pub fn dropped_log_lines() -> u64 {
+pub(crate) fn dropped_log_lines() -> u64 {
     DROPPED.load(Relaxed)
 }
 

@@ -22,7 +22,7 @@ use crate::net::Peer;
 
 /// Record of a live connection, which holds it for hours: so it is small.
 #[derive(Debug)]
-pub struct ConnectionRecord {
+pub(crate) struct ConnectionRecord {
     /// Unique in this process, from 1.
     pub id: u64,
     /// Payload that the relay moved (after TLS), running totals.
@@ -78,7 +78,7 @@ impl Timestamp {
 }
 
 impl ConnectionRecord {
-    pub fn new(listener: &Arc<ListenerCounters>, client: Peer) -> ConnectionRecord {
+    pub(crate) fn new(listener: &Arc<ListenerCounters>, client: Peer) -> ConnectionRecord {
         listener.live.fetch_add(1, Relaxed);
         ConnectionRecord {
             id: listener.journal.next_id(),
@@ -102,24 +102,24 @@ impl ConnectionRecord {
     }
 
     /// Notes that the client has sent something in set-up. The relay counts its bytes itself.
-    pub fn heard(&mut self) {
+    pub(crate) fn heard(&mut self) {
         self.heard = true;
     }
 
     /// Sets the client that the balancer in front, `via`, announces, and what it says in TLVs;
     /// these are cut at 250 bytes.
-    pub fn announce(&mut self, client: Peer, via: Peer, tlvs: Option<&str>) {
+    pub(crate) fn announce(&mut self, client: Peer, via: Peer, tlvs: Option<&str>) {
         self.client = client;
         self.names.set_announced(&via.to_string(), tlvs);
     }
 
     /// Sets the server name of the ClientHello; cut at 253 bytes.
-    pub fn set_sni(&mut self, sni: &str) {
+    pub(crate) fn set_sni(&mut self, sni: &str) {
         self.names.set_sni(sni);
     }
 
     /// Counts a TLS handshake that has succeeded here.
-    pub fn shaken(&mut self, tls: &HandshakeFacts) {
+    pub(crate) fn shaken(&mut self, tls: &HandshakeFacts) {
         self.set_client_tls(tls);
         let kind = if tls.resumed {
             &self.listener.resumed_handshakes
@@ -130,50 +130,50 @@ impl ConnectionRecord {
     }
 
     /// Sets what the TLS handshake agreed on.
-    pub fn set_client_tls(&mut self, tls: &HandshakeFacts) {
+    pub(crate) fn set_client_tls(&mut self, tls: &HandshakeFacts) {
         self.names.set_client_tls(tls);
     }
 
     /// Sets the id of the request; cut at 128 bytes.
-    pub fn set_request_id(&mut self, id: &str) {
+    pub(crate) fn set_request_id(&mut self, id: &str) {
         self.names.set_request_id(id);
     }
 
     /// Notes the Close frame of a side, with its code or 1005 for none.
-    pub fn said_close(&mut self, side: Side, code: u16) {
+    pub(crate) fn said_close(&mut self, side: Side, code: u16) {
         self.names.set_close_code(side == Side::Client, Some(code));
     }
 
     /// Counts a refusal whose reason the termination does not imply.
-    pub fn refused(&self, refusal: Refusal) {
+    pub(crate) fn refused(&self, refusal: Refusal) {
         self.listener.refused.count(refusal);
     }
 
     /// Sets the names of the client's certificate; each cut at 250 bytes.
-    pub fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
+    pub(crate) fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
         self.names.set_client_certificate(subject, san);
     }
 
     /// Sets method, host and path of an HTTP request. The query and the fragment are never kept;
     /// host and path are cut at 128 bytes each.
-    pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
+    pub(crate) fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
         self.names.set_request(method, host, path);
     }
 
     /// Sets the tag of the session, cut at 64 bytes; `is_hashed`: the log has a hash of it.
-    pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
+    pub(crate) fn set_tag(&mut self, tag: &str, is_hashed: bool) {
         self.names.set_tag(tag, is_hashed);
     }
 
     /// Assigns the picked backend, to which a connect begins; called again when another replaces
     /// it.
-    pub fn assigned(&mut self, backend: &Arc<BackendCounters>) {
+    pub(crate) fn assigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tries = self.tries.saturating_add(1);
         self.assigned = Some(Arc::clone(backend));
     }
 
     /// Assigns another backend to a live session; the present one keeps the bytes it has moved.
-    pub fn reassigned(&mut self, backend: &Arc<BackendCounters>) {
+    pub(crate) fn reassigned(&mut self, backend: &Arc<BackendCounters>) {
         self.tally();
         // The code was that of the former backend.
         self.names.set_close_code(false, None);
@@ -182,7 +182,7 @@ impl ConnectionRecord {
 
     /// Counts that the assigned backend has taken the session over; writes the line of `log_at`
     /// "resume", when it is wanted.
-    pub fn resumed(&mut self, resumed: Resumed) {
+    pub(crate) fn resumed(&mut self, resumed: Resumed) {
         if let Some(assigned) = &self.assigned {
             assigned.resumed.fetch_add(1, Relaxed);
         }
@@ -195,24 +195,24 @@ impl ConnectionRecord {
     }
 
     /// Counts that the session ends with its backend, which it was to outlive.
-    pub fn not_resumed(&self) {
+    pub(crate) fn not_resumed(&self) {
         if let Some(assigned) = &self.assigned {
             assigned.not_resumed.fetch_add(1, Relaxed);
         }
     }
 
     /// Notes a connect; its time is kept in microseconds, up to 71 minutes.
-    pub fn connected(&mut self, after: Duration) {
+    pub(crate) fn connected(&mut self, after: Duration) {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
     }
 
     /// Sets the TLS version of the backend's leg; `None`: it is plain.
-    pub fn encrypted(&mut self, version: Option<TlsVersion>) {
+    pub(crate) fn encrypted(&mut self, version: Option<TlsVersion>) {
         self.tls = version;
     }
 
     /// Notes the status that the client got, once per HTTP request; 101 counts as an upgrade, too.
-    pub fn answered(&mut self, status: u16) {
+    pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
         self.listener.requests.fetch_add(1, Relaxed);
         if status == 101 {
@@ -224,45 +224,45 @@ impl ConnectionRecord {
     }
 
     /// Counts a WebSocket whose frames cannot be followed any more.
-    pub fn lost_frames(&self) {
+    pub(crate) fn lost_frames(&self) {
         self.listener.lost_frames.fetch_add(1, Relaxed);
     }
 
     /// Counts a WebSocket that is closed here without a Close frame.
-    pub fn without_close(&self) {
+    pub(crate) fn without_close(&self) {
         self.listener.without_close.fetch_add(1, Relaxed);
     }
 
-    pub fn host(&self) -> Option<&str> {
+    pub(crate) fn host(&self) -> Option<&str> {
         self.names.host()
     }
 
-    pub fn path(&self) -> Option<&str> {
+    pub(crate) fn path(&self) -> Option<&str> {
         self.names.path()
     }
 
-    pub fn sni(&self) -> Option<&str> {
+    pub(crate) fn sni(&self) -> Option<&str> {
         self.names.sni()
     }
 
     /// Tag of the session.
-    pub fn tag(&self) -> Option<&str> {
+    pub(crate) fn tag(&self) -> Option<&str> {
         self.names.tag()
     }
 
     /// Subject of the client's certificate.
-    pub fn client_subject(&self) -> Option<&str> {
+    pub(crate) fn client_subject(&self) -> Option<&str> {
         self.names.client_subject()
     }
 
     /// Time since accept (of an HTTP request: since its record was made).
-    pub fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.accepted.elapsed()
     }
 
     /// Notes that the connection is established; writes the line of `log_at` "open", when it is
     /// wanted.
-    pub fn opened(&mut self) {
+    pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
         if self.listener.journal.log_at().open {
             self.listener.journal.write(self.line(LogEvent::Open));
@@ -271,7 +271,7 @@ impl ConnectionRecord {
 
     /// Time until the next interval line, zero when it is due; `None` when no such lines are
     /// wanted. A reload of `[access_log]` changes it, so ask at every sweep.
-    pub fn interval_due(&self) -> Option<Duration> {
+    pub(crate) fn interval_due(&self) -> Option<Duration> {
         let latest = Duration::from_secs(self.last_line_seconds.into());
         let due = || {
             latest
@@ -282,7 +282,7 @@ impl ConnectionRecord {
     }
 
     /// Writes the interval line and updates the byte counters.
-    pub fn interval(&mut self) {
+    pub(crate) fn interval(&mut self) {
         self.tally();
         self.last_line_seconds = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
         if self.listener.journal.log_at().interval {
@@ -291,7 +291,7 @@ impl ConnectionRecord {
     }
 
     /// Finishes the record: counts the connection and writes its line.
-    pub fn finish(mut self, end: Termination) {
+    pub(crate) fn finish(mut self, end: Termination) {
         self.close(end);
     }
 
@@ -342,7 +342,7 @@ impl ConnectionRecord {
 
     /// Updates the byte counters, so that a session of hours is seen in the metrics while it lasts.
     /// It costs two comparisons when nothing has moved.
-    pub fn tally(&mut self) {
+    pub(crate) fn tally(&mut self) {
         if self.counted == (self.bytes_from_client, self.bytes_from_backend) {
             return;
         }
@@ -362,18 +362,18 @@ impl ConnectionRecord {
     }
 
     /// Name of the listener.
-    pub fn listener(&self) -> &Arc<str> {
+    pub(crate) fn listener(&self) -> &Arc<str> {
         &self.listener.name
     }
 
     /// Names of the assigned pool and backend.
-    pub fn assignment(&self) -> Option<(&Arc<str>, &Arc<str>)> {
+    pub(crate) fn assignment(&self) -> Option<(&Arc<str>, &Arc<str>)> {
         let assigned = self.assigned.as_ref()?;
         Some((&assigned.pool, &assigned.name))
     }
 
     /// Copies what is known of the connection now.
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let assigned = self.assigned.as_ref();
         Summary {
             id: self.id,

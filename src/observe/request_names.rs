@@ -45,61 +45,61 @@ const NONE: u8 = u8::MAX;
 
 /// Names of one request. A raw TCP connection has none, and no allocation either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RequestNames {
+pub(crate) struct RequestNames {
     /// Number of lengths, the length of each name up to the last one that is there, then all names.
     packed: Option<Box<[u8]>>,
 }
 
 impl RequestNames {
-    pub fn sni(&self) -> Option<&str> {
+    pub(crate) fn sni(&self) -> Option<&str> {
         self.name(SNI)
     }
 
-    pub fn method(&self) -> Option<&str> {
+    pub(crate) fn method(&self) -> Option<&str> {
         self.name(METHOD)
     }
 
-    pub fn host(&self) -> Option<&str> {
+    pub(crate) fn host(&self) -> Option<&str> {
         self.name(HOST)
     }
 
     /// Path without its query.
-    pub fn path(&self) -> Option<&str> {
+    pub(crate) fn path(&self) -> Option<&str> {
         self.name(PATH)
     }
 
     /// Address of the balancer in front.
-    pub fn via(&self) -> Option<&str> {
+    pub(crate) fn via(&self) -> Option<&str> {
         self.name(VIA)
     }
 
     /// TLVs of the balancer in front, about the client.
-    pub fn proxy_tlvs(&self) -> Option<&str> {
+    pub(crate) fn proxy_tlvs(&self) -> Option<&str> {
         self.name(PROXY_TLVS)
     }
 
-    pub fn client_tls(&self) -> Option<HandshakeFacts> {
+    pub(crate) fn client_tls(&self) -> Option<HandshakeFacts> {
         HandshakeFacts::unpack(self.name(CLIENT_TLS)?)
     }
 
-    pub fn set_client_tls(&mut self, tls: &HandshakeFacts) {
+    pub(crate) fn set_client_tls(&mut self, tls: &HandshakeFacts) {
         self.set([(CLIENT_TLS, Some(&tls.pack()))]);
     }
 
-    pub fn request_id(&self) -> Option<&str> {
+    pub(crate) fn request_id(&self) -> Option<&str> {
         self.name(REQUEST_ID)
     }
 
-    pub fn set_request_id(&mut self, id: &str) {
+    pub(crate) fn set_request_id(&mut self, id: &str) {
         self.set([(REQUEST_ID, Some(cut(id, MAX_REQUEST_ID_BYTES)))]);
     }
 
     /// Code of the Close frame of the client, or of its backend.
-    pub fn close_code(&self, is_client: bool) -> Option<u16> {
+    pub(crate) fn close_code(&self, is_client: bool) -> Option<u16> {
         self.name(close_of(is_client))?.parse().ok()
     }
 
-    pub fn set_close_code(&mut self, is_client: bool, code: Option<u16>) {
+    pub(crate) fn set_close_code(&mut self, is_client: bool, code: Option<u16>) {
         if code.is_none() && self.name(close_of(is_client)).is_none() {
             return;
         }
@@ -107,33 +107,33 @@ impl RequestNames {
         self.set([(close_of(is_client), code.as_deref())]);
     }
 
-    pub fn set_announced(&mut self, via: &str, tlvs: Option<&str>) {
+    pub(crate) fn set_announced(&mut self, via: &str, tlvs: Option<&str>) {
         let tlvs = tlvs.map(|tlvs| cut(tlvs, MAX_TLVS_BYTES));
         self.set([(VIA, Some(via)), (PROXY_TLVS, tlvs)]);
     }
 
-    pub fn set_sni(&mut self, sni: &str) {
+    pub(crate) fn set_sni(&mut self, sni: &str) {
         self.set([(SNI, Some(cut(sni, MAX_SNI_BYTES)))]);
     }
 
     /// Name in the client's certificate.
-    pub fn client_subject(&self) -> Option<&str> {
+    pub(crate) fn client_subject(&self) -> Option<&str> {
         self.name(CLIENT_SUBJECT)
     }
 
     /// Name in the client's certificate.
-    pub fn client_san(&self) -> Option<&str> {
+    pub(crate) fn client_san(&self) -> Option<&str> {
         self.name(CLIENT_SAN)
     }
 
-    pub fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
+    pub(crate) fn set_client_certificate(&mut self, subject: Option<&str>, san: Option<&str>) {
         let [subject, san] =
             [subject, san].map(|name| name.map(|name| cut(name, MAX_CERTIFICATE_BYTES)));
         self.set([(CLIENT_SUBJECT, subject), (CLIENT_SAN, san)]);
     }
 
     /// Sets a request. The query and the fragment of `path` are not kept.
-    pub fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
+    pub(crate) fn set_request(&mut self, method: &str, host: Option<&str>, path: &str) {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let host = host.map(|host| cut(host, MAX_TARGET_BYTES));
         let method = cut(method, MAX_METHOD_BYTES);
@@ -142,17 +142,17 @@ impl RequestNames {
     }
 
     /// Tag of the session.
-    pub fn tag(&self) -> Option<&str> {
+    pub(crate) fn tag(&self) -> Option<&str> {
         tag::tag(self.name(TAG)?)
     }
 
     /// Tag as the log shows it.
-    pub fn logged_tag(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn logged_tag(&self) -> Option<Cow<'_, str>> {
         tag::logged(self.name(TAG)?)
     }
 
     /// Sets the tag; `is_hashed`: the log has a hash of it.
-    pub fn set_tag(&mut self, tag: &str, is_hashed: bool) {
+    pub(crate) fn set_tag(&mut self, tag: &str, is_hashed: bool) {
         self.set([(TAG, Some(&tag::mark(tag, is_hashed)))]);
     }
 
@@ -167,7 +167,7 @@ impl RequestNames {
     }
 
     /// Packs the names, in the order of their numbers above; each is shorter than 255 bytes.
-    pub fn pack(names: [Option<&str>; COUNT]) -> Self {
+    pub(crate) fn pack(names: [Option<&str>; COUNT]) -> Self {
         let length = |name: Option<&str>| match name {
             Some(name) => u8::try_from(name.len()).unwrap_or(NONE),
             None => NONE,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Facts of one move.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resumed {
+pub(crate) struct Resumed {
     /// Name of the former backend.
     pub from: Option<Arc<str>>,
     /// Time without a backend.

@@ -8,7 +8,7 @@ use crate::net::Peer;
 
 /// Copy of what a [`super::ConnectionRecord`] knows at one moment.
 #[derive(Debug, Clone)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Unique in this process, from 1; the same as in the access log.
     pub id: u64,
     pub listener: Arc<str>,

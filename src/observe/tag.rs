@@ -20,7 +20,7 @@ const SEPARATOR: char = '~';
 const BEGINNING_BYTES: usize = MAX_BYTES - 2 * HASH_BYTES - 1;
 
 /// Shortens `tag` as a session keeps it, to at most 64 bytes; a shortened tag stays as it is.
-pub fn kept_tag(tag: &str) -> Cow<'_, str> {
+pub(crate) fn kept_tag(tag: &str) -> Cow<'_, str> {
     if tag.len() <= MAX_BYTES {
         Cow::Borrowed(tag)
     } else {

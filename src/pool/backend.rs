@@ -101,7 +101,7 @@ impl Backend {
         &self.counters.name
     }
 
-    pub fn counters(&self) -> &Arc<BackendCounters> {
+    pub(crate) fn counters(&self) -> &Arc<BackendCounters> {
         &self.counters
     }
 

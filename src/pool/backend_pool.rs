@@ -102,7 +102,7 @@ impl Pool {
         self.refusal_log.is_due(now)
     }
 
-    pub fn counters(&self) -> &PoolCounters {
+    pub(crate) fn counters(&self) -> &PoolCounters {
         &self.counters
     }
 

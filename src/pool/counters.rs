@@ -7,10 +7,10 @@ use crate::observe::{Metric, counters};
 
 counters! {
     /// Counters of one pool. The data path adds to `retries` and `redispatches`.
-    pub struct PoolCounters {}
+    pub(crate) struct PoolCounters {}
 
     /// Values of [`PoolCounters`] at one moment.
-    pub struct PoolValues {
+    pub(crate) struct PoolValues {
         /// Refused, as no backend can be used
         refused_no_backend = Metric::counter("pool_refused_connections")
             .label("reason", "no_backend")

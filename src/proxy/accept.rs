@@ -37,7 +37,7 @@ pub(super) struct AcceptShared {
 impl AcceptShared {
     /// The largest number of connections that the kernel has queued and that closing the socket
     /// would reset. None where the socket stays open for another acceptor.
-    pub fn queued_at_close(&self) -> u32 {
+    pub(super) fn queued_at_close(&self) -> u32 {
         let closes = self.stop.is_cancelled() && Arc::strong_count(&self.bound) == 1;
         if closes {
             self.listener.load().config.backlog.saturating_add(1)
@@ -59,7 +59,7 @@ impl AcceptShared {
     ///
     /// # Cancel safety
     /// Takes nothing.
-    pub async fn wait_for_room(&self, shortage: Option<io::Error>) {
+    pub(super) async fn wait_for_room(&self, shortage: Option<io::Error>) {
         let limits = &self.proxy.limits;
         let Some(error) = shortage else {
             self.warn_of_limit();
@@ -72,7 +72,7 @@ impl AcceptShared {
     }
 
     /// Records a connection that was kept out. Its socket is closed, by a reset: it costs no more.
-    pub fn refused(&self, peer: Peer, refusal: Refusal) {
+    pub(super) fn refused(&self, peer: Peer, refusal: Refusal) {
         tracing::debug!(listener = %self.counters.name, %peer, reason = refusal.word(), "kept out");
         let record = ConnectionRecord::new(&self.counters, peer);
         let end = Termination::new(Side::Evenkeel, Phase::Accept, refusal.how());
@@ -80,7 +80,7 @@ impl AcceptShared {
     }
 
     /// Logs a connection that failed alone, e.g. reset by its client while it was queued.
-    pub fn lost(&self, error: &io::Error) {
+    pub(super) fn lost(&self, error: &io::Error) {
         tracing::debug!(listener = %self.counters.name, %error, "a connection was gone before it was accepted");
     }
 

@@ -18,7 +18,7 @@ use crate::net::Bound;
 use crate::observe::ListenerCounters;
 
 /// A listener that accepts. Dropping it without [`Listening::stop`] stops it, too.
-pub struct Listening {
+pub(crate) struct Listening {
     shared: Arc<AcceptShared>,
     acceptor: Mutex<Acceptor>,
 }
@@ -47,7 +47,7 @@ impl Listening {
     /// Starts accepting on the proxy's runtime, or on the relay's threads where no byte is needed
     /// to route. `moved`: the same listener at its address before, so that the clients it has let
     /// in still count.
-    pub fn start(
+    pub(crate) fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
         listener: ListenerSnapshot,
@@ -74,7 +74,7 @@ impl Listening {
 
     /// Gives the next connections these settings; the socket is not touched, but for its options
     /// and the length of its queue.
-    pub fn update(&self, new: ListenerSnapshot) {
+    pub(crate) fn update(&self, new: ListenerSnapshot) {
         let old = self.rules();
         let backlog = new.config.backlog;
         if backlog != old.config.backlog
@@ -99,37 +99,37 @@ impl Listening {
         }
     }
 
-    pub fn rules(&self) -> Arc<ListenerSnapshot> {
+    pub(crate) fn rules(&self) -> Arc<ListenerSnapshot> {
         self.shared.listener.load_full()
     }
 
     /// The socket, for a listener that takes over the address under another name.
-    pub fn bound(&self) -> &Arc<Bound> {
+    pub(crate) fn bound(&self) -> &Arc<Bound> {
         &self.shared.bound
     }
 
     /// The address really bound.
-    pub fn local(&self) -> &Bind {
+    pub(crate) fn local(&self) -> &Bind {
         self.shared.bound.local()
     }
 
-    pub fn counters(&self) -> &Arc<ListenerCounters> {
+    pub(crate) fn counters(&self) -> &Arc<ListenerCounters> {
         &self.shared.counters
     }
 
     /// Whether the operator drains it.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.shared.admission.is_draining()
     }
 
-    pub fn set_draining(&self, draining: bool) {
+    pub(crate) fn set_draining(&self, draining: bool) {
         self.shared.admission.set_draining(draining);
     }
 
     /// Serves what the kernel has already queued and accepts no more; the socket closes with the
     /// last handle to this. Live sessions go on; a kept HTTP connection ends after the response
     /// that is due.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.shared.stop.cancel();
         let none = tokio::spawn(async {});
         let task = std::mem::replace(&mut self.acceptor().task, none);

@@ -38,11 +38,11 @@ use connect::session::{TcpClient, TcpConnect};
 use http::HttpEnd;
 use http::connection::HttpConnection;
 
-pub use client::handshake_limiter::HandshakeLimiter;
-pub use http::hard_stop::HardStop;
-pub use listening::Listening;
+pub(crate) use client::handshake_limiter::HandshakeLimiter;
+pub(crate) use http::hard_stop::HardStop;
+pub(crate) use listening::Listening;
 pub use route::ListenerSnapshot;
-pub use shared::Proxy;
+pub(crate) use shared::Proxy;
 
 /// Serves an accepted connection to its end, or to its adoption by the relay. It has no permit yet
 /// where a PROXY header is to say who the client is.

@@ -12,7 +12,7 @@ use crate::observe::Journal;
 use crate::relay::Relay;
 
 /// The parts of the process that every listener's path uses.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub relay: Arc<Relay>,
     pub journal: Arc<Journal>,
     pub limits: Arc<Limits>,

@@ -17,7 +17,7 @@ use crate::net::{Peer, is_transient_accept_error, try_accept};
 pub(super) const ACCEPTS_PER_TURN: usize = 16;
 
 /// Actions of a listener on its connections. They are called on relay threads and must not wait.
-pub trait OnAccept: Send + Sync {
+pub(crate) trait OnAccept: Send + Sync {
     /// Counts a connection that is to be accepted; false where there is no room for it, unless it
     /// is to be taken `anyway`.
     fn reserve(&self, anyway: bool) -> bool;
@@ -49,7 +49,7 @@ pub(super) struct OpenListener {
 }
 
 impl OpenListener {
-    pub fn new(number: u32, socket: OwnedFd, on_accept: Arc<dyn OnAccept>) -> OpenListener {
+    pub(super) fn new(number: u32, socket: OwnedFd, on_accept: Arc<dyn OnAccept>) -> OpenListener {
         OpenListener {
             number,
             socket,
@@ -62,7 +62,7 @@ impl OpenListener {
 
     /// Watches for connections, and accepts. Where the epoll has no room for it, it pauses:
     /// resuming tries again.
-    pub fn resume(&mut self, registry: &Registry) {
+    pub(super) fn resume(&mut self, registry: &Registry) {
         self.is_paused = false;
         if self.is_registered {
             return;
@@ -81,18 +81,18 @@ impl OpenListener {
 
     /// Takes the socket out of the epoll. It stays open elsewhere, so closing this descriptor would
     /// not.
-    pub fn deregister(&self, registry: &Registry) {
+    pub(super) fn deregister(&self, registry: &Registry) {
         let fd = self.socket.as_raw_fd();
         // Fails where it was never registered.
         let _ = registry.deregister(&mut SourceFd(&fd));
     }
 
-    pub fn wants_turn(&self) -> bool {
+    pub(super) fn wants_turn(&self) -> bool {
         self.is_ready && !self.is_paused
     }
 
     /// The next connection, unless there is none or accepting pauses.
-    pub fn accept(&mut self) -> Option<(OwnedFd, Peer)> {
+    pub(super) fn accept(&mut self) -> Option<(OwnedFd, Peer)> {
         if !self.wants_turn() {
             return None;
         }
@@ -119,7 +119,7 @@ impl OpenListener {
     }
 
     /// Accepts a connection that is still queued when the listener closes.
-    pub fn accept_last(&mut self) -> LastAccept {
+    pub(super) fn accept_last(&mut self) -> LastAccept {
         match try_accept(self.socket.as_fd()) {
             Ok(Some((socket, peer))) => {
                 self.on_accept.reserve(true);

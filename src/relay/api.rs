@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::accept::{OnAccept, OpenListener};
 use super::filter::Filter;
@@ -24,7 +24,7 @@ use super::{leg, pipe, worker};
 use crate::net::fds;
 
 /// The relay plane's handle: its workers.
-pub struct Relay {
+pub(crate) struct Relay {
     workers: Arc<Workers>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     listeners: AtomicU32,
@@ -37,7 +37,7 @@ impl Relay {
     ///
     /// # Errors
     /// The kernel refused an epoll, an eventfd or a thread.
-    pub fn start(workers: usize, max_held: usize) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(workers: usize, max_held: usize) -> io::Result<Arc<Self>> {
         let count = worker_count(workers);
         leg::prepare()?;
         let ready = (0..count)
@@ -46,7 +46,6 @@ impl Relay {
         let workers = Arc::new(Workers {
             inboxes: ready.iter().map(|one| Arc::clone(&one.inbox)).collect(),
             live: AtomicU64::new(0),
-            emptied: Notify::new(),
             max_held: Arc::new(AtomicUsize::new(max_held / count)),
             pipes: pipe::pipes_per_worker(fds::limit(), count),
         });
@@ -69,38 +68,24 @@ impl Relay {
 
     /// Bounds the bytes that the sessions together hold for peers that do not take them. At that
     /// limit nothing more is read for a peer that has not taken everything before it.
-    pub fn set_max_held(&self, bytes: usize) {
+    pub(crate) fn set_max_held(&self, bytes: usize) {
         let share = bytes / self.workers.inboxes.len();
         self.workers.max_held.store(share, Ordering::Relaxed);
     }
 
     /// Sessions adopted and not ended.
-    pub fn live(&self) -> u64 {
+    pub(crate) fn live(&self) -> u64 {
         self.workers.live.load(Ordering::Relaxed)
     }
 
     /// Bytes that sessions hold for peers that do not take them.
-    pub fn held_bytes(&self) -> u64 {
+    pub(crate) fn held_bytes(&self) -> u64 {
         let held = |inbox: &Arc<Inbox>| inbox.held_bytes.load(Ordering::Relaxed) as u64;
         self.workers.inboxes.iter().map(held).sum()
     }
 
-    /// Returns once no session is left.
-    pub async fn emptied(&self) {
-        loop {
-            let emptied = self.workers.emptied.notified();
-            tokio::pin!(emptied);
-            // Listening before looking: an end in between is not missed.
-            emptied.as_mut().enable();
-            if self.live() == 0 {
-                return;
-            }
-            emptied.await;
-        }
-    }
-
     /// Ends every session at once and joins the threads.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         for inbox in &self.workers.inboxes {
             inbox.send(WorkerCommand::Stop);
         }
@@ -118,14 +103,14 @@ impl Relay {
 /// New sessions.
 impl Relay {
     /// Takes a session over.
-    pub fn adopt(&self, session: NewSession) {
+    pub(crate) fn adopt(&self, session: NewSession) {
         let worker = self.workers.lighter_of_two();
         self.workers.count(worker);
         worker.send(WorkerCommand::Adopt(Box::new(session)));
     }
 
     /// Accepts from a listening socket from now on. `socket` is a duplicate in no epoll.
-    pub fn listen(&self, socket: OwnedFd, on_accept: Arc<dyn OnAccept>) -> RelayListener {
+    pub(crate) fn listen(&self, socket: OwnedFd, on_accept: Arc<dyn OnAccept>) -> RelayListener {
         let number = self.listeners.fetch_add(1, Ordering::Relaxed) & SessionKey::GENERATION_MASK;
         let worker = number as usize % self.workers.inboxes.len();
         let inbox = Arc::clone(&self.workers.inboxes[worker]);
@@ -138,13 +123,13 @@ impl Relay {
 /// Single sessions. A command to a session that is gone does nothing.
 impl Relay {
     /// Ends a session; a WebSocket is sent the Close.
-    pub fn close_one(&self, session: Handle, frame: &Arc<CloseFrame>) {
+    pub(crate) fn close_one(&self, session: Handle, frame: &Arc<CloseFrame>) {
         self.send(session, |key| WorkerCommand::Close(key, Arc::clone(frame)));
     }
 
     /// Takes a session from its backend: another one takes it where it is resumable, or else it is
     /// ended, and a WebSocket sent the Close.
-    pub fn migrate(&self, session: Handle, frame: &Arc<CloseFrame>) {
+    pub(crate) fn migrate(&self, session: Handle, frame: &Arc<CloseFrame>) {
         self.send(session, |key| {
             WorkerCommand::Migrate(key, Arc::clone(frame))
         });
@@ -152,23 +137,23 @@ impl Relay {
 
     /// Pings the backend of a session, which ends when it does not answer in time. Nothing to one
     /// without pings.
-    pub fn ping_backend(&self, session: Handle) {
+    pub(crate) fn ping_backend(&self, session: Handle) {
         self.send(session, WorkerCommand::PingBackend);
     }
 
     /// Tells whether the backend that ended a session without a Close is lost to it.
-    pub fn judged(&self, session: Handle, is_lost: bool) {
+    pub(crate) fn judged(&self, session: Handle, is_lost: bool) {
         self.send(session, |key| WorkerCommand::LossJudged(key, is_lost));
     }
 
     /// Gives a session that has lost its backend another one. If the session is gone meanwhile, the
     /// socket is closed.
-    pub fn attach(&self, session: Handle, backend: NewBackend) {
+    pub(crate) fn attach(&self, session: Handle, backend: NewBackend) {
         self.send(session, |key| WorkerCommand::Attach(key, Box::new(backend)));
     }
 
     /// Ends a session for which there is no other backend.
-    pub fn give_up_migration(&self, session: Handle) {
+    pub(crate) fn give_up_migration(&self, session: Handle) {
         self.send(session, WorkerCommand::GiveUpMigration);
     }
 
@@ -183,25 +168,25 @@ impl Relay {
 impl Relay {
     /// Ends every present session, and any adopted later, one by one, evenly over `spread`;
     /// WebSockets are sent the Close.
-    pub fn close_all_within(&self, spread: Duration, frame: &Arc<CloseFrame>) {
+    pub(crate) fn close_all_within(&self, spread: Duration, frame: &Arc<CloseFrame>) {
         for inbox in &self.workers.inboxes {
             inbox.send(WorkerCommand::CloseAll(spread, Arc::clone(frame)));
         }
     }
 
     /// The next connections that match, at most `limit` (and at most [`MAX_PAGE`]).
-    pub async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> TablePage {
+    pub(crate) async fn list(&self, filter: Filter, from: Cursor, limit: usize) -> TablePage {
         self.query(filter, from, limit, QueryAction::Describe).await
     }
 
     /// Names every connection that matches.
-    pub async fn list_all(&self, filter: Filter) -> Vec<SessionInfo> {
+    pub(crate) async fn list_all(&self, filter: Filter) -> Vec<SessionInfo> {
         self.query_all(filter, QueryAction::Name).await
     }
 
     /// Brings the byte counters of listeners and backends up to date: bytes that live connections
     /// have moved since the latest sweep are in their records only.
-    pub async fn tally(&self) {
+    pub(crate) async fn tally(&self) {
         self.query_all(Filter::default(), QueryAction::Tally).await;
     }
 
@@ -209,7 +194,7 @@ impl Relay {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the rest open.
-    pub async fn close(&self, filter: Filter, frame: &Arc<CloseFrame>) -> u64 {
+    pub(crate) async fn close(&self, filter: Filter, frame: &Arc<CloseFrame>) -> u64 {
         let action = QueryAction::Close(Arc::clone(frame));
         self.query_all(filter, action).await.len() as u64
     }
@@ -266,7 +251,7 @@ impl Relay {
 }
 
 /// Descriptors that the relay's pipes take at most, beside its sessions' own.
-pub fn pipe_descriptors(workers: usize) -> u64 {
+pub(crate) fn pipe_descriptors(workers: usize) -> u64 {
     let count = worker_count(workers);
     (count * pipe::pipes_per_worker(fds::limit(), count) * 2) as u64
 }

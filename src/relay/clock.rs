@@ -21,11 +21,11 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub fn new(origin: Instant) -> Self {
+    pub(super) fn new(origin: Instant) -> Self {
         Self { origin }
     }
 
-    pub fn tick(&self, at: Instant) -> Tick {
+    pub(super) fn tick(&self, at: Instant) -> Tick {
         let passed = at.saturating_duration_since(self.origin);
         Tick((passed.as_millis() / TICK.as_millis()) as u32)
     }
@@ -33,20 +33,20 @@ impl Clock {
 
 impl Tick {
     /// Since the clock's origin, or since it wrapped.
-    pub fn since_origin(self) -> Duration {
+    pub(super) fn since_origin(self) -> Duration {
         TICK * self.0
     }
 
-    pub fn since(self, earlier: Tick) -> Ticks {
+    pub(super) fn since(self, earlier: Tick) -> Ticks {
         Ticks(self.0.wrapping_sub(earlier.0))
     }
 }
 
 impl Ticks {
-    pub const MAX: Self = Self(u32::MAX);
+    pub(super) const MAX: Self = Self(u32::MAX);
 
     /// The rest of it after `passed`.
-    pub fn left(self, passed: Ticks) -> Duration {
+    pub(super) fn left(self, passed: Ticks) -> Duration {
         TICK * self.0.saturating_sub(passed.0)
     }
 }

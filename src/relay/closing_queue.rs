@@ -16,7 +16,7 @@ pub(super) struct ClosingQueue {
 }
 
 impl ClosingQueue {
-    pub fn new(
+    pub(super) fn new(
         mut keys: Vec<SessionKey>,
         spread: Duration,
         frame: Arc<CloseFrame>,
@@ -33,17 +33,17 @@ impl ClosingQueue {
     }
 
     /// Adds a session that came later: it is closed when all others are.
-    pub fn add(&mut self, key: SessionKey) {
+    pub(super) fn add(&mut self, key: SessionKey) {
         self.queue.push_back((self.until, key));
     }
 
     /// The time at which the next one is due.
-    pub fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.queue.front().map(|(at, _)| *at)
     }
 
     /// The next one that is due now.
-    pub fn due(&mut self, now: Instant) -> Option<(SessionKey, Arc<CloseFrame>)> {
+    pub(super) fn due(&mut self, now: Instant) -> Option<(SessionKey, Arc<CloseFrame>)> {
         self.next().filter(|at| *at <= now)?;
         let (_, key) = self.queue.pop_front()?;
         Some((key, Arc::clone(&self.frame)))

@@ -10,7 +10,7 @@ use crate::observe::ConnectionRecord;
 
 /// Owner of a connect, kept by the relay until the first byte goes either way. Its calls are made
 /// on a relay thread: they must not wait.
-pub trait ConnectHandler: Send {
+pub(crate) trait ConnectHandler: Send {
     /// Bounds the connect.
     fn connect_timeout(&self) -> Duration;
 
@@ -41,7 +41,7 @@ pub trait ConnectHandler: Send {
 
 /// Reason why a backend did not serve.
 #[derive(Debug)]
-pub enum ConnectFailure {
+pub(crate) enum ConnectFailure {
     /// The connect failed.
     Connect(ConnectError),
     /// The connect was not done within [`ConnectHandler::connect_timeout`].

@@ -23,18 +23,18 @@ pub(super) struct ConnectingQueue {
 
 impl ConnectingQueue {
     /// Adds a connect that begins.
-    pub fn push(&mut self, key: SessionKey, tick: Tick, now: Instant) {
+    pub(super) fn push(&mut self, key: SessionKey, tick: Tick, now: Instant) {
         self.queue.push_back((tick, key));
         self.next.get_or_insert(now + OVERDUE_AFTER);
     }
 
     /// The time at which the worker must look here again.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         self.next
     }
 
     /// Those that are due.
-    pub fn take_due(&mut self, tick: Tick, now: Instant) -> Vec<SessionKey> {
+    pub(super) fn take_due(&mut self, tick: Tick, now: Instant) -> Vec<SessionKey> {
         if self.next.is_none_or(|next| next > now) {
             return Vec::new();
         }

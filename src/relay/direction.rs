@@ -102,32 +102,32 @@ impl Pump<'_> {
 
 impl Direction {
     /// Starts with bytes that were read from the source before adoption.
-    pub fn new(read: Vec<u8>, now: Tick) -> Self {
+    pub(super) fn new(read: Vec<u8>, now: Tick) -> Self {
         let mut direction = Self::default();
         direction.stall(read, None, now);
         direction
     }
 
     /// Goes on with another source. Bytes that were read are still to be taken.
-    pub fn reopen(&mut self) {
+    pub(super) fn reopen(&mut self) {
         self.full_reads = 0;
         self.source = SourceState::Open;
     }
 
     /// Throws away what was read: the other leg is gone.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.stalled = None;
         self.reopen();
     }
 
     /// Goes on to another leg, with bytes for it.
-    pub fn restart(&mut self, bytes: Vec<u8>, now: Tick) {
+    pub(super) fn restart(&mut self, bytes: Vec<u8>, now: Tick) {
         self.clear();
         self.stall(bytes, None, now);
     }
 
     /// Brings the worker's account of held bytes up to date.
-    pub fn account(&mut self, held: usize, budget: &mut BufferBudget) {
+    pub(super) fn account(&mut self, held: usize, budget: &mut BufferBudget) {
         if held != self.accounted as usize {
             budget.change(self.accounted as usize, held);
             self.accounted = u32::try_from(held).unwrap_or(u32::MAX);
@@ -135,12 +135,12 @@ impl Direction {
     }
 
     /// Whether it holds bytes in the worker's account.
-    pub fn is_accounted(&self) -> bool {
+    pub(super) fn is_accounted(&self) -> bool {
         self.accounted > 0
     }
 
     /// Puts bytes behind what was read and not taken.
-    pub fn append(&mut self, bytes: Vec<u8>, now: Tick) {
+    pub(super) fn append(&mut self, bytes: Vec<u8>, now: Tick) {
         match &mut self.stalled {
             // Frames that are followed are in a pipe only up to the end of their payload; it is
             // emptied first.
@@ -155,27 +155,27 @@ impl Direction {
     }
 
     /// Bytes that were read and not taken by the other leg.
-    pub fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.stalled.is_some()
     }
 
     /// The source's end was passed on.
-    pub fn is_finished(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.source == SourceState::Finished
     }
 
     /// The source has said that no more comes.
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         matches!(self.source, SourceState::Ended | SourceState::Finished)
     }
 
     /// Nothing more comes from its source, in whatever way that ended.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.source != SourceState::Open
     }
 
     /// Bytes held, in memory or in a pipe.
-    pub fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         let held = |stalled: &Stalled| {
             stalled.bytes.len() + stalled.pipe.as_ref().map_or(0, Pipe::held_bytes)
         };
@@ -183,13 +183,13 @@ impl Direction {
     }
 
     /// Since when a pipe has been stalled here.
-    pub fn pipe_since(&self) -> Option<Tick> {
+    pub(super) fn pipe_since(&self) -> Option<Tick> {
         let stalled = self.stalled.as_deref()?;
         stalled.pipe.is_some().then_some(stalled.since)
     }
 
     /// Takes the bytes out of a stalled pipe, so that the pipe can serve another.
-    pub fn free_pipe(&mut self, scratch: &mut Scratch) {
+    pub(super) fn free_pipe(&mut self, scratch: &mut Scratch) {
         let Some(stalled) = &mut self.stalled else {
             return;
         };
@@ -204,7 +204,7 @@ impl Direction {
     }
 
     /// Moves what can be moved.
-    pub fn pump(
+    pub(super) fn pump(
         &mut self,
         from: &mut Leg,
         to: &mut Leg,

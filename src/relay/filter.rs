@@ -9,7 +9,7 @@ use crate::observe::ConnectionRecord;
 
 /// Conditions on a live connection; all that are given must hold.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     pub id: Option<u64>,
     pub listener: Option<String>,
     pub pool: Option<String>,

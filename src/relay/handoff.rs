@@ -7,7 +7,7 @@ use crate::pool::Lease;
 use crate::tls::record;
 
 /// A socket of a session, with the bytes that were read from it.
-pub struct SocketHandoff {
+pub(crate) struct SocketHandoff {
     /// Non-blocking, in no other epoll.
     pub socket: OwnedFd,
     pub transport: Transport,
@@ -16,14 +16,14 @@ pub struct SocketHandoff {
 }
 
 /// Encoding of the bytes on a socket.
-pub enum Transport {
+pub(crate) enum Transport {
     Raw,
     /// After its handshake.
     Tls(Tls),
 }
 
 /// An established TLS connection.
-pub struct Tls {
+pub(crate) struct Tls {
     /// Holds a record of which not all has come.
     pub session: Box<record::TlsSession>,
     /// Ciphertext to be written before anything that the session seals.
@@ -32,14 +32,14 @@ pub struct Tls {
 
 /// Counts that a session holds to its end. They are dropped in this order.
 #[derive(Debug)]
-pub struct SessionGuards {
+pub(crate) struct SessionGuards {
     /// `None`: its session has lost one backend and looks for another.
     pub lease: Option<Lease>,
     pub permit: ConnectionPermit,
 }
 
 impl SessionGuards {
-    pub fn new(lease: Lease, permit: ConnectionPermit) -> SessionGuards {
+    pub(crate) fn new(lease: Lease, permit: ConnectionPermit) -> SessionGuards {
         SessionGuards {
             lease: Some(lease),
             permit,

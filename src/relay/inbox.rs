@@ -82,7 +82,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub fn new(waker: Waker) -> Self {
+    pub(super) fn new(waker: Waker) -> Self {
         Self {
             commands: Mutex::new(Some(VecDeque::new())),
             waker,
@@ -92,7 +92,7 @@ impl Inbox {
     }
 
     /// Sends a command. A worker that has ended drops it with all that it holds.
-    pub fn send(&self, command: WorkerCommand) {
+    pub(super) fn send(&self, command: WorkerCommand) {
         let was_empty = match &mut *self.lock() {
             Some(commands) => {
                 commands.push_back(command);
@@ -107,7 +107,7 @@ impl Inbox {
     }
 
     /// Takes all commands that were sent since the last call.
-    pub fn take(&self) -> VecDeque<WorkerCommand> {
+    pub(super) fn take(&self) -> VecDeque<WorkerCommand> {
         self.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 

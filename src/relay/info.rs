@@ -7,7 +7,7 @@ use crate::observe::Summary;
 
 /// A live connection as the operator sees it.
 #[derive(Debug, Clone)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     pub summary: Summary,
     /// Since the last byte either way.
     pub idle: Duration,
@@ -17,7 +17,7 @@ pub struct ConnectionInfo {
 
 /// A live connection as a drain or rebalance job needs it.
 #[derive(Debug, Clone, Copy)]
-pub struct SessionInfo {
+pub(crate) struct SessionInfo {
     pub handle: Handle,
     /// Since the last byte either way.
     pub idle: Duration,
@@ -32,7 +32,7 @@ pub struct SessionInfo {
 
 /// State of a live connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionState {
+pub(crate) enum SessionState {
     Relaying,
     /// Between two backends: it goes on with the next one, unless it is ended.
     ChangingBackend,

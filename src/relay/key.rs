@@ -3,14 +3,14 @@
 /// Names one session inside its worker for as long as it lives; never reused for another while
 /// anyone may still hold it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionKey {
+pub(super) struct SessionKey {
     pub index: u32,
     pub generation: u32,
 }
 
 /// Names a live session without a search for it. One that is gone is not taken for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Handle {
+pub(crate) struct Handle {
     pub(super) worker: u32,
     pub(super) key: SessionKey,
 }

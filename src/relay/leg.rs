@@ -60,7 +60,7 @@ pub(super) struct Leg {
 const _: () = assert!(size_of::<Leg>() == 16);
 
 impl Leg {
-    pub fn new(socket: OwnedFd, transport: Transport, connecting: bool) -> Self {
+    pub(super) fn new(socket: OwnedFd, transport: Transport, connecting: bool) -> Self {
         Self {
             socket: Socket::Own(socket),
             // Registering reports what is there already. A read before that takes a FIN with a RST
@@ -80,7 +80,7 @@ impl Leg {
 
     /// A leg in the place of one that is gone: nothing comes from it and it takes nothing. `None`:
     /// before [`prepare`].
-    pub fn absent() -> Option<Self> {
+    pub(super) fn absent() -> Option<Self> {
         Some(Self {
             socket: Socket::nowhere()?,
             flags: Flags::NONE,
@@ -91,7 +91,7 @@ impl Leg {
 
     /// Gives the socket back to the set-up plane. It stays open, so the caller has to remove it
     /// from the epoll. `None`: the leg is absent.
-    pub fn into_handoff(self) -> Option<SocketHandoff> {
+    pub(super) fn into_handoff(self) -> Option<SocketHandoff> {
         Some(SocketHandoff {
             socket: self.socket.into_owned()?,
             transport: match self.tls {
@@ -102,39 +102,39 @@ impl Leg {
         })
     }
 
-    pub fn raw_fd(&self) -> i32 {
+    pub(super) fn raw_fd(&self) -> i32 {
         self.socket.as_fd().as_raw_fd()
     }
 
     /// Lets go of keys that an idle TLS leg can make again.
-    pub fn drop_keys(&mut self) {
+    pub(super) fn drop_keys(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.session.drop_keys();
         }
     }
 
-    pub fn is_raw(&self) -> bool {
+    pub(super) fn is_raw(&self) -> bool {
         self.tls.is_none()
     }
 
-    pub fn is_tls(&self) -> bool {
+    pub(super) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    pub fn fault(&self) -> Option<Cause> {
+    pub(super) fn fault(&self) -> Option<Cause> {
         self.fault
     }
 
-    pub fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         self.flags.has(Flags::READABLE)
     }
 
-    pub fn is_writable(&self) -> bool {
+    pub(super) fn is_writable(&self) -> bool {
         self.flags.has(Flags::WRITABLE)
     }
 
     /// Takes in an event of the epoll.
-    pub fn note_event(&mut self, event: &mio::event::Event) {
+    pub(super) fn note_event(&mut self, event: &mio::event::Event) {
         let readable = event.is_readable() || event.is_read_closed() || event.is_error();
         for (flag, is_on) in [
             (Flags::READABLE, readable),
@@ -150,7 +150,7 @@ impl Leg {
     }
 
     /// Progress of the connect; ask after an event.
-    pub fn connect(&mut self) -> Connect {
+    pub(super) fn connect(&mut self) -> Connect {
         if !self.flags.has(Flags::CONNECTING) {
             return Connect::Done;
         }
@@ -168,44 +168,44 @@ impl Leg {
     }
 
     /// Whether its connect is done by now, even before an event says so.
-    pub fn is_reached(&self) -> bool {
+    pub(super) fn is_reached(&self) -> bool {
         getpeername(&self.socket).is_ok()
     }
 
     /// The reason why its connect failed.
-    pub fn connect_error(&self) -> ConnectError {
+    pub(super) fn connect_error(&self) -> ConnectError {
         take_error(self.socket.as_fd())
     }
 
     /// True once the kernel has said that this leg is broken, even if no call has failed yet.
-    pub fn is_broken(&self) -> bool {
+    pub(super) fn is_broken(&self) -> bool {
         self.flags.has(Flags::ERROR_ANNOUNCED) || self.fault.is_some()
     }
 
     /// The kernel has announced a FIN or an error.
-    pub fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         self.is_broken() || self.flags.has(Flags::FIN_ANNOUNCED)
     }
 
     /// True once it has sent urgent data, before which `splice` stops for good.
-    pub fn is_urgent(&self) -> bool {
+    pub(super) fn is_urgent(&self) -> bool {
         self.flags.has(Flags::URGENT)
     }
 
     /// Whether bytes went in or out since the last time this was asked.
-    pub fn take_activity(&mut self) -> bool {
+    pub(super) fn take_activity(&mut self) -> bool {
         let active = self.flags.has(Flags::ACTIVE);
         self.flags.set(Flags::ACTIVE, false);
         active
     }
 
     /// Whether bytes went in or out; see [`Leg::mark_active`].
-    pub fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.flags.has(Flags::ACTIVE)
     }
 
     /// Puts the mark of activity back: bytes of our own are no activity of the session.
-    pub fn mark_active(&mut self, is_active: bool) {
+    pub(super) fn mark_active(&mut self, is_active: bool) {
         self.flags.set(Flags::ACTIVE, is_active);
     }
 
@@ -225,7 +225,7 @@ impl Leg {
 
     /// Reads plaintext into `scratch.plain`: at most `limit` bytes, of a TLS leg with a record that
     /// has begun and its seal. `is_last`: the other leg has ended.
-    pub fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
+    pub(super) fn read(&mut self, scratch: &mut Scratch, limit: usize, is_last: bool) -> Input {
         match &self.tls {
             None => self.read_raw(scratch, limit, is_last),
             Some(_) if scratch.held.has_room() => self.read_tls(scratch, limit),
@@ -251,7 +251,7 @@ impl Leg {
 
     /// Moves at most `limit` bytes of a raw leg into an empty pipe. Blocked while it still counts
     /// as readable: only a read tells what is the matter.
-    pub fn fill(&mut self, pipe: &mut Pipe, limit: usize) -> Input {
+    pub(super) fn fill(&mut self, pipe: &mut Pipe, limit: usize) -> Input {
         if !self.is_readable() {
             return self.nothing_to_read();
         }
@@ -268,7 +268,7 @@ impl Leg {
 
     /// Moves a pipe's bytes out to a raw leg; true once it is empty, or the leg is broken and they
     /// are lost with it.
-    pub fn drain(&mut self, pipe: &mut Pipe) -> bool {
+    pub(super) fn drain(&mut self, pipe: &mut Pipe) -> bool {
         while !pipe.is_empty() && self.fault.is_none() {
             match pipe.drain(self.socket.as_fd()) {
                 Ok(_) => self.moved(),
@@ -315,7 +315,7 @@ impl Leg {
     /// Writes plaintext, sealed in the given scratch where the leg is TLS. Returns how much of it
     /// this leg has taken; less than all means it is blocked. Once the leg is broken everything is
     /// taken and thrown away: the fault ends the session.
-    pub fn write(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
+    pub(super) fn write(&mut self, bytes: &[u8], sealed: &mut [u8]) -> usize {
         let taken = match &self.tls {
             None => self.push(bytes),
             Some(_) => self.write_tls(bytes, sealed),
@@ -381,7 +381,7 @@ impl Leg {
     }
 
     /// True when no ciphertext is left to be written; tries to get there.
-    pub fn flush(&mut self) -> bool {
+    pub(super) fn flush(&mut self) -> bool {
         let Some(tls) = &mut self.tls else {
             return true;
         };
@@ -406,38 +406,38 @@ impl Leg {
     }
 
     /// Ciphertext that the socket did not take yet.
-    pub fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.output.len())
     }
 
     /// Ciphertext of a record of which not all has come.
-    pub fn begun_bytes(&self) -> usize {
+    pub(super) fn begun_bytes(&self) -> usize {
         self.tls
             .as_ref()
             .map_or(0, |tls| tls.session.partial_bytes())
     }
 
     /// Whether its peer has sent a part of a TLS record.
-    pub fn is_within_record(&self) -> bool {
+    pub(super) fn is_within_record(&self) -> bool {
         let buffered = self.tls.as_ref().map_or(0, |tls| tls.session.buffered());
         buffered > 0
     }
 
     /// Bytes that the kernel and the TLS connection still hold for the peer.
-    pub fn unsent_bytes(&self) -> usize {
+    pub(super) fn unsent_bytes(&self) -> usize {
         unacknowledged_bytes(self.socket.as_fd()) + self.held_bytes()
     }
 
     /// Bytes that a raw leg takes now, unless the kernel runs short of memory. It counts its own
     /// overhead for each piece, too: a twentieth where that is one packet.
-    pub fn takes_now(&self) -> usize {
+    pub(super) fn takes_now(&self) -> usize {
         let room = send_room(self.socket.as_fd());
         room - room / 8
     }
 
     /// Tells the peer that no more comes: close_notify on TLS, then a FIN, which is left to the
     /// close where that comes `next`. True once it is sent.
-    pub fn finish(&mut self, next: bool) -> bool {
+    pub(super) fn finish(&mut self, next: bool) -> bool {
         if let Some(tls) = &mut self.tls {
             tls.session.close();
         }
@@ -452,7 +452,7 @@ impl Leg {
     }
 
     /// Sets the options that only a long life needs, once.
-    pub fn prepare_long_life(&mut self) {
+    pub(super) fn prepare_long_life(&mut self) {
         if !self.flags.has(Flags::LONG_LIVED) {
             self.flags.set(Flags::LONG_LIVED, true);
             // A unix socket has none of them.
@@ -461,7 +461,7 @@ impl Leg {
     }
 
     /// The coming close is a RST.
-    pub fn reset(&self) {
+    pub(super) fn reset(&self) {
         reset_on_close(self.socket.as_fd());
     }
 

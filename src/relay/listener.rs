@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::inbox::{Inbox, WorkerCommand};
 
 /// A listening socket from which a worker accepts.
-pub struct RelayListener {
+pub(crate) struct RelayListener {
     number: u32,
     inbox: Arc<Inbox>,
 }
@@ -18,13 +18,13 @@ impl RelayListener {
     }
 
     /// Goes on accepting after [`OnAccept::paused`](super::OnAccept::paused).
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.inbox.send(WorkerCommand::ResumeAccept(self.number));
     }
 
     /// Serves connections that the kernel has queued, at most `queued` of them whether there is
     /// room or not, and accepts no more.
-    pub async fn close(self, queued: u32) {
+    pub(crate) async fn close(self, queued: u32) {
         let (done, closed) = oneshot::channel();
         self.inbox.send(WorkerCommand::Unlisten {
             listener: self.number,

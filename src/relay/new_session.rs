@@ -10,7 +10,7 @@ use crate::config;
 use crate::observe::ConnectionRecord;
 
 /// A connection, ready to be relayed.
-pub struct NewSession {
+pub(crate) struct NewSession {
     pub client: SocketHandoff,
     pub backend: SocketHandoff,
     pub framing: Framing,
@@ -28,7 +28,7 @@ pub struct NewSession {
 
 /// Structure of the bytes of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// None that the relay knows.
     Bytes,
     /// WebSocket frames both ways, from the first byte: where they begin and end is followed.
@@ -37,7 +37,7 @@ pub enum Framing {
 
 /// The limits of one session.
 #[derive(Debug, Clone, Copy)]
-pub struct SessionLimits {
+pub(crate) struct SessionLimits {
     /// No byte either way.
     pub idle_timeout: Duration,
     /// No byte on the open half of a half-closed connection. It also bounds the wait for queued
@@ -50,7 +50,7 @@ pub struct SessionLimits {
 
 impl SessionLimits {
     /// The limits that a pool's settings give its sessions.
-    pub fn of(pool: &config::Pool) -> Self {
+    pub(crate) fn of(pool: &config::Pool) -> Self {
         Self {
             idle_timeout: pool.idle_timeout,
             fin_timeout: pool.fin_timeout,

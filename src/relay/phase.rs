@@ -78,7 +78,7 @@ pub(super) struct LossQuery {
 }
 
 impl LossQuery {
-    pub fn new(since: Tick) -> LossQuery {
+    pub(super) fn new(since: Tick) -> LossQuery {
         LossQuery {
             since,
             is_lost: None,
@@ -108,7 +108,7 @@ pub(super) enum MigrationStep {
 }
 
 impl Migration {
-    pub fn new(frame: &Arc<CloseFrame>, now: Tick) -> Migration {
+    pub(super) fn new(frame: &Arc<CloseFrame>, now: Tick) -> Migration {
         Migration {
             since: now,
             step: MigrationStep::Boundary,
@@ -116,13 +116,13 @@ impl Migration {
         }
     }
 
-    pub fn go_on(&mut self, step: MigrationStep, now: Tick) {
+    pub(super) fn go_on(&mut self, step: MigrationStep, now: Tick) {
         self.step = step;
         self.since = now;
     }
 
     /// Whether the backend was sent a Close.
-    pub fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         matches!(self.step, MigrationStep::Closing { .. })
     }
 }
@@ -167,7 +167,7 @@ pub(super) struct ClosingHandshake {
 
 impl ClosingHandshake {
     /// The time that is left.
-    pub fn left(&self, now: Tick) -> Duration {
+    pub(super) fn left(&self, now: Tick) -> Duration {
         let (since, wait) = match self.sent {
             None => (self.began, BOUNDARY_WAIT),
             Some(sent) => (sent, ANSWER_WAIT),
@@ -178,17 +178,17 @@ impl ClosingHandshake {
 
 impl SessionPhase {
     /// Whether its connect is under way.
-    pub fn is_connecting(&self) -> bool {
+    pub(super) fn is_connecting(&self) -> bool {
         matches!(self, SessionPhase::Connecting(_))
     }
 
     /// Whether it is being ended with a Close.
-    pub fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         matches!(self, SessionPhase::Refusing(_) | SessionPhase::Closing(_))
     }
 
     /// Whether it is between two backends, or about to be.
-    pub fn is_changing_backend(&self) -> bool {
+    pub(super) fn is_changing_backend(&self) -> bool {
         matches!(
             self,
             SessionPhase::InDoubt(_) | SessionPhase::Migrating(_) | SessionPhase::Gap(_)
@@ -196,7 +196,7 @@ impl SessionPhase {
     }
 
     /// The phase as others see it.
-    pub fn state(&self) -> SessionState {
+    pub(super) fn state(&self) -> SessionState {
         if self.is_closing() {
             SessionState::Closing
         } else if self.is_changing_backend() {
@@ -207,7 +207,12 @@ impl SessionPhase {
     }
 
     /// Time left of a change of the backend.
-    pub fn change_left(&self, settle: Duration, timeout: Duration, now: Tick) -> Option<Duration> {
+    pub(super) fn change_left(
+        &self,
+        settle: Duration,
+        timeout: Duration,
+        now: Tick,
+    ) -> Option<Duration> {
         let (since, wait) = match self {
             SessionPhase::InDoubt(query) => (query.since, settle.saturating_add(LATE_VERDICT)),
             SessionPhase::Migrating(migration) => (

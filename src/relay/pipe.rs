@@ -29,16 +29,16 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    pub fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         self.held
     }
 
     /// Takes the bytes out into memory, behind what is there.
-    pub fn empty_into(&mut self, bytes: &mut Vec<u8>) {
+    pub(super) fn empty_into(&mut self, bytes: &mut Vec<u8>) {
         let begin = bytes.len();
         bytes.resize(begin + self.held, 0);
         let mut end = begin;
@@ -54,7 +54,7 @@ impl Pipe {
 
     /// Takes what `from` has, up to the pipe's size and `limit`. 0 is the end of the stream. Call
     /// it on an empty pipe only: then `WouldBlock` means that the socket has nothing.
-    pub fn fill(&mut self, from: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, from: BorrowedFd<'_>, limit: usize) -> io::Result<usize> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let count = splice(from, None, &self.writer, None, CAPACITY.min(limit), flags)?;
         self.held += count;
@@ -62,7 +62,7 @@ impl Pipe {
     }
 
     /// Gives `to` what it takes; how many bytes it took.
-    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(super) fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
         let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
         let count = splice(&self.reader, None, to, None, self.held, flags)?;
         self.held -= count.min(self.held);
@@ -87,7 +87,7 @@ pub(super) fn pipes_per_worker(descriptors: u64, workers: usize) -> usize {
 }
 
 impl Pipes {
-    pub fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize) -> Self {
         Self {
             max,
             ..Self::default()
@@ -95,7 +95,7 @@ impl Pipes {
     }
 
     /// An empty pipe; `None` when there are too many already or no descriptor is left.
-    pub fn take(&mut self) -> Option<Pipe> {
+    pub(super) fn take(&mut self) -> Option<Pipe> {
         self.free.pop().or_else(|| self.open_one().ok())
     }
 
@@ -116,7 +116,7 @@ impl Pipes {
     }
 
     /// Takes an empty pipe back; one that still holds bytes is closed with them.
-    pub fn give(&mut self, pipe: Pipe) {
+    pub(super) fn give(&mut self, pipe: Pipe) {
         if pipe.is_empty() {
             self.free.push(pipe);
         }

@@ -16,19 +16,19 @@ use super::websocket::close_frame::CloseFrame;
 /// Slots a worker looks at for one query: well below a millisecond of its time.
 const SLOTS_PER_LOOK: usize = 2048;
 /// Connections of one page, at most.
-pub const MAX_PAGE: usize = 1000;
+pub(crate) const MAX_PAGE: usize = 1000;
 
 /// Position at which a listing goes on. Opaque to its holder; connections that come or go in
 /// between are listed or not, but none that stays is listed twice or left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     pub(super) worker: u32,
     pub(super) slot: u32,
 }
 
 /// A part of the table.
 #[derive(Debug, Default)]
-pub struct TablePage {
+pub(crate) struct TablePage {
     pub connections: Vec<ConnectionInfo>,
     pub(super) sessions: Vec<SessionInfo>,
     /// `None`: that was all.
@@ -75,7 +75,7 @@ impl TablePage {
 
 impl Query {
     /// The Close for the sessions that are to be ended.
-    pub fn close_frame(&self) -> Option<Arc<CloseFrame>> {
+    pub(super) fn close_frame(&self) -> Option<Arc<CloseFrame>> {
         match &self.action {
             QueryAction::Close(frame) => Some(Arc::clone(frame)),
             QueryAction::Describe | QueryAction::Name | QueryAction::Tally => None,
@@ -83,7 +83,7 @@ impl Query {
     }
 
     /// Looks at the next slots. The keys are those of the sessions to end.
-    pub fn run(self, table: &mut SessionTable, now: Tick) -> Vec<SessionKey> {
+    pub(super) fn run(self, table: &mut SessionTable, now: Tick) -> Vec<SessionKey> {
         let mut reply = QueryReply::default();
         let mut closing = Vec::new();
         // Inclusive: a cursor comes from outside, and may be the last number there is.
@@ -129,11 +129,11 @@ impl Cursor {
     }
 
     /// A number for a URL.
-    pub fn to_number(self) -> u64 {
+    pub(crate) fn to_number(self) -> u64 {
         u64::from(self.worker) << 32 | u64::from(self.slot)
     }
 
-    pub fn from_number(number: u64) -> Self {
+    pub(crate) fn from_number(number: u64) -> Self {
         Self {
             worker: (number >> 32) as u32,
             slot: number as u32,

@@ -12,7 +12,7 @@ use crate::config;
 use crate::observe::ConnectionRecord;
 
 /// Means by which a WebSocket goes on with another backend.
-pub struct ResumePolicy {
+pub(crate) struct ResumePolicy {
     /// The pool's when the session began.
     pub settings: Arc<config::Resume>,
     pub migrator: Arc<dyn Migrator>,
@@ -20,7 +20,7 @@ pub struct ResumePolicy {
 
 /// Finds a session another backend. Kept for the session's whole life; its calls are made on a
 /// relay thread and must not wait.
-pub trait Migrator: Send + Sync {
+pub(crate) trait Migrator: Send + Sync {
     /// Finds out whether a backend that has ended the session without a Close is lost to it.
     /// `None`: it is. Otherwise [`Relay::judged`](super::Relay::judged) tells within the settings'
     /// `settle`. Dropping the guard ends the wait.
@@ -40,7 +40,7 @@ pub trait Migrator: Send + Sync {
 
 /// A backend that is gone, and the session that it left.
 #[derive(Debug, Clone)]
-pub struct LostBackend {
+pub(crate) struct LostBackend {
     pub session: Handle,
     pub lost: LostMessages,
     /// The backend went as soon as it came: the next may do the same, and nothing is gained by
@@ -52,7 +52,7 @@ pub struct LostBackend {
 
 /// Messages of the client that the backend may not have taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LostMessages {
+pub(crate) enum LostMessages {
     /// The backend was sent messages, and did not answer a Close of ours behind them.
     Unknown,
     /// This many at most.
@@ -61,7 +61,7 @@ pub enum LostMessages {
 
 impl LostMessages {
     /// `None`: not known.
-    pub fn at_most(self) -> Option<u32> {
+    pub(crate) fn at_most(self) -> Option<u32> {
         match self {
             LostMessages::Unknown => None,
             LostMessages::AtMost(count) => Some(count),
@@ -69,7 +69,7 @@ impl LostMessages {
     }
 
     /// Lost with two backends, one after the other.
-    pub fn and(self, other: LostMessages) -> LostMessages {
+    pub(crate) fn and(self, other: LostMessages) -> LostMessages {
         match (self.at_most(), other.at_most()) {
             (Some(one), Some(other)) => LostMessages::AtMost(one.saturating_add(other)),
             _ => LostMessages::Unknown,
@@ -87,11 +87,11 @@ impl fmt::Display for LostMessages {
 }
 
 /// Another backend, after its handshake.
-pub struct NewBackend {
+pub(crate) struct NewBackend {
     pub leg: SocketHandoff,
     /// Puts its lease into the session's guards, and writes to the record.
     pub install: Install,
 }
 
 /// Change of a session's guards and record as it gets another backend.
-pub type Install = Box<dyn FnOnce(&mut SessionGuards, &mut ConnectionRecord) + Send>;
+pub(super) type Install = Box<dyn FnOnce(&mut SessionGuards, &mut ConnectionRecord) + Send>;

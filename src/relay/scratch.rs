@@ -27,7 +27,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub fn new(max_held: Arc<AtomicUsize>, pipes: usize, now: Tick) -> Self {
+    pub(super) fn new(max_held: Arc<AtomicUsize>, pipes: usize, now: Tick) -> Self {
         Self {
             plain: vec![0; LENGTH].into_boxed_slice(),
             cipher: vec![0; LENGTH / 2].into_boxed_slice(),
@@ -52,21 +52,21 @@ pub(super) struct BufferBudget {
 
 impl BufferBudget {
     /// Whether bytes that one more read may leave behind still fit.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.room() >= LENGTH
     }
 
     /// Bytes that may still be held.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.max.load(Ordering::Relaxed).saturating_sub(self.bytes)
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Accounts for a holder that held `before` and holds `now`.
-    pub fn change(&mut self, before: usize, now: usize) {
+    pub(super) fn change(&mut self, before: usize, now: usize) {
         self.bytes = (self.bytes + now).saturating_sub(before);
     }
 }

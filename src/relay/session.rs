@@ -57,7 +57,7 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// Nothing more comes from this side.
-    pub fn is_over(&self, side: usize) -> bool {
+    pub(super) fn is_over(&self, side: usize) -> bool {
         matches!(
             self.flows[side],
             Flow::Broken | Flow::Finished | Flow::Ended
@@ -65,7 +65,7 @@ impl Transfer {
     }
 
     /// The outcome of a turn that itself only waits.
-    pub fn or_wait(&self) -> TurnOutcome {
+    pub(super) fn or_wait(&self) -> TurnOutcome {
         if self.flows.contains(&Flow::OutOfBudget) {
             TurnOutcome::Again
         } else if self.flows.contains(&Flow::Starved) {
@@ -77,7 +77,7 @@ impl Transfer {
 }
 
 impl Session {
-    pub fn new(session: NewSession, now: Tick) -> Self {
+    pub(super) fn new(session: NewSession, now: Tick) -> Self {
         let NewSession {
             mut client,
             mut backend,
@@ -127,17 +127,17 @@ impl Session {
         }
     }
 
-    pub fn record(&self) -> &ConnectionRecord {
+    pub(super) fn record(&self) -> &ConnectionRecord {
         &self.record
     }
 
     /// Since the last byte either way.
-    pub fn idle(&self, now: Tick) -> Duration {
+    pub(super) fn idle(&self, now: Tick) -> Duration {
         now.since(self.last_activity).into()
     }
 
     /// The session as an operator sees it.
-    pub fn connection_info(&self, now: Tick) -> ConnectionInfo {
+    pub(super) fn connection_info(&self, now: Tick) -> ConnectionInfo {
         ConnectionInfo {
             summary: self.record.summary(),
             idle: self.idle(now),
@@ -146,7 +146,7 @@ impl Session {
     }
 
     /// The session as a job needs it.
-    pub fn session_info(&self, handle: Handle, now: Tick) -> SessionInfo {
+    pub(super) fn session_info(&self, handle: Handle, now: Tick) -> SessionInfo {
         SessionInfo {
             handle,
             idle: self.idle(now),
@@ -158,35 +158,35 @@ impl Session {
     }
 
     /// Brings the counters up to date.
-    pub fn tally(&mut self) {
+    pub(super) fn tally(&mut self) {
         self.record.tally();
     }
 
     /// True unless it waits for a turn already.
-    pub fn queue(&mut self) -> bool {
+    pub(super) fn queue(&mut self) -> bool {
         !std::mem::replace(&mut self.is_queued, true)
     }
 
-    pub fn is_queued(&self) -> bool {
+    pub(super) fn is_queued(&self) -> bool {
         self.is_queued
     }
 
     /// True unless it is looked at soon already.
-    pub fn await_look(&mut self) -> bool {
+    pub(super) fn await_look(&mut self) -> bool {
         !std::mem::replace(&mut self.is_awaited, true)
     }
 
     /// Takes note that it is being looked at.
-    pub fn end_await(&mut self) {
+    pub(super) fn end_await(&mut self) {
         self.is_awaited = false;
     }
 
-    pub fn leg(&mut self, side: usize) -> &mut Leg {
+    pub(super) fn leg(&mut self, side: usize) -> &mut Leg {
         &mut self.legs[side & 1]
     }
 
     /// Moves what can be moved and finds out whether the session is over.
-    pub fn turn(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(super) fn turn(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         self.is_queued = false;
         #[cfg(test)]
         super::tests::panic_if_asked(&self.record);
@@ -208,7 +208,7 @@ impl Session {
     }
 
     /// Moves bytes both ways, as far as the legs allow.
-    pub fn transfer(&mut self, scratch: &mut Scratch) -> Transfer {
+    pub(super) fn transfer(&mut self, scratch: &mut Scratch) -> Transfer {
         let was_faulty = self.has_fault();
         let had_ended = self.directions.each_ref().map(Direction::has_ended);
         let from_client = if self.leaves_client_unread() {
@@ -238,7 +238,7 @@ impl Session {
         }
     }
 
-    pub fn note_activity(&mut self, now: Tick) {
+    pub(super) fn note_activity(&mut self, now: Tick) {
         // Not short-circuited: each leg's mark is taken.
         let was_active = self.legs[CLIENT].take_activity() | self.legs[BACKEND].take_activity();
         if was_active && self.frames.as_deref_mut().is_none_or(Frames::take_activity) {
@@ -247,7 +247,7 @@ impl Session {
         }
     }
 
-    pub fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
+    pub(super) fn pump(&mut self, side: usize, scratch: &mut Scratch) -> Flow {
         let hold_fin = self.holds_fin(side);
         let is_last = self.directions[1 - side].is_finished();
         let [client, backend] = &mut self.legs;
@@ -300,14 +300,14 @@ impl Session {
     }
 
     /// The end of a session that ends in order, or whose FIN came before all else.
-    pub fn fin_end(&self) -> Option<Termination> {
+    pub(super) fn fin_end(&self) -> Option<Termination> {
         let side = self.first_fin?;
         Some(Termination::new(side, Phase::Relay, Cause::Fin))
     }
 
     /// A broken leg ends the session: bytes that it had sent are delivered, then the other leg is
     /// reset.
-    pub fn pass_on_fault(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
+    pub(super) fn pass_on_fault(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
         let side = SIDES
             .into_iter()
             .find(|side| self.legs[*side].is_broken())?;
@@ -324,7 +324,7 @@ impl Session {
     }
 
     /// Ends the session with a RST for this side.
-    pub fn reset_side(&mut self, side: usize, end: Termination, now: Tick) -> TurnOutcome {
+    pub(super) fn reset_side(&mut self, side: usize, end: Termination, now: Tick) -> TurnOutcome {
         self.phase = SessionPhase::Resetting {
             side: side as u8,
             end,
@@ -334,7 +334,7 @@ impl Session {
     }
 
     /// Brings the worker's account of held bytes up to date.
-    pub fn account(&mut self, scratch: &mut Scratch) {
+    pub(super) fn account(&mut self, scratch: &mut Scratch) {
         let in_gap = match &self.phase {
             SessionPhase::Gap(gap) => gap.held.len(),
             _ => 0,
@@ -349,19 +349,19 @@ impl Session {
     }
 
     /// Takes what it holds out of the account of the worker that it leaves.
-    pub fn release(&mut self, scratch: &mut Scratch) {
+    pub(super) fn release(&mut self, scratch: &mut Scratch) {
         for direction in &mut self.directions {
             direction.account(0, &mut scratch.held);
         }
     }
 
     /// The coming close of both legs is a RST.
-    pub fn reset(&self) {
+    pub(super) fn reset(&self) {
         self.legs.iter().for_each(Leg::reset);
     }
 
     /// Closes the sockets and finishes the record; the guards are to be dropped after that.
-    pub fn finish(self, end: Termination) -> SessionGuards {
+    pub(super) fn finish(self, end: Termination) -> SessionGuards {
         let Self {
             legs,
             record,
@@ -375,7 +375,7 @@ impl Session {
     }
 
     /// Closes the backend's socket and gives the client back to its handler.
-    pub fn give_back(self, failure: ConnectFailure) {
+    pub(super) fn give_back(self, failure: ConnectFailure) {
         let Self {
             legs: [client, backend],
             record,

@@ -24,18 +24,18 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// When the worker must look here again.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         self.at.map(|_| now).or(self.next)
     }
 
     /// Something is due in `left`.
-    pub fn schedule(&mut self, now: Instant, left: Duration) {
+    pub(super) fn schedule(&mut self, now: Instant, left: Duration) {
         let wanted = now + left.clamp(SPACING, LONGEST_SPACING);
         self.next = Some(self.next.map_or(wanted, |next| next.min(wanted)));
     }
 
     /// The first slot of the next slice, if there is one to look at now.
-    pub fn begin(&mut self, now: Instant) -> Option<u32> {
+    pub(super) fn begin(&mut self, now: Instant) -> Option<u32> {
         if self.at.is_none() && self.next.is_some_and(|next| next <= now) {
             self.next = None;
             self.at = Some(0);
@@ -44,7 +44,7 @@ impl Sweep {
     }
 
     /// The slice that ended before `at` is done; there are `slots` in all.
-    pub fn advance_to(&mut self, at: u32, slots: u32, now: Instant) {
+    pub(super) fn advance_to(&mut self, at: u32, slots: u32, now: Instant) {
         if at < slots {
             self.at = Some(at);
             return;

@@ -34,7 +34,7 @@ struct Chunk {
 
 impl SessionTable {
     /// Reserves the key that the next [`SessionTable::put`] fills.
-    pub fn reserve(&mut self) -> SessionKey {
+    pub(super) fn reserve(&mut self) -> SessionKey {
         if self.free.is_empty() {
             let first = self.slots();
             self.chunks.push(Chunk::new());
@@ -45,14 +45,14 @@ impl SessionTable {
         SessionKey { index, generation }
     }
 
-    pub fn put(&mut self, key: SessionKey, session: Session) {
+    pub(super) fn put(&mut self, key: SessionKey, session: Session) {
         if let Some(chunk) = self.chunks.get_mut((key.index / CHUNK) as usize) {
             chunk.put(key.index % CHUNK, session);
         }
     }
 
     #[inline]
-    pub fn get(&mut self, key: SessionKey) -> Option<&mut Session> {
+    pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut Session> {
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
         let slot = (key.index % CHUNK) as usize;
         if chunk.generations[slot] != key.generation {
@@ -62,7 +62,7 @@ impl SessionTable {
     }
 
     /// Takes the session out and makes its key stale.
-    pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
+    pub(super) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         self.get(key)?;
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
         self.free.push(Reverse(key.index));
@@ -70,12 +70,12 @@ impl SessionTable {
     }
 
     /// Slots there are, free ones among them.
-    pub fn slots(&self) -> u32 {
+    pub(super) fn slots(&self) -> u32 {
         self.chunks.len() as u32 * CHUNK
     }
 
     /// The slot at this index: `None` behind the last slot, `Some(None)` for a free one.
-    pub fn slot(&mut self, index: u32) -> Option<Option<(SessionKey, &mut Session)>> {
+    pub(super) fn slot(&mut self, index: u32) -> Option<Option<(SessionKey, &mut Session)>> {
         let chunk = self.chunks.get_mut((index / CHUNK) as usize)?;
         let slot = (index % CHUNK) as usize;
         let key = SessionKey {
@@ -86,7 +86,7 @@ impl SessionTable {
         Some(session.map(|session| (key, session)))
     }
 
-    pub fn keys(&self) -> Vec<SessionKey> {
+    pub(super) fn keys(&self) -> Vec<SessionKey> {
         let chunks = (0u32..).zip(&self.chunks);
         chunks
             .flat_map(|(number, chunk)| {

@@ -48,7 +48,7 @@ impl ReadyWorker {
     ///
     /// # Errors
     /// The kernel refused a thread.
-    pub fn start(
+    pub(super) fn start(
         self,
         number: usize,
         workers: Arc<Workers>,

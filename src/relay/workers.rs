@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
-
 use super::inbox::Inbox;
 
 /// Inboxes and counts of all workers.
@@ -12,7 +10,6 @@ pub(super) struct Workers {
     /// In the order of the workers.
     pub inboxes: Box<[Arc<Inbox>]>,
     pub live: AtomicU64,
-    pub emptied: Notify,
     /// Bytes that the sessions of one worker may hold.
     pub max_held: Arc<AtomicUsize>,
     /// Pipes of each worker.
@@ -22,7 +19,7 @@ pub(super) struct Workers {
 impl Workers {
     /// The worker with fewer live sessions of two candidates: connections that last must stay
     /// balanced over the threads.
-    pub fn lighter_of_two(&self) -> &Arc<Inbox> {
+    pub(super) fn lighter_of_two(&self) -> &Arc<Inbox> {
         let (one, other) = (self.candidate(), self.candidate());
         if one.live.load(Ordering::Relaxed) <= other.live.load(Ordering::Relaxed) {
             one
@@ -39,15 +36,13 @@ impl Workers {
     }
 
     /// Counts one session of a worker.
-    pub fn count(&self, worker: &Inbox) {
+    pub(super) fn count(&self, worker: &Inbox) {
         worker.live.fetch_add(1, Ordering::Relaxed);
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn uncount(&self, worker: &Inbox) {
+    pub(super) fn uncount(&self, worker: &Inbox) {
         worker.live.fetch_sub(1, Ordering::Relaxed);
-        if self.live.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.emptied.notify_waiters();
-        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct ControlRuntime {
 impl ControlRuntime {
     /// # Errors
     /// The kernel refused a thread or an epoll.
-    pub fn start() -> io::Result<ControlRuntime> {
+    pub(super) fn start() -> io::Result<ControlRuntime> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("watch")
@@ -30,7 +30,7 @@ impl ControlRuntime {
         })
     }
 
-    pub fn handle(&self) -> Handle {
+    pub(super) fn handle(&self) -> Handle {
         self.handle.clone()
     }
 }

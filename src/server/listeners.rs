@@ -39,7 +39,7 @@ impl ListenersPlan {
     ///
     /// # Errors
     /// Every address that could not be bound; what was bound is closed again.
-    pub fn new(
+    pub(super) fn new(
         present: &[Arc<Listening>],
         wanted: Vec<ListenerSnapshot>,
     ) -> Result<ListenersPlan, Vec<String>> {
@@ -97,7 +97,7 @@ impl ListenersPlan {
     ///
     /// # Errors
     /// Another process has taken a port meanwhile.
-    pub fn listen(&mut self) -> Result<(), Vec<String>> {
+    pub(super) fn listen(&mut self) -> Result<(), Vec<String>> {
         for (name, overlap) in self.overlaps.drain(..) {
             let listening = overlap.listen();
             listening.map_err(|error| vec![format!("listener {name}: {error}")])?;
@@ -106,7 +106,11 @@ impl ListenersPlan {
     }
 
     /// Makes the changes; returns the new listeners, in the order of the file.
-    pub fn apply(self, before: &[Arc<Listening>], proxy: &Arc<Proxy>) -> Vec<Arc<Listening>> {
+    pub(super) fn apply(
+        self,
+        before: &[Arc<Listening>],
+        proxy: &Arc<Proxy>,
+    ) -> Vec<Arc<Listening>> {
         let changes = self.changes.into_iter();
         changes
             .map(|change| match change {

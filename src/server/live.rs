@@ -25,7 +25,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub fn new(config: Arc<Config>) -> Live {
+    pub(super) fn new(config: Arc<Config>) -> Live {
         Live {
             config,
             pools: BTreeMap::new(),
@@ -37,13 +37,13 @@ impl Live {
 
     /// The pools that keep their identity if the next configuration names them: present, and
     /// removed but still in use.
-    pub fn known_pools(&self) -> Pools {
+    pub(super) fn known_pools(&self) -> Pools {
         let pools = self.pools().into_iter();
         pools.map(|pool| (pool.name().to_string(), pool)).collect()
     }
 
     /// The present pools by name, then the removed ones with live connections.
-    pub fn pools(&self) -> Vec<Arc<Pool>> {
+    pub(super) fn pools(&self) -> Vec<Arc<Pool>> {
         let present = self.pools.values().map(|running| &running.pool);
         let removed = self.removed.iter().filter(|removed| removed.is_live());
         present
@@ -52,14 +52,14 @@ impl Live {
             .collect()
     }
 
-    pub fn is_removed(&self, pool: &Pool) -> bool {
+    pub(super) fn is_removed(&self, pool: &Pool) -> bool {
         let mut removed = self.removed.iter();
         removed.any(|removed| std::ptr::eq(Arc::as_ptr(&removed.pool), pool))
     }
 
     /// Makes `wanted` the present pools, with the settings of `config`. Some are `started` already;
     /// `start` starts the others that do not run. Returns the pools that are left over.
-    pub fn swap_pools(
+    pub(super) fn swap_pools(
         &mut self,
         wanted: Pools,
         mut started: BTreeMap<String, RunningPool>,
@@ -93,7 +93,7 @@ impl Live {
     }
 
     /// Retires removed pools after `grace`.
-    pub fn retire(&mut self, pools: Vec<Arc<Pool>>, grace: Duration, runtime: &Handle) {
+    pub(super) fn retire(&mut self, pools: Vec<Arc<Pool>>, grace: Duration, runtime: &Handle) {
         let removed = pools.into_iter();
         self.removed
             .extend(removed.map(|pool| RemovedPool::retire_after(pool, grace, runtime)));

@@ -32,7 +32,7 @@ pub(super) struct RunningPool {
 
 impl RunningPool {
     /// Starts checks, lookups, and the pings that follow checks, on `runtime`.
-    pub fn start(pool: Arc<Pool>, relay: &Arc<Relay>, runtime: &Handle) -> RunningPool {
+    pub(super) fn start(pool: Arc<Pool>, relay: &Arc<Relay>, runtime: &Handle) -> RunningPool {
         let stop = CancellationToken::new();
         let lookups = Arc::new(discovery::LookupStatus::default());
         let (checked, until) = (Arc::clone(&pool), stop.clone());
@@ -122,7 +122,7 @@ impl RemovedPool {
     /// Retires the pool after `grace`: connections accepted before the reload may still be on their
     /// way to it, and one connection sees one configuration. After it, a connection that lasts
     /// (HTTP between two requests) cannot bring new ones.
-    pub fn retire_after(pool: Arc<Pool>, grace: Duration, runtime: &Handle) -> RemovedPool {
+    pub(super) fn retire_after(pool: Arc<Pool>, grace: Duration, runtime: &Handle) -> RemovedPool {
         let retirement = Arc::new(Retirement::default());
         let (decided, retired) = (Arc::clone(&retirement), Arc::clone(&pool));
         let task = runtime.spawn(async move {
@@ -138,17 +138,17 @@ impl RemovedPool {
 
     /// Takes the pool back for a later reload that names it again: when this returns it is retired,
     /// for `Pool::apply` to undo, or never will be.
-    pub fn take_back(&self) {
+    pub(super) fn take_back(&self) {
         self.retirement.take_back();
     }
 
     /// Whether no connection is on it and none can come.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.retirement.is_over() && !self.is_live()
     }
 
     /// Whether a connection is left on it.
-    pub fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         let present = self.pool.backends();
         present
             .iter()

@@ -31,7 +31,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 impl Server {
     /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at
     /// once.
-    pub async fn run(self: Arc<Self>, mut signals: Signals) {
+    pub(crate) async fn run(self: Arc<Self>, mut signals: Signals) {
         let asked = Arc::new(Notify::new());
         let _reloading = AbortOnDropHandle::new(
             self.control_runtime()
@@ -66,7 +66,7 @@ impl Server {
 
     /// Stops accepting and returns when the last connection is gone, at the latest after
     /// `hard_stop_after`.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let allowed = self.config().global.hard_stop_after;
         let (started, half) = (Instant::now(), allowed / 2);
         self.proxy.hard_stop.plan(started + half, half);

@@ -8,7 +8,7 @@ use crate::net::signals::unblock;
 
 /// Meaning of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// SIGTERM, SIGINT, SIGQUIT
     Stop,
     /// SIGHUP
@@ -21,7 +21,7 @@ pub enum Signal {
 
 /// Installed handlers. Install them before anything is announced.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     terminate: Stream,
     interrupt: Stream,
     quit: Stream,
@@ -38,7 +38,7 @@ impl Signals {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn install() -> io::Result<Signals> {
+    pub(crate) fn install() -> io::Result<Signals> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -56,7 +56,7 @@ impl Signals {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,

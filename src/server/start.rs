@@ -26,7 +26,7 @@ use crate::relay::{Relay, pipe_descriptors};
 /// Why a server did not start. The message names the listener or file and what failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct StartError(pub String);
+pub(crate) struct StartError(pub String);
 
 impl Server {
     /// A server of `config` that serves nothing yet: [`Server::open`] lets it. Participants that
@@ -36,7 +36,7 @@ impl Server {
     ///
     /// # Errors
     /// Threads or the access log could not be set up.
-    pub fn new(config: &Config, source: ConfigSource) -> Result<Arc<Server>, StartError> {
+    pub(crate) fn new(config: &Config, source: ConfigSource) -> Result<Arc<Server>, StartError> {
         let failed = |what: &str, error: io::Error| StartError(format!("{what}: {error}"));
         let control = ControlRuntime::start().map_err(|error| failed("start threads", error))?;
         let journal =
@@ -75,7 +75,7 @@ impl Server {
     ///
     /// # Errors
     /// Names what could not be loaded or bound; nothing of it is left running.
-    pub async fn open(self: &Arc<Self>) -> Result<(), StartError> {
+    pub(crate) async fn open(self: &Arc<Self>) -> Result<(), StartError> {
         let server = Arc::clone(self);
         let opened = self.control_runtime().spawn_blocking(move || {
             let prepared = server.prepare((*server.config()).clone())?;
@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Adds a participant to every reload, and to `open` if that is still to come.
-    pub fn add_participant(&self, participant: Arc<dyn ReloadParticipant>) {
+    pub(crate) fn add_participant(&self, participant: Arc<dyn ReloadParticipant>) {
         lock(&self.participants).push(participant);
     }
 }

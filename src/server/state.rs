@@ -25,7 +25,7 @@ use crate::relay::Relay;
 use crate::tls::TlsAcceptor;
 
 /// A running balancer; always in an `Arc`.
-pub struct Server {
+pub(crate) struct Server {
     pub(super) source: ConfigSource,
     pub(super) started_at: SystemTime,
     pub(super) proxy: Arc<Proxy>,
@@ -51,44 +51,44 @@ pub struct Server {
 
 impl Server {
     /// The runtime beside the data path: checks, discovery, watchers, admin.
-    pub fn control_runtime(&self) -> Handle {
+    pub(crate) fn control_runtime(&self) -> Handle {
         self.control.handle()
     }
 
     /// The configuration in force.
-    pub fn config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         Arc::clone(&lock(&self.live).config)
     }
 
     /// Where the configuration comes from.
-    pub fn source(&self) -> &ConfigSource {
+    pub(crate) fn source(&self) -> &ConfigSource {
         &self.source
     }
 
     /// The pools of the present configuration by name, then removed ones with live connections.
-    pub fn pools(&self) -> Vec<Arc<Pool>> {
+    pub(crate) fn pools(&self) -> Vec<Arc<Pool>> {
         lock(&self.live).pools()
     }
 
     /// The pool of that name, removed ones with live connections included.
-    pub fn pool(&self, name: &str) -> Option<Arc<Pool>> {
+    pub(crate) fn pool(&self, name: &str) -> Option<Arc<Pool>> {
         self.pools().into_iter().find(|pool| **pool.name() == *name)
     }
 
     /// Whether a reload removed that pool.
-    pub fn is_removed(&self, pool: &Pool) -> bool {
+    pub(crate) fn is_removed(&self, pool: &Pool) -> bool {
         lock(&self.live).is_removed(pool)
     }
 
     /// Results of the DNS lookups of that pool.
-    pub fn lookups(&self, pool: &str) -> Option<Arc<discovery::LookupStatus>> {
+    pub(crate) fn lookups(&self, pool: &str) -> Option<Arc<discovery::LookupStatus>> {
         let live = lock(&self.live);
         let running = live.pools.get(pool)?;
         Some(Arc::clone(&running.lookups))
     }
 
     /// The listeners in the order of the file.
-    pub fn listeners(&self) -> Vec<ListenerStatus> {
+    pub(crate) fn listeners(&self) -> Vec<ListenerStatus> {
         let live = lock(&self.live);
         let present = live.listeners.iter();
         live.stopped
@@ -96,38 +96,38 @@ impl Server {
             .unwrap_or_else(|| present.map(|one| listeners::present(one)).collect())
     }
 
-    pub fn journal(&self) -> &Arc<Journal> {
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
         &self.proxy.journal
     }
 
-    pub fn relay(&self) -> &Arc<Relay> {
+    pub(crate) fn relay(&self) -> &Arc<Relay> {
         &self.proxy.relay
     }
 
-    pub fn limits(&self) -> &Arc<Limits> {
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
         &self.proxy.limits
     }
 
-    pub fn handshakes(&self) -> &HandshakeLimiter {
+    pub(crate) fn handshakes(&self) -> &HandshakeLimiter {
         &self.proxy.handshakes
     }
 
     /// Jobs that close or move live connections.
-    pub fn jobs(&self) -> &Jobs {
+    pub(crate) fn jobs(&self) -> &Jobs {
         &self.jobs
     }
 
     /// New connections are accepted: true from `open` until the server stops.
-    pub fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         !lock(&self.live).listeners.is_empty()
     }
 
-    pub fn started_at(&self) -> SystemTime {
+    pub(crate) fn started_at(&self) -> SystemTime {
         self.started_at
     }
 
     /// Results of the reloads so far.
-    pub fn reloads(&self) -> ReloadStatus {
+    pub(crate) fn reloads(&self) -> ReloadStatus {
         lock(&self.reloads).clone()
     }
 }

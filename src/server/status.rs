@@ -9,7 +9,7 @@ use crate::tls::CertificateFacts;
 
 /// Results of the reloads since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReloadStatus {
+pub(crate) struct ReloadStatus {
     /// Applied reloads, those without a difference included.
     pub ok: u64,
     /// Reloads that were refused.
@@ -39,7 +39,7 @@ impl ReloadStatus {
 
 /// State of a listener.
 #[derive(Debug, Clone)]
-pub struct ListenerStatus {
+pub(crate) struct ListenerStatus {
     pub name: String,
     /// The real address: with `bind = "...:0"`, the port that was given.
     pub bind: Bind,
@@ -53,7 +53,7 @@ pub struct ListenerStatus {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenerState {
+pub(crate) enum ListenerState {
     /// Accepts connections.
     Listening,
     /// Drained by the operator: new clients are refused.
@@ -64,7 +64,7 @@ pub enum ListenerState {
 
 /// State of the files of one kind that a pool uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolFileStatus {
+pub(crate) struct PoolFileStatus {
     pub pool: String,
     /// Use of the files: `tls` or `sticky`.
     pub kind: &'static str,

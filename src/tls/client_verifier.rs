@@ -33,7 +33,7 @@ impl ClientVerifier {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub fn load(
+    pub(super) fn load(
         settings: &ClientAuth,
         contents: &FileContents,
         provider: Arc<CryptoProvider>,
@@ -59,7 +59,7 @@ impl ClientVerifier {
     }
 
     /// Fingerprint that [`ClientVerifier::load`] would give, without loading.
-    pub fn fingerprint(
+    pub(super) fn fingerprint(
         settings: &ClientAuth,
         contents: &FileContents,
     ) -> Result<Fingerprint, TlsError> {

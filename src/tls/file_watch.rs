@@ -35,7 +35,7 @@ pub(crate) enum FileChange {
 
 impl FileWatch {
     /// Starts without contents: the first polls report a change.
-    pub fn new() -> FileWatch {
+    pub(crate) fn new() -> FileWatch {
         FileWatch {
             stamps: Vec::new(),
             unsure: UNSURE_POLLS,
@@ -45,7 +45,7 @@ impl FileWatch {
     }
 
     /// Starts with the present contents.
-    pub fn start<'a>(
+    pub(crate) fn start<'a>(
         files: impl Iterator<Item = &'a PathBuf> + Clone,
     ) -> (FileWatch, FileContents) {
         // Before the files are read: the next poll sees a write in between.
@@ -60,7 +60,7 @@ impl FileWatch {
     }
 
     /// Polls the files; `always` reads them even if their stamps are the same. Blocks on file I/O.
-    pub fn poll<'a>(
+    pub(crate) fn poll<'a>(
         &mut self,
         files: impl Iterator<Item = &'a PathBuf> + Clone,
         always: bool,

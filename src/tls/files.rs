@@ -43,7 +43,7 @@ impl ReadFailure {
 }
 
 impl FileContents {
-    pub fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> FileContents {
+    pub(crate) fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> FileContents {
         let mut contents = BTreeMap::new();
         for file in files {
             let read = || read_bounded(file);
@@ -56,7 +56,7 @@ impl FileContents {
     ///
     /// # Errors
     /// Why this file could not be read; names it.
-    pub fn get(&self, file: &Path) -> Result<&[u8], TlsError> {
+    pub(crate) fn get(&self, file: &Path) -> Result<&[u8], TlsError> {
         let missing = || ReadFailure::Failed(Arc::new(io::ErrorKind::NotFound.into())).of(file);
         let contents = self.0.get(file).ok_or_else(missing)?;
         let failed = |failure: &ReadFailure| failure.clone().of(file);
@@ -67,7 +67,7 @@ impl FileContents {
     ///
     /// # Errors
     /// Names the first that could not be read.
-    pub fn fingerprint_of<'a>(
+    pub(crate) fn fingerprint_of<'a>(
         &self,
         files: impl Iterator<Item = &'a PathBuf>,
     ) -> Result<Fingerprint, TlsError> {
@@ -79,7 +79,7 @@ impl FileContents {
     }
 
     /// Fingerprint of all files; an unreadable one differs from any readable one.
-    pub fn fingerprint(&self) -> Fingerprint {
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
         let mut hash = FileHash::new();
         for contents in self.0.values() {
             hash.add_optional(contents.as_ref().ok());
@@ -129,18 +129,18 @@ fn strip_byte_order_marks(contents: Vec<u8>) -> Vec<u8> {
 pub(super) struct FileHash(digest::Context);
 
 impl FileHash {
-    pub fn new() -> FileHash {
+    pub(super) fn new() -> FileHash {
         FileHash(digest::Context::new(&digest::SHA256))
     }
 
-    pub fn add(&mut self, part: &[u8]) {
+    pub(super) fn add(&mut self, part: &[u8]) {
         // The length keeps two parts apart: bytes moved from one to the next would hash the same.
         self.0.update(&(part.len() as u64).to_be_bytes());
         self.0.update(part);
     }
 
     /// Adds a part that may be absent.
-    pub fn add_optional(&mut self, part: Option<impl AsRef<[u8]>>) {
+    pub(super) fn add_optional(&mut self, part: Option<impl AsRef<[u8]>>) {
         match part {
             Some(part) => self.add(part.as_ref()),
             // In place of a length; no part is that long.
@@ -148,7 +148,7 @@ impl FileHash {
         }
     }
 
-    pub fn finish(self) -> Fingerprint {
+    pub(super) fn finish(self) -> Fingerprint {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(self.0.finish().as_ref());
         fingerprint

@@ -116,13 +116,13 @@ impl<E: HandshakeSide> Handshake<E> {
     }
 
     /// The buffer to read into, with room behind the rest.
-    pub fn input(&mut self) -> &mut Vec<u8> {
+    pub(super) fn input(&mut self) -> &mut Vec<u8> {
         self.input.reserve(READ_BYTES);
         &mut self.input
     }
 
     /// Advances as far as the input reaches. On an error the output is the alert.
-    pub fn advance(&mut self) -> io::Result<HandshakeStep> {
+    pub(super) fn advance(&mut self) -> io::Result<HandshakeStep> {
         loop {
             let wants = match self.process() {
                 Ok(wants) => wants,
@@ -142,7 +142,7 @@ impl<E: HandshakeSide> Handshake<E> {
     }
 
     /// Whether an earlier session was resumed.
-    pub fn is_resumed(&self) -> bool {
+    pub(super) fn is_resumed(&self) -> bool {
         self.side.state().handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
@@ -222,7 +222,7 @@ impl<E: HandshakeSide> Handshake<E> {
 
     /// # Errors
     /// The configuration does not allow it.
-    pub fn finish(mut self) -> io::Result<CompletedHandshake> {
+    pub(super) fn finish(mut self) -> io::Result<CompletedHandshake> {
         let alpn_protocol = self.side.state().alpn_protocol().map(<[u8]>::to_vec);
         let suite = self.side.state().negotiated_cipher_suite();
         let cipher = suite.map_or(0, |suite| suite.suite().into());

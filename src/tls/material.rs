@@ -55,7 +55,7 @@ pub(super) fn files(settings: &Terminate) -> impl Iterator<Item = &PathBuf> + Cl
 
 impl TlsMaterial {
     /// Loads each item whose files have changed; the others, and those that fail, stay as `before`.
-    pub fn load(
+    pub(super) fn load(
         settings: &Terminate,
         contents: &FileContents,
         before: Option<&TlsMaterial>,
@@ -96,7 +96,7 @@ impl TlsMaterial {
     }
 
     /// Fingerprint of all items.
-    pub fn fingerprint(&self) -> Fingerprint {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
         let mut hash = FileHash::new();
         for certificate in &self.certificates {
             hash.add(&certificate.fingerprint);
@@ -111,7 +111,7 @@ impl TlsMaterial {
     ///
     /// # Errors
     /// There are no keys.
-    pub fn tickets(&self, name: &str) -> Result<Tickets, TlsError> {
+    pub(super) fn tickets(&self, name: &str) -> Result<Tickets, TlsError> {
         let scope = self.scope(name);
         Ok(match &self.ticket_keys {
             Some(shared) => Tickets::with_shared_keys(&shared.keys, scope)?,
@@ -133,7 +133,7 @@ impl TlsMaterial {
     ///
     /// # Errors
     /// rustls refuses the settings.
-    pub fn config(
+    pub(super) fn config(
         &self,
         settings: &Terminate,
         names: Arc<SniResolver>,

@@ -43,7 +43,7 @@ impl ServerTrust {
     ///
     /// # Errors
     /// There are no roots.
-    pub fn roots_and(
+    pub(super) fn roots_and(
         listed: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
         provider: &Arc<CryptoProvider>,

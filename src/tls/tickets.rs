@@ -61,7 +61,7 @@ impl Tickets {
     ///
     /// # Errors
     /// There is no randomness.
-    pub fn with_process_keys(scope: TicketScope) -> Result<Tickets, rustls::Error> {
+    pub(super) fn with_process_keys(scope: TicketScope) -> Result<Tickets, rustls::Error> {
         let keys = TicketKeySource::Process(
             ProcessKeys::of_process().map_err(|Unspecified| no_ticket_keys())?,
         );
@@ -72,7 +72,7 @@ impl Tickets {
     ///
     /// # Errors
     /// The provider refuses a key.
-    pub fn with_shared_keys(
+    pub(super) fn with_shared_keys(
         keys: &TicketKeys,
         scope: TicketScope,
     ) -> Result<Tickets, rustls::Error> {

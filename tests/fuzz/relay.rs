@@ -6,8 +6,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use evenkeel::relay::model::bench::Bench;
-use evenkeel::relay::model::{Case, Choices, run};
+use evenkeel::parts::model::bench::Bench;
+use evenkeel::parts::model::{Case, Choices, run};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::{Corpus, fuzz_target};
 

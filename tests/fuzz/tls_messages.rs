@@ -11,7 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
-use evenkeel::tls::record::{MAX_CONTROL_BYTES, TlsSession, PeerStatus};
+use evenkeel::parts::record::{MAX_CONTROL_BYTES, TlsSession, PeerStatus};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};

@@ -8,7 +8,7 @@ mod ends;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use evenkeel::tls::record::{RecordError, MAX_CONTROL_BYTES, SealError, TlsSession, PeerStatus};
+use evenkeel::parts::record::{RecordError, MAX_CONTROL_BYTES, SealError, TlsSession, PeerStatus};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::ClientConnection;

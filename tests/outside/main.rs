@@ -5,6 +5,16 @@
 //! Every other file is a list of behaviours. Nothing here sleeps to let something happen: tests wait for log events,
 //! for answers of the admin endpoint and for bytes.
 
+#![allow(
+    clippy::expect_used,
+    clippy::match_bool,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test fails by a panic, and says a whole story in one function"
+)]
+
 mod authority;
 mod certificates;
 mod clients;

@@ -20,7 +20,7 @@ type Exemplary = [(&'static str, &'static str); 0];
 pub(super) struct MetricsPage<'a>(pub DescriptorEncoder<'a>);
 
 impl MetricsPage<'_> {
-    pub fn family<'r, V: EncodeCounterValue + EncodeGaugeValue>(
+    pub(super) fn family<'r, V: EncodeCounterValue + EncodeGaugeValue>(
         &mut self,
         metric: Metric,
         rows: impl IntoIterator<Item = (Labels<'r>, V)>,
@@ -51,7 +51,7 @@ impl MetricsPage<'_> {
     }
 
     /// Writes a family without labels; no row when the value is not known.
-    pub fn single<V: EncodeCounterValue + EncodeGaugeValue>(
+    pub(super) fn single<V: EncodeCounterValue + EncodeGaugeValue>(
         &mut self,
         metric: Metric,
         value: Option<V>,
@@ -60,7 +60,7 @@ impl MetricsPage<'_> {
     }
 
     /// Writes all numbers of the structs, each with the labels of its owner.
-    pub fn values<T>(
+    pub(super) fn values<T>(
         &mut self,
         metrics: &[MetricOf<T>],
         owners: &[(Labels<'_>, &T)],

@@ -35,7 +35,7 @@ pub(super) struct CertificateEnd {
 }
 
 impl Scrape {
-    pub fn of(server: &Server, refused: &RefusalTotals) -> Scrape {
+    pub(super) fn of(server: &Server, refused: &RefusalTotals) -> Scrape {
         let listeners = server.listeners();
         let above = server.endpoint_tls();
         let certificates = listeners

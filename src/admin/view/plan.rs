@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanView {
+pub(crate) struct PlanView {
     pub totals: PlanTotalsView,
     /// Keys that differ and are read at start only.
     pub needs_restart: Vec<String>,
@@ -15,7 +15,7 @@ pub struct PlanView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanTotalsView {
+pub(crate) struct PlanTotalsView {
     /// Parts that differ in any way.
     pub changes: u64,
     pub adds: u64,
@@ -29,7 +29,7 @@ pub struct PlanTotalsView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanPartView {
+pub(crate) struct PlanPartView {
     /// `listener`, `route`, `pool`, `backend`; `global`, `access_log`, `admin`, `metrics` where
     /// they differ.
     pub part: String,

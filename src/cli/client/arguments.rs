@@ -16,7 +16,7 @@ use crate::cli::locate::{ConfigArgument, locate};
 use crate::server::Condition;
 
 #[derive(Debug, Args)]
-pub struct AskArguments {
+pub(crate) struct AskArguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
     /// How the answer is shown
@@ -36,7 +36,7 @@ impl AskArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct ReloadArguments {
+pub(crate) struct ReloadArguments {
     /// Reload only if this holds of what would be done, as in closes=0, removes<=2; may be repeated
     #[arg(long = "if", value_name = "CONDITION")]
     pub(super) conditions: Vec<Condition>,
@@ -45,7 +45,7 @@ pub struct ReloadArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct MaintArguments {
+pub(crate) struct MaintArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendArgument,
@@ -57,7 +57,7 @@ pub struct MaintArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct WeightArguments {
+pub(crate) struct WeightArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: BackendArgument,
@@ -74,7 +74,7 @@ pub struct WeightArguments {
 /// Backend or listener, exactly one.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
-pub struct SubjectArguments {
+pub(super) struct SubjectArguments {
     /// Which backend, as in chat/n1
     #[arg(value_name = "POOL/BACKEND")]
     pub(super) backend: Option<BackendArgument>,
@@ -84,7 +84,7 @@ pub struct SubjectArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct ReadyArguments {
+pub(crate) struct ReadyArguments {
     #[command(flatten)]
     pub(super) subject: SubjectArguments,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub struct ReadyArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct DrainArguments {
+pub(crate) struct DrainArguments {
     #[command(flatten)]
     pub(super) subject: SubjectArguments,
     /// Return when its last connection is gone, or fail after this time, at most 7d
@@ -109,7 +109,7 @@ pub struct DrainArguments {
 
 /// Pace at which live connections are ended, quiet ones first.
 #[derive(Debug, Args)]
-pub struct PaceArguments {
+pub(super) struct PaceArguments {
     /// End so many in a time, as in 100/s
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(super) rate: Option<Rate>,
@@ -201,7 +201,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Format of the output, `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum OutputFormat {
+pub(super) enum OutputFormat {
     /// For people
     #[default]
     Table,
@@ -211,7 +211,7 @@ pub enum OutputFormat {
 
 /// Backend on the command line, `POOL/BACKEND`. Its name may hold slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendArgument {
+pub(super) struct BackendArgument {
     pub pool: String,
     pub backend: String,
 }

@@ -13,17 +13,17 @@ use crate::cli::failure::CommandError;
 use crate::cli::output::print;
 
 /// Characters of a path segment that need no escape: the unreserved ones of RFC 3986, and `:`.
-pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+pub(super) const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~')
     .remove(b':');
 /// Longest time for an answer beyond the `wait` that was asked for.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs `asking` against the endpoint that the command line or the configuration names.
-pub fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), CommandError>
+pub(super) fn ask<F>(arguments: &AskArguments, asking: F) -> Result<(), CommandError>
 where
     F: AsyncFnOnce(&AdminTarget, OutputFormat) -> Result<(), CommandError>,
 {
@@ -32,7 +32,7 @@ where
 }
 
 /// Runs a command's exchange with an endpoint to its end.
-pub fn block_on(
+pub(super) fn block_on(
     asking: impl Future<Output = Result<(), CommandError>>,
 ) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -43,7 +43,7 @@ pub fn block_on(
 }
 
 /// Sends one request and shows its answer.
-pub fn ask_and_show<T: DeserializeOwned>(
+pub(super) fn ask_and_show<T: DeserializeOwned>(
     arguments: &AskArguments,
     request: ApiRequest<'_>,
     table: impl FnOnce(&T) -> String,
@@ -55,7 +55,7 @@ pub fn ask_and_show<T: DeserializeOwned>(
 }
 
 /// Shows an answer as it came, or as a table.
-pub fn show<T: DeserializeOwned>(
+pub(super) fn show<T: DeserializeOwned>(
     output: OutputFormat,
     answer: &[u8],
     table: impl FnOnce(&T) -> String,
@@ -67,7 +67,7 @@ pub fn show<T: DeserializeOwned>(
 }
 
 /// Shows a view that was made here, as JSON or as a table.
-pub fn show_view(
+pub(super) fn show_view(
     output: OutputFormat,
     view: &impl Serialize,
     table: impl FnOnce() -> String,
@@ -79,13 +79,13 @@ pub fn show_view(
 }
 
 /// Writes a view as the endpoint does.
-pub fn to_json(view: &impl Serialize) -> Result<String, CommandError> {
+pub(super) fn to_json(view: &impl Serialize) -> Result<String, CommandError> {
     let text = serde_json::to_string_pretty(view);
     let text = text.map_err(|error| CommandError::Other(error.to_string()))?;
     Ok(text + "\n")
 }
 
-pub fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, CommandError> {
+pub(super) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, CommandError> {
     serde_json::from_slice(answer).map_err(|error| {
         CommandError::Other(format!(
             "the answer is not understood (is it another version?): {error}"
@@ -94,7 +94,7 @@ pub fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, CommandError> {
 }
 
 /// Writes a number of connections in words.
-pub fn connections(count: u64) -> String {
+pub(super) fn connections(count: u64) -> String {
     match count {
         1 => "1 connection".to_owned(),
         count => format!("{count} connections"),

@@ -22,7 +22,7 @@ use crate::cli::failure::CommandError;
 use crate::relay::MAX_PAGE;
 
 #[derive(Debug, Args)]
-pub struct ListArguments {
+pub(crate) struct ListArguments {
     #[command(flatten)]
     filter: FilterArguments,
     /// How many to show, 1 to 1000 [default: 100]
@@ -94,7 +94,7 @@ struct FilterArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct CloseArguments {
+pub(crate) struct CloseArguments {
     /// Which connection, by its id in `evenkeel connections` and in the access log
     #[arg(value_name = "ID", value_parser = number, conflicts_with_all = CONDITIONS, conflicts_with = "all")]
     id: Option<u64>,
@@ -103,7 +103,7 @@ pub struct CloseArguments {
 }
 
 #[derive(Debug, Args)]
-pub struct MoveArguments {
+pub(crate) struct MoveArguments {
     #[command(flatten)]
     filter: FilterArguments,
     /// Every connection
@@ -116,7 +116,7 @@ pub struct MoveArguments {
 }
 
 /// Prints the established connections that match.
-pub fn list(arguments: ListArguments) -> Result<(), CommandError> {
+pub(crate) fn list(arguments: ListArguments) -> Result<(), CommandError> {
     let ListArguments {
         filter,
         limit,
@@ -142,7 +142,7 @@ pub fn list(arguments: ListArguments) -> Result<(), CommandError> {
 
 /// Closes one connection at once, as a stop of the balancer would, or starts a job that closes
 /// those that match.
-pub fn close(arguments: CloseArguments) -> Result<(), CommandError> {
+pub(crate) fn close(arguments: CloseArguments) -> Result<(), CommandError> {
     let CloseArguments { id, job } = arguments;
     let Some(id) = id else {
         return start_job("/api/v1/connections/close", &job);
@@ -159,7 +159,7 @@ pub fn close(arguments: CloseArguments) -> Result<(), CommandError> {
 }
 
 /// Starts a job that moves those that match to other backends, where they can outlive their own.
-pub fn move_many(arguments: MoveArguments) -> Result<(), CommandError> {
+pub(crate) fn move_many(arguments: MoveArguments) -> Result<(), CommandError> {
     start_job("/api/v1/connections/move", &arguments)
 }
 

@@ -14,7 +14,7 @@ use super::wait::WaitTask;
 use crate::admin::view::{BackendView, OperatedView};
 use crate::cli::failure::CommandError;
 
-pub fn drain(arguments: DrainArguments) -> Result<(), CommandError> {
+pub(crate) fn drain(arguments: DrainArguments) -> Result<(), CommandError> {
     let DrainArguments {
         subject,
         wait,
@@ -30,19 +30,19 @@ pub fn drain(arguments: DrainArguments) -> Result<(), CommandError> {
     operate(&subject.subject()?, "drain", wait, &body.into(), &ask)
 }
 
-pub fn maint(arguments: MaintArguments) -> Result<(), CommandError> {
+pub(crate) fn maint(arguments: MaintArguments) -> Result<(), CommandError> {
     let MaintArguments { backend, wait, ask } = arguments;
     let subject = Subject::Backend(backend);
     operate(&subject, "maint", wait, &serde_json::json!({}), &ask)
 }
 
-pub fn ready(arguments: ReadyArguments) -> Result<(), CommandError> {
+pub(crate) fn ready(arguments: ReadyArguments) -> Result<(), CommandError> {
     let ReadyArguments { subject, ask } = arguments;
     let nothing = serde_json::json!({});
     operate(&subject.subject()?, "ready", None, &nothing, &ask)
 }
 
-pub fn weight(arguments: WeightArguments) -> Result<(), CommandError> {
+pub(crate) fn weight(arguments: WeightArguments) -> Result<(), CommandError> {
     let path = Subject::Backend(arguments.backend).path("weight", None);
     // `null` is the configured one.
     let body = serde_json::json!({ "weight": arguments.weight });

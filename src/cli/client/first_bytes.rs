@@ -7,17 +7,17 @@ const MAX_SEEN_BYTES: usize = 64;
 
 /// First bytes that a peer sent.
 #[derive(Debug, Clone, Default)]
-pub struct FirstBytes(Arc<Mutex<Vec<u8>>>);
+pub(super) struct FirstBytes(Arc<Mutex<Vec<u8>>>);
 
 impl FirstBytes {
-    pub fn add(&self, bytes: &[u8]) {
+    pub(super) fn add(&self, bytes: &[u8]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = MAX_SEEN_BYTES.saturating_sub(seen.len());
         seen.extend(bytes.iter().take(room));
     }
 
     /// Describes a peer that does not speak HTTP; `None`: it does, or sent nothing.
-    pub fn describe(&self) -> Option<String> {
+    pub(super) fn describe(&self) -> Option<String> {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match seen.as_slice() {
             [] => None,

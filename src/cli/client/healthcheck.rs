@@ -14,7 +14,7 @@ use crate::cli::output::print;
 use crate::config;
 
 #[derive(Debug, Args)]
-pub struct HealthcheckArguments {
+pub(crate) struct HealthcheckArguments {
     /// Ask whether it takes new connections, too: it does not once it is stopping
     #[arg(long)]
     ready: bool,
@@ -26,7 +26,7 @@ pub struct HealthcheckArguments {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks the admin endpoint, or that of `[metrics]` where the file has no `[admin]`.
-pub fn healthcheck(arguments: HealthcheckArguments) -> Result<(), CommandError> {
+pub(crate) fn healthcheck(arguments: HealthcheckArguments) -> Result<(), CommandError> {
     let path = if arguments.ready {
         "/readyz"
     } else {

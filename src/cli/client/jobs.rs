@@ -10,7 +10,7 @@ use crate::admin::view::{JobView, JobsView};
 use crate::cli::failure::CommandError;
 
 #[derive(Debug, Args)]
-pub struct AbortArguments {
+pub(crate) struct AbortArguments {
     /// Which job, by its id in `evenkeel jobs`
     #[arg(value_name = "JOB", value_parser = number)]
     id: u64,
@@ -22,7 +22,7 @@ pub struct AbortArguments {
 const MOVED_COLUMN: usize = 7;
 
 /// Prints the running jobs and the latest that are over.
-pub fn list(arguments: AskArguments) -> Result<(), CommandError> {
+pub(crate) fn list(arguments: AskArguments) -> Result<(), CommandError> {
     let request = ApiRequest::get("/api/v1/jobs");
     ask_and_show(&arguments, request, |jobs: &JobsView| {
         table(&jobs.jobs, Style::of_stdout())
@@ -30,14 +30,14 @@ pub fn list(arguments: AskArguments) -> Result<(), CommandError> {
 }
 
 /// Aborts a job; connections that were told to close are closed.
-pub fn abort(arguments: AbortArguments) -> Result<(), CommandError> {
+pub(crate) fn abort(arguments: AbortArguments) -> Result<(), CommandError> {
     let path = format!("/api/v1/jobs/{}/abort", arguments.id);
     let nothing = serde_json::json!({});
     ask_and_show(&arguments.ask, ApiRequest::post(&path, &nothing), line)
 }
 
 /// Writes a job in one line, ending with a line end.
-pub fn line(job: &JobView) -> String {
+pub(super) fn line(job: &JobView) -> String {
     let JobView {
         id,
         by,
@@ -67,7 +67,7 @@ pub(super) fn is_over(job: &JobView) -> bool {
 }
 
 /// Writes a table of jobs, ending with a line end.
-pub fn table(jobs: &[JobView], style: Style) -> String {
+pub(super) fn table(jobs: &[JobView], style: Style) -> String {
     if jobs.is_empty() {
         return "no jobs\n".to_owned();
     }

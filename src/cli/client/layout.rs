@@ -5,7 +5,7 @@ use crate::observe::escape;
 
 /// Use of colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(super) enum Style {
     Plain,
     Colour,
 }
@@ -13,7 +13,7 @@ pub enum Style {
 impl Style {
     /// Chooses colour on a terminal, unless `NO_COLOR` is set and not empty (no-color.org) or the
     /// terminal is dumb.
-    pub fn of_stdout() -> Style {
+    pub(super) fn of_stdout() -> Style {
         if colour_on_stdout() {
             Style::Colour
         } else {
@@ -23,7 +23,7 @@ impl Style {
 }
 
 /// Cell of a row.
-pub struct Cell {
+pub(super) struct Cell {
     text: String,
     right: bool,
     colour: Option<&'static str>,
@@ -31,7 +31,7 @@ pub struct Cell {
 
 impl Cell {
     /// Makes a cell of text; `-` where it is empty.
-    pub fn text(text: &str) -> Cell {
+    pub(super) fn text(text: &str) -> Cell {
         let text = if text.is_empty() {
             "-".to_owned()
         } else {
@@ -45,14 +45,14 @@ impl Cell {
     }
 
     /// Makes a cell of text that a client chose, escaped as in the access log.
-    pub fn foreign(text: &str) -> Cell {
+    pub(super) fn foreign(text: &str) -> Cell {
         let mut escaped = String::new();
         escape(text, &mut escaped);
         Cell::text(&escaped)
     }
 
     /// Makes a cell that is aligned right, for comparing down its column.
-    pub fn amount(text: String) -> Cell {
+    pub(super) fn amount(text: String) -> Cell {
         Cell {
             text,
             right: true,
@@ -60,12 +60,12 @@ impl Cell {
         }
     }
 
-    pub fn number(number: u64) -> Cell {
+    pub(super) fn number(number: u64) -> Cell {
         Cell::amount(number.to_string())
     }
 
     /// Makes a cell of a state, in its colour.
-    pub fn state(word: &str) -> Cell {
+    pub(super) fn state(word: &str) -> Cell {
         let colour = match word {
             "up" | "listening" => Some("\x1b[32m"),
             "down" | "ejected" | "unresolved" | "stopped" => Some("\x1b[31m"),
@@ -81,14 +81,14 @@ impl Cell {
 
 /// Replaces control characters: names and reasons come from peers and files, and none of theirs may
 /// reach the terminal.
-pub fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }
 
 /// Writes a time in its largest two units.
-pub fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
@@ -99,7 +99,7 @@ pub fn span(seconds: u64) -> String {
 
 /// Lays out a table: columns as wide as their widest cell, two spaces between, indented by two, no
 /// space at the end.
-pub fn layout(head: &[&str], rows: Vec<Vec<Cell>>, style: Style) -> String {
+pub(super) fn layout(head: &[&str], rows: Vec<Vec<Cell>>, style: Style) -> String {
     let widths: Vec<usize> = head
         .iter()
         .enumerate()

@@ -20,14 +20,14 @@ const TAG_COLUMN: usize = 4;
 
 /// Access to further connections.
 #[derive(Debug, Clone, Copy)]
-pub enum NextPage {
+pub(super) enum NextPage {
     Paged,
     /// Sorted, without pages; the limit that was asked for.
     Sorted(usize),
 }
 
 /// Writes the whole table, ending with a line end.
-pub fn connections(listed: &ConnectionsView, more: NextPage, style: Style) -> String {
+pub(super) fn connections(listed: &ConnectionsView, more: NextPage, style: Style) -> String {
     let is_tagged = listed.connections.iter().any(|one| one.tag.is_some());
     let rows = listed.connections.iter().map(|one| row(one, is_tagged));
     let mut head = HEAD.to_vec();

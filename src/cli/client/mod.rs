@@ -21,13 +21,15 @@ mod target;
 mod trust;
 mod wait;
 
-pub use arguments::{
+pub(super) use arguments::{
     AskArguments, DrainArguments, MaintArguments, ReadyArguments, ReloadArguments, WeightArguments,
 };
-pub use connections::{CloseArguments, ListArguments, MoveArguments, close, list, move_many};
-pub use drain::{drain, maint, ready, weight};
-pub use healthcheck::{HealthcheckArguments, healthcheck};
-pub use jobs::{AbortArguments, abort, list as jobs};
-pub use plan::{PlanArguments, plan};
-pub use reload::reload;
-pub use status::{StatusArguments, status};
+pub(super) use connections::{
+    CloseArguments, ListArguments, MoveArguments, close, list, move_many,
+};
+pub(super) use drain::{drain, maint, ready, weight};
+pub(super) use healthcheck::{HealthcheckArguments, healthcheck};
+pub(super) use jobs::{AbortArguments, abort, list as jobs};
+pub(super) use plan::{PlanArguments, plan};
+pub(super) use reload::reload;
+pub(super) use status::{StatusArguments, status};

@@ -15,7 +15,7 @@ use crate::config;
 use crate::server::ConfigSource;
 
 #[derive(Debug, Args)]
-pub struct PlanArguments {
+pub(crate) struct PlanArguments {
     /// The configuration that would be loaded
     #[arg(value_name = "NEW.toml")]
     file: PathBuf,
@@ -26,7 +26,7 @@ pub struct PlanArguments {
     ask: AskArguments,
 }
 
-pub fn plan(arguments: PlanArguments) -> Result<(), CommandError> {
+pub(crate) fn plan(arguments: PlanArguments) -> Result<(), CommandError> {
     let source = ConfigSource(arguments.file);
     let text = source.read()?;
     // The files that it names are the balancer's, which may run elsewhere or as somebody else.

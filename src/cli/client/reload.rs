@@ -7,7 +7,7 @@ use crate::admin::view::ReloadView;
 use crate::cli::failure::CommandError;
 
 /// Prints what changed; a refused configuration is a failure with all its messages.
-pub fn reload(arguments: ReloadArguments) -> Result<(), CommandError> {
+pub(crate) fn reload(arguments: ReloadArguments) -> Result<(), CommandError> {
     let conditions = arguments.conditions.iter().map(ToString::to_string);
     let conditions: Vec<String> = conditions.collect();
     let body = serde_json::json!({ "if": conditions });

@@ -35,7 +35,7 @@ trait CallStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> CallStream for S {}
 
 /// Request of the admin API.
-pub struct ApiRequest<'a> {
+pub(super) struct ApiRequest<'a> {
     method: Method,
     path: &'a str,
     /// JSON; empty where there is nothing to say.
@@ -43,19 +43,19 @@ pub struct ApiRequest<'a> {
 }
 
 impl<'a> ApiRequest<'a> {
-    pub fn get(path: &'a str) -> ApiRequest<'a> {
+    pub(super) fn get(path: &'a str) -> ApiRequest<'a> {
         ApiRequest::new(Method::GET, path, String::new())
     }
 
-    pub fn delete(path: &'a str) -> ApiRequest<'a> {
+    pub(super) fn delete(path: &'a str) -> ApiRequest<'a> {
         ApiRequest::new(Method::DELETE, path, String::new())
     }
 
-    pub fn post(path: &'a str, body: &Value) -> ApiRequest<'a> {
+    pub(super) fn post(path: &'a str, body: &Value) -> ApiRequest<'a> {
         ApiRequest::new(Method::POST, path, body.to_string())
     }
 
-    pub fn put(path: &'a str, body: &Value) -> ApiRequest<'a> {
+    pub(super) fn put(path: &'a str, body: &Value) -> ApiRequest<'a> {
         ApiRequest::new(Method::PUT, path, body.to_string())
     }
 
@@ -68,7 +68,7 @@ impl<'a> ApiRequest<'a> {
 ///
 /// # Errors
 /// The endpoint cannot be reached, does not answer within `patience`, or answers with an error.
-pub async fn send(
+pub(super) async fn send(
     target: &AdminTarget,
     request: ApiRequest<'_>,
     patience: Duration,
@@ -85,7 +85,7 @@ pub async fn send(
 ///
 /// # Errors
 /// The endpoint cannot be reached, does not answer within `patience`, or answers with an error.
-pub async fn text(
+pub(super) async fn text(
     target: &AdminTarget,
     path: &str,
     patience: Duration,

@@ -12,7 +12,7 @@ use crate::admin::view::{PoolView, StatusView};
 use crate::cli::failure::CommandError;
 
 #[derive(Debug, Args)]
-pub struct StatusArguments {
+pub(crate) struct StatusArguments {
     /// Only this pool
     #[arg(value_name = "POOL")]
     pool: Option<String>,
@@ -24,7 +24,7 @@ pub struct StatusArguments {
 }
 
 /// Prints listeners, pools and backends.
-pub fn status(arguments: StatusArguments) -> Result<(), CommandError> {
+pub(crate) fn status(arguments: StatusArguments) -> Result<(), CommandError> {
     let StatusArguments {
         pool,
         down,

@@ -10,13 +10,13 @@ use crate::base::units::format_duration;
 use crate::cli::failure::CommandError;
 
 /// Subject of an operation.
-pub enum Subject {
+pub(super) enum Subject {
     Backend(BackendArgument),
     Listener(String),
 }
 
 impl SubjectArguments {
-    pub fn subject(self) -> Result<Subject, CommandError> {
+    pub(super) fn subject(self) -> Result<Subject, CommandError> {
         match (self.backend, self.listener) {
             (Some(backend), None) => Ok(Subject::Backend(backend)),
             (None, Some(listener)) => Ok(Subject::Listener(listener)),
@@ -27,7 +27,7 @@ impl SubjectArguments {
 }
 
 impl Subject {
-    pub fn path(&self, operation: &str, wait: Option<Duration>) -> String {
+    pub(super) fn path(&self, operation: &str, wait: Option<Duration>) -> String {
         let query = wait
             .map(|wait| format!("?wait={}", format_duration(wait)))
             .unwrap_or_default();
@@ -35,7 +35,7 @@ impl Subject {
     }
 
     /// Path of the subject itself.
-    pub fn base(&self) -> String {
+    pub(super) fn base(&self) -> String {
         let encoded = |name| utf8_percent_encode(name, SEGMENT);
         match self {
             Subject::Backend(BackendArgument { pool, backend }) => {
@@ -47,7 +47,7 @@ impl Subject {
     }
 
     /// Name in the target of a job.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Subject::Backend(BackendArgument { pool, backend }) => format!("{pool}/{backend}"),
             Subject::Listener(name) => format!("listener {name}"),
@@ -55,7 +55,7 @@ impl Subject {
     }
 
     /// Failure of a wait that ended with `live` connections left.
-    pub fn not_empty(&self, live: u64, wait: Duration) -> CommandError {
+    pub(super) fn not_empty(&self, live: u64, wait: Duration) -> CommandError {
         let name = self.name();
         let wait = format_duration(wait);
         CommandError::Other(format!("{name}: {} left after {wait}", connections(live)))

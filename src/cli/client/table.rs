@@ -8,7 +8,7 @@ use crate::admin::view::{BackendView, ListenerView, PoolView, ProcessView, Statu
 use crate::base::units::readable_size;
 
 /// Writes the whole status, ending with a line end.
-pub fn status(status: &StatusView, style: Style) -> String {
+pub(super) fn status(status: &StatusView, style: Style) -> String {
     let mut text = heading(status);
     text.push_str("\nlisteners\n");
     text.push_str(&listeners(&status.listeners, style));
@@ -25,12 +25,12 @@ pub fn status(status: &StatusView, style: Style) -> String {
 }
 
 /// Writes one pool, ending with a line end.
-pub fn pool(pool: &PoolView, style: Style) -> String {
+pub(super) fn pool(pool: &PoolView, style: Style) -> String {
     pool_heading(pool) + &backends(&pool.backends, style)
 }
 
 /// Writes the pools that have backends here, which are not up.
-pub fn pools_down(pools: &[PoolView], style: Style) -> String {
+pub(super) fn pools_down(pools: &[PoolView], style: Style) -> String {
     let with_some = pools.iter().filter(|pool| !pool.backends.is_empty());
     let tables: Vec<String> = with_some.map(|one| pool(one, style)).collect();
     if tables.is_empty() {

@@ -13,10 +13,10 @@ use crate::cli::failure::CommandError;
 use crate::config::{self, Admin, AdminRole, Bind};
 
 /// Address of the endpoint when nothing else is given.
-pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
+pub(super) const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct AdminTarget {
+pub(super) struct AdminTarget {
     pub address: Bind,
     /// Name of the host, where one was given.
     pub name: Option<String>,
@@ -29,7 +29,7 @@ pub struct AdminTarget {
 
 /// Arguments that name an endpoint. Without a scheme it is https off loopback.
 #[derive(Debug, Clone, Default, Args)]
-pub struct TargetArguments {
+pub(super) struct TargetArguments {
     /// Admin endpoint: HOST:PORT, unix:/path, or a URL [default: the configuration's, else
     /// 127.0.0.1:9900]
     #[arg(long, value_name = "ADDRESS", env = "EVENKEEL_ADMIN")]
@@ -55,7 +55,7 @@ impl AdminTarget {
     /// # Errors
     /// An address or a token cannot be read, the file has no `[admin]`, or the token would be sent
     /// over a network in clear text.
-    pub fn find(
+    pub(super) fn find(
         given: &TargetArguments,
         config: Option<&Path>,
     ) -> Result<AdminTarget, CommandError> {

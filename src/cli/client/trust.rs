@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use crate::tls;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
+pub(super) enum Trust {
     /// The system's roots.
     System,
     /// The certificates of a PEM file, each of them as a root and as the endpoint's own.
@@ -23,7 +23,7 @@ pub enum Trust {
 impl Trust {
     /// # Errors
     /// When the file cannot be read.
-    pub fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
+    pub(super) fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
         let config = match self {
             Trust::System => tls::client_config(None, true),
             Trust::Roots(file) => tls::known_client_config(file),

@@ -26,14 +26,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const CLEAR: &str = "\r\x1b[K";
 
 /// Operation under way.
-pub struct WaitTask<'a> {
+pub(super) struct WaitTask<'a> {
     target: &'a AdminTarget,
     subject: &'a Subject,
     shows_progress: bool,
 }
 
 /// Subject of an operation, as the latest answer shows it.
-pub struct WaitOutcome {
+pub(super) struct WaitOutcome {
     /// JSON of the endpoint. Past its longest wait it is put together here, in the same form.
     pub answer: Bytes,
     name: String,
@@ -49,7 +49,7 @@ struct ListenersAnswer {
 }
 
 impl<'a> WaitTask<'a> {
-    pub fn new(target: &'a AdminTarget, subject: &'a Subject, output: OutputFormat) -> Self {
+    pub(super) fn new(target: &'a AdminTarget, subject: &'a Subject, output: OutputFormat) -> Self {
         Self {
             target,
             subject,
@@ -58,7 +58,7 @@ impl<'a> WaitTask<'a> {
     }
 
     /// Performs an operation. With `wait` it returns when no connection is left, or at that time.
-    pub async fn operate(
+    pub(super) async fn operate(
         &self,
         operation: &str,
         wait: Option<Duration>,
@@ -180,7 +180,7 @@ impl WaitOutcome {
     }
 
     /// Describes it for people, ending with a line end.
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let live = connections(self.live);
         let state = format!("{}: {}, {live}\n", self.name, self.state);
         match &self.job {

@@ -13,14 +13,14 @@ use super::ports::Ports;
 const TEMPLATE: &str = include_str!("balancer.toml");
 
 /// Private folder; dropping it removes it.
-pub struct DemoFolder(PathBuf);
+pub(super) struct DemoFolder(PathBuf);
 
 impl DemoFolder {
     /// Makes the folder and writes certificate and configuration into it.
     ///
     /// # Errors
     /// The folder or a file in it cannot be written.
-    pub fn create(ports: &Ports, nodes: &[Node]) -> io::Result<DemoFolder> {
+    pub(super) fn create(ports: &Ports, nodes: &[Node]) -> io::Result<DemoFolder> {
         let name = format!("evenkeel-demo-{:08x}", fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         // Not recursive: a folder that is there already belongs to somebody else.
@@ -32,12 +32,12 @@ impl DemoFolder {
     }
 
     /// Path of the configuration file.
-    pub fn configuration(&self) -> PathBuf {
+    pub(super) fn configuration(&self) -> PathBuf {
         self.0.join("balancer.toml")
     }
 
     /// Path of the certificate, for a client that verifies it.
-    pub fn certificate(&self) -> PathBuf {
+    pub(super) fn certificate(&self) -> PathBuf {
         self.0.join("demo.crt")
     }
 

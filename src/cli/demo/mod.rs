@@ -22,7 +22,7 @@ use tour::Tour;
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 #[derive(Debug, Args)]
-pub struct DemoArguments {
+pub(super) struct DemoArguments {
     /// Take any free ports in place of 8443, 8080, 9000 and 9900
     #[arg(long)]
     any_port: bool,
@@ -41,7 +41,7 @@ enum DemoOutput {
 }
 
 /// Runs until a signal asks to stop.
-pub fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
+pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;

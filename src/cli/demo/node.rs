@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PAGE: &str = include_str!("page.html");
 
 /// Running node. Dropped, it stops accepting; its connections end with their peers.
-pub struct Node {
+pub(super) struct Node {
     pub name: Arc<str>,
     /// HTTP and WebSocket.
     pub web: SocketAddr,
@@ -48,7 +48,7 @@ impl Node {
     ///
     /// # Errors
     /// No port could be bound.
-    pub async fn start(name: &str) -> io::Result<Node> {
+    pub(super) async fn start(name: &str) -> io::Result<Node> {
         let name: Arc<str> = Arc::from(name);
         let web = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let raw = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;

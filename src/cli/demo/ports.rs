@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 /// Well-known ports: TLS, plain, raw, admin.
-pub const USUAL: [u16; 4] = [8443, 8080, 9000, 9900];
+pub(super) const USUAL: [u16; 4] = [8443, 8080, 9000, 9900];
 
 /// Addresses to bind; port 0 leaves the choice to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ports {
+pub(super) struct Ports {
     /// WebSocket over TLS.
     pub secure: SocketAddr,
     /// WebSocket.
@@ -19,12 +19,12 @@ pub struct Ports {
 
 impl Ports {
     /// Takes any free ports: several demos and tests run side by side.
-    pub fn any() -> Ports {
+    pub(super) fn any() -> Ports {
         Ports::choose(|_| false)
     }
 
     /// Takes the well-known ports that are free.
-    pub fn usual() -> Ports {
+    pub(super) fn usual() -> Ports {
         Ports::choose(|address| TcpListener::bind(address).is_ok())
     }
 

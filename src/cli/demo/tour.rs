@@ -15,7 +15,7 @@ use crate::config::Bind;
 
 /// Addresses that the demo has.
 #[derive(Debug, Serialize)]
-pub struct Tour {
+pub(super) struct Tour {
     page: String,
     secure_page: String,
     websocket: String,
@@ -32,7 +32,7 @@ pub struct Tour {
 impl Tour {
     /// # Errors
     /// A listener is missing, which the demo's own configuration rules out.
-    pub fn new(
+    pub(super) fn new(
         balancer: &Balancer,
         folder: &DemoFolder,
         usual_wanted: bool,
@@ -63,7 +63,7 @@ impl Tour {
     ///
     /// # Errors
     /// Standard output is closed.
-    pub fn print(&self, json: bool) -> io::Result<()> {
+    pub(super) fn print(&self, json: bool) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if json {
             serde_json::to_writer(&mut out, self)?;

@@ -38,7 +38,7 @@ const DISTRUSTED: Duration = Duration::from_secs(60);
 const MAX_DISTRUSTED: usize = 16_384;
 
 /// A limiter of the process's TLS handshakes.
-pub struct HandshakeLimiter {
+pub(crate) struct HandshakeLimiter {
     max: AtomicUsize,
     rate: ArcSwapOption<Rate>,
     begun: Bucket,
@@ -57,7 +57,7 @@ struct LimiterState {
 }
 
 impl HandshakeLimiter {
-    pub fn new(global: &Global, runtime: Handle) -> Arc<Self> {
+    pub(crate) fn new(global: &Global, runtime: Handle) -> Arc<Self> {
         let limiter = Arc::new(Self {
             max: AtomicUsize::new(0),
             rate: ArcSwapOption::empty(),
@@ -76,7 +76,7 @@ impl HandshakeLimiter {
     }
 
     /// Takes over the limits of a configuration.
-    pub fn apply(self: &Arc<Self>, global: &Global) {
+    pub(crate) fn apply(self: &Arc<Self>, global: &Global) {
         let max = match global.max_handshakes {
             0 => PER_CORE * std::thread::available_parallelism().map_or(1, usize::from),
             max => max,
@@ -87,7 +87,7 @@ impl HandshakeLimiter {
     }
 
     /// Numbers of handshakes in progress and of those that wait.
-    pub fn counts(&self) -> (usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.in_progress, state.waiting.waiting())
     }

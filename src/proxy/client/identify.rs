@@ -87,7 +87,7 @@ impl Identified {
         }
     }
 
-    pub fn route_input(&self) -> RouteInput<'_> {
+    pub(crate) fn route_input(&self) -> RouteInput<'_> {
         RouteInput {
             sni: self.hello.sni.as_deref(),
             alpn: &self.hello.alpn,

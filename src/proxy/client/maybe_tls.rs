@@ -20,7 +20,7 @@ pub(in crate::proxy) enum MaybeTlsStream {
 impl MaybeTlsStream {
     /// Converts the stream for the relay. `read` is the plaintext that was already read from it;
     /// what the TLS connection holds of its own goes along.
-    pub fn into_handoff(self, mut read: Vec<u8>) -> io::Result<SocketHandoff> {
+    pub(crate) fn into_handoff(self, mut read: Vec<u8>) -> io::Result<SocketHandoff> {
         let (stream, transport) = match self {
             Self::Plain(stream) => (stream, Transport::Raw),
             Self::Tls(stream) => {
@@ -41,7 +41,7 @@ impl MaybeTlsStream {
     }
 
     /// The socket below.
-    pub fn socket(&self) -> &Stream {
+    pub(crate) fn socket(&self) -> &Stream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref(),
@@ -49,12 +49,12 @@ impl MaybeTlsStream {
     }
 
     /// Makes the coming close a RST, so that nothing looks like an orderly end.
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         self.socket().reset_on_close();
     }
 
     /// `None`: plain.
-    pub fn tls_version(&self) -> Option<TlsVersion> {
+    pub(crate) fn tls_version(&self) -> Option<TlsVersion> {
         match self {
             Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream.tls_version()),
@@ -62,13 +62,13 @@ impl MaybeTlsStream {
     }
 
     /// The address that the client connected to; `None` on a unix socket.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
         self.socket().local_address()
     }
 
     /// The client's TLS for a PROXY header. `sni` may be that of a ClientHello that is passed
     /// through; `certificate`: the client has shown one.
-    pub fn details(&self, sni: Option<&str>, certificate: bool) -> Details {
+    pub(crate) fn details(&self, sni: Option<&str>, certificate: bool) -> Details {
         let (alpn, tls) = match self {
             Self::Plain(_) => (None, None),
             Self::Tls(stream) => (
@@ -84,7 +84,7 @@ impl MaybeTlsStream {
         }
     }
 
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 

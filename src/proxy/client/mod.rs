@@ -51,7 +51,7 @@ pub(super) struct ClientConnection {
 
 impl ClientConnection {
     /// A record of this connection, or of one of its requests.
-    pub fn record(&self) -> ConnectionRecord {
+    pub(super) fn record(&self) -> ConnectionRecord {
         let mut record = ConnectionRecord::new(&self.counters, self.peer);
         if let Some(proxied) = &self.proxied {
             record.announce(self.peer, proxied.via, proxied.tlvs());
@@ -60,7 +60,7 @@ impl ClientConnection {
     }
 
     /// Makes the client that a PROXY header announces the connection's.
-    pub fn announce(
+    pub(super) fn announce(
         &mut self,
         client: Peer,
         proxied: ProxiedClient,
@@ -72,19 +72,19 @@ impl ClientConnection {
     }
 
     /// The network that the client counts for.
-    pub fn source(&self) -> SourcePrefix {
+    pub(super) fn source(&self) -> SourcePrefix {
         let limits = self.listener.config.admission.per_source;
         let Prefixes { v4, v6 } = limits.map(|limits| limits.prefixes).unwrap_or_default();
         SourcePrefix::of(self.peer.ip(), v4, v6)
     }
 
     /// Notes that set-up waits for the client to send something.
-    pub fn fall_silent(&self) {
+    pub(super) fn fall_silent(&self) {
         self.setup.fall_silent(self.source());
     }
 
     /// Lets the client in, as the listener's rules have it.
-    pub fn admit(&self) -> Result<ConnectionPermit, Refusal> {
+    pub(super) fn admit(&self) -> Result<ConnectionPermit, Refusal> {
         self.admission.admit(
             Some(&self.setup),
             self.listener.admission(),
@@ -98,7 +98,7 @@ impl ClientConnection {
     ///
     /// # Cancel safety
     /// That of `step`.
-    pub async fn unless_evicted<T>(
+    pub(super) async fn unless_evicted<T>(
         &self,
         phase: Phase,
         step: Pin<&mut impl Future<Output = Result<T, Termination>>>,
@@ -111,7 +111,7 @@ impl ClientConnection {
     }
 
     /// The end of a connection that has made room for another one.
-    pub fn evicted(&self, phase: Phase) -> Termination {
+    pub(super) fn evicted(&self, phase: Phase) -> Termination {
         self.admission.refused(Refusal::Silent);
         Termination::new(Side::Evenkeel, phase, Cause::Full)
     }

@@ -18,7 +18,11 @@ pub(in crate::proxy) struct ProxiedClient {
 }
 
 impl ProxiedClient {
-    pub fn new(via: Peer, destination: Option<SocketAddr>, details: Details) -> ProxiedClient {
+    pub(crate) fn new(
+        via: Peer,
+        destination: Option<SocketAddr>,
+        details: Details,
+    ) -> ProxiedClient {
         ProxiedClient {
             via,
             destination,
@@ -28,12 +32,12 @@ impl ProxiedClient {
     }
 
     /// The TLVs of the header, in one line.
-    pub fn tlvs(&self) -> Option<&str> {
+    pub(crate) fn tlvs(&self) -> Option<&str> {
         self.tlvs.as_deref()
     }
 
     /// Whether the client came to the balancer in front over TLS.
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         self.details.tls.as_ref().is_some_and(|tls| tls.over_tls)
     }
 }

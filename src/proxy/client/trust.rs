@@ -21,12 +21,12 @@ pub(in crate::proxy) fn is_trusted(config: &Listener, ip: Option<IpAddr>) -> boo
 
 impl ClientConnection {
     /// Whether the peer is trusted to name the client it asks for.
-    pub fn is_believed(&self, config: &Listener) -> bool {
+    pub(crate) fn is_believed(&self, config: &Listener) -> bool {
         !self.is_unannounced() && is_trusted(config, self.peer.ip())
     }
 
     /// As [`names_clients`], of this connection's peer.
-    pub fn names_clients(&self, config: &Listener) -> bool {
+    pub(crate) fn names_clients(&self, config: &Listener) -> bool {
         !self.is_unannounced() && names_clients(config, self.peer)
     }
 

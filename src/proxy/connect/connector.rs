@@ -26,7 +26,7 @@ pub(in crate::proxy) struct Connector {
 }
 
 impl Connector {
-    pub fn to(backend: &Backend, pool: &Pool) -> Self {
+    pub(crate) fn to(backend: &Backend, pool: &Pool) -> Self {
         // In this order: a reload sets TLS before addresses, so that none is dialled without it.
         let (settings, endpoint) = (pool.settings(), backend.endpoint());
         let tls = pool.tls();
@@ -38,7 +38,7 @@ impl Connector {
     }
 
     /// Whether a connect is all that is needed.
-    pub fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.tls.is_none() && self.settings.send_proxy.is_none()
     }
 
@@ -46,7 +46,7 @@ impl Connector {
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub fn begin(&self) -> Result<OwnedFd, ConnectError> {
+    pub(crate) fn begin(&self) -> Result<OwnedFd, ConnectError> {
         begin_connect(self.endpoint()?, &self.settings.dial)
     }
 
@@ -54,7 +54,7 @@ impl Connector {
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn probe(&self, timeout: Duration) -> Result<(), ConnectError> {
+    pub(crate) async fn probe(&self, timeout: Duration) -> Result<(), ConnectError> {
         let connected = connect(self.endpoint()?, &self.settings.dial, timeout).await;
         connected.map(drop)
     }
@@ -67,7 +67,7 @@ impl Connector {
     ///
     /// # Cancel safety
     /// Dropping the future closes the socket.
-    pub async fn dial(
+    pub(crate) async fn dial(
         &self,
         backend: &Backend,
         header: Option<Vec<u8>>,

@@ -30,12 +30,12 @@ pub(in crate::proxy) enum BackendUnavailable {
 
 impl BackendUnavailable {
     /// Whether no backend is to blame, so that another would not help.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.is_ours())
     }
 
     /// The end of the client's record.
-    pub fn end(&self) -> Termination {
+    pub(crate) fn end(&self) -> Termination {
         let (side, phase, cause) = match self {
             Self::Acquire(AcquireError::NoBackend) => {
                 (Side::Evenkeel, Phase::Connect, Cause::Refused)

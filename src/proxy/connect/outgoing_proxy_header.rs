@@ -17,7 +17,7 @@ pub(in crate::proxy) struct OutgoingProxyHeader {
 impl OutgoingProxyHeader {
     /// A header for a client of which only the addresses are known; `local` is where it connected
     /// to.
-    pub fn plain(client: Peer, local: Option<SocketAddr>) -> OutgoingProxyHeader {
+    pub(crate) fn plain(client: Peer, local: Option<SocketAddr>) -> OutgoingProxyHeader {
         let source = match client {
             Peer::V4(ip, port) => Some(SocketAddr::new(IpAddr::V4(ip), port)),
             Peer::V6(ip, port) => Some(SocketAddr::new(IpAddr::V6(ip), port)),
@@ -35,7 +35,7 @@ impl OutgoingProxyHeader {
 
     /// A header for a client connection that has shown `own` details. What a balancer in front said
     /// fills the gaps.
-    pub fn of(
+    pub(crate) fn of(
         client: &ClientConnection,
         local: Option<SocketAddr>,
         own: Details,
@@ -56,7 +56,7 @@ impl OutgoingProxyHeader {
     }
 
     /// Encodes the header for a connection of this id.
-    pub fn encode(&self, version: ProxyVersion, id: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, version: ProxyVersion, id: u64) -> Vec<u8> {
         match version {
             ProxyVersion::V1 => encode_v1(self.addresses),
             ProxyVersion::V2 => {

@@ -20,17 +20,17 @@ pub(in crate::proxy) struct Contact {
 
 impl Contact {
     /// Whether a byte of the request has left.
-    pub fn has_sent(&self) -> bool {
+    pub(crate) fn has_sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
     }
 
     /// Whether a byte of the backend has come.
-    pub fn has_heard(&self) -> bool {
+    pub(crate) fn has_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
 
     /// Whether the backend has reset the connection in place of an answer.
-    pub fn was_reset(&self) -> bool {
+    pub(crate) fn was_reset(&self) -> bool {
         self.reset.load(Ordering::Relaxed) && !self.has_heard()
     }
 
@@ -42,14 +42,14 @@ impl Contact {
         }
     }
 
-    pub fn note_write(&self, poll: &Poll<io::Result<usize>>) {
+    pub(crate) fn note_write(&self, poll: &Poll<io::Result<usize>>) {
         self.note(poll);
         if matches!(poll, Poll::Ready(Ok(1..))) {
             self.sent.store(true, Ordering::Relaxed);
         }
     }
 
-    pub fn note_read(&self, poll: &Poll<io::Result<()>>, has_bytes: bool) {
+    pub(crate) fn note_read(&self, poll: &Poll<io::Result<()>>, has_bytes: bool) {
         if has_bytes {
             self.heard.store(true, Ordering::Relaxed);
         }

@@ -75,7 +75,7 @@ pub(in crate::proxy) struct ConnectAttempt {
 
 impl RetryState {
     /// A search for a client in set-up.
-    pub fn new(
+    pub(crate) fn new(
         client: Option<IpAddr>,
         key: Option<Box<[u8]>>,
         preferred: Option<Arc<Backend>>,
@@ -89,7 +89,7 @@ impl RetryState {
     }
 
     /// A search for a live session that has lost its backend.
-    pub fn of_session(
+    pub(crate) fn of_session(
         client: Option<IpAddr>,
         key: Option<Box<[u8]>>,
         lost: Option<Arc<Backend>>,
@@ -101,13 +101,13 @@ impl RetryState {
         }
     }
 
-    pub fn begin(record: &mut ConnectionRecord) -> RetryStep {
+    pub(crate) fn begin(record: &mut ConnectionRecord) -> RetryStep {
         record.phase = Phase::Queue;
         RetryStep::Pick
     }
 
     /// The request to the pool.
-    pub fn request(&self) -> BackendRequest<'_> {
+    pub(crate) fn request(&self) -> BackendRequest<'_> {
         BackendRequest {
             client: self.client,
             key: self.key.as_deref(),
@@ -117,7 +117,7 @@ impl RetryState {
     }
 
     /// Goes on with the pool's answer.
-    pub fn picked(
+    pub(crate) fn picked(
         &self,
         pool: &Pool,
         answer: Result<Lease, AcquireError>,
@@ -138,7 +138,7 @@ impl RetryState {
 
     /// Goes on after an attempt whose backend did not serve: charges it, and picks another one
     /// where that is allowed. Its lease is given back before: an ejection serves the queue.
-    pub fn failed(
+    pub(crate) fn failed(
         &mut self,
         pool: &Pool,
         attempt: ConnectAttempt,
@@ -154,7 +154,7 @@ impl RetryState {
 
     /// Whether what failed at `backend` is tried at another one, as `repeat` and the bound of this
     /// search allow. Counts it then.
-    pub fn repeats(&mut self, pool: &Pool, backend: &Arc<Backend>, repeat: Repeat) -> bool {
+    pub(crate) fn repeats(&mut self, pool: &Pool, backend: &Arc<Backend>, repeat: Repeat) -> bool {
         let retries = pool.settings().retries;
         let allowed = match (&mut self.bound, repeat) {
             (_, Repeat::Never) => false,
@@ -172,7 +172,7 @@ impl RetryState {
     }
 
     /// Picks other backends before this one from now on.
-    pub fn skip(&mut self, backend: &Arc<Backend>) {
+    pub(crate) fn skip(&mut self, backend: &Arc<Backend>) {
         let is_known = || self.tried.iter().any(|one| Arc::ptr_eq(one, backend));
         if matches!(self.bound, RetryBound::Retries) || !is_known() {
             self.tried.push(Arc::clone(backend));
@@ -180,13 +180,13 @@ impl RetryState {
     }
 
     /// Whether another backend might serve where `backend` does not.
-    pub fn has_other(&self, pool: &Pool, backend: &Arc<Backend>) -> bool {
+    pub(crate) fn has_other(&self, pool: &Pool, backend: &Arc<Backend>) -> bool {
         self.allows_another(pool) && pool.has_other(&self.tried_with(backend))
     }
 
     /// Notes that the connect of `attempt` is overdue. True: it is given up, as another backend
     /// would take the connection at once.
-    pub fn gives_up(&self, pool: &Pool, attempt: &mut ConnectAttempt, now: Instant) -> bool {
+    pub(crate) fn gives_up(&self, pool: &Pool, attempt: &mut ConnectAttempt, now: Instant) -> bool {
         attempt.overdue(now);
         let backend = &attempt.backend;
         self.allows_another(pool) && pool.has_room_elsewhere(&self.tried_with(backend))
@@ -208,7 +208,7 @@ impl RetryState {
 }
 
 impl ConnectAttempt {
-    pub fn new(lease: &Lease, now: Instant) -> Self {
+    pub(crate) fn new(lease: &Lease, now: Instant) -> Self {
         let backend = Arc::clone(lease.backend());
         Self {
             connects_before: backend.connects() as u32,
@@ -220,7 +220,7 @@ impl ConnectAttempt {
 
     /// Charges the backend with an overdue connect. While others succeed a packet was lost, and no
     /// backend is to blame.
-    pub fn overdue(&mut self, now: Instant) {
+    pub(crate) fn overdue(&mut self, now: Instant) {
         if !self.is_blamed && !self.is_overtaken() {
             self.is_blamed = true;
             let why = format!(
@@ -238,7 +238,7 @@ impl ConnectAttempt {
 
     /// Charges the backend with a failed connect; a shortage of our own is logged for the operator.
     /// No backend is charged twice, nor for a connect without an answer while others succeed.
-    pub fn charge(&self, error: &ConnectError, now: Instant) {
+    pub(crate) fn charge(&self, error: &ConnectError, now: Instant) {
         static SHORTAGE: LogThrottle = LogThrottle::new(SHORTAGE_SPACING);
         let backend = &self.backend;
         if error.is_ours() {
@@ -260,13 +260,13 @@ impl ConnectAttempt {
     }
 
     /// Notes that the connect has succeeded, and returns how long it took.
-    pub fn succeeded(&self, now: Instant) -> Duration {
+    pub(crate) fn succeeded(&self, now: Instant) -> Duration {
         self.backend.connected(now);
         now.duration_since(self.begun)
     }
 
     /// As [`ConnectAttempt::succeeded`], in the record too.
-    pub fn connected(&self, record: &mut ConnectionRecord, now: Instant) {
+    pub(crate) fn connected(&self, record: &mut ConnectionRecord, now: Instant) {
         record.connected(self.succeeded(now));
     }
 

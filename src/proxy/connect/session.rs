@@ -43,7 +43,7 @@ pub(in crate::proxy) struct TcpClient {
 
 impl TcpClient {
     /// Takes an identified client out of tokio. `None`: it cannot be, and its record is finished.
-    pub fn new(
+    pub(crate) fn new(
         identified: Identified,
         record: ConnectionRecord,
         permit: ConnectionPermit,
@@ -63,14 +63,14 @@ impl TcpClient {
     }
 
     /// Refuses the client because no route leads anywhere, or a reload has removed its pool.
-    pub fn refuse_unrouted(self) {
+    pub(crate) fn refuse_unrouted(self) {
         self.record.refused(Refusal::NoRoute);
         let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
         self.refuse(end);
     }
 
     /// Refuses the client by a RST: no refusal must look like an orderly, empty response.
-    pub fn refuse(self, end: Termination) {
+    pub(crate) fn refuse(self, end: Termination) {
         let Self {
             handoff,
             record,
@@ -100,7 +100,7 @@ pub(in crate::proxy) struct TcpConnect {
 }
 
 impl TcpConnect {
-    pub fn new(proxy: &Arc<Proxy>, pool: &Arc<Pool>, client: Peer) -> TcpConnect {
+    pub(crate) fn new(proxy: &Arc<Proxy>, pool: &Arc<Pool>, client: Peer) -> TcpConnect {
         TcpConnect {
             proxy: Arc::clone(proxy),
             pool: Arc::downgrade(pool),
@@ -111,7 +111,7 @@ impl TcpConnect {
     }
 
     /// A search for an identified client, whose set-up ends.
-    pub fn of_client(
+    pub(crate) fn of_client(
         client: ClientConnection,
         pool: &Arc<Pool>,
         identified: &Identified,
@@ -134,14 +134,14 @@ impl TcpConnect {
     }
 
     /// Gives the client a backend and both to the relay, or refuses the client.
-    pub async fn run(self, mut client: TcpClient) {
+    pub(crate) async fn run(self, mut client: TcpClient) {
         let step = RetryState::begin(&mut client.record);
         self.finish(step, client).await;
     }
 
     /// As [`TcpConnect::run`], on a relay thread: returns a session once a connect has begun. What
     /// needs a wait is left to the set-up plane.
-    pub fn begin(self, pool: &Arc<Pool>, mut client: TcpClient) -> Option<NewSession> {
+    pub(crate) fn begin(self, pool: &Arc<Pool>, mut client: TcpClient) -> Option<NewSession> {
         let step = RetryState::begin(&mut client.record);
         self.advance(pool, step, client)
     }

@@ -58,7 +58,7 @@ pub(in crate::proxy) struct HttpConnection {
 
 impl HttpConnection {
     /// Makes an identified client one of which requests are read.
-    pub fn new(
+    pub(crate) fn new(
         mut connection: ClientConnection,
         identified: Identified,
         mut record: ConnectionRecord,
@@ -98,7 +98,7 @@ impl HttpConnection {
     }
 
     /// Finishes a connection that has ended. It has a record where no request has come.
-    pub fn finish(&self, ended: hyper::Result<()>) {
+    pub(crate) fn finish(&self, ended: hyper::Result<()>) {
         let connection = &self.connection;
         if let Err(error) = &ended {
             tracing::debug!(listener = %connection.counters.name, %error, "connection ended");

@@ -13,11 +13,11 @@ const USED: f64 = 0.95;
 
 /// A plan of these moments, made once, when the stop begins.
 #[derive(Debug, Default)]
-pub struct HardStop(OnceLock<(Instant, Duration)>);
+pub(crate) struct HardStop(OnceLock<(Instant, Duration)>);
 
 impl HardStop {
     /// Plans to end what is live at `from` within `spread` after it. The first plan counts.
-    pub fn plan(&self, from: Instant, spread: Duration) {
+    pub(crate) fn plan(&self, from: Instant, spread: Duration) {
         let _ = self.0.set((from, spread));
     }
 

@@ -76,7 +76,7 @@ pub(super) enum Purpose {
 
 impl Purpose {
     /// The purpose of a request with these fields.
-    pub fn of(headers: &HeaderMap) -> Purpose {
+    pub(super) fn of(headers: &HeaderMap) -> Purpose {
         if asks_for_websocket(headers) {
             Purpose::Upgrade
         } else {

@@ -188,7 +188,7 @@ fn queued_bytes(client: &MaybeTlsStream) -> usize {
 
 impl UpgradedClient {
     /// Gives the session to the relay with everything that was read already, in order.
-    pub fn adopt(self, connection: &ClientConnection, permit: ConnectionPermit) {
+    pub(super) fn adopt(self, connection: &ClientConnection, permit: ConnectionPermit) {
         let Upgraded {
             backend,
             backend_read,

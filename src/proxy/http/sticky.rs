@@ -29,7 +29,11 @@ pub(super) struct Stickiness {
 
 impl Stickiness {
     /// Takes the cookie out of `headers`; `None` where the pool has no stickiness.
-    pub fn take(pool: &Pool, settings: &config::Pool, headers: &mut HeaderMap) -> Option<Self> {
+    pub(super) fn take(
+        pool: &Pool,
+        settings: &config::Pool,
+        headers: &mut HeaderMap,
+    ) -> Option<Self> {
         let sticky = settings.sticky.clone()?;
         let keys = pool.sticky_keys()?;
         let values = take(headers, &sticky.cookie);
@@ -50,13 +54,13 @@ impl Stickiness {
     }
 
     /// The backend where the client was.
-    pub fn preferred(&self) -> Option<Arc<Backend>> {
+    pub(super) fn preferred(&self) -> Option<Arc<Backend>> {
         let (_, backend) = self.brought.as_ref()?;
         Some(Arc::clone(backend))
     }
 
     /// Sets the cookie on the response of `backend`, if it is new or due.
-    pub fn set(&self, backend: &Arc<Backend>, headers: &mut HeaderMap) {
+    pub(super) fn set(&self, backend: &Arc<Backend>, headers: &mut HeaderMap) {
         let now = now();
         if !self.is_due(backend, now) {
             return;

@@ -829,7 +829,7 @@ async fn bytes_sent_with_the_upgrade_and_its_101_arrive() {
     for (early, length) in [(0, 1), (1, 5_000), (8_192, 8_192), (150_000, 150_000)] {
         let bench = Bench::start("", "", &[tunnel(early, length).await]);
         session(bench.connect().await, early, length).await;
-        within(bench.proxy.relay.emptied()).await;
+        within(bench.proxy.limits.emptied()).await;
         bench.idle().await;
         let counters = bench.listening.counters();
         assert_eq!(counters.upgrades.load(Ordering::Relaxed), 1);
@@ -866,7 +866,7 @@ async fn bytes_sent_with_the_upgrade_over_tls_arrive() {
             .await
             .unwrap();
         session(stream, early, length).await;
-        within(bench.proxy.relay.emptied()).await;
+        within(bench.proxy.limits.emptied()).await;
     }
 }
 

@@ -5,31 +5,31 @@
 pub(super) struct Flags(u8);
 
 impl Flags {
-    pub const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
     /// May have something to read: set by an event, cleared by a read that blocked.
-    pub const READABLE: Self = Self(1);
+    pub(super) const READABLE: Self = Self(1);
     /// May take something: set by an event, cleared by a write that blocked.
-    pub const WRITABLE: Self = Self(1 << 1);
+    pub(super) const WRITABLE: Self = Self(1 << 1);
     /// The kernel has announced a FIN; a short read is then not the last one.
-    pub const FIN_ANNOUNCED: Self = Self(1 << 2);
+    pub(super) const FIN_ANNOUNCED: Self = Self(1 << 2);
     /// The kernel has announced an error; a 0 from `recv` is then a RST, not a FIN.
-    pub const ERROR_ANNOUNCED: Self = Self(1 << 3);
+    pub(super) const ERROR_ANNOUNCED: Self = Self(1 << 3);
     /// The connect was begun and is not done.
-    pub const CONNECTING: Self = Self(1 << 4);
+    pub(super) const CONNECTING: Self = Self(1 << 4);
     /// Bytes went in or out since it was last asked.
-    pub const ACTIVE: Self = Self(1 << 5);
+    pub(super) const ACTIVE: Self = Self(1 << 5);
     /// Urgent data was announced: a read stops before its mark, so that a short one is not the
     /// last.
-    pub const URGENT: Self = Self(1 << 6);
+    pub(super) const URGENT: Self = Self(1 << 6);
     /// Has the options that only a long life needs.
-    pub const LONG_LIVED: Self = Self(1 << 7);
+    pub(super) const LONG_LIVED: Self = Self(1 << 7);
 
     /// Any of them.
-    pub fn has(self, any: Self) -> bool {
+    pub(super) fn has(self, any: Self) -> bool {
         self.0 & any.0 != 0
     }
 
-    pub fn set(&mut self, flag: Self, on: bool) {
+    pub(super) fn set(&mut self, flag: Self, on: bool) {
         if on {
             self.0 |= flag.0;
         } else {

@@ -31,11 +31,11 @@ pub(in crate::relay) fn prepare() -> io::Result<()> {
 
 impl Socket {
     /// `None` before [`prepare`].
-    pub fn nowhere() -> Option<Socket> {
+    pub(super) fn nowhere() -> Option<Socket> {
         NOWHERE.get().map(|_| Socket::Nowhere)
     }
 
-    pub fn into_owned(self) -> Option<OwnedFd> {
+    pub(super) fn into_owned(self) -> Option<OwnedFd> {
         match self {
             Socket::Own(socket) => Some(socket),
             Socket::Nowhere => None,

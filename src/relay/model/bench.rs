@@ -31,7 +31,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    #[expect(clippy::new_without_default, reason = "it starts a thread")]
+    #[cfg_attr(
+        fuzzing,
+        expect(clippy::new_without_default, reason = "it starts a thread")
+    )]
     pub fn new() -> Self {
         Self::with_max_held(usize::MAX)
     }

@@ -24,6 +24,10 @@ const STREAM_BYTES: usize = 4 << 20;
 pub enum Choices<'a> {
     Seed(fastrand::Rng),
     /// Once they are used up, every choice is the first.
+    #[cfg_attr(
+        not(fuzzing),
+        expect(dead_code, reason = "only a fuzzer chooses by bytes")
+    )]
     Bytes(&'a [u8]),
 }
 
@@ -196,6 +200,7 @@ impl Case {
     }
 
     /// Whether it waits for a timeout, or for the peers' kernels to acknowledge byte after byte.
+    #[cfg(fuzzing)]
     pub fn is_slow(&self) -> bool {
         self.patience != Patience::Long
             || self.opening == Opening::Unanswered

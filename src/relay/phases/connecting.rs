@@ -20,7 +20,7 @@ const LEAVE_AFTER: Duration = Duration::from_millis(50);
 
 impl Session {
     /// Waits for the backend's leg to be connected.
-    pub fn turn_connecting(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_connecting(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let has_left = self.legs[CLIENT].is_broken();
         match self.legs[BACKEND].connect() {
             Connect::UnderWay if !has_left => TurnOutcome::Wait,
@@ -48,7 +48,7 @@ impl Session {
     }
 
     /// Relays until the first byte, or the client's FIN; until then another backend may serve.
-    pub fn turn_unserved(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_unserved(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         let SessionPhase::Unserved(handler) = &self.phase else {
             return self.after_transfer(&transfer, scratch.now);
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// Gives an overdue connect up where another backend is to serve.
-    pub fn give_up_connect(&mut self, now: Tick) -> Option<ConnectFailure> {
+    pub(crate) fn give_up_connect(&mut self, now: Tick) -> Option<ConnectFailure> {
         let SessionPhase::Connecting(handler) = &mut self.phase else {
             return None;
         };
@@ -101,7 +101,7 @@ impl Session {
     }
 
     /// No byte and no FIN of the client has gone either way.
-    pub fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         self.record.bytes_from_client == 0
             && self.record.bytes_from_backend == 0
             && !self.directions[CLIENT].has_ended()

@@ -35,12 +35,12 @@ impl Session {
     }
 
     /// Until the first look after its adoption: a timeout may be shorter than that of the connect.
-    pub fn first_look_in(&self, now: Tick) -> Duration {
+    pub(crate) fn first_look_in(&self, now: Tick) -> Duration {
         self.due_in(now).min(self.idle_timeout.into())
     }
 
     /// Until the next look: the deadline, or before it a line of the log, or a pipe to be freed.
-    pub fn due_in(&self, now: Tick) -> Duration {
+    pub(crate) fn due_in(&self, now: Tick) -> Duration {
         let due = [
             Some(self.left(now)),
             self.life_left(),
@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// Whether its deadline is nearer than the idle timeout that the worker's sweep goes by.
-    pub fn is_urgent(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         !matches!(self.phase, SessionPhase::Open | SessionPhase::Unserved(_))
             || self.is_half_over()
             || self.directions.iter().any(Direction::is_accounted)
@@ -91,7 +91,7 @@ impl Session {
 /// Deadlines that are over.
 impl Session {
     /// Does what is due where a deadline is over.
-    pub fn overdue(&mut self, now: Tick) -> Option<TurnOutcome> {
+    pub(crate) fn overdue(&mut self, now: Tick) -> Option<TurnOutcome> {
         match &self.phase {
             SessionPhase::Refusing(refusal) => {
                 let left = self.answers_left(refusal, now);
@@ -153,7 +153,7 @@ impl Session {
 
     /// Prepares the sockets for an end by our own decision: a quiet session ends with a FIN, one
     /// that is cut short with a RST.
-    pub fn close(&mut self, cause: Cause) -> Termination {
+    pub(crate) fn close(&mut self, cause: Cause) -> Termination {
         let is_connecting = self.phase.is_connecting();
         if is_connecting || !self.is_quiet() {
             self.reset_cut_short();
@@ -191,7 +191,7 @@ impl Session {
 impl Session {
     /// Keeps the counters and the log up to date, lets go of what the session does not need, and
     /// sets options that only a long life needs.
-    pub fn maintain(&mut self, scratch: &mut Scratch) {
+    pub(crate) fn maintain(&mut self, scratch: &mut Scratch) {
         self.record.tally();
         let interval = self.record.interval_due();
         if interval.is_some_and(|left| left.is_zero()) {

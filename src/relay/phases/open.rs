@@ -9,13 +9,13 @@ use crate::relay::session::{Session, Transfer};
 use crate::relay::side::ended_by_us;
 
 impl Session {
-    pub fn turn_open(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_open(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         self.after_transfer(&transfer, scratch.now)
     }
 
     /// Ends the phase of an open session where its bytes, its backend or a fault say so.
-    pub fn after_transfer(&mut self, transfer: &Transfer, now: Tick) -> TurnOutcome {
+    pub(crate) fn after_transfer(&mut self, transfer: &Transfer, now: Tick) -> TurnOutcome {
         self.refuse_client(now)
             .or_else(|| self.notice_backend_end(transfer, now))
             .or_else(|| self.pass_on_fault(transfer, now))
@@ -23,7 +23,7 @@ impl Session {
     }
 
     /// The outcome where nothing has happened but the transfer.
-    pub fn go_on(&self, transfer: &Transfer) -> TurnOutcome {
+    pub(crate) fn go_on(&self, transfer: &Transfer) -> TurnOutcome {
         match transfer.flows {
             // Nothing holds the backend's FIN any more: it goes on in the next turn.
             [_, Flow::Ended] => TurnOutcome::Again,
@@ -36,7 +36,7 @@ impl Session {
 
     /// Resets the other leg once its queue is sent. A close with linger 0 throws away what is
     /// queued.
-    pub fn turn_resetting(&mut self) -> TurnOutcome {
+    pub(crate) fn turn_resetting(&mut self) -> TurnOutcome {
         let SessionPhase::Resetting { side, end } = self.phase else {
             return TurnOutcome::Wait;
         };

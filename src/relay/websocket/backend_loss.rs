@@ -30,7 +30,7 @@ struct BackendLoss {
 /// Whether a session may outlive its backend.
 impl Session {
     /// Neither end has said Close or gone wrong: if the backend goes, another may take its place.
-    pub fn is_resumable(&self) -> bool {
+    pub(crate) fn is_resumable(&self) -> bool {
         let may_change_backend = matches!(
             self.phase,
             SessionPhase::Open
@@ -48,13 +48,13 @@ impl Session {
     }
 
     /// Whether it may go to another backend by our decision.
-    pub fn may_migrate(&self) -> bool {
+    pub(crate) fn may_migrate(&self) -> bool {
         let on_drain = self.resume().is_some_and(|resume| resume.settings.on.drain);
         on_drain && self.is_resumable()
     }
 
     /// Whether it outlives a backend that does not answer a ping.
-    pub fn outlives_dead_backend(&self) -> bool {
+    pub(crate) fn outlives_dead_backend(&self) -> bool {
         let on_death = self
             .resume()
             .is_some_and(|resume| resume.settings.on.down || resume.settings.on.eof);
@@ -63,7 +63,7 @@ impl Session {
 
     /// The backend's end is known, and not read yet or not judged: bytes of the client are better
     /// left for the next one.
-    pub fn leaves_client_unread(&self) -> bool {
+    pub(crate) fn leaves_client_unread(&self) -> bool {
         let is_ending =
             matches!(self.phase, SessionPhase::InDoubt(_)) || self.legs[BACKEND].is_ending();
         is_ending && self.is_resumable()
@@ -74,7 +74,7 @@ impl Session {
 impl Session {
     /// The backend's leg is over: the session is in a gap, or is ended where its client has a part
     /// of a message.
-    pub fn lose_backend(&mut self, cause: Cause, now: Tick) -> TurnOutcome {
+    pub(crate) fn lose_backend(&mut self, cause: Cause, now: Tick) -> TurnOutcome {
         let sent_close = self.sent_close();
         let end = if sent_close.is_some() {
             ended_by_us(Cause::Stop)
@@ -176,12 +176,12 @@ impl Session {
         }
     }
 
-    pub fn backend_end_cause(&self) -> Cause {
+    pub(crate) fn backend_end_cause(&self) -> Cause {
         self.legs[BACKEND].fault().unwrap_or(Cause::Fin)
     }
 
     /// The kernel of this side has acknowledged all that goes to it.
-    pub fn has_taken_all(&self, side: usize) -> bool {
+    pub(crate) fn has_taken_all(&self, side: usize) -> bool {
         !self.owes(side) && self.legs[side].unsent_bytes() == 0
     }
 
@@ -217,13 +217,13 @@ impl Session {
     }
 
     /// Tells the client that it should come back.
-    pub fn send_restart(&mut self, end: Termination, now: Tick) -> TurnOutcome {
+    pub(crate) fn send_restart(&mut self, end: Termination, now: Tick) -> TurnOutcome {
         let frame = CloseFrame::new(SERVICE_RESTART, "");
         self.send_close([Some(&frame), None], end, now)
     }
 
     /// Gives up outliving its backend. Whether the backend can still be sent a Close.
-    pub fn stop_resuming(&mut self, now: Tick) -> bool {
+    pub(crate) fn stop_resuming(&mut self, now: Tick) -> bool {
         let Some(frames) = self.frames.as_deref_mut() else {
             return true;
         };

@@ -11,7 +11,7 @@ use crate::relay::side::{BACKEND, CLIENT, SIDES, ended_by_us};
 
 impl Session {
     /// Ends the session by an operator's decision; one that ends already takes its course.
-    pub fn begin_close(&mut self, frame: &CloseFrame, now: Tick) -> TurnOutcome {
+    pub(crate) fn begin_close(&mut self, frame: &CloseFrame, now: Tick) -> TurnOutcome {
         if matches!(self.phase, SessionPhase::InDoubt(_)) {
             // Its backend is gone whatever the verdict: the client hears it from us.
             let outcome = self.lose_backend(self.backend_end_cause(), now);
@@ -23,14 +23,14 @@ impl Session {
     }
 
     /// Ends the session because its time is over.
-    pub fn time_out(&mut self, now: Tick) -> TurnOutcome {
+    pub(crate) fn time_out(&mut self, now: Tick) -> TurnOutcome {
         let frame = CloseFrame::going_away();
         let end = ended_by_us(Cause::Timeout);
         self.send_close([Some(&frame), Some(&frame)], end, now)
     }
 
     /// Ends the session, and sends each side the Close that is given for it.
-    pub fn send_close(
+    pub(crate) fn send_close(
         &mut self,
         mut closes: [Option<&CloseFrame>; 2],
         end: Termination,
@@ -69,7 +69,7 @@ impl Session {
 
     /// Established, and neither side has ended or broken. The FIN of a client that is refused is
     /// held, and it still listens.
-    pub fn can_send_close(&self) -> bool {
+    pub(crate) fn can_send_close(&self) -> bool {
         let has_ended = SIDES.map(|side| self.directions[side].has_ended());
         let frames = self.frames.as_deref();
         let is_refused = frames.is_some_and(|frames| frames.limit_exceeded().is_some());
@@ -82,7 +82,7 @@ impl Session {
     }
 
     /// Waits until each side was sent its Close, and then for the answers.
-    pub fn turn_closing(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_closing(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         let SessionPhase::Closing(handshake) = &self.phase else {
             return transfer.or_wait();
@@ -125,14 +125,14 @@ impl Session {
     }
 
     /// Our Close has gone to this side.
-    pub fn has_close_gone_to(&self, side: usize) -> bool {
+    pub(crate) fn has_close_gone_to(&self, side: usize) -> bool {
         let frames = self.frames.as_deref();
         frames.is_some_and(|frames| frames.filters[1 - side].is_closed())
     }
 
     /// This side has said Close, or nothing more is to be had from it. A client that is not
     /// understood any more answers with its FIN: see [`Session::finish_lost_client`].
-    pub fn has_answered(&self, side: usize) -> bool {
+    pub(crate) fn has_answered(&self, side: usize) -> bool {
         let has_closed = self.frames.as_deref().is_none_or(|frames| {
             let filter = &frames.filters[side];
             let is_lost = side == BACKEND && filter.violation().is_some();
@@ -154,7 +154,7 @@ impl Session {
 
     /// Ends the handshake. The coming close is a RST for a side that could not be sent its Close:
     /// its stream is cut short. For the others it is an end in order, which TLS says for itself.
-    pub fn end_closing(&mut self, end: Termination) -> TurnOutcome {
+    pub(crate) fn end_closing(&mut self, end: Termination) -> TurnOutcome {
         let notifies = match &self.phase {
             SessionPhase::Closing(handshake) => handshake.notifies,
             _ => [false; 2],
@@ -180,12 +180,12 @@ impl Session {
     }
 
     /// This side has not taken all that goes to it.
-    pub fn owes(&self, side: usize) -> bool {
+    pub(crate) fn owes(&self, side: usize) -> bool {
         self.directions[1 - side].is_blocked() || self.legs[side].held_bytes() > 0
     }
 
     /// Puts the close codes of both sides into the record.
-    pub fn note_close_codes(&mut self) {
+    pub(crate) fn note_close_codes(&mut self) {
         let Some(frames) = &mut self.frames else {
             return;
         };
@@ -200,7 +200,7 @@ impl Session {
     }
 
     /// Follows frames no longer that are not understood any more; the bytes go on.
-    pub fn note_violation(&mut self) {
+    pub(crate) fn note_violation(&mut self) {
         let Some(frames) = self.frames.as_deref() else {
             return;
         };

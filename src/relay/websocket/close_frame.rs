@@ -8,13 +8,13 @@ use crate::wire::control::{self, ControlReader};
 
 /// Code and reason of a Close that a WebSocket is sent before it is ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CloseFrame {
+pub(crate) struct CloseFrame {
     pub code: u16,
     pub reason: Arc<str>,
 }
 
 impl CloseFrame {
-    pub fn new(code: u16, reason: &str) -> CloseFrame {
+    pub(crate) fn new(code: u16, reason: &str) -> CloseFrame {
         CloseFrame {
             code,
             reason: reason.into(),
@@ -22,7 +22,7 @@ impl CloseFrame {
     }
 
     /// "Going away", without a reason.
-    pub fn going_away() -> CloseFrame {
+    pub(crate) fn going_away() -> CloseFrame {
         CloseFrame::new(GOING_AWAY, "")
     }
 

@@ -37,14 +37,14 @@ pub(in crate::relay) struct DirectionFrames<'a> {
 
 impl DirectionFrames<'_> {
     /// The source was refused, and the other side is to get a Close before it sees a FIN.
-    pub fn holds_fin(&self) -> bool {
+    pub(crate) fn holds_fin(&self) -> bool {
         let limits = self.limits.as_deref();
         limits.is_some_and(|limits| limits.exceeded.is_some()) && !self.filter.is_closed()
     }
 
     /// Takes the next bytes of the source.
     #[inline]
-    pub fn pass(&mut self, bytes: &[u8], now: Tick) -> Filtered {
+    pub(crate) fn pass(&mut self, bytes: &[u8], now: Tick) -> Filtered {
         let limits = &mut self.limits;
         let passed = self.filter.pass(bytes, |frame| match limits {
             None => FrameAction::Pass,
@@ -61,7 +61,7 @@ impl DirectionFrames<'_> {
     }
 
     /// Takes bytes that are in memory already: the ones that pass.
-    pub fn filter(&mut self, bytes: Vec<u8>, now: Tick) -> Vec<u8> {
+    pub(crate) fn filter(&mut self, bytes: Vec<u8>, now: Tick) -> Vec<u8> {
         match self.pass(&bytes, now) {
             Filtered::Whole => bytes,
             Filtered::Edited(edited) => edited,
@@ -71,7 +71,7 @@ impl DirectionFrames<'_> {
 
 impl Frames {
     /// `read`: bytes that came with the handshakes. Those that may pass are left.
-    pub fn new(
+    pub(crate) fn new(
         policy: &FramePolicy,
         resume: Option<ResumePolicy>,
         read: [&mut Vec<u8>; 2],
@@ -107,7 +107,7 @@ impl Frames {
     }
 
     /// The direction whose source is this side.
-    pub fn direction(&mut self, side: usize) -> DirectionFrames<'_> {
+    pub(crate) fn direction(&mut self, side: usize) -> DirectionFrames<'_> {
         DirectionFrames {
             filter: &mut self.filters[side & 1],
             limits: self.limits.as_deref_mut().filter(|_| side == CLIENT),
@@ -115,21 +115,21 @@ impl Frames {
     }
 
     /// The limit that the client has exceeded.
-    pub fn limit_exceeded(&self) -> Option<LimitExceeded> {
+    pub(crate) fn limit_exceeded(&self) -> Option<LimitExceeded> {
         self.limits.as_ref()?.exceeded
     }
 
     /// Bytes are held that are to pass.
-    pub fn is_holding(&self) -> bool {
+    pub(crate) fn is_holding(&self) -> bool {
         self.filters.iter().any(FrameFilter::is_holding)
     }
 
-    pub fn violation(&self) -> Option<Violation> {
+    pub(crate) fn violation(&self) -> Option<Violation> {
         self.filters.iter().find_map(FrameFilter::violation)
     }
 
     /// Neither end has said Close or gone wrong: if the backend goes, another may take its place.
-    pub fn can_resume(&self) -> bool {
+    pub(crate) fn can_resume(&self) -> bool {
         let [client, backend] = &self.filters;
         let is_closed = client.has_closed() || backend.has_closed() || backend.is_closed();
         let is_discarding =
@@ -139,14 +139,14 @@ impl Frames {
 
     /// Lets every Close of the backend of a resumable session pass once its client has said Close:
     /// it is for the client.
-    pub fn keep_client_close(&mut self) {
+    pub(crate) fn keep_client_close(&mut self) {
         if self.resume.is_some() && self.filters[CLIENT].has_closed() {
             self.filters[BACKEND].set_close_filter(CloseFilter::None);
         }
     }
 
     /// Whether anything has moved since the last call that keeps a session from its idle timeout.
-    pub fn take_activity(&mut self) -> bool {
+    pub(crate) fn take_activity(&mut self) -> bool {
         let [client, backend] = &mut self.filters;
         // Not short-circuited: each one's mark is taken.
         let messages = client.take_messages() | backend.take_messages();
@@ -155,7 +155,7 @@ impl Frames {
 
     /// Takes note that this direction was pumped, and whether bytes came.
     #[inline]
-    pub fn note_pumped(&mut self, side: usize, came: bool, now: Tick) {
+    pub(crate) fn note_pumped(&mut self, side: usize, came: bool, now: Tick) {
         let inserted = self.filters[side & 1].take_inserted();
         let Some(pings) = &mut self.pings else {
             return;
@@ -169,7 +169,7 @@ impl Frames {
     }
 
     /// Takes note of messages between the client and its present backend.
-    pub fn note_messages(&mut self, side: usize, now: Tick) {
+    pub(crate) fn note_messages(&mut self, side: usize, now: Tick) {
         let Some(resume) = &mut self.resume else {
             return;
         };
@@ -181,21 +181,21 @@ impl Frames {
     }
 
     /// Another backend is there; its leg counts as heard.
-    pub fn note_new_backend(&mut self, now: Tick) {
+    pub(crate) fn note_new_backend(&mut self, now: Tick) {
         if let Some(pings) = &mut self.pings {
             pings.heard(BACKEND, now);
         }
     }
 
     /// Time until one of these legs is to be pinged, or is dead.
-    pub fn ping_due_in(&self, sides: &[usize], now: Tick) -> Option<Duration> {
+    pub(crate) fn ping_due_in(&self, sides: &[usize], now: Tick) -> Option<Duration> {
         let pings = self.pings.as_deref()?;
         let due = sides.iter().filter_map(|&side| pings.due_in(side, now));
         due.min()
     }
 
     /// Pings those of these legs that are silent; finds one that has not answered.
-    pub fn keep_alive(
+    pub(crate) fn keep_alive(
         &mut self,
         sides: &[usize],
         progress: [LegProgress; 2],
@@ -229,7 +229,7 @@ impl Frames {
 
     /// Pings this side, which has taken so many bytes, unless its answer is awaited already. False
     /// where the policy has no pings.
-    pub fn ping(&mut self, side: usize, delivered: u64, now: Tick) -> bool {
+    pub(crate) fn ping(&mut self, side: usize, delivered: u64, now: Tick) -> bool {
         let pings = self.pings.as_mut();
         let Some(payload) = pings.and_then(|pings| pings.ask(side, delivered, now)) else {
             return false;

@@ -38,7 +38,7 @@ enum GapRead {
 
 impl Session {
     /// Begins the search for another backend.
-    pub fn find_backend(&mut self, session: Handle) {
+    pub(crate) fn find_backend(&mut self, session: Handle) {
         let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
         let migrator = self.resume().map(|resume| Arc::clone(&resume.migrator));
         if let (SessionPhase::Gap(gap), Some(migrator)) = (&mut self.phase, migrator) {
@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Reads the client, and writes to it what its last backend has sent.
-    pub fn turn_in_gap(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_in_gap(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let flow = self.pump(BACKEND, scratch);
         let read = self.read_into_gap(scratch);
         // What it answered to its own peer while it was read.
@@ -156,7 +156,7 @@ impl Session {
     }
 
     /// Holds bytes of the client for the next backend.
-    pub fn hold(&mut self, bytes: &[u8], now: Tick) {
+    pub(crate) fn hold(&mut self, bytes: &[u8], now: Tick) {
         let Some(frames) = &mut self.frames else {
             return;
         };
@@ -174,7 +174,7 @@ impl Session {
     ///
     /// # Errors
     /// It has one, or is about to end.
-    pub fn attach(
+    pub(crate) fn attach(
         &mut self,
         backend: NewBackend,
         scratch: &mut Scratch,
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// Ends a session for which there is no other backend.
-    pub fn give_up_migration(&mut self, now: Tick) -> TurnOutcome {
+    pub(crate) fn give_up_migration(&mut self, now: Tick) -> TurnOutcome {
         let SessionPhase::Gap(gap) = &self.phase else {
             return TurnOutcome::Wait;
         };

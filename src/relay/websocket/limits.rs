@@ -36,7 +36,7 @@ pub(in crate::relay) enum LimitExceeded {
 impl LimitExceeded {
     /// RFC 6455 section 7.4.1: 1009 is "a message that is too big", 1008 a violated policy, 1002 a
     /// protocol error.
-    pub fn code(self) -> u16 {
+    pub(crate) fn code(self) -> u16 {
         match self {
             LimitExceeded::Frame | LimitExceeded::Message => 1009,
             LimitExceeded::Pings => 1008,
@@ -44,7 +44,7 @@ impl LimitExceeded {
         }
     }
 
-    pub fn cause(self) -> Cause {
+    pub(crate) fn cause(self) -> Cause {
         match self {
             LimitExceeded::Frame | LimitExceeded::Message | LimitExceeded::Pings => Cause::Full,
             LimitExceeded::Violation(_) => Cause::Invalid,
@@ -52,7 +52,7 @@ impl LimitExceeded {
     }
 
     /// The reason for the log; the client hears less.
-    pub fn log_reason(self) -> String {
+    pub(crate) fn log_reason(self) -> String {
         match self {
             LimitExceeded::Violation(violation) => violation.to_string(),
             limit => limit.to_string(),
@@ -62,7 +62,7 @@ impl LimitExceeded {
 
 impl ClientFrameLimits {
     /// `None`: the policy has no limits.
-    pub fn new(policy: &FramePolicy) -> Option<Box<ClientFrameLimits>> {
+    pub(super) fn new(policy: &FramePolicy) -> Option<Box<ClientFrameLimits>> {
         let FramePolicy {
             max_frame,
             max_message,
@@ -82,7 +82,7 @@ impl ClientFrameLimits {
         })
     }
 
-    pub fn check(&mut self, frame: &Frame, now: Tick) -> FrameAction {
+    pub(super) fn check(&mut self, frame: &Frame, now: Tick) -> FrameAction {
         self.exceeded = self.exceeded_by(frame, now);
         match self.exceeded {
             None => FrameAction::Pass,

@@ -12,12 +12,16 @@ use crate::relay::session::{Session, Transfer};
 use crate::relay::side::BACKEND;
 
 impl Session {
-    pub fn resume(&self) -> Option<&ResumeState> {
+    pub(crate) fn resume(&self) -> Option<&ResumeState> {
         self.frames.as_deref()?.resume.as_deref()
     }
 
     /// After a transfer: the backend's leg of a resumable session has ended.
-    pub fn notice_backend_end(&mut self, transfer: &Transfer, now: Tick) -> Option<TurnOutcome> {
+    pub(crate) fn notice_backend_end(
+        &mut self,
+        transfer: &Transfer,
+        now: Tick,
+    ) -> Option<TurnOutcome> {
         if !self.is_resumable() {
             return None;
         }
@@ -33,13 +37,13 @@ impl Session {
     }
 
     /// The backend has gone away with a Close that was taken out.
-    pub fn has_backend_left(&self) -> bool {
+    pub(crate) fn has_backend_left(&self) -> bool {
         let frames = self.frames.as_deref();
         frames.is_some_and(|frames| frames.filters[BACKEND].has_left())
     }
 
     /// Holds the session until it is known whether its backend is lost.
-    pub fn turn_in_doubt(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_in_doubt(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         let now = scratch.now;
         if let Some(outcome) = self.refuse_client(now) {
@@ -67,7 +71,7 @@ impl Session {
     }
 
     /// Asks whether its backend is lost to it.
-    pub fn query_loss(&mut self, session: Handle) {
+    pub(crate) fn query_loss(&mut self, session: Handle) {
         let Some(resume) = self.resume() else {
             return;
         };
@@ -83,7 +87,7 @@ impl Session {
     }
 
     /// Takes the answer.
-    pub fn take_verdict(&mut self, is_lost: bool) -> TurnOutcome {
+    pub(crate) fn take_verdict(&mut self, is_lost: bool) -> TurnOutcome {
         let SessionPhase::InDoubt(query) = &mut self.phase else {
             return TurnOutcome::Wait;
         };
@@ -96,7 +100,7 @@ impl Session {
     }
 
     /// Ends the session as without `resume`.
-    pub fn accept_backend_end(&mut self, now: Tick) -> TurnOutcome {
+    pub(crate) fn accept_backend_end(&mut self, now: Tick) -> TurnOutcome {
         self.phase = SessionPhase::Open;
         if let Some(frames) = &mut self.frames {
             frames.resume = None;

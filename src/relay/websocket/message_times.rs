@@ -19,34 +19,34 @@ pub(in crate::relay) struct MessageTimes {
 
 impl MessageTimes {
     /// `has_sent`: the backend has had a part of a message already.
-    pub fn new(has_sent: bool, now: Tick) -> MessageTimes {
+    pub(crate) fn new(has_sent: bool, now: Tick) -> MessageTimes {
         MessageTimes {
             sent: has_sent.then_some(now),
             answered: None,
         }
     }
 
-    pub fn sent(&mut self, now: Tick) {
+    pub(crate) fn sent(&mut self, now: Tick) {
         self.sent = Some(now);
     }
 
-    pub fn answered(&mut self, now: Tick) {
+    pub(crate) fn answered(&mut self, now: Tick) {
         self.answered = Some(now);
     }
 
     /// The backend was sent a part of a message.
-    pub fn has_sent(self) -> bool {
+    pub(crate) fn has_sent(self) -> bool {
         self.sent.is_some()
     }
 
     /// The backend was sent nothing for `settle`: it has had time for all before.
-    pub fn is_quiet(self, settle: Duration, now: Tick) -> bool {
+    pub(crate) fn is_quiet(self, settle: Duration, now: Tick) -> bool {
         let is_past = |at| Duration::from(now.since(at)) >= settle;
         self.sent.is_none_or(is_past)
     }
 
     /// The backend may still answer the latest message.
-    pub fn may_answer(self, settle: Duration, now: Tick) -> bool {
+    pub(crate) fn may_answer(self, settle: Duration, now: Tick) -> bool {
         let is_recent =
             |at: Option<Tick>| at.is_some_and(|at| Duration::from(now.since(at)) < SILENCE);
         (is_recent(self.sent) || is_recent(self.answered)) && !self.is_quiet(settle, now)

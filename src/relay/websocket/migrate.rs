@@ -16,7 +16,7 @@ use crate::wire::frame_filter::CloseFilter;
 impl Session {
     /// Takes the session from its backend: another one takes it if it is resumable, or else it is
     /// ended with this Close.
-    pub fn migrate(&mut self, frame: &Arc<CloseFrame>, now: Tick) -> TurnOutcome {
+    pub(crate) fn migrate(&mut self, frame: &Arc<CloseFrame>, now: Tick) -> TurnOutcome {
         if self.phase.is_changing_backend() {
             return TurnOutcome::Wait;
         }
@@ -31,7 +31,7 @@ impl Session {
     }
 
     /// Relays until the backend is to be left, or has ended.
-    pub fn turn_migrating(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_migrating(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         let now = scratch.now;
         if let Some(outcome) = self.refuse_client(now) {
@@ -111,14 +111,14 @@ impl Session {
     }
 
     /// Time left of a change of its backend.
-    pub fn change_left(&self, now: Tick) -> Option<Duration> {
+    pub(crate) fn change_left(&self, now: Tick) -> Option<Duration> {
         let settings = &self.resume()?.settings;
         self.phase
             .change_left(settings.settle, settings.timeout, now)
     }
 
     /// Ends a change of its backend that has taken too long.
-    pub fn change_overdue(&mut self, now: Tick) -> Option<TurnOutcome> {
+    pub(crate) fn change_overdue(&mut self, now: Tick) -> Option<TurnOutcome> {
         Some(match &self.phase {
             SessionPhase::InDoubt(_) => self.accept_backend_end(now),
             SessionPhase::Gap(_) => self.give_up_migration(now),

@@ -18,7 +18,7 @@ const PRECISION: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Time until a leg is to be pinged, or is dead.
-    pub fn ping_due_in(&self, now: Tick) -> Option<Duration> {
+    pub(crate) fn ping_due_in(&self, now: Tick) -> Option<Duration> {
         if self.phase.is_closing() {
             return None;
         }
@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// Pings a leg that is silent; ends the session when it does not answer.
-    pub fn keep_alive(&mut self, now: Tick) -> Option<TurnOutcome> {
+    pub(crate) fn keep_alive(&mut self, now: Tick) -> Option<TurnOutcome> {
         if !self.may_ping() {
             return None;
         }
@@ -66,7 +66,7 @@ impl Session {
 
     /// Pings the backend once, whichever sides are pinged otherwise: its check says that it is
     /// down.
-    pub fn ping_backend(&mut self, now: Tick) -> TurnOutcome {
+    pub(crate) fn ping_backend(&mut self, now: Tick) -> TurnOutcome {
         if !self.may_ping() || matches!(self.phase, SessionPhase::Gap(_)) {
             return TurnOutcome::Wait;
         }

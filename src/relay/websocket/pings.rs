@@ -47,7 +47,7 @@ struct PingedLeg {
 }
 
 impl Pings {
-    pub fn new(ping: &Ping, now: Tick) -> Pings {
+    pub(super) fn new(ping: &Ping, now: Tick) -> Pings {
         let [client, backend] = [ping.client, ping.backend].map(|is_watched| PingedLeg {
             is_watched,
             heard: now,
@@ -63,20 +63,20 @@ impl Pings {
     }
 
     /// A frame has come from this leg.
-    pub fn heard(&mut self, side: usize, now: Tick) {
+    pub(super) fn heard(&mut self, side: usize, now: Tick) {
         let leg = &mut self.legs[side & 1];
         leg.heard = now;
         leg.asked = None;
     }
 
     /// A frame of ours went to this leg.
-    pub fn written(&mut self, side: usize, now: Tick) {
+    pub(super) fn written(&mut self, side: usize, now: Tick) {
         let leg = &mut self.legs[side & 1];
         leg.asked = leg.asked.map(|_| now);
     }
 
     /// Time until this leg is to be pinged, or is dead.
-    pub fn due_in(&self, side: usize, now: Tick) -> Option<Duration> {
+    pub(super) fn due_in(&self, side: usize, now: Tick) -> Option<Duration> {
         let leg = &self.legs[side & 1];
         // A leg that was asked once is awaited, whatever the policy says.
         (leg.is_watched || leg.asked.is_some()).then(|| match leg.asked {
@@ -86,13 +86,13 @@ impl Pings {
     }
 
     /// Whether an answer of this leg is awaited.
-    pub fn is_asked(&self, side: usize) -> bool {
+    pub(super) fn is_asked(&self, side: usize) -> bool {
         self.legs[side & 1].asked.is_some()
     }
 
     /// Gives a leg whose time is over as much once more where it may have answered, or takes the
     /// bytes before our ping one by one: it is slow, not dead. False: it is dead.
-    pub fn wait_longer(
+    pub(super) fn wait_longer(
         &mut self,
         side: usize,
         has_insert: bool,
@@ -112,7 +112,12 @@ impl Pings {
 
     /// The payload of a ping for this leg, which has taken so many bytes. `None`: an answer is
     /// awaited already.
-    pub fn ask(&mut self, side: usize, delivered: u64, now: Tick) -> Option<[u8; PING_BYTES]> {
+    pub(super) fn ask(
+        &mut self,
+        side: usize,
+        delivered: u64,
+        now: Tick,
+    ) -> Option<[u8; PING_BYTES]> {
         let leg = &mut self.legs[side & 1];
         if leg.asked.is_some() {
             return None;

@@ -5,7 +5,7 @@ use crate::config::{self, Ping};
 
 /// Limits, pings and the idle rule of one WebSocket. The default only follows its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FramePolicy {
+pub(crate) struct FramePolicy {
     /// Longest frame of a client, payload bytes; longer ends the session with Close 1009.
     pub max_frame: Option<u64>,
     /// Longest message of a client, payload bytes of all its frames; longer ends the session with
@@ -20,7 +20,7 @@ pub struct FramePolicy {
 
 impl FramePolicy {
     /// The policy that a listener and a pool give their WebSockets.
-    pub fn of(listener: &config::Listener, pool: &config::Pool) -> FramePolicy {
+    pub(crate) fn of(listener: &config::Listener, pool: &config::Pool) -> FramePolicy {
         let config::FrameLimits {
             max_frame,
             max_message,

@@ -24,7 +24,7 @@ const ANSWERS_WAIT: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Begins the end of a session whose client has exceeded a limit.
-    pub fn refuse_client(&mut self, now: Tick) -> Option<TurnOutcome> {
+    pub(crate) fn refuse_client(&mut self, now: Tick) -> Option<TurnOutcome> {
         let exceeded = self.frames.as_deref()?.limit_exceeded()?;
         tracing::debug!(
             id = self.record.id,
@@ -51,7 +51,7 @@ impl Session {
     }
 
     /// Time left for the backend's answers: silence ends it, and so does its bound.
-    pub fn answers_left(&self, refusal: &ClientRefusal, now: Tick) -> Duration {
+    pub(crate) fn answers_left(&self, refusal: &ClientRefusal, now: Tick) -> Duration {
         let began = now.since(refusal.began);
         let silent = now.since(self.last_activity).min(began);
         let silence_left = Ticks::from(ANSWERS_WAIT).left(silent);
@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// Waits for the backend's answers, then sends the client its Close.
-    pub fn turn_refusing(&mut self, scratch: &mut Scratch) -> TurnOutcome {
+    pub(crate) fn turn_refusing(&mut self, scratch: &mut Scratch) -> TurnOutcome {
         let transfer = self.transfer(scratch);
         let SessionPhase::Refusing(refusal) = &self.phase else {
             return transfer.or_wait();
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Puts the place of a leg that is gone where the backend's was.
-    pub fn remove_backend(&mut self, absent: Leg) {
+    pub(crate) fn remove_backend(&mut self, absent: Leg) {
         self.legs[BACKEND] = absent;
         self.directions[CLIENT].clear();
         self.directions[BACKEND].reopen();

@@ -38,13 +38,13 @@ pub(in crate::relay) struct Takeover {
 }
 
 impl Takeover {
-    pub fn is_short(self, now: Tick) -> bool {
+    pub(crate) fn is_short(self, now: Tick) -> bool {
         Duration::from(now.since(self.from)) < SHORT_SERVICE
     }
 }
 
 impl ResumeState {
-    pub fn new(policy: ResumePolicy, has_sent: bool, now: Tick) -> ResumeState {
+    pub(crate) fn new(policy: ResumePolicy, has_sent: bool, now: Tick) -> ResumeState {
         let ResumePolicy { settings, migrator } = policy;
         ResumeState {
             migrator,
@@ -56,12 +56,12 @@ impl ResumeState {
     }
 
     /// Counts one more change that a backend has caused; false: there were too many.
-    pub fn may_change(&self, now: Tick) -> bool {
+    pub(crate) fn may_change(&self, now: Tick) -> bool {
         self.changes.take(self.settings.max, now.since_origin())
     }
 
     /// The backend was sent nothing for `settle`.
-    pub fn is_quiet(&self, now: Tick) -> bool {
+    pub(crate) fn is_quiet(&self, now: Tick) -> bool {
         self.times.is_quiet(self.settings.settle, now)
     }
 }

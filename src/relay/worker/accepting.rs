@@ -13,7 +13,7 @@ use crate::relay::inbox::WorkerCommand;
 
 impl Worker {
     /// Accepts a few connections from each listener that has some.
-    pub fn accept(&mut self, now: Instant) {
+    pub(super) fn accept(&mut self, now: Instant) {
         for index in 0..self.listeners.len() {
             for _ in 0..ACCEPTS_PER_TURN {
                 let Some(listener) = self.listeners.get_mut(index) else {
@@ -40,7 +40,7 @@ impl Worker {
     }
 
     /// Begins an accepted connection, which is counted already.
-    pub fn begin_accepted(
+    pub(super) fn begin_accepted(
         &mut self,
         on_accept: &dyn OnAccept,
         socket: OwnedFd,
@@ -59,25 +59,25 @@ impl Worker {
     }
 
     /// Takes note that a listener has connections.
-    pub fn note_ready(&mut self, number: u32) {
+    pub(super) fn note_ready(&mut self, number: u32) {
         if let Some(listener) = self.listeners.iter_mut().find(|one| one.number == number) {
             listener.is_ready = true;
         }
     }
 
-    pub fn resume_accept(&mut self, number: u32) {
+    pub(super) fn resume_accept(&mut self, number: u32) {
         let registry = self.poll.registry();
         if let Some(listener) = self.listeners.iter_mut().find(|one| one.number == number) {
             listener.resume(registry);
         }
     }
 
-    pub fn listen(&mut self, mut listener: OpenListener) {
+    pub(super) fn listen(&mut self, mut listener: OpenListener) {
         listener.resume(self.poll.registry());
         self.listeners.push(listener);
     }
 
-    pub fn unlisten(&mut self, number: u32, queued: u32, now: Instant) {
+    pub(super) fn unlisten(&mut self, number: u32, queued: u32, now: Instant) {
         let Some(index) = self.listeners.iter().position(|one| one.number == number) else {
             return;
         };

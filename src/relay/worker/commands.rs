@@ -17,7 +17,7 @@ use crate::relay::websocket::close_frame::CloseFrame;
 
 impl Worker {
     /// Carries out all commands that have come. False: stop.
-    pub fn handle_commands(&mut self, now: Instant) -> bool {
+    pub(super) fn handle_commands(&mut self, now: Instant) -> bool {
         let tick = self.scratch.now;
         let mut goes_on = true;
         for command in self.inbox.take() {
@@ -73,7 +73,7 @@ impl Worker {
     }
 
     /// Ends the sessions that are due where all are to be ended.
-    pub fn close_due(&mut self, now: Instant) {
+    pub(super) fn close_due(&mut self, now: Instant) {
         while let Some((key, frame)) = self.closing.as_mut().and_then(|closing| closing.due(now)) {
             self.close(key, &frame, now);
         }

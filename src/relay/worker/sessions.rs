@@ -24,7 +24,7 @@ const LOOK_SPACING: Duration = Duration::from_millis(5);
 const LOOK_SPACING_PER_SESSION: Duration = Duration::from_micros(10);
 
 impl Worker {
-    pub fn adopt(&mut self, session: NewSession, now: Instant) {
+    pub(super) fn adopt(&mut self, session: NewSession, now: Instant) {
         let key = self.table.reserve();
         let mut session = Session::new(session, self.scratch.now);
         let mut register = |side| self.register(key, side, session.leg(side).raw_fd());
@@ -45,7 +45,7 @@ impl Worker {
         self.sweep.schedule(now, left);
     }
 
-    pub fn register(&self, key: SessionKey, side: usize, fd: i32) -> io::Result<()> {
+    pub(super) fn register(&self, key: SessionKey, side: usize, fd: i32) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let token = Token(key.token(side));
         self.poll
@@ -54,7 +54,7 @@ impl Worker {
     }
 
     /// Does something with a session, unless it is gone. A panic ends that session alone.
-    pub fn guarded<T>(
+    pub(super) fn guarded<T>(
         &mut self,
         key: SessionKey,
         action: impl FnOnce(&mut Session, &mut Scratch) -> T,
@@ -70,14 +70,14 @@ impl Worker {
     }
 
     /// Gives a session its turn.
-    pub fn turn(&mut self, key: SessionKey, now: Instant) {
+    pub(super) fn turn(&mut self, key: SessionKey, now: Instant) {
         if let Some(outcome) = self.guarded(key, Session::turn) {
             self.act_on(key, outcome, now);
         }
     }
 
     /// Takes the next step with a session.
-    pub fn act_on(&mut self, key: SessionKey, outcome: TurnOutcome, now: Instant) {
+    pub(super) fn act_on(&mut self, key: SessionKey, outcome: TurnOutcome, now: Instant) {
         match outcome {
             TurnOutcome::Wait => self.schedule_sweep(key, now),
             TurnOutcome::Again => self.queue_and_schedule(key, now),
@@ -105,7 +105,7 @@ impl Worker {
     }
 
     /// Gives a session a turn soon, behind the others.
-    pub fn queue_and_schedule(&mut self, key: SessionKey, now: Instant) {
+    pub(super) fn queue_and_schedule(&mut self, key: SessionKey, now: Instant) {
         if self.table.get(key).is_some_and(Session::queue) {
             self.again.push_back(key);
         }
@@ -132,7 +132,7 @@ impl Worker {
     }
 
     /// Ends a session with a RST to both sides.
-    pub fn reset(&mut self, key: SessionKey, cause: Cause) {
+    pub(super) fn reset(&mut self, key: SessionKey, cause: Cause) {
         if let Some(session) = self.table.get(key) {
             session.reset();
             let end = session.close(cause);
@@ -140,7 +140,7 @@ impl Worker {
         }
     }
 
-    pub fn remove(&mut self, key: SessionKey, end: Termination) {
+    pub(super) fn remove(&mut self, key: SessionKey, end: Termination) {
         let Some(mut session) = self.table.remove(key) else {
             return;
         };
@@ -159,7 +159,7 @@ impl Worker {
     }
 
     /// Gives the client of a session back to its handler.
-    pub fn give_back(&mut self, key: SessionKey, failure: ConnectFailure) {
+    pub(super) fn give_back(&mut self, key: SessionKey, failure: ConnectFailure) {
         let Some(mut session) = self.table.remove(key) else {
             return;
         };

@@ -10,7 +10,7 @@ use crate::relay::sweep::SLOTS_PER_SLICE;
 
 impl Worker {
     /// Goes over the next slice of the table, if one is due.
-    pub fn sweep_due(&mut self, now: Instant) {
+    pub(super) fn sweep_due(&mut self, now: Instant) {
         let Some(first) = self.sweep.begin(now) else {
             return;
         };
@@ -42,7 +42,7 @@ impl Worker {
     }
 
     /// Gives back clients whose connect is overdue and whom another backend is to serve.
-    pub fn give_up_overdue(&mut self, now: Instant) {
+    pub(super) fn give_up_overdue(&mut self, now: Instant) {
         let tick = self.scratch.now;
         for key in self.connecting.take_due(tick, now) {
             let is_connecting = |session: &mut Session| session.phase.is_connecting();

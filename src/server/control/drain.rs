@@ -13,7 +13,7 @@ use crate::server::status::ListenerStatus;
 impl Server {
     /// Sets the operator's state of a backend; it wins over failover. A backend that is ready again
     /// keeps the connections that are left.
-    pub fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
+    pub(crate) fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
         backend.set_operator(state);
         match state {
             OperatorState::Ready => {
@@ -26,7 +26,7 @@ impl Server {
 
     /// Drains a listener: it refuses clients until it is ready again, which keeps the connections
     /// that are left. `None`: no listener of that name accepts.
-    pub fn drain_listener(&self, name: &str, drain: bool) -> Option<ListenerStatus> {
+    pub(crate) fn drain_listener(&self, name: &str, drain: bool) -> Option<ListenerStatus> {
         let live = lock(&self.live);
         let mut listeners = live.listeners.iter();
         let listening = listeners.find(|one| *one.counters().name == *name)?;
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// The guard of a pool's failover; `None` where failover never watched it.
-    pub fn guard(&self, pool: &Pool) -> Option<Arc<FailoverGuard>> {
+    pub(crate) fn guard(&self, pool: &Pool) -> Option<Arc<FailoverGuard>> {
         self.failover.of(pool)
     }
 }

@@ -5,7 +5,7 @@
 
 mod drain;
 pub(super) mod failover;
-pub mod jobs;
+pub(crate) mod jobs;
 pub(super) mod pings;
 mod rebalance;
 

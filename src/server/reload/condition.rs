@@ -37,7 +37,7 @@ const OPERATORS: [ConditionOperator; 6] = [
 
 /// A comparison that must hold of the totals of a reload for it to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub(crate) struct Condition {
     /// Index in `KEYS`.
     key: usize,
     /// Index in `OPERATORS`.

@@ -5,7 +5,7 @@ use crate::config::ConfigErrors;
 /// Reasons why a reload changed nothing; the configuration before it stays in force.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", .messages.join("\n"))]
-pub struct ReloadError {
+pub(crate) struct ReloadError {
     /// Every reason found, at least one.
     pub messages: Vec<String>,
     /// Errors of the file or of the files that it names, each with its line and a caret, as `check`

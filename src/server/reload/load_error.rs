@@ -14,7 +14,12 @@ pub(super) struct LoadError {
 }
 
 impl LoadError {
-    pub fn new(part: &str, key: String, file: Option<&Path>, what: &impl Display) -> LoadError {
+    pub(super) fn new(
+        part: &str,
+        key: String,
+        file: Option<&Path>,
+        what: &impl Display,
+    ) -> LoadError {
         LoadError {
             part: part.to_owned(),
             finding: Finding {
@@ -25,7 +30,7 @@ impl LoadError {
         }
     }
 
-    pub fn of_pool(
+    pub(super) fn of_pool(
         pool: &config::Pool,
         key: &str,
         file: Option<&Path>,

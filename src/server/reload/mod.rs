@@ -31,7 +31,7 @@ impl Server {
     ///
     /// # Errors
     /// Every reason why nothing was changed.
-    pub async fn reload(self: &Arc<Self>) -> Result<Vec<Change>, ReloadError> {
+    pub(crate) async fn reload(self: &Arc<Self>) -> Result<Vec<Change>, ReloadError> {
         self.reload_text(None, Vec::new()).await
     }
 
@@ -40,7 +40,7 @@ impl Server {
     ///
     /// # Errors
     /// Every reason why nothing was changed, and every condition that does not hold.
-    pub async fn reload_if(
+    pub(crate) async fn reload_if(
         self: &Arc<Self>,
         conditions: Vec<Condition>,
     ) -> Result<Vec<Change>, ReloadError> {

@@ -3,11 +3,11 @@
 use crate::config::Config;
 
 /// Makes a prepared configuration the one in force. Cannot fail.
-pub type Commit = Box<dyn FnOnce() + Send>;
+pub(crate) type Commit = Box<dyn FnOnce() + Send>;
 
 /// A part of the process that goes along with reloads: the admin endpoint, the metrics endpoint,
 /// the log.
-pub trait ReloadParticipant: Send + Sync {
+pub(crate) trait ReloadParticipant: Send + Sync {
     /// Does all that can fail: opens sockets, loads certificates, reads token files. The result is
     /// dropped if another part of the reload fails, and nothing visible changes before the returned
     /// step runs. Called on a thread that may block, inside the control runtime

@@ -15,7 +15,7 @@ use crate::server::status::ListenerStatus;
 
 /// Preview of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReloadPreview {
+pub(crate) struct ReloadPreview {
     pub parts: Vec<PreviewPart>,
     /// Keys that differ and are read at start only.
     pub needs_restart: Vec<String>,
@@ -26,7 +26,7 @@ pub struct ReloadPreview {
 
 /// A part of the configuration and the effect of the reload on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreviewPart {
+pub(crate) struct PreviewPart {
     pub step: Change,
     /// Connections on it now; those of a route are not counted.
     pub live: Option<u64>,
@@ -39,7 +39,7 @@ pub struct PreviewPart {
 
 /// Sums over the parts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Parts that differ in any way.
     pub changes: u64,
     pub adds: u64,
@@ -55,7 +55,7 @@ impl Server {
     ///
     /// # Errors
     /// Every error of the text, one line each.
-    pub async fn plan(self: &Arc<Self>, text: String) -> Result<ReloadPreview, Vec<String>> {
+    pub(crate) async fn plan(self: &Arc<Self>, text: String) -> Result<ReloadPreview, Vec<String>> {
         let server = Arc::clone(self);
         let plan = move || {
             let parsed = config::parse(&text, server.source.file());

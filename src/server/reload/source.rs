@@ -7,12 +7,12 @@ const SHOWN: usize = 40;
 
 /// The file of a configuration; a reload reads it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigSource(pub PathBuf);
+pub(crate) struct ConfigSource(pub PathBuf);
 
 /// The file could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read {}: {source}", .file.display())]
-pub struct SourceError {
+pub(crate) struct SourceError {
     file: PathBuf,
     source: ReadError,
 }
@@ -32,7 +32,7 @@ enum ReadError {
 }
 
 impl ConfigSource {
-    pub fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.0
     }
 
@@ -40,7 +40,7 @@ impl ConfigSource {
     ///
     /// # Errors
     /// The file cannot be read or is not UTF-8.
-    pub fn read(&self) -> Result<String, SourceError> {
+    pub(crate) fn read(&self) -> Result<String, SourceError> {
         read(&self.0).map_err(|source| SourceError {
             file: self.0.clone(),
             source,

@@ -12,7 +12,7 @@ use crate::tls::TlsAcceptor;
 /// Adds the errors that keep `draft` from being served, as far as they can be told without binding
 /// anything: loads every certificate, key, root, token and sticky key file. A provider of TLS
 /// primitives must be installed (`tls::install_provider`).
-pub fn verify(draft: &mut Draft) {
+pub(crate) fn verify(draft: &mut Draft) {
     let findings = match draft.config() {
         Some(config) => {
             let errors = load_errors(config).into_iter();

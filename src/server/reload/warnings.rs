@@ -15,7 +15,7 @@ use crate::tls;
 const DAY_SECONDS: u64 = 24 * 3600;
 
 /// Adds the warnings of the files that `draft` names.
-pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
+pub(crate) fn warn_of_files(draft: &mut Draft, now: SystemTime) {
     let Some(config) = draft.config() else { return };
     let expiring =
         certificates(config).filter_map(|(key, file)| finding(key, file, expiry(file, now)?));
@@ -27,7 +27,7 @@ pub fn warn_of_files(draft: &mut Draft, now: SystemTime) {
 
 /// Adds the endpoints that could not be bound here. An address that another evenkeel process has is
 /// not reported: mostly the file is for that one.
-pub fn warn_of_binds(draft: &mut Draft) {
+pub(crate) fn warn_of_binds(draft: &mut Draft) {
     let Some(config) = draft.config() else { return };
     let found = sockets(config).filter_map(|(_, key, bind, _)| {
         Some(Finding {

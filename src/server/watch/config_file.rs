@@ -50,7 +50,7 @@ struct FileLook {
 }
 
 impl ConfigFile {
-    pub fn new(file: PathBuf) -> ConfigFile {
+    pub(super) fn new(file: PathBuf) -> ConfigFile {
         ConfigFile {
             file,
             debounce: Debounce::new(STABLE),

@@ -56,18 +56,18 @@ struct FileRound<'a> {
 
 impl Server {
     /// State of the watched files of pools.
-    pub fn pool_files(&self) -> Vec<PoolFileStatus> {
+    pub(crate) fn pool_files(&self) -> Vec<PoolFileStatus> {
         lock(&self.pool_files).clone()
     }
 }
 
 impl PoolFiles {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.sticky.is_empty() && self.tls.is_empty()
     }
 
     /// Looks at all files; true where one is being written. Blocks on file I/O.
-    pub fn look(&mut self, server: &Server) -> bool {
+    pub(super) fn look(&mut self, server: &Server) -> bool {
         let (config, pools) = {
             let live = lock(&server.live);
             (Arc::clone(&live.config), live.known_pools())

@@ -26,7 +26,7 @@ pub(super) struct TlsFiles {
 
 impl TlsFiles {
     /// `committed` is notified of reloads.
-    pub fn new(committed: Receiver<()>) -> TlsFiles {
+    pub(super) fn new(committed: Receiver<()>) -> TlsFiles {
         TlsFiles {
             pools: PoolFiles::default(),
             committed,
@@ -61,14 +61,14 @@ impl Watcher for TlsFiles {
 impl Server {
     /// Watches the files of an acceptor above the listeners, that of the admin endpoint, for as
     /// long as it lives.
-    pub fn watch_tls(&self, acceptor: &Arc<TlsAcceptor>) {
+    pub(crate) fn watch_tls(&self, acceptor: &Arc<TlsAcceptor>) {
         let mut endpoints = lock(&self.endpoint_tls);
         endpoints.retain(|known| known.strong_count() > 0);
         endpoints.push(Arc::downgrade(acceptor));
     }
 
     /// The acceptors that were passed to [`Server::watch_tls`] and that still live.
-    pub fn endpoint_tls(&self) -> Vec<Arc<TlsAcceptor>> {
+    pub(crate) fn endpoint_tls(&self) -> Vec<Arc<TlsAcceptor>> {
         let endpoints = lock(&self.endpoint_tls);
         endpoints.iter().filter_map(Weak::upgrade).collect()
     }

@@ -15,7 +15,7 @@ use crate::tls::record::TlsSession;
 pub(in crate::tls) struct ClientSide(UnbufferedClientConnection);
 
 impl Handshake<ClientSide> {
-    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
+    pub(crate) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
         Ok(Self::new(ClientSide(connection)))
     }

@@ -19,7 +19,7 @@ pub(in crate::tls) struct ServerSide {
 }
 
 impl Handshake<ServerSide> {
-    pub fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(crate) fn server(config: Arc<ServerConfig>) -> io::Result<Self> {
         Ok(Self::new(ServerSide {
             connection: UnbufferedServerConnection::new(config).map_err(io::Error::other)?,
             reader: ClientHelloReader::new(),

@@ -37,7 +37,7 @@ pub(super) struct TlsRecord<'a> {
 impl<'a> TlsRecord<'a> {
     /// The record at the front of `bytes` and what stands behind it; `None` while it is not
     /// complete.
-    pub fn split(
+    pub(super) fn split(
         bytes: &'a [u8],
         version: Version,
     ) -> Result<Option<(Self, &'a [u8])>, RecordError> {

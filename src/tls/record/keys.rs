@@ -60,7 +60,7 @@ pub(super) struct RecordContent {
 
 impl DirectionKeys {
     /// Keys of one direction; `None`: the cipher is not supported here.
-    pub fn new(version: Version, secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
+    pub(super) fn new(version: Version, secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         let (sequence, secrets) = secrets;
         let (cipher, secret, iv) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
@@ -80,21 +80,21 @@ impl DirectionKeys {
         })
     }
 
-    pub fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         self.version
     }
 
-    pub fn sequence(&self) -> u64 {
+    pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
 
     /// Forgets the expanded key until it is needed again; the secret stays.
-    pub fn drop_key(&mut self) {
+    pub(super) fn drop_key(&mut self) {
         self.made = None;
     }
 
     /// Bytes of a sealed record beyond its plaintext.
-    pub fn overhead(&self) -> usize {
+    pub(super) fn overhead(&self) -> usize {
         HEADER_BYTES
             + self.explicit_nonce()
             + usize::from(self.version == Version::Tls13)
@@ -110,7 +110,7 @@ impl DirectionKeys {
     }
 
     /// Room that [`DirectionKeys::open`] needs: the plaintext, a type and padding.
-    pub fn room_for(&self, record: &TlsRecord<'_>) -> usize {
+    pub(super) fn room_for(&self, record: &TlsRecord<'_>) -> usize {
         record
             .body
             .len()
@@ -118,7 +118,7 @@ impl DirectionKeys {
     }
 
     /// Decrypts `record` to the front of `plain`, which has [`DirectionKeys::room_for`] it.
-    pub fn open(
+    pub(super) fn open(
         &mut self,
         record: &TlsRecord<'_>,
         plain: &mut [u8],
@@ -156,7 +156,7 @@ impl DirectionKeys {
 
     /// Writes one record to the front of `out` and returns its length; `None`: it does not fit, and
     /// nothing was done.
-    pub fn seal(
+    pub(super) fn seal(
         &mut self,
         kind: u8,
         plain: &[u8],

@@ -16,12 +16,12 @@ pub(super) struct PendingControl {
 
 impl PendingControl {
     /// True when the last record is an alert.
-    pub fn is_last(&self) -> bool {
+    pub(super) fn is_last(&self) -> bool {
         self.last.is_some()
     }
 
     /// Queues a fatal alert, and drops all else.
-    pub fn fatal(&mut self, description: u8) {
+    pub(super) fn fatal(&mut self, description: u8) {
         *self = Self {
             last: Some((FATAL, description)),
             ..Self::default()

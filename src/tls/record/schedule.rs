@@ -23,7 +23,7 @@ macro_rules! either {
 }
 
 impl KeySchedule {
-    pub fn version(&self) -> Option<Version> {
+    pub(super) fn version(&self) -> Option<Version> {
         match either!(self, kernel => kernel.protocol_version()) {
             ProtocolVersion::TLSv1_2 => Some(Version::Tls12),
             ProtocolVersion::TLSv1_3 => Some(Version::Tls13),
@@ -32,23 +32,23 @@ impl KeySchedule {
     }
 
     /// Records that one key may seal.
-    pub fn confidentiality_limit(&self) -> u64 {
+    pub(super) fn confidentiality_limit(&self) -> u64 {
         match either!(self, kernel => kernel.negotiated_cipher_suite()) {
             SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
             SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
         }
     }
 
-    pub fn next_read(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+    pub(super) fn next_read(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
         either!(self, kernel => kernel.update_rx_secret())
     }
 
-    pub fn next_write(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
+    pub(super) fn next_write(&mut self) -> Result<(u64, ConnectionTrafficSecrets), Error> {
         either!(self, kernel => kernel.update_tx_secret())
     }
 
     /// Hands a ticket to the client's session store.
-    pub fn ticket(&mut self, body: &[u8]) -> Result<(), Error> {
+    pub(super) fn ticket(&mut self, body: &[u8]) -> Result<(), Error> {
         match self {
             Self::Server(_) => Err(Error::General("a server takes no ticket".into())),
             Self::Client(kernel) => kernel.handle_new_session_ticket(body),

@@ -74,12 +74,12 @@ pub(super) struct ControlFilter {
 }
 
 impl ControlFilter {
-    pub fn is_holding(&self) -> bool {
+    pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 
     /// Whether this is the pong to our ping. The same payload is awaited once.
-    pub fn take_pong(&mut self, payload: &[u8]) -> bool {
+    pub(super) fn take_pong(&mut self, payload: &[u8]) -> bool {
         let is_ours = self.awaited_pong.is_some_and(|pong| pong == payload);
         if is_ours {
             self.awaited_pong = None;
@@ -88,7 +88,7 @@ impl ControlFilter {
     }
 
     /// Nothing is held or to be asked for; an awaited pong counts only while frames pass.
-    pub fn is_idle(&self, is_discarding: bool) -> bool {
+    pub(super) fn is_idle(&self, is_discarding: bool) -> bool {
         self.held.is_empty()
             && self.ping.is_none()
             && self.close_code.is_none()

@@ -26,7 +26,7 @@ pub(super) struct Handover {
 
 impl Handover {
     /// The reader has gone with a part of a frame or of a message.
-    pub fn to_next_reader(is_within_frame: bool, is_within_message: bool) -> Handover {
+    pub(super) fn to_next_reader(is_within_frame: bool, is_within_message: bool) -> Handover {
         Handover {
             reader: Reader::Absent,
             drops_frame: is_within_frame,
@@ -34,29 +34,29 @@ impl Handover {
         }
     }
 
-    pub fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         if matches!(self.reader, Reader::Present) {
             self.reader = Reader::Pausing { rest: Vec::new() };
         }
     }
 
-    pub fn is_pausing(&self) -> bool {
+    pub(super) fn is_pausing(&self) -> bool {
         matches!(self.reader, Reader::Pausing { .. })
     }
 
-    pub fn is_reader_absent(&self) -> bool {
+    pub(super) fn is_reader_absent(&self) -> bool {
         matches!(self.reader, Reader::Absent)
     }
 
     /// Keeps bytes that came behind the pause.
-    pub fn keep(&mut self, bytes: &[u8]) {
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
         if let Reader::Pausing { rest } = &mut self.reader {
             rest.extend_from_slice(bytes);
         }
     }
 
     /// Ends a pause; the bytes that came behind it.
-    pub fn end_pause(&mut self) -> Vec<u8> {
+    pub(super) fn end_pause(&mut self) -> Vec<u8> {
         match std::mem::take(&mut self.reader) {
             Reader::Pausing { rest } => rest,
             reader => {
@@ -67,33 +67,33 @@ impl Handover {
     }
 
     /// The next reader is there.
-    pub fn end_absence(&mut self) {
+    pub(super) fn end_absence(&mut self) {
         if self.is_reader_absent() {
             self.reader = Reader::Present;
         }
     }
 
-    pub fn drops_frame(&self) -> bool {
+    pub(super) fn drops_frame(&self) -> bool {
         self.drops_frame
     }
 
-    pub fn begin_frame(&mut self, is_control: bool) {
+    pub(super) fn begin_frame(&mut self, is_control: bool) {
         self.drops_frame = self.drops_message && !is_control;
     }
 
     /// The header of a frame has become whole.
-    pub fn note(&mut self, frame: &Frame) {
+    pub(super) fn note(&mut self, frame: &Frame) {
         if self.drops_frame {
             self.drops_message &= frame.opcode.is_control();
             self.drops_message |= !frame.is_final;
         }
     }
 
-    pub fn end_frame(&mut self) {
+    pub(super) fn end_frame(&mut self) {
         self.drops_frame = false;
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         matches!(self.reader, Reader::Present) && !self.drops_frame && !self.drops_message
     }
 }

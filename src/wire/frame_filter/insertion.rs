@@ -9,28 +9,28 @@ pub(super) struct Insertion {
 }
 
 impl Insertion {
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    pub fn is_close(&self) -> bool {
+    pub(super) fn is_close(&self) -> bool {
         self.is_close
     }
 
     /// Adds a frame; behind a Close none.
-    pub fn push(&mut self, frame: &[u8]) {
+    pub(super) fn push(&mut self, frame: &[u8]) {
         if !self.is_close {
             self.frames.extend_from_slice(frame);
         }
     }
 
     /// Puts a Close in the place of all that waits.
-    pub fn replace_with_close(&mut self, frame: Vec<u8>) {
+    pub(super) fn replace_with_close(&mut self, frame: Vec<u8>) {
         self.frames = frame;
         self.is_close = true;
     }
 
-    pub fn take(&mut self) -> Vec<u8> {
+    pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.frames)
     }
 }

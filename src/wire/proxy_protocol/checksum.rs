@@ -3,7 +3,7 @@
 
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-pub fn crc32c(bytes: impl IntoIterator<Item = u8>) -> u32 {
+pub(super) fn crc32c(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let crc = bytes.into_iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
             (crc >> 1) ^ (POLYNOMIAL & 0u32.wrapping_sub(crc & 1))

@@ -11,7 +11,7 @@ const SIGNATURE: &[u8] = b"PROXY ";
 /// The longest line, its end included.
 const MAX_LINE_BYTES: usize = 107;
 
-pub fn read(bytes: &[u8]) -> Read {
+pub(super) fn read(bytes: &[u8]) -> Read {
     expect_signature(bytes, SIGNATURE)?;
     let line = bytes.get(..MAX_LINE_BYTES).unwrap_or(bytes);
     let end = line

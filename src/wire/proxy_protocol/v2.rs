@@ -9,7 +9,7 @@ use super::{
     expect_signature, one_family,
 };
 
-pub const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length of the rest.
 const FIXED_BYTES: usize = 16;
 
@@ -27,7 +27,7 @@ const TYPE_NOOP: u8 = 0x04;
 const TYPE_UNIQUE_ID: u8 = 0x05;
 const TYPE_SSL: u8 = 0x20;
 const TYPE_SSL_VERSION: u8 = 0x21;
-pub const TYPE_NETNS: u8 = 0x30;
+pub(super) const TYPE_NETNS: u8 = 0x30;
 
 const MAX_AUTHORITY_BYTES: usize = 255;
 const MAX_UNIQUE_ID_BYTES: usize = 128;
@@ -38,7 +38,7 @@ const CLIENT_CERT_SESS: u8 = 0x04;
 
 /// Reads a header. Each field is checked as soon as it is there, in the order of the bytes, so that
 /// more bytes never change the result.
-pub fn read(bytes: &[u8]) -> Read {
+pub(super) fn read(bytes: &[u8]) -> Read {
     expect_signature(bytes, SIGNATURE)?;
     let is_local = match bytes.get(12) {
         None => return Ok(None),

@@ -17,7 +17,11 @@ pub(in crate::proxy) struct ResumeHandshake {
 impl ResumeHandshake {
     /// Keeps a request as it was sent, and its response. `None`: they agreed to an extension that
     /// is not known here, so that another backend could not go on with it.
-    pub fn of(target: &Uri, sent: &HeaderMap, answer: &HeaderMap) -> Option<ResumeHandshake> {
+    pub(crate) fn of(
+        target: &Uri,
+        sent: &HeaderMap,
+        answer: &HeaderMap,
+    ) -> Option<ResumeHandshake> {
         let extensions = answer.get_all(SEC_WEBSOCKET_EXTENSIONS);
         if !extensions.iter().all(websocket::is_resumable) {
             return None;
@@ -34,7 +38,7 @@ impl ResumeHandshake {
     }
 
     /// The agreement of the response.
-    pub fn agreed(&self) -> &str {
+    pub(crate) fn agreed(&self) -> &str {
         let first = self.text.split(|byte| *byte == b'\n').next();
         first
             .and_then(|line| std::str::from_utf8(line).ok())
@@ -42,7 +46,7 @@ impl ResumeHandshake {
     }
 
     /// The request again. `None`: never, for what [`ResumeHandshake::of`] has kept.
-    pub fn request(&self) -> Option<Parts> {
+    pub(crate) fn request(&self) -> Option<Parts> {
         let mut lines = self.text.split(|byte| *byte == b'\n').skip(1);
         let target = std::str::from_utf8(lines.next()?).ok()?;
         let mut request = Request::builder().uri(target).body(()).ok()?.into_parts().0;

@@ -31,7 +31,7 @@ pub(super) struct LossCheck {
 impl LossCheck {
     /// Begins the check. `None`: the backend is lost. Otherwise the relay is told within `settle`,
     /// unless the guard is dropped before.
-    pub fn begin(self, proxy: Arc<Proxy>, session: Handle) -> Option<DropGuard> {
+    pub(super) fn begin(self, proxy: Arc<Proxy>, session: Handle) -> Option<DropGuard> {
         let losses = self.backend.losses();
         losses.record_end(self.backend.live(), self.settle, self.ended);
         if self.has_found_a_loss() {

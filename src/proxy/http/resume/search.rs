@@ -50,7 +50,7 @@ impl ResumeRefusal {
 }
 
 impl NewBackendSearch {
-    pub fn new(
+    pub(crate) fn new(
         migrator: Arc<PoolMigrator>,
         note: HeaderValue,
         lost: Option<Arc<Backend>>,
@@ -64,7 +64,7 @@ impl NewBackendSearch {
     }
 
     /// Goes on until it is dropped: the relay bounds it. `None`: there will be no other backend.
-    pub async fn run(&mut self) -> Option<NewBackend> {
+    pub(crate) async fn run(&mut self) -> Option<NewBackend> {
         let mut spacing = Backoff::new(RETRY_AFTER, RETRY_AFTER_MAX);
         let id = self.migrator.id;
         loop {

@@ -1,8 +1,8 @@
 //! What must hold of what came.
 
-use super::super::*;
 use super::peer::{Peer, Seen};
 use super::world::{Went, World};
+use crate::relay::resume_policy::LostMessages;
 
 impl World<'_> {
     pub fn describe(&self) -> String {

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::super::super::model::bench::tls_leg_over;
 use super::super::*;
 use super::peer::{Framed, Peer, Seen, Wire, message};
+use crate::relay::resume_policy::LostMessages;
 
 pub const MAX_BACKENDS: usize = 6;
 

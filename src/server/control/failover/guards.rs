@@ -13,14 +13,14 @@ pub(in crate::server) struct FailoverGuards(Mutex<BTreeMap<String, Arc<FailoverG
 
 impl FailoverGuards {
     /// The guard of a pool, if failover watches it.
-    pub fn of(&self, pool: &Pool) -> Option<Arc<FailoverGuard>> {
+    pub(crate) fn of(&self, pool: &Pool) -> Option<Arc<FailoverGuard>> {
         let guards = lock(&self.0);
         let guard = guards.get(&**pool.name())?;
         guard.is_of(pool).then(|| Arc::clone(guard))
     }
 
     /// The guard of a pool that failover begins to watch.
-    pub fn begin(&self, pool: &Arc<Pool>) -> Arc<FailoverGuard> {
+    pub(crate) fn begin(&self, pool: &Arc<Pool>) -> Arc<FailoverGuard> {
         self.of(pool).unwrap_or_else(|| {
             let guard = FailoverGuard::new(pool);
             lock(&self.0).insert(pool.name().to_string(), Arc::clone(&guard));
@@ -29,12 +29,12 @@ impl FailoverGuards {
     }
 
     /// Forgets the guard of a pool that is gone.
-    pub fn end(&self, guard: &Arc<FailoverGuard>) {
+    pub(crate) fn end(&self, guard: &Arc<FailoverGuard>) {
         lock(&self.0).retain(|_, one| !Arc::ptr_eq(one, guard));
     }
 
     /// Keeps the sessions of that backend, as the operator wants.
-    pub fn keep(&self, backend: &Arc<Backend>) {
+    pub(crate) fn keep(&self, backend: &Arc<Backend>) {
         let guard = lock(&self.0).get(&**backend.pool()).cloned();
         if let Some(guard) = guard {
             guard.keep(backend);

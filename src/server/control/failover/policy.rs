@@ -12,7 +12,7 @@ use crate::server::control::jobs::EndReason;
 
 /// Health of a backend, as far as its sessions are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     /// Takes new connections, since then.
     Usable(SystemTime),
     /// Down by its check, since then.
@@ -24,7 +24,7 @@ pub enum Health {
 
 /// State of the job of failover on a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
+pub(super) enum Work {
     None,
     /// The job runs.
     Running,
@@ -34,7 +34,7 @@ pub enum Work {
 
 /// State of a backend at one look.
 #[derive(Debug, Clone, Copy)]
-pub struct BackendObservation<'a> {
+pub(super) struct BackendObservation<'a> {
     pub name: &'a str,
     pub health: Health,
     pub backup: bool,
@@ -45,21 +45,21 @@ pub struct BackendObservation<'a> {
 }
 
 impl BackendObservation<'_> {
-    pub fn is_usable(&self) -> bool {
+    pub(super) fn is_usable(&self) -> bool {
         matches!(self.health, Health::Usable(_))
     }
 }
 
 /// Action on a backend, by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailoverAction {
+pub(super) enum FailoverAction {
     End(usize, EndReason),
     Abort(usize),
 }
 
 /// The courses of one pool.
 #[derive(Debug, Default)]
-pub struct FailoverPolicy {
+pub(super) struct FailoverPolicy {
     courses: BTreeMap<String, Course>,
     /// At the last look no backend could be used.
     none_usable: bool,
@@ -84,7 +84,7 @@ enum FailoverCause {
 
 impl FailoverPolicy {
     /// Decides what to do now; `seen` are the backends of the pool.
-    pub fn decide(
+    pub(super) fn decide(
         &mut self,
         failover: &Failover,
         seen: &[BackendObservation<'_>],

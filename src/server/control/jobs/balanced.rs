@@ -41,7 +41,7 @@ struct MoveProgress {
 }
 
 impl<'a> UntilBalanced<'a> {
-    pub fn new(plan: &'a RebalancePlan, relay: &'a Relay) -> UntilBalanced<'a> {
+    pub(super) fn new(plan: &'a RebalancePlan, relay: &'a Relay) -> UntilBalanced<'a> {
         let overloaded = plan.overloaded.iter();
         let backends = overloaded.map(|one| Arc::clone(&one.backend)).collect();
         UntilBalanced {

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Time over which ended sessions are counted.
-pub const WINDOW: Duration = Duration::from_secs(60);
+pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
 /// Sessions that were ended and that lived in the latest `WINDOW`.
 ///
 /// A window that slides, not a bucket that refills: a bucket lets twice its content through in its
 /// first minute.
 #[derive(Debug, Default)]
-pub struct Budget {
+pub(super) struct Budget {
     /// Counts by second, the oldest first; at most one more than `WINDOW` has seconds.
     seconds: VecDeque<Second>,
 }
@@ -29,7 +29,7 @@ impl Budget {
     /// Takes as many of `wanted` as are left of `percent` of the pool's sessions, of which `live`
     /// live now. The part is of the most that lived in the window: clients that do not come back
     /// must not make it smaller. It is one at least, or a small pool would never move.
-    pub fn take(&mut self, wanted: u64, live: u64, percent: u8, now: Duration) -> u64 {
+    pub(super) fn take(&mut self, wanted: u64, live: u64, percent: u8, now: Duration) -> u64 {
         let at = now.as_secs();
         while let Some(oldest) = self.seconds.front()
             && oldest.at + WINDOW.as_secs() < at

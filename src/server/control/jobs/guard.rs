@@ -21,7 +21,7 @@ const WARN_SPACING: Duration = Duration::from_secs(60);
 
 /// Reason why failover ends sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndReason {
+pub(crate) enum EndReason {
     /// The backend is down.
     Down,
     /// The backend is a backup, and primaries are back.
@@ -30,7 +30,7 @@ pub enum EndReason {
 
 /// Reason why sessions that were to be ended are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Panic {
+pub(crate) enum Panic {
     /// No other backend can be used.
     NoBackend,
     /// `max_close_rate` is used up.
@@ -48,7 +48,7 @@ impl fmt::Display for Panic {
 
 /// Guard of one pool.
 #[derive(Debug)]
-pub struct FailoverGuard {
+pub(crate) struct FailoverGuard {
     pool: Weak<Pool>,
     created: Instant,
     ended: AtomicU64,
@@ -72,7 +72,7 @@ struct PanicState {
 }
 
 impl FailoverGuard {
-    pub fn new(pool: &Arc<Pool>) -> Arc<FailoverGuard> {
+    pub(crate) fn new(pool: &Arc<Pool>) -> Arc<FailoverGuard> {
         Arc::new(FailoverGuard {
             pool: Arc::downgrade(pool),
             created: Instant::now(),
@@ -82,21 +82,21 @@ impl FailoverGuard {
     }
 
     /// Whether this is the guard of that pool: a name can come back with another pool.
-    pub fn is_of(&self, pool: &Pool) -> bool {
+    pub(crate) fn is_of(&self, pool: &Pool) -> bool {
         std::ptr::eq(self.pool.as_ptr(), pool)
     }
 
     /// Sessions that were ended so far.
-    pub fn ended(&self) -> u64 {
+    pub(crate) fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
 
-    pub fn panic(&self) -> Option<Panic> {
+    pub(crate) fn panic(&self) -> Option<Panic> {
         lock(&self.state).panic.as_ref().map(|panic| panic.reason)
     }
 
     /// Grants the end of up to `wanted` sessions of `target`; they count as ended.
-    pub fn grant(&self, wanted: u64, target: &Arc<Backend>, reason: EndReason) -> u64 {
+    pub(crate) fn grant(&self, wanted: u64, target: &Arc<Backend>, reason: EndReason) -> u64 {
         let Some(pool) = self.pool.upgrade().filter(|_| wanted > 0) else {
             return 0;
         };
@@ -132,7 +132,7 @@ impl FailoverGuard {
     }
 
     /// Notes that sessions are kept that were to be ended, and warns.
-    pub fn hold(&self, reason: Panic) {
+    pub(crate) fn hold(&self, reason: Panic) {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let before = state.panic.take();
@@ -153,7 +153,7 @@ impl FailoverGuard {
 
     /// Ends the panic once no session was held back for a while. `idle`: no job of the pool runs,
     /// and none is held back.
-    pub fn calm(&self, idle: bool) {
+    pub(crate) fn calm(&self, idle: bool) {
         let now = Instant::now();
         let is_over = |panic: &mut PanicState| idle || now.duration_since(panic.at) >= CALM;
         let over = lock(&self.state).panic.take_if(is_over);
@@ -164,7 +164,7 @@ impl FailoverGuard {
     }
 
     /// Keeps the sessions of that backend, as the operator wants.
-    pub fn keep(&self, backend: &Arc<Backend>) {
+    pub(crate) fn keep(&self, backend: &Arc<Backend>) {
         let kept = &mut lock(&self.state).kept;
         // Bounded by the backends there are: each look takes them.
         if !kept.iter().any(|one| Arc::ptr_eq(one, backend)) {
@@ -173,7 +173,7 @@ impl FailoverGuard {
     }
 
     /// Takes the backends that were kept since the last look.
-    pub fn take_kept(&self) -> Vec<Arc<Backend>> {
+    pub(crate) fn take_kept(&self) -> Vec<Arc<Backend>> {
         std::mem::take(&mut lock(&self.state).kept)
     }
 

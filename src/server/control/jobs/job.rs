@@ -23,7 +23,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 /// A job that ends connections.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     pub id: u64,
     pub origin: JobOrigin,
     pub target: JobTarget,
@@ -50,7 +50,7 @@ struct JobProgress {
 
 /// Phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobPhase {
+pub(crate) enum JobPhase {
     /// The connections may end by themselves.
     Waiting,
     Ending,
@@ -59,7 +59,7 @@ pub enum JobPhase {
 }
 
 impl JobPhase {
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             JobPhase::Waiting => "waiting",
             JobPhase::Ending => "ending",
@@ -68,7 +68,7 @@ impl JobPhase {
         }
     }
 
-    pub fn is_over(self) -> bool {
+    pub(crate) fn is_over(self) -> bool {
         matches!(self, JobPhase::Done | JobPhase::Aborted)
     }
 }
@@ -101,24 +101,24 @@ impl Job {
     }
 
     /// Connections that were told to end.
-    pub fn ended(&self) -> u64 {
+    pub(crate) fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)
     }
 
     /// Connections still to end.
-    pub fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         match (self.target.live(), self.is_over()) {
             (Some(live), false) => live,
             _ => self.left.load(Ordering::Relaxed),
         }
     }
 
-    pub fn phase(&self) -> JobPhase {
+    pub(crate) fn phase(&self) -> JobPhase {
         lock(&self.progress).phase
     }
 
     /// Time until the expected end.
-    pub fn left_in(&self) -> Option<Duration> {
+    pub(crate) fn left_in(&self) -> Option<Duration> {
         let over_at = lock(&self.progress).over_at?;
         Some(over_at.saturating_duration_since(Instant::now()))
     }
@@ -127,20 +127,20 @@ impl Job {
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
-    pub async fn counted(&self) {
+    pub(crate) async fn counted(&self) {
         self.counted.cancelled().await;
     }
 
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.phase().is_over()
     }
 
     /// Whether the job was aborted; its task may not have seen that yet.
-    pub fn is_aborted(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         self.stop.is_cancelled()
     }
 
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         !self.is_over() && !self.is_aborted()
     }
 

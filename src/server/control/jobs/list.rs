@@ -20,7 +20,7 @@ const MAX_RUNNING: usize = 32;
 const KEPT: usize = 32;
 
 /// The jobs of a server, the latest last.
-pub struct Jobs {
+pub(crate) struct Jobs {
     relay: Arc<Relay>,
     runtime: Handle,
     latest_id: AtomicU64,
@@ -30,7 +30,7 @@ pub struct Jobs {
 /// Error of a job that is not started because as many run as may.
 #[derive(Debug, thiserror::Error)]
 #[error("{MAX_RUNNING} jobs are running already; abort one or wait")]
-pub struct TooMany;
+pub(crate) struct TooMany;
 
 impl Jobs {
     /// Jobs run on `runtime`.
@@ -48,7 +48,7 @@ impl Jobs {
     ///
     /// # Errors
     /// [`TooMany`].
-    pub fn start(&self, request: JobRequest) -> Result<Arc<Job>, TooMany> {
+    pub(crate) fn start(&self, request: JobRequest) -> Result<Arc<Job>, TooMany> {
         let mut jobs = lock(&self.jobs);
         abort(&jobs, &request.target);
         self.spawn(&mut jobs, JobOrigin::Operator, request)
@@ -106,14 +106,14 @@ impl Jobs {
     }
 
     /// Aborts the jobs on that backend or listener; connections that are left stay.
-    pub fn abort_of(&self, target: &JobTarget) {
+    pub(crate) fn abort_of(&self, target: &JobTarget) {
         let jobs = lock(&self.jobs);
         abort(&jobs, target);
         target.set_emptying(false);
     }
 
     /// Aborts that job. `None`: there is no such job.
-    pub fn abort(&self, id: u64) -> Option<Arc<Job>> {
+    pub(crate) fn abort(&self, id: u64) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
         let job = jobs.iter().find(|job| job.id == id)?;
         if !job.is_over() {
@@ -134,16 +134,16 @@ impl Jobs {
         jobs.iter().filter(is_meant).for_each(|job| job.abort());
     }
 
-    pub fn list(&self) -> Vec<Arc<Job>> {
+    pub(crate) fn list(&self) -> Vec<Arc<Job>> {
         lock(&self.jobs).iter().cloned().collect()
     }
 
-    pub fn find(&self, id: u64) -> Option<Arc<Job>> {
+    pub(crate) fn find(&self, id: u64) -> Option<Arc<Job>> {
         lock(&self.jobs).iter().find(|job| job.id == id).cloned()
     }
 
     /// The job that runs on that backend or listener.
-    pub fn of(&self, target: &JobTarget) -> Option<Arc<Job>> {
+    pub(crate) fn of(&self, target: &JobTarget) -> Option<Arc<Job>> {
         let jobs = lock(&self.jobs);
         let is_of = |job: &&Arc<Job>| job.target.is(target) && job.is_running();
         jobs.iter().rev().find(is_of).cloned()

@@ -17,10 +17,10 @@ mod rounds;
 mod target;
 
 pub(in crate::server) use guard::FailoverGuard;
-pub use guard::{EndReason, Panic};
-pub use job::{Job, JobPhase};
-pub use list::{Jobs, TooMany};
+pub(crate) use guard::{EndReason, Panic};
+pub(crate) use job::{Job, JobPhase};
+pub(crate) use list::{Jobs, TooMany};
 pub(in crate::server) use rebalance_plan::{OverloadedBackend, RebalancePlan};
-pub use request::{DrainRate, JobAction, JobRequest};
-pub use target::JobTarget;
+pub(crate) use request::{DrainRate, JobAction, JobRequest};
+pub(crate) use target::JobTarget;
 pub(in crate::server) use target::backend_filter;

@@ -7,7 +7,7 @@ use crate::base::rate::Rate;
 
 /// Pure: the caller passes the time since the job began to end connections.
 #[derive(Debug)]
-pub struct Quota {
+pub(super) struct Quota {
     rate: Option<Rate>,
     deadline: Option<Duration>,
     at: Duration,
@@ -16,7 +16,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    pub fn new(rate: Option<Rate>, deadline: Option<Duration>) -> Quota {
+    pub(super) fn new(rate: Option<Rate>, deadline: Option<Duration>) -> Quota {
         Quota {
             rate,
             deadline,
@@ -26,7 +26,7 @@ impl Quota {
     }
 
     /// Takes the connections of `left` that are due at `now`; never more than are left.
-    pub fn take(&mut self, left: u64, now: Duration) -> u64 {
+    pub(super) fn take(&mut self, left: u64, now: Duration) -> u64 {
         let passed = now.saturating_sub(self.at);
         let by_rate = self
             .per_second()
@@ -41,7 +41,7 @@ impl Quota {
     }
 
     /// Time until the last of `left` is ended, as estimated at `now`.
-    pub fn left_in(&self, left: u64, now: Duration) -> Option<Duration> {
+    pub(super) fn left_in(&self, left: u64, now: Duration) -> Option<Duration> {
         if left == 0 {
             return Some(Duration::ZERO);
         }

@@ -9,7 +9,7 @@ use crate::relay::{Relay, SessionInfo, SessionState};
 
 /// Plan of a rebalance; at most what it says is done.
 #[derive(Debug, Clone)]
-pub struct RebalancePlan {
+pub(crate) struct RebalancePlan {
     pub pool: Arc<Pool>,
     pub overloaded: Vec<OverloadedBackend>,
     /// Backends below their share, each with its share.
@@ -21,7 +21,7 @@ pub struct RebalancePlan {
 
 /// A backend above its share.
 #[derive(Debug, Clone)]
-pub struct OverloadedBackend {
+pub(crate) struct OverloadedBackend {
     pub backend: Arc<Backend>,
     pub share: u64,
     /// Connections to be moved, at most.
@@ -30,12 +30,16 @@ pub struct OverloadedBackend {
 
 impl RebalancePlan {
     /// Connections to be moved, at most.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.overloaded.iter().map(|one| one.count).sum()
     }
 
     /// Sessions of a backend that may be moved, the quietest last; and how many are leaving.
-    pub async fn movable(&self, backend: &Backend, relay: &Relay) -> (Vec<SessionInfo>, u64) {
+    pub(crate) async fn movable(
+        &self,
+        backend: &Backend,
+        relay: &Relay,
+    ) -> (Vec<SessionInfo>, u64) {
         let is_leaving = |one: &SessionInfo| one.state != SessionState::Relaying;
         let mut sessions = relay.list_all(backend_filter(backend)).await;
         let leaving = sessions.iter().filter(|one| is_leaving(one)).count() as u64;
@@ -47,7 +51,7 @@ impl RebalancePlan {
     }
 
     /// Whether a backend that can take connections lacks some.
-    pub fn helps(&self) -> bool {
+    pub(crate) fn helps(&self) -> bool {
         let lacks =
             |(backend, share): &(Arc<Backend>, u64)| backend.takes_new() && backend.live() < *share;
         self.underloaded.iter().any(lacks)

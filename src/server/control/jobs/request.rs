@@ -12,7 +12,7 @@ use crate::relay::{CloseFrame, Filter, Relay, SessionInfo, SessionState};
 
 /// Request for a job.
 #[derive(Debug, Clone)]
-pub struct JobRequest {
+pub(crate) struct JobRequest {
     pub target: JobTarget,
     pub action: JobAction,
     pub(super) until: JobEnd,
@@ -21,7 +21,7 @@ pub struct JobRequest {
 
 /// Action on each session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobAction {
+pub(crate) enum JobAction {
     Close,
     /// Moves the session to another backend where it can be resumed; closes it otherwise.
     MoveOrClose,
@@ -42,7 +42,7 @@ pub(super) enum JobEnd {
 
 /// Rate at which connections are ended.
 #[derive(Debug, Clone)]
-pub struct DrainRate {
+pub(crate) struct DrainRate {
     /// At least one of `rate` and `deadline` is there.
     pub rate: Option<Rate>,
     pub deadline: Option<Duration>,
@@ -53,7 +53,7 @@ pub struct DrainRate {
 
 /// Origin of a job.
 #[derive(Debug, Clone)]
-pub enum JobOrigin {
+pub(crate) enum JobOrigin {
     /// The operator, or a rebalance.
     Operator,
     /// Failover of a pool, whose guard grants each portion.
@@ -62,7 +62,7 @@ pub enum JobOrigin {
 
 impl JobRequest {
     /// Empties a backend or a listener; ends each session that is there of a pool or a filter.
-    pub fn drain(target: JobTarget, pace: DrainRate) -> JobRequest {
+    pub(crate) fn drain(target: JobTarget, pace: DrainRate) -> JobRequest {
         let (action, until) = match &target {
             JobTarget::Backend(_) => (JobAction::MoveOrClose, JobEnd::Empty),
             JobTarget::Listener(_) => (JobAction::Close, JobEnd::Empty),
@@ -77,7 +77,7 @@ impl JobRequest {
     }
 
     /// Closes or moves each session that matches now.
-    pub fn matching(filter: Filter, action: JobAction, pace: DrainRate) -> JobRequest {
+    pub(crate) fn matching(filter: Filter, action: JobAction, pace: DrainRate) -> JobRequest {
         JobRequest {
             target: JobTarget::Filter(Box::new(filter)),
             action,
@@ -117,7 +117,7 @@ impl JobAction {
 }
 
 impl JobOrigin {
-    pub fn as_str(&self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             JobOrigin::Operator => "operator",
             JobOrigin::Health(..) => "health",

@@ -54,7 +54,7 @@ pub(super) struct Sessions<'a> {
 
 impl Sessions<'_> {
     /// The quietest last.
-    pub async fn list(&self) -> Vec<SessionInfo> {
+    pub(super) async fn list(&self) -> Vec<SessionInfo> {
         let mut sessions = self.relay.list_all(self.target.filter()).await;
         sessions.retain(|session| self.action.applies_to(session));
         sessions.sort_by_key(|session| session.idle);
@@ -70,7 +70,7 @@ pub(super) struct UntilEmpty<'a> {
 }
 
 impl<'a> UntilEmpty<'a> {
-    pub fn new(sessions: &'a Sessions<'a>) -> UntilEmpty<'a> {
+    pub(super) fn new(sessions: &'a Sessions<'a>) -> UntilEmpty<'a> {
         UntilEmpty {
             sessions,
             seen_at: Instant::now(),

@@ -16,7 +16,7 @@ const COUNT_SPACING: Duration = Duration::from_millis(100);
 
 /// Connections that a job ends.
 #[derive(Debug, Clone)]
-pub enum JobTarget {
+pub(crate) enum JobTarget {
     Backend(Arc<Backend>),
     /// A listener under any address: the counters go with its name.
     Listener(Arc<ListenerCounters>),
@@ -26,7 +26,7 @@ pub enum JobTarget {
 
 impl JobTarget {
     /// Filter of the target's established sessions.
-    pub fn filter(&self) -> Filter {
+    pub(crate) fn filter(&self) -> Filter {
         match self {
             JobTarget::Filter(filter) => Filter::clone(filter),
             JobTarget::Backend(backend) => backend_filter(backend),
@@ -52,7 +52,7 @@ impl JobTarget {
 
     /// Connections now, those in set-up among them; `None` where nothing but a query of the relay
     /// tells.
-    pub fn live(&self) -> Option<u64> {
+    pub(crate) fn live(&self) -> Option<u64> {
         match self {
             JobTarget::Backend(backend) => Some(backend.live()),
             JobTarget::Listener(listener) => Some(listener.live.load(Ordering::Relaxed)),
@@ -64,7 +64,7 @@ impl JobTarget {
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping it.
-    pub async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         match self {
             JobTarget::Backend(backend) => backend.emptied().await,
             JobTarget::Listener(_) => {
