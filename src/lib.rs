@@ -10,9 +10,9 @@
 //!  5  proxy | health | discovery                 data path | checks | endpoints
 //!  4b relay                                      moving bytes
 //!  4a pool  | admission                          choosing and counting | permits and limits
-//!  3  tls   | observe                            certificates, handshakes | records, logs, counters
+//!  3  tls   | observe                            certificates, handshakes | records, counters
 //!  2  net                                        sockets, DNS, fds: the only `unsafe`
-//!  1  wire  | balance | config                   pure: parsers | pick algorithms | typed configuration
+//!  1  wire  | balance | config                   pure: parsers | pick algorithms | configuration
 //!  0  base                                       pure: back-off, names, units
 //! ```
 #![deny(unsafe_code)]

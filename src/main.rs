@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-/// The C library's takes a lock where memory is freed on another thread than that it was taken on, and nearly all that a
-/// connection is set up with is: threads slept on those locks in a storm while cores were free.
+/// Allocator of the process. The C library's takes a lock where memory is freed on another thread
+/// than it was taken on, as nearly all memory of a set-up is: in a storm threads slept on those
+/// locks while cores were free.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

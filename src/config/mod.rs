@@ -9,6 +9,8 @@
 #[macro_use]
 mod declare;
 #[macro_use]
+mod flags;
+#[macro_use]
 mod words;
 mod address;
 mod decode;

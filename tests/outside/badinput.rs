@@ -84,14 +84,11 @@ async fn a_file_that_is_not_there_is_named() {
     }
     let (code, ..) = run(&["frobnicate"], folder.path()).await;
     assert_eq!(code, 2, "wrong usage");
-    let (code, out, _) = run(&["--version"], folder.path()).await;
-    assert_eq!(
-        (code, out.trim()),
-        (
-            0,
-            format!("evenkeel {}", env!("CARGO_PKG_VERSION")).as_str()
-        )
-    );
+    for flag in ["-V", "--version"] {
+        let (code, out, _) = run(&[flag], folder.path()).await;
+        let version = format!("evenkeel {}", env!("CARGO_PKG_VERSION"));
+        assert_eq!((code, out.lines().next()), (0, Some(version.as_str())));
+    }
 }
 
 /// Each mistake used to hide the ones behind it: keys those of files, a listener those of its later certificates.
