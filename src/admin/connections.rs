@@ -34,7 +34,8 @@ pub(super) async fn list(server: &Arc<Server>, query: Option<&str>) -> Result<Re
 /// Reads the whole table and keeps the first `limit`.
 async fn first(server: &Server, filter: Filter, sort: SortKey, limit: usize) -> TablePage {
     let rank = |one: &ConnectionInfo| match sort {
-        SortKey::Age => u128::from(one.summary.age.as_nanos() as u64),
+        // By number, given in the order of accepting: workers read ages at different moments.
+        SortKey::Age => u128::from(u64::MAX - one.summary.id),
         SortKey::Idle => one.idle.as_nanos(),
         SortKey::Bytes => {
             u128::from(one.summary.bytes_from_client) + u128::from(one.summary.bytes_from_backend)
