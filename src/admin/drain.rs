@@ -118,17 +118,17 @@ impl FilterBody {
 fn decode_filter(body: BTreeMap<String, Option<String>>) -> Result<Option<Filter>, ApiError> {
     let mut filter = None;
     for (name, value) in body {
-        let Some(value) = value else { continue };
-        let filter = filter.get_or_insert_with(Filter::default);
-        let is_known = set_condition(filter, &name, &value).map_err(|allowed| {
-            ApiError::bad_request(format!("filter.{name}: {value:?} is not {allowed}"))
-        })?;
-        if !is_known {
+        if !CONDITIONS.contains(&name.as_str()) {
             return Err(ApiError::bad_request(format!(
                 "filter: unknown field `{name}`; allowed: {}",
                 CONDITIONS.join(", ")
             )));
         }
+        let Some(value) = value else { continue };
+        let filter = filter.get_or_insert_with(Filter::default);
+        set_condition(filter, &name, &value).map_err(|allowed| {
+            ApiError::bad_request(format!("filter.{name}: {value:?} is not {allowed}"))
+        })?;
     }
     Ok(filter)
 }

@@ -250,7 +250,8 @@ impl Limits {
     }
 
     /// Evicts a silent connection where a limit is reached. Returns how long it takes until one
-    /// may be evicted, zero where no limit is in the way, `None` where none is silent.
+    /// may be evicted, zero where no limit is in the way, `None` where one was evicted or none is
+    /// silent.
     fn make_room(&self) -> Option<Duration> {
         let (live, setup) = (
             self.max_connections(),

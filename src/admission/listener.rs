@@ -57,10 +57,10 @@ impl ListenerAdmission {
 
     /// Lets a client in and counts its connection, or refuses it, which is counted too. The process
     /// has counted the connection already, by the permit of its `setup` or by `Limits::reserve`:
-    /// the new permit takes that over, and a refusal uncounts it. `None` is a client without an
-    /// address. The client is who is served: behind a proxy that announces it, not the proxy. A
-    /// peer that `names_clients` is many: its connections are not counted by source, but their
-    /// sessions are, by [`ListenerAdmission::admit_session`].
+    /// the new permit takes that over. A refusal gives back what `Limits::reserve` counted. `None`
+    /// is a client without an address. The client is who is served: behind a proxy that announces
+    /// it, not the proxy. A peer that `names_clients` is many: its connections are not counted by
+    /// source, but their sessions are, by [`ListenerAdmission::admit_session`].
     ///
     /// # Errors
     /// The rule or the limit that keeps it out.
@@ -71,14 +71,14 @@ impl ListenerAdmission {
         client: Option<IpAddr>,
         names_clients: bool,
     ) -> Result<ConnectionPermit, Refusal> {
-        if let Some(setup) = setup {
-            setup.hand_over();
+        let admitted = self.try_admit(rules, client, names_clients);
+        match (&admitted, setup) {
+            (Ok(_), Some(setup)) => setup.hand_over(),
+            (Err(_), None) => self.count.limits.release(),
+            // The setup permit counts a refused connection until its record is finished.
+            (Ok(_), None) | (Err(_), Some(_)) => {}
         }
-        self.try_admit(rules, client, names_clients)
-            .inspect_err(|refusal| {
-                self.count.limits.release();
-                self.refused(*refusal);
-            })
+        admitted.inspect_err(|refusal| self.refused(*refusal))
     }
 
     /// Counts a session of a client whose connection is not counted by source, or refuses it, which

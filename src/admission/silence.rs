@@ -39,7 +39,8 @@ impl SilentConnections {
     }
 
     /// Evicts the oldest one of the source that has most, and a few more where that source takes
-    /// more than half of `limit`. Returns how long it takes until one may be evicted.
+    /// more than half of `limit`. Returns how long it takes until one may be evicted;
+    /// `None` where one was, or none is silent.
     pub(super) fn evict(&self, limit: u64, now: Instant) -> Option<Duration> {
         let mut silence = self.lock();
         let ((since, _), count) = silence.first()?;

@@ -2,12 +2,17 @@
 
 use super::declare::{FromValue, InParts};
 use super::reader::TableReader;
-use super::tables::{Admin, Config, pools};
+use super::tables::{Admin, Config, Metrics, pools};
 use super::validate::{self, WholeFile};
 
 /// Reads `[admin]` alone.
 pub(super) fn admin(root: &TableReader<'_>) -> Option<Admin> {
     root.required("admin", FromValue::read)
+}
+
+/// Reads `[metrics]` alone.
+pub(super) fn metrics(root: &TableReader<'_>) -> Option<Metrics> {
+    root.required("metrics", FromValue::read)
 }
 
 /// Reads the whole file. `None` when something needed was wrong, which was noted.

@@ -71,12 +71,26 @@ pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
 /// Reads `[admin]`, whatever else is wrong with the file: an operator whose file is broken must
 /// still reach the running process. `None` when there is none, or it cannot be read.
 pub fn admin_alone(text: &str, file: &Path) -> Option<Admin> {
+    table_alone(text, file, decode::admin)
+}
+
+/// Reads `[metrics]`, whatever else is wrong with the file, as [`admin_alone`] reads `[admin]`: a
+/// health check asks the running process.
+pub fn metrics_alone(text: &str, file: &Path) -> Option<Metrics> {
+    table_alone(text, file, decode::metrics)
+}
+
+fn table_alone<T>(
+    text: &str,
+    file: &Path,
+    read: impl FnOnce(&TableReader<'_>) -> Option<T>,
+) -> Option<T> {
     if text.len() > FILE_MAX {
         return None;
     }
     let (document, _) = DeTable::parse_recoverable(text);
     let source = SourceFile::new(text, file, Config::SPEC);
-    decode::admin(&TableReader::root(&source, document.get_ref()))
+    read(&TableReader::root(&source, document.get_ref()))
 }
 
 fn too_large() -> Problem {
@@ -144,6 +158,17 @@ mod testing {
 mod tests {
     use super::testing::*;
     use super::*;
+
+    // A health check called a process dead whose file had been broken meanwhile.
+    #[test]
+    fn an_endpoint_is_read_whatever_else_is_wrong() {
+        let endpoint =
+            |name: &str| format!("[global]\nworkers = \"x\"\n[{name}]\nbind = \"[::1]:9\"");
+        let (admin, metrics) = (endpoint("admin"), endpoint("metrics"));
+        let file = Path::new("balancer.toml");
+        assert!(metrics_alone(&metrics, file).is_some() && metrics_alone(&admin, file).is_none());
+        assert!(admin_alone(&admin, file).is_some() && admin_alone(&metrics, file).is_none());
+    }
 
     #[test]
     fn a_small_file_gets_its_defaults() {

@@ -29,8 +29,8 @@ pub(crate) trait OnAccept: Send + Sync {
     /// it goes another way.
     fn accepted(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession>;
 
-    /// Accepting pauses until [`RelayListener::resume`](super::RelayListener::resume): there is no
-    /// room, or the process is short of what the error says.
+    /// Accepting pauses until [`RelayListener::resume`](super::listener::RelayListener::resume):
+    /// there is no room, or the process is short of what the error says.
     fn paused(&self, why: Option<io::Error>);
 
     /// A connection was gone before it was accepted.

@@ -257,6 +257,8 @@ async fn what_a_filter_finds_is_ended_and_nothing_by_accident() {
         "{}",
         "{\"filter\": {}}",
         "{\"filter\": {\"pool\": \"nodes\"}, \"all\": true}",
+        // A name that is not known was left out where it had no value.
+        "{\"filter\": {\"pool\": \"nodes\", \"backnd\": null}}",
     ] {
         let answer = balancer.post("/api/v1/connections/close", body).await;
         assert_eq!(answer.status, 400, "{body}: {}", answer.body);

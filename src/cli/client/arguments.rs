@@ -113,7 +113,8 @@ pub(super) struct PaceArguments {
     /// End so many in a time, as in 100/s
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub(super) rate: Option<Rate>,
-    /// End the last one then, as in 10m; without --rate they are spread evenly over it
+    /// End the last one this long after --after, as in 10m; without --rate they are spread evenly
+    /// over it
     #[arg(long, value_name = "DURATION", value_parser = job_time)]
     pub(super) deadline: Option<Duration>,
     /// Let them end by themselves for so long before

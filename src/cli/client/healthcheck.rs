@@ -15,7 +15,7 @@ use crate::config;
 
 #[derive(Debug, Args)]
 pub(crate) struct HealthcheckArguments {
-    /// Ask whether it takes new connections, too: it does not once it is stopping
+    /// Ask whether it takes new connections, too: not while it is stopping or short of memory
     #[arg(long)]
     ready: bool,
     #[command(flatten)]
@@ -45,8 +45,11 @@ fn metrics(arguments: &AskArguments) -> Option<AdminTarget> {
         .config()
         .filter(|_| arguments.target.admin.is_none())?;
     let text = std::fs::read_to_string(&file).ok()?;
-    let config = config::parse(&text, &file).ok()?;
-    let metrics = config.metrics.filter(|_| config.admin.is_none())?;
+    // A fault elsewhere in the file is no word on the process: it serves by an earlier state of it.
+    if config::admin_alone(&text, &file).is_some() {
+        return None;
+    }
+    let metrics = config::metrics_alone(&text, &file)?;
     Some(AdminTarget {
         address: reachable(metrics.bind),
         name: None,

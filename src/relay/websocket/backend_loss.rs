@@ -1,4 +1,4 @@
-//! BackendLoss of a WebSocket's backend: the client's socket stays open where the client has whole
+//! Loss of a WebSocket's backend: the client's socket stays open where the client has whole
 //! messages, and the session is in a gap; see [`gap`](super::gap).
 
 use super::close_frame::CloseFrame;
