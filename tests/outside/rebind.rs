@@ -20,6 +20,17 @@ fn bound(bind: &str, protocol: &str, node: &Node) -> String {
     ) + &pool("nodes", "", &[backend("n1", node.address)])
 }
 
+/// A port that is free on every address, and that the kernel gives to nobody: one of those that it
+/// gives away may be taken on another address before it is widened to all.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(10_000..30_000);
+        if TcpListener::bind(("::", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Clients that connect one after the other until told to stop; none may be refused or reset.
 struct Clients {
     stop: watch::Sender<bool>,
@@ -70,7 +81,8 @@ async fn there_and_back(wide: &str, protocol: &'static str) {
         "tcp" => Node::echo("n1").await,
         _ => Node::web("n1").await,
     };
-    let balancer = Balancer::start(&bound("127.0.0.1:0", protocol, &node));
+    let narrow = format!("127.0.0.1:{}", free_port());
+    let balancer = Balancer::start(&bound(&narrow, protocol, &node));
     let address = balancer.address("main").await;
     let clients = Clients::start(address, protocol);
     for round in 0..THERE_AND_BACK {
@@ -106,7 +118,7 @@ async fn the_admin_endpoint_moves_on_its_port_and_each_question_is_answered() {
         let rest = bound("127.0.0.1:0", "tcp", &node);
         format!("{rest}[metrics]\nbind = \"{admin}\"\n")
     };
-    let balancer = Balancer::start(&config("127.0.0.1:0"));
+    let balancer = Balancer::start(&config(&format!("127.0.0.1:{}", free_port())));
     let metrics = balancer.address("metrics").await;
     let (stop, stopped) = watch::channel(false);
     let asking = tokio::spawn(async move {
@@ -131,7 +143,8 @@ async fn the_admin_endpoint_moves_on_its_port_and_each_question_is_answered() {
 #[tokio::test]
 async fn a_plan_tells_what_cannot_be_bound_and_shares_no_port_behind_it() {
     let node = Node::echo("n1").await;
-    let balancer = Balancer::start(&bound("127.0.0.1:0", "tcp", &node));
+    let narrow = format!("127.0.0.1:{}", free_port());
+    let balancer = Balancer::start(&bound(&narrow, "tcp", &node));
     let address = balancer.address("main").await;
     let plan = async |bind: &str| {
         let text = complete(&bound(bind, "tcp", &node));
