@@ -68,20 +68,17 @@ pub(crate) struct Incoming {
 /// The index of an interface that no machine has: they are counted from 1.
 const NO_INTERFACE: i32 = i32::MAX;
 
-/// Binds and listens. `[::]` takes IPv4 as well. A stale unix socket file is replaced; its rights
-/// are the umask's.
-///
-/// # Errors
-/// [`BindError`] names the address and the reason.
+/// Binds with the rights of the umask.
 #[cfg(test)]
 pub(crate) fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
     bind_with(address, backlog, &FileRights::default())
 }
 
-/// As [`bind`], with rights for a unix socket's file, which it has before a client can connect.
+/// Binds and listens. `[::]` takes IPv4 as well. A stale unix socket file is replaced; the new one
+/// has its rights before a client can connect.
 ///
 /// # Errors
-/// As [`bind`]; the rights cannot be given.
+/// [`BindError`] names the address and the reason, or the rights that cannot be given.
 pub(crate) fn bind_with(
     address: &Bind,
     backlog: u32,

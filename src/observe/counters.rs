@@ -13,7 +13,7 @@ use super::termination::{Cause, Phase, Side, Termination};
 
 counters! {
     /// Counters of one listener. The accept loop adds to `accepted`, the proxy to `refused` and
-    /// `untracked`, and [`super::ConnectionRecord`] to the others.
+    /// `untracked`, and `ConnectionRecord` to the others.
     pub struct ListenerCounters {
         pub name: Arc<str>,
         /// Journal of its access-log lines.
@@ -72,7 +72,7 @@ impl ListenerCounters {
 counters! {
     /// Counters of one backend, by pool and name; the live count is the backend's own. The pool
     /// adds to connections, failures, state changes and ejections, health to the checks, and
-    /// [`super::ConnectionRecord`] to the others.
+    /// `ConnectionRecord` to the others.
     pub(crate) struct BackendCounters {
         pub pool: Arc<str>,
         pub name: Arc<str>,

@@ -6,7 +6,7 @@
 //! module has the rest: framing, sequence numbers and nonces, alerts, key updates, limits.
 //!
 //! # How a leg drives it
-//! - **Adopting**: [`super::TlsStreamParts`] has the plaintext that came with the set-up (send it
+//! - **Adopting**: `TlsStreamParts` has the plaintext that came with the set-up (send it
 //!   on first) and the ciphertext not yet sent (write it first); then look at
 //!   [`TlsSession::status`], since the set-up may have read up to the end already.
 //! - **Reading**: `recv` into a ciphertext scratch, then [`TlsSession::open`] into a plaintext

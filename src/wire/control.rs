@@ -19,7 +19,7 @@ pub enum ControlReader {
     Backend([u8; 4]),
 }
 
-/// A Close frame; `reason` is cut at [`MAX_REASON_BYTES`], at the end of a character.
+/// A Close frame; `reason` is cut at `MAX_REASON_BYTES`, at the end of a character.
 pub fn close(code: u16, reason: &str, reader: ControlReader) -> Vec<u8> {
     let mut payload = code.to_be_bytes().to_vec();
     let end = reason.floor_char_boundary(MAX_REASON_BYTES);

@@ -142,7 +142,7 @@ impl TlsSession {
         self.partial.len() + self.handshake.len()
     }
 
-    /// Bytes of an incomplete record, at most [`MAX_RECORD_BYTES`].
+    /// Bytes of an incomplete record, at most [`super::MAX_RECORD_BYTES`].
     pub fn partial_bytes(&self) -> usize {
         self.partial.len()
     }
