@@ -17,7 +17,7 @@
 //! ```
 #![deny(unsafe_code)]
 #![cfg_attr(
-    test,
+    any(test, fuzzing),
     allow(
         clippy::expect_used,
         clippy::match_bool,

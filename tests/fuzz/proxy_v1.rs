@@ -53,18 +53,18 @@ fuzz_target!(|case: Case| {
     assert_eq!(whole, last);
     assert!(whole != HeaderProgress::NeedMore || bytes.len() < 107);
     if let Some(right) = right {
-        let HeaderProgress::ProxyHeader(ProxyHeader::Proxied(proxied), _) = &whole else {
+        let HeaderProgress::Header(ProxyHeader::Proxied(proxied), _) = &whole else {
             panic!("{right:?} is {whole:?}")
         };
         assert_eq!(proxied.addresses, right);
     }
-    if let HeaderProgress::ProxyHeader(header, length) = whole {
+    if let HeaderProgress::Header(header, length) = whole {
         assert!(length <= 107 && bytes[..length].ends_with(b"\r\n"));
         let again = match &header {
             ProxyHeader::Local => encode_v1(None),
             ProxyHeader::Proxied(proxied) => encode_v1(Some(proxied.addresses)),
         };
-        assert_eq!(read(&again), HeaderProgress::ProxyHeader(header, again.len()));
+        assert_eq!(read(&again), HeaderProgress::Header(header, again.len()));
     }
 });
 

@@ -60,11 +60,11 @@ fuzz_target!(|case: Case| {
     }
     assert_eq!(whole, last);
     assert!(whole != HeaderProgress::NeedMore || bytes.len() < MAX_HEADER_BYTES);
-    if let HeaderProgress::ProxyHeader(ProxyHeader::Proxied(proxied), length) = whole {
+    if let HeaderProgress::Header(ProxyHeader::Proxied(proxied), length) = whole {
         assert!(length <= MAX_HEADER_BYTES && bytes.starts_with(SIGNATURE));
         if proxied.addresses != Addresses::Unix {
             let again = encode_v2(Some(proxied.addresses), &proxied.details);
-            let expected = HeaderProgress::ProxyHeader(ProxyHeader::Proxied(proxied), again.len());
+            let expected = HeaderProgress::Header(ProxyHeader::Proxied(proxied), again.len());
             // With a checksum the largest do not fit any more.
             assert!(again.len() > MAX_HEADER_BYTES || read(&again) == expected);
         }
