@@ -563,6 +563,9 @@ async fn a_node_that_works_on_an_answer_is_not_told_close_before_it() {
             }
         };
         within("the session to be told to go", job).await;
+        // A job counts what it has told its worker, which reads a client before its orders. The
+        // worker's answer comes behind them.
+        assert_eq!(balancer.get("/api/v1/connections").await.status, 200);
         done.send(true).unwrap();
         // It is held, and the next node's.
         socket.send(Message::text("who")).await.unwrap();
