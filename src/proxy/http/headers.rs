@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::config::defaults::RESUME_HEADER;
 use crate::config::{self, ForwardedFields, Resume};
 use crate::pool::Backend;
+use crate::wire::http::is_deciding;
 use crate::wire::websocket::asks_for_websocket;
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -33,24 +34,6 @@ const HOP_BY_HOP: [&str; 10] = [
     "proxy-authorization",
     "proxy-authenticate",
 ];
-
-/// Fields that `Connection` cannot remove: framing, routing, and what a backend decides by who
-/// asks. A client behind a trusted proxy would else erase what that proxy has said (as in
-/// CVE-2022-31813).
-const END_TO_END: [&str; 9] = [
-    "content-length",
-    "host",
-    "forwarded",
-    "x-real-ip",
-    "x-request-id",
-    "cookie",
-    "set-cookie",
-    "authorization",
-    "origin",
-];
-
-/// Families of such fields.
-const END_TO_END_PREFIXES: [&str; 3] = ["sec-websocket-", "x-forwarded-", "x-client-cert-"];
 
 /// Origin of a request.
 #[derive(Debug, Clone, Copy)]
@@ -138,18 +121,14 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let items = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
     items
         .filter_map(|item| HeaderName::from_bytes(item.trim_ascii()).ok())
-        .filter(|name| !is_end_to_end(name.as_str()))
+        .filter(|name| !is_deciding(name.as_str().as_bytes()))
         .collect()
-}
-
-fn is_end_to_end(name: &str) -> bool {
-    END_TO_END.contains(&name) || END_TO_END_PREFIXES.iter().any(|one| name.starts_with(one))
 }
 
 /// Drops aliases of fields that decide something here, such as `Content_Length`.
 fn drop_aliases(headers: &mut HeaderMap) {
     drop_where(headers, |name, plain| {
-        plain != name && (HOP_BY_HOP.contains(&plain) || is_end_to_end(plain))
+        plain != name && (HOP_BY_HOP.contains(&plain) || is_deciding(plain.as_bytes()))
     });
 }
 

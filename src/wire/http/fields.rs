@@ -252,7 +252,8 @@ pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
     is_one_of(&HOP_BY_HOP, name)
 }
 
-fn is_deciding(name: &[u8]) -> bool {
+/// True for a field that `Connection` cannot remove.
+pub(crate) fn is_deciding(name: &[u8]) -> bool {
     let has_prefix = |prefix: &&str| {
         name.get(..prefix.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))

@@ -22,6 +22,7 @@ pub use body::BodyFraming;
 pub use chunked::{ChunkError, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 pub use edits::Edits;
 pub use event::Event;
+pub(crate) use fields::is_deciding;
 pub use fields::{ConnectionOptions, Fields, HttpVersion};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use head_writer::HeadWriter;
