@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::body::{ApiBody, read_json_of};
 use super::reply::{ApiError, Reply, json};
-use super::view::{PlanPartView, PlanTotalsView, PlanView};
-use crate::server::{PreviewPart, ReloadPreview, Server, Totals};
+use super::view::{PlanPartView, PlanView};
+use crate::server::{PreviewPart, ReloadPreview, Server};
 
 /// Limit of the body: the largest configuration, as a JSON text with every line end and quote
 /// escaped.
@@ -47,23 +47,8 @@ pub(super) async fn plan(
 }
 
 fn view(forecast: &ReloadPreview) -> PlanView {
-    let Totals {
-        changes,
-        adds,
-        removes,
-        kept,
-        closes,
-        left_behind,
-    } = forecast.totals;
     PlanView {
-        totals: PlanTotalsView {
-            changes,
-            adds,
-            removes,
-            kept,
-            closes,
-            left_behind,
-        },
+        totals: forecast.totals,
         needs_restart: forecast.needs_restart.clone(),
         refusals: forecast.refusals.clone(),
         parts: forecast.parts.iter().map(part).collect(),

@@ -29,7 +29,7 @@ mod watch;
 pub(crate) use control::jobs;
 pub(crate) use reload::condition::Condition;
 pub(crate) use reload::participant::{Commit, ReloadParticipant};
-pub(crate) use reload::plan::{PreviewPart, ReloadPreview, Totals};
+pub(crate) use reload::plan::{PlanTotals, PreviewPart, ReloadPreview};
 pub(crate) use reload::source::{ConfigSource, SourceError};
 pub(crate) use reload::verify::verify;
 pub(crate) use reload::warnings::{warn_of_binds, warn_of_files};

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::server::PlanTotals;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlanView {
-    pub totals: PlanTotalsView,
+    pub totals: PlanTotals,
     /// Keys that differ and are read at start only.
     pub needs_restart: Vec<String>,
     /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
@@ -12,20 +14,6 @@ pub(crate) struct PlanView {
     pub refusals: Vec<String>,
     /// In the order of the file, removed ones behind.
     pub parts: Vec<PlanPartView>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PlanTotalsView {
-    /// Parts that differ in any way.
-    pub changes: u64,
-    pub adds: u64,
-    pub removes: u64,
-    pub kept: u64,
-    /// Connections that the reload ends.
-    pub closes: u64,
-    /// Connections that go on at objects that are not in the file any more, over listeners and
-    /// backends.
-    pub left_behind: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

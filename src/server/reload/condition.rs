@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::plan::Totals;
+use super::plan::PlanTotals;
 use crate::config::Config;
 use crate::server::state::Server;
 
@@ -12,7 +12,7 @@ const ALLOWED: &str = "KEY OP NUMBER, as in \"removes=0\"; keys: changes, adds, 
      operators: =, !=, <, <=, >, >=";
 
 /// A key with its value in the totals.
-type ConditionKey = (&'static str, fn(&Totals) -> u64);
+type ConditionKey = (&'static str, fn(&PlanTotals) -> u64);
 
 /// An operator with its comparison.
 type ConditionOperator = (&'static str, fn(&u64, &u64) -> bool);
@@ -46,13 +46,13 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
-    fn holds(&self, totals: &Totals) -> bool {
+    fn holds(&self, totals: &PlanTotals) -> bool {
         let (_, compare) = OPERATORS[self.operator];
         compare(&self.value(totals), &self.number)
     }
 
     /// Value of the key in `totals`.
-    fn value(&self, totals: &Totals) -> u64 {
+    fn value(&self, totals: &PlanTotals) -> u64 {
         let (_, value) = KEYS[self.key];
         value(totals)
     }
@@ -112,8 +112,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn totals() -> Totals {
-        Totals {
+    fn totals() -> PlanTotals {
+        PlanTotals {
             changes: 6,
             adds: 1,
             removes: 2,

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::lines;
 use crate::config::{self, Action, Change, Config, Item};
 use crate::server::listeners;
@@ -21,7 +23,7 @@ pub(crate) struct ReloadPreview {
     pub needs_restart: Vec<String>,
     /// Addresses that cannot be bound now, each with its reason: such a reload would be refused.
     pub refusals: Vec<String>,
-    pub totals: Totals,
+    pub totals: PlanTotals,
 }
 
 /// A part of the configuration and the effect of the reload on it.
@@ -38,8 +40,8 @@ pub(crate) struct PreviewPart {
 }
 
 /// Sums over the parts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlanTotals {
     /// Parts that differ in any way.
     pub changes: u64,
     pub adds: u64,
@@ -77,7 +79,7 @@ impl Server {
         let parts: Vec<PreviewPart> = steps.into_iter().map(part).collect();
         let restart = config::diff(&old, new).into_iter();
         ReloadPreview {
-            totals: Totals::of(&parts),
+            totals: PlanTotals::of(&parts),
             parts,
             refusals: Vec::new(),
             needs_restart: restart
@@ -154,9 +156,9 @@ fn part(step: Change, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPar
     }
 }
 
-impl Totals {
-    fn of(parts: &[PreviewPart]) -> Totals {
-        let mut totals = Totals::default();
+impl PlanTotals {
+    fn of(parts: &[PreviewPart]) -> PlanTotals {
+        let mut totals = PlanTotals::default();
         for part in parts {
             let count = match part.step.action {
                 Action::Kept => &mut totals.kept,
