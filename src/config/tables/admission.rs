@@ -19,8 +19,9 @@ table! {
     /// `allow` and `deny` of a listener, a route or an endpoint.
     #[derive(Eq)]
     pub struct Access: Default {
-        /// Networks whose clients may connect, or use the route; none = everybody. Others are reset
-        /// before anything is read; a route answers 403, on a `tcp` listener by a reset.
+        /// Networks whose clients may connect, or use the route; none = everybody. A listener or
+        /// an endpoint resets others before anything is read. A route answers 403, or resets on a
+        /// `tcp` listener.
         allow: Vec<Trusted> = texts(NETWORKS), default(Vec::new()) by networks;
         /// Networks whose clients may not, whatever `allow` says.
         deny: Vec<Trusted> = texts(NETWORKS), default(Vec::new()) by networks;

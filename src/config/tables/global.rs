@@ -49,8 +49,8 @@ table! {
         ///
         /// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
         hard_stop_after: Duration = time(0, DAY), default(seconds(30));
-        /// Follow this file and those of TLS: reload when one changed and has been stable for a
-        /// second.
+        /// Follow this file, those of TLS and the sticky keys: take over what changed and has been
+        /// stable for a second.
         ///
         /// A file that was edited and not loaded is a surprise at the next start.
         watch: bool, default(true);

@@ -87,8 +87,9 @@ table! {
     /// How connections to backends are made.
     #[derive(Default, Eq)]
     pub struct Dial {
-        /// Addresses that connections to backends, and checks, come from, in turn; those of the
-        /// backend's family. Each is good for about 28,000 connections per backend.
+        /// Addresses that connections to backends, and checks, come from; those of the backend's
+        /// family. A connection begins at a random one and takes the next if that has no port left.
+        /// Each is good for about 28,000 connections per backend.
         source: SourceAddresses = texts("an IP address of this machine"),
             default(SourceAddresses::default()) by source_addresses;
         /// Options of the sockets.

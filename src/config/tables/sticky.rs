@@ -21,7 +21,8 @@ table! {
         cookie: String = text("a cookie's name: letters, digits and !#$%&'*+-.^_`|~"),
             default("evenkeel".to_owned()) by value_types::text(read_cookie);
         /// File of one to three keys, one in base64 per line, as `openssl rand -base64 32` makes
-        /// it. The first signs, all are honoured. Read at start and at reload.
+        /// it. The first signs, all are honoured. Followed while `global.watch` is on, and read at
+        /// every reload.
         key_file: PathBuf = text("the path of a file"), required;
         /// Lifetime of a cookie; it is renewed once half of it has passed.
         ///
