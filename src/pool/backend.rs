@@ -376,8 +376,27 @@ impl Backend {
 
     /// Ejects it for a while.
     pub(super) fn eject(&self, now: Instant, settings: &config::Outlier, why: &str) {
-        self.counters.ejections.fetch_add(1, Ordering::Relaxed);
+        self.eject_locked(&mut self.status(), now, settings, why);
+    }
+
+    /// Ejects it for a while if it is being probed; false if it is not.
+    pub(super) fn eject_probed(&self, now: Instant, settings: &config::Outlier, why: &str) -> bool {
         let mut status = self.status();
+        let is_probed = status.outlier.is_probed();
+        if is_probed {
+            self.eject_locked(&mut status, now, settings, why);
+        }
+        is_probed
+    }
+
+    fn eject_locked(
+        &self,
+        status: &mut BackendStatus,
+        now: Instant,
+        settings: &config::Outlier,
+        why: &str,
+    ) {
+        self.counters.ejections.fetch_add(1, Ordering::Relaxed);
         status.eject(now, settings, why);
         // The success of its probe must find an ejection to end.
         self.failing.store(true, Ordering::Relaxed);

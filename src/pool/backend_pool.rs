@@ -227,8 +227,17 @@ impl BackendOwner for Pool {
 
     fn eject(&self, backend: &Backend, now: Instant, why: &str) {
         let members = self.members();
-        if members.can_spare(backend) {
-            backend.eject(now, &Pool::settings(self).outlier, why);
+        let outlier = &Pool::settings(self).outlier;
+        // A probe's success does not wait for the members: whether it is probed is asked and acted
+        // upon in one step. A probed one is out already, so the pool does without it.
+        let is_ejected = backend.eject_probed(now, outlier, why) || {
+            let can_spare = members.can_spare(backend);
+            if can_spare {
+                backend.eject(now, outlier, why);
+            }
+            can_spare
+        };
+        if is_ejected {
             self.publish(members, now);
         }
     }

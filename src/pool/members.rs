@@ -83,11 +83,8 @@ impl Members {
     }
 
     /// Whether the pool can do without `backend` for a while: never more than half of it is
-    /// ejected, and never the last one that can be used. One whose probe failed is out already.
+    /// ejected, and never the last one that can be used.
     pub(super) fn can_spare(&self, backend: &Backend) -> bool {
-        if backend.status().outlier.is_probed() {
-            return true;
-        }
         let is_ejected = |other: &Backend| other.status().outlier.is_ejected();
         let ejected = self.present.iter().filter(|other| is_ejected(other));
         let ejected_then = ejected.count() + 1;
