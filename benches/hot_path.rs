@@ -1,13 +1,9 @@
 //! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a
 //! WebSocket whose frames are followed.
 
-#![allow(
+#![expect(
     clippy::expect_used,
-    clippy::match_bool,
     clippy::panic,
-    clippy::too_many_lines,
-    clippy::unwrap_used,
-    unreachable_pub,
     reason = "what cannot go on here may panic"
 )]
 

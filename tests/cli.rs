@@ -1,15 +1,7 @@
 //! The command line from outside: which command does what, and its exit code. 0 done, 1 bad configuration or a failure,
 //! 2 wrong usage.
 
-#![allow(
-    clippy::expect_used,
-    clippy::match_bool,
-    clippy::panic,
-    clippy::too_many_lines,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "a test fails by a panic, and says a whole story in one function"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

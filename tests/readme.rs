@@ -1,14 +1,6 @@
 //! Holds the configuration in the README and the docs against the code: an excerpt that somebody copies must be right.
 
-#![allow(
-    clippy::expect_used,
-    clippy::match_bool,
-    clippy::panic,
-    clippy::too_many_lines,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "a test fails by a panic, and says a whole story in one function"
-)]
+#![expect(clippy::expect_used, reason = "a test fails by a panic")]
 
 use std::path::{Path, PathBuf};
 

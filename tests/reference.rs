@@ -4,15 +4,7 @@
 //!
 //! `WRITE_REFERENCE=1 cargo test --test reference` writes the pages, the schema and the comments anew.
 
-#![allow(
-    clippy::expect_used,
-    clippy::match_bool,
-    clippy::panic,
-    clippy::too_many_lines,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "a test fails by a panic, and says a whole story in one function"
-)]
+#![expect(clippy::expect_used, reason = "a test fails by a panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -4,13 +4,10 @@
 //! load and answer as backends; they take turns, and what each turn cost becomes one table, one chart and one JSON file.
 //! docs/performance.md explains the method.
 #![deny(unsafe_code)]
-#![allow(
-    clippy::expect_used,
+#![expect(
     clippy::match_bool,
-    clippy::panic,
     clippy::too_many_arguments,
     clippy::too_many_lines,
-    clippy::unwrap_used,
     unreachable_pub,
     reason = "a measurement that cannot go on may panic; nobody else uses its items"
 )]

@@ -5,12 +5,10 @@
 //! them when, and charges the balancer with its own CPU time. As in `benches/compare` the balancer has one core for itself and
 //! the load another one; with `--shared` all of them run on all cores.
 
-#![allow(
+#![expect(
     clippy::expect_used,
     clippy::match_bool,
-    clippy::panic,
     clippy::too_many_lines,
-    clippy::unwrap_used,
     unreachable_pub,
     reason = "what cannot go on here may panic"
 )]

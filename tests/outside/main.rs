@@ -5,7 +5,7 @@
 //! Every other file is a list of behaviours. Nothing here sleeps to let something happen: tests wait for log events,
 //! for answers of the admin endpoint and for bytes.
 
-#![allow(
+#![expect(
     clippy::expect_used,
     clippy::match_bool,
     clippy::panic,
