@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The head of an answer and its two bytes `ok`.
     pub async fn ok(&mut self) -> String {
         let head = self.head().await;
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(status(&head), 200, "{head}");
         assert_eq!(self.exactly(2).await, b"ok");
         head
     }
@@ -253,6 +253,14 @@ pub async fn exchange(
         body: body.to_owned(),
         ending,
     }
+}
+
+/// The status of an answer in either version.
+pub fn status(head: &str) -> u16 {
+    let rest = head
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.get(1..5)?.trim_start().parse().ok());
+    rest.unwrap_or(0)
 }
 
 /// The values of a field of a head, in its order.
