@@ -6,16 +6,10 @@ use crate::clients::Ending;
 use crate::harness::Balancer;
 use crate::settings::simple;
 use crate::wires::{
-    GET, LAST_GET, ManualNode, OK, Then, Wire, answering, exchange, has_element, status, values,
+    GET, LAST_GET, OK, Then, Wire, answering, exchange, has_element, manual, status, values,
 };
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
-
-async fn manual(keys: &str) -> (ManualNode, Balancer) {
-    let node = ManualNode::new().await;
-    let balancer = Balancer::start(&simple("websocket", keys, &[&node.node]));
-    (node, balancer)
-}
 
 #[tokio::test]
 async fn interim_answers_pass_in_order_before_the_final_one() {

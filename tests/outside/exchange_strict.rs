@@ -5,7 +5,7 @@ use crate::certificates::{Certificate, client};
 use crate::clients::{Ending, tls};
 use crate::harness::{Balancer, Launch};
 use crate::settings::{backend, listener_with, pool, simple};
-use crate::wires::{GET, LAST_GET, ManualNode, OK, Then, Wire, exchange, values};
+use crate::wires::{GET, LAST_GET, ManualNode, OK, Then, Wire, exchange, has_element, values};
 
 /// Begins of answers that are none. What comes behind them must not pass either.
 const BAD: &[&str] = &[
@@ -92,6 +92,29 @@ async fn the_same_holds_on_a_connection_that_was_used_before() {
         client.exactly(length).await;
         backend.ended().await;
     }
+}
+
+/// The request behind it was discarded as the rest of its body.
+#[tokio::test]
+async fn a_refused_answer_takes_no_other_request_with_it() {
+    let mut node = ManualNode::new().await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node.node]));
+    let mut client = Wire::client(&balancer).await;
+    client.send([GET, LAST_GET].concat()).await;
+    let (mut backend, _) = node.asked_by(&mut client).await;
+    backend.send(BAD[0]).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+    let length = values(&head, "content-length")[0];
+    client.exactly(length.parse().expect("a length")).await;
+    if has_element(&head, "connection", "close") {
+        client.ended().await;
+        return;
+    }
+    let (mut other, _) = node.asked_by(&mut client).await;
+    other.send(OK).await;
+    client.ok().await;
+    assert_eq!(client.ended().await, Ending::Fin);
 }
 
 #[tokio::test]

@@ -51,6 +51,7 @@ mod exchange_limits;
 mod exchange_memory;
 mod exchange_reuse;
 mod exchange_smuggling;
+mod exchange_stale;
 mod exchange_strict;
 mod exchange_times;
 mod failover;

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use crate::clients::{Ending, connect};
 use crate::harness::{Balancer, within};
 use crate::nodes::{Node, Request, read_request};
+use crate::settings::simple;
 
 pub const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 /// A request behind which the connection ends.
@@ -184,6 +185,24 @@ impl ManualNode {
         let head = wire.asked_by(client).await;
         (wire, head)
     }
+}
+
+/// A manual node and a balancer before it, whose pool has these keys.
+pub async fn manual(keys: &str) -> (ManualNode, Balancer) {
+    let node = ManualNode::new().await;
+    let balancer = Balancer::start(&simple("websocket", keys, &[&node.node]));
+    (node, balancer)
+}
+
+/// A GET on a new connection of the node, answered. Both ends stay, and the node's is idle.
+pub async fn primed(balancer: &Balancer, node: &mut ManualNode) -> (Wire, Wire) {
+    let mut client = Wire::client(balancer).await;
+    client.send(GET).await;
+    let (mut idle, head) = node.asked_by(&mut client).await;
+    assert!(!has_element(&head, "connection", "close"), "{head}");
+    idle.send(OK).await;
+    client.ok().await;
+    (client, idle)
 }
 
 /// A node that answers each request, once its body of a known length has come, and keeps its connections.
