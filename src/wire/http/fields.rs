@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
-use super::scan::{HeadError, MAX_FIELDS};
+use super::scan::HeadError;
+use crate::base::head_limits::MAX_FIELDS;
 
 /// A part of a head.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

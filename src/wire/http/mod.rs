@@ -32,17 +32,18 @@ pub use response::{
     Asked, MAX_INTERIM_RESPONSES, ParsedResponse, ResponseError, ResponseFraming, ResponseHead,
     ResponseReader,
 };
-pub use scan::{HeadError, HeadLimits, MAX_FIELDS};
+pub use scan::HeadError;
 pub use write::{
     BodyTransfer, CHUNK_END, ClientHop, ForwardedResponse, LAST_CHUNK, NextHop, chunk_start,
     write_interim, write_request, write_response,
 };
 
+pub use crate::base::head_limits::{HeadLimits, MAX_FIELDS};
 use chunked::ChunkedBody;
 use head::{BodyLength, RequestFraming};
 
 /// Longest request head, from request line to empty line.
-pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub const MAX_HEAD_BYTES: usize = HeadLimits::REQUEST.max_bytes;
 
 /// Phase of the client's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use super::fields::{
 };
 use super::head::{BodyLength, body_length, names_other_version};
 use super::host::{Host, parse_host};
-use super::scan::{HeadLimits, HeadScanner};
+use super::scan::HeadScanner;
+use crate::base::head_limits::HeadLimits;
 
 /// Reads the requests of one client, strictly. Pure: it keeps no bytes, the caller's buffer does.
 #[derive(Debug)]
