@@ -88,6 +88,14 @@ impl MaybeTlsStream {
         matches!(self, Self::Tls(_))
     }
 
+    /// Ciphertext that was written and has not left for the socket.
+    pub(crate) fn held_output(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(stream) => stream.held_output(),
+        }
+    }
+
     fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream as &mut dyn Io),

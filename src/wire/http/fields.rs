@@ -3,6 +3,7 @@
 
 use std::mem::MaybeUninit;
 
+use ::http::{HeaderMap, HeaderValue};
 use httparse::Header;
 
 use super::scan::HeadError;
@@ -114,7 +115,7 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Names and values; a value is without the white space around it.
-    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         let head = self.head;
         self.places
             .iter()
@@ -130,7 +131,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The values of all fields of that name, in any case.
-    pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn values(self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.iter()
             .filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
@@ -158,6 +159,24 @@ impl<'a> Fields<'a> {
     pub fn has_token(self, name: &str, token: &str) -> bool {
         self.list(name)
             .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+    }
+}
+
+/// Fields that are looked up by name, whoever has read them.
+pub trait FieldLookup {
+    /// The values of all fields of that name, in any case and without the white space around them.
+    fn all_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl FieldLookup for Fields<'_> {
+    fn all_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.values(name)
+    }
+}
+
+impl FieldLookup for HeaderMap {
+    fn all_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 }
 
@@ -254,7 +273,7 @@ pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
 }
 
 /// True for a field that `Connection` cannot remove.
-pub(crate) fn is_deciding(name: &[u8]) -> bool {
+fn is_deciding(name: &[u8]) -> bool {
     let has_prefix = |prefix: &&str| {
         name.get(..prefix.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))

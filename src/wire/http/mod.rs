@@ -16,16 +16,18 @@ mod host;
 mod request;
 mod response;
 mod scan;
+#[cfg(test)]
+pub(crate) mod testing;
 mod write;
 
 pub use body::BodyFraming;
 pub use chunked::{ChunkError, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 pub use edits::Edits;
 pub use event::Event;
-pub(crate) use fields::is_deciding;
-pub use fields::{ConnectionOptions, Fields, HttpVersion};
+pub use fields::{ConnectionOptions, FieldLookup, Fields, HttpVersion};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use head_writer::HeadWriter;
+pub(crate) use head_writer::title_case;
 pub use host::{Host, parse_host};
 pub use request::{ParsedRequest, RequestHead, RequestReader};
 pub use response::{
@@ -323,7 +325,7 @@ pub fn is_token_byte(byte: u8) -> bool {
 }
 
 /// A byte of a field value (RFC 9110 section 5.5): visible, space, tab, or above ASCII.
-fn is_value_byte(byte: u8) -> bool {
+pub(crate) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
 

@@ -305,6 +305,33 @@ impl<'a> RequestHead<'a> {
         self.parsed.path_and_query.get(self.head)
     }
 
+    /// Path of the target; `/` where an absolute form has none.
+    pub fn path(self) -> &'a [u8] {
+        let target = self.path_and_query();
+        let end = target.iter().position(|&byte| byte == b'?');
+        match target.get(..end.unwrap_or(target.len())) {
+            None | Some([]) => b"/",
+            Some(path) => path,
+        }
+    }
+
+    /// Query of the target, without its question mark.
+    pub fn query(self) -> Option<&'a [u8]> {
+        let target = self.path_and_query();
+        let mark = target.iter().position(|&byte| byte == b'?')?;
+        target.get(mark + 1..)
+    }
+
+    /// As [`RequestHead::method`]: checked ASCII.
+    pub fn method_str(self) -> &'a str {
+        str::from_utf8(self.method()).unwrap_or_default()
+    }
+
+    /// As [`RequestHead::path`]: checked ASCII.
+    pub fn path_str(self) -> &'a str {
+        str::from_utf8(self.path()).unwrap_or_default()
+    }
+
     pub fn fields(self) -> Fields<'a> {
         self.parsed.fields.view(self.head)
     }
