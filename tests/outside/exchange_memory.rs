@@ -1,5 +1,7 @@
 //! Memory of exchanges whose peers take nothing: it is counted, it stays within the budget, and others are served.
 
+use std::time::Duration;
+
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -62,11 +64,13 @@ async fn buffered(balancer: &Balancer) -> usize {
     balancer.metric(&["evenkeel_buffered_bytes"]).await as usize
 }
 
-/// Connects with a small receive buffer, so that the kernel takes little for a client that reads nothing.
+/// Connects with a small receive buffer, so that the kernel takes little for a client that reads nothing. It leaves by a
+/// RST: a FIN would wait behind bytes that nobody takes.
 async fn small(balancer: &Balancer, listener: &str) -> TcpStream {
     let address = balancer.address(listener).await;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+    socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     let connected = tokio::task::spawn_blocking(move || {
         socket.connect(&address.into()).expect("connect");
         socket.set_nonblocking(true).expect("O_NONBLOCK");
@@ -176,6 +180,7 @@ async fn uploads_that_a_node_does_not_take_stay_within_the_budget() {
     node.reached(STALLED).await;
     stays_within(&balancer, PLAIN_BYTES).await;
     stalled.shutdown().await;
+    node.kill().await;
     is_given_back(&balancer).await;
 }
 
