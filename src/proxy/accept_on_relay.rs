@@ -126,6 +126,8 @@ impl ListenerFront {
         match shared.admit(&listener, peer, &setup) {
             Ok(Some(permit)) => {
                 let client = shared.client(listener, peer, setup);
+                // One that is evicted here ends in the set-up plane, when it leaves for it.
+                client.fall_silent();
                 Accepted::SetUp(socket, Box::new(RelaySetUp::new(client, permit)))
             }
             // A listener with a PROXY header is not the relay's.

@@ -327,9 +327,6 @@ async fn go_on(state: SetUpState, left: LeftSetUp, permit: ConnectionPermit) {
     } = left;
     let (http, begin, taken) = match state {
         SetUpState::Head(client, record, _) => {
-            if read.is_empty() {
-                client.fall_silent();
-            }
             let http = Arc::new(HttpConnection::plain(*client, *record));
             (http, Begin::Requests, 0)
         }
