@@ -99,11 +99,6 @@ impl SetupPermit {
         }
     }
 
-    /// Whether the connection had to make room.
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.evict.is_cancelled() && self.in_setup.load(Ordering::Relaxed)
-    }
-
     fn silent(&self) -> MutexGuard<'_, Option<SilentId>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,7 @@ pub(crate) mod close_code;
 pub(crate) mod debounce;
 pub(crate) mod expiring_set;
 pub(crate) mod fair_queue;
+pub(crate) mod head_limits;
 pub(crate) mod log_throttle;
 pub(crate) mod names;
 pub(crate) mod path;

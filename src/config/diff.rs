@@ -497,6 +497,19 @@ bind = "127.0.0.1:9900"
         ),
         (
             "\"tcp\"\npool = \"p\"\n[pool.p]",
+            "\"websocket\"\nmax_header_size = \"9KiB\"\nmax_headers = 9\npool = \"p\"\n[pool.p]\nhttp_reuse_timeout = \"9s\"\nmax_idle_connections = 9\nsend_timeout = \"9s\"\nmin_body_rate = 9\nmax_header_size = \"9KiB\"\nmax_headers = 9",
+            &[
+                "listener l: changed protocol, max_header_size, max_headers",
+                "pool p: changed http_reuse_timeout, max_idle_connections, send_timeout, min_body_rate, max_header_size, max_headers",
+            ],
+        ),
+        (
+            "\"tcp\"\npool = \"p\"\n[pool.p]",
+            "\"websocket\"\npool = \"p\"\n[pool.p]\nhttp_reuse = \"never\"",
+            &["listener l: changed protocol", "pool p: changed http_reuse"],
+        ),
+        (
+            "\"tcp\"\npool = \"p\"\n[pool.p]",
             "\"websocket\"\npool = \"p\"\n[pool.p]\nsticky = { key_file = \"k\" }\nretry_after = { max = \"9s\" }",
             &[
                 "listener l: changed protocol",

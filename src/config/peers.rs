@@ -119,6 +119,16 @@ const KEYS: Words = &[
         "it is `keep_alive_timeout` here",
     ),
     (
+        "listener",
+        "large_client_header_buffers client_header_buffer_size max_request_headers_kb",
+        "it is `max_header_size` here",
+    ),
+    (
+        "listener pool",
+        "client_body_timeout",
+        "it is `body_timeout` of the pool here",
+    ),
+    (
         "pool",
         "server servers node nodes member members endpoint endpoints target targets upstream upstreams backends address addresses",
         "it is `backend = [{ address = \"10.0.0.1:80\" }]` here",
@@ -184,6 +194,18 @@ const KEYS: Words = &[
         "timeout_server timeout_client timeout_tunnel proxy_timeout proxy_read_timeout",
         "it is `idle_timeout` here",
     ),
+    (
+        "pool",
+        "keepalive pool_max_conn max_idle_conns max_idle_conns_per_host",
+        "it is `max_idle_connections` here",
+    ),
+    (
+        "pool",
+        "keepalive_timeout pool_purge_delay idle_conn_timeout",
+        "it is `http_reuse_timeout` here",
+    ),
+    ("pool", "proxy_send_timeout", "it is `send_timeout` here"),
+    ("pool", "proxy_buffer_size", "it is `max_header_size` here"),
     ("pool", "timeout_queue", "it is `queue_timeout` here"),
     ("pool", "maxqueue queue_length", "it is `max_queue` here"),
     (
@@ -270,6 +292,7 @@ const VALUES: Words = &[
         "unlimited infinite none",
         "write 0: no limit of its own",
     ),
+    ("http_reuse", "aggressive always", "write \"safe\""),
     ("send_proxy", "1", "write \"v1\""),
     ("send_proxy", "2", "write \"v2\""),
 ];

@@ -48,7 +48,7 @@ macro_rules! words {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AdminRole, LogLevel, OnDown, Protocol, RedisRole, TlsVersion};
+    use crate::config::{AdminRole, HttpReuse, LogLevel, OnDown, Protocol, RedisRole, TlsVersion};
 
     fn each_word_finds_its_member<T: Word + std::fmt::Debug>() {
         for (word, member) in T::WORDS {
@@ -65,5 +65,6 @@ mod tests {
         each_word_finds_its_member::<TlsVersion>();
         each_word_finds_its_member::<RedisRole>();
         each_word_finds_its_member::<AdminRole>();
+        each_word_finds_its_member::<HttpReuse>();
     }
 }

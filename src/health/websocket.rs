@@ -68,7 +68,7 @@ async fn open_websocket(
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
         }
-        websocket::check_response(answer.status(), answer.headers(), &offer)
+        websocket::check_response(answer.status().as_u16(), answer.headers(), &offer)
             .map_err(|error| format!("websocket: {error}"))?;
         let upgraded = hyper::upgrade::on(&mut answer).await;
         upgraded.map(Some).map_err(|error| describe(&error))
@@ -99,7 +99,7 @@ fn handshake(
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, websocket::VERSION)
-        .header(SEC_WEBSOCKET_KEY, &offer.key);
+        .header(SEC_WEBSOCKET_KEY, &offer.key[..]);
     for protocol in &offer.protocols {
         builder = builder.header(SEC_WEBSOCKET_PROTOCOL, protocol);
     }

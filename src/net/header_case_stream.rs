@@ -44,10 +44,6 @@ impl<S> HeaderCaseStream<S> {
             head: BufferedHead::Unwritten { declared, own },
         }
     }
-
-    pub(crate) fn into_inner(self) -> S {
-        self.stream
-    }
 }
 
 impl BufferedHead {

@@ -86,6 +86,8 @@ counters! {
         connect_failures = Metric::counter("backend_connect_failures"),
         /// HTTP requests answered
         requests = Metric::counter("backend_requests"),
+        /// HTTP requests that went on a connection that had served before
+        reused = Metric::counter("backend_reused_connections"),
         /// From clients
         bytes_from_client = Metric::counter("backend_from_client").bytes(),
         /// From the backend

@@ -206,6 +206,15 @@ impl ConnectionRecord {
         self.connect_time = u32::try_from(after.as_micros()).unwrap_or(UNKNOWN_TIME);
     }
 
+    /// Notes that the backend's connection has served before, with its TLS version.
+    pub(crate) fn reused(&mut self, version: Option<TlsVersion>) {
+        self.connect_time = 0;
+        self.encrypted(version);
+        if let Some(assigned) = &self.assigned {
+            assigned.reused.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Sets the TLS version of the backend's leg; `None`: it is plain.
     pub(crate) fn encrypted(&mut self, version: Option<TlsVersion>) {
         self.tls = version;

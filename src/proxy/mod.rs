@@ -121,9 +121,9 @@ async fn serve_http(
     permit: ConnectionPermit,
     record: ConnectionRecord,
 ) {
-    let (client, stream) = HttpConnection::new(client, identified, record);
-    match http::serve(stream, &client).await {
-        HttpEnd::Upgraded(upgraded) => upgraded.adopt(&client.connection, permit),
-        HttpEnd::Closed(ended) => client.finish(ended),
+    let (http, stream) = HttpConnection::new(client, identified, record);
+    match http::serve(stream, &http).await {
+        HttpEnd::Upgraded(upgraded) => upgraded.adopt(&http.connection, permit),
+        HttpEnd::Closed(closed) => http.finish(closed),
     }
 }

@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::handshake_limiter::HandshakeLimiter;
+use super::connect::idle::IdleConnections;
 use super::http::hard_stop::HardStop;
 use crate::admission::Limits;
 use crate::observe::Journal;
@@ -22,6 +23,8 @@ pub(crate) struct Proxy {
     /// Cancelled when the server stops: a connection that only waits for its next request then
     /// ends.
     pub stopping: CancellationToken,
+    /// Connections to backends that wait for another HTTP request.
+    pub idle: Arc<IdleConnections>,
     /// Moments at which the remaining HTTP exchanges end; planned before `stopping` is cancelled.
     pub hard_stop: HardStop,
 }
@@ -37,6 +40,7 @@ impl Proxy {
             handshakes: HandshakeLimiter::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
+            idle: Arc::default(),
             hard_stop: HardStop::default(),
         })
     }

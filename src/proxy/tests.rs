@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use ::http::{HeaderMap, HeaderValue, Uri};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -20,6 +19,7 @@ use crate::config::{self, Bind};
 use crate::net::{Peer, bind, options};
 use crate::observe::{Journal, ListenerCounters};
 use crate::pool::Pool;
+use crate::wire::http::testing::SampleAnswer;
 
 /// A caller of `connect`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,22 +121,12 @@ impl Caller {
 
 /// Finds a backend for a WebSocket session that has lost its own.
 async fn migrates(proxy: &Arc<Proxy>, pool: &Arc<Pool>) -> bool {
-    let mut sent = HeaderMap::new();
-    for (name, value) in [
-        ("host", "a.example"),
-        ("upgrade", "websocket"),
-        ("connection", "Upgrade"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ] {
-        sent.insert(name, HeaderValue::from_static(value));
-    }
-    let target = Uri::from_static("/x");
+    let answer = SampleAnswer::new(101, &[]);
     let migrator = PoolMigrator {
         proxy: Arc::clone(proxy),
         pool: Arc::downgrade(pool),
         client: Peer::Unix,
-        handshake: ResumeHandshake::of(&target, &sent, &HeaderMap::new()).unwrap(),
+        handshake: ResumeHandshake::of(upgrade().as_bytes(), answer.fields()).unwrap(),
         header: "evenkeel-resume".into(),
         upgrade_timeout: 10_000,
         id: 1,
@@ -144,7 +134,7 @@ async fn migrates(proxy: &Arc<Proxy>, pool: &Arc<Pool>) -> bool {
         count: AtomicU32::new(0),
         short: AtomicU8::new(0),
     };
-    let note = HeaderValue::from_static("count=1");
+    let note = "count=1".to_owned();
     let mut search = NewBackendSearch::new(Arc::new(migrator), note, None);
     within(search.run()).await.is_some()
 }

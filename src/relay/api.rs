@@ -47,6 +47,7 @@ impl Relay {
             inboxes: ready.iter().map(|one| Arc::clone(&one.inbox)).collect(),
             live: AtomicU64::new(0),
             max_held: Arc::new(AtomicUsize::new(max_held / count)),
+            set_up_held: Arc::default(),
             pipes: pipe::pipes_per_worker(fds::limit(), count),
         });
         let relay = Arc::new(Self {
@@ -78,10 +79,28 @@ impl Relay {
         self.workers.live.load(Ordering::Relaxed)
     }
 
-    /// Bytes that sessions hold for peers that do not take them.
+    /// Bytes that sessions, and connections in set-up, hold for peers that do not take them.
     pub(crate) fn held_bytes(&self) -> u64 {
         let held = |inbox: &Arc<Inbox>| inbox.held_bytes.load(Ordering::Relaxed) as u64;
-        self.workers.inboxes.iter().map(held).sum()
+        let sessions: u64 = self.workers.inboxes.iter().map(held).sum();
+        sessions + self.workers.set_up_held.load(Ordering::Relaxed) as u64
+    }
+
+    /// Accounts for a connection in set-up that held `before` and holds `now`.
+    pub(crate) fn charge_set_up(&self, before: usize, now: usize) {
+        let held = &self.workers.set_up_held;
+        if now >= before {
+            held.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            held.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all that is held is below its bound.
+    pub(crate) fn has_room(&self) -> bool {
+        let workers = self.workers.inboxes.len() as u64;
+        let share = self.workers.max_held.load(Ordering::Relaxed) as u64;
+        self.held_bytes() < share.saturating_mul(workers)
     }
 
     /// Ends every session at once and joins the threads.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::clock::Tick;
 use super::pipe::Pipes;
+use super::workers::Workers;
 use crate::tls::record::TlsSession;
 
 /// Large enough that bulk costs few system calls, small enough to stay in the second-level cache.
@@ -27,15 +28,17 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(max_held: Arc<AtomicUsize>, pipes: usize, now: Tick) -> Self {
+    pub(super) fn new(workers: &Workers, now: Tick) -> Self {
         Self {
             plain: vec![0; LENGTH].into_boxed_slice(),
             cipher: vec![0; LENGTH / 2].into_boxed_slice(),
             sealed: vec![0; TlsSession::sealed_bound(LENGTH)].into_boxed_slice(),
-            pipes: Pipes::new(pipes),
+            pipes: Pipes::new(workers.pipes),
             held: BufferBudget {
                 bytes: 0,
-                max: max_held,
+                max: Arc::clone(&workers.max_held),
+                set_up_held: Arc::clone(&workers.set_up_held),
+                workers: workers.inboxes.len().max(1),
             },
             now,
         }
@@ -48,6 +51,9 @@ pub(super) struct BufferBudget {
     bytes: usize,
     /// The bound of each worker.
     max: Arc<AtomicUsize>,
+    /// Bytes held in set-up, of which each worker takes its share.
+    set_up_held: Arc<AtomicUsize>,
+    workers: usize,
 }
 
 impl BufferBudget {
@@ -58,7 +64,9 @@ impl BufferBudget {
 
     /// Bytes that may still be held.
     pub(super) fn room(&self) -> usize {
-        self.max.load(Ordering::Relaxed).saturating_sub(self.bytes)
+        let elsewhere = self.set_up_held.load(Ordering::Relaxed) / self.workers;
+        let max = self.max.load(Ordering::Relaxed);
+        max.saturating_sub(self.bytes).saturating_sub(elsewhere)
     }
 
     pub(super) fn bytes(&self) -> usize {

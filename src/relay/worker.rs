@@ -55,12 +55,11 @@ impl ReadyWorker {
     ) -> io::Result<std::thread::JoinHandle<()>> {
         let origin = Instant::now();
         let clock = Clock::new(origin);
-        let max_held = Arc::clone(&workers.max_held);
         let worker = Worker {
             poll: self.poll,
             inbox: self.inbox,
             table: SessionTable::default(),
-            scratch: Scratch::new(max_held, workers.pipes, clock.tick(origin)),
+            scratch: Scratch::new(&workers, clock.tick(origin)),
             workers,
             clock,
             listeners: Vec::new(),

@@ -12,6 +12,8 @@ pub(super) struct Workers {
     pub live: AtomicU64,
     /// Bytes that the sessions of one worker may hold.
     pub max_held: Arc<AtomicUsize>,
+    /// Bytes that connections in set-up hold, which count for the same bound.
+    pub set_up_held: Arc<AtomicUsize>,
     /// Pipes of each worker.
     pub pipes: usize,
 }

@@ -50,6 +50,7 @@ impl Server {
             handshakes: HandshakeLimiter::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
+            idle: Arc::default(),
             hard_stop: HardStop::default(),
         });
         Ok(Arc::new(Server {

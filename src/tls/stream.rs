@@ -184,6 +184,11 @@ impl<IO> TlsStream<IO> {
         self.negotiated.identity.take()
     }
 
+    /// Ciphertext that waits for the socket.
+    pub fn held_output(&self) -> usize {
+        self.output.rest().len()
+    }
+
     pub fn get_ref(&self) -> &IO {
         &self.io
     }
@@ -322,7 +327,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
             ready!(this.poll_drain(cx))?;
         }
         let mut taken = 0;
-        for slice in slices {
+        // An empty one would become a record without data.
+        for slice in slices.iter().filter(|slice| !slice.is_empty()) {
             let sealed = this.seal(slice)?;
             taken += sealed;
             if sealed < slice.len() || this.output.rest().len() > MAX_OUTPUT_BYTES {

@@ -2,6 +2,7 @@
 //! some servers, in PHP above all, compare them byte by byte.
 
 /// Fields that describe the client to a backend, or that every hop rewrites.
+#[cfg(test)]
 pub(crate) const HOP_HEADERS: &[&str] = &[
     "Connection",
     "Forwarded",

@@ -191,6 +191,10 @@ async fn read_body(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
 ) -> Option<Vec<u8>> {
+    if request.header("expect").is_some() {
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        stream.write_all(go_on).await.ok()?;
+    }
     if request.header("transfer-encoding").is_some() {
         let mut body = Vec::new();
         loop {

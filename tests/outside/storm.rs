@@ -456,7 +456,7 @@ async fn bytes_that_are_no_hello_need_no_turn() {
     greeted_at(1, address, client(&[&certificate])).await;
     let mut stream = from(1, address).await;
     stream
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .write_all(b"SSH-2.0-OpenSSH_9.2\r\n")
         .await
         .expect("write");
     let (bytes, _) = read_to_ending(&mut stream).await;

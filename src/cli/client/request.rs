@@ -247,6 +247,12 @@ fn unanswered(target: &AdminTarget, seen: &FirstBytes, reason: &str) -> CommandE
     })
 }
 
+/// Whether a server tells a client without TLS that it needs some, as ours, nginx and Go's do.
+fn says_tls(status: StatusCode, body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    status == StatusCode::BAD_REQUEST && ["TLS", "HTTPS"].iter().any(|word| text.contains(word))
+}
+
 fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
     let CallReply {
         status,
@@ -261,9 +267,12 @@ fn refused(target: &AdminTarget, answer: &CallReply) -> CommandError {
     else {
         let server = headers.get(SERVER).map(|name| name.as_bytes());
         let server = server.map_or(String::new(), |name| format!(" ({})", name.escape_ascii()));
-        return CommandError::Other(format!(
-            "no admin endpoint at {target}: it answered {status}{server}, which is no admin endpoint's answer"
-        ));
+        let what = if says_tls(*status, body) {
+            "it speaks TLS; use https://".to_owned()
+        } else {
+            format!("it answered {status}{server}, which is no admin endpoint's answer")
+        };
+        return CommandError::Other(format!("no admin endpoint at {target}: {what}"));
     };
     let hint = match *status {
         StatusCode::UNAUTHORIZED => "; give --token-file",

@@ -5,12 +5,14 @@ use std::time::Duration;
 use super::admission::{
     Admission, NETWORKS, Trusted, networks, refuse_other_clients, refuse_others,
 };
+use super::http::{HEADER_SIZE, HEADERS};
 use super::listener_tls::{self, ListenerTls};
 use super::long_life::FrameLimits;
 use super::route::{self, Route};
 use super::socket::{TCP_KEYS, TcpOptions, whole_seconds};
 use super::socket_file::{FileRights, file_rights};
 use super::tag::Tag;
+use crate::base::head_limits::HeadLimits;
 use crate::config::address::Bind;
 use crate::config::declare::Parts;
 use crate::config::error::ErrorKind;
@@ -90,6 +92,16 @@ table! {
         /// Longer than the polling interval of Socket.IO (25 s), as nginx (75 s) and HAProxy users
         /// set it.
         keep_alive_timeout: Duration = time(100, DAY), default(seconds(60));
+        /// Longest head of a request, from its request line to the empty line; a longer one is a
+        /// 431; `websocket` only.
+        ///
+        /// As Node's `--max-http-header-size`: cookies and the tokens of single sign-on are long. A
+        /// head is held here until it is whole.
+        max_header_size: usize = HEADER_SIZE, default(HeadLimits::REQUEST.max_bytes);
+        /// Most header fields of a request; one with more is a 431; `websocket` only.
+        ///
+        /// As Apache's `LimitRequestFields`; browsers send 10 to 30.
+        max_headers: usize = HEADERS, default(HeadLimits::REQUEST.max_fields);
         /// Follow where the frames of a WebSocket begin and end; `websocket` only. Payload is not
         /// looked at.
         ///
@@ -162,8 +174,18 @@ words! {
     }
 }
 
+impl Listener {
+    /// Limits of a request's head.
+    pub fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            max_bytes: self.max_header_size,
+            max_fields: self.max_headers,
+        }
+    }
+}
+
 /// Keys that mean something to HTTP only.
-const WEBSOCKET_ONLY: [&str; 10] = [
+const WEBSOCKET_ONLY: [&str; 12] = [
     "request_id",
     "forwarded",
     "client_ip_from",
@@ -172,6 +194,8 @@ const WEBSOCKET_ONLY: [&str; 10] = [
     "tag_hash",
     "upgrade_timeout",
     "keep_alive_timeout",
+    "max_header_size",
+    "max_headers",
     "follow_frames",
     "frames",
 ];
@@ -376,6 +400,16 @@ mod tests {
                 ErrorKind::Conflict,
             ),
             (
+                tcp("max_header_size = \"16KiB\""),
+                "listener[0].max_header_size",
+                ErrorKind::Conflict,
+            ),
+            (
+                tcp("max_headers = 100"),
+                "listener[0].max_headers",
+                ErrorKind::Conflict,
+            ),
+            (
                 tcp("client_ip_from = \"peer\""),
                 "listener[0].client_ip_from",
                 ErrorKind::Conflict,
@@ -401,6 +435,29 @@ mod tests {
                 ErrorKind::Value,
             ),
         ]);
+    }
+
+    #[test]
+    fn the_head_of_a_request_is_bounded() {
+        let web = |keys: &str| listener(&format!("protocol = \"websocket\"\npool = \"p\"\n{keys}"));
+        let limits = |keys: &str| right(&web(keys)).listeners[0].head_limits();
+        assert_eq!(limits(""), HeadLimits::REQUEST);
+        let most = limits("max_header_size = \"256KiB\"\nmax_headers = 1000");
+        assert_eq!((most.max_bytes, most.max_fields), (256 << 10, 1000));
+        let least = limits("max_header_size = \"1KiB\"\nmax_headers = 1");
+        assert_eq!((least.max_bytes, least.max_fields), (1 << 10, 1));
+        for (key, wrong) in [
+            ("max_header_size", "\"1023B\""),
+            ("max_header_size", "\"257KiB\""),
+            ("max_headers", "0"),
+            ("max_headers", "1001"),
+        ] {
+            each_refused([(
+                web(&format!("{key} = {wrong}")),
+                &*format!("listener[0].{key}"),
+                ErrorKind::Value,
+            )]);
+        }
     }
 
     #[test]

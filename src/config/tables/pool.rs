@@ -13,6 +13,7 @@ use super::check::Check;
 use super::check_rules;
 use super::discover::Discover;
 use super::failover::{self, Failover, WhenAllDown};
+use super::http::{self, Http};
 use super::long_life::{Activity, Drain, Ping};
 use super::outlier::Outlier;
 use super::rebalance::{self, Rebalance};
@@ -76,11 +77,14 @@ table! {
         /// Above the long polls of the field: SignalR's take 90 to 120 s, Socket.IO's 25 s and a
         /// pong of 20 s.
         response_timeout: Duration = time(100, DAY), default(seconds(180));
-        /// Time without a byte of the body of an HTTP request, which then is a 408.
+        /// Time without a byte of the body of an HTTP request, which then is a 408. A body that
+        /// takes longer as a whole must keep `min_body_rate`.
         ///
         /// As nginx's `client_body_timeout`: a client that sends nothing for longer holds a
         /// backend's connection for nothing.
         body_timeout: Duration = time(100, DAY), default(seconds(60));
+        /// Further keys of HTTP requests.
+        http: Http, keys;
         /// Further tries after a failed connect, each on another backend while there is one.
         ///
         /// Four backends tried in all: more only adds delay when a cluster is down.
@@ -209,6 +213,7 @@ fn pool(name: &str, table: &TableReader<'_>) -> Option<Pool> {
         check_rules::check(&TableReader::within(value)?, has_tls, send_proxy)
     });
     refuse_queue(table, &pool);
+    http::refuse_unkept(table, pool.http.as_ref(), send_proxy);
     refuse_by_algorithm(table, &pool);
     let resume = pool.resume.as_ref().and_then(Option::as_deref);
     let name_header = pool.name_header.as_ref().and_then(Option::as_deref);

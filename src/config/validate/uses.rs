@@ -8,7 +8,7 @@ use crate::config::tables::{
 };
 
 /// Keys that mean something to HTTP requests only.
-const WEBSOCKET_ONLY: [(&str, &str); 5] = [
+const WEBSOCKET_ONLY: [(&str, &str); 12] = [
     (
         "name_header",
         "leave it out: a raw connection has no fields",
@@ -21,6 +21,25 @@ const WEBSOCKET_ONLY: [(&str, &str); 5] = [
         "body_timeout",
         "leave it out: `idle_timeout` bounds a raw connection",
     ),
+    ("http_reuse", ONE_CLIENT),
+    ("http_reuse_timeout", ONE_CLIENT),
+    ("max_idle_connections", ONE_CLIENT),
+    (
+        "send_timeout",
+        "leave it out: `idle_timeout` bounds a raw connection",
+    ),
+    (
+        "min_body_rate",
+        "leave it out: a raw connection has no bodies",
+    ),
+    (
+        "max_header_size",
+        "leave it out: a raw connection has no heads",
+    ),
+    (
+        "max_headers",
+        "leave it out: a raw connection has no fields",
+    ),
     (
         "sticky",
         "leave it out: a raw connection has no cookies; `balance = \"ip_hash\"` goes by the address",
@@ -30,6 +49,8 @@ const WEBSOCKET_ONLY: [(&str, &str); 5] = [
         "leave it out: a raw connection is refused by a reset",
     ),
 ];
+
+const ONE_CLIENT: &str = "leave it out: a raw connection to a backend is of one client";
 
 /// Notes the keys of `pools` that do nothing behind `listeners`.
 pub(super) fn refuse_useless(pools: &[ReadPool<'_>], listeners: &[Listener]) {
@@ -225,6 +246,24 @@ mod tests {
         let passthrough = "protocol = \"tcp\"\ntls = { passthrough = true }\npool = \"p\"";
         right(&hashed("sni", passthrough));
         right(&hashed("path", &format!("{TCP}{ROUTED}")));
+    }
+
+    #[test]
+    fn keys_of_http_requests_need_a_listener_that_reads_requests() {
+        for (key, value) in [
+            ("http_reuse", "\"never\""),
+            ("http_reuse_timeout", "\"9s\""),
+            ("max_idle_connections", "9"),
+            ("send_timeout", "\"9s\""),
+            ("min_body_rate", "9"),
+            ("max_header_size", "\"9KiB\""),
+            ("max_headers", "9"),
+        ] {
+            let line = format!("{key} = {value}");
+            let at = format!("pool.p.{key}");
+            each_refused([(pool_behind(&line, TCP), &*at, ErrorKind::Conflict)]);
+            right(&pool_behind(&line, WEBSOCKET));
+        }
     }
 
     // Both were accepted and bounded nothing.

@@ -56,6 +56,7 @@ pub(super) fn settings(balance: Balance, backends: Vec<config::Backend>) -> conf
         name_header: None,
         response_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
+        http: config::Http::default(),
         retries: 3,
         retry_on: config::RetryOn::default(),
         max_queue: 0,

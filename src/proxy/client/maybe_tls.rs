@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::config::TlsVersion;
-use crate::net::{Io, Stream, delegate_io};
+use crate::net::{Io, Stream, delegate_io, options};
 use crate::relay::{SocketHandoff, Tls, Transport};
 use crate::tls;
 use crate::wire::proxy_protocol::{Details, SslDetails, Tlvs};
@@ -53,6 +53,15 @@ impl MaybeTlsStream {
         self.socket().reset_on_close();
     }
 
+    /// Lets the kernel notice a peer that is gone, on a connection that may last. The relay does so
+    /// for its own.
+    pub(crate) fn prepare_long_life(&self) {
+        if let Stream::Tcp(stream) = self.socket() {
+            // Without it the timeouts above end the wait.
+            let _ = options::prepare_long_life(stream);
+        }
+    }
+
     /// `None`: plain.
     pub(crate) fn tls_version(&self) -> Option<TlsVersion> {
         match self {
@@ -86,6 +95,14 @@ impl MaybeTlsStream {
 
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+
+    /// Ciphertext that was written and has not left for the socket.
+    pub(crate) fn held_output(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(stream) => stream.held_output(),
+        }
     }
 
     fn io(self: Pin<&mut Self>) -> Pin<&mut dyn Io> {

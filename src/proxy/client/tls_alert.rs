@@ -1,4 +1,5 @@
-//! TLS alerts of our own, for clients whose handshake does not begin.
+//! Answers of our own to clients whose handshake does not begin: TLS alerts, and a word in HTTP to
+//! those that speak no TLS at all.
 
 use std::io;
 use std::time::Duration;
@@ -17,17 +18,52 @@ const MAX_DISCARDED_BYTES: u64 = 128 * 1024;
 /// Time in which the client of a refused ClientHello has to stop sending.
 const MAX_DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// Beginnings of a request. No TLS record begins so.
+const METHODS: [&[u8]; 9] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
+];
+const PLAIN_HTTP: &str = "400 Bad Request: this port speaks TLS; use https:// or wss://\n";
+
 /// Sends a record with a fatal alert. Whether the client gets it is not known.
 pub(super) async fn send(stream: &mut Stream, alert: u8) {
     let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await;
 }
 
-/// Refuses a ClientHello above the bound, by an alert. The rest of it is read: unread, it would
-/// make the close a RST that overtakes the alert.
-pub(super) async fn refuse_too_large(mut stream: Stream) -> Termination {
+/// Refuses a ClientHello above the bound, by an alert.
+pub(super) async fn refuse_too_large(stream: Stream) -> Termination {
     tracing::debug!(reason = %ClientHelloError::TooLarge, "client hello refused");
+    refuse(stream, &[21, 3, 3, 0, 2, 2, ILLEGAL_PARAMETER]).await
+}
+
+/// Whether what a client has sent in place of a ClientHello is a request in HTTP.
+pub(super) fn is_plain_http(read: &[u8]) -> bool {
+    METHODS.iter().any(|method| read.starts_with(method))
+}
+
+/// Tells a client that speaks HTTP without TLS what is wrong, in its own language.
+pub(super) async fn refuse_plain_http(stream: Stream) -> Termination {
+    tracing::debug!(reason = "http without tls", "client hello refused");
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        PLAIN_HTTP.len()
+    );
+    refuse(stream, (head + PLAIN_HTTP).as_bytes()).await
+}
+
+/// Sends a last word. What the client has sent is read: unread, it would make the close a RST that
+/// overtakes the word.
+async fn refuse(mut stream: Stream, word: &[u8]) -> Termination {
     let refusing = async {
-        send(&mut stream, ILLEGAL_PARAMETER).await;
+        let _ = stream.write_all(word).await;
         let _ = stream.shutdown().await;
         let mut rest = stream.take(MAX_DISCARDED_BYTES);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;

@@ -56,6 +56,9 @@ pub(super) async fn accept(
     let deadline = alarm.deadline();
     let (config, permit, is_urgent) = match hello?.map_err(|error| failed(&error))? {
         Err(ClientHelloError::TooLarge) => return Err(tls_alert::refuse_too_large(stream).await),
+        Err(_) if tls_alert::is_plain_http(&read) => {
+            return Err(tls_alert::refuse_plain_http(stream).await);
+        }
         // rustls refuses it, with an alert, before anything that costs.
         Err(_) => (acceptor.config(), None, false),
         Ok((_, hello)) if hello.malformed_name.is_some() => {

@@ -7,6 +7,7 @@
 
 pub(super) mod connector;
 mod error;
+pub(super) mod idle;
 pub(super) mod outgoing_proxy_header;
 pub(super) mod repeat;
 mod retry;
@@ -19,17 +20,49 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::connector::Connector;
+use self::idle::IdleConnections;
 use self::outgoing_proxy_header::OutgoingProxyHeader;
 use super::client::maybe_tls::MaybeTlsStream;
 use crate::net::{ConnectError, Peer};
 use crate::observe::ConnectionRecord;
-use crate::pool::{Lease, Pool};
+use crate::pool::{Backend, Lease, Pool};
 use crate::relay::ConnectFailure;
 
 pub(super) use error::BackendUnavailable;
 pub(super) use retry::{ConnectAttempt, RetryState, RetryStep};
 
-/// Takes a search from `step` to a connected backend. `header` is for a pool with `send_proxy`.
+/// The way in which a backend is connected.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ConnectBy<'a> {
+    /// For a pool with `send_proxy`.
+    pub header: Option<&'a OutgoingProxyHeader>,
+    /// Connections that wait for a request.
+    pub idle: Option<&'a IdleConnections>,
+    /// One of those may serve in place of a new one.
+    pub takes_idle: bool,
+}
+
+impl ConnectBy<'_> {
+    /// An idle connection of a backend that may serve. Where none does, a new one gets its place.
+    fn take(&self, backend: &Arc<Backend>) -> Option<MaybeTlsStream> {
+        let idle = self.idle?;
+        let taken = self.takes_idle.then(|| idle.take(backend)).flatten();
+        if taken.is_none() {
+            idle.make_room(backend);
+        }
+        taken
+    }
+}
+
+/// A connected backend.
+pub(super) struct Connected {
+    pub stream: MaybeTlsStream,
+    pub lease: Lease,
+    /// The connection has served before.
+    pub is_reused: bool,
+}
+
+/// Takes a search from `step` to a connected backend.
 ///
 /// # Errors
 /// See [`BackendUnavailable`]. Nothing was sent to any backend.
@@ -40,9 +73,9 @@ pub(super) async fn connect(
     search: &mut RetryState,
     mut step: RetryStep,
     pool: &Pool,
-    header: Option<&OutgoingProxyHeader>,
+    by: ConnectBy<'_>,
     record: &mut ConnectionRecord,
-) -> Result<(MaybeTlsStream, Lease), BackendUnavailable> {
+) -> Result<Connected, BackendUnavailable> {
     loop {
         step = match step {
             RetryStep::Refuse(error) => return Err(error),
@@ -51,12 +84,24 @@ pub(super) async fn connect(
                 search.picked(pool, answer, record)
             }
             RetryStep::Connect(lease) => {
+                if let Some(stream) = by.take(lease.backend()) {
+                    record.reused(stream.tls_version());
+                    return Ok(Connected {
+                        stream,
+                        lease,
+                        is_reused: true,
+                    });
+                }
                 let mut attempt = ConnectAttempt::new(&lease, Instant::now());
-                match dial(search, &mut attempt, pool, header, record.id).await {
+                match dial(search, &mut attempt, pool, by.header, record.id).await {
                     Ok(stream) => {
                         attempt.connected(record, Instant::now());
                         record.encrypted(stream.tls_version());
-                        return Ok((stream, lease));
+                        return Ok(Connected {
+                            stream,
+                            lease,
+                            is_reused: false,
+                        });
                     }
                     Err(error) => {
                         drop(lease);

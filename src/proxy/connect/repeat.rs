@@ -3,7 +3,6 @@
 //! the pool.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Instant;
 
@@ -13,48 +12,40 @@ use crate::pool::Backend;
 /// Record of what has passed on one connection to a backend.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Contact {
-    sent: AtomicBool,
-    heard: AtomicBool,
-    reset: AtomicBool,
+    has_sent: bool,
+    has_heard: bool,
+    has_reset: bool,
 }
 
 impl Contact {
     /// Whether a byte of the request has left.
     pub(crate) fn has_sent(&self) -> bool {
-        self.sent.load(Ordering::Relaxed)
+        self.has_sent
     }
 
     /// Whether a byte of the backend has come.
     pub(crate) fn has_heard(&self) -> bool {
-        self.heard.load(Ordering::Relaxed)
+        self.has_heard
     }
 
     /// Whether the backend has reset the connection in place of an answer.
     pub(crate) fn was_reset(&self) -> bool {
-        self.reset.load(Ordering::Relaxed) && !self.has_heard()
+        self.has_reset && !self.has_heard
     }
 
-    fn note<T>(&self, poll: &Poll<io::Result<T>>) {
-        if let Poll::Ready(Err(error)) = poll
-            && error.kind() == io::ErrorKind::ConnectionReset
-        {
-            self.reset.store(true, Ordering::Relaxed);
-        }
+    pub(crate) fn note_write(&mut self, poll: &Poll<io::Result<usize>>) {
+        self.has_sent |= matches!(poll, Poll::Ready(Ok(1..)));
+        self.has_reset |= is_reset(poll);
     }
 
-    pub(crate) fn note_write(&self, poll: &Poll<io::Result<usize>>) {
-        self.note(poll);
-        if matches!(poll, Poll::Ready(Ok(1..))) {
-            self.sent.store(true, Ordering::Relaxed);
-        }
+    pub(crate) fn note_read(&mut self, poll: &Poll<io::Result<usize>>) {
+        self.has_heard |= matches!(poll, Poll::Ready(Ok(1..)));
+        self.has_reset |= is_reset(poll);
     }
+}
 
-    pub(crate) fn note_read(&self, poll: &Poll<io::Result<()>>, has_bytes: bool) {
-        if has_bytes {
-            self.heard.store(true, Ordering::Relaxed);
-        }
-        self.note(poll);
-    }
+fn is_reset(poll: &Poll<io::Result<usize>>) -> bool {
+    matches!(poll, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset)
 }
 
 /// Whether a request that one backend did not answer may be sent to another one.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::outgoing_proxy_header::OutgoingProxyHeader;
 use super::{
-    BackendUnavailable, ConnectAttempt, ConnectNow, RetryState, RetryStep, connect, connect_now,
+    BackendUnavailable, ConnectAttempt, ConnectBy, ConnectNow, Connected, RetryState, RetryStep,
+    connect, connect_now,
 };
 use crate::admission::ConnectionPermit;
 use crate::config::{Balance, HashKey};
@@ -190,18 +191,21 @@ impl TcpConnect {
             let known = OutgoingProxyHeader::plain(self.client, local_address(socket));
             self.proxy_header = Some(Box::new(known));
         }
-        let header = self.proxy_header.as_deref();
+        let by = ConnectBy {
+            header: self.proxy_header.as_deref(),
+            ..ConnectBy::default()
+        };
         // Both may be dropped: the search leaves the queue or gives its lease back, the watch takes
         // nothing.
         let connected = tokio::select! {
             biased;
-            connected = connect(&mut self.search, step, &pool, header, &mut client.record) => connected,
+            connected = connect(&mut self.search, step, &pool, by, &mut client.record) => connected,
             () = hung_up_waiting(socket) => {
                 let end = Termination::new(Side::Client, client.record.phase, Cause::Rst);
                 return client.refuse(end);
             }
         };
-        let (stream, lease) = match connected {
+        let Connected { stream, lease, .. } = match connected {
             Ok(connected) => connected,
             Err(error) => return client.refuse_unavailable(&pool, &error),
         };

@@ -1,56 +1,55 @@
 //! The value that a pool with `balance = "hash"` looks at, taken from an HTTP request.
 
-use http::header::COOKIE;
-use http::{HeaderMap, Uri};
-
 use crate::config::HashKey;
+use crate::wire::http::RequestHead;
 
 /// The bytes to hash; `None` when the request has none: then the client's address is hashed.
-pub(super) fn hash_key(
-    key: &HashKey,
-    sni: Option<&str>,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Option<Vec<u8>> {
+pub(super) fn hash_key(key: &HashKey, sni: Option<&str>, head: RequestHead<'_>) -> Option<Vec<u8>> {
+    let fields = head.fields();
     let value = match key {
         HashKey::Sni => sni?.as_bytes(),
-        HashKey::Path => uri.path().as_bytes(),
-        HashKey::Header(name) => headers.get(name)?.as_bytes(),
-        HashKey::Query(name) => {
-            pairs(uri.query()?.as_bytes(), b'&').find_map(|pair| value_of(pair, name))?
-        }
-        HashKey::Cookie(name) => {
-            let mut cookies = headers
-                .get_all(COOKIE)
-                .iter()
-                .flat_map(|value| pairs(value.as_bytes(), b';'));
-            cookies.find_map(|pair| value_of(pair, name))?
-        }
+        HashKey::Path => head.path(),
+        HashKey::Header(name) => fields.values(name).next()?,
+        HashKey::Query(name) => pairs(head.query()?, b'&').find_map(|pair| value_of(pair, name))?,
+        HashKey::Cookie(name) => cookies(head, name).next()?,
     };
     Some(value.to_vec())
 }
 
-pub(super) fn pairs(list: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+/// The values of all cookies of that name.
+pub(super) fn cookies<'a>(head: RequestHead<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    let values = head.fields().values("cookie");
+    let pairs = values.flat_map(|value| pairs(value, b';'));
+    pairs.filter_map(move |pair| value_of(pair, name))
+}
+
+fn pairs(list: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     list.split(move |&byte| byte == separator)
         .map(<[u8]>::trim_ascii)
 }
 
 /// The value of `name=value`, as it stands: not decoded, so that it is the same whatever reads it.
-pub(super) fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::http::testing::SampleRequest;
+
+    fn key_of(target: &str, key: &HashKey) -> Option<Vec<u8>> {
+        let fields = [
+            ("x-user", "u7"),
+            ("cookie", "xsid=0; sid=abc"),
+            ("cookie", "node=n1"),
+        ];
+        let request = SampleRequest::get(target, &fields);
+        hash_key(key, Some("a.example"), request.head())
+    }
 
     fn key(key: HashKey) -> Option<Vec<u8>> {
-        let uri = "/chat?aid=1&id=42&id=43".parse().unwrap();
-        let mut headers = HeaderMap::new();
-        headers.insert("x-user", "u7".parse().unwrap());
-        headers.append("cookie", "xsid=0; sid=abc".parse().unwrap());
-        headers.append("cookie", "node=n1".parse().unwrap());
-        hash_key(&key, Some("a.example"), &uri, &headers)
+        key_of("/chat?aid=1&id=42&id=43", &key)
     }
 
     #[test]
@@ -64,6 +63,15 @@ mod tests {
     }
 
     #[test]
+    fn the_form_of_a_target_does_not_matter() {
+        for target in ["/?id=42", "http://a?id=42", "ws://a/?id=42"] {
+            assert_eq!(key_of(target, &HashKey::Path).unwrap(), b"/", "{target}");
+            let query = HashKey::Query("id".to_owned());
+            assert_eq!(key_of(target, &query).unwrap(), b"42", "{target}");
+        }
+    }
+
+    #[test]
     fn what_is_not_there_has_no_key() {
         for missing in [
             HashKey::Header("x".to_owned()),
@@ -72,5 +80,6 @@ mod tests {
         ] {
             assert_eq!(key(missing), None);
         }
+        assert_eq!(key_of("/chat", &HashKey::Query("id".to_owned())), None);
     }
 }

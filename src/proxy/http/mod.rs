@@ -1,235 +1,258 @@
 //! HTTP/1 on a client connection: requests are served in order, and at most one of them upgrades
 //! the connection to a WebSocket session.
 //!
-//! `gate` lets only checked bytes through to hyper's server. `service` routes each request;
+//! `client_stream` reads the client's heads, strictly. `routing` finds each request's pool;
 //! `request` exchanges it with a backend, `upgrade` does so for a WebSocket handshake, `resume`
-//! repeats that at another backend.
+//! repeats that at another backend. `exchange` moves one request and its answer.
 
-mod backend;
+mod backend_request;
+mod backend_stream;
+mod buffer_charge;
 mod client_certificate;
+mod client_stream;
 pub(super) mod connection;
-mod gate;
-mod gate_state;
+mod exchange;
+mod exchange_clock;
+mod forwarded;
 pub(super) mod hard_stop;
 mod hash_key;
-mod headers;
+mod input_buffer;
 mod interval;
+mod outgoing;
+mod own_response;
 mod real_client;
 mod refusal;
 mod request;
 mod request_id;
 mod request_record;
-mod response;
 pub(super) mod resume;
 mod retry_after;
-mod served;
-mod service;
+mod reuse;
+mod routing;
 mod sticky;
 mod tag;
 #[cfg(test)]
 pub(super) mod tests;
 mod upgrade;
-mod upload_wait;
+mod upgraded;
 
-use std::convert::Infallible;
-use std::os::fd::AsFd;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
 use std::time::Duration;
 
-use hyper::server::conn::http1::{Builder, Parts};
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
-
+use self::client_stream::{ClientStream, NoRequest, Request};
 use self::connection::HttpConnection;
-use self::gate::{ClientTimeouts, GatedStream};
+use self::own_response::OwnResponse;
 use self::request_record::RequestRecord;
-use self::served::{ServedRequest, Upgraded};
-use super::client::ClientConnection;
-use super::client::maybe_tls::MaybeTlsStream;
-use crate::admission::ConnectionPermit;
-use crate::net::{Stream, options};
+use self::upgraded::Upgraded;
 use crate::observe::{Cause, Phase, Side, Termination};
-use crate::relay::NewSession;
-use crate::relay::SessionGuards;
+use crate::wire::http::{ClientHop, HttpVersion};
 
-/// hyper's buffer for one direction of one connection; above the largest head the gate lets
-/// through.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+pub(super) use upgraded::UpgradedClient;
 
-/// How long a truncated response may take to be delivered before the reset.
-const DELIVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The kernel has no event for a send queue that has emptied.
-const DELIVER_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a client may take for a short response of our own, which no pool has a limit for: as
+/// the default of a pool's `send_timeout`.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The end of HTTP on a client connection.
 pub(super) enum HttpEnd {
-    Closed(hyper::Result<()>),
-    Upgraded(UpgradedClient),
+    Closed(HttpClosed),
+    Upgraded(Box<UpgradedClient>),
 }
 
-/// A client whose connection has become a WebSocket session.
-pub(super) struct UpgradedClient {
-    stream: MaybeTlsStream,
-    /// Bytes read behind the upgrade's head.
-    read: Vec<u8>,
-    session: Box<Upgraded>,
+/// Reason for which a client connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HttpClosed {
+    /// Behind its last answer, or by the client.
+    Finished,
+    /// The client has broken off.
+    Broken,
+    /// The client sent nothing for too long.
+    Quiet,
+    /// The process stops.
+    Stopped,
+    /// It has made room for another one.
+    Evicted,
 }
 
-/// Runs hyper's server over the gate until the connection ends or becomes a session.
-pub(super) async fn serve(stream: MaybeTlsStream, client: &HttpConnection) -> HttpEnd {
-    let gate = GatedStream::new(stream, timeouts(client), Arc::clone(&client.gate_state));
-    // hyper takes only the response of a service.
-    let upgraded = &Mutex::new(None);
-    let service = service_fn(|request| async move {
-        let ServedRequest {
-            response,
-            upgraded: session,
-        } = service::serve(client, request).await;
-        if session.is_some() {
-            *upgraded.lock().unwrap_or_else(PoisonError::into_inner) = session;
-        }
-        Ok::<_, Infallible>(response)
-    });
-    let mut server = Builder::new()
-        .preserve_header_case(true)
-        .title_case_headers(true)
-        .header_read_timeout(None) // the gate's business
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(gate), service);
-    // The server is polled on by reference: nothing of it is lost.
-    let connection = &client.connection;
-    let mut ended = tokio::select! {
-        ended = &mut server => Some(ended),
-        () = connection.closing.cancelled() => None,
-        () = connection.setup.evicted() => return HttpEnd::Closed(Ok(())),
-    };
-    if ended.is_none() {
-        if client.may_end() {
-            Pin::new(&mut server).graceful_shutdown();
-        }
-        ended = tokio::select! {
-            ended = &mut server => Some(ended),
-            () = hard_stop(client) => None,
+impl HttpClosed {
+    /// The end of a connection that had no request.
+    fn end(self) -> Termination {
+        let (side, cause) = match self {
+            HttpClosed::Finished => (Side::Client, Cause::Fin),
+            HttpClosed::Broken => (Side::Client, Cause::Rst),
+            HttpClosed::Quiet => (Side::Evenkeel, Cause::Timeout),
+            HttpClosed::Stopped => (Side::Evenkeel, Cause::Stop),
+            HttpClosed::Evicted => (Side::Evenkeel, Cause::Full),
         };
-    }
-    if ended.is_none() {
-        client.gate_state.stop();
-    }
-    let Parts { io, read_buf, .. } = server.into_parts();
-    let session = upgraded
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    end(ended, session, io.into_inner(), &read_buf).await
-}
-
-/// The end of a connection of which hyper's server has ended, or, for `None`, is cut off by a stop.
-async fn end(
-    ended: Option<hyper::Result<()>>,
-    session: Option<Box<Upgraded>>,
-    gate: GatedStream<MaybeTlsStream>,
-    read: &[u8],
-) -> HttpEnd {
-    match (ended, session) {
-        // The 101 has left for the client.
-        (Some(Ok(())), Some(session)) => {
-            let (stream, held) = gate.into_parts();
-            HttpEnd::Upgraded(UpgradedClient {
-                stream,
-                read: [read, &held].concat(),
-                session,
-            })
-        }
-        (Some(Err(error)), _) if !error.is_user() => HttpEnd::Closed(Err(error)),
-        (Some(Ok(())), None) => HttpEnd::Closed(Ok(())),
-        (cut, _) => {
-            cut_off(gate).await;
-            HttpEnd::Closed(cut.unwrap_or(Ok(())))
-        }
+        Termination::new(side, Phase::Head, cause)
     }
 }
 
-fn timeouts(client: &HttpConnection) -> ClientTimeouts {
-    let config = &client.connection.listener.config;
-    ClientTimeouts {
-        first_head: client.connection.deadline,
-        head: config.handshake_timeout,
-        keep_alive: config.keep_alive_timeout,
+/// What follows a request on its connection.
+enum AfterRequest {
+    NextRequest,
+    /// The connection is closed in order.
+    Close,
+    /// The answer has no end, so that the connection must not have one either.
+    CutOff,
+    /// The client is gone, or said nothing.
+    Gone(HttpClosed),
+    Upgraded(Box<Upgraded>),
+}
+
+/// Serves requests until the connection ends or becomes a session.
+pub(super) async fn serve(mut client: ClientStream, http: &HttpConnection) -> HttpEnd {
+    let after = {
+        let mut serving = pin!(serve_requests(&mut client, http));
+        tokio::select! {
+            biased;
+            after = &mut serving => after,
+            () = stopped(http) => {
+                // Before the request is dropped with its record.
+                http.stop();
+                AfterRequest::CutOff
+            }
+            () = http.connection.setup.evicted() => AfterRequest::Gone(HttpClosed::Evicted),
+        }
+    };
+    match after {
+        AfterRequest::Upgraded(session) => {
+            return HttpEnd::Upgraded(Box::new(UpgradedClient { client, session }));
+        }
+        AfterRequest::Gone(closed) => {
+            if closed == HttpClosed::Quiet {
+                client.shut_down().await;
+            }
+            return HttpEnd::Closed(closed);
+        }
+        AfterRequest::NextRequest | AfterRequest::Close => client.close().await,
+        AfterRequest::CutOff => client.cut_off().await,
     }
+    HttpEnd::Closed(if http.is_stopped() {
+        HttpClosed::Stopped
+    } else {
+        HttpClosed::Finished
+    })
 }
 
 /// Waits for the moment at which a stop ends this connection.
-async fn hard_stop(client: &HttpConnection) {
-    let proxy = &client.connection.proxy;
-    // The listener may have been removed long before.
-    proxy.stopping.cancelled().await;
-    proxy.hard_stop.moment().await;
+async fn stopped(http: &HttpConnection) {
+    let connection = &http.connection;
+    // First the one that most connections wait for anyway: the listener may have been removed long
+    // before the process stops.
+    connection.closing.cancelled().await;
+    connection.proxy.stopping.cancelled().await;
+    connection.proxy.hard_stop.moment().await;
 }
 
-/// Resets a connection whose response has no end, so that it cannot look complete. What was sent of
-/// it is delivered before.
-async fn cut_off(gate: GatedStream<MaybeTlsStream>) {
-    let (client, _) = gate.into_parts();
-    let until = Instant::now() + DELIVER_TIMEOUT;
-    while queued_bytes(&client) > 0 && Instant::now() < until {
-        tokio::time::sleep(DELIVER_INTERVAL).await;
-    }
-    client.reset_on_close();
-}
-
-fn queued_bytes(client: &MaybeTlsStream) -> usize {
-    match client.socket() {
-        Stream::Tcp(stream) => options::unacknowledged_bytes(stream.as_fd()),
-        Stream::Unix(_) => 0,
-    }
-}
-
-impl UpgradedClient {
-    /// Gives the session to the relay with everything that was read already, in order.
-    pub(super) fn adopt(self, connection: &ClientConnection, permit: ConnectionPermit) {
-        let Upgraded {
-            backend,
-            backend_read,
-            framing,
-            limits,
-            record,
-            lease,
-            source,
-            resume,
-        } = *self.session;
-        let client = self.stream.into_handoff(self.read);
-        let both = client.and_then(|client| Ok((client, backend.into_handoff(backend_read)?)));
-        let (client, backend) = match both {
-            Ok(both) => both,
-            Err(error) => return cannot_adopt(record, &error),
+async fn serve_requests(client: &mut ClientStream, http: &HttpConnection) -> AfterRequest {
+    loop {
+        let after = match next_request(client, http).await {
+            // On the heap: a client that has sent nothing yet is not to hold memory for it.
+            Ok(request) => Box::pin(serve_request(client, http, request)).await,
+            Err(NoRequest::Refused(error)) => {
+                refuse_head(client, http, refusal::invalid(error, Phase::Head)).await
+            }
+            Err(NoRequest::Slow) => refuse_head(client, http, refusal::slow_head()).await,
+            Err(NoRequest::Quiet) => AfterRequest::Gone(HttpClosed::Quiet),
+            Err(NoRequest::Finished) => AfterRequest::Gone(HttpClosed::Finished),
+            Err(NoRequest::Broken) => AfterRequest::Gone(HttpClosed::Broken),
         };
-        let Some(mut record) = record.into_record() else {
-            return;
-        };
-        record.opened();
-        let permit = match source {
-            Some(source) => permit.at_source(source),
-            None => permit,
-        };
-        connection.proxy.relay.adopt(NewSession {
-            client,
-            backend,
-            framing,
-            connecting: false,
-            limits,
-            record,
-            guards: SessionGuards::new(lease, permit),
-            // The backend has had a request.
-            connect_handler: None,
-            resume_policy: resume,
-        });
+        if !matches!(after, AfterRequest::NextRequest) {
+            return after;
+        }
     }
 }
 
-fn cannot_adopt(mut record: RequestRecord, error: &std::io::Error) {
-    tracing::warn!(%error, "a connection cannot be handed to the relay");
-    let end = Termination::new(Side::Evenkeel, Phase::Upgrade, Cause::Error);
-    record.ends(end);
+/// Reads the next request. A connection between two requests ends with its listener.
+async fn next_request(
+    client: &mut ClientStream,
+    http: &HttpConnection,
+) -> Result<Request, NoRequest> {
+    if http.may_end() && client.is_idle() {
+        tokio::select! {
+            biased;
+            next = client.next_request() => return next,
+            () = http.connection.closing.cancelled() => {}
+        }
+        if client.is_idle() {
+            return Err(NoRequest::Quiet);
+        }
+    }
+    client.next_request().await
+}
+
+async fn serve_request(
+    client: &mut ClientStream,
+    http: &HttpConnection,
+    request: Request,
+) -> AfterRequest {
+    http.count_request();
+    let mut record = RequestRecord::new(http);
+    record.phase(Phase::Head);
+    match routing::route(http, request.view(), &mut record) {
+        Ok(routed) if request.view().is_upgrade() => {
+            upgrade::serve(client, http, &routed, &request, record).await
+        }
+        Ok(routed) => request::serve(client, http, &routed, &request, record).await,
+        Err(refused) => respond(client, http, &request, record, refused).await,
+    }
+}
+
+/// Responds to a request whose head is refused. Nothing behind it is read.
+async fn refuse_head(
+    client: &mut ClientStream,
+    http: &HttpConnection,
+    response: OwnResponse,
+) -> AfterRequest {
+    http.count_request();
+    let mut record = RequestRecord::new(http);
+    record.phase(Phase::Head);
+    let hop = ClientHop {
+        version: HttpVersion::Http11,
+        closes: true,
+    };
+    send(client, record, &response, hop, false).await
+}
+
+/// Responds to a request that no backend has answered.
+async fn respond(
+    client: &mut ClientStream,
+    http: &HttpConnection,
+    request: &Request,
+    record: RequestRecord<'_>,
+    response: OwnResponse,
+) -> AfterRequest {
+    let head = request.view();
+    // Behind an upgrade there may be bytes of its tunnel already.
+    let has_more = head.is_upgrade() || !client.skip_body();
+    let hop = ClientHop {
+        version: head.version(),
+        closes: has_more || closes_after(http, request),
+    };
+    send(client, record, &response, hop, head.is_head_method()).await
+}
+
+/// Whether the connection ends with this request's answer, by the client's wish or ours.
+fn closes_after(http: &HttpConnection, request: &Request) -> bool {
+    !request.view().persists() || http.connection.closing.is_cancelled()
+}
+
+async fn send(
+    client: &mut ClientStream,
+    mut record: RequestRecord<'_>,
+    response: &OwnResponse,
+    hop: ClientHop,
+    to_head: bool,
+) -> AfterRequest {
+    record.note(|record| record.answered(response.status.as_u16()));
+    record.ends(response.end);
+    let bytes = response.write(hop, to_head);
+    let sent = client.send(&bytes, SEND_TIMEOUT).await;
+    drop(record);
+    match sent {
+        Ok(()) if response.closes || hop.closes => AfterRequest::Close,
+        Ok(()) => AfterRequest::NextRequest,
+        Err(_) => AfterRequest::Gone(HttpClosed::Broken),
+    }
 }

@@ -5,22 +5,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::FORWARDED;
-use http::{HeaderMap, HeaderName, HeaderValue};
-
-use super::headers::{FORWARDED_FOR, REAL_IP};
+use super::forwarded::{FORWARDED, FORWARDED_FOR, REAL_IP};
 use crate::config::Listener;
 use crate::net::Peer;
 use crate::proxy::client::ClientConnection;
 use crate::proxy::client::trust::is_trusted;
 use crate::wire::forwarded::{self, Chain};
+use crate::wire::http::Fields;
 
 impl ClientConnection {
     /// The client that a trusted peer's request names.
-    pub(super) fn named(&self, config: &Listener, headers: &HeaderMap) -> Option<Peer> {
+    pub(super) fn named(&self, config: &Listener, fields: Fields<'_>) -> Option<Peer> {
         let (chain, name) = self.chain(config)?;
         let trusted = |ip| is_trusted(config, Some(ip));
-        let client = forwarded::client(chain, lines(headers, &name), trusted)?;
+        let client = forwarded::client(chain, fields.values(name), trusted)?;
         Some(Peer::tcp(SocketAddr::new(client, 0)))
     }
 
@@ -31,18 +29,20 @@ impl ClientConnection {
         &self,
         config: &Listener,
         client: Peer,
-        headers: &HeaderMap,
+        fields: Fields<'_>,
     ) -> Option<IpAddr> {
         let (chain, name) = self.chain(config)?;
-        headers.get(&name)?;
-        let claimed = claimed_address(headers);
-        let mut addresses = forwarded::addresses(chain, lines(headers, &name));
+        if !fields.has(name) {
+            return None;
+        }
+        let claimed = claimed_address(fields);
+        let mut addresses = forwarded::addresses(chain, fields.values(name));
         let is_of_chain = claimed.is_some_and(|claimed| addresses.any(|one| one == claimed));
         client.ip().filter(|_| !is_of_chain)
     }
 
     /// The field in which this peer names the client.
-    fn chain(&self, config: &Listener) -> Option<(Chain, HeaderName)> {
+    fn chain(&self, config: &Listener) -> Option<(Chain, &'static str)> {
         if !self.names_clients(config) {
             return None;
         }
@@ -54,19 +54,9 @@ impl ClientConnection {
     }
 }
 
-fn lines<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a> {
-    headers.get_all(name).iter().map(HeaderValue::as_bytes)
-}
-
 /// The address of the only X-Real-IP.
-fn claimed_address(headers: &HeaderMap) -> Option<IpAddr> {
-    let mut claimed = headers.get_all(REAL_IP).iter();
-    let (Some(one), None) = (claimed.next(), claimed.next()) else {
-        return None;
-    };
-    let address: IpAddr = one.to_str().ok()?.trim().parse().ok()?;
+fn claimed_address(fields: Fields<'_>) -> Option<IpAddr> {
+    let claimed = str::from_utf8(fields.only(REAL_IP)?).ok()?;
+    let address: IpAddr = claimed.parse().ok()?;
     Some(address.to_canonical())
 }

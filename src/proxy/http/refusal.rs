@@ -1,101 +1,68 @@
-//! Responses to requests that reach no backend.
+//! Responses to requests that reach no backend, or get no answer from one.
 
 use std::io;
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 
-use super::gate_state::GateRefusal;
-use super::headers::Purpose;
-use super::request_record::RequestRecord;
-use super::response::{self, ResponseBody};
-use super::retry_after;
+use super::exchange::ExchangeError;
+use super::exchange_clock::Overdue;
+use super::own_response::OwnResponse;
 use crate::net::ConnectError;
 use crate::observe::{Cause, Phase, Refusal, Side, Termination};
 use crate::pool::Pool;
 use crate::proxy::connect::BackendUnavailable;
+use crate::wire::http::{RequestError, ResponseError};
 
-/// Responds to a request that the gate has refused; the connection closes after it.
-pub(super) fn by_gate(
-    record: RequestRecord,
-    refused: &GateRefusal,
-    phase: Phase,
-) -> Response<ResponseBody> {
-    let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_REQUEST);
-    tracing::debug!(reason = %refused.reason, "request refused");
-    response::own_and_close(
-        record,
-        status,
-        Termination::new(Side::Client, phase, refused.how),
-        Some(&refused.reason),
-    )
+/// Responds to a request that breaks a rule; the connection closes after it.
+pub(super) fn invalid(error: RequestError, phase: Phase) -> OwnResponse {
+    tracing::debug!(reason = %error, "request refused");
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let end = Termination::new(Side::Client, phase, Cause::Invalid);
+    OwnResponse::closing(status, end).with_detail(error.to_string())
+}
+
+/// Responds 408 to a head that was not complete in time.
+pub(super) fn slow_head() -> OwnResponse {
+    let end = Termination::new(Side::Client, Phase::Head, Cause::Timeout);
+    let response = OwnResponse::closing(StatusCode::REQUEST_TIMEOUT, end);
+    response.with_detail("head was not complete in time")
 }
 
 /// Responds 404 where there is no route, 403 where it is not for this client.
-pub(super) fn unrouted(
-    record: RequestRecord,
-    refusal: Refusal,
-    purpose: Purpose,
-) -> Response<ResponseBody> {
+pub(super) fn unrouted(refusal: Refusal) -> OwnResponse {
     let status = match refusal {
         Refusal::Denied => StatusCode::FORBIDDEN,
         _ => StatusCode::NOT_FOUND,
     };
     let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Refused);
-    own(record, status, end, purpose, None)
-}
-
-/// Makes a response of our own. An upgrade's closes the connection: the client may have sent bytes
-/// of its tunnel already.
-fn own(
-    record: RequestRecord,
-    status: StatusCode,
-    end: Termination,
-    purpose: Purpose,
-    detail: Option<&str>,
-) -> Response<ResponseBody> {
-    match purpose {
-        Purpose::Ordinary => response::own(record, status, end, detail),
-        Purpose::Upgrade => response::own_and_close(record, status, end, detail),
-    }
+    OwnResponse::new(status, end)
 }
 
 /// Responds 429: the sessions of the client's source are at their limit.
-pub(super) fn too_many(
-    record: RequestRecord,
-    pool: &Pool,
-    refusal: Refusal,
-) -> Response<ResponseBody> {
+pub(super) fn too_many(pool: &Pool, refusal: Refusal) -> OwnResponse {
     let end = Termination::new(Side::Evenkeel, Phase::Route, refusal.how());
-    let mut response = response::own_and_close(record, StatusCode::TOO_MANY_REQUESTS, end, None);
-    retry_after::set(response.headers_mut(), pool.settings().retry_after);
-    response
+    let response = OwnResponse::closing(StatusCode::TOO_MANY_REQUESTS, end);
+    response.with_retry_after(pool.settings().retry_after)
 }
 
 /// Responds 400 to a path that guards and a backend may read in different ways.
-pub(super) fn ambiguous(record: RequestRecord, purpose: Purpose) -> Response<ResponseBody> {
+pub(super) fn ambiguous() -> OwnResponse {
     let reason = Refusal::EncodedSlash.word();
     tracing::debug!(reason, "request refused");
-    let status = StatusCode::BAD_REQUEST;
     let end = Termination::new(Side::Client, Phase::Route, Cause::Refused);
-    let detail = Some("encoded slash, backslash or NUL in the path");
-    own(record, status, end, purpose, detail)
+    let response = OwnResponse::new(StatusCode::BAD_REQUEST, end);
+    response.with_detail("encoded slash, backslash or NUL in the path")
 }
 
 /// Responds 503 while the process stops or the listener is drained.
-pub(super) fn come_again(record: RequestRecord, pool: &Pool) -> Response<ResponseBody> {
+pub(super) fn come_again(pool: &Pool) -> OwnResponse {
     let end = Termination::new(Side::Evenkeel, Phase::Route, Cause::Stop);
-    let mut response = response::own_and_close(record, StatusCode::SERVICE_UNAVAILABLE, end, None);
-    retry_after::set(response.headers_mut(), pool.settings().retry_after);
-    response
+    let response = OwnResponse::closing(StatusCode::SERVICE_UNAVAILABLE, end);
+    response.with_retry_after(pool.settings().retry_after)
 }
 
 /// Responds when no backend could be reached: come again (503), or why not (502, 504).
-pub(super) fn unavailable(
-    record: RequestRecord,
-    pool: &Pool,
-    error: &BackendUnavailable,
-    purpose: Purpose,
-) -> Response<ResponseBody> {
+pub(super) fn unavailable(pool: &Pool, error: &BackendUnavailable) -> OwnResponse {
     tracing::debug!(pool = %pool.name(), %error, "request refused");
     let status = match error {
         BackendUnavailable::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -109,9 +76,64 @@ pub(super) fn unavailable(
             ConnectError::Local(_) => StatusCode::SERVICE_UNAVAILABLE,
         },
     };
-    let mut response = own(record, status, error.end(), purpose, None);
+    let response = OwnResponse::new(status, error.end());
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        retry_after::set(response.headers_mut(), pool.settings().retry_after);
+        return response.with_retry_after(pool.settings().retry_after);
     }
     response
+}
+
+/// Responds where the backend gave no answer, by whose fault that is. `None`: the client has left.
+pub(super) fn unanswered(error: &ExchangeError, phase: Phase) -> Option<OwnResponse> {
+    let backend = |status, cause| {
+        Some(OwnResponse::new(
+            status,
+            Termination::new(Side::Backend, phase, cause),
+        ))
+    };
+    let client = |status, cause, detail: &str| {
+        let end = Termination::new(Side::Client, phase, cause);
+        Some(OwnResponse::closing(status, end).with_detail(detail))
+    };
+    match error {
+        ExchangeError::BodyRefused(error) => Some(invalid(*error, phase)),
+        ExchangeError::BodyIncomplete => {
+            client(StatusCode::BAD_REQUEST, Cause::Rst, "body is incomplete")
+        }
+        ExchangeError::Overdue(Overdue::Body) => {
+            let detail = "body was not complete in time";
+            client(StatusCode::REQUEST_TIMEOUT, Cause::Timeout, detail)
+        }
+        ExchangeError::Overdue(Overdue::WriteToClient) => None,
+        ExchangeError::Overdue(_) => backend(StatusCode::GATEWAY_TIMEOUT, Cause::Timeout),
+        ExchangeError::Answer(ResponseError::Silent | ResponseError::Truncated) => {
+            backend(StatusCode::BAD_GATEWAY, Cause::Rst)
+        }
+        ExchangeError::Answer(error) => {
+            tracing::debug!(%error, "backend's answer refused");
+            backend(StatusCode::BAD_GATEWAY, Cause::Invalid)
+        }
+        ExchangeError::ClientFinished | ExchangeError::ClientBroken => None,
+    }
+}
+
+/// The end of a request whose exchange did not come to its end.
+pub(super) fn broken_off(error: &ExchangeError, phase: Phase) -> Termination {
+    let (side, cause) = match error {
+        ExchangeError::ClientFinished => (Side::Client, Cause::Fin),
+        ExchangeError::ClientBroken | ExchangeError::BodyIncomplete => (Side::Client, Cause::Rst),
+        ExchangeError::BodyRefused(_) => (Side::Client, Cause::Invalid),
+        ExchangeError::Answer(ResponseError::Silent | ResponseError::Truncated) => {
+            (Side::Backend, Cause::Rst)
+        }
+        ExchangeError::Answer(_) => (Side::Backend, Cause::Invalid),
+        ExchangeError::Overdue(Overdue::Body | Overdue::WriteToClient) => {
+            (Side::Client, Cause::Timeout)
+        }
+        ExchangeError::Overdue(Overdue::Answer | Overdue::WriteToBackend) => {
+            (Side::Backend, Cause::Timeout)
+        }
+        ExchangeError::Overdue(Overdue::Idle) => (Side::Evenkeel, Cause::Timeout),
+    };
+    Termination::new(side, phase, cause)
 }

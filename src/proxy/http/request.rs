@@ -1,137 +1,227 @@
-//! An ordinary HTTP request: sent to the picked backend on a connection of its own, its response
-//! streamed back. Both bodies go at the pace of whoever takes them.
+//! An ordinary HTTP request: sent to the picked backend, its answer delivered as it comes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-
-use super::backend::{self, Exchange, OURS, RequestBody, cause_of};
+use super::backend_request::BackendRequest;
+use super::backend_stream::BackendStream;
+use super::client_stream::{ClientStream, Request};
 use super::connection::{HttpConnection, Routed};
-use super::headers::{self, Purpose};
-use super::refusal;
+use super::exchange::{EndedConnection, Exchange, ExchangeError, SentRequest};
+use super::exchange_clock::ExchangeLimits;
+use super::own_response;
 use super::request_record::RequestRecord;
-use super::response::{self, ResponseBody};
-use super::sticky::Stickiness;
+use super::{AfterRequest, HttpClosed, closes_after, refusal, respond, reuse};
+use crate::config;
 use crate::observe::{Cause, Phase, Side, Termination};
+use crate::pool::Lease;
+use crate::proxy::client::maybe_tls::MaybeTlsStream;
+use crate::proxy::connect::ConnectBy;
 use crate::proxy::connect::repeat::unanswered;
+use crate::wire::http::{Asked, ClientHop, Edits, HeadLimits, NextHop};
 
-/// Serves one request. It is tried again only while nothing of it was sent, by
-/// [`RequestRecord::connect`].
+/// An ordinary request on its way.
+struct PendingRequest<'a> {
+    http: &'a HttpConnection,
+    routed: &'a Routed,
+    request: &'a Request,
+    outgoing: BackendRequest<'a>,
+    /// It may go on a connection that has served another one.
+    is_reusable: bool,
+}
+
+/// Serves one request. It is tried again only while nothing of it was sent, or once where a
+/// connection that was idle is closed without a byte of an answer.
 pub(super) async fn serve(
-    client: &HttpConnection,
+    client: &mut ClientStream,
+    http: &HttpConnection,
     routed: &Routed,
-    request: Request<Incoming>,
-    mut record: RequestRecord,
-    number: u64,
-) -> Response<ResponseBody> {
-    let Routed { pool, .. } = routed;
-    let settings = pool.settings();
-    client.gate_state.set_stall_timeout(settings.idle_timeout);
+    request: &Request,
+    record: RequestRecord<'_>,
+) -> AfterRequest {
     // Set-up is over: a connection kept for polling must not use up its limit.
-    client.connection.setup.routed();
-    let (mut parts, body) = request.into_parts();
-    let (mut search, sticky) = client.search(routed, &settings, &mut parts);
-    let connected = record.connect(&mut search, pool, &client.proxy_header);
-    let (stream, lease) = match connected.await {
-        Ok(connected) => connected,
-        Err(error) => return refusal::unavailable(record, pool, &error, Purpose::Ordinary),
+    http.connection.setup.routed();
+    let pending = PendingRequest {
+        http,
+        routed,
+        request,
+        outgoing: BackendRequest::new(http, routed, request),
+        is_reusable: reuse::is_reusable(request.view(), &routed.settings),
     };
-    record.phase(Phase::Request);
-    client.rewrite(routed, &mut parts, lease.backend(), Purpose::Ordinary);
-    headers::set_backend_name(&mut parts.headers, &settings, lease.backend());
-    // Not for us: a backend's 101 to an ordinary request is no upgrade.
-    parts.extensions.remove::<OnUpgrade>();
-    let upload = RequestBody::new(Some(body), &client.gate_state);
-    let (sent, broken, wait) = (upload.sent(), upload.broken(), upload.wait());
-    let begun = Instant::now();
-    let connection = match backend::open(stream, &client.gate_state, &settings, OURS).await {
-        Ok(connection) => connection,
-        Err(error) => return bad_gateway(record, &error),
-    };
-    let mut exchange = Exchange {
-        connection,
-        lease,
-        sent,
-    };
-    let request = Request::from_parts(parts, upload);
-    let sending = exchange.connection.sender.send_request(request);
-    // Dropping the request half sent ends the backend connection, which is never used again anyway.
-    let answer = tokio::select! {
-        answer = sending => answer,
-        side = wait.overdue(&settings) => return overdue(record, side),
-    };
-    match answer {
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            let end = Termination::new(Side::Backend, Phase::Request, Cause::Invalid);
-            response::own(record, StatusCode::BAD_GATEWAY, end, None)
-        }
-        Ok(response) => pass_on(client, response, record, exchange, sticky.as_ref()),
-        Err(error) => {
-            let backend = exchange.lease.backend();
-            unanswered(&exchange.connection.contact, backend, begun, &settings);
-            if let Some(refused) = client.gate_state.refused(number) {
-                return refusal::by_gate(record, refused, Phase::Request);
+    pending.serve(client, record).await
+}
+
+impl PendingRequest<'_> {
+    async fn serve(self, client: &mut ClientStream, mut record: RequestRecord<'_>) -> AfterRequest {
+        let Routed { pool, settings, .. } = self.routed;
+        let mut search = self.outgoing.search();
+        let header = self.http.proxy_header(settings, client);
+        let mut by = ConnectBy {
+            header: header.as_ref(),
+            idle: Some(&self.http.connection.proxy.idle),
+            takes_idle: self.is_reusable,
+        };
+        let mut lease = None;
+        loop {
+            // Both may be dropped: the search leaves the queue or gives its lease back.
+            let connected = tokio::select! {
+                biased;
+                _ = client.departed(false) => return AfterRequest::Gone(HttpClosed::Broken),
+                connected = record.connect(&mut search, lease.take(), pool, by) => connected,
+            };
+            let connected = match connected {
+                Ok(connected) => connected,
+                Err(error) => {
+                    let response = refusal::unavailable(pool, &error);
+                    return respond(client, self.http, self.request, record, response).await;
+                }
+            };
+            record.phase(Phase::Request);
+            let (is_reused, begun) = (connected.is_reused, Instant::now());
+            if !is_reused {
+                connected.stream.prepare_long_life();
             }
-            failed(record, &exchange, &broken, &error)
+            let mut exchange = self.exchange(client, connected.stream, &connected.lease);
+            let error = match exchange.answer().await {
+                Ok(()) => return self.deliver(exchange, record, connected.lease).await,
+                Err(error) => error,
+            };
+            let contact = exchange.into_parts().1.contact;
+            let is_answer = matches!(error, ExchangeError::Answer(_));
+            if is_answer && is_reused && !contact.has_heard() {
+                // A new connection to the same backend: it has closed the old one, as it may.
+                by.takes_idle = false;
+                lease = Some(connected.lease);
+                continue;
+            }
+            if is_answer {
+                unanswered(&contact, connected.lease.backend(), begun, settings);
+            }
+            return self.no_answer(client, record, &error).await;
+        }
+    }
+
+    fn exchange<'c>(
+        &self,
+        client: &'c mut ClientStream,
+        stream: MaybeTlsStream,
+        lease: &Lease,
+    ) -> Exchange<'c> {
+        let hop = if self.is_reusable {
+            NextHop::KeepAlive
+        } else {
+            NextHop::Close
+        };
+        let sent = SentRequest {
+            head: self.outgoing.write(lease.backend(), hop),
+            asked: asked(self.request),
+            version: self.request.view().version(),
+        };
+        let backend = BackendStream::new(stream);
+        let relay = &self.http.connection.proxy.relay;
+        Exchange::new(client, backend, sent, limits(&self.routed.settings), relay)
+    }
+
+    async fn deliver(
+        self,
+        exchange: Exchange<'_>,
+        record: RequestRecord<'_>,
+        lease: Lease,
+    ) -> AfterRequest {
+        let head = exchange.head();
+        let is_refused = head.status() >= 400;
+        let is_kept = self.is_reusable && !reuse::binds_connection(head.fields());
+        let hop = ClientHop {
+            version: self.request.view().version(),
+            // A client that is told so early may not send the rest, or sends it in vain.
+            closes: closes_after(self.http, self.request)
+                || (is_refused && !exchange.has_whole_request()),
+        };
+        let mut edits = Edits::default();
+        self.outgoing.set_cookie(lease.backend(), &mut edits);
+        let backend = Arc::clone(lease.backend());
+        let (after, connection) = deliver(exchange, (record, lease), hop, edits).await;
+        if let Some(connection) = connection {
+            let idle = &self.http.connection.proxy.idle;
+            let Routed { pool, settings, .. } = self.routed;
+            if is_kept && connection.is_reusable {
+                idle.put(connection.stream, &backend, pool, settings);
+            } else {
+                idle.let_close(connection.stream);
+            }
+        }
+        after
+    }
+
+    /// Responds to a request that its backend has not answered, unless the client has left.
+    async fn no_answer(
+        self,
+        client: &mut ClientStream,
+        mut record: RequestRecord<'_>,
+        error: &ExchangeError,
+    ) -> AfterRequest {
+        let phase = record.reached();
+        match refusal::unanswered(error, phase) {
+            Some(response) => respond(client, self.http, self.request, record, response).await,
+            None => {
+                record.ends(refusal::broken_off(error, phase));
+                AfterRequest::Gone(HttpClosed::Broken)
+            }
         }
     }
 }
 
-fn pass_on(
-    client: &HttpConnection,
-    response: Response<Incoming>,
-    record: RequestRecord,
-    exchange: Exchange,
-    sticky: Option<&Stickiness>,
-) -> Response<ResponseBody> {
-    let backend = Arc::clone(exchange.lease.backend());
-    backend.answered();
-    let mut response = response::stream_back(response, record, exchange, &client.gate_state);
-    if let Some(sticky) = sticky {
-        sticky.set(&backend, response.headers_mut());
+/// The kind of answer that a request is to have.
+fn asked(request: &Request) -> Asked {
+    if request.view().is_head_method() {
+        Asked::Head
+    } else {
+        Asked::Ordinary
     }
-    response
 }
 
-/// Responds where the backend gave no response, by whose fault that is.
-fn failed(
-    record: RequestRecord,
-    exchange: &Exchange,
-    broken: &AtomicBool,
-    error: &hyper::Error,
-) -> Response<ResponseBody> {
-    if broken.load(Ordering::Relaxed) {
-        let end = Termination::new(Side::Client, Phase::Request, Cause::Rst);
-        let detail = Some("body is incomplete");
-        return response::own_and_close(record, StatusCode::BAD_REQUEST, end, detail);
-    }
-    if exchange.connection.stalled.load(Ordering::Relaxed) {
-        let end = Termination::new(Side::Backend, Phase::Request, Cause::Timeout);
-        return response::own(record, StatusCode::GATEWAY_TIMEOUT, end, None);
-    }
-    bad_gateway(record, error)
+/// Limits of an exchange, by the pool's configuration.
+fn limits(settings: &config::Pool) -> (ExchangeLimits, HeadLimits) {
+    let limits = ExchangeLimits::of(settings, settings.response_timeout);
+    (limits, settings.http.head_limits())
 }
 
-/// Responds to a request that has waited too long for one of its sides.
-fn overdue(record: RequestRecord, side: Side) -> Response<ResponseBody> {
-    let end = Termination::new(side, Phase::Request, Cause::Timeout);
-    match side {
-        Side::Client => {
-            let detail = Some("body was not complete in time");
-            response::own_and_close(record, StatusCode::REQUEST_TIMEOUT, end, detail)
+/// Delivers a backend's final answer. Returns the backend connection where that has come to its end
+/// in order.
+pub(super) async fn deliver(
+    mut exchange: Exchange<'_>,
+    (mut record, lease): (RequestRecord<'_>, Lease),
+    hop: ClientHop,
+    mut edits: Edits<'_>,
+) -> (AfterRequest, Option<EndedConnection>) {
+    lease.backend().answered();
+    let head = exchange.head();
+    record.note(|record| record.answered(head.status()));
+    // RFC 9110 section 6.6.1.
+    if !head.fields().has("date") {
+        edits.append("Date", own_response::date().as_bytes());
+    }
+    let closes = exchange.begin_answer(hop, &edits);
+    let after = match exchange.deliver(&mut record).await {
+        Ok(()) => {
+            record.ends(Termination::new(Side::Backend, Phase::Request, Cause::Fin));
+            if closes || !exchange.has_whole_request() {
+                AfterRequest::Close
+            } else {
+                AfterRequest::NextRequest
+            }
         }
-        Side::Backend | Side::Evenkeel => {
-            response::own(record, StatusCode::GATEWAY_TIMEOUT, end, None)
+        Err(error) => {
+            record.ends(refusal::broken_off(&error, Phase::Request));
+            match error {
+                ExchangeError::ClientBroken => AfterRequest::Gone(HttpClosed::Broken),
+                _ => AfterRequest::CutOff,
+            }
         }
-    }
-}
-
-fn bad_gateway(record: RequestRecord, error: &hyper::Error) -> Response<ResponseBody> {
-    tracing::debug!(%error, "backend gave no answer");
-    let end = Termination::new(Side::Backend, Phase::Request, cause_of(error));
-    response::own(record, StatusCode::BAD_GATEWAY, end, None)
+    };
+    let connection = exchange.into_ended();
+    // Its line is written before a drain can see the lease gone.
+    drop(record);
+    drop(lease);
+    (after, connection)
 }

@@ -1,32 +1,23 @@
 //! The id of an HTTP request: one name for it in the logs of all who handle it. Taken from a
 //! trusted peer, else made here; sent on to the backend, and written to the access log.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use crate::wire::http::RequestHead;
 
-const FIELD: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const FIELD: &str = "X-Request-Id";
 /// Longest id of a trusted peer: as much as the access log keeps.
 const MAX_BYTES: usize = 128;
 
-/// Gives the fields one id, and returns it.
-pub(super) fn ensure(headers: &mut HeaderMap, is_believed: bool) -> String {
-    let known = is_believed.then(|| known(headers)).flatten();
-    let id = known.unwrap_or_else(new);
-    // Visible ASCII, both.
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(FIELD, value);
-    }
-    id
+/// The id of a request: visible ASCII.
+pub(super) fn request_id(head: RequestHead<'_>, is_believed: bool) -> String {
+    let known = is_believed.then(|| known(head)).flatten();
+    known.unwrap_or_else(new)
 }
 
 /// The id that came, if it came alone and can stand in a log.
-fn known(headers: &HeaderMap) -> Option<String> {
-    let mut values = headers.get_all(FIELD).iter();
-    let (only, None) = (values.next()?, values.next()) else {
-        return None;
-    };
-    let is_fit =
-        (1..=MAX_BYTES).contains(&only.len()) && only.as_bytes().iter().all(u8::is_ascii_graphic);
-    is_fit.then(|| String::from_utf8_lossy(only.as_bytes()).into_owned())
+fn known(head: RequestHead<'_>) -> Option<String> {
+    let only = head.fields().only(FIELD)?;
+    let is_fit = (1..=MAX_BYTES).contains(&only.len()) && only.iter().all(u8::is_ascii_graphic);
+    is_fit.then(|| String::from_utf8_lossy(only).into_owned())
 }
 
 /// 128 random bits in hexadecimal, as nginx makes them.
@@ -37,14 +28,8 @@ fn new() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(ids: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for id in ids {
-            headers.append(FIELD, HeaderValue::from_bytes(id.as_bytes()).unwrap());
-        }
-        headers
-    }
+    use crate::wire::http::Edits;
+    use crate::wire::http::testing::SampleRequest;
 
     fn is_new(id: &str) -> bool {
         id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -62,10 +47,13 @@ mod tests {
             (&[""], true, false),
             (&[&*long], true, false),
         ] {
-            let mut headers = headers(ids);
-            let id = ensure(&mut headers, is_believed);
-            let sent: Vec<_> = headers.get_all(FIELD).iter().collect();
-            assert_eq!(sent, [&id], "{ids:?}");
+            let sent: Vec<_> = ids.iter().map(|id| ("x-request-id", *id)).collect();
+            let request = SampleRequest::get("/", &sent);
+            let id = request_id(request.head(), is_believed);
+            let mut edits = Edits::default();
+            edits.set(FIELD, id.as_bytes());
+            let expected = [(FIELD.to_owned(), id.clone())];
+            assert_eq!(request.forwarded(&edits), expected, "{ids:?}");
             assert_eq!(
                 id == ids.first().copied().unwrap_or_default(),
                 is_taken,

@@ -1,31 +1,29 @@
 //! The record of one HTTP request while it is served. It is finished with the end that was set; if
-//! none was (hyper dropped the request where it stood), with the reason for that: the client left,
-//! or the process stops.
+//! none was (the request was dropped where it stood), with the reason for that: the process stops,
+//! or the client has left.
 
-use std::sync::Arc;
-
-use super::gate_state::GateState;
+use super::connection::HttpConnection;
 use super::interval::Interval;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::pool::{AcquireError, Lease, Pool};
-use crate::proxy::client::maybe_tls::MaybeTlsStream;
-use crate::proxy::connect::outgoing_proxy_header::OutgoingProxyHeader;
-use crate::proxy::connect::{BackendUnavailable, RetryState, connect};
+use crate::proxy::connect::{
+    BackendUnavailable, ConnectBy, Connected, RetryState, RetryStep, connect,
+};
 
-/// The record of a request; dropping it ends the request and notifies the gate.
-pub(super) struct RequestRecord {
+/// The record of a request; dropping it finishes it.
+pub(super) struct RequestRecord<'c> {
     /// Taken by the relay with the session, or by the end.
     record: Option<ConnectionRecord>,
     end: Option<Termination>,
-    gate_state: Arc<GateState>,
+    http: &'c HttpConnection,
 }
 
-impl RequestRecord {
-    pub(super) fn new(record: ConnectionRecord, gate_state: &Arc<GateState>) -> RequestRecord {
+impl<'c> RequestRecord<'c> {
+    pub(super) fn new(http: &'c HttpConnection) -> RequestRecord<'c> {
         RequestRecord {
-            record: Some(record),
+            record: Some(http.record()),
             end: None,
-            gate_state: Arc::clone(gate_state),
+            http,
         }
     }
 
@@ -45,23 +43,34 @@ impl RequestRecord {
         self.note(|record| record.phase = phase);
     }
 
+    /// The phase that the request has come to.
+    pub(super) fn reached(&self) -> Phase {
+        self.record
+            .as_ref()
+            .map_or(Phase::Head, |record| record.phase)
+    }
+
     /// Sets the end; the first one counts.
     pub(super) fn ends(&mut self, end: Termination) {
         self.end.get_or_insert(end);
     }
 
-    /// As [`connect`], for the record of this request.
+    /// As [`connect`], for the record of this request. With a lease it begins at its backend.
     pub(super) async fn connect(
         &mut self,
         search: &mut RetryState,
+        lease: Option<Lease>,
         pool: &Pool,
-        header: &OutgoingProxyHeader,
-    ) -> Result<(MaybeTlsStream, Lease), BackendUnavailable> {
+        by: ConnectBy<'_>,
+    ) -> Result<Connected, BackendUnavailable> {
         let Some(record) = &mut self.record else {
             return Err(AcquireError::NoBackend.into());
         };
-        let step = RetryState::begin(record);
-        connect(search, step, pool, Some(header), record).await
+        let step = match lease {
+            Some(lease) => RetryStep::Connect(lease),
+            None => RetryState::begin(record),
+        };
+        connect(search, step, pool, by, record).await
     }
 
     /// Takes the record, for the session that goes on.
@@ -70,18 +79,15 @@ impl RequestRecord {
     }
 }
 
-impl Drop for RequestRecord {
+impl Drop for RequestRecord<'_> {
     fn drop(&mut self) {
-        self.gate_state.answered_one();
         let Some(record) = self.record.take() else {
             return;
         };
         // The record itself notes a panic.
         if !std::thread::panicking() {
-            let (side, cause) = if self.gate_state.stopped() {
+            let (side, cause) = if self.http.is_stopped() {
                 (Side::Evenkeel, Cause::Stop)
-            } else if self.gate_state.has_left() {
-                (Side::Client, Cause::Fin)
             } else {
                 (Side::Client, Cause::Rst)
             };

@@ -1,18 +1,11 @@
 //! The time after which a refused client may come again: drawn anew for each, so that those who
 //! were refused together do not come back together.
 
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue};
-
 use crate::config::RetryAfter;
 
-/// Sets the field, in whole seconds (RFC 9110 section 10.2.3).
-pub(super) fn set(headers: &mut HeaderMap, range: RetryAfter) {
-    headers.insert(RETRY_AFTER, HeaderValue::from(drawn(range)));
-}
-
-/// A random number of seconds, never less than `min`; `max` may be rounded up to it.
-fn drawn(range: RetryAfter) -> u64 {
+/// Draws a random number of whole seconds (RFC 9110 section 10.2.3), never less than `min`; `max`
+/// may be rounded up to it.
+pub(super) fn seconds(range: RetryAfter) -> u64 {
     let min = range.min.as_secs() + u64::from(range.min.subsec_nanos() > 0);
     fastrand::u64(min..=range.max.as_secs().max(min))
 }
@@ -33,13 +26,13 @@ mod tests {
 
     #[test]
     fn every_second_of_the_range_is_drawn_and_no_other() {
-        let seen: BTreeSet<u64> = (0..1_000).map(|_| drawn(range(2_000, 5_900))).collect();
+        let seen: BTreeSet<u64> = (0..1_000).map(|_| seconds(range(2_000, 5_900))).collect();
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), [2, 3, 4, 5]);
     }
 
     #[test]
     fn a_range_within_one_second_is_rounded_up() {
-        assert_eq!(drawn(range(1_200, 1_900)), 2);
-        assert_eq!(drawn(range(7_000, 7_000)), 7);
+        assert_eq!(seconds(range(1_200, 1_900)), 2);
+        assert_eq!(seconds(range(7_000, 7_000)), 7);
     }
 }

@@ -1,18 +1,16 @@
-//! The sticky cookie of one request: read and taken out of the request, which the backend sees
-//! without it, and set on the response when the client has none, comes to another backend, or
-//! should get a fresh one.
+//! The sticky cookie of one request: read from the request, which the backend sees without it, and
+//! set on the response when the client has none, comes to another backend, or should get a fresh
+//! one.
 //!
 //! A cookie that is forged, expired, garbled, or of a backend that was removed is as none.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
-
-use super::hash_key::{pairs, value_of};
+use super::hash_key::cookies;
 use crate::config::{self, Word};
 use crate::pool::{Backend, Pool};
+use crate::wire::http::RequestHead;
 use crate::wire::sticky::{StickyCookie, StickyKeys};
 
 /// A browser sends two of a name when their paths or domains differ; each one looked at costs an
@@ -28,20 +26,18 @@ pub(super) struct Stickiness {
 }
 
 impl Stickiness {
-    /// Takes the cookie out of `headers`; `None` where the pool has no stickiness.
-    pub(super) fn take(
+    /// Reads the cookie; `None` where the pool has no stickiness.
+    pub(super) fn of(
         pool: &Pool,
         settings: &config::Pool,
-        headers: &mut HeaderMap,
-    ) -> Option<Self> {
+        head: RequestHead<'_>,
+    ) -> Option<Stickiness> {
         let sticky = settings.sticky.clone()?;
         let keys = pool.sticky_keys()?;
-        let values = take(headers, &sticky.cookie);
         let now = now();
-        let mut genuine = values
-            .iter()
-            .filter_map(|value| keys.open(pool.name(), value, now));
-        let brought = genuine.next().and_then(|opened| {
+        let genuine =
+            candidates(head, &sticky.cookie).find_map(|value| keys.open(pool.name(), value, now));
+        let brought = genuine.and_then(|opened| {
             let backend = pool.find(|name| keys.is_for(&opened, name))?;
             Some((opened, backend))
         });
@@ -59,19 +55,15 @@ impl Stickiness {
         Some(Arc::clone(backend))
     }
 
-    /// Sets the cookie on the response of `backend`, if it is new or due.
-    pub(super) fn set(&self, backend: &Arc<Backend>, headers: &mut HeaderMap) {
+    /// The value of `Set-Cookie` for the response of `backend`, if the cookie is new or due.
+    pub(super) fn set_cookie(&self, backend: &Arc<Backend>) -> Option<String> {
         let now = now();
         if !self.is_due(backend, now) {
-            return;
+            return None;
         }
         let expires = now.saturating_add(self.sticky.ttl.as_secs());
-        let cookie = self.keys.seal(&self.pool, backend.name(), expires);
-        if let Some(cookie) = cookie
-            && let Ok(value) = HeaderValue::try_from(set_cookie(&self.sticky, &cookie))
-        {
-            headers.append(SET_COOKIE, value);
-        }
+        let cookie = self.keys.seal(&self.pool, backend.name(), expires)?;
+        Some(with_attributes(&self.sticky, &cookie))
     }
 
     fn is_due(&self, backend: &Arc<Backend>, now: u64) -> bool {
@@ -94,7 +86,7 @@ impl Stickiness {
     }
 }
 
-fn set_cookie(sticky: &config::Sticky, cookie: &str) -> String {
+fn with_attributes(sticky: &config::Sticky, cookie: &str) -> String {
     let same_site = match sticky.same_site.word() {
         "none" => "None",
         "strict" => "Strict",
@@ -108,41 +100,9 @@ fn set_cookie(sticky: &config::Sticky, cookie: &str) -> String {
     )
 }
 
-/// Takes the cookies of that name out and returns the values of the first ones. Other cookies stay
-/// as they were.
-fn take(headers: &mut HeaderMap, name: &str) -> Vec<Vec<u8>> {
-    let is_ours = |value: &HeaderValue| {
-        let mut pairs = pairs(value.as_bytes(), b';');
-        pairs.any(|pair| value_of(pair, name).is_some())
-    };
-    if !headers.get_all(COOKIE).iter().any(is_ours) {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    let mut others = Vec::new();
-    for value in headers.get_all(COOKIE) {
-        if !is_ours(value) {
-            others.push(value.clone());
-            continue;
-        }
-        let mut rest = Vec::new();
-        for pair in pairs(value.as_bytes(), b';') {
-            match value_of(pair, name) {
-                Some(value) => found.push(value.to_vec()),
-                None if pair.is_empty() => {}
-                None => rest.push(pair),
-            }
-        }
-        if !rest.is_empty() {
-            others.extend(HeaderValue::from_bytes(&rest.join(&b"; "[..])));
-        }
-    }
-    headers.remove(COOKIE);
-    for value in others {
-        headers.append(COOKIE, value);
-    }
-    found.truncate(MAX_CANDIDATES);
-    found
+/// The cookies that may be ours.
+fn candidates<'a>(head: RequestHead<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    cookies(head, name).take(MAX_CANDIDATES)
 }
 
 /// Seconds since 1970: balancers compare the expiry with each other.
@@ -155,20 +115,20 @@ fn now() -> u64 {
 mod tests {
     use super::*;
     use crate::config::{OnDrain, SameSite};
+    use crate::wire::http::Edits;
+    use crate::wire::http::testing::SampleRequest;
     use std::time::Duration;
 
     fn taken(cookies: &[&str]) -> (Vec<String>, Vec<String>) {
-        let mut headers = HeaderMap::new();
-        for cookie in cookies {
-            headers.append(COOKIE, cookie.parse().unwrap());
-        }
-        let found = take(&mut headers, "evenkeel");
+        let fields: Vec<_> = cookies.iter().map(|cookie| ("Cookie", *cookie)).collect();
+        let request = SampleRequest::get("/", &fields);
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
-        let left = headers.get_all(COOKIE).iter();
-        (
-            found.iter().map(|value| text(value)).collect(),
-            left.map(|value| text(value.as_bytes())).collect(),
-        )
+        let found = candidates(request.head(), "evenkeel");
+        let found = found.map(text).collect();
+        let mut edits = Edits::default();
+        edits.remove_cookie("evenkeel");
+        let left = request.forwarded(&edits).into_iter();
+        (found, left.map(|(_, value)| value).collect())
     }
 
     #[test]
@@ -215,11 +175,11 @@ mod tests {
             on_drain: OnDrain::Keep,
         };
         assert_eq!(
-            set_cookie(&sticky, "v"),
+            with_attributes(&sticky, "v"),
             "evenkeel=v; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
         );
         sticky.same_site = SameSite::None;
         sticky.secure = true;
-        assert!(set_cookie(&sticky, "v").ends_with("; SameSite=None; Secure"));
+        assert!(with_attributes(&sticky, "v").ends_with("; SameSite=None; Secure"));
     }
 }

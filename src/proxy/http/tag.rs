@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Uri};
 use percent_encoding::percent_decode;
 
 use super::hash_key::hash_key;
 use crate::config::{HashKey, Tag};
+use crate::wire::http::RequestHead;
 
 /// The tag of a request; `None` where it has none.
-pub(super) fn tag_of(tag: &Tag, uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let value = hash_key(&tag.key, None, uri, headers)?;
+pub(super) fn tag_of(tag: &Tag, head: RequestHead<'_>) -> Option<String> {
+    let value = hash_key(&tag.key, None, head)?;
     let value = match tag.key {
         HashKey::Query(_) => Cow::from(percent_decode(&value)),
         _ => Cow::from(value),
@@ -22,16 +22,16 @@ pub(super) fn tag_of(tag: &Tag, uri: &Uri, headers: &HeaderMap) -> Option<String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::http::testing::SampleRequest;
 
     fn tagged(key: &str, target: &str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-user", "u%207".parse().unwrap());
-        headers.insert("cookie", "a=1; uid=c7".parse().unwrap());
+        let fields = [("x-user", "u%207"), ("cookie", "a=1; uid=c7")];
+        let request = SampleRequest::get(target, &fields);
         let tag = Tag {
             key: key.parse().unwrap(),
             is_hashed: false,
         };
-        tag_of(&tag, &target.parse().unwrap(), &headers)
+        tag_of(&tag, request.head())
     }
 
     #[test]

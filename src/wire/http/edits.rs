@@ -5,10 +5,11 @@ use std::io::Write;
 use std::ops::Range;
 
 use super::fields::{Fields, begins_as, is_read_as};
-use super::head_writer::HeadWriter;
+use super::head_writer::{HeadWriter, title_case};
 use super::{is_token_byte, is_value_byte};
 
-/// A list of changes. Names are written in the spelling given here. A name is matched in every
+/// A list of changes, each to the result of those before it. A name is written in the spelling
+/// given here, and one in small letters with capitals: `X-Name`. A name is matched in every
 /// spelling that a backend may read as it: any case, and `_` or `.` for `-`.
 ///
 /// A value that no field can have, such as one with a line feed, is not written; what it was to
@@ -35,6 +36,13 @@ enum Action {
     Set,
     Append,
     Extend,
+    Respell,
+}
+
+impl Action {
+    fn is_new_field(self) -> bool {
+        matches!(self, Action::Set | Action::Append | Action::Extend)
+    }
 }
 
 impl<'a> Edits<'a> {
@@ -75,7 +83,13 @@ impl<'a> Edits<'a> {
         self.push_value(Action::Append, name, value);
     }
 
-    /// Joins all values that were sent in one field, and this one behind them.
+    /// Writes what was sent under this name, in any case, in the spelling given here.
+    pub fn respell(&mut self, name: &'a str) {
+        self.push(Action::Respell, name, self.values.len());
+    }
+
+    /// Joins all values that were sent in one field, and this one behind them. Behind a change that
+    /// has removed them it is a field of its own.
     pub fn extend(&mut self, name: &'a str, value: &[u8]) {
         self.push_value(Action::Extend, name, value);
     }
@@ -105,6 +119,9 @@ impl<'a> Edits<'a> {
             && !name.is_empty()
             && name.bytes().all(is_token_byte);
         match action {
+            Action::Extend if is_valid && self.removes(name.as_bytes()) => {
+                self.push(Action::Append, name, start);
+            }
             _ if is_valid => self.push(action, name, start),
             Action::Append => self.values.truncate(start),
             _ => {
@@ -116,6 +133,14 @@ impl<'a> Edits<'a> {
 
     fn push(&mut self, action: Action, name: &'a str, start: usize) {
         let value = start..self.values.len();
+        let is_undone = |edit: &Edit<'_>| match action {
+            Action::Remove | Action::Set => is_read_as(edit.name.as_bytes(), name),
+            Action::RemovePrefix => begins_as(edit.name.as_bytes(), name),
+            Action::Append | Action::Extend | Action::Respell => false,
+        };
+        // What such a change has removed, this one removes, too.
+        self.list
+            .retain(|edit| !(edit.action.is_new_field() && is_undone(edit)));
         self.list.push(Edit {
             action,
             name,
@@ -142,12 +167,20 @@ impl<'a> Edits<'a> {
             }
             return;
         }
-        writer.field(name, value);
+        writer.field(self.spelling_of(name), value);
+    }
+
+    fn spelling_of<'n>(&'n self, name: &'n [u8]) -> &'n [u8] {
+        let mut edits = self.list.iter();
+        let respelled = edits.find(|edit| {
+            edit.action == Action::Respell && name.eq_ignore_ascii_case(edit.name.as_bytes())
+        });
+        respelled.map_or(name, |edit| edit.name.as_bytes())
     }
 
     fn removes(&self, name: &[u8]) -> bool {
         self.list.iter().any(|edit| match edit.action {
-            Action::Append => false,
+            Action::Append | Action::Respell => false,
             Action::RemovePrefix => begins_as(name, edit.name),
             Action::Remove | Action::Set | Action::Extend => is_read_as(name, edit.name),
         })
@@ -155,16 +188,15 @@ impl<'a> Edits<'a> {
 
     /// Writes the fields that are new.
     pub(super) fn write_new(&self, writer: &mut HeadWriter<'_>, sent: Fields<'_>) {
-        for edit in &self.list {
-            let (name, value) = (edit.name.as_bytes(), self.value(edit));
-            match edit.action {
-                Action::Remove | Action::RemovePrefix => {}
-                Action::Set | Action::Append => writer.field(name, value),
-                Action::Extend => {
-                    let mut values = sent.values(edit.name).chain([value]);
-                    let first = values.next().unwrap_or_default();
-                    writer.list(name, first, values, b", ");
-                }
+        let new = |edit: &&Edit<'_>| edit.action.is_new_field();
+        for edit in self.list.iter().filter(new) {
+            let (name, value) = (title_case(edit.name), self.value(edit));
+            if edit.action == Action::Extend {
+                let mut values = sent.values(edit.name).chain([value]);
+                let first = values.next().unwrap_or_default();
+                writer.list(name.as_bytes(), first, values, b", ");
+            } else {
+                writer.field(name.as_bytes(), value);
             }
         }
     }
@@ -196,7 +228,7 @@ mod tests {
         reader.next(head.as_bytes()).unwrap();
         let fields = reader.head(head.as_bytes()).fields();
         let mut out = Vec::new();
-        let mut writer = HeadWriter::bare(&mut out);
+        let mut writer = HeadWriter::continued(&mut out);
         for (name, value) in fields.iter() {
             edits.write_sent(&mut writer, name, value);
         }
@@ -246,6 +278,64 @@ mod tests {
         );
         edits.clear();
         assert_eq!(written(&edits, &sent[3..4]), "set-cookie: a=1\r\n");
+    }
+
+    #[test]
+    fn each_change_is_one_to_the_result_of_those_before_it() {
+        let sent = [("x-a", "sent"), ("X_A", "alias"), ("x-b", "sent")];
+        let after = |change: fn(&mut Edits<'_>)| {
+            let mut edits = Edits::default();
+            change(&mut edits);
+            written(&edits, &sent)
+        };
+        let removed_and_set = after(|edits| {
+            edits.remove("X-A");
+            edits.remove_prefix("x-");
+            edits.remove("x_a");
+            edits.set("X-A", b"1");
+            edits.set("X-A", b"2");
+        });
+        assert_eq!(removed_and_set, "X-A: 2\r\n");
+        let set_and_removed = after(|edits| {
+            edits.set("X-A", b"1");
+            edits.append("X-B", b"1");
+            edits.extend("X-C", b"1");
+            edits.remove("X.a");
+            edits.remove_prefix("x-b");
+        });
+        assert_eq!(set_and_removed, "X-C: 1\r\n");
+        let extended = after(|edits| {
+            edits.remove("x-a");
+            edits.extend("X-A", b"1");
+            edits.set("x-B", b"1");
+            edits.extend("x-B", b"2");
+        });
+        assert_eq!(extended, "X-A: 1\r\nx-B: 1\r\nx-B: 2\r\n");
+        let refused = after(|edits| {
+            edits.set("X-A", b"1");
+            edits.set("X-A", b"1\n2");
+        });
+        assert_eq!(refused, "x-b: sent\r\n");
+    }
+
+    #[test]
+    fn fields_are_respelled_where_they_stand() {
+        let mut edits = Edits::default();
+        edits.respell("X-Real-IP");
+        edits.respell("Forwarded");
+        edits.set("Forwarded", b"for=b");
+        edits.append("x-backend", b"n1");
+        let sent = [
+            ("x-real-ip", "10.0.0.1"),
+            ("x_real_ip", "10.0.0.2"),
+            ("X-REAL-IP", "10.0.0.3"),
+            ("forwarded", "for=a"),
+        ];
+        assert_eq!(
+            written(&edits, &sent),
+            "X-Real-IP: 10.0.0.1\r\nx_real_ip: 10.0.0.2\r\nX-Real-IP: 10.0.0.3\r\n\
+             Forwarded: for=b\r\nX-Backend: n1\r\n"
+        );
     }
 
     #[test]

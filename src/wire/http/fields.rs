@@ -3,9 +3,11 @@
 
 use std::mem::MaybeUninit;
 
+use ::http::{HeaderMap, HeaderValue};
 use httparse::Header;
 
-use super::scan::{HeadError, MAX_FIELDS};
+use super::scan::HeadError;
+use crate::base::head_limits::MAX_FIELDS;
 
 /// A part of a head.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +115,7 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Names and values; a value is without the white space around it.
-    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         let head = self.head;
         self.places
             .iter()
@@ -129,7 +131,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The values of all fields of that name, in any case.
-    pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pub fn values(self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.iter()
             .filter(move |(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
@@ -157,6 +159,24 @@ impl<'a> Fields<'a> {
     pub fn has_token(self, name: &str, token: &str) -> bool {
         self.list(name)
             .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+    }
+}
+
+/// Fields that are looked up by name, whoever has read them.
+pub trait FieldLookup {
+    /// The values of all fields of that name, in any case and without the white space around them.
+    fn all_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl FieldLookup for Fields<'_> {
+    fn all_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.values(name)
+    }
+}
+
+impl FieldLookup for HeaderMap {
+    fn all_values<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 }
 
@@ -253,7 +273,7 @@ pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
 }
 
 /// True for a field that `Connection` cannot remove.
-pub(crate) fn is_deciding(name: &[u8]) -> bool {
+fn is_deciding(name: &[u8]) -> bool {
     let has_prefix = |prefix: &&str| {
         name.get(..prefix.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
@@ -309,4 +329,31 @@ pub(super) fn is_special_as_read(name: &[u8]) -> bool {
 /// True when a receiver may read the name as that of a field of a hop or of the length.
 pub(super) fn is_framing_as_read(name: &[u8]) -> bool {
     is_read_as(name, "content-length") || HOP_BY_HOP.iter().any(|one| is_read_as(name, one))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::HeaderName;
+
+    use super::*;
+    use crate::wire::http::testing::SampleRequest;
+
+    #[test]
+    fn a_field_is_found_in_any_case_whoever_has_read_it() {
+        fn found(fields: &impl FieldLookup, name: &str) -> Vec<String> {
+            let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+            fields.all_values(name).map(text).collect()
+        }
+        let sample = SampleRequest::get("/", &[("X-A", "1"), ("x-b", "2"), ("x-a", "3")]);
+        let mut map = HeaderMap::new();
+        for (name, value) in sample.head().fields().iter() {
+            let name = HeaderName::from_bytes(name).unwrap();
+            map.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        for name in ["X-A", "x-a"] {
+            assert_eq!(found(&sample.head().fields(), name), ["1", "3"]);
+            assert_eq!(found(&map, name), ["1", "3"]);
+        }
+        assert!(found(&map, "x-c").is_empty());
+    }
 }

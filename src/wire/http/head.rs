@@ -6,10 +6,11 @@ use httparse::{Error, Header, Status};
 
 use super::host::{Host, parse_host};
 use super::{RequestError, is_token_byte, is_value_byte};
+use crate::base::head_limits::HeadLimits;
 
 /// Most header fields of one request. hyper's own limit, so that hyper never refuses a request
 /// itself.
-pub const MAX_HEADERS: usize = 100;
+pub const MAX_HEADERS: usize = HeadLimits::REQUEST.max_fields;
 
 /// Largest `Content-Length` or chunk: fits signed 64-bit arithmetic of every peer.
 pub const MAX_LENGTH_BYTES: u64 = i64::MAX as u64;

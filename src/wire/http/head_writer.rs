@@ -1,5 +1,6 @@
 //! A head as it is written, line by line.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 /// Writes one head, line by line. Values are written as they are: what is no value must not come.
@@ -27,8 +28,8 @@ impl<'o> HeadWriter<'o> {
         HeadWriter { out }
     }
 
-    #[cfg(test)]
-    pub(super) fn bare(out: &'o mut Vec<u8>) -> HeadWriter<'o> {
+    /// Writes on behind the lines of a head that stand there.
+    pub(crate) fn continued(out: &'o mut Vec<u8>) -> HeadWriter<'o> {
         HeadWriter { out }
     }
 
@@ -63,5 +64,43 @@ impl<'o> HeadWriter<'o> {
     /// Ends the head.
     pub fn finish(self) {
         self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Spells a name that has no capital letter with one at the beginning of each word, as most
+/// software does: some servers compare names byte by byte. A name that has one is left as it is.
+pub(crate) fn title_case(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Cow::Borrowed(name);
+    }
+    let mut is_first = true;
+    let spelled = name.chars().map(|letter| {
+        let is_capital = std::mem::replace(&mut is_first, letter == '-');
+        if is_capital {
+            letter.to_ascii_uppercase()
+        } else {
+            letter
+        }
+    });
+    Cow::Owned(spelled.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_small_letters_gets_capitals() {
+        for (name, spelled) in [
+            ("x-backend", "X-Backend"),
+            ("evenkeel-resume", "Evenkeel-Resume"),
+            ("x.back_again", "X.back_again"),
+            ("-1-a", "-1-A"),
+            ("X-Real-IP", "X-Real-IP"),
+            ("Sec-WebSocket-Key", "Sec-WebSocket-Key"),
+            ("", ""),
+        ] {
+            assert_eq!(title_case(name), spelled);
+        }
     }
 }

@@ -14,6 +14,16 @@ pub struct Host {
     pub port: Option<u16>,
 }
 
+impl std::fmt::Display for Host {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.name)?;
+        match self.port {
+            Some(port) => write!(formatter, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Reads a Host value; `None` when it is empty or not a plain host name or address with an optional
 /// port.
 pub fn parse_host(value: &[u8]) -> Option<Host> {

@@ -16,33 +16,36 @@ mod host;
 mod request;
 mod response;
 mod scan;
+#[cfg(test)]
+pub(crate) mod testing;
 mod write;
 
 pub use body::BodyFraming;
 pub use chunked::{ChunkError, MAX_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 pub use edits::Edits;
 pub use event::Event;
-pub(crate) use fields::is_deciding;
-pub use fields::{ConnectionOptions, Fields, HttpVersion};
+pub use fields::{ConnectionOptions, FieldLookup, Fields, HttpVersion};
 pub use head::{MAX_HEADERS, MAX_LENGTH_BYTES};
 pub use head_writer::HeadWriter;
+pub(crate) use head_writer::title_case;
 pub use host::{Host, parse_host};
 pub use request::{ParsedRequest, RequestHead, RequestReader};
 pub use response::{
     Asked, MAX_INTERIM_RESPONSES, ParsedResponse, ResponseError, ResponseFraming, ResponseHead,
     ResponseReader,
 };
-pub use scan::{HeadError, HeadLimits, MAX_FIELDS};
+pub use scan::HeadError;
 pub use write::{
     BodyTransfer, CHUNK_END, ClientHop, ForwardedResponse, LAST_CHUNK, NextHop, chunk_start,
     write_interim, write_request, write_response,
 };
 
+pub use crate::base::head_limits::{HeadLimits, MAX_FIELDS};
 use chunked::ChunkedBody;
 use head::{BodyLength, RequestFraming};
 
 /// Longest request head, from request line to empty line.
-pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub const MAX_HEAD_BYTES: usize = HeadLimits::REQUEST.max_bytes;
 
 /// Phase of the client's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -322,7 +325,7 @@ pub fn is_token_byte(byte: u8) -> bool {
 }
 
 /// A byte of a field value (RFC 9110 section 5.5): visible, space, tab, or above ASCII.
-fn is_value_byte(byte: u8) -> bool {
+pub(crate) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
 

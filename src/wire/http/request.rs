@@ -10,7 +10,8 @@ use super::fields::{
 };
 use super::head::{BodyLength, body_length, names_other_version};
 use super::host::{Host, parse_host};
-use super::scan::{HeadLimits, HeadScanner};
+use super::scan::HeadScanner;
+use crate::base::head_limits::HeadLimits;
 
 /// Reads the requests of one client, strictly. Pure: it keeps no bytes, the caller's buffer does.
 #[derive(Debug)]
@@ -304,6 +305,33 @@ impl<'a> RequestHead<'a> {
         self.parsed.path_and_query.get(self.head)
     }
 
+    /// Path of the target; `/` where an absolute form has none.
+    pub fn path(self) -> &'a [u8] {
+        let target = self.path_and_query();
+        let end = target.iter().position(|&byte| byte == b'?');
+        match target.get(..end.unwrap_or(target.len())) {
+            None | Some([]) => b"/",
+            Some(path) => path,
+        }
+    }
+
+    /// Query of the target, without its question mark.
+    pub fn query(self) -> Option<&'a [u8]> {
+        let target = self.path_and_query();
+        let mark = target.iter().position(|&byte| byte == b'?')?;
+        target.get(mark + 1..)
+    }
+
+    /// As [`RequestHead::method`]: checked ASCII.
+    pub fn method_str(self) -> &'a str {
+        str::from_utf8(self.method()).unwrap_or_default()
+    }
+
+    /// As [`RequestHead::path`]: checked ASCII.
+    pub fn path_str(self) -> &'a str {
+        str::from_utf8(self.path()).unwrap_or_default()
+    }
+
     pub fn fields(self) -> Fields<'a> {
         self.parsed.fields.view(self.head)
     }
@@ -338,5 +366,33 @@ impl<'a> RequestHead<'a> {
     /// True when the answer has no body, whatever its fields say.
     pub fn is_head_method(self) -> bool {
         self.method() == b"HEAD"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::http::testing::SampleRequest;
+
+    #[test]
+    fn path_and_query_do_not_depend_on_the_form_of_the_target() {
+        let table: [(&str, &str, Option<&str>); 9] = [
+            ("/", "/", None),
+            ("/x?y", "/x", Some("y")),
+            ("/x?", "/x", Some("")),
+            ("/x?a?b", "/x", Some("a?b")),
+            ("http://a", "/", None),
+            ("ws://a?y", "/", Some("y")),
+            ("ws://a/?y", "/", Some("y")),
+            ("ws://a//x%2f", "//x%2f", None),
+            ("*", "*", None),
+        ];
+        for (target, path, query) in table {
+            let head = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let sample = SampleRequest::new(&head);
+            let head = sample.head();
+            assert_eq!((head.method_str(), head.path_str()), ("OPTIONS", path));
+            assert_eq!(head.path(), path.as_bytes());
+            assert_eq!(head.query(), query.map(str::as_bytes), "{target}");
+        }
     }
 }

@@ -10,7 +10,8 @@ use super::fields::{
     ConnectionOptions, FieldTable, Fields, HttpVersion, Span, head_error, with_slots,
 };
 use super::head::{parse_length, trim};
-use super::scan::{HeadError, HeadLimits, HeadScanner};
+use super::scan::{HeadError, HeadScanner};
+use crate::base::head_limits::HeadLimits;
 
 /// Most 1xx answers before the final one. Some servers send one every few seconds of long work.
 pub const MAX_INTERIM_RESPONSES: u32 = 100;

@@ -1,31 +1,6 @@
 //! The end of a head in a growing buffer. Each byte is checked when it comes, once, so that the
 //! result does not depend on chunking.
 
-/// Limits of one head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadLimits {
-    /// From the start line to the empty line.
-    pub max_bytes: usize,
-    /// At most [`MAX_FIELDS`].
-    pub max_fields: usize,
-}
-
-/// Most fields that [`HeadLimits::max_fields`] can allow.
-pub const MAX_FIELDS: usize = 1000;
-
-impl HeadLimits {
-    /// Default limits of a request's head.
-    pub const REQUEST: HeadLimits = HeadLimits {
-        max_bytes: super::MAX_HEAD_BYTES,
-        max_fields: super::MAX_HEADERS,
-    };
-    /// Default limits of an answer's head: backends set many and long cookies.
-    pub const RESPONSE: HeadLimits = HeadLimits {
-        max_bytes: 64 * 1024,
-        max_fields: super::MAX_HEADERS,
-    };
-}
-
 /// Reason why bytes are no head of HTTP/1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {

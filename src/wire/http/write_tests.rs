@@ -129,6 +129,16 @@ fn a_chunked_request_stays_chunked_with_its_trailer() {
 }
 
 #[test]
+fn connection_cannot_remove_the_framing_of_a_chunked_body() {
+    let stream = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\
+        Connection: transfer-encoding\r\n\r\n";
+    assert_eq!(
+        plain(stream),
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+}
+
+#[test]
 fn an_old_clients_request_expects_nothing() {
     let stream = "POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
     let mut edits = Edits::default();

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -101,9 +100,12 @@ fn wait_before(short: u8) -> Duration {
 
 /// The value of the field for the next backend: how many there were, the latest of them, and how
 /// many messages of the client may be lost. In the form of parameters (RFC 9110 section 5.6.6).
-fn note(count: u32, gone: &LostBackend) -> HeaderValue {
+fn note(count: u32, gone: &LostBackend) -> String {
     let from = gone.from.as_deref().unwrap_or("");
     let escaped = from.replace('\\', "\\\\").replace('"', "\\\"");
     let text = format!("count={count}; from=\"{escaped}\"; lost={}", gone.lost);
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("count=1; lost=unknown"))
+    if text.bytes().any(|byte| byte.is_ascii_control()) {
+        return "count=1; lost=unknown".to_owned();
+    }
+    text
 }

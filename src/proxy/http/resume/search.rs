@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::HeaderName;
-use http::{HeaderValue, Request, StatusCode};
 use tokio::time::{sleep, timeout};
 
-use super::handshake::agreement;
+use super::handshake::{ResumeHandshake, agreement};
 use super::kept::{More, PoolMigrator};
 use crate::base::backoff::Backoff;
 use crate::config;
@@ -15,11 +13,10 @@ use crate::pool::{Backend, Pool};
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
 use crate::proxy::connect::repeat::{Repeat, unanswered};
 use crate::proxy::connect::{ConnectAttempt, RetryState, dial};
-use crate::proxy::http::backend::{self, KEPT, RequestBody};
-use crate::proxy::http::gate_state::GateState;
-use crate::proxy::http::headers;
+use crate::proxy::http::backend_stream::BackendStream;
 use crate::relay::NewBackend;
-use crate::wire::websocket;
+use crate::wire::http::{Asked, HeadLimits, MAX_FIELDS, RequestReader, ResponseReader};
+use crate::wire::websocket::{self, UpgradeOffer};
 
 /// Between two attempts for one session: the first after a moment in which a restarting node may
 /// have come back.
@@ -29,7 +26,7 @@ pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 /// A search for a backend that takes a session over.
 pub(in crate::proxy) struct NewBackendSearch {
     migrator: Arc<PoolMigrator>,
-    note: HeaderValue,
+    note: String,
     search: RetryState,
 }
 
@@ -52,7 +49,7 @@ impl ResumeRefusal {
 impl NewBackendSearch {
     pub(crate) fn new(
         migrator: Arc<PoolMigrator>,
-        note: HeaderValue,
+        note: String,
         lost: Option<Arc<Backend>>,
     ) -> NewBackendSearch {
         let key = migrator.more.as_ref().and_then(|more| more.key.clone());
@@ -159,44 +156,56 @@ impl NewBackendSearch {
     ) -> Result<(MaybeTlsStream, Vec<u8>), ResumeRefusal> {
         let kept = &self.migrator.handshake;
         let begun = Instant::now();
-        let gate_state = Arc::new(GateState::new(settings.idle_timeout));
-        let connection = backend::open(stream, &gate_state, settings, KEPT).await;
-        let mut connection = connection.map_err(ResumeRefusal::for_now)?;
-        let mut parts = kept.request().ok_or_else(lost_head)?;
-        let offer = websocket::check_request(&parts.method, parts.version, &parts.headers);
-        let offer = offer.map_err(|_| lost_head())?;
-        let field = HeaderName::try_from(&*self.migrator.header).map_err(|_| lost_head())?;
-        parts.headers.insert(field, self.note.clone());
-        headers::set_backend_name(&mut parts.headers, settings, backend);
-        let request = Request::from_parts(parts, RequestBody::new(None, &gate_state));
-        let response = connection.sender.send_request(request).await;
-        let response = response.map_err(|error| {
+        let offer = offer_of(kept).ok_or_else(lost_head)?;
+        let mut connection = BackendStream::new(stream);
+        let mut reader = ResponseReader::new(settings.http.head_limits(), Asked::Upgrade);
+        let request = self.request(settings, backend);
+        let answer = connection.ask(request, &mut reader).await;
+        let answer = answer.map_err(|error| {
             let repeat = unanswered(&connection.contact, backend, begun, settings);
             ResumeRefusal::Unanswered(repeat, error.to_string())
         })?;
         backend.answered();
-        let status = response.status();
-        if status != StatusCode::SWITCHING_PROTOCOLS {
+        let head = reader.head(&answer);
+        let status = head.status();
+        if status != 101 {
             let why = format!("the answer is {status}");
-            return Err(if status.is_client_error() && !may_change(status) {
+            return Err(if (400..500).contains(&status) && !may_change(status) {
                 ResumeRefusal::ForGood(why)
             } else {
                 ResumeRefusal::ForNow(why)
             });
         }
-        websocket::check_response(status, response.headers(), &offer)
+        websocket::check_response(status, &head.fields(), &offer)
             .map_err(ResumeRefusal::for_now)?;
-        let (agreed, before) = (agreement(response.headers()), kept.agreed());
+        let (agreed, before) = (agreement(&head.fields()), kept.agreed());
         if *agreed != *before {
             let why = format!("it agrees to {agreed:?} in place of {before:?}");
             return Err(ResumeRefusal::ForGood(why));
         }
-        drop((response, connection.sender));
-        match connection.driver.await {
-            Ok(Some(parts)) => Ok((parts.io.into_inner().into_inner(), parts.read_buf.to_vec())),
-            _ => Err(ResumeRefusal::ForNow("it ended behind its 101".to_owned())),
-        }
+        Ok((connection.stream, connection.input.into_unread()))
     }
+
+    /// The client's handshake once more, for this backend.
+    fn request(&self, settings: &config::Pool, backend: &Backend) -> Vec<u8> {
+        let note = (&*self.migrator.header, self.note.as_bytes());
+        let name = settings.name_header.as_deref();
+        let name = name.map(|field| (field, backend.name().as_bytes()));
+        let fields: Vec<_> = [Some(note), name].into_iter().flatten().collect();
+        let mut request = Vec::with_capacity(1024);
+        self.migrator.handshake.write(&fields, &mut request);
+        request
+    }
+}
+
+/// What the kept handshake has asked for.
+fn offer_of(kept: &ResumeHandshake) -> Option<UpgradeOffer> {
+    let mut reader = RequestReader::new(HeadLimits {
+        max_bytes: usize::MAX,
+        max_fields: MAX_FIELDS,
+    });
+    reader.next(kept.head()).ok()??;
+    websocket::check_upgrade(reader.head(kept.head())).ok()
 }
 
 /// The kept handshake cannot be read: a defect of ours.
@@ -205,8 +214,8 @@ fn lost_head() -> ResumeRefusal {
 }
 
 /// Whether a client's error may be none at the next attempt: 408, 425, 429 (RFC 9110, 8470, 6585).
-fn may_change(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429)
+fn may_change(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429)
 }
 
 /// A random time around `wait`, so that sessions that were lost together do not come back together.
