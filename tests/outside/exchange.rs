@@ -1,4 +1,5 @@
-//! Requests and answers on their way through: interim answers, bodies, trailers and fields, as they were said.
+//! Requests and answers on their way through: interim answers, bodies, trailers and fields, as they
+//! were said.
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -83,7 +84,8 @@ async fn an_expectation_reaches_the_node_which_alone_answers_it() {
     client.ok().await;
 }
 
-/// A client may send its body all the same, or keep it: what comes next must not be read as the other.
+/// A client may send its body all the same, or keep it: what comes next must not be read as the
+/// other.
 #[tokio::test]
 async fn a_body_that_the_node_refuses_unread_is_never_a_request() {
     const BODY: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -239,7 +241,8 @@ async fn chunks_and_trailers_of_a_request_pass_as_they_are() {
     let mut client = Wire::client(&balancer).await;
     client
         .send(format!(
-            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"
+            "POST / HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {CHUNKS}"
         ))
         .await;
     let (mut backend, head) = node.asked_by(&mut client).await;

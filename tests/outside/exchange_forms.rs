@@ -1,5 +1,6 @@
-//! Forms of a request that are unusual and right, and refusals that tell a client why: targets in absolute form, an
-//! Upgrade of another hop, upgrades of HTTP/1.0, plain HTTP on a TLS port, and 426.
+//! Forms of a request that are unusual and right, and refusals that tell a client why: targets in
+//! absolute form, an Upgrade of another hop, upgrades of HTTP/1.0, plain HTTP on a TLS port, and
+//! 426.
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -17,8 +18,8 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// A handshake with this target and version.
 fn upgrade(target: &str, version: &str) -> String {
     format!(
-        "GET {target} HTTP/{version}\r\nHost: a.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+        "GET {target} HTTP/{version}\r\nHost: a.example\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     )
 }
 
@@ -198,7 +199,8 @@ async fn a_426_of_a_node_keeps_its_offer() {
     let mut node = ManualNode::new().await;
     let balancer = Balancer::start(&simple("websocket", "", &[&node.node]));
     let answer = "HTTP/1.1 426 Upgrade Required\r\ncache-control: max-age=0, private\r\n\
-                  connection: upgrade\r\ncontent-length: 0\r\nserver: Cowboy\r\nupgrade: websocket\r\n\r\n";
+                  connection: upgrade\r\ncontent-length: 0\r\nserver: Cowboy\r\n\
+                  upgrade: websocket\r\n\r\n";
     for request in [LAST_GET.to_owned(), upgrade("/", "1.1")] {
         let mut client = Wire::client(&balancer).await;
         client.send(request).await;

@@ -1,4 +1,5 @@
-//! Idle connections to backends: how long they are kept, what ends them, and that they belong to nobody.
+//! Idle connections to backends: how long they are kept, what ends them, and that they belong to
+//! nobody.
 
 use std::time::{Duration, Instant};
 

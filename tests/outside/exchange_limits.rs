@@ -1,4 +1,5 @@
-//! The bounds of heads: those of requests by listener, those of answers by pool. Exactly the bound passes.
+//! The bounds of heads: those of requests by listener, those of answers by pool. Exactly the bound
+//! passes.
 
 use crate::harness::Balancer;
 use crate::nodes::{Node, switching};

@@ -1,4 +1,5 @@
-//! Memory of exchanges whose peers take nothing: it is counted, it stays within the budget, and others are served.
+//! Memory of exchanges whose peers take nothing: it is counted, it stays within the budget, and
+//! others are served.
 
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use crate::nodes::{Node, read_request};
 use crate::settings::{backend, listener, listener_with, pool};
 use crate::wires::{LAST_GET, OK, Wire};
 
-/// Peers that take nothing. One full read for each would be more than the budget and what is allowed beside it.
+/// Peers that take nothing. One full read for each would be more than the budget and what is
+/// allowed beside it.
 const STALLED: usize = 150;
 const OTHERS: usize = 5;
 const BUDGET_BYTES: usize = 1 << 20;
-/// What each connection may hold beside the budget, plain and over TLS: a small read, and its record.
+/// What each connection may hold beside the budget, plain and over TLS: a small read, and its
+/// record.
 const PLAIN_BYTES: usize = 8 << 10;
 const TLS_BYTES: usize = 16 << 10;
 const BODY_BYTES: usize = 8 << 20;
@@ -64,8 +67,8 @@ async fn buffered(balancer: &Balancer) -> usize {
     balancer.metric(&["evenkeel_buffered_bytes"]).await as usize
 }
 
-/// Connects with a small receive buffer, so that the kernel takes little for a client that reads nothing. It leaves by a
-/// RST: a FIN would wait behind bytes that nobody takes.
+/// Connects with a small receive buffer, so that the kernel takes little for a client that reads
+/// nothing. It leaves by a RST: a FIN would wait behind bytes that nobody takes.
 async fn small(balancer: &Balancer, listener: &str) -> TcpStream {
     let address = balancer.address(listener).await;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");

@@ -265,7 +265,8 @@ async fn an_unfinished_exchange_ends_its_connection() {
     assert_eq!(node.node.accepted(), 2);
 }
 
-/// An answer before the end of a request's body: what follows of the body would be read as a request.
+/// An answer before the end of a request's body: what follows of the body would be read as a
+/// request.
 #[tokio::test]
 async fn a_connection_that_still_lacks_a_body_is_not_used_again() {
     let (mut node, balancer) = manual("").await;

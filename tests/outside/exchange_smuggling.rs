@@ -1,5 +1,5 @@
-//! Requests that two readers could end at different places, over a real socket: each is answered with its status, and
-//! nothing reaches a node but what was valid before it.
+//! Requests that two readers could end at different places, over a real socket: each is answered
+//! with its status, and nothing reaches a node but what was valid before it.
 
 use std::sync::{Arc, Mutex};
 

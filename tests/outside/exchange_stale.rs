@@ -1,4 +1,5 @@
-//! Requests that are sent a second time: those on an idle connection that is closed without a byte of an answer.
+//! Requests that are sent a second time: those on an idle connection that is closed without a byte
+//! of an answer.
 
 use crate::clients::Ending;
 use crate::harness::Balancer;

