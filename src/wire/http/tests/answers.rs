@@ -232,14 +232,7 @@ fn bodies_end_where_the_rfc_has_it() {
     for (asked, answer, body, left, reusable) in BODIES.iter().copied() {
         let stream = format!("HTTP/1.1 {answer}");
         let items = response(asked, stream.as_bytes(), []);
-        let data: String = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Bytes("data", text) => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(data, body, "{answer:?}");
+        assert_eq!(data_of(&items), body, "{answer:?}");
         let last = Item::Left(left, format!("reusable {reusable} Ok(())"));
         assert_eq!(items.last(), Some(&last), "{answer:?}");
     }

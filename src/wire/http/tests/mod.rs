@@ -92,6 +92,15 @@ impl Reader for ResponseReader {
     }
 }
 
+/// The data of all bodies.
+fn data_of<E>(items: &[Item<E>]) -> String {
+    let data = items.iter().filter_map(|item| match item {
+        Item::Bytes("data", text) => Some(text.as_str()),
+        _ => None,
+    });
+    data.collect()
+}
+
 /// Reads `stream` in pieces of these sizes, then the rest.
 fn read<R: Reader>(
     reader: &mut R,

@@ -68,14 +68,7 @@ fn ordinary_requests_are_read_to_their_last_byte() {
         let items = requests(stream.as_bytes(), []);
         let is_head = |item: &&Item<_>| matches!(item, Item::Head(_));
         assert_eq!(items.iter().filter(is_head).count(), count, "{stream:?}");
-        let read: String = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Bytes("data", text) => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(read, data, "{stream:?}");
+        assert_eq!(data_of(&items), data, "{stream:?}");
         let last = Item::Left(0, "idle true body false".to_owned());
         assert_eq!(items.last(), Some(&last), "{stream:?}");
     }
