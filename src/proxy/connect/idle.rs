@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::net::Stream;
-    use crate::pool::OperatorState;
+    use crate::pool::{BackendRequest, OperatorState};
 
     /// Idle connections of a pool with one backend.
     struct Bench {
@@ -232,7 +232,7 @@ mod tests {
         let text = format!(
             "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"websocket\"\npool = \"p\"\n\
              [pool.p]\nhttp_reuse = \"safe\"\n{keys}\n\
-             backend = [{{ name = \"n1\", address = \"127.0.0.1:1\" }}]\n"
+             backend = [{{ name = \"n1\", address = \"127.0.0.1:1\", max_connections = 2 }}]\n"
         );
         let config = config::parse(&text, Path::new("test.toml"));
         let config = config.unwrap_or_else(|errors| panic!("{errors}"));
@@ -363,6 +363,20 @@ mod tests {
         bench.pool.apply(&settings("http_reuse_timeout = \"3s\""));
         assert!(bench.take().is_none());
         assert!(is_closed(&far));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_connection_makes_room_at_the_backends_limit() {
+        let bench = Bench::new("");
+        let (old, new) = (bench.put(), bench.put());
+        bench.idle.make_room(&bench.backend);
+        assert_eq!(bench.count(), 2);
+        let request = BackendRequest::default();
+        let _lease = bench.pool.acquire(&request).await.unwrap();
+        bench.idle.make_room(&bench.backend);
+        assert!(is_closed(&old) && !is_closed(&new));
+        bench.idle.make_room(&bench.backend);
+        assert_eq!(bench.count(), 1);
     }
 
     /// No byte moves, so that the paused clock overtakes none.
