@@ -165,7 +165,8 @@ impl<'c> Exchange<'c> {
         self.upload.state == UploadState::Complete
     }
 
-    /// Writes the answer's head for the client. Returns whether its connection ends with the answer.
+    /// Writes the answer's head for the client. Returns whether its connection ends with the
+    /// answer.
     pub(super) fn begin_answer(&mut self, hop: ClientHop, edits: &Edits<'_>) -> bool {
         let download = &mut self.download;
         let head = download.reader.head(&download.head);
