@@ -31,10 +31,14 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         let balancer = Balancer::start(config, source, logs).await?;
-        if let Some(manager) = Notifier::from_environment() {
-            tokio::spawn(manager.follow(Arc::clone(&balancer.server)));
-        }
+        let manager = Notifier::from_environment();
+        let told =
+            manager.map(|manager| tokio::spawn(manager.follow(Arc::clone(&balancer.server))));
         balancer.server.run(signals).await;
+        // Even the shortest stop is told. The task ends with the server, without a wait.
+        if let Some(told) = told {
+            let _ = told.await;
+        }
         Ok(())
     })
 }

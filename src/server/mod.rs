@@ -11,6 +11,7 @@
 
 mod control;
 mod control_runtime;
+mod lifecycle;
 mod listeners;
 mod live;
 mod lock;
@@ -27,6 +28,7 @@ mod tests;
 mod watch;
 
 pub(crate) use control::jobs;
+pub(crate) use lifecycle::{Lifecycle, StopStage};
 pub(crate) use reload::condition::Condition;
 pub(crate) use reload::participant::{Commit, ReloadParticipant};
 pub(crate) use reload::plan::{PlanTotals, PreviewPart, ReloadPreview};

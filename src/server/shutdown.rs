@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::lifecycle::StopStage;
 use super::listeners;
 use super::lock::lock;
 use super::signals::{Signal, Signals};
@@ -50,6 +51,7 @@ impl Server {
             }
         }
         self.finish().await;
+        self.lifecycle.stop(StopStage::Over);
     }
 
     /// Answers a signal; false when the server is to stop.
@@ -69,6 +71,7 @@ impl Server {
     pub(crate) async fn stop(&self) {
         let allowed = self.config().global.hard_stop_after;
         let (started, half) = (Instant::now(), allowed / 2);
+        self.lifecycle.stop(StopStage::Closing);
         self.proxy.hard_stop.plan(started + half, half);
         self.stop_accepting().await;
         let limits = self.limits();

@@ -57,6 +57,7 @@ mod listener_drain;
 mod logs;
 mod losses;
 mod memory;
+mod notify;
 mod peers;
 mod pem_files;
 mod plan;
