@@ -139,7 +139,7 @@ pub(super) fn bind_errors(present: &[Arc<Listening>], wanted: &[Listener]) -> Ve
     let mut errors = Vec::new();
     for wanted in wanted {
         let stays = present.iter().any(|old| is_same(old, wanted));
-        if stays || take(&mut given_up, wanted).is_some() {
+        if stays || net::is_inherited(&wanted.bind) || take(&mut given_up, wanted).is_some() {
             continue;
         }
         let Bind::Tcp(address) = &wanted.bind else {
@@ -248,6 +248,10 @@ pub(super) fn left_over(
 /// that one, and has time for the handshakes under way; without that they would be reset.
 pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
     let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
+    for stays in left.iter().filter(|old| old.bound().is_inherited()) {
+        let (listener, address) = (&stays.counters().name, stays.local());
+        tracing::warn!(%listener, %address, "the service manager holds the inherited socket open: its clients wait until a listener has it again");
+    }
     let (overlapped, gone): (Vec<_>, Vec<_>) = left.into_iter().partition(goes_on);
     for listening in &overlapped {
         if let Err(error) = listening.bound().stop_accepting() {

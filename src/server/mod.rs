@@ -11,6 +11,7 @@
 
 mod control;
 mod control_runtime;
+mod inherited;
 mod lifecycle;
 mod listeners;
 mod live;
@@ -28,6 +29,7 @@ mod tests;
 mod watch;
 
 pub(crate) use control::jobs;
+pub(crate) use inherited::keep_inherited;
 pub(crate) use lifecycle::{Lifecycle, StopStage};
 pub(crate) use reload::condition::Condition;
 pub(crate) use reload::participant::{Commit, ReloadParticipant};

@@ -51,6 +51,7 @@ mod health_policy;
 mod hosts_file;
 mod http;
 mod idle;
+mod inherited;
 mod life;
 mod limits;
 mod listener_drain;

@@ -16,6 +16,8 @@ pub(super) mod source;
 pub(super) mod verify;
 pub(super) mod warnings;
 
+pub(super) use load::sockets;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
