@@ -58,7 +58,8 @@ table! {
         ///
         /// State changes of backends and reloads, nothing per connection.
         log_level: LogLevel, default(LogLevel::Info);
-        /// Form of the log on stderr.
+        /// Form of the log on stderr. In systemd's journal `text` has each line's priority, and no
+        /// second time.
         ///
         /// Read by people and by journald; collectors choose `json`.
         log_format: LogFormat, default(LogFormat::Text);
