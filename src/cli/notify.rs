@@ -103,6 +103,9 @@ impl Notifier {
                 format!("STATUS={live} connections; the last reload was refused")
             }
             StopStage::None => format!("STATUS={live} connections"),
+            StopStage::Announced => {
+                format!("STATUS=about to stop and still accepting; {live} connections")
+            }
             StopStage::Closing | StopStage::Over => format!("STATUS=stopping; {live} connections"),
         };
         if self.watchdog.is_some() {
@@ -118,7 +121,7 @@ impl Notifier {
     fn period(&self, life: Lifecycle) -> Duration {
         let period = match life.stop {
             StopStage::None => PERIOD,
-            StopStage::Closing | StopStage::Over => STOP_PERIOD,
+            StopStage::Announced | StopStage::Closing | StopStage::Over => STOP_PERIOD,
         };
         // Half of it, as sd_watchdog_enabled(3) recommends.
         let watched = self.watchdog.map(|watchdog| watchdog / 2);

@@ -11,6 +11,8 @@ pub(crate) enum StopStage {
     /// No stop was asked for.
     #[default]
     None,
+    /// Announced to those who ask for readiness; clients are still accepted.
+    Announced,
     /// Nothing new is accepted any more; live connections end.
     Closing,
     /// All connections are gone, and the process ends.
@@ -36,6 +38,10 @@ pub(super) struct LifecycleSender(watch::Sender<Lifecycle>);
 impl LifecycleSender {
     pub(super) fn subscribe(&self) -> watch::Receiver<Lifecycle> {
         self.0.subscribe()
+    }
+
+    pub(super) fn stop_stage(&self) -> StopStage {
+        self.0.borrow().stop
     }
 
     pub(super) fn stop(&self, stage: StopStage) {

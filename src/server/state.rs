@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
-use super::lifecycle::{Lifecycle, LifecycleSender};
+use super::lifecycle::{Lifecycle, LifecycleSender, StopStage};
 use super::listeners;
 use super::live::Live;
 use super::lock::lock;
@@ -119,8 +119,13 @@ impl Server {
         &self.jobs
     }
 
-    /// New connections are accepted: true from `open` until the server stops.
+    /// Clients may be sent here: true from `open` until a stop is announced or begins.
     pub(crate) fn ready(&self) -> bool {
+        self.accepts() && self.lifecycle.stop_stage() == StopStage::None
+    }
+
+    /// New connections are accepted: true from `open` until the server stops.
+    pub(crate) fn accepts(&self) -> bool {
         !lock(&self.live).listeners.is_empty()
     }
 

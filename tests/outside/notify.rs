@@ -111,6 +111,24 @@ async fn a_manager_hears_of_the_stop_and_is_asked_for_time_until_it_is_over() {
     balancer.exit().await;
 }
 
+#[tokio::test]
+async fn a_manager_hears_of_a_stop_while_clients_are_still_accepted() {
+    let node = Node::echo("n1").await;
+    let global = "[global]\nlog_format = \"json\"\nwatch = false\nshutdown_delay = \"10m\"\n\n";
+    let config = global.to_owned() + &simple("tcp", "", &[&node]);
+    let (manager, balancer) = Manager::start("", &config);
+    balancer.address("admin").await;
+    balancer.signal("TERM");
+    for _ in 0..2 {
+        let message = manager.until("STOPPING=1", "RELOADING=1").await;
+        assert_eq!(
+            message[0],
+            "STATUS=about to stop and still accepting; 0 connections"
+        );
+        assert_eq!(message[2], "EXTEND_TIMEOUT_USEC=10000000");
+    }
+}
+
 /// The process had ended before it looked whether there was something to tell.
 #[tokio::test]
 async fn the_shortest_stop_is_told() {
@@ -126,8 +144,7 @@ async fn the_shortest_stop_is_told() {
 async fn a_watched_process_shows_that_it_lives_and_how_many_connections_it_has() {
     let node = Node::echo("n1").await;
     let config = simple("tcp", "", &[&node]);
-    let (manager, balancer) =
-        Manager::start("WATCHDOG_USEC=200000 WATCHDOG_PID=$$", &config);
+    let (manager, balancer) = Manager::start("WATCHDOG_USEC=200000 WATCHDOG_PID=$$", &config);
     let (_live, _) = greeted(balancer.address("main").await).await;
     let message = manager.until("STATUS=1 connections", "").await;
     assert_eq!(message[1], "WATCHDOG=1");
