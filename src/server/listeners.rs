@@ -247,8 +247,16 @@ pub(super) fn left_over(
 /// Stops listeners. One whose port stays in use at another address first leaves new connections to
 /// that one, and has time for the handshakes under way; without that they would be reset.
 pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
-    let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
-    for stays in left.iter().filter(|old| old.bound().is_inherited()) {
+    // A listener under another name has taken the socket over.
+    let is_kept = |old: &Arc<Listening>| {
+        let bound = old.bound();
+        now.iter().any(|new| Arc::ptr_eq(new.bound(), bound))
+    };
+    let goes_on = |old: &Arc<Listening>| {
+        !is_kept(old) && now.iter().any(|new| new.local().overlaps(old.local()))
+    };
+    let is_left_open = |old: &&Arc<Listening>| old.bound().is_inherited() && !is_kept(old);
+    for stays in left.iter().filter(is_left_open) {
         let (listener, address) = (&stays.counters().name, stays.local());
         tracing::warn!(%listener, %address, "the service manager holds the inherited socket open: its clients wait until a listener has it again");
     }
