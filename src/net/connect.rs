@@ -12,7 +12,6 @@ use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::dial;
-use super::options::prepare_tcp;
 use super::{Endpoint, Stream};
 use crate::config::Dial;
 
@@ -81,7 +80,8 @@ pub(crate) fn is_local_shortage(error: &io::Error) -> bool {
     .any(|errno| errno.raw_os_error() == code)
 }
 
-/// Connects within `timeout`, from one of the sources of `dial` and with its options.
+/// Connects within `timeout`, from one of the sources of `dial`. Of its options only those that the
+/// first byte needs are set: call [`super::options::prepare_long_life`] later.
 ///
 /// # Errors
 /// See [`ConnectError`]; nothing was sent in any case.
@@ -185,7 +185,7 @@ async fn connect_tcp(address: SocketAddr, dial: &Dial) -> io::Result<Stream> {
         } else {
             TcpSocket::new_v6()?
         };
-        prepare_tcp(&socket, &dial.tcp)?;
+        dial::prepare(&socket, &dial.tcp)?;
         let connected = match dial::bind_source(&socket, source) {
             Ok(()) => socket.connect(address).await,
             Err(error) => Err(error),

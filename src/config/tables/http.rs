@@ -18,9 +18,10 @@ table! {
     /// HTTP requests to the backends of a pool, and their answers.
     #[derive(Copy, Eq)]
     pub struct Http: Default {
-        /// Requests that may go on an idle connection of their backend: GET, HEAD and OPTIONS with
-        /// `safe`, none with `never`. All others have a connection of their own, which is not kept;
-        /// so do requests with NTLM or Negotiate, and all in a pool with `send_proxy`.
+        /// Requests that may go on an idle connection of their backend: GET, HEAD and OPTIONS
+        /// without a body with `safe`, none with `never`. All others have a connection of their
+        /// own, which is not kept; so do requests with NTLM or Negotiate, and all in a pool with
+        /// `send_proxy`.
         ///
         /// A backend may close an idle connection as a request comes, and only one of these may be
         /// sent again. NTLM and Negotiate authenticate a connection, not a request.
@@ -32,7 +33,7 @@ table! {
         reuse_timeout as "http_reuse_timeout": Duration = time(100, HOUR), default(seconds(4));
         /// Idle connections that are kept for each backend; 0 = none.
         ///
-        /// Enough for the usual number of requests at once; each holds a place in the backend, too.
+        /// As many as Go's client keeps; each holds a place in the backend, too.
         max_idle_connections: usize = number(0, COUNT_MAX), default(100);
         /// Time without progress in writing a request to its backend, or an answer to its client;
         /// then the connection is closed. Not of WebSocket sessions, which have `idle_timeout`.
@@ -40,8 +41,9 @@ table! {
         /// As nginx's `send_timeout`: a peer that reads nothing for longer holds a connection and
         /// its buffers for nothing.
         send_timeout: Duration = time(100, DAY), default(seconds(60));
-        /// Bytes a second that the body of a request must have brought on average, once it has
-        /// taken longer than `body_timeout`; a slower one is a 408; 0 = no such bound.
+        /// Bytes a second that the body of a request must bring on average, over the time that it
+        /// takes beyond `body_timeout`; a slower one is a 408; 0 = no such bound. Only time counts
+        /// in which the client is waited for.
         ///
         /// As Kestrel's default: a client that sends a byte a minute would hold a backend's
         /// connection for days.
@@ -61,7 +63,7 @@ table! {
 words! {
     /// Requests that may go on an idle connection.
     pub enum HttpReuse {
-        /// Those that may be sent again: GET, HEAD and OPTIONS.
+        /// Those that may be sent again: GET, HEAD and OPTIONS without a body.
         Safe = "safe",
         Never = "never",
     }
@@ -77,8 +79,8 @@ impl Http {
     }
 }
 
-/// Refuses bounds of idle connections where none is kept. A default says nothing, as a file may show
-/// every key, and neither does a second word for none.
+/// Refuses bounds of idle connections where none is kept. A default says nothing, as a file may
+/// show every key, and neither does a second word for none.
 pub(super) fn refuse_unkept(
     table: &TableReader<'_>,
     http: Option<&Http>,

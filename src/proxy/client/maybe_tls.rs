@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::config::TlsVersion;
-use crate::net::{Io, Stream, delegate_io};
+use crate::net::{Io, Stream, delegate_io, options};
 use crate::relay::{SocketHandoff, Tls, Transport};
 use crate::tls;
 use crate::wire::proxy_protocol::{Details, SslDetails, Tlvs};
@@ -51,6 +51,15 @@ impl MaybeTlsStream {
     /// Makes the coming close a RST, so that nothing looks like an orderly end.
     pub(crate) fn reset_on_close(&self) {
         self.socket().reset_on_close();
+    }
+
+    /// Lets the kernel notice a peer that is gone, on a connection that may last. The relay does so
+    /// for its own.
+    pub(crate) fn prepare_long_life(&self) {
+        if let Stream::Tcp(stream) = self.socket() {
+            // Without it the timeouts above end the wait.
+            let _ = options::prepare_long_life(stream);
+        }
     }
 
     /// `None`: plain.

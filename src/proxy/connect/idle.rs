@@ -114,6 +114,22 @@ impl IdleConnections {
         found
     }
 
+    /// Ends the oldest connection of a backend whose `max_connections` a new one would exceed.
+    pub(in crate::proxy) fn make_room(&self, backend: &Arc<Backend>) {
+        let max = backend.max_connections();
+        if max == 0 {
+            return;
+        }
+        let mut inner = self.inner();
+        let Some(idle) = inner.by_backend.get_mut(&key(backend)) else {
+            return;
+        };
+        if !idle.is_empty() && backend.live() + idle.len() as u64 > max {
+            idle.remove(0);
+            inner.count -= 1;
+        }
+    }
+
     /// Keeps a connection on which nothing is under way, where there is room.
     pub(in crate::proxy) fn put(
         self: &Arc<Self>,

@@ -25,7 +25,7 @@ use self::outgoing_proxy_header::OutgoingProxyHeader;
 use super::client::maybe_tls::MaybeTlsStream;
 use crate::net::{ConnectError, Peer};
 use crate::observe::ConnectionRecord;
-use crate::pool::{Lease, Pool};
+use crate::pool::{Backend, Lease, Pool};
 use crate::relay::ConnectFailure;
 
 pub(super) use error::BackendUnavailable;
@@ -36,8 +36,22 @@ pub(super) use retry::{ConnectAttempt, RetryState, RetryStep};
 pub(super) struct ConnectBy<'a> {
     /// For a pool with `send_proxy`.
     pub header: Option<&'a OutgoingProxyHeader>,
-    /// Connections that may serve in place of a new one.
+    /// Connections that wait for a request.
     pub idle: Option<&'a IdleConnections>,
+    /// One of those may serve in place of a new one.
+    pub takes_idle: bool,
+}
+
+impl ConnectBy<'_> {
+    /// An idle connection of a backend that may serve. Where none does, a new one gets its place.
+    fn take(&self, backend: &Arc<Backend>) -> Option<MaybeTlsStream> {
+        let idle = self.idle?;
+        let taken = self.takes_idle.then(|| idle.take(backend)).flatten();
+        if taken.is_none() {
+            idle.make_room(backend);
+        }
+        taken
+    }
 }
 
 /// A connected backend.
@@ -70,7 +84,7 @@ pub(super) async fn connect(
                 search.picked(pool, answer, record)
             }
             RetryStep::Connect(lease) => {
-                if let Some(stream) = by.idle.and_then(|idle| idle.take(lease.backend())) {
+                if let Some(stream) = by.take(lease.backend()) {
                     record.reused(stream.tls_version());
                     return Ok(Connected {
                         stream,

@@ -193,7 +193,7 @@ impl TcpConnect {
         }
         let by = ConnectBy {
             header: self.proxy_header.as_deref(),
-            idle: None,
+            ..ConnectBy::default()
         };
         // Both may be dropped: the search leaves the queue or gives its lease back, the watch takes
         // nothing.

@@ -47,9 +47,10 @@ pub(super) struct ExchangeLimits {
 }
 
 impl ExchangeLimits {
-    pub(super) fn of(pool: &config::Pool) -> ExchangeLimits {
+    /// Limits with this time for the beginning of the answer.
+    pub(super) fn of(pool: &config::Pool, response: Duration) -> ExchangeLimits {
         ExchangeLimits {
-            response: pool.response_timeout,
+            response,
             body: pool.body_timeout,
             min_body_rate: pool.http.min_body_rate,
             send: pool.http.send_timeout,

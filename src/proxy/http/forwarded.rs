@@ -32,7 +32,7 @@ pub(super) struct Origin {
 }
 
 /// Tells a backend the origin of a request.
-pub(super) fn set_forwarded<'e>(edits: &mut Edits<'e>, head: RequestHead<'_>, origin: Origin) {
+pub(super) fn set_forwarded(edits: &mut Edits<'_>, head: RequestHead<'_>, origin: Origin) {
     if origin.trusted {
         spell_claims(edits);
     } else {

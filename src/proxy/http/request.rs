@@ -58,7 +58,8 @@ impl PendingRequest<'_> {
         let header = self.http.proxy_header(settings, client);
         let mut by = ConnectBy {
             header: header.as_ref(),
-            idle: self.is_reusable.then(|| &*self.http.connection.proxy.idle),
+            idle: Some(&self.http.connection.proxy.idle),
+            takes_idle: self.is_reusable,
         };
         let mut lease = None;
         loop {
@@ -77,6 +78,9 @@ impl PendingRequest<'_> {
             };
             record.phase(Phase::Request);
             let (is_reused, begun) = (connected.is_reused, Instant::now());
+            if !is_reused {
+                connected.stream.prepare_long_life();
+            }
             let mut exchange = self.exchange(client, connected.stream, &connected.lease);
             let error = match exchange.answer().await {
                 Ok(()) => return self.deliver(exchange, record, connected.lease).await,
@@ -86,7 +90,7 @@ impl PendingRequest<'_> {
             let is_answer = matches!(error, ExchangeError::Answer(_));
             if is_answer && is_reused && !contact.has_heard() {
                 // A new connection to the same backend: it has closed the old one, as it may.
-                by.idle = None;
+                by.takes_idle = false;
                 lease = Some(connected.lease);
                 continue;
             }
@@ -177,8 +181,9 @@ fn asked(request: &Request) -> Asked {
 }
 
 /// Limits of an exchange, by the pool's configuration.
-pub(super) fn limits(settings: &config::Pool) -> (ExchangeLimits, HeadLimits) {
-    (ExchangeLimits::of(settings), settings.http.head_limits())
+fn limits(settings: &config::Pool) -> (ExchangeLimits, HeadLimits) {
+    let limits = ExchangeLimits::of(settings, settings.response_timeout);
+    (limits, settings.http.head_limits())
 }
 
 /// Delivers a backend's final answer. Returns the backend connection where that has come to its end

@@ -48,6 +48,7 @@ impl Stickiness {
             brought,
         })
     }
+
     /// The backend where the client was.
     pub(super) fn preferred(&self) -> Option<Arc<Backend>> {
         let (_, backend) = self.brought.as_ref()?;

@@ -6,16 +6,15 @@ use std::sync::atomic::{AtomicU8, AtomicU32};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use tokio::time::timeout;
 
 use super::backend_request::BackendRequest;
 use super::backend_stream::BackendStream;
 use super::client_stream::{ClientStream, Request};
 use super::connection::{HttpConnection, Routed};
 use super::exchange::{Exchange, ExchangeError, SentRequest};
-use super::exchange_clock::Overdue;
+use super::exchange_clock::ExchangeLimits;
 use super::own_response::OwnResponse;
-use super::request::{deliver, limits};
+use super::request::deliver;
 use super::request_record::RequestRecord;
 use super::resume::handshake::ResumeHandshake;
 use super::resume::kept::{More, PoolMigrator};
@@ -98,7 +97,8 @@ impl PendingUpgrade<'_> {
         let header = self.http.proxy_header(&self.routed.settings, client);
         let by = ConnectBy {
             header: header.as_ref(),
-            idle: None,
+            idle: Some(&self.http.connection.proxy.idle),
+            takes_idle: false,
         };
         loop {
             // Both may be dropped: the search leaves the queue or gives its lease back. A client
@@ -118,19 +118,16 @@ impl PendingUpgrade<'_> {
             record.phase(Phase::Upgrade);
             let mut exchange = self.exchange(client, BackendStream::new(stream), &lease);
             let begun = Instant::now();
-            // Dropping a request half sent ends the backend connection, which is never used again.
-            let answered = timeout(self.upgrade_timeout(), exchange.answer()).await;
-            let error = match answered {
-                Ok(Ok(())) if exchange.head().status() == 101 => {
+            let error = match exchange.answer().await {
+                Ok(()) if exchange.head().status() == 101 => {
                     let more = More {
                         proxy_header: header,
                         key: search.key,
                     };
                     return self.switch(exchange, lease, more, record).await;
                 }
-                Ok(Ok(())) => return self.pass_on(exchange, lease, record).await,
-                Ok(Err(error)) => error,
-                Err(_) => ExchangeError::Overdue(Overdue::Answer),
+                Ok(()) => return self.pass_on(exchange, lease, record).await,
+                Err(error) => error,
             };
             let contact = exchange.into_parts().1.contact;
             let attempt = FailedAttempt {
@@ -155,8 +152,13 @@ impl PendingUpgrade<'_> {
             asked: Asked::Upgrade,
             version: HttpVersion::Http11,
         };
+        let settings = &self.routed.settings;
+        let limits = (
+            ExchangeLimits::of(settings, self.upgrade_timeout()),
+            settings.http.head_limits(),
+        );
         let relay = &self.http.connection.proxy.relay;
-        Exchange::new(client, backend, sent, limits(&self.routed.settings), relay)
+        Exchange::new(client, backend, sent, limits, relay)
     }
 
     fn upgrade_timeout(&self) -> Duration {

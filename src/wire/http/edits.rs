@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(extended, "X-A: 1\r\nx-B: 1\r\nx-B: 2\r\n");
         let refused = after(|edits| {
             edits.set("X-A", b"1");
-            edits.set("X-A", b"\n");
+            edits.set("X-A", b"1\n2");
         });
         assert_eq!(refused, "x-b: sent\r\n");
     }

@@ -330,3 +330,30 @@ pub(super) fn is_special_as_read(name: &[u8]) -> bool {
 pub(super) fn is_framing_as_read(name: &[u8]) -> bool {
     is_read_as(name, "content-length") || HOP_BY_HOP.iter().any(|one| is_read_as(name, one))
 }
+
+#[cfg(test)]
+mod tests {
+    use ::http::HeaderName;
+
+    use super::*;
+    use crate::wire::http::testing::SampleRequest;
+
+    #[test]
+    fn a_field_is_found_in_any_case_whoever_has_read_it() {
+        fn found(fields: &impl FieldLookup, name: &str) -> Vec<String> {
+            let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+            fields.all_values(name).map(text).collect()
+        }
+        let sample = SampleRequest::get("/", &[("X-A", "1"), ("x-b", "2"), ("x-a", "3")]);
+        let mut map = HeaderMap::new();
+        for (name, value) in sample.head().fields().iter() {
+            let name = HeaderName::from_bytes(name).unwrap();
+            map.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        for name in ["X-A", "x-a"] {
+            assert_eq!(found(&sample.head().fields(), name), ["1", "3"]);
+            assert_eq!(found(&map, name), ["1", "3"]);
+        }
+        assert!(found(&map, "x-c").is_empty());
+    }
+}

@@ -278,48 +278,6 @@ fn names_and_values_are_of_exactly_the_bytes_that_the_rfc_has() {
 }
 
 #[test]
-fn path_and_query_do_not_depend_on_the_form_of_the_target() {
-    let table: [(&str, &str, Option<&str>); 9] = [
-        ("/", "/", None),
-        ("/x?y", "/x", Some("y")),
-        ("/x?", "/x", Some("")),
-        ("/x?a?b", "/x", Some("a?b")),
-        ("http://a", "/", None),
-        ("ws://a?y", "/", Some("y")),
-        ("ws://a/?y", "/", Some("y")),
-        ("ws://a//x%2f", "//x%2f", None),
-        ("*", "*", None),
-    ];
-    for (target, path, query) in table {
-        let head = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
-        let sample = testing::SampleRequest::new(&head);
-        let head = sample.head();
-        assert_eq!((head.method_str(), head.path_str()), ("OPTIONS", path));
-        assert_eq!(head.path(), path.as_bytes());
-        assert_eq!(head.query(), query.map(str::as_bytes), "{target}");
-    }
-}
-
-#[test]
-fn a_field_is_found_in_any_case_whoever_has_read_it() {
-    fn found(fields: &impl FieldLookup, name: &str) -> Vec<String> {
-        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
-        fields.all_values(name).map(text).collect()
-    }
-    let sample = testing::SampleRequest::get("/", &[("X-A", "1"), ("x-b", "2"), ("x-a", "3")]);
-    let mut map = ::http::HeaderMap::new();
-    for (name, value) in sample.head().fields().iter() {
-        let name = ::http::HeaderName::from_bytes(name).unwrap();
-        map.append(name, ::http::HeaderValue::from_bytes(value).unwrap());
-    }
-    for name in ["X-A", "x-a"] {
-        assert_eq!(found(&sample.head().fields(), name), ["1", "3"]);
-        assert_eq!(found(&map, name), ["1", "3"]);
-    }
-    assert!(found(&map, "x-c").is_empty());
-}
-
-#[test]
 fn absolute_forms_are_of_http_and_websocket() {
     let path = |target: &str| {
         let stream = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -368,3 +368,31 @@ impl<'a> RequestHead<'a> {
         self.method() == b"HEAD"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::http::testing::SampleRequest;
+
+    #[test]
+    fn path_and_query_do_not_depend_on_the_form_of_the_target() {
+        let table: [(&str, &str, Option<&str>); 9] = [
+            ("/", "/", None),
+            ("/x?y", "/x", Some("y")),
+            ("/x?", "/x", Some("")),
+            ("/x?a?b", "/x", Some("a?b")),
+            ("http://a", "/", None),
+            ("ws://a?y", "/", Some("y")),
+            ("ws://a/?y", "/", Some("y")),
+            ("ws://a//x%2f", "//x%2f", None),
+            ("*", "*", None),
+        ];
+        for (target, path, query) in table {
+            let head = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let sample = SampleRequest::new(&head);
+            let head = sample.head();
+            assert_eq!((head.method_str(), head.path_str()), ("OPTIONS", path));
+            assert_eq!(head.path(), path.as_bytes());
+            assert_eq!(head.query(), query.map(str::as_bytes), "{target}");
+        }
+    }
+}

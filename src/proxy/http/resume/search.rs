@@ -14,7 +14,6 @@ use crate::proxy::client::maybe_tls::MaybeTlsStream;
 use crate::proxy::connect::repeat::{Repeat, unanswered};
 use crate::proxy::connect::{ConnectAttempt, RetryState, dial};
 use crate::proxy::http::backend_stream::BackendStream;
-use crate::proxy::http::request::limits;
 use crate::relay::NewBackend;
 use crate::wire::http::{Asked, HeadLimits, MAX_FIELDS, RequestReader, ResponseReader};
 use crate::wire::websocket::{self, UpgradeOffer};
@@ -159,7 +158,7 @@ impl NewBackendSearch {
         let begun = Instant::now();
         let offer = offer_of(kept).ok_or_else(lost_head)?;
         let mut connection = BackendStream::new(stream);
-        let mut reader = ResponseReader::new(limits(settings).1, Asked::Upgrade);
+        let mut reader = ResponseReader::new(settings.http.head_limits(), Asked::Upgrade);
         let request = self.request(settings, backend);
         let answer = connection.ask(request, &mut reader).await;
         let answer = answer.map_err(|error| {
