@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Peer;
-use super::inherited::bind_inherited;
+use super::inherited::inherited_socket;
 use super::options::{prepare_listening, prepare_tcp, set_interface};
 use super::unix::{self, SocketFile};
 use crate::config::{Bind, FileRights, TcpOptions};
@@ -87,8 +87,8 @@ pub(crate) fn bind_with(
     backlog: u32,
     rights: &FileRights,
 ) -> Result<Bound, BindError> {
-    let bound = match (bind_inherited(address, backlog), address) {
-        (Some(inherited), _) => inherited,
+    let bound = match (inherited_socket(address), address) {
+        (Some(socket), _) => socket.and_then(|socket| inherited(address, socket, backlog)),
         (None, Bind::Tcp(address)) => bind_tcp(*address, backlog),
         (None, Bind::Unix(path)) => bind_unix(path, backlog, rights),
     };
@@ -102,6 +102,20 @@ pub(crate) fn bind_with(
 pub(crate) fn check_bindable(address: SocketAddr) -> Result<(), BindError> {
     let opened = open_tcp(address, false).map(drop);
     opened.map_err(BindError::of(&Bind::Tcp(address)))
+}
+
+/// Listens on a socket that the service manager has bound to `local`. On a path its file, with its
+/// rights, is the manager's.
+fn inherited(local: &Bind, socket: Socket, backlog: u32) -> io::Result<Bound> {
+    socket.set_nonblocking(true)?;
+    let bound = Bound {
+        local: local.clone(),
+        socket,
+        file: None,
+        is_inherited: true,
+    };
+    bound.set_backlog(backlog)?;
+    Ok(bound)
 }
 
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
@@ -147,20 +161,7 @@ fn backlog_length(backlog: u32) -> i32 {
 }
 
 impl Bound {
-    /// Another descriptor of a socket that the service manager has bound to `local`. It has rights
-    /// and, on a path, its file from there.
-    pub(super) fn inherited(local: Bind, socket: &Socket, backlog: u32) -> io::Result<Bound> {
-        let bound = Bound {
-            local,
-            socket: socket.try_clone()?,
-            file: None,
-            is_inherited: true,
-        };
-        bound.socket.set_nonblocking(true)?;
-        bound.set_backlog(backlog)?;
-        Ok(bound)
-    }
-
+    /// Whether the service manager has opened the socket, and holds it too.
     pub(crate) fn is_inherited(&self) -> bool {
         self.is_inherited
     }

@@ -11,7 +11,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::{Socket, Type};
 
-use super::bind::Bound;
 use crate::config::Bind;
 
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
@@ -91,12 +90,11 @@ pub(crate) fn is_inherited(address: &Bind) -> bool {
     kept().iter().any(|socket| socket.is_at(address))
 }
 
-/// The inherited socket of this address, listening with `backlog`. `None`: there is none.
-pub(super) fn bind_inherited(address: &Bind, backlog: u32) -> Option<io::Result<Bound>> {
+/// Another descriptor of the inherited socket of this address. `None`: there is none.
+pub(super) fn inherited_socket(address: &Bind) -> Option<io::Result<Socket>> {
     let kept = kept();
     let socket = kept.iter().find(|socket| socket.is_at(address))?;
-    let socket = socket.socket.as_ref()?;
-    Some(Bound::inherited(address.clone(), socket, backlog))
+    Some(socket.socket.as_ref()?.try_clone())
 }
 
 fn kept() -> MutexGuard<'static, Vec<InheritedSocket>> {

@@ -57,9 +57,9 @@ impl Server {
         self.lifecycle.stop(StopStage::Over);
     }
 
-    /// Tells those who ask for readiness that the server is about to stop, and goes on accepting for
-    /// `shutdown_delay`: balancers in front take a while to see it, and send clients meanwhile.
-    /// Another signal to stop ends the wait.
+    /// Tells those who ask for readiness that the server is about to stop, and goes on accepting
+    /// for `shutdown_delay`: balancers in front take a while to see it, and send clients
+    /// meanwhile. Another signal to stop ends the wait.
     async fn announce_stop(&self, signals: &mut Signals, asked: &Notify) {
         let delay = self.config().global.shutdown_delay;
         if delay.is_zero() {

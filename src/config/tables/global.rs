@@ -49,10 +49,11 @@ table! {
         ///
         /// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
         hard_stop_after: Duration = time(0, DAY), default(seconds(30));
-        /// Time between SIGTERM and the begin of the stop. `/readyz` answers 503 and clients are still
-        /// accepted, so that balancers in front stop sending some. Another SIGTERM skips it.
+        /// Time between SIGTERM and the begin of the stop. `/readyz` answers 503 and clients are
+        /// still accepted, so that balancers in front stop sending some. Another SIGTERM skips it.
         ///
-        /// Only what stands behind others needs it: Kubernetes' endpoints, a cloud's balancer, VRRP.
+        /// Only what stands behind others needs it: Kubernetes' endpoints, a cloud's balancer,
+        /// VRRP.
         shutdown_delay: Duration = time(0, DAY), default(Duration::ZERO);
         /// Follow this file, those of TLS and the sticky keys: take over what changed and has been
         /// stable for a second.
