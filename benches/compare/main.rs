@@ -14,6 +14,7 @@
 
 mod backend;
 mod driver;
+mod http;
 mod load;
 mod options;
 mod pin;

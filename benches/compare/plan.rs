@@ -11,6 +11,13 @@ pub enum Transport {
     Tcp,
     Tls,
     Websocket,
+    TlsWebsocket,
+}
+
+impl Transport {
+    pub fn is_websocket(self) -> bool {
+        matches!(self, Self::Websocket | Self::TlsWebsocket)
+    }
 }
 
 /// Which way bulk goes, as the client sees it.
@@ -31,12 +38,15 @@ pub enum Work {
         bytes: usize,
         rate: Option<u32>,
     },
-    /// Connect, one message there and back, close.
+    /// Connect, one message there and back, close. A WebSocket has its handshake before that and a
+    /// Close there and back behind it.
     Short {
         connections: u64,
         at_once: u64,
         bytes: usize,
     },
+    /// HTTP GETs over connections that are kept, each waiting for its answer.
+    Get { connections: usize, requests: u64 },
     Bulk {
         connections: usize,
         bytes_each: u64,
@@ -65,8 +75,10 @@ pub struct Services {
     pub core: usize,
     /// Sends back what it gets.
     pub echo: SocketAddr,
-    /// Answers a WebSocket upgrade and sends back every frame's payload.
+    /// Answers a WebSocket upgrade and sends back every frame's payload; closes behind a Close.
     pub websocket: SocketAddr,
+    /// Answers every GET with the same 128 bytes and keeps the connection.
+    pub http: SocketAddr,
     /// Reads or writes as many bytes as the first nine bytes ask for.
     pub bulk: SocketAddr,
 }

@@ -7,17 +7,25 @@ use sha1::{Digest, Sha1};
 
 /// The most bytes of a frame's header: two, a 64-bit length, the mask.
 pub const MAX_HEADER_BYTES: usize = 14;
-/// Heads of the handshake are below this; the bound keeps a wrong answer from growing.
-pub const MAX_HEAD_BYTES: usize = 8 * 1024;
 
 const BINARY_FINAL: u8 = 0x82;
+const CLOSE_FINAL: u8 = 0x88;
 const MASKED: u8 = 0x80;
+/// The status of a Close after which nothing is wrong, 1000.
+const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// The client's side of the handshake; the key is the example of the RFC.
 pub const UPGRADE: &[u8] =
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+/// The accept value that the key asks for.
+const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Tells whether a head is the 101 that is due for `UPGRADE`.
+pub fn is_accepted(head: &[u8]) -> bool {
+    head.starts_with(b"HTTP/1.1 101 ") && head.windows(ACCEPT.len()).any(|part| part == ACCEPT)
+}
 
 /// The server's answer to a head, with the accept value that its key asks for.
 pub fn answer(head: &[u8]) -> io::Result<Vec<u8>> {
@@ -37,17 +45,18 @@ pub fn answer(head: &[u8]) -> io::Result<Vec<u8>> {
     .into_bytes())
 }
 
-/// Where a head ends, if it does.
-pub fn head_end(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .map(|at| at + 4)
+/// A client's message, masked.
+pub fn client_frame(payload: &[u8]) -> Vec<u8> {
+    masked(BINARY_FINAL, payload)
 }
 
-/// A client's frame, masked.
-pub fn client_frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(payload.len() as u64, MASKED);
+/// A client's Close.
+pub fn client_close() -> Vec<u8> {
+    masked(CLOSE_FINAL, &NORMAL)
+}
+
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first, payload.len() as u64, MASKED);
     frame.extend_from_slice(&MASK);
     frame.extend(
         payload
@@ -58,26 +67,31 @@ pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A server's frame.
+/// A server's message.
 pub fn server_frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(payload.len() as u64, 0);
+    unmasked(BINARY_FINAL, payload)
+}
+
+/// A server's answer to the client's Close.
+pub fn server_close() -> Vec<u8> {
+    unmasked(CLOSE_FINAL, &NORMAL)
+}
+
+fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(first, payload.len() as u64, 0);
     frame.extend_from_slice(payload);
     frame
 }
 
-fn header(length_bytes: u64, masked: u8) -> Vec<u8> {
+fn header(first: u8, length_bytes: u64, masked: u8) -> Vec<u8> {
     match (u8::try_from(length_bytes), u16::try_from(length_bytes)) {
-        (Ok(short @ 0..=125), _) => vec![BINARY_FINAL, masked | short],
-        (_, Ok(medium)) => [&[BINARY_FINAL, masked | 126][..], &medium.to_be_bytes()].concat(),
-        _ => [
-            &[BINARY_FINAL, masked | 127][..],
-            &length_bytes.to_be_bytes(),
-        ]
-        .concat(),
+        (Ok(short @ 0..=125), _) => vec![first, masked | short],
+        (_, Ok(medium)) => [&[first, masked | 126][..], &medium.to_be_bytes()].concat(),
+        _ => [&[first, masked | 127][..], &length_bytes.to_be_bytes()].concat(),
     }
 }
 
-/// Turns a stream of masked client frames into a stream of server frames with the same payload.
+/// Turns a stream of masked client frames into server frames of the same kind and payload.
 #[derive(Debug, Default)]
 pub struct Echo {
     header: [u8; MAX_HEADER_BYTES],
@@ -85,6 +99,7 @@ pub struct Echo {
     payload_left: u64,
     mask: [u8; 4],
     mask_at: usize,
+    has_close: bool,
 }
 
 impl Echo {
@@ -134,6 +149,12 @@ impl Echo {
         self.mask
             .copy_from_slice(&self.header[2 + extended..2 + extended + 4]);
         (self.seen, self.mask_at) = (0, 0);
-        out.extend(header(self.payload_left, 0));
+        self.has_close |= self.header[0] == CLOSE_FINAL;
+        out.extend(header(self.header[0], self.payload_left, 0));
+    }
+
+    /// Tells whether a Close was answered, behind which nothing follows.
+    pub fn is_over(&self) -> bool {
+        self.has_close && self.payload_left == 0
     }
 }

@@ -63,7 +63,11 @@ impl AcceptShared {
         let limits = &self.proxy.limits;
         let Some(error) = shortage else {
             self.warn_of_limit();
-            return limits.connection_room().await;
+            return if self.listener.load().routes_unread() {
+                limits.connection_room().await
+            } else {
+                limits.room().await
+            };
         };
         if self.warned.is_due(std::time::Instant::now()) {
             tracing::warn!(listener = %self.counters.name, %error, "accepting pauses");
@@ -84,8 +88,30 @@ impl AcceptShared {
         tracing::debug!(listener = %self.counters.name, %error, "a connection was gone before it was accepted");
     }
 
+    /// A client in set-up.
+    pub(super) fn client(
+        &self,
+        listener: Arc<ListenerSnapshot>,
+        peer: Peer,
+        setup: SetupPermit,
+    ) -> ClientConnection {
+        ClientConnection {
+            proxy: Arc::clone(&self.proxy),
+            deadline: Instant::now() + listener.config.handshake_timeout,
+            is_late: self.proxy.stopping.is_cancelled(),
+            closing: self.stop.clone(),
+            counters: Arc::clone(&self.counters),
+            admission: Arc::clone(&self.admission),
+            peer,
+            proxied: None,
+            setup,
+            listener,
+            latest: Arc::clone(&self.listener),
+        }
+    }
+
     /// Lets the client in; `None`: its PROXY header has to say first who it is.
-    fn admit(
+    pub(super) fn admit(
         &self,
         listener: &ListenerSnapshot,
         peer: Peer,
@@ -116,18 +142,7 @@ pub(super) fn start(shared: &Arc<AcceptShared>, stream: Stream, peer: Peer, setu
             return shared.refused(peer, refusal);
         }
     };
-    let client = ClientConnection {
-        proxy: Arc::clone(&shared.proxy),
-        deadline: Instant::now() + listener.config.handshake_timeout,
-        closing: shared.stop.clone(),
-        counters: Arc::clone(&shared.counters),
-        admission: Arc::clone(&shared.admission),
-        peer,
-        proxied: None,
-        setup,
-        listener,
-        latest: Arc::clone(&shared.listener),
-    };
+    let client = shared.client(listener, peer, setup);
     client.fall_silent();
     let runtime = shared.proxy.runtime.clone();
     runtime.spawn(super::serve(client, stream, permit));

@@ -1,5 +1,6 @@
-//! Accepting on relay threads: a `tcp` listener that needs no byte of a connection to route it has
-//! its connections accepted, routed and connected there, without the way through the set-up plane.
+//! Accepting on relay threads. A `tcp` listener that needs no byte of a connection to route it has
+//! its connections routed and connected there, a plain `websocket` listener its WebSockets set up,
+//! without the way through the set-up plane.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, AcceptShared};
 use super::connect::session::{TcpClient, TcpConnect, raw};
-use super::route::RouteInput;
+use super::http::RelaySetUp;
+use super::route::{ListenerSnapshot, RouteInput};
 use crate::admission::SetupPermit;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
-use crate::observe::{ConnectionRecord, Phase};
-use crate::relay::{NewSession, OnAccept};
+use crate::observe::{ConnectionRecord, Phase, Refusal};
+use crate::relay::{Accepted, OnAccept};
 
 /// Lets a relay thread accept until `stop`. Connections that the kernel has queued by then are
 /// still served.
@@ -56,45 +58,26 @@ impl OnAccept for ListenerFront {
         let limits = &self.shared.proxy.limits;
         if anyway {
             limits.reserve_anyway();
+            return true;
         }
-        anyway || limits.reserve()
+        let has_room = self.shared.listener.load().routes_unread() || limits.has_room();
+        has_room && limits.reserve()
     }
 
     fn unreserve(&self) {
         self.shared.proxy.limits.unreserve();
     }
 
-    /// The path of a connection on a relay thread: admit, route, connect.
-    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession> {
-        let shared = &self.shared;
-        let listener = shared.listener.load();
-        if !listener.routes_unread() {
+    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Accepted {
+        let listener = self.shared.listener.load();
+        if listener.routes_unread() {
+            self.connect(&listener, socket, peer)
+        } else if listener.is_relays() {
+            self.set_up(socket, peer)
+        } else {
             self.start_in_setup(socket, peer);
-            return None;
+            Accepted::Elsewhere
         }
-        shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let admission = &shared.admission;
-        let permit = match admission.admit(None, listener.admission(), peer.ip(), false) {
-            Ok(permit) => permit,
-            Err(refusal) => {
-                reset_on_close(socket.as_fd());
-                drop(socket);
-                shared.refused(peer, refusal);
-                return None;
-            }
-        };
-        let mut record = ConnectionRecord::new(&shared.counters, peer);
-        record.phase = Phase::Route;
-        let client = TcpClient {
-            handoff: raw(socket),
-            record,
-            permit,
-        };
-        let Some(pool) = listener.route(&RouteInput::default()) else {
-            client.refuse_unrouted();
-            return None;
-        };
-        TcpConnect::new(&shared.proxy, pool, peer).begin(pool, client)
     }
 
     fn paused(&self, why: Option<io::Error>) {
@@ -108,13 +91,71 @@ impl OnAccept for ListenerFront {
 }
 
 impl ListenerFront {
-    /// Starts a connection in the set-up plane: a reload has changed the listener while it came.
-    fn start_in_setup(&self, socket: OwnedFd, peer: Peer) {
-        let shared = Arc::clone(&self.shared);
-        let limits = &shared.proxy.limits;
+    /// The path of a `tcp` connection on a relay thread: admit, route, connect.
+    fn connect(&self, listener: &ListenerSnapshot, socket: OwnedFd, peer: Peer) -> Accepted {
+        let shared = &self.shared;
+        shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let admission = &shared.admission;
+        let permit = match admission.admit(None, listener.admission(), peer.ip(), false) {
+            Ok(permit) => permit,
+            Err(refusal) => return self.refuse(socket, peer, refusal),
+        };
+        let mut record = ConnectionRecord::new(&shared.counters, peer);
+        record.phase = Phase::Route;
+        let client = TcpClient {
+            handoff: raw(socket),
+            record,
+            permit,
+        };
+        let Some(pool) = listener.route(&RouteInput::default()) else {
+            client.refuse_unrouted();
+            return Accepted::Elsewhere;
+        };
+        let session = TcpConnect::new(&shared.proxy, pool, peer).begin(pool, client);
+        session.map_or(Accepted::Elsewhere, |session| {
+            Accepted::Session(Box::new(session))
+        })
+    }
+
+    /// The path of a plain `websocket` connection: admit, then wait for its head.
+    fn set_up(&self, socket: OwnedFd, peer: Peer) -> Accepted {
+        let shared = &self.shared;
+        shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        let setup = self.setup_permit();
+        let listener = shared.listener.load_full();
+        match shared.admit(&listener, peer, &setup) {
+            Ok(Some(permit)) => {
+                let client = shared.client(listener, peer, setup);
+                // One that is evicted here ends in the set-up plane, when it leaves for it.
+                client.fall_silent();
+                Accepted::SetUp(socket, Box::new(RelaySetUp::new(client, permit)))
+            }
+            // A listener with a PROXY header is not the relay's.
+            Ok(None) => Accepted::Elsewhere,
+            Err(refusal) => self.refuse(socket, peer, refusal),
+        }
+    }
+
+    fn refuse(&self, socket: OwnedFd, peer: Peer, refusal: Refusal) -> Accepted {
+        reset_on_close(socket.as_fd());
+        drop(socket);
+        self.shared.refused(peer, refusal);
+        Accepted::Elsewhere
+    }
+
+    /// The permit of a connection that is counted once already.
+    fn setup_permit(&self) -> SetupPermit {
+        let limits = &self.shared.proxy.limits;
         let setup = SetupPermit::acquire_anyway(limits);
         // The permit has counted the connection once more.
         limits.unreserve();
+        setup
+    }
+
+    /// Starts a connection in the set-up plane: a reload has changed the listener while it came.
+    fn start_in_setup(&self, socket: OwnedFd, peer: Peer) {
+        let shared = Arc::clone(&self.shared);
+        let setup = self.setup_permit();
         let runtime = shared.proxy.runtime.clone();
         runtime.spawn(async move {
             match Stream::from_owned_fd(socket, peer) {

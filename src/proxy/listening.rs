@@ -32,7 +32,7 @@ struct Acceptor {
 
 impl Acceptor {
     fn start(shared: &Arc<AcceptShared>) -> Self {
-        let on_relay = shared.listener.load().routes_unread();
+        let on_relay = shared.listener.load().is_relays();
         let stop = shared.stop.child_token();
         let accepting = run(Arc::clone(shared), on_relay, stop.clone());
         Self {
@@ -88,7 +88,7 @@ impl Listening {
         {
             set_options(&self.shared.bound, &new);
         }
-        let on_relay = new.routes_unread();
+        let on_relay = new.is_relays();
         self.shared.listener.store(Arc::new(new));
         let mut acceptor = self.acceptor();
         if acceptor.on_relay != on_relay {

@@ -35,7 +35,6 @@ use crate::observe::{ConnectionRecord, Phase, Side, Termination};
 use client::identify::{Identified, identify};
 use client::{ClientConnection, proxy_header};
 use connect::session::{TcpClient, TcpConnect};
-use http::HttpEnd;
 use http::connection::HttpConnection;
 
 pub(crate) use client::handshake_limiter::HandshakeLimiter;
@@ -122,8 +121,6 @@ async fn serve_http(
     record: ConnectionRecord,
 ) {
     let (http, stream) = HttpConnection::new(client, identified, record);
-    match http::serve(stream, &http).await {
-        HttpEnd::Upgraded(upgraded) => upgraded.adopt(&http.connection, permit),
-        HttpEnd::Closed(closed) => http.finish(closed),
-    }
+    let http = Arc::new(http);
+    http::serve(stream, &http).await.conclude(&http, permit);
 }

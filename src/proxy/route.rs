@@ -65,6 +65,12 @@ impl ListenerSnapshot {
         config.protocol == Protocol::Tcp && config.tls.is_none() && !config.accept_proxy
     }
 
+    /// Whether the relay's threads accept: a connection's pool is known without a byte, or by a
+    /// head that nothing stands before.
+    pub(super) fn is_relays(&self) -> bool {
+        self.config.tls.is_none() && !self.config.accept_proxy
+    }
+
     /// Loads the listener's certificates and finds its pools. A pool that is not in `pools` is left
     /// out: the decoder has already refused such a name.
     ///

@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 
 use super::key::SessionKey;
 use super::new_session::NewSession;
+use super::set_up::SetUp;
 use crate::net::{Peer, is_transient_accept_error, try_accept};
 
 /// Accepts in a row before the sockets of others are looked at.
@@ -25,9 +26,8 @@ pub(crate) trait OnAccept: Send + Sync {
     /// Uncounts a connection that did not come.
     fn unreserve(&self);
 
-    /// Takes a connection that has come and was counted. The session that it is to be, or `None`:
-    /// it goes another way.
-    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Option<NewSession>;
+    /// Takes a connection that has come and was counted.
+    fn accepted(&self, socket: OwnedFd, peer: Peer) -> Accepted;
 
     /// Accepting pauses until [`RelayListener::resume`](super::listener::RelayListener::resume):
     /// there is no room, or the process is short of what the error says.
@@ -35,6 +35,16 @@ pub(crate) trait OnAccept: Send + Sync {
 
     /// A connection was gone before it was accepted.
     fn lost(&self, error: io::Error);
+}
+
+/// Way of an accepted connection.
+pub(crate) enum Accepted {
+    /// It is a session.
+    Session(Box<NewSession>),
+    /// It is set up on the relay thread.
+    SetUp(OwnedFd, Box<dyn SetUp>),
+    /// It goes another way, or was refused.
+    Elsewhere,
 }
 
 /// A listening socket inside its worker.

@@ -47,6 +47,10 @@ pub(super) enum Connect {
     Failed,
 }
 
+/// Events that a leg has had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Readiness(Flags);
+
 /// A leg of a session.
 pub(super) struct Leg {
     socket: Socket,
@@ -131,6 +135,16 @@ impl Leg {
 
     pub(super) fn is_writable(&self) -> bool {
         self.flags.has(Flags::WRITABLE)
+    }
+
+    /// The events that it has had and that were not used up.
+    pub(super) fn readiness(&self) -> Readiness {
+        Readiness(self.flags)
+    }
+
+    /// Takes over the events of a leg of the same socket.
+    pub(super) fn restore(&mut self, readiness: Readiness) {
+        self.flags = readiness.0;
     }
 
     /// Takes in an event of the epoll.

@@ -4,7 +4,7 @@
 //! record, its limits) and owns it to the end, fire and forget: when it ends, the relay finishes
 //! the record and then drops the guards. One thread per worker, each with its own epoll; no buffer
 //! while a connection idles. No tokio type crosses this seam. The relay calls the data path above
-//! it through three traits: [`ConnectHandler`], [`Migrator`] and [`OnAccept`].
+//! it through four traits: [`ConnectHandler`], [`Migrator`], [`OnAccept`] and [`SetUp`].
 //!
 //! - `worker` is the loop of a thread, `table` its sessions, `sweep` its timer.
 //! - `session` is one session, `phase` where it stands; `phases` has a turn for each.
@@ -35,6 +35,7 @@ mod query;
 mod resume_policy;
 mod scratch;
 mod session;
+mod set_up;
 mod side;
 mod sweep;
 mod table;
@@ -44,7 +45,7 @@ mod websocket;
 mod worker;
 mod workers;
 
-pub(crate) use accept::OnAccept;
+pub(crate) use accept::{Accepted, OnAccept};
 pub(crate) use api::{Relay, pipe_descriptors};
 pub(crate) use connect_handler::{ConnectFailure, ConnectHandler};
 pub(crate) use filter::Filter;
@@ -54,5 +55,6 @@ pub(crate) use key::Handle;
 pub(crate) use new_session::{Framing, NewSession, SessionLimits};
 pub(crate) use query::{Cursor, MAX_PAGE, TablePage};
 pub(crate) use resume_policy::{LostBackend, Migrator, NewBackend, ResumePolicy};
+pub(crate) use set_up::{LeftSetUp, SetUp, SetUpStep};
 pub(crate) use websocket::close_frame::CloseFrame;
 pub(crate) use websocket::policy::FramePolicy;

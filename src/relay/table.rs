@@ -51,6 +51,14 @@ impl SessionTable {
         }
     }
 
+    /// Gives up a reserved key that no session has filled, and makes it stale.
+    pub(super) fn release(&mut self, key: SessionKey) {
+        if let Some(chunk) = self.chunks.get_mut((key.index / CHUNK) as usize) {
+            chunk.make_stale(key.index % CHUNK);
+            self.free.push(Reverse(key.index));
+        }
+    }
+
     #[inline]
     pub(super) fn get(&mut self, key: SessionKey) -> Option<&mut Session> {
         let chunk = self.chunks.get_mut((key.index / CHUNK) as usize)?;
@@ -127,10 +135,14 @@ impl Chunk {
         }
     }
 
-    fn take(&mut self, slot: u32) -> Option<Session> {
-        let taken = self.sessions.get_mut(slot as usize)?.take()?;
+    fn make_stale(&mut self, slot: u32) {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1) & SessionKey::GENERATION_MASK;
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Session> {
+        let taken = self.sessions.get_mut(slot as usize)?.take()?;
+        self.make_stale(slot);
         self.live -= 1;
         if self.live == 0 {
             self.sessions = Vec::new();

@@ -660,8 +660,8 @@ impl OnAccept for Front {
 
     fn unreserve(&self) {}
 
-    fn accepted(&self, _socket: OwnedFd, _peer: Peer) -> Option<NewSession> {
-        None
+    fn accepted(&self, _socket: OwnedFd, _peer: Peer) -> Accepted {
+        Accepted::Elsewhere
     }
 
     fn paused(&self, _why: Option<io::Error>) {

@@ -3,6 +3,7 @@
 mod accepting;
 mod commands;
 mod sessions;
+mod setting_up;
 mod sweeping;
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
+use self::setting_up::SetUps;
 use super::accept::OpenListener;
 use super::clock::Clock;
 use super::closing_queue::ClosingQueue;
@@ -69,6 +71,7 @@ impl ReadyWorker {
             closing: None,
             sweep: Sweep::default(),
             connecting: ConnectingQueue::default(),
+            set_ups: SetUps::default(),
             number: number as u32,
         };
         std::thread::Builder::new()
@@ -95,6 +98,8 @@ struct Worker {
     closing: Option<ClosingQueue>,
     sweep: Sweep,
     connecting: ConnectingQueue,
+    /// Connections that are no sessions yet.
+    set_ups: SetUps,
     /// The index of this worker.
     number: u32,
 }
@@ -117,6 +122,7 @@ impl Worker {
             let now = Instant::now();
             self.scratch.now = self.clock.tick(now);
             self.note_events(&events);
+            self.take_set_up_turns(now);
             self.take_turns(now);
             self.accept(now);
             if !self.handle_commands(now) {
@@ -140,6 +146,7 @@ impl Worker {
             self.closing.as_ref().and_then(ClosingQueue::next),
             self.sweep.due(now),
             self.connecting.due(),
+            self.set_ups.due(),
         ];
         let next = due.into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
@@ -160,6 +167,8 @@ impl Worker {
                 if session.queue() {
                     self.again.push_back(key);
                 }
+            } else {
+                self.set_ups.note_event(key, side, event);
             }
         }
     }

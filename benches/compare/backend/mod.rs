@@ -1,4 +1,4 @@
-//! The backends of a comparison: one thread with an epoll of its own that echoes, speaks WebSocket and moves bulk.
+//! The backends of a comparison: one thread with an epoll of its own that echoes, speaks WebSocket, answers GETs and moves bulk.
 
 mod session;
 
@@ -18,7 +18,7 @@ use session::{Kind, Session};
 /// Bytes read at once; one buffer for all connections.
 const SCRATCH_BYTES: usize = 256 * 1024;
 /// Tokens below this are the listeners'.
-const LISTENERS: usize = 3;
+const LISTENERS: usize = 4;
 
 struct Backend {
     poll: Poll,
@@ -53,7 +53,8 @@ impl Backend {
         let listeners = [
             listen(0, services.echo, Kind::Echo)?,
             listen(1, services.websocket, Kind::Websocket)?,
-            listen(2, services.bulk, Kind::Bulk)?,
+            listen(2, services.http, Kind::Http)?,
+            listen(3, services.bulk, Kind::Bulk)?,
         ];
         Ok(Self {
             poll,

@@ -4,14 +4,16 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use mio::net::TcpStream;
 
+use crate::http::{self, MAX_HEAD_BYTES};
 use crate::plan::{BULK_REQUEST_BYTES, Direction, parse_bulk_request};
-use crate::websocket::{self, Echo, MAX_HEAD_BYTES};
+use crate::websocket::{self, Echo};
 
 /// What a listener serves.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Echo,
     Websocket,
+    Http,
     Bulk,
 }
 
@@ -19,6 +21,10 @@ enum State {
     Echo,
     Head(Vec<u8>),
     Frames(Box<Echo>),
+    /// The part of a request's head that is there.
+    Get(Vec<u8>),
+    /// Nothing follows what is pending.
+    Over,
     Request {
         bytes: [u8; BULK_REQUEST_BYTES],
         seen: usize,
@@ -49,6 +55,7 @@ impl Session {
         let state = match kind {
             Kind::Echo => State::Echo,
             Kind::Websocket => State::Head(Vec::new()),
+            Kind::Http => State::Get(Vec::new()),
             Kind::Bulk => NEW_REQUEST,
         };
         Self {
@@ -69,13 +76,16 @@ impl Session {
             if !self.flush()? || !self.pour(scratch)? {
                 return Ok(true);
             }
+            if matches!(self.state, State::Over) {
+                return Ok(false);
+            }
             match self.stream.read(scratch) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     self.take(&scratch[..count])?;
                     let more = to_end
                         || count == scratch.len()
-                        || matches!(self.state, State::Source { .. });
+                        || matches!(self.state, State::Source { .. } | State::Over);
                     if !more && self.pending.is_empty() {
                         return Ok(true);
                     }
@@ -132,8 +142,14 @@ impl Session {
             State::Frames(echo) => {
                 let mut out = Vec::with_capacity(bytes.len());
                 echo.feed(bytes, &mut out);
+                // The server closes first (RFC 6455, 7.1.1).
+                if echo.is_over() {
+                    self.state = State::Over;
+                }
                 self.send(&out)
             }
+            State::Get(_) => self.get(bytes),
+            State::Over => Ok(()),
             State::Request { .. } | State::Source { .. } => self.request(bytes),
             State::Sink { bytes_left } => {
                 *bytes_left = bytes_left.saturating_sub(bytes.len() as u64);
@@ -151,7 +167,7 @@ impl Session {
             return Ok(());
         };
         head.extend_from_slice(bytes);
-        let Some(end) = websocket::head_end(head) else {
+        let Some(end) = http::head_end(head) else {
             return match head.len() {
                 ..MAX_HEAD_BYTES => Ok(()),
                 _ => Err(io::Error::other("a head without an end")),
@@ -162,6 +178,22 @@ impl Session {
         self.state = State::Frames(Box::default());
         self.send(&answer)?;
         self.take(&rest)
+    }
+
+    fn get(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let State::Get(heads) = &mut self.state else {
+            return Ok(());
+        };
+        heads.extend_from_slice(bytes);
+        let mut requests = 0;
+        while let Some(end) = http::head_end(heads) {
+            heads.drain(..end);
+            requests += 1;
+        }
+        if heads.len() >= MAX_HEAD_BYTES {
+            return Err(io::Error::other("a head without an end"));
+        }
+        (0..requests).try_for_each(|_| self.send(&http::ANSWER))
     }
 
     fn request(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -52,6 +52,9 @@ pub enum Door {
     Websocket,
     /// With every setting of WebSockets on; ours alone.
     WebsocketAll,
+    WebsocketTls,
+    /// Ordinary requests, their backend connections reused by every balancer that can.
+    Http,
     Bulk,
     BulkTls,
 }
@@ -68,9 +71,10 @@ pub struct Case {
 impl Door {
     pub fn transport(self) -> Transport {
         match self {
-            Self::Tcp | Self::Bulk => Transport::Tcp,
+            Self::Tcp | Self::Http | Self::Bulk => Transport::Tcp,
             Self::Tls | Self::BulkTls => Transport::Tls,
             Self::Websocket | Self::WebsocketAll => Transport::Websocket,
+            Self::WebsocketTls => Transport::TlsWebsocket,
         }
     }
 
@@ -79,6 +83,8 @@ impl Door {
             Self::Tcp => ports.tcp,
             Self::Tls => ports.tls,
             Self::Websocket | Self::WebsocketAll => ports.websocket,
+            Self::WebsocketTls => ports.websocket_tls,
+            Self::Http => ports.http,
             Self::Bulk => ports.bulk,
             Self::BulkTls => ports.bulk_tls,
         }
@@ -88,7 +94,8 @@ impl Door {
     pub fn backend_port(self, services: &Services) -> u16 {
         match self {
             Self::Tcp | Self::Tls => services.echo.port(),
-            Self::Websocket | Self::WebsocketAll => services.websocket.port(),
+            Self::Websocket | Self::WebsocketAll | Self::WebsocketTls => services.websocket.port(),
+            Self::Http => services.http.port(),
             Self::Bulk | Self::BulkTls => services.bulk.port(),
         }
     }
@@ -214,6 +221,30 @@ fn all(part: u64, many: usize) -> Vec<Case> {
             per_connection(envoy),
         ),
         case(
+            "ws-setup",
+            "connect, WebSocket handshake, echo, Close",
+            Door::Websocket,
+            short(10_000),
+            per_connection(Some(Goal::TimesBest(1.0))),
+        ),
+        case(
+            "tls-ws-setup",
+            "the same through TLS, full handshakes",
+            Door::WebsocketTls,
+            short(3_000),
+            per_connection(Some(Goal::TimesBest(0.65))),
+        ),
+        case(
+            "http-get",
+            "GET of 128 B on 64 kept connections",
+            Door::Http,
+            Work::Get {
+                connections: 64,
+                requests: 60_000 / part,
+            },
+            per_request(),
+        ),
+        case(
             "bulk-down",
             "bulk to the client",
             Door::Bulk,
@@ -301,6 +332,10 @@ fn per_message(goal: Option<Goal>) -> Vec<Measure> {
 
 fn per_connection(goal: Option<Goal>) -> Vec<Measure> {
     cpu_and_busy("us / connection", 1e6, goal)
+}
+
+fn per_request() -> Vec<Measure> {
+    cpu_and_busy("us / request", 1e6, None)
 }
 
 fn per_gigabyte(goal: Option<Goal>) -> Vec<Measure> {

@@ -16,8 +16,8 @@ pub enum Goal {
 impl Goal {
     pub fn shown(&self) -> String {
         match self {
-            Self::Times(factor, peer) => format!("<= {factor:.1}x {peer}"),
-            Self::TimesBest(factor) => format!("<= {factor:.1}x the best"),
+            Self::Times(factor, peer) => format!("<= {factor:?}x {peer}"),
+            Self::TimesBest(factor) => format!("<= {factor:?}x the best"),
             Self::AtMost(most) => format!("<= {most}"),
         }
     }

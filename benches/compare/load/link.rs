@@ -12,8 +12,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use crate::http::{self, MAX_HEAD_BYTES};
 use crate::plan::{Plan, Transport};
-use crate::websocket::{self, MAX_HEAD_BYTES};
+use crate::websocket;
 
 /// Longest wait for any step of the set-up, and for any read of bulk: far above what a loaded machine needs.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -46,7 +47,7 @@ impl Dialer {
             target: plan.target,
             transport: plan.transport,
             tls: match plan.transport {
-                Transport::Tls => Some(client_config(&plan.root)?),
+                Transport::Tls | Transport::TlsWebsocket => Some(client_config(&plan.root)?),
                 Transport::Tcp | Transport::Websocket => None,
             },
         })
@@ -54,7 +55,7 @@ impl Dialer {
 
     pub fn exchange(&self, payload: &[u8]) -> Exchange {
         match self.transport {
-            Transport::Websocket => Exchange {
+            Transport::Websocket | Transport::TlsWebsocket => Exchange {
                 request: websocket::client_frame(payload),
                 answer: websocket::server_frame(payload),
             },
@@ -65,6 +66,14 @@ impl Dialer {
         }
     }
 
+    /// The end of a WebSocket, for transports that are one.
+    pub fn close(&self) -> Option<Exchange> {
+        self.transport.is_websocket().then(|| Exchange {
+            request: websocket::client_close(),
+            answer: websocket::server_close(),
+        })
+    }
+
     /// A connection through which messages can go at once.
     pub fn open(&self) -> Result<Link<TcpStream>> {
         let socket = TcpStream::connect_timeout(&self.target, STEP_TIMEOUT).context("connect")?;
@@ -73,7 +82,7 @@ impl Dialer {
         socket.set_write_timeout(Some(STEP_TIMEOUT))?;
         let tls = self.tls.as_ref().map(session).transpose()?;
         let mut link = Link { socket, tls };
-        if self.transport == Transport::Websocket {
+        if self.transport.is_websocket() {
             upgrade(&mut link).context("upgrade to WebSocket")?;
         }
         Ok(link)
@@ -159,7 +168,7 @@ fn client_config(root: &Path) -> Result<Arc<ClientConfig>> {
 fn upgrade(link: &mut Link<TcpStream>) -> Result<()> {
     link.write_all(websocket::UPGRADE)?;
     let (mut head, mut chunk) = (Vec::new(), [0; 1024]);
-    while websocket::head_end(&head).is_none() {
+    while http::head_end(&head).is_none() {
         let count = link.read(&mut chunk)?;
         anyhow::ensure!(
             count > 0 && head.len() < MAX_HEAD_BYTES,
@@ -168,7 +177,7 @@ fn upgrade(link: &mut Link<TcpStream>) -> Result<()> {
         head.extend_from_slice(&chunk[..count]);
     }
     anyhow::ensure!(
-        head.starts_with(b"HTTP/1.1 101 "),
+        websocket::is_accepted(&head),
         "the upgrade was refused: {}",
         String::from_utf8_lossy(&head)
     );

@@ -3,6 +3,7 @@
 
 mod bulk;
 mod echo;
+mod get;
 mod hold;
 mod link;
 mod pace;
@@ -74,6 +75,10 @@ fn prepare(dialer: Dialer, work: Work) -> Result<Box<dyn Load>> {
             at_once,
             bytes,
         } => Box::new(short::Visits::prepare(dialer, connections, at_once, bytes)?),
+        Work::Get {
+            connections,
+            requests,
+        } => Box::new(get::Getters::prepare(&dialer, connections, requests)?),
         Work::Bulk {
             connections,
             bytes_each,

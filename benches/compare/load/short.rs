@@ -1,4 +1,5 @@
 //! Connections that carry one message there and back and are closed, a fixed number of them at once.
+//! A WebSocket has its handshake before that and a Close there and back behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::link::{Dialer, server_name};
+use super::link::{Dialer, Exchange, server_name};
 use super::{Finished, Load, payload};
+use crate::http::{self, MAX_HEAD_BYTES};
+use crate::websocket;
 
 /// Longest life of one such connection.
 const VISIT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,11 +27,22 @@ pub struct Visits {
     dialer: Arc<Dialer>,
     connections: u64,
     at_once: u64,
-    payload: Arc<Vec<u8>>,
+    script: Arc<Script>,
+}
+
+/// The bytes of a visit, the same in all of them.
+struct Script {
+    message: Exchange,
+    /// The end of a WebSocket, which a handshake has begun; none on a transport that is not one.
+    close: Option<Exchange>,
 }
 
 impl Visits {
     pub fn prepare(dialer: Dialer, connections: u64, at_once: u64, bytes: usize) -> Result<Self> {
+        let script = Script {
+            message: dialer.exchange(&payload(bytes)),
+            close: dialer.close(),
+        };
         let visits = Self {
             runtime: tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -36,7 +50,7 @@ impl Visits {
             dialer: Arc::new(dialer),
             connections,
             at_once,
-            payload: Arc::new(payload(bytes)),
+            script: Arc::new(script),
         };
         visits.work(connections / WARM_UP)?;
         Ok(visits)
@@ -48,7 +62,7 @@ impl Visits {
         self.runtime.block_on(async {
             let mut visitors = JoinSet::new();
             for _ in 0..self.at_once {
-                visitors.spawn(visitor(self.dialer.clone(), self.payload.clone(), each));
+                visitors.spawn(visitor(self.dialer.clone(), self.script.clone(), each));
             }
             while let Some(ended) = visitors.join_next().await {
                 ended??;
@@ -67,10 +81,10 @@ impl Load for Visits {
     }
 }
 
-async fn visitor(dialer: Arc<Dialer>, payload: Arc<Vec<u8>>, visits: u64) -> Result<()> {
-    let mut answer = vec![0; payload.len()];
+async fn visitor(dialer: Arc<Dialer>, script: Arc<Script>, visits: u64) -> Result<()> {
+    let mut buffer = vec![0; script.message.answer.len().max(MAX_HEAD_BYTES)];
     for _ in 0..visits {
-        let visit = visit(&dialer, &payload, &mut answer);
+        let visit = visit(&dialer, &script, &mut buffer);
         tokio::time::timeout(VISIT_TIMEOUT, visit)
             .await
             .context("a short connection hangs")??;
@@ -78,29 +92,70 @@ async fn visitor(dialer: Arc<Dialer>, payload: Arc<Vec<u8>>, visits: u64) -> Res
     Ok(())
 }
 
-async fn visit(dialer: &Dialer, payload: &[u8], answer: &mut [u8]) -> Result<()> {
+async fn visit(dialer: &Dialer, script: &Script, buffer: &mut [u8]) -> Result<()> {
     let socket = TcpStream::connect(dialer.target).await.context("connect")?;
     socket.set_nodelay(true)?;
     match &dialer.tls {
-        None => converse(socket, payload, answer).await,
+        None => converse(socket, script, buffer).await,
         Some(config) => {
             let connector = TlsConnector::from(config.clone());
             let stream = connector
                 .connect(server_name()?, socket)
                 .await
                 .context("TLS handshake")?;
-            converse(stream, payload, answer).await
+            converse(stream, script, buffer).await
         }
     }
 }
 
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    payload: &[u8],
-    answer: &mut [u8],
+    script: &Script,
+    buffer: &mut [u8],
 ) -> Result<()> {
-    stream.write_all(payload).await?;
+    let Some(close) = &script.close else {
+        ask(&mut stream, &script.message, buffer).await?;
+        return Ok(stream.shutdown().await?);
+    };
+    upgrade(&mut stream, buffer).await?;
+    ask(&mut stream, &script.message, buffer).await?;
+    ask(&mut stream, close, buffer).await.context("the Close")?;
+    // The backend closes too. Nothing is wrong if the balancer did so before and takes no more.
+    let _ = stream.shutdown().await;
+    Ok(())
+}
+
+async fn ask(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    exchange: &Exchange,
+    buffer: &mut [u8],
+) -> Result<()> {
+    let answer = &mut buffer[..exchange.answer.len()];
+    stream.write_all(&exchange.request).await?;
     stream.read_exact(answer).await.context("the answer")?;
-    ensure!(answer == payload, "the answer differs from what was sent");
-    Ok(stream.shutdown().await?)
+    ensure!(
+        answer == exchange.answer,
+        "the answer differs from what was sent"
+    );
+    Ok(())
+}
+
+/// Nothing follows the head of the answer until a frame is sent: what is read ends with it.
+async fn upgrade(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    buffer: &mut [u8],
+) -> Result<()> {
+    stream.write_all(websocket::UPGRADE).await?;
+    let mut seen = 0;
+    while http::head_end(&buffer[..seen]) != Some(seen) {
+        let count = stream.read(&mut buffer[seen..]).await?;
+        ensure!(count > 0, "no answer to the upgrade");
+        seen += count;
+    }
+    ensure!(
+        websocket::is_accepted(&buffer[..seen]),
+        "the upgrade was refused: {}",
+        String::from_utf8_lossy(&buffer[..seen])
+    );
+    Ok(())
 }

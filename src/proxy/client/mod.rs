@@ -46,6 +46,8 @@ pub(super) struct ClientConnection {
     pub proxied: Option<Box<ProxiedClient>>,
     /// Accept to routed: PROXY header, ClientHello, handshake and HTTP head share it.
     pub deadline: Instant,
+    /// It came when the process was stopping already.
+    pub is_late: bool,
     pub setup: SetupPermit,
 }
 

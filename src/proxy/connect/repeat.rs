@@ -18,6 +18,15 @@ pub(in crate::proxy) struct Contact {
 }
 
 impl Contact {
+    /// A connection on which the request was sent.
+    pub(crate) fn going_on(has_heard: bool, has_reset: bool) -> Contact {
+        Contact {
+            has_sent: true,
+            has_heard,
+            has_reset,
+        }
+    }
+
     /// Whether a byte of the request has left.
     pub(crate) fn has_sent(&self) -> bool {
         self.has_sent

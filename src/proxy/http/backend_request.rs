@@ -19,7 +19,7 @@ pub(super) struct BackendRequest<'r> {
     http: &'r HttpConnection,
     routed: &'r Routed,
     request: &'r Request,
-    sticky: Option<Stickiness>,
+    sticky: Option<&'r Stickiness>,
 }
 
 impl<'r> BackendRequest<'r> {
@@ -27,12 +27,13 @@ impl<'r> BackendRequest<'r> {
         http: &'r HttpConnection,
         routed: &'r Routed,
         request: &'r Request,
+        sticky: Option<&'r Stickiness>,
     ) -> BackendRequest<'r> {
         BackendRequest {
             http,
             routed,
             request,
-            sticky: Stickiness::of(&routed.pool, &routed.settings, request.view()),
+            sticky,
         }
     }
 
@@ -41,7 +42,7 @@ impl<'r> BackendRequest<'r> {
         let key = self
             .http
             .hash_key(&self.routed.settings, self.request.view());
-        let preferred = self.sticky.as_ref().and_then(Stickiness::preferred);
+        let preferred = self.sticky.and_then(Stickiness::preferred);
         RetryState::new(self.routed.client.ip(), key, preferred)
     }
 
@@ -98,8 +99,7 @@ impl<'r> BackendRequest<'r> {
 
     /// Sets the sticky cookie on the answer of a backend, if it is new or due.
     pub(super) fn set_cookie(&self, backend: &Arc<Backend>, edits: &mut Edits<'_>) {
-        let sticky = self.sticky.as_ref();
-        if let Some(cookie) = sticky.and_then(|sticky| sticky.set_cookie(backend)) {
+        if let Some(cookie) = self.sticky.and_then(|sticky| sticky.set_cookie(backend)) {
             edits.append("Set-Cookie", cookie.as_bytes());
         }
     }

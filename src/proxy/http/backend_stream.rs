@@ -31,6 +31,20 @@ impl BackendStream {
         }
     }
 
+    /// A connection on which a request was sent, and bytes were read. `was_reset`: the backend has
+    /// reset it since.
+    pub(super) fn going_on(
+        stream: MaybeTlsStream,
+        read: Vec<u8>,
+        was_reset: bool,
+    ) -> BackendStream {
+        BackendStream {
+            stream,
+            contact: Contact::going_on(!read.is_empty(), was_reset),
+            input: InputBuffer::of(read),
+        }
+    }
+
     /// Reads once, at most `most` bytes; 0 is the end of the stream.
     pub(super) fn poll_read(
         &mut self,

@@ -67,6 +67,10 @@ pub(super) struct Request {
 }
 
 impl Request {
+    pub(super) fn new(head: Vec<u8>, parsed: ParsedRequest) -> Request {
+        Request { head, parsed }
+    }
+
     pub(super) fn view(&self) -> RequestHead<'_> {
         self.parsed.view(&self.head)
     }
@@ -101,6 +105,20 @@ impl ClientStream {
             heads: 0,
             has_sent: false,
             is_finished: false,
+        }
+    }
+
+    /// As [`ClientStream::new`], with bytes that were read before.
+    pub(super) fn going_on(
+        stream: MaybeTlsStream,
+        read: Vec<u8>,
+        limits: HeadLimits,
+        timeouts: ClientTimeouts,
+    ) -> ClientStream {
+        ClientStream {
+            has_sent: !read.is_empty(),
+            input: InputBuffer::of(read),
+            ..ClientStream::new(stream, limits, timeouts)
         }
     }
 

@@ -40,8 +40,6 @@ pub(in crate::proxy) struct HttpConnection {
     handshake: Option<HandshakeFacts>,
     /// Present where the client has shown a certificate.
     pub(super) identity: Option<ClientIdentity>,
-    /// The client came when the process was stopping already.
-    late: bool,
     requests: AtomicU64,
     /// The process ends the connection, with what is under way on it.
     is_stopped: AtomicBool,
@@ -54,9 +52,8 @@ impl HttpConnection {
     pub(crate) fn new(
         mut connection: ClientConnection,
         identified: Identified,
-        mut record: ConnectionRecord,
+        record: ConnectionRecord,
     ) -> (HttpConnection, ClientStream) {
-        record.phase = Phase::Head;
         let Identified {
             stream,
             hello,
@@ -65,32 +62,43 @@ impl HttpConnection {
         } = identified;
         let waited = handshake.as_ref().map(|handshake| handshake.waited);
         connection.deadline += waited.unwrap_or(Duration::ZERO);
-        let (handshake, identity) = match handshake {
-            Some(handshake) => (Some(handshake.tls), handshake.identity),
-            None => (None, None),
-        };
+        let is_tls = stream.is_tls();
+        let mut http = HttpConnection::plain(connection, record);
+        http.tls |= is_tls;
+        http.sni = hello.sni;
+        if let Some(handshake) = handshake {
+            http.handshake = Some(handshake.tls);
+            http.identity = handshake.identity;
+        }
+        let config = &http.connection.listener.config;
+        let client = ClientStream::new(stream, config.head_limits(), http.timeouts());
+        (http, client)
+    }
+
+    /// A client of which nothing needs to be known.
+    pub(super) fn plain(connection: ClientConnection, mut record: ConnectionRecord) -> Self {
+        record.phase = Phase::Head;
         let proxied = connection.proxied.as_ref();
-        let tls = stream.is_tls() || proxied.is_some_and(|proxied| proxied.is_tls());
-        let config = &connection.listener.config;
-        let limits = config.head_limits();
-        let timeouts = ClientTimeouts {
-            first_head: connection.deadline,
-            head: config.handshake_timeout,
-            keep_alive: config.keep_alive_timeout,
-        };
-        let client = ClientStream::new(stream, limits, timeouts);
-        let http = HttpConnection {
-            late: connection.proxy.stopping.is_cancelled(),
+        HttpConnection {
+            tls: proxied.is_some_and(|proxied| proxied.is_tls()),
             connection,
-            sni: hello.sni,
-            tls,
-            handshake,
-            identity,
+            sni: None,
+            handshake: None,
+            identity: None,
             requests: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
             first_record: Mutex::new(Some(record)),
-        };
-        (http, client)
+        }
+    }
+
+    /// Timeouts of the client between its requests.
+    pub(super) fn timeouts(&self) -> ClientTimeouts {
+        let config = &self.connection.listener.config;
+        ClientTimeouts {
+            first_head: self.connection.deadline,
+            head: config.handshake_timeout,
+            keep_alive: config.keep_alive_timeout,
+        }
     }
 
     /// Finishes a connection that has ended. It has a record where no request has come.
@@ -118,7 +126,7 @@ impl HttpConnection {
     /// Whether a request is refused with 503, as the process stops: a stop would cut its session
     /// soon. A kept connection's last requests are short and served.
     pub(super) fn comes_too_late(&self, is_upgrade: bool) -> bool {
-        self.late || is_upgrade && self.connection.proxy.stopping.is_cancelled()
+        self.connection.is_late || is_upgrade && self.connection.proxy.stopping.is_cancelled()
     }
 
     pub(super) fn route_input<'a>(

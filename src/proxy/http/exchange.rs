@@ -189,7 +189,7 @@ impl<'c> Exchange<'c> {
     /// The answer is not complete; what is there of it was delivered, or cannot be.
     pub(super) async fn deliver(
         &mut self,
-        record: &mut RequestRecord<'_>,
+        record: &mut RequestRecord,
     ) -> Result<(), ExchangeError> {
         let mut interval = record.clock();
         let delivered = poll_fn(|context| {
@@ -202,7 +202,7 @@ impl<'c> Exchange<'c> {
     }
 
     /// Writes what has passed to the record.
-    pub(super) fn note_bytes(&self, record: &mut RequestRecord<'_>) {
+    pub(super) fn note_bytes(&self, record: &mut RequestRecord) {
         record.note(|record| {
             record.bytes_from_client = self.upload.bytes;
             record.bytes_from_backend = self.download.bytes;
@@ -213,7 +213,7 @@ impl<'c> Exchange<'c> {
         &self,
         context: &mut Context<'_>,
         interval: &mut Option<Interval>,
-        record: &mut RequestRecord<'_>,
+        record: &mut RequestRecord,
     ) {
         let Some(interval) = interval else { return };
         while interval.poll(context) {

@@ -18,6 +18,11 @@ pub(super) struct InputBuffer {
 }
 
 impl InputBuffer {
+    /// Bytes that were read before.
+    pub(super) fn of(bytes: Vec<u8>) -> InputBuffer {
+        InputBuffer { bytes, used: 0 }
+    }
+
     pub(super) fn unread(&self) -> &[u8] {
         self.bytes.get(self.used..).unwrap_or_default()
     }

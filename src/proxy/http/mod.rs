@@ -5,6 +5,7 @@
 //! `request` exchanges it with a backend, `upgrade` does so for a WebSocket handshake, `resume`
 //! repeats that at another backend. `exchange` moves one request and its answer.
 
+mod agreement;
 mod backend_request;
 mod backend_stream;
 mod buffer_charge;
@@ -22,6 +23,7 @@ mod outgoing;
 mod own_response;
 mod real_client;
 mod refusal;
+mod relay_set_up;
 mod request;
 mod request_id;
 mod request_record;
@@ -37,16 +39,21 @@ mod upgrade;
 mod upgraded;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::backend_stream::BackendStream;
 use self::client_stream::{ClientStream, NoRequest, Request};
 use self::connection::HttpConnection;
 use self::own_response::OwnResponse;
 use self::request_record::RequestRecord;
+use self::upgrade::{PendingUpgrade, UpgradeStart};
 use self::upgraded::Upgraded;
+use crate::admission::ConnectionPermit;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::wire::http::{ClientHop, HttpVersion};
 
+pub(super) use relay_set_up::RelaySetUp;
 pub(super) use upgraded::UpgradedClient;
 
 /// How long a client may take for a short response of our own, which no pool has a limit for: as
@@ -97,13 +104,38 @@ enum AfterRequest {
     CutOff,
     /// The client is gone, or said nothing.
     Gone(HttpClosed),
-    Upgraded(Box<Upgraded>),
+    /// The 101 has left for the client.
+    Upgraded(BackendStream, Box<Upgraded>),
+}
+
+impl HttpEnd {
+    /// Gives a session to the relay, or finishes the connection.
+    pub(super) fn conclude(self, http: &HttpConnection, permit: ConnectionPermit) {
+        match self {
+            HttpEnd::Upgraded(upgraded) => upgraded.adopt(&http.connection, permit),
+            HttpEnd::Closed(closed) => http.finish(closed),
+        }
+    }
+}
+
+/// Place where the set-up plane begins with a connection.
+enum Begin {
+    Requests,
+    /// A request that is refused.
+    Refused(Request, RequestRecord, OwnResponse),
+    /// An upgrade that was begun on a relay thread.
+    Upgrade(Box<PendingUpgrade>, RequestRecord, UpgradeStart),
 }
 
 /// Serves requests until the connection ends or becomes a session.
-pub(super) async fn serve(mut client: ClientStream, http: &HttpConnection) -> HttpEnd {
+pub(super) async fn serve(client: ClientStream, http: &Arc<HttpConnection>) -> HttpEnd {
+    serve_from(client, http, Begin::Requests).await
+}
+
+/// As [`serve`], from anywhere.
+async fn serve_from(mut client: ClientStream, http: &Arc<HttpConnection>, begin: Begin) -> HttpEnd {
     let after = {
-        let mut serving = pin!(serve_requests(&mut client, http));
+        let mut serving = pin!(serve_begun(&mut client, http, begin));
         tokio::select! {
             biased;
             after = &mut serving => after,
@@ -116,8 +148,12 @@ pub(super) async fn serve(mut client: ClientStream, http: &HttpConnection) -> Ht
         }
     };
     match after {
-        AfterRequest::Upgraded(session) => {
-            return HttpEnd::Upgraded(Box::new(UpgradedClient { client, session }));
+        AfterRequest::Upgraded(backend, session) => {
+            return HttpEnd::Upgraded(Box::new(UpgradedClient {
+                client,
+                backend,
+                session,
+            }));
         }
         AfterRequest::Gone(closed) => {
             if closed == HttpClosed::Quiet {
@@ -136,7 +172,7 @@ pub(super) async fn serve(mut client: ClientStream, http: &HttpConnection) -> Ht
 }
 
 /// Waits for the moment at which a stop ends this connection.
-async fn stopped(http: &HttpConnection) {
+async fn stopped(http: &Arc<HttpConnection>) {
     let connection = &http.connection;
     // First the one that most connections wait for anyway: the listener may have been removed long
     // before the process stops.
@@ -145,7 +181,24 @@ async fn stopped(http: &HttpConnection) {
     connection.proxy.hard_stop.moment().await;
 }
 
-async fn serve_requests(client: &mut ClientStream, http: &HttpConnection) -> AfterRequest {
+async fn serve_begun(
+    client: &mut ClientStream,
+    http: &Arc<HttpConnection>,
+    begin: Begin,
+) -> AfterRequest {
+    match begin {
+        Begin::Requests => serve_requests(client, http).await,
+        // On the heap: a client that has sent nothing yet is not to hold memory for it.
+        Begin::Refused(request, record, response) => {
+            Box::pin(respond(client, http, &request, record, response)).await
+        }
+        Begin::Upgrade(pending, record, start) => {
+            Box::pin(pending.serve(client, record, start)).await
+        }
+    }
+}
+
+async fn serve_requests(client: &mut ClientStream, http: &Arc<HttpConnection>) -> AfterRequest {
     loop {
         let after = match next_request(client, http).await {
             // On the heap: a client that has sent nothing yet is not to hold memory for it.
@@ -167,7 +220,7 @@ async fn serve_requests(client: &mut ClientStream, http: &HttpConnection) -> Aft
 /// Reads the next request. A connection between two requests ends with its listener.
 async fn next_request(
     client: &mut ClientStream,
-    http: &HttpConnection,
+    http: &Arc<HttpConnection>,
 ) -> Result<Request, NoRequest> {
     if http.may_end() && client.is_idle() {
         tokio::select! {
@@ -184,7 +237,7 @@ async fn next_request(
 
 async fn serve_request(
     client: &mut ClientStream,
-    http: &HttpConnection,
+    http: &Arc<HttpConnection>,
     request: Request,
 ) -> AfterRequest {
     http.count_request();
@@ -192,7 +245,7 @@ async fn serve_request(
     record.phase(Phase::Head);
     match routing::route(http, request.view(), &mut record) {
         Ok(routed) if request.view().is_upgrade() => {
-            upgrade::serve(client, http, &routed, &request, record).await
+            upgrade::serve(client, http, routed, request, record).await
         }
         Ok(routed) => request::serve(client, http, &routed, &request, record).await,
         Err(refused) => respond(client, http, &request, record, refused).await,
@@ -202,7 +255,7 @@ async fn serve_request(
 /// Responds to a request whose head is refused. Nothing behind it is read.
 async fn refuse_head(
     client: &mut ClientStream,
-    http: &HttpConnection,
+    http: &Arc<HttpConnection>,
     response: OwnResponse,
 ) -> AfterRequest {
     http.count_request();
@@ -218,9 +271,9 @@ async fn refuse_head(
 /// Responds to a request that no backend has answered.
 async fn respond(
     client: &mut ClientStream,
-    http: &HttpConnection,
+    http: &Arc<HttpConnection>,
     request: &Request,
-    record: RequestRecord<'_>,
+    record: RequestRecord,
     response: OwnResponse,
 ) -> AfterRequest {
     let head = request.view();
@@ -234,13 +287,13 @@ async fn respond(
 }
 
 /// Whether the connection ends with this request's answer, by the client's wish or ours.
-fn closes_after(http: &HttpConnection, request: &Request) -> bool {
+fn closes_after(http: &Arc<HttpConnection>, request: &Request) -> bool {
     !request.view().persists() || http.connection.closing.is_cancelled()
 }
 
 async fn send(
     client: &mut ClientStream,
-    mut record: RequestRecord<'_>,
+    mut record: RequestRecord,
     response: &OwnResponse,
     hop: ClientHop,
     to_head: bool,

@@ -11,18 +11,19 @@ use super::exchange::{EndedConnection, Exchange, ExchangeError, SentRequest};
 use super::exchange_clock::ExchangeLimits;
 use super::own_response;
 use super::request_record::RequestRecord;
+use super::sticky::Stickiness;
 use super::{AfterRequest, HttpClosed, closes_after, refusal, respond, reuse};
 use crate::config;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
-use crate::proxy::connect::ConnectBy;
 use crate::proxy::connect::repeat::unanswered;
+use crate::proxy::connect::{ConnectBy, RetryStep};
 use crate::wire::http::{Asked, ClientHop, Edits, HeadLimits, NextHop};
 
 /// An ordinary request on its way.
 struct PendingRequest<'a> {
-    http: &'a HttpConnection,
+    http: &'a Arc<HttpConnection>,
     routed: &'a Routed,
     request: &'a Request,
     outgoing: BackendRequest<'a>,
@@ -34,25 +35,26 @@ struct PendingRequest<'a> {
 /// connection that was idle is closed without a byte of an answer.
 pub(super) async fn serve(
     client: &mut ClientStream,
-    http: &HttpConnection,
+    http: &Arc<HttpConnection>,
     routed: &Routed,
     request: &Request,
-    record: RequestRecord<'_>,
+    record: RequestRecord,
 ) -> AfterRequest {
     // Set-up is over: a connection kept for polling must not use up its limit.
     http.connection.setup.routed();
+    let sticky = Stickiness::of(&routed.pool, &routed.settings, request.view());
     let pending = PendingRequest {
         http,
         routed,
         request,
-        outgoing: BackendRequest::new(http, routed, request),
+        outgoing: BackendRequest::new(http, routed, request, sticky.as_ref()),
         is_reusable: reuse::is_reusable(request.view(), &routed.settings),
     };
     pending.serve(client, record).await
 }
 
 impl PendingRequest<'_> {
-    async fn serve(self, client: &mut ClientStream, mut record: RequestRecord<'_>) -> AfterRequest {
+    async fn serve(self, client: &mut ClientStream, mut record: RequestRecord) -> AfterRequest {
         let Routed { pool, settings, .. } = self.routed;
         let mut search = self.outgoing.search();
         let header = self.http.proxy_header(settings, client);
@@ -61,13 +63,13 @@ impl PendingRequest<'_> {
             idle: Some(&self.http.connection.proxy.idle),
             takes_idle: self.is_reusable,
         };
-        let mut lease = None;
+        let mut step = None;
         loop {
             // Both may be dropped: the search leaves the queue or gives its lease back.
             let connected = tokio::select! {
                 biased;
                 _ = client.departed(false) => return AfterRequest::Gone(HttpClosed::Broken),
-                connected = record.connect(&mut search, lease.take(), pool, by) => connected,
+                connected = record.connect(&mut search, step.take(), pool, by) => connected,
             };
             let connected = match connected {
                 Ok(connected) => connected,
@@ -91,7 +93,7 @@ impl PendingRequest<'_> {
             if is_answer && is_reused && !contact.has_heard() {
                 // A new connection to the same backend: it has closed the old one, as it may.
                 by.takes_idle = false;
-                lease = Some(connected.lease);
+                step = Some(RetryStep::Connect(connected.lease));
                 continue;
             }
             if is_answer {
@@ -125,7 +127,7 @@ impl PendingRequest<'_> {
     async fn deliver(
         self,
         exchange: Exchange<'_>,
-        record: RequestRecord<'_>,
+        record: RequestRecord,
         lease: Lease,
     ) -> AfterRequest {
         let head = exchange.head();
@@ -157,7 +159,7 @@ impl PendingRequest<'_> {
     async fn no_answer(
         self,
         client: &mut ClientStream,
-        mut record: RequestRecord<'_>,
+        mut record: RequestRecord,
         error: &ExchangeError,
     ) -> AfterRequest {
         let phase = record.reached();
@@ -190,7 +192,7 @@ fn limits(settings: &config::Pool) -> (ExchangeLimits, HeadLimits) {
 /// in order.
 pub(super) async fn deliver(
     mut exchange: Exchange<'_>,
-    (mut record, lease): (RequestRecord<'_>, Lease),
+    (mut record, lease): (RequestRecord, Lease),
     hop: ClientHop,
     mut edits: Edits<'_>,
 ) -> (AfterRequest, Option<EndedConnection>) {

@@ -2,28 +2,36 @@
 //! none was (the request was dropped where it stood), with the reason for that: the process stops,
 //! or the client has left.
 
+use std::sync::Arc;
+
 use super::connection::HttpConnection;
 use super::interval::Interval;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
-use crate::pool::{AcquireError, Lease, Pool};
+use crate::pool::{AcquireError, Pool};
 use crate::proxy::connect::{
     BackendUnavailable, ConnectBy, Connected, RetryState, RetryStep, connect,
 };
 
 /// The record of a request; dropping it finishes it.
-pub(super) struct RequestRecord<'c> {
+pub(super) struct RequestRecord {
     /// Taken by the relay with the session, or by the end.
     record: Option<ConnectionRecord>,
     end: Option<Termination>,
-    http: &'c HttpConnection,
+    http: Arc<HttpConnection>,
 }
 
-impl<'c> RequestRecord<'c> {
-    pub(super) fn new(http: &'c HttpConnection) -> RequestRecord<'c> {
+impl RequestRecord {
+    /// The record of the next request of a connection.
+    pub(super) fn new(http: &Arc<HttpConnection>) -> RequestRecord {
+        Self::of(http, http.record())
+    }
+
+    /// A record that was begun before.
+    pub(super) fn of(http: &Arc<HttpConnection>, record: ConnectionRecord) -> RequestRecord {
         RequestRecord {
-            record: Some(http.record()),
+            record: Some(record),
             end: None,
-            http,
+            http: Arc::clone(http),
         }
     }
 
@@ -55,19 +63,19 @@ impl<'c> RequestRecord<'c> {
         self.end.get_or_insert(end);
     }
 
-    /// As [`connect`], for the record of this request. With a lease it begins at its backend.
+    /// As [`connect`], for the record of this request; `None` begins the search.
     pub(super) async fn connect(
         &mut self,
         search: &mut RetryState,
-        lease: Option<Lease>,
+        step: Option<RetryStep>,
         pool: &Pool,
         by: ConnectBy<'_>,
     ) -> Result<Connected, BackendUnavailable> {
         let Some(record) = &mut self.record else {
             return Err(AcquireError::NoBackend.into());
         };
-        let step = match lease {
-            Some(lease) => RetryStep::Connect(lease),
+        let step = match step {
+            Some(step) => step,
             None => RetryState::begin(record),
         };
         connect(search, step, pool, by, record).await
@@ -79,7 +87,7 @@ impl<'c> RequestRecord<'c> {
     }
 }
 
-impl Drop for RequestRecord<'_> {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         let Some(record) = self.record.take() else {
             return;

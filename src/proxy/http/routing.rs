@@ -18,7 +18,7 @@ use crate::wire::http::RequestHead;
 pub(super) fn route(
     http: &HttpConnection,
     head: RequestHead<'_>,
-    record: &mut RequestRecord<'_>,
+    record: &mut RequestRecord,
 ) -> Result<Routed, OwnResponse> {
     let host = head.host().map(|host| &*host.name);
     let path = head.path_str();
@@ -59,11 +59,7 @@ pub(super) fn route(
 
 /// Whether a request is refused, and counted so, because the process stops or the listener is
 /// drained.
-fn refuses_for_now(
-    http: &HttpConnection,
-    is_upgrade: bool,
-    record: &mut RequestRecord<'_>,
-) -> bool {
+fn refuses_for_now(http: &HttpConnection, is_upgrade: bool, record: &mut RequestRecord) -> bool {
     let admission = &http.connection.admission;
     if http.comes_too_late(is_upgrade) {
         record.note(|record| record.refused(Refusal::Stopping));
@@ -80,7 +76,7 @@ fn identify(
     http: &HttpConnection,
     listener: &ListenerSnapshot,
     head: RequestHead<'_>,
-    record: &mut RequestRecord<'_>,
+    record: &mut RequestRecord,
 ) -> (Peer, Option<String>) {
     let config = &listener.config;
     if let Some(tag) = &config.tag

@@ -1,18 +1,17 @@
 //! A session between its verified 101 and its adoption by the relay.
 
+use super::backend_stream::BackendStream;
 use super::client_stream::ClientStream;
 use crate::admission::{ConnectionPermit, SourcePermit};
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::pool::Lease;
 use crate::proxy::client::ClientConnection;
-use crate::proxy::client::maybe_tls::MaybeTlsStream;
-use crate::relay::{Framing, NewSession, ResumePolicy, SessionGuards, SessionLimits};
+use crate::relay::{
+    Framing, NewSession, ResumePolicy, SessionGuards, SessionLimits, SocketHandoff,
+};
 
-/// All of a session but the client's stream.
+/// All of a session but its two ends.
 pub(super) struct Upgraded {
-    pub backend: MaybeTlsStream,
-    /// Bytes that the backend sent behind its 101.
-    pub backend_read: Vec<u8>,
     pub framing: Framing,
     pub limits: SessionLimits,
     pub record: ConnectionRecord,
@@ -23,52 +22,65 @@ pub(super) struct Upgraded {
     pub resume: Option<Box<ResumePolicy>>,
 }
 
-/// A client whose connection has become a WebSocket session.
+impl Upgraded {
+    /// Makes it a session of these ends, with everything that was read already, in order.
+    pub(super) fn into_session(
+        mut self,
+        client: SocketHandoff,
+        backend: SocketHandoff,
+        permit: ConnectionPermit,
+    ) -> NewSession {
+        self.record.opened();
+        let permit = match self.source {
+            Some(source) => permit.at_source(source),
+            None => permit,
+        };
+        NewSession {
+            client,
+            backend,
+            framing: self.framing,
+            connecting: false,
+            limits: self.limits,
+            record: self.record,
+            guards: SessionGuards::new(self.lease, permit),
+            // The backend has had a request.
+            connect_handler: None,
+            resume_policy: self.resume,
+        }
+    }
+}
+
+/// A client whose connection has become a WebSocket session, and its backend.
 pub(in crate::proxy) struct UpgradedClient {
     pub(super) client: ClientStream,
+    pub(super) backend: BackendStream,
     pub(super) session: Box<Upgraded>,
 }
 
 impl UpgradedClient {
-    /// Gives the session to the relay with everything that was read already, in order.
+    /// Gives the session to the relay.
     pub(in crate::proxy) fn adopt(self, connection: &ClientConnection, permit: ConnectionPermit) {
-        let Upgraded {
-            backend,
-            backend_read,
-            framing,
-            limits,
-            mut record,
-            lease,
-            source,
-            resume,
-        } = *self.session;
         let ClientStream { stream, input, .. } = self.client;
+        let BackendStream {
+            stream: backend,
+            input: backend_input,
+            ..
+        } = self.backend;
         let client = stream.into_handoff(input.into_unread());
-        let both = client.and_then(|client| Ok((client, backend.into_handoff(backend_read)?)));
-        let (client, backend) = match both {
-            Ok(both) => both,
+        let both = client.and_then(|client| {
+            let backend = backend.into_handoff(backend_input.into_unread())?;
+            Ok((client, backend))
+        });
+        match both {
+            Ok((client, backend)) => {
+                let session = self.session.into_session(client, backend, permit);
+                connection.proxy.relay.adopt(session);
+            }
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be handed to the relay");
                 let end = Termination::new(Side::Evenkeel, Phase::Upgrade, Cause::Error);
-                return record.finish(end);
+                self.session.record.finish(end);
             }
-        };
-        record.opened();
-        let permit = match source {
-            Some(source) => permit.at_source(source),
-            None => permit,
-        };
-        connection.proxy.relay.adopt(NewSession {
-            client,
-            backend,
-            framing,
-            connecting: false,
-            limits,
-            record,
-            guards: SessionGuards::new(lease, permit),
-            // The backend has had a request.
-            connect_handler: None,
-            resume_policy: resume,
-        });
+        }
     }
 }

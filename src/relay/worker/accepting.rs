@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Worker;
 use crate::net::Peer;
-use crate::relay::accept::{ACCEPTS_PER_TURN, LastAccept, OnAccept, OpenListener};
+use crate::relay::accept::{ACCEPTS_PER_TURN, Accepted, LastAccept, OnAccept, OpenListener};
 use crate::relay::inbox::WorkerCommand;
 
 impl Worker {
@@ -49,8 +49,9 @@ impl Worker {
     ) {
         let accepted = catch_unwind(AssertUnwindSafe(|| on_accept.accepted(socket, peer)));
         match accepted {
-            Ok(Some(session)) => self.adopt(session, now),
-            Ok(None) => self.workers.uncount(&self.inbox),
+            Ok(Accepted::Session(session)) => self.adopt(*session, now),
+            Ok(Accepted::SetUp(socket, set_up)) => self.set_up(set_up, socket, now),
+            Ok(Accepted::Elsewhere) => self.workers.uncount(&self.inbox),
             Err(_) => {
                 tracing::error!("an accepted connection panicked and was closed");
                 self.workers.uncount(&self.inbox);

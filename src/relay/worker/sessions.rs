@@ -11,11 +11,12 @@ use super::Worker;
 use crate::observe::{Cause, Termination};
 use crate::relay::connect_handler::ConnectFailure;
 use crate::relay::key::{Handle, SessionKey};
+use crate::relay::leg::Readiness;
 use crate::relay::new_session::NewSession;
 use crate::relay::phase::TurnOutcome;
 use crate::relay::scratch::Scratch;
 use crate::relay::session::Session;
-use crate::relay::side::{BACKEND, CLIENT};
+use crate::relay::side::{BACKEND, CLIENT, SIDES};
 
 /// Between two looks at a session that waits for something of which no event tells: a queue to be
 /// sent before a RST, room for bytes that it may have to hold.
@@ -43,6 +44,29 @@ impl Worker {
         }
         // Its first turn comes with its first events, which the registration brings at once.
         self.sweep.schedule(now, left);
+    }
+
+    /// Takes over a session whose sockets are watched under its key already, with the events that
+    /// they have had.
+    pub(super) fn adopt_watched(
+        &mut self,
+        key: SessionKey,
+        session: NewSession,
+        readiness: [Readiness; 2],
+        now: Instant,
+    ) {
+        let mut session = Session::new(session, self.scratch.now);
+        for side in SIDES {
+            session.leg(side).restore(readiness[side]);
+        }
+        let left = session.first_look_in(self.scratch.now);
+        self.table.put(key, session);
+        if let Some(closing) = &mut self.closing {
+            closing.add(key);
+        }
+        self.sweep.schedule(now, left);
+        // No event tells of what has come already.
+        self.queue_and_schedule(key, now);
     }
 
     pub(super) fn register(&self, key: SessionKey, side: usize, fd: i32) -> io::Result<()> {

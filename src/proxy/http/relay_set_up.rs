@@ -1,0 +1,398 @@
+//! The set-up of a plain WebSocket on a relay thread: its request is read, routed and sent on, and
+//! its 101 verified, without a change of threads. Whatever waits, or is no such request, goes on in
+//! the set-up plane from where it is.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::agreement::SessionTerms;
+use super::backend_stream::BackendStream;
+use super::client_stream::{ClientStream, Request};
+use super::connection::HttpConnection;
+use super::own_response::OwnResponse;
+use super::request_record::RequestRecord;
+use super::upgrade::{PendingUpgrade, SentUpgrade, UpgradeStart};
+use super::{Begin, refusal, routing, serve_from};
+use crate::admission::ConnectionPermit;
+use crate::net::{ConnectError, Endpoint, OVERDUE_AFTER, Peer, Stream};
+use crate::observe::{ConnectionRecord, Phase, Termination};
+use crate::pool::Lease;
+use crate::proxy::client::ClientConnection;
+use crate::proxy::client::maybe_tls::MaybeTlsStream;
+use crate::proxy::connect::{ConnectAttempt, ConnectNow, RetryState, RetryStep, connect_now};
+use crate::relay::{ConnectFailure, LeftSetUp, NewSession, SetUp, SetUpStep, SocketHandoff};
+use crate::wire::http::{Asked, Event, NextHop, RequestReader, ResponseReader};
+
+/// A client of a plain `websocket` listener, on a relay thread.
+pub(in crate::proxy) struct RelaySetUp {
+    permit: ConnectionPermit,
+    /// `None`: only while it takes a step.
+    state: Option<SetUpState>,
+}
+
+enum SetUpState {
+    /// Its head has not come.
+    Head(Box<ClientConnection>, Box<ConnectionRecord>, RequestReader),
+    Upgrade(Box<RelayUpgrade>),
+    Refused(Box<RefusedRequest>),
+}
+
+/// A request that is answered by the set-up plane.
+struct RefusedRequest {
+    http: Arc<HttpConnection>,
+    request: Request,
+    record: ConnectionRecord,
+    response: OwnResponse,
+    /// Bytes of its head.
+    length: usize,
+}
+
+/// An upgrade on its way.
+struct RelayUpgrade {
+    pending: PendingUpgrade,
+    record: ConnectionRecord,
+    /// Bytes of its head, until they are taken.
+    length: usize,
+    /// Present where the next step waits.
+    step: Option<RetryStep>,
+    /// Present while a backend is connected, or about to be.
+    attempt: Option<(Lease, ConnectAttempt, Instant)>,
+    /// Present behind a verified 101.
+    terms: Option<SessionTerms>,
+}
+
+impl RelaySetUp {
+    pub(in crate::proxy) fn new(client: ClientConnection, permit: ConnectionPermit) -> RelaySetUp {
+        let mut record = client.record();
+        record.phase = Phase::Head;
+        let limits = client.listener.config.head_limits();
+        let reader = RequestReader::new(limits);
+        RelaySetUp {
+            permit,
+            state: Some(SetUpState::Head(Box::new(client), Box::new(record), reader)),
+        }
+    }
+
+    /// Begins with a request, if it is one that can be served here.
+    fn begin(&mut self, read: &[u8], length: usize) -> SetUpStep {
+        let Some(SetUpState::Head(client, mut record, mut reader)) = self.state.take() else {
+            return SetUpStep::Leave;
+        };
+        let head = read.get(..length).unwrap_or_default();
+        if !reader.head(head).is_upgrade() {
+            self.state = Some(SetUpState::Head(client, record, reader));
+            return SetUpStep::Leave;
+        }
+        record.heard();
+        let request = Request::new(head.to_vec(), reader.take_parsed());
+        let http = Arc::new(HttpConnection::plain(*client, *record));
+        http.count_request();
+        let mut record = RequestRecord::new(&http);
+        record.phase(Phase::Head);
+        let refused = match routing::route(&http, request.view(), &mut record) {
+            Err(response) => (request, response),
+            Ok(routed) => match PendingUpgrade::new(&http, routed, request) {
+                Err(refused) => refused,
+                Ok(pending) => return self.start(pending, record, length),
+            },
+        };
+        let Some(record) = record.into_record() else {
+            return SetUpStep::Leave;
+        };
+        self.state = Some(SetUpState::Refused(Box::new(RefusedRequest {
+            http,
+            request: refused.0,
+            record,
+            response: refused.1,
+            length,
+        })));
+        SetUpStep::Leave
+    }
+
+    /// Begins the search for a backend.
+    fn start(
+        &mut self,
+        pending: PendingUpgrade,
+        record: RequestRecord,
+        length: usize,
+    ) -> SetUpStep {
+        let Some(mut record) = record.into_record() else {
+            return SetUpStep::Leave;
+        };
+        let step = RetryState::begin(&mut record);
+        let upgrade = Box::new(RelayUpgrade {
+            pending,
+            record,
+            length,
+            step: None,
+            attempt: None,
+            terms: None,
+        });
+        self.advance(upgrade, step)
+    }
+
+    /// Takes the search as far as it goes without a wait.
+    fn advance(&mut self, mut upgrade: Box<RelayUpgrade>, step: RetryStep) -> SetUpStep {
+        let RelayUpgrade {
+            pending, record, ..
+        } = &mut *upgrade;
+        let pool = Arc::clone(&pending.routed.pool);
+        let next = match connect_now(&mut pending.search, step, &pool, record) {
+            ConnectNow::Begun(socket, lease, attempt) => {
+                let idle = &pending.http.connection.proxy.idle;
+                idle.make_room(lease.backend());
+                let request = pending.outgoing().write(lease.backend(), NextHop::Upgrade);
+                let taken = std::mem::take(&mut upgrade.length);
+                upgrade.attempt = Some((lease, attempt, Instant::now()));
+                SetUpStep::Connect {
+                    socket,
+                    request,
+                    taken,
+                }
+            }
+            ConnectNow::Waits(step) | ConnectNow::Short(step) => {
+                upgrade.step = Some(step);
+                SetUpStep::Leave
+            }
+            ConnectNow::Refused(error) => {
+                let response = refusal::unavailable(&pool, &error);
+                self.state = Some(SetUpState::Refused(Box::new(upgrade.refused(response))));
+                return SetUpStep::Leave;
+            }
+        };
+        self.state = Some(SetUpState::Upgrade(upgrade));
+        next
+    }
+
+    fn upgrade(&mut self) -> Option<&mut RelayUpgrade> {
+        match &mut self.state {
+            Some(SetUpState::Upgrade(upgrade)) => Some(upgrade),
+            _ => None,
+        }
+    }
+}
+
+impl RelayUpgrade {
+    fn refused(self: Box<Self>, response: OwnResponse) -> RefusedRequest {
+        RefusedRequest {
+            http: self.pending.http,
+            request: self.pending.request,
+            record: self.record,
+            response,
+            length: self.length,
+        }
+    }
+
+    /// Looks at all that the backend has sent.
+    fn answer(&mut self, read: &[u8]) -> SetUpStep {
+        let Some((lease, ..)) = &self.attempt else {
+            return SetUpStep::Leave;
+        };
+        let limits = self.pending.routed.settings.http.head_limits();
+        let mut reader = ResponseReader::new(limits, Asked::Upgrade);
+        let length = match reader.next(read) {
+            Ok(None) => return SetUpStep::Wait,
+            Ok(Some(Event::Head(length))) => length,
+            Ok(Some(_)) | Err(_) => return SetUpStep::Leave,
+        };
+        let head = reader.head(read.get(..length).unwrap_or_default());
+        if head.status() != 101 {
+            return SetUpStep::Leave;
+        }
+        // A wrong one is told, and logged, by the set-up plane.
+        let Ok(agreed) = self.pending.agree(head, lease, self.record.id) else {
+            return SetUpStep::Leave;
+        };
+        self.terms = Some(agreed.session);
+        self.record.answered(101);
+        SetUpStep::Switch {
+            answer: agreed.head,
+            taken: length,
+        }
+    }
+}
+
+impl SetUp for RelaySetUp {
+    fn request(&mut self, read: &[u8]) -> SetUpStep {
+        let Some(SetUpState::Head(_, _, reader)) = &mut self.state else {
+            return SetUpStep::Leave;
+        };
+        match reader.next(read) {
+            Ok(None) => SetUpStep::Wait,
+            Ok(Some(Event::Head(length))) => self.begin(read, length),
+            Ok(Some(_)) | Err(_) => SetUpStep::Leave,
+        }
+    }
+
+    fn connected(&mut self) {
+        if let Some(upgrade) = self.upgrade()
+            && let Some((_, attempt, begun)) = &mut upgrade.attempt
+        {
+            let now = Instant::now();
+            attempt.connected(&mut upgrade.record, now);
+            upgrade.record.phase = Phase::Upgrade;
+            *begun = now;
+        }
+    }
+
+    fn gives_up(&mut self, waited: Duration) -> Option<ConnectFailure> {
+        let upgrade = self.upgrade()?;
+        let (_, attempt, _) = upgrade.attempt.as_mut()?;
+        let PendingUpgrade { routed, search, .. } = &upgrade.pending;
+        if waited >= routed.settings.connect_timeout {
+            return Some(ConnectFailure::ConnectTimeout);
+        }
+        let gives_up =
+            waited >= OVERDUE_AFTER && search.gives_up(&routed.pool, attempt, Instant::now());
+        gives_up.then_some(ConnectFailure::Connect(ConnectError::TimedOut(waited)))
+    }
+
+    fn failed(&mut self, failure: ConnectFailure) -> SetUpStep {
+        let Some(SetUpState::Upgrade(mut upgrade)) = self.state.take() else {
+            return SetUpStep::Leave;
+        };
+        let Some((lease, attempt, _)) = upgrade.attempt.take() else {
+            self.state = Some(SetUpState::Upgrade(upgrade));
+            return SetUpStep::Leave;
+        };
+        drop(lease);
+        let RelayUpgrade {
+            pending, record, ..
+        } = &mut *upgrade;
+        let pool = Arc::clone(&pending.routed.pool);
+        let step = pending.search.failed(&pool, attempt, failure, record);
+        self.advance(upgrade, step)
+    }
+
+    fn answer(&mut self, read: &[u8]) -> SetUpStep {
+        match self.upgrade() {
+            Some(upgrade) => upgrade.answer(read),
+            None => SetUpStep::Leave,
+        }
+    }
+
+    fn into_session(
+        self: Box<Self>,
+        client: SocketHandoff,
+        backend: SocketHandoff,
+    ) -> Option<NewSession> {
+        let Some(SetUpState::Upgrade(upgrade)) = self.state else {
+            return None;
+        };
+        let (lease, ..) = upgrade.attempt?;
+        let upgraded = upgrade
+            .pending
+            .upgraded(upgrade.terms?, upgrade.record, lease);
+        Some(upgraded.into_session(client, backend, self.permit))
+    }
+
+    fn leave(self: Box<Self>, left: LeftSetUp) {
+        let RelaySetUp { permit, state } = *self;
+        let Some(state) = state else { return };
+        let connection = match &state {
+            SetUpState::Head(client, ..) => client,
+            SetUpState::Upgrade(upgrade) => &upgrade.pending.http.connection,
+            SetUpState::Refused(refused) => &refused.http.connection,
+        };
+        let runtime = connection.proxy.runtime.clone();
+        runtime.spawn(go_on(state, left, permit));
+    }
+
+    fn end(self: Box<Self>, end: Termination) {
+        match self.state {
+            Some(SetUpState::Head(_, record, _)) => record.finish(end),
+            Some(SetUpState::Upgrade(upgrade)) => {
+                let RelayUpgrade {
+                    record, attempt, ..
+                } = *upgrade;
+                // Its line is written before a drain can see the lease gone.
+                record.finish(end);
+                drop(attempt);
+            }
+            Some(SetUpState::Refused(refused)) => refused.record.finish(end),
+            None => {}
+        }
+    }
+}
+
+/// Goes on in the set-up plane.
+async fn go_on(state: SetUpState, left: LeftSetUp, permit: ConnectionPermit) {
+    let LeftSetUp {
+        client: SocketHandoff {
+            socket, mut read, ..
+        },
+        has_finished,
+        backend,
+    } = left;
+    let (http, begin, taken) = match state {
+        SetUpState::Head(client, record, _) => {
+            let http = Arc::new(HttpConnection::plain(*client, *record));
+            (http, Begin::Requests, 0)
+        }
+        SetUpState::Refused(refused) => {
+            let http = Arc::clone(&refused.http);
+            let record = RequestRecord::of(&http, refused.record);
+            let begin = Begin::Refused(refused.request, record, refused.response);
+            (http, begin, refused.length)
+        }
+        SetUpState::Upgrade(upgrade) => {
+            let RelayUpgrade {
+                pending,
+                record,
+                length,
+                step,
+                attempt,
+                ..
+            } = *upgrade;
+            let http = Arc::clone(&pending.http);
+            let start = match (attempt, backend) {
+                (Some((lease, _, begun)), Some(backend)) => {
+                    let stream = Stream::from_owned_fd(backend.handoff.socket, peer_of(&lease));
+                    match stream {
+                        Ok(stream) => UpgradeStart::Sent(SentUpgrade {
+                            backend: BackendStream::going_on(
+                                MaybeTlsStream::Plain(stream),
+                                backend.handoff.read,
+                                backend.was_reset,
+                            ),
+                            lease,
+                            begun,
+                            unsent: backend.unsent,
+                        }),
+                        Err(_) => UpgradeStart::Search(None),
+                    }
+                }
+                _ => UpgradeStart::Search(step),
+            };
+            let record = RequestRecord::of(&http, record);
+            (
+                http,
+                Begin::Upgrade(Box::new(pending), record, start),
+                length,
+            )
+        }
+    };
+    read.drain(..taken.min(read.len()));
+    let peer = http.connection.peer;
+    match Stream::from_owned_fd(socket, peer) {
+        Ok(stream) => {
+            let stream = MaybeTlsStream::Plain(stream);
+            let limits = http.connection.listener.config.head_limits();
+            let mut client = ClientStream::going_on(stream, read, limits, http.timeouts());
+            client.is_finished = has_finished;
+            serve_from(client, &http, begin)
+                .await
+                .conclude(&http, permit);
+        }
+        Err(error) => tracing::warn!(%error, "a connection cannot be watched and is closed"),
+    }
+}
+
+/// The kind of a backend's socket.
+fn peer_of(lease: &Lease) -> Peer {
+    match lease.backend().endpoint() {
+        Some(Endpoint::Unix(_)) => Peer::Unix,
+        _ => Peer::V4(Ipv4Addr::UNSPECIFIED, 0),
+    }
+}
