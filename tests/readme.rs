@@ -16,16 +16,49 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn every_excerpt_of_the_readme_is_a_right_configuration() {
+fn the_file_in_the_readme_is_a_right_configuration() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let text = std::fs::read_to_string(file).expect("README.md");
-    let excerpts = blocks(&text, "toml");
-    assert!(!excerpts.is_empty());
-    for excerpt in excerpts {
-        if let Err(errors) = config::parse(excerpt, Path::new("README.md")) {
-            panic!("{excerpt}\n{errors}");
+    let mut files = text.split("<<'END'\n").skip(1);
+    let whole = files.next().and_then(|part| part.split_once("\nEND\n"));
+    let (whole, _) = whole.expect("a file to paste");
+    assert!(files.next().is_none(), "one file is enough");
+    if let Err(errors) = config::parse(whole, Path::new("README.md")) {
+        panic!("{whole}\n{errors}");
+    }
+}
+
+/// The commands of our binary in the shell blocks of a page, each by its words.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let lines = blocks(text, "sh").into_iter().flat_map(str::lines);
+    let parts = lines.flat_map(|line| line.split(" && "));
+    let calls = parts.filter_map(|part| {
+        let part = part.split(" #").next().unwrap_or_default();
+        let call = part.trim().strip_prefix("evenkeel ")?;
+        // What a shell would make of the rest is not for this test.
+        let is_plain = !call.contains(['$', '\'', '"', '`', '>', '|', '\\']);
+        is_plain.then(|| call.split_whitespace().map(str::to_owned).collect())
+    });
+    calls.collect()
+}
+
+#[test]
+fn every_command_in_a_page_is_one_that_the_binary_understands() {
+    let mut pages = guides();
+    pages.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
+    let mut seen = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        for words in commands(&text) {
+            seen += 1;
+            let named = ["evenkeel".to_owned()].into_iter().chain(words.clone());
+            if let Err(error) = evenkeel::cli::command().try_get_matches_from(named) {
+                let is_help = !error.use_stderr();
+                assert!(is_help, "{}: {words:?}\n{error}", page.display());
+            }
         }
     }
+    assert!(seen > 25, "{seen}");
 }
 
 #[test]
@@ -49,7 +82,7 @@ fn every_recipe_for_a_check_is_a_right_configuration() {
 fn guides() -> Vec<PathBuf> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let mut pages = vec![docs.join("long-lived.md")];
-    for folder in ["guides", "reference"] {
+    for folder in ["guides", "quickstarts", "reference"] {
         let entries = std::fs::read_dir(docs.join(folder)).expect(folder);
         pages.extend(entries.map(|entry| entry.expect("an entry").path()));
     }

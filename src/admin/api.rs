@@ -187,8 +187,10 @@ fn allow_method(route: ApiRoute, method: &Method) -> Result<ApiRoute, ApiError> 
 }
 
 fn readiness(server: &Server) -> Reply {
-    let why = if !server.ready() {
+    let why = if !server.accepts() {
         "stopping\n"
+    } else if !server.ready() {
+        "about to stop: new connections are still accepted\n"
     } else if server.limits().is_short_of_memory() {
         "short of memory: new connections are refused\n"
     } else {

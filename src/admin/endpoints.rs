@@ -130,7 +130,8 @@ fn preview(what: &str, bind: &Bind, present: &Option<HttpEndpoint>) -> Option<St
     let Bind::Tcp(address) = bind else {
         return None;
     };
-    if present.as_ref().is_some_and(|one| one.configured == *bind) {
+    let stays = present.as_ref().is_some_and(|one| one.configured == *bind);
+    if stays || net::is_inherited(bind) {
         return None;
     }
     let tried = Overlap::bind(*address, BACKLOG, &overlapping(present, bind));

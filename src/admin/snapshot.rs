@@ -54,6 +54,7 @@ fn process(server: &Server) -> ProcessView {
     ProcessView {
         id: std::process::id(),
         ready: server.ready(),
+        about_to_stop: server.accepts() && !server.ready(),
         started_at: stamp(server.started_at()),
         uptime_seconds: uptime.as_secs(),
         open_fds: process::open_fds(),

@@ -28,8 +28,11 @@ pub(crate) struct StatusView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessView {
     pub id: u32,
-    /// False once it is stopping.
+    /// False once it is stopping, or about to.
     pub ready: bool,
+    /// True during `shutdown_delay`: not ready, and clients are still accepted.
+    #[serde(default)]
+    pub about_to_stop: bool,
     pub started_at: String,
     pub uptime_seconds: u64,
     /// File descriptors open now, where the system tells.

@@ -383,6 +383,7 @@ mod tests {
                 max_buffered: 1 << 20,
                 max_memory: None,
                 hard_stop_after: std::time::Duration::ZERO,
+                shutdown_delay: std::time::Duration::ZERO,
                 watch: false,
                 log_level: crate::config::LogLevel::Info,
                 log_format: crate::config::LogFormat::Text,

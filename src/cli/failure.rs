@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
+use tracing::Level;
+
 use super::colour::colour_on_stderr;
+use super::journal::{prefix, prefixed, stderr_is_journal};
 use crate::config::ConfigErrors;
 use crate::server::{SourceError, StartError};
 
@@ -47,17 +50,26 @@ impl CommandError {
 
     /// Prints it on standard error.
     pub(super) fn tell(&self) {
+        let text = self.text();
+        if stderr_is_journal() {
+            eprintln!("{}", prefixed(prefix(Level::ERROR), &text));
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    fn text(&self) -> String {
         match self {
-            CommandError::Config(errors) => eprintln!("{}", errors.drawn(colour_on_stderr())),
-            CommandError::Drawn { error, drawn } => eprintln!("evenkeel: {error}\n{drawn}"),
+            CommandError::Config(errors) => errors.drawn(colour_on_stderr()),
+            CommandError::Drawn { error, drawn } => format!("evenkeel: {error}\n{drawn}"),
             // As clap writes it.
             CommandError::Usage(message) => {
-                eprintln!("error: {message}\n\nFor more information, try '--help'.");
+                format!("error: {message}\n\nFor more information, try '--help'.")
             }
             other => {
-                for line in other.to_string().lines() {
-                    eprintln!("evenkeel: {line}");
-                }
+                let text = other.to_string();
+                let lines = text.lines().map(|line| format!("evenkeel: {line}"));
+                lines.collect::<Vec<_>>().join("\n")
             }
         }
     }

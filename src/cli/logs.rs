@@ -1,6 +1,8 @@
 //! Log of the process: to standard error, as text or JSON, at a level that a reload can change. A
 //! thread of its own writes it, so that nothing waits for its reader.
 //!
+//! Text for the journal has the priority before each line, and no time, as the journal has both.
+//!
 //! `EVENKEEL_LOG` (`debug`, `evenkeel::pool=trace,info`) has precedence over the file, so that one
 //! run can be examined closely. The access log has a writer of its own in `observe`.
 
@@ -8,11 +10,13 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tracing::Metadata;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use super::journal::{prefix, prefixed, stderr_is_journal};
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::observe::ProcessLog;
 use crate::server::{Commit, ReloadParticipant};
@@ -128,22 +132,47 @@ impl Logs {
 }
 
 /// Writer of events into the queue.
-struct EventWriter(ProcessLog);
+struct EventWriter {
+    queue: ProcessLog,
+    has_priority: bool,
+}
 
 impl MakeWriter<'_> for EventWriter {
     type Writer = EventLine;
 
     fn make_writer(&self) -> EventLine {
-        EventLine(self.0.clone())
+        EventLine {
+            queue: self.queue.clone(),
+            prefix: None,
+        }
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> EventLine {
+        EventLine {
+            queue: self.queue.clone(),
+            prefix: self.has_priority.then(|| prefix(*metadata.level())),
+        }
     }
 }
 
-struct EventLine(ProcessLog);
+struct EventLine {
+    queue: ProcessLog,
+    prefix: Option<&'static str>,
+}
 
 impl io::Write for EventLine {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line);
-        Ok(line.len())
+    /// Writes one event, which comes whole.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        match self.prefix {
+            Some(prefix) => {
+                let text = String::from_utf8_lossy(event);
+                // The level stands at the right of its column, which begins where the time ended.
+                let text = prefixed(prefix, text.trim_start_matches(' '));
+                self.queue.write(text.as_bytes());
+            }
+            None => self.queue.write(event),
+        }
+        Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -189,11 +218,18 @@ fn directive(level: LogLevel) -> &'static str {
 }
 
 fn format(config: &Config, chosen: Chosen, queue: &ProcessLog) -> Format {
+    let format = chosen.format.unwrap_or(config.global.log_format);
+    let has_priority = format == LogFormat::Text && stderr_is_journal();
+    let writer = EventWriter {
+        queue: queue.clone(),
+        has_priority,
+    };
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(EventWriter(queue.clone()))
+        .with_writer(writer)
         .with_target(false);
-    match chosen.format.unwrap_or(config.global.log_format) {
-        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    match format {
+        LogFormat::Text if has_priority => layer.without_time().with_ansi(false).boxed(),
+        LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => layer
             .json()
             .flatten_event(true)

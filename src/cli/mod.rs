@@ -8,6 +8,7 @@ mod client;
 mod colour;
 mod demo;
 mod failure;
+mod journal;
 mod locate;
 mod logs;
 mod notify;

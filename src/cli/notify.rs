@@ -1,33 +1,45 @@
-//! State of the process for systemd: ready, stopping, how many connections there are, alive.
+//! State of the process for systemd: ready, reloading, stopping, how many connections there are,
+//! alive. The protocol is that of sd_notify(3).
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::server::Server;
+use crate::server::{Lifecycle, Server, StopStage};
 
-/// Between two looks at the server.
-const PERIOD: Duration = Duration::from_secs(1);
+/// Between two looks at the count of connections: nobody reads a status faster, and an idle process
+/// is to sleep.
+const PERIOD: Duration = Duration::from_secs(10);
+/// The same during a stop, which asks for more time at each look.
+const STOP_PERIOD: Duration = Duration::from_secs(1);
 /// Time that a stop asks for, again at each look: as long as the process is alive it is not killed.
 const STOP_EXTENSION: Duration = Duration::from_secs(10);
 
 /// The socket of the service manager that started this process (`NOTIFY_SOCKET`).
 pub(super) struct Notifier {
     socket: UnixDatagram,
-    is_watched: bool,
+    /// Time in which a watched process has to show that it is alive.
+    watchdog: Option<Duration>,
+}
+
+/// Messages that the manager has taken.
+#[derive(Default)]
+struct Told {
+    is_ready: bool,
+    reloads: u64,
+    state: String,
 }
 
 impl Notifier {
     /// `None` where no manager listens.
     pub(super) fn from_environment() -> Option<Self> {
         let name = std::env::var("NOTIFY_SOCKET").ok()?;
-        let is_watched = std::env::var_os("WATCHDOG_USEC").is_some();
-        Notifier::connect(&name, is_watched)
+        Notifier::connect(&name, watchdog())
     }
 
     /// Connects to a path, or to an abstract name after `@`.
-    fn connect(name: &str, is_watched: bool) -> Option<Self> {
+    fn connect(name: &str, watchdog: Option<Duration>) -> Option<Self> {
         let address = match name.strip_prefix('@') {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(name),
@@ -35,39 +47,94 @@ impl Notifier {
         let socket = UnixDatagram::unbound().ok()?;
         socket.connect_addr(&address.ok()?).ok()?;
         socket.set_nonblocking(true).ok()?;
-        Some(Notifier { socket, is_watched })
+        Some(Notifier { socket, watchdog })
     }
 
-    /// Sends one message. A manager that does not take it loses it: clients do not wait for it.
-    fn send(&self, message: &str) {
-        let _ = self.socket.send(message.as_bytes());
+    /// Sends one message and returns whether the manager took it. Clients do not wait for a manager
+    /// that is stuck: the message is sent again at the next look.
+    fn send(&self, message: &str) -> bool {
+        self.socket.send(message.as_bytes()).is_ok()
     }
 
-    /// Reports that the server accepts connections, then its state until the task is dropped.
+    /// Reports that the server accepts connections, then each reload, the stop and the state, until
+    /// the server has stopped.
     pub(super) async fn follow(self, server: Arc<Server>) {
-        self.send("READY=1");
-        let mut last = String::new();
+        let mut lifecycle = server.lifecycle();
+        let mut told = Told::default();
         loop {
-            let state = self.state(&server);
-            if state != last || !server.ready() || self.is_watched {
-                self.send(&state);
-                last = state;
+            let life = *lifecycle.borrow_and_update();
+            self.tell(&server, life, &mut told);
+            if life.stop == StopStage::Over {
+                return;
             }
-            tokio::time::sleep(PERIOD).await;
+            // The sender lives as long as the server. Whether a step woke this or the time is over:
+            // it looks again.
+            let _ = tokio::time::timeout(self.period(life), lifecycle.changed()).await;
         }
     }
 
-    fn state(&self, server: &Server) -> String {
-        let mut state = format!("STATUS={} connections", server.limits().live());
-        if self.is_watched {
+    /// Sends what the manager does not know yet.
+    fn tell(&self, server: &Server, life: Lifecycle, told: &mut Told) {
+        let is_stopping = life.stop != StopStage::None;
+        if !is_stopping && life.reloads_begun != told.reloads {
+            told.is_ready = false;
+            // The begin, not now: a reload that was asked for meanwhile is still to come.
+            let began = life.reload_began.as_micros();
+            if self.send(&format!("RELOADING=1\nMONOTONIC_USEC={began}")) {
+                told.reloads = life.reloads_begun;
+            }
+        }
+        let is_told = life.reloads_begun == told.reloads;
+        if !is_stopping && !life.is_reloading && is_told && !told.is_ready {
+            told.is_ready = self.send("READY=1");
+        }
+        let state = self.state(server, life);
+        let is_due = is_stopping || self.watchdog.is_some();
+        if (is_due || state != told.state) && self.send(&state) {
+            told.state = state;
+        }
+    }
+
+    fn state(&self, server: &Server, life: Lifecycle) -> String {
+        let live = server.limits().live();
+        let mut state = match life.stop {
+            StopStage::None if life.is_reloading => format!("STATUS=reloading; {live} connections"),
+            StopStage::None if server.reloads().last_error.is_some() => {
+                format!("STATUS={live} connections; the last reload was refused")
+            }
+            StopStage::None => format!("STATUS={live} connections"),
+            StopStage::Announced => {
+                format!("STATUS=about to stop and still accepting; {live} connections")
+            }
+            StopStage::Closing | StopStage::Over => format!("STATUS=stopping; {live} connections"),
+        };
+        if self.watchdog.is_some() {
             state += "\nWATCHDOG=1";
         }
-        if !server.ready() {
+        if life.stop != StopStage::None {
             state += "\nSTOPPING=1\nEXTEND_TIMEOUT_USEC=";
             state += &STOP_EXTENSION.as_micros().to_string();
         }
         state
     }
+
+    fn period(&self, life: Lifecycle) -> Duration {
+        let period = match life.stop {
+            StopStage::None => PERIOD,
+            StopStage::Announced | StopStage::Closing | StopStage::Over => STOP_PERIOD,
+        };
+        // Half of it, as sd_watchdog_enabled(3) recommends.
+        let watched = self.watchdog.map(|watchdog| watchdog / 2);
+        watched.map_or(period, |half| half.min(period))
+    }
+}
+
+/// Time of the watchdog, if it watches this very process.
+fn watchdog() -> Option<Duration> {
+    let microseconds = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+    let watched = std::env::var("WATCHDOG_PID").ok();
+    let is_ours = watched.is_none_or(|pid| pid == std::process::id().to_string());
+    (is_ours && microseconds > 0).then(|| Duration::from_micros(microseconds))
 }
 
 #[cfg(test)]
@@ -92,13 +159,14 @@ mod tests {
             (manager, path.display().to_string()),
             (abstract_manager, format!("@{name}")),
         ] {
-            Notifier::connect(&name, false).unwrap().send("READY=1");
+            let notifier = Notifier::connect(&name, None).unwrap();
+            assert!(notifier.send("READY=1"));
             assert_eq!(received(&manager), "READY=1");
         }
     }
 
     #[test]
     fn nobody_listens_there() {
-        assert!(Notifier::connect("/nowhere/notify", false).is_none());
+        assert!(Notifier::connect("/nowhere/notify", None).is_none());
     }
 }

@@ -9,7 +9,8 @@ use super::failure::CommandError;
 use super::locate::{ConfigArgument, locate};
 use super::logs::{LogArguments, Logs};
 use super::notify::Notifier;
-use crate::server::{ConfigSource, Signals};
+use crate::net::take_inherited;
+use crate::server::{ConfigSource, Signals, keep_inherited};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -21,6 +22,8 @@ pub(super) struct RunArguments {
 
 /// Runs until a signal asks to stop and the stop is over.
 pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
+    // First: later their numbers might be those of descriptors that the process has opened itself.
+    let inherited = take_inherited();
     let source = ConfigSource(locate(arguments.config.config)?);
     let config = configuration(&source)?;
     let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
@@ -30,11 +33,16 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
         // Before the first log line: a script that reads "listening" may already send a signal.
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
+        keep_inherited(inherited, &config);
         let balancer = Balancer::start(config, source, logs).await?;
-        if let Some(manager) = Notifier::from_environment() {
-            tokio::spawn(manager.follow(Arc::clone(&balancer.server)));
-        }
+        let manager = Notifier::from_environment();
+        let told =
+            manager.map(|manager| tokio::spawn(manager.follow(Arc::clone(&balancer.server))));
         balancer.server.run(signals).await;
+        // Even the shortest stop is told. The task ends with the server, without a wait.
+        if let Some(told) = told {
+            let _ = told.await;
+        }
         Ok(())
     })
 }

@@ -63,6 +63,11 @@ const KEYS: Words = &[
     ),
     (
         "global",
+        "pre_stop_delay lame_duck_duration request_accept_grace_timeout requestacceptgracetimeout",
+        "it is `shutdown_delay` here",
+    ),
+    (
+        "global",
         "loglevel error_log level",
         "it is `log_level` here",
     ),

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Peer;
+use super::inherited::inherited_socket;
 use super::options::{prepare_listening, prepare_tcp, set_interface};
 use super::unix::{self, SocketFile};
 use crate::config::{Bind, FileRights, TcpOptions};
@@ -57,6 +58,8 @@ pub(crate) struct Bound {
     socket: Socket,
     /// Removes the socket file with the listener, unless another process replaced it.
     file: Option<SocketFile>,
+    /// The service manager has it, too: whatever is set on it stays set there.
+    is_inherited: bool,
 }
 
 /// A bound socket joined to a tokio runtime.
@@ -74,8 +77,8 @@ pub(crate) fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
     bind_with(address, backlog, &FileRights::default())
 }
 
-/// Binds and listens. `[::]` takes IPv4 as well. A stale unix socket file is replaced; the new one
-/// has its rights before a client can connect.
+/// Binds and listens, or takes the inherited socket of that address. `[::]` takes IPv4 as well. A
+/// stale unix socket file is replaced; the new one has its rights before a client can connect.
 ///
 /// # Errors
 /// [`BindError`] names the address and the reason, or the rights that cannot be given.
@@ -84,9 +87,10 @@ pub(crate) fn bind_with(
     backlog: u32,
     rights: &FileRights,
 ) -> Result<Bound, BindError> {
-    let bound = match address {
-        Bind::Tcp(address) => bind_tcp(*address, backlog),
-        Bind::Unix(path) => bind_unix(path, backlog, rights),
+    let bound = match (inherited_socket(address), address) {
+        (Some(socket), _) => socket.and_then(|socket| inherited(address, socket, backlog)),
+        (None, Bind::Tcp(address)) => bind_tcp(*address, backlog),
+        (None, Bind::Unix(path)) => bind_unix(path, backlog, rights),
     };
     bound.map_err(BindError::of(address))
 }
@@ -98,6 +102,20 @@ pub(crate) fn bind_with(
 pub(crate) fn check_bindable(address: SocketAddr) -> Result<(), BindError> {
     let opened = open_tcp(address, false).map(drop);
     opened.map_err(BindError::of(&Bind::Tcp(address)))
+}
+
+/// Listens on a socket that the service manager has bound to `local`. On a path its file, with its
+/// rights, is the manager's.
+fn inherited(local: &Bind, socket: Socket, backlog: u32) -> io::Result<Bound> {
+    socket.set_nonblocking(true)?;
+    let bound = Bound {
+        local: local.clone(),
+        socket,
+        file: None,
+        is_inherited: true,
+    };
+    bound.set_backlog(backlog)?;
+    Ok(bound)
 }
 
 fn bind_tcp(address: SocketAddr, backlog: u32) -> io::Result<Bound> {
@@ -122,6 +140,7 @@ pub(super) fn open_tcp(address: SocketAddr, shares_port: bool) -> io::Result<Bou
         local: Bind::Tcp(local),
         socket,
         file: None,
+        is_inherited: false,
     })
 }
 
@@ -131,6 +150,7 @@ fn bind_unix(path: &Path, backlog: u32, rights: &FileRights) -> io::Result<Bound
         local: Bind::Unix(path.to_owned()),
         socket,
         file: Some(file),
+        is_inherited: false,
     };
     bound.set_backlog(backlog)?;
     Ok(bound)
@@ -141,6 +161,11 @@ fn backlog_length(backlog: u32) -> i32 {
 }
 
 impl Bound {
+    /// Whether the service manager has opened the socket, and holds it too.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
     /// The bound address: port 0 has become the kernel's choice.
     pub(crate) fn local(&self) -> &Bind {
         &self.local

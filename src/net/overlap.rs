@@ -6,6 +6,7 @@
 //! use. Their addresses differ, so the kernel does not group them: the narrower one gets new
 //! connections, until [`Bound::stop_accepting`].
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -37,6 +38,11 @@ impl Overlap {
         old: &[Arc<Bound>],
     ) -> Result<Overlap, BindError> {
         let named = Bind::Tcp(address);
+        // It would go on getting clients in the service manager, and nobody would accept them.
+        if let Some(old) = old.iter().find(|old| old.is_inherited()) {
+            let why = format!("it overlaps with the inherited socket {}", old.local());
+            return Err(BindError::of(&named)(io::Error::other(why)));
+        }
         let mut sharing = Sharing::default();
         for old in old {
             old.share_port(true).map_err(BindError::of(&named))?;

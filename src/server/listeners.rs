@@ -139,7 +139,7 @@ pub(super) fn bind_errors(present: &[Arc<Listening>], wanted: &[Listener]) -> Ve
     let mut errors = Vec::new();
     for wanted in wanted {
         let stays = present.iter().any(|old| is_same(old, wanted));
-        if stays || take(&mut given_up, wanted).is_some() {
+        if stays || net::is_inherited(&wanted.bind) || take(&mut given_up, wanted).is_some() {
             continue;
         }
         let Bind::Tcp(address) = &wanted.bind else {
@@ -247,7 +247,19 @@ pub(super) fn left_over(
 /// Stops listeners. One whose port stays in use at another address first leaves new connections to
 /// that one, and has time for the handshakes under way; without that they would be reset.
 pub(super) async fn stop(left: Vec<Arc<Listening>>, now: &[Arc<Listening>]) {
-    let goes_on = |old: &Arc<Listening>| now.iter().any(|new| new.local().overlaps(old.local()));
+    // A listener under another name has taken the socket over.
+    let is_kept = |old: &Arc<Listening>| {
+        let bound = old.bound();
+        now.iter().any(|new| Arc::ptr_eq(new.bound(), bound))
+    };
+    let goes_on = |old: &Arc<Listening>| {
+        !is_kept(old) && now.iter().any(|new| new.local().overlaps(old.local()))
+    };
+    let is_left_open = |old: &&Arc<Listening>| old.bound().is_inherited() && !is_kept(old);
+    for stays in left.iter().filter(is_left_open) {
+        let (listener, address) = (&stays.counters().name, stays.local());
+        tracing::warn!(%listener, %address, "the service manager holds the inherited socket open: its clients wait until a listener has it again");
+    }
     let (overlapped, gone): (Vec<_>, Vec<_>) = left.into_iter().partition(goes_on);
     for listening in &overlapped {
         if let Err(error) = listening.bound().stop_accepting() {

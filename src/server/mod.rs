@@ -11,6 +11,8 @@
 
 mod control;
 mod control_runtime;
+mod inherited;
+mod lifecycle;
 mod listeners;
 mod live;
 mod lock;
@@ -27,6 +29,8 @@ mod tests;
 mod watch;
 
 pub(crate) use control::jobs;
+pub(crate) use inherited::keep_inherited;
+pub(crate) use lifecycle::{Lifecycle, StopStage};
 pub(crate) use reload::condition::Condition;
 pub(crate) use reload::participant::{Commit, ReloadParticipant};
 pub(crate) use reload::plan::{PlanTotals, PreviewPart, ReloadPreview};

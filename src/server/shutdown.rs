@@ -1,5 +1,7 @@
 //! Life of a running server: its signals, and its graceful stop.
 //!
+//! With `shutdown_delay` it is first not ready, and still serves all who come.
+//!
 //! A server that stops accepts nothing more and lets the live connections end. Clients that are all
 //! closed in one moment all come back in one moment; so connections that are left at half of
 //! `hard_stop_after` are closed evenly over the second half.
@@ -11,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::lifecycle::StopStage;
 use super::listeners;
 use super::lock::lock;
 use super::signals::{Signal, Signals};
@@ -29,8 +32,8 @@ const CLOSE_TIME: Duration = Duration::from_secs(10);
 const FLUSH: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Serves until a signal asks to stop, then until the stop is over; a second one ends it at
-    /// once.
+    /// Serves until a signal asks to stop, then until the stop is over; another one during the stop
+    /// ends it at once.
     pub(crate) async fn run(self: Arc<Self>, mut signals: Signals) {
         let asked = Arc::new(Notify::new());
         let _reloading = AbortOnDropHandle::new(
@@ -38,6 +41,7 @@ impl Server {
                 .spawn(reload(Arc::clone(&self), Arc::clone(&asked))),
         );
         while self.answer(signals.next().await, &asked) {}
+        self.announce_stop(&mut signals, &asked).await;
         let stop = self.stop();
         tokio::pin!(stop);
         loop {
@@ -50,6 +54,27 @@ impl Server {
             }
         }
         self.finish().await;
+        self.lifecycle.stop(StopStage::Over);
+    }
+
+    /// Tells those who ask for readiness that the server is about to stop, and goes on accepting
+    /// for `shutdown_delay`: balancers in front take a while to see it, and send clients
+    /// meanwhile. Another signal to stop ends the wait.
+    async fn announce_stop(&self, signals: &mut Signals, asked: &Notify) {
+        let delay = self.config().global.shutdown_delay;
+        if delay.is_zero() {
+            return;
+        }
+        self.lifecycle.stop(StopStage::Announced);
+        tracing::info!(
+            live = self.limits().live(),
+            shutdown_delay = format_duration(delay),
+            "about to stop: not ready, new clients are still accepted"
+        );
+        let asked_again = async { while self.answer(signals.next().await, asked) {} };
+        if timeout(delay, asked_again).await.is_ok() {
+            tracing::info!("asked again: the stop begins before the delay is over");
+        }
     }
 
     /// Answers a signal; false when the server is to stop.
@@ -69,6 +94,7 @@ impl Server {
     pub(crate) async fn stop(&self) {
         let allowed = self.config().global.hard_stop_after;
         let (started, half) = (Instant::now(), allowed / 2);
+        self.lifecycle.stop(StopStage::Closing);
         self.proxy.hard_stop.plan(started + half, half);
         self.stop_accepting().await;
         let limits = self.limits();

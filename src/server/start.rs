@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
+use super::lifecycle::LifecycleSender;
 use super::live::Live;
 use super::lock::lock;
 use super::reload::participant::ReloadParticipant;
@@ -60,6 +61,7 @@ impl Server {
             live: Mutex::new(Live::new(Arc::new(config.clone()))),
             reloading: Mutex::default(),
             reloads: Mutex::default(),
+            lifecycle: LifecycleSender::default(),
             participants: Mutex::default(),
             endpoint_tls: Mutex::default(),
             pool_files: Mutex::default(),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::control::failover::guards::FailoverGuards;
 use super::control::jobs::Jobs;
 use super::control_runtime::ControlRuntime;
+use super::lifecycle::{Lifecycle, LifecycleSender, StopStage};
 use super::listeners;
 use super::live::Live;
 use super::lock::lock;
@@ -33,6 +34,7 @@ pub(crate) struct Server {
     /// Held through a whole reload: one at a time.
     pub(super) reloading: Mutex<()>,
     pub(super) reloads: Mutex<ReloadStatus>,
+    pub(super) lifecycle: LifecycleSender,
     /// The text that was loaded or refused last: the file watcher leaves it alone.
     pub(super) attempted: Mutex<String>,
     pub(super) participants: Mutex<Vec<Arc<dyn ReloadParticipant>>>,
@@ -117,9 +119,19 @@ impl Server {
         &self.jobs
     }
 
-    /// New connections are accepted: true from `open` until the server stops.
+    /// Clients may be sent here: true from `open` until a stop is announced or begins.
     pub(crate) fn ready(&self) -> bool {
+        self.accepts() && self.lifecycle.stop_stage() == StopStage::None
+    }
+
+    /// New connections are accepted: true from `open` until the server stops.
+    pub(crate) fn accepts(&self) -> bool {
         !lock(&self.live).listeners.is_empty()
+    }
+
+    /// Reloads and the stop, as they happen.
+    pub(crate) fn lifecycle(&self) -> watch::Receiver<Lifecycle> {
+        self.lifecycle.subscribe()
     }
 
     pub(crate) fn started_at(&self) -> SystemTime {

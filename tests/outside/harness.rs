@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -159,6 +160,7 @@ pub struct Balancer {
 pub struct Launch {
     pub folder: TempDir,
     prefix: Vec<String>,
+    stdin: Stdio,
 }
 
 impl Launch {
@@ -166,6 +168,7 @@ impl Launch {
         Launch {
             folder: tempfile::tempdir().expect("a folder for the test"),
             prefix: Vec::new(),
+            stdin: Stdio::null(),
         }
     }
 
@@ -184,6 +187,12 @@ impl Launch {
         self
     }
 
+    /// Gives the process this descriptor as its standard input, from where a shell can move it.
+    pub fn on_stdin(mut self, descriptor: OwnedFd) -> Launch {
+        self.stdin = descriptor.into();
+        self
+    }
+
     pub fn start(self, config: &str) -> Balancer {
         let file = self.path("balancer.toml");
         std::fs::write(&file, complete(config)).expect("write the configuration");
@@ -198,7 +207,7 @@ impl Launch {
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .current_dir(self.folder.path())
-            .stdin(Stdio::null())
+            .stdin(self.stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

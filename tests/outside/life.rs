@@ -41,6 +41,81 @@ async fn sigterm_stops_accepting_and_ends_with_the_last_connection() {
     assert_eq!(balancer.exit().await.code(), Some(0));
 }
 
+const DELAYED: &str =
+    "[global]\nlog_format = \"json\"\nwatch = false\nhard_stop_after = \"10m\"\nshutdown_delay = ";
+
+/// Waits until the log says that the stop is announced.
+async fn announced(balancer: &Balancer) {
+    let is_it = |event: &Event| event.message().starts_with("about to stop");
+    let event = balancer.event("the announcement", 0, is_it).await;
+    assert_eq!(event.field("shutdown_delay"), Some("10m"));
+}
+
+#[tokio::test]
+async fn during_the_shutdown_delay_it_is_not_ready_and_serves_who_comes() {
+    let node = Node::echo("n1").await;
+    let config = format!("{DELAYED}\"10m\"\n\n{}", simple("tcp", "", &[&node]));
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    assert_eq!(balancer.get("/readyz").await.status, 200);
+    balancer.signal("TERM");
+    announced(&balancer).await;
+    let readiness = balancer.get("/readyz").await;
+    assert_eq!(readiness.status, 503);
+    assert!(
+        readiness.body.starts_with("about to stop"),
+        "{}",
+        readiness.body
+    );
+    assert_eq!(balancer.get("/healthz").await.status, 200);
+    assert!(balancer.metric(&["evenkeel_ready"]).await < 0.5);
+    let (mut live, _) = greeted(address).await;
+    echoed(&mut live, b"hello").await;
+    let status = balancer.get("/api/v1/status").await.json();
+    assert_eq!(status["process"]["about_to_stop"], true, "{status}");
+    let admin = balancer.address("admin").await.to_string();
+    let (code, table, _) = balancer.command(&["status", "--admin", &admin]).await;
+    assert_eq!(code, 0);
+    assert!(
+        table.contains("about to stop and still accepting"),
+        "{table}"
+    );
+    // A reload does not make it ready again.
+    balancer.reload(&config).await;
+    assert_eq!(balancer.get("/readyz").await.status, 503);
+}
+
+#[tokio::test]
+async fn a_second_signal_skips_the_shutdown_delay_and_a_third_stops_at_once() {
+    let node = Node::echo("n1").await;
+    let config = format!("{DELAYED}\"10m\"\n\n{}", simple("tcp", "", &[&node]));
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (mut live, _) = greeted(address).await;
+    balancer.signal("TERM");
+    announced(&balancer).await;
+    greeted(address).await;
+    balancer.signal("TERM");
+    let is_stopping = |event: &Event| event.message().starts_with("stopping");
+    balancer.event("the stop", 0, is_stopping).await;
+    assert!(TcpStream::connect(address).await.is_err());
+    echoed(&mut live, b"still here").await;
+    balancer.signal("TERM");
+    balancer.exit().await;
+}
+
+#[tokio::test]
+async fn the_stop_begins_when_the_shutdown_delay_is_over() {
+    let node = Node::echo("n1").await;
+    let config = format!("{DELAYED}\"1s\"\n\n{}", simple("tcp", "", &[&node]));
+    let balancer = Balancer::start(&config);
+    balancer.address("admin").await;
+    let began = Instant::now();
+    balancer.signal("TERM");
+    assert_eq!(balancer.exit().await.code(), Some(0));
+    assert!(began.elapsed().as_secs_f64() >= 1.0);
+}
+
 // The last look into the kernel's queue ended with the task's budget of 128 accepts, and the close reset the rest.
 #[tokio::test]
 async fn what_the_kernel_has_queued_at_sigterm_is_served() {

@@ -253,3 +253,69 @@ async fn connections_without_a_byte_are_left_out_if_asked() {
         }
     }
 }
+
+/// Makes standard error what systemd says it is in a unit: the journal's stream.
+const JOURNAL: &str = "export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr)";
+
+fn in_text(node: &Node) -> String {
+    "[global]\nwatch = false\n\n".to_owned() + &config("tcp", "", node)
+}
+
+async fn line_with(balancer: &Balancer, part: &str) -> String {
+    let wanted = |line: &str| line.contains(part).then(|| line.to_owned());
+    balancer.log.wait(part, 0, wanted).await
+}
+
+#[tokio::test]
+async fn lines_for_the_journal_have_their_priority_and_no_second_time() {
+    let node = Node::echo("n1").await;
+    let balancer = Launch::new().after(JOURNAL).start(&in_text(&node));
+    let line = line_with(&balancer, "listening listener=\"main\"").await;
+    assert!(line.starts_with("<6>INFO listening"), "{line}");
+    std::fs::write(&balancer.config, "[").expect("write the configuration");
+    balancer.signal("HUP");
+    let line = line_with(&balancer, "the present configuration goes on").await;
+    assert!(line.starts_with("<3>ERROR reload refused"), "{line}");
+    let lines = balancer.log.all();
+    let has_priority = |line: &String| line.starts_with('<') && line.as_bytes()[2] == b'>';
+    assert!(lines.iter().all(has_priority), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn errors_of_the_start_have_their_priority_in_the_journal() {
+    let balancer = Launch::new()
+        .after(JOURNAL)
+        .start("[[listener]]\nname = 7\n");
+    assert_eq!(balancer.exit().await.code(), Some(1));
+    let lines = balancer.log.all();
+    assert!(lines.len() > 2, "{lines:#?}");
+    assert!(
+        lines.iter().all(|line| line.starts_with("<3>")),
+        "{lines:#?}"
+    );
+}
+
+/// A log that was led elsewhere has the variable of its unit all the same.
+#[tokio::test]
+async fn lines_that_do_not_go_to_the_journal_have_their_time() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new().after("export JOURNAL_STREAM=1:2");
+    let balancer = launch.start(&in_text(&node));
+    let line = line_with(&balancer, "listening listener=\"main\"").await;
+    assert!(
+        line.starts_with("20") && line.contains("Z  INFO listening"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn json_lines_are_the_same_in_the_journal() {
+    let node = Node::echo("n1").await;
+    let balancer = Launch::new()
+        .after(JOURNAL)
+        .start(&config("tcp", "", &node));
+    let is_it = |event: &Event| event.message() == "listening";
+    let event = balancer.event("the listener", 0, is_it).await;
+    assert_eq!(event.level(), "INFO");
+    assert!(balancer.log.all().iter().all(|line| line.starts_with('{')));
+}

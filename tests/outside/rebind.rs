@@ -140,6 +140,21 @@ async fn the_admin_endpoint_moves_on_its_port_and_each_question_is_answered() {
         .expect("each is answered");
 }
 
+// The socket that both had was told to take no connections for the old name: nobody came in any more.
+#[tokio::test]
+async fn a_renamed_listener_keeps_its_socket_and_is_reached() {
+    let node = Node::echo("n1").await;
+    let bind = format!("127.0.0.1:{}", free_port());
+    let balancer = Balancer::start(&bound(&bind, "tcp", &node));
+    let address = balancer.address("main").await;
+    let renamed = bound(&bind, "tcp", &node).replace("\"main\"", "\"front\"");
+    balancer.reload(&renamed).await;
+    for _ in 0..3 {
+        let mut stream = connect(address).await;
+        assert_eq!(read_line(&mut stream).await.expect("a greeting"), "n1");
+    }
+}
+
 #[tokio::test]
 async fn a_plan_tells_what_cannot_be_bound_and_shares_no_port_behind_it() {
     let node = Node::echo("n1").await;

@@ -178,6 +178,7 @@ mod tests {
             },
             anonymous_bytes: Some(8192),
             short_of_memory: false,
+            about_to_stop: false,
         };
         let configuration = ConfigurationView {
             file: "balancer.toml".into(),

@@ -49,6 +49,7 @@ fn heading(status: &StatusView) -> String {
     } = status;
     let up = span(process.uptime_seconds);
     let state = match (process.ready, process.short_of_memory) {
+        (false, _) if process.about_to_stop => "about to stop and still accepting",
         (false, _) => "stopping",
         (true, true) => "not ready",
         (true, false) => "ready",

@@ -49,6 +49,12 @@ table! {
         ///
         /// Below systemd's `TimeoutStopSec` (90 s) and at Kubernetes' grace period (30 s).
         hard_stop_after: Duration = time(0, DAY), default(seconds(30));
+        /// Time between SIGTERM and the begin of the stop. `/readyz` answers 503 and clients are
+        /// still accepted, so that balancers in front stop sending some. Another SIGTERM skips it.
+        ///
+        /// Only what stands behind others needs it: Kubernetes' endpoints, a cloud's balancer,
+        /// VRRP.
+        shutdown_delay: Duration = time(0, DAY), default(Duration::ZERO);
         /// Follow this file, those of TLS and the sticky keys: take over what changed and has been
         /// stable for a second.
         ///
@@ -58,7 +64,8 @@ table! {
         ///
         /// State changes of backends and reloads, nothing per connection.
         log_level: LogLevel, default(LogLevel::Info);
-        /// Form of the log on stderr.
+        /// Form of the log on stderr. In systemd's journal `text` has each line's priority, and no
+        /// second time.
         ///
         /// Read by people and by journald; collectors choose `json`.
         log_format: LogFormat, default(LogFormat::Text);

@@ -99,7 +99,7 @@ fn rights_errors(config: &Config) -> Vec<LoadError> {
 }
 
 /// Part, key, address and rights of each socket that a configuration binds.
-pub(super) fn sockets(
+pub(in crate::server) fn sockets(
     config: &Config,
 ) -> impl Iterator<Item = (String, String, &Bind, &FileRights)> {
     let listeners = listeners(config).map(|(part, key, one)| (part, key, &one.bind, &one.file));

@@ -16,6 +16,8 @@ pub(super) mod source;
 pub(super) mod verify;
 pub(super) mod warnings;
 
+pub(super) use load::sockets;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -68,6 +70,7 @@ impl Server {
         conditions: &[Condition],
     ) -> Result<Vec<Change>, ReloadError> {
         let _one_at_a_time = lock(&self.reloading);
+        let _under_way = self.lifecycle.begin_reload();
         let result = self.try_reload(text, conditions);
         let (now, file) = (SystemTime::now(), self.source.file().display());
         match &result {

@@ -43,7 +43,7 @@ impl<W: PoolWatcher> Watcher for WatchedPools<W> {
 
     async fn look(&mut self, server: &Arc<Server>) -> Option<Duration> {
         // A server that stops ends all sessions anyway, at its own pace.
-        if !server.ready() {
+        if !server.accepts() {
             return Some(W::SPACING);
         }
         let mut before = std::mem::take(&mut self.0);
