@@ -362,3 +362,34 @@ async fn a_connection_of_http_1_0_is_kept_where_both_ends_can() {
         assert!(has_element(&head, "connection", "keep-alive"), "{head}");
     }
 }
+
+/// A FIN says that no further request comes, not that the answer is not wanted.
+#[tokio::test]
+async fn a_client_that_has_finished_is_answered() {
+    let (mut node, balancer) = manual("").await;
+    for body in ["", "hello"] {
+        let mut client = Wire::client(&balancer).await;
+        let length = body.len();
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        client.send(head + body).await;
+        client.stream.shutdown().await.expect("a FIN");
+        let mut backend = node.next().await;
+        backend.head().await;
+        assert_eq!(backend.exactly(length).await, body.as_bytes());
+        backend.send(OK).await;
+        client.ok().await;
+        assert_eq!(client.ended().await, Ending::Fin);
+    }
+}
+
+#[tokio::test]
+async fn nothing_behind_the_last_request_is_served() {
+    let node = answering(|_| OK.into()).await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node]));
+    for last in [LAST_GET, "GET / HTTP/1.0\r\n\r\n"] {
+        let mut client = Wire::client(&balancer).await;
+        client.send([last, GET, GET].concat()).await;
+        client.ok().await;
+        assert_eq!(client.ended().await, Ending::Fin);
+    }
+}

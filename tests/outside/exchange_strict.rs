@@ -249,3 +249,42 @@ async fn an_answer_that_breaks_off_ends_without_a_close_notify_over_tls() {
     drop(backend);
     assert_eq!(client.rest().await.1, Ending::Rst);
 }
+
+#[tokio::test]
+async fn interim_answers_without_end_are_a_502() {
+    const MOST: usize = 100;
+    let mut node = ManualNode::new().await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node.node]));
+    let mut client = Wire::client(&balancer).await;
+    client.send(LAST_GET).await;
+    let (mut backend, _) = node.asked_by(&mut client).await;
+    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+    backend.send(interim.repeat(MOST)).await;
+    for _ in 0..MOST {
+        assert_eq!(client.head().await, interim);
+    }
+    backend.send(interim).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+    client.rest().await;
+    backend.ended().await;
+}
+
+/// Framing that never ends would be read for ever, and is no data to be counted.
+#[tokio::test]
+async fn extensions_and_trailers_of_an_answer_are_bounded() {
+    let mut node = ManualNode::new().await;
+    let balancer = Balancer::start(&simple("websocket", "", &[&node.node]));
+    let long = "x".repeat(1 << 20);
+    for endless in [format!("1;{long}"), format!("0\r\nX: {long}")] {
+        let mut client = Wire::client(&balancer).await;
+        client.send(GET).await;
+        let (mut backend, _) = node.asked_by(&mut client).await;
+        backend
+            .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await;
+        client.head().await;
+        backend.try_send(endless).await;
+        assert_eq!(client.rest().await.1, Ending::Rst);
+    }
+}
