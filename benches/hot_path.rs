@@ -1,4 +1,4 @@
-//! User-space costs of a new connection (admission, pick, ClientHello, HTTP gate), and of a
+//! User-space costs of a new connection (admission, pick, ClientHello, HTTP head), and of a
 //! WebSocket whose frames are followed.
 
 #![expect(
@@ -20,7 +20,7 @@ use evenkeel::parts::{ConnectionPermit, Limits, ListenerAdmission};
 use evenkeel::parts::{Journal, ListenerCounters};
 use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
-use evenkeel::wire::http::RequestValidator;
+use evenkeel::wire::http::{HeadLimits, RequestReader};
 
 /// Ten equal nodes with some load.
 struct Ten([u64; 10]);
@@ -61,16 +61,12 @@ fn picks(criterion: &mut Criterion) {
     }
 }
 
-fn gate(criterion: &mut Criterion) {
+fn request_head(criterion: &mut Criterion) {
     let upgrade = b"GET /chat HTTP/1.1\r\nHost: chat.example.org\r\nConnection: Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\nAccept-Language: en\r\n\r\n";
-    criterion.bench_function("http gate, an upgrade head", |bencher| {
-        let mut passed = Vec::with_capacity(1024);
-        bencher.iter(|| {
-            passed.clear();
-            black_box(RequestValidator::new().feed(black_box(upgrade), &mut passed))
-        });
+    criterion.bench_function("http, an upgrade head", |bencher| {
+        bencher.iter(|| RequestReader::new(HeadLimits::REQUEST).next(black_box(upgrade)));
     });
 }
 
@@ -249,5 +245,5 @@ fn source_table(criterion: &mut Criterion) {
     drop(held);
 }
 
-criterion_group!(benches, picks, gate, hellos, frames, source_table);
+criterion_group!(benches, picks, request_head, hellos, frames, source_table);
 criterion_main!(benches);

@@ -11,9 +11,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{CheckConnection, drive};
+use super::header_case::HeaderCaseStream;
 use super::plan::{CheckTarget, HttpCheck};
-use crate::net::HeaderCaseStream;
-use crate::wire::field_names::HANDSHAKE_HEADERS;
 
 /// User agent of a check, for the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
@@ -56,7 +55,7 @@ pub(super) async fn open<S: CheckConnection>(
     stream: S,
     request: &HttpCheck,
 ) -> Result<(SendRequest<Empty<Bytes>>, HttpConnection<S>), String> {
-    let stream = HeaderCaseStream::new(stream, &[HANDSHAKE_HEADERS], request.names.clone());
+    let stream = HeaderCaseStream::new(stream, request.names.clone());
     let opened = http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .title_case_headers(true)

@@ -6,6 +6,7 @@
 mod check_task;
 mod connection;
 mod expect;
+mod header_case;
 mod http;
 mod plan;
 mod probe;

@@ -8,8 +8,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::expect::Expectation;
+use super::header_case::HeaderNames;
 use crate::config::{Address, Check, CheckHeaders, CheckKind, CheckTls, Dial, RedisRole};
-use crate::net::{Endpoint, HeaderNames};
+use crate::net::Endpoint;
 use crate::pool::Backend;
 use crate::tls::{BackendTlsConfig, TlsError};
 

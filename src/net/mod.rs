@@ -8,7 +8,6 @@ mod dial;
 pub(crate) mod dns;
 pub(crate) mod fds;
 mod hangup;
-mod header_case_stream;
 mod inherited;
 pub(crate) mod memory;
 pub(crate) mod options;
@@ -30,7 +29,6 @@ pub(crate) use connect::{
     take_error,
 };
 pub(crate) use hangup::wait_for_hangup;
-pub(crate) use header_case_stream::{HeaderCaseStream, HeaderNames};
 pub(crate) use inherited::{InheritedSocket, is_inherited, keep_inherited, take_inherited};
 pub(crate) use overlap::{HALF_OPEN_TIME, Overlap};
 pub(crate) use port_holder::{PortHolder, find_port_holder};

@@ -55,6 +55,6 @@ pub(crate) use key::Handle;
 pub(crate) use new_session::{Framing, NewSession, SessionLimits};
 pub(crate) use query::{Cursor, MAX_PAGE, TablePage};
 pub(crate) use resume_policy::{LostBackend, Migrator, NewBackend, ResumePolicy};
-pub(crate) use set_up::{LeftSetUp, SetUp, SetUpStep};
+pub(crate) use set_up::{LeftBackend, LeftSetUp, SetUp, SetUpStep};
 pub(crate) use websocket::close_frame::CloseFrame;
 pub(crate) use websocket::policy::FramePolicy;

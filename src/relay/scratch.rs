@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::clock::Tick;
 use super::pipe::Pipes;
-use super::workers::Workers;
 use crate::tls::record::TlsSession;
 
 /// Large enough that bulk costs few system calls, small enough to stay in the second-level cache.
@@ -28,18 +27,13 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(workers: &Workers, now: Tick) -> Self {
+    pub(super) fn new(held: BufferBudget, pipes: usize, now: Tick) -> Self {
         Self {
             plain: vec![0; LENGTH].into_boxed_slice(),
             cipher: vec![0; LENGTH / 2].into_boxed_slice(),
             sealed: vec![0; TlsSession::sealed_bound(LENGTH)].into_boxed_slice(),
-            pipes: Pipes::new(workers.pipes),
-            held: BufferBudget {
-                bytes: 0,
-                max: Arc::clone(&workers.max_held),
-                set_up_held: Arc::clone(&workers.set_up_held),
-                workers: workers.inboxes.len().max(1),
-            },
+            pipes: Pipes::new(pipes),
+            held,
             now,
         }
     }
@@ -57,6 +51,20 @@ pub(super) struct BufferBudget {
 }
 
 impl BufferBudget {
+    /// The account of one of so many workers.
+    pub(super) fn new(
+        max: Arc<AtomicUsize>,
+        set_up_held: Arc<AtomicUsize>,
+        workers: usize,
+    ) -> BufferBudget {
+        BufferBudget {
+            bytes: 0,
+            max,
+            set_up_held,
+            workers: workers.max(1),
+        }
+    }
+
     /// Whether bytes that one more read may leave behind still fit.
     pub(super) fn has_room(&self) -> bool {
         self.room() >= LENGTH

@@ -61,7 +61,7 @@ impl ReadyWorker {
             poll: self.poll,
             inbox: self.inbox,
             table: SessionTable::default(),
-            scratch: Scratch::new(&workers, clock.tick(origin)),
+            scratch: Scratch::new(workers.buffer_budget(), workers.pipes, clock.tick(origin)),
             workers,
             clock,
             listeners: Vec::new(),

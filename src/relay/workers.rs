@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::inbox::Inbox;
+use super::scratch::BufferBudget;
 
 /// Inboxes and counts of all workers.
 pub(super) struct Workers {
@@ -35,6 +36,12 @@ impl Workers {
             [only] => only,
             inboxes => &inboxes[fastrand::usize(..inboxes.len())],
         }
+    }
+
+    /// The account of the bytes that one worker holds.
+    pub(super) fn buffer_budget(&self) -> BufferBudget {
+        let (max, set_up_held) = (Arc::clone(&self.max_held), Arc::clone(&self.set_up_held));
+        BufferBudget::new(max, set_up_held, self.inboxes.len())
     }
 
     /// Counts one session of a worker.

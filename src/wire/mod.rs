@@ -6,7 +6,6 @@
 
 pub mod client_hello;
 pub mod control;
-pub mod field_names;
 pub mod forwarded;
 pub mod frame_filter;
 pub mod frames;

@@ -1,7 +1,7 @@
 //! Tests from outside: the built binary, real sockets, real peers. One binary, because each test binary is linked anew.
 //!
-//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `certificates` and `authority` make keys,
-//! `threads` counts what a process does.
+//! `harness` starts and watches the balancer, `nodes` are backends, `clients` are clients, `wires` are both by hand,
+//! `certificates` and `authority` make keys, `threads` counts what a process does.
 //! Every other file is a list of behaviours. Nothing here sleeps to let something happen: tests wait for log events,
 //! for answers of the admin endpoint and for bytes.
 
@@ -23,6 +23,7 @@ mod nodes;
 mod settings;
 mod threads;
 mod tls_nodes;
+mod wires;
 
 mod access_log;
 mod addresses;
@@ -43,6 +44,16 @@ mod descriptors;
 mod dns;
 mod documentation;
 mod drain;
+mod exchange;
+mod exchange_forms;
+mod exchange_idle;
+mod exchange_limits;
+mod exchange_memory;
+mod exchange_reuse;
+mod exchange_smuggling;
+mod exchange_stale;
+mod exchange_strict;
+mod exchange_times;
 mod failover;
 mod frames;
 mod goodbye;

@@ -195,11 +195,6 @@ impl IdleConnections {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    #[cfg(test)]
-    pub(in crate::proxy) fn count(&self) -> usize {
-        self.inner().count
-    }
 }
 
 async fn sweep(all: Weak<IdleConnections>) {
@@ -209,5 +204,233 @@ async fn sweep(all: Weak<IdleConnections>) {
         if !has_more {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::net::Stream;
+    use crate::pool::{BackendRequest, OperatorState};
+
+    /// Idle connections of a pool with one backend.
+    struct Bench {
+        idle: Arc<IdleConnections>,
+        pool: Arc<Pool>,
+        backend: Arc<Backend>,
+    }
+
+    fn settings(keys: &str) -> config::Pool {
+        let text = format!(
+            "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"websocket\"\npool = \"p\"\n\
+             [pool.p]\nhttp_reuse = \"safe\"\n{keys}\n\
+             backend = [{{ name = \"n1\", address = \"127.0.0.1:1\", max_connections = 2 }}]\n"
+        );
+        let config = config::parse(&text, Path::new("test.toml"));
+        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+        config.pools["p"].clone()
+    }
+
+    impl Bench {
+        fn new(keys: &str) -> Bench {
+            let pool = Pool::new(&settings(keys));
+            Bench {
+                idle: Arc::default(),
+                backend: pool.backend("n1").unwrap(),
+                pool,
+            }
+        }
+
+        /// Puts a new connection and returns its other end.
+        fn put(&self) -> UnixStream {
+            let (near, far) = pair();
+            self.put_again(near);
+            far
+        }
+
+        fn put_again(&self, stream: MaybeTlsStream) {
+            let settings = self.pool.settings();
+            self.idle.put(stream, &self.backend, &self.pool, &settings);
+        }
+
+        fn take(&self) -> Option<MaybeTlsStream> {
+            self.idle.take(&self.backend)
+        }
+
+        fn count(&self) -> usize {
+            self.idle.inner().count
+        }
+
+        /// Takes until what has come on the only connection is seen.
+        async fn take_none(&self) {
+            while let Some(stream) = self.take() {
+                self.put_again(stream);
+                yield_now().await;
+            }
+        }
+    }
+
+    fn pair() -> (MaybeTlsStream, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let near = tokio::net::UnixStream::from_std(near).unwrap();
+        (MaybeTlsStream::Plain(Stream::Unix(near)), far)
+    }
+
+    fn is_closed(mut far: &UnixStream) -> bool {
+        match far.read(&mut [0]) {
+            Ok(0) => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_was_used_last_is_taken_first() {
+        let bench = Bench::new("");
+        let (mut old, mut new) = (bench.put(), bench.put());
+        for (far, left) in [(&mut new, 1), (&mut old, 0)] {
+            let mut stream = bench.take().unwrap();
+            assert_eq!(bench.count(), left);
+            stream.write_all(b"x").await.unwrap();
+            let mut byte = [0];
+            far.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, *b"x");
+        }
+        assert!(bench.take().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_closed() {
+        let bench = Bench::new("max_idle_connections = 1");
+        let _kept = bench.put();
+        assert!(is_closed(&bench.put()));
+        assert_eq!(bench.count(), 1);
+        let full = Bench {
+            idle: Arc::new(IdleConnections {
+                most: 1,
+                ..IdleConnections::default()
+            }),
+            ..Bench::new("")
+        };
+        let _kept = full.put();
+        assert!(is_closed(&full.put()));
+        assert_eq!(full.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_on_which_something_has_come_is_not_taken() {
+        let bench = Bench::new("");
+        let mut far = bench.put();
+        far.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+            .unwrap();
+        timeout(Duration::from_secs(20), bench.take_none())
+            .await
+            .unwrap();
+        drop(bench.put());
+        timeout(Duration::from_secs(20), bench.take_none())
+            .await
+            .unwrap();
+        assert_eq!(bench.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_a_backend_that_drains_is_neither_taken_nor_kept() {
+        let bench = Bench::new("");
+        let far = bench.put();
+        bench.backend.set_operator(OperatorState::Drain);
+        assert!(bench.take().is_none());
+        assert!(is_closed(&far));
+        assert!(is_closed(&bench.put()));
+        bench.backend.set_operator(OperatorState::Ready);
+        let _kept = bench.put();
+        assert!(bench.take().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_older_settings_is_not_taken() {
+        let bench = Bench::new("");
+        let far = bench.put();
+        bench.pool.apply(&settings("http_reuse_timeout = \"3s\""));
+        assert!(bench.take().is_none());
+        assert!(is_closed(&far));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_connection_makes_room_at_the_backends_limit() {
+        let bench = Bench::new("");
+        let (old, new) = (bench.put(), bench.put());
+        bench.idle.make_room(&bench.backend);
+        assert_eq!(bench.count(), 2);
+        let request = BackendRequest::default();
+        let _lease = bench.pool.acquire(&request).await.unwrap();
+        bench.idle.make_room(&bench.backend);
+        assert!(is_closed(&old) && !is_closed(&new));
+        bench.idle.make_room(&bench.backend);
+        assert_eq!(bench.count(), 1);
+    }
+
+    /// No byte moves, so that the paused clock overtakes none.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_with_its_time() {
+        let bench = Bench::new("http_reuse_timeout = \"3s\"");
+        let _far = bench.put();
+        sleep(Duration::from_secs(2)).await;
+        let _later = bench.put();
+        sleep(Duration::from_millis(990)).await;
+        assert_eq!(bench.count(), 2);
+        sleep(SWEEP_EVERY).await;
+        assert_eq!(bench.count(), 1);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(bench.count(), 0);
+        assert!(!bench.idle.inner().has_sweeper);
+        // Another one is swept, too.
+        let _far = bench.put();
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(bench.count(), 0);
+    }
+
+    /// Waits until no connection is left that is to be closed by its backend.
+    async fn all_closed(idle: &IdleConnections) {
+        let all = u32::try_from(MAX_CLOSING).unwrap();
+        drop(idle.closing.acquire_many(all).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_last_connection_is_closed_behind_its_backend() {
+        let idle = IdleConnections::default();
+        let (near, far) = pair();
+        idle.let_close(near);
+        yield_now().await;
+        assert!(!is_closed(&far));
+        far.shutdown(Shutdown::Write).unwrap();
+        timeout(Duration::from_secs(20), all_closed(&idle))
+            .await
+            .unwrap();
+        assert!(is_closed(&far));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_connection_is_closed_all_the_same_when_its_backend_stays() {
+        let idle = IdleConnections::default();
+        let (near, far) = pair();
+        let begun = Instant::now();
+        idle.let_close(near);
+        all_closed(&idle).await;
+        assert!(begun.elapsed() >= CLOSE_TIMEOUT && is_closed(&far));
+        // Where too many wait, another one does not.
+        let _all = idle.closing.acquire_many(MAX_CLOSING as u32).await;
+        let (near, far) = pair();
+        idle.let_close(near);
+        assert!(is_closed(&far));
     }
 }

@@ -1,5 +1,5 @@
-//! The agreement of a 101: verified, written for the client, and kept for a session that may outlive
-//! its backend.
+//! The agreement of a 101: verified, written for the client, and kept for a session that may
+//! outlive its backend.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32};

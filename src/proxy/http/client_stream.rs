@@ -205,8 +205,8 @@ impl ClientStream {
     }
 
     /// Watches a client that waits for its answer: pending until it resets. Bytes that come
-    /// meanwhile are kept, a FIN is noted. Of a client that is not read on here (`is_final`) the end
-    /// is seen behind any number of bytes, of another one behind as many as are kept.
+    /// meanwhile are kept, a FIN is noted. Of a client that is not read on here (`is_final`) the
+    /// end is seen behind any number of bytes, of another one behind as many as are kept.
     pub(super) fn poll_watch(
         &mut self,
         context: &mut Context<'_>,
@@ -232,8 +232,8 @@ impl ClientStream {
         Poll::Pending
     }
 
-    /// Waits until a client that waits for its answer has left: by a reset, or, where `is_final`, by
-    /// a FIN. Returns whether by a FIN.
+    /// Waits until a client that waits for its answer has left: by a reset, or, where `is_final`,
+    /// by a FIN. Returns whether by a FIN.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.

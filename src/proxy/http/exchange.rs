@@ -2,11 +2,14 @@
 //! writes them, bodies as they come. Both bodies go at the pace of whoever takes them, at the same
 //! time.
 
+mod download;
+mod upload;
+
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use tokio::io::AsyncWrite;
 
@@ -20,9 +23,8 @@ use super::request_record::RequestRecord;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
 use crate::relay::Relay;
 use crate::wire::http::{
-    Asked, BodyTransfer, CHUNK_END, ClientHop, Edits, Event, ForwardedResponse, HeadLimits,
-    HttpVersion, LAST_CHUNK, RequestError, ResponseError, ResponseHead, ResponseReader,
-    chunk_start, write_interim, write_response,
+    Asked, BodyTransfer, ClientHop, Edits, ForwardedResponse, HeadLimits, HttpVersion,
+    RequestError, ResponseError, ResponseHead, ResponseReader, write_response,
 };
 
 /// Bytes of a body read at once. Bulk costs few system calls, a reader that stalls little memory.
@@ -104,15 +106,6 @@ struct Download {
     bytes: u64,
 }
 
-/// How far the answer has come.
-enum Read {
-    Head,
-    End,
-    More,
-    /// Something is to be written before more is looked at.
-    Write,
-}
-
 impl<'c> Exchange<'c> {
     /// Begins an exchange on a backend connection.
     pub(super) fn new(
@@ -172,7 +165,8 @@ impl<'c> Exchange<'c> {
         self.upload.state == UploadState::Complete
     }
 
-    /// Writes the answer's head for the client. Returns whether its connection ends with the answer.
+    /// Writes the answer's head for the client. Returns whether its connection ends with the
+    /// answer.
     pub(super) fn begin_answer(&mut self, hop: ClientHop, edits: &Edits<'_>) -> bool {
         let download = &mut self.download;
         let head = download.reader.head(&download.head);
@@ -286,226 +280,6 @@ impl<'c> Exchange<'c> {
         } else {
             READ_BYTES_AT_BUDGET
         }
-    }
-}
-
-/// The way from the client.
-impl Exchange<'_> {
-    /// Moves the request on. Ready when nothing more of it is to be sent.
-    fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        loop {
-            if self.upload.state == UploadState::Abandoned {
-                return Poll::Ready(Ok(()));
-            }
-            self.read_request()?;
-            if let Err(error) = ready!(self.poll_send(context)) {
-                tracing::debug!(%error, "backend takes no more of the request");
-                self.upload.state = UploadState::Abandoned;
-                self.upload.outgoing.clear();
-                return Poll::Ready(Ok(()));
-            }
-            if self.upload.state == UploadState::Complete {
-                return Poll::Ready(Ok(()));
-            }
-            if self.client.is_finished {
-                return Poll::Ready(Err(ExchangeError::BodyIncomplete));
-            }
-            let most = self.read_bytes();
-            match self.client.poll_read(context, most) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ExchangeError::BodyIncomplete)),
-                Poll::Ready(Ok(count)) => self.clock.client_sent(count),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(ExchangeError::ClientBroken)),
-                Poll::Pending => {
-                    self.clock.waits_for_client();
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// Looks at what the client has sent, as far as it belongs to this request.
-    fn read_request(&mut self) -> Result<(), ExchangeError> {
-        let Self { client, upload, .. } = self;
-        while upload.state == UploadState::Body {
-            let passing = upload.outgoing.passing();
-            let rest = client.input.unread().get(passing..).unwrap_or_default();
-            match client.reader.next(rest) {
-                Err(error) => return Err(ExchangeError::BodyRefused(error)),
-                Ok(None) => break,
-                Ok(Some(Event::End)) => {
-                    upload.state = UploadState::Complete;
-                    self.clock.body_is_complete();
-                }
-                Ok(Some(event)) => {
-                    if let Event::Data(count) = event {
-                        upload.bytes += count as u64;
-                    }
-                    upload.outgoing.pass(event.taken());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings what is ready to the backend.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self {
-            client,
-            backend,
-            upload,
-            clock,
-            ..
-        } = self;
-        let sent = loop {
-            if upload.outgoing.is_empty() {
-                break poll_flush(context, &mut backend.stream);
-            }
-            let written = backend.poll_write(context, &mut upload.outgoing, &mut client.input);
-            match written {
-                Poll::Ready(Ok(_)) => clock.note_backend_write(WriteProgress::Moved),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break (WriteProgress::Blocked, Poll::Pending),
-            }
-        };
-        clock.note_backend_write(sent.0);
-        sent.1
-    }
-}
-
-/// The way from the backend.
-impl Exchange<'_> {
-    /// Moves the answer on. Ready when its head has come that is not written yet, or its end was
-    /// delivered.
-    fn poll_download(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ExchangeError>> {
-        loop {
-            let read = self.read_answer()?;
-            if ready!(self.poll_receive(context)).is_err() {
-                return Poll::Ready(Err(ExchangeError::ClientBroken));
-            }
-            match read {
-                Read::Head | Read::End => return Poll::Ready(Ok(())),
-                Read::Write => continue,
-                Read::More => {}
-            }
-            let most = self.read_bytes();
-            match ready!(self.backend.poll_read(context, most)) {
-                Ok(1..) => self.clock.backend_sent(),
-                Ok(0) => self.finish_answer()?,
-                Err(error) => {
-                    let error = self.backend.failed(&error);
-                    return Poll::Ready(Err(ExchangeError::Answer(error)));
-                }
-            }
-        }
-    }
-
-    /// Takes the end of the backend's stream.
-    fn finish_answer(&mut self) -> Result<(), ExchangeError> {
-        let finished = self.download.reader.finish(self.backend.input.unread());
-        finished.map_err(ExchangeError::Answer)?;
-        self.complete();
-        Ok(())
-    }
-
-    fn complete(&mut self) {
-        let download = &mut self.download;
-        if !download.is_complete && download.transfer == Some(BodyTransfer::InChunks) {
-            download.outgoing.own().extend_from_slice(LAST_CHUNK);
-        }
-        download.is_complete = true;
-    }
-
-    /// Looks at what the backend has sent.
-    fn read_answer(&mut self) -> Result<Read, ExchangeError> {
-        loop {
-            let download = &mut self.download;
-            if download.is_complete {
-                return Ok(Read::End);
-            }
-            if !download.head.is_empty() {
-                return Ok(Read::Head);
-            }
-            let passing = download.outgoing.passing();
-            let rest = self.backend.input.unread().get(passing..);
-            let event = download.reader.next(rest.unwrap_or_default());
-            match event.map_err(ExchangeError::Answer)? {
-                None => return Ok(Read::More),
-                Some(Event::Head(length)) => download.head = self.backend.input.take(length),
-                Some(Event::Interim(length)) => {
-                    self.pass_interim(length);
-                    return Ok(Read::Write);
-                }
-                Some(Event::End) => self.complete(),
-                Some(event) => {
-                    if self.pass_body(event) {
-                        return Ok(Read::Write);
-                    }
-                }
-            }
-        }
-    }
-
-    fn pass_interim(&mut self, length: usize) {
-        let head = self.backend.input.take(length);
-        let view = self.download.reader.head(&head);
-        write_interim(view, self.version, self.download.outgoing.own());
-    }
-
-    /// Lets a part of the body pass. Returns whether it has to be written before more is looked at.
-    fn pass_body(&mut self, event: Event) -> bool {
-        let download = &mut self.download;
-        let count = event.taken();
-        if let Event::Data(count) = event {
-            download.bytes += count as u64;
-        }
-        match download.transfer {
-            None | Some(BodyTransfer::Verbatim) => {
-                download.outgoing.pass(count);
-                false
-            }
-            Some(BodyTransfer::InChunks) => {
-                chunk_start(count, download.outgoing.own());
-                download.outgoing.pass(count);
-                download.outgoing.end_with(CHUNK_END);
-                true
-            }
-            Some(BodyTransfer::DataOnly) if matches!(event, Event::Data(_)) => {
-                download.outgoing.pass(count);
-                true
-            }
-            // Nothing is on its way: it was written behind the event before.
-            Some(BodyTransfer::DataOnly) => {
-                self.backend.input.consume(count);
-                false
-            }
-        }
-    }
-
-    /// Brings what is ready to the client.
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self {
-            client,
-            backend,
-            download,
-            clock,
-            ..
-        } = self;
-        let received = loop {
-            if download.outgoing.is_empty() {
-                break poll_flush(context, &mut client.stream);
-            }
-            let written =
-                download
-                    .outgoing
-                    .poll_write(context, &mut client.stream, &mut backend.input);
-            match written {
-                Poll::Ready(Ok(_)) => clock.note_client_write(WriteProgress::Moved),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break (WriteProgress::Blocked, Poll::Pending),
-            }
-        };
-        clock.note_client_write(received.0);
-        received.1
     }
 }
 

@@ -9,8 +9,9 @@ use tokio::io::AsyncWrite;
 use super::input_buffer::InputBuffer;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
 
-/// Bytes that go to one peer before more of the other is looked at: a head or framing of ours, bytes
-/// of the other's input, and the end of a chunk. All go in one write where the socket takes them.
+/// Bytes that go to one peer before more of the other is looked at: a head or framing of ours,
+/// bytes of the other's input, and the end of a chunk. All go in one write where the socket takes
+/// them.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     own: Vec<u8>,

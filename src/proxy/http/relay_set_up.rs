@@ -21,7 +21,9 @@ use crate::pool::Lease;
 use crate::proxy::client::ClientConnection;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
 use crate::proxy::connect::{ConnectAttempt, ConnectNow, RetryState, RetryStep, connect_now};
-use crate::relay::{ConnectFailure, LeftSetUp, NewSession, SetUp, SetUpStep, SocketHandoff};
+use crate::relay::{
+    ConnectFailure, LeftBackend, LeftSetUp, NewSession, SetUp, SetUpStep, SocketHandoff,
+};
 use crate::wire::http::{Asked, Event, NextHop, RequestReader, ResponseReader};
 
 /// A client of a plain `websocket` listener, on a relay thread.
@@ -32,10 +34,16 @@ pub(in crate::proxy) struct RelaySetUp {
 }
 
 enum SetUpState {
-    /// Its head has not come.
-    Head(Box<ClientConnection>, Box<ConnectionRecord>, RequestReader),
+    Head(Box<AwaitedHead>),
     Upgrade(Box<RelayUpgrade>),
     Refused(Box<RefusedRequest>),
+}
+
+/// A client whose head has not come.
+struct AwaitedHead {
+    client: ClientConnection,
+    record: ConnectionRecord,
+    reader: RequestReader,
 }
 
 /// A request that is answered by the set-up plane.
@@ -68,30 +76,35 @@ impl RelaySetUp {
         record.phase = Phase::Head;
         let limits = client.listener.config.head_limits();
         let reader = RequestReader::new(limits);
+        let head = AwaitedHead {
+            client,
+            record,
+            reader,
+        };
         RelaySetUp {
             permit,
-            state: Some(SetUpState::Head(Box::new(client), Box::new(record), reader)),
+            state: Some(SetUpState::Head(Box::new(head))),
         }
     }
 
     /// Begins with a request, if it is one that can be served here.
     fn begin(&mut self, read: &[u8], length: usize) -> SetUpStep {
-        let Some(SetUpState::Head(client, mut record, mut reader)) = self.state.take() else {
+        let Some(SetUpState::Head(mut awaited)) = self.state.take() else {
             return SetUpStep::Leave;
         };
         let head = read.get(..length).unwrap_or_default();
-        if !reader.head(head).is_upgrade() {
-            self.state = Some(SetUpState::Head(client, record, reader));
+        if !awaited.reader.head(head).is_upgrade() {
+            self.state = Some(SetUpState::Head(awaited));
             return SetUpStep::Leave;
         }
-        record.heard();
-        let request = Request::new(head.to_vec(), reader.take_parsed());
-        let http = Arc::new(HttpConnection::plain(*client, *record));
+        awaited.record.heard();
+        let request = Request::new(head.to_vec(), awaited.reader.take_parsed());
+        let http = Arc::new(HttpConnection::plain(awaited.client, awaited.record));
         http.count_request();
         let mut record = RequestRecord::new(&http);
         record.phase(Phase::Head);
         let refused = match routing::route(&http, request.view(), &mut record) {
-            Err(response) => (request, response),
+            Err(response) => Box::new((request, response)),
             Ok(routed) => match PendingUpgrade::new(&http, routed, request) {
                 Err(refused) => refused,
                 Ok(pending) => return self.start(pending, record, length),
@@ -100,11 +113,12 @@ impl RelaySetUp {
         let Some(record) = record.into_record() else {
             return SetUpStep::Leave;
         };
+        let (request, response) = *refused;
         self.state = Some(SetUpState::Refused(Box::new(RefusedRequest {
             http,
-            request: refused.0,
+            request,
             record,
-            response: refused.1,
+            response,
             length,
         })));
         SetUpStep::Leave
@@ -215,10 +229,10 @@ impl RelayUpgrade {
 
 impl SetUp for RelaySetUp {
     fn request(&mut self, read: &[u8]) -> SetUpStep {
-        let Some(SetUpState::Head(_, _, reader)) = &mut self.state else {
+        let Some(SetUpState::Head(awaited)) = &mut self.state else {
             return SetUpStep::Leave;
         };
-        match reader.next(read) {
+        match awaited.reader.next(read) {
             Ok(None) => SetUpStep::Wait,
             Ok(Some(Event::Head(length))) => self.begin(read, length),
             Ok(Some(_)) | Err(_) => SetUpStep::Leave,
@@ -291,7 +305,7 @@ impl SetUp for RelaySetUp {
         let RelaySetUp { permit, state } = *self;
         let Some(state) = state else { return };
         let connection = match &state {
-            SetUpState::Head(client, ..) => client,
+            SetUpState::Head(awaited) => &awaited.client,
             SetUpState::Upgrade(upgrade) => &upgrade.pending.http.connection,
             SetUpState::Refused(refused) => &refused.http.connection,
         };
@@ -301,7 +315,7 @@ impl SetUp for RelaySetUp {
 
     fn end(self: Box<Self>, end: Termination) {
         match self.state {
-            Some(SetUpState::Head(_, record, _)) => record.finish(end),
+            Some(SetUpState::Head(awaited)) => awaited.record.finish(end),
             Some(SetUpState::Upgrade(upgrade)) => {
                 let RelayUpgrade {
                     record, attempt, ..
@@ -318,74 +332,70 @@ impl SetUp for RelaySetUp {
 
 /// Goes on in the set-up plane.
 async fn go_on(state: SetUpState, left: LeftSetUp, permit: ConnectionPermit) {
-    let LeftSetUp {
-        client: SocketHandoff {
-            socket, mut read, ..
-        },
-        has_finished,
-        backend,
-    } = left;
+    let SocketHandoff {
+        socket, mut read, ..
+    } = left.client;
     let (http, begin, taken) = match state {
-        SetUpState::Head(client, record, _) => {
-            let http = Arc::new(HttpConnection::plain(*client, *record));
-            (http, Begin::Requests, 0)
+        SetUpState::Head(awaited) => {
+            let http = HttpConnection::plain(awaited.client, awaited.record);
+            (Arc::new(http), Begin::Requests, 0)
         }
         SetUpState::Refused(refused) => {
-            let http = Arc::clone(&refused.http);
-            let record = RequestRecord::of(&http, refused.record);
+            let record = RequestRecord::of(&refused.http, refused.record);
             let begin = Begin::Refused(refused.request, record, refused.response);
-            (http, begin, refused.length)
+            (refused.http, begin, refused.length)
         }
         SetUpState::Upgrade(upgrade) => {
-            let RelayUpgrade {
-                pending,
-                record,
-                length,
-                step,
-                attempt,
-                ..
-            } = *upgrade;
-            let http = Arc::clone(&pending.http);
-            let start = match (attempt, backend) {
-                (Some((lease, _, begun)), Some(backend)) => {
-                    let stream = Stream::from_owned_fd(backend.handoff.socket, peer_of(&lease));
-                    match stream {
-                        Ok(stream) => UpgradeStart::Sent(SentUpgrade {
-                            backend: BackendStream::going_on(
-                                MaybeTlsStream::Plain(stream),
-                                backend.handoff.read,
-                                backend.was_reset,
-                            ),
-                            lease,
-                            begun,
-                            unsent: backend.unsent,
-                        }),
-                        Err(_) => UpgradeStart::Search(None),
-                    }
-                }
-                _ => UpgradeStart::Search(step),
-            };
-            let record = RequestRecord::of(&http, record);
-            (
-                http,
-                Begin::Upgrade(Box::new(pending), record, start),
-                length,
-            )
+            let http = Arc::clone(&upgrade.pending.http);
+            let length = upgrade.length;
+            (http, upgrade.begin(left.backend), length)
         }
     };
     read.drain(..taken.min(read.len()));
-    let peer = http.connection.peer;
-    match Stream::from_owned_fd(socket, peer) {
+    match Stream::from_owned_fd(socket, http.connection.peer) {
         Ok(stream) => {
             let stream = MaybeTlsStream::Plain(stream);
             let limits = http.connection.listener.config.head_limits();
             let mut client = ClientStream::going_on(stream, read, limits, http.timeouts());
-            client.is_finished = has_finished;
-            serve_from(client, &http, begin)
-                .await
-                .conclude(&http, permit);
+            client.is_finished = left.has_finished;
+            let end = serve_from(client, &http, begin).await;
+            end.conclude(&http, permit);
         }
         Err(error) => tracing::warn!(%error, "a connection cannot be watched and is closed"),
+    }
+}
+
+impl RelayUpgrade {
+    /// The place where the set-up plane begins with it.
+    fn begin(self: Box<Self>, backend: Option<LeftBackend>) -> Begin {
+        let start = match (self.attempt, backend) {
+            (Some((lease, _, begun)), Some(backend)) => sent(lease, begun, backend),
+            _ => UpgradeStart::Search(self.step),
+        };
+        let record = RequestRecord::of(&self.pending.http, self.record);
+        Begin::Upgrade(Box::new(self.pending), record, start)
+    }
+}
+
+/// Goes on with a backend that has been sent the request.
+fn sent(lease: Lease, begun: Instant, backend: LeftBackend) -> UpgradeStart {
+    let LeftBackend {
+        handoff,
+        unsent,
+        was_reset,
+    } = backend;
+    match Stream::from_owned_fd(handoff.socket, peer_of(&lease)) {
+        Ok(stream) => {
+            let stream = MaybeTlsStream::Plain(stream);
+            UpgradeStart::Sent(SentUpgrade {
+                backend: BackendStream::going_on(stream, handoff.read, was_reset),
+                lease,
+                begun,
+                unsent,
+            })
+        }
+        // The process is short of something; the search finds that, too.
+        Err(_) => UpgradeStart::Search(None),
     }
 }
 

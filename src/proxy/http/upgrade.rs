@@ -74,7 +74,10 @@ pub(super) async fn serve(
             let start = UpgradeStart::Search(None);
             pending.serve(client, record, start).await
         }
-        Err((request, response)) => respond(client, http, &request, record, response).await,
+        Err(refused) => {
+            let (request, response) = *refused;
+            respond(client, http, &request, record, response).await
+        }
     }
 }
 
@@ -87,7 +90,7 @@ impl PendingUpgrade {
         http: &Arc<HttpConnection>,
         routed: Routed,
         request: Request,
-    ) -> Result<PendingUpgrade, (Request, OwnResponse)> {
+    ) -> Result<PendingUpgrade, Box<(Request, OwnResponse)>> {
         let checked = websocket::check_upgrade(request.view());
         let admitted = checked.map_err(refuse).and_then(|offer| {
             let source = http.admit_session(&routed);
@@ -96,7 +99,7 @@ impl PendingUpgrade {
         });
         let (offer, source) = match admitted {
             Ok(admitted) => admitted,
-            Err(response) => return Err((request, response)),
+            Err(response) => return Err(Box::new((request, response))),
         };
         http.connection.setup.routed();
         let sticky = Stickiness::of(&routed.pool, &routed.settings, request.view());

@@ -76,7 +76,7 @@ impl ChunkedReader {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let (part, mut count, mut error) = self.chunked.follow_part(input);
+        let (part, mut count, mut error) = self.chunked.follow(input);
         if part == ChunkedPart::Trailers
             && let Some(refused) = self
                 .names

@@ -1,15 +1,18 @@
 //! The boundaries of a chunked body (RFC 9112 section 7.1), byte by byte: sizes, bounded
 //! extensions, data, trailers.
 
-use super::head::{MAX_HEADERS, MAX_LENGTH_BYTES};
-use super::{is_token_byte, is_value_byte};
+use super::length::MAX_LENGTH_BYTES;
+use super::syntax::{is_token_byte, is_value_byte};
 
 /// Most bytes of chunk extensions in one body. Their only known use is to flood a parser; below
-/// hyper's own limit.
+/// what strict backends take (hyper: 16 KiB).
 pub const MAX_EXTENSION_BYTES: usize = 8 * 1024;
 
-/// Longest trailer section of one body, below hyper's own limit.
+/// Longest trailer section of one body, below what strict backends take (hyper: 16 KiB).
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
+
+/// Most trailers of one body.
+const MAX_TRAILERS: usize = 100;
 
 /// Hex digits of a chunk size; leading zeros count.
 const MAX_SIZE_DIGITS: u8 = 16;
@@ -85,22 +88,9 @@ impl ChunkedBody {
         self.state == ChunkState::Done
     }
 
-    /// Returns how many bytes of `input` belong to the body and are valid, and the error of the
-    /// next one, if any.
-    pub(super) fn follow(&mut self, input: &[u8]) -> (usize, Option<ChunkError>) {
-        let mut taken = 0;
-        while let Some(rest) = input.get(taken..).filter(|rest| !rest.is_empty()) {
-            let (_, count, error) = self.follow_part(rest);
-            taken += count;
-            if count == 0 || error.is_some() {
-                return (taken, error);
-            }
-        }
-        (taken, None)
-    }
-
-    /// As [`ChunkedBody::follow`], and stops where another part begins.
-    pub(super) fn follow_part(&mut self, input: &[u8]) -> (ChunkedPart, usize, Option<ChunkError>) {
+    /// Returns how many bytes at the start of `input` are valid and of one part, and the error of
+    /// the next one, if any.
+    pub(super) fn follow(&mut self, input: &[u8]) -> (ChunkedPart, usize, Option<ChunkError>) {
         let part = self.state.part();
         let mut taken = 0;
         while let Some(&byte) = input.get(taken)
@@ -186,7 +176,9 @@ impl ChunkedBody {
         }
         match (self.state, byte) {
             (ChunkState::TrailerStart, b'\r') => Ok(ChunkState::LastLineFeed),
-            (ChunkState::TrailerStart, _) if is_token_byte(byte) && self.trailers < MAX_HEADERS => {
+            (ChunkState::TrailerStart, _)
+                if is_token_byte(byte) && self.trailers < MAX_TRAILERS =>
+            {
                 self.trailers += 1;
                 Ok(ChunkState::TrailerName)
             }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::fields::{Fields, begins_as, is_read_as};
 use super::head_writer::{HeadWriter, title_case};
-use super::{is_token_byte, is_value_byte};
+use super::syntax::{is_token_byte, is_value_byte};
 
 /// A list of changes, each to the result of those before it. A name is written in the spelling
 /// given here, and one in small letters with capitals: `X-Name`. A name is matched in every
@@ -214,19 +214,11 @@ fn is_of(pair: &[u8], cookie: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::http::testing::SampleAnswer;
 
     fn written(edits: &Edits<'_>, sent: &[(&str, &str)]) -> String {
-        let head: String = sent
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
-        let mut reader = crate::wire::http::ResponseReader::new(
-            crate::wire::http::HeadLimits::RESPONSE,
-            crate::wire::http::Asked::Ordinary,
-        );
-        reader.next(head.as_bytes()).unwrap();
-        let fields = reader.head(head.as_bytes()).fields();
+        let sample = SampleAnswer::new(200, sent);
+        let fields = sample.fields();
         let mut out = Vec::new();
         let mut writer = HeadWriter::continued(&mut out);
         for (name, value) in fields.iter() {

@@ -2,15 +2,15 @@
 
 use httparse::Status;
 
-use super::RequestError;
 use super::body::{BodyFraming, BodyReader, TrailerSide};
 use super::event::Event;
 use super::fields::{
     ConnectionOptions, FieldTable, Fields, HttpVersion, Span, head_error, with_slots,
 };
-use super::head::{BodyLength, body_length, names_other_version};
 use super::host::{Host, parse_host};
-use super::scan::HeadScanner;
+use super::length::{LengthError, parse_length};
+use super::request_error::RequestError;
+use super::scan::{HeadError, HeadScanner};
 use crate::base::head_limits::HeadLimits;
 
 /// Reads the requests of one client, strictly. Pure: it keeps no bytes, the caller's buffer does.
@@ -150,29 +150,28 @@ impl ParsedRequest {
             let mut request = httparse::Request::new(&mut []);
             match request.parse_with_uninit_headers(head, slots) {
                 Ok(Status::Complete(length)) if length == head.len() => {}
-                Ok(_) => return Err(RequestError::RequestLine),
                 Err(httparse::Error::Version) if names_other_version(head) => {
-                    return Err(RequestError::Version);
+                    return Err(HeadError::Version);
                 }
-                Err(httparse::Error::Version) => return Err(RequestError::RequestLine),
-                Err(error) => return Err(head_error(error).into()),
+                Ok(_) | Err(httparse::Error::Version) => return Err(HeadError::StartLine),
+                Err(error) => return Err(head_error(error)),
             }
             let (Some(method), Some(target), Some(minor)) =
                 (request.method, request.path, request.version)
             else {
-                return Err(RequestError::RequestLine);
+                return Err(HeadError::StartLine);
             };
             self.fields.fill(head, request.headers);
-            Ok((method, target, minor, body_length(minor, request.headers)))
+            Ok((method, target, minor))
         });
-        let (method, target, minor, body) = line?;
+        let (method, target, minor) = line?;
         check_line(head, method, target, minor)?;
         let (authority, path_and_query) = split_target(method, target)?;
         self.method = Span::of(head, method.as_bytes());
         self.target = Span::of(head, target.as_bytes());
         self.path_and_query = Span::of(head, path_and_query.as_bytes());
         let version = HttpVersion::of_minor(minor);
-        self.facts = RequestFacts::of(self.fields.view(head), version, authority, body)?;
+        self.facts = RequestFacts::of(self.fields.view(head), version, authority)?;
         Ok(())
     }
 }
@@ -182,14 +181,9 @@ impl RequestFacts {
         fields: Fields<'_>,
         version: HttpVersion,
         authority: Option<&str>,
-        body: Result<BodyLength, RequestError>,
     ) -> Result<RequestFacts, RequestError> {
         let host = host_of(fields, version, authority)?;
-        let body = match body? {
-            BodyLength::Known(0) => BodyFraming::None,
-            BodyLength::Known(length) => BodyFraming::Length(length),
-            BodyLength::Chunked => BodyFraming::Chunked,
-        };
+        let body = body_of(fields, version)?;
         let connection = ConnectionOptions::of(fields);
         // Without the option the field is of another hop (RFC 9110 section 7.8).
         let is_upgrade = connection.has_upgrade && fields.has_token("upgrade", "websocket");
@@ -209,8 +203,23 @@ impl RequestFacts {
     }
 }
 
+/// True for a well-formed request line of an HTTP version that is not served. The preface of HTTP/2
+/// is not a request.
+fn names_other_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let version = match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(method), Some(_), Some(version), None) if method != b"PRI" => version,
+        _ => return false,
+    };
+    matches!(
+        version,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']
+    )
+}
+
 /// httparse is lenient about the separators; the line must have nothing but single spaces.
-fn check_line(head: &[u8], method: &str, target: &str, minor: u8) -> Result<(), RequestError> {
+fn check_line(head: &[u8], method: &str, target: &str, minor: u8) -> Result<(), HeadError> {
     let version: &[u8] = if minor == 0 {
         b" HTTP/1.0\r\n"
     } else {
@@ -223,7 +232,7 @@ fn check_line(head: &[u8], method: &str, target: &str, minor: u8) -> Result<(), 
     if rest.is_some_and(|rest| rest.starts_with(version)) {
         return Ok(());
     }
-    Err(RequestError::RequestLine)
+    Err(HeadError::StartLine)
 }
 
 /// The authority of a target, if it has one, and what stands behind it. Origin form, absolute form,
@@ -281,6 +290,27 @@ fn host_of(
         }
         _ => Err(RequestError::Host),
     }
+}
+
+/// One length or exactly `chunked`, and never both: peers disagree on which of them wins.
+fn body_of(fields: Fields<'_>, version: HttpVersion) -> Result<BodyFraming, RequestError> {
+    let mut lengths = fields.values("content-length");
+    let mut codings = fields.values("transfer-encoding");
+    let length = lengths.next();
+    if lengths.next().is_some() {
+        return Err(LengthError::Malformed.into());
+    }
+    let Some(coding) = codings.next() else {
+        return match length.map_or(Ok(0), parse_length)? {
+            0 => Ok(BodyFraming::None),
+            length => Ok(BodyFraming::Length(length)),
+        };
+    };
+    let is_only = length.is_none() && codings.next().is_none();
+    if is_only && version == HttpVersion::Http11 && coding.eq_ignore_ascii_case(b"chunked") {
+        return Ok(BodyFraming::Chunked);
+    }
+    Err(RequestError::TransferEncoding)
 }
 
 /// A checked request head, in the caller's buffer.

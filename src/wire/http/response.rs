@@ -9,15 +9,15 @@ use super::event::Event;
 use super::fields::{
     ConnectionOptions, FieldTable, Fields, HttpVersion, Span, head_error, with_slots,
 };
-use super::head::{parse_length, trim};
+use super::length::parse_length;
 use super::scan::{HeadError, HeadScanner};
 use crate::base::head_limits::HeadLimits;
 
 /// Most 1xx answers before the final one. Some servers send one every few seconds of long work.
 pub const MAX_INTERIM_RESPONSES: u32 = 100;
 
-/// Reason why bytes are no valid answer; always the backend's fault. All of
-/// them are a 502 while nothing was passed on.
+/// Reason why bytes are no valid answer; always the backend's fault. All of them are a 502 while
+/// nothing was passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
     #[error("connection was closed without an answer")]
@@ -289,11 +289,8 @@ impl ResponseFraming {
 /// The one value of all `Content-Length` fields and their elements.
 fn only_length(fields: Fields<'_>) -> Result<Option<u64>, ResponseError> {
     let mut only = None;
-    for element in fields
-        .values("content-length")
-        .flat_map(|value| value.split(|&byte| byte == b','))
-    {
-        let length = parse_length(trim(element)).map_err(|_| ResponseError::Length)?;
+    for element in fields.list("content-length") {
+        let length = parse_length(element).map_err(|_| ResponseError::Length)?;
         if only.replace(length).is_some_and(|other| other != length) {
             return Err(ResponseError::Length);
         }

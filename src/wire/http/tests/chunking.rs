@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 
-use super::reader_tests::{Item, each_byte, requests, response};
 use super::*;
 
 fn any_body() -> impl Strategy<Value = (String, String)> {
@@ -111,29 +110,10 @@ proptest! {
         prop_assert_eq!(&whole, &response(asked, &stream, sizes));
     }
 
-    /// The gate that hyper reads behind and this reader refuse the same, but for two rules.
-    #[test]
-    fn both_request_readers_agree(stream in any_requests()) {
-        let mut gate = RequestValidator::new();
-        gate.feed(&stream, &mut Vec::new());
-        let refused = match gate.phase() {
-            StreamPhase::Refused(refused) => Some(refused),
-            _ => None,
-        };
-        let items = requests(&stream, []);
-        let found = match items.last() {
-            Some(Item::Failed(error)) => Some(*error),
-            _ => None,
-        };
-        let is_other_upgrade = String::from_utf8_lossy(&stream).to_ascii_lowercase().contains("upgrade:");
-        if !is_other_upgrade && found != Some(RequestError::TrailerName) {
-            prop_assert_eq!(refused, found);
-        }
-    }
-
     #[test]
     fn random_bytes_never_panic(stream in prop::collection::vec(any::<u8>(), 0..200)) {
         requests(&stream, []);
+        requests(&[CHUNKED_REQUEST.as_bytes(), &stream].concat(), []);
         response(Asked::Ordinary, &stream, []);
         response(Asked::Ordinary, &[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &stream[..]].concat(), []);
     }

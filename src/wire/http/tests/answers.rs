@@ -1,5 +1,4 @@
-use super::corpus::{BAD_CHUNKS, BAD_RESPONSES, CLIENTS_TRAILERS};
-use super::reader_tests::{Item, each_byte, read, requests, response};
+use super::bad_answers::{BAD_CHUNKS, BAD_RESPONSES, CLIENTS_TRAILERS};
 use super::*;
 
 #[test]
@@ -13,26 +12,26 @@ fn answers_that_fool_a_parser_are_refused_and_none_is_passed() {
     }
 }
 
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// The ends of a request and of an answer with this chunked body.
+fn last_items(body: &str) -> (Item<RequestError>, Item<ResponseError>) {
+    let client = [CHUNKED_REQUEST, body].concat();
+    let backend = [ANSWER, body].concat();
+    let client = requests(client.as_bytes(), []).pop().unwrap();
+    let backend = response(Asked::Ordinary, backend.as_bytes(), []).pop();
+    (client, backend.unwrap())
+}
+
+fn failed(error: ChunkError) -> (Item<RequestError>, Item<ResponseError>) {
+    (Item::Failed(error.into()), Item::Failed(error.into()))
+}
+
 #[test]
 fn chunks_that_parsers_disagree_on_are_refused_on_both_sides() {
-    let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let refused = |body: &str| {
-        let client = [request, body].concat();
-        let backend = [answer, body].concat();
-        let client = requests(client.as_bytes(), []).pop().unwrap();
-        let backend = response(Asked::Ordinary, backend.as_bytes(), [])
-            .pop()
-            .unwrap();
-        (client, backend)
-    };
     for (body, expected) in BAD_CHUNKS {
-        let expected = (
-            Item::Failed((*expected).into()),
-            Item::Failed(ResponseError::Chunk(*expected)),
-        );
-        assert_eq!(refused(body), expected, "{body:?}");
-        let stream = [answer, body].concat();
+        assert_eq!(last_items(body), failed(*expected), "{body:?}");
+        let stream = [ANSWER, body].concat();
         let bytewise = response(
             Asked::Ordinary,
             stream.as_bytes(),
@@ -45,24 +44,43 @@ fn chunks_that_parsers_disagree_on_are_refused_on_both_sides() {
         );
     }
     for trailer in CLIENTS_TRAILERS {
-        let (client, backend) = refused(&format!("0\r\n{trailer}\r\n\r\n"));
-        assert_eq!(client, Item::Failed(RequestError::TrailerName), "{trailer}");
+        let (client, backend) = last_items(&format!("0\r\n{trailer}\r\n\r\n"));
+        assert_eq!(
+            client,
+            Item::Failed(RequestError::Chunk(ChunkError::TrailerName)),
+            "{trailer}"
+        );
         assert_eq!(
             backend,
             Item::Left(0, "reusable true Ok(())".to_owned()),
             "{trailer}"
         );
     }
-    let long = format!("5;{}\r\nhello", "a".repeat(MAX_EXTENSION_BYTES));
-    assert_eq!(
-        refused(&long).1,
-        Item::Failed(ResponseError::Chunk(ChunkError::Extensions))
-    );
-    let long = format!("0\r\na: {}", "b".repeat(MAX_TRAILER_BYTES));
-    assert_eq!(
-        refused(&long).1,
-        Item::Failed(ResponseError::Chunk(ChunkError::Trailer))
-    );
+}
+
+#[test]
+fn extensions_and_trailers_have_their_limits_on_both_sides() {
+    let table = [
+        (
+            format!("5;{}\r\nhello", "a".repeat(MAX_EXTENSION_BYTES)),
+            ChunkError::Extensions,
+        ),
+        (
+            "1;ab\r\nx\r\n".repeat(MAX_EXTENSION_BYTES / 3 + 1),
+            ChunkError::Extensions,
+        ),
+        (
+            format!("0\r\na: {}", "b".repeat(MAX_TRAILER_BYTES)),
+            ChunkError::Trailer,
+        ),
+        (
+            format!("0\r\n{}", "x:\r\n".repeat(101)),
+            ChunkError::Trailer,
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(last_items(&body), failed(expected));
+    }
 }
 
 /// Kind of request, its answer, the body that is read, bytes that are left behind it, and whether
@@ -214,14 +232,7 @@ fn bodies_end_where_the_rfc_has_it() {
     for (asked, answer, body, left, reusable) in BODIES.iter().copied() {
         let stream = format!("HTTP/1.1 {answer}");
         let items = response(asked, stream.as_bytes(), []);
-        let data: String = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Bytes("data", text) => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(data, body, "{answer:?}");
+        assert_eq!(data_of(&items), body, "{answer:?}");
         let last = Item::Left(left, format!("reusable {reusable} Ok(())"));
         assert_eq!(items.last(), Some(&last), "{answer:?}");
     }

@@ -1,177 +1,117 @@
-use std::fmt::Debug;
-
-use super::tests::SMUGGLING;
+use super::bad_requests::BAD_REQUESTS;
 use super::*;
-
-/// What a reader makes of a stream; neighbours of one kind are joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Item<E> {
-    Head(String),
-    Interim(String),
-    Bytes(&'static str, String),
-    End,
-    Failed(E),
-    /// What the reader has left, and what it says of the connection.
-    Left(usize, String),
-}
-
-pub(super) trait Reader {
-    type Error: Debug + Clone + PartialEq;
-
-    fn next(&mut self, input: &[u8]) -> Result<Option<Event>, Self::Error>;
-    fn describe(&self, head: &[u8]) -> String;
-    fn close(&mut self, unread: &[u8]) -> String;
-}
-
-fn describe(fields: Fields<'_>) -> String {
-    let lines = fields
-        .iter()
-        .map(|(name, value)| format!("|{}={}", name.escape_ascii(), value.escape_ascii()));
-    lines.collect()
-}
-
-impl Reader for RequestReader {
-    type Error = RequestError;
-
-    fn next(&mut self, input: &[u8]) -> Result<Option<Event>, RequestError> {
-        RequestReader::next(self, input)
-    }
-
-    fn describe(&self, head: &[u8]) -> String {
-        let head = self.head(head);
-        format!(
-            "{} {} {:?} {:?} {} {} {}",
-            head.method().escape_ascii(),
-            head.path_and_query().escape_ascii(),
-            head.host().map(|host| &host.name),
-            head.body(),
-            head.persists(),
-            head.is_upgrade(),
-            describe(head.fields()),
-        )
-    }
-
-    fn close(&mut self, unread: &[u8]) -> String {
-        format!("idle {} body {}", self.is_idle(unread), self.is_in_body())
-    }
-}
-
-impl Reader for ResponseReader {
-    type Error = ResponseError;
-
-    fn next(&mut self, input: &[u8]) -> Result<Option<Event>, ResponseError> {
-        ResponseReader::next(self, input)
-    }
-
-    fn describe(&self, head: &[u8]) -> String {
-        let head = self.head(head);
-        format!(
-            "{} {} {:?} {}",
-            head.status(),
-            head.reason().escape_ascii(),
-            head.framing(),
-            describe(head.fields()),
-        )
-    }
-
-    fn close(&mut self, unread: &[u8]) -> String {
-        let reusable = self.is_reusable(unread);
-        format!("reusable {reusable} {:?}", self.finish(unread))
-    }
-}
-
-/// Reads `stream` in pieces of these sizes, then the rest.
-pub(super) fn read<R: Reader>(
-    reader: &mut R,
-    stream: &[u8],
-    sizes: impl IntoIterator<Item = usize>,
-) -> Vec<Item<R::Error>> {
-    let mut items: Vec<Item<R::Error>> = Vec::new();
-    let mut buffer = Vec::new();
-    let mut rest = stream;
-    let mut sizes = sizes.into_iter();
-    loop {
-        loop {
-            let event = match reader.next(&buffer) {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(error) => {
-                    items.push(Item::Failed(error));
-                    return items;
-                }
-            };
-            let taken: Vec<u8> = buffer.drain(..event.taken()).collect();
-            let (kind, text) = match event {
-                Event::Head(_) => {
-                    items.push(Item::Head(reader.describe(&taken)));
-                    continue;
-                }
-                Event::Interim(_) => {
-                    items.push(Item::Interim(reader.describe(&taken)));
-                    continue;
-                }
-                Event::End => {
-                    items.push(Item::End);
-                    continue;
-                }
-                Event::Skipped(_) => ("skipped", taken.escape_ascii().to_string()),
-                Event::Data(_) => ("data", taken.escape_ascii().to_string()),
-                Event::Framing(_) => ("framing", taken.escape_ascii().to_string()),
-                Event::Trailers(_) => ("trailers", taken.escape_ascii().to_string()),
-            };
-            match items.last_mut() {
-                Some(Item::Bytes(before, joined)) if *before == kind => joined.push_str(&text),
-                _ => items.push(Item::Bytes(kind, text)),
-            }
-        }
-        if rest.is_empty() {
-            let left = reader.close(&buffer);
-            items.push(Item::Left(buffer.len(), left));
-            return items;
-        }
-        let size = sizes.next().unwrap_or(rest.len()).clamp(1, rest.len());
-        let (piece, behind) = rest.split_at(size);
-        buffer.extend_from_slice(piece);
-        rest = behind;
-    }
-}
-
-pub(super) fn requests(
-    stream: &[u8],
-    sizes: impl IntoIterator<Item = usize>,
-) -> Vec<Item<RequestError>> {
-    read(&mut RequestReader::new(HeadLimits::REQUEST), stream, sizes)
-}
-
-pub(super) fn response(
-    asked: Asked,
-    stream: &[u8],
-    sizes: impl IntoIterator<Item = usize>,
-) -> Vec<Item<ResponseError>> {
-    let mut reader = ResponseReader::new(HeadLimits::RESPONSE, asked);
-    read(&mut reader, stream, sizes)
-}
-
-pub(super) fn each_byte(stream: &[u8]) -> Vec<usize> {
-    vec![1; stream.len()]
-}
 
 #[test]
 fn requests_that_fooled_a_parser_are_refused_and_none_is_passed() {
-    for (stream, expected) in SMUGGLING {
-        let text = stream.escape_ascii().to_string();
-        if *expected == RequestError::UpgradeBody && !text.contains("Connection") {
-            // An ordinary request with a body: without the option, Upgrade is of another hop.
-            assert!(matches!(requests(stream, [])[0], Item::Head(_)), "{text}");
-            continue;
-        }
-        for sizes in [Vec::new(), each_byte(stream)] {
-            let mut items = requests(stream, sizes);
+    for (stream, expected) in BAD_REQUESTS {
+        for sizes in [Vec::new(), each_byte(stream.as_bytes())] {
+            let mut items = requests(stream.as_bytes(), sizes);
             // An empty line may have come before.
             items.retain(|item| !matches!(item, Item::Bytes("skipped", _)));
-            assert_eq!(items, [Item::Failed(*expected)], "{text}");
+            assert_eq!(items, [Item::Failed(*expected)], "{stream:?}");
         }
     }
+}
+
+#[test]
+fn the_status_says_whether_a_smaller_head_or_another_version_would_do() {
+    for (error, status) in [
+        (RequestError::Head(HeadError::TooLarge), 431),
+        (RequestError::Head(HeadError::TooManyFields), 431),
+        (RequestError::Head(HeadError::Version), 505),
+        (RequestError::Head(HeadError::Fold), 400),
+        (RequestError::Host, 400),
+        (RequestError::Length(LengthError::TooLarge), 400),
+        (RequestError::Chunk(ChunkError::Trailer), 400),
+    ] {
+        assert_eq!(error.status(), status, "{error}");
+    }
+}
+
+#[test]
+fn ordinary_requests_are_read_to_their_last_byte() {
+    let table = [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 1, ""),
+        ("GET / HTTP/1.0\r\n\r\n", 1, ""),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 1, ""),
+        (
+            "GET http://A.example:80/x?y HTTP/1.1\r\nHost: a.example:80\r\n\r\n",
+            1,
+            "",
+        ),
+        (
+            "GET https://a?y HTTP/1.1\r\nhOsT:\ta \r\nX:\r\nUpgrade: h2c\r\n\r\n",
+            1,
+            "",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
+             GET / HTTP/1.1\r\nHost: b\r\n\r\n",
+            2,
+            "hello",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n\
+             5;n=\"v\"\r\nhello\r\n00\r\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n",
+            2,
+            "hello",
+        ),
+        // Without its option, Upgrade is of another hop.
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c, WebSocket\r\n\
+             Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            1,
+            "hello",
+        ),
+    ];
+    for (stream, count, data) in table {
+        let items = requests(stream.as_bytes(), []);
+        let is_head = |item: &&Item<_>| matches!(item, Item::Head(_));
+        assert_eq!(items.iter().filter(is_head).count(), count, "{stream:?}");
+        assert_eq!(data_of(&items), data, "{stream:?}");
+        let last = Item::Left(0, "idle true body false".to_owned());
+        assert_eq!(items.last(), Some(&last), "{stream:?}");
+    }
+}
+
+#[test]
+fn one_empty_line_before_a_request_line_is_forgiven_and_not_passed_on() {
+    let items = requests(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", []);
+    assert_eq!(items[0], Item::Bytes("skipped", "\\r\\n".to_owned()));
+    assert!(matches!(&items[1], Item::Head(text) if text.starts_with("GET /")));
+    let last = Item::Left(0, "idle true body false".to_owned());
+    assert_eq!(items[2..], [Item::End, last]);
+}
+
+#[test]
+fn nothing_behind_an_upgrade_head_is_read() {
+    let head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\
+        Upgrade: h2c, WebSocket\r\nContent-Length: 0\r\n\r\n";
+    let tunnel = b"\x81\x00GET / HTTP/1.1\r\n";
+    let items = requests(&[head.as_bytes(), tunnel].concat(), []);
+    assert!(matches!(items[0], Item::Head(_)), "{items:?}");
+    let left = Item::Left(tunnel.len(), "idle false body false".to_owned());
+    assert_eq!(items[1..], [left]);
+}
+
+#[test]
+fn a_head_has_its_limits() {
+    let first = |stream: String| requests(stream.as_bytes(), []).swap_remove(0);
+    let HeadLimits {
+        max_bytes,
+        max_fields,
+    } = HeadLimits::REQUEST;
+    let fields = "x: y\r\n".repeat(max_fields);
+    let many = first(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    assert_eq!(many, Item::Failed(HeadError::TooManyFields.into()));
+    let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+    let head = |length: usize| {
+        let value = "y".repeat(length - frame);
+        format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n")
+    };
+    assert!(matches!(first(head(max_bytes)), Item::Head(_)));
+    let large = first(head(max_bytes + 1));
+    assert_eq!(large, Item::Failed(HeadError::TooLarge.into()));
 }
 
 /// Lines of a request head behind `GET / HTTP/1.1` and Host, and why they are refused.
@@ -214,29 +154,62 @@ const REFUSED_FIELDS: &[(&str, RequestError)] = &[
     ),
     (
         "Content-Length: 1\r\ncontent-length: 2",
-        RequestError::Length,
+        RequestError::Length(LengthError::Malformed),
     ),
-    ("Content-Length: 1,2", RequestError::Length),
-    ("Content-Length: 1_0", RequestError::Length),
-    ("Content-Length: 1.0", RequestError::Length),
-    ("Content-Length: \u{b2}", RequestError::Length),
-    ("Content-Length : 1", RequestError::Field),
-    ("Content-Length\u{a0}: 1", RequestError::Field),
-    ("Content Length: 1", RequestError::Field),
-    ("\u{feff}Content-Length: 1", RequestError::Field),
-    ("Content-Length: 1\r", RequestError::BareCarriageReturn),
-    ("X: 1\n", RequestError::BareLineFeed),
-    ("X: 1\nContent-Length: 1", RequestError::BareLineFeed),
-    ("X: 1\rContent-Length: 1", RequestError::BareCarriageReturn),
-    ("X: 1\r\n\tContent-Length: 1", RequestError::Fold),
-    ("X: 1\r\n \r\nContent-Length: 1", RequestError::Fold),
-    ("X: a\u{b}b", RequestError::ControlByte),
-    ("X: a\u{1b}b", RequestError::ControlByte),
-    ("X\u{1}: a", RequestError::ControlByte),
-    ("X", RequestError::Field),
-    ("\"X\": a", RequestError::Field),
-    ("X(): a", RequestError::Field),
-    ("X\\: a", RequestError::Field),
+    (
+        "Content-Length: 1,2",
+        RequestError::Length(LengthError::Malformed),
+    ),
+    (
+        "Content-Length: 1_0",
+        RequestError::Length(LengthError::Malformed),
+    ),
+    (
+        "Content-Length: 1.0",
+        RequestError::Length(LengthError::Malformed),
+    ),
+    (
+        "Content-Length: \u{b2}",
+        RequestError::Length(LengthError::Malformed),
+    ),
+    ("Content-Length : 1", RequestError::Head(HeadError::Field)),
+    (
+        "Content-Length\u{a0}: 1",
+        RequestError::Head(HeadError::Field),
+    ),
+    ("Content Length: 1", RequestError::Head(HeadError::Field)),
+    (
+        "\u{feff}Content-Length: 1",
+        RequestError::Head(HeadError::Field),
+    ),
+    (
+        "Content-Length: 1\r",
+        RequestError::Head(HeadError::BareCarriageReturn),
+    ),
+    ("X: 1\n", RequestError::Head(HeadError::BareLineFeed)),
+    (
+        "X: 1\nContent-Length: 1",
+        RequestError::Head(HeadError::BareLineFeed),
+    ),
+    (
+        "X: 1\rContent-Length: 1",
+        RequestError::Head(HeadError::BareCarriageReturn),
+    ),
+    (
+        "X: 1\r\n\tContent-Length: 1",
+        RequestError::Head(HeadError::Fold),
+    ),
+    (
+        "X: 1\r\n \r\nContent-Length: 1",
+        RequestError::Head(HeadError::Fold),
+    ),
+    ("X: a\u{b}b", RequestError::Head(HeadError::ControlByte)),
+    ("X: a\u{1b}b", RequestError::Head(HeadError::ControlByte)),
+    ("X\u{1}: a", RequestError::Head(HeadError::ControlByte)),
+    ("X", RequestError::Head(HeadError::Field)),
+    ("\"X\": a", RequestError::Head(HeadError::Field)),
+    ("X(): a", RequestError::Head(HeadError::Field)),
+    ("X\\: a", RequestError::Head(HeadError::Field)),
     ("host: a", RequestError::Host),
 ];
 
@@ -400,7 +373,10 @@ fn limits_are_those_of_the_caller() {
     };
     let mut reader = RequestReader::new(few);
     let stream = b"GET / HTTP/1.1\r\nHost: a\r\nx: y\r\n\r\n";
-    assert_eq!(reader.next(stream), Err(RequestError::TooManyHeaders));
+    assert_eq!(
+        reader.next(stream),
+        Err(RequestError::Head(HeadError::TooManyFields))
+    );
     let mut reader = ResponseReader::new(few, Asked::Ordinary);
     let long = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(64));
     assert_eq!(
