@@ -299,7 +299,7 @@ impl Limits {
 
     /// Counts a connection that enters set-up; false where there is no room. Listeners ask at the
     /// same time, so each count is compared and raised in one step.
-    pub(super) fn try_enter(&self) -> bool {
+    pub(crate) fn try_enter(&self) -> bool {
         if !raise(&self.in_setup, self.max_setup.load(Ordering::Relaxed)) {
             return false;
         }
@@ -311,13 +311,13 @@ impl Limits {
     }
 
     /// Counts a connection that enters set-up, whether there is room or not.
-    pub(super) fn enter(&self) {
+    pub(crate) fn enter(&self) {
         self.in_setup.fetch_add(1, Ordering::Relaxed);
         self.reserve_anyway();
     }
 
     /// Uncounts a connection that has left set-up; the process still counts it.
-    pub(super) fn leave_setup(&self) {
+    pub(crate) fn leave_setup(&self) {
         self.in_setup.fetch_sub(1, Ordering::Relaxed);
         self.freed.notify_waiters();
     }

@@ -46,6 +46,11 @@ impl SetupPermit {
         Self::counted(limits)
     }
 
+    /// The permit of a connection that [`Limits::try_enter`] or [`Limits::enter`] has counted.
+    pub(crate) fn of_entered(limits: &Arc<Limits>) -> SetupPermit {
+        Self::counted(limits)
+    }
+
     fn counted(limits: &Arc<Limits>) -> SetupPermit {
         SetupPermit {
             limits: Arc::clone(limits),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{ClientConnection, trust};
-use super::route::ListenerSnapshot;
+use super::route::{AcceptWay, ListenerSnapshot};
 use super::shared::Proxy;
 use crate::admission::{ConnectionPermit, ListenerAdmission, SetupPermit};
 use crate::base::log_throttle::LogThrottle;
@@ -59,11 +59,11 @@ impl AcceptShared {
     ///
     /// # Cancel safety
     /// Takes nothing.
-    pub(super) async fn wait_for_room(&self, shortage: Option<io::Error>) {
+    pub(super) async fn wait_for_room(&self, shortage: Option<io::Error>, way: AcceptWay) {
         let limits = &self.proxy.limits;
         let Some(error) = shortage else {
             self.warn_of_limit();
-            return if self.listener.load().routes_unread() {
+            return if way == AcceptWay::RelayTcp {
                 limits.connection_room().await
             } else {
                 limits.room().await
@@ -164,7 +164,7 @@ pub(super) async fn accept(shared: Arc<AcceptShared>, incoming: Incoming, stop: 
             }
             Err(error) if is_transient_accept_error(&error) => shared.lost(&error),
             // Whatever the kernel says, it must not become a busy loop.
-            Err(error) => shared.wait_for_room(Some(error)).await,
+            Err(error) => shared.wait_for_room(Some(error), AcceptWay::SetUp).await,
         }
     }
     drop(incoming);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{self, AcceptShared};
 use super::connect::session::{TcpClient, TcpConnect, raw};
 use super::http::RelaySetUp;
-use super::route::{ListenerSnapshot, RouteInput};
+use super::route::{AcceptWay, ListenerSnapshot, RouteInput};
 use crate::admission::SetupPermit;
 use crate::net::options::reset_on_close;
 use crate::net::{Peer, Stream};
@@ -22,12 +22,18 @@ use crate::relay::{Accepted, OnAccept};
 
 /// Lets a relay thread accept until `stop`. Connections that the kernel has queued by then are
 /// still served.
-pub(super) async fn accept(shared: Arc<AcceptShared>, socket: OwnedFd, stop: CancellationToken) {
+pub(super) async fn accept(
+    shared: Arc<AcceptShared>,
+    socket: OwnedFd,
+    way: AcceptWay,
+    stop: CancellationToken,
+) {
     // A listener that pauses stays so until it is resumed, so there is never more than one message.
     let (pauses, mut paused) = mpsc::channel(1);
     let front = Arc::new(ListenerFront {
         shared: Arc::clone(&shared),
         pauses,
+        way,
     });
     let listener = shared.proxy.relay.listen(socket, front);
     loop {
@@ -41,7 +47,7 @@ pub(super) async fn accept(shared: Arc<AcceptShared>, socket: OwnedFd, stop: Can
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            () = shared.wait_for_room(shortage) => listener.resume(),
+            () = shared.wait_for_room(shortage, way) => listener.resume(),
         }
     }
     listener.close(shared.queued_at_close()).await;
@@ -51,32 +57,50 @@ pub(super) async fn accept(shared: Arc<AcceptShared>, socket: OwnedFd, stop: Can
 struct ListenerFront {
     shared: Arc<AcceptShared>,
     pauses: mpsc::Sender<Option<io::Error>>,
+    /// As which it counts its connections.
+    way: AcceptWay,
 }
 
 impl OnAccept for ListenerFront {
     fn reserve(&self, anyway: bool) -> bool {
         let limits = &self.shared.proxy.limits;
-        if anyway {
-            limits.reserve_anyway();
-            return true;
+        match (self.way, anyway) {
+            (AcceptWay::RelayHttp, true) => limits.enter(),
+            (AcceptWay::RelayHttp, false) => return limits.try_enter(),
+            (_, true) => limits.reserve_anyway(),
+            (_, false) => return limits.reserve(),
         }
-        let has_room = self.shared.listener.load().routes_unread() || limits.has_room();
-        has_room && limits.reserve()
+        true
     }
 
     fn unreserve(&self) {
-        self.shared.proxy.limits.unreserve();
+        let limits = &self.shared.proxy.limits;
+        if self.way == AcceptWay::RelayHttp {
+            limits.leave_setup();
+        }
+        limits.unreserve();
     }
 
     fn accepted(&self, socket: OwnedFd, peer: Peer) -> Accepted {
-        let listener = self.shared.listener.load();
-        if listener.routes_unread() {
-            self.connect(&listener, socket, peer)
-        } else if listener.is_relays() {
-            self.set_up(socket, peer)
-        } else {
-            self.start_in_setup(socket, peer);
-            Accepted::Elsewhere
+        let listener = self.shared.listener.load_full();
+        let limits = &self.shared.proxy.limits;
+        match self.way {
+            AcceptWay::RelayTcp if listener.way() == self.way => {
+                self.connect(&listener, socket, peer)
+            }
+            AcceptWay::RelayHttp if listener.way() == self.way => {
+                self.set_up(listener, socket, peer, SetupPermit::of_entered(limits))
+            }
+            // A reload has changed the listener while the connection came.
+            AcceptWay::RelayHttp => {
+                self.start_in_setup(socket, peer, SetupPermit::of_entered(limits))
+            }
+            AcceptWay::RelayTcp | AcceptWay::SetUp => {
+                let setup = SetupPermit::acquire_anyway(limits);
+                // The permit has counted the connection once more.
+                limits.unreserve();
+                self.start_in_setup(socket, peer, setup)
+            }
         }
     }
 
@@ -118,11 +142,15 @@ impl ListenerFront {
     }
 
     /// The path of a plain `websocket` connection: admit, then wait for its head.
-    fn set_up(&self, socket: OwnedFd, peer: Peer) -> Accepted {
+    fn set_up(
+        &self,
+        listener: Arc<ListenerSnapshot>,
+        socket: OwnedFd,
+        peer: Peer,
+        setup: SetupPermit,
+    ) -> Accepted {
         let shared = &self.shared;
         shared.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let setup = self.setup_permit();
-        let listener = shared.listener.load_full();
         match shared.admit(&listener, peer, &setup) {
             Ok(Some(permit)) => {
                 let client = shared.client(listener, peer, setup);
@@ -143,19 +171,9 @@ impl ListenerFront {
         Accepted::Elsewhere
     }
 
-    /// The permit of a connection that is counted once already.
-    fn setup_permit(&self) -> SetupPermit {
-        let limits = &self.shared.proxy.limits;
-        let setup = SetupPermit::acquire_anyway(limits);
-        // The permit has counted the connection once more.
-        limits.unreserve();
-        setup
-    }
-
     /// Starts a connection in the set-up plane: a reload has changed the listener while it came.
-    fn start_in_setup(&self, socket: OwnedFd, peer: Peer) {
+    fn start_in_setup(&self, socket: OwnedFd, peer: Peer, setup: SetupPermit) -> Accepted {
         let shared = Arc::clone(&self.shared);
-        let setup = self.setup_permit();
         let runtime = shared.proxy.runtime.clone();
         runtime.spawn(async move {
             match Stream::from_owned_fd(socket, peer) {
@@ -163,5 +181,6 @@ impl ListenerFront {
                 Err(error) => shared.lost(&error),
             }
         });
+        Accepted::Elsewhere
     }
 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, AcceptShared, WARN_SPACING};
 use super::accept_on_relay;
-use super::route::ListenerSnapshot;
+use super::route::{AcceptWay, ListenerSnapshot};
 use super::shared::Proxy;
 use crate::admission::ListenerAdmission;
 use crate::base::log_throttle::LogThrottle;
@@ -25,18 +25,18 @@ pub(crate) struct Listening {
 
 /// The task that accepts, or that lets a relay thread do so.
 struct Acceptor {
-    on_relay: bool,
+    way: AcceptWay,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Acceptor {
     fn start(shared: &Arc<AcceptShared>) -> Self {
-        let on_relay = shared.listener.load().is_relays();
+        let way = shared.listener.load().way();
         let stop = shared.stop.child_token();
-        let accepting = run(Arc::clone(shared), on_relay, stop.clone());
+        let accepting = run(Arc::clone(shared), way, stop.clone());
         Self {
-            on_relay,
+            way,
             stop,
             task: shared.proxy.runtime.spawn(accepting),
         }
@@ -88,10 +88,10 @@ impl Listening {
         {
             set_options(&self.shared.bound, &new);
         }
-        let on_relay = new.is_relays();
+        let way = new.way();
         self.shared.listener.store(Arc::new(new));
         let mut acceptor = self.acceptor();
-        if acceptor.on_relay != on_relay {
+        if acceptor.way != way {
             // The next one begins before the last one has ended: the kernel gives each connection
             // to one of them, and either looks at the new settings.
             let last = std::mem::replace(&mut *acceptor, Acceptor::start(&self.shared));
@@ -159,10 +159,10 @@ fn set_options(bound: &Bound, listener: &ListenerSnapshot) {
     }
 }
 
-async fn run(shared: Arc<AcceptShared>, on_relay: bool, stop: CancellationToken) {
-    if on_relay {
+async fn run(shared: Arc<AcceptShared>, way: AcceptWay, stop: CancellationToken) {
+    if way != AcceptWay::SetUp {
         if let Some(socket) = watch(&shared, &stop, Bound::duplicate).await {
-            accept_on_relay::accept(shared, socket, stop).await;
+            accept_on_relay::accept(shared, socket, way, stop).await;
         }
     } else if let Some(incoming) = watch(&shared, &stop, Bound::incoming).await {
         accept::accept(shared, incoming, stop).await;
@@ -183,7 +183,7 @@ async fn watch<T>(
         tokio::select! {
             biased;
             // Cancel safe: it only waits.
-            () = shared.wait_for_room(Some(error)) => {}
+            () = shared.wait_for_room(Some(error), AcceptWay::SetUp) => {}
             () = stop.cancelled() => return None,
         }
     }

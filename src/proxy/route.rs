@@ -50,6 +50,17 @@ pub(super) struct RouteInput<'a> {
     pub ambiguous: Option<&'a AmbiguousPath<'a>>,
 }
 
+/// Threads that accept the connections of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AcceptWay {
+    /// The set-up plane: a PROXY header or a handshake comes first.
+    SetUp,
+    /// The relay's: the pool is known without a byte.
+    RelayTcp,
+    /// The relay's: nothing stands before a request's head.
+    RelayHttp,
+}
+
 impl ListenerSnapshot {
     /// The rules by which clients are let in.
     pub fn admission(&self) -> AdmissionRules<'_> {
@@ -59,16 +70,16 @@ impl ListenerSnapshot {
         }
     }
 
-    /// Whether the pool of a connection is known without a byte read from it.
-    pub(super) fn routes_unread(&self) -> bool {
+    /// The threads that accept its connections, and how far they come there.
+    pub(super) fn way(&self) -> AcceptWay {
         let config = &self.config;
-        config.protocol == Protocol::Tcp && config.tls.is_none() && !config.accept_proxy
-    }
-
-    /// Whether the relay's threads accept: a connection's pool is known without a byte, or by a
-    /// head that nothing stands before.
-    pub(super) fn is_relays(&self) -> bool {
-        self.config.tls.is_none() && !self.config.accept_proxy
+        if config.tls.is_some() || config.accept_proxy {
+            return AcceptWay::SetUp;
+        }
+        match config.protocol {
+            Protocol::Tcp => AcceptWay::RelayTcp,
+            Protocol::Websocket => AcceptWay::RelayHttp,
+        }
     }
 
     /// Loads the listener's certificates and finds its pools. A pool that is not in `pools` is left

@@ -99,6 +99,8 @@ pub(super) struct SettingUp {
     backend: Option<BackendSide>,
     /// When the present wait began.
     since: Instant,
+    /// The client has sent a FIN, and all before it was read.
+    has_finished: bool,
     /// Stands in the worker's list of those that get a turn.
     is_queued: bool,
 }
@@ -131,6 +133,7 @@ impl SettingUp {
             read: Vec::new(),
             backend: None,
             since: now,
+            has_finished: false,
             is_queued: false,
         }
     }
@@ -209,13 +212,24 @@ impl SettingUp {
                 Input::Data(count) => {
                     let came = scratch.plain.get(..count).unwrap_or_default();
                     self.read.extend_from_slice(came);
+                    if self.client.is_ending() {
+                        // The set-up plane knows what to do with a client that has finished.
+                        continue;
+                    }
                     match self.set_up.request(&self.read) {
                         SetUpStep::Wait => {}
                         step => return self.take_step(step, now),
                     }
                 }
                 Input::Blocked | Input::Short => return SetUpOutcome::Wait,
-                Input::Fin | Input::Broken => return SetUpOutcome::Leave,
+                Input::Fin => {
+                    self.has_finished = true;
+                    return SetUpOutcome::Leave;
+                }
+                Input::Broken => {
+                    let end = Termination::new(Side::Client, Phase::Head, Cause::Rst);
+                    return SetUpOutcome::Ended(end);
+                }
             }
         }
     }
@@ -311,7 +325,6 @@ impl SettingUp {
 
     /// Takes it to the set-up plane. Its sockets are in no epoll any more.
     pub(super) fn leave(self) {
-        let has_finished = self.client.is_ending();
         let Some(mut client) = self.client.into_handoff() else {
             return;
         };
@@ -328,7 +341,7 @@ impl SettingUp {
         });
         self.set_up.leave(LeftSetUp {
             client,
-            has_finished,
+            has_finished: self.has_finished,
             backend,
         });
     }

@@ -41,12 +41,31 @@ struct Inner {
     has_sweeper: bool,
 }
 
+/// A connection on which nothing is under way.
+pub(in crate::proxy) struct UnusedConnection {
+    pub stream: MaybeTlsStream,
+    /// The backend reads a second request on it: it has done so, or said so.
+    pub is_proven: bool,
+}
+
+/// Idle connections that a request may go on. Some servers answer one request, leave the connection
+/// open and never read another: of them a client's first request is to know nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::proxy) enum TakesIdle {
+    #[default]
+    Never,
+    Proven,
+    Any,
+}
+
 struct IdleConnection {
     stream: MaybeTlsStream,
     backend: Arc<Backend>,
     pool: Weak<Pool>,
     settings: Arc<config::Pool>,
     until: Instant,
+    /// The backend reads a second request on it: it has done so, or said so.
+    is_proven: bool,
 }
 
 impl std::fmt::Debug for IdleConnection {
@@ -56,6 +75,12 @@ impl std::fmt::Debug for IdleConnection {
 }
 
 impl IdleConnection {
+    /// Closes it by a reset: nothing is under way on it, and after a FIN one of our ports would wait
+    /// for stray segments (TIME_WAIT).
+    fn give_up(self) {
+        self.stream.reset_on_close();
+    }
+
     /// Whether another request may go on it. Bytes that nobody has asked for end it, as they would
     /// be taken for the answer.
     fn is_usable(&mut self, now: Instant) -> bool {
@@ -96,19 +121,30 @@ impl Default for IdleConnections {
 }
 
 impl IdleConnections {
-    /// Takes the connection of a backend that was used last.
-    pub(in crate::proxy) fn take(&self, backend: &Arc<Backend>) -> Option<MaybeTlsStream> {
+    /// Takes the connection of a backend that was used last, of those that are proven or of all.
+    pub(in crate::proxy) fn take(
+        &self,
+        backend: &Arc<Backend>,
+        takes: TakesIdle,
+    ) -> Option<MaybeTlsStream> {
         let now = Instant::now();
         let mut inner = self.inner();
         let idle = inner.by_backend.get_mut(&key(backend))?;
         let mut found = None;
         let mut taken = 0;
-        while let Some(mut connection) = idle.pop() {
+        let is_taken = |one: &IdleConnection| match takes {
+            TakesIdle::Never => false,
+            TakesIdle::Proven => one.is_proven,
+            TakesIdle::Any => true,
+        };
+        while let Some(place) = idle.iter().rposition(is_taken) {
+            let mut connection = idle.remove(place);
             taken += 1;
             if connection.is_usable(now) {
                 found = Some(connection.stream);
                 break;
             }
+            connection.give_up();
         }
         inner.count -= taken;
         found
@@ -125,7 +161,7 @@ impl IdleConnections {
             return;
         };
         if !idle.is_empty() && backend.live() + idle.len() as u64 > max {
-            idle.remove(0);
+            idle.remove(0).give_up();
             inner.count -= 1;
         }
     }
@@ -133,26 +169,27 @@ impl IdleConnections {
     /// Keeps a connection on which nothing is under way, where there is room.
     pub(in crate::proxy) fn put(
         self: &Arc<Self>,
-        stream: MaybeTlsStream,
+        unused: UnusedConnection,
         backend: &Arc<Backend>,
         pool: &Arc<Pool>,
         settings: &Arc<config::Pool>,
     ) {
         let mut connection = IdleConnection {
-            stream,
+            stream: unused.stream,
+            is_proven: unused.is_proven,
             backend: Arc::clone(backend),
             pool: Arc::downgrade(pool),
             settings: Arc::clone(settings),
             until: Instant::now() + settings.http.reuse_timeout,
         };
         if !connection.is_usable(Instant::now()) {
-            return;
+            return connection.give_up();
         }
         let mut inner = self.inner();
         let has_room = inner.count < self.most;
         let idle = inner.by_backend.entry(key(backend)).or_default();
         if !has_room || idle.len() >= settings.http.max_idle_connections {
-            return;
+            return connection.give_up();
         }
         idle.push(connection);
         inner.count += 1;
@@ -173,7 +210,9 @@ impl IdleConnections {
         tokio::spawn(async move {
             let mut byte = [0];
             let closed = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
-            let _ = timeout(CLOSE_TIMEOUT, closed).await;
+            if timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+                stream.reset_on_close();
+            }
             drop(permit);
         });
     }
@@ -188,6 +227,7 @@ impl IdleConnections {
         }
         inner.by_backend.retain(|_, idle| !idle.is_empty());
         inner.count -= ended.len();
+        ended.into_iter().for_each(IdleConnection::give_up);
         inner.has_sweeper = inner.count > 0;
         inner.has_sweeper
     }
@@ -257,12 +297,17 @@ mod tests {
         }
 
         fn put_again(&self, stream: MaybeTlsStream) {
+            self.keep(stream, true);
+        }
+
+        fn keep(&self, stream: MaybeTlsStream, is_proven: bool) {
             let settings = self.pool.settings();
-            self.idle.put(stream, &self.backend, &self.pool, &settings);
+            let unused = UnusedConnection { stream, is_proven };
+            self.idle.put(unused, &self.backend, &self.pool, &settings);
         }
 
         fn take(&self) -> Option<MaybeTlsStream> {
-            self.idle.take(&self.backend)
+            self.idle.take(&self.backend, TakesIdle::Proven)
         }
 
         fn count(&self) -> usize {
@@ -292,6 +337,17 @@ mod tests {
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test]
+    async fn a_first_request_goes_on_no_connection_that_is_not_proven() {
+        let bench = Bench::new("");
+        let (near, _far) = pair();
+        bench.keep(near, false);
+        assert!(bench.take().is_none() && bench.count() == 1);
+        let any = bench.idle.take(&bench.backend, TakesIdle::Any);
+        bench.keep(any.unwrap(), true);
+        assert!(bench.take().is_some() && bench.count() == 0);
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use self::connector::Connector;
-use self::idle::IdleConnections;
+use self::idle::{IdleConnections, TakesIdle};
 use self::outgoing_proxy_header::OutgoingProxyHeader;
 use super::client::maybe_tls::MaybeTlsStream;
 use crate::net::{ConnectError, Peer};
@@ -38,15 +38,18 @@ pub(super) struct ConnectBy<'a> {
     pub header: Option<&'a OutgoingProxyHeader>,
     /// Connections that wait for a request.
     pub idle: Option<&'a IdleConnections>,
-    /// One of those may serve in place of a new one.
-    pub takes_idle: bool,
+    /// Those that may serve in place of a new one.
+    pub takes_idle: TakesIdle,
 }
 
 impl ConnectBy<'_> {
     /// An idle connection of a backend that may serve. Where none does, a new one gets its place.
     fn take(&self, backend: &Arc<Backend>) -> Option<MaybeTlsStream> {
         let idle = self.idle?;
-        let taken = self.takes_idle.then(|| idle.take(backend)).flatten();
+        let taken = match self.takes_idle {
+            TakesIdle::Never => None,
+            takes => idle.take(backend, takes),
+        };
         if taken.is_none() {
             idle.make_room(backend);
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32};
 use super::resume::handshake::ResumeHandshake;
 use super::resume::kept::{More, PoolMigrator};
 use super::upgrade::PendingUpgrade;
+use super::upgraded::SessionTerms;
 use crate::pool::Lease;
 use crate::relay::{FramePolicy, Framing, ResumePolicy};
 use crate::wire::http::{
@@ -16,9 +17,6 @@ use crate::wire::websocket::{self, AnswerError};
 
 const EXTENSIONS: &str = "Sec-WebSocket-Extensions";
 const PROTOCOL: &str = "Sec-WebSocket-Protocol";
-
-/// Structure of a session's bytes, and its way to another backend, if it has one.
-pub(super) type SessionTerms = (Framing, Option<Box<ResumePolicy>>);
 
 /// A verified 101.
 pub(super) struct Agreement {

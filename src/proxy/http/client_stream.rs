@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -248,13 +249,19 @@ impl ClientStream {
 
     /// Discards what has come of the present request's body. Returns whether it is complete.
     pub(super) fn skip_body(&mut self) -> bool {
-        loop {
+        while !self.reader.awaits_head() {
             match self.reader.next(self.input.unread()) {
-                Ok(Some(Event::End)) => return true,
                 Ok(Some(event)) => self.input.consume(event.taken()),
                 Ok(None) | Err(_) => return false,
             }
         }
+        true
+    }
+
+    /// Whether the client has reset. Bytes that are unread stay so.
+    pub(super) fn has_reset(&self) -> bool {
+        let closed = self.stream.socket().read_closed().now_or_never();
+        closed.is_some_and(|error| error.kind() != io::ErrorKind::UnexpectedEof)
     }
 
     /// Writes all of `bytes`, within `limit`.

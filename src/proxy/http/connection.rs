@@ -114,6 +114,11 @@ impl HttpConnection {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether the latest request is the connection's first one.
+    pub(super) fn is_first_request(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) <= 1
+    }
+
     /// Notes that the process ends the connection.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Relaxed);

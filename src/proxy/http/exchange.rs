@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
@@ -75,6 +75,8 @@ pub(super) struct EndedConnection {
     pub stream: MaybeTlsStream,
     /// Nothing that the backend has said speaks against another request on it.
     pub is_reusable: bool,
+    /// The backend has said that it takes one.
+    pub is_offered: bool,
 }
 
 /// The request on its way to the backend.
@@ -103,6 +105,8 @@ struct Download {
     /// `None`: the head is not written yet.
     transfer: Option<BodyTransfer>,
     is_complete: bool,
+    /// The head offers to take another request on the connection.
+    is_offered: bool,
     bytes: u64,
 }
 
@@ -136,6 +140,7 @@ impl<'c> Exchange<'c> {
                 head: Vec::new(),
                 transfer: None,
                 is_complete: false,
+                is_offered: false,
                 bytes: 0,
             },
             clock: ExchangeClock::new(limits.0),
@@ -172,6 +177,7 @@ impl<'c> Exchange<'c> {
         let head = download.reader.head(&download.head);
         let ForwardedResponse { transfer, closes } =
             write_response(head, hop, edits, download.outgoing.own());
+        download.is_offered = head.connection().offers_more();
         download.transfer = Some(transfer);
         download.head = Vec::new();
         closes
@@ -222,6 +228,7 @@ impl<'c> Exchange<'c> {
         let is_complete = self.upload.state == UploadState::Complete && self.download.is_complete;
         (is_complete && unread.is_empty()).then(|| EndedConnection {
             is_reusable: self.download.reader.is_reusable(unread),
+            is_offered: self.download.is_offered,
             stream: self.backend.stream,
         })
     }
@@ -269,9 +276,16 @@ impl<'c> Exchange<'c> {
                 + self.download.outgoing.held(),
         );
         let has_answer = self.download.transfer.is_some();
-        let is_half_closed = self.client.is_finished;
-        let overdue = self.clock.poll_overdue(context, has_answer, is_half_closed);
-        overdue.map(|overdue| Err(ExchangeError::Overdue(overdue)))
+        loop {
+            let is_half_closed = self.client.is_finished;
+            let overdue = self.clock.poll_overdue(context, has_answer, is_half_closed);
+            if let Some(overdue) = ready!(overdue) {
+                return Poll::Ready(Err(ExchangeError::Overdue(overdue)));
+            }
+            if self.client.has_reset() {
+                return Poll::Ready(Err(ExchangeError::ClientBroken));
+            }
+        }
     }
 
     fn read_bytes(&self) -> usize {

@@ -8,6 +8,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config;
 
+/// Between two looks at a client whose upload the backend does not take: its bytes stay unread, so
+/// that no event tells of a reset behind them.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
 /// A wait of an exchange that has lasted too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
@@ -77,6 +81,8 @@ pub(super) struct ExchangeClock {
     backend_since: Instant,
     client_blocked: Option<Instant>,
     backend_blocked: Option<Instant>,
+    /// When the client was looked at last.
+    looked: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
@@ -93,6 +99,7 @@ impl ExchangeClock {
             backend_since: now,
             client_blocked: None,
             backend_blocked: None,
+            looked: now,
             alarm: None,
         }
     }
@@ -139,16 +146,18 @@ impl ExchangeClock {
         write.note(&mut self.backend_blocked, &mut self.moved, self.now);
     }
 
-    /// The wait that is over, if one is; otherwise the task is woken when the first one would be.
+    /// The wait that is over, if one is, or `None` where it is time to look at a client of which no
+    /// event tells; otherwise the task is woken when the first of these comes.
     pub(super) fn poll_overdue(
         &mut self,
         context: &mut Context<'_>,
         has_answer: bool,
         is_half_closed: bool,
-    ) -> Poll<Overdue> {
+    ) -> Poll<Option<Overdue>> {
         loop {
             let (deadline, overdue) = self.next(has_answer, is_half_closed);
             if deadline <= self.now {
+                self.looked = self.now;
                 return Poll::Ready(overdue);
             }
             let alarm = self
@@ -166,7 +175,7 @@ impl ExchangeClock {
     }
 
     /// The wait that ends first, and when.
-    fn next(&self, has_answer: bool, is_half_closed: bool) -> (Instant, Overdue) {
+    fn next(&self, has_answer: bool, is_half_closed: bool) -> (Instant, Option<Overdue>) {
         let limits = &self.limits;
         let idle = if is_half_closed {
             limits.idle.min(limits.fin)
@@ -180,8 +189,13 @@ impl ExchangeClock {
             blocked(self.backend_blocked).map(|at| (at, Overdue::WriteToBackend)),
             (!has_answer).then(|| self.before_answer()),
         ];
-        let first = waits.into_iter().flatten().min_by_key(|(at, _)| *at);
-        first.unwrap_or((self.moved + idle, Overdue::Idle))
+        let waits = waits.into_iter().flatten();
+        let look = self
+            .backend_blocked
+            .map(|_| (self.looked + LOOK_AFTER, None));
+        let all = waits.map(|(at, overdue)| (at, Some(overdue))).chain(look);
+        let first = all.min_by_key(|(at, _)| *at);
+        first.unwrap_or((self.moved + idle, Some(Overdue::Idle)))
     }
 
     fn before_answer(&self) -> (Instant, Overdue) {
@@ -240,7 +254,12 @@ mod tests {
     async fn overdue(clock: &mut ExchangeClock, has_answer: bool, is_half: bool) -> (Overdue, u64) {
         let from = Instant::now();
         clock.tick();
-        let which = poll_fn(|context| clock.poll_overdue(context, has_answer, is_half)).await;
+        let which = loop {
+            let overdue = poll_fn(|context| clock.poll_overdue(context, has_answer, is_half));
+            if let Some(overdue) = overdue.await {
+                break overdue;
+            }
+        };
         (which, from.elapsed().as_secs())
     }
 
@@ -298,7 +317,7 @@ mod tests {
             );
             match sent.await {
                 Ok(overdue) => {
-                    assert_eq!(overdue, Overdue::Body);
+                    assert_eq!(overdue, Some(Overdue::Body));
                     break;
                 }
                 Err(_) => {

@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::agreement::SessionTerms;
 use super::backend_stream::BackendStream;
 use super::client_stream::{ClientStream, Request};
 use super::connection::HttpConnection;
 use super::own_response::OwnResponse;
 use super::request_record::RequestRecord;
 use super::upgrade::{PendingUpgrade, SentUpgrade, UpgradeStart};
+use super::upgraded::SessionTerms;
 use super::{Begin, refusal, routing, serve_from};
 use crate::admission::ConnectionPermit;
 use crate::net::{ConnectError, Endpoint, OVERDUE_AFTER, Peer, Stream};

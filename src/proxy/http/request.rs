@@ -17,6 +17,7 @@ use crate::config;
 use crate::observe::{Cause, Phase, Side, Termination};
 use crate::pool::Lease;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
+use crate::proxy::connect::idle::{TakesIdle, UnusedConnection};
 use crate::proxy::connect::repeat::unanswered;
 use crate::proxy::connect::{ConnectBy, RetryStep};
 use crate::wire::http::{Asked, ClientHop, Edits, HeadLimits, NextHop};
@@ -61,7 +62,7 @@ impl PendingRequest<'_> {
         let mut by = ConnectBy {
             header: header.as_ref(),
             idle: Some(&self.http.connection.proxy.idle),
-            takes_idle: self.is_reusable,
+            takes_idle: self.takes_idle(),
         };
         let mut step = None;
         loop {
@@ -85,14 +86,18 @@ impl PendingRequest<'_> {
             }
             let mut exchange = self.exchange(client, connected.stream, &connected.lease);
             let error = match exchange.answer().await {
-                Ok(()) => return self.deliver(exchange, record, connected.lease).await,
+                Ok(()) => {
+                    return self
+                        .deliver(exchange, record, connected.lease, is_reused)
+                        .await;
+                }
                 Err(error) => error,
             };
             let contact = exchange.into_parts().1.contact;
             let is_answer = matches!(error, ExchangeError::Answer(_));
             if is_answer && is_reused && !contact.has_heard() {
                 // A new connection to the same backend: it has closed the old one, as it may.
-                by.takes_idle = false;
+                by.takes_idle = TakesIdle::Never;
                 step = Some(RetryStep::Connect(connected.lease));
                 continue;
             }
@@ -100,6 +105,17 @@ impl PendingRequest<'_> {
                 unanswered(&contact, connected.lease.backend(), begun, settings);
             }
             return self.no_answer(client, record, &error).await;
+        }
+    }
+
+    /// A client's first request is not to find out that a server reads one of each connection.
+    fn takes_idle(&self) -> TakesIdle {
+        if !self.is_reusable {
+            TakesIdle::Never
+        } else if self.http.is_first_request() {
+            TakesIdle::Proven
+        } else {
+            TakesIdle::Any
         }
     }
 
@@ -129,6 +145,7 @@ impl PendingRequest<'_> {
         exchange: Exchange<'_>,
         record: RequestRecord,
         lease: Lease,
+        is_reused: bool,
     ) -> AfterRequest {
         let head = exchange.head();
         let is_refused = head.status() >= 400;
@@ -147,7 +164,11 @@ impl PendingRequest<'_> {
             let idle = &self.http.connection.proxy.idle;
             let Routed { pool, settings, .. } = self.routed;
             if is_kept && connection.is_reusable {
-                idle.put(connection.stream, &backend, pool, settings);
+                let unused = UnusedConnection {
+                    is_proven: is_reused || connection.is_offered,
+                    stream: connection.stream,
+                };
+                idle.put(unused, &backend, pool, settings);
             } else {
                 idle.let_close(connection.stream);
             }

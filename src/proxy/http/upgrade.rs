@@ -16,11 +16,12 @@ use super::own_response::OwnResponse;
 use super::request::deliver;
 use super::request_record::RequestRecord;
 use super::sticky::Stickiness;
-use super::upgraded::Upgraded;
+use super::upgraded::{SessionTerms, Upgraded};
 use super::{AfterRequest, HttpClosed, refusal, respond};
 use crate::admission::SourcePermit;
 use crate::observe::{Cause, ConnectionRecord, Phase, Side, Termination};
 use crate::pool::Lease;
+use crate::proxy::connect::idle::TakesIdle;
 use crate::proxy::connect::outgoing_proxy_header::OutgoingProxyHeader;
 use crate::proxy::connect::repeat::{Contact, unanswered};
 use crate::proxy::connect::{ConnectBy, Connected, RetryState, RetryStep};
@@ -182,7 +183,7 @@ impl PendingUpgrade {
         let by = ConnectBy {
             header: self.proxy_header.as_ref(),
             idle: Some(&self.http.connection.proxy.idle),
-            takes_idle: false,
+            takes_idle: TakesIdle::Never,
         };
         // Both may be dropped: the search leaves the queue or gives its lease back. A client that
         // has left already reaches no backend.
@@ -290,7 +291,7 @@ impl PendingUpgrade {
     /// The session that follows a verified 101.
     pub(super) fn upgraded(
         self,
-        (framing, resume): super::agreement::SessionTerms,
+        (framing, resume): SessionTerms,
         record: ConnectionRecord,
         lease: Lease,
     ) -> Upgraded {

@@ -10,6 +10,9 @@ use crate::relay::{
     Framing, NewSession, ResumePolicy, SessionGuards, SessionLimits, SocketHandoff,
 };
 
+/// Structure of a session's bytes, and its way to another backend, if it has one.
+pub(super) type SessionTerms = (Framing, Option<Box<ResumePolicy>>);
+
 /// All of a session but its two ends.
 pub(super) struct Upgraded {
     pub framing: Framing,

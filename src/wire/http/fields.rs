@@ -218,6 +218,11 @@ impl ConnectionOptions {
         options
     }
 
+    /// True when the sender says itself that it takes another message on the connection.
+    pub fn offers_more(self) -> bool {
+        self.persistence == Persistence::KeepAlive
+    }
+
     /// True when the sender keeps the connection open after the message (RFC 9112 section 9.3).
     pub(super) fn persists(self, version: HttpVersion) -> bool {
         match self.persistence {

@@ -133,6 +133,11 @@ impl RequestReader {
         matches!(self.state, RequestState::Head { .. }) && unread.is_empty()
     }
 
+    /// True when the request before is complete, and the next one's head is looked for.
+    pub fn awaits_head(&self) -> bool {
+        matches!(self.state, RequestState::Head { .. })
+    }
+
     /// True when bytes of the present request's body are still to come.
     pub fn is_in_body(&self) -> bool {
         matches!(&self.state, RequestState::Body(body) if !body.is_done())

@@ -97,7 +97,7 @@ impl ResponseReader {
         ResponseReader {
             limits,
             asked,
-            state: ResponseState::Head(HeadScanner::NEW),
+            state: ResponseState::Head(HeadScanner::OF_ANSWER),
             interims: 0,
             parsed: ParsedResponse::default(),
         }
@@ -107,7 +107,7 @@ impl ResponseReader {
     /// came before that request was sent are no answer to it: such a connection is to be closed.
     pub fn restart(&mut self, asked: Asked) {
         self.asked = asked;
-        self.state = ResponseState::Head(HeadScanner::NEW);
+        self.state = ResponseState::Head(HeadScanner::OF_ANSWER);
         self.interims = 0;
     }
 
@@ -153,7 +153,7 @@ impl ResponseReader {
                 if self.interims > MAX_INTERIM_RESPONSES {
                     return Err(ResponseError::Interim);
                 }
-                self.state = ResponseState::Head(HeadScanner::NEW);
+                self.state = ResponseState::Head(HeadScanner::OF_ANSWER);
                 return Ok(Event::Interim(length));
             }
             _ => {
@@ -240,6 +240,8 @@ impl ParsedResponse {
         self.reason = reason_of(head);
         let fields = self.fields.view(head);
         self.framing = ResponseFraming::of(fields, self.version, status, asked)?;
+        // Lines that end by a line feed alone.
+        self.framing.is_doubtful |= !head.ends_with(b"\r\n");
         self.connection = ConnectionOptions::of(fields);
         Ok(())
     }
@@ -251,7 +253,8 @@ const STATUS_LINE_START: usize = 12;
 /// The reason as it was sent: httparse keeps none that has bytes above ASCII.
 fn reason_of(head: &[u8]) -> Span {
     let rest = head.get(STATUS_LINE_START..).unwrap_or_default();
-    let end = rest.iter().position(|&byte| byte == b'\r').unwrap_or(0);
+    let end = rest.iter().position(|&byte| byte == b'\r' || byte == b'\n');
+    let end = end.unwrap_or(0);
     match rest.get(..end) {
         Some([b' ', reason @ ..]) => Span::of(head, reason),
         _ => Span::default(),

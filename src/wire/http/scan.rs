@@ -32,12 +32,30 @@ pub(super) struct HeadScanner {
     /// Bytes of the buffer that were checked, up to a carriage return without successor.
     scanned: usize,
     line_start: usize,
+    ends: LineEnds,
+}
+
+/// How lines end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineEnds {
+    /// By carriage return and line feed.
+    Strict,
+    /// As the first line does: by both, or by a line feed alone (RFC 9112 section 2.2).
+    AsFirst,
+    /// By a line feed alone. A carriage return would be of somebody who has injected lines.
+    LineFeed,
 }
 
 impl HeadScanner {
     pub(super) const NEW: HeadScanner = HeadScanner {
         scanned: 0,
         line_start: 0,
+        ends: LineEnds::Strict,
+    };
+    /// For answers: old servers end all their lines by a line feed.
+    pub(super) const OF_ANSWER: HeadScanner = HeadScanner {
+        ends: LineEnds::AsFirst,
+        ..HeadScanner::NEW
     };
 
     /// Returns the length of the head that `input` begins with; `None` when more bytes are needed.
@@ -64,23 +82,43 @@ impl HeadScanner {
             };
             let at = self.scanned + found;
             match (rest.get(found), rest.get(found + 1)) {
+                (Some(b'\r'), _) if self.ends == LineEnds::LineFeed => {
+                    return Err(HeadError::BareLineFeed);
+                }
                 (Some(b'\r'), Some(b'\n')) => {}
                 (Some(b'\r'), None) => {
                     self.scanned = at;
                     return Ok(None);
                 }
                 (Some(b'\r'), Some(_)) => return Err(HeadError::BareCarriageReturn),
+                (Some(b'\n'), _) if at > 0 && self.takes_line_feed() => {}
                 (Some(b'\n'), _) => return Err(HeadError::BareLineFeed),
                 _ => return Err(HeadError::ControlByte),
             }
             if at == 0 {
                 return Err(HeadError::EmptyLine);
             }
+            let next = at + self.end_length();
             if at == self.line_start {
-                return Ok(Some(at + 2));
+                return Ok(Some(next));
             }
-            self.line_start = at + 2;
-            self.scanned = at + 2;
+            self.line_start = next;
+            self.scanned = next;
+        }
+    }
+
+    /// Whether a line may end by a line feed alone: all do, or this is the first one.
+    fn takes_line_feed(&mut self) -> bool {
+        if self.ends == LineEnds::AsFirst && self.line_start == 0 {
+            self.ends = LineEnds::LineFeed;
+        }
+        self.ends == LineEnds::LineFeed
+    }
+
+    fn end_length(&self) -> usize {
+        match self.ends {
+            LineEnds::LineFeed => 1,
+            LineEnds::Strict | LineEnds::AsFirst => 2,
         }
     }
 

@@ -185,6 +185,14 @@ pub(super) const BAD_RESPONSES: &[(&str, ResponseError)] = &[
         ResponseError::Head(HeadError::BareLineFeed),
     ),
     (
+        "HTTP/1.1 200 OK\nContent-Length: 5\n\r\n",
+        ResponseError::Head(HeadError::BareLineFeed),
+    ),
+    (
+        "HTTP/1.1 200 OK\nX: a\r\nContent-Length: 5\n\n",
+        ResponseError::Head(HeadError::BareLineFeed),
+    ),
+    (
         "HTTP/1.1 200 OK\r\nX: a\rContent-Length: 5\r\n\r\n",
         ResponseError::Head(HeadError::BareCarriageReturn),
     ),
