@@ -97,6 +97,16 @@ impl Stream {
         }
     }
 
+    /// Whether the kernel has neither a byte, nor an end, nor an error of the peer.
+    pub(crate) fn has_nothing(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let peeked = match self {
+            Self::Tcp(stream) => rustix::net::recv(stream, &mut [0][..], flags),
+            Self::Unix(stream) => rustix::net::recv(stream, &mut [0][..], flags),
+        };
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
+
     /// Reads without consuming; waits for the first byte. 0 is the end of the stream.
     ///
     /// # Cancel safety

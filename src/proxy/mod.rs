@@ -38,6 +38,7 @@ use connect::session::{TcpClient, TcpConnect};
 use http::connection::HttpConnection;
 
 pub(crate) use client::handshake_limiter::HandshakeLimiter;
+pub(crate) use connect::idle::IdleConnections;
 pub(crate) use http::hard_stop::HardStop;
 pub(crate) use listening::Listening;
 pub use route::ListenerSnapshot;

@@ -33,14 +33,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A proxy with one relay thread, on the test's runtime.
     pub fn for_tests(config: &crate::config::Config, journal: Arc<Journal>) -> Arc<Proxy> {
+        let limits = Limits::new(&config.global, 0);
         Arc::new(Proxy {
             relay: Relay::start(1, usize::MAX).unwrap(),
             journal,
-            limits: Limits::new(&config.global, 0),
+            idle: IdleConnections::new(&limits),
+            limits,
             handshakes: HandshakeLimiter::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
-            idle: Arc::default(),
             hard_stop: HardStop::default(),
         })
     }

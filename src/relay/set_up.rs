@@ -77,8 +77,10 @@ pub(crate) enum SetUpStep {
 pub(crate) struct LeftSetUp {
     /// With all that it has sent, but for what was taken.
     pub client: SocketHandoff,
-    /// It has sent a FIN.
+    /// It has sent a FIN, and all before it was read.
     pub has_finished: bool,
+    /// It has sent a FIN, perhaps behind bytes that are not read.
+    pub is_ending: bool,
     pub backend: Option<LeftBackend>,
 }
 
@@ -87,6 +89,8 @@ pub(crate) struct LeftBackend {
     pub handoff: SocketHandoff,
     /// The part of the request that is not sent.
     pub unsent: Vec<u8>,
+    /// Some of the request was sent.
+    pub has_sent: bool,
     pub was_reset: bool,
 }
 
@@ -111,7 +115,19 @@ struct BackendSide {
     request: Vec<u8>,
     sent: usize,
     read: Vec<u8>,
+    is_connected: bool,
     is_over: bool,
+}
+
+impl BackendSide {
+    /// The phase that its set-up has come to.
+    fn phase(&self) -> Phase {
+        if self.is_connected {
+            Phase::Upgrade
+        } else {
+            Phase::Connect
+        }
+    }
 }
 
 /// Outcome of a turn: the worker's next step with it.
@@ -165,7 +181,8 @@ impl SettingUp {
                 Cause::Fin
             };
             backend.leg.reset();
-            return SetUpOutcome::Ended(Termination::new(Side::Client, Phase::Upgrade, cause));
+            let end = Termination::new(Side::Client, backend.phase(), cause);
+            return SetUpOutcome::Ended(end);
         }
         match backend.leg.connect() {
             Connect::UnderWay => SetUpOutcome::Wait,
@@ -179,8 +196,8 @@ impl SettingUp {
 
     /// Looks at a wait that has lasted for [`LOOK_AFTER`] or longer.
     pub(super) fn look(&mut self, now: Instant) -> SetUpOutcome {
-        let is_connecting = self.backend().is_some_and(|leg| !leg.is_reached());
-        if !is_connecting {
+        // One that is reached has an event on its way.
+        if !self.backend.as_ref().is_some_and(|one| !one.is_connected) {
             return SetUpOutcome::Leave;
         }
         let waited = now.saturating_duration_since(self.since);
@@ -250,6 +267,7 @@ impl SettingUp {
                     request,
                     sent: 0,
                     read: Vec::new(),
+                    is_connected: false,
                     is_over: false,
                 });
                 SetUpOutcome::Watch
@@ -274,7 +292,7 @@ impl SettingUp {
         let Some(backend) = &mut self.backend else {
             return SetUpOutcome::Leave;
         };
-        if backend.sent == 0 && backend.read.is_empty() {
+        if !std::mem::replace(&mut backend.is_connected, true) {
             self.set_up.connected();
             self.since = now;
         }
@@ -317,6 +335,16 @@ impl SettingUp {
         Some((session, readiness))
     }
 
+    /// Ends it as the process stops.
+    pub(super) fn stop(self) {
+        self.client.reset();
+        let phase = self
+            .backend
+            .as_ref()
+            .map_or(Phase::Head, BackendSide::phase);
+        self.end(Termination::new(Side::Evenkeel, phase, Cause::Stop));
+    }
+
     /// Closes both sockets and ends the connection.
     pub(super) fn end(self, end: Termination) {
         drop((self.client, self.backend));
@@ -325,6 +353,7 @@ impl SettingUp {
 
     /// Takes it to the set-up plane. Its sockets are in no epoll any more.
     pub(super) fn leave(self) {
+        let is_ending = self.client.is_ending();
         let Some(mut client) = self.client.into_handoff() else {
             return;
         };
@@ -336,12 +365,14 @@ impl SettingUp {
             Some(LeftBackend {
                 handoff,
                 unsent: backend.request.get(backend.sent..)?.to_vec(),
+                has_sent: backend.sent > 0,
                 was_reset: was_reset && backend.is_over,
             })
         });
         self.set_up.leave(LeftSetUp {
             client,
             has_finished: self.has_finished,
+            is_ending,
             backend,
         });
     }

@@ -21,7 +21,7 @@ use super::{control, watch as watchers};
 use crate::admission::Limits;
 use crate::config::{self, Config};
 use crate::observe::Journal;
-use crate::proxy::{HandshakeLimiter, HardStop, Proxy};
+use crate::proxy::{HandshakeLimiter, HardStop, IdleConnections, Proxy};
 use crate::relay::{Relay, pipe_descriptors};
 
 /// Why a server did not start. The message names the listener or file and what failed.
@@ -44,14 +44,15 @@ impl Server {
             Journal::new(&config.access_log).map_err(|error| StartError(error.to_string()))?;
         let relay = Relay::start(config.global.workers, config.global.max_buffered)
             .map_err(|error| failed("start relay threads", error))?;
+        let limits = Limits::new(&config.global, pipe_descriptors(config.global.workers));
         let proxy = Arc::new(Proxy {
             relay,
             journal,
-            limits: Limits::new(&config.global, pipe_descriptors(config.global.workers)),
             handshakes: HandshakeLimiter::new(&config.global, Handle::current()),
             runtime: Handle::current(),
             stopping: CancellationToken::new(),
-            idle: Arc::default(),
+            idle: IdleConnections::new(&limits),
+            limits,
             hard_stop: HardStop::default(),
         });
         Ok(Arc::new(Server {

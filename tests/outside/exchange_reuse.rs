@@ -30,8 +30,9 @@ async fn requests_of_one_client_share_a_connection() {
 }
 
 #[tokio::test]
-async fn requests_of_many_clients_share_a_connection() {
-    let node = answering(|_| OK.into()).await;
+async fn requests_of_many_clients_share_a_connection_that_the_node_offers() {
+    let offer = OK.replace("\r\n\r\n", "\r\nConnection: keep-alive\r\n\r\n");
+    let node = answering(move |_| offer.clone().into()).await;
     let balancer = Balancer::start(&simple("websocket", "", &[&node]));
     let mut clients = Vec::new();
     for i in 0..20 {
@@ -47,6 +48,29 @@ async fn requests_of_many_clients_share_a_connection() {
     assert_eq!(node.accepted(), 1);
     let requests = balancer.metric(&["evenkeel_backend_requests_total"]).await;
     assert!((requests - 20.0).abs() < 0.5, "{requests}");
+}
+
+/// Some servers answer one request, leave the connection open and never read another.
+#[tokio::test]
+async fn a_first_request_goes_on_no_connection_that_is_not_proven() {
+    let (mut node, balancer) = manual("").await;
+    let (mut first, mut idle) = primed(&balancer, &mut node).await;
+    let (_second, _) = primed(&balancer, &mut node).await;
+    assert_eq!(node.node.accepted(), 2);
+    // Its second request proves it.
+    first.send(GET).await;
+    idle.asked_by(&mut first).await;
+    idle.send(OK).await;
+    first.ok().await;
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == 0)
+        .await;
+    let mut third = Wire::client(&balancer).await;
+    third.send(GET).await;
+    idle.asked_by(&mut third).await;
+    idle.send(OK).await;
+    third.ok().await;
+    assert_eq!(node.node.accepted(), 2);
 }
 
 #[tokio::test]
@@ -317,4 +341,23 @@ async fn without_reuse_each_request_has_a_connection_of_its_own() {
         client.ok().await;
         own.ended().await;
     }
+}
+
+/// Set up on a relay thread it once had a header without its addresses.
+#[tokio::test]
+async fn a_websocket_that_comes_at_once_has_its_own_proxy_header() {
+    let (mut node, balancer) = manual("send_proxy = \"v1\"").await;
+    let mut client = Wire::client(&balancer).await;
+    client
+        .send(
+            "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        .await;
+    let (_wire, head) = node.asked_by(&mut client).await;
+    assert!(
+        head.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 "),
+        "{head}"
+    );
+    assert!(head.contains("GET /chat HTTP/1.1\r\n"), "{head}");
 }

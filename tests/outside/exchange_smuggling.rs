@@ -9,7 +9,7 @@ use crate::clients::Ending;
 use crate::harness::{Balancer, Launch};
 use crate::nodes::Node;
 use crate::settings::{backend, listener_with, pool, simple};
-use crate::wires::{ManualNode, OK, Wire};
+use crate::wires::{GET, ManualNode, OK, Wire, manual};
 
 /// Fields of a POST, behind its Host. Each is a 400.
 const POST_FIELDS: &[&[u8]] = &[
@@ -307,4 +307,50 @@ async fn they_are_refused_over_tls_too() {
         assert_eq!(ending, Ending::Fin, "{}", request.escape_ascii());
     }
     assert_only_valid(&received, some.len());
+}
+
+/// Requests in the form of a body.
+const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Its bytes were once taken for requests.
+#[tokio::test]
+async fn a_body_that_no_node_takes_is_no_request() {
+    let (mut node, balancer) = manual("").await;
+    let body = HIDDEN.repeat(20);
+    let mut client = Wire::client(&balancer).await;
+    let length = body.len();
+    let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    client.send(&post).await;
+    let (taken, _) = node.asked_by(&mut client).await;
+    taken.reset();
+    client.send(&body).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+    if client.try_send(GET).await {
+        tokio::select! {
+            mut next = node.next() => {
+                let head = next.head().await;
+                assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
+            }
+            _ = client.rest() => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_left_behind_an_early_answer_is_no_request() {
+    let (mut node, balancer) = manual("").await;
+    let body = HIDDEN.repeat(400_000);
+    let mut client = Wire::client(&balancer).await;
+    let length = body.len();
+    let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    client.send(&post).await;
+    let (mut taken, _) = node.asked_by(&mut client).await;
+    taken.send(OK).await;
+    // As much as the sockets hold.
+    client.try_send(&body).await;
+    let (bytes, _) = client.rest().await;
+    let text = String::from_utf8_lossy(&bytes);
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+    assert_eq!(node.node.accepted(), 1);
 }

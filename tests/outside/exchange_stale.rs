@@ -54,6 +54,25 @@ async fn a_request_on_a_stale_connection_goes_once_more_to_the_same_backend() {
     }
 }
 
+/// The request behind it was once passed on as it came, as the body of the one that is repeated.
+#[tokio::test]
+async fn what_is_pipelined_behind_a_repeated_request_is_a_request_of_its_own() {
+    let (mut node, _other, _balancer, mut client, mut idle) = chosen().await;
+    let next = "GET /next HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n";
+    client.send(GET.replace("GET /", "GET /again") + next).await;
+    idle.asked_by(&mut client).await;
+    drop(idle);
+    let (mut fresh, head) = node.asked_by(&mut client).await;
+    assert!(head.starts_with("GET /again HTTP/1.1\r\n"), "{head}");
+    fresh.send(OK).await;
+    client.ok().await;
+    let head = fresh.asked_by(&mut client).await;
+    assert!(head.starts_with("GET /next HTTP/1.1\r\n"), "{head}");
+    assert!(!head.contains("6.6.6.6"), "{head}");
+    fresh.send(OK).await;
+    client.ok().await;
+}
+
 async fn is_bad_gateway(client: &mut Wire) {
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 502 "), "{head}");

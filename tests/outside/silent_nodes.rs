@@ -241,3 +241,30 @@ async fn where_no_other_node_has_room_a_connect_goes_on() {
     let names: Vec<&str> = served.iter().map(|(_, name)| name.as_str()).collect();
     assert_eq!(names.iter().filter(|name| **name == "silent").count(), 3);
 }
+
+/// Its record once told of a panic.
+#[tokio::test]
+async fn a_websocket_that_waits_for_a_connect_at_a_stop_is_recorded_as_stopped() {
+    let silent = Silent::losing(1000);
+    let config = format!(
+        "[global]\nlog_format = \"json\"\nwatch = false\nhard_stop_after = \"1s\"\n\n[access_log]\noutput = \"stdout\"\n\n{}{}",
+        listener("main", "websocket", "nodes"),
+        pool("nodes", PATIENT, &[backend("n1", silent.address)])
+    );
+    let balancer = Balancer::start(&config);
+    let mut client = connect(balancer.address("main").await).await;
+    client.write_all(UPGRADE).await.expect("write");
+    silent.unanswered_until(|count| count > 0).await;
+    balancer.signal("TERM");
+    let line = balancer.access("the request's line", |_| true).await;
+    let end = &line["end"];
+    assert_eq!(
+        (&end["side"], &end["how"]),
+        (&"evenkeel".into(), &"stop".into()),
+        "{line}"
+    );
+}
+
+const UPGRADE: &[u8] =
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

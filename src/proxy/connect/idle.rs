@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::admission::Limits;
 use crate::config;
 use crate::net::fds;
 use crate::pool::{Backend, Pool};
@@ -31,6 +32,7 @@ pub(crate) struct IdleConnections {
     inner: Mutex<Inner>,
     closing: Arc<Semaphore>,
     most: usize,
+    limits: Arc<Limits>,
 }
 
 #[derive(Debug, Default)]
@@ -96,31 +98,40 @@ impl IdleConnection {
     }
 }
 
-/// Whether neither bytes nor an end have come.
+/// Whether neither bytes nor an end have come, as far as the kernel knows.
 fn is_quiet(stream: &mut MaybeTlsStream) -> bool {
     let mut byte = [0];
     let mut buffer = ReadBuf::new(&mut byte);
     let mut context = Context::from_waker(Waker::noop());
-    Pin::new(stream)
-        .poll_read(&mut context, &mut buffer)
-        .is_pending()
+    let read = Pin::new(&mut *stream).poll_read(&mut context, &mut buffer);
+    read.is_pending() && stream.socket().has_nothing()
 }
 
 fn key(backend: &Arc<Backend>) -> usize {
     Arc::as_ptr(backend).addr()
 }
 
-impl Default for IdleConnections {
-    fn default() -> Self {
-        IdleConnections {
+impl IdleConnections {
+    pub(crate) fn new(limits: &Arc<Limits>) -> Arc<IdleConnections> {
+        Arc::new(IdleConnections {
             inner: Mutex::default(),
             closing: Arc::new(Semaphore::new(MAX_CLOSING)),
             most: usize::try_from(fds::limit() / SHARE_OF_DESCRIPTORS).unwrap_or(usize::MAX),
-        }
+            limits: Arc::clone(limits),
+        })
     }
-}
 
-impl IdleConnections {
+    /// Whether one more connection leaves live ones their descriptors: a client has two, and each
+    /// client that may still come counts for as many.
+    fn has_descriptors(&self, count: usize) -> bool {
+        let closing = MAX_CLOSING - self.closing.available_permits();
+        let free = self
+            .limits
+            .max_connections()
+            .saturating_sub(self.limits.live());
+        count < self.most && ((count + closing) as u64) < free.saturating_mul(2)
+    }
+
     /// Takes the connection of a backend that was used last, of those that are proven or of all.
     pub(in crate::proxy) fn take(
         &self,
@@ -186,7 +197,7 @@ impl IdleConnections {
             return connection.give_up();
         }
         let mut inner = self.inner();
-        let has_room = inner.count < self.most;
+        let has_room = self.has_descriptors(inner.count);
         let idle = inner.by_backend.entry(key(backend)).or_default();
         if !has_room || idle.len() >= settings.http.max_idle_connections {
             return connection.give_up();
@@ -204,8 +215,10 @@ impl IdleConnections {
     /// Lets a backend close a connection that was announced to be its last, so that the wait for
     /// stray segments (TIME_WAIT) is not on our side: it would hold one of our ports.
     pub(in crate::proxy) fn let_close(&self, mut stream: MaybeTlsStream) {
-        let Ok(permit) = Arc::clone(&self.closing).try_acquire_owned() else {
-            return;
+        let has_room = self.has_descriptors(self.inner().count);
+        let permit = Arc::clone(&self.closing).try_acquire_owned();
+        let (true, Ok(permit)) = (has_room, permit) else {
+            return stream.reset_on_close();
         };
         tokio::spawn(async move {
             let mut byte = [0];
@@ -222,8 +235,9 @@ impl IdleConnections {
         let now = Instant::now();
         let mut ended = Vec::new();
         let mut inner = self.inner();
+        let has_room = self.has_descriptors(inner.count.saturating_sub(1));
         for idle in inner.by_backend.values_mut() {
-            ended.extend(idle.extract_if(.., |connection| !connection.is_usable(now)));
+            ended.extend(idle.extract_if(.., |connection| !has_room || !connection.is_usable(now)));
         }
         inner.by_backend.retain(|_, idle| !idle.is_empty());
         inner.count -= ended.len();
@@ -279,11 +293,17 @@ mod tests {
         config.pools["p"].clone()
     }
 
+    /// Room for some, whatever the process has.
+    fn idle() -> IdleConnections {
+        let limits = Limits::new(&config::Global::default(), 0);
+        Arc::into_inner(IdleConnections::new(&limits)).unwrap()
+    }
+
     impl Bench {
         fn new(keys: &str) -> Bench {
             let pool = Pool::new(&settings(keys));
             Bench {
-                idle: Arc::default(),
+                idle: Arc::new(idle()),
                 backend: pool.backend("n1").unwrap(),
                 pool,
             }
@@ -372,10 +392,7 @@ mod tests {
         assert!(is_closed(&bench.put()));
         assert_eq!(bench.count(), 1);
         let full = Bench {
-            idle: Arc::new(IdleConnections {
-                most: 1,
-                ..IdleConnections::default()
-            }),
+            idle: Arc::new(IdleConnections { most: 1, ..idle() }),
             ..Bench::new("")
         };
         let _kept = full.put();
@@ -463,7 +480,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_last_connection_is_closed_behind_its_backend() {
-        let idle = IdleConnections::default();
+        let idle = idle();
         let (near, far) = pair();
         idle.let_close(near);
         yield_now().await;
@@ -477,7 +494,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_last_connection_is_closed_all_the_same_when_its_backend_stays() {
-        let idle = IdleConnections::default();
+        let idle = idle();
         let (near, far) = pair();
         let begun = Instant::now();
         idle.let_close(near);

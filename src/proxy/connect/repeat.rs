@@ -18,10 +18,10 @@ pub(in crate::proxy) struct Contact {
 }
 
 impl Contact {
-    /// A connection on which the request was sent.
-    pub(crate) fn going_on(has_heard: bool, has_reset: bool) -> Contact {
+    /// A connection on which something has passed before.
+    pub(crate) fn going_on(has_sent: bool, has_heard: bool, has_reset: bool) -> Contact {
         Contact {
-            has_sent: true,
+            has_sent,
             has_heard,
             has_reset,
         }
@@ -42,8 +42,9 @@ impl Contact {
         self.has_reset && !self.has_heard
     }
 
-    pub(crate) fn note_write(&mut self, poll: &Poll<io::Result<usize>>) {
-        self.has_sent |= matches!(poll, Poll::Ready(Ok(1..)));
+    /// Notes writes and what has become of the last of them. `has_sent`: bytes were taken.
+    pub(crate) fn note_write(&mut self, has_sent: bool, poll: &Poll<io::Result<usize>>) {
+        self.has_sent |= has_sent;
         self.has_reset |= is_reset(poll);
     }
 

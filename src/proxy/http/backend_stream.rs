@@ -31,16 +31,15 @@ impl BackendStream {
         }
     }
 
-    /// A connection on which a request was sent, and bytes were read. `was_reset`: the backend has
-    /// reset it since.
+    /// A connection on which something has passed, with what was read.
     pub(super) fn going_on(
         stream: MaybeTlsStream,
         read: Vec<u8>,
-        was_reset: bool,
+        contact: Contact,
     ) -> BackendStream {
         BackendStream {
             stream,
-            contact: Contact::going_on(!read.is_empty(), was_reset),
+            contact,
             input: InputBuffer::of(read),
         }
     }
@@ -57,14 +56,15 @@ impl BackendStream {
     }
 
     /// Writes once of `outgoing`, with bytes of `source`.
-    pub(super) fn poll_write(
+    fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         outgoing: &mut Outgoing,
         source: &mut InputBuffer,
     ) -> Poll<io::Result<usize>> {
         let written = outgoing.poll_write(context, &mut self.stream, source);
-        self.contact.note_write(&written);
+        let has_sent = matches!(written, Poll::Ready(Ok(1..)));
+        self.contact.note_write(has_sent, &written);
         written
     }
 

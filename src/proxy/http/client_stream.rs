@@ -57,8 +57,10 @@ pub(in crate::proxy) struct ClientStream {
     heads: u64,
     /// Bytes have come.
     pub(super) has_sent: bool,
-    /// The client has sent a FIN.
+    /// The client has sent a FIN, and all before it was read.
     pub(super) is_finished: bool,
+    /// The client is known to have sent a FIN, perhaps behind bytes that are not read.
+    pub(super) is_ending: bool,
 }
 
 /// The head of a request.
@@ -106,6 +108,7 @@ impl ClientStream {
             heads: 0,
             has_sent: false,
             is_finished: false,
+            is_ending: false,
         }
     }
 
@@ -241,7 +244,7 @@ impl ClientStream {
     pub(super) async fn departed(&mut self, is_final: bool) -> bool {
         poll_fn(|context| match self.poll_watch(context, is_final) {
             Poll::Ready(_) => Poll::Ready(false),
-            Poll::Pending if is_final && self.is_finished => Poll::Ready(true),
+            Poll::Pending if is_final && (self.is_finished || self.is_ending) => Poll::Ready(true),
             Poll::Pending => Poll::Pending,
         })
         .await
@@ -306,6 +309,7 @@ impl ClientStream {
     /// of it is delivered before.
     pub(super) async fn cut_off(&mut self) {
         let until = Instant::now() + DELIVER_TIMEOUT;
+        let _ = timeout(DELIVER_TIMEOUT, self.stream.flush()).await;
         while self.queued_bytes() > 0 && Instant::now() < until {
             tokio::time::sleep(DELIVER_INTERVAL).await;
         }

@@ -102,9 +102,12 @@ impl HttpConnection {
     }
 
     /// Finishes a connection that has ended. It has a record where no request has come.
-    pub(crate) fn finish(&self, closed: HttpClosed) {
+    pub(crate) fn finish(&self, closed: HttpClosed, has_sent: bool) {
         let evicted = (closed == HttpClosed::Evicted).then(|| self.connection.evicted(Phase::Head));
-        if let Some(record) = self.unused_record() {
+        if let Some(mut record) = self.unused_record() {
+            if has_sent {
+                record.heard();
+            }
             record.finish(evicted.unwrap_or_else(|| closed.end()));
         }
     }

@@ -17,6 +17,7 @@ use super::backend_stream::BackendStream;
 use super::buffer_charge::BufferCharge;
 use super::client_stream::ClientStream;
 use super::exchange_clock::{ExchangeClock, ExchangeLimits, Overdue, WriteProgress};
+use super::input_buffer::InputBuffer;
 use super::interval::Interval;
 use super::outgoing::Outgoing;
 use super::request_record::RequestRecord;
@@ -87,6 +88,14 @@ struct Upload {
     bytes: u64,
 }
 
+impl Upload {
+    /// Drops what is ready to be sent: the client's reader has looked at it already.
+    fn give_up(&mut self, input: &mut InputBuffer) {
+        input.consume(self.outgoing.passing());
+        self.outgoing.clear();
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UploadState {
     /// More of the request's body is to come.
@@ -120,6 +129,8 @@ impl<'c> Exchange<'c> {
         relay: &Arc<Relay>,
     ) -> Exchange<'c> {
         let is_upgrade = request.asked == Asked::Upgrade;
+        // Behind an attempt that got no answer all of it may have been looked at already.
+        let is_whole = is_upgrade || client.reader.awaits_head();
         let mut outgoing = Outgoing::default();
         *outgoing.own() = request.head;
         Exchange {
@@ -127,7 +138,7 @@ impl<'c> Exchange<'c> {
             backend,
             upload: Upload {
                 outgoing,
-                state: if is_upgrade {
+                state: if is_whole {
                     UploadState::Complete
                 } else {
                     UploadState::Body
@@ -165,9 +176,9 @@ impl<'c> Exchange<'c> {
         self.download.reader.head(&self.download.head)
     }
 
-    /// Whether the client has sent its whole request.
+    /// Whether the client has sent its whole request, and the backend was given it.
     pub(super) fn has_whole_request(&self) -> bool {
-        self.upload.state == UploadState::Complete
+        self.upload.state == UploadState::Complete && self.upload.outgoing.is_empty()
     }
 
     /// Writes the answer's head for the client. Returns whether its connection ends with the
@@ -225,7 +236,7 @@ impl<'c> Exchange<'c> {
     /// The backend connection, where request and answer are complete.
     pub(super) fn into_ended(self) -> Option<EndedConnection> {
         let unread = self.backend.input.unread();
-        let is_complete = self.upload.state == UploadState::Complete && self.download.is_complete;
+        let is_complete = self.has_whole_request() && self.download.is_complete;
         (is_complete && unread.is_empty()).then(|| EndedConnection {
             is_reusable: self.download.reader.is_reusable(unread),
             is_offered: self.download.is_offered,
@@ -234,7 +245,8 @@ impl<'c> Exchange<'c> {
     }
 
     /// The two ends.
-    pub(super) fn into_parts(self) -> (&'c mut ClientStream, BackendStream) {
+    pub(super) fn into_parts(mut self) -> (&'c mut ClientStream, BackendStream) {
+        self.upload.give_up(&mut self.client.input);
         (self.client, self.backend)
     }
 
@@ -297,21 +309,36 @@ impl<'c> Exchange<'c> {
     }
 }
 
-/// Brings what a stream holds to its socket.
-fn poll_flush(
+/// Writes `outgoing`, with bytes of `source`, and brings it to the socket. Notes for the clock what
+/// has become of it: a slow peer that takes a little makes progress.
+fn poll_deliver(
     context: &mut Context<'_>,
+    outgoing: &mut Outgoing,
     stream: &mut MaybeTlsStream,
-) -> (WriteProgress, Poll<io::Result<()>>) {
+    source: &mut InputBuffer,
+) -> (WriteProgress, Poll<io::Result<usize>>) {
     let before = stream.held_output();
-    let flushed = Pin::new(&mut *stream).poll_flush(context);
-    let progress = if stream.held_output() < before {
-        WriteProgress::Moved
-    } else if flushed.is_pending() {
-        WriteProgress::Blocked
-    } else {
-        WriteProgress::Done
+    let mut written = 0;
+    let outcome = loop {
+        if outgoing.is_empty() {
+            break Pin::new(&mut *stream)
+                .poll_flush(context)
+                .map_ok(|()| written);
+        }
+        match outgoing.poll_write(context, stream, source) {
+            Poll::Ready(Ok(count)) => written += count,
+            other => break other,
+        }
     };
-    (progress, flushed)
+    let progress = match &outcome {
+        Poll::Pending if written > 0 || stream.held_output() < before => {
+            WriteProgress::MovedAndBlocked
+        }
+        Poll::Pending => WriteProgress::Blocked,
+        Poll::Ready(_) if written > 0 || before > 0 => WriteProgress::Moved,
+        Poll::Ready(_) => WriteProgress::Done,
+    };
+    (progress, outcome)
 }
 
 /// Takes the error of a step that is over.

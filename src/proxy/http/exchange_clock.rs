@@ -34,6 +34,8 @@ pub(super) enum WriteProgress {
     Moved,
     /// The peer takes none for now.
     Blocked,
+    /// Bytes were taken, and no more are for now.
+    MovedAndBlocked,
     /// There is nothing to write.
     Done,
 }
@@ -226,6 +228,10 @@ impl WriteProgress {
             }
             WriteProgress::Blocked => {
                 blocked.get_or_insert(now);
+            }
+            WriteProgress::MovedAndBlocked => {
+                *blocked = Some(now);
+                *moved = now;
             }
             WriteProgress::Done => *blocked = None,
         }

@@ -62,7 +62,11 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The end of HTTP on a client connection.
 pub(super) enum HttpEnd {
-    Closed(HttpClosed),
+    Closed {
+        reason: HttpClosed,
+        /// The client has sent something.
+        has_sent: bool,
+    },
     Upgraded(Box<UpgradedClient>),
 }
 
@@ -79,6 +83,8 @@ pub(super) enum HttpClosed {
     Stopped,
     /// It has made room for another one.
     Evicted,
+    /// The process is short of something.
+    Failed,
 }
 
 impl HttpClosed {
@@ -90,6 +96,7 @@ impl HttpClosed {
             HttpClosed::Quiet => (Side::Evenkeel, Cause::Timeout),
             HttpClosed::Stopped => (Side::Evenkeel, Cause::Stop),
             HttpClosed::Evicted => (Side::Evenkeel, Cause::Full),
+            HttpClosed::Failed => (Side::Evenkeel, Cause::Error),
         };
         Termination::new(side, Phase::Head, cause)
     }
@@ -113,7 +120,7 @@ impl HttpEnd {
     pub(super) fn conclude(self, http: &HttpConnection, permit: ConnectionPermit) {
         match self {
             HttpEnd::Upgraded(upgraded) => upgraded.adopt(&http.connection, permit),
-            HttpEnd::Closed(closed) => http.finish(closed),
+            HttpEnd::Closed { reason, has_sent } => http.finish(reason, has_sent),
         }
     }
 }
@@ -125,6 +132,17 @@ enum Begin {
     Refused(Request, RequestRecord, OwnResponse),
     /// An upgrade that was begun on a relay thread.
     Upgrade(Box<PendingUpgrade>, RequestRecord, UpgradeStart),
+}
+
+impl Begin {
+    /// Ends a connection that cannot be served.
+    fn fail(self, http: &HttpConnection) {
+        let end = Termination::new(Side::Evenkeel, Phase::Head, Cause::Error);
+        match self {
+            Begin::Requests => http.finish(HttpClosed::Failed, false),
+            Begin::Refused(_, mut record, _) | Begin::Upgrade(_, mut record, _) => record.ends(end),
+        }
+    }
 }
 
 /// Serves requests until the connection ends or becomes a session.
@@ -155,20 +173,24 @@ async fn serve_from(mut client: ClientStream, http: &Arc<HttpConnection>, begin:
                 session,
             }));
         }
-        AfterRequest::Gone(closed) => {
-            if closed == HttpClosed::Quiet {
+        AfterRequest::Gone(reason) => {
+            if reason == HttpClosed::Quiet {
                 client.shut_down().await;
             }
-            return HttpEnd::Closed(closed);
+            let has_sent = client.has_sent;
+            return HttpEnd::Closed { reason, has_sent };
         }
         AfterRequest::NextRequest | AfterRequest::Close => client.close().await,
         AfterRequest::CutOff => client.cut_off().await,
     }
-    HttpEnd::Closed(if http.is_stopped() {
-        HttpClosed::Stopped
-    } else {
-        HttpClosed::Finished
-    })
+    HttpEnd::Closed {
+        reason: if http.is_stopped() {
+            HttpClosed::Stopped
+        } else {
+            HttpClosed::Finished
+        },
+        has_sent: client.has_sent,
+    }
 }
 
 /// Waits for the moment at which a stop ends this connection.
@@ -242,7 +264,7 @@ async fn serve_request(
 ) -> AfterRequest {
     http.count_request();
     let mut record = RequestRecord::new(http);
-    record.phase(Phase::Head);
+    record.begins();
     match routing::route(http, request.view(), &mut record) {
         Ok(routed) if request.view().is_upgrade() => {
             upgrade::serve(client, http, routed, request, record).await
@@ -260,7 +282,7 @@ async fn refuse_head(
 ) -> AfterRequest {
     http.count_request();
     let mut record = RequestRecord::new(http);
-    record.phase(Phase::Head);
+    record.begins();
     let hop = ClientHop {
         version: HttpVersion::Http11,
         closes: true,

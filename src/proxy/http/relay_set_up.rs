@@ -20,6 +20,7 @@ use crate::observe::{ConnectionRecord, Phase, Termination};
 use crate::pool::Lease;
 use crate::proxy::client::ClientConnection;
 use crate::proxy::client::maybe_tls::MaybeTlsStream;
+use crate::proxy::connect::repeat::Contact;
 use crate::proxy::connect::{ConnectAttempt, ConnectNow, RetryState, RetryStep, connect_now};
 use crate::relay::{
     ConnectFailure, LeftBackend, LeftSetUp, NewSession, SetUp, SetUpStep, SocketHandoff,
@@ -97,12 +98,11 @@ impl RelaySetUp {
             self.state = Some(SetUpState::Head(awaited));
             return SetUpStep::Leave;
         }
-        awaited.record.heard();
         let request = Request::new(head.to_vec(), awaited.reader.take_parsed());
         let http = Arc::new(HttpConnection::plain(awaited.client, awaited.record));
         http.count_request();
         let mut record = RequestRecord::new(&http);
-        record.phase(Phase::Head);
+        record.begins();
         let refused = match routing::route(&http, request.view(), &mut record) {
             Err(response) => Box::new((request, response)),
             Ok(routed) => match PendingUpgrade::new(&http, routed, request) {
@@ -335,7 +335,7 @@ async fn go_on(state: SetUpState, left: LeftSetUp, permit: ConnectionPermit) {
     let SocketHandoff {
         socket, mut read, ..
     } = left.client;
-    let (http, begin, taken) = match state {
+    let (http, mut begin, taken) = match state {
         SetUpState::Head(awaited) => {
             let http = HttpConnection::plain(awaited.client, awaited.record);
             (Arc::new(http), Begin::Requests, 0)
@@ -358,10 +358,17 @@ async fn go_on(state: SetUpState, left: LeftSetUp, permit: ConnectionPermit) {
             let limits = http.connection.listener.config.head_limits();
             let mut client = ClientStream::going_on(stream, read, limits, http.timeouts());
             client.is_finished = left.has_finished;
+            client.is_ending = left.is_ending;
+            if let Begin::Upgrade(pending, ..) = &mut begin {
+                pending.proxy_header = http.proxy_header(&pending.routed.settings, &client);
+            }
             let end = serve_from(client, &http, begin).await;
             end.conclude(&http, permit);
         }
-        Err(error) => tracing::warn!(%error, "a connection cannot be watched and is closed"),
+        Err(error) => {
+            tracing::warn!(%error, "a connection cannot be watched and is closed");
+            begin.fail(&http);
+        }
     }
 }
 
@@ -382,13 +389,15 @@ fn sent(lease: Lease, begun: Instant, backend: LeftBackend) -> UpgradeStart {
     let LeftBackend {
         handoff,
         unsent,
+        has_sent,
         was_reset,
     } = backend;
     match Stream::from_owned_fd(handoff.socket, peer_of(&lease)) {
         Ok(stream) => {
             let stream = MaybeTlsStream::Plain(stream);
+            let contact = Contact::going_on(has_sent, !handoff.read.is_empty(), was_reset);
             UpgradeStart::Sent(SentUpgrade {
-                backend: BackendStream::going_on(stream, handoff.read, was_reset),
+                backend: BackendStream::going_on(stream, handoff.read, contact),
                 lease,
                 begun,
                 unsent,

@@ -93,6 +93,7 @@ impl PendingRequest<'_> {
                 }
                 Err(error) => error,
             };
+            exchange.note_bytes(&mut record);
             let contact = exchange.into_parts().1.contact;
             let is_answer = matches!(error, ExchangeError::Answer(_));
             if is_answer && is_reused && !contact.has_heard() {

@@ -51,6 +51,14 @@ impl RequestRecord {
         self.note(|record| record.phase = phase);
     }
 
+    /// Notes that a head has come.
+    pub(super) fn begins(&mut self) {
+        self.note(|record| {
+            record.heard();
+            record.phase = Phase::Head;
+        });
+    }
+
     /// The phase that the request has come to.
     pub(super) fn reached(&self) -> Phase {
         self.record

@@ -163,6 +163,7 @@ impl PendingUpgrade {
                 Ok(()) => return self.pass_on(exchange, lease, record).await,
                 Err(error) => error,
             };
+            exchange.note_bytes(&mut record);
             let contact = exchange.into_parts().1.contact;
             if !self.repeats(&error, &contact, &lease, begun) {
                 drop(lease);

@@ -51,6 +51,7 @@ impl Worker {
                     self.command(key, now, |session| session.give_up_migration(tick));
                 }
                 WorkerCommand::CloseAll(spread, frame) => {
+                    self.leave_set_ups();
                     let keys = self.table.keys();
                     self.closing = Some(ClosingQueue::new(keys, spread, frame, now));
                 }
@@ -126,6 +127,7 @@ impl Worker {
     }
 
     fn stop_all(&mut self) {
+        self.stop_set_ups();
         for key in self.table.keys() {
             if let Some(session) = self.table.get(key) {
                 let end = session.close(Cause::Stop);

@@ -53,6 +53,10 @@ impl SetUps {
         }
     }
 
+    fn keys(&self) -> Vec<SessionKey> {
+        self.table.keys().copied().collect()
+    }
+
     fn remove(&mut self, key: SessionKey) -> Option<SettingUp> {
         let removed = self.table.remove(&key);
         if self.table.is_empty() {
@@ -172,6 +176,25 @@ impl Worker {
         };
         if catch_unwind(AssertUnwindSafe(ending)).is_err() {
             tracing::error!("the end of a connection panicked");
+        }
+    }
+
+    /// Takes all to the set-up plane, which knows when each is to end.
+    pub(super) fn leave_set_ups(&mut self) {
+        for key in self.set_ups.keys() {
+            self.leave_set_up(key);
+        }
+    }
+
+    /// Ends all.
+    pub(super) fn stop_set_ups(&mut self) {
+        for key in self.set_ups.keys() {
+            if let Some(setting_up) = self.set_ups.remove(key) {
+                self.forget_set_up(key);
+                if catch_unwind(AssertUnwindSafe(|| setting_up.stop())).is_err() {
+                    tracing::error!("the end of a connection panicked");
+                }
+            }
         }
     }
 

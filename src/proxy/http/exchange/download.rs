@@ -3,8 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Exchange, ExchangeError, poll_flush};
-use crate::proxy::http::exchange_clock::WriteProgress;
+use super::{Exchange, ExchangeError, poll_deliver};
 use crate::wire::http::{BodyTransfer, CHUNK_END, Event, LAST_CHUNK, chunk_start, write_interim};
 
 /// How far the answer has come.
@@ -136,21 +135,13 @@ impl Exchange<'_> {
             clock,
             ..
         } = self;
-        let received = loop {
-            if download.outgoing.is_empty() {
-                break poll_flush(context, &mut client.stream);
-            }
-            let written =
-                download
-                    .outgoing
-                    .poll_write(context, &mut client.stream, &mut backend.input);
-            match written {
-                Poll::Ready(Ok(_)) => clock.note_client_write(WriteProgress::Moved),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break (WriteProgress::Blocked, Poll::Pending),
-            }
-        };
-        clock.note_client_write(received.0);
-        received.1
+        let (progress, received) = poll_deliver(
+            context,
+            &mut download.outgoing,
+            &mut client.stream,
+            &mut backend.input,
+        );
+        clock.note_client_write(progress);
+        received.map_ok(drop)
     }
 }

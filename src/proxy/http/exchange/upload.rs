@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Exchange, ExchangeError, UploadState, poll_flush};
+use super::{Exchange, ExchangeError, UploadState, poll_deliver};
 use crate::proxy::http::exchange_clock::WriteProgress;
 use crate::wire::http::Event;
 
@@ -21,7 +21,7 @@ impl Exchange<'_> {
             if let Err(error) = ready!(self.poll_send(context)) {
                 tracing::debug!(%error, "backend takes no more of the request");
                 self.upload.state = UploadState::Abandoned;
-                self.upload.outgoing.clear();
+                self.upload.give_up(&mut self.client.input);
                 return Poll::Ready(Ok(()));
             }
             if self.upload.state == UploadState::Complete {
@@ -56,11 +56,16 @@ impl Exchange<'_> {
                     upload.state = UploadState::Complete;
                     self.clock.body_is_complete();
                 }
-                Ok(Some(event)) => {
-                    if let Event::Data(count) = event {
-                        upload.bytes += count as u64;
-                    }
-                    upload.outgoing.pass(event.taken());
+                Ok(Some(Event::Data(count))) => {
+                    upload.bytes += count as u64;
+                    upload.outgoing.pass(count);
+                }
+                Ok(Some(Event::Framing(count) | Event::Trailers(count))) => {
+                    upload.outgoing.pass(count);
+                }
+                // No part of this request: never, as its end comes before.
+                Ok(Some(Event::Head(_) | Event::Skipped(_) | Event::Interim(_))) => {
+                    return Err(ExchangeError::BodyIncomplete);
                 }
             }
         }
@@ -76,18 +81,18 @@ impl Exchange<'_> {
             clock,
             ..
         } = self;
-        let sent = loop {
-            if upload.outgoing.is_empty() {
-                break poll_flush(context, &mut backend.stream);
-            }
-            let written = backend.poll_write(context, &mut upload.outgoing, &mut client.input);
-            match written {
-                Poll::Ready(Ok(_)) => clock.note_backend_write(WriteProgress::Moved),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => break (WriteProgress::Blocked, Poll::Pending),
-            }
-        };
-        clock.note_backend_write(sent.0);
-        sent.1
+        let (progress, sent) = poll_deliver(
+            context,
+            &mut upload.outgoing,
+            &mut backend.stream,
+            &mut client.input,
+        );
+        clock.note_backend_write(progress);
+        let has_sent = matches!(
+            progress,
+            WriteProgress::Moved | WriteProgress::MovedAndBlocked
+        );
+        backend.contact.note_write(has_sent, &sent);
+        sent.map_ok(drop)
     }
 }
