@@ -1,6 +1,7 @@
 //! Whoever wants a backend gets it from `connect`: each caller charges a backend that fails alike,
 //! and obeys `retries` and `retry_on` alike.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -106,7 +107,12 @@ impl Caller {
         let Bind::Tcp(address) = listening.local() else {
             panic!("not tcp")
         };
-        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut client = match TcpStream::connect(address).await {
+            Ok(client) => client,
+            // It was refused so soon that the connect itself tells.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+            Err(error) => panic!("{error}"),
+        };
         let request = match self {
             Self::Request => format!("{GET}\r\n"),
             Self::Upgrade => upgrade(),

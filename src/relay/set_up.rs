@@ -197,7 +197,7 @@ impl SettingUp {
     /// Looks at a wait that has lasted for [`LOOK_AFTER`] or longer.
     pub(super) fn look(&mut self, now: Instant) -> SetUpOutcome {
         // One that is reached has an event on its way.
-        if !self.backend.as_ref().is_some_and(|one| !one.is_connected) {
+        if self.backend.as_ref().is_none_or(|one| one.is_connected) {
             return SetUpOutcome::Leave;
         }
         let waited = now.saturating_duration_since(self.since);

@@ -32,7 +32,7 @@ async fn requests_of_one_client_share_a_connection() {
 #[tokio::test]
 async fn requests_of_many_clients_share_a_connection_that_the_node_offers() {
     let offer = OK.replace("\r\n\r\n", "\r\nConnection: keep-alive\r\n\r\n");
-    let node = answering(move |_| offer.clone().into()).await;
+    let node = answering(move |_| offer.clone()).await;
     let balancer = Balancer::start(&simple("websocket", "", &[&node]));
     let mut clients = Vec::new();
     for i in 0..20 {

@@ -50,8 +50,8 @@ pub(in crate::proxy) struct UnusedConnection {
     pub is_proven: bool,
 }
 
-/// Idle connections that a request may go on. Some servers answer one request, leave the connection
-/// open and never read another: of them a client's first request is to know nothing.
+/// Idle connections that a request may go on. Some servers answer one request, leave their
+/// connection open and never read another: of them a client's first request is to know nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::proxy) enum TakesIdle {
     #[default]
