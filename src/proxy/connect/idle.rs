@@ -77,8 +77,8 @@ impl std::fmt::Debug for IdleConnection {
 }
 
 impl IdleConnection {
-    /// Closes it by a reset: nothing is under way on it, and after a FIN one of our ports would wait
-    /// for stray segments (TIME_WAIT).
+    /// Closes it by a reset: nothing is under way on it, and after a FIN one of our ports would
+    /// wait for stray segments (TIME_WAIT).
     fn give_up(self) {
         self.stream.reset_on_close();
     }

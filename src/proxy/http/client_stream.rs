@@ -67,11 +67,17 @@ pub(in crate::proxy) struct ClientStream {
 pub(super) struct Request {
     head: Vec<u8>,
     parsed: ParsedRequest,
+    /// It came before the answer to the one before.
+    pub is_pipelined: bool,
 }
 
 impl Request {
     pub(super) fn new(head: Vec<u8>, parsed: ParsedRequest) -> Request {
-        Request { head, parsed }
+        Request {
+            head,
+            parsed,
+            is_pipelined: false,
+        }
     }
 
     pub(super) fn view(&self) -> RequestHead<'_> {
@@ -140,6 +146,7 @@ impl ClientStream {
     /// Nothing is lost when the future is dropped; a timeout begins anew.
     pub(super) async fn next_request(&mut self) -> Result<Request, NoRequest> {
         let mut deadline = self.first_deadline();
+        let is_pipelined = !self.input.is_empty();
         let mut was_idle = self.is_idle();
         loop {
             match self.reader.next(self.input.unread()) {
@@ -149,6 +156,7 @@ impl ClientStream {
                     return Ok(Request {
                         head: self.input.take(length),
                         parsed: self.reader.take_parsed(),
+                        is_pipelined,
                     });
                 }
                 Ok(Some(event)) => {

@@ -109,11 +109,12 @@ impl PendingRequest<'_> {
         }
     }
 
-    /// A client's first request is not to find out that a server reads one of each connection.
+    /// A client's first request, and those that it pipelines, are not to find out that a server
+    /// reads one of each connection.
     fn takes_idle(&self) -> TakesIdle {
         if !self.is_reusable {
             TakesIdle::Never
-        } else if self.http.is_first_request() {
+        } else if self.http.is_first_request() || self.request.is_pipelined {
             TakesIdle::Proven
         } else {
             TakesIdle::Any
