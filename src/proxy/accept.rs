@@ -22,6 +22,15 @@ const RETRY_ACCEPT: Duration = Duration::from_millis(50);
 /// Between two warnings that accepting pauses.
 pub(super) const WARN_SPACING: Duration = Duration::from_secs(10);
 
+/// Reason for which accepting pauses.
+#[derive(Debug)]
+pub(super) enum Pause {
+    /// The limit, by its key, that lets nobody in.
+    Full(&'static str),
+    /// The process is short of something.
+    Short(io::Error),
+}
+
 /// State that the acceptors of one listener share.
 pub(super) struct AcceptShared {
     pub proxy: Arc<Proxy>,
@@ -46,33 +55,36 @@ impl AcceptShared {
         }
     }
 
-    fn warn_of_limit(&self) {
+    fn warn_of_limit(&self, limit: &'static str) {
         let limits = &self.proxy.limits;
         if self.warned.is_due(std::time::Instant::now()) {
             tracing::warn!(listener = %self.counters.name, live = limits.live(), in_setup = limits.in_setup(),
-                max_connections = limits.max_connections(), limit = limits.reached(), "accepting pauses: no room for another connection");
+                max_connections = limits.max_connections(), limit, "accepting pauses: no room for another connection");
         }
     }
 
-    /// Waits until accepting may go on: the limits had no room, or the process is short of what the
-    /// error says.
+    /// Waits until accepting may go on.
     ///
     /// # Cancel safety
     /// Takes nothing.
-    pub(super) async fn wait_for_room(&self, shortage: Option<io::Error>, way: AcceptWay) {
+    pub(super) async fn wait_for_room(&self, pause: Pause, way: AcceptWay) {
         let limits = &self.proxy.limits;
-        let Some(error) = shortage else {
-            self.warn_of_limit();
-            return if way == AcceptWay::RelayTcp {
-                limits.connection_room().await
-            } else {
-                limits.room().await
-            };
-        };
-        if self.warned.is_due(std::time::Instant::now()) {
-            tracing::warn!(listener = %self.counters.name, %error, "accepting pauses");
+        match pause {
+            Pause::Full(limit) => {
+                self.warn_of_limit(limit);
+                if way == AcceptWay::RelayTcp {
+                    limits.connection_room().await;
+                } else {
+                    limits.room().await;
+                }
+            }
+            Pause::Short(error) => {
+                if self.warned.is_due(std::time::Instant::now()) {
+                    tracing::warn!(listener = %self.counters.name, %error, "accepting pauses");
+                }
+                let _ = tokio::time::timeout(RETRY_ACCEPT, limits.freed()).await;
+            }
         }
-        let _ = tokio::time::timeout(RETRY_ACCEPT, limits.freed()).await;
     }
 
     /// Records a connection that was kept out. Its socket is closed, by a reset: it costs no more.
@@ -164,7 +176,11 @@ pub(super) async fn accept(shared: Arc<AcceptShared>, incoming: Incoming, stop: 
             }
             Err(error) if is_transient_accept_error(&error) => shared.lost(&error),
             // Whatever the kernel says, it must not become a busy loop.
-            Err(error) => shared.wait_for_room(Some(error), AcceptWay::SetUp).await,
+            Err(error) => {
+                shared
+                    .wait_for_room(Pause::Short(error), AcceptWay::SetUp)
+                    .await
+            }
         }
     }
     drop(incoming);
@@ -175,7 +191,7 @@ pub(super) async fn accept(shared: Arc<AcceptShared>, incoming: Incoming, stop: 
 async fn next(shared: &AcceptShared, incoming: &Incoming) -> io::Result<(Stream, Peer)> {
     let limits = &shared.proxy.limits;
     if !limits.has_room() {
-        shared.warn_of_limit();
+        shared.warn_of_limit(limits.reached());
         limits.room().await;
     }
     let (socket, peer) = incoming.accept().await?;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{self, AcceptShared};
+use super::accept::{self, AcceptShared, Pause};
 use super::connect::session::{TcpClient, TcpConnect, raw};
 use super::http::RelaySetUp;
 use super::route::{AcceptWay, ListenerSnapshot, RouteInput};
@@ -38,16 +38,16 @@ pub(super) async fn accept(
     let listener = shared.proxy.relay.listen(socket, front);
     loop {
         // Cancel safe: a pause that came stays in the channel.
-        let shortage = tokio::select! {
+        let pause = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(shortage) = paused.recv() => shortage,
+            Some(pause) = paused.recv() => pause,
         };
         // Cancel safe: it only waits.
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            () = shared.wait_for_room(shortage, way) => listener.resume(),
+            () = shared.wait_for_room(pause, way) => listener.resume(),
         }
     }
     listener.close(shared.queued_at_close()).await;
@@ -56,7 +56,7 @@ pub(super) async fn accept(
 /// The listener as the relay's threads see it.
 struct ListenerFront {
     shared: Arc<AcceptShared>,
-    pauses: mpsc::Sender<Option<io::Error>>,
+    pauses: mpsc::Sender<Pause>,
     /// As which it counts its connections.
     way: AcceptWay,
 }
@@ -106,7 +106,9 @@ impl OnAccept for ListenerFront {
 
     fn paused(&self, why: Option<io::Error>) {
         // Full: the pause before is not handled yet, and its end resumes the listener all the same.
-        let _ = self.pauses.try_send(why);
+        let limits = &self.shared.proxy.limits;
+        let pause = why.map_or_else(|| Pause::Full(limits.reached()), Pause::Short);
+        let _ = self.pauses.try_send(pause);
     }
 
     fn lost(&self, error: io::Error) {

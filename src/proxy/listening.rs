@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{self, AcceptShared, WARN_SPACING};
+use super::accept::{self, AcceptShared, Pause, WARN_SPACING};
 use super::accept_on_relay;
 use super::route::{AcceptWay, ListenerSnapshot};
 use super::shared::Proxy;
@@ -183,7 +183,7 @@ async fn watch<T>(
         tokio::select! {
             biased;
             // Cancel safe: it only waits.
-            () = shared.wait_for_room(Some(error), AcceptWay::SetUp) => {}
+            () = shared.wait_for_room(Pause::Short(error), AcceptWay::SetUp) => {}
             () = stop.cancelled() => return None,
         }
     }

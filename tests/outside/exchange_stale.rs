@@ -66,10 +66,10 @@ async fn what_is_pipelined_behind_a_repeated_request_is_a_request_of_its_own() {
     assert!(head.starts_with("GET /again HTTP/1.1\r\n"), "{head}");
     fresh.send(OK).await;
     client.ok().await;
-    let head = fresh.asked_by(&mut client).await;
+    let (mut last, head) = node.asked_by(&mut client).await;
     assert!(head.starts_with("GET /next HTTP/1.1\r\n"), "{head}");
     assert!(!head.contains("6.6.6.6"), "{head}");
-    fresh.send(OK).await;
+    last.send(OK).await;
     client.ok().await;
 }
 
