@@ -5,28 +5,34 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs as crypto;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::{Speech, websocket};
 
 /// Between two messages of one established client.
 const BEAT: Duration = Duration::from_secs(1);
 const MESSAGE: [u8; 128] = [7; 128];
 
 /// Holds `count` connections that say something once a second each; tells the round trips since the last order at each one.
-pub fn echo(target: SocketAddr, count: usize) -> Result<()> {
+pub fn echo(target: SocketAddr, count: usize, speech: Speech) -> Result<()> {
     let runtime = runtime()?;
     let seen = Arc::new(Mutex::new(Histogram::<u64>::new_with_max(120_000_000, 3)?));
     runtime.block_on(async {
         let config = config();
         for number in 0..count {
-            let mut link = Link::open(target, session(&config)?).await?;
-            link.converse(&MESSAGE).await?;
+            let mut link = match speech {
+                Speech::Tls => Link::Tls(Box::new(TlsLink::open(target, session(&config)?).await?)),
+                Speech::WebSocket => Link::WebSocket(open_websocket(target).await?),
+            };
+            link.converse().await?;
             let seen = Arc::clone(&seen);
             tokio::spawn(async move {
                 tokio::time::sleep(BEAT * number as u32 / count as u32).await;
@@ -34,7 +40,7 @@ pub fn echo(target: SocketAddr, count: usize) -> Result<()> {
                 loop {
                     // From when it is due: a late sender is a late answer.
                     let due = beats.tick().await;
-                    if link.converse(&MESSAGE).await.is_err() {
+                    if link.converse().await.is_err() {
                         return;
                     }
                     let took = due.elapsed().as_micros() as u64;
@@ -68,7 +74,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 pub fn wait_for_order() -> Result<()> {
     let mut line = String::new();
     let count = io::stdin().lock().read_line(&mut line)?;
-    anyhow::ensure!(count > 0, "told to end");
+    ensure!(count > 0, "told to end");
     Ok(())
 }
 
@@ -92,8 +98,44 @@ pub fn session(config: &Arc<ClientConfig>) -> Result<ClientConnection> {
     Ok(ClientConnection::new(Arc::clone(config), name)?)
 }
 
+/// A connection that is established.
+enum Link {
+    Tls(Box<TlsLink>),
+    WebSocket(TcpStream),
+}
+
+impl Link {
+    /// One round trip.
+    async fn converse(&mut self) -> Result<()> {
+        match self {
+            Link::Tls(link) => link.converse(&MESSAGE).await,
+            Link::WebSocket(stream) => {
+                stream.write_all(&websocket::client_frame(&MESSAGE)).await?;
+                let due = websocket::server_frame(&MESSAGE);
+                let mut answer = vec![0; due.len()];
+                stream.read_exact(&mut answer).await?;
+                ensure!(answer == due, "another message");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A stream behind its 101.
+async fn open_websocket(target: SocketAddr) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(target).await.context("connect")?;
+    stream.set_nodelay(true)?;
+    stream.write_all(websocket::UPGRADE).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    ensure!(websocket::is_accepted(&head), "no 101");
+    Ok(stream)
+}
+
 /// A connection whose TLS was begun before it was opened.
-struct Link {
+struct TlsLink {
     stream: TcpStream,
     session: ClientConnection,
 }
@@ -117,11 +159,11 @@ impl Write for Now<'_> {
     }
 }
 
-impl Link {
-    async fn open(target: SocketAddr, session: ClientConnection) -> Result<Link> {
+impl TlsLink {
+    async fn open(target: SocketAddr, session: ClientConnection) -> Result<TlsLink> {
         let stream = TcpStream::connect(target).await.context("connect")?;
         stream.set_nodelay(true)?;
-        let mut link = Link { stream, session };
+        let mut link = TlsLink { stream, session };
         while link.session.is_handshaking() {
             link.step().await?;
         }

@@ -1,5 +1,5 @@
-//! What a reconnect storm costs: thousands of clients come back over TLS at once, with full handshakes, while others that are
-//! established go on. `benches/storm.sh` runs it and says what the figures mean.
+//! What a reconnect storm costs: thousands of clients come back at once, over TLS with full handshakes or as plain WebSockets, while
+//! others that are established go on. `benches/storm.sh` runs it and says what the figures mean.
 //!
 //! The balancer, the node, the storm and the established clients are processes of their own; this one starts them, tells
 //! them when, and charges the balancer with its own CPU time. As in `benches/compare` the balancer has one core for itself and
@@ -19,6 +19,9 @@ mod node;
 #[path = "../compare/pin.rs"]
 mod pin;
 mod storm;
+#[path = "../compare/websocket.rs"]
+#[expect(dead_code, reason = "the other benchmark uses all of it")]
+mod websocket;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -32,20 +35,59 @@ const CALIBRATION: usize = 1_000;
 const ESTABLISHED: usize = 500;
 /// A longest acceptable round trip of the established, at the 99th percentile.
 const ECHO_GOAL: Duration = Duration::from_millis(20);
-/// The storm is to take no longer than so many times what its handshakes cost.
-const STORM_GOAL: f64 = 1.5;
 const SETTLE: Duration = Duration::from_secs(3);
 /// Where the balancer runs, and where everything else does.
 const BALANCER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 
+/// What a client and a node have with each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Speech {
+    /// Bytes; the client's over TLS.
+    Tls,
+    /// A WebSocket without TLS.
+    WebSocket,
+}
+
+impl Speech {
+    fn word(self) -> &'static str {
+        match self {
+            Speech::Tls => "tls",
+            Speech::WebSocket => "websocket",
+        }
+    }
+
+    /// The storm is to take no longer than so many times what its handshakes cost.
+    fn goal(self) -> f64 {
+        match self {
+            Speech::Tls => 1.5,
+            Speech::WebSocket => 1.2,
+        }
+    }
+}
+
+impl std::str::FromStr for Speech {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> Result<Speech> {
+        [Speech::Tls, Speech::WebSocket]
+            .into_iter()
+            .find(|speech| speech.word() == word)
+            .context("neither tls nor websocket")
+    }
+}
+
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["node"] => node::run(),
-        ["storm", target, count] => storm::storm(target.parse()?, count.parse()?),
-        ["echo", target, count] => clients::echo(target.parse()?, count.parse()?),
+        ["node", speech] => node::run(speech.parse()?),
+        ["storm", speech, target, count] => {
+            storm::storm(target.parse()?, count.parse()?, speech.parse()?)
+        }
+        ["echo", speech, target, count] => {
+            clients::echo(target.parse()?, count.parse()?, speech.parse()?)
+        }
         ["alone", program, arguments @ ..] => {
             pin::to_core(BALANCER_CORE)?;
             Err(pin::become_program(program, arguments)).with_context(|| format!("start {program}"))
@@ -54,6 +96,10 @@ fn main() -> Result<()> {
             option(options, "--clients", 5_000)?,
             option(options, "--max-handshakes", 0)?,
             options.contains(&"--shared"),
+            match options.contains(&"--websocket") {
+                true => Speech::WebSocket,
+                false => Speech::Tls,
+            },
         ),
     }
 }
@@ -118,7 +164,7 @@ impl Drop for Part {
     }
 }
 
-fn drive(count: usize, max_handshakes: usize, shared: bool) -> Result<()> {
+fn drive(count: usize, max_handshakes: usize, shared: bool, speech: Speech) -> Result<()> {
     let all = std::thread::available_parallelism()?.get();
     if !shared {
         ensure!(all > LOAD_CORE, "one core: only --shared can be run");
@@ -129,9 +175,9 @@ fn drive(count: usize, max_handshakes: usize, shared: bool) -> Result<()> {
         false => (1, "the balancer's own"),
     };
     let folder = tempfile::tempdir()?;
-    let mut node = Part::role("node", &["node"])?;
+    let mut node = Part::role("node", &["node", speech.word()])?;
     let node_at = node.line()?;
-    let (balancer, target) = balancer(folder.path(), &node_at, max_handshakes, shared)?;
+    let (balancer, target) = balancer(folder.path(), &node_at, max_handshakes, shared, speech)?;
     println!(
         "load average before: {}, cores: {cores}, {whose}",
         measure::load()?
@@ -139,21 +185,24 @@ fn drive(count: usize, max_handshakes: usize, shared: bool) -> Result<()> {
 
     let cost = {
         let before = balancer.cpu()?;
-        let_go(prepared(&target, CALIBRATION)?)?;
+        let_go(prepared(&target, CALIBRATION, speech)?)?;
         (balancer.cpu()? - before).as_secs_f64() / CALIBRATION as f64
     };
     println!(
-        "balancer's CPU per full handshake and its connection: {:.0} us",
+        "balancer's CPU per handshake and its connection: {:.0} us",
         cost * 1e6
     );
 
-    let mut echo = Part::role("echo", &["echo", &target, &ESTABLISHED.to_string()])?;
+    let mut echo = Part::role(
+        "echo",
+        &["echo", speech.word(), &target, &ESTABLISHED.to_string()],
+    )?;
     echo.line()?;
     std::thread::park_timeout(SETTLE);
     echo.order("mark")?;
     println!("{ESTABLISHED} established clients before: {}", echo.line()?);
 
-    let storm = prepared(&target, count)?;
+    let storm = prepared(&target, count, speech)?;
     let before = cpus(&[&balancer, &node, &echo])?;
     let (busy, dropped) = (measure::busy()?, measure::dropped()?);
     let began = Instant::now();
@@ -179,9 +228,10 @@ fn drive(count: usize, max_handshakes: usize, shared: bool) -> Result<()> {
         own / cost
     );
     for (cost, when) in [(cost, "before the storm"), (own, "in the storm")] {
-        let bound = STORM_GOAL * count as f64 * cost / cores as f64;
+        let bound = speech.goal() * count as f64 * cost / cores as f64;
         println!(
-            "goal: p99 <= {STORM_GOAL} x {count} x CPU {when} / {cores} = {:.0} ms: {:.2} of it",
+            "goal: p99 <= {} x {count} x CPU {when} / {cores} = {:.0} ms: {:.2} of it",
+            speech.goal(),
             bound * 1e3,
             told.p99 / bound
         );
@@ -215,9 +265,12 @@ struct Told {
     cpu: f64,
 }
 
-/// Clients with their hellos made.
-fn prepared(target: &str, count: usize) -> Result<Part> {
-    let mut storm = Part::role("storm", &["storm", target, &count.to_string()])?;
+/// Clients with their hellos or requests made.
+fn prepared(target: &str, count: usize, speech: Speech) -> Result<Part> {
+    let mut storm = Part::role(
+        "storm",
+        &["storm", speech.word(), target, &count.to_string()],
+    )?;
     storm.line()?;
     Ok(storm)
 }
@@ -238,6 +291,7 @@ fn balancer(
     node: &str,
     max_handshakes: usize,
     shared: bool,
+    speech: Speech,
 ) -> Result<(Part, String)> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let made = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
@@ -249,12 +303,17 @@ fn balancer(
         .port();
     let target = format!("127.0.0.1:{port}");
     let file: PathBuf = folder.join("balancer.toml");
+    let protocol = match speech {
+        Speech::Tls => {
+            "\"tcp\"\ntls = { certificates = [{ cert = \"a.pem\", key = \"a.key\", default = true }] }"
+        }
+        Speech::WebSocket => "\"websocket\"",
+    };
     std::fs::write(
         &file,
         format!(
             "[global]\nwatch = false\nlog_level = \"warn\"\nmax_handshakes = {max_handshakes}\n\
-             [[listener]]\nname = \"tls\"\nbind = \"{target}\"\nprotocol = \"tcp\"\npool = \"nodes\"\nhandshake_timeout = \"1m\"\n\
-             tls = {{ certificates = [{{ cert = \"a.pem\", key = \"a.key\", default = true }}] }}\n\
+             [[listener]]\nname = \"in\"\nbind = \"{target}\"\npool = \"nodes\"\nhandshake_timeout = \"1m\"\nprotocol = {protocol}\n\
              [pool.nodes]\nbackend = [{{ address = \"{node}\" }}]\n"
         ),
     )?;

@@ -1,8 +1,9 @@
 //! Those who come back at once. They share the machine with the balancer, so they are made cheap and no cheaper: each is a
-//! connection of its own with a whole TLS 1.3 handshake and an answer that came through a node.
+//! connection of its own with a whole handshake (TLS 1.3 or WebSocket) and an answer that came through a node.
 //!
-//! Before the order to go each has its socket, its key share and its hello. Behind it a client makes five system calls:
-//! connect, hello, the server's flight, Finished with a message, the answer. One thread and one epoll serve all.
+//! Before the order to go each has its socket and its hello, with a key share, or its request. Behind it a client makes five
+//! system calls: connect, hello, the server's flight, Finished with a message, the answer; or request, 101, message, answer.
+//! One thread and one epoll serve all.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use rustls::ClientConnection;
 use socket2::{Domain, Socket, Type};
 
 use crate::clients::{config, session, wait_for_order};
+use crate::{Speech, websocket};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two rounds, so that one wakes the thread for many clients.
@@ -24,16 +26,22 @@ const EVENTS: usize = 1_024;
 /// More than a server's flight, or an answer with tickets before it.
 const READ_BYTES: usize = 16 * 1024;
 
+/// What each says once, to be said back.
+const MESSAGE: &[u8] = b"x";
+
 const READS: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ET);
 const WRITES: epoll::EventFlags = READS.union(epoll::EventFlags::OUT);
 
 /// Opens `count` connections at once, each with a full handshake, and waits until each was served by a node.
-pub fn storm(target: SocketAddr, count: usize) -> Result<()> {
+pub fn storm(target: SocketAddr, count: usize, speech: Speech) -> Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let config = config();
     let mut clients = Vec::with_capacity(count);
     for number in 0..count {
-        let client = Client::new(session(&config)?)?;
+        let client = Client::new(match speech {
+            Speech::Tls => Dialog::Tls(Box::new(session(&config)?)),
+            Speech::WebSocket => Dialog::WebSocket(Vec::new()),
+        })?;
         epoll::add(&epoll, &client.socket, data(number), READS)?;
         clients.push(client);
     }
@@ -126,24 +134,36 @@ impl Seen {
     }
 }
 
+/// What a client has with the balancer.
+enum Dialog {
+    Tls(Box<ClientConnection>),
+    /// With what has come of the 101 and the answer.
+    WebSocket(Vec<u8>),
+}
+
 struct Client {
     socket: Socket,
-    session: ClientConnection,
-    /// What is to be sent; at first the hello.
+    dialog: Dialog,
+    /// What is to be sent; at first the hello, or the request.
     output: Vec<u8>,
     has_spoken: bool,
     is_over: bool,
 }
 
 impl Client {
-    fn new(mut session: ClientConnection) -> Result<Client> {
+    fn new(mut dialog: Dialog) -> Result<Client> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         let mut output = Vec::new();
-        session.write_tls(&mut output)?;
+        match &mut dialog {
+            Dialog::Tls(session) => {
+                session.write_tls(&mut output)?;
+            }
+            Dialog::WebSocket(_) => output.extend_from_slice(websocket::UPGRADE),
+        }
         Ok(Client {
             socket,
-            session,
+            dialog,
             output,
             has_spoken: false,
             is_over: false,
@@ -183,30 +203,47 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let mut rest = buffer.get(..count).context("what was read")?;
-        while !rest.is_empty() {
-            self.session.read_tls(&mut rest)?;
-            self.session.process_new_packets()?;
-        }
-        if self.session.is_handshaking() {
+        let new = buffer.get(..count).context("what was read")?;
+        let is_ready = match &mut self.dialog {
+            Dialog::Tls(session) => tls_is_ready(session, new)?,
+            Dialog::WebSocket(seen) => websocket_is_ready(seen, new, self.has_spoken)?,
+        };
+        if !is_ready {
             return Ok(false);
         }
         if !self.has_spoken {
             self.has_spoken = true;
-            // With the Finished, in one record behind it.
-            self.session.writer().write_all(b"x")?;
-            while self.session.wants_write() {
-                self.session.write_tls(&mut self.output)?;
+            self.speak()?;
+        }
+        match &mut self.dialog {
+            Dialog::Tls(session) => {
+                let mut answer = [0; 1];
+                match session.reader().read(&mut answer) {
+                    Ok(1) => Ok(true),
+                    Ok(_) => bail!("it was closed"),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                    Err(error) => Err(error.into()),
+                }
             }
-            self.send()?;
+            Dialog::WebSocket(seen) => Ok(seen == &websocket::server_frame(MESSAGE)),
         }
-        let mut answer = [0; 1];
-        match self.session.reader().read(&mut answer) {
-            Ok(1) => Ok(true),
-            Ok(_) => bail!("it was closed"),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error.into()),
+    }
+
+    fn speak(&mut self) -> Result<()> {
+        match &mut self.dialog {
+            Dialog::Tls(session) => {
+                // With the Finished, in one record behind it.
+                session.writer().write_all(MESSAGE)?;
+                while session.wants_write() {
+                    session.write_tls(&mut self.output)?;
+                }
+            }
+            Dialog::WebSocket(_) => {
+                self.output
+                    .extend_from_slice(&websocket::client_frame(MESSAGE));
+            }
         }
+        self.send()
     }
 
     fn send(&mut self) -> Result<()> {
@@ -222,4 +259,27 @@ impl Client {
         self.output.clear();
         Ok(())
     }
+}
+
+/// Takes bytes of the server; whether the handshake is over.
+fn tls_is_ready(session: &mut ClientConnection, mut bytes: &[u8]) -> Result<bool> {
+    while !bytes.is_empty() {
+        session.read_tls(&mut bytes)?;
+        session.process_new_packets()?;
+    }
+    Ok(!session.is_handshaking())
+}
+
+/// The same; once the 101 is whole, only what came behind it stays in `seen`.
+fn websocket_is_ready(seen: &mut Vec<u8>, bytes: &[u8], has_spoken: bool) -> Result<bool> {
+    seen.extend_from_slice(bytes);
+    if has_spoken {
+        return Ok(true);
+    }
+    let Some(end) = seen.windows(4).position(|part| part == b"\r\n\r\n") else {
+        return Ok(false);
+    };
+    ensure!(websocket::is_accepted(seen), "no 101");
+    seen.drain(..end + 4);
+    Ok(true)
 }
