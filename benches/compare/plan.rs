@@ -25,6 +25,8 @@ impl Transport {
 pub enum Direction {
     Down,
     Up,
+    /// As many bytes each way at the same time.
+    Both,
 }
 
 /// One fixed amount of work.
@@ -56,6 +58,8 @@ pub enum Work {
     Hold { connections: usize, bytes: usize },
     /// Connections that ask for an endless answer and never read it.
     Stall { connections: usize },
+    /// Active checks that a balancer makes; the load answers them.
+    Checks { checks: u64, is_http: bool },
 }
 
 /// The order of one load process.
@@ -100,7 +104,7 @@ pub struct Latency {
     pub p999: f64,
 }
 
-/// Length of the request of the bulk service: `D` or `U`, and the number of bytes, little-endian.
+/// Length of the request of the bulk service: `D`, `U` or `B`, and the number of bytes, little-endian.
 pub const BULK_REQUEST_BYTES: usize = 9;
 
 /// A request to the bulk service.
@@ -109,6 +113,7 @@ pub fn bulk_request(direction: Direction, bytes: u64) -> [u8; BULK_REQUEST_BYTES
     request[0] = match direction {
         Direction::Down => b'D',
         Direction::Up => b'U',
+        Direction::Both => b'B',
     };
     request[1..].copy_from_slice(&bytes.to_le_bytes());
     request
@@ -117,10 +122,10 @@ pub fn bulk_request(direction: Direction, bytes: u64) -> [u8; BULK_REQUEST_BYTES
 /// Reads a request to the bulk service.
 pub fn parse_bulk_request(request: &[u8; BULK_REQUEST_BYTES]) -> (Direction, u64) {
     let [first, bytes @ ..] = *request;
-    let direction = if first == b'D' {
-        Direction::Down
-    } else {
-        Direction::Up
+    let direction = match first {
+        b'D' => Direction::Down,
+        b'B' => Direction::Both,
+        _ => Direction::Up,
     };
     (direction, u64::from_le_bytes(bytes))
 }

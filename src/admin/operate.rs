@@ -24,6 +24,8 @@ use crate::server::{ListenerStatus, Server};
 pub(super) const MAX_WAITERS: usize = 32;
 /// Longest `wait`; a script that wants more asks again.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(3600);
+/// Longest wait for the access log at the end of a drain: a disk may pause, and the drain is over.
+const LOG_WAIT: Duration = Duration::from_secs(5);
 /// Highest weight, as in the configuration.
 pub(crate) const MAX_WEIGHT: u16 = 256;
 
@@ -118,8 +120,18 @@ impl Operations {
             };
             let _permit = self.waiters.try_acquire().map_err(busy)?;
             let _ = timeout(wait, target.emptied()).await;
+            write_log(server).await;
         }
         Ok(job)
+    }
+}
+
+/// Has the lines of the connections that have ended written to the access log.
+async fn write_log(server: &Server) {
+    let journal = Arc::clone(server.journal());
+    let written = tokio::task::spawn_blocking(move || journal.flush(LOG_WAIT));
+    if !written.await.unwrap_or(false) {
+        tracing::warn!("a drain is over, and the access log is not written to its end");
     }
 }
 

@@ -53,8 +53,7 @@ impl BufferedHead {
     fn rewritten(&mut self, bytes: &[u8]) -> Option<&[u8]> {
         if let BufferedHead::Unwritten(own) = self {
             let mut first = bytes.to_vec();
-            restore_case(&mut first, HANDSHAKE_NAMES);
-            restore_case(&mut first, own);
+            spell(&mut first, own);
             *self = BufferedHead::Writing {
                 bytes: first,
                 written_bytes: 0,
@@ -113,6 +112,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeaderCaseStream<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
+}
+
+/// Writes the names of a request's head in their usual case, and these as they are spelled.
+pub(super) fn spell(head: &mut [u8], own: &HeaderNames) {
+    restore_case(head, HANDSHAKE_NAMES);
+    restore_case(head, own);
 }
 
 /// Writes each of `names` in the message `head` in the given case; other names, values and bytes

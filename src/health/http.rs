@@ -1,18 +1,21 @@
 //! The `http` check: an HTTP/1.1 request, whose status decides.
 
+use std::io;
 use std::ops::RangeInclusive;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, USER_AGENT};
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, USER_AGENT};
 use http::request::Builder;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Empty;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connection::{CheckConnection, drive};
-use super::header_case::HeaderCaseStream;
+use super::connection::{CheckConnection, plain_io_error};
+use super::header_case::{HeaderCaseStream, HeaderNames, spell};
 use super::plan::{CheckTarget, HttpCheck};
+use crate::wire::http::{Asked, Event, HeadLimits, ResponseError, ResponseReader, title_case};
 
 /// User agent of a check, for the backend's log.
 pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), " check");
@@ -20,23 +23,74 @@ pub(super) const AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"), "
 /// Largest head of a response, as for backends on the data path.
 pub(super) const MAX_HEAD_BYTES: usize = 16 << 10;
 
+/// Room that an answer's head gets first; most have less.
+const FIRST_READ_BYTES: usize = 1024;
+
 /// Succeeds when the status is one of those configured. Ignores the body.
 pub(super) async fn ask(
-    stream: impl CheckConnection,
+    mut stream: impl CheckConnection,
     target: &CheckTarget,
     method: &Method,
     request: &HttpCheck,
 ) -> Result<(), String> {
+    let failed = |error: io::Error| format!("http: {}", plain_io_error(&error));
     let sent = request_builder(target, request)
         .method(method)
         .header(CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(())
         .map_err(|error| format!("http: {error}"))?;
-    let (mut sender, connection) = open(stream, request).await?;
-    let answer = async { sender.send_request(sent).await };
-    let answer = drive(connection, answer).await;
-    let status = answer.map_err(|error| describe(&error))?.status();
-    check_status(status, &request.status)
+    let head = write_head(&sent, &request.names);
+    stream.write_all(&head).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)?;
+    check_status(read_status(&mut stream).await?, &request.status)
+}
+
+/// Writes the head of a request that has no body.
+fn write_head(request: &Request<()>, names: &HeaderNames) -> Vec<u8> {
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
+    for (name, value) in request.headers() {
+        // Without a body there is nothing to be encoded.
+        if name == TRANSFER_ENCODING {
+            continue;
+        }
+        head.extend_from_slice(title_case(name.as_str()).as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    spell(&mut head, names);
+    head
+}
+
+/// Reads the status of the final answer.
+async fn read_status(stream: &mut impl CheckConnection) -> Result<StatusCode, String> {
+    let failed = |error: ResponseError| format!("http: {error}");
+    let limits = HeadLimits {
+        max_bytes: MAX_HEAD_BYTES,
+        ..HeadLimits::RESPONSE
+    };
+    // A status that says that the protocol is switched is one like any other here.
+    let mut reader = ResponseReader::new(limits, Asked::Upgrade);
+    let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
+    loop {
+        match reader.next(&input).map_err(failed)? {
+            Some(Event::Head(length)) => {
+                let status = reader.head(&input[..length]).status();
+                return StatusCode::from_u16(status).map_err(|error| format!("http: {error}"));
+            }
+            Some(event) => input.advance(event.taken()),
+            // At most the head's limit: the reader fails behind it.
+            None => {
+                let read = stream.read_buf(&mut input).await;
+                let read = read.map_err(|error| format!("http: {}", plain_io_error(&error)))?;
+                if read == 0 {
+                    let end = reader.finish(&input).err();
+                    return Err(failed(end.unwrap_or(ResponseError::Truncated)));
+                }
+            }
+        }
+    }
 }
 
 /// Begins a request with the common fields. The operator's fields replace ours.

@@ -7,6 +7,7 @@ mod connect;
 mod dial;
 pub(crate) mod dns;
 pub(crate) mod fds;
+mod file_events;
 mod hangup;
 mod inherited;
 pub(crate) mod memory;
@@ -28,6 +29,7 @@ pub(crate) use connect::{
     ConnectError, OVERDUE_AFTER, begin_connect, connect, connect_unless, is_local_shortage,
     take_error,
 };
+pub(crate) use file_events::{Coverage, FileEvents};
 pub(crate) use hangup::wait_for_hangup;
 pub(crate) use inherited::{InheritedSocket, is_inherited, keep_inherited, take_inherited};
 pub(crate) use overlap::{HALF_OPEN_TIME, Overlap};

@@ -6,6 +6,10 @@ use std::fmt::Write;
 
 /// Appends `text` escaped, without quotes around it.
 pub(crate) fn escape(text: &str, into: &mut String) {
+    let is_itself = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+    if text.bytes().all(is_itself) {
+        return into.push_str(text);
+    }
     for character in text.chars() {
         match character {
             '"' => into.push_str("\\\""),

@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -12,15 +11,16 @@ use arc_swap::ArcSwap;
 use super::flush::{written_by, written_out};
 use super::line::LogLine;
 use super::output::LogSink;
-use super::writer::{self, WriterOrder, WriterShared};
+use super::queue::{LineQueue, WriterOrder};
+use super::writer::{self, WriterCounts};
 use crate::config::{AccessLog, LogAt, LogOutput};
 
 #[derive(Debug)]
 pub struct Journal {
     settings: ArcSwap<AccessLog>,
-    load: Arc<WriterShared>,
-    /// Unbounded channel; lines are bounded by `load.queued`, the other orders are rare.
-    orders: Sender<WriterOrder>,
+    counts: Arc<WriterCounts>,
+    /// Its lines are bounded by `max_queue`, the other orders are rare.
+    queue: Arc<LineQueue>,
     latest_id: AtomicU64,
 }
 
@@ -36,13 +36,14 @@ impl Journal {
     /// When the file cannot be opened or the thread not started.
     pub fn new(settings: &AccessLog) -> io::Result<Arc<Journal>> {
         let output = LogSink::open(&settings.output)?;
-        let load = Arc::new(WriterShared::default());
-        let orders = writer::start(output, settings.format, Arc::clone(&load))?;
+        let counts = Arc::new(WriterCounts::default());
+        let queue = Arc::new(LineQueue::new(settings.format));
+        writer::start(output, Arc::clone(&queue), Arc::clone(&counts))?;
         let settings = ArcSwap::from_pointee(settings.clone());
         Ok(Arc::new(Journal {
             settings,
-            load,
-            orders,
+            counts,
+            queue,
             latest_id: AtomicU64::new(0),
         }))
     }
@@ -60,33 +61,31 @@ impl Journal {
 
     /// Replaces the log from the next line on; what was ordered before goes to the former output.
     pub fn apply(&self, prepared: Prepared) {
-        self.order(WriterOrder::Replace(
-            prepared.output,
-            prepared.settings.format,
-        ));
+        let order = WriterOrder::Replace(prepared.output);
+        self.queue.replace(order, prepared.settings.format);
         self.settings.store(Arc::new(prepared.settings));
     }
 
     /// Opens the file again by its path (SIGUSR1, after a rotation). An error is logged and the
     /// present file stays.
     pub fn reopen(&self) {
-        self.order(WriterOrder::Reopen);
+        self.queue.order(WriterOrder::Reopen);
     }
 
     /// Lines lost since the start: the queue was full, or the output could not be written.
     pub fn dropped(&self) -> u64 {
-        self.load.dropped.load(Relaxed)
+        self.counts.dropped.load(Relaxed)
     }
 
     /// Waits until all lines so far are written, at most `timeout`, and no longer than standard
     /// output accepts lines; blocks the thread. False when something was left.
     pub fn flush(&self, timeout: Duration) -> bool {
         let order = |flushed| {
-            self.order(WriterOrder::Flush(flushed));
+            self.queue.order(WriterOrder::Flush(flushed));
             Ok(())
         };
         match self.settings.load().output {
-            LogOutput::Stdout => written_out(timeout, &self.load.batches, order),
+            LogOutput::Stdout => written_out(timeout, &self.counts.batches, order),
             // A disk may pause, and its lines are nowhere else.
             LogOutput::Off | LogOutput::File(_) => written_by(timeout, order),
         }
@@ -121,26 +120,21 @@ impl Journal {
         self.latest_id.fetch_add(1, Relaxed) + 1
     }
 
-    pub(super) fn write(&self, line: LogLine) {
-        if self.load.queued.fetch_add(1, Relaxed) >= self.settings.load().max_queue {
-            self.load.queued.fetch_sub(1, Relaxed);
-            self.load.dropped.fetch_add(1, Relaxed);
-            return;
+    pub(super) fn write(&self, line: &LogLine<'_>) {
+        if !self.queue.push(line, self.settings.load().max_queue) {
+            self.counts.dropped.fetch_add(1, Relaxed);
         }
-        self.order(WriterOrder::Write(Box::new(line)));
     }
+}
 
-    fn order(&self, order: WriterOrder) {
-        // The writer lives as long as this sender. If it had panicked, the log would be lost, not
-        // the connection.
-        let _ = self.orders.send(order);
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use super::*;
     use crate::config::LogFormat;
     use crate::net::Peer;
@@ -179,16 +173,20 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_the_queue_is_dropped_and_counted() {
-        let (orders, never_read) = channel();
+        let queue = Arc::new(LineQueue::new(LogFormat::Json));
         let journal = Arc::new(Journal {
             settings: ArcSwap::from_pointee(settings(LogOutput::Stdout)),
-            load: Arc::default(),
-            orders,
+            counts: Arc::default(),
+            queue: Arc::clone(&queue),
             latest_id: AtomicU64::new(0),
         });
         (0..11).for_each(|_| finish_one(&journal));
         assert_eq!(journal.dropped(), 3);
-        assert_eq!(never_read.try_iter().count(), 8);
+        let orders = queue.take(None).unwrap();
+        let [WriterOrder::Lines(lines)] = orders.as_slice() else {
+            panic!("{orders:?}")
+        };
+        assert_eq!(lines.lines().count(), 8);
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Line of the access log, as JSON or as `key=value` text. The data path makes it, and the writer
-//! formats it. Names and paths, which a client chooses, go through [`escape`]: so no line can be
+//! Line of the access log, as JSON or as `key=value` text. The data path formats it into
+//! the queue of the writer. Names and paths, which a client chooses, go through [`escape`]: so no line can be
 //! forged and no control byte reaches the reader's terminal.
 
 use std::fmt::Write;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
+use super::clock_text::{ClockText, push_three_digits};
 use super::escape::escape;
 use super::request_names::RequestNames;
 use super::resumed::Resumed;
@@ -13,25 +14,26 @@ use super::termination::Termination;
 use crate::config::{LogFormat, TlsVersion, Word};
 use crate::net::Peer;
 
-#[derive(Debug)]
-pub(super) struct LogLine {
+/// Facts of one line, borrowed from the record of the connection.
+#[derive(Debug, Clone)]
+pub(super) struct LogLine<'a> {
     /// Time of writing; the connection began `duration` before.
     pub time: SystemTime,
     pub id: u64,
     pub event: LogEvent,
-    pub listener: Arc<str>,
+    pub listener: &'a str,
     pub client: Peer,
-    pub names: RequestNames,
+    pub names: &'a RequestNames,
     pub status: Option<u16>,
-    pub pool: Option<Arc<str>>,
-    pub backend: Option<Arc<str>>,
+    pub pool: Option<&'a str>,
+    pub backend: Option<&'a str>,
     pub tries: u32,
     pub connect_time: Option<Duration>,
     pub backend_tls: Option<TlsVersion>,
     pub duration: Duration,
     pub bytes_from_client: u64,
     pub bytes_from_backend: u64,
-    pub resumed: Option<Resumed>,
+    pub resumed: Option<&'a Resumed>,
     /// Lines of this listener that were left out before this one; see [`super::early_lines`].
     pub skipped: u64,
 }
@@ -62,61 +64,58 @@ impl LogEvent {
     }
 }
 
-impl LogLine {
+/// Formatter of the lines of one log.
+#[derive(Debug)]
+pub(super) struct LineFormatter {
+    format: LogFormat,
+    clock: ClockText,
+}
+
+impl LineFormatter {
+    pub(super) fn new(format: LogFormat) -> LineFormatter {
+        LineFormatter {
+            format,
+            clock: ClockText::default(),
+        }
+    }
+
     /// Appends the line and its newline.
-    pub(super) fn format(&self, format: LogFormat, into: &mut String) {
-        match format {
-            LogFormat::Json => self.write_json(into),
-            LogFormat::Text => self.write_text(into),
+    pub(super) fn format(&mut self, line: &LogLine<'_>, into: &mut String) {
+        let time = self.clock.at(line.time);
+        match self.format {
+            LogFormat::Json => line.write_fields(
+                time,
+                &mut JsonFields {
+                    into,
+                    is_first: true,
+                },
+            ),
+            LogFormat::Text => line.write_fields(
+                time,
+                &mut TextFields {
+                    into,
+                    is_first: true,
+                },
+            ),
+        }
+        if self.format == LogFormat::Json {
+            into.push('}');
         }
         into.push('\n');
     }
+}
 
-    fn write_json(&self, into: &mut String) {
-        let mut separator = '{';
-        let mut fields = Fields(|key, value: Value<'_>| {
-            into.push(separator);
-            separator = ',';
-            push(into, format_args!("\"{key}\":"));
-            match value {
-                Value::Word(text) => quote(text, into),
-                Value::End(Termination { side, phase, how }) => push(
-                    into,
-                    format_args!("{{\"side\":\"{side}\",\"phase\":\"{phase}\",\"how\":\"{how}\"}}"),
-                ),
-                other => other.push_plain(into),
-            }
-        });
-        self.write_fields(&mut fields);
-        into.push('}');
-    }
-
-    fn write_text(&self, into: &mut String) {
-        let mut separator = "";
-        let mut fields = Fields(|key, value: Value<'_>| {
-            push(into, format_args!("{separator}{key}="));
-            separator = " ";
-            match value {
-                Value::Word(text) if is_plain(text) => into.push_str(text),
-                Value::Word(text) => quote(text, into),
-                Value::End(end) => push(into, format_args!("\"{end}\"")),
-                other => other.push_plain(into),
-            }
-        });
-        self.write_fields(&mut fields);
-    }
-
+impl LogLine<'_> {
     /// Writes the fields that are known, in the order of the line.
-    fn write_fields(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
-        let time = humantime::format_rfc3339_millis(self.time).to_string();
-        fields.word("time", Some(&time));
+    fn write_fields(&self, time: &str, fields: &mut impl Fields) {
+        fields.word("time", Some(time));
         fields.word("event", Some(self.event.word()));
         fields.number("id", Some(self.id));
-        fields.word("listener", Some(&self.listener));
+        fields.word("listener", Some(self.listener));
         self.write_client(fields);
         self.write_request(fields);
-        fields.word("pool", self.pool.as_deref());
-        fields.word("backend", self.backend.as_deref());
+        fields.word("pool", self.pool);
+        fields.word("backend", self.backend);
         self.write_move(fields);
         fields.number("status", self.status);
         fields.number("tries", Some(self.tries));
@@ -131,12 +130,15 @@ impl LogLine {
         fields.number("skipped", Some(self.skipped).filter(|skipped| *skipped > 0));
     }
 
-    fn write_client(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
-        let names = &self.names;
-        fields.word("client", Some(&self.client.to_string()));
-        let ip = self.client.ip().map(|ip| ip.to_string());
-        fields.word("client_ip", ip.as_deref());
+    fn write_client(&self, fields: &mut impl Fields) {
+        let names = self.names;
+        fields.value("client", Some(Value::Client(self.client)));
+        fields.value("client_ip", self.client.ip().map(Value::Ip));
         fields.number("client_port", self.client.port().filter(|port| *port != 0));
+        // A raw TCP connection has none.
+        if names.is_empty() {
+            return;
+        }
         fields.word("via", names.via());
         fields.word("proxy_tlvs", names.proxy_tlvs());
         fields.word("sni", names.sni());
@@ -150,8 +152,8 @@ impl LogLine {
         fields.word("client_san", names.client_san());
     }
 
-    fn write_request(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
-        let names = &self.names;
+    fn write_request(&self, fields: &mut impl Fields) {
+        let names = self.names;
         fields.word("method", names.method());
         fields.word("host", names.host());
         fields.word("path", names.path());
@@ -159,8 +161,8 @@ impl LogLine {
         fields.word("request_id", names.request_id());
     }
 
-    fn write_move(&self, fields: &mut Fields<impl FnMut(&'static str, Value<'_>)>) {
-        let Some(Resumed { from, gap, lost }) = &self.resumed else {
+    fn write_move(&self, fields: &mut impl Fields) {
+        let Some(Resumed { from, gap, lost }) = self.resumed else {
             return;
         };
         // Always a word: stores that infer the type of a field take the first one for all.
@@ -172,12 +174,12 @@ impl LogLine {
 }
 
 /// Writer of the fields that have a value.
-struct Fields<F>(F);
+trait Fields {
+    fn write(&mut self, key: &'static str, value: Value<'_>);
 
-impl<F: FnMut(&'static str, Value<'_>)> Fields<F> {
     fn value(&mut self, key: &'static str, value: Option<Value<'_>>) {
         if let Some(value) = value {
-            (self.0)(key, value);
+            self.write(key, value);
         }
     }
 
@@ -194,8 +196,75 @@ impl<F: FnMut(&'static str, Value<'_>)> Fields<F> {
     }
 }
 
+struct JsonFields<'a> {
+    into: &'a mut String,
+    is_first: bool,
+}
+
+impl Fields for JsonFields<'_> {
+    fn write(&mut self, key: &'static str, value: Value<'_>) {
+        let into = &mut *self.into;
+        into.push_str(if self.is_first { "{\"" } else { ",\"" });
+        self.is_first = false;
+        into.push_str(key);
+        into.push_str("\":");
+        match value {
+            Value::Word(text) => quote(text, into),
+            Value::Client(_) | Value::Ip(_) => {
+                into.push('"');
+                value.push_plain(into);
+                into.push('"');
+            }
+            Value::End(Termination { side, phase, how }) => {
+                let parts = [
+                    "{\"side\":\"",
+                    side.word(),
+                    "\",\"phase\":\"",
+                    phase.word(),
+                    "\",\"how\":\"",
+                    how.word(),
+                    "\"}",
+                ];
+                parts.iter().for_each(|part| into.push_str(part));
+            }
+            other => other.push_plain(into),
+        }
+    }
+}
+
+struct TextFields<'a> {
+    into: &'a mut String,
+    is_first: bool,
+}
+
+impl Fields for TextFields<'_> {
+    fn write(&mut self, key: &'static str, value: Value<'_>) {
+        let into = &mut *self.into;
+        if !self.is_first {
+            into.push(' ');
+        }
+        self.is_first = false;
+        into.push_str(key);
+        into.push('=');
+        match value {
+            Value::Word(text) if is_plain(text) => into.push_str(text),
+            Value::Word(text) => quote(text, into),
+            Value::End(_) => {
+                into.push('"');
+                value.push_plain(into);
+                into.push('"');
+            }
+            other => other.push_plain(into),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 enum Value<'a> {
     Word(&'a str),
+    /// Address with its port, which needs no escape.
+    Client(Peer),
+    Ip(IpAddr),
     Number(u64),
     Flag(bool),
     /// Shown with three places: a connect within a rack takes less than one.
@@ -204,22 +273,60 @@ enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// Appends a value that both formats write alike.
-    fn push_plain(&self, into: &mut String) {
+    /// Appends a value as it is.
+    fn push_plain(self, into: &mut String) {
         match self {
             Value::Word(text) => into.push_str(text),
-            Value::Number(number) => push(into, format_args!("{number}")),
-            Value::Flag(flag) => push(into, format_args!("{flag}")),
-            Value::Milliseconds(duration) => push_milliseconds(into, *duration),
-            Value::End(end) => push(into, format_args!("{end}")),
+            Value::Client(client) => push_client(client, into),
+            Value::Ip(ip) => push_ip(ip, into),
+            Value::Number(number) => push_number(number, into),
+            Value::Flag(flag) => into.push_str(if flag { "true" } else { "false" }),
+            Value::Milliseconds(duration) => push_milliseconds(into, duration),
+            Value::End(Termination { side, phase, how }) => {
+                let parts = [side.word(), " ", phase.word(), " ", how.word()];
+                parts.iter().for_each(|part| into.push_str(part));
+            }
         }
     }
 }
 
+fn push_client(client: Peer, into: &mut String) {
+    match client {
+        Peer::V4(ip, port) if port != 0 => {
+            push_ip(ip.into(), into);
+            into.push(':');
+            push_number(port.into(), into);
+        }
+        other => push(into, format_args!("{other}")),
+    }
+}
+
+fn push_ip(ip: IpAddr, into: &mut String) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    into.push('.');
+                }
+                push_number(octet.into(), into);
+            }
+        }
+        IpAddr::V6(ip) => push(into, format_args!("{ip}")),
+    }
+}
+
+fn push_number(number: u64, into: &mut String) {
+    into.push_str(itoa::Buffer::new().format(number));
+}
+
 fn push_milliseconds(into: &mut String, duration: Duration) {
-    let whole = duration.as_millis();
     let thousandths = duration.subsec_micros() % 1000;
-    push(into, format_args!("{whole}.{thousandths:03}"));
+    match u64::try_from(duration.as_millis()) {
+        Ok(whole) => push_number(whole, into),
+        Err(_) => push(into, format_args!("{}", duration.as_millis())),
+    }
+    into.push('.');
+    push_three_digits(thousandths, into);
 }
 
 fn quote(text: &str, into: &mut String) {
@@ -242,28 +349,31 @@ fn push(into: &mut String, arguments: std::fmt::Arguments<'_>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::observe::request_names::COUNT;
     use crate::observe::{Cause, HandshakeFacts, Phase, Side};
 
-    fn line(path: &str) -> LogLine {
+    fn request(path: &str) -> RequestNames {
         let mut all = [None; COUNT];
         all[2] = Some("chat.example.org");
         all[3] = Some(path);
-        let names = RequestNames::pack(all);
+        RequestNames::pack(all)
+    }
+
+    pub(in crate::observe) fn line(names: &RequestNames) -> LogLine<'_> {
         LogLine {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             id: 7,
             event: LogEvent::End(Termination::new(Side::Backend, Phase::Relay, Cause::Rst)),
-            listener: "chat".into(),
+            listener: "chat",
             client: Peer::tcp(([192, 0, 2, 1], 4711).into()),
             names,
             status: Some(101),
-            pool: Some("chat".into()),
-            backend: Some("n1".into()),
+            pool: Some("chat"),
+            backend: Some("n1"),
             tries: 1,
             connect_time: Some(Duration::from_micros(1_900)),
             backend_tls: None,
@@ -275,16 +385,16 @@ mod tests {
         }
     }
 
-    fn formatted(line: &LogLine, format: LogFormat) -> String {
+    fn formatted(line: &LogLine<'_>, format: LogFormat) -> String {
         let mut text = String::new();
-        line.format(format, &mut text);
+        LineFormatter::new(format).format(line, &mut text);
         text
     }
 
     #[test]
     fn a_json_line_has_every_known_field_in_order() {
         assert_eq!(
-            formatted(&line("/socket"), LogFormat::Json),
+            formatted(&line(&request("/socket")), LogFormat::Json),
             concat!(
                 r#"{"time":"2023-11-14T22:13:20.042Z","event":"end","id":7,"listener":"chat","client":"192.0.2.1:4711","#,
                 r#""client_ip":"192.0.2.1","client_port":4711,"#,
@@ -299,7 +409,7 @@ mod tests {
     #[test]
     fn a_text_line_quotes_what_is_not_plain() {
         assert_eq!(
-            formatted(&line("/a b\n"), LogFormat::Text),
+            formatted(&line(&request("/a b\n")), LogFormat::Text),
             concat!(
                 r#"time=2023-11-14T22:13:20.042Z event=end id=7 listener=chat client=192.0.2.1:4711 "#,
                 r#"client_ip=192.0.2.1 client_port=4711 host=chat.example.org "#,
@@ -312,8 +422,7 @@ mod tests {
 
     #[test]
     fn what_the_handshake_and_the_closes_said_has_fields() {
-        let mut line = line("/");
-        let mut names = std::mem::take(&mut line.names);
+        let mut names = request("/");
         names.set_client_tls(&HandshakeFacts {
             version: TlsVersion::Tls13,
             cipher: 0x1301,
@@ -323,12 +432,13 @@ mod tests {
         names.set_request_id("abc");
         names.set_close_code(true, Some(1000));
         names.set_close_code(false, Some(4001));
-        line.names = names;
-        line.resumed = Some(Resumed {
+        let mut line = line(&names);
+        let known = Resumed {
             from: None,
             gap: Duration::ZERO,
             lost: Some(0),
-        });
+        };
+        line.resumed = Some(&known);
         let value: serde_json::Value =
             serde_json::from_str(&formatted(&line, LogFormat::Json)).unwrap();
         let expected = serde_json::json!({
@@ -338,11 +448,11 @@ mod tests {
         for (key, expected) in expected.as_object().unwrap() {
             assert_eq!(&value[key], expected, "{key}");
         }
-        line.resumed = Some(Resumed {
-            from: None,
-            gap: Duration::ZERO,
+        let unknown = Resumed {
             lost: None,
-        });
+            ..known.clone()
+        };
+        line.resumed = Some(&unknown);
         let text = formatted(&line, LogFormat::Text);
         assert!(
             text.contains(" lost=unknown ") && text.contains(" tls_resumed=true "),
@@ -352,9 +462,10 @@ mod tests {
 
     #[test]
     fn only_the_end_has_an_end() {
+        let names = request("/");
         let open = LogLine {
             event: LogEvent::Open,
-            ..line("/")
+            ..line(&names)
         };
         assert!(!formatted(&open, LogFormat::Json).contains("\"end\""));
         assert!(formatted(&open, LogFormat::Json).contains(r#""event":"open""#));
@@ -363,7 +474,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_path_json_is_one_valid_line(path in any::<String>()) {
-            let text = formatted(&line(&path), LogFormat::Json);
+            let text = formatted(&line(&request(&path)), LogFormat::Json);
             prop_assert_eq!(text.matches('\n').count(), 1);
             let value: serde_json::Value = serde_json::from_str(&text)?;
             prop_assert_eq!(value["path"].as_str(), Some(path.as_str()));
@@ -371,7 +482,7 @@ mod tests {
 
         #[test]
         fn whatever_the_path_text_has_no_control_character(path in any::<String>()) {
-            let text = formatted(&line(&path), LogFormat::Text);
+            let text = formatted(&line(&request(&path)), LogFormat::Text);
             prop_assert!(!text.trim_end_matches('\n').chars().any(char::is_control));
         }
     }

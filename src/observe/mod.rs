@@ -4,6 +4,7 @@
 //! itself to the counters of its listener and backend. It hands one line to the [`Journal`], which
 //! never makes the data path wait.
 
+mod clock_text;
 mod counters;
 mod cut;
 mod early_lines;
@@ -15,6 +16,7 @@ mod line;
 mod metric;
 mod output;
 mod process_log;
+mod queue;
 mod record;
 mod refusal;
 mod request_names;

@@ -187,8 +187,8 @@ impl ConnectionRecord {
             assigned.resumed.fetch_add(1, Relaxed);
         }
         if self.listener.journal.log_at().resume {
-            self.listener.journal.write(LogLine {
-                resumed: Some(resumed),
+            self.listener.journal.write(&LogLine {
+                resumed: Some(&resumed),
                 ..self.line(LogEvent::Resume)
             });
         }
@@ -274,7 +274,7 @@ impl ConnectionRecord {
     pub(crate) fn opened(&mut self) {
         self.phase = Phase::Relay;
         if self.listener.journal.log_at().open {
-            self.listener.journal.write(self.line(LogEvent::Open));
+            self.listener.journal.write(&self.line(LogEvent::Open));
         }
     }
 
@@ -295,7 +295,7 @@ impl ConnectionRecord {
         self.tally();
         self.last_line_seconds = u32::try_from(self.age().as_secs()).unwrap_or(u32::MAX);
         if self.listener.journal.log_at().interval {
-            self.listener.journal.write(self.line(LogEvent::Interval));
+            self.listener.journal.write(&self.line(LogEvent::Interval));
         }
     }
 
@@ -319,9 +319,7 @@ impl ConnectionRecord {
             && !self.is_left_out(end)
             && let Some(skipped) = self.admit_line(end.phase)
         {
-            let names = std::mem::take(&mut self.names);
-            self.listener.journal.write(LogLine {
-                names,
+            self.listener.journal.write(&LogLine {
                 skipped,
                 ..self.line(LogEvent::End(end))
             });
@@ -402,18 +400,18 @@ impl ConnectionRecord {
         known.then(|| Duration::from_micros(self.connect_time.into()))
     }
 
-    fn line(&self, event: LogEvent) -> LogLine {
-        let assigned = self.assigned.as_ref();
+    fn line(&self, event: LogEvent) -> LogLine<'_> {
+        let assigned = self.assigned.as_deref();
         LogLine {
             time: SystemTime::now(),
             id: self.id,
             event,
-            listener: Arc::clone(&self.listener.name),
+            listener: &self.listener.name,
             client: self.client,
-            names: self.names.clone(),
+            names: &self.names,
             status: (self.status != 0).then_some(self.status),
-            pool: assigned.map(|assigned| Arc::clone(&assigned.pool)),
-            backend: assigned.map(|assigned| Arc::clone(&assigned.name)),
+            pool: assigned.map(|assigned| &*assigned.pool),
+            backend: assigned.map(|assigned| &*assigned.name),
             tries: self.tries.into(),
             connect_time: self.connect_time(),
             backend_tls: self.tls,

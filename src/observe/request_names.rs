@@ -51,6 +51,11 @@ pub(crate) struct RequestNames {
 }
 
 impl RequestNames {
+    /// No name was ever set.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packed.is_none()
+    }
+
     pub(crate) fn sni(&self) -> Option<&str> {
         self.name(SNI)
     }

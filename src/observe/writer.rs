@@ -1,110 +1,81 @@
-//! Thread that writes the access log. It formats lines and writes them in batches, and alone waits
-//! for a disk or a pipe. An error is logged at most once a minute, and the lines it cost are
-//! counted.
+//! Thread that writes the access log. It alone waits for a disk or a pipe. An error is logged at
+//! most once a minute, and the lines it cost are counted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
-use super::flush::Flushed;
-use super::line::LogLine;
 use super::output::LogSink;
-use crate::config::LogFormat;
+use super::queue::{LineQueue, MAX_BATCH_BYTES, WriterOrder};
 
-/// Size of a batch: large enough to make system calls rare.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// Time between two messages about a log that cannot be written (a full disk fails every write).
 const ERROR_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Order for the writer.
-pub(super) enum WriterOrder {
-    Write(Box<LogLine>),
-    Replace(LogSink, LogFormat),
-    Reopen,
-    /// Acknowledged when everything before it is written.
-    Flush(Flushed),
-}
-
-/// State that the writer shares with its journal.
+/// Counts that the writer shares with its journal.
 #[derive(Debug, Default)]
-pub(super) struct WriterShared {
-    /// Lines ordered and not yet written.
-    pub queued: AtomicUsize,
+pub(super) struct WriterCounts {
     /// Lines that were lost: the queue was full, or the output could not be written.
     pub dropped: AtomicU64,
     /// Batches that the writer has written or lost.
     pub batches: AtomicU64,
 }
 
-/// Starts the thread; it ends when every sender is gone and all is written.
+/// Starts the thread; it ends when the queue is closed and all is written.
 pub(super) fn start(
     output: LogSink,
-    format: LogFormat,
-    load: Arc<WriterShared>,
-) -> std::io::Result<Sender<WriterOrder>> {
-    let (orders, received) = channel();
+    queue: Arc<LineQueue>,
+    counts: Arc<WriterCounts>,
+) -> std::io::Result<()> {
     let writer = LogWriter {
         output,
-        format,
-        load,
-        batch: String::new(),
-        lines: 0,
+        queue,
+        counts,
         error_logged_at: None,
     };
     std::thread::Builder::new()
         .name("access-log".into())
-        .spawn(move || writer.run(&received))?;
-    Ok(orders)
+        .spawn(move || writer.run())?;
+    Ok(())
 }
 
 struct LogWriter {
     output: LogSink,
-    format: LogFormat,
-    load: Arc<WriterShared>,
-    /// Formatted, not yet written.
-    batch: String,
-    /// Lines in `batch`.
-    lines: u64,
+    queue: Arc<LineQueue>,
+    counts: Arc<WriterCounts>,
     /// Time of the last message about an error.
     error_logged_at: Option<Instant>,
 }
 
 impl LogWriter {
-    fn run(mut self, orders: &Receiver<WriterOrder>) {
-        while let Ok(order) = orders.recv() {
-            self.handle(order);
-            while self.batch.len() < MAX_BATCH_BYTES
-                && let Ok(order) = orders.try_recv()
-            {
+    fn run(mut self) {
+        let mut taken_at = None;
+        while let Some(orders) = self.queue.take(taken_at) {
+            taken_at = Some(Instant::now());
+            for order in orders {
                 self.handle(order);
             }
-            self.write_batch();
         }
     }
 
     fn handle(&mut self, order: WriterOrder) {
         match order {
-            WriterOrder::Write(line) => {
-                self.load.queued.fetch_sub(1, Relaxed);
-                line.format(self.format, &mut self.batch);
-                self.lines += 1;
+            WriterOrder::Lines(lines) => {
+                let mut rest = lines.as_str();
+                while !rest.is_empty() {
+                    let (batch, behind) = rest.split_at(batch_end(rest));
+                    self.write_batch(batch);
+                    rest = behind;
+                }
+                self.queue.give_back(lines);
             }
-            WriterOrder::Replace(output, format) => {
-                self.write_batch();
-                (self.output, self.format) = (output, format);
+            WriterOrder::Replace(output) => {
+                self.output = output;
                 self.error_logged_at = None;
             }
-            WriterOrder::Reopen => {
-                self.write_batch();
-                self.reopen();
-            }
-            WriterOrder::Flush(done) => {
-                self.write_batch();
-                done.acknowledge();
-            }
+            WriterOrder::Reopen => self.reopen(),
+            WriterOrder::Flush(done) => done.acknowledge(),
         }
     }
 
@@ -115,17 +86,14 @@ impl LogWriter {
         }
     }
 
-    fn write_batch(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        if let Err(error) = self.output.write(self.batch.as_bytes()) {
-            self.load.dropped.fetch_add(self.lines, Relaxed);
+    fn write_batch(&mut self, batch: &str) {
+        let lines = batch.bytes().filter(|byte| *byte == b'\n').count();
+        if let Err(error) = self.output.write(batch.as_bytes()) {
+            self.counts.dropped.fetch_add(lines as u64, Relaxed);
             self.log_error(&error);
         }
-        self.load.batches.fetch_add(1, Relaxed);
-        self.batch.clear();
-        self.lines = 0;
+        self.counts.batches.fetch_add(1, Relaxed);
+        self.queue.written(lines);
     }
 
     fn log_error(&mut self, error: &std::io::Error) {
@@ -136,7 +104,40 @@ impl LogWriter {
             return;
         }
         self.error_logged_at = Some(Instant::now());
-        let dropped = self.load.dropped.load(Relaxed);
+        let dropped = self.counts.dropped.load(Relaxed);
         error!(%error, dropped, "access log cannot be written, its lines are lost");
+    }
+}
+
+/// Length of the first batch of whole lines: as many as fit, and one at least.
+fn batch_end(lines: &str) -> usize {
+    if lines.len() <= MAX_BATCH_BYTES {
+        return lines.len();
+    }
+    let bytes = lines.as_bytes();
+    let is_end = |byte: &u8| *byte == b'\n';
+    let (first, behind) = bytes.split_at(MAX_BATCH_BYTES);
+    let fits = first.iter().rposition(is_end);
+    let long = || {
+        behind
+            .iter()
+            .position(is_end)
+            .map(|at| MAX_BATCH_BYTES + at)
+    };
+    fits.or_else(long).map_or(lines.len(), |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_whole_lines() {
+        let line = |length: usize| "x".repeat(length - 1) + "\n";
+        let short = line(1000).repeat(10);
+        assert_eq!(batch_end(&short), 10_000);
+        assert_eq!(batch_end(&line(1000).repeat(100)), 65_000);
+        assert_eq!(batch_end(&(line(100_000) + &short)), 100_000);
+        assert_eq!(batch_end(&line(MAX_BATCH_BYTES).repeat(2)), MAX_BATCH_BYTES);
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::control::pings;
+use super::control_runtime::ControlRuntime;
 use super::lock::lock;
 use crate::discovery;
 use crate::health;
@@ -31,13 +32,19 @@ pub(super) struct RunningPool {
 }
 
 impl RunningPool {
-    /// Starts checks, lookups, and the pings that follow checks, on `runtime`.
-    pub(super) fn start(pool: Arc<Pool>, relay: &Arc<Relay>, runtime: &Handle) -> RunningPool {
+    /// Starts checks, lookups, and the pings that follow checks.
+    pub(super) fn start(
+        pool: Arc<Pool>,
+        relay: &Arc<Relay>,
+        runtimes: &ControlRuntime,
+    ) -> RunningPool {
+        let runtime = runtimes.handle();
         let stop = CancellationToken::new();
         let lookups = Arc::new(discovery::LookupStatus::default());
         let (checked, until) = (Arc::clone(&pool), stop.clone());
         let checks = move || health::watch(Arc::clone(&checked), until.clone());
-        runtime.spawn(supervise(format!("checks of {}", pool.name()), checks));
+        let checks = supervise(format!("checks of {}", pool.name()), checks);
+        runtimes.checks().spawn(checks);
         let (resolved, status, until) = (Arc::clone(&pool), Arc::clone(&lookups), stop.clone());
         let follow =
             move || discovery::watch(Arc::clone(&resolved), Arc::clone(&status), until.clone());

@@ -52,7 +52,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The runtime beside the data path: checks, discovery, watchers, admin.
+    /// The runtimes beside the data path.
+    pub(super) fn runtimes(&self) -> &ControlRuntime {
+        &self.control
+    }
+
+    /// The runtime beside the data path: discovery, watchers, admin.
     pub(crate) fn control_runtime(&self) -> Handle {
         self.control.handle()
     }

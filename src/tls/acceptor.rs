@@ -5,6 +5,7 @@
 //! served. Items are loaded one by one: while a certificate does not match its key, the last pair
 //! goes on serving, and the new one is tried again until it does.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -147,6 +148,11 @@ impl TlsAcceptor {
     /// The listener's name.
     pub fn name(&self) -> &str {
         &self.context.name
+    }
+
+    /// Every file that the settings name.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> + Clone {
+        files(&self.context.settings)
     }
 
     /// Polls the files and loads changes that have settled. Blocks on file I/O. Logs each change of

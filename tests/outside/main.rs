@@ -92,4 +92,5 @@ mod storm;
 mod tags;
 mod tls;
 mod upgrade;
+mod wakes;
 mod websocket;

@@ -35,12 +35,20 @@ enum State {
     Sink {
         bytes_left: u64,
     },
+    /// Both at once; the receipt goes behind all bytes.
+    Both {
+        to_send: u64,
+        to_take: u64,
+    },
 }
 
 const NEW_REQUEST: State = State::Request {
     bytes: [0; BULK_REQUEST_BYTES],
     seen: 0,
 };
+
+/// Bytes that are sent before what came is read, where bulk goes both ways.
+const BOTH_CHUNK_BYTES: usize = 256 * 1024;
 
 pub struct Session {
     stream: TcpStream,
@@ -73,7 +81,8 @@ impl Session {
     /// socket, so only an announced end (`to_end`) is worth another one: edges tell of everything later.
     pub fn turn(&mut self, scratch: &mut [u8], to_end: bool) -> io::Result<bool> {
         loop {
-            if !self.flush()? || !self.pour(scratch)? {
+            let is_free = self.flush()? && self.pour(scratch)?;
+            if !is_free && !matches!(self.state, State::Both { .. }) {
                 return Ok(true);
             }
             if matches!(self.state, State::Over) {
@@ -85,16 +94,27 @@ impl Session {
                     self.take(&scratch[..count])?;
                     let more = to_end
                         || count == scratch.len()
-                        || matches!(self.state, State::Source { .. } | State::Over);
+                        || matches!(
+                            self.state,
+                            State::Source { .. } | State::Both { .. } | State::Over
+                        );
                     if !more && self.pending.is_empty() {
                         return Ok(true);
                     }
                 }
+                // No edge tells of room that was there all the time.
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock && is_free && self.has_more() => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Bytes of bulk both ways are still to be sent.
+    fn has_more(&self) -> bool {
+        matches!(self.state, State::Both { to_send, .. } if to_send > 0)
     }
 
     /// Writes what is pending; false while the other side takes no more.
@@ -123,7 +143,37 @@ impl Session {
                 State::Source { bytes_left }
             };
         }
+        while let State::Both { to_send, to_take } = self.state
+            && to_send > 0
+        {
+            let chunk = usize::try_from(to_send)
+                .unwrap_or(usize::MAX)
+                .min(BOTH_CHUNK_BYTES);
+            let Some(count) = written(self.stream.write(&scratch[..chunk]))? else {
+                return Ok(false);
+            };
+            let to_send = to_send - count as u64;
+            self.state = State::Both { to_send, to_take };
+            if count == chunk {
+                // The other way has its turn.
+                break;
+            }
+        }
+        self.end_both()?;
         Ok(true)
+    }
+
+    /// Sends the receipt once all bytes went both ways.
+    fn end_both(&mut self) -> io::Result<()> {
+        if let State::Both {
+            to_send: 0,
+            to_take: 0,
+        } = self.state
+        {
+            self.state = NEW_REQUEST;
+            return self.send(b"!");
+        }
+        Ok(())
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -151,6 +201,10 @@ impl Session {
             State::Get(_) => self.get(bytes),
             State::Over => Ok(()),
             State::Request { .. } | State::Source { .. } => self.request(bytes),
+            State::Both { to_take, .. } => {
+                *to_take = to_take.saturating_sub(bytes.len() as u64);
+                self.end_both()
+            }
             State::Sink { bytes_left } => {
                 *bytes_left = bytes_left.saturating_sub(bytes.len() as u64);
                 if *bytes_left == 0 {
@@ -213,6 +267,10 @@ impl Session {
         self.state = match parse_bulk_request(request) {
             (Direction::Down, bytes_left) => State::Source { bytes_left },
             (Direction::Up, bytes_left) => State::Sink { bytes_left },
+            (Direction::Both, bytes) => State::Both {
+                to_send: bytes,
+                to_take: bytes,
+            },
         };
         match &bytes[take..] {
             [] => Ok(()),

@@ -57,6 +57,9 @@ pub enum Door {
     Http,
     Bulk,
     BulkTls,
+    /// No listener: the balancer speaks first, by its active checks.
+    TcpChecks,
+    HttpChecks,
 }
 
 #[derive(Debug, Clone)]
@@ -71,7 +74,9 @@ pub struct Case {
 impl Door {
     pub fn transport(self) -> Transport {
         match self {
-            Self::Tcp | Self::Http | Self::Bulk => Transport::Tcp,
+            Self::Tcp | Self::Http | Self::Bulk | Self::TcpChecks | Self::HttpChecks => {
+                Transport::Tcp
+            }
             Self::Tls | Self::BulkTls => Transport::Tls,
             Self::Websocket | Self::WebsocketAll => Transport::Websocket,
             Self::WebsocketTls => Transport::TlsWebsocket,
@@ -87,7 +92,12 @@ impl Door {
             Self::Http => ports.http,
             Self::Bulk => ports.bulk,
             Self::BulkTls => ports.bulk_tls,
+            Self::TcpChecks | Self::HttpChecks => ports.checked,
         }
+    }
+
+    pub fn is_of_checks(self) -> bool {
+        matches!(self, Self::TcpChecks | Self::HttpChecks)
     }
 
     /// The backend behind it.
@@ -96,7 +106,7 @@ impl Door {
             Self::Tcp | Self::Tls => services.echo.port(),
             Self::Websocket | Self::WebsocketAll | Self::WebsocketTls => services.websocket.port(),
             Self::Http => services.http.port(),
-            Self::Bulk | Self::BulkTls => services.bulk.port(),
+            Self::Bulk | Self::BulkTls | Self::TcpChecks | Self::HttpChecks => services.bulk.port(),
         }
     }
 }
@@ -122,6 +132,10 @@ impl Case {
     pub fn suits(&self, peer: &Peer) -> bool {
         match (self.door, peer.kind) {
             (Door::WebsocketAll, kind) => kind == Kind::Evenkeel,
+            // Free nginx has no active checks.
+            (door, kind) if door.is_of_checks() => {
+                matches!(kind, Kind::Evenkeel | Kind::Haproxy)
+            }
             (_, Kind::Direct) => self.measures(Quantity::LatencyP50),
             _ => true,
         }
@@ -169,6 +183,10 @@ fn all(part: u64, many: usize) -> Vec<Case> {
         connections: 4,
         bytes_each: bytes / part,
         direction,
+    };
+    let checks = |is_http| Work::Checks {
+        checks: 10_000 / part,
+        is_http,
     };
     let hold = Work::Hold {
         connections: many,
@@ -259,6 +277,13 @@ fn all(part: u64, many: usize) -> Vec<Case> {
             per_gigabyte(haproxy),
         ),
         case(
+            "bulk-both",
+            "bulk both ways at once",
+            Door::Bulk,
+            bulk(GIB / 2, Direction::Both),
+            per_gigabyte(haproxy),
+        ),
+        case(
             "tls-bulk",
             "bulk to the client through TLS",
             Door::BulkTls,
@@ -278,6 +303,20 @@ fn all(part: u64, many: usize) -> Vec<Case> {
             Door::Tcp,
             at_rate(many),
             sparse(),
+        ),
+        case(
+            "check-tcp",
+            "active check by a connection",
+            Door::TcpChecks,
+            checks(false),
+            per_check(haproxy),
+        ),
+        case(
+            "check-http",
+            "active check by a GET",
+            Door::HttpChecks,
+            checks(true),
+            per_check(haproxy),
         ),
         case(
             "idle-tcp",
@@ -336,6 +375,10 @@ fn per_connection(goal: Option<Goal>) -> Vec<Measure> {
 
 fn per_request() -> Vec<Measure> {
     cpu_and_busy("us / request", 1e6, None)
+}
+
+fn per_check(goal: Option<Goal>) -> Vec<Measure> {
+    cpu_and_busy("us / check", 1e6, goal)
 }
 
 fn per_gigabyte(goal: Option<Goal>) -> Vec<Measure> {

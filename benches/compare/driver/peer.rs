@@ -46,6 +46,8 @@ pub struct Ports {
     pub http: u16,
     pub bulk: u16,
     pub bulk_tls: u16,
+    /// Not the balancer's: where its checks go.
+    pub checked: u16,
 }
 
 /// The wanted balancers that are installed; says on standard error what is not.
@@ -121,6 +123,14 @@ impl Peer {
                 "evenkeel-all.toml",
                 include_str!("../peers/evenkeel-all.toml"),
             ),
+            Kind::Evenkeel if door.is_of_checks() => (
+                "evenkeel-checks.toml",
+                include_str!("../peers/evenkeel-checks.toml"),
+            ),
+            Kind::Haproxy if door.is_of_checks() => (
+                "haproxy-checks.cfg",
+                include_str!("../peers/haproxy-checks.cfg"),
+            ),
             Kind::Evenkeel => ("evenkeel.toml", include_str!("../peers/evenkeel.toml")),
             Kind::Haproxy => ("haproxy.cfg", include_str!("../peers/haproxy.cfg")),
             Kind::Nginx => ("nginx.conf", include_str!("../peers/nginx.conf")),
@@ -128,7 +138,8 @@ impl Peer {
             Kind::Direct => bail!("nothing to start"),
         };
         let path = folder.join(file);
-        fs::write(&path, fill(template, folder, ports, services, tls))
+        let text = fill(template, folder, ports, services, tls);
+        fs::write(&path, fill_checks(&text, self.kind, door, ports.checked))
             .with_context(|| path.display().to_string())?;
         let log = folder.join(format!("{}.log", self.name));
         Group::pinned(core, &self.program, &self.arguments(&path, folder), &log)
@@ -162,6 +173,31 @@ fn tidy(version: &str) -> &str {
         .map_or(version, |(_, rest)| rest);
     let version = version.split(" - ").next().unwrap_or(version);
     version.trim_start_matches([':', ' ']).trim()
+}
+
+/// Backends of the cases of checks.
+const CHECKED: usize = 100;
+
+/// Puts the kind of check and the backends that have it into a template of checks.
+fn fill_checks(template: &str, kind: Kind, door: Door, port: u16) -> String {
+    let check = match (kind, door) {
+        (Kind::Haproxy, Door::HttpChecks) => {
+            "option httpchk\n    http-check send meth GET uri /status ver HTTP/1.1 hdr Host localhost"
+        }
+        (Kind::Haproxy, _) => "",
+        (_, Door::HttpChecks) => "type = \"http\", path = \"/status\", host = \"localhost\"",
+        (_, _) => "type = \"tcp\"",
+    };
+    let all = |one: &dyn Fn(usize) -> String, between: &str| {
+        let all: Vec<String> = (0..CHECKED).map(one).collect();
+        all.join(between)
+    };
+    let backend = |at| format!("{{ name = \"b{at}\", address = \"127.0.0.1:{port}\" }}");
+    let server = |at| format!("    server b{at} 127.0.0.1:{port}");
+    template
+        .replace("@CHECK@", check)
+        .replace("@CHECKED_BACKENDS@", &all(&backend, ", "))
+        .replace("@CHECKED_SERVERS@", &all(&server, "\n"))
 }
 
 /// Puts the run's addresses and files into a template: `@NAME@` stands for each.

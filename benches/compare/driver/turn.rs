@@ -80,6 +80,7 @@ impl Stage {
                 http: port()?,
                 bulk: port()?,
                 bulk_tls: port()?,
+                checked: port()?,
             },
             services: Services {
                 core: options.load_core,

@@ -1,4 +1,4 @@
-//! Bulk in one direction over a few connections, a blocking thread each: what is measured is the balancer, not this.
+//! Bulk in one direction, or in both at once, over a few connections, a blocking thread each: what is measured is the balancer, not this.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -58,8 +58,12 @@ impl Streams {
 impl Load for Streams {
     fn go(&mut self) -> Result<Finished> {
         self.work(self.bytes_each)?;
+        let ways = match self.direction {
+            Direction::Both => 2,
+            Direction::Down | Direction::Up => 1,
+        };
         Ok(Finished {
-            units: self.bytes_each * self.links.len() as u64,
+            units: ways * self.bytes_each * self.links.len() as u64,
             latency: None,
         })
     }
@@ -76,7 +80,20 @@ fn transfer(link: &mut Link<TcpStream>, bytes: u64, direction: Direction) -> Res
             link.read_exact(&mut chunk[..1])
                 .context("the receipt of bulk")
         }
+        Direction::Both => both(&link.socket, bytes, &mut chunk),
     }
+}
+
+/// Plain connections only: TLS has one state for both ways.
+fn both(socket: &TcpStream, bytes: u64, chunk: &mut [u8]) -> Result<()> {
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send(&mut &*socket, bytes, &[0; CHUNK_BYTES]));
+        // One byte more: the receipt behind what was sent.
+        receive(&mut &*socket, bytes + 1, chunk)?;
+        sender
+            .join()
+            .map_err(|_| anyhow!("a bulk thread panicked"))?
+    })
 }
 
 fn receive(link: &mut impl Read, mut bytes_left: u64, chunk: &mut [u8]) -> Result<()> {

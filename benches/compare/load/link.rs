@@ -76,16 +76,37 @@ impl Dialer {
 
     /// A connection through which messages can go at once.
     pub fn open(&self) -> Result<Link<TcpStream>> {
+        let mut link = self.connect()?;
+        self.ask(&mut link)?;
+        self.hear(&mut link)?;
+        Ok(link)
+    }
+
+    /// The first step of a set-up: the connection alone.
+    pub fn connect(&self) -> Result<Link<TcpStream>> {
         let socket = TcpStream::connect_timeout(&self.target, STEP_TIMEOUT).context("connect")?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(STEP_TIMEOUT))?;
         socket.set_write_timeout(Some(STEP_TIMEOUT))?;
         let tls = self.tls.as_ref().map(session).transpose()?;
-        let mut link = Link { socket, tls };
+        Ok(Link { socket, tls })
+    }
+
+    /// The second step: asks for the upgrade, through TLS behind its handshake.
+    pub fn ask(&self, link: &mut Link<TcpStream>) -> Result<()> {
         if self.transport.is_websocket() {
-            upgrade(&mut link).context("upgrade to WebSocket")?;
+            link.write_all(websocket::UPGRADE)
+                .context("upgrade to WebSocket")?;
         }
-        Ok(link)
+        Ok(())
+    }
+
+    /// The last step: the answer to the upgrade.
+    pub fn hear(&self, link: &mut Link<TcpStream>) -> Result<()> {
+        if self.transport.is_websocket() {
+            upgraded(link).context("upgrade to WebSocket")?;
+        }
+        Ok(())
     }
 }
 
@@ -147,17 +168,16 @@ fn session(config: &Arc<ClientConfig>) -> Result<Box<ClientConnection>> {
     )?))
 }
 
-/// TLS 1.3 with X25519 and AES-128-GCM, without resumption: every balancer does the same cryptographic work, whatever it
-/// would prefer.
+/// The versions, groups and ciphers that a client with OpenSSL 3 offers, in its order, as far as rustls has them: each
+/// balancer chooses what it would with such clients. Without resumption.
 fn client_config(root: &Path) -> Result<Arc<ClientConfig>> {
+    use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519};
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
-    provider.cipher_suites =
-        vec![rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
+    provider.kx_groups = vec![X25519, SECP256R1, SECP384R1];
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(root).context("the certificate to trust")?)?;
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
@@ -165,8 +185,7 @@ fn client_config(root: &Path) -> Result<Arc<ClientConfig>> {
 }
 
 /// Nothing follows the head of the answer until a frame is sent, so what is read up to its end is all there is.
-fn upgrade(link: &mut Link<TcpStream>) -> Result<()> {
-    link.write_all(websocket::UPGRADE)?;
+fn upgraded(link: &mut Link<TcpStream>) -> Result<()> {
     let (mut head, mut chunk) = (Vec::new(), [0; 1024]);
     while http::head_end(&head).is_none() {
         let count = link.read(&mut chunk)?;

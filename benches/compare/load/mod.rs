@@ -2,6 +2,7 @@
 //! connections until standard input ends.
 
 mod bulk;
+mod checks;
 mod echo;
 mod get;
 mod hold;
@@ -89,8 +90,9 @@ fn prepare(dialer: Dialer, work: Work) -> Result<Box<dyn Load>> {
             bytes_each,
             direction,
         )?),
-        Work::Hold { connections, bytes } => {
-            Box::new(hold::Idle::prepare(dialer, connections, bytes)?)
+        Work::Hold { connections, bytes } => Box::new(hold::Idle::new(dialer, connections, bytes)),
+        Work::Checks { checks, is_http } => {
+            Box::new(checks::Checked::prepare(dialer.target, checks, is_http)?)
         }
         Work::Stall { connections } => Box::new(hold::Stalled::prepare(dialer, connections)?),
     })

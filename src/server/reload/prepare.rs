@@ -70,15 +70,15 @@ impl Server {
 
     /// Starts the pools that are not known and waits for their first addresses.
     fn start_new_pools(&self, wanted: &Pools, known: &Pools) -> BTreeMap<String, RunningPool> {
-        let runtime = self.control_runtime();
         let new = wanted.iter().filter(|(name, _)| !known.contains_key(*name));
         let started: BTreeMap<_, _> = new
             .map(|(name, pool)| {
-                let running = RunningPool::start(Arc::clone(pool), self.relay(), &runtime);
+                let running = RunningPool::start(Arc::clone(pool), self.relay(), self.runtimes());
                 (name.clone(), running)
             })
             .collect();
-        runtime.block_on(pools::resolved(started.values()));
+        self.control_runtime()
+            .block_on(pools::resolved(started.values()));
         started
     }
 

@@ -1,43 +1,27 @@
 //! Watches the configuration file, and reloads each settled text once.
 //!
-//! The parent directory is watched, because a file that is renamed over or a symlink that is
-//! swapped is another inode; and the file is read every `POLL` as well, because events get lost
-//! (network file systems, a symlink whose target changes in another directory).
+//! An event makes it look, and a poll does where events may be lost. What was seen is loaded once
+//! it has stayed the same.
 
-use std::future::pending;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
-use tokio::time::sleep;
-
+use super::watched_files::WatchedFiles;
 use super::watcher::Watcher;
 use crate::base::debounce::{Debounce, Verdict};
 use crate::server::lock::lock;
 use crate::server::state::Server;
 
-/// Between two looks when no event comes.
-const POLL: Duration = Duration::from_secs(2);
-
 /// Time for which the file must have stayed the same before its text is loaded.
 const STABLE: Duration = Duration::from_secs(1);
-
-/// Least time between an event and the look it causes: a busy directory (a log beside the file)
-/// costs ten looks a second at most.
-const GATHER: Duration = Duration::from_millis(100);
-
-/// Bound of the events that wait; one is enough, it only says "look".
-const EVENTS: usize = 1;
 
 /// The configuration file.
 pub(super) struct ConfigFile {
     file: PathBuf,
     debounce: Debounce<FileLook>,
-    /// `None` before the first look.
-    directory: Option<DirectoryEvents>,
+    watched: WatchedFiles,
 }
 
 /// Look at the file.
@@ -54,21 +38,20 @@ impl ConfigFile {
         ConfigFile {
             file,
             debounce: Debounce::new(STABLE),
-            directory: None,
+            watched: WatchedFiles::default(),
         }
     }
 
-    /// Looks at the file. `loaded` is the text that was loaded or refused last, by anybody.
-    fn look_at(&mut self, loaded: &str) -> Verdict<FileLook> {
-        let file = &self.file;
-        self.directory
-            .get_or_insert_with(|| DirectoryEvents::of_parent(file));
-        let Some(look) = read(file) else {
+    /// Looks at the file. `loaded` is the text that was loaded or refused last, by anybody. The
+    /// time is that until the next poll.
+    fn look_at(&mut self, loaded: &str) -> (Verdict<FileLook>, Duration) {
+        let poll = self.watched.watch(std::slice::from_ref(&self.file));
+        let Some(look) = read(&self.file) else {
             self.debounce.reset();
-            return Verdict::Same;
+            return (Verdict::Same, poll);
         };
         let is_known = look.text == loaded;
-        self.debounce.look(Instant::now(), look, is_known)
+        (self.debounce.look(Instant::now(), look, is_known), poll)
     }
 }
 
@@ -81,68 +64,21 @@ impl Watcher for ConfigFile {
             return None;
         }
         let loaded = lock(&server.attempted).clone();
-        Some(match self.look_at(&loaded) {
-            Verdict::Same => POLL,
+        let (verdict, poll) = self.look_at(&loaded);
+        Some(match verdict {
+            Verdict::Same => poll,
             Verdict::Wait(rest) => rest,
             Verdict::Settled(look) => {
                 // The result is logged and counted.
                 let _ = server.reload_text(Some(look.text), Vec::new()).await;
-                POLL
+                poll
             }
         })
     }
 
     async fn event(&mut self) {
-        match &mut self.directory {
-            Some(directory) => directory.event().await,
-            None => pending().await,
-        }
+        self.watched.event().await;
     }
-}
-
-/// Events of a directory.
-struct DirectoryEvents {
-    events: mpsc::Receiver<()>,
-    /// `None`: the directory cannot be watched, polling alone has to do. Dropping it ends the
-    /// events.
-    _watcher: Option<RecommendedWatcher>,
-}
-
-impl DirectoryEvents {
-    /// Begins to watch the directory of `file`. Never fails: without events the poll remains.
-    fn of_parent(file: &Path) -> DirectoryEvents {
-        let (sender, events) = mpsc::channel(EVENTS);
-        let watcher = watch_parent(file, sender).inspect_err(|error| {
-            tracing::warn!(file = %file.display(), %error, "configuration file is polled, its directory cannot be watched");
-        });
-        DirectoryEvents {
-            events,
-            _watcher: watcher.ok(),
-        }
-    }
-
-    /// Returns shortly after the next event.
-    async fn event(&mut self) {
-        match self.events.recv().await {
-            Some(()) => sleep(GATHER).await,
-            None => pending().await,
-        }
-    }
-}
-
-fn watch_parent(file: &Path, events: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Our own reads raise access events: answering those would be an endless loop.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = events.try_send(());
-        }
-    })?;
-    let parent = file.parent().filter(|path| !path.as_os_str().is_empty());
-    watcher.watch(
-        parent.unwrap_or(Path::new(".")),
-        RecursiveMode::NonRecursive,
-    )?;
-    Ok(watcher)
 }
 
 /// Reads the file; `None` when it is not there, not readable or not text.
@@ -158,6 +94,8 @@ fn read(file: &Path) -> Option<FileLook> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -165,8 +103,9 @@ mod tests {
     async fn settled(watched: &mut ConfigFile, loaded: &str) -> String {
         let settled = async {
             loop {
-                let wait = match watched.look_at(loaded) {
-                    Verdict::Same => POLL,
+                let (verdict, poll) = watched.look_at(loaded);
+                let wait = match verdict {
+                    Verdict::Same => poll,
                     Verdict::Wait(rest) => rest,
                     Verdict::Settled(look) => return look.text,
                 };
@@ -183,7 +122,7 @@ mod tests {
 
     fn watch(file: &Path) -> ConfigFile {
         let mut watched = ConfigFile::new(file.to_owned());
-        assert_eq!(watched.look_at("one"), Verdict::Same);
+        assert_eq!(watched.look_at("one").0, Verdict::Same);
         watched
     }
 

@@ -1,13 +1,15 @@
 //! Watchers: look at files and pools again and again, for as long as the server lives.
 //!
-//! `watcher` is the loop of all. `config_file` and `tls_files` watch files while `global.watch` is
-//! on; `pools` watches pools for `control::failover` and `control::rebalance`.
+//! `watcher` is the loop of all, `watched_files` the events and polls of files. `config_file` and
+//! `tls_files` watch files while `global.watch` is on; `pools` watches pools for
+//! `control::failover` and `control::rebalance`.
 
 mod config_file;
 pub(super) mod expiry;
 mod pool_files;
 pub(super) mod pools;
 mod tls_files;
+mod watched_files;
 pub(super) mod watcher;
 
 use std::sync::Arc;

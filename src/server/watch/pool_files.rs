@@ -6,6 +6,7 @@
 //! has.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{BackendTls, Config, Sticky};
@@ -62,8 +63,15 @@ impl Server {
 }
 
 impl PoolFiles {
-    pub(super) fn is_empty(&self) -> bool {
-        self.sticky.is_empty() && self.tls.is_empty()
+    /// Every file that the pools of a configuration are made of.
+    pub(super) fn named(config: &Config) -> Vec<PathBuf> {
+        let pools = config.pools.values();
+        let files = |pool| {
+            let tls = BackendTls::of(pool).map(PoolFile::files);
+            let sticky = Sticky::of(pool).map(PoolFile::files);
+            tls.into_iter().chain(sticky).flatten()
+        };
+        pools.flat_map(files).collect()
     }
 
     /// Looks at all files; true where one is being written. Blocks on file I/O.

@@ -1,34 +1,42 @@
 //! Watches the files that TLS is made of, and those of pools.
 //!
-//! Only a poll: a link that is swapped in another folder, a network file system or a write within a
-//! mapped file raise no event.
+//! An event makes it look at all of them, and so does a poll where events may be lost.
 
 use std::mem;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch::Receiver;
 
 use super::pool_files::PoolFiles;
+use super::watched_files::WatchedFiles;
 use super::watcher::Watcher;
 use crate::server::lock::lock;
 use crate::server::state::Server;
 use crate::tls::{RefreshOutcome, SETTLE_TIME, TlsAcceptor};
 
-/// Between two looks; two seconds are nothing to a certificate.
-const POLL: Duration = Duration::from_secs(2);
+/// Time until the look that follows one that panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(2);
 
 /// The TLS files of listeners and endpoints, and the files of pools.
 pub(super) struct TlsFiles {
-    pools: PoolFiles,
+    state: FilesState,
     committed: Receiver<()>,
+}
+
+/// State that a look takes to a thread that may block.
+#[derive(Default)]
+struct FilesState {
+    watched: WatchedFiles,
+    pools: PoolFiles,
 }
 
 impl TlsFiles {
     /// `committed` is notified of reloads.
     pub(super) fn new(committed: Receiver<()>) -> TlsFiles {
         TlsFiles {
-            pools: PoolFiles::default(),
+            state: FilesState::default(),
             committed,
         }
     }
@@ -39,22 +47,28 @@ impl Watcher for TlsFiles {
 
     async fn look(&mut self, server: &Arc<Server>) -> Option<Duration> {
         if !*server.watching.borrow() {
+            self.state = FilesState::default();
             return None;
         }
-        let (running, mut pools) = (Arc::clone(server), mem::take(&mut self.pools));
+        let (running, mut state) = (Arc::clone(server), mem::take(&mut self.state));
         let look = server.control_runtime().spawn_blocking(move || {
-            let wait = running.look_at_files(&mut pools);
-            (wait, pools)
+            let wait = running.look_at_files(&mut state);
+            (wait, state)
         });
         // A look that panicked is made again.
-        let (wait, pools) = look.await.unwrap_or((Some(POLL), PoolFiles::default()));
-        self.pools = pools;
+        let again = |_| (Some(AFTER_PANIC), FilesState::default());
+        let (wait, state) = look.await.unwrap_or_else(again);
+        self.state = state;
         wait
     }
 
-    /// Returns after a reload: there may be other files. Fails when the server is gone.
+    /// Returns after a change, and after a reload: there may be other files. Fails when the server
+    /// is gone.
     async fn event(&mut self) {
-        let _ = self.committed.changed().await;
+        tokio::select! {
+            () = self.state.watched.event() => {}
+            _ = self.committed.changed() => {}
+        }
     }
 }
 
@@ -81,18 +95,26 @@ impl Server {
     }
 
     /// Time until the next look; `None`: there are no files. Blocks on file I/O.
-    fn look_at_files(&self, pools: &mut PoolFiles) -> Option<Duration> {
+    fn look_at_files(&self, state: &mut FilesState) -> Option<Duration> {
         let acceptors = self.tls_acceptors();
+        let mut files: Vec<PathBuf> = acceptors
+            .iter()
+            .flat_map(|one| one.files())
+            .cloned()
+            .collect();
+        files.extend(PoolFiles::named(&lock(&self.live).config));
+        // Before the files are read, so that a write in between is told.
+        let poll = state.watched.watch(&files);
         let unsettled = acceptors
             .iter()
             .filter(|one| one.refresh() == RefreshOutcome::Unsettled);
         let unsettled = unsettled.count();
-        if pools.look(self) || unsettled > 0 {
+        if state.pools.look(self) || unsettled > 0 {
             Some(SETTLE_TIME)
-        } else if acceptors.is_empty() && pools.is_empty() {
+        } else if files.is_empty() {
             None
         } else {
-            Some(POLL)
+            Some(poll)
         }
     }
 }
