@@ -12,9 +12,10 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel::balance::{Maglev, Nodes, Picker, RoundRobin, bytes_hash};
+use evenkeel::balance::{Class, Maglev, Node, Nodes, Pick, Picker, bytes_hash};
 use evenkeel::parts::ListenerSnapshot;
 use evenkeel::parts::{ConnectionPermit, Limits, ListenerAdmission};
 use evenkeel::parts::{Journal, ListenerCounters};
@@ -22,42 +23,56 @@ use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::{HeadLimits, RequestReader};
 
-/// Ten equal nodes with some load.
-struct Ten([u64; 10]);
+/// Equal nodes with some load.
+struct Loads(Vec<AtomicU64>);
 
-impl Nodes for Ten {
+impl Nodes for Loads {
     fn count(&self) -> usize {
         self.0.len()
     }
-    fn weight(&self, _: usize) -> u32 {
-        1
-    }
-    fn live(&self, index: usize) -> u64 {
-        self.0[index]
+    fn node(&self, index: usize) -> Node {
+        Node {
+            class: Class::Serving,
+            weight: 1,
+            load: self.0[index].load(Relaxed),
+        }
     }
 }
 
+/// A pick and the end of its connection. The time must hardly grow with the count of nodes.
 fn picks(criterion: &mut Criterion) {
-    let names: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
-    let nodes = Ten([5, 3, 8, 1, 9, 2, 7, 4, 6, 0]);
-    let algorithms = [
-        ("round_robin", Picker::RoundRobin(RoundRobin::new(10))),
-        ("least_conn", Picker::LeastConn),
-        ("random", Picker::Random),
-        (
-            "maglev",
-            Picker::Hash(Maglev::new(names.iter().map(|name| (name.as_str(), 1)))),
-        ),
-    ];
-    let mut group = criterion.benchmark_group("pick of 10");
-    for (name, algorithm) in &algorithms {
-        let mut key = 0u64;
-        group.bench_function(*name, |bencher| {
-            bencher.iter(|| {
-                key += 1;
-                black_box(algorithm.pick(&nodes, bytes_hash(&key.to_ne_bytes())))
+    for count in [10, 1_000, 10_000] {
+        let names: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();
+        let nodes = Loads((0..count).map(|n| AtomicU64::new(n * 7 % 10)).collect());
+        let table = Maglev::new(names.iter().map(|name| (name.as_str(), 1)));
+        let algorithms = [
+            ("round_robin", Picker::round_robin(&nodes, None)),
+            ("least_conn", Picker::least_conn(&nodes)),
+            ("random", Picker::random(&nodes)),
+            ("maglev", Picker::hash(&nodes, table)),
+        ];
+        let mut group = criterion.benchmark_group(format!("pick of {count}"));
+        for (name, picker) in &algorithms {
+            let mut key = 0u64;
+            group.bench_function(*name, |bencher| {
+                bencher.iter(|| {
+                    key += 1;
+                    let request = Pick {
+                        classes: &[Class::Serving],
+                        without: &[],
+                        entropy: bytes_hash(&key.to_ne_bytes()),
+                    };
+                    let taken = picker.take(&nodes, &request, |index| {
+                        nodes.0[index].fetch_add(1, Relaxed);
+                        Some(index)
+                    });
+                    if let Some(index) = taken {
+                        nodes.0[index].fetch_sub(1, Relaxed);
+                        picker.update(&nodes, index);
+                    }
+                });
             });
-        });
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::body::{ApiBody, read_json};
 use super::guard::EndpointGuard;
 use super::operate::{self, Operations, Parameters};
 use super::refusals::RefusalTotals;
-use super::reply::{ApiError, Reply, json, reply};
+use super::reply::{ApiError, Reply, json, reply, streamed};
 use super::route::{ApiRoute, LIST};
 use super::tokens::TokenHolder;
 use super::view::{ListenerView, PoolView, ReloadView};
@@ -82,12 +82,13 @@ impl Api {
         }
         let query = head.uri.query();
         let parameters = Parameters { query, body };
-        let done = self.perform(&server, route, parameters).await;
+        let done = self.perform(guard, &server, route, parameters).await;
         done.unwrap_or_else(ApiError::into_reply)
     }
 
     async fn perform(
         &self,
+        guard: &EndpointGuard,
         server: &Arc<Server>,
         route: ApiRoute,
         parameters: Parameters<'_, impl ApiBody>,
@@ -99,8 +100,10 @@ impl Api {
         match route {
             ApiRoute::Healthz => Ok(reply(ok, "text/plain", "ok\n")),
             ApiRoute::Readyz => Ok(readiness(server)),
-            ApiRoute::Metrics => metrics::text(server, &self.refused)
-                .map(|text| reply(ok, metrics::CONTENT_TYPE, text)),
+            ApiRoute::Metrics => {
+                let page = metrics::page(server, &self.refused, guard.shows_backends());
+                Ok(streamed(metrics::CONTENT_TYPE, page))
+            }
             ApiRoute::Status => Ok(json(ok, &snapshot::status(server))),
             ApiRoute::Listeners => {
                 let listeners: Vec<ListenerView> = snapshot::listeners(server);

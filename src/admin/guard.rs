@@ -16,7 +16,13 @@ pub(super) enum EndpointGuard {
     Admin(Box<AdminGuard>),
     /// Guard of `[metrics]`: probes and metrics only, for any client that passes `allow` and
     /// `deny`.
-    Metrics(Box<AccessList>),
+    Metrics(Box<MetricsGuard>),
+}
+
+pub(super) struct MetricsGuard {
+    access: AccessList,
+    /// Whether its page has the metrics of each backend.
+    per_backend: bool,
 }
 
 pub(super) struct AdminGuard {
@@ -50,14 +56,25 @@ impl EndpointGuard {
     }
 
     pub(super) fn metrics(metrics: &Metrics) -> EndpointGuard {
-        EndpointGuard::Metrics(Box::new(AccessList::new(&metrics.access)))
+        EndpointGuard::Metrics(Box::new(MetricsGuard {
+            access: AccessList::new(&metrics.access),
+            per_backend: metrics.per_backend,
+        }))
+    }
+
+    /// Whether the metrics page of the endpoint has those of each backend.
+    pub(super) fn shows_backends(&self) -> bool {
+        match self {
+            EndpointGuard::Admin(_) => true,
+            EndpointGuard::Metrics(guard) => guard.per_backend,
+        }
     }
 
     /// Whether this client may connect; `None` is a client of a unix socket.
     pub(super) fn admits(&self, client: Option<IpAddr>) -> bool {
         match self {
             EndpointGuard::Admin(guard) => guard.access.admits(client),
-            EndpointGuard::Metrics(access) => access.admits(client),
+            EndpointGuard::Metrics(guard) => guard.access.admits(client),
         }
     }
 

@@ -19,6 +19,7 @@ mod guard;
 mod jobs;
 mod metrics;
 mod operate;
+mod page_body;
 mod plan;
 mod process;
 mod query;

@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use serde::Serialize;
 
+use super::page_body::PageBody;
 use super::view::ErrorView;
 
-pub(super) type Reply = Response<Full<Bytes>>;
+/// An answer: whole, or as it is being written.
+pub(super) type Reply = Response<Either<Full<Bytes>, PageBody>>;
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     match serde_json::to_vec_pretty(value) {
@@ -25,7 +27,20 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
 }
 
 pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    with_headers(status, kind, Either::Left(Full::new(body.into())))
+}
+
+/// An answer whose length is not known yet.
+pub(super) fn streamed(kind: &'static str, body: PageBody) -> Reply {
+    with_headers(StatusCode::OK, kind, Either::Right(body))
+}
+
+fn with_headers(
+    status: StatusCode,
+    kind: &'static str,
+    body: Either<Full<Bytes>, PageBody>,
+) -> Reply {
+    let mut reply = Response::new(body);
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -15,6 +15,17 @@ use crate::server::jobs::{DrainRate, Job, JobAction, JobTarget};
 use crate::server::{ListenerState, ListenerStatus, Server};
 
 pub(super) fn status(server: &Server) -> StatusView {
+    status_with(server, pools(server))
+}
+
+/// The status with pools that have no backends.
+pub(super) fn status_of_pools(server: &Server) -> StatusView {
+    let pools = server.pools();
+    let totals = pools.iter().map(|one| pool_without_backends(server, one));
+    status_with(server, totals.collect())
+}
+
+fn status_with(server: &Server, pools: Vec<PoolView>) -> StatusView {
     StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         process: process(server),
@@ -26,7 +37,7 @@ pub(super) fn status(server: &Server) -> StatusView {
             dropped: dropped_log_lines(),
         },
         listeners: listeners(server),
-        pools: pools(server),
+        pools,
         jobs: running(server),
     }
 }
@@ -139,12 +150,19 @@ fn refusals(counts: &RefusalCounts) -> Vec<RefusalView> {
 }
 
 pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
+    let backends = pool.backends().into_iter().chain(pool.retired());
+    PoolView {
+        backends: backends.map(|one| backend(pool, &one)).collect(),
+        ..pool_without_backends(server, pool)
+    }
+}
+
+fn pool_without_backends(server: &Server, pool: &Pool) -> PoolView {
     let lookups = server.lookups(pool.name());
     let failing = lookups
         .as_ref()
         .map(|lookups| lookups.failing())
         .unwrap_or_default();
-    let backends = pool.backends().into_iter().chain(pool.retired());
     let guard = server.guard(pool);
     let panic = guard.as_ref().and_then(|guard| guard.panic());
     PoolView {
@@ -163,7 +181,7 @@ pub(super) fn pool(server: &Server, pool: &Pool) -> PoolView {
             .map(|(name, error)| LookupView { name, error })
             .collect(),
         file_errors: file_errors(server, pool.name()),
-        backends: backends.map(|one| backend(pool, &one)).collect(),
+        backends: Vec::new(),
     }
 }
 

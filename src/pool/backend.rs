@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
 use super::losses::Losses;
+use super::standing::Standing;
 use super::states::{BackendState, OperatorState};
 use super::status::BackendStatus;
 use super::waiting::WaitingCount;
@@ -32,6 +33,9 @@ pub(super) trait BackendOwner: fmt::Debug + Send + Sync {
 
     /// Ejects a backend that has failed, if the pool can spare it.
     fn eject(&self, backend: &Backend, now: Instant, why: &str);
+
+    /// Updates the backend's place in the order of picks, after a change of its count.
+    fn count_changed(&self, backend: &Backend);
 
     fn serve_queue(&self);
 
@@ -57,6 +61,7 @@ pub struct Backend {
     /// With the backend's name and the pool's.
     counters: Arc<BackendCounters>,
     connections: ConnectionCounter,
+    standing: Standing,
     /// Notified when `live` reaches 0.
     idle: Notify,
     /// Notified when a check is due before its time.
@@ -80,6 +85,7 @@ impl Backend {
         Arc::new(Backend {
             counters: BackendCounters::new(link.name.clone(), name),
             connections: ConnectionCounter::new(status.settings().max_connections),
+            standing: Standing::default(),
             idle: Notify::new(),
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
@@ -141,7 +147,9 @@ impl Backend {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         if self.unanswering.load(Ordering::Relaxed) {
             // Not proven yet, and that may take long: other connections may probe meanwhile.
-            self.connections.renew_probe();
+            if self.connections.renew_probe() {
+                self.count_changed();
+            }
         } else {
             self.succeeded(now);
         }
@@ -406,6 +414,10 @@ impl Backend {
         &self.connections
     }
 
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     pub(super) fn status(&self) -> MutexGuard<'_, BackendStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -424,14 +436,33 @@ impl Backend {
 
     /// Uncounts a connection that has ended.
     pub(super) fn released(&self) {
-        if self.connections.leave() == 0 {
+        let left = self.connections.leave();
+        if left.live == 0 {
             self.idle.notify_waiters();
+        }
+        if left.made_room || self.standing.follows_load() {
+            self.count_changed();
         }
         if self.waiting.get() == 0 {
             return;
         }
         if let Some(owner) = self.owner.upgrade() {
             owner.serve_queue();
+        }
+    }
+
+    /// Counts a connection beside the picks: of a returning client.
+    pub(super) fn enter_returning(&self) -> bool {
+        let entered = self.connections.enter_returning();
+        if entered && (self.standing.follows_load() || !self.connections.has_room()) {
+            self.count_changed();
+        }
+        entered
+    }
+
+    fn count_changed(&self) {
+        if let Some(owner) = self.owner.upgrade() {
+            owner.count_changed(self);
         }
     }
 

@@ -184,7 +184,9 @@ impl Pool {
     fn publish(&self, members: MutexGuard<'_, Members>, now: Instant) {
         let (view, transitions) = members.view(Some(&self.view.load()), now);
         let refresh_at = view.refresh_at;
-        self.view.store(Arc::new(view));
+        let view = Arc::new(view);
+        self.view.store(view.clone());
+        view.settle();
         self.refresh_at.send_if_modified(|at| {
             let modified = *at != refresh_at;
             *at = refresh_at;
@@ -240,6 +242,10 @@ impl BackendOwner for Pool {
         if is_ejected {
             self.publish(members, now);
         }
+    }
+
+    fn count_changed(&self, backend: &Backend) {
+        self.view.load().update(backend);
     }
 
     fn serve_queue(&self) {

@@ -24,6 +24,25 @@ pub(super) enum AdmitMode {
     Closed,
 }
 
+/// What a pick goes by, at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CountFacts {
+    /// Whether a new connection would be admitted.
+    pub(super) admits: bool,
+    /// Whether only a probe is admitted, or one is under way.
+    pub(super) is_probed: bool,
+    pub(super) live: u64,
+}
+
+/// The state behind a connection that has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Left {
+    /// Connections that are left.
+    pub(super) live: u64,
+    /// Whether a connection may be admitted now that was not before.
+    pub(super) made_room: bool,
+}
+
 // Sequential consistency throughout: the queue relies on "I queued, then saw it full" and "I left,
 // then saw an empty queue" excluding each other.
 #[derive(Debug)]
@@ -64,24 +83,33 @@ impl ConnectionCounter {
         self.word.fetch_update(SeqCst, SeqCst, counted).is_ok()
     }
 
-    /// Uncounts a connection and returns how many are left. Lets the next probe in: whether it was
-    /// the probe that left is not known, and a second one does no harm.
-    pub(super) fn leave(&self) -> u64 {
+    /// Uncounts a connection. Lets the next probe in: whether it was the probe that left is not
+    /// known, and a second one does no harm.
+    pub(super) fn leave(&self) -> Left {
         let before = self.word.fetch_sub(1, SeqCst);
-        if mode(before) == AdmitMode::Probing {
-            self.renew_probe();
+        let renews_probe = mode(before) == AdmitMode::Probing && self.renew_probe();
+        Left {
+            live: (before & COUNT).saturating_sub(1),
+            made_room: renews_probe || !self.has_room_at(before),
         }
-        (before & COUNT).saturating_sub(1)
     }
 
-    /// Lets the next probe in while one is under way.
-    pub(super) fn renew_probe(&self) {
+    /// Lets the next probe in; false if none is under way.
+    pub(super) fn renew_probe(&self) -> bool {
         let renewed = |word| {
             let is_probing = mode(word) == AdmitMode::Probing;
             is_probing.then(|| pack(AdmitMode::Probe, word & COUNT))
         };
-        // Refused where no probe is under way.
-        let _ = self.word.fetch_update(SeqCst, SeqCst, renewed);
+        self.word.fetch_update(SeqCst, SeqCst, renewed).is_ok()
+    }
+
+    pub(super) fn facts(&self) -> CountFacts {
+        let word = self.word.load(SeqCst);
+        CountFacts {
+            admits: self.admits(word),
+            is_probed: matches!(mode(word), AdmitMode::Probe | AdmitMode::Probing),
+            live: word & COUNT,
+        }
     }
 
     /// Whether a new connection would be admitted now.
@@ -165,7 +193,7 @@ mod tests {
         assert!(!counter.enter_returning());
         assert!(!counter.enter() && !counter.has_room());
         assert_eq!(
-            (counter.leave(), counter.leave(), counter.live()),
+            (counter.leave().live, counter.leave().live, counter.live()),
             (1, 0, 0)
         );
     }
@@ -181,7 +209,7 @@ mod tests {
         assert_eq!(counter.live(), 2);
         counter.set_mode(AdmitMode::Closed);
         assert_eq!(
-            (counter.leave(), counter.leave(), counter.live()),
+            (counter.leave().live, counter.leave().live, counter.live()),
             (1, 0, 0)
         );
         assert!(!counter.enter_returning());
@@ -204,12 +232,16 @@ mod tests {
         );
         counter.set_mode(AdmitMode::Probe);
         assert!(!counter.enter(), "the probe is still under way");
-        assert_eq!(counter.leave(), 1);
+        assert_eq!(counter.leave().live, 1);
         assert!(counter.enter_returning() && !counter.enter());
         counter.set_mode(AdmitMode::Open);
         assert!(counter.enter());
         assert_eq!(
-            (counter.leave(), counter.leave(), counter.leave()),
+            (
+                counter.leave().live,
+                counter.leave().live,
+                counter.leave().live
+            ),
             (2, 1, 0)
         );
         counter.set_mode(AdmitMode::Closed);
@@ -224,7 +256,7 @@ mod tests {
         assert!(
             counter.enter() && counter.enter_returning() && !counter.enter() && !counter.has_room()
         );
-        assert_eq!((counter.leave(), counter.live()), (1, 1));
+        assert_eq!((counter.leave().live, counter.live()), (1, 1));
         counter.set_mode(AdmitMode::Closed);
         assert!(!counter.enter() && !counter.enter_returning());
     }

@@ -21,7 +21,7 @@ impl Lease {
 
     /// Counts a connection of a returning client, which a draining backend may admit.
     pub(super) fn take_returning(backend: &Arc<Backend>) -> Option<Lease> {
-        backend.connections().enter_returning().then(|| Lease {
+        backend.enter_returning().then(|| Lease {
             backend: backend.clone(),
         })
     }

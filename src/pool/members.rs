@@ -1,7 +1,7 @@
 //! Membership of a pool: the configured backends and the discovered ones, found again by name; and
 //! the view that follows from their states. All under the pool's writer lock; no pick waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -10,10 +10,12 @@ use super::backend::{Backend, PoolLink};
 use super::connection_counter::AdmitMode;
 use super::discovered::DiscoveredBackend;
 use super::remembered::Remembered;
+use super::standing::{Ramp, Rank};
 use super::states::BackendState;
 use super::status::BackendStatus;
+use super::tier::{Candidate, Tier};
 use super::transitions::Transition;
-use super::view::{Candidate, Ramp, Tier, View};
+use super::view::View;
 use crate::config::{self, Balance, OnDrain, WhenAllDown};
 
 #[derive(Debug)]
@@ -120,15 +122,14 @@ impl Members {
     /// `slow_start`: it applies to the new ones.
     fn reconcile(&mut self, slow_start: bool, now: Instant) {
         let has_check = self.settings.check.is_some();
-        let mut known = std::mem::take(&mut self.present);
-        known.append(&mut self.retired);
+        let known = std::mem::take(&mut self.present).into_iter();
+        let known = known.chain(std::mem::take(&mut self.retired));
+        let mut known: BTreeMap<Arc<str>, Arc<Backend>> = known
+            .map(|backend| (backend.name().clone(), backend))
+            .collect();
         for settings in self.wanted() {
-            let position = known
-                .iter()
-                .position(|known| **known.name() == *settings.name);
-            let backend = match position {
-                Some(position) => {
-                    let backend = known.remove(position);
+            let backend = match known.remove(settings.name.as_str()) {
+                Some(backend) => {
                     backend.configure(settings, has_check);
                     backend
                 }
@@ -140,11 +141,11 @@ impl Members {
             };
             self.present.push(backend);
         }
-        for backend in &known {
+        for backend in known.values() {
             backend.retire();
         }
         let (live, ended): (Vec<_>, Vec<_>) =
-            known.into_iter().partition(|backend| backend.live() > 0);
+            known.into_values().partition(|backend| backend.live() > 0);
         ended
             .iter()
             .for_each(|backend| self.remembered.keep(backend));
@@ -191,15 +192,16 @@ impl Members {
             self.present.iter().partition(|one| one.backup());
         let old = before.map(|view| &view.tiers);
         let tries_down = self.tries_down();
-        let tier = |backends: Vec<&Arc<Backend>>, before| {
+        let tier = |rank, backends: Vec<&Arc<Backend>>, before| {
             let candidates = backends
                 .into_iter()
                 .map(|one| self.candidate(one, tries_down, now));
-            Tier::new(candidates.collect(), &self.settings.balance, before)
+            let balance = &self.settings.balance;
+            Tier::new(rank, candidates.collect(), balance, before, now)
         };
         [
-            tier(primaries, old.map(|[primaries, _]| primaries)),
-            tier(backups, old.map(|[_, backups]| backups)),
+            tier(Rank::Primary, primaries, old.map(|[first, _]| first)),
+            tier(Rank::Backup, backups, old.map(|[_, second]| second)),
         ]
     }
 
@@ -216,17 +218,18 @@ impl Members {
     fn candidate(&self, backend: &Arc<Backend>, tries_down: bool, now: Instant) -> Candidate {
         let status = backend.status();
         let mode = self.admit_mode(&status, tries_down);
-        // Before the view is swapped: no pick from the old one enters a closed backend.
-        backend.connections().set_mode(mode);
         let hashes = matches!(self.settings.balance, Balance::IpHash | Balance::Hash(_));
         let time = self.settings.slow_start;
         let from = status.ramp(now, time).filter(|_| !hashes);
+        let (weight, ramp) = (status.weight(), from.map(|from| Ramp { from, time }));
+        // Before the view is swapped: no pick from the old one enters a closed backend.
+        backend.connections().set_mode(mode);
+        backend.standing().set(weight, status.avoided, ramp);
         Candidate {
             backend: backend.clone(),
-            weight: status.weight(),
+            weight,
             mode,
-            avoided: status.avoided,
-            ramp: from.map(|from| Ramp { from, time }),
+            ramp,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Writers (reload, discovery, checks, operator, outlier detection) change one thing, compute the
 //! next `View` under the pool's lock and swap it in. A pick reads the view and the live counts, and
-//! takes no lock but its algorithm's. The result is a [`Lease`]: as long as it lives, the
+//! takes no lock but that of its algorithm, for a step. The result is a [`Lease`]: as long as it lives, the
 //! connection counts.
 
 // The pool as its users see it.
@@ -18,6 +18,7 @@ mod connection_counter;
 mod lease;
 mod losses;
 mod outlier;
+mod standing;
 mod states;
 mod status;
 mod transitions;
@@ -26,6 +27,7 @@ mod transitions;
 mod discovered;
 mod members;
 mod remembered;
+mod tier;
 mod view;
 
 // Requests that wait.

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::certificates::{Certificate, client};
 use crate::clients::{connect, greeted, http_on, read_answer, read_to_ending, tls};
 use crate::harness::{Balancer, Event, Launch, raw_request};
 use crate::nodes::Node;
-use crate::settings::simple;
+use crate::settings::{backend, listener, pool, simple};
 
 const READS: [&str; 9] = [
     "/api/v1/status",
@@ -548,6 +548,44 @@ async fn metrics_count_and_name_no_client() {
     )
     .await;
     assert_eq!(answer.status, 404);
+}
+
+/// A page was made as a whole before: with many backends it held a thread and megabytes.
+#[tokio::test]
+async fn metrics_of_many_backends_come_in_chunks_and_can_be_left_out() {
+    const COUNT: usize = 2_000;
+    let backends: Vec<String> = (0..COUNT)
+        .map(|n| backend(&format!("n{n}"), "127.0.0.1:9"))
+        .collect();
+    let config = listener("main", "tcp", "nodes")
+        + &pool("nodes", "", &backends)
+        + "[metrics]\nbind = \"127.0.0.1:0\"\nper_backend = false\n";
+    let balancer = Balancer::start(&config);
+    let whole = balancer.get("/metrics").await;
+    let head = whole.head.to_ascii_lowercase();
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    assert!(!head.contains("content-length"), "{head}");
+    assert!(whole.body.ends_with("# EOF\n"));
+    let rows = |page: &str, name: &str| page.lines().filter(|line| line.starts_with(name)).count();
+    assert_eq!(rows(&whole.body, "evenkeel_backend_weight{"), COUNT);
+    assert_eq!(rows(&whole.body, "evenkeel_backend_state{"), 6 * COUNT);
+    let metrics = balancer.address("metrics").await;
+    let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let short = raw_request(metrics, request).await;
+    assert!(short.body.ends_with("# EOF\n"));
+    assert_eq!(rows(&short.body, "evenkeel_backend_"), 0);
+    let up = format!("evenkeel_pool_backends{{pool=\"nodes\",state=\"up\"}} {COUNT}");
+    assert!(short.body.lines().any(|line| line == up), "{}", short.body);
+    // A scraper that goes away in the middle of its page holds nothing up.
+    let mut gone = connect(balancer.address("admin").await).await;
+    let half = format!(
+        "GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n",
+        balancer.address("admin").await
+    );
+    gone.write_all(half.as_bytes()).await.expect("written");
+    gone.read_u8().await.expect("the page has begun");
+    drop(gone);
+    assert_eq!(balancer.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]

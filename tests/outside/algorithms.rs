@@ -58,6 +58,44 @@ async fn round_robin_follows_the_weights_exactly() {
     assert!(longest <= Some(3), "a run of {longest:?}");
 }
 
+/// Each of many backends, all at one address, gets as many connections as the others, also once
+/// some were closed and one was drained.
+#[tokio::test]
+async fn each_of_many_backends_gets_its_share() {
+    const COUNT: usize = 300;
+    let node = Node::echo("n").await;
+    let backends: Vec<String> = (0..COUNT)
+        .map(|n| backend(&format!("n{n}"), node.address))
+        .collect();
+    for balance in ["least_conn", "round_robin"] {
+        let settings = format!("balance = \"{balance}\"");
+        let config = listener("main", "tcp", "nodes") + &pool("nodes", &settings, &backends);
+        let balancer = Balancer::start(&config);
+        let main = balancer.address("main").await;
+        let held = hold(main, 2 * COUNT).await;
+        assert_eq!(live(&balancer).await, vec![2; COUNT], "{balance}");
+        drop(held);
+        while live(&balancer).await != vec![0; COUNT] {
+            tokio::task::yield_now().await;
+        }
+        let drained = balancer
+            .post("/api/v1/pools/nodes/backends/n7/drain", "{}")
+            .await;
+        assert_eq!(drained.status, 200, "{}", drained.body);
+        let _held = hold(main, COUNT - 1).await;
+        let expected: Vec<u64> = (0..COUNT).map(|n| u64::from(n != 7)).collect();
+        assert_eq!(live(&balancer).await, expected, "{balance}");
+    }
+}
+
+/// The live connections of each backend of the pool `nodes`.
+async fn live(balancer: &Balancer) -> Vec<u64> {
+    let pool = balancer.get("/api/v1/pools/nodes").await.json();
+    let backends = pool["backends"].as_array().expect("backends");
+    let live = |one: &serde_json::Value| one["live"].as_u64().expect("a count");
+    backends.iter().map(live).collect()
+}
+
 #[tokio::test]
 async fn weight_zero_gets_nothing() {
     let [n1, n2, _] = three().await;

@@ -60,6 +60,36 @@ pub enum Door {
     /// No listener: the balancer speaks first, by its active checks.
     TcpChecks,
     HttpChecks,
+    /// A pool of many backends, all of them the one that echoes; HAProxy and ours alone.
+    Many(Algorithm, usize),
+}
+
+/// How a backend is picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    RoundRobin,
+    LeastConn,
+    Random,
+}
+
+impl Algorithm {
+    /// Its word in a configuration of Evenkeel.
+    pub fn of_evenkeel(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConn => "least_conn",
+            Self::Random => "random",
+        }
+    }
+
+    /// Its word in a configuration of HAProxy.
+    pub fn of_haproxy(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "roundrobin",
+            Self::LeastConn => "leastconn",
+            Self::Random => "random",
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -74,9 +104,12 @@ pub struct Case {
 impl Door {
     pub fn transport(self) -> Transport {
         match self {
-            Self::Tcp | Self::Http | Self::Bulk | Self::TcpChecks | Self::HttpChecks => {
-                Transport::Tcp
-            }
+            Self::Tcp
+            | Self::Http
+            | Self::Bulk
+            | Self::TcpChecks
+            | Self::HttpChecks
+            | Self::Many(..) => Transport::Tcp,
             Self::Tls | Self::BulkTls => Transport::Tls,
             Self::Websocket | Self::WebsocketAll => Transport::Websocket,
             Self::WebsocketTls => Transport::TlsWebsocket,
@@ -85,7 +118,7 @@ impl Door {
 
     pub fn port(self, ports: &Ports) -> u16 {
         match self {
-            Self::Tcp => ports.tcp,
+            Self::Tcp | Self::Many(..) => ports.tcp,
             Self::Tls => ports.tls,
             Self::Websocket | Self::WebsocketAll => ports.websocket,
             Self::WebsocketTls => ports.websocket_tls,
@@ -103,7 +136,7 @@ impl Door {
     /// The backend behind it.
     pub fn backend_port(self, services: &Services) -> u16 {
         match self {
-            Self::Tcp | Self::Tls => services.echo.port(),
+            Self::Tcp | Self::Tls | Self::Many(..) => services.echo.port(),
             Self::Websocket | Self::WebsocketAll | Self::WebsocketTls => services.websocket.port(),
             Self::Http => services.http.port(),
             Self::Bulk | Self::BulkTls | Self::TcpChecks | Self::HttpChecks => services.bulk.port(),
@@ -136,6 +169,7 @@ impl Case {
             (door, kind) if door.is_of_checks() => {
                 matches!(kind, Kind::Evenkeel | Kind::Haproxy)
             }
+            (Door::Many(..), kind) => matches!(kind, Kind::Evenkeel | Kind::Haproxy),
             (_, Kind::Direct) => self.measures(Quantity::LatencyP50),
             _ => true,
         }
@@ -202,7 +236,15 @@ fn all(part: u64, many: usize) -> Vec<Case> {
         work,
         measures,
     };
-    vec![
+    let pick = |name, algorithm: Algorithm, count| {
+        let title = format!(
+            "connect, echo, close; {} of {count}",
+            algorithm.of_evenkeel()
+        );
+        let door = Door::Many(algorithm, count);
+        case(name, &title, door, short(10_000), per_connection(haproxy))
+    };
+    let mut cases = vec![
         case(
             "echo",
             "echo of 128 B on 64 connections",
@@ -353,7 +395,16 @@ fn all(part: u64, many: usize) -> Vec<Case> {
             Work::Stall { connections: 500 },
             memory(12_000.0),
         ),
-    ]
+    ];
+    cases.extend([
+        pick("pick-rr-1000", Algorithm::RoundRobin, 1_000),
+        pick("pick-rr-10000", Algorithm::RoundRobin, 10_000),
+        pick("pick-least-1000", Algorithm::LeastConn, 1_000),
+        pick("pick-least-10000", Algorithm::LeastConn, 10_000),
+        pick("pick-random-1000", Algorithm::Random, 1_000),
+        pick("pick-random-10000", Algorithm::Random, 10_000),
+    ]);
+    cases
 }
 
 fn measure(of: Quantity, unit: &'static str, scale: f64, goal: Option<Goal>) -> Measure {

@@ -131,6 +131,14 @@ impl Peer {
                 "haproxy-checks.cfg",
                 include_str!("../peers/haproxy-checks.cfg"),
             ),
+            Kind::Evenkeel if matches!(door, Door::Many(..)) => (
+                "evenkeel-many.toml",
+                include_str!("../peers/evenkeel-many.toml"),
+            ),
+            Kind::Haproxy if matches!(door, Door::Many(..)) => (
+                "haproxy-many.cfg",
+                include_str!("../peers/haproxy-many.cfg"),
+            ),
             Kind::Evenkeel => ("evenkeel.toml", include_str!("../peers/evenkeel.toml")),
             Kind::Haproxy => ("haproxy.cfg", include_str!("../peers/haproxy.cfg")),
             Kind::Nginx => ("nginx.conf", include_str!("../peers/nginx.conf")),
@@ -138,7 +146,8 @@ impl Peer {
             Kind::Direct => bail!("nothing to start"),
         };
         let path = folder.join(file);
-        let text = fill(template, folder, ports, services, tls);
+        let template = with_backends(template, self.kind, door, services.echo.port());
+        let text = fill(&template, folder, ports, services, tls);
         fs::write(&path, fill_checks(&text, self.kind, door, ports.checked))
             .with_context(|| path.display().to_string())?;
         let log = folder.join(format!("{}.log", self.name));
@@ -198,6 +207,24 @@ fn fill_checks(template: &str, kind: Kind, door: Door, port: u16) -> String {
         .replace("@CHECK@", check)
         .replace("@CHECKED_BACKENDS@", &all(&backend, ", "))
         .replace("@CHECKED_SERVERS@", &all(&server, "\n"))
+}
+
+/// Puts the backends of a pool of many into a template.
+fn with_backends(template: &str, kind: Kind, door: Door, port: u16) -> String {
+    let Door::Many(algorithm, count) = door else {
+        return template.to_owned();
+    };
+    let (word, line): (_, fn(usize, u16) -> String) = match kind {
+        Kind::Haproxy => (algorithm.of_haproxy(), |n, port| {
+            format!("    server b{n} 127.0.0.1:{port}\n")
+        }),
+        _ => (algorithm.of_evenkeel(), |n, port| {
+            format!("    {{ name = \"b{n}\", address = \"127.0.0.1:{port}\" }},\n")
+        }),
+    };
+    let backends: String = (0..count).map(|n| line(n, port)).collect();
+    let template = template.replace("@ALGORITHM@", word);
+    template.replace("@BACKENDS@", backends.trim_end())
 }
 
 /// Puts the run's addresses and files into a template: `@NAME@` stands for each.

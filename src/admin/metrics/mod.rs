@@ -11,7 +11,6 @@ mod scrape;
 use std::fmt;
 use std::sync::Arc;
 
-use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
@@ -19,24 +18,35 @@ use prometheus_client::registry::Registry;
 use page::MetricsPage;
 use scrape::Scrape;
 
+use super::page_body::{self, PageBody, PageWriter};
 use super::refusals::RefusalTotals;
-use super::reply::ApiError;
 use crate::server::Server;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) fn text(server: &Server, refused: &RefusalTotals) -> Result<String, ApiError> {
-    write(Scrape::of(server, refused)).map_err(|_| {
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the metrics could not be written",
-        )
-    })
+/// A page that is written on a thread for work that blocks: it reads each backend for each of its
+/// metrics, and waits for a client that reads slowly.
+pub(super) fn page(
+    server: &Arc<Server>,
+    refused: &Arc<RefusalTotals>,
+    per_backend: bool,
+) -> PageBody {
+    let (writer, body) = page_body::page();
+    let (server, refused) = (Arc::clone(server), Arc::clone(refused));
+    tokio::task::spawn_blocking(move || {
+        // The client that went away misses nothing, and any other fault breaks its answer off.
+        let _ = stream(Scrape::of(&server, &refused, per_backend), writer);
+    });
+    body
 }
 
-fn write(scrape: Scrape) -> Result<String, fmt::Error> {
+fn stream(scrape: Scrape, mut writer: PageWriter) -> fmt::Result {
+    write(scrape, &mut writer)?;
+    writer.finish()
+}
+
+fn write(scrape: Scrape, page: &mut impl fmt::Write) -> fmt::Result {
     let scrape = Arc::new(scrape);
-    let mut page = String::new();
     for (prefix, encode) in [
         ("process", process::encode_process as Encode),
         ("evenkeel", encode_own),
@@ -44,10 +54,9 @@ fn write(scrape: Scrape) -> Result<String, fmt::Error> {
         let scrape = Arc::clone(&scrape);
         let mut registry = Registry::with_prefix(prefix);
         registry.register_collector(Box::new(ScrapeCollector { scrape, encode }));
-        text::encode_registry(&mut page, &registry)?;
+        text::encode_registry(page, &registry)?;
     }
-    text::encode_eof(&mut page)?;
-    Ok(page)
+    text::encode_eof(page)
 }
 
 type Encode = fn(&Scrape, &mut MetricsPage<'_>) -> fmt::Result;
@@ -56,7 +65,7 @@ fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
     process::encode_own(scrape, page)?;
     listeners::encode(&scrape.status.listeners, page)?;
     certificates::encode(scrape, page)?;
-    pools::encode(&scrape.status.pools, page)
+    pools::encode(scrape, page)
 }
 
 /// Metrics under one prefix.
@@ -75,42 +84,33 @@ impl Collector for ScrapeCollector {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
+    use std::path::Path;
     use std::time::SystemTime;
 
     use super::scrape::CertificateEnd;
     use super::*;
     use crate::admin::view::*;
+    use crate::config;
     use crate::discovery::LookupValues;
-    use crate::observe::{BackendValues, ListenerValues};
-    use crate::pool::PoolValues;
+    use crate::observe::ListenerValues;
+    use crate::pool::{Backend, BackendRequest, Lease, Pool, PoolValues};
     use crate::server::PoolFileStatus;
 
-    fn backend(name: &str) -> BackendView {
-        BackendView {
-            pool: "chat".into(),
-            name: name.into(),
-            address: "10.0.0.1:9501".into(),
-            endpoint: Some("10.0.0.1:9501".into()),
-            state: "up".into(),
-            reason: String::new(),
-            since: String::new(),
-            operator: "ready".into(),
-            check: "up".into(),
-            weight: 1,
-            backup: false,
-            max_connections: 0,
-            removed: false,
-            live: 3,
-            counters: BackendValues {
-                connections: 12,
-                connect_failures: 1,
-                checks_ok: 5,
-                ..BackendValues::default()
-            },
-            last_error: None,
-            last_error_at: None,
-        }
+    /// Backends with a connection each, and what holds these.
+    fn backends() -> (Vec<Arc<Backend>>, Vec<Lease>) {
+        let text = "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\nprotocol = 'tcp'\npool = 'chat'\n\
+                    [pool.chat]\nbackend = [{ name = 'n1', address = '127.0.0.1:1' }, { name = 'n2', address = '127.0.0.1:2' }]";
+        let config = config::parse(text, Path::new("test.toml")).unwrap();
+        let mut settings = config.pools["chat"].clone();
+        settings.backends[1].name = "quote\"d\\\n".to_owned();
+        let pool = Pool::new(&settings);
+        let take = |_| {
+            pool.acquire_now(&BackendRequest::default())
+                .unwrap()
+                .unwrap()
+        };
+        let leases = (0..2).map(take).collect();
+        (pool.backends(), leases)
     }
 
     fn pool() -> PoolView {
@@ -129,7 +129,7 @@ mod tests {
             lookups: LookupValues::default(),
             file_errors: Vec::new(),
             failing_lookups: Vec::new(),
-            backends: vec![backend("n1"), backend("quote\"d\\\n")],
+            backends: Vec::new(),
         }
     }
 
@@ -199,6 +199,8 @@ mod tests {
         };
         Scrape {
             status,
+            backends: Vec::new(),
+            per_backend: true,
             started_at: SystemTime::UNIX_EPOCH,
             last_reload_ok_at: None,
             certificates: vec![CertificateEnd {
@@ -219,6 +221,18 @@ mod tests {
         }
     }
 
+    /// The page, with the metrics of each backend or without.
+    fn page(per_backend: bool) -> String {
+        let ((backends, _leases), mut page) = (backends(), String::new());
+        let scrape = Scrape {
+            backends,
+            per_backend,
+            ..scrape()
+        };
+        write(scrape, &mut page).unwrap();
+        page
+    }
+
     /// The name of a sample line, after a check of its form: `name{key="value",...} number`.
     fn sample_name(line: &str) -> &str {
         let (series, value) = line
@@ -236,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_page_is_valid_text_with_one_family_per_name() {
-        let page = write(scrape()).unwrap();
+        let page = page(true);
         assert!(page.ends_with("# EOF\n"), "{page}");
         let (mut families, mut series) = (BTreeSet::new(), BTreeSet::new());
         let mut family = String::new();
@@ -264,7 +278,7 @@ mod tests {
 
     #[test]
     fn counters_and_units_follow_the_conventions() {
-        let page = write(scrape()).unwrap();
+        let page = page(true);
         for line in [
             "process_cpu_seconds_total 1.5",
             "process_resident_memory_bytes 4096",
@@ -283,7 +297,9 @@ mod tests {
             "evenkeel_pool_refused_connections_total{pool=\"chat\",reason=\"full\"} 3",
             "evenkeel_pool_panic{pool=\"chat\"} 1",
             "evenkeel_pool_failover_ended_connections_total{pool=\"chat\"} 13",
-            "evenkeel_backend_live_connections{pool=\"chat\",backend=\"n1\"} 3",
+            "evenkeel_backend_live_connections{pool=\"chat\",backend=\"n1\"} 1",
+            "evenkeel_pool_backends{pool=\"chat\",state=\"up\"} 2",
+            "evenkeel_pool_live_connections{pool=\"chat\"} 2",
             "evenkeel_backend_state{pool=\"chat\",backend=\"n1\",state=\"up\"} 1",
             "evenkeel_backend_state{pool=\"chat\",backend=\"n1\",state=\"down\"} 0",
         ] {
@@ -295,8 +311,17 @@ mod tests {
     }
 
     #[test]
+    fn without_metrics_per_backend_those_of_pools_stay() {
+        let (with, without) = (page(true), page(false));
+        let of_backends = |line: &&str| line.contains("evenkeel_backend_");
+        assert!(with.lines().any(|line| of_backends(&line)));
+        let others: Vec<&str> = with.lines().filter(|line| !of_backends(line)).collect();
+        assert_eq!(without.lines().collect::<Vec<_>>(), others);
+    }
+
+    #[test]
     fn what_is_not_known_has_no_sample() {
-        let page = write(scrape()).unwrap();
+        let page = page(true);
         assert!(
             !page
                 .lines()

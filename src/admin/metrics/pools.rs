@@ -1,14 +1,18 @@
 //! Metrics of the pools and their backends.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::page::{Labels, MetricsPage};
-use crate::admin::view::{BackendView, PoolView};
+use super::scrape::Scrape;
+use crate::admin::view::PoolView;
 use crate::discovery::LookupValues;
 use crate::observe::{BackendValues, Metric, MetricOf};
-use crate::pool::PoolValues;
+use crate::pool::{Backend, PoolValues};
 
-/// Values of the label `state` of `evenkeel_backend_state`.
+/// Values of the label `state`.
 const STATES: [&str; 6] = ["up", "down", "drain", "maint", "ejected", "unresolved"];
 const BACKEND_STATE: Metric =
     Metric::gauge("backend_state").help("1 for the present effective state");
@@ -33,43 +37,95 @@ const POOL_METRICS: &[MetricOf<PoolView>] = &[
     ),
 ];
 
-const BACKEND_METRICS: &[MetricOf<BackendView>] = &[
+const POOL_BACKENDS: Metric =
+    Metric::gauge("pool_backends").help("Backends by effective state, removed ones among them");
+const POOL_LIVE: Metric =
+    Metric::gauge("pool_live_connections").help("Connections of all backends now");
+
+const BACKEND_METRICS: &[MetricOf<Backend>] = &[
     (
         Metric::gauge("backend_weight").help("Weight in effect"),
-        |backend| backend.weight as u64,
+        |backend| backend.weight() as u64,
     ),
     (
         Metric::gauge("backend_max_connections").help("Limit of live connections; 0: no own limit"),
-        |backend| backend.max_connections,
+        |backend| backend.max_connections(),
     ),
     (
         Metric::gauge("backend_live_connections").help("Connections now"),
-        |backend| backend.live,
+        |backend| backend.live(),
     ),
 ];
 
-pub(super) fn encode(pools: &[PoolView], page: &mut MetricsPage<'_>) -> fmt::Result {
+/// Sums over the backends of a pool.
+#[derive(Default)]
+struct PoolSums {
+    live: u64,
+    /// Backends, by the place of their state in `STATES`.
+    states: [u64; STATES.len()],
+}
+
+pub(super) fn encode(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
+    let pools = &scrape.status.pools;
     page.values(POOL_METRICS, &owners(pools, |pool| pool))?;
     page.values(PoolValues::METRICS, &owners(pools, |pool| &pool.counters))?;
     page.values(LookupValues::METRICS, &owners(pools, |pool| &pool.lookups))?;
-    let backends: Vec<_> = pools
+    encode_sums(scrape, page)?;
+    if scrape.per_backend {
+        encode_backends(&scrape.backends, page)?;
+    }
+    Ok(())
+}
+
+fn encode_sums(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Result {
+    let mut sums: BTreeMap<&str, PoolSums> = BTreeMap::new();
+    for backend in &scrape.backends {
+        let sum = sums.entry(backend.pool()).or_default();
+        sum.live += backend.live();
+        let is_in = states(backend);
+        let pairs = sum.states.iter_mut().zip(is_in);
+        pairs.for_each(|(count, (_, is_in))| *count += is_in);
+    }
+    let states = sums.iter().flat_map(|(pool, sum)| {
+        let states = STATES.into_iter().zip(sum.states);
+        states.map(|(state, count)| (vec![("pool", *pool), ("state", state)], count))
+    });
+    page.family(POOL_BACKENDS, states)?;
+    let live = sums
         .iter()
-        .flat_map(|pool| &pool.backends)
-        .map(|one| (labels(one), one))
-        .collect();
-    let states = backends.iter().flat_map(|(labels, one)| {
-        STATES.map(|state| {
-            let labels = labels.iter().copied().chain([("state", state)]);
-            (labels.collect(), u64::from(one.state == state))
-        })
+        .map(|(pool, sum)| (vec![("pool", *pool)], sum.live));
+    page.family(POOL_LIVE, live)
+}
+
+fn encode_backends(backends: &[Arc<Backend>], page: &mut MetricsPage<'_>) -> fmt::Result {
+    let states = backends.iter().flat_map(|one| {
+        let row = |(state, is_in)| ([labels(one), vec![("state", state)]].concat(), is_in);
+        states(one).map(row)
     });
     page.family(BACKEND_STATE, states)?;
-    page.values(BACKEND_METRICS, &backends)?;
-    let counters: Vec<_> = backends
-        .into_iter()
-        .map(|(labels, one)| (labels, &one.counters))
-        .collect();
-    page.values(BackendValues::METRICS, &counters)
+    for (metric, read) in BACKEND_METRICS {
+        let rows = backends.iter().map(|one| (labels(one), read(one)));
+        page.family(*metric, rows)?;
+    }
+    for family in BackendValues::METRICS.chunk_by(|(one, _), (next, _)| one.name == next.name) {
+        let rows = backends.iter().flat_map(|one| {
+            let values = one.counters().values();
+            family.iter().map(move |(metric, read)| {
+                let labels = labels(one).into_iter().chain(metric.label);
+                (labels.collect(), read(&values))
+            })
+        });
+        if let Some((metric, _)) = family.first() {
+            page.family(*metric, rows)?;
+        }
+    }
+    Ok(())
+}
+
+/// 1 for the effective state of a backend, 0 for the others.
+fn states(backend: &Backend) -> [(&'static str, u64); STATES.len()] {
+    let present = backend.state(Instant::now()).as_str();
+    STATES.map(|state| (state, u64::from(state == present)))
 }
 
 fn owners<T>(pools: &[PoolView], of: fn(&PoolView) -> &T) -> Vec<(Labels<'_>, &T)> {
@@ -79,9 +135,6 @@ fn owners<T>(pools: &[PoolView], of: fn(&PoolView) -> &T) -> Vec<(Labels<'_>, &T
     owners.collect()
 }
 
-fn labels(backend: &BackendView) -> Labels<'_> {
-    vec![
-        ("pool", backend.pool.as_str()),
-        ("backend", backend.name.as_str()),
-    ]
+fn labels(backend: &Backend) -> Labels<'_> {
+    vec![("pool", &**backend.pool()), ("backend", &**backend.name())]
 }

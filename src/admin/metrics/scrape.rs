@@ -1,17 +1,24 @@
 //! Data of one metrics page.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::admin::refusals::{EndpointValues, RefusalTotals};
 use crate::admin::view::StatusView;
 use crate::admin::{process, snapshot};
+use crate::pool::Backend;
 use crate::server::{PoolFileStatus, Server};
 use crate::tls::CertificateFacts;
 
-/// Data of one page, read at one moment.
+/// Data of one page. Those of backends are read as they are written; the others are of one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Scrape {
+    /// Its pools have no backends.
     pub status: StatusView,
+    /// All backends, pool by pool.
+    pub backends: Vec<Arc<Backend>>,
+    /// Whether each backend has metrics of its own.
+    pub per_backend: bool,
     pub started_at: SystemTime,
     pub last_reload_ok_at: Option<SystemTime>,
     pub certificates: Vec<CertificateEnd>,
@@ -35,7 +42,7 @@ pub(super) struct CertificateEnd {
 }
 
 impl Scrape {
-    pub(super) fn of(server: &Server, refused: &RefusalTotals) -> Scrape {
+    pub(super) fn of(server: &Server, refused: &RefusalTotals, per_backend: bool) -> Scrape {
         let listeners = server.listeners();
         let above = server.endpoint_tls();
         let certificates = listeners
@@ -61,8 +68,14 @@ impl Scrape {
                     .map(|one| (one.name().to_owned(), one.error().is_none())),
             )
             .collect();
+        let pools = server.pools();
+        let backends = pools
+            .iter()
+            .flat_map(|pool| pool.backends().into_iter().chain(pool.retired()));
         Scrape {
-            status: snapshot::status(server),
+            status: snapshot::status_of_pools(server),
+            backends: backends.collect(),
+            per_backend,
             started_at: server.started_at(),
             last_reload_ok_at: server.reloads().last_ok_at,
             certificates: certificates.collect(),

@@ -49,6 +49,12 @@ table! {
     pub struct Metrics {
         /// Address of the endpoint.
         bind: Bind = text(BIND), required by parsed;
+        /// Whether the page of this endpoint has the metrics of each backend. Those of pools, such
+        /// as `evenkeel_pool_backends`, stay. The page of `[admin]` has all of them.
+        ///
+        /// What is known of a backend should be found where one looks. A page costs about 1.3 KB
+        /// for each backend.
+        per_backend: bool, default(true);
         /// Clients that are let in.
         access: Access, keys;
         /// Rights of the file of a unix socket.
