@@ -28,6 +28,22 @@ pub(super) fn status(server: &Server) -> StatusView {
         listeners: listeners(server),
         pools: pools(server),
         jobs: running(server),
+        upgrade: upgrade(server),
+    }
+}
+
+fn upgrade(server: &Server) -> UpgradeView {
+    let status = server.upgrade_status();
+    let (at, reasons) = status.last_error.unzip();
+    UpgradeView {
+        totals: server.upgrade_totals(),
+        last_error: reasons.unwrap_or_default(),
+        last_error_at: at.map(stamp),
+        predecessor: status.predecessor.map(|one| PredecessorView {
+            process: one.pid,
+            version: one.version,
+            connections: one.connections,
+        }),
     }
 }
 

@@ -343,6 +343,15 @@ impl Limits {
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the connections that the process before has, in place of those told `before`.
+    pub(crate) fn set_elsewhere(&self, before: u64, now: u64) {
+        self.live
+            .fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        for _ in now..before {
+            self.release();
+        }
+    }
+
     /// Uncounts a reserved connection that did not come.
     pub(crate) fn unreserve(&self) {
         if let Some(rate) = &*self.max_rate.load() {

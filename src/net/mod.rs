@@ -7,12 +7,15 @@ mod connect;
 mod dial;
 pub(crate) mod dns;
 pub(crate) mod fds;
+mod handed;
 mod hangup;
 mod inherited;
 pub(crate) mod memory;
 pub(crate) mod options;
 mod overlap;
+mod packets;
 mod port_holder;
+mod sealed;
 pub(crate) mod signals;
 mod stream;
 mod unix;
@@ -28,10 +31,13 @@ pub(crate) use connect::{
     ConnectError, OVERDUE_AFTER, begin_connect, connect, connect_unless, is_local_shortage,
     take_error,
 };
+pub(crate) use handed::{HandedSocket, keep_handed, release_handed};
 pub(crate) use hangup::wait_for_hangup;
 pub(crate) use inherited::{InheritedSocket, is_inherited, keep_inherited, take_inherited};
 pub(crate) use overlap::{HALF_OPEN_TIME, Overlap};
+pub(crate) use packets::{MAX_PACKET_DESCRIPTORS, PacketSocket};
 pub(crate) use port_holder::{PortHolder, find_port_holder};
+pub(crate) use sealed::{read_sealed, seal};
 pub(crate) use stream::delegate_io;
 pub(crate) use stream::{Io, Stream};
 pub(crate) use unix::verify_rights;

@@ -53,6 +53,11 @@ impl ConnectionCounter {
         self.count_if(|word| self.admits(word) || returns(word))
     }
 
+    /// Counts connections that another process has, whether they are admitted or not.
+    pub(super) fn enter_elsewhere(&self, count: u64) {
+        self.word.fetch_add(count & COUNT, SeqCst);
+    }
+
     fn count_if(&self, admits: impl Fn(u64) -> bool) -> bool {
         let counted = |word| {
             let entered = match mode(word) {

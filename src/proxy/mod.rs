@@ -40,7 +40,7 @@ use http::connection::HttpConnection;
 pub(crate) use client::handshake_limiter::HandshakeLimiter;
 pub(crate) use connect::idle::IdleConnections;
 pub(crate) use http::hard_stop::HardStop;
-pub(crate) use listening::Listening;
+pub(crate) use listening::{ListenerOrigin, Listening, StartState};
 pub use route::ListenerSnapshot;
 pub(crate) use shared::Proxy;
 

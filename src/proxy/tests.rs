@@ -92,8 +92,7 @@ impl Caller {
                 &proxy,
                 Arc::new(bound),
                 ListenerSnapshot::build(listener, &pools).unwrap(),
-                ListenerCounters::new("l", &journal),
-                None,
+                ListenerOrigin::New(ListenerCounters::new("l", &journal), StartState::Listening),
             );
             let is_served = self.is_answered(&listening).await;
             listening.stop().await;

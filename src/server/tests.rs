@@ -33,7 +33,7 @@ fn with_a_short_grace() -> String {
 
 async fn start(config: &Config, source: ConfigSource) -> Result<Arc<Server>, StartError> {
     let server = Server::new(config, source)?;
-    server.open().await?;
+    server.open(None).await?;
     Ok(server)
 }
 

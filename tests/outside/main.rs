@@ -92,4 +92,6 @@ mod storm;
 mod tags;
 mod tls;
 mod upgrade;
+mod upgrade_live;
+mod upgrade_refused;
 mod websocket;

@@ -61,8 +61,10 @@ impl Bench {
             &proxy,
             Arc::new(bound),
             rules,
-            ListenerCounters::new("web", &proxy.journal),
-            None,
+            ListenerOrigin::New(
+                ListenerCounters::new("web", &proxy.journal),
+                StartState::Listening,
+            ),
         );
         Bench {
             listening,
