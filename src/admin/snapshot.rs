@@ -39,6 +39,7 @@ fn upgrade(server: &Server) -> UpgradeView {
         totals: server.upgrade_totals(),
         last_error: reasons.unwrap_or_default(),
         last_error_at: at.map(stamp),
+        longest_freeze_seconds: status.longest_freeze.as_secs_f64(),
         predecessor: status.predecessor.map(|one| PredecessorView {
             process: one.pid,
             version: one.version,

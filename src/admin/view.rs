@@ -12,7 +12,7 @@ use crate::server::UpgradeTotals;
 pub(crate) use plan::*;
 
 /// `GET /api/v1/status`: everything at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StatusView {
     pub version: String,
     pub process: ProcessView,
@@ -29,7 +29,7 @@ pub(crate) struct StatusView {
 }
 
 /// Upgrades of the process, and of those before it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct UpgradeView {
     #[serde(flatten)]
     pub totals: UpgradeTotals,
@@ -37,6 +37,9 @@ pub(crate) struct UpgradeView {
     #[serde(default)]
     pub last_error: Vec<String>,
     pub last_error_at: Option<String>,
+    /// Longest time that a session stood still when it moved to this process.
+    #[serde(default)]
+    pub longest_freeze_seconds: f64,
     /// Process that handed over to this one; absent once it has ended.
     pub predecessor: Option<PredecessorView>,
 }

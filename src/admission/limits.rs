@@ -352,6 +352,11 @@ impl Limits {
         }
     }
 
+    /// Counts a connection that another process has accepted: it was in that one's rate.
+    pub(super) fn take_over(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Uncounts a reserved connection that did not come.
     pub(crate) fn unreserve(&self) {
         if let Some(rate) = &*self.max_rate.load() {

@@ -23,7 +23,8 @@ pub(super) struct RunArguments {
 /// Runs until a signal asks to stop and the stop is over, or until another process has taken over
 /// and no connection is left.
 pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
-    let old = OldProcess::from_environment()?.map(Arc::new);
+    let old = OldProcess::from_environment().map_err(CommandError::Other)?;
+    let old = old.map(Arc::new);
     let result = serve(arguments, old.clone());
     if let (Err(failure), Some(old)) = (&result, old) {
         old.refuse(failure.to_string().lines().map(str::to_owned).collect());

@@ -38,7 +38,7 @@ pub(crate) use listener_totals::ListenerTotals;
 pub(crate) use metric::{Metric, MetricOf};
 pub(crate) use metric::{counters, values};
 pub(crate) use process_log::{ProcessLog, add_dropped_log_lines, dropped_log_lines};
-pub(crate) use record::ConnectionRecord;
+pub(crate) use record::{ConnectionRecord, export_peer, import_peer};
 pub(crate) use refusal::{Refusal, RefusalCounts};
 pub(crate) use resumed::Resumed;
 pub(crate) use summary::Summary;

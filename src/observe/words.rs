@@ -11,15 +11,14 @@ macro_rules! words {
             /// Every variant, in the order of declaration.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The variant of a word.
-            #[allow(dead_code, reason = "not every set of words is read")]
-            pub fn of_word(word: &str) -> Option<$name> {
-                $name::ALL.iter().copied().find(|one| one.word() == word)
-            }
-
             /// Word of the log and of the metrics' label.
             pub const fn word(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
+            }
+
+            /// The variant of this word.
+            pub fn of_word(word: &str) -> Option<$name> {
+                $name::ALL.iter().find(|one| one.word() == word).copied()
             }
         }
 

@@ -58,6 +58,11 @@ impl ConnectionCounter {
         self.word.fetch_add(count & COUNT, SeqCst);
     }
 
+    /// Counts one more connection, in whatever mode and whether there is room or not.
+    pub(super) fn enter_anyway(&self) {
+        self.word.fetch_add(1, SeqCst);
+    }
+
     fn count_if(&self, admits: impl Fn(u64) -> bool) -> bool {
         let counted = |word| {
             let entered = match mode(word) {

@@ -148,6 +148,14 @@ impl Listening {
         &self.shared.counters
     }
 
+    pub(super) fn proxy(&self) -> &Arc<Proxy> {
+        &self.shared.proxy
+    }
+
+    pub(super) fn admission(&self) -> &ListenerAdmission {
+        &self.shared.admission
+    }
+
     /// Whether the operator drains it.
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.admission.is_draining()

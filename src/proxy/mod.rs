@@ -16,6 +16,7 @@
 
 mod accept;
 mod accept_on_relay;
+mod arrive;
 mod client;
 mod connect;
 mod http;

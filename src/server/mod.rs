@@ -43,5 +43,5 @@ pub(crate) use signals::Signals;
 pub(crate) use start::StartError;
 pub(crate) use state::Server;
 pub(crate) use status::{ListenerState, ListenerStatus, PoolFileStatus};
-pub(crate) use upgrade::status::{UpgradePhase, UpgradeStatus, UpgradeTotals, Upgraded};
+pub(crate) use upgrade::status::UpgradeTotals;
 pub(crate) use upgrade::{CommandLine, OldProcess, UpgradeError};

@@ -51,31 +51,51 @@ impl Server {
                 drop(upgrading.upgrade().await);
             }
         }));
-        let allowed = match self.serve(&mut signals, &asked).await {
+        let (end, allowed) = match self.serve(&mut signals, &asked).await {
             End::Settled => {
                 let upgrade = self.config().upgrade.hard_stop_after;
-                upgrade.unwrap_or(self.config().global.hard_stop_after)
+                let allowed = upgrade.unwrap_or(self.config().global.hard_stop_after);
+                (End::Settled, allowed)
             }
             End::Asked => {
                 self.upgrade.tell_predecessor(&FromNew::Stop);
                 self.announce_stop(&mut signals, &asked).await;
-                self.config().global.hard_stop_after
+                (End::Asked, self.config().global.hard_stop_after)
             }
         };
-        let stop = self.stop(allowed);
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                () = &mut stop => break,
-                signal = signals.next() => if !self.answer(signal, &asked) {
-                    tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
-                    break;
-                }
-            }
-        }
+        self.stop_and_answer(&mut signals, &asked, (end, allowed))
+            .await;
         self.finish().await;
         self.outlive_successor(&mut signals, allowed).await;
         self.lifecycle.stop(StopStage::Over);
+    }
+
+    /// Stops within that time. A process that has handed over and is then asked to stop has as long
+    /// as any other; another request ends it at once.
+    async fn stop_and_answer(
+        &self,
+        signals: &mut Signals,
+        reload: &Notify,
+        (mut end, allowed): (End, Duration),
+    ) {
+        let mut stop = Box::pin(self.stop(allowed));
+        loop {
+            let is_asked = tokio::select! {
+                () = &mut stop => return,
+                () = self.upgrade.stop_wanted.notified() => end == End::Settled,
+                signal = signals.next() => !self.answer(signal, reload),
+            };
+            if !is_asked {
+                continue;
+            }
+            if end == End::Asked {
+                tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
+                return;
+            }
+            end = End::Asked;
+            self.upgrade.tell_predecessor(&FromNew::Stop);
+            stop = Box::pin(self.stop(self.config().global.hard_stop_after));
+        }
     }
 
     /// Serves until somebody asks to stop, or all is handed over.
@@ -150,7 +170,9 @@ impl Server {
                 self.journal().reopen();
                 self.upgrade.tell_predecessor(&FromNew::Reopen);
             }
-            Signal::Reload | Signal::Upgrade if is_passed_on => {}
+            // The manager waits for the end of the reload that it has asked this process for.
+            Signal::Reload if is_passed_on => drop(self.lifecycle.begin_reload()),
+            Signal::Upgrade if is_passed_on => {}
             Signal::Upgrade => self.upgrade.wanted.notify_one(),
             // The next signal must not wait for the reload.
             Signal::Reload => reload.notify_one(),
@@ -171,12 +193,7 @@ impl Server {
             hard_stop_after = format_duration(allowed),
             "stopping: live connections may end"
         );
-        let is_empty = tokio::select! {
-            is_empty = self.emptied_by(started + half) => is_empty,
-            // The new process stops, and does not wait longer than this.
-            () = self.upgrade.stop_wanted.notified() => false,
-        };
-        if !is_empty {
+        if !self.emptied_by(started + half).await {
             tracing::info!(
                 live = limits.live(),
                 within = format_duration(half),

@@ -1,13 +1,24 @@
 //! Upgrades that are refused or fail on the way: the process that serves serves on, and says why.
 
+use std::fs::File;
+use std::io::{IoSlice, Write as _};
+use std::mem::MaybeUninit;
 use std::net::TcpListener;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::clients::{echoed, greeted};
-use crate::harness::{Answer, Balancer, Event, Launch};
+use crate::harness::{Answer, Balancer, Event, Launch, a_moment, complete, within};
 use crate::nodes::Node;
 use crate::settings::{listener, simple};
 use crate::upgrade_live::{LONG, status, upgraded};
@@ -237,4 +248,136 @@ async fn a_process_that_is_killed_at_any_message_changes_nothing() {
     }
     linked.restore();
     upgraded(&linked.balancer).await;
+}
+
+/// The test in place of the old process.
+struct OldProcess {
+    link: OwnedFd,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl OldProcess {
+    fn start(config: &str) -> OldProcess {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("balancer.toml");
+        std::fs::write(&file, complete(config)).expect("write the configuration");
+        let flags = SocketFlags::CLOEXEC;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (link, other) = pair.expect("a pair of sockets");
+        let child = Command::new(BINARY)
+            .args(["run", "--config"])
+            .arg(file)
+            .env("EVENKEEL_UPGRADE", std::process::id().to_string())
+            .stdin(Stdio::from(other))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start the new process");
+        OldProcess {
+            link,
+            child,
+            _folder: folder,
+        }
+    }
+
+    fn say(&self, message: &str, descriptors: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+        let bytes = [IoSlice::new(message.as_bytes())];
+        sendmsg(&self.link, &bytes, &mut control, SendFlags::NOSIGNAL).expect("send");
+    }
+
+    fn say_hello(&self) {
+        self.say(
+            "{\"message\":\"hello\",\"magic\":\"evenkeel-upgrade\",\"oldest_format\":1,\"newest_format\":1}",
+            &[],
+        );
+    }
+
+    fn hand_over(&self, sockets: usize) {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut state = File::from(memfd_create("state", flags).expect("a file"));
+        state.write_all(b"{}").expect("write");
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        fcntl_add_seals(&state, seals).expect("seal");
+        let message = format!("{{\"message\":\"process\",\"sockets\":{sockets},\"live\":0}}");
+        self.say(&message, &[state.as_fd()]);
+    }
+
+    async fn hear(&self) -> String {
+        let link = self.link.try_clone().expect("another descriptor");
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; 65536];
+            let read = rustix::io::read(&link, &mut buffer).expect("read");
+            String::from_utf8_lossy(&buffer[..read]).into_owned()
+        });
+        within("a message of the new process", reading)
+            .await
+            .expect("no panic")
+    }
+}
+
+impl Drop for OldProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The old process may be killed at any message: before all is built the new one ends, too.
+#[tokio::test]
+async fn a_new_process_whose_old_one_dies_before_it_has_built_all_ends() {
+    let node = Node::echo("n1").await;
+    for stage in 0..4 {
+        let mut old = OldProcess::start(&config(&node));
+        if stage > 0 {
+            old.say_hello();
+            assert!(old.hear().await.contains("evenkeel-upgrade"));
+        }
+        if stage > 1 {
+            old.hand_over(1);
+        }
+        if stage > 2 {
+            old.say("{\"message\":\"lead\"}", &[]);
+        }
+        // Its end of the pair is all that the new one knows of it.
+        let (dead, _) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        old.link = dead.into();
+        let ended = async {
+            loop {
+                if let Some(status) = old.child.try_wait().expect("wait") {
+                    return status;
+                }
+                a_moment().await;
+            }
+        };
+        let status = within("the new process to end", ended).await;
+        assert_eq!(status.code(), Some(1), "stage {stage}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_process_that_has_built_all_serves_if_the_old_one_dies() {
+    let node = Node::echo("n1").await;
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a socket to hand over");
+    let address = socket.local_addr().expect("its address");
+    let mut old = OldProcess::start(&config(&node));
+    old.say_hello();
+    old.hear().await;
+    old.hand_over(1);
+    let names = format!(
+        "{{\"message\":\"sockets\",\"sockets\":[{{\"configured\":\"127.0.0.1:0\",\"local\":\"{address}\",\"is_inherited\":false}}]}}"
+    );
+    old.say(&names, &[socket.as_fd()]);
+    let built = old.hear().await;
+    assert!(built.contains("\"built\""), "{built}");
+    // Queued in the socket; nobody accepts yet.
+    let mut early = crate::clients::connect(address).await;
+    let (dead, _) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    old.link = dead.into();
+    drop(socket);
+    assert_eq!(crate::clients::read_line(&mut early).await.unwrap(), "n1");
+    greeted(address).await;
 }

@@ -34,6 +34,9 @@ const LAST_RELOAD: Metric = Metric::gauge("last_reload_success_timestamp")
     .help("Latest reload that was applied, since the epoch");
 const PREDECESSOR: Metric = Metric::gauge("predecessor_connections")
     .help("Connections that the process before this one still has");
+const FREEZE: Metric = Metric::gauge("upgrade_freeze")
+    .seconds()
+    .help("Longest time that a session stood still when it moved to this process");
 const ACCESS_LOG_DROPPED: Metric =
     Metric::counter("access_log_dropped_lines").help("Access-log lines that were lost");
 const LOG_DROPPED: Metric =
@@ -71,6 +74,7 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
     page.values(UpgradeTotals::METRICS, &[(Vec::new(), &upgrade.totals)])?;
     let predecessor = upgrade.predecessor.as_ref();
     let left = predecessor.map_or(0, |one| one.connections);
+    page.single(FREEZE, Some(upgrade.longest_freeze_seconds))?;
     page.single(PREDECESSOR, Some(left))?;
     let is_refused = configuration.last_error.is_some();
     page.single(CONFIGURATION_ERROR, Some(u64::from(is_refused)))?;

@@ -2,6 +2,7 @@
 //! and apply them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,6 +44,8 @@ pub(in crate::server) struct Totals {
     pub(super) access_log_dropped: u64,
     pub(super) log_dropped: u64,
     pub(super) upgrades: UpgradeTotals,
+    /// Of the upgrade under way.
+    pub(super) longest_freeze: Duration,
     /// Of the modules above the server, in the order in which they were added.
     pub(super) participants: Vec<Value>,
     /// Running jobs; only when the process hands over.

@@ -73,6 +73,9 @@ pub(super) enum FromOld {
     Process {
         sockets: usize,
         live: u64,
+        /// Whether it is the first process of a container.
+        #[serde(default)]
+        is_init: bool,
     },
     /// With a descriptor for each.
     Sockets {
@@ -82,6 +85,21 @@ pub(super) enum FromOld {
     Switch,
     /// With a document: the totals as they are now.
     Totals,
+    /// Live sessions are offered. With a sealed file of their states, one behind the other, then the
+    /// sockets of each: its client's, and its backend's where it has one.
+    Sessions {
+        batch: u64,
+        lengths: Vec<usize>,
+        backends: Vec<bool>,
+    },
+    /// The sessions that can be taken are the new process's.
+    Commit {
+        batch: u64,
+    },
+    /// All sessions of the batch go on in the old process.
+    Abort {
+        batch: u64,
+    },
     /// The service manager knows the new process as the main one.
     Lead,
     #[serde(other)]
@@ -102,6 +120,11 @@ pub(in crate::server) enum FromNew {
     },
     /// It accepts.
     Serving,
+    /// Which of the offered sessions it can take.
+    Ready {
+        batch: u64,
+        taken: Vec<bool>,
+    },
     /// It is being upgraded itself: the probation is over.
     Settled,
     /// Reopen the access log.
@@ -163,7 +186,8 @@ mod tests {
             process,
             FromOld::Process {
                 sockets: 2,
-                live: 7
+                live: 7,
+                is_init: false
             }
         ));
         let said = serde_json::to_string(&FromNew::AbortJob { id: 4 }).unwrap();

@@ -5,13 +5,13 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use super::arriving::{Arrivals, Offered};
 use super::channel::{Channel, ChannelError};
 use super::document::{ProcessState, Totals};
 use super::launch::VARIABLE;
 use super::message::{FromNew, FromOld, Hello, SocketNames};
 use super::status::PredecessorStatus;
 use crate::net::{HandedSocket, PacketSocket, keep_handed, release_handed};
-use crate::server::start::StartError;
 use crate::server::state::Server;
 
 /// Time for each message of the old process before it serves: it sends them in a row.
@@ -30,6 +30,8 @@ pub(crate) struct OldProcess {
     state: Arc<ProcessState>,
     /// Connections that it had when it was asked.
     live: u64,
+    /// It is the first process of a container, and stays.
+    is_guarded: bool,
 }
 
 impl OldProcess {
@@ -38,8 +40,8 @@ impl OldProcess {
     ///
     /// # Errors
     /// Why nothing can be taken over; the old process was told.
-    pub(crate) fn from_environment() -> Result<Option<OldProcess>, StartError> {
-        let failed = |why: String| StartError(format!("upgrade: {why}"));
+    pub(crate) fn from_environment() -> Result<Option<OldProcess>, String> {
+        let failed = |why: String| format!("upgrade: {why}");
         let Some(parent) = std::env::var_os(VARIABLE) else {
             return Ok(None);
         };
@@ -55,6 +57,7 @@ impl OldProcess {
             hello: Hello::default(),
             state: Arc::default(),
             live: 0,
+            is_guarded: false,
         };
         match old.receive_all() {
             Ok(()) => Ok(Some(old)),
@@ -85,10 +88,15 @@ impl OldProcess {
             .send(&FromNew::Hello(Hello::own()))
             .map_err(text)?;
         let received = self.channel.receive(MESSAGE_TIMEOUT).map_err(text)?;
-        let FromOld::Process { sockets, live } = received.message else {
+        let FromOld::Process {
+            sockets,
+            live,
+            is_init,
+        } = received.message
+        else {
             return Err("the old process sent no state".to_owned());
         };
-        self.live = live;
+        (self.live, self.is_guarded) = (live, is_init);
         self.state = Arc::new(received.document().map_err(text)?);
         self.receive_sockets(sockets)
     }
@@ -126,7 +134,9 @@ impl OldProcess {
         if let Some(keys) = &self.state.ticket_keys {
             keys.take_over();
         }
-        server.upgrade.inherit(Arc::clone(&self.state));
+        server
+            .upgrade
+            .inherit(Arc::clone(&self.state), self.is_guarded);
         server.upgrade.replace_totals(self.state.totals.clone());
     }
 
@@ -186,7 +196,10 @@ impl OldProcess {
         );
         server.upgrade.set_predecessor(sender, status);
         let weak = Arc::downgrade(server);
-        let run = move || while listen(&weak, &channel).is_some() {};
+        let run = move || {
+            let mut arrivals = Arrivals::default();
+            while listen(&weak, &channel, &mut arrivals).is_some() {}
+        };
         let thread = thread::Builder::new().name("predecessor".to_owned());
         if let Err(error) = thread.spawn(run) {
             tracing::warn!(%error, "upgrade: the old process cannot be followed");
@@ -214,21 +227,44 @@ fn handed_socket(
 }
 
 /// Takes one message of the old process. `None`: it is gone, or this server is.
-fn listen(server: &Weak<Server>, channel: &Channel) -> Option<()> {
+fn listen(server: &Weak<Server>, channel: &Channel, arrivals: &mut Arrivals) -> Option<()> {
     let received = channel.receive::<FromOld>(LOOK);
     let server = server.upgrade()?;
-    let received = match received {
+    let mut received = match received {
         Ok(received) => received,
         Err(ChannelError::Silent(_)) => return Some(()),
         Err(error) => {
             if !matches!(error, ChannelError::Gone) {
                 tracing::warn!(%error, "upgrade: the old process is not understood");
             }
+            // Nobody else has the sessions that it offered last.
+            arrivals.adopt(&server);
             lose(&server);
             return None;
         }
     };
-    match received.message {
+    match std::mem::replace(&mut received.message, FromOld::Unknown) {
+        FromOld::Sessions {
+            batch,
+            lengths,
+            backends,
+        } => {
+            let offered = Offered {
+                batch,
+                lengths,
+                backends,
+            };
+            let taken = arrivals.prepare(&server, &offered, received);
+            let taken = taken.unwrap_or_else(|error| {
+                tracing::warn!(%error, "upgrade: sessions of the old process are not understood");
+                arrivals.abort(batch);
+                Vec::new()
+            });
+            // One that is gone meanwhile is noticed by the next look.
+            let _ = channel.send(&FromNew::Ready { batch, taken });
+        }
+        FromOld::Commit { batch } => arrivals.commit(&server, batch),
+        FromOld::Abort { batch } => arrivals.abort(batch),
         FromOld::Totals => {
             if let Ok(totals) = received.document::<Totals>() {
                 let before = server.upgrade.replace_totals(totals.clone());

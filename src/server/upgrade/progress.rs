@@ -1,9 +1,9 @@
 //! State of the upgrades of one process: of one that it begins, and of the one that made it.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fd::OwnedFd;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -25,6 +25,8 @@ pub(in crate::server) struct Upgrades {
     command_line: OnceLock<CommandLine>,
     phase: watch::Sender<UpgradePhase>,
     counters: UpgradeCounters,
+    /// In microseconds.
+    longest_freeze: AtomicU64,
     last_error: Mutex<Option<(SystemTime, Vec<String>)>>,
     /// The state of the process before, until it is taken over.
     inherited: Mutex<Option<Arc<ProcessState>>>,
@@ -47,6 +49,8 @@ pub(in crate::server) struct Upgrades {
     pub(in crate::server) settled: CancellationToken,
     /// Cancelled when the new process has ended.
     pub(in crate::server) successor_ended: CancellationToken,
+    /// The first process of the container ends with this one.
+    is_guarded: AtomicBool,
     /// Whether a service manager is told of the life of this process.
     has_manager: AtomicBool,
 }
@@ -63,6 +67,7 @@ impl Default for Upgrades {
             command_line: OnceLock::new(),
             phase: watch::Sender::new(UpgradePhase::None),
             counters: UpgradeCounters::default(),
+            longest_freeze: AtomicU64::new(0),
             last_error: Mutex::default(),
             inherited: Mutex::default(),
             latest_totals: Mutex::default(),
@@ -74,6 +79,7 @@ impl Default for Upgrades {
             manager_told: Notify::new(),
             settled: CancellationToken::new(),
             successor_ended: CancellationToken::new(),
+            is_guarded: AtomicBool::new(false),
             has_manager: AtomicBool::new(false),
         }
     }
@@ -121,6 +127,29 @@ impl Upgrades {
         self.counters.ok.fetch_add(1, Relaxed);
     }
 
+    /// Counts sessions that were offered to the new process.
+    pub(super) fn moved(&self, moved: u64, declined: u64, is_late: bool) {
+        let counters = &self.counters;
+        let count = if is_late {
+            &counters.late
+        } else {
+            &counters.moved
+        };
+        count.fetch_add(moved, Relaxed);
+        counters.declined.fetch_add(declined, Relaxed);
+    }
+
+    /// Notes how long the sessions of a batch stood still, at most.
+    pub(super) fn froze_for(&self, time: Duration) {
+        let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.longest_freeze.fetch_max(time, Relaxed);
+    }
+
+    /// Longest time that a session stood still in the latest upgrade.
+    pub(in crate::server) fn longest_freeze(&self) -> Duration {
+        Duration::from_micros(self.longest_freeze.load(Relaxed))
+    }
+
     pub(in crate::server) fn totals(&self) -> UpgradeTotals {
         self.counters.values()
     }
@@ -132,14 +161,15 @@ impl Upgrades {
     pub(in crate::server) fn status(&self) -> UpgradeStatus {
         let predecessor = lock(&self.predecessor);
         UpgradeStatus {
-            phase: self.phase(),
+            longest_freeze: self.longest_freeze(),
             last_error: lock(&self.last_error).clone(),
             predecessor: predecessor.as_ref().map(|one| one.status.clone()),
         }
     }
 
     /// Keeps what the process before has handed over, until the first configuration serves.
-    pub(super) fn inherit(&self, state: Arc<ProcessState>) {
+    pub(super) fn inherit(&self, state: Arc<ProcessState>, is_guarded: bool) {
+        self.is_guarded.store(is_guarded, Relaxed);
         *lock(&self.inherited) = Some(state);
         self.leads.send_replace(false);
     }
@@ -194,6 +224,10 @@ impl Upgrades {
     /// A service manager is told of the life of this process.
     pub(in crate::server) fn found_manager(&self) {
         self.has_manager.store(true, Relaxed);
+    }
+
+    pub(super) fn is_guarded(&self) -> bool {
+        self.is_guarded.load(Relaxed)
     }
 
     pub(super) fn has_manager(&self) -> bool {

@@ -6,19 +6,27 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::channel::ChannelError;
+use super::departing::Departures;
 use super::document::Totals;
+use super::init::is_init;
 use super::message::{FromNew, FromOld};
-use super::old::{LeftListener, NewProcess};
 use super::status::UpgradePhase;
+use super::successor::NewProcess;
 use crate::net::Bound;
 use crate::pool::OperatorState;
 use crate::proxy::{ListenerOrigin, Listening};
+use crate::server::lifecycle::StopStage;
 use crate::server::lock::lock;
 use crate::server::state::Server;
 
 /// Between two messages with the totals, and two looks at the new process.
 const SPACING: Duration = Duration::from_secs(1);
+
+/// A listener that was left to the new process, and its socket.
+pub(super) type LeftListener = (Arc<Listening>, Arc<Bound>);
 
 /// The rest of an upgrade.
 pub(super) struct Remainder {
@@ -27,9 +35,12 @@ pub(super) struct Remainder {
     listeners: Vec<LeftListener>,
     /// All sockets that the new process was given.
     sockets: Vec<Arc<Bound>>,
+    departures: Departures,
     /// `None`: the probation is over.
     probation_until: Option<Instant>,
     told_at: Instant,
+    /// Nothing has moved since then.
+    is_told: bool,
     /// The new process is being stopped, by whoever: its end is no failure.
     is_stopping: bool,
     /// The other end of the channel is closed.
@@ -56,8 +67,10 @@ impl Remainder {
             new,
             listeners,
             sockets,
+            departures: Departures::default(),
             probation_until: Some(now + server.config().upgrade.probation),
             told_at: now,
+            is_told: true,
             is_stopping: false,
             is_deaf: false,
         }
@@ -68,6 +81,13 @@ impl Remainder {
         let server = self.server.clone();
         let run = || {
             let mut remainder = self;
+            if let Some(server) = remainder.server.upgrade() {
+                if server.lifecycle.stop_stage() != StopStage::None {
+                    // Asked while the new process was built, and meant for whoever serves.
+                    server.upgrade.forward(Signal::TERM);
+                }
+                remainder.move_sessions(&server);
+            }
             while remainder.turn() == Turn::Next {}
         };
         if let Err(error) = thread::Builder::new().name("upgrade".to_owned()).spawn(run)
@@ -87,11 +107,14 @@ impl Remainder {
         if let Some(message) = waited {
             self.answer(&server, message);
         }
+        if !self.new_has_ended() {
+            self.move_sessions(&server);
+        }
         if self.new_has_ended() {
             return self.ended(&server);
         }
-        if self.told_at.elapsed() >= SPACING && !self.is_deaf {
-            self.told_at = Instant::now();
+        if (!self.is_told || self.told_at.elapsed() >= SPACING) && !self.is_deaf {
+            (self.told_at, self.is_told) = (Instant::now(), true);
             let totals = Totals::of(&server);
             // One that does not read is not waited for again.
             self.is_deaf = self
@@ -107,6 +130,21 @@ impl Remainder {
             self.settle(&server);
         }
         Turn::Next
+    }
+
+    /// Moves what can move: all at first, later what was in set-up and is established now.
+    fn move_sessions(&mut self, server: &Arc<Server>) {
+        if self.is_deaf || self.is_stopping || server.relay().live() == 0 {
+            return;
+        }
+        if let Err(error) = self.departures.pass(server, &mut self.new) {
+            tracing::warn!(%error, "upgrade: sessions stay in this process for now");
+        }
+        // What the new process knows of this one's connections is outdated at once.
+        self.is_told = false;
+        for message in std::mem::take(&mut self.departures.others) {
+            self.answer(server, message);
+        }
     }
 
     fn wait(&mut self) -> Option<FromNew> {
@@ -151,6 +189,7 @@ impl Remainder {
             | FromNew::Built { .. }
             | FromNew::Refused { .. }
             | FromNew::Serving
+            | FromNew::Ready { .. }
             | FromNew::Unknown => {}
         }
     }
@@ -165,7 +204,8 @@ impl Remainder {
         let status = self.new.end();
         server.upgrade.set_successor(None);
         server.upgrade.successor_ended.cancel();
-        if self.is_stopping || self.probation_until.is_none() {
+        let is_stopping = self.is_stopping || server.lifecycle.stop_stage() != StopStage::None;
+        if is_stopping || self.probation_until.is_none() {
             tracing::info!(status, "upgrade: the new process has ended");
             server.upgrade.settled.cancel();
             return Turn::Over;
@@ -217,11 +257,6 @@ impl Remainder {
         }
         server.upgrade.settled.cancel();
     }
-}
-
-/// Whether this is the first process of a container, with which all others end.
-pub(in crate::server) fn is_init() -> bool {
-    std::process::id() == 1
 }
 
 fn operate(server: &Server, pool: &str, backend: &str, state: &str) {

@@ -1,6 +1,6 @@
 //! Facts about upgrades, for the admin API and the metrics.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::observe::{Metric, counters};
 
@@ -16,6 +16,12 @@ counters! {
         refused = Metric::counter("upgrades").label("result", "refused"),
         /// Upgrades whose new process ended within the probation
         failed = Metric::counter("upgrades").label("result", "failed"),
+        /// Sessions that moved while the new process took over
+        moved = Metric::counter("upgrade_sessions").label("result", "moved").help("Sessions that moved to a new process, at once or late, and offers of sessions that it declined"),
+        /// Sessions that moved once they were established
+        late = Metric::counter("upgrade_sessions").label("result", "late"),
+        /// Sessions that the new process declined
+        declined = Metric::counter("upgrade_sessions").label("result", "declined"),
     }
 }
 
@@ -48,7 +54,8 @@ pub(crate) struct PredecessorStatus {
 /// State of the upgrades of a process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UpgradeStatus {
-    pub phase: UpgradePhase,
+    /// Longest time that a session stood still when it moved to or from this process.
+    pub longest_freeze: Duration,
     /// The latest attempt of this process that failed: when, and why.
     pub last_error: Option<(SystemTime, Vec<String>)>,
     pub predecessor: Option<PredecessorStatus>,

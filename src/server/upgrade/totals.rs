@@ -47,6 +47,7 @@ impl Totals {
             access_log_dropped: server.journal().dropped(),
             log_dropped: dropped_log_lines(),
             upgrades: server.upgrade.totals(),
+            longest_freeze: server.upgrade.longest_freeze(),
             participants: server
                 .participants()
                 .iter()
@@ -109,6 +110,7 @@ impl Totals {
             .journal()
             .add_dropped(more(|totals| totals.access_log_dropped));
         add_dropped_log_lines(more(|totals| totals.log_dropped));
+        server.upgrade.froze_for(self.longest_freeze);
         server.upgrade.add_growth(&before.upgrades, &self.upgrades);
         let participants = server.participants();
         for (index, now) in self.participants.iter().enumerate() {
