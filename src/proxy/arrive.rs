@@ -65,3 +65,6 @@ impl Listening {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
