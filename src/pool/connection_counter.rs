@@ -240,6 +240,19 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_of_another_process_is_counted_in_every_mode_and_changes_none() {
+        let counter = ConnectionCounter::new(1);
+        counter.enter_anyway();
+        counter.enter_anyway();
+        assert_eq!(counter.live(), 2);
+        assert!(!counter.enter(), "closed");
+        counter.set_mode(AdmitMode::Open);
+        assert!(!counter.enter(), "full");
+        assert_eq!((counter.leave(), counter.leave()), (1, 0));
+        assert!(counter.enter());
+    }
+
+    #[test]
     fn a_lowered_limit_waits_until_enough_have_left() {
         let counter = ConnectionCounter::new(0);
         counter.set_mode(AdmitMode::Open);

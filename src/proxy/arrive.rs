@@ -64,3 +64,6 @@ impl Listening {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,13 +29,13 @@ pub(crate) const MAX_BATCH: usize = 16;
 /// Reason for which a session stays where it is, for a bounded time or for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum StayReason {
-    /// Its backend is being connected: at most `connect_timeout`.
+    /// The backend is being connected: at most `connect_timeout`.
     Connecting,
     /// Whether its backend is lost is being asked: at most `resume.settle` and a second.
     InDoubt,
-    /// It leaves its backend: at most about 15 seconds.
+    /// The session leaves its backend: at most about 15 seconds.
     LeavingBackend,
-    /// It is being closed: at most 10 seconds.
+    /// Closed by us, and its peers may answer: at most 10 seconds.
     Closing,
     /// A reset waits for the bytes before it: at most `fin_timeout`.
     Resetting,

@@ -20,7 +20,7 @@ use super::ciphers::protocol_versions;
 use super::client::{file_roots, system_roots};
 use super::files::{FileContents, FileHash, Fingerprint};
 use super::server_verifier::{ServerTrust, ServerVerifier};
-use super::{TlsError, TlsStream, describe_handshake_error, stream};
+use super::{TlsError, TlsStream, describe_handshake_error, record, stream};
 use crate::config::BackendTls;
 
 /// Longest reason shown: a certificate of a thousand names does not belong in a log line.
@@ -93,6 +93,7 @@ impl BackendTlsConfig {
         config.alpn_protocols = tls.alpn.iter().map(|one| one.as_bytes().to_vec()).collect();
         // The relay goes on with the traffic keys (`record::TlsSession`).
         config.enable_secret_extraction = true;
+        config.key_log = record::key_log();
         Ok(BackendTlsConfig {
             config: Arc::new(config),
             sni: tls.sni.as_deref().and_then(server_name),

@@ -14,7 +14,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{CommonState, HandshakeKind};
 
 use super::identity::ClientIdentity;
-use super::record::TlsSession;
+use super::record::{TlsSession, TrafficSecrets};
 use crate::wire::client_hello::ClientHelloError;
 
 /// A peer's records up to its Finished: a chain of certificates is the largest part of them, if
@@ -28,6 +28,8 @@ const MAX_BODY_BYTES: usize = (1 << 14) + 2048;
 
 pub(super) struct Handshake<E> {
     side: E,
+    /// Told by the step that derives them.
+    secrets: TrafficSecrets,
     /// Input that was read and is not consumed yet.
     input: Vec<u8>,
     /// Length of the front of the input that rustls has been fed.
@@ -59,7 +61,10 @@ pub(super) trait HandshakeSide {
     ///
     /// # Errors
     /// The configuration does not allow it.
-    fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error>;
+    fn finish(
+        self,
+        secrets: TrafficSecrets,
+    ) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error>;
 }
 
 /// Why the peer's bytes are refused.
@@ -108,6 +113,7 @@ impl<E: HandshakeSide> Handshake<E> {
     fn new(side: E) -> Self {
         Self {
             side,
+            secrets: TrafficSecrets::default(),
             input: Vec::new(),
             fed: 0,
             total_fed: 0,
@@ -148,7 +154,7 @@ impl<E: HandshakeSide> Handshake<E> {
 
     fn process(&mut self) -> Result<TlsWants, rustls::Error> {
         let fed = self.input.get_mut(..self.fed).unwrap_or_default();
-        let UnbufferedStatus { discard, state } = self.side.process(fed);
+        let UnbufferedStatus { discard, state } = self.secrets.during(|| self.side.process(fed));
         let wants = match state? {
             ConnectionState::EncodeTlsData(data) => {
                 encode(data, &mut self.output)?;
@@ -228,7 +234,7 @@ impl<E: HandshakeSide> Handshake<E> {
         let cipher = suite.map_or(0, |suite| suite.suite().into());
         let is_resumed = self.is_resumed();
         let residue = self.input.split_off(self.fed);
-        let finished = self.side.finish().map_err(io::Error::other)?;
+        let finished = self.side.finish(self.secrets).map_err(io::Error::other)?;
         let (session, server_name, identity) = finished;
         Ok(CompletedHandshake {
             session,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 
-use super::TlsError;
 use super::certificate::LoadedCertificate;
 use super::ciphers::protocol_versions;
 use super::client_verifier::ClientVerifier;
@@ -17,6 +16,7 @@ use super::error::FileFault;
 use super::files::{FileContents, FileHash, Fingerprint, FromFiles};
 use super::sni_resolver::SniResolver;
 use super::tickets::{TicketScope, Tickets};
+use super::{TlsError, record};
 use crate::config::{Certificate, Terminate};
 use crate::wire::ticket_keys::TicketKeys;
 
@@ -148,6 +148,7 @@ impl TlsMaterial {
         let mut config = builder.with_cert_resolver(names);
         // The relay goes on with the traffic keys (`record::TlsSession`).
         config.enable_secret_extraction = true;
+        config.key_log = record::key_log();
         Ok(config)
     }
 }

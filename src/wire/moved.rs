@@ -15,6 +15,7 @@ mod resume;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -30,6 +31,7 @@ pub use self::resume::{MovedGap, MovedMigrator, MovedResume, MovedResumeSettings
 pub use self::session::{
     MovedDirection, MovedLeg, MovedSession, MovedSide, MovedSource, MovedTimeouts,
 };
+pub use self::tls::{MovedCipher, MovedSecret, MovedTls, MovedVersion};
 
 /// Formats that are written and read here.
 pub const FORMATS: RangeInclusive<u16> = 1..=1;
@@ -133,7 +135,9 @@ opaque!(
     MovedMigrator,
     MovedGap,
     MovedPings,
-    MovedLimits
+    MovedLimits,
+    MovedTls,
+    MovedSecret
 );
 
 /// Bytes that may be absent; empty ones are not.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use evenkeel::parts::record::key_log;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::kx_group::X25519;
@@ -73,6 +74,7 @@ fn make(suite: SupportedCipherSuite) -> Ends {
         .unwrap();
     server.ticketer = Ticketer::new().unwrap();
     server.enable_secret_extraction = true;
+    server.key_log = key_log();
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
     let mut client = ClientConfig::builder_with_provider(provider)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
-use evenkeel::parts::record::{MAX_CONTROL_BYTES, TlsSession, PeerStatus};
+use evenkeel::parts::record::{MAX_CONTROL_BYTES, TlsSession, TrafficSecrets, PeerStatus};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -31,6 +31,8 @@ struct Case {
     suite: u8,
     resumed: bool,
     piece: u16,
+    /// Another process goes on with the session before each piece.
+    moves: bool,
     messages: Vec<Message>,
 }
 
@@ -115,14 +117,20 @@ fn by_session(ends: &ends::Ends, config: &Arc<ClientConfig>, case: &Case) -> (Ve
     let mut client = UnbufferedClientConnection::new(config.clone(), ends::name()).unwrap();
     let mut server = UnbufferedServerConnection::new(ends.server.clone()).unwrap();
     let (mut up, mut down) = (Vec::new(), Vec::new());
+    let mut secrets = TrafficSecrets::default();
     while client.is_handshaking() || server.is_handshaking() {
         up.extend(advance(&mut client, &mut down));
-        down.extend(ends::advance(&mut server, &mut up));
+        down.extend(secrets.during(|| ends::advance(&mut server, &mut up)));
     }
     let bytes = Forger::new(client).forge(&case.messages);
-    let mut session = TlsSession::server(server).unwrap();
+    let mut session = TlsSession::server(server, secrets).unwrap();
     let mut plain = Vec::new();
     for piece in bytes.chunks(usize::from(case.piece).max(1)) {
+        if case.moves
+            && let Some(keys) = session.export()
+        {
+            session = TlsSession::import(keys).unwrap();
+        }
         let mut room = vec![0; piece.len() + session.buffered()];
         let opened = session.open(piece, &mut room);
         assert_eq!(opened.consumed, piece.len());

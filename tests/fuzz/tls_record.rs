@@ -8,7 +8,7 @@ mod ends;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use evenkeel::parts::record::{RecordError, MAX_CONTROL_BYTES, SealError, TlsSession, PeerStatus};
+use evenkeel::parts::record::{RecordError, MAX_CONTROL_BYTES, SealError, TlsSession, TrafficSecrets, PeerStatus};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use rustls::ClientConnection;
@@ -25,6 +25,8 @@ struct Case {
     resumed: bool,
     /// Plaintext of the client's records.
     fragment: u16,
+    /// The key schedule is ours; otherwise that of rustls.
+    own_schedule: bool,
     deeds: Vec<Deed>,
 }
 
@@ -44,6 +46,8 @@ enum Deed {
     ClientCloses,
     ServerCloses,
     Cools,
+    /// Another process goes on with the session.
+    Moves,
     ServerReads {
         length: u16,
         piece: u16,
@@ -129,10 +133,11 @@ impl World {
         let mut client = ClientConnection::new(Arc::new(config), ends::name()).unwrap();
         client.set_buffer_limit(None);
         let mut server = UnbufferedServerConnection::new(ends.server.clone()).unwrap();
+        let mut secrets = TrafficSecrets::default();
         let mut input = Vec::new();
         loop {
             input.extend(taken(&mut client));
-            let output = ends::advance(&mut server, &mut input);
+            let output = secrets.during(|| ends::advance(&mut server, &mut input));
             client.read_tls(&mut &output[..]).unwrap();
             client.process_new_packets().unwrap();
             let is_done = !client.is_handshaking() && !server.is_handshaking();
@@ -141,10 +146,13 @@ impl World {
             }
         }
         assert!(input.is_empty());
+        if !case.own_schedule {
+            secrets = TrafficSecrets::default();
+        }
         World {
             client,
             is_client_dead: false,
-            session: TlsSession::server(server).unwrap(),
+            session: TlsSession::server(server, secrets).unwrap(),
             up: Wire::default(),
             down: Wire::default(),
             updates: [0; 2],
@@ -192,6 +200,11 @@ impl World {
                 );
             }
             Deed::Cools => self.session.drop_keys(),
+            Deed::Moves => {
+                if let Some(keys) = self.session.export() {
+                    self.session = TlsSession::import(keys).unwrap();
+                }
+            }
             Deed::ServerReads { length, piece } => self.server_reads(length.into(), piece.into()),
             Deed::ServerReadsLittle { length, room } => {
                 self.server_reads_little(length.into(), room.into());

@@ -10,7 +10,7 @@ use crate::relay::moved::StayReason;
 use crate::wire::moved::MovedLeg;
 
 impl Leg {
-    /// Its socket, unless it is absent.
+    /// The socket, unless the leg is absent.
     pub(in crate::relay) fn own_socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.socket {
             Socket::Own(socket) => Some(socket.as_fd()),
@@ -27,6 +27,7 @@ impl Leg {
         MovedLeg {
             flags: self.flags.bits(),
             fault: self.fault.map(|cause| cause.word().to_owned()),
+            tls: None,
         }
     }
 

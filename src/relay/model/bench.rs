@@ -342,6 +342,7 @@ fn make_tls_configs(version: &'static SupportedProtocolVersion) -> Configs {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     server.enable_secret_extraction = true;
+    server.key_log = crate::tls::record::key_log();
     (Arc::new(client), Arc::new(server))
 }
 

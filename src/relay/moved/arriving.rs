@@ -122,7 +122,7 @@ impl Adoption {
     }
 }
 
-/// Its worker has ended: so has the session.
+/// Ends the session where its worker has ended.
 impl Drop for Adoption {
     fn drop(&mut self) {
         if let Some(ArrivingSession { state, parts }) = self.arriving.take() {

@@ -99,7 +99,7 @@ impl FrozenSession {
         self.session().map_or(0, |session| session.record.id)
     }
 
-    /// Its state. Ages are those at the freeze.
+    /// The whole state. Ages are those at the freeze.
     ///
     /// # Errors
     /// A reason that shows only now: thaw it.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::arriving::{ArrivalError, ArrivingParts, ArrivingSession};
+use super::{ArrivalError, ArrivingParts, ArrivingSession};
 use crate::observe::{Cause, ConnectionRecord, Side};
 use crate::relay::clock::{Clock, Tick, Ticks};
 use crate::relay::direction::Direction;

@@ -436,7 +436,7 @@ impl Load {
                 sought.gone.session,
                 NewBackend {
                     leg: raw(inner, &[]),
-                    install: Box::new(move |_, record| drop(tell.send(record.id))),
+                    install: Box::new(move |_, record| tell.send(record.id).unwrap()),
                 },
             );
             let id = told.recv_timeout(LONG).expect("nobody wants the backend");
@@ -515,7 +515,6 @@ impl Session {
     }
 }
 
-/// Its connect is under way, a Close of ours waits for its answer, or it leaves its backend.
 #[test]
 fn a_session_that_is_about_to_change_stays_and_says_why() {
     let bench = Bench::new();

@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 
 use super::{Handshake, HandshakeError, HandshakeSide, invalid};
 use crate::tls::identity::ClientIdentity;
-use crate::tls::record::TlsSession;
+use crate::tls::record::{TlsSession, TrafficSecrets};
 
 pub(in crate::tls) struct ClientSide(UnbufferedClientConnection);
 
@@ -44,8 +44,11 @@ impl HandshakeSide for ClientSide {
         is_record.then_some(()).ok_or(refused)
     }
 
-    fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
-        Ok((TlsSession::client(self.0)?, None, None))
+    fn finish(
+        self,
+        secrets: TrafficSecrets,
+    ) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
+        Ok((TlsSession::client(self.0, secrets)?, None, None))
     }
 }
 
@@ -87,6 +90,7 @@ mod tests {
         fn client(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
             let mut config = (*of_version(version, &self.certificate.cert)).clone();
             config.enable_secret_extraction = true;
+            config.key_log = crate::tls::record::key_log();
             Arc::new(config)
         }
     }

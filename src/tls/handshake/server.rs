@@ -9,7 +9,7 @@ use rustls::{CommonState, ServerConfig};
 
 use super::{Handshake, HandshakeError, HandshakeSide};
 use crate::tls::identity::ClientIdentity;
-use crate::tls::record::TlsSession;
+use crate::tls::record::{TlsSession, TrafficSecrets};
 use crate::wire::client_hello::{ClientHello, ClientHelloReader, HelloProgress};
 
 pub(in crate::tls) struct ServerSide {
@@ -56,11 +56,18 @@ impl HandshakeSide for ServerSide {
         Ok(())
     }
 
-    fn finish(self) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
+    fn finish(
+        self,
+        secrets: TrafficSecrets,
+    ) -> Result<(TlsSession, Option<String>, Option<ClientIdentity>), rustls::Error> {
         // In a resumed session, the certificate that was verified when it began; the ticket has it.
         let certificates = self.connection.peer_certificates();
         let identity = certificates.and_then(<[_]>::first).map(ClientIdentity::of);
         let server_name = self.hello.and_then(|hello| hello.sni);
-        Ok((TlsSession::server(self.connection)?, server_name, identity))
+        Ok((
+            TlsSession::server(self.connection, secrets)?,
+            server_name,
+            identity,
+        ))
     }
 }

@@ -10,45 +10,71 @@
 //! A sequence number is used once: it grows with every record, and no other code may seal under the
 //! key.
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
-    UnboundKey,
-};
+use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher::{AeadKey, Iv};
 
 use super::error::RecordError;
-use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord, Version};
+use super::frame::{HEADER_BYTES, TlsRecord, Version};
+use super::schedule::{MAX_SECRET_BYTES, Secret, next_secret, traffic_keys};
+use super::suite::{EXPLICIT_NONCE_BYTES, Keying, RecordCipher, Suite, TAG_BYTES};
 
-/// Tag length of all three ciphers.
-const TAG_BYTES: usize = 16;
-const EXPLICIT_NONCE_BYTES: usize = 8;
 /// Bytes of a nonce before its counter.
 const NONCE_PREFIX_BYTES: usize = NONCE_LEN - EXPLICIT_NONCE_BYTES;
-/// Version on the wire: that of TLS 1.2 for both.
-const WIRE_VERSION: [u8; 2] = [3, 3];
 
-/// Bytes of a record beyond its plaintext, at most: header, explicit nonce or content type, tag.
-pub(super) const MAX_OVERHEAD_BYTES: usize = HEADER_BYTES + EXPLICIT_NONCE_BYTES + TAG_BYTES;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cipher {
-    Aes128Gcm,
-    Aes256Gcm,
-    Chacha20Poly1305,
-}
-
-/// Keys of one direction.
+/// Keys of one direction. Which suite they are for, the caller knows: it is the same both ways.
 pub(super) struct DirectionKeys {
-    /// Made from `secret` when it is needed (164 ns), dropped by [`DirectionKeys::drop_key`].
-    made: Option<LessSafeKey>,
-    /// Wiped when it is dropped.
-    secret: AeadKey,
-    iv: Iv,
+    /// Made of the secret when it is needed, dropped by [`DirectionKeys::drop_key`].
+    made: Option<Box<MadeKey>>,
+    /// TLS 1.3: the traffic secret. Where there is none, the key and the IV behind it.
+    secret: Secret,
     /// Number of the next record.
     sequence: u64,
-    cipher: Cipher,
-    version: Version,
+}
+
+/// A key that is ready for use, and its IV.
+struct MadeKey {
+    key: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+}
+
+/// Key and IV of one direction, as rustls has them, and the number of the next record.
+pub(super) struct RustlsKeys {
+    pub cipher: RecordCipher,
+    key: AeadKey,
+    iv: Iv,
+    sequence: u64,
+}
+
+impl RustlsKeys {
+    /// `None`: the cipher is not supported here.
+    pub(super) fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Option<Self> {
+        let (cipher, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (RecordCipher::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (RecordCipher::Aes256Gcm, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                (RecordCipher::Chacha20Poly1305, key, iv)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            cipher,
+            key,
+            iv,
+            sequence,
+        })
+    }
+
+    /// Key and IV, one behind the other.
+    fn joined(&self) -> Secret {
+        let mut joined = Secret::new([0; MAX_SECRET_BYTES]);
+        let bytes = self.key.as_ref().iter().chain(self.iv.as_ref());
+        joined
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(into, from)| *into = *from);
+        joined
+    }
 }
 
 /// Content of a record.
@@ -59,29 +85,31 @@ pub(super) struct RecordContent {
 }
 
 impl DirectionKeys {
-    /// Keys of one direction; `None`: the cipher is not supported here.
-    pub(super) fn new(version: Version, secrets: (u64, ConnectionTrafficSecrets)) -> Option<Self> {
-        let (sequence, secrets) = secrets;
-        let (cipher, secret, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Cipher::Aes256Gcm, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-                (Cipher::Chacha20Poly1305, key, iv)
-            }
-            _ => return None,
-        };
+    /// Goes on under keys of rustls, which are also those of the traffic `secret` if that is given.
+    /// `None`: the provider refuses the key.
+    pub(super) fn new(keys: &RustlsKeys, secret: Option<Secret>) -> Option<Self> {
         Some(Self {
-            made: None,
-            secret,
-            iv,
-            sequence,
-            cipher,
-            version,
+            // Making it of the secret would derive it once more.
+            made: Some(Box::new(MadeKey {
+                key: make(keys.cipher, keys.key.as_ref()).ok()?,
+                iv: keys.iv.as_ref().try_into().ok()?,
+            })),
+            secret: secret.unwrap_or_else(|| keys.joined()),
+            sequence: keys.sequence,
         })
     }
 
-    pub(super) fn version(&self) -> Version {
-        self.version
+    /// Goes on where another one has left off.
+    pub(super) fn resume(secret: Secret, sequence: u64) -> Self {
+        Self {
+            made: None,
+            secret,
+            sequence,
+        }
+    }
+
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     pub(super) fn sequence(&self) -> u64 {
@@ -93,55 +121,40 @@ impl DirectionKeys {
         self.made = None;
     }
 
-    /// Bytes of a sealed record beyond its plaintext.
-    pub(super) fn overhead(&self) -> usize {
-        HEADER_BYTES
-            + self.explicit_nonce()
-            + usize::from(self.version == Version::Tls13)
-            + TAG_BYTES
+    /// Goes on to the keys behind a key update, which begin to count anew.
+    pub(super) fn renew(&mut self, cipher: RecordCipher) -> Result<(), RecordError> {
+        *self = Self::resume(next_secret(cipher, &self.secret)?, 0);
+        Ok(())
     }
 
-    /// Bytes before the ciphertext.
-    fn explicit_nonce(&self) -> usize {
-        match (self.version, self.cipher) {
-            (Version::Tls12, Cipher::Aes128Gcm | Cipher::Aes256Gcm) => EXPLICIT_NONCE_BYTES,
-            _ => 0,
-        }
-    }
-
-    /// Room that [`DirectionKeys::open`] needs: the plaintext, a type and padding.
-    pub(super) fn room_for(&self, record: &TlsRecord<'_>) -> usize {
-        record
-            .body
-            .len()
-            .saturating_sub(self.explicit_nonce() + TAG_BYTES)
-    }
-
-    /// Decrypts `record` to the front of `plain`, which has [`DirectionKeys::room_for`] it.
+    /// Decrypts `record` to the front of `plain`, which has [`Suite::room_for`] it.
     pub(super) fn open(
         &mut self,
+        suite: Suite,
         record: &TlsRecord<'_>,
         plain: &mut [u8],
     ) -> Result<RecordContent, RecordError> {
         let body = record.body;
         let (explicit, sealed) = body
-            .split_at_checked(self.explicit_nonce())
+            .split_at_checked(suite.explicit_nonce())
             .ok_or(RecordError::BadRecord)?;
         let (ciphertext, tag) = sealed
             .split_last_chunk::<TAG_BYTES>()
             .ok_or(RecordError::BadRecord)?;
-        if ciphertext.len() > self.max_inner() {
+        if ciphertext.len() > suite.max_inner() {
             return Err(RecordError::TooLong);
         }
-        let mut nonce = self.nonce();
-        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
-        counter.zip(explicit).for_each(|(into, from)| *into = *from);
-        let (aad, aad_length) = self.aad(record.header, ciphertext.len());
+        let sequence = self.sequence;
+        let (aad, aad_length) = aad(suite.version(), sequence, record.header, ciphertext.len());
         let aad = aad.get(..aad_length).ok_or(RecordError::Internal)?;
         let plain = plain
             .get_mut(..ciphertext.len())
             .ok_or(RecordError::Internal)?;
-        self.key()?
+        let made = self.made(suite)?;
+        let mut nonce = made.nonce(sequence);
+        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
+        counter.zip(explicit).for_each(|(into, from)| *into = *from);
+        made.key
             .open_separate_gather(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(aad),
@@ -151,27 +164,30 @@ impl DirectionKeys {
             )
             .map_err(|_| RecordError::BadRecord)?;
         self.step()?;
-        content(self.version, record.header, plain)
+        content(suite.version(), record.header, plain)
     }
 
     /// Writes one record to the front of `out` and returns its length; `None`: it does not fit, and
     /// nothing was done.
     pub(super) fn seal(
         &mut self,
+        suite: Suite,
         kind: u8,
         plain: &[u8],
         out: &mut [u8],
     ) -> Result<Option<usize>, RecordError> {
-        let total = plain.len() + self.overhead();
+        let total = plain.len() + suite.overhead();
         let Some(out) = out.get_mut(..total) else {
             return Ok(None);
         };
-        let header = self.header(kind, total - HEADER_BYTES);
-        let nonce = self.nonce();
-        let (aad, aad_length) = self.aad(header, plain.len());
+        let header = suite.header(kind, total - HEADER_BYTES);
+        let sequence = self.sequence;
+        let (aad, aad_length) = aad(suite.version(), sequence, header, plain.len());
         let aad = aad.get(..aad_length).ok_or(RecordError::Internal)?;
+        let made = self.made(suite)?;
+        let nonce = made.nonce(sequence);
         let (front, sealed) = out
-            .split_at_mut_checked(HEADER_BYTES + self.explicit_nonce())
+            .split_at_mut_checked(HEADER_BYTES + suite.explicit_nonce())
             .ok_or(RecordError::Internal)?;
         let (head, explicit) = front.split_at_mut(HEADER_BYTES);
         head.copy_from_slice(&header);
@@ -181,11 +197,11 @@ impl DirectionKeys {
                 .ok_or(RecordError::Internal)?,
         );
         let (ciphertext, behind) = sealed.split_at_mut(plain.len());
-        let inner_kind: &[u8] = match self.version {
+        let inner_kind: &[u8] = match suite.version() {
             Version::Tls12 => &[],
             Version::Tls13 => &[kind],
         };
-        self.key()?
+        made.key
             .seal_out_of_place_scatter(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(aad),
@@ -199,53 +215,11 @@ impl DirectionKeys {
         Ok(Some(total))
     }
 
-    fn header(&self, kind: u8, length: usize) -> [u8; HEADER_BYTES] {
-        let outer = match self.version {
-            Version::Tls12 => kind,
-            Version::Tls13 => KIND_DATA,
-        };
-        let [high, low] = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
-        let [major, minor] = WIRE_VERSION;
-        [outer, major, minor, high, low]
-    }
-
-    fn nonce(&self) -> [u8; NONCE_LEN] {
-        let mut nonce = [0; NONCE_LEN];
-        let iv = nonce.iter_mut().zip(self.iv.as_ref());
-        iv.for_each(|(into, from)| *into = *from);
-        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
-        let sequence = self.sequence.to_be_bytes();
-        counter.zip(sequence).for_each(|(into, from)| *into ^= from);
-        nonce
-    }
-
-    /// The additional data in a buffer for the longer of its two forms, and its length. The header
-    /// goes in as it came, so that a change to any of its bits is seen.
-    fn aad(&self, header: [u8; HEADER_BYTES], plain_length: usize) -> ([u8; 13], usize) {
-        let [kind, major, minor, high, low] = header;
-        match self.version {
-            Version::Tls13 => ([kind, major, minor, high, low, 0, 0, 0, 0, 0, 0, 0, 0], 5),
-            Version::Tls12 => {
-                let [a, b, c, d, e, f, g, h] = self.sequence.to_be_bytes();
-                let length = u16::try_from(plain_length).unwrap_or(u16::MAX);
-                let [high, low] = length.to_be_bytes();
-                ([a, b, c, d, e, f, g, h, kind, major, minor, high, low], 13)
-            }
-        }
-    }
-
-    /// Decrypted bytes of one record at most: TLS 1.3 counts the content type and the padding.
-    fn max_inner(&self) -> usize {
-        MAX_FRAGMENT_BYTES + usize::from(self.version == Version::Tls13)
-    }
-
-    fn key(&mut self) -> Result<&LessSafeKey, RecordError> {
+    fn made(&mut self, suite: Suite) -> Result<&MadeKey, RecordError> {
         if self.made.is_none() {
-            let key = UnboundKey::new(self.cipher.algorithm(), self.secret.as_ref())
-                .map_err(|_| RecordError::Internal)?;
-            self.made = Some(LessSafeKey::new(key));
+            self.made = Some(Box::new(MadeKey::of(suite, &self.secret)?));
         }
-        self.made.as_ref().ok_or(RecordError::Internal)
+        self.made.as_deref().ok_or(RecordError::Internal)
     }
 
     fn step(&mut self) -> Result<(), RecordError> {
@@ -259,12 +233,57 @@ impl DirectionKeys {
     }
 }
 
-impl Cipher {
-    fn algorithm(self) -> &'static Algorithm {
-        match self {
-            Self::Aes128Gcm => &AES_128_GCM,
-            Self::Aes256Gcm => &AES_256_GCM,
-            Self::Chacha20Poly1305 => &CHACHA20_POLY1305,
+impl MadeKey {
+    fn of(suite: Suite, secret: &Secret) -> Result<Self, RecordError> {
+        let cipher = suite.cipher;
+        if suite.keying == Keying::Tls13 {
+            let keys = traffic_keys(cipher, secret)?;
+            let key = keys.key.get(..cipher.key_bytes());
+            let key = key.ok_or(RecordError::Internal)?;
+            return Ok(Self {
+                key: make(cipher, key)?,
+                iv: keys.iv,
+            });
+        }
+        let (key, behind) = secret
+            .split_at_checked(cipher.key_bytes())
+            .ok_or(RecordError::Internal)?;
+        Ok(Self {
+            key: make(cipher, key)?,
+            iv: *behind.first_chunk().ok_or(RecordError::Internal)?,
+        })
+    }
+
+    fn nonce(&self, sequence: u64) -> [u8; NONCE_LEN] {
+        let mut nonce = self.iv;
+        let counter = nonce.iter_mut().skip(NONCE_PREFIX_BYTES);
+        let sequence = sequence.to_be_bytes();
+        counter.zip(sequence).for_each(|(into, from)| *into ^= from);
+        nonce
+    }
+}
+
+fn make(cipher: RecordCipher, key: &[u8]) -> Result<LessSafeKey, RecordError> {
+    let key = UnboundKey::new(cipher.algorithm(), key).map_err(|_| RecordError::Internal)?;
+    Ok(LessSafeKey::new(key))
+}
+
+/// The additional data in a buffer for the longer of its two forms, and its length. The header goes
+/// in as it came, so that a change to any of its bits is seen.
+fn aad(
+    version: Version,
+    sequence: u64,
+    header: [u8; HEADER_BYTES],
+    plain_length: usize,
+) -> ([u8; 13], usize) {
+    let [kind, major, minor, high, low] = header;
+    match version {
+        Version::Tls13 => ([kind, major, minor, high, low, 0, 0, 0, 0, 0, 0, 0, 0], 5),
+        Version::Tls12 => {
+            let [a, b, c, d, e, f, g, h] = sequence.to_be_bytes();
+            let length = u16::try_from(plain_length).unwrap_or(u16::MAX);
+            let [high, low] = length.to_be_bytes();
+            ([a, b, c, d, e, f, g, h, kind, major, minor, high, low], 13)
         }
     }
 }

@@ -5,9 +5,11 @@
 
 use super::error::{CLOSE_NOTIFY, NO_RENEGOTIATION, RecordError, USER_CANCELED};
 use super::frame::{KIND_ALERT, KIND_HANDSHAKE, Version};
-use super::keys::DirectionKeys;
+use super::keys::{DirectionKeys, RustlsKeys};
 use super::pending::{FATAL, PendingControl, WARNING};
 use super::session::{MAX_CONTROL_BYTES, PeerStatus, TlsSession};
+use super::suite::Keying;
+use super::ticket::is_well_formed;
 
 const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
@@ -19,9 +21,9 @@ const MAX_HELLO_BYTES: usize = 16 * 1024;
 /// Longest ticket: rustls takes no longer handshake messages.
 const MAX_TICKET_BYTES: usize = 0xffff;
 /// Key updates and tickets without data between them. As rustls and BoringSSL allow.
-const MAX_IDLE_MESSAGES: u8 = 32;
+pub(super) const MAX_IDLE_MESSAGES: u8 = 32;
 /// Warning alerts of a connection. As rustls and BoringSSL allow.
-const MAX_WARNINGS: u8 = 4;
+pub(super) const MAX_WARNINGS: u8 = 4;
 
 impl TlsSession {
     /// True when [`TlsSession::take_control`] has something to seal.
@@ -43,7 +45,7 @@ impl TlsSession {
 
     /// Queues a change of our keys; with `request`, also of the peer's. Does nothing in TLS 1.2.
     pub fn update_keys(&mut self, request: bool) {
-        if self.schedule.is_some() && self.may_seal() {
+        if self.suite.keying != Keying::Tls12 && self.may_seal() {
             let request = request || self.pending.key_update == Some(true);
             self.pending.key_update = Some(request);
         }
@@ -75,7 +77,7 @@ impl TlsSession {
 
     fn seal_control(&mut self, kind: u8, message: &[u8], out: &mut [u8], at: usize) -> usize {
         let room = out.get_mut(at..).unwrap_or_default();
-        match self.write.seal(kind, message, room) {
+        match self.write.seal(self.suite, kind, message, room) {
             Ok(Some(written)) => written,
             _ => {
                 // The record cannot even carry an alert.
@@ -87,20 +89,25 @@ impl TlsSession {
     }
 
     pub(super) fn renew_write(&mut self) {
-        let next = self.schedule.as_mut().and_then(|it| it.next_write().ok());
-        match next.and_then(|secrets| DirectionKeys::new(Version::Tls13, secrets)) {
-            Some(keys) => self.write = keys,
-            None => {
-                self.status = PeerStatus::Failed(RecordError::Internal);
-                self.is_finished = true;
-            }
+        if self.try_renew_write().is_err() {
+            self.status = PeerStatus::Failed(RecordError::Internal);
+            self.is_finished = true;
         }
     }
 
+    fn try_renew_write(&mut self) -> Result<(), RecordError> {
+        if self.suite.keying == Keying::Tls13 {
+            return self.write.renew(self.suite.cipher);
+        }
+        self.write = by_rustls(self.rustls.as_mut().and_then(|half| half.next_write()))?;
+        Ok(())
+    }
+
     fn renew_read(&mut self) -> Result<(), RecordError> {
-        let next = self.schedule.as_mut().and_then(|it| it.next_read().ok());
-        let keys = next.and_then(|secrets| DirectionKeys::new(Version::Tls13, secrets));
-        self.read = keys.ok_or(RecordError::Internal)?;
+        if self.suite.keying == Keying::Tls13 {
+            return self.read.renew(self.suite.cipher);
+        }
+        self.read = by_rustls(self.rustls.as_mut().and_then(|half| half.next_read()))?;
         Ok(())
     }
 
@@ -109,7 +116,7 @@ impl TlsSession {
         match kind {
             KIND_HANDSHAKE => self.receive_handshake(content),
             // A handshake message may not be split around anything else (RFC 8446 section 5.1).
-            KIND_ALERT if self.handshake.is_empty() => self.receive_alert(content),
+            KIND_ALERT if self.handshake().is_empty() => self.receive_alert(content),
             _ => Err(RecordError::Unexpected),
         }
     }
@@ -122,7 +129,7 @@ impl TlsSession {
             self.status = PeerStatus::Closed;
             return Ok(());
         }
-        let is_warning = match (self.read.version(), level) {
+        let is_warning = match (self.suite.version(), level) {
             // TLS 1.3 has no warnings but this, whatever the level says.
             (Version::Tls13, _) => description == USER_CANCELED,
             (Version::Tls12, WARNING) => true,
@@ -144,7 +151,8 @@ impl TlsSession {
         if content.is_empty() {
             return Err(RecordError::Unexpected);
         }
-        let mut joined = std::mem::take(&mut self.handshake);
+        let kept = self.incomplete.as_mut();
+        let mut joined = kept.map_or_else(Vec::new, |kept| std::mem::take(&mut kept.message));
         joined.extend_from_slice(content);
         let mut rest = &joined[..];
         while let Some((&kind, _)) = rest.split_first() {
@@ -162,14 +170,16 @@ impl TlsSession {
             self.receive_message(kind, body, behind.is_empty())?;
             rest = behind;
         }
-        self.handshake = rest.to_vec();
+        if !rest.is_empty() {
+            self.incomplete().message = rest.to_vec();
+        }
         Ok(())
     }
 
     /// Refuses messages that the other side may not send after the handshake. Our clients neither
     /// renegotiate nor offer late authentication, so only clients get tickets.
-    fn allow(&self, kind: u8) -> Result<(), RecordError> {
-        match (self.read.version(), self.is_server, kind) {
+    pub(super) fn allow(&self, kind: u8) -> Result<(), RecordError> {
+        match (self.suite.version(), self.is_server, kind) {
             (Version::Tls13, _, KEY_UPDATE)
             | (Version::Tls13, false, NEW_SESSION_TICKET)
             | (Version::Tls12, true, CLIENT_HELLO)
@@ -185,12 +195,18 @@ impl TlsSession {
         }
         match kind {
             KEY_UPDATE => self.receive_key_update(body, is_last),
-            NEW_SESSION_TICKET => {
-                let schedule = self.schedule.as_mut().ok_or(RecordError::Internal)?;
-                schedule.ticket(body).map_err(|_| RecordError::Malformed)
-            }
+            NEW_SESSION_TICKET => self.receive_ticket(body),
             _ => self.refuse_renegotiation(),
         }
+    }
+
+    /// Hands a ticket to rustls. A session that has idled has let go of it, and uses none.
+    fn receive_ticket(&mut self, body: &[u8]) -> Result<(), RecordError> {
+        let is_taken = match &mut self.rustls {
+            Some(half) => half.ticket(body).is_ok(),
+            None => is_well_formed(body),
+        };
+        is_taken.then_some(()).ok_or(RecordError::Malformed)
     }
 
     fn receive_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), RecordError> {
@@ -219,7 +235,13 @@ impl TlsSession {
     }
 }
 
-fn max_length(kind: u8) -> usize {
+fn by_rustls(next: Option<RustlsKeys>) -> Result<DirectionKeys, RecordError> {
+    next.and_then(|keys| DirectionKeys::new(&keys, None))
+        .ok_or(RecordError::Internal)
+}
+
+/// Bytes of the body of such a message, at most.
+pub(super) fn max_length(kind: u8) -> usize {
     match kind {
         KEY_UPDATE => 1,
         CLIENT_HELLO => MAX_HELLO_BYTES,

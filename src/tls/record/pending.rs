@@ -6,9 +6,10 @@ pub(super) const FATAL: u8 = 2;
 
 /// Control records to be sealed before any data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct PendingControl {
+pub struct PendingControl {
     /// A key update; true: one that asks for the peer's.
     pub key_update: Option<bool>,
+    /// A refusal of a renegotiation.
     pub no_renegotiation: bool,
     /// Level and description of an alert after which nothing is sealed.
     pub last: Option<(u8, u8)>,

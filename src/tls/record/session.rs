@@ -1,36 +1,33 @@
 //! The session: opens and seals records, and counts what a peer may not send without end.
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
-
 use super::error::RecordError;
 use super::frame::{HEADER_BYTES, KIND_DATA, MAX_FRAGMENT_BYTES, TlsRecord, Version, total_length};
-use super::keys::{DirectionKeys, MAX_OVERHEAD_BYTES};
+use super::incomplete::Incomplete;
+use super::keys::DirectionKeys;
 use super::pending::PendingControl;
-use super::schedule::KeySchedule;
+use super::rustls_half::RustlsHalf;
+use super::suite::{Keying, MAX_OVERHEAD_BYTES, MAX_SEQUENCE, Suite};
 use crate::config::TlsVersion;
 
 /// Room for the control records due at one time: a key update or a warning, and an alert.
 pub const MAX_CONTROL_BYTES: usize = 3 * (MAX_OVERHEAD_BYTES + 8);
 
-/// Sequence numbers never wrap; rustls keeps the same distance.
-const MAX_SEQUENCE: u64 = 0xffff_ffff_ffff_0000;
 /// Records without content in a row. As rustls and BoringSSL allow.
-const MAX_EMPTY_RECORDS: u8 = 32;
+pub(super) const MAX_EMPTY_RECORDS: u8 = 32;
 
 /// An established connection.
 pub struct TlsSession {
     pub(super) read: DirectionKeys,
     pub(super) write: DirectionKeys,
-    /// `None` in TLS 1.2, which has no key updates.
-    pub(super) schedule: Option<Box<KeySchedule>>,
+    /// Kept for its tickets by a client until it idles, and for its key schedule where the secrets
+    /// are not known.
+    pub(super) rustls: Option<Box<RustlsHalf>>,
+    /// Parts of a record and of a handshake message; no memory while it idles.
+    pub(super) incomplete: Option<Box<Incomplete>>,
+    pub(super) suite: Suite,
     pub(super) is_server: bool,
-    /// Records that one key may seal.
-    pub(super) max_records: u64,
-    /// An incomplete record; no memory otherwise.
-    pub(super) partial: Vec<u8>,
-    /// An incomplete handshake message; no memory otherwise.
-    pub(super) handshake: Vec<u8>,
+    /// Base-2 logarithm of the records that one key may seal.
+    pub(super) key_limit: u8,
     pub(super) status: PeerStatus,
     pub(super) pending: PendingControl,
     /// Nothing may be sealed any more: close_notify or a fatal alert was the last.
@@ -41,6 +38,9 @@ pub struct TlsSession {
     pub(super) warnings: u8,
     pub(super) is_renegotiation_refused: bool,
 }
+
+/// An idle session, expanded keys aside.
+const _: () = assert!(size_of::<TlsSession>() <= 160, "a TLS session has grown");
 
 /// State of the peer's direction. It only advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,55 +82,12 @@ pub enum SealError {
 }
 
 impl TlsSession {
-    /// Takes over a server's connection whose handshake is complete and whose output is all
-    /// encoded. Its configuration needs `enable_secret_extraction`.
-    ///
-    /// # Errors
-    /// rustls', when a condition above does not hold.
-    pub fn server(connection: UnbufferedServerConnection) -> Result<Self, rustls::Error> {
-        let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-        Self::new(secrets, KeySchedule::Server(kernel))
-    }
-
-    /// As [`TlsSession::server`], for a client's connection.
-    ///
-    /// # Errors
-    /// As [`TlsSession::server`].
-    pub fn client(connection: UnbufferedClientConnection) -> Result<Self, rustls::Error> {
-        let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-        Self::new(secrets, KeySchedule::Client(kernel))
-    }
-
-    fn new(
-        secrets: rustls::ExtractedSecrets,
-        schedule: KeySchedule,
-    ) -> Result<Self, rustls::Error> {
-        let unknown = || rustls::Error::General("cipher without a record layer".into());
-        let version = schedule.version().ok_or_else(unknown)?;
-        Ok(Self {
-            read: DirectionKeys::new(version, secrets.rx).ok_or_else(unknown)?,
-            write: DirectionKeys::new(version, secrets.tx).ok_or_else(unknown)?,
-            is_server: matches!(schedule, KeySchedule::Server(_)),
-            max_records: schedule.confidentiality_limit().min(MAX_SEQUENCE),
-            schedule: (version == Version::Tls13).then(|| Box::new(schedule)),
-            partial: Vec::new(),
-            handshake: Vec::new(),
-            status: PeerStatus::Open,
-            pending: PendingControl::default(),
-            is_finished: false,
-            empty_records: 0,
-            idle_messages: 0,
-            warnings: 0,
-            is_renegotiation_refused: false,
-        })
-    }
-
     pub fn status(&self) -> PeerStatus {
         self.status
     }
 
     pub fn version(&self) -> TlsVersion {
-        match self.read.version() {
+        match self.suite.version() {
             Version::Tls12 => TlsVersion::Tls12,
             Version::Tls13 => TlsVersion::Tls13,
         }
@@ -139,25 +96,52 @@ impl TlsSession {
     /// Bytes kept inside: an incomplete record (at most 18 KiB) and an incomplete handshake message
     /// (16 KiB, from a server 64 KiB).
     pub fn buffered(&self) -> usize {
-        self.partial.len() + self.handshake.len()
+        self.incomplete
+            .as_ref()
+            .map_or(0, |incomplete| incomplete.length())
     }
 
     /// Bytes of an incomplete record, at most [`super::MAX_RECORD_BYTES`].
     pub fn partial_bytes(&self) -> usize {
-        self.partial.len()
+        self.partial().len()
+    }
+
+    pub(super) fn partial(&self) -> &[u8] {
+        self.incomplete
+            .as_ref()
+            .map_or(&[], |incomplete| &incomplete.record)
+    }
+
+    /// Bytes of an incomplete handshake message.
+    pub(super) fn handshake(&self) -> &[u8] {
+        self.incomplete
+            .as_ref()
+            .map_or(&[], |incomplete| &incomplete.message)
+    }
+
+    pub(super) fn incomplete(&mut self) -> &mut Incomplete {
+        self.incomplete.get_or_insert_default()
     }
 
     /// Bytes to come of the record that is next: of its header, then of the rest.
     pub fn missing_bytes(&self) -> usize {
-        let length = total_length(&self.partial, self.read.version());
+        let partial = self.partial();
+        let length = total_length(partial, self.suite.version());
         let length = length.ok().flatten().unwrap_or(HEADER_BYTES);
-        length.saturating_sub(self.partial.len()).max(1)
+        length.saturating_sub(partial.len()).max(1)
     }
 
-    /// Drops the expanded keys, which can be made again: for a connection that idles.
+    /// Drops what a connection that idles can do without: the expanded keys, which can be made
+    /// again, and rustls, to which a client gives tickets. Later tickets are not used.
     pub fn drop_keys(&mut self) {
         self.read.drop_key();
         self.write.drop_key();
+        if self.suite.keying != Keying::Tls13ByRustls {
+            self.rustls = None;
+        }
+        if self.buffered() == 0 {
+            self.incomplete = None;
+        }
     }
 
     /// Opens the records in `input`, which follows the last input in the stream, to the front of
@@ -178,8 +162,7 @@ impl TlsSession {
         if self.status != PeerStatus::Open {
             // Input behind a close is ignored (RFC 8446 section 6.1).
             rest = &[];
-            self.partial = Vec::new();
-            self.handshake = Vec::new();
+            self.incomplete = None;
         }
         OpenedRecords {
             consumed: input.len() - rest.len(),
@@ -195,15 +178,15 @@ impl TlsSession {
         rest: &mut &[u8],
         plain: &mut [u8],
     ) -> Result<Option<usize>, RecordError> {
-        if !self.partial.is_empty() {
+        if !self.partial().is_empty() {
             return self.open_partial(rest, plain);
         }
-        let Some((record, behind)) = TlsRecord::split(rest, self.read.version())? else {
+        let Some((record, behind)) = TlsRecord::split(rest, self.suite.version())? else {
             self.keep(rest)?;
             *rest = &[];
             return Ok(None);
         };
-        if self.read.room_for(&record) > plain.len() {
+        if self.suite.room_for(&record) > plain.len() {
             return Ok(None);
         }
         *rest = behind;
@@ -216,11 +199,11 @@ impl TlsSession {
         rest: &mut &[u8],
         plain: &mut [u8],
     ) -> Result<Option<usize>, RecordError> {
-        let version = self.read.version();
+        let version = self.suite.version();
         // First the header, which tells the length, then the rest.
         loop {
-            let wanted = total_length(&self.partial, version)?;
-            let missing = wanted.unwrap_or(HEADER_BYTES) - self.partial.len();
+            let wanted = total_length(self.partial(), version)?;
+            let missing = wanted.unwrap_or(HEADER_BYTES) - self.partial().len();
             let (now, behind) = rest.split_at(missing.min(rest.len()));
             self.keep(now)?;
             *rest = behind;
@@ -231,26 +214,24 @@ impl TlsSession {
                 break;
             }
         }
-        let whole = std::mem::take(&mut self.partial);
+        let whole = std::mem::take(&mut self.incomplete().record);
         let Some((record, _)) = TlsRecord::split(&whole, version)? else {
             return Ok(None);
         };
-        if self.read.room_for(&record) > plain.len() {
-            self.partial = whole;
+        if self.suite.room_for(&record) > plain.len() {
+            self.incomplete().record = whole;
             return Ok(None);
         }
         self.open_record(&record, plain).map(Some)
     }
 
-    /// Keeps bytes of an incomplete record, in memory for just that record.
+    /// Keeps bytes of an incomplete record.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
-        let length = self.partial.len() + bytes.len();
-        self.partial.reserve_exact(bytes.len());
-        self.partial.extend_from_slice(bytes);
-        if let Some(total) = total_length(&self.partial, self.read.version())? {
-            self.partial.reserve_exact(total.saturating_sub(length));
+        if bytes.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let version = self.suite.version();
+        self.incomplete().keep(bytes, version)
     }
 
     fn open_record(
@@ -258,8 +239,8 @@ impl TlsSession {
         record: &TlsRecord<'_>,
         plain: &mut [u8],
     ) -> Result<usize, RecordError> {
-        let content = self.read.open(record, plain)?;
-        if content.kind == KIND_DATA && self.handshake.is_empty() {
+        let content = self.read.open(self.suite, record, plain)?;
+        if content.kind == KIND_DATA && self.handshake().is_empty() {
             self.count_data(content.length)?;
             return Ok(content.length);
         }
@@ -299,7 +280,7 @@ impl TlsSession {
         if !self.may_seal() {
             return Err(SealError::Closed);
         }
-        if self.is_exhausted() && self.schedule.is_none() {
+        if self.is_exhausted() && self.suite.keying == Keying::Tls12 {
             return Err(SealError::Exhausted);
         }
         let mut sealed = SealedRecords {
@@ -335,11 +316,14 @@ impl TlsSession {
         may_cut: bool,
     ) -> Option<(usize, usize)> {
         let whole = plain.len().min(MAX_FRAGMENT_BYTES);
-        let fits = whole.min(out.len().saturating_sub(self.write.overhead()));
+        let fits = whole.min(out.len().saturating_sub(self.suite.overhead()));
         if fits == 0 || (fits < whole && !may_cut) {
             return None;
         }
-        match self.write.seal(KIND_DATA, plain.get(..fits)?, out) {
+        match self
+            .write
+            .seal(self.suite, KIND_DATA, plain.get(..fits)?, out)
+        {
             Ok(written) => written.map(|written| (fits, written)),
             Err(fault) => {
                 self.fail(fault);
@@ -357,7 +341,13 @@ impl TlsSession {
     /// True when the next record is the last that the key may seal. It is left to a key update or
     /// an alert.
     fn is_exhausted(&self) -> bool {
-        self.write.sequence().saturating_add(1) >= self.max_records
+        self.write.sequence().saturating_add(1) >= self.max_records()
+    }
+
+    /// Records that one key may seal.
+    fn max_records(&self) -> u64 {
+        let limit = 1u64.checked_shl(self.key_limit.into());
+        limit.unwrap_or(u64::MAX).min(MAX_SEQUENCE)
     }
 
     fn fail(&mut self, fault: RecordError) {

@@ -4,7 +4,7 @@ use super::{KEPT_BYTES, MAX_HEADER_BYTES, Position, Violation, Walker, in_payloa
 use crate::wire::moved::MovedPosition;
 
 impl Walker {
-    /// Its place, and whether a message is open.
+    /// The place, and whether a message is open.
     pub(in crate::wire) fn export(&self) -> (MovedPosition, bool) {
         let position = match self.position {
             Position::Between => MovedPosition::Between,

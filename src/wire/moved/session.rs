@@ -6,6 +6,7 @@ use super::frames::MovedFrames;
 use super::is_default;
 use super::record::MovedRecord;
 use super::resume::MovedGap;
+use super::tls::MovedTls;
 
 /// A live session, but for its sockets.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -53,6 +54,9 @@ pub struct MovedLeg {
     /// The first fault, by its word in the access log.
     #[n(1)]
     pub fault: Option<String>,
+    /// Absent: the leg is plain.
+    #[n(2)]
+    pub tls: Option<Box<MovedTls>>,
 }
 
 /// A direction: bytes of one leg for the other.

@@ -62,6 +62,37 @@ fn leg(rng: &mut Rng) -> MovedLeg {
     MovedLeg {
         flags: rng.u8(..),
         fault: maybe(rng, |_| "rst".to_owned()),
+        tls: maybe(rng, |rng| Box::new(tls(rng))),
+    }
+}
+
+fn tls(rng: &mut Rng) -> MovedTls {
+    use MovedCipher::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
+    let ciphers = [Aes128Gcm, Aes256Gcm, Chacha20Poly1305];
+    let secret = |rng: &mut Rng| MovedSecret {
+        secret: bytes(rng, 49),
+        sequence: rng.u64(..),
+    };
+    MovedTls {
+        version: rng
+            .choice([MovedVersion::Tls12, MovedVersion::Tls13])
+            .unwrap(),
+        cipher: rng.choice(ciphers).unwrap(),
+        is_server: rng.bool(),
+        read: secret(rng),
+        write: secret(rng),
+        partial_record: bytes(rng, 100),
+        partial_message: bytes(rng, 3),
+        is_peer_closed: rng.bool(),
+        is_finished: rng.bool(),
+        pending_update: rng.u8(..3),
+        pending_refusal: rng.bool(),
+        pending_alert: maybe(rng, |rng| rng.u16(..)),
+        empty_records: rng.u8(..32),
+        idle_messages: rng.u8(..32),
+        warnings: rng.u8(..4),
+        is_renegotiation_refused: rng.bool(),
+        output: bytes(rng, 100),
     }
 }
 
@@ -370,6 +401,31 @@ fn full() -> MovedSession {
         client: MovedLeg {
             flags: 0x83,
             fault: Some("rst".into()),
+            tls: Some(Box::new(MovedTls {
+                version: MovedVersion::Tls13,
+                cipher: MovedCipher::Chacha20Poly1305,
+                is_server: true,
+                read: MovedSecret {
+                    secret: vec![0xaa; 32],
+                    sequence: 300,
+                },
+                write: MovedSecret {
+                    secret: vec![0xbb; 32],
+                    sequence: 0,
+                },
+                partial_record: b"\x17\x03\x03\x00\x20part".to_vec(),
+                partial_message: vec![24],
+                is_peer_closed: true,
+                is_finished: true,
+                pending_update: 2,
+                pending_refusal: true,
+                pending_alert: Some(0x0100),
+                empty_records: 3,
+                idle_messages: 4,
+                warnings: 1,
+                is_renegotiation_refused: true,
+                output: b"sealed".to_vec(),
+            })),
         },
         backend: Some(MovedLeg::default()),
         from_client: MovedDirection {
