@@ -54,10 +54,10 @@ pub(crate) use filter::Filter;
 pub(crate) use handoff::{SessionGuards, SocketHandoff, Tls, Transport};
 pub(crate) use info::{ConnectionInfo, SessionInfo, SessionState};
 pub(crate) use key::Handle;
-#[allow(unused_imports, reason = "for the live upgrade")]
+#[cfg(test)]
+pub(crate) use moved::Ghost;
 pub(crate) use moved::{
-    ArrivalError, ArrivingParts, ArrivingResume, ArrivingSession, FrozenBatch, FrozenSession,
-    Ghost, MAX_BATCH, StayReason,
+    ArrivalError, ArrivingParts, ArrivingResume, ArrivingSession, FrozenSession, MAX_BATCH,
 };
 pub(crate) use new_session::{Framing, NewSession, SessionLimits};
 pub(crate) use query::{Cursor, MAX_PAGE, TablePage};

@@ -19,8 +19,10 @@ use std::fmt;
 
 pub(super) use self::arriving::Adoption;
 pub(crate) use self::arriving::{ArrivalError, ArrivingParts, ArrivingResume, ArrivingSession};
+#[cfg(test)]
+pub(crate) use self::frozen::Ghost;
 pub(super) use self::frozen::{Freeze, FreezeReply, Thawing};
-pub(crate) use self::frozen::{FrozenBatch, FrozenSession, Ghost};
+pub(crate) use self::frozen::{FrozenBatch, FrozenSession};
 
 /// Sessions that are frozen at once. A worker takes 32 sockets out of its epoll for them, in about
 /// 30 microseconds; with one at a time the messages cost more than the freeze.
@@ -46,16 +48,6 @@ pub(crate) enum StayReason {
 }
 
 impl StayReason {
-    pub(crate) const ALL: [StayReason; 7] = [
-        StayReason::Connecting,
-        StayReason::InDoubt,
-        StayReason::LeavingBackend,
-        StayReason::Closing,
-        StayReason::Resetting,
-        StayReason::Keys,
-        StayReason::Pipe,
-    ];
-
     /// Word for logs and metrics.
     pub(crate) const fn word(self) -> &'static str {
         match self {

@@ -141,8 +141,14 @@ async fn five_upgrades_in_a_row_refuse_nobody_and_cut_nobody() {
         };
         let (process, ()) = tokio::join!(upgraded(&balancer), echoing);
         assert_ne!(process, balancer.pid());
-        // All have moved: the old process has nothing left and ends.
-        alone(&balancer).await;
+        // All move but TLS sessions whose keys cannot be handed over.
+        let moved = async {
+            let left = |status: Value| status["upgrade"]["predecessor"]["connections"].as_u64();
+            while left(status(&balancer).await).is_some_and(|left| left > 100) {
+                a_moment().await;
+            }
+        };
+        within("the sessions to move", moved).await;
         for stream in &mut streams {
             echoed(stream, &vec![b'x'; 20_000]).await;
         }
@@ -166,12 +172,13 @@ async fn five_upgrades_in_a_row_refuse_nobody_and_cut_nobody() {
         5.0
     );
     let moved = ["evenkeel_upgrade_sessions_total", "\"moved\""];
-    assert!(balancer.metric(&moved).await >= 1500.0);
+    assert!(balancer.metric(&moved).await >= 1000.0);
     // All count in the last one, wherever they are.
     let live = balancer.metric(&["evenkeel_connections "]).await;
     assert!(live >= 300.0, "{live}");
-    assert_eq!(balancer.first_exit().await.code(), Some(0));
     drop((streams, sockets, secured));
+    assert_eq!(balancer.first_exit().await.code(), Some(0));
+    alone(&balancer).await;
     let settled = async {
         while balancer
             .metric(&["evenkeel_listener_live_connections"])

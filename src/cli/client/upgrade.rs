@@ -38,7 +38,7 @@ pub(crate) fn upgrade(arguments: UpgradeArguments) -> Result<(), CommandError> {
         let answer = send(target, request, UPGRADE_TIMEOUT).await?;
         show(output, &answer, |upgraded: &UpgradedView| {
             format!(
-                "process {} serves, version {}; {} stay in the old process until they end\n",
+                "process {} serves, version {}; {} of the old one move, or end there\n",
                 upgraded.process,
                 upgraded.version,
                 connections(upgraded.left)

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use super::channel::{ChannelError, Received};
 use super::message::FromOld;
 use crate::net::read_sealed;
-use crate::relay::ArrivingSession;
+use crate::relay::{ArrivalError, ArrivingSession};
 use crate::server::lock::lock;
 use crate::server::state::Server;
 use crate::wire::moved;
@@ -117,10 +117,11 @@ impl Server {
             let mut listeners = live.listeners.iter();
             listeners.find(|one| *one.counters().name == *name).cloned()
         };
-        let listening = listening.ok_or_else(|| format!("no listener {name:?}"))?;
+        let unknown = || ArrivalError::Listener(name.clone()).to_string();
+        let listening = listening.ok_or_else(unknown)?;
         let name = state.record.pool.clone().unwrap_or_default();
         let pool = self.pool(&name);
-        let pool = pool.ok_or_else(|| format!("no pool {name:?}"))?;
+        let pool = pool.ok_or_else(|| ArrivalError::Pool(name).to_string())?;
         let arriving = listening.arrive(state, &pool);
         arriving.map_err(|error| error.to_string())
     }

@@ -30,6 +30,7 @@ const MAX_BATCH_BYTES: usize = 32 << 20;
 pub(super) struct Departures {
     batch: u64,
     passes: u64,
+    moved: u64,
     /// Messages of other kinds that came while an answer was waited for.
     pub others: Vec<FromNew>,
 }
@@ -78,8 +79,7 @@ impl Departures {
             }
         }
         if self.passes == 0 {
-            let moved = server.upgrade.totals().moved;
-            let longest_freeze = server.upgrade.longest_freeze();
+            let (moved, longest_freeze) = (self.moved, server.upgrade.longest_freeze());
             tracing::info!(
                 moved,
                 ?stayed,
@@ -121,7 +121,7 @@ impl Departures {
             new.end();
             return Err(MoveError("the new process has ended".to_owned()));
         }
-        let mut moved = 0;
+        let mut moved = 0_u64;
         let mut taken = taken.into_iter();
         let all = offer.sessions.len() as u64;
         for session in offer.sessions {
@@ -129,8 +129,12 @@ impl Departures {
                 // Its counts are the new process's from here on.
                 drop(session.commit());
                 moved += 1;
+            } else {
+                tracing::debug!(id = session.id(), "upgrade: a session was declined");
+                session.thaw();
             }
         }
+        self.moved += moved;
         server.upgrade.moved(moved, all - moved, self.passes > 0);
         Ok(())
     }
@@ -166,12 +170,14 @@ impl Offer {
         let mut offer = Offer::default();
         for session in frozen {
             let Ok(state) = session.export() else {
+                session.thaw();
                 continue;
             };
             let before = offer.states.len();
             moved::encode(&state, &mut offer.states);
             if offer.states.len() > MAX_BATCH_BYTES && before > 0 {
                 offer.states.truncate(before);
+                session.thaw();
                 continue;
             }
             offer.lengths.push(offer.states.len() - before);

@@ -115,6 +115,7 @@ impl Server {
         // The new process accepts from here on; whatever happens now, it is not undone.
         let left = self.leave_listeners(&sockets, &unused);
         self.upgrade.set_successor(new.handle());
+        self.upgrade.forget_freezes();
         self.upgrade.enter(UpgradePhase::HandedOver);
         self.upgrade.succeeded();
         // A process between two others is no one's to take back from.

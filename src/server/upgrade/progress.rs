@@ -145,6 +145,11 @@ impl Upgrades {
         self.longest_freeze.fetch_max(time, Relaxed);
     }
 
+    /// Forgets the freezes of the upgrade that has made this process: another one begins.
+    pub(super) fn forget_freezes(&self) {
+        self.longest_freeze.store(0, Relaxed);
+    }
+
     /// Longest time that a session stood still in the latest upgrade.
     pub(in crate::server) fn longest_freeze(&self) -> Duration {
         Duration::from_micros(self.longest_freeze.load(Relaxed))

@@ -14,7 +14,7 @@ use crate::server::state::Server;
 
 /// Ids that the old process may still give after it has handed over: to connections that it accepts
 /// until it hears of it, and to requests on connections that it keeps.
-const RESERVED_IDS: u64 = 1 << 20;
+const RESERVED_IDS: u64 = 1 << 16;
 
 impl Totals {
     /// The numbers of `server` now.
