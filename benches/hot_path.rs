@@ -22,6 +22,10 @@ use evenkeel::parts::{Journal, ListenerCounters};
 use evenkeel::wire::client_hello::{ClientHelloReader, HelloProgress};
 use evenkeel::wire::frames::Walker;
 use evenkeel::wire::http::{HeadLimits, RequestReader};
+use evenkeel::wire::moved::{
+    MovedDirection, MovedFilter, MovedFrames, MovedLeg, MovedMigrator, MovedPeer, MovedRate,
+    MovedRecord, MovedResume, MovedResumeSettings, MovedSession, MovedTimeouts, decode, encode,
+};
 
 /// Equal nodes with some load.
 struct Loads(Vec<AtomicU64>);
@@ -260,5 +264,98 @@ fn source_table(criterion: &mut Criterion) {
     drop(held);
 }
 
-criterion_group!(benches, picks, request_head, hellos, frames, source_table);
+/// States of sessions that move: a raw one, and a WebSocket that may outlive its backend.
+fn moves(criterion: &mut Criterion) {
+    let raw = MovedSession {
+        record: MovedRecord {
+            id: 123_456,
+            bytes_from_client: 1 << 30,
+            bytes_from_backend: 1 << 31,
+            age_us: 7_200_000_000,
+            listener: "public".into(),
+            pool: Some("chat".into()),
+            backend: Some("node-17".into()),
+            connect_us: Some(250),
+            client: Some(MovedPeer::V4 {
+                ip: [192, 0, 2, 1],
+                port: 40_000,
+            }),
+            tries: 1,
+            ..MovedRecord::default()
+        },
+        client: MovedLeg::default(),
+        backend: Some(MovedLeg::default()),
+        from_client: MovedDirection::default(),
+        from_backend: MovedDirection::default(),
+        timeouts: MovedTimeouts {
+            idle_ms: 3_600_000,
+            fin_ms: 30_000,
+            lifetime_ms: None,
+        },
+        idle_ms: 200,
+        unsent_before: 0,
+        first_fin: None,
+        frames: None,
+        gap: None,
+    };
+    let mut websocket = raw.clone();
+    let names = [None, Some("GET"), Some("a.example"), Some("/chat/room")];
+    websocket.record.names = names.map(|name| name.map(str::to_owned)).to_vec();
+    let rate = MovedRate {
+        count: 3,
+        per_ns: 60_000_000_000,
+    };
+    websocket.frames = Some(Box::new(MovedFrames {
+        client: MovedFilter::default(),
+        backend: MovedFilter::default(),
+        limits: None,
+        pings: None,
+        resume: Some(Box::new(MovedResume {
+            settings: MovedResumeSettings {
+                on: 15,
+                settle_ms: 500,
+                max: rate,
+                max_buffer: 65_536,
+                timeout_ms: 10_000,
+                header: "evenkeel-resume".into(),
+            },
+            migrator: MovedMigrator {
+                handshake: vec![b'x'; 600],
+                header: "evenkeel-resume".into(),
+                ..MovedMigrator::default()
+            },
+            changes_full_in_ns: 0,
+            sent_ms: Some(100),
+            answered_ms: Some(50),
+            takeover: None,
+        })),
+        messages_only: false,
+    }));
+    let mut group = criterion.benchmark_group("state of a session");
+    for (name, session) in [("raw", raw), ("resumable websocket", websocket)] {
+        let mut bytes = Vec::new();
+        encode(&session, &mut bytes);
+        println!("{name}: {} bytes", bytes.len());
+        group.bench_function(format!("{name}, written"), |bencher| {
+            bencher.iter(|| {
+                bytes.clear();
+                encode(black_box(&session), &mut bytes);
+            });
+        });
+        group.bench_function(format!("{name}, read"), |bencher| {
+            bencher.iter(|| decode(black_box(&bytes)).expect("a session"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    picks,
+    request_head,
+    hellos,
+    frames,
+    moves,
+    source_table
+);
 criterion_main!(benches);

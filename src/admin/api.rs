@@ -16,7 +16,7 @@ use super::reply::{ApiError, Reply, json, reply, streamed};
 use super::route::{ApiRoute, LIST};
 use super::tokens::TokenHolder;
 use super::view::{ListenerView, PoolView, ReloadView};
-use super::{connections, jobs, metrics, plan, rules, snapshot};
+use super::{connections, jobs, metrics, plan, rules, snapshot, upgrade};
 use crate::net::Peer;
 use crate::server::jobs::JobAction;
 use crate::server::{Condition, Server};
@@ -94,6 +94,9 @@ impl Api {
         parameters: Parameters<'_, impl ApiBody>,
     ) -> Result<Reply, ApiError> {
         let ok = StatusCode::OK;
+        if route.acts() && route != ApiRoute::Upgrade {
+            upgrade::refuse_change(server)?;
+        }
         if route.shows_bytes() {
             server.relay().tally().await;
         }
@@ -144,6 +147,7 @@ impl Api {
             ApiRoute::Job(id) => jobs::show(server, &id),
             ApiRoute::AbortJob(id) => jobs::abort(server, &id, parameters.body).await,
             ApiRoute::Reload => reload(server, read_json(parameters.body).await?).await,
+            ApiRoute::Upgrade => upgrade::upgrade(server, parameters.body).await,
             ApiRoute::Plan => plan::plan(server, &self.plans, parameters.body).await,
         }
     }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -60,7 +61,10 @@ pub(super) struct HttpEndpoint {
     guard: Arc<ArcSwap<EndpointGuard>>,
     /// Weak: the accept loop owns the socket.
     bound: Weak<Bound>,
-    _stop: DropGuard,
+    /// The socket that was left to the next process; it accepts from here again if that one ends.
+    left: Option<Arc<Bound>>,
+    shared: Weak<EndpointShared>,
+    stop: Option<DropGuard>,
 }
 
 impl HttpEndpoint {
@@ -68,30 +72,51 @@ impl HttpEndpoint {
         runtime: &Handle,
         configured: Bind,
         bound: Arc<Bound>,
-        guard: EndpointGuard,
+        guard: Arc<ArcSwap<EndpointGuard>>,
         api: Api,
     ) -> HttpEndpoint {
         let local = bound.local().clone();
-        let guard = Arc::new(ArcSwap::from_pointee(guard));
         let stop = CancellationToken::new();
         let shared = Arc::new(EndpointShared {
             guard: Arc::clone(&guard),
             api,
             stop: stop.clone(),
+            leaves_queue: AtomicBool::new(false),
         });
         let held = Arc::downgrade(&bound);
+        let weak = Arc::downgrade(&shared);
         runtime.spawn(accept(bound, shared));
         HttpEndpoint {
             configured,
             local,
             guard,
             bound: held,
-            _stop: stop.drop_guard(),
+            left: None,
+            shared: weak,
+            stop: Some(stop.drop_guard()),
         }
     }
 
     pub(super) fn bound(&self) -> Option<Arc<Bound>> {
         self.bound.upgrade()
+    }
+
+    /// Leaves the socket, with all that is queued in it, to the next process. Requests under way are
+    /// answered.
+    pub(super) fn leave_to_next(&mut self) {
+        self.left = self.bound();
+        if let Some(shared) = self.shared.upgrade() {
+            shared.leaves_queue.store(true, Relaxed);
+        }
+        self.stop = None;
+    }
+
+    /// Accepts again from a socket that was left.
+    pub(super) fn resume(&mut self, runtime: &Handle, api: Api) {
+        if let Some(bound) = self.left.take() {
+            let guard = Arc::clone(&self.guard);
+            *self = HttpEndpoint::start(runtime, self.configured.clone(), bound, guard, api);
+        }
     }
 
     /// Leaves new connections to the endpoint that replaces this one, and stops when the handshakes
@@ -118,6 +143,8 @@ struct EndpointShared {
     guard: Arc<ArcSwap<EndpointGuard>>,
     api: Api,
     stop: CancellationToken,
+    /// What is queued is another process's.
+    leaves_queue: AtomicBool,
 }
 
 impl EndpointShared {
@@ -164,6 +191,9 @@ async fn accept(bound: Arc<Bound>, shared: Arc<EndpointShared>) {
         }
     }
     drop(incoming);
+    if shared.leaves_queue.load(Relaxed) {
+        return;
+    }
     serve_queued(&bound, &connections, &shared).await;
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
+use serde::Deserialize as _;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::api::Api;
 use super::endpoint::{BACKLOG, HttpEndpoint};
 use super::guard::EndpointGuard;
-use super::refusals::RefusalTotals;
+use super::refusals::{RefusalTotals, RefusalValues};
 use crate::config::{Bind, Config, FileRights};
 use crate::net::{self, BindError, Bound, Overlap};
 use crate::server::{Commit, ReloadParticipant, Server};
@@ -158,6 +160,50 @@ impl ReloadParticipant for AdminServer {
         let metrics = metrics.filter_map(|one| preview("metrics", &one.bind, &endpoints.metrics));
         admin.chain(metrics).collect()
     }
+
+    fn sockets(&self) -> Vec<(Bind, Arc<Bound>)> {
+        let endpoints = self.endpoints();
+        let socket = |one: &HttpEndpoint| Some((one.configured.clone(), one.bound()?));
+        endpoints.all().filter_map(socket).collect()
+    }
+
+    fn leave(&self) {
+        let mut endpoints = self.endpoints();
+        endpoints.all_mut().for_each(HttpEndpoint::leave_to_next);
+    }
+
+    fn give_up(&self) {
+        *self.endpoints() = Endpoints::default();
+    }
+
+    fn resume(&self) {
+        let mut endpoints = self.endpoints();
+        for endpoint in endpoints.all_mut() {
+            let api = Api::new(Weak::clone(&self.server), Arc::clone(&self.refused));
+            endpoint.resume(&self.runtime, api);
+        }
+    }
+
+    fn totals(&self) -> serde_json::Value {
+        serde_json::to_value(RefusalValues::of(&self.refused)).unwrap_or_default()
+    }
+
+    fn add_growth(&self, before: &serde_json::Value, now: &serde_json::Value) {
+        let read = |value: &serde_json::Value| RefusalValues::deserialize(value).ok();
+        if let Some(now) = read(now) {
+            now.add_growth(&read(before).unwrap_or_default(), &self.refused);
+        }
+    }
+}
+
+impl Endpoints {
+    fn all(&self) -> impl Iterator<Item = &HttpEndpoint> {
+        self.admin.iter().chain(&self.metrics)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut HttpEndpoint> {
+        self.admin.iter_mut().chain(&mut self.metrics)
+    }
 }
 
 impl EndpointChange {
@@ -191,7 +237,7 @@ impl EndpointChange {
                     runtime,
                     configured,
                     bound,
-                    guard,
+                    Arc::new(ArcSwap::from_pointee(guard)),
                     Api::new(Weak::clone(server), Arc::clone(refused)),
                 );
                 if let Some(before) = present.replace(next) {

@@ -48,6 +48,9 @@ pub(super) async fn apply_drain(
     let running = server.jobs().of(&target);
     let rate = match request {
         DrainRequest::Keep => {
+            if let Some(job) = running {
+                server.abort_job(job.id);
+            }
             server.jobs().abort_of(&target);
             return Ok(None);
         }
@@ -63,7 +66,7 @@ pub(super) async fn apply_drain(
 /// how many there are.
 async fn start(server: &Server, request: JobRequest) -> Result<Arc<Job>, ApiError> {
     let busy = |error: TooMany| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-    let job = server.jobs().start(request).map_err(busy)?;
+    let job = server.start_job(request).map_err(busy)?;
     let _ = timeout(COUNT_TIMEOUT, job.counted()).await;
     let JobView { target, pace, .. } = snapshot::job(&job);
     info!(
@@ -89,7 +92,7 @@ pub(super) async fn abort(
     body: impl ApiBody,
 ) -> Result<Reply, ApiError> {
     read_json::<EmptyBody>(body).await?;
-    let found = id.parse().ok().and_then(|id| server.jobs().abort(id));
+    let found = id.parse().ok().and_then(|id| server.abort_job(id));
     let job = found.ok_or_else(|| unknown(id))?;
     info!(job = job.id, "operator aborts a job");
     Ok(json(StatusCode::OK, &snapshot::job(&job)))

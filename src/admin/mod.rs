@@ -30,6 +30,7 @@ mod rules;
 mod snapshot;
 mod stall;
 mod tokens;
+mod upgrade;
 pub(crate) mod view;
 
 pub(crate) use drain::MAX_TIME;

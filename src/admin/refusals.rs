@@ -1,5 +1,7 @@
 //! Counts of the connections and requests that the endpoints refused.
 
+use serde::{Deserialize, Serialize};
+
 use crate::observe::{Metric, counters};
 
 /// Refusals of both endpoints: each of them shows all.
@@ -29,6 +31,29 @@ counters! {
 impl Default for EndpointRefusals {
     fn default() -> EndpointRefusals {
         EndpointRefusals::zero()
+    }
+}
+
+/// Values of both endpoints, for the next process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct RefusalValues {
+    admin: EndpointValues,
+    metrics: EndpointValues,
+}
+
+impl RefusalValues {
+    pub(super) fn of(totals: &RefusalTotals) -> RefusalValues {
+        RefusalValues {
+            admin: totals.admin.values(),
+            metrics: totals.metrics.values(),
+        }
+    }
+
+    /// Adds what has grown in another process.
+    pub(super) fn add_growth(&self, before: &RefusalValues, totals: &RefusalTotals) {
+        totals.admin.grow(&before.admin, &self.admin);
+        totals.metrics.grow(&before.metrics, &self.metrics);
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum ApiRoute {
     AbortJob(String),
     Reload,
     Plan,
+    /// Hands over to a new process.
+    Upgrade,
 }
 
 /// Backend as the path names it.
@@ -74,6 +76,7 @@ pub(super) const LIST: &[&str] = &[
     "POST /api/v1/jobs/ID/abort",
     "POST /api/v1/reload",
     "POST /api/v1/plan",
+    "POST /api/v1/upgrade",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -102,6 +105,7 @@ impl ApiRoute {
             ["pools"] => Some(ApiRoute::Pools),
             ["reload"] => Some(ApiRoute::Reload),
             ["plan"] => Some(ApiRoute::Plan),
+            ["upgrade"] => Some(ApiRoute::Upgrade),
             ["connections"] => Some(ApiRoute::Connections),
             ["connections", "close"] => Some(ApiRoute::Close),
             ["connections", "move"] => Some(ApiRoute::Move),
@@ -139,6 +143,7 @@ impl ApiRoute {
             | ApiRoute::OperateListener(..)
             | ApiRoute::Reload
             | ApiRoute::Plan
+            | ApiRoute::Upgrade
             | ApiRoute::Close
             | ApiRoute::Move
             | ApiRoute::AbortJob(_) => "POST",

@@ -39,6 +39,23 @@ fn status_with(server: &Server, pools: Vec<PoolView>) -> StatusView {
         listeners: listeners(server),
         pools,
         jobs: running(server),
+        upgrade: upgrade(server),
+    }
+}
+
+fn upgrade(server: &Server) -> UpgradeView {
+    let status = server.upgrade_status();
+    let (at, reasons) = status.last_error.unzip();
+    UpgradeView {
+        totals: server.upgrade_totals(),
+        last_error: reasons.unwrap_or_default(),
+        last_error_at: at.map(stamp),
+        longest_freeze_seconds: status.longest_freeze.as_secs_f64(),
+        predecessor: status.predecessor.map(|one| PredecessorView {
+            process: one.pid,
+            version: one.version,
+            connections: one.connections,
+        }),
     }
 }
 

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::discovery::LookupValues;
 use crate::observe::{BackendValues, ListenerValues, Metric, values};
 use crate::pool::PoolValues;
+use crate::server::UpgradeTotals;
 pub(crate) use plan::*;
 
 /// `GET /api/v1/status`: everything at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StatusView {
     pub version: String,
     pub process: ProcessView,
@@ -23,6 +24,41 @@ pub(crate) struct StatusView {
     pub pools: Vec<PoolView>,
     /// Running jobs on live connections.
     pub jobs: Vec<JobView>,
+    #[serde(default)]
+    pub upgrade: UpgradeView,
+}
+
+/// Upgrades of the process, and of those before it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UpgradeView {
+    #[serde(flatten)]
+    pub totals: UpgradeTotals,
+    /// Reasons of the latest one that this process began and that failed.
+    #[serde(default)]
+    pub last_error: Vec<String>,
+    pub last_error_at: Option<String>,
+    /// Longest time that a session stood still when it moved to this process.
+    #[serde(default)]
+    pub longest_freeze_seconds: f64,
+    /// Process that handed over to this one; absent once it has ended.
+    pub predecessor: Option<PredecessorView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PredecessorView {
+    pub process: u32,
+    pub version: String,
+    /// Connections that it still has; limits and `live` of this process count them, too.
+    pub connections: u64,
+}
+
+/// `POST /api/v1/upgrade`: the process that serves now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UpgradedView {
+    pub process: u32,
+    pub version: String,
+    /// Connections that stay in the old process until they end.
+    pub left: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

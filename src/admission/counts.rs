@@ -44,6 +44,11 @@ impl ListenerCount {
         Ok(())
     }
 
+    /// Counts a connection that was let in elsewhere, whatever the limits.
+    pub(super) fn enter_anyway(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn leave(&self) {
         self.live.fetch_sub(1, Ordering::Relaxed);
     }
@@ -87,6 +92,11 @@ impl SourceCount {
             return Err(Refusal::SourceMaxConnectionRate);
         }
         Ok(())
+    }
+
+    /// As [`ListenerCount::enter_anyway`].
+    pub(super) fn enter_anyway(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn leave(&self) {

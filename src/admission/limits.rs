@@ -343,6 +343,20 @@ impl Limits {
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts the connections that the process before has, in place of those told `before`.
+    pub(crate) fn set_elsewhere(&self, before: u64, now: u64) {
+        self.live
+            .fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        for _ in now..before {
+            self.release();
+        }
+    }
+
+    /// Counts a connection that another process has accepted: it was in that one's rate.
+    pub(super) fn take_over(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Uncounts a reserved connection that did not come.
     pub(crate) fn unreserve(&self) {
         if let Some(rate) = &*self.max_rate.load() {

@@ -81,6 +81,22 @@ impl ListenerAdmission {
         admitted.inspect_err(|refusal| self.refused(*refusal))
     }
 
+    /// Counts a connection that another process has let in: by the process, the listener and the
+    /// client's source, whatever their limits.
+    pub(crate) fn admit_anyway(
+        &self,
+        rules: AdmissionRules<'_>,
+        client: Option<IpAddr>,
+    ) -> ConnectionPermit {
+        let limits = &self.count.limits;
+        let per_source = rules.listener.admission.per_source.as_ref();
+        let (source, _) = self.source(per_source, client, limits.now());
+        limits.take_over();
+        self.count.enter_anyway();
+        source.enter_anyway();
+        ConnectionPermit::counted(SourcePermit::counted(source))
+    }
+
     /// Counts a session of a client whose connection is not counted by source, or refuses it, which
     /// is counted too. `None`: its source has no limits.
     ///

@@ -55,6 +55,13 @@ impl Rate {
         }
     }
 
+    /// A rate of so many in a time. `None`: it is out of bounds.
+    pub fn new(count: u64, per: Duration) -> Option<Rate> {
+        let is_time = !per.is_zero() && per <= MAX_PER;
+        let is_rate = is_time && count > 0 && count <= nanoseconds(per);
+        is_rate.then_some(Rate { count, per })
+    }
+
     /// The largest burst.
     pub fn count(self) -> u64 {
         self.count
@@ -134,6 +141,13 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
+    /// A bucket that is full again at this time since the caller's epoch.
+    pub(crate) fn full_again_at(time: Duration) -> Bucket {
+        Bucket {
+            full_at: AtomicU64::new(nanoseconds(time)),
+        }
+    }
+
     /// Takes one at `now`, a time since an epoch of the caller's. False: the rate is used up,
     /// nothing was taken.
     pub(crate) fn take(&self, rate: Rate, now: Duration) -> bool {

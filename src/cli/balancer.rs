@@ -8,7 +8,7 @@ use super::failure::CommandError;
 use super::logs::Logs;
 use crate::admin::AdminServer;
 use crate::config::{Config, Draft};
-use crate::server::{self, ConfigSource, Server};
+use crate::server::{self, ConfigSource, OldProcess, Server};
 use crate::tls;
 
 /// Started balancer. Its admin endpoint lives as long as this is kept.
@@ -41,7 +41,7 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
 }
 
 impl Balancer {
-    /// Binds everything and serves. The log is installed already and follows the configuration from
+    /// Binds everything and serves; an `old` process hands over to it. The log is installed already and follows the configuration from
     /// here on.
     ///
     /// # Errors
@@ -50,12 +50,13 @@ impl Balancer {
         config: Config,
         source: ConfigSource,
         logs: Logs,
+        old: Option<Arc<OldProcess>>,
     ) -> Result<Balancer, CommandError> {
         tls::install_provider();
         let server = Server::new(&config, source)?;
         server.add_participant(Arc::new(logs));
         let admin = AdminServer::attach(&server);
-        server.open().await?;
+        server.open(old).await?;
         Ok(Balancer { server, admin })
     }
 }

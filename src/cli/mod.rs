@@ -51,6 +51,8 @@ enum Command {
     Status(client::StatusArguments),
     /// Reload the configuration of the running balancer and show what changed
     Reload(client::ReloadArguments),
+    /// Hand over to the binary at the path of the running one; nobody is refused meanwhile
+    Upgrade(client::UpgradeArguments),
     /// Show what a reload of a file would do, part by part, and to how many live connections
     Plan(client::PlanArguments),
     /// Give a backend no new connections, or a listener no clients; live ones go on, or end at a
@@ -136,6 +138,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         Some(Command::Demo(arguments)) => demo::demo(arguments),
         Some(Command::Status(arguments)) => client::status(arguments),
         Some(Command::Reload(arguments)) => client::reload(arguments),
+        Some(Command::Upgrade(arguments)) => client::upgrade(arguments),
         Some(Command::Plan(arguments)) => client::plan(arguments),
         Some(Command::Drain(arguments)) => client::drain(arguments),
         Some(Command::Ready(arguments)) => client::ready(arguments),

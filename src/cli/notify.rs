@@ -63,6 +63,12 @@ impl Notifier {
         let mut told = Told::default();
         loop {
             let life = *lifecycle.borrow_and_update();
+            if let Some(pid) = life.successor {
+                // From now on the manager listens to that process alone.
+                self.send(&format!("MAINPID={pid}"));
+                server.manager_told();
+                return;
+            }
             self.tell(&server, life, &mut told);
             if life.stop == StopStage::Over {
                 return;

@@ -10,7 +10,7 @@ use super::locate::{ConfigArgument, locate};
 use super::logs::{LogArguments, Logs};
 use super::notify::Notifier;
 use crate::net::take_inherited;
-use crate::server::{ConfigSource, Signals, keep_inherited};
+use crate::server::{CommandLine, ConfigSource, OldProcess, Server, Signals, keep_inherited};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -20,8 +20,19 @@ pub(super) struct RunArguments {
     pub logs: LogArguments,
 }
 
-/// Runs until a signal asks to stop and the stop is over.
+/// Runs until a signal asks to stop and the stop is over, or until another process has taken over
+/// and no connection is left.
 pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
+    let old = OldProcess::from_environment().map_err(CommandError::Other)?;
+    let old = old.map(Arc::new);
+    let result = serve(arguments, old.clone());
+    if let (Err(failure), Some(old)) = (&result, old) {
+        old.refuse(failure.to_string().lines().map(str::to_owned).collect());
+    }
+    result
+}
+
+fn serve(arguments: RunArguments, old: Option<Arc<OldProcess>>) -> Result<(), CommandError> {
     // First: later their numbers might be those of descriptors that the process has opened itself.
     let inherited = take_inherited();
     let source = ConfigSource(locate(arguments.config.config)?);
@@ -34,10 +45,16 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
         let signals = Signals::install().map_err(CommandError::io("install signal handlers"))?;
         tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %source.file().display(), "starting");
         keep_inherited(inherited, &config);
-        let balancer = Balancer::start(config, source, logs).await?;
+        let balancer = Balancer::start(config, source, logs, old).await?;
+        if let Some(command_line) = CommandLine::of_process() {
+            balancer.server.allow_upgrades(command_line);
+        }
         let manager = Notifier::from_environment();
+        if manager.is_some() {
+            balancer.server.found_manager();
+        }
         let told =
-            manager.map(|manager| tokio::spawn(manager.follow(Arc::clone(&balancer.server))));
+            manager.map(|manager| tokio::spawn(tell(manager, Arc::clone(&balancer.server))));
         balancer.server.run(signals).await;
         // Even the shortest stop is told. The task ends with the server, without a wait.
         if let Some(told) = told {
@@ -45,4 +62,10 @@ pub(super) fn run(arguments: RunArguments) -> Result<(), CommandError> {
         }
         Ok(())
     })
+}
+
+/// Tells the service manager, as soon as it listens to this process.
+async fn tell(manager: Notifier, server: Arc<Server>) {
+    server.leads().await;
+    manager.follow(server).await;
 }

@@ -15,6 +15,7 @@ pub enum Item {
     AccessLog,
     Admin,
     Metrics,
+    Upgrade,
     Listener(String),
     /// Known by its listener and its conditions, such as `host=a.example path=/chat`.
     Route {
@@ -75,6 +76,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     changes.extend(restarts);
     let keys = new.access_log.differing(&old.access_log);
     changes.extend(Change::of(Item::AccessLog, keys));
+    let keys = new.upgrade.differing(&old.upgrade);
+    changes.extend(Change::of(Item::Upgrade, keys));
     changes.extend(listeners_changes(&old.listeners, &new.listeners));
     changes.extend(pools_changes(&old.pools, &new.pools));
     let keys = endpoint_keys(old.admin.as_ref(), new.admin.as_ref());
@@ -220,6 +223,7 @@ impl Item {
             Item::AccessLog => "access_log",
             Item::Admin => "admin",
             Item::Metrics => "metrics",
+            Item::Upgrade => "upgrade",
             Item::Listener(_) => "listener",
             Item::Route { .. } => "route",
             Item::Pool(_) => "pool",
@@ -230,7 +234,9 @@ impl Item {
     /// Name among those of its kind.
     pub fn name(&self) -> String {
         match self {
-            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => String::new(),
+            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics | Item::Upgrade => {
+                String::new()
+            }
             Item::Listener(name) | Item::Pool(name) => name.clone(),
             Item::Route { listener, route } => format!("{listener}: {route}"),
             Item::Backend { pool, backend } => format!("{pool}/{backend}"),
@@ -266,7 +272,7 @@ impl Serialize for Change {
         };
         map.serialize_entry("change", &change)?;
         match &self.item {
-            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => {}
+            Item::Global | Item::AccessLog | Item::Admin | Item::Metrics | Item::Upgrade => {}
             Item::Listener(listener) => map.serialize_entry("listener", listener)?,
             Item::Route { listener, route } => {
                 map.serialize_entry("listener", listener)?;

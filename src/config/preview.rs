@@ -11,7 +11,13 @@ use super::tables::{Config, Listener, Pool, Route};
 /// Routes, pools and backends without a difference are there too.
 pub fn preview(old: &Config, new: &Config) -> Vec<Change> {
     let known = KnownChanges::of(diff(old, new));
-    let process = [Item::Global, Item::AccessLog, Item::Admin, Item::Metrics];
+    let process = [
+        Item::Global,
+        Item::AccessLog,
+        Item::Admin,
+        Item::Metrics,
+        Item::Upgrade,
+    ];
     let differing = process
         .into_iter()
         .filter(|item| known.0.contains_key(item));

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -16,7 +17,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::Peer;
-use super::inherited::inherited_socket;
+use super::handed::take_handed;
+use super::inherited::{inherited_socket, keep_of_predecessor};
 use super::options::{prepare_listening, prepare_tcp, set_interface};
 use super::unix::{self, SocketFile};
 use crate::config::{Bind, FileRights, TcpOptions};
@@ -60,6 +62,8 @@ pub(crate) struct Bound {
     file: Option<SocketFile>,
     /// The service manager has it, too: whatever is set on it stays set there.
     is_inherited: bool,
+    /// Another process has taken the socket over, and its file.
+    is_given_up: AtomicBool,
 }
 
 /// A bound socket joined to a tokio runtime.
@@ -77,7 +81,8 @@ pub(crate) fn bind(address: &Bind, backlog: u32) -> Result<Bound, BindError> {
     bind_with(address, backlog, &FileRights::default())
 }
 
-/// Binds and listens, or takes the inherited socket of that address. `[::]` takes IPv4 as well. A
+/// Binds and listens, or takes the socket of that address that a predecessor or the service manager
+/// has given. `[::]` takes IPv4 as well. A
 /// stale unix socket file is replaced; the new one has its rights before a client can connect.
 ///
 /// # Errors
@@ -87,6 +92,9 @@ pub(crate) fn bind_with(
     backlog: u32,
     rights: &FileRights,
 ) -> Result<Bound, BindError> {
+    if let Some(taken) = take_handed(address) {
+        return handed(taken, backlog).map_err(BindError::of(address));
+    }
     let bound = match (inherited_socket(address), address) {
         (Some(socket), _) => socket.and_then(|socket| inherited(address, socket, backlog)),
         (None, Bind::Tcp(address)) => bind_tcp(*address, backlog),
@@ -113,6 +121,29 @@ fn inherited(local: &Bind, socket: Socket, backlog: u32) -> io::Result<Bound> {
         socket,
         file: None,
         is_inherited: true,
+        is_given_up: AtomicBool::new(false),
+    };
+    bound.set_backlog(backlog)?;
+    Ok(bound)
+}
+
+/// Listens on a socket of the predecessor. Its file is this process's from now on, unless it is the
+/// service manager's.
+fn handed((local, is_inherited, socket): (Bind, bool, Socket), backlog: u32) -> io::Result<Bound> {
+    socket.set_nonblocking(true)?;
+    if is_inherited {
+        keep_of_predecessor(&local, socket.try_clone()?);
+    }
+    let file = match &local {
+        Bind::Unix(path) if !is_inherited => unix::taken_over(path),
+        Bind::Unix(_) | Bind::Tcp(_) => None,
+    };
+    let bound = Bound {
+        local,
+        socket,
+        file,
+        is_inherited,
+        is_given_up: AtomicBool::new(false),
     };
     bound.set_backlog(backlog)?;
     Ok(bound)
@@ -141,6 +172,7 @@ pub(super) fn open_tcp(address: SocketAddr, shares_port: bool) -> io::Result<Bou
         socket,
         file: None,
         is_inherited: false,
+        is_given_up: AtomicBool::new(false),
     })
 }
 
@@ -151,6 +183,7 @@ fn bind_unix(path: &Path, backlog: u32, rights: &FileRights) -> io::Result<Bound
         socket,
         file: Some(file),
         is_inherited: false,
+        is_given_up: AtomicBool::new(false),
     };
     bound.set_backlog(backlog)?;
     Ok(bound)
@@ -169,6 +202,11 @@ impl Bound {
     /// The bound address: port 0 has become the kernel's choice.
     pub(crate) fn local(&self) -> &Bind {
         &self.local
+    }
+
+    /// Leaves the socket's file to the process that has taken the socket over.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
     }
 
     /// Allows another socket of this process to bind to the same port, or no longer.
@@ -316,7 +354,11 @@ impl Drop for Bound {
     fn drop(&mut self) {
         // The file goes before the socket closes, so that nobody connects to a name without a
         // listener.
-        self.file.take();
+        if let Some(file) = self.file.take()
+            && self.is_given_up.load(Ordering::Relaxed)
+        {
+            file.keep();
+        }
     }
 }
 

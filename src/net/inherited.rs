@@ -5,7 +5,7 @@
 //! each socket too, so a listener that a reload removes could not bind its address again.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -95,6 +95,16 @@ pub(super) fn inherited_socket(address: &Bind) -> Option<io::Result<Socket>> {
     let kept = kept();
     let socket = kept.iter().find(|socket| socket.is_at(address))?;
     Some(socket.socket.as_ref()?.try_clone())
+}
+
+/// Keeps a socket of the service manager that a predecessor has handed over.
+pub(super) fn keep_of_predecessor(local: &Bind, socket: Socket) {
+    kept().push(InheritedSocket {
+        descriptor: socket.as_raw_fd(),
+        name: String::new(),
+        address: Ok(local.clone()),
+        socket: Some(socket),
+    });
 }
 
 fn kept() -> MutexGuard<'static, Vec<InheritedSocket>> {

@@ -63,6 +63,17 @@ pub(crate) fn verify_rights(rights: &FileRights) -> io::Result<()> {
     ids(rights).map(drop)
 }
 
+/// The file of a socket that another process has bound, and has handed over. `None`: another has
+/// taken its place.
+pub(super) fn taken_over(path: &Path) -> Option<SocketFile> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let is_socket = metadata.file_type().is_socket();
+    is_socket.then(|| SocketFile {
+        path: path.to_owned(),
+        inode: metadata.ino(),
+    })
+}
+
 fn ids(rights: &FileRights) -> io::Result<(Option<Uid>, Option<Gid>)> {
     let owner = rights.owner.as_deref().map(user_id).transpose()?;
     let group = rights.group.as_deref().map(group_id).transpose()?;
@@ -70,6 +81,12 @@ fn ids(rights: &FileRights) -> io::Result<(Option<Uid>, Option<Gid>)> {
 }
 
 impl SocketFile {
+    /// Leaves the file where it is.
+    pub(super) fn keep(mut self) {
+        // No file has this number, so that dropping removes none.
+        self.inode = 0;
+    }
+
     /// Sets the rights by a descriptor, so that a link put in place of the file is not followed.
     pub(super) fn set_rights(&self, rights: &FileRights) -> io::Result<()> {
         if *rights == FileRights::default() {

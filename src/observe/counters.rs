@@ -139,6 +139,13 @@ impl TerminationCounts {
         }
     }
 
+    /// Counts terminations of another process.
+    pub(super) fn add(&self, end: Termination, more: u64) {
+        if let Some(count) = self.counts.get(position(end)) {
+            count.fetch_add(more, Relaxed);
+        }
+    }
+
     pub fn of(&self, end: Termination) -> u64 {
         self.counts
             .get(position(end))

@@ -120,6 +120,21 @@ impl Journal {
         self.latest_id.fetch_add(1, Relaxed) + 1
     }
 
+    /// The last id that was given.
+    pub(crate) fn latest_id(&self) -> u64 {
+        self.latest_id.load(Relaxed)
+    }
+
+    /// Gives ids above `id` only, from now on.
+    pub(crate) fn skip_ids_to(&self, id: u64) {
+        self.latest_id.fetch_max(id, Relaxed);
+    }
+
+    /// Counts lines that another process has lost.
+    pub(crate) fn add_dropped(&self, lines: u64) {
+        self.counts.dropped.fetch_add(lines, Relaxed);
+    }
+
     pub(super) fn write(&self, line: &LogLine<'_>) {
         if !self.queue.push(line, self.settings.load().max_queue) {
             self.counts.dropped.fetch_add(1, Relaxed);

@@ -79,6 +79,7 @@ macro_rules! values {
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[serde(default)]
         $vis struct $values { $(#[doc = $doc] pub $field: u64,)+ }
 
         impl $values {
@@ -112,6 +113,22 @@ macro_rules! counters {
             $values_vis fn values(&self) -> $values {
                 let relaxed = std::sync::atomic::Ordering::Relaxed;
                 $values { $($field: self.$field.load(relaxed),)+ }
+            }
+
+            /// Adds the growth of the same counters in another process, between two looks. A gauge
+            /// may shrink.
+            #[allow(dead_code, reason = "not every set of counters outlives its process")]
+            $values_vis fn grow(&self, before: &$values, now: &$values) {
+                let relaxed = std::sync::atomic::Ordering::Relaxed;
+                $(self.$field.fetch_add(now.$field.wrapping_sub(before.$field), relaxed);)+
+            }
+        }
+
+        impl $values {
+            /// The totals alone: of a process that is gone, no gauge is left.
+            #[allow(dead_code, reason = "not every set of counters outlives its process")]
+            $values_vis fn totals(&self) -> $values {
+                $values { $($field: if $metric.is_gauge { 0 } else { self.$field },)+ }
             }
         }
 

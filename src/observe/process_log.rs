@@ -81,6 +81,11 @@ impl ProcessLog {
     }
 }
 
+/// Counts lines that another process has lost.
+pub(crate) fn add_dropped_log_lines(lines: u64) {
+    DROPPED.fetch_add(lines, Relaxed);
+}
+
 /// Counts the lines that were dropped since the start of the process.
 pub(crate) fn dropped_log_lines() -> u64 {
     DROPPED.load(Relaxed)

@@ -5,10 +5,13 @@
 //! `observe`. Finishing it adds it to the counters and gives one line to the journal. A record that
 //! is dropped unfinished is a defect and is logged as `evenkeel PHASE panic`.
 
+mod moved;
+
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+pub(crate) use self::moved::{export_peer, import_peer};
 use super::counters::{BackendCounters, ListenerCounters};
 use super::handshake_facts::HandshakeFacts;
 use super::line::{LogEvent, LogLine};
@@ -58,22 +61,29 @@ const _: () = assert!(size_of::<ConnectionRecord>() <= 120);
 
 const UNKNOWN_TIME: u32 = u32::MAX;
 
-/// Point in time in 8 bytes: nanoseconds since the first call.
+/// Point in time in 8 bytes: nanoseconds since the first call, or before it for a connection that
+/// came from another process.
 #[derive(Debug, Clone, Copy)]
-struct Timestamp(u64);
+struct Timestamp(i64);
 
 impl Timestamp {
     fn now() -> Timestamp {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        Timestamp(u64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Timestamp(i64::try_from(ORIGIN.elapsed().as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn before(age: Duration) -> Timestamp {
+        let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+        Timestamp(Timestamp::now().0.saturating_sub(age))
     }
 
     fn since_origin(self) -> Duration {
-        Duration::from_nanos(self.0)
+        Duration::from_nanos(self.0.max(0).unsigned_abs())
     }
 
     fn elapsed(self) -> Duration {
-        Duration::from_nanos(Timestamp::now().0.saturating_sub(self.0))
+        let passed = Timestamp::now().0.saturating_sub(self.0);
+        Duration::from_nanos(passed.max(0).unsigned_abs())
     }
 }
 

@@ -111,6 +111,13 @@ impl RefusalCounts {
         }
     }
 
+    /// Counts refusals of another process.
+    pub(super) fn add(&self, reason: Refusal, count: u64) {
+        if let Some(own) = self.0.get(reason as usize) {
+            own.fetch_add(count, Relaxed);
+        }
+    }
+
     pub fn of(&self, reason: Refusal) -> u64 {
         let count = self.0.get(reason as usize);
         count.map_or(0, |count| count.load(Relaxed))

@@ -22,6 +22,7 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Limit of the TLVs of a PROXY header, as `MAX_CERTIFICATE_BYTES`.
 const MAX_TLVS_BYTES: usize = 250;
 
+// A session that moves to another process takes them along by these numbers: none is used again.
 const SNI: usize = 0;
 const METHOD: usize = 1;
 const HOST: usize = 2;
@@ -185,6 +186,26 @@ impl RequestNames {
         Self {
             packed: Some([count].into_iter().chain(lengths).chain(text).collect()),
         }
+    }
+
+    /// The names in the order of their numbers, up to the last one that is there.
+    pub(crate) fn export(&self) -> Vec<Option<String>> {
+        let all = self.all();
+        let used = all.iter().rposition(Option::is_some);
+        let used = all.iter().take(used.map_or(0, |last| last + 1));
+        used.map(|name| name.map(str::to_owned)).collect()
+    }
+
+    /// Takes names in the order of their numbers; those of unknown numbers, and too long ones, are
+    /// left out.
+    pub(crate) fn import(names: &[Option<String>]) -> Self {
+        if names.is_empty() {
+            return Self::default();
+        }
+        let fits = |name: &&str| name.len() < usize::from(NONE);
+        Self::pack(std::array::from_fn(|which| {
+            names.get(which)?.as_deref().filter(fits)
+        }))
     }
 
     fn all(&self) -> [Option<&str>; COUNT] {

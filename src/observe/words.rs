@@ -15,6 +15,11 @@ macro_rules! words {
             pub const fn word(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }
+
+            /// The variant of this word.
+            pub fn of_word(word: &str) -> Option<$name> {
+                $name::ALL.iter().find(|one| one.word() == word).copied()
+            }
         }
 
         impl std::fmt::Display for $name {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::clock::clock;
 use super::connection_counter::{AdmitMode, ConnectionCounter};
+use super::handover::Elsewhere;
 use super::losses::Losses;
 use super::standing::Standing;
 use super::states::{BackendState, OperatorState};
@@ -62,6 +63,8 @@ pub struct Backend {
     counters: Arc<BackendCounters>,
     connections: ConnectionCounter,
     standing: Standing,
+    /// Those of `connections` that the process before still has.
+    elsewhere: Elsewhere,
     /// Notified when `live` reaches 0.
     idle: Notify,
     /// Notified when a check is due before its time.
@@ -86,6 +89,7 @@ impl Backend {
             counters: BackendCounters::new(link.name.clone(), name),
             connections: ConnectionCounter::new(status.settings().max_connections),
             standing: Standing::default(),
+            elsewhere: Elsewhere::default(),
             idle: Notify::new(),
             check_wanted: Notify::new(),
             failing: AtomicBool::new(false),
@@ -349,6 +353,31 @@ impl Backend {
     /// Connections now, those being set up included.
     pub fn live(&self) -> u64 {
         self.connections.live()
+    }
+
+    /// Connections of this process alone.
+    pub(super) fn own_live(&self) -> u64 {
+        self.live().saturating_sub(self.elsewhere.get())
+    }
+
+    /// Counts the connections that the process before has on it, in place of those told before.
+    pub(super) fn set_elsewhere(&self, count: u64) {
+        let before = self.elsewhere.set(count);
+        self.connections
+            .enter_elsewhere(count.saturating_sub(before));
+        for _ in count..before {
+            self.released();
+        }
+    }
+
+    pub(super) fn is_unanswering(&self) -> bool {
+        self.unanswering.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the process before knew of its failures.
+    pub(super) fn note_failing(&self, failing: bool, unanswering: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+        self.unanswering.store(unanswering, Ordering::Relaxed);
     }
 
     /// Whether it is leaving service: drained, in maintenance or removed.

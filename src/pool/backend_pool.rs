@@ -136,6 +136,16 @@ impl Pool {
         self.change_members(|members, now| members.discover(found, now))
     }
 
+    /// The last snapshot of discovery, by name.
+    pub(super) fn found(&self) -> Vec<config::Backend> {
+        self.members().found().to_vec()
+    }
+
+    /// Recomputes the view after a change of several backends.
+    pub(super) fn recompute_view(&self, now: Instant) {
+        self.publish(self.members(), now);
+    }
+
     /// Present backends, in file order; discovered ones follow, by name.
     pub fn backends(&self) -> Vec<Arc<Backend>> {
         self.view.load().present.clone()

@@ -72,6 +72,16 @@ impl ConnectionCounter {
         self.count_if(|word| self.admits(word) || returns(word))
     }
 
+    /// Counts connections that another process has, whether they are admitted or not.
+    pub(super) fn enter_elsewhere(&self, count: u64) {
+        self.word.fetch_add(count & COUNT, SeqCst);
+    }
+
+    /// Counts one more connection, in whatever mode and whether there is room or not.
+    pub(super) fn enter_anyway(&self) {
+        self.word.fetch_add(1, SeqCst);
+    }
+
     fn count_if(&self, admits: impl Fn(u64) -> bool) -> bool {
         let counted = |word| {
             let entered = match mode(word) {
@@ -259,6 +269,19 @@ mod tests {
         assert_eq!((counter.leave().live, counter.live()), (1, 1));
         counter.set_mode(AdmitMode::Closed);
         assert!(!counter.enter() && !counter.enter_returning());
+    }
+
+    #[test]
+    fn a_connection_of_another_process_is_counted_in_every_mode_and_changes_none() {
+        let counter = ConnectionCounter::new(1);
+        counter.enter_anyway();
+        counter.enter_anyway();
+        assert_eq!(counter.live(), 2);
+        assert!(!counter.enter(), "closed");
+        counter.set_mode(AdmitMode::Open);
+        assert!(!counter.enter(), "full");
+        assert_eq!((counter.leave().live, counter.leave().live), (1, 0));
+        assert!(counter.enter());
     }
 
     #[test]

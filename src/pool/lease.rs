@@ -26,6 +26,15 @@ impl Lease {
         })
     }
 
+    /// Counts a connection that another process has let in, whatever the backend's state and
+    /// limit.
+    pub(crate) fn enter_anyway(backend: &Arc<Backend>) -> Lease {
+        backend.connections().enter_anyway();
+        Lease {
+            backend: backend.clone(),
+        }
+    }
+
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }

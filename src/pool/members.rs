@@ -78,6 +78,11 @@ impl Members {
         true
     }
 
+    /// The last snapshot of discovery, by name.
+    pub(super) fn found(&self) -> &[config::Backend] {
+        &self.found
+    }
+
     /// Retires every backend.
     pub(super) fn retire(&mut self, now: Instant) {
         self.gone = true;

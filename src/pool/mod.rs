@@ -30,6 +30,9 @@ mod remembered;
 mod tier;
 mod view;
 
+// What outlives the process.
+mod handover;
+
 // Requests that wait.
 mod queue;
 mod request;
@@ -46,6 +49,7 @@ pub(crate) use backend::Backend;
 pub(crate) use backend_pool::Pool;
 pub(crate) use counters::PoolValues;
 pub(crate) use discovered::DiscoveredBackend;
+pub(crate) use handover::{PoolState, PoolTotals};
 pub(crate) use lease::Lease;
 pub(crate) use loads::{BackendLoad, TrafficShift};
 pub(crate) use request::{AcquireError, BackendRequest};

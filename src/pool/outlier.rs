@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config;
 
 #[derive(Debug, Default)]
@@ -31,7 +33,61 @@ enum EjectionPhase {
     LastResort,
 }
 
+/// State of a detector for another process. Instants are times before now, or from now on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct OutlierState {
+    failures: Vec<Duration>,
+    ejected_for: Option<Duration>,
+    is_probing: bool,
+    is_last_resort: bool,
+    ejections: u32,
+    returned: Option<Duration>,
+}
+
+/// Failures that are read; more are of no configuration.
+const MAX_FAILURES: usize = 10_000;
+
+impl OutlierState {
+    /// Whether a success has failures to clear.
+    pub(super) fn has_failures(&self) -> bool {
+        let ejected = self.ejected_for.is_some() || self.is_probing || self.is_last_resort;
+        ejected || !self.failures.is_empty()
+    }
+}
+
 impl OutlierDetector {
+    pub(super) fn hand_over(&self, now: Instant) -> OutlierState {
+        let age = |at: &Instant| now.saturating_duration_since(*at);
+        OutlierState {
+            failures: self.failures.iter().map(age).collect(),
+            ejected_for: self
+                .ends_at()
+                .map(|until| until.saturating_duration_since(now)),
+            is_probing: self.is_probed(),
+            is_last_resort: self.is_last_resort(),
+            ejections: self.ejections,
+            returned: self.returned.as_ref().map(age),
+        }
+    }
+
+    pub(super) fn take_over(state: &OutlierState, now: Instant) -> OutlierDetector {
+        let ejected = state.ejected_for.and_then(|left| now.checked_add(left));
+        let phase = match ejected {
+            Some(until) => EjectionPhase::Ejected(until),
+            None if state.is_probing => EjectionPhase::Probing,
+            None if state.is_last_resort => EjectionPhase::LastResort,
+            None => EjectionPhase::InService,
+        };
+        let failures = state.failures.iter().take(MAX_FAILURES);
+        OutlierDetector {
+            failures: failures.filter_map(|age| now.checked_sub(*age)).collect(),
+            phase,
+            ejections: state.ejections,
+            returned: state.returned.and_then(|age| now.checked_sub(age)),
+        }
+    }
+
     /// Notes a failed connect; true when it is a reason to eject. The failure of a probe is one.
     pub(super) fn failed(&mut self, now: Instant, settings: &config::Outlier) -> bool {
         let enough = settings.connect_failures as usize;
@@ -145,6 +201,25 @@ mod tests {
         assert!(!outlier.failed(second(start, 6), &settings()));
         assert!(!outlier.failed(second(start, 11), &settings()));
         assert!(outlier.failed(second(start, 12), &settings()));
+    }
+
+    #[test]
+    fn a_detector_goes_on_in_another_process() {
+        let (mut outlier, start) = (OutlierDetector::default(), Instant::now());
+        outlier.failed(start, &settings());
+        outlier.failed(second(start, 1), &settings());
+        let mut other =
+            OutlierDetector::take_over(&outlier.hand_over(second(start, 2)), second(start, 2));
+        assert!(other.failed(second(start, 3), &settings()), "the third one");
+        other.eject(second(start, 3), &settings());
+        let state = other.hand_over(second(start, 4));
+        assert!(state.has_failures());
+        let text = serde_json::to_string(&state).unwrap();
+        let state = serde_json::from_str(&text).unwrap();
+        let mut last = OutlierDetector::take_over(&state, second(start, 4));
+        assert!(last.is_ejected() && !last.settle(second(start, 12)));
+        assert!(last.settle(second(start, 13)) && last.is_probed());
+        assert_eq!(last.eject(second(start, 13), &settings()).as_secs(), 20);
     }
 
     #[test]

@@ -23,6 +23,22 @@ pub(crate) struct Listening {
     acceptor: Mutex<Acceptor>,
 }
 
+/// Where a listener comes from.
+pub(crate) enum ListenerOrigin<'a> {
+    New(Arc<ListenerCounters>, StartState),
+    /// The same listener, at its address before or before it left it: the clients it has let in
+    /// still count.
+    Moved(&'a Listening),
+}
+
+/// State in which a listener begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartState {
+    Listening,
+    /// The operator drains it.
+    Draining,
+}
+
 /// The task that accepts, or that lets a relay thread do so.
 struct Acceptor {
     way: AcceptWay,
@@ -45,24 +61,30 @@ impl Acceptor {
 
 impl Listening {
     /// Starts accepting on the proxy's runtime, or on the relay's threads where no byte is needed
-    /// to route. `moved`: the same listener at its address before, so that the clients it has let
-    /// in still count.
+    /// to route.
     pub(crate) fn start(
         proxy: &Arc<Proxy>,
         bound: Arc<Bound>,
-        listener: ListenerSnapshot,
-        counters: Arc<ListenerCounters>,
-        moved: Option<&Listening>,
+        listener: impl Into<Arc<ListenerSnapshot>>,
+        origin: ListenerOrigin<'_>,
     ) -> Self {
+        let listener = listener.into();
         set_options(&bound, &listener);
-        let admission = match moved {
-            Some(old) => Arc::clone(&old.shared.admission),
-            None => Arc::new(ListenerAdmission::new(&proxy.limits, &counters)),
+        let (counters, admission) = match origin {
+            ListenerOrigin::New(counters, state) => {
+                let admission = ListenerAdmission::new(&proxy.limits, &counters);
+                admission.set_draining(state == StartState::Draining);
+                (counters, Arc::new(admission))
+            }
+            ListenerOrigin::Moved(old) => {
+                let shared = &old.shared;
+                (Arc::clone(&shared.counters), Arc::clone(&shared.admission))
+            }
         };
         let shared = Arc::new(AcceptShared {
             proxy: Arc::clone(proxy),
             bound,
-            listener: Arc::new(ArcSwap::from_pointee(listener)),
+            listener: Arc::new(ArcSwap::new(listener)),
             counters,
             admission,
             warned: LogThrottle::new(WARN_SPACING),
@@ -99,6 +121,15 @@ impl Listening {
         }
     }
 
+    /// Leaves the socket, with all that is queued in it, to the acceptors of another process, and
+    /// goes on with live sessions. The socket stays open as long as somebody holds it.
+    pub(crate) async fn leave(&self) -> Arc<Bound> {
+        // Held, so that the acceptor does not take what is queued as if the socket closed.
+        let bound = Arc::clone(self.bound());
+        self.stop().await;
+        bound
+    }
+
     pub(crate) fn rules(&self) -> Arc<ListenerSnapshot> {
         self.shared.listener.load_full()
     }
@@ -115,6 +146,14 @@ impl Listening {
 
     pub(crate) fn counters(&self) -> &Arc<ListenerCounters> {
         &self.shared.counters
+    }
+
+    pub(super) fn proxy(&self) -> &Arc<Proxy> {
+        &self.shared.proxy
+    }
+
+    pub(super) fn admission(&self) -> &ListenerAdmission {
+        &self.shared.admission
     }
 
     /// Whether the operator drains it.

@@ -16,6 +16,7 @@
 
 mod accept;
 mod accept_on_relay;
+mod arrive;
 mod client;
 mod connect;
 mod http;
@@ -40,7 +41,7 @@ use http::connection::HttpConnection;
 pub(crate) use client::handshake_limiter::HandshakeLimiter;
 pub(crate) use connect::idle::IdleConnections;
 pub(crate) use http::hard_stop::HardStop;
-pub(crate) use listening::Listening;
+pub(crate) use listening::{ListenerOrigin, Listening, StartState};
 pub use route::ListenerSnapshot;
 pub(crate) use shared::Proxy;
 

@@ -15,6 +15,7 @@ use super::inbox::{Inbox, WorkerCommand};
 use super::info::SessionInfo;
 use super::key::{Handle, SessionKey};
 use super::listener::RelayListener;
+use super::moved::{Adoption, ArrivalError, ArrivingSession, Freeze, FrozenBatch};
 use super::new_session::NewSession;
 use super::query::{Cursor, MAX_PAGE, Query, QueryAction, TablePage};
 use super::resume_policy::NewBackend;
@@ -136,6 +137,56 @@ impl Relay {
         let listener = OpenListener::new(number, socket, on_accept);
         inbox.send(WorkerCommand::Listen(listener));
         RelayListener::new(number, inbox)
+    }
+}
+
+/// Sessions that move to another relay, and from one; see [`moved`](super::moved).
+impl Relay {
+    /// Freezes the next sessions that can move, at most `most` and at most
+    /// [`MAX_BATCH`](super::MAX_BATCH), all of one worker. Begin with the default cursor, and go on
+    /// with the batch's own until it has none. A batch may be empty before that.
+    ///
+    /// # Cancel safety
+    /// Dropping the future thaws what was frozen.
+    pub(crate) async fn freeze(&self, from: Cursor, most: usize) -> FrozenBatch {
+        let Some(inbox) = self.workers.inboxes.get(from.worker as usize) else {
+            return FrozenBatch::default();
+        };
+        let (reply, replied) = oneshot::channel();
+        inbox.send(WorkerCommand::Freeze(Freeze {
+            from: from.slot,
+            most,
+            reply,
+        }));
+        // A worker that has stopped has no sessions.
+        let reply = replied.await.unwrap_or_default();
+        let next = match reply.next {
+            Some(slot) => Cursor { slot, ..from },
+            None => from.next_worker(),
+        };
+        let is_more = (next.worker as usize) < self.workers.inboxes.len();
+        FrozenBatch {
+            sessions: reply.sessions,
+            stayed: reply.stayed,
+            next: is_more.then_some(next),
+        }
+    }
+
+    /// Takes in a session of another relay, whose sockets are non-blocking and in no epoll here.
+    /// Nobody else may read or write them from here on.
+    ///
+    /// # Errors
+    /// The sockets do not fit the session, which is dropped with them.
+    pub(crate) fn adopt_moved(
+        &self,
+        session: ArrivingSession,
+        client: OwnedFd,
+        backend: Option<OwnedFd>,
+    ) -> Result<(), ArrivalError> {
+        let worker = self.workers.lighter_of_two();
+        let adoption = Adoption::new(session, (client, backend), worker, &self.workers)?;
+        worker.send(WorkerCommand::AdoptMoved(Box::new(adoption)));
+        Ok(())
     }
 }
 

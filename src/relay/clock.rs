@@ -40,10 +40,30 @@ impl Tick {
     pub(super) fn since(self, earlier: Tick) -> Ticks {
         Ticks(self.0.wrapping_sub(earlier.0))
     }
+
+    /// Milliseconds since then: all that another worker can know of it.
+    pub(super) fn age_ms(self, earlier: Tick) -> u64 {
+        self.since(earlier).milliseconds()
+    }
+
+    /// The point in time so many milliseconds before.
+    pub(super) fn before_ms(self, age_ms: u64) -> Tick {
+        let age = Ticks::from(Duration::from_millis(age_ms));
+        Tick(self.0.wrapping_sub(age.0))
+    }
 }
 
 impl Ticks {
     pub(super) const MAX: Self = Self(u32::MAX);
+
+    pub(super) fn milliseconds(self) -> u64 {
+        // At most 2^32 ticks of 10 ms.
+        Duration::from(self).as_millis() as u64
+    }
+
+    pub(super) fn of_milliseconds(milliseconds: u64) -> Self {
+        Duration::from_millis(milliseconds).into()
+    }
 
     /// The rest of it after `passed`.
     pub(super) fn left(self, passed: Ticks) -> Duration {

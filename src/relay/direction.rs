@@ -2,8 +2,9 @@
 //! to be written, so an idle or flowing direction holds no buffer, and a stalled one holds the
 //! bytes of one read.
 
-use super::clock::Tick;
+mod moved;
 
+use super::clock::Tick;
 use super::leg::{Input, Leg};
 use super::pipe::{CAPACITY, Pipe};
 use super::scratch::{self, BufferBudget, Scratch};

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::accept::{OnAccept, OpenListener};
 use super::key::SessionKey;
+use super::moved::{Adoption, Freeze, Thawing};
 use super::new_session::NewSession;
 use super::query::Query;
 use super::resume_policy::NewBackend;
@@ -33,6 +34,12 @@ pub(super) enum WorkerCommand {
     Accepted(Arc<dyn OnAccept>, OwnedFd, Peer),
     /// Looks at a part of the table; perhaps ends the sessions that it finds.
     Query(Query),
+    /// Takes the next sessions out of the worker's care.
+    Freeze(Freeze),
+    /// Gives one of them back.
+    Thaw(Thawing),
+    /// A session of another relay.
+    AdoptMoved(Box<Adoption>),
     /// Ends one session.
     Close(SessionKey, Arc<CloseFrame>),
     /// Pings the backend of one session.
@@ -69,6 +76,8 @@ pub(super) enum WorkerCommand {
 ///   query behind until the next round.
 /// - `Listen`, `ResumeAccept`, `Unlisten`: one of each for a listener; a `ResumeAccept` answers a
 ///   pause.
+/// - `Freeze`: one at a time, of the upgrade that moves sessions; `Thaw`: at most a batch of them.
+/// - `AdoptMoved`: one for each session on its way here, which `live` counts.
 /// - `CloseAll`, `Stop`: once in a process's life.
 pub(super) struct Inbox {
     /// `None`: the worker has ended.

@@ -4,6 +4,7 @@
 //! ECONNRESET, and the next `recv` would return 0, a false FIN.
 
 mod flags;
+mod moved;
 mod records;
 mod socket;
 

@@ -10,6 +10,7 @@
 //! - `session` is one session, `phase` where it stands; `phases` has a turn for each.
 //! - `direction` moves bytes from one `leg` to the other.
 //! - `websocket` is all that knows frames; raw TCP reads without it.
+//! - `moved` is a session on its way to another relay, as in a live upgrade.
 
 mod accept;
 mod api;
@@ -27,6 +28,7 @@ mod leg;
 mod listener;
 #[cfg(any(test, fuzzing))]
 pub mod model;
+mod moved;
 mod new_session;
 mod phase;
 mod phases;
@@ -52,6 +54,11 @@ pub(crate) use filter::Filter;
 pub(crate) use handoff::{SessionGuards, SocketHandoff, Tls, Transport};
 pub(crate) use info::{ConnectionInfo, SessionInfo, SessionState};
 pub(crate) use key::Handle;
+#[cfg(test)]
+pub(crate) use moved::Ghost;
+pub(crate) use moved::{
+    ArrivalError, ArrivingParts, ArrivingResume, ArrivingSession, FrozenSession, MAX_BATCH,
+};
 pub(crate) use new_session::{Framing, NewSession, SessionLimits};
 pub(crate) use query::{Cursor, MAX_PAGE, TablePage};
 pub(crate) use resume_policy::{LostBackend, Migrator, NewBackend, ResumePolicy};

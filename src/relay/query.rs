@@ -14,7 +14,7 @@ use super::table::SessionTable;
 use super::websocket::close_frame::CloseFrame;
 
 /// Slots a worker looks at for one query: well below a millisecond of its time.
-const SLOTS_PER_LOOK: usize = 2048;
+pub(super) const SLOTS_PER_LOOK: usize = 2048;
 /// Connections of one page, at most.
 pub(crate) const MAX_PAGE: usize = 1000;
 

@@ -10,6 +10,7 @@ use super::handoff::{SessionGuards, SocketHandoff};
 use super::key::Handle;
 use crate::config;
 use crate::observe::ConnectionRecord;
+use crate::wire::moved::MovedMigrator;
 
 /// Means by which a WebSocket goes on with another backend.
 pub(crate) struct ResumePolicy {
@@ -36,6 +37,9 @@ pub(crate) trait Migrator: Send + Sync {
     /// [`Relay::give_up_migration`](super::Relay::give_up_migration). Dropping the guard ends the
     /// search.
     fn find_backend(self: Arc<Self>, lost: LostBackend, guards: &mut SessionGuards) -> DropGuard;
+
+    /// Everything that it keeps, for a session that moves to another process.
+    fn export(&self) -> MovedMigrator;
 }
 
 /// A backend that is gone, and the session that it left.
@@ -48,6 +52,9 @@ pub(crate) struct LostBackend {
     pub was_short: bool,
     /// The name of its backend.
     pub from: Option<Arc<str>>,
+    /// The search was begun before, by a relay that the session has left: the loss is counted
+    /// already.
+    pub is_counted: bool,
 }
 
 /// Messages of the client that the backend may not have taken.
@@ -60,6 +67,11 @@ pub(crate) enum LostMessages {
 }
 
 impl LostMessages {
+    /// `None`: not known.
+    pub(super) fn of_count(count: Option<u32>) -> LostMessages {
+        count.map_or(LostMessages::Unknown, LostMessages::AtMost)
+    }
+
     /// `None`: not known.
     pub(crate) fn at_most(self) -> Option<u32> {
         match self {

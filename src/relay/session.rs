@@ -39,9 +39,9 @@ pub(super) struct Session {
     /// The side whose FIN came first.
     pub first_fin: Option<Side>,
     /// Stands in the worker's list of those that get a turn.
-    is_queued: bool,
+    pub is_queued: bool,
     /// Stands in the worker's list of those that are looked at soon.
-    is_awaited: bool,
+    pub is_awaited: bool,
 }
 
 /// An idle session in user space, without the records of TLS and the names of an HTTP request.

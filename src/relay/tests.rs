@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::model::bench::{
     Bench, SessionEnd, TlsClient, guards, numbers, over, pair, policy, raw, tight_pair, tls_leg,
+    wait_for,
 };
 use super::*;
 use crate::config::Dial;
@@ -19,6 +20,7 @@ use crate::observe::ConnectionRecord;
 
 mod close;
 mod held;
+mod moved;
 mod refused;
 mod resume;
 

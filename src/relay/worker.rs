@@ -2,6 +2,7 @@
 
 mod accepting;
 mod commands;
+mod moving;
 mod sessions;
 mod setting_up;
 mod sweeping;

@@ -29,6 +29,8 @@ pub(crate) struct Lifecycle {
     /// (CLOCK_MONOTONIC).
     pub reload_began: Duration,
     pub is_reloading: bool,
+    /// The process that has taken over, once it is the service manager's main one.
+    pub successor: Option<u32>,
 }
 
 /// Publishes each step of a server's life.
@@ -46,6 +48,10 @@ impl LifecycleSender {
 
     pub(super) fn stop(&self, stage: StopStage) {
         self.0.send_modify(|life| life.stop = stage);
+    }
+
+    pub(super) fn succeeded_by(&self, pid: u32) {
+        self.0.send_modify(|life| life.successor = Some(pid));
     }
 
     /// Publishes the begin of a reload; dropping the guard publishes its end.

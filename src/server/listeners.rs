@@ -11,8 +11,7 @@ use std::sync::Arc;
 use super::status::{ListenerState, ListenerStatus};
 use crate::config::{Bind, Listener, ListenerTls};
 use crate::net::{self, BindError, Bound, HALF_OPEN_TIME, Overlap};
-use crate::observe::ListenerCounters;
-use crate::proxy::{ListenerSnapshot, Listening, Proxy};
+use crate::proxy::{ListenerOrigin, ListenerSnapshot, Listening, Proxy};
 
 /// Change of one listener.
 enum ListenerChange {
@@ -105,11 +104,13 @@ impl ListenersPlan {
         Ok(())
     }
 
-    /// Makes the changes; returns the new listeners, in the order of the file.
+    /// Makes the changes; returns the new listeners, in the order of the file. `first` says how a
+    /// listener begins that was not there before.
     pub(super) fn apply(
         self,
         before: &[Arc<Listening>],
         proxy: &Arc<Proxy>,
+        first: impl Fn(&str) -> ListenerOrigin<'static>,
     ) -> Vec<Arc<Listening>> {
         let changes = self.changes.into_iter();
         changes
@@ -119,7 +120,9 @@ impl ListenersPlan {
                     known.update(snapshot);
                     known
                 }
-                ListenerChange::Start(bound, snapshot) => start(proxy, bound, snapshot, before),
+                ListenerChange::Start(bound, snapshot) => {
+                    start(proxy, bound, snapshot, before, &first)
+                }
             })
             .collect()
     }
@@ -283,16 +286,16 @@ fn start(
     bound: Arc<Bound>,
     snapshot: ListenerSnapshot,
     before: &[Arc<Listening>],
+    first: &impl Fn(&str) -> ListenerOrigin<'static>,
 ) -> Arc<Listening> {
     let name = snapshot.config.name.clone();
     // A listener that moved is still the same listener: counters and drain state go with its name.
     let moved = before.iter().find(|old| *old.counters().name == *name);
-    let counters = match moved {
-        Some(old) => Arc::clone(old.counters()),
-        None => ListenerCounters::new(&name, &proxy.journal),
+    let origin = match moved {
+        Some(old) => ListenerOrigin::Moved(old),
+        None => first(&name),
     };
-    let moved = moved.map(Arc::as_ref);
-    let listening = Arc::new(Listening::start(proxy, bound, snapshot, counters, moved));
+    let listening = Arc::new(Listening::start(proxy, bound, snapshot, origin));
     tracing::info!(listener = name, address = %listening.local(), "listening");
     listening
 }

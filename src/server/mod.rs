@@ -5,6 +5,7 @@
 //! - `watch` looks at files and pools again and again.
 //! - `control` closes and moves live connections: drains, failover, rebalance.
 //! - `shutdown` answers signals and ends the server.
+//! - `upgrade` hands over to a new binary.
 //!
 //! Checks, discovery, watchers and the admin endpoint run on a runtime of their own
 //! (`control_runtime`), so that a storm of handshakes cannot starve them.
@@ -26,6 +27,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod watch;
 
 pub(crate) use control::jobs;
@@ -41,3 +43,5 @@ pub(crate) use signals::Signals;
 pub(crate) use start::StartError;
 pub(crate) use state::Server;
 pub(crate) use status::{ListenerState, ListenerStatus, PoolFileStatus};
+pub(crate) use upgrade::status::UpgradeTotals;
+pub(crate) use upgrade::{CommandLine, OldProcess, UpgradeError};

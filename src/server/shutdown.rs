@@ -19,6 +19,8 @@ use super::lock::lock;
 use super::signals::{Signal, Signals};
 use super::state::Server;
 use super::status::ListenerState;
+use super::upgrade::is_init;
+use super::upgrade::message::FromNew;
 use crate::base::units::format_duration;
 use crate::relay::CloseFrame;
 
@@ -33,28 +35,110 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 impl Server {
     /// Serves until a signal asks to stop, then until the stop is over; another one during the stop
-    /// ends it at once.
+    /// ends it at once. A process that has handed over ends as if it was asked to, without a
+    /// signal.
     pub(crate) async fn run(self: Arc<Self>, mut signals: Signals) {
         let asked = Arc::new(Notify::new());
         let _reloading = AbortOnDropHandle::new(
             self.control_runtime()
                 .spawn(reload(Arc::clone(&self), Arc::clone(&asked))),
         );
-        while self.answer(signals.next().await, &asked) {}
-        self.announce_stop(&mut signals, &asked).await;
-        let stop = self.stop();
-        tokio::pin!(stop);
+        let upgrading = Arc::clone(&self);
+        let _upgrading = AbortOnDropHandle::new(self.control_runtime().spawn(async move {
+            loop {
+                upgrading.upgrade.wanted.notified().await;
+                // The result was logged and counted.
+                drop(upgrading.upgrade().await);
+            }
+        }));
+        let (end, allowed) = match self.serve(&mut signals, &asked).await {
+            End::Settled => {
+                let upgrade = self.config().upgrade.hard_stop_after;
+                let allowed = upgrade.unwrap_or(self.config().global.hard_stop_after);
+                (End::Settled, allowed)
+            }
+            End::Asked => {
+                self.upgrade.tell_predecessor(&FromNew::Stop);
+                self.announce_stop(&mut signals, &asked).await;
+                (End::Asked, self.config().global.hard_stop_after)
+            }
+        };
+        self.stop_and_answer(&mut signals, &asked, (end, allowed))
+            .await;
+        self.finish().await;
+        self.outlive_successor(&mut signals, allowed).await;
+        self.lifecycle.stop(StopStage::Over);
+    }
+
+    /// Stops within that time. A process that has handed over and is then asked to stop has as long
+    /// as any other; another request ends it at once.
+    async fn stop_and_answer(
+        &self,
+        signals: &mut Signals,
+        reload: &Notify,
+        (mut end, allowed): (End, Duration),
+    ) {
+        let mut stop = Box::pin(self.stop(allowed));
+        loop {
+            let is_asked = tokio::select! {
+                () = &mut stop => return,
+                () = self.upgrade.stop_wanted.notified() => end == End::Settled,
+                signal = signals.next() => !self.answer(signal, reload),
+            };
+            if !is_asked {
+                continue;
+            }
+            if end == End::Asked {
+                tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
+                return;
+            }
+            end = End::Asked;
+            self.upgrade.tell_predecessor(&FromNew::Stop);
+            stop = Box::pin(self.stop(self.config().global.hard_stop_after));
+        }
+    }
+
+    /// Serves until somebody asks to stop, or all is handed over.
+    async fn serve(&self, signals: &mut Signals, asked: &Notify) -> End {
         loop {
             tokio::select! {
-                () = &mut stop => break,
-                signal = signals.next() => if !self.answer(signal, &asked) {
-                    tracing::warn!(live = self.limits().live(), "asked again: stopping at once");
-                    break;
+                signal = signals.next() => if !self.answer(signal, asked) {
+                    return End::Asked;
+                },
+                () = self.upgrade.stop_wanted.notified() => return End::Asked,
+                () = self.upgrade.settled.cancelled() => return End::Settled,
+            }
+        }
+    }
+
+    /// Waits for the end of the new process, where the end of this one would be its end, too: in
+    /// the first process of a container, and while the service manager takes this one for the main
+    /// one.
+    async fn outlive_successor(&self, signals: &mut Signals, allowed: Duration) {
+        if !self.upgrade.has_successor() {
+            return;
+        }
+        let ended = self.upgrade.successor_ended.cancelled();
+        if is_init() {
+            tokio::pin!(ended);
+            loop {
+                tokio::select! {
+                    () = &mut ended => return,
+                    signal = signals.next() => drop(self.pass_on(signal)),
                 }
             }
         }
-        self.finish().await;
-        self.lifecycle.stop(StopStage::Over);
+        let _ = timeout(allowed + CLOSE_TIME, ended).await;
+    }
+
+    /// Passes a signal on to the new process; false where that gets its signals itself.
+    fn pass_on(&self, signal: Signal) -> bool {
+        self.upgrade.forward(match signal {
+            Signal::Stop => rustix::process::Signal::TERM,
+            Signal::Reload => rustix::process::Signal::HUP,
+            Signal::Reopen => rustix::process::Signal::USR1,
+            Signal::Upgrade => rustix::process::Signal::USR2,
+        })
     }
 
     /// Tells those who ask for readiness that the server is about to stop, and goes on accepting
@@ -79,10 +163,17 @@ impl Server {
 
     /// Answers a signal; false when the server is to stop.
     fn answer(&self, signal: Signal, reload: &Notify) -> bool {
+        let is_passed_on = self.pass_on(signal);
         match signal {
             Signal::Stop => return false,
-            Signal::Reopen => self.journal().reopen(),
-            Signal::Reserved => tracing::info!("SIGUSR2 is reserved: nothing was done"),
+            Signal::Reopen => {
+                self.journal().reopen();
+                self.upgrade.tell_predecessor(&FromNew::Reopen);
+            }
+            // The manager waits for the end of the reload that it has asked this process for.
+            Signal::Reload if is_passed_on => drop(self.lifecycle.begin_reload()),
+            Signal::Upgrade if is_passed_on => {}
+            Signal::Upgrade => self.upgrade.wanted.notify_one(),
             // The next signal must not wait for the reload.
             Signal::Reload => reload.notify_one(),
         }
@@ -90,9 +181,8 @@ impl Server {
     }
 
     /// Stops accepting and returns when the last connection is gone, at the latest after
-    /// `hard_stop_after`.
-    pub(crate) async fn stop(&self) {
-        let allowed = self.config().global.hard_stop_after;
+    /// `allowed`.
+    pub(crate) async fn stop(&self, allowed: Duration) {
         let (started, half) = (Instant::now(), allowed / 2);
         self.lifecycle.stop(StopStage::Closing);
         self.proxy.hard_stop.plan(started + half, half);
@@ -161,6 +251,15 @@ impl Server {
             tracing::warn!("access log not written to its end");
         }
     }
+}
+
+/// Why a server serves no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By a signal, or by the new process.
+    Asked,
+    /// Another process has taken over for good.
+    Settled,
 }
 
 /// Reloads whenever `asked`, one after the other: each reload holds a thread while it waits.

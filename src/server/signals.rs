@@ -15,8 +15,8 @@ pub(crate) enum Signal {
     Reload,
     /// SIGUSR1
     Reopen,
-    /// SIGUSR2: nothing yet
-    Reserved,
+    /// SIGUSR2
+    Upgrade,
 }
 
 /// Installed handlers. Install them before anything is announced.
@@ -63,7 +63,7 @@ impl Signals {
             _ = self.quit.recv() => Signal::Stop,
             _ = self.hangup.recv() => Signal::Reload,
             _ = self.user1.recv() => Signal::Reopen,
-            _ = self.user2.recv() => Signal::Reserved,
+            _ = self.user2.recv() => Signal::Upgrade,
         }
     }
 }

@@ -17,6 +17,8 @@ use super::lock::lock;
 use super::reload::participant::ReloadParticipant;
 use super::reload::source::ConfigSource;
 use super::state::Server;
+use super::upgrade::OldProcess;
+use super::upgrade::progress::Upgrades;
 use super::{control, watch as watchers};
 use crate::admission::Limits;
 use crate::config::{self, Config};
@@ -70,20 +72,33 @@ impl Server {
             committed: watch::Sender::new(()),
             jobs: Jobs::new(Arc::clone(&proxy.relay), control.handle()),
             failover: FailoverGuards::default(),
+            upgrade: Upgrades::default(),
             control,
             proxy,
         }))
     }
 
-    /// Loads and binds the configuration of a new server and begins to serve.
+    /// Loads and binds the configuration of a new server and begins to serve; where a process
+    /// before it hands over, when that says so.
     ///
     /// # Errors
     /// Names what could not be loaded or bound; nothing of it is left running.
-    pub(crate) async fn open(self: &Arc<Self>) -> Result<(), StartError> {
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        old: Option<Arc<OldProcess>>,
+    ) -> Result<(), StartError> {
         let server = Arc::clone(self);
         let opened = self.control_runtime().spawn_blocking(move || {
+            let Some(old) = old else {
+                let prepared = server.prepare((*server.config()).clone())?;
+                return server.commit(prepared);
+            };
+            old.give_state(&server);
             let prepared = server.prepare((*server.config()).clone())?;
-            server.commit(prepared)
+            old.wait_for_switch(&server).map_err(|why| vec![why])?;
+            let changes = server.commit(prepared)?;
+            old.follow(&server);
+            Ok(changes)
         });
         match opened.await {
             Ok(Ok(_)) => {

@@ -16,6 +16,8 @@ use super::lock::lock;
 use super::reload::participant::ReloadParticipant;
 use super::reload::source::ConfigSource;
 use super::status::{ListenerStatus, PoolFileStatus, ReloadStatus};
+use super::upgrade::progress::Upgrades;
+use super::upgrade::status::{UpgradePhase, UpgradeStatus, UpgradeTotals};
 use crate::admission::Limits;
 use crate::config::Config;
 use crate::discovery;
@@ -48,6 +50,7 @@ pub(crate) struct Server {
     pub(super) committed: watch::Sender<()>,
     pub(super) jobs: Jobs,
     pub(super) failover: FailoverGuards,
+    pub(super) upgrade: Upgrades,
     pub(super) control: ControlRuntime,
 }
 
@@ -122,6 +125,39 @@ impl Server {
     /// Jobs that close or move live connections.
     pub(crate) fn jobs(&self) -> &Jobs {
         &self.jobs
+    }
+
+    /// Upgrades that this process has begun, and the process before it.
+    pub(crate) fn upgrade_status(&self) -> UpgradeStatus {
+        self.upgrade.status()
+    }
+
+    pub(crate) fn upgrade_totals(&self) -> UpgradeTotals {
+        self.upgrade.totals()
+    }
+
+    /// Whether nothing may be changed, as an upgrade is under way or done.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.upgrade.phase() != UpgradePhase::None
+    }
+
+    /// Returns when the service manager takes this process for the main one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping it.
+    pub(crate) async fn leads(&self) {
+        // The sender lives as long as this.
+        let _ = self.upgrade.leading().wait_for(|leads| *leads).await;
+    }
+
+    /// A service manager is told of the life of this process.
+    pub(crate) fn found_manager(&self) {
+        self.upgrade.found_manager();
+    }
+
+    /// The service manager was told which process is the main one now.
+    pub(crate) fn manager_told(&self) {
+        self.upgrade.manager_told.notify_one();
     }
 
     /// Clients may be sent here: true from `open` until a stop is announced or begins.

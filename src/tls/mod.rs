@@ -34,6 +34,7 @@ pub(crate) use identity::ClientIdentity;
 #[cfg(any(test, fuzzing))]
 pub(crate) use stream::accept;
 pub(crate) use stream::{TlsStream, accept_with_prefix};
+pub(crate) use tickets::TicketKeyState;
 
 /// Makes aws-lc-rs the process's provider. May be called repeatedly.
 pub(crate) fn install_provider() {

@@ -17,8 +17,10 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::{hmac, iv, rand};
+use data_encoding::BASE64;
 use rustls::server::ProducesTickets;
 use rustls_pki_types::UnixTime;
+use serde::{Deserialize, Serialize};
 
 use crate::wire::ticket_keys::{MAX_KEYS, TicketKey, TicketKeys};
 
@@ -186,9 +188,76 @@ struct DatedRing {
     since: Instant,
 }
 
+/// The keys that this process has made, for the next process in an upgrade: without them every
+/// client that comes back would make a full handshake.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct TicketKeyState {
+    /// Base64, the oldest first.
+    keys: Vec<String>,
+    /// Time since the newest one was made.
+    age: Duration,
+}
+
+impl fmt::Debug for TicketKeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketKeyState").finish_non_exhaustive()
+    }
+}
+
+impl TicketKeyState {
+    /// `None`: no listener has needed a key so far.
+    pub(crate) fn of_process() -> Option<TicketKeyState> {
+        let own = OWN.get()?;
+        // Rotates them if that is due.
+        own.ring(Instant::now());
+        Some(own.state(Instant::now()))
+    }
+
+    /// Makes these the keys of this process. To be called before it serves; keys that cannot be
+    /// used change nothing.
+    pub(crate) fn take_over(&self) {
+        let Some(dated) = self.dated(Instant::now()) else {
+            return;
+        };
+        let made = ProcessKeys {
+            ring: ArcSwap::from_pointee(dated),
+            rotating: Mutex::default(),
+        };
+        if let Err(made) = OWN.set(made)
+            && let Some(own) = OWN.get()
+        {
+            own.ring.store(made.ring.load_full());
+        }
+    }
+
+    fn dated(&self, now: Instant) -> Option<DatedRing> {
+        let newest = self.keys.len().saturating_sub(MAX_KEYS);
+        let keys = self.keys.iter().skip(newest).map(|key| {
+            let secret = BASE64.decode(key.as_bytes()).ok()?;
+            TicketCipher::of_secret(&secret.try_into().ok()?).ok()
+        });
+        let keys: Vec<_> = keys.collect::<Option<_>>()?;
+        let since = now.checked_sub(self.age).unwrap_or(now);
+        (!keys.is_empty()).then(|| DatedRing::with(keys, since))
+    }
+}
+
+static OWN: OnceLock<ProcessKeys> = OnceLock::new();
+
 impl ProcessKeys {
+    fn state(&self, now: Instant) -> TicketKeyState {
+        let dated = self.ring.load();
+        let keys = dated.ring.keys.iter();
+        TicketKeyState {
+            keys: keys
+                .filter_map(|key| Some(BASE64.encode(key.secret.as_deref()?)))
+                .collect(),
+            age: now.saturating_duration_since(dated.since),
+        }
+    }
+
     fn of_process() -> Result<&'static ProcessKeys, Unspecified> {
-        static OWN: OnceLock<ProcessKeys> = OnceLock::new();
         match OWN.get() {
             Some(own) => Ok(own),
             None => {
@@ -248,8 +317,13 @@ impl DatedRing {
     }
 }
 
+/// Name, AES and HMAC of a key that this process makes.
+const SECRET_BYTES: usize = NAME_BYTES + 64;
+
 struct TicketCipher {
     name: [u8; NAME_BYTES],
+    /// Of a key that this process has made: it goes to the next one.
+    secret: Option<Box<[u8; SECRET_BYTES]>>,
     sealing: PaddedBlockEncryptingKey,
     opening: PaddedBlockDecryptingKey,
     mac: hmac::Key,
@@ -257,29 +331,42 @@ struct TicketCipher {
 
 impl TicketCipher {
     fn new(key: &TicketKey) -> Result<Arc<TicketCipher>, Unspecified> {
+        TicketCipher::of_key(key).map(Arc::new)
+    }
+
+    fn of_key(key: &TicketKey) -> Result<TicketCipher, Unspecified> {
         let algorithm = match key.aes.len() {
             16 => &AES_128,
             _ => &AES_256,
         };
         let cipher = || UnboundCipherKey::new(algorithm, &key.aes);
-        Ok(Arc::new(TicketCipher {
+        Ok(TicketCipher {
             name: key.name,
+            secret: None,
             sealing: PaddedBlockEncryptingKey::cbc_pkcs7(cipher()?)?,
             opening: PaddedBlockDecryptingKey::cbc_pkcs7(cipher()?)?,
             mac: hmac::Key::new(hmac::HMAC_SHA256, &key.hmac),
-        }))
+        })
     }
 
     fn random() -> Result<Arc<TicketCipher>, Unspecified> {
-        let mut secret = [0; NAME_BYTES + 64];
+        let mut secret = [0; SECRET_BYTES];
         rand::fill(&mut secret)?;
-        let (name, secret) = secret.split_first_chunk().ok_or(Unspecified)?;
-        let (aes, hmac) = secret.split_at(32);
-        TicketCipher::new(&TicketKey {
+        TicketCipher::of_secret(&secret)
+    }
+
+    fn of_secret(secret: &[u8; SECRET_BYTES]) -> Result<Arc<TicketCipher>, Unspecified> {
+        let (name, keys) = secret.split_first_chunk().ok_or(Unspecified)?;
+        let (aes, hmac) = keys.split_at(32);
+        let cipher = TicketCipher::of_key(&TicketKey {
             name: *name,
             aes: aes.to_vec(),
             hmac: hmac.to_vec(),
-        })
+        })?;
+        Ok(Arc::new(TicketCipher {
+            secret: Some(Box::new(*secret)),
+            ..cipher
+        }))
     }
 
     /// Name, IV, ciphertext, tag.
@@ -438,6 +525,31 @@ mod tests {
                 ticket[..NAME_BYTES].fill(1);
             }
             prop_assert_eq!(tickets.open(&ticket, NOW), None);
+        }
+    }
+
+    #[test]
+    fn the_next_process_opens_the_tickets_of_this_one() {
+        let now = Instant::now();
+        let keys = ProcessKeys::new(now).unwrap();
+        let scope = [3; 32];
+        let ticket = keys.ring(now).keys[0]
+            .seal(b"state".to_vec(), &scope)
+            .unwrap();
+        let state = keys.state(now + Duration::from_secs(60));
+        assert_eq!(format!("{state:?}"), "TicketKeyState { .. }");
+        let text = serde_json::to_string(&state).unwrap();
+        let state: TicketKeyState = serde_json::from_str(&text).unwrap();
+        let next = state.dated(now).unwrap();
+        assert!(now.saturating_duration_since(next.since) >= Duration::from_secs(60));
+        assert_eq!(next.ring.keys[0].open(&ticket, &scope).unwrap(), b"state");
+        for broken in [
+            r#"{"keys":[]}"#,
+            r#"{"keys":["AAAA"]}"#,
+            r#"{"keys":["?"]}"#,
+        ] {
+            let state: TicketKeyState = serde_json::from_str(broken).unwrap();
+            assert!(state.dated(now).is_none(), "{broken}");
         }
     }
 }

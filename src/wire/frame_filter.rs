@@ -13,6 +13,7 @@ mod control_filter;
 mod guard;
 mod handover;
 mod insertion;
+mod moved;
 mod passing;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@
 //! at, being an extension's or the ends' business: RSV bits (permessage-deflate uses one), UTF-8,
 //! close codes, and what follows a close frame.
 
+mod moved;
+
 /// Longest header: 2 bytes, 8 of length, 4 of mask.
 pub const MAX_HEADER_BYTES: usize = 14;
 

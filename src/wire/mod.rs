@@ -1,5 +1,6 @@
 //! Pure parsers: TLS ClientHello, PROXY headers, HTTP/1 heads and bodies, forwarding fields,
-//! WebSocket handshakes and frames, the sticky cookie, files of ticket keys.
+//! WebSocket handshakes and frames, the sticky cookie, files of ticket keys,
+//! and the state of a session that moves to another process.
 //!
 //! Nothing here has a socket, a task or a clock: bytes in, results out. All are fuzzed and property
 //! tested.
@@ -10,6 +11,7 @@ pub mod forwarded;
 pub mod frame_filter;
 pub mod frames;
 pub mod http;
+pub mod moved;
 pub mod proxy_protocol;
 pub mod sticky;
 pub mod ticket_keys;

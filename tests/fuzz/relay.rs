@@ -17,7 +17,7 @@ struct Input(Case);
 impl<'a> Arbitrary<'a> for Input {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
         let all = bytes.bytes(bytes.len())?;
-        Ok(Self(Case::new(Choices::Bytes(all))))
+        Ok(Self(Case::new(Choices::Bytes(all), true)))
     }
 }
 

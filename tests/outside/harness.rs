@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -160,6 +161,7 @@ pub struct Balancer {
 pub struct Launch {
     pub folder: TempDir,
     prefix: Vec<String>,
+    program: PathBuf,
     stdin: Stdio,
 }
 
@@ -168,6 +170,7 @@ impl Launch {
         Launch {
             folder: tempfile::tempdir().expect("a folder for the test"),
             prefix: Vec::new(),
+            program: env!("CARGO_BIN_EXE_evenkeel").into(),
             stdin: Stdio::null(),
         }
     }
@@ -187,6 +190,12 @@ impl Launch {
         self
     }
 
+    /// Starts the binary by this path, which an upgrade starts again.
+    pub fn by_path(mut self, program: PathBuf) -> Launch {
+        self.program = program;
+        self
+    }
+
     /// Gives the process this descriptor as its standard input, from where a shell can move it.
     pub fn on_stdin(mut self, descriptor: OwnedFd) -> Launch {
         self.stdin = descriptor.into();
@@ -196,7 +205,7 @@ impl Launch {
     pub fn start(self, config: &str) -> Balancer {
         let file = self.path("balancer.toml");
         std::fs::write(&file, complete(config)).expect("write the configuration");
-        let program = env!("CARGO_BIN_EXE_evenkeel").to_string();
+        let program = self.program.display().to_string();
         let mut words = self.prefix.clone();
         words.extend([
             program,
@@ -206,6 +215,8 @@ impl Launch {
         ]);
         let mut child = Command::new(&words[0])
             .args(&words[1..])
+            // Of its own: those that upgrades start end with it.
+            .process_group(0)
             .current_dir(self.folder.path())
             .stdin(self.stdin)
             .stdout(Stdio::piped())
@@ -278,6 +289,7 @@ impl Balancer {
             "TERM" => rustix::process::Signal::TERM,
             "INT" => rustix::process::Signal::INT,
             "HUP" => rustix::process::Signal::HUP,
+            "USR2" => rustix::process::Signal::USR2,
             "USR1" => rustix::process::Signal::USR1,
             "KILL" => rustix::process::Signal::KILL,
             "STOP" => rustix::process::Signal::STOP,
@@ -310,8 +322,8 @@ impl Balancer {
         within("the balancer to stand", halted).await;
     }
 
-    /// Waits for the process to end.
-    pub async fn exit(&self) -> ExitStatus {
+    /// Waits for the process that the test has started to end; others of an upgrade may go on.
+    pub async fn first_exit(&self) -> ExitStatus {
         let ended = async {
             loop {
                 if let Some(status) = self
@@ -326,7 +338,12 @@ impl Balancer {
                 a_moment().await;
             }
         };
-        let status = within("the balancer to end", ended).await;
+        within("the balancer to end", ended).await
+    }
+
+    /// Waits for the process to end, and for those of its upgrades.
+    pub async fn exit(&self) -> ExitStatus {
+        let status = self.first_exit().await;
         // Its last words may still be on their way when the process is gone.
         within("the end of its log", self.log.to_end()).await;
         within("the end of its output", self.stdout.to_end()).await;
@@ -532,7 +549,9 @@ impl Drop for Balancer {
             .child
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let _ = child.kill();
+        // The group may outlive its first process: upgrades leave others.
+        let group = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = child.wait();
         if std::thread::panicking() {
             let lines = self

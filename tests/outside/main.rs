@@ -92,5 +92,7 @@ mod storm;
 mod tags;
 mod tls;
 mod upgrade;
+mod upgrade_live;
+mod upgrade_refused;
 mod wakes;
 mod websocket;

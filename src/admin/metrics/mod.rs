@@ -195,6 +195,7 @@ mod tests {
             log: LogView { dropped: 13 },
             listeners: vec![listener()],
             jobs: Vec::new(),
+            upgrade: UpgradeView::default(),
             pools: vec![pool()],
         };
         Scrape {

@@ -7,6 +7,7 @@ use super::scrape::Scrape;
 use crate::admin::refusals::EndpointValues;
 use crate::admin::view::{ProcessGauges, StatusView};
 use crate::observe::Metric;
+use crate::server::UpgradeTotals;
 
 const OPEN_FDS: Metric = Metric::gauge("open_fds").help("File descriptors open");
 const MAX_FDS: Metric = Metric::gauge("max_fds").help("File descriptors that may be open");
@@ -31,6 +32,11 @@ const CONFIGURATION_ERROR: Metric =
 const LAST_RELOAD: Metric = Metric::gauge("last_reload_success_timestamp")
     .seconds()
     .help("Latest reload that was applied, since the epoch");
+const PREDECESSOR: Metric = Metric::gauge("predecessor_connections")
+    .help("Connections that the process before this one still has");
+const FREEZE: Metric = Metric::gauge("upgrade_freeze")
+    .seconds()
+    .help("Longest time that a session stood still when it moved to this process");
 const ACCESS_LOG_DROPPED: Metric =
     Metric::counter("access_log_dropped_lines").help("Access-log lines that were lost");
 const LOG_DROPPED: Metric =
@@ -52,6 +58,7 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
         configuration,
         access_log,
         log,
+        upgrade,
         ..
     } = &scrape.status;
     page.family(BUILD, [(vec![("version", version.as_str())], 1_u64)])?;
@@ -64,6 +71,11 @@ pub(super) fn encode_own(scrape: &Scrape, page: &mut MetricsPage<'_>) -> fmt::Re
     ];
     let reloads = reloads.map(|(result, count)| (vec![("result", result)], count));
     page.family(RELOADS, reloads)?;
+    page.values(UpgradeTotals::METRICS, &[(Vec::new(), &upgrade.totals)])?;
+    let predecessor = upgrade.predecessor.as_ref();
+    let left = predecessor.map_or(0, |one| one.connections);
+    page.single(FREEZE, Some(upgrade.longest_freeze_seconds))?;
+    page.single(PREDECESSOR, Some(left))?;
     let is_refused = configuration.last_error.is_some();
     page.single(CONFIGURATION_ERROR, Some(u64::from(is_refused)))?;
     page.single(LAST_RELOAD, scrape.last_reload_ok_at.map(epoch_seconds))?;

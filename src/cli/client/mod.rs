@@ -19,6 +19,7 @@ mod subject;
 mod table;
 mod target;
 mod trust;
+mod upgrade;
 mod wait;
 
 pub(super) use arguments::{
@@ -33,3 +34,4 @@ pub(super) use jobs::{AbortArguments, abort, list as jobs};
 pub(super) use plan::{PlanArguments, plan};
 pub(super) use reload::reload;
 pub(super) use status::{StatusArguments, status};
+pub(super) use upgrade::{UpgradeArguments, upgrade};

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::ask::connections;
 use super::jobs;
 use super::layout::{Cell, Style, clean, layout, span};
 use crate::admin::view::{BackendView, ListenerView, PoolView, ProcessView, StatusView};
@@ -40,6 +41,25 @@ pub(super) fn pools_down(pools: &[PoolView], style: Style) -> String {
     }
 }
 
+/// Writes what an upgrade has left, or why the latest one failed.
+fn upgrade(status: &StatusView) -> String {
+    let mut text = String::new();
+    if let Some(old) = &status.upgrade.predecessor {
+        text.push_str(&format!(
+            "process {} before this one, version {}, still has {}\n",
+            old.process,
+            clean(&old.version),
+            connections(old.connections)
+        ));
+    }
+    if !status.upgrade.last_error.is_empty() {
+        text.push_str("the latest upgrade failed:\n");
+        let reasons = status.upgrade.last_error.iter();
+        reasons.for_each(|why| text.push_str(&format!("  {}\n", clean(why))));
+    }
+    text
+}
+
 fn heading(status: &StatusView) -> String {
     let StatusView {
         version,
@@ -69,6 +89,7 @@ fn heading(status: &StatusView) -> String {
             .lines()
             .for_each(|line| text.push_str(&format!("  {}\n", clean(line))));
     }
+    text.push_str(&upgrade(status));
     if status.access_log.dropped > 0 {
         text.push_str(&format!(
             "access log: {} lines lost\n",

@@ -57,7 +57,7 @@ pub(super) fn demo(arguments: DemoArguments) -> Result<(), CommandError> {
         let config = configuration(&source)?;
         let logs = Logs::install(&config, arguments.logs.chosen()).map_err(CommandError::Other)?;
         let _flush = logs.flush_at_end();
-        let balancer = Balancer::start(config, source, logs).await?;
+        let balancer = Balancer::start(config, source, logs, None).await?;
         let tour = Tour::new(&balancer, &folder, !arguments.any_port)?;
         tour.print(arguments.output == DemoOutput::Json)
             .map_err(CommandError::io("print the addresses"))?;

@@ -32,6 +32,7 @@ mod socket;
 mod socket_file;
 mod sticky;
 mod tag;
+mod upgrade;
 
 pub use access_log::*;
 pub use admin::*;
@@ -60,6 +61,7 @@ pub use socket::*;
 pub use socket_file::*;
 pub use sticky::*;
 pub use tag::*;
+pub use upgrade::*;
 
 pub(super) use pool::pools;
 
@@ -79,5 +81,7 @@ table! {
         /// `/metrics`, `/healthz` and `/readyz` on an address of their own, read-only. Without it:
         /// on the admin endpoint only.
         metrics: Option<Metrics>, optional;
+        /// Handover to a new binary.
+        upgrade: Upgrade, nested;
     }
 }

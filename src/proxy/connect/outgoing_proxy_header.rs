@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::ProxyVersion;
 use crate::net::Peer;
 use crate::proxy::client::ClientConnection;
-use crate::wire::proxy_protocol::{Addresses, Details, encode_v1, encode_v2};
+use crate::wire::proxy_protocol::{
+    Addresses, Details, HeaderProgress, ProxyHeader, encode_v1, encode_v2, read,
+};
 
 /// Facts about a client for the PROXY headers of its backend connections.
 #[derive(Debug, Clone)]
@@ -53,6 +55,28 @@ impl OutgoingProxyHeader {
             others: theirs.others,
         };
         header
+    }
+
+    /// A header that another process has encoded in version 2. `None`: it is none.
+    pub(in crate::proxy) fn decode(bytes: &[u8]) -> Option<OutgoingProxyHeader> {
+        match read(bytes) {
+            HeaderProgress::Header(ProxyHeader::Proxied(proxied), _) => {
+                Some(OutgoingProxyHeader {
+                    addresses: Some(proxied.addresses),
+                    details: Details {
+                        // Ours, set with each header.
+                        unique_id: None,
+                        ..proxied.details
+                    },
+                })
+            }
+            // A client without IP addresses: its details go with them.
+            HeaderProgress::Header(ProxyHeader::Local, _) => Some(OutgoingProxyHeader {
+                addresses: None,
+                details: Details::default(),
+            }),
+            HeaderProgress::NeedMore | HeaderProgress::Invalid(_) => None,
+        }
     }
 
     /// Encodes the header for a connection of this id.

@@ -1,4 +1,5 @@
-//! Facts about a leg, in one byte.
+//! Facts about a leg, in one byte. A session that moves takes it along: no bit gets another
+//! meaning.
 
 /// A set of facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,15 @@ impl Flags {
     pub(super) const URGENT: Self = Self(1 << 6);
     /// Has the options that only a long life needs.
     pub(super) const LONG_LIVED: Self = Self(1 << 7);
+
+    /// The bits of the set, which another process may read.
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+
+    pub(super) fn of_bits(bits: u8) -> Self {
+        Self(bits)
+    }
 
     /// Any of them.
     pub(super) fn has(self, any: Self) -> bool {

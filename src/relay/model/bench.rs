@@ -3,9 +3,9 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -19,14 +19,18 @@ use crate::config::{AccessLog, LogAt, LogFormat, LogOutput};
 use crate::net::Peer;
 use crate::observe::{ConnectionRecord, Journal, ListenerCounters};
 use crate::relay::{
-    Framing, NewSession, Relay, SessionGuards, SessionLimits, SocketHandoff, Tls, Transport,
+    ArrivingParts, ArrivingResume, ArrivingSession, Cursor, Framing, FrozenSession, MAX_BATCH,
+    NewSession, Relay, SessionGuards, SessionLimits, SocketHandoff, Tls, Transport,
 };
+use crate::wire::moved::{decode, encode};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// A relay with one worker, and what its records are made of.
+/// A relay with one worker, another one for sessions that move, and what their records are made
+/// of.
 pub struct Bench {
     pub relay: Arc<Relay>,
+    pub other: Arc<Relay>,
     pub counters: Arc<ListenerCounters>,
 }
 
@@ -40,8 +44,12 @@ impl Bench {
     }
 
     pub fn with_max_held(max_held: usize) -> Self {
+        Self::with_log(max_held, LogOutput::Off)
+    }
+
+    pub fn with_log(max_held: usize, output: LogOutput) -> Self {
         let settings = AccessLog {
-            output: LogOutput::Off,
+            output,
             format: LogFormat::Json,
             log_at: LogAt {
                 open: false,
@@ -50,13 +58,14 @@ impl Bench {
                 end: true,
             },
             interval: LONG,
-            max_queue: 16,
+            max_queue: 64,
             log_null: true,
         };
         let journal = Journal::new(&settings).unwrap();
         let counters = ListenerCounters::new("test", &journal);
         Self {
             relay: Relay::start(1, max_held).unwrap(),
+            other: Relay::start(1, max_held).unwrap(),
             counters,
         }
     }
@@ -83,6 +92,74 @@ impl Bench {
         lease
     }
 
+    fn relays(&self) -> [&Arc<Relay>; 2] {
+        [&self.relay, &self.other]
+    }
+
+    pub fn set_max_held(&self, max_held: usize) {
+        for relay in self.relays() {
+            relay.set_max_held(max_held);
+        }
+    }
+
+    /// Sessions of both relays.
+    pub fn live(&self) -> u64 {
+        self.relays().iter().map(|relay| relay.live()).sum()
+    }
+
+    /// Bytes that both relays hold.
+    pub fn held_bytes(&self) -> u64 {
+        self.relays().iter().map(|relay| relay.held_bytes()).sum()
+    }
+
+    /// Freezes the sessions of the relay that has some, and says which one that is.
+    pub fn freeze(&self) -> (Vec<FrozenSession>, usize) {
+        for (number, relay) in self.relays().into_iter().enumerate() {
+            let mut frozen = Vec::new();
+            let mut from = Some(Cursor::default());
+            while let Some(cursor) = from {
+                let batch = wait_for(relay.freeze(cursor, MAX_BATCH));
+                frozen.extend(batch.sessions);
+                from = batch.next;
+            }
+            if !frozen.is_empty() {
+                return (frozen, number);
+            }
+        }
+        (Vec::new(), 0)
+    }
+
+    /// Moves a frozen session to the other relay than `from`, by its bytes and duplicates of its
+    /// sockets. `guards` are those that it gets there.
+    pub fn land(
+        &self,
+        frozen: FrozenSession,
+        from: usize,
+        guards: SessionGuards,
+        resume: Option<ArrivingResume>,
+    ) {
+        let mut bytes = Vec::new();
+        encode(&frozen.export().unwrap(), &mut bytes);
+        let state = decode(&bytes).unwrap();
+        let (client, backend) = frozen.sockets();
+        let copy = |socket: Option<BorrowedFd<'_>>| {
+            socket.map(|socket| socket.try_clone_to_owned().unwrap())
+        };
+        let (client, backend) = (copy(client), copy(backend));
+        let parts = ArrivingParts {
+            listener: Arc::clone(&self.counters),
+            backend: None,
+            guards,
+            resume,
+        };
+        let arriving = ArrivingSession::new(state, parts).unwrap();
+        // As it must be: the old copies are closed before anything can happen to the new ones.
+        let ghost = frozen.commit();
+        let to = self.relays()[1 - from];
+        to.adopt_moved(arriving, client.unwrap(), backend).unwrap();
+        drop(ghost);
+    }
+
     pub fn ends(&self) -> Vec<String> {
         let seen = self.counters.ends.seen();
         seen.into_iter()
@@ -94,6 +171,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         self.relay.shutdown();
+        self.other.shutdown();
     }
 }
 
@@ -181,7 +259,27 @@ pub fn guards() -> (SessionGuards, SessionEnd) {
 /// The end of one session: its guards are dropped.
 pub struct SessionEnd(Arc<Limits>);
 
+/// Waits on this thread for what another one brings.
+pub fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return done;
+        }
+        std::thread::park_timeout(LONG);
+    }
+}
+
 impl SessionEnd {
+    /// Guards that the session gets in another relay.
+    pub fn guards_again(&self) -> SessionGuards {
+        SessionGuards {
+            lease: None,
+            permit: ConnectionPermit::unlisted(&self.0),
+        }
+    }
+
     pub fn has_come(&self) -> bool {
         self.0.live() == 0
     }

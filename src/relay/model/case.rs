@@ -107,6 +107,12 @@ pub enum Operation {
     Arrive(usize),
     /// Lets the relay run.
     Yield,
+    /// Takes the session out of its relay's care, if it can move.
+    Freeze,
+    /// Lets it go on: in the other relay, or where it was.
+    Land {
+        moves: bool,
+    },
 }
 
 impl Choices<'_> {
@@ -155,7 +161,9 @@ impl Choices<'_> {
 }
 
 impl Case {
-    pub fn new(mut choices: Choices<'_>) -> Self {
+    /// `moves`: the session moves between two relays, too. Without that a seed gives the case that
+    /// it gave before sessions could.
+    pub fn new(mut choices: Choices<'_>, moves: bool) -> Self {
         let choices = &mut choices;
         let mut case = Self {
             content: choices.one(&[
@@ -196,7 +204,21 @@ impl Case {
         case.operations = (0..choices.operations())
             .map(|_| Operation::new(choices))
             .collect();
+        if moves {
+            case.insert_moves(choices);
+        }
         case
+    }
+
+    /// Adds moves at any points, some of which end where they began.
+    fn insert_moves(&mut self, choices: &mut Choices<'_>) {
+        for _ in 0..choices.below(6) {
+            let begin = choices.below(self.operations.len() + 1);
+            let end = (begin + choices.below(4)).min(self.operations.len());
+            let moves = choices.below(4) != 3;
+            self.operations.insert(end, Operation::Land { moves });
+            self.operations.insert(begin, Operation::Freeze);
+        }
     }
 
     /// Whether it waits for a timeout, or for the peers' kernels to acknowledge byte after byte.

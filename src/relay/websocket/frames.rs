@@ -1,6 +1,8 @@
 //! Frames of one session: a filter for each direction, the limits on its client, the pings that
 //! keep it alive, and the means to outlive its backend.
 
+mod moved;
+
 use std::time::Duration;
 
 use super::close_frame::reader;

@@ -39,6 +39,15 @@ enum GapRead {
 impl Session {
     /// Begins the search for another backend.
     pub(crate) fn find_backend(&mut self, session: Handle) {
+        self.begin_search(session, false);
+    }
+
+    /// Begins the search again, of which a move to this relay was the end.
+    pub(crate) fn find_backend_again(&mut self, session: Handle) {
+        self.begin_search(session, true);
+    }
+
+    fn begin_search(&mut self, session: Handle, is_counted: bool) {
         let from = self.record.assignment().map(|(_, name)| Arc::clone(name));
         let migrator = self.resume().map(|resume| Arc::clone(&resume.migrator));
         if let (SessionPhase::Gap(gap), Some(migrator)) = (&mut self.phase, migrator) {
@@ -47,6 +56,7 @@ impl Session {
                 lost: gap.lost,
                 was_short: gap.was_short,
                 from,
+                is_counted,
             };
             gap.search = Some(migrator.find_backend(lost, &mut self.guards));
         }

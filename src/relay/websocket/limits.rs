@@ -1,5 +1,6 @@
 //! Limits on the frames of a client.
 
+use super::moved::{export_rate, full_in, import_rate, left_until_full};
 use super::policy::FramePolicy;
 use crate::base::close_code;
 use crate::base::rate::{Bucket, Rate};
@@ -7,6 +8,7 @@ use crate::observe::Cause;
 use crate::relay::clock::Tick;
 use crate::wire::frame_filter::FrameAction;
 use crate::wire::frames::{Frame, Opcode, Violation};
+use crate::wire::moved::MovedLimits;
 
 /// Limits on the frames of one client, and the one that it has exceeded.
 pub(in crate::relay) struct ClientFrameLimits {
@@ -79,6 +81,33 @@ impl ClientFrameLimits {
                 pings: Bucket::default(),
                 exceeded: None,
             })
+        })
+    }
+
+    /// The limits of a client that has exceeded none.
+    pub(super) fn export(&self, now: Tick) -> MovedLimits {
+        let bounded = |max: u64| (max != u64::MAX).then_some(max);
+        MovedLimits {
+            max_frame: bounded(self.max_frame),
+            max_message: bounded(self.max_message),
+            max_pings: self.max_pings.map(export_rate),
+            message: self.message,
+            pings_full_in_ns: left_until_full(&self.pings, now),
+        }
+    }
+
+    /// `None`: a rate is out of bounds.
+    pub(super) fn import(moved: &MovedLimits, now: Tick) -> Option<ClientFrameLimits> {
+        Some(ClientFrameLimits {
+            max_frame: moved.max_frame.unwrap_or(u64::MAX),
+            max_message: moved.max_message.unwrap_or(u64::MAX),
+            max_pings: match moved.max_pings {
+                Some(rate) => Some(import_rate(rate)?),
+                None => None,
+            },
+            message: moved.message,
+            pings: full_in(moved.pings_full_in_ns, now),
+            exceeded: None,
         })
     }
 

@@ -26,6 +26,17 @@ impl MessageTimes {
         }
     }
 
+    /// Milliseconds since the latest messages of the client and of the backend.
+    pub(crate) fn ages(self, now: Tick) -> [Option<u64>; 2] {
+        [self.sent, self.answered].map(|at| at.map(|at| now.age_ms(at)))
+    }
+
+    /// As [`MessageTimes::ages`] told another relay.
+    pub(crate) fn of_ages(ages: [Option<u64>; 2], now: Tick) -> MessageTimes {
+        let [sent, answered] = ages.map(|age| age.map(|age| now.before_ms(age)));
+        MessageTimes { sent, answered }
+    }
+
     pub(crate) fn sent(&mut self, now: Tick) {
         self.sent = Some(now);
     }

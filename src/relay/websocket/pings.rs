@@ -1,5 +1,7 @@
 //! Pings of our own: when each leg was heard last, and which ping it has to answer.
 
+mod moved;
+
 use std::time::Duration;
 
 use crate::config::Ping;

@@ -1,5 +1,7 @@
 //! Means of a WebSocket to outlive its backend, and whether it may.
 
+mod moved;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -38,6 +38,9 @@ impl Worker {
                     let _ = done.send(());
                 }
                 WorkerCommand::Query(query) => self.answer(query, now),
+                WorkerCommand::Freeze(freeze) => self.freeze(freeze),
+                WorkerCommand::Thaw(thawing) => self.thaw(thawing, now),
+                WorkerCommand::AdoptMoved(adoption) => self.adopt_moved(*adoption, now),
                 WorkerCommand::Close(key, frame) => self.close(key, &frame, now),
                 WorkerCommand::PingBackend(key) => self.ping_backend(key, now),
                 WorkerCommand::Migrate(key, frame) => {

@@ -117,7 +117,12 @@ impl Worker {
         }
     }
 
-    fn ask(&mut self, key: SessionKey, now: Instant, ask: impl FnOnce(&mut Session, Handle)) {
+    pub(super) fn ask(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+        ask: impl FnOnce(&mut Session, Handle),
+    ) {
         let worker = self.number;
         let handle = Handle { worker, key };
         if self

@@ -3,18 +3,24 @@
 
 use std::sync::Arc;
 
-use super::jobs::{FailoverGuard, JobTarget};
+use super::jobs::{FailoverGuard, Job, JobRequest, JobTarget, TooMany};
 use crate::pool::{Backend, OperatorState, Pool};
 use crate::server::listeners;
 use crate::server::lock::lock;
 use crate::server::state::Server;
 use crate::server::status::ListenerStatus;
+use crate::server::upgrade::message::FromNew;
 
 impl Server {
     /// Sets the operator's state of a backend; it wins over failover. A backend that is ready again
     /// keeps the connections that are left.
     pub(crate) fn set_operator(&self, backend: &Arc<Backend>, state: OperatorState) {
         backend.set_operator(state);
+        self.upgrade.tell_predecessor(&FromNew::Operate {
+            pool: backend.pool().to_string(),
+            backend: backend.name().to_string(),
+            state: state.as_str().to_owned(),
+        });
         match state {
             OperatorState::Ready => {
                 self.jobs.abort_of(&JobTarget::Backend(Arc::clone(backend)));
@@ -36,6 +42,24 @@ impl Server {
             self.jobs.abort_of(&target);
         }
         Some(listeners::present(listening))
+    }
+
+    /// Starts a job of the operator, here and in the process before as long as that has connections.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub(crate) fn start_job(&self, request: JobRequest) -> Result<Arc<Job>, TooMany> {
+        let job = self.jobs.start(request)?;
+        if let Some(state) = job.hand_over() {
+            self.upgrade.tell_predecessor(&FromNew::StartJob(state));
+        }
+        Ok(job)
+    }
+
+    /// Aborts that job, here and in the process before. `None`: there is no such job.
+    pub(crate) fn abort_job(&self, id: u64) -> Option<Arc<Job>> {
+        self.upgrade.tell_predecessor(&FromNew::AbortJob { id });
+        self.jobs.abort(id)
     }
 
     /// The guard of a pool's failover; `None` where failover never watched it.

@@ -38,11 +38,15 @@ impl Server {
         let removed = live.swap_pools(prepared.pools, prepared.started, &config, start);
         live.retire(removed, grace, &self.control_runtime());
         let before = std::mem::take(&mut live.listeners);
-        live.listeners = prepared.listeners.apply(&before, &self.proxy);
+        live.listeners = {
+            let first = |name: &str| self.first_listener(name);
+            prepared.listeners.apply(&before, &self.proxy, first)
+        };
         let left = listeners::left_over(before, &live.listeners);
         let now = live.listeners.clone();
         live.config = Arc::clone(&config);
         drop(live);
+        self.take_over_totals();
         if let Some(journal) = prepared.journal {
             self.journal().apply(journal);
         }

@@ -69,6 +69,11 @@ impl Server {
         text: Option<String>,
         conditions: &[Condition],
     ) -> Result<Vec<Change>, ReloadError> {
+        if self.is_handing_over() {
+            let why = "an upgrade is under way: reload again when the new process serves";
+            tracing::error!(error = why, "reload refused");
+            return Err(vec![why.to_owned()].into());
+        }
         let _one_at_a_time = lock(&self.reloading);
         let _under_way = self.lifecycle.begin_reload();
         let result = self.try_reload(text, conditions);

@@ -1,6 +1,9 @@
 //! The trait by which modules above the server take part in a reload.
 
-use crate::config::Config;
+use std::sync::Arc;
+
+use crate::config::{Bind, Config};
+use crate::net::Bound;
 
 /// Makes a prepared configuration the one in force. Cannot fail.
 pub(crate) type Commit = Box<dyn FnOnce() + Send>;
@@ -22,4 +25,27 @@ pub(crate) trait ReloadParticipant: Send + Sync {
     fn preview(&self, _config: &Config) -> Vec<String> {
         Vec::new()
     }
+
+    /// Listening sockets, each with its configured address, which an upgrade hands to the next
+    /// process.
+    fn sockets(&self) -> Vec<(Bind, Arc<Bound>)> {
+        Vec::new()
+    }
+
+    /// Leaves the sockets to the next process, which accepts from them.
+    fn leave(&self) {}
+
+    /// Closes the sockets that were left: the next process has them alone.
+    fn give_up(&self) {}
+
+    /// Accepts again from the sockets that were left: the next process has ended.
+    fn resume(&self) {}
+
+    /// Counters for the next process.
+    fn totals(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Adds what `totals` of the process before has grown by.
+    fn add_growth(&self, _before: &serde_json::Value, _now: &serde_json::Value) {}
 }

@@ -143,7 +143,12 @@ fn part(step: Change, listeners: &[ListenerStatus], pools: &Pools) -> PreviewPar
             let backend = pools.get(pool).and_then(|pool| pool.backend(backend));
             Some(backend.map_or(0, |backend| backend.live()))
         }
-        Item::Route { .. } | Item::Global | Item::AccessLog | Item::Admin | Item::Metrics => None,
+        Item::Route { .. }
+        | Item::Global
+        | Item::AccessLog
+        | Item::Admin
+        | Item::Metrics
+        | Item::Upgrade => None,
     };
     let mut keys = step.keys.iter();
     let moves = keys.any(|key| ["bind", "address"].contains(key));

@@ -52,6 +52,7 @@ impl Server {
         changes.extend(renewed::<BackendTls>((&old, &config), &loaded.tls, &known));
         changes.extend(renewed::<Sticky>((&old, &config), &loaded.sticky, &known));
         let journal = prepare_journal(&old, &config)?;
+        self.take_over_pools(&loaded.pools);
         let started = self.start_new_pools(&loaded.pools, &known);
         let participants = self.prepare_participants(&config)?;
         listeners.listen()?;

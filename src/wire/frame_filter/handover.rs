@@ -34,6 +34,23 @@ impl Handover {
         }
     }
 
+    /// A handover in which this much is thrown away.
+    pub(super) fn at(is_reader_absent: bool, drops_frame: bool, drops_message: bool) -> Handover {
+        Handover {
+            reader: if is_reader_absent {
+                Reader::Absent
+            } else {
+                Reader::Present
+            },
+            drops_frame,
+            drops_message,
+        }
+    }
+
+    pub(super) fn drops_message(&self) -> bool {
+        self.drops_message
+    }
+
     pub(super) fn pause(&mut self) {
         if matches!(self.reader, Reader::Present) {
             self.reader = Reader::Pausing { rest: Vec::new() };

@@ -30,6 +30,15 @@ impl Insertion {
         self.is_close = true;
     }
 
+    /// The frames, and whether they are a Close.
+    pub(super) fn parts(&self) -> (&[u8], bool) {
+        (&self.frames, self.is_close)
+    }
+
+    pub(super) fn of_parts(frames: Vec<u8>, is_close: bool) -> Insertion {
+        Insertion { frames, is_close }
+    }
+
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.frames)
     }

@@ -27,6 +27,18 @@ impl ResumeHandshake {
         })
     }
 
+    /// Everything that is kept, for [`ResumeHandshake::of_text`].
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// A handshake that another process has kept. `None`: it is none.
+    pub(super) fn of_text(text: Vec<u8>) -> Option<ResumeHandshake> {
+        let kept = ResumeHandshake { text: text.into() };
+        let is_text = str::from_utf8(kept.parts().0).is_ok();
+        (is_text && kept.head().ends_with(b"\r\n\r\n")).then_some(kept)
+    }
+
     /// The agreement of the response.
     pub(crate) fn agreed(&self) -> &str {
         str::from_utf8(self.parts().0).unwrap_or_default()

@@ -7,6 +7,7 @@
 pub(in crate::proxy) mod handshake;
 pub(in crate::proxy) mod kept;
 mod loss_check;
+mod moved;
 pub(in crate::proxy) mod search;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use self::search::{NewBackendSearch, RETRY_AFTER, RETRY_AFTER_MAX, jittered};
 use crate::config;
 use crate::relay::SessionGuards;
 use crate::relay::{Handle, LostBackend, Migrator, ResumePolicy};
+use crate::wire::moved::MovedMigrator;
 
 impl PoolMigrator {
     /// Makes it the session's policy for the relay.
@@ -30,6 +32,25 @@ impl PoolMigrator {
             settings: Arc::clone(resume),
             migrator: Arc::new(self),
         })
+    }
+
+    /// Counts the loss of a backend, unless it was: how many there were, and how many of the latest
+    /// of them were short.
+    fn count_loss(&self, gone: &LostBackend) -> (u32, u8) {
+        let count = self.count.load(Ordering::Relaxed);
+        let short = self.short.load(Ordering::Relaxed);
+        if gone.is_counted {
+            return (count, short);
+        }
+        let count = count.saturating_add(1);
+        let short = if gone.was_short {
+            short.saturating_add(1)
+        } else {
+            0
+        };
+        self.count.store(count, Ordering::Relaxed);
+        self.short.store(short, Ordering::Relaxed);
+        (count, short)
     }
 }
 
@@ -52,15 +73,19 @@ impl Migrator for PoolMigrator {
         loss_check.begin(Arc::clone(&self.proxy), session)
     }
 
+    fn export(&self) -> MovedMigrator {
+        self.moved()
+    }
+
     fn find_backend(self: Arc<Self>, gone: LostBackend, held: &mut SessionGuards) -> DropGuard {
-        let before = held.lease.take().map(|lease| Arc::clone(lease.backend()));
-        let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let short = if gone.was_short {
-            self.short.load(Ordering::Relaxed).saturating_add(1)
-        } else {
-            0
+        let lease = held.lease.take();
+        let before = match (&lease, &gone.from) {
+            (Some(lease), _) => Some(Arc::clone(lease.backend())),
+            (None, Some(from)) => self.pool.upgrade().and_then(|pool| pool.backend(from)),
+            (None, None) => None,
         };
-        self.short.store(short, Ordering::Relaxed);
+        drop(lease);
+        let (count, short) = self.count_loss(&gone);
         let wait = wait_before(short);
         let stop = CancellationToken::new();
         let runtime = self.proxy.runtime.clone();

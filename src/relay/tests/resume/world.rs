@@ -12,6 +12,7 @@ use super::super::super::model::bench::tls_leg_over;
 use super::super::*;
 use super::peer::{Framed, Peer, Seen, Wire, message};
 use crate::relay::resume_policy::LostMessages;
+use crate::wire::moved::MovedMigrator;
 
 pub const MAX_BACKENDS: usize = 6;
 
@@ -35,6 +36,10 @@ impl Migrator for Asks {
     ) -> Option<DropGuard> {
         self.doubts.send(session).unwrap();
         Some(CancellationToken::new().drop_guard())
+    }
+
+    fn export(&self) -> MovedMigrator {
+        MovedMigrator::default()
     }
 
     fn find_backend(self: Arc<Self>, gone: LostBackend, _: &mut SessionGuards) -> DropGuard {
@@ -86,6 +91,10 @@ pub struct World<'a> {
     pub is_migrating: bool,
     pub is_tight: bool,
     pub has_tls: bool,
+    /// Finds backends in whichever relay it is.
+    pub migrator: Arc<Asks>,
+    /// The number of the relay that has the session.
+    pub at: usize,
 }
 
 pub fn wire(rng: &mut Rng, is_tight: bool, has_tls: bool, early: &[u8]) -> (SocketHandoff, Wire) {
@@ -137,6 +146,10 @@ impl<'a> World<'a> {
             Duration::from_millis(10)
         };
         let (guards, lease) = guards();
+        let migrator = Arc::new(Asks {
+            losses,
+            doubts: asked,
+        });
         let address = crate::net::Peer::tcp("192.0.2.1:1".parse().unwrap());
         bench.relay.adopt(NewSession {
             client,
@@ -162,10 +175,7 @@ impl<'a> World<'a> {
                     timeout: LONG,
                     header: "evenkeel-resume".into(),
                 }),
-                migrator: Arc::new(Asks {
-                    losses,
-                    doubts: asked,
-                }),
+                migrator: Arc::clone(&migrator) as Arc<dyn Migrator>,
             })),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -191,6 +201,8 @@ impl<'a> World<'a> {
             is_migrating: false,
             is_tight,
             has_tls,
+            migrator,
+            at: 0,
             rng,
         };
         for _ in 0..world.rng.usize(1..20) {
@@ -221,22 +233,30 @@ impl<'a> World<'a> {
 
     pub fn collect(&mut self) {
         match self.sought.try_recv() {
-            Ok(sought) => {
-                assert!(self.open_gap.is_none(), "two searches at once");
-                self.gaps.push(Past {
-                    lost: sought.gone.lost,
-                    begun: self.client.begun.map_or(0, |number| number + 1),
-                });
-                self.open_gap = Some(sought);
-            }
+            Ok(sought) => self.note(sought),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
         }
+    }
+
+    fn note(&mut self, sought: Sought) {
+        if sought.gone.is_counted {
+            let before = self.open_gap.as_ref();
+            let is_over = before.is_some_and(|before| before.stop.is_cancelled());
+            assert!(is_over, "a search goes on where the session has left");
+        } else {
+            assert!(self.open_gap.is_none(), "two searches at once");
+            self.gaps.push(Past {
+                lost: sought.gone.lost,
+                begun: self.client.begun.map_or(0, |number| number + 1),
+            });
+        }
+        self.open_gap = Some(sought);
     }
 
     /// Says that a backend is lost, where that is asked.
     pub fn answer(&mut self) {
         for session in self.doubts.try_iter() {
-            self.bench.relay.judged(session, true);
+            self.relay().judged(session, true);
         }
     }
 
@@ -262,7 +282,7 @@ impl<'a> World<'a> {
         self.is_migrating = false;
         self.backends.push(peer);
         self.went.push(Went::Asked);
-        self.bench.relay.attach(
+        self.relay().attach(
             sought.gone.session,
             NewBackend {
                 leg,
@@ -274,7 +294,8 @@ impl<'a> World<'a> {
     pub fn act(&mut self) {
         let piece = self.piece();
         let may_die = self.backends.len() < MAX_BACKENDS && self.open_gap.is_none();
-        match self.rng.u8(..41) {
+        match self.rng.u8(..44) {
+            41..44 => self.shift(),
             0..9 => self.client.write(piece),
             9..15 => self.backend().write(piece),
             15..21 => drop(self.client.read(piece)),
@@ -311,15 +332,15 @@ impl<'a> World<'a> {
                     Some("relieved, and answers within a message")
                 });
                 self.is_migrating = true;
-                self.bench.relay.migrate(self.session, &close_frame());
+                self.relay().migrate(self.session, &close_frame());
             }
             36 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("forsaken");
-                self.bench.relay.give_up_migration(self.session);
+                self.relay().give_up_migration(self.session);
             }
             37 if self.rng.u8(..20) == 0 => {
                 self.may_end = Some("parted");
-                self.bench.relay.close_one(self.session, &close_frame());
+                self.relay().close_one(self.session, &close_frame());
             }
             38 if self.rng.u8(..10) == 0 => {
                 self.may_end = Some("the client is reset");
@@ -330,6 +351,45 @@ impl<'a> World<'a> {
             _ => self.attach(),
         }
         self.collect();
+    }
+
+    /// The session goes on in the other relay, or where it was, if it can move now.
+    pub fn shift(&mut self) {
+        let (mut frozen, from) = self.bench.freeze();
+        let Some(frozen) = frozen.pop() else {
+            return;
+        };
+        let state = frozen.export().unwrap();
+        let resumes = state.frames.is_some_and(|one| one.resume.is_some());
+        if self.rng.u8(..4) == 0 {
+            frozen.thaw();
+            self.at = from;
+        } else {
+            let resume = ArrivingResume {
+                migrator: Arc::clone(&self.migrator) as Arc<dyn Migrator>,
+                settings: None,
+            };
+            let guards = self.lease.guards_again();
+            let resume = resumes.then_some(resume);
+            self.bench.land(frozen, from, guards, resume);
+            self.at = 1 - from;
+        }
+        // Its search begins again there.
+        let mut is_sought = state.gap.is_none();
+        while !is_sought {
+            let sought = self.sought.recv_timeout(LONG).expect("no search");
+            is_sought = sought.gone.is_counted;
+            self.note(sought);
+        }
+        // Its name is another one from here on.
+        let sessions = wait_for(self.relay().list_all(Filter::default()));
+        if let Some(session) = sessions.first() {
+            self.session = session.handle;
+        }
+    }
+
+    fn relay(&self) -> &Relay {
+        [&self.bench.relay, &self.bench.other][self.at]
     }
 
     pub fn die(&mut self, how: Went) {

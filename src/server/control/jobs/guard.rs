@@ -91,6 +91,11 @@ impl FailoverGuard {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// Counts sessions that the process before has ended.
+    pub(in crate::server) fn add_ended(&self, sessions: u64) {
+        self.ended.fetch_add(sessions, Ordering::Relaxed);
+    }
+
     pub(crate) fn panic(&self) -> Option<Panic> {
         lock(&self.state).panic.as_ref().map(|panic| panic.reason)
     }

@@ -100,6 +100,15 @@ impl Job {
         }
     }
 
+    /// The same job, which another process began then and which has `ended` so many connections.
+    pub(super) fn begun(self, started_at: SystemTime, ended: u64) -> Job {
+        Job {
+            started_at,
+            ended: AtomicU64::new(ended),
+            ..self
+        }
+    }
+
     /// Connections that were told to end.
     pub(crate) fn ended(&self) -> u64 {
         self.ended.load(Ordering::Relaxed)

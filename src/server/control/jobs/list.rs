@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 use super::guard::{EndReason, FailoverGuard};
+use super::handover::JobState;
 use super::job::Job;
 use super::request::{DrainRate, JobOrigin, JobRequest};
 use super::target::JobTarget;
@@ -54,6 +55,32 @@ impl Jobs {
         self.spawn(&mut jobs, JobOrigin::Operator, request)
     }
 
+    /// The last id that was given.
+    pub(in crate::server) fn latest_id(&self) -> u64 {
+        self.latest_id.load(Ordering::Relaxed)
+    }
+
+    /// Gives ids above `id` only, from now on.
+    pub(in crate::server) fn skip_ids_to(&self, id: u64) {
+        self.latest_id.fetch_max(id, Ordering::Relaxed);
+    }
+
+    /// Goes on with a job of another process under its id, in place of those on the same target.
+    /// `None`: it cannot.
+    pub(in crate::server) fn go_on(&self, state: &JobState, target: JobTarget) -> Option<()> {
+        let request = state.request(target)?;
+        let mut jobs = lock(&self.jobs);
+        if jobs.iter().any(|job| job.id == state.id) {
+            return Some(());
+        }
+        abort(&jobs, &request.target);
+        self.skip_ids_to(state.id);
+        let job = Job::new(state.id, JobOrigin::Operator, request);
+        let job = job.begun(state.started_at, state.ended);
+        self.push(&mut jobs, job);
+        Some(())
+    }
+
     /// Starts a job of failover. `None` where the operator drains the backend, a job runs on it, or
     /// as many run as may.
     pub(in crate::server) fn start_for_health(
@@ -92,7 +119,12 @@ impl Jobs {
             request.target.set_emptying(true);
         }
         let id = self.latest_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let job = Arc::new(Job::new(id, origin, request));
+        Ok(self.push(jobs, Job::new(id, origin, request)))
+    }
+
+    /// Lists a job and runs it.
+    fn push(&self, jobs: &mut VecDeque<Arc<Job>>, job: Job) -> Arc<Job> {
+        let job = Arc::new(job);
         while jobs.len() >= 2 * MAX_RUNNING + KEPT {
             let Some(oldest) = jobs.iter().position(|job| job.is_over()) else {
                 break;
@@ -102,7 +134,7 @@ impl Jobs {
         jobs.push_back(Arc::clone(&job));
         self.runtime
             .spawn(Arc::clone(&job).run(Arc::clone(&self.relay)));
-        Ok(job)
+        job
     }
 
     /// Aborts the jobs on that backend or listener; connections that are left stay.

@@ -8,6 +8,7 @@
 mod balanced;
 mod budget;
 mod guard;
+mod handover;
 mod job;
 mod list;
 mod quota;
@@ -18,6 +19,7 @@ mod target;
 
 pub(in crate::server) use guard::FailoverGuard;
 pub(crate) use guard::{EndReason, Panic};
+pub(in crate::server) use handover::{JobState, TargetName};
 pub(crate) use job::{Job, JobPhase};
 pub(crate) use list::{Jobs, TooMany};
 pub(in crate::server) use rebalance_plan::{OverloadedBackend, RebalancePlan};

@@ -1,0 +1,262 @@
+//! The state of a pool as it goes to the next process in an upgrade: what the operator has set, and
+//! what checks, outlier detection, DNS and the slow start have learned. Instants become times from
+//! now, since no two processes share them.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::backend::Backend;
+use super::backend_pool::Pool;
+use super::clock::clock;
+use super::counters::PoolValues;
+use super::discovered::DiscoveredBackend;
+use super::outlier::OutlierState;
+use super::states::OperatorState;
+use crate::config::{self, Address};
+use crate::net::Endpoint;
+use crate::observe::BackendValues;
+
+/// State of one pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct PoolState {
+    pub name: String,
+    /// The last snapshot of discovery.
+    found: Vec<FoundBackend>,
+    /// Present backends.
+    backends: Vec<BackendStateRecord>,
+}
+
+/// A backend of the last snapshot of discovery.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct FoundBackend {
+    name: String,
+    address: String,
+    host: String,
+    weight: u16,
+    backup: bool,
+    max_connections: u64,
+}
+
+/// State of one backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct BackendStateRecord {
+    name: String,
+    /// As configured: a state holds for one address.
+    address: String,
+    /// Address that its name was resolved to last.
+    pub(super) endpoint: Option<String>,
+    pub(super) operator: String,
+    pub(super) weight: Option<u16>,
+    pub(super) emptying: bool,
+    pub(super) check: CheckRecord,
+    pub(super) outlier: OutlierState,
+    pub(super) ejection: String,
+    pub(super) last_error: Option<(SystemTime, String)>,
+    pub(super) since: Option<SystemTime>,
+    pub(super) reason: String,
+    /// Time for which its weight has grown.
+    pub(super) slow_start: Option<Duration>,
+    pub(super) is_slow_start_armed: bool,
+    unanswering: bool,
+}
+
+/// Verdict of the active check.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct CheckRecord {
+    pub(super) up: bool,
+    pub(super) checked: bool,
+    pub(super) proven: bool,
+    pub(super) reason: String,
+}
+
+/// Counters of one pool at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct PoolTotals {
+    pub name: String,
+    values: PoolValues,
+    backends: Vec<BackendTotals>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct BackendTotals {
+    name: String,
+    values: BackendValues,
+    /// Connections that the process has on it.
+    live: u64,
+}
+
+impl Pool {
+    /// The state for the next process.
+    pub(crate) fn hand_over(&self) -> PoolState {
+        let now = clock();
+        let found = self.found().into_iter().filter_map(FoundBackend::of);
+        PoolState {
+            name: self.name().to_string(),
+            found: found.collect(),
+            backends: self
+                .backends()
+                .iter()
+                .map(|backend| backend.hand_over(now))
+                .collect(),
+        }
+    }
+
+    /// Takes over the state that the process before has handed over. To be called before the pool
+    /// serves. Backends of another name or address than there begin anew.
+    pub(crate) fn take_over(&self, state: &PoolState) {
+        let found = state.found.iter().filter_map(FoundBackend::read);
+        self.apply_discovered(found.collect());
+        let now = clock();
+        for record in &state.backends {
+            if let Some(backend) = self.backend(&record.name) {
+                backend.take_over(record, now);
+            }
+        }
+        self.recompute_view(now);
+    }
+
+    /// Counters, and how many connections its backends have.
+    pub(crate) fn totals(&self) -> PoolTotals {
+        let backends = self.backends().into_iter().chain(self.retired());
+        let backends = backends.map(|backend| BackendTotals {
+            name: backend.name().to_string(),
+            values: backend.counters().values(),
+            live: backend.own_live(),
+        });
+        PoolTotals {
+            name: self.name().to_string(),
+            values: self.counters().values(),
+            backends: backends.collect(),
+        }
+    }
+
+    /// Adds what has grown in another process since `before`. Its live connections count here too:
+    /// picks and limits see all that a backend has.
+    pub(crate) fn add_growth(&self, before: Option<&PoolTotals>, now: &PoolTotals) {
+        let none = PoolTotals::default();
+        let before = before.unwrap_or(&none);
+        self.counters().grow(&before.values, &now.values);
+        let nothing = BackendTotals::default();
+        for totals in &now.backends {
+            let Some(backend) = self.backend(&totals.name) else {
+                continue;
+            };
+            let of_name = |one: &&BackendTotals| one.name == totals.name;
+            let before = before.backends.iter().find(of_name).unwrap_or(&nothing);
+            backend.counters().grow(&before.values, &totals.values);
+            backend.set_elsewhere(totals.live);
+        }
+        // Retired there, and empty since.
+        for gone in &before.backends {
+            let is_left = now.backends.iter().any(|one| one.name == gone.name);
+            if let Some(backend) = self.backend(&gone.name).filter(|_| !is_left) {
+                backend.set_elsewhere(0);
+            }
+        }
+    }
+}
+
+impl PoolTotals {
+    /// The same without what lives: its process is gone.
+    pub(crate) fn without_live(&self) -> PoolTotals {
+        let mut totals = self.clone();
+        for backend in &mut totals.backends {
+            backend.live = 0;
+        }
+        totals
+    }
+}
+
+impl FoundBackend {
+    fn of(backend: config::Backend) -> Option<FoundBackend> {
+        let address = match &backend.address {
+            Address::Tcp(_) | Address::Unix(_) => backend.address.to_string(),
+            Address::Name(..) => return None,
+        };
+        Some(FoundBackend {
+            name: backend.name,
+            address,
+            host: backend.host.unwrap_or_default(),
+            weight: backend.weight,
+            backup: backend.backup,
+            max_connections: backend.max_connections,
+        })
+    }
+
+    fn read(&self) -> Option<DiscoveredBackend> {
+        Some(DiscoveredBackend {
+            name: self.name.clone(),
+            address: endpoint(&self.address)?,
+            host: self.host.clone(),
+            weight: self.weight.min(256),
+            backup: self.backup,
+            max_connections: self.max_connections,
+        })
+    }
+}
+
+fn endpoint(text: &str) -> Option<Endpoint> {
+    match text.parse().ok()? {
+        Address::Tcp(address) => Some(Endpoint::Tcp(address)),
+        Address::Unix(path) => Some(Endpoint::Unix(path)),
+        Address::Name(..) => None,
+    }
+}
+
+impl Backend {
+    fn hand_over(&self, now: Instant) -> BackendStateRecord {
+        let status = self.status();
+        let mut record = BackendStateRecord {
+            name: self.name().to_string(),
+            address: status.settings().address.to_string(),
+            endpoint: status.endpoint().map(ToString::to_string),
+            unanswering: self.is_unanswering(),
+            ..BackendStateRecord::default()
+        };
+        status.hand_over(&mut record, now);
+        record
+    }
+
+    fn take_over(&self, record: &BackendStateRecord, now: Instant) {
+        let mut status = self.status();
+        status.set_operator_settings(operator(&record.operator), record.weight, record.emptying);
+        if record.address != status.settings().address.to_string() {
+            return;
+        }
+        let resolved = record.endpoint.as_deref().and_then(endpoint);
+        status.take_over(record, resolved, now);
+        self.note_failing(record.outlier.has_failures(), record.unanswering);
+    }
+}
+
+/// An unknown word is a state that only a newer version has.
+fn operator(word: &str) -> OperatorState {
+    match word {
+        "drain" => OperatorState::Drain,
+        "maint" => OperatorState::Maint,
+        _ => OperatorState::Ready,
+    }
+}
+
+/// Connections that another process has on a backend.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere(std::sync::atomic::AtomicU64);
+
+impl Elsewhere {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the count and returns the one before.
+    pub(super) fn set(&self, count: u64) -> u64 {
+        self.0.swap(count, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,128 @@
+//! Live sessions that come from the old process. Their state is read and connected to what is here
+//! first; no socket is touched before the old process has committed, or is gone.
+
+use std::os::fd::OwnedFd;
+
+use super::channel::{ChannelError, Received};
+use super::message::FromOld;
+use crate::net::read_sealed;
+use crate::relay::{ArrivalError, ArrivingSession};
+use crate::server::lock::lock;
+use crate::server::state::Server;
+use crate::wire::moved;
+
+/// Sessions of one offer that can be taken.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    batch: u64,
+    ready: Vec<Arrival>,
+}
+
+struct Arrival {
+    session: ArrivingSession,
+    client: OwnedFd,
+    backend: Option<OwnedFd>,
+}
+
+/// The names of an offer.
+pub(super) struct Offered {
+    pub batch: u64,
+    pub lengths: Vec<usize>,
+    pub backends: Vec<bool>,
+}
+
+impl Arrivals {
+    /// Reads an offer; says of each session whether it can be taken.
+    ///
+    /// # Errors
+    /// The offer as a whole is not understood.
+    pub(super) fn prepare(
+        &mut self,
+        server: &Server,
+        offered: &Offered,
+        received: Received<FromOld>,
+    ) -> Result<Vec<bool>, ChannelError> {
+        let malformed = |what: &str| ChannelError::Malformed(what.to_owned());
+        let mut descriptors = received.descriptors.into_iter();
+        let states = descriptors.next().ok_or_else(|| malformed("no states"))?;
+        let states = read_sealed(states).map_err(ChannelError::Io)?;
+        self.batch = offered.batch;
+        self.ready.clear();
+        let (mut rest, mut taken) = (&states[..], Vec::new());
+        for (length, has_backend) in offered.lengths.iter().zip(&offered.backends) {
+            let parts = rest.split_at_checked(*length);
+            let (state, behind) = parts.ok_or_else(|| malformed("states are cut off"))?;
+            rest = behind;
+            let client = descriptors.next();
+            let client = client.ok_or_else(|| malformed("a socket is missing"))?;
+            let backend = if *has_backend {
+                Some(
+                    descriptors
+                        .next()
+                        .ok_or_else(|| malformed("a socket is missing"))?,
+                )
+            } else {
+                None
+            };
+            let session = server.arriving(state);
+            taken.push(session.is_ok());
+            match session {
+                Ok(session) => self.ready.push(Arrival {
+                    session,
+                    client,
+                    backend,
+                }),
+                Err(why) => tracing::debug!(why, "upgrade: a session stays in the old process"),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes the sessions of the latest offer over: nobody else reads or writes them.
+    pub(super) fn adopt(&mut self, server: &Server) {
+        for arrival in std::mem::take(&mut self.ready) {
+            let Arrival {
+                session,
+                client,
+                backend,
+            } = arrival;
+            if let Err(error) = server.relay().adopt_moved(session, client, backend) {
+                tracing::warn!(%error, "upgrade: a session could not be taken over");
+            }
+        }
+    }
+
+    /// Adopts the offer of that number.
+    pub(super) fn commit(&mut self, server: &Server, batch: u64) {
+        if batch == self.batch {
+            self.adopt(server);
+        }
+    }
+
+    /// Leaves the offer of that number to the old process.
+    pub(super) fn abort(&mut self, batch: u64) {
+        if batch == self.batch {
+            self.ready.clear();
+        }
+    }
+}
+
+impl Server {
+    /// Connects a session of the old process to its listener and its backend here.
+    fn arriving(&self, state: &[u8]) -> Result<ArrivingSession, String> {
+        let state = moved::decode(state).map_err(|error| error.to_string())?;
+        let name = state.record.listener.clone();
+        let listening = {
+            let live = lock(&self.live);
+            let mut listeners = live.listeners.iter();
+            listeners.find(|one| *one.counters().name == *name).cloned()
+        };
+        let unknown = || ArrivalError::Listener(name.clone()).to_string();
+        let listening = listening.ok_or_else(unknown)?;
+        let name = state.record.pool.clone().unwrap_or_default();
+        let pool = self.pool(&name);
+        let pool = pool.ok_or_else(|| ArrivalError::Pool(name).to_string())?;
+        let arriving = listening.arrive(state, &pool);
+        arriving.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,471 @@
+//! Upgrades to a new process: nobody is refused, connections go on, and nothing that an operator has set or that was
+//! counted is lost.
+
+use std::os::unix::fs::FileTypeExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::net::{TcpStream, UnixDatagram, UnixStream};
+
+use crate::certificates::{Certificate, client};
+use crate::clients::{ask, echoed, greeted, read_line, tls, websocket};
+use crate::harness::{Balancer, Event, Launch, a_moment, within};
+use crate::nodes::Node;
+use crate::settings::{backend, listener, listener_with, pool, simple};
+
+/// No probation: the old process ends with its last connection.
+pub const AT_ONCE: &str = "[upgrade]\nprobation = \"0s\"\nhard_stop_after = \"10m\"\n\n";
+/// One that no test outlasts.
+pub const LONG: &str = "[upgrade]\nprobation = \"10m\"\nhard_stop_after = \"10m\"\n\n";
+
+/// Upgrades, and gives the id of the process that serves.
+pub async fn upgraded(balancer: &Balancer) -> u32 {
+    let answer = balancer.post("/api/v1/upgrade", "{}").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let process = answer.json()["process"].as_u64().expect("a process");
+    // Whoever was in the middle of an answer of the old one: the next is the new one's.
+    let serves = async {
+        while status(balancer).await["process"]["id"].as_u64() != Some(process) {
+            a_moment().await;
+        }
+    };
+    within("the new process to answer", serves).await;
+    u32::try_from(process).expect("a process id")
+}
+
+pub async fn status(balancer: &Balancer) -> Value {
+    balancer.get("/api/v1/status").await.json()
+}
+
+/// Waits until the process before the present one is gone.
+pub async fn alone(balancer: &Balancer) {
+    let gone = async {
+        while !status(balancer).await["upgrade"]["predecessor"].is_null() {
+            a_moment().await;
+        }
+    };
+    within("the old process to end", gone).await;
+}
+
+pub fn kill(process: u32) {
+    let pid = Pid::from_raw(i32::try_from(process).expect("a process id")).expect("not 0");
+    kill_process(pid, Signal::KILL).expect("kill a process");
+}
+
+/// Clients that connect, one after the other, for as long as this lives.
+struct Comers {
+    is_over: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Comers {
+    fn start(address: std::net::SocketAddr) -> Comers {
+        let (is_over, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let tasks = (0..4).map(|_| {
+            let (is_over, served) = (Arc::clone(&is_over), Arc::clone(&served));
+            tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    let (mut stream, _) = greeted(address).await;
+                    echoed(&mut stream, b"one of many").await;
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        });
+        Comers {
+            tasks: tasks.collect(),
+            is_over,
+            served,
+        }
+    }
+
+    /// Waits until so many more were served.
+    async fn further(&self, count: usize) {
+        let until = self.served.load(Ordering::Relaxed) + count;
+        let served = async {
+            while self.served.load(Ordering::Relaxed) < until {
+                a_moment().await;
+            }
+        };
+        within("further clients", served).await;
+    }
+
+    /// None of them was refused or cut, or its task has panicked.
+    async fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.expect("every client was served");
+        }
+    }
+}
+
+#[tokio::test]
+async fn five_upgrades_in_a_row_refuse_nobody_and_cut_nobody() {
+    let (raw, web) = (Node::echo("n1").await, Node::web("w1").await);
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example"]);
+    let keys = format!("tls = {{ certificate = [{}] }}", certificate.toml());
+    let config = format!(
+        "{AT_ONCE}{}{}{}{}{}",
+        listener("main", "tcp", "nodes"),
+        listener("chat", "websocket", "web"),
+        listener_with("secure", "tcp", "nodes", &keys),
+        pool("nodes", "", &[backend("n1", raw.address)]),
+        pool("web", "", &[backend("w1", web.address)])
+    );
+    let balancer = launch.start(&config);
+    let main = balancer.address("main").await;
+    let chat = balancer.address("chat").await;
+    let secure = balancer.address("secure").await;
+    let trusting = client(&[&certificate]);
+    let (mut streams, mut sockets, mut secured) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..100 {
+        streams.push(greeted(main).await.0);
+        sockets.push(websocket(chat, "/chat").await);
+        let mut stream = tls(secure, "a.example", &trusting).await.expect("TLS");
+        read_line(&mut stream).await.expect("a greeting");
+        secured.push(stream);
+    }
+    let comers = Comers::start(main);
+    let mut accepted = 0.0;
+    for turn in 1..=5_u32 {
+        comers.further(20).await;
+        let text = format!("turn {turn}");
+        // Half of the messages are on their way while the processes change.
+        let echoing = async {
+            for stream in &mut streams {
+                echoed(stream, text.as_bytes()).await;
+            }
+        };
+        let (process, ()) = tokio::join!(upgraded(&balancer), echoing);
+        assert_ne!(process, balancer.pid());
+        // All move but TLS sessions whose keys cannot be handed over.
+        let moved = async {
+            let left = |status: Value| status["upgrade"]["predecessor"]["connections"].as_u64();
+            while left(status(&balancer).await).is_some_and(|left| left > 100) {
+                a_moment().await;
+            }
+        };
+        within("the sessions to move", moved).await;
+        for stream in &mut streams {
+            echoed(stream, &vec![b'x'; 20_000]).await;
+        }
+        for stream in &mut secured {
+            echoed(stream, text.as_bytes()).await;
+        }
+        for socket in &mut sockets {
+            assert_eq!(ask(socket, &text).await, format!("w1:{text}"));
+        }
+        comers.further(20).await;
+        let total = ["evenkeel_listener_accepted_connections_total", "\"main\""];
+        let now = balancer.metric(&total).await;
+        assert!(now > accepted, "{now} after {accepted}");
+        accepted = now;
+    }
+    comers.end().await;
+    assert_eq!(
+        balancer
+            .metric(&["evenkeel_upgrades_total", "\"ok\""])
+            .await,
+        5.0
+    );
+    let moved = ["evenkeel_upgrade_sessions_total", "\"moved\""];
+    assert!(balancer.metric(&moved).await >= 1000.0);
+    // All count in the last one, wherever they are.
+    let live = balancer.metric(&["evenkeel_connections "]).await;
+    assert!(live >= 300.0, "{live}");
+    drop((streams, sockets, secured));
+    assert_eq!(balancer.first_exit().await.code(), Some(0));
+    alone(&balancer).await;
+    let settled = async {
+        while balancer
+            .metric(&["evenkeel_listener_live_connections"])
+            .await
+            > 0.0
+        {
+            a_moment().await;
+        }
+    };
+    within("the last connection", settled).await;
+    greeted(main).await;
+}
+
+#[tokio::test]
+async fn a_signal_upgrades_and_the_command_says_who_serves() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(AT_ONCE.to_owned() + &simple("tcp", "", &[&node])));
+    let address = balancer.address("main").await;
+    let (live, _) = greeted(address).await;
+    balancer.signal("USR2");
+    let took_over = |event: &Event| event.message() == "upgrade: took over";
+    balancer.event("the new process", 0, took_over).await;
+    drop(live);
+    assert_eq!(balancer.first_exit().await.code(), Some(0));
+    let admin = balancer.address("admin").await.to_string();
+    let words = ["upgrade", "--wait", "--admin", &admin];
+    let (code, out, error) = balancer.command(&words).await;
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(out.contains("serves, version"), "{out}");
+    assert!(status(&balancer).await["upgrade"]["predecessor"].is_null());
+    greeted(address).await;
+}
+
+#[tokio::test]
+async fn totals_and_what_the_operator_has_set_go_on_in_the_new_process() {
+    let (one, two) = (Node::echo("n1").await, Node::echo("n2").await);
+    let config = AT_ONCE.to_owned()
+        + &listener("main", "tcp", "nodes")
+        + &listener("other", "tcp", "nodes")
+        + &pool(
+            "nodes",
+            "check = { type = \"tcp\", interval = \"1h\" }",
+            &[backend("n1", one.address), backend("n2", two.address)],
+        );
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let (mut live, name) = greeted(address).await;
+    balancer
+        .post("/api/v1/pools/nodes/backends/n1/drain", "{\"keep\": true}")
+        .await;
+    let weight = "/api/v1/pools/nodes/backends/n2/weight";
+    balancer.change("PUT", weight, "{\"weight\": 7}").await;
+    balancer.post("/api/v1/listeners/other/drain", "{}").await;
+    balancer
+        .backend_until("nodes", "n2", |seen| seen["check"] == "up")
+        .await;
+    let before = status(&balancer).await;
+    upgraded(&balancer).await;
+    let after = status(&balancer).await;
+    for pool in [&before, &after] {
+        let drained = crate::harness::find_backend(pool, "nodes", "n1").expect("n1");
+        let weighted = crate::harness::find_backend(pool, "nodes", "n2").expect("n2");
+        assert_eq!(drained["operator"], "drain", "{pool}");
+        assert_eq!(drained["state"], "drain", "{pool}");
+        assert_eq!(weighted["weight"], 7, "{pool}");
+        assert_eq!(weighted["check"], "up", "{pool}");
+        let live = if name == "n1" { &drained } else { &weighted };
+        assert_eq!(live["live"], 1, "{pool}");
+    }
+    for (old, new) in before["pools"][0]["backends"]
+        .as_array()
+        .expect("backends")
+        .iter()
+        .zip(after["pools"][0]["backends"].as_array().expect("backends"))
+    {
+        for total in ["connections", "checks_ok", "bytes_from_backend"] {
+            assert!(new[total].as_u64() >= old[total].as_u64(), "{total}: {new}");
+        }
+    }
+    assert_eq!(after["listeners"][1]["state"], "draining", "{after}");
+    assert_eq!(after["listeners"][0]["accepted"], 1, "{after}");
+    let (mut next, name) = greeted(address).await;
+    assert_eq!(name, "n2");
+    echoed(&mut next, b"new").await;
+    echoed(&mut live, b"old").await;
+    drop(live);
+    alone(&balancer).await;
+    let end = balancer.access("the line of the old one", |_| true).await;
+    assert!(end.is_object());
+}
+
+#[tokio::test]
+async fn a_drain_goes_on_and_ends_connections_of_both_processes() {
+    let (one, two) = (Node::echo("n1").await, Node::echo("n2").await);
+    let balancer = Balancer::start(&(AT_ONCE.to_owned() + &simple("tcp", "", &[&one, &two])));
+    let address = balancer.address("main").await;
+    let mut of_n1 = Vec::new();
+    for _ in 0..10 {
+        let (stream, name) = greeted(address).await;
+        if name == "n1" {
+            of_n1.push(stream);
+        }
+    }
+    assert!(!of_n1.is_empty());
+    // It begins long after the upgrade.
+    let drain = "/api/v1/pools/nodes/backends/n1/drain";
+    let answer = balancer
+        .post(drain, "{\"deadline\": \"1h\", \"after\": \"1h\"}")
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let id = status(&balancer).await["jobs"][0]["id"].clone();
+    upgraded(&balancer).await;
+    let jobs = status(&balancer).await["jobs"].clone();
+    assert_eq!(jobs[0]["id"], id, "{jobs}");
+    // Another pace, which the old process has to hear of: the connections are there.
+    let answer = balancer.post(drain, "{\"rate\": \"1000/s\"}").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    for mut stream in of_n1 {
+        crate::clients::read_to_ending(&mut stream).await;
+    }
+    balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == 0)
+        .await;
+}
+
+#[tokio::test]
+async fn tickets_of_the_old_process_resume_in_the_new_one() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let certificate = Certificate::write(launch.folder.path(), "a", &["a.example"]);
+    let keys = format!("tls = {{ certificate = [{}] }}", certificate.toml());
+    let config = AT_ONCE.to_owned()
+        + &listener_with("main", "tcp", "nodes", &keys)
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = launch.start(&config);
+    let address = balancer.address("main").await;
+    let resuming = client(&[&certificate]);
+    let mut first = tls(address, "a.example", &resuming).await.expect("TLS");
+    read_line(&mut first).await.expect("a greeting");
+    echoed(&mut first, b"a ticket came").await;
+    upgraded(&balancer).await;
+    let mut second = tls(address, "a.example", &resuming).await.expect("TLS");
+    read_line(&mut second).await.expect("a greeting");
+    let (_, session) = second.get_ref();
+    assert_eq!(
+        session.handshake_kind(),
+        Some(rustls::HandshakeKind::Resumed)
+    );
+}
+
+#[tokio::test]
+async fn a_unix_socket_stays_where_it_is() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let path = launch.path("main.sock");
+    let config = AT_ONCE.to_owned()
+        + &format!(
+            "[[listener]]\nname = \"main\"\nbind = \"unix:{}\"\nprotocol = \"tcp\"\npool = \"nodes\"\n",
+            path.display()
+        )
+        + &pool("nodes", "", &[backend("n1", node.address)]);
+    let balancer = launch.start(&config);
+    balancer.address("admin").await;
+    upgraded(&balancer).await;
+    assert_eq!(balancer.first_exit().await.code(), Some(0));
+    alone(&balancer).await;
+    let file = std::fs::metadata(&path).expect("the file stays");
+    assert!(file.file_type().is_socket());
+    let mut stream = UnixStream::connect(&path).await.expect("connect");
+    assert_eq!(read_line(&mut stream).await.expect("a greeting"), "n1");
+    // The last process owns the file, and takes it along.
+    let process = status(&balancer).await["process"]["id"].as_u64().unwrap();
+    let pid = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    drop(stream);
+    kill_process(pid, Signal::TERM).expect("stop it");
+    let gone = async {
+        while path.exists() {
+            a_moment().await;
+        }
+    };
+    within("the file to go", gone).await;
+}
+
+#[tokio::test]
+async fn a_new_process_that_dies_within_the_probation_gives_the_listeners_back() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(LONG.to_owned() + &simple("tcp", "", &[&node])));
+    let address = balancer.address("main").await;
+    let (mut live, _) = greeted(address).await;
+    let process = upgraded(&balancer).await;
+    greeted(address).await;
+    kill(process);
+    // Whoever comes now waits in the kernel, and is not refused.
+    let (mut next, _) = greeted(address).await;
+    echoed(&mut next, b"served by the old one").await;
+    echoed(&mut live, b"as ever").await;
+    let after = status(&balancer).await;
+    assert_eq!(after["process"]["id"], balancer.pid(), "{after}");
+    assert_eq!(after["upgrade"]["failed"], 1, "{after}");
+    // It can be tried again, and a reload works.
+    let config = LONG.to_owned() + &simple("tcp", "retries = 1", &[&node]);
+    balancer.reload(&config).await;
+    assert_ne!(upgraded(&balancer).await, balancer.pid());
+    greeted(address).await;
+}
+
+#[tokio::test]
+async fn an_old_process_that_is_killed_takes_only_its_own_connections_along() {
+    let node = Node::echo("n1").await;
+    let balancer = Balancer::start(&(LONG.to_owned() + &simple("tcp", "", &[&node])));
+    let address = balancer.address("main").await;
+    let (_old, _) = greeted(address).await;
+    upgraded(&balancer).await;
+    let (mut new, _) = greeted(address).await;
+    let counted = status(&balancer).await;
+    assert_eq!(
+        counted["upgrade"]["predecessor"]["connections"], 1,
+        "{counted}"
+    );
+    balancer.signal("KILL");
+    alone(&balancer).await;
+    echoed(&mut new, b"goes on").await;
+    greeted(address).await;
+    let left = balancer
+        .backend_until("nodes", "n1", |seen| seen["live"] == 1)
+        .await;
+    assert_eq!(left["live"], 1);
+}
+
+#[tokio::test]
+async fn a_stop_of_the_new_process_stops_the_old_one_too() {
+    let node = Node::echo("n1").await;
+    let global = "[global]\nlog_format = \"json\"\nwatch = false\nhard_stop_after = \"2s\"\n\n";
+    let config = global.to_owned() + AT_ONCE + &simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&config);
+    let (_live, _) = greeted(balancer.address("main").await).await;
+    let process = upgraded(&balancer).await;
+    let pid = Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).expect("stop it");
+    // Long before its own ten minutes; and the new one was the last to go.
+    balancer.exit().await;
+}
+
+/// Within the probation the service manager knows the old process: a signal to it is meant for both.
+#[tokio::test]
+async fn a_signal_to_the_old_process_within_the_probation_reaches_the_new_one() {
+    let node = Node::echo("n1").await;
+    let config = LONG.to_owned() + &simple("tcp", "", &[&node]);
+    let balancer = Balancer::start(&config);
+    let address = balancer.address("main").await;
+    let process = upgraded(&balancer).await;
+    balancer.write(&(config + "# changed\n[pool.more]\nbackend = []\n"));
+    balancer.signal("HUP");
+    let reloaded = async {
+        while status(&balancer).await["configuration"]["reloads_failed"] != 1 {
+            a_moment().await;
+        }
+    };
+    within("the reload in the new process", reloaded).await;
+    assert_eq!(status(&balancer).await["process"]["id"], process);
+    balancer.signal("TERM");
+    balancer.exit().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_service_manager_hears_of_the_new_main_process_before_that_speaks() {
+    let node = Node::echo("n1").await;
+    let launch = Launch::new();
+    let path = launch.path("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket for the manager");
+    let launch = launch.after(&format!("export NOTIFY_SOCKET={}", path.display()));
+    let balancer = launch.start(&(AT_ONCE.to_owned() + &simple("tcp", "", &[&node])));
+    balancer.address("admin").await;
+    let process = upgraded(&balancer).await;
+    let mut seen = Vec::new();
+    let heard = async {
+        let mut buffer = [0; 1024];
+        while seen.iter().filter(|one| *one == "READY=1").count() < 2 {
+            let length = manager.recv(&mut buffer).await.expect("a message");
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            seen.extend(message.lines().map(str::to_owned));
+        }
+    };
+    within("both processes to be ready", heard).await;
+    let place = |line: &str| seen.iter().position(|one| one == line);
+    let last_ready = seen.iter().rposition(|one| one == "READY=1");
+    let main = place(&format!("MAINPID={process}"));
+    assert!(main.is_some() && main < last_ready, "{seen:?}");
+}
